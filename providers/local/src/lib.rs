@@ -1,0 +1,1 @@
+//! KEKs in a protected local file, for encx.

@@ -1,0 +1,1 @@
+//! Key stores in PostgreSQL and SQLite, for encx.

@@ -1,0 +1,488 @@
+//! The AAD: what binds one ciphertext to its place, such as a table, a column and a row.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use smallvec::SmallVec;
+use uuid::Uuid;
+
+/// The longest framed AAD, in bytes.
+pub const MAX_AAD_LEN: usize = 65_536;
+
+/// The most parts that an AAD has.
+pub const MAX_AAD_PARTS: usize = 64;
+
+/// Binds a ciphertext to its place: it opens only where it was sealed.
+///
+/// Most come from [`Field::row`]. The bytes never leave the process and cost nothing to vary, so everything
+/// that has many values belongs here rather than into the encryption context.
+///
+/// Parts are typed and framed: the text `1`, the integer 1 and the two texts `1` and `1` are all different, while
+/// 1 as an `i32` and as a `u64` are the same. A part that cannot be framed is remembered and refused, as an
+/// [`AadError`], by the call that uses the AAD.
+#[derive(Clone)]
+pub struct Aad(Result<SmallVec<[u8; INLINE]>, AadError>);
+
+/// Long enough for a table, a column and a UUID with names of ordinary length, so that binding a row
+/// allocates nothing.
+const INLINE: usize = 104;
+
+impl Aad {
+    /// Binds to nothing: the ciphertext opens wherever its encryption context is known.
+    ///
+    /// <div class="warning">
+    ///
+    /// Whoever can write the database can then copy this value from one row to another of the same tenant.
+    ///
+    /// </div>
+    #[must_use]
+    pub fn unbound() -> Self {
+        Self::begin(KIND_UNBOUND)
+    }
+
+    /// Begins an AAD of the caller's own parts, for what is not a column of a table.
+    ///
+    /// ```
+    /// use encx::Aad;
+    ///
+    /// let aad = Aad::free().text("session").integer(7_u64);
+    /// ```
+    #[must_use]
+    pub fn free() -> Self {
+        Self::begin(KIND_FREE)
+    }
+
+    /// Adds a text part. It may be empty.
+    #[must_use]
+    pub fn text(self, text: impl AsRef<str>) -> Self {
+        self.part(TYPE_TEXT, text.as_ref().as_bytes())
+    }
+
+    /// Adds a part of bytes. It may be empty.
+    #[must_use]
+    pub fn bytes(self, bytes: impl AsRef<[u8]>) -> Self {
+        self.part(TYPE_BYTES, bytes.as_ref())
+    }
+
+    /// Adds an integer. Its width does not matter.
+    #[must_use]
+    pub fn integer(self, integer: impl TryInto<i128>) -> Self {
+        match integer.try_into() {
+            Ok(integer) => self.part(TYPE_INTEGER, &integer.to_be_bytes()),
+            Err(_) => Self(self.0.and(Err(AadError::IntegerTooLarge))),
+        }
+    }
+
+    /// Adds a UUID.
+    #[must_use]
+    pub fn uuid(self, uuid: Uuid) -> Self {
+        self.part(TYPE_UUID, uuid.as_bytes())
+    }
+
+    /// Returns the framed bytes: `u8 kind ‖ u16 count ‖ {u8 type ‖ u32 len ‖ bytes}*`, at most 65 536.
+    ///
+    /// # Errors
+    ///
+    /// The [`AadError`] of the first part that could not be framed.
+    pub fn framed(&self) -> Result<&[u8], AadError> {
+        self.0.as_deref().map_err(Clone::clone)
+    }
+
+    fn begin(kind: u8) -> Self {
+        Self(Ok(SmallVec::from_slice(&[kind, 0, 0])))
+    }
+
+    fn step(self, step: &str) -> Self {
+        if step.is_empty() {
+            self.refuse(AadError::EmptyPart)
+        } else {
+            self.part(TYPE_PATH, step.as_bytes())
+        }
+    }
+
+    fn refuse(self, error: AadError) -> Self {
+        Self(self.0.and(Err(error)))
+    }
+
+    fn part(mut self, kind: u8, bytes: &[u8]) -> Self {
+        let Ok(framed) = &mut self.0 else { return self };
+        let count = u16::from_be_bytes([framed[1], framed[2]]) + 1;
+        if usize::from(count) > MAX_AAD_PARTS {
+            return self.refuse(AadError::TooManyParts);
+        }
+        let total = framed.len() + 5 + bytes.len();
+        let Some(len) = u32::try_from(bytes.len()).ok().filter(|_| total <= MAX_AAD_LEN) else {
+            return self.refuse(AadError::TooLong { found: total });
+        };
+        framed[1..3].copy_from_slice(&count.to_be_bytes());
+        framed.push(kind);
+        framed.extend_from_slice(&len.to_be_bytes());
+        framed.extend_from_slice(bytes);
+        self
+    }
+}
+
+const KIND_UNBOUND: u8 = 0;
+const KIND_FREE: u8 = 1;
+const KIND_FIELD: u8 = 2;
+
+const TYPE_BYTES: u8 = 0;
+const TYPE_TEXT: u8 = 1;
+const TYPE_INTEGER: u8 = 2;
+const TYPE_UUID: u8 = 3;
+const TYPE_PATH: u8 = 4;
+
+/// Shows the framed length only: a row's id may be somebody's name.
+impl fmt::Debug for Aad {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Ok(framed) => write!(f, "Aad([{} bytes])", framed.len()),
+            Err(error) => write!(f, "Aad({error})"),
+        }
+    }
+}
+
+/// Names a column of a table, so that its values can be bound to their rows.
+///
+/// ```
+/// use encx::Field;
+///
+/// const SSN: Field = Field::new("users", "ssn");
+///
+/// let of_one_row = SSN.row(42);
+/// let of_a_composite_key = Field::new("line_items", "note").row(("order-7", 3));
+/// ```
+///
+/// The names are part of every ciphertext's authentication. If the column is renamed in the database, keep
+/// the old names here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Field {
+    table: Cow<'static, str>,
+    column: Cow<'static, str>,
+}
+
+impl Field {
+    /// Names a column. In a `const`, an empty name does not compile.
+    ///
+    /// # Panics
+    ///
+    /// If a name is empty. For names that are not literals there is [`Field::try_new`].
+    #[must_use]
+    pub const fn new(table: &'static str, column: &'static str) -> Self {
+        assert!(!table.is_empty(), "the table's name is empty");
+        assert!(!column.is_empty(), "the column's name is empty");
+        Self {
+            table: Cow::Borrowed(table),
+            column: Cow::Borrowed(column),
+        }
+    }
+
+    /// Names a column whose names are known at run time only.
+    ///
+    /// # Errors
+    ///
+    /// [`AadError::EmptyPart`] if a name is empty.
+    pub fn try_new(table: impl Into<String>, column: impl Into<String>) -> Result<Self, AadError> {
+        let (table, column) = (table.into(), column.into());
+        if table.is_empty() || column.is_empty() {
+            return Err(AadError::EmptyPart);
+        }
+        Ok(Self {
+            table: table.into(),
+            column: column.into(),
+        })
+    }
+
+    /// Returns the table's name.
+    #[must_use]
+    pub fn table(&self) -> &str {
+        &self.table
+    }
+
+    /// Returns the column's name.
+    #[must_use]
+    pub fn column(&self) -> &str {
+        &self.column
+    }
+
+    /// Binds to a row: an integer of any width, text, bytes, a UUID, or a tuple of up to six of these.
+    ///
+    /// Use what identifies the row for good. An empty id is refused by the call that uses the AAD.
+    #[must_use]
+    pub fn row(&self, id: impl RowId) -> Aad {
+        let place = Aad::begin(KIND_FIELD).text(&self.table).text(&self.column);
+        id.append_to(RowIdParts(place)).0
+    }
+
+    /// Binds to a place inside a row's document, such as `["address", "street"]` of a JSON column.
+    ///
+    /// Steps are marked as such, so they cannot be taken for parts of the row's id.
+    #[must_use]
+    pub fn row_path<S: AsRef<str>>(&self, id: impl RowId, path: impl IntoIterator<Item = S>) -> Aad {
+        path.into_iter()
+            .fold(self.row(id), |place, step| place.step(step.as_ref()))
+    }
+}
+
+/// What identifies a row: an integer, text, bytes, a UUID, or a tuple of them.
+///
+/// Implemented for the integers up to 128 bits, `str`, `String`, `[u8]`, `Vec<u8>`, `[u8; N]`, [`Uuid`], references to
+/// them, and tuples of two to six. Not for `Option`: a row without an id cannot be bound. For an id type of
+/// your own, implement it with what the type wraps:
+///
+/// ```
+/// use encx::{RowId, RowIdParts};
+///
+/// struct UserId(i64);
+///
+/// impl RowId for UserId {
+///     fn append_to(&self, parts: RowIdParts) -> RowIdParts {
+///         self.0.append_to(parts)
+///     }
+/// }
+/// ```
+pub trait RowId {
+    /// Appends the parts of the id.
+    #[must_use]
+    fn append_to(&self, parts: RowIdParts) -> RowIdParts;
+}
+
+/// Takes the parts of a row's id; see [`RowId`].
+#[derive(Debug)]
+pub struct RowIdParts(Aad);
+
+impl<T: RowId + ?Sized> RowId for &T {
+    fn append_to(&self, parts: RowIdParts) -> RowIdParts {
+        (**self).append_to(parts)
+    }
+}
+
+macro_rules! integer_row_ids {
+    ($($integer:ty),+) => {$(
+        impl RowId for $integer {
+            fn append_to(&self, parts: RowIdParts) -> RowIdParts {
+                RowIdParts(parts.0.integer(*self))
+            }
+        }
+    )+};
+}
+
+integer_row_ids!(i8, i16, i32, i64, i128, isize, u8, u16, u32, u64, u128, usize);
+
+impl RowId for Uuid {
+    fn append_to(&self, parts: RowIdParts) -> RowIdParts {
+        RowIdParts(parts.0.uuid(*self))
+    }
+}
+
+impl RowId for str {
+    fn append_to(&self, parts: RowIdParts) -> RowIdParts {
+        RowIdParts(if self.is_empty() {
+            parts.0.refuse(AadError::EmptyPart)
+        } else {
+            parts.0.text(self)
+        })
+    }
+}
+
+impl RowId for String {
+    fn append_to(&self, parts: RowIdParts) -> RowIdParts {
+        self.as_str().append_to(parts)
+    }
+}
+
+impl RowId for [u8] {
+    fn append_to(&self, parts: RowIdParts) -> RowIdParts {
+        RowIdParts(if self.is_empty() {
+            parts.0.refuse(AadError::EmptyPart)
+        } else {
+            parts.0.bytes(self)
+        })
+    }
+}
+
+impl RowId for Vec<u8> {
+    fn append_to(&self, parts: RowIdParts) -> RowIdParts {
+        self.as_slice().append_to(parts)
+    }
+}
+
+impl<const N: usize> RowId for [u8; N] {
+    fn append_to(&self, parts: RowIdParts) -> RowIdParts {
+        self.as_slice().append_to(parts)
+    }
+}
+
+macro_rules! tuple_row_ids {
+    ($($($part:ident $index:tt)+;)+) => {$(
+        impl<$($part: RowId),+> RowId for ($($part,)+) {
+            fn append_to(&self, parts: RowIdParts) -> RowIdParts {
+                $(let parts = self.$index.append_to(parts);)+
+                parts
+            }
+        }
+    )+};
+}
+
+tuple_row_ids! {
+    A 0 B 1;
+    A 0 B 1 C 2;
+    A 0 B 1 C 2 D 3;
+    A 0 B 1 C 2 D 3 E 4;
+    A 0 B 1 C 2 D 3 E 4 F 5;
+}
+
+/// Says why an AAD was refused. No part's content is shown.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AadError {
+    /// A name, a part of a row's id or a step of a path is empty.
+    #[error(
+        "a table's or column's name, a row's id or a step of a path is empty; bind to what identifies the \
+         row, and insert the row first if the database assigns its id"
+    )]
+    EmptyPart,
+    /// An integer needs more than 128 bits with its sign.
+    #[error("an integer of an AAD is greater than 2^127 - 1; bind its bytes instead")]
+    IntegerTooLarge,
+    /// The framed AAD is too long.
+    #[error("an AAD has at most {MAX_AAD_LEN} bytes when framed, not {found}; bind a hash of the long part")]
+    TooLong {
+        /// The length it would have, in bytes.
+        found: usize,
+    },
+    /// There are too many parts.
+    #[error("an AAD has at most {MAX_AAD_PARTS} parts; join some of them into one")]
+    TooManyParts,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SSN: Field = Field::new("users", "ssn");
+
+    fn framed(aad: &Aad) -> Vec<u8> {
+        aad.framed().unwrap().to_vec()
+    }
+
+    #[test]
+    fn framed_bytes_are_pinned() {
+        assert_eq!(framed(&Aad::unbound()), [0, 0, 0]);
+        assert_eq!(
+            framed(&SSN.row(-2)),
+            [
+                b"\x02\0\x03\x01\0\0\0\x05users\x01\0\0\0\x03ssn\x02\0\0\0\x10".as_slice(),
+                &[0xff; 15],
+                &[0xfe]
+            ]
+            .concat()
+        );
+        assert_eq!(
+            framed(&Aad::free().bytes([7]).text("é").uuid(Uuid::from_bytes([9; 16]))),
+            [
+                b"\x01\0\x03\0\0\0\0\x01\x07\x01\0\0\0\x02\xc3\xa9\x03\0\0\0\x10".as_slice(),
+                &[9; 16]
+            ]
+            .concat()
+        );
+        assert_eq!(
+            framed(&SSN.row_path("r", ["a", "b"])),
+            b"\x02\0\x05\x01\0\0\0\x05users\x01\0\0\0\x03ssn\x01\0\0\0\x01r\x04\0\0\0\x01a\x04\0\0\0\x01b"
+        );
+    }
+
+    #[test]
+    fn an_ordinary_row_allocates_nothing() {
+        let aad = Field::new("customer_addresses", "street_and_number").row(Uuid::from_bytes([1; 16]));
+        assert!(!aad.0.unwrap().spilled());
+    }
+
+    #[test]
+    fn width_does_not_matter_and_type_does() {
+        let seven = framed(&SSN.row(7_i8));
+        assert!(
+            [
+                SSN.row(7_i16),
+                SSN.row(7_i32),
+                SSN.row(7_i64),
+                SSN.row(7_i128),
+                SSN.row(7_isize),
+                SSN.row(7_u8),
+                SSN.row(7_u16),
+                SSN.row(7_u32),
+                SSN.row(7_u64),
+                SSN.row(7_u128),
+                SSN.row(7_usize),
+                SSN.row(&7_i32),
+            ]
+            .iter()
+            .all(|aad| framed(aad) == seven)
+        );
+        let eight = 0x3132_3334_3536_3738_u64;
+        let uuid = Uuid::from_bytes([b'7'; 16]);
+        let mut distinct = vec![
+            SSN.row("7"),
+            SSN.row(7),
+            SSN.row(-7),
+            SSN.row(*b"7"),
+            SSN.row("12345678"),
+            SSN.row(eight),
+            SSN.row(uuid),
+            SSN.row(uuid.to_string()),
+            SSN.row(uuid.into_bytes()),
+            SSN.row(uuid.as_u128()),
+            SSN.row(("7", "7")),
+            SSN.row("77"),
+            SSN.row((7, 7)),
+            SSN.row_path("7", ["7"]),
+            Field::new("users", "ss").row("n7"),
+            Field::new("user", "sssn").row("7"),
+            Aad::free().text("users").text("ssn").text("7"),
+            Aad::free(),
+            Aad::unbound(),
+        ]
+        .iter()
+        .map(framed)
+        .collect::<Vec<_>>();
+        let count = distinct.len();
+        distinct.sort();
+        distinct.dedup();
+        assert_eq!(distinct.len(), count);
+    }
+
+    #[test]
+    fn each_refusal_says_what_to_change() {
+        let refused = |aad: Aad| aad.framed().unwrap_err();
+        for empty in [SSN.row(""), SSN.row([]), SSN.row((1, "")), SSN.row_path(1, [""])] {
+            assert_eq!(refused(empty), AadError::EmptyPart);
+        }
+        assert_eq!(Field::try_new("", "c").unwrap_err(), AadError::EmptyPart);
+        assert_eq!(Field::try_new("t", "").unwrap_err(), AadError::EmptyPart);
+        assert_eq!(refused(SSN.row(u128::MAX)), AadError::IntegerTooLarge);
+        assert!(SSN.row(i128::MAX).framed().is_ok());
+        let parts = |count| (0..count).fold(Aad::free(), Aad::integer);
+        assert!(parts(64).framed().is_ok());
+        assert_eq!(refused(parts(65)), AadError::TooManyParts);
+        assert!(Aad::free().bytes(vec![0; MAX_AAD_LEN - 8]).framed().is_ok());
+        let too_long = Aad::free().bytes(vec![0; MAX_AAD_LEN - 7]);
+        assert_eq!(
+            refused(too_long.clone()),
+            AadError::TooLong {
+                found: MAX_AAD_LEN + 1
+            }
+        );
+        assert_eq!(
+            refused(too_long.text("later parts change nothing").integer(1)),
+            AadError::TooLong {
+                found: MAX_AAD_LEN + 1
+            }
+        );
+        assert!(AadError::EmptyPart.to_string().contains("insert the row first"));
+    }
+
+    #[test]
+    fn debug_shows_no_content() {
+        assert_eq!(format!("{:?}", SSN.row("alice")), "Aad([31 bytes])");
+    }
+}
