@@ -5,6 +5,10 @@ mod ciphertext;
 mod clock;
 mod context;
 mod key;
+mod kms;
+mod store;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 
 pub use aad::{Aad, AadError, Field, MAX_AAD_LEN, MAX_AAD_PARTS, RowId, RowIdParts};
 pub use ciphertext::{Ciphertext, CiphertextError, MAX_PLAINTEXT_LEN, Suite};
@@ -15,4 +19,13 @@ pub use context::{
 pub use key::{
     DATA_KEY_LEN, DataKey, DataKeyId, DataKeyIdError, DataKeyLenError, KekId, KeyCheck, KeyState, KeyUsage,
     KeyVersion, KmsName, MAX_WRAPS, NameError, RandomError, Scope, WrappedKey,
+};
+pub use kms::{
+    GeneratedDataKey, KekDescription, KekState, KeyManagementService, KmsContext, KmsError, KmsErrorKind,
+    KmsOperation,
+};
+pub use store::{
+    ChangeCursor, ChangePage, Coordination, CursorPosition, KeyChange, KeyChanges, KeyHint, KeyPage,
+    KeyQuery, KeyRecord, KeyStore, NewKey, Revision, StateChange, StoreError, StoredWrap, Timestamp,
+    WrapChange, WrapOutcome,
 };

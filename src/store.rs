@@ -1,0 +1,210 @@
+//! The contract of a key store: where wrapped data keys and their states are kept.
+
+mod error;
+mod params;
+mod record;
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use async_trait::async_trait;
+use futures_core::Stream;
+
+use crate::key::{DataKeyId, Scope};
+
+pub use error::StoreError;
+pub use params::{
+    ChangeCursor, ChangePage, CursorPosition, KeyChange, KeyPage, KeyQuery, NewKey, StateChange, WrapChange,
+    WrapOutcome,
+};
+pub use record::{KeyRecord, Revision, StoredWrap, Timestamp};
+
+/// Keeps wrapped data keys, their versions and their states.
+///
+/// This is the least that a store does. What a change means is worked out by [`NewKey::plan`],
+/// [`StateChange::plan`] and [`WrapChange::plan`]; a store reads, writes what the plan says if nobody wrote
+/// meanwhile, and says [`StoreError::Conflict`] or [`StoreError::StaleRevision`] otherwise. A store mounts the
+/// conformance suite with `encx::store_conformance!` (feature `testkit`).
+///
+/// What every store guarantees:
+///
+/// - Every write is atomic and compares before it swaps. A scope never has two active versions.
+/// - What is written comes back bit by bit, through every handle on the same database.
+/// - [`KeyRecord::changed_at`] and the other times are the store's clock, not the process's.
+/// - No connection or transaction is held between two calls.
+///
+/// # Cancellation
+///
+/// Every method may be cancelled by dropping its future. A write is then either done or not done.
+#[async_trait]
+pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
+    /// Loads all versions of the given scopes, sorted by scope and version. Scopes without keys are left out.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`], [`StoreError::Corrupt`], [`StoreError::NotMigrated`] or
+    /// [`StoreError::Database`].
+    async fn load(&self, scopes: &[Scope]) -> Result<Vec<KeyRecord>, StoreError>;
+
+    /// Loads keys by id, sorted by id, for jobs and tools. Unknown ids are left out.
+    ///
+    /// Who decrypts uses [`load`](Self::load): a key is found by scope and id, never by id alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    async fn get(&self, ids: &[DataKeyId]) -> Result<Vec<KeyRecord>, StoreError>;
+
+    /// Adds a version, pre-active or active, if it is the one that follows the scope's last.
+    ///
+    /// Of several that race to add the same version, one wins.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`NewKey::plan`], above all [`StoreError::Conflict`] for the loser of a race; and as
+    /// [`load`](Self::load).
+    async fn insert(&self, new: &NewKey) -> Result<KeyRecord, StoreError>;
+
+    /// Changes a key's state. Promotion demotes the version that was active, in the same transaction;
+    /// destruction deletes the wraps, likewise.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`StateChange::plan`], above all [`StoreError::StaleRevision`] for the loser of a race; and as
+    /// [`load`](Self::load).
+    async fn apply(&self, change: &StateChange) -> Result<KeyRecord, StoreError>;
+
+    /// Replaces the wraps of keys, each by itself: one outcome for each change, in the same order.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load), if nothing could be tried. What went wrong with one key is in its outcome.
+    async fn replace_wraps(&self, changes: &[WrapChange]) -> Result<Vec<WrapOutcome>, StoreError>;
+
+    /// Lists keys in the order of their ids, a page at a time.
+    ///
+    /// Every key that existed before the first page and matches throughout is listed exactly once, whatever is
+    /// added meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    async fn page(&self, query: &KeyQuery) -> Result<KeyPage, StoreError>;
+
+    /// Lists what changed since an earlier call: one cheap poll for a whole process.
+    ///
+    /// No change is missed, whatever order writers commit in; a change may be listed more than once.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    async fn changed_since(&self, cursor: &ChangeCursor) -> Result<ChangePage, StoreError>;
+
+    /// Subscribes to hints of changes, for stores that can push them. It may never yield anything.
+    fn changes(&self) -> KeyChanges;
+
+    /// Returns what lets processes work together on long jobs; `None` if the store has nothing of the kind.
+    fn coordination(&self) -> Option<&dyn Coordination>;
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<T: KeyStore + ?Sized> KeyStore for Arc<T> {
+    async fn load(&self, scopes: &[Scope]) -> Result<Vec<KeyRecord>, StoreError> {
+        (**self).load(scopes).await
+    }
+
+    async fn get(&self, ids: &[DataKeyId]) -> Result<Vec<KeyRecord>, StoreError> {
+        (**self).get(ids).await
+    }
+
+    async fn insert(&self, new: &NewKey) -> Result<KeyRecord, StoreError> {
+        (**self).insert(new).await
+    }
+
+    async fn apply(&self, change: &StateChange) -> Result<KeyRecord, StoreError> {
+        (**self).apply(change).await
+    }
+
+    async fn replace_wraps(&self, changes: &[WrapChange]) -> Result<Vec<WrapOutcome>, StoreError> {
+        (**self).replace_wraps(changes).await
+    }
+
+    async fn page(&self, query: &KeyQuery) -> Result<KeyPage, StoreError> {
+        (**self).page(query).await
+    }
+
+    async fn changed_since(&self, cursor: &ChangeCursor) -> Result<ChangePage, StoreError> {
+        (**self).changed_since(cursor).await
+    }
+
+    fn changes(&self) -> KeyChanges {
+        (**self).changes()
+    }
+
+    fn coordination(&self) -> Option<&dyn Coordination> {
+        (**self).coordination()
+    }
+}
+
+/// Lets processes work together on long jobs.
+///
+/// It has no methods yet: leases, claims and the registry of processes come with the jobs that need them. No
+/// store offers it in this version, and no other crate can implement it.
+pub trait Coordination: fmt::Debug + Send + Sync + private::Sealed {}
+
+mod private {
+    #[allow(unreachable_pub, reason = "seals a public trait")]
+    pub trait Sealed {}
+}
+
+/// A hint that a store pushed: read again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KeyHint {
+    /// A key of this scope changed.
+    Changed {
+        /// The scope to load again.
+        scope: Scope,
+    },
+    /// Hints may have been lost: everything may have changed.
+    Gap,
+}
+
+/// Hints of changes, as a store pushes them.
+pub struct KeyChanges(Option<Pin<Box<dyn Stream<Item = KeyHint> + Send>>>);
+
+impl KeyChanges {
+    /// Wraps the hints of a store that pushes them.
+    #[must_use]
+    pub fn new(hints: impl Stream<Item = KeyHint> + Send + 'static) -> Self {
+        Self(Some(Box::pin(hints)))
+    }
+
+    /// Makes a stream that never yields, for a store that only answers polls.
+    #[must_use]
+    pub fn never() -> Self {
+        Self(None)
+    }
+}
+
+impl Stream for KeyChanges {
+    type Item = KeyHint;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<KeyHint>> {
+        match &mut self.0 {
+            Some(hints) => hints.as_mut().poll_next(context),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl fmt::Debug for KeyChanges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyChanges")
+            .field("pushes", &self.0.is_some())
+            .finish()
+    }
+}

@@ -1,0 +1,196 @@
+//! What a key store keeps of one key.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::context::EncryptionContext;
+use crate::key::{DataKeyId, KeyCheck, KeyState, KeyUsage, KeyVersion, KmsName, Scope, WrappedKey};
+use crate::store::StoreError;
+
+/// One version of a data key, wrapped, with its state.
+///
+/// Whoever can write the database can write anything into it. It is a hint: a key is unwrapped under the
+/// context that the *caller* names, never under what stands here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeyRecord {
+    /// The key's id.
+    pub id: DataKeyId,
+    /// The scope that it belongs to.
+    pub scope: Scope,
+    /// What it is for.
+    pub usage: KeyUsage,
+    /// Its number within the scope.
+    pub version: KeyVersion,
+    /// Its state.
+    pub state: KeyState,
+    /// The state that a suspended key goes back to; `None` in every other state.
+    pub suspended_from: Option<KeyState>,
+    /// The pairs of its encryption context, unchecked: see [`verified_context`](Self::verified_context).
+    pub context: BTreeMap<String, String>,
+    /// What recognises the unwrapped key.
+    pub key_check: KeyCheck,
+    /// Grows with every change of the record.
+    pub revision: Revision,
+    /// When it was added.
+    pub created_at: Timestamp,
+    /// When it first became active.
+    pub activated_at: Option<Timestamp>,
+    /// When it last ceased to be active for good.
+    pub deactivated_at: Option<Timestamp>,
+    /// When it was destroyed.
+    pub destroyed_at: Option<Timestamp>,
+    /// When it last changed.
+    pub changed_at: Timestamp,
+    /// The wrapped forms of the key, 1 to 8; none once it is destroyed. Sorted by KMS and KEK.
+    pub wraps: Vec<StoredWrap>,
+}
+
+impl KeyRecord {
+    /// Begins a pre-active record of revision 1 without context and wraps. A store fills in the rest from its
+    /// row.
+    #[must_use]
+    pub fn new(
+        id: DataKeyId,
+        scope: Scope,
+        usage: KeyUsage,
+        version: KeyVersion,
+        key_check: KeyCheck,
+        created_at: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            scope,
+            usage,
+            version,
+            state: KeyState::PreActive,
+            suspended_from: None,
+            context: BTreeMap::new(),
+            key_check,
+            revision: Revision::FIRST,
+            created_at,
+            activated_at: None,
+            deactivated_at: None,
+            destroyed_at: None,
+            changed_at: created_at,
+            wraps: Vec::new(),
+        }
+    }
+
+    /// Rebuilds the encryption context and checks that it gives the record's scope.
+    ///
+    /// For jobs that have only the row. Who decrypts has the context already.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Corrupt`] if the pairs are no context, or not the one of this scope: somebody edited the
+    /// row.
+    pub fn verified_context(&self) -> Result<EncryptionContext, StoreError> {
+        let corrupt = |what: &str| StoreError::Corrupt {
+            what: format!("data key {}: {what}", self.id),
+        };
+        let context =
+            EncryptionContext::from_pairs(&self.context).map_err(|error| corrupt(&error.to_string()))?;
+        if Scope::of(self.usage, &context) != self.scope {
+            return Err(corrupt("its encryption context is not the one of its scope"));
+        }
+        Ok(context)
+    }
+}
+
+/// A wrap, and the name under which the process that made it had registered the KMS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoredWrap {
+    /// The KMS's name.
+    pub kms: KmsName,
+    /// The wrapped key.
+    pub wrapped: WrappedKey,
+}
+
+impl StoredWrap {
+    /// Puts a KMS's name and its wrap together.
+    #[must_use]
+    pub fn new(kms: KmsName, wrapped: WrappedKey) -> Self {
+        Self { kms, wrapped }
+    }
+}
+
+/// Counts the changes of a record, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision(i64);
+
+impl Revision {
+    /// The revision of a new record.
+    pub const FIRST: Self = Self(1);
+
+    /// Takes a stored revision; `None` if it is less than 1.
+    #[must_use]
+    pub const fn new(number: i64) -> Option<Self> {
+        if number < 1 { None } else { Some(Self(number)) }
+    }
+
+    /// Returns the number.
+    #[must_use]
+    pub const fn get(self) -> i64 {
+        self.0
+    }
+
+    /// Returns the revision that a change makes.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A moment by the store's clock, in microseconds since 1970-01-01T00:00:00Z.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// Takes the microseconds since 1970.
+    #[must_use]
+    pub const fn from_micros(micros: i64) -> Self {
+        Self(micros)
+    }
+
+    /// Returns the microseconds since 1970.
+    #[must_use]
+    pub const fn as_micros(self) -> i64 {
+        self.0
+    }
+
+    /// Returns the moment that lies `duration` before this one, or the earliest there is.
+    #[must_use]
+    pub fn minus(self, duration: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_sub(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)),
+        )
+    }
+}
+
+impl From<Timestamp> for SystemTime {
+    fn from(at: Timestamp) -> Self {
+        let distance = Duration::from_micros(at.0.unsigned_abs());
+        let moment = if at.0 < 0 {
+            UNIX_EPOCH.checked_sub(distance)
+        } else {
+            UNIX_EPOCH.checked_add(distance)
+        };
+        moment.unwrap_or(UNIX_EPOCH)
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Timestamp({} µs)", self.0)
+    }
+}

@@ -1,0 +1,22 @@
+//! What tests need: an in-memory KMS and key store, a clock that tests set, and conformance suites.
+//!
+//! Behind feature `testkit`, for the tests of services and of providers.
+
+mod clock;
+
+pub use clock::ManualClock;
+
+/// Runs a future to its end on a new multi-threaded runtime, for suites that are mounted in other crates.
+///
+/// # Panics
+///
+/// If no runtime can be started.
+#[allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(future)
+}
