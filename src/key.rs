@@ -430,6 +430,13 @@ pub enum NameError {
     },
 }
 
+/// A name that needs no parsing is never refused.
+impl From<std::convert::Infallible> for NameError {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
 impl NameError {
     fn check<'a>(what: &'static str, name: &'a str, max: usize) -> Result<&'a str, Self> {
         if name.is_empty() {

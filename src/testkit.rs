@@ -3,8 +3,19 @@
 //! Behind feature `testkit`, for the tests of services and of providers.
 
 mod clock;
+#[doc(hidden)]
+pub mod kms_suite;
+mod memory_kms;
+mod memory_store;
+mod store_suite;
 
 pub use clock::ManualClock;
+pub use kms_suite::KmsFixture;
+pub use memory_kms::{KmsCalls, MemoryKms};
+pub use memory_store::MemoryKeyStore;
+#[doc(hidden)]
+pub use store_suite::store_case;
+pub use store_suite::{StoreCase, StoreFixture, store_cases};
 
 /// Runs a future to its end on a new multi-threaded runtime, for suites that are mounted in other crates.
 ///

@@ -80,6 +80,9 @@ impl NewKey {
         if !matches!(self.state, KeyState::PreActive | KeyState::Active) {
             return Err(invalid("a new key is pre-active or active"));
         }
+        if Scope::of(self.usage, &self.context) != self.scope {
+            return Err(invalid("a key's scope is the one of its usage and context"));
+        }
         check_wraps(&self.wraps)?;
         let last = siblings.iter().map(|record| record.version).max();
         let follows = match last {
@@ -116,7 +119,7 @@ pub struct StateChange {
     pub revision: Revision,
     /// The state to go to.
     pub to: KeyState,
-    /// Why, for the audit log. At most 1024 bytes; never a secret.
+    /// Why, for the audit log. At most 1024 bytes, no control characters; never a secret.
     pub reason: Option<String>,
 }
 
@@ -149,10 +152,13 @@ impl StateChange {
     /// # Errors
     ///
     /// [`StoreError::NotFound`], [`StoreError::StaleRevision`], [`StoreError::IllegalTransition`],
-    /// [`StoreError::Superseded`], or [`StoreError::Invalid`] for a reason that is too long.
+    /// [`StoreError::Superseded`], or [`StoreError::Invalid`] for a reason that cannot be kept.
     pub fn plan(&self, siblings: &[KeyRecord], at: Timestamp) -> Result<Vec<KeyRecord>, StoreError> {
-        if self.reason.as_ref().is_some_and(|reason| reason.len() > 1024) {
-            return Err(invalid("a reason has at most 1024 bytes"));
+        let unfit = |reason: &String| reason.len() > 1024 || reason.contains(char::is_control);
+        if self.reason.as_ref().is_some_and(unfit) {
+            return Err(invalid(
+                "a reason has at most 1024 bytes and no control characters",
+            ));
         }
         let current = siblings
             .iter()
@@ -182,6 +188,10 @@ impl StateChange {
                 record.deactivated_at = record.deactivated_at.or(Some(at));
             }
             KeyState::Destroyed => {
+                // From suspended, a key that was active ends here without having been deactivated.
+                if record.activated_at.is_some() {
+                    record.deactivated_at = record.deactivated_at.or(Some(at));
+                }
                 record.destroyed_at = Some(at);
                 record.wraps.clear();
             }
@@ -393,6 +403,9 @@ pub enum CursorPosition {
         at: Timestamp,
         /// The last id seen of that moment, if any was.
         after: Option<DataKeyId>,
+        /// Where to go back to once there is no more, for a store whose commits may appear out of order: a
+        /// poll of several pages must not go on behind what could still appear when it began.
+        back_to: Option<Timestamp>,
     },
     /// Only changes that are made from now on.
     Now,
@@ -416,7 +429,22 @@ impl ChangeCursor {
     /// Makes the cursor of a page. For stores.
     #[must_use]
     pub fn at(at: Timestamp, after: Option<DataKeyId>) -> Self {
-        Self(CursorPosition::At { at, after })
+        Self(CursorPosition::At {
+            at,
+            after,
+            back_to: None,
+        })
+    }
+
+    /// Makes the cursor of a page that is not the last, and remembers where the poll goes back to after the last.
+    /// For stores.
+    #[must_use]
+    pub fn at_and_back_to(at: Timestamp, after: DataKeyId, back_to: Timestamp) -> Self {
+        Self(CursorPosition::At {
+            at,
+            after: Some(after),
+            back_to: Some(back_to),
+        })
     }
 
     /// Returns what the cursor stands for. For stores.
@@ -530,12 +558,14 @@ fn check_wraps(wraps: &[StoredWrap]) -> Result<(), StoreError> {
     {
         return Err(invalid("a wrap has 1 to 8192 bytes"));
     }
-    let too_long = |material: &String| material.len() > 256;
+    let unfit = |material: &String| material.len() > 256 || material.contains(char::is_control);
     if wraps
         .iter()
-        .any(|wrap| wrap.wrapped.kek_material.as_ref().is_some_and(too_long))
+        .any(|wrap| wrap.wrapped.kek_material.as_ref().is_some_and(unfit))
     {
-        return Err(invalid("the name of a KEK's material has at most 256 bytes"));
+        return Err(invalid(
+            "the name of a KEK's material has at most 256 bytes and no control characters",
+        ));
     }
     let names: BTreeSet<_> = wraps.iter().map(|wrap| (&wrap.kms, &wrap.wrapped.kek)).collect();
     if names.len() < wraps.len() {
@@ -555,3 +585,6 @@ fn invalid(what: &str) -> StoreError {
         what: what.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

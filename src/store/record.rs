@@ -97,6 +97,28 @@ impl KeyRecord {
         }
         Ok(context)
     }
+
+    /// Checks that a record is what it should be for whoever asked by context and usage.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Corrupt`] if somebody moved the row here from another scope, or edited its context.
+    pub fn check_belongs(&self, context: &EncryptionContext, usage: KeyUsage) -> Result<(), StoreError> {
+        let same = |(key, value)| self.context.get(key).is_some_and(|found| found == value);
+        let belongs = self.usage == usage
+            && self.scope == Scope::of(usage, context)
+            && self.context.len() == context.pairs().len()
+            && context.pairs().all(same);
+        if belongs {
+            return Ok(());
+        }
+        tracing::warn!(target: "encx::refused", key = %self.id, "row does not belong to its scope");
+        let what = format!(
+            "data key {}: its row was edited, or belongs to another encryption context",
+            self.id
+        );
+        Err(StoreError::Corrupt { what })
+    }
 }
 
 /// A wrap, and the name under which the process that made it had registered the KMS.

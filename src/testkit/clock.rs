@@ -58,7 +58,7 @@ impl Clock for ManualClock {
         Box::pin(async move {
             // An error means that the clock is gone: nobody will ever move it again.
             if elapsed.wait_for(|elapsed| *elapsed >= until).await.is_err() {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         })
     }

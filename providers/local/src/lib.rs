@@ -1,1 +1,44 @@
-//! KEKs in a protected local file, for encx.
+//! KEKs in a protected local file, for `encx`: for development, single machines, and where there is no KMS.
+//!
+//! ```
+//! use encx_local::{LocalKms, Protection};
+//!
+//! # async fn example(passphrase: String) -> Result<(), Box<dyn std::error::Error>> {
+//! let kms = LocalKms::open_or_create("/var/lib/app/keks.encx", Protection::passphrase(passphrase)).await?;
+//! let logs = kms.create_kek().await?;
+//! kms.create_alias("alias/logs", &logs).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! <div class="warning">
+//!
+//! **A lost file or a lost passphrase loses all data** that was encrypted under its KEKs: there is no way around
+//! either. Back the file up, again after each [`create_kek`](LocalKms::create_kek) and
+//! [`rotate_kek`](LocalKms::rotate_kek), and keep the passphrase elsewhere.
+//!
+//! </div>
+//!
+//! # What it protects
+//!
+//! Data keys are wrapped by KEKs, and the KEKs lie in one file that a [`Protection`] encrypts. Whoever has the database
+//! and the file still needs the passphrase or the key. Unlike with a remote KMS the KEKs are in this process's memory
+//! while it runs, nobody logs their use, and to withdraw one takes its file away.
+//!
+//! The file is created with mode 0600, refused when its group or others have any permission on it, and replaced
+//! atomically. Several processes may use and change it at once; each sees the others' changes at its next call. That
+//! rests on advisory locks and atomic renames, which local file systems have and some network file systems do not.
+//! Beside the file lie `….lock`, which stays, and for moments `….tmp`. On other systems than Unix permissions are
+//! not checked, and [`Protection::insecure_file_permissions_only`] is refused.
+
+mod disk;
+mod error;
+mod file;
+mod keks;
+mod kms;
+mod protection;
+
+pub use error::LocalKmsError;
+pub use keks::LocalKek;
+pub use kms::LocalKms;
+pub use protection::{Argon2Params, Protection};

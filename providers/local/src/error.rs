@@ -1,0 +1,211 @@
+//! How opening and changing a KEK file fails.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use encx::{KekId, KmsError, KmsErrorKind, KmsOperation, NameError, RandomError};
+
+/// Says why a KEK file could not be opened or changed, and what to do.
+///
+/// A wrong passphrase or key, a damaged file, an unknown KEK and a disabled KEK are told apart. Never shows a
+/// secret.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LocalKmsError {
+    /// An alias names another KEK already.
+    #[error("the alias `{alias}` names the KEK `{kek}` already; choose another alias, or move this one")]
+    AliasExists {
+        /// The alias.
+        alias: KekId,
+        /// The KEK that it names.
+        kek: KekId,
+    },
+    /// An alias does not have the form of one.
+    #[error("an alias has the form `alias/NAME` with at most 256 bytes, and `{alias}` has not; rename it")]
+    AliasForm {
+        /// The alias.
+        alias: KekId,
+    },
+    /// Argon2's parameters are out of bounds.
+    #[error("Argon2's {parameter} is {min} to {max}, not {found}; change it")]
+    Argon2Params {
+        /// Which one.
+        parameter: &'static str,
+        /// The least that is allowed.
+        min: u32,
+        /// The most that is allowed.
+        max: u32,
+        /// What it was.
+        found: u32,
+    },
+    /// The file is damaged, cut short, or no KEK file at all.
+    #[error(
+        "the KEK file {} is corrupt: {what}; restore it from a backup, for nothing else brings its KEKs back",
+        path.display()
+    )]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// There is a file already where one was to be created.
+    #[error("{} exists already; open it, or choose another place", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file holds as much as it may.
+    #[error("a KEK file holds at most {max} {what}; begin another file")]
+    Full {
+        /// What there is too much of.
+        what: &'static str,
+        /// How many there may be.
+        max: usize,
+    },
+    /// The operating system failed.
+    #[error("could not {action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The operating system's error.
+        #[source]
+        source: io::Error,
+    },
+    /// The key that protects the file cannot be used as it is given.
+    #[error("the key from {origin} is not usable: {what}; give 32 random bytes as base64 or as 64 hex digits")]
+    Key {
+        /// Where the key comes from.
+        origin: String,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// There is no file to open.
+    #[error(
+        "there is no KEK file {}; is the path right, and its volume mounted? If this is the first start, create it",
+        path.display()
+    )]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A name was refused.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// The call was made outside a Tokio runtime.
+    #[error("file access needs a Tokio runtime; call this from inside one")]
+    NoRuntime,
+    /// The path leads to a symbolic link, a directory or a device.
+    #[error(
+        "{} is no regular file (symbolic links are refused, since replacing the file would cut them off); give \
+         the file's own path",
+        path.display()
+    )]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Others than the file's owner have a permission on it.
+    #[error(
+        "{} has mode {mode:04o}, so that others than its owner may use it; run `chmod 600` on it, and consider \
+         whether its keys are known to others now",
+        path.display()
+    )]
+    Permissions {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The file is protected in another way than the caller says, or was put under another key while it was in use.
+    #[error(
+        "the KEK file {} is protected by {found}, but was opened with {given}; open it in the way that it was \
+         created",
+        path.display()
+    )]
+    Protection {
+        /// The file.
+        path: PathBuf,
+        /// How the file is protected.
+        found: &'static str,
+        /// What the caller gave.
+        given: &'static str,
+    },
+    /// The operating system gave no randomness.
+    #[error(transparent)]
+    Random(#[from] RandomError),
+    /// The file is larger than a KEK file can be.
+    #[error("{} is larger than a KEK file can be ({max} bytes); is the path right?", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The most bytes that a KEK file has.
+        max: u64,
+    },
+    /// There is no such KEK.
+    #[error("there is no KEK `{kek}` in the file; create it, or restore the file that has it")]
+    UnknownKek {
+        /// The KEK's id or alias.
+        kek: KekId,
+    },
+    /// This platform cannot protect a file in the way asked for.
+    #[error("this platform has no file permissions to rely on; protect the file by a passphrase or a key")]
+    UnsupportedPlatform,
+    /// A newer version of `encx-local` wrote the file.
+    #[error("the KEK file {} has version {found}, which this encx-local does not know; update it", path.display())]
+    UnsupportedVersion {
+        /// The file.
+        path: PathBuf,
+        /// The file's version.
+        found: u8,
+    },
+    /// The thread that did the work died.
+    #[error("the work was stopped before its end; look whether the runtime shut down or a thread panicked")]
+    Worker(#[source] tokio::task::JoinError),
+    /// The key is not the one that protects the file.
+    #[error(
+        "this key does not open the KEK file {}; give the key that it was created with",
+        path.display()
+    )]
+    WrongKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The passphrase is not the one that protects the file.
+    #[error(
+        "this passphrase does not open the KEK file {}; give the one that it was created with",
+        path.display()
+    )]
+    WrongPassphrase {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl LocalKmsError {
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
+    }
+
+    pub(crate) fn into_kms_error(self, operation: KmsOperation, kek: &KekId) -> KmsError {
+        let kind = match &self {
+            Self::UnknownKek { .. } => KmsErrorKind::NotFound,
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                KmsErrorKind::AccessDenied
+            }
+            // The file's volume may come back, and randomness too.
+            Self::Io { .. } | Self::Missing { .. } | Self::Random(_) | Self::Worker(_) => {
+                KmsErrorKind::Unavailable
+            }
+            _ => KmsErrorKind::Configuration,
+        };
+        KmsError::new(kind, crate::kms::PROVIDER, operation, kek).with_source(self)
+    }
+}

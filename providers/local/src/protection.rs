@@ -1,0 +1,283 @@
+//! What protects a KEK file: a passphrase, a key, or nothing but its permissions.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use argon2::{Algorithm, Argon2, Block, Params, Version};
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use encx::DataKey;
+use zeroize::Zeroizing;
+
+use crate::disk;
+use crate::error::LocalKmsError;
+use crate::file::{Header, SALT_LEN};
+
+/// Says what protects a KEK file. Wiped when dropped; prints no secret.
+pub struct Protection(Kind);
+
+enum Kind {
+    Key(DataKey),
+    KeyEnv(String),
+    KeyFile(PathBuf),
+    Passphrase(Zeroizing<String>, Argon2Params),
+    PermissionsOnly,
+}
+
+impl Protection {
+    /// Protects the file by a passphrase, through Argon2id with [`Argon2Params::default`].
+    ///
+    /// The file is as safe as the passphrase is hard to guess: generate one, such as six random words.
+    #[must_use]
+    pub fn passphrase(passphrase: impl Into<String>) -> Self {
+        Self::passphrase_with(passphrase, Argon2Params::default())
+    }
+
+    /// Protects the file by a passphrase, through Argon2id with other parameters.
+    ///
+    /// They count when a file is created; opening one uses what stands in it.
+    #[must_use]
+    pub fn passphrase_with(passphrase: impl Into<String>, params: Argon2Params) -> Self {
+        Self(Kind::Passphrase(Zeroizing::new(passphrase.into()), params))
+    }
+
+    /// Protects the file by a key of 256 random bits.
+    #[must_use]
+    pub fn key(key: DataKey) -> Self {
+        Self(Kind::Key(key))
+    }
+
+    /// Protects the file by a key in an environment variable: 32 random bytes as base64 (either alphabet, padded
+    /// or not) or as 64 hex digits.
+    ///
+    /// It is read when the KEK file is opened.
+    #[must_use]
+    pub fn key_from_env(variable: impl Into<String>) -> Self {
+        Self(Kind::KeyEnv(variable.into()))
+    }
+
+    /// Protects the file by a key in another file: 32 random bytes as base64 (either alphabet, padded or not) or
+    /// as 64 hex digits, with or without white space around.
+    ///
+    /// It is read when the KEK file is opened, and refused when its group or others have any permission on it.
+    /// It may be a symbolic link, as mounted secrets are. Keep it elsewhere than the KEK file and its backups.
+    #[must_use]
+    pub fn key_from_file(path: impl Into<PathBuf>) -> Self {
+        Self(Kind::KeyFile(path.into()))
+    }
+
+    /// Relies on the file's permissions alone: the key that encrypts the KEKs stands beside them.
+    ///
+    /// <div class="warning">
+    ///
+    /// Whoever reads the file, or a backup of it, has the KEKs. This detects damage by accident and protects
+    /// against nothing else. It is for development and for tests.
+    ///
+    /// </div>
+    #[must_use]
+    pub fn insecure_file_permissions_only() -> Self {
+        Self(Kind::PermissionsOnly)
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        match self.0 {
+            Kind::Key(_) | Kind::KeyEnv(_) | Kind::KeyFile(_) => Header::Key.name(),
+            Kind::Passphrase(..) => Header::PASSPHRASE,
+            Kind::PermissionsOnly => Header::PERMISSIONS_ONLY,
+        }
+    }
+
+    /// Makes the header of a new file.
+    pub(crate) fn new_header(&self) -> Result<Header, LocalKmsError> {
+        Ok(match &self.0 {
+            Kind::Key(_) | Kind::KeyEnv(_) | Kind::KeyFile(_) => Header::Key,
+            Kind::Passphrase(_, params) => {
+                let mut salt = [0; SALT_LEN];
+                salt.copy_from_slice(&DataKey::generate()?.expose()[..SALT_LEN]);
+                Header::Passphrase {
+                    params: *params,
+                    salt,
+                }
+            }
+            Kind::PermissionsOnly => Header::PermissionsOnly {
+                key: DataKey::generate()?,
+            },
+        })
+    }
+
+    /// Finds the key of a file with this header. Takes Argon2's time and memory, so it runs on a blocking thread.
+    pub(crate) fn file_key(&self, header: &Header, path: &Path) -> Result<DataKey, LocalKmsError> {
+        match (&self.0, header) {
+            (Kind::Passphrase(passphrase, _), Header::Passphrase { params, salt }) => {
+                params.derive(passphrase, salt)
+            }
+            (Kind::Key(key), Header::Key) => copy(key),
+            (Kind::KeyEnv(variable), Header::Key) => key_from_env(variable),
+            (Kind::KeyFile(path), Header::Key) => key_from_file(path),
+            (Kind::PermissionsOnly, Header::PermissionsOnly { key }) if cfg!(unix) => copy(key),
+            (Kind::PermissionsOnly, Header::PermissionsOnly { .. }) => Err(LocalKmsError::UnsupportedPlatform),
+            _ => Err(LocalKmsError::Protection {
+                path: path.to_path_buf(),
+                found: header.name(),
+                given: self.name(),
+            }),
+        }
+    }
+}
+
+impl fmt::Debug for Protection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Kind::Key(_) | Kind::KeyEnv(_) | Kind::KeyFile(_) => "Protection::Key([REDACTED])",
+            Kind::Passphrase(..) => "Protection::Passphrase([REDACTED])",
+            Kind::PermissionsOnly => "Protection::InsecureFilePermissionsOnly",
+        })
+    }
+}
+
+fn copy(key: &DataKey) -> Result<DataKey, LocalKmsError> {
+    DataKey::copy_from(key.expose()).map_err(|_| key_error("the caller", "it has not 32 bytes"))
+}
+
+fn key_error(origin: impl Into<String>, what: &'static str) -> LocalKmsError {
+    LocalKmsError::Key {
+        origin: origin.into(),
+        what,
+    }
+}
+
+fn key_from_env(variable: &str) -> Result<DataKey, LocalKmsError> {
+    let origin = || format!("the environment variable `{variable}`");
+    match std::env::var(variable) {
+        Ok(text) => parse_key(&Zeroizing::new(text), origin),
+        Err(std::env::VarError::NotPresent) => Err(key_error(origin(), "it is not set")),
+        Err(std::env::VarError::NotUnicode(_)) => Err(key_error(origin(), "it is no text")),
+    }
+}
+
+fn key_from_file(path: &Path) -> Result<DataKey, LocalKmsError> {
+    let origin = || format!("the file {}", path.display());
+    let bytes = disk::read_key_file(path)?;
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => parse_key(text, origin),
+        Err(_) => Err(key_error(origin(), "it is no text")),
+    }
+}
+
+/// Parses a key's text. The two forms cannot be confused: 32 bytes are 64 digits of hex and 43 or 44 of base64.
+fn parse_key(text: &str, origin: impl Fn() -> String) -> Result<DataKey, LocalKmsError> {
+    let text = text.trim();
+    let refuse = |what| key_error(origin(), what);
+    // One byte to spare shows a key that is too long; the buffer never grows and leaves nothing behind.
+    let mut bytes = Zeroizing::new([0; 64]);
+    let len = match text.len() {
+        0 => return Err(refuse("it is empty")),
+        64 => decode_hex(text, bytes.as_mut_slice()).ok_or_else(|| refuse("it is not hex"))?,
+        43 | 44 => [alphabet::STANDARD, alphabet::URL_SAFE]
+            .iter()
+            .find_map(|alphabet| {
+                let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+                let engine = GeneralPurpose::new(alphabet, config);
+                engine.decode_slice(text, bytes.as_mut_slice()).ok()
+            })
+            .ok_or_else(|| refuse("it is not base64"))?,
+        _ => return Err(refuse("it has the wrong length")),
+    };
+    DataKey::copy_from(&bytes[..len]).map_err(|_| refuse("it has not 32 bytes"))
+}
+
+fn decode_hex(text: &str, bytes: &mut [u8]) -> Option<usize> {
+    let digit = |c: u8| char::from(c).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Some(text.len() / 2)
+}
+
+/// How much work a guess at the passphrase takes ([RFC 9106]).
+///
+/// Bounded both ways, so that neither a slip nor a hostile file makes opening it cheap to guess or impossible to
+/// finish.
+///
+/// [RFC 9106]: https://www.rfc-editor.org/rfc/rfc9106
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Argon2Params {
+    memory_kib: u32,
+    passes: u32,
+    lanes: u32,
+}
+
+impl Argon2Params {
+    /// The least memory, in KiB, that protects nothing but a test's secrets.
+    pub const MIN_MEMORY_KIB: u32 = 128;
+    /// The most memory, in KiB: 1 GiB.
+    pub const MAX_MEMORY_KIB: u32 = 1 << 20;
+    /// The most passes over the memory.
+    pub const MAX_PASSES: u32 = 16;
+    /// The most lanes. They cost no threads here: all are computed by one.
+    pub const MAX_LANES: u32 = 16;
+
+    /// Checks parameters: memory of 128 KiB to 1 GiB, 1 to 16 passes, 1 to 16 lanes.
+    ///
+    /// # Errors
+    ///
+    /// [`LocalKmsError::Argon2Params`] if one is out of bounds.
+    pub fn new(memory_kib: u32, passes: u32, lanes: u32) -> Result<Self, LocalKmsError> {
+        let bounds = [
+            ("memory in KiB", memory_kib, Self::MIN_MEMORY_KIB, Self::MAX_MEMORY_KIB),
+            ("number of passes", passes, 1, Self::MAX_PASSES),
+            ("number of lanes", lanes, 1, Self::MAX_LANES),
+        ];
+        match bounds
+            .into_iter()
+            .find(|(_, found, min, max)| !(min..=max).contains(&found))
+        {
+            Some((parameter, found, min, max)) => Err(LocalKmsError::Argon2Params {
+                parameter,
+                min,
+                max,
+                found,
+            }),
+            None => Ok(Self {
+                memory_kib,
+                passes,
+                lanes,
+            }),
+        }
+    }
+
+    pub(crate) fn to_array(self) -> [u32; 3] {
+        [self.memory_kib, self.passes, self.lanes]
+    }
+
+    fn derive(self, passphrase: &str, salt: &[u8; SALT_LEN]) -> Result<DataKey, LocalKmsError> {
+        if passphrase.is_empty() {
+            return Err(key_error("the passphrase", "it is empty"));
+        }
+        let failed = |_| key_error("the passphrase", "Argon2 refused it");
+        let params = Params::new(self.memory_kib, self.passes, self.lanes, None).map_err(failed)?;
+        let mut memory = Zeroizing::new(vec![Block::default(); params.block_count()]);
+        let mut key = Zeroizing::new([0; encx::DATA_KEY_LEN]);
+        Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+            .hash_password_into_with_memory(
+                passphrase.as_bytes(),
+                salt,
+                key.as_mut_slice(),
+                memory.as_mut_slice(),
+            )
+            .map_err(failed)?;
+        DataKey::copy_from(key.as_slice()).map_err(|_| key_error("the passphrase", "it gave no key"))
+    }
+}
+
+/// 19 MiB, 2 passes, 1 lane: the OWASP Password Storage Cheat Sheet's first choice.
+impl Default for Argon2Params {
+    fn default() -> Self {
+        Self {
+            memory_kib: 19 * 1024,
+            passes: 2,
+            lanes: 1,
+        }
+    }
+}

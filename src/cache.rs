@@ -1,0 +1,426 @@
+//! Unwrapped keys in memory: time to live, single flight, states that follow the key store.
+//!
+//! A *slot* belongs to one scope. Reading is lock-free through its snapshot; everything that waits (the key
+//! store, the KMS) runs in a *flight*, a task of its own that many callers share, so that a caller who goes away
+//! strands nobody. The *sweeper* empties slots whose keys are too old; the *poller* follows changes of state.
+
+mod background;
+mod flight;
+mod slot;
+mod stats;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::context::EncryptionContext;
+use crate::error::Error;
+use crate::kek::Keks;
+use crate::key::{DataKeyId, KeyState, KeyUsage, Scope};
+use crate::store::{KeyRecord, KeyStore, NewKey};
+use crate::suite::SuiteKey;
+
+use background::Background;
+use flight::{Flights, Tasks};
+pub(crate) use slot::{LiveKey, Records, Slot, SlotKey};
+use stats::Counters;
+pub use stats::Stats;
+
+/// How long and how much is kept; see the builder of `Crypto` for what each limit means.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    pub(crate) ttl: Duration,
+    pub(crate) state_ttl: Duration,
+    pub(crate) max_keyrings: u64,
+    pub(crate) load_timeout: Duration,
+    pub(crate) fail_closed_on_stale_state: bool,
+    pub(crate) create_on_first_use: bool,
+    pub(crate) accept_compromised: bool,
+}
+
+/// How many unknown key ids are remembered, and for how long.
+const MAX_UNKNOWN: u64 = 10_000;
+const UNKNOWN_TTL: Duration = Duration::from_secs(5);
+
+/// How often a lost race or a read that turned out too old is followed by another try.
+const MAX_ATTEMPTS: usize = 8;
+
+/// Holds a cache open. When the last clone goes, background work stops and every key is dropped.
+#[derive(Debug)]
+pub(crate) struct CacheHandle(Arc<Cache>);
+
+impl CacheHandle {
+    pub(crate) fn new(cache: Cache) -> Arc<Self> {
+        Arc::new(Self(Arc::new(cache)))
+    }
+}
+
+impl std::ops::Deref for CacheHandle {
+    type Target = Arc<Cache>;
+
+    fn deref(&self) -> &Arc<Cache> {
+        &self.0
+    }
+}
+
+impl Drop for CacheHandle {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// The unwrapped keys of one `Crypto`.
+pub(crate) struct Cache {
+    pub(crate) keks: Arc<Keks>,
+    pub(crate) store: Arc<dyn KeyStore>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) limits: Limits,
+    pub(crate) counters: Arc<Counters>,
+    slots: moka::sync::Cache<SlotKey, Arc<Slot>>,
+    unknown: moka::sync::Cache<(Scope, DataKeyId), Duration>,
+    loads: Flights<Scope, Arc<Records>>,
+    mints: Flights<Scope, ()>,
+    unwraps: Flights<(Scope, DataKeyId), Arc<LiveKey>>,
+    background: Background,
+    tasks: Tasks,
+    /// Orders reads of the key store and what makes them too old, more finely than a clock could.
+    ticks: AtomicU64,
+}
+
+impl Cache {
+    pub(crate) fn new(
+        keks: Arc<Keks>,
+        store: Arc<dyn KeyStore>,
+        clock: Arc<dyn Clock>,
+        limits: Limits,
+    ) -> Self {
+        let tasks = Tasks::new();
+        let slots = moka::sync::Cache::builder()
+            .max_capacity(limits.max_keyrings)
+            // Least recently used: a new tenant is always admitted, and every task finds the same slot.
+            .eviction_policy(moka::policy::EvictionPolicy::lru())
+            .eviction_listener(|_, slot: Arc<Slot>, _| slot.detach())
+            .build();
+        let unknown = moka::sync::Cache::builder().max_capacity(MAX_UNKNOWN).build();
+        Self {
+            loads: Flights::new(&tasks, limits.load_timeout),
+            mints: Flights::new(&tasks, limits.load_timeout),
+            unwraps: Flights::new(&tasks, limits.load_timeout),
+            background: Background::new(&tasks, &limits),
+            counters: Arc::new(Counters::default()),
+            keks,
+            store,
+            clock,
+            limits,
+            slots,
+            unknown,
+            tasks,
+            ticks: AtomicU64::new(0),
+        }
+    }
+
+    /// Finds the slot of a context and usage, or makes an empty one.
+    pub(crate) fn slot(&self, context: &EncryptionContext, usage: KeyUsage) -> Arc<Slot> {
+        let key = SlotKey {
+            context: context.clone(),
+            usage,
+        };
+        if let Some(slot) = self.slots.get(&key) {
+            return slot;
+        }
+        self.slots.get_with(key.clone(), || Arc::new(Slot::new(key)))
+    }
+
+    /// Tells whether states that were read at `known_at` may be relied on now without asking anybody.
+    ///
+    /// `Err` says that they may not be used at all; `Ok(false)` that the caller has to ask.
+    pub(crate) fn is_current(&self, known_at: Duration, now: Duration) -> Result<bool, Error> {
+        let known_at = known_at.max(self.background.polled_at());
+        if now.saturating_sub(known_at) <= self.limits.state_ttl {
+            return Ok(true);
+        }
+        if !self.background.is_store_unreachable() {
+            return Ok(false);
+        }
+        if self.limits.fail_closed_on_stale_state {
+            return Err(Error::StaleState);
+        }
+        self.counters.stale_serves.fetch_add(1, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    /// Returns the key that encrypts, making or unwrapping it if need be.
+    pub(crate) async fn active_key(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<LiveKey>, Error> {
+        self.prepare().await?;
+        self.counters.misses.fetch_add(1, Ordering::Relaxed);
+        for _ in 0..MAX_ATTEMPTS {
+            let records = self.records(slot).await?;
+            self.is_current(records.read_at, self.clock.elapsed())?;
+            match records.active()? {
+                Some(record) => return self.live_key(slot, record).await,
+                None if records.is_empty() => self.mint(slot).await?,
+                None => return Err(records.why_none_is_active()),
+            }
+        }
+        Err(Error::Interrupted)
+    }
+
+    /// Returns the key that decrypts what names this id, unwrapping it if need be.
+    pub(crate) async fn key_by_id(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        id: DataKeyId,
+    ) -> Result<Arc<LiveKey>, Error> {
+        self.prepare().await?;
+        self.counters.misses.fetch_add(1, Ordering::Relaxed);
+        let mut records = self.records(slot).await?;
+        self.is_current(records.read_at, self.clock.elapsed())?;
+        if records.find(id).is_none() {
+            // Another process may have made it a moment ago. Whoever asks for garbage asks the database once
+            // per id and a while, and at most one query per scope is under way.
+            let name = (slot.scope, id);
+            let now = self.clock.elapsed();
+            if self.unknown.get(&name).is_some_and(|until| now < until) {
+                return Err(records.why_unknown(id));
+            }
+            records = self.reload(slot).await?;
+            if records.find(id).is_none() {
+                self.unknown.insert(name, now.saturating_add(UNKNOWN_TTL));
+                return Err(records.why_unknown(id));
+            }
+        }
+        let Some(record) = records.find(id) else {
+            return Err(Error::UnknownKey { id });
+        };
+        self.check_decrypts(record)?;
+        self.live_key(slot, record).await
+    }
+
+    /// Returns all versions of the slot's scope, for who needs no key.
+    pub(crate) async fn current_records(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<Records>, Error> {
+        self.prepare().await?;
+        let records = self.records(slot).await?;
+        self.is_current(records.read_at, self.clock.elapsed())?;
+        Ok(records)
+    }
+
+    /// Reads the scopes of slots that have not been read yet, in one query for many. Failures are left to the
+    /// loads that follow.
+    pub(crate) async fn preload(self: &Arc<Self>, slots: &[Arc<Slot>]) {
+        let unread = slots.iter().filter(|slot| slot.records().is_none());
+        let unread: Vec<_> = unread.map(Arc::clone).collect();
+        if unread.len() > 1 && self.prepare().await.is_ok() {
+            let _ = background::read(self, &unread).await;
+        }
+    }
+
+    /// Returns all versions of the slot's scope, as fresh as `state_ttl` asks.
+    pub(crate) async fn records(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<Records>, Error> {
+        match slot.records() {
+            Some(records) => Ok(records),
+            None => self.load(slot, 0).await,
+        }
+    }
+
+    /// Reads the slot's scope again, not satisfied with a read that began before this call.
+    pub(crate) async fn reload(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<Records>, Error> {
+        self.load(slot, self.tick()).await
+    }
+
+    /// Reads again what this process has of a scope, after it changed it itself.
+    pub(crate) async fn refresh(self: &Arc<Self>, context: &EncryptionContext, usage: KeyUsage) {
+        let key = SlotKey {
+            context: context.clone(),
+            usage,
+        };
+        if let Some(slot) = self.slots.get(&key) {
+            slot.expect_change(self.tick());
+            if self.reload(&slot).await.is_err() {
+                // What the caller has just changed may not be undone by what is in memory.
+                slot.forget(self.tick());
+            }
+        }
+    }
+
+    pub(crate) fn check_decrypts(&self, record: &KeyRecord) -> Result<(), Error> {
+        let id = record.id;
+        match record.state {
+            state if state.decrypts() => Ok(()),
+            KeyState::Compromised if self.limits.accept_compromised => Ok(()),
+            KeyState::Compromised => Err(Error::Compromised { id }),
+            KeyState::Suspended => Err(Error::Suspended { id }),
+            _ => Err(Error::Destroyed { id }),
+        }
+    }
+
+    /// Begins a read of the key store.
+    pub(crate) fn begin_read(&self) -> ReadStart {
+        ReadStart {
+            at: self.clock.elapsed(),
+            tick: self.tick(),
+        }
+    }
+
+    /// Counts on.
+    pub(crate) fn tick(&self) -> u64 {
+        self.ticks.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let Counters {
+            hits,
+            misses,
+            loads,
+            stale_serves,
+            failed_polls,
+            keys,
+        } = &*self.counters;
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        self.slots.run_pending_tasks();
+        Stats {
+            hits: hits.sum(),
+            misses: load(misses),
+            kms_calls: self.keks.calls(),
+            store_loads: load(loads),
+            stale_serves: load(stale_serves),
+            failed_polls: load(failed_polls),
+            keyrings: self.slots.entry_count(),
+            keys: load(keys),
+        }
+    }
+
+    /// Starts background work, if there is a runtime.
+    pub(crate) fn start(self: &Arc<Self>) -> Result<(), Error> {
+        self.background.ensure_running(self)
+    }
+
+    /// Stops all work and drops every key.
+    pub(crate) fn close(&self) {
+        self.tasks.close();
+        for (_, slot) in &self.slots {
+            slot.detach();
+        }
+        self.slots.invalidate_all();
+        self.slots.run_pending_tasks();
+    }
+
+    /// Closes, and completes once no task is left.
+    pub(crate) async fn shutdown(&self) {
+        self.close();
+        self.tasks.ended().await;
+    }
+
+    /// Makes sure that there is a runtime, that background work runs, and that states are known well enough.
+    async fn prepare(self: &Arc<Self>) -> Result<(), Error> {
+        if self.tasks.is_closed() {
+            return Err(Error::ShutDown);
+        }
+        self.background.ensure_running(self)?;
+        let age = self.clock.elapsed().saturating_sub(self.background.polled_at());
+        if age <= self.limits.state_ttl || self.background.is_store_unreachable() {
+            return Ok(());
+        }
+        // The poller is late, as after a pause of the whole process. If the poll fails, states are stale, which
+        // `is_current` decides about.
+        self.background.poll_once(self).await
+    }
+
+    async fn load(self: &Arc<Self>, slot: &Arc<Slot>, not_before: u64) -> Result<Arc<Records>, Error> {
+        for _ in 0..MAX_ATTEMPTS {
+            let (cache, of) = (Arc::clone(self), Arc::clone(slot));
+            let records = self
+                .loads
+                .join(slot.scope, &self.clock, async move {
+                    let read = cache.begin_read();
+                    cache.counters.loads.fetch_add(1, Ordering::Relaxed);
+                    let rows = cache.store.load(&[of.scope]).await?;
+                    of.publish_records(&cache, rows, read)
+                })
+                .await?;
+            // A flight that was under way already may have read before the change that we look for.
+            if records.tick >= not_before && !slot.is_outdated(&records) {
+                return Ok(records);
+            }
+        }
+        Err(Error::Interrupted)
+    }
+
+    async fn live_key(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        record: &Arc<KeyRecord>,
+    ) -> Result<Arc<LiveKey>, Error> {
+        if let Some(key) = slot.key(record.id, self.clock.elapsed()) {
+            return Ok(key);
+        }
+        let (cache, of, record) = (Arc::clone(self), Arc::clone(slot), Arc::clone(record));
+        self.unwraps
+            .join((slot.scope, record.id), &self.clock, async move {
+                // Somebody may have unwrapped it between our look and this flight's start.
+                let began = cache.clock.elapsed();
+                if let Some(key) = of.key(record.id, began) {
+                    return Ok(key);
+                }
+                let unwrapped = cache.keks.unwrap(&record, &of.key.context, of.key.usage).await?;
+                let key = LiveKey::new(&cache, record.id, SuiteKey::new(&unwrapped), began);
+                of.publish_key(&cache, &key);
+                Ok(key)
+            })
+            .await
+    }
+
+    /// Makes the first version of the slot's scope, or finds that another process did.
+    async fn mint(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<(), Error> {
+        if !self.limits.create_on_first_use {
+            return Err(Error::NoKeys);
+        }
+        let (cache, of) = (Arc::clone(self), Arc::clone(slot));
+        self.mints
+            .join(slot.scope, &self.clock, async move {
+                let known = of.records();
+                if known.is_some_and(|records| !records.is_empty()) {
+                    return Ok(());
+                }
+                let began = cache.clock.elapsed();
+                let SlotKey { context, usage } = &of.key;
+                let id = DataKeyId::generate(cache.clock.unix_millis(), None)?;
+                let (key, wraps) = cache.keks.generate(context, *usage, id).await?;
+                let mut new = NewKey::new(id, *usage, context, key.check(id));
+                new.wraps = wraps;
+                let read = cache.begin_read();
+                match cache.store.insert(&new).await {
+                    Ok(record) => {
+                        of.publish_records(&cache, vec![record], read)?;
+                        let key = LiveKey::new(&cache, id, SuiteKey::new(&key), began);
+                        of.publish_key(&cache, &key);
+                        Ok(())
+                    }
+                    // The winner's key is loaded instead; ours encrypted nothing and is dropped here.
+                    Err(error) if error.is_lost_race() => {
+                        of.forget(cache.tick());
+                        Ok(())
+                    }
+                    Err(error) => Err(error.into()),
+                }
+            })
+            .await
+    }
+}
+
+/// When a read of the key store began.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReadStart {
+    at: Duration,
+    tick: u64,
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache")
+            .field("limits", &self.limits)
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,308 @@
+//! What runs without a caller: the sweeper, which empties slots, and the poller, which follows the key store.
+
+use std::collections::{HashMap, HashSet};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use futures_core::Stream;
+
+use crate::cache::flight::{Flights, Tasks};
+use crate::cache::slot::Slot;
+use crate::cache::{Cache, Limits};
+use crate::error::Error;
+use crate::key::Scope;
+use crate::store::{ChangeCursor, CursorPosition, KeyChanges, KeyHint, KeyRecord, KeyStore};
+
+/// How many scopes one read of the key store asks for.
+const SCOPES_PER_READ: usize = 500;
+
+/// How many hints are taken together before the key store is read.
+const HINTS_PER_READ: usize = 1000;
+
+/// The state of the sweeper and the poller.
+#[derive(Debug)]
+pub(crate) struct Background {
+    tasks: Tasks,
+    sweeper: Arc<AtomicBool>,
+    poller: Arc<AtomicBool>,
+    polls: Flights<(), ()>,
+    cursor: Mutex<ChangeCursor>,
+    /// When the last poll that succeeded began, in nanoseconds of the clock.
+    polled_at: AtomicU64,
+    unreachable: AtomicBool,
+}
+
+impl Background {
+    pub(crate) fn new(tasks: &Tasks, limits: &Limits) -> Self {
+        Self {
+            tasks: tasks.clone(),
+            sweeper: Arc::default(),
+            poller: Arc::default(),
+            polls: Flights::new(tasks, limits.load_timeout),
+            cursor: Mutex::new(ChangeCursor::now()),
+            polled_at: AtomicU64::new(0),
+            unreachable: AtomicBool::new(false),
+        }
+    }
+
+    /// Returns the moment as of which this process knows all changes of keys that it holds.
+    pub(crate) fn polled_at(&self) -> Duration {
+        Duration::from_nanos(self.polled_at.load(Ordering::Acquire))
+    }
+
+    /// Tells whether the last poll failed.
+    pub(crate) fn is_store_unreachable(&self) -> bool {
+        self.unreachable.load(Ordering::Acquire)
+    }
+
+    /// Starts the sweeper and the poller if they do not run, as at first and after their runtime ended.
+    pub(crate) fn ensure_running(&self, cache: &Arc<Cache>) -> Result<(), Error> {
+        if let Some(running) = Running::claim(&self.sweeper) {
+            let cache = Arc::downgrade(cache);
+            self.tasks.spawn(async move {
+                let _running = running;
+                sweep_forever(cache).await;
+            })?;
+        }
+        if let Some(running) = Running::claim(&self.poller) {
+            let cache = Arc::downgrade(cache);
+            self.tasks.spawn(async move {
+                let _running = running;
+                poll_forever(cache).await;
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Polls now, or waits for the poll that is under way. Its failure shows in
+    /// [`is_store_unreachable`](Self::is_store_unreachable).
+    pub(crate) async fn poll_once(&self, cache: &Arc<Cache>) -> Result<(), Error> {
+        let of = Arc::clone(cache);
+        let polled = self
+            .polls
+            .join((), &cache.clock, async move { poll(&of).await })
+            .await;
+        match polled {
+            Err(error @ (Error::ShutDown | Error::NoRuntime)) => Err(error),
+            Err(error) => {
+                tracing::warn!(target: "encx::store", %error, "polling the key store failed");
+                cache.counters.failed_polls.fetch_add(1, Ordering::Relaxed);
+                self.unreachable.store(true, Ordering::Release);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+}
+
+/// Marks a background task as running for as long as it exists.
+struct Running(Arc<AtomicBool>);
+
+impl Running {
+    /// Returns `None` if the task runs already.
+    fn claim(flag: &Arc<AtomicBool>) -> Option<Self> {
+        // Read first: every slow call comes by here.
+        let claimed = !flag.load(Ordering::Acquire) && !flag.swap(true, Ordering::AcqRel);
+        claimed.then(|| Self(Arc::clone(flag)))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+async fn sweep_forever(cache: Weak<Cache>) {
+    loop {
+        let Some(cache) = cache.upgrade() else { return };
+        let now = cache.clock.elapsed();
+        let slots: Vec<_> = cache.slots.iter().map(|(_, slot)| slot).collect();
+        let next = slots.iter().filter_map(|slot| slot.sweep(&cache, now)).min();
+        // What exceeds the bound is dropped even if nobody calls any more.
+        cache.slots.run_pending_tasks();
+        cache.unknown.run_pending_tasks();
+        // A key that comes meanwhile expires later than `ttl` from now, so nothing is missed by sleeping that
+        // long. Keys that expire close together are taken together.
+        let ttl = cache.limits.ttl;
+        let pause = next.map_or(ttl, |next| next.saturating_sub(now));
+        let coarsest = (ttl / 100).min(Duration::from_secs(10));
+        let sleep = cache.clock.sleep(pause.max(coarsest));
+        drop((slots, cache));
+        sleep.await;
+    }
+}
+
+async fn poll_forever(cache: Weak<Cache>) {
+    let Some(mut hints) = cache.upgrade().map(|cache| cache.store.changes()) else {
+        return;
+    };
+    loop {
+        let Some(strong) = cache.upgrade() else { return };
+        touch_used(&strong);
+        if strong.background.poll_once(&strong).await.is_err() {
+            return;
+        }
+        let sleep = strong.clock.sleep(pause_between_polls(&strong));
+        drop(strong);
+        tokio::pin!(sleep);
+        // Hints are taken as they come until it is time for the next poll.
+        loop {
+            let hinted = tokio::select! {
+                () = &mut sleep => break,
+                hinted = next_hints(&mut hints) => hinted,
+            };
+            let Some(strong) = cache.upgrade() else { return };
+            follow_hints(&strong, &hinted).await;
+        }
+    }
+}
+
+/// Tells the bound on keyrings which ones were used through a handle, which does not pass by it.
+fn touch_used(cache: &Cache) {
+    let used = cache.slots.iter().filter(|(_, slot)| slot.take_used());
+    // Collected first, so that a look-up does not wait for the iteration's own lock.
+    let used: Vec<_> = used.map(|(_, slot)| slot).collect();
+    for slot in used {
+        let _ = cache.slots.get(&slot.key);
+    }
+}
+
+/// Polls twice in a `state_ttl`, so that a change is seen within it; more often while polls fail.
+fn pause_between_polls(cache: &Cache) -> Duration {
+    let part = if cache.background.is_store_unreachable() {
+        10
+    } else {
+        2
+    };
+    // Up to a tenth less, so that a fleet that started together does not stay together.
+    (cache.limits.state_ttl / part).mul_f64(1.0 - 0.1 * rand::random::<f64>())
+}
+
+/// Follows the key store's changes since the last poll.
+async fn poll(cache: &Arc<Cache>) -> Result<(), Error> {
+    let began = cache.clock.elapsed();
+    let mut cursor = *cache
+        .background
+        .cursor
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    // Before the first poll nothing was followed: what is in memory by now is read again.
+    let first = cursor.position() == CursorPosition::Now;
+    let mut changed = HashSet::new();
+    loop {
+        let page = cache.store.changed_since(&cursor).await?;
+        changed.extend(
+            page.changes
+                .into_iter()
+                .map(|change| (change.scope, change.id, change.revision)),
+        );
+        cursor = page.next;
+        if !page.more {
+            break;
+        }
+    }
+    let mut outdated: HashMap<Scope, Arc<Slot>> = HashMap::new();
+    if first || !changed.is_empty() {
+        let slots: HashMap<_, _> = cache.slots.iter().map(|(_, slot)| (slot.scope, slot)).collect();
+        if first {
+            outdated.extend(slots.iter().map(|(scope, slot)| (*scope, Arc::clone(slot))));
+        }
+        for (scope, id, revision) in changed {
+            let Some(slot) = slots.get(&scope) else { continue };
+            let known = slot.records();
+            let known = known.as_ref().and_then(|records| records.find(id));
+            if known.is_none_or(|record| record.revision != revision) {
+                outdated.insert(scope, Arc::clone(slot));
+            }
+        }
+    }
+    read_again(cache, outdated).await?;
+    *cache
+        .background
+        .cursor
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner) = cursor;
+    let nanos = u64::try_from(began.as_nanos()).unwrap_or(u64::MAX);
+    cache.background.polled_at.fetch_max(nanos, Ordering::AcqRel);
+    cache.background.unreachable.store(false, Ordering::Release);
+    Ok(())
+}
+
+/// Reads slots again. A read of theirs that is under way is not believed any more.
+async fn read_again(cache: &Arc<Cache>, slots: HashMap<Scope, Arc<Slot>>) -> Result<(), Error> {
+    let slots: Vec<_> = slots.into_values().collect();
+    let changed = cache.tick();
+    for slot in &slots {
+        slot.expect_change(changed);
+    }
+    read(cache, &slots).await
+}
+
+/// Reads the scopes of many slots, several hundred in one query.
+pub(crate) async fn read(cache: &Cache, slots: &[Arc<Slot>]) -> Result<(), Error> {
+    for some in slots.chunks(SCOPES_PER_READ) {
+        let scopes: Vec<_> = some.iter().map(|slot| slot.scope).collect();
+        let mut rows: HashMap<Scope, Vec<KeyRecord>> = HashMap::new();
+        let read = cache.begin_read();
+        cache.counters.loads.fetch_add(1, Ordering::Relaxed);
+        for row in cache.store.load(&scopes).await? {
+            rows.entry(row.scope).or_default().push(row);
+        }
+        for slot in some {
+            let rows = rows.remove(&slot.scope).unwrap_or_default();
+            if slot.publish_records(cache, rows, read).is_err() {
+                // The rows were tampered with: what is in memory may not outlive that.
+                slot.forget(read.tick);
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn follow_hints(cache: &Arc<Cache>, hints: &[KeyHint]) {
+    let of: HashSet<Scope> = hints
+        .iter()
+        .filter_map(|hint| match hint {
+            KeyHint::Changed { scope } => Some(*scope),
+            KeyHint::Gap => None,
+        })
+        .collect();
+    let all = of.len() < hints.len() && hints.contains(&KeyHint::Gap);
+    let slots = cache
+        .slots
+        .iter()
+        .filter(|(_, slot)| all || of.contains(&slot.scope));
+    let slots = slots.map(|(_, slot)| (slot.scope, slot)).collect();
+    if let Err(error) = read_again(cache, slots).await {
+        // A hint is only a hint: the next poll finds the change.
+        tracing::warn!(target: "encx::store", %error, "reading changed keys failed");
+    }
+}
+
+/// Waits for a hint, and takes those that are there with it.
+async fn next_hints(hints: &mut KeyChanges) -> Vec<KeyHint> {
+    let mut taken = Vec::new();
+    std::future::poll_fn(|context| {
+        while taken.len() < HINTS_PER_READ {
+            match Pin::new(&mut *hints).poll_next(context) {
+                std::task::Poll::Ready(Some(hint)) => taken.push(hint),
+                std::task::Poll::Ready(None) => {
+                    // The store pushes no more; polls remain.
+                    *hints = KeyChanges::never();
+                    taken.push(KeyHint::Gap);
+                }
+                std::task::Poll::Pending => break,
+            }
+        }
+        if taken.is_empty() {
+            std::task::Poll::Pending
+        } else {
+            std::task::Poll::Ready(())
+        }
+    })
+    .await;
+    taken
+}

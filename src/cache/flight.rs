@@ -1,0 +1,172 @@
+//! Single flight: work that many callers wait for and that none of them owns.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::error::Error;
+
+/// Starts tasks that end when the cache is closed, and knows when all of them have.
+#[derive(Clone, Debug)]
+pub(crate) struct Tasks(Arc<TasksInner>);
+
+#[derive(Debug)]
+struct TasksInner {
+    closed: watch::Sender<bool>,
+    running: watch::Sender<usize>,
+}
+
+impl Tasks {
+    pub(crate) fn new() -> Self {
+        let inner = TasksInner {
+            closed: watch::Sender::new(false),
+            running: watch::Sender::new(0),
+        };
+        Self(Arc::new(inner))
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        *self.0.closed.borrow()
+    }
+
+    /// Tells every task to end. None starts any more.
+    pub(crate) fn close(&self) {
+        self.0.closed.send_replace(true);
+    }
+
+    /// Completes once no task is left.
+    pub(crate) async fn ended(&self) {
+        // The sender lives in `self`, so the channel is open and waiting cannot fail.
+        let _ = self.0.running.subscribe().wait_for(|running| *running == 0).await;
+    }
+
+    /// Starts a task on the caller's runtime. It is dropped where it stands when the cache is closed.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
+        let runtime = Handle::try_current().map_err(|_| Error::NoRuntime)?;
+        if self.is_closed() {
+            return Err(Error::ShutDown);
+        }
+        let count = RunningTask::new(&self.0.running);
+        let mut closed = self.0.closed.subscribe();
+        runtime.spawn(async move {
+            let _count = count;
+            tokio::select! {
+                biased;
+                _ = closed.wait_for(|closed| *closed) => {}
+                () = work => {}
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Counts a task for as long as it exists, even if its runtime drops it.
+struct RunningTask(watch::Sender<usize>);
+
+impl RunningTask {
+    fn new(running: &watch::Sender<usize>) -> Self {
+        running.send_modify(|running| *running += 1);
+        Self(running.clone())
+    }
+}
+
+impl Drop for RunningTask {
+    fn drop(&mut self) {
+        self.0.send_modify(|running| *running -= 1);
+    }
+}
+
+type Landing<V> = watch::Receiver<Option<Result<V, Error>>>;
+
+/// The flights of one kind that are under way, by what they fetch.
+#[derive(Debug)]
+pub(crate) struct Flights<K, V> {
+    under_way: Arc<Mutex<HashMap<K, Landing<V>>>>,
+    tasks: Tasks,
+    timeout: Duration,
+}
+
+impl<K, V> Flights<K, V>
+where
+    K: Clone + Eq + Hash + Send + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    pub(crate) fn new(tasks: &Tasks, timeout: Duration) -> Self {
+        Self {
+            under_way: Arc::default(),
+            tasks: tasks.clone(),
+            timeout,
+        }
+    }
+
+    /// Joins the flight for `key`, or starts `work` as one. Errors are shared with who waits, and not kept.
+    ///
+    /// The work runs in a task of its own: a caller that goes away cancels nothing.
+    pub(crate) async fn join(
+        &self,
+        key: K,
+        clock: &Arc<dyn Clock>,
+        work: impl Future<Output = Result<V, Error>> + Send + 'static,
+    ) -> Result<V, Error> {
+        let mut landing = self.board(key, clock, work)?;
+        let landed = landing.wait_for(Option::is_some).await;
+        match landed.as_deref() {
+            Ok(Some(result)) => result.clone(),
+            // The task ended without a result.
+            _ if self.tasks.is_closed() => Err(Error::ShutDown),
+            _ => Err(Error::Interrupted),
+        }
+    }
+
+    fn board(
+        &self,
+        key: K,
+        clock: &Arc<dyn Clock>,
+        work: impl Future<Output = Result<V, Error>> + Send + 'static,
+    ) -> Result<Landing<V>, Error> {
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(landing) = under_way.get(&key) {
+            return Ok(landing.clone());
+        }
+        let (land, landing) = watch::channel(None);
+        let departed = Departed {
+            under_way: Arc::clone(&self.under_way),
+            key: key.clone(),
+        };
+        let (after, timeout) = (self.timeout, clock.sleep(self.timeout));
+        // In the map before the task starts, so that its end finds it there.
+        under_way.insert(key, landing.clone());
+        drop(under_way);
+        self.tasks.spawn(async move {
+            let result = tokio::select! {
+                result = work => result,
+                () = timeout => Err(Error::TimedOut { after }),
+            };
+            // Out of the map first: who comes from here on must see what the work left, or start anew.
+            drop(departed);
+            land.send_replace(Some(result));
+        })?;
+        Ok(landing)
+    }
+}
+
+/// Takes a flight out of the map, however it ended.
+struct Departed<K: Eq + Hash, V> {
+    under_way: Arc<Mutex<HashMap<K, Landing<V>>>>,
+    key: K,
+}
+
+impl<K: Eq + Hash, V> Drop for Departed<K, V> {
+    fn drop(&mut self) {
+        self.under_way
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.key);
+    }
+}

@@ -1,0 +1,186 @@
+//! The entrance: `Crypto` and its builder.
+
+mod batch;
+mod builder;
+
+use std::borrow::Borrow;
+use std::fmt;
+
+use crate::aad::Aad;
+use crate::cache::Stats;
+use crate::ciphertext::Ciphertext;
+use crate::context::EncryptionContext;
+use crate::error::Error;
+use crate::key::KeyUsage;
+use crate::keyring::{Core, Keyring};
+use crate::kms::KeyManagementService;
+use crate::plaintext::Plaintext;
+use crate::store::KeyStore;
+
+pub use builder::CryptoBuilder;
+pub(crate) use builder::Parts;
+
+/// Encrypts and decrypts fields.
+///
+/// Build one per process and clone it freely: a clone is a handle on the same cache. Data keys are made on
+/// first use, unwrapped by the KMS once, kept in memory for a bounded time and zeroised afterwards.
+///
+/// ```
+/// # #[cfg(feature = "testkit")] {
+/// use encx::testkit::{MemoryKeyStore, MemoryKms};
+/// use encx::{Crypto, EncryptionContext, Field};
+///
+/// const SSN: Field = Field::new("users", "ssn");
+///
+/// # encx::testkit::block_on(async {
+/// // In a service: a KMS of `encx-aws` or `encx-local`, and a key store of `encx-sqlx`.
+/// let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
+///
+/// let context = EncryptionContext::builder().pair("tenantId", "t-42").pair("purpose", "pii").build()?;
+/// let sealed = crypto.encrypt(&context, "123-45-6789", SSN.row(7)).await?;
+/// let ssn = crypto.decrypt(&context, &sealed, SSN.row(7)).await?.into_string()?;
+/// assert_eq!(ssn, "123-45-6789");
+///
+/// // The same bytes in another row are refused.
+/// assert!(crypto.decrypt(&context, &sealed, SSN.row(8)).await.is_err());
+/// # Ok::<(), encx::Error>(())
+/// # }).unwrap();
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Crypto {
+    core: Core,
+}
+
+impl Crypto {
+    /// Begins to build a `Crypto` on a KMS and a key store.
+    pub fn builder(kms: impl KeyManagementService, store: impl KeyStore) -> CryptoBuilder {
+        CryptoBuilder::new(kms, store)
+    }
+
+    /// Encrypts a value of at most 64 MiB under the context's active key, and binds it to its place.
+    ///
+    /// The ciphertext is 90 bytes longer than the value. The context's first key is made here if there is none
+    /// yet, unless the builder forbade it.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Aad`], [`Error::PlaintextTooLong`]: the input cannot be used; nobody was asked for a key.
+    /// - [`Error::NoActiveKey`], [`Error::NoKeys`], [`Error::Shredded`], [`Error::RolledBack`]: there is no key to
+    ///   encrypt with.
+    /// - [`Error::NoKek`], [`Error::UnknownKms`], [`Error::Config`], [`Error::KekNotAllowed`]: the KEK rule does not cover this.
+    /// - [`Error::Kms`], [`Error::Store`], [`Error::KeyMismatch`], [`Error::TimedOut`], [`Error::Interrupted`],
+    ///   [`Error::StaleState`]: the key could not be loaded.
+    /// - [`Error::Random`], [`Error::NoRuntime`], [`Error::ShutDown`].
+    ///
+    /// # Cancellation
+    ///
+    /// May be dropped at any time. A key that is being loaded for it is loaded all the same, so that others who
+    /// wait for it are not harmed.
+    pub async fn encrypt(
+        &self,
+        context: &EncryptionContext,
+        plaintext: impl AsRef<[u8]>,
+        aad: impl Borrow<Aad>,
+    ) -> Result<Ciphertext, Error> {
+        let slot = self.core.cache.slot(context, KeyUsage::Data);
+        self.core.encrypt(&slot, plaintext.as_ref(), aad.borrow()).await
+    }
+
+    /// Decrypts a value that was encrypted under this context and bound to this place.
+    ///
+    /// No key is ever made here.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Decrypt`]: the value was changed, or belongs to another row or column.
+    /// - [`Error::UnknownKey`]: the context has no such key; above all, the value belongs to another context.
+    /// - [`Error::Suspended`], [`Error::Compromised`], [`Error::Destroyed`], [`Error::Shredded`]: the key's state forbids it.
+    /// - [`Error::SuiteNotAccepted`], [`Error::Aad`]: the input cannot be used; nobody was asked for a key.
+    /// - otherwise as [`encrypt`](Self::encrypt).
+    ///
+    /// # Cancellation
+    ///
+    /// As [`encrypt`](Self::encrypt).
+    pub async fn decrypt(
+        &self,
+        context: &EncryptionContext,
+        ciphertext: &Ciphertext,
+        aad: impl Borrow<Aad>,
+    ) -> Result<Plaintext, Error> {
+        let slot = self.core.cache.slot(context, KeyUsage::Data);
+        self.core.decrypt(&slot, ciphertext, aad.borrow()).await
+    }
+
+    /// Returns the hot handle for a context, and loads its active key if there is one.
+    ///
+    /// A context without keys is no error here: the first encryption makes one.
+    ///
+    /// # Errors
+    ///
+    /// As [`encrypt`](Self::encrypt), without those about the input.
+    ///
+    /// # Cancellation
+    ///
+    /// As [`encrypt`](Self::encrypt).
+    pub async fn keyring(&self, context: &EncryptionContext) -> Result<Keyring, Error> {
+        let slot = self.core.cache.slot(context, KeyUsage::Data);
+        let cache = self.core.cache();
+        if slot.live().as_ref().is_none_or(|set| set.active.is_none()) {
+            let records = cache.current_records(&slot).await?;
+            if records.active()?.is_some() {
+                cache.active_key(&slot).await?;
+            }
+        }
+        Ok(Keyring::new(self.core.clone(), slot))
+    }
+
+    /// Tells whether encrypting the same value again would use a newer key or another suite.
+    ///
+    /// Only the header is looked at; nothing is authenticated, and no KMS is called.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownKey`] if the context has no such key, [`Error::NoActiveKey`] or [`Error::Shredded`] if it has none
+    /// to encrypt with; and those of [`encrypt`](Self::encrypt) that are about the key store.
+    ///
+    /// # Cancellation
+    ///
+    /// As [`encrypt`](Self::encrypt).
+    pub async fn needs_reencryption(
+        &self,
+        context: &EncryptionContext,
+        ciphertext: &Ciphertext,
+    ) -> Result<bool, Error> {
+        let slot = self.core.cache.slot(context, KeyUsage::Data);
+        self.core.needs_reencryption(&slot, ciphertext).await
+    }
+
+    /// Returns what this `Crypto` has done and what it holds. All clones share one count.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.core.cache.stats()
+    }
+
+    /// Stops all background work, drops and zeroises every key, and waits until that is done.
+    ///
+    /// Every later call on any clone or keyring is [`Error::ShutDown`]. Dropping the last clone and keyring does the
+    /// same without waiting.
+    ///
+    /// # Cancellation
+    ///
+    /// May be dropped; everything stops all the same.
+    pub async fn shutdown(&self) {
+        self.core.cache.shutdown().await;
+    }
+
+    pub(crate) fn core(&self) -> &Core {
+        &self.core
+    }
+}
+
+impl fmt::Debug for Crypto {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Crypto").field("core", &self.core).finish()
+    }
+}

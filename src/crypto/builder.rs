@@ -1,0 +1,300 @@
+//! What a `Crypto` is built from, and the defaults.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cache::{Cache, CacheHandle, Limits};
+use crate::ciphertext::Suite;
+use crate::clock::{Clock, SystemClock};
+use crate::context::EncryptionContext;
+use crate::crypto::Crypto;
+use crate::error::Error;
+use crate::kek::{KekChoice, KekRef, KekRule, Keks};
+use crate::key::{KmsName, NameError};
+use crate::keyring::Core;
+use crate::kms::KeyManagementService;
+use crate::store::KeyStore;
+
+/// Builds a [`Crypto`]. Every setting has a default that is safe.
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct CryptoBuilder {
+    kms: BTreeMap<KmsName, Arc<dyn KeyManagementService>>,
+    store: Arc<dyn KeyStore>,
+    rule: KekRule,
+    clock: Arc<dyn Clock>,
+    limits: Limits,
+    max_concurrent_kms_calls: usize,
+    suite: Suite,
+    accept_uncommitted: bool,
+    /// The first name that could not be parsed; `build` reports it.
+    refused: Option<Error>,
+}
+
+impl CryptoBuilder {
+    pub(super) fn new(kms: impl KeyManagementService, store: impl KeyStore) -> Self {
+        let kms: Arc<dyn KeyManagementService> = Arc::new(kms);
+        Self {
+            kms: BTreeMap::from([(KmsName::default(), kms)]),
+            store: Arc::new(store),
+            rule: KekRule::default(),
+            clock: Arc::new(SystemClock::new()),
+            limits: Limits {
+                ttl: Duration::from_secs(60 * 60),
+                state_ttl: Duration::from_secs(60),
+                max_keyrings: 10_000,
+                load_timeout: Duration::from_secs(30),
+                fail_closed_on_stale_state: false,
+                create_on_first_use: true,
+                accept_compromised: false,
+            },
+            max_concurrent_kms_calls: 32,
+            suite: Suite::KcXaes256Gcm,
+            accept_uncommitted: false,
+            refused: None,
+        }
+    }
+
+    /// Registers a further KMS under a name, such as `eu`.
+    ///
+    /// The name is kept with every wrap that the KMS makes; it must mean the same KMS for as long as the data
+    /// lives.
+    pub fn kms_named(
+        mut self,
+        name: impl TryInto<KmsName, Error: Into<NameError>>,
+        kms: impl KeyManagementService,
+    ) -> Self {
+        if let Some(name) = self.parse(name)
+            && self.kms.insert(name.clone(), Arc::new(kms)).is_some()
+        {
+            let what = format!("two KMSs are registered under the name `{name}`; rename one");
+            self.refused.get_or_insert(Error::Config { what });
+        }
+        self
+    }
+
+    /// Names the KEK for contexts that no other rule covers. Default: the KMS's own, such as from
+    /// `AWS_KMS_KEY_ID`.
+    ///
+    /// A KEK is named by an id, an ARN or an alias of the KMS that [`Crypto::builder`] was given, or by a pair of
+    /// a registered KMS's name and the KEK's name there.
+    pub fn kek(mut self, kek: impl TryInto<KekRef, Error: Into<NameError>>) -> Self {
+        self.rule.default = self.parse(kek).or(self.rule.default);
+        self
+    }
+
+    /// Names the KEK for contexts that have this pair. Of several that match, the first counts.
+    pub fn kek_for(
+        mut self,
+        key: impl Into<String>,
+        value: impl fmt::Display,
+        kek: impl TryInto<KekRef, Error: Into<NameError>>,
+    ) -> Self {
+        if let Some(kek) = self.parse(kek) {
+            self.rule.by_pair.push((key.into(), value.to_string(), kek));
+        }
+        self
+    }
+
+    /// Chooses KEKs by a function of the context, before every other rule. Where it gives `None` the others decide.
+    ///
+    /// It is asked whenever a key is made or unwrapped, and must always give the same answer for a context.
+    pub fn kek_rule(
+        mut self,
+        rule: impl Fn(&EncryptionContext) -> Option<KekChoice> + Send + Sync + 'static,
+    ) -> Self {
+        self.rule.by_closure = Some(Arc::new(rule));
+        self
+    }
+
+    /// Allows a retired KEK to unwrap, for every context. New keys are not wrapped with it.
+    pub fn also_unwrap(mut self, kek: impl TryInto<KekRef, Error: Into<NameError>>) -> Self {
+        if let Some(kek) = self.parse(kek) {
+            self.rule.retired.push(kek);
+        }
+        self
+    }
+
+    /// Sets the suite that encrypts. Default: [`Suite::KcXaes256Gcm`], which commits to its key.
+    ///
+    /// [`Suite::Xaes256Gcm`] needs [`accept_uncommitted`](Self::accept_uncommitted) too.
+    pub fn encrypt_with(mut self, suite: Suite) -> Self {
+        self.suite = suite;
+        self
+    }
+
+    /// Decrypts ciphertexts without a key commitment too. Default: they are refused.
+    ///
+    /// <div class="warning">
+    ///
+    /// Whoever can both write ciphertexts and plant keys can then make one that reads differently to two readers,
+    /// whatever suite you write yourself.
+    ///
+    /// </div>
+    pub fn accept_uncommitted(mut self) -> Self {
+        self.accept_uncommitted = true;
+        self
+    }
+
+    /// Decrypts with compromised keys too, so that their data can be read and encrypted anew. Default: refused.
+    ///
+    /// <div class="warning">
+    ///
+    /// Whoever holds a compromised key can forge what it decrypts.
+    ///
+    /// </div>
+    pub fn accept_compromised(mut self) -> Self {
+        self.limits.accept_compromised = true;
+        self
+    }
+
+    /// Sets whether a context's first key is made by its first encryption. Default: true.
+    ///
+    /// Switch it off where contexts come from outside, so that nobody can have keys made at will.
+    pub fn create_on_first_use(mut self, create: bool) -> Self {
+        self.limits.create_on_first_use = create;
+        self
+    }
+
+    /// Sets how long an unwrapped key is used before the KMS must unwrap it again. Default: 60 minutes.
+    ///
+    /// Withdrawing the permission on a KEK takes effect within this time.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.limits.ttl = ttl;
+        self
+    }
+
+    /// Sets how old a key's known state may be. Default: 60 seconds.
+    ///
+    /// A change by another process is seen within this time, at the price of two small queries per process in it.
+    /// While the key store is unreachable, states that are older are used all the same, until
+    /// [`ttl`](Self::ttl), and counted in [`Stats::stale_serves`](crate::Stats::stale_serves).
+    pub fn state_ttl(mut self, state_ttl: Duration) -> Self {
+        self.limits.state_ttl = state_ttl;
+        self
+    }
+
+    /// Refuses to use a key whose state is older than [`state_ttl`](Self::state_ttl), even while the key store is
+    /// unreachable. Default: it is used.
+    pub fn fail_closed_on_stale_state(mut self) -> Self {
+        self.limits.fail_closed_on_stale_state = true;
+        self
+    }
+
+    /// Sets how many contexts' keys are kept in memory. Default: 10 000. The least recently used are dropped.
+    pub fn max_keyrings(mut self, keyrings: u64) -> Self {
+        self.limits.max_keyrings = keyrings;
+        self
+    }
+
+    /// Sets how many calls to KMSs may be under way at once. Default: 32.
+    pub fn max_concurrent_kms_calls(mut self, calls: usize) -> Self {
+        self.max_concurrent_kms_calls = calls;
+        self
+    }
+
+    /// Sets how long one load of a key may take, from the first query to the KMS's answer. Default: 30 seconds.
+    ///
+    /// It is a backstop against a KMS or a key store that hangs; each should have a shorter time-out of its own.
+    pub fn load_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.load_timeout = timeout;
+        self
+    }
+
+    /// Takes the time from another clock, in tests. Default: [`SystemClock`].
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Builds the `Crypto` and starts its background work. Neither the KMS nor the key store is needed yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] and [`Error::UnknownKms`] for settings that cannot work, [`Error::NoRuntime`] outside a tokio
+    /// runtime.
+    ///
+    /// # Cancellation
+    ///
+    /// May be dropped at any time.
+    pub async fn build(self) -> Result<Crypto, Error> {
+        let (suite, accept_uncommitted) = (self.suite, self.accept_uncommitted);
+        if suite == Suite::Xaes256Gcm && !accept_uncommitted {
+            return Err(config(
+                "what suite 2 encrypts is refused on decryption; add `accept_uncommitted()`",
+            ));
+        }
+        let limits = self.limits.clone();
+        if limits.ttl.is_zero() || limits.state_ttl.is_zero() || limits.load_timeout.is_zero() {
+            return Err(config(
+                "`ttl`, `state_ttl` and `load_timeout` must be longer than nothing",
+            ));
+        }
+        if limits.max_keyrings == 0 {
+            return Err(config("`max_keyrings` must be at least 1"));
+        }
+        let Parts { keks, store, clock } = self.into_parts()?;
+        let cache = CacheHandle::new(Cache::new(keks, store, clock, limits));
+        cache.start()?;
+        Ok(Crypto {
+            core: Core {
+                cache,
+                suite,
+                accept_uncommitted,
+            },
+        })
+    }
+
+    /// Checks what a key manager needs too: the KMSs under their rule, the store and the clock.
+    pub(crate) fn into_parts(self) -> Result<Parts, Error> {
+        if let Some(refused) = self.refused {
+            return Err(refused);
+        }
+        if self.max_concurrent_kms_calls == 0 {
+            return Err(config("`max_concurrent_kms_calls` must be at least 1"));
+        }
+        let keks = Keks::new(
+            self.kms,
+            self.rule,
+            Arc::clone(&self.clock),
+            self.max_concurrent_kms_calls,
+        )?;
+        Ok(Parts {
+            keks: Arc::new(keks),
+            store: self.store,
+            clock: self.clock,
+        })
+    }
+
+    fn parse<T>(&mut self, name: impl TryInto<T, Error: Into<NameError>>) -> Option<T> {
+        let parsed = name.try_into().map_err(|error| Error::Config {
+            what: error.into().to_string(),
+        });
+        parsed.map_err(|error| self.refused.get_or_insert(error)).ok()
+    }
+}
+
+/// What a `Crypto` and a key manager have in common.
+pub(crate) struct Parts {
+    pub(crate) keks: Arc<Keks>,
+    pub(crate) store: Arc<dyn KeyStore>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+fn config(what: &str) -> Error {
+    Error::Config {
+        what: what.to_owned(),
+    }
+}
+
+impl fmt::Debug for CryptoBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CryptoBuilder")
+            .field("kms", &self.kms)
+            .field("store", &self.store)
+            .field("rule", &self.rule)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}

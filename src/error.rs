@@ -1,0 +1,190 @@
+//! How encryption and decryption fail.
+
+use crate::aad::AadError;
+use crate::ciphertext::{CiphertextError, MAX_PLAINTEXT_LEN, Suite};
+use crate::context::ContextError;
+use crate::key::{DataKeyId, KekId, KmsName, RandomError};
+use crate::kms::KmsError;
+use crate::store::StoreError;
+
+/// Says why something could not be encrypted, decrypted or managed, and what to do.
+///
+/// Cheap to clone. Errors of a KMS or a database keep what caused them as their `source()`. No variant
+/// carries a plaintext, a key, or any part of an AAD.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The AAD cannot be used.
+    #[error(transparent)]
+    Aad(#[from] AadError),
+    /// The scope has keys already.
+    #[error("this encryption context has keys already; use `rotate` for a new version")]
+    AlreadyExists,
+    /// The ciphertext cannot be parsed.
+    #[error(transparent)]
+    Ciphertext(#[from] CiphertextError),
+    /// The key is compromised: its holder can forge, so what it decrypts proves nothing.
+    #[error(
+        "data key {id} is compromised; to read and re-encrypt its data build with `accept_compromised()`"
+    )]
+    Compromised {
+        /// The key.
+        id: DataKeyId,
+    },
+    /// The builder was told something that cannot work.
+    #[error("encx is configured wrongly: {what}")]
+    Config {
+        /// What, and what to change.
+        what: String,
+    },
+    /// The encryption context cannot be used.
+    #[error(transparent)]
+    Context(#[from] ContextError),
+    /// Authentication failed.
+    ///
+    /// The ciphertext was changed, or belongs to another row, column or encryption context. Which of these, nobody is
+    /// told.
+    #[error(
+        "the ciphertext does not authenticate: it was changed, or it belongs to another row, column or \
+         encryption context"
+    )]
+    Decrypt,
+    /// The key was destroyed, and its data with it.
+    #[error("data key {id} was destroyed; what it encrypted cannot be read again")]
+    Destroyed {
+        /// The key.
+        id: DataKeyId,
+    },
+    /// What was loading the key stopped before it was done: its runtime shut down, or a provider panicked.
+    /// Retryable.
+    #[error(
+        "loading the key was interrupted, because its runtime shut down or a provider panicked; try again"
+    )]
+    Interrupted,
+    /// The row names a KEK that the KEK rule does not allow for this encryption context.
+    #[error(
+        "data key {id} is wrapped by KEK `{kek}` of KMS `{kms}`, which the KEK rule does not allow here; if \
+         this is a retired KEK add it with `also_unwrap`, else ask who wrote that row"
+    )]
+    KekNotAllowed {
+        /// The key.
+        id: DataKeyId,
+        /// The KMS that the row names.
+        kms: KmsName,
+        /// The KEK that the row names.
+        kek: KekId,
+    },
+    /// The unwrapped key is not the one that was stored under this id.
+    #[error(
+        "what was unwrapped for data key {id} is another key; the key store was tampered with or mixed up"
+    )]
+    KeyMismatch {
+        /// The key asked for.
+        id: DataKeyId,
+    },
+    /// The KMS failed.
+    #[error(transparent)]
+    Kms(#[from] KmsError),
+    /// Keys exist, and none is active.
+    #[error(
+        "no version of this encryption context's key is active, so nothing is encrypted; resume a suspended \
+         version, or rotate"
+    )]
+    NoActiveKey,
+    /// No KEK is configured for this encryption context.
+    #[error("no KEK is configured for this encryption context; name one with `kek`, `kek_for` or `kek_rule`")]
+    NoKek,
+    /// The encryption context has no key, and `create_on_first_use(false)` forbids making one.
+    #[error(
+        "this encryption context has no key, and none is made on first use; create it with the key manager"
+    )]
+    NoKeys,
+    /// There is no tokio runtime.
+    #[error("encx needs a tokio runtime here; call it from a task, or inside `Runtime::enter`")]
+    NoRuntime,
+    /// The key is not in memory, and a `try_` call does not wait for it.
+    #[error("the key is not in memory yet; call the async form, which loads it")]
+    NotReady,
+    /// The plaintext is not text.
+    #[error("the plaintext is not UTF-8; take its bytes instead")]
+    NotUtf8,
+    /// The plaintext is too long.
+    #[error("a plaintext has at most {MAX_PLAINTEXT_LEN} bytes, not {found}; large values need a stream")]
+    PlaintextTooLong {
+        /// Its length, in bytes.
+        found: usize,
+    },
+    /// The operating system gave no randomness.
+    #[error(transparent)]
+    Random(#[from] RandomError),
+    /// The key store says that an earlier version is active than one this process has used.
+    #[error(
+        "the key store went back to data key {found} after {used} was in use, as after a restored backup; \
+         rotate, or restart the process if that is meant"
+    )]
+    RolledBack {
+        /// The version that the store calls active.
+        found: DataKeyId,
+        /// The version that was in use.
+        used: DataKeyId,
+    },
+    /// Every version of the encryption context's key was destroyed.
+    #[error(
+        "every key of this encryption context was destroyed; its data cannot be read again, and only `revive` starts anew"
+    )]
+    Shredded,
+    /// [`Crypto::shutdown`](crate::Crypto::shutdown) was called.
+    #[error("this `Crypto` was shut down")]
+    ShutDown,
+    /// The key's state is older than `state_ttl`, and `fail_closed_on_stale_state()` forbids using it.
+    #[error("the key store could not be asked for too long whether the key may still be used")]
+    StaleState,
+    /// The key store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The ciphertext's suite is not accepted.
+    #[error(
+        "ciphertexts of suite {suite:?} are not accepted; if you wrote them, build with `accept_uncommitted()`"
+    )]
+    SuiteNotAccepted {
+        /// The suite.
+        suite: Suite,
+    },
+    /// The key is suspended.
+    #[error("data key {id} is suspended; it reads again when it is resumed")]
+    Suspended {
+        /// The key.
+        id: DataKeyId,
+    },
+    /// Loading the key took too long. Retryable.
+    #[error("loading the key took longer than {}s; is the KMS or the key store hanging?", .after.as_secs())]
+    TimedOut {
+        /// The time-out.
+        after: std::time::Duration,
+    },
+    /// There is no such key in this encryption context.
+    #[error("there is no data key {id} in this encryption context")]
+    UnknownKey {
+        /// The key that the ciphertext names.
+        id: DataKeyId,
+    },
+    /// The row or the KEK rule names a KMS that is not registered.
+    #[error("no KMS is registered under the name `{kms}`; add it with `kms_named`")]
+    UnknownKms {
+        /// The name.
+        kms: KmsName,
+    },
+}
+
+impl Error {
+    /// Tells whether the same call may succeed later without a change.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Kms(error) => error.is_retryable(),
+            Self::Store(error) => error.is_retryable(),
+            Self::Interrupted | Self::NotReady | Self::StaleState | Self::TimedOut { .. } => true,
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! The hot handle for one encryption context.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use smallvec::SmallVec;
+
+use crate::aad::Aad;
+use crate::cache::{Cache, CacheHandle, LiveKey, Slot};
+use crate::ciphertext::{self, Ciphertext, MAX_PLAINTEXT_LEN, Suite};
+use crate::context::EncryptionContext;
+use crate::error::Error;
+use crate::key::Scope;
+use crate::plaintext::Plaintext;
+use crate::suite::{OpenError, SealError};
+
+/// Encrypts and decrypts under one encryption context, without looking it up each time.
+///
+/// A keyring is a cheap handle: it holds no key. Keys leave memory when their time is over, and come back when
+/// they are needed, however long a keyring is kept. Get one from [`Crypto::keyring`](crate::Crypto::keyring).
+#[derive(Clone)]
+pub struct Keyring {
+    core: Core,
+    slot: Arc<ArcSwap<Slot>>,
+}
+
+impl Keyring {
+    pub(crate) fn new(core: Core, slot: Arc<Slot>) -> Self {
+        Self {
+            core,
+            slot: Arc::new(ArcSwap::new(slot)),
+        }
+    }
+
+    /// Returns the encryption context.
+    #[must_use]
+    pub fn context(&self) -> EncryptionContext {
+        self.slot.load().key.context.clone()
+    }
+
+    /// Encrypts a value of at most 64 MiB and binds it to its place.
+    ///
+    /// # Errors
+    ///
+    /// As [`Crypto::encrypt`](crate::Crypto::encrypt).
+    ///
+    /// # Cancellation
+    ///
+    /// May be dropped at any time; a key that is being loaded for it is loaded all the same.
+    pub async fn encrypt(
+        &self,
+        plaintext: impl AsRef<[u8]>,
+        aad: impl Borrow<Aad>,
+    ) -> Result<Ciphertext, Error> {
+        self.core
+            .encrypt(&self.slot(), plaintext.as_ref(), aad.borrow())
+            .await
+    }
+
+    /// Encrypts if the key is in memory. Never waits and needs no runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotReady`] if the key is not in memory; otherwise as [`encrypt`](Self::encrypt).
+    pub fn try_encrypt(
+        &self,
+        plaintext: impl AsRef<[u8]>,
+        aad: impl Borrow<Aad>,
+    ) -> Result<Ciphertext, Error> {
+        let (plaintext, aad) = (plaintext.as_ref(), aad.borrow());
+        self.core
+            .hot_encrypt(&self.slot(), plaintext, aad)
+            .unwrap_or(Err(Error::NotReady))
+    }
+
+    /// Decrypts a value that was encrypted under this context and bound to this place.
+    ///
+    /// # Errors
+    ///
+    /// As [`Crypto::decrypt`](crate::Crypto::decrypt).
+    ///
+    /// # Cancellation
+    ///
+    /// May be dropped at any time; a key that is being loaded for it is loaded all the same.
+    pub async fn decrypt(&self, ciphertext: &Ciphertext, aad: impl Borrow<Aad>) -> Result<Plaintext, Error> {
+        self.core.decrypt(&self.slot(), ciphertext, aad.borrow()).await
+    }
+
+    /// Decrypts if the key is in memory. Never waits and needs no runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotReady`] if the key is not in memory; otherwise as [`decrypt`](Self::decrypt).
+    pub fn try_decrypt(&self, ciphertext: &Ciphertext, aad: impl Borrow<Aad>) -> Result<Plaintext, Error> {
+        let aad = aad.borrow();
+        self.core
+            .hot_decrypt(&self.slot(), ciphertext, aad)
+            .unwrap_or(Err(Error::NotReady))
+    }
+
+    /// Tells whether encrypting the same value again would use a newer key or another suite.
+    ///
+    /// # Errors
+    ///
+    /// As [`Crypto::needs_reencryption`](crate::Crypto::needs_reencryption).
+    ///
+    /// # Cancellation
+    ///
+    /// May be dropped at any time.
+    pub async fn needs_reencryption(&self, ciphertext: &Ciphertext) -> Result<bool, Error> {
+        self.core.needs_reencryption(&self.slot(), ciphertext).await
+    }
+
+    /// Returns the slot, or looks for the new one if the cache has dropped it.
+    fn slot(&self) -> Arc<Slot> {
+        let slot = self.slot.load_full();
+        if !slot.is_detached() {
+            slot.mark_used();
+            return slot;
+        }
+        let slot = self.core.cache.slot(&slot.key.context, slot.key.usage);
+        self.slot.store(Arc::clone(&slot));
+        slot
+    }
+}
+
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keyring")
+            .field("context", &self.slot.load().key.context)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What keyrings and `Crypto` share: the cache, and which suites are written and read.
+#[derive(Clone, Debug)]
+pub(crate) struct Core {
+    pub(crate) cache: Arc<CacheHandle>,
+    pub(crate) suite: Suite,
+    pub(crate) accept_uncommitted: bool,
+}
+
+impl Core {
+    pub(crate) fn cache(&self) -> &Arc<Cache> {
+        &self.cache
+    }
+
+    pub(crate) async fn encrypt(
+        &self,
+        slot: &Arc<Slot>,
+        plaintext: &[u8],
+        aad: &Aad,
+    ) -> Result<Ciphertext, Error> {
+        if let Some(done) = self.hot_encrypt(slot, plaintext, aad) {
+            return done;
+        }
+        check_input(plaintext, aad)?;
+        let key = self.cache.active_key(slot).await?;
+        self.seal(slot.scope, &key, plaintext, aad)
+    }
+
+    /// Encrypts if that needs nobody else; `None` if it does.
+    pub(crate) fn hot_encrypt(
+        &self,
+        slot: &Slot,
+        plaintext: &[u8],
+        aad: &Aad,
+    ) -> Option<Result<Ciphertext, Error>> {
+        let set = slot.live();
+        let set = set.as_ref()?;
+        let key = set.active.as_ref()?;
+        let now = self.cache.clock.elapsed();
+        if now >= key.expires_at {
+            return None;
+        }
+        match self.cache.is_current(set.known_at, now) {
+            Ok(true) => {}
+            Ok(false) => return None,
+            Err(error) => return Some(Err(error)),
+        }
+        self.cache.counters.hits.add(1);
+        Some(self.seal(slot.scope, key, plaintext, aad))
+    }
+
+    pub(crate) async fn decrypt(
+        &self,
+        slot: &Arc<Slot>,
+        ciphertext: &Ciphertext,
+        aad: &Aad,
+    ) -> Result<Plaintext, Error> {
+        if let Some(done) = self.hot_decrypt(slot, ciphertext, aad) {
+            return done;
+        }
+        self.check_suite(ciphertext)?;
+        check_input(&[], aad)?;
+        let key = self.cache.key_by_id(slot, ciphertext.key_id()).await?;
+        self.open(slot.scope, &key, ciphertext, aad)
+    }
+
+    /// Decrypts if that needs nobody else; `None` if it does.
+    pub(crate) fn hot_decrypt(
+        &self,
+        slot: &Slot,
+        ciphertext: &Ciphertext,
+        aad: &Aad,
+    ) -> Option<Result<Plaintext, Error>> {
+        let set = slot.live();
+        let set = set.as_ref()?;
+        let key = set.find(ciphertext.key_id())?;
+        let now = self.cache.clock.elapsed();
+        if now >= key.expires_at {
+            return None;
+        }
+        match self.cache.is_current(set.known_at, now) {
+            Ok(true) => {}
+            Ok(false) => return None,
+            Err(error) => return Some(Err(error)),
+        }
+        self.cache.counters.hits.add(1);
+        Some(self.open(slot.scope, key, ciphertext, aad))
+    }
+
+    pub(crate) async fn needs_reencryption(
+        &self,
+        slot: &Arc<Slot>,
+        ciphertext: &Ciphertext,
+    ) -> Result<bool, Error> {
+        let id = ciphertext.key_id();
+        let mut records = self.cache.current_records(slot).await?;
+        if records.find(id).is_none() {
+            records = self.cache.reload(slot).await?;
+        }
+        records.find(id).ok_or_else(|| records.why_unknown(id))?;
+        let active = records.active()?.ok_or_else(|| records.why_none_is_active())?;
+        Ok(active.id != id || ciphertext.suite() != self.suite)
+    }
+
+    pub(crate) fn seal(
+        &self,
+        scope: Scope,
+        key: &LiveKey,
+        plaintext: &[u8],
+        aad: &Aad,
+    ) -> Result<Ciphertext, Error> {
+        let header = ciphertext::header(self.suite, key.id);
+        let aad = gcm_aad(&header, scope, aad)?;
+        // Nothing is allocated for a plaintext that is refused anyway.
+        if plaintext.len() > MAX_PLAINTEXT_LEN {
+            return Err(Error::PlaintextTooLong {
+                found: plaintext.len(),
+            });
+        }
+        let mut out = Vec::with_capacity(self.suite.overhead() + plaintext.len());
+        out.extend_from_slice(&header);
+        key.key
+            .seal(self.suite, &aad, plaintext, &mut out)
+            .map_err(|error| match error {
+                SealError::Random(error) => Error::Random(error),
+                SealError::TooLong { found } => Error::PlaintextTooLong { found },
+            })?;
+        Ok(Ciphertext::from_sealed(self.suite, key.id, out))
+    }
+
+    pub(crate) fn open(
+        &self,
+        scope: Scope,
+        key: &LiveKey,
+        ciphertext: &Ciphertext,
+        aad: &Aad,
+    ) -> Result<Plaintext, Error> {
+        self.check_suite(ciphertext)?;
+        let aad = gcm_aad(ciphertext.header(), scope, aad)?;
+        let opened = key.key.open(ciphertext.suite(), &aad, ciphertext.body());
+        // One opaque error: what exactly was wrong is nobody's business but the key holder's.
+        let opened = opened.map_err(|error: OpenError| {
+            tracing::debug!(target: "encx::refused", key = %key.id, %error, "ciphertext refused");
+            Error::Decrypt
+        })?;
+        Ok(Plaintext::new(opened))
+    }
+
+    pub(crate) fn check_suite(&self, ciphertext: &Ciphertext) -> Result<(), Error> {
+        match ciphertext.suite() {
+            Suite::KcXaes256Gcm => Ok(()),
+            Suite::Xaes256Gcm if self.accept_uncommitted => Ok(()),
+            suite @ Suite::Xaes256Gcm => Err(Error::SuiteNotAccepted { suite }),
+        }
+    }
+}
+
+/// Refuses what can never be sealed or opened, before anybody is asked for a key.
+pub(crate) fn check_input(plaintext: &[u8], aad: &Aad) -> Result<(), Error> {
+    aad.framed()?;
+    if plaintext.len() > MAX_PLAINTEXT_LEN {
+        return Err(Error::PlaintextTooLong {
+            found: plaintext.len(),
+        });
+    }
+    Ok(())
+}
+
+/// Puts GCM's AAD together: header 18 ‖ scope 32 ‖ framed AAD. On the stack for AADs of ordinary length.
+fn gcm_aad(header: &[u8], scope: Scope, aad: &Aad) -> Result<SmallVec<[u8; 256]>, Error> {
+    let framed = aad.framed()?;
+    let mut whole = SmallVec::with_capacity(header.len() + Scope::LEN + framed.len());
+    whole.extend_from_slice(header);
+    whole.extend_from_slice(scope.as_bytes());
+    whole.extend_from_slice(framed);
+    Ok(whole)
+}

@@ -1,0 +1,366 @@
+//! The life of keys: create, rotate, rewrap, change state, destroy.
+
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::context::EncryptionContext;
+use crate::crypto::{Crypto, CryptoBuilder, Parts};
+use crate::error::Error;
+use crate::kek::Keks;
+use crate::key::{DataKeyId, KeyState, KeyUsage, KeyVersion, Scope};
+use crate::keyring::Core;
+use crate::kms::KeyManagementService;
+use crate::store::{KeyRecord, KeyStore, NewKey, StateChange, StoreError, WrapChange};
+
+/// How often an operation that lost a race begins anew.
+const MAX_ATTEMPTS: usize = 8;
+
+/// Manages the versions of a context's data key.
+///
+/// From [`Crypto::key_manager`], and what it changes is seen by that `Crypto` at once; or from
+/// [`KeyManager::new`], for a tool or a job that has rights of its own. Other processes see a change within
+/// their `state_ttl`.
+///
+/// It manages keys that encrypt data, unless [`for_usage`](Self::for_usage) says otherwise.
+#[derive(Clone, Debug)]
+pub struct KeyManager {
+    keks: Arc<Keks>,
+    store: Arc<dyn KeyStore>,
+    clock: Arc<dyn Clock>,
+    usage: KeyUsage,
+    reason: Option<String>,
+    /// The `Crypto` that has to see what changes.
+    core: Option<Core>,
+}
+
+impl Crypto {
+    /// Returns the manager of the keys that this `Crypto` uses.
+    #[must_use]
+    pub fn key_manager(&self) -> KeyManager {
+        let cache = self.core().cache();
+        KeyManager {
+            keks: Arc::clone(&cache.keks),
+            store: Arc::clone(&cache.store),
+            clock: Arc::clone(&cache.clock),
+            usage: KeyUsage::Data,
+            reason: None,
+            core: Some(self.core().clone()),
+        }
+    }
+}
+
+impl CryptoBuilder {
+    /// Builds a key manager alone, with the same KMSs and KEK rule. Limits of the cache do not matter to it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] and [`Error::UnknownKms`] for settings that cannot work.
+    pub fn build_key_manager(self) -> Result<KeyManager, Error> {
+        let Parts { keks, store, clock } = self.into_parts()?;
+        Ok(KeyManager {
+            keks,
+            store,
+            clock,
+            usage: KeyUsage::Data,
+            reason: None,
+            core: None,
+        })
+    }
+}
+
+impl KeyManager {
+    /// Builds a key manager on a KMS, with its default KEK, and a key store.
+    ///
+    /// With a KEK rule or several KMSs, use [`CryptoBuilder::build_key_manager`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] for a KMS that cannot be used.
+    pub fn new(kms: impl KeyManagementService, store: impl KeyStore) -> Result<Self, Error> {
+        Crypto::builder(kms, store).build_key_manager()
+    }
+
+    /// Manages keys for another usage.
+    #[must_use]
+    pub fn for_usage(mut self, usage: KeyUsage) -> Self {
+        self.usage = usage;
+        self
+    }
+
+    /// Says why, for the audit log: at most 1024 bytes, never a secret.
+    #[must_use]
+    pub fn because(mut self, reason: impl Into<String>) -> Self {
+        self.reason = Some(reason.into());
+        self
+    }
+
+    /// Makes the first version of a context's key, active at once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::AlreadyExists`] if there is one; [`Error::Shredded`] if there was one; those of the KEK rule, the KMS
+    /// and the key store.
+    ///
+    /// # Cancellation
+    ///
+    /// The key is then either stored or not.
+    pub async fn create(&self, context: &EncryptionContext) -> Result<KeyRecord, Error> {
+        let versions = self.load(context).await?;
+        if is_shredded(&versions) {
+            return Err(Error::Shredded);
+        }
+        if !versions.is_empty() {
+            return Err(Error::AlreadyExists);
+        }
+        match self.mint(context, &[], KeyState::Active).await {
+            Err(Error::Store(error)) if error.is_lost_race() => Err(Error::AlreadyExists),
+            made => self.seen(context, made).await,
+        }
+    }
+
+    /// Makes a new version and promotes it: from here on it encrypts, and the one before only decrypts.
+    ///
+    /// A version that is pre-active already is promoted instead. If another process rotates at the same time, both
+    /// get the one version that won. Nothing is re-encrypted; see
+    /// [`Crypto::needs_reencryption`](crate::Crypto::needs_reencryption).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoKeys`] if there is no version yet; [`Error::Shredded`] if all were destroyed; those of the KEK
+    /// rule, the KMS and the key store.
+    ///
+    /// # Cancellation
+    ///
+    /// Between its two writes a pre-active version remains, which harms nothing and is promoted by the next call.
+    pub async fn rotate(&self, context: &EncryptionContext) -> Result<KeyRecord, Error> {
+        let mut versions = self.load(context).await?;
+        let before = newest_activated(&versions);
+        for _ in 0..MAX_ATTEMPTS {
+            if versions.is_empty() {
+                return Err(Error::NoKeys);
+            }
+            if is_shredded(&versions) {
+                return Err(Error::Shredded);
+            }
+            let newest = newest_activated(&versions);
+            let active = versions.iter().find(|version| version.state == KeyState::Active);
+            if let Some(active) = active.filter(|_| newest > before) {
+                return self.seen(context, Ok(active.clone())).await;
+            }
+            let waiting = versions
+                .iter()
+                .filter(|version| version.state == KeyState::PreActive && Some(version.id) > newest)
+                .max_by_key(|version| version.id);
+            let next = match waiting {
+                Some(version) => Ok(version.clone()),
+                None => self.mint(context, &versions, KeyState::PreActive).await,
+            };
+            let promoted = match next {
+                Ok(version) => self.apply(&version, KeyState::Active).await,
+                Err(error) => Err(error),
+            };
+            match promoted {
+                // Somebody was faster: see what they did.
+                Err(Error::Store(error)) if error.is_lost_race() || is_overtaken(&error) => {
+                    versions = self.load(context).await?;
+                }
+                promoted => return self.seen(context, promoted).await,
+            }
+        }
+        Err(StoreError::Conflict.into())
+    }
+
+    /// Lists the versions of a context's key, oldest first. There may be none.
+    ///
+    /// # Errors
+    ///
+    /// Those of the key store; [`StoreError::Corrupt`] if a row was edited or moved here from elsewhere.
+    ///
+    /// # Cancellation
+    ///
+    /// May be dropped at any time.
+    pub async fn list(&self, context: &EncryptionContext) -> Result<Vec<KeyRecord>, Error> {
+        self.load(context).await
+    }
+
+    /// Changes the state of a version: promotes a pre-active one, suspends, resumes, or marks as compromised.
+    ///
+    /// What may become what stands at [`KeyState`]. For destruction there is [`destroy`](Self::destroy).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownKey`] if the context has no such version; [`StoreError::IllegalTransition`] and
+    /// [`StoreError::Superseded`] if it may not become that; [`StoreError::StaleRevision`] if another process changed it
+    /// meanwhile; and those of the key store.
+    ///
+    /// # Cancellation
+    ///
+    /// The change is then either done or not.
+    pub async fn set_state(
+        &self,
+        context: &EncryptionContext,
+        id: DataKeyId,
+        state: KeyState,
+    ) -> Result<KeyRecord, Error> {
+        if state == KeyState::Destroyed {
+            let what = "destroying a key loses its data; ask for it by name, with `destroy`".to_owned();
+            return Err(Error::Config { what });
+        }
+        let version = self.find(context, id).await?;
+        let changed = self.apply(&version, state).await;
+        self.seen(context, changed).await
+    }
+
+    /// Destroys a version that is not active: its wraps are deleted, in every process it is dropped.
+    ///
+    /// <div class="warning">
+    ///
+    /// What this version encrypted cannot be read again. A backup of the database, together with the permission to
+    /// unwrap with its KEK, undoes it.
+    ///
+    /// </div>
+    ///
+    /// # Errors
+    ///
+    /// As [`set_state`](Self::set_state); an active version is [`StoreError::IllegalTransition`]: rotate or suspend first.
+    ///
+    /// # Cancellation
+    ///
+    /// It is then either done or not.
+    pub async fn destroy(&self, context: &EncryptionContext, id: DataKeyId) -> Result<KeyRecord, Error> {
+        let version = self.find(context, id).await?;
+        let changed = self.apply(&version, KeyState::Destroyed).await;
+        self.seen(context, changed).await
+    }
+
+    /// Makes a new active version for a context all of whose versions were destroyed.
+    ///
+    /// What they encrypted stays unreadable.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoKeys`] if there never was one, [`Error::AlreadyExists`] if one is not destroyed; those of the KEK
+    /// rule, the KMS and the key store.
+    ///
+    /// # Cancellation
+    ///
+    /// The key is then either stored or not.
+    pub async fn revive(&self, context: &EncryptionContext) -> Result<KeyRecord, Error> {
+        let versions = self.load(context).await?;
+        if versions.is_empty() {
+            return Err(Error::NoKeys);
+        }
+        if !is_shredded(&versions) {
+            return Err(Error::AlreadyExists);
+        }
+        match self.mint(context, &versions, KeyState::Active).await {
+            Err(Error::Store(error)) if error.is_lost_race() => Err(Error::AlreadyExists),
+            made => self.seen(context, made).await,
+        }
+    }
+
+    /// Moves every version of a context's key to the KEKs that the KEK rule chooses now.
+    ///
+    /// No ciphertext changes. The KEKs that hold the keys now must be allowed, with
+    /// [`also_unwrap`](CryptoBuilder::also_unwrap). Returns the versions that moved.
+    ///
+    /// # Errors
+    ///
+    /// Those of the KEK rule, the KMS and the key store. Versions that moved before an error stay moved, and the
+    /// next call goes on from there.
+    ///
+    /// # Cancellation
+    ///
+    /// As after an error.
+    pub async fn rewrap(&self, context: &EncryptionContext) -> Result<Vec<KeyRecord>, Error> {
+        let mut moved = Vec::new();
+        for version in self.load(context).await? {
+            if version.state == KeyState::Destroyed {
+                continue;
+            }
+            let Some(wraps) = self.keks.rewrap(&version, context, self.usage).await? else {
+                continue;
+            };
+            let change = WrapChange::new(&version, wraps);
+            for outcome in self.store.replace_wraps(&[change]).await? {
+                moved.push(outcome.result?);
+            }
+        }
+        self.seen(context, Ok(moved)).await
+    }
+
+    async fn load(&self, context: &EncryptionContext) -> Result<Vec<KeyRecord>, Error> {
+        let mut versions = self.store.load(&[Scope::of(self.usage, context)]).await?;
+        for version in &versions {
+            version.check_belongs(context, self.usage)?;
+        }
+        versions.sort_by_key(|version| version.version);
+        Ok(versions)
+    }
+
+    async fn find(&self, context: &EncryptionContext, id: DataKeyId) -> Result<KeyRecord, Error> {
+        let versions = self.load(context).await?;
+        versions
+            .into_iter()
+            .find(|version| version.id == id)
+            .ok_or(Error::UnknownKey { id })
+    }
+
+    /// Makes the version that follows those that there are. The KMS is called before anything is written.
+    async fn mint(
+        &self,
+        context: &EncryptionContext,
+        versions: &[KeyRecord],
+        state: KeyState,
+    ) -> Result<KeyRecord, Error> {
+        let greatest = versions.iter().map(|version| version.id).max();
+        let id = DataKeyId::generate(self.clock.unix_millis(), greatest)?;
+        let version = match versions.iter().map(|version| version.version).max() {
+            None => KeyVersion::FIRST,
+            Some(last) => last.next().ok_or(StoreError::Conflict)?,
+        };
+        let (key, wraps) = self.keks.generate(context, self.usage, id).await?;
+        let mut new = NewKey::new(id, self.usage, context, key.check(id))
+            .with_version(version)
+            .with_state(state);
+        new.wraps = wraps;
+        Ok(self.store.insert(&new).await?)
+    }
+
+    async fn apply(&self, version: &KeyRecord, to: KeyState) -> Result<KeyRecord, Error> {
+        let mut change = StateChange::new(version, to);
+        change.reason.clone_from(&self.reason);
+        Ok(self.store.apply(&change).await?)
+    }
+
+    /// Lets this process's own cache see a change before the caller does.
+    async fn seen<T>(&self, context: &EncryptionContext, changed: Result<T, Error>) -> Result<T, Error> {
+        if let Some(core) = self.core.as_ref().filter(|_| changed.is_ok()) {
+            core.cache().refresh(context, self.usage).await;
+        }
+        changed
+    }
+}
+
+fn is_shredded(versions: &[KeyRecord]) -> bool {
+    !versions.is_empty()
+        && versions
+            .iter()
+            .all(|version| version.state == KeyState::Destroyed)
+}
+
+fn newest_activated(versions: &[KeyRecord]) -> Option<DataKeyId> {
+    versions
+        .iter()
+        .filter(|version| version.activated_at.is_some())
+        .map(|version| version.id)
+        .max()
+}
+
+/// Tells whether a promotion failed because a later version is active already or this one is.
+fn is_overtaken(error: &StoreError) -> bool {
+    matches!(
+        error,
+        StoreError::Superseded { .. } | StoreError::IllegalTransition { .. }
+    )
+}

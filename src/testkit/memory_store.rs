@@ -1,0 +1,366 @@
+//! A key store in memory, which can be made to fail and which an attacker can edit.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use async_trait::async_trait;
+use futures_core::Stream;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::clock::{Clock, SystemClock};
+use crate::key::{DataKeyId, Scope};
+use crate::store::{
+    ChangeCursor, ChangePage, Coordination, CursorPosition, KeyChange, KeyChanges, KeyHint, KeyPage,
+    KeyQuery, KeyRecord, KeyStore, NewKey, StateChange, StoreError, Timestamp, WrapChange, WrapOutcome,
+};
+
+const CHANGES_PER_PAGE: usize = 1000;
+
+/// How many hints a subscriber may lag behind before it gets [`KeyHint::Gap`].
+const HINTS: usize = 256;
+
+/// Keeps keys in memory, as a database would. Clones share one state.
+///
+/// It passes the conformance suite that every store passes, pushes hints, and does what tests need besides:
+/// it fails on request, counts its calls, and lets an attacker at its rows. Its clock is the one given
+/// to [`with_clock`](Self::with_clock), moved on by a microsecond whenever it stands, so that no two writes
+/// share a time.
+#[derive(Clone)]
+pub struct MemoryKeyStore(Arc<Shared>);
+
+struct Shared {
+    clock: Arc<dyn Clock>,
+    rows: Mutex<Rows>,
+    hints: broadcast::Sender<Scope>,
+    faults: Mutex<Faults>,
+    unavailable: AtomicBool,
+    calls: Calls,
+}
+
+#[derive(Default)]
+struct Faults {
+    left: usize,
+    error: Option<StoreError>,
+}
+
+#[derive(Default)]
+struct Calls {
+    loads: AtomicUsize,
+    gets: AtomicUsize,
+    pages: AtomicUsize,
+    polls: AtomicUsize,
+    writes: AtomicUsize,
+}
+
+impl MemoryKeyStore {
+    /// Creates an empty store that goes by the machine's clock.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_clock(SystemClock::new())
+    }
+
+    /// Creates an empty store that goes by the given clock.
+    #[must_use]
+    pub fn with_clock(clock: impl Clock) -> Self {
+        Self(Arc::new(Shared {
+            clock: Arc::new(clock),
+            rows: Mutex::default(),
+            hints: broadcast::Sender::new(HINTS),
+            faults: Mutex::default(),
+            unavailable: AtomicBool::new(false),
+            calls: Calls::default(),
+        }))
+    }
+
+    /// Makes the next `calls` calls fail with this error, whatever they ask. Replaces what was asked before.
+    pub fn fail_next(&self, calls: usize, error: StoreError) {
+        *lock(&self.0.faults) = Faults {
+            left: calls,
+            error: Some(error),
+        };
+    }
+
+    /// Makes every call fail with [`StoreError::Unavailable`], until it is called with `false`.
+    pub fn set_unavailable(&self, unavailable: bool) {
+        self.0.unavailable.store(unavailable, Ordering::SeqCst);
+    }
+
+    /// Counts the calls of [`KeyStore::load`], failed ones too.
+    #[must_use]
+    pub fn loads(&self) -> usize {
+        self.0.calls.loads.load(Ordering::SeqCst)
+    }
+
+    /// Counts the calls of [`KeyStore::get`], failed ones too.
+    #[must_use]
+    pub fn gets(&self) -> usize {
+        self.0.calls.gets.load(Ordering::SeqCst)
+    }
+
+    /// Counts the calls of [`KeyStore::page`], failed ones too.
+    #[must_use]
+    pub fn pages(&self) -> usize {
+        self.0.calls.pages.load(Ordering::SeqCst)
+    }
+
+    /// Counts the calls of [`KeyStore::changed_since`], failed ones too.
+    #[must_use]
+    pub fn polls(&self) -> usize {
+        self.0.calls.polls.load(Ordering::SeqCst)
+    }
+
+    /// Counts the calls of [`KeyStore::insert`], [`KeyStore::apply`] and [`KeyStore::replace_wraps`], failed ones
+    /// too.
+    #[must_use]
+    pub fn writes(&self) -> usize {
+        self.0.calls.writes.load(Ordering::SeqCst)
+    }
+
+    /// Returns all rows as they are now, sorted by id, without counting as a call.
+    #[must_use]
+    pub fn records(&self) -> Vec<KeyRecord> {
+        lock(&self.0.rows).by_id.values().cloned().collect()
+    }
+
+    /// Edits the rows as an attacker does who can write the database: no rule is checked, no time moves, no
+    /// hint is pushed.
+    ///
+    /// Of rows with the same id the last stays, as in a table with a primary key.
+    pub fn tamper(&self, edit: impl FnOnce(&mut Vec<KeyRecord>)) {
+        let mut rows = lock(&self.0.rows);
+        let mut records: Vec<_> = rows.by_id.values().cloned().collect();
+        edit(&mut records);
+        rows.by_id.clear();
+        rows.by_scope.clear();
+        records.into_iter().for_each(|record| rows.put(record));
+    }
+
+    fn begin(&self, calls: &AtomicUsize) -> Result<(), StoreError> {
+        calls.fetch_add(1, Ordering::SeqCst);
+        if self.0.unavailable.load(Ordering::SeqCst) {
+            return Err(StoreError::unavailable(std::io::Error::other(
+                "the test made the store unavailable",
+            )));
+        }
+        let mut faults = lock(&self.0.faults);
+        match &faults.error {
+            Some(error) if faults.left > 0 => {
+                let error = error.clone();
+                faults.left -= 1;
+                Err(error)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn rows(&self) -> MutexGuard<'_, Rows> {
+        lock(&self.0.rows)
+    }
+
+    fn hint(&self, scope: Scope) {
+        // An error means that nobody listens.
+        let _ = self.0.hints.send(scope);
+    }
+}
+
+impl Default for MemoryKeyStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for MemoryKeyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryKeyStore")
+            .field("keys", &self.rows().by_id.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl KeyStore for MemoryKeyStore {
+    async fn load(&self, scopes: &[Scope]) -> Result<Vec<KeyRecord>, StoreError> {
+        self.begin(&self.0.calls.loads)?;
+        let rows = self.rows();
+        let scopes: BTreeSet<_> = scopes.iter().collect();
+        Ok(scopes.into_iter().flat_map(|scope| rows.of(scope)).collect())
+    }
+
+    async fn get(&self, ids: &[DataKeyId]) -> Result<Vec<KeyRecord>, StoreError> {
+        self.begin(&self.0.calls.gets)?;
+        let rows = self.rows();
+        let ids: BTreeSet<_> = ids.iter().collect();
+        Ok(ids
+            .into_iter()
+            .filter_map(|id| rows.by_id.get(id).cloned())
+            .collect())
+    }
+
+    async fn insert(&self, new: &NewKey) -> Result<KeyRecord, StoreError> {
+        self.begin(&self.0.calls.writes)?;
+        let mut rows = self.rows();
+        let at = rows.tick(&*self.0.clock);
+        let writes = new.plan(&rows.of(&new.scope), at)?;
+        if rows.by_id.contains_key(&new.id) {
+            // In another scope: `plan` refuses the id in this one.
+            return Err(StoreError::Conflict);
+        }
+        let record = rows.write(writes, new.id)?;
+        self.hint(new.scope);
+        Ok(record)
+    }
+
+    async fn apply(&self, change: &StateChange) -> Result<KeyRecord, StoreError> {
+        self.begin(&self.0.calls.writes)?;
+        let mut rows = self.rows();
+        let at = rows.tick(&*self.0.clock);
+        let writes = change.plan(&rows.of(&change.scope), at)?;
+        let record = rows.write(writes, change.id)?;
+        self.hint(change.scope);
+        Ok(record)
+    }
+
+    async fn replace_wraps(&self, changes: &[WrapChange]) -> Result<Vec<WrapOutcome>, StoreError> {
+        self.begin(&self.0.calls.writes)?;
+        let mut rows = self.rows();
+        let mut outcomes = Vec::with_capacity(changes.len());
+        for change in changes {
+            let at = rows.tick(&*self.0.clock);
+            let planned = change.plan(rows.by_id.get(&change.id), at);
+            if let Ok(record) = &planned {
+                rows.put(record.clone());
+                self.hint(change.scope);
+            }
+            outcomes.push(WrapOutcome::new(change.id, planned));
+        }
+        Ok(outcomes)
+    }
+
+    async fn page(&self, query: &KeyQuery) -> Result<KeyPage, StoreError> {
+        self.begin(&self.0.calls.pages)?;
+        let one_more = usize::try_from(query.limit)
+            .unwrap_or(usize::MAX)
+            .saturating_add(1);
+        let rows = self.rows();
+        let matching = rows.by_id.values().filter(|record| query.matches(record));
+        Ok(KeyPage::of_one_more(
+            matching.take(one_more).cloned().collect(),
+            query.limit,
+        ))
+    }
+
+    async fn changed_since(&self, cursor: &ChangeCursor) -> Result<ChangePage, StoreError> {
+        self.begin(&self.0.calls.polls)?;
+        let rows = self.rows();
+        let (at, after) = match cursor.position() {
+            CursorPosition::At { at, after, .. } => (at, after),
+            CursorPosition::Now => (rows.after_last(), None),
+            CursorPosition::Start => (Timestamp::from_micros(i64::MIN), None),
+        };
+        let is_later = |record: &KeyRecord| {
+            record.changed_at > at || (record.changed_at == at && after.is_none_or(|after| record.id > after))
+        };
+        let mut later: Vec<_> = rows.by_id.values().filter(|record| is_later(record)).collect();
+        later.sort_by_key(|record| (record.changed_at, record.id));
+        let more = later.len() > CHANGES_PER_PAGE;
+        later.truncate(CHANGES_PER_PAGE);
+        // Every write has a time of its own and the lock orders them, so nothing can still appear before the
+        // last: a database needs an overlap here.
+        let next = match later.last() {
+            Some(record) => ChangeCursor::at(record.changed_at, Some(record.id)),
+            None => ChangeCursor::at(at, after),
+        };
+        let changes = later
+            .into_iter()
+            .map(|record| KeyChange::new(record.id, record.scope, record.state, record.revision));
+        Ok(ChangePage::new(changes.collect(), next, more))
+    }
+
+    fn changes(&self) -> KeyChanges {
+        KeyChanges::new(Hints::new(self.0.hints.subscribe()))
+    }
+
+    fn coordination(&self) -> Option<&dyn Coordination> {
+        None
+    }
+}
+
+#[derive(Default)]
+struct Rows {
+    by_id: BTreeMap<DataKeyId, KeyRecord>,
+    by_scope: BTreeMap<Scope, BTreeSet<DataKeyId>>,
+    last: i64,
+}
+
+impl Rows {
+    /// Returns the scope's records, sorted by version as ids and versions grow together.
+    fn of(&self, scope: &Scope) -> Vec<KeyRecord> {
+        let ids = self.by_scope.get(scope).into_iter().flatten();
+        let mut records: Vec<_> = ids.filter_map(|id| self.by_id.get(id).cloned()).collect();
+        records.sort_by_key(|record| (record.version, record.id));
+        records
+    }
+
+    fn put(&mut self, record: KeyRecord) {
+        self.by_scope.entry(record.scope).or_default().insert(record.id);
+        let scope = record.scope;
+        if let Some(old) = self.by_id.insert(record.id, record)
+            && old.scope != scope
+        {
+            self.by_scope.entry(old.scope).or_default().remove(&old.id);
+        }
+    }
+
+    fn write(&mut self, writes: Vec<KeyRecord>, id: DataKeyId) -> Result<KeyRecord, StoreError> {
+        writes.into_iter().for_each(|record| self.put(record));
+        self.by_id.get(&id).cloned().ok_or(StoreError::NotFound { id })
+    }
+
+    fn tick(&mut self, clock: &dyn Clock) -> Timestamp {
+        let micros =
+            i64::try_from(clock.unix_millis()).map_or(i64::MAX, |millis| millis.saturating_mul(1000));
+        self.last = micros.max(self.last.saturating_add(1));
+        Timestamp::from_micros(self.last)
+    }
+
+    /// Returns a moment that no write has had and every later one may have.
+    fn after_last(&self) -> Timestamp {
+        Timestamp::from_micros(self.last.saturating_add(1))
+    }
+}
+
+type Received = (Result<Scope, RecvError>, broadcast::Receiver<Scope>);
+
+/// Turns the channel into a stream.
+struct Hints(Pin<Box<dyn Future<Output = Received> + Send>>);
+
+impl Hints {
+    fn new(mut receiver: broadcast::Receiver<Scope>) -> Self {
+        Self(Box::pin(async move { (receiver.recv().await, receiver) }))
+    }
+}
+
+impl Stream for Hints {
+    type Item = KeyHint;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<KeyHint>> {
+        let (received, receiver) = ready!(self.0.as_mut().poll(context));
+        *self = Self::new(receiver);
+        Poll::Ready(match received {
+            Ok(scope) => Some(KeyHint::Changed { scope }),
+            Err(RecvError::Lagged(_)) => Some(KeyHint::Gap),
+            Err(RecvError::Closed) => None,
+        })
+    }
+}
+
+/// Locks what a panicking test may have poisoned: its rows are whole, because no write panics half-way.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

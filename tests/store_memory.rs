@@ -1,0 +1,146 @@
+//! The conformance suite of key stores on `MemoryKeyStore`, and what only that store can do.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use encx::testkit::{ManualClock, MemoryKeyStore, StoreFixture, block_on};
+use encx::{
+    Clock, DataKeyId, EncryptionContext, KekId, KeyChanges, KeyCheck, KeyHint, KeyRecord, KeyState, KeyStore,
+    KeyUsage, KeyVersion, KmsName, NewKey, StateChange, StoreError, StoredWrap, WrappedKey,
+};
+
+struct Memory(MemoryKeyStore);
+
+#[async_trait::async_trait]
+impl StoreFixture for Memory {
+    async fn create() -> Self {
+        Self(MemoryKeyStore::new())
+    }
+
+    async fn open(&self) -> Arc<dyn KeyStore> {
+        Arc::new(self.0.clone())
+    }
+
+    async fn remove(&self) {}
+}
+
+encx::store_conformance!(Memory);
+
+fn new_key(tenant: &str, after: Option<DataKeyId>) -> NewKey {
+    let context = EncryptionContext::builder()
+        .pair("tenantId", tenant)
+        .build()
+        .unwrap();
+    let id = DataKeyId::generate(1_767_225_600_000, after).unwrap();
+    let wrapped = WrappedKey::new(KekId::new("kek-1").unwrap(), vec![1]);
+    NewKey::new(id, KeyUsage::Data, &context, KeyCheck::from_bytes([1; 32]))
+        .with_wrap(StoredWrap::new(KmsName::default(), wrapped))
+}
+
+/// Takes a hint that is there already; `None` if there is none.
+fn hint(changes: &mut KeyChanges) -> Option<KeyHint> {
+    let mut next = pin!(poll_fn(|context: &mut Context<'_>| {
+        futures_core::Stream::poll_next(std::pin::Pin::new(changes), context)
+    }));
+    match next.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(hint) => hint,
+        Poll::Pending => None,
+    }
+}
+
+#[test]
+fn it_fails_on_request_and_counts_calls() {
+    block_on(async {
+        let store = MemoryKeyStore::new();
+        let new = new_key("t-1", None);
+        store.fail_next(2, StoreError::Conflict);
+        assert!(matches!(
+            store.load(&[new.scope]).await,
+            Err(StoreError::Conflict)
+        ));
+        assert!(matches!(store.insert(&new).await, Err(StoreError::Conflict)));
+        store.insert(&new).await.unwrap();
+
+        store.set_unavailable(true);
+        let error = store.clone().load(&[new.scope]).await.unwrap_err();
+        assert!(error.is_retryable());
+        assert!(store.insert(&new).await.unwrap_err().is_retryable());
+        store.set_unavailable(false);
+        assert_eq!(store.load(&[new.scope]).await.unwrap().len(), 1);
+        assert_eq!((store.loads(), store.writes()), (3, 3));
+        assert_eq!((store.gets(), store.pages(), store.polls()), (0, 0, 0));
+    });
+}
+
+#[test]
+fn an_attacker_edits_rows_without_a_trace() {
+    block_on(async {
+        let store = MemoryKeyStore::new();
+        let record = store.insert(&new_key("t-1", None)).await.unwrap();
+        let elsewhere = new_key("t-2", None).scope;
+        store.tamper(|rows: &mut Vec<KeyRecord>| {
+            rows[0].state = KeyState::Deactivated;
+            rows[0].scope = elsewhere;
+        });
+        assert!(store.load(&[record.scope]).await.unwrap().is_empty());
+        let moved = store.load(&[elsewhere]).await.unwrap().remove(0);
+        assert_eq!(moved.state, KeyState::Deactivated);
+        assert_eq!(
+            (moved.revision, moved.changed_at),
+            (record.revision, record.changed_at)
+        );
+        assert!(matches!(
+            moved.verified_context(),
+            Err(StoreError::Corrupt { .. })
+        ));
+        assert_eq!(store.records(), [moved]);
+    });
+}
+
+#[test]
+fn hints_are_pushed_and_a_late_reader_gets_a_gap() {
+    block_on(async {
+        let store = MemoryKeyStore::new();
+        let mut changes = store.changes();
+        assert_eq!(hint(&mut changes), None);
+        let new = new_key("t-1", None);
+        let mut record = store.insert(&new).await.unwrap();
+        assert_eq!(hint(&mut changes), Some(KeyHint::Changed { scope: new.scope }));
+        assert_eq!(hint(&mut changes), None);
+        for _ in 0..300 {
+            let to = match record.state {
+                KeyState::Active => KeyState::Suspended,
+                _ => KeyState::Active,
+            };
+            record = store.apply(&StateChange::new(&record, to)).await.unwrap();
+        }
+        assert_eq!(hint(&mut changes), Some(KeyHint::Gap));
+        assert_eq!(hint(&mut changes), Some(KeyHint::Changed { scope: new.scope }));
+        let refused = store.apply(&StateChange::new(&record, record.state)).await;
+        assert!(refused.is_err());
+    });
+}
+
+#[test]
+fn times_follow_the_clock_and_always_grow() {
+    block_on(async {
+        let clock = ManualClock::new();
+        let store = MemoryKeyStore::with_clock(clock.clone());
+        let micros = || i64::try_from(clock.unix_millis()).unwrap() * 1000;
+        let first = store.insert(&new_key("t-1", None)).await.unwrap();
+        assert_eq!(first.created_at.as_micros(), micros());
+        let second = new_key("t-1", Some(first.id))
+            .with_version(KeyVersion::new(2).unwrap())
+            .with_state(KeyState::PreActive);
+        let second = store.insert(&second).await.unwrap();
+        assert_eq!(second.created_at.as_micros(), micros() + 1, "the clock stands");
+        clock.advance(std::time::Duration::from_secs(5));
+        let promoted = store
+            .apply(&StateChange::new(&second, KeyState::Active))
+            .await
+            .unwrap();
+        assert_eq!(promoted.changed_at.as_micros(), micros());
+    });
+}
