@@ -211,7 +211,15 @@ impl Field {
     #[must_use]
     pub fn row(&self, id: impl RowId) -> Aad {
         let place = Aad::begin(KIND_FIELD).text(&self.table).text(&self.column);
-        id.append_to(RowIdParts(place)).0
+        let Aad(bound) = id.append_to(RowIdParts(place)).0;
+        // An id type of the caller's own may have appended nothing, which would bind to the column alone.
+        Aad(bound.and_then(|framed| {
+            if framed[2] > 2 {
+                Ok(framed)
+            } else {
+                Err(AadError::EmptyPart)
+            }
+        }))
     }
 
     /// Binds to a place inside a row's document, such as `["address", "street"]` of a JSON column.
@@ -454,7 +462,20 @@ mod tests {
     #[test]
     fn each_refusal_says_what_to_change() {
         let refused = |aad: Aad| aad.framed().unwrap_err();
-        for empty in [SSN.row(""), SSN.row([]), SSN.row((1, "")), SSN.row_path(1, [""])] {
+        struct Nothing;
+        impl RowId for Nothing {
+            fn append_to(&self, parts: RowIdParts) -> RowIdParts {
+                parts
+            }
+        }
+        for empty in [
+            SSN.row(Nothing),
+            SSN.row_path(Nothing, ["x"]),
+            SSN.row(""),
+            SSN.row([]),
+            SSN.row((1, "")),
+            SSN.row_path(1, [""]),
+        ] {
             assert_eq!(refused(empty), AadError::EmptyPart);
         }
         assert_eq!(Field::try_new("", "c").unwrap_err(), AadError::EmptyPart);

@@ -103,7 +103,10 @@ impl Cache {
             .eviction_policy(moka::policy::EvictionPolicy::lru())
             .eviction_listener(|_, slot: Arc<Slot>, _| slot.detach())
             .build();
-        let unknown = moka::sync::Cache::builder().max_capacity(MAX_UNKNOWN).build();
+        let unknown = moka::sync::Cache::builder()
+            .max_capacity(MAX_UNKNOWN)
+            .eviction_policy(moka::policy::EvictionPolicy::lru())
+            .build();
         Self {
             loads: Flights::new(&tasks, limits.load_timeout),
             mints: Flights::new(&tasks, limits.load_timeout),
@@ -137,8 +140,8 @@ impl Cache {
     ///
     /// `Err` says that they may not be used at all; `Ok(false)` that the caller has to ask.
     pub(crate) fn is_current(&self, known_at: Duration, now: Duration) -> Result<bool, Error> {
-        let known_at = known_at.max(self.background.polled_at());
-        if now.saturating_sub(known_at) <= self.limits.state_ttl {
+        let age = now.saturating_sub(known_at.max(self.background.polled_at()));
+        if age <= self.limits.state_ttl {
             return Ok(true);
         }
         if !self.background.is_store_unreachable() {
@@ -146,6 +149,10 @@ impl Cache {
         }
         if self.limits.fail_closed_on_stale_state {
             return Err(Error::StaleState);
+        }
+        if age > self.limits.ttl {
+            // Not for ever: the KMS alone does not know that a key was suspended.
+            return Ok(false);
         }
         self.counters.stale_serves.fetch_add(1, Ordering::Relaxed);
         Ok(true)
@@ -157,7 +164,6 @@ impl Cache {
         self.counters.misses.fetch_add(1, Ordering::Relaxed);
         for _ in 0..MAX_ATTEMPTS {
             let records = self.records(slot).await?;
-            self.is_current(records.read_at, self.clock.elapsed())?;
             match records.active()? {
                 Some(record) => return self.live_key(slot, record).await,
                 None if records.is_empty() => self.mint(slot).await?,
@@ -175,25 +181,8 @@ impl Cache {
     ) -> Result<Arc<LiveKey>, Error> {
         self.prepare().await?;
         self.counters.misses.fetch_add(1, Ordering::Relaxed);
-        let mut records = self.records(slot).await?;
-        self.is_current(records.read_at, self.clock.elapsed())?;
-        if records.find(id).is_none() {
-            // Another process may have made it a moment ago. Whoever asks for garbage asks the database once
-            // per id and a while, and at most one query per scope is under way.
-            let name = (slot.scope, id);
-            let now = self.clock.elapsed();
-            if self.unknown.get(&name).is_some_and(|until| now < until) {
-                return Err(records.why_unknown(id));
-            }
-            records = self.reload(slot).await?;
-            if records.find(id).is_none() {
-                self.unknown.insert(name, now.saturating_add(UNKNOWN_TTL));
-                return Err(records.why_unknown(id));
-            }
-        }
-        let Some(record) = records.find(id) else {
-            return Err(Error::UnknownKey { id });
-        };
+        let records = self.records_with(slot, id).await?;
+        let record = records.find(id).ok_or(Error::UnknownKey { id })?;
         self.check_decrypts(record)?;
         self.live_key(slot, record).await
     }
@@ -201,9 +190,7 @@ impl Cache {
     /// Returns all versions of the slot's scope, for who needs no key.
     pub(crate) async fn current_records(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<Records>, Error> {
         self.prepare().await?;
-        let records = self.records(slot).await?;
-        self.is_current(records.read_at, self.clock.elapsed())?;
-        Ok(records)
+        self.records(slot).await
     }
 
     /// Reads the scopes of slots that have not been read yet, in one query for many. Failures are left to the
@@ -212,16 +199,45 @@ impl Cache {
         let unread = slots.iter().filter(|slot| slot.records().is_none());
         let unread: Vec<_> = unread.map(Arc::clone).collect();
         if unread.len() > 1 && self.prepare().await.is_ok() {
-            let _ = background::read(self, &unread).await;
+            tokio::select! {
+                _ = background::read(self, &unread) => {}
+                () = self.clock.sleep(self.limits.load_timeout) => {}
+            }
         }
     }
 
     /// Returns all versions of the slot's scope, as fresh as `state_ttl` asks.
-    pub(crate) async fn records(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<Records>, Error> {
+    async fn records(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<Records>, Error> {
         match slot.records() {
-            Some(records) => Ok(records),
+            Some(records) if self.is_current(records.read_at, self.clock.elapsed())? => Ok(records),
+            Some(_) => self.reload(slot).await,
             None => self.load(slot, 0).await,
         }
+    }
+
+    /// Returns all versions of the slot's scope, as [`records`](Self::records), if `id` is one of them.
+    pub(crate) async fn records_with(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        id: DataKeyId,
+    ) -> Result<Arc<Records>, Error> {
+        let records = self.records(slot).await?;
+        if records.find(id).is_some() {
+            return Ok(records);
+        }
+        // Another process may have made it a moment ago. Whoever asks for garbage asks the database once per id
+        // and a while, and at most one query per scope is under way.
+        let name = (slot.scope, id);
+        let now = self.clock.elapsed();
+        if self.unknown.get(&name).is_some_and(|until| now < until) {
+            return Err(records.why_unknown(id));
+        }
+        let records = self.reload(slot).await?;
+        if records.find(id).is_none() {
+            self.unknown.insert(name, now.saturating_add(UNKNOWN_TTL));
+            return Err(records.why_unknown(id));
+        }
+        Ok(records)
     }
 
     /// Reads the slot's scope again, not satisfied with a read that began before this call.
@@ -265,7 +281,7 @@ impl Cache {
 
     /// Counts on.
     pub(crate) fn tick(&self) -> u64 {
-        self.ticks.fetch_add(1, Ordering::Relaxed) + 1
+        self.ticks.fetch_add(1, Ordering::SeqCst) + 1
     }
 
     pub(crate) fn stats(&self) -> Stats {
@@ -310,6 +326,17 @@ impl Cache {
     pub(crate) async fn shutdown(&self) {
         self.close();
         self.tasks.ended().await;
+        // A slot that came while the others were emptied may have got a key from a task that was ending.
+        self.close();
+    }
+
+    /// Says why a call that may not wait has no key.
+    pub(crate) fn why_not_ready(&self) -> Error {
+        if self.tasks.is_closed() {
+            Error::ShutDown
+        } else {
+            Error::NotReady
+        }
     }
 
     /// Makes sure that there is a runtime, that background work runs, and that states are known well enough.
@@ -379,8 +406,12 @@ impl Cache {
         let (cache, of) = (Arc::clone(self), Arc::clone(slot));
         self.mints
             .join(slot.scope, &self.clock, async move {
-                let known = of.records();
-                if known.is_some_and(|records| !records.is_empty()) {
+                // Somebody may have made it between our look and this flight's start.
+                let known = match of.records() {
+                    Some(records) => records,
+                    None => cache.load(&of, 0).await?,
+                };
+                if !known.is_empty() {
                     return Ok(());
                 }
                 let began = cache.clock.elapsed();
@@ -392,9 +423,9 @@ impl Cache {
                 let read = cache.begin_read();
                 match cache.store.insert(&new).await {
                     Ok(record) => {
-                        of.publish_records(&cache, vec![record], read)?;
+                        record.check_belongs(context, *usage)?;
                         let key = LiveKey::new(&cache, id, SuiteKey::new(&key), began);
-                        of.publish_key(&cache, &key);
+                        of.publish_first(&cache, record, &key, read);
                         Ok(())
                     }
                     // The winner's key is loaded instead; ours encrypted nothing and is dropped here.

@@ -72,7 +72,7 @@ impl Keyring {
         let (plaintext, aad) = (plaintext.as_ref(), aad.borrow());
         self.core
             .hot_encrypt(&self.slot(), plaintext, aad)
-            .unwrap_or(Err(Error::NotReady))
+            .unwrap_or_else(|| Err(self.core.cache.why_not_ready()))
     }
 
     /// Decrypts a value that was encrypted under this context and bound to this place.
@@ -97,7 +97,7 @@ impl Keyring {
         let aad = aad.borrow();
         self.core
             .hot_decrypt(&self.slot(), ciphertext, aad)
-            .unwrap_or(Err(Error::NotReady))
+            .unwrap_or_else(|| Err(self.core.cache.why_not_ready()))
     }
 
     /// Tells whether encrypting the same value again would use a newer key or another suite.
@@ -228,11 +228,8 @@ impl Core {
         ciphertext: &Ciphertext,
     ) -> Result<bool, Error> {
         let id = ciphertext.key_id();
-        let mut records = self.cache.current_records(slot).await?;
-        if records.find(id).is_none() {
-            records = self.cache.reload(slot).await?;
-        }
-        records.find(id).ok_or_else(|| records.why_unknown(id))?;
+        self.cache.current_records(slot).await?;
+        let records = self.cache.records_with(slot, id).await?;
         let active = records.active()?.ok_or_else(|| records.why_none_is_active())?;
         Ok(active.id != id || ciphertext.suite() != self.suite)
     }

@@ -13,10 +13,13 @@ use crate::cache::slot::Slot;
 use crate::cache::{Cache, Limits};
 use crate::error::Error;
 use crate::key::Scope;
-use crate::store::{ChangeCursor, CursorPosition, KeyChanges, KeyHint, KeyRecord, KeyStore};
+use crate::store::{ChangeCursor, CursorPosition, KeyChanges, KeyHint, KeyRecord, KeyStore, StoreError};
 
 /// How many scopes one read of the key store asks for.
 const SCOPES_PER_READ: usize = 500;
+
+/// How often a read that another change overtook is repeated.
+const MAX_ATTEMPTS: usize = 8;
 
 /// How many hints are taken together before the key store is read.
 const HINTS_PER_READ: usize = 1000;
@@ -82,18 +85,36 @@ impl Background {
         let of = Arc::clone(cache);
         let polled = self
             .polls
-            .join((), &cache.clock, async move { poll(&of).await })
+            .join((), &cache.clock, async move {
+                let attempt = Attempt(&of);
+                poll(&of).await.inspect_err(|error| {
+                    tracing::warn!(target: "encx::store", %error, "polling the key store failed");
+                })?;
+                attempt.succeeded();
+                Ok(())
+            })
             .await;
         match polled {
             Err(error @ (Error::ShutDown | Error::NoRuntime)) => Err(error),
-            Err(error) => {
-                tracing::warn!(target: "encx::store", %error, "polling the key store failed");
-                cache.counters.failed_polls.fetch_add(1, Ordering::Relaxed);
-                self.unreachable.store(true, Ordering::Release);
-                Ok(())
-            }
-            Ok(()) => Ok(()),
+            _ => Ok(()),
         }
+    }
+}
+
+/// Notes that a poll failed, also if it hung or panicked: once, however many wait for it.
+struct Attempt<'a>(&'a Cache);
+
+impl Attempt<'_> {
+    fn succeeded(self) {
+        self.0.background.unreachable.store(false, Ordering::Release);
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        self.0.counters.failed_polls.fetch_add(1, Ordering::Relaxed);
+        self.0.background.unreachable.store(true, Ordering::Release);
     }
 }
 
@@ -124,8 +145,9 @@ async fn sweep_forever(cache: Weak<Cache>) {
         // What exceeds the bound is dropped even if nobody calls any more.
         cache.slots.run_pending_tasks();
         cache.unknown.run_pending_tasks();
-        // A key that comes meanwhile expires later than `ttl` from now, so nothing is missed by sleeping that
-        // long. Keys that expire close together are taken together.
+        // A key that comes meanwhile expires later than `ttl` from now, less the time that its unwrapping takes
+        // at most: it may be refused for that long before it is dropped. Keys that expire close together are
+        // taken together.
         let ttl = cache.limits.ttl;
         let pause = next.map_or(ttl, |next| next.saturating_sub(now));
         let coarsest = (ttl / 100).min(Duration::from_secs(10));
@@ -155,7 +177,11 @@ async fn poll_forever(cache: Weak<Cache>) {
                 hinted = next_hints(&mut hints) => hinted,
             };
             let Some(strong) = cache.upgrade() else { return };
-            follow_hints(&strong, &hinted).await;
+            tokio::select! {
+                () = follow_hints(&strong, &hinted) => {}
+                // As every load: a key store that hangs does not stop the polls.
+                () = strong.clock.sleep(strong.limits.load_timeout) => {}
+            }
         }
     }
 }
@@ -189,7 +215,6 @@ async fn poll(cache: &Arc<Cache>) -> Result<(), Error> {
         .cursor
         .lock()
         .unwrap_or_else(PoisonError::into_inner);
-    // Before the first poll nothing was followed: what is in memory by now is read again.
     let first = cursor.position() == CursorPosition::Now;
     let mut changed = HashSet::new();
     loop {
@@ -204,14 +229,24 @@ async fn poll(cache: &Arc<Cache>) -> Result<(), Error> {
             break;
         }
     }
+    let followed_since = cache.tick();
     let mut outdated: HashMap<Scope, Arc<Slot>> = HashMap::new();
     if first || !changed.is_empty() {
         let slots: HashMap<_, _> = cache.slots.iter().map(|(_, slot)| (slot.scope, slot)).collect();
         if first {
-            outdated.extend(slots.iter().map(|(scope, slot)| (*scope, Arc::clone(slot))));
+            // Before the first poll nothing was followed: what was read until then is read again.
+            let missed = |slot: &&Arc<Slot>| slot.records().is_none_or(|read| read.tick < followed_since);
+            outdated.extend(
+                slots
+                    .values()
+                    .filter(missed)
+                    .map(|slot| (slot.scope, Arc::clone(slot))),
+            );
         }
         for (scope, id, revision) in changed {
             let Some(slot) = slots.get(&scope) else { continue };
+            // Also where the change is known: a read that began before it may still be under way.
+            slot.expect_change(followed_since);
             let known = slot.records();
             let known = known.as_ref().and_then(|records| records.find(id));
             if known.is_none_or(|record| record.revision != revision) {
@@ -227,36 +262,77 @@ async fn poll(cache: &Arc<Cache>) -> Result<(), Error> {
         .unwrap_or_else(PoisonError::into_inner) = cursor;
     let nanos = u64::try_from(began.as_nanos()).unwrap_or(u64::MAX);
     cache.background.polled_at.fetch_max(nanos, Ordering::AcqRel);
-    cache.background.unreachable.store(false, Ordering::Release);
     Ok(())
 }
 
 /// Reads slots again. A read of theirs that is under way is not believed any more.
 async fn read_again(cache: &Arc<Cache>, slots: HashMap<Scope, Arc<Slot>>) -> Result<(), Error> {
-    let slots: Vec<_> = slots.into_values().collect();
+    let mut slots: Vec<_> = slots.into_values().collect();
     let changed = cache.tick();
     for slot in &slots {
         slot.expect_change(changed);
     }
-    read(cache, &slots).await
+    for _ in 0..MAX_ATTEMPTS {
+        if slots.is_empty() {
+            return Ok(());
+        }
+        // Who announced the change that overtook a read may fail to read it: this one does not rely on that.
+        slots = read(cache, &slots).await?;
+    }
+    for slot in slots {
+        slot.forget(cache.tick());
+    }
+    Ok(())
 }
 
-/// Reads the scopes of many slots, several hundred in one query.
-pub(crate) async fn read(cache: &Cache, slots: &[Arc<Slot>]) -> Result<(), Error> {
+/// Reads the scopes of many slots, several hundred in one query. Returns those that another change overtook
+/// meanwhile.
+pub(crate) async fn read(cache: &Cache, slots: &[Arc<Slot>]) -> Result<Vec<Arc<Slot>>, Error> {
+    let mut overtaken = Vec::new();
     for some in slots.chunks(SCOPES_PER_READ) {
-        let scopes: Vec<_> = some.iter().map(|slot| slot.scope).collect();
-        let mut rows: HashMap<Scope, Vec<KeyRecord>> = HashMap::new();
-        let read = cache.begin_read();
-        cache.counters.loads.fetch_add(1, Ordering::Relaxed);
-        for row in cache.store.load(&scopes).await? {
-            rows.entry(row.scope).or_default().push(row);
-        }
-        for slot in some {
-            let rows = rows.remove(&slot.scope).unwrap_or_default();
-            if slot.publish_records(cache, rows, read).is_err() {
-                // The rows were tampered with: what is in memory may not outlive that.
-                slot.forget(read.tick);
+        match read_together(cache, some, &mut overtaken).await {
+            // One row that encx did not write must not hide what happened to the keys of others.
+            Err(Error::Store(StoreError::Corrupt { .. })) => {
+                for slot in some {
+                    read_alone(cache, slot, &mut overtaken).await?;
+                }
             }
+            read => read?,
+        }
+    }
+    Ok(overtaken)
+}
+
+async fn read_alone(cache: &Cache, slot: &Arc<Slot>, overtaken: &mut Vec<Arc<Slot>>) -> Result<(), Error> {
+    match read_together(cache, std::slice::from_ref(slot), overtaken).await {
+        Err(Error::Store(StoreError::Corrupt { .. })) => {
+            // What is in memory may not outlive that, and the next caller learns what is wrong.
+            slot.forget(cache.tick());
+            Ok(())
+        }
+        read => read,
+    }
+}
+
+async fn read_together(
+    cache: &Cache,
+    slots: &[Arc<Slot>],
+    overtaken: &mut Vec<Arc<Slot>>,
+) -> Result<(), Error> {
+    let scopes: Vec<_> = slots.iter().map(|slot| slot.scope).collect();
+    let mut rows: HashMap<Scope, Vec<KeyRecord>> = HashMap::new();
+    let read = cache.begin_read();
+    cache.counters.loads.fetch_add(1, Ordering::Relaxed);
+    for row in cache.store.load(&scopes).await? {
+        rows.entry(row.scope).or_default().push(row);
+    }
+    for slot in slots {
+        let rows = rows.remove(&slot.scope).unwrap_or_default();
+        match slot.publish_records(cache, rows, read) {
+            Ok(records) if slot.is_outdated(&records) => overtaken.push(Arc::clone(slot)),
+            Ok(_) => {}
+            // The rows were tampered with: what is in memory may not outlive that.
+            Err(_) => slot.forget(read.tick),
         }
     }
     Ok(())

@@ -49,10 +49,19 @@ impl Tasks {
     /// Starts a task on the caller's runtime. It is dropped where it stands when the cache is closed.
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
         let runtime = Handle::try_current().map_err(|_| Error::NoRuntime)?;
+        self.spawn_on(&runtime, work)
+    }
+
+    fn spawn_on(
+        &self,
+        runtime: &Handle,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), Error> {
+        // Counted before the look at `closed`: whoever closes waits for this task, or this task sees it.
+        let count = RunningTask::new(&self.0.running);
         if self.is_closed() {
             return Err(Error::ShutDown);
         }
-        let count = RunningTask::new(&self.0.running);
         let mut closed = self.0.closed.subscribe();
         runtime.spawn(async move {
             let _count = count;
@@ -134,16 +143,20 @@ where
         if let Some(landing) = under_way.get(&key) {
             return Ok(landing.clone());
         }
+        // Asked before anybody can join: a flight that cannot start would strand them.
+        let runtime = Handle::try_current().map_err(|_| Error::NoRuntime)?;
         let (land, landing) = watch::channel(None);
+        // In the map before the task starts, so that its end finds it there.
+        under_way.insert(key.clone(), landing.clone());
+        drop(under_way);
         let departed = Departed {
             under_way: Arc::clone(&self.under_way),
-            key: key.clone(),
+            key,
         };
-        let (after, timeout) = (self.timeout, clock.sleep(self.timeout));
-        // In the map before the task starts, so that its end finds it there.
-        under_way.insert(key, landing.clone());
-        drop(under_way);
-        self.tasks.spawn(async move {
+        let (after, clock) = (self.timeout, Arc::clone(clock));
+        self.tasks.spawn_on(&runtime, async move {
+            // Made in the task: a timer of tokio panics where there is no runtime.
+            let timeout = clock.sleep(after);
             let result = tokio::select! {
                 result = work => result,
                 () = timeout => Err(Error::TimedOut { after }),

@@ -202,7 +202,8 @@ impl Slot {
             .cloned()
     }
 
-    /// Takes over what the key store said.
+    /// Takes over what the key store said, unless a later read was faster. Returns what the slot then knows, or
+    /// what was read if it came too late to be believed.
     pub(crate) fn publish_records(
         &self,
         cache: &Cache,
@@ -227,12 +228,39 @@ impl Slot {
             tick: read.tick,
             newest_active,
         });
-        let newer = state.records.as_ref().is_none_or(|known| known.tick <= read.tick);
-        if newer && read.tick >= state.not_before && !self.is_detached() {
+        if let Some(known) = state.records.as_ref().filter(|known| known.tick > read.tick) {
+            return Ok(Arc::clone(known));
+        }
+        if read.tick >= state.not_before && !self.is_detached() {
             state.records = Some(Arc::clone(&records));
             self.rebuild(cache, &mut state);
         }
         Ok(records)
+    }
+
+    /// Takes over the scope's first version, which this process has just made, with its key.
+    ///
+    /// Both at once: between them somebody would have the key unwrapped that is here already.
+    pub(crate) fn publish_first(&self, cache: &Cache, record: KeyRecord, key: &Arc<LiveKey>, read: ReadStart) {
+        let mut state = self.state();
+        if self.is_detached() {
+            return;
+        }
+        let known = state.records.as_ref().and_then(|records| records.find(key.id));
+        if known.is_none() {
+            // Who began to read before now may not have seen it yet.
+            let tick = cache.tick();
+            state.not_before = state.not_before.max(tick);
+            state.newest_active = state.newest_active.max(Some(key.id));
+            state.records = Some(Arc::new(Records {
+                list: vec![Arc::new(record)],
+                read_at: read.at,
+                tick,
+                newest_active: state.newest_active,
+            }));
+        }
+        state.keys.push(Arc::clone(key));
+        self.rebuild(cache, &mut state);
     }
 
     /// Takes over an unwrapped key, unless its state has come to forbid it.
@@ -252,13 +280,15 @@ impl Slot {
 
     /// Refuses, from now on, what was read before `tick`.
     pub(crate) fn expect_change(&self, tick: u64) {
-        self.state().not_before = tick;
+        let mut state = self.state();
+        // Never back: another change may have been announced meanwhile.
+        state.not_before = state.not_before.max(tick);
     }
 
     /// Forgets what the key store said, so that the next caller reads again.
     pub(crate) fn forget(&self, tick: u64) {
         let mut state = self.state();
-        state.not_before = tick;
+        state.not_before = state.not_before.max(tick);
         state.records = None;
         state.keys.clear();
         self.live.store(None);

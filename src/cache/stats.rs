@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Stats {
     /// Encryptions and decryptions whose key was in memory.
     pub hits: u64,
-    /// Those that had to wait for the key store or the KMS, successful or not.
+    /// How often a key had to be waited for, successfully or not. A batch waits once for each key.
     pub misses: u64,
     /// Calls to all registered KMSs.
     pub kms_calls: u64,
     /// Reads of keys from the key store, polls for changes not counted.
     pub store_loads: u64,
-    /// Operations that used a key whose state was older than `state_ttl`, because the key store was
+    /// Uses of a key whose state was older than `state_ttl`, because the key store was
     /// unreachable.
     pub stale_serves: u64,
     /// Polls for changes that failed.

@@ -4,7 +4,9 @@
 //! [`MessageKey`], so that whoever seals many messages under one first half derives once. The second half is
 //! the IV of AES-256-GCM and enters the commitment's last blocks.
 
-use zeroize::{ZeroizeOnDrop, Zeroizing};
+use std::ops::{Deref, DerefMut};
+
+use zeroize::{ZeroizeOnDrop, Zeroizing, zeroize_bytes};
 
 use super::backend::{BlockKey, GcmKey, Refused};
 use super::{Block, Commitment, HalfNonce, Tag};
@@ -27,19 +29,12 @@ impl Xaes {
 
     /// Derives the message key, and with it the first block of the commitment, in three blocks of AES.
     pub(super) fn derive(&self, first_half: &HalfNonce) -> MessageKey {
-        let mut blocks = Zeroizing::new([
-            xor(&block(*b"\x00\x01X\x00", first_half), &self.k1),
-            xor(&block(*b"\x00\x02X\x00", first_half), &self.k1),
-            block(*b"XCMT", first_half),
-        ]);
-        self.block.encrypt(blocks.as_mut_slice());
-        let [left, right, chain] = &*blocks;
-        let mut key = Zeroizing::new([0; 32]);
-        key[..16].copy_from_slice(left);
-        key[16..].copy_from_slice(right);
-        MessageKey {
-            gcm: GcmKey::new(&key),
-            chain: Zeroizing::new(*chain),
+        let mut blocks = Wiped([0; 48]);
+        let [left, right, chain] = blocks.as_blocks_mut();
+        *left = xor(&block(*b"\x00\x01X\x00", first_half), &self.k1);
+        *right = xor(&block(*b"\x00\x02X\x00", first_half), &self.k1);
+        *chain = block(*b"XCMT", first_half);
+        self.block.encrypt(blocks);
             #[cfg(test)]
             key,
         }

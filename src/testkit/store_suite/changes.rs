@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::task::JoinSet;
 
 use super::StoreFixture;
-use super::support::{Family, Store, change, poll, wrap};
+use super::support::{Family, Store, change, list, poll, wrap};
 use crate::key::{DataKeyId, KeyState};
 use crate::store::{ChangeCursor, KeyChange, KeyQuery, KeyRecord, Revision, WrapChange};
 
@@ -126,13 +126,9 @@ async fn write(store: Store, number: usize) {
         record = change(&store, &record, KeyState::Suspended).await.unwrap();
         record = change(&store, &record, KeyState::Active).await.unwrap();
         let rewrap = WrapChange::new(&record, vec![wrap("kek-1", round)]);
-        record = store
-            .replace_wraps(&[rewrap])
-            .await
-            .unwrap()
-            .remove(0)
-            .result
-            .unwrap();
+        for outcome in store.replace_wraps(&[rewrap]).await.unwrap() {
+            outcome.result.unwrap();
+        }
         let next = own.add(&store, KeyState::PreActive).await;
         record = change(&store, &next, KeyState::Active).await.unwrap();
         // One scope that all of them write: most lose, and whoever wins must be seen.
@@ -168,11 +164,8 @@ pub(super) async fn polling_misses_nothing_under_concurrent_writers(fixture: Arc
     }
     writers.join_all().await;
     done.store(true, Ordering::SeqCst);
-    let mut query = KeyQuery::new(1000);
-    query.after = None;
-    let page = handles[0].page(&query).await.unwrap();
-    let written: Seen = page
-        .records
+    let written: Seen = list(&handles[0], &KeyQuery::new(1000))
+        .await
         .iter()
         .map(|record| (record.id, record.revision))
         .collect();
