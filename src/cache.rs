@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::context::EncryptionContext;
 use crate::error::Error;
 use crate::kek::Keks;
-use crate::key::{DataKeyId, KeyState, KeyUsage, Scope};
+use crate::key::{DataKey, DataKeyId, KeyState, KeyUsage, Scope};
 use crate::store::{KeyRecord, KeyStore, NewKey};
 use crate::suite::SuiteKey;
 
@@ -160,8 +160,8 @@ impl Cache {
 
     /// Returns the key that encrypts, making or unwrapping it if need be.
     pub(crate) async fn active_key(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<LiveKey>, Error> {
-        self.prepare().await?;
         self.counters.misses.fetch_add(1, Ordering::Relaxed);
+        self.prepare().await?;
         for _ in 0..MAX_ATTEMPTS {
             let records = self.records(slot).await?;
             match records.active()? {
@@ -179,7 +179,6 @@ impl Cache {
         slot: &Arc<Slot>,
         id: DataKeyId,
     ) -> Result<Arc<LiveKey>, Error> {
-        self.prepare().await?;
         self.counters.misses.fetch_add(1, Ordering::Relaxed);
         let records = self.records_with(slot, id).await?;
         let record = records.find(id).ok_or(Error::UnknownKey { id })?;
@@ -215,12 +214,13 @@ impl Cache {
         }
     }
 
-    /// Returns all versions of the slot's scope, as [`records`](Self::records), if `id` is one of them.
+    /// Returns all versions of the slot's scope, if `id` is one of them.
     pub(crate) async fn records_with(
         self: &Arc<Self>,
         slot: &Arc<Slot>,
         id: DataKeyId,
     ) -> Result<Arc<Records>, Error> {
+        self.prepare().await?;
         let records = self.records(slot).await?;
         if records.find(id).is_some() {
             return Ok(records);
@@ -257,6 +257,24 @@ impl Cache {
                 // What the caller has just changed may not be undone by what is in memory.
                 slot.forget(self.tick());
             }
+        }
+    }
+
+    /// Takes over a key that this process has just made, so that its next use asks no KMS.
+    pub(crate) fn adopt(
+        &self,
+        context: &EncryptionContext,
+        usage: KeyUsage,
+        id: DataKeyId,
+        key: &DataKey,
+        began: Duration,
+    ) {
+        let name = SlotKey {
+            context: context.clone(),
+            usage,
+        };
+        if let Some(slot) = self.slots.get(&name) {
+            slot.publish_key(self, &LiveKey::new(self, id, SuiteKey::new(key), began));
         }
     }
 
@@ -355,7 +373,12 @@ impl Cache {
     }
 
     async fn load(self: &Arc<Self>, slot: &Arc<Slot>, not_before: u64) -> Result<Arc<Records>, Error> {
+        let suffices = |records: &Records| records.tick >= not_before && !slot.is_outdated(records);
         for _ in 0..MAX_ATTEMPTS {
+            // Somebody else may have read it since.
+            if let Some(records) = slot.records().filter(|records| suffices(records)) {
+                return Ok(records);
+            }
             let (cache, of) = (Arc::clone(self), Arc::clone(slot));
             let records = self
                 .loads
@@ -367,7 +390,7 @@ impl Cache {
                 })
                 .await?;
             // A flight that was under way already may have read before the change that we look for.
-            if records.tick >= not_before && !slot.is_outdated(&records) {
+            if suffices(&records) {
                 return Ok(records);
             }
         }

@@ -126,7 +126,7 @@ impl Crypto {
     pub async fn keyring(&self, context: &EncryptionContext) -> Result<Keyring, Error> {
         let slot = self.core.cache.slot(context, KeyUsage::Data);
         let cache = self.core.cache();
-        if slot.live().as_ref().is_none_or(|set| set.active.is_none()) {
+        if !self.core.is_ready(&slot) {
             let records = cache.current_records(&slot).await?;
             if records.active()?.is_some() {
                 cache.active_key(&slot).await?;

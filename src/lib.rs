@@ -1,4 +1,55 @@
-//! Envelope encryption for Rust services.
+//! Envelope encryption for Rust services: encrypt fields in app code, under keys that a KMS protects.
+//!
+//! ```
+//! # #[cfg(feature = "testkit")] {
+//! use encx::testkit::{MemoryKeyStore, MemoryKms};
+//! use encx::{Crypto, EncryptionContext, Field};
+//!
+//! const SSN: Field = Field::new("users", "ssn");
+//!
+//! # encx::testkit::block_on(async {
+//! // In a service: `LocalKms` of `encx-local`, and `PostgresKeyStore` of `encx-sqlx`.
+//! let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
+//!
+//! let context = EncryptionContext::builder().pair("tenantId", "t-42").pair("purpose", "pii").build()?;
+//! let sealed = crypto.encrypt(&context, "123-45-6789", SSN.row(7)).await?;
+//! let ssn = crypto.decrypt(&context, &sealed, SSN.row(7)).await?.into_string()?;
+//! # assert_eq!(ssn, "123-45-6789");
+//! # Ok::<(), encx::Error>(())
+//! # }).unwrap();
+//! # }
+//! ```
+//!
+//! Where to look:
+//!
+//! - To encrypt: [`Crypto`], or [`Keyring`] for a context that is used again and again.
+//! - To say what belongs where: [`EncryptionContext`] chooses the key and has few values; [`Field`] and [`Aad`] bind a
+//!   value to its row and have many.
+//! - To keep the result: [`Ciphertext`], a column of bytes.
+//! - To rotate, suspend, destroy: [`KeyManager`]; the states and what they may become: [`KeyState`].
+//! - To write a provider: [`KeyManagementService`] and [`KeyStore`], with the conformance suites of `testkit`.
+//!
+//! # Words
+//!
+//! | word | meaning |
+//! | --- | --- |
+//! | KEK | key-encryption key: a key of a KMS, which never leaves it |
+//! | DEK, data key | a 256-bit key that encrypts data; exists unwrapped only in memory |
+//! | wrap, unwrap, rewrap | encrypt a DEK with a KEK, decrypt it, move it to another KEK |
+//! | encryption context | non-secret pairs that choose the DEK and that the KMS authenticates and logs |
+//! | AAD | what binds a ciphertext to its place; it never leaves the process |
+//! | usage | what a DEK is for; one DEK, one usage |
+//! | scope | one family of DEKs: a usage under a context |
+//!
+//! # Features
+//!
+//! | feature | what it adds |
+//! | --- | --- |
+//! | `aes-gcm` (default) | the cipher backend, in Rust; at least one backend must be on |
+//! | `os-nonces` | draws every nonce byte from the operating system |
+//! | `serde` | `Serialize` and `Deserialize` for [`Ciphertext`] |
+//! | `sqlx-0_9` | [`Ciphertext`] as a column of sqlx 0.9 |
+//! | `testkit` | in-memory KMS and key store, a clock that tests set, conformance suites |
 
 mod aad;
 mod cache;

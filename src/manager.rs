@@ -1,13 +1,14 @@
 //! The life of keys: create, rotate, rewrap, change state, destroy.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::context::EncryptionContext;
 use crate::crypto::{Crypto, CryptoBuilder, Parts};
 use crate::error::Error;
 use crate::kek::Keks;
-use crate::key::{DataKeyId, KeyState, KeyUsage, KeyVersion, Scope};
+use crate::key::{DataKey, DataKeyId, KeyState, KeyUsage, KeyVersion, Scope};
 use crate::keyring::Core;
 use crate::kms::KeyManagementService;
 use crate::store::{KeyRecord, KeyStore, NewKey, StateChange, StoreError, WrapChange};
@@ -112,10 +113,7 @@ impl KeyManager {
         if !versions.is_empty() {
             return Err(Error::AlreadyExists);
         }
-        match self.mint(context, &[], KeyState::Active).await {
-            Err(Error::Store(error)) if error.is_lost_race() => Err(Error::AlreadyExists),
-            made => self.seen(context, made).await,
-        }
+        self.create_active(context, &[]).await
     }
 
     /// Makes a new version and promotes it: from here on it encrypts, and the one before only decrypts.
@@ -151,9 +149,12 @@ impl KeyManager {
                 .iter()
                 .filter(|version| version.state == KeyState::PreActive && Some(version.id) > newest)
                 .max_by_key(|version| version.id);
-            let next = match waiting {
-                Some(version) => Ok(version.clone()),
-                None => self.mint(context, &versions, KeyState::PreActive).await,
+            let (next, made) = match waiting {
+                Some(version) => (Ok(version.clone()), None),
+                None => match self.mint(context, &versions, KeyState::PreActive).await {
+                    Ok(made) => (Ok(made.record.clone()), Some(made)),
+                    Err(error) => (Err(error), None),
+                },
             };
             let promoted = match next {
                 Ok(version) => self.apply(&version, KeyState::Active).await,
@@ -164,7 +165,11 @@ impl KeyManager {
                 Err(Error::Store(error)) if error.is_lost_race() || is_overtaken(&error) => {
                     versions = self.load(context).await?;
                 }
-                promoted => return self.seen(context, promoted).await,
+                promoted => {
+                    let promoted = self.seen(context, promoted).await?;
+                    self.adopted(context, made.as_ref());
+                    return Ok(promoted);
+                }
             }
         }
         Err(StoreError::Conflict.into())
@@ -253,10 +258,7 @@ impl KeyManager {
         if !is_shredded(&versions) {
             return Err(Error::AlreadyExists);
         }
-        match self.mint(context, &versions, KeyState::Active).await {
-            Err(Error::Store(error)) if error.is_lost_race() => Err(Error::AlreadyExists),
-            made => self.seen(context, made).await,
-        }
+        self.create_active(context, &versions).await
     }
 
     /// Moves every version of a context's key to the KEKs that the KEK rule chooses now.
@@ -306,13 +308,39 @@ impl KeyManager {
             .ok_or(Error::UnknownKey { id })
     }
 
+    /// Makes a version that is active at once, for a scope that has none.
+    async fn create_active(
+        &self,
+        context: &EncryptionContext,
+        versions: &[KeyRecord],
+    ) -> Result<KeyRecord, Error> {
+        match self.mint(context, versions, KeyState::Active).await {
+            Err(Error::Store(error)) if error.is_lost_race() => Err(Error::AlreadyExists),
+            Err(error) => Err(error),
+            Ok(made) => {
+                let record = self.seen(context, Ok(made.record.clone())).await?;
+                self.adopted(context, Some(&made));
+                Ok(record)
+            }
+        }
+    }
+
+    /// Hands a key that was just made to this process's cache, which would otherwise have it unwrapped.
+    fn adopted(&self, context: &EncryptionContext, made: Option<&Made>) {
+        if let (Some(core), Some(made)) = (&self.core, made) {
+            core.cache()
+                .adopt(context, self.usage, made.record.id, &made.key, made.began);
+        }
+    }
+
     /// Makes the version that follows those that there are. The KMS is called before anything is written.
     async fn mint(
         &self,
         context: &EncryptionContext,
         versions: &[KeyRecord],
         state: KeyState,
-    ) -> Result<KeyRecord, Error> {
+    ) -> Result<Made, Error> {
+        let began = self.clock.elapsed();
         let greatest = versions.iter().map(|version| version.id).max();
         let id = DataKeyId::generate(self.clock.unix_millis(), greatest)?;
         let version = match versions.iter().map(|version| version.version).max() {
@@ -324,7 +352,8 @@ impl KeyManager {
             .with_version(version)
             .with_state(state);
         new.wraps = wraps;
-        Ok(self.store.insert(&new).await?)
+        let record = self.store.insert(&new).await?;
+        Ok(Made { record, key, began })
     }
 
     async fn apply(&self, version: &KeyRecord, to: KeyState) -> Result<KeyRecord, Error> {
@@ -340,6 +369,13 @@ impl KeyManager {
         }
         changed
     }
+}
+
+/// A version that was just stored, and its key.
+struct Made {
+    record: KeyRecord,
+    key: DataKey,
+    began: Duration,
 }
 
 fn is_shredded(versions: &[KeyRecord]) -> bool {

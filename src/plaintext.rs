@@ -52,6 +52,14 @@ impl Plaintext {
     }
 }
 
+impl Drop for Plaintext {
+    fn drop(&mut self) {
+        // `Zeroizing` wipes a vector's spare room at once, and what is in use byte by byte: a fifth of the time that
+        // decrypting takes. So first nothing is in use any more.
+        self.0.clear();
+    }
+}
+
 impl AsRef<[u8]> for Plaintext {
     fn as_ref(&self) -> &[u8] {
         &self.0

@@ -1,4 +1,5 @@
 //! `MemoryKms` keeps the contract, and does what tests order.
+#![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! The conformance suite of key stores on `MemoryKeyStore`, and what only that store can do.
 
+#![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
+
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;

@@ -241,7 +241,13 @@ impl Slot {
     /// Takes over the scope's first version, which this process has just made, with its key.
     ///
     /// Both at once: between them somebody would have the key unwrapped that is here already.
-    pub(crate) fn publish_first(&self, cache: &Cache, record: KeyRecord, key: &Arc<LiveKey>, read: ReadStart) {
+    pub(crate) fn publish_first(
+        &self,
+        cache: &Cache,
+        record: KeyRecord,
+        key: &Arc<LiveKey>,
+        read: ReadStart,
+    ) {
         let mut state = self.state();
         if self.is_detached() {
             return;

@@ -34,8 +34,10 @@ impl BlockKey {
 pub(super) struct GcmKey(AesGcm<Aes256Enc, U12>);
 
 impl GcmKey {
-    pub(super) fn new(key: &[u8; 32]) -> Self {
-        Self(AesGcm::new(key.into()))
+    /// Takes the key's two halves.
+    #[inline(always)]
+    pub(super) fn new(key: &[Block; 2]) -> Self {
+        Self(AesGcm::new(key.as_flattened().into()))
     }
 
     /// Encrypts in place and returns the tag. Refuses what GCM's counter cannot number, unencrypted.

@@ -9,18 +9,21 @@
 //!
 //! The macro owns the list of cases, so no provider can leave one out by accident.
 
+mod support;
+
 use std::fmt::{Debug, Write as _};
-use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 
 use async_trait::async_trait;
-use tokio::task::JoinSet;
+
+use self::support::{
+    cancel_each_call, check_wrap, concurrent_calls, context, context_of, every_use_fails, fails, generate,
+    id, none_unwraps, ok, only_unwraps_under, printed_forms, with_ciphertext,
+};
 
 use crate::context::EncryptionContext;
-use crate::key::{DataKey, DataKeyId, KekId, KeyUsage, WrappedKey};
-use crate::kms::{KekState, KeyManagementService, KmsContext, KmsError, KmsErrorKind};
+use crate::key::{DataKey, KekId, KeyUsage};
+use crate::kms::{KekState, KeyManagementService, KmsContext, KmsErrorKind};
 
 /// Gives the conformance suite a KMS to test, and the KEKs in it. Each case gets a fixture of its own.
 #[async_trait]
@@ -110,93 +113,6 @@ kms_conformance! { @each table () }
 
 /// The user's part of the context that most cases wrap under.
 const PAIRS: &[(&str, &str)] = &[("purpose", "pii"), ("tenantId", "t-42")];
-
-/// Makes a data key under the fixture's first KEK and checks what must be true of every wrap.
-async fn generate(fixture: &dyn KmsFixture, context: &KmsContext) -> (DataKey, WrappedKey) {
-    let kek = fixture.kek();
-    let made = ok(fixture.kms().generate_data_key(&kek, context).await);
-    check_wrap(&made.wrapped, &kek);
-    (made.key, made.wrapped)
-}
-
-fn check_wrap(wrapped: &WrappedKey, kek: &KekId) {
-    assert_eq!(&wrapped.kek, kek, "a wrap names the KEK by its lasting id");
-    let len = wrapped.ciphertext.len();
-    assert!(
-        (1..=WrappedKey::MAX_LEN).contains(&len),
-        "a wrap has 1 to 8192 bytes, not {len}"
-    );
-    let material = wrapped.kek_material.as_deref().unwrap_or_default();
-    assert!(material.len() <= 256, "a material's name has at most 256 bytes");
-}
-
-fn id() -> DataKeyId {
-    ok(DataKeyId::generate(1_767_225_600_000, None))
-}
-
-fn context_of(pairs: &[(&str, &str)], usage: KeyUsage, id: DataKeyId) -> KmsContext {
-    let pairs = pairs.iter().copied();
-    KmsContext::new(&ok(EncryptionContext::from_pairs(pairs)), usage, id)
-}
-
-fn context() -> KmsContext {
-    context_of(PAIRS, KeyUsage::Data, id())
-}
-
-fn ok<T, E: Debug>(result: Result<T, E>) -> T {
-    result.unwrap_or_else(|error| panic!("this must succeed, and failed with {error:?}"))
-}
-
-fn fails<T>(result: Result<T, KmsError>, kind: KmsErrorKind, what: &str) -> KmsError {
-    match result {
-        Ok(_) => panic!("{what}: this must fail with {kind:?}, and succeeded"),
-        Err(error) => {
-            assert_eq!(error.kind(), kind, "{what}: wrong kind of error: {error}");
-            error
-        }
-    }
-}
-
-/// Wraps under one user context and expects every one of the others to fail, with the same id and usage.
-async fn only_unwraps_under(fixture: &dyn KmsFixture, right: &[(&str, &str)], wrong: &[&[(&str, &str)]]) {
-    let (kms, id) = (fixture.kms(), id());
-    let (key, wrapped) = generate(fixture, &context_of(right, KeyUsage::Data, id)).await;
-    for wrong in wrong {
-        let context = context_of(wrong, KeyUsage::Data, id);
-        let result = kms.unwrap_key(&wrapped, &context).await;
-        fails(
-            result,
-            KmsErrorKind::Integrity,
-            &format!("{right:?} opened as {wrong:?}"),
-        );
-    }
-    let again = ok(kms
-        .unwrap_key(&wrapped, &context_of(right, KeyUsage::Data, id))
-        .await);
-    assert_eq!(again.expose(), key.expose());
-}
-
-/// Expects every one of these changed wraps to fail. Runs a few at a time, since a wrap may have thousands of bits.
-async fn none_unwraps(fixture: &dyn KmsFixture, context: &KmsContext, wraps: Vec<(String, WrappedKey)>) {
-    let mut running = JoinSet::new();
-    for (what, wrapped) in wraps {
-        if running.len() >= 16 {
-            running.join_next().await.into_iter().for_each(ok);
-        }
-        let (kms, context) = (fixture.kms(), context.clone());
-        running.spawn(async move {
-            let result = kms.unwrap_key(&wrapped, &context).await;
-            fails(result, KmsErrorKind::Integrity, &what);
-        });
-    }
-    running.join_all().await;
-}
-
-fn with_ciphertext(wrapped: &WrappedKey, ciphertext: Vec<u8>) -> WrappedKey {
-    let mut changed = wrapped.clone();
-    changed.ciphertext = ciphertext;
-    changed
-}
 
 async fn a_key_unwraps_under_its_context_with(fixture: &dyn KmsFixture, context: &KmsContext) {
     let (key, wrapped) = generate(fixture, context).await;
@@ -485,23 +401,6 @@ pub async fn a_disabled_kek_is_a_key_state_error(fixture: &dyn KmsFixture) {
     );
 }
 
-/// Expects that nothing can be wrapped under this KEK, and that the error names it.
-async fn every_use_fails(
-    fixture: &dyn KmsFixture,
-    kek: &KekId,
-    key: &DataKey,
-    context: &KmsContext,
-    kind: KmsErrorKind,
-) {
-    let kms = fixture.kms();
-    let generate = fails(kms.generate_data_key(kek, context).await, kind, "generate");
-    let wrap = fails(kms.wrap_key(kek, key, context).await, kind, "wrap");
-    for error in [generate, wrap] {
-        assert_eq!(error.kek(), kek, "the error names another KEK");
-        assert!(!error.is_retryable(), "waiting does not help");
-    }
-}
-
 /// Checks what `describe_kek` tells, against what a wrap tells.
 pub async fn describing_a_kek_tells_its_id_state_and_material(fixture: &dyn KmsFixture) {
     let (_, wrapped) = generate(fixture, &context()).await;
@@ -532,7 +431,7 @@ pub async fn debug_output_shows_no_key(fixture: &dyn KmsFixture) {
     let (kms, context, kek) = (fixture.kms(), context(), fixture.kek());
     let made = ok(kms.generate_data_key(&kek, &context).await);
     let again = ok(kms.unwrap_key(&made.wrapped, &context).await);
-    let other = self::context();
+    let other = support::context();
     let integrity = fails(
         kms.unwrap_key(&made.wrapped, &other).await,
         KmsErrorKind::Integrity,
@@ -558,82 +457,31 @@ pub async fn debug_output_shows_no_key(fixture: &dyn KmsFixture) {
     }
 }
 
-/// Writes the beginning of some bytes in all the forms that they may be printed in, without white space.
-fn printed_forms(bytes: &[u8]) -> [String; 6] {
-    const BASE64: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let join = |form: fn(&u8) -> String, separator: &str| {
-        let forms: Vec<_> = bytes[..6].iter().map(form).collect();
-        forms.join(separator)
-    };
-    let sextets = bytes[..6].chunks(3).flat_map(|three| {
-        let bits = three.iter().fold(0, |bits, byte| bits << 8 | usize::from(*byte));
-        [18, 12, 6, 0].map(|shift| char::from(BASE64[bits >> shift & 63]))
-    });
-    let base64: String = sextets.collect();
-    [
-        join(|byte| format!("{byte:02x}"), ""),
-        join(|byte| format!("{byte:02X}"), ""),
-        join(|byte| format!("0x{byte:02x}"), ","),
-        join(|byte| format!("{byte}"), ","),
-        base64.replace('+', "-").replace('/', "_"),
-        base64,
-    ]
-}
-
 /// Generates, moves and unwraps in 64 tasks at once, each under a context of its own.
 pub async fn many_concurrent_calls_are_all_right(fixture: &dyn KmsFixture) {
     concurrent_calls(fixture, 64).await.join_all().await;
 }
 
-async fn concurrent_calls(fixture: &dyn KmsFixture, tasks: usize) -> JoinSet<()> {
-    let mut running = JoinSet::new();
-    for task in 0..tasks {
-        let (kms, kek, other) = (fixture.kms(), fixture.kek(), fixture.other_kek());
-        running.spawn(async move {
-            let tenant = task.to_string();
-            let context = context_of(&[("tenantId", &tenant)], KeyUsage::Data, id());
-            let made = ok(kms.generate_data_key(&kek, &context).await);
-            let moved = ok(kms.rewrap_key(&made.wrapped, &context, &other).await);
-            for wrapped in [made.wrapped, moved] {
-                assert_eq!(
-                    ok(kms.unwrap_key(&wrapped, &context).await).expose(),
-                    made.key.expose()
-                );
-            }
-        });
-    }
-    running
-}
-
-/// Cancels calls of every kind after their first poll and after some progress, while others run.
+/// Cancels calls of every kind early and later in their course, first alone and then while others run.
 pub async fn a_cancelled_call_harms_no_other(fixture: &dyn KmsFixture) {
-    let (kms, kek, context) = (fixture.kms(), fixture.kek(), context());
+    let (kms, context) = (fixture.kms(), context());
     let (key, wrapped) = generate(fixture, &context).await;
+    let still_right = async || {
+        let again = ok(kms.unwrap_key(&wrapped, &context).await);
+        assert_eq!(again.expose(), key.expose());
+    };
+    // Alone, so that what a cancelled call leaves behind cannot be hidden by what others do.
+    for polls in 1..=4 {
+        cancel_each_call(fixture, polls).await;
+        still_right().await;
+    }
     let running = concurrent_calls(fixture, 16).await;
     let mut aborted = concurrent_calls(fixture, 16).await;
-    for _ in 0..8 {
-        poll_once(kms.generate_data_key(&kek, &context)).await;
-        poll_once(kms.wrap_key(&kek, &key, &context)).await;
-        poll_once(kms.unwrap_key(&wrapped, &context)).await;
-        poll_once(kms.rewrap_key(&wrapped, &context, &fixture.other_kek())).await;
-        poll_once(kms.describe_kek(&kek)).await;
-        tokio::task::yield_now().await;
+    for polls in 1..=4 {
+        cancel_each_call(fixture, polls).await;
     }
     aborted.abort_all();
     while aborted.join_next().await.is_some() {}
     running.join_all().await;
-    assert_eq!(
-        ok(kms.unwrap_key(&wrapped, &context).await).expose(),
-        key.expose()
-    );
-}
-
-/// Begins a call and drops it.
-async fn poll_once<F: Future>(call: F) {
-    let mut call = pin!(call);
-    poll_fn(|task| {
-        let _ = call.as_mut().poll(task);
-        Poll::Ready(())
-    })
-    .await;
+    still_right().await;
 }

@@ -1,19 +1,19 @@
 //! A KMS in memory, with faults to order, counted calls and a gate that holds them in flight.
 
+mod material;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hmac::{Hmac, Mac};
-use sha2::Sha256;
+use hmac::Mac as _;
 use tokio::sync::watch;
-use uuid::Uuid;
-use zeroize::Zeroizing;
 
+use self::material::Material;
 use crate::clock::Clock;
-use crate::key::{DATA_KEY_LEN, DataKey, KekId, WrappedKey, fill_from_os};
+use crate::key::{DataKey, KekId, WrappedKey, fill_from_os};
 use crate::kms::{
     GeneratedDataKey, KekDescription, KekState, KeyManagementService, KmsContext, KmsError, KmsErrorKind,
     KmsOperation,
@@ -75,11 +75,6 @@ struct Kek {
     fault: Option<KmsErrorKind>,
     /// Never empty. The last one wraps; all of them unwrap.
     materials: Vec<Material>,
-}
-
-struct Material {
-    id: Uuid,
-    key: Zeroizing<[u8; 32]>,
 }
 
 /// How often each method of a [`MemoryKms`] was called, whatever came of it.
@@ -471,48 +466,6 @@ impl State {
             .verify_slice(tag)
             .map_err(|_| integrity())?;
         DataKey::copy_from(material.mask(&body[16..32], &body[32..]).as_slice()).map_err(|_| integrity())
-    }
-}
-
-impl Material {
-    fn generate() -> Self {
-        let mut key = Zeroizing::new([0; 32]);
-        let mut id = [0; 16];
-        fill_from_os(key.as_mut_slice()).expect("the operating system gives randomness");
-        fill_from_os(&mut id).expect("the operating system gives randomness");
-        Self {
-            id: uuid::Builder::from_random_bytes(id).into_uuid(),
-            key,
-        }
-    }
-
-    #[allow(clippy::unwrap_used, reason = "HMAC has no invalid key length")]
-    fn mac(&self, purpose: &[u8]) -> Hmac<Sha256> {
-        let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(self.key.as_slice()).unwrap();
-        mac.update(purpose);
-        mac
-    }
-
-    /// Encrypts or decrypts 32 bytes: one block of HMAC in counter mode, and the nonce never repeats.
-    fn mask(&self, nonce: &[u8], bytes: &[u8]) -> Zeroizing<[u8; DATA_KEY_LEN]> {
-        let mut mac = self.mac(b"mask");
-        mac.update(nonce);
-        let mut masked = Zeroizing::new(<[u8; DATA_KEY_LEN]>::from(mac.finalize().into_bytes()));
-        masked
-            .iter_mut()
-            .zip(bytes)
-            .for_each(|(masked, byte)| *masked ^= byte);
-        masked
-    }
-
-    fn tag(&self, kek: &KekId, body: &[u8], context: &KmsContext) -> Hmac<Sha256> {
-        let mut mac = self.mac(b"tag!");
-        // Of the three parts only the first and the last vary in length, and the last frames itself.
-        mac.update(&(kek.as_str().len() as u64).to_be_bytes());
-        mac.update(kek.as_str().as_bytes());
-        mac.update(body);
-        mac.update(&context.canonical());
-        mac
     }
 }
 

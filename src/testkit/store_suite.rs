@@ -46,8 +46,10 @@ pub trait StoreFixture: Send + Sync + 'static {
 #[derive(Clone, Copy)]
 pub struct StoreCase {
     name: &'static str,
-    run: fn(Arc<dyn StoreFixture>) -> Pin<Box<dyn Future<Output = ()> + Send>>,
+    run: fn(Arc<dyn StoreFixture>) -> Running,
 }
+
+type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl StoreCase {
     /// Returns the case's name, which is that of its test.

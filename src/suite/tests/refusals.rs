@@ -152,7 +152,7 @@ fn every_other_length_is_refused() {
 
 #[test]
 fn what_the_backend_refuses_stays_encrypted() {
-    let key = GcmKey::new(&[5; 32]);
+    let key = GcmKey::new(&[[5; 16]; 2]);
     let mut buffer = *b"a plaintext that is longer than one block";
     let tag = key.seal(&[6; 12], AAD, &mut buffer).unwrap();
     let encrypted = buffer;

@@ -111,8 +111,15 @@ pub(super) async fn filters_list_what_matches(fixture: Arc<dyn StoreFixture>) {
             wraps.any(|wrap| wrap.kms.as_str() == kms && wrap.wrapped.kek.as_str() == kek)
         })
     };
-    let scope = all[0].scope;
-    let moment = all[7].activated_at.unwrap();
+    let scope = Family::of(KeyUsage::Data, &[("tenantId", "a")]).scope();
+    // Two of its versions became active before it, and two did not.
+    let mut moments: Vec<_> = all
+        .iter()
+        .filter(|record| record.scope == scope)
+        .filter_map(|record| record.activated_at)
+        .collect();
+    moments.sort();
+    let moment = moments[2];
     let query = || KeyQuery::new(1000);
     let cases: Vec<(&str, KeyQuery, Filter)> = vec![
         ("scope", query().scope(scope), Box::new(move |r| r.scope == scope)),

@@ -50,11 +50,12 @@ pub(super) async fn every_field_comes_back_bit_by_bit(fixture: Arc<dyn StoreFixt
             }
             let inserted = store.insert(&new).await.unwrap();
             assert_is(&inserted, &new);
+            let expected = [inserted];
             for handle in [&store, &other] {
-                assert_eq!(handle.load(&[new.scope]).await.unwrap(), [inserted.clone()]);
-                assert_eq!(handle.get(&[new.id]).await.unwrap(), [inserted.clone()]);
+                assert_eq!(handle.load(&[new.scope]).await.unwrap(), expected);
+                assert_eq!(handle.get(&[new.id]).await.unwrap(), expected);
                 let query = KeyQuery::new(10).scope(new.scope);
-                assert_eq!(list(handle, &query).await, [inserted.clone()]);
+                assert_eq!(list(handle, &query).await, expected);
             }
         }
     }

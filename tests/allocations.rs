@@ -1,0 +1,109 @@
+//! A hot call allocates what it returns, and nothing else.
+//!
+//! `allocation_counter` replaces the global allocator of this program and counts for each thread.
+
+use std::hint::black_box;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use encx::testkit::{MemoryKeyStore, MemoryKms};
+use encx::{Aad, Crypto, EncryptionContext, Field, Keyring};
+use uuid::Uuid;
+
+const SSN: Field = Field::new("users", "ssn");
+
+/// Counts the allocations of a call's second time: a thread's first call also makes what belongs to the thread.
+fn allocations<T>(call: impl Fn() -> T) -> u64 {
+    call();
+    let counted = allocation_counter::measure(|| {
+        black_box(call());
+    });
+    assert_eq!(counted.count_current, 0, "what was allocated is given back");
+    counted.count_total
+}
+
+/// Completes a future that has nothing to wait for, without a runtime that could allocate.
+fn ready<F: Future>(future: F) -> F::Output {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("the key is not hot"),
+    }
+}
+
+/// Runs a test while the key is hot and background work is driven by another thread.
+fn with_hot_keyring(test: impl FnOnce(&Keyring)) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let context = EncryptionContext::builder().pair("tenantId", "t-42").build();
+    let context = context.unwrap();
+    let keyring = runtime.block_on(async {
+        let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build();
+        let crypto = crypto.await.unwrap();
+        crypto
+            .encrypt(&context, "makes the key", SSN.row(1))
+            .await
+            .unwrap();
+        crypto.keyring(&context).await.unwrap()
+    });
+    test(&keyring);
+}
+
+#[test]
+fn encrypting_allocates_the_ciphertext() {
+    with_hot_keyring(|keyring| {
+        let prebuilt = SSN.row(7_i64);
+        for len in [0, 1, 64, 1 << 10, 1 << 20] {
+            let plaintext = vec![7; len];
+            let encrypt = |aad: &Aad| allocations(|| ready(keyring.encrypt(&plaintext, aad)).unwrap());
+            assert_eq!(encrypt(&prebuilt), 1, "{len} bytes");
+            assert_eq!(encrypt(&Aad::unbound()), 1, "{len} bytes");
+            assert_eq!(
+                allocations(|| keyring.try_encrypt(&plaintext, &prebuilt).unwrap()),
+                1
+            );
+        }
+    });
+}
+
+#[test]
+fn binding_a_row_allocates_nothing() {
+    with_hot_keyring(|keyring| {
+        let uuid = Uuid::from_bytes([1; 16]);
+        let integer = allocations(|| ready(keyring.encrypt("123-45-6789", SSN.row(7_i64))).unwrap());
+        let uuid = allocations(|| ready(keyring.encrypt("123-45-6789", SSN.row(uuid))).unwrap());
+        let text = allocations(|| ready(keyring.encrypt("123-45-6789", SSN.row("order-7"))).unwrap());
+        assert_eq!([integer, uuid, text], [1, 1, 1]);
+    });
+}
+
+#[test]
+fn decrypting_allocates_the_plaintext() {
+    with_hot_keyring(|keyring| {
+        for len in [1, 64, 1 << 10, 1 << 20] {
+            let sealed = keyring.try_encrypt(vec![7; len], SSN.row(7)).unwrap();
+            assert_eq!(
+                allocations(|| ready(keyring.decrypt(&sealed, SSN.row(7))).unwrap()),
+                1,
+                "{len} bytes"
+            );
+            assert_eq!(
+                allocations(|| keyring.try_decrypt(&sealed, SSN.row(7)).unwrap()),
+                1,
+                "{len} bytes"
+            );
+            assert_eq!(
+                allocations(|| keyring.try_decrypt(&sealed, SSN.row(7)).unwrap().into_bytes()),
+                1
+            );
+        }
+    });
+}
+
+/// What the figures above rest on.
+#[test]
+fn the_counter_counts() {
+    assert_eq!(allocations(|| [Box::new(1), Box::new(2)]), 2);
+}

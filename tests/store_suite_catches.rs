@@ -1,0 +1,375 @@
+//! That the conformance suite of key stores catches stores that are broken in one way each.
+
+#![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use encx::testkit::{MemoryKeyStore, StoreFixture, store_cases};
+use encx::{
+    ChangeCursor, ChangePage, Coordination, CursorPosition, DataKeyId, KeyChanges, KeyPage, KeyQuery,
+    KeyRecord, KeyState, KeyStore, NewKey, Revision, Scope, StateChange, StoreError, Timestamp, WrapChange,
+    WrapOutcome,
+};
+
+/// One thing that a store does wrong.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fault {
+    AppliesOverAnyRevision,
+    ChangesDoNotShowInPolls,
+    CommitsOutOfOrder,
+    CursorSkipsAMicrosecond,
+    DemotesBeforeItPromotes,
+    DestroyedKeepsWraps,
+    DestroyedTakesWraps,
+    ForgetsMaterial,
+    ForgetsOnePromotionInPolls,
+    HandlesCache,
+    IgnoresScopeOfChanges,
+    InsertsWhateverTheId,
+    LoadsOneThousandScopes,
+    LosersOfInsertsWin,
+    NextPageRepeats,
+    PagesSkipWhatIsAdded,
+    PromotesTheOlder,
+    PromotionDoesNotDemote,
+    ReplacesOverAnyRevision,
+    ReplacesWrapsTogether,
+    ResumesBesideAnother,
+    ReturnsWhatWasAskedNotWhatIs,
+    SortsByNothing,
+    StateFilterTakesFirstOnly,
+    TruncatesTimes,
+}
+
+/// Every fault, the case that must catch it, and how: each was watched doing so.
+const FAULTS: [(Fault, &str); 25] = [
+    (Fault::AppliesOverAnyRevision, "one_of_sixteen_state_changes_wins"),
+    (Fault::ChangesDoNotShowInPolls, "a_promotion_lists_both_keys"),
+    (
+        Fault::CommitsOutOfOrder,
+        "polling_misses_nothing_under_concurrent_writers",
+    ),
+    (
+        Fault::CursorSkipsAMicrosecond,
+        "polling_begins_at_the_start_or_now",
+    ),
+    (
+        Fault::DemotesBeforeItPromotes,
+        "readers_always_see_one_active_version",
+    ),
+    (
+        Fault::DestroyedKeepsWraps,
+        "destroyed_keys_have_no_wraps_and_take_none",
+    ),
+    (
+        Fault::DestroyedTakesWraps,
+        "destroyed_keys_have_no_wraps_and_take_none",
+    ),
+    (Fault::ForgetsMaterial, "every_field_comes_back_bit_by_bit"),
+    (Fault::ForgetsOnePromotionInPolls, "a_promotion_lists_both_keys"),
+    (Fault::HandlesCache, "two_handles_agree"),
+    (Fault::IgnoresScopeOfChanges, "a_change_names_its_scope"),
+    (Fault::InsertsWhateverTheId, "ids_only_grow"),
+    (Fault::LoadsOneThousandScopes, "many_scopes_and_ids_fit_one_call"),
+    (Fault::LosersOfInsertsWin, "one_of_sixteen_inserts_wins"),
+    (
+        Fault::NextPageRepeats,
+        "pages_list_every_key_once_while_keys_are_added",
+    ),
+    (Fault::PagesSkipWhatIsAdded, "pages_end_where_the_keys_end"),
+    (
+        Fault::PromotesTheOlder,
+        "an_older_version_is_never_promoted_over_a_newer_one",
+    ),
+    (
+        Fault::PromotionDoesNotDemote,
+        "promotion_demotes_in_the_same_step",
+    ),
+    (Fault::ReplacesOverAnyRevision, "one_of_sixteen_wrap_changes_wins"),
+    (
+        Fault::ReplacesWrapsTogether,
+        "each_wrap_change_has_its_own_outcome",
+    ),
+    (
+        Fault::ResumesBesideAnother,
+        "a_key_suspended_while_active_comes_back_deactivated_after_a_promotion",
+    ),
+    (Fault::ReturnsWhatWasAskedNotWhatIs, "wraps_are_replaced_as_a_set"),
+    (
+        Fault::SortsByNothing,
+        "loading_sorts_and_leaves_out_what_is_unknown",
+    ),
+    (Fault::StateFilterTakesFirstOnly, "filters_list_what_matches"),
+    (Fault::TruncatesTimes, "times_grow_and_stay"),
+];
+
+/// What was asked of a cache, and what it answers.
+type Answer = (Vec<Scope>, Vec<KeyRecord>);
+
+/// A store in memory that does one thing wrong.
+#[derive(Clone, Debug)]
+struct Broken {
+    inner: MemoryKeyStore,
+    fault: Fault,
+    cached: Arc<Mutex<Vec<Answer>>>,
+}
+
+impl Broken {
+    fn is(&self, fault: Fault) -> bool {
+        self.fault == fault
+    }
+
+    fn find(&self, id: DataKeyId) -> Option<KeyRecord> {
+        self.inner.records().into_iter().find(|record| record.id == id)
+    }
+
+    fn edit(&self, id: DataKeyId, edit: impl FnOnce(&mut KeyRecord)) {
+        self.inner.tamper(|rows| {
+            if let Some(record) = rows.iter_mut().find(|record| record.id == id) {
+                edit(record);
+            }
+        });
+    }
+
+    fn edited(&self, record: KeyRecord) -> KeyRecord {
+        self.find(record.id).unwrap_or(record)
+    }
+}
+
+#[async_trait]
+impl KeyStore for Broken {
+    async fn load(&self, scopes: &[Scope]) -> Result<Vec<KeyRecord>, StoreError> {
+        if self.is(Fault::LoadsOneThousandScopes) {
+            return self.inner.load(&scopes[..scopes.len().min(1000)]).await;
+        }
+        if self.is(Fault::HandlesCache) {
+            let cached = self.cached.lock().unwrap().clone();
+            if let Some((_, records)) = cached.iter().find(|(asked, _)| asked == scopes) {
+                return Ok(records.clone());
+            }
+        }
+        let mut records = self.inner.load(scopes).await?;
+        if self.is(Fault::HandlesCache) {
+            self.cached
+                .lock()
+                .unwrap()
+                .push((scopes.to_vec(), records.clone()));
+        }
+        if self.is(Fault::SortsByNothing) {
+            records.sort_by_key(|record| std::cmp::Reverse(record.id));
+        }
+        Ok(records)
+    }
+
+    async fn get(&self, ids: &[DataKeyId]) -> Result<Vec<KeyRecord>, StoreError> {
+        self.inner.get(ids).await
+    }
+
+    async fn insert(&self, new: &NewKey) -> Result<KeyRecord, StoreError> {
+        let mut new = new.clone();
+        if self.is(Fault::ForgetsMaterial) {
+            for wrap in &mut new.wraps {
+                wrap.wrapped.kek_material = None;
+            }
+        }
+        match self.inner.insert(&new).await {
+            Err(StoreError::Conflict) if self.is(Fault::LosersOfInsertsWin) => {
+                let siblings = self.inner.load(&[new.scope]).await?;
+                siblings.into_iter().next_back().ok_or(StoreError::Conflict)
+            }
+            Err(StoreError::Conflict)
+                if self.is(Fault::InsertsWhateverTheId) && self.find(new.id).is_none() =>
+            {
+                let at = Timestamp::from_micros(1);
+                let mut record = KeyRecord::new(new.id, new.scope, new.usage, new.version, new.key_check, at);
+                record.context = new.context.to_map();
+                record.wraps = new.wraps;
+                self.inner.tamper(|rows| rows.push(record.clone()));
+                Ok(record)
+            }
+            other => other,
+        }
+    }
+
+    async fn apply(&self, change: &StateChange) -> Result<KeyRecord, StoreError> {
+        let mut change = change.clone();
+        let before = self.inner.load(&[change.scope]).await?;
+        let current = self.find(change.id);
+        match (&current, self.fault) {
+            (Some(current), Fault::AppliesOverAnyRevision) => {
+                change.revision = current.revision;
+                if current.state == change.to {
+                    return Ok(current.clone());
+                }
+            }
+            (Some(current), Fault::IgnoresScopeOfChanges) => change.scope = current.scope,
+            (Some(_), Fault::DemotesBeforeItPromotes) if change.to == KeyState::Active => {
+                for old in before.iter().filter(|old| old.state == KeyState::Active) {
+                    self.edit(old.id, |record| record.state = KeyState::Deactivated);
+                }
+                // Until readers have looked: more loads than the other racers make.
+                let seen = self.inner.loads();
+                for _ in 0..100_000 {
+                    if self.inner.loads() > seen + 100 {
+                        break;
+                    }
+                    tokio::task::yield_now().await;
+                }
+            }
+            (Some(current), Fault::PromotesTheOlder) if change.to == KeyState::Active => {
+                let legal = current.state.may_become(change.to, current.suspended_from);
+                if legal && current.revision == change.revision {
+                    self.edit(change.id, |record| {
+                        record.state = KeyState::Active;
+                        record.revision = record.revision.next();
+                    });
+                    return Ok(self.edited(current.clone()));
+                }
+            }
+            _ => {}
+        }
+        let changed = self.inner.apply(&change).await?;
+        for old in before.iter().filter(|old| old.id != changed.id) {
+            let undo = match self.fault {
+                Fault::PromotionDoesNotDemote => old.state == KeyState::Active,
+                Fault::ResumesBesideAnother => old.suspended_from == Some(KeyState::Active),
+                _ => false,
+            };
+            if undo {
+                self.edit(old.id, |record| *record = old.clone());
+            }
+        }
+        match self.fault {
+            Fault::DestroyedKeepsWraps if change.to == KeyState::Destroyed => {
+                let wraps = current.map(|current| current.wraps).unwrap_or_default();
+                self.edit(changed.id, |record| record.wraps = wraps);
+            }
+            Fault::ChangesDoNotShowInPolls => {
+                let at = current.map_or(changed.changed_at, |current| current.changed_at);
+                self.edit(changed.id, |record| record.changed_at = at);
+            }
+            Fault::CommitsOutOfOrder => self.edit(changed.id, |record| {
+                record.changed_at = Timestamp::from_micros(record.changed_at.as_micros() - 20_000);
+            }),
+            Fault::TruncatesTimes => self.edit(changed.id, |record| {
+                record.changed_at =
+                    Timestamp::from_micros(record.changed_at.as_micros() / 1_000_000 * 1_000_000);
+            }),
+            _ => {}
+        }
+        Ok(self.edited(changed))
+    }
+
+    async fn replace_wraps(&self, changes: &[WrapChange]) -> Result<Vec<WrapOutcome>, StoreError> {
+        let mut changes = changes.to_vec();
+        for change in &mut changes {
+            let Some(current) = self.find(change.id) else {
+                continue;
+            };
+            match self.fault {
+                Fault::ReplacesOverAnyRevision => change.revision = current.revision,
+                Fault::IgnoresScopeOfChanges => change.scope = current.scope,
+                Fault::ReplacesWrapsTogether if current.revision != change.revision => {
+                    return Err(StoreError::Conflict);
+                }
+                Fault::DestroyedTakesWraps if current.state == KeyState::Destroyed => {
+                    self.edit(change.id, |record| record.wraps.clone_from(&change.wraps));
+                }
+                _ => {}
+            }
+        }
+        let mut outcomes = self.inner.replace_wraps(&changes).await?;
+        if self.is(Fault::ReturnsWhatWasAskedNotWhatIs) {
+            for outcome in &mut outcomes {
+                if let Ok(record) = &mut outcome.result {
+                    record.revision = Revision::FIRST;
+                }
+            }
+        }
+        Ok(outcomes)
+    }
+
+    async fn page(&self, query: &KeyQuery) -> Result<KeyPage, StoreError> {
+        let mut query = query.clone();
+        if self.is(Fault::StateFilterTakesFirstOnly) {
+            query.states.truncate(1);
+        }
+        let mut page = self.inner.page(&query).await?;
+        match (self.fault, query.after) {
+            (Fault::NextPageRepeats, Some(after)) => {
+                page.records.splice(0..0, self.find(after)).for_each(drop)
+            }
+            (Fault::PagesSkipWhatIsAdded, _) => {
+                // An empty page at the end: whoever counts pages is told of one too many.
+                page.next = page.next.or(page.records.last().map(|record| record.id));
+            }
+            _ => {}
+        }
+        Ok(page)
+    }
+
+    async fn changed_since(&self, cursor: &ChangeCursor) -> Result<ChangePage, StoreError> {
+        let mut page = self.inner.changed_since(cursor).await?;
+        match (self.fault, page.next.position()) {
+            (Fault::CursorSkipsAMicrosecond, CursorPosition::At { at, .. }) => {
+                page.next = ChangeCursor::at(Timestamp::from_micros(at.as_micros() + 2), None);
+            }
+            (Fault::ForgetsOnePromotionInPolls, _) => {
+                page.changes
+                    .retain(|change| change.state != KeyState::Deactivated);
+            }
+            _ => {}
+        }
+        Ok(page)
+    }
+
+    fn changes(&self) -> KeyChanges {
+        self.inner.changes()
+    }
+
+    fn coordination(&self) -> Option<&dyn Coordination> {
+        self.inner.coordination()
+    }
+}
+
+struct BrokenFixture(Broken);
+
+/// The fault of the fixture that is made next: a fixture makes itself.
+static NEXT: Mutex<Fault> = Mutex::new(Fault::SortsByNothing);
+
+#[async_trait]
+impl StoreFixture for BrokenFixture {
+    async fn create() -> Self {
+        let fault = *NEXT.lock().unwrap();
+        Self(Broken {
+            inner: MemoryKeyStore::new(),
+            fault,
+            cached: Arc::default(),
+        })
+    }
+
+    async fn open(&self) -> Arc<dyn KeyStore> {
+        let mut handle = self.0.clone();
+        handle.cached = Arc::default();
+        Arc::new(handle)
+    }
+
+    async fn remove(&self) {}
+}
+
+#[test]
+fn each_fault_is_caught_by_the_case_that_is_about_it() {
+    let cases = store_cases();
+    let mut escaped = Vec::new();
+    for (fault, name) in FAULTS {
+        *NEXT.lock().unwrap() = fault;
+        let case = cases.iter().find(|case| case.name() == name);
+        let case = *case.unwrap_or_else(|| panic!("there is no case `{name}`"));
+        if catch_unwind(AssertUnwindSafe(|| case.run::<BrokenFixture>())).is_ok() {
+            escaped.push((fault, name));
+        }
+    }
+    assert!(escaped.is_empty(), "not caught: {escaped:#?}");
+}
