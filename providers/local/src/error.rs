@@ -75,7 +75,9 @@ pub enum LocalKmsError {
         source: io::Error,
     },
     /// The key that protects the file cannot be used as it is given.
-    #[error("the key from {origin} is not usable: {what}; give 32 random bytes as base64 or as 64 hex digits")]
+    #[error(
+        "the key from {origin} is not usable: {what}; give 32 random bytes as base64 or as 64 hex digits"
+    )]
     Key {
         /// Where the key comes from.
         origin: String,
@@ -119,7 +121,7 @@ pub enum LocalKmsError {
         /// Its permission bits.
         mode: u32,
     },
-    /// The file is protected in another way than the caller says, or was put under another key while it was in use.
+    /// The file is protected in another way than the caller says.
     #[error(
         "the KEK file {} is protected by {found}, but was opened with {given}; open it in the way that it was \
          created",
@@ -136,6 +138,15 @@ pub enum LocalKmsError {
     /// The operating system gave no randomness.
     #[error(transparent)]
     Random(#[from] RandomError),
+    /// The file was replaced by one that is protected differently, while this process used it.
+    #[error(
+        "{} is another KEK file than when it was opened; if that is right, open it again",
+        path.display()
+    )]
+    Replaced {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file is larger than a KEK file can be.
     #[error("{} is larger than a KEK file can be ({max} bytes); is the path right?", path.display())]
     TooLarge {
@@ -187,11 +198,7 @@ pub enum LocalKmsError {
 impl LocalKmsError {
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_path_buf();
-        move |source| Self::Io {
-            action,
-            path,
-            source,
-        }
+        move |source| Self::Io { action, path, source }
     }
 
     pub(crate) fn into_kms_error(self, operation: KmsOperation, kek: &KekId) -> KmsError {

@@ -116,7 +116,9 @@ impl Protection {
             (Kind::KeyEnv(variable), Header::Key) => key_from_env(variable),
             (Kind::KeyFile(path), Header::Key) => key_from_file(path),
             (Kind::PermissionsOnly, Header::PermissionsOnly { key }) if cfg!(unix) => copy(key),
-            (Kind::PermissionsOnly, Header::PermissionsOnly { .. }) => Err(LocalKmsError::UnsupportedPlatform),
+            (Kind::PermissionsOnly, Header::PermissionsOnly { .. }) => {
+                Err(LocalKmsError::UnsupportedPlatform)
+            }
             _ => Err(LocalKmsError::Protection {
                 path: path.to_path_buf(),
                 found: header.name(),
@@ -177,7 +179,8 @@ fn parse_key(text: &str, origin: impl Fn() -> String) -> Result<DataKey, LocalKm
         43 | 44 => [alphabet::STANDARD, alphabet::URL_SAFE]
             .iter()
             .find_map(|alphabet| {
-                let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+                let config =
+                    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
                 let engine = GeneralPurpose::new(alphabet, config);
                 engine.decode_slice(text, bytes.as_mut_slice()).ok()
             })
@@ -188,7 +191,11 @@ fn parse_key(text: &str, origin: impl Fn() -> String) -> Result<DataKey, LocalKm
 }
 
 fn decode_hex(text: &str, bytes: &mut [u8]) -> Option<usize> {
-    let digit = |c: u8| char::from(c).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let digit = |c: u8| {
+        char::from(c)
+            .to_digit(16)
+            .and_then(|digit| u8::try_from(digit).ok())
+    };
     for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
         *byte = digit(pair[0])? << 4 | digit(pair[1])?;
     }
@@ -225,7 +232,12 @@ impl Argon2Params {
     /// [`LocalKmsError::Argon2Params`] if one is out of bounds.
     pub fn new(memory_kib: u32, passes: u32, lanes: u32) -> Result<Self, LocalKmsError> {
         let bounds = [
-            ("memory in KiB", memory_kib, Self::MIN_MEMORY_KIB, Self::MAX_MEMORY_KIB),
+            (
+                "memory in KiB",
+                memory_kib,
+                Self::MIN_MEMORY_KIB,
+                Self::MAX_MEMORY_KIB,
+            ),
             ("number of passes", passes, 1, Self::MAX_PASSES),
             ("number of lanes", lanes, 1, Self::MAX_LANES),
         ];
@@ -271,13 +283,54 @@ impl Argon2Params {
     }
 }
 
-/// 19 MiB, 2 passes, 1 lane: the OWASP Password Storage Cheat Sheet's first choice.
+/// 64 MiB, 3 passes, 4 lanes: what RFC 9106, section 4, recommends where 2 GiB are too much.
 impl Default for Argon2Params {
     fn default() -> Self {
         Self {
-            memory_kib: 19 * 1024,
-            passes: 2,
-            lanes: 1,
+            memory_kib: 64 * 1024,
+            passes: 3,
+            lanes: 4,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Computed by OpenSSL's Argon2id.
+    #[test]
+    fn derivation_is_argon2id() {
+        let derived = |params: [u32; 3], passphrase| {
+            let [memory, passes, lanes] = params;
+            let params = Argon2Params::new(memory, passes, lanes).unwrap();
+            let key = params.derive(passphrase, b"0123456789abcdef").unwrap();
+            key.expose()
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>()
+        };
+        let expected = "b978e118005c3c0bdcd0617fda729eaf8be2f5fe91c0c78ea73de11b5823f5f1";
+        assert_eq!(derived([128, 2, 1], "passphrase"), expected);
+        let expected = "8b66ba4c15187e92069b384bf58aaa3c23bfc57c0bb013a6d270f7c5e8971a76";
+        assert_eq!(derived([256, 3, 4], "pässphrase"), expected);
+    }
+
+    #[test]
+    fn parameters_are_bounded_both_ways() {
+        for (memory, passes, lanes) in [(128, 1, 1), (1 << 20, 16, 16)] {
+            Argon2Params::new(memory, passes, lanes).unwrap();
+        }
+        for (memory, passes, lanes) in [
+            (127, 1, 1),
+            ((1 << 20) + 1, 1, 1),
+            (128, 0, 1),
+            (128, 17, 1),
+            (128, 1, 0),
+            (128, 1, 17),
+        ] {
+            let error = Argon2Params::new(memory, passes, lanes).unwrap_err();
+            assert!(matches!(error, LocalKmsError::Argon2Params { .. }), "{error}");
         }
     }
 }

@@ -1,0 +1,13 @@
+//! What the tests of this crate share.
+
+use encx::{DataKeyId, EncryptionContext, KeyUsage, KmsContext};
+use encx_local::Protection;
+
+pub(crate) fn insecure() -> Protection {
+    Protection::insecure_file_permissions_only()
+}
+
+pub(crate) fn context() -> KmsContext {
+    let user = EncryptionContext::builder().pair("tenantId", 1).build().unwrap();
+    KmsContext::new(&user, KeyUsage::Data, DataKeyId::generate(1, None).unwrap())
+}

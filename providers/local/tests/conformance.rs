@@ -1,0 +1,6 @@
+//! `LocalKms` keeps the contract of a KMS.
+#![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
+
+mod fixture;
+
+encx::kms_conformance!(fixture::LocalFixture::start().await);

@@ -1,0 +1,491 @@
+//! A KEK file: what protects it, what it keeps, and how it is refused.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use encx::suite::KcXaes256Gcm;
+use encx::testkit::block_on;
+use encx::{DataKey, KekId, KeyManagementService, KmsErrorKind};
+use encx_local::{Argon2Params, LocalKms, LocalKmsError, Protection};
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+mod common;
+use common::{context, insecure};
+
+fn folder() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keks.encx");
+    (folder, path)
+}
+
+fn name(name: &str) -> KekId {
+    KekId::new(name).unwrap()
+}
+
+/// As cheap as allowed: these tests are not about guessing.
+fn passphrase(passphrase: &str) -> Protection {
+    Protection::passphrase_with(passphrase, Argon2Params::new(128, 1, 1).unwrap())
+}
+
+fn key(byte: u8) -> Protection {
+    Protection::key(DataKey::copy_from(&[byte; 32]).unwrap())
+}
+
+fn open(path: &Path, protection: Protection) -> Result<LocalKms, LocalKmsError> {
+    block_on(LocalKms::open(path, protection))
+}
+
+fn create(path: &Path, protection: Protection) -> LocalKms {
+    block_on(LocalKms::create(path, protection)).unwrap()
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+fn chmod(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// Changes a file as somebody would who knows the format: with a right checksum.
+fn tamper(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes.truncate(bytes.len() - 32);
+    change(&mut bytes);
+    let checksum = Sha256::digest(&bytes);
+    bytes.extend_from_slice(&checksum);
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn every_file_is_its_owners_alone_from_the_first_byte() {
+    let (folder, path) = folder();
+    let kms = create(&path, insecure());
+    block_on(kms.create_kek()).unwrap();
+    let mut found: Vec<_> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    found.sort();
+    assert_eq!(
+        found,
+        [path.clone(), path.with_extension("encx.lock")],
+        "a temporary file stayed"
+    );
+    assert!(found.iter().all(|path| mode(path) == 0o600));
+}
+
+#[test]
+fn a_file_that_others_have_any_permission_on_is_refused() {
+    let (_folder, path) = folder();
+    let kms = create(&path, insecure());
+    for mode in [0o644, 0o640, 0o620, 0o610, 0o604, 0o602, 0o601] {
+        chmod(&path, mode);
+        let found = open(&path, insecure()).unwrap_err();
+        assert!(matches!(found, LocalKmsError::Permissions { mode: m, .. } if m == mode));
+        let changed = block_on(kms.create_kek()).unwrap_err();
+        assert!(matches!(changed, LocalKmsError::Permissions { .. }));
+        let used = block_on(kms.describe_kek(kms.default_kek().unwrap())).unwrap_err();
+        assert_eq!(used.kind(), KmsErrorKind::Configuration);
+    }
+    for mode in [0o600, 0o400] {
+        chmod(&path, mode);
+        open(&path, insecure()).unwrap();
+    }
+}
+
+#[test]
+fn what_is_no_regular_file_is_refused() {
+    let (folder, path) = folder();
+    create(&path, insecure());
+    let link = folder.path().join("link");
+    symlink(&path, &link).unwrap();
+    for path in [&link, folder.path()] {
+        assert!(matches!(
+            open(path, insecure()),
+            Err(LocalKmsError::NotAFile { .. })
+        ));
+    }
+    let dangling = folder.path().join("dangling");
+    symlink(folder.path().join("nothing"), &dangling).unwrap();
+    let result = block_on(LocalKms::open_or_create(&dangling, insecure()));
+    assert!(matches!(result, Err(LocalKmsError::NotAFile { .. })));
+    // Sparse, and far more than there is memory: it must be refused before anything is allocated.
+    fs::OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_len(1 << 43)
+        .unwrap();
+    assert!(matches!(
+        open(&path, insecure()),
+        Err(LocalKmsError::TooLarge { .. })
+    ));
+    fs::write(&path, vec![0; (16 << 20) + 1]).unwrap();
+    assert!(matches!(
+        open(&path, insecure()),
+        Err(LocalKmsError::TooLarge { .. })
+    ));
+}
+
+#[test]
+fn a_file_is_created_once_and_opened_where_it_is() {
+    let (_folder, path) = folder();
+    let missing = open(&path, insecure()).unwrap_err();
+    assert!(matches!(missing, LocalKmsError::Missing { .. }));
+    assert!(
+        !path.with_extension("encx.lock").exists(),
+        "opening wrote something"
+    );
+    let kms = create(&path, insecure());
+    let again = block_on(LocalKms::create(&path, insecure()));
+    assert!(matches!(again, Err(LocalKmsError::Exists { .. })));
+    let opened = block_on(LocalKms::open_or_create(&path, insecure())).unwrap();
+    assert_eq!(opened.default_kek(), kms.default_kek());
+}
+
+#[test]
+fn what_a_dead_writer_left_is_in_nobodys_way() {
+    let (folder, path) = folder();
+    let kms = create(&path, insecure());
+    let (temporary, victim) = (path.with_extension("encx.tmp"), folder.path().join("victim"));
+    fs::write(&temporary, "half a file").unwrap();
+    block_on(kms.create_kek()).unwrap();
+    fs::write(&victim, "untouched").unwrap();
+    symlink(&victim, &temporary).unwrap();
+    block_on(kms.create_kek()).unwrap();
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched");
+    assert_eq!((mode(&path), temporary.exists()), (0o600, false));
+    assert_eq!(block_on(kms.list_keks()).unwrap().len(), 3);
+}
+
+#[test]
+fn racing_creators_agree_on_one_file() {
+    let (_folder, path) = folder();
+    block_on(async {
+        let open = |_| tokio::spawn(LocalKms::open_or_create(path.clone(), passphrase("p")));
+        let tasks: Vec<_> = (0..8).map(open).collect();
+        let mut defaults = Vec::new();
+        for task in tasks {
+            defaults.push(task.await.unwrap().unwrap().default_kek().cloned().unwrap());
+        }
+        assert!(defaults.iter().all(|default| *default == defaults[0]));
+    });
+}
+
+#[test]
+fn four_failures_are_four_errors() {
+    let (_folder, path) = folder();
+    let kms = create(&path, passphrase("right"));
+    let kek = kms.default_kek().unwrap();
+    let wrong = open(&path, passphrase("wrong")).unwrap_err();
+    assert!(matches!(wrong, LocalKmsError::WrongPassphrase { .. }), "{wrong}");
+    let unknown = block_on(kms.generate_data_key(&name("alias/none"), &context())).unwrap_err();
+    assert_eq!(unknown.kind(), KmsErrorKind::NotFound);
+    block_on(kms.disable_kek(kek)).unwrap();
+    let disabled = block_on(kms.generate_data_key(kek, &context())).unwrap_err();
+    assert_eq!(disabled.kind(), KmsErrorKind::KeyState);
+    let bytes = fs::read(&path).unwrap();
+    for damaged in [&bytes[..bytes.len() - 1], &bytes[..40], b"", b"not a KEK file"] {
+        fs::write(&path, damaged).unwrap();
+        let corrupt = open(&path, passphrase("right")).unwrap_err();
+        assert!(matches!(corrupt, LocalKmsError::Corrupt { .. }), "{corrupt}");
+    }
+    let in_use = block_on(kms.describe_kek(kek)).unwrap_err();
+    assert_eq!(in_use.kind(), KmsErrorKind::Configuration);
+    let source = std::error::Error::source(&in_use).unwrap();
+    assert!(matches!(
+        source.downcast_ref(),
+        Some(LocalKmsError::Corrupt { .. })
+    ));
+}
+
+/// Every byte of the file, for one who opens it with the right key: never another error, never success.
+///
+/// (The unit tests flip every bit.)
+#[test]
+fn every_changed_byte_on_disk_is_corruption() {
+    for protection in [|| key(1), || insecure()] {
+        let (_folder, path) = folder();
+        create(&path, protection());
+        let bytes = fs::read(&path).unwrap();
+        block_on(async {
+            for at in 0..bytes.len() {
+                let mut changed = bytes.clone();
+                changed[at] ^= 1 << (at % 8);
+                fs::write(&path, changed).unwrap();
+                let error = LocalKms::open(&path, protection()).await.unwrap_err();
+                assert!(
+                    matches!(error, LocalKmsError::Corrupt { .. }),
+                    "byte {at}: {error}"
+                );
+            }
+        });
+    }
+}
+
+#[test]
+fn a_forged_file_fails_by_its_commitment_or_its_tag() {
+    let (_folder, path) = folder();
+    create(&path, passphrase("p"));
+    let bytes = fs::read(&path).unwrap();
+    let restore = || fs::write(&path, &bytes).unwrap();
+    // The header ends at 38, then 4 bytes of length, and the commitment stands 64 bytes from the end.
+    let forge = |change: fn(&mut Vec<u8>)| {
+        restore();
+        tamper(&path, change);
+        open(&path, passphrase("p")).unwrap_err()
+    };
+    let salt = forge(|bytes| bytes[30] ^= 1);
+    assert!(matches!(salt, LocalKmsError::WrongPassphrase { .. }), "{salt}");
+    let passes = forge(|bytes| bytes[17] = 2);
+    assert!(
+        matches!(passes, LocalKmsError::WrongPassphrase { .. }),
+        "{passes}"
+    );
+    let nonce = forge(|bytes| bytes[42] ^= 1);
+    assert!(matches!(nonce, LocalKmsError::WrongPassphrase { .. }), "{nonce}");
+    let body = forge(|bytes| bytes[42 + 24] ^= 1);
+    assert!(matches!(body, LocalKmsError::Corrupt { .. }), "{body}");
+    let memory = forge(|bytes| bytes[10..14].copy_from_slice(&u32::MAX.to_be_bytes()));
+    assert!(matches!(memory, LocalKmsError::Corrupt { .. }), "{memory}");
+    let version = forge(|bytes| bytes[8] = 2);
+    assert!(
+        matches!(version, LocalKmsError::UnsupportedVersion { found: 2, .. }),
+        "{version}"
+    );
+    let short = forge(|bytes| {
+        bytes.truncate(38);
+        bytes.extend_from_slice(&[0; 4]);
+    });
+    assert!(matches!(short, LocalKmsError::Corrupt { .. }), "{short}");
+    restore();
+    open(&path, passphrase("p")).unwrap();
+}
+
+/// The header is AAD: under a key that opens the body, another header still does not.
+#[test]
+fn a_header_that_was_exchanged_is_refused() {
+    let (_folder, path) = folder();
+    create(&path, key(4));
+    tamper(&path, |bytes| {
+        // Now it says that it is protected by permissions alone, and carries the right key.
+        bytes.splice(9..10, [&[3][..], &[4; 32]].concat());
+    });
+    assert!(matches!(
+        open(&path, insecure()),
+        Err(LocalKmsError::Corrupt { .. })
+    ));
+}
+
+#[test]
+fn a_file_opens_only_in_the_way_that_protects_it() {
+    let protections = [|| passphrase("p"), || key(1), || insecure()];
+    for (made, protection) in protections.iter().enumerate() {
+        let (_folder, path) = folder();
+        create(&path, protection());
+        for (given, protection) in protections.iter().enumerate() {
+            match open(&path, protection()) {
+                Ok(_) => assert_eq!(made, given),
+                Err(error) => assert!(matches!(error, LocalKmsError::Protection { .. }), "{error}"),
+            }
+        }
+    }
+    let (_folder, path) = folder();
+    create(&path, key(1));
+    assert!(matches!(open(&path, key(2)), Err(LocalKmsError::WrongKey { .. })));
+}
+
+/// The only test that takes the default parameters' time.
+#[test]
+fn a_passphrase_protects_with_the_default_parameters() {
+    let (_folder, path) = folder();
+    create(&path, Protection::passphrase("correct horse"));
+    open(&path, Protection::passphrase("correct horse")).unwrap();
+    let bytes = fs::read(&path).unwrap();
+    assert_eq!(bytes[..22], *b"encx-kek\x01\x01\0\x01\0\0\0\0\0\x03\0\0\0\x04");
+}
+
+#[test]
+fn a_passphrase_is_salted_and_not_empty() {
+    let (folder, path) = folder();
+    let other = folder.path().join("other");
+    create(&path, passphrase("correct horse"));
+    create(&other, passphrase("correct horse"));
+    let salt = |path: &Path| fs::read(path).unwrap()[22..38].to_vec();
+    assert_ne!(salt(&path), salt(&other));
+    let empty = block_on(LocalKms::create(folder.path().join("third"), passphrase("")));
+    assert!(matches!(empty, Err(LocalKmsError::Key { .. })));
+}
+
+#[test]
+fn a_key_file_is_text_of_32_bytes_and_its_owners_alone() {
+    let (folder, path) = folder();
+    create(&path, key(0xa5));
+    let key_file = folder.path().join("key");
+    let put = |text: &str| {
+        fs::write(&key_file, text).unwrap();
+        chmod(&key_file, 0o600);
+        open(&path, Protection::key_from_file(&key_file))
+    };
+    for right in [
+        &"a5".repeat(32),
+        &"A5".repeat(32),
+        "paWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaU=",
+        "paWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaU",
+        "\n paWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaU= \r\n",
+    ] {
+        put(right).unwrap();
+    }
+    for wrong in [
+        "",
+        "\n",
+        "a5",
+        &"a5".repeat(31),
+        &"a5".repeat(33),
+        &"zz".repeat(32),
+        &"a".repeat(44),
+    ] {
+        let error = put(wrong).unwrap_err();
+        assert!(matches!(error, LocalKmsError::Key { .. }), "{wrong}: {error}");
+        assert!(wrong.len() < 2 || !format!("{error} {error:?}").contains(wrong));
+    }
+    let error = put(&"a6".repeat(32)).unwrap_err();
+    assert!(matches!(error, LocalKmsError::WrongKey { .. }));
+    let error = put(&"a5".repeat(1000)).unwrap_err();
+    assert!(matches!(error, LocalKmsError::TooLarge { .. }));
+    put(&"a5".repeat(32)).unwrap();
+    chmod(&key_file, 0o640);
+    let shared = open(&path, Protection::key_from_file(&key_file)).unwrap_err();
+    assert!(matches!(shared, LocalKmsError::Permissions { .. }));
+    let missing = open(&path, Protection::key_from_file(folder.path().join("none"))).unwrap_err();
+    assert!(
+        std::error::Error::source(&missing).is_some(),
+        "the operating system's error is lost"
+    );
+}
+
+#[test]
+fn a_file_that_was_replaced_by_another_is_not_followed() {
+    let (_folder, path) = folder();
+    let kms = create(&path, passphrase("p"));
+    fs::remove_file(&path).unwrap();
+    let gone = block_on(kms.describe_kek(kms.default_kek().unwrap())).unwrap_err();
+    assert_eq!(gone.kind(), KmsErrorKind::Unavailable);
+    assert!(matches!(
+        block_on(kms.create_kek()),
+        Err(LocalKmsError::Missing { .. })
+    ));
+    create(&path, passphrase("p"));
+    assert!(matches!(
+        block_on(kms.create_kek()),
+        Err(LocalKmsError::Replaced { .. })
+    ));
+}
+
+#[test]
+fn nothing_that_prints_shows_a_secret() {
+    let (_folder, path) = folder();
+    let kms = create(&path, passphrase("tr0mbone"));
+    let wrong = open(&path, passphrase("tr0mpete")).unwrap_err();
+    let protections = [passphrase("tr0mbone"), key(0xa5), insecure()];
+    let printed = format!("{kms:?} {wrong} {wrong:?} {protections:?} {protections:#?}");
+    for secret in ["tr0mbone", "tr0mpete", "a5a5", "165, 165", "A5A5", "paWl"] {
+        assert!(!printed.contains(secret), "{printed}");
+    }
+}
+
+#[test]
+fn nothing_that_prints_shows_a_kek() {
+    let (_folder, path) = folder();
+    let kms = create(&path, insecure());
+    let (kek, materials) = read_by_description(&fs::read(&path).unwrap());
+    let made = block_on(kms.generate_data_key(&kek, &context())).unwrap();
+    let wrong = block_on(kms.unwrap_key(&made.wrapped, &context())).unwrap_err();
+    let listed = block_on(kms.list_keks()).unwrap();
+    let printed =
+        format!("{kms:?}{kms:#?}{made:?}{wrong}{wrong:?}{listed:?}").replace(char::is_whitespace, "");
+    let bytes = &materials[0].1.expose()[..6];
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let list: Vec<_> = bytes.iter().map(u8::to_string).collect();
+    for form in [
+        hex.to_uppercase(),
+        hex,
+        list.join(","),
+        BASE64_STANDARD.encode(bytes),
+    ] {
+        assert!(!printed.contains(&form), "{printed}");
+    }
+}
+
+/// Reads a file's first KEK as its description says, without this crate: its id, and its materials.
+fn read_by_description(bytes: &[u8]) -> (KekId, Vec<([u8; 16], DataKey)>) {
+    assert_eq!(bytes[..10], *b"encx-kek\x01\x03");
+    let (header, rest) = bytes.split_at(42);
+    let file_key = DataKey::copy_from(&header[10..]).unwrap();
+    let len = usize::try_from(u32::from_be_bytes(rest[..4].try_into().unwrap())).unwrap();
+    assert_eq!(rest.len(), 4 + len + 32);
+    let body = KcXaes256Gcm::new(&file_key)
+        .open(header, &rest[4..4 + len])
+        .unwrap();
+    let u16_at = |at: usize| usize::from(u16::from_be_bytes([body[at], body[at + 1]]));
+    let id_len = u16_at(2);
+    let id = std::str::from_utf8(&body[4..4 + id_len]).unwrap();
+    assert_eq!(body[4 + id_len], 1);
+    let materials = body[7 + id_len..].chunks(48).take(u16_at(5 + id_len));
+    let materials = materials.map(|bytes| {
+        (
+            bytes[..16].try_into().unwrap(),
+            DataKey::copy_from(&bytes[16..]).unwrap(),
+        )
+    });
+    (name(id), materials.collect())
+}
+
+#[test]
+fn a_wrap_can_be_opened_from_the_description_alone() {
+    let (_folder, path) = folder();
+    let kms = create(&path, insecure());
+    let kek = kms.default_kek().unwrap();
+    block_on(kms.rotate_kek(kek)).unwrap();
+    let context = context();
+    let made = block_on(kms.generate_data_key(kek, &context)).unwrap();
+    let (id, materials) = read_by_description(&fs::read(&path).unwrap());
+    assert_eq!((&id, materials.len()), (kek, 2));
+    let wrap = &made.wrapped.ciphertext;
+    assert_eq!(wrap.len(), 1 + 16 + 24 + 32 + 16 + 32);
+    assert_eq!((wrap[0], &wrap[1..17]), (1, &materials[1].0[..]));
+    let framed_id = [
+        &u16::try_from(id.as_str().len()).unwrap().to_be_bytes()[..],
+        id.as_str().as_bytes(),
+    ]
+    .concat();
+    let aad = [
+        b"encx/local-wrap/v1",
+        &wrap[..17],
+        &framed_id,
+        &context.canonical(),
+    ]
+    .concat();
+    let opened = KcXaes256Gcm::new(&materials[1].1)
+        .open(&aad, &wrap[17..])
+        .unwrap();
+    assert_eq!(opened.as_slice(), made.key.expose());
+}
+
+#[test]
+fn without_a_runtime_there_is_an_error() {
+    let (_folder, path) = folder();
+    let mut opening = Box::pin(LocalKms::create(path, insecure()));
+    let mut task = std::task::Context::from_waker(std::task::Waker::noop());
+    let result = opening.as_mut().poll(&mut task);
+    assert!(matches!(
+        result,
+        std::task::Poll::Ready(Err(LocalKmsError::NoRuntime))
+    ));
+}

@@ -1,0 +1,223 @@
+//! KEKs, their ids, aliases, materials and states, as one process leaves them to another.
+#![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
+
+use encx::testkit::block_on;
+use encx::{GeneratedDataKey, KekId, KekState, KeyManagementService, KmsErrorKind};
+use encx_local::{LocalKms, LocalKmsError};
+use tempfile::TempDir;
+
+mod common;
+use common::{context, insecure};
+
+fn name(name: &str) -> KekId {
+    KekId::new(name).unwrap()
+}
+
+/// Two handles on one file that share nothing in memory, as two processes do.
+async fn two_handles() -> (TempDir, LocalKms, LocalKms) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keks");
+    let first = LocalKms::create(&path, insecure()).await.unwrap();
+    let second = LocalKms::open(&path, insecure()).await.unwrap();
+    (folder, first, second)
+}
+
+async fn generate(kms: &LocalKms, kek: &KekId) -> Result<GeneratedDataKey, KmsErrorKind> {
+    kms.generate_data_key(kek, &context())
+        .await
+        .map_err(|error| error.kind())
+}
+
+#[test]
+fn several_keks_have_lasting_ids_and_aliases() {
+    block_on(async {
+        let (_folder, kms, other) = two_handles().await;
+        let default = kms.default_kek().unwrap().clone();
+        let logs = kms.create_kek().await.unwrap();
+        assert!(logs.as_str().starts_with("local/") && logs != default);
+        kms.create_alias("alias/logs", &logs).await.unwrap();
+        kms.create_alias("alias/logs", &logs).await.unwrap();
+        kms.create_alias("alias/app", &logs).await.unwrap();
+        let listed = other.list_keks().await.unwrap();
+        assert_eq!(listed, kms.list_keks().await.unwrap());
+        assert_eq!(
+            listed.iter().map(|kek| &kek.kek).collect::<Vec<_>>(),
+            [&default, &logs]
+        );
+        assert_eq!(listed[1].aliases, [name("alias/app"), name("alias/logs")]);
+        assert_eq!((listed[0].is_default, listed[1].is_default), (true, false));
+        let made = generate(&other, &name("alias/logs")).await.unwrap();
+        assert_eq!(made.wrapped.kek, logs);
+        assert_eq!(made.wrapped.kek_material.as_ref(), listed[1].materials.last());
+    });
+}
+
+#[test]
+fn an_alias_is_taken_until_it_is_moved() {
+    block_on(async {
+        let (_folder, kms, _) = two_handles().await;
+        let (default, logs) = (kms.default_kek().unwrap(), kms.create_kek().await.unwrap());
+        kms.create_alias("alias/app", default).await.unwrap();
+        let taken = kms.create_alias("alias/app", &logs).await.unwrap_err();
+        assert!(matches!(taken, LocalKmsError::AliasExists { kek, .. } if kek == *default));
+        kms.move_alias("alias/app", &logs).await.unwrap();
+        assert_eq!(kms.describe_kek(&name("alias/app")).await.unwrap().kek, logs);
+        let unknown = kms
+            .create_alias("alias/x", &name("local/none"))
+            .await
+            .unwrap_err();
+        assert!(matches!(unknown, LocalKmsError::UnknownKek { .. }));
+        let long = format!("alias/{}", "x".repeat(251));
+        for wrong in ["app", "alias/", "local/app", &long] {
+            let error = kms.create_alias(wrong, default).await.unwrap_err();
+            assert!(matches!(error, LocalKmsError::AliasForm { .. }), "{wrong}");
+        }
+        assert!(matches!(
+            kms.create_alias("", default).await,
+            Err(LocalKmsError::Name(_))
+        ));
+    });
+}
+
+#[test]
+fn rotated_out_material_still_unwraps_and_wraps_no_more() {
+    block_on(async {
+        let (_folder, kms, other) = two_handles().await;
+        let (kek, context) = (kms.default_kek().unwrap(), context());
+        let before = other.generate_data_key(kek, &context).await.unwrap();
+        let material = kms.rotate_kek(kek).await.unwrap();
+        let after = kms.wrap_key(kek, &before.key, &context).await.unwrap();
+        assert_eq!(after.kek_material.as_ref(), Some(&material));
+        assert_ne!(before.wrapped.kek_material, after.kek_material);
+        // The other handle learns of the material at its next call.
+        for wrapped in [&before.wrapped, &after] {
+            let key = other.unwrap_key(wrapped, &context).await.unwrap();
+            assert_eq!(key.expose(), before.key.expose());
+        }
+        let moved = other.rewrap_key(&before.wrapped, &context, kek).await.unwrap();
+        assert_eq!(moved.kek_material, Some(material.clone()));
+        let described = other.describe_kek(kek).await.unwrap();
+        assert_eq!(described.current_material, Some(material));
+        assert_eq!(other.list_keks().await.unwrap()[0].materials.len(), 2);
+    });
+}
+
+/// The material's id in a wrap is authenticated, though both materials are known.
+#[test]
+fn a_wrap_that_names_another_material_of_its_kek_fails() {
+    block_on(async {
+        let (_folder, kms, _) = two_handles().await;
+        let (kek, context) = (kms.default_kek().unwrap(), context());
+        let mut old = kms.generate_data_key(kek, &context).await.unwrap().wrapped;
+        kms.rotate_kek(kek).await.unwrap();
+        let new = kms.generate_data_key(kek, &context).await.unwrap().wrapped;
+        old.ciphertext[1..17].copy_from_slice(&new.ciphertext[1..17]);
+        let error = kms.unwrap_key(&old, &context).await.unwrap_err();
+        assert_eq!(error.kind(), KmsErrorKind::Integrity);
+    });
+}
+
+#[test]
+fn a_wrap_that_names_an_alias_finds_no_kek() {
+    block_on(async {
+        let (_folder, kms, _) = two_handles().await;
+        let (kek, context) = (kms.default_kek().unwrap(), context());
+        kms.create_alias("alias/app", kek).await.unwrap();
+        let mut wrapped = kms.generate_data_key(kek, &context).await.unwrap().wrapped;
+        wrapped.kek = name("alias/app");
+        let error = kms.unwrap_key(&wrapped, &context).await.unwrap_err();
+        assert_eq!(error.kind(), KmsErrorKind::NotFound);
+    });
+}
+
+#[test]
+fn a_kek_is_disabled_and_enabled_for_every_handle() {
+    block_on(async {
+        let (_folder, kms, other) = two_handles().await;
+        let (kek, context) = (kms.default_kek().unwrap(), context());
+        let made = other.generate_data_key(kek, &context).await.unwrap();
+        kms.disable_kek(kek).await.unwrap();
+        assert_eq!(generate(&other, kek).await.unwrap_err(), KmsErrorKind::KeyState);
+        let unwrapped = other.unwrap_key(&made.wrapped, &context).await.unwrap_err();
+        assert_eq!(unwrapped.kind(), KmsErrorKind::KeyState);
+        assert_eq!(other.list_keks().await.unwrap()[0].state, KekState::Disabled);
+        other.enable_kek(kek).await.unwrap();
+        generate(&kms, kek).await.unwrap();
+        for result in [
+            kms.disable_kek(&name("local/none")).await,
+            kms.rotate_kek(&name("alias/none")).await.map(drop),
+            kms.set_default_kek(&name("local/none")).await,
+        ] {
+            assert!(matches!(result, Err(LocalKmsError::UnknownKek { .. })));
+        }
+    });
+}
+
+#[test]
+fn the_default_kek_is_the_first_until_another_is_chosen() {
+    block_on(async {
+        let (_folder, kms, other) = two_handles().await;
+        let logs = kms.create_kek().await.unwrap();
+        kms.set_default_kek(&logs).await.unwrap();
+        assert_ne!(
+            kms.default_kek(),
+            Some(&logs),
+            "the default changed under a running service"
+        );
+        assert_eq!(other.default_kek(), kms.default_kek());
+        let reopened = LocalKms::open(kms.path(), insecure()).await.unwrap();
+        assert_eq!(reopened.default_kek(), Some(&logs));
+    });
+}
+
+#[test]
+fn concurrent_changes_through_two_handles_are_all_kept() {
+    block_on(async {
+        let (_folder, kms, other) = two_handles().await;
+        let create = |n: usize| {
+            let kms = if n.is_multiple_of(2) {
+                kms.clone()
+            } else {
+                other.clone()
+            };
+            tokio::spawn(async move { kms.create_kek().await.unwrap() })
+        };
+        let tasks: Vec<_> = (0..16).map(create).collect();
+        let mut created = vec![kms.default_kek().unwrap().clone()];
+        for task in tasks {
+            created.push(task.await.unwrap());
+        }
+        let mut listed: Vec<_> = kms
+            .list_keks()
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|kek| kek.kek)
+            .collect();
+        listed.sort();
+        created.sort();
+        assert_eq!(listed, created);
+    });
+}
+
+#[test]
+fn a_cancelled_change_happens_wholly_or_not_at_all() {
+    block_on(async {
+        let (_folder, kms, other) = two_handles().await;
+        for _ in 0..8 {
+            let change = kms.clone();
+            let task = tokio::spawn(async move { change.create_kek().await });
+            tokio::task::yield_now().await;
+            task.abort();
+            let _ = task.await;
+        }
+        kms.create_alias("alias/app", kms.default_kek().unwrap())
+            .await
+            .unwrap();
+        let listed = other.list_keks().await.unwrap();
+        assert!((1..=9).contains(&listed.len()));
+        for kek in listed {
+            generate(&other, &kek.kek).await.unwrap();
+        }
+    });
+}
