@@ -96,3 +96,8 @@ pub use store::{
     WrapChange, WrapOutcome,
 };
 pub use suite::generation::reseed;
+
+/// Compiles the example that newcomers copy.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
