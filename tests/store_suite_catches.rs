@@ -299,7 +299,7 @@ impl KeyStore for Broken {
         let mut page = self.inner.page(&query).await?;
         match (self.fault, query.after) {
             (Fault::NextPageRepeats, Some(after)) => {
-                page.records.splice(0..0, self.find(after)).for_each(drop)
+                page.records.splice(0..0, self.find(after)).for_each(drop);
             }
             (Fault::PagesSkipWhatIsAdded, _) => {
                 // An empty page at the end: whoever counts pages is told of one too many.

@@ -1,1 +1,39 @@
-//! Key stores in PostgreSQL and SQLite, for encx.
+//! Key stores in PostgreSQL and SQLite, for [encx](https://docs.rs/encx).
+//!
+//! - [`PostgresKeyStore`] (feature `postgres`, on by default) keeps keys in the schema `encx`.
+//! - [`SqliteKeyStore`] (feature `sqlite`) keeps them in tables whose names begin with `encx_`.
+//! - Feature `tls-rustls` lets the PostgreSQL driver make TLS connections.
+//!
+//! Both are made from a URL or from a pool that exists already, and both create their tables with `migrate()`.
+//! They run on Tokio.
+//!
+//! ```no_run
+//! # #[cfg(feature = "postgres")]
+//! # async fn example() -> Result<(), encx::StoreError> {
+//! use encx_sqlx::PostgresKeyStore;
+//!
+//! let store = PostgresKeyStore::connect("postgres://app@db.internal/app").await?;
+//! store.migrate().await?;
+//! # Ok(())
+//! # }
+//! ```
+
+// The tests' databases are shared with `tests/`, which knows this crate by its name.
+#[cfg(all(test, feature = "postgres"))]
+extern crate self as encx_sqlx;
+
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod error;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod migrate;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod row;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresKeyStore;
+#[cfg(feature = "sqlite")]
+pub use sqlite::SqliteKeyStore;

@@ -1,0 +1,459 @@
+//! The key store in PostgreSQL.
+
+mod error;
+mod moment;
+#[cfg(test)]
+mod plans;
+mod sql;
+mod write;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use encx::{
+    ChangeCursor, ChangePage, Coordination, CursorPosition, DataKeyId, KeyChange, KeyChanges, KeyPage,
+    KeyQuery, KeyRecord, KeyState, KeyStore, KeyUsage, NewKey, Scope, StateChange, StoreError, Timestamp,
+    WrapChange, WrapOutcome,
+};
+use sqlx::postgres::{PgArguments, PgPool, PgPoolOptions, PgRow};
+use sqlx::query::Query;
+use sqlx::{Executor, Postgres, Row};
+use uuid::Uuid;
+
+use crate::migrate;
+use crate::row::{RawRow, RawWrap, assemble, corrupt_column, corrupt_id, revision_of, scope_of, state_of};
+use error::store_error;
+use moment::Moment;
+
+const CHANGES_PER_PAGE: usize = 1000;
+
+/// How far a poll for changes reaches back, because writers do not commit in the order of their times.
+///
+/// A write transaction takes its time, and commits at most [`write::LIMIT`] later or not at all.
+const OVERLAP: Duration = Duration::from_secs(15);
+
+const _: () = assert!(write::LIMIT.as_millis() + 3_000 <= OVERLAP.as_millis());
+
+/// How many connections a store of its own keeps: a process asks it rarely.
+const CONNECTIONS: u32 = 5;
+
+/// Keeps data keys in PostgreSQL, in the schema `encx`. Clones share one pool.
+///
+/// Needs PostgreSQL 13 or later and works behind a transaction pooler if the URL says
+/// `statement-cache-capacity=0`. Times are the database's. It does not push hints: other processes see a
+/// change when they poll.
+///
+/// A poll for changes reaches 15 seconds back, because commits do not happen in the order of their times.
+/// Writes take less than that or are rolled back: each statement may take 4 seconds, and whatever lies
+/// between two of them 3. It is assumed that a commit, once begun, is done within that time too, and that
+/// the database's clock is not set back by more than 3 seconds while processes poll.
+///
+/// Whoever may write this schema decides which data keys exist; see encx's `SECURITY.md`.
+#[derive(Clone)]
+pub struct PostgresKeyStore {
+    pool: PgPool,
+    migrated: Arc<AtomicBool>,
+}
+
+impl PostgresKeyStore {
+    /// Connects to a database by its URL, such as `postgres://user@host/database?sslmode=verify-full`.
+    ///
+    /// At most 5 connections are kept, apart from those of your own pool. TLS needs the feature `tls-rustls`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`] if the database does not answer within 10 seconds, [`StoreError::Database`] if
+    /// the URL is wrong or the database refuses.
+    ///
+    /// # Cancellation
+    ///
+    /// The future may be dropped at any time.
+    pub async fn connect(url: &str) -> Result<Self, StoreError> {
+        PgPoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .acquire_timeout(Duration::from_secs(10))
+            .connect(url)
+            .await
+            .map(Self::from_pool)
+            .map_err(store_error)
+    }
+
+    /// Uses connections of a pool that exists already. Nothing of a connection's session is changed.
+    #[must_use]
+    pub fn from_pool(pool: PgPool) -> Self {
+        Self {
+            pool,
+            migrated: Arc::default(),
+        }
+    }
+
+    /// Creates or updates the schema `encx`. Does nothing if it is up to date.
+    ///
+    /// Any number of processes may call it at once. It keeps its own record of what ran, in
+    /// `encx.migrations`, and touches nothing outside the schema. Creating the schema needs the right to; if an
+    /// administrator created it, owning it is enough.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotMigrated`] if a newer version of this library has migrated it already, and
+    /// [`StoreError::Unavailable`] or [`StoreError::Database`].
+    ///
+    /// # Cancellation
+    ///
+    /// The future may be dropped at any time: all of it is done then, or nothing.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        let current = last_migration();
+        if self.found_version().await? == current {
+            return Ok(());
+        }
+        let mut transaction = self.pool.begin_with(sql::BEGIN).await.map_err(store_error)?;
+        run(
+            &mut *transaction,
+            sqlx::query(sql::MIGRATION_LOCK).bind(MIGRATION_LOCK),
+        )
+        .await?;
+        let found = version_of(&mut transaction).await?;
+        migrate::check_not_newer(found, current)?;
+        for (number, text) in MIGRATIONS
+            .into_iter()
+            .filter(|(number, _)| i64::from(*number) > found)
+        {
+            sqlx::raw_sql(text)
+                .execute(&mut *transaction)
+                .await
+                .map_err(store_error)?;
+            run(&mut *transaction, sqlx::query(sql::RECORD_MIGRATION).bind(number)).await?;
+        }
+        transaction.commit().await.map_err(store_error)
+    }
+
+    /// Checks once that the tables are those of this version.
+    async fn ready(&self) -> Result<(), StoreError> {
+        if !self.migrated.load(Ordering::Relaxed) {
+            migrate::check(self.found_version().await?, last_migration())?;
+            self.migrated.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    async fn found_version(&self) -> Result<i64, StoreError> {
+        let mut connection = self.pool.acquire().await.map_err(store_error)?;
+        version_of(&mut connection).await
+    }
+
+    async fn records(&self, query: Query<'_, Postgres, PgArguments>) -> Result<Vec<KeyRecord>, StoreError> {
+        records(&self.pool, query).await
+    }
+}
+
+impl fmt::Debug for PostgresKeyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the pool: its options hold the password.
+        f.debug_struct("PostgresKeyStore")
+            .field("connections", &self.pool.size())
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl KeyStore for PostgresKeyStore {
+    async fn load(&self, scopes: &[Scope]) -> Result<Vec<KeyRecord>, StoreError> {
+        self.ready().await?;
+        let scopes: Vec<_> = scopes.iter().map(|scope| &scope.as_bytes()[..]).collect();
+        self.records(sqlx::query(sql::LOAD).bind(scopes)).await
+    }
+
+    async fn get(&self, ids: &[DataKeyId]) -> Result<Vec<KeyRecord>, StoreError> {
+        self.ready().await?;
+        let ids: Vec<Uuid> = ids.iter().copied().map(Uuid::from).collect();
+        self.records(sqlx::query(sql::GET).bind(ids)).await
+    }
+
+    async fn insert(&self, new: &NewKey) -> Result<KeyRecord, StoreError> {
+        self.ready().await?;
+        write::insert(&self.pool, new).await
+    }
+
+    async fn apply(&self, change: &StateChange) -> Result<KeyRecord, StoreError> {
+        self.ready().await?;
+        write::apply(&self.pool, change).await
+    }
+
+    async fn replace_wraps(&self, changes: &[WrapChange]) -> Result<Vec<WrapOutcome>, StoreError> {
+        self.ready().await?;
+        let mut outcomes: Vec<WrapOutcome> = Vec::with_capacity(changes.len());
+        let mut unavailable = None;
+        for change in changes {
+            let result = match &unavailable {
+                // Not tried: each would wait until its time is over.
+                Some(error) => Err(StoreError::clone(error)),
+                None => write::replace_wraps(&self.pool, change).await,
+            };
+            if let Err(error) = &result
+                && error.is_retryable()
+            {
+                if outcomes.is_empty() {
+                    return Err(error.clone());
+                }
+                unavailable = Some(error.clone());
+            }
+            outcomes.push(WrapOutcome::new(change.id, result));
+        }
+        Ok(outcomes)
+    }
+
+    async fn page(&self, query: &KeyQuery) -> Result<KeyPage, StoreError> {
+        self.ready().await?;
+        let records = self.records(page_query(query)).await?;
+        Ok(KeyPage::of_one_more(records, query.limit))
+    }
+
+    async fn changed_since(&self, cursor: &ChangeCursor) -> Result<ChangePage, StoreError> {
+        self.ready().await?;
+        let (from, after, back_to) = match cursor.position() {
+            CursorPosition::At { at, after, back_to } => (at, after, back_to),
+            CursorPosition::Start => (Timestamp::from_micros(i64::MIN), None, None),
+            CursorPosition::Now => {
+                let now: Moment = sqlx::query_scalar(sql::NOW)
+                    .fetch_one(&self.pool)
+                    .await
+                    .map_err(store_error)?;
+                let next = ChangeCursor::at(now.0.minus(OVERLAP), None);
+                return Ok(ChangePage::new(Vec::new(), next, false));
+            }
+            _ => return Err(StoreError::Unsupported { what: "this cursor" }),
+        };
+        let rows = sqlx::query(sql::CHANGES)
+            .bind(Moment(from))
+            .bind(after.map_or(Uuid::nil(), Uuid::from))
+            .bind(
+                i64::try_from(CHANGES_PER_PAGE)
+                    .unwrap_or(i64::MAX)
+                    .saturating_add(1),
+            )
+            .fetch_all(&self.pool)
+            .await
+            .map_err(store_error)?;
+        let mut now = from;
+        let mut changes = Vec::with_capacity(rows.len());
+        for row in &rows {
+            now = row.try_get::<Moment, _>("now").map_err(store_error)?.0;
+            changes.extend(change_of(row)?);
+        }
+        let more = changes.len() > CHANGES_PER_PAGE;
+        changes.truncate(CHANGES_PER_PAGE);
+        let last = changes.last().map(|(change, at)| (*at, Some(change.id)));
+        let next = next_cursor(last.unwrap_or((from, after)), back_to, now.minus(OVERLAP), more);
+        let changes = changes.into_iter().map(|(change, _)| change).collect();
+        Ok(ChangePage::new(changes, next, more))
+    }
+
+    fn changes(&self) -> KeyChanges {
+        KeyChanges::never()
+    }
+
+    fn coordination(&self) -> Option<&dyn Coordination> {
+        None
+    }
+}
+
+/// Decides where a poll goes on: never behind `horizon`, where changes may still appear.
+///
+/// In the midst of several pages it must go on behind it all the same, and remembers in the cursor where to
+/// go back to; the horizon of the last page would not do, for whoever took long between the pages.
+fn next_cursor(
+    last: (Timestamp, Option<DataKeyId>),
+    back_to: Option<Timestamp>,
+    horizon: Timestamp,
+    more: bool,
+) -> ChangeCursor {
+    match (last, back_to) {
+        ((at, Some(after)), Some(back_to)) if more => ChangeCursor::at_and_back_to(at, after, back_to),
+        ((at, Some(after)), None) if more && at > horizon => ChangeCursor::at_and_back_to(at, after, horizon),
+        ((at, after), None) if at <= horizon => ChangeCursor::at(at, after),
+        (_, back_to) => ChangeCursor::at(back_to.unwrap_or(horizon), None),
+    }
+}
+
+/// Chooses the statement that fits a query's most selective filter, and binds the rest.
+fn page_query(query: &KeyQuery) -> Query<'static, Postgres, PgArguments> {
+    let after = query.after.map_or(Uuid::nil(), Uuid::from);
+    let one_more = i64::from(query.limit).saturating_add(1);
+    let states: BTreeSet<_> = query.states.iter().copied().collect();
+    let states: Vec<_> = if states.is_empty() {
+        KeyState::ALL.map(KeyState::name).to_vec()
+    } else {
+        states.into_iter().map(KeyState::name).collect()
+    };
+    let usages: Vec<_> = match query.usage {
+        Some(usage) => vec![i16::from(usage.code())],
+        None => KeyUsage::ALL.map(|usage| i16::from(usage.code())).to_vec(),
+    };
+    let filters = query.usage.is_some() || !query.states.is_empty();
+    let scope = query.scope.map(|scope| scope.as_bytes().to_vec());
+    let (kms, kek) = match &query.wrapped_by {
+        Some((kms, kek)) => (Some(kms.as_str().to_owned()), Some(kek.as_str().to_owned())),
+        None => (None, None),
+    };
+    let statement = match (&scope, &kek) {
+        (Some(_), _) => sql::PAGE_OF_SCOPE,
+        (None, Some(_)) => sql::PAGE_OF_KEK,
+        (None, None) if filters => sql::PAGE_OF_STATES,
+        (None, None) => sql::PAGE,
+    };
+    let bound = sqlx::query(statement)
+        .bind(after)
+        .bind(one_more)
+        .bind(query.activated_before.map(Moment));
+    match (scope, kek) {
+        (Some(scope), kek) => bound.bind(states).bind(usages).bind(scope).bind(kms).bind(kek),
+        (None, Some(kek)) => bound.bind(states).bind(usages).bind(kms).bind(kek),
+        (None, None) if filters => bound.bind(states).bind(usages),
+        (None, None) => bound,
+    }
+}
+
+/// The migrations, by number.
+const MIGRATIONS: [(i32, &str); 1] = [(1, include_str!("../migrations/postgres/0001_keys.sql"))];
+
+/// What processes lock that migrate at once: "encx/mig" in ASCII.
+const MIGRATION_LOCK: i64 = i64::from_be_bytes(*b"encx/mig");
+
+fn last_migration() -> i64 {
+    MIGRATIONS.last().map_or(0, |(number, _)| i64::from(*number))
+}
+
+/// Finds the number of the last migration that ran; 0 if none did.
+async fn version_of(connection: &mut sqlx::PgConnection) -> Result<i64, StoreError> {
+    let there: bool = sqlx::query_scalar(sql::HAS_MIGRATIONS)
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(store_error)?;
+    if !there {
+        return Ok(0);
+    }
+    sqlx::query_scalar(sql::LAST_MIGRATION)
+        .fetch_one(connection)
+        .await
+        .map_err(store_error)
+}
+
+async fn run<'c, E>(executor: E, query: Query<'_, Postgres, PgArguments>) -> Result<u64, StoreError>
+where
+    E: Executor<'c, Database = Postgres>,
+{
+    let done = query.execute(executor).await.map_err(store_error)?;
+    Ok(done.rows_affected())
+}
+
+async fn records<'c, E>(
+    executor: E,
+    query: Query<'_, Postgres, PgArguments>,
+) -> Result<Vec<KeyRecord>, StoreError>
+where
+    E: Executor<'c, Database = Postgres>,
+{
+    let rows = query.fetch_all(executor).await.map_err(store_error)?;
+    assemble(rows.iter().map(raw_row))
+}
+
+fn id_of(row: &PgRow) -> Result<DataKeyId, StoreError> {
+    let id: Uuid = row.try_get("id").map_err(|error| corrupt_id(&error))?;
+    DataKeyId::try_from(id).map_err(|error| corrupt_id(&error))
+}
+
+fn raw_row(row: &PgRow) -> Result<RawRow, StoreError> {
+    let id = id_of(row)?;
+    macro_rules! column {
+        ($name:literal as $kind:ty) => {
+            row.try_get::<$kind, _>($name)
+                .map_err(|_| corrupt_column(id, $name))?
+        };
+    }
+    let at = |moment: Option<Moment>| moment.map(|moment| moment.0);
+    let wrap = match column!("kms" as Option<String>) {
+        Some(kms) => Some(RawWrap {
+            kms,
+            kek: column!("kek" as String),
+            ciphertext: column!("ciphertext" as Vec<u8>),
+            kek_material: column!("kek_material" as Option<String>),
+        }),
+        None => None,
+    };
+    Ok(RawRow {
+        id,
+        scope: column!("scope" as Vec<u8>),
+        usage: column!("usage" as i16).into(),
+        version: column!("version" as i32).into(),
+        state: column!("state" as String),
+        suspended_from: column!("suspended_from" as Option<String>),
+        context: column!("context" as String),
+        key_check: column!("key_check" as Vec<u8>),
+        revision: column!("revision" as i64),
+        created_at: column!("created_at" as Moment).0,
+        activated_at: at(column!("activated_at" as Option<Moment>)),
+        deactivated_at: at(column!("deactivated_at" as Option<Moment>)),
+        destroyed_at: at(column!("destroyed_at" as Option<Moment>)),
+        changed_at: column!("changed_at" as Moment).0,
+        wrap,
+    })
+}
+
+/// Reads a row of the poll; `None` for the one that only tells the time.
+fn change_of(row: &PgRow) -> Result<Option<(KeyChange, Timestamp)>, StoreError> {
+    let id: Option<Uuid> = row.try_get("id").map_err(|error| corrupt_id(&error))?;
+    let Some(id) = id else { return Ok(None) };
+    let id = DataKeyId::try_from(id).map_err(|error| corrupt_id(&error))?;
+    let scope: Vec<u8> = row.try_get("scope").map_err(|_| corrupt_column(id, "scope"))?;
+    let state: String = row.try_get("state").map_err(|_| corrupt_column(id, "state"))?;
+    let revision: i64 = row
+        .try_get("revision")
+        .map_err(|_| corrupt_column(id, "revision"))?;
+    let at: Moment = row
+        .try_get("changed_at")
+        .map_err(|_| corrupt_column(id, "changed_at"))?;
+    let change = KeyChange::new(
+        id,
+        scope_of(id, &scope)?,
+        state_of(id, &state)?,
+        revision_of(id, revision)?,
+    );
+    Ok(Some((change, at.0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_poll_never_goes_on_behind_what_may_still_appear() {
+        let at = Timestamp::from_micros;
+        let id = DataKeyId::generate(1, None).unwrap();
+        let (early, horizon, late) = (at(10), at(20), at(30));
+        let next = |last, back_to, more| next_cursor(last, back_to, horizon, more);
+        let seen = ChangeCursor::at(early, Some(id));
+        assert_eq!(next((early, Some(id)), None, false), seen);
+        assert_eq!(next((early, Some(id)), None, true), seen);
+        assert_eq!(
+            next((late, Some(id)), None, false),
+            ChangeCursor::at(horizon, None)
+        );
+        let within = ChangeCursor::at_and_back_to(late, id, horizon);
+        assert_eq!(next((late, Some(id)), None, true), within);
+        // Pages that began when the horizon lay at 12 go back there, however late it is by now.
+        let kept = ChangeCursor::at_and_back_to(late, id, at(12));
+        assert_eq!(next((late, Some(id)), Some(at(12)), true), kept);
+        assert_eq!(
+            next((late, Some(id)), Some(at(12)), false),
+            ChangeCursor::at(at(12), None)
+        );
+        let kept = ChangeCursor::at_and_back_to(early, id, at(5));
+        assert_eq!(next((early, Some(id)), Some(at(5)), true), kept);
+        // The clock was set back: so does the poll.
+        assert_eq!(next((late, None), None, false), ChangeCursor::at(horizon, None));
+    }
+}

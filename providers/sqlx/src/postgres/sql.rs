@@ -1,0 +1,156 @@
+//! Every statement that the PostgreSQL store runs, apart from the migrations.
+
+/// The columns that become a record, of keys with their wraps.
+macro_rules! select_from {
+    ($keys:literal) => {
+        concat!(
+            "SELECT k.id, k.scope, k.usage, k.version, k.state, k.suspended_from, k.context::text AS context, ",
+            "k.key_check, k.revision, k.created_at, k.activated_at, k.deactivated_at, k.destroyed_at, ",
+            "k.changed_at, w.kms, w.kek, w.ciphertext, w.kek_material FROM ",
+            $keys,
+            " k LEFT JOIN encx.wrapped_keys w ON w.key_id = k.id"
+        )
+    };
+}
+
+pub(super) const LOAD: &str = concat!(
+    select_from!("encx.data_keys"),
+    " WHERE k.scope = ANY($1) ORDER BY k.scope, k.version, k.id"
+);
+
+pub(super) const GET: &str = concat!(
+    select_from!("encx.data_keys"),
+    " WHERE k.id = ANY($1) ORDER BY k.id"
+);
+
+/// $1 after, $2 limit, $3 activated before.
+pub(super) const PAGE: &str = concat!(
+    select_from!(
+        "(SELECT * FROM encx.data_keys
+          WHERE id > $1 AND ($3::timestamptz IS NULL OR activated_at < $3)
+          ORDER BY id LIMIT $2)"
+    ),
+    " ORDER BY k.id"
+);
+
+/// Takes the first of every usage and state in the order of ids, which the index has, and merges them. The index
+/// alone answers that: what is rare is found without walking through what is frequent.
+///
+/// $1 after, $2 limit, $3 activated before, $4 states, $5 usages, none twice.
+pub(super) const PAGE_OF_STATES: &str = concat!(
+    select_from!(
+        "(SELECT d.* FROM (
+              SELECT f.id FROM unnest($4::text[]) AS s (state)
+              CROSS JOIN unnest($5::smallint[]) AS u (usage)
+              CROSS JOIN LATERAL (
+                  SELECT id FROM encx.data_keys
+                  WHERE usage = u.usage AND state = s.state AND id > $1
+                    AND ($3::timestamptz IS NULL OR activated_at < $3)
+                  ORDER BY id LIMIT $2) f
+              ORDER BY f.id LIMIT $2) m
+          CROSS JOIN LATERAL (SELECT * FROM encx.data_keys WHERE id = m.id LIMIT 1) d)"
+    ),
+    " ORDER BY k.id"
+);
+
+/// Walks through the KEK's wraps in the order of ids. The inner limit keeps the planner from joining whole tables
+/// instead.
+///
+/// $1 after, $2 limit, $3 activated before, $4 states, $5 usages, $6 KMS, $7 KEK.
+pub(super) const PAGE_OF_KEK: &str = concat!(
+    select_from!(
+        "(SELECT d.* FROM encx.wrapped_keys b CROSS JOIN LATERAL (
+              SELECT * FROM encx.data_keys
+              WHERE id = b.key_id AND ($3::timestamptz IS NULL OR activated_at < $3)
+                AND state = ANY($4::text[]) AND usage = ANY($5::smallint[])
+              LIMIT 1) d
+          WHERE b.kms = $6 AND b.kek = $7 AND b.key_id > $1
+          ORDER BY b.key_id LIMIT $2)"
+    ),
+    " ORDER BY k.id"
+);
+
+/// $1 after, $2 limit, $3 activated before, $4 states, $5 usages, $6 scope, $7 KMS, $8 KEK or null.
+pub(super) const PAGE_OF_SCOPE: &str = concat!(
+    select_from!(
+        "(SELECT d.* FROM encx.data_keys d
+          WHERE d.scope = $6 AND d.id > $1
+            AND ($3::timestamptz IS NULL OR d.activated_at < $3)
+            AND d.state = ANY($4::text[]) AND d.usage = ANY($5::smallint[])
+            AND ($8::text IS NULL OR EXISTS (
+                SELECT FROM encx.wrapped_keys b WHERE b.key_id = d.id AND b.kms = $7::text AND b.kek = $8::text))
+          ORDER BY d.id LIMIT $2)"
+    ),
+    " ORDER BY k.id"
+);
+
+/// The time comes from before the statement's snapshot: whatever had committed by then, the snapshot holds.
+pub(super) const CHANGES: &str = "
+    SELECT n.now, k.id, k.scope, k.state, k.revision, k.changed_at
+    FROM (SELECT statement_timestamp() AS now) n
+    LEFT JOIN LATERAL (
+        SELECT id, scope, state, revision, changed_at FROM encx.data_keys
+        WHERE (changed_at, id) > ($1, $2)
+        ORDER BY changed_at, id LIMIT $3) k ON true
+    ORDER BY k.changed_at, k.id";
+
+pub(super) const NOW: &str = "SELECT statement_timestamp()";
+
+/// Whatever the connection's defaults are: planning needs to see what others have committed meanwhile.
+pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE";
+
+/// $1 statement, $2 lock, $3 idle, as durations. A data key that a crash takes back takes data with it, so a
+/// commit is never asynchronous here.
+pub(super) const SET_LIMITS: &str = "
+    SELECT set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true),
+           set_config('idle_in_transaction_session_timeout', $3, true),
+           set_config('synchronous_commit',
+               replace(current_setting('synchronous_commit'), 'off', 'on'), true)";
+
+/// Locks a scope, even one without rows. The number is made of the scope's hash.
+pub(super) const LOCK_SCOPE: &str = "SELECT pg_advisory_xact_lock($1)";
+
+/// Holds off whoever writes these rows without the lock. Reading them comes after it, in a statement of its own:
+/// in this one, the wraps would be those of before the wait.
+pub(super) const LOCK_ROWS: &str =
+    "SELECT id FROM encx.data_keys WHERE scope = $1 ORDER BY version FOR UPDATE";
+
+/// Never a time that stands in a row already, even if the clock was set back; unless a row lies an hour ahead,
+/// which no clock has written.
+pub(super) const WRITE_TIME: &str = "
+    SELECT greatest(clock_timestamp(), (
+        SELECT max(changed_at) FROM encx.data_keys
+        WHERE changed_at < statement_timestamp() + interval '1 hour') + interval '1 microsecond')";
+
+pub(super) const INSERT_KEY: &str = "
+    INSERT INTO encx.data_keys (id, scope, usage, version, state, suspended_from, context, key_check, revision,
+        created_at, activated_at, deactivated_at, destroyed_at, changed_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb, $8, $9, $10, $11, $12, $13, $14)";
+
+/// $1 id, $2 the revision that it has; it gets the one that follows.
+pub(super) const UPDATE_KEY: &str = "
+    UPDATE encx.data_keys
+    SET revision = $3, state = $4, suspended_from = $5, activated_at = $6, deactivated_at = $7, destroyed_at = $8,
+        changed_at = $9
+    WHERE id = $1 AND revision = $2";
+
+pub(super) const DELETE_WRAPS: &str = "DELETE FROM encx.wrapped_keys WHERE key_id = $1";
+
+pub(super) const INSERT_WRAPS: &str = "
+    INSERT INTO encx.wrapped_keys (key_id, kms, kek, ciphertext, kek_material)
+    SELECT $1, w.* FROM unnest($2::text[], $3::text[], $4::bytea[], $5::text[]) AS w";
+
+pub(super) const INSERT_AUDIT: &str = "
+    INSERT INTO encx.audit_log (at, key_id, scope, what, from_state, to_state, reason)
+    VALUES ($1, $2, $3, $4, $5, $6, $7)";
+
+/// Tells whether a write is still young enough to commit. $1 its time, $2 microseconds.
+pub(super) const IN_TIME: &str = "SELECT clock_timestamp() < $1 + $2 * interval '1 microsecond'";
+
+pub(super) const HAS_MIGRATIONS: &str = "SELECT to_regclass('encx.migrations') IS NOT NULL";
+
+pub(super) const LAST_MIGRATION: &str = "SELECT coalesce(max(version), 0)::bigint FROM encx.migrations";
+
+pub(super) const MIGRATION_LOCK: &str = "SELECT pg_advisory_xact_lock($1)";
+
+pub(super) const RECORD_MIGRATION: &str = "INSERT INTO encx.migrations (version) VALUES ($1)";

@@ -1,0 +1,426 @@
+//! The key store in SQLite.
+
+#[cfg(test)]
+mod plans;
+mod sql;
+mod write;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use encx::{
+    ChangeCursor, ChangePage, Coordination, CursorPosition, DataKeyId, KeyChange, KeyChanges, KeyPage,
+    KeyQuery, KeyRecord, KeyState, KeyStore, KeyUsage, NewKey, Scope, StateChange, StoreError, Timestamp,
+    WrapChange, WrapOutcome,
+};
+use sqlx::query::Query;
+use sqlx::sqlite::{
+    SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
+    SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+};
+use sqlx::{Executor, Row, Sqlite};
+
+use crate::error::store_error_of;
+use crate::migrate;
+use crate::row::{RawRow, RawWrap, assemble, corrupt_column, corrupt_id, revision_of, scope_of, state_of};
+
+const CHANGES_PER_PAGE: usize = 1000;
+
+/// How many connections a store of its own keeps: one writes, others read meanwhile.
+const CONNECTIONS: u32 = 4;
+
+/// How long a writer waits for another.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// Keeps data keys in a SQLite database, in tables whose names begin with `encx_`. Clones share one pool.
+///
+/// For one machine: development, tests, small services. Several processes may use one file. Times are the
+/// machine's, with milliseconds' precision, made distinct. It does not push hints.
+///
+/// Whoever may write the file decides which data keys exist, and SQLite knows no users: the audit log does
+/// not say who.
+#[derive(Clone)]
+pub struct SqliteKeyStore {
+    pool: SqlitePool,
+    migrated: Arc<AtomicBool>,
+}
+
+impl SqliteKeyStore {
+    /// Opens a database by its path, or by a URL such as `sqlite:keys.db` or `sqlite::memory:`, and creates a file
+    /// that is missing.
+    ///
+    /// Write-ahead logging is switched on, with a full sync at each commit: a data key that is lost takes its data
+    /// with it. A database in memory lives as long as the store, its clones and their Tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`] or [`StoreError::Database`] if the file cannot be opened or is no database, or
+    /// the URL is wrong.
+    ///
+    /// # Cancellation
+    ///
+    /// The future may be dropped at any time.
+    pub async fn connect(url_or_path: &str) -> Result<Self, StoreError> {
+        let options = match url_or_path {
+            ":memory:" => SqliteConnectOptions::from_str("sqlite::memory:").map_err(store_error)?,
+            url if url.starts_with("sqlite:") => SqliteConnectOptions::from_str(url).map_err(store_error)?,
+            path => SqliteConnectOptions::new().filename(Path::new(path)),
+        };
+        // By what the URL asked for, in its name or in its parameters.
+        let name = options.get_filename().to_string_lossy().into_owned();
+        let in_memory = name.starts_with("file:sqlx-in-memory-") || url_or_path.contains("mode=memory");
+        let options = options
+            .create_if_missing(true)
+            .busy_timeout(BUSY)
+            .foreign_keys(true)
+            .synchronous(SqliteSynchronous::Full);
+        let pool = SqlitePoolOptions::new().acquire_timeout(BUSY);
+        let pool = if in_memory {
+            // It is gone with its last connection, which must not be closed: not for its age, and not when an
+            // acquiring call is cancelled while it tests the connection.
+            let pool = pool.min_connections(1).max_connections(1);
+            let pool = pool.idle_timeout(None).max_lifetime(None);
+            pool.test_before_acquire(false).connect_with(options)
+        } else {
+            let options = options.journal_mode(SqliteJournalMode::Wal);
+            pool.max_connections(CONNECTIONS).connect_with(options)
+        };
+        pool.await.map(Self::from_pool).map_err(store_error)
+    }
+
+    /// Uses connections of a pool that exists already.
+    ///
+    /// They should wait when the database is busy (`busy_timeout`), check foreign keys and sync at commit
+    /// (`synchronous = FULL`), which is what sqlx does if it is not told otherwise. A pool on a database in memory
+    /// must have one connection and never close it: no time limits, and `test_before_acquire(false)`.
+    #[must_use]
+    pub fn from_pool(pool: SqlitePool) -> Self {
+        Self {
+            pool,
+            migrated: Arc::default(),
+        }
+    }
+
+    /// Creates or updates the tables. Does nothing if they are up to date.
+    ///
+    /// Any number of processes may call it at once. It keeps its own record of what ran, in `encx_migrations`,
+    /// and touches no other tables.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotMigrated`] if a newer version of this library has migrated them already, and
+    /// [`StoreError::Unavailable`] or [`StoreError::Database`].
+    ///
+    /// # Cancellation
+    ///
+    /// The future may be dropped at any time: all of it is done then, or nothing.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        let current = last_migration();
+        if self.found_version().await? == current {
+            return Ok(());
+        }
+        let mut transaction = self.pool.begin_with(sql::BEGIN).await.map_err(store_error)?;
+        let found = version_of(&mut transaction).await?;
+        migrate::check_not_newer(found, current)?;
+        for (number, text) in MIGRATIONS.into_iter().filter(|(number, _)| *number > found) {
+            sqlx::raw_sql(text)
+                .execute(&mut *transaction)
+                .await
+                .map_err(store_error)?;
+            run(&mut *transaction, sqlx::query(sql::RECORD_MIGRATION).bind(number)).await?;
+        }
+        transaction.commit().await.map_err(store_error)
+    }
+
+    /// Checks once that the tables are those of this version. SQLite has no code of its own for a missing table.
+    async fn ready(&self) -> Result<(), StoreError> {
+        if !self.migrated.load(Ordering::Relaxed) {
+            migrate::check(self.found_version().await?, last_migration())?;
+            self.migrated.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    async fn found_version(&self) -> Result<i64, StoreError> {
+        let mut connection = self.pool.acquire().await.map_err(store_error)?;
+        version_of(&mut connection).await
+    }
+}
+
+impl fmt::Debug for SqliteKeyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteKeyStore")
+            .field("connections", &self.pool.size())
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl KeyStore for SqliteKeyStore {
+    async fn load(&self, scopes: &[Scope]) -> Result<Vec<KeyRecord>, StoreError> {
+        self.ready().await?;
+        records(&self.pool, sqlx::query(sql::LOAD).bind(list_of(scopes))).await
+    }
+
+    async fn get(&self, ids: &[DataKeyId]) -> Result<Vec<KeyRecord>, StoreError> {
+        self.ready().await?;
+        let ids = json_list(ids.iter().map(|id| hex(&id.to_bytes())));
+        records(&self.pool, sqlx::query(sql::GET).bind(ids)).await
+    }
+
+    async fn insert(&self, new: &NewKey) -> Result<KeyRecord, StoreError> {
+        self.ready().await?;
+        write::insert(&self.pool, new).await
+    }
+
+    async fn apply(&self, change: &StateChange) -> Result<KeyRecord, StoreError> {
+        self.ready().await?;
+        write::apply(&self.pool, change).await
+    }
+
+    async fn replace_wraps(&self, changes: &[WrapChange]) -> Result<Vec<WrapOutcome>, StoreError> {
+        self.ready().await?;
+        write::replace_wraps(&self.pool, changes).await
+    }
+
+    async fn page(&self, query: &KeyQuery) -> Result<KeyPage, StoreError> {
+        self.ready().await?;
+        let found = records(&self.pool, page_query(query)).await?;
+        Ok(KeyPage::of_one_more(found, query.limit))
+    }
+
+    async fn changed_since(&self, cursor: &ChangeCursor) -> Result<ChangePage, StoreError> {
+        self.ready().await?;
+        let (from, after) = match cursor.position() {
+            CursorPosition::At { at, after, .. } => (at, after),
+            CursorPosition::Start => (Timestamp::from_micros(i64::MIN), None),
+            CursorPosition::Now => {
+                let last = last_change(&self.pool).await?;
+                let next = ChangeCursor::at(Timestamp::from_micros(last.saturating_add(1)), None);
+                return Ok(ChangePage::new(Vec::new(), next, false));
+            }
+            _ => return Err(StoreError::Unsupported { what: "this cursor" }),
+        };
+        let rows = sqlx::query(sql::CHANGES)
+            .bind(from.as_micros())
+            .bind(after.map_or(Vec::new(), |id| id.to_bytes().to_vec()))
+            .bind(
+                i64::try_from(CHANGES_PER_PAGE)
+                    .unwrap_or(i64::MAX)
+                    .saturating_add(1),
+            )
+            .fetch_all(&self.pool)
+            .await
+            .map_err(store_error)?;
+        let mut changes = rows.iter().map(change_of).collect::<Result<Vec<_>, _>>()?;
+        let more = changes.len() > CHANGES_PER_PAGE;
+        changes.truncate(CHANGES_PER_PAGE);
+        // Writers take turns, and each takes its time, later than any that is written, after its turn has come.
+        // So times grow in the order of commits, and nothing appears before what is seen.
+        let next = match changes.last() {
+            Some((change, at)) => ChangeCursor::at(*at, Some(change.id)),
+            None => ChangeCursor::at(from, after),
+        };
+        let changes = changes.into_iter().map(|(change, _)| change).collect();
+        Ok(ChangePage::new(changes, next, more))
+    }
+
+    fn changes(&self) -> KeyChanges {
+        KeyChanges::never()
+    }
+
+    fn coordination(&self) -> Option<&dyn Coordination> {
+        None
+    }
+}
+
+/// Chooses the statement that fits a query's most selective filter, and binds the rest.
+fn page_query(query: &KeyQuery) -> Query<'static, Sqlite, SqliteArguments> {
+    let states: BTreeSet<_> = query.states.iter().copied().collect();
+    let states: Vec<_> = if states.is_empty() {
+        KeyState::ALL.map(KeyState::name).to_vec()
+    } else {
+        states.into_iter().map(KeyState::name).collect()
+    };
+    let usages = match query.usage {
+        Some(usage) => vec![usage.code()],
+        None => KeyUsage::ALL.map(KeyUsage::code).to_vec(),
+    };
+    let statement = match (&query.scope, &query.wrapped_by) {
+        (Some(_), _) => sql::PAGE_OF_SCOPE,
+        (None, Some(_)) => sql::PAGE_OF_KEK,
+        (None, None) if query.usage.is_some() || !query.states.is_empty() => sql::PAGE_OF_STATES,
+        (None, None) => sql::PAGE,
+    };
+    let text = |name: &str| name.to_owned();
+    sqlx::query(statement)
+        .bind(query.after.map_or(Vec::new(), |id| id.to_bytes().to_vec()))
+        .bind(i64::from(query.limit).saturating_add(1))
+        .bind(query.activated_before.map(Timestamp::as_micros))
+        .bind(json_list(states.into_iter().map(text)))
+        .bind(format!("{usages:?}"))
+        .bind(query.scope.map(|scope| scope.as_bytes().to_vec()))
+        .bind(query.wrapped_by.as_ref().map(|(kms, _)| text(kms.as_str())))
+        .bind(query.wrapped_by.as_ref().map(|(_, kek)| text(kek.as_str())))
+}
+
+/// The migrations, by number.
+const MIGRATIONS: [(i64, &str); 1] = [(1, include_str!("../migrations/sqlite/0001_keys.sql"))];
+
+fn last_migration() -> i64 {
+    MIGRATIONS.last().map_or(0, |(number, _)| *number)
+}
+
+/// Finds the number of the last migration that ran; 0 if none did.
+async fn version_of(connection: &mut SqliteConnection) -> Result<i64, StoreError> {
+    let there: bool = sqlx::query_scalar(sql::HAS_MIGRATIONS)
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(store_error)?;
+    if !there {
+        return Ok(0);
+    }
+    sqlx::query_scalar(sql::LAST_MIGRATION)
+        .fetch_one(connection)
+        .await
+        .map_err(store_error)
+}
+
+/// Finds the latest time of any record, in microseconds.
+async fn last_change<'c, E>(executor: E) -> Result<i64, StoreError>
+where
+    E: Executor<'c, Database = Sqlite>,
+{
+    sqlx::query_scalar(sql::LAST_CHANGE)
+        .fetch_one(executor)
+        .await
+        .map_err(store_error)
+}
+
+async fn run<'c, E>(executor: E, query: Query<'_, Sqlite, SqliteArguments>) -> Result<u64, StoreError>
+where
+    E: Executor<'c, Database = Sqlite>,
+{
+    let done = query.execute(executor).await.map_err(store_error)?;
+    Ok(done.rows_affected())
+}
+
+async fn records<'c, E>(
+    executor: E,
+    query: Query<'_, Sqlite, SqliteArguments>,
+) -> Result<Vec<KeyRecord>, StoreError>
+where
+    E: Executor<'c, Database = Sqlite>,
+{
+    let rows = query.fetch_all(executor).await.map_err(store_error)?;
+    assemble(rows.iter().map(raw_row))
+}
+
+fn list_of(scopes: &[Scope]) -> String {
+    json_list(scopes.iter().map(|scope| hex(scope.as_bytes())))
+}
+
+/// Writes a JSON array of texts that need no escaping: hex and names of states. SQLite binds no arrays.
+fn json_list(items: impl Iterator<Item = String>) -> String {
+    let mut list = String::from("[");
+    for item in items {
+        if list.len() > 1 {
+            list.push(',');
+        }
+        list.push('"');
+        list.push_str(&item);
+        list.push('"');
+    }
+    list.push(']');
+    list
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn id_of(row: &SqliteRow) -> Result<DataKeyId, StoreError> {
+    let id: Vec<u8> = row.try_get("id").map_err(|error| corrupt_id(&error))?;
+    let id = <[u8; DataKeyId::LEN]>::try_from(id.as_slice()).map_err(|error| corrupt_id(&error))?;
+    DataKeyId::from_bytes(id).map_err(|error| corrupt_id(&error))
+}
+
+fn raw_row(row: &SqliteRow) -> Result<RawRow, StoreError> {
+    let id = id_of(row)?;
+    macro_rules! column {
+        ($name:literal as $kind:ty) => {
+            row.try_get::<$kind, _>($name)
+                .map_err(|_| corrupt_column(id, $name))?
+        };
+    }
+    let wrap = match column!("kms" as Option<String>) {
+        Some(kms) => Some(RawWrap {
+            kms,
+            kek: column!("kek" as String),
+            ciphertext: column!("ciphertext" as Vec<u8>),
+            kek_material: column!("kek_material" as Option<String>),
+        }),
+        None => None,
+    };
+    Ok(RawRow {
+        id,
+        scope: column!("scope" as Vec<u8>),
+        usage: column!("usage" as i64),
+        version: column!("version" as i64),
+        state: column!("state" as String),
+        suspended_from: column!("suspended_from" as Option<String>),
+        context: column!("context" as String),
+        key_check: column!("key_check" as Vec<u8>),
+        revision: column!("revision" as i64),
+        created_at: Timestamp::from_micros(column!("created_at" as i64)),
+        activated_at: column!("activated_at" as Option<i64>).map(Timestamp::from_micros),
+        deactivated_at: column!("deactivated_at" as Option<i64>).map(Timestamp::from_micros),
+        destroyed_at: column!("destroyed_at" as Option<i64>).map(Timestamp::from_micros),
+        changed_at: Timestamp::from_micros(column!("changed_at" as i64)),
+        wrap,
+    })
+}
+
+fn change_of(row: &SqliteRow) -> Result<(KeyChange, Timestamp), StoreError> {
+    let id = id_of(row)?;
+    let scope: Vec<u8> = row.try_get("scope").map_err(|_| corrupt_column(id, "scope"))?;
+    let state: String = row.try_get("state").map_err(|_| corrupt_column(id, "state"))?;
+    let revision: i64 = row
+        .try_get("revision")
+        .map_err(|_| corrupt_column(id, "revision"))?;
+    let at: i64 = row
+        .try_get("changed_at")
+        .map_err(|_| corrupt_column(id, "changed_at"))?;
+    let change = KeyChange::new(
+        id,
+        scope_of(id, &scope)?,
+        state_of(id, &state)?,
+        revision_of(id, revision)?,
+    );
+    Ok((change, Timestamp::from_micros(at)))
+}
+
+/// Tells apart what may succeed later, what lost a race, and what was refused, by SQLite's result codes.
+fn store_error(error: sqlx::Error) -> StoreError {
+    store_error_of(error, of_code, is_passing)
+}
+
+fn of_code(code: &str) -> Option<StoreError> {
+    match code {
+        // SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_CONSTRAINT_UNIQUE
+        "1555" | "2067" => Some(StoreError::Conflict),
+        _ => None,
+    }
+}
+
+fn is_passing(code: &str) -> bool {
+    // The low byte is the primary code: SQLITE_BUSY, SQLITE_LOCKED, SQLITE_IOERR, SQLITE_FULL, SQLITE_CANTOPEN.
+    code.parse::<u32>()
+        .is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 10 | 13 | 14))
+}

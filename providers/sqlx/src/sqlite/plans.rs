@@ -1,0 +1,67 @@
+//! That the statements of the store use the indexes, asserted on the statements themselves.
+
+use encx::{DataKeyId, KekId, KeyQuery, KeyState, KeyUsage, KmsName, Scope};
+use sqlx::{AssertSqlSafe, Execute};
+
+use super::*;
+
+async fn plan(store: &SqliteKeyStore, mut query: Query<'_, Sqlite, SqliteArguments>) -> Vec<String> {
+    let arguments = query.take_arguments().unwrap().unwrap_or_default();
+    let explain = format!("EXPLAIN QUERY PLAN {}", query.sql().as_str());
+    let rows = sqlx::query_with(AssertSqlSafe(explain), arguments)
+        .fetch_all(&store.pool)
+        .await
+        .unwrap();
+    rows.iter().map(|row| row.get("detail")).collect()
+}
+
+#[test]
+fn statements_use_the_indexes() {
+    encx::testkit::block_on(async {
+        let store = SqliteKeyStore::connect("sqlite::memory:").await.unwrap();
+        store.migrate().await.unwrap();
+        let id = DataKeyId::generate(1, None).unwrap();
+        let scope = Scope::from_bytes([1; 32]);
+        let page = || KeyQuery::new(100).after(id);
+        let (kms, kek) = (KmsName::default(), KekId::new("kek").unwrap());
+        let pages = [
+            page(),
+            page().activated_before(Timestamp::from_micros(1)),
+            page().state(KeyState::Suspended),
+            page().usage(KeyUsage::Pepper),
+            page().usage(KeyUsage::Data).state(KeyState::Active),
+            page().scope(scope),
+            page().wrapped_by(kms.clone(), kek.clone()),
+            page().wrapped_by(kms, kek).state(KeyState::Active).scope(scope),
+        ];
+        let mut queries = vec![
+            ("load", sqlx::query(sql::LOAD).bind(list_of(&[scope]))),
+            ("get", sqlx::query(sql::GET).bind("[]")),
+            (
+                "changed_since",
+                sqlx::query(sql::CHANGES).bind(1_i64).bind(vec![1_u8]).bind(9_i64),
+            ),
+            ("the time of a write", sqlx::query(sql::LAST_CHANGE)),
+            (
+                "a change",
+                sqlx::query(sql::UPDATE_KEY).bind(vec![1_u8]).bind(1_i64),
+            ),
+            ("wraps", sqlx::query(sql::DELETE_WRAPS).bind(vec![1_u8])),
+        ];
+        queries.extend(pages.iter().map(|query| ("page", page_query(query))));
+        for (what, query) in queries {
+            let steps = plan(&store, query).await;
+            // `SCAN k` is the page that a subquery gave; `SCAN json_each` the list that was asked for.
+            let whole = steps.iter().find(|step| {
+                step.starts_with("SCAN encx_") || step.starts_with("SCAN d") || step.starts_with("SCAN b")
+            });
+            assert_eq!(whole, None, "{what} reads a whole table: {steps:#?}");
+            assert!(
+                steps
+                    .iter()
+                    .any(|step| step.starts_with("SEARCH") && step.contains("INDEX")),
+                "{what} uses an index: {steps:#?}"
+            );
+        }
+    });
+}

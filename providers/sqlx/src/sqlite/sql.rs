@@ -1,0 +1,111 @@
+//! Every statement that the SQLite store runs, apart from the migrations.
+
+/// The columns that become a record, of keys with their wraps.
+macro_rules! select_from {
+    ($keys:literal) => {
+        concat!(
+            "SELECT k.id, k.scope, k.usage, k.version, k.state, k.suspended_from, k.context, k.key_check, ",
+            "k.revision, k.created_at, k.activated_at, k.deactivated_at, k.destroyed_at, k.changed_at, ",
+            "w.kms, w.kek, w.ciphertext, w.kek_material FROM ",
+            $keys,
+            " k LEFT JOIN encx_wrapped_keys w ON w.key_id = k.id"
+        )
+    };
+}
+
+/// ?1 a JSON array of scopes in hex.
+pub(super) const LOAD: &str = concat!(
+    select_from!("encx_data_keys"),
+    " WHERE k.scope IN (SELECT unhex(value) FROM json_each(?1)) ORDER BY k.scope, k.version, k.id"
+);
+
+/// ?1 a JSON array of ids in hex.
+pub(super) const GET: &str = concat!(
+    select_from!("encx_data_keys"),
+    " WHERE k.id IN (SELECT unhex(value) FROM json_each(?1)) ORDER BY k.id"
+);
+
+// Of every page: ?1 after, ?2 limit, ?3 activated before, ?4 states, ?5 usages, ?6 scope, ?7 KMS, ?8 KEK.
+
+pub(super) const PAGE: &str = concat!(
+    select_from!(
+        "(SELECT * FROM encx_data_keys
+          WHERE id > ?1 AND (?3 IS NULL OR activated_at < ?3)
+          ORDER BY id LIMIT ?2)"
+    ),
+    " ORDER BY k.id"
+);
+
+pub(super) const PAGE_OF_STATES: &str = concat!(
+    select_from!(
+        "(SELECT * FROM encx_data_keys INDEXED BY encx_data_keys_listed
+          WHERE usage IN (SELECT value FROM json_each(?5)) AND state IN (SELECT value FROM json_each(?4))
+            AND id > ?1 AND (?3 IS NULL OR activated_at < ?3)
+          ORDER BY id LIMIT ?2)"
+    ),
+    " ORDER BY k.id"
+);
+
+pub(super) const PAGE_OF_KEK: &str = concat!(
+    select_from!(
+        "(SELECT d.* FROM encx_wrapped_keys b CROSS JOIN encx_data_keys d ON d.id = b.key_id
+          WHERE b.kms = ?7 AND b.kek = ?8 AND b.key_id > ?1
+            AND d.usage IN (SELECT value FROM json_each(?5)) AND d.state IN (SELECT value FROM json_each(?4))
+            AND (?3 IS NULL OR d.activated_at < ?3)
+          ORDER BY b.key_id LIMIT ?2)"
+    ),
+    " ORDER BY k.id"
+);
+
+pub(super) const PAGE_OF_SCOPE: &str = concat!(
+    select_from!(
+        "(SELECT d.* FROM encx_data_keys d
+          WHERE d.scope = ?6 AND d.id > ?1
+            AND d.usage IN (SELECT value FROM json_each(?5)) AND d.state IN (SELECT value FROM json_each(?4))
+            AND (?3 IS NULL OR d.activated_at < ?3)
+            AND (?8 IS NULL OR EXISTS (
+                SELECT 1 FROM encx_wrapped_keys b WHERE b.key_id = d.id AND b.kms = ?7 AND b.kek = ?8))
+          ORDER BY d.id LIMIT ?2)"
+    ),
+    " ORDER BY k.id"
+);
+
+pub(super) const CHANGES: &str = "
+    SELECT id, scope, state, revision, changed_at FROM encx_data_keys
+    WHERE (changed_at, id) > (?1, ?2)
+    ORDER BY changed_at, id LIMIT ?3";
+
+pub(super) const LAST_CHANGE: &str = "SELECT coalesce(max(changed_at), 0) FROM encx_data_keys";
+
+/// Takes the turn to write at once: nobody writes between our reading and our writing.
+pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
+
+pub(super) const NOW: &str = "SELECT CAST(unixepoch('now', 'subsec') * 1000000 AS INTEGER)";
+
+pub(super) const INSERT_KEY: &str = "
+    INSERT INTO encx_data_keys (id, scope, usage, version, state, suspended_from, context, key_check, revision,
+        created_at, activated_at, deactivated_at, destroyed_at, changed_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
+
+/// ?1 id, ?2 the revision that it has; it gets the one that follows.
+pub(super) const UPDATE_KEY: &str = "
+    UPDATE encx_data_keys
+    SET revision = ?3, state = ?4, suspended_from = ?5, activated_at = ?6, deactivated_at = ?7, destroyed_at = ?8,
+        changed_at = ?9
+    WHERE id = ?1 AND revision = ?2";
+
+pub(super) const DELETE_WRAPS: &str = "DELETE FROM encx_wrapped_keys WHERE key_id = ?1";
+
+pub(super) const INSERT_WRAP: &str = "
+    INSERT INTO encx_wrapped_keys (key_id, kms, kek, ciphertext, kek_material) VALUES (?1, ?2, ?3, ?4, ?5)";
+
+pub(super) const INSERT_AUDIT: &str = "
+    INSERT INTO encx_audit_log (at, key_id, scope, what, from_state, to_state, reason)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+
+pub(super) const HAS_MIGRATIONS: &str =
+    "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'encx_migrations')";
+
+pub(super) const LAST_MIGRATION: &str = "SELECT coalesce(max(version), 0) FROM encx_migrations";
+
+pub(super) const RECORD_MIGRATION: &str = "INSERT INTO encx_migrations (version) VALUES (?1)";

@@ -1,0 +1,186 @@
+//! Writes: one transaction each, which begins by taking the turn to write.
+
+use encx::{
+    DataKeyId, KeyRecord, KeyState, NewKey, Scope, StateChange, StoreError, Timestamp, WrapChange,
+    WrapOutcome,
+};
+use sqlx::Sqlite;
+use sqlx::sqlite::{SqliteConnection, SqlitePool};
+
+use super::{hex, json_list, last_change, list_of, records, run, sql, store_error};
+use crate::row::{context_json, what_changed};
+
+pub(super) async fn insert(pool: &SqlitePool, new: &NewKey) -> Result<KeyRecord, StoreError> {
+    let mut write = Write::begin(pool).await?;
+    let siblings = write.siblings(&new.scope).await?;
+    let at = write.time().await?;
+    let planned = new.plan(&siblings, at)?;
+    write.store(&siblings, planned, None).await
+}
+
+pub(super) async fn apply(pool: &SqlitePool, change: &StateChange) -> Result<KeyRecord, StoreError> {
+    let mut write = Write::begin(pool).await?;
+    let siblings = write.siblings(&change.scope).await?;
+    let at = write.time().await?;
+    let planned = change.plan(&siblings, at)?;
+    write.store(&siblings, planned, change.reason.as_deref()).await
+}
+
+pub(super) async fn replace_wraps(
+    pool: &SqlitePool,
+    changes: &[WrapChange],
+) -> Result<Vec<WrapOutcome>, StoreError> {
+    let mut outcomes: Vec<WrapOutcome> = Vec::with_capacity(changes.len());
+    let mut unavailable = None;
+    for change in changes {
+        let result = match &unavailable {
+            // Not tried: each would wait until its time is over.
+            Some(error) => Err(StoreError::clone(error)),
+            None => replace_wraps_of_one(pool, change).await,
+        };
+        if let Err(error) = &result
+            && error.is_retryable()
+        {
+            if outcomes.is_empty() {
+                return Err(error.clone());
+            }
+            unavailable = Some(error.clone());
+        }
+        outcomes.push(WrapOutcome::new(change.id, result));
+    }
+    Ok(outcomes)
+}
+
+async fn replace_wraps_of_one(pool: &SqlitePool, change: &WrapChange) -> Result<KeyRecord, StoreError> {
+    let mut write = Write::begin(pool).await?;
+    let current = write.one(change.id).await?;
+    let at = write.time().await?;
+    let planned = change.plan(current.first(), at)?;
+    write.store(&current, vec![planned], None).await
+}
+
+struct Write(sqlx::Transaction<'static, Sqlite>);
+
+impl Write {
+    async fn begin(pool: &SqlitePool) -> Result<Self, StoreError> {
+        pool.begin_with(sql::BEGIN).await.map(Self).map_err(store_error)
+    }
+
+    fn connection(&mut self) -> &mut SqliteConnection {
+        &mut self.0
+    }
+
+    async fn siblings(&mut self, scope: &Scope) -> Result<Vec<KeyRecord>, StoreError> {
+        let scopes = list_of(std::slice::from_ref(scope));
+        records(self.connection(), sqlx::query(sql::LOAD).bind(scopes)).await
+    }
+
+    async fn one(&mut self, id: DataKeyId) -> Result<Vec<KeyRecord>, StoreError> {
+        let ids = json_list(std::iter::once(hex(&id.to_bytes())));
+        records(self.connection(), sqlx::query(sql::GET).bind(ids)).await
+    }
+
+    /// Takes the time of the write, later than every time that is written already.
+    async fn time(&mut self) -> Result<Timestamp, StoreError> {
+        let now: i64 = sqlx::query_scalar(sql::NOW)
+            .fetch_one(self.connection())
+            .await
+            .map_err(store_error)?;
+        let last = last_change(self.connection()).await?;
+        Ok(Timestamp::from_micros(now.max(last.saturating_add(1))))
+    }
+
+    /// Writes what was planned, each record over the revision that was read, and returns the first.
+    async fn store(
+        mut self,
+        before: &[KeyRecord],
+        planned: Vec<KeyRecord>,
+        reason: Option<&str>,
+    ) -> Result<KeyRecord, StoreError> {
+        // The siblings first: the index on active versions must not see the new one beside the old.
+        for (place, record) in planned.iter().enumerate().rev() {
+            let old = before.iter().find(|old| old.id == record.id);
+            match old {
+                Some(old) => self.update(old, record).await?,
+                None => self.add(record).await?,
+            }
+            self.audit(old, record, reason.filter(|_| place == 0)).await?;
+        }
+        self.0.commit().await.map_err(store_error)?;
+        // A plan is never empty; without one, nothing was written.
+        planned.into_iter().next().ok_or(StoreError::Conflict)
+    }
+
+    async fn add(&mut self, record: &KeyRecord) -> Result<(), StoreError> {
+        let query = sqlx::query(sql::INSERT_KEY)
+            .bind(record.id.to_bytes().to_vec())
+            .bind(record.scope.as_bytes().to_vec())
+            .bind(record.usage.code())
+            .bind(record.version.get())
+            .bind(record.state.name())
+            .bind(record.suspended_from.map(KeyState::name))
+            .bind(context_json(record)?)
+            .bind(record.key_check.to_bytes().to_vec())
+            .bind(record.revision.get())
+            .bind(record.created_at.as_micros())
+            .bind(record.activated_at.map(Timestamp::as_micros))
+            .bind(record.deactivated_at.map(Timestamp::as_micros))
+            .bind(record.destroyed_at.map(Timestamp::as_micros))
+            .bind(record.changed_at.as_micros());
+        run(self.connection(), query).await?;
+        self.add_wraps(record).await
+    }
+
+    async fn update(&mut self, old: &KeyRecord, record: &KeyRecord) -> Result<(), StoreError> {
+        let query = sqlx::query(sql::UPDATE_KEY)
+            .bind(record.id.to_bytes().to_vec())
+            .bind(old.revision.get())
+            .bind(record.revision.get())
+            .bind(record.state.name())
+            .bind(record.suspended_from.map(KeyState::name))
+            .bind(record.activated_at.map(Timestamp::as_micros))
+            .bind(record.deactivated_at.map(Timestamp::as_micros))
+            .bind(record.destroyed_at.map(Timestamp::as_micros))
+            .bind(record.changed_at.as_micros());
+        if run(self.connection(), query).await? != 1 {
+            return Err(StoreError::Conflict);
+        }
+        if old.wraps != record.wraps {
+            let delete = sqlx::query(sql::DELETE_WRAPS).bind(record.id.to_bytes().to_vec());
+            run(self.connection(), delete).await?;
+            self.add_wraps(record).await?;
+        }
+        Ok(())
+    }
+
+    async fn add_wraps(&mut self, record: &KeyRecord) -> Result<(), StoreError> {
+        for wrap in &record.wraps {
+            let query = sqlx::query(sql::INSERT_WRAP)
+                .bind(record.id.to_bytes().to_vec())
+                .bind(wrap.kms.as_str())
+                .bind(wrap.wrapped.kek.as_str())
+                .bind(wrap.wrapped.ciphertext.as_slice())
+                .bind(wrap.wrapped.kek_material.as_deref());
+            run(self.connection(), query).await?;
+        }
+        Ok(())
+    }
+
+    async fn audit(
+        &mut self,
+        old: Option<&KeyRecord>,
+        record: &KeyRecord,
+        reason: Option<&str>,
+    ) -> Result<(), StoreError> {
+        let query = sqlx::query(sql::INSERT_AUDIT)
+            .bind(record.changed_at.as_micros())
+            .bind(record.id.to_bytes().to_vec())
+            .bind(record.scope.as_bytes().to_vec())
+            .bind(what_changed(old, record))
+            .bind(old.map(|old| old.state.name()))
+            .bind(record.state.name())
+            .bind(reason);
+        run(self.connection(), query).await?;
+        Ok(())
+    }
+}

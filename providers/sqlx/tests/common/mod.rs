@@ -1,0 +1,24 @@
+//! Databases of a test's own, and what the tests of both stores share.
+#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
+
+#[cfg(feature = "postgres")]
+pub(crate) mod postgres;
+#[cfg(feature = "sqlite")]
+pub(crate) mod sqlite;
+
+use encx::{
+    DataKeyId, EncryptionContext, KekId, KeyCheck, KeyUsage, KmsName, NewKey, StoredWrap, WrappedKey,
+};
+
+/// Describes the first key of a tenant.
+pub(crate) fn new_key(tenant: &str) -> NewKey {
+    let context = EncryptionContext::builder()
+        .pair("tenantId", tenant)
+        .build()
+        .unwrap();
+    let id = DataKeyId::generate(1_767_225_600_000, None).unwrap();
+    let wrapped = WrappedKey::new(KekId::new("kek-1").unwrap(), vec![1, 2, 3]);
+    NewKey::new(id, KeyUsage::Data, &context, KeyCheck::from_bytes([7; 32]))
+        .with_wrap(StoredWrap::new(KmsName::default(), wrapped))
+}

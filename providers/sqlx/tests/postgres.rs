@@ -1,0 +1,429 @@
+//! The conformance suite of key stores on PostgreSQL, and what only that store does.
+
+#![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
+
+mod common;
+
+use std::sync::Arc;
+
+use common::new_key;
+use common::postgres::{Database, on_a_database};
+use encx::{
+    ChangeCursor, Ciphertext, CursorPosition, KeyState, KeyStore, StateChange, StoreError, WrapChange,
+};
+use encx_sqlx::PostgresKeyStore;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
+use uuid::Uuid;
+
+encx::store_conformance!(Database);
+
+async fn run(connection: &mut PgConnection, statement: &str) {
+    connection
+        .execute(AssertSqlSafe(statement.to_owned()))
+        .await
+        .unwrap();
+}
+
+async fn count(connection: &mut PgConnection, query: &'static str) -> i64 {
+    sqlx::query_scalar(query).fetch_one(connection).await.unwrap()
+}
+
+#[test]
+fn sixteen_processes_migrate_at_once_and_again() {
+    on_a_database(|database| async move {
+        let mut connection = database.connection().await;
+        // The user's own migrations are none of ours.
+        run(
+            &mut connection,
+            "CREATE TABLE _sqlx_migrations (version bigint PRIMARY KEY)",
+        )
+        .await;
+        let unmigrated = database.store().await;
+        let error = unmigrated.load(&[new_key("t").scope]).await.unwrap_err();
+        assert!(matches!(error, StoreError::NotMigrated { .. }), "{error}");
+
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..16 {
+            let database = database.clone();
+            tasks.spawn(async move { database.store().await.migrate().await });
+        }
+        for result in tasks.join_all().await {
+            result.unwrap();
+        }
+        let shape = "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                     WHERE n.nspname = 'encx'";
+        let before = count(&mut connection, shape).await;
+        let applied = "SELECT (extract(epoch FROM applied_at) * 1000000)::bigint FROM encx.migrations";
+        let when = count(&mut connection, applied).await;
+        unmigrated.insert(&new_key("t")).await.unwrap();
+        unmigrated.migrate().await.unwrap();
+        assert_eq!(count(&mut connection, shape).await, before);
+        assert_eq!(count(&mut connection, applied).await, when);
+        assert_eq!(
+            count(&mut connection, "SELECT count(*) FROM encx.migrations").await,
+            1
+        );
+        assert_eq!(
+            count(&mut connection, "SELECT count(*) FROM encx.data_keys").await,
+            1
+        );
+        assert_eq!(
+            count(&mut connection, "SELECT count(*) FROM _sqlx_migrations").await,
+            0
+        );
+    });
+}
+
+#[test]
+fn tables_of_a_newer_library_are_left_alone() {
+    on_a_database(|database| async move {
+        database.store().await.migrate().await.unwrap();
+        let mut connection = database.connection().await;
+        run(
+            &mut connection,
+            "INSERT INTO encx.migrations (version) VALUES (99)",
+        )
+        .await;
+        let store = database.store().await;
+        for error in [
+            store.load(&[]).await.unwrap_err(),
+            store.insert(&new_key("t")).await.unwrap_err(),
+            store.migrate().await.unwrap_err(),
+        ] {
+            assert!(
+                matches!(&error, StoreError::NotMigrated { found } if found.contains("update the library")),
+                "{error}"
+            );
+        }
+        // Gone after the store had looked: the code says what is missing.
+        let store = database.store().await;
+        run(&mut connection, "DELETE FROM encx.migrations WHERE version = 99").await;
+        assert!(store.load(&[]).await.unwrap().is_empty());
+        run(&mut connection, "DROP SCHEMA encx CASCADE").await;
+        let error = store.load(&[new_key("t").scope]).await.unwrap_err();
+        assert!(matches!(error, StoreError::NotMigrated { .. }), "{error}");
+        store.migrate().await.unwrap();
+        store.insert(&new_key("t")).await.unwrap();
+    });
+}
+
+#[test]
+fn a_user_without_the_right_to_create_schemas_migrates_one_that_is_theirs() {
+    on_a_database(|database| async move {
+        let role = format!("encx_role_{}", Uuid::new_v4().simple());
+        let mut connection = database.connection().await;
+        run(&mut connection, &format!("CREATE ROLE {role} LOGIN")).await;
+        run(
+            &mut connection,
+            &format!("CREATE SCHEMA encx AUTHORIZATION {role}"),
+        )
+        .await;
+        let pool = sqlx::PgPool::connect_with(database.options().username(&role))
+            .await
+            .unwrap();
+        let store = PostgresKeyStore::from_pool(pool);
+        store.migrate().await.unwrap();
+        let record = store.insert(&new_key("t")).await.unwrap();
+        let user: String = sqlx::query_scalar("SELECT db_user FROM encx.audit_log WHERE key_id = $1")
+            .bind(Uuid::from(record.id))
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        assert_eq!(user, role);
+        run(&mut connection, &format!("DROP OWNED BY {role} CASCADE")).await;
+        run(&mut connection, &format!("DROP ROLE {role}")).await;
+    });
+}
+
+/// A transaction takes its time, another takes a later one and commits, a process polls, and only then does the
+/// first commit.
+#[test]
+fn a_change_with_an_earlier_time_that_commits_later_is_not_missed() {
+    on_a_database(|database| async move {
+        let store = database.store().await;
+        store.migrate().await.unwrap();
+        let early = new_key("early");
+        let record = store.insert(&early).await.unwrap();
+        let (_, mut cursor) = poll(&store, ChangeCursor::now()).await;
+
+        let mut writer = database.connection().await;
+        let mut transaction = writer.begin().await.unwrap();
+        let statement =
+            "UPDATE encx.data_keys SET revision = 2, changed_at = clock_timestamp() WHERE id = $1";
+        sqlx::query(statement)
+            .bind(Uuid::from(record.id))
+            .execute(&mut *transaction)
+            .await
+            .unwrap();
+        let later = store.insert(&new_key("later")).await.unwrap();
+        let (seen, next) = poll(&store, cursor).await;
+        assert!(seen.iter().any(|change| change.id == later.id));
+        assert!(
+            !seen
+                .iter()
+                .any(|change| change.id == record.id && change.revision.get() == 2)
+        );
+        cursor = next;
+        transaction.commit().await.unwrap();
+        let (seen, _) = poll(&store, cursor).await;
+        assert!(
+            seen.iter()
+                .any(|change| change.id == record.id && change.revision.get() == 2),
+            "the change that committed late is listed: {seen:?}"
+        );
+        // And the cursor leaves room for every other write that may still be under way.
+        let CursorPosition::At { at, .. } = cursor.position() else {
+            panic!("{cursor:?}");
+        };
+        assert!(at.as_micros() + 14_000_000 < later.changed_at.as_micros());
+    });
+}
+
+async fn poll(store: &PostgresKeyStore, mut cursor: ChangeCursor) -> (Vec<encx::KeyChange>, ChangeCursor) {
+    let mut changes = Vec::new();
+    loop {
+        let page = store.changed_since(&cursor).await.unwrap();
+        changes.extend(page.changes);
+        cursor = page.next;
+        if !page.more {
+            return (changes, cursor);
+        }
+    }
+}
+
+#[test]
+fn every_write_leaves_a_row_in_the_audit_log() {
+    on_a_database(|database| async move {
+        let pool = sqlx::PgPool::connect_with(database.options().application_name("billing"))
+            .await
+            .unwrap();
+        let store = PostgresKeyStore::from_pool(pool);
+        store.migrate().await.unwrap();
+        let new = new_key("t");
+        let first = store.insert(&new).await.unwrap();
+        let mut next = new_key("t")
+            .with_version(first.version.next().unwrap())
+            .with_state(KeyState::PreActive);
+        next.id = encx::DataKeyId::generate(1_767_225_600_000, Some(first.id)).unwrap();
+        let second = store.insert(&next).await.unwrap();
+        let change = StateChange::new(&second, KeyState::Active).because("planned rotation");
+        let second = store.apply(&change).await.unwrap();
+        let rewrap = WrapChange::new(&second, second.wraps.clone());
+        store.replace_wraps(&[rewrap]).await.unwrap();
+        // What is refused leaves nothing.
+        store.apply(&change).await.unwrap_err();
+
+        let rows = sqlx::query(
+            "SELECT key_id, scope, what, from_state, to_state, reason, db_user = current_user AS own, application,
+                    at = (SELECT changed_at FROM encx.data_keys k WHERE k.id = key_id) AS newest
+             FROM encx.audit_log ORDER BY seq",
+        )
+        .fetch_all(&mut database.connection().await)
+        .await
+        .unwrap();
+        let found: Vec<_> = rows
+            .iter()
+            .map(|row| {
+                assert!(row.get::<bool, _>("own"));
+                assert_eq!(row.get::<&str, _>("application"), "billing");
+                assert_eq!(row.get::<&[u8], _>("scope"), new.scope.as_bytes());
+                (
+                    row.get::<Uuid, _>("key_id"),
+                    row.get::<&str, _>("what"),
+                    row.get::<Option<&str>, _>("from_state"),
+                    row.get::<&str, _>("to_state"),
+                    row.get::<Option<&str>, _>("reason"),
+                    row.get::<bool, _>("newest"),
+                )
+            })
+            .collect();
+        let (one, two) = (Uuid::from(first.id), Uuid::from(second.id));
+        assert_eq!(
+            found,
+            [
+                (one, "added", None, "active", None, false),
+                (two, "added", None, "pre-active", None, false),
+                (one, "state", Some("active"), "deactivated", None, true),
+                (
+                    two,
+                    "state",
+                    Some("pre-active"),
+                    "active",
+                    Some("planned rotation"),
+                    false
+                ),
+                (two, "wraps", Some("active"), "active", None, true),
+            ]
+        );
+    });
+}
+
+#[test]
+fn rows_that_encx_did_not_write_are_errors() {
+    on_a_database(|database| async move {
+        let store = database.store().await;
+        store.migrate().await.unwrap();
+        let record = store.insert(&new_key("t")).await.unwrap();
+        let mut connection = database.connection().await;
+        // The schema refuses what it can.
+        for refused in [
+            "UPDATE encx.data_keys SET scope = ''",
+            "UPDATE encx.data_keys SET state = 'Active'",
+            "UPDATE encx.data_keys SET suspended_from = 'active'",
+            "UPDATE encx.data_keys SET context = '[]'",
+            "UPDATE encx.data_keys SET usage = 0",
+            "UPDATE encx.data_keys SET version = 0",
+            "UPDATE encx.data_keys SET key_check = ''",
+            "UPDATE encx.data_keys SET activated_at = NULL",
+            "UPDATE encx.wrapped_keys SET ciphertext = ''",
+            "UPDATE encx.wrapped_keys SET kek = ''",
+            "DELETE FROM encx.data_keys",
+        ] {
+            let result = connection.execute(refused).await;
+            assert!(result.is_err(), "{refused}");
+        }
+        // The rest, and what an attacker does who may change the schema too, is told by whoever reads it.
+        run(
+            &mut connection,
+            "ALTER TABLE encx.data_keys DROP CONSTRAINT data_keys_state_check",
+        )
+        .await;
+        run(
+            &mut connection,
+            "ALTER TABLE encx.data_keys ALTER key_check DROP NOT NULL",
+        )
+        .await;
+        for (edit, undo) in [
+            ("context = '{\"a\": 1}'", "context = '{\"tenantId\": \"t\"}'"),
+            ("usage = 77", "usage = 1"),
+            ("state = 'unheard-of'", "state = 'active'"),
+            ("key_check = NULL", "key_check = decode(repeat('07', 32), 'hex')"),
+        ] {
+            run(&mut connection, &format!("UPDATE encx.data_keys SET {edit}")).await;
+            match store.load(&[record.scope]).await {
+                Err(StoreError::Corrupt { what }) => {
+                    assert!(what.contains(&record.id.to_string()), "{what}");
+                }
+                other => panic!("{edit} gave {other:?}"),
+            }
+            run(&mut connection, &format!("UPDATE encx.data_keys SET {undo}")).await;
+        }
+        assert_eq!(
+            store.load(&[record.scope]).await.unwrap(),
+            std::slice::from_ref(&record)
+        );
+        run(
+            &mut connection,
+            "ALTER TABLE encx.wrapped_keys DROP CONSTRAINT wrapped_keys_key_id_fkey",
+        )
+        .await;
+        run(
+            &mut connection,
+            "UPDATE encx.data_keys SET id = '11111111-1111-4111-8111-111111111111'",
+        )
+        .await;
+        let error = store.load(&[record.scope]).await.unwrap_err();
+        assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+        let error = store.changed_since(&ChangeCursor::start()).await.unwrap_err();
+        assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+    });
+}
+
+/// Whoever waits for a lock too long, or whose connections are cut, may try again.
+#[test]
+fn a_database_that_does_not_answer_is_unavailable() {
+    on_a_database(|database| async move {
+        let store = database.store().await;
+        store.migrate().await.unwrap();
+        let record = store.insert(&new_key("t")).await.unwrap();
+        let mut holder = database.connection().await;
+        let mut transaction = holder.begin().await.unwrap();
+        run(&mut transaction, "SELECT FROM encx.data_keys FOR UPDATE").await;
+        let change = StateChange::new(&record, KeyState::Suspended);
+        let error = store.apply(&change).await.unwrap_err();
+        assert!(error.is_retryable(), "a lock that is held: {error}");
+        transaction.rollback().await.unwrap();
+        store.apply(&change).await.unwrap();
+
+        let mut killer = database.connection().await;
+        run(
+            &mut killer,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        )
+        .await;
+        // Every connection of the pool is gone; sqlx finds out one by one, and the store says so or reconnects.
+        for _ in 0..8 {
+            match store.load(&[record.scope]).await {
+                Ok(records) => assert_eq!(records.len(), 1),
+                Err(error) => assert!(error.is_retryable(), "{error}"),
+            }
+        }
+        assert_eq!(store.load(&[record.scope]).await.unwrap().len(), 1);
+    });
+    let nowhere = "postgres://nobody@127.0.0.1:1/nothing";
+    let error = encx::testkit::block_on(PostgresKeyStore::connect(nowhere)).unwrap_err();
+    assert!(error.is_retryable(), "nobody listens there: {error}");
+}
+
+#[test]
+fn debugging_a_store_shows_no_password() {
+    encx::testkit::block_on(async {
+        let options = sqlx::postgres::PgConnectOptions::new().password("hunter2");
+        let store = PostgresKeyStore::from_pool(sqlx::PgPool::connect_lazy_with(options));
+        assert!(!format!("{store:?}").contains("hunter2"));
+    });
+}
+
+type Customer = (Ciphertext, Option<Ciphertext>);
+
+fn ciphertext(plaintext_len: usize) -> Ciphertext {
+    let mut bytes = vec![1, 1];
+    bytes.extend(encx::DataKeyId::generate(1, None).unwrap().to_bytes());
+    bytes.resize(90 + plaintext_len, 0);
+    Ciphertext::parse(bytes).unwrap()
+}
+
+#[test]
+fn a_ciphertext_is_a_column() {
+    on_a_database(|database: Arc<Database>| async move {
+        let mut connection = database.connection().await;
+        run(
+            &mut connection,
+            "CREATE TABLE customers (id int PRIMARY KEY, ssn bytea NOT NULL, note bytea)",
+        )
+        .await;
+        let (ssn, note) = (ciphertext(11), ciphertext(0));
+        let insert = "INSERT INTO customers VALUES ($1, $2, $3)";
+        for (id, note) in [(1, Some(note.clone())), (2, None)] {
+            sqlx::query(insert)
+                .bind(id)
+                .bind(&ssn)
+                .bind(note)
+                .execute(&mut connection)
+                .await
+                .unwrap();
+        }
+        let customers: Vec<Customer> = sqlx::query_as("SELECT ssn, note FROM customers ORDER BY id")
+            .fetch_all(&mut connection)
+            .await
+            .unwrap();
+        assert_eq!(customers[0].0, ssn);
+        assert_eq!(customers[0].1.as_ref(), Some(&note));
+        assert_eq!(customers[1].1, None);
+        let row = sqlx::query("SELECT ssn FROM customers WHERE ssn = $1 AND id = 2")
+            .bind(ssn.clone())
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        assert_eq!(row.try_get::<Ciphertext, _>("ssn").unwrap(), ssn);
+        run(&mut connection, "UPDATE customers SET ssn = substr(ssn, 1, 20)").await;
+        let cut: Result<Customer, _> = sqlx::query_as("SELECT ssn, note FROM customers LIMIT 1")
+            .fetch_one(&mut connection)
+            .await;
+        assert!(
+            matches!(cut, Err(sqlx::Error::ColumnDecode { .. })),
+            "a cut ciphertext is an error, not a panic"
+        );
+    });
+}

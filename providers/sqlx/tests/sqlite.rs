@@ -1,0 +1,288 @@
+//! The conformance suite of key stores on SQLite, and what only that store does.
+
+#![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
+
+mod common;
+
+use common::new_key;
+use common::sqlite::File;
+use encx::testkit::block_on;
+use encx::{Ciphertext, KeyState, KeyStore, StateChange, StoreError, WrapChange};
+use encx_sqlx::SqliteKeyStore;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Executor, Row};
+
+mod file {
+    encx::store_conformance!(super::common::sqlite::File);
+}
+
+mod in_memory {
+    encx::store_conformance!(super::common::sqlite::InMemory);
+}
+
+async fn connection(file: &File) -> SqliteConnection {
+    let options = SqliteConnectOptions::new().filename(file.path());
+    options.create_if_missing(true).connect().await.unwrap()
+}
+
+async fn run(connection: &mut SqliteConnection, statement: &str) {
+    connection
+        .execute(AssertSqlSafe(statement.to_owned()))
+        .await
+        .unwrap();
+}
+
+async fn count(connection: &mut SqliteConnection, query: &'static str) -> i64 {
+    sqlx::query_scalar(query).fetch_one(connection).await.unwrap()
+}
+
+#[test]
+fn sixteen_processes_migrate_at_once_and_again() {
+    block_on(async {
+        let file = std::sync::Arc::new(File::new());
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..16 {
+            let file = file.clone();
+            tasks.spawn(async move { file.store().await.migrate().await });
+        }
+        for result in tasks.join_all().await {
+            result.unwrap();
+        }
+        let store = file.store().await;
+        store.insert(&new_key("t")).await.unwrap();
+        store.migrate().await.unwrap();
+        let mut connection = connection(&file).await;
+        assert_eq!(
+            count(&mut connection, "SELECT count(*) FROM encx_migrations").await,
+            1
+        );
+        assert_eq!(
+            count(&mut connection, "SELECT count(*) FROM encx_data_keys").await,
+            1
+        );
+        let foreign = "SELECT count(*) FROM sqlite_schema WHERE tbl_name NOT LIKE 'encx\\_%' ESCAPE '\\'
+                       AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
+        assert_eq!(count(&mut connection, foreign).await, 0);
+    });
+}
+
+#[test]
+fn tables_that_are_missing_or_newer_are_not_touched() {
+    block_on(async {
+        let file = File::new();
+        let store = file.store().await;
+        let error = store.load(&[]).await.unwrap_err();
+        assert!(matches!(error, StoreError::NotMigrated { .. }), "{error}");
+        store.migrate().await.unwrap();
+        assert!(store.load(&[]).await.unwrap().is_empty());
+        let mut connection = connection(&file).await;
+        run(
+            &mut connection,
+            "INSERT INTO encx_migrations (version) VALUES (99)",
+        )
+        .await;
+        let store = file.store().await;
+        for error in [
+            store.insert(&new_key("t")).await.unwrap_err(),
+            store.migrate().await.unwrap_err(),
+        ] {
+            assert!(
+                matches!(&error, StoreError::NotMigrated { found } if found.contains("update the library")),
+                "{error}"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_store_is_opened_by_path_by_url_and_from_a_pool() {
+    block_on(async {
+        let file = File::new();
+        let by_path = file.store().await;
+        by_path.migrate().await.unwrap();
+        let new = new_key("t");
+        let record = by_path.insert(&new).await.unwrap();
+        let url = format!("sqlite:{}", file.path());
+        let by_url = SqliteKeyStore::connect(&url).await.unwrap();
+        let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
+        for store in [by_url, SqliteKeyStore::from_pool(pool)] {
+            assert_eq!(
+                store.load(&[new.scope]).await.unwrap(),
+                std::slice::from_ref(&record)
+            );
+        }
+        for memory in [":memory:", "sqlite::memory:"] {
+            let store = SqliteKeyStore::connect(memory).await.unwrap();
+            store.migrate().await.unwrap();
+            store.clone().insert(&new).await.unwrap();
+            assert_eq!(store.load(&[new.scope]).await.unwrap().len(), 1);
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("no/such/folder/keys.db");
+        let error = SqliteKeyStore::connect(missing.to_str().unwrap())
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(error, StoreError::Unavailable { .. }),
+            "a file that cannot be opened: {error}"
+        );
+        let no_database = folder.path().join("text");
+        std::fs::write(
+            &no_database,
+            "this is no database, but long enough to be one".repeat(99),
+        )
+        .unwrap();
+        let error = match SqliteKeyStore::connect(no_database.to_str().unwrap()).await {
+            Ok(store) => store.migrate().await.unwrap_err(),
+            Err(error) => error,
+        };
+        assert!(matches!(error, StoreError::Database { .. }), "{error}");
+    });
+}
+
+#[test]
+fn every_write_leaves_a_row_in_the_audit_log() {
+    block_on(async {
+        let file = File::new();
+        let store = file.store().await;
+        store.migrate().await.unwrap();
+        let record = store.insert(&new_key("t")).await.unwrap();
+        let change = StateChange::new(&record, KeyState::Suspended).because("a leak is looked into");
+        let record = store.apply(&change).await.unwrap();
+        let rewrap = WrapChange::new(&record, record.wraps.clone());
+        store.replace_wraps(&[rewrap]).await.unwrap();
+        store.apply(&change).await.unwrap_err();
+        let statement = "SELECT what, from_state, to_state, reason FROM encx_audit_log
+                         WHERE key_id = ?1 AND scope = ?2 ORDER BY seq";
+        let rows = sqlx::query(statement)
+            .bind(record.id.to_bytes().to_vec())
+            .bind(record.scope.as_bytes().to_vec())
+            .fetch_all(&mut connection(&file).await)
+            .await
+            .unwrap();
+        let found: Vec<_> = rows
+            .iter()
+            .map(|row| {
+                let text = |name: &str| row.get::<Option<String>, _>(name).unwrap_or_default();
+                ["what", "from_state", "to_state", "reason"].map(text)
+            })
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ["added", "", "active", ""],
+                ["state", "active", "suspended", "a leak is looked into"],
+                ["wraps", "suspended", "suspended", ""],
+            ]
+        );
+    });
+}
+
+#[test]
+fn rows_that_encx_did_not_write_are_errors() {
+    block_on(async {
+        let file = File::new();
+        let store = file.store().await;
+        store.migrate().await.unwrap();
+        let record = store.insert(&new_key("t")).await.unwrap();
+        let mut connection = connection(&file).await;
+        for refused in [
+            "UPDATE encx_data_keys SET scope = x'00'",
+            "UPDATE encx_data_keys SET state = 'Active'",
+            "UPDATE encx_data_keys SET suspended_from = 'active'",
+            "UPDATE encx_data_keys SET context = '[]'",
+            "UPDATE encx_data_keys SET context = 'no json'",
+            "UPDATE encx_data_keys SET usage = 'data'",
+            "UPDATE encx_data_keys SET version = 0",
+            "UPDATE encx_data_keys SET activated_at = NULL",
+            "UPDATE encx_wrapped_keys SET ciphertext = x''",
+            "DELETE FROM encx_data_keys",
+        ] {
+            assert!(connection.execute(refused).await.is_err(), "{refused}");
+        }
+        run(&mut connection, "PRAGMA ignore_check_constraints = ON").await;
+        for edit in [
+            "context = '{\"a\": 1}'",
+            "context = 'no json'",
+            "usage = 77",
+            "version = 0",
+            "state = 'unheard-of'",
+            "key_check = x'00'",
+            "revision = -1",
+            "scope = x'00'",
+        ] {
+            run(&mut connection, "SAVEPOINT edit").await;
+            run(&mut connection, &format!("UPDATE encx_data_keys SET {edit}")).await;
+            run(&mut connection, "RELEASE edit").await;
+            match store.get(&[record.id]).await {
+                Err(StoreError::Corrupt { what }) => {
+                    assert!(what.contains(&record.id.to_string()), "{what}");
+                }
+                other => panic!("{edit} gave {other:?}"),
+            }
+            let undo = "UPDATE encx_data_keys SET context = '{\"tenantId\": \"t\"}', usage = 1, version = 1,
+                        state = 'active', key_check = ?1, revision = 1, scope = ?2";
+            sqlx::query(undo)
+                .bind(record.key_check.to_bytes().to_vec())
+                .bind(record.scope.as_bytes().to_vec())
+                .execute(&mut connection)
+                .await
+                .unwrap();
+            assert_eq!(
+                store.get(&[record.id]).await.unwrap(),
+                std::slice::from_ref(&record)
+            );
+        }
+    });
+}
+
+fn ciphertext(plaintext_len: usize) -> Ciphertext {
+    let mut bytes = vec![1, 1];
+    bytes.extend(encx::DataKeyId::generate(1, None).unwrap().to_bytes());
+    bytes.resize(90 + plaintext_len, 0);
+    Ciphertext::parse(bytes).unwrap()
+}
+
+#[test]
+fn a_ciphertext_is_a_column() {
+    block_on(async {
+        let file = File::new();
+        let mut connection = connection(&file).await;
+        run(
+            &mut connection,
+            "CREATE TABLE customers (id INTEGER PRIMARY KEY, ssn BLOB NOT NULL, note BLOB)",
+        )
+        .await;
+        let (ssn, note) = (ciphertext(11), ciphertext(0));
+        for (id, note) in [(1, Some(note.clone())), (2, None)] {
+            sqlx::query("INSERT INTO customers VALUES (?1, ?2, ?3)")
+                .bind(id)
+                .bind(&ssn)
+                .bind(note)
+                .execute(&mut connection)
+                .await
+                .unwrap();
+        }
+        let customers: Vec<(Ciphertext, Option<Ciphertext>)> =
+            sqlx::query_as("SELECT ssn, note FROM customers ORDER BY id")
+                .fetch_all(&mut connection)
+                .await
+                .unwrap();
+        assert_eq!(customers, [(ssn.clone(), Some(note)), (ssn.clone(), None)]);
+        let row = sqlx::query("SELECT ssn FROM customers WHERE ssn = ?1 AND id = 2")
+            .bind(ssn.clone())
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        assert_eq!(row.try_get::<Ciphertext, _>("ssn").unwrap(), ssn);
+        run(&mut connection, "UPDATE customers SET ssn = substr(ssn, 1, 20)").await;
+        let row = sqlx::query("SELECT ssn FROM customers")
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        assert!(
+            row.try_get::<Ciphertext, _>("ssn").is_err(),
+            "a cut ciphertext is an error, not a panic"
+        );
+    });
+}
