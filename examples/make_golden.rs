@@ -91,21 +91,23 @@ async fn main() -> Result<()> {
     }
     // Beside its place, so that the folder appears whole or not at all.
     let scratch = tempfile::tempdir_in(&golden)?;
-    let mut golden = Golden::begin(scratch.path(), release);
+    let folder = scratch.path().join("release");
+    fs::create_dir(&folder)?;
+    let mut golden = Golden::begin(&folder, release);
     golden.kek_files().await?;
     golden.database().await?;
     golden.wraps().await?;
     golden.refused_inputs();
     let json = serde_json::to_string_pretty(&golden.manifest)?;
-    fs::write(scratch.path().join("manifest.json"), json + "\n")?;
-    for entry in fs::read_dir(scratch.path())? {
+    fs::write(folder.join("manifest.json"), json + "\n")?;
+    for entry in fs::read_dir(&folder)? {
         let path = entry?.path();
         // The locks of KEK files stay behind, and are nothing to open.
         if path.extension().is_some_and(|extension| extension == "lock") {
             fs::remove_file(path)?;
         }
     }
-    fs::rename(scratch.keep(), &target)?;
+    fs::rename(&folder, &target)?;
     println!("{}", target.display());
     Ok(())
 }
@@ -563,6 +565,19 @@ impl Golden {
             unchanged(KEY_FILE, ProtectedBy::Key(KEY[1..].into()), "key-text"),
             unchanged(KEY_FILE, ProtectedBy::Key(KEY.replace('f', "g")), "key-text"),
             unchanged(KEY_FILE, ProtectedBy::Key(String::new()), "key-text"),
+            unchanged(
+                PASSPHRASE_FILE,
+                ProtectedBy::Passphrase(String::new()),
+                "key-text",
+            ),
+            unchanged(PASSPHRASE_FILE, ProtectedBy::Key(String::new()), "protection"),
+            refused(
+                KEY_FILE,
+                key(),
+                Change::Extend((16 << 20) + 1),
+                false,
+                "too-large",
+            ),
             unchanged(PASSPHRASE_FILE, key(), "protection"),
             unchanged(KEY_FILE, passphrase(), "protection"),
             unchanged(PERMISSIONS_FILE, passphrase(), "protection"),
@@ -745,18 +760,18 @@ impl Golden {
         add("wrap", &|case| case.context = map(OTHER_TENANT));
         add("wrap", &|case| drop(case.context.remove("purpose")));
         add("wrap", &|case| {
-            drop(case.context.insert("extra".into(), "1".into()))
+            drop(case.context.insert("extra".into(), "1".into()));
         });
         add("wrap", &|case| {
-            case.context = [("TENANTID", "t-1"), ("purpose", "pii")].map(own).into()
+            case.context = [("TENANTID", "t-1"), ("purpose", "pii")].map(own).into();
         });
         add("wrap", &|case| case.usage = "index".into());
         add("wrap", &|case| {
-            case.key_id = "01890a5d-ac96-774b-bcce-b302099a8057".into()
+            case.key_id = "01890a5d-ac96-774b-bcce-b302099a8057".into();
         });
         add("wrap", &|case| case.kek = other_kek.to_string());
         add("kek-unknown", &|case| {
-            case.kek = "local/00000000-0000-4000-8000-000000000000".into()
+            case.kek = "local/00000000-0000-4000-8000-000000000000".into();
         });
         add("kek-unknown", &|case| case.kek = "alias/logs".into());
         add("kek-unknown", &|case| case.kek_file = KEY_FILE.into());
@@ -864,7 +879,7 @@ impl Golden {
         // Another context.
         add("row", "unknown-key", &|case| case.context = map(OTHER_TENANT));
         add("row", "unknown-key", &|case| {
-            case.context = map(&[("tenantId", "nobody")])
+            case.context = map(&[("tenantId", "nobody")]);
         });
         add("row", "unknown-key", &|case| {
             case.context = [("tenantid", "t-1"), ("purpose", "pii")].map(own).into();
@@ -893,6 +908,7 @@ impl Golden {
         add("row", "decrypt", &change(Change::Keep(90)));
         add("row", "decrypt", &change(Change::Keep(100)));
         add("row", "decrypt", &change(Change::Append(0)));
+        add("row", "too-long", &change(Change::Extend((64 << 20) + 91)));
         add("length-0", "too-short", &change(Change::Keep(89)));
         add("length-0", "decrypt", &change(Change::FlipBit(8 * 42)));
         add("suite-2-short", "suite-not-accepted", &|case| case.accept.clear());
@@ -935,6 +951,23 @@ impl Golden {
             )),
         );
         let other = of("second-version");
+        // A sibling that was edited, and a row that was moved to another scope.
+        add(
+            "row",
+            "row-edited",
+            &sql(&format!(
+                "UPDATE encx_data_keys SET context = '{{}}' WHERE id = x'{other}'"
+            )),
+        );
+        let moved = sql(&format!(
+            "UPDATE encx_data_keys SET version = 99, scope = (SELECT scope FROM encx_data_keys \
+             WHERE id = x'{}') WHERE id = x'{id}'",
+            of("context-other-tenant")
+        ));
+        add("row", "row-edited", &|case| {
+            moved(case);
+            case.context = map(OTHER_TENANT);
+        });
         add(
             "row",
             "wrap",

@@ -37,10 +37,10 @@ CREATE INDEX encx_data_keys_listed ON encx_data_keys (usage, state, id);
 
 CREATE TABLE encx_wrapped_keys (
     key_id       BLOB NOT NULL REFERENCES encx_data_keys (id),
-    kms          TEXT NOT NULL CHECK (octet_length(kms) BETWEEN 1 AND 64),
-    kek          TEXT NOT NULL CHECK (octet_length(kek) BETWEEN 1 AND 2048),
+    kms          TEXT NOT NULL CHECK (length(CAST(kms AS BLOB)) BETWEEN 1 AND 64),
+    kek          TEXT NOT NULL CHECK (length(CAST(kek AS BLOB)) BETWEEN 1 AND 2048),
     ciphertext   BLOB NOT NULL CHECK (length(ciphertext) BETWEEN 1 AND 8192),
-    kek_material TEXT CHECK (octet_length(kek_material) <= 256),
+    kek_material TEXT CHECK (length(CAST(kek_material AS BLOB)) <= 256),
     PRIMARY KEY (key_id, kms, kek)
 ) STRICT;
 
