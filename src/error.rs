@@ -3,7 +3,7 @@
 use crate::aad::AadError;
 use crate::ciphertext::{CiphertextError, MAX_PLAINTEXT_LEN, Suite};
 use crate::context::ContextError;
-use crate::key::{DataKeyId, KekId, KmsName, RandomError};
+use crate::key::{DataKeyId, KekId, KmsName, NewIdError, RandomError};
 use crate::kms::KmsError;
 use crate::store::StoreError;
 
@@ -174,6 +174,17 @@ pub enum Error {
         /// The name.
         kms: KmsName,
     },
+}
+
+impl From<NewIdError> for Error {
+    fn from(error: NewIdError) -> Self {
+        match error {
+            NewIdError::Random(error) => Self::Random(error),
+            error @ NewIdError::Exhausted { .. } => Self::Store(StoreError::Corrupt {
+                what: error.to_string(),
+            }),
+        }
+    }
 }
 
 impl Error {

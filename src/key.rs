@@ -190,34 +190,38 @@ impl DataKeyId {
 
     /// Makes an id that is greater than `after`, even if the clock stands or went back.
     ///
-    /// `unix_millis` is the wall clock's time. Only its low 48 bits are used.
+    /// `unix_millis` is the wall clock's time. An id holds 48 bits of it, which last until the year 10889.
     ///
     /// # Errors
     ///
-    /// [`RandomError`] if the operating system gives no randomness.
-    pub fn generate(unix_millis: u64, after: Option<Self>) -> Result<Self, RandomError> {
+    /// [`NewIdError::Exhausted`] if no id is greater than `after`; [`NewIdError::Random`] if the operating system
+    /// gives no randomness.
+    pub fn generate(unix_millis: u64, after: Option<Self>) -> Result<Self, NewIdError> {
         let mut random = [0; 10];
         fill_from_os(&mut random)?;
-        let fresh = Self(
-            *uuid::Builder::from_unix_timestamp_millis(unix_millis, &random)
-                .as_uuid()
-                .as_bytes(),
-        );
-        Ok(match after {
+        let at = |millis: u64| {
+            let uuid = uuid::Builder::from_unix_timestamp_millis(millis.min(MAX_ID_MILLIS), &random);
+            Self(*uuid.as_uuid().as_bytes())
+        };
+        let fresh = at(unix_millis);
+        match after {
             Some(after) if fresh <= after => {
                 // The greatest id decides, not the clock: one millisecond past it is greater whatever the
                 // random part says.
-                let millis = after.unix_millis().saturating_add(1);
-                Self(
-                    *uuid::Builder::from_unix_timestamp_millis(millis, &random)
-                        .as_uuid()
-                        .as_bytes(),
-                )
+                let millis = after.unix_millis() + 1;
+                if millis > MAX_ID_MILLIS {
+                    Err(NewIdError::Exhausted { after })
+                } else {
+                    Ok(at(millis))
+                }
             }
-            _ => fresh,
-        })
+            _ => Ok(fresh),
+        }
     }
 }
+
+/// The greatest time that an id can hold: 48 bits of milliseconds.
+const MAX_ID_MILLIS: u64 = (1 << 48) - 1;
 
 impl From<DataKeyId> for Uuid {
     fn from(id: DataKeyId) -> Self {
@@ -253,6 +257,21 @@ impl fmt::Debug for DataKeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "DataKeyId({self})")
     }
+}
+
+/// Says why no new data key id could be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NewIdError {
+    /// No id is greater than the greatest there is: somebody wrote one that lies at the end of time.
+    #[error("no data key id is greater than {after}, which encx did not make; look at that row")]
+    Exhausted {
+        /// The greatest id that there is.
+        after: DataKeyId,
+    },
+    /// The operating system gave no randomness.
+    #[error(transparent)]
+    Random(#[from] RandomError),
 }
 
 /// Says that something was no data key id.
@@ -758,6 +777,16 @@ mod tests {
             assert!(next > last);
             last = next;
         }
+    }
+
+    #[test]
+    fn after_the_greatest_id_there_is_none() {
+        let mut bytes = [0xff; 16];
+        (bytes[6], bytes[8]) = (0x7f, 0xbf);
+        let greatest = DataKeyId::from_bytes(bytes).unwrap();
+        let refused = DataKeyId::generate(1, Some(greatest)).unwrap_err();
+        assert_eq!(refused, NewIdError::Exhausted { after: greatest });
+        assert!(DataKeyId::generate(u64::MAX, None).unwrap() <= greatest);
     }
 
     #[test]

@@ -81,7 +81,7 @@ pub use error::Error;
 pub use kek::{KekChoice, KekRef};
 pub use key::{
     DATA_KEY_LEN, DataKey, DataKeyId, DataKeyIdError, DataKeyLenError, KekId, KeyCheck, KeyState, KeyUsage,
-    KeyVersion, KmsName, MAX_WRAPS, NameError, RandomError, Scope, WrappedKey,
+    KeyVersion, KmsName, MAX_WRAPS, NameError, NewIdError, RandomError, Scope, WrappedKey,
 };
 pub use keyring::Keyring;
 pub use kms::{

@@ -149,16 +149,10 @@ impl KeyManager {
                 .iter()
                 .filter(|version| version.state == KeyState::PreActive && Some(version.id) > newest)
                 .max_by_key(|version| version.id);
-            let (next, made) = match waiting {
-                Some(version) => (Ok(version.clone()), None),
-                None => match self.mint(context, &versions, KeyState::PreActive).await {
-                    Ok(made) => (Ok(made.record.clone()), Some(made)),
-                    Err(error) => (Err(error), None),
-                },
-            };
-            let promoted = match next {
-                Ok(version) => self.apply(&version, KeyState::Active).await,
-                Err(error) => Err(error),
+            let next = self.next_version(context, &versions, waiting).await;
+            let promoted = match &next {
+                Ok(next) => self.apply(&next.record, KeyState::Active).await,
+                Err(error) => Err(error.clone()),
             };
             match promoted {
                 // Somebody was faster: see what they did.
@@ -167,7 +161,7 @@ impl KeyManager {
                 }
                 promoted => {
                     let promoted = self.seen(context, promoted).await?;
-                    self.adopted(context, made.as_ref());
+                    self.adopted(context, next.as_ref().ok());
                     return Ok(promoted);
                 }
             }
@@ -276,6 +270,7 @@ impl KeyManager {
     /// As after an error.
     pub async fn rewrap(&self, context: &EncryptionContext) -> Result<Vec<KeyRecord>, Error> {
         let mut moved = Vec::new();
+        self.keks.ask_names(context).await?;
         for version in self.load(context).await? {
             if version.state == KeyState::Destroyed {
                 continue;
@@ -331,6 +326,27 @@ impl KeyManager {
             core.cache()
                 .adopt(context, self.usage, made.record.id, &made.key, made.began);
         }
+    }
+
+    /// Returns the version to promote: one that waits, if it opens, or else a new one.
+    async fn next_version(
+        &self,
+        context: &EncryptionContext,
+        versions: &[KeyRecord],
+        waiting: Option<&KeyRecord>,
+    ) -> Result<Made, Error> {
+        if let Some(version) = waiting {
+            let (record, began) = (version.clone(), self.clock.elapsed());
+            match self.keks.unwrap(version, context, self.usage).await {
+                Ok(key) => return Ok(Made { record, key, began }),
+                Err(error) if error.is_retryable() => return Err(error),
+                // Promoted all the same, it would stop every encryption.
+                Err(error) => {
+                    tracing::warn!(target: "encx::refused", key = %version.id, %error, "waiting version does not open");
+                }
+            }
+        }
+        self.mint(context, versions, KeyState::PreActive).await
     }
 
     /// Makes the version that follows those that there are. The KMS is called before anything is written.

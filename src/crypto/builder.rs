@@ -188,13 +188,14 @@ impl CryptoBuilder {
         self
     }
 
-    /// Sets how many calls to KMSs may be under way at once. Default: 32.
+    /// Sets how many calls to one KMS may be under way at once. Default: 32.
     pub fn max_concurrent_kms_calls(mut self, calls: usize) -> Self {
         self.max_concurrent_kms_calls = calls;
         self
     }
 
-    /// Sets how long one load of a key may take, from the first query to the KMS's answer. Default: 30 seconds.
+    /// Sets how long one load of a key may take, from the first query to the KMS's answer, and one KMS call of a
+    /// key manager. Default: 30 seconds.
     ///
     /// It is a backstop against a KMS or a key store that hangs; each should have a shorter time-out of its own.
     pub fn load_timeout(mut self, timeout: Duration) -> Self {
@@ -259,6 +260,7 @@ impl CryptoBuilder {
             self.rule,
             Arc::clone(&self.clock),
             self.max_concurrent_kms_calls,
+            self.limits.load_timeout,
         )?;
         Ok(Parts {
             keks: Arc::new(keks),

@@ -1,0 +1,427 @@
+//! The calls to the KMSs, under the KEK rule: the only way from the rest of encx to a KMS.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use crate::clock::Clock;
+use crate::context::EncryptionContext;
+use crate::error::Error;
+use crate::kek::names::Names;
+use crate::kek::{KekChoice, KekRef, KekRule};
+use crate::key::{DataKey, DataKeyId, KekId, KeyUsage, KmsName, MAX_WRAPS, WrappedKey};
+use crate::kms::{KeyManagementService, KmsContext, KmsError};
+use crate::store::{KeyRecord, StoredWrap};
+
+/// The registered KMSs and the KEK rule.
+pub(crate) struct Keks {
+    kms: BTreeMap<KmsName, Registered>,
+    rule: KekRule,
+    clock: Arc<dyn Clock>,
+    /// How long one call may take.
+    timeout: Duration,
+    calls: AtomicU64,
+    names: Names,
+}
+
+/// A KMS, and how many calls to it may be under way: one that hangs holds up no other.
+struct Registered {
+    service: Arc<dyn KeyManagementService>,
+    permits: Semaphore,
+}
+
+impl Keks {
+    pub(crate) fn new(
+        kms: BTreeMap<KmsName, Arc<dyn KeyManagementService>>,
+        mut rule: KekRule,
+        clock: Arc<dyn Clock>,
+        max_concurrent_calls: usize,
+        timeout: Duration,
+    ) -> Result<Self, Error> {
+        if rule.default.is_none() {
+            let own = kms
+                .get(&KmsName::default())
+                .and_then(|kms| kms.default_kek().cloned());
+            rule.default = own.map(KekRef::from);
+        }
+        let by_pair = rule.by_pair.iter().map(|(_, _, kek)| kek);
+        if let Some(kek) = by_pair
+            .chain(&rule.default)
+            .chain(&rule.retired)
+            .find(|kek| !kms.contains_key(&kek.kms))
+        {
+            return Err(Error::UnknownKms { kms: kek.kms.clone() });
+        }
+        let register = |service| Registered {
+            service,
+            permits: Semaphore::new(max_concurrent_calls.clamp(1, Semaphore::MAX_PERMITS)),
+        };
+        let kms = kms
+            .into_iter()
+            .map(|(name, service)| (name, register(service)))
+            .collect();
+        Ok(Self {
+            kms,
+            rule,
+            clock,
+            timeout,
+            calls: AtomicU64::new(0),
+            names: Names::default(),
+        })
+    }
+
+    /// Returns the number of calls to all KMSs so far.
+    pub(crate) fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Makes a data key under the KEKs that the rule chooses.
+    pub(crate) async fn generate(
+        &self,
+        context: &EncryptionContext,
+        usage: KeyUsage,
+        id: DataKeyId,
+    ) -> Result<(DataKey, Vec<StoredWrap>), Error> {
+        let choice = self.choose(context)?;
+        let pairs = KmsContext::new(context, usage, id);
+        let (first, others) = choice.wraps().split_first().ok_or(Error::NoKek)?;
+        let made = self
+            .call(&first.kms, self.timeout, |kms| {
+                kms.generate_data_key(&first.kek, &pairs)
+            })
+            .await?;
+        let mut wraps = vec![self.stored(first, made.wrapped)];
+        for kek in others {
+            let wrapped = self
+                .call(&kek.kms, self.timeout, |kms| {
+                    kms.wrap_key(&kek.kek, &made.key, &pairs)
+                })
+                .await?;
+            push_new(&mut wraps, self.stored(kek, wrapped));
+        }
+        Ok((made.key, wraps))
+    }
+
+    /// Unwraps a record's key with any wrap that the rule allows, and checks that it is the right key.
+    pub(crate) async fn unwrap(
+        &self,
+        record: &KeyRecord,
+        context: &EncryptionContext,
+        usage: KeyUsage,
+    ) -> Result<DataKey, Error> {
+        let choice = self.choose(context)?;
+        let pairs = KmsContext::new(context, usage, record.id);
+        let mut untried: Vec<&StoredWrap> = record.wraps.iter().collect();
+        let mut failed = None;
+        // First the wraps that can be told without asking anybody. Then, if the rule names KEKs by aliases, it is
+        // asked what these stand for. Only the rule's own KEKs are asked about: a row that names another
+        // makes us ask nobody about that.
+        for ask in [false, true] {
+            for kek in choice.allowed() {
+                if !untried.iter().any(|wrap| wrap.kms == kek.kms) {
+                    continue;
+                }
+                let asked = if ask {
+                    self.name(kek).await
+                } else {
+                    Ok(self.known_name(kek))
+                };
+                let name = match asked {
+                    Ok(name) => name,
+                    Err(error) => {
+                        keep_most_hopeful(&mut failed, error);
+                        continue;
+                    }
+                };
+                while let Some(at) = untried.iter().position(|wrap| is_by(wrap, kek, &name)) {
+                    match self.open(record, untried.swap_remove(at), &pairs).await {
+                        Ok(key) => return Ok(key),
+                        Err(error) => keep_most_hopeful(&mut failed, error),
+                    }
+                }
+            }
+        }
+        match record.wraps.first() {
+            None => Err(Error::Destroyed { id: record.id }),
+            // No wrap was tried: none is allowed, unless somebody who could not answer may say otherwise later.
+            Some(first) if untried.len() == record.wraps.len() => Err(failed
+                .filter(Error::is_retryable)
+                .unwrap_or_else(|| not_allowed(record, first))),
+            Some(_) => Err(failed.unwrap_or(Error::Interrupted)),
+        }
+    }
+
+    /// Asks what the KEKs that wrap for a context stand for now: an alias that was moved a moment ago is just why
+    /// somebody rewraps.
+    pub(crate) async fn ask_names(&self, context: &EncryptionContext) -> Result<(), Error> {
+        for kek in self.choose(context)?.wraps() {
+            self.name_now(kek).await?;
+        }
+        Ok(())
+    }
+
+    /// Moves a record's key to the KEKs that the rule chooses now. `None` if it is there already.
+    ///
+    /// Of a record with one wrap the KMS moves it, and vouches for it. Where there are several, of which some
+    /// would be dropped, each that stays is opened first: the last good one must not go.
+    pub(crate) async fn rewrap(
+        &self,
+        record: &KeyRecord,
+        context: &EncryptionContext,
+        usage: KeyUsage,
+    ) -> Result<Option<Vec<StoredWrap>>, Error> {
+        let choice = self.choose(context)?;
+        let pairs = KmsContext::new(context, usage, record.id);
+        let Some(first) = record.wraps.first() else {
+            return Err(Error::Destroyed { id: record.id });
+        };
+        let mut targets: Vec<(&KekRef, KekId)> = Vec::new();
+        for kek in choice.wraps() {
+            targets.push((kek, self.name(kek).await?));
+        }
+        let stays = |wrap: &StoredWrap| targets.iter().any(|(kek, name)| is_by(wrap, kek, name));
+        let all_there = targets
+            .iter()
+            .all(|(kek, name)| record.wraps.iter().any(|wrap| is_by(wrap, kek, name)));
+        if all_there && record.wraps.iter().all(stays) {
+            return Ok(None);
+        }
+        let sources = self.allowed_wraps(record, &choice).await?;
+        if sources.is_empty() {
+            return Err(not_allowed(record, first));
+        }
+        let verify = record.wraps.len() > 1;
+        let mut wraps = Vec::new();
+        for (kek, name) in &targets {
+            let wrap = self.move_to(kek, name, record, &sources, &pairs, verify).await?;
+            push_new(&mut wraps, wrap);
+        }
+        wraps.sort_by(|a, b| (&a.kms, &a.wrapped.kek).cmp(&(&b.kms, &b.wrapped.kek)));
+        Ok((wraps != record.wraps).then_some(wraps))
+    }
+
+    /// Makes sure that the rule has a KEK for a context, without calling a KMS.
+    pub(crate) fn choose(&self, context: &EncryptionContext) -> Result<KekChoice, Error> {
+        let choice = self.rule.choose(context).ok_or(Error::NoKek)?;
+        let found = choice.wraps().len();
+        if found > MAX_WRAPS {
+            let what = format!("the KEK rule names {found} KEKs to wrap with, and may name {MAX_WRAPS}");
+            return Err(Error::Config { what });
+        }
+        Ok(choice)
+    }
+
+    /// Gives a wrap by one KEK: the one that is there, or one that is moved from a source.
+    async fn move_to(
+        &self,
+        kek: &KekRef,
+        name: &KekId,
+        record: &KeyRecord,
+        sources: &[&StoredWrap],
+        pairs: &KmsContext,
+        verify: bool,
+    ) -> Result<StoredWrap, Error> {
+        if let Some(wrap) = record.wraps.iter().find(|wrap| is_by(wrap, kek, name)) {
+            match self.open(record, wrap, pairs).await {
+                Ok(_) => return Ok(wrap.clone()),
+                // It may be good, and cannot be told now.
+                Err(error) if error.is_retryable() => return Err(error),
+                Err(error) => {
+                    let id = record.id;
+                    tracing::warn!(target: "encx::refused", key = %id, %error, "replacing a wrap that does not open");
+                }
+            }
+        }
+        let mut failed = None;
+        for source in sources.iter().filter(|source| source.kms == kek.kms) {
+            let moved = self
+                .call(&kek.kms, self.timeout, |kms| {
+                    kms.rewrap_key(&source.wrapped, pairs, &kek.kek)
+                })
+                .await
+                .map(|wrapped| self.stored(kek, wrapped));
+            let moved = match moved {
+                Ok(wrap) if verify => self.open(record, &wrap, pairs).await.map(|_| wrap),
+                moved => moved,
+            };
+            match moved {
+                Ok(wrap) => return Ok(wrap),
+                Err(error) => keep_most_hopeful(&mut failed, error),
+            }
+        }
+        // From another provider the key passes through this process.
+        for source in sources.iter().filter(|source| source.kms != kek.kms) {
+            match self.open(record, source, pairs).await {
+                Ok(key) => {
+                    let wrapped = self
+                        .call(&kek.kms, self.timeout, |kms| kms.wrap_key(&kek.kek, &key, pairs))
+                        .await?;
+                    return Ok(self.stored(kek, wrapped));
+                }
+                Err(error) => keep_most_hopeful(&mut failed, error),
+            }
+        }
+        Err(failed.unwrap_or(Error::Interrupted))
+    }
+
+    /// Picks the record's wraps that the rule allows, in the rule's order.
+    async fn allowed_wraps<'a>(
+        &self,
+        record: &'a KeyRecord,
+        choice: &KekChoice,
+    ) -> Result<Vec<&'a StoredWrap>, Error> {
+        let mut allowed: Vec<&StoredWrap> = Vec::new();
+        for kek in choice.allowed() {
+            let candidates = || record.wraps.iter().filter(|wrap| wrap.kms == kek.kms);
+            if candidates().next().is_none() {
+                continue;
+            }
+            let name = match self.name(kek).await {
+                Ok(name) => name,
+                // A KEK that is gone may still stand in the rule, among those that were retired.
+                Err(error) if !error.is_retryable() => continue,
+                Err(error) => return Err(error),
+            };
+            let by_it: Vec<_> = candidates().filter(|wrap| is_by(wrap, kek, &name)).collect();
+            allowed.extend(
+                by_it
+                    .into_iter()
+                    .filter(|wrap| !allowed.contains(wrap))
+                    .collect::<Vec<_>>(),
+            );
+        }
+        Ok(allowed)
+    }
+
+    /// Unwraps one wrap, and checks that it holds the record's key.
+    async fn open(
+        &self,
+        record: &KeyRecord,
+        wrap: &StoredWrap,
+        pairs: &KmsContext,
+    ) -> Result<DataKey, Error> {
+        // Where there are others, one that hangs may not use up the time of all.
+        let timeout = if record.wraps.len() > 1 {
+            self.timeout / 3
+        } else {
+            self.timeout
+        };
+        let key = self
+            .call(&wrap.kms, timeout, |kms| kms.unwrap_key(&wrap.wrapped, pairs))
+            .await?;
+        if key.check(record.id) == record.key_check {
+            return Ok(key);
+        }
+        // The best sign of tampering that there is, even if another wrap opens.
+        tracing::warn!(target: "encx::refused", key = %record.id, kek = %wrap.wrapped.kek, "a wrap holds another key");
+        Err(Error::KeyMismatch { id: record.id })
+    }
+
+    /// Returns the lasting name of a KEK as far as it is known; else the name that the rule gives it.
+    fn known_name(&self, kek: &KekRef) -> KekId {
+        self.names
+            .fresh(kek, self.clock.elapsed())
+            .unwrap_or_else(|| kek.kek.clone())
+    }
+
+    /// Returns the lasting name of a KEK, asking the KMS unless it said so a moment ago.
+    async fn name(&self, kek: &KekRef) -> Result<KekId, Error> {
+        let now = self.clock.elapsed();
+        if let Some(name) = self.names.fresh(kek, now) {
+            return Ok(name);
+        }
+        if let Some(error) = self.names.refused(kek, now) {
+            return Err(error);
+        }
+        match self.name_now(kek).await {
+            Err(error) if error.is_retryable() => self.names.stale(kek, now).ok_or(error),
+            Err(error) => {
+                self.names.refuse(kek, &error, now);
+                Err(error)
+            }
+            named => named,
+        }
+    }
+
+    /// Asks the KMS for the lasting name of a KEK.
+    async fn name_now(&self, kek: &KekRef) -> Result<KekId, Error> {
+        let described = self
+            .call(&kek.kms, self.timeout, |kms| kms.describe_kek(&kek.kek))
+            .await?;
+        self.names.learn(kek, &described.kek, self.clock.elapsed());
+        Ok(described.kek)
+    }
+
+    /// Takes a new wrap over, and learns from it what the KEK's alias stands for.
+    fn stored(&self, kek: &KekRef, wrapped: WrappedKey) -> StoredWrap {
+        self.names.learn(kek, &wrapped.kek, self.clock.elapsed());
+        StoredWrap::new(kek.kms.clone(), wrapped)
+    }
+
+    async fn call<'a, T, F>(
+        &'a self,
+        kms: &KmsName,
+        timeout: Duration,
+        call: impl FnOnce(&'a dyn KeyManagementService) -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, KmsError>>,
+    {
+        let kms = self
+            .kms
+            .get(kms)
+            .ok_or_else(|| Error::UnknownKms { kms: kms.clone() })?;
+        // The semaphore is never closed, so waiting for a permit cannot fail.
+        let _permit = kms.permits.acquire().await.map_err(|_| Error::ShutDown)?;
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        tokio::select! {
+            answer = call(kms.service.as_ref()) => Ok(answer?),
+            () = self.clock.sleep(timeout) => Err(Error::TimedOut { after: timeout }),
+        }
+    }
+}
+
+impl fmt::Debug for Keks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let services: Vec<_> = self.kms.iter().map(|(name, kms)| (name, &kms.service)).collect();
+        f.debug_struct("Keks")
+            .field("kms", &services)
+            .field("rule", &self.rule)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Tells whether a wrap is by a KEK of the rule, whose lasting name is `name`.
+fn is_by(wrap: &StoredWrap, kek: &KekRef, name: &KekId) -> bool {
+    wrap.kms == kek.kms && wrap.wrapped.kek == *name
+}
+
+/// Adds a wrap, unless there is one by the same KEK: an alias and a name of one KEK may both stand in a rule.
+fn push_new(wraps: &mut Vec<StoredWrap>, wrap: StoredWrap) {
+    if !wraps
+        .iter()
+        .any(|known| known.kms == wrap.kms && known.wrapped.kek == wrap.wrapped.kek)
+    {
+        wraps.push(wrap);
+    }
+}
+
+fn not_allowed(record: &KeyRecord, wrap: &StoredWrap) -> Error {
+    let (id, kms, kek) = (record.id, wrap.kms.clone(), wrap.wrapped.kek.clone());
+    tracing::warn!(target: "encx::refused", key = %id, %kms, %kek, "KEK not allowed");
+    Error::KekNotAllowed { id, kms, kek }
+}
+
+/// Of several failures, one that may be otherwise later says more than one that never will.
+fn keep_most_hopeful(kept: &mut Option<Error>, error: Error) {
+    if kept
+        .as_ref()
+        .is_none_or(|kept| error.is_retryable() && !kept.is_retryable())
+    {
+        *kept = Some(error);
+    }
+}

@@ -1,0 +1,71 @@
+//! What the names in a KEK rule stand for: a rule may name a KEK by an alias, a row never does.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::kek::KekRef;
+use crate::key::KekId;
+
+/// How long an answer of the KMS is believed. An alias that is moved takes effect within it.
+const FRESH: Duration = Duration::from_secs(60);
+
+/// How long the last answer serves while the KMS does not answer.
+const STALE: Duration = Duration::from_secs(60 * 60);
+
+/// How long a refusal is remembered, so that rows which match no KEK cannot hammer the KMS.
+const REFUSED: Duration = Duration::from_secs(5);
+
+/// The lasting names of KEKs that a rule names, as far as the KMS told them.
+#[derive(Debug, Default)]
+pub(super) struct Names(Mutex<HashMap<KekRef, Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    name: Option<(KekId, Duration)>,
+    refused: Option<(Error, Duration)>,
+}
+
+impl Names {
+    /// Returns a name that the KMS told a moment ago.
+    pub(super) fn fresh(&self, kek: &KekRef, now: Duration) -> Option<KekId> {
+        self.not_older(kek, now, FRESH)
+    }
+
+    /// Returns a name to go on with while the KMS does not answer.
+    pub(super) fn stale(&self, kek: &KekRef, now: Duration) -> Option<KekId> {
+        self.not_older(kek, now, STALE)
+    }
+
+    /// Returns a refusal of a moment ago.
+    pub(super) fn refused(&self, kek: &KekRef, now: Duration) -> Option<Error> {
+        let known = self.known();
+        let (error, at) = known.get(kek)?.refused.as_ref()?;
+        (now.saturating_sub(*at) < REFUSED).then(|| error.clone())
+    }
+
+    /// Takes over a name that the KMS has just told.
+    pub(super) fn learn(&self, kek: &KekRef, name: &KekId, now: Duration) {
+        let known = Known {
+            name: Some((name.clone(), now)),
+            refused: None,
+        };
+        self.known().insert(kek.clone(), known);
+    }
+
+    /// Remembers that the KMS refused to tell.
+    pub(super) fn refuse(&self, kek: &KekRef, error: &Error, now: Duration) {
+        self.known().entry(kek.clone()).or_default().refused = Some((error.clone(), now));
+    }
+
+    fn not_older(&self, kek: &KekRef, now: Duration, age: Duration) -> Option<KekId> {
+        let known = self.known();
+        let (name, at) = known.get(kek)?.name.as_ref()?;
+        (now.saturating_sub(*at) < age).then(|| name.clone())
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<KekRef, Known>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
