@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use smallvec::SmallVec;
 
 use crate::aad::Aad;
@@ -23,21 +23,25 @@ use crate::suite::{OpenError, SealError};
 #[derive(Clone)]
 pub struct Keyring {
     core: Core,
-    slot: Arc<ArcSwap<Slot>>,
+    slot: Arc<Slot>,
+    /// The slot that took its place after the cache dropped it. Nearly always empty, so a hot call looks no further
+    /// than a plain reference.
+    successor: Arc<ArcSwapOption<Slot>>,
 }
 
 impl Keyring {
     pub(crate) fn new(core: Core, slot: Arc<Slot>) -> Self {
         Self {
             core,
-            slot: Arc::new(ArcSwap::new(slot)),
+            slot,
+            successor: Arc::default(),
         }
     }
 
     /// Returns the encryption context.
     #[must_use]
     pub fn context(&self) -> EncryptionContext {
-        self.slot.load().key.context.clone()
+        self.slot.key.context.clone()
     }
 
     /// Encrypts a value of at most 64 MiB and binds it to its place.
@@ -57,7 +61,7 @@ impl Keyring {
         let (plaintext, aad) = (plaintext.as_ref(), aad.borrow());
         match self.on_slot(|slot| self.core.hot_encrypt(slot, plaintext, aad)) {
             Some(done) => done,
-            None => self.core.encrypt(&self.slot.load_full(), plaintext, aad).await,
+            None => self.core.encrypt(&self.on_slot(Arc::clone), plaintext, aad).await,
         }
     }
 
@@ -89,7 +93,11 @@ impl Keyring {
         let aad = aad.borrow();
         match self.on_slot(|slot| self.core.hot_decrypt(slot, ciphertext, aad)) {
             Some(done) => done,
-            None => self.core.decrypt(&self.slot.load_full(), ciphertext, aad).await,
+            None => {
+                self.core
+                    .decrypt(&self.on_slot(Arc::clone), ciphertext, aad)
+                    .await
+            }
         }
     }
 
@@ -122,21 +130,29 @@ impl Keyring {
     ///
     /// It borrows the slot: an `Arc` would be counted up and down by all threads in one place.
     fn on_slot<T>(&self, call: impl FnOnce(&Arc<Slot>) -> T) -> T {
-        let slot = self.slot.load();
-        if !slot.is_detached() {
-            slot.mark_used();
-            return call(&slot);
+        if self.slot.is_detached() {
+            return call(&self.successor());
         }
-        let slot = self.core.cache.slot(&slot.key.context, slot.key.usage);
-        self.slot.store(Arc::clone(&slot));
-        call(&slot)
+        self.slot.mark_used();
+        call(&self.slot)
+    }
+
+    #[cold]
+    fn successor(&self) -> Arc<Slot> {
+        if let Some(slot) = self.successor.load_full().filter(|slot| !slot.is_detached()) {
+            slot.mark_used();
+            return slot;
+        }
+        let slot = self.core.cache.slot(&self.slot.key.context, self.slot.key.usage);
+        self.successor.store(Some(Arc::clone(&slot)));
+        slot
     }
 }
 
 impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keyring")
-            .field("context", &self.slot.load().key.context)
+            .field("context", &self.slot.key.context)
             .finish_non_exhaustive()
     }
 }

@@ -1,6 +1,7 @@
 //! A hot call allocates what it returns, and nothing else.
 //!
 //! `allocation_counter` replaces the global allocator of this program and counts for each thread.
+#![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 use std::hint::black_box;
 use std::pin::pin;

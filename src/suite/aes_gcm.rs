@@ -12,14 +12,17 @@ use aes_gcm::aead::consts::U12;
 
 use super::{Block, HalfNonce, Tag};
 
-/// Holds an expanded AES-256 key, on the heap: moving it copies no round keys.
+/// Holds an expanded AES-256 key. It has a kilobyte: make it where it stays, because a move copies that and leaves
+/// the copy behind.
 ///
 /// It only ever encrypts, so the decryption schedule is never computed.
-pub(super) struct BlockKey(Box<Aes256Enc>);
+pub(super) struct BlockKey(Aes256Enc);
 
 impl BlockKey {
-    pub(super) fn new(key: &[u8; 32]) -> Self {
-        Self(Box::new(Aes256Enc::new(key.into())))
+    /// Expands a key, given as its two halves.
+    #[inline(always)]
+    pub(super) fn new(key: &[Block; 2]) -> Self {
+        Self(Aes256Enc::new(key.as_flattened().into()))
     }
 
     /// Encrypts blocks in place, each by itself. Several in one call run side by side in the processor.
@@ -30,14 +33,12 @@ impl BlockKey {
     }
 }
 
-/// Holds an expanded AES-256-GCM key.
-pub(super) struct GcmKey(AesGcm<Aes256Enc, U12>);
+/// AES-256-GCM under an expanded key, which it borrows.
+pub(super) struct GcmKey<'a>(AesGcm<&'a Aes256Enc, U12>);
 
-impl GcmKey {
-    /// Takes the key's two halves.
-    #[inline(always)]
-    pub(super) fn new(key: &[Block; 2]) -> Self {
-        Self(AesGcm::new(key.as_flattened().into()))
+impl<'a> GcmKey<'a> {
+    pub(super) fn new(key: &'a BlockKey) -> Self {
+        Self(AesGcm::from(&key.0))
     }
 
     /// Encrypts in place and returns the tag. Refuses what GCM's counter cannot number, unencrypted.

@@ -1,7 +1,7 @@
 //! One refusal for every input that is authenticated, and for what does not belong together.
 
 use super::super::OpenError;
-use super::super::backend::GcmKey;
+use super::super::backend::{BlockKey, GcmKey};
 use super::{seal_with, suite_key};
 use crate::ciphertext::{COMMITMENT_LEN, NONCE_LEN, Suite, TAG_LEN};
 
@@ -152,7 +152,8 @@ fn every_other_length_is_refused() {
 
 #[test]
 fn what_the_backend_refuses_stays_encrypted() {
-    let key = GcmKey::new(&[[5; 16]; 2]);
+    let key = BlockKey::new(&[[5; 16]; 2]);
+    let key = GcmKey::new(&key);
     let mut buffer = *b"a plaintext that is longer than one block";
     let tag = key.seal(&[6; 12], AAD, &mut buffer).unwrap();
     let encrypted = buffer;

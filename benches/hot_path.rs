@@ -1,0 +1,88 @@
+//! What encrypting and decrypting on a hot key costs, as a multiple of the bare cipher's cost in the same run.
+//!
+//! ```text
+//! cargo bench --bench hot_path              everything, about three minutes
+//! cargo bench --bench hot_path -- --quick   the same, less exactly
+//! cargo bench --bench hot_path -- encrypt   criterion's part for what matches, then the table
+//! cargo bench --bench hot_path -- table     the table alone
+//! ```
+//!
+//! Criterion times each case by itself, and compares it with the run before. The table at the end does not use these
+//! figures: on a shared machine two cases that are timed a minute apart were timed on two different
+//! machines. It times the cases of one row in turns of about a millisecond, hundreds of times, takes the least of
+//! each, because noise only ever adds, and divides. It is also written to `hot_path.json` in the target directory.
+//!
+//! A call on a hot key never waits, so its future is polled once, without a runtime: what is timed is encx, not an
+//! executor. A runtime lives beside it, because a service has one and the cache's background work runs there.
+#![allow(clippy::disallowed_methods, reason = "a bench measures the machine's time")]
+
+mod support;
+
+use std::time::Duration;
+
+use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
+
+use support::cases::{Hot, Row};
+use support::table::{Effort, Table};
+use support::timed;
+
+/// The lengths of the plaintexts, in bytes.
+const LENGTHS: [usize; 4] = [64, 1 << 10, 16 << 10, 1 << 20];
+
+fn main() {
+    let args: Vec<_> = std::env::args().skip(1).collect();
+    let has = |wanted: &str| args.iter().any(|arg| arg == wanted);
+    let hot = Hot::new();
+    let rows: Vec<_> = LENGTHS.into_iter().flat_map(|len| hot.rows(len)).collect();
+
+    if !has("table") {
+        let mut criterion = Criterion::default()
+            .warm_up_time(Duration::from_millis(200))
+            .measurement_time(Duration::from_millis(800))
+            .sample_size(20)
+            .nresamples(10_000)
+            .without_plots()
+            .configure_from_args();
+        for threads in [1, 2] {
+            for row in &rows {
+                bench(&mut criterion, row, threads);
+            }
+        }
+        criterion.final_summary();
+    }
+    if has("--list") || has("--profile-time") {
+        return;
+    }
+    // Cargo says `--bench` when it benches. Without it this runs as a test, which asks whether it works at all.
+    let benched = has("--bench") && !has("--test");
+    let effort = match () {
+        () if !benched => Effort::TEST,
+        () if has("--quick") => Effort::QUICK,
+        () => Effort::FULL,
+    };
+    let table = Table::measure(&rows, effort);
+    if benched {
+        table.print();
+        table.write();
+    }
+}
+
+fn bench(criterion: &mut Criterion, row: &Row<'_>, threads: usize) {
+    let name = match threads {
+        1 => row.name.to_owned(),
+        _ => format!("{}/{threads}-threads", row.name),
+    };
+    let mut group = criterion.benchmark_group(name);
+    group.throughput(Throughput::Bytes((row.len * threads) as u64));
+    group.sampling_mode(if row.len < 1 << 20 {
+        SamplingMode::Auto
+    } else {
+        SamplingMode::Flat
+    });
+    for case in &row.cases {
+        group.bench_function(BenchmarkId::new(case.name, row.len), |bencher| {
+            bencher.iter_custom(|calls| timed(&*case.run, calls, threads));
+        });
+    }
+    group.finish();
+}

@@ -1,0 +1,68 @@
+//! The cold start: the first use of many tenants, one after the other.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use encx::testkit::{MemoryKeyStore, MemoryKms};
+use encx::{Ciphertext, Crypto, EncryptionContext, Error, Field};
+
+const SSN: Field = Field::new("users", "ssn");
+
+/// How long the first use of one tenant takes.
+#[derive(Clone, Copy)]
+pub(crate) struct Cold {
+    /// To encrypt: make a data key, wrap it, store it, unwrap nothing.
+    pub(crate) encrypt: Duration,
+    /// To decrypt, in a second process as it were: load the key and unwrap it.
+    pub(crate) decrypt: Duration,
+}
+
+/// Uses so many tenants for the first time, with a KMS and a key store in memory, so that what is left is encx.
+pub(crate) fn measure(tenants: u32) -> Cold {
+    // On one thread, because a task that wakes another thread takes longer than what is measured here.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime starts");
+    let contexts: Vec<_> = (0..tenants)
+        .map(|tenant| {
+            let context = EncryptionContext::builder().pair("tenantId", tenant);
+            context.build().expect("the context is valid")
+        })
+        .collect();
+    let (kms, store) = (Arc::new(MemoryKms::new()), Arc::new(MemoryKeyStore::new()));
+    let measured = runtime.block_on(async {
+        let first = Crypto::builder(Arc::clone(&kms), Arc::clone(&store))
+            .build()
+            .await?;
+        let begin = Instant::now();
+        let sealed = encrypt_all(&first, &contexts).await?;
+        let encrypt = begin.elapsed() / tenants;
+
+        let second = Crypto::builder(kms, store).build().await?;
+        let begin = Instant::now();
+        decrypt_all(&second, &contexts, &sealed).await?;
+        let decrypt = begin.elapsed() / tenants;
+        Ok::<_, Error>(Cold { encrypt, decrypt })
+    });
+    measured.expect("every tenant is used")
+}
+
+async fn encrypt_all(crypto: &Crypto, contexts: &[EncryptionContext]) -> Result<Vec<Ciphertext>, Error> {
+    let mut sealed = Vec::with_capacity(contexts.len());
+    for context in contexts {
+        sealed.push(crypto.encrypt(context, "123-45-6789", SSN.row(1)).await?);
+    }
+    Ok(sealed)
+}
+
+async fn decrypt_all(
+    crypto: &Crypto,
+    contexts: &[EncryptionContext],
+    sealed: &[Ciphertext],
+) -> Result<(), Error> {
+    for (context, sealed) in contexts.iter().zip(sealed) {
+        crypto.decrypt(context, sealed, SSN.row(1)).await?;
+    }
+    Ok(())
+}
