@@ -78,7 +78,10 @@ pub(crate) struct Cache {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) limits: Limits,
     pub(crate) counters: Arc<Counters>,
+    /// Scopes that have keys.
     slots: moka::sync::Cache<SlotKey, Arc<Slot>>,
+    /// Scopes that have no keys, as far as is known: whoever invents contexts pushes none of the others out.
+    newcomers: moka::sync::Cache<SlotKey, Arc<Slot>>,
     unknown: moka::sync::Cache<(Scope, DataKeyId), Duration>,
     loads: Flights<Scope, Arc<Records>>,
     mints: Flights<Scope, ()>,
@@ -97,11 +100,20 @@ impl Cache {
         limits: Limits,
     ) -> Self {
         let tasks = Tasks::new();
+        // Least recently used: a new tenant is always admitted, and every task finds the same slot.
         let slots = moka::sync::Cache::builder()
             .max_capacity(limits.max_keyrings)
-            // Least recently used: a new tenant is always admitted, and every task finds the same slot.
             .eviction_policy(moka::policy::EvictionPolicy::lru())
             .eviction_listener(|_, slot: Arc<Slot>, _| slot.detach())
+            .build();
+        let newcomers = moka::sync::Cache::builder()
+            .max_capacity(limits.max_keyrings)
+            .eviction_policy(moka::policy::EvictionPolicy::lru())
+            .eviction_listener(|_, slot: Arc<Slot>, _| {
+                if !slot.is_settled() {
+                    slot.detach();
+                }
+            })
             .build();
         let unknown = moka::sync::Cache::builder()
             .max_capacity(MAX_UNKNOWN)
@@ -118,6 +130,7 @@ impl Cache {
             clock,
             limits,
             slots,
+            newcomers,
             unknown,
             tasks,
             ticks: AtomicU64::new(0),
@@ -133,7 +146,48 @@ impl Cache {
         if let Some(slot) = self.slots.get(&key) {
             return slot;
         }
-        self.slots.get_with(key.clone(), || Arc::new(Slot::new(key)))
+        let slot = self
+            .newcomers
+            .get_with(key.clone(), || Arc::new(Slot::new(key.clone())));
+        // It may have settled between the two looks.
+        self.slots.get(&key).unwrap_or(slot)
+    }
+
+    /// Moves a slot to those that have keys, once it has some.
+    pub(crate) fn settle(&self, slot: &Arc<Slot>) {
+        if slot.records().is_none_or(|records| records.is_empty()) || !slot.become_settled() {
+            return;
+        }
+        let settled = self.slots.get_with(slot.key.clone(), || Arc::clone(slot));
+        if !Arc::ptr_eq(&settled, slot) {
+            // Somebody else's slot of the same scope settled first.
+            slot.detach();
+        }
+        self.newcomers.invalidate(&slot.key);
+    }
+
+    /// Lists all slots.
+    fn all_slots(&self) -> Vec<Arc<Slot>> {
+        let newcomers = self.newcomers.iter().map(|(_, slot)| slot);
+        // Newcomers first: one that settles meanwhile is listed twice rather than not at all.
+        let mut slots: Vec<_> = newcomers.collect();
+        slots.extend(self.slots.iter().map(|(_, slot)| slot));
+        slots
+    }
+
+    fn find_slot(&self, context: &EncryptionContext, usage: KeyUsage) -> Option<Arc<Slot>> {
+        let key = SlotKey {
+            context: context.clone(),
+            usage,
+        };
+        self.slots.get(&key).or_else(|| self.newcomers.get(&key))
+    }
+
+    /// Applies the bounds now, and not when somebody comes by.
+    fn apply_bounds(&self) {
+        self.slots.run_pending_tasks();
+        self.newcomers.run_pending_tasks();
+        self.unknown.run_pending_tasks();
     }
 
     /// Tells whether states that were read at `known_at` may be relied on now without asking anybody.
@@ -165,7 +219,12 @@ impl Cache {
         for _ in 0..MAX_ATTEMPTS {
             let records = self.records(slot).await?;
             match records.active()? {
-                Some(record) => return self.live_key(slot, record).await,
+                Some(record) if self.may_unwrap(slot, &records, record.id) => {
+                    return self.live_key(slot, record).await;
+                }
+                Some(_) => {
+                    self.reload(slot).await?;
+                }
                 None if records.is_empty() => self.mint(slot).await?,
                 None => return Err(records.why_none_is_active()),
             }
@@ -180,10 +239,25 @@ impl Cache {
         id: DataKeyId,
     ) -> Result<Arc<LiveKey>, Error> {
         self.counters.misses.fetch_add(1, Ordering::Relaxed);
-        let records = self.records_with(slot, id).await?;
+        let mut records = self.records_with(slot, id).await?;
+        if !self.may_unwrap(slot, &records, id) {
+            records = self.reload(slot).await?;
+        }
         let record = records.find(id).ok_or(Error::UnknownKey { id })?;
         self.check_decrypts(record)?;
         self.live_key(slot, record).await
+    }
+
+    /// Tells whether a key is unwrapped already, or its record was read recently enough to unwrap it.
+    ///
+    /// Polls are not believed here: what the key store does not list as changed, such as a row that somebody
+    /// edited or deleted by hand, is found out when the key's time is over. While the key store is unreachable, there
+    /// is nothing better than what is known.
+    fn may_unwrap(&self, slot: &Slot, records: &Records, id: DataKeyId) -> bool {
+        let now = self.clock.elapsed();
+        slot.key(id, now).is_some()
+            || now.saturating_sub(records.read_at) <= self.limits.state_ttl
+            || self.background.is_store_unreachable()
     }
 
     /// Returns all versions of the slot's scope, for who needs no key.
@@ -247,11 +321,7 @@ impl Cache {
 
     /// Reads again what this process has of a scope, after it changed it itself.
     pub(crate) async fn refresh(self: &Arc<Self>, context: &EncryptionContext, usage: KeyUsage) {
-        let key = SlotKey {
-            context: context.clone(),
-            usage,
-        };
-        if let Some(slot) = self.slots.get(&key) {
+        if let Some(slot) = self.find_slot(context, usage) {
             slot.expect_change(self.tick());
             if self.reload(&slot).await.is_err() {
                 // What the caller has just changed may not be undone by what is in memory.
@@ -269,11 +339,7 @@ impl Cache {
         key: &DataKey,
         began: Duration,
     ) {
-        let name = SlotKey {
-            context: context.clone(),
-            usage,
-        };
-        if let Some(slot) = self.slots.get(&name) {
+        if let Some(slot) = self.find_slot(context, usage) {
             slot.publish_key(self, &LiveKey::new(self, id, SuiteKey::new(key), began));
         }
     }
@@ -312,7 +378,7 @@ impl Cache {
             keys,
         } = &*self.counters;
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        self.slots.run_pending_tasks();
+        self.apply_bounds();
         Stats {
             hits: hits.sum(),
             misses: load(misses),
@@ -333,11 +399,12 @@ impl Cache {
     /// Stops all work and drops every key.
     pub(crate) fn close(&self) {
         self.tasks.close();
-        for (_, slot) in &self.slots {
+        for slot in self.all_slots() {
             slot.detach();
         }
         self.slots.invalidate_all();
-        self.slots.run_pending_tasks();
+        self.newcomers.invalidate_all();
+        self.apply_bounds();
     }
 
     /// Closes, and completes once no task is left.
@@ -386,7 +453,9 @@ impl Cache {
                     let read = cache.begin_read();
                     cache.counters.loads.fetch_add(1, Ordering::Relaxed);
                     let rows = cache.store.load(&[of.scope]).await?;
-                    of.publish_records(&cache, rows, read)
+                    let records = of.publish_records(&cache, rows, read)?;
+                    cache.settle(&of);
+                    Ok(records)
                 })
                 .await?;
             // A flight that was under way already may have read before the change that we look for.
@@ -440,15 +509,18 @@ impl Cache {
                 let began = cache.clock.elapsed();
                 let SlotKey { context, usage } = &of.key;
                 let id = DataKeyId::generate(cache.clock.unix_millis(), None)?;
-                let (key, wraps) = cache.keks.generate(context, *usage, id).await?;
-                let mut new = NewKey::new(id, *usage, context, key.check(id));
+                let (made, wraps) = cache.keks.generate(context, *usage, id).await?;
+                let mut new = NewKey::new(id, *usage, context, made.check(id));
                 new.wraps = wraps;
+                let key = LiveKey::new(&cache, id, SuiteKey::new(&made), began);
+                drop(made);
+                let expected = of.expect_record(&cache, &key);
                 let read = cache.begin_read();
                 match cache.store.insert(&new).await {
                     Ok(record) => {
                         record.check_belongs(context, *usage)?;
-                        let key = LiveKey::new(&cache, id, SuiteKey::new(&key), began);
-                        of.publish_first(&cache, record, &key, read);
+                        expected.stored(record, read);
+                        cache.settle(&of);
                         Ok(())
                     }
                     // The winner's key is loaded instead; ours encrypted nothing and is dropped here.

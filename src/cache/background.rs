@@ -13,7 +13,9 @@ use crate::cache::slot::Slot;
 use crate::cache::{Cache, Limits};
 use crate::error::Error;
 use crate::key::Scope;
-use crate::store::{ChangeCursor, CursorPosition, KeyChanges, KeyHint, KeyRecord, KeyStore, StoreError};
+use crate::store::{
+    ChangeCursor, CursorPosition, KeyChange, KeyChanges, KeyHint, KeyRecord, KeyStore, StoreError,
+};
 
 /// How many scopes one read of the key store asks for.
 const SCOPES_PER_READ: usize = 500;
@@ -140,11 +142,10 @@ async fn sweep_forever(cache: Weak<Cache>) {
     loop {
         let Some(cache) = cache.upgrade() else { return };
         let now = cache.clock.elapsed();
-        let slots: Vec<_> = cache.slots.iter().map(|(_, slot)| slot).collect();
+        let slots = cache.all_slots();
         let next = slots.iter().filter_map(|slot| slot.sweep(&cache, now)).min();
         // What exceeds the bound is dropped even if nobody calls any more.
-        cache.slots.run_pending_tasks();
-        cache.unknown.run_pending_tasks();
+        cache.apply_bounds();
         // A key that comes meanwhile expires later than `ttl` from now, less the time that its unwrapping takes
         // at most: it may be refused for that long before it is dropped. Keys that expire close together are
         // taken together.
@@ -209,60 +210,68 @@ fn pause_between_polls(cache: &Cache) -> Duration {
 
 /// Follows the key store's changes since the last poll.
 async fn poll(cache: &Arc<Cache>) -> Result<(), Error> {
+    let background = &cache.background;
     let began = cache.clock.elapsed();
-    let mut cursor = *cache
-        .background
-        .cursor
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner);
-    let first = cursor.position() == CursorPosition::Now;
-    let mut changed = HashSet::new();
+    let mut cursor = *background.cursor.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
         let page = cache.store.changed_since(&cursor).await?;
-        changed.extend(
-            page.changes
-                .into_iter()
-                .map(|change| (change.scope, change.id, change.revision)),
-        );
+        let followed_since = cache.tick();
+        if cursor.position() == CursorPosition::Now {
+            // Before the first poll nothing was followed: what was read until then is read again.
+            let missed = |slot: &Arc<Slot>| slot.records().is_none_or(|read| read.tick < followed_since);
+            let missed = cache.all_slots().into_iter().filter(missed);
+            read_again(cache, missed.map(|slot| (slot.scope, slot)).collect()).await?;
+        }
+        follow_changes(cache, &page.changes, followed_since).await?;
         cursor = page.next;
+        // Page by page, so that a poll that is cut off goes on from here.
+        *background.cursor.lock().unwrap_or_else(PoisonError::into_inner) = cursor;
         if !page.more {
             break;
         }
     }
-    let followed_since = cache.tick();
+    let nanos = u64::try_from(began.as_nanos()).unwrap_or(u64::MAX);
+    background.polled_at.fetch_max(nanos, Ordering::AcqRel);
+    Ok(())
+}
+
+/// Reads again what changed, of what is in memory.
+async fn follow_changes(cache: &Arc<Cache>, changes: &[KeyChange], followed_since: u64) -> Result<(), Error> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let slots: HashMap<_, _> = cache
+        .all_slots()
+        .into_iter()
+        .map(|slot| (slot.scope, slot))
+        .collect();
     let mut outdated: HashMap<Scope, Arc<Slot>> = HashMap::new();
-    if first || !changed.is_empty() {
-        let slots: HashMap<_, _> = cache.slots.iter().map(|(_, slot)| (slot.scope, slot)).collect();
-        if first {
-            // Before the first poll nothing was followed: what was read until then is read again.
-            let missed = |slot: &&Arc<Slot>| slot.records().is_none_or(|read| read.tick < followed_since);
-            outdated.extend(
-                slots
-                    .values()
-                    .filter(missed)
-                    .map(|slot| (slot.scope, Arc::clone(slot))),
-            );
+    let mut withdrawn = Vec::new();
+    for change in changes {
+        let Some(slot) = slots.get(&change.scope) else {
+            continue;
+        };
+        // Also where the change is known: a read that began before it may still be under way.
+        slot.expect_change(followed_since);
+        let records = slot.records();
+        let known = records.as_ref().and_then(|records| records.find(change.id));
+        if known.is_some_and(|record| record.revision == change.revision) {
+            continue;
         }
-        for (scope, id, revision) in changed {
-            let Some(slot) = slots.get(&scope) else { continue };
-            // Also where the change is known: a read that began before it may still be under way.
-            slot.expect_change(followed_since);
-            let known = slot.records();
-            let known = known.as_ref().and_then(|records| records.find(id));
-            if known.is_none_or(|record| record.revision != revision) {
-                outdated.insert(scope, Arc::clone(slot));
-            }
+        outdated.insert(slot.scope, Arc::clone(slot));
+        let encrypted = known.is_some_and(|record| record.state.encrypts());
+        if !change.state.decrypts() || (encrypted && !change.state.encrypts()) {
+            withdrawn.push(Arc::clone(slot));
         }
     }
-    read_again(cache, outdated).await?;
-    *cache
-        .background
-        .cursor
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner) = cursor;
-    let nanos = u64::try_from(began.as_nanos()).unwrap_or(u64::MAX);
-    cache.background.polled_at.fetch_max(nanos, Ordering::AcqRel);
-    Ok(())
+    let followed = read_again(cache, outdated).await;
+    if followed.is_err() {
+        // What else is true of these keys could not be read, but that they may not do what they did, was.
+        for slot in withdrawn {
+            slot.forget(cache.tick());
+        }
+    }
+    followed
 }
 
 /// Reads slots again. A read of theirs that is under way is not believed any more.
@@ -289,18 +298,20 @@ async fn read_again(cache: &Arc<Cache>, slots: HashMap<Scope, Arc<Slot>>) -> Res
 /// meanwhile.
 pub(crate) async fn read(cache: &Cache, slots: &[Arc<Slot>]) -> Result<Vec<Arc<Slot>>, Error> {
     let mut overtaken = Vec::new();
+    let mut failed = None;
+    // What fails for some does not keep the others from being read.
     for some in slots.chunks(SCOPES_PER_READ) {
         match read_together(cache, some, &mut overtaken).await {
             // One row that encx did not write must not hide what happened to the keys of others.
             Err(Error::Store(StoreError::Corrupt { .. })) => {
                 for slot in some {
-                    read_alone(cache, slot, &mut overtaken).await?;
+                    failed = read_alone(cache, slot, &mut overtaken).await.err().or(failed);
                 }
             }
-            read => read?,
+            read => failed = read.err().or(failed),
         }
     }
-    Ok(overtaken)
+    failed.map_or(Ok(overtaken), Err)
 }
 
 async fn read_alone(cache: &Cache, slot: &Arc<Slot>, overtaken: &mut Vec<Arc<Slot>>) -> Result<(), Error> {
@@ -330,7 +341,7 @@ async fn read_together(
         let rows = rows.remove(&slot.scope).unwrap_or_default();
         match slot.publish_records(cache, rows, read) {
             Ok(records) if slot.is_outdated(&records) => overtaken.push(Arc::clone(slot)),
-            Ok(_) => {}
+            Ok(_) => cache.settle(slot),
             // The rows were tampered with: what is in memory may not outlive that.
             Err(_) => slot.forget(read.tick),
         }
@@ -348,10 +359,10 @@ async fn follow_hints(cache: &Arc<Cache>, hints: &[KeyHint]) {
         .collect();
     let all = of.len() < hints.len() && hints.contains(&KeyHint::Gap);
     let slots = cache
-        .slots
-        .iter()
-        .filter(|(_, slot)| all || of.contains(&slot.scope));
-    let slots = slots.map(|(_, slot)| (slot.scope, slot)).collect();
+        .all_slots()
+        .into_iter()
+        .filter(|slot| all || of.contains(&slot.scope));
+    let slots = slots.map(|slot| (slot.scope, slot)).collect();
     if let Err(error) = read_again(cache, slots).await {
         // A hint is only a hint: the next poll finds the change.
         tracing::warn!(target: "encx::store", %error, "reading changed keys failed");

@@ -80,7 +80,7 @@ pub(crate) struct Records {
     pub(crate) read_at: Duration,
     /// Where that read stands in the order of events.
     pub(crate) tick: u64,
-    /// The greatest version that this process has seen active.
+    /// The greatest version that this slot has encrypted under.
     newest_active: Option<DataKeyId>,
 }
 
@@ -89,7 +89,7 @@ impl Records {
         self.list.is_empty()
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<KeyRecord>> {
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<KeyRecord>> {
         self.list.iter()
     }
 
@@ -100,7 +100,7 @@ impl Records {
 
     /// Returns the active version; `None` if there is none.
     pub(crate) fn active(&self) -> Result<Option<&Arc<KeyRecord>>, Error> {
-        let Some(active) = self.iter().find(|record| record.state == KeyState::Active) else {
+        let Some(active) = self.iter().rfind(|record| record.state == KeyState::Active) else {
             return Ok(None);
         };
         match self.newest_active {
@@ -141,6 +141,7 @@ pub(crate) struct Slot {
     live: ArcSwapOption<KeySet>,
     detached: AtomicBool,
     used: AtomicBool,
+    settled: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -151,6 +152,15 @@ struct State {
     /// Reads that began before this are too old to be believed.
     not_before: u64,
     newest_active: Option<DataKeyId>,
+    /// A key that is kept although no record of it is known yet.
+    expected: Option<DataKeyId>,
+}
+
+impl State {
+    /// Drops all keys, of which nothing is known, but the one that waits for its record.
+    fn keep_expected(&mut self) {
+        self.keys.retain(|key| self.expected == Some(key.id));
+    }
 }
 
 impl Slot {
@@ -162,6 +172,7 @@ impl Slot {
             live: ArcSwapOption::empty(),
             detached: AtomicBool::new(false),
             used: AtomicBool::new(false),
+            settled: AtomicBool::new(false),
             state: Mutex::default(),
         }
     }
@@ -177,6 +188,16 @@ impl Slot {
     /// Tells whether a handle used this slot since the last call.
     pub(crate) fn take_used(&self) -> bool {
         self.used.swap(false, Ordering::Relaxed)
+    }
+
+    /// Notes that the slot stands among those that have keys. `false` if it did already.
+    pub(crate) fn become_settled(&self) -> bool {
+        !self.settled.swap(true, Ordering::AcqRel)
+    }
+
+    /// Tells whether the slot stands among those that have keys.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.settled.load(Ordering::Acquire)
     }
 
     /// Reads the snapshot, without a lock.
@@ -215,11 +236,6 @@ impl Slot {
             row.check_belongs(&self.key.context, self.key.usage)?;
         }
         let mut state = self.state();
-        let active = rows
-            .iter()
-            .find(|record| record.state == KeyState::Active)
-            .map(|record| record.id);
-        state.newest_active = state.newest_active.max(active);
         let newest_active = state.newest_active;
         let list = rows.into_iter().map(Arc::new).collect();
         let records = Arc::new(Records {
@@ -238,35 +254,15 @@ impl Slot {
         Ok(records)
     }
 
-    /// Takes over the scope's first version, which this process has just made, with its key.
-    ///
-    /// Both at once: between them somebody would have the key unwrapped that is here already.
-    pub(crate) fn publish_first(
-        &self,
-        cache: &Cache,
-        record: KeyRecord,
-        key: &Arc<LiveKey>,
-        read: ReadStart,
-    ) {
+    /// Has a key ready whose record is about to be stored: whoever reads the record before we know that it was
+    /// stored need not have the key unwrapped.
+    pub(crate) fn expect_record<'a>(&'a self, cache: &'a Cache, key: &Arc<LiveKey>) -> Expected<'a> {
         let mut state = self.state();
-        if self.is_detached() {
-            return;
+        if !self.is_detached() {
+            state.expected = Some(key.id);
+            state.keys.push(Arc::clone(key));
         }
-        let known = state.records.as_ref().and_then(|records| records.find(key.id));
-        if known.is_none() {
-            // Who began to read before now may not have seen it yet.
-            let tick = cache.tick();
-            state.not_before = state.not_before.max(tick);
-            state.newest_active = state.newest_active.max(Some(key.id));
-            state.records = Some(Arc::new(Records {
-                list: vec![Arc::new(record)],
-                read_at: read.at,
-                tick,
-                newest_active: state.newest_active,
-            }));
-        }
-        state.keys.push(Arc::clone(key));
-        self.rebuild(cache, &mut state);
+        Expected { slot: self, cache }
     }
 
     /// Takes over an unwrapped key, unless its state has come to forbid it.
@@ -296,7 +292,7 @@ impl Slot {
         let mut state = self.state();
         state.not_before = state.not_before.max(tick);
         state.records = None;
-        state.keys.clear();
+        state.keep_expected();
         self.live.store(None);
     }
 
@@ -322,7 +318,7 @@ impl Slot {
     /// Makes a new snapshot, and drops keys whose state forbids every use.
     fn rebuild(&self, cache: &Cache, state: &mut State) {
         let Some(records) = state.records.clone() else {
-            state.keys.clear();
+            state.keep_expected();
             self.live.store(None);
             return;
         };
@@ -331,12 +327,18 @@ impl Slot {
                 .find(id)
                 .is_some_and(|record| cache.check_decrypts(record).is_ok())
         };
-        state.keys.retain(|key| decrypts(key.id));
+        state
+            .keys
+            .retain(|key| decrypts(key.id) || state.expected == Some(key.id));
         let active = records.active().ok().flatten();
+        let active = active.and_then(|active| state.keys.iter().find(|key| key.id == active.id).cloned());
+        // Only what was unwrapped counts: a row alone may say anything.
+        state.newest_active = state.newest_active.max(active.as_ref().map(|key| key.id));
         let set = KeySet {
-            active: active.and_then(|active| state.keys.iter().find(|key| key.id == active.id).cloned()),
+            active,
             decrypting: {
-                let mut keys = state.keys.clone();
+                let usable = state.keys.iter().filter(|key| decrypts(key.id));
+                let mut keys: Vec<_> = usable.cloned().collect();
                 keys.sort_by_key(|key| key.id);
                 keys.into()
             },
@@ -347,6 +349,41 @@ impl Slot {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A key that waits for its record. It is dropped with this, unless the record has come.
+pub(crate) struct Expected<'a> {
+    slot: &'a Slot,
+    cache: &'a Cache,
+}
+
+impl Expected<'_> {
+    /// Takes over the scope's first version, now that it was stored.
+    pub(crate) fn stored(self, record: KeyRecord, read: ReadStart) {
+        let mut state = self.slot.state();
+        let known = state.records.as_ref().and_then(|records| records.find(record.id));
+        if known.is_none() && !self.slot.is_detached() {
+            // Who began to read before now may not have seen it, and we have not seen what happened to it since.
+            state.not_before = state.not_before.max(self.cache.tick());
+            state.newest_active = state.newest_active.max(Some(record.id));
+            state.records = Some(Arc::new(Records {
+                list: vec![Arc::new(record)],
+                read_at: read.at,
+                tick: read.tick,
+                newest_active: state.newest_active,
+            }));
+        }
+        // Let go before `self` is dropped, which makes the snapshot.
+        drop(state);
+    }
+}
+
+impl Drop for Expected<'_> {
+    fn drop(&mut self) {
+        let mut state = self.slot.state();
+        state.expected = None;
+        self.slot.rebuild(self.cache, &mut state);
     }
 }
 

@@ -1,0 +1,13 @@
+//! What the cache promises: how often the KMS and the key store are asked, how long a key stays in memory, and what
+//! is believed about its state. Time moves only when a test moves it.
+
+mod lifetime;
+mod missed;
+mod outage;
+mod runtime;
+mod send;
+mod shutdown;
+mod single_flight;
+mod states;
+mod support;
+mod unknown;

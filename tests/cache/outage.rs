@@ -1,0 +1,187 @@
+//! What happens while the key store does not answer.
+
+use encx::{Ciphertext, Crypto, CryptoBuilder, Error, Keyring, StoreError};
+use tokio::task::JoinSet;
+
+use super::support::{HOUR, MINUTE, SECOND, SSN, World, at_once, context, open, seal, settle, until, within};
+
+/// A process that has used one key, and has learned since that its key store is down.
+async fn cut_off(world: &World, builder: CryptoBuilder) -> (Crypto, Keyring, Ciphertext) {
+    let process = world.built(builder).await;
+    let sealed = seal(&process, &context("a")).await;
+    let keyring = process.keyring(&context("a")).await.unwrap();
+    world.store.set_down(true);
+    world.next_failed_poll(&process).await;
+    (process, keyring, sealed)
+}
+
+fn assert_unavailable<T: std::fmt::Debug>(outcome: Result<T, Error>) {
+    let error = outcome.unwrap_err();
+    let is_right = matches!(error, Error::Store(StoreError::Unavailable { .. }));
+    assert!(is_right && error.is_retryable(), "{error:?}");
+}
+
+#[tokio::test]
+async fn cached_states_serve_and_are_counted() {
+    let world = World::new();
+    let (process, keyring, sealed) = cut_off(&world, world.builder()).await;
+    // Not stale yet.
+    keyring.try_decrypt(&sealed, SSN.row(1)).unwrap();
+    assert_eq!(process.stats().stale_serves, 0);
+    world.clock.advance(MINUTE);
+    keyring.try_decrypt(&sealed, SSN.row(1)).unwrap();
+    keyring.try_encrypt("", SSN.row(1)).unwrap();
+    open(&process, &context("a"), &sealed).await.unwrap();
+    assert_eq!(process.stats().stale_serves, 3);
+    // A context that is not in memory has nothing to be served from, and is not remembered as broken.
+    assert_unavailable(within(process.encrypt(&context("b"), "", SSN.row(1))).await);
+    world.store.set_down(false);
+    seal(&process, &context("b")).await;
+}
+
+#[tokio::test]
+async fn a_request_does_not_wait_for_a_key_store_that_is_known_to_hang() {
+    let world = World::new();
+    let process = world.process().await;
+    let sealed = seal(&process, &context("a")).await;
+    world.store.polls.hold();
+    world.clock.advance(MINUTE / 2);
+    world.store.polls.until_waiting(1).await;
+    world.clock.advance(MINUTE / 2);
+    until("the poll to be given up", || process.stats().failed_polls == 1).await;
+    world.clock.advance(10 * SECOND);
+    world.store.polls.until_waiting(1).await;
+    // One is under way again, and nobody waits for it.
+    let context = context("a");
+    at_once(process.decrypt(&context, &sealed, SSN.row(1)))
+        .unwrap()
+        .unwrap();
+    at_once(process.encrypt(&context, "", SSN.row(1)))
+        .unwrap()
+        .unwrap();
+    at_once(process.needs_reencryption(&context, &sealed))
+        .unwrap()
+        .unwrap();
+}
+
+#[tokio::test]
+async fn cached_states_serve_until_ttl_and_no_longer() {
+    let world = World::new();
+    let process = world.process().await;
+    let context = context("a");
+    let sealed = seal(&process, &context).await;
+    let keyring = process.keyring(&context).await.unwrap();
+    world.clock.advance(50 * MINUTE);
+    let polls = world.rows.polls();
+    until("a late poll", || world.rows.polls() > polls || polls > 1).await;
+    settle().await;
+    world.store.set_down(true);
+    world.next_failed_poll(&process).await;
+
+    // The key's own time is over, its state's is not: it is unwrapped again on the word of the cache.
+    world.clock.advance(20 * MINUTE);
+    open(&process, &context, &sealed).await.unwrap();
+    assert_eq!(world.kms.calls().unwrap, 1);
+    let served = process.stats().stale_serves;
+    assert!(served > 0);
+
+    // The key would live on, but nobody has known for a `ttl` whether it may be used.
+    world.clock.advance(40 * MINUTE);
+    assert!(matches!(
+        keyring.try_decrypt(&sealed, SSN.row(1)),
+        Err(Error::NotReady)
+    ));
+    assert!(matches!(
+        keyring.try_encrypt("", SSN.row(1)),
+        Err(Error::NotReady)
+    ));
+    assert_unavailable(open(&process, &context, &sealed).await);
+    assert_unavailable(within(keyring.encrypt("", SSN.row(1))).await);
+    assert_unavailable(within(keyring.needs_reencryption(&sealed)).await);
+    assert_eq!(process.stats().stale_serves, served);
+
+    // The next request finds it itself when the key store is back.
+    world.store.set_down(false);
+    open(&process, &context, &sealed).await.unwrap();
+    assert_eq!(world.kms.calls().unwrap, 1);
+}
+
+#[tokio::test]
+async fn fail_closed_refuses_stale_states() {
+    let world = World::new();
+    let builder = world.builder().fail_closed_on_stale_state();
+    let (process, keyring, sealed) = cut_off(&world, builder).await;
+    keyring.try_decrypt(&sealed, SSN.row(1)).unwrap();
+    world.clock.advance(MINUTE);
+    let is_refused = |outcome: Result<(), Error>| {
+        assert!(matches!(outcome, Err(Error::StaleState)), "{outcome:?}");
+        assert!(Error::StaleState.is_retryable());
+    };
+    is_refused(keyring.try_decrypt(&sealed, SSN.row(1)).map(drop));
+    is_refused(keyring.try_encrypt("", SSN.row(1)).map(drop));
+    is_refused(open(&process, &context("a"), &sealed).await.map(drop));
+    is_refused(within(process.keyring(&context("a"))).await.map(drop));
+    is_refused(within(keyring.needs_reencryption(&sealed)).await.map(drop));
+    for outcome in process.decrypt_many([(&context("a"), &sealed, SSN.row(1))]).await {
+        is_refused(outcome.map(drop));
+    }
+    assert_eq!(process.stats().stale_serves, 0);
+
+    world.store.set_down(false);
+    let polls = world.rows.polls();
+    world.clock.advance(MINUTE / 10);
+    until("the next poll", || world.rows.polls() > polls).await;
+    settle().await;
+    keyring.try_decrypt(&sealed, SSN.row(1)).unwrap();
+}
+
+#[tokio::test]
+async fn a_change_during_an_outage_is_seen_soon_after_it() {
+    let world = World::new();
+    let (process, keyring, sealed) = cut_off(&world, world.builder()).await;
+    world.suspend_elsewhere(&context("a")).await;
+    world.clock.advance(MINUTE);
+    keyring.try_decrypt(&sealed, SSN.row(1)).unwrap();
+    world.store.set_down(false);
+    let polls = world.rows.polls();
+    // While polls fail they come ten times in a `state_ttl`.
+    world.clock.advance(MINUTE / 10);
+    until("the next poll", || world.rows.polls() > polls).await;
+    settle().await;
+    let refused = open(&process, &context("a"), &sealed).await;
+    assert!(matches!(refused, Err(Error::Suspended { .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_failed_poll_is_counted_once_however_many_wait_for_it() {
+    let world = World::new();
+    let process = world.process().await;
+    let sealed = seal(&process, &context("a")).await;
+    world.store.polls.hold();
+    // The whole process stood still: every request finds the states too old, and polls or waits for the poll.
+    world.clock.advance(MINUTE + SECOND);
+    let mut calls = JoinSet::new();
+    for _ in 0..100 {
+        let (process, sealed) = (process.clone(), sealed.clone());
+        calls.spawn(async move { open(&process, &context("a"), &sealed).await });
+    }
+    world.store.polls.until_waiting(1).await;
+    settle().await;
+    world.store.set_down(true);
+    world.store.polls.release();
+    for outcome in within(calls.join_all()).await {
+        outcome.unwrap();
+    }
+    let stats = process.stats();
+    assert_eq!((stats.failed_polls, stats.stale_serves), (1, 100));
+}
+
+#[tokio::test]
+async fn keys_leave_memory_during_an_outage_too() {
+    let world = World::new();
+    let (process, keyring, sealed) = cut_off(&world, world.builder()).await;
+    world.clock.advance(HOUR);
+    until("the sweep", || process.stats().keys == 0).await;
+    assert_unavailable(within(keyring.decrypt(&sealed, SSN.row(1))).await);
+    assert_eq!(world.kms.calls().unwrap, 0);
+}

@@ -1,0 +1,46 @@
+//! Every public future can be sent to another thread.
+
+use encx::{Ciphertext, Crypto, CryptoBuilder, DataKeyId, EncryptionContext, KeyManager, KeyState, Keyring};
+
+use super::support::SSN;
+
+fn is_send(_: impl Send) {}
+
+#[allow(dead_code, reason = "it has to compile, not to run")]
+fn futures_are_send(
+    (builder, crypto, keyring, manager): (CryptoBuilder, Crypto, Keyring, KeyManager),
+    (context, sealed, id): (&EncryptionContext, &Ciphertext, DataKeyId),
+) {
+    is_send(builder.build());
+
+    is_send(crypto.encrypt(context, "text", SSN.row(1)));
+    is_send(crypto.encrypt(context, vec![1_u8], &SSN.row(1)));
+    is_send(crypto.decrypt(context, sealed, SSN.row(1)));
+    is_send(crypto.decrypt(context, sealed, &SSN.row(1)));
+    is_send(crypto.encrypt_many([(context, "text", SSN.row(1))]));
+    is_send(crypto.decrypt_many([(context, sealed, SSN.row(1))]));
+    is_send(crypto.keyring(context));
+    is_send(crypto.needs_reencryption(context, sealed));
+    is_send(crypto.shutdown());
+
+    is_send(keyring.encrypt("text", SSN.row(1)));
+    is_send(keyring.decrypt(sealed, SSN.row(1)));
+    is_send(keyring.needs_reencryption(sealed));
+
+    is_send(manager.create(context));
+    is_send(manager.rotate(context));
+    is_send(manager.list(context));
+    is_send(manager.set_state(context, id, KeyState::Suspended));
+    is_send(manager.destroy(context, id));
+    is_send(manager.revive(context));
+    is_send(manager.rewrap(context));
+}
+
+#[test]
+fn handles_are_shared_between_threads() {
+    fn is_shared<T: Send + Sync + 'static>() {}
+    is_shared::<Crypto>();
+    is_shared::<Keyring>();
+    is_shared::<KeyManager>();
+    is_shared::<encx::Error>();
+}

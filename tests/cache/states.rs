@@ -1,0 +1,406 @@
+//! A state that another process changed is seen in time, by one poll for all keys, and no old read undoes it.
+
+use encx::{Crypto, Error, KeyState, KeyStore, Keyring, StoreError};
+use tokio::task::JoinHandle;
+
+use super::support::{
+    MINUTE, SECOND, SSN, World, at_once, context, open, seal, settle, until, with_unknown_key, within,
+};
+
+fn is_ready(keyring: &Keyring) -> bool {
+    keyring.try_encrypt("", SSN.row(1)).is_ok()
+}
+
+#[tokio::test]
+async fn a_suspension_elsewhere_is_seen_within_state_ttl() {
+    let world = World::new();
+    let (process, context) = (world.process().await, context("a"));
+    let sealed = seal(&process, &context).await;
+    let keyring = process.keyring(&context).await.unwrap();
+    let id = world.suspend_elsewhere(&context).await;
+
+    // The clock jumps past it at once: what is known is too old to be used without asking.
+    world.clock.advance(MINUTE + SECOND);
+    assert!(matches!(
+        keyring.try_decrypt(&sealed, SSN.row(1)),
+        Err(Error::NotReady)
+    ));
+    assert!(matches!(
+        keyring.try_encrypt("", SSN.row(1)),
+        Err(Error::NotReady)
+    ));
+    let refused = within(keyring.decrypt(&sealed, SSN.row(1))).await;
+    assert!(
+        matches!(refused, Err(Error::Suspended { id: of }) if of == id),
+        "{refused:?}"
+    );
+    let refused = within(process.encrypt(&context, "", SSN.row(1))).await;
+    assert!(matches!(refused, Err(Error::NoActiveKey)), "{refused:?}");
+    assert_eq!(process.stats().keys, 0);
+
+    world
+        .elsewhere()
+        .set_state(&context, id, KeyState::Active)
+        .await
+        .unwrap();
+    world.clock.advance(MINUTE + SECOND);
+    within(keyring.decrypt(&sealed, SSN.row(1))).await.unwrap();
+    within(keyring.encrypt("", SSN.row(1))).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_poller_sees_a_change_before_anybody_calls() {
+    let world = World::new();
+    let (process, context) = (world.process().await, context("a"));
+    seal(&process, &context).await;
+    let keyring = process.keyring(&context).await.unwrap();
+    world.suspend_elsewhere(&context).await;
+    assert!(is_ready(&keyring));
+    world.next_poll().await;
+    assert!(!is_ready(&keyring));
+    assert_eq!(process.stats().keys, 0);
+}
+
+#[tokio::test]
+async fn a_promotion_elsewhere_is_followed_within_state_ttl() {
+    let world = World::new();
+    let (process, context) = (world.process().await, context("a"));
+    let old = seal(&process, &context).await;
+    let promoted = world.elsewhere().rotate(&context).await.unwrap();
+    assert!(!process.needs_reencryption(&context, &old).await.unwrap());
+    world.next_poll().await;
+    assert_eq!(seal(&process, &context).await.key_id(), promoted.id);
+    assert!(process.needs_reencryption(&context, &old).await.unwrap());
+    open(&process, &context, &old).await.unwrap();
+    assert_eq!(process.stats().keys, 2);
+}
+
+#[tokio::test]
+async fn a_destruction_elsewhere_is_followed_within_state_ttl() {
+    let world = World::new();
+    let (process, context) = (world.process().await, context("a"));
+    let old = seal(&process, &context).await;
+    world.elsewhere().rotate(&context).await.unwrap();
+    world.next_poll().await;
+    seal(&process, &context).await;
+    assert_eq!(process.stats().keys, 2);
+    world.elsewhere().destroy(&context, old.key_id()).await.unwrap();
+    world.next_poll().await;
+    assert_eq!(process.stats().keys, 1);
+    let refused = open(&process, &context, &old).await;
+    assert!(matches!(refused, Err(Error::Destroyed { .. })), "{refused:?}");
+    seal(&process, &context).await;
+}
+
+#[tokio::test]
+async fn one_poll_serves_all_keys_of_a_process() {
+    let world = World::new();
+    let process = world.process().await;
+    let tenants: Vec<_> = (0..200).map(context).collect();
+    let mut sealed = Vec::new();
+    for tenant in &tenants {
+        sealed.push(seal(&process, tenant).await);
+    }
+    let loads = process.stats().store_loads;
+    // The first poll that lists anything lists what this process has made itself, and it knows all that.
+    for _ in 0..3 {
+        let polls = world.rows.polls();
+        world.next_poll().await;
+        assert_eq!(world.rows.polls(), polls + 1);
+        assert_eq!(process.stats().store_loads, loads);
+    }
+    for tenant in &tenants[..3] {
+        world.suspend_elsewhere(tenant).await;
+    }
+    let polls = world.rows.polls();
+    world.next_poll().await;
+    assert_eq!(world.rows.polls(), polls + 1);
+    assert_eq!(process.stats().store_loads, loads + 1);
+    for (number, (tenant, sealed)) in tenants.iter().zip(&sealed).enumerate() {
+        assert_eq!(
+            open(&process, tenant, sealed).await.is_ok(),
+            number >= 3,
+            "{number}"
+        );
+    }
+    assert_eq!(process.stats().store_loads, loads + 1);
+}
+
+#[tokio::test]
+async fn with_hints_a_change_is_seen_at_once() {
+    let world = World::with_hints();
+    let (process, context) = (world.process().await, context("a"));
+    let sealed = seal(&process, &context).await;
+    let keyring = process.keyring(&context).await.unwrap();
+    let polls = world.rows.polls();
+    world.suspend_elsewhere(&context).await;
+    until("the hint", || !is_ready(&keyring)).await;
+    let refused = open(&process, &context, &sealed).await;
+    assert!(matches!(refused, Err(Error::Suspended { .. })), "{refused:?}");
+    assert_eq!(world.rows.polls(), polls);
+}
+
+#[tokio::test]
+async fn a_key_store_that_hangs_on_a_hint_does_not_stop_the_polls() {
+    let world = World::with_hints();
+    let (process, context) = (world.process().await, context("a"));
+    seal(&process, &context).await;
+    settle().await;
+    let keyring = process.keyring(&context).await.unwrap();
+    world.store.loads.hold();
+    world.suspend_elsewhere(&context).await;
+    world.store.loads.until_waiting(1).await;
+    let polls = world.rows.polls();
+    world.clock.advance(30 * SECOND);
+    until("the next poll", || world.rows.polls() > polls).await;
+    world.store.loads.release();
+    until("the change", || !is_ready(&keyring)).await;
+}
+
+#[tokio::test]
+async fn a_change_before_the_first_poll_is_not_missed() {
+    let world = World::new();
+    world.store.polls.hold();
+    let process = world.builder().build().await.unwrap();
+    let context = context("a");
+    seal(&process, &context).await;
+    let keyring = process.keyring(&context).await.unwrap();
+    world.suspend_elsewhere(&context).await;
+    // Its first poll begins to follow changes from here on, after the one that counts.
+    world.store.polls.until_waiting(1).await;
+    world.store.polls.release();
+    until("the change", || !is_ready(&keyring)).await;
+}
+
+#[tokio::test]
+async fn a_first_poll_that_fails_is_made_up_for() {
+    let world = World::new();
+    world.store.polls.hold();
+    let process = world.builder().build().await.unwrap();
+    let context = context("a");
+    seal(&process, &context).await;
+    let keyring = process.keyring(&context).await.unwrap();
+    world.store.polls.until_waiting(1).await;
+    world.store.set_down(true);
+    world.store.polls.release();
+    until("the poll to fail", || process.stats().failed_polls == 1).await;
+    world.suspend_elsewhere(&context).await;
+    world.store.set_down(false);
+    world.next_poll().await;
+    assert!(!is_ready(&keyring));
+}
+
+/// A world whose loads may hang for longer than it takes until the next poll.
+async fn patient_process(world: &World) -> Crypto {
+    world.built(world.builder().load_timeout(10 * MINUTE)).await
+}
+
+fn spawn_open(
+    process: &Crypto,
+    tenant: &str,
+    sealed: &encx::Ciphertext,
+) -> JoinHandle<Result<encx::Plaintext, Error>> {
+    let (process, context, sealed) = (process.clone(), context(tenant), sealed.clone());
+    tokio::spawn(async move { open(&process, &context, &sealed).await })
+}
+
+#[tokio::test]
+async fn a_load_that_read_before_a_change_is_not_believed() {
+    for world in [World::new(), World::with_hints()] {
+        let sealed = seal(&world.process().await, &context("a")).await;
+        let process = patient_process(&world).await;
+        world.store.loads.hold();
+        let call = spawn_open(&process, "a", &sealed);
+        world.store.loads.until_waiting(1).await;
+        world.suspend_elsewhere(&context("a")).await;
+        if world.store.changes_are_pushed() {
+            until("the hint to be followed", || world.store.loads.waiting() == 2).await;
+        } else {
+            world.clock.advance(MINUTE / 2);
+            until("the poll to read again", || world.store.loads.waiting() == 2).await;
+        }
+        world.store.loads.release();
+        let refused = within(call).await.unwrap();
+        assert!(matches!(refused, Err(Error::Suspended { .. })), "{refused:?}");
+        let refused = open(&process, &context("a"), &sealed).await;
+        assert!(matches!(refused, Err(Error::Suspended { .. })), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_load_that_read_before_a_change_is_not_believed_where_the_change_is_known_already() {
+    for is_waited_for in [true, false] {
+        let world = World::new();
+        let maker = world.process().await;
+        let (a, b) = (
+            seal(&maker, &context("a")).await,
+            seal(&maker, &context("b")).await,
+        );
+        let process = patient_process(&world).await;
+        // A batch begins to read first, but what it reads is newer.
+        world.store.wide_loads.hold();
+        world.store.loads.hold();
+        let batch = tokio::spawn({
+            let (process, a) = (process.clone(), a.clone());
+            async move {
+                let of = (context("a"), context("b"));
+                let items = [(&of.0, &a, SSN.row(1)), (&of.1, &b, SSN.row(1))];
+                process.decrypt_many(items).await
+            }
+        });
+        world.store.wide_loads.until_waiting(1).await;
+        let late = spawn_open(&process, "a", &a);
+        world.store.loads.until_waiting(1).await;
+        world.suspend_elsewhere(&context("a")).await;
+        world.store.wide_loads.release();
+        let opened = within(batch).await.unwrap();
+        assert!(matches!(opened[0], Err(Error::Suspended { .. })), "{opened:?}");
+        assert!(opened[1].is_ok(), "{opened:?}");
+
+        world.next_poll().await;
+        if is_waited_for {
+            world.store.loads.release();
+            let refused = within(late).await.unwrap();
+            assert!(matches!(refused, Err(Error::Suspended { .. })), "{refused:?}");
+        } else {
+            late.abort();
+            world.store.loads.release();
+            settle().await;
+        }
+        let refused = open(&process, &context("a"), &a).await;
+        assert!(matches!(refused, Err(Error::Suspended { .. })), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_read_that_began_before_a_key_was_made_does_not_make_it_be_forgotten() {
+    let world = World::new();
+    let process = patient_process(&world).await;
+    let garbage = with_unknown_key(&seal(&process, &context("other")).await);
+    world.kms.reset_calls();
+    // Somebody finds nothing, and makes the first key; meanwhile another read that found nothing is late.
+    world.kms.hold();
+    let making = tokio::spawn({
+        let process = process.clone();
+        async move { seal(&process, &context("a")).await }
+    });
+    world.kms.until_in_flight(1).await;
+    world.store.loads.hold();
+    let late = spawn_open(&process, "a", &garbage);
+    world.store.loads.until_waiting(1).await;
+    world.kms.release();
+    let sealed = within(making).await.unwrap();
+    world.store.loads.release();
+    let refused = within(late).await.unwrap();
+    assert!(matches!(refused, Err(Error::UnknownKey { .. })), "{refused:?}");
+    let keyring = at_once(process.keyring(&context("a"))).unwrap().unwrap();
+    keyring.try_decrypt(&sealed, SSN.row(1)).unwrap();
+    assert_eq!(world.kms.calls().total(), 1);
+}
+
+#[tokio::test]
+async fn a_change_while_the_first_key_is_being_stored_is_not_missed() {
+    let world = World::new();
+    let process = patient_process(&world).await;
+    world.store.inserts.hold();
+    let making = tokio::spawn({
+        let process = process.clone();
+        async move { seal(&process, &context("a")).await }
+    });
+    world.store.inserts.until_waiting(1).await;
+    // It is stored, and suspended; a poll reads that; and only then its maker learns that it was stored.
+    world.suspend_elsewhere(&context("a")).await;
+    world.store.loads.hold();
+    world.clock.advance(MINUTE / 2);
+    world.store.loads.until_waiting(1).await;
+    world.store.inserts.release();
+    within(making).await.unwrap();
+    world.store.loads.release();
+    until("the suspended key to be dropped", || process.stats().keys == 0).await;
+    let refused = within(process.encrypt(&context("a"), "", SSN.row(1))).await;
+    assert!(matches!(refused, Err(Error::NoActiveKey)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn whoever_reads_a_key_while_it_is_being_stored_has_it_ready() {
+    let world = World::new();
+    let process = patient_process(&world).await;
+    world.store.inserts.hold();
+    let making = tokio::spawn({
+        let process = process.clone();
+        async move { seal(&process, &context("a")).await }
+    });
+    world.store.inserts.until_waiting(1).await;
+    assert_eq!(process.stats().keys, 1);
+    world.next_poll().await;
+    seal(&process, &context("a")).await;
+    world.store.inserts.release();
+    within(making).await.unwrap();
+    assert_eq!(world.kms.calls().total(), 1);
+}
+
+#[tokio::test]
+async fn a_key_that_could_not_be_stored_is_not_kept() {
+    let world = World::new();
+    let process = world.process().await;
+    world.store.inserts.hold();
+    let making = tokio::spawn({
+        let process = process.clone();
+        async move { process.encrypt(&context("a"), "", SSN.row(1)).await }
+    });
+    world.store.inserts.until_waiting(1).await;
+    // Given up: perhaps it was stored, perhaps not.
+    world.clock.advance(30 * SECOND);
+    let given_up = within(making).await.unwrap();
+    assert!(matches!(given_up, Err(Error::TimedOut { .. })), "{given_up:?}");
+    until("the key to be dropped", || process.stats().keys == 0).await;
+    world.store.inserts.release();
+    seal(&process, &context("a")).await;
+    assert_eq!((world.kms.calls().generate, world.kms.calls().unwrap), (1, 1));
+}
+
+#[tokio::test]
+async fn a_corrupt_row_hides_no_other_change() {
+    let world = World::new();
+    let process = world.process().await;
+    let (a, b) = (context("a"), context("b"));
+    let sealed = (seal(&process, &a).await, seal(&process, &b).await);
+    world.elsewhere().rotate(&a).await.unwrap();
+    world.suspend_elsewhere(&b).await;
+    world.store.corrupt(&a);
+    world.next_poll().await;
+    assert_eq!(process.stats().failed_polls, 0);
+    let refused = open(&process, &b, &sealed.1).await;
+    assert!(matches!(refused, Err(Error::Suspended { .. })), "{refused:?}");
+    let refused = open(&process, &a, &sealed.0).await;
+    assert!(
+        matches!(refused, Err(Error::Store(StoreError::Corrupt { .. }))),
+        "{refused:?}"
+    );
+    assert_eq!(process.stats().keys, 0);
+}
+
+#[tokio::test]
+async fn a_row_that_was_moved_here_is_refused_and_what_was_known_is_dropped() {
+    let world = World::with_hints();
+    let (process, context) = (world.process().await, context("a"));
+    let sealed = seal(&process, &context).await;
+    settle().await;
+    world
+        .rows
+        .tamper(|rows| drop(rows[0].context.insert("purpose".into(), "other".into())));
+    world.elsewhere().list(&context).await.unwrap_err();
+    // Any change of the scope makes it be read again.
+    let tampered = &world.rows.records()[0];
+    world
+        .rows
+        .apply(&encx::StateChange::new(tampered, KeyState::Suspended))
+        .await
+        .unwrap();
+    until("the key to be dropped", || process.stats().keys == 0).await;
+    let refused = open(&process, &context, &sealed).await;
+    assert!(
+        matches!(refused, Err(Error::Store(StoreError::Corrupt { .. }))),
+        "{refused:?}"
+    );
+}
