@@ -1,0 +1,184 @@
+//! An unwrapped data key, and what recognises it.
+
+use std::fmt;
+
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use super::DataKeyId;
+
+/// The length of a data key, in bytes.
+pub const DATA_KEY_LEN: usize = 32;
+
+/// Holds a 256-bit data key (DEK), unwrapped.
+///
+/// It lives on the heap from the first byte to the last and is zeroised when dropped. It has no `Clone`,
+/// no `Serialize`, and prints as `DataKey([REDACTED])`.
+///
+/// <div class="warning">
+///
+/// Whoever holds these bytes reads everything that was encrypted under them. Providers need this type;
+/// services do not.
+///
+/// </div>
+pub struct DataKey(Box<[u8; DATA_KEY_LEN]>);
+
+impl DataKey {
+    /// Draws a new data key from the operating system's random number generator.
+    ///
+    /// # Errors
+    ///
+    /// [`RandomError`] if the operating system gives no randomness.
+    pub fn generate() -> Result<Self, RandomError> {
+        let mut key = Self(Box::new([0; DATA_KEY_LEN]));
+        fill_from_os(key.0.as_mut_slice())?;
+        Ok(key)
+    }
+
+    /// Copies a data key out of a buffer of exactly 32 bytes. The caller zeroises the buffer.
+    ///
+    /// # Errors
+    ///
+    /// [`DataKeyLenError`] if the buffer has any other length.
+    pub fn copy_from(bytes: &[u8]) -> Result<Self, DataKeyLenError> {
+        let mut key = Self(Box::new([0; DATA_KEY_LEN]));
+        if bytes.len() != DATA_KEY_LEN {
+            return Err(DataKeyLenError { found: bytes.len() });
+        }
+        key.0.copy_from_slice(bytes);
+        Ok(key)
+    }
+
+    /// Gives access to the key's 32 bytes. Do not copy them into memory that nobody zeroises.
+    #[must_use]
+    pub fn expose(&self) -> &[u8; DATA_KEY_LEN] {
+        &self.0
+    }
+
+    /// Computes what a store keeps to recognise this key: HMAC-SHA-256(key, "encx/check/v1" ‖ id).
+    #[must_use]
+    pub fn check(&self, id: DataKeyId) -> KeyCheck {
+        let mut mac = self.check_mac();
+        mac.update(&id.to_bytes());
+        KeyCheck(mac.finalize().into_bytes().into())
+    }
+
+    fn check_mac(&self) -> Hmac<Sha256> {
+        // HMAC takes a key of any length (RFC 2104), so the error cannot occur for one of 32 bytes.
+        #[allow(clippy::unwrap_used, reason = "HMAC has no invalid key length")]
+        let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(self.expose()).unwrap();
+        mac.update(b"encx/check/v1");
+        mac
+    }
+}
+
+impl Drop for DataKey {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl ZeroizeOnDrop for DataKey {}
+
+impl fmt::Debug for DataKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DataKey([REDACTED])")
+    }
+}
+
+/// Says that a buffer was no data key because of its length.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a data key has {DATA_KEY_LEN} bytes, not {found}")]
+pub struct DataKeyLenError {
+    /// The buffer's length, in bytes.
+    pub found: usize,
+}
+
+/// Says that the operating system gave no randomness.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the operating system's random number generator failed ({0}); nothing was encrypted")]
+pub struct RandomError(String);
+
+/// Fills a buffer with randomness from the operating system.
+///
+/// # Errors
+///
+/// [`RandomError`] if the operating system gives none; the buffer's content is then undefined.
+pub(crate) fn fill_from_os(buffer: &mut [u8]) -> Result<(), RandomError> {
+    getrandom::fill(buffer).map_err(|error| RandomError(error.to_string()))
+}
+
+/// Recognises a data key without revealing it: HMAC-SHA-256(key, "encx/check/v1" ‖ id), 32 bytes.
+#[derive(Clone, Copy)]
+pub struct KeyCheck([u8; 32]);
+
+impl KeyCheck {
+    /// Takes a stored check.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Returns the check's 32 bytes, for a store to keep.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 32] {
+        self.0
+    }
+}
+
+/// Compares in constant time.
+impl PartialEq for KeyCheck {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for KeyCheck {}
+
+impl fmt::Debug for KeyCheck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyCheck(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(millis: u64) -> DataKeyId {
+        DataKeyId::generate(millis, None).unwrap()
+    }
+
+    #[test]
+    fn keys_are_zeroised() {
+        fn is_zeroised<T: ZeroizeOnDrop>() {}
+        is_zeroised::<DataKey>();
+    }
+
+    #[test]
+    fn a_key_has_32_bytes() {
+        assert_eq!(
+            DataKey::copy_from(&[0; 31]).unwrap_err(),
+            DataKeyLenError { found: 31 }
+        );
+        assert_eq!(
+            DataKey::copy_from(&[0; 33]).unwrap_err(),
+            DataKeyLenError { found: 33 }
+        );
+        assert_ne!(
+            DataKey::generate().unwrap().expose(),
+            DataKey::generate().unwrap().expose()
+        );
+    }
+
+    #[test]
+    fn a_check_depends_on_key_and_id() {
+        let (a, b) = (id(1), id(2));
+        let key = DataKey::copy_from(&[1; 32]).unwrap();
+        assert_eq!(key.check(a), key.check(a));
+        assert_ne!(key.check(a), key.check(b));
+        assert_ne!(key.check(a), DataKey::copy_from(&[2; 32]).unwrap().check(a));
+    }
+}
