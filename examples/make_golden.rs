@@ -622,6 +622,11 @@ impl Golden {
             cases.push(change(Change::FlipBit(8 * (len - 32 - 32 - 1)), true, "corrupt"));
             cases.push(change(Change::Append(0), true, "corrupt"));
         }
+        // The file's id, which is authenticated but makes no key.
+        for at in [10, 25] {
+            let change = Change::FlipBit(8 * at);
+            cases.push(refused(KEY_FILE, key(), change, true, "corrupt"));
+        }
         // The salt, then Argon2's parameters: another key, or none that anybody should try to compute.
         cases.push(refused(
             PASSPHRASE_FILE,

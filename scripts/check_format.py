@@ -287,6 +287,7 @@ def key_from_text(text):
 def open_kek_file(path, protection):
     """Returns the KEKs as the manifest lists them, with each material's key besides."""
     status = os.stat(path)
+    refuse_unless(status.st_uid in (os.geteuid(), 0), "owner")
     refuse_unless(status.st_mode & 0o077 == 0, "permissions")
     refuse_unless(status.st_size <= 16 * 1024 * 1024, "too-large")
     data = Path(path).read_bytes()
@@ -299,10 +300,11 @@ def open_kek_file(path, protection):
     if protected_by == 1:
         memory, passes = reader.bounded(4, 128, 1048576), reader.bounded(4, 1, 16)
         lanes, salt = reader.bounded(4, 1, 16), reader.take(16)
-    elif protected_by == 3:
-        own_key = reader.take(32)
+    elif protected_by == 2:
+        reader.take(16)
     else:
-        refuse_unless(protected_by == 2, "corrupt")
+        refuse_unless(protected_by == 3, "corrupt")
+        own_key = reader.take(32)
     header = reader.data[: reader.at]
     sealed = reader.take(reader.number(4))
     reader.finish()

@@ -416,6 +416,7 @@ fn code_of_kek_file(error: &LocalKmsError) -> &'static str {
     match error {
         LocalKmsError::Corrupt { .. } => "corrupt",
         LocalKmsError::Key { .. } => "key-text",
+        LocalKmsError::Owner { .. } => "owner",
         LocalKmsError::Permissions { .. } => "permissions",
         LocalKmsError::Protection { .. } => "protection",
         LocalKmsError::TooLarge { .. } => "too-large",

@@ -9,8 +9,9 @@ use std::task::{Context, Poll, Waker};
 
 use encx::testkit::{ManualClock, MemoryKeyStore, StoreFixture, block_on};
 use encx::{
-    Clock, DataKeyId, EncryptionContext, KekId, KeyChanges, KeyCheck, KeyHint, KeyRecord, KeyState, KeyStore,
-    KeyUsage, KeyVersion, KmsName, NewKey, StateChange, StoreError, StoredWrap, WrappedKey,
+    ChangeCursor, Clock, DataKeyId, EncryptionContext, KekId, KeyChanges, KeyCheck, KeyHint, KeyRecord,
+    KeyState, KeyStore, KeyUsage, KeyVersion, KmsName, NewKey, StateChange, StoreError, StoredWrap,
+    Timestamp, WrappedKey,
 };
 
 struct Memory(MemoryKeyStore);
@@ -144,5 +145,36 @@ fn times_follow_the_clock_and_always_grow() {
             .await
             .unwrap();
         assert_eq!(promoted.changed_at.as_micros(), micros());
+    });
+}
+
+/// A time that no clock has written moves no cursor.
+#[test]
+fn a_row_from_the_future_hides_no_later_change() {
+    block_on(async {
+        let store = MemoryKeyStore::new();
+        let planted = store.insert(&new_key("planted", None)).await.unwrap();
+        let real = store.insert(&new_key("real", None)).await.unwrap();
+        for cursor in [ChangeCursor::start(), ChangeCursor::now()] {
+            store.tamper(|rows| {
+                let row = rows.iter_mut().find(|row| row.id == planted.id).unwrap();
+                row.changed_at = Timestamp::from_micros(i64::MAX);
+            });
+            let first = store.changed_since(&cursor).await.unwrap().next;
+            let second = store.changed_since(&first).await.unwrap().next;
+            let current = store.get(&[real.id]).await.unwrap().remove(0);
+            let to = match current.state {
+                KeyState::Active => KeyState::Suspended,
+                _ => KeyState::Active,
+            };
+            let changed = store.apply(&StateChange::new(&current, to)).await.unwrap();
+            let page = store.changed_since(&second).await.unwrap();
+            let seen = page.changes.iter().find(|change| change.id == real.id);
+            assert_eq!(
+                seen.map(|change| change.revision),
+                Some(changed.revision),
+                "{cursor:?}"
+            );
+        }
     });
 }

@@ -447,6 +447,28 @@ impl ChangeCursor {
         })
     }
 
+    /// Decides where a poll goes on after a page: never behind `horizon`, where changes may still appear. For stores.
+    ///
+    /// `last` is the time and the id of the page's last row, or where this cursor stands if the page had none. A row
+    /// whose time lies behind the horizon is listed again by the next poll: so whoever edits a time into the future
+    /// hides nothing that is written later.
+    ///
+    /// In the midst of several pages the poll must go on behind the horizon all the same, and remembers in the cursor
+    /// where to go back to; the horizon of the last page would not do, for whoever took long between the pages.
+    #[must_use]
+    pub fn following(&self, last: (Timestamp, Option<DataKeyId>), horizon: Timestamp, more: bool) -> Self {
+        let back_to = match self.0 {
+            CursorPosition::At { back_to, .. } => back_to,
+            CursorPosition::Now | CursorPosition::Start => None,
+        };
+        match (last, back_to) {
+            ((at, Some(after)), Some(back_to)) if more => Self::at_and_back_to(at, after, back_to),
+            ((at, Some(after)), None) if more && at > horizon => Self::at_and_back_to(at, after, horizon),
+            ((at, after), None) if at <= horizon => Self::at(at, after),
+            (_, back_to) => Self::at(back_to.unwrap_or(horizon), None),
+        }
+    }
+
     /// Returns what the cursor stands for. For stores.
     #[must_use]
     pub fn position(&self) -> CursorPosition {

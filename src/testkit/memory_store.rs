@@ -271,11 +271,13 @@ impl KeyStore for MemoryKeyStore {
         let more = later.len() > CHANGES_PER_PAGE;
         later.truncate(CHANGES_PER_PAGE);
         // Every write has a time of its own and the lock orders them, so nothing can still appear before the
-        // last: a database needs an overlap here.
-        let next = match later.last() {
-            Some(record) => ChangeCursor::at(record.changed_at, Some(record.id)),
-            None => ChangeCursor::at(at, after),
-        };
+        // last: a database needs an overlap here. A later time was put there by an edit, and writes will pass it.
+        let last = later.last().map(|record| (record.changed_at, Some(record.id)));
+        let next = cursor.following(
+            last.unwrap_or((at, after)),
+            Timestamp::from_micros(rows.last),
+            more,
+        );
         let changes = later
             .into_iter()
             .map(|record| KeyChange::new(record.id, record.scope, record.state, record.revision));

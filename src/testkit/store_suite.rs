@@ -87,7 +87,7 @@ impl fmt::Debug for StoreCase {
 /// Mounts the conformance suite of key stores: one `#[test]` for each case.
 ///
 /// The suite owns the list, so no store can leave a case out. The argument is a type that implements
-/// [`StoreFixture`](crate::testkit::StoreFixture).
+/// [`StoreFixture`].
 ///
 /// ```
 /// use std::sync::Arc;

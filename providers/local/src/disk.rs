@@ -1,4 +1,4 @@
-//! The KEK file on disk: read with its permissions checked, locked against other writers, replaced atomically.
+//! The KEK file on disk: read with its owner and permissions checked, locked against other writers, replaced atomically.
 
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -52,13 +52,13 @@ impl Stamp {
         }
     }
 
-    /// Tells whether the path still leads to this very file, and its permissions are still right.
+    /// Tells whether the path still leads to this very file, and its owner and permissions are still right.
     pub(crate) fn is_current(&self, path: &Path) -> Result<bool, LocalKmsError> {
         Ok(Identity::of(&look_at(path)?) == self.identity)
     }
 }
 
-/// Reads a KEK file whole, if it is a regular file that only its owner may use.
+/// Reads a KEK file whole, if it is a regular file of ours that only its owner may use.
 pub(crate) fn read(path: &Path) -> Result<(Zeroizing<Vec<u8>>, Stamp), LocalKmsError> {
     // Before opening, since to open a pipe would wait for its other end.
     look_at(path)?;
@@ -107,7 +107,15 @@ fn check(path: &Path, metadata: &Metadata) -> Result<(), LocalKmsError> {
     }
     #[cfg(unix)]
     {
-        use std::os::unix::fs::PermissionsExt as _;
+        use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+        let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
+        if !owner_ok(owner, user) {
+            return Err(LocalKmsError::Owner {
+                path: path.to_path_buf(),
+                owner,
+                user,
+            });
+        }
         let mode = metadata.permissions().mode() & 0o7777;
         if mode & 0o077 != 0 {
             return Err(LocalKmsError::Permissions {
@@ -117,6 +125,12 @@ fn check(path: &Path, metadata: &Metadata) -> Result<(), LocalKmsError> {
         }
     }
     Ok(())
+}
+
+/// Tells whether a file may have this owner. Root can do everything anyway, and mounts secrets for others.
+#[cfg(unix)]
+fn owner_ok(owner: u32, user: u32) -> bool {
+    owner == user || owner == 0
 }
 
 fn read_bounded(
@@ -224,4 +238,19 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path.as_os_str());
     name.push(suffix);
     name.into()
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_its_users_or_roots() {
+        for (owner, user) in [(0, 0), (0, 1000), (1000, 1000)] {
+            assert!(owner_ok(owner, user), "{owner}'s file, {user}'s process");
+        }
+        for (owner, user) in [(1000, 0), (65534, 0), (1001, 1000), (u32::MAX, 1000)] {
+            assert!(!owner_ok(owner, user), "{owner}'s file, {user}'s process");
+        }
+    }
 }

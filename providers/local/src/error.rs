@@ -109,6 +109,20 @@ pub enum LocalKmsError {
         /// The path.
         path: PathBuf,
     },
+    /// The file belongs to somebody else.
+    #[error(
+        "{} belongs to the user with the id {owner}, who can change it, and not to the one that runs this process \
+         ({user}) or to root; run `chown {user}` on it, and consider whether its keys are known to others now",
+        path.display()
+    )]
+    Owner {
+        /// The file.
+        path: PathBuf,
+        /// The id of the user that it belongs to.
+        owner: u32,
+        /// The id of the effective user of this process.
+        user: u32,
+    },
     /// Others than the file's owner have a permission on it.
     #[error(
         "{} has mode {mode:04o}, so that others than its owner may use it; run `chmod 600` on it, and consider \
@@ -138,9 +152,10 @@ pub enum LocalKmsError {
     /// The operating system gave no randomness.
     #[error(transparent)]
     Random(#[from] RandomError),
-    /// The file was replaced by one that is protected differently, while this process used it.
+    /// Another file was put in the file's place while this process used it, be it one under the same passphrase or key.
     #[error(
-        "{} is another KEK file than when it was opened; if that is right, open it again",
+        "{} is another KEK file than when it was opened; put the right one back, or if this is the right one, open it \
+         again",
         path.display()
     )]
     Replaced {

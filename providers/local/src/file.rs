@@ -8,7 +8,7 @@
 //! header  = 8 "encx-kek" ‖ 01 version ‖ protection
 //! protection
 //!         = 01 ‖ u32 Argon2 memory in KiB ‖ u32 passes ‖ u32 lanes ‖ 16 salt     a passphrase
-//!         | 02                                                                   a key of 32 bytes
+//!         | 02 ‖ 16 file id                                                      a key of 32 bytes
 //!         | 03 ‖ 32 key                                                          file permissions alone
 //! sealed  = 24 nonce ‖ encrypted body ‖ 16 tag ‖ 32 commitment
 //! body    = u16 count of KEKs ‖ KEK*
@@ -20,6 +20,9 @@
 //!
 //! `sealed` is KC-XAES-256-GCM under the key that the protection gives, with the whole header as AAD. For a passphrase
 //! the key is Argon2id (version 0x13, no secret, no associated data) of its UTF-8 bytes, 32 bytes long.
+//!
+//! The header is made when the file is created and stays for the file's life. Salt, file id and key are random, so no
+//! two files have the same one: who has a file open knows by it that another was put in its place.
 //!
 //! Indices count from 0. KEKs stand in the order of their creation; a KEK's materials too, and the last one wraps.
 //! Aliases are sorted by their UTF-8 bytes. Ids and aliases are UTF-8 and differ from one another, in one KEK also the
@@ -45,13 +48,17 @@ pub(crate) const MAX_FILE_LEN: u64 = 16 << 20;
 
 pub(crate) const SALT_LEN: usize = 16;
 
+pub(crate) const FILE_ID_LEN: usize = 16;
+
 const MAGIC: &[u8; 8] = b"encx-kek";
 const VERSION: u8 = 1;
 const CHECKSUM_LEN: usize = 32;
 
 /// What stands before the sealed part: how the file is protected.
 pub(crate) enum Header {
-    Key,
+    Key {
+        file_id: [u8; FILE_ID_LEN],
+    },
     Passphrase {
         params: Argon2Params,
         salt: [u8; SALT_LEN],
@@ -76,12 +83,13 @@ pub(crate) struct Parsed<'a> {
 }
 
 impl Header {
+    pub(crate) const KEY: &'static str = "a key";
     pub(crate) const PASSPHRASE: &'static str = "a passphrase";
     pub(crate) const PERMISSIONS_ONLY: &'static str = "file permissions alone";
 
     pub(crate) fn name(&self) -> &'static str {
         match self {
-            Self::Key => "a key",
+            Self::Key { .. } => Self::KEY,
             Self::Passphrase { .. } => Self::PASSPHRASE,
             Self::PermissionsOnly { .. } => Self::PERMISSIONS_ONLY,
         }
@@ -100,7 +108,10 @@ impl Header {
                 }
                 bytes.extend_from_slice(salt);
             }
-            Self::Key => bytes.push(2),
+            Self::Key { file_id } => {
+                bytes.push(2);
+                bytes.extend_from_slice(file_id);
+            }
             Self::PermissionsOnly { key } => {
                 bytes.push(3);
                 bytes.extend_from_slice(key.expose());
@@ -134,7 +145,9 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Parsed<'_>, FormatError> {
                 .map_err(|_| corrupt("its Argon2 parameters are out of bounds"))?,
             salt: *reader.array()?,
         },
-        2 => Header::Key,
+        2 => Header::Key {
+            file_id: *reader.array()?,
+        },
         3 => Header::PermissionsOnly { key: reader.key()? },
         _ => return Err(corrupt("it is protected in an unknown way")),
     };

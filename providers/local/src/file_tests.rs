@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 
 const SALT: [u8; SALT_LEN] = [7; SALT_LEN];
+const FILE_ID: [u8; FILE_ID_LEN] = [8; FILE_ID_LEN];
 
 fn key(byte: u8) -> DataKey {
     DataKey::copy_from(&[byte; 32]).unwrap()
@@ -16,7 +17,7 @@ fn headers() -> [Header; 3] {
     let params = Argon2Params::new(128, 1, 1).unwrap();
     [
         Header::Passphrase { params, salt: SALT },
-        Header::Key,
+        Header::Key { file_id: FILE_ID },
         Header::PermissionsOnly { key: key(9) },
     ]
 }
@@ -89,7 +90,7 @@ fn a_body_has_the_documented_bytes() {
 fn a_file_has_the_documented_bytes() {
     let expected = [
         [&b"encx-kek\x01\x01\0\0\0\x80\0\0\0\x01\0\0\0\x01"[..], &SALT].concat(),
-        b"encx-kek\x01\x02".to_vec(),
+        [&b"encx-kek\x01\x02"[..], &FILE_ID].concat(),
         [&b"encx-kek\x01\x03"[..], &[9; 32]].concat(),
     ];
     for (header, expected) in headers().iter().zip(expected) {
@@ -132,7 +133,7 @@ fn every_bit_flip_and_truncation_of_a_file_is_corruption() {
 #[test]
 fn another_version_and_another_protection_are_refused() {
     for version in (0..=255).filter(|version| *version != VERSION) {
-        let bytes = checksummed([MAGIC, &[version, 2][..], &[0; 4]].concat());
+        let bytes = checksummed([MAGIC, &[version, 2][..], &FILE_ID, &[0; 4]].concat());
         assert_eq!(refused(&bytes), FormatError::Version(version));
     }
     for protection in (0..=255).filter(|protection| !(1..=3).contains(protection)) {
@@ -164,7 +165,7 @@ fn hostile_argon2_parameters_and_lengths_are_refused_before_use() {
         );
     }
     for len in [1, 0x7fff_ffff, u32::MAX] {
-        let bytes = checksummed([MAGIC, &[VERSION, 2][..], &len.to_be_bytes()].concat());
+        let bytes = checksummed([MAGIC, &[VERSION, 2][..], &FILE_ID, &len.to_be_bytes()].concat());
         assert_eq!(refused(&bytes), FormatError::Corrupt("it ends too early"));
     }
 }

@@ -25,8 +25,9 @@ pub(crate) const PROVIDER: &str = "local";
 /// A KEK's id is `local/` and a UUID, for good; aliases such as `alias/app` name it. The default KEK, which a file has
 /// from its creation on, is read when the file is opened and then stays for this handle. Clones share everything.
 ///
-/// Every call looks whether another process replaced the file, and reads it again if so. All file access and Argon2
-/// run on Tokio's blocking threads.
+/// Every call looks whether another process replaced the file, and reads it again if so: newer contents of the same
+/// file, for another file in its place is refused ([`LocalKmsError::Replaced`]). All file access and Argon2 run on
+/// Tokio's blocking threads.
 ///
 /// <div class="warning">
 ///
@@ -42,7 +43,7 @@ pub struct LocalKms(Arc<Inner>);
 
 struct Inner {
     path: PathBuf,
-    /// What a file must begin with, so that `cipher` opens it.
+    /// What the file begins with for as long as it lives. No other file does.
     header: Zeroizing<Vec<u8>>,
     kind: HeaderKind,
     cipher: KcXaes256Gcm,
@@ -88,8 +89,9 @@ impl LocalKms {
     /// # Errors
     ///
     /// [`LocalKmsError::Missing`] if there is none, [`LocalKmsError::WrongPassphrase`] or [`LocalKmsError::WrongKey`],
-    /// [`LocalKmsError::Corrupt`] if it is damaged or cut short, [`LocalKmsError::Permissions`] if others than its
-    /// owner have any on it, and any other that says why it cannot be read.
+    /// [`LocalKmsError::Corrupt`] if it is damaged or cut short, [`LocalKmsError::Owner`] if it belongs to neither this
+    /// process's user nor root, [`LocalKmsError::Permissions`] if others than its owner have any on it, and any other
+    /// that says why it cannot be read.
     pub async fn open(path: impl Into<PathBuf>, protection: Protection) -> Result<Self, LocalKmsError> {
         Self::begin(path.into(), protection, Mode::Open).await
     }
@@ -308,7 +310,7 @@ impl Inner {
         let (bytes, stamp) = disk::read(&self.path)?;
         let parsed = file::parse(&bytes).map_err(|error| format_error(error, &self.path))?;
         if parsed.header_bytes != self.header.as_slice() {
-            // The passphrase is long forgotten, so another header cannot be followed.
+            // Another file, be it sealed under the same key: its KEKs are others.
             return Err(LocalKmsError::Replaced {
                 path: self.path.clone(),
             });
@@ -326,7 +328,7 @@ impl Inner {
 impl HeaderKind {
     fn of(header: &Header) -> Self {
         match header {
-            Header::Key => Self::Key,
+            Header::Key { .. } => Self::Key,
             Header::Passphrase { .. } => Self::Passphrase,
             Header::PermissionsOnly { .. } => Self::PermissionsOnly,
         }

@@ -25,11 +25,15 @@
 //! and the file still needs the passphrase or the key. Unlike with a remote KMS the KEKs are in this process's memory
 //! while it runs, nobody logs their use, and to withdraw one takes its file away.
 //!
-//! The file is created with mode 0600, refused when its group or others have any permission on it, and replaced
-//! atomically. Several processes may use and change it at once; each sees the others' changes at its next call. That
+//! The file is created with mode 0600, refused when it belongs to neither this process's user nor root or its group or
+//! others have any permission on it, and replaced atomically. Whoever can write its directory all the same can put back
+//! an older copy, which undoes a rotation or a disablement; or, before a process opens it, another file under the same
+//! passphrase or key. So one passphrase or key belongs to one file. A running handle refuses another file.
+//!
+//! Several processes may use and change it at once; each sees the others' changes at its next call. That
 //! rests on advisory locks and atomic renames, which local file systems have and some network file systems do not.
-//! Beside the file lie `….lock`, which stays, and for moments `….tmp`. On other systems than Unix permissions are
-//! not checked, and [`Protection::insecure_file_permissions_only`] is refused.
+//! Beside the file lie `….lock`, which stays, and for moments `….tmp`. On other systems than Unix owner and permissions
+//! are not checked, and [`Protection::insecure_file_permissions_only`] is refused.
 
 mod disk;
 mod error;

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::disk;
 use crate::error::LocalKmsError;
-use crate::file::{Header, SALT_LEN};
+use crate::file::{FILE_ID_LEN, Header, SALT_LEN};
 
 /// Says what protects a KEK file. Wiped when dropped; prints no secret.
 pub struct Protection(Kind);
@@ -43,6 +43,10 @@ impl Protection {
     }
 
     /// Protects the file by a key of 256 random bits.
+    ///
+    /// One key, one file. A handle refuses another file that is put in the place of the one that it opened, even one
+    /// under the same key. What it opens first it must take for the right one: under a key that protects several
+    /// files, whoever can write the directory chooses among them, and among older copies of each.
     #[must_use]
     pub fn key(key: DataKey) -> Self {
         Self(Kind::Key(key))
@@ -51,7 +55,7 @@ impl Protection {
     /// Protects the file by a key in an environment variable: 32 random bytes as base64 (either alphabet, padded
     /// or not) or as 64 hex digits.
     ///
-    /// It is read when the KEK file is opened.
+    /// It is read when the KEK file is opened. One key, one file: [`key`](Self::key) says why.
     #[must_use]
     pub fn key_from_env(variable: impl Into<String>) -> Self {
         Self(Kind::KeyEnv(variable.into()))
@@ -60,8 +64,9 @@ impl Protection {
     /// Protects the file by a key in another file: 32 random bytes as base64 (either alphabet, padded or not) or
     /// as 64 hex digits, with or without white space around.
     ///
-    /// It is read when the KEK file is opened, and refused when its group or others have any permission on it.
-    /// It may be a symbolic link, as mounted secrets are. Keep it elsewhere than the KEK file and its backups.
+    /// It is read when the KEK file is opened, and refused when it belongs to neither this process's user nor root, or
+    /// its group or others have any permission on it. It may be a symbolic link, as mounted secrets are. Keep it
+    /// elsewhere than the KEK file and its backups. One key, one file: [`key`](Self::key) says why.
     #[must_use]
     pub fn key_from_file(path: impl Into<PathBuf>) -> Self {
         Self(Kind::KeyFile(path.into()))
@@ -82,7 +87,7 @@ impl Protection {
 
     pub(crate) fn name(&self) -> &'static str {
         match self.0 {
-            Kind::Key(_) | Kind::KeyEnv(_) | Kind::KeyFile(_) => Header::Key.name(),
+            Kind::Key(_) | Kind::KeyEnv(_) | Kind::KeyFile(_) => Header::KEY,
             Kind::Passphrase(..) => Header::PASSPHRASE,
             Kind::PermissionsOnly => Header::PERMISSIONS_ONLY,
         }
@@ -91,15 +96,13 @@ impl Protection {
     /// Makes the header of a new file.
     pub(crate) fn new_header(&self) -> Result<Header, LocalKmsError> {
         Ok(match &self.0 {
-            Kind::Key(_) | Kind::KeyEnv(_) | Kind::KeyFile(_) => Header::Key,
-            Kind::Passphrase(_, params) => {
-                let mut salt = [0; SALT_LEN];
-                salt.copy_from_slice(&DataKey::generate()?.expose()[..SALT_LEN]);
-                Header::Passphrase {
-                    params: *params,
-                    salt,
-                }
-            }
+            Kind::Key(_) | Kind::KeyEnv(_) | Kind::KeyFile(_) => Header::Key {
+                file_id: random::<FILE_ID_LEN>()?,
+            },
+            Kind::Passphrase(_, params) => Header::Passphrase {
+                params: *params,
+                salt: random::<SALT_LEN>()?,
+            },
             Kind::PermissionsOnly => Header::PermissionsOnly {
                 key: DataKey::generate()?,
             },
@@ -112,9 +115,9 @@ impl Protection {
             (Kind::Passphrase(passphrase, _), Header::Passphrase { params, salt }) => {
                 params.derive(passphrase, salt)
             }
-            (Kind::Key(key), Header::Key) => copy(key),
-            (Kind::KeyEnv(variable), Header::Key) => key_from_env(variable),
-            (Kind::KeyFile(path), Header::Key) => key_from_file(path),
+            (Kind::Key(key), Header::Key { .. }) => copy(key),
+            (Kind::KeyEnv(variable), Header::Key { .. }) => key_from_env(variable),
+            (Kind::KeyFile(path), Header::Key { .. }) => key_from_file(path),
             (Kind::PermissionsOnly, Header::PermissionsOnly { key }) if cfg!(unix) => copy(key),
             (Kind::PermissionsOnly, Header::PermissionsOnly { .. }) => {
                 Err(LocalKmsError::UnsupportedPlatform)
@@ -136,6 +139,13 @@ impl fmt::Debug for Protection {
             Kind::PermissionsOnly => "Protection::InsecureFilePermissionsOnly",
         })
     }
+}
+
+/// Draws up to 32 bytes from the operating system.
+fn random<const N: usize>() -> Result<[u8; N], LocalKmsError> {
+    let mut bytes = [0; N];
+    bytes.copy_from_slice(&DataKey::generate()?.expose()[..N]);
+    Ok(bytes)
 }
 
 fn copy(key: &DataKey) -> Result<DataKey, LocalKmsError> {

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
@@ -275,12 +275,55 @@ fn a_header_that_was_exchanged_is_refused() {
     create(&path, key(4));
     tamper(&path, |bytes| {
         // Now it says that it is protected by permissions alone, and carries the right key.
-        bytes.splice(9..10, [&[3][..], &[4; 32]].concat());
+        bytes.splice(9..26, [&[3][..], &[4; 32]].concat());
     });
     assert!(matches!(
         open(&path, insecure()),
         Err(LocalKmsError::Corrupt { .. })
     ));
+}
+
+/// The file's id is part of the header, so the body under it is no other file's.
+#[test]
+fn a_body_under_another_files_id_is_refused() {
+    let (folder, path) = folder();
+    let other = folder.path().join("other");
+    create(&path, key(4));
+    create(&other, key(4));
+    let theirs = fs::read(&other).unwrap()[10..26].to_vec();
+    let mine = fs::read(&path).unwrap()[10..26].to_vec();
+    for (id, opens) in [(&theirs, false), (&vec![0; 16], false), (&mine, true)] {
+        tamper(&path, |bytes| bytes[10..26].copy_from_slice(id));
+        match open(&path, key(4)) {
+            Ok(_) => assert!(opens),
+            Err(error) => assert!(
+                !opens && matches!(error, LocalKmsError::Corrupt { .. }),
+                "{error}"
+            ),
+        }
+    }
+}
+
+#[test]
+fn two_files_under_one_secret_have_different_headers() {
+    for protection in [|| passphrase("p"), || key(1), || insecure()] {
+        let (folder, path) = folder();
+        let other = folder.path().join("other");
+        create(&path, protection());
+        create(&other, protection());
+        // What the shortest header has behind its protection's byte, and behind Argon2's parameters.
+        let random = |path: &Path| {
+            let bytes = fs::read(path).unwrap();
+            let at = if bytes[9] == 1 { 22 } else { 10 };
+            bytes[at..at + 16].to_vec()
+        };
+        assert_ne!(random(&path), random(&other));
+        assert!(
+            [random(&path), random(&other)]
+                .iter()
+                .all(|bytes| *bytes != [0; 16])
+        );
+    }
 }
 
 #[test]
@@ -381,11 +424,81 @@ fn a_file_that_was_replaced_by_another_is_not_followed() {
         block_on(kms.create_kek()),
         Err(LocalKmsError::Missing { .. })
     ));
-    create(&path, passphrase("p"));
-    assert!(matches!(
-        block_on(kms.create_kek()),
-        Err(LocalKmsError::Replaced { .. })
-    ));
+}
+
+/// Under the same secret, so that it would open: whoever can write the directory put it there.
+#[test]
+fn another_file_in_the_place_of_one_in_use_is_refused() {
+    for protection in [|| passphrase("p"), || key(1), || insecure()] {
+        let (folder, path) = folder();
+        let (other, aside) = (folder.path().join("other"), folder.path().join("aside"));
+        let kms = create(&path, protection());
+        let kek = kms.default_kek().unwrap();
+        create(&other, protection());
+        fs::rename(&path, &aside).unwrap();
+        fs::copy(&other, &path).unwrap();
+        for error in [
+            block_on(kms.list_keks()).unwrap_err(),
+            block_on(kms.create_kek()).unwrap_err(),
+            block_on(kms.list_keks()).unwrap_err(),
+        ] {
+            assert!(matches!(error, LocalKmsError::Replaced { .. }), "{error}");
+        }
+        let used = block_on(kms.generate_data_key(kek, &context())).unwrap_err();
+        assert_eq!(used.kind(), KmsErrorKind::Configuration);
+        let source = std::error::Error::source(&used).unwrap();
+        assert!(matches!(
+            source.downcast_ref(),
+            Some(LocalKmsError::Replaced { .. })
+        ));
+        assert_eq!(
+            fs::read(&path).unwrap(),
+            fs::read(&other).unwrap(),
+            "it was written to"
+        );
+        // Which is not found out by opening it.
+        assert_ne!(open(&path, protection()).unwrap().default_kek(), Some(kek));
+        // The right one back in its place is used again, and what was changed in it meanwhile counts.
+        let elsewhere = open(&aside, protection()).unwrap();
+        block_on(elsewhere.create_kek()).unwrap();
+        fs::rename(&aside, &path).unwrap();
+        assert_eq!(block_on(kms.list_keks()).unwrap().len(), 2);
+        block_on(kms.generate_data_key(kek, &context())).unwrap();
+    }
+}
+
+/// Needs root, who alone can give a file away; what is decided by the ids, a unit test says too.
+#[test]
+fn a_file_of_another_user_is_refused() {
+    let (folder, path) = folder();
+    let kms = create(&path, key(0xa5));
+    let key_file = folder.path().join("key");
+    fs::write(&key_file, "a5".repeat(32)).unwrap();
+    chmod(&key_file, 0o600);
+    let ours = fs::metadata(&path).unwrap().uid();
+    for file in [&path, &key_file] {
+        if let Err(error) = chown(file, Some(65534), None) {
+            assert_ne!(ours, 0, "root may do that: {error}");
+            return;
+        }
+        let refused = open(&path, Protection::key_from_file(&key_file)).unwrap_err();
+        match &refused {
+            LocalKmsError::Owner { path, owner, user } => {
+                assert_eq!((path, *owner, *user), (file, 65534, ours));
+            }
+            other => panic!("{other}"),
+        }
+        chown(file, Some(ours), None).unwrap();
+        open(&path, Protection::key_from_file(&key_file)).unwrap();
+    }
+    // Also under a running handle, though the file's bytes are the same.
+    chown(&path, Some(65534), None).unwrap();
+    for error in [
+        block_on(kms.list_keks()).unwrap_err(),
+        block_on(kms.create_kek()).unwrap_err(),
+    ] {
+        assert!(matches!(error, LocalKmsError::Owner { .. }), "{error}");
+    }
 }
 
 #[test]

@@ -15,21 +15,20 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use encx::{
-    ChangeCursor, ChangePage, Coordination, CursorPosition, DataKeyId, KeyChange, KeyChanges, KeyPage,
-    KeyQuery, KeyRecord, KeyState, KeyStore, KeyUsage, NewKey, Scope, StateChange, StoreError, Timestamp,
-    WrapChange, WrapOutcome,
+    ChangeCursor, ChangePage, Coordination, CursorPosition, DataKeyId, KeyChanges, KeyPage, KeyQuery,
+    KeyRecord, KeyState, KeyStore, KeyUsage, NewKey, Scope, StateChange, StoreError, Timestamp, WrapChange,
+    WrapOutcome,
 };
 use sqlx::postgres::{PgArguments, PgPool, PgPoolOptions, PgRow};
 use sqlx::query::Query;
 use sqlx::{Executor, Postgres, Row};
 use uuid::Uuid;
 
+use crate::changes::{ONE_MORE, RawChange, change_of, page_of};
 use crate::migrate;
-use crate::row::{RawRow, RawWrap, assemble, corrupt_column, corrupt_id, revision_of, scope_of, state_of};
+use crate::row::{RawRow, RawWrap, assemble, corrupt_column, corrupt_id};
 use error::store_error;
 use moment::Moment;
-
-const CHANGES_PER_PAGE: usize = 1000;
 
 /// How far a poll for changes reaches back, because writers do not commit in the order of their times.
 ///
@@ -214,9 +213,9 @@ impl KeyStore for PostgresKeyStore {
 
     async fn changed_since(&self, cursor: &ChangeCursor) -> Result<ChangePage, StoreError> {
         self.ready().await?;
-        let (from, after, back_to) = match cursor.position() {
-            CursorPosition::At { at, after, back_to } => (at, after, back_to),
-            CursorPosition::Start => (Timestamp::from_micros(i64::MIN), None, None),
+        let (from, after) = match cursor.position() {
+            CursorPosition::At { at, after, .. } => (at, after),
+            CursorPosition::Start => (Timestamp::from_micros(i64::MIN), None),
             CursorPosition::Now => {
                 let now: Moment = sqlx::query_scalar(sql::NOW)
                     .fetch_one(&self.pool)
@@ -230,26 +229,16 @@ impl KeyStore for PostgresKeyStore {
         let rows = sqlx::query(sql::CHANGES)
             .bind(Moment(from))
             .bind(after.map_or(Uuid::nil(), Uuid::from))
-            .bind(
-                i64::try_from(CHANGES_PER_PAGE)
-                    .unwrap_or(i64::MAX)
-                    .saturating_add(1),
-            )
+            .bind(ONE_MORE)
             .fetch_all(&self.pool)
             .await
             .map_err(store_error)?;
         let mut now = from;
-        let mut changes = Vec::with_capacity(rows.len());
         for row in &rows {
             now = row.try_get::<Moment, _>("now").map_err(store_error)?.0;
-            changes.extend(change_of(row)?);
         }
-        let more = changes.len() > CHANGES_PER_PAGE;
-        changes.truncate(CHANGES_PER_PAGE);
-        let last = changes.last().map(|(change, at)| (*at, Some(change.id)));
-        let next = next_cursor(last.unwrap_or((from, after)), back_to, now.minus(OVERLAP), more);
-        let changes = changes.into_iter().map(|(change, _)| change).collect();
-        Ok(ChangePage::new(changes, next, more))
+        let rows = rows.iter().filter_map(raw_change);
+        Ok(page_of(cursor, (from, after), rows, now.minus(OVERLAP)))
     }
 
     fn changes(&self) -> KeyChanges {
@@ -258,24 +247,6 @@ impl KeyStore for PostgresKeyStore {
 
     fn coordination(&self) -> Option<&dyn Coordination> {
         None
-    }
-}
-
-/// Decides where a poll goes on: never behind `horizon`, where changes may still appear.
-///
-/// In the midst of several pages it must go on behind it all the same, and remembers in the cursor where to
-/// go back to; the horizon of the last page would not do, for whoever took long between the pages.
-fn next_cursor(
-    last: (Timestamp, Option<DataKeyId>),
-    back_to: Option<Timestamp>,
-    horizon: Timestamp,
-    more: bool,
-) -> ChangeCursor {
-    match (last, back_to) {
-        ((at, Some(after)), Some(back_to)) if more => ChangeCursor::at_and_back_to(at, after, back_to),
-        ((at, Some(after)), None) if more && at > horizon => ChangeCursor::at_and_back_to(at, after, horizon),
-        ((at, after), None) if at <= horizon => ChangeCursor::at(at, after),
-        (_, back_to) => ChangeCursor::at(back_to.unwrap_or(horizon), None),
     }
 }
 
@@ -404,56 +375,27 @@ fn raw_row(row: &PgRow) -> Result<RawRow, StoreError> {
 }
 
 /// Reads a row of the poll; `None` for the one that only tells the time.
-fn change_of(row: &PgRow) -> Result<Option<(KeyChange, Timestamp)>, StoreError> {
-    let id: Option<Uuid> = row.try_get("id").map_err(|error| corrupt_id(&error))?;
-    let Some(id) = id else { return Ok(None) };
-    let id = DataKeyId::try_from(id).map_err(|error| corrupt_id(&error))?;
-    let scope: Vec<u8> = row.try_get("scope").map_err(|_| corrupt_column(id, "scope"))?;
-    let state: String = row.try_get("state").map_err(|_| corrupt_column(id, "state"))?;
-    let revision: i64 = row
-        .try_get("revision")
-        .map_err(|_| corrupt_column(id, "revision"))?;
-    let at: Moment = row
-        .try_get("changed_at")
-        .map_err(|_| corrupt_column(id, "changed_at"))?;
-    let change = KeyChange::new(
-        id,
-        scope_of(id, &scope)?,
-        state_of(id, &state)?,
-        revision_of(id, revision)?,
-    );
-    Ok(Some((change, at.0)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_poll_never_goes_on_behind_what_may_still_appear() {
-        let at = Timestamp::from_micros;
-        let id = DataKeyId::generate(1, None).unwrap();
-        let (early, horizon, late) = (at(10), at(20), at(30));
-        let next = |last, back_to, more| next_cursor(last, back_to, horizon, more);
-        let seen = ChangeCursor::at(early, Some(id));
-        assert_eq!(next((early, Some(id)), None, false), seen);
-        assert_eq!(next((early, Some(id)), None, true), seen);
-        assert_eq!(
-            next((late, Some(id)), None, false),
-            ChangeCursor::at(horizon, None)
-        );
-        let within = ChangeCursor::at_and_back_to(late, id, horizon);
-        assert_eq!(next((late, Some(id)), None, true), within);
-        // Pages that began when the horizon lay at 12 go back there, however late it is by now.
-        let kept = ChangeCursor::at_and_back_to(late, id, at(12));
-        assert_eq!(next((late, Some(id)), Some(at(12)), true), kept);
-        assert_eq!(
-            next((late, Some(id)), Some(at(12)), false),
-            ChangeCursor::at(at(12), None)
-        );
-        let kept = ChangeCursor::at_and_back_to(early, id, at(5));
-        assert_eq!(next((early, Some(id)), Some(at(5)), true), kept);
-        // The clock was set back: so does the poll.
-        assert_eq!(next((late, None), None, false), ChangeCursor::at(horizon, None));
+fn raw_change(row: &PgRow) -> Option<Result<RawChange, StoreError>> {
+    let id = match row.try_get::<Option<Uuid>, _>("id") {
+        Ok(id) => id?,
+        Err(error) => return Some(Err(corrupt_id(&error))),
+    };
+    let at = match row.try_get::<Moment, _>("changed_at") {
+        Ok(at) => at.0,
+        Err(error) => return Some(Err(corrupt_id(&error))),
+    };
+    macro_rules! column {
+        ($of:ident, $name:literal) => {
+            row.try_get($name).map_err(|_| corrupt_column($of, $name))?
+        };
     }
+    let change = change_of(id.as_bytes(), |id| {
+        Ok((
+            column!(id, "scope"),
+            column!(id, "state"),
+            column!(id, "revision"),
+        ))
+    });
+    let id = id.as_bytes().to_vec();
+    Some(Ok(RawChange { at, id, change }))
 }

@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use encx::{
-    ChangeCursor, ChangePage, Coordination, CursorPosition, DataKeyId, KeyChange, KeyChanges, KeyPage,
-    KeyQuery, KeyRecord, KeyState, KeyStore, KeyUsage, NewKey, Scope, StateChange, StoreError, Timestamp,
-    WrapChange, WrapOutcome,
+    ChangeCursor, ChangePage, Coordination, CursorPosition, DataKeyId, KeyChanges, KeyPage, KeyQuery,
+    KeyRecord, KeyState, KeyStore, KeyUsage, NewKey, Scope, StateChange, StoreError, Timestamp, WrapChange,
+    WrapOutcome,
 };
 use sqlx::query::Query;
 use sqlx::sqlite::{
@@ -26,11 +26,10 @@ use sqlx::sqlite::{
 };
 use sqlx::{Executor, Row, Sqlite};
 
+use crate::changes::{ONE_MORE, RawChange, change_of, greatest_id, page_of};
 use crate::error::store_error_of;
 use crate::migrate;
-use crate::row::{RawRow, RawWrap, assemble, corrupt_column, corrupt_id, revision_of, scope_of, state_of};
-
-const CHANGES_PER_PAGE: usize = 1000;
+use crate::row::{RawRow, RawWrap, assemble, corrupt_column, corrupt_id};
 
 /// How many connections a store of its own keeps: one writes, others read meanwhile.
 const CONNECTIONS: u32 = 4;
@@ -197,12 +196,17 @@ impl KeyStore for SqliteKeyStore {
 
     async fn changed_since(&self, cursor: &ChangeCursor) -> Result<ChangePage, StoreError> {
         self.ready().await?;
+        // Before anything else is read: a later change has a later time, or is read.
+        let now = now(&self.pool).await?;
+        let start = (Timestamp::from_micros(i64::MIN), None);
         let (from, after) = match cursor.position() {
+            // The clock was set back behind the cursor, and changes may have been made that it would miss.
+            CursorPosition::At { at, back_to, .. } if back_to.is_none() && at.as_micros() > now => start,
             CursorPosition::At { at, after, .. } => (at, after),
-            CursorPosition::Start => (Timestamp::from_micros(i64::MIN), None),
+            CursorPosition::Start => start,
             CursorPosition::Now => {
-                let last = last_change(&self.pool).await?;
-                let next = ChangeCursor::at(Timestamp::from_micros(last.saturating_add(1)), None);
+                let last = Timestamp::from_micros(last_change(&self.pool, now).await?);
+                let next = ChangeCursor::at(last, greatest_id());
                 return Ok(ChangePage::new(Vec::new(), next, false));
             }
             _ => return Err(StoreError::Unsupported { what: "this cursor" }),
@@ -210,25 +214,21 @@ impl KeyStore for SqliteKeyStore {
         let rows = sqlx::query(sql::CHANGES)
             .bind(from.as_micros())
             .bind(after.map_or(Vec::new(), |id| id.to_bytes().to_vec()))
-            .bind(
-                i64::try_from(CHANGES_PER_PAGE)
-                    .unwrap_or(i64::MAX)
-                    .saturating_add(1),
-            )
+            .bind(ONE_MORE)
+            .bind(now)
             .fetch_all(&self.pool)
             .await
             .map_err(store_error)?;
-        let mut changes = rows.iter().map(change_of).collect::<Result<Vec<_>, _>>()?;
-        let more = changes.len() > CHANGES_PER_PAGE;
-        changes.truncate(CHANGES_PER_PAGE);
         // Writers take turns, and each takes its time, later than any that is written, after its turn has come.
-        // So times grow in the order of commits, and nothing appears before what is seen.
-        let next = match changes.last() {
-            Some((change, at)) => ChangeCursor::at(*at, Some(change.id)),
-            None => ChangeCursor::at(from, after),
-        };
-        let changes = changes.into_iter().map(|(change, _)| change).collect();
-        Ok(ChangePage::new(changes, next, more))
+        // So times grow in the order of commits, and nothing appears before what is seen. That holds for times that
+        // a clock has written: one from the future would hide what is written until then, so it moves no cursor.
+        let mut horizon = from;
+        for row in &rows {
+            let last: i64 = row.try_get("last").map_err(store_error)?;
+            horizon = Timestamp::from_micros(last);
+        }
+        let rows = rows.iter().filter_map(raw_change);
+        Ok(page_of(cursor, (from, after), rows, horizon))
     }
 
     fn changes(&self) -> KeyChanges {
@@ -292,12 +292,24 @@ async fn version_of(connection: &mut SqliteConnection) -> Result<i64, StoreError
         .map_err(store_error)
 }
 
-/// Finds the latest time of any record, in microseconds.
-async fn last_change<'c, E>(executor: E) -> Result<i64, StoreError>
+/// Asks for the time, in microseconds.
+async fn now<'c, E>(executor: E) -> Result<i64, StoreError>
+where
+    E: Executor<'c, Database = Sqlite>,
+{
+    sqlx::query_scalar(sql::NOW)
+        .fetch_one(executor)
+        .await
+        .map_err(store_error)
+}
+
+/// Finds the latest time of any record that is not later than a moment, in microseconds.
+async fn last_change<'c, E>(executor: E, until: i64) -> Result<i64, StoreError>
 where
     E: Executor<'c, Database = Sqlite>,
 {
     sqlx::query_scalar(sql::LAST_CHANGE)
+        .bind(until)
         .fetch_one(executor)
         .await
         .map_err(store_error)
@@ -387,23 +399,29 @@ fn raw_row(row: &SqliteRow) -> Result<RawRow, StoreError> {
     })
 }
 
-fn change_of(row: &SqliteRow) -> Result<(KeyChange, Timestamp), StoreError> {
-    let id = id_of(row)?;
-    let scope: Vec<u8> = row.try_get("scope").map_err(|_| corrupt_column(id, "scope"))?;
-    let state: String = row.try_get("state").map_err(|_| corrupt_column(id, "state"))?;
-    let revision: i64 = row
-        .try_get("revision")
-        .map_err(|_| corrupt_column(id, "revision"))?;
-    let at: i64 = row
-        .try_get("changed_at")
-        .map_err(|_| corrupt_column(id, "changed_at"))?;
-    let change = KeyChange::new(
-        id,
-        scope_of(id, &scope)?,
-        state_of(id, &state)?,
-        revision_of(id, revision)?,
-    );
-    Ok((change, Timestamp::from_micros(at)))
+/// Reads a row of the poll; `None` for the one that only tells the last time.
+fn raw_change(row: &SqliteRow) -> Option<Result<RawChange, StoreError>> {
+    let id = match row.try_get::<Option<Vec<u8>>, _>("id") {
+        Ok(id) => id?,
+        Err(error) => return Some(Err(corrupt_id(&error))),
+    };
+    let at = match row.try_get::<i64, _>("changed_at") {
+        Ok(at) => Timestamp::from_micros(at),
+        Err(error) => return Some(Err(corrupt_id(&error))),
+    };
+    macro_rules! column {
+        ($of:ident, $name:literal) => {
+            row.try_get($name).map_err(|_| corrupt_column($of, $name))?
+        };
+    }
+    let change = change_of(&id, |id| {
+        Ok((
+            column!(id, "scope"),
+            column!(id, "state"),
+            column!(id, "revision"),
+        ))
+    });
+    Some(Ok(RawChange { at, id, change }))
 }
 
 /// Tells apart what may succeed later, what lost a race, and what was refused, by SQLite's result codes.

@@ -266,6 +266,26 @@ fn rows_that_encx_did_not_write_are_errors() {
         let record = store.insert(&new_key("t")).await.unwrap();
         let mut connection = database.connection().await;
         // The schema refuses what it can.
+        run(
+            &mut connection,
+            "ALTER TABLE encx.wrapped_keys DROP CONSTRAINT wrapped_keys_key_id_fkey",
+        )
+        .await;
+        for refused in [
+            "UPDATE encx.data_keys SET id = '11111111-1111-4111-8111-111111111111'",
+            "UPDATE encx.data_keys SET id = '11111111-1111-7111-7111-111111111111'",
+            "UPDATE encx.data_keys SET id = '11111111-1111-7111-c111-111111111111'",
+        ] {
+            let error = connection.execute(refused).await.unwrap_err();
+            let constraint = error.as_database_error().and_then(|error| error.constraint());
+            assert_eq!(constraint, Some("data_keys_id_check"), "{refused}");
+        }
+        run(
+            &mut connection,
+            "ALTER TABLE encx.wrapped_keys ADD CONSTRAINT wrapped_keys_key_id_fkey
+             FOREIGN KEY (key_id) REFERENCES encx.data_keys (id)",
+        )
+        .await;
         for refused in [
             "UPDATE encx.data_keys SET scope = ''",
             "UPDATE encx.data_keys SET state = 'Active'",
@@ -319,13 +339,114 @@ fn rows_that_encx_did_not_write_are_errors() {
         .await;
         run(
             &mut connection,
+            "ALTER TABLE encx.data_keys DROP CONSTRAINT data_keys_id_check",
+        )
+        .await;
+        run(
+            &mut connection,
             "UPDATE encx.data_keys SET id = '11111111-1111-4111-8111-111111111111'",
         )
         .await;
         let error = store.load(&[record.scope]).await.unwrap_err();
         assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
-        let error = store.changed_since(&ChangeCursor::start()).await.unwrap_err();
-        assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+    });
+}
+
+#[test]
+fn a_change_that_cannot_be_read_hides_no_other() {
+    for edit in [
+        "id = '11111111-1111-4111-8111-111111111111'",
+        "id = 'ffffffff-ffff-ffff-ffff-ffffffffffff'",
+        "state = 'unheard-of'",
+        "scope = ''",
+        "revision = 0",
+        "revision = NULL",
+    ] {
+        on_a_database(move |database| async move {
+            let store = database.store().await;
+            store.migrate().await.unwrap();
+            let before = store.insert(&new_key("before")).await.unwrap();
+            let edited = store.insert(&new_key("edited")).await.unwrap();
+            let after = store.insert(&new_key("after")).await.unwrap();
+            let mut connection = database.connection().await;
+            for dropped in [
+                "ALTER TABLE encx.wrapped_keys DROP CONSTRAINT wrapped_keys_key_id_fkey",
+                "ALTER TABLE encx.data_keys DROP CONSTRAINT data_keys_id_check",
+                "ALTER TABLE encx.data_keys DROP CONSTRAINT data_keys_state_check",
+                "ALTER TABLE encx.data_keys DROP CONSTRAINT data_keys_scope_check",
+                "ALTER TABLE encx.data_keys DROP CONSTRAINT data_keys_revision_check",
+                "ALTER TABLE encx.data_keys ALTER revision DROP NOT NULL",
+            ] {
+                run(&mut connection, dropped).await;
+            }
+            // Long ago, so that the cursor passes them: it stays behind the last seconds.
+            run(
+                &mut connection,
+                "UPDATE encx.data_keys SET changed_at = changed_at - interval '1 day'",
+            )
+            .await;
+            sqlx::query(AssertSqlSafe(format!(
+                "UPDATE encx.data_keys SET {edit} WHERE id = $1"
+            )))
+            .bind(Uuid::from(edited.id))
+            .execute(&mut connection)
+            .await
+            .unwrap();
+            let ids =
+                |changes: &[encx::KeyChange]| changes.iter().map(|change| change.id).collect::<Vec<_>>();
+            let (changes, next) = poll(&store, ChangeCursor::start()).await;
+            assert_eq!(ids(&changes), [before.id, after.id], "{edit}");
+            assert!(poll(&store, next).await.0.is_empty(), "{edit}");
+            // Also when it is the last.
+            let last = "UPDATE encx.data_keys SET changed_at = changed_at + interval '1 hour'
+                        WHERE id NOT IN ($1, $2)";
+            sqlx::query(last)
+                .bind(Uuid::from(before.id))
+                .bind(Uuid::from(after.id))
+                .execute(&mut connection)
+                .await
+                .unwrap();
+            let (changes, next) = poll(&store, ChangeCursor::start()).await;
+            assert_eq!(ids(&changes), [before.id, after.id], "{edit}");
+            let CursorPosition::At { at, .. } = next.position() else {
+                panic!("{next:?}");
+            };
+            let passed = edited.changed_at.as_micros() - 23 * 3_600_000_000;
+            assert!(at.as_micros() >= passed, "{edit}: {next:?}");
+            let later = store.insert(&new_key("later")).await.unwrap();
+            let (changes, _) = poll(&store, next).await;
+            assert_eq!(ids(&changes), [later.id], "{edit}");
+            // Whoever needs the row itself is told.
+            let all = store.page(&encx::KeyQuery::new(10)).await;
+            assert!(matches!(all, Err(StoreError::Corrupt { .. })), "{edit}: {all:?}");
+        });
+    }
+}
+
+/// A time that no clock has written moves no cursor.
+#[test]
+fn a_row_from_the_future_hides_no_later_change() {
+    on_a_database(|database| async move {
+        let store = database.store().await;
+        store.migrate().await.unwrap();
+        let planted = store.insert(&new_key("planted")).await.unwrap();
+        let mut connection = database.connection().await;
+        for moment in ["now() + interval '1 year'", "'infinity'"] {
+            let edit = format!("UPDATE encx.data_keys SET changed_at = {moment} WHERE id = $1");
+            sqlx::query(AssertSqlSafe(edit))
+                .bind(Uuid::from(planted.id))
+                .execute(&mut connection)
+                .await
+                .unwrap();
+            let (changes, seen) = poll(&store, ChangeCursor::start()).await;
+            assert!(changes.iter().any(|change| change.id == planted.id));
+            let (_, now) = poll(&store, ChangeCursor::now()).await;
+            let later = store.insert(&new_key(moment)).await.unwrap();
+            for cursor in [seen, now] {
+                let (changes, _) = poll(&store, cursor).await;
+                assert!(changes.iter().any(|change| change.id == later.id), "{moment}");
+            }
+        }
     });
 }
 

@@ -7,7 +7,9 @@ mod common;
 use common::new_key;
 use common::sqlite::File;
 use encx::testkit::block_on;
-use encx::{Ciphertext, KeyState, KeyStore, StateChange, StoreError, WrapChange};
+use encx::{
+    ChangeCursor, Ciphertext, CursorPosition, KeyState, KeyStore, StateChange, StoreError, WrapChange,
+};
 use encx_sqlx::SqliteKeyStore;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, Row};
@@ -187,6 +189,10 @@ fn rows_that_encx_did_not_write_are_errors() {
         let record = store.insert(&new_key("t")).await.unwrap();
         let mut connection = connection(&file).await;
         for refused in [
+            "UPDATE encx_data_keys SET id = x'11111111111141118111111111111111'",
+            "UPDATE encx_data_keys SET id = x'11111111111171117111111111111111'",
+            "UPDATE encx_data_keys SET id = x'1111111111117111c111111111111111'",
+            "UPDATE encx_data_keys SET id = x'11111111111171118111'",
             "UPDATE encx_data_keys SET scope = x'00'",
             "UPDATE encx_data_keys SET state = 'Active'",
             "UPDATE encx_data_keys SET suspended_from = 'active'",
@@ -285,4 +291,138 @@ fn a_ciphertext_is_a_column() {
             "a cut ciphertext is an error, not a panic"
         );
     });
+}
+
+async fn poll(store: &SqliteKeyStore, mut cursor: ChangeCursor) -> (Vec<encx::KeyChange>, ChangeCursor) {
+    let mut changes = Vec::new();
+    loop {
+        let page = store.changed_since(&cursor).await.unwrap();
+        changes.extend(page.changes);
+        cursor = page.next;
+        if !page.more {
+            return (changes, cursor);
+        }
+    }
+}
+
+/// Copies a row `?1` times, from the future, as somebody does who can write the file.
+const PLANT: &str = "
+    INSERT INTO encx_data_keys (id, scope, usage, version, state, context, key_check, revision, created_at,
+        activated_at, changed_at)
+    WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?1)
+    SELECT unhex(format('0000000000007000800000000000%04x', n)), randomblob(32), usage, 1, 'active', context,
+        key_check, 1, created_at, activated_at, ?2 + n
+    FROM encx_data_keys, n WHERE id = ?3";
+
+/// A time that no clock has written moves no cursor, be it one row or more than a page of them.
+#[test]
+fn a_row_from_the_future_hides_no_later_change() {
+    for (rows, at) in [
+        (1, 9_000_000_000_000_000_000_i64),
+        (2500, i64::MAX / 2),
+        (1, 1 << 52),
+    ] {
+        block_on(async {
+            let file = File::new();
+            let store = file.store().await;
+            store.migrate().await.unwrap();
+            let first = store.insert(&new_key("t")).await.unwrap();
+            sqlx::query(PLANT)
+                .bind(rows)
+                .bind(at)
+                .bind(first.id.to_bytes().to_vec())
+                .execute(&mut connection(&file).await)
+                .await
+                .unwrap();
+            let (all, seen) = poll(&store, ChangeCursor::start()).await;
+            assert_eq!(i64::try_from(all.len()).unwrap(), rows + 1);
+            let (_, now) = poll(&store, ChangeCursor::now()).await;
+            // A second poll, which begins where the planted rows could have led it.
+            let (_, again) = poll(&store, seen).await;
+            let later = store.insert(&new_key("later")).await.unwrap();
+            assert!(
+                later.changed_at.as_micros() < first.changed_at.as_micros() + 600_000_000,
+                "nor does it move the clock: {later:?}"
+            );
+            for cursor in [seen, now, again] {
+                let CursorPosition::At { at, back_to, .. } = cursor.position() else {
+                    panic!("{cursor:?}");
+                };
+                assert!(at <= later.changed_at && back_to.is_none(), "{cursor:?}");
+                let (changes, _) = poll(&store, cursor).await;
+                assert!(changes.iter().any(|change| change.id == later.id), "{cursor:?}");
+            }
+        });
+    }
+}
+
+/// The clock was set back: what was written since is listed, though the cursor lies behind it.
+#[test]
+fn a_cursor_from_the_future_begins_again() {
+    block_on(async {
+        let file = File::new();
+        let store = file.store().await;
+        store.migrate().await.unwrap();
+        let record = store.insert(&new_key("t")).await.unwrap();
+        let ahead = encx::Timestamp::from_micros(record.changed_at.as_micros() + 10_000_000_000);
+        let (changes, next) = poll(&store, ChangeCursor::at(ahead, Some(record.id))).await;
+        assert_eq!(changes.len(), 1);
+        let CursorPosition::At { at, .. } = next.position() else {
+            panic!("{next:?}");
+        };
+        assert!(at < ahead);
+    });
+}
+
+#[test]
+fn a_change_that_cannot_be_read_hides_no_other() {
+    for edit in [
+        "id = x'11111111111141118111111111111111'",
+        "id = x'ffffffffffffffffffffffffffffffff'",
+        "id = x'1111'",
+        "id = x'111111111111711181111111111111110000'",
+        "state = 'unheard-of'",
+        "scope = x'00'",
+        "revision = 0",
+    ] {
+        block_on(async {
+            let file = File::new();
+            let store = file.store().await;
+            store.migrate().await.unwrap();
+            let before = store.insert(&new_key("before")).await.unwrap();
+            let edited = store.insert(&new_key("edited")).await.unwrap();
+            let after = store.insert(&new_key("after")).await.unwrap();
+            let mut connection = connection(&file).await;
+            run(&mut connection, "PRAGMA ignore_check_constraints = ON").await;
+            run(&mut connection, "PRAGMA foreign_keys = OFF").await;
+            let statement = format!("UPDATE encx_data_keys SET {edit} WHERE id = ?1");
+            sqlx::query(AssertSqlSafe(statement))
+                .bind(edited.id.to_bytes().to_vec())
+                .execute(&mut connection)
+                .await
+                .unwrap();
+            let ids =
+                |changes: &[encx::KeyChange]| changes.iter().map(|change| change.id).collect::<Vec<_>>();
+            let (changes, _) = poll(&store, ChangeCursor::start()).await;
+            assert_eq!(ids(&changes), [before.id, after.id], "{edit}");
+            // Also when it is the last.
+            run(
+                &mut connection,
+                &format!(
+                    "UPDATE encx_data_keys SET changed_at = {} WHERE changed_at = {}",
+                    after.changed_at.as_micros() + 1,
+                    edited.changed_at.as_micros()
+                ),
+            )
+            .await;
+            let (changes, next) = poll(&store, ChangeCursor::start()).await;
+            assert_eq!(ids(&changes), [before.id, after.id], "{edit}");
+            let later = store.insert(&new_key("later")).await.unwrap();
+            let (changes, _) = poll(&store, next).await;
+            assert!(ids(&changes).contains(&later.id), "{edit}");
+            // Whoever needs the row itself is told.
+            let all = store.page(&encx::KeyQuery::new(10)).await;
+            assert!(matches!(all, Err(StoreError::Corrupt { .. })), "{edit}: {all:?}");
+        });
+    }
 }

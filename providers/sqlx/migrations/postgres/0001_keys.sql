@@ -13,7 +13,9 @@ CREATE TABLE encx.migrations (
 );
 
 CREATE TABLE encx.data_keys (
-    id             uuid PRIMARY KEY,
+    -- A UUID of version 7, in the variant that has versions.
+    id             uuid PRIMARY KEY CHECK (
+                       get_byte(uuid_send(id), 6) >> 4 = 7 AND get_byte(uuid_send(id), 8) >> 6 = 2),
     scope          bytea NOT NULL CHECK (octet_length(scope) = 32),
     usage          smallint NOT NULL CHECK (usage BETWEEN 1 AND 255),
     version        integer NOT NULL CHECK (version >= 1),

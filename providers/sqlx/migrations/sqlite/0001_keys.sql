@@ -7,7 +7,10 @@ CREATE TABLE encx_migrations (
 ) STRICT;
 
 CREATE TABLE encx_data_keys (
-    id             BLOB NOT NULL PRIMARY KEY CHECK (length(id) = 16),
+    -- A UUID of version 7, in the variant that has versions.
+    id             BLOB NOT NULL PRIMARY KEY CHECK (
+                       length(id) = 16
+                       AND substr(hex(id), 13, 1) = '7' AND substr(hex(id), 17, 1) IN ('8', '9', 'A', 'B')),
     scope          BLOB NOT NULL CHECK (length(scope) = 32),
     usage          INTEGER NOT NULL CHECK (usage BETWEEN 1 AND 255),
     version        INTEGER NOT NULL CHECK (version BETWEEN 1 AND 2147483647),

@@ -39,9 +39,13 @@ fn statements_use_the_indexes() {
             ("get", sqlx::query(sql::GET).bind("[]")),
             (
                 "changed_since",
-                sqlx::query(sql::CHANGES).bind(1_i64).bind(vec![1_u8]).bind(9_i64),
+                sqlx::query(sql::CHANGES)
+                    .bind(1_i64)
+                    .bind(vec![1_u8])
+                    .bind(9_i64)
+                    .bind(9_i64),
             ),
-            ("the time of a write", sqlx::query(sql::LAST_CHANGE)),
+            ("the time of a write", sqlx::query(sql::LAST_CHANGE).bind(1_i64)),
             (
                 "a change",
                 sqlx::query(sql::UPDATE_KEY).bind(vec![1_u8]).bind(1_i64),

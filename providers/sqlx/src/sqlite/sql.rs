@@ -70,12 +70,21 @@ pub(super) const PAGE_OF_SCOPE: &str = concat!(
     " ORDER BY k.id"
 );
 
+/// One statement, so that the last time and the rows are of one moment. There is a row even if nothing changed.
+///
+/// ?1 from, ?2 after, ?3 limit, ?4 now.
 pub(super) const CHANGES: &str = "
-    SELECT id, scope, state, revision, changed_at FROM encx_data_keys
-    WHERE (changed_at, id) > (?1, ?2)
-    ORDER BY changed_at, id LIMIT ?3";
+    SELECT l.last, k.id, k.scope, k.state, k.revision, k.changed_at
+    FROM (SELECT coalesce(max(changed_at), 0) AS last FROM encx_data_keys WHERE changed_at <= ?4) l
+    LEFT JOIN (
+        SELECT id, scope, state, revision, changed_at FROM encx_data_keys
+        WHERE (changed_at, id) > (?1, ?2)
+        ORDER BY changed_at, id LIMIT ?3) k ON true
+    ORDER BY k.changed_at, k.id";
 
-pub(super) const LAST_CHANGE: &str = "SELECT coalesce(max(changed_at), 0) FROM encx_data_keys";
+/// ?1 the moment after which times do not count.
+pub(super) const LAST_CHANGE: &str =
+    "SELECT coalesce(max(changed_at), 0) FROM encx_data_keys WHERE changed_at <= ?1";
 
 /// Takes the turn to write at once: nobody writes between our reading and our writing.
 pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";

@@ -7,8 +7,11 @@ use encx::{
 use sqlx::Sqlite;
 use sqlx::sqlite::{SqliteConnection, SqlitePool};
 
-use super::{hex, json_list, last_change, list_of, records, run, sql, store_error};
+use super::{hex, json_list, last_change, list_of, now, records, run, sql, store_error};
 use crate::row::{context_json, what_changed};
+
+/// An hour, in microseconds.
+const AN_HOUR: i64 = 3_600_000_000;
 
 pub(super) async fn insert(pool: &SqlitePool, new: &NewKey) -> Result<KeyRecord, StoreError> {
     let mut write = Write::begin(pool).await?;
@@ -80,13 +83,11 @@ impl Write {
         records(self.connection(), sqlx::query(sql::GET).bind(ids)).await
     }
 
-    /// Takes the time of the write, later than every time that is written already.
+    /// Takes the time of the write, later than every time that is written already; unless that lies more than an hour
+    /// ahead, which no clock has written.
     async fn time(&mut self) -> Result<Timestamp, StoreError> {
-        let now: i64 = sqlx::query_scalar(sql::NOW)
-            .fetch_one(self.connection())
-            .await
-            .map_err(store_error)?;
-        let last = last_change(self.connection()).await?;
+        let now = now(self.connection()).await?;
+        let last = last_change(self.connection(), now.saturating_add(AN_HOUR)).await?;
         Ok(Timestamp::from_micros(now.max(last.saturating_add(1))))
     }
 
