@@ -408,6 +408,7 @@ mod tests {
 
     #[test]
     fn width_does_not_matter_and_type_does() {
+        let seven_elsewhere: &i32 = &7;
         let seven = framed(&SSN.row(7_i8));
         assert!(
             [
@@ -422,7 +423,7 @@ mod tests {
                 SSN.row(7_u64),
                 SSN.row(7_u128),
                 SSN.row(7_usize),
-                SSN.row(&7_i32),
+                SSN.row(seven_elsewhere),
             ]
             .iter()
             .all(|aad| framed(aad) == seven)

@@ -109,11 +109,7 @@ impl Cache {
         let newcomers = moka::sync::Cache::builder()
             .max_capacity(limits.max_keyrings)
             .eviction_policy(moka::policy::EvictionPolicy::lru())
-            .eviction_listener(|_, slot: Arc<Slot>, _| {
-                if !slot.is_settled() {
-                    slot.detach();
-                }
-            })
+            .eviction_listener(|_, slot: Arc<Slot>, _| slot.detach_unless_settled())
             .build();
         let unknown = moka::sync::Cache::builder()
             .max_capacity(MAX_UNKNOWN)
@@ -217,14 +213,14 @@ impl Cache {
         self.counters.misses.fetch_add(1, Ordering::Relaxed);
         self.prepare().await?;
         for _ in 0..MAX_ATTEMPTS {
-            let records = self.records(slot).await?;
+            let mut records = self.records(slot).await?;
+            if let Some(record) = records.active()?
+                && !self.may_unwrap(slot, &records, record.id)
+            {
+                records = self.reload(slot).await?;
+            }
             match records.active()? {
-                Some(record) if self.may_unwrap(slot, &records, record.id) => {
-                    return self.live_key(slot, record).await;
-                }
-                Some(_) => {
-                    self.reload(slot).await?;
-                }
+                Some(record) => return self.live_key(slot, record).await,
                 None if records.is_empty() => self.mint(slot).await?,
                 None => return Err(records.why_none_is_active()),
             }

@@ -2,6 +2,7 @@
 
 mod error;
 mod params;
+mod query;
 mod record;
 
 use std::fmt;
@@ -15,10 +16,8 @@ use futures_core::Stream;
 use crate::key::{DataKeyId, Scope};
 
 pub use error::StoreError;
-pub use params::{
-    ChangeCursor, ChangePage, CursorPosition, KeyChange, KeyPage, KeyQuery, NewKey, StateChange, WrapChange,
-    WrapOutcome,
-};
+pub use params::{NewKey, StateChange, WrapChange, WrapOutcome};
+pub use query::{ChangeCursor, ChangePage, CursorPosition, KeyChange, KeyPage, KeyQuery};
 pub use record::{KeyRecord, Revision, StoredWrap, Timestamp};
 
 /// Keeps wrapped data keys, their versions and their states.

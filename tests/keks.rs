@@ -1,5 +1,7 @@
 //! Which KEK may wrap and unwrap as time goes by: aliases that move, several wraps, rewrapping.
 
+#![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
+
 use std::time::Duration;
 
 use encx::testkit::{ManualClock, MemoryKeyStore, MemoryKms};

@@ -1,5 +1,7 @@
 //! The life of keys, as a key manager leads it, on an in-memory KMS and key store.
 
+#![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
+
 use std::time::Duration;
 
 use encx::testkit::{ManualClock, MemoryKeyStore, MemoryKms};

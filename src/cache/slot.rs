@@ -141,7 +141,6 @@ pub(crate) struct Slot {
     live: ArcSwapOption<KeySet>,
     detached: AtomicBool,
     used: AtomicBool,
-    settled: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -154,6 +153,8 @@ struct State {
     newest_active: Option<DataKeyId>,
     /// A key that is kept although no record of it is known yet.
     expected: Option<DataKeyId>,
+    /// Whether the slot stands among those that have keys.
+    settled: bool,
 }
 
 impl State {
@@ -172,7 +173,6 @@ impl Slot {
             live: ArcSwapOption::empty(),
             detached: AtomicBool::new(false),
             used: AtomicBool::new(false),
-            settled: AtomicBool::new(false),
             state: Mutex::default(),
         }
     }
@@ -190,14 +190,19 @@ impl Slot {
         self.used.swap(false, Ordering::Relaxed)
     }
 
-    /// Notes that the slot stands among those that have keys. `false` if it did already.
+    /// Notes that the slot stands among those that have keys. `false` if it did already, or was dropped.
     pub(crate) fn become_settled(&self) -> bool {
-        !self.settled.swap(true, Ordering::AcqRel)
+        let mut state = self.state();
+        !self.is_detached() && !std::mem::replace(&mut state.settled, true)
     }
 
-    /// Tells whether the slot stands among those that have keys.
-    pub(crate) fn is_settled(&self) -> bool {
-        self.settled.load(Ordering::Acquire)
+    /// Empties the slot for good, unless it stands among those that have keys.
+    pub(crate) fn detach_unless_settled(&self) {
+        let mut state = self.state();
+        // In one step: a slot that was emptied must not come to stand there.
+        if !state.settled {
+            self.empty(&mut state);
+        }
     }
 
     /// Reads the snapshot, without a lock.
@@ -308,7 +313,10 @@ impl Slot {
 
     /// Empties the slot for good, because the cache has dropped it.
     pub(crate) fn detach(&self) {
-        let mut state = self.state();
+        self.empty(&mut self.state());
+    }
+
+    fn empty(&self, state: &mut State) {
         self.detached.store(true, Ordering::Release);
         state.records = None;
         state.keys = Vec::new();

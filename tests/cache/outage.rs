@@ -1,6 +1,6 @@
 //! What happens while the key store does not answer.
 
-use encx::{Ciphertext, Crypto, CryptoBuilder, Error, Keyring, StoreError};
+use encx::{Ciphertext, Clock, Crypto, CryptoBuilder, Error, Keyring, StoreError};
 use tokio::task::JoinSet;
 
 use super::support::{HOUR, MINUTE, SECOND, SSN, World, at_once, context, open, seal, settle, until, within};
@@ -62,6 +62,29 @@ async fn a_request_does_not_wait_for_a_key_store_that_is_known_to_hang() {
     at_once(process.needs_reencryption(&context, &sealed))
         .unwrap()
         .unwrap();
+}
+
+#[tokio::test]
+async fn a_key_store_that_is_slower_than_state_ttl_still_serves() {
+    let world = World::new();
+    let sealed = seal(&world.process().await, &context("a")).await;
+    let builder = world.builder().state_ttl(10 * SECOND).load_timeout(MINUTE);
+    let process = world.built(builder).await;
+    world.store.slow_down(&world.clock, 15 * SECOND);
+    let call = tokio::spawn({
+        let process = process.clone();
+        async move {
+            process.encrypt(&context("a"), "", SSN.row(1)).await?;
+            process.decrypt(&context("a"), &sealed, SSN.row(1)).await
+        }
+    });
+    // Until it has read twice or so; what it reads is never young enough.
+    while !call.is_finished() && world.clock.elapsed() < HOUR {
+        world.clock.advance(SECOND);
+        settle().await;
+    }
+    within(call).await.unwrap().unwrap();
+    assert!(world.clock.elapsed() < 2 * MINUTE, "{:?}", world.clock.elapsed());
 }
 
 #[tokio::test]

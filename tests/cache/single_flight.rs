@@ -118,7 +118,7 @@ async fn processes_that_start_together_agree_on_one_key() {
         }
     }
     let sealed = within(calls.join_all()).await;
-    let ids: std::collections::BTreeSet<_> = sealed.iter().map(|sealed| sealed.key_id()).collect();
+    let ids: std::collections::BTreeSet<_> = sealed.iter().map(encx::Ciphertext::key_id).collect();
     assert_eq!(ids.len(), 1);
     assert_eq!(world.rows.records().len(), 1);
     // Each made at most one, and those that lost the race unwrapped the winner's.

@@ -10,9 +10,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use encx::testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 use encx::{
-    ChangeCursor, ChangePage, Ciphertext, Coordination, Crypto, CryptoBuilder, DataKeyId, EncryptionContext,
-    Error, Field, KeyChanges, KeyManager, KeyPage, KeyQuery, KeyRecord, KeyState, KeyStore, KeyUsage, NewKey,
-    Plaintext, Scope, StateChange, StoreError, WrapChange, WrapOutcome,
+    ChangeCursor, ChangePage, Ciphertext, Clock, Coordination, Crypto, CryptoBuilder, DataKeyId,
+    EncryptionContext, Error, Field, KeyChanges, KeyManager, KeyPage, KeyQuery, KeyRecord, KeyState,
+    KeyStore, KeyUsage, NewKey, Plaintext, Scope, StateChange, StoreError, WrapChange, WrapOutcome,
 };
 use tokio::sync::watch;
 
@@ -231,6 +231,7 @@ struct Faults {
     /// How many polls succeed before one fails, plus one; 0 for all.
     polls_left: AtomicUsize,
     corrupt: Mutex<Option<Scope>>,
+    latency: Mutex<Option<(ManualClock, Duration)>>,
     panics: AtomicUsize,
 }
 
@@ -267,6 +268,11 @@ impl Connection {
         *self.faults.corrupt.lock().unwrap() = Some(Scope::of(KeyUsage::Data, context));
     }
 
+    /// Makes every load take this long.
+    pub(crate) fn slow_down(&self, clock: &ManualClock, latency: Duration) {
+        *self.faults.latency.lock().unwrap() = Some((clock.clone(), latency));
+    }
+
     pub(crate) fn changes_are_pushed(&self) -> bool {
         self.hints
     }
@@ -300,6 +306,10 @@ impl KeyStore for Connection {
         }
         if scopes.len() > 1 {
             self.wide_loads.pass().await;
+        }
+        let latency = self.faults.latency.lock().unwrap().clone();
+        if let Some((clock, latency)) = latency {
+            clock.sleep(latency).await;
         }
         let loaded = self.rows.load(scopes).await;
         if scopes.len() == 1 {

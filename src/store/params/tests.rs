@@ -1,6 +1,7 @@
 //! The rules of a key's life, planned on records in memory.
 
 use super::*;
+use crate::key::{KekId, KmsName};
 use KeyState::{Active, Compromised, Deactivated, Destroyed, PreActive, Suspended};
 
 const AT: Timestamp = Timestamp::from_micros(1_000);
@@ -267,38 +268,4 @@ fn wraps_are_sorted_bounded_and_never_given_to_the_destroyed() {
         plan(&family, vec![wrap("a")]),
         Err(StoreError::Invalid { .. })
     ));
-}
-
-#[test]
-fn a_poll_never_goes_on_behind_what_may_still_appear() {
-    let at = Timestamp::from_micros;
-    let id = DataKeyId::generate(1, None).unwrap();
-    let (early, horizon, late) = (at(10), at(20), at(30));
-    let next = |last, back_to: Option<Timestamp>, more| {
-        let cursor = match back_to {
-            Some(back_to) => ChangeCursor::at_and_back_to(at(1), id, back_to),
-            None => ChangeCursor::start(),
-        };
-        cursor.following(last, horizon, more)
-    };
-    let seen = ChangeCursor::at(early, Some(id));
-    assert_eq!(next((early, Some(id)), None, false), seen);
-    assert_eq!(next((early, Some(id)), None, true), seen);
-    assert_eq!(
-        next((late, Some(id)), None, false),
-        ChangeCursor::at(horizon, None)
-    );
-    let within = ChangeCursor::at_and_back_to(late, id, horizon);
-    assert_eq!(next((late, Some(id)), None, true), within);
-    // Pages that began when the horizon lay at 12 go back there, however late it is by now.
-    let kept = ChangeCursor::at_and_back_to(late, id, at(12));
-    assert_eq!(next((late, Some(id)), Some(at(12)), true), kept);
-    assert_eq!(
-        next((late, Some(id)), Some(at(12)), false),
-        ChangeCursor::at(at(12), None)
-    );
-    let kept = ChangeCursor::at_and_back_to(early, id, at(5));
-    assert_eq!(next((early, Some(id)), Some(at(5)), true), kept);
-    // The clock was set back: so does the poll.
-    assert_eq!(next((late, None), None, false), ChangeCursor::at(horizon, None));
 }

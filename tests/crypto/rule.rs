@@ -1,0 +1,167 @@
+//! Which KEK wraps what, and settings that cannot work.
+
+use std::time::Duration;
+
+use encx::testkit::{MemoryKeyStore, MemoryKms};
+use encx::{Crypto, CryptoBuilder, EncryptionContext, Error, KekChoice, KekRef, KmsErrorKind};
+
+use crate::{SSN, World, context};
+
+#[tokio::test]
+async fn the_kek_rule_goes_from_closure_to_pair_to_default() {
+    let kms = MemoryKms::new().with_kek("memory/logs").with_kek("memory/vip");
+    let world = World {
+        kms,
+        ..World::default()
+    };
+    let crypto = world
+        .builder()
+        .kek("memory/default")
+        .kek_for("purpose", "logs", "memory/logs")
+        .kek_rule(|context| {
+            let vip = context.get("tenantId") == Some("vip");
+            vip.then(|| KekChoice::new(KekRef::try_from("memory/vip").unwrap()))
+        })
+        .build()
+        .await
+        .unwrap();
+    let pairs = |tenant: &str, purpose: &str| {
+        EncryptionContext::from_pairs([("tenantId", tenant), ("purpose", purpose)]).unwrap()
+    };
+    for (context, kek) in [
+        (pairs("a", "pii"), "memory/default"),
+        (pairs("a", "logs"), "memory/logs"),
+        (pairs("vip", "logs"), "memory/vip"),
+    ] {
+        let sealed = crypto.encrypt(&context, "x", SSN.row(1)).await.unwrap();
+        let record = world
+            .store
+            .records()
+            .into_iter()
+            .find(|record| record.id == sealed.key_id())
+            .unwrap();
+        assert_eq!(record.wraps[0].wrapped.kek.as_str(), kek);
+        assert_eq!(crypto.key_manager().list(&context).await.unwrap(), [record]);
+    }
+}
+
+#[tokio::test]
+async fn an_alias_in_the_rule_finds_the_rows_it_wrapped() {
+    let kms = MemoryKms::new()
+        .with_kek("memory/1")
+        .with_alias("alias/app", "memory/1")
+        .with_kek("memory/2");
+    let world = World {
+        kms,
+        ..World::default()
+    };
+    let context = context("a");
+    let crypto = world.builder().kek("alias/app").build().await.unwrap();
+    let sealed = crypto.encrypt(&context, "x", SSN.row(1)).await.unwrap();
+    assert_eq!(world.store.records()[0].wraps[0].wrapped.kek.as_str(), "memory/1");
+    let reader = world.builder().kek("alias/app").build().await.unwrap();
+    assert!(reader.decrypt(&context, &sealed, SSN.row(1)).await.is_ok());
+
+    // The alias moves on: what it wrapped earlier is allowed only by name.
+    world.kms.set_alias("alias/app", "memory/2");
+    let reader = world.builder().kek("alias/app").build().await.unwrap();
+    let refused = reader.decrypt(&context, &sealed, SSN.row(1)).await.unwrap_err();
+    assert!(matches!(refused, Error::KekNotAllowed { .. }), "{refused}");
+    let reader = world
+        .builder()
+        .kek("alias/app")
+        .also_unwrap("memory/1")
+        .build()
+        .await
+        .unwrap();
+    assert!(reader.decrypt(&context, &sealed, SSN.row(1)).await.is_ok());
+}
+
+#[tokio::test]
+async fn several_kmss_wrap_one_key_and_any_of_them_is_enough() {
+    let (eu, us) = (
+        MemoryKms::new().with_kek("memory/eu"),
+        MemoryKms::new().with_kek("memory/us"),
+    );
+    let store = MemoryKeyStore::new();
+    let build = || {
+        let rule = |_: &EncryptionContext| {
+            let kek = |kms, kek| KekRef::try_from((kms, kek)).unwrap();
+            Some(KekChoice::new(kek("eu", "memory/eu")).also_wrap(kek("us", "memory/us")))
+        };
+        Crypto::builder(MemoryKms::new(), store.clone())
+            .kms_named("eu", eu.clone())
+            .kms_named("us", us.clone())
+            .kek_rule(rule)
+            .build()
+    };
+    let context = context("a");
+    let sealed = build()
+        .await
+        .unwrap()
+        .encrypt(&context, "x", SSN.row(1))
+        .await
+        .unwrap();
+    assert_eq!(store.records()[0].wraps.len(), 2);
+    assert_eq!((eu.calls().generate, us.calls().wrap), (1, 1));
+
+    eu.set_unavailable(true);
+    let reader = build().await.unwrap();
+    assert!(
+        reader.decrypt(&context, &sealed, SSN.row(1)).await.is_ok(),
+        "the other region is enough"
+    );
+    us.set_kek_fault("memory/us", Some(KmsErrorKind::AccessDenied));
+    let failed = build()
+        .await
+        .unwrap()
+        .decrypt(&context, &sealed, SSN.row(1))
+        .await
+        .unwrap_err();
+    assert!(
+        failed.is_retryable(),
+        "the one that may come back decides: {failed}"
+    );
+}
+
+#[tokio::test]
+async fn settings_that_cannot_work_are_refused_by_build() {
+    let world = World::default();
+    let refused = |builder: CryptoBuilder| async move { builder.build().await.unwrap_err() };
+    for (wrong, says) in [
+        (world.builder().kek(""), "is not empty"),
+        (
+            world.builder().kek(("eu", "k")),
+            "no KMS is registered under the name `eu`",
+        ),
+        (world.builder().also_unwrap(("eu", "k")), "`eu`"),
+        (world.builder().kek_for("a", "b", ("eu", "k")), "`eu`"),
+        (
+            world
+                .builder()
+                .kms_named("eu", MemoryKms::new())
+                .kms_named("eu", MemoryKms::new()),
+            "two KMSs",
+        ),
+        (world.builder().kms_named("default", MemoryKms::new()), "two KMSs"),
+        (world.builder().ttl(Duration::ZERO), "`ttl`"),
+        (world.builder().state_ttl(Duration::ZERO), "`state_ttl`"),
+        (world.builder().max_keyrings(0), "`max_keyrings`"),
+        (
+            world.builder().max_concurrent_kms_calls(0),
+            "`max_concurrent_kms_calls`",
+        ),
+    ] {
+        let error = refused(wrong).await;
+        assert!(error.to_string().contains(says), "{error}");
+    }
+    let none = Crypto::builder(MemoryKms::new().without_default_kek(), MemoryKeyStore::new());
+    let refused = none
+        .build()
+        .await
+        .unwrap()
+        .encrypt(&context("a"), "x", SSN.row(1))
+        .await
+        .unwrap_err();
+    assert!(matches!(refused, Error::NoKek), "{refused}");
+}
