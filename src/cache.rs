@@ -24,7 +24,7 @@ use crate::suite::SuiteKey;
 
 use background::Background;
 use flight::{Flights, Tasks};
-pub(crate) use slot::{LiveKey, Records, Slot, SlotKey};
+pub(crate) use slot::{KeySet, LiveKey, Records, Slot, SlotKey};
 use stats::Counters;
 pub use stats::Stats;
 

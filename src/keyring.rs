@@ -8,7 +8,7 @@ use arc_swap::ArcSwapOption;
 use smallvec::SmallVec;
 
 use crate::aad::Aad;
-use crate::cache::{Cache, CacheHandle, LiveKey, Slot};
+use crate::cache::{Cache, CacheHandle, KeySet, LiveKey, Slot};
 use crate::ciphertext::{self, Ciphertext, MAX_PLAINTEXT_LEN, Suite};
 use crate::context::EncryptionContext;
 use crate::error::Error;
@@ -194,14 +194,8 @@ impl Core {
         let set = slot.live();
         let set = set.as_ref()?;
         let key = set.active.as_ref()?;
-        let now = self.cache.clock.elapsed();
-        if now >= key.expires_at {
-            return None;
-        }
-        match self.cache.is_current(set.known_at, now) {
-            Ok(true) => {}
-            Ok(false) => return None,
-            Err(error) => return Some(Err(error)),
+        if let Err(error) = self.may_use(set, key)? {
+            return Some(Err(error));
         }
         self.cache.counters.hits.add(1);
         Some(self.seal(slot.scope, key, plaintext, aad))
@@ -210,11 +204,22 @@ impl Core {
     /// Tells whether the key that encrypts is in memory and may be used.
     pub(crate) fn is_ready(&self, slot: &Slot) -> bool {
         let set = slot.live();
+        let usable = |set: &Arc<KeySet>| self.may_use(set, set.active.as_ref()?);
+        matches!(set.as_ref().and_then(usable), Some(Ok(())))
+    }
+
+    /// Tells whether a key may be used now: by its age, and by how old its known state is. `None` if somebody has to be
+    /// asked.
+    fn may_use(&self, set: &KeySet, key: &LiveKey) -> Option<Result<(), Error>> {
         let now = self.cache.clock.elapsed();
-        set.as_ref().is_some_and(|set| {
-            let alive = set.active.as_ref().is_some_and(|key| now < key.expires_at);
-            alive && matches!(self.cache.is_current(set.known_at, now), Ok(true))
-        })
+        if now >= key.expires_at {
+            return None;
+        }
+        match self.cache.is_current(set.known_at, now) {
+            Ok(true) => Some(Ok(())),
+            Ok(false) => None,
+            Err(error) => Some(Err(error)),
+        }
     }
 
     pub(crate) async fn decrypt(
@@ -242,14 +247,8 @@ impl Core {
         let set = slot.live();
         let set = set.as_ref()?;
         let key = set.find(ciphertext.key_id())?;
-        let now = self.cache.clock.elapsed();
-        if now >= key.expires_at {
-            return None;
-        }
-        match self.cache.is_current(set.known_at, now) {
-            Ok(true) => {}
-            Ok(false) => return None,
-            Err(error) => return Some(Err(error)),
+        if let Err(error) = self.may_use(set, key)? {
+            return Some(Err(error));
         }
         self.cache.counters.hits.add(1);
         Some(self.open(slot.scope, key, ciphertext, aad))
