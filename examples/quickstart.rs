@@ -52,7 +52,10 @@ async fn main() -> Result<()> {
         return second_process(Path::new(&folder)).await;
     }
     let folder = tempfile::tempdir()?;
-    println!("\nencx quickstart, in {}", folder.path().display());
+    println!(
+        "\nencx quickstart, in {} (removed at the end)",
+        folder.path().display()
+    );
     first_process(folder.path()).await?;
     // Nothing is handed over but the folder.
     let status = Command::new(std::env::current_exe()?)
@@ -189,7 +192,7 @@ async fn second_process(folder: &Path) -> Result<()> {
 
     let stats = crypto.stats();
     println!(
-        "\n{} KMS calls in all by this process, {} answers from memory\n",
+        "\n{} KMS calls by this second process, one per key that it met; {} answers from memory\n",
         stats.kms_calls, stats.hits
     );
     crypto.shutdown().await;

@@ -33,7 +33,7 @@ pub(crate) use builder::Parts;
 /// const SSN: Field = Field::new("users", "ssn");
 ///
 /// # encx::testkit::block_on(async {
-/// // In a service: a KMS of `encx-aws` or `encx-local`, and a key store of `encx-sqlx`.
+/// // In a service: a KMS such as that of `encx-local`, and a key store of `encx-sqlx`.
 /// let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
 ///
 /// let context = EncryptionContext::builder().pair("tenantId", "t-42").pair("purpose", "pii").build()?;

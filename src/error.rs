@@ -163,7 +163,9 @@ pub enum Error {
         after: std::time::Duration,
     },
     /// There is no such key in this encryption context.
-    #[error("there is no data key {id} in this encryption context")]
+    #[error(
+        "there is no data key {id} in this encryption context; does the value belong to another, such as another tenant?"
+    )]
     UnknownKey {
         /// The key that the ciphertext names.
         id: DataKeyId,

@@ -25,6 +25,8 @@
 //! - To encrypt: [`Crypto`], or [`Keyring`] for a context that is used again and again.
 //! - To say what belongs where: [`EncryptionContext`] chooses the key and has few values; [`Field`] and [`Aad`] bind a
 //!   value to its row and have many.
+//! - To handle many values at once: [`Crypto::encrypt_many`] and [`Crypto::decrypt_many`].
+//! - To see what went wrong, and whether it may pass: [`Error`].
 //! - To keep the result: [`Ciphertext`], a column of bytes.
 //! - To rotate, suspend, destroy: [`KeyManager`]; the states and what they may become: [`KeyState`].
 //! - To write a provider: [`KeyManagementService`] and [`KeyStore`], with the conformance suites of `testkit`.

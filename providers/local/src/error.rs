@@ -64,7 +64,7 @@ pub enum LocalKmsError {
         max: usize,
     },
     /// The operating system failed.
-    #[error("could not {action} {}", path.display())]
+    #[error("could not {action} {}: {source}; does its directory exist, and may this process write there?", path.display())]
     Io {
         /// What was tried.
         action: &'static str,
@@ -76,7 +76,8 @@ pub enum LocalKmsError {
     },
     /// The key that protects the file cannot be used as it is given.
     #[error(
-        "the key from {origin} is not usable: {what}; give 32 random bytes as base64 or as 64 hex digits"
+        "the key from {origin} is not usable: {what}; a key is 32 random bytes as base64 or as 64 hex digits, and a passphrase is not \
+         empty"
     )]
     Key {
         /// Where the key comes from.

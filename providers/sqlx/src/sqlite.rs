@@ -60,7 +60,7 @@ impl SqliteKeyStore {
     /// # Errors
     ///
     /// [`StoreError::Unavailable`] or [`StoreError::Database`] if the file cannot be opened or is no database, or
-    /// the URL is wrong.
+    /// the URL is wrong; [`StoreError::Invalid`] if it is that of another kind of database.
     ///
     /// # Cancellation
     ///
@@ -69,6 +69,12 @@ impl SqliteKeyStore {
         let options = match url_or_path {
             ":memory:" => SqliteConnectOptions::from_str("sqlite::memory:").map_err(store_error)?,
             url if url.starts_with("sqlite:") => SqliteConnectOptions::from_str(url).map_err(store_error)?,
+            url if url.contains("://") => {
+                let what = "a URL of SQLite begins with `sqlite:`; other databases have stores of their own";
+                return Err(StoreError::Invalid {
+                    what: what.to_owned(),
+                });
+            }
             path => SqliteConnectOptions::new().filename(Path::new(path)),
         };
         // By what the URL asked for, in its name or in its parameters.

@@ -97,6 +97,19 @@ fn tables_that_are_missing_or_newer_are_not_touched() {
 }
 
 #[test]
+fn the_url_of_another_database_is_no_file_name() {
+    block_on(async {
+        let refused = SqliteKeyStore::connect("postgres://app@127.0.0.1/app")
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(&refused, StoreError::Invalid { what } if what.contains("`sqlite:`")),
+            "{refused}"
+        );
+    });
+}
+
+#[test]
 fn a_store_is_opened_by_path_by_url_and_from_a_pool() {
     block_on(async {
         let file = File::new();
