@@ -109,7 +109,7 @@ async fn an_operation_that_is_under_way_when_its_key_expires_still_ends() {
         let (process, context, sealed) = (process.clone(), context.clone(), sealed.clone());
         async move { process.decrypt(&context, &sealed, SSN.row(1)).await }
     });
-    world.kms.until_in_flight(1).await;
+    within(world.kms.until_in_flight(1)).await;
     world.clock.advance(15 * SECOND);
     world.kms.release();
     within(call).await.unwrap().unwrap();
@@ -202,7 +202,7 @@ async fn a_key_that_arrives_for_a_dropped_keyring_serves_its_caller_and_is_not_k
         let (process, sealed) = (process.clone(), sealed.clone());
         async move { process.decrypt(&context("a"), &sealed, SSN.row(1)).await }
     });
-    world.kms.until_in_flight(1).await;
+    within(world.kms.until_in_flight(1)).await;
     // Needs the key store alone.
     assert!(!process.needs_reencryption(&context("b"), &newer).await.unwrap());
     assert_eq!(process.stats().keyrings, 1);

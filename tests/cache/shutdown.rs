@@ -67,7 +67,7 @@ async fn whoever_waits_when_it_is_shut_down_is_told() {
         let process = process.clone();
         calls.spawn(async move { process.encrypt(&context(caller % 2), "", SSN.row(1)).await });
     }
-    world.kms.until_in_flight(2).await;
+    within(world.kms.until_in_flight(2)).await;
     within(process.shutdown()).await;
     // The calls to the KMS were dropped before `shutdown` came back.
     assert_eq!(world.kms.in_flight(), 0);
@@ -121,7 +121,7 @@ async fn a_load_that_everybody_left_stops_with_the_last_handle() {
     let (process, store) = traced(&world).await;
     world.kms.hold();
     let left = tokio::spawn(async move { process.encrypt(&context("a"), "", SSN.row(1)).await });
-    world.kms.until_in_flight(1).await;
+    within(world.kms.until_in_flight(1)).await;
     left.abort();
     assert!(left.await.unwrap_err().is_cancelled());
     until_unused(&store).await;

@@ -143,7 +143,7 @@ async fn an_error_of_the_kms_is_shared_and_not_kept() {
                 }
             });
         }
-        world.kms.until_in_flight(1).await;
+        within(world.kms.until_in_flight(1)).await;
         settle().await;
         world.kms.fail_next(KmsErrorKind::Throttled);
         world.kms.release();
@@ -195,7 +195,7 @@ async fn a_leader_that_goes_away_strands_nobody() {
             tokio::spawn(async move { process.decrypt(&context, &sealed, SSN.row(1)).await })
         };
         let leader = call();
-        world.kms.until_in_flight(1).await;
+        within(world.kms.until_in_flight(1)).await;
         let followers: Vec<_> = (0..50).map(|_| call()).collect();
         settle().await;
         leader.abort();
@@ -217,7 +217,7 @@ async fn a_load_that_everybody_left_still_ends_and_serves_the_next() {
         let (process, context) = (process.clone(), context.clone());
         async move { process.encrypt(&context, "", SSN.row(1)).await }
     });
-    world.kms.until_in_flight(1).await;
+    within(world.kms.until_in_flight(1)).await;
     left.abort();
     assert!(left.await.unwrap_err().is_cancelled());
     world.kms.release();
@@ -238,7 +238,7 @@ async fn calls_to_the_kms_are_bounded_in_concurrency() {
         let process = process.clone();
         calls.spawn(async move { seal(&process, &context(tenant)).await });
     }
-    world.kms.until_in_flight(3).await;
+    within(world.kms.until_in_flight(3)).await;
     settle().await;
     assert_eq!(world.kms.in_flight(), 3);
     world.kms.release();
@@ -262,7 +262,7 @@ async fn a_kms_that_hangs_is_given_up_and_asked_again() {
         let process = process.clone();
         async move { process.encrypt(&context("a"), "", SSN.row(1)).await }
     });
-    world.kms.until_in_flight(1).await;
+    within(world.kms.until_in_flight(1)).await;
     world.clock.advance(30 * SECOND);
     assert_timed_out(within(call).await.unwrap());
     // The call itself was dropped, so it takes nobody's place.

@@ -278,17 +278,17 @@ async fn a_read_that_began_before_a_key_was_made_does_not_make_it_be_forgotten()
     let process = patient_process(&world).await;
     let garbage = with_unknown_key(&seal(&process, &context("other")).await);
     world.kms.reset_calls();
-    // Somebody finds nothing, and makes the first key; meanwhile another read that found nothing is late.
-    world.kms.hold();
+    // Somebody finds nothing, and makes the first key; just before it is stored, another read finds nothing too.
+    world.store.early_inserts.hold();
     let making = tokio::spawn({
         let process = process.clone();
         async move { seal(&process, &context("a")).await }
     });
-    world.kms.until_in_flight(1).await;
+    world.store.early_inserts.until_waiting(1).await;
     world.store.loads.hold();
     let late = spawn_open(&process, "a", &garbage);
     world.store.loads.until_waiting(1).await;
-    world.kms.release();
+    world.store.early_inserts.release();
     let sealed = within(making).await.unwrap();
     world.store.loads.release();
     let refused = within(late).await.unwrap();

@@ -217,6 +217,8 @@ pub(crate) struct Connection {
     pub(crate) loads: Gate,
     /// Holds loads of several scopes before they read.
     pub(crate) wide_loads: Gate,
+    /// Holds inserts before they write.
+    pub(crate) early_inserts: Gate,
     /// Holds inserts that are done already: their caller does not know it yet.
     pub(crate) inserts: Gate,
     /// Holds polls before they ask.
@@ -242,6 +244,7 @@ impl Connection {
             hints,
             loads: Gate::new(),
             wide_loads: Gate::new(),
+            early_inserts: Gate::new(),
             inserts: Gate::new(),
             polls: Gate::new(),
             faults: Arc::default(),
@@ -325,6 +328,7 @@ impl KeyStore for Connection {
 
     async fn insert(&self, new: &NewKey) -> Result<KeyRecord, StoreError> {
         self.check()?;
+        self.early_inserts.pass().await;
         let inserted = self.rows.insert(new).await;
         self.inserts.pass().await;
         inserted
