@@ -84,6 +84,7 @@ impl Aad {
     /// # Errors
     ///
     /// The [`AadError`] of the first part that could not be framed.
+    #[inline]
     pub fn framed(&self) -> Result<&[u8], AadError> {
         self.0.as_deref().map_err(Clone::clone)
     }

@@ -6,6 +6,9 @@
 
 mod background;
 mod flight;
+mod live_key;
+mod nearby;
+mod refresh;
 mod slot;
 mod stats;
 
@@ -14,9 +17,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use crate::clock::Clock;
 use crate::context::EncryptionContext;
-use crate::error::Error;
+use crate::error::{Error, Hot};
 use crate::kek::Keks;
 use crate::key::{DataKey, DataKeyId, KeyState, KeyUsage, Scope};
 use crate::store::{KeyRecord, KeyStore, NewKey};
@@ -24,7 +29,9 @@ use crate::suite::SuiteKey;
 
 use background::Background;
 use flight::{Flights, Tasks};
-pub(crate) use slot::{KeySet, LiveKey, Records, Slot, SlotKey};
+pub(crate) use live_key::{LiveKey, Purpose, check_len};
+use refresh::Failure;
+pub(crate) use slot::{KeySet, Records, Slot, SlotKey};
 use stats::Counters;
 pub use stats::Stats;
 
@@ -32,6 +39,10 @@ pub use stats::Stats;
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
     pub(crate) ttl: Duration,
+    /// The last part of `ttl`, from 0 up to 1.
+    pub(crate) refresh_ahead: f64,
+    pub(crate) stale_encrypt: Duration,
+    pub(crate) stale_decrypt: Duration,
     pub(crate) state_ttl: Duration,
     pub(crate) max_keyrings: u64,
     pub(crate) load_timeout: Duration,
@@ -73,6 +84,8 @@ impl Drop for CacheHandle {
 
 /// The unwrapped keys of one `Crypto`.
 pub(crate) struct Cache {
+    /// Tells it from the other caches of this process.
+    id: u64,
     pub(crate) keks: Arc<Keks>,
     pub(crate) store: Arc<dyn KeyStore>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -80,12 +93,16 @@ pub(crate) struct Cache {
     pub(crate) counters: Arc<Counters>,
     /// Scopes that have keys.
     slots: moka::sync::Cache<SlotKey, Arc<Slot>>,
+    /// How many of these there are.
+    settled: Arc<AtomicU64>,
     /// Scopes that have no keys, as far as is known: whoever invents contexts pushes none of the others out.
     newcomers: moka::sync::Cache<SlotKey, Arc<Slot>>,
     unknown: moka::sync::Cache<(Scope, DataKeyId), Duration>,
     loads: Flights<Scope, Arc<Records>>,
     mints: Flights<Scope, ()>,
     unwraps: Flights<(Scope, DataKeyId), Arc<LiveKey>>,
+    /// How many keys are refreshed at once.
+    refreshes: Semaphore,
     background: Background,
     tasks: Tasks,
     /// Orders reads of the key store and what makes them too old, more finely than a clock could.
@@ -99,12 +116,20 @@ impl Cache {
         clock: Arc<dyn Clock>,
         limits: Limits,
     ) -> Self {
+        static CACHES: AtomicU64 = AtomicU64::new(0);
         let tasks = Tasks::new();
+        let settled = Arc::new(AtomicU64::new(0));
         // Least recently used: a new tenant is always admitted, and every task finds the same slot.
         let slots = moka::sync::Cache::builder()
             .max_capacity(limits.max_keyrings)
             .eviction_policy(moka::policy::EvictionPolicy::lru())
-            .eviction_listener(|_, slot: Arc<Slot>, _| slot.detach())
+            .eviction_listener({
+                let settled = Arc::clone(&settled);
+                move |_, slot: Arc<Slot>, _| {
+                    settled.fetch_sub(1, Ordering::Relaxed);
+                    slot.detach();
+                }
+            })
             .build();
         let newcomers = moka::sync::Cache::builder()
             .max_capacity(limits.max_keyrings)
@@ -116,21 +141,34 @@ impl Cache {
             .eviction_policy(moka::policy::EvictionPolicy::lru())
             .build();
         Self {
+            id: CACHES.fetch_add(1, Ordering::Relaxed),
             loads: Flights::new(&tasks, limits.load_timeout),
             mints: Flights::new(&tasks, limits.load_timeout),
             unwraps: Flights::new(&tasks, limits.load_timeout),
-            background: Background::new(&tasks, &limits),
+            refreshes: Semaphore::new((keks.max_concurrent_calls / 2).max(1)),
+            background: Background::new(&tasks, &limits, clock.elapsed()),
             counters: Arc::new(Counters::default()),
             keks,
             store,
             clock,
             limits,
             slots,
+            settled,
             newcomers,
             unknown,
             tasks,
             ticks: AtomicU64::new(0),
         }
+    }
+
+    /// Makes a call that does not wait with the slot of a context and usage, which is made if there is none.
+    pub(crate) fn with_slot<T>(
+        &self,
+        context: &EncryptionContext,
+        usage: KeyUsage,
+        call: impl FnMut(&Arc<Slot>) -> T,
+    ) -> T {
+        nearby::with_slot(self, context, usage, call)
     }
 
     /// Finds the slot of a context and usage, or makes an empty one.
@@ -154,12 +192,21 @@ impl Cache {
         if slot.records().is_none_or(|records| records.is_empty()) || !slot.become_settled() {
             return;
         }
-        let settled = self.slots.get_with(slot.key.clone(), || Arc::clone(slot));
+        let settled = self.slots.get_with(slot.key.clone(), || {
+            self.settled.fetch_add(1, Ordering::Relaxed);
+            Arc::clone(slot)
+        });
         if !Arc::ptr_eq(&settled, slot) {
             // Somebody else's slot of the same scope settled first.
             slot.detach();
         }
         self.newcomers.invalidate(&slot.key);
+    }
+
+    /// Tells whether the bound on keyrings is about to drop some, or does.
+    #[inline]
+    fn is_crowded(&self) -> bool {
+        self.settled.load(Ordering::Relaxed) >= self.limits.max_keyrings - self.limits.max_keyrings / 8
     }
 
     /// Lists all slots.
@@ -184,6 +231,25 @@ impl Cache {
         self.slots.run_pending_tasks();
         self.newcomers.run_pending_tasks();
         self.unknown.run_pending_tasks();
+    }
+
+    /// Tells whether the states of a snapshot may be relied on now without asking anybody. `None` if somebody has to be
+    /// asked.
+    #[inline]
+    pub(crate) fn is_set_current(&self, set: &KeySet, now: Duration) -> Option<Hot<()>> {
+        if now <= set.known_until || now <= self.background.polled_until() {
+            return Some(Ok(()));
+        }
+        self.is_old_set_current(set, now)
+    }
+
+    #[cold]
+    fn is_old_set_current(&self, set: &KeySet, now: Duration) -> Option<Hot<()>> {
+        match self.is_current(set.known_at, now) {
+            Ok(true) => Some(Ok(())),
+            Ok(false) => None,
+            Err(error) => Some(Err(Error::boxed(error))),
+        }
     }
 
     /// Tells whether states that were read at `known_at` may be relied on now without asking anybody.
@@ -212,15 +278,19 @@ impl Cache {
     pub(crate) async fn active_key(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<LiveKey>, Error> {
         self.counters.misses.fetch_add(1, Ordering::Relaxed);
         self.prepare().await?;
-        for _ in 0..MAX_ATTEMPTS {
+        for attempt in 0..MAX_ATTEMPTS {
             let mut records = self.records(slot).await?;
-            if let Some(record) = records.active()?
-                && !self.may_unwrap(slot, &records, record.id)
-            {
-                records = self.reload(slot).await?;
+            if let Some(record) = records.active()? {
+                // To make a key is not to use it again.
+                if attempt == 0 {
+                    slot.mark_key_used(record.id);
+                }
+                if !self.may_unwrap(slot, &records, record.id, Purpose::Encrypt) {
+                    records = self.reload(slot).await?;
+                }
             }
             match records.active()? {
-                Some(record) => return self.live_key(slot, record).await,
+                Some(record) => return self.live_key(slot, record, Purpose::Encrypt).await,
                 None if records.is_empty() => self.mint(slot).await?,
                 None => return Err(records.why_none_is_active()),
             }
@@ -236,12 +306,13 @@ impl Cache {
     ) -> Result<Arc<LiveKey>, Error> {
         self.counters.misses.fetch_add(1, Ordering::Relaxed);
         let mut records = self.records_with(slot, id).await?;
-        if !self.may_unwrap(slot, &records, id) {
+        slot.mark_key_used(id);
+        if !self.may_unwrap(slot, &records, id, Purpose::Decrypt) {
             records = self.reload(slot).await?;
         }
         let record = records.find(id).ok_or(Error::UnknownKey { id })?;
         self.check_decrypts(record)?;
-        self.live_key(slot, record).await
+        self.live_key(slot, record, Purpose::Decrypt).await
     }
 
     /// Tells whether a key is unwrapped already, or its record was read recently enough to unwrap it.
@@ -249,10 +320,15 @@ impl Cache {
     /// Polls are not believed here: what the key store does not list as changed, such as a row that somebody
     /// edited or deleted by hand, is found out when the key's time is over. While the key store is unreachable, there
     /// is nothing better than what is known.
-    fn may_unwrap(&self, slot: &Slot, records: &Records, id: DataKeyId) -> bool {
-        let now = self.clock.elapsed();
-        slot.key(id, now).is_some()
-            || now.saturating_sub(records.read_at) <= self.limits.state_ttl
+    fn may_unwrap(&self, slot: &Slot, records: &Records, id: DataKeyId, purpose: Purpose) -> bool {
+        slot.key_for(id, purpose, self.clock.elapsed(), &self.limits)
+            .is_some()
+            || self.is_fresh(records)
+    }
+
+    /// Tells whether records were read recently enough to unwrap by them.
+    fn is_fresh(&self, records: &Records) -> bool {
+        self.clock.elapsed().saturating_sub(records.read_at) <= self.limits.state_ttl
             || self.background.is_store_unreachable()
     }
 
@@ -336,7 +412,7 @@ impl Cache {
         began: Duration,
     ) {
         if let Some(slot) = self.find_slot(context, usage) {
-            slot.publish_key(self, &LiveKey::new(self, id, SuiteKey::new(key), began));
+            slot.publish_key(self, &LiveKey::new(self, &slot, id, SuiteKey::new(key), began));
         }
     }
 
@@ -370,6 +446,9 @@ impl Cache {
             misses,
             loads,
             stale_serves,
+            stale_key_serves,
+            refreshes,
+            failed_refreshes,
             failed_polls,
             keys,
         } = &*self.counters;
@@ -378,9 +457,13 @@ impl Cache {
         Stats {
             hits: hits.sum(),
             misses: load(misses),
+            refreshes: load(refreshes),
+            failed_refreshes: load(failed_refreshes),
             kms_calls: self.keks.calls(),
+            kms_circuit_openings: self.keks.circuit_openings(),
             store_loads: load(loads),
             stale_serves: load(stale_serves),
+            stale_key_serves: load(stale_key_serves),
             failed_polls: load(failed_polls),
             keyrings: self.slots.entry_count(),
             keys: load(keys),
@@ -466,22 +549,111 @@ impl Cache {
         self: &Arc<Self>,
         slot: &Arc<Slot>,
         record: &Arc<KeyRecord>,
+        purpose: Purpose,
     ) -> Result<Arc<LiveKey>, Error> {
-        if let Some(key) = slot.key(record.id, self.clock.elapsed()) {
+        let in_memory = || {
+            let key = slot.key_for(record.id, purpose, self.clock.elapsed(), &self.limits)?;
+            self.note_use(&key, self.clock.elapsed());
+            Some(key)
+        };
+        if let Some(key) = in_memory() {
             return Ok(key);
         }
+        let failed = match self.unwrap(slot, record, Duration::ZERO).await {
+            Err(error) if error.is_unavailability() => error,
+            unwrapped => return unwrapped,
+        };
+        // Again here, for a flight that was given up as a whole.
+        slot.note_failure(self, record.id, &failed);
+        in_memory().ok_or(failed)
+    }
+
+    /// Counts the use of a key that is past its time.
+    #[inline]
+    pub(crate) fn note_use(&self, key: &LiveKey, now: Duration) {
+        if now >= key.expires_at {
+            self.note_stale_use(key);
+        }
+    }
+
+    #[cold]
+    fn note_stale_use(&self, key: &LiveKey) {
+        self.counters.count(&self.counters.stale_key_serves);
+        if key.becomes_stale() {
+            tracing::warn!(
+                target: "encx::cache", key = %key.id,
+                "a key past its `ttl` serves, because the KMS does not answer"
+            );
+        }
+    }
+
+    /// Has a key that is in memory unwrapped again. `false` if there was no need, or it is there no more.
+    async fn refresh_key(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        id: DataKeyId,
+        expires_at: Duration,
+    ) -> Result<bool, Error> {
+        let mut records = match slot.records() {
+            Some(records) => records,
+            None => return Ok(false),
+        };
+        if !self.is_fresh(&records) {
+            records = self.reload(slot).await?;
+        }
+        let Some(record) = records.find(id).filter(|_| slot.holds(id, expires_at)) else {
+            return Ok(false);
+        };
+        match self.unwrap(slot, record, expires_at).await {
+            Ok(key) => Ok(key.expires_at > expires_at),
+            Err(error) => {
+                if error.is_unavailability() {
+                    slot.note_failure(self, id, &error);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Has the KMS unwrap a key, unless one is in memory that expires later than `than`.
+    async fn unwrap(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        record: &Arc<KeyRecord>,
+        than: Duration,
+    ) -> Result<Arc<LiveKey>, Error> {
         let (cache, of, record) = (Arc::clone(self), Arc::clone(slot), Arc::clone(record));
         self.unwraps
             .join((slot.scope, record.id), &self.clock, async move {
                 // Somebody may have unwrapped it between our look and this flight's start.
                 let began = cache.clock.elapsed();
-                if let Some(key) = of.key(record.id, began) {
+                if let Some(key) = of.key(record.id, began).filter(|key| key.expires_at > than) {
                     return Ok(key);
                 }
-                let unwrapped = cache.keks.unwrap(&record, &of.key.context, of.key.usage).await?;
-                let key = LiveKey::new(&cache, record.id, SuiteKey::new(&unwrapped), began);
-                of.publish_key(&cache, &key);
-                Ok(key)
+                let SlotKey { context, usage } = &of.key;
+                let mut unwrapped = cache.keks.unwrap(&record, context, *usage).await;
+                if let Err(error) = &unwrapped
+                    && Failure::of(error) == Failure::Refused
+                    && of.has_key(record.id)
+                {
+                    // A key in memory is not dropped for a wrap that was replaced since its row was read.
+                    let records = cache.reload(&of).await.ok();
+                    let now = records.as_ref().and_then(|records| records.find(record.id));
+                    if let Some(now) = now.filter(|now| now.wraps != record.wraps) {
+                        unwrapped = cache.keks.unwrap(now, context, *usage).await;
+                    }
+                }
+                match unwrapped {
+                    Ok(unwrapped) => {
+                        let key = LiveKey::new(&cache, &of, record.id, SuiteKey::new(&unwrapped), began);
+                        of.publish_key(&cache, &key);
+                        Ok(key)
+                    }
+                    Err(error) => {
+                        of.note_failure(&cache, record.id, &error);
+                        Err(error)
+                    }
+                }
             })
             .await
     }
@@ -508,7 +680,7 @@ impl Cache {
                 let (made, wraps) = cache.keks.generate(context, *usage, id).await?;
                 let mut new = NewKey::new(id, *usage, context, made.check(id));
                 new.wraps = wraps;
-                let key = LiveKey::new(&cache, id, SuiteKey::new(&made), began);
+                let key = LiveKey::new(&cache, &of, id, SuiteKey::new(&made), began);
                 drop(made);
                 let expected = of.expect_record(&cache, &key);
                 let read = cache.begin_read();

@@ -73,9 +73,8 @@ impl Suite {
 /// feature `sqlx-0_9` it is a column type.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Ciphertext {
+    /// Whose header was parsed once, and is read again when somebody asks: to carry it along costs a hot call more.
     bytes: Vec<u8>,
-    suite: Suite,
-    key_id: DataKeyId,
 }
 
 impl Ciphertext {
@@ -86,40 +85,26 @@ impl Ciphertext {
     /// Any [`CiphertextError`].
     pub fn parse(bytes: impl Into<Vec<u8>>) -> Result<Self, CiphertextError> {
         let bytes = bytes.into();
-        let (suite, key_id) = parse_header(&bytes)?;
-        let min = suite.overhead();
-        if bytes.len() < min {
-            return Err(CiphertextError::TooShort {
-                found: bytes.len(),
-                min,
-            });
-        }
-        let max = min + MAX_PLAINTEXT_LEN;
-        if bytes.len() > max {
-            return Err(CiphertextError::TooLong {
-                found: bytes.len(),
-                max,
-            });
-        }
-        Ok(Self { bytes, suite, key_id })
+        Header::of(&bytes)?;
+        Ok(Self { bytes })
     }
 
     /// Returns the suite that it was sealed with. Nobody has authenticated this yet.
     #[must_use]
     pub fn suite(&self) -> Suite {
-        self.suite
+        self.header().suite
     }
 
     /// Returns the id of the data key that it was sealed under. Nobody has authenticated this yet.
     #[must_use]
     pub fn key_id(&self) -> DataKeyId {
-        self.key_id
+        self.header().key_id
     }
 
     /// Returns the length of the plaintext, in bytes.
     #[must_use]
     pub fn plaintext_len(&self) -> usize {
-        self.bytes.len() - self.suite.overhead()
+        self.bytes.len() - self.suite().overhead()
     }
 
     /// Returns the bytes to keep.
@@ -134,27 +119,60 @@ impl Ciphertext {
         self.bytes
     }
 
-    /// Takes over what the keyring sealed behind a header made by [`header`].
-    pub(crate) fn from_sealed(suite: Suite, key_id: DataKeyId, bytes: Vec<u8>) -> Self {
-        Self { bytes, suite, key_id }
+    /// Takes over what the keyring sealed behind a [`Header`].
+    #[inline]
+    pub(crate) fn from_sealed(bytes: Vec<u8>) -> Self {
+        Self { bytes }
     }
 
-    pub(crate) fn header(&self) -> &[u8] {
-        &self.bytes[..HEADER_LEN]
+    #[inline]
+    pub(crate) fn header(&self) -> Header {
+        let suite = match self.bytes[1] {
+            2 => Suite::Xaes256Gcm,
+            // There are these two in a ciphertext.
+            _ => Suite::KcXaes256Gcm,
+        };
+        let mut id = [0; DataKeyId::LEN];
+        id.copy_from_slice(&self.bytes[2..HEADER_LEN]);
+        let key_id = DataKeyId::from_known(id);
+        Header { suite, key_id }
     }
 
+    #[inline]
     pub(crate) fn body(&self) -> &[u8] {
         &self.bytes[HEADER_LEN..]
     }
 }
 
-/// Makes the 18 bytes that begin a ciphertext.
-pub(crate) fn header(suite: Suite, key_id: DataKeyId) -> [u8; HEADER_LEN] {
-    let mut header = [0; HEADER_LEN];
-    header[0] = VERSION;
-    header[1] = suite.code();
-    header[2..].copy_from_slice(&key_id.to_bytes());
-    header
+/// What stands at the beginning of a ciphertext: `version 1 ‖ suite 1 ‖ data key id 16`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Header {
+    pub(crate) suite: Suite,
+    pub(crate) key_id: DataKeyId,
+}
+
+impl Header {
+    /// Reads the header of a ciphertext, whose length must be one that its suite allows.
+    pub(crate) fn of(ciphertext: &[u8]) -> Result<Self, CiphertextError> {
+        let (suite, key_id) = parse_header(ciphertext)?;
+        let (found, min) = (ciphertext.len(), suite.overhead());
+        if found < min {
+            return Err(CiphertextError::TooShort { found, min });
+        }
+        let max = min + MAX_PLAINTEXT_LEN;
+        if found > max {
+            return Err(CiphertextError::TooLong { found, max });
+        }
+        Ok(Self { suite, key_id })
+    }
+
+    pub(crate) fn to_bytes(self) -> [u8; HEADER_LEN] {
+        let mut header = [0; HEADER_LEN];
+        header[0] = VERSION;
+        header[1] = self.suite.code();
+        header[2..].copy_from_slice(&self.key_id.to_bytes());
+        header
+    }
 }
 
 /// Reads the header as far as it is there, so that the most telling error comes first.
@@ -209,8 +227,8 @@ impl AsRef<[u8]> for Ciphertext {
 impl fmt::Debug for Ciphertext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ciphertext")
-            .field("suite", &self.suite)
-            .field("key_id", &self.key_id)
+            .field("suite", &self.suite())
+            .field("key_id", &self.key_id())
             .field("plaintext_len", &self.plaintext_len())
             .finish()
     }
@@ -382,7 +400,7 @@ mod tests {
 
     fn sample(suite: Suite, plaintext_len: usize) -> Vec<u8> {
         let id = DataKeyId::generate(1, None).unwrap();
-        let mut bytes = header(suite, id).to_vec();
+        let mut bytes = Header { suite, key_id: id }.to_bytes().to_vec();
         bytes.resize(suite.overhead() + plaintext_len, 0xaa);
         bytes
     }

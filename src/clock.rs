@@ -1,21 +1,36 @@
 //! Where time comes from: the one place that asks the machine, and the trait through which tests set it.
 
+mod coarse;
+mod moment;
+
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+pub(crate) use coarse::{forget as forget_coarse_time, forks_are_noticed};
+pub(crate) use moment::Moment;
 
 /// Tells the time, and wakes a task later.
 ///
 /// `encx` never asks the machine for the time except through this trait, so that a test can move it.
 /// Services use [`SystemClock`]; tests use `testkit::ManualClock`.
 ///
-/// Three views, because they must not be confused: [`elapsed`](Clock::elapsed) never goes back and
-/// decides how long a key may stay in memory; [`unix_millis`](Clock::unix_millis) may jump, and only
-/// makes the time part of key ids; [`sleep`](Clock::sleep) paces background work.
+/// The views must not be confused: [`elapsed`](Clock::elapsed) never goes back and decides how long a key may stay in
+/// memory; [`elapsed_coarsely`](Clock::elapsed_coarsely) is the same for calls that find their key in memory, which
+/// have no time to ask the machine; [`unix_millis`](Clock::unix_millis) may jump, and only makes the time part of
+/// key ids; [`sleep`](Clock::sleep) paces background work.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// Returns the time since a fixed but arbitrary moment. It never goes back.
     fn elapsed(&self) -> Duration;
+
+    /// Returns [`elapsed`](Clock::elapsed) as of a moment ago: never ahead of it, and behind it by a tenth of a second
+    /// at most while the machine is not overloaded.
+    ///
+    /// Every encryption and decryption asks, so it must cost no more than a load from memory. A clock that has nothing
+    /// cheaper than `elapsed` returns that.
+    fn elapsed_coarsely(&self) -> Duration;
 
     /// Returns the milliseconds since 1970-01-01T00:00:00Z, by the wall clock.
     fn unix_millis(&self) -> u64;
@@ -31,35 +46,44 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 /// The machine's own clock.
 ///
 /// [`elapsed`](Clock::elapsed) is [`Instant`], which on Linux stands still while the machine is suspended:
-/// a key in memory does not age while nothing runs.
-#[derive(Clone, Copy, Debug)]
+/// a key in memory does not age while nothing runs. All clocks of a process show the same time.
+///
+/// [`elapsed_coarsely`](Clock::elapsed_coarsely) is kept by one thread per process, `encx-clock`, which runs while it is
+/// asked for and wakes twenty times a second. A process that was stopped and goes on reads the old time until that
+/// thread has run again. Where it cannot run the machine is asked instead.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock {
-    start: Instant,
+    _private: (),
 }
 
 impl SystemClock {
-    /// Creates a clock whose [`elapsed`](Clock::elapsed) time begins now.
+    /// Creates a handle on the machine's clock.
     #[must_use]
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "the one place that asks the machine for the time"
-    )]
     pub fn new() -> Self {
-        Self {
-            start: Instant::now(),
-        }
+        // The first one is the beginning of time.
+        let _ = since_start();
+        Self::default()
     }
 }
 
-impl Default for SystemClock {
-    fn default() -> Self {
-        Self::new()
-    }
+/// Asks the machine how long ago this process first asked it.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the one place that asks the machine for the time"
+)]
+fn since_start() -> Duration {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed()
 }
 
 impl Clock for SystemClock {
     fn elapsed(&self) -> Duration {
-        self.start.elapsed()
+        since_start()
+    }
+
+    #[inline]
+    fn elapsed_coarsely(&self) -> Duration {
+        coarse::elapsed()
     }
 
     #[allow(

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::sync::{Arc, LazyLock};
 
 /// The most pairs that an encryption context has.
 pub const MAX_PAIRS: usize = 8;
@@ -41,7 +41,11 @@ pub struct EncryptionContext(Arc<Inner>);
 struct Inner {
     pairs: Vec<(String, String)>,
     canonical: Vec<u8>,
+    hash: u64,
 }
+
+/// Hashes contexts under a secret of this process: whoever chooses tenants' names chooses no collisions.
+static HASHES: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 impl EncryptionContext {
     /// Begins a context without pairs.
@@ -88,6 +92,11 @@ impl EncryptionContext {
         &self.0.canonical
     }
 
+    /// Returns a hash that is computed once, when the context is built.
+    pub(crate) fn hash64(&self) -> u64 {
+        self.0.hash
+    }
+
     /// Returns the pairs as an owned map, for a store to keep.
     #[must_use]
     pub fn to_map(&self) -> BTreeMap<String, String> {
@@ -116,7 +125,8 @@ pub(crate) fn frame_pairs<'a>(pairs: impl ExactSizeIterator<Item = (&'a str, &'a
 
 impl PartialEq for EncryptionContext {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0) || self.0.canonical == other.0.canonical
+        Arc::ptr_eq(&self.0, &other.0)
+            || (self.0.hash == other.0.hash && self.0.canonical == other.0.canonical)
     }
 }
 
@@ -124,7 +134,7 @@ impl Eq for EncryptionContext {}
 
 impl Hash for EncryptionContext {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.canonical.hash(state);
+        state.write_u64(self.0.hash);
     }
 }
 
@@ -185,9 +195,11 @@ impl EncryptionContextBuilder {
                 .iter()
                 .map(|(key, value)| (key.as_str(), value.as_str())),
         );
+        let hash = HASHES.hash_one(&canonical);
         Ok(EncryptionContext(Arc::new(Inner {
             pairs: self.pairs,
             canonical,
+            hash,
         })))
     }
 }

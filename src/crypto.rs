@@ -5,9 +5,10 @@ mod builder;
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::aad::Aad;
-use crate::cache::Stats;
+use crate::cache::{Slot, Stats};
 use crate::ciphertext::Ciphertext;
 use crate::context::EncryptionContext;
 use crate::error::Error;
@@ -69,8 +70,8 @@ impl Crypto {
     /// - [`Error::NoActiveKey`], [`Error::NoKeys`], [`Error::Shredded`], [`Error::RolledBack`]: there is no key to
     ///   encrypt with.
     /// - [`Error::NoKek`], [`Error::UnknownKms`], [`Error::Config`], [`Error::KekNotAllowed`]: the KEK rule does not cover this.
-    /// - [`Error::Kms`], [`Error::Store`], [`Error::KeyMismatch`], [`Error::TimedOut`], [`Error::Interrupted`],
-    ///   [`Error::StaleState`]: the key could not be loaded.
+    /// - [`Error::Kms`], [`Error::KmsCircuitOpen`], [`Error::Store`], [`Error::KeyMismatch`], [`Error::TimedOut`],
+    ///   [`Error::Interrupted`], [`Error::StaleState`]: the key could not be loaded.
     /// - [`Error::Random`], [`Error::NoRuntime`], [`Error::ShutDown`].
     ///
     /// # Cancellation
@@ -83,8 +84,12 @@ impl Crypto {
         plaintext: impl AsRef<[u8]>,
         aad: impl Borrow<Aad>,
     ) -> Result<Ciphertext, Error> {
-        let slot = self.core.cache.slot(context, KeyUsage::Data);
-        self.core.encrypt(&slot, plaintext.as_ref(), aad.borrow()).await
+        let (core, plaintext, aad) = (&self.core, plaintext.as_ref(), aad.borrow());
+        let hot = |slot: &Arc<Slot>| core.hot_encrypt(slot, plaintext, aad);
+        match core.cache.with_slot(context, KeyUsage::Data, hot) {
+            Some(done) => done.map_err(|error| *error),
+            None => core.encrypt(&self.slot(context), plaintext, aad).await,
+        }
     }
 
     /// Decrypts a value that was encrypted under this context and bound to this place.
@@ -108,8 +113,12 @@ impl Crypto {
         ciphertext: &Ciphertext,
         aad: impl Borrow<Aad>,
     ) -> Result<Plaintext, Error> {
-        let slot = self.core.cache.slot(context, KeyUsage::Data);
-        self.core.decrypt(&slot, ciphertext, aad.borrow()).await
+        let (core, aad) = (&self.core, aad.borrow());
+        let hot = |slot: &Arc<Slot>| core.hot_decrypt(slot, ciphertext, aad);
+        match core.cache.with_slot(context, KeyUsage::Data, hot) {
+            Some(done) => done.map_err(|error| *error),
+            None => core.decrypt(&self.slot(context), ciphertext, aad).await,
+        }
     }
 
     /// Returns the hot handle for a context, and loads its active key if there is one.
@@ -124,7 +133,7 @@ impl Crypto {
     ///
     /// As [`encrypt`](Self::encrypt).
     pub async fn keyring(&self, context: &EncryptionContext) -> Result<Keyring, Error> {
-        let slot = self.core.cache.slot(context, KeyUsage::Data);
+        let slot = self.slot(context);
         let cache = self.core.cache();
         if !self.core.is_ready(&slot) {
             let records = cache.current_records(&slot).await?;
@@ -152,7 +161,7 @@ impl Crypto {
         context: &EncryptionContext,
         ciphertext: &Ciphertext,
     ) -> Result<bool, Error> {
-        let slot = self.core.cache.slot(context, KeyUsage::Data);
+        let slot = self.slot(context);
         self.core.needs_reencryption(&slot, ciphertext).await
     }
 
@@ -172,6 +181,10 @@ impl Crypto {
     /// May be dropped; everything stops all the same.
     pub async fn shutdown(&self) {
         self.core.cache.shutdown().await;
+    }
+
+    pub(crate) fn slot(&self, context: &EncryptionContext) -> Arc<Slot> {
+        self.core.cache.with_slot(context, KeyUsage::Data, Arc::clone)
     }
 
     pub(crate) fn core(&self) -> &Core {

@@ -85,6 +85,19 @@ pub enum Error {
     /// The KMS failed.
     #[error(transparent)]
     Kms(#[from] KmsError),
+    /// The KMS did not answer several times in a row and is left alone for a while, so this call failed at once.
+    /// Retryable.
+    #[error(
+        "KMS `{kms}` did not answer several times in a row and is not called for a while; try again in {}s. Why it \
+         failed stands in the errors and traces before this",
+        .retry_in.as_secs_f32().ceil()
+    )]
+    KmsCircuitOpen {
+        /// The name under which the KMS is registered.
+        kms: KmsName,
+        /// When the next call may be let through, from now.
+        retry_in: std::time::Duration,
+    },
     /// Keys exist, and none is active.
     #[error(
         "no version of this encryption context's key is active, so nothing is encrypted; resume a suspended \
@@ -189,14 +202,36 @@ impl From<NewIdError> for Error {
     }
 }
 
+/// The result of a hot call. Three words at most: a whole [`Error`] in it would be moved about by every call, also by
+/// those that succeed.
+pub(crate) type Hot<T> = Result<T, Box<Error>>;
+
 impl Error {
+    #[cold]
+    pub(crate) fn boxed(error: impl Into<Self>) -> Box<Self> {
+        Box::new(error.into())
+    }
+
     /// Tells whether the same call may succeed later without a change.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Kms(error) => error.is_retryable(),
             Self::Store(error) => error.is_retryable(),
-            Self::Interrupted | Self::NotReady | Self::StaleState | Self::TimedOut { .. } => true,
+            Self::Interrupted
+            | Self::KmsCircuitOpen { .. }
+            | Self::NotReady
+            | Self::StaleState
+            | Self::TimedOut { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Of an error of a KMS call: tells whether the KMS gave no answer. All others are answers, such as a refusal.
+    pub(crate) fn is_unavailability(&self) -> bool {
+        match self {
+            Self::Kms(error) => error.is_retryable(),
+            Self::KmsCircuitOpen { .. } | Self::TimedOut { .. } => true,
             _ => false,
         }
     }

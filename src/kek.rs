@@ -1,5 +1,6 @@
 //! Which KEK wraps a data key, and which may unwrap it.
 
+mod breaker;
 mod calls;
 mod names;
 

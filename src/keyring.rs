@@ -1,20 +1,24 @@
 //! The hot handle for one encryption context.
 
+mod batch;
+mod core;
+
 use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use smallvec::SmallVec;
+use zeroize::Zeroize;
+
+pub(crate) use self::batch::loaded;
+pub(crate) use self::core::{Core, check_input};
 
 use crate::aad::Aad;
-use crate::cache::{Cache, CacheHandle, KeySet, LiveKey, Slot};
-use crate::ciphertext::{self, Ciphertext, MAX_PLAINTEXT_LEN, Suite};
+use crate::cache::Slot;
+use crate::ciphertext::Ciphertext;
 use crate::context::EncryptionContext;
 use crate::error::Error;
-use crate::key::Scope;
 use crate::plaintext::Plaintext;
-use crate::suite::{OpenError, SealError};
 
 /// Encrypts and decrypts under one encryption context, without looking it up each time.
 ///
@@ -60,8 +64,8 @@ impl Keyring {
     ) -> Result<Ciphertext, Error> {
         let (plaintext, aad) = (plaintext.as_ref(), aad.borrow());
         match self.on_slot(|slot| self.core.hot_encrypt(slot, plaintext, aad)) {
-            Some(done) => done,
-            None => self.core.encrypt(&self.on_slot(Arc::clone), plaintext, aad).await,
+            Some(done) => done.map_err(|error| *error),
+            None => self.core.encrypt(&self.slot(), plaintext, aad).await,
         }
     }
 
@@ -77,7 +81,75 @@ impl Keyring {
     ) -> Result<Ciphertext, Error> {
         let (plaintext, aad) = (plaintext.as_ref(), aad.borrow());
         self.on_slot(|slot| self.core.hot_encrypt(slot, plaintext, aad))
-            .unwrap_or_else(|| Err(self.core.cache.why_not_ready()))
+            .unwrap_or_else(|| Err(Box::new(self.core.cache.why_not_ready())))
+            .map_err(|error| *error)
+    }
+
+    /// Encrypts into a buffer, whose content it replaces by the ciphertext's bytes. Allocates nothing if the buffer has
+    /// room: the plaintext's length and [`Suite::overhead`](crate::Suite::overhead), 90 bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`encrypt`](Self::encrypt); the buffer is then empty.
+    ///
+    /// # Cancellation
+    ///
+    /// As [`encrypt`](Self::encrypt); the buffer is then empty.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testkit")] {
+    /// # use encx::testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx::{Crypto, EncryptionContext, Field};
+    /// # encx::testkit::block_on(async {
+    /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
+    /// # let context = EncryptionContext::builder().pair("tenantId", "t-42").build()?;
+    /// const SSN: Field = Field::new("users", "ssn");
+    ///
+    /// let keyring = crypto.keyring(&context).await?;
+    /// let mut buffer = Vec::new();
+    /// for (row, ssn) in [(7, "123-45-6789"), (8, "987-65-4321")] {
+    ///     keyring.encrypt_into(ssn, SSN.row(row), &mut buffer).await?;
+    ///     // `buffer` is what the column keeps.
+    ///     keyring.decrypt_in_place(&mut buffer, SSN.row(row)).await?;
+    ///     assert_eq!(buffer, ssn.as_bytes());
+    /// }
+    /// # Ok::<(), encx::Error>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
+    pub async fn encrypt_into(
+        &self,
+        plaintext: impl AsRef<[u8]>,
+        aad: impl Borrow<Aad>,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        let (plaintext, aad) = (plaintext.as_ref(), aad.borrow());
+        buffer.clear();
+        match self.on_slot(|slot| self.core.hot_encrypt_into(slot, plaintext, aad, buffer)) {
+            Some(done) => done.map_err(|error| *error),
+            None => {
+                let slot = self.slot();
+                self.core.encrypt_into(&slot, plaintext, aad, buffer).await
+            }
+        }
+    }
+
+    /// Encrypts into a buffer if the key is in memory. Never waits and needs no runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotReady`] if the key is not in memory; otherwise as [`encrypt_into`](Self::encrypt_into).
+    pub fn try_encrypt_into(
+        &self,
+        plaintext: impl AsRef<[u8]>,
+        aad: impl Borrow<Aad>,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        let (plaintext, aad) = (plaintext.as_ref(), aad.borrow());
+        buffer.clear();
+        self.on_slot(|slot| self.core.hot_encrypt_into(slot, plaintext, aad, buffer))
+            .unwrap_or_else(|| Err(Box::new(self.core.cache.why_not_ready())))
+            .map_err(|error| *error)
     }
 
     /// Decrypts a value that was encrypted under this context and bound to this place.
@@ -92,12 +164,8 @@ impl Keyring {
     pub async fn decrypt(&self, ciphertext: &Ciphertext, aad: impl Borrow<Aad>) -> Result<Plaintext, Error> {
         let aad = aad.borrow();
         match self.on_slot(|slot| self.core.hot_decrypt(slot, ciphertext, aad)) {
-            Some(done) => done,
-            None => {
-                self.core
-                    .decrypt(&self.on_slot(Arc::clone), ciphertext, aad)
-                    .await
-            }
+            Some(done) => done.map_err(|error| *error),
+            None => self.core.decrypt(&self.slot(), ciphertext, aad).await,
         }
     }
 
@@ -109,7 +177,117 @@ impl Keyring {
     pub fn try_decrypt(&self, ciphertext: &Ciphertext, aad: impl Borrow<Aad>) -> Result<Plaintext, Error> {
         let aad = aad.borrow();
         self.on_slot(|slot| self.core.hot_decrypt(slot, ciphertext, aad))
-            .unwrap_or_else(|| Err(self.core.cache.why_not_ready()))
+            .unwrap_or_else(|| Err(Box::new(self.core.cache.why_not_ready())))
+            .map_err(|error| *error)
+    }
+
+    /// Decrypts a buffer that holds a ciphertext's bytes, and leaves the plaintext in their place. Allocates nothing.
+    ///
+    /// Nobody zeroises the buffer afterwards, unless it is a `Zeroizing<Vec<u8>>`, as of crate `zeroize`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Ciphertext`] if the buffer holds no ciphertext; otherwise as [`decrypt`](Self::decrypt). After any error the
+    /// buffer is wiped and empty, so that nobody takes what it held for a plaintext: keep the ciphertext elsewhere if
+    /// you mean to try again.
+    ///
+    /// # Cancellation
+    ///
+    /// May be dropped at any time; the buffer then still holds the ciphertext, or is wiped and empty.
+    pub async fn decrypt_in_place(&self, buffer: &mut Vec<u8>, aad: impl Borrow<Aad>) -> Result<(), Error> {
+        let aad = aad.borrow();
+        let done = match self.on_slot(|slot| self.core.hot_decrypt_in_place(slot, buffer, aad)) {
+            Some(done) => done.map_err(|error| *error),
+            None => self.core.decrypt_in_place(&self.slot(), buffer, aad).await,
+        };
+        done.inspect_err(|_| buffer.zeroize())
+    }
+
+    /// Decrypts a buffer in place if the key is in memory. Never waits and needs no runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotReady`] if the key is not in memory; otherwise as [`decrypt_in_place`](Self::decrypt_in_place). The
+    /// buffer is then wiped and empty.
+    pub fn try_decrypt_in_place(&self, buffer: &mut Vec<u8>, aad: impl Borrow<Aad>) -> Result<(), Error> {
+        let aad = aad.borrow();
+        self.on_slot(|slot| self.core.hot_decrypt_in_place(slot, buffer, aad))
+            .unwrap_or_else(|| Err(Box::new(self.core.cache.why_not_ready())))
+            .map_err(|error| *error)
+            .inspect_err(|_| buffer.zeroize())
+    }
+
+    /// Encrypts many values, such as the fields of a record, each bound to its own place. The results are in the order of
+    /// the items.
+    ///
+    /// Faster than as many calls of [`encrypt`](Self::encrypt): nonces are drawn together, and the key is looked at once.
+    ///
+    /// # Errors
+    ///
+    /// Each item's result is as that of [`encrypt`](Self::encrypt).
+    ///
+    /// # Cancellation
+    ///
+    /// As [`encrypt`](Self::encrypt).
+    ///
+    /// ```
+    /// # #[cfg(feature = "testkit")] {
+    /// # use encx::testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx::{Crypto, EncryptionContext, Field};
+    /// # encx::testkit::block_on(async {
+    /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
+    /// # let context = EncryptionContext::builder().pair("tenantId", "t-42").build()?;
+    /// const NAME: Field = Field::new("users", "name");
+    /// const SSN: Field = Field::new("users", "ssn");
+    ///
+    /// let keyring = crypto.keyring(&context).await?;
+    /// let fields = [("Ada", NAME.row(7)), ("123-45-6789", SSN.row(7))];
+    /// let sealed = keyring.encrypt_many(fields).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+    ///
+    /// let fields = sealed.iter().zip([NAME.row(7), SSN.row(7)]);
+    /// let opened = keyring.decrypt_many(fields).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+    /// assert_eq!(opened[1].as_str()?, "123-45-6789");
+    /// # Ok::<(), encx::Error>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
+    pub async fn encrypt_many<P, A>(
+        &self,
+        items: impl IntoIterator<Item = (P, A)>,
+    ) -> Vec<Result<Ciphertext, Error>>
+    where
+        P: AsRef<[u8]>,
+        A: Borrow<Aad>,
+    {
+        let items: Vec<_> = items.into_iter().collect();
+        let values = || {
+            items
+                .iter()
+                .map(|(plaintext, aad)| (plaintext.as_ref(), aad.borrow()))
+        };
+        self.core.encrypt_many(&self.slot(), values).await
+    }
+
+    /// Decrypts many values that were encrypted under this context, each bound to its own place. The results are in the
+    /// order of the items.
+    ///
+    /// # Errors
+    ///
+    /// Each item's result is as that of [`decrypt`](Self::decrypt).
+    ///
+    /// # Cancellation
+    ///
+    /// As [`decrypt`](Self::decrypt).
+    pub async fn decrypt_many<'a, A>(
+        &self,
+        items: impl IntoIterator<Item = (&'a Ciphertext, A)>,
+    ) -> Vec<Result<Plaintext, Error>>
+    where
+        A: Borrow<Aad>,
+    {
+        let items: Vec<_> = items.into_iter().collect();
+        let values = || items.iter().map(|(ciphertext, aad)| (*ciphertext, aad.borrow()));
+        self.core.decrypt_many(&self.slot(), values).await
     }
 
     /// Tells whether encrypting the same value again would use a newer key or another suite.
@@ -122,14 +300,17 @@ impl Keyring {
     ///
     /// May be dropped at any time.
     pub async fn needs_reencryption(&self, ciphertext: &Ciphertext) -> Result<bool, Error> {
-        let slot = self.on_slot(Arc::clone);
-        self.core.needs_reencryption(&slot, ciphertext).await
+        self.core.needs_reencryption(&self.slot(), ciphertext).await
+    }
+
+    pub(crate) fn slot(&self) -> Arc<Slot> {
+        self.on_slot(Arc::clone)
     }
 
     /// Makes a call that does not wait with the slot, or with the new one if the cache has dropped it.
     ///
     /// It borrows the slot: an `Arc` would be counted up and down by all threads in one place.
-    fn on_slot<T>(&self, call: impl FnOnce(&Arc<Slot>) -> T) -> T {
+    pub(crate) fn on_slot<T>(&self, call: impl FnOnce(&Arc<Slot>) -> T) -> T {
         if self.slot.is_detached() {
             return call(&self.successor());
         }
@@ -155,190 +336,4 @@ impl fmt::Debug for Keyring {
             .field("context", &self.slot.key.context)
             .finish_non_exhaustive()
     }
-}
-
-/// What keyrings and `Crypto` share: the cache, and which suites are written and read.
-#[derive(Clone, Debug)]
-pub(crate) struct Core {
-    pub(crate) cache: Arc<CacheHandle>,
-    pub(crate) suite: Suite,
-    pub(crate) accept_uncommitted: bool,
-}
-
-impl Core {
-    pub(crate) fn cache(&self) -> &Arc<Cache> {
-        &self.cache
-    }
-
-    pub(crate) async fn encrypt(
-        &self,
-        slot: &Arc<Slot>,
-        plaintext: &[u8],
-        aad: &Aad,
-    ) -> Result<Ciphertext, Error> {
-        if let Some(done) = self.hot_encrypt(slot, plaintext, aad) {
-            return done;
-        }
-        check_input(plaintext, aad)?;
-        let key = self.cache.active_key(slot).await?;
-        self.seal(slot.scope, &key, plaintext, aad)
-    }
-
-    /// Encrypts if that needs nobody else; `None` if it does.
-    pub(crate) fn hot_encrypt(
-        &self,
-        slot: &Slot,
-        plaintext: &[u8],
-        aad: &Aad,
-    ) -> Option<Result<Ciphertext, Error>> {
-        let set = slot.live();
-        let set = set.as_ref()?;
-        let key = set.active.as_ref()?;
-        if let Err(error) = self.may_use(set, key)? {
-            return Some(Err(error));
-        }
-        self.cache.counters.hits.add(1);
-        Some(self.seal(slot.scope, key, plaintext, aad))
-    }
-
-    /// Tells whether the key that encrypts is in memory and may be used.
-    pub(crate) fn is_ready(&self, slot: &Slot) -> bool {
-        let set = slot.live();
-        let usable = |set: &Arc<KeySet>| self.may_use(set, set.active.as_ref()?);
-        matches!(set.as_ref().and_then(usable), Some(Ok(())))
-    }
-
-    /// Tells whether a key may be used now: by its age, and by how old its known state is. `None` if somebody has to be
-    /// asked.
-    fn may_use(&self, set: &KeySet, key: &LiveKey) -> Option<Result<(), Error>> {
-        let now = self.cache.clock.elapsed();
-        if now >= key.expires_at {
-            return None;
-        }
-        match self.cache.is_current(set.known_at, now) {
-            Ok(true) => Some(Ok(())),
-            Ok(false) => None,
-            Err(error) => Some(Err(error)),
-        }
-    }
-
-    pub(crate) async fn decrypt(
-        &self,
-        slot: &Arc<Slot>,
-        ciphertext: &Ciphertext,
-        aad: &Aad,
-    ) -> Result<Plaintext, Error> {
-        if let Some(done) = self.hot_decrypt(slot, ciphertext, aad) {
-            return done;
-        }
-        self.check_suite(ciphertext)?;
-        check_input(&[], aad)?;
-        let key = self.cache.key_by_id(slot, ciphertext.key_id()).await?;
-        self.open(slot.scope, &key, ciphertext, aad)
-    }
-
-    /// Decrypts if that needs nobody else; `None` if it does.
-    pub(crate) fn hot_decrypt(
-        &self,
-        slot: &Slot,
-        ciphertext: &Ciphertext,
-        aad: &Aad,
-    ) -> Option<Result<Plaintext, Error>> {
-        let set = slot.live();
-        let set = set.as_ref()?;
-        let key = set.find(ciphertext.key_id())?;
-        if let Err(error) = self.may_use(set, key)? {
-            return Some(Err(error));
-        }
-        self.cache.counters.hits.add(1);
-        Some(self.open(slot.scope, key, ciphertext, aad))
-    }
-
-    pub(crate) async fn needs_reencryption(
-        &self,
-        slot: &Arc<Slot>,
-        ciphertext: &Ciphertext,
-    ) -> Result<bool, Error> {
-        let id = ciphertext.key_id();
-        let records = self.cache.records_with(slot, id).await?;
-        let active = records.active()?.ok_or_else(|| records.why_none_is_active())?;
-        Ok(active.id != id || ciphertext.suite() != self.suite)
-    }
-
-    pub(crate) fn seal(
-        &self,
-        scope: Scope,
-        key: &LiveKey,
-        plaintext: &[u8],
-        aad: &Aad,
-    ) -> Result<Ciphertext, Error> {
-        let header = ciphertext::header(self.suite, key.id);
-        let aad = gcm_aad(&header, scope, aad)?;
-        // Nothing is allocated for a plaintext that is refused anyway.
-        if plaintext.len() > MAX_PLAINTEXT_LEN {
-            return Err(Error::PlaintextTooLong {
-                found: plaintext.len(),
-            });
-        }
-        let mut out = Vec::with_capacity(self.suite.overhead() + plaintext.len());
-        out.extend_from_slice(&header);
-        key.key
-            .seal(self.suite, &aad, plaintext, &mut out)
-            .map_err(|error| match error {
-                SealError::Random(error) => Error::Random(error),
-                SealError::TooLong { found } => Error::PlaintextTooLong { found },
-            })?;
-        Ok(Ciphertext::from_sealed(self.suite, key.id, out))
-    }
-
-    pub(crate) fn open(
-        &self,
-        scope: Scope,
-        key: &LiveKey,
-        ciphertext: &Ciphertext,
-        aad: &Aad,
-    ) -> Result<Plaintext, Error> {
-        self.check_suite(ciphertext)?;
-        let aad = gcm_aad(ciphertext.header(), scope, aad)?;
-        let opened = key.key.open(ciphertext.suite(), &aad, ciphertext.body());
-        // One opaque error: what exactly was wrong is nobody's business but the key holder's.
-        let opened = opened.map_err(|error: OpenError| {
-            tracing::debug!(target: "encx::refused", key = %key.id, %error, "ciphertext refused");
-            Error::Decrypt
-        })?;
-        Ok(Plaintext::new(opened))
-    }
-
-    pub(crate) fn check_suite(&self, ciphertext: &Ciphertext) -> Result<(), Error> {
-        match ciphertext.suite() {
-            Suite::KcXaes256Gcm => Ok(()),
-            Suite::Xaes256Gcm if self.accept_uncommitted => Ok(()),
-            suite @ Suite::Xaes256Gcm => Err(Error::SuiteNotAccepted { suite }),
-        }
-    }
-}
-
-/// Refuses what can never be sealed or opened, before anybody is asked for a key.
-pub(crate) fn check_input(plaintext: &[u8], aad: &Aad) -> Result<(), Error> {
-    aad.framed()?;
-    if plaintext.len() > MAX_PLAINTEXT_LEN {
-        return Err(Error::PlaintextTooLong {
-            found: plaintext.len(),
-        });
-    }
-    Ok(())
-}
-
-/// Puts GCM's AAD together: header 18 ‖ scope 32 ‖ framed AAD. On the stack for AADs of ordinary length.
-#[inline(always)]
-fn gcm_aad(header: &[u8], scope: Scope, aad: &Aad) -> Result<SmallVec<[u8; 256]>, Error> {
-    let framed = aad.framed()?;
-    // Filled and then copied over: to extend it piece by piece takes three times as long.
-    let mut whole = SmallVec::from_elem(0, header.len() + Scope::LEN + framed.len());
-    let (of_header, rest) = whole.split_at_mut(header.len());
-    let (of_scope, of_caller) = rest.split_at_mut(Scope::LEN);
-    of_header.copy_from_slice(header);
-    of_scope.copy_from_slice(scope.as_bytes());
-    of_caller.copy_from_slice(framed);
-    Ok(whole)
 }

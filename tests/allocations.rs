@@ -13,14 +13,18 @@ use uuid::Uuid;
 
 const SSN: Field = Field::new("users", "ssn");
 
-/// Counts the allocations of a call's second time: a thread's first call also makes what belongs to the thread.
+/// Counts the allocations of a call. A thread's first calls also make what belongs to the thread, and a key's what
+/// belongs to the key; one in 4096 begins an epoch, which allocates. So the least of several counts.
 fn allocations<T>(call: impl Fn() -> T) -> u64 {
-    call();
-    let counted = allocation_counter::measure(|| {
-        black_box(call());
+    let counts = (0..5).map(|_| {
+        let counted = allocation_counter::measure(|| {
+            black_box(call());
+        });
+        (counted.count_total, counted.count_current)
     });
-    assert_eq!(counted.count_current, 0, "what was allocated is given back");
-    counted.count_total
+    let (total, left) = counts.min_by_key(|(total, left)| (*total, left.abs())).unwrap();
+    assert_eq!(left, 0, "what was allocated is given back");
+    total
 }
 
 /// Completes a future that has nothing to wait for, without a runtime that could allocate.

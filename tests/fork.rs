@@ -1,4 +1,4 @@
-//! Forks, and shows that parent, child and grandchild draw different nonces.
+//! Forks, and shows that parent, child and grandchild draw different nonces, and that time goes on in each.
 //!
 //! A program of its own, without libtest: a process should fork while it has one thread.
 #![allow(
@@ -13,7 +13,7 @@ fn main() {
 
 #[cfg(unix)]
 fn main() {
-    let tests: [(&str, fn()); 3] = [
+    let tests: [(&str, fn()); 4] = [
         (
             "a_child_forked_after_a_draw_draws_differently",
             unix::a_child_forked_after_a_draw_draws_differently,
@@ -26,6 +26,7 @@ fn main() {
             "two_children_of_one_parent_draw_differently",
             unix::two_children_of_one_parent_draw_differently,
         ),
+        ("time_goes_on_in_a_child", unix::time_goes_on_in_a_child),
     ];
     for (name, test) in tests {
         // Each in a process of its own: in the second nothing may have been drawn yet.
@@ -48,14 +49,17 @@ mod unix {
     use std::collections::HashSet;
     use std::io::{PipeWriter, Read, Write, pipe};
     use std::process::exit;
+    use std::time::Duration;
 
-    use encx::DataKey;
     use encx::suite::KcXaes256Gcm;
+    use encx::testkit::{MemoryKeyStore, MemoryKms};
+    use encx::{Clock, Crypto, DataKey, SystemClock};
     use fork::{Fork, fork, waitpid};
     use nix::unistd::alarm;
 
     const DRAWS: usize = 64;
     const NONCE_LEN: usize = 24;
+    const PROCESS_LEN: usize = 4;
     /// The kernel ends a process that takes longer, whatever it waits for.
     const DEADLINE_SECONDS: u32 = 60;
 
@@ -91,6 +95,35 @@ mod unix {
         assert_all_differ(&nonces, 2 * DRAWS);
     }
 
+    /// One thread keeps the coarse time, and a child has it not. Without it no key would ever grow old there.
+    pub(super) fn time_goes_on_in_a_child() {
+        let clock = SystemClock::new();
+        let goes_on = |from: Duration| {
+            // The kernel ends a process for which it does not.
+            while clock.elapsed_coarsely() <= from {
+                std::thread::yield_now();
+            }
+            assert!(clock.elapsed_coarsely() <= clock.elapsed());
+        };
+        // Whoever builds a `Crypto` allows the thread.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let built = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build();
+        let _crypto = runtime.block_on(built).unwrap();
+        goes_on(clock.elapsed_coarsely());
+        // It is kept: two looks in a row see the same time now and then.
+        while clock.elapsed_coarsely() != clock.elapsed_coarsely() {}
+        in_child(|| {
+            let begin = clock.elapsed();
+            goes_on(begin);
+            in_child(|| goes_on(clock.elapsed()));
+            goes_on(clock.elapsed());
+        });
+        goes_on(clock.elapsed());
+    }
+
     fn cipher() -> KcXaes256Gcm {
         KcXaes256Gcm::new(&DataKey::generate().unwrap())
     }
@@ -98,7 +131,8 @@ mod unix {
     fn draw(cipher: &KcXaes256Gcm, out: &mut dyn Write, draws: usize) {
         for _ in 0..draws {
             let sealed = cipher.seal(b"", b"").unwrap();
-            out.write_all(&sealed[..NONCE_LEN]).unwrap();
+            let process = std::process::id().to_be_bytes();
+            out.write_all(&[&process[..], &sealed[..NONCE_LEN]].concat()).unwrap();
         }
     }
 
@@ -112,16 +146,19 @@ mod unix {
         nonces
     }
 
-    fn assert_all_differ(nonces: &[u8], expected: usize) {
-        assert_eq!(nonces.len(), expected * NONCE_LEN);
-        // The first half alone chooses the message key: it must differ by itself.
-        for half in [0..12, 12..24, 0..24] {
-            let distinct: HashSet<_> = nonces
-                .chunks_exact(NONCE_LEN)
-                .map(|nonce| &nonce[half.clone()])
-                .collect();
-            assert_eq!(distinct.len(), expected, "nonces {half:?} came twice");
-        }
+    fn assert_all_differ(records: &[u8], expected: usize) {
+        assert_eq!(records.len(), expected * (PROCESS_LEN + NONCE_LEN));
+        let records = records.chunks_exact(PROCESS_LEN + NONCE_LEN);
+        let records: Vec<_> = records.map(|record| record.split_at(PROCESS_LEN)).collect();
+        // The second half is fresh in every message.
+        let second: HashSet<_> = records.iter().map(|(_, nonce)| &nonce[12..]).collect();
+        assert_eq!(second.len(), expected, "second halves came twice");
+        // An epoch, which is what shares a first half, belongs to one process.
+        let first: HashSet<_> = records.iter().map(|(_, nonce)| &nonce[..12]).collect();
+        let epochs: HashSet<_> = records.iter().map(|(of, nonce)| (of, &nonce[..12])).collect();
+        assert_eq!(epochs.len(), first.len(), "two processes went on with one epoch");
+        // Epochs are shared, or nothing above was tested.
+        assert!(first.len() < expected / 2);
     }
 
     /// Runs something in a child and waits for it to succeed.

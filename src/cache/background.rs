@@ -2,15 +2,17 @@
 
 use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_core::Stream;
 
 use crate::cache::flight::{Flights, Tasks};
+use crate::cache::refresh::refresh;
 use crate::cache::slot::Slot;
 use crate::cache::{Cache, Limits};
+use crate::clock::Moment;
 use crate::error::Error;
 use crate::key::Scope;
 use crate::store::{
@@ -26,6 +28,9 @@ const MAX_ATTEMPTS: usize = 8;
 /// How many hints are taken together before the key store is read.
 const HINTS_PER_READ: usize = 1000;
 
+/// How many slots are swept before others have their turn.
+const SLOTS_PER_TURN: usize = 1000;
+
 /// The state of the sweeper and the poller.
 #[derive(Debug)]
 pub(crate) struct Background {
@@ -34,27 +39,37 @@ pub(crate) struct Background {
     poller: Arc<AtomicBool>,
     polls: Flights<(), ()>,
     cursor: Mutex<ChangeCursor>,
-    /// When the last poll that succeeded began, in nanoseconds of the clock.
-    polled_at: AtomicU64,
+    /// When the last poll that succeeded began.
+    polled_at: Moment,
+    /// Until when that is believed without asking anybody.
+    polled_until: Moment,
     unreachable: AtomicBool,
 }
 
 impl Background {
-    pub(crate) fn new(tasks: &Tasks, limits: &Limits) -> Self {
+    /// Begins at `now`, when nothing is held yet that could have changed.
+    pub(crate) fn new(tasks: &Tasks, limits: &Limits, now: Duration) -> Self {
         Self {
             tasks: tasks.clone(),
             sweeper: Arc::default(),
             poller: Arc::default(),
             polls: Flights::new(tasks, limits.load_timeout),
             cursor: Mutex::new(ChangeCursor::now()),
-            polled_at: AtomicU64::new(0),
+            polled_at: Moment::new(now),
+            polled_until: Moment::new(now.saturating_add(limits.state_ttl)),
             unreachable: AtomicBool::new(false),
         }
     }
 
     /// Returns the moment as of which this process knows all changes of keys that it holds.
     pub(crate) fn polled_at(&self) -> Duration {
-        Duration::from_nanos(self.polled_at.load(Ordering::Acquire))
+        self.polled_at.get()
+    }
+
+    /// Returns the moment until which that suffices.
+    #[inline]
+    pub(crate) fn polled_until(&self) -> Duration {
+        self.polled_until.get()
     }
 
     /// Tells whether the last poll failed.
@@ -142,18 +157,28 @@ async fn sweep_forever(cache: Weak<Cache>) {
     loop {
         let Some(cache) = cache.upgrade() else { return };
         let now = cache.clock.elapsed();
-        let slots = cache.all_slots();
-        let next = slots.iter().filter_map(|slot| slot.sweep(&cache, now)).min();
+        let (mut due, mut next) = (Vec::new(), None::<Duration>);
+        for (swept, slot) in cache.all_slots().iter().enumerate() {
+            if let Some(at) = slot.sweep(&cache, now, &mut due) {
+                next = Some(next.map_or(at, |next| next.min(at)));
+            }
+            if swept % SLOTS_PER_TURN == SLOTS_PER_TURN - 1 {
+                // There may be a hundred thousand, and requests on this thread.
+                tokio::task::yield_now().await;
+            }
+        }
         // What exceeds the bound is dropped even if nobody calls any more.
         cache.apply_bounds();
-        // A key that comes meanwhile expires later than `ttl` from now, less the time that its unwrapping takes
-        // at most: it may be refused for that long before it is dropped. Keys that expire close together are
-        // taken together.
-        let ttl = cache.limits.ttl;
-        let pause = next.map_or(ttl, |next| next.saturating_sub(now));
-        let coarsest = (ttl / 100).min(Duration::from_secs(10));
-        let sleep = cache.clock.sleep(pause.max(coarsest));
-        drop((slots, cache));
+        if !due.is_empty() && cache.tasks.spawn(refresh(Arc::clone(&cache), due)).is_err() {
+            return;
+        }
+        // A key that comes meanwhile has its moment later than that from now, less the time that its unwrapping
+        // takes at most: it may be refused for that long before it is dropped.
+        let limits = &cache.limits;
+        let earliest = limits.ttl.saturating_sub(limits.refresh_window());
+        let pause = next.map_or(earliest, |next| next.saturating_sub(now).min(earliest));
+        let sleep = cache.clock.sleep(pause.max(limits.between_sweeps()));
+        drop(cache);
         sleep.await;
     }
 }
@@ -230,8 +255,9 @@ async fn poll(cache: &Arc<Cache>) -> Result<(), Error> {
             break;
         }
     }
-    let nanos = u64::try_from(began.as_nanos()).unwrap_or(u64::MAX);
-    background.polled_at.fetch_max(nanos, Ordering::AcqRel);
+    background.polled_at.advance_to(began);
+    let until = began.saturating_add(cache.limits.state_ttl);
+    background.polled_until.advance_to(until);
     Ok(())
 }
 

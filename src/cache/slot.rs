@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwapOption, Guard};
 
-use crate::cache::stats::KeyGauge;
-use crate::cache::{Cache, ReadStart};
+use crate::cache::refresh::{Due, Failure};
+use crate::cache::{Cache, Limits, LiveKey, Purpose, ReadStart};
 use crate::context::EncryptionContext;
 use crate::error::Error;
 use crate::key::{DataKeyId, KeyState, KeyUsage, Scope};
 use crate::store::KeyRecord;
-use crate::suite::SuiteKey;
+use crate::suite::Epoch;
 
 /// Finds a slot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -22,52 +22,39 @@ pub(crate) struct SlotKey {
     pub(crate) usage: KeyUsage,
 }
 
-/// A data key, unwrapped and expanded. It is zeroised when the last user lets go of it.
-pub(crate) struct LiveKey {
-    pub(crate) id: DataKeyId,
-    pub(crate) key: SuiteKey,
-    /// The clock's time from which it may not be used any more.
-    pub(crate) expires_at: Duration,
-    _gauge: KeyGauge,
-}
-
-impl LiveKey {
-    /// Takes a key over whose unwrapping began at `began`.
-    pub(crate) fn new(cache: &Cache, id: DataKeyId, key: SuiteKey, began: Duration) -> Arc<Self> {
-        let expires_at = began.saturating_add(cache.limits.ttl);
-        Arc::new(Self {
-            id,
-            key,
-            expires_at,
-            _gauge: KeyGauge::new(&cache.counters),
-        })
-    }
-}
-
-impl fmt::Debug for LiveKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LiveKey")
-            .field("id", &self.id)
-            .field("expires_at", &self.expires_at)
-            .finish_non_exhaustive()
-    }
-}
-
 /// What a hot call reads: the usable keys of a slot, as they were at one moment.
-#[derive(Debug)]
 pub(crate) struct KeySet {
     /// The key that encrypts.
     pub(crate) active: Option<Arc<LiveKey>>,
     /// The keys that decrypt, sorted by id.
-    decrypting: Box<[Arc<LiveKey>]>,
+    decrypting: Arc<[Arc<LiveKey>]>,
     /// When the states were read.
     pub(crate) known_at: Duration,
+    /// The epoch of the key that encrypts. It stands here, and not with the key, so that a hot call reads one snapshot.
+    pub(crate) epoch: Option<Arc<Epoch>>,
+    /// Until when that is believed without asking anybody.
+    pub(crate) known_until: Duration,
 }
 
 impl KeySet {
+    #[inline]
     pub(crate) fn find(&self, id: DataKeyId) -> Option<&Arc<LiveKey>> {
+        // Nearly always the key that encrypts.
+        if let Some(active) = self.active.as_ref().filter(|active| active.id == id) {
+            return Some(active);
+        }
         let at = self.decrypting.binary_search_by_key(&id, |key| key.id).ok()?;
         self.decrypting.get(at)
+    }
+
+    /// Returns the epoch, if it is of this key.
+    #[inline]
+    pub(crate) fn epoch_of(&self, key: &LiveKey) -> Option<&Epoch> {
+        let of_active = self
+            .active
+            .as_deref()
+            .is_some_and(|active| std::ptr::eq(active, key));
+        self.epoch.as_deref().filter(|_| of_active)
     }
 }
 
@@ -147,7 +134,7 @@ pub(crate) struct Slot {
 #[derive(Default)]
 struct State {
     records: Option<Arc<Records>>,
-    keys: Vec<Arc<LiveKey>>,
+    keys: Vec<Held>,
     /// Reads that began before this are too old to be believed.
     not_before: u64,
     newest_active: Option<DataKeyId>,
@@ -160,7 +147,74 @@ struct State {
 impl State {
     /// Drops all keys, of which nothing is known, but the one that waits for its record.
     fn keep_expected(&mut self) {
-        self.keys.retain(|key| self.expected == Some(key.id));
+        self.keys.retain(|held| self.expected == Some(held.key.id));
+    }
+
+    fn find(&self, id: DataKeyId) -> Option<&Arc<LiveKey>> {
+        self.keys.iter().map(|held| &held.key).find(|key| key.id == id)
+    }
+}
+
+/// A key in memory, and when it is looked at next.
+struct Held {
+    key: Arc<LiveKey>,
+    look_at: Duration,
+    /// How often the KMS was asked to unwrap it again.
+    tries: u32,
+}
+
+impl Held {
+    fn new(key: &Arc<LiveKey>, limits: &Limits) -> Self {
+        Self {
+            key: Arc::clone(key),
+            look_at: limits.refresh_at(key.expires_at),
+            tries: 0,
+        }
+    }
+
+    /// Tells whether the key must stay in memory.
+    fn is_kept(&self, now: Duration, limits: &Limits, is_hopeless: impl FnOnce() -> bool) -> bool {
+        let key = &self.key;
+        if now < key.expires_at {
+            return true;
+        }
+        // Past its time only for who may have to be served with it: because the KMS did not answer, is about to be
+        // asked, or is known not to answer.
+        now < key.expires_at.saturating_add(limits.longest_stale())
+            && (key.is_unanswered(now) || key.is_used() || is_hopeless())
+    }
+
+    /// Tells whether to unwrap it again now, and decides when to look next.
+    fn look(&mut self, now: Duration, limits: &Limits) -> bool {
+        if now < self.look_at {
+            return false;
+        }
+        let on = !limits.refresh_window().is_zero() || !limits.longest_stale().is_zero();
+        if on && (self.key.is_used() || self.key.is_unanswered(now)) {
+            self.tries = self.tries.saturating_add(1);
+            self.look_at = now.saturating_add(limits.pause_after(self.tries));
+            return true;
+        }
+        let pause = if now < self.key.expires_at {
+            // It may still be used, up to its last moment.
+            let left = self.key.expires_at.saturating_sub(now) / 2;
+            left.max(limits.between_sweeps())
+        } else {
+            limits.pause_after(u32::MAX)
+        };
+        self.look_at = now.saturating_add(pause);
+        false
+    }
+
+    /// When there is something to do about it next.
+    fn next(&self, now: Duration, limits: &Limits) -> Duration {
+        let expires_at = self.key.expires_at;
+        let end = if now < expires_at {
+            expires_at
+        } else {
+            expires_at.saturating_add(limits.longest_stale())
+        };
+        end.min(self.look_at)
     }
 }
 
@@ -178,6 +232,7 @@ impl Slot {
     }
 
     /// Notes that a handle used this slot.
+    #[inline]
     pub(crate) fn mark_used(&self) {
         // Read first: a line that many cores write is slow, one that they read is not.
         if !self.used.load(Ordering::Relaxed) {
@@ -206,11 +261,35 @@ impl Slot {
     }
 
     /// Reads the snapshot, without a lock.
+    #[inline]
     pub(crate) fn live(&self) -> Guard<Option<Arc<KeySet>>> {
         self.live.load()
     }
 
+    /// Keeps the epoch that began under a snapshot, unless there is another snapshot meanwhile.
+    #[cold]
+    pub(crate) fn keep_epoch(&self, of: &Arc<KeySet>, epoch: Arc<Epoch>) {
+        // Snapshots are made under this lock alone.
+        let _state = self.state();
+        if self
+            .live
+            .load()
+            .as_ref()
+            .is_some_and(|live| Arc::ptr_eq(live, of))
+        {
+            let set = KeySet {
+                active: of.active.clone(),
+                decrypting: Arc::clone(&of.decrypting),
+                known_at: of.known_at,
+                known_until: of.known_until,
+                epoch: Some(epoch),
+            };
+            self.live.store(Some(Arc::new(set)));
+        }
+    }
+
     /// Tells whether the cache has dropped this slot. It then holds nothing any more.
+    #[inline]
     pub(crate) fn is_detached(&self) -> bool {
         self.detached.load(Ordering::Acquire)
     }
@@ -221,11 +300,67 @@ impl Slot {
 
     /// Returns an unwrapped key that has not expired.
     pub(crate) fn key(&self, id: DataKeyId, now: Duration) -> Option<Arc<LiveKey>> {
-        self.state()
-            .keys
-            .iter()
-            .find(|key| key.id == id && now < key.expires_at)
+        let state = self.state();
+        state.find(id).filter(|key| now < key.expires_at).cloned()
+    }
+
+    /// Returns an unwrapped key that may be used now.
+    pub(crate) fn key_for(
+        &self,
+        id: DataKeyId,
+        purpose: Purpose,
+        now: Duration,
+        limits: &Limits,
+    ) -> Option<Arc<LiveKey>> {
+        let state = self.state();
+        state
+            .find(id)
+            .filter(|key| key.serves(purpose, now, limits))
             .cloned()
+    }
+
+    /// Tells whether a key is in memory, in its time or past it.
+    pub(crate) fn has_key(&self, id: DataKeyId) -> bool {
+        self.state().find(id).is_some()
+    }
+
+    /// Notes that a key which is in memory was asked for.
+    pub(crate) fn mark_key_used(&self, id: DataKeyId) {
+        if let Some(key) = self.state().find(id) {
+            key.mark_used();
+        }
+    }
+
+    /// Tells whether the key in memory is the one that expires then.
+    pub(crate) fn holds(&self, id: DataKeyId, expires_at: Duration) -> bool {
+        self.state()
+            .find(id)
+            .is_some_and(|key| key.expires_at == expires_at)
+    }
+
+    /// Notes that the KMS was asked to unwrap a key and did not: what is in memory may have to go, or may serve longer.
+    pub(crate) fn note_failure(&self, cache: &Cache, id: DataKeyId, error: &Error) {
+        let now = cache.clock.elapsed();
+        let mut state = self.state();
+        let Some(key) = state.find(id) else { return };
+        let goes = match Failure::of(error) {
+            Failure::Other => false,
+            Failure::Unanswered => {
+                let until = now.saturating_add(cache.limits.silence_counts_for());
+                key.unanswered_until.advance_to(until);
+                false
+            }
+            Failure::Quota => {
+                key.unanswered_until.set(Duration::ZERO);
+                now >= key.expires_at
+            }
+            Failure::Refused => true,
+        };
+        if goes && state.expected != Some(id) {
+            tracing::warn!(target: "encx::cache", key = %id, %error, "a key leaves memory, because it would not be unwrapped again");
+            state.keys.retain(|held| held.key.id != id);
+            self.rebuild(cache, &mut state);
+        }
     }
 
     /// Takes over what the key store said, unless a later read was faster. Returns what the slot then knows, or
@@ -265,7 +400,7 @@ impl Slot {
         let mut state = self.state();
         if !self.is_detached() {
             state.expected = Some(key.id);
-            state.keys.push(Arc::clone(key));
+            state.keys.push(Held::new(key, &cache.limits));
         }
         Expected { slot: self, cache }
     }
@@ -274,8 +409,8 @@ impl Slot {
     pub(crate) fn publish_key(&self, cache: &Cache, key: &Arc<LiveKey>) {
         let mut state = self.state();
         if !self.is_detached() {
-            state.keys.retain(|known| known.id != key.id);
-            state.keys.push(Arc::clone(key));
+            state.keys.retain(|known| known.key.id != key.id);
+            state.keys.push(Held::new(key, &cache.limits));
             self.rebuild(cache, &mut state);
         }
     }
@@ -301,14 +436,38 @@ impl Slot {
         self.live.store(None);
     }
 
-    /// Drops keys that have expired. Returns when the next one will.
-    pub(crate) fn sweep(&self, cache: &Cache, now: Duration) -> Option<Duration> {
-        let mut state = self.state();
-        if state.keys.iter().any(|key| key.expires_at <= now) {
-            state.keys.retain(|key| now < key.expires_at);
-            self.rebuild(cache, &mut state);
+    /// Drops keys whose time is over, and adds those to `due` that have to be unwrapped again. Returns when there is
+    /// something to do next.
+    pub(super) fn sweep(
+        self: &Arc<Self>,
+        cache: &Cache,
+        now: Duration,
+        due: &mut Vec<Due>,
+    ) -> Option<Duration> {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let limits = &cache.limits;
+        let before = state.keys.len();
+        let records = state.records.as_ref();
+        state.keys.retain(|held| {
+            let record = records.and_then(|records| records.find(held.key.id));
+            held.is_kept(now, limits, || {
+                record.is_some_and(|record| cache.keks.are_failing(record))
+            })
+        });
+        if state.keys.len() < before {
+            self.rebuild(cache, state);
         }
-        state.keys.iter().map(|key| key.expires_at).min()
+        for held in &mut state.keys {
+            if held.look(now, limits) {
+                due.push(Due {
+                    slot: Arc::clone(self),
+                    id: held.key.id,
+                    expires_at: held.key.expires_at,
+                });
+            }
+        }
+        state.keys.iter().map(|held| held.next(now, limits)).min()
     }
 
     /// Empties the slot for good, because the cache has dropped it.
@@ -337,20 +496,26 @@ impl Slot {
         };
         state
             .keys
-            .retain(|key| decrypts(key.id) || state.expected == Some(key.id));
+            .retain(|held| decrypts(held.key.id) || state.expected == Some(held.key.id));
         let active = records.active().ok().flatten();
-        let active = active.and_then(|active| state.keys.iter().find(|key| key.id == active.id).cloned());
+        let active = active.and_then(|active| state.find(active.id).cloned());
         // Only what was unwrapped counts: a row alone may say anything.
         state.newest_active = state.newest_active.max(active.as_ref().map(|key| key.id));
         let set = KeySet {
             active,
             decrypting: {
-                let usable = state.keys.iter().filter(|key| decrypts(key.id));
+                let usable = state
+                    .keys
+                    .iter()
+                    .map(|held| &held.key)
+                    .filter(|key| decrypts(key.id));
                 let mut keys: Vec<_> = usable.cloned().collect();
                 keys.sort_by_key(|key| key.id);
                 keys.into()
             },
             known_at: records.read_at,
+            epoch: None,
+            known_until: records.read_at.saturating_add(cache.limits.state_ttl),
         };
         self.live.store(Some(Arc::new(set)));
     }

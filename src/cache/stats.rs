@@ -11,13 +11,21 @@ pub struct Stats {
     pub hits: u64,
     /// How often a key had to be waited for, successfully or not. A batch waits once for each key.
     pub misses: u64,
+    /// Keys that were unwrapped again in the background before their time was over, so that nobody waited.
+    pub refreshes: u64,
+    /// Tries of that which failed. Each key is tried again until its time is over.
+    pub failed_refreshes: u64,
     /// Calls to all registered KMSs.
     pub kms_calls: u64,
+    /// How often a KMS had failed to answer so many times in a row that it was called no more for a while.
+    pub kms_circuit_openings: u64,
     /// Reads of keys from the key store, polls for changes not counted.
     pub store_loads: u64,
     /// Uses of a key whose state was older than `state_ttl`, because the key store was
     /// unreachable.
     pub stale_serves: u64,
+    /// Uses of a key past its `ttl`, because the KMS was unavailable and `stale_if_unavailable` allows it.
+    pub stale_key_serves: u64,
     /// Polls for changes that failed.
     pub failed_polls: u64,
     /// Keyrings in memory, with or without unwrapped keys.
@@ -32,8 +40,17 @@ pub(crate) struct Counters {
     pub(crate) misses: AtomicU64,
     pub(crate) loads: AtomicU64,
     pub(crate) stale_serves: AtomicU64,
+    pub(crate) stale_key_serves: AtomicU64,
+    pub(crate) refreshes: AtomicU64,
+    pub(crate) failed_refreshes: AtomicU64,
     pub(crate) failed_polls: AtomicU64,
     pub(crate) keys: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn count(&self, counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// Counts one unwrapped key for as long as it is in memory.
@@ -54,18 +71,34 @@ impl Drop for KeyGauge {
 }
 
 /// A counter that threads add to without sharing a cache line, because every hot call adds to it.
-#[derive(Debug, Default)]
-pub(crate) struct Striped([Stripe; STRIPES]);
+///
+/// The first so many threads have a stripe each, which nobody else writes: they add to it by a load and a store, which
+/// cost a fraction of an addition that other cores could interrupt. All other threads share the last stripe.
+#[derive(Debug)]
+pub(crate) struct Striped([Stripe; OWNED_STRIPES + 1]);
 
-const STRIPES: usize = 16;
+const OWNED_STRIPES: usize = 32;
 
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Stripe(AtomicU64);
 
+impl Default for Striped {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Stripe::default()))
+    }
+}
+
 impl Striped {
+    #[inline]
     pub(crate) fn add(&self, count: u64) {
-        self.0[stripe()].0.fetch_add(count, Ordering::Relaxed);
+        // While the thread ends it has none of its own any more.
+        let mine = MINE.try_with(|mine| mine.0).unwrap_or(OWNED_STRIPES);
+        let Some(Stripe(stripe)) = self.0[..OWNED_STRIPES].get(mine) else {
+            self.0[OWNED_STRIPES].0.fetch_add(count, Ordering::Relaxed);
+            return;
+        };
+        stripe.store(stripe.load(Ordering::Relaxed) + count, Ordering::Relaxed);
     }
 
     pub(crate) fn sum(&self) -> u64 {
@@ -73,12 +106,63 @@ impl Striped {
     }
 }
 
-fn stripe() -> usize {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    thread_local! {
-        // The remainder is less than STRIPES, so nothing is lost.
-        #[allow(clippy::cast_possible_truncation)]
-        static MINE: usize = (NEXT.fetch_add(1, Ordering::Relaxed) % STRIPES as u64) as usize;
+thread_local! {
+    static MINE: Owned = Owned::take();
+}
+
+/// Bit by bit, whether a stripe has no owner.
+static FREE: AtomicU64 = AtomicU64::new((1 << OWNED_STRIPES) - 1);
+
+/// A thread's stripe, of every counter. The next owner takes it up where this one left it.
+struct Owned(usize);
+
+impl Owned {
+    fn take() -> Self {
+        let mut taken = OWNED_STRIPES;
+        let _ = FREE.fetch_update(Ordering::AcqRel, Ordering::Acquire, |free| {
+            taken = (free.trailing_zeros() as usize).min(OWNED_STRIPES);
+            // Without the lowest bit that is set.
+            (free != 0).then(|| free & (free - 1))
+        });
+        Self(taken)
     }
-    MINE.try_with(|mine| *mine).unwrap_or(0)
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        if self.0 < OWNED_STRIPES {
+            FREE.fetch_or(1 << self.0, Ordering::AcqRel);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_lost_however_many_threads_come_and_go() {
+        const THREADS: usize = 3 * OWNED_STRIPES;
+        let (counter, other) = (Striped::default(), Striped::default());
+        for _ in 0..5 {
+            // All at once, so that many share a stripe; and then again, so that each stripe has many owners.
+            let all_there = Barrier::new(THREADS);
+            thread::scope(|scope| {
+                for _ in 0..THREADS {
+                    scope.spawn(|| {
+                        all_there.wait();
+                        for _ in 0..1000 {
+                            counter.add(1);
+                            other.add(2);
+                        }
+                    });
+                }
+            });
+        }
+        assert_eq!(counter.sum(), 5 * 1000 * THREADS as u64);
+        assert_eq!(other.sum(), 2 * counter.sum());
+    }
 }

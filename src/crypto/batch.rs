@@ -1,29 +1,29 @@
-//! Many values at once: every key that is missing is loaded once, and all of them together.
+//! Many values at once: every key that is missing is loaded once, and all of them together. Values of one context that
+//! stand next to each other share one look at its keys, and their nonces are drawn together.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
-use std::future::Future;
-use std::hash::Hash;
 use std::sync::Arc;
 
-use tokio::runtime::Handle;
-use tokio::task::JoinSet;
+use smallvec::SmallVec;
 
 use crate::aad::Aad;
-use crate::cache::{LiveKey, Slot};
+use crate::cache::Slot;
 use crate::ciphertext::Ciphertext;
 use crate::context::EncryptionContext;
 use crate::crypto::Crypto;
 use crate::error::Error;
-use crate::key::{DataKeyId, KeyUsage, Scope};
-use crate::keyring::check_input;
+use crate::key::{DataKeyId, Scope};
+use crate::keyring::{check_input, loaded};
 use crate::plaintext::Plaintext;
+use crate::suite::Epochs;
 
 impl Crypto {
     /// Encrypts many values, each under its own context and bound to its own place.
     ///
     /// The results are in the order of the items, and each may fail by itself. Keys that are not in memory are
-    /// loaded together: one query for all of them, and the KMS calls at once.
+    /// loaded together: one query for all of them, and the KMS calls at once. Items of one context are faster than as many
+    /// calls of [`encrypt`](Self::encrypt) if they stand next to each other, as the fields of a record do.
     ///
     /// ```
     /// # #[cfg(feature = "testkit")] {
@@ -64,29 +64,40 @@ impl Crypto {
             .into_iter()
             .map(|(context, plaintext, aad)| (slots.find(self, context), plaintext, aad))
             .collect();
-        let mut done: Vec<Option<Result<Ciphertext, Error>>> = Vec::with_capacity(items.len());
+        let mut done = Vec::with_capacity(items.len());
         let mut missing: HashMap<Scope, Arc<Slot>> = HashMap::new();
-        for (slot, plaintext, aad) in &items {
-            let (plaintext, aad) = (plaintext.as_ref(), aad.borrow());
-            let hot = core.hot_encrypt(slot, plaintext, aad);
-            let hot = hot.or_else(|| check_input(plaintext, aad).err().map(Err));
-            if hot.is_none() {
-                missing.insert(slot.scope, Arc::clone(slot));
+        for run in items.chunk_by(|(slot, ..), (next, ..)| slot == next) {
+            let Some(slot) = run.first().map(|(slot, ..)| slots.get(*slot)) else {
+                continue;
+            };
+            let values = run
+                .iter()
+                .map(|(_, plaintext, aad)| (plaintext.as_ref(), aad.borrow()));
+            if !core.hot_encrypt_many(slot, values.clone(), &mut done) {
+                let begin = done.len();
+                done.extend(values.map(|(plaintext, aad)| check_input(plaintext, aad).err().map(Err)));
+                if done[begin..].iter().any(Option::is_none) {
+                    missing.insert(slot.scope, Arc::clone(slot));
+                }
             }
-            done.push(hot);
         }
-        let keys = self
-            .load_together(missing, |crypto, _, slot| async move {
-                crypto.core().cache().active_key(&slot).await
+        let keys = core
+            .load_together(missing, |core, _, slot| async move {
+                core.cache().active_key(&slot).await
             })
             .await;
-        let seal = |(slot, plaintext, aad): &(Arc<Slot>, P, A)| {
-            let key = loaded(&keys, &slot.scope)?;
-            core.seal(slot.scope, &key, plaintext.as_ref(), aad.borrow())
+        let seal = |(slot, plaintext, aad): &(usize, P, A)| {
+            let key = loaded(&keys, &slots.get(*slot).scope)?;
+            key.seal(
+                &mut Epochs::new(None),
+                core.suite,
+                plaintext.as_ref(),
+                aad.borrow(),
+            )
+            .map_err(|error| *error)
         };
+        let items = items.iter().zip(done);
         items
-            .iter()
-            .zip(done)
             .map(|(item, done)| done.unwrap_or_else(|| seal(item)))
             .collect()
     }
@@ -116,92 +127,68 @@ impl Crypto {
             .into_iter()
             .map(|(context, ciphertext, aad)| (slots.find(self, context), ciphertext, aad))
             .collect();
-        let mut done: Vec<Option<Result<Plaintext, Error>>> = Vec::with_capacity(items.len());
+        let mut done = Vec::with_capacity(items.len());
         let mut missing: HashMap<(Scope, DataKeyId), Arc<Slot>> = HashMap::new();
-        for (slot, ciphertext, aad) in &items {
-            let hot = core.hot_decrypt(slot, ciphertext, aad.borrow());
-            let refused = || {
-                core.check_suite(ciphertext)
-                    .and_then(|()| check_input(&[], aad.borrow()))
-                    .err()
+        for run in items.chunk_by(|(slot, ..), (next, ..)| slot == next) {
+            let Some(slot) = run.first().map(|(slot, ..)| slots.get(*slot)) else {
+                continue;
             };
-            let hot = hot.or_else(|| refused().map(Err));
-            if hot.is_none() {
-                missing.insert((slot.scope, ciphertext.key_id()), Arc::clone(slot));
+            let begin = done.len();
+            let values = run.iter().map(|(_, ciphertext, aad)| (*ciphertext, aad.borrow()));
+            core.hot_decrypt_many(slot, values, &mut done);
+            for ((_, ciphertext, _), done) in run.iter().zip(&done[begin..]) {
+                if done.is_none() {
+                    missing.insert((slot.scope, ciphertext.key_id()), Arc::clone(slot));
+                }
             }
-            done.push(hot);
         }
-        let keys = self
-            .load_together(missing, |crypto, (_, id), slot| async move {
-                crypto.core().cache().key_by_id(&slot, id).await
+        let keys = core
+            .load_together(missing, |core, (_, id), slot| async move {
+                core.cache().key_by_id(&slot, id).await
             })
             .await;
-        let open = |(slot, ciphertext, aad): &(Arc<Slot>, &Ciphertext, A)| {
-            let key = loaded(&keys, &(slot.scope, ciphertext.key_id()))?;
-            core.open(slot.scope, &key, ciphertext, aad.borrow())
+        let open = |(slot, ciphertext, aad): &(usize, &Ciphertext, A)| {
+            let key = loaded(&keys, &(slots.get(*slot).scope, ciphertext.key_id()))?;
+            core.open(&key, None, ciphertext, aad.borrow())
+                .map_err(|error| *error)
         };
+        let items = items.iter().zip(done);
         items
-            .iter()
-            .zip(done)
             .map(|(item, done)| done.unwrap_or_else(|| open(item)))
             .collect()
     }
-
-    /// Loads what is missing, all at once.
-    async fn load_together<K, F>(
-        &self,
-        missing: HashMap<K, Arc<Slot>>,
-        load: impl Fn(Self, K, Arc<Slot>) -> F,
-    ) -> HashMap<K, Result<Arc<LiveKey>, Error>>
-    where
-        K: Copy + Eq + Hash + Send + 'static,
-        F: Future<Output = Result<Arc<LiveKey>, Error>> + Send + 'static,
-    {
-        let mut loaded = HashMap::with_capacity(missing.len());
-        let slots: Vec<_> = missing.values().cloned().collect();
-        if slots.is_empty() {
-            return loaded;
-        }
-        if Handle::try_current().is_err() {
-            return missing
-                .into_keys()
-                .map(|key| (key, Err(Error::NoRuntime)))
-                .collect();
-        }
-        // One query for all. If it fails, each load below asks by itself and says what is wrong.
-        self.core().cache().preload(&slots).await;
-        let mut loads = JoinSet::new();
-        for (key, slot) in missing {
-            let load = load(self.clone(), key, slot);
-            loads.spawn(async move { (key, load.await) });
-        }
-        while let Some(joined) = loads.join_next().await {
-            if let Ok((key, result)) = joined {
-                loaded.insert(key, result);
-            }
-        }
-        loaded
-    }
 }
 
-/// Looks each distinct context up once.
+/// The slots of a batch, which nearly always has one context, or a few in long runs.
 #[derive(Default)]
-struct Slots<'a>(HashMap<&'a EncryptionContext, Arc<Slot>>);
+struct Slots<'a> {
+    found: SmallVec<[(&'a EncryptionContext, Arc<Slot>); 1]>,
+    /// Where in `found` a context stands, once there are several.
+    index: HashMap<&'a EncryptionContext, usize>,
+}
 
 impl<'a> Slots<'a> {
-    fn find(&mut self, crypto: &Crypto, context: &'a EncryptionContext) -> Arc<Slot> {
-        let slot = self
-            .0
-            .entry(context)
-            .or_insert_with(|| crypto.core().cache.slot(context, KeyUsage::Data));
-        Arc::clone(slot)
+    /// Finds the number of a context's slot; each distinct context is looked up once.
+    fn find(&mut self, crypto: &Crypto, context: &'a EncryptionContext) -> usize {
+        let last = self.found.len().checked_sub(1);
+        if let Some(last) = last.filter(|last| self.found[*last].0 == context) {
+            return last;
+        }
+        if let Some(known) = self.index.get(context) {
+            return *known;
+        }
+        let number = self.found.len();
+        if number == 1 {
+            self.index.insert(self.found[0].0, 0);
+        }
+        if number > 0 {
+            self.index.insert(context, number);
+        }
+        self.found.push((context, crypto.slot(context)));
+        number
     }
-}
 
-fn loaded<K: Eq + Hash>(
-    keys: &HashMap<K, Result<Arc<LiveKey>, Error>>,
-    key: &K,
-) -> Result<Arc<LiveKey>, Error> {
-    // A load that is not there ended in a panic of a provider.
-    keys.get(key).cloned().unwrap_or(Err(Error::Interrupted))
+    fn get(&self, number: usize) -> &Arc<Slot> {
+        &self.found[number].1
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::cache::{Cache, CacheHandle, Limits};
 use crate::ciphertext::Suite;
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SystemClock, forks_are_noticed};
 use crate::context::EncryptionContext;
 use crate::crypto::Crypto;
 use crate::error::Error;
@@ -16,6 +16,7 @@ use crate::key::{KmsName, NameError};
 use crate::keyring::Core;
 use crate::kms::KeyManagementService;
 use crate::store::KeyStore;
+use crate::suite::generation;
 
 /// Builds a [`Crypto`]. Every setting has a default that is safe.
 #[must_use = "a builder does nothing until `build` is called"]
@@ -42,6 +43,9 @@ impl CryptoBuilder {
             clock: Arc::new(SystemClock::new()),
             limits: Limits {
                 ttl: Duration::from_secs(60 * 60),
+                refresh_ahead: 0.1,
+                stale_encrypt: Duration::ZERO,
+                stale_decrypt: Duration::ZERO,
                 state_ttl: Duration::from_secs(60),
                 max_keyrings: 10_000,
                 load_timeout: Duration::from_secs(30),
@@ -165,6 +169,50 @@ impl CryptoBuilder {
         self
     }
 
+    /// Sets in which last part of [`ttl`](Self::ttl) a key is refreshed: unwrapped again in the background, so that no request
+    /// waits for the KMS when its time is over. Default: 0.1, the last 10 %. From 0.01 up to less than 1; 0 switches it off.
+    ///
+    /// Only keys that were used since they were unwrapped are refreshed, each at a moment that is drawn for it, and at most
+    /// half as many at once as [`max_concurrent_kms_calls`](Self::max_concurrent_kms_calls). A key that nobody uses
+    /// costs no call and leaves memory at its `ttl`. While a key is refreshed the old one serves. If the KMS refuses, the key is
+    /// dropped at once, before its `ttl` is over.
+    pub fn refresh_ahead(mut self, part: f64) -> Self {
+        self.limits.refresh_ahead = part;
+        self
+    }
+
+    /// Sets how long past [`ttl`](Self::ttl) a key in memory may serve while the KMS is unavailable, to encrypt and to
+    /// decrypt. Default: not at all.
+    ///
+    /// Unavailable is a KMS that does not answer, answers with a fault of its own, or throttles. A refusal is an answer:
+    /// where the permission was withdrawn, the KEK disabled or the wrapped key changed, the key is dropped at once. A key
+    /// serves past its time only after the KMS was asked about it, in vain; it is asked again in the background until it answers.
+    /// Such uses are counted in [`Stats::stale_key_serves`](crate::Stats::stale_key_serves). Keys that are not in
+    /// memory cannot be served.
+    ///
+    /// <div class="warning">
+    ///
+    /// Whoever can cut this process off from its KMS can so delay the effect of a withdrawn permission, for this long.
+    ///
+    /// </div>
+    pub fn stale_if_unavailable(self, limit: Duration) -> Self {
+        self.stale_encrypt_if_unavailable(limit)
+            .stale_decrypt_if_unavailable(limit)
+    }
+
+    /// Sets [`stale_if_unavailable`](Self::stale_if_unavailable) for decryption alone: to go on reading costs less
+    /// secrecy than to go on writing under a key that the KMS may have withdrawn.
+    pub fn stale_decrypt_if_unavailable(mut self, limit: Duration) -> Self {
+        self.limits.stale_decrypt = limit;
+        self
+    }
+
+    /// Sets [`stale_if_unavailable`](Self::stale_if_unavailable) for encryption alone.
+    pub fn stale_encrypt_if_unavailable(mut self, limit: Duration) -> Self {
+        self.limits.stale_encrypt = limit;
+        self
+    }
+
     /// Sets how old a key's known state may be. Default: 60 seconds.
     ///
     /// A change by another process is seen within this time, at the price of two small queries per process in it.
@@ -232,10 +280,21 @@ impl CryptoBuilder {
                 "`ttl`, `state_ttl` and `load_timeout` must be longer than nothing",
             ));
         }
+        let ahead = limits.refresh_ahead;
+        if ahead != 0.0 && !(0.01..1.0).contains(&ahead) {
+            return Err(config(
+                "`refresh_ahead` is a part of `ttl`: from 0.01 up to less than 1, or 0, which switches it off",
+            ));
+        }
         if limits.max_keyrings == 0 {
             return Err(config("`max_keyrings` must be at least 1"));
         }
         let Parts { keks, store, clock } = self.into_parts()?;
+        if generation::current().is_some() {
+            forks_are_noticed();
+            // Has whatever keeps the time start now, and not in the first hot call.
+            let _ = clock.elapsed_coarsely();
+        }
         let cache = CacheHandle::new(Cache::new(keks, store, clock, limits));
         cache.start()?;
         Ok(Crypto {

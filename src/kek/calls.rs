@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use crate::clock::Clock;
 use crate::context::EncryptionContext;
 use crate::error::Error;
+use crate::kek::breaker::Breaker;
 use crate::kek::names::Names;
 use crate::kek::{KekChoice, KekRef, KekRule};
 use crate::key::{DataKey, DataKeyId, KekId, KeyUsage, KmsName, MAX_WRAPS, WrappedKey};
@@ -22,6 +23,7 @@ pub(crate) struct Keks {
     kms: BTreeMap<KmsName, Registered>,
     rule: KekRule,
     clock: Arc<dyn Clock>,
+    pub(crate) max_concurrent_calls: usize,
     /// How long one call may take.
     timeout: Duration,
     calls: AtomicU64,
@@ -32,6 +34,7 @@ pub(crate) struct Keks {
 struct Registered {
     service: Arc<dyn KeyManagementService>,
     permits: Semaphore,
+    breaker: Breaker,
 }
 
 impl Keks {
@@ -56,18 +59,24 @@ impl Keks {
         {
             return Err(Error::UnknownKms { kms: kek.kms.clone() });
         }
-        let register = |service| Registered {
+        let max_concurrent_calls = max_concurrent_calls.clamp(1, Semaphore::MAX_PERMITS);
+        let register = |name: &KmsName, service| Registered {
             service,
-            permits: Semaphore::new(max_concurrent_calls.clamp(1, Semaphore::MAX_PERMITS)),
+            permits: Semaphore::new(max_concurrent_calls),
+            breaker: Breaker::new(name.clone(), Arc::clone(&clock)),
         };
         let kms = kms
             .into_iter()
-            .map(|(name, service)| (name, register(service)))
+            .map(|(name, service)| {
+                let registered = register(&name, service);
+                (name, registered)
+            })
             .collect();
         Ok(Self {
             kms,
             rule,
             clock,
+            max_concurrent_calls,
             timeout,
             calls: AtomicU64::new(0),
             names: Names::default(),
@@ -77,6 +86,32 @@ impl Keks {
     /// Returns the number of calls to all KMSs so far.
     pub(crate) fn calls(&self) -> u64 {
         self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Returns how often KMSs were left alone because they did not answer.
+    pub(crate) fn circuit_openings(&self) -> u64 {
+        self.kms.values().map(|kms| kms.breaker.openings()).sum()
+    }
+
+    /// Tells whether no KMS that wraps a record's key answered when it was last called, so that it makes no difference
+    /// whether this key is asked for.
+    pub(crate) fn are_failing(&self, record: &KeyRecord) -> bool {
+        let mut breakers = self.breakers(record).peekable();
+        breakers.peek().is_some() && breakers.all(Breaker::is_failing)
+    }
+
+    /// Says why no KMS could be called now to unwrap a record's key; `None` if one can be.
+    pub(crate) fn circuits_open(&self, record: &KeyRecord) -> Option<Error> {
+        let mut first = None;
+        for breaker in self.breakers(record) {
+            first = Some(first.unwrap_or(breaker.check().err()?));
+        }
+        first
+    }
+
+    fn breakers(&self, record: &KeyRecord) -> impl Iterator<Item = &Breaker> {
+        let registered = record.wraps.iter().filter_map(|wrap| self.kms.get(&wrap.kms));
+        registered.map(|kms| &kms.breaker)
     }
 
     /// Makes a data key under the KEKs that the rule chooses.
@@ -375,13 +410,19 @@ impl Keks {
             .kms
             .get(kms)
             .ok_or_else(|| Error::UnknownKms { kms: kms.clone() })?;
+        // Before the wait for a permit, which calls that hang may hold.
+        kms.breaker.check()?;
         // The semaphore is never closed, so waiting for a permit cannot fail.
         let _permit = kms.permits.acquire().await.map_err(|_| Error::ShutDown)?;
+        // And after it: those that held the permits may have learned that there is no use in calling.
+        let admitted = kms.breaker.admit(timeout)?;
         self.calls.fetch_add(1, Ordering::Relaxed);
-        tokio::select! {
-            answer = call(kms.service.as_ref()) => Ok(answer?),
+        let outcome = tokio::select! {
+            answer = call(kms.service.as_ref()) => answer.map_err(Error::from),
             () = self.clock.sleep(timeout) => Err(Error::TimedOut { after: timeout }),
-        }
+        };
+        admitted.ended(&outcome);
+        outcome
     }
 }
 

@@ -13,6 +13,7 @@ use super::data_key::{RandomError, fill_from_os};
 ///
 /// [RFC 9562]: https://www.rfc-editor.org/rfc/rfc9562#section-5.7
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(align(8))]
 pub struct DataKeyId([u8; 16]);
 
 impl DataKeyId {
@@ -30,6 +31,13 @@ impl DataKeyId {
         } else {
             Err(DataKeyIdError)
         }
+    }
+
+    /// Takes bytes that came from an id.
+    #[inline]
+    pub(crate) fn from_known(bytes: [u8; 16]) -> Self {
+        debug_assert!(Self::from_bytes(bytes).is_ok());
+        Self(bytes)
     }
 
     /// Returns the 16 bytes of the id, big-endian as in RFC 9562.

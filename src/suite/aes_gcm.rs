@@ -1,7 +1,4 @@
 //! The cipher backend written in Rust: crates `aes` and `aes-gcm`.
-//!
-//! A backend is one file with three things in it: `BlockKey`, `GcmKey` and `Refused`, with the signatures below.
-//! Nothing outside `suite` sees them, and nothing inside it knows another cipher.
 
 use aes::Aes256Enc;
 use aes::cipher::inout::InOutBuf;
@@ -10,61 +7,60 @@ use aes_gcm::AesGcm;
 use aes_gcm::aead::AeadInPlace;
 use aes_gcm::aead::consts::U12;
 
+use super::backend::{BlockKey, Cipher, GcmKey, Refused};
 use super::{Block, HalfNonce, Tag};
+
+pub(crate) struct RustCrypto;
+
+impl Cipher for RustCrypto {
+    type Block = Aes256;
+    type Gcm = Aes256Gcm;
+}
 
 /// Holds an expanded AES-256 key. It has a kilobyte: make it where it stays, because a move copies that and leaves
 /// the copy behind.
 ///
 /// It only ever encrypts, so the decryption schedule is never computed.
-pub(super) struct BlockKey(Aes256Enc);
+pub(crate) struct Aes256(Aes256Enc);
 
-impl BlockKey {
-    /// Expands a key, given as its two halves.
+impl BlockKey for Aes256 {
     #[inline(always)]
-    pub(super) fn new(key: &[Block; 2]) -> Self {
+    fn new(key: &[Block; 2]) -> Self {
         Self(Aes256Enc::new(key.as_flattened().into()))
     }
 
-    /// Encrypts blocks in place, each by itself. Several in one call run side by side in the processor.
-    pub(super) fn encrypt(&self, blocks: &mut [Block]) {
+    #[inline]
+    fn encrypt(&self, blocks: &mut [Block]) {
         // Whole blocks leave no tail.
         let (blocks, _) = InOutBuf::from(blocks.as_flattened_mut()).into_chunks();
         self.0.encrypt_blocks_inout(blocks);
     }
 }
 
-/// AES-256-GCM under an expanded key, which it borrows.
-pub(super) struct GcmKey<'a>(AesGcm<&'a Aes256Enc, U12>);
+/// Holds an expanded key of AES-256-GCM. As [`Aes256`], it has a kilobyte.
+pub(crate) struct Aes256Gcm(AesGcm<Aes256Enc, U12>);
 
-impl<'a> GcmKey<'a> {
-    pub(super) fn new(key: &'a BlockKey) -> Self {
-        Self(AesGcm::from(&key.0))
+impl GcmKey for Aes256Gcm {
+    #[inline(always)]
+    fn new(key: &[Block; 2]) -> Self {
+        Self(AesGcm::new(key.as_flattened().into()))
     }
 
-    /// Encrypts in place and returns the tag. Refuses what GCM's counter cannot number, unencrypted.
-    pub(super) fn seal(&self, iv: &HalfNonce, aad: &[u8], buffer: &mut [u8]) -> Result<Tag, Refused> {
-        let tag = self.0.encrypt_in_place_detached(iv.into(), aad, buffer);
-        tag.map(Tag::from).map_err(|_| Refused)
+    #[inline]
+    fn seal(&self, iv: &HalfNonce, aad: &[u8], buffer: &mut [u8], tag: &mut Tag) -> Result<(), Refused> {
+        let sealed = self.0.encrypt_in_place_detached(iv.into(), aad, buffer);
+        *tag = sealed.map_err(|_| Refused)?.into();
+        Ok(())
     }
 
-    /// Verifies the tag, then decrypts in place. What it refuses it leaves encrypted.
-    pub(super) fn open(
-        &self,
-        iv: &HalfNonce,
-        aad: &[u8],
-        buffer: &mut [u8],
-        tag: &Tag,
-    ) -> Result<(), Refused> {
+    #[inline]
+    fn open(&self, iv: &HalfNonce, aad: &[u8], buffer: &mut [u8], tag: &Tag) -> Result<(), Refused> {
         let opened = self
             .0
             .decrypt_in_place_detached(iv.into(), aad, buffer, tag.into());
         opened.map_err(|_| Refused)
     }
 }
-
-/// Says that the cipher did nothing: a wrong tag, or more bytes than GCM allows.
-#[derive(Debug)]
-pub(super) struct Refused;
 
 /// The round keys of both are wiped when dropped, or this does not compile.
 ///

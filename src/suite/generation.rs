@@ -37,10 +37,13 @@ static GENERATION: AtomicU64 = AtomicU64::new(0);
 /// ```
 pub fn reseed() {
     GENERATION.fetch_add(1, Ordering::AcqRel);
+    // The thread that kept the time did not come along into a child.
+    crate::clock::forget_coarse_time();
 }
 
 /// Returns the generation now, once it is certain that a fork will raise it; `None` if that is impossible.
-pub(super) fn current() -> Option<u64> {
+#[inline]
+pub(crate) fn current() -> Option<u64> {
     watch_forks().then(|| GENERATION.load(Ordering::Acquire))
 }
 
@@ -56,7 +59,7 @@ fn watch_forks() -> bool {
             reseed();
         }
         // SAFETY: the handler lives as long as this code is loaded; libc drops it with the library that holds it. It
-        // does nothing but add to an atomic, which is allowed between `fork` and `exec`, and cannot unwind.
+        // does nothing but write to atomics, which is allowed between `fork` and `exec`, and cannot unwind.
         let status = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
         if status == 0 {
             WATCHED.store(true, Ordering::Release);

@@ -19,40 +19,48 @@
 //! commitment = CMAC_K("XCMT" ‖ N ‖ "00 01 00 01") ‖ CMAC_K("XCMT" ‖ N ‖ "00 01 00 02")
 //! ```
 //!
-//! Nonces are random; their 192 bits let any number of processes share a key without a counter. The commitment depends
-//! on key and nonce, not on the AAD, and is compared before anything is decrypted: no message opens under two keys.
+//! Nonces are random; their 192 bits let any number of processes share a key without a counter. Some thousand messages in
+//! a row share the first half of their nonces, so that Kx is derived once for all of them; the second half is drawn for
+//! each. The commitment depends on key and nonce, not on the AAD, and is compared before anything is decrypted: no
+//! message opens under two keys.
 //!
 //! [ePrint 2025/758]: https://eprint.iacr.org/2025/758
 
 #[cfg(feature = "aes-gcm")]
 mod aes_gcm;
+#[cfg(feature = "aws-lc-rs")]
+mod aws_lc_rs;
+mod backend;
+mod epoch;
 pub(crate) mod generation;
 mod random;
+mod suite_key;
+mod table;
 #[cfg(test)]
 mod tests;
 mod xaes;
 
 use std::fmt;
 
-#[cfg(feature = "aes-gcm")]
-use aes_gcm as backend;
-use subtle::ConstantTimeEq;
+use arc_swap::ArcSwapOption;
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
-use self::backend::{BlockKey, GcmKey};
-use self::xaes::Xaes;
+pub use self::backend::{Backend, backend};
+pub(crate) use self::epoch::{Epoch, Epochs};
+pub(crate) use self::suite_key::{Batch, SuiteKey};
 use crate::ciphertext::{COMMITMENT_LEN, MAX_PLAINTEXT_LEN, Suite, TAG_LEN};
 use crate::key::{DataKey, RandomError};
 
-#[cfg(not(feature = "aes-gcm"))]
-compile_error!("encx needs a cipher backend: enable feature `aes-gcm`, which is a default feature");
+#[cfg(not(any(feature = "aes-gcm", feature = "aws-lc-rs")))]
+compile_error!(
+    "encx needs a cipher backend: enable feature `aes-gcm`, which is a default feature, or `aws-lc-rs`"
+);
 
 type Block = [u8; 16];
 type Tag = [u8; TAG_LEN];
 type Commitment = [u8; COMMITMENT_LEN];
 /// Half of a nonce: the first half chooses the message key, the second is its IV.
 type HalfNonce = [u8; 12];
-type Nonce = [HalfNonce; 2];
 
 /// Seals and opens byte strings with KC-XAES-256-GCM under one data key.
 ///
@@ -80,7 +88,10 @@ type Nonce = [HalfNonce; 2];
 /// # Ok(())
 /// # }
 /// ```
-pub struct KcXaes256Gcm(SuiteKey);
+pub struct KcXaes256Gcm {
+    key: SuiteKey,
+    epoch: ArcSwapOption<Epoch>,
+}
 
 impl KcXaes256Gcm {
     /// How much longer than its plaintext a sealed message is, in bytes.
@@ -89,7 +100,10 @@ impl KcXaes256Gcm {
     /// Expands a data key.
     #[must_use]
     pub fn new(key: &DataKey) -> Self {
-        Self(SuiteKey::new(key))
+        Self {
+            key: SuiteKey::new(key),
+            epoch: ArcSwapOption::empty(),
+        }
     }
 
     /// Seals a plaintext under a fresh nonce: `nonce 24 ‖ encrypted plaintext ‖ tag 16 ‖ commitment 32`.
@@ -103,7 +117,13 @@ impl KcXaes256Gcm {
     /// plaintext longer than [`MAX_PLAINTEXT_LEN`].
     pub fn seal(&self, aad: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, SealError> {
         let mut sealed = Vec::new();
-        self.0.seal(Suite::KcXaes256Gcm, aad, plaintext, &mut sealed)?;
+        let epoch = self.epoch.load();
+        let mut epochs = Epochs::new(epoch.as_ref());
+        self.key
+            .seal(&mut epochs, Suite::KcXaes256Gcm, aad, plaintext, &mut sealed)?;
+        if let Some(begun) = epochs.begun() {
+            self.epoch.store(Some(begun));
+        }
         Ok(sealed)
     }
 
@@ -113,7 +133,8 @@ impl KcXaes256Gcm {
     ///
     /// Any [`OpenError`]; no byte of the plaintext is then revealed.
     pub fn open(&self, aad: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenError> {
-        self.0.open(Suite::KcXaes256Gcm, aad, sealed)
+        let epoch = self.epoch.load();
+        self.key.open(epoch.as_deref(), Suite::KcXaes256Gcm, aad, sealed)
     }
 }
 
@@ -153,113 +174,4 @@ pub enum SealError {
         /// The plaintext's length, in bytes.
         found: usize,
     },
-}
-
-/// Seals and opens the bodies of ciphertexts under one data key, expanded once and wiped when dropped.
-pub(crate) struct SuiteKey(Xaes);
-
-impl SuiteKey {
-    pub(crate) fn new(key: &DataKey) -> Self {
-        Self(Xaes::new(key.expose()))
-    }
-
-    /// Appends `nonce 24 ‖ encrypted plaintext ‖ tag 16`, and for suite 1 `commitment 32`, to what `out` holds.
-    ///
-    /// `aad` is GCM's whole AAD. On an error `out` is as it was. It allocates only if `out` has not the room,
-    /// which is [`Suite::body_overhead`] and the plaintext.
-    pub(crate) fn seal(
-        &self,
-        suite: Suite,
-        aad: &[u8],
-        plaintext: &[u8],
-        out: &mut Vec<u8>,
-    ) -> Result<(), SealError> {
-        let mut nonce = Nonce::default();
-        random::fill(nonce.as_flattened_mut())?;
-        self.seal_with_nonce(suite, &nonce, aad, plaintext, out)
-    }
-
-    fn seal_with_nonce(
-        &self,
-        suite: Suite,
-        nonce: &Nonce,
-        aad: &[u8],
-        plaintext: &[u8],
-        out: &mut Vec<u8>,
-    ) -> Result<(), SealError> {
-        let found = plaintext.len();
-        if found > MAX_PLAINTEXT_LEN {
-            return Err(SealError::TooLong { found });
-        }
-        let [first_half, second_half] = nonce;
-        let derived = self.0.derive(first_half);
-        // Before the message key is expanded: neither waits for the other, so the processor does both at once.
-        let commitment = (suite == Suite::KcXaes256Gcm).then(|| self.0.commit(&derived, second_half));
-        let block = BlockKey::new(&derived.key.0);
-        let key = GcmKey::new(&block);
-        let before = out.len();
-        // Never again below: a vector that grew would leave plaintext behind in the memory it gave back.
-        out.reserve(suite.body_overhead() + found);
-        out.extend_from_slice(nonce.as_flattened());
-        let begin = out.len();
-        out.extend_from_slice(plaintext);
-        let Ok(tag) = key.seal(second_half, aad, &mut out[begin..]) else {
-            out.truncate(before);
-            return Err(SealError::TooLong { found });
-        };
-        out.extend_from_slice(&tag);
-        if let Some(commitment) = commitment {
-            out.extend_from_slice(&commitment);
-        }
-        Ok(())
-    }
-
-    /// Opens the body of a ciphertext. The commitment, where the suite has one, is compared first.
-    pub(crate) fn open(
-        &self,
-        suite: Suite,
-        aad: &[u8],
-        body: &[u8],
-    ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
-        let (first_half, rest) = body.split_first_chunk().ok_or(OpenError::TooShort)?;
-        let (second_half, rest) = rest.split_first_chunk().ok_or(OpenError::TooShort)?;
-        let (rest, commitment) = match suite {
-            Suite::KcXaes256Gcm => {
-                let (rest, commitment) = rest
-                    .split_last_chunk::<COMMITMENT_LEN>()
-                    .ok_or(OpenError::TooShort)?;
-                (rest, Some(commitment))
-            }
-            Suite::Xaes256Gcm => (rest, None),
-        };
-        let (encrypted, tag) = rest.split_last_chunk().ok_or(OpenError::TooShort)?;
-
-        let derived = self.0.derive(first_half);
-        if let Some(commitment) = commitment {
-            let ours = self.0.commit(&derived, second_half);
-            if !bool::from(numbers(&ours)[..].ct_eq(&numbers(commitment))) {
-                return Err(OpenError::Commitment);
-            }
-        }
-        let mut plaintext = Zeroizing::new(encrypted.to_vec());
-        let block = BlockKey::new(&derived.key.0);
-        let key = GcmKey::new(&block);
-        key.open(second_half, aad, &mut plaintext, tag)
-            .map_err(|_| OpenError::Tag)?;
-        Ok(plaintext)
-    }
-}
-
-/// Splits a commitment into numbers: to compare four in constant time is faster than to compare 32 bytes.
-fn numbers(commitment: &Commitment) -> [u64; 4] {
-    let (parts, _) = commitment.as_chunks();
-    [0, 1, 2, 3].map(|part| u64::from_ne_bytes(parts[part]))
-}
-
-impl ZeroizeOnDrop for SuiteKey {}
-
-impl fmt::Debug for SuiteKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SuiteKey([REDACTED])")
-    }
 }

@@ -22,30 +22,32 @@ struct Generator {
     left: usize,
 }
 
-/// Fills a buffer with bytes that make a nonce.
+/// Fills a buffer with bytes that make a nonce, and returns the generation that they were drawn in; `None` if forks
+/// cannot be noticed.
 ///
 /// Whenever this thread's generator cannot be used, the operating system gives the bytes: while the thread ends,
 /// when a signal handler interrupts a draw, or when forks cannot be noticed.
-pub(super) fn fill(buffer: &mut [u8]) -> Result<(), RandomError> {
-    if cfg!(feature = "os-nonces") {
-        return fill_from_os(buffer);
-    }
-    let Some(generation) = generation::current() else {
-        return fill_from_os(buffer);
+#[inline]
+pub(super) fn fill(buffer: &mut [u8]) -> Result<Option<u64>, RandomError> {
+    let generation = generation::current();
+    let in_generation = |()| generation;
+    let Some(number) = generation.filter(|_| !cfg!(feature = "os-nonces")) else {
+        return fill_from_os(buffer).map(in_generation);
     };
     let drawn = GENERATOR.try_with(|generator| {
         let mut generator = generator.try_borrow_mut().ok()?;
-        Some(draw(&mut generator, generation, buffer, fill_from_os))
+        Some(draw(&mut generator, number, buffer, fill_from_os))
     });
     match drawn {
-        Ok(Some(drawn)) => drawn,
-        Ok(None) | Err(_) => fill_from_os(buffer),
+        Ok(Some(drawn)) => drawn.map(in_generation),
+        Ok(None) | Err(_) => fill_from_os(buffer).map(in_generation),
     }
 }
 
 /// Draws from a generator that is of this generation and not used up, seeding a new one if need be.
 ///
 /// If no seed can be had, the old generator stays but is not asked, now or later.
+#[inline]
 fn draw<E>(
     slot: &mut Option<Generator>,
     generation: u64,

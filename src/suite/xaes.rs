@@ -6,74 +6,86 @@
 
 use zeroize::{ZeroizeOnDrop, Zeroizing, zeroize_bytes};
 
-use super::backend::BlockKey;
-use super::{Block, Commitment, HalfNonce};
+use super::backend::{BlockKey, Cipher, GcmKey};
+use super::{Block, HalfNonce};
 
 /// Derives message keys from a data key, as in [C2SP XAES-256-GCM](https://c2sp.org/XAES-256-GCM).
-pub(super) struct Xaes {
+pub(super) struct Xaes<C: Cipher> {
     /// On the heap: moving this copies no round keys.
-    block: Box<BlockKey>,
+    block: Box<C::Block>,
     /// CMAC's first subkey (NIST SP 800-38B), for messages of whole blocks.
     k1: Zeroizing<Block>,
 }
 
-impl Xaes {
+impl<C: Cipher> Xaes<C> {
     pub(super) fn new(key: &[u8; 32]) -> Self {
         let (left, right) = key.split_at(16);
         let mut halves = Wiped([Block::default(); 2]);
         halves.0[0].copy_from_slice(left);
         halves.0[1].copy_from_slice(right);
-        let block = Box::new(BlockKey::new(&halves.0));
+        let block = Box::new(C::Block::new(&halves.0));
         let mut zero = Zeroizing::new([Block::default()]);
         block.encrypt(zero.as_mut_slice());
         let k1 = Zeroizing::new(double(&zero[0]));
         Self { block, k1 }
     }
 
-    /// Derives the message key, and with it the first block of the commitment, in three blocks of AES.
-    pub(super) fn derive(&self, first_half: &HalfNonce) -> Derived {
+    /// Derives the message key, and with it what its commitments begin with, in three blocks of AES.
+    #[inline(always)]
+    pub(super) fn derive(&self, first_half: &HalfNonce) -> MessageKey<C> {
+        let blocks = self.derive_blocks(first_half);
+        let [left, right, chain] = &blocks.0;
+        let last = |counter| {
+            let mut last = xor(chain, &self.k1);
+            last[13] ^= 1;
+            last[15] ^= counter;
+            last
+        };
+        MessageKey {
+            first_half: *first_half,
+            last: Wiped([last(1), last(2)]),
+            gcm: C::Gcm::new(&Wiped([*left, *right]).0),
+        }
+    }
+
+    /// Derives the two halves of the message key, and CMAC's state after the commitment's first block.
+    #[inline]
+    pub(super) fn derive_blocks(&self, first_half: &HalfNonce) -> Wiped<3> {
         let mut blocks = Wiped([
             xor(&block(*b"\x00\x01X\x00", first_half), &self.k1),
             xor(&block(*b"\x00\x02X\x00", first_half), &self.k1),
             block(*b"XCMT", first_half),
         ]);
         self.block.encrypt(&mut blocks.0);
-        let [left, right, chain] = &blocks.0;
-        Derived {
-            key: Wiped([*left, *right]),
-            chain: Wiped([*chain]),
-        }
+        blocks
     }
 
     /// Computes the commitment to the data key and the whole nonce, in two blocks of AES: two CMACs that
     /// share their first block.
-    pub(super) fn commit(&self, derived: &Derived, second_half: &HalfNonce) -> Commitment {
-        let last = |number: u8| {
-            let mut last = Block::default();
-            last[..12].copy_from_slice(second_half);
-            last[12..].copy_from_slice(&[0, 1, 0, number]);
-            xor(&xor(&last, &derived.chain.0[0]), &self.k1)
-        };
-        let mut blocks = [last(1), last(2)];
+    #[inline]
+    pub(super) fn commit(&self, key: &MessageKey<C>, second_half: &PaddedHalf) -> [Block; 2] {
+        let mut blocks = key.last.0;
+        for block in &mut blocks {
+            for (byte, (of_nonce, mask)) in block.iter_mut().zip(second_half.iter().zip(HALF)) {
+                *byte ^= of_nonce & mask;
+            }
+        }
         self.block.encrypt(&mut blocks);
-        let mut commitment = [0; 32];
-        commitment.copy_from_slice(blocks.as_flattened());
-        commitment
+        blocks
     }
 }
 
-impl ZeroizeOnDrop for Xaes {}
+impl<C: Cipher> ZeroizeOnDrop for Xaes<C> {}
 
-/// What depends on the first half of a nonce alone.
-pub(super) struct Derived {
-    /// The message key, in two halves.
-    pub(super) key: Wiped<2>,
-    /// CMAC's state after "XCMT" ‖ first half.
-    chain: Wiped<1>,
+/// What depends on the first half of a nonce alone: the key of all messages that share it. Nothing in it ever changes.
+pub(super) struct MessageKey<C: Cipher> {
+    pub(super) first_half: HalfNonce,
+    /// The last blocks of both CMACs over "XCMT" ‖ nonce ‖ counter, as far as they do not depend on the second half.
+    last: Wiped<2>,
+    pub(super) gcm: C::Gcm,
 }
 
-/// Wipes its blocks when dropped, all at once. `Zeroizing` would write them byte by byte, and every message has
-/// three.
+/// Wipes its blocks when dropped, all at once. `Zeroizing` would write them byte by byte.
 pub(super) struct Wiped<const N: usize>(pub(super) [Block; N]);
 
 impl<const N: usize> Drop for Wiped<N> {
@@ -84,6 +96,21 @@ impl<const N: usize> Drop for Wiped<N> {
 
 impl<const N: usize> ZeroizeOnDrop for Wiped<N> {}
 
+/// Half a nonce, and four bytes that do not count. It is read as one block: one that was written in other pieces than
+/// it is read makes the processor wait, for as long as a block of AES takes.
+pub(super) type PaddedHalf = Block;
+
+/// Takes the half out of a padded half.
+#[inline(always)]
+pub(super) fn half(padded: &PaddedHalf) -> &HalfNonce {
+    padded.first_chunk().expect("a block is longer than half a nonce")
+}
+
+/// Which bytes of a padded half count.
+const HALF: Block = [
+    255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0,
+];
+
 fn block(prefix: [u8; 4], half: &HalfNonce) -> Block {
     let mut block = Block::default();
     block[..4].copy_from_slice(&prefix);
@@ -91,8 +118,13 @@ fn block(prefix: [u8; 4], half: &HalfNonce) -> Block {
     block
 }
 
+#[inline(always)]
 fn xor(left: &Block, right: &Block) -> Block {
-    (u128::from_ne_bytes(*left) ^ u128::from_ne_bytes(*right)).to_ne_bytes()
+    let mut xored = *left;
+    for (byte, other) in xored.iter_mut().zip(right) {
+        *byte ^= other;
+    }
+    xored
 }
 
 /// Doubles in CMAC's field, without a branch on the secret.

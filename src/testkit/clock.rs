@@ -48,6 +48,10 @@ impl Clock for ManualClock {
         *self.0.borrow()
     }
 
+    fn elapsed_coarsely(&self) -> Duration {
+        self.elapsed()
+    }
+
     fn unix_millis(&self) -> u64 {
         START_MILLIS + u64::try_from(self.elapsed().as_millis()).unwrap_or(u64::MAX - START_MILLIS)
     }

@@ -10,7 +10,8 @@ use super::support::{
 #[tokio::test]
 async fn a_key_is_unwrapped_again_after_its_ttl_and_not_before() {
     let world = World::new();
-    let (process, context) = (world.process().await, context("a"));
+    let process = world.built(world.builder().refresh_ahead(0.0)).await;
+    let context = context("a");
     let sealed = seal(&process, &context).await;
     world.clock.advance(HOUR - SECOND);
     open(&process, &context, &sealed).await.unwrap();

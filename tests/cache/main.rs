@@ -7,13 +7,16 @@
     reason = "a handle that goes away is what is tested"
 )]
 
+mod breaker;
 mod lifetime;
 mod missed;
 mod outage;
+mod refresh;
 mod runtime;
 mod send;
 mod shutdown;
 mod single_flight;
+mod stale;
 mod states;
 mod support;
 mod unknown;

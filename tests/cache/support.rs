@@ -84,6 +84,22 @@ impl World {
             .unwrap()
     }
 
+    /// Lets time go by as it does, bit by bit: polls, sweeps and whatever else is due have their turn.
+    pub(crate) async fn pass(&self, time: Duration) {
+        self.pass_with(time, || {}).await;
+    }
+
+    /// The same, with a request between the bits.
+    pub(crate) async fn pass_with(&self, time: Duration, mut request: impl FnMut()) {
+        let until = self.clock.elapsed() + time;
+        while self.clock.elapsed() < until {
+            self.clock
+                .advance((until - self.clock.elapsed()).min(10 * SECOND));
+            settle().await;
+            request();
+        }
+    }
+
     /// Suspends in another process the version that encrypts.
     pub(crate) async fn suspend_elsewhere(&self, context: &EncryptionContext) -> DataKeyId {
         let versions = self.elsewhere().list(context).await.unwrap();
@@ -124,6 +140,20 @@ pub(crate) async fn open(
     sealed: &Ciphertext,
 ) -> Result<Plaintext, Error> {
     within(crypto.decrypt(context, sealed, SSN.row(1))).await
+}
+
+/// Opens what [`seal`] encrypted, and fails if that has to wait for anybody.
+pub(crate) fn open_at_once(crypto: &Crypto, context: &EncryptionContext, sealed: &Ciphertext) {
+    at_once(crypto.decrypt(context, sealed, SSN.row(1)))
+        .expect("a key in memory")
+        .unwrap();
+}
+
+/// Encrypts, and fails if that has to wait for anybody.
+pub(crate) fn seal_at_once(crypto: &Crypto, context: &EncryptionContext) {
+    at_once(crypto.encrypt(context, "", SSN.row(1)))
+        .expect("a key in memory")
+        .unwrap();
 }
 
 /// Makes a ciphertext that names a key which nobody has.

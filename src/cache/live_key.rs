@@ -1,0 +1,304 @@
+//! A data key in memory, which seals and opens the ciphertexts of its scope.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::aad::Aad;
+use crate::cache::stats::KeyGauge;
+use crate::cache::{Cache, Limits, Slot};
+use crate::ciphertext::{Ciphertext, HEADER_LEN, Header, MAX_PLAINTEXT_LEN, Suite};
+use crate::clock::Moment;
+use crate::error::{Error, Hot};
+use crate::key::{DataKeyId, Scope};
+use crate::plaintext::Plaintext;
+use crate::suite::{Batch, Epoch, Epochs, OpenError, SealError, SuiteKey};
+
+/// A data key, unwrapped and expanded. It is zeroised when the last user lets go of it.
+pub(crate) struct LiveKey {
+    pub(crate) id: DataKeyId,
+    key: SuiteKey,
+    /// What the AAD of every ciphertext begins with, for each suite. Put together once, because that takes as long as a
+    /// block of AES.
+    prefixes: [AadPrefix; Suite::ALL.len()],
+    /// The clock's time from which it may not be used any more, unless the KMS does not answer.
+    pub(crate) expires_at: Duration,
+    used: AtomicBool,
+    /// Up to here it counts that the KMS was asked to unwrap it again, and did not answer.
+    pub(super) unanswered_until: Moment,
+    stale: AtomicBool,
+    _gauge: KeyGauge,
+}
+
+/// What a key is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Encrypt,
+    Decrypt,
+}
+
+impl Limits {
+    /// How long past its time a key serves while the KMS does not answer.
+    fn stale(&self, purpose: Purpose) -> Duration {
+        match purpose {
+            Purpose::Encrypt => self.stale_encrypt,
+            Purpose::Decrypt => self.stale_decrypt,
+        }
+    }
+}
+
+/// `header 18 ‖ scope 32`.
+type AadPrefix = [u8; HEADER_LEN + Scope::LEN];
+
+impl LiveKey {
+    /// Takes a key over whose unwrapping began at `began`.
+    pub(crate) fn new(
+        cache: &Cache,
+        slot: &Slot,
+        id: DataKeyId,
+        key: SuiteKey,
+        began: Duration,
+    ) -> Arc<Self> {
+        let expires_at = began.saturating_add(cache.limits.ttl);
+        Arc::new(Self {
+            id,
+            key,
+            prefixes: Suite::ALL.map(|suite| aad_prefix(Header { suite, key_id: id }, slot.scope)),
+            expires_at,
+            used: AtomicBool::new(false),
+            unanswered_until: Moment::zero(),
+            stale: AtomicBool::new(false),
+            _gauge: KeyGauge::new(&cache.counters),
+        })
+    }
+
+    /// Notes that it was used since it was unwrapped.
+    #[inline]
+    pub(crate) fn mark_used(&self) {
+        // Read first: a line that many cores write is slow, one that they read is not.
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn is_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Tells whether it may be used now: in its time, or past it if the KMS was asked about it and did not answer.
+    #[inline]
+    pub(crate) fn serves(&self, purpose: Purpose, now: Duration, limits: &Limits) -> bool {
+        now < self.expires_at || self.serves_stale(purpose, now, limits)
+    }
+
+    #[cold]
+    fn serves_stale(&self, purpose: Purpose, now: Duration, limits: &Limits) -> bool {
+        now < self.expires_at.saturating_add(limits.stale(purpose)) && self.is_unanswered(now)
+    }
+
+    pub(super) fn is_unanswered(&self, now: Duration) -> bool {
+        now < self.unanswered_until.get()
+    }
+
+    /// Notes that it serves past its time. `true` the first time.
+    pub(crate) fn becomes_stale(&self) -> bool {
+        !self.stale.swap(true, Ordering::Relaxed)
+    }
+
+    /// Seals a plaintext of any allowed length.
+    #[inline]
+    pub(crate) fn seal(
+        &self,
+        epochs: &mut Epochs<'_>,
+        suite: Suite,
+        plaintext: &[u8],
+        aad: &Aad,
+    ) -> Hot<Ciphertext> {
+        let mut sealed = Vec::new();
+        self.put(suite, plaintext, aad, &mut sealed, |aad, out| {
+            self.key.seal(epochs, suite, aad, plaintext, out)
+        })?;
+        Ok(Ciphertext::from_sealed(sealed))
+    }
+
+    /// Seals into an empty buffer, and leaves it empty after an error.
+    #[inline]
+    pub(crate) fn seal_into(
+        &self,
+        epochs: &mut Epochs<'_>,
+        suite: Suite,
+        plaintext: &[u8],
+        aad: &Aad,
+        buffer: &mut Vec<u8>,
+    ) -> Hot<()> {
+        let sealed = self.put(suite, plaintext, aad, buffer, |aad, out| {
+            self.key.seal(epochs, suite, aad, plaintext, out)
+        });
+        sealed.inspect_err(|_| buffer.clear())
+    }
+
+    /// Begins to seal so many messages.
+    pub(crate) fn batch(&self, messages: usize) -> LiveBatch<'_> {
+        LiveBatch {
+            key: self,
+            batch: self.key.batch(messages),
+        }
+    }
+
+    #[inline(always)]
+    fn put(
+        &self,
+        suite: Suite,
+        plaintext: &[u8],
+        aad: &Aad,
+        out: &mut Vec<u8>,
+        seal: impl FnOnce(&[u8], &mut Vec<u8>) -> Result<(), SealError>,
+    ) -> Hot<()> {
+        let prefix = self.prefix(suite);
+        let mut room = GcmAad::new();
+        let aad = room.put(prefix, aad)?;
+        // Nothing is allocated for a plaintext that is refused anyway.
+        check_len(plaintext)?;
+        let len = suite.overhead() + plaintext.len();
+        if out.capacity() == 0 {
+            *out = Vec::with_capacity(len);
+        }
+        out.reserve_exact(len);
+        let (header, _) = prefix.split_at(HEADER_LEN);
+        out.extend_from_slice(header);
+        seal(aad, out).map_err(why_not_sealed)
+    }
+
+    /// Opens a ciphertext of this key, in whichever suite.
+    #[inline]
+    pub(crate) fn open(&self, epoch: Option<&Epoch>, ciphertext: &Ciphertext, aad: &Aad) -> Hot<Plaintext> {
+        let suite = ciphertext.suite();
+        let mut room = GcmAad::new();
+        let aad = room.put(self.prefix(suite), aad)?;
+        let opened = self.key.open(epoch, suite, aad, ciphertext.body());
+        opened.map(Plaintext::new).map_err(|error| self.refused(error))
+    }
+
+    /// Opens a ciphertext of this key where it is; see [`SuiteKey::open_in_place`].
+    #[inline]
+    pub(crate) fn open_in_place(
+        &self,
+        epoch: Option<&Epoch>,
+        header: Header,
+        buffer: &mut Vec<u8>,
+        aad: &Aad,
+    ) -> Hot<()> {
+        let mut room = GcmAad::new();
+        let aad = room.put(self.prefix(header.suite), aad)?;
+        let opened = self
+            .key
+            .open_in_place(epoch, header.suite, aad, buffer, HEADER_LEN);
+        opened.map_err(|error| self.refused(error))
+    }
+
+    fn prefix(&self, suite: Suite) -> &AadPrefix {
+        let [committed, plain] = &self.prefixes;
+        match suite {
+            Suite::KcXaes256Gcm => committed,
+            Suite::Xaes256Gcm => plain,
+        }
+    }
+
+    /// One opaque error: what exactly was wrong is nobody's business but the key holder's.
+    #[cold]
+    fn refused(&self, error: OpenError) -> Box<Error> {
+        tracing::debug!(target: "encx::refused", key = %self.id, %error, "ciphertext refused");
+        Box::new(Error::Decrypt)
+    }
+}
+
+impl fmt::Debug for LiveKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LiveKey")
+            .field("id", &self.id)
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Seals many messages under one key; see [`Batch`].
+pub(crate) struct LiveBatch<'a> {
+    key: &'a LiveKey,
+    batch: Batch<'a>,
+}
+
+impl LiveBatch<'_> {
+    /// Seals the next message, as [`LiveKey::seal`].
+    pub(crate) fn seal(
+        &mut self,
+        epochs: &mut Epochs<'_>,
+        suite: Suite,
+        plaintext: &[u8],
+        aad: &Aad,
+    ) -> Hot<Ciphertext> {
+        let (key, batch) = (self.key, &mut self.batch);
+        let mut sealed = Vec::new();
+        key.put(suite, plaintext, aad, &mut sealed, |aad, out| {
+            batch.seal(epochs, suite, aad, plaintext, out)
+        })?;
+        Ok(Ciphertext::from_sealed(sealed))
+    }
+}
+
+#[cold]
+fn why_not_sealed(error: SealError) -> Box<Error> {
+    Box::new(match error {
+        SealError::Random(error) => Error::Random(error),
+        SealError::TooLong { found } => Error::PlaintextTooLong { found },
+    })
+}
+
+/// Refuses plaintexts that one ciphertext does not hold.
+pub(crate) fn check_len(plaintext: &[u8]) -> Hot<()> {
+    let found = plaintext.len();
+    if found > MAX_PLAINTEXT_LEN {
+        return Err(Error::boxed(Error::PlaintextTooLong { found }));
+    }
+    Ok(())
+}
+
+fn aad_prefix(header: Header, scope: Scope) -> AadPrefix {
+    let mut prefix = [0; HEADER_LEN + Scope::LEN];
+    let (of_header, of_scope) = prefix.split_at_mut(HEADER_LEN);
+    of_header.copy_from_slice(&header.to_bytes());
+    of_scope.copy_from_slice(scope.as_bytes());
+    prefix
+}
+
+/// Room for GCM's AAD, `header 18 ‖ scope 32 ‖ framed AAD`: on the stack for AADs of ordinary length.
+struct GcmAad {
+    short: [u8; 192],
+    /// In place of `short`, if that is too short.
+    long: Vec<u8>,
+}
+
+impl GcmAad {
+    #[inline(always)]
+    fn new() -> Self {
+        Self {
+            short: [0; 192],
+            long: Vec::new(),
+        }
+    }
+
+    /// Puts it together, where it stays: it is not moved, which takes longer than all the rest.
+    #[inline(always)]
+    fn put(&mut self, prefix: &AadPrefix, aad: &Aad) -> Hot<&[u8]> {
+        let framed = aad.framed().map_err(Error::boxed)?;
+        let len = prefix.len() + framed.len();
+        let Some(whole) = self.short.get_mut(..len) else {
+            self.long = [prefix.as_slice(), framed].concat();
+            return Ok(&self.long);
+        };
+        let (beginning, rest) = whole.split_at_mut(prefix.len());
+        beginning.copy_from_slice(prefix);
+        rest.copy_from_slice(framed);
+        Ok(whole)
+    }
+}

@@ -1,0 +1,221 @@
+//! A circuit breaker: a KMS that does not answer is left alone for a while, and nobody waits for it.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::key::KmsName;
+
+/// After how many failures in a row a KMS is called no more.
+pub(super) const MAX_FAILURES: u32 = 5;
+
+/// How long it is left alone at first. Each time that it fails again this doubles, up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Stands before one KMS.
+///
+/// *Closed*, calls go through. After [`MAX_FAILURES`] in a row that the KMS did not answer it is *open*: calls fail at
+/// once. After a pause one call, the *probe*, goes through: if it is answered the breaker closes, else it stays open
+/// for twice as long.
+///
+/// Only unavailability counts, and a refusal is an answer: it closes the breaker as a success does. To be throttled counts as
+/// unavailability, although somebody answered: calling on would keep the throttle up, and the answer says nothing of the key.
+pub(super) struct Breaker {
+    kms: KmsName,
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+    openings: AtomicU64,
+}
+
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    /// Counts phases. What a call of an earlier phase brings says nothing about this one.
+    epoch: u64,
+    /// In a row, while closed.
+    failures: u32,
+    /// In a row, without an answer between them.
+    pauses: u32,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Closed,
+    Open { until: Duration },
+    Probing,
+}
+
+impl State {
+    fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.epoch += 1;
+        self.failures = 0;
+    }
+}
+
+impl Breaker {
+    pub(super) fn new(kms: KmsName, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            kms,
+            clock,
+            state: Mutex::new(State {
+                phase: Phase::Closed,
+                epoch: 0,
+                failures: 0,
+                pauses: 0,
+            }),
+            openings: AtomicU64::new(0),
+        }
+    }
+
+    /// Returns how often it has opened, probes that failed not counted.
+    pub(super) fn openings(&self) -> u64 {
+        self.openings.load(Ordering::Relaxed)
+    }
+
+    /// Tells whether the last call that was let through was not answered.
+    pub(super) fn is_failing(&self) -> bool {
+        let state = self.state();
+        state.failures > 0 || !matches!(state.phase, Phase::Closed)
+    }
+
+    /// Fails as [`admit`](Self::admit) would now, and lets nobody through.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        self.refusal(&self.state()).map_or(Ok(()), Err)
+    }
+
+    /// Lets a call through, or says for how long there is no use in trying.
+    ///
+    /// The call says how it [`ended`](Admitted::ended). One that is dropped before that counts as a failure if it had lasted a
+    /// good part of its `timeout`: whoever waited for it had a time-out of his own. One that is dropped
+    /// sooner was cancelled and says nothing; the next call probes in its place.
+    pub(super) fn admit(&self, timeout: Duration) -> Result<Admitted<'_>, Error> {
+        let mut state = self.state();
+        if let Some(refusal) = self.refusal(&state) {
+            return Err(refusal);
+        }
+        if matches!(state.phase, Phase::Open { .. }) {
+            state.enter(Phase::Probing);
+        }
+        Ok(Admitted {
+            breaker: self,
+            epoch: state.epoch,
+            given_up_at: self.clock.elapsed().saturating_add(timeout / 3),
+            told: false,
+        })
+    }
+
+    fn refusal(&self, state: &State) -> Option<Error> {
+        let retry_in = match state.phase {
+            Phase::Closed => return None,
+            Phase::Open { until } => until
+                .checked_sub(self.clock.elapsed())
+                .filter(|left| !left.is_zero())?,
+            // The probe decides, and nobody knows when.
+            Phase::Probing => FIRST_PAUSE,
+        };
+        let kms = self.kms.clone();
+        Some(Error::KmsCircuitOpen { kms, retry_in })
+    }
+
+    fn note(&self, epoch: u64, end: End) {
+        let mut state = self.state();
+        if state.epoch != epoch {
+            return;
+        }
+        match (end, &state.phase) {
+            (End::Answered, Phase::Closed) => state.failures = 0,
+            (End::Answered, Phase::Probing) => {
+                state.enter(Phase::Closed);
+                state.pauses = 0;
+                tracing::info!(target: "encx::kms", kms = %self.kms, "the KMS answers again");
+            }
+            (End::Failed, Phase::Closed) => {
+                state.failures += 1;
+                if state.failures >= MAX_FAILURES {
+                    self.openings.fetch_add(1, Ordering::Relaxed);
+                    let pause = self.open(&mut state);
+                    tracing::warn!(
+                        target: "encx::kms", kms = %self.kms, failures = MAX_FAILURES, ?pause,
+                        "the KMS is unavailable and is called no more for a while"
+                    );
+                }
+            }
+            (End::Failed, Phase::Probing) => {
+                let pause = self.open(&mut state);
+                tracing::debug!(target: "encx::kms", kms = %self.kms, ?pause, "the KMS is still unavailable");
+            }
+            (End::Cancelled, Phase::Probing) => {
+                let until = self.clock.elapsed();
+                state.enter(Phase::Open { until });
+            }
+            // Nobody is let through while it is open, so no call is of that phase.
+            (End::Cancelled, Phase::Closed) | (_, Phase::Open { .. }) => {}
+        }
+    }
+
+    fn open(&self, state: &mut State) -> Duration {
+        let doubled = FIRST_PAUSE.saturating_mul(1 << state.pauses.min(16));
+        // Up to a quarter less, so that a fleet does not probe all at once.
+        let pause = doubled
+            .min(LONGEST_PAUSE)
+            .mul_f64(1.0 - 0.25 * rand::random::<f64>());
+        state.pauses = state.pauses.saturating_add(1);
+        let until = self.clock.elapsed().saturating_add(pause);
+        state.enter(Phase::Open { until });
+        pause
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Breaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Breaker")
+            .field("kms", &self.kms)
+            .field("state", &*self.state())
+            .finish_non_exhaustive()
+    }
+}
+
+enum End {
+    Answered,
+    Failed,
+    Cancelled,
+}
+
+/// A call that was let through.
+pub(super) struct Admitted<'a> {
+    breaker: &'a Breaker,
+    epoch: u64,
+    given_up_at: Duration,
+    told: bool,
+}
+
+impl Admitted<'_> {
+    /// Notes how the call ended, so that the next ones are let through or not.
+    pub(super) fn ended<T>(mut self, outcome: &Result<T, Error>) {
+        self.told = true;
+        let end = match outcome {
+            Err(error) if error.is_unavailability() => End::Failed,
+            _ => End::Answered,
+        };
+        self.breaker.note(self.epoch, end);
+    }
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        if !self.told {
+            let given_up = self.breaker.clock.elapsed() >= self.given_up_at;
+            let end = if given_up { End::Failed } else { End::Cancelled };
+            self.breaker.note(self.epoch, end);
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! The cipher backend written in C and assembly: crate `aws-lc-rs`.
+//!
+//! It wipes its keys when they are dropped: single blocks' by crate `zeroize`, GCM's because AWS-LC wipes whatever it
+//! frees.
+
+use std::alloc::{Layout, handle_alloc_error};
+
+use ::aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use ::aws_lc_rs::cipher::{AES_256, EncryptingKey, UnboundCipherKey};
+use ::aws_lc_rs::error::Unspecified;
+
+use super::backend::{BlockKey, Cipher, GcmKey, Refused};
+use super::{Block, HalfNonce, Tag};
+
+pub(crate) struct AwsLc;
+
+impl Cipher for AwsLc {
+    type Block = Aes256;
+    type Gcm = Aes256Gcm;
+}
+
+/// Holds an expanded AES-256 key.
+pub(crate) struct Aes256(EncryptingKey);
+
+impl BlockKey for Aes256 {
+    fn new(key: &[Block; 2]) -> Self {
+        let key = UnboundCipherKey::new(&AES_256, key.as_flattened());
+        // One block by itself is what ECB does to it.
+        Self(expanded(key.and_then(EncryptingKey::ecb)))
+    }
+
+    #[inline]
+    fn encrypt(&self, blocks: &mut [Block]) {
+        let encrypted = self.0.encrypt(blocks.as_flattened_mut());
+        // Never to go on with blocks that were left as they are.
+        encrypted.expect("ECB refuses nothing but what is not whole blocks");
+    }
+}
+
+/// Holds an expanded key of AES-256-GCM.
+pub(crate) struct Aes256Gcm(LessSafeKey);
+
+impl GcmKey for Aes256Gcm {
+    fn new(key: &[Block; 2]) -> Self {
+        let key = UnboundKey::new(&AES_256_GCM, key.as_flattened());
+        Self(LessSafeKey::new(expanded(key)))
+    }
+
+    #[inline]
+    fn seal(&self, iv: &HalfNonce, aad: &[u8], buffer: &mut [u8], tag: &mut Tag) -> Result<(), Refused> {
+        let nonce = Nonce::assume_unique_for_key(*iv);
+        let sealed = self
+            .0
+            .seal_in_place_scatter(nonce, Aad::from(aad), buffer, &[], tag);
+        sealed.map_err(|_| Refused)
+    }
+
+    #[inline]
+    fn open(&self, iv: &HalfNonce, aad: &[u8], buffer: &mut [u8], tag: &Tag) -> Result<(), Refused> {
+        let nonce = Nonce::assume_unique_for_key(*iv);
+        let opened = self
+            .0
+            .open_in_place_separate_tag(nonce, Aad::from(aad), tag, buffer);
+        opened.map(|_| ()).map_err(|_| Refused)
+    }
+}
+
+/// Takes an expanded key out. A key of 32 bytes is never refused, so what failed is an allocation.
+fn expanded<K>(key: Result<K, Unspecified>) -> K {
+    key.unwrap_or_else(|Unspecified| handle_alloc_error(Layout::new::<K>()))
+}

@@ -1,0 +1,85 @@
+//! What encx asks of a cipher library, and which one serves.
+
+use super::{Block, HalfNonce, Tag};
+
+/// A cipher library.
+///
+/// Each lives in one file, with a type that implements this and two more for its keys. Nothing outside `suite` sees
+/// them, and nothing inside it knows another cipher. All give the same bytes.
+pub(crate) trait Cipher: Sized + Send + Sync + 'static {
+    type Block: BlockKey;
+    type Gcm: GcmKey;
+}
+
+/// An expanded AES-256 key that only ever encrypts.
+pub(crate) trait BlockKey: Send + Sync + 'static {
+    /// Expands a key, given as its two halves.
+    fn new(key: &[Block; 2]) -> Self;
+
+    /// Encrypts blocks in place, each by itself. Several in one call may run side by side in the processor.
+    fn encrypt(&self, blocks: &mut [Block]);
+}
+
+/// An expanded key of AES-256-GCM.
+pub(crate) trait GcmKey: Send + Sync + 'static {
+    /// Expands a key, given as its two halves.
+    fn new(key: &[Block; 2]) -> Self;
+
+    /// Encrypts in place and writes the tag. Refuses what GCM's counter cannot number.
+    fn seal(&self, iv: &HalfNonce, aad: &[u8], buffer: &mut [u8], tag: &mut Tag) -> Result<(), Refused>;
+
+    /// Verifies the tag and decrypts in place. What is in the buffer after a refusal is nobody's business: wipe it.
+    fn open(&self, iv: &HalfNonce, aad: &[u8], buffer: &mut [u8], tag: &Tag) -> Result<(), Refused>;
+}
+
+/// Says that the cipher did nothing: a wrong tag, or more bytes than GCM allows.
+#[derive(Debug)]
+pub(crate) struct Refused;
+
+/// A cipher library that encx can be built with, by the feature of the same name. All give the same bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Backend {
+    /// Crates `aes` and `aes-gcm`, written in Rust; the default.
+    AesGcm,
+    /// Crate `aws-lc-rs`, written in C and assembly; faster.
+    AwsLcRs,
+}
+
+/// Tells which cipher library encrypts messages: the fastest of those that were compiled in.
+///
+/// With both, `aws-lc-rs` encrypts, and on x86-64 crate `aes` still computes the few single blocks of AES that the key
+/// commitment takes, because a call into the other library costs more than these do.
+///
+/// ```
+/// println!("encx encrypts with {:?}", encx::suite::backend());
+/// ```
+#[must_use]
+pub const fn backend() -> Backend {
+    if cfg!(feature = "aws-lc-rs") {
+        Backend::AwsLcRs
+    } else {
+        Backend::AesGcm
+    }
+}
+
+/// The cipher library that serves.
+#[cfg(not(feature = "aws-lc-rs"))]
+pub(crate) type Fastest = super::aes_gcm::RustCrypto;
+
+#[cfg(all(feature = "aws-lc-rs", not(all(feature = "aes-gcm", target_arch = "x86_64"))))]
+pub(crate) type Fastest = super::aws_lc_rs::AwsLc;
+
+#[cfg(all(feature = "aws-lc-rs", feature = "aes-gcm", target_arch = "x86_64"))]
+pub(crate) type Fastest = Both;
+
+/// Messages by AWS-LC, single blocks by crate `aes`. Elsewhere than on x86-64 that crate uses the processor's AES only
+/// if it was compiled with special flags.
+#[cfg(all(feature = "aws-lc-rs", feature = "aes-gcm", target_arch = "x86_64"))]
+pub(crate) struct Both;
+
+#[cfg(all(feature = "aws-lc-rs", feature = "aes-gcm", target_arch = "x86_64"))]
+impl Cipher for Both {
+    type Block = <super::aes_gcm::RustCrypto as Cipher>::Block;
+    type Gcm = <super::aws_lc_rs::AwsLc as Cipher>::Gcm;
+}

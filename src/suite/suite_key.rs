@@ -1,0 +1,365 @@
+//! The AEAD of ciphertexts under one data key: which message key serves, and what stands where in a message.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use subtle::ConstantTimeEq;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use super::backend::{Cipher, Fastest, GcmKey, Refused};
+use super::epoch::{Epoch, Epochs};
+use super::table::{Kept, Table};
+use super::xaes::{MessageKey, PaddedHalf, Xaes, half};
+use super::{Commitment, HalfNonce, OpenError, SealError, Tag, generation, random};
+use crate::ciphertext::{COMMITMENT_LEN, MAX_PLAINTEXT_LEN, NONCE_LEN, Suite};
+use crate::key::{DataKey, fill_from_os};
+
+/// Seals and opens the bodies of ciphertexts under one data key, expanded once and wiped when dropped.
+pub(crate) struct SuiteKey<C: Cipher = Fastest> {
+    xaes: Xaes<C>,
+    /// Whether an epoch began yet. The first is not kept: of many data keys in memory, most encrypt nothing, or once.
+    begun: AtomicBool,
+    opened: Table<C>,
+}
+
+impl<C: Cipher> SuiteKey<C> {
+    pub(crate) fn new(key: &DataKey) -> Self {
+        Self {
+            xaes: Xaes::new(key.expose()),
+            begun: AtomicBool::new(false),
+            opened: Table::new(),
+        }
+    }
+
+    /// Appends `nonce 24 ‖ encrypted plaintext ‖ tag 16`, and for suite 1 `commitment 32`, to what `out` holds.
+    ///
+    /// `aad` is GCM's whole AAD. On an error `out` is as it was. It allocates only if `out` has not the room,
+    /// which is [`Suite::body_overhead`] and the plaintext, or when an epoch begins.
+    #[inline]
+    pub(crate) fn seal(
+        &self,
+        epochs: &mut Epochs<'_, C>,
+        suite: Suite,
+        aad: &[u8],
+        plaintext: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), SealError> {
+        let mut second_half = PaddedHalf::default();
+        let generation = random::fill(&mut second_half)?;
+        self.seal_drawn(epochs, &second_half, generation, suite, aad, plaintext, out)
+    }
+
+    /// Begins to seal so many messages, whose nonces are drawn together.
+    pub(crate) fn batch(&self, messages: usize) -> Batch<'_, C> {
+        Batch {
+            key: self,
+            drawn: [PaddedHalf::default(); DRAWN_TOGETHER],
+            next: 0,
+            end: 0,
+            generation: None,
+            to_come: messages,
+        }
+    }
+
+    /// Seals with half a nonce that was drawn for this message, unless that ends the epoch.
+    #[inline]
+    #[allow(clippy::too_many_arguments, reason = "what a message consists of")]
+    fn seal_drawn(
+        &self,
+        epochs: &mut Epochs<'_, C>,
+        second_half: &PaddedHalf,
+        generation: Option<u64>,
+        suite: Suite,
+        aad: &[u8],
+        plaintext: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), SealError> {
+        if let Some(epoch) = epochs.current()
+            && epoch.takes(second_half, generation)
+        {
+            return self.seal_under(&epoch.key, second_half, suite, aad, plaintext, out);
+        }
+        self.begin_epoch(epochs, generation, suite, aad, plaintext, out)
+    }
+
+    /// Seals the first message of an epoch, whose whole nonce is the operating system's.
+    #[cold]
+    fn begin_epoch(
+        &self,
+        epochs: &mut Epochs<'_, C>,
+        generation: Option<u64>,
+        suite: Suite,
+        aad: &[u8],
+        plaintext: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), SealError> {
+        let (mut first_half, mut second_half) = (HalfNonce::default(), PaddedHalf::default());
+        fill_from_os(&mut first_half)?;
+        fill_from_os(&mut second_half)?;
+        match generation.filter(|_| self.begun.swap(true, Ordering::Relaxed)) {
+            Some(generation) => {
+                let key = self.xaes.derive(&first_half);
+                let epoch = epochs.begun.insert(Arc::new(Epoch { key, generation }));
+                self.seal_under(&epoch.key, &second_half, suite, aad, plaintext, out)
+            }
+            // Where forks cannot be noticed, an epoch is one message.
+            None => {
+                let key = self.xaes.derive(&first_half);
+                self.seal_under(&key, &second_half, suite, aad, plaintext, out)
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn seal_with_nonce(
+        &self,
+        suite: Suite,
+        [first_half, second_half]: &[HalfNonce; 2],
+        aad: &[u8],
+        plaintext: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), SealError> {
+        // The padding does not count, whatever it is.
+        let mut padded = [0xaa; 16];
+        padded[..12].copy_from_slice(second_half);
+        self.seal_under(&self.xaes.derive(first_half), &padded, suite, aad, plaintext, out)
+    }
+
+    #[inline]
+    fn seal_under(
+        &self,
+        key: &MessageKey<C>,
+        second_half: &PaddedHalf,
+        suite: Suite,
+        aad: &[u8],
+        plaintext: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), SealError> {
+        let found = plaintext.len();
+        let iv = half(second_half);
+        if found > MAX_PLAINTEXT_LEN {
+            return Err(SealError::TooLong { found });
+        }
+        // First, because nothing waits for it: the processor encrypts meanwhile.
+        let commitment = (suite == Suite::KcXaes256Gcm).then(|| self.xaes.commit(key, second_half));
+        let before = out.len();
+        // Never again below: a vector that grew would leave plaintext behind in the memory it gave back.
+        out.reserve(suite.body_overhead() + found);
+        out.extend_from_slice(&key.first_half);
+        out.extend_from_slice(iv);
+        let begin = out.len();
+        out.extend_from_slice(plaintext);
+        out.extend_from_slice(&Tag::default());
+        let sealed = match out[begin..].split_last_chunk_mut() {
+            Some((buffer, tag)) => key.gcm.seal(iv, aad, buffer, tag),
+            None => Err(Refused),
+        };
+        if let Err(Refused) = sealed {
+            out[begin..].zeroize();
+            out.truncate(before);
+            return Err(SealError::TooLong { found });
+        }
+        if let Some(commitment) = commitment {
+            out.extend_from_slice(commitment.as_flattened());
+        }
+        Ok(())
+    }
+
+    /// Opens the body of a ciphertext. The commitment, where the suite has one, is compared first.
+    #[inline]
+    ///
+    /// `epoch` is the one that the caller keeps to encrypt; messages of it need no derivation.
+    pub(crate) fn open(
+        &self,
+        epoch: Option<&Epoch<C>>,
+        suite: Suite,
+        aad: &[u8],
+        body: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+        let parts = Parts::of(suite, body)?;
+        let mut plaintext = Zeroizing::new(body[parts.encrypted.clone()].to_vec());
+        self.open_parts(epoch, &parts, aad, &mut plaintext)?;
+        Ok(plaintext)
+    }
+
+    /// Opens the body of a ciphertext that begins at `begin`, and leaves the plaintext alone in the buffer. After an
+    /// error the buffer is wiped and empty.
+    pub(crate) fn open_in_place(
+        &self,
+        epoch: Option<&Epoch<C>>,
+        suite: Suite,
+        aad: &[u8],
+        buffer: &mut Vec<u8>,
+        begin: usize,
+    ) -> Result<(), OpenError> {
+        let mut wiped = WipedUnlessOpened(Some(buffer));
+        let Some(buffer) = wiped.0.as_deref_mut() else {
+            return Err(OpenError::TooShort);
+        };
+        let parts = Parts::of(suite, buffer.get(begin..).ok_or(OpenError::TooShort)?)?;
+        let (from, to) = (begin + parts.encrypted.start, begin + parts.encrypted.end);
+        self.open_parts(epoch, &parts, aad, &mut buffer[from..to])?;
+        buffer.copy_within(from..to, 0);
+        // What was moved away from is plaintext still.
+        buffer[to - from..].zeroize();
+        buffer.truncate(to - from);
+        wiped.0 = None;
+        Ok(())
+    }
+
+    /// Checks the commitment and the tag, and decrypts in place.
+    #[inline]
+    fn open_parts(
+        &self,
+        epoch: Option<&Epoch<C>>,
+        parts: &Parts,
+        aad: &[u8],
+        encrypted: &mut [u8],
+    ) -> Result<(), OpenError> {
+        let first_half = &parts.first_half;
+        let of_epoch = || Some(&epoch?.key).filter(|key| key.first_half == *first_half);
+        match self.opened.find(first_half).or_else(of_epoch) {
+            Some(key) => self.open_under(key, parts, aad, encrypted),
+            None => self.derive_and_open(parts, aad, encrypted),
+        }
+    }
+
+    fn derive_and_open(&self, parts: &Parts, aad: &[u8], encrypted: &mut [u8]) -> Result<(), OpenError> {
+        let first_half = &parts.first_half;
+        match self.opened.admit(first_half) {
+            Some(admission) => {
+                let kept = Kept::new(self.xaes.derive(first_half), admission);
+                self.open_under(&kept.key, parts, aad, encrypted)?;
+                self.opened.keep(kept);
+            }
+            None => {
+                self.open_under(&self.xaes.derive(first_half), parts, aad, encrypted)?;
+                self.opened.note_miss(first_half);
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn open_under(
+        &self,
+        key: &MessageKey<C>,
+        parts: &Parts,
+        aad: &[u8],
+        encrypted: &mut [u8],
+    ) -> Result<(), OpenError> {
+        let iv = half(&parts.second_half);
+        if let Some(commitment) = &parts.commitment {
+            let ours = self.xaes.commit(key, &parts.second_half);
+            if !bool::from(numbers(ours.as_flattened())[..].ct_eq(&numbers(commitment))) {
+                return Err(OpenError::Commitment);
+            }
+        }
+        let opened = key.gcm.open(iv, aad, encrypted, &parts.tag);
+        opened.map_err(|_| OpenError::Tag)
+    }
+}
+
+/// Seals a known number of messages one after the other. Their nonces are drawn together, each fresh; none is counted on
+/// from another.
+pub(crate) struct Batch<'a, C: Cipher = Fastest> {
+    key: &'a SuiteKey<C>,
+    drawn: [PaddedHalf; DRAWN_TOGETHER],
+    next: usize,
+    end: usize,
+    generation: Option<u64>,
+    to_come: usize,
+}
+
+/// How many half nonces are drawn in one go.
+const DRAWN_TOGETHER: usize = 16;
+
+impl<C: Cipher> Batch<'_, C> {
+    /// Seals the next message, as [`SuiteKey::seal`].
+    pub(crate) fn seal(
+        &mut self,
+        epochs: &mut Epochs<'_, C>,
+        suite: Suite,
+        aad: &[u8],
+        plaintext: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), SealError> {
+        // Between two messages of a batch the process may have forked, and the other one has these bytes too.
+        let same_process = self.generation.is_some() && self.generation == generation::current();
+        if self.next == self.end || !same_process {
+            self.end = self.to_come.clamp(1, DRAWN_TOGETHER);
+            self.generation = random::fill(self.drawn[..self.end].as_flattened_mut())?;
+            self.next = 0;
+        }
+        let second_half = self.drawn[self.next];
+        self.next += 1;
+        self.to_come = self.to_come.saturating_sub(1);
+        self.key
+            .seal_drawn(epochs, &second_half, self.generation, suite, aad, plaintext, out)
+    }
+}
+
+/// What the body of a ciphertext consists of.
+struct Parts {
+    first_half: HalfNonce,
+    second_half: PaddedHalf,
+    /// Where the encrypted plaintext stands in the body.
+    encrypted: Range<usize>,
+    tag: Tag,
+    commitment: Option<Commitment>,
+}
+
+impl Parts {
+    #[inline]
+    fn of(suite: Suite, body: &[u8]) -> Result<Self, OpenError> {
+        let (first_half, rest) = body.split_first_chunk().ok_or(OpenError::TooShort)?;
+        // What follows the nonce is a tag at least.
+        let second_half = rest.first_chunk().ok_or(OpenError::TooShort)?;
+        let rest = rest.get(NONCE_LEN / 2..).ok_or(OpenError::TooShort)?;
+        let (rest, commitment) = match suite {
+            Suite::KcXaes256Gcm => {
+                let (rest, commitment) = rest
+                    .split_last_chunk::<COMMITMENT_LEN>()
+                    .ok_or(OpenError::TooShort)?;
+                (rest, Some(*commitment))
+            }
+            Suite::Xaes256Gcm => (rest, None),
+        };
+        let (encrypted, tag) = rest.split_last_chunk().ok_or(OpenError::TooShort)?;
+        Ok(Self {
+            first_half: *first_half,
+            second_half: *second_half,
+            encrypted: NONCE_LEN..NONCE_LEN + encrypted.len(),
+            tag: *tag,
+            commitment,
+        })
+    }
+}
+
+/// Wipes and empties a buffer when dropped, unless it was taken out.
+struct WipedUnlessOpened<'a>(Option<&'a mut Vec<u8>>);
+
+impl Drop for WipedUnlessOpened<'_> {
+    fn drop(&mut self) {
+        if let Some(buffer) = &mut self.0 {
+            buffer.zeroize();
+        }
+    }
+}
+
+/// Splits a commitment into numbers: to compare four in constant time is faster than to compare 32 bytes.
+#[inline]
+fn numbers(commitment: &[u8]) -> [u64; 4] {
+    let (parts, _) = commitment.as_chunks();
+    [0, 1, 2, 3].map(|part| u64::from_ne_bytes(parts[part]))
+}
+
+impl<C: Cipher> ZeroizeOnDrop for SuiteKey<C> {}
+
+impl<C: Cipher> fmt::Debug for SuiteKey<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SuiteKey([REDACTED])")
+    }
+}

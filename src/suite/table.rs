@@ -1,0 +1,185 @@
+//! The message keys that one data key has opened messages with, kept for the next message of the same epoch.
+//!
+//! A hit skips the derivation and nothing else: commitment and tag are checked as ever. What is in here was
+//! asked for by messages whose tags were right, so nobody without the key can fill it. It dies with the data key.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use super::HalfNonce;
+use super::backend::Cipher;
+use super::xaes::MessageKey;
+
+/// How many places each level of a table has. A level is made when the one before has proved too small.
+const LEVELS: [usize; 4] = [8, 64, 512, 4096];
+
+/// So often must a key find its place taken before a table gets another level.
+const CROWDED: u32 = 8;
+
+/// How many message keys all tables of this process keep together: about 16 MiB.
+const MAX_KEPT: usize = 16_384;
+
+static KEPT: AtomicUsize = AtomicUsize::new(0);
+
+/// Keeps message keys by the first half of the nonce, whose random bits choose the place.
+///
+/// It grows only where it is used: a data key that opens one message keeps nothing, and a message key is kept when it
+/// was asked for twice. What is kept stays as it is until the table dies, so that to find it takes no count and no lock;
+/// a data key is unwrapped anew, and its table begins anew, before it grows old.
+pub(super) struct Table<C: Cipher> {
+    levels: [OnceLock<Box<[Place<C>]>>; LEVELS.len()],
+    opened: AtomicBool,
+    /// How often a key found its place in the last level taken.
+    crowd: AtomicU32,
+}
+
+struct Place<C: Cipher> {
+    kept: OnceLock<Box<Kept<C>>>,
+    /// The last two that opened a message here and were not kept: 8 bytes of the first half.
+    missed: [AtomicU64; 2],
+}
+
+/// A message key, and its share of what all tables may keep.
+pub(super) struct Kept<C: Cipher> {
+    pub(super) key: MessageKey<C>,
+    _share: Share,
+}
+
+/// Leave to keep a message key that is about to be derived.
+pub(super) struct Admission(Share);
+
+impl<C: Cipher> Table<C> {
+    pub(super) fn new() -> Self {
+        Self {
+            levels: [const { OnceLock::new() }; LEVELS.len()],
+            opened: AtomicBool::new(false),
+            crowd: AtomicU32::new(0),
+        }
+    }
+
+    /// Returns the message key of a first half, if it is kept.
+    #[inline]
+    pub(super) fn find(&self, first_half: &HalfNonce) -> Option<&MessageKey<C>> {
+        for level in &self.levels {
+            let places = level.get()?;
+            let kept = places[index(first_half, places.len())].kept.get();
+            if let Some(kept) = kept
+                && kept.key.first_half == *first_half
+            {
+                return Some(&kept.key);
+            }
+        }
+        None
+    }
+
+    /// Tells whether the message key of a first half should be kept, if its message proves right.
+    pub(super) fn admit(&self, first_half: &HalfNonce) -> Option<Admission> {
+        let place = self.place(first_half)?;
+        let missed = place
+            .missed
+            .each_ref()
+            .map(|missed| missed.load(Ordering::Relaxed));
+        if !missed.contains(&prefix(first_half)) {
+            return None;
+        }
+        if place.kept.get().is_some() {
+            self.note_crowd();
+            return None;
+        }
+        Share::take().map(Admission)
+    }
+
+    /// Notes that a message opened whose key was not kept.
+    pub(super) fn note_miss(&self, first_half: &HalfNonce) {
+        if !self.opened.load(Ordering::Relaxed) {
+            self.opened.store(true, Ordering::Relaxed);
+            return;
+        }
+        self.levels[0].get_or_init(|| places(LEVELS[0]));
+        if let Some(Place {
+            missed: [last, before],
+            ..
+        }) = self.place(first_half)
+        {
+            let displaced = last.swap(prefix(first_half), Ordering::Relaxed);
+            before.store(displaced, Ordering::Relaxed);
+        }
+    }
+
+    /// Keeps a message key, which has just opened a message.
+    pub(super) fn keep(&self, kept: Box<Kept<C>>) {
+        if let Some(place) = self.place(&kept.key.first_half) {
+            // Somebody else may have been faster.
+            let _ = place.kept.set(kept);
+        }
+    }
+
+    /// Notes that a key found its place taken.
+    fn note_crowd(&self) {
+        if self.crowd.fetch_add(1, Ordering::Relaxed) + 1 < CROWDED {
+            return;
+        }
+        let unused = self
+            .levels
+            .iter()
+            .zip(LEVELS)
+            .find(|(level, _)| level.get().is_none());
+        if let Some((level, count)) = unused {
+            level.get_or_init(|| places(count));
+            self.crowd.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Finds where a first half belongs: in the last level that there is.
+    fn place(&self, first_half: &HalfNonce) -> Option<&Place<C>> {
+        let places = self.levels.iter().map_while(OnceLock::get).last()?;
+        places.get(index(first_half, places.len()))
+    }
+}
+
+impl<C: Cipher> Kept<C> {
+    pub(super) fn new(key: MessageKey<C>, admission: Admission) -> Box<Self> {
+        Box::new(Self {
+            key,
+            _share: admission.0,
+        })
+    }
+}
+
+fn places<C: Cipher>(count: usize) -> Box<[Place<C>]> {
+    let empty = || Place {
+        kept: OnceLock::new(),
+        missed: Default::default(),
+    };
+    std::iter::repeat_with(empty).take(count).collect()
+}
+
+/// The first half is random, so any bits of it do.
+fn prefix(first_half: &HalfNonce) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = *first_half;
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}
+
+#[inline]
+fn index(first_half: &HalfNonce, places: usize) -> usize {
+    let [.., high, low] = *first_half;
+    usize::from(u16::from_be_bytes([high, low])) % places
+}
+
+/// A share of what all tables may keep; given back when dropped.
+struct Share;
+
+impl Share {
+    fn take() -> Option<Self> {
+        let taken = KEPT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |kept| {
+            (kept < MAX_KEPT).then_some(kept + 1)
+        });
+        taken.is_ok().then_some(Self)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        KEPT.fetch_sub(1, Ordering::Relaxed);
+    }
+}
