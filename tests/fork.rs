@@ -132,7 +132,8 @@ mod unix {
         for _ in 0..draws {
             let sealed = cipher.seal(b"", b"").unwrap();
             let process = std::process::id().to_be_bytes();
-            out.write_all(&[&process[..], &sealed[..NONCE_LEN]].concat()).unwrap();
+            out.write_all(&[&process[..], &sealed[..NONCE_LEN]].concat())
+                .unwrap();
         }
     }
 

@@ -6,11 +6,14 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use zeroize::Zeroizing;
 
-use super::generation;
+use super::{Block, generation};
 use crate::key::{RandomError, fill_from_os};
 
 /// How much one seed gives, in bytes.
 const RESEED_AFTER: usize = 64 << 10;
+
+/// How many blocks are made at once.
+const POOL: usize = 64;
 
 thread_local! {
     static GENERATOR: RefCell<Option<Generator>> = const { RefCell::new(None) };
@@ -19,43 +22,73 @@ thread_local! {
 struct Generator {
     rng: StdRng,
     generation: u64,
+    /// How many pools this seed still gives.
     left: usize,
+    /// Blocks that nobody has had yet, from `next` on. They are handed out whole: one that was written in pieces makes
+    /// the processor wait when it is read.
+    pool: [Block; POOL],
+    next: usize,
 }
 
-/// Fills a buffer with bytes that make a nonce, and returns the generation that they were drawn in; `None` if forks
-/// cannot be noticed.
+/// Draws blocks to make nonces of, and returns the generation that they were drawn in; `None` if forks cannot be noticed.
 ///
 /// Whenever this thread's generator cannot be used, the operating system gives the bytes: while the thread ends,
 /// when a signal handler interrupts a draw, or when forks cannot be noticed.
 #[inline]
-pub(super) fn fill(buffer: &mut [u8]) -> Result<Option<u64>, RandomError> {
+pub(super) fn draw(blocks: &mut [Block]) -> Result<Option<u64>, RandomError> {
     let generation = generation::current();
-    let in_generation = |()| generation;
     let Some(number) = generation.filter(|_| !cfg!(feature = "os-nonces")) else {
-        return fill_from_os(buffer).map(in_generation);
+        return draw_from_os(blocks).map(|()| generation);
     };
     let drawn = GENERATOR.try_with(|generator| {
         let mut generator = generator.try_borrow_mut().ok()?;
-        Some(draw(&mut generator, number, buffer, fill_from_os))
+        Some(take(&mut generator, number, blocks, fill_from_os))
     });
     match drawn {
-        Ok(Some(drawn)) => drawn.map(in_generation),
-        Ok(None) | Err(_) => fill_from_os(buffer).map(in_generation),
+        Ok(Some(drawn)) => drawn.map(|()| generation),
+        Ok(None) | Err(_) => draw_from_os(blocks).map(|()| generation),
     }
 }
 
-/// Draws from a generator that is of this generation and not used up, seeding a new one if need be.
-///
-/// If no seed can be had, the old generator stays but is not asked, now or later.
+#[cold]
+fn draw_from_os(blocks: &mut [Block]) -> Result<(), RandomError> {
+    fill_from_os(blocks.as_flattened_mut())
+}
+
+/// Takes blocks out of the pool of this generation, making a new one if need be.
 #[inline]
-fn draw<E>(
+fn take<E>(
     slot: &mut Option<Generator>,
     generation: u64,
-    buffer: &mut [u8],
-    seed: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    blocks: &mut [Block],
+    mut seed: impl FnMut(&mut [u8]) -> Result<(), E>,
 ) -> Result<(), E> {
-    let usable =
-        |generator: &&mut Generator| generator.generation == generation && generator.left >= buffer.len();
+    for block in blocks {
+        let fresh = match slot {
+            Some(generator) if generator.generation == generation => generator.pool.get(generator.next),
+            _ => None,
+        };
+        *block = match fresh {
+            Some(fresh) => *fresh,
+            None => refill(slot, generation, &mut seed)?,
+        };
+        if let Some(generator) = slot {
+            generator.next += 1;
+        }
+    }
+    Ok(())
+}
+
+/// Fills the pool and returns its first block. A generator that is of another generation, or used up, is replaced.
+///
+/// If no seed can be had, the old generator stays but is not asked, now or later.
+#[cold]
+fn refill<E>(
+    slot: &mut Option<Generator>,
+    generation: u64,
+    seed: &mut impl FnMut(&mut [u8]) -> Result<(), E>,
+) -> Result<Block, E> {
+    let usable = |generator: &&mut Generator| generator.generation == generation && generator.left > 0;
     let generator = match slot.as_mut().filter(usable) {
         Some(generator) => generator,
         None => {
@@ -64,13 +97,16 @@ fn draw<E>(
             slot.insert(Generator {
                 rng: StdRng::from_seed(*fresh),
                 generation,
-                left: RESEED_AFTER,
+                left: RESEED_AFTER / size_of::<[Block; POOL]>(),
+                pool: [Block::default(); POOL],
+                next: 0,
             })
         }
     };
-    generator.left = generator.left.saturating_sub(buffer.len());
-    generator.rng.fill_bytes(buffer);
-    Ok(())
+    generator.left -= 1;
+    generator.rng.fill_bytes(generator.pool.as_flattened_mut());
+    generator.next = 0;
+    Ok(generator.pool[0])
 }
 
 #[cfg(test)]
@@ -79,57 +115,90 @@ mod tests {
 
     type Never = std::convert::Infallible;
 
-    fn from_seed(seed: u8, skip: usize) -> [u8; 24] {
+    /// The blocks that one seed gives.
+    fn from_seed(seed: u8) -> impl FnMut() -> Block {
         let mut rng = StdRng::from_seed([seed; 32]);
-        let mut bytes = [0; 24];
-        (0..=skip).for_each(|_| rng.fill_bytes(&mut bytes));
-        bytes
+        let mut pool = Vec::new();
+        move || {
+            if pool.is_empty() {
+                let mut bytes = [Block::default(); POOL];
+                rng.fill_bytes(bytes.as_flattened_mut());
+                pool.extend(bytes.into_iter().rev());
+            }
+            pool.pop().unwrap()
+        }
     }
 
     #[test]
     fn one_seed_serves_until_the_generation_changes() {
-        let (mut slot, mut seeds, mut bytes) = (None, 0, [0; 24]);
-        for (generation, expected) in [
-            (7, from_seed(1, 0)),
-            (7, from_seed(1, 1)),
-            (8, from_seed(2, 0)),
-            (8, from_seed(2, 1)),
-            (9, from_seed(3, 0)),
-        ] {
+        let (mut slot, mut seeds) = (None, 0);
+        for (generation, draws) in [(7, 3), (7, 2 * POOL), (8, 5), (9, 1), (8, 1)] {
+            let before = seeds;
+            let again = slot
+                .as_ref()
+                .is_some_and(|slot: &Generator| slot.generation == generation);
+            let mut expected = from_seed(seeds + u8::from(!again));
+            if again {
+                (0..3).for_each(|_| drop(expected()));
+            }
+            for _ in 0..draws {
+                let seed = |seed: &mut [u8]| {
+                    seeds += 1;
+                    seed.fill(seeds);
+                    Ok::<_, Never>(())
+                };
+                let mut blocks = [Block::default(); 1];
+                take(&mut slot, generation, &mut blocks, seed).unwrap();
+                assert_eq!(blocks, [expected()]);
+            }
+            assert_eq!(seeds, before + u8::from(!again));
+        }
+    }
+
+    #[test]
+    fn several_at_once_are_those_that_come_one_by_one() {
+        let (mut slot, mut blocks) = (None, [Block::default(); 5]);
+        let mut expected = from_seed(1);
+        for _ in 0..POOL {
             let seed = |seed: &mut [u8]| {
-                seeds += 1;
-                seed.fill(seeds);
+                seed.fill(1);
                 Ok::<_, Never>(())
             };
-            draw(&mut slot, generation, &mut bytes, seed).unwrap();
-            assert_eq!(bytes, expected);
+            take(&mut slot, 0, &mut blocks, seed).unwrap();
+            assert_eq!(blocks, std::array::from_fn(|_| expected()));
         }
     }
 
     #[test]
     fn a_seed_gives_64_kib() {
-        let (mut slot, mut seeds, mut bytes) = (None, 0, [0; 24]);
-        let per_seed = RESEED_AFTER / bytes.len();
+        let (mut slot, mut seeds) = (None, 0);
+        let per_seed = RESEED_AFTER / size_of::<Block>();
         for draws in 0..3 * per_seed {
             let seed = |_: &mut [u8]| {
                 seeds += 1;
                 Ok::<_, Never>(())
             };
-            draw(&mut slot, 0, &mut bytes, seed).unwrap();
+            take(&mut slot, 0, &mut [Block::default()], seed).unwrap();
             assert_eq!(seeds, draws / per_seed + 1);
         }
     }
 
     #[test]
     fn without_a_seed_nothing_is_drawn() {
-        let (mut slot, mut bytes) = (None, [0; 24]);
-        assert_eq!(draw(&mut slot, 0, &mut bytes, |_| Err("no seed")), Err("no seed"));
-        draw(&mut slot, 0, &mut bytes, |_| Ok::<_, Never>(())).unwrap();
+        let (mut slot, mut blocks) = (None, [Block::default()]);
+        assert_eq!(
+            take(&mut slot, 0, &mut blocks, |_| Err("no seed")),
+            Err("no seed")
+        );
+        take(&mut slot, 0, &mut blocks, |_| Ok::<_, Never>(())).unwrap();
         for _ in 0..2 {
             // The generator of an older generation is there, and must not be asked.
-            let mut bytes = [0; 24];
-            assert_eq!(draw(&mut slot, 1, &mut bytes, |_| Err("no seed")), Err("no seed"));
-            assert_eq!(bytes, [0; 24]);
+            let mut blocks = [Block::default()];
+            assert_eq!(
+                take(&mut slot, 1, &mut blocks, |_| Err("no seed")),
+                Err("no seed")
+            );
+            assert_eq!(blocks, [Block::default()]);
         }
     }
 
@@ -140,19 +209,19 @@ mod tests {
         let (go, wait) = std::sync::mpsc::channel::<()>();
         let (ready, begun) = std::sync::mpsc::channel();
         let other = std::thread::spawn(move || {
-            fill(&mut [0; 24]).unwrap();
+            draw(&mut [Block::default()]).unwrap();
             let before = seen();
             ready.send(()).unwrap();
             wait.recv().unwrap();
-            fill(&mut [0; 24]).unwrap();
+            draw(&mut [Block::default()]).unwrap();
             (before, seen())
         });
-        fill(&mut [0; 24]).unwrap();
+        draw(&mut [Block::default()]).unwrap();
         let before = seen();
         begun.recv().unwrap();
         generation::reseed();
         go.send(()).unwrap();
-        fill(&mut [0; 24]).unwrap();
+        draw(&mut [Block::default()]).unwrap();
         assert!(seen() > before);
         let (before, after) = other.join().unwrap();
         assert!(after > before);
@@ -161,17 +230,17 @@ mod tests {
     #[cfg(not(feature = "os-nonces"))]
     #[test]
     fn a_generator_in_use_or_gone_is_not_needed() {
-        let mut bytes = [0; 24];
-        GENERATOR.with_borrow_mut(|_| fill(&mut bytes)).unwrap();
-        assert_ne!(bytes, [0; 24]);
+        let mut blocks = [Block::default(); 2];
+        GENERATOR.with_borrow_mut(|_| draw(&mut blocks)).unwrap();
+        assert!(!blocks.contains(&Block::default()));
     }
 
     #[cfg(feature = "os-nonces")]
     #[test]
     fn the_operating_system_gives_every_byte() {
-        let mut bytes = [0; 24];
-        fill(&mut bytes).unwrap();
-        assert_ne!(bytes, [0; 24]);
+        let mut blocks = [Block::default(); 2];
+        draw(&mut blocks).unwrap();
+        assert!(!blocks.contains(&Block::default()));
         assert!(GENERATOR.with_borrow(Option::is_none));
     }
 }

@@ -46,9 +46,10 @@ impl<C: Cipher> SuiteKey<C> {
         plaintext: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), SealError> {
-        let mut second_half = PaddedHalf::default();
-        let generation = random::fill(&mut second_half)?;
-        self.seal_drawn(epochs, &second_half, generation, suite, aad, plaintext, out)
+        let mut second_half = [PaddedHalf::default()];
+        let generation = random::draw(&mut second_half)?;
+        let [second_half] = &second_half;
+        self.seal_drawn(epochs, second_half, generation, suite, aad, plaintext, out)
     }
 
     /// Begins to seal so many messages, whose nonces are drawn together.
@@ -290,7 +291,7 @@ impl<C: Cipher> Batch<'_, C> {
         let same_process = self.generation.is_some() && self.generation == generation::current();
         if self.next == self.end || !same_process {
             self.end = self.to_come.clamp(1, DRAWN_TOGETHER);
-            self.generation = random::fill(self.drawn[..self.end].as_flattened_mut())?;
+            self.generation = random::draw(&mut self.drawn[..self.end])?;
             self.next = 0;
         }
         let second_half = self.drawn[self.next];

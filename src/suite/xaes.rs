@@ -44,6 +44,7 @@ impl<C: Cipher> Xaes<C> {
         MessageKey {
             first_half: *first_half,
             last: Wiped([last(1), last(2)]),
+            mask: HALF,
             gcm: C::Gcm::new(&Wiped([*left, *right]).0),
         }
     }
@@ -66,7 +67,7 @@ impl<C: Cipher> Xaes<C> {
     pub(super) fn commit(&self, key: &MessageKey<C>, second_half: &PaddedHalf) -> [Block; 2] {
         let mut blocks = key.last.0;
         for block in &mut blocks {
-            for (byte, (of_nonce, mask)) in block.iter_mut().zip(second_half.iter().zip(HALF)) {
+            for (byte, (of_nonce, mask)) in block.iter_mut().zip(second_half.iter().zip(&key.mask)) {
                 *byte ^= of_nonce & mask;
             }
         }
@@ -82,6 +83,8 @@ pub(super) struct MessageKey<C: Cipher> {
     pub(super) first_half: HalfNonce,
     /// The last blocks of both CMACs over "XCMT" ‖ nonce ‖ counter, as far as they do not depend on the second half.
     last: Wiped<2>,
+    /// Always [`HALF`]. It stands here, where the compiler does not know it, so that blocks are combined as a whole.
+    mask: Block,
     pub(super) gcm: C::Gcm,
 }
 
