@@ -163,7 +163,8 @@ fn prefix(first_half: &HalfNonce) -> u64 {
 #[inline]
 fn index(first_half: &HalfNonce, places: usize) -> usize {
     let [.., high, low] = *first_half;
-    usize::from(u16::from_be_bytes([high, low])) % places
+    // Each level has a power of two places, and a division would take as long as a block of AES.
+    usize::from(u16::from_be_bytes([high, low])) & (places - 1)
 }
 
 /// A share of what all tables may keep; given back when dropped.
