@@ -211,7 +211,9 @@ pub struct KekDescription {
     pub current_material: Option<String>,
     /// Whether replicas in other regions share its material, where the KMS knows regions.
     pub multi_region: Option<bool>,
-    /// The period of automatic rotation in days, where it is on.
+    /// Whether it gets new material automatically, where the KMS tells.
+    pub rotation: Option<bool>,
+    /// The period of automatic rotation in days, where it is on and the KMS tells.
     pub rotation_days: Option<u32>,
 }
 
@@ -224,6 +226,7 @@ impl KekDescription {
             state,
             current_material: None,
             multi_region: None,
+            rotation: None,
             rotation_days: None,
         }
     }

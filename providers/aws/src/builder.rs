@@ -1,0 +1,289 @@
+//! How an [`AwsKms`] is set up: from the environment, from an `SdkConfig`, or setting by setting.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use aws_sdk_kms::config::BehaviorVersion;
+use aws_sdk_kms::config::retry::{RetryConfig, RetryMode};
+use aws_sdk_kms::config::timeout::TimeoutConfig;
+use encx::KekId;
+
+use crate::arn::{KeyName, is_region, region_of_endpoint};
+use crate::clients::Clients;
+use crate::error::AwsKmsError;
+use crate::kms::{AwsKms, Inner};
+
+/// The variable that names the default KEK.
+const KEK_VARIABLE: &str = "AWS_KMS_KEY_ID";
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Less than a third of the core's `load_timeout`, so that a region that hangs leaves time for two others.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(8);
+const ATTEMPTS: u32 = 3;
+
+/// Sets up an [`AwsKms`].
+///
+/// What is not set comes from the environment, the profile and the machine, as for any program that uses AWS: credentials,
+/// `AWS_REGION`, `AWS_USE_FIPS_ENDPOINT`, `AWS_ENDPOINT_URL_KMS`; and the default KEK from `AWS_KMS_KEY_ID`.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct AwsKmsBuilder {
+    config: Option<SdkConfig>,
+    regions: Vec<String>,
+    endpoint: Option<String>,
+    endpoints: BTreeMap<String, String>,
+    fips: Option<bool>,
+    connect_timeout: Option<Duration>,
+    attempt_timeout: Option<Duration>,
+    operation_timeout: Option<Duration>,
+    retry_mode: Option<RetryMode>,
+    attempts: Option<u32>,
+    default_kek: Option<String>,
+}
+
+impl AwsKmsBuilder {
+    /// Takes credentials, HTTP client and all else that is not set here from an `SdkConfig`, and nothing from the environment.
+    pub fn sdk_config(mut self, config: &SdkConfig) -> Self {
+        self.config = Some(config.clone());
+        self
+    }
+
+    /// Uses this region for aliases and key ids. A KEK that is named by its ARN is found in the ARN's own region.
+    pub fn region(self, region: impl Into<String>) -> Self {
+        self.regions([region])
+    }
+
+    /// Uses these regions, the nearest first: multi-region keys (`mrk-`) are used in the first that is available, whichever
+    /// region their ARN names.
+    ///
+    /// The key must have a replica in each. The next region is asked only if one is unavailable or does not answer
+    /// in time, never after a refusal. Aliases and the ids of other keys belong to the first region alone.
+    pub fn regions<R: Into<String>>(mut self, regions: impl IntoIterator<Item = R>) -> Self {
+        self.regions = Vec::new();
+        for region in regions {
+            let region = region.into();
+            if !self.regions.contains(&region) {
+                self.regions.push(region);
+            }
+        }
+        self
+    }
+
+    /// Sends requests for the first region to this endpoint, such as a VPC endpoint's or a test's.
+    pub fn endpoint_url(mut self, url: impl Into<String>) -> Self {
+        self.endpoint = Some(url.into());
+        self
+    }
+
+    /// Sends requests for a region to this endpoint. Regions without one use AWS's public endpoint.
+    pub fn endpoint_url_for(mut self, region: impl Into<String>, url: impl Into<String>) -> Self {
+        self.endpoints.insert(region.into(), url.into());
+        self
+    }
+
+    /// Uses AWS's FIPS endpoints. Default: as `AWS_USE_FIPS_ENDPOINT` says, else no.
+    pub fn fips(mut self, fips: bool) -> Self {
+        self.fips = Some(fips);
+        self
+    }
+
+    /// Sets how long it may take to connect. Default: 2 seconds.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how long one attempt may take. Default: 3 seconds.
+    pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
+        self.attempt_timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how long an operation may take in one region, all its attempts included. Default: 8 seconds.
+    ///
+    /// Times the number of regions, it should stay below the `load_timeout` of `Crypto::builder`.
+    pub fn operation_timeout(mut self, timeout: Duration) -> Self {
+        self.operation_timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how attempts are repeated. Default: [`RetryMode::Standard`].
+    pub fn retry_mode(mut self, mode: RetryMode) -> Self {
+        self.retry_mode = Some(mode);
+        self
+    }
+
+    /// Sets how many attempts an operation has in all; 1 repeats none. Default: 3.
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.attempts = Some(attempts);
+        self
+    }
+
+    /// Names the KEK to use where `Crypto::builder` is told none: an ARN, a key id or an alias.
+    pub fn default_kek(mut self, kek: impl Into<String>) -> Self {
+        self.default_kek = Some(kek.into());
+        self
+    }
+
+    /// Builds it. Asks nobody yet, neither AWS KMS nor for credentials.
+    ///
+    /// # Errors
+    ///
+    /// [`AwsKmsError`] for settings that cannot work.
+    ///
+    /// # Cancellation
+    ///
+    /// May be dropped at any time.
+    pub async fn build(mut self) -> Result<AwsKms, AwsKmsError> {
+        let config = match self.config.take() {
+            Some(config) => config,
+            None => {
+                if self.default_kek.is_none() {
+                    self.default_kek = std::env::var(KEK_VARIABLE).ok().filter(|kek| !kek.is_empty());
+                }
+                let mut loader = aws_config::defaults(behavior_version());
+                if let Some(region) = self.regions.first() {
+                    // Spares the search for one, which on some machines asks the network.
+                    loader = loader.region(aws_config::Region::new(region.clone()));
+                }
+                loader.load().await
+            }
+        };
+        self.finish(&config)
+    }
+
+    /// Builds it from an `SdkConfig` alone.
+    pub(crate) fn finish(self, config: &SdkConfig) -> Result<AwsKms, AwsKmsError> {
+        let default_kek = self.default_kek.as_deref().map(KekId::new).transpose()?;
+        let named = match &default_kek {
+            None => None,
+            Some(kek) => match KeyName::parse(kek.as_str()) {
+                Some(KeyName::Arn(arn)) => Some(arn.region.to_owned()),
+                Some(KeyName::AliasArn { region }) => Some(region.to_owned()),
+                Some(KeyName::Alias | KeyName::Id { .. }) => None,
+                None => return Err(AwsKmsError::InvalidKek { kek: kek.to_string() }),
+            },
+        };
+        let several = self.regions.len() > 1;
+        let mut regions = self.regions;
+        if regions.is_empty() {
+            let set = config.region().map(|region| region.as_ref().to_owned());
+            regions.push(set.or(named).ok_or(AwsKmsError::MissingRegion)?);
+        }
+        let mut endpoints = self.endpoints;
+        let mut base = aws_sdk_kms::config::Builder::from(config);
+        if let (Some(home), Some(url)) = (regions.first(), self.endpoint) {
+            endpoints.insert(home.clone(), url);
+        }
+        if let Some(region) = regions
+            .iter()
+            .chain(endpoints.keys())
+            .find(|name| !is_region(name))
+        {
+            let region = region.clone();
+            return Err(AwsKmsError::InvalidRegion { region });
+        }
+        let fips = self.fips.or(config.use_fips()).unwrap_or_default();
+        for (region, url) in &endpoints {
+            let (url, region) = (url.clone(), region.clone());
+            if fips {
+                return Err(AwsKmsError::FipsWithEndpoint { url });
+            }
+            if let Some(found) = region_of_endpoint(&url).filter(|found| *found != region) {
+                let found = found.to_owned();
+                return Err(AwsKmsError::EndpointRegion { url, found, region });
+            }
+        }
+        let home = regions.first().cloned().ok_or(AwsKmsError::MissingRegion)?;
+        if config.behavior_version().is_none() {
+            base.set_behavior_version(Some(behavior_version()));
+        }
+        base.set_use_fips(Some(fips));
+        let timeouts = Timeouts {
+            connect: self.connect_timeout,
+            attempt: self.attempt_timeout,
+            operation: self.operation_timeout,
+        };
+        base.set_timeout_config(Some(timeouts.or(config.timeout_config())?));
+        base.set_retry_config(Some(retries(
+            self.retry_mode,
+            self.attempts,
+            config.retry_config(),
+        )?));
+        Ok(AwsKms(Arc::new(Inner {
+            clients: Clients::new(base, home, config.endpoint_url(), endpoints),
+            regions,
+            several,
+            default_kek,
+            rotation_is_secret: false.into(),
+        })))
+    }
+}
+
+/// Says which of the SDK's defaults were tested. A newer one is a change to make on purpose.
+fn behavior_version() -> BehaviorVersion {
+    BehaviorVersion::v2026_01_12()
+}
+
+struct Timeouts {
+    connect: Option<Duration>,
+    attempt: Option<Duration>,
+    operation: Option<Duration>,
+}
+
+impl Timeouts {
+    /// Completes what is set with what the caller's configuration says, and that with our own defaults.
+    fn or(self, config: Option<&TimeoutConfig>) -> Result<TimeoutConfig, AwsKmsError> {
+        // The connect time-out in there may be a default of the SDK's, so ours stands unless it is shorter.
+        let connect = self.connect.unwrap_or_else(|| {
+            let set = config.and_then(TimeoutConfig::connect_timeout);
+            set.map_or(CONNECT_TIMEOUT, |set| set.min(CONNECT_TIMEOUT))
+        });
+        let attempt = self
+            .attempt
+            .or_else(|| config.and_then(TimeoutConfig::operation_attempt_timeout))
+            .unwrap_or(ATTEMPT_TIMEOUT);
+        let operation = self
+            .operation
+            .or_else(|| config.and_then(TimeoutConfig::operation_timeout))
+            .unwrap_or(OPERATION_TIMEOUT);
+        for (setting, timeout) in [
+            ("connect_timeout", connect),
+            ("attempt_timeout", attempt),
+            ("operation_timeout", operation),
+        ] {
+            if timeout.is_zero() {
+                return Err(AwsKmsError::Zero { setting });
+            }
+        }
+        Ok(TimeoutConfig::builder()
+            .connect_timeout(connect)
+            .operation_attempt_timeout(attempt)
+            .operation_timeout(operation)
+            .build())
+    }
+}
+
+fn retries(
+    mode: Option<RetryMode>,
+    attempts: Option<u32>,
+    config: Option<&RetryConfig>,
+) -> Result<RetryConfig, AwsKmsError> {
+    if attempts == Some(0) {
+        return Err(AwsKmsError::Zero {
+            setting: "max_attempts",
+        });
+    }
+    let retries = config.cloned().unwrap_or_else(RetryConfig::standard);
+    let retries = mode
+        .into_iter()
+        .fold(retries, |retries, mode| retries.with_retry_mode(mode));
+    let default = if config.is_none() { Some(ATTEMPTS) } else { None };
+    Ok(attempts
+        .or(default)
+        .into_iter()
+        .fold(retries, RetryConfig::with_max_attempts))
+}

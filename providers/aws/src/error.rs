@@ -1,0 +1,450 @@
+//! How AWS KMS fails: the one table of its error codes, and what to do about each.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use aws_sdk_kms::config::http::HttpResponse;
+use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_kms::operation::RequestId;
+use encx::{KekId, KmsError, KmsErrorKind, KmsOperation, NameError};
+
+use crate::arn::KeyName;
+
+pub(crate) const PROVIDER: &str = "aws-kms";
+
+/// What AWS's error codes mean to a caller. Codes that no operation models, such as `ThrottlingException`, are here like
+/// those that have a type of their own: the SDK gives the code of either.
+const CODES: &[(&str, KmsErrorKind)] = &[
+    // Permission.
+    ("AccessDenied", KmsErrorKind::AccessDenied),
+    ("AccessDeniedException", KmsErrorKind::AccessDenied),
+    ("ExpiredToken", KmsErrorKind::AccessDenied),
+    ("ExpiredTokenException", KmsErrorKind::AccessDenied),
+    ("InvalidClientTokenId", KmsErrorKind::AccessDenied),
+    ("MissingAuthenticationToken", KmsErrorKind::AccessDenied),
+    ("MissingAuthenticationTokenException", KmsErrorKind::AccessDenied),
+    ("NotAuthorized", KmsErrorKind::AccessDenied),
+    ("NotAuthorizedException", KmsErrorKind::AccessDenied),
+    ("UnrecognizedClientException", KmsErrorKind::AccessDenied),
+    // What can never succeed as it is asked.
+    ("AlreadyExistsException", KmsErrorKind::Configuration),
+    ("DryRunOperationException", KmsErrorKind::Configuration),
+    ("IncompleteSignature", KmsErrorKind::Configuration),
+    ("IncompleteSignatureException", KmsErrorKind::Configuration),
+    ("InvalidAliasNameException", KmsErrorKind::Configuration),
+    ("InvalidArnException", KmsErrorKind::Configuration),
+    ("InvalidGrantTokenException", KmsErrorKind::Configuration),
+    ("InvalidKeyUsageException", KmsErrorKind::Configuration),
+    ("InvalidMarkerException", KmsErrorKind::Configuration),
+    ("InvalidSignatureException", KmsErrorKind::Configuration),
+    ("MalformedPolicyDocumentException", KmsErrorKind::Configuration),
+    ("OptInRequired", KmsErrorKind::Configuration),
+    ("RequestExpired", KmsErrorKind::Configuration),
+    ("SignatureDoesNotMatch", KmsErrorKind::Configuration),
+    ("TagException", KmsErrorKind::Configuration),
+    ("ValidationError", KmsErrorKind::Configuration),
+    ("ValidationException", KmsErrorKind::Configuration),
+    // A damaged wrap, another context, another KEK.
+    ("IncorrectKeyException", KmsErrorKind::Integrity),
+    ("InvalidCiphertextException", KmsErrorKind::Integrity),
+    // The state of the KEK.
+    ("ConflictException", KmsErrorKind::KeyState),
+    ("DisabledException", KmsErrorKind::KeyState),
+    ("KMSInvalidStateException", KmsErrorKind::KeyState),
+    // Quotas of resources, such as keys of an account. The SDK retries this one, AWS's documentation does not say that
+    // waiting helps.
+    ("LimitExceededException", KmsErrorKind::LimitExceeded),
+    ("NotFoundException", KmsErrorKind::NotFound),
+    // Quotas of requests.
+    ("RequestLimitExceeded", KmsErrorKind::Throttled),
+    ("RequestThrottled", KmsErrorKind::Throttled),
+    ("RequestThrottledException", KmsErrorKind::Throttled),
+    ("SlowDown", KmsErrorKind::Throttled),
+    ("ThrottledException", KmsErrorKind::Throttled),
+    ("Throttling", KmsErrorKind::Throttled),
+    ("ThrottlingException", KmsErrorKind::Throttled),
+    ("TooManyRequestsException", KmsErrorKind::Throttled),
+    // Faults of KMS itself.
+    ("DependencyTimeoutException", KmsErrorKind::Unavailable),
+    ("InternalFailure", KmsErrorKind::Unavailable),
+    ("InternalServerError", KmsErrorKind::Unavailable),
+    ("KMSInternalException", KmsErrorKind::Unavailable),
+    ("KeyUnavailableException", KmsErrorKind::Unavailable),
+    ("RequestTimeout", KmsErrorKind::Unavailable),
+    ("RequestTimeoutException", KmsErrorKind::Unavailable),
+    ("ServiceUnavailable", KmsErrorKind::Unavailable),
+    ("ServiceUnavailableException", KmsErrorKind::Unavailable),
+    ("UnsupportedOperationException", KmsErrorKind::Unsupported),
+];
+
+fn kind_of_code(code: &str) -> Option<KmsErrorKind> {
+    let found = CODES.iter().find(|(known, _)| *known == code);
+    found.map(|(_, kind)| *kind)
+}
+
+/// Says what a code that we do not know means, from the HTTP status that came with it.
+fn kind_of_status(status: u16) -> KmsErrorKind {
+    match status {
+        401 | 403 => KmsErrorKind::AccessDenied,
+        404 => KmsErrorKind::NotFound,
+        429 => KmsErrorKind::Throttled,
+        400..500 => KmsErrorKind::Configuration,
+        // A success without what it promises, too, is a fault of whoever answered.
+        _ => KmsErrorKind::Unavailable,
+    }
+}
+
+/// What AWS KMS, or the way to it, said: the `source()` of the [`KmsError`]s of this crate.
+///
+/// It never holds the body of an answer, which may have a key in it.
+#[derive(Debug)]
+pub struct AwsError {
+    code: Option<String>,
+    request_id: Option<String>,
+    status: Option<u16>,
+    cause: Cause,
+    source: Box<dyn StdError + Send + Sync>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// The request was never sent, as it cannot be.
+    Construction,
+    /// No credentials were found, or those found cannot be read.
+    Credentials,
+    /// Nobody answered.
+    Dispatch,
+    /// An answer came that cannot be read.
+    Response,
+    /// AWS KMS refused.
+    Service,
+    /// The answer did not come in time.
+    Timeout,
+}
+
+impl AwsError {
+    pub(crate) fn new<E>(error: SdkError<E, HttpResponse>) -> Self
+    where
+        E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
+    {
+        let code = error.code().map(str::to_owned);
+        let request_id = error.request_id().map(str::to_owned);
+        let status = error.raw_response().map(|response| response.status().as_u16());
+        let cause = match &error {
+            SdkError::ConstructionFailure(_) => Cause::Construction,
+            SdkError::DispatchFailure(failure) if failure.is_timeout() => Cause::Timeout,
+            SdkError::ResponseError(_) => Cause::Response,
+            SdkError::ServiceError(_) if code.is_none() => Cause::Response,
+            SdkError::ServiceError(_) => Cause::Service,
+            SdkError::TimeoutError(_) => Cause::Timeout,
+            _ => Cause::Dispatch,
+        };
+        // Only the part without the raw answer is kept.
+        let source = match error.into_source() {
+            Ok(source) => source,
+            Err(error) => error.to_string().into(),
+        };
+        let cause = match cause {
+            Cause::Construction | Cause::Dispatch if has_no_credentials(source.as_ref()) => {
+                Cause::Credentials
+            }
+            cause => cause,
+        };
+        Self {
+            code,
+            request_id,
+            status,
+            cause,
+            source,
+        }
+    }
+
+    /// Returns AWS's error code, such as `AccessDeniedException`, if AWS answered.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        self.code.as_deref()
+    }
+
+    /// Returns AWS's id of the request, which CloudTrail and AWS Support know.
+    #[must_use]
+    pub fn request_id(&self) -> Option<&str> {
+        self.request_id.as_deref()
+    }
+
+    /// Returns the HTTP status of the answer, if one came.
+    #[must_use]
+    pub fn http_status(&self) -> Option<u16> {
+        self.status
+    }
+
+    /// Says why, as far as a caller acts on it.
+    pub(crate) fn kind(&self) -> KmsErrorKind {
+        match self.cause {
+            Cause::Construction | Cause::Credentials => KmsErrorKind::Configuration,
+            Cause::Dispatch | Cause::Timeout => KmsErrorKind::Unavailable,
+            Cause::Response | Cause::Service => self
+                .code()
+                .and_then(kind_of_code)
+                .unwrap_or_else(|| self.status.map_or(KmsErrorKind::Unavailable, kind_of_status)),
+        }
+    }
+}
+
+impl fmt::Display for AwsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.cause {
+            Cause::Construction => "the request could not be built",
+            Cause::Credentials => "there are no usable AWS credentials",
+            Cause::Dispatch => "AWS KMS could not be reached",
+            Cause::Response => "the answer of AWS KMS could not be read",
+            Cause::Service => "AWS KMS refused",
+            Cause::Timeout => "AWS KMS did not answer in time",
+        })?;
+        if let Some(code) = &self.code {
+            write!(f, ": {code}")?;
+        }
+        if let Some(status) = self.status {
+            write!(f, ", HTTP status {status}")?;
+        }
+        if let Some(id) = &self.request_id {
+            write!(f, ", request id {id}")?;
+        }
+        Ok(())
+    }
+}
+
+impl StdError for AwsError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(self.source.as_ref())
+    }
+}
+
+/// Tells whether the credential chain came up with nothing that could become better by itself.
+fn has_no_credentials(error: &(dyn StdError + 'static)) -> bool {
+    use aws_credential_types::provider::error::CredentialsError;
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<CredentialsError>() {
+            return matches!(
+                error,
+                CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_)
+            );
+        }
+        next = error.source();
+    }
+    false
+}
+
+/// What was asked, of whom and where: what an error has to say besides AWS's own words.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked<'a> {
+    pub(crate) operation: KmsOperation,
+    /// The KEK, as the caller named it.
+    pub(crate) kek: &'a KekId,
+    /// Where a rewrap comes from.
+    pub(crate) from: Option<&'a KekId>,
+    /// The region whose KMS was asked.
+    pub(crate) region: &'a str,
+    /// Its endpoint, unless it is AWS's own.
+    pub(crate) endpoint: Option<&'a str>,
+}
+
+impl Asked<'_> {
+    /// Says that AWS KMS, or the way to it, failed.
+    pub(crate) fn failed(&self, error: AwsError) -> KmsError {
+        let kind = error.kind();
+        self.error(kind, self.advice(kind, &error)).with_source(error)
+    }
+
+    /// Says that an answer came that must not be believed.
+    pub(crate) fn refused(&self, kind: KmsErrorKind, why: impl Into<String>) -> KmsError {
+        self.error(kind, why)
+    }
+
+    fn error(&self, kind: KmsErrorKind, advice: impl Into<String>) -> KmsError {
+        KmsError::new(kind, PROVIDER, self.operation, self.kek).with_advice(advice)
+    }
+
+    fn advice(&self, kind: KmsErrorKind, error: &AwsError) -> String {
+        let region = self.region;
+        match (kind, error.code(), error.cause) {
+            (_, _, Cause::Credentials) => {
+                "AWS's credential chain found none that can be used: set a role, a profile or the environment's \
+                 AWS_ACCESS_KEY_ID"
+                    .to_owned()
+            }
+            (_, _, Cause::Construction) => format!("check the region `{region}` and the endpoint{}", self.at()),
+            (
+                KmsErrorKind::AccessDenied,
+                Some(
+                    "ExpiredToken"
+                    | "ExpiredTokenException"
+                    | "InvalidClientTokenId"
+                    | "MissingAuthenticationToken"
+                    | "MissingAuthenticationTokenException"
+                    | "UnrecognizedClientException",
+                ),
+                _,
+            ) => format!(
+                "AWS does not accept these credentials: expired, deleted, or of an account that has not enabled region \
+                 `{region}`"
+            ),
+            (KmsErrorKind::AccessDenied, ..) => format!(
+                "the caller needs {}; likely causes: no identity policy allows it, the key policy does not let \
+                 that account's policies decide, a condition on the encryption context or a VPC endpoint does not match, \
+                 or a grant with EncryptionContextEquals (`encx:key` differs per data key, so a grant must use EncryptionContextSubset)",
+                self.actions()
+            ),
+            (KmsErrorKind::NotFound, ..) => self.where_is_it(),
+            (
+                _,
+                Some(
+                    "IncompleteSignature"
+                    | "IncompleteSignatureException"
+                    | "InvalidSignatureException"
+                    | "SignatureDoesNotMatch",
+                ),
+                _,
+            ) => format!(
+                "the request was signed for region `{region}`{}, and was refused: does the endpoint belong to \
+                 another region, is the clock wrong, or the secret access key?",
+                self.named_region()
+            ),
+            (_, Some("RequestExpired"), _) => "set the clock of this machine".to_owned(),
+            (_, Some("InvalidKeyUsageException"), _) => {
+                "a KEK has to be a symmetric key for ENCRYPT_DECRYPT".to_owned()
+            }
+            (_, Some("DisabledException"), _) => "enable the key with `aws kms enable-key`".to_owned(),
+            (KmsErrorKind::KeyState, ..) => {
+                "see its state with `aws kms describe-key`: pending deletion can be cancelled with `aws kms cancel-key-deletion`, \
+                 and a replica is being created for some seconds"
+                    .to_owned()
+            }
+            (KmsErrorKind::LimitExceeded, ..) => {
+                format!("see the quotas of KMS in region `{region}`, and have them raised")
+            }
+            (KmsErrorKind::Throttled, ..) => format!(
+                "the account's request quota in region `{region}` is used up: have it raised, or let the cache keep keys longer"
+            ),
+            (KmsErrorKind::Unavailable, _, Cause::Dispatch | Cause::Timeout) => format!(
+                "can this machine reach KMS in region `{region}`{}: the network, a VPC endpoint, its security group?",
+                self.at()
+            ),
+            (KmsErrorKind::Integrity, Some("IncorrectKeyException"), _) => {
+                "it was wrapped by another KEK than its row names".to_owned()
+            }
+            (KmsErrorKind::Integrity, ..) => {
+                "neither a restored row nor another tenant's fits: ask who wrote that row".to_owned()
+            }
+            (_, Some(code), _) => format!("AWS KMS in region `{region}` answered {code}"),
+            _ => format!("that was AWS KMS in region `{region}`{}", self.at()),
+        }
+    }
+
+    /// Names the permissions that the operation needs, and on what.
+    fn actions(&self) -> String {
+        let kek = self.kek;
+        match self.operation {
+            KmsOperation::DescribeKek => format!("kms:DescribeKey on `{kek}`"),
+            KmsOperation::GenerateDataKey => format!("kms:GenerateDataKey on `{kek}`"),
+            KmsOperation::RewrapKey => match self.from {
+                Some(from) => format!("kms:ReEncryptFrom on `{from}` and kms:ReEncryptTo on `{kek}`"),
+                None => format!("kms:ReEncryptTo on `{kek}`"),
+            },
+            KmsOperation::UnwrapKey => format!("kms:Decrypt on `{kek}`"),
+            KmsOperation::WrapKey => format!("kms:Encrypt on `{kek}`"),
+            _ => format!("permission on `{kek}`"),
+        }
+    }
+
+    fn where_is_it(&self) -> String {
+        let (kek, region) = (self.kek, self.region);
+        let at = self.at();
+        let mut advice = match KeyName::parse(kek.as_str()) {
+            Some(KeyName::Arn(arn)) if arn.region != region => format!(
+                "the KEK is named in region `{}`, and region `{region}`{at} was asked: replicate it there, or leave that \
+                 region out of `regions`",
+                arn.region
+            ),
+            Some(KeyName::Arn(_)) => {
+                format!(
+                    "there is no such key in region `{region}`{at}, or the endpoint belongs to another region"
+                )
+            }
+            Some(KeyName::Alias | KeyName::AliasArn { .. }) => format!(
+                "there is no such alias in region `{region}`{at}; aliases belong to one account and one region"
+            ),
+            Some(KeyName::Id { .. }) | None => format!(
+                "there is no such key id in region `{region}`{at}; an alias begins with `alias/`, and a key of another \
+                 account or region is named by its ARN"
+            ),
+        };
+        if let Some(from) = self.from {
+            advice.push_str(&format!("; or it is `{from}` that does not exist"));
+        }
+        advice
+    }
+
+    fn at(&self) -> String {
+        self.endpoint
+            .map(|endpoint| format!(" at {endpoint}"))
+            .unwrap_or_default()
+    }
+
+    fn named_region(&self) -> String {
+        match KeyName::parse(self.kek.as_str()) {
+            Some(KeyName::Arn(arn)) => format!(" (the KEK's is `{}`){}", arn.region, self.at()),
+            _ => self.at(),
+        }
+    }
+}
+
+/// Says why an [`AwsKms`](crate::AwsKms) could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AwsKmsError {
+    /// The host of an endpoint names another region than it is to serve.
+    #[error("endpoint {url} belongs to region `{found}`, and was given for region `{region}`")]
+    EndpointRegion {
+        /// The endpoint.
+        url: String,
+        /// The region that its host names.
+        found: String,
+        /// The region that it was given for.
+        region: String,
+    },
+    /// FIPS endpoints were asked for, and an endpoint was named besides.
+    #[error(
+        "FIPS endpoints are AWS's own: leave out either `fips` or the endpoint {url}, which may be a FIPS one"
+    )]
+    FipsWithEndpoint {
+        /// The endpoint.
+        url: String,
+    },
+    /// The default KEK cannot be a KEK of AWS KMS.
+    #[error(
+        "`{kek}` is no key of AWS KMS: give a key's ARN, a key id, or an alias that begins with `alias/`"
+    )]
+    InvalidKek {
+        /// What was given.
+        kek: String,
+    },
+    /// A region's name has characters that no region has.
+    #[error("`{region}` is no region of AWS")]
+    InvalidRegion {
+        /// What was given.
+        region: String,
+    },
+    /// No region is known.
+    #[error("no AWS region is set: set AWS_REGION, call `region`, or name the default KEK by its ARN")]
+    MissingRegion,
+    /// The default KEK cannot be a name.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// A setting that has to be more than nothing is not.
+    #[error("`{setting}` must be more than nothing")]
+    Zero {
+        /// The setting.
+        setting: &'static str,
+    },
+}

@@ -1,0 +1,481 @@
+//! [`AwsKms`]: the contract of a KMS, kept with AWS KMS.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use aws_config::SdkConfig;
+use aws_sdk_kms::Client;
+use aws_sdk_kms::config::http::HttpResponse;
+use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_kms::primitives::Blob;
+use aws_sdk_kms::types::{DataKeySpec, KeyMetadata, KeyState};
+use encx::{
+    DATA_KEY_LEN, DataKey, GeneratedDataKey, KekDescription, KekId, KekState, KeyManagementService,
+    KmsContext, KmsError, KmsErrorKind, KmsOperation, WrappedKey,
+};
+use zeroize::Zeroizing;
+
+use crate::arn::{KeyArn, KeyName};
+use crate::builder::AwsKmsBuilder;
+use crate::clients::Clients;
+use crate::error::{Asked, AwsError, AwsKmsError, PROVIDER};
+
+/// AWS KMS as the key management service of `encx`.
+///
+/// Cheap to clone; clones share their connections. Retries are the SDK's, and nobody else's.
+#[derive(Clone)]
+pub struct AwsKms(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) clients: Clients,
+    /// The regions of multi-region keys, nearest first. Never empty; the first is where aliases are looked up.
+    pub(crate) regions: Vec<String>,
+    /// Whether the caller named several, and so decided where multi-region keys are used.
+    pub(crate) several: bool,
+    pub(crate) default_kek: Option<KekId>,
+    /// Whether this process was refused to learn of rotation, which a service need not know: it is not asked again.
+    pub(crate) rotation_is_secret: AtomicBool,
+}
+
+impl AwsKms {
+    /// Sets up AWS KMS as the environment says: credentials, `AWS_REGION`, and `AWS_KMS_KEY_ID` for the default KEK.
+    ///
+    /// # Errors
+    ///
+    /// [`AwsKmsError::MissingRegion`] if there is no region; [`AwsKmsError::InvalidKek`] if `AWS_KMS_KEY_ID` names no key.
+    ///
+    /// # Cancellation
+    ///
+    /// May be dropped at any time.
+    pub async fn from_env() -> Result<Self, AwsKmsError> {
+        Self::builder().build().await
+    }
+
+    /// Sets up AWS KMS from an `SdkConfig` alone. It has no default KEK: name one with `kek` of `Crypto::builder`.
+    ///
+    /// # Errors
+    ///
+    /// [`AwsKmsError::MissingRegion`] if the configuration has no region.
+    pub fn new(config: &SdkConfig) -> Result<Self, AwsKmsError> {
+        Self::builder().finish(config)
+    }
+
+    /// Sets up AWS KMS setting by setting.
+    pub fn builder() -> AwsKmsBuilder {
+        AwsKmsBuilder::default()
+    }
+
+    /// Returns the regions in which multi-region keys are used, nearest first. The first is where aliases are looked up.
+    #[must_use]
+    pub fn regions(&self) -> &[String] {
+        &self.0.regions
+    }
+}
+
+/// Where a KEK can be asked for, and by which name there.
+#[derive(Clone, Debug)]
+struct Place {
+    region: String,
+    name: String,
+}
+
+impl Inner {
+    /// Lists the places of a KEK, the nearest first.
+    fn places(&self, kek: &KekId) -> Option<Vec<Place>> {
+        let one = |region: &str| {
+            vec![Place {
+                region: region.to_owned(),
+                name: kek.to_string(),
+            }]
+        };
+        let home = self.regions.first()?;
+        Some(match KeyName::parse(kek.as_str())? {
+            KeyName::Arn(arn) if self.several && arn.is_multi_region() => {
+                let replicas = self.regions.iter().map(|region| Place {
+                    region: region.clone(),
+                    name: arn.in_region(region).to_string(),
+                });
+                replicas.collect()
+            }
+            KeyName::Id { multi_region: true } => {
+                let replicas = self.regions.iter().map(|region| Place {
+                    region: region.clone(),
+                    name: kek.to_string(),
+                });
+                replicas.collect()
+            }
+            KeyName::Arn(arn) => one(arn.region),
+            KeyName::AliasArn { region } => one(region),
+            KeyName::Alias | KeyName::Id { .. } => one(home),
+        })
+    }
+
+    fn asked<'a>(&'a self, operation: KmsOperation, kek: &'a KekId, region: &'a str) -> Asked<'a> {
+        Asked {
+            operation,
+            kek,
+            from: None,
+            region,
+            endpoint: self.clients.endpoint(region),
+        }
+    }
+
+    /// Asks in one place after the other, as long as the last one was unavailable. Returns what asked whom, too.
+    async fn ask<T, E, F>(
+        &self,
+        operation: KmsOperation,
+        kek: &KekId,
+        call: impl Fn(Client, String) -> F,
+    ) -> Result<(T, Place), KmsError>
+    where
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    {
+        let mut failed = None;
+        for place in self.places(kek).ok_or_else(|| no_arn(operation, kek))? {
+            match call(self.clients.client(&place.region), place.name.clone()).await {
+                Ok(answer) => return Ok((answer, place)),
+                Err(error) => {
+                    let error = self
+                        .asked(operation, kek, &place.region)
+                        .failed(AwsError::new(error));
+                    if error.kind() != KmsErrorKind::Unavailable {
+                        return Err(error);
+                    }
+                    tracing::warn!(target: "encx::aws", region = %place.region, %kek, %error, "region unavailable");
+                    failed = Some(error);
+                }
+            }
+        }
+        Err(failed.unwrap_or_else(|| no_arn(operation, kek)))
+    }
+
+    /// Checks which key answered, and returns the lasting name of the KEK that was asked for.
+    ///
+    /// A KEK that was named by its ARN keeps that very name, also when a replica answered: whoever reads the wrap
+    /// compares names. One that was named otherwise gets the ARN; of a multi-region key that in the first of the
+    /// regions by the alphabet, so that processes with other nearest regions agree.
+    fn answered_by(&self, asked: &Asked<'_>, place: &Place, answer: Option<&str>) -> Result<KekId, Mismatch> {
+        let answer = answer.ok_or(Mismatch("the answer names no key"))?;
+        let found = KeyArn::parse(answer).ok_or(Mismatch("the answer names its key by no ARN"))?;
+        if found.region != place.region {
+            return Err(Mismatch("a key of another region answered"));
+        }
+        let kek = asked.kek;
+        match KeyName::parse(kek.as_str()) {
+            Some(KeyName::Arn(arn)) if arn.shares_material_with(found) => Ok(kek.clone()),
+            Some(KeyName::Id { .. }) if found.id() != kek.as_str() => Err(Mismatch("another key answered")),
+            Some(KeyName::AliasArn { .. } | KeyName::Alias | KeyName::Id { .. }) => {
+                let first = self.regions.iter().min().filter(|_| self.several);
+                let lasting = match first {
+                    Some(region) if found.is_multi_region() => found.in_region(region).to_string(),
+                    _ => answer.to_owned(),
+                };
+                KekId::new(lasting).map_err(|_| Mismatch("the answer's key has no usable name"))
+            }
+            Some(KeyName::Arn(_)) | None => Err(Mismatch("another key answered")),
+        }
+    }
+
+    async fn rotation(&self, place: &Place, arn: &str) -> (Option<bool>, Option<u32>) {
+        let unknown = (None, None);
+        if self.rotation_is_secret.load(Ordering::Relaxed) {
+            return unknown;
+        }
+        let client = self.clients.client(&place.region);
+        match client.get_key_rotation_status().key_id(arn).send().await {
+            Ok(answer) => {
+                let days = answer
+                    .rotation_period_in_days()
+                    .and_then(|days| days.try_into().ok());
+                let on = answer.key_rotation_enabled();
+                (Some(on), days.filter(|_| on))
+            }
+            Err(error) => {
+                let error = AwsError::new(error);
+                if error.kind() == KmsErrorKind::AccessDenied {
+                    self.rotation_is_secret.store(true, Ordering::Relaxed);
+                }
+                tracing::debug!(target: "encx::aws", kek = arn, %error, "rotation is unknown");
+                unknown
+            }
+        }
+    }
+}
+
+/// Says what about an answer must not be believed.
+#[derive(Clone, Copy, Debug)]
+struct Mismatch(&'static str);
+
+impl Mismatch {
+    /// Of an answer to wrapping: nothing was lost, and whoever answers so is set up wrongly.
+    fn of_wrapping(self, asked: &Asked<'_>) -> KmsError {
+        let Self(what) = self;
+        asked.refused(
+            KmsErrorKind::Configuration,
+            format!("{what}: is the endpoint AWS KMS?"),
+        )
+    }
+
+    /// Of an answer to unwrapping: what came is not the key that was asked for.
+    fn of_unwrapping(self, asked: &Asked<'_>) -> KmsError {
+        let Self(what) = self;
+        asked.refused(
+            KmsErrorKind::Integrity,
+            format!("{what}, so what came is not believed"),
+        )
+    }
+}
+
+fn no_arn(operation: KmsOperation, kek: &KekId) -> KmsError {
+    KmsError::new(KmsErrorKind::Configuration, PROVIDER, operation, kek)
+        .with_advice("this is neither a key's ARN, nor a key id, nor an alias of AWS KMS")
+}
+
+/// Takes a key out of an answer, and wipes what held it.
+fn take_key(plaintext: Option<Blob>) -> Result<DataKey, Mismatch> {
+    let bytes = Zeroizing::new(plaintext.ok_or(Mismatch("the answer has no key"))?.into_inner());
+    if bytes.len() != DATA_KEY_LEN {
+        return Err(Mismatch("the answer's key has not 32 bytes"));
+    }
+    DataKey::copy_from(&bytes).map_err(|_| Mismatch("the answer's key has not 32 bytes"))
+}
+
+fn take_wrap(kek: KekId, blob: Option<Blob>, material: Option<&str>) -> Result<WrappedKey, Mismatch> {
+    let ciphertext = blob
+        .ok_or(Mismatch("the answer has no wrapped key"))?
+        .into_inner();
+    if !(1..=WrappedKey::MAX_LEN).contains(&ciphertext.len()) {
+        return Err(Mismatch("the answer's wrapped key has no possible length"));
+    }
+    let wrapped = WrappedKey::new(kek, ciphertext);
+    Ok(match material {
+        Some(material) => wrapped.with_material(material),
+        None => wrapped,
+    })
+}
+
+fn pairs(context: &KmsContext) -> HashMap<String, String> {
+    let pairs = context.pairs();
+    pairs
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
+
+fn state_of(metadata: &KeyMetadata) -> KekState {
+    match metadata.key_state() {
+        Some(KeyState::Enabled) => KekState::Enabled,
+        Some(KeyState::Disabled) => KekState::Disabled,
+        Some(KeyState::PendingDeletion | KeyState::PendingReplicaDeletion) => KekState::PendingDeletion,
+        // While it is being updated a key goes on working: only its primary region changes.
+        Some(KeyState::Updating) => KekState::Enabled,
+        Some(_) => KekState::Unavailable,
+        None if metadata.enabled() => KekState::Enabled,
+        None => KekState::Unavailable,
+    }
+}
+
+#[async_trait]
+impl KeyManagementService for AwsKms {
+    fn provider(&self) -> &'static str {
+        PROVIDER
+    }
+
+    fn default_kek(&self) -> Option<&KekId> {
+        self.0.default_kek.as_ref()
+    }
+
+    async fn generate_data_key(
+        &self,
+        kek: &KekId,
+        context: &KmsContext,
+    ) -> Result<GeneratedDataKey, KmsError> {
+        let operation = KmsOperation::GenerateDataKey;
+        let (mut answer, place) = self
+            .0
+            .ask(operation, kek, |client, name| {
+                client
+                    .generate_data_key()
+                    .key_id(name)
+                    .key_spec(DataKeySpec::Aes256)
+                    .set_encryption_context(Some(pairs(context)))
+                    .send()
+            })
+            .await?;
+        let asked = self.0.asked(operation, kek, &place.region);
+        // First of all, so that it is wiped whatever else is wrong.
+        let key = take_key(answer.plaintext.take());
+        let made = || {
+            let kek = self.0.answered_by(&asked, &place, answer.key_id.as_deref())?;
+            let material = answer.key_material_id.as_deref();
+            let wrapped = take_wrap(kek, answer.ciphertext_blob, material)?;
+            Ok(GeneratedDataKey::new(key?, wrapped))
+        };
+        made().map_err(|mismatch: Mismatch| mismatch.of_wrapping(&asked))
+    }
+
+    async fn wrap_key(
+        &self,
+        kek: &KekId,
+        key: &DataKey,
+        context: &KmsContext,
+    ) -> Result<WrappedKey, KmsError> {
+        let operation = KmsOperation::WrapKey;
+        let (answer, place) = self
+            .0
+            .ask(operation, kek, |client, name| {
+                // The SDK's own copies, of this and of the request's body, are out of our reach.
+                let plaintext = Blob::new(key.expose().as_slice());
+                client
+                    .encrypt()
+                    .key_id(name)
+                    .plaintext(plaintext)
+                    .set_encryption_context(Some(pairs(context)))
+                    .send()
+            })
+            .await?;
+        let asked = self.0.asked(operation, kek, &place.region);
+        self.0
+            .answered_by(&asked, &place, answer.key_id.as_deref())
+            .and_then(|kek| take_wrap(kek, answer.ciphertext_blob, None))
+            .map_err(|mismatch| mismatch.of_wrapping(&asked))
+    }
+
+    async fn unwrap_key(&self, wrapped: &WrappedKey, context: &KmsContext) -> Result<DataKey, KmsError> {
+        let (operation, kek) = (KmsOperation::UnwrapKey, &wrapped.kek);
+        only_by_arn(operation, kek)?;
+        let (mut answer, place) = self
+            .0
+            .ask(operation, kek, |client, name| {
+                client
+                    .decrypt()
+                    .key_id(name)
+                    .ciphertext_blob(Blob::new(wrapped.ciphertext.as_slice()))
+                    .set_encryption_context(Some(pairs(context)))
+                    .send()
+            })
+            .await?;
+        let asked = self.0.asked(operation, kek, &place.region);
+        let key = take_key(answer.plaintext.take());
+        self.0
+            .answered_by(&asked, &place, answer.key_id.as_deref())
+            .and(key)
+            .map_err(|mismatch| mismatch.of_unwrapping(&asked))
+    }
+
+    /// Moves a wrap with one ReEncrypt, inside AWS KMS, if both KEKs can be asked for in one region.
+    ///
+    /// ReEncrypt knows no other region. Between two, the key is unwrapped and wrapped again, and so passes through this
+    /// process.
+    async fn rewrap_key(
+        &self,
+        wrapped: &WrappedKey,
+        context: &KmsContext,
+        to: &KekId,
+    ) -> Result<WrappedKey, KmsError> {
+        let (operation, from) = (KmsOperation::RewrapKey, &wrapped.kek);
+        only_by_arn(operation, from)?;
+        let sources = self.0.places(from).ok_or_else(|| no_arn(operation, from))?;
+        let targets = self.0.places(to).ok_or_else(|| no_arn(operation, to))?;
+        let mut failed = None;
+        for target in targets {
+            let Some(source) = sources.iter().find(|source| source.region == target.region) else {
+                continue;
+            };
+            let asked = Asked {
+                from: Some(from),
+                ..self.0.asked(operation, to, &target.region)
+            };
+            let client = self.0.clients.client(&target.region);
+            let answer = client
+                .re_encrypt()
+                .ciphertext_blob(Blob::new(wrapped.ciphertext.as_slice()))
+                .source_key_id(&source.name)
+                .set_source_encryption_context(Some(pairs(context)))
+                .destination_key_id(&target.name)
+                .set_destination_encryption_context(Some(pairs(context)))
+                .send()
+                .await;
+            let answer = match answer {
+                Ok(answer) => answer,
+                Err(error) => {
+                    let error = asked.failed(AwsError::new(error));
+                    if error.kind() != KmsErrorKind::Unavailable {
+                        return Err(error);
+                    }
+                    tracing::warn!(target: "encx::aws", region = %target.region, kek = %to, %error, "region unavailable");
+                    failed = Some(error);
+                    continue;
+                }
+            };
+            let unwrapping = Asked { kek: from, ..asked };
+            self.0
+                .answered_by(&unwrapping, source, answer.source_key_id.as_deref())
+                .map_err(|mismatch| mismatch.of_unwrapping(&unwrapping))?;
+            let material = answer.destination_key_material_id.as_deref();
+            return self
+                .0
+                .answered_by(&asked, &target, answer.key_id.as_deref())
+                .and_then(|kek| take_wrap(kek, answer.ciphertext_blob, material))
+                .map_err(|mismatch| mismatch.of_wrapping(&asked));
+        }
+        match failed {
+            Some(error) => Err(error),
+            None => {
+                let key = self.unwrap_key(wrapped, context).await?;
+                self.wrap_key(to, &key, context).await
+            }
+        }
+    }
+
+    /// Tells what AWS KMS says of a key, also which material is current.
+    ///
+    /// Whether it is rotated stays unknown without `kms:GetKeyRotationStatus`, which a service does not need; after one
+    /// refusal it is not asked for again.
+    async fn describe_kek(&self, kek: &KekId) -> Result<KekDescription, KmsError> {
+        let operation = KmsOperation::DescribeKek;
+        let (answer, place) = self
+            .0
+            .ask(operation, kek, |client, name| {
+                client.describe_key().key_id(name).send()
+            })
+            .await?;
+        let asked = self.0.asked(operation, kek, &place.region);
+        let metadata = answer
+            .key_metadata()
+            .ok_or_else(|| Mismatch("the answer has no metadata").of_wrapping(&asked))?;
+        let lasting = self
+            .0
+            .answered_by(&asked, &place, metadata.arn())
+            .map_err(|mismatch| mismatch.of_wrapping(&asked))?;
+        let mut description = KekDescription::new(lasting, state_of(metadata));
+        description.current_material = metadata.current_key_material_id().map(str::to_owned);
+        description.multi_region = metadata.multi_region();
+        let (rotation, days) = self.0.rotation(&place, metadata.arn().unwrap_or_default()).await;
+        description.rotation = rotation;
+        description.rotation_days = days;
+        Ok(description)
+    }
+}
+
+/// Refuses a wrap that names its KEK otherwise than by a key's ARN, as ours never do: what a name stands for may change.
+fn only_by_arn(operation: KmsOperation, kek: &KekId) -> Result<(), KmsError> {
+    KeyArn::parse(kek.as_str()).map(|_| ()).ok_or_else(|| {
+        KmsError::new(KmsErrorKind::Integrity, PROVIDER, operation, kek)
+            .with_advice("a wrap names its KEK by the ARN of a key, and this one does not")
+    })
+}
+
+/// Shows the regions and the default KEK.
+impl fmt::Debug for AwsKms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AwsKms")
+            .field("regions", &self.0.regions)
+            .field("default_kek", &self.0.default_kek)
+            .field("clients", &self.0.clients)
+            .finish()
+    }
+}

@@ -1,0 +1,98 @@
+//! A proxy before the KMS server: it counts what is asked, and can be taken down.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+const TARGET: &str = "x-amz-target: TrentService.";
+
+pub(crate) struct Proxy {
+    url: String,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    calls: Mutex<BTreeMap<String, usize>>,
+    is_down: AtomicBool,
+}
+
+impl Proxy {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let shared = Arc::<Shared>::default();
+        let server = super::server_url().trim_start_matches("http://").to_owned();
+        let of_listener = Arc::clone(&shared);
+        tokio::spawn(async move {
+            loop {
+                let (client, _) = listener.accept().await.unwrap();
+                tokio::spawn(forward(client, server.clone(), Arc::clone(&of_listener)));
+            }
+        });
+        Self { url, shared }
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// From here on every connection is cut, or not any more.
+    pub(crate) fn set_down(&self, is_down: bool) {
+        self.shared.is_down.store(is_down, Ordering::SeqCst);
+    }
+
+    /// Returns the calls since the last time it was asked, by operation.
+    pub(crate) fn calls(&self) -> BTreeMap<String, usize> {
+        std::mem::take(&mut *self.shared.calls.lock().unwrap())
+    }
+
+    /// Checks the calls since the last time.
+    #[track_caller]
+    pub(crate) fn expect(&self, what: &str, expected: &[(&str, usize)]) {
+        let expected = expected.iter().map(|(name, count)| ((*name).to_owned(), *count));
+        assert_eq!(self.calls(), expected.collect(), "{what}");
+    }
+}
+
+async fn forward(client: TcpStream, server: String, shared: Arc<Shared>) {
+    if shared.is_down.load(Ordering::SeqCst) {
+        return;
+    }
+    let server = TcpStream::connect(server).await.unwrap();
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let asking = async {
+        let mut seen = String::new();
+        let mut buffer = [0; 16 * 1024];
+        loop {
+            let Ok(read @ 1..) = from_client.read(&mut buffer).await else {
+                return;
+            };
+            if shared.is_down.load(Ordering::SeqCst) {
+                return;
+            }
+            seen.push_str(&String::from_utf8_lossy(&buffer[..read]));
+            // A header may come in two pieces: what follows the last whole one is kept.
+            while let Some((_, rest)) = seen.split_once(TARGET) {
+                let Some((name, rest)) = rest.split_once("\r\n") else {
+                    break;
+                };
+                *shared.calls.lock().unwrap().entry(name.to_owned()).or_default() += 1;
+                seen = rest.to_owned();
+            }
+            if to_server.write_all(&buffer[..read]).await.is_err() {
+                return;
+            }
+        }
+    };
+    let answering = tokio::io::copy(&mut from_server, &mut to_client);
+    // Whichever side ends first, the connection is over.
+    tokio::select! {
+        () = asking => {}
+        _ = answering => {}
+    }
+}

@@ -1,0 +1,7 @@
+//! `AwsKms` keeps the contract of a KMS.
+#![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
+
+mod common;
+mod fixture;
+
+encx::kms_conformance!(fixture::AwsFixture::start().await);
