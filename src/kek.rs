@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::context::EncryptionContext;
 use crate::key::{KekId, KmsName, NameError};
 
-pub(crate) use calls::Keks;
+pub(crate) use calls::{Keks, Unreachable};
 
 /// Names a KEK and the KMS that holds it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

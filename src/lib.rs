@@ -90,7 +90,7 @@ pub use kms::{
     GeneratedDataKey, KekDescription, KekState, KeyManagementService, KmsContext, KmsError, KmsErrorKind,
     KmsOperation,
 };
-pub use manager::KeyManager;
+pub use manager::{FailedWraps, KeyManager, WrapsReport};
 pub use plaintext::Plaintext;
 pub use store::{
     ChangeCursor, ChangePage, Coordination, CursorPosition, KeyChange, KeyChanges, KeyHint, KeyPage,

@@ -1,5 +1,7 @@
 //! The life of keys: create, rotate, rewrap, change state, destroy.
 
+mod wraps;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +14,8 @@ use crate::key::{DataKey, DataKeyId, KeyState, KeyUsage, KeyVersion, Scope};
 use crate::keyring::Core;
 use crate::kms::KeyManagementService;
 use crate::store::{KeyRecord, KeyStore, NewKey, StateChange, StoreError, WrapChange};
+
+pub use self::wraps::{FailedWraps, WrapsReport};
 
 /// How often an operation that lost a race begins anew.
 const MAX_ATTEMPTS: usize = 8;
@@ -96,6 +100,9 @@ impl KeyManager {
     }
 
     /// Makes the first version of a context's key, active at once.
+    ///
+    /// Where the KEK rule demands several wraps, those of KEKs that are unavailable are left out, as long as one
+    /// succeeds: see [`missing_wraps`](Self::missing_wraps) and [`complete_wraps`](Self::complete_wraps).
     ///
     /// # Errors
     ///

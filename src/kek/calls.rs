@@ -1,5 +1,7 @@
 //! The calls to the KMSs, under the KEK rule: the only way from the rest of encx to a KMS.
 
+mod missing;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -8,6 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
+pub(crate) use self::missing::Unreachable;
 use crate::clock::Clock;
 use crate::context::EncryptionContext;
 use crate::error::Error;
@@ -115,6 +118,8 @@ impl Keks {
     }
 
     /// Makes a data key under the KEKs that the rule chooses.
+    ///
+    /// A KEK that cannot be reached now is left out, as long as one can: `complete_wraps` makes up for it.
     pub(crate) async fn generate(
         &self,
         context: &EncryptionContext,
@@ -123,22 +128,40 @@ impl Keks {
     ) -> Result<(DataKey, Vec<StoredWrap>), Error> {
         let choice = self.choose(context)?;
         let pairs = KmsContext::new(context, usage, id);
-        let (first, others) = choice.wraps().split_first().ok_or(Error::NoKek)?;
-        let made = self
-            .call(&first.kms, self.timeout, |kms| {
-                kms.generate_data_key(&first.kek, &pairs)
-            })
-            .await?;
-        let mut wraps = vec![self.stored(first, made.wrapped)];
-        for kek in others {
-            let wrapped = self
-                .call(&kek.kms, self.timeout, |kms| {
-                    kms.wrap_key(&kek.kek, &made.key, &pairs)
-                })
-                .await?;
-            push_new(&mut wraps, self.stored(kek, wrapped));
+        let timeout = self.share_of_time(choice.wraps().len());
+        let (mut made, mut wraps, mut missing) = (None, Vec::new(), Vec::new());
+        for kek in choice.wraps() {
+            let wrapped = match &made {
+                None => {
+                    let first = self
+                        .call(&kek.kms, timeout, |kms| kms.generate_data_key(&kek.kek, &pairs))
+                        .await;
+                    first.map(|first| {
+                        made = Some(first.key);
+                        first.wrapped
+                    })
+                }
+                Some(key) => {
+                    self.call(&kek.kms, timeout, |kms| kms.wrap_key(&kek.kek, key, &pairs))
+                        .await
+                }
+            };
+            match wrapped {
+                Ok(wrapped) => push_new(&mut wraps, self.stored(kek, wrapped)),
+                Err(error) if error.is_retryable() => missing.push((kek, error)),
+                Err(error) => return Err(error),
+            }
         }
-        Ok((made.key, wraps))
+        match made {
+            Some(key) => {
+                missing::report(id, &missing);
+                Ok((key, wraps))
+            }
+            None => Err(missing
+                .into_iter()
+                .next()
+                .map_or(Error::NoKek, |(_, error)| error)),
+        }
     }
 
     /// Unwraps a record's key with any wrap that the rule allows, and checks that it is the right key.
@@ -339,12 +362,7 @@ impl Keks {
         wrap: &StoredWrap,
         pairs: &KmsContext,
     ) -> Result<DataKey, Error> {
-        // Where there are others, one that hangs may not use up the time of all.
-        let timeout = if record.wraps.len() > 1 {
-            self.timeout / 3
-        } else {
-            self.timeout
-        };
+        let timeout = self.share_of_time(record.wraps.len());
         let key = self
             .call(&wrap.kms, timeout, |kms| kms.unwrap_key(&wrap.wrapped, pairs))
             .await?;
@@ -354,6 +372,11 @@ impl Keks {
         // The best sign of tampering that there is, even if another wrap opens.
         tracing::warn!(target: "encx::refused", key = %record.id, kek = %wrap.wrapped.kek, "a wrap holds another key");
         Err(Error::KeyMismatch { id: record.id })
+    }
+
+    /// Says how long a call may take where there are so many to make: one that hangs may not use up the time of all.
+    fn share_of_time(&self, calls: usize) -> Duration {
+        if calls > 1 { self.timeout / 3 } else { self.timeout }
     }
 
     /// Returns the lasting name of a KEK as far as it is known; else the name that the rule gives it.

@@ -1,0 +1,130 @@
+//! Wraps that the KEK rule demands and a record lacks, as when a KMS was down while its key was made.
+
+use std::collections::HashMap;
+
+use super::{Keks, is_by, push_new};
+use crate::context::EncryptionContext;
+use crate::error::Error;
+use crate::kek::KekRef;
+use crate::key::{DataKeyId, KeyUsage};
+use crate::kms::KmsContext;
+use crate::store::{KeyRecord, StoredWrap};
+
+/// How often a KEK may be out of reach before a job stops asking for it.
+const PATIENCE: u32 = 3;
+
+/// Which KEKs a job found out of reach, and how often in a row: it does not wait for each of thousands of keys anew.
+#[derive(Debug, Default)]
+pub(crate) struct Unreachable(HashMap<KekRef, (u32, Error)>);
+
+impl Unreachable {
+    fn given_up(&self, kek: &KekRef) -> Result<(), Error> {
+        match self.0.get(kek) {
+            Some((times, error)) if *times >= PATIENCE => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    fn learn<T>(&mut self, kek: &KekRef, result: &Result<T, Error>) {
+        match result {
+            Err(error) if error.is_retryable() => {
+                let times = self.0.get(kek).map_or(0, |(times, _)| *times) + 1;
+                self.0.insert(kek.clone(), (times, error.clone()));
+            }
+            _ => {
+                self.0.remove(kek);
+            }
+        }
+    }
+}
+
+/// What became of a record that was to be completed.
+#[derive(Debug)]
+pub(crate) struct Completed {
+    /// All wraps of the record, if it has more than before.
+    pub(crate) wraps: Option<Vec<StoredWrap>>,
+    /// Why a wrap is missing still.
+    pub(crate) failed: Option<Error>,
+}
+
+impl Keks {
+    /// Lists the KEKs that the rule demands and a record has no wrap by.
+    pub(crate) async fn missing(
+        &self,
+        record: &KeyRecord,
+        context: &EncryptionContext,
+    ) -> Result<Vec<KekRef>, Error> {
+        let mut missing = Vec::new();
+        for kek in self.choose(context)?.wraps() {
+            match self.has_wrap_by(record, kek).await {
+                Ok(true) => {}
+                Ok(false) => missing.push(kek.clone()),
+                // That it cannot be reached is the likely reason for what is missing.
+                Err(error) if error.is_retryable() => missing.push(kek.clone()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Adds the wraps that the rule demands and a record lacks, as far as their KEKs can be reached.
+    ///
+    /// The key is unwrapped first, by any wrap that is allowed, and checked: what is not this record's key is never
+    /// wrapped anew.
+    pub(crate) async fn complete(
+        &self,
+        record: &KeyRecord,
+        context: &EncryptionContext,
+        usage: KeyUsage,
+        unreachable: &mut Unreachable,
+    ) -> Result<Completed, Error> {
+        let choice = self.choose(context)?;
+        let pairs = KmsContext::new(context, usage, record.id);
+        let (mut wraps, mut key, mut failed) = (record.wraps.clone(), None, None);
+        for kek in choice.wraps() {
+            let wrapped = async {
+                unreachable.given_up(kek)?;
+                if self.has_wrap_by(record, kek).await? {
+                    return Ok(None);
+                }
+                let key = match &key {
+                    Some(key) => key,
+                    None => key.insert(self.unwrap(record, context, usage).await?),
+                };
+                let wrapped = self.call(&kek.kms, self.share_of_time(2), |kms| {
+                    kms.wrap_key(&kek.kek, key, &pairs)
+                });
+                wrapped.await.map(Some)
+            }
+            .await;
+            unreachable.learn(kek, &wrapped);
+            match wrapped {
+                Ok(None) => {}
+                Ok(Some(wrapped)) => push_new(&mut wraps, self.stored(kek, wrapped)),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        wraps.sort_by(|a, b| (&a.kms, &a.wrapped.kek).cmp(&(&b.kms, &b.wrapped.kek)));
+        let wraps = (wraps.len() > record.wraps.len()).then_some(wraps);
+        Ok(Completed { wraps, failed })
+    }
+
+    /// Tells whether a record has a wrap by a KEK, asking what the KEK's name stands for only if that is needed.
+    async fn has_wrap_by(&self, record: &KeyRecord, kek: &KekRef) -> Result<bool, Error> {
+        if record.wraps.iter().any(|wrap| is_by(wrap, kek, &kek.kek)) {
+            return Ok(true);
+        }
+        let name = self.name(kek).await?;
+        Ok(record.wraps.iter().any(|wrap| is_by(wrap, kek, &name)))
+    }
+}
+
+/// Says that a new key lacks wraps.
+pub(super) fn report(id: DataKeyId, missing: &[(&KekRef, Error)]) {
+    for (kek, error) in missing {
+        tracing::warn!(
+            target: "encx::wraps", key = %id, kms = %kek.kms, kek = %kek.kek, %error,
+            "a new key lacks a wrap, as its KEK is unavailable; `complete_wraps` adds it"
+        );
+    }
+}

@@ -1,0 +1,219 @@
+//! Several wraps of one key: made while a KMS is down, told, and completed later.
+
+#![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
+
+use encx::testkit::{MemoryKeyStore, MemoryKms};
+use encx::{
+    Crypto, EncryptionContext, Error, Field, KekChoice, KekId, KekRef, KeyRecord, KmsErrorKind, KmsName,
+};
+
+const SSN: Field = Field::new("users", "ssn");
+const HERE: &str = "memory/default";
+const THERE: &str = "memory/there";
+
+fn context(tenant: &str) -> EncryptionContext {
+    EncryptionContext::builder()
+        .pair("tenantId", tenant)
+        .build()
+        .unwrap()
+}
+
+fn there() -> KekRef {
+    KekRef::new(KmsName::new("there").unwrap(), KekId::new(THERE).unwrap())
+}
+
+/// Two KMSs, whose KEKs both wrap every key.
+struct World {
+    here: MemoryKms,
+    there: MemoryKms,
+    store: MemoryKeyStore,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            here: MemoryKms::new(),
+            there: MemoryKms::new().with_kek(THERE),
+            store: MemoryKeyStore::new(),
+        }
+    }
+
+    async fn crypto(&self) -> Crypto {
+        let choice = KekChoice::new(KekRef::try_from(HERE).unwrap()).also_wrap(there());
+        Crypto::builder(self.here.clone(), self.store.clone())
+            .kms_named("there", self.there.clone())
+            .kek_rule(move |_| Some(choice.clone()))
+            .build()
+            .await
+            .unwrap()
+    }
+
+    fn reset_calls(&self) {
+        self.here.reset_calls();
+        self.there.reset_calls();
+    }
+
+    fn calls(&self) -> (u64, u64) {
+        (self.here.calls().total(), self.there.calls().total())
+    }
+}
+
+fn keks(record: &KeyRecord) -> Vec<&str> {
+    record
+        .wraps
+        .iter()
+        .map(|wrap| wrap.wrapped.kek.as_str())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_key_gets_one_wrap_under_each_kek() {
+    let world = World::new();
+    let crypto = world.crypto().await;
+    let manager = crypto.key_manager();
+    let made = manager.create(&context("a")).await.unwrap();
+    assert_eq!(keks(&made), [HERE, THERE]);
+    assert_eq!(world.calls(), (1, 1));
+    assert_eq!(manager.missing_wraps(&made).await.unwrap(), []);
+    let report = manager.complete_wraps().await.unwrap();
+    assert_eq!((report.already_complete, report.completed.len()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_second_kms_that_is_down_delays_no_key_and_is_made_up_for() {
+    let world = World::new();
+    let crypto = world.crypto().await;
+    let manager = crypto.key_manager();
+    let whole = manager.create(&context("whole")).await.unwrap();
+    world.there.set_unavailable(true);
+    let made = manager.create(&context("a")).await.unwrap();
+    assert_eq!(keks(&made), [HERE]);
+    assert_eq!(manager.missing_wraps(&made).await.unwrap(), [there()]);
+    // A key that is made on first use is no other.
+    let sealed = crypto.encrypt(&context("b"), "x", SSN.row(1)).await.unwrap();
+
+    // Still down: said of each, and asked for no longer than a few times.
+    for _ in 0..5 {
+        let tenant = format!("tenant-{}", world.store.records().len());
+        manager.create(&context(&tenant)).await.unwrap();
+    }
+    world.reset_calls();
+    let report = manager.complete_wraps().await.unwrap();
+    assert_eq!((report.already_complete, report.completed.len()), (1, 0));
+    assert_eq!(report.failed.len(), 7);
+    assert!(report.failed.iter().all(|failed| failed.error.is_retryable()));
+    assert!(world.calls().1 <= 3, "it went on asking: {:?}", world.calls());
+
+    world.there.set_unavailable(false);
+    assert_eq!(manager.missing_wraps(&made).await.unwrap(), [there()]);
+    world.reset_calls();
+    let report = manager.complete_wraps().await.unwrap();
+    assert_eq!((report.already_complete, report.completed.len()), (1, 7));
+    assert!(report.failed.is_empty());
+    // One to unwrap each that lacked a wrap, one to wrap it.
+    assert_eq!(world.calls(), (7, 7));
+    for record in world.store.records() {
+        assert_eq!(keks(&record), [HERE, THERE]);
+        assert_eq!(manager.missing_wraps(&record).await.unwrap(), []);
+    }
+    let again = manager.complete_wraps().await.unwrap();
+    assert_eq!((again.already_complete, again.completed.len()), (8, 0));
+    assert_eq!(
+        whole.wraps,
+        manager.list(&context("whole")).await.unwrap()[0].wraps
+    );
+
+    // The other wrap alone is enough.
+    world.here.set_unavailable(true);
+    let opened = world
+        .crypto()
+        .await
+        .decrypt(&context("b"), &sealed, SSN.row(1))
+        .await;
+    assert_eq!(opened.unwrap().as_bytes(), b"x");
+}
+
+#[tokio::test]
+async fn if_the_first_kms_is_down_the_next_makes_the_key() {
+    let world = World::new();
+    let crypto = world.crypto().await;
+    let manager = crypto.key_manager();
+    manager.create(&context("a")).await.unwrap();
+    world.here.set_unavailable(true);
+    let made = manager.create(&context("b")).await.unwrap();
+    assert_eq!(keks(&made), [THERE]);
+    let rotated = manager.rotate(&context("b")).await.unwrap();
+    assert_eq!(keks(&rotated), [THERE]);
+    world.here.set_unavailable(false);
+    assert_eq!(
+        manager.missing_wraps(&rotated).await.unwrap(),
+        [KekRef::try_from(HERE).unwrap()]
+    );
+    let report = manager.complete_wraps().await.unwrap();
+    assert_eq!((report.already_complete, report.completed.len()), (1, 2));
+}
+
+#[tokio::test]
+async fn without_any_kms_there_is_no_key() {
+    let world = World::new();
+    let manager = world.crypto().await.key_manager();
+    world.here.set_unavailable(true);
+    world.there.set_unavailable(true);
+    let error = manager.create(&context("a")).await.unwrap_err();
+    assert!(
+        matches!(&error, Error::Kms(error) if error.kek().as_str() == HERE),
+        "{error}"
+    );
+    assert!(error.is_retryable());
+    assert!(world.store.records().is_empty());
+}
+
+#[tokio::test]
+async fn only_unavailability_is_passed_over() {
+    for kind in [
+        KmsErrorKind::AccessDenied,
+        KmsErrorKind::Configuration,
+        KmsErrorKind::KeyState,
+        KmsErrorKind::NotFound,
+    ] {
+        for first in [true, false] {
+            let world = World::new();
+            let manager = world.crypto().await.key_manager();
+            let (kms, kek) = if first {
+                (&world.here, HERE)
+            } else {
+                (&world.there, THERE)
+            };
+            kms.set_kek_fault(kek, Some(kind));
+            let error = manager.create(&context("a")).await.unwrap_err();
+            assert!(
+                matches!(&error, Error::Kms(error) if error.kind() == kind),
+                "{error}"
+            );
+            assert!(world.store.records().is_empty());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_failure_of_one_version_stands_in_the_report_alone() {
+    let world = World::new();
+    let manager = world.crypto().await.key_manager();
+    world.there.set_unavailable(true);
+    let damaged = manager.create(&context("damaged")).await.unwrap();
+    let sound = manager.create(&context("sound")).await.unwrap();
+    world.there.set_unavailable(false);
+    world.store.tamper(|records| {
+        let record = records.iter_mut().find(|record| record.id == damaged.id);
+        record.unwrap().wraps[0].wrapped.ciphertext[40] ^= 1;
+    });
+    let report = manager.complete_wraps().await.unwrap();
+    assert_eq!(report.completed, [sound.id]);
+    assert_eq!(report.failed.len(), 1);
+    assert_eq!(report.failed[0].id, damaged.id);
+    let error = &report.failed[0].error;
+    assert!(
+        matches!(error, Error::Kms(error) if error.kind() == KmsErrorKind::Integrity),
+        "{error}"
+    );
+}
