@@ -167,6 +167,9 @@ impl AwsKmsBuilder {
                 None => return Err(AwsKmsError::InvalidKek { kek: kek.to_string() }),
             },
         };
+        if config.credentials_provider().is_none() {
+            return Err(AwsKmsError::MissingCredentials);
+        }
         let several = self.regions.len() > 1;
         let mut regions = self.regions;
         if regions.is_empty() {

@@ -435,6 +435,9 @@ pub enum AwsKmsError {
         /// What was given.
         region: String,
     },
+    /// The `SdkConfig` has no provider of credentials.
+    #[error("the `SdkConfig` has no provider of credentials, so no request could be signed")]
+    MissingCredentials,
     /// No region is known.
     #[error("no AWS region is set: set AWS_REGION, call `region`, or name the default KEK by its ARN")]
     MissingRegion,

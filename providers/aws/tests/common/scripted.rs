@@ -45,7 +45,8 @@ impl Respond for Sequence {
 impl Scripted {
     pub(crate) async fn start() -> Self {
         Self {
-            server: MockServer::start().await,
+            // A server of its own: those of the pool may still be answering for the test before.
+            server: MockServer::builder().start().await,
         }
     }
 

@@ -1,0 +1,660 @@
+//! What AWS KMS does on no request: refusals of every kind, silence, and answers that must not be believed.
+#![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
+
+mod common;
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use encx::{
+    DataKey, DataKeyId, KekId, KekState, KeyManagementService, KeyUsage, KmsContext, KmsError, KmsErrorKind,
+    WrappedKey,
+};
+use encx_aws::{AwsError, AwsKms};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use wiremock::ResponseTemplate;
+
+use crate::common::scripted::{ARN, MRK, OTHER_ARN, Scripted, json, refusal};
+use crate::common::{AWAY, HOME, arn, builder_at, context};
+
+const KEY: [u8; 32] = *b"a data key, of thirty-two bytes.";
+
+fn pairs() -> KmsContext {
+    let id = DataKeyId::generate(1_767_225_600_000, None).unwrap();
+    KmsContext::new(&context("t-42"), KeyUsage::Data, id)
+}
+
+fn wrap_by(kek: &str) -> WrappedKey {
+    WrappedKey::new(arn(kek), b"wrapped".to_vec())
+}
+
+fn answer_with(key: &[u8], arn: &str) -> ResponseTemplate {
+    json(&format!(
+        r#"{{"KeyId":"{arn}","Plaintext":"{}","CiphertextBlob":"d3JhcHBlZA==","KeyMaterialId":"cafe"}}"#,
+        STANDARD.encode(key)
+    ))
+}
+
+fn answer_re_encrypt(from: &str, to: &str) -> ResponseTemplate {
+    json(&format!(
+        r#"{{"CiphertextBlob":"d3JhcHBlZA==","SourceKeyId":"{from}","KeyId":"{to}","DestinationKeyMaterialId":"beef"}}"#
+    ))
+}
+
+async fn unwrap(kms: &AwsKms, kek: &str) -> Result<DataKey, KmsError> {
+    kms.unwrap_key(&wrap_by(kek), &pairs()).await
+}
+
+/// Writes an error with all that stands behind it, in every form that a log may have it in.
+fn all_text(error: &KmsError) -> String {
+    let mut text = format!("{error} {error:?} {error:#?}");
+    let mut next = error.source();
+    while let Some(error) = next {
+        text.push_str(&format!(" {error} {error:?}"));
+        next = error.source();
+    }
+    text
+}
+
+fn aws(error: &KmsError) -> &AwsError {
+    error.source().unwrap().downcast_ref::<AwsError>().unwrap()
+}
+
+/// Every code that AWS documents for the operations of a service, and those common to all of AWS; some that nobody knows.
+const REFUSALS: &[(u16, &str, KmsErrorKind)] = &[
+    (400, "AccessDeniedException", KmsErrorKind::AccessDenied),
+    (400, "ExpiredTokenException", KmsErrorKind::AccessDenied),
+    (400, "NotAuthorized", KmsErrorKind::AccessDenied),
+    (403, "InvalidClientTokenId", KmsErrorKind::AccessDenied),
+    (403, "MissingAuthenticationToken", KmsErrorKind::AccessDenied),
+    (400, "UnrecognizedClientException", KmsErrorKind::AccessDenied),
+    (400, "IncompleteSignature", KmsErrorKind::Configuration),
+    (400, "InvalidArnException", KmsErrorKind::Configuration),
+    (400, "InvalidGrantTokenException", KmsErrorKind::Configuration),
+    (400, "InvalidKeyUsageException", KmsErrorKind::Configuration),
+    (400, "InvalidSignatureException", KmsErrorKind::Configuration),
+    (403, "OptInRequired", KmsErrorKind::Configuration),
+    (400, "RequestExpired", KmsErrorKind::Configuration),
+    (400, "ValidationException", KmsErrorKind::Configuration),
+    (400, "IncorrectKeyException", KmsErrorKind::Integrity),
+    (400, "InvalidCiphertextException", KmsErrorKind::Integrity),
+    (400, "DisabledException", KmsErrorKind::KeyState),
+    (400, "KMSInvalidStateException", KmsErrorKind::KeyState),
+    (400, "LimitExceededException", KmsErrorKind::LimitExceeded),
+    (400, "NotFoundException", KmsErrorKind::NotFound),
+    (400, "ThrottlingException", KmsErrorKind::Throttled),
+    (400, "RequestLimitExceeded", KmsErrorKind::Throttled),
+    (503, "DependencyTimeoutException", KmsErrorKind::Unavailable),
+    (500, "InternalFailure", KmsErrorKind::Unavailable),
+    (500, "KMSInternalException", KmsErrorKind::Unavailable),
+    (500, "KeyUnavailableException", KmsErrorKind::Unavailable),
+    (503, "ServiceUnavailable", KmsErrorKind::Unavailable),
+    (400, "UnsupportedOperationException", KmsErrorKind::Unsupported),
+    // Of tomorrow: what the HTTP status says.
+    (400, "SomethingNewException", KmsErrorKind::Configuration),
+    (403, "SomethingNewException", KmsErrorKind::AccessDenied),
+    (429, "SomethingNewException", KmsErrorKind::Throttled),
+    (500, "SomethingNewException", KmsErrorKind::Unavailable),
+];
+
+#[tokio::test]
+async fn every_refusal_has_its_kind_its_source_and_names_what_was_asked() {
+    let (pairs, key) = (pairs(), DataKey::copy_from(&KEY).unwrap());
+    for (status, code, kind) in REFUSALS {
+        let scripted = Scripted::start().await;
+        for operation in [
+            "Decrypt",
+            "DescribeKey",
+            "Encrypt",
+            "GenerateDataKey",
+            "ReEncrypt",
+        ] {
+            scripted.answer(operation, [refusal(*status, code)]).await;
+        }
+        // The SDK's own repetition has a test of its own.
+        let kms = scripted.builder().max_attempts(1).build().await.unwrap();
+        let kek = arn(ARN);
+        let errors = [
+            kms.generate_data_key(&kek, &pairs).await.map(|_| ()).unwrap_err(),
+            kms.wrap_key(&kek, &key, &pairs).await.map(|_| ()).unwrap_err(),
+            kms.unwrap_key(&wrap_by(ARN), &pairs)
+                .await
+                .map(|_| ())
+                .unwrap_err(),
+            kms.rewrap_key(&wrap_by(OTHER_ARN), &pairs, &kek)
+                .await
+                .map(|_| ())
+                .unwrap_err(),
+            kms.describe_kek(&kek).await.map(|_| ()).unwrap_err(),
+        ];
+        for error in errors {
+            assert_eq!(error.kind(), *kind, "{status} {code}: {error}");
+            assert_eq!(error.kek(), &kek, "{error}");
+            assert!(error.to_string().contains(ARN), "{error}");
+            assert_eq!(aws(&error).code(), Some(*code));
+            assert_eq!(aws(&error).http_status(), Some(*status));
+            assert_eq!(
+                aws(&error).request_id(),
+                Some("11111111-2222-3333-4444-555555555555")
+            );
+            assert!(
+                all_text(&error).contains("said by the test"),
+                "the source is gone"
+            );
+            let retryable = matches!(kind, KmsErrorKind::Throttled | KmsErrorKind::Unavailable);
+            assert_eq!(error.is_retryable(), retryable, "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_error_says_what_to_do() {
+    let scripted = Scripted::start().await;
+    let (pairs, key) = (pairs(), DataKey::copy_from(&KEY).unwrap());
+    for operation in [
+        "Decrypt",
+        "DescribeKey",
+        "Encrypt",
+        "GenerateDataKey",
+        "ReEncrypt",
+    ] {
+        scripted
+            .answer(operation, [refusal(400, "AccessDeniedException")])
+            .await;
+    }
+    let kms = scripted.builder().build().await.unwrap();
+    let kek = arn(ARN);
+    let on = |action: &str| format!("{action} on `{ARN}`");
+    for (error, action) in [
+        (
+            kms.generate_data_key(&kek, &pairs).await.map(|_| ()),
+            on("kms:GenerateDataKey"),
+        ),
+        (
+            kms.wrap_key(&kek, &key, &pairs).await.map(|_| ()),
+            on("kms:Encrypt"),
+        ),
+        (
+            kms.unwrap_key(&wrap_by(ARN), &pairs).await.map(|_| ()),
+            on("kms:Decrypt"),
+        ),
+        (kms.describe_kek(&kek).await.map(|_| ()), on("kms:DescribeKey")),
+        (
+            kms.rewrap_key(&wrap_by(OTHER_ARN), &pairs, &kek)
+                .await
+                .map(|_| ()),
+            format!("kms:ReEncryptFrom on `{OTHER_ARN}` and {}", on("kms:ReEncryptTo")),
+        ),
+    ] {
+        let error = error.unwrap_err().to_string();
+        for part in [
+            &*action,
+            "identity policy",
+            "key policy",
+            "encryption context",
+            "EncryptionContextSubset",
+        ] {
+            assert!(error.contains(part), "`{part}` is not in: {error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_found_is_looked_for_with_prefix_and_region() {
+    let scripted = Scripted::start().await;
+    scripted
+        .answer("GenerateDataKey", [refusal(400, "NotFoundException")])
+        .await;
+    let kms = scripted.builder().build().await.unwrap();
+    let error = async |kek: &str| {
+        let result = kms.generate_data_key(&arn(kek), &pairs()).await;
+        result.map(|_| ()).unwrap_err().to_string()
+    };
+    assert!(error("app").await.contains("an alias begins with `alias/`"));
+    let alias = error("alias/app").await;
+    assert!(
+        alias.contains("no such alias in region `eu-central-1`"),
+        "{alias}"
+    );
+    let replicas = scripted.builder().regions([AWAY, HOME]).build().await.unwrap();
+    let error = replicas.generate_data_key(&arn(MRK), &pairs()).await.map(|_| ());
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.contains("`eu-central-1`") && error.contains("`eu-west-1`"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_request_signed_for_another_region_names_both_regions() {
+    let scripted = Scripted::start().await;
+    scripted
+        .answer("Decrypt", [refusal(400, "InvalidSignatureException")])
+        .await;
+    let kms = scripted.builder().regions([AWAY, HOME]).build().await.unwrap();
+    let error = unwrap(&kms, MRK).await.unwrap_err();
+    assert_eq!(error.kind(), KmsErrorKind::Configuration);
+    let text = error.to_string();
+    assert!(
+        text.contains("`eu-west-1`") && text.contains("`eu-central-1`"),
+        "{text}"
+    );
+    assert!(text.contains(&scripted.server.uri()), "{text}");
+}
+
+#[tokio::test]
+async fn throttled_twice_it_succeeds_by_the_sdk_s_own_repetition() {
+    for (status, code) in [
+        (400, "ThrottlingException"),
+        (500, "KMSInternalException"),
+        (503, "DependencyTimeoutException"),
+    ] {
+        let scripted = Scripted::start().await;
+        let answers = [
+            refusal(status, code),
+            refusal(status, code),
+            answer_with(&KEY, ARN),
+        ];
+        scripted.answer("Decrypt", answers).await;
+        let kms = scripted.builder().build().await.unwrap();
+        assert_eq!(unwrap(&kms, ARN).await.unwrap().expose(), &KEY);
+        assert_eq!(scripted.asked().await.len(), 3, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_repeats_besides_the_sdk() {
+    for (code, attempts) in [
+        ("ThrottlingException", 2),
+        ("AccessDeniedException", 1),
+        ("DisabledException", 1),
+    ] {
+        let scripted = Scripted::start().await;
+        scripted.answer("Decrypt", [refusal(400, code)]).await;
+        let kms = scripted.builder().max_attempts(2).build().await.unwrap();
+        unwrap(&kms, ARN).await.unwrap_err();
+        assert_eq!(scripted.asked().await.len(), attempts, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn silence_is_unavailability_after_the_time_out() {
+    let scripted = Scripted::start().await;
+    let late = answer_with(&KEY, ARN).set_delay(Duration::from_secs(60));
+    scripted.answer("Decrypt", [late]).await;
+    let quick = Duration::from_millis(50);
+    for builder in [
+        scripted.builder().attempt_timeout(quick).max_attempts(2),
+        scripted.builder().operation_timeout(quick),
+    ] {
+        let kms = builder.build().await.unwrap();
+        let error = unwrap(&kms, ARN).await.unwrap_err();
+        assert_eq!(error.kind(), KmsErrorKind::Unavailable, "{error}");
+        assert!(error.is_retryable());
+        assert!(error.to_string().contains("region `eu-central-1`"), "{error}");
+    }
+    assert_eq!(scripted.asked().await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_refused_or_cut_is_unavailability() {
+    // Says the beginning of an answer, or nothing, and hangs up.
+    let sealed = STANDARD.encode(KEY);
+    let begin = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.1\r\ncontent-length: 4000\r\n\r\n{{\"KeyId\":\"{ARN}\",\"Plaintext\":\"{sealed}\","
+    );
+    for said in [begin, String::new()] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let answering = tokio::spawn(async move {
+            loop {
+                let (mut client, _) = listener.accept().await.unwrap();
+                let mut buffer = [0; 4096];
+                let _ = client.read(&mut buffer).await;
+                let _ = client.write_all(said.as_bytes()).await;
+                // Closing with unread bytes, or at once, resets.
+                drop(client);
+            }
+        });
+        let kms = builder_at(&url).max_attempts(2).build().await.unwrap();
+        let error = unwrap(&kms, ARN).await.unwrap_err();
+        assert_eq!(error.kind(), KmsErrorKind::Unavailable, "{error}");
+        assert!(
+            !all_text(&error).contains(&STANDARD.encode(KEY)[..20]),
+            "a key is in the error"
+        );
+        answering.abort();
+    }
+    let nobody = builder_at("http://127.0.0.1:1")
+        .max_attempts(1)
+        .build()
+        .await
+        .unwrap();
+    let error = unwrap(&nobody, ARN).await.unwrap_err();
+    assert_eq!(error.kind(), KmsErrorKind::Unavailable, "{error}");
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_read_is_unavailability_and_shows_no_key() {
+    let secret = STANDARD.encode(KEY);
+    for body in [
+        format!(r#"{{"Plaintext":"{secret}","KeyId":"arn:aws:k"#),
+        format!(r#"{{"Plaintext":["{secret}"]}}"#),
+        format!("<html>{secret}</html>"),
+    ] {
+        let scripted = Scripted::start().await;
+        scripted.answer("Decrypt", [json(&body)]).await;
+        let kms = scripted.builder().max_attempts(1).build().await.unwrap();
+        let error = unwrap(&kms, ARN).await.unwrap_err();
+        assert_eq!(error.kind(), KmsErrorKind::Unavailable, "{error}");
+        assert!(!all_text(&error).contains(&secret[..20]), "a key is in the error");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_of_another_key_is_not_believed() {
+    let elsewhere = ARN.replace("eu-central-1", "eu-west-1");
+    let account = ARN.replace("1111", "2222");
+    for other in [
+        OTHER_ARN,
+        &elsewhere,
+        &account,
+        "alias/app",
+        "1234abcd-12ab-34cd-56ef-1234567890ab",
+        "",
+    ] {
+        let scripted = Scripted::start().await;
+        scripted.answer("Decrypt", [answer_with(&KEY, other)]).await;
+        scripted.answer("Encrypt", [answer_with(&KEY, other)]).await;
+        scripted
+            .answer("GenerateDataKey", [answer_with(&KEY, other)])
+            .await;
+        let kms = scripted.builder().build().await.unwrap();
+        let kind = unwrap(&kms, ARN).await.unwrap_err().kind();
+        assert_eq!(kind, KmsErrorKind::Integrity, "{other}");
+        let error = kms.generate_data_key(&arn(ARN), &pairs()).await.unwrap_err();
+        assert_eq!(error.kind(), KmsErrorKind::Configuration, "{other}");
+        let key = DataKey::copy_from(&KEY).unwrap();
+        let error = kms.wrap_key(&arn(ARN), &key, &pairs()).await.unwrap_err();
+        assert_eq!(error.kind(), KmsErrorKind::Configuration, "{other}");
+    }
+}
+
+#[tokio::test]
+async fn a_rewrap_checks_where_from_and_where_to() {
+    let rewrap = async |from: &str, to: &str| {
+        let scripted = Scripted::start().await;
+        scripted.answer("ReEncrypt", [answer_re_encrypt(from, to)]).await;
+        let kms = scripted.builder().build().await.unwrap();
+        let context = pairs();
+        let moved = kms.rewrap_key(&wrap_by(ARN), &context, &arn(OTHER_ARN)).await;
+        let [(_, asked)] = &scripted.asked().await[..] else {
+            panic!("not one call");
+        };
+        // The same context twice, and both keys by name.
+        let expected: serde_json::Map<_, _> = context
+            .pairs()
+            .map(|(key, value)| (key.to_owned(), value.into()))
+            .collect();
+        assert_eq!(asked["SourceEncryptionContext"].as_object(), Some(&expected));
+        assert_eq!(asked["DestinationEncryptionContext"].as_object(), Some(&expected));
+        assert_eq!(asked["SourceKeyId"], ARN);
+        assert_eq!(asked["DestinationKeyId"], OTHER_ARN);
+        moved
+    };
+    let moved = rewrap(ARN, OTHER_ARN).await.unwrap();
+    assert_eq!(
+        (moved.kek.as_str(), moved.kek_material.as_deref()),
+        (OTHER_ARN, Some("beef"))
+    );
+    let error = rewrap(OTHER_ARN, OTHER_ARN).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.kek().as_str()),
+        (KmsErrorKind::Integrity, ARN)
+    );
+    let error = rewrap(ARN, ARN).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.kek().as_str()),
+        (KmsErrorKind::Configuration, OTHER_ARN)
+    );
+}
+
+#[tokio::test]
+async fn a_key_of_another_length_is_no_key() {
+    for len in [0, 1, 16, 31, 33, 64] {
+        let scripted = Scripted::start().await;
+        scripted
+            .answer("Decrypt", [answer_with(&vec![7; len], ARN)])
+            .await;
+        scripted
+            .answer("GenerateDataKey", [answer_with(&vec![7; len], ARN)])
+            .await;
+        let kms = scripted.builder().build().await.unwrap();
+        let error = unwrap(&kms, ARN).await.unwrap_err();
+        assert_eq!(error.kind(), KmsErrorKind::Integrity, "{len}");
+        let error = kms.generate_data_key(&arn(ARN), &pairs()).await.unwrap_err();
+        assert_eq!(error.kind(), KmsErrorKind::Configuration, "{len}");
+    }
+}
+
+#[tokio::test]
+async fn every_decrypt_names_its_key_and_the_whole_context() {
+    let scripted = Scripted::start().await;
+    scripted.answer("Decrypt", [answer_with(&KEY, ARN)]).await;
+    scripted.answer("GenerateDataKey", [answer_with(&KEY, ARN)]).await;
+    let kms = scripted.builder().build().await.unwrap();
+    let context = pairs();
+    let made = kms.generate_data_key(&arn("alias/app"), &context).await.unwrap();
+    assert_eq!(
+        made.wrapped.kek.as_str(),
+        ARN,
+        "an alias is stored as the ARN that answered"
+    );
+    assert_eq!(made.wrapped.kek_material.as_deref(), Some("cafe"));
+    kms.unwrap_key(&made.wrapped, &context).await.unwrap();
+    let asked = scripted.asked().await;
+    assert_eq!(asked[0].1["KeyId"], "alias/app");
+    assert_eq!(asked[0].1["KeySpec"], "AES_256");
+    assert_eq!(asked[1].1["KeyId"], ARN);
+    for (_, asked) in asked {
+        let sent = asked["EncryptionContext"].as_object().unwrap();
+        assert_eq!(sent.len(), context.pairs().len());
+        assert!(context.pairs().all(|(key, value)| sent[key] == value));
+    }
+}
+
+#[tokio::test]
+async fn a_wrap_that_names_its_kek_otherwise_is_asked_of_nobody() {
+    let scripted = Scripted::start().await;
+    let kms = scripted.builder().build().await.unwrap();
+    for name in [
+        "alias/app",
+        "1234abcd-12ab-34cd-56ef-1234567890ab",
+        "arn:aws:s3:::x",
+        "local/1",
+    ] {
+        assert_eq!(
+            unwrap(&kms, name).await.unwrap_err().kind(),
+            KmsErrorKind::Integrity
+        );
+        let error = kms
+            .rewrap_key(&wrap_by(name), &pairs(), &arn(ARN))
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), KmsErrorKind::Integrity);
+    }
+    assert!(scripted.asked().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_description_tells_the_state_and_asks_a_refused_question_once() {
+    for (state, expected) in [
+        ("Enabled", KekState::Enabled),
+        ("Disabled", KekState::Disabled),
+        ("PendingDeletion", KekState::PendingDeletion),
+        ("PendingReplicaDeletion", KekState::PendingDeletion),
+        ("PendingImport", KekState::Unavailable),
+        ("Creating", KekState::Unavailable),
+        ("Unavailable", KekState::Unavailable),
+        ("SomethingNew", KekState::Unavailable),
+    ] {
+        let scripted = Scripted::start().await;
+        let body = format!(
+            r#"{{"KeyMetadata":{{"KeyId":"1","Arn":"{ARN}","KeyState":"{state}","Enabled":true,"MultiRegion":false,"CurrentKeyMaterialId":"cafe"}}}}"#
+        );
+        scripted.answer("DescribeKey", [json(&body)]).await;
+        scripted
+            .answer("GetKeyRotationStatus", [refusal(400, "AccessDeniedException")])
+            .await;
+        let kms = scripted.builder().build().await.unwrap();
+        for _ in 0..2 {
+            let described = kms.describe_kek(&arn(ARN)).await.unwrap();
+            assert_eq!(
+                (described.kek.as_str(), described.state),
+                (ARN, expected),
+                "{state}"
+            );
+            assert_eq!(described.multi_region, Some(false));
+            assert_eq!(described.current_material.as_deref(), Some("cafe"));
+            assert_eq!((described.rotation, described.rotation_days), (None, None));
+        }
+        let asked = scripted.asked().await;
+        let count = asked
+            .iter()
+            .filter(|(operation, _)| operation == "GetKeyRotationStatus");
+        assert_eq!(count.count(), 1, "a service that may not know is not asked again");
+    }
+}
+
+#[tokio::test]
+async fn without_credentials_it_says_so() {
+    #[derive(Debug)]
+    struct Nobody;
+    impl ProvideCredentials for Nobody {
+        fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+        where
+            Self: 'a,
+        {
+            future::ProvideCredentials::ready(Err(CredentialsError::not_loaded("there are none")))
+        }
+    }
+    let scripted = Scripted::start().await;
+    let config = common::config().into_builder();
+    let config = config.credentials_provider(SharedCredentialsProvider::new(Nobody));
+    let kms = scripted
+        .builder()
+        .sdk_config(&config.build())
+        .build()
+        .await
+        .unwrap();
+    let error = unwrap(&kms, ARN).await.unwrap_err();
+    assert_eq!(error.kind(), KmsErrorKind::Configuration, "{error:?}");
+    assert!(error.to_string().contains("credential chain"), "{error}");
+    assert!(scripted.asked().await.is_empty());
+}
+
+mod regions {
+    use super::*;
+
+    /// Two regions, the first of which answers like this.
+    async fn two(
+        first: Vec<ResponseTemplate>,
+        second: Vec<ResponseTemplate>,
+    ) -> (Scripted, Scripted, AwsKms) {
+        let (near, far) = (Scripted::start().await, Scripted::start().await);
+        for (scripted, answers) in [(&near, first), (&far, second)] {
+            if !answers.is_empty() {
+                scripted.answer("Decrypt", answers.clone()).await;
+                scripted.answer("GenerateDataKey", answers).await;
+            }
+        }
+        let kms = AwsKms::builder()
+            .sdk_config(&common::config())
+            .regions([AWAY, HOME])
+            .endpoint_url_for(AWAY, near.server.uri())
+            .endpoint_url_for(HOME, far.server.uri())
+            .attempt_timeout(Duration::from_millis(300))
+            .max_attempts(1);
+        let kms = kms.build().await.unwrap();
+        (near, far, kms)
+    }
+
+    fn in_region(region: &str) -> String {
+        MRK.replace(HOME, region)
+    }
+
+    #[tokio::test]
+    async fn the_nearest_replica_serves_whatever_region_the_arn_names() {
+        let (near, far, kms) = two(vec![answer_with(&KEY, &in_region(AWAY))], vec![]).await;
+        let made = kms.generate_data_key(&arn(MRK), &pairs()).await.unwrap();
+        assert_eq!(made.wrapped.kek.as_str(), MRK, "the name of the KEK rule stays");
+        unwrap(&kms, MRK).await.unwrap();
+        for (_, asked) in near.asked().await {
+            assert_eq!(asked["KeyId"], in_region(AWAY));
+        }
+        assert!(far.asked().await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_next_region_serves_if_one_is_unavailable_or_silent() {
+        let late = answer_with(&KEY, &in_region(AWAY)).set_delay(Duration::from_secs(60));
+        for first in [
+            refusal(500, "KMSInternalException"),
+            refusal(503, "X"),
+            late,
+            json("{"),
+        ] {
+            let (near, far, kms) = two(vec![first], vec![answer_with(&KEY, MRK)]).await;
+            assert_eq!(unwrap(&kms, MRK).await.unwrap().expose(), &KEY);
+            let made = kms.generate_data_key(&arn(MRK), &pairs()).await.unwrap();
+            assert_eq!(made.wrapped.kek.as_str(), MRK);
+            assert_eq!((near.asked().await.len(), far.asked().await.len()), (2, 2));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_final() {
+        for (status, code, kind) in REFUSALS {
+            if *kind == KmsErrorKind::Unavailable {
+                continue;
+            }
+            let (_near, far, kms) = two(vec![refusal(*status, code)], vec![answer_with(&KEY, MRK)]).await;
+            assert_eq!(unwrap(&kms, MRK).await.unwrap_err().kind(), *kind, "{code}");
+            assert!(far.asked().await.is_empty(), "{code} went on to the next region");
+        }
+        // Nor does an answer that is not believed.
+        let other = in_region(AWAY).replace("mrk-1", "mrk-2");
+        let (_near, far, kms) = two(vec![answer_with(&KEY, &other)], vec![answer_with(&KEY, MRK)]).await;
+        assert_eq!(
+            unwrap(&kms, MRK).await.unwrap_err().kind(),
+            KmsErrorKind::Integrity
+        );
+        assert!(far.asked().await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_replica_of_no_configured_region_is_not_believed() {
+        let (_near, _far, kms) = two(vec![answer_with(&KEY, &in_region("us-east-1"))], vec![]).await;
+        assert_eq!(
+            unwrap(&kms, MRK).await.unwrap_err().kind(),
+            KmsErrorKind::Integrity
+        );
+    }
+
+    #[tokio::test]
+    async fn other_keys_and_aliases_stay_in_their_region() {
+        let (near, far, kms) = two(vec![refusal(500, "X")], vec![answer_with(&KEY, ARN)]).await;
+        assert_eq!(unwrap(&kms, ARN).await.unwrap().expose(), &KEY, "an ARN decides");
+        assert_eq!((near.asked().await.len(), far.asked().await.len()), (0, 1));
+        let error = kms
+            .generate_data_key(&KekId::new("alias/app").unwrap(), &pairs())
+            .await;
+        assert_eq!(error.unwrap_err().kind(), KmsErrorKind::Unavailable);
+        assert_eq!((near.asked().await.len(), far.asked().await.len()), (1, 1));
+    }
+}
