@@ -30,11 +30,13 @@
 //!
 //! </div>
 
+pub mod admin;
 mod arn;
 mod builder;
 mod clients;
 mod error;
 mod kms;
+pub mod policy;
 
 pub use aws_sdk_kms::config::retry::RetryMode;
 

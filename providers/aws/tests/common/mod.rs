@@ -72,3 +72,17 @@ pub(crate) fn context(tenant: &str) -> EncryptionContext {
         .build()
         .unwrap()
 }
+
+/// Returns the path of an example of this package, which Cargo builds before its tests.
+pub(crate) fn example(name: &str) -> std::path::PathBuf {
+    // target/debug/deps/this-test -> target/debug/examples/name
+    let test = std::env::current_exe().unwrap();
+    let folder = test.ancestors().nth(2).unwrap().join("examples");
+    let path = folder.join(name).with_extension(std::env::consts::EXE_EXTENSION);
+    assert!(
+        path.exists(),
+        "{} is not built: `cargo test -p encx-aws` builds it",
+        path.display()
+    );
+    path
+}

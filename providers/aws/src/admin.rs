@@ -1,0 +1,469 @@
+//! What administrators do with keys: create, name, rotate, replicate, and set their policies.
+//!
+//! No service needs any of it. [`IdentityPolicy::administrator`](crate::policy::IdentityPolicy::administrator) allows it all.
+//!
+//! ```no_run
+//! use encx_aws::AwsKms;
+//! use encx_aws::admin::{KmsAdmin, NewKek, RotationPeriod};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let admin = KmsAdmin::new(&AwsKms::from_env().await?);
+//! let kek = admin.create_kek(&NewKek::new().description("pii of the shop").tag("team", "shop")).await?;
+//! admin.set_alias("alias/shop-pii", &kek).await?;
+//! admin.rotate_automatically(&kek, RotationPeriod::default()).await?;
+//! # Ok(())
+//! # }
+//! ```
+
+use std::fmt;
+use std::sync::Arc;
+
+use aws_sdk_kms::Client;
+use aws_sdk_kms::config::http::HttpResponse;
+use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_kms::types::{KeyMetadata, Tag};
+use encx::{KekId, KmsErrorKind};
+
+use crate::arn::{KeyArn, KeyName};
+use crate::error::AwsError;
+use crate::kms::{AwsKms, Inner};
+use crate::policy::KeyPolicy;
+
+/// Creates and manages KEKs.
+#[derive(Clone)]
+pub struct KmsAdmin(Arc<Inner>);
+
+/// What a KEK to create is like: a symmetric key whose material AWS KMS makes.
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct NewKek {
+    description: String,
+    tags: Vec<(String, String)>,
+    multi_region: bool,
+    policy: Option<KeyPolicy>,
+}
+
+impl NewKek {
+    /// Begins with a key of one region, without description and tags, and with AWS's default policy.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Describes it. Never a secret.
+    pub fn description(mut self, description: impl Into<String>) -> Self {
+        self.description = description.into();
+        self
+    }
+
+    /// Adds a tag. Never a secret.
+    pub fn tag(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.tags.push((key.into(), value.into()));
+        self
+    }
+
+    /// Makes it the primary of a multi-region key, which can be replicated. This cannot be changed later.
+    pub fn multi_region(mut self) -> Self {
+        self.multi_region = true;
+        self
+    }
+
+    /// Gives it a policy.
+    pub fn policy(mut self, policy: KeyPolicy) -> Self {
+        self.policy = Some(policy);
+        self
+    }
+}
+
+/// How often AWS KMS gives a key new material: 90 to 2560 days. Default: 90.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RotationPeriod(i32);
+
+impl RotationPeriod {
+    /// Parses a number of days. `None` unless it is 90 to 2560.
+    #[must_use]
+    pub fn days(days: u32) -> Option<Self> {
+        i32::try_from(days)
+            .ok()
+            .filter(|days| (90..=2560).contains(days))
+            .map(Self)
+    }
+}
+
+impl Default for RotationPeriod {
+    fn default() -> Self {
+        Self(90)
+    }
+}
+
+/// What a call that may find its work done has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It was not there, and is now.
+    Created,
+    /// It was otherwise, and is so now.
+    Changed,
+    /// It was so already.
+    Unchanged,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Created => "created",
+            Self::Changed => "changed",
+            Self::Unchanged => "unchanged",
+        })
+    }
+}
+
+impl KmsAdmin {
+    /// Administers the keys of the same account and regions, with the same credentials.
+    #[must_use]
+    pub fn new(kms: &AwsKms) -> Self {
+        Self(Arc::clone(&kms.0))
+    }
+
+    /// Creates a key in the first region, and returns its ARN.
+    ///
+    /// # Errors
+    ///
+    /// [`AdminError`]; an interruption may leave a key behind that nothing names.
+    ///
+    /// # Cancellation
+    ///
+    /// The key is then either created or not.
+    pub async fn create_kek(&self, new: &NewKek) -> Result<KekId, AdminError> {
+        let failed = Failed::new("kms:CreateKey", "a new key");
+        let mut create = self.home().create_key().description(&new.description);
+        if new.multi_region {
+            create = create.multi_region(true);
+        }
+        for (key, value) in &new.tags {
+            let tag = Tag::builder().tag_key(key).tag_value(value).build();
+            create = create.tags(tag.map_err(|error| failed.odd(&error.to_string()))?);
+        }
+        let policy = new.policy.as_ref().map(ToString::to_string);
+        let made = create.set_policy(policy).send().await;
+        let made = made.map_err(|error| failed.because(error))?;
+        arn_of(made.key_metadata(), &failed)
+    }
+
+    /// Returns the ARN of the key that a name stands for: an alias, an id or an ARN. `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`AdminError`] of any kind but that it is not found.
+    ///
+    /// # Cancellation
+    ///
+    /// May be dropped at any time.
+    pub async fn find_kek(&self, name: &str) -> Result<Option<KekId>, AdminError> {
+        let failed = Failed::new("kms:DescribeKey", name);
+        match self.describe(name).await {
+            Ok(metadata) => arn_of(Some(&metadata), &failed).map(Some),
+            Err(error) if error.kind() == KmsErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Lets an alias stand for a key, in the key's region, whatever it stood for before.
+    ///
+    /// Wraps are not affected: they name their key. Other processes follow within a minute.
+    ///
+    /// # Errors
+    ///
+    /// [`AdminError`]; an alias begins with `alias/`, and `alias/aws/` is AWS's own.
+    ///
+    /// # Cancellation
+    ///
+    /// The change is then either done or not.
+    pub async fn set_alias(&self, alias: &str, kek: &KekId) -> Result<Change, AdminError> {
+        let (failed, client) = (Failed::new("kms:DescribeKey", alias), self.client_of(kek));
+        let found = match client.describe_key().key_id(alias).send().await {
+            Ok(found) => Some(arn_of(found.key_metadata(), &failed)?),
+            Err(error) => match failed.because(error) {
+                error if error.kind() == KmsErrorKind::NotFound => None,
+                error => return Err(error),
+            },
+        };
+        match found {
+            Some(found) if &found == kek => Ok(Change::Unchanged),
+            Some(_) => {
+                let update = client
+                    .update_alias()
+                    .alias_name(alias)
+                    .target_key_id(kek.as_str());
+                let failed = Failed::new("kms:UpdateAlias", alias);
+                update.send().await.map_err(|error| failed.because(error))?;
+                Ok(Change::Changed)
+            }
+            None => {
+                let create = client
+                    .create_alias()
+                    .alias_name(alias)
+                    .target_key_id(kek.as_str());
+                let failed = Failed::new("kms:CreateAlias", alias);
+                create.send().await.map_err(|error| failed.because(error))?;
+                Ok(Change::Created)
+            }
+        }
+    }
+
+    /// Lets AWS KMS give a key new material from time to time. Old material goes on unwrapping, and no wrap changes.
+    ///
+    /// For a multi-region key it is set on the primary, and holds for all replicas.
+    ///
+    /// # Errors
+    ///
+    /// [`AdminError`].
+    ///
+    /// # Cancellation
+    ///
+    /// The change is then either done or not.
+    pub async fn rotate_automatically(
+        &self,
+        kek: &KekId,
+        period: RotationPeriod,
+    ) -> Result<Change, AdminError> {
+        let client = self.client_of(kek);
+        let failed = Failed::new("kms:GetKeyRotationStatus", kek.as_str());
+        let status = client.get_key_rotation_status().key_id(kek.as_str()).send().await;
+        let status = status.map_err(|error| failed.because(error))?;
+        let RotationPeriod(days) = period;
+        if status.key_rotation_enabled() && status.rotation_period_in_days() == Some(days) {
+            return Ok(Change::Unchanged);
+        }
+        let failed = Failed::new("kms:EnableKeyRotation", kek.as_str());
+        let enable = client.enable_key_rotation().key_id(kek.as_str());
+        let enabled = enable.rotation_period_in_days(days).send().await;
+        enabled.map_err(|error| failed.because(error))?;
+        Ok(if status.key_rotation_enabled() {
+            Change::Changed
+        } else {
+            Change::Created
+        })
+    }
+
+    /// Gives a key new material now. AWS KMS allows this a limited number of times for each key.
+    ///
+    /// # Errors
+    ///
+    /// [`AdminError`].
+    ///
+    /// # Cancellation
+    ///
+    /// The rotation is then either begun or not.
+    pub async fn rotate_now(&self, kek: &KekId) -> Result<(), AdminError> {
+        let failed = Failed::new("kms:RotateKeyOnDemand", kek.as_str());
+        let rotate = self.client_of(kek).rotate_key_on_demand().key_id(kek.as_str());
+        rotate.send().await.map_err(|error| failed.because(error))?;
+        Ok(())
+    }
+
+    /// Makes a replica of a multi-region key in a region, and returns its ARN. It is usable after some seconds.
+    ///
+    /// The policy is the replica's own, AWS's default one if there is none. Tags, aliases and descriptions are not
+    /// replicated, either.
+    ///
+    /// # Errors
+    ///
+    /// [`AdminError`].
+    ///
+    /// # Cancellation
+    ///
+    /// The replica is then either created or not.
+    pub async fn replicate_kek(
+        &self,
+        kek: &KekId,
+        region: &str,
+        policy: Option<&KeyPolicy>,
+    ) -> Result<(KekId, Change), AdminError> {
+        let failed = Failed::new("kms:ReplicateKey", kek.as_str());
+        let metadata = self.describe(kek.as_str()).await?;
+        let regions = metadata.multi_region_configuration();
+        let replicas = regions.map(|regions| regions.replica_keys()).unwrap_or_default();
+        let primary = regions.and_then(|regions| regions.primary_key());
+        let there = primary
+            .into_iter()
+            .chain(replicas)
+            .find(|key| key.region() == Some(region));
+        if let Some(arn) = there.and_then(|key| key.arn()) {
+            let kek = KekId::new(arn).map_err(|error| failed.odd(&error.to_string()))?;
+            return Ok((kek, Change::Unchanged));
+        }
+        // Only the primary is replicated.
+        let primary = primary.and_then(|primary| primary.arn()).unwrap_or(kek.as_str());
+        let primary = KekId::new(primary).map_err(|error| failed.odd(&error.to_string()))?;
+        let replicate = self.client_of(&primary).replicate_key().key_id(primary.as_str());
+        let policy = policy.map(ToString::to_string);
+        let made = replicate.replica_region(region).set_policy(policy).send().await;
+        let made = made.map_err(|error| failed.because(error))?;
+        Ok((arn_of(made.replica_key_metadata(), &failed)?, Change::Created))
+    }
+
+    /// Gives a key this policy, unless it has it already.
+    ///
+    /// # Errors
+    ///
+    /// [`AdminError`]; AWS KMS refuses a policy under which the caller could not change it again.
+    ///
+    /// # Cancellation
+    ///
+    /// The change is then either done or not.
+    pub async fn set_policy(&self, kek: &KekId, policy: &KeyPolicy) -> Result<Change, AdminError> {
+        let client = self.client_of(kek);
+        let failed = Failed::new("kms:GetKeyPolicy", kek.as_str());
+        let found = client
+            .get_key_policy()
+            .key_id(kek.as_str())
+            .policy_name("default")
+            .send()
+            .await;
+        let found = found.map_err(|error| failed.because(error))?;
+        let found = found.policy().and_then(|found| serde_json::from_str(found).ok());
+        if found == Some(policy.to_json()) {
+            return Ok(Change::Unchanged);
+        }
+        let failed = Failed::new("kms:PutKeyPolicy", kek.as_str());
+        let put = client
+            .put_key_policy()
+            .key_id(kek.as_str())
+            .policy_name("default");
+        put.policy(policy.to_string())
+            .send()
+            .await
+            .map_err(|error| failed.because(error))?;
+        Ok(Change::Changed)
+    }
+
+    async fn describe(&self, name: &str) -> Result<KeyMetadata, AdminError> {
+        let failed = Failed::new("kms:DescribeKey", name);
+        let described = self.client_named(name).describe_key().key_id(name).send().await;
+        let described = described.map_err(|error| failed.because(error))?;
+        described
+            .key_metadata
+            .ok_or_else(|| failed.odd("the answer has no metadata"))
+    }
+
+    fn home(&self) -> Client {
+        self.0
+            .clients
+            .client(self.0.regions.first().map_or("", String::as_str))
+    }
+
+    fn client_of(&self, kek: &KekId) -> Client {
+        self.client_named(kek.as_str())
+    }
+
+    fn client_named(&self, name: &str) -> Client {
+        match KeyName::parse(name) {
+            Some(KeyName::Arn(arn)) => self.0.clients.client(arn.region),
+            Some(KeyName::AliasArn { region }) => self.0.clients.client(region),
+            Some(KeyName::Alias | KeyName::Id { .. }) | None => self.home(),
+        }
+    }
+}
+
+impl fmt::Debug for KmsAdmin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KmsAdmin")
+            .field("regions", &self.0.regions)
+            .finish_non_exhaustive()
+    }
+}
+
+fn arn_of(metadata: Option<&KeyMetadata>, failed: &Failed<'_>) -> Result<KekId, AdminError> {
+    let arn = metadata
+        .and_then(KeyMetadata::arn)
+        .filter(|arn| KeyArn::parse(arn).is_some());
+    let arn = arn.ok_or_else(|| failed.odd("the answer names no key"))?;
+    KekId::new(arn).map_err(|error| failed.odd(&error.to_string()))
+}
+
+/// What was done, to what, when it failed.
+struct Failed<'a> {
+    action: &'static str,
+    of: &'a str,
+}
+
+impl<'a> Failed<'a> {
+    fn new(action: &'static str, of: &'a str) -> Self {
+        Self { action, of }
+    }
+
+    fn because<E>(&self, error: SdkError<E, HttpResponse>) -> AdminError
+    where
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    {
+        let source = AwsError::new(error);
+        AdminError {
+            action: self.action,
+            of: self.of.to_owned(),
+            kind: source.kind(),
+            what: None,
+            source: Some(source),
+        }
+    }
+
+    fn odd(&self, what: &str) -> AdminError {
+        AdminError {
+            action: self.action,
+            of: self.of.to_owned(),
+            kind: KmsErrorKind::Configuration,
+            what: Some(what.to_owned()),
+            source: None,
+        }
+    }
+}
+
+/// Says what an administrator could not do, to what, and why.
+#[derive(Debug)]
+pub struct AdminError {
+    action: &'static str,
+    of: String,
+    kind: KmsErrorKind,
+    what: Option<String>,
+    source: Option<AwsError>,
+}
+
+impl AdminError {
+    /// Returns why it failed.
+    #[must_use]
+    pub fn kind(&self) -> KmsErrorKind {
+        self.kind
+    }
+
+    /// Returns the action of AWS KMS that failed, such as `kms:CreateKey`: the permission that it needs.
+    #[must_use]
+    pub fn action(&self) -> &'static str {
+        self.action
+    }
+}
+
+impl fmt::Display for AdminError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} failed for {}", self.action, self.of)?;
+        if let Some(what) = &self.what {
+            write!(f, ": {what}")?;
+        }
+        match self.kind {
+            KmsErrorKind::AccessDenied => write!(
+                f,
+                ": access is denied; the caller's identity policy and the key's policy must allow {}",
+                self.action
+            ),
+            _ => match &self.source {
+                Some(source) => write!(f, ": {source}"),
+                None => Ok(()),
+            },
+        }
+    }
+}
+
+impl std::error::Error for AdminError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source
+            .as_ref()
+            .map(|source| source as &(dyn std::error::Error + 'static))
+    }
+}

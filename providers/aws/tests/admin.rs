@@ -1,0 +1,201 @@
+//! What administrators do, against the KMS server.
+#![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
+
+mod common;
+
+use std::process::Command;
+
+use encx::{KekState, KeyManagementService, KmsErrorKind};
+use encx_aws::admin::{Change, KmsAdmin, NewKek, RotationPeriod};
+use encx_aws::policy::KeyPolicy;
+
+use crate::common::proxy::Proxy;
+use crate::common::scripted::{ARN, Scripted, refusal};
+use crate::common::{AWAY, HOME, arn, builder_at, client, server_url};
+
+const ACCOUNT: &str = "123456789012";
+
+#[test]
+fn a_period_is_one_that_aws_takes() {
+    for (days, valid) in [(0, false), (89, false), (90, true), (2560, true), (2561, false)] {
+        assert_eq!(RotationPeriod::days(days).is_some(), valid, "{days}");
+    }
+    assert_eq!(RotationPeriod::days(90), Some(RotationPeriod::default()));
+}
+
+#[tokio::test]
+async fn a_key_is_created_named_rotated_replicated_and_guarded() {
+    let kms = builder_at(&server_url()).build().await.unwrap();
+    let admin = KmsAdmin::new(&kms);
+    let policy = KeyPolicy::new(ACCOUNT).unwrap();
+    let new = NewKek::new()
+        .description("for a test")
+        .tag("team", "shop")
+        .multi_region();
+    let kek = admin.create_kek(&new.policy(policy.clone())).await.unwrap();
+    let tags = client(HOME)
+        .list_resource_tags()
+        .key_id(kek.as_str())
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        (tags.tags()[0].tag_key(), tags.tags()[0].tag_value()),
+        ("team", "shop")
+    );
+
+    let described = kms.describe_kek(&kek).await.unwrap();
+    assert_eq!((described.kek, described.state), (kek.clone(), KekState::Enabled));
+    assert_eq!(
+        (described.multi_region, described.rotation),
+        (Some(true), Some(false))
+    );
+    for expected in [Change::Created, Change::Unchanged] {
+        let period = RotationPeriod::default();
+        assert_eq!(admin.rotate_automatically(&kek, period).await.unwrap(), expected);
+    }
+    let longer = RotationPeriod::days(180).unwrap();
+    assert_eq!(
+        admin.rotate_automatically(&kek, longer).await.unwrap(),
+        Change::Changed
+    );
+    let described = kms.describe_kek(&kek).await.unwrap();
+    assert_eq!(
+        (described.rotation, described.rotation_days),
+        (Some(true), Some(180))
+    );
+    admin.rotate_now(&kek).await.unwrap();
+    let rotated = kms.describe_kek(&kek).await.unwrap();
+    assert_ne!(rotated.current_material, described.current_material);
+
+    let alias = format!("alias/admin-{}", std::process::id());
+    assert_eq!(admin.find_kek(&alias).await.unwrap(), None);
+    for expected in [Change::Created, Change::Unchanged] {
+        assert_eq!(admin.set_alias(&alias, &kek).await.unwrap(), expected);
+    }
+    assert_eq!(admin.find_kek(&alias).await.unwrap(), Some(kek.clone()));
+    let other = admin.create_kek(&NewKek::new()).await.unwrap();
+    assert_eq!(admin.set_alias(&alias, &other).await.unwrap(), Change::Changed);
+    assert_eq!(admin.find_kek(&alias).await.unwrap(), Some(other));
+
+    assert_eq!(admin.set_policy(&kek, &policy).await.unwrap(), Change::Unchanged);
+    let stricter = policy.user(format!("arn:aws:iam::{ACCOUNT}:role/shop"));
+    for expected in [Change::Changed, Change::Unchanged] {
+        assert_eq!(admin.set_policy(&kek, &stricter).await.unwrap(), expected);
+    }
+
+    for expected in [Change::Created, Change::Unchanged] {
+        let (replica, change) = admin.replicate_kek(&kek, AWAY, Some(&stricter)).await.unwrap();
+        assert_eq!(
+            (replica.as_str(), change),
+            (&*kek.as_str().replace(HOME, AWAY), expected)
+        );
+        // A replica knows of the others, too.
+        let (primary, change) = admin.replicate_kek(&replica, HOME, None).await.unwrap();
+        assert_eq!((primary, change), (kek.clone(), Change::Unchanged));
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_names_the_action() {
+    let scripted = Scripted::start().await;
+    scripted
+        .answer("RotateKeyOnDemand", [refusal(400, "AccessDeniedException")])
+        .await;
+    scripted
+        .answer("CreateKey", [refusal(400, "LimitExceededException")])
+        .await;
+    let admin = KmsAdmin::new(&scripted.builder().max_attempts(1).build().await.unwrap());
+    let error = admin.rotate_now(&arn(ARN)).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.action()),
+        (KmsErrorKind::AccessDenied, "kms:RotateKeyOnDemand")
+    );
+    assert!(
+        error.to_string().contains("must allow kms:RotateKeyOnDemand"),
+        "{error}"
+    );
+    let error = admin.create_kek(&NewKek::new()).await.unwrap_err();
+    assert_eq!(error.kind(), KmsErrorKind::LimitExceeded, "{error}");
+}
+
+#[tokio::test]
+async fn states_are_told() {
+    let kms = builder_at(&server_url()).build().await.unwrap();
+    let kek = common::create_key(HOME).await;
+    let client = client(HOME);
+    client.disable_key().key_id(kek.as_str()).send().await.unwrap();
+    assert_eq!(kms.describe_kek(&kek).await.unwrap().state, KekState::Disabled);
+    client
+        .schedule_key_deletion()
+        .key_id(kek.as_str())
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        kms.describe_kek(&kek).await.unwrap().state,
+        KekState::PendingDeletion
+    );
+}
+
+/// Runs the example `provision`, and returns what it said.
+async fn provision(url: &str, alias: &str) -> String {
+    let mut command = Command::new(common::example("provision"));
+    command
+        .args([
+            "--alias",
+            alias,
+            "--account",
+            ACCOUNT,
+            "--user",
+            &format!("arn:aws:iam::{ACCOUNT}:role/shop"),
+        ])
+        .args(["--replica", AWAY])
+        .env("AWS_REGION", HOME)
+        .env("AWS_ENDPOINT_URL_KMS", url)
+        .env("PROVISION_REPLICA_ENDPOINT", url)
+        .env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+        .env("AWS_SECRET_ACCESS_KEY", "not-a-secret")
+        .env("AWS_EC2_METADATA_DISABLED", "true");
+    let output = tokio::task::spawn_blocking(move || command.output())
+        .await
+        .unwrap()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        output.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    said
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn provisioning_twice_changes_nothing_the_second_time() {
+    let proxy = Proxy::start().await;
+    let alias = format!("alias/provision-{}", std::process::id());
+    let first = provision(proxy.url(), &alias).await;
+    assert!(first.contains("created"), "{first}");
+    let calls = proxy.calls();
+    for (call, count) in [
+        ("CreateKey", 1),
+        ("ReplicateKey", 1),
+        ("CreateAlias", 2),
+        ("EnableKeyRotation", 1),
+    ] {
+        assert_eq!(calls.get(call), Some(&count), "{calls:?}");
+    }
+    let second = provision(proxy.url(), &alias).await;
+    assert!(second.contains("nothing was changed"), "{second}");
+    let changing: Vec<_> = proxy
+        .calls()
+        .into_keys()
+        .filter(|call| !call.starts_with("Describe") && !call.starts_with("Get"))
+        .collect();
+    assert!(changing.is_empty(), "{changing:?}");
+    // And what it says to use can be used.
+    let kms = builder_at(&server_url()).build().await.unwrap();
+    let kek = KmsAdmin::new(&kms).find_kek(&alias).await.unwrap().unwrap();
+    assert!(second.contains(kek.as_str()), "{second}");
+    assert_eq!(kms.describe_kek(&kek).await.unwrap().rotation_days, Some(90));
+}
