@@ -1,7 +1,7 @@
 //! A proxy before the KMS server: it counts what is asked, and can be taken down.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,6 +18,9 @@ pub(crate) struct Proxy {
 struct Shared {
     calls: Mutex<BTreeMap<String, usize>>,
     is_down: AtomicBool,
+    /// How many calls are still forwarded, where that is limited.
+    left: Mutex<Option<usize>>,
+    stalled: AtomicUsize,
 }
 
 impl Proxy {
@@ -43,6 +46,17 @@ impl Proxy {
     /// From here on every connection is cut, or not any more.
     pub(crate) fn set_down(&self, is_down: bool) {
         self.shared.is_down.store(is_down, Ordering::SeqCst);
+    }
+
+    /// Forwards so many more calls, and leaves those that come then without an answer; `None` forwards all again.
+    pub(crate) fn forward_only(&self, calls: Option<usize>) {
+        *self.shared.left.lock().unwrap() = calls;
+        self.shared.stalled.store(0, Ordering::SeqCst);
+    }
+
+    /// Tells whether a call is waiting for an answer that will not come.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.shared.stalled.load(Ordering::SeqCst) > 0
     }
 
     /// Returns the calls since the last time it was asked, by operation.
@@ -83,6 +97,18 @@ async fn forward(client: TcpStream, server: String, shared: Arc<Shared>) {
                 };
                 *shared.calls.lock().unwrap().entry(name.to_owned()).or_default() += 1;
                 seen = rest.to_owned();
+                let stalls = match &mut *shared.left.lock().unwrap() {
+                    None => false,
+                    Some(0) => true,
+                    Some(left) => {
+                        *left -= 1;
+                        false
+                    }
+                };
+                if stalls {
+                    shared.stalled.fetch_add(1, Ordering::SeqCst);
+                    std::future::pending::<()>().await;
+                }
             }
             if to_server.write_all(&buffer[..read]).await.is_err() {
                 return;
