@@ -148,7 +148,10 @@ async fn calls_are_as_few_as_promised() {
         let context = context(&tenant.to_string());
         sealed.push(service.encrypt(&context, "x", SSN.row(1)).await.unwrap());
     }
-    proxy.expect("creating on first use, and using", &[("GenerateDataKey", TENANTS)]);
+    proxy.expect(
+        "creating on first use, and using",
+        &[("GenerateDataKey", TENANTS)],
+    );
     for tenant in (0..TENANTS).cycle().take(300) {
         let context = context(&tenant.to_string());
         service.encrypt(&context, "x", SSN.row(1)).await.unwrap();
