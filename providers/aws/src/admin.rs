@@ -21,7 +21,7 @@ use std::sync::Arc;
 use aws_sdk_kms::Client;
 use aws_sdk_kms::config::http::HttpResponse;
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_kms::types::{KeyMetadata, Tag};
+use aws_sdk_kms::types::{KeyMetadata, MultiRegionConfiguration, Tag};
 use encx::{KekId, KmsErrorKind};
 
 use crate::arn::{KeyArn, KeyName};
@@ -244,7 +244,7 @@ impl KmsAdmin {
         })
     }
 
-    /// Gives a key new material now. AWS KMS allows this a limited number of times for each key.
+    /// Gives a key new material now. AWS KMS allows this 25 times for each key.
     ///
     /// # Errors
     ///
@@ -281,7 +281,9 @@ impl KmsAdmin {
         let failed = Failed::new("kms:ReplicateKey", kek.as_str());
         let metadata = self.describe(kek.as_str()).await?;
         let regions = metadata.multi_region_configuration();
-        let replicas = regions.map(|regions| regions.replica_keys()).unwrap_or_default();
+        let replicas = regions
+            .map(MultiRegionConfiguration::replica_keys)
+            .unwrap_or_default();
         let primary = regions.and_then(|regions| regions.primary_key());
         let there = primary
             .into_iter()
@@ -401,7 +403,7 @@ impl<'a> Failed<'a> {
             of: self.of.to_owned(),
             kind: source.kind(),
             what: None,
-            source: Some(source),
+            source: Some(Box::new(source)),
         }
     }
 
@@ -423,7 +425,7 @@ pub struct AdminError {
     of: String,
     kind: KmsErrorKind,
     what: Option<String>,
-    source: Option<AwsError>,
+    source: Option<Box<AwsError>>,
 }
 
 impl AdminError {
@@ -463,7 +465,7 @@ impl fmt::Display for AdminError {
 impl std::error::Error for AdminError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.source
-            .as_ref()
+            .as_deref()
             .map(|source| source as &(dyn std::error::Error + 'static))
     }
 }

@@ -281,9 +281,7 @@ fn retries(
         });
     }
     let retries = config.cloned().unwrap_or_else(RetryConfig::standard);
-    let retries = mode
-        .into_iter()
-        .fold(retries, |retries, mode| retries.with_retry_mode(mode));
+    let retries = mode.into_iter().fold(retries, RetryConfig::with_retry_mode);
     let default = if config.is_none() { Some(ATTEMPTS) } else { None };
     Ok(attempts
         .or(default)

@@ -366,9 +366,9 @@ impl KeyManagementService for AwsKms {
             .map_err(|mismatch| mismatch.of_unwrapping(&asked))
     }
 
-    /// Moves a wrap with one ReEncrypt, inside AWS KMS, if both KEKs can be asked for in one region.
+    /// Moves a wrap with one `ReEncrypt`, inside AWS KMS, if both KEKs can be asked for in one region.
     ///
-    /// ReEncrypt knows no other region. Between two, the key is unwrapped and wrapped again, and so passes through this
+    /// `ReEncrypt` knows no other region. Between two, the key is unwrapped and wrapped again, and so passes through this
     /// process.
     async fn rewrap_key(
         &self,

@@ -14,13 +14,13 @@
 //!
 //! # What it does with each answer
 //!
-//! - Every Decrypt and ReEncrypt names the KEK by its ARN, from the KEK rule's set, and the ARN that comes back is compared.
+//! - Every `Decrypt` and `ReEncrypt` names the KEK by its ARN, from the KEK rule's set, and the ARN that comes back is compared.
 //!   AWS KMS would find the key by the wrapped key's own metadata, which nobody has authenticated.
 //! - An alias is resolved by the call that wraps, and the wrap carries the key's ARN.
 //! - A multi-region key (`mrk-`) is used in the first region that is available. Its wraps carry the ARN by which the KEK
 //!   rule names it, whichever region made them: name it by one and the same ARN in every process.
-//! - A rewrap is one ReEncrypt, source key and context named twice: the data key stays inside AWS KMS. Between two
-//!   regions, which ReEncrypt cannot do, the key passes through this process.
+//! - A rewrap is one `ReEncrypt`, source key and context named twice: the data key stays inside AWS KMS. Between two
+//!   regions, which `ReEncrypt` cannot do, the key passes through this process.
 //! - Plaintexts are taken out of the answer and wiped. Copies that the SDK or TLS makes of an answer's bytes are out of reach.
 //!
 //! <div class="warning">
@@ -43,3 +43,8 @@ pub use aws_sdk_kms::config::retry::RetryMode;
 pub use builder::AwsKmsBuilder;
 pub use error::{AwsError, AwsKmsError};
 pub use kms::AwsKms;
+
+/// Compiles the examples that newcomers copy.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

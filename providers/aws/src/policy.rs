@@ -175,7 +175,7 @@ impl IdentityPolicy {
             (Kind::Service, _) => self.statements(SERVICE),
             _ => self.statements(&sorted(&[SERVICE, LIFECYCLE])),
         };
-        document(statements)
+        document(&statements)
     }
 
     fn statements(&self, actions: &[&str]) -> Vec<Value> {
@@ -292,7 +292,7 @@ impl KeyPolicy {
                 statements.push(statement(sid, principals, actions));
             }
         }
-        document(statements)
+        document(&statements)
     }
 }
 
@@ -320,7 +320,7 @@ fn administrator_statements(partition: &str, account: &str) -> Vec<Value> {
     ]
 }
 
-fn document(statements: Vec<Value>) -> Value {
+fn document(statements: &[Value]) -> Value {
     json!({ "Version": "2012-10-17", "Statement": statements })
 }
 
