@@ -151,10 +151,11 @@ impl HttpConnector for Recorder {
 
 #[tokio::test]
 async fn region_fips_and_endpoints_say_who_is_asked() {
-    let asked = async |change: fn(AwsKmsBuilder) -> AwsKmsBuilder, kek: &str| {
+    let asked = async |configured: Option<&str>, change: fn(AwsKmsBuilder) -> AwsKmsBuilder, kek: &str| {
         let recorder = Recorder::default();
         let connector = SharedHttpConnector::new(recorder.clone());
         let mut config = config().into_builder();
+        config.set_endpoint_url(configured.map(str::to_owned));
         config.set_http_client(Some(http_client_fn(move |_, _| connector.clone())));
         let kms = AwsKms::builder().sdk_config(&config.build()).max_attempts(1);
         let kms = change(kms).build().await.unwrap();
@@ -200,7 +201,15 @@ async fn region_fips_and_endpoints_say_who_is_asked() {
         ),
     ];
     for (change, kek, expected) in cases {
-        assert_eq!(asked(change, kek).await, expected, "{kek}");
+        assert_eq!(asked(None, change, kek).await, expected, "{kek}");
+    }
+    // So does one that the environment or the profile names.
+    let configured = Some("https://vpce.example");
+    for (kek, expected) in [
+        ("alias/app", "https://vpce.example/"),
+        (&*there, "https://kms.us-west-2.amazonaws.com/"),
+    ] {
+        assert_eq!(asked(configured, |kms| kms, kek).await, expected, "{kek}");
     }
 }
 
