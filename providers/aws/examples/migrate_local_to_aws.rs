@@ -2,7 +2,7 @@
 //!
 //! ```sh
 //! export AWS_REGION=eu-central-1 AWS_KMS_KEY_ID=arn:aws:kms:eu-central-1:111122223333:key/…
-//! cargo run -p encx-aws --example migrate_local_to_aws -- /tmp/somewhere
+//! cargo run -p encx-aws --example migrate_local_to_aws -- target/migration
 //! ```
 //!
 //! 1. `fill`: rows of many tenants are written under the local provider, on SQLite.
