@@ -105,6 +105,8 @@ async fn a_second_kms_that_is_down_delays_no_key_and_is_made_up_for() {
     assert!(world.calls().1 <= 3, "it went on asking: {:?}", world.calls());
 
     world.there.set_unavailable(false);
+    // A job in a process of its own, which has not learned of the outage.
+    let manager = world.crypto().await.key_manager();
     assert_eq!(manager.missing_wraps(&made).await.unwrap(), [there()]);
     world.reset_calls();
     let report = manager.complete_wraps().await.unwrap();
