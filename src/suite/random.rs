@@ -139,7 +139,7 @@ mod tests {
                 .is_some_and(|slot: &Generator| slot.generation == generation);
             let mut expected = from_seed(seeds + u8::from(!again));
             if again {
-                (0..3).for_each(|_| drop(expected()));
+                (0..3).for_each(|_| _ = expected());
             }
             for _ in 0..draws {
                 let seed = |seed: &mut [u8]| {
