@@ -5,6 +5,7 @@
 //! cargo bench --bench hot_path -- --quick   the same, less exactly
 //! cargo bench --bench hot_path -- encrypt   criterion's part for what matches, then the table
 //! cargo bench --bench hot_path -- table     the table alone
+//! cargo bench --bench hot_path --features aws-lc-rs    with the other cipher library, in encx and in the floor
 //! ```
 //!
 //! Criterion times each case by itself, and compares it with the run before. The table at the end does not use these
@@ -15,6 +16,7 @@
 //! A call on a hot key never waits, so its future is polled once, without a runtime: what is timed is encx, not an
 //! executor. A runtime lives beside it, because a service has one and the cache's background work runs there.
 #![allow(clippy::disallowed_methods, reason = "a bench measures the machine's time")]
+#![allow(clippy::print_stdout, reason = "figures are what a bench is for")]
 
 mod support;
 
@@ -23,6 +25,7 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
 
 use support::cases::{Hot, Row};
+use support::service;
 use support::table::{Effort, Table};
 use support::timed;
 
@@ -32,6 +35,13 @@ const LENGTHS: [usize; 4] = [64, 1 << 10, 16 << 10, 1 << 20];
 fn main() {
     let args: Vec<_> = std::env::args().skip(1).collect();
     let has = |wanted: &str| args.iter().any(|arg| arg == wanted);
+    if let [mode, keyrings] = &args[..]
+        && mode == service::FOOTPRINT
+    {
+        let bytes = keyrings.parse().ok().and_then(service::footprint);
+        println!("{}", bytes.map(|bytes| bytes.to_string()).unwrap_or_default());
+        return;
+    }
     let hot = Hot::new();
     let rows: Vec<_> = LENGTHS.into_iter().flat_map(|len| hot.rows(len)).collect();
 

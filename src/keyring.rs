@@ -259,7 +259,12 @@ impl Keyring {
         P: AsRef<[u8]>,
         A: Borrow<Aad>,
     {
-        let items: Vec<_> = items.into_iter().collect();
+        let mut items = items.into_iter();
+        let mut done = Vec::with_capacity(items.size_hint().0);
+        if self.on_slot(|slot| self.core.hot_encrypt_many(slot, &mut items, &mut done)) {
+            return done;
+        }
+        let items: Vec<_> = items.collect();
         let values = || {
             items
                 .iter()
@@ -285,9 +290,16 @@ impl Keyring {
     where
         A: Borrow<Aad>,
     {
-        let items: Vec<_> = items.into_iter().collect();
+        let mut items = items.into_iter().peekable();
+        let mut done = Vec::with_capacity(items.size_hint().0);
+        let hot = self.on_slot(|slot| self.core.hot_decrypt_many(slot, &mut items, part_of, &mut done));
+        if hot {
+            return done;
+        }
+        let items: Vec<_> = items.collect();
         let values = || items.iter().map(|(ciphertext, aad)| (*ciphertext, aad.borrow()));
-        self.core.decrypt_many(&self.slot(), values).await
+        done.extend(self.core.decrypt_many(&self.slot(), values).await);
+        done
     }
 
     /// Tells whether encrypting the same value again would use a newer key or another suite.
@@ -328,6 +340,10 @@ impl Keyring {
         self.successor.store(Some(Arc::clone(&slot)));
         slot
     }
+}
+
+fn part_of<'i, A: Borrow<Aad>>((ciphertext, aad): &'i (&Ciphertext, A)) -> Option<(&'i Ciphertext, &'i Aad)> {
+    Some((ciphertext, aad.borrow()))
 }
 
 impl fmt::Debug for Keyring {

@@ -1,6 +1,8 @@
 //! What is timed on a hot key.
 
+use std::cell::{Cell, RefCell};
 use std::hint::black_box;
+use std::sync::Arc;
 
 use encx::testkit::{MemoryKeyStore, MemoryKms};
 use encx::{Aad, Crypto, EncryptionContext, Field, Keyring};
@@ -86,13 +88,18 @@ impl Hot {
     }
 
     /// Lists what is timed for one length.
-    pub(crate) fn rows(&self, len: usize) -> [Row<'_>; 2] {
-        [self.encrypt(len), self.decrypt(len)]
+    pub(crate) fn rows(&self, len: usize) -> Vec<Row<'_>> {
+        let mut rows = vec![self.encrypt(len), self.decrypt(len), self.decrypt_miss(len)];
+        if len == 64 {
+            rows.extend([self.encrypt_record(), self.decrypt_record()]);
+        }
+        rows
     }
 
     fn encrypt(&self, len: usize) -> Row<'_> {
         let bytes = vec![0xa5; len];
-        let (of_floor, of_keyring, of_crypto, of_row) = (bytes.clone(), bytes.clone(), bytes.clone(), bytes);
+        let (of_floor, of_keyring, of_crypto) = (bytes.clone(), bytes.clone(), bytes.clone());
+        let (of_row, of_buffer) = (bytes.clone(), bytes);
         let mut cases = vec![
             Case::new("floor", move || self.floor.seal(black_box(&of_floor))),
             Case::new("keyring", move || {
@@ -112,6 +119,15 @@ impl Hot {
                 let aad = HOUSE_NUMBER.row(black_box(ROW));
                 ready(self.keyring.encrypt(black_box(&of_row), aad)).expect("it encrypts")
             }));
+            cases.push(Case::new("keyring-into", move || {
+                BUFFER.with_borrow_mut(|buffer| {
+                    let encrypted = self
+                        .keyring
+                        .encrypt_into(black_box(&of_buffer), &self.aad, buffer);
+                    ready(encrypted).expect("it encrypts");
+                    black_box(buffer.len())
+                })
+            }));
         }
         Row {
             name: "encrypt",
@@ -120,12 +136,13 @@ impl Hot {
         }
     }
 
+    /// Of a value whose message key is in memory: one of many that were encrypted close to each other.
     fn decrypt(&self, len: usize) -> Row<'_> {
         let bytes = vec![0xa5; len];
         let of_floor = self.floor.seal(&bytes);
         let of_keyring = ready(self.keyring.encrypt(&bytes, &self.aad)).expect("it encrypts");
-        let (of_crypto, of_unwiped) = (of_keyring.clone(), of_keyring.clone());
-        let cases = vec![
+        let (of_crypto, of_unwiped, of_buffer) = (of_keyring.clone(), of_keyring.clone(), of_keyring.clone());
+        let mut cases = vec![
             Case::new("floor", move || self.floor.open(black_box(&of_floor))),
             Case::new("keyring", move || {
                 ready(self.keyring.decrypt(black_box(&of_keyring), &self.aad)).expect("it decrypts")
@@ -142,10 +159,136 @@ impl Hot {
                 decrypted.expect("it decrypts").into_bytes()
             }),
         ];
+        if len == 64 {
+            cases.push(Case::new("keyring-in-place", move || {
+                BUFFER.with_borrow_mut(|buffer| {
+                    buffer.clear();
+                    buffer.extend_from_slice(black_box(of_buffer.as_bytes()));
+                    ready(self.keyring.decrypt_in_place(buffer, &self.aad)).expect("it decrypts");
+                    black_box(buffer.len())
+                })
+            }));
+        }
         Row {
             name: "decrypt",
             len,
             cases,
         }
     }
+
+    /// Of values that share no message key, as when old ones are read at random.
+    fn decrypt_miss(&self, len: usize) -> Row<'_> {
+        let bytes = vec![0xa5; len];
+        let of_floor = self.floor.seal(&bytes);
+        let others = if len < 1 << 20 { 1024 } else { 16 };
+        let encrypted: Arc<[_]> = (0..others)
+            .map(|_| {
+                // Ends the epoch.
+                encx::reseed();
+                ready(self.keyring.encrypt(&bytes, &self.aad)).expect("it encrypts")
+            })
+            .collect();
+        let of_crypto = Arc::clone(&encrypted);
+        let cases = vec![
+            Case::new("floor", move || self.floor.open(black_box(&of_floor))),
+            Case::new("keyring", move || {
+                let next = &encrypted[turn(encrypted.len())];
+                ready(self.keyring.decrypt(next, &self.aad)).expect("it decrypts")
+            }),
+            Case::new("crypto", move || {
+                let next = &of_crypto[turn(of_crypto.len())];
+                ready(self.crypto.decrypt(&self.context, next, &self.aad)).expect("it decrypts")
+            }),
+        ];
+        Row {
+            name: "decrypt-miss",
+            len,
+            cases,
+        }
+    }
+
+    /// Ten fields of 32 bytes: one by one, and together.
+    fn encrypt_record(&self) -> Row<'_> {
+        let fields: [_; FIELDS] = std::array::from_fn(|_| [0xa5; FIELD_LEN]);
+        let cases = vec![
+            Case::new("floor", move || {
+                fields.map(|field| self.floor.seal(black_box(&field)))
+            }),
+            Case::new("keyring-one-by-one", move || {
+                fields.map(|field| {
+                    ready(self.keyring.encrypt(black_box(&field), &self.aad)).expect("it encrypts")
+                })
+            }),
+            Case::new("keyring", move || {
+                let items = fields.iter().map(|field| (black_box(field), &self.aad));
+                let encrypted = ready(self.keyring.encrypt_many(items));
+                assert!(encrypted.iter().all(Result::is_ok));
+                encrypted
+            }),
+            Case::new("crypto-one-by-one", move || {
+                fields.map(|field| {
+                    let encrypted = self.crypto.encrypt(&self.context, black_box(&field), &self.aad);
+                    ready(encrypted).expect("it encrypts")
+                })
+            }),
+            Case::new("crypto", move || {
+                let items = fields
+                    .iter()
+                    .map(|field| (&self.context, black_box(field), &self.aad));
+                let encrypted = ready(self.crypto.encrypt_many(items));
+                assert!(encrypted.iter().all(Result::is_ok));
+                encrypted
+            }),
+        ];
+        Row {
+            name: "encrypt-record",
+            len: FIELDS * FIELD_LEN,
+            cases,
+        }
+    }
+
+    fn decrypt_record(&self) -> Row<'_> {
+        let of_floor: [_; FIELDS] = std::array::from_fn(|_| self.floor.seal(&[0xa5; FIELD_LEN]));
+        let fields: [_; FIELDS] = std::array::from_fn(|_| {
+            ready(self.keyring.encrypt([0xa5; FIELD_LEN], &self.aad)).expect("it encrypts")
+        });
+        let together = fields.clone();
+        let cases = vec![
+            Case::new("floor", move || {
+                of_floor.each_ref().map(|field| self.floor.open(black_box(field)))
+            }),
+            Case::new("keyring-one-by-one", move || {
+                let decrypt = |field| ready(self.keyring.decrypt(black_box(field), &self.aad));
+                fields
+                    .each_ref()
+                    .map(|field| decrypt(field).expect("it decrypts"))
+            }),
+            Case::new("keyring", move || {
+                let items = together.iter().map(|field| (black_box(field), &self.aad));
+                let decrypted = ready(self.keyring.decrypt_many(items));
+                assert!(decrypted.iter().all(Result::is_ok));
+                decrypted
+            }),
+        ];
+        Row {
+            name: "decrypt-record",
+            len: FIELDS * FIELD_LEN,
+            cases,
+        }
+    }
+}
+
+const FIELDS: usize = 10;
+const FIELD_LEN: usize = 32;
+
+thread_local! {
+    /// What calls that allocate nothing write into.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static TURN: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Counts in a circle, each thread for itself.
+fn turn(of: usize) -> usize {
+    TURN.set((TURN.get() + 1) % of);
+    TURN.get()
 }

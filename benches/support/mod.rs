@@ -1,8 +1,9 @@
-//! What `hot_path` consists of: the cases, the cold start, and the table.
+//! What `hot_path` consists of: the cases, the cold start, what a service sees, and the table.
 
 pub(crate) mod cases;
 pub(crate) mod cold;
 pub(crate) mod floor;
+pub(crate) mod service;
 pub(crate) mod table;
 
 use std::pin::pin;

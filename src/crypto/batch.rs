@@ -58,6 +58,37 @@ impl Crypto {
         P: AsRef<[u8]>,
         A: Borrow<Aad>,
     {
+        let mut items = items.into_iter().peekable();
+        let mut done = Vec::with_capacity(items.size_hint().0);
+        while let Some((context, ..)) = items.peek() {
+            let context = *context;
+            let slot = self.slot(context);
+            let left = items.size_hint().0;
+            let run = std::iter::from_fn(|| items.next_if(|(next, ..)| *next == context));
+            let mut run = Run {
+                items: run.map(|(_, plaintext, aad)| (plaintext, aad)),
+                left,
+            };
+            if !self.core().hot_encrypt_many(&slot, &mut run, &mut done) {
+                break;
+            }
+        }
+        let rest: Vec<_> = items.collect();
+        if !rest.is_empty() {
+            done.extend(self.encrypt_cold(rest).await);
+        }
+        done
+    }
+
+    /// Encrypts values of which some have keys that are not in memory.
+    async fn encrypt_cold<P, A>(
+        &self,
+        items: Vec<(&EncryptionContext, P, A)>,
+    ) -> Vec<Result<Ciphertext, Error>>
+    where
+        P: AsRef<[u8]>,
+        A: Borrow<Aad>,
+    {
         let core = self.core();
         let mut slots = Slots::default();
         let items: Vec<_> = items
@@ -66,20 +97,15 @@ impl Crypto {
             .collect();
         let mut done = Vec::with_capacity(items.len());
         let mut missing: HashMap<Scope, Arc<Slot>> = HashMap::new();
-        for run in items.chunk_by(|(slot, ..), (next, ..)| slot == next) {
-            let Some(slot) = run.first().map(|(slot, ..)| slots.get(*slot)) else {
-                continue;
-            };
-            let values = run
-                .iter()
-                .map(|(_, plaintext, aad)| (plaintext.as_ref(), aad.borrow()));
-            if !core.hot_encrypt_many(slot, values.clone(), &mut done) {
-                let begin = done.len();
-                done.extend(values.map(|(plaintext, aad)| check_input(plaintext, aad).err().map(Err)));
-                if done[begin..].iter().any(Option::is_none) {
-                    missing.insert(slot.scope, Arc::clone(slot));
-                }
+        for (slot, plaintext, aad) in &items {
+            let (slot, plaintext, aad) = (slots.get(*slot), plaintext.as_ref(), aad.borrow());
+            let hot = core.hot_encrypt(slot, plaintext, aad);
+            let hot = hot.map(|done| done.map_err(|error| *error));
+            let hot = hot.or_else(|| check_input(plaintext, aad).err().map(Err));
+            if hot.is_none() {
+                missing.insert(slot.scope, Arc::clone(slot));
             }
+            done.push(hot);
         }
         let keys = core
             .load_together(missing, |core, _, slot| async move {
@@ -121,6 +147,33 @@ impl Crypto {
     where
         A: Borrow<Aad>,
     {
+        let mut items = items.into_iter().peekable();
+        let mut done = Vec::with_capacity(items.size_hint().0);
+        while let Some((context, ..)) = items.peek() {
+            let context = *context;
+            let slot = self.slot(context);
+            let hot =
+                self.core()
+                    .hot_decrypt_many(&slot, &mut items, |item| part_of(item, context), &mut done);
+            if !hot {
+                break;
+            }
+        }
+        let rest: Vec<_> = items.collect();
+        if !rest.is_empty() {
+            done.extend(self.decrypt_cold(rest).await);
+        }
+        done
+    }
+
+    /// Decrypts values of which some have keys that are not in memory.
+    async fn decrypt_cold<A>(
+        &self,
+        items: Vec<(&EncryptionContext, &Ciphertext, A)>,
+    ) -> Vec<Result<Plaintext, Error>>
+    where
+        A: Borrow<Aad>,
+    {
         let core = self.core();
         let mut slots = Slots::default();
         let items: Vec<_> = items
@@ -129,18 +182,13 @@ impl Crypto {
             .collect();
         let mut done = Vec::with_capacity(items.len());
         let mut missing: HashMap<(Scope, DataKeyId), Arc<Slot>> = HashMap::new();
-        for run in items.chunk_by(|(slot, ..), (next, ..)| slot == next) {
-            let Some(slot) = run.first().map(|(slot, ..)| slots.get(*slot)) else {
-                continue;
-            };
-            let begin = done.len();
-            let values = run.iter().map(|(_, ciphertext, aad)| (*ciphertext, aad.borrow()));
-            core.hot_decrypt_many(slot, values, &mut done);
-            for ((_, ciphertext, _), done) in run.iter().zip(&done[begin..]) {
-                if done.is_none() {
-                    missing.insert((slot.scope, ciphertext.key_id()), Arc::clone(slot));
-                }
+        for (slot, ciphertext, aad) in &items {
+            let slot = slots.get(*slot);
+            let hot = core.decrypt_or_refuse(slot, ciphertext, aad.borrow());
+            if hot.is_none() {
+                missing.insert((slot.scope, ciphertext.key_id()), Arc::clone(slot));
             }
+            done.push(hot);
         }
         let keys = core
             .load_together(missing, |core, (_, id), slot| async move {
@@ -156,6 +204,33 @@ impl Crypto {
         items
             .map(|(item, done)| done.unwrap_or_else(|| open(item)))
             .collect()
+    }
+}
+
+/// Tells what of an item to decrypt, if it is of this context.
+fn part_of<'i, A: Borrow<Aad>>(
+    (of, ciphertext, aad): &'i (&EncryptionContext, &Ciphertext, A),
+    context: &EncryptionContext,
+) -> Option<(&'i Ciphertext, &'i Aad)> {
+    (*of == context).then(|| (*ciphertext, aad.borrow()))
+}
+
+/// The items of one context that stand next to each other: at most as many as are left.
+struct Run<I> {
+    items: I,
+    left: usize,
+}
+
+impl<I: Iterator> Iterator for Run<I> {
+    type Item = I::Item;
+
+    fn next(&mut self) -> Option<I::Item> {
+        self.items.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        // As far as it is likely: nonces for so many are drawn together.
+        (0, Some(self.left))
     }
 }
 

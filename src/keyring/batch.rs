@@ -1,8 +1,10 @@
 //! Many values at once: one look at the keys, nonces that are drawn together, and one load for what is missing.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::future::Future;
 use std::hash::Hash;
+use std::iter::Peekable;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
@@ -10,14 +12,14 @@ use tokio::task::JoinSet;
 
 use super::core::{Core, check_input};
 use crate::aad::Aad;
-use crate::cache::{LiveKey, Slot};
+use crate::cache::{KeySet, LiveKey, Slot};
 use crate::ciphertext::Ciphertext;
 use crate::error::Error;
 use crate::plaintext::Plaintext;
 use crate::suite::Epochs;
 
 impl Core {
-    /// Encrypts many values of one slot.
+    /// Encrypts many values of one slot whose key is not in memory.
     pub(super) async fn encrypt_many<'a, I>(
         &self,
         slot: &Arc<Slot>,
@@ -26,10 +28,6 @@ impl Core {
     where
         I: ExactSizeIterator<Item = (&'a [u8], &'a Aad)>,
     {
-        let mut done = Vec::with_capacity(values().len());
-        if self.hot_encrypt_many(slot, values(), &mut done) {
-            return done.into_iter().flatten().collect();
-        }
         let refuse = |(plaintext, aad)| check_input(plaintext, aad).err();
         // Nobody is asked for a key if there is nothing to do with it.
         let loaded = if values().any(|value| refuse(value).is_none()) {
@@ -53,7 +51,7 @@ impl Core {
             .collect()
     }
 
-    /// Decrypts many values of one slot.
+    /// Decrypts many values of one slot, of which some keys are not in memory.
     pub(super) async fn decrypt_many<'a, I>(
         &self,
         slot: &Arc<Slot>,
@@ -62,9 +60,10 @@ impl Core {
     where
         I: ExactSizeIterator<Item = (&'a Ciphertext, &'a Aad)>,
     {
-        let mut done = Vec::with_capacity(values().len());
+        let done: Vec<_> = values()
+            .map(|(ciphertext, aad)| self.decrypt_or_refuse(slot, ciphertext, aad))
+            .collect();
         let mut missing = HashMap::new();
-        self.hot_decrypt_many(slot, values(), &mut done);
         for ((ciphertext, _), done) in values().zip(&done) {
             if done.is_none() {
                 missing.insert(ciphertext.key_id(), Arc::clone(slot));
@@ -82,54 +81,77 @@ impl Core {
             .collect()
     }
 
-    /// Encrypts many values under one look at the keys, if that needs nobody else; `false` if it does.
-    pub(crate) fn hot_encrypt_many<'a>(
+    /// Decrypts, or refuses, what needs nobody else; `None` if it does.
+    pub(crate) fn decrypt_or_refuse(
         &self,
         slot: &Slot,
-        values: impl ExactSizeIterator<Item = (&'a [u8], &'a Aad)>,
-        done: &mut Vec<Option<Result<Ciphertext, Error>>>,
-    ) -> bool {
-        let count = values.len();
-        let encrypted = self.with_active(slot, count as u64, |key, epochs| {
-            let mut batch = key.batch(count);
-            for (plaintext, aad) in values {
-                let sealed = batch.seal(epochs, self.suite, plaintext, aad);
-                done.push(Some(sealed.map_err(|error| *error)));
+        ciphertext: &Ciphertext,
+        aad: &Aad,
+    ) -> Option<Result<Plaintext, Error>> {
+        if let Some(done) = self.hot_decrypt(slot, ciphertext, aad) {
+            return Some(done.map_err(|error| *error));
+        }
+        let accepted = self.check_suite(ciphertext.suite());
+        Some(Err(accepted.and_then(|()| check_input(&[], aad)).err()?))
+    }
+
+    /// Encrypts what an iterator gives under one look at the keys, if that needs nobody else; if it does, it returns
+    /// `false` and takes nothing.
+    pub(crate) fn hot_encrypt_many<P, A>(
+        &self,
+        slot: &Slot,
+        items: &mut impl Iterator<Item = (P, A)>,
+        done: &mut Vec<Result<Ciphertext, Error>>,
+    ) -> bool
+    where
+        P: AsRef<[u8]>,
+        A: Borrow<Aad>,
+    {
+        let begin = done.len();
+        let encrypted = self.with_active(slot, |key, epochs| {
+            let (least, most) = items.size_hint();
+            let mut batch = key.batch(most.unwrap_or(least));
+            for (plaintext, aad) in items.by_ref() {
+                let sealed = batch.seal(epochs, self.suite, plaintext.as_ref(), aad.borrow());
+                done.push(sealed.map_err(|error| *error));
             }
             Ok(())
         });
         match encrypted {
-            None => false,
-            Some(Ok(())) => true,
-            Some(Err(error)) => {
-                done.extend(std::iter::repeat_with(|| Some(Err((*error).clone()))).take(count));
-                true
-            }
+            None => return false,
+            Some(Ok(())) => {}
+            Some(Err(error)) => done.extend(items.map(|_| Err((*error).clone()))),
         }
+        self.cache.counters.hits.add((done.len() - begin) as u64);
+        true
     }
 
-    /// Decrypts, or refuses, what of many values needs nobody else, under one look at the keys; `None` for the others.
-    pub(crate) fn hot_decrypt_many<'a>(
+    /// Decrypts what an iterator gives under one look at the keys, up to what needs somebody else. `false` if there is
+    /// such a one, which is not taken.
+    ///
+    /// `part` tells what of an item to decrypt, or that it belongs to another slot, where this one's run ends.
+    pub(crate) fn hot_decrypt_many<T>(
         &self,
         slot: &Slot,
-        values: impl ExactSizeIterator<Item = (&'a Ciphertext, &'a Aad)>,
-        done: &mut Vec<Option<Result<Plaintext, Error>>>,
-    ) {
+        items: &mut Peekable<impl Iterator<Item = T>>,
+        part: impl Fn(&T) -> Option<(&Ciphertext, &Aad)>,
+        done: &mut Vec<Result<Plaintext, Error>>,
+    ) -> bool {
         let live = slot.live();
         let set = live.as_ref();
-        let open = |ciphertext: &Ciphertext, aad: &Aad| {
-            let opened = self.with_key_of(set?, ciphertext.key_id(), |key, epoch| {
-                self.open(key, epoch, ciphertext, aad)
-            });
-            Some(opened?.map_err(|error| *error))
-        };
-        let refuse = |ciphertext: &Ciphertext, aad: &Aad| {
-            let accepted = self.check_suite(ciphertext.suite());
-            Some(Err(accepted.and_then(|()| check_input(&[], aad)).err()?))
-        };
-        done.extend(
-            values.map(|(ciphertext, aad)| open(ciphertext, aad).or_else(|| refuse(ciphertext, aad))),
-        );
+        while let Some((ciphertext, aad)) = items.peek().and_then(&part) {
+            let decrypt = |set: &Arc<KeySet>| {
+                self.with_key_of(set, ciphertext.key_id(), |key, epoch| {
+                    self.open(key, epoch, ciphertext, aad)
+                })
+            };
+            let Some(decrypted) = set.and_then(decrypt) else {
+                return false;
+            };
+            done.push(decrypted.map_err(|error| *error));
+            items.next();
+        }
+        true
     }
 
     /// Loads what is missing, all at once.

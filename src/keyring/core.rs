@@ -52,7 +52,8 @@ impl Core {
     /// Encrypts if that needs nobody else; `None` if it does.
     #[inline]
     pub(crate) fn hot_encrypt(&self, slot: &Slot, plaintext: &[u8], aad: &Aad) -> Option<Hot<Ciphertext>> {
-        self.with_active(slot, 1, |key, epochs| {
+        self.with_active(slot, |key, epochs| {
+            self.cache.counters.hits.add(1);
             key.seal(epochs, self.suite, plaintext, aad)
         })
     }
@@ -64,17 +65,17 @@ impl Core {
         aad: &Aad,
         buffer: &mut Vec<u8>,
     ) -> Option<Hot<()>> {
-        self.with_active(slot, 1, |key, epochs| {
+        self.with_active(slot, |key, epochs| {
+            self.cache.counters.hits.add(1);
             key.seal_into(epochs, self.suite, plaintext, aad, buffer)
         })
     }
 
-    /// Makes so many uses of the key that encrypts, if that needs nobody else; `None` if it does.
+    /// Makes a call with the key that encrypts, if that needs nobody else; `None` if it does. The call counts its hits.
     #[inline(always)]
     pub(crate) fn with_active<T>(
         &self,
         slot: &Slot,
-        uses: u64,
         call: impl FnOnce(&LiveKey, &mut Epochs<'_>) -> Hot<T>,
     ) -> Option<Hot<T>> {
         let set = slot.live();
@@ -83,7 +84,6 @@ impl Core {
         if let Err(error) = self.may_use(set, key, Purpose::Encrypt)? {
             return Some(Err(error));
         }
-        self.cache.counters.hits.add(uses);
         let mut epochs = Epochs::new(set.epoch.as_ref());
         let done = call(key, &mut epochs);
         if let Some(begun) = epochs.begun() {
