@@ -10,6 +10,9 @@ pub const MAX_PLAINTEXT_LEN: usize = 64 << 20;
 /// How many bytes stand before the nonce: version, suite, data key id.
 pub(crate) const HEADER_LEN: usize = 2 + DataKeyId::LEN;
 
+/// Where the suite's byte stands.
+pub(crate) const SUITE_AT: usize = 1;
+
 const VERSION: u8 = 1;
 pub(crate) const NONCE_LEN: usize = 24;
 pub(crate) const TAG_LEN: usize = 16;
@@ -127,7 +130,7 @@ impl Ciphertext {
 
     #[inline]
     pub(crate) fn header(&self) -> Header {
-        let suite = match self.bytes[1] {
+        let suite = match self.bytes[SUITE_AT] {
             2 => Suite::Xaes256Gcm,
             // There are these two in a ciphertext.
             _ => Suite::KcXaes256Gcm,
@@ -169,7 +172,7 @@ impl Header {
     pub(crate) fn to_bytes(self) -> [u8; HEADER_LEN] {
         let mut header = [0; HEADER_LEN];
         header[0] = VERSION;
-        header[1] = self.suite.code();
+        header[SUITE_AT] = self.suite.code();
         header[2..].copy_from_slice(&self.key_id.to_bytes());
         header
     }

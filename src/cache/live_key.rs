@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::aad::Aad;
 use crate::cache::stats::KeyGauge;
 use crate::cache::{Cache, Limits, Slot};
-use crate::ciphertext::{Ciphertext, HEADER_LEN, Header, MAX_PLAINTEXT_LEN, Suite};
+use crate::ciphertext::{Ciphertext, HEADER_LEN, Header, MAX_PLAINTEXT_LEN, SUITE_AT, Suite};
 use crate::clock::Moment;
 use crate::error::{Error, Hot};
 use crate::key::{DataKeyId, Scope};
@@ -19,9 +19,8 @@ use crate::suite::{Batch, Epoch, Epochs, OpenError, SealError, SuiteKey};
 pub(crate) struct LiveKey {
     pub(crate) id: DataKeyId,
     key: SuiteKey,
-    /// What the AAD of every ciphertext begins with, for each suite. Put together once, because that takes as long as a
-    /// block of AES.
-    prefixes: [AadPrefix; Suite::ALL.len()],
+    /// What the AAD of a ciphertext of suite 1 begins with. Put together once, because that takes as long as a block of AES.
+    prefix: AadPrefix,
     /// The clock's time from which it may not be used any more, unless the KMS does not answer.
     pub(crate) expires_at: Duration,
     used: AtomicBool,
@@ -64,7 +63,10 @@ impl LiveKey {
         Arc::new(Self {
             id,
             key,
-            prefixes: Suite::ALL.map(|suite| aad_prefix(Header { suite, key_id: id }, slot.scope)),
+            prefix: {
+                let suite = Suite::KcXaes256Gcm;
+                aad_prefix(Header { suite, key_id: id }, slot.scope)
+            },
             expires_at,
             used: AtomicBool::new(false),
             unanswered_until: Moment::zero(),
@@ -157,7 +159,7 @@ impl LiveKey {
     ) -> Hot<()> {
         let prefix = self.prefix(suite);
         let mut room = GcmAad::new();
-        let aad = room.put(prefix, aad)?;
+        let aad = room.put(&prefix, aad)?;
         // Nothing is allocated for a plaintext that is refused anyway.
         check_len(plaintext)?;
         let len = suite.overhead() + plaintext.len();
@@ -175,7 +177,7 @@ impl LiveKey {
     pub(crate) fn open(&self, epoch: Option<&Epoch>, ciphertext: &Ciphertext, aad: &Aad) -> Hot<Plaintext> {
         let suite = ciphertext.suite();
         let mut room = GcmAad::new();
-        let aad = room.put(self.prefix(suite), aad)?;
+        let aad = room.put(&self.prefix(suite), aad)?;
         let opened = self.key.open(epoch, suite, aad, ciphertext.body());
         opened.map(Plaintext::new).map_err(|error| self.refused(error))
     }
@@ -190,19 +192,19 @@ impl LiveKey {
         aad: &Aad,
     ) -> Hot<()> {
         let mut room = GcmAad::new();
-        let aad = room.put(self.prefix(header.suite), aad)?;
+        let aad = room.put(&self.prefix(header.suite), aad)?;
         let opened = self
             .key
             .open_in_place(epoch, header.suite, aad, buffer, HEADER_LEN);
         opened.map_err(|error| self.refused(error))
     }
 
-    fn prefix(&self, suite: Suite) -> &AadPrefix {
-        let [committed, plain] = &self.prefixes;
-        match suite {
-            Suite::KcXaes256Gcm => committed,
-            Suite::Xaes256Gcm => plain,
+    fn prefix(&self, suite: Suite) -> AadPrefix {
+        let mut prefix = self.prefix;
+        if suite != Suite::KcXaes256Gcm {
+            prefix[SUITE_AT] = suite.code();
         }
+        prefix
     }
 
     /// One opaque error: what exactly was wrong is nobody's business but the key holder's.

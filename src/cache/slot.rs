@@ -1,5 +1,6 @@
 //! One scope's keys in memory.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -377,7 +378,9 @@ impl Slot {
         }
         let mut state = self.state();
         let newest_active = state.newest_active;
-        let list = rows.into_iter().map(Arc::new).collect();
+        // Room for no more than there is: whoever collects in place keeps what the rows took.
+        let mut list = Vec::with_capacity(rows.len());
+        list.extend(rows.into_iter().map(cached));
         let records = Arc::new(Records {
             list,
             read_at: read.at,
@@ -400,6 +403,8 @@ impl Slot {
         let mut state = self.state();
         if !self.is_detached() {
             state.expected = Some(key.id);
+            // Nearly always the only one.
+            state.keys.reserve_exact(1);
             state.keys.push(Held::new(key, &cache.limits));
         }
         Expected { slot: self, cache }
@@ -410,6 +415,8 @@ impl Slot {
         let mut state = self.state();
         if !self.is_detached() {
             state.keys.retain(|known| known.key.id != key.id);
+            // Nearly always the only one.
+            state.keys.reserve_exact(1);
             state.keys.push(Held::new(key, &cache.limits));
             self.rebuild(cache, &mut state);
         }
@@ -525,6 +532,14 @@ impl Slot {
     }
 }
 
+/// Makes a record ready to be kept. Its context was compared with the slot's, which is there once; this one's would take
+/// more memory than the rest of the record.
+fn cached(mut record: KeyRecord) -> Arc<KeyRecord> {
+    record.context = BTreeMap::new();
+    record.wraps.shrink_to_fit();
+    Arc::new(record)
+}
+
 /// A key that waits for its record. It is dropped with this, unless the record has come.
 pub(crate) struct Expected<'a> {
     slot: &'a Slot,
@@ -541,7 +556,7 @@ impl Expected<'_> {
             state.not_before = state.not_before.max(self.cache.tick());
             state.newest_active = state.newest_active.max(Some(record.id));
             state.records = Some(Arc::new(Records {
-                list: vec![Arc::new(record)],
+                list: vec![cached(record)],
                 read_at: read.at,
                 tick: read.tick,
                 newest_active: state.newest_active,

@@ -27,11 +27,14 @@ static KEPT: AtomicUsize = AtomicUsize::new(0);
 /// was asked for twice. What is kept stays as it is until the table dies, so that to find it takes no count and no lock;
 /// a data key is unwrapped anew, and its table begins anew, before it grows old.
 pub(super) struct Table<C: Cipher> {
-    levels: [OnceLock<Box<[Place<C>]>>; LEVELS.len()],
+    /// Made with the first level: of many data keys in memory, most open nothing, or one message.
+    levels: OnceLock<Box<Levels<C>>>,
     opened: AtomicBool,
     /// How often a key found its place in the last level taken.
     crowd: AtomicU32,
 }
+
+type Levels<C> = [OnceLock<Box<[Place<C>]>>; LEVELS.len()];
 
 struct Place<C: Cipher> {
     kept: OnceLock<Box<Kept<C>>>,
@@ -51,7 +54,7 @@ pub(super) struct Admission(Share);
 impl<C: Cipher> Table<C> {
     pub(super) fn new() -> Self {
         Self {
-            levels: [const { OnceLock::new() }; LEVELS.len()],
+            levels: OnceLock::new(),
             opened: AtomicBool::new(false),
             crowd: AtomicU32::new(0),
         }
@@ -60,7 +63,7 @@ impl<C: Cipher> Table<C> {
     /// Returns the message key of a first half, if it is kept.
     #[inline]
     pub(super) fn find(&self, first_half: &HalfNonce) -> Option<&MessageKey<C>> {
-        for level in &self.levels {
+        for level in self.levels.get()?.iter() {
             let places = level.get()?;
             let kept = places[index(first_half, places.len())].kept.get();
             if let Some(kept) = kept
@@ -95,7 +98,10 @@ impl<C: Cipher> Table<C> {
             self.opened.store(true, Ordering::Relaxed);
             return;
         }
-        self.levels[0].get_or_init(|| places(LEVELS[0]));
+        let levels = self
+            .levels
+            .get_or_init(|| Box::new([const { OnceLock::new() }; LEVELS.len()]));
+        levels[0].get_or_init(|| places(LEVELS[0]));
         if let Some(Place {
             missed: [last, before],
             ..
@@ -119,11 +125,12 @@ impl<C: Cipher> Table<C> {
         if self.crowd.fetch_add(1, Ordering::Relaxed) + 1 < CROWDED {
             return;
         }
-        let unused = self
+        let mut levels = self
             .levels
-            .iter()
-            .zip(LEVELS)
-            .find(|(level, _)| level.get().is_none());
+            .get()
+            .into_iter()
+            .flat_map(|levels| levels.iter().zip(LEVELS));
+        let unused = levels.find(|(level, _)| level.get().is_none());
         if let Some((level, count)) = unused {
             level.get_or_init(|| places(count));
             self.crowd.store(0, Ordering::Relaxed);
@@ -132,7 +139,7 @@ impl<C: Cipher> Table<C> {
 
     /// Finds where a first half belongs: in the last level that there is.
     fn place(&self, first_half: &HalfNonce) -> Option<&Place<C>> {
-        let places = self.levels.iter().map_while(OnceLock::get).last()?;
+        let places = self.levels.get()?.iter().map_while(OnceLock::get).last()?;
         places.get(index(first_half, places.len()))
     }
 }
