@@ -27,8 +27,8 @@ pub(crate) struct SlotKey {
 pub(crate) struct KeySet {
     /// The key that encrypts.
     pub(crate) active: Option<Arc<LiveKey>>,
-    /// The keys that decrypt, sorted by id.
-    decrypting: Arc<[Arc<LiveKey>]>,
+    /// The other keys that decrypt, sorted by id. Nearly always there are none.
+    decrypting: Option<Arc<[Arc<LiveKey>]>>,
     /// When the states were read.
     pub(crate) known_at: Duration,
     /// The epoch of the key that encrypts. It stands here, and not with the key, so that a hot call reads one snapshot.
@@ -44,8 +44,9 @@ impl KeySet {
         if let Some(active) = self.active.as_ref().filter(|active| active.id == id) {
             return Some(active);
         }
-        let at = self.decrypting.binary_search_by_key(&id, |key| key.id).ok()?;
-        self.decrypting.get(at)
+        let others = self.decrypting.as_deref()?;
+        let at = others.binary_search_by_key(&id, |key| key.id).ok()?;
+        others.get(at)
     }
 
     /// Returns the epoch, if it is of this key.
@@ -280,7 +281,7 @@ impl Slot {
         {
             let set = KeySet {
                 active: of.active.clone(),
-                decrypting: Arc::clone(&of.decrypting),
+                decrypting: of.decrypting.clone(),
                 known_at: of.known_at,
                 known_until: of.known_until,
                 epoch: Some(epoch),
@@ -508,18 +509,14 @@ impl Slot {
         let active = active.and_then(|active| state.find(active.id).cloned());
         // Only what was unwrapped counts: a row alone may say anything.
         state.newest_active = state.newest_active.max(active.as_ref().map(|key| key.id));
+        let others = state.keys.iter().map(|held| &held.key);
+        let others =
+            others.filter(|key| decrypts(key.id) && active.as_ref().is_none_or(|active| active.id != key.id));
+        let mut others: Vec<_> = others.cloned().collect();
+        others.sort_by_key(|key| key.id);
         let set = KeySet {
             active,
-            decrypting: {
-                let usable = state
-                    .keys
-                    .iter()
-                    .map(|held| &held.key)
-                    .filter(|key| decrypts(key.id));
-                let mut keys: Vec<_> = usable.cloned().collect();
-                keys.sort_by_key(|key| key.id);
-                keys.into()
-            },
+            decrypting: (!others.is_empty()).then(|| others.into()),
             known_at: records.read_at,
             epoch: None,
             known_until: records.read_at.saturating_add(cache.limits.state_ttl),
