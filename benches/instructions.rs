@@ -1,0 +1,60 @@
+//! Makes so many calls of one case of `hot_path`, for `scripts/check-instructions` to count their instructions.
+//!
+//! ```text
+//! cargo bench --bench instructions                           one call of each, and its name
+//! cargo bench --bench instructions -- encrypt/keyring 4096   so many calls of this one
+//! ```
+//!
+//! A case is a process: what it does to the key, such as ending an epoch, concerns no other. Whatever stands in
+//! `support/cases.rs` is a case here, too.
+#![allow(clippy::disallowed_methods, reason = "the modules that it shares with `hot_path` measure the machine's time")]
+#![allow(clippy::print_stdout, reason = "the script reads it")]
+
+#[allow(dead_code, reason = "what `hot_path` has for itself")]
+mod support;
+
+use std::hint::black_box;
+
+use support::Run;
+use support::cases::Hot;
+
+/// The length of the plaintexts, in bytes: so few that what encx adds weighs more than the cipher.
+const LEN: usize = 64;
+
+/// Calls that are not counted: they fill what a thread and a key make once, and see each message key often enough to
+/// keep it.
+const WARM_UP: u64 = 64;
+
+fn main() {
+    let args: Vec<_> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let hot = Hot::new();
+    let rows = hot.rows(LEN);
+    let mut cases = rows.iter().flat_map(|row| {
+        let cases = row.cases.iter();
+        cases.map(|case| (format!("{}/{}", row.name, case.name), &case.run))
+    });
+    match &args[..] {
+        [wanted, calls] => {
+            let calls = calls.parse().expect("a number of calls");
+            let (_, run) = cases
+                .find(|(name, _)| name == wanted)
+                .expect("a case of this name");
+            run(WARM_UP);
+            counted_calls(&**run, calls);
+        }
+        _ => {
+            for (name, run) in cases {
+                run(1);
+                println!("{name}");
+            }
+        }
+    }
+}
+
+/// Callgrind counts while this function runs, which it finds by its name.
+#[inline(never)]
+fn counted_calls(run: &Run<'_>, calls: u64) {
+    run(black_box(calls));
+    // Without this, the call above would be a jump that ends the function.
+    black_box(());
+}
