@@ -7,7 +7,10 @@
 //!
 //! A case is a process: what it does to the key, such as ending an epoch, concerns no other. Whatever stands in
 //! `support/cases.rs` is a case here, too.
-#![allow(clippy::disallowed_methods, reason = "the modules that it shares with `hot_path` measure the machine's time")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the modules that it shares with `hot_path` measure the machine's time"
+)]
 #![allow(clippy::print_stdout, reason = "the script reads it")]
 
 #[allow(dead_code, reason = "what `hot_path` has for itself")]
