@@ -18,10 +18,10 @@ use crate::key::{DataKey, fill_from_os};
 
 /// Seals and opens the bodies of ciphertexts under one data key, expanded once and wiped when dropped.
 pub(crate) struct SuiteKey<C: Cipher = Fastest> {
-    xaes: Xaes<C>,
+    pub(super) xaes: Xaes<C>,
     /// Whether an epoch began yet. The first is not kept: of many data keys in memory, most encrypt nothing, or once.
     begun: AtomicBool,
-    opened: Table<C>,
+    pub(super) opened: Table<C>,
 }
 
 impl<C: Cipher> SuiteKey<C> {
@@ -67,7 +67,7 @@ impl<C: Cipher> SuiteKey<C> {
     /// Seals with half a nonce that was drawn for this message, unless that ends the epoch.
     #[inline]
     #[allow(clippy::too_many_arguments, reason = "what a message consists of")]
-    fn seal_drawn(
+    pub(super) fn seal_drawn(
         &self,
         epochs: &mut Epochs<'_, C>,
         second_half: &PaddedHalf,
@@ -169,9 +169,9 @@ impl<C: Cipher> SuiteKey<C> {
     }
 
     /// Opens the body of a ciphertext. The commitment, where the suite has one, is compared first.
-    #[inline]
     ///
     /// `epoch` is the one that the caller keeps to encrypt; messages of it need no derivation.
+    #[inline]
     pub(crate) fn open(
         &self,
         epoch: Option<&Epoch<C>>,
@@ -287,18 +287,31 @@ impl<C: Cipher> Batch<'_, C> {
         plaintext: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), SealError> {
+        let (second_half, generation) = self.draw(random::draw)?;
+        self.key
+            .seal_drawn(epochs, &second_half, generation, suite, aad, plaintext, out)
+    }
+
+    /// Takes the next half nonce, and draws more when all are taken. Returns each once, and the generation that it was
+    /// drawn in.
+    #[inline]
+    pub(super) fn draw<E>(
+        &mut self,
+        from: impl FnOnce(&mut [PaddedHalf]) -> Result<Option<u64>, E>,
+    ) -> Result<(PaddedHalf, Option<u64>), E> {
         // Between two messages of a batch the process may have forked, and the other one has these bytes too.
         let same_process = self.generation.is_some() && self.generation == generation::current();
         if self.next == self.end || !same_process {
-            self.end = self.to_come.clamp(1, DRAWN_TOGETHER);
-            self.generation = random::draw(&mut self.drawn[..self.end])?;
-            self.next = 0;
+            // If nothing can be drawn, nothing is left.
+            (self.next, self.end) = (0, 0);
+            let end = self.to_come.clamp(1, DRAWN_TOGETHER);
+            self.generation = from(&mut self.drawn[..end])?;
+            self.end = end;
         }
         let second_half = self.drawn[self.next];
         self.next += 1;
         self.to_come = self.to_come.saturating_sub(1);
-        self.key
-            .seal_drawn(epochs, &second_half, self.generation, suite, aad, plaintext, out)
+        Ok((second_half, self.generation))
     }
 }
 

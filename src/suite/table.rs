@@ -78,15 +78,7 @@ impl<C: Cipher> Table<C> {
     /// Tells whether the message key of a first half should be kept, if its message proves right.
     pub(super) fn admit(&self, first_half: &HalfNonce) -> Option<Admission> {
         let place = self.place(first_half)?;
-        let missed = place
-            .missed
-            .each_ref()
-            .map(|missed| missed.load(Ordering::Relaxed));
-        if !missed.contains(&prefix(first_half)) {
-            return None;
-        }
-        if place.kept.get().is_some() {
-            self.note_crowd();
+        if !place.has_missed(first_half) || place.kept.get().is_some() {
             return None;
         }
         Share::take().map(Admission)
@@ -102,11 +94,11 @@ impl<C: Cipher> Table<C> {
             .levels
             .get_or_init(|| Box::new([const { OnceLock::new() }; LEVELS.len()]));
         levels[0].get_or_init(|| places(LEVELS[0]));
-        if let Some(Place {
-            missed: [last, before],
-            ..
-        }) = self.place(first_half)
-        {
+        if let Some(place) = self.place(first_half) {
+            if place.has_missed(first_half) && place.kept.get().is_some() {
+                self.note_crowd();
+            }
+            let [last, before] = &place.missed;
             let displaced = last.swap(prefix(first_half), Ordering::Relaxed);
             before.store(displaced, Ordering::Relaxed);
         }
@@ -137,10 +129,28 @@ impl<C: Cipher> Table<C> {
         }
     }
 
+    /// Counts the message keys that are kept, and the places that there are.
+    #[cfg(test)]
+    pub(super) fn size(&self) -> (usize, usize) {
+        let levels = || self.levels.get().into_iter().flat_map(|levels| levels.iter());
+        let places = || levels().filter_map(OnceLock::get).flatten();
+        let kept = places().filter(|place| place.kept.get().is_some());
+        (kept.count(), places().count())
+    }
+
     /// Finds where a first half belongs: in the last level that there is.
     fn place(&self, first_half: &HalfNonce) -> Option<&Place<C>> {
         let places = self.levels.get()?.iter().map_while(OnceLock::get).last()?;
         places.get(index(first_half, places.len()))
+    }
+}
+
+impl<C: Cipher> Place<C> {
+    fn has_missed(&self, first_half: &HalfNonce) -> bool {
+        let prefix = prefix(first_half);
+        self.missed
+            .iter()
+            .any(|missed| missed.load(Ordering::Relaxed) == prefix)
     }
 }
 
@@ -175,15 +185,22 @@ fn index(first_half: &HalfNonce, places: usize) -> usize {
 }
 
 /// A share of what all tables may keep; given back when dropped.
-struct Share;
+pub(super) struct Share;
 
 impl Share {
     fn take() -> Option<Self> {
-        let taken = KEPT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |kept| {
-            (kept < MAX_KEPT).then_some(kept + 1)
-        });
-        taken.is_ok().then_some(Self)
+        let more = |kept| (kept < MAX_KEPT).then(|| kept + 1);
+        // Made only if it was taken: what is made is given back.
+        KEPT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .ok()
+            .map(|_| Self)
     }
+}
+
+/// Takes every share that is left.
+#[cfg(test)]
+pub(super) fn take_all_shares() -> Vec<Share> {
+    std::iter::from_fn(Share::take).collect()
 }
 
 impl Drop for Share {

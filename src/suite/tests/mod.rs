@@ -7,8 +7,10 @@ mod support;
 mod aes_gcm {
     type C = crate::suite::aes_gcm::RustCrypto;
 
+    mod epochs;
     mod keys;
     mod refusals;
+    mod table;
     mod vectors;
 }
 
@@ -18,7 +20,9 @@ mod aes_gcm {
 mod aws_lc_rs {
     type C = crate::suite::aws_lc_rs::AwsLc;
 
+    mod epochs;
     mod keys;
     mod refusals;
+    mod table;
     mod vectors;
 }

@@ -1,8 +1,14 @@
 //! What the tests share.
 
-use crate::ciphertext::Suite;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use xaes_256_gcm::aead::{Aead, KeyInit, Payload};
+
+use crate::ciphertext::{COMMITMENT_LEN, NONCE_LEN, Suite};
 use crate::key::DataKey;
 use crate::suite::backend::Cipher;
+use crate::suite::epoch::{Epoch, Epochs};
+use crate::suite::xaes::PaddedHalf;
 use crate::suite::{HalfNonce, SuiteKey};
 
 pub(crate) fn suite_key<C: Cipher>(bytes: [u8; 32]) -> SuiteKey<C> {
@@ -12,6 +18,13 @@ pub(crate) fn suite_key<C: Cipher>(bytes: [u8; 32]) -> SuiteKey<C> {
 pub(crate) fn halves(nonce: [u8; 24]) -> [HalfNonce; 2] {
     let (first, second) = nonce.split_at(12);
     [first.try_into().unwrap(), second.try_into().unwrap()]
+}
+
+/// Half a nonce, and bytes after it that must not count.
+pub(crate) fn padded(half: HalfNonce) -> PaddedHalf {
+    let mut padded = [0x5a; 16];
+    padded[..12].copy_from_slice(&half);
+    padded
 }
 
 /// Seals under a given nonce and returns the body.
@@ -26,4 +39,113 @@ pub(crate) fn seal_with<C: Cipher>(
     key.seal_with_nonce(suite, &halves(with), aad, plaintext, &mut body)
         .unwrap();
     body
+}
+
+pub(crate) fn nonce(body: &[u8]) -> [u8; 24] {
+    body[..NONCE_LEN].try_into().unwrap()
+}
+
+pub(crate) fn first_half(body: &[u8]) -> HalfNonce {
+    halves(nonce(body))[0]
+}
+
+pub(crate) fn second_half(body: &[u8]) -> HalfNonce {
+    halves(nonce(body))[1]
+}
+
+/// Opens all but the commitment with another implementation.
+pub(crate) fn oracle_opens(key: [u8; 32], suite: Suite, aad: &[u8], body: &[u8]) -> Vec<u8> {
+    let end = match suite {
+        Suite::KcXaes256Gcm => body.len() - COMMITMENT_LEN,
+        Suite::Xaes256Gcm => body.len(),
+    };
+    let payload = Payload {
+        msg: &body[NONCE_LEN..end],
+        aad,
+    };
+    let oracle = xaes_256_gcm::Xaes256Gcm::new(&key.into());
+    oracle.decrypt(&nonce(body).into(), payload).unwrap()
+}
+
+/// A data key and its epoch, kept between calls as the cache keeps them.
+pub(crate) struct Sealer<C: Cipher> {
+    pub(crate) key: SuiteKey<C>,
+    pub(crate) epoch: Option<Arc<Epoch<C>>>,
+}
+
+impl<C: Cipher> Sealer<C> {
+    pub(crate) fn new(key: [u8; 32]) -> Self {
+        Self {
+            key: suite_key(key),
+            epoch: None,
+        }
+    }
+
+    /// One past its first message, whose epoch is not kept.
+    pub(crate) fn begun(key: [u8; 32]) -> Self {
+        let mut sealer = Self::new(key);
+        sealer.seal(Suite::KcXaes256Gcm, b"", b"");
+        sealer
+    }
+
+    pub(crate) fn with_epochs<T>(&mut self, call: impl FnOnce(&SuiteKey<C>, &mut Epochs<'_, C>) -> T) -> T {
+        let mut epochs = Epochs::new(self.epoch.as_ref());
+        let done = call(&self.key, &mut epochs);
+        if let Some(begun) = epochs.begun() {
+            self.epoch = Some(begun);
+        }
+        done
+    }
+
+    pub(crate) fn seal(&mut self, suite: Suite, aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
+        self.with_epochs(|key, epochs| {
+            let mut body = Vec::new();
+            key.seal(epochs, suite, aad, plaintext, &mut body).unwrap();
+            body
+        })
+    }
+
+    /// Seals a message for which this half nonce was drawn, in this generation.
+    pub(crate) fn seal_drawn(&mut self, half: HalfNonce, generation: Option<u64>) -> Vec<u8> {
+        self.with_epochs(|key, epochs| {
+            let (suite, mut body) = (Suite::KcXaes256Gcm, Vec::new());
+            key.seal_drawn(
+                epochs,
+                &padded(half),
+                generation,
+                suite,
+                b"aad",
+                b"secret",
+                &mut body,
+            )
+            .unwrap();
+            body
+        })
+    }
+}
+
+/// What all tests of this process share: the generation, and what all tables may keep.
+static PROCESS: RwLock<()> = RwLock::new(());
+
+/// Keeps others from changing the generation, or from taking what all tables may keep.
+pub(crate) fn undisturbed() -> RwLockReadGuard<'static, ()> {
+    PROCESS.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Lets this test change these.
+pub(crate) fn disturbing() -> RwLockWriteGuard<'static, ()> {
+    PROCESS.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Reads what stands behind a vector's content, as an attacker would who can read this process's memory.
+#[cfg(target_os = "linux")]
+pub(crate) fn spare_bytes(buffer: &Vec<u8>) -> Vec<u8> {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+
+    let mut spare = vec![0; buffer.capacity() - buffer.len()];
+    let at = buffer.as_ptr().addr() + buffer.len();
+    let memory = File::open("/proc/self/mem").unwrap();
+    memory.read_exact_at(&mut spare, at as u64).unwrap();
+    spare
 }

@@ -146,7 +146,7 @@ fn wycheproof_aes_gcm_holds() {
 }
 
 /// CMAC (NIST SP 800-38B) of messages of any length, from the parts that the commitment is made of.
-fn cmac(key: &[u8; 32], message: &[u8]) -> Block {
+pub(super) fn cmac(key: &[u8; 32], message: &[u8]) -> Block {
     let key = <C as Cipher>::Block::new(key.as_chunks().0.try_into().unwrap());
     let encrypt = |block: Block| {
         let mut blocks = [block];

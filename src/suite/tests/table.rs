@@ -1,0 +1,322 @@
+//! The table of message keys that messages were opened with: what gets in, what a hit skips, how it grows.
+
+use super::C;
+use crate::ciphertext::{NONCE_LEN, Suite};
+use crate::suite::epoch::Epoch;
+use crate::suite::table::take_all_shares;
+use crate::suite::tests::support::{disturbing, halves, seal_with, suite_key, undisturbed};
+use crate::suite::{OpenError, SuiteKey};
+
+const KEY: [u8; 32] = [3; 32];
+const AAD: &[u8] = b"table, column, row";
+
+/// A nonce whose first half is numbered; bytes 10 and 11, which choose the place, are the same in all.
+fn nonce_of(number: u8) -> [u8; NONCE_LEN] {
+    let mut nonce = [0x77; NONCE_LEN];
+    nonce[..8].fill(number);
+    nonce
+}
+
+fn sealed(number: u8) -> Vec<u8> {
+    seal_with(
+        &suite_key::<C>(KEY),
+        Suite::KcXaes256Gcm,
+        nonce_of(number),
+        AAD,
+        b"secret",
+    )
+}
+
+fn open(key: &SuiteKey<C>, body: &[u8]) {
+    let opened = key.open(None, Suite::KcXaes256Gcm, AAD, body);
+    assert_eq!(*opened.unwrap(), b"secret");
+}
+
+/// A key that has opened something, so that its table notes what it opens.
+fn opened_before() -> SuiteKey<C> {
+    let key = suite_key(KEY);
+    open(&key, &sealed(0));
+    key
+}
+
+/// A key whose table keeps the message key of a nonce.
+fn keeping(number: u8) -> SuiteKey<C> {
+    let key = opened_before();
+    open(&key, &sealed(number));
+    open(&key, &sealed(number));
+    assert_eq!(key.opened.size().0, 1);
+    key
+}
+
+#[test]
+fn a_key_that_opens_one_message_has_no_table() {
+    assert_eq!(opened_before().opened.size(), (0, 0));
+}
+
+#[test]
+fn a_message_key_is_kept_when_it_was_asked_for_twice() {
+    let _guard = undisturbed();
+    let key = opened_before();
+    for number in 1..=50 {
+        open(&key, &sealed(number));
+        assert_eq!(key.opened.size(), (0, 8), "once each");
+    }
+    let key = opened_before();
+    for expected in [0, 1, 1, 1, 1] {
+        open(&key, &sealed(1));
+        assert_eq!(key.opened.size(), (expected, 8));
+    }
+}
+
+#[test]
+fn what_is_kept_opens_all_messages_of_its_epoch() {
+    let _guard = undisturbed();
+    let (key, writer) = (keeping(1), suite_key::<C>(KEY));
+    for suite in Suite::ALL {
+        for number in 0..20 {
+            let mut nonce = nonce_of(1);
+            nonce[12..].fill(number);
+            let plaintext = vec![number; usize::from(number)];
+            let body = seal_with(&writer, suite, nonce, AAD, &plaintext);
+            assert_eq!(*key.open(None, suite, AAD, &body).unwrap(), plaintext);
+            let mut buffer = body;
+            key.open_in_place(None, suite, AAD, &mut buffer, 0).unwrap();
+            assert_eq!(buffer, plaintext);
+        }
+    }
+    assert_eq!(key.opened.size(), (1, 8));
+}
+
+/// Each changes one thing that is authenticated, and leaves the first half as it is.
+fn forgeries(body: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    (0..100).map(|number| {
+        // From the second half of the nonce to the end of the commitment.
+        let at = NONCE_LEN / 2 + number % (body.len() - NONCE_LEN / 2);
+        let mut forged = body.to_vec();
+        forged[at] ^= 1 << (number % 8);
+        forged
+    })
+}
+
+#[test]
+fn forgeries_leave_no_trace() {
+    let _guard = undisturbed();
+    let body = sealed(1);
+    // Before anything was opened, when the next right message is noted, when it is kept, and when it was kept.
+    for opened in 0..4 {
+        let key = suite_key::<C>(KEY);
+        for _ in 0..opened {
+            open(&key, &body);
+        }
+        let before = key.opened.size();
+        for forged in forgeries(&body) {
+            assert!(key.open(None, Suite::KcXaes256Gcm, AAD, &forged).is_err());
+        }
+        for number in 0..100 {
+            let aad = [number];
+            let refused = key.open(None, Suite::KcXaes256Gcm, &aad, &body);
+            assert_eq!(refused, Err(OpenError::Tag));
+            let refused = key.open(None, Suite::Xaes256Gcm, AAD, &body);
+            assert_eq!(refused, Err(OpenError::Tag));
+        }
+        assert_eq!(key.opened.size(), before, "after {opened}");
+        for _ in opened..3 {
+            assert_eq!(key.opened.size().0, 0, "forgeries count as nothing");
+            open(&key, &body);
+        }
+        assert_eq!(key.opened.size().0, 1);
+    }
+}
+
+#[test]
+fn all_twelve_bytes_are_compared() {
+    let _guard = undisturbed();
+    let (key, writer) = (keeping(1), suite_key::<C>(KEY));
+    for bit in 0..12 * 8 {
+        let mut nonce = nonce_of(1);
+        nonce[bit / 8] ^= 1 << (bit % 8);
+        for suite in Suite::ALL {
+            let body = seal_with(&writer, suite, nonce, AAD, b"another");
+            assert_eq!(
+                *key.open(None, suite, AAD, &body).unwrap(),
+                b"another",
+                "bit {bit}"
+            );
+            // What the message key that is kept would open.
+            let mut moved = seal_with(&writer, suite, nonce_of(1), AAD, b"secret");
+            moved[..NONCE_LEN].copy_from_slice(&nonce);
+            let refused = match suite {
+                Suite::KcXaes256Gcm => OpenError::Commitment,
+                Suite::Xaes256Gcm => OpenError::Tag,
+            };
+            assert_eq!(key.open(None, suite, AAD, &moved), Err(refused), "bit {bit}");
+        }
+    }
+}
+
+#[test]
+fn the_epoch_of_the_caller_is_compared_too() {
+    let (key, other) = (suite_key::<C>(KEY), suite_key::<C>([4; 32]));
+    let epoch = |of: &SuiteKey<C>, number| Epoch {
+        key: of.xaes.derive(&halves(nonce_of(number))[0]),
+        generation: 0,
+    };
+    let body = sealed(1);
+    for (epoch, opens) in [
+        (epoch(&key, 1), true),
+        (epoch(&key, 2), true),
+        (epoch(&other, 2), true),
+        // Never asked for: the caller keeps the epoch beside its data key. Nothing opens under it all the same.
+        (epoch(&other, 1), false),
+    ] {
+        let opened = key.open(Some(&epoch), Suite::KcXaes256Gcm, AAD, &body);
+        assert_eq!(opened.is_ok(), opens);
+    }
+    // What another data key sealed under the same nonce.
+    let foreign = seal_with(&other, Suite::KcXaes256Gcm, nonce_of(1), AAD, b"secret");
+    assert_eq!(
+        key.open(Some(&epoch(&key, 1)), Suite::KcXaes256Gcm, AAD, &foreign),
+        Err(OpenError::Commitment)
+    );
+    let mut bit = nonce_of(1);
+    for at in 0..12 {
+        bit[at] ^= 0x80;
+        let body = seal_with(&key, Suite::KcXaes256Gcm, bit, AAD, b"secret");
+        let opened = key.open(Some(&epoch(&key, 1)), Suite::KcXaes256Gcm, AAD, &body);
+        assert_eq!(*opened.unwrap(), b"secret", "byte {at}");
+        bit[at] ^= 0x80;
+    }
+}
+
+#[test]
+fn a_table_grows_when_it_is_crowded_and_for_nothing_else() {
+    let _guard = undisturbed();
+    let key = keeping(1);
+    // Once each crowds nobody.
+    for number in 2..100 {
+        open(&key, &sealed(number));
+    }
+    assert_eq!(key.opened.size(), (1, 8));
+    open(&key, &sealed(200));
+    for forged in forgeries(&sealed(200)) {
+        assert!(key.open(None, Suite::KcXaes256Gcm, AAD, &forged).is_err());
+    }
+    assert_eq!(key.opened.size(), (1, 8), "forgeries crowd nobody");
+    for crowded in 1..=8 {
+        assert_eq!(key.opened.size(), (1, 8), "{crowded}");
+        open(&key, &sealed(200));
+    }
+    assert_eq!(key.opened.size(), (1, 8 + 64));
+    open(&key, &sealed(200));
+    open(&key, &sealed(200));
+    assert_eq!(
+        key.opened.size(),
+        (2, 8 + 64),
+        "what is new goes to the new level"
+    );
+    open(&key, &sealed(1));
+    assert_eq!(
+        key.opened.size(),
+        (2, 8 + 64),
+        "what was kept is found in the old one"
+    );
+    for (number, places) in [(201, 8 + 64 + 512), (202, 8 + 64 + 512 + 4096)] {
+        for _ in 0..=10 {
+            open(&key, &sealed(number));
+        }
+        assert_eq!(key.opened.size().1, places);
+    }
+    for _ in 0..50 {
+        open(&key, &sealed(203));
+    }
+    assert_eq!(key.opened.size().1, 8 + 64 + 512 + 4096, "that is all");
+}
+
+#[test]
+fn shares_are_bounded_and_given_back() {
+    let _guard = disturbing();
+    let all = take_all_shares();
+    let count = all.len();
+    assert!(count <= 16_384);
+    let key = opened_before();
+    for _ in 0..10 {
+        open(&key, &sealed(1));
+    }
+    assert_eq!(key.opened.size(), (0, 8), "nothing is kept without a share");
+    drop(all);
+    let key = keeping(1);
+    for nonce in 0..20_u8 {
+        let mut with = nonce_of(nonce + 10);
+        with[11] = nonce;
+        let body = seal_with(&key, Suite::KcXaes256Gcm, with, AAD, b"secret");
+        open(&key, &body);
+        // One that is refused when it would be kept gives its share back at once.
+        for forged in forgeries(&body).take(20) {
+            assert!(key.open(None, Suite::KcXaes256Gcm, AAD, &forged).is_err());
+        }
+        open(&key, &body);
+    }
+    let kept = key.opened.size().0;
+    assert!(kept > 1);
+    assert_eq!(take_all_shares().len(), count - kept);
+    drop(key);
+    assert_eq!(take_all_shares().len(), count);
+}
+
+#[test]
+fn a_table_opens_nothing_that_would_not_open_without_it() {
+    let _guard = undisturbed();
+    let (kept, other) = (keeping(1), suite_key::<C>([4; 32]));
+    let writer = suite_key::<C>(KEY);
+    let mut bodies: Vec<_> = forgeries(&sealed(1)).collect();
+    for key in [&writer, &other] {
+        for suite in Suite::ALL {
+            bodies.push(seal_with(key, suite, nonce_of(1), AAD, b"secret"));
+            bodies.push(seal_with(key, suite, nonce_of(1), b"", &[7; 100]));
+        }
+    }
+    bodies.extend((0..sealed(1).len()).map(|len| sealed(1)[..len].to_vec()));
+    let mut opened = 0;
+    for body in &bodies {
+        for suite in Suite::ALL {
+            for aad in [AAD, b""] {
+                let without = suite_key::<C>(KEY).open(None, suite, aad, body);
+                opened += usize::from(without.is_ok());
+                assert_eq!(kept.open(None, suite, aad, body), without);
+                let mut buffer = body.clone();
+                let in_place = kept.open_in_place(None, suite, aad, &mut buffer, 0);
+                assert_eq!(in_place, without.map(drop));
+            }
+        }
+    }
+    // What the key itself sealed; and suite 1 without its commitment is suite 2, which only the header tells apart.
+    assert_eq!(opened, 4 + 1);
+}
+
+#[test]
+fn threads_fill_one_table() {
+    let _guard = undisturbed();
+    let key = opened_before();
+    let bodies: Vec<_> = (0..64)
+        .map(|number| {
+            let mut with = nonce_of(number);
+            with[11] = number;
+            seal_with(&key, Suite::KcXaes256Gcm, with, AAD, b"secret")
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (key, bodies) = (&key, &bodies);
+            scope.spawn(move || {
+                for round in 0..40 {
+                    for at in 0..bodies.len() {
+                        open(key, &bodies[(at * (2 * thread + 1) + round) % bodies.len()]);
+                    }
+                }
+            });
+        }
+    });
+    let (kept, places) = key.opened.size();
+    assert!(kept >= 40, "{kept} kept");
+    assert!(places >= 8 + 64, "{places} places");
+}
