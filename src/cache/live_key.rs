@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use zeroize::Zeroize;
+
 use crate::aad::Aad;
 use crate::cache::stats::KeyGauge;
 use crate::cache::{Cache, Limits, Slot};
@@ -148,6 +150,7 @@ impl LiveKey {
         }
     }
 
+    /// Puts a ciphertext into an empty buffer.
     #[inline(always)]
     fn put(
         &self,
@@ -163,10 +166,11 @@ impl LiveKey {
         // Nothing is allocated for a plaintext that is refused anyway.
         check_len(plaintext)?;
         let len = suite.overhead() + plaintext.len();
-        if out.capacity() == 0 {
+        if out.capacity() < len {
+            // A buffer that held a plaintext before is not given back with it.
+            out.zeroize();
             *out = Vec::with_capacity(len);
         }
-        out.reserve_exact(len);
         let (header, _) = prefix.split_at(HEADER_LEN);
         out.extend_from_slice(header);
         seal(aad, out).map_err(why_not_sealed)
