@@ -8,14 +8,19 @@ use super::xaes::{MessageKey, PaddedHalf};
 /// An epoch ends with a message whose fresh half nonce has so many low bits all zero: after 4096 messages on average,
 /// and nobody counts.
 ///
-/// The bound. Say that q messages are encrypted under one data key, by any number of processes and threads. Two of them
-/// are in danger only if both halves of their nonces are equal. Within an epoch the second halves are 96 random bits
-/// each; an epoch's length is geometric with mean m = 2¹², so the expected number of pairs that share an epoch is less
-/// than q·m, and the probability that any such pair is equal is less than q·m/2⁹⁶: 2⁻⁴⁴ after q = 2⁴⁰ messages. That two
-/// epochs have the same first half, also 96 random bits, has probability (q/m)²/2⁹⁷ = 2⁻⁴¹ then, and only makes
-/// one epoch of the two. Neither changes if processes share the key without knowing of each other, which is why no
-/// counter is needed. At most 2⁴⁷ messages should be encrypted under one data key (2⁻³⁷). Longer epochs would gain
-/// nothing: shared by 4096 messages, a derivation costs each less than a nanosecond.
+/// The bound. Say that q messages are encrypted under one data key, by any number of processes. Two of them are in
+/// danger only if both halves of their nonces are equal. Within an epoch the second halves are 96 random bits each, but
+/// for the one value in 4096 that ends it; an epoch's length is geometric with mean m = 2¹², so the expected number of
+/// pairs that share an epoch is less than q·m, and the probability that any such pair is equal is about q·m/2⁹⁶ at most:
+/// 2⁻⁴⁴ after q = 2⁴⁰ messages. That two epochs have the same first half, also 96 random bits, has probability
+/// (q/m)²/2⁹⁷ = 2⁻⁴¹ then, and only makes one epoch of the two. Neither changes if processes share the key without
+/// knowing of each other, which is why no counter is needed. At most 2⁴⁷ messages should be encrypted under one data key
+/// (2⁻³⁷). Longer epochs would gain nothing: shared by 4096 messages, a derivation costs each less than a nanosecond.
+///
+/// Two things share an epoch more widely. A thread that is in a batch goes on with the epoch that it began with, even if
+/// another thread has ended it: t threads that do nothing but batches make q·m at most t·q·m. And n copies of a memory
+/// that nobody noticed (see [`reseed`](crate::reseed)), whose second halves all come from the operating system with
+/// feature `os-nonces`, go on with one epoch: they add about (n·m)²/2⁹⁷, which is 2⁻³³ for a million copies.
 const EPOCH_END_BITS: u32 = 12;
 
 /// Tells whether a half nonce ends the epoch. It is then discarded.
