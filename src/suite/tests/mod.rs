@@ -1,5 +1,7 @@
 //! Tests of the suites, on each cipher backend that was compiled in and between them.
 
+mod backends;
+mod mix;
 mod support;
 
 #[cfg(feature = "aes-gcm")]
@@ -8,7 +10,9 @@ mod aes_gcm {
     type C = crate::suite::aes_gcm::RustCrypto;
 
     mod epochs;
+    mod in_place;
     mod keys;
+    mod mixed;
     mod refusals;
     mod table;
     mod vectors;
@@ -21,7 +25,9 @@ mod aws_lc_rs {
     type C = crate::suite::aws_lc_rs::AwsLc;
 
     mod epochs;
+    mod in_place;
     mod keys;
+    mod mixed;
     mod refusals;
     mod table;
     mod vectors;

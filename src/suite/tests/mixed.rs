@@ -1,0 +1,14 @@
+//! Everything at once, within one backend.
+
+use proptest::prelude::*;
+
+use super::C;
+use crate::suite::tests::mix::{plan, run};
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #[test]
+    fn everything_opens_and_no_nonce_comes_twice(plan in plan()) {
+        run::<C, C>(&plan);
+    }
+}
