@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
+mod batches;
 mod buffers;
 mod fields;
+mod nearby;
 mod refusals;
 mod rule;
 

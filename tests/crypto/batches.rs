@@ -1,0 +1,297 @@
+//! Many values at once: the same results as one by one, in order, with one load for each key.
+
+use std::collections::HashSet;
+
+use encx::{Ciphertext, EncryptionContext, Error, MAX_PLAINTEXT_LEN, Suite};
+
+use crate::{NAME, SSN, World, context};
+
+/// More than are drawn together.
+const ITEMS: i64 = 50;
+
+fn value(item: i64) -> Vec<u8> {
+    vec![item.to_le_bytes()[0]; usize::try_from(item).unwrap() * 7]
+}
+
+fn assert_nonces_differ<'a>(sealed: impl IntoIterator<Item = &'a Ciphertext>) {
+    let mut nonces = HashSet::new();
+    for sealed in sealed {
+        assert!(nonces.insert(&sealed.as_bytes()[18 + 12..18 + 24]));
+    }
+}
+
+#[tokio::test]
+async fn a_keyrings_batch_is_as_many_single_calls() {
+    let world = World::default();
+    for cold in [true, false, true] {
+        let crypto = world.process().await;
+        let keyring = crypto.keyring(&context("a")).await.unwrap();
+        if !cold {
+            keyring.encrypt("hot", SSN.row(1)).await.unwrap();
+        }
+        let (before, hot) = (crypto.stats(), keyring.try_encrypt("", SSN.row(1)).is_ok());
+        let sealed = keyring
+            .encrypt_many((0..ITEMS).map(|n| (value(n), SSN.row(n))))
+            .await;
+        let sealed: Vec<_> = sealed.into_iter().collect::<Result<_, _>>().unwrap();
+        if hot {
+            assert_eq!(
+                crypto.stats().hits - before.hits,
+                1 + 50,
+                "each item is counted, and the look before"
+            );
+        }
+        assert_eq!(i64::try_from(sealed.len()).unwrap(), ITEMS);
+        assert_nonces_differ(&sealed);
+        let single = world.process().await.keyring(&context("a")).await.unwrap();
+        for (n, sealed) in (0..).zip(&sealed) {
+            let opened = single.decrypt(sealed, SSN.row(n)).await.unwrap();
+            assert_eq!(opened.as_bytes(), value(n));
+        }
+
+        for reader in [&keyring, &single] {
+            let hits = crypto.stats().hits;
+            let opened = reader
+                .decrypt_many(sealed.iter().zip((0..).map(|n| SSN.row(n))))
+                .await;
+            for (n, opened) in (0..).zip(opened) {
+                assert_eq!(opened.unwrap().as_bytes(), value(n));
+            }
+            if std::ptr::eq(reader, &raw const keyring) {
+                assert_eq!(crypto.stats().hits - hits, 50);
+            }
+        }
+    }
+    assert_eq!(world.kms.calls().generate, 1);
+}
+
+#[tokio::test]
+async fn one_item_fails_by_itself() {
+    let world = World::default();
+    let long = vec![0; MAX_PLAINTEXT_LEN + 1];
+    for hot in [false, true] {
+        let crypto = world.process().await;
+        // Without a key of its own, so that it has to be loaded.
+        let context = context(if hot { "hot" } else { "cold" });
+        let keyring = crypto.keyring(&context).await.unwrap();
+        if hot {
+            keyring.encrypt("hot", SSN.row(1)).await.unwrap();
+        }
+        let items = || {
+            (0..40).map(|n| match n {
+                7 => (&long[..], SSN.row(n)),
+                // The middle of what is drawn together.
+                11 => (&b"x"[..], SSN.row("")),
+                _ => (&b"x"[..], SSN.row(n)),
+            })
+        };
+        let of_crypto = items().map(|(plaintext, aad)| (&context, plaintext, aad));
+        for sealed in [
+            keyring.encrypt_many(items()).await,
+            crypto.encrypt_many(of_crypto).await,
+        ] {
+            assert_eq!(sealed.len(), 40);
+            assert_nonces_differ(sealed.iter().flatten());
+            for (n, sealed) in sealed.iter().enumerate() {
+                match n {
+                    7 => assert!(matches!(sealed, Err(Error::PlaintextTooLong { .. }))),
+                    11 => assert!(matches!(sealed, Err(Error::Aad(_)))),
+                    _ => assert!(sealed.is_ok()),
+                }
+            }
+            let mut sealed: Vec<_> = sealed.into_iter().flatten().collect();
+            let rows = (0..40_i64).filter(|n| ![7, 11].contains(n));
+            let mut forged = sealed[20].as_bytes().to_vec();
+            *forged.last_mut().unwrap() ^= 1;
+            sealed[20] = Ciphertext::parse(forged).unwrap();
+            let items: Vec<_> = sealed.iter().zip(rows.map(|n| SSN.row(n))).collect();
+            let of_crypto = items.iter().map(|(sealed, aad)| (&context, *sealed, aad.clone()));
+            for opened in [
+                keyring.decrypt_many(items.clone()).await,
+                crypto.decrypt_many(of_crypto).await,
+            ] {
+                for (n, opened) in opened.iter().enumerate() {
+                    match n {
+                        20 => assert!(matches!(opened, Err(Error::Decrypt))),
+                        _ => assert_eq!(opened.as_ref().unwrap().as_bytes(), b"x"),
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_item_that_can_never_be_encrypted_asks_nobody_for_a_key() {
+    let world = World::default();
+    let crypto = world.process().await;
+    let context = context("a");
+    let keyring = crypto.keyring(&context).await.unwrap();
+    let calls = world.kms.calls();
+    let sealed = keyring
+        .encrypt_many([("x", SSN.row("")), ("y", SSN.row(""))])
+        .await;
+    assert!(sealed.iter().all(|sealed| matches!(sealed, Err(Error::Aad(_)))));
+    let sealed = crypto.encrypt_many([(&context, "x", SSN.row(""))]).await;
+    assert!(matches!(sealed[..], [Err(Error::Aad(_))]));
+    assert!(keyring.encrypt_many([("", SSN.row(1)); 0]).await.is_empty());
+    assert_eq!(world.kms.calls(), calls);
+    assert!(world.store.records().is_empty());
+}
+
+#[tokio::test]
+async fn contexts_may_be_mixed_in_any_order() {
+    let world = World::default();
+    let contexts: Vec<_> = (0..5).map(|n| context(&format!("t{n}"))).collect();
+    // Runs of one, runs of some, and contexts that come back.
+    let order = [0, 1, 0, 1, 1, 1, 2, 0, 3, 3, 2, 2, 4, 0, 4, 4, 1];
+    let rows = |at: usize| i64::try_from(at).unwrap();
+    let crypto = world.process().await;
+    let mut all: Vec<Vec<Ciphertext>> = Vec::new();
+    // Cold, some of it hot, and hot.
+    for round in 0..3 {
+        let process = if round == 1 {
+            &world.process().await
+        } else {
+            &crypto
+        };
+        if round == 1 {
+            process.encrypt(&contexts[1], "x", SSN.row(1)).await.unwrap();
+        }
+        // An equal context is as good as the same.
+        let copies: Vec<EncryptionContext> = contexts.clone();
+        let items = order.iter().enumerate().map(|(at, of)| {
+            let contexts = if at % 2 == 0 { &contexts } else { &copies };
+            (&contexts[*of], format!("{at} of {of}"), NAME.row(rows(at)))
+        });
+        let sealed = process.encrypt_many(items).await;
+        all.push(sealed.into_iter().collect::<Result<_, _>>().unwrap());
+    }
+    assert_eq!(world.kms.calls().generate, 5, "one for each context");
+    assert_eq!(world.kms.calls().unwrap, 5);
+    assert_nonces_differ(all.iter().flatten());
+    for sealed in &all {
+        let reader = world.process().await;
+        let unwraps = world.kms.calls().unwrap;
+        for _ in 0..2 {
+            let items = order
+                .iter()
+                .enumerate()
+                .map(|(at, of)| (&contexts[*of], &sealed[at], NAME.row(rows(at))));
+            let opened = reader.decrypt_many(items).await;
+            for (at, opened) in opened.into_iter().enumerate() {
+                let text = opened.unwrap().into_string().unwrap();
+                assert_eq!(text, format!("{at} of {}", order[at]));
+            }
+            assert_eq!(world.kms.calls().unwrap - unwraps, 5, "one call for each key");
+        }
+        for (at, of) in order.iter().enumerate() {
+            let opened = reader
+                .decrypt(&contexts[*of], &sealed[at], NAME.row(rows(at)))
+                .await;
+            assert_eq!(opened.unwrap().as_str().unwrap(), format!("{at} of {of}"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn versions_may_be_mixed() {
+    let world = World::default();
+    let (crypto, context) = (world.process().await, context("a"));
+    let mut sealed = Vec::new();
+    for version in 0..3 {
+        if version > 0 {
+            crypto.key_manager().rotate(&context).await.unwrap();
+        }
+        let items = (0..10).map(|n| (&context, format!("{version} {n}"), SSN.row(n)));
+        sealed.extend(crypto.encrypt_many(items).await.into_iter().map(Result::unwrap));
+    }
+    let ids: HashSet<_> = sealed.iter().map(Ciphertext::key_id).collect();
+    assert_eq!(ids.len(), 3);
+    let reader = world.process().await;
+    let keyring = reader.keyring(&context).await.unwrap();
+    let unwraps = world.kms.calls().unwrap;
+    let order: Vec<_> = (0..30).map(|at| at * 7 % 30).collect();
+    let row = |at: usize| SSN.row(i64::try_from(at % 10).unwrap());
+    let check = |opened: Vec<Result<encx::Plaintext, Error>>| {
+        assert_eq!(opened.len(), 30);
+        for (at, opened) in order.iter().zip(opened) {
+            let text = opened.unwrap().into_string().unwrap();
+            assert_eq!(text, format!("{} {}", at / 10, at % 10));
+        }
+    };
+    check(
+        keyring
+            .decrypt_many(order.iter().map(|at| (&sealed[*at], row(*at))))
+            .await,
+    );
+    assert_eq!(world.kms.calls().unwrap - unwraps, 2, "the active one was there");
+    let hits = reader.stats().hits;
+    check(
+        keyring
+            .decrypt_many(order.iter().map(|at| (&sealed[*at], row(*at))))
+            .await,
+    );
+    let items = order.iter().map(|at| (&context, &sealed[*at], row(*at)));
+    check(reader.decrypt_many(items).await);
+    assert_eq!(reader.stats().hits - hits, 60);
+    assert_eq!(world.kms.calls().unwrap - unwraps, 2);
+}
+
+#[tokio::test]
+async fn hits_are_counted_item_by_item() {
+    let world = World::default();
+    let crypto = world.process().await;
+    let contexts = ["a", "b"].map(context);
+    for context in &contexts {
+        crypto.encrypt(context, "x", SSN.row(1)).await.unwrap();
+    }
+    let hits = || crypto.stats().hits;
+    let items = || (0..30).map(|n| (&contexts[n % 2], "x", SSN.row(1)));
+    let before = hits();
+    let sealed = crypto.encrypt_many(items()).await;
+    assert_eq!(hits() - before, 30);
+    let sealed: Vec<_> = sealed.into_iter().map(Result::unwrap).collect();
+    let before = hits();
+    let items = sealed
+        .iter()
+        .enumerate()
+        .map(|(n, sealed)| (&contexts[n % 2], sealed, SSN.row(1)));
+    assert!(crypto.decrypt_many(items).await.iter().all(Result::is_ok));
+    assert_eq!(hits() - before, 30);
+    let mut buffer = Vec::new();
+    let keyring = crypto.keyring(&contexts[0]).await.unwrap();
+    let before = hits();
+    keyring.encrypt_into("x", SSN.row(1), &mut buffer).await.unwrap();
+    keyring.decrypt_in_place(&mut buffer, SSN.row(1)).await.unwrap();
+    assert_eq!(hits() - before, 2);
+    assert_eq!(crypto.stats().misses, 2, "the two that made keys");
+}
+
+#[tokio::test]
+async fn batches_of_either_suite_open_as_they_should() {
+    let world = World::default();
+    let plain = world
+        .builder()
+        .encrypt_with(Suite::Xaes256Gcm)
+        .accept_uncommitted();
+    let (plain, strict) = (plain.build().await.unwrap(), world.process().await);
+    let context = context("a");
+    let keyring = plain.keyring(&context).await.unwrap();
+    let sealed = keyring.encrypt_many((0..20).map(|n| ("x", SSN.row(n)))).await;
+    let sealed: Vec<_> = sealed.into_iter().map(Result::unwrap).collect();
+    assert!(sealed.iter().all(|sealed| sealed.suite() == Suite::Xaes256Gcm));
+    let items = || sealed.iter().zip((0..).map(|n| SSN.row(n)));
+    assert!(keyring.decrypt_many(items()).await.iter().all(Result::is_ok));
+    let strict = strict.keyring(&context).await.unwrap();
+    let refused = |opened: Vec<Result<encx::Plaintext, Error>>| {
+        assert!(
+            opened
+                .iter()
+                .all(|opened| matches!(opened, Err(Error::SuiteNotAccepted { .. })))
+        );
+    };
+    refused(strict.decrypt_many(items()).await);
+    strict.encrypt("hot", SSN.row(1)).await.unwrap();
+    refused(strict.decrypt_many(items()).await);
+}

@@ -1,0 +1,242 @@
+//! The slots that a thread remembers: they never stand in for others, and nobody has to have them.
+
+use std::cell::{Cell, RefCell};
+use std::pin::pin;
+use std::sync::mpsc::{Sender, channel};
+use std::task::{Context, Poll, Waker};
+use std::thread;
+
+use encx::{Ciphertext, Crypto, EncryptionContext, Error, Plaintext};
+use tracing::span;
+
+use crate::{SSN, World, context};
+
+/// Completes a future that has nothing to wait for.
+fn ready<F: Future>(future: F) -> F::Output {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("the key is not hot"),
+    }
+}
+
+fn round_trip(crypto: &Crypto, context: &EncryptionContext) -> Ciphertext {
+    let sealed = ready(crypto.encrypt(context, "secret", SSN.row(1))).unwrap();
+    let opened: Plaintext = ready(crypto.decrypt(context, &sealed, SSN.row(1))).unwrap();
+    assert_eq!(opened.as_bytes(), b"secret");
+    sealed
+}
+
+#[tokio::test]
+async fn two_cryptos_in_one_thread_are_two() {
+    let worlds = [World::default(), World::default()];
+    let cryptos = [worlds[0].process().await, worlds[1].process().await];
+    let context = context("a");
+    for crypto in &cryptos {
+        crypto.encrypt(&context, "x", SSN.row(1)).await.unwrap();
+    }
+    let ids = [0, 1].map(|of| worlds[of].store.records()[0].id);
+    for round in 0..20 {
+        let of = round / 3 % 2;
+        let sealed = round_trip(&cryptos[of], &context);
+        assert_eq!(sealed.key_id(), ids[of]);
+        let other = cryptos[1 - of].decrypt(&context, &sealed, SSN.row(1)).await;
+        assert!(matches!(other, Err(Error::UnknownKey { .. })));
+    }
+    // One that is gone serves nobody, whatever the thread remembers.
+    let [gone, stays] = cryptos;
+    gone.shutdown().await;
+    let refused = gone.encrypt(&context, "x", SSN.row(1)).await;
+    assert!(matches!(refused, Err(Error::ShutDown)));
+    round_trip(&stays, &context);
+    drop(gone);
+    let anew = worlds[0].process().await;
+    let sealed = anew.encrypt(&context, "x", SSN.row(1)).await.unwrap();
+    assert_eq!(sealed.key_id(), ids[0]);
+}
+
+#[tokio::test]
+async fn a_slot_that_was_dropped_is_not_used() {
+    let world = World::default();
+    let crypto = world.builder().max_keyrings(4).build().await.unwrap();
+    let evicted = context("evicted");
+    crypto.encrypt(&evicted, "x", SSN.row(1)).await.unwrap();
+    round_trip(&crypto, &evicted);
+    let key_is_there = || async {
+        // Whether a call with this key would wait.
+        let future = crypto.encrypt(&evicted, "x", SSN.row(1));
+        pin!(future)
+            .poll(&mut Context::from_waker(Waker::noop()))
+            .is_ready()
+    };
+    for n in 0..20 {
+        let other = context(&format!("other {n}"));
+        crypto.encrypt(&other, "x", SSN.row(1)).await.unwrap();
+    }
+    // The bound is applied now and then.
+    while key_is_there().await {
+        assert!(crypto.stats().keyrings > 0);
+        tokio::task::yield_now().await;
+    }
+    let unwraps = world.kms.calls().unwrap;
+    crypto.encrypt(&evicted, "x", SSN.row(1)).await.unwrap();
+    // From a slot that the cache has dropped it would be unwrapped each time.
+    for _ in 0..10 {
+        round_trip(&crypto, &evicted);
+    }
+    assert!(world.kms.calls().unwrap - unwraps <= 1);
+}
+
+#[tokio::test]
+async fn more_contexts_than_a_thread_remembers() {
+    let world = World::default();
+    let crypto = world.process().await;
+    let contexts: Vec<_> = (0..400).map(|n| context(&format!("t{n}"))).collect();
+    let items = contexts.iter().map(|context| (context, "x", SSN.row(1)));
+    let first = crypto.encrypt_many(items).await;
+    let ids: Vec<_> = first.into_iter().map(|sealed| sealed.unwrap().key_id()).collect();
+    let calls = world.kms.calls();
+    for round in 0..3 {
+        for n in 0..contexts.len() {
+            let n = n * (2 * round + 1) * 3 % contexts.len();
+            assert_eq!(round_trip(&crypto, &contexts[n]).key_id(), ids[n]);
+            // An equal context that was built anew.
+            assert_eq!(round_trip(&crypto, &context(&format!("t{n}"))).key_id(), ids[n]);
+        }
+    }
+    assert_eq!(world.kms.calls(), calls);
+}
+
+#[tokio::test]
+async fn a_context_in_use_is_the_last_to_go() {
+    let world = World::default();
+    let crypto = world.builder().max_keyrings(16).build().await.unwrap();
+    let used = context("used");
+    crypto.encrypt(&used, "x", SSN.row(1)).await.unwrap();
+    for n in 0..100 {
+        let other = context(&format!("other {n}"));
+        crypto.encrypt(&other, "x", SSN.row(1)).await.unwrap();
+        // Two that take turns, so that the thread has to tell.
+        // The bound is applied here, not after a pile of newcomers that is larger than the bound.
+        assert!(crypto.stats().keyrings <= 16 + 1);
+        round_trip(&crypto, &other);
+        round_trip(&crypto, &used);
+    }
+    assert_eq!(world.kms.calls().unwrap, 0, "it never had to come back");
+}
+
+#[test]
+fn a_thread_that_ends_still_encrypts() {
+    type Done = Sender<Result<Ciphertext, Error>>;
+    struct AtEnd(Crypto, EncryptionContext, Done);
+    impl Drop for AtEnd {
+        fn drop(&mut self) {
+            let sealed = ready(self.0.encrypt(&self.1, "the last word", SSN.row(1)));
+            let _ = self.2.send(sealed);
+        }
+    }
+    thread_local! {
+        static EARLIER: RefCell<Option<AtEnd>> = const { RefCell::new(None) };
+        static LATER: RefCell<Option<AtEnd>> = const { RefCell::new(None) };
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let (world, context) = (World::default(), context("a"));
+    let crypto = runtime.block_on(async {
+        let crypto = world.process().await;
+        crypto.encrypt(&context, "x", SSN.row(1)).await.unwrap();
+        crypto
+    });
+    let (send, done) = channel();
+    thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let at_end = || Some(AtEnd(crypto.clone(), context.clone(), send.clone()));
+            // One of them outlives what the thread remembers, in whichever order that goes.
+            EARLIER.set(at_end());
+            round_trip(&crypto, &context);
+            LATER.set(at_end());
+        });
+        thread.join().unwrap();
+    });
+    for _ in 0..2 {
+        let sealed = done.try_recv().unwrap().unwrap();
+        let opened = ready(crypto.decrypt(&context, &sealed, SSN.row(1))).unwrap();
+        assert_eq!(opened.as_bytes(), b"the last word");
+    }
+}
+
+/// Encrypts whenever it is told of something, as one might that writes to an encrypted log.
+struct Encrypting {
+    crypto: Crypto,
+    contexts: [EncryptionContext; 2],
+    sealed: Sender<Ciphertext>,
+}
+
+thread_local! {
+    static BUSY: Cell<bool> = const { Cell::new(false) };
+}
+
+impl tracing::Subscriber for Encrypting {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        if !BUSY.replace(true) {
+            for context in &self.contexts {
+                let _ = self.sealed.send(round_trip(&self.crypto, context));
+            }
+            BUSY.set(false);
+        }
+    }
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+}
+
+#[tokio::test]
+async fn a_subscriber_may_encrypt() {
+    let world = World::default();
+    let crypto = world.process().await;
+    let contexts = ["a", "b"].map(context);
+    let mut forged = Vec::new();
+    for context in &contexts {
+        let sealed = crypto.encrypt(context, "x", SSN.row(1)).await.unwrap();
+        forged = sealed.as_bytes().to_vec();
+    }
+    *forged.last_mut().unwrap() ^= 1;
+    let forged = Ciphertext::parse(forged).unwrap();
+    let (sealed, seen) = channel();
+    let subscriber = Encrypting {
+        crypto: crypto.clone(),
+        contexts: contexts.clone(),
+        sealed,
+    };
+    // In a thread that remembers one of the two only.
+    let refuse = || {
+        tracing::subscriber::with_default(subscriber, || {
+            for _ in 0..3 {
+                let refused = ready(crypto.decrypt(&contexts[1], &forged, SSN.row(1)));
+                assert!(matches!(refused, Err(Error::Decrypt)));
+            }
+        });
+    };
+    thread::scope(|scope| scope.spawn(refuse).join().unwrap());
+    let sealed: Vec<_> = seen.try_iter().collect();
+    assert_eq!(sealed.len(), 6, "the subscriber was told of each");
+    for (n, sealed) in sealed.iter().enumerate() {
+        let opened = crypto.decrypt(&contexts[n % 2], sealed, SSN.row(1)).await;
+        assert_eq!(opened.unwrap().as_bytes(), b"secret");
+    }
+}
