@@ -13,7 +13,7 @@ fn main() {
 
 #[cfg(unix)]
 fn main() {
-    let tests: [(&str, fn()); 4] = [
+    let tests: [(&str, fn()); 5] = [
         (
             "a_child_forked_after_a_draw_draws_differently",
             unix::a_child_forked_after_a_draw_draws_differently,
@@ -25,6 +25,10 @@ fn main() {
         (
             "two_children_of_one_parent_draw_differently",
             unix::two_children_of_one_parent_draw_differently,
+        ),
+        (
+            "parent_and_child_share_a_keyring_and_no_epoch",
+            unix::parent_and_child_share_a_keyring_and_no_epoch,
         ),
         ("time_goes_on_in_a_child", unix::time_goes_on_in_a_child),
     ];
@@ -53,11 +57,15 @@ mod unix {
 
     use encx::suite::KcXaes256Gcm;
     use encx::testkit::{MemoryKeyStore, MemoryKms};
-    use encx::{Clock, Crypto, DataKey, SystemClock};
+    use encx::{Ciphertext, Clock, Crypto, DataKey, EncryptionContext, Field, Keyring, SystemClock};
     use fork::{Fork, fork, waitpid};
     use nix::unistd::alarm;
 
     const DRAWS: usize = 64;
+    const BATCH: usize = 20;
+    const PLAINTEXT: &str = "123-45-6789";
+    const AAD: Field = Field::new("users", "ssn");
+    const HEADER_LEN: usize = 18;
     const NONCE_LEN: usize = 24;
     const PROCESS_LEN: usize = 4;
     /// The kernel ends a process that takes longer, whatever it waits for.
@@ -93,6 +101,78 @@ mod unix {
             in_child(|| draw(&cipher, &mut &*out, DRAWS));
         });
         assert_all_differ(&nonces, 2 * DRAWS);
+    }
+
+    /// What `Crypto` keeps of an epoch is a copy in the child: it must not go on there. Both decrypt what either
+    /// encrypted, before the fork and after.
+    pub(super) fn parent_and_child_share_a_keyring_and_no_epoch() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let keyring = runtime.block_on(async {
+            let context = EncryptionContext::builder().pair("tenantId", "t-42").build();
+            let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build();
+            let keyring = crypto.await.unwrap().keyring(&context.unwrap()).await.unwrap();
+            keyring.encrypt("makes the key", AAD.row(1)).await.unwrap();
+            keyring
+        });
+        // An epoch is under way, and something was opened under it.
+        let before = encrypt(&keyring, 5);
+        assert_decrypts(&keyring, &before);
+        let sealed = collect(|out| {
+            let write = |sealed: &[Ciphertext]| {
+                for sealed in sealed {
+                    let process = std::process::id().to_be_bytes();
+                    (&mut &*out)
+                        .write_all(&[&process[..], sealed.as_bytes()].concat())
+                        .unwrap();
+                }
+            };
+            write(&before);
+            in_child(|| {
+                assert_decrypts(&keyring, &before);
+                in_child(|| write(&encrypt(&keyring, DRAWS)));
+                write(&encrypt(&keyring, DRAWS));
+                write(&in_a_batch(&keyring));
+            });
+            write(&encrypt(&keyring, DRAWS));
+            write(&in_a_batch(&keyring));
+        });
+        const LEN: usize = PROCESS_LEN + 90 + PLAINTEXT.len();
+        let records = sealed.chunks_exact(LEN);
+        let of_all: Vec<_> = records
+            .clone()
+            .map(|record| Ciphertext::parse(&record[PROCESS_LEN..]).unwrap())
+            .collect();
+        assert_eq!(of_all.len(), 5 + 3 * DRAWS + 2 * BATCH);
+        assert_decrypts(&keyring, &of_all);
+        in_child(|| assert_decrypts(&keyring, &of_all));
+        let nonces = records.flat_map(|record| {
+            let nonce = &record[PROCESS_LEN + HEADER_LEN..][..NONCE_LEN];
+            [&record[..PROCESS_LEN], nonce].concat()
+        });
+        assert_all_differ(&nonces.collect::<Vec<_>>(), of_all.len());
+    }
+
+    fn encrypt(keyring: &Keyring, messages: usize) -> Vec<Ciphertext> {
+        let encrypt = |_| keyring.try_encrypt(PLAINTEXT, AAD.row(1)).unwrap();
+        (0..messages).map(encrypt).collect()
+    }
+
+    fn in_a_batch(keyring: &Keyring) -> Vec<Ciphertext> {
+        // The key is hot, so nobody is waited for.
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let batch = keyring.encrypt_many((0..BATCH).map(|_| (PLAINTEXT, AAD.row(1))));
+        runtime.block_on(batch).into_iter().map(Result::unwrap).collect()
+    }
+
+    fn assert_decrypts(keyring: &Keyring, all: &[Ciphertext]) {
+        // Three times: derived, noted, and found.
+        for sealed in [all; 3].into_iter().flatten() {
+            let opened = keyring.try_decrypt(sealed, AAD.row(1)).unwrap();
+            assert_eq!(opened.as_bytes(), PLAINTEXT.as_bytes());
+        }
     }
 
     /// One thread keeps the coarse time, and a child has it not. Without it no key would ever grow old there.
