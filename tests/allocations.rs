@@ -3,12 +3,13 @@
 //! `allocation_counter` replaces the global allocator of this program and counts for each thread.
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
+use std::cell::RefCell;
 use std::hint::black_box;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use encx::testkit::{MemoryKeyStore, MemoryKms};
-use encx::{Aad, Crypto, EncryptionContext, Field, Keyring};
+use encx::{Aad, Crypto, EncryptionContext, Field, Keyring, Suite};
 use uuid::Uuid;
 
 const SSN: Field = Field::new("users", "ssn");
@@ -103,6 +104,50 @@ fn decrypting_allocates_the_plaintext() {
                 allocations(|| keyring.try_decrypt(&sealed, SSN.row(7)).unwrap().into_bytes()),
                 1
             );
+        }
+    });
+}
+
+/// A buffer that a caller uses again and again.
+#[test]
+fn buffers_with_room_allocate_nothing() {
+    with_hot_keyring(|keyring| {
+        for len in [0, 1, 64, 1 << 10, 1 << 20] {
+            let plaintext = vec![7; len];
+            let buffer = RefCell::new(Vec::with_capacity(len + Suite::KcXaes256Gcm.overhead()));
+            let buffer = || buffer.borrow_mut();
+            let both = allocations(|| {
+                ready(keyring.encrypt_into(&plaintext, SSN.row(7), &mut buffer())).unwrap();
+                ready(keyring.decrypt_in_place(&mut buffer(), SSN.row(7))).unwrap();
+            });
+            assert_eq!((both, &*buffer()), (0, &plaintext), "{len} bytes");
+            let both = allocations(|| {
+                keyring
+                    .try_encrypt_into(&plaintext, SSN.row(7), &mut buffer())
+                    .unwrap();
+                keyring.try_decrypt_in_place(&mut buffer(), SSN.row(7)).unwrap();
+            });
+            assert_eq!((both, &*buffer()), (0, &plaintext), "{len} bytes");
+        }
+    });
+}
+
+#[test]
+fn a_buffer_without_room_is_allocated_once() {
+    with_hot_keyring(|keyring| {
+        for room in [0, 1, 64, 153] {
+            let encrypt = || {
+                let mut buffer = Vec::with_capacity(room);
+                keyring
+                    .try_encrypt_into([7; 64], SSN.row(7), &mut buffer)
+                    .unwrap();
+                assert_eq!(
+                    buffer.capacity(),
+                    64 + Suite::KcXaes256Gcm.overhead(),
+                    "and no more"
+                );
+            };
+            assert_eq!(allocations(encrypt), 1 + u64::from(room > 0), "{room} bytes");
         }
     });
 }
