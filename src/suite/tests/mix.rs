@@ -69,6 +69,11 @@ struct Message {
 
 const AAD: &[u8] = b"table, column, row";
 
+/// What a numbered plaintext consists of.
+fn byte(number: usize) -> u8 {
+    number.to_le_bytes()[0]
+}
+
 /// Seals with one backend and opens with another.
 pub(crate) fn run<W: Cipher, R: Cipher>(Plan { key, steps }: &Plan) {
     let _guard = disturbing();
@@ -81,7 +86,7 @@ pub(crate) fn run<W: Cipher, R: Cipher>(Plan { key, steps }: &Plan) {
         let life = |at: usize, forks: usize| (at, evictions[at], forks);
         match step {
             Step::Seal(at, suite, len) => {
-                let (at, plaintext) = (at.index(PLACES), vec![number as u8; *len]);
+                let (at, plaintext) = (at.index(PLACES), vec![byte(number); *len]);
                 let body = sealers[at].seal(*suite, AAD, &plaintext);
                 messages.add(life(at, forks), *suite, plaintext, body);
             }
@@ -94,7 +99,7 @@ pub(crate) fn run<W: Cipher, R: Cipher>(Plan { key, steps }: &Plan) {
                             generation::reseed();
                             forks += 1;
                         }
-                        let (plaintext, mut body) = (vec![number as u8; number], Vec::new());
+                        let (plaintext, mut body) = (vec![byte(number); number], Vec::new());
                         batch.seal(epochs, *suite, AAD, &plaintext, &mut body).unwrap();
                         messages.add(life(at, forks), *suite, plaintext, body);
                     }
@@ -118,7 +123,7 @@ pub(crate) fn run<W: Cipher, R: Cipher>(Plan { key, steps }: &Plan) {
                     let mut epochs = crate::suite::Epochs::new(epoch.as_ref());
                     let bodies = (0..*count).map(|number| {
                         let mut body = Vec::new();
-                        key.seal(&mut epochs, *suite, AAD, &[number as u8], &mut body)
+                        key.seal(&mut epochs, *suite, AAD, &[byte(number)], &mut body)
                             .unwrap();
                         body
                     });
@@ -130,7 +135,7 @@ pub(crate) fn run<W: Cipher, R: Cipher>(Plan { key, steps }: &Plan) {
                 });
                 for bodies in sealed {
                     for (number, body) in bodies.into_iter().enumerate() {
-                        messages.add(life(at, forks), *suite, vec![number as u8], body);
+                        messages.add(life(at, forks), *suite, vec![byte(number)], body);
                     }
                 }
             }
