@@ -241,6 +241,10 @@ async fn versions_may_be_mixed() {
     check(reader.decrypt_many(items).await);
     assert_eq!(reader.stats().hits - hits, 60);
     assert_eq!(world.kms.calls().unwrap - unwraps, 2);
+    // All three cold, in one run.
+    let items = order.iter().map(|at| (&context, &sealed[*at], row(*at)));
+    check(world.process().await.decrypt_many(items).await);
+    assert_eq!(world.kms.calls().unwrap - unwraps, 2 + 3);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::task::{Context, Poll, Waker};
 use std::thread;
@@ -170,7 +171,8 @@ fn a_thread_that_ends_still_encrypts() {
 /// Encrypts whenever it is told of something, as one might that writes to an encrypted log.
 struct Encrypting {
     crypto: Crypto,
-    contexts: [EncryptionContext; 2],
+    contexts: [EncryptionContext; 4],
+    told: AtomicUsize,
     sealed: Sender<Ciphertext>,
 }
 
@@ -193,7 +195,9 @@ impl tracing::Subscriber for Encrypting {
 
     fn event(&self, _: &tracing::Event<'_>) {
         if !BUSY.replace(true) {
-            for context in &self.contexts {
+            // One that the thread remembers, and one that it does not yet.
+            let next = self.told.fetch_add(1, Ordering::Relaxed);
+            for context in [&self.contexts[0], &self.contexts[next]] {
                 let _ = self.sealed.send(round_trip(&self.crypto, context));
             }
             BUSY.set(false);
@@ -209,7 +213,7 @@ impl tracing::Subscriber for Encrypting {
 async fn a_subscriber_may_encrypt() {
     let world = World::default();
     let crypto = world.process().await;
-    let contexts = ["a", "b"].map(context);
+    let contexts = ["a", "b", "c", "d"].map(context);
     let mut forged = Vec::new();
     for context in &contexts {
         let sealed = crypto.encrypt(context, "x", SSN.row(1)).await.unwrap();
@@ -221,13 +225,14 @@ async fn a_subscriber_may_encrypt() {
     let subscriber = Encrypting {
         crypto: crypto.clone(),
         contexts: contexts.clone(),
+        told: AtomicUsize::new(1),
         sealed,
     };
-    // In a thread that remembers one of the two only.
+    // In a thread that remembers none of them yet.
     let refuse = || {
         tracing::subscriber::with_default(subscriber, || {
             for _ in 0..3 {
-                let refused = ready(crypto.decrypt(&contexts[1], &forged, SSN.row(1)));
+                let refused = ready(crypto.decrypt(&contexts[3], &forged, SSN.row(1)));
                 assert!(matches!(refused, Err(Error::Decrypt)));
             }
         });
@@ -236,7 +241,8 @@ async fn a_subscriber_may_encrypt() {
     let sealed: Vec<_> = seen.try_iter().collect();
     assert_eq!(sealed.len(), 6, "the subscriber was told of each");
     for (n, sealed) in sealed.iter().enumerate() {
-        let opened = crypto.decrypt(&contexts[n % 2], sealed, SSN.row(1)).await;
+        let of = if n % 2 == 0 { 0 } else { 1 + n / 2 };
+        let opened = crypto.decrypt(&contexts[of], sealed, SSN.row(1)).await;
         assert_eq!(opened.unwrap().as_bytes(), b"secret");
     }
 }
