@@ -14,6 +14,7 @@ use crate::suite::epoch::ends_epoch;
 use crate::suite::tests::support::{
     Sealer, disturbing, first_half, nonce, oracle_opens, padded, second_half, suite_key, undisturbed,
 };
+use crate::suite::xaes::PaddedHalf;
 use crate::suite::{Epochs, HalfNonce, KcXaes256Gcm, SealError, generation};
 
 const KEY: [u8; 32] = [3; 32];
@@ -306,11 +307,11 @@ struct Numbered {
 }
 
 impl Numbered {
-    fn fill(&mut self, buffer: &mut [u8]) -> Result<Option<u64>, Infallible> {
-        self.asked.push(buffer.len() / 16);
-        for drawn in buffer.chunks_mut(16) {
+    fn fill(&mut self, blocks: &mut [PaddedHalf]) -> Result<Option<u64>, Infallible> {
+        self.asked.push(blocks.len());
+        for drawn in blocks {
             self.given += 1;
-            drawn.copy_from_slice(&padded(half(self.given)));
+            *drawn = padded(half(self.given));
         }
         Ok(generation::current())
     }
@@ -330,7 +331,7 @@ fn a_batch_draws_sixteen_at_a_time_and_no_more_than_it_needs() {
     ] {
         let (mut numbered, mut batch) = (Numbered::default(), key.batch(messages));
         for number in 1..=u8::try_from(messages.max(3)).unwrap() {
-            let (drawn, of) = batch.draw(|buffer| numbered.fill(buffer)).unwrap();
+            let (drawn, of) = batch.draw(|blocks| numbered.fill(blocks)).unwrap();
             assert_eq!((drawn, of), (padded(half(number)), generation::current()));
         }
         assert_eq!(numbered.asked, expected, "{messages} messages");
@@ -341,18 +342,18 @@ fn a_batch_draws_sixteen_at_a_time_and_no_more_than_it_needs() {
 fn a_batch_that_could_not_draw_uses_nothing_again() {
     let _guard = undisturbed();
     let key = suite_key::<C>(KEY);
-    let fail = |_: &mut [u8]| Err("no randomness");
+    let fail = |_: &mut [PaddedHalf]| Err("no randomness");
     for (announced, taken) in [(3, 3), (16, 16), (19, 16), (19, 19), (20, 16), (36, 32)] {
         let (mut numbered, mut batch) = (Numbered::default(), key.batch(announced));
         let mut seen = HashSet::new();
         for _ in 0..taken {
-            assert!(seen.insert(batch.draw(|buffer| numbered.fill(buffer)).unwrap().0));
+            assert!(seen.insert(batch.draw(|blocks| numbered.fill(blocks)).unwrap().0));
         }
         for _ in 0..3 {
             assert!(batch.draw(fail).is_err(), "after {taken} of {announced}");
         }
         for _ in 0..40 {
-            assert!(seen.insert(batch.draw(|buffer| numbered.fill(buffer)).unwrap().0));
+            assert!(seen.insert(batch.draw(|blocks| numbered.fill(blocks)).unwrap().0));
         }
     }
 }
@@ -366,10 +367,10 @@ fn an_epoch_ends_inside_a_batch() {
         let (mut batch, mut numbered) = (key.batch(16), Numbered::default());
         let bodies = (0..16).map(|number| {
             let (drawn, of) = batch
-                .draw(|buffer| {
-                    let of = numbered.fill(buffer)?;
+                .draw(|blocks| {
+                    let of = numbered.fill(blocks)?;
                     for at in at {
-                        buffer[16 * at..][..12].copy_from_slice(&ending(0));
+                        blocks[at][..12].copy_from_slice(&ending(0));
                     }
                     Ok::<_, Infallible>(of)
                 })
@@ -403,11 +404,11 @@ fn reseeding_between_two_messages_of_a_batch_draws_again() {
     let key = suite_key::<C>(KEY);
     let (mut batch, mut numbered) = (key.batch(16), Numbered::default());
     for _ in 0..3 {
-        batch.draw(|buffer| numbered.fill(buffer)).unwrap();
+        batch.draw(|blocks| numbered.fill(blocks)).unwrap();
     }
     let before = generation::current();
     generation::reseed();
-    let (drawn, of) = batch.draw(|buffer| numbered.fill(buffer)).unwrap();
+    let (drawn, of) = batch.draw(|blocks| numbered.fill(blocks)).unwrap();
     assert_eq!(numbered.asked, [16, 13]);
     assert_eq!(drawn, padded(half(17)), "the thirteen that were left are lost");
     assert_ne!(of, before);
