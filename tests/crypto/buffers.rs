@@ -53,7 +53,7 @@ async fn hot(world: &World) -> Keyring {
 async fn buffers_and_values_are_interchangeable() {
     let world = World::default();
     let keyring = hot(&world).await;
-    let cold = || async { world.process().await.keyring(&context("a")).await.unwrap() };
+    let another = || async { world.process().await.keyring(&context("a")).await.unwrap() };
     for len in [0, 1, 16, 17, 100, 70_000] {
         let plaintext: Vec<_> = (0..=250).cycle().take(len).collect();
         let mut buffer = roomy(b"what was here before is replaced");
@@ -65,7 +65,7 @@ async fn buffers_and_values_are_interchangeable() {
             .unwrap();
         assert_eq!(buffer.len(), Suite::KcXaes256Gcm.overhead() + len);
         let sealed = Ciphertext::parse(buffer.clone()).unwrap();
-        let opened = cold().await.decrypt(&sealed, SSN.row(1)).await.unwrap();
+        let opened = another().await.decrypt(&sealed, SSN.row(1)).await.unwrap();
         assert_eq!(opened.as_bytes(), plaintext);
         keyring.try_decrypt_in_place(&mut buffer, SSN.row(1)).unwrap();
         assert_eq!(buffer, plaintext);
@@ -78,7 +78,7 @@ async fn buffers_and_values_are_interchangeable() {
 
         buffer.clear();
         buffer.extend_from_slice(keyring.encrypt(&plaintext, SSN.row(3)).await.unwrap().as_bytes());
-        cold()
+        another()
             .await
             .decrypt_in_place(&mut buffer, SSN.row(3))
             .await
@@ -95,20 +95,28 @@ async fn buffers_and_values_are_interchangeable() {
 #[tokio::test]
 async fn a_cold_key_fills_the_same_buffer() {
     let world = World::default();
+    let context = context("a");
     let mut buffer = roomy(b"old");
     let room = (buffer.as_ptr(), buffer.capacity());
-    // Once with a key that is made, and once with one that is unwrapped.
-    for _ in 0..2 {
-        let crypto = world.process().await;
-        let other = context("other");
-        crypto.encrypt(&other, "x", SSN.row(1)).await.unwrap();
-        let keyring = crypto.keyring(&context("a")).await.unwrap();
+    // Before there is a key, so that nobody has it. The first makes it, the second has it unwrapped.
+    let keyrings = [
+        world.process().await.keyring(&context).await.unwrap(),
+        world.process().await.keyring(&context).await.unwrap(),
+    ];
+    for keyring in keyrings {
+        let unready = keyring.try_encrypt_into("secret", SSN.row(1), &mut buffer);
+        assert!(matches!(unready, Err(Error::NotReady)));
         keyring
             .encrypt_into("secret", SSN.row(1), &mut buffer)
             .await
             .unwrap();
-        let keyring = world.process().await.keyring(&context("a")).await.unwrap();
-        keyring.decrypt_in_place(&mut buffer, SSN.row(1)).await.unwrap();
+        // An older version, which a new keyring does not load.
+        let crypto = world.process().await;
+        crypto.key_manager().rotate(&context).await.unwrap();
+        let reader = crypto.keyring(&context).await.unwrap();
+        let unready = reader.try_decrypt_in_place(&mut buffer.clone(), SSN.row(1));
+        assert!(matches!(unready, Err(Error::NotReady)));
+        reader.decrypt_in_place(&mut buffer, SSN.row(1)).await.unwrap();
         assert_eq!(buffer, b"secret");
         assert_eq!((buffer.as_ptr(), buffer.capacity()), room);
     }
