@@ -219,3 +219,91 @@ async fn a_failure_of_one_version_stands_in_the_report_alone() {
         "{error}"
     );
 }
+
+#[tokio::test]
+async fn what_has_all_wraps_is_told_apart_while_a_kms_is_down() {
+    let world = World::new();
+    let manager = world.crypto().await.key_manager();
+    world.there.set_unavailable(true);
+    for tenant in ["a", "b", "c", "d", "e"] {
+        manager.create(&context(tenant)).await.unwrap();
+    }
+    world.there.set_unavailable(false);
+    let manager = world.crypto().await.key_manager();
+    for tenant in ["x", "y", "z"] {
+        let whole = manager.create(&context(tenant)).await.unwrap();
+        assert_eq!(keks(&whole), [HERE, THERE]);
+    }
+    world.there.set_unavailable(true);
+    // The lacking ones come first, so that the KEK is given up before the whole ones are looked at.
+    let report = manager.complete_wraps().await.unwrap();
+    assert_eq!((report.already_complete, report.completed.len()), (3, 0));
+    assert_eq!(report.failed.len(), 5);
+}
+
+#[tokio::test]
+async fn a_source_that_is_down_stops_only_what_it_holds() {
+    let (world, old) = (World::new(), MemoryKms::new().with_kek("memory/old"));
+    let build = |both: bool| {
+        let rule = move |context: &EncryptionContext| {
+            let of_old = context.pairs().any(|(_, value)| value.starts_with("old"));
+            let first = if of_old {
+                KekRef::try_from(("old", "memory/old")).unwrap()
+            } else {
+                KekRef::try_from(HERE).unwrap()
+            };
+            let choice = KekChoice::new(first);
+            Some(if both { choice.also_wrap(there()) } else { choice })
+        };
+        Crypto::builder(world.here.clone(), world.store.clone())
+            .kms_named("there", world.there.clone())
+            .kms_named("old", old.clone())
+            .kek_rule(rule)
+            .build()
+    };
+    let manager = build(false).await.unwrap().key_manager();
+    for tenant in ["old-1", "old-2", "old-3", "old-4", "old-5", "a", "b"] {
+        manager.create(&context(tenant)).await.unwrap();
+    }
+    old.set_unavailable(true);
+    let report = build(true)
+        .await
+        .unwrap()
+        .key_manager()
+        .complete_wraps()
+        .await
+        .unwrap();
+    assert_eq!((report.completed.len(), report.failed.len()), (2, 5));
+    assert!(report.failed.iter().all(|failed| failed.error.is_retryable()));
+}
+
+#[tokio::test]
+async fn two_that_complete_at_once_both_find_it_done() {
+    let world = World::new();
+    let manager = world.crypto().await.key_manager();
+    world.there.set_unavailable(true);
+    let made = manager.create(&context("a")).await.unwrap();
+    world.there.set_unavailable(false);
+    let (one, other) = (
+        world.crypto().await.key_manager(),
+        world.crypto().await.key_manager(),
+    );
+    for manager in [&one, &other] {
+        assert_eq!(manager.missing_wraps(&made).await.unwrap(), [there()]);
+    }
+    // Both have read the version, and are wrapping it.
+    world.there.hold();
+    let release = async {
+        world.there.until_in_flight(2).await;
+        world.there.release();
+    };
+    let (one, other, ()) = tokio::join!(one.complete_wraps(), other.complete_wraps(), release);
+    let (one, other) = (one.unwrap(), other.unwrap());
+    assert!(
+        one.failed.is_empty() && other.failed.is_empty(),
+        "{one:?} {other:?}"
+    );
+    assert_eq!(one.completed.len() + other.completed.len(), 1);
+    assert_eq!(one.already_complete + other.already_complete, 1);
+    assert_eq!(keks(&world.store.records()[0]), [HERE, THERE]);
+}

@@ -88,8 +88,25 @@ impl KeyManager {
         }
     }
 
-    /// Completes one version. `false` if it was complete.
+    /// Completes one version. `false` if it was complete, or is by now.
     async fn complete_one(&self, record: &KeyRecord, unreachable: &mut Unreachable) -> Result<bool, Error> {
+        match self.complete_once(record, unreachable).await {
+            // Somebody was faster: see what they did.
+            Err(Error::Store(error)) if error.is_lost_race() => {
+                let found = self.store.get(&[record.id]).await?;
+                let now = found
+                    .iter()
+                    .find(|now| now.id == record.id && now.state != KeyState::Destroyed);
+                match now {
+                    Some(now) => self.complete_once(now, unreachable).await,
+                    None => Ok(false),
+                }
+            }
+            done => done,
+        }
+    }
+
+    async fn complete_once(&self, record: &KeyRecord, unreachable: &mut Unreachable) -> Result<bool, Error> {
         // The row says what it is for, and has to agree with its own scope.
         let (context, usage) = (record.verified_context()?, record.usage);
         let completed = self.keks.complete(record, &context, usage, unreachable).await?;

@@ -82,22 +82,33 @@ impl Keks {
         let pairs = KmsContext::new(context, usage, record.id);
         let (mut wraps, mut key, mut failed) = (record.wraps.clone(), None, None);
         for kek in choice.wraps() {
+            // What can be told without the KEK is, also of one that is given up.
+            if self.is_known_to_wrap(record, kek) {
+                continue;
+            }
             let wrapped = async {
                 unreachable.given_up(kek)?;
-                if self.has_wrap_by(record, kek).await? {
+                let has_wrap = self.has_wrap_by(record, kek).await;
+                if has_wrap.is_err() {
+                    unreachable.learn(kek, &has_wrap);
+                }
+                if has_wrap? {
                     return Ok(None);
                 }
+                // A source that does not answer says nothing of this KEK.
                 let key = match &key {
                     Some(key) => key,
                     None => key.insert(self.unwrap(record, context, usage).await?),
                 };
-                let wrapped = self.call(&kek.kms, self.share_of_time(2), |kms| {
-                    kms.wrap_key(&kek.kek, key, &pairs)
-                });
-                wrapped.await.map(Some)
+                let wrapped = self
+                    .call(&kek.kms, self.share_of_time(2), |kms| {
+                        kms.wrap_key(&kek.kek, key, &pairs)
+                    })
+                    .await;
+                unreachable.learn(kek, &wrapped);
+                wrapped.map(Some)
             }
             .await;
-            unreachable.learn(kek, &wrapped);
             match wrapped {
                 Ok(None) => {}
                 Ok(Some(wrapped)) => push_new(&mut wraps, self.stored(kek, wrapped)),
@@ -111,11 +122,18 @@ impl Keks {
 
     /// Tells whether a record has a wrap by a KEK, asking what the KEK's name stands for only if that is needed.
     async fn has_wrap_by(&self, record: &KeyRecord, kek: &KekRef) -> Result<bool, Error> {
-        if record.wraps.iter().any(|wrap| is_by(wrap, kek, &kek.kek)) {
+        if self.is_known_to_wrap(record, kek) {
             return Ok(true);
         }
         let name = self.name(kek).await?;
         Ok(record.wraps.iter().any(|wrap| is_by(wrap, kek, &name)))
+    }
+
+    /// Tells whether a record has a wrap by a KEK under the name that the rule gives it, or the one it is known by.
+    fn is_known_to_wrap(&self, record: &KeyRecord, kek: &KekRef) -> bool {
+        let name = self.known_name(kek);
+        let mut wraps = record.wraps.iter();
+        wraps.any(|wrap| is_by(wrap, kek, &kek.kek) || is_by(wrap, kek, &name))
     }
 }
 
