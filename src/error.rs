@@ -67,7 +67,7 @@ pub enum Error {
     /// The row names a KEK that the KEK rule does not allow for this encryption context.
     #[error(
         "data key {id} is wrapped by KEK `{kek}` of KMS `{kms}`, which the KEK rule does not allow here; if \
-         this is a retired KEK add it with `also_unwrap`, else ask who wrote that row"
+         this is a retired KEK add it with `also_unwrap`, under that name of the KMS, else ask who wrote that row"
     )]
     KekNotAllowed {
         /// The key.

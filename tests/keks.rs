@@ -224,12 +224,18 @@ async fn a_row_of_a_foreign_kek_cannot_hammer_the_kms() {
     let (kms, store) = (kms(), MemoryKeyStore::new());
     let crypto = builder(&kms, &store).kek("memory/a").build().await.unwrap();
     let sealed = crypto.encrypt(&context(), "x", SSN.row(1)).await.unwrap();
-    for rule in ["memory/b", "alias/app-of-nobody"] {
+    for (rule, is_known) in [("memory/b", true), ("alias/app-of-nobody", false)] {
         let reader = builder(&kms, &store).kek(rule).build().await.unwrap();
         let calls = kms.calls().total();
         for _ in 0..100 {
             let refused = reader.decrypt(&context(), &sealed, SSN.row(1)).await.unwrap_err();
-            assert!(matches!(refused, Error::KekNotAllowed { .. }), "{refused}");
+            let as_expected = match &refused {
+                Error::KekNotAllowed { .. } => is_known,
+                // About the alias, not about the row.
+                Error::Kms(error) => !is_known && error.kek().as_str() == rule,
+                _ => false,
+            };
+            assert!(as_expected, "{refused}");
         }
         assert_eq!(
             kms.calls().total() - calls,
@@ -237,6 +243,20 @@ async fn a_row_of_a_foreign_kek_cannot_hammer_the_kms() {
             "{rule}: asked what its own KEK is, once"
         );
     }
+}
+
+#[tokio::test]
+async fn whose_own_alias_may_not_be_looked_up_learns_just_that() {
+    let (kms, store) = (kms(), MemoryKeyStore::new());
+    let crypto = builder(&kms, &store).kek("alias/app").build().await.unwrap();
+    let sealed = crypto.encrypt(&context(), "x", SSN.row(1)).await.unwrap();
+    kms.set_kek_fault("memory/a", Some(KmsErrorKind::AccessDenied));
+    let reader = builder(&kms, &store).kek("alias/app").build().await.unwrap();
+    let refused = reader.decrypt(&context(), &sealed, SSN.row(1)).await.unwrap_err();
+    assert!(
+        matches!(&refused, Error::Kms(error) if error.kind() == KmsErrorKind::AccessDenied),
+        "{refused}"
+    );
 }
 
 #[tokio::test]

@@ -205,10 +205,11 @@ impl Keks {
         }
         match record.wraps.first() {
             None => Err(Error::Destroyed { id: record.id }),
-            // No wrap was tried: none is allowed, unless somebody who could not answer may say otherwise later.
-            Some(first) if untried.len() == record.wraps.len() => Err(failed
-                .filter(Error::is_retryable)
-                .unwrap_or_else(|| not_allowed(record, first))),
+            // No wrap was tried: none is allowed, unless a KEK of the rule has no name that is known. The error is
+            // about that one then; the row's may be the very same.
+            Some(first) if untried.len() == record.wraps.len() => {
+                Err(failed.unwrap_or_else(|| not_allowed(record, first)))
+            }
             Some(_) => Err(failed.unwrap_or(Error::Interrupted)),
         }
     }
