@@ -96,10 +96,11 @@ fn kind_of_status(status: u16) -> KmsErrorKind {
 
 /// What AWS KMS, or the way to it, said: the `source()` of the [`KmsError`]s of this crate.
 ///
-/// It never holds the body of an answer, which may have a key in it.
+/// It never holds the body of an answer, which may have a key in it: only AWS's code and its message, made short.
 #[derive(Debug)]
 pub struct AwsError {
     code: Option<String>,
+    message: Option<String>,
     request_id: Option<String>,
     status: Option<u16>,
     cause: Cause,
@@ -139,6 +140,8 @@ impl AwsError {
             SdkError::TimeoutError(_) => Cause::Timeout,
             _ => Cause::Dispatch,
         };
+        // Without a code it was no refusal of AWS's, and the text may be anything.
+        let message = code.as_ref().and(error.message()).map(shown);
         // Only the part without the raw answer is kept.
         let source = match error.into_source() {
             Ok(source) => source,
@@ -152,6 +155,7 @@ impl AwsError {
         };
         Self {
             code,
+            message,
             request_id,
             status,
             cause,
@@ -163,6 +167,12 @@ impl AwsError {
     #[must_use]
     pub fn code(&self) -> Option<&str> {
         self.code.as_deref()
+    }
+
+    /// Returns AWS's own words, if AWS answered: at most 300 characters, and no long run of what could be an encoded key.
+    #[must_use]
+    pub fn message(&self) -> Option<&str> {
+        self.message.as_deref()
     }
 
     /// Returns AWS's id of the request, which CloudTrail and AWS Support know.
@@ -209,6 +219,9 @@ impl fmt::Display for AwsError {
         if let Some(id) = &self.request_id {
             write!(f, ", request id {id}")?;
         }
+        if let Some(message) = &self.message {
+            write!(f, ": {message}")?;
+        }
         Ok(())
     }
 }
@@ -216,6 +229,36 @@ impl fmt::Display for AwsError {
 impl StdError for AwsError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         Some(self.source.as_ref())
+    }
+}
+
+/// How much of AWS's message is shown.
+const MESSAGE: usize = 300;
+
+/// The shortest run of characters that is left out of a message: 32 bytes take 43 in base64, and 64 in hex.
+const ENCODED: usize = 40;
+
+/// Makes AWS's message fit to be shown: one short line, without anything that could be a key, should AWS repeat one.
+fn shown(message: &str) -> String {
+    let (mut line, mut run) = (String::new(), String::new());
+    let end = |line: &mut String, run: &mut String| {
+        line.push_str(if run.len() < ENCODED { run.as_str() } else { "…" });
+        run.clear();
+    };
+    for character in message.chars() {
+        if character.is_ascii_alphanumeric() || matches!(character, '+' | '/' | '=') {
+            run.push(character);
+            continue;
+        }
+        end(&mut line, &mut run);
+        line.push(if character.is_control() { ' ' } else { character });
+    }
+    end(&mut line, &mut run);
+    match line.char_indices().nth(MESSAGE - 1) {
+        Some((at, last)) if at + last.len_utf8() < line.len() => {
+            format!("{}…", line.get(..at).unwrap_or_default())
+        }
+        _ => line,
     }
 }
 
@@ -450,4 +493,23 @@ pub enum AwsKmsError {
         /// The setting.
         setting: &'static str,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_short_and_repeats_no_key() {
+        let refusal = "User: arn:aws:sts::111122223333:assumed-role/shop/i-0123456789abcdef0 is not authorized to perform: \
+                       kms:Decrypt on resource: arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+        assert_eq!(shown(refusal), refusal);
+        let key = "q83vASNFZ4mrze8BI0VniavN7wEjRWeJq83vASNFZ4k=";
+        assert_eq!(shown(&format!("Value '{key}'\nfailed")), "Value '…' failed");
+        let long = shown(&"ä b ".repeat(1000));
+        assert_eq!(long.chars().count(), MESSAGE);
+        assert!(long.ends_with('…'));
+        let exact = "é ".repeat(MESSAGE / 2);
+        assert_eq!(shown(&exact), exact);
+    }
 }
