@@ -11,6 +11,7 @@ What is put right, because AWS KMS does otherwise, as its documentation says:
 - An ARN of another region or account is not found. (moto: looks at the id alone.)
 - Key material has an id, an on-demand rotation makes new material, and a rotation has a period. (moto: no.)
 - Keys are disabled, enabled and deleted by their ARN as well as by their id. (moto: by id.)
+- A key policy comes back with its lists in another order, and a list of one as a text. (moto: as it was put.)
 - A blob that cannot be parsed is an InvalidCiphertextException. (moto: some raise other errors.)
 
 Prints one line when it takes connections.
@@ -248,6 +249,30 @@ def rotation_status(self):
 
 KmsResponse.enable_key_rotation = enable_with_period
 KmsResponse.get_key_rotation_status = rotation_status
+
+get_key_policy = KmsResponse.get_key_policy
+
+
+def in_another_form(statement):
+    def other(values):
+        if not isinstance(values, list):
+            return values
+        return values[0] if len(values) == 1 else values[::-1]
+
+    statement = dict(statement, Action=other(statement["Action"]))
+    if isinstance(statement.get("Principal"), dict):
+        statement["Principal"] = {kind: other(names) for kind, names in statement["Principal"].items()}
+    return statement
+
+
+def policy_in_another_form(self):
+    answer = json.loads(get_key_policy(self))
+    policy = json.loads(answer["Policy"])
+    policy["Statement"] = [in_another_form(statement) for statement in reversed(policy["Statement"])]
+    return json.dumps(dict(answer, Policy=json.dumps(policy)))
+
+
+KmsResponse.get_key_policy = policy_in_another_form
 
 
 class Quiet(WSGIRequestHandler):

@@ -27,7 +27,7 @@ use encx::{KekId, KmsErrorKind};
 use crate::arn::{KeyArn, KeyName};
 use crate::error::AwsError;
 use crate::kms::{AwsKms, Inner};
-use crate::policy::KeyPolicy;
+use crate::policy::{KeyPolicy, PolicyDifference};
 
 /// Creates and manages KEKs.
 #[derive(Clone)]
@@ -303,7 +303,36 @@ impl KmsAdmin {
         Ok((arn_of(made.replica_key_metadata(), &failed)?, Change::Created))
     }
 
-    /// Gives a key this policy, unless it has it already.
+    /// Says what [`set_policy`](Self::set_policy) would change.
+    ///
+    /// # Errors
+    ///
+    /// [`AdminError`].
+    ///
+    /// # Cancellation
+    ///
+    /// May be dropped at any time.
+    pub async fn compare_policy(
+        &self,
+        kek: &KekId,
+        policy: &KeyPolicy,
+    ) -> Result<PolicyDifference, AdminError> {
+        let client = self.client_of(kek);
+        let failed = Failed::new("kms:GetKeyPolicy", kek.as_str());
+        let get = client
+            .get_key_policy()
+            .key_id(kek.as_str())
+            .policy_name("default");
+        let found = get.send().await.map_err(|error| failed.because(error))?;
+        let found = found
+            .policy()
+            .and_then(|found| serde_json::from_str(found).ok())
+            .ok_or_else(|| failed.odd("the answer has no policy"))?;
+        Ok(PolicyDifference::between(&found, &policy.to_json()))
+    }
+
+    /// Gives a key this policy, unless it has it already. It takes the place of the whole policy: whoever is not named in it
+    /// loses what they had, see [`compare_policy`](Self::compare_policy).
     ///
     /// # Errors
     ///
@@ -313,19 +342,10 @@ impl KmsAdmin {
     ///
     /// The change is then either done or not.
     pub async fn set_policy(&self, kek: &KekId, policy: &KeyPolicy) -> Result<Change, AdminError> {
-        let client = self.client_of(kek);
-        let failed = Failed::new("kms:GetKeyPolicy", kek.as_str());
-        let found = client
-            .get_key_policy()
-            .key_id(kek.as_str())
-            .policy_name("default")
-            .send()
-            .await;
-        let found = found.map_err(|error| failed.because(error))?;
-        let found = found.policy().and_then(|found| serde_json::from_str(found).ok());
-        if found == Some(policy.to_json()) {
+        if self.compare_policy(kek, policy).await?.is_empty() {
             return Ok(Change::Unchanged);
         }
+        let client = self.client_of(kek);
         let failed = Failed::new("kms:PutKeyPolicy", kek.as_str());
         let put = client
             .put_key_policy()

@@ -21,7 +21,7 @@
 //! so that a grant must use `EncryptionContextSubset`: with `EncryptionContextEquals` it would fit no key or a single one.
 //! Conditions of policies name each pair by itself, and are not affected.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use encx::KekId;
@@ -39,8 +39,12 @@ const LIFECYCLE: &[&str] = &["kms:Encrypt", "kms:ReEncryptFrom", "kms:ReEncryptT
 const DESCRIBE: &str = "kms:DescribeKey";
 
 /// What an administrator does to one key.
+///
+/// `EnableKey` and `CancelKeyDeletion` only undo what nobody here may do.
 const ADMINISTER: &[&str] = &[
+    "kms:CancelKeyDeletion",
     "kms:DescribeKey",
+    "kms:EnableKey",
     "kms:EnableKeyRotation",
     "kms:GetKeyPolicy",
     "kms:GetKeyRotationStatus",
@@ -52,6 +56,7 @@ const ADMINISTER: &[&str] = &[
     "kms:TagResource",
     "kms:UntagResource",
     "kms:UpdateKeyDescription",
+    "kms:UpdatePrimaryRegion",
 ];
 
 /// What an administrator does to a key and an alias together.
@@ -65,9 +70,12 @@ pub struct IdentityPolicy {
     kind: Kind,
     /// ARNs of keys; of an administrator, the account.
     resources: Vec<String>,
-    pairs: BTreeMap<String, Vec<String>>,
+    pairs: Pairs,
     partition: String,
 }
+
+/// Pairs of an encryption context that are allowed: the values by their key.
+type Pairs = BTreeMap<String, Vec<String>>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -148,6 +156,10 @@ impl IdentityPolicy {
 
     /// Allows it only under an encryption context with this pair. The same key again allows a further value.
     ///
+    /// Within one account AWS allows what the key policy *or* an identity policy allows. Where the key's policy names the
+    /// role without a condition, as [`KeyPolicy::user`] does, this limits nothing: use
+    /// [`KeyPolicy::let_identity_policies_decide`] and name no user, or [`KeyPolicy::user_where`].
+    ///
     /// # Errors
     ///
     /// [`PolicyError::VariesPerKey`] for `encx:key`; [`PolicyError::NotForAdministrators`], who use no context.
@@ -156,14 +168,10 @@ impl IdentityPolicy {
         key: impl Into<String>,
         value: impl Into<String>,
     ) -> Result<Self, PolicyError> {
-        let key = key.into();
         if self.kind == Kind::Administrator {
             return Err(PolicyError::NotForAdministrators);
         }
-        if key == "encx:key" {
-            return Err(PolicyError::VariesPerKey);
-        }
-        self.pairs.entry(key).or_default().push(value.into());
+        add_pair(&mut self.pairs, key.into(), value.into())?;
         Ok(self)
     }
 
@@ -182,10 +190,7 @@ impl IdentityPolicy {
         let statement = |sid, actions: &[&str]| json!({ "Sid": sid, "Effect": "Allow", "Action": actions, "Resource": self.resources });
         let mut wrap = statement("EncxUseKeys", actions);
         if !self.pairs.is_empty() {
-            let pairs = self.pairs.iter();
-            let conditions =
-                pairs.map(|(key, values)| (format!("kms:EncryptionContext:{key}"), json!(values)));
-            wrap["Condition"] = json!({ "StringEquals": Value::Object(conditions.collect()) });
+            wrap["Condition"] = condition(&self.pairs);
         }
         vec![wrap, statement("EncxDescribeKeys", &[DESCRIBE])]
     }
@@ -196,6 +201,9 @@ impl IdentityPolicy {
 /// The account may always administer its key, so that nobody is locked out of it. Who uses it is named here, or, after
 /// [`let_identity_policies_decide`](Self::let_identity_policies_decide), by identity policies.
 ///
+/// Within one account AWS allows what either of the two allows: a condition in one is void if the other allows the same
+/// without it. A role of another account needs both.
+///
 /// Prints as the JSON that AWS KMS takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyPolicy {
@@ -203,6 +211,8 @@ pub struct KeyPolicy {
     account: String,
     administrators: Vec<String>,
     users: Vec<String>,
+    /// Users by the pairs under which they are.
+    users_where: BTreeMap<Pairs, Vec<String>>,
     lifecycle_users: Vec<String>,
     delegates: bool,
 }
@@ -219,6 +229,7 @@ impl KeyPolicy {
             account: check_account(account)?.to_owned(),
             administrators: Vec::new(),
             users: Vec::new(),
+            users_where: BTreeMap::new(),
             lifecycle_users: Vec::new(),
             delegates: false,
         })
@@ -238,11 +249,39 @@ impl KeyPolicy {
         self
     }
 
-    /// Lets a role or a user, by its ARN, make and unwrap data keys.
+    /// Lets a role or a user, by its ARN, make and unwrap data keys, under any encryption context.
+    ///
+    /// A condition in the identity policy of a role that stands here limits nothing, see
+    /// [`user_where`](Self::user_where).
     #[must_use]
     pub fn user(mut self, principal: impl Into<String>) -> Self {
         self.users.push(principal.into());
         self
+    }
+
+    /// Lets a role or a user, by its ARN, make and unwrap data keys under encryption contexts with all of these pairs. A
+    /// key that stands there again allows a further value.
+    ///
+    /// Within one account AWS allows what the key policy *or* an identity policy allows: the condition has to stand
+    /// wherever the role is allowed anything, so name it neither in [`user`](Self::user) nor in an identity policy without one.
+    ///
+    /// # Errors
+    ///
+    /// [`PolicyError::VariesPerKey`] for `encx:key`; [`PolicyError::NoPairs`] if there are none.
+    pub fn user_where<K: Into<String>, V: Into<String>>(
+        mut self,
+        principal: impl Into<String>,
+        pairs: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<Self, PolicyError> {
+        let mut found = Pairs::new();
+        for (key, value) in pairs {
+            add_pair(&mut found, key.into(), value.into())?;
+        }
+        if found.is_empty() {
+            return Err(PolicyError::NoPairs);
+        }
+        self.users_where.entry(found).or_default().push(principal.into());
+        Ok(self)
     }
 
     /// Lets a role or a user, by its ARN, move keys from and to this one, and all that a user may do.
@@ -292,7 +331,128 @@ impl KeyPolicy {
                 statements.push(statement(sid, principals, actions));
             }
         }
+        for (at, (pairs, principals)) in self.users_where.iter().enumerate() {
+            let mut uses = statement(&format!("EncxUsersWhere{}", at + 1), principals, SERVICE);
+            uses["Condition"] = condition(pairs);
+            statements.push(uses);
+        }
+        if !self.users_where.is_empty() {
+            let principals = self.users_where.values().flatten().cloned().collect::<Vec<_>>();
+            statements.push(statement("EncxUsersWhereDescribe", &principals, &[DESCRIBE]));
+        }
         document(&statements)
+    }
+}
+
+fn add_pair(pairs: &mut Pairs, key: String, value: String) -> Result<(), PolicyError> {
+    if key == "encx:key" {
+        return Err(PolicyError::VariesPerKey);
+    }
+    let values = pairs.entry(key).or_default();
+    if !values.contains(&value) {
+        values.push(value);
+    }
+    Ok(())
+}
+
+fn condition(pairs: &Pairs) -> Value {
+    let pairs = pairs.iter();
+    let conditions = pairs.map(|(key, values)| (format!("kms:EncryptionContext:{key}"), json!(values)));
+    json!({ "StringEquals": Value::Object(conditions.collect()) })
+}
+
+/// What a new policy changes, each a line to read: `arn:… may kms:Decrypt`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PolicyDifference {
+    /// What is allowed now and would not be any more.
+    pub lost: Vec<String>,
+    /// What would be allowed and is not now.
+    pub gained: Vec<String>,
+}
+
+impl PolicyDifference {
+    /// Tells whether nothing would change.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lost.is_empty() && self.gained.is_empty()
+    }
+
+    pub(crate) fn between(now: &Value, new: &Value) -> Self {
+        let (now, new) = (said(now), said(new));
+        Self {
+            lost: now.difference(&new).cloned().collect(),
+            gained: new.difference(&now).cloned().collect(),
+        }
+    }
+}
+
+/// Lists what a policy says, one line each, whatever the order of its lists and whether one that holds a single thing is
+/// a list: AWS gives back what was put in other forms.
+fn said(policy: &Value) -> BTreeSet<String> {
+    let mut lines = BTreeSet::new();
+    for statement in list(&policy["Statement"]) {
+        match plain(statement) {
+            Some(found) => lines.extend(found),
+            // Denials and the like stand there as they are.
+            None => {
+                lines.insert(sorted_lists(statement).to_string());
+            }
+        }
+    }
+    lines
+}
+
+/// Takes an ordinary statement of a key policy apart.
+fn plain(statement: &Value) -> Option<Vec<String>> {
+    const KNOWN: &[&str] = &["Action", "Condition", "Effect", "Principal", "Resource", "Sid"];
+    let fields = statement.as_object()?;
+    let principals = fields.get("Principal")?.as_object()?;
+    let is_plain = fields.keys().all(|field| KNOWN.contains(&field.as_str()))
+        && fields.get("Effect")? == "Allow"
+        && list(fields.get("Resource")?) == [&json!("*")]
+        && principals.len() == 1;
+    if !is_plain {
+        return None;
+    }
+    let only = match fields.get("Condition") {
+        Some(condition) => format!(" where {}", sorted_lists(condition)),
+        None => String::new(),
+    };
+    let mut lines = Vec::new();
+    for principal in list(principals.get("AWS")?) {
+        for action in list(fields.get("Action")?) {
+            lines.push(format!("{} may {}{only}", principal.as_str()?, action.as_str()?));
+        }
+    }
+    Some(lines)
+}
+
+/// Takes a single thing as a list of one.
+fn list(value: &Value) -> Vec<&Value> {
+    match value {
+        Value::Array(values) => values.iter().collect(),
+        Value::Null => Vec::new(),
+        one => vec![one],
+    }
+}
+
+/// Makes every list sorted, and every text a list of one.
+fn sorted_lists(value: &Value) -> Value {
+    match value {
+        Value::Array(values) => {
+            let mut values = values.clone();
+            values.sort_by_key(Value::to_string);
+            Value::Array(values)
+        }
+        Value::Object(fields) => {
+            let fields: BTreeMap<_, _> = fields.iter().collect();
+            let fields = fields
+                .into_iter()
+                .map(|(name, value)| (name.clone(), sorted_lists(value)));
+            Value::Object(fields.collect())
+        }
+        one => json!([one]),
     }
 }
 
@@ -358,6 +518,9 @@ pub enum PolicyError {
     /// No KEK was named.
     #[error("a policy for keys names at least one")]
     NoKeks,
+    /// A condition has no pair, and so would be none.
+    #[error("a user under a condition needs at least one pair of the encryption context")]
+    NoPairs,
     /// Conditions on the encryption context would allow an administrator nothing.
     #[error("administrators use no encryption context, so no condition on it can hold")]
     NotForAdministrators,
@@ -376,4 +539,74 @@ pub enum PolicyError {
     /// The pair is another one for each data key.
     #[error("`encx:key` is another one for each data key, so a condition on it would allow one key or none")]
     VariesPerKey,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
+
+    use super::*;
+
+    const ROLE: &str = "arn:aws:iam::111122223333:role/";
+
+    fn key() -> KeyPolicy {
+        KeyPolicy::new("111122223333").unwrap()
+    }
+
+    #[test]
+    fn a_policy_that_aws_gives_back_in_another_form_is_the_same() {
+        let put = key()
+            .user(format!("{ROLE}a"))
+            .user(format!("{ROLE}b"))
+            .user_where(format!("{ROLE}c"), [("purpose", "pii"), ("purpose", "logs")])
+            .unwrap()
+            .to_json();
+        let mut found = put.clone();
+        let statements = found["Statement"].as_array_mut().unwrap();
+        statements.reverse();
+        for statement in statements {
+            for at in [
+                "/Principal/AWS",
+                "/Action",
+                "/Condition/StringEquals/kms:EncryptionContext:purpose",
+            ] {
+                let Some(list) = statement.pointer_mut(at) else {
+                    continue;
+                };
+                let values = list.as_array_mut().unwrap();
+                values.reverse();
+                if let [one] = &values[..] {
+                    *list = one.clone();
+                }
+            }
+        }
+        assert_ne!(found, put);
+        assert!(PolicyDifference::between(&found, &put).is_empty());
+        // What is no ordinary statement counts as well, in whatever form.
+        let denial = |actions: Value| json!({ "Statement": { "Effect": "Deny", "Principal": "*", "Action": actions, "Resource": "*" } });
+        let (one, same) = (denial(json!("kms:Decrypt")), denial(json!(["kms:Decrypt"])));
+        assert!(PolicyDifference::between(&one, &same).is_empty());
+        assert!(!PolicyDifference::between(&one, &json!({})).is_empty());
+    }
+
+    #[test]
+    fn a_difference_names_who_loses_and_gains_what() {
+        let (now, new) = (key().user(format!("{ROLE}a")), key().user(format!("{ROLE}b")));
+        let difference = PolicyDifference::between(&now.to_json(), &new.to_json());
+        let lines = |name| {
+            ["Decrypt", "DescribeKey", "GenerateDataKey"]
+                .map(|action| format!("{ROLE}{name} may kms:{action}"))
+        };
+        assert_eq!(
+            (&difference.lost[..], &difference.gained[..]),
+            (&lines("a")[..], &lines("b")[..])
+        );
+        // A condition that goes away is a gain, and not the same.
+        let limited = key()
+            .user_where(format!("{ROLE}b"), [("purpose", "pii")])
+            .unwrap();
+        let difference = PolicyDifference::between(&limited.to_json(), &new.to_json());
+        assert_eq!((difference.lost.len(), difference.gained.len()), (2, 2));
+        assert!(difference.lost[0].contains(" where {"), "{difference:?}");
+    }
 }

@@ -25,6 +25,12 @@ fn all() -> Vec<(&'static str, Value)> {
         .user(role("shop"))
         .user(role("billing"))
         .lifecycle_user(role("rewrap"));
+    let limited = key
+        .clone()
+        .user(role("shop"))
+        .user_where(role("logs"), [("purpose", "logs"), ("encx:usage", "data")])
+        .and_then(|policy| policy.user_where(role("billing"), [("purpose", "billing"), ("purpose", "pii")]))
+        .and_then(|policy| policy.user_where(role("audit"), [("encx:usage", "data"), ("purpose", "logs")]));
     let conditional = IdentityPolicy::service([&kek])
         .and_then(|policy| policy.only_where("purpose", "pii"))
         .and_then(|policy| policy.only_where("purpose", "billing"))
@@ -41,6 +47,7 @@ fn all() -> Vec<(&'static str, Value)> {
             IdentityPolicy::administrator(ACCOUNT).unwrap().to_json(),
         ),
         ("key", named.to_json()),
+        ("key-conditional", limited.unwrap().to_json()),
         ("key-delegating", key.let_identity_policies_decide().to_json()),
     ]
 }
@@ -130,6 +137,15 @@ fn what_makes_no_sense_is_refused() {
     assert_eq!(
         service().only_where("encx:key", "1"),
         Err(PolicyError::VariesPerKey)
+    );
+    let key = || KeyPolicy::new(ACCOUNT).unwrap();
+    assert_eq!(
+        key().user_where(role("shop"), [("purpose", "pii"), ("encx:key", "1")]),
+        Err(PolicyError::VariesPerKey)
+    );
+    assert_eq!(
+        key().user_where(role("shop"), [("purpose", "pii"); 0]),
+        Err(PolicyError::NoPairs)
     );
     let admin = IdentityPolicy::administrator(ACCOUNT).unwrap();
     assert_eq!(
