@@ -357,6 +357,22 @@ async fn an_answer_that_cannot_be_read_is_unavailability_and_shows_no_key() {
 }
 
 #[tokio::test]
+async fn a_refusal_shows_the_words_of_aws_and_nothing_else_of_its_answer() {
+    let secret = STANDARD.encode(KEY);
+    let body = format!(
+        r#"{{"__type":"AccessDeniedException","message":"no policy allows {secret} this","Plaintext":"{secret}"}}"#
+    );
+    let scripted = Scripted::start().await;
+    let answer = refusal(400, "").set_body_raw(body, "application/x-amz-json-1.1");
+    scripted.answer("Decrypt", [answer]).await;
+    let kms = scripted.builder().max_attempts(1).build().await.unwrap();
+    let error = unwrap(&kms, ARN).await.unwrap_err();
+    let text = aws(&error).to_string();
+    assert!(text.ends_with(": no policy allows … this"), "{text}");
+    assert_eq!(aws(&error).message(), Some("no policy allows … this"));
+}
+
+#[tokio::test]
 async fn an_answer_of_another_key_is_not_believed() {
     let elsewhere = ARN.replace("eu-central-1", "eu-west-1");
     let account = ARN.replace("1111", "2222");
