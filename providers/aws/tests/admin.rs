@@ -138,19 +138,12 @@ async fn states_are_told() {
     );
 }
 
-/// Runs the example `provision`, and returns what it said.
-async fn provision(url: &str, alias: &str) -> String {
+/// Runs the example `provision`, and returns whether it succeeded and what it said.
+async fn run_provision(url: &str, arguments: &[&str]) -> (bool, String) {
     let mut command = Command::new(common::example("provision"));
     command
-        .args([
-            "--alias",
-            alias,
-            "--account",
-            ACCOUNT,
-            "--user",
-            &format!("arn:aws:iam::{ACCOUNT}:role/shop"),
-        ])
-        .args(["--replica", AWAY])
+        .args(["--account", ACCOUNT])
+        .args(arguments)
         .env("AWS_REGION", HOME)
         .env("AWS_ENDPOINT_URL_KMS", url)
         .env("PROVISION_REPLICA_ENDPOINT", url)
@@ -161,13 +154,69 @@ async fn provision(url: &str, alias: &str) -> String {
         .await
         .unwrap()
         .unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(
-        output.status.success(),
-        "{said}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(said).unwrap())
+}
+
+fn role(name: &str) -> String {
+    format!("arn:aws:iam::{ACCOUNT}:role/{name}")
+}
+
+async fn provision(url: &str, alias: &str) -> String {
+    let arguments = [
+        "--alias",
+        alias,
+        "--user",
+        &role("shop"),
+        "--user",
+        &role("billing"),
+    ];
+    let (success, said) = run_provision(url, &[&arguments[..], &["--replica", AWAY]].concat()).await;
+    assert!(success, "{said}");
     said
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn provisioning_forgets_no_user_in_silence() {
+    let url = server_url();
+    let alias = format!("alias/forgets-{}", std::process::id());
+    let (shop, billing) = (role("shop"), role("billing"));
+    let (success, said) = run_provision(&url, &["--alias", &alias, "--user", &shop]).await;
+    assert!(success, "{said}");
+    assert!(!said.contains("EncxUseKeys"), "its users are named: {said}");
+    let other = ["--alias", &alias, "--user", &billing];
+    let (success, said) = run_provision(&url, &other).await;
+    assert!(!success && said.contains("--replace-policy"), "{said}");
+    assert!(said.contains(&format!("- {shop} may kms:Decrypt")), "{said}");
+    assert!(said.contains(&format!("+ {billing} may kms:Decrypt")), "{said}");
+    let (success, said) = run_provision(&url, &["--alias", &alias, "--user", &shop]).await;
+    assert!(success && said.contains("nothing was changed"), "{said}");
+    let (success, said) = run_provision(&url, &[&other[..], &["--replace-policy"]].concat()).await;
+    assert!(success && said.contains("policy of the key: changed"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_users_identity_policies_decide() {
+    let alias = format!("alias/delegates-{}", std::process::id());
+    let (success, said) = run_provision(&server_url(), &["--alias", &alias]).await;
+    assert!(success && said.contains("EncxUseKeys"), "{said}");
+    let kms = builder_at(&server_url()).build().await.unwrap();
+    let admin = KmsAdmin::new(&kms);
+    let kek = admin.find_kek(&alias).await.unwrap().unwrap();
+    let delegating = KeyPolicy::new(ACCOUNT).unwrap().let_identity_policies_decide();
+    let difference = admin.compare_policy(&kek, &delegating).await.unwrap();
+    assert!(difference.is_empty(), "{difference:?}");
+}
+
+#[tokio::test]
+async fn policies_are_printed_without_asking_anybody() {
+    for name in ["administrator", "key", "lifecycle", "service"] {
+        let arguments = ["--kek", ARN, "--print-policy", name];
+        let (success, said) = run_provision("http://127.0.0.1:1", &arguments).await;
+        assert!(success, "{said}");
+        let policy: serde_json::Value = serde_json::from_str(&said).unwrap();
+        assert!(policy["Statement"].is_array(), "{said}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
