@@ -119,7 +119,6 @@ fn slowest(runtime: &Runtime, effort: Effort) -> Vec<(&'static str, f64)> {
         ("p99.9/quiet/nanoseconds", least[0]),
         ("p99.9/refresh", least[1] / least[0]),
         ("p99.9/rotation", least[2] / least[0]),
-        ("p99.9/refresh/misses", stats.misses as f64 - 1.0),
     ]
 }
 
