@@ -57,6 +57,7 @@ mod aad;
 mod cache;
 mod ciphertext;
 mod clock;
+mod column;
 mod context;
 mod crypto;
 mod error;
@@ -75,6 +76,7 @@ pub use aad::{Aad, AadError, Field, MAX_AAD_LEN, MAX_AAD_PARTS, RowId, RowIdPart
 pub use cache::Stats;
 pub use ciphertext::{Ciphertext, CiphertextError, MAX_PLAINTEXT_LEN, Suite};
 pub use clock::{Clock, SystemClock};
+pub use column::{ContextSource, EncryptedColumn, RowIdColumn, RowIdKind};
 pub use context::{
     ContextError, EncryptionContext, EncryptionContextBuilder, MAX_PAIR_CHARS, MAX_PAIRS, TextFault,
 };
@@ -93,8 +95,9 @@ pub use kms::{
 pub use manager::{FailedWraps, KeyManager, WrapsReport};
 pub use plaintext::Plaintext;
 pub use store::{
-    ChangeCursor, ChangePage, Coordination, CursorPosition, KeyChange, KeyChanges, KeyHint, KeyPage,
-    KeyQuery, KeyRecord, KeyStore, NewKey, Revision, StateChange, StoreError, StoredWrap, Timestamp,
+    ChangeCursor, ChangePage, Coordination, CursorPosition, Fence, JobRange, JobStatus, JobTally, KeyChange,
+    KeyChanges, KeyHint, KeyPage, KeyQuery, KeyRecord, KeyStore, Lease, NewKey, ProcessId, ProcessInfo,
+    ProcessList, ProcessRecord, RangeClaim, Revision, StateChange, StoreError, StoredWrap, Timestamp,
     WrapChange, WrapOutcome,
 };
 pub use suite::generation::reseed;

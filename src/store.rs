@@ -1,5 +1,6 @@
 //! The contract of a key store: where wrapped data keys and their states are kept.
 
+mod coordination;
 mod error;
 mod params;
 mod query;
@@ -15,6 +16,10 @@ use futures_core::Stream;
 
 use crate::key::{DataKeyId, Scope};
 
+pub use coordination::{
+    Coordination, Fence, JobRange, JobStatus, JobTally, Lease, ProcessId, ProcessInfo, ProcessList,
+    ProcessRecord, RangeClaim,
+};
 pub use error::StoreError;
 pub use params::{NewKey, StateChange, WrapChange, WrapOutcome};
 pub use query::{ChangeCursor, ChangePage, CursorPosition, KeyChange, KeyPage, KeyQuery};
@@ -148,17 +153,6 @@ impl<T: KeyStore + ?Sized> KeyStore for Arc<T> {
     }
 }
 
-/// Lets processes work together on long jobs.
-///
-/// It has no methods yet: leases, claims and the registry of processes come with the jobs that need them. No
-/// store offers it in this version, and no other crate can implement it.
-pub trait Coordination: fmt::Debug + Send + Sync + private::Sealed {}
-
-mod private {
-    #[allow(unreachable_pub, reason = "seals a public trait")]
-    pub trait Sealed {}
-}
-
 /// A hint that a store pushed: read again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -168,6 +162,8 @@ pub enum KeyHint {
         /// The scope to load again.
         scope: Scope,
     },
+    /// The fence was raised: follow all changes, and acknowledge it.
+    Fence(Fence),
     /// Hints may have been lost: everything may have changed.
     Gap,
 }

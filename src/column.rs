@@ -1,0 +1,130 @@
+//! Where ciphertexts lie: which column, which row, under which encryption context. It names columns and runs no SQL.
+
+use crate::aad::Field;
+
+/// Describes a column of ciphertexts, for jobs that walk over its rows.
+///
+/// ```
+/// use encx::{EncryptedColumn, RowIdKind};
+///
+/// let ssn = EncryptedColumn::new("users", "ssn")
+///     .row_id("id", RowIdKind::Integer)
+///     .context_column("tenantId", "tenant_id")
+///     .context_value("purpose", "pii");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EncryptedColumn {
+    /// The table's name in SQL, such as `users` or `app.users`.
+    pub sql_table: String,
+    /// The column's name in SQL.
+    pub sql_column: String,
+    /// The table's name in the AAD.
+    pub table: String,
+    /// The column's name in the AAD.
+    pub column: String,
+    /// The path within the column's value, for a part of a nested value; empty otherwise.
+    pub path: Vec<String>,
+    /// The columns that make up the row's id, in order. Together they are unique.
+    pub row_id: Vec<RowIdColumn>,
+    /// Where the pairs of the encryption context come from: keys with their sources.
+    pub context: Vec<(String, ContextSource)>,
+}
+
+/// A column of a row's id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RowIdColumn {
+    /// The column's name in SQL.
+    pub sql_column: String,
+    /// What it holds.
+    pub kind: RowIdKind,
+}
+
+/// What a part of a row's id is, as the AAD frames it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RowIdKind {
+    /// Bytes: `bytea`, `blob`.
+    Bytes,
+    /// An integer of any width.
+    Integer,
+    /// Text.
+    Text,
+    /// A UUID; in SQLite, 16 bytes or text.
+    Uuid,
+}
+
+/// Where a pair of the encryption context comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ContextSource {
+    /// A column of the same row: text as it is, an integer in decimal, a UUID with hyphens and in lower case.
+    Column(String),
+    /// A value that all rows share.
+    Value(String),
+}
+
+impl EncryptedColumn {
+    /// Describes a column whose names in SQL and in the AAD are the same.
+    #[must_use]
+    pub fn new(table: impl Into<String>, column: impl Into<String>) -> Self {
+        let (table, column) = (table.into(), column.into());
+        Self {
+            sql_table: table.clone(),
+            sql_column: column.clone(),
+            table,
+            column,
+            path: Vec::new(),
+            row_id: Vec::new(),
+            context: Vec::new(),
+        }
+    }
+
+    /// Describes the column of a field, with the field's names.
+    #[must_use]
+    pub fn of(field: &Field) -> Self {
+        Self::new(field.table(), field.column())
+    }
+
+    /// Says what the table and the column are called in SQL, where that differs from the AAD.
+    #[must_use]
+    pub fn stored_in(mut self, sql_table: impl Into<String>, sql_column: impl Into<String>) -> Self {
+        self.sql_table = sql_table.into();
+        self.sql_column = sql_column.into();
+        self
+    }
+
+    /// Adds a step of the path that [`Field::row_path`] binds.
+    #[must_use]
+    pub fn step(mut self, step: impl Into<String>) -> Self {
+        self.path.push(step.into());
+        self
+    }
+
+    /// Adds a column of the row's id; their order is that of the AAD's parts.
+    #[must_use]
+    pub fn row_id(mut self, sql_column: impl Into<String>, kind: RowIdKind) -> Self {
+        self.row_id.push(RowIdColumn {
+            sql_column: sql_column.into(),
+            kind,
+        });
+        self
+    }
+
+    /// Takes a pair of the encryption context from a column of the same row.
+    #[must_use]
+    pub fn context_column(mut self, key: impl Into<String>, sql_column: impl Into<String>) -> Self {
+        self.context
+            .push((key.into(), ContextSource::Column(sql_column.into())));
+        self
+    }
+
+    /// Gives a pair of the encryption context that all rows share.
+    #[must_use]
+    pub fn context_value(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.context
+            .push((key.into(), ContextSource::Value(value.into())));
+        self
+    }
+}
