@@ -6,12 +6,13 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use encx::testkit::{ManualClock, MemoryKeyStore, StoreFixture, block_on};
 use encx::{
     ChangeCursor, Clock, DataKeyId, EncryptionContext, KekId, KeyChanges, KeyCheck, KeyHint, KeyRecord,
-    KeyState, KeyStore, KeyUsage, KeyVersion, KmsName, NewKey, StateChange, StoreError, StoredWrap,
-    Timestamp, WrappedKey,
+    KeyState, KeyStore, KeyUsage, KeyVersion, KmsName, NewKey, ProcessId, ProcessInfo, StateChange,
+    StoreError, StoredWrap, Timestamp, WrappedKey,
 };
 
 struct Memory(MemoryKeyStore);
@@ -123,6 +124,57 @@ fn hints_are_pushed_and_a_late_reader_gets_a_gap() {
         assert_eq!(hint(&mut changes), Some(KeyHint::Changed { scope: new.scope }));
         let refused = store.apply(&StateChange::new(&record, record.state)).await;
         assert!(refused.is_err());
+    });
+}
+
+#[test]
+fn claims_end_when_the_clock_says_so_and_a_fence_is_a_hint() {
+    block_on(async {
+        let clock = ManualClock::new();
+        let store = MemoryKeyStore::with_clock(clock.clone());
+        let mut changes = store.changes();
+        let work = store.coordination().unwrap();
+        let (one, two) = (ProcessId::random(), ProcessId::random());
+        let term = Duration::from_secs(30);
+        // Writes move the time of writes on; claims go by the clock.
+        store.insert(&new_key("t-1", None)).await.unwrap();
+        assert!(matches!(hint(&mut changes), Some(KeyHint::Changed { .. })));
+        let lease = work.acquire_lease("rotation", one, term).await.unwrap().unwrap();
+        assert_eq!(
+            lease.until.as_micros() - lease.since.as_micros(),
+            term.as_micros().try_into().unwrap()
+        );
+        clock.advance(term - Duration::from_millis(1));
+        assert_eq!(work.acquire_lease("rotation", two, term).await.unwrap(), None);
+        clock.advance(Duration::from_millis(1));
+        let next = work.acquire_lease("rotation", two, term).await.unwrap().unwrap();
+        assert_eq!((next.since, next.term), (lease.until, lease.term + 1));
+
+        let fence = work.raise_fence().await.unwrap();
+        assert_eq!(hint(&mut changes), Some(KeyHint::Fence(fence)));
+        // Faults of the store are not used up by what processes do in the background.
+        store.fail_next(1, StoreError::Conflict);
+        work.raise_fence().await.unwrap();
+        assert!(store.load(&[]).await.is_err());
+        store.set_unavailable(true);
+        assert!(work.raise_fence().await.unwrap_err().is_retryable());
+    });
+}
+
+/// A crashed process is remembered for as long as it could have served a key, and an hour.
+#[test]
+fn processes_that_could_serve_no_key_any_more_are_forgotten() {
+    block_on(async {
+        let clock = ManualClock::new();
+        let store = MemoryKeyStore::with_clock(clock.clone());
+        let work = store.coordination().unwrap();
+        let serves_for = Duration::from_secs(7200);
+        let process = ProcessInfo::new(ProcessId::random(), "billing-7", serves_for);
+        work.heartbeat(&process).await.unwrap();
+        clock.advance(serves_for + Duration::from_secs(3600));
+        assert_eq!(work.processes().await.unwrap().processes.len(), 1);
+        clock.advance(Duration::from_millis(1));
+        assert_eq!(work.processes().await.unwrap().processes.len(), 0);
     });
 }
 

@@ -18,8 +18,9 @@ use crate::store::{StoreError, Timestamp};
 /// - The *registry* knows which processes use the store. A *fence* is a number that is raised after a change; a
 ///   process acknowledges it once it has followed every change that was committed before.
 ///
-/// Times are the store's clock. A name of a lease or a job has 1 to 200 bytes and no control characters; anything else
-/// is [`StoreError::Invalid`]. A store mounts the conformance suite with `encx::store_conformance!` (feature `testkit`).
+/// Times are the store's clock, and a claim or a lease has ended at the moment that its term ends; a term is 366 days at
+/// most. A name of a lease or a job has 1 to 200 bytes and no control characters; anything else is
+/// [`StoreError::Invalid`], and stores ask [`Lease::check_name`] and its like. A store mounts the conformance suite with `encx::store_conformance!` (feature `testkit`).
 ///
 /// # Errors
 ///
@@ -48,7 +49,7 @@ pub trait Coordination: fmt::Debug + Send + Sync {
 
     /// Joins a job, or begins it anew if there is none of this name, if it is finished, or if its plan was another.
     ///
-    /// The plan says what the job does, in at most 8192 bytes of text: whoever opens the job under another plan discards
+    /// The plan says what the job does, in at most 8192 bytes of text without a NUL: whoever opens the job under another plan discards
     /// all its ranges and counts. Returns how far it is.
     async fn open_job(&self, name: &str, plan: &str) -> Result<JobStatus, StoreError>;
 
@@ -68,7 +69,8 @@ pub trait Coordination: fmt::Debug + Send + Sync {
     /// not at `after` any more: another process was faster.
     ///
     /// Positions are the walker's own, of at most 8192 bytes; the store only compares them for equality. `after` is
-    /// `None` at the beginning; `upto` is `None` for the last range, which reaches to the end.
+    /// `None` at the beginning; `upto` is `None` for the last range, which reaches to the end: the frontier then stays
+    /// where it was, and is at the end.
     async fn extend_job(
         &self,
         run: &JobStatus,
@@ -78,7 +80,8 @@ pub trait Coordination: fmt::Debug + Send + Sync {
         term: Duration,
     ) -> Result<Option<JobRange>, StoreError>;
 
-    /// Keeps a claim for another `term`. `false` if it was lost: the range belongs to somebody else, or is complete.
+    /// Keeps a claim for another `term`. `false` if it was lost: the range belongs to somebody else, or is complete. A
+    /// claim whose term is over is not lost before another process takes the range.
     async fn keep_range(&self, range: &JobRange, term: Duration) -> Result<bool, StoreError>;
 
     /// Completes a range and adds to the job's counts. `false`, and nothing is counted, if the claim was lost. The job is
@@ -133,6 +136,25 @@ impl fmt::Display for ProcessId {
     }
 }
 
+/// The longest term, 366 days in microseconds: what stands in a row for longer is of no use to anybody.
+const LONGEST_TERM: i64 = 366 * 86_400_000_000;
+
+/// The most bytes that a plan or a position has.
+const MAX_BYTES: usize = 8192;
+
+fn check(fits: bool, rule: &str) -> Result<(), StoreError> {
+    if fits {
+        return Ok(());
+    }
+    Err(StoreError::Invalid {
+        what: rule.to_owned(),
+    })
+}
+
+fn is_name(name: &str) -> bool {
+    (1..=200).contains(&name.len()) && !name.contains(char::is_control)
+}
+
 /// A lease that a process holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -150,6 +172,22 @@ impl Lease {
     #[must_use]
     pub const fn new(since: Timestamp, until: Timestamp, term: i64) -> Self {
         Self { since, until, term }
+    }
+
+    /// Checks a lease's name. For stores.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Invalid`] if it has not 1 to 200 bytes, or has control characters.
+    pub fn check_name(name: &str) -> Result<(), StoreError> {
+        let rule = "a lease's name has 1 to 200 bytes and no control characters";
+        check(is_name(name), rule)
+    }
+
+    /// Returns a term of a lease or a claim in microseconds, 366 days at most. For stores.
+    #[must_use]
+    pub fn term_micros(term: Duration) -> i64 {
+        i64::try_from(term.as_micros()).map_or(LONGEST_TERM, |micros| micros.min(LONGEST_TERM))
     }
 }
 
@@ -183,6 +221,26 @@ impl JobStatus {
             finished: false,
             tally: JobTally::default(),
         }
+    }
+
+    /// Checks a job's name. For stores.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Invalid`] if it has not 1 to 200 bytes, or has control characters.
+    pub fn check_name(name: &str) -> Result<(), StoreError> {
+        let rule = "a job's name has 1 to 200 bytes and no control characters";
+        check(is_name(name), rule)
+    }
+
+    /// Checks a job's plan. For stores.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Invalid`] if it has more than 8192 bytes, or a NUL.
+    pub fn check_plan(plan: &str) -> Result<(), StoreError> {
+        let rule = "a job's plan has at most 8192 bytes and no NUL";
+        check(plan.len() <= MAX_BYTES && !plan.contains('\0'), rule)
     }
 }
 
@@ -249,6 +307,16 @@ impl JobRange {
             upto: None,
         }
     }
+
+    /// Checks a position. For stores.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Invalid`] if it has more than 8192 bytes.
+    pub fn check_position(position: Option<&[u8]>) -> Result<(), StoreError> {
+        let rule = "a position in a job has at most 8192 bytes";
+        check(position.is_none_or(|position| position.len() <= MAX_BYTES), rule)
+    }
 }
 
 /// What [`Coordination::claim_range`] found.
@@ -292,9 +360,10 @@ impl Fence {
 pub struct ProcessInfo {
     /// Its id.
     pub id: ProcessId,
-    /// What people call it, such as `billing-7`: at most 200 bytes.
+    /// What people call it, such as `billing-7`: at most 200 bytes, no control characters.
     pub name: String,
     /// How long it may use a key that is withdrawn while nobody can reach it: its `ttl`, and how long keys may serve beyond.
+    /// Kept to the microsecond, rounded up, and 100 years at most.
     pub serves_for: Duration,
 }
 
@@ -307,6 +376,25 @@ impl ProcessInfo {
             name: name.into(),
             serves_for,
         }
+    }
+
+    /// Checks what a process says of itself. For stores.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Invalid`] if its name has more than 200 bytes, or control characters.
+    pub fn check(&self) -> Result<(), StoreError> {
+        let rule = "a process's name has at most 200 bytes and no control characters";
+        check(self.name.is_empty() || is_name(&self.name), rule)
+    }
+
+    /// Returns how long it may use a key that is withdrawn, as it is kept: in whole microseconds, rounded up, and 100 years
+    /// at most. For stores.
+    #[must_use]
+    pub fn serves_for_micros(&self) -> i64 {
+        const LONGEST: i64 = 100 * LONGEST_TERM;
+        let micros = self.serves_for.as_nanos().div_ceil(1000);
+        i64::try_from(micros).map_or(LONGEST, |micros| micros.min(LONGEST))
     }
 }
 

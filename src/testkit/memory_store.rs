@@ -1,5 +1,7 @@
 //! A key store in memory, which can be made to fail and which an attacker can edit.
 
+mod coordination;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
@@ -19,6 +21,7 @@ use crate::store::{
     ChangeCursor, ChangePage, Coordination, CursorPosition, KeyChange, KeyChanges, KeyHint, KeyPage,
     KeyQuery, KeyRecord, KeyStore, NewKey, StateChange, StoreError, Timestamp, WrapChange, WrapOutcome,
 };
+use coordination::SharedWork;
 
 const CHANGES_PER_PAGE: usize = 1000;
 
@@ -37,7 +40,8 @@ pub struct MemoryKeyStore(Arc<Shared>);
 struct Shared {
     clock: Arc<dyn Clock>,
     rows: Mutex<Rows>,
-    hints: broadcast::Sender<Scope>,
+    shared_work: Mutex<SharedWork>,
+    hints: broadcast::Sender<KeyHint>,
     faults: Mutex<Faults>,
     unavailable: AtomicBool,
     calls: Calls,
@@ -71,6 +75,7 @@ impl MemoryKeyStore {
         Self(Arc::new(Shared {
             clock: Arc::new(clock),
             rows: Mutex::default(),
+            shared_work: Mutex::default(),
             hints: broadcast::Sender::new(HINTS),
             faults: Mutex::default(),
             unavailable: AtomicBool::new(false),
@@ -78,7 +83,8 @@ impl MemoryKeyStore {
         }))
     }
 
-    /// Makes the next `calls` calls fail with this error, whatever they ask. Replaces what was asked before.
+    /// Makes the next `calls` calls of [`KeyStore`] fail with this error, whatever they ask. Replaces what was asked
+    /// before. Calls of [`Coordination`] neither fail nor count: processes make them in the background.
     pub fn fail_next(&self, calls: usize, error: StoreError) {
         *lock(&self.0.faults) = Faults {
             left: calls,
@@ -86,7 +92,8 @@ impl MemoryKeyStore {
         };
     }
 
-    /// Makes every call fail with [`StoreError::Unavailable`], until it is called with `false`.
+    /// Makes every call fail with [`StoreError::Unavailable`], those of [`Coordination`] too, until it is called with
+    /// `false`.
     pub fn set_unavailable(&self, unavailable: bool) {
         self.0.unavailable.store(unavailable, Ordering::SeqCst);
     }
@@ -143,11 +150,7 @@ impl MemoryKeyStore {
 
     fn begin(&self, calls: &AtomicUsize) -> Result<(), StoreError> {
         calls.fetch_add(1, Ordering::SeqCst);
-        if self.0.unavailable.load(Ordering::SeqCst) {
-            return Err(StoreError::unavailable(std::io::Error::other(
-                "the test made the store unavailable",
-            )));
-        }
+        self.check_available()?;
         let mut faults = lock(&self.0.faults);
         match &faults.error {
             Some(error) if faults.left > 0 => {
@@ -159,13 +162,22 @@ impl MemoryKeyStore {
         }
     }
 
+    fn check_available(&self) -> Result<(), StoreError> {
+        if self.0.unavailable.load(Ordering::SeqCst) {
+            return Err(StoreError::unavailable(std::io::Error::other(
+                "the test made the store unavailable",
+            )));
+        }
+        Ok(())
+    }
+
     fn rows(&self) -> MutexGuard<'_, Rows> {
         lock(&self.0.rows)
     }
 
-    fn hint(&self, scope: Scope) {
+    fn hint(&self, hint: KeyHint) {
         // An error means that nobody listens.
-        let _ = self.0.hints.send(scope);
+        let _ = self.0.hints.send(hint);
     }
 }
 
@@ -212,7 +224,7 @@ impl KeyStore for MemoryKeyStore {
             return Err(StoreError::Conflict);
         }
         let record = rows.write(writes, new.id)?;
-        self.hint(new.scope);
+        self.hint(KeyHint::Changed { scope: new.scope });
         Ok(record)
     }
 
@@ -222,7 +234,7 @@ impl KeyStore for MemoryKeyStore {
         let at = rows.tick(&*self.0.clock);
         let writes = change.plan(&rows.of(&change.scope), at)?;
         let record = rows.write(writes, change.id)?;
-        self.hint(change.scope);
+        self.hint(KeyHint::Changed { scope: change.scope });
         Ok(record)
     }
 
@@ -235,7 +247,7 @@ impl KeyStore for MemoryKeyStore {
             let planned = change.plan(rows.by_id.get(&change.id), at);
             if let Ok(record) = &planned {
                 rows.put(record.clone());
-                self.hint(change.scope);
+                self.hint(KeyHint::Changed { scope: change.scope });
             }
             outcomes.push(WrapOutcome::new(change.id, planned));
         }
@@ -289,7 +301,7 @@ impl KeyStore for MemoryKeyStore {
     }
 
     fn coordination(&self) -> Option<&dyn Coordination> {
-        None
+        Some(self)
     }
 }
 
@@ -325,9 +337,7 @@ impl Rows {
     }
 
     fn tick(&mut self, clock: &dyn Clock) -> Timestamp {
-        let micros =
-            i64::try_from(clock.unix_millis()).map_or(i64::MAX, |millis| millis.saturating_mul(1000));
-        self.last = micros.max(self.last.saturating_add(1));
+        self.last = micros(clock).max(self.last.saturating_add(1));
         Timestamp::from_micros(self.last)
     }
 
@@ -337,13 +347,17 @@ impl Rows {
     }
 }
 
-type Received = (Result<Scope, RecvError>, broadcast::Receiver<Scope>);
+fn micros(clock: &dyn Clock) -> i64 {
+    i64::try_from(clock.unix_millis()).map_or(i64::MAX, |millis| millis.saturating_mul(1000))
+}
+
+type Received = (Result<KeyHint, RecvError>, broadcast::Receiver<KeyHint>);
 
 /// Turns the channel into a stream.
 struct Hints(Pin<Box<dyn Future<Output = Received> + Send>>);
 
 impl Hints {
-    fn new(mut receiver: broadcast::Receiver<Scope>) -> Self {
+    fn new(mut receiver: broadcast::Receiver<KeyHint>) -> Self {
         Self(Box::pin(async move { (receiver.recv().await, receiver) }))
     }
 }
@@ -355,7 +369,7 @@ impl Stream for Hints {
         let (received, receiver) = ready!(self.0.as_mut().poll(context));
         *self = Self::new(receiver);
         Poll::Ready(match received {
-            Ok(scope) => Some(KeyHint::Changed { scope }),
+            Ok(hint) => Some(hint),
             Err(RecvError::Lagged(_)) => Some(KeyHint::Gap),
             Err(RecvError::Closed) => None,
         })
