@@ -16,7 +16,7 @@ use crate::key::KeyUsage;
 use crate::keyring::{Core, Keyring};
 use crate::kms::KeyManagementService;
 use crate::plaintext::Plaintext;
-use crate::store::KeyStore;
+use crate::store::{KeyCensus, KeyStore};
 
 pub use builder::CryptoBuilder;
 pub(crate) use builder::Parts;
@@ -51,6 +51,7 @@ pub(crate) use builder::Parts;
 #[derive(Clone)]
 pub struct Crypto {
     core: Core,
+    census: Option<Arc<dyn KeyCensus>>,
 }
 
 impl Crypto {
@@ -185,6 +186,10 @@ impl Crypto {
 
     pub(crate) fn slot(&self, context: &EncryptionContext) -> Arc<Slot> {
         self.core.cache.with_slot(context, KeyUsage::Data, Arc::clone)
+    }
+
+    pub(crate) fn census(&self) -> Option<&Arc<dyn KeyCensus>> {
+        self.census.as_ref()
     }
 
     pub(crate) fn core(&self) -> &Core {

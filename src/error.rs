@@ -1,11 +1,13 @@
 //! How encryption and decryption fail.
 
+use std::sync::Arc;
+
 use crate::aad::AadError;
 use crate::ciphertext::{CiphertextError, MAX_PLAINTEXT_LEN, Suite};
 use crate::context::ContextError;
 use crate::key::{DataKeyId, KekId, KmsName, NewIdError, RandomError};
 use crate::kms::KmsError;
-use crate::store::StoreError;
+use crate::store::{ColumnCount, StoreError};
 
 /// Says why something could not be encrypted, decrypted or managed, and what to do.
 ///
@@ -155,6 +157,17 @@ pub enum Error {
     /// The key's state is older than `state_ttl`, and `fail_closed_on_stale_state()` forbids using it.
     #[error("the key store could not be asked for too long whether the key may still be used")]
     StaleState,
+    /// Rows are still encrypted under the key, as its census found.
+    #[error(
+        "data key {id} still encrypts rows ({}); re-encrypt them first, or lose them with `destroy_with_data`",
+        list(columns)
+    )]
+    StillInUse {
+        /// The key.
+        id: DataKeyId,
+        /// Where the rows are, and how many; none of the counts is 0.
+        columns: Arc<[ColumnCount]>,
+    },
     /// The key store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -203,6 +216,12 @@ impl From<NewIdError> for Error {
             }),
         }
     }
+}
+
+/// Lists counts for an error's text.
+fn list(columns: &[ColumnCount]) -> String {
+    let columns: Vec<_> = columns.iter().map(ToString::to_string).collect();
+    columns.join(", ")
 }
 
 /// The result of a hot call. Three words at most: a whole [`Error`] in it would be moved about by every call, also by

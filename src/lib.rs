@@ -95,10 +95,10 @@ pub use kms::{
 pub use manager::{FailedWraps, KeyManager, WrapsReport};
 pub use plaintext::Plaintext;
 pub use store::{
-    ChangeCursor, ChangePage, Coordination, CursorPosition, Fence, JobRange, JobStatus, JobTally, KeyChange,
-    KeyChanges, KeyHint, KeyPage, KeyQuery, KeyRecord, KeyStore, Lease, NewKey, ProcessId, ProcessInfo,
-    ProcessList, ProcessRecord, RangeClaim, Revision, StateChange, StoreError, StoredWrap, Timestamp,
-    WrapChange, WrapOutcome,
+    ChangeCursor, ChangePage, ColumnCount, Coordination, CursorPosition, Fence, JobRange, JobStatus,
+    JobTally, KeyCensus, KeyChange, KeyChanges, KeyHint, KeyPage, KeyQuery, KeyRecord, KeyStore, Lease,
+    NewKey, ProcessId, ProcessInfo, ProcessList, ProcessRecord, RangeClaim, Revision, StateChange,
+    StoreError, StoredWrap, Timestamp, WrapChange, WrapOutcome,
 };
 pub use suite::generation::reseed;
 

@@ -13,7 +13,7 @@ use crate::kek::Keks;
 use crate::key::{DataKey, DataKeyId, KeyState, KeyUsage, KeyVersion, Scope};
 use crate::keyring::Core;
 use crate::kms::KeyManagementService;
-use crate::store::{KeyRecord, KeyStore, NewKey, StateChange, StoreError, WrapChange};
+use crate::store::{KeyCensus, KeyRecord, KeyStore, NewKey, StateChange, StoreError, WrapChange};
 
 pub use self::wraps::{FailedWraps, WrapsReport};
 
@@ -34,6 +34,7 @@ pub struct KeyManager {
     clock: Arc<dyn Clock>,
     usage: KeyUsage,
     reason: Option<String>,
+    census: Option<Arc<dyn KeyCensus>>,
     /// The `Crypto` that has to see what changes.
     core: Option<Core>,
 }
@@ -49,6 +50,7 @@ impl Crypto {
             clock: Arc::clone(&cache.clock),
             usage: KeyUsage::Data,
             reason: None,
+            census: self.census().cloned(),
             core: Some(self.core().clone()),
         }
     }
@@ -61,13 +63,19 @@ impl CryptoBuilder {
     ///
     /// [`Error::Config`] and [`Error::UnknownKms`] for settings that cannot work.
     pub fn build_key_manager(self) -> Result<KeyManager, Error> {
-        let Parts { keks, store, clock } = self.into_parts()?;
+        let Parts {
+            keks,
+            store,
+            clock,
+            census,
+        } = self.into_parts()?;
         Ok(KeyManager {
             keks,
             store,
             clock,
             usage: KeyUsage::Data,
             reason: None,
+            census,
             core: None,
         })
     }
@@ -96,6 +104,13 @@ impl KeyManager {
     #[must_use]
     pub fn because(mut self, reason: impl Into<String>) -> Self {
         self.reason = Some(reason.into());
+        self
+    }
+
+    /// Asks a census before a version is destroyed, in place of the one that the builder was given, if any.
+    #[must_use]
+    pub fn with_census(mut self, census: impl KeyCensus) -> Self {
+        self.census = Some(Arc::new(census));
         self
     }
 
@@ -217,7 +232,47 @@ impl KeyManager {
         self.seen(context, changed).await
     }
 
-    /// Destroys a version that is not active: its wraps are deleted, in every process it is dropped.
+    /// Destroys a version that is not active and that no row uses any more: its wraps are deleted, in every process it
+    /// is dropped.
+    ///
+    /// Whether rows use it is for the [census](CryptoBuilder::census) to say; without one nobody is asked. A process that
+    /// has not yet seen that the version is active no more may write under it while the census counts: wait for all
+    /// processes after the rotation before.
+    ///
+    /// <div class="warning">
+    ///
+    /// What this version encrypted cannot be read again. A backup of the database, together with the permission to
+    /// unwrap with its KEK, undoes it.
+    ///
+    /// </div>
+    ///
+    /// # Errors
+    ///
+    /// As [`set_state`](Self::set_state); an active version is [`StoreError::IllegalTransition`]: rotate or suspend first.
+    /// [`Error::StillInUse`] if the census found rows, and its own errors if it failed: nothing is destroyed then.
+    ///
+    /// # Cancellation
+    ///
+    /// It is then either done or not.
+    pub async fn destroy(&self, context: &EncryptionContext, id: DataKeyId) -> Result<KeyRecord, Error> {
+        let version = self.find(context, id).await?;
+        if let Some(census) = self
+            .census
+            .as_ref()
+            .filter(|_| version.state != KeyState::Destroyed)
+        {
+            let mut columns = census.rows_under(id).await?;
+            columns.retain(|column| column.rows > 0);
+            if !columns.is_empty() {
+                let columns = columns.into();
+                return Err(Error::StillInUse { id, columns });
+            }
+        }
+        let changed = self.apply(&version, KeyState::Destroyed).await;
+        self.seen(context, changed).await
+    }
+
+    /// Destroys a version that is not active, and with it the data that it encrypted: no census is asked.
     ///
     /// <div class="warning">
     ///
@@ -233,7 +288,11 @@ impl KeyManager {
     /// # Cancellation
     ///
     /// It is then either done or not.
-    pub async fn destroy(&self, context: &EncryptionContext, id: DataKeyId) -> Result<KeyRecord, Error> {
+    pub async fn destroy_with_data(
+        &self,
+        context: &EncryptionContext,
+        id: DataKeyId,
+    ) -> Result<KeyRecord, Error> {
         let version = self.find(context, id).await?;
         let changed = self.apply(&version, KeyState::Destroyed).await;
         self.seen(context, changed).await

@@ -1,5 +1,6 @@
 //! The contract of a key store: where wrapped data keys and their states are kept.
 
+mod census;
 mod coordination;
 mod error;
 mod params;
@@ -16,6 +17,7 @@ use futures_core::Stream;
 
 use crate::key::{DataKeyId, Scope};
 
+pub use census::{ColumnCount, KeyCensus};
 pub use coordination::{
     Coordination, Fence, JobRange, JobStatus, JobTally, Lease, ProcessId, ProcessInfo, ProcessList,
     ProcessRecord, RangeClaim,

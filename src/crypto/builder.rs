@@ -15,7 +15,7 @@ use crate::kek::{KekChoice, KekRef, KekRule, Keks};
 use crate::key::{KmsName, NameError};
 use crate::keyring::Core;
 use crate::kms::KeyManagementService;
-use crate::store::KeyStore;
+use crate::store::{KeyCensus, KeyStore};
 use crate::suite::generation;
 
 /// Builds a [`Crypto`]. Every setting has a default that is safe.
@@ -29,6 +29,7 @@ pub struct CryptoBuilder {
     max_concurrent_kms_calls: usize,
     suite: Suite,
     accept_uncommitted: bool,
+    census: Option<Arc<dyn KeyCensus>>,
     /// The first name that could not be parsed; `build` reports it.
     refused: Option<Error>,
 }
@@ -56,6 +57,7 @@ impl CryptoBuilder {
             max_concurrent_kms_calls: 32,
             suite: Suite::KcXaes256Gcm,
             accept_uncommitted: false,
+            census: None,
             refused: None,
         }
     }
@@ -251,6 +253,14 @@ impl CryptoBuilder {
         self
     }
 
+    /// Has a census asked before a version of a key is destroyed. Default: nobody is asked.
+    ///
+    /// See [`KeyManager::destroy`](crate::KeyManager::destroy).
+    pub fn census(mut self, census: impl KeyCensus) -> Self {
+        self.census = Some(Arc::new(census));
+        self
+    }
+
     /// Takes the time from another clock, in tests. Default: [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -289,7 +299,12 @@ impl CryptoBuilder {
         if limits.max_keyrings == 0 {
             return Err(config("`max_keyrings` must be at least 1"));
         }
-        let Parts { keks, store, clock } = self.into_parts()?;
+        let Parts {
+            keks,
+            store,
+            clock,
+            census,
+        } = self.into_parts()?;
         if generation::current().is_some() {
             forks_are_noticed();
             // Has whatever keeps the time start now, and not in the first hot call.
@@ -303,6 +318,7 @@ impl CryptoBuilder {
                 suite,
                 accept_uncommitted,
             },
+            census,
         })
     }
 
@@ -325,6 +341,7 @@ impl CryptoBuilder {
             keks: Arc::new(keks),
             store: self.store,
             clock: self.clock,
+            census: self.census,
         })
     }
 
@@ -341,6 +358,7 @@ pub(crate) struct Parts {
     pub(crate) keks: Arc<Keks>,
     pub(crate) store: Arc<dyn KeyStore>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) census: Option<Arc<dyn KeyCensus>>,
 }
 
 fn config(what: &str) -> Error {
