@@ -1,8 +1,10 @@
 //! What tests need: an in-memory KMS and key store, a clock that tests set, and conformance suites.
 //!
-//! Behind feature `testkit`, for the tests of services and of providers.
+//! Behind feature `testkit`, for the tests of services and of providers. A service's tests begin with [`Harness`],
+//! which puts the parts together. A provider's mount the suites: `kms_conformance!` and `store_conformance!`.
 
 mod clock;
+mod harness;
 #[doc(hidden)]
 pub mod kms_suite;
 mod memory_kms;
@@ -10,8 +12,9 @@ mod memory_store;
 mod store_suite;
 
 pub use clock::ManualClock;
+pub use harness::{Harness, HarnessClock};
 pub use kms_suite::KmsFixture;
-pub use memory_kms::{KmsCalls, MemoryKms};
+pub use memory_kms::{KmsCall, KmsCalls, MemoryKms};
 pub use memory_store::MemoryKeyStore;
 #[doc(hidden)]
 pub use store_suite::store_case;

@@ -155,7 +155,7 @@ async fn a_failing_kms_leaves_a_rotation_undone() {
     let manager = crypto.key_manager();
     manager.create(&context()).await.unwrap();
     let before = store.records();
-    kms.fail_next(KmsErrorKind::Throttled);
+    kms.fail_next(1, KmsErrorKind::Throttled);
     assert!(manager.rotate(&context()).await.unwrap_err().is_retryable());
     assert_eq!(store.records(), before);
     assert!(manager.rotate(&context()).await.is_ok());

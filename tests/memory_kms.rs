@@ -93,8 +93,8 @@ fn a_disabled_kek_can_be_enabled_and_a_deleted_one_is_gone() {
 fn ordered_faults_come_in_order_and_end() {
     block_on(async {
         let (kms, default) = (MemoryKms::new(), kek(MemoryKms::DEFAULT_KEK));
-        kms.fail_next(KmsErrorKind::Throttled);
-        kms.fail_next_n(2, KmsErrorKind::AccessDenied);
+        kms.fail_next(1, KmsErrorKind::Throttled);
+        kms.fail_next(2, KmsErrorKind::AccessDenied);
         for kind in [
             Some(KmsErrorKind::Throttled),
             Some(KmsErrorKind::AccessDenied),
@@ -133,7 +133,7 @@ fn held_calls_stay_in_flight_until_released_or_cancelled() {
         assert_eq!(kms.calls().generate, 3);
         cancelled.abort();
         kms.until_in_flight(2).await;
-        kms.fail_next(KmsErrorKind::Throttled);
+        kms.fail_next(1, KmsErrorKind::Throttled);
         kms.release();
         let results = [first.await.unwrap(), second.await.unwrap()];
         assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);

@@ -1,9 +1,10 @@
 //! A clock that stands still until a test moves it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -14,7 +15,19 @@ use crate::clock::Clock;
 ///
 /// Clones share one time. It begins at 2026-01-01T00:00:00Z.
 #[derive(Clone)]
-pub struct ManualClock(Arc<watch::Sender<Duration>>);
+pub struct ManualClock(Arc<Shared>);
+
+struct Shared {
+    elapsed: watch::Sender<Duration>,
+    sleepers: Mutex<Sleepers>,
+}
+
+/// Who sleeps until when.
+#[derive(Default)]
+struct Sleepers {
+    until: BTreeSet<(Duration, u64)>,
+    ever: u64,
+}
 
 const START_MILLIS: u64 = 1_767_225_600_000;
 
@@ -22,12 +35,63 @@ impl ManualClock {
     /// Creates a clock that has not moved yet.
     #[must_use]
     pub fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(Duration::ZERO)))
+        Self(Arc::new(Shared {
+            elapsed: watch::Sender::new(Duration::ZERO),
+            sleepers: Mutex::default(),
+        }))
     }
 
     /// Moves the clock, and wakes every sleeper whose time has come.
     pub fn advance(&self, duration: Duration) {
-        self.0.send_modify(|elapsed| *elapsed += duration);
+        self.0.elapsed.send_modify(|elapsed| *elapsed += duration);
+    }
+
+    /// Returns when the next sleeper is to be woken, of those whose time has not come.
+    pub(super) fn next_wake(&self) -> Option<Duration> {
+        let now = self.elapsed();
+        let after_now = (now, u64::MAX)..;
+        self.0
+            .sleepers()
+            .until
+            .range(after_now)
+            .next()
+            .map(|(until, _)| *until)
+    }
+
+    /// Returns how often anybody went to sleep.
+    pub(super) fn sleeps_ever(&self) -> u64 {
+        self.0.sleepers().ever
+    }
+}
+
+impl Shared {
+    fn sleepers(&self) -> MutexGuard<'_, Sleepers> {
+        self.sleepers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes a sleeper off the list when it wakes or is dropped.
+struct Asleep {
+    shared: Arc<Shared>,
+    entry: (Duration, u64),
+}
+
+impl Asleep {
+    fn until(shared: &Arc<Shared>, until: Duration) -> Self {
+        let mut sleepers = shared.sleepers();
+        sleepers.ever += 1;
+        let entry = (until, sleepers.ever);
+        sleepers.until.insert(entry);
+        Self {
+            shared: Arc::clone(shared),
+            entry,
+        }
+    }
+}
+
+impl Drop for Asleep {
+    fn drop(&mut self) {
+        self.shared.sleepers().until.remove(&self.entry);
     }
 }
 
@@ -45,7 +109,7 @@ impl fmt::Debug for ManualClock {
 
 impl Clock for ManualClock {
     fn elapsed(&self) -> Duration {
-        *self.0.borrow()
+        *self.0.elapsed.borrow()
     }
 
     fn elapsed_coarsely(&self) -> Duration {
@@ -57,13 +121,13 @@ impl Clock for ManualClock {
     }
 
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        let mut elapsed = self.0.subscribe();
+        let mut elapsed = self.0.elapsed.subscribe();
         let until = self.elapsed().saturating_add(duration);
+        let asleep = Asleep::until(&self.0, until);
         Box::pin(async move {
-            // An error means that the clock is gone: nobody will ever move it again.
-            if elapsed.wait_for(|elapsed| *elapsed >= until).await.is_err() {
-                std::future::pending::<()>().await;
-            }
+            // The sender lives in `asleep`, so it cannot be gone.
+            let _ = elapsed.wait_for(|elapsed| *elapsed >= until).await;
+            drop(asleep);
         })
     }
 }

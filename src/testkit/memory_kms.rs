@@ -1,19 +1,25 @@
 //! A KMS in memory, with faults to order, counted calls and a gate that holds them in flight.
 
+mod answers;
+mod calls;
+mod faults;
 mod material;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hmac::Mac as _;
 use tokio::sync::watch;
 
+pub use self::calls::{KmsCall, KmsCalls};
+
+use self::calls::CallLog;
+use self::faults::{Faults, Throttle};
 use self::material::Material;
-use crate::clock::Clock;
-use crate::key::{DataKey, KekId, WrappedKey, fill_from_os};
+use crate::clock::{Clock, SystemClock};
+use crate::key::{DataKey, KekId, WrappedKey};
 use crate::kms::{
     GeneratedDataKey, KekDescription, KekState, KeyManagementService, KmsContext, KmsError, KmsErrorKind,
     KmsOperation,
@@ -26,10 +32,11 @@ const PROVIDER: &str = "memory";
 /// Clones share everything. A new one has the KEK [`MemoryKms::DEFAULT_KEK`]. Its wraps are opaque bytes that
 /// authenticate the KEK, its material and every pair of the context, as those of a real KMS do.
 ///
-/// A test orders faults with [`fail_next`](Self::fail_next), [`set_kek_fault`](Self::set_kek_fault) and
-/// [`set_unavailable`](Self::set_unavailable); counts calls with [`calls`](Self::calls); and keeps calls in
-/// flight with [`hold`](Self::hold), [`until_in_flight`](Self::until_in_flight) and
-/// [`release`](Self::release), so that nothing needs to sleep.
+/// A test orders faults with [`fail_next`](Self::fail_next), [`fail_until_cleared`](Self::fail_until_cleared),
+/// [`set_kek_fault`](Self::set_kek_fault) and [`throttle`](Self::throttle); counts calls with
+/// [`calls`](Self::calls) and lists them with [`last_calls`](Self::last_calls); and keeps calls in flight with
+/// [`hold`](Self::hold), [`until_in_flight`](Self::until_in_flight) and [`release`](Self::release), so that
+/// nothing needs to sleep.
 ///
 /// Methods that set it up panic when they name a KEK that does not exist: such a test is wrong.
 ///
@@ -59,14 +66,13 @@ struct Shared {
     in_flight: watch::Sender<usize>,
 }
 
-#[derive(Default)]
 struct State {
     keks: BTreeMap<KekId, Kek>,
     aliases: BTreeMap<KekId, KekId>,
-    faults: VecDeque<KmsErrorKind>,
-    unavailable: bool,
-    latency: Option<(Arc<dyn Clock>, Duration)>,
-    calls: KmsCalls,
+    clock: Arc<dyn Clock>,
+    latency: Duration,
+    faults: Faults,
+    calls: CallLog,
     max_in_flight: usize,
 }
 
@@ -75,30 +81,6 @@ struct Kek {
     fault: Option<KmsErrorKind>,
     /// Never empty. The last one wraps; all of them unwrap.
     materials: Vec<Material>,
-}
-
-/// How often each method of a [`MemoryKms`] was called, whatever came of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct KmsCalls {
-    /// Calls of `describe_kek`.
-    pub describe: u64,
-    /// Calls of `generate_data_key`.
-    pub generate: u64,
-    /// Calls of `rewrap_key`.
-    pub rewrap: u64,
-    /// Calls of `unwrap_key`.
-    pub unwrap: u64,
-    /// Calls of `wrap_key`.
-    pub wrap: u64,
-}
-
-impl KmsCalls {
-    /// Returns the number of calls of any method.
-    #[must_use]
-    pub fn total(&self) -> u64 {
-        self.describe + self.generate + self.rewrap + self.unwrap + self.wrap
-    }
 }
 
 impl MemoryKms {
@@ -111,7 +93,15 @@ impl MemoryKms {
         let kms = Self {
             default_kek: Some(kek_id(Self::DEFAULT_KEK)),
             shared: Arc::new(Shared {
-                state: Mutex::default(),
+                state: Mutex::new(State {
+                    keks: BTreeMap::new(),
+                    aliases: BTreeMap::new(),
+                    clock: Arc::new(SystemClock::new()),
+                    latency: Duration::ZERO,
+                    faults: Faults::default(),
+                    calls: CallLog::default(),
+                    max_in_flight: 0,
+                }),
                 held: watch::Sender::new(false),
                 in_flight: watch::Sender::new(0),
             }),
@@ -144,11 +134,20 @@ impl MemoryKms {
         self
     }
 
+    /// Takes the time from another clock, such as a [`ManualClock`](crate::testkit::ManualClock). Default: the
+    /// machine's.
+    #[must_use]
+    pub fn with_clock(self, clock: impl Clock) -> Self {
+        self.state().clock = Arc::new(clock);
+        self
+    }
+
     /// Makes every call take `latency` of a clock's time, such as a [`ManualClock`](crate::testkit::ManualClock)'s.
     #[must_use]
     pub fn with_latency(self, clock: impl Clock, latency: Duration) -> Self {
-        self.state().latency = Some((Arc::new(clock), latency));
-        self
+        let kms = self.with_clock(clock);
+        kms.set_latency(latency);
+        kms
     }
 
     /// Adds a KEK; one that exists stays as it is.
@@ -218,31 +217,81 @@ impl MemoryKms {
         self.with(kek, |kek| kek.fault = fault);
     }
 
-    /// Makes the next call fail. Repeated, it makes that many calls fail, in this order.
-    pub fn fail_next(&self, kind: KmsErrorKind) {
-        self.fail_next_n(1, kind);
+    /// Makes the next `calls` calls fail. Repeated, it adds to what was ordered before.
+    pub fn fail_next(&self, calls: usize, kind: KmsErrorKind) {
+        self.state().faults.next.extend(std::iter::repeat_n(kind, calls));
     }
 
-    /// Makes the next `n` calls fail.
-    pub fn fail_next_n(&self, n: usize, kind: KmsErrorKind) {
-        self.state().faults.extend(std::iter::repeat_n(kind, n));
+    /// Makes every call fail, until [`clear_faults`](Self::clear_faults).
+    pub fn fail_until_cleared(&self, kind: KmsErrorKind) {
+        self.state().faults.lasting = Some(kind);
     }
 
     /// Makes every call fail with [`KmsErrorKind::Unavailable`] until `false` is set.
     pub fn set_unavailable(&self, unavailable: bool) {
-        self.state().unavailable = unavailable;
+        self.state().faults.lasting = unavailable.then_some(KmsErrorKind::Unavailable);
+    }
+
+    /// Lets at most `calls` calls through in any `period` of its clock. Others fail with [`KmsErrorKind::Throttled`],
+    /// until [`clear_faults`](Self::clear_faults).
+    pub fn throttle(&self, calls: usize, period: Duration) {
+        self.state().faults.throttle = Some(Throttle::new(calls, period));
+    }
+
+    /// Takes back every fault and the throttle, but not those of single KEKs.
+    pub fn clear_faults(&self) {
+        self.state().faults = Faults::default();
+    }
+
+    /// Makes every call take `latency` of its clock's time. Default: none.
+    pub fn set_latency(&self, latency: Duration) {
+        self.state().latency = latency;
     }
 
     /// Returns how often each method was called. A call counts from the moment that it is first polled.
     #[must_use]
     pub fn calls(&self) -> KmsCalls {
-        self.state().calls
+        self.state().calls.counts()
+    }
+
+    /// Returns the last 100 calls, or those since [`reset_calls`](Self::reset_calls), in the order in which they began.
+    #[must_use]
+    pub fn last_calls(&self) -> Vec<KmsCall> {
+        self.state().calls.last()
+    }
+
+    /// Asserts how many calls there were, of any method, since it was made or since
+    /// [`reset_calls`](Self::reset_calls).
+    ///
+    /// # Panics
+    ///
+    /// If there were more or fewer. The message lists the calls.
+    #[track_caller]
+    pub fn assert_calls(&self, expected: u64) {
+        let (counts, last) = {
+            let state = self.state();
+            (state.calls.counts(), state.calls.last())
+        };
+        let found = counts.total();
+        if found == expected {
+            return;
+        }
+        let mut list = match last.len() as u64 {
+            0 => String::new(),
+            listed if listed < found => format!(", of which these are the last {listed}:"),
+            _ => ":".to_owned(),
+        };
+        for call in &last {
+            list.push_str("\n  ");
+            list.push_str(&call.to_string());
+        }
+        panic!("expected {expected} KMS calls and found {found}{list}");
     }
 
     /// Sets all counts back to zero, and the high-water mark to what is in flight now.
     pub fn reset_calls(&self) {
         let mut state = self.state();
-        state.calls = KmsCalls::default();
+        state.calls.reset();
         state.max_in_flight = self.in_flight();
     }
 
@@ -291,40 +340,43 @@ impl MemoryKms {
         change(state.keks.get_mut(&kek_id(kek)).expect("the KEK exists"));
     }
 
-    /// Counts a call, holds it at the gate, and fails it if a fault was ordered.
-    async fn begin(&self, operation: KmsOperation, kek: &KekId) -> Result<InFlight, KmsError> {
-        let flight = InFlight::new(&self.shared);
-        {
+    /// Returns how many calls there ever were, whatever was reset.
+    pub(super) fn calls_ever(&self) -> u64 {
+        self.state().calls.ever()
+    }
+
+    /// Counts a call, holds it at the gate, and answers it unless a fault was ordered.
+    async fn call<T>(
+        &self,
+        (operation, kek): (KmsOperation, &KekId),
+        context: Option<&KmsContext>,
+        answer: impl FnOnce(&State) -> Result<T, KmsError>,
+    ) -> Result<T, KmsError> {
+        let _flight = InFlight::new(&self.shared);
+        let number = {
             let mut state = self.state();
             state.max_in_flight = state.max_in_flight.max(self.in_flight());
-            *match operation {
-                KmsOperation::DescribeKek => &mut state.calls.describe,
-                KmsOperation::GenerateDataKey => &mut state.calls.generate,
-                KmsOperation::RewrapKey => &mut state.calls.rewrap,
-                KmsOperation::UnwrapKey => &mut state.calls.unwrap,
-                KmsOperation::WrapKey => &mut state.calls.wrap,
-            } += 1;
-        }
+            state.calls.begin(operation, kek, context)
+        };
         let mut held = self.shared.held.subscribe();
         // The sender lives in `self`, so it cannot be gone.
         let _ = held.wait_for(|held| !held).await;
-        let sleep = self
-            .state()
-            .latency
-            .as_ref()
-            .map(|(clock, latency)| clock.sleep(*latency));
+        let sleep = {
+            let state = self.state();
+            (!state.latency.is_zero()).then(|| state.clock.sleep(state.latency))
+        };
         if let Some(sleep) = sleep {
             sleep.await;
         }
         let mut state = self.state();
-        let fault = match state.unavailable {
-            true => Some(KmsErrorKind::Unavailable),
-            false => state.faults.pop_front(),
-        };
-        match fault {
+        let now = state.clock.elapsed();
+        let answered = match state.faults.take(now) {
             Some(kind) => Err(KmsError::new(kind, PROVIDER, operation, kek).with_advice("a test ordered it")),
-            None => Ok(flight),
-        }
+            None => answer(&state),
+        };
+        let outcome = answered.as_ref().map(|_| ()).map_err(KmsError::kind);
+        state.calls.end(number, outcome);
+        answered
     }
 }
 
@@ -359,12 +411,14 @@ impl KeyManagementService for MemoryKms {
         context: &KmsContext,
     ) -> Result<GeneratedDataKey, KmsError> {
         let operation = KmsOperation::GenerateDataKey;
-        let _flight = self.begin(operation, kek).await?;
-        let key = DataKey::generate().map_err(|error| {
-            KmsError::new(KmsErrorKind::Unavailable, PROVIDER, operation, kek).with_source(error)
-        })?;
-        let wrapped = self.state().wrap(operation, kek, &key, context)?;
-        Ok(GeneratedDataKey::new(key, wrapped))
+        let answer = |state: &State| {
+            let key = DataKey::generate().map_err(|error| {
+                KmsError::new(KmsErrorKind::Unavailable, PROVIDER, operation, kek).with_source(error)
+            })?;
+            let wrapped = state.wrap(operation, kek, &key, context)?;
+            Ok(GeneratedDataKey::new(key, wrapped))
+        };
+        self.call((operation, kek), Some(context), answer).await
     }
 
     async fn wrap_key(
@@ -373,13 +427,15 @@ impl KeyManagementService for MemoryKms {
         key: &DataKey,
         context: &KmsContext,
     ) -> Result<WrappedKey, KmsError> {
-        let _flight = self.begin(KmsOperation::WrapKey, kek).await?;
-        self.state().wrap(KmsOperation::WrapKey, kek, key, context)
+        let operation = KmsOperation::WrapKey;
+        let answer = |state: &State| state.wrap(operation, kek, key, context);
+        self.call((operation, kek), Some(context), answer).await
     }
 
     async fn unwrap_key(&self, wrapped: &WrappedKey, context: &KmsContext) -> Result<DataKey, KmsError> {
-        let _flight = self.begin(KmsOperation::UnwrapKey, &wrapped.kek).await?;
-        self.state().unwrap(KmsOperation::UnwrapKey, wrapped, context)
+        let operation = KmsOperation::UnwrapKey;
+        let answer = |state: &State| state.unwrap(operation, wrapped, context);
+        self.call((operation, &wrapped.kek), Some(context), answer).await
     }
 
     async fn rewrap_key(
@@ -388,84 +444,23 @@ impl KeyManagementService for MemoryKms {
         context: &KmsContext,
         to: &KekId,
     ) -> Result<WrappedKey, KmsError> {
-        let _flight = self.begin(KmsOperation::RewrapKey, to).await?;
-        let state = self.state();
-        let key = state.unwrap(KmsOperation::RewrapKey, wrapped, context)?;
-        state.wrap(KmsOperation::RewrapKey, to, &key, context)
+        let operation = KmsOperation::RewrapKey;
+        let answer = |state: &State| {
+            let key = state.unwrap(operation, wrapped, context)?;
+            state.wrap(operation, to, &key, context)
+        };
+        self.call((operation, to), Some(context), answer).await
     }
 
     async fn describe_kek(&self, kek: &KekId) -> Result<KekDescription, KmsError> {
-        let _flight = self.begin(KmsOperation::DescribeKek, kek).await?;
-        let state = self.state();
-        let (id, found) = state.find(KmsOperation::DescribeKek, kek)?;
-        let mut description = KekDescription::new(id.clone(), found.state);
-        description.current_material = found.materials.last().map(|material| material.id.to_string());
-        Ok(description)
-    }
-}
-
-impl State {
-    /// Finds a KEK by its id or an alias.
-    fn find(&self, operation: KmsOperation, kek: &KekId) -> Result<(&KekId, &Kek), KmsError> {
-        let id = self.aliases.get(kek).unwrap_or(kek);
-        let found = self.keks.get_key_value(id);
-        let (id, found) =
-            found.ok_or_else(|| KmsError::new(KmsErrorKind::NotFound, PROVIDER, operation, kek))?;
-        match found.fault {
-            Some(kind) => Err(KmsError::new(kind, PROVIDER, operation, kek).with_advice("a test ordered it")),
-            None => Ok((id, found)),
-        }
-    }
-
-    fn find_enabled(&self, operation: KmsOperation, kek: &KekId) -> Result<(&KekId, &Kek), KmsError> {
-        match self.find(operation, kek)? {
-            found if found.1.state == KekState::Enabled => Ok(found),
-            _ => Err(KmsError::new(KmsErrorKind::KeyState, PROVIDER, operation, kek)),
-        }
-    }
-
-    /// Wraps as `16 material id ‖ 16 nonce ‖ 32 body ‖ 32 tag`: a test's cipher, not one to keep data under.
-    fn wrap(
-        &self,
-        operation: KmsOperation,
-        kek: &KekId,
-        key: &DataKey,
-        context: &KmsContext,
-    ) -> Result<WrappedKey, KmsError> {
-        let (id, found) = self.find_enabled(operation, kek)?;
-        let fault = |kind| KmsError::new(kind, PROVIDER, operation, kek);
-        let material = found
-            .materials
-            .last()
-            .ok_or_else(|| fault(KmsErrorKind::Unavailable))?;
-        let mut nonce = [0; 16];
-        fill_from_os(&mut nonce).map_err(|error| fault(KmsErrorKind::Unavailable).with_source(error))?;
-        let mut blob = [material.id.into_bytes(), nonce].concat();
-        blob.extend_from_slice(material.mask(&nonce, key.expose()).as_slice());
-        let tag = material.tag(id, &blob, context).finalize().into_bytes();
-        blob.extend_from_slice(&tag);
-        Ok(WrappedKey::new(id.clone(), blob).with_material(material.id))
-    }
-
-    fn unwrap(
-        &self,
-        operation: KmsOperation,
-        wrapped: &WrappedKey,
-        context: &KmsContext,
-    ) -> Result<DataKey, KmsError> {
-        let integrity = || KmsError::new(KmsErrorKind::Integrity, PROVIDER, operation, &wrapped.kek);
-        let (id, found) = self.find_enabled(operation, &wrapped.kek)?;
-        let (body, tag) = wrapped.ciphertext.split_at_checked(64).ok_or_else(integrity)?;
-        let material = found
-            .materials
-            .iter()
-            .find(|material| material.id.as_bytes() == &body[..16])
-            .ok_or_else(integrity)?;
-        material
-            .tag(id, body, context)
-            .verify_slice(tag)
-            .map_err(|_| integrity())?;
-        DataKey::copy_from(material.mask(&body[16..32], &body[32..]).as_slice()).map_err(|_| integrity())
+        let operation = KmsOperation::DescribeKek;
+        let answer = |state: &State| {
+            let (id, found) = state.find(operation, kek)?;
+            let mut description = KekDescription::new(id.clone(), found.state);
+            description.current_material = found.materials.last().map(|material| material.id.to_string());
+            Ok(description)
+        };
+        self.call((operation, kek), None, answer).await
     }
 }
 

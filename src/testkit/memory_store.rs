@@ -2,7 +2,7 @@
 
 mod coordination;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -42,16 +42,22 @@ struct Shared {
     rows: Mutex<Rows>,
     shared_work: Mutex<SharedWork>,
     hints: broadcast::Sender<KeyHint>,
+    pushes_hints: AtomicBool,
     faults: Mutex<Faults>,
-    unavailable: AtomicBool,
+    rival: Mutex<Option<Rival>>,
     calls: Calls,
 }
 
 #[derive(Default)]
 struct Faults {
-    left: usize,
-    error: Option<StoreError>,
+    /// Of the next calls, in this order.
+    next: VecDeque<StoreError>,
+    /// Of every call.
+    lasting: Option<StoreError>,
 }
+
+/// What comes before an insert and does what the insert was about to do.
+type Rival = Box<dyn FnOnce(NewKey) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
 #[derive(Default)]
 struct Calls {
@@ -77,25 +83,58 @@ impl MemoryKeyStore {
             rows: Mutex::default(),
             shared_work: Mutex::default(),
             hints: broadcast::Sender::new(HINTS),
+            pushes_hints: AtomicBool::new(true),
             faults: Mutex::default(),
-            unavailable: AtomicBool::new(false),
+            rival: Mutex::default(),
             calls: Calls::default(),
         }))
     }
 
-    /// Makes the next `calls` calls of [`KeyStore`] fail with this error, whatever they ask. Replaces what was asked
-    /// before. Calls of [`Coordination`] neither fail nor count: processes make them in the background.
+    /// Pushes no hints any more to who begins to listen after this: changes are seen by polls alone, as behind a
+    /// connection pooler.
+    #[must_use]
+    pub fn without_hints(self) -> Self {
+        self.0.pushes_hints.store(false, Ordering::SeqCst);
+        self
+    }
+
+    /// Makes the next `calls` calls fail with this error, whatever they ask. Repeated, it adds to what was ordered
+    /// before. Calls of [`Coordination`] neither fail of it nor count: processes make them in the background.
     pub fn fail_next(&self, calls: usize, error: StoreError) {
-        *lock(&self.0.faults) = Faults {
-            left: calls,
-            error: Some(error),
-        };
+        lock(&self.0.faults)
+            .next
+            .extend(std::iter::repeat_n(error, calls));
+    }
+
+    /// Makes every call fail with this error, those of [`Coordination`] too, until
+    /// [`clear_faults`](Self::clear_faults).
+    pub fn fail_until_cleared(&self, error: StoreError) {
+        lock(&self.0.faults).lasting = Some(error);
     }
 
     /// Makes every call fail with [`StoreError::Unavailable`], those of [`Coordination`] too, until it is called with
     /// `false`.
     pub fn set_unavailable(&self, unavailable: bool) {
-        self.0.unavailable.store(unavailable, Ordering::SeqCst);
+        let error = || StoreError::unavailable(std::io::Error::other("the test made the store unavailable"));
+        lock(&self.0.faults).lasting = unavailable.then(error);
+    }
+
+    /// Takes back every fault that was ordered.
+    pub fn clear_faults(&self) {
+        *lock(&self.0.faults) = Faults::default();
+    }
+
+    /// Has somebody else act before the next insert, which finds what they left.
+    pub(super) fn before_next_insert<F>(&self, rival: impl FnOnce(NewKey) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        *lock(&self.0.rival) = Some(Box::new(|new| Box::pin(rival(new))));
+    }
+
+    /// Counts all calls there ever were.
+    pub(super) fn calls_ever(&self) -> usize {
+        self.loads() + self.gets() + self.pages() + self.polls() + self.writes()
     }
 
     /// Counts the calls of [`KeyStore::load`], failed ones too.
@@ -150,25 +189,13 @@ impl MemoryKeyStore {
 
     fn begin(&self, calls: &AtomicUsize) -> Result<(), StoreError> {
         calls.fetch_add(1, Ordering::SeqCst);
-        self.check_available()?;
         let mut faults = lock(&self.0.faults);
-        match &faults.error {
-            Some(error) if faults.left > 0 => {
-                let error = error.clone();
-                faults.left -= 1;
-                Err(error)
-            }
-            _ => Ok(()),
-        }
+        let fault = faults.lasting.clone().or_else(|| faults.next.pop_front());
+        fault.map_or(Ok(()), Err)
     }
 
     fn check_available(&self) -> Result<(), StoreError> {
-        if self.0.unavailable.load(Ordering::SeqCst) {
-            return Err(StoreError::unavailable(std::io::Error::other(
-                "the test made the store unavailable",
-            )));
-        }
-        Ok(())
+        lock(&self.0.faults).lasting.clone().map_or(Ok(()), Err)
     }
 
     fn rows(&self) -> MutexGuard<'_, Rows> {
@@ -215,6 +242,10 @@ impl KeyStore for MemoryKeyStore {
     }
 
     async fn insert(&self, new: &NewKey) -> Result<KeyRecord, StoreError> {
+        let rival = lock(&self.0.rival).take();
+        if let Some(rival) = rival {
+            rival(new.clone()).await;
+        }
         self.begin(&self.0.calls.writes)?;
         let mut rows = self.rows();
         let at = rows.tick(&*self.0.clock);
@@ -297,7 +328,10 @@ impl KeyStore for MemoryKeyStore {
     }
 
     fn changes(&self) -> KeyChanges {
-        KeyChanges::new(Hints::new(self.0.hints.subscribe()))
+        match self.0.pushes_hints.load(Ordering::SeqCst) {
+            true => KeyChanges::new(Hints::new(self.0.hints.subscribe())),
+            false => KeyChanges::never(),
+        }
     }
 
     fn coordination(&self) -> Option<&dyn Coordination> {

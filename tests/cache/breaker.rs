@@ -73,9 +73,9 @@ async fn refusals_are_answers() {
     }
     // Four failures, an answer of any kind, and four more are not five in a row.
     for _ in 0..3 {
-        world.kms.fail_next_n(4, KmsErrorKind::Unavailable);
-        world.kms.fail_next(KmsErrorKind::AccessDenied);
-        world.kms.fail_next_n(4, KmsErrorKind::Throttled);
+        world.kms.fail_next(4, KmsErrorKind::Unavailable);
+        world.kms.fail_next(1, KmsErrorKind::AccessDenied);
+        world.kms.fail_next(4, KmsErrorKind::Throttled);
         for tenant in 0..9 {
             assert!(matches!(call(&process, tenant).await, Err(Error::Kms(_))));
         }
@@ -114,7 +114,7 @@ async fn one_call_probes_and_its_answer_closes() {
     }
     assert_eq!(process.stats().kms_circuit_openings, 1);
     // It begins to count from zero.
-    world.kms.fail_next_n(4, KmsErrorKind::Unavailable);
+    world.kms.fail_next(4, KmsErrorKind::Unavailable);
     for tenant in 0..4 {
         assert!(matches!(
             call(&process, format!("c{tenant}")).await,
@@ -131,7 +131,7 @@ async fn a_refused_probe_closes_too() {
     break_down(&world, &process).await;
     world.kms.set_unavailable(false);
     world.clock.advance(SECOND);
-    world.kms.fail_next(KmsErrorKind::AccessDenied);
+    world.kms.fail_next(1, KmsErrorKind::AccessDenied);
     assert!(matches!(call(&process, "b").await, Err(Error::Kms(_))));
     call(&process, "b").await.unwrap();
 }

@@ -1,8 +1,9 @@
 //! Every public future can be sent to another thread.
 
+use encx::testkit::Harness;
 use encx::{Ciphertext, Crypto, CryptoBuilder, DataKeyId, EncryptionContext, KeyManager, KeyState, Keyring};
 
-use super::support::SSN;
+use super::support::{SECOND, SSN};
 
 fn is_send(_: impl Send) {}
 
@@ -36,11 +37,20 @@ fn futures_are_send(
     is_send(manager.rewrap(context));
 }
 
+#[allow(dead_code, reason = "it has to compile, not to run")]
+fn futures_of_the_harness_are_send(harness: &Harness) {
+    is_send(Harness::new());
+    is_send(Harness::with(|settings| settings));
+    is_send(harness.process());
+    is_send(harness.clock().advance(SECOND));
+}
+
 #[test]
 fn handles_are_shared_between_threads() {
     fn is_shared<T: Send + Sync + 'static>() {}
     is_shared::<Crypto>();
     is_shared::<Keyring>();
     is_shared::<KeyManager>();
+    is_shared::<Harness>();
     is_shared::<encx::Error>();
 }

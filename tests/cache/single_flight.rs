@@ -145,7 +145,7 @@ async fn an_error_of_the_kms_is_shared_and_not_kept() {
         }
         within(world.kms.until_in_flight(1)).await;
         settle().await;
-        world.kms.fail_next(KmsErrorKind::Throttled);
+        world.kms.fail_next(1, KmsErrorKind::Throttled);
         world.kms.release();
         for outcome in within(calls.join_all()).await {
             let Err(Error::Kms(error)) = outcome else {
