@@ -13,7 +13,7 @@ use crate::kek::Keks;
 use crate::key::{DataKey, DataKeyId, KeyState, KeyUsage, KeyVersion, Scope};
 use crate::keyring::Core;
 use crate::kms::KeyManagementService;
-use crate::store::{KeyCensus, KeyRecord, KeyStore, NewKey, StateChange, StoreError, WrapChange};
+use crate::store::{KeyCensus, KeyRecord, KeyStore, NewKey, StateChange, StoreError, StoredWrap, WrapChange};
 
 pub use self::wraps::{FailedWraps, WrapsReport};
 
@@ -344,7 +344,7 @@ impl KeyManager {
             let Some(wraps) = self.keks.rewrap(&version, context, self.usage).await? else {
                 continue;
             };
-            let change = WrapChange::new(&version, wraps);
+            let change = self.wrap_change(&version, wraps);
             for outcome in self.store.replace_wraps(&[change]).await? {
                 moved.push(outcome.result?);
             }
@@ -434,6 +434,7 @@ impl KeyManager {
             .with_version(version)
             .with_state(state);
         new.wraps = wraps;
+        new.reason.clone_from(&self.reason);
         let record = self.store.insert(&new).await?;
         Ok(Made { record, key, began })
     }
@@ -442,6 +443,12 @@ impl KeyManager {
         let mut change = StateChange::new(version, to);
         change.reason.clone_from(&self.reason);
         Ok(self.store.apply(&change).await?)
+    }
+
+    fn wrap_change(&self, version: &KeyRecord, wraps: Vec<StoredWrap>) -> WrapChange {
+        let mut change = WrapChange::new(version, wraps);
+        change.reason.clone_from(&self.reason);
+        change
     }
 
     /// Lets this process's own cache see a change before the caller does.

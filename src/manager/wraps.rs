@@ -4,7 +4,7 @@ use super::KeyManager;
 use crate::error::Error;
 use crate::kek::{KekRef, Unreachable};
 use crate::key::{DataKeyId, KeyState};
-use crate::store::{KeyQuery, KeyRecord, WrapChange};
+use crate::store::{KeyQuery, KeyRecord};
 
 /// How many records a job reads at once.
 const PAGE: u32 = 500;
@@ -112,7 +112,7 @@ impl KeyManager {
         let completed = self.keks.complete(record, &context, usage, unreachable).await?;
         let more = completed.wraps.is_some();
         if let Some(wraps) = completed.wraps {
-            let change = WrapChange::new(record, wraps);
+            let change = self.wrap_change(record, wraps);
             for outcome in self.store.replace_wraps(&[change]).await? {
                 outcome.result?;
             }

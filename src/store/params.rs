@@ -26,6 +26,8 @@ pub struct NewKey {
     pub key_check: KeyCheck,
     /// Its wrapped forms, 1 to 8.
     pub wraps: Vec<StoredWrap>,
+    /// Why, for the audit log. At most 1024 bytes, no control characters; never a secret.
+    pub reason: Option<String>,
 }
 
 impl NewKey {
@@ -41,6 +43,7 @@ impl NewKey {
             state: KeyState::Active,
             key_check,
             wraps: Vec::new(),
+            reason: None,
         }
     }
 
@@ -65,6 +68,13 @@ impl NewKey {
         self
     }
 
+    /// Says why.
+    #[must_use]
+    pub fn because(mut self, reason: impl Into<String>) -> Self {
+        self.reason = Some(reason.into());
+        self
+    }
+
     /// Works out what adding this key writes: the new record first, then siblings that change with it.
     ///
     /// `siblings` are all records of the scope, as they are now; `at` is the store's clock. Siblings in the
@@ -73,7 +83,8 @@ impl NewKey {
     /// # Errors
     ///
     /// [`StoreError::Conflict`] if the version is not the one that follows, if the id is not greater than every
-    /// other, or if it would be a second active one; [`StoreError::Invalid`] if it could never be added.
+    /// other, or if it would be a second active one; [`StoreError::Invalid`] if it could never be added, or for a
+    /// reason that cannot be kept.
     pub fn plan(&self, siblings: &[KeyRecord], at: Timestamp) -> Result<Vec<KeyRecord>, StoreError> {
         if !matches!(self.state, KeyState::PreActive | KeyState::Active) {
             return Err(invalid("a new key is pre-active or active"));
@@ -82,6 +93,7 @@ impl NewKey {
             return Err(invalid("a key's scope is the one of its usage and context"));
         }
         check_wraps(&self.wraps)?;
+        check_reason(self.reason.as_deref())?;
         let last = siblings.iter().map(|record| record.version).max();
         let follows = match last {
             None => Some(KeyVersion::FIRST),
@@ -152,12 +164,7 @@ impl StateChange {
     /// [`StoreError::NotFound`], [`StoreError::StaleRevision`], [`StoreError::IllegalTransition`],
     /// [`StoreError::Superseded`], or [`StoreError::Invalid`] for a reason that cannot be kept.
     pub fn plan(&self, siblings: &[KeyRecord], at: Timestamp) -> Result<Vec<KeyRecord>, StoreError> {
-        let unfit = |reason: &String| reason.len() > 1024 || reason.contains(char::is_control);
-        if self.reason.as_ref().is_some_and(unfit) {
-            return Err(invalid(
-                "a reason has at most 1024 bytes and no control characters",
-            ));
-        }
+        check_reason(self.reason.as_deref())?;
         let current = siblings
             .iter()
             .find(|record| record.id == self.id && record.scope == self.scope)
@@ -215,6 +222,8 @@ pub struct WrapChange {
     pub revision: Revision,
     /// All wraps that the key has afterwards, 1 to 8.
     pub wraps: Vec<StoredWrap>,
+    /// Why, for the audit log. At most 1024 bytes, no control characters; never a secret.
+    pub reason: Option<String>,
 }
 
 impl WrapChange {
@@ -226,15 +235,23 @@ impl WrapChange {
             scope: record.scope,
             revision: record.revision,
             wraps,
+            reason: None,
         }
+    }
+
+    /// Says why.
+    #[must_use]
+    pub fn because(mut self, reason: impl Into<String>) -> Self {
+        self.reason = Some(reason.into());
+        self
     }
 
     /// Works out what the change writes. `current` is the record as it is now, if there is one.
     ///
     /// # Errors
     ///
-    /// [`StoreError::NotFound`], [`StoreError::StaleRevision`], or [`StoreError::Invalid`] for a destroyed key and
-    /// for wraps that break a rule.
+    /// [`StoreError::NotFound`], [`StoreError::StaleRevision`], or [`StoreError::Invalid`] for a destroyed key, for
+    /// wraps that break a rule, and for a reason that cannot be kept.
     pub fn plan(&self, current: Option<&KeyRecord>, at: Timestamp) -> Result<KeyRecord, StoreError> {
         let current = current
             .filter(|record| record.id == self.id && record.scope == self.scope)
@@ -244,6 +261,7 @@ impl WrapChange {
             return Err(invalid("a destroyed key takes no wraps"));
         }
         check_wraps(&self.wraps)?;
+        check_reason(self.reason.as_deref())?;
         let mut record = touched(current, at);
         record.wraps = sorted(&self.wraps);
         Ok(record)
@@ -337,6 +355,15 @@ fn check_wraps(wraps: &[StoredWrap]) -> Result<(), StoreError> {
     let names: BTreeSet<_> = wraps.iter().map(|wrap| (&wrap.kms, &wrap.wrapped.kek)).collect();
     if names.len() < wraps.len() {
         return Err(invalid("a key has one wrap for each KEK"));
+    }
+    Ok(())
+}
+
+fn check_reason(reason: Option<&str>) -> Result<(), StoreError> {
+    if reason.is_some_and(|reason| reason.len() > 1024 || reason.contains(char::is_control)) {
+        return Err(invalid(
+            "a reason has at most 1024 bytes and no control characters",
+        ));
     }
     Ok(())
 }

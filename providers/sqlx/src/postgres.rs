@@ -1,10 +1,13 @@
 //! The key store in PostgreSQL.
 
+mod database;
 mod error;
+mod hints;
 mod moment;
 #[cfg(test)]
 mod plans;
 mod sql;
+mod wraps;
 mod write;
 
 use std::collections::BTreeSet;
@@ -21,12 +24,13 @@ use encx::{
 };
 use sqlx::postgres::{PgArguments, PgPool, PgPoolOptions, PgRow};
 use sqlx::query::Query;
-use sqlx::{Executor, Postgres, Row};
+use sqlx::{Postgres, Row};
 use uuid::Uuid;
 
 use crate::changes::{ONE_MORE, RawChange, change_of, page_of};
 use crate::migrate;
 use crate::row::{RawRow, RawWrap, assemble, corrupt_column, corrupt_id};
+use database::{Database, scalar};
 use error::store_error;
 use moment::Moment;
 
@@ -54,7 +58,7 @@ const CONNECTIONS: u32 = 5;
 /// Whoever may write this schema decides which data keys exist; see encx's `SECURITY.md`.
 #[derive(Clone)]
 pub struct PostgresKeyStore {
-    pool: PgPool,
+    database: Database,
     migrated: Arc<AtomicBool>,
 }
 
@@ -85,7 +89,7 @@ impl PostgresKeyStore {
     #[must_use]
     pub fn from_pool(pool: PgPool) -> Self {
         Self {
-            pool,
+            database: Database::new(pool),
             migrated: Arc::default(),
         }
     }
@@ -109,25 +113,24 @@ impl PostgresKeyStore {
         if self.found_version().await? == current {
             return Ok(());
         }
-        let mut transaction = self.pool.begin_with(sql::BEGIN).await.map_err(store_error)?;
-        run(
-            &mut *transaction,
-            sqlx::query(sql::MIGRATION_LOCK).bind(MIGRATION_LOCK),
-        )
-        .await?;
-        let found = version_of(&mut transaction).await?;
+        let mut transaction = self.database.begin().await?;
+        let lock = sqlx::query(sql::MIGRATION_LOCK).bind(MIGRATION_LOCK);
+        transaction.run(lock).await?;
+        let there = scalar(&transaction.fetch(sqlx::query(sql::HAS_MIGRATIONS)).await?)?;
+        let found = match there {
+            true => scalar(&transaction.fetch(sqlx::query(sql::LAST_MIGRATION)).await?)?,
+            false => 0,
+        };
         migrate::check_not_newer(found, current)?;
         for (number, text) in MIGRATIONS
             .into_iter()
             .filter(|(number, _)| i64::from(*number) > found)
         {
-            sqlx::raw_sql(text)
-                .execute(&mut *transaction)
-                .await
-                .map_err(store_error)?;
-            run(&mut *transaction, sqlx::query(sql::RECORD_MIGRATION).bind(number)).await?;
+            transaction.run_script(text).await?;
+            let record = sqlx::query(sql::RECORD_MIGRATION).bind(number);
+            transaction.run(record).await?;
         }
-        transaction.commit().await.map_err(store_error)
+        transaction.commit().await
     }
 
     /// Checks once that the tables are those of this version.
@@ -139,13 +142,18 @@ impl PostgresKeyStore {
         Ok(())
     }
 
+    /// Finds the number of the last migration that ran; 0 if none did.
     async fn found_version(&self) -> Result<i64, StoreError> {
-        let mut connection = self.pool.acquire().await.map_err(store_error)?;
-        version_of(&mut connection).await
+        let there = self.database.fetch(sqlx::query(sql::HAS_MIGRATIONS)).await?;
+        if !scalar(&there)? {
+            return Ok(0);
+        }
+        scalar(&self.database.fetch(sqlx::query(sql::LAST_MIGRATION)).await?)
     }
 
     async fn records(&self, query: Query<'_, Postgres, PgArguments>) -> Result<Vec<KeyRecord>, StoreError> {
-        records(&self.pool, query).await
+        let rows = self.database.fetch(query).await?;
+        assemble(rows.iter().map(raw_row))
     }
 }
 
@@ -153,7 +161,7 @@ impl fmt::Debug for PostgresKeyStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not the pool: its options hold the password.
         f.debug_struct("PostgresKeyStore")
-            .field("connections", &self.pool.size())
+            .field("connections", &self.database.connections())
             .finish_non_exhaustive()
     }
 }
@@ -174,35 +182,17 @@ impl KeyStore for PostgresKeyStore {
 
     async fn insert(&self, new: &NewKey) -> Result<KeyRecord, StoreError> {
         self.ready().await?;
-        write::insert(&self.pool, new).await
+        write::insert(&self.database, new).await
     }
 
     async fn apply(&self, change: &StateChange) -> Result<KeyRecord, StoreError> {
         self.ready().await?;
-        write::apply(&self.pool, change).await
+        write::apply(&self.database, change).await
     }
 
     async fn replace_wraps(&self, changes: &[WrapChange]) -> Result<Vec<WrapOutcome>, StoreError> {
         self.ready().await?;
-        let mut outcomes: Vec<WrapOutcome> = Vec::with_capacity(changes.len());
-        let mut unavailable = None;
-        for change in changes {
-            let result = match &unavailable {
-                // Not tried: each would wait until its time is over.
-                Some(error) => Err(StoreError::clone(error)),
-                None => write::replace_wraps(&self.pool, change).await,
-            };
-            if let Err(error) = &result
-                && error.is_retryable()
-            {
-                if outcomes.is_empty() {
-                    return Err(error.clone());
-                }
-                unavailable = Some(error.clone());
-            }
-            outcomes.push(WrapOutcome::new(change.id, result));
-        }
-        Ok(outcomes)
+        wraps::replace(&self.database, changes).await
     }
 
     async fn page(&self, query: &KeyQuery) -> Result<KeyPage, StoreError> {
@@ -217,22 +207,17 @@ impl KeyStore for PostgresKeyStore {
             CursorPosition::At { at, after, .. } => (at, after),
             CursorPosition::Start => (Timestamp::from_micros(i64::MIN), None),
             CursorPosition::Now => {
-                let now: Moment = sqlx::query_scalar(sql::NOW)
-                    .fetch_one(&self.pool)
-                    .await
-                    .map_err(store_error)?;
+                let now: Moment = scalar(&self.database.fetch(sqlx::query(sql::NOW)).await?)?;
                 let next = ChangeCursor::at(now.0.minus(OVERLAP), None);
                 return Ok(ChangePage::new(Vec::new(), next, false));
             }
             _ => return Err(StoreError::Unsupported { what: "this cursor" }),
         };
-        let rows = sqlx::query(sql::CHANGES)
+        let query = sqlx::query(sql::CHANGES)
             .bind(Moment(from))
             .bind(after.map_or(Uuid::nil(), Uuid::from))
-            .bind(ONE_MORE)
-            .fetch_all(&self.pool)
-            .await
-            .map_err(store_error)?;
+            .bind(ONE_MORE);
+        let rows = self.database.fetch(query).await?;
         let mut now = from;
         for row in &rows {
             now = row.try_get::<Moment, _>("now").map_err(store_error)?.0;
@@ -296,40 +281,6 @@ const MIGRATION_LOCK: i64 = i64::from_be_bytes(*b"encx/mig");
 
 fn last_migration() -> i64 {
     MIGRATIONS.last().map_or(0, |(number, _)| i64::from(*number))
-}
-
-/// Finds the number of the last migration that ran; 0 if none did.
-async fn version_of(connection: &mut sqlx::PgConnection) -> Result<i64, StoreError> {
-    let there: bool = sqlx::query_scalar(sql::HAS_MIGRATIONS)
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(store_error)?;
-    if !there {
-        return Ok(0);
-    }
-    sqlx::query_scalar(sql::LAST_MIGRATION)
-        .fetch_one(connection)
-        .await
-        .map_err(store_error)
-}
-
-async fn run<'c, E>(executor: E, query: Query<'_, Postgres, PgArguments>) -> Result<u64, StoreError>
-where
-    E: Executor<'c, Database = Postgres>,
-{
-    let done = query.execute(executor).await.map_err(store_error)?;
-    Ok(done.rows_affected())
-}
-
-async fn records<'c, E>(
-    executor: E,
-    query: Query<'_, Postgres, PgArguments>,
-) -> Result<Vec<KeyRecord>, StoreError>
-where
-    E: Executor<'c, Database = Postgres>,
-{
-    let rows = query.fetch_all(executor).await.map_err(store_error)?;
-    assemble(rows.iter().map(raw_row))
 }
 
 fn id_of(row: &PgRow) -> Result<DataKeyId, StoreError> {

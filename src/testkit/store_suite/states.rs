@@ -282,11 +282,23 @@ pub(super) async fn a_reason_has_bounds(fixture: Arc<dyn StoreFixture>) {
     let mut family = Family::new("reasons");
     let record = family.add(&store, Active).await;
     for reason in ["x".repeat(1025), "nul \0".to_owned()] {
-        let refused = StateChange::new(&record, Suspended).because(reason);
+        let refused = StateChange::new(&record, Suspended).because(&reason);
         let result = store.apply(&refused).await;
         assert!(matches!(result, Err(StoreError::Invalid { .. })), "{result:?}");
+        let refused = WrapChange::new(&record, vec![wrap("kek-2", 2)]).because(&reason);
+        let result = store.replace_wraps(&[refused]).await.unwrap().remove(0).result;
+        assert!(matches!(result, Err(StoreError::Invalid { .. })), "{result:?}");
         assert_eq!(current(&store, record.id).await, record);
+        let refused = family.next(PreActive).because(&reason);
+        let result = store.insert(&refused).await;
+        assert!(matches!(result, Err(StoreError::Invalid { .. })), "{result:?}");
+        assert_eq!(family.load(&store).await, std::slice::from_ref(&record));
     }
-    let longest = StateChange::new(&record, Suspended).because("\u{1f511}".repeat(256));
-    store.apply(&longest).await.unwrap();
+    let longest = "\u{1f511}".repeat(256);
+    let new = family.next(PreActive).because(&longest);
+    store.insert(&new).await.unwrap();
+    let rewrap = WrapChange::new(&record, vec![wrap("kek-2", 2)]).because(&longest);
+    let rewrapped = store.replace_wraps(&[rewrap]).await.unwrap().remove(0);
+    let change = StateChange::new(&rewrapped.result.unwrap(), Suspended).because(longest);
+    store.apply(&change).await.unwrap();
 }

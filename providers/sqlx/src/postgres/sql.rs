@@ -99,6 +99,9 @@ pub(super) const NOW: &str = "SELECT statement_timestamp()";
 /// Whatever the connection's defaults are: planning needs to see what others have committed meanwhile.
 pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE";
 
+/// Also for a database that takes no writes.
+pub(super) const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL READ COMMITTED, READ ONLY";
+
 /// $1 statement, $2 lock, $3 idle, as durations. A data key that a crash takes back takes data with it, so a
 /// commit is never asynchronous here.
 pub(super) const SET_LIMITS: &str = "
@@ -110,10 +113,17 @@ pub(super) const SET_LIMITS: &str = "
 /// Locks a scope, even one without rows. The number is made of the scope's hash.
 pub(super) const LOCK_SCOPE: &str = "SELECT pg_advisory_xact_lock($1)";
 
-/// Holds off whoever writes these rows without the lock. Reading them comes after it, in a statement of its own:
+/// Holds off whoever writes these rows without the lock, as who replaces wraps. Versions and ids grow together. Reading them comes after it, in a statement of its own:
 /// in this one, the wraps would be those of before the wait.
 pub(super) const LOCK_ROWS: &str =
     "SELECT id FROM encx.data_keys WHERE scope = $1 ORDER BY version FOR UPDATE";
+
+/// $1 ids. In the order of ids, as every write locks rows, so that none waits for another in a circle.
+pub(super) const LOCK_KEYS: &str = "SELECT id FROM encx.data_keys WHERE id = ANY($1) ORDER BY id FOR UPDATE";
+
+/// Leaves out those that another transaction has locked.
+pub(super) const LOCK_FREE_KEYS: &str =
+    "SELECT id FROM encx.data_keys WHERE id = ANY($1) ORDER BY id FOR UPDATE SKIP LOCKED";
 
 /// Never a time that stands in a row already, even if the clock was set back; unless a row lies an hour ahead,
 /// which no clock has written.
@@ -134,6 +144,26 @@ pub(super) const UPDATE_KEY: &str = "
         changed_at = $9
     WHERE id = $1 AND revision = $2";
 
+/// $1 ids, $2 the revisions that they have, $3 those that they get, $4 the time.
+pub(super) const TOUCH_KEYS: &str = "
+    UPDATE encx.data_keys k SET revision = n.revision, changed_at = $4
+    FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS n (id, before, revision)
+    WHERE k.id = n.id AND k.revision = n.before";
+
+/// Of keys that have one wrap and get one: cheaper than another row, whose reference would be checked.
+pub(super) const REPLACE_ONLY_WRAPS: &str = "
+    UPDATE encx.wrapped_keys w
+    SET kms = n.kms, kek = n.kek, ciphertext = n.ciphertext, kek_material = n.kek_material
+    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::text[])
+        AS n (key_id, kms, kek, ciphertext, kek_material)
+    WHERE w.key_id = n.key_id";
+
+pub(super) const DELETE_WRAPS_OF: &str = "DELETE FROM encx.wrapped_keys WHERE key_id = ANY($1)";
+
+pub(super) const INSERT_WRAPS_OF: &str = "
+    INSERT INTO encx.wrapped_keys (key_id, kms, kek, ciphertext, kek_material)
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::text[])";
+
 pub(super) const DELETE_WRAPS: &str = "DELETE FROM encx.wrapped_keys WHERE key_id = $1";
 
 pub(super) const INSERT_WRAPS: &str = "
@@ -143,6 +173,15 @@ pub(super) const INSERT_WRAPS: &str = "
 pub(super) const INSERT_AUDIT: &str = "
     INSERT INTO encx.audit_log (at, key_id, scope, what, from_state, to_state, reason)
     VALUES ($1, $2, $3, $4, $5, $6, $7)";
+
+/// $1 the time, $2 ids, $3 scopes, $4 states, $5 reasons.
+pub(super) const AUDIT_WRAPS: &str = "
+    INSERT INTO encx.audit_log (at, key_id, scope, what, from_state, to_state, reason)
+    SELECT $1, n.id, n.scope, 'wraps', n.state, n.state, n.reason
+    FROM unnest($2::uuid[], $3::bytea[], $4::text[], $5::text[]) AS n (id, scope, state, reason)";
+
+/// $1 channel, $2 payload. It is delivered when the transaction commits.
+pub(super) const NOTIFY: &str = "SELECT pg_notify($1, $2)";
 
 /// Tells whether a write is still young enough to commit. $1 its time, $2 microseconds.
 pub(super) const IN_TIME: &str = "SELECT clock_timestamp() < $1 + $2 * interval '1 microsecond'";

@@ -2,24 +2,16 @@
 
 use std::time::Duration;
 
-use encx::{DataKeyId, KeyRecord, NewKey, Scope, StateChange, StoreError, Timestamp, WrapChange};
-use sqlx::PgConnection;
-use sqlx::postgres::{PgPool, Postgres};
+use encx::{KeyRecord, NewKey, Scope, StateChange, StoreError, Timestamp};
+use sqlx::Postgres;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
 use uuid::Uuid;
 
-use super::error::store_error;
+use super::database::{Database, IDLE, STATEMENT, Transaction, scalar};
 use super::moment::Moment;
-use super::{records, run, sql};
-use crate::row::{context_json, what_changed};
-
-/// How long a statement may take. The commit is one.
-const STATEMENT: Duration = Duration::from_secs(4);
-
-/// How long a statement may wait for another's lock.
-const LOCK: Duration = Duration::from_secs(3);
-
-/// How long the database waits for the next statement.
-const IDLE: Duration = Duration::from_secs(3);
+use super::{hints, raw_row, sql};
+use crate::row::{assemble, context_json, what_changed};
 
 /// How old a write's time may be when all is written.
 const AGE: Duration = Duration::from_secs(5);
@@ -33,89 +25,77 @@ pub(super) const LIMIT: Duration = AGE.saturating_add(IDLE).saturating_add(STATE
 #[error("the write took longer than {AGE:?} and was rolled back")]
 struct TooSlow;
 
-pub(super) async fn insert(pool: &PgPool, new: &NewKey) -> Result<KeyRecord, StoreError> {
-    let mut write = Write::begin(pool, &new.scope).await?;
-    let siblings = write.siblings().await?;
+pub(super) async fn insert(database: &Database, new: &NewKey) -> Result<KeyRecord, StoreError> {
+    let mut write = Write::begin(database).await?;
+    let siblings = write.siblings(&new.scope).await?;
     let at = write.time().await?;
     let planned = new.plan(&siblings, at)?;
-    write.store(&siblings, planned, None).await
+    write.store(&siblings, planned, new.reason.as_deref()).await
 }
 
-pub(super) async fn apply(pool: &PgPool, change: &StateChange) -> Result<KeyRecord, StoreError> {
-    let mut write = Write::begin(pool, &change.scope).await?;
-    let siblings = write.siblings().await?;
+pub(super) async fn apply(database: &Database, change: &StateChange) -> Result<KeyRecord, StoreError> {
+    let mut write = Write::begin(database).await?;
+    let siblings = write.siblings(&change.scope).await?;
     let at = write.time().await?;
     let planned = change.plan(&siblings, at)?;
     write.store(&siblings, planned, change.reason.as_deref()).await
 }
 
-pub(super) async fn replace_wraps(pool: &PgPool, change: &WrapChange) -> Result<KeyRecord, StoreError> {
-    let mut write = Write::begin(pool, &change.scope).await?;
-    let current = write.one(change.id).await?;
-    let at = write.time().await?;
-    let planned = change.plan(current.first(), at)?;
-    write.store(&current, vec![planned], None).await
-}
-
-struct Write {
-    transaction: sqlx::Transaction<'static, Postgres>,
-    scope: Scope,
+/// A write under way.
+pub(super) struct Write {
+    transaction: Transaction,
     at: Timestamp,
 }
 
 impl Write {
-    async fn begin(pool: &PgPool, scope: &Scope) -> Result<Self, StoreError> {
-        let transaction = pool.begin_with(sql::BEGIN).await.map_err(store_error)?;
-        let mut write = Self {
-            transaction,
-            scope: *scope,
+    pub(super) async fn begin(database: &Database) -> Result<Self, StoreError> {
+        Ok(Self {
+            transaction: database.begin_write().await?,
             at: Timestamp::from_micros(0),
-        };
-        let millis = |limit: Duration| format!("{}ms", limit.as_millis());
-        let limits = sqlx::query(sql::SET_LIMITS)
-            .bind(millis(STATEMENT))
-            .bind(millis(LOCK))
-            .bind(millis(IDLE));
-        run(write.connection(), limits).await?;
+        })
+    }
+
+    pub(super) async fn run(
+        &mut self,
+        statement: Query<'_, Postgres, PgArguments>,
+    ) -> Result<u64, StoreError> {
+        self.transaction.run(statement).await
+    }
+
+    pub(super) async fn fetch(
+        &mut self,
+        statement: Query<'_, Postgres, PgArguments>,
+    ) -> Result<Vec<PgRow>, StoreError> {
+        self.transaction.fetch(statement).await
+    }
+
+    /// Locks a scope, and reads all its records.
+    async fn siblings(&mut self, scope: &Scope) -> Result<Vec<KeyRecord>, StoreError> {
         let mut lock = [0; 8];
         lock.copy_from_slice(&scope.as_bytes()[..8]);
         let lock = sqlx::query(sql::LOCK_SCOPE).bind(i64::from_be_bytes(lock));
-        run(write.connection(), lock).await?;
-        Ok(write)
-    }
-
-    fn connection(&mut self) -> &mut PgConnection {
-        &mut self.transaction
-    }
-
-    /// Locks and reads all records of the scope.
-    async fn siblings(&mut self) -> Result<Vec<KeyRecord>, StoreError> {
-        self.lock_rows().await?;
-        let scopes = vec![self.scope.as_bytes().to_vec()];
-        records(self.connection(), sqlx::query(sql::LOAD).bind(scopes)).await
-    }
-
-    /// Locks the records of the scope, and reads one by its id, of whatever scope it is.
-    async fn one(&mut self, id: DataKeyId) -> Result<Vec<KeyRecord>, StoreError> {
-        self.lock_rows().await?;
-        let ids = vec![Uuid::from(id)];
-        records(self.connection(), sqlx::query(sql::GET).bind(ids)).await
-    }
-
-    async fn lock_rows(&mut self) -> Result<(), StoreError> {
-        let scope = self.scope.as_bytes().to_vec();
-        run(self.connection(), sqlx::query(sql::LOCK_ROWS).bind(scope)).await?;
-        Ok(())
+        self.run(lock).await?;
+        let scope = scope.as_bytes().to_vec();
+        self.run(sqlx::query(sql::LOCK_ROWS).bind(scope.clone())).await?;
+        let rows = self.fetch(sqlx::query(sql::LOAD).bind(vec![scope])).await?;
+        assemble(rows.iter().map(raw_row))
     }
 
     /// Takes the time of the write, once the locks are held.
-    async fn time(&mut self) -> Result<Timestamp, StoreError> {
-        let at: Moment = sqlx::query_scalar(sql::WRITE_TIME)
-            .fetch_one(self.connection())
-            .await
-            .map_err(store_error)?;
+    pub(super) async fn time(&mut self) -> Result<Timestamp, StoreError> {
+        let at: Moment = scalar(&self.fetch(sqlx::query(sql::WRITE_TIME)).await?)?;
         self.at = at.0;
         Ok(at.0)
+    }
+
+    /// Commits, if others cannot have polled past the write's time.
+    pub(super) async fn finish(mut self) -> Result<(), StoreError> {
+        let limit = i64::try_from(AGE.as_micros()).unwrap_or(i64::MAX);
+        let in_time = sqlx::query(sql::IN_TIME).bind(Moment(self.at)).bind(limit);
+        if !scalar(&self.fetch(in_time).await?)? {
+            return Err(StoreError::unavailable(TooSlow));
+        }
+        self.transaction.commit().await
     }
 
     /// Writes what was planned, each record over the revision that was read, and returns the first.
@@ -134,18 +114,13 @@ impl Write {
             }
             self.audit(old, record, reason.filter(|_| place == 0)).await?;
         }
-        let limit = i64::try_from(AGE.as_micros()).unwrap_or(i64::MAX);
-        let at = Moment(self.at);
-        let in_time: bool = sqlx::query_scalar(sql::IN_TIME)
-            .bind(at)
-            .bind(limit)
-            .fetch_one(self.connection())
-            .await
-            .map_err(store_error)?;
-        if !in_time {
-            return Err(StoreError::unavailable(TooSlow));
+        // Only these are pushed: of wraps alone nobody has to hear soon.
+        if let Some(changed) = planned.first() {
+            let hint = hints::of_scope(&changed.scope);
+            let notify = sqlx::query(sql::NOTIFY).bind(hints::CHANNEL).bind(hint);
+            self.run(notify).await?;
         }
-        self.transaction.commit().await.map_err(store_error)?;
+        self.finish().await?;
         // A plan is never empty; without one, nothing was written.
         planned.into_iter().next().ok_or(StoreError::Conflict)
     }
@@ -166,7 +141,7 @@ impl Write {
             .bind(record.deactivated_at.map(Moment))
             .bind(record.destroyed_at.map(Moment))
             .bind(Moment(record.changed_at));
-        run(self.connection(), query).await?;
+        self.run(query).await?;
         self.add_wraps(record).await
     }
 
@@ -181,12 +156,12 @@ impl Write {
             .bind(record.deactivated_at.map(Moment))
             .bind(record.destroyed_at.map(Moment))
             .bind(Moment(record.changed_at));
-        if run(self.connection(), query).await? != 1 {
+        if self.run(query).await? != 1 {
             return Err(StoreError::Conflict);
         }
         if old.wraps != record.wraps {
             let delete = sqlx::query(sql::DELETE_WRAPS).bind(Uuid::from(record.id));
-            run(self.connection(), delete).await?;
+            self.run(delete).await?;
             self.add_wraps(record).await?;
         }
         Ok(())
@@ -219,7 +194,7 @@ impl Write {
                     .map(|wrap| wrap.wrapped.kek_material.clone())
                     .collect::<Vec<_>>(),
             );
-        run(self.connection(), query).await?;
+        self.run(query).await?;
         Ok(())
     }
 
@@ -237,7 +212,7 @@ impl Write {
             .bind(old.map(|old| old.state.name()))
             .bind(record.state.name())
             .bind(reason.map(str::to_owned));
-        run(self.connection(), query).await?;
+        self.run(query).await?;
         Ok(())
     }
 }

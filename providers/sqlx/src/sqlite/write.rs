@@ -10,6 +10,9 @@ use sqlx::sqlite::{SqliteConnection, SqlitePool};
 use super::{hex, json_list, last_change, list_of, now, records, run, sql, store_error};
 use crate::row::{context_json, what_changed};
 
+/// How many keys get other wraps in one transaction: others wait for their turn meanwhile.
+const KEYS_PER_WRITE: usize = 200;
+
 /// An hour, in microseconds.
 const AN_HOUR: i64 = 3_600_000_000;
 
@@ -18,7 +21,7 @@ pub(super) async fn insert(pool: &SqlitePool, new: &NewKey) -> Result<KeyRecord,
     let siblings = write.siblings(&new.scope).await?;
     let at = write.time().await?;
     let planned = new.plan(&siblings, at)?;
-    write.store(&siblings, planned, None).await
+    write.store(&siblings, planned, new.reason.as_deref()).await
 }
 
 pub(super) async fn apply(pool: &SqlitePool, change: &StateChange) -> Result<KeyRecord, StoreError> {
@@ -35,31 +38,64 @@ pub(super) async fn replace_wraps(
 ) -> Result<Vec<WrapOutcome>, StoreError> {
     let mut outcomes: Vec<WrapOutcome> = Vec::with_capacity(changes.len());
     let mut unavailable = None;
-    for change in changes {
-        let result = match &unavailable {
+    for together in changes.chunks(KEYS_PER_WRITE) {
+        let results = match &unavailable {
             // Not tried: each would wait until its time is over.
             Some(error) => Err(StoreError::clone(error)),
-            None => replace_wraps_of_one(pool, change).await,
+            None => replace_together(pool, together).await,
         };
-        if let Err(error) = &result
-            && error.is_retryable()
-        {
-            if outcomes.is_empty() {
-                return Err(error.clone());
+        let results = match results {
+            Ok(results) => results,
+            Err(error) if error.is_retryable() => {
+                if outcomes.is_empty() {
+                    return Err(error);
+                }
+                unavailable = Some(error.clone());
+                together.iter().map(|_| Err(error.clone())).collect()
             }
-            unavailable = Some(error.clone());
-        }
-        outcomes.push(WrapOutcome::new(change.id, result));
+            // One that the database refuses must not fail the others.
+            Err(_) => replace_apart(pool, together).await,
+        };
+        let of = together.iter().zip(results);
+        outcomes.extend(of.map(|(change, result)| WrapOutcome::new(change.id, result)));
     }
     Ok(outcomes)
 }
 
-async fn replace_wraps_of_one(pool: &SqlitePool, change: &WrapChange) -> Result<KeyRecord, StoreError> {
+/// Replaces the wraps of several keys in one transaction: one outcome for each, or none was changed.
+async fn replace_together(
+    pool: &SqlitePool,
+    changes: &[WrapChange],
+) -> Result<Vec<Result<KeyRecord, StoreError>>, StoreError> {
     let mut write = Write::begin(pool).await?;
-    let current = write.one(change.id).await?;
-    let at = write.time().await?;
-    let planned = change.plan(current.first(), at)?;
-    write.store(&current, vec![planned], None).await
+    let mut results = Vec::with_capacity(changes.len());
+    for change in changes {
+        let current = match write.one(change.id).await {
+            Err(error @ StoreError::Corrupt { .. }) => {
+                results.push(Err(error));
+                continue;
+            }
+            current => current?,
+        };
+        let at = write.time().await?;
+        let planned = change.plan(current.first(), at);
+        if let Ok(record) = &planned {
+            let planned = std::slice::from_ref(record);
+            write.put(&current, planned, change.reason.as_deref()).await?;
+        }
+        results.push(planned);
+    }
+    write.commit().await?;
+    Ok(results)
+}
+
+async fn replace_apart(pool: &SqlitePool, changes: &[WrapChange]) -> Vec<Result<KeyRecord, StoreError>> {
+    let mut results = Vec::with_capacity(changes.len());
+    for change in changes {
+        let alone = replace_together(pool, std::slice::from_ref(change)).await;
+        results.push(alone.and_then(|mut results| results.pop().unwrap_or(Err(StoreError::Conflict))));
+    }
+    results
 }
 
 struct Write(sqlx::Transaction<'static, Sqlite>);
@@ -91,13 +127,30 @@ impl Write {
         Ok(Timestamp::from_micros(now.max(last.saturating_add(1))))
     }
 
-    /// Writes what was planned, each record over the revision that was read, and returns the first.
+    /// Writes what was planned and commits it. Returns the first record.
     async fn store(
         mut self,
         before: &[KeyRecord],
         planned: Vec<KeyRecord>,
         reason: Option<&str>,
     ) -> Result<KeyRecord, StoreError> {
+        self.put(before, &planned, reason).await?;
+        self.commit().await?;
+        // A plan is never empty; without one, nothing was written.
+        planned.into_iter().next().ok_or(StoreError::Conflict)
+    }
+
+    async fn commit(self) -> Result<(), StoreError> {
+        self.0.commit().await.map_err(store_error)
+    }
+
+    /// Writes what was planned, each record over the revision that was read. The reason is that of the first.
+    async fn put(
+        &mut self,
+        before: &[KeyRecord],
+        planned: &[KeyRecord],
+        reason: Option<&str>,
+    ) -> Result<(), StoreError> {
         // The siblings first: the index on active versions must not see the new one beside the old.
         for (place, record) in planned.iter().enumerate().rev() {
             let old = before.iter().find(|old| old.id == record.id);
@@ -107,9 +160,7 @@ impl Write {
             }
             self.audit(old, record, reason.filter(|_| place == 0)).await?;
         }
-        self.0.commit().await.map_err(store_error)?;
-        // A plan is never empty; without one, nothing was written.
-        planned.into_iter().next().ok_or(StoreError::Conflict)
+        Ok(())
     }
 
     async fn add(&mut self, record: &KeyRecord) -> Result<(), StoreError> {

@@ -1,0 +1,122 @@
+//! How statements reach the database: over a session, or through a pooler that has none.
+
+use std::time::Duration;
+
+use encx::StoreError;
+use sqlx::Postgres;
+use sqlx::postgres::{PgArguments, PgPool, PgRow};
+use sqlx::query::Query;
+
+use super::error::store_error;
+use super::sql;
+
+type Statement<'q> = Query<'q, Postgres, PgArguments>;
+
+/// How long a statement of a write may take. The commit is one.
+pub(super) const STATEMENT: Duration = Duration::from_secs(4);
+
+/// How long a statement of a write may wait for another's lock.
+const LOCK: Duration = Duration::from_secs(3);
+
+/// How long the database waits for the next statement of a write.
+pub(super) const IDLE: Duration = Duration::from_secs(3);
+
+/// A database, by its connections.
+#[derive(Clone)]
+pub(super) struct Database {
+    pool: PgPool,
+    /// Whether a transaction pooler stands between, which gives every transaction another session.
+    pooled: bool,
+}
+
+impl Database {
+    pub(super) fn new(pool: PgPool) -> Self {
+        Self { pool, pooled: false }
+    }
+
+    pub(super) fn set_pooled(&mut self) {
+        self.pooled = true;
+    }
+
+    pub(super) fn connections(&self) -> u32 {
+        self.pool.size()
+    }
+
+    /// Runs a statement that reads, by itself.
+    pub(super) async fn fetch(&self, statement: Statement<'_>) -> Result<Vec<PgRow>, StoreError> {
+        if !self.pooled {
+            return statement.fetch_all(&self.pool).await.map_err(store_error);
+        }
+        // The driver prepares in one round trip and executes in the next: only a transaction has both in one session.
+        let mut transaction = self.begin_with(sql::BEGIN_READ).await?;
+        let rows = transaction.fetch(statement).await?;
+        transaction.commit().await?;
+        Ok(rows)
+    }
+
+    /// Begins a transaction, without limits on its time.
+    pub(super) async fn begin(&self) -> Result<Transaction, StoreError> {
+        self.begin_with(sql::BEGIN).await
+    }
+
+    /// Begins a transaction that writes, which the database ends if it stalls.
+    pub(super) async fn begin_write(&self) -> Result<Transaction, StoreError> {
+        let mut transaction = self.begin().await?;
+        let millis = |limit: Duration| format!("{}ms", limit.as_millis());
+        let limits = sqlx::query(sql::SET_LIMITS)
+            .bind(millis(STATEMENT))
+            .bind(millis(LOCK))
+            .bind(millis(IDLE));
+        transaction.run(limits).await?;
+        Ok(transaction)
+    }
+
+    async fn begin_with(&self, statement: &'static str) -> Result<Transaction, StoreError> {
+        let inner = self.pool.begin_with(statement).await.map_err(store_error)?;
+        let named = !self.pooled;
+        Ok(Transaction { inner, named })
+    }
+}
+
+/// A transaction, which is rolled back unless it is committed.
+pub(super) struct Transaction {
+    inner: sqlx::Transaction<'static, Postgres>,
+    /// Whether the session keeps prepared statements by name.
+    named: bool,
+}
+
+impl Transaction {
+    /// Runs a statement, and returns how many rows it wrote.
+    pub(super) async fn run(&mut self, statement: Statement<'_>) -> Result<u64, StoreError> {
+        let statement = statement.persistent(self.named);
+        let done = statement.execute(&mut *self.inner).await.map_err(store_error)?;
+        Ok(done.rows_affected())
+    }
+
+    pub(super) async fn fetch(&mut self, statement: Statement<'_>) -> Result<Vec<PgRow>, StoreError> {
+        let statement = statement.persistent(self.named);
+        statement.fetch_all(&mut *self.inner).await.map_err(store_error)
+    }
+
+    /// Runs statements without parameters, such as a migration.
+    pub(super) async fn run_script(&mut self, script: &'static str) -> Result<(), StoreError> {
+        let done = sqlx::raw_sql(script).execute(&mut *self.inner).await;
+        done.map(|_| ()).map_err(store_error)
+    }
+
+    pub(super) async fn commit(self) -> Result<(), StoreError> {
+        self.inner.commit().await.map_err(store_error)
+    }
+}
+
+/// Takes the first column of the only row.
+pub(super) fn scalar<T>(rows: &[PgRow]) -> Result<T, StoreError>
+where
+    T: for<'r> sqlx::Decode<'r, Postgres> + sqlx::Type<Postgres>,
+{
+    use sqlx::Row;
+    let row = rows
+        .first()
+        .ok_or_else(|| store_error(sqlx::Error::RowNotFound))?;
+    row.try_get(0).map_err(store_error)
+}
