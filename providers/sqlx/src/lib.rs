@@ -23,6 +23,8 @@
 extern crate self as encx_sqlx;
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod application;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod changes;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod error;

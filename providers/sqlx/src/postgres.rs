@@ -12,6 +12,7 @@ mod write;
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -22,16 +23,18 @@ use encx::{
     KeyRecord, KeyState, KeyStore, KeyUsage, NewKey, Scope, StateChange, StoreError, Timestamp, WrapChange,
     WrapOutcome,
 };
-use sqlx::postgres::{PgArguments, PgPool, PgPoolOptions, PgRow};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::query::Query;
 use sqlx::{Postgres, Row};
 use uuid::Uuid;
 
+use crate::application::name_of_executable;
 use crate::changes::{ONE_MORE, RawChange, change_of, page_of};
 use crate::migrate;
 use crate::row::{RawRow, RawWrap, assemble, corrupt_column, corrupt_id};
 use database::{Database, scalar};
 use error::store_error;
+use hints::Hints;
 use moment::Moment;
 
 /// How far a poll for changes reaches back, because writers do not commit in the order of their times.
@@ -46,9 +49,13 @@ const CONNECTIONS: u32 = 5;
 
 /// Keeps data keys in PostgreSQL, in the schema `encx`. Clones share one pool.
 ///
-/// Needs PostgreSQL 13 or later and works behind a transaction pooler if the URL says
-/// `statement-cache-capacity=0`. Times are the database's. It does not push hints: other processes see a
-/// change when they poll.
+/// Needs PostgreSQL 13 or later. Times are the database's.
+///
+/// With [`listen_url`](Self::listen_url) it hears at once of what other processes change. Without, they see a change
+/// when they poll: within their `state_ttl`.
+///
+/// It works through a transaction pooler such as PgBouncer; see
+/// [`behind_transaction_pooler`](Self::behind_transaction_pooler).
 ///
 /// A poll for changes reaches 15 seconds back, because commits do not happen in the order of their times.
 /// Writes take less than that or are rolled back: each statement may take 4 seconds, and whatever lies
@@ -60,12 +67,15 @@ const CONNECTIONS: u32 = 5;
 pub struct PostgresKeyStore {
     database: Database,
     migrated: Arc<AtomicBool>,
+    listen: Option<Result<PgConnectOptions, StoreError>>,
 }
 
 impl PostgresKeyStore {
     /// Connects to a database by its URL, such as `postgres://user@host/database?sslmode=verify-full`.
     ///
-    /// At most 5 connections are kept, apart from those of your own pool. TLS needs the feature `tls-rustls`.
+    /// At most 5 connections are kept, apart from those of your own pool. TLS needs the feature `tls-rustls`. The audit log
+    /// names the application by the URL's `application_name`, or else by the name of the executable file. A URL with
+    /// `statement-cache-capacity=0` leads through a transaction pooler.
     ///
     /// # Errors
     ///
@@ -76,22 +86,61 @@ impl PostgresKeyStore {
     ///
     /// The future may be dropped at any time.
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
-        PgPoolOptions::new()
+        let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
             .acquire_timeout(Duration::from_secs(10))
-            .connect(url)
+            .connect_with(options_of(url)?)
             .await
-            .map(Self::from_pool)
-            .map_err(store_error)
+            .map_err(store_error)?;
+        let store = Self::from_pool(pool);
+        Ok(if keeps_no_statements(url) {
+            store.behind_transaction_pooler()
+        } else {
+            store
+        })
     }
 
     /// Uses connections of a pool that exists already. Nothing of a connection's session is changed.
+    ///
+    /// The audit log names the application by the pool's `application_name`: set one.
     #[must_use]
     pub fn from_pool(pool: PgPool) -> Self {
         Self {
             database: Database::new(pool),
             migrated: Arc::default(),
+            listen: None,
         }
+    }
+
+    /// Listens for changes on a connection of its own, so that this process hears of them at once.
+    ///
+    /// The URL must lead to the server itself: a transaction pooler does not pass on what is heard. One connection is
+    /// made for each call of [`KeyStore::changes`], of which a `Crypto` makes one, and none of the pool ever listens. A
+    /// connection that is lost is made anew, for ever; one that went silent is noticed within 15 seconds. Hints may be
+    /// lost meanwhile, so [`KeyHint::Gap`](encx::KeyHint::Gap) follows each time.
+    ///
+    /// Whoever may connect to the database may notify. A notification is no more than a reason to read again, at most
+    /// the keys that are held in memory, and twice a second for those that cannot be understood.
+    ///
+    /// A URL that is none makes every method fail with [`StoreError::Invalid`].
+    #[must_use]
+    pub fn listen_url(mut self, url: &str) -> Self {
+        let unfit = |_| StoreError::Invalid {
+            what: "`listen_url` is no URL of a PostgreSQL database".to_owned(),
+        };
+        self.listen = Some(options_of(url).map_err(unfit));
+        self
+    }
+
+    /// Works through a pooler that gives every transaction another session, such as PgBouncer in transaction mode.
+    ///
+    /// Every statement is then prepared anew, inside a transaction. [`connect`](Self::connect) does so by itself if the
+    /// URL says `statement-cache-capacity=0`; a pool of yours must be told both. A pooler passes no notifications on:
+    /// give [`listen_url`](Self::listen_url) a URL that does not lead through it.
+    #[must_use]
+    pub fn behind_transaction_pooler(mut self) -> Self {
+        self.database.set_pooled();
+        self
     }
 
     /// Creates or updates the schema `encx`. Does nothing if it is up to date.
@@ -135,6 +184,9 @@ impl PostgresKeyStore {
 
     /// Checks once that the tables are those of this version.
     async fn ready(&self) -> Result<(), StoreError> {
+        if let Some(Err(unfit)) = &self.listen {
+            return Err(unfit.clone());
+        }
         if !self.migrated.load(Ordering::Relaxed) {
             migrate::check(self.found_version().await?, last_migration())?;
             self.migrated.store(true, Ordering::Relaxed);
@@ -227,12 +279,39 @@ impl KeyStore for PostgresKeyStore {
     }
 
     fn changes(&self) -> KeyChanges {
-        KeyChanges::never()
+        match &self.listen {
+            Some(Ok(options)) => KeyChanges::new(Hints::new(options.clone())),
+            _ => KeyChanges::never(),
+        }
     }
 
     fn coordination(&self) -> Option<&dyn Coordination> {
         None
     }
+}
+
+/// Reads a URL, and says who connects if it does not.
+fn options_of(url: &str) -> Result<PgConnectOptions, StoreError> {
+    let options = PgConnectOptions::from_str(url).map_err(store_error)?;
+    // Poolers refuse what they do not know, and no key has floating-point columns.
+    let options = options.extra_float_digits(None);
+    Ok(
+        match (options.get_application_name().is_none(), name_of_executable()) {
+            (true, Some(name)) => options.application_name(&name),
+            _ => options,
+        },
+    )
+}
+
+/// Tells whether a URL says that sessions keep no prepared statements.
+fn keeps_no_statements(url: &str) -> bool {
+    let parameters = url.split_once('?').map_or("", |(_, parameters)| parameters);
+    let mut capacity = parameters
+        .split('&')
+        .filter_map(|parameter| parameter.strip_prefix("statement-cache-capacity="));
+    capacity
+        .next_back()
+        .is_some_and(|capacity| capacity.trim_start_matches('0').is_empty())
 }
 
 /// Chooses the statement that fits a query's most selective filter, and binds the rest.

@@ -199,7 +199,7 @@ fn every_write_leaves_a_row_in_the_audit_log() {
             .unwrap();
         let store = PostgresKeyStore::from_pool(pool);
         store.migrate().await.unwrap();
-        let new = new_key("t");
+        let new = new_key("t").because("a new tenant");
         let first = store.insert(&new).await.unwrap();
         let mut next = new_key("t")
             .with_version(first.version.next().unwrap())
@@ -208,7 +208,7 @@ fn every_write_leaves_a_row_in_the_audit_log() {
         let second = store.insert(&next).await.unwrap();
         let change = StateChange::new(&second, KeyState::Active).because("planned rotation");
         let second = store.apply(&change).await.unwrap();
-        let rewrap = WrapChange::new(&second, second.wraps.clone());
+        let rewrap = WrapChange::new(&second, second.wraps.clone()).because("to another KEK");
         store.replace_wraps(&[rewrap]).await.unwrap();
         // What is refused leaves nothing.
         store.apply(&change).await.unwrap_err();
@@ -241,7 +241,7 @@ fn every_write_leaves_a_row_in_the_audit_log() {
         assert_eq!(
             found,
             [
-                (one, "added", None, "active", None, false),
+                (one, "added", None, "active", Some("a new tenant"), false),
                 (two, "added", None, "pre-active", None, false),
                 (one, "state", Some("active"), "deactivated", None, true),
                 (
@@ -252,7 +252,14 @@ fn every_write_leaves_a_row_in_the_audit_log() {
                     Some("planned rotation"),
                     false
                 ),
-                (two, "wraps", Some("active"), "active", None, true),
+                (
+                    two,
+                    "wraps",
+                    Some("active"),
+                    "active",
+                    Some("to another KEK"),
+                    true
+                ),
             ]
         );
     });

@@ -183,6 +183,9 @@ pub(super) const AUDIT_WRAPS: &str = "
 /// $1 channel, $2 payload. It is delivered when the transaction commits.
 pub(super) const NOTIFY: &str = "SELECT pg_notify($1, $2)";
 
+/// Tells whether this session listens.
+pub(super) const LISTENS: &str = "SELECT 'encx_keys' IN (SELECT pg_listening_channels())";
+
 /// Tells whether a write is still young enough to commit. $1 its time, $2 microseconds.
 pub(super) const IN_TIME: &str = "SELECT clock_timestamp() < $1 + $2 * interval '1 microsecond'";
 

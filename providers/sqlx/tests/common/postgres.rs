@@ -37,6 +37,26 @@ impl Database {
         self.server.clone().database(&self.name)
     }
 
+    /// Returns the server's host and port, and the user.
+    pub(crate) fn address(&self) -> (String, u16, String) {
+        let server = &self.server;
+        (
+            server.get_host().to_owned(),
+            server.get_port(),
+            server.get_username().to_owned(),
+        )
+    }
+
+    pub(crate) fn url(&self) -> String {
+        self.url_at(self.server.get_port())
+    }
+
+    /// Returns the URL by which the database is reached at another port of this machine.
+    pub(crate) fn url_at(&self, port: u16) -> String {
+        let (host, _, user) = self.address();
+        format!("postgres://{user}@{host}:{port}/{}", self.name)
+    }
+
     /// Opens a pool of up to four connections.
     pub(crate) async fn pool(&self) -> PgPool {
         let pool = PgPoolOptions::new().max_connections(4);

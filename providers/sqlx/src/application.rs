@@ -1,0 +1,7 @@
+//! What a process is called in the audit log if nobody says.
+
+/// Returns the name of the executable file.
+pub(crate) fn name_of_executable() -> Option<String> {
+    let path = std::env::current_exe().ok()?;
+    Some(path.file_name()?.to_string_lossy().into_owned())
+}
