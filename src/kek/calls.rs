@@ -1,6 +1,7 @@
 //! The calls to the KMSs, under the KEK rule: the only way from the rest of encx to a KMS.
 
 mod missing;
+mod rewrap;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -223,46 +224,6 @@ impl Keks {
         Ok(())
     }
 
-    /// Moves a record's key to the KEKs that the rule chooses now. `None` if it is there already.
-    ///
-    /// Of a record with one wrap the KMS moves it, and vouches for it. Where there are several, of which some
-    /// would be dropped, each that stays is opened first: the last good one must not go.
-    pub(crate) async fn rewrap(
-        &self,
-        record: &KeyRecord,
-        context: &EncryptionContext,
-        usage: KeyUsage,
-    ) -> Result<Option<Vec<StoredWrap>>, Error> {
-        let choice = self.choose(context)?;
-        let pairs = KmsContext::new(context, usage, record.id);
-        let Some(first) = record.wraps.first() else {
-            return Err(Error::Destroyed { id: record.id });
-        };
-        let mut targets: Vec<(&KekRef, KekId)> = Vec::new();
-        for kek in choice.wraps() {
-            targets.push((kek, self.name(kek).await?));
-        }
-        let stays = |wrap: &StoredWrap| targets.iter().any(|(kek, name)| is_by(wrap, kek, name));
-        let all_there = targets
-            .iter()
-            .all(|(kek, name)| record.wraps.iter().any(|wrap| is_by(wrap, kek, name)));
-        if all_there && record.wraps.iter().all(stays) {
-            return Ok(None);
-        }
-        let sources = self.allowed_wraps(record, &choice).await?;
-        if sources.is_empty() {
-            return Err(not_allowed(record, first));
-        }
-        let verify = record.wraps.len() > 1;
-        let mut wraps = Vec::new();
-        for (kek, name) in &targets {
-            let wrap = self.move_to(kek, name, record, &sources, &pairs, verify).await?;
-            push_new(&mut wraps, wrap);
-        }
-        wraps.sort_by(|a, b| (&a.kms, &a.wrapped.kek).cmp(&(&b.kms, &b.wrapped.kek)));
-        Ok((wraps != record.wraps).then_some(wraps))
-    }
-
     /// Makes sure that the rule has a KEK for a context, without calling a KMS.
     pub(crate) fn choose(&self, context: &EncryptionContext) -> Result<KekChoice, Error> {
         let choice = self.rule.choose(context).ok_or(Error::NoKek)?;
@@ -272,88 +233,6 @@ impl Keks {
             return Err(Error::Config { what });
         }
         Ok(choice)
-    }
-
-    /// Gives a wrap by one KEK: the one that is there, or one that is moved from a source.
-    async fn move_to(
-        &self,
-        kek: &KekRef,
-        name: &KekId,
-        record: &KeyRecord,
-        sources: &[&StoredWrap],
-        pairs: &KmsContext,
-        verify: bool,
-    ) -> Result<StoredWrap, Error> {
-        if let Some(wrap) = record.wraps.iter().find(|wrap| is_by(wrap, kek, name)) {
-            match self.open(record, wrap, pairs).await {
-                Ok(_) => return Ok(wrap.clone()),
-                // It may be good, and cannot be told now.
-                Err(error) if error.is_retryable() => return Err(error),
-                Err(error) => {
-                    let id = record.id;
-                    tracing::warn!(target: "encx::refused", key = %id, %error, "replacing a wrap that does not open");
-                }
-            }
-        }
-        let mut failed = None;
-        for source in sources.iter().filter(|source| source.kms == kek.kms) {
-            let moved = self
-                .call(&kek.kms, self.timeout, |kms| {
-                    kms.rewrap_key(&source.wrapped, pairs, &kek.kek)
-                })
-                .await
-                .map(|wrapped| self.stored(kek, wrapped));
-            let moved = match moved {
-                Ok(wrap) if verify => self.open(record, &wrap, pairs).await.map(|_| wrap),
-                moved => moved,
-            };
-            match moved {
-                Ok(wrap) => return Ok(wrap),
-                Err(error) => keep_most_hopeful(&mut failed, error),
-            }
-        }
-        // From another provider the key passes through this process.
-        for source in sources.iter().filter(|source| source.kms != kek.kms) {
-            match self.open(record, source, pairs).await {
-                Ok(key) => {
-                    let wrapped = self
-                        .call(&kek.kms, self.timeout, |kms| kms.wrap_key(&kek.kek, &key, pairs))
-                        .await?;
-                    return Ok(self.stored(kek, wrapped));
-                }
-                Err(error) => keep_most_hopeful(&mut failed, error),
-            }
-        }
-        Err(failed.unwrap_or(Error::Interrupted))
-    }
-
-    /// Picks the record's wraps that the rule allows, in the rule's order.
-    async fn allowed_wraps<'a>(
-        &self,
-        record: &'a KeyRecord,
-        choice: &KekChoice,
-    ) -> Result<Vec<&'a StoredWrap>, Error> {
-        let mut allowed: Vec<&StoredWrap> = Vec::new();
-        for kek in choice.allowed() {
-            let candidates = || record.wraps.iter().filter(|wrap| wrap.kms == kek.kms);
-            if candidates().next().is_none() {
-                continue;
-            }
-            let name = match self.name(kek).await {
-                Ok(name) => name,
-                // A KEK that is gone may still stand in the rule, among those that were retired.
-                Err(error) if !error.is_retryable() => continue,
-                Err(error) => return Err(error),
-            };
-            let by_it: Vec<_> = candidates().filter(|wrap| is_by(wrap, kek, &name)).collect();
-            allowed.extend(
-                by_it
-                    .into_iter()
-                    .filter(|wrap| !allowed.contains(wrap))
-                    .collect::<Vec<_>>(),
-            );
-        }
-        Ok(allowed)
     }
 
     /// Unwraps one wrap, and checks that it holds the record's key.
