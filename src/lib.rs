@@ -29,6 +29,8 @@
 //! - To see what went wrong, and whether it may pass: [`Error`].
 //! - To keep the result: [`Ciphertext`], a column of bytes.
 //! - To rotate, suspend, destroy: [`KeyManager`]; the states and what they may become: [`KeyState`].
+//! - To move all keys to another KEK: [`KeyManager::rewrap_all`]. How such a [`Job`] is shared, slowed down, stopped and
+//!   resumed; and [`Walk`], for one of your own.
 //! - To write a provider: [`KeyManagementService`] and [`KeyStore`], with the conformance suites of `testkit`.
 //!
 //! # Words
@@ -61,6 +63,7 @@ mod column;
 mod context;
 mod crypto;
 mod error;
+mod jobs;
 mod kek;
 mod key;
 mod keyring;
@@ -82,6 +85,9 @@ pub use context::{
 };
 pub use crypto::{Crypto, CryptoBuilder};
 pub use error::Error;
+pub use jobs::{
+    Job, JobEnd, JobError, JobEvent, JobFailure, JobReport, JobRun, JobStopper, Walk, WalkOutcome, WalkPage,
+};
 pub use kek::{KekChoice, KekRef};
 pub use key::{
     DATA_KEY_LEN, DataKey, DataKeyId, DataKeyIdError, DataKeyLenError, KekId, KeyCheck, KeyState, KeyUsage,
@@ -92,7 +98,7 @@ pub use kms::{
     GeneratedDataKey, KekDescription, KekState, KeyManagementService, KmsContext, KmsError, KmsErrorKind,
     KmsOperation,
 };
-pub use manager::{FailedWraps, KeyManager, WrapsReport};
+pub use manager::{FailedWraps, KeyManager, RewrapAll, WrapsReport};
 pub use plaintext::Plaintext;
 pub use store::{
     ChangeCursor, ChangePage, ColumnCount, Coordination, CursorPosition, Fence, JobRange, JobStatus,

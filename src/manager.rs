@@ -1,5 +1,6 @@
 //! The life of keys: create, rotate, rewrap, change state, destroy.
 
+mod rewrap;
 mod wraps;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use crate::keyring::Core;
 use crate::kms::KeyManagementService;
 use crate::store::{KeyCensus, KeyRecord, KeyStore, NewKey, StateChange, StoreError, StoredWrap, WrapChange};
 
+pub use self::rewrap::RewrapAll;
 pub use self::wraps::{FailedWraps, WrapsReport};
 
 /// How often an operation that lost a race begins anew.

@@ -87,6 +87,11 @@ impl Keks {
         })
     }
 
+    /// Describes the rule, as far as it can be told: a closure cannot.
+    pub(crate) fn rule(&self) -> &KekRule {
+        &self.rule
+    }
+
     /// Returns the number of calls to all KMSs so far.
     pub(crate) fn calls(&self) -> u64 {
         self.calls.load(Ordering::Relaxed)
@@ -267,7 +272,7 @@ impl Keks {
     }
 
     /// Returns the lasting name of a KEK, asking the KMS unless it said so a moment ago.
-    async fn name(&self, kek: &KekRef) -> Result<KekId, Error> {
+    pub(crate) async fn name(&self, kek: &KekRef) -> Result<KekId, Error> {
         let now = self.clock.elapsed();
         if let Some(name) = self.names.fresh(kek, now) {
             return Ok(name);
@@ -286,7 +291,7 @@ impl Keks {
     }
 
     /// Asks the KMS for the lasting name of a KEK.
-    async fn name_now(&self, kek: &KekRef) -> Result<KekId, Error> {
+    pub(crate) async fn name_now(&self, kek: &KekRef) -> Result<KekId, Error> {
         let described = self
             .call(&kek.kms, self.timeout, |kms| kms.describe_kek(&kek.kek))
             .await?;

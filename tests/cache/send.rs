@@ -35,6 +35,9 @@ fn futures_are_send(
     is_send(manager.destroy(context, id));
     is_send(manager.revive(context));
     is_send(manager.rewrap(context));
+    is_send(manager.rewrap_all().run());
+    is_send(manager.rewrap_all().start().report());
+    is_send(manager.rewrap_all().start().next_event());
 }
 
 #[allow(dead_code, reason = "it has to compile, not to run")]

@@ -8,6 +8,9 @@ use crate::key::{KekId, KeyUsage};
 use crate::kms::KmsContext;
 use crate::store::{KeyRecord, StoredWrap};
 
+/// KEKs, with their lasting names.
+type Targets<'a> = Vec<(&'a KekRef, KekId)>;
+
 impl Keks {
     /// Moves a record's key to the KEKs that the rule chooses now. `None` if it is there already.
     ///
@@ -24,15 +27,8 @@ impl Keks {
         let Some(first) = record.wraps.first() else {
             return Err(Error::Destroyed { id: record.id });
         };
-        let mut targets: Vec<(&KekRef, KekId)> = Vec::new();
-        for kek in choice.wraps() {
-            targets.push((kek, self.name(kek).await?));
-        }
-        let stays = |wrap: &StoredWrap| targets.iter().any(|(kek, name)| is_by(wrap, kek, name));
-        let all_there = targets
-            .iter()
-            .all(|(kek, name)| record.wraps.iter().any(|wrap| is_by(wrap, kek, name)));
-        if all_there && record.wraps.iter().all(stays) {
+        let targets = self.targets(&choice).await?;
+        if is_there(record, &targets) {
             return Ok(None);
         }
         let sources = self.allowed_wraps(record, &choice).await?;
@@ -47,6 +43,35 @@ impl Keks {
         }
         wraps.sort_by(|a, b| (&a.kms, &a.wrapped.kek).cmp(&(&b.kms, &b.wrapped.kek)));
         Ok((wraps != record.wraps).then_some(wraps))
+    }
+
+    /// Tells whether [`rewrap`](Self::rewrap) would move a record's key, or say why it may not be. Nobody is asked but for
+    /// what an alias stands for.
+    pub(crate) async fn would_rewrap(
+        &self,
+        record: &KeyRecord,
+        context: &EncryptionContext,
+    ) -> Result<bool, Error> {
+        let choice = self.choose(context)?;
+        let Some(first) = record.wraps.first() else {
+            return Err(Error::Destroyed { id: record.id });
+        };
+        if is_there(record, &self.targets(&choice).await?) {
+            return Ok(false);
+        }
+        if self.allowed_wraps(record, &choice).await?.is_empty() {
+            return Err(not_allowed(record, first));
+        }
+        Ok(true)
+    }
+
+    /// Lists the KEKs that are to wrap, with their lasting names.
+    async fn targets<'a>(&self, choice: &'a KekChoice) -> Result<Targets<'a>, Error> {
+        let mut targets = Targets::new();
+        for kek in choice.wraps() {
+            targets.push((kek, self.name(kek).await?));
+        }
+        Ok(targets)
     }
 
     /// Gives a wrap by one KEK: the one that is there, or one that is moved from a source.
@@ -130,4 +155,11 @@ impl Keks {
         }
         Ok(allowed)
     }
+}
+
+/// Tells whether a record has a wrap by each of these KEKs and by no other.
+fn is_there(record: &KeyRecord, targets: &Targets<'_>) -> bool {
+    let is_target = |wrap: &StoredWrap| targets.iter().any(|(kek, name)| is_by(wrap, kek, name));
+    let has_wrap = |(kek, name): &(&KekRef, KekId)| record.wraps.iter().any(|wrap| is_by(wrap, kek, name));
+    targets.iter().all(has_wrap) && record.wraps.iter().all(is_target)
 }

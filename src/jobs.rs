@@ -1,0 +1,228 @@
+//! Jobs: long walks over many items, which any number of processes share, which can be stopped at any time, and which go
+//! on where they were.
+
+mod engine;
+mod pace;
+mod ranges;
+mod report;
+mod run;
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::clock::Clock;
+use crate::crypto::Crypto;
+use crate::store::{KeyStore, StoreError};
+
+use self::engine::Engine;
+pub use self::report::{JobEnd, JobError, JobEvent, JobFailure, JobReport};
+pub use self::run::{JobRun, JobStopper};
+
+/// How many items a range has at most.
+const MAX_RANGE: u32 = 1000;
+
+/// A walk over items that have an order, such as the rows of a table: what a [`Job`] does.
+///
+/// The walks that encx brings are those of [`KeyManager::rewrap_all`](crate::KeyManager::rewrap_all) and of `encx-sqlx`;
+/// write one for rows that lie elsewhere, and run it with [`Crypto::job`].
+///
+/// A *position* is a place between two items, as bytes of the walk's own, at most 8192. Work may be done twice, when a
+/// process dies before it could say that it was done: so working on an item that is done already must do nothing, and an
+/// item must be changed whole or not at all.
+///
+/// # Cancellation
+///
+/// Every method may be cancelled by dropping its future: each item is then either done or not.
+#[async_trait]
+pub trait Walk: Send + Sync + 'static {
+    /// An item, as much as is needed to work on it.
+    type Item: Send + 'static;
+
+    /// Says what the walk does, in at most 8000 bytes. Walks that say the same continue each other.
+    fn plan(&self) -> String;
+
+    /// Reads at most `limit` items, in order, that lie behind `after` and not behind `upto`. `None` stands for the
+    /// beginning and for the end.
+    ///
+    /// # Errors
+    ///
+    /// Any [`JobError`]. One that is retryable is tried again a few times; then the job ends.
+    async fn read(
+        &self,
+        after: Option<&[u8]>,
+        upto: Option<&[u8]>,
+        limit: u32,
+    ) -> Result<WalkPage<Self::Item>, JobError>;
+
+    /// Works on items, and says what became of each.
+    async fn work(&self, items: Vec<Self::Item>) -> Vec<WalkOutcome<Self::Item>>;
+
+    /// Says what [`work`](Self::work) would do, and changes nothing.
+    async fn inspect(&self, items: Vec<Self::Item>) -> Vec<WalkOutcome<Self::Item>>;
+}
+
+/// What a [`Walk`] read.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct WalkPage<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// Up to which position these are all that there are; `None` if they reach to the end of what was asked for.
+    pub upto: Option<Vec<u8>>,
+}
+
+impl<T> WalkPage<T> {
+    /// Puts a page together.
+    #[must_use]
+    pub fn new(items: Vec<T>, upto: Option<Vec<u8>>) -> Self {
+        Self { items, upto }
+    }
+}
+
+/// What became of an item.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum WalkOutcome<T> {
+    /// It was changed.
+    Changed,
+    /// It cannot be changed.
+    Failed {
+        /// Which item, for people.
+        what: String,
+        /// Why.
+        error: JobError,
+    },
+    /// Somebody else changed or removed it meanwhile, so that nothing is left to do.
+    Overtaken,
+    /// It could not be changed now: to be tried again.
+    Retry {
+        /// The item.
+        item: T,
+        /// Which item, for people.
+        what: String,
+        /// Why not now.
+        error: JobError,
+    },
+    /// It needed no change.
+    Unchanged,
+}
+
+/// A walk, and how fast and how far it goes.
+///
+/// Any number of processes may run a job of the same name at once on one key store that
+/// [coordinates](KeyStore::coordination): they share the ranges. A range whose process died is taken over by another after
+/// half a minute. A job that ended before all was done goes on where it was when it is run again.
+///
+/// ```
+/// # #[cfg(feature = "testkit")] {
+/// # use encx::testkit::{MemoryKeyStore, MemoryKms};
+/// # use encx::Crypto;
+/// # encx::testkit::block_on(async {
+/// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
+/// let report = crypto.key_manager().rewrap_all().throttle(500).run().await;
+/// if !report.is_complete() {
+///     eprintln!("{report}");
+/// }
+/// # assert!(report.is_complete());
+/// # Ok::<(), encx::Error>(())
+/// # }).unwrap();
+/// # }
+/// ```
+#[must_use = "a job does nothing until it is run"]
+pub struct Job<W> {
+    walk: W,
+    store: Arc<dyn KeyStore>,
+    clock: Arc<dyn Clock>,
+    name: String,
+    range_size: u32,
+    throttle: Option<u32>,
+    dry_run: bool,
+}
+
+impl Crypto {
+    /// Makes a job of a walk. It is shared through this `Crypto`'s key store.
+    pub fn job<W: Walk>(&self, name: impl Into<String>, walk: W) -> Job<W> {
+        let cache = self.core().cache();
+        Job::new(name, walk, Arc::clone(&cache.store), Arc::clone(&cache.clock))
+    }
+}
+
+impl<W: Walk> Job<W> {
+    pub(crate) fn new(
+        name: impl Into<String>,
+        walk: W,
+        store: Arc<dyn KeyStore>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            walk,
+            store,
+            clock,
+            name: name.into(),
+            range_size: 500,
+            throttle: None,
+            dry_run: false,
+        }
+    }
+
+    /// Sets the name under which processes share the job: 1 to 200 bytes.
+    pub fn job_name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Sets how many items are taken at once, 1 to 1000. The default is 500.
+    pub fn range_size(mut self, items: u32) -> Self {
+        self.range_size = items.clamp(1, MAX_RANGE);
+        self
+    }
+
+    /// Limits this process to so many items a second, at least 1.
+    pub fn throttle(mut self, per_second: u32) -> Self {
+        self.throttle = Some(per_second.max(1));
+        self
+    }
+
+    /// Counts what would be done, and changes nothing. A dry run is shared with nobody.
+    pub fn dry_run(mut self) -> Self {
+        self.dry_run = true;
+        self
+    }
+
+    /// Runs the job to its end, without events.
+    ///
+    /// # Cancellation
+    ///
+    /// As [`JobRun`]: what was done stays so.
+    pub async fn run(self) -> JobReport {
+        self.start().report().await
+    }
+
+    /// Begins the job: nothing happens until the run is polled.
+    pub fn start(self) -> JobRun {
+        JobRun::new(|events, stopper| Engine::new(self, events, stopper).drive())
+    }
+
+    pub(crate) fn walk_mut(&mut self) -> &mut W {
+        &mut self.walk
+    }
+}
+
+impl<W> fmt::Debug for Job<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job")
+            .field("name", &self.name)
+            .field("range_size", &self.range_size)
+            .field("throttle", &self.throttle)
+            .field("dry_run", &self.dry_run)
+            .finish_non_exhaustive()
+    }
+}
+
+impl From<StoreError> for JobError {
+    fn from(error: StoreError) -> Self {
+        Self::Encx(error.into())
+    }
+}

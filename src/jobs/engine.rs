@@ -1,0 +1,399 @@
+//! The engine: takes ranges one after the other, works on a few of them at once, and says what happens.
+
+use std::pin::Pin;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+
+use super::pace::{MAX_TRIES, Pace, pause_after};
+use super::ranges::{CLAIM, Claimed, LOOK_AGAIN, Range, Ranges};
+use super::run::Events;
+use super::{
+    Job, JobEnd, JobError, JobEvent, JobFailure, JobReport, JobStopper, Walk, WalkOutcome, WalkPage,
+};
+use crate::store::JobTally;
+
+/// How many ranges a worker has in hand: while one waits for the KMS, another is read and a third is written.
+const IN_HAND: usize = 3;
+
+pub(super) struct Engine<W> {
+    job: Job<W>,
+    pace: Pace,
+    events: Events,
+    stopper: JobStopper,
+}
+
+/// A part of the work, of which several are under way.
+type Step<'a, T> = Pin<Box<dyn Future<Output = Ended<T>> + Send + 'a>>;
+
+/// How a step ended.
+enum Ended<T> {
+    /// Looking for the next range.
+    Claimed(Result<Next<T>, JobError>),
+    /// Waiting, until it is time to look again.
+    Waited,
+    /// Working on a range.
+    Worked(Worked),
+}
+
+enum Next<T> {
+    Finished,
+    Range(Range<T>),
+    Stopped,
+    Wait,
+}
+
+/// What became of a range.
+enum Worked {
+    Done(Counts),
+    GaveUp(JobError),
+    Lost,
+}
+
+#[derive(Default)]
+struct Counts {
+    tally: JobTally,
+    overtaken: u64,
+    failures: Vec<JobFailure>,
+}
+
+impl Counts {
+    fn fail(&mut self, events: &Events, what: String, error: JobError) {
+        let failure = JobFailure::new(what, error);
+        self.tally.failed += 1;
+        events.tell(JobEvent::ItemFailed(failure.clone()));
+        self.failures.push(failure);
+    }
+
+    /// Tells whether any item went through, so that not everything is out of reach.
+    fn any(&self) -> bool {
+        self.tally != JobTally::default()
+    }
+}
+
+impl<W: Walk> Engine<W> {
+    pub(super) fn new(job: Job<W>, events: Events, stopper: JobStopper) -> Self {
+        let pace = Pace::new(job.clock.clone(), job.throttle);
+        Self {
+            job,
+            pace,
+            events,
+            stopper,
+        }
+    }
+
+    pub(super) async fn drive(self) -> JobReport {
+        let mut report = JobReport::new();
+        let mut shared = None;
+        report.ended_by = match self.open().await {
+            Ok(ranges) => {
+                let end = self.walk(&ranges, &mut report).await;
+                shared = Some(ranges);
+                end
+            }
+            Err(error) => JobEnd::GaveUp(error),
+        };
+        report.run = report.worker;
+        if let Some(ranges) = shared.filter(Ranges::is_shared) {
+            match self.status(&ranges).await {
+                Ok(Some(tally)) => report.run = tally,
+                Ok(None) => report.ended_by = JobEnd::Replaced,
+                // What this worker did is known; how the job stands is not.
+                Err(error) => report.ended_by = JobEnd::GaveUp(error),
+            }
+        }
+        let ended_by = report.ended_by.clone();
+        self.events.tell(JobEvent::Finished { ended_by });
+        report
+    }
+
+    /// Joins the job, or goes about it alone.
+    async fn open(&self) -> Result<Ranges<'_>, JobError> {
+        let shared = self.job.store.coordination().filter(|_| !self.job.dry_run);
+        let mut ranges = Ranges::alone();
+        let mut run = JobTally::default();
+        if let Some(with) = shared {
+            let (plan, mut tries) = (self.job.walk.plan(), 0);
+            let status = loop {
+                match with.open_job(&self.job.name, &plan).await {
+                    Ok(status) => break status,
+                    Err(error) => self.again(&mut tries, error.into()).await?,
+                }
+            };
+            run = status.tally;
+            ranges = Ranges::shared(with, status);
+        }
+        self.events.tell(JobEvent::Started { run });
+        Ok(ranges)
+    }
+
+    /// Works until there is nothing to do.
+    async fn walk(&self, ranges: &Ranges<'_>, report: &mut JobReport) -> JobEnd {
+        let mut steps: FuturesUnordered<Step<'_, W::Item>> = FuturesUnordered::new();
+        let (mut looking, mut in_hand, mut blocked, mut waiting) = (false, 0, false, false);
+        let mut end = None;
+        loop {
+            if end.is_none() && !looking && !blocked && in_hand < IN_HAND {
+                steps.push(Box::pin(async { Ended::Claimed(self.next(ranges).await) }));
+                looking = true;
+            }
+            match steps.next().await {
+                None => return end.unwrap_or(JobEnd::Finished),
+                Some(Ended::Claimed(claimed)) => {
+                    looking = false;
+                    match claimed {
+                        Ok(Next::Finished) => end = end.or(Some(JobEnd::Finished)),
+                        Ok(Next::Range(range)) => {
+                            waiting = false;
+                            in_hand += 1;
+                            steps.push(Box::pin(async {
+                                Ended::Worked(self.work_on(ranges, range).await)
+                            }));
+                        }
+                        Ok(Next::Stopped) => end = end.or(Some(JobEnd::Stopped)),
+                        // What is left may be what this worker has in hand itself.
+                        Ok(Next::Wait) if in_hand > 0 => blocked = true,
+                        Ok(Next::Wait) => {
+                            if !waiting {
+                                self.events.tell(JobEvent::Waiting);
+                            }
+                            (looking, waiting) = (true, true);
+                            steps.push(Box::pin(async {
+                                self.sleep(LOOK_AGAIN).await;
+                                Ended::Waited
+                            }));
+                        }
+                        Err(error) => end = Some(self.gave_up(error)),
+                    }
+                }
+                Some(Ended::Waited) => looking = false,
+                Some(Ended::Worked(worked)) => {
+                    in_hand -= 1;
+                    blocked = false;
+                    match worked {
+                        Worked::Done(counts) => self.count(counts, report),
+                        Worked::Lost => self.events.tell(JobEvent::RangeLost),
+                        Worked::GaveUp(error) => end = Some(self.gave_up(error)),
+                    }
+                }
+            }
+        }
+    }
+
+    fn count(&self, counts: Counts, report: &mut JobReport) {
+        report.worker += counts.tally;
+        report.overtaken += counts.overtaken;
+        report.add_failures(counts.failures);
+        self.events.tell(JobEvent::RangeDone {
+            range: counts.tally,
+            worker: report.worker,
+        });
+    }
+
+    /// Says why the run is over: what it could not do before it was stopped is nothing to give up about.
+    fn gave_up(&self, error: JobError) -> JobEnd {
+        if self.stopper.is_stopped() && error.is_retryable() {
+            JobEnd::Stopped
+        } else {
+            JobEnd::GaveUp(error)
+        }
+    }
+
+    /// Finds a range to work on.
+    async fn next(&self, ranges: &Ranges<'_>) -> Result<Next<W::Item>, JobError> {
+        let mut tries = 0;
+        loop {
+            if self.stopper.is_stopped() {
+                return Ok(Next::Stopped);
+            }
+            let claimed = match ranges.claim().await {
+                Ok(claimed) => claimed,
+                Err(error) => {
+                    self.again(&mut tries, error).await?;
+                    continue;
+                }
+            };
+            let after = match claimed {
+                Claimed::Finished => return Ok(Next::Finished),
+                Claimed::Frontier(after) => after,
+                Claimed::Range(range) => return Ok(Next::Range(range)),
+                Claimed::Wait => return Ok(Next::Wait),
+            };
+            let limit = self.pace.range(self.job.range_size);
+            let read = match self.job.walk.read(after.as_deref(), None, limit).await {
+                Ok(page) => ranges.extend(after, &mut Some(page)).await,
+                Err(error) => Err(error),
+            };
+            match read {
+                Ok(Some(range)) => return Ok(Next::Range(range)),
+                // Another worker was faster, and its claim is the news.
+                Ok(None) => {}
+                // If the range was claimed all the same, its claim ends by itself.
+                Err(error) => self.again(&mut tries, error).await?,
+            }
+        }
+    }
+
+    /// Works on a range while its claim is kept, and completes it.
+    async fn work_on(&self, ranges: &Ranges<'_>, mut range: Range<W::Item>) -> Worked {
+        let claim = range.claim.take();
+        let keep = async {
+            let Some(claim) = &claim else {
+                return std::future::pending().await;
+            };
+            loop {
+                self.job.clock.sleep(CLAIM / 3).await;
+                // An error says nothing about the claim; if it lasts, the claim ends, and completing fails.
+                if let Ok(false) = ranges.keep(claim, CLAIM).await {
+                    return;
+                }
+            }
+        };
+        let done = tokio::select! {
+            done = self.through(range) => done,
+            () = keep => return Worked::Lost,
+        };
+        let counts = match done {
+            Ok(counts) => counts,
+            Err(error) => {
+                if let Some(claim) = &claim {
+                    // Others need not wait until it ends by itself.
+                    let _ = ranges.keep(claim, std::time::Duration::ZERO).await;
+                }
+                return Worked::GaveUp(error);
+            }
+        };
+        let mut tries = 0;
+        loop {
+            match ranges.complete(claim.as_ref(), counts.tally).await {
+                Ok(true) => return Worked::Done(counts),
+                // That an earlier try went through and its answer was lost cannot be told apart.
+                Ok(false) => return Worked::Lost,
+                Err(error) => {
+                    if let Err(error) = self.again(&mut tries, error).await {
+                        return Worked::GaveUp(error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Works on all items of a range.
+    async fn through(&self, range: Range<W::Item>) -> Result<Counts, JobError> {
+        let (mut counts, mut tries) = (Counts::default(), 0);
+        let (mut at, mut page) = (range.after, range.first);
+        loop {
+            let WalkPage { items, upto } = match page.take() {
+                Some(page) => page,
+                None => {
+                    let limit = self.pace.range(self.job.range_size);
+                    let read = self.job.walk.read(at.as_deref(), range.upto.as_deref(), limit);
+                    match read.await {
+                        Ok(page) => page,
+                        Err(error) => {
+                            self.again(&mut tries, error).await?;
+                            continue;
+                        }
+                    }
+                }
+            };
+            tries = 0;
+            self.work(items, &mut counts).await?;
+            if upto.is_none() || upto == range.upto {
+                return Ok(counts);
+            }
+            at = upto;
+        }
+    }
+
+    /// Works on items, and again on those that may succeed later.
+    async fn work(&self, items: Vec<W::Item>, counts: &mut Counts) -> Result<(), JobError> {
+        let mut items = items.into_iter();
+        loop {
+            let mut burst: Vec<_> = items.by_ref().take(self.pace.burst()).collect();
+            if burst.is_empty() {
+                return Ok(());
+            }
+            self.pace.admit(burst.len()).await;
+            let mut tries = 0;
+            while !burst.is_empty() {
+                let outcomes = if self.job.dry_run {
+                    self.job.walk.inspect(burst).await
+                } else {
+                    self.job.walk.work(burst).await
+                };
+                let (again, why) = self.sort(outcomes, counts);
+                burst = Vec::new();
+                let Some(why) = why else { break };
+                match self.again(&mut tries, why).await {
+                    Ok(()) => burst = again.into_iter().map(|(item, ..)| item).collect(),
+                    // Where others went through, these are out of reach for a reason of their own.
+                    Err(_) if counts.any() && !self.stopper.is_stopped() => {
+                        for (_, what, error) in again {
+                            counts.fail(&self.events, what, error);
+                        }
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+
+    /// Counts what became of items, and returns those to try again with a reason.
+    #[allow(clippy::type_complexity, reason = "named once, here")]
+    fn sort(
+        &self,
+        outcomes: Vec<WalkOutcome<W::Item>>,
+        counts: &mut Counts,
+    ) -> (Vec<(W::Item, String, JobError)>, Option<JobError>) {
+        let (mut again, mut why) = (Vec::new(), None);
+        for outcome in outcomes {
+            match outcome {
+                WalkOutcome::Changed => counts.tally.changed += 1,
+                WalkOutcome::Failed { what, error } => counts.fail(&self.events, what, error),
+                WalkOutcome::Overtaken => {
+                    counts.tally.unchanged += 1;
+                    counts.overtaken += 1;
+                }
+                WalkOutcome::Retry { item, what, error } => {
+                    why.get_or_insert_with(|| error.clone());
+                    again.push((item, what, error));
+                }
+                WalkOutcome::Unchanged => counts.tally.unchanged += 1,
+            }
+        }
+        (again, why)
+    }
+
+    async fn status(&self, ranges: &Ranges<'_>) -> Result<Option<JobTally>, JobError> {
+        let mut tries = 0;
+        loop {
+            match ranges.status().await {
+                Ok(status) => return Ok(status.map(|status| status.tally)),
+                Err(error) => self.again(&mut tries, error).await?,
+            }
+        }
+    }
+
+    /// Waits before the next try; or returns the error, if it will not pass, was met too often, or the job was stopped.
+    async fn again(&self, tries: &mut u32, error: JobError) -> Result<(), JobError> {
+        *tries += 1;
+        if !error.is_retryable() || *tries >= MAX_TRIES || self.stopper.is_stopped() {
+            return Err(error);
+        }
+        self.events.tell(JobEvent::Retrying { error: error.clone() });
+        self.sleep(pause_after(*tries)).await;
+        if self.stopper.is_stopped() {
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Sleeps until the time is over or the job is stopped.
+    async fn sleep(&self, time: std::time::Duration) {
+        tokio::select! {
+            () = self.job.clock.sleep(time) => {}
+            () = self.stopper.stopped() => {}
+        }
+    }
+}

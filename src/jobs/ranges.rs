@@ -1,0 +1,141 @@
+//! Where a worker's ranges come from: the key store, which shares them out among workers, or a frontier of its own.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::{JobError, WalkPage};
+use crate::store::{Coordination, JobRange, JobStatus, JobTally, ProcessId, RangeClaim, StoreError};
+
+/// How long a claim lasts. It is kept while a worker lives; after its death others take over once it has ended.
+pub(super) const CLAIM: Duration = Duration::from_secs(30);
+
+/// How soon a worker that waits for others looks again.
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Where ranges come from.
+pub(super) enum Ranges<'a> {
+    Alone {
+        /// Where the walk is; `None` once it is at the end.
+        frontier: Mutex<Option<Option<Vec<u8>>>>,
+    },
+    Shared {
+        with: &'a dyn Coordination,
+        run: JobStatus,
+        holder: ProcessId,
+    },
+}
+
+/// A range to work on.
+pub(super) struct Range<T> {
+    pub(super) after: Option<Vec<u8>>,
+    pub(super) upto: Option<Vec<u8>>,
+    /// What the store calls it, if it is shared.
+    pub(super) claim: Option<JobRange>,
+    /// What was read of it already.
+    pub(super) first: Option<WalkPage<T>>,
+}
+
+/// What there is to do.
+pub(super) enum Claimed<T> {
+    Finished,
+    /// Read behind this position, and [`extend`](Ranges::extend).
+    Frontier(Option<Vec<u8>>),
+    Range(Range<T>),
+    Wait,
+}
+
+impl<'a> Ranges<'a> {
+    pub(super) fn alone() -> Self {
+        Self::Alone {
+            frontier: Mutex::new(Some(None)),
+        }
+    }
+
+    pub(super) fn shared(with: &'a dyn Coordination, run: JobStatus) -> Self {
+        let holder = ProcessId::random();
+        Self::Shared { with, run, holder }
+    }
+
+    pub(super) async fn claim<T>(&self) -> Result<Claimed<T>, JobError> {
+        let (with, run, holder) = match self {
+            Self::Alone { frontier } => {
+                let frontier = frontier.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                return Ok(frontier.map_or(Claimed::Finished, Claimed::Frontier));
+            }
+            Self::Shared { with, run, holder } => (with, run, *holder),
+        };
+        Ok(match with.claim_range(run, holder, CLAIM).await? {
+            RangeClaim::Finished => Claimed::Finished,
+            RangeClaim::Frontier(after) => Claimed::Frontier(after),
+            RangeClaim::Range(range) => Claimed::Range(Range {
+                after: range.after.clone(),
+                upto: range.upto.clone(),
+                claim: Some(range),
+                first: None,
+            }),
+            RangeClaim::Wait => Claimed::Wait,
+        })
+    }
+
+    /// Takes what was read behind the frontier. `None` if another worker was faster; the page is then given up.
+    pub(super) async fn extend<T>(
+        &self,
+        after: Option<Vec<u8>>,
+        page: &mut Option<WalkPage<T>>,
+    ) -> Result<Option<Range<T>>, JobError> {
+        let upto = page.as_ref().and_then(|page| page.upto.clone());
+        let claim = match self {
+            Self::Alone { frontier } => {
+                *frontier.lock().unwrap_or_else(PoisonError::into_inner) = upto.clone().map(Some);
+                None
+            }
+            Self::Shared { with, run, holder } => {
+                let claim = with
+                    .extend_job(run, after.as_deref(), upto.as_deref(), *holder, CLAIM)
+                    .await?;
+                match claim {
+                    None => return Ok(None),
+                    claim => claim,
+                }
+            }
+        };
+        let first = page.take();
+        Ok(Some(Range {
+            after,
+            upto,
+            claim,
+            first,
+        }))
+    }
+
+    /// Keeps a claim. `false` if it was lost.
+    pub(super) async fn keep(&self, claim: &JobRange, term: Duration) -> Result<bool, StoreError> {
+        match self {
+            Self::Alone { .. } => Ok(true),
+            Self::Shared { with, .. } => with.keep_range(claim, term).await,
+        }
+    }
+
+    /// Says that a range is done. `false` if its claim was lost.
+    pub(super) async fn complete(&self, claim: Option<&JobRange>, tally: JobTally) -> Result<bool, JobError> {
+        match (self, claim) {
+            (Self::Shared { with, .. }, Some(claim)) => Ok(with.complete_range(claim, tally).await?),
+            _ => Ok(true),
+        }
+    }
+
+    /// Returns how far the job is; `None` if nobody keeps count, or if another job took its place.
+    pub(super) async fn status(&self) -> Result<Option<JobStatus>, JobError> {
+        match self {
+            Self::Alone { .. } => Ok(None),
+            Self::Shared { with, run, .. } => {
+                let now = with.job(&run.name).await?;
+                Ok(now.filter(|now| now.run == run.run))
+            }
+        }
+    }
+
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self, Self::Shared { .. })
+    }
+}

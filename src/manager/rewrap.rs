@@ -1,0 +1,335 @@
+//! Moving all keys to other KEKs, as a job.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::StreamExt;
+use futures_util::stream;
+use tokio::sync::{Mutex, OnceCell, Semaphore};
+
+use super::KeyManager;
+use crate::context::EncryptionContext;
+use crate::error::Error;
+use crate::jobs::{Job, JobError, Walk, WalkOutcome, WalkPage};
+use crate::kek::{KekRef, Keks};
+use crate::key::{DataKeyId, KekId, KeyState, KeyUsage};
+use crate::store::{KeyQuery, KeyRecord, KeyStore, StoreError, StoredWrap, WrapChange};
+
+/// How many KMS calls a worker has under way at once.
+const CONCURRENCY: usize = 16;
+
+/// How many keys are written at once.
+const BATCH: usize = 250;
+
+/// How often a key that others change at the same moment is looked at again.
+const MAX_RACES: usize = 4;
+
+/// Moves all keys to the KEKs that the KEK rule chooses now: see [`KeyManager::rewrap_all`].
+#[derive(Debug)]
+pub struct RewrapAll {
+    keks: Arc<Keks>,
+    store: Arc<dyn KeyStore>,
+    from: Option<KekRef>,
+    /// The lasting name of `from`, once it was asked for.
+    from_name: OnceCell<KekId>,
+    usage: Option<KeyUsage>,
+    concurrency: usize,
+    calls: Semaphore,
+    /// The KEKs that were asked since the job began what they stand for.
+    asked: Mutex<HashSet<KekRef>>,
+}
+
+impl KeyManager {
+    /// Moves the keys of all contexts and usages to the KEKs that the KEK rule chooses now: another KEK, provider or region.
+    ///
+    /// No ciphertext changes, and no key is out of use for a moment. The KEKs that hold the keys now must be allowed, with
+    /// [`also_unwrap`](crate::CryptoBuilder::also_unwrap). A key that is there already costs no call, so the job can be
+    /// run again at any time: after a crash, or until nothing failed. Destroyed keys are left out.
+    ///
+    /// Several processes with the same KEK rule share the job. A rule that is a closure cannot be compared: after a change
+    /// in it, let the job finish or give it another [name](Job::job_name).
+    ///
+    /// A dry run makes no call but those that ask what the KEKs' aliases stand for.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testkit")] {
+    /// # use encx::testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx::{Crypto, KekRef};
+    /// # encx::testkit::block_on(async {
+    /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
+    /// let old = KekRef::try_from("memory/retired")?;
+    /// let planned = crypto.key_manager().rewrap_all().from(old).dry_run().run().await;
+    /// println!("{} keys would move", planned.run.changed);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
+    pub fn rewrap_all(&self) -> Job<RewrapAll> {
+        let walk = RewrapAll {
+            keks: Arc::clone(&self.keks),
+            store: Arc::clone(&self.store),
+            from: None,
+            from_name: OnceCell::new(),
+            usage: None,
+            concurrency: CONCURRENCY,
+            calls: Semaphore::new(CONCURRENCY),
+            asked: Mutex::default(),
+        };
+        Job::new(
+            "encx/rewrap",
+            walk,
+            Arc::clone(&self.store),
+            Arc::clone(&self.clock),
+        )
+    }
+}
+
+impl Job<RewrapAll> {
+    /// Moves only keys that have a wrap by this KEK.
+    pub fn from(mut self, kek: impl Into<KekRef>) -> Self {
+        self.walk_mut().from = Some(kek.into());
+        self
+    }
+
+    /// Moves only keys for one usage.
+    pub fn usage(mut self, usage: KeyUsage) -> Self {
+        self.walk_mut().usage = Some(usage);
+        self
+    }
+
+    /// Sets how many KMS calls are under way at once, 1 to 1024. The default is 16.
+    ///
+    /// [`max_concurrent_kms_calls`](crate::CryptoBuilder::max_concurrent_kms_calls) bounds them too.
+    pub fn concurrency(mut self, calls: usize) -> Self {
+        let calls = calls.clamp(1, 1024);
+        let walk = self.walk_mut();
+        (walk.concurrency, walk.calls) = (calls, Semaphore::new(calls));
+        self
+    }
+}
+
+/// What is to be done with a key.
+enum Decided {
+    Change(KeyRecord, WrapChange),
+    Outcome(WalkOutcome<KeyRecord>),
+}
+
+impl RewrapAll {
+    async fn query(&self, limit: u32) -> Result<KeyQuery, Error> {
+        let mut query = KeyState::ALL
+            .into_iter()
+            .filter(|state| *state != KeyState::Destroyed)
+            .fold(KeyQuery::new(limit), KeyQuery::state);
+        if let Some(usage) = self.usage {
+            query = query.usage(usage);
+        }
+        if let Some(kek) = &self.from {
+            let name = self.from_name.get_or_try_init(|| self.keks.name(kek)).await?;
+            query = query.wrapped_by(kek.kms.clone(), name.clone());
+        }
+        Ok(query)
+    }
+
+    async fn decide(&self, record: KeyRecord, raced: bool) -> Decided {
+        if record.state == KeyState::Destroyed {
+            return Decided::Outcome(WalkOutcome::Overtaken);
+        }
+        Decided::Outcome(match self.moved(&record).await {
+            Ok(Some(wraps)) => {
+                let change = WrapChange::new(&record, wraps);
+                return Decided::Change(record, change);
+            }
+            Ok(None) if raced => WalkOutcome::Overtaken,
+            Ok(None) => WalkOutcome::Unchanged,
+            Err(error) => not_now_or_never(record, error),
+        })
+    }
+
+    /// Has the KMS move a key. `None` if it is there already.
+    async fn moved(&self, record: &KeyRecord) -> Result<Option<Vec<StoredWrap>>, Error> {
+        // The row says what it is for, and has to agree with its own scope.
+        let context = record.verified_context()?;
+        self.ask_names(&context).await?;
+        // Never closed, so waiting for a permit cannot fail.
+        let _permit = self.calls.acquire().await.map_err(|_| Error::ShutDown)?;
+        self.keks.rewrap(record, &context, record.usage).await
+    }
+
+    /// Asks once in the job what the KEKs that wrap for a context stand for: an alias that was moved a moment ago is just
+    /// why somebody rewraps.
+    async fn ask_names(&self, context: &EncryptionContext) -> Result<(), Error> {
+        let mut asked = self.asked.lock().await;
+        for kek in self.keks.choose(context)?.wraps() {
+            if asked.contains(kek) {
+                continue;
+            }
+            match self.keks.name_now(kek).await {
+                Err(error) if error.is_retryable() => return Err(error),
+                // What it refuses it will refuse again, when the key is moved.
+                _ => asked.insert(kek.clone()),
+            };
+        }
+        Ok(())
+    }
+
+    /// Has the KMS move keys and writes what it made of them. Returns those that others changed meanwhile.
+    async fn pass(
+        &self,
+        records: Vec<KeyRecord>,
+        raced: bool,
+        outcomes: &mut Vec<WalkOutcome<KeyRecord>>,
+    ) -> Vec<KeyRecord> {
+        let deciding = records.into_iter().map(|record| self.decide(record, raced));
+        let mut decided = stream::iter(deciding).buffer_unordered(self.concurrency);
+        let (mut records, mut changes) = (Vec::new(), Vec::new());
+        while let Some(decided) = decided.next().await {
+            match decided {
+                Decided::Change(record, change) => {
+                    records.push(record);
+                    changes.push(change);
+                }
+                Decided::Outcome(outcome) => outcomes.push(outcome),
+            }
+        }
+        let mut results = Vec::with_capacity(changes.len());
+        for batch in changes.chunks(BATCH) {
+            match self.store.replace_wraps(batch).await {
+                Ok(written) => results.extend(written.into_iter().map(|one| one.result.map(|_| ()))),
+                Err(error) => results.extend(batch.iter().map(|_| Err(error.clone()))),
+            }
+        }
+        let mut lost = Vec::new();
+        for (record, result) in records.into_iter().zip(results) {
+            match result {
+                Ok(()) => outcomes.push(WalkOutcome::Changed),
+                Err(error) if is_overtaken(&error) => lost.push(record),
+                Err(error) => outcomes.push(not_now_or_never(record, error.into())),
+            }
+        }
+        lost
+    }
+}
+
+#[async_trait]
+impl Walk for RewrapAll {
+    type Item = KeyRecord;
+
+    fn plan(&self) -> String {
+        let usage = self.usage.map(KeyUsage::name);
+        // Ranges that were done under another rule have to be gone through again.
+        format!(
+            "rewrap from {:?} usage {usage:?} by {:?}",
+            self.from,
+            self.keks.rule()
+        )
+    }
+
+    async fn read(
+        &self,
+        after: Option<&[u8]>,
+        upto: Option<&[u8]>,
+        limit: u32,
+    ) -> Result<WalkPage<KeyRecord>, JobError> {
+        let mut query = self.query(limit).await?;
+        if let Some(after) = after {
+            query = query.after(position(after)?);
+        }
+        let upto = upto.map(position).transpose()?;
+        let page = self.store.page(&query).await?;
+        let mut records = page.records;
+        let read = records.len();
+        records.retain(|record| upto.is_none_or(|upto| record.id <= upto));
+        let reached = records.len() < read;
+        let next = page
+            .next
+            .filter(|next| !reached && upto.is_none_or(|upto| *next < upto));
+        Ok(WalkPage::new(records, next.map(|next| next.to_bytes().to_vec())))
+    }
+
+    async fn work(&self, records: Vec<KeyRecord>) -> Vec<WalkOutcome<KeyRecord>> {
+        let mut outcomes = Vec::with_capacity(records.len());
+        let mut lost = self.pass(records, false, &mut outcomes).await;
+        for _ in 0..MAX_RACES {
+            if lost.is_empty() {
+                return outcomes;
+            }
+            let ids: Vec<_> = lost.iter().map(|record| record.id).collect();
+            match self.store.get(&ids).await {
+                Ok(records) => {
+                    let gone = lost.len().saturating_sub(records.len());
+                    outcomes.extend((0..gone).map(|_| WalkOutcome::Overtaken));
+                    lost = self.pass(records, true, &mut outcomes).await;
+                }
+                Err(error) => {
+                    let again = lost
+                        .into_iter()
+                        .map(|record| not_now_or_never(record, error.clone().into()));
+                    outcomes.extend(again);
+                    return outcomes;
+                }
+            }
+        }
+        let again = lost.into_iter().map(|record| WalkOutcome::Retry {
+            what: name(&record),
+            item: record,
+            error: Error::from(StoreError::unavailable(Busy)).into(),
+        });
+        outcomes.extend(again);
+        outcomes
+    }
+
+    async fn inspect(&self, records: Vec<KeyRecord>) -> Vec<WalkOutcome<KeyRecord>> {
+        let mut outcomes = Vec::with_capacity(records.len());
+        for record in records {
+            let would_move = match record.verified_context() {
+                Ok(context) => match self.ask_names(&context).await {
+                    Ok(()) => self.keks.would_rewrap(&record, &context).await,
+                    Err(error) => Err(error),
+                },
+                Err(error) => Err(error.into()),
+            };
+            outcomes.push(match would_move {
+                Ok(true) => WalkOutcome::Changed,
+                Ok(false) => WalkOutcome::Unchanged,
+                Err(error) => not_now_or_never(record, error),
+            });
+        }
+        outcomes
+    }
+}
+
+/// Says that a key was changed by others each time that it was to be moved.
+#[derive(Debug, thiserror::Error)]
+#[error("other processes change this key all the time")]
+struct Busy;
+
+fn name(record: &KeyRecord) -> String {
+    format!("data key {}", record.id)
+}
+
+fn not_now_or_never(record: KeyRecord, error: Error) -> WalkOutcome<KeyRecord> {
+    let (what, error) = (name(&record), JobError::from(error));
+    if error.is_retryable() {
+        let item = record;
+        WalkOutcome::Retry { item, what, error }
+    } else {
+        WalkOutcome::Failed { what, error }
+    }
+}
+
+/// Tells whether a key is not any more what it was when it was read: it was changed, destroyed or is gone.
+fn is_overtaken(error: &StoreError) -> bool {
+    error.is_lost_race() || matches!(error, StoreError::NotFound { .. })
+}
+
+fn position(bytes: &[u8]) -> Result<DataKeyId, JobError> {
+    let id: Option<DataKeyId> = bytes
+        .try_into()
+        .ok()
+        .and_then(|bytes| DataKeyId::from_bytes(bytes).ok());
+    id.ok_or_else(|| {
+        let what = "the job's position is no key id; give the job a name of its own".to_owned();
+        Error::from(StoreError::Corrupt { what }).into()
+    })
+}

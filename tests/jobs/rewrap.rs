@@ -1,0 +1,304 @@
+//! Moving all keys to another KEK.
+
+use std::time::Duration;
+
+use encx::testkit::{ManualClock, MemoryKeyStore, MemoryKms};
+use encx::{
+    Crypto, CryptoBuilder, EncryptionContext, Error, Field, JobEnd, JobError, JobTally, KekRef, KeyState,
+    KeyUsage, KmsErrorKind,
+};
+
+use super::support::{REFUSED, idle, in_time};
+
+const SSN: Field = Field::new("users", "ssn");
+
+fn tenant(number: u32) -> EncryptionContext {
+    EncryptionContext::builder()
+        .pair("tenantId", format!("t-{number}"))
+        .build()
+        .unwrap()
+}
+
+fn tally(changed: u64, unchanged: u64, failed: u64) -> JobTally {
+    JobTally::new(changed, unchanged, failed)
+}
+
+fn by(store: &MemoryKeyStore, kek: &str) -> usize {
+    let records = store.records();
+    let wraps = records.iter().flat_map(|record| &record.wraps);
+    wraps.filter(|wrap| wrap.wrapped.kek.as_str() == kek).count()
+}
+
+struct World {
+    clock: ManualClock,
+    kms: MemoryKms,
+    store: MemoryKeyStore,
+}
+
+impl World {
+    /// `tenants` keys under `memory/old`; every fifth tenant has a second version.
+    async fn new(tenants: u32) -> Self {
+        let clock = ManualClock::new();
+        let store = MemoryKeyStore::with_clock(clock.clone());
+        let kms = MemoryKms::new().with_kek("memory/old").with_kek("memory/new");
+        let world = Self { clock, kms, store };
+        let before = world.process(|builder| builder.kek("memory/old")).await;
+        for number in 0..tenants {
+            before.key_manager().create(&tenant(number)).await.unwrap();
+            if number % 5 == 0 {
+                before.key_manager().rotate(&tenant(number)).await.unwrap();
+            }
+        }
+        world.kms.reset_calls();
+        world
+    }
+
+    async fn process(&self, set_up: impl FnOnce(CryptoBuilder) -> CryptoBuilder) -> Crypto {
+        let builder = Crypto::builder(self.kms.clone(), self.store.clone()).clock(self.clock.clone());
+        set_up(builder).build().await.unwrap()
+    }
+
+    /// A process whose KEK rule wraps under the new KEK.
+    async fn moving(&self) -> Crypto {
+        self.process(|builder| builder.kek("memory/new").also_unwrap("memory/old"))
+            .await
+    }
+}
+
+#[tokio::test]
+async fn all_keys_move_with_one_call_each_and_the_second_time_none() {
+    let world = World::new(100).await;
+    let before = world.process(|builder| builder.kek("memory/old")).await;
+    let sealed = before.encrypt(&tenant(0), "text", SSN.row(1)).await.unwrap();
+    let peppers = before.key_manager().for_usage(KeyUsage::Pepper);
+    peppers.create(&tenant(1)).await.unwrap();
+    let gone = before.key_manager().rotate(&tenant(2)).await.unwrap();
+    let old = before.key_manager().list(&tenant(2)).await.unwrap().remove(0);
+    before.key_manager().destroy(&tenant(2), old.id).await.unwrap();
+    assert_ne!(gone.id, old.id);
+    world.kms.reset_calls();
+
+    let crypto = world.moving().await;
+    let report = crypto.key_manager().rewrap_all().range_size(50).run().await;
+    assert!(report.is_complete(), "{report}");
+    // A hundred, twenty that were rotated, the pepper, and the successor of the one that is destroyed, left out.
+    assert_eq!(report.run, tally(121, 0, 0));
+    let calls = world.kms.calls();
+    assert_eq!((calls.rewrap, calls.unwrap, calls.wrap), (121, 0, 0));
+    // What the two KEKs stand for.
+    assert_eq!(calls.describe, 2);
+    assert_eq!(
+        (by(&world.store, "memory/old"), by(&world.store, "memory/new")),
+        (0, 121)
+    );
+    let read = crypto.decrypt(&tenant(0), &sealed, SSN.row(1)).await.unwrap();
+    assert_eq!(read.as_bytes(), b"text");
+
+    world.kms.reset_calls();
+    let writes = world.store.writes();
+    let again = crypto.key_manager().rewrap_all().run().await;
+    assert_eq!(again.run, tally(0, 121, 0));
+    assert_eq!((world.kms.calls().total(), world.kms.calls().describe), (1, 1));
+    assert_eq!(world.store.writes(), writes);
+}
+
+#[tokio::test]
+async fn workers_share_and_no_key_is_moved_twice() {
+    let world = World::new(400).await;
+    let (a, b) = (world.moving().await, world.moving().await);
+    let job = |crypto: &Crypto| crypto.key_manager().rewrap_all().range_size(20).run();
+    let (a, b) = in_time(&world.clock, async { tokio::join!(job(&a), job(&b)) }).await;
+    assert_eq!((a.run, b.run), (tally(480, 0, 0), tally(480, 0, 0)));
+    assert_eq!(a.worker.changed + b.worker.changed, 480);
+    assert!(a.worker.changed > 50 && b.worker.changed > 50);
+    assert_eq!(world.kms.calls().rewrap, 480);
+    assert_eq!(by(&world.store, "memory/new"), 480);
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_in_the_middle_loses_nothing_and_another_repeats_nothing() {
+    let world = World::new(100).await;
+    let crypto = world.moving().await;
+    let mut run = crypto.key_manager().rewrap_all().range_size(10).start();
+    for _ in 0..6 {
+        run.next_event().await;
+    }
+    world.kms.hold();
+    tokio::select! {
+        biased;
+        _ = async { while run.next_event().await.is_some() {} } => panic!("the KMS is held"),
+        () = idle() => {}
+    }
+    drop(run);
+    world.kms.release();
+    let moved = by(&world.store, "memory/new");
+    assert!((30..90).contains(&moved), "{moved}");
+    world.kms.reset_calls();
+
+    let heir = world.moving().await;
+    let report = in_time(&world.clock, heir.key_manager().rewrap_all().range_size(10).run()).await;
+    assert!(report.is_complete(), "{report}");
+    assert_eq!(by(&world.store, "memory/new"), 120);
+    assert_eq!(usize::try_from(world.kms.calls().rewrap).unwrap(), 120 - moved);
+    assert_eq!(report.run.changed + report.run.unchanged, 120);
+}
+
+#[tokio::test]
+async fn keys_whose_kek_refuses_are_named_and_hold_up_no_other() {
+    let world = World::new(10).await;
+    world.kms.create_kek("memory/lost");
+    let other = world.process(|builder| builder.kek("memory/lost")).await;
+    let lost = other.key_manager().create(&tenant(500)).await.unwrap();
+    world.kms.set_kek_fault("memory/lost", Some(REFUSED));
+    let crypto = world
+        .process(|builder| {
+            builder
+                .kek("memory/new")
+                .also_unwrap("memory/old")
+                .also_unwrap("memory/lost")
+        })
+        .await;
+    let report = in_time(&world.clock, crypto.key_manager().rewrap_all().run()).await;
+    assert!(matches!(report.ended_by, JobEnd::Finished) && !report.is_complete());
+    assert_eq!(report.run, tally(12, 0, 1));
+    let failure = &report.failures[0];
+    assert_eq!(failure.what, format!("data key {}", lost.id));
+    assert!(!failure.error.is_retryable());
+
+    // A refusal is remembered for a moment.
+    world.clock.advance(Duration::from_secs(10));
+    // One that is out of reach for a while is tried a few times, and holds up no other either.
+    world
+        .kms
+        .set_kek_fault("memory/lost", Some(KmsErrorKind::Unavailable));
+    let report = in_time(&world.clock, crypto.key_manager().rewrap_all().run()).await;
+    assert_eq!(report.run, tally(0, 12, 1));
+    assert!(report.failures[0].error.is_retryable());
+
+    world.kms.set_kek_fault("memory/lost", None);
+    world.clock.advance(Duration::from_secs(60));
+    let report = in_time(&world.clock, crypto.key_manager().rewrap_all().run()).await;
+    assert_eq!(report.run, tally(1, 12, 0));
+}
+
+#[tokio::test]
+async fn a_kek_that_the_rule_does_not_allow_moves_nothing() {
+    let world = World::new(3).await;
+    let crypto = world.process(|builder| builder.kek("memory/new")).await;
+    let report = crypto.key_manager().rewrap_all().run().await;
+    assert_eq!(report.run, tally(0, 0, 4));
+    assert!(matches!(
+        report.failures[0].error,
+        JobError::Encx(Error::KekNotAllowed { .. })
+    ));
+    assert_eq!(world.kms.calls().rewrap, 0);
+    // A dry run says the same.
+    let report = crypto.key_manager().rewrap_all().dry_run().run().await;
+    assert_eq!(report.run, tally(0, 0, 4));
+}
+
+#[tokio::test]
+async fn a_row_that_was_edited_is_refused_and_holds_up_no_other() {
+    let world = World::new(4).await;
+    world.store.tamper(|rows| {
+        rows[1].context.insert("tenantId".to_owned(), "other".to_owned());
+    });
+    let report = world.moving().await.key_manager().rewrap_all().run().await;
+    assert_eq!(report.run, tally(4, 0, 1));
+}
+
+#[tokio::test]
+async fn a_dry_run_counts_and_asks_only_what_aliases_stand_for() {
+    let world = World::new(10).await;
+    let crypto = world.moving().await;
+    let before = world.store.records();
+    let report = crypto.key_manager().rewrap_all().dry_run().run().await;
+    assert_eq!(report.run, tally(12, 0, 0));
+    let calls = world.kms.calls();
+    assert_eq!(calls.total(), calls.describe);
+    assert_eq!(world.store.records(), before);
+}
+
+#[tokio::test]
+async fn only_keys_of_a_kek_or_a_usage_move_if_so_asked() {
+    let world = World::new(5).await;
+    let other = world.process(|builder| builder).await;
+    other.key_manager().create(&tenant(500)).await.unwrap();
+    other
+        .key_manager()
+        .for_usage(KeyUsage::Index)
+        .create(&tenant(501))
+        .await
+        .unwrap();
+    world.kms.set_alias("alias/default", MemoryKms::DEFAULT_KEK);
+    let crypto = world
+        .process(|builder| {
+            let builder = builder.kek("memory/new").also_unwrap("memory/old");
+            builder.also_unwrap(MemoryKms::DEFAULT_KEK)
+        })
+        .await;
+    let indexes = crypto
+        .key_manager()
+        .rewrap_all()
+        .usage(KeyUsage::Index)
+        .run()
+        .await;
+    assert_eq!(indexes.run, tally(1, 0, 0));
+    let from = KekRef::try_from("alias/default").unwrap();
+    let moved = crypto.key_manager().rewrap_all().from(from).run().await;
+    assert_eq!(moved.run, tally(1, 0, 0));
+    assert_eq!(
+        (by(&world.store, "memory/old"), by(&world.store, "memory/new")),
+        (6, 2)
+    );
+}
+
+#[tokio::test]
+async fn an_alias_that_was_moved_a_moment_ago_moves_the_keys() {
+    let world = World::new(5).await;
+    world.kms.set_alias("alias/app", "memory/old");
+    let crypto = world
+        .process(|builder| builder.kek("alias/app").also_unwrap("memory/old"))
+        .await;
+    assert_eq!(crypto.key_manager().rewrap_all().run().await.run, tally(0, 6, 0));
+    world.kms.set_alias("alias/app", "memory/new");
+    assert_eq!(crypto.key_manager().rewrap_all().run().await.run, tally(6, 0, 0));
+}
+
+#[tokio::test]
+async fn a_key_that_changes_while_it_is_moved_keeps_the_change_and_moves_all_the_same() {
+    let world = World::new(3).await;
+    let crypto = world.moving().await;
+    let other = world.process(|builder| builder.kek("memory/old")).await;
+    crypto.key_manager().rewrap(&tenant(1)).await.unwrap();
+    world.kms.reset_calls();
+    world.kms.hold();
+    let run = tokio::spawn(crypto.key_manager().rewrap_all().run());
+    // It has asked what its KEK stands for; behind that come the keys.
+    world.kms.until_in_flight(1).await;
+    let suspended = other.key_manager().list(&tenant(0)).await.unwrap().remove(0);
+    other
+        .key_manager()
+        .set_state(&tenant(0), suspended.id, KeyState::Suspended)
+        .await
+        .unwrap();
+    let old = other.key_manager().list(&tenant(2)).await.unwrap().remove(0);
+    let compromised = KeyState::Compromised;
+    other
+        .key_manager()
+        .set_state(&tenant(2), old.id, compromised)
+        .await
+        .unwrap();
+    other.key_manager().destroy(&tenant(2), old.id).await.unwrap();
+    world.kms.release();
+    let report = run.await.unwrap();
+    assert!(report.is_complete(), "{report}");
+    assert_eq!(report.run, tally(2, 2, 0));
+    assert_eq!(report.overtaken, 1);
+    let now = other.key_manager().list(&tenant(0)).await.unwrap().remove(0);
+    assert_eq!(now.state, KeyState::Suspended);
+    assert_eq!(
+        (by(&world.store, "memory/old"), by(&world.store, "memory/new")),
+        (0, 3)
+    );
+}

@@ -1,0 +1,189 @@
+//! A walk over numbers that a test makes slow or makes fail, and time that passes while nobody is at work.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use encx::testkit::{ManualClock, MemoryKeyStore, MemoryKms};
+use encx::{Clock, Crypto, Error, JobError, KmsErrorKind, StoreError, Walk, WalkOutcome, WalkPage};
+use tokio::sync::watch;
+
+/// Lets the clock run on in steps whenever there is nothing else to do, until a future is done.
+pub(crate) async fn in_time<T>(clock: &ManualClock, future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut future => return done,
+            () = idle() => clock.advance(Duration::from_millis(100)),
+        }
+    }
+}
+
+/// Lets everybody else go as far as they can.
+pub(crate) async fn idle() {
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A process with a key store that others share.
+pub(crate) async fn process(clock: &ManualClock, store: &MemoryKeyStore) -> Crypto {
+    let builder = Crypto::builder(MemoryKms::new(), store.clone()).clock(clock.clone());
+    builder.build().await.unwrap()
+}
+
+/// A walk over the numbers from 0 to `count`. Clones share what was done.
+#[derive(Clone)]
+pub(crate) struct Numbers {
+    pub(crate) plan: String,
+    count: u32,
+    state: Arc<Mutex<State>>,
+    /// While this is set, work stands.
+    held: Arc<watch::Sender<bool>>,
+    takes: Option<(ManualClock, Duration)>,
+}
+
+#[derive(Default)]
+struct State {
+    /// How often each number was changed.
+    changed: BTreeMap<u32, u32>,
+    /// How often these still cannot be changed for now.
+    not_now: BTreeMap<u32, u32>,
+    never: BTreeSet<u32>,
+    /// How many reads fail.
+    bad_reads: u32,
+}
+
+impl Numbers {
+    pub(crate) fn new(count: u32) -> Self {
+        Self {
+            plan: "numbers".to_owned(),
+            count,
+            state: Arc::default(),
+            held: Arc::new(watch::Sender::new(false)),
+            takes: None,
+        }
+    }
+
+    /// Makes every piece of work take so long.
+    pub(crate) fn taking(mut self, clock: &ManualClock, time: Duration) -> Self {
+        self.takes = Some((clock.clone(), time));
+        self
+    }
+
+    pub(crate) fn failing(self, never: impl IntoIterator<Item = u32>) -> Self {
+        self.state.lock().unwrap().never.extend(never);
+        self
+    }
+
+    pub(crate) fn fail_for_now(&self, numbers: impl IntoIterator<Item = u32>, times: u32) {
+        let numbers = numbers.into_iter().map(|number| (number, times));
+        self.state.lock().unwrap().not_now.extend(numbers);
+    }
+
+    pub(crate) fn fail_reads(&self, times: u32) {
+        self.state.lock().unwrap().bad_reads = times;
+    }
+
+    pub(crate) fn hold(&self, held: bool) {
+        self.held.send_replace(held);
+    }
+
+    /// Forgets who is held, for a worker that nothing holds.
+    pub(crate) fn unheld(&self) -> Self {
+        let held = Arc::new(watch::Sender::new(false));
+        Self { held, ..self.clone() }
+    }
+
+    /// How often each number was changed.
+    pub(crate) fn changed(&self) -> Vec<u32> {
+        let state = self.state.lock().unwrap();
+        (0..self.count)
+            .map(|number| state.changed.get(&number).copied().unwrap_or(0))
+            .collect()
+    }
+}
+
+pub(crate) fn not_now() -> JobError {
+    Error::from(StoreError::unavailable(std::io::Error::other("not now"))).into()
+}
+
+pub(crate) fn never() -> JobError {
+    JobError::walk(std::io::Error::other("never"), false)
+}
+
+#[async_trait]
+impl Walk for Numbers {
+    type Item = u32;
+
+    fn plan(&self) -> String {
+        self.plan.clone()
+    }
+
+    async fn read(
+        &self,
+        after: Option<&[u8]>,
+        upto: Option<&[u8]>,
+        limit: u32,
+    ) -> Result<WalkPage<u32>, JobError> {
+        let number = |position: &[u8]| u32::from_be_bytes(position.try_into().unwrap());
+        {
+            let mut state = self.state.lock().unwrap();
+            if state.bad_reads > 0 {
+                state.bad_reads -= 1;
+                return Err(not_now());
+            }
+        }
+        let first = after.map_or(0, |after| number(after) + 1);
+        let end = upto.map_or(self.count, |upto| number(upto) + 1);
+        let last = end.min(first + limit);
+        let next = (last < end).then(|| (last - 1).to_be_bytes().to_vec());
+        Ok(WalkPage::new((first..last).collect(), next))
+    }
+
+    async fn work(&self, items: Vec<u32>) -> Vec<WalkOutcome<u32>> {
+        if let Some((clock, time)) = &self.takes {
+            clock.sleep(*time).await;
+        }
+        self.held.subscribe().wait_for(|held| !held).await.unwrap();
+        let state = &mut *self.state.lock().unwrap();
+        let outcomes = items.into_iter().map(|number| {
+            let what = format!("number {number}");
+            if state.never.contains(&number) {
+                return WalkOutcome::Failed { what, error: never() };
+            }
+            match state.not_now.get_mut(&number) {
+                Some(left) if *left > 0 => {
+                    *left -= 1;
+                    let (item, error) = (number, not_now());
+                    WalkOutcome::Retry { item, what, error }
+                }
+                _ => {
+                    let times = state.changed.entry(number).or_default();
+                    *times += 1;
+                    if *times == 1 {
+                        WalkOutcome::Changed
+                    } else {
+                        WalkOutcome::Unchanged
+                    }
+                }
+            }
+        });
+        outcomes.collect()
+    }
+
+    async fn inspect(&self, items: Vec<u32>) -> Vec<WalkOutcome<u32>> {
+        let state = self.state.lock().unwrap();
+        let outcomes = items.into_iter().map(|number| match state.changed.get(&number) {
+            Some(_) => WalkOutcome::Unchanged,
+            None => WalkOutcome::Changed,
+        });
+        outcomes.collect()
+    }
+}
+
+/// A refusal that no second try changes.
+pub(crate) const REFUSED: KmsErrorKind = KmsErrorKind::AccessDenied;
