@@ -126,11 +126,12 @@ impl Aad {
 const KIND_UNBOUND: u8 = 0;
 const KIND_FREE: u8 = 1;
 const KIND_FIELD: u8 = 2;
+// 3 and 4 name blind indexes and their values; see `index`.
 
-const TYPE_BYTES: u8 = 0;
-const TYPE_TEXT: u8 = 1;
-const TYPE_INTEGER: u8 = 2;
-const TYPE_UUID: u8 = 3;
+pub(crate) const TYPE_BYTES: u8 = 0;
+pub(crate) const TYPE_TEXT: u8 = 1;
+pub(crate) const TYPE_INTEGER: u8 = 2;
+pub(crate) const TYPE_UUID: u8 = 3;
 const TYPE_PATH: u8 = 4;
 
 /// Shows the framed length only: a row's id may be somebody's name.

@@ -5,7 +5,9 @@
 //! strands nobody. The *sweeper* empties slots whose keys are too old; the *poller* follows changes of state.
 
 mod background;
+mod deriver;
 mod flight;
+mod life;
 mod live_key;
 mod nearby;
 mod refresh;
@@ -25,11 +27,12 @@ use crate::error::{Error, Hot};
 use crate::kek::Keks;
 use crate::key::{DataKey, DataKeyId, KeyState, KeyUsage, Scope};
 use crate::store::{KeyRecord, KeyStore, NewKey};
-use crate::suite::SuiteKey;
 
 use background::Background;
+pub(crate) use deriver::Deriver;
 use flight::{Flights, Tasks};
-pub(crate) use live_key::{LiveKey, Purpose, check_len};
+pub(crate) use life::{Life, Purpose, Unwrapped};
+pub(crate) use live_key::{LiveKey, check_len};
 use refresh::Failure;
 pub(crate) use slot::{KeySet, Records, Slot, SlotKey};
 use stats::Counters;
@@ -100,7 +103,7 @@ pub(crate) struct Cache {
     unknown: moka::sync::Cache<(Scope, DataKeyId), Duration>,
     loads: Flights<Scope, Arc<Records>>,
     mints: Flights<Scope, ()>,
-    unwraps: Flights<(Scope, DataKeyId), Arc<LiveKey>>,
+    unwraps: Flights<(Scope, DataKeyId), Unwrapped>,
     /// How many keys are refreshed at once.
     refreshes: Semaphore,
     background: Background,
@@ -276,6 +279,11 @@ impl Cache {
 
     /// Returns the key that encrypts, making or unwrapping it if need be.
     pub(crate) async fn active_key(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<LiveKey>, Error> {
+        self.active(slot).await?.cipher()
+    }
+
+    /// Returns the active key, making or unwrapping it if need be.
+    pub(crate) async fn active(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Unwrapped, Error> {
         self.counters.misses.fetch_add(1, Ordering::Relaxed);
         self.prepare().await?;
         for attempt in 0..MAX_ATTEMPTS {
@@ -304,6 +312,11 @@ impl Cache {
         slot: &Arc<Slot>,
         id: DataKeyId,
     ) -> Result<Arc<LiveKey>, Error> {
+        self.by_id(slot, id).await?.cipher()
+    }
+
+    /// Returns the key of this id, unwrapping it if need be.
+    pub(crate) async fn by_id(self: &Arc<Self>, slot: &Arc<Slot>, id: DataKeyId) -> Result<Unwrapped, Error> {
         self.counters.misses.fetch_add(1, Ordering::Relaxed);
         let mut records = self.records_with(slot, id).await?;
         slot.mark_key_used(id);
@@ -412,7 +425,7 @@ impl Cache {
         began: Duration,
     ) {
         if let Some(slot) = self.find_slot(context, usage) {
-            slot.publish_key(self, &LiveKey::new(self, &slot, id, SuiteKey::new(key), began));
+            slot.publish_key(self, &Unwrapped::new(self, &slot, id, key, began));
         }
     }
 
@@ -550,7 +563,7 @@ impl Cache {
         slot: &Arc<Slot>,
         record: &Arc<KeyRecord>,
         purpose: Purpose,
-    ) -> Result<Arc<LiveKey>, Error> {
+    ) -> Result<Unwrapped, Error> {
         let in_memory = || {
             let key = slot.key_for(record.id, purpose, self.clock.elapsed(), &self.limits)?;
             self.note_use(&key, self.clock.elapsed());
@@ -570,14 +583,14 @@ impl Cache {
 
     /// Counts the use of a key that is past its time.
     #[inline]
-    pub(crate) fn note_use(&self, key: &LiveKey, now: Duration) {
+    pub(crate) fn note_use(&self, key: &Life, now: Duration) {
         if now >= key.expires_at {
             self.note_stale_use(key);
         }
     }
 
     #[cold]
-    fn note_stale_use(&self, key: &LiveKey) {
+    fn note_stale_use(&self, key: &Life) {
         self.counters.count(&self.counters.stale_key_serves);
         if key.becomes_stale() {
             tracing::warn!(
@@ -621,7 +634,7 @@ impl Cache {
         slot: &Arc<Slot>,
         record: &Arc<KeyRecord>,
         than: Duration,
-    ) -> Result<Arc<LiveKey>, Error> {
+    ) -> Result<Unwrapped, Error> {
         let (cache, of, record) = (Arc::clone(self), Arc::clone(slot), Arc::clone(record));
         self.unwraps
             .join((slot.scope, record.id), &self.clock, async move {
@@ -645,7 +658,7 @@ impl Cache {
                 }
                 match unwrapped {
                     Ok(unwrapped) => {
-                        let key = LiveKey::new(&cache, &of, record.id, SuiteKey::new(&unwrapped), began);
+                        let key = Unwrapped::new(&cache, &of, record.id, &unwrapped, began);
                         of.publish_key(&cache, &key);
                         Ok(key)
                     }
@@ -680,7 +693,7 @@ impl Cache {
                 let (made, wraps) = cache.keks.generate(context, *usage, id).await?;
                 let mut new = NewKey::new(id, *usage, context, made.check(id));
                 new.wraps = wraps;
-                let key = LiveKey::new(&cache, &of, id, SuiteKey::new(&made), began);
+                let key = Unwrapped::new(&cache, &of, id, &made, began);
                 drop(made);
                 let expected = of.expect_record(&cache, &key);
                 let read = cache.begin_read();

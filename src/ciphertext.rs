@@ -116,6 +116,11 @@ impl Ciphertext {
         &self.bytes
     }
 
+    #[cfg(feature = "sqlx-0_9")]
+    pub(crate) fn as_vec(&self) -> &Vec<u8> {
+        &self.bytes
+    }
+
     /// Returns the bytes to keep, without a copy.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
@@ -272,128 +277,6 @@ pub enum CiphertextError {
         /// The version's byte.
         found: u8,
     },
-}
-
-#[cfg(feature = "serde")]
-mod serde_impls {
-    use base64::Engine;
-    use base64::engine::general_purpose::STANDARD;
-    use serde::de::{Error, Visitor};
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    use super::{Ciphertext, fmt};
-
-    impl Serialize for Ciphertext {
-        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-            if serializer.is_human_readable() {
-                serializer.serialize_str(&STANDARD.encode(&self.bytes))
-            } else {
-                serializer.serialize_bytes(&self.bytes)
-            }
-        }
-    }
-
-    impl<'de> Deserialize<'de> for Ciphertext {
-        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-            if deserializer.is_human_readable() {
-                deserializer.deserialize_str(Base64)
-            } else {
-                deserializer.deserialize_byte_buf(Bytes)
-            }
-        }
-    }
-
-    struct Base64;
-
-    impl Visitor<'_> for Base64 {
-        type Value = Ciphertext;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a ciphertext in standard base64")
-        }
-
-        fn visit_str<E: Error>(self, text: &str) -> Result<Ciphertext, E> {
-            let bytes = STANDARD
-                .decode(text)
-                .map_err(|_| E::custom("not standard base64"))?;
-            Ciphertext::parse(bytes).map_err(E::custom)
-        }
-    }
-
-    struct Bytes;
-
-    impl<'de> Visitor<'de> for Bytes {
-        type Value = Ciphertext;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("the bytes of a ciphertext")
-        }
-
-        fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Ciphertext, E> {
-            Ciphertext::parse(bytes).map_err(E::custom)
-        }
-
-        fn visit_byte_buf<E: Error>(self, bytes: Vec<u8>) -> Result<Ciphertext, E> {
-            Ciphertext::parse(bytes).map_err(E::custom)
-        }
-
-        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Ciphertext, A::Error> {
-            // Formats without a byte type send a sequence. Its claimed length is not believed.
-            let mut bytes = Vec::with_capacity(seq.size_hint().unwrap_or(0).min(4096));
-            while let Some(byte) = seq.next_element()? {
-                if bytes.len() > super::Suite::KcXaes256Gcm.overhead() + super::MAX_PLAINTEXT_LEN {
-                    return Err(A::Error::custom("longer than any ciphertext"));
-                }
-                bytes.push(byte);
-            }
-            Ciphertext::parse(bytes).map_err(A::Error::custom)
-        }
-    }
-}
-
-#[cfg(feature = "sqlx-0_9")]
-mod sqlx_impls {
-    use sqlx::encode::IsNull;
-    use sqlx::error::BoxDynError;
-    use sqlx::{Database, Decode, Encode, Type};
-
-    use super::Ciphertext;
-
-    /// A column of bytes: `bytea` in PostgreSQL, `BLOB` in SQLite.
-    impl<DB: Database> Type<DB> for Ciphertext
-    where
-        Vec<u8>: Type<DB>,
-    {
-        fn type_info() -> DB::TypeInfo {
-            <Vec<u8> as Type<DB>>::type_info()
-        }
-
-        fn compatible(found: &DB::TypeInfo) -> bool {
-            <Vec<u8> as Type<DB>>::compatible(found)
-        }
-    }
-
-    impl<'q, DB: Database> Encode<'q, DB> for Ciphertext
-    where
-        Vec<u8>: Encode<'q, DB>,
-    {
-        fn encode(self, buffer: &mut DB::ArgumentBuffer) -> Result<IsNull, BoxDynError> {
-            self.bytes.encode(buffer)
-        }
-
-        fn encode_by_ref(&self, buffer: &mut DB::ArgumentBuffer) -> Result<IsNull, BoxDynError> {
-            self.bytes.encode_by_ref(buffer)
-        }
-    }
-
-    impl<'r, DB: Database> Decode<'r, DB> for Ciphertext
-    where
-        Vec<u8>: Decode<'r, DB>,
-    {
-        fn decode(value: DB::ValueRef<'r>) -> Result<Self, BoxDynError> {
-            Ok(Self::parse(<Vec<u8> as Decode<'r, DB>>::decode(value)?)?)
-        }
-    }
 }
 
 #[cfg(test)]

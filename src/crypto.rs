@@ -2,6 +2,9 @@
 
 mod batch;
 mod builder;
+mod index;
+#[cfg(feature = "password")]
+mod password;
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -52,6 +55,8 @@ pub(crate) use builder::Parts;
 pub struct Crypto {
     core: Core,
     census: Option<Arc<dyn KeyCensus>>,
+    #[cfg(feature = "password")]
+    passwords: Arc<crate::password::Workers>,
 }
 
 impl Crypto {

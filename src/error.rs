@@ -5,8 +5,11 @@ use std::sync::Arc;
 use crate::aad::AadError;
 use crate::ciphertext::{CiphertextError, MAX_PLAINTEXT_LEN, Suite};
 use crate::context::ContextError;
+use crate::index::IndexError;
 use crate::key::{DataKeyId, KekId, KmsName, NewIdError, RandomError};
 use crate::kms::KmsError;
+#[cfg(feature = "password")]
+use crate::password::PasswordError;
 use crate::store::{ColumnCount, StoreError};
 
 /// Says why something could not be encrypted, decrypted or managed, and what to do.
@@ -60,6 +63,9 @@ pub enum Error {
         /// The key.
         id: DataKeyId,
     },
+    /// A value cannot be indexed, or an index is refused.
+    #[error(transparent)]
+    Index(#[from] IndexError),
     /// What was loading the key stopped before it was done: its runtime shut down, or a provider panicked.
     /// Retryable.
     #[error(
@@ -126,6 +132,10 @@ pub enum Error {
     /// The plaintext is not text.
     #[error("the plaintext is not UTF-8; take its bytes instead")]
     NotUtf8,
+    /// A password cannot be hashed, or what was stored is no hash that encx verifies.
+    #[cfg(feature = "password")]
+    #[error(transparent)]
+    Password(#[from] PasswordError),
     /// The plaintext is too long.
     #[error("a plaintext has at most {MAX_PLAINTEXT_LEN} bytes, not {found}; large values need a stream")]
     PlaintextTooLong {

@@ -4,6 +4,7 @@ mod data_key;
 mod id;
 mod name;
 mod state;
+mod subkey;
 
 use std::fmt;
 
@@ -16,6 +17,7 @@ pub use data_key::{DATA_KEY_LEN, DataKey, DataKeyLenError, KeyCheck, RandomError
 pub use id::{DataKeyId, DataKeyIdError, NewIdError};
 pub use name::{KekId, KmsName, NameError};
 pub use state::KeyState;
+pub(crate) use subkey::{Derivation, Subkey};
 
 /// The most wraps that one data key may carry.
 pub const MAX_WRAPS: usize = 8;

@@ -28,6 +28,8 @@
 //! - To handle many values at once: [`Crypto::encrypt_many`] and [`Crypto::decrypt_many`].
 //! - To see what went wrong, and whether it may pass: [`Error`].
 //! - To keep the result: [`Ciphertext`], a column of bytes.
+//! - To find what is encrypted: [`IndexField`] and [`Crypto::index_terms`].
+//! - To let people log in: `Crypto::hash_password`, with feature `password`.
 //! - To rotate, suspend, destroy: [`KeyManager`]; the states and what they may become: [`KeyState`].
 //! - To move all keys to another KEK: [`KeyManager::rewrap_all`]. How such a [`Job`] is shared, slowed down, stopped and
 //!   resumed; and [`Walk`], for one of your own.
@@ -44,6 +46,8 @@
 //! | AAD | what binds a ciphertext to its place; it never leaves the process |
 //! | usage | what a DEK is for; one DEK, one usage |
 //! | scope | one family of DEKs: a usage under a context |
+//! | blind index | a keyed, truncated hash that makes search by equality possible |
+//! | pepper | a secret that password hashes are made with, and that is not in the database |
 //!
 //! # Features
 //!
@@ -51,8 +55,10 @@
 //! | --- | --- |
 //! | `aes-gcm` (default) | the cipher backend, in Rust; at least one backend must be on |
 //! | `os-nonces` | draws every nonce byte from the operating system |
-//! | `serde` | `Serialize` and `Deserialize` for [`Ciphertext`] |
-//! | `sqlx-0_9` | [`Ciphertext`] as a column of sqlx 0.9 |
+//! | `password` | password hashes: Argon2id with a pepper that the KMS protects |
+//! | `serde` | `Serialize` and `Deserialize` for [`Ciphertext`], [`BlindIndex`] and `PasswordHash` |
+//! | `sqlx-0_9` | [`Ciphertext`], [`BlindIndex`] and `PasswordHash` as columns of sqlx 0.9 |
+//! | `sqlx-0_9-postgres` | arrays of [`BlindIndex`], for `= ANY($1)` |
 //! | `testkit` | in-memory KMS and key store, a clock that tests set, conformance suites |
 
 mod aad;
@@ -63,13 +69,20 @@ mod column;
 mod context;
 mod crypto;
 mod error;
+mod index;
 mod jobs;
 mod kek;
 mod key;
 mod keyring;
 mod kms;
 mod manager;
+#[cfg(feature = "password")]
+mod password;
 mod plaintext;
+#[cfg(feature = "serde")]
+mod serde_types;
+#[cfg(feature = "sqlx-0_9")]
+mod sqlx_types;
 mod store;
 pub mod suite;
 #[cfg(feature = "testkit")]
@@ -85,6 +98,10 @@ pub use context::{
 };
 pub use crypto::{Crypto, CryptoBuilder};
 pub use error::Error;
+pub use index::{
+    BlindIndex, CustomNormalizer, IndexError, IndexField, IndexPart, IndexTerms, IndexValue, IndexValues,
+    MAX_INDEXED_LEN, Normalizer,
+};
 pub use jobs::{
     Job, JobEnd, JobError, JobEvent, JobFailure, JobReport, JobRun, JobStopper, Walk, WalkOutcome, WalkPage,
 };
@@ -99,6 +116,8 @@ pub use kms::{
     KmsOperation,
 };
 pub use manager::{FailedWraps, KeyManager, RewrapAll, WrapsReport};
+#[cfg(feature = "password")]
+pub use password::{PasswordError, PasswordHash, PasswordParams, PasswordVerdict};
 pub use plaintext::Plaintext;
 pub use store::{
     ChangeCursor, ChangePage, ColumnCount, Coordination, CursorPosition, Fence, JobRange, JobStatus,

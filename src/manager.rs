@@ -1,5 +1,6 @@
 //! The life of keys: create, rotate, rewrap, change state, destroy.
 
+mod import;
 mod rewrap;
 mod wraps;
 
@@ -424,6 +425,17 @@ impl KeyManager {
         versions: &[KeyRecord],
         state: KeyState,
     ) -> Result<Made, Error> {
+        self.mint_from(context, versions, state, None).await
+    }
+
+    /// The same, of a given key or of one that the KMS makes.
+    async fn mint_from(
+        &self,
+        context: &EncryptionContext,
+        versions: &[KeyRecord],
+        state: KeyState,
+        given: Option<DataKey>,
+    ) -> Result<Made, Error> {
         let began = self.clock.elapsed();
         let greatest = versions.iter().map(|version| version.id).max();
         let id = DataKeyId::generate(self.clock.unix_millis(), greatest)?;
@@ -431,7 +443,7 @@ impl KeyManager {
             None => KeyVersion::FIRST,
             Some(last) => last.next().ok_or(StoreError::Conflict)?,
         };
-        let (key, wraps) = self.keks.generate(context, self.usage, id).await?;
+        let (key, wraps) = self.keks.wrap(context, self.usage, id, given).await?;
         let mut new = NewKey::new(id, self.usage, context, key.check(id))
             .with_version(version)
             .with_state(state);

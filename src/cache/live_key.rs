@@ -1,51 +1,33 @@
 //! A data key in memory, which seals and opens the ciphertexts of its scope.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use zeroize::Zeroize;
 
 use crate::aad::Aad;
-use crate::cache::stats::KeyGauge;
-use crate::cache::{Cache, Limits, Slot};
+use crate::cache::life::Life;
 use crate::ciphertext::{Ciphertext, HEADER_LEN, Header, MAX_PLAINTEXT_LEN, SUITE_AT, Suite};
-use crate::clock::Moment;
 use crate::error::{Error, Hot};
-use crate::key::{DataKeyId, Scope};
+use crate::key::{DataKey, Scope};
 use crate::plaintext::Plaintext;
 use crate::suite::{Batch, Epoch, Epochs, OpenError, SealError, SuiteKey};
 
 /// A data key, unwrapped and expanded. It is zeroised when the last user lets go of it.
 pub(crate) struct LiveKey {
-    pub(crate) id: DataKeyId,
+    life: Life,
     key: SuiteKey,
     /// What the AAD of a ciphertext of suite 1 begins with. Put together once, because that takes as long as a block of AES.
     prefix: AadPrefix,
-    /// The clock's time from which it may not be used any more, unless the KMS does not answer.
-    pub(crate) expires_at: Duration,
-    used: AtomicBool,
-    /// Up to here it counts that the KMS was asked to unwrap it again, and did not answer.
-    pub(super) unanswered_until: Moment,
-    stale: AtomicBool,
-    _gauge: KeyGauge,
 }
 
-/// What a key is wanted for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    Encrypt,
-    Decrypt,
-}
+impl Deref for LiveKey {
+    type Target = Life;
 
-impl Limits {
-    /// How long past its time a key serves while the KMS does not answer.
-    fn stale(&self, purpose: Purpose) -> Duration {
-        match purpose {
-            Purpose::Encrypt => self.stale_encrypt,
-            Purpose::Decrypt => self.stale_decrypt,
-        }
+    #[inline]
+    fn deref(&self) -> &Life {
+        &self.life
     }
 }
 
@@ -53,61 +35,17 @@ impl Limits {
 type AadPrefix = [u8; HEADER_LEN + Scope::LEN];
 
 impl LiveKey {
-    /// Takes a key over whose unwrapping began at `began`.
-    pub(crate) fn new(
-        cache: &Cache,
-        slot: &Slot,
-        id: DataKeyId,
-        key: SuiteKey,
-        began: Duration,
-    ) -> Arc<Self> {
-        let expires_at = began.saturating_add(cache.limits.ttl);
+    /// Takes a key of a scope over.
+    pub(super) fn new(life: Life, scope: Scope, key: &DataKey) -> Arc<Self> {
+        let header = Header {
+            suite: Suite::KcXaes256Gcm,
+            key_id: life.id,
+        };
         Arc::new(Self {
-            id,
-            key,
-            prefix: {
-                let suite = Suite::KcXaes256Gcm;
-                aad_prefix(Header { suite, key_id: id }, slot.scope)
-            },
-            expires_at,
-            used: AtomicBool::new(false),
-            unanswered_until: Moment::zero(),
-            stale: AtomicBool::new(false),
-            _gauge: KeyGauge::new(&cache.counters),
+            life,
+            key: SuiteKey::new(key),
+            prefix: aad_prefix(header, scope),
         })
-    }
-
-    /// Notes that it was used since it was unwrapped.
-    #[inline]
-    pub(crate) fn mark_used(&self) {
-        // Read first: a line that many cores write is slow, one that they read is not.
-        if !self.used.load(Ordering::Relaxed) {
-            self.used.store(true, Ordering::Relaxed);
-        }
-    }
-
-    pub(super) fn is_used(&self) -> bool {
-        self.used.load(Ordering::Relaxed)
-    }
-
-    /// Tells whether it may be used now: in its time, or past it if the KMS was asked about it and did not answer.
-    #[inline]
-    pub(crate) fn serves(&self, purpose: Purpose, now: Duration, limits: &Limits) -> bool {
-        now < self.expires_at || self.serves_stale(purpose, now, limits)
-    }
-
-    #[cold]
-    fn serves_stale(&self, purpose: Purpose, now: Duration, limits: &Limits) -> bool {
-        now < self.expires_at.saturating_add(limits.stale(purpose)) && self.is_unanswered(now)
-    }
-
-    pub(super) fn is_unanswered(&self, now: Duration) -> bool {
-        now < self.unanswered_until.get()
-    }
-
-    /// Notes that it serves past its time. `true` the first time.
-    pub(crate) fn becomes_stale(&self) -> bool {
-        !self.stale.swap(true, Ordering::Relaxed)
     }
 
     /// Seals a plaintext of any allowed length.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwapOption, Guard};
 
 use crate::cache::refresh::{Due, Failure};
-use crate::cache::{Cache, Limits, LiveKey, Purpose, ReadStart};
+use crate::cache::{Cache, Deriver, Limits, LiveKey, Purpose, ReadStart, Unwrapped};
 use crate::context::EncryptionContext;
 use crate::error::Error;
 use crate::key::{DataKeyId, KeyState, KeyUsage, Scope};
@@ -29,6 +29,8 @@ pub(crate) struct KeySet {
     pub(crate) active: Option<Arc<LiveKey>>,
     /// The other keys that decrypt, sorted by id. Nearly always there are none.
     decrypting: Option<Arc<[Arc<LiveKey>]>>,
+    /// In place of both, of a slot whose keys encrypt nothing.
+    pub(crate) derivers: Option<Arc<Derivers>>,
     /// When the states were read.
     pub(crate) known_at: Duration,
     /// The epoch of the key that encrypts. It stands here, and not with the key, so that a hot call reads one snapshot.
@@ -57,6 +59,22 @@ impl KeySet {
             .as_deref()
             .is_some_and(|active| std::ptr::eq(active, key));
         self.epoch.as_deref().filter(|_| of_active)
+    }
+}
+
+/// The usable keys of a slot of usage `index` or `pepper`.
+pub(crate) struct Derivers {
+    pub(crate) active: Option<Arc<Deriver>>,
+    /// All of them, sorted by id.
+    pub(crate) all: Box<[Arc<Deriver>]>,
+    /// Whether there is no version that may be used and is not in memory.
+    pub(crate) complete: bool,
+}
+
+impl Derivers {
+    pub(crate) fn find(&self, id: DataKeyId) -> Option<&Arc<Deriver>> {
+        let at = self.all.binary_search_by_key(&id, |key| key.id).ok()?;
+        self.all.get(at)
     }
 }
 
@@ -152,23 +170,23 @@ impl State {
         self.keys.retain(|held| self.expected == Some(held.key.id));
     }
 
-    fn find(&self, id: DataKeyId) -> Option<&Arc<LiveKey>> {
+    fn find(&self, id: DataKeyId) -> Option<&Unwrapped> {
         self.keys.iter().map(|held| &held.key).find(|key| key.id == id)
     }
 }
 
 /// A key in memory, and when it is looked at next.
 struct Held {
-    key: Arc<LiveKey>,
+    key: Unwrapped,
     look_at: Duration,
     /// How often the KMS was asked to unwrap it again.
     tries: u32,
 }
 
 impl Held {
-    fn new(key: &Arc<LiveKey>, limits: &Limits) -> Self {
+    fn new(key: &Unwrapped, limits: &Limits) -> Self {
         Self {
-            key: Arc::clone(key),
+            key: key.clone(),
             look_at: limits.refresh_at(key.expires_at),
             tries: 0,
         }
@@ -282,6 +300,7 @@ impl Slot {
             let set = KeySet {
                 active: of.active.clone(),
                 decrypting: of.decrypting.clone(),
+                derivers: of.derivers.clone(),
                 known_at: of.known_at,
                 known_until: of.known_until,
                 epoch: Some(epoch),
@@ -301,7 +320,7 @@ impl Slot {
     }
 
     /// Returns an unwrapped key that has not expired.
-    pub(crate) fn key(&self, id: DataKeyId, now: Duration) -> Option<Arc<LiveKey>> {
+    pub(crate) fn key(&self, id: DataKeyId, now: Duration) -> Option<Unwrapped> {
         let state = self.state();
         state.find(id).filter(|key| now < key.expires_at).cloned()
     }
@@ -313,7 +332,7 @@ impl Slot {
         purpose: Purpose,
         now: Duration,
         limits: &Limits,
-    ) -> Option<Arc<LiveKey>> {
+    ) -> Option<Unwrapped> {
         let state = self.state();
         state
             .find(id)
@@ -400,7 +419,7 @@ impl Slot {
 
     /// Has a key ready whose record is about to be stored: whoever reads the record before we know that it was
     /// stored need not have the key unwrapped.
-    pub(crate) fn expect_record<'a>(&'a self, cache: &'a Cache, key: &Arc<LiveKey>) -> Expected<'a> {
+    pub(crate) fn expect_record<'a>(&'a self, cache: &'a Cache, key: &Unwrapped) -> Expected<'a> {
         let mut state = self.state();
         if !self.is_detached() {
             state.expected = Some(key.id);
@@ -412,7 +431,7 @@ impl Slot {
     }
 
     /// Takes over an unwrapped key, unless its state has come to forbid it.
-    pub(crate) fn publish_key(&self, cache: &Cache, key: &Arc<LiveKey>) {
+    pub(crate) fn publish_key(&self, cache: &Cache, key: &Unwrapped) {
         let mut state = self.state();
         if !self.is_detached() {
             state.keys.retain(|known| known.key.id != key.id);
@@ -505,18 +524,32 @@ impl Slot {
         state
             .keys
             .retain(|held| decrypts(held.key.id) || state.expected == Some(held.key.id));
-        let active = records.active().ok().flatten();
-        let active = active.and_then(|active| state.find(active.id).cloned());
+        let active_id = records.active().ok().flatten().map(|active| active.id);
+        let active_id = active_id.filter(|id| state.find(*id).is_some());
         // Only what was unwrapped counts: a row alone may say anything.
-        state.newest_active = state.newest_active.max(active.as_ref().map(|key| key.id));
-        let others = state.keys.iter().map(|held| &held.key);
-        let others =
-            others.filter(|key| decrypts(key.id) && active.as_ref().is_none_or(|active| active.id != key.id));
-        let mut others: Vec<_> = others.cloned().collect();
+        state.newest_active = state.newest_active.max(active_id);
+        let (mut active, mut others, mut derivers) = (None, Vec::new(), Vec::new());
+        for Held { key, .. } in state.keys.iter().filter(|held| decrypts(held.key.id)) {
+            match key {
+                Unwrapped::Cipher(key) if active_id == Some(key.id) => active = Some(Arc::clone(key)),
+                Unwrapped::Cipher(key) => others.push(Arc::clone(key)),
+                Unwrapped::Deriver(key) => derivers.push(Arc::clone(key)),
+            }
+        }
         others.sort_by_key(|key| key.id);
+        derivers.sort_by_key(|key| key.id);
+        let usable = records.iter().filter(|record| decrypts(record.id)).count();
+        let derivers = (!derivers.is_empty()).then(|| {
+            Arc::new(Derivers {
+                active: derivers.iter().find(|key| active_id == Some(key.id)).cloned(),
+                complete: derivers.len() == usable,
+                all: derivers.into(),
+            })
+        });
         let set = KeySet {
             active,
             decrypting: (!others.is_empty()).then(|| others.into()),
+            derivers,
             known_at: records.read_at,
             epoch: None,
             known_until: records.read_at.saturating_add(cache.limits.state_ttl),

@@ -30,6 +30,8 @@ pub struct CryptoBuilder {
     suite: Suite,
     accept_uncommitted: bool,
     census: Option<Arc<dyn KeyCensus>>,
+    #[cfg(feature = "password")]
+    pub(super) passwords: crate::password::Settings,
     /// The first name that could not be parsed; `build` reports it.
     refused: Option<Error>,
 }
@@ -58,6 +60,8 @@ impl CryptoBuilder {
             suite: Suite::KcXaes256Gcm,
             accept_uncommitted: false,
             census: None,
+            #[cfg(feature = "password")]
+            passwords: crate::password::Settings::default(),
             refused: None,
         }
     }
@@ -299,6 +303,8 @@ impl CryptoBuilder {
         if limits.max_keyrings == 0 {
             return Err(config("`max_keyrings` must be at least 1"));
         }
+        #[cfg(feature = "password")]
+        let passwords = Arc::new(crate::password::Workers::new(&self.passwords));
         let Parts {
             keks,
             store,
@@ -319,6 +325,8 @@ impl CryptoBuilder {
                 accept_uncommitted,
             },
             census,
+            #[cfg(feature = "password")]
+            passwords,
         })
     }
 

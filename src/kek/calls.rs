@@ -132,10 +132,21 @@ impl Keks {
         usage: KeyUsage,
         id: DataKeyId,
     ) -> Result<(DataKey, Vec<StoredWrap>), Error> {
+        self.wrap(context, usage, id, None).await
+    }
+
+    /// Wraps a given data key in the same way, or one that the first KMS makes.
+    pub(crate) async fn wrap(
+        &self,
+        context: &EncryptionContext,
+        usage: KeyUsage,
+        id: DataKeyId,
+        given: Option<DataKey>,
+    ) -> Result<(DataKey, Vec<StoredWrap>), Error> {
         let choice = self.choose(context)?;
         let pairs = KmsContext::new(context, usage, id);
         let timeout = self.share_of_time(choice.wraps().len());
-        let (mut made, mut wraps, mut missing) = (None, Vec::new(), Vec::new());
+        let (mut made, mut wraps, mut missing) = (given, Vec::new(), Vec::new());
         for kek in choice.wraps() {
             let wrapped = match &made {
                 None => {
@@ -159,11 +170,11 @@ impl Keks {
             }
         }
         match made {
-            Some(key) => {
+            Some(key) if !wraps.is_empty() => {
                 missing::report(id, &missing);
                 Ok((key, wraps))
             }
-            None => Err(missing
+            _ => Err(missing
                 .into_iter()
                 .next()
                 .map_or(Error::NoKek, |(_, error)| error)),

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::core::{Core, check_input};
 use crate::aad::Aad;
-use crate::cache::{KeySet, LiveKey, Slot};
+use crate::cache::{KeySet, Slot};
 use crate::ciphertext::Ciphertext;
 use crate::error::Error;
 use crate::plaintext::Plaintext;
@@ -155,14 +155,15 @@ impl Core {
     }
 
     /// Loads what is missing, all at once.
-    pub(crate) async fn load_together<K, F>(
+    pub(crate) async fn load_together<K, T, F>(
         &self,
         missing: HashMap<K, Arc<Slot>>,
         load: impl Fn(Self, K, Arc<Slot>) -> F,
-    ) -> HashMap<K, Result<Arc<LiveKey>, Error>>
+    ) -> HashMap<K, Result<Arc<T>, Error>>
     where
         K: Copy + Eq + Hash + Send + 'static,
-        F: Future<Output = Result<Arc<LiveKey>, Error>> + Send + 'static,
+        T: Send + Sync + 'static,
+        F: Future<Output = Result<Arc<T>, Error>> + Send + 'static,
     {
         let mut loaded = HashMap::with_capacity(missing.len());
         let slots: Vec<_> = missing.values().cloned().collect();
@@ -191,10 +192,10 @@ impl Core {
     }
 }
 
-pub(crate) fn loaded<K: Eq + Hash>(
-    keys: &HashMap<K, Result<Arc<LiveKey>, Error>>,
+pub(crate) fn loaded<K: Eq + Hash, T>(
+    keys: &HashMap<K, Result<Arc<T>, Error>>,
     key: &K,
-) -> Result<Arc<LiveKey>, Error> {
+) -> Result<Arc<T>, Error> {
     // A load that is not there ended in a panic of a provider.
     keys.get(key).cloned().unwrap_or(Err(Error::Interrupted))
 }

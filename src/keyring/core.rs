@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::aad::Aad;
-use crate::cache::{Cache, CacheHandle, KeySet, LiveKey, Purpose, Slot, check_len};
+use crate::cache::{Cache, CacheHandle, KeySet, Life, LiveKey, Purpose, Slot, check_len};
 use crate::ciphertext::{Ciphertext, Header, Suite};
 use crate::error::{Error, Hot};
 use crate::key::DataKeyId;
@@ -105,7 +105,7 @@ impl Core {
     /// Tells whether a key may be used now: by its age, and by how old its known state is. `None` if somebody has to be
     /// asked.
     #[inline]
-    fn may_use(&self, set: &KeySet, key: &LiveKey, purpose: Purpose) -> Option<Hot<()>> {
+    pub(crate) fn may_use(&self, set: &KeySet, key: &Life, purpose: Purpose) -> Option<Hot<()>> {
         let now = self.cache.clock.elapsed_coarsely();
         let may = self.check_use(set, key, purpose, now);
         if let Some(Ok(())) = may {
@@ -116,7 +116,7 @@ impl Core {
     }
 
     #[inline]
-    fn check_use(&self, set: &KeySet, key: &LiveKey, purpose: Purpose, now: Duration) -> Option<Hot<()>> {
+    fn check_use(&self, set: &KeySet, key: &Life, purpose: Purpose, now: Duration) -> Option<Hot<()>> {
         if !key.serves(purpose, now, &self.cache.limits) {
             return None;
         }

@@ -1,0 +1,80 @@
+//! A data key in memory that encrypts nothing: subkeys are derived from it, one for each index, one for each password.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::OnceLock;
+
+use crate::cache::life::Life;
+use crate::key::{DataKey, Derivation, Subkey};
+
+/// How many subkeys a key keeps: one for each index of a context, of which there are few.
+const MAX_KEPT: usize = 64;
+
+/// The next subkey that is kept. What stands in it stays as it is until the key dies, so that to find it takes no lock.
+type Next = OnceLock<Box<Kept>>;
+
+/// A data key of usage `index` or `pepper`. It is zeroised when the last user lets go of it, with what was derived.
+pub(crate) struct Deriver {
+    life: Life,
+    derivation: Derivation,
+    kept: Next,
+}
+
+/// A subkey, and the info that it was derived with.
+struct Kept {
+    info: Box<[u8]>,
+    subkey: Subkey,
+    next: Next,
+}
+
+impl Deref for Deriver {
+    type Target = Life;
+
+    #[inline]
+    fn deref(&self) -> &Life {
+        &self.life
+    }
+}
+
+impl Deriver {
+    pub(super) fn new(life: Life, key: &DataKey) -> Self {
+        Self {
+            life,
+            derivation: Derivation::new(key),
+            kept: OnceLock::new(),
+        }
+    }
+
+    /// Derives a subkey that is used once.
+    pub(crate) fn derive(&self, info: &[u8]) -> Subkey {
+        self.derivation.derive(info)
+    }
+
+    /// Makes a call with a subkey that is derived when it is first asked for, and kept. Where too many are kept already
+    /// it is derived each time, which is slower and nothing else.
+    pub(crate) fn with_subkey<T>(&self, info: &[u8], call: impl FnOnce(&Subkey) -> T) -> T {
+        let mut next = &self.kept;
+        for _ in 0..MAX_KEPT {
+            let kept = next.get_or_init(|| {
+                Box::new(Kept {
+                    info: info.into(),
+                    subkey: self.derive(info),
+                    next: OnceLock::new(),
+                })
+            });
+            if *kept.info == *info {
+                return call(&kept.subkey);
+            }
+            next = &kept.next;
+        }
+        call(&self.derive(info))
+    }
+}
+
+impl fmt::Debug for Deriver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Deriver")
+            .field("life", &self.life)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,143 @@
+//! What every key in memory has, whatever it is for: an id, a time to live, and whether anybody uses it.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::cache::deriver::Deriver;
+use crate::cache::live_key::LiveKey;
+use crate::cache::stats::KeyGauge;
+use crate::cache::{Cache, Limits, Slot};
+use crate::clock::Moment;
+use crate::error::Error;
+use crate::key::{DataKey, DataKeyId, KeyUsage};
+
+/// A key in memory, in the one form that its usage allows.
+#[derive(Clone)]
+pub(crate) enum Unwrapped {
+    /// It encrypts.
+    Cipher(Arc<LiveKey>),
+    /// It encrypts nothing, and others are derived from it.
+    Deriver(Arc<Deriver>),
+}
+
+impl Unwrapped {
+    /// Takes a key over whose unwrapping began at `began`.
+    pub(crate) fn new(cache: &Cache, slot: &Slot, id: DataKeyId, key: &DataKey, began: Duration) -> Self {
+        let life = Life {
+            id,
+            expires_at: began.saturating_add(cache.limits.ttl),
+            used: AtomicBool::new(false),
+            unanswered_until: Moment::zero(),
+            stale: AtomicBool::new(false),
+            _gauge: KeyGauge::new(&cache.counters),
+        };
+        match slot.key.usage {
+            KeyUsage::Data | KeyUsage::Stream => Self::Cipher(LiveKey::new(life, slot.scope, key)),
+            KeyUsage::Index | KeyUsage::Pepper => Self::Deriver(Arc::new(Deriver::new(life, key))),
+        }
+    }
+
+    /// Returns the key that encrypts. Which form a key has follows from its slot, so nobody sees the error.
+    pub(crate) fn cipher(self) -> Result<Arc<LiveKey>, Error> {
+        match self {
+            Self::Cipher(key) => Ok(key),
+            Self::Deriver(key) => Err(Error::KeyMismatch { id: key.id }),
+        }
+    }
+
+    /// Returns the key that others are derived from. Which form a key has follows from its slot, so nobody sees the
+    /// error.
+    pub(crate) fn deriver(self) -> Result<Arc<Deriver>, Error> {
+        match self {
+            Self::Deriver(key) => Ok(key),
+            Self::Cipher(key) => Err(Error::KeyMismatch { id: key.id }),
+        }
+    }
+}
+
+impl Deref for Unwrapped {
+    type Target = Life;
+
+    fn deref(&self) -> &Life {
+        match self {
+            Self::Cipher(key) => key,
+            Self::Deriver(key) => key,
+        }
+    }
+}
+
+/// The id of a key in memory, its time, and what was heard about it.
+pub(crate) struct Life {
+    pub(crate) id: DataKeyId,
+    /// The clock's time from which it may not be used any more, unless the KMS does not answer.
+    pub(crate) expires_at: Duration,
+    used: AtomicBool,
+    /// Up to here it counts that the KMS was asked to unwrap it again, and did not answer.
+    pub(super) unanswered_until: Moment,
+    stale: AtomicBool,
+    _gauge: KeyGauge,
+}
+
+/// What a key is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Encrypt,
+    Decrypt,
+}
+
+impl Limits {
+    /// How long past its time a key serves while the KMS does not answer.
+    fn stale(&self, purpose: Purpose) -> Duration {
+        match purpose {
+            Purpose::Encrypt => self.stale_encrypt,
+            Purpose::Decrypt => self.stale_decrypt,
+        }
+    }
+}
+
+impl Life {
+    /// Notes that it was used since it was unwrapped.
+    #[inline]
+    pub(crate) fn mark_used(&self) {
+        // Read first: a line that many cores write is slow, one that they read is not.
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn is_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Tells whether it may be used now: in its time, or past it if the KMS was asked about it and did not answer.
+    #[inline]
+    pub(crate) fn serves(&self, purpose: Purpose, now: Duration, limits: &Limits) -> bool {
+        now < self.expires_at || self.serves_stale(purpose, now, limits)
+    }
+
+    #[cold]
+    fn serves_stale(&self, purpose: Purpose, now: Duration, limits: &Limits) -> bool {
+        now < self.expires_at.saturating_add(limits.stale(purpose)) && self.is_unanswered(now)
+    }
+
+    pub(super) fn is_unanswered(&self, now: Duration) -> bool {
+        now < self.unanswered_until.get()
+    }
+
+    /// Notes that it serves past its time. `true` the first time.
+    pub(crate) fn becomes_stale(&self) -> bool {
+        !self.stale.swap(true, Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for Life {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Life")
+            .field("id", &self.id)
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
+}

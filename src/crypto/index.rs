@@ -1,0 +1,328 @@
+//! Blind indexes of a `Crypto`: what a column keeps, and what a query looks for.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::cache::{Deriver, KeySet, Purpose, Slot};
+use crate::context::EncryptionContext;
+use crate::crypto::Crypto;
+use crate::error::Error;
+use crate::index::{BlindIndex, IndexField, IndexTerms, IndexValue, Message};
+use crate::key::{DataKeyId, KeyUsage, Scope};
+use crate::keyring::{Core, loaded};
+
+impl Crypto {
+    /// Computes the blind index of a value under the context's active index key, for a column beside the ciphertext's.
+    ///
+    /// The index key is one of its own, wrapped by the KMS like those that encrypt, and made here if there is none yet. The
+    /// context may be another than the ciphertext's: a log-in that knows an address and no tenant searches under
+    /// `purpose` = `login`, if the index was computed under that.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testkit")] {
+    /// # use encx::testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx::{Crypto, EncryptionContext, IndexField, Normalizer};
+    /// # encx::testkit::block_on(async {
+    /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
+    /// const EMAIL: IndexField = IndexField::new("users", "email", 64).normalize(Normalizer::Email);
+    ///
+    /// let login = EncryptionContext::builder().pair("purpose", "login").build()?;
+    /// let stored = crypto.blind_index(&login, &EMAIL, "Ada@Example.org").await?;
+    /// let terms = crypto.index_terms(&login, &EMAIL, "ada@example.org ").await?;
+    /// assert!(terms.contains(&stored));
+    /// # Ok::<(), encx::Error>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Index`] if the value cannot be indexed; nobody was asked for a key then. Otherwise as
+    /// [`encrypt`](Self::encrypt), without those about ciphertexts.
+    ///
+    /// # Cancellation
+    ///
+    /// As [`encrypt`](Self::encrypt).
+    pub async fn blind_index(
+        &self,
+        context: &EncryptionContext,
+        field: &IndexField,
+        value: impl IndexValue,
+    ) -> Result<BlindIndex, Error> {
+        let message = field.message(&value)?;
+        let slot = self.slot_of(context, KeyUsage::Index);
+        let key = active_deriver(self.core(), &slot).await?;
+        Ok(term(&key, &message))
+    }
+
+    /// Computes many blind indexes, each under its own context. Values of different types fit in as
+    /// `&(dyn IndexValue + Sync)`.
+    ///
+    /// The results are in the order of the items, and each may fail by itself. Keys that are not in memory are loaded
+    /// together.
+    ///
+    /// # Errors
+    ///
+    /// Each item's result is as that of [`blind_index`](Self::blind_index).
+    ///
+    /// # Cancellation
+    ///
+    /// As [`encrypt`](Self::encrypt).
+    pub async fn blind_index_many<'a, V: IndexValue>(
+        &self,
+        items: impl IntoIterator<Item = (&'a EncryptionContext, &'a IndexField, V)>,
+    ) -> Vec<Result<BlindIndex, Error>> {
+        let items: Vec<_> = self.messages(items);
+        let mut missing: HashMap<Scope, Arc<Slot>> = HashMap::new();
+        for (slot, _) in items.iter().flatten() {
+            if hot_active(self.core(), slot).is_none() {
+                missing.insert(slot.scope, Arc::clone(slot));
+            }
+        }
+        let keys = self
+            .core()
+            .load_together(missing, |core, _, slot| async move {
+                core.cache().active(&slot).await?.deriver()
+            })
+            .await;
+        let mut done = Vec::with_capacity(items.len());
+        for item in items {
+            let computed = match item {
+                Ok((slot, message)) if keys.contains_key(&slot.scope) => {
+                    loaded(&keys, &slot.scope).map(|key| term(&key, &message))
+                }
+                Ok((slot, message)) => active_deriver(self.core(), &slot)
+                    .await
+                    .map(|key| term(&key, &message)),
+                Err(error) => Err(error),
+            };
+            done.push(computed);
+        }
+        done
+    }
+
+    /// Computes the blind index of a value under a given version of the index key, which may be pre-active.
+    ///
+    /// This makes a UNIQUE column ready for a rotation, after which the same value has another term and the
+    /// constraint would no longer find it. Go on like this, while the service runs:
+    ///
+    /// 1. Add a second column with a UNIQUE constraint, NULL at first.
+    /// 2. [`KeyManager::prepare`](crate::KeyManager::prepare) with usage [`Index`](KeyUsage::Index) makes the next version and gives its id.
+    /// 3. Have every writer fill both columns: the first as before, the second under that id.
+    /// 4. Fill the second column of all other rows.
+    /// 5. [`KeyManager::rotate`](crate::KeyManager::rotate) promotes the version. Search by the second column, drop the first.
+    ///
+    /// At every moment one of the two columns is complete, and its constraint holds.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Index`] if the value cannot be indexed; [`Error::UnknownKey`] if the context has no such version; otherwise
+    /// as [`decrypt`](Self::decrypt), without those about ciphertexts.
+    ///
+    /// # Cancellation
+    ///
+    /// As [`encrypt`](Self::encrypt).
+    pub async fn blind_index_under(
+        &self,
+        context: &EncryptionContext,
+        field: &IndexField,
+        value: impl IndexValue,
+        version: DataKeyId,
+    ) -> Result<BlindIndex, Error> {
+        let message = field.message(&value)?;
+        let slot = self.slot_of(context, KeyUsage::Index);
+        let key = deriver_of(self.core(), &slot, version).await?;
+        Ok(term(&key, &message))
+    }
+
+    /// Computes what a query looks for: the value's blind index under every version of the index key that may be used,
+    /// pre-active, active or deactivated.
+    ///
+    /// Rows that were indexed before a rotation are so found as well as those after it. Where the context has no index key
+    /// there is no term: nothing was indexed, and no key is made here. Rows that were indexed under a suspended,
+    /// compromised or destroyed version are not found.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Index`] if the value cannot be indexed. If any version cannot be loaded, its error: a search that finds
+    /// some of the rows would pass for one that found all. These are as those of [`decrypt`](Self::decrypt).
+    ///
+    /// # Cancellation
+    ///
+    /// As [`encrypt`](Self::encrypt).
+    pub async fn index_terms(
+        &self,
+        context: &EncryptionContext,
+        field: &IndexField,
+        value: impl IndexValue,
+    ) -> Result<IndexTerms, Error> {
+        let message = field.message(&value)?;
+        let slot = self.slot_of(context, KeyUsage::Index);
+        terms(self.core(), &slot, &message).await
+    }
+
+    /// Computes what many queries look for, as [`index_terms`](Self::index_terms) does for one.
+    ///
+    /// # Errors
+    ///
+    /// Each item's result is as that of [`index_terms`](Self::index_terms).
+    ///
+    /// # Cancellation
+    ///
+    /// As [`encrypt`](Self::encrypt).
+    pub async fn index_terms_many<'a, V: IndexValue>(
+        &self,
+        items: impl IntoIterator<Item = (&'a EncryptionContext, &'a IndexField, V)>,
+    ) -> Vec<Result<IndexTerms, Error>> {
+        let items = self.messages(items);
+        let mut done = Vec::with_capacity(items.len());
+        for item in items {
+            done.push(match item {
+                Ok((slot, message)) => terms(self.core(), &slot, &message).await,
+                Err(error) => Err(error),
+            });
+        }
+        done
+    }
+
+    /// Tells whether indexing the same value again would use a newer version of the index key. Nothing but the tag of
+    /// the key's id is looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoActiveKey`], [`Error::NoKeys`] or [`Error::Shredded`] if there is no key to index with; and those of
+    /// [`encrypt`](Self::encrypt) that are about the key store.
+    ///
+    /// # Cancellation
+    ///
+    /// As [`encrypt`](Self::encrypt).
+    pub async fn needs_reindex(
+        &self,
+        context: &EncryptionContext,
+        index: &BlindIndex,
+    ) -> Result<bool, Error> {
+        let slot = self.slot_of(context, KeyUsage::Index);
+        let records = self.core().cache().current_records(&slot).await?;
+        if records.is_empty() {
+            return Err(Error::NoKeys);
+        }
+        let active = records.active()?.ok_or_else(|| records.why_none_is_active())?;
+        Ok(BlindIndex::tag_of(active.id) != index.key_tag())
+    }
+
+    /// Finds the slot of another usage than that of data.
+    pub(super) fn slot_of(&self, context: &EncryptionContext, usage: KeyUsage) -> Arc<Slot> {
+        self.core().cache().with_slot(context, usage, Arc::clone)
+    }
+
+    fn messages<'a, V: IndexValue>(
+        &self,
+        items: impl IntoIterator<Item = (&'a EncryptionContext, &'a IndexField, V)>,
+    ) -> Vec<Result<(Arc<Slot>, Message), Error>> {
+        let items = items.into_iter();
+        items
+            .map(|(context, field, value)| {
+                let message = field.message(&value)?;
+                Ok((self.slot_of(context, KeyUsage::Index), message))
+            })
+            .collect()
+    }
+}
+
+fn term(key: &Deriver, message: &Message) -> BlindIndex {
+    key.with_subkey(&message.info, |subkey| message.under(key.id, subkey))
+}
+
+async fn terms(core: &Core, slot: &Arc<Slot>, message: &Message) -> Result<IndexTerms, Error> {
+    if let Some(computed) = hot_terms(core, slot, message) {
+        return computed;
+    }
+    let records = core.cache().current_records(slot).await?;
+    let usable = records
+        .iter()
+        .filter(|record| core.cache.check_decrypts(record).is_ok());
+    let usable: Vec<_> = usable.map(|record| record.id).collect();
+    let missing = usable.iter().map(|id| (*id, Arc::clone(slot))).collect();
+    let keys = core
+        .load_together(missing, |core, id, slot| async move {
+            core.cache().by_id(&slot, id).await?.deriver()
+        })
+        .await;
+    let mut terms = Vec::with_capacity(usable.len());
+    for id in &usable {
+        match loaded(&keys, id) {
+            Ok(key) => terms.push(term(&key, message)),
+            // Its state changed meanwhile.
+            Err(
+                Error::Suspended { .. }
+                | Error::Compromised { .. }
+                | Error::Destroyed { .. }
+                | Error::Shredded,
+            ) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(IndexTerms::new(terms))
+}
+
+/// Computes the terms if all keys are in memory and may be used; `None` if somebody has to be asked.
+fn hot_terms(core: &Core, slot: &Slot, message: &Message) -> Option<Result<IndexTerms, Error>> {
+    let set = slot.live();
+    let set = set.as_ref()?;
+    let derivers = set.derivers.as_ref().filter(|derivers| derivers.complete)?;
+    let mut terms = Vec::with_capacity(derivers.all.len());
+    for key in &derivers.all {
+        match use_now(core, set, key, Purpose::Decrypt)? {
+            Ok(key) => terms.push(term(&key, message)),
+            Err(error) => return Some(Err(error)),
+        }
+    }
+    Some(Ok(IndexTerms::new(terms)))
+}
+
+/// Returns the active index key or pepper, making or loading it if need be.
+pub(super) async fn active_deriver(core: &Core, slot: &Arc<Slot>) -> Result<Arc<Deriver>, Error> {
+    match hot_active(core, slot) {
+        Some(key) => key,
+        None => core.cache().active(slot).await?.deriver(),
+    }
+}
+
+fn hot_active(core: &Core, slot: &Slot) -> Option<Result<Arc<Deriver>, Error>> {
+    let set = slot.live();
+    let set = set.as_ref()?;
+    use_now(
+        core,
+        set,
+        set.derivers.as_ref()?.active.as_ref()?,
+        Purpose::Encrypt,
+    )
+}
+
+/// Returns a version of the index key or pepper, loading it if need be.
+pub(super) async fn deriver_of(core: &Core, slot: &Arc<Slot>, id: DataKeyId) -> Result<Arc<Deriver>, Error> {
+    match hot_of(core, slot, id) {
+        Some(key) => key,
+        None => core.cache().by_id(slot, id).await?.deriver(),
+    }
+}
+
+fn hot_of(core: &Core, slot: &Slot, id: DataKeyId) -> Option<Result<Arc<Deriver>, Error>> {
+    let set = slot.live();
+    let set = set.as_ref()?;
+    use_now(core, set, set.derivers.as_ref()?.find(id)?, Purpose::Decrypt)
+}
+
+/// Uses a key of a snapshot if that needs nobody else.
+fn use_now(
+    core: &Core,
+    set: &KeySet,
+    key: &Arc<Deriver>,
+    purpose: Purpose,
+) -> Option<Result<Arc<Deriver>, Error>> {
+    let may = core.may_use(set, key, purpose)?;
+    if may.is_ok() {
+        core.cache.counters.hits.add(1);
+    }
+    Some(may.map(|()| Arc::clone(key)).map_err(|error| *error))
+}

@@ -1,0 +1,186 @@
+//! Passwords of a `Crypto`: hashed, verified, and verified in vain.
+
+use std::borrow::Borrow;
+
+use super::index::{active_deriver, deriver_of};
+use crate::aad::Aad;
+use crate::context::EncryptionContext;
+use crate::crypto::{Crypto, CryptoBuilder};
+use crate::error::Error;
+use crate::key::{DataKey, Derivation, KeyUsage, Subkey, fill_from_os};
+use crate::password::{self, PasswordHash, PasswordParams, PasswordVerdict};
+
+impl Crypto {
+    /// Hashes a password with Argon2id, and binds the hash to its place: to the row by [`Field::row`](crate::Field::row).
+    ///
+    /// The pepper is a key of its own, wrapped by the KMS like those that encrypt, and made here if the context has none yet.
+    /// Whoever has the database alone cannot test a guess.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testkit")] {
+    /// # use encx::testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx::{Crypto, EncryptionContext, Field, PasswordVerdict};
+    /// # encx::testkit::block_on(async {
+    /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
+    /// const PASSWORD: Field = Field::new("users", "password");
+    ///
+    /// let login = EncryptionContext::builder().pair("purpose", "login").build()?;
+    /// let hash = crypto.hash_password(&login, "correct horse", PASSWORD.row(7)).await?;
+    ///
+    /// match crypto.verify_password(&login, &hash, "correct horse", PASSWORD.row(7)).await? {
+    ///     PasswordVerdict::Match { needs_rehash } => assert!(!needs_rehash),
+    ///     PasswordVerdict::NoMatch => panic!("refuse the log-in"),
+    /// }
+    /// # Ok::<(), encx::Error>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Password`], [`Error::Aad`]: the password is empty or longer than 4096 bytes, or the AAD cannot be used.
+    /// - otherwise as [`encrypt`](Self::encrypt), without those about ciphertexts.
+    ///
+    /// # Cancellation
+    ///
+    /// May be dropped at any time. A hash that is being computed is computed to its end, on its blocking thread.
+    pub async fn hash_password(
+        &self,
+        context: &EncryptionContext,
+        password: impl AsRef<[u8]>,
+        aad: impl Borrow<Aad>,
+    ) -> Result<PasswordHash, Error> {
+        let password = password::copy(password.as_ref())?;
+        let info = password::pepper_info(aad.borrow())?;
+        let slot = self.slot_of(context, KeyUsage::Pepper);
+        let key = active_deriver(self.core(), &slot).await?;
+        let (id, pepper) = (key.id, key.derive(&info));
+        // The derived pepper suffices from here on; the key may leave memory meanwhile.
+        drop(key);
+        let mut salt = [0; 16];
+        fill_from_os(&mut salt)?;
+        let params = self.passwords.params;
+        let output = self
+            .passwords
+            .run(params, move || {
+                password::argon2id(params, &pepper, &password, &salt)
+            })
+            .await??;
+        Ok(PasswordHash::new(id, params, salt, *output))
+    }
+
+    /// Verifies a password against the hash that was stored in this place.
+    ///
+    /// It takes Argon2's time, on a blocking thread, and waits while too many others do: see
+    /// [`max_password_memory_mib`](CryptoBuilder::max_password_memory_mib). Outputs are compared in constant time. If the
+    /// verdict says so, hash the password anew and store that.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::UnknownKey`]: the context has no such pepper; above all, the hash belongs to another context.
+    /// - [`Error::Suspended`], [`Error::Compromised`], [`Error::Destroyed`], [`Error::Shredded`]: the pepper's state forbids it.
+    /// - otherwise as [`encrypt`](Self::encrypt), without those about ciphertexts.
+    ///
+    /// An error is no verdict: nobody may be let in, and the password may be the right one.
+    ///
+    /// # Cancellation
+    ///
+    /// As [`hash_password`](Self::hash_password).
+    pub async fn verify_password(
+        &self,
+        context: &EncryptionContext,
+        hash: &PasswordHash,
+        password: impl AsRef<[u8]>,
+        aad: impl Borrow<Aad>,
+    ) -> Result<PasswordVerdict, Error> {
+        let info = password::pepper_info(aad.borrow())?;
+        // No hash is of these.
+        let Ok(password) = password::copy(password.as_ref()) else {
+            return Ok(PasswordVerdict::NoMatch);
+        };
+        let slot = self.slot_of(context, KeyUsage::Pepper);
+        let key = deriver_of(self.core(), &slot, hash.key_id()).await?;
+        let pepper = key.derive(&info);
+        drop(key);
+        let (params, salt) = (hash.params(), *hash.salt());
+        let output = self
+            .passwords
+            .run(params, move || {
+                password::argon2id(params, &pepper, &password, &salt)
+            })
+            .await??;
+        if !password::matches(hash, &output) {
+            return Ok(PasswordVerdict::NoMatch);
+        }
+        let records = slot.records();
+        let active = records
+            .as_ref()
+            .and_then(|records| records.active().ok().flatten());
+        // Without an active pepper nothing could be hashed anew.
+        let outdated =
+            active.is_some_and(|active| active.id != hash.key_id() || params != self.passwords.params);
+        Ok(PasswordVerdict::Match {
+            needs_rehash: outdated,
+        })
+    }
+
+    /// Takes the time of a verification, for a user who does not exist. It is always [`PasswordVerdict::NoMatch`].
+    ///
+    /// Otherwise the time that a log-in takes tells which users there are. It takes as long as for a hash with the
+    /// parameters of today; hashes with others take longer or shorter, until they are made anew. It makes no key.
+    ///
+    /// # Errors
+    ///
+    /// As [`verify_password`](Self::verify_password), of a hash under the active pepper.
+    ///
+    /// # Cancellation
+    ///
+    /// As [`hash_password`](Self::hash_password).
+    pub async fn verify_nobody(
+        &self,
+        context: &EncryptionContext,
+        password: impl AsRef<[u8]>,
+    ) -> Result<PasswordVerdict, Error> {
+        let Ok(password) = password::copy(password.as_ref()) else {
+            return Ok(PasswordVerdict::NoMatch);
+        };
+        let pepper = self.pepper_of_nobody(context).await?;
+        let params = self.passwords.params;
+        self.passwords
+            .run(params, move || {
+                password::argon2id(params, &pepper, &password, &[0; 16]).map(drop)
+            })
+            .await??;
+        Ok(PasswordVerdict::NoMatch)
+    }
+
+    async fn pepper_of_nobody(&self, context: &EncryptionContext) -> Result<Subkey, Error> {
+        let info = password::pepper_info(&Aad::unbound())?;
+        let slot = self.slot_of(context, KeyUsage::Pepper);
+        let records = self.core().cache().current_records(&slot).await?;
+        match records.active()? {
+            Some(active) => Ok(deriver_of(self.core(), &slot, active.id).await?.derive(&info)),
+            None => Ok(Derivation::new(&DataKey::generate()?).derive(&info)),
+        }
+    }
+}
+
+impl CryptoBuilder {
+    /// Sets how passwords are hashed from now on. Default: Argon2id with 19 MiB, 2 passes and 1 lane, as OWASP asks for.
+    ///
+    /// Hashes with other parameters are verified with theirs, and reported as in need of a new one.
+    pub fn password_params(mut self, params: PasswordParams) -> Self {
+        self.passwords.params = params;
+        self
+    }
+
+    /// Sets how much memory passwords may take at once, in MiB; those that find none left wait. Default: one password
+    /// for each core, so 19 MiB a core.
+    ///
+    /// It bounds what a wave of log-ins takes from the rest of the service. Less than one password needs counts as just
+    /// that.
+    pub fn max_password_memory_mib(mut self, mib: u32) -> Self {
+        self.passwords.max_memory_mib = Some(mib);
+        self
+    }
+}

@@ -1,0 +1,381 @@
+//! Which column an index is of, how its values are normalised, and how many bits are kept.
+
+use super::value::{IndexValue, Parts, frame};
+use super::{IndexError, Message, Normalizer};
+use crate::aad::{TYPE_INTEGER, TYPE_TEXT};
+
+/// Names the blind index of a column, so that its encrypted values can be found by equality.
+///
+/// ```
+/// use encx::{IndexField, IndexPart, Normalizer};
+///
+/// const EMAIL: IndexField = IndexField::new("users", "email", 64).normalize(Normalizer::Email);
+/// const NAME_BORN: IndexField = IndexField::compound(
+///     "patients",
+///     &[IndexPart::new("last_name").normalize(Normalizer::CaseFold), IndexPart::new("born")],
+///     32,
+/// );
+/// ```
+///
+/// [`Crypto::blind_index`](crate::Crypto::blind_index) gives what a column of bytes keeps beside the ciphertext,
+/// [`Crypto::index_terms`](crate::Crypto::index_terms) what a query looks for. The table, the column, the index's name, its
+/// normalisers and its bits are part of the index's key: an index that changes in any of them is another index, and its
+/// column must be computed anew.
+///
+/// **What is found are candidates.** Two values share a term by chance, the more often the fewer bits are kept, and whenever
+/// they are the same once normalised. Decrypt each row that was found and compare, before you believe it.
+///
+/// <div class="warning">
+///
+/// Whoever reads the database sees which rows have the same term, and so, with many bits, the same value; how often each
+/// term occurs; and, from a query, which rows it looked for. Where some values are known to be frequent, or a row's value
+/// is known, that tells what others have. Whoever can have values of their choice stored or searched for can try them
+/// out, one by one. They cannot compute a term without the index key. Index what has to be searched and nothing else, with
+/// as few bits as searching allows: [`bits_for`](Self::bits_for).
+///
+/// </div>
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexField {
+    table: &'static str,
+    name: &'static str,
+    first: IndexPart,
+    more: &'static [IndexPart],
+    bits: u16,
+    unique: bool,
+    small_domain: bool,
+}
+
+/// One column of a compound index; see [`IndexField::compound`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexPart {
+    column: &'static str,
+    normalizer: Normalizer,
+}
+
+impl IndexPart {
+    /// Names a column, whose values are indexed as they are.
+    ///
+    /// # Panics
+    ///
+    /// If the name is empty. In a `const` it does not compile.
+    #[must_use]
+    pub const fn new(column: &'static str) -> Self {
+        assert!(!column.is_empty(), "the column's name is empty");
+        Self {
+            column,
+            normalizer: Normalizer::Exact,
+        }
+    }
+
+    /// Sets how its values are normalised. Default: [`Normalizer::Exact`].
+    #[must_use]
+    pub const fn normalize(mut self, normalizer: Normalizer) -> Self {
+        self.normalizer = normalizer;
+        self
+    }
+
+    /// Returns the column's name.
+    #[must_use]
+    pub const fn column(&self) -> &'static str {
+        self.column
+    }
+
+    /// Returns how its values are normalised.
+    #[must_use]
+    pub const fn normalizer(&self) -> Normalizer {
+        self.normalizer
+    }
+}
+
+impl IndexField {
+    /// The fewest bits of an index.
+    pub const MIN_BITS: u16 = 8;
+    /// The most bits of an index.
+    pub const MAX_BITS: u16 = 256;
+    /// The fewest bits of an index that stands for its value in a UNIQUE constraint: among 2⁵⁰ values two share a term
+    /// with a probability of 2⁻²⁹.
+    pub const MIN_UNIQUE_BITS: u16 = 128;
+    /// The fewest different values among which the smallest index hides any: two for each of its 2⁸ terms.
+    pub const MIN_DISTINCT: u64 = 512;
+    /// The most columns of a compound index.
+    pub const MAX_PARTS: usize = 8;
+
+    /// Names the index of a column, of 8 to 256 bits. Choose them with [`bits_for`](Self::bits_for).
+    ///
+    /// In a `const`, what is wrong does not compile.
+    ///
+    /// # Panics
+    ///
+    /// If a name is empty, or the bits are not 8 to 256.
+    #[must_use]
+    pub const fn new(table: &'static str, column: &'static str, bits: u16) -> Self {
+        Self::of(table, IndexPart::new(column), &[], bits)
+    }
+
+    /// Names an index of two to eight columns together, which finds rows that are equal in all of them.
+    ///
+    /// It takes values of as many parts: `("Lovelace", "1815-12-10")`. Each part is framed with its type and length, so no
+    /// two different values are confused.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer than two parts or more than eight, a name is empty, or the bits are not 8 to 256. In a
+    /// `const` it does not compile.
+    #[must_use]
+    pub const fn compound(table: &'static str, parts: &'static [IndexPart], bits: u16) -> Self {
+        assert!(
+            parts.len() >= 2 && parts.len() <= Self::MAX_PARTS,
+            "a compound index is of 2 to 8 columns"
+        );
+        match parts {
+            [first, more @ ..] => Self::of(table, *first, more, bits),
+            [] => panic!("a compound index is of 2 to 8 columns"),
+        }
+    }
+
+    const fn of(table: &'static str, first: IndexPart, more: &'static [IndexPart], bits: u16) -> Self {
+        assert!(!table.is_empty(), "the table's name is empty");
+        assert!(
+            bits >= Self::MIN_BITS && bits <= Self::MAX_BITS,
+            "an index has 8 to 256 bits"
+        );
+        Self {
+            table,
+            name: "",
+            first,
+            more,
+            bits,
+            unique: false,
+            small_domain: false,
+        }
+    }
+
+    /// Gives the index a name, to have a second one of the same column. Default: none.
+    ///
+    /// # Panics
+    ///
+    /// If the name is empty. In a `const` it does not compile.
+    #[must_use]
+    pub const fn named(mut self, name: &'static str) -> Self {
+        assert!(!name.is_empty(), "the index's name is empty");
+        self.name = name;
+        self
+    }
+
+    /// Sets how values are normalised before they are indexed. Default: [`Normalizer::Exact`].
+    ///
+    /// # Panics
+    ///
+    /// For a compound index, whose parts are normalised each on its own. In a `const` it does not compile.
+    #[must_use]
+    pub const fn normalize(mut self, normalizer: Normalizer) -> Self {
+        assert!(
+            self.more.is_empty(),
+            "normalise the parts of a compound index, not the index"
+        );
+        self.first = self.first.normalize(normalizer);
+        self
+    }
+
+    /// Says that the column has a UNIQUE constraint. It takes at least 128 bits, so that no two values share a term by
+    /// chance.
+    ///
+    /// <div class="warning">
+    ///
+    /// Equality is then fully visible: every value has a term of its own. And the constraint holds within one version of
+    /// the index key only: after a rotation the same value has another term. Before you rotate, see
+    /// [`Crypto::blind_index_under`](crate::Crypto::blind_index_under).
+    ///
+    /// </div>
+    ///
+    /// # Panics
+    ///
+    /// If the index has fewer than 128 bits. In a `const` it does not compile.
+    #[must_use]
+    pub const fn unique(mut self) -> Self {
+        assert!(
+            self.bits >= Self::MIN_UNIQUE_BITS,
+            "an index of a UNIQUE column has at least 128 bits"
+        );
+        self.unique = true;
+        self
+    }
+
+    /// Says that few different values are indexed, and that it may be seen which rows have which.
+    ///
+    /// <div class="warning">
+    ///
+    /// Among few values, whoever reads the database tells them apart by how often each occurs. Such a column is searched
+    /// as safely if it is not encrypted at all.
+    ///
+    /// </div>
+    #[must_use]
+    pub const fn insecure_small_domain(mut self) -> Self {
+        self.small_domain = true;
+        self
+    }
+
+    /// Demands that the index hides something among so many different values; see [`check_domain`](Self::check_domain).
+    ///
+    /// ```
+    /// # use encx::IndexField;
+    /// const CITY: IndexField = IndexField::new("users", "city", 10).expecting(10_000);
+    /// ```
+    ///
+    /// ```compile_fail
+    /// # use encx::IndexField;
+    /// const IS_ADMIN: IndexField = IndexField::new("users", "is_admin", 8).expecting(2);
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If it does not. In a `const` it does not compile.
+    #[must_use]
+    pub const fn expecting(self, distinct: u64) -> Self {
+        match self.check_domain(distinct) {
+            Ok(()) => self,
+            Err(IndexError::DomainTooSmall { .. }) => {
+                panic!(
+                    "so few different values cannot be hidden: index another column, or say `insecure_small_domain()`"
+                )
+            }
+            Err(_) => {
+                panic!("with so many bits every value has a term of its own: take as many as `bits_for` says")
+            }
+        }
+    }
+
+    /// Checks that the index hides something among so many different values: those that one index key will have, so of one
+    /// tenant if each has a context of its own.
+    ///
+    /// What cannot be hidden is refused: fewer than 512 values, unless the index was made with
+    /// [`insecure_small_domain`](Self::insecure_small_domain); and more bits than leave two values to a term, on average, unless
+    /// it is [`unique`](Self::unique), whose values are told apart on purpose. How often values occur nobody but you knows:
+    /// count the values that are about equally frequent.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError::DomainTooSmall`], [`IndexError::TooManyBits`].
+    pub const fn check_domain(&self, distinct: u64) -> Result<(), IndexError> {
+        if self.small_domain {
+            return Ok(());
+        }
+        let most = match Self::bits_for(distinct) {
+            Ok(most) => most,
+            Err(error) => return Err(error),
+        };
+        if self.bits > most && !self.unique {
+            return Err(IndexError::TooManyBits {
+                bits: self.bits,
+                distinct,
+                most,
+            });
+        }
+        Ok(())
+    }
+
+    /// Returns the most bits with which at least two of so many different values share a term, on average.
+    ///
+    /// Of R values and L bits, each term stands for R · 2⁻ᴸ values. A query finds the rows of all of them, which is what its
+    /// result has to be filtered for, and an attacker cannot tell them apart, which is what hides them. Fewer bits hide more
+    /// and find more rows in vain; below √R values to a term, the search still narrows well. More bits hide nothing
+    /// but save decryption. Returns 8 for 512 values, 18 for a million.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError::DomainTooSmall`] for fewer than 512 values, which the fewest bits do not hide.
+    pub const fn bits_for(expected_distinct_values: u64) -> Result<u16, IndexError> {
+        if expected_distinct_values < Self::MIN_DISTINCT {
+            return Err(IndexError::DomainTooSmall {
+                distinct: expected_distinct_values,
+            });
+        }
+        // From 8 to 62.
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "a logarithm of 64 bits is at most 63"
+        )]
+        Ok(expected_distinct_values.ilog2() as u16 - 1)
+    }
+
+    /// Returns the table's name.
+    #[must_use]
+    pub const fn table(&self) -> &'static str {
+        self.table
+    }
+
+    /// Returns the index's name; empty if it has none.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Lists the columns: one, unless it is a compound index.
+    pub fn parts(&self) -> impl Iterator<Item = &IndexPart> {
+        std::iter::once(&self.first).chain(self.more)
+    }
+
+    #[cfg(test)]
+    pub(super) fn first_normalizer(&self) -> Normalizer {
+        self.first.normalizer
+    }
+
+    /// Returns how many bits of the hash are kept.
+    #[must_use]
+    pub const fn bits(&self) -> u16 {
+        self.bits
+    }
+
+    /// Returns the length of every [`BlindIndex`](crate::BlindIndex) of this index, in bytes.
+    #[must_use]
+    pub const fn stored_len(&self) -> usize {
+        4 + self.bits.div_ceil(8) as usize
+    }
+
+    /// Tells whether its column may have a UNIQUE constraint.
+    #[must_use]
+    pub const fn is_unique(&self) -> bool {
+        self.unique
+    }
+
+    /// Returns what the index's key is derived with: `"encx/index/v1" ‖ framed (table, column, name, normaliser, its
+    /// version; for each further column: column, normaliser, its version) ‖ u16 bits`.
+    pub(crate) fn info(&self) -> Vec<u8> {
+        let text = |text: &str| (TYPE_TEXT, text.as_bytes().to_vec());
+        let normalizer = |part: &IndexPart| {
+            let version = i128::from(part.normalizer.version());
+            [
+                (TYPE_TEXT, part.normalizer.id().into_bytes()),
+                (TYPE_INTEGER, version.to_be_bytes().to_vec()),
+            ]
+        };
+        let mut parts = vec![text(self.table), text(self.first.column), text(self.name)];
+        parts.extend(normalizer(&self.first));
+        for part in self.more {
+            parts.push(text(part.column));
+            parts.extend(normalizer(part));
+        }
+        let mut info = b"encx/index/v1".to_vec();
+        frame(KIND_INDEX, &parts, &mut info);
+        info.extend_from_slice(&self.bits.to_be_bytes());
+        info
+    }
+
+    /// Normalises a value.
+    pub(crate) fn message(&self, value: &(impl IndexValue + ?Sized)) -> Result<Message, IndexError> {
+        let parts = Parts::of(value)?;
+        let (expected, found) = (1 + self.more.len(), parts.len());
+        if found != expected {
+            return Err(IndexError::Parts { expected, found });
+        }
+        let normalized = parts.normalize(self.parts().map(|part| part.normalizer))?;
+        Ok(Message {
+            info: self.info(),
+            normalized,
+            bits: self.bits,
+        })
+    }
+}
+
+/// The kind of the frame that names an index.
+const KIND_INDEX: u8 = 3;

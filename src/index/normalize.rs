@@ -1,0 +1,218 @@
+//! How values are brought into one form before they are indexed.
+
+use std::fmt;
+
+use caseless::Caseless;
+use unicode_normalization::UnicodeNormalization;
+use zeroize::Zeroizing;
+
+use super::IndexError;
+
+/// Brings values that mean the same into one form, so that one finds the other.
+///
+/// Which normaliser an index uses, and in which version, is part of its key: with another one, its column must be computed
+/// anew. What each does never changes within a version; docs/format.md states it exactly. All but the first are for text
+/// and drop white space at both ends.
+///
+/// Unicode keeps normalisation and case folding as they are for every character that it has assigned. Texts with characters
+/// that a Unicode newer than these tables assigned may be normalised otherwise by a later encx.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub enum Normalizer {
+    /// NFKC, full case folding, NFKC: `Straße`, `STRASSE` and `ＳＴＲＡＳＳＥ` are the same. For names of people and places.
+    CaseFold,
+    /// A function of your own: [`Normalizer::custom`].
+    Custom(CustomNormalizer),
+    /// Email addresses: NFKC, lower case, in the local part too.
+    ///
+    /// RFC 5321 lets a domain tell `Ada@` from `ada@`. None that matters does, and people type both, so the local part
+    /// is made lower case; whoever looks at the candidates can be stricter. Dots and `+tags` stay, because some
+    /// domains tell them apart, and domains are not converted between Unicode and `xn--`. What has no text on both sides of
+    /// its last `@`, or white space or control characters within, is refused.
+    Email,
+    /// Nothing: bytes for bytes.
+    Exact,
+    /// Lower case, each character for itself.
+    Lowercase,
+    /// Phone numbers: a leading `+`, and digits. White space, `-`, `.`, `/` and parentheses are dropped; letters and all
+    /// else are refused. Whether `0151…` is `+49151…` it does not know: store numbers with their country.
+    Phone,
+    /// White space at both ends is dropped.
+    Trim,
+}
+
+impl Normalizer {
+    /// Takes a function of your own. It returns `None` for what cannot be normalised.
+    ///
+    /// Its name and version are part of the index's key. **Raise the version whenever the function gives another result for
+    /// any value**: otherwise rows that were indexed before are not found any more, and nobody notices.
+    ///
+    /// ```
+    /// use encx::{IndexField, Normalizer};
+    ///
+    /// const ORDER: IndexField = IndexField::new("orders", "number", 48)
+    ///     .normalize(Normalizer::custom("order-number", 1, |text| Some(text.replace('-', ""))));
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If the name is empty or the version 0. In a `const` it does not compile.
+    #[must_use]
+    pub const fn custom(name: &'static str, version: u32, normalize: fn(&str) -> Option<String>) -> Self {
+        assert!(!name.is_empty(), "the normaliser's name is empty");
+        assert!(version > 0, "versions of normalisers begin with 1");
+        Self::Custom(CustomNormalizer {
+            name,
+            version,
+            normalize,
+        })
+    }
+
+    /// Returns its name.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::CaseFold => "case-fold",
+            Self::Custom(custom) => custom.name,
+            Self::Email => "email",
+            Self::Exact => "exact",
+            Self::Lowercase => "lowercase",
+            Self::Phone => "phone",
+            Self::Trim => "trim",
+        }
+    }
+
+    /// Returns its version.
+    #[must_use]
+    pub const fn version(&self) -> u32 {
+        match self {
+            Self::Custom(custom) => custom.version,
+            Self::CaseFold | Self::Email | Self::Exact | Self::Lowercase | Self::Phone | Self::Trim => 1,
+        }
+    }
+
+    /// Returns what stands for it in an index's key: no name of the caller's is one of ours.
+    pub(super) fn id(&self) -> String {
+        match self {
+            Self::Custom(custom) => format!("custom/{}", custom.name),
+            ours => ours.name().to_owned(),
+        }
+    }
+
+    pub(super) fn is_exact(&self) -> bool {
+        matches!(self, Self::Exact)
+    }
+
+    pub(super) fn empty(&self) -> IndexError {
+        IndexError::Empty {
+            normalizer: self.name(),
+        }
+    }
+
+    fn refuse(&self, what: &'static str) -> IndexError {
+        IndexError::NotNormalized {
+            normalizer: self.name(),
+            what,
+        }
+    }
+
+    /// Normalises a text, of which something must be left.
+    pub(super) fn apply(&self, text: &str) -> Result<Zeroizing<String>, IndexError> {
+        let normalized = match self {
+            Self::Exact => Zeroizing::new(text.to_owned()),
+            Self::Trim => Zeroizing::new(text.trim().to_owned()),
+            Self::Lowercase => lowercase(text.trim()),
+            Self::CaseFold => {
+                let composed = nfkc(text);
+                let folded: Zeroizing<String> =
+                    Zeroizing::new(composed.chars().default_case_fold().collect());
+                let folded = nfkc(&folded);
+                Zeroizing::new(folded.trim().to_owned())
+            }
+            Self::Email => self.email(text)?,
+            Self::Phone => self.phone(text)?,
+            Self::Custom(custom) => {
+                let normalized =
+                    (custom.normalize)(text).ok_or_else(|| self.refuse("its function refused it"))?;
+                Zeroizing::new(normalized)
+            }
+        };
+        if normalized.is_empty() {
+            return Err(self.empty());
+        }
+        Ok(normalized)
+    }
+
+    fn email(&self, text: &str) -> Result<Zeroizing<String>, IndexError> {
+        let composed = nfkc(text);
+        let lower = lowercase(composed.trim());
+        // Lower case may have taken letters apart.
+        let email = nfkc(&lower);
+        if email.is_empty() {
+            return Err(self.empty());
+        }
+        if email.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            return Err(self.refuse("an email address has no white space or control characters"));
+        }
+        match email.rsplit_once('@') {
+            Some((local, domain)) if !local.is_empty() && !domain.is_empty() => Ok(email),
+            _ => Err(self.refuse("an email address has text on both sides of an `@`")),
+        }
+    }
+
+    fn phone(&self, text: &str) -> Result<Zeroizing<String>, IndexError> {
+        let composed = nfkc(text);
+        let mut number = Zeroizing::new(String::with_capacity(composed.len()));
+        for c in composed.chars() {
+            match c {
+                '0'..='9' => number.push(c),
+                '+' if number.is_empty() => number.push(c),
+                '-' | '.' | '/' | '(' | ')' | '\u{2010}'..='\u{2015}' | '\u{2212}' => {}
+                c if c.is_whitespace() => {}
+                _ => return Err(self.refuse("a phone number has digits, and a `+` at its beginning")),
+            }
+        }
+        if number.as_str() == "+" {
+            number.clear();
+        }
+        Ok(number)
+    }
+}
+
+fn nfkc(text: &str) -> Zeroizing<String> {
+    Zeroizing::new(text.nfkc().collect())
+}
+
+/// Replaces each character by its full lower-case mapping. No context and no language counts.
+fn lowercase(text: &str) -> Zeroizing<String> {
+    Zeroizing::new(text.chars().flat_map(char::to_lowercase).collect())
+}
+
+/// The normaliser's name and version say what it is, as in the index's key.
+impl PartialEq for Normalizer {
+    fn eq(&self, other: &Self) -> bool {
+        self.id() == other.id() && self.version() == other.version()
+    }
+}
+
+impl Eq for Normalizer {}
+
+impl fmt::Debug for Normalizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Normalizer({} {})", self.id(), self.version())
+    }
+}
+
+/// A function of the caller's that normalises, with its name and version; see [`Normalizer::custom`].
+#[derive(Clone, Copy)]
+pub struct CustomNormalizer {
+    name: &'static str,
+    version: u32,
+    normalize: fn(&str) -> Option<String>,
+}
+
+impl fmt::Debug for CustomNormalizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CustomNormalizer({} {})", self.name, self.version)
+    }
+}

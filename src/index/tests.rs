@@ -1,0 +1,391 @@
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::*;
+use crate::key::{DataKey, Derivation};
+
+const EMAIL: IndexField = IndexField::new("users", "email", 64).normalize(Normalizer::Email);
+const LOGIN: IndexField = IndexField::new("users", "email", 256)
+    .named("login")
+    .normalize(Normalizer::Email)
+    .unique();
+const CITY: IndexField = IndexField::new("users", "city", 10)
+    .normalize(Normalizer::CaseFold)
+    .expecting(10_000);
+const NUMBER: IndexField = IndexField::new("orders", "number", 128);
+const ORDER: IndexField =
+    IndexField::new("orders", "number", 48).normalize(Normalizer::custom("order-number", 3, |text| {
+        Some(text.replace('-', "").to_uppercase())
+    }));
+const PATIENT: IndexField = IndexField::compound(
+    "patients",
+    &[
+        IndexPart::new("last_name").normalize(Normalizer::CaseFold),
+        IndexPart::new("born"),
+    ],
+    32,
+);
+
+fn hex(bytes: impl AsRef<[u8]>) -> String {
+    bytes.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Computes a term as `Crypto` does, under the key 00 01 .. 1f.
+fn term(field: &IndexField, value: impl IndexValue) -> BlindIndex {
+    let key: Vec<u8> = (0..32).collect();
+    let derivation = Derivation::new(&DataKey::copy_from(&key).unwrap());
+    let message = field.message(&value).unwrap();
+    let id = "01a2053d-7b01-7cc1-b36a-182ccc288e45".parse().unwrap();
+    message.under(id, &derivation.derive(&message.info))
+}
+
+fn refused(field: &IndexField, value: impl IndexValue) -> IndexError {
+    field.message(&value).map(|_| ()).unwrap_err()
+}
+
+/// Computed by Python's `hmac`, with HKDF written out from RFC 5869.
+#[test]
+fn terms_are_pinned() {
+    let known = [
+        (term(&EMAIL, " Ada@Example.ORG"), "cc288e4593ced1fb73888a12"),
+        (
+            term(&LOGIN, "ada@example.org"),
+            "cc288e4524b2db141bc548fb78306c8615d07b9759a79aba7865603d5a4dcc430a12fbc7",
+        ),
+        (term(&CITY, "Straße 5"), "cc288e45d080"),
+        (term(&NUMBER, 42_i64), "cc288e45bc7cf3b92a36fd82f354edd0531f5d8e"),
+        (term(&ORDER, "ab-12"), "cc288e45935e1e11cbaa"),
+        (term(&PATIENT, ("LOVELACE", 1815_u16)), "cc288e45e96ff193"),
+    ];
+    for (found, expected) in known {
+        assert_eq!(hex(found), expected);
+    }
+    assert_eq!(
+        hex(EMAIL.info()),
+        "656e63782f696e6465782f7631030005010000000575736572730100000005656d61696c01000000000100000005656d61696c\
+         0200000010000000000000000000000000000000010040"
+    );
+}
+
+#[test]
+fn every_part_of_an_index_is_in_its_key() {
+    let base = IndexField::new("t", "c", 64)
+        .named("n")
+        .normalize(Normalizer::Trim);
+    let custom = |version| Normalizer::custom("trim", version, |text| Some(text.to_owned()));
+    let others = [
+        IndexField::new("u", "c", 64)
+            .named("n")
+            .normalize(Normalizer::Trim),
+        IndexField::new("t", "d", 64)
+            .named("n")
+            .normalize(Normalizer::Trim),
+        IndexField::new("t", "c", 64).normalize(Normalizer::Trim),
+        IndexField::new("t", "c", 64)
+            .named("o")
+            .normalize(Normalizer::Trim),
+        IndexField::new("t", "c", 63)
+            .named("n")
+            .normalize(Normalizer::Trim),
+        base.normalize(Normalizer::Exact),
+        // A function of one's own is not ours, whatever it is called.
+        base.normalize(custom(1)),
+        base.normalize(custom(2)),
+        // Names that join to the same text are different names.
+        IndexField::new("tc", "n", 64).normalize(Normalizer::Trim),
+    ];
+    let mut infos: Vec<_> = others.iter().chain([&base]).map(IndexField::info).collect();
+    infos.sort();
+    infos.dedup();
+    assert_eq!(infos.len(), others.len() + 1);
+    // Whether an index is unique changes what is demanded of it, and not its terms.
+    assert_eq!(EMAIL.info(), EMAIL.insecure_small_domain().info());
+}
+
+#[test]
+fn only_the_top_bits_are_kept() {
+    let whole = hex(term(&IndexField::new("t", "c", 256), "value"));
+    assert_eq!(whole.len(), 2 * BlindIndex::MAX_LEN);
+    for bits in IndexField::MIN_BITS..=IndexField::MAX_BITS {
+        let field = IndexField::new("t", "c", bits);
+        let message = field.message("value").unwrap();
+        let subkey = Derivation::new(&DataKey::copy_from(&[1; 32]).unwrap()).derive(b"");
+        let term = message.under("01a2053d-7b01-7cc1-b36a-182ccc288e45".parse().unwrap(), &subkey);
+        let whole = IndexField::new("t", "c", 256).message("value").unwrap();
+        let whole = whole.under("01a2053d-7b01-7cc1-b36a-182ccc288e45".parse().unwrap(), &subkey);
+        assert_eq!(term.as_bytes().len(), field.stored_len());
+        let kept = |at: usize| {
+            let bit = |index: &BlindIndex| index.bytes[4 + at / 8] >> (7 - at % 8) & 1;
+            (bit(&term), bit(&whole))
+        };
+        for at in 0..usize::from(bits) {
+            let (found, expected) = kept(at);
+            assert_eq!(found, expected, "{bits} bits, bit {at}");
+        }
+        for at in usize::from(bits)..256 {
+            assert_eq!(kept(at).0, 0, "{bits} bits, bit {at}");
+        }
+        assert_eq!(BlindIndex::parse(term).unwrap(), term);
+    }
+}
+
+#[test]
+fn normalisers_do_what_they_say() {
+    let known: [(Normalizer, &str, &str); 24] = [
+        (Normalizer::Exact, " É ", " É "),
+        (Normalizer::Trim, "\u{a0}\t É x \n", "É x"),
+        (Normalizer::Lowercase, " ÀB Σ ", "àb σ"),
+        // No context counts: not that of a final sigma.
+        (Normalizer::Lowercase, "ΟΔΟΣ", "οδοσ"),
+        (Normalizer::Lowercase, "İ", "i\u{307}"),
+        (Normalizer::CaseFold, "Straße", "strasse"),
+        (Normalizer::CaseFold, "STRASSE", "strasse"),
+        (Normalizer::CaseFold, "ＳＴＲＡＳＳＥ\u{3000}", "strasse"),
+        (Normalizer::CaseFold, "e\u{301}", "é"),
+        (Normalizer::CaseFold, "ﬁ", "fi"),
+        (Normalizer::CaseFold, "ΟΔΟς", "οδοσ"),
+        (Normalizer::CaseFold, "Ａ ", "a"),
+        (
+            Normalizer::Email,
+            " Ada.Lovelace+Tag@Example.ORG\n",
+            "ada.lovelace+tag@example.org",
+        ),
+        (Normalizer::Email, "ada@bücher.example", "ada@bücher.example"),
+        (Normalizer::Email, "\"a@b\"@c.d", "\"a@b\"@c.d"),
+        (Normalizer::Email, "ａda＠example.org", "ada@example.org"),
+        (
+            Normalizer::Email,
+            "ADA@BU\u{308}CHER.example",
+            "ada@bücher.example",
+        ),
+        (Normalizer::Phone, "+49 (151) 123-45.67", "+491511234567"),
+        (Normalizer::Phone, " 0151/1234567 ", "01511234567"),
+        (Normalizer::Phone, "(+49)151", "+49151"),
+        (Normalizer::Phone, "＋４９ １５１", "+49151"),
+        (Normalizer::Phone, "12‑34–56", "123456"),
+        (Normalizer::Phone, "0", "0"),
+        (ORDER.first_normalizer(), "ab-12", "AB12"),
+    ];
+    for (normalizer, text, expected) in known {
+        let found = normalizer.apply(text).unwrap();
+        assert_eq!(*found, expected, "{normalizer:?} of {text:?}");
+        // What is in its form already stays as it is.
+        assert_eq!(*normalizer.apply(expected).unwrap(), expected, "{normalizer:?}");
+    }
+}
+
+#[test]
+fn normalisers_keep_their_names_and_versions() {
+    let known = [
+        Normalizer::CaseFold,
+        Normalizer::Email,
+        Normalizer::Exact,
+        Normalizer::Lowercase,
+        Normalizer::Phone,
+        Normalizer::Trim,
+        ORDER.first_normalizer(),
+    ]
+    .map(|normalizer| (normalizer.id(), normalizer.version()));
+    let expected = [
+        ("case-fold", 1),
+        ("email", 1),
+        ("exact", 1),
+        ("lowercase", 1),
+        ("phone", 1),
+        ("trim", 1),
+        ("custom/order-number", 3),
+    ]
+    .map(|(id, version)| (id.to_owned(), version));
+    assert_eq!(known, expected);
+}
+
+#[test]
+fn what_cannot_be_normalised_is_refused() {
+    let of = |normalizer| IndexField::new("t", "c", 64).normalize(normalizer);
+    for normalizer in [
+        Normalizer::CaseFold,
+        Normalizer::Email,
+        Normalizer::Exact,
+        Normalizer::Lowercase,
+        Normalizer::Phone,
+        Normalizer::Trim,
+    ] {
+        let empty = IndexError::Empty {
+            normalizer: normalizer.name(),
+        };
+        assert_eq!(refused(&of(normalizer), ""), empty);
+        if normalizer != Normalizer::Exact {
+            assert_eq!(refused(&of(normalizer), " \u{a0}\t"), empty);
+        }
+    }
+    for text in [
+        "ada",
+        "@example.org",
+        "ada@",
+        "a da@example.org",
+        "ada@exam\u{0}ple.org",
+    ] {
+        let error = refused(&of(Normalizer::Email), text);
+        assert!(
+            matches!(error, IndexError::NotNormalized { .. }),
+            "{text}: {error}"
+        );
+        assert!(!error.to_string().contains(text));
+    }
+    for text in ["0800 FLOWERS", "49+151", "++49", "+49#1", "٠١٢"] {
+        let error = refused(&of(Normalizer::Phone), text);
+        assert!(
+            matches!(error, IndexError::NotNormalized { .. }),
+            "{text}: {error}"
+        );
+    }
+    assert!(matches!(
+        refused(&of(Normalizer::Phone), "+ ()"),
+        IndexError::Empty { .. }
+    ));
+    let never = Normalizer::custom("never", 1, |_| None);
+    assert!(matches!(
+        refused(&of(never), "a"),
+        IndexError::NotNormalized { .. }
+    ));
+    let nothing = Normalizer::custom("nothing", 1, |_| Some(String::new()));
+    assert!(matches!(refused(&of(nothing), "a"), IndexError::Empty { .. }));
+}
+
+#[test]
+fn values_must_fit_their_index() {
+    assert!(matches!(refused(&EMAIL, 7), IndexError::NotText { .. }));
+    assert!(matches!(
+        refused(&EMAIL, b"ada@example.org"),
+        IndexError::NotText { .. }
+    ));
+    let parts = |expected, found| IndexError::Parts { expected, found };
+    assert_eq!(refused(&EMAIL, ("ada@example.org", "b")), parts(1, 2));
+    assert_eq!(refused(&PATIENT, "Lovelace"), parts(2, 1));
+    assert_eq!(refused(&PATIENT, ("a", 1, 2)), parts(2, 3));
+    assert_eq!(
+        refused(&PATIENT, ("a", "")),
+        IndexError::Empty { normalizer: "exact" }
+    );
+    assert_eq!(
+        refused(&NUMBER, vec![0; MAX_INDEXED_LEN + 1]),
+        IndexError::TooLong
+    );
+    NUMBER.message(&vec![0; MAX_INDEXED_LEN]).unwrap();
+    // One character of four bytes becomes 18 of three.
+    let grows = "\u{fdfa}".repeat(MAX_INDEXED_LEN / 3);
+    let folded = IndexField::new("t", "c", 64).normalize(Normalizer::CaseFold);
+    assert_eq!(refused(&folded, grows), IndexError::TooLong);
+}
+
+#[test]
+fn types_of_one_number_are_one_value_and_parts_are_framed() {
+    const COMPOUND: IndexField = IndexField::compound("t", &[IndexPart::new("a"), IndexPart::new("b")], 64);
+    assert_eq!(term(&NUMBER, 7_i16), term(&NUMBER, 7_u64));
+    assert_eq!(term(&NUMBER, -7_i64), term(&NUMBER, -7_i128));
+    let values: [&dyn IndexValue; 8] = [
+        &("ab", "c"),
+        &("a", "bc"),
+        &("1", 1),
+        &(1, "1"),
+        &(1, 1),
+        &(b"1", "1"),
+        &(Uuid::from_u128(1), 1),
+        &(1_u128.to_be_bytes(), 1),
+    ];
+    let mut terms = values.map(|value| term(&COMPOUND, value));
+    terms.sort();
+    assert!(terms.windows(2).all(|pair| pair[0] != pair[1]));
+}
+
+#[test]
+fn domains_that_hide_nothing_are_refused() {
+    let bits = |distinct| IndexField::bits_for(distinct);
+    let known = [
+        (512, 8),
+        (1023, 8),
+        (1024, 9),
+        (10_000, 12),
+        (1_000_000, 18),
+        (u64::MAX, 62),
+    ];
+    for (distinct, most) in known {
+        assert_eq!(bits(distinct), Ok(most));
+        let field = |bits| IndexField::new("t", "c", bits);
+        field(most).check_domain(distinct).unwrap();
+        let error = field(most + 1).check_domain(distinct).unwrap_err();
+        assert!(matches!(error, IndexError::TooManyBits { .. }), "{error}");
+    }
+    let eight = IndexField::new("t", "c", 8);
+    for distinct in [0, 1, 2, 7, 256, 511] {
+        let error = IndexError::DomainTooSmall { distinct };
+        assert_eq!(bits(distinct), Err(error.clone()));
+        assert_eq!(eight.check_domain(distinct), Err(error));
+        assert_eq!(eight.insecure_small_domain().check_domain(distinct), Ok(()));
+    }
+    // A unique column's values are told apart on purpose, but few of them are no better hidden.
+    LOGIN.check_domain(1_000_000).unwrap();
+    LOGIN.check_domain(2).unwrap_err();
+}
+
+#[test]
+fn careless_definitions_panic() {
+    const ONE: &[IndexPart] = &[IndexPart::new("c")];
+    let careless: [fn() -> IndexField; 10] = [
+        || IndexField::new("", "c", 64),
+        || IndexField::new("t", "", 64),
+        || IndexField::new("t", "c", 7),
+        || IndexField::new("t", "c", 257),
+        || IndexField::new("t", "c", 64).named(""),
+        || IndexField::new("t", "c", 127).unique(),
+        || IndexField::new("t", "c", 64).expecting(2),
+        || IndexField::new("t", "c", 64).expecting(1_000_000),
+        || IndexField::compound("t", ONE, 64),
+        || PATIENT.normalize(Normalizer::Trim),
+    ];
+    for (number, define) in careless.iter().enumerate() {
+        assert!(std::panic::catch_unwind(define).is_err(), "{number}");
+    }
+}
+
+#[test]
+fn debug_and_errors_show_no_value() {
+    let index = term(&EMAIL, "ada@example.org");
+    assert_eq!(format!("{index:?}"), "BlindIndex([12 bytes])");
+    assert_eq!(
+        format!("{:?}", IndexTerms::new(vec![index])),
+        "IndexTerms([BlindIndex([12 bytes])])"
+    );
+    let values = "secret".append_to(value::IndexValues::empty());
+    assert_eq!(format!("{values:?}"), "IndexValues([1 parts])");
+}
+
+#[test]
+fn lengths_of_stored_indexes_are_bounded() {
+    for len in 0..60 {
+        let parsed = BlindIndex::parse(vec![7; len]);
+        if (5..=36).contains(&len) {
+            assert_eq!(parsed.unwrap().to_vec(), vec![7; len]);
+        } else {
+            assert_eq!(parsed, Err(IndexError::Length { found: len }));
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn normalisers_never_panic_and_are_stable(text in any::<String>()) {
+        for normalizer in [
+            Normalizer::CaseFold,
+            Normalizer::Email,
+            Normalizer::Lowercase,
+            Normalizer::Phone,
+            Normalizer::Trim,
+        ] {
+            if let Ok(once) = normalizer.apply(&text) {
+                let twice = normalizer.apply(&once);
+                prop_assert_eq!(twice.as_deref(), Ok(&*once), "{:?}", normalizer);
+            }
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! What can be indexed, and how the parts of a value are framed.
+
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::{IndexError, MAX_INDEXED_LEN, Normalizer};
+use crate::aad::{TYPE_BYTES, TYPE_INTEGER, TYPE_TEXT, TYPE_UUID};
+
+/// A value that a blind index finds: text, bytes, an integer of 16 bits and more, a UUID, or a tuple of two to eight of these
+/// for a compound index.
+///
+/// Implemented for `str`, `String`, `[u8]`, `Vec<u8>`, `[u8; N]`, the integers of 16 to 128 bits, [`Uuid`], and references to
+/// them. Not for `bool` and integers of 8 bits, of which there are too few to hide; not for floats, which have several forms
+/// of one number; not for `Option`: NULL is not indexed. For a type of your own, implement it with what the type wraps:
+///
+/// ```
+/// use encx::{IndexValue, IndexValues};
+///
+/// struct CustomerNumber(String);
+///
+/// impl IndexValue for CustomerNumber {
+///     fn append_to(&self, values: IndexValues) -> IndexValues {
+///         self.0.append_to(values)
+///     }
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be indexed blindly",
+    label = "no value of a blind index",
+    note = "text, bytes, integers of 16 bits and more, UUIDs and tuples of them can; `bool` and 8-bit integers have too \
+            few values to hide, floats have several forms of one number, and an `Option` is indexed only where it is `Some`"
+)]
+pub trait IndexValue {
+    /// Appends the parts of the value.
+    #[must_use]
+    fn append_to(&self, values: IndexValues) -> IndexValues;
+}
+
+/// Takes the parts of an indexed value; see [`IndexValue`]. Wiped when dropped.
+pub struct IndexValues(Parts);
+
+/// The parts of a value as they came.
+#[derive(Default)]
+pub(super) struct Parts {
+    parts: Vec<Part>,
+    too_long: bool,
+}
+
+struct Part {
+    kind: u8,
+    bytes: Zeroizing<Vec<u8>>,
+}
+
+impl Parts {
+    pub(super) fn of(value: &(impl IndexValue + ?Sized)) -> Result<Self, IndexError> {
+        let IndexValues(parts) = value.append_to(IndexValues(Self::default()));
+        if parts.too_long {
+            return Err(IndexError::TooLong);
+        }
+        Ok(parts)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// Normalises each part by its own normaliser. Of one part it returns the bytes, of several a frame.
+    pub(super) fn normalize(
+        mut self,
+        normalizers: impl Iterator<Item = Normalizer>,
+    ) -> Result<Zeroizing<Vec<u8>>, IndexError> {
+        for (part, normalizer) in self.parts.iter_mut().zip(normalizers) {
+            if normalizer.is_exact() {
+                if part.bytes.is_empty() {
+                    return Err(normalizer.empty());
+                }
+                continue;
+            }
+            if part.kind != TYPE_TEXT {
+                return Err(IndexError::NotText {
+                    normalizer: normalizer.name(),
+                });
+            }
+            let not_text = || IndexError::NotText {
+                normalizer: normalizer.name(),
+            };
+            let text = std::str::from_utf8(&part.bytes).map_err(|_| not_text())?;
+            let normalized = normalizer.apply(text)?;
+            if normalized.len() > MAX_INDEXED_LEN {
+                return Err(IndexError::TooLong);
+            }
+            part.bytes = Zeroizing::new(normalized.as_bytes().to_vec());
+        }
+        if let [part] = self.parts.as_mut_slice() {
+            return Ok(std::mem::take(&mut part.bytes));
+        }
+        let parts: Vec<_> = self.parts.iter().map(|part| (part.kind, &*part.bytes)).collect();
+        // Room for all of it at once: a vector that grew would leave plaintext behind in the memory it gave back.
+        let len = parts.iter().map(|(_, bytes)| 5 + bytes.len()).sum::<usize>();
+        let mut framed = Zeroizing::new(Vec::with_capacity(3 + len));
+        frame(KIND_VALUES, &parts, &mut framed);
+        Ok(framed)
+    }
+}
+
+/// The kind of the frame that holds the parts of a value.
+const KIND_VALUES: u8 = 4;
+
+/// Appends `u8 kind ‖ u16 count ‖ {u8 type ‖ u32 len ‖ bytes}*`. Counts and lengths are bounded far below what these hold.
+pub(super) fn frame(kind: u8, parts: &[(u8, impl AsRef<[u8]>)], out: &mut Vec<u8>) {
+    out.push(kind);
+    out.extend_from_slice(&u16::try_from(parts.len()).unwrap_or(u16::MAX).to_be_bytes());
+    for (kind, bytes) in parts {
+        let bytes = bytes.as_ref();
+        out.push(*kind);
+        out.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
+        out.extend_from_slice(bytes);
+    }
+}
+
+impl IndexValues {
+    #[cfg(test)]
+    pub(super) fn empty() -> Self {
+        Self(Parts::default())
+    }
+
+    /// Appends a text.
+    #[must_use]
+    pub fn text(self, text: impl AsRef<str>) -> Self {
+        self.part(TYPE_TEXT, text.as_ref().as_bytes())
+    }
+
+    /// Appends bytes.
+    #[must_use]
+    pub fn bytes(self, bytes: impl AsRef<[u8]>) -> Self {
+        self.part(TYPE_BYTES, bytes.as_ref())
+    }
+
+    /// Appends an integer. Its width does not matter.
+    #[must_use]
+    pub fn integer(self, integer: i128) -> Self {
+        self.part(TYPE_INTEGER, &integer.to_be_bytes())
+    }
+
+    /// Appends a UUID.
+    #[must_use]
+    pub fn uuid(self, uuid: Uuid) -> Self {
+        self.part(TYPE_UUID, uuid.as_bytes())
+    }
+
+    fn part(mut self, kind: u8, bytes: &[u8]) -> Self {
+        let Parts { parts, too_long } = &mut self.0;
+        // More parts than any index takes are counted, so that the error can say how many.
+        if bytes.len() > MAX_INDEXED_LEN || parts.len() > usize::from(u8::MAX) {
+            *too_long = true;
+        } else {
+            let bytes = Zeroizing::new(bytes.to_vec());
+            parts.push(Part { kind, bytes });
+        }
+        self
+    }
+}
+
+impl std::fmt::Debug for IndexValues {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "IndexValues([{} parts])", self.0.len())
+    }
+}
+
+impl<T: IndexValue + ?Sized> IndexValue for &T {
+    fn append_to(&self, values: IndexValues) -> IndexValues {
+        (**self).append_to(values)
+    }
+}
+
+macro_rules! integer_values {
+    ($($integer:ty),+) => {$(
+        impl IndexValue for $integer {
+            fn append_to(&self, values: IndexValues) -> IndexValues {
+                values.integer(i128::from(*self))
+            }
+        }
+    )+};
+}
+
+integer_values!(i16, i32, i64, i128, u16, u32, u64);
+
+impl IndexValue for Uuid {
+    fn append_to(&self, values: IndexValues) -> IndexValues {
+        values.uuid(*self)
+    }
+}
+
+impl IndexValue for str {
+    fn append_to(&self, values: IndexValues) -> IndexValues {
+        values.text(self)
+    }
+}
+
+impl IndexValue for String {
+    fn append_to(&self, values: IndexValues) -> IndexValues {
+        values.text(self)
+    }
+}
+
+impl IndexValue for [u8] {
+    fn append_to(&self, values: IndexValues) -> IndexValues {
+        values.bytes(self)
+    }
+}
+
+impl IndexValue for Vec<u8> {
+    fn append_to(&self, values: IndexValues) -> IndexValues {
+        values.bytes(self)
+    }
+}
+
+impl<const N: usize> IndexValue for [u8; N] {
+    fn append_to(&self, values: IndexValues) -> IndexValues {
+        values.bytes(self)
+    }
+}
+
+macro_rules! tuple_values {
+    ($($($part:ident $index:tt)+;)+) => {$(
+        impl<$($part: IndexValue),+> IndexValue for ($($part,)+) {
+            fn append_to(&self, values: IndexValues) -> IndexValues {
+                $(let values = self.$index.append_to(values);)+
+                values
+            }
+        }
+    )+};
+}
+
+tuple_values! {
+    A 0 B 1;
+    A 0 B 1 C 2;
+    A 0 B 1 C 2 D 3;
+    A 0 B 1 C 2 D 3 E 4;
+    A 0 B 1 C 2 D 3 E 4 F 5;
+    A 0 B 1 C 2 D 3 E 4 F 5 G 6;
+    A 0 B 1 C 2 D 3 E 4 F 5 G 6 H 7;
+}

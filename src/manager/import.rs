@@ -1,0 +1,98 @@
+//! Keys that come from elsewhere, and keys that are made ahead of their use.
+
+use super::{KeyManager, is_shredded};
+use crate::context::EncryptionContext;
+use crate::error::Error;
+use crate::key::{DataKey, KeyState};
+use crate::store::KeyRecord;
+
+impl KeyManager {
+    /// Takes over a key of 32 bytes that was made elsewhere: wraps it, stores it as the context's next version and
+    /// promotes it.
+    ///
+    /// For a pepper that lies in a secrets manager so far, and for the key of an index that moves here:
+    ///
+    /// ```
+    /// # #[cfg(feature = "testkit")] {
+    /// # use encx::testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx::{Crypto, DataKey, EncryptionContext, KeyUsage};
+    /// # encx::testkit::block_on(async {
+    /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
+    /// # let context = EncryptionContext::builder().pair("purpose", "login").build()?;
+    /// # let bytes = [7; 32];
+    /// let pepper = DataKey::copy_from(&bytes).expect("32 bytes");
+    /// crypto.key_manager().for_usage(KeyUsage::Pepper).import(&context, pepper).await?;
+    /// # Ok::<(), encx::Error>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
+    ///
+    /// <div class="warning">
+    ///
+    /// Nobody can tell where else a key that was not made here is known. Import none to encrypt data with; let one be
+    /// made. And import each once, for one context and one usage.
+    ///
+    /// </div>
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shredded`] if all versions were destroyed; [`Error::Store`] with
+    /// [`StoreError::Conflict`](crate::StoreError::Conflict) or
+    /// [`StoreError::Superseded`](crate::StoreError::Superseded) if another process made a version at the same time: look
+    /// with [`list`](Self::list) whether the imported one is there; those of the KEK rule, the KMS and the key store.
+    ///
+    /// # Cancellation
+    ///
+    /// The key is then stored or not; between the two writes of a further version, it is stored pre-active, and
+    /// [`rotate`](Self::rotate) promotes it.
+    pub async fn import(&self, context: &EncryptionContext, key: DataKey) -> Result<KeyRecord, Error> {
+        let versions = self.load(context).await?;
+        if is_shredded(&versions) {
+            return Err(Error::Shredded);
+        }
+        let state = if versions.is_empty() {
+            KeyState::Active
+        } else {
+            KeyState::PreActive
+        };
+        let made = self.mint_from(context, &versions, state, Some(key)).await?;
+        let record = match state {
+            KeyState::Active => made.record.clone(),
+            _ => self.apply(&made.record, KeyState::Active).await?,
+        };
+        let record = self.seen(context, Ok(record)).await?;
+        self.adopted(context, Some(&made));
+        Ok(record)
+    }
+
+    /// Makes the next version of a context's key and leaves it pre-active: it decrypts, and gives index terms, in every
+    /// process, before [`rotate`](Self::rotate) promotes it. A version that is pre-active already is returned instead.
+    ///
+    /// So a column can be made ready for a rotation ahead of it:
+    /// [`Crypto::blind_index_under`](crate::Crypto::blind_index_under).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoKeys`] if there is no version yet; [`Error::Shredded`] if all were destroyed; those of the KEK rule,
+    /// the KMS and the key store.
+    ///
+    /// # Cancellation
+    ///
+    /// The key is then either stored or not.
+    pub async fn prepare(&self, context: &EncryptionContext) -> Result<KeyRecord, Error> {
+        let versions = self.load(context).await?;
+        if versions.is_empty() {
+            return Err(Error::NoKeys);
+        }
+        if is_shredded(&versions) {
+            return Err(Error::Shredded);
+        }
+        let newest = super::newest_activated(&versions);
+        let waiting = versions
+            .iter()
+            .filter(|version| version.state == KeyState::PreActive && Some(version.id) > newest)
+            .max_by_key(|version| version.id);
+        let next = self.next_version(context, &versions, waiting).await?;
+        self.seen(context, Ok(next.record)).await
+    }
+}

@@ -1,0 +1,101 @@
+//! Passwords: Argon2id with a pepper that the KMS protects.
+
+mod hash;
+mod workers;
+
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+pub use self::hash::{PasswordError, PasswordHash, PasswordParams};
+pub(crate) use self::workers::{Settings, Workers};
+use crate::aad::Aad;
+use crate::error::Error;
+use crate::key::Subkey;
+
+/// The longest password, in bytes. Argon2 takes much longer ones; nobody types them.
+const MAX_PASSWORD_LEN: usize = 4096;
+
+/// What came of the comparison of a password with its hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "who does not look at the verdict lets everybody in"]
+pub enum PasswordVerdict {
+    /// It is the password.
+    Match {
+        /// Whether to hash it again now, while it is known: the hash has other parameters than new ones get, or an
+        /// older pepper.
+        needs_rehash: bool,
+    },
+    /// It is not the password, or the hash is of another row, column or context.
+    NoMatch,
+}
+
+impl PasswordVerdict {
+    /// Tells whether it is the password.
+    #[must_use]
+    pub fn is_match(self) -> bool {
+        matches!(self, Self::Match { .. })
+    }
+
+    /// Tells whether it is the password and should be hashed again.
+    #[must_use]
+    pub fn needs_rehash(self) -> bool {
+        matches!(self, Self::Match { needs_rehash: true })
+    }
+}
+
+/// Copies a password to where it is wiped.
+pub(crate) fn copy(password: &[u8]) -> Result<Zeroizing<Vec<u8>>, PasswordError> {
+    let found = password.len();
+    if found == 0 {
+        return Err(PasswordError::Empty);
+    }
+    if found > MAX_PASSWORD_LEN {
+        return Err(PasswordError::TooLong { found });
+    }
+    Ok(Zeroizing::new(password.to_vec()))
+}
+
+/// Returns what the pepper of one place is derived with: `"encx/pepper/v1" ‖ framed AAD`.
+pub(crate) fn pepper_info(aad: &Aad) -> Result<Vec<u8>, Error> {
+    Ok([b"encx/pepper/v1", aad.framed()?].concat())
+}
+
+/// Computes Argon2id, version 0x13. Takes its time and memory, so it runs on a blocking thread.
+pub(crate) fn argon2id(
+    params: PasswordParams,
+    pepper: &Subkey,
+    password: &[u8],
+    salt: &[u8; hash::SALT_LEN],
+) -> Result<Zeroizing<[u8; hash::OUTPUT_LEN]>, PasswordError> {
+    let refused = |_| PasswordError::Params {
+        what: "Argon2 refuses them",
+    };
+    let params = argon2::Params::new(
+        params.memory_kib(),
+        params.passes(),
+        params.lanes(),
+        Some(hash::OUTPUT_LEN),
+    )
+    .map_err(refused)?;
+    let mut memory = Zeroizing::new(vec![argon2::Block::default(); params.block_count()]);
+    let mut output = Zeroizing::new([0; hash::OUTPUT_LEN]);
+    argon2::Argon2::new_with_secret(
+        pepper.expose(),
+        argon2::Algorithm::Argon2id,
+        argon2::Version::V0x13,
+        params,
+    )
+    .and_then(|argon2| {
+        argon2.hash_password_into_with_memory(password, salt, output.as_mut_slice(), memory.as_mut_slice())
+    })
+    .map_err(refused)?;
+    Ok(output)
+}
+
+/// Compares in constant time.
+pub(crate) fn matches(hash: &PasswordHash, output: &[u8; hash::OUTPUT_LEN]) -> bool {
+    hash.output().ct_eq(output).into()
+}
+
+#[cfg(test)]
+mod tests;

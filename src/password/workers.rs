@@ -1,0 +1,79 @@
+//! Where passwords are hashed: on blocking threads, as many at once as the memory for them allows.
+
+use std::fmt;
+use std::sync::Arc;
+use std::thread;
+
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use super::PasswordParams;
+use crate::error::Error;
+
+/// What the builder of a `Crypto` says about passwords.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Settings {
+    pub(crate) params: PasswordParams,
+    pub(crate) max_memory_mib: Option<u32>,
+}
+
+/// Hashes passwords, and waits where too much memory would be taken at once.
+pub(crate) struct Workers {
+    pub(crate) params: PasswordParams,
+    /// A permit is a KiB.
+    memory: Arc<Semaphore>,
+    max_memory_kib: u32,
+}
+
+impl Workers {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        let of_params = settings.params.memory_kib();
+        let by_cores = || {
+            let cores = thread::available_parallelism().map_or(1, usize::from);
+            of_params.saturating_mul(u32::try_from(cores).unwrap_or(u32::MAX))
+        };
+        let max_memory_kib = settings
+            .max_memory_mib
+            .map_or_else(by_cores, |mib| mib.saturating_mul(1024))
+            // Never so little that nothing can be hashed.
+            .max(of_params);
+        Self {
+            params: settings.params,
+            memory: Arc::new(Semaphore::new(max_memory_kib as usize)),
+            max_memory_kib,
+        }
+    }
+
+    /// Does a piece of work that takes so much memory on a blocking thread, once there is room for it.
+    ///
+    /// Work that has begun goes on if its caller goes away, and keeps its room until it is done.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        params: PasswordParams,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let runtime = Handle::try_current().map_err(|_| Error::NoRuntime)?;
+        // A hash that alone takes more than all may is computed alone.
+        let room = params.memory_kib().min(self.max_memory_kib);
+        // The semaphore is never closed, so waiting for it cannot fail.
+        let permit = Arc::clone(&self.memory)
+            .acquire_many_owned(room)
+            .await
+            .map_err(|_| Error::ShutDown)?;
+        let done = runtime.spawn_blocking(move || {
+            let done = work();
+            drop(permit);
+            done
+        });
+        done.await.map_err(|_| Error::Interrupted)
+    }
+}
+
+impl fmt::Debug for Workers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Workers")
+            .field("params", &self.params)
+            .field("max_memory_kib", &self.max_memory_kib)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,110 @@
+//! Columns of sqlx 0.9: `Ciphertext` and `BlindIndex` are bytes, `PasswordHash` is text.
+
+use sqlx::encode::IsNull;
+use sqlx::error::BoxDynError;
+use sqlx::{Database, Decode, Encode, QueryBuilder, Type};
+
+use crate::ciphertext::Ciphertext;
+use crate::index::{BlindIndex, IndexTerms};
+#[cfg(feature = "password")]
+use crate::password::PasswordHash;
+
+/// Makes a type a column of what it is kept as.
+macro_rules! column {
+    ($(#[$doc:meta])* $type:ty as $kept:ty, |$value:ident| $keep:expr) => {
+        $(#[$doc])*
+        impl<DB: Database> Type<DB> for $type
+        where
+            $kept: Type<DB>,
+        {
+            fn type_info() -> DB::TypeInfo {
+                <$kept as Type<DB>>::type_info()
+            }
+
+            fn compatible(found: &DB::TypeInfo) -> bool {
+                <$kept as Type<DB>>::compatible(found)
+            }
+        }
+
+        impl<'q, DB: Database> Encode<'q, DB> for $type
+        where
+            $kept: Encode<'q, DB>,
+        {
+            fn encode(self, buffer: &mut DB::ArgumentBuffer) -> Result<IsNull, BoxDynError> {
+                let kept: $kept = self.into();
+                <$kept as Encode<'q, DB>>::encode(kept, buffer)
+            }
+
+            fn encode_by_ref(&self, buffer: &mut DB::ArgumentBuffer) -> Result<IsNull, BoxDynError> {
+                let $value = self;
+                <$kept as Encode<'q, DB>>::encode_by_ref($keep, buffer)
+            }
+        }
+
+        impl<'r, DB: Database> Decode<'r, DB> for $type
+        where
+            $kept: Decode<'r, DB>,
+        {
+            fn decode(value: DB::ValueRef<'r>) -> Result<Self, BoxDynError> {
+                Ok(<$type>::parse(<$kept as Decode<'r, DB>>::decode(value)?)?)
+            }
+        }
+    };
+}
+
+column! {
+    /// A column of bytes: `bytea` in PostgreSQL, `BLOB` in SQLite.
+    Ciphertext as Vec<u8>, |ciphertext| ciphertext.as_vec()
+}
+
+column! {
+    /// A column of bytes: `bytea` in PostgreSQL, `BLOB` in SQLite.
+    BlindIndex as Vec<u8>, |index| &index.to_vec()
+}
+
+#[cfg(feature = "password")]
+column! {
+    /// A column of text.
+    PasswordHash as String, |hash| &hash.as_str().to_owned()
+}
+
+/// An array of bytes, for `= ANY($1)`.
+#[cfg(feature = "sqlx-0_9-postgres")]
+impl sqlx::postgres::PgHasArrayType for BlindIndex {
+    fn array_type_info() -> sqlx::postgres::PgTypeInfo {
+        <Vec<u8> as sqlx::postgres::PgHasArrayType>::array_type_info()
+    }
+
+    fn array_compatible(found: &sqlx::postgres::PgTypeInfo) -> bool {
+        <Vec<u8> as sqlx::postgres::PgHasArrayType>::array_compatible(found)
+    }
+}
+
+impl IndexTerms {
+    /// Appends ` IN (?, ?)` with each term bound, for databases without arrays; ` IN (NULL)`, which is true of nothing, if
+    /// there is no term.
+    ///
+    /// ```
+    /// # use encx::IndexTerms;
+    /// # fn find(terms: &IndexTerms) -> sqlx::QueryBuilder<sqlx::Sqlite> {
+    /// let mut query = sqlx::QueryBuilder::new("SELECT id, email FROM users WHERE email_index");
+    /// terms.push_in(&mut query);
+    /// # query
+    /// # }
+    /// ```
+    pub fn push_in<DB: Database>(&self, query: &mut QueryBuilder<DB>)
+    where
+        BlindIndex: for<'q> Encode<'q, DB> + Type<DB>,
+    {
+        if self.is_empty() {
+            query.push(" IN (NULL)");
+            return;
+        }
+        query.push(" IN (");
+        let mut list = query.separated(", ");
+        for term in self {
+            list.push_bind(*term);
+        }
+        query.push(")");
+    }
+}

@@ -1,0 +1,270 @@
+//! Passwords: bound to their place, peppered by a key of the KMS, verified off the runtime's threads.
+
+#![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
+
+use encx::testkit::{MemoryKeyStore, MemoryKms, block_on};
+use encx::{
+    Aad, Crypto, CryptoBuilder, EncryptionContext, Error, Field, KeyManager, KeyState, KeyUsage,
+    PasswordError, PasswordHash, PasswordParams, PasswordVerdict,
+};
+
+const PASSWORD: Field = Field::new("users", "password");
+const RIGHT: &str = "correct horse battery staple";
+const MATCH: PasswordVerdict = PasswordVerdict::Match { needs_rehash: false };
+const OUTDATED: PasswordVerdict = PasswordVerdict::Match { needs_rehash: true };
+
+fn login() -> EncryptionContext {
+    context("login")
+}
+
+fn context(purpose: &str) -> EncryptionContext {
+    EncryptionContext::builder()
+        .pair("purpose", purpose)
+        .build()
+        .unwrap()
+}
+
+/// So cheap that the tests take no time.
+fn cheap() -> PasswordParams {
+    PasswordParams::insecure_new(64, 1, 1).unwrap()
+}
+
+/// An in-memory KMS and key store, and processes on them.
+#[derive(Default)]
+struct World {
+    kms: MemoryKms,
+    store: MemoryKeyStore,
+}
+
+impl World {
+    fn builder(&self) -> CryptoBuilder {
+        Crypto::builder(self.kms.clone(), self.store.clone()).password_params(cheap())
+    }
+
+    async fn process(&self) -> Crypto {
+        self.builder().build().await.unwrap()
+    }
+}
+
+fn keys(crypto: &Crypto) -> KeyManager {
+    crypto.key_manager().for_usage(KeyUsage::Pepper)
+}
+
+async fn hash(crypto: &Crypto) -> PasswordHash {
+    crypto
+        .hash_password(&login(), RIGHT, PASSWORD.row(7))
+        .await
+        .unwrap()
+}
+
+async fn verify(crypto: &Crypto, hash: &PasswordHash, password: &str) -> PasswordVerdict {
+    crypto
+        .verify_password(&login(), hash, password, PASSWORD.row(7))
+        .await
+        .unwrap()
+}
+
+#[test]
+fn another_process_verifies_the_right_password_alone() {
+    block_on(async {
+        let world = World::default();
+        let (crypto, other) = (world.process().await, world.process().await);
+        let stored = hash(&crypto).await;
+        for process in [&crypto, &other] {
+            assert_eq!(verify(process, &stored, RIGHT).await, MATCH);
+            for wrong in [
+                "correct horse",
+                "",
+                "Correct horse battery staple",
+                &"x".repeat(5000),
+            ] {
+                assert_eq!(verify(process, &stored, wrong).await, PasswordVerdict::NoMatch);
+            }
+        }
+        // Salts differ, and both hashes verify.
+        let again = hash(&crypto).await;
+        assert_ne!(stored, again);
+        assert_eq!(verify(&other, &again, RIGHT).await, MATCH);
+        assert!(MATCH.is_match() && !PasswordVerdict::NoMatch.is_match());
+        assert!(OUTDATED.is_match() && OUTDATED.needs_rehash() && !MATCH.needs_rehash());
+    });
+}
+
+#[test]
+fn a_hash_in_another_place_does_not_verify() {
+    block_on(async {
+        let crypto = World::default().process().await;
+        let stored = hash(&crypto).await;
+        for place in [
+            PASSWORD.row(8),
+            PASSWORD.row("7"),
+            Field::new("users", "pin").row(7),
+            Field::new("admins", "password").row(7),
+            Aad::unbound(),
+        ] {
+            let verdict = crypto
+                .verify_password(&login(), &stored, RIGHT, place)
+                .await
+                .unwrap();
+            assert_eq!(verdict, PasswordVerdict::NoMatch);
+        }
+        // The pepper of another context does not even have this id.
+        let admin = context("admin");
+        let place = PASSWORD.row(7);
+        let error = crypto
+            .verify_password(&admin, &stored, RIGHT, &place)
+            .await
+            .unwrap_err();
+        assert!(matches!(error, Error::UnknownKey { .. }), "{error}");
+        crypto.hash_password(&admin, RIGHT, &place).await.unwrap();
+        let error = crypto
+            .verify_password(&admin, &stored, RIGHT, &place)
+            .await
+            .unwrap_err();
+        assert!(matches!(error, Error::UnknownKey { .. }), "{error}");
+    });
+}
+
+/// Whatever is changed in a stored hash, it does not verify: each part is an input of Argon2 or names the pepper.
+#[test]
+fn a_changed_hash_does_not_verify() {
+    block_on(async {
+        let world = World::default();
+        let crypto = world.process().await;
+        let stored = hash(&crypto).await;
+        let text = stored.as_str();
+        let mut parsed = 0;
+        for (at, old) in text.char_indices() {
+            for new in ['0', '1', '2', '4', '8', 'a', 'A', 'Q'] {
+                let mut changed = text.to_owned();
+                changed.replace_range(at..=at, &new.to_string());
+                if new == old || PasswordHash::parse(&changed).is_err() {
+                    continue;
+                }
+                parsed += 1;
+                let changed = PasswordHash::parse(&changed).unwrap();
+                match crypto
+                    .verify_password(&login(), &changed, RIGHT, PASSWORD.row(7))
+                    .await
+                {
+                    Ok(verdict) => assert_eq!(verdict, PasswordVerdict::NoMatch, "{at} {new}"),
+                    Err(error) => assert!(matches!(error, Error::UnknownKey { .. }), "{error}"),
+                }
+            }
+        }
+        assert!(parsed > 100, "{parsed}");
+    });
+}
+
+#[test]
+fn a_password_needs_a_new_hash_after_a_rotation_and_with_other_parameters() {
+    block_on(async {
+        let world = World::default();
+        let crypto = world.process().await;
+        let stored = hash(&crypto).await;
+        keys(&crypto).rotate(&login()).await.unwrap();
+        assert_eq!(verify(&crypto, &stored, RIGHT).await, OUTDATED);
+        assert_eq!(verify(&crypto, &stored, "wrong").await, PasswordVerdict::NoMatch);
+        let anew = hash(&crypto).await;
+        assert_ne!(anew.key_id(), stored.key_id());
+        assert_eq!(verify(&crypto, &anew, RIGHT).await, MATCH);
+
+        let stronger = PasswordParams::insecure_new(128, 1, 1).unwrap();
+        let later = world.builder().password_params(stronger).build().await.unwrap();
+        assert_eq!(verify(&later, &anew, RIGHT).await, OUTDATED);
+        assert_eq!(hash(&later).await.params(), stronger);
+        // A stronger hash than those of today is no reason to keep it either: one parameter for all.
+        assert_eq!(verify(&crypto, &hash(&later).await, RIGHT).await, OUTDATED);
+    });
+}
+
+#[test]
+fn the_peppers_state_decides() {
+    block_on(async {
+        let world = World::default();
+        let crypto = world.process().await;
+        let stored = hash(&crypto).await;
+        let attempt = async || {
+            crypto
+                .verify_password(&login(), &stored, RIGHT, PASSWORD.row(7))
+                .await
+        };
+        let pepper = stored.key_id();
+        keys(&crypto)
+            .set_state(&login(), pepper, KeyState::Suspended)
+            .await
+            .unwrap();
+        assert!(matches!(attempt().await, Err(Error::Suspended { .. })));
+        let new = crypto.hash_password(&login(), RIGHT, PASSWORD.row(7)).await;
+        assert!(matches!(new, Err(Error::NoActiveKey)));
+        keys(&crypto)
+            .set_state(&login(), pepper, KeyState::Active)
+            .await
+            .unwrap();
+        assert_eq!(attempt().await.unwrap(), MATCH);
+        keys(&crypto)
+            .set_state(&login(), pepper, KeyState::Compromised)
+            .await
+            .unwrap();
+        assert!(matches!(attempt().await, Err(Error::Compromised { .. })));
+        keys(&crypto).destroy(&login(), pepper).await.unwrap();
+        assert!(matches!(
+            attempt().await,
+            Err(Error::Shredded | Error::Destroyed { .. })
+        ));
+    });
+}
+
+#[test]
+fn an_imported_pepper_is_used() {
+    block_on(async {
+        let world = World::default();
+        let (crypto, other) = (world.process().await, world.process().await);
+        let pepper = || encx::DataKey::copy_from(&[7; 32]).unwrap();
+        let record = keys(&crypto).import(&login(), pepper()).await.unwrap();
+        assert_eq!(hash(&crypto).await.key_id(), record.id);
+        assert_eq!(verify(&other, &hash(&crypto).await, RIGHT).await, MATCH);
+        // The KMS wrapped it, and the store keeps no key.
+        assert_eq!(record.wraps.len(), 1);
+        assert_eq!(keys(&crypto).list(&login()).await.unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn nobody_is_verified_in_vain_and_has_no_key_made() {
+    block_on(async {
+        let world = World::default();
+        let crypto = world.process().await;
+        let nobody = async |password: &str| crypto.verify_nobody(&login(), password).await.unwrap();
+        assert_eq!(nobody(RIGHT).await, PasswordVerdict::NoMatch);
+        assert_eq!(nobody("").await, PasswordVerdict::NoMatch);
+        assert!(keys(&crypto).list(&login()).await.unwrap().is_empty());
+        hash(&crypto).await;
+        assert_eq!(nobody(RIGHT).await, PasswordVerdict::NoMatch);
+    });
+}
+
+#[test]
+fn passwords_that_are_none_are_refused() {
+    block_on(async {
+        let crypto = World::default().process().await;
+        let attempt = async |password: &str| {
+            crypto
+                .hash_password(&login(), password, PASSWORD.row(7))
+                .await
+                .unwrap_err()
+        };
+        assert!(matches!(attempt("").await, Error::Password(PasswordError::Empty)));
+        let error = attempt(&"x".repeat(4097)).await;
+        assert!(matches!(
+            error,
+            Error::Password(PasswordError::TooLong { found: 4097 })
+        ));
+        let error = crypto
+            .hash_password(&login(), RIGHT, PASSWORD.row(""))
+            .await
+            .unwrap_err();
+        assert!(matches!(error, Error::Aad(_)), "{error}");
+        assert_eq!(crypto.stats().kms_calls, 0);
+    });
+}

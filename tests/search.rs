@@ -1,0 +1,299 @@
+//! Blind indexes: one key for each context, terms over rotations, states of keys, batches.
+
+#![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
+
+use std::time::Duration;
+
+use encx::testkit::{ManualClock, MemoryKeyStore, MemoryKms, block_on};
+use encx::{
+    BlindIndex, Crypto, CryptoBuilder, EncryptionContext, Error, IndexError, IndexField, IndexPart,
+    IndexValue, KeyManager, KeyState, KeyUsage, Normalizer,
+};
+
+const EMAIL: IndexField = IndexField::new("users", "email", 64).normalize(Normalizer::Email);
+const NUMBER: IndexField = IndexField::new("users", "number", 32);
+const NAME_BORN: IndexField = IndexField::compound(
+    "users",
+    &[
+        IndexPart::new("name").normalize(Normalizer::CaseFold),
+        IndexPart::new("born"),
+    ],
+    64,
+);
+const ADA: &str = "ada@example.org";
+
+fn context(tenant: &str) -> EncryptionContext {
+    EncryptionContext::builder()
+        .pair("tenantId", tenant)
+        .build()
+        .unwrap()
+}
+
+/// An in-memory KMS and key store, and processes on them.
+#[derive(Default)]
+struct World {
+    kms: MemoryKms,
+    store: MemoryKeyStore,
+}
+
+impl World {
+    fn builder(&self) -> CryptoBuilder {
+        Crypto::builder(self.kms.clone(), self.store.clone())
+    }
+
+    async fn process(&self) -> Crypto {
+        self.builder().build().await.unwrap()
+    }
+}
+
+fn keys(crypto: &Crypto) -> KeyManager {
+    crypto.key_manager().for_usage(KeyUsage::Index)
+}
+
+async fn index(crypto: &Crypto, context: &EncryptionContext, value: &str) -> BlindIndex {
+    crypto.blind_index(context, &EMAIL, value).await.unwrap()
+}
+
+#[test]
+fn one_process_finds_what_another_indexed() {
+    block_on(async {
+        let world = World::default();
+        let (writer, reader) = (world.process().await, world.process().await);
+        let stored = index(&writer, &context("a"), "Ada@Example.org").await;
+        let terms = reader.index_terms(&context("a"), &EMAIL, ADA).await.unwrap();
+        assert_eq!(terms.as_slice(), [stored]);
+        assert!(terms.contains(&stored) && terms.len() == 1);
+        let other = reader
+            .index_terms(&context("a"), &EMAIL, "eve@example.org")
+            .await
+            .unwrap();
+        assert!(!other.contains(&stored));
+
+        let key = keys(&writer).list(&context("a")).await.unwrap().remove(0);
+        assert_eq!(stored.key_tag(), BlindIndex::tag_of(key.id));
+        assert_eq!(stored.as_bytes()[..4], key.id.to_bytes()[12..]);
+        // Each key serves one usage: nothing was made to encrypt with.
+        let data = writer.key_manager().list(&context("a")).await.unwrap();
+        assert!(data.is_empty());
+    });
+}
+
+#[test]
+fn contexts_have_indexes_of_their_own() {
+    block_on(async {
+        let crypto = World::default().process().await;
+        let [a, b] = [context("a"), context("b")];
+        let stored = index(&crypto, &a, ADA).await;
+        assert!(
+            !crypto
+                .index_terms(&b, &EMAIL, ADA)
+                .await
+                .unwrap()
+                .contains(&stored)
+        );
+        assert_ne!(
+            index(&crypto, &b, ADA).await.as_bytes()[4..],
+            stored.as_bytes()[4..]
+        );
+    });
+}
+
+#[test]
+fn to_search_makes_no_key_and_finds_nothing_without_one() {
+    block_on(async {
+        let world = World::default();
+        let crypto = world.process().await;
+        let terms = crypto.index_terms(&context("a"), &EMAIL, ADA).await.unwrap();
+        assert!(terms.is_empty());
+        assert_eq!(crypto.stats().kms_calls, 0);
+        assert!(keys(&crypto).list(&context("a")).await.unwrap().is_empty());
+
+        let strict = world.builder().create_on_first_use(false).build().await.unwrap();
+        let error = strict.blind_index(&context("a"), &EMAIL, ADA).await.unwrap_err();
+        assert!(matches!(error, Error::NoKeys), "{error}");
+    });
+}
+
+#[test]
+fn after_a_rotation_old_and_new_rows_are_found() {
+    block_on(async {
+        let world = World::default();
+        let (crypto, other) = (world.process().await, world.process().await);
+        let a = context("a");
+        let old = index(&crypto, &a, ADA).await;
+        assert!(!crypto.needs_reindex(&a, &old).await.unwrap());
+        keys(&crypto).rotate(&a).await.unwrap();
+        let new = index(&crypto, &a, ADA).await;
+        assert_ne!(old, new);
+        assert_ne!(old.as_bytes()[4..], new.as_bytes()[4..]);
+        for process in [&crypto, &other] {
+            let terms = process.index_terms(&a, &EMAIL, ADA).await.unwrap();
+            assert_eq!(terms.as_slice(), [old, new]);
+        }
+        assert!(crypto.needs_reindex(&a, &old).await.unwrap());
+        assert!(!crypto.needs_reindex(&a, &new).await.unwrap());
+    });
+}
+
+/// Whether the keys are in memory or not, the same versions count.
+#[test]
+fn states_decide_which_versions_are_searched() {
+    block_on(async {
+        let world = World::default();
+        let (crypto, a) = (world.process().await, context("a"));
+        let first = index(&crypto, &a, ADA).await;
+        let old = keys(&crypto).list(&a).await.unwrap().remove(0).id;
+        keys(&crypto).rotate(&a).await.unwrap();
+        let second = index(&crypto, &a, ADA).await;
+        let next = keys(&crypto).prepare(&a).await.unwrap().id;
+        let third = crypto.blind_index_under(&a, &EMAIL, ADA, next).await.unwrap();
+        // Nothing is promoted by it, and a version that waits is not made twice.
+        assert_eq!(index(&crypto, &a, ADA).await, second);
+        assert_eq!(keys(&crypto).prepare(&a).await.unwrap().id, next);
+
+        let terms = async |expected: &[BlindIndex]| {
+            for process in [&crypto, &world.process().await] {
+                let found = process.index_terms(&a, &EMAIL, ADA).await.unwrap();
+                assert_eq!(found.as_slice(), expected);
+            }
+        };
+        terms(&[first, second, third]).await;
+        keys(&crypto)
+            .set_state(&a, old, KeyState::Suspended)
+            .await
+            .unwrap();
+        terms(&[second, third]).await;
+        let error = crypto.blind_index_under(&a, &EMAIL, ADA, old).await.unwrap_err();
+        assert!(matches!(error, Error::Suspended { .. }), "{error}");
+        keys(&crypto)
+            .set_state(&a, old, KeyState::Deactivated)
+            .await
+            .unwrap();
+        terms(&[first, second, third]).await;
+        keys(&crypto).destroy(&a, old).await.unwrap();
+        terms(&[second, third]).await;
+        assert_eq!(keys(&crypto).rotate(&a).await.unwrap().id, next);
+        assert_eq!(index(&crypto, &a, ADA).await, third);
+    });
+}
+
+#[test]
+fn a_version_of_another_context_is_unknown() {
+    block_on(async {
+        let crypto = World::default().process().await;
+        let [a, b] = [context("a"), context("b")];
+        index(&crypto, &a, ADA).await;
+        index(&crypto, &b, ADA).await;
+        let of_b = keys(&crypto).list(&b).await.unwrap().remove(0).id;
+        let error = crypto.blind_index_under(&a, &EMAIL, ADA, of_b).await.unwrap_err();
+        assert!(matches!(error, Error::UnknownKey { id } if id == of_b), "{error}");
+    });
+}
+
+#[test]
+fn a_hot_term_asks_nobody_and_a_batch_loads_together() {
+    block_on(async {
+        let world = World::default();
+        let writer = world.process().await;
+        let [a, b] = [context("a"), context("b")];
+        let stored = [index(&writer, &a, ADA).await, index(&writer, &b, ADA).await];
+        let crypto = world.process().await;
+        let value: &(dyn IndexValue + Sync) = &ADA;
+        let items = [
+            (&a, &EMAIL, value),
+            (&a, &NUMBER, &7_i64),
+            (&b, &EMAIL, value),
+            (&b, &EMAIL, &7_i64),
+            (&a, &NAME_BORN, &("Ada", 1815_i32)),
+        ];
+        let done = crypto.blind_index_many(items).await;
+        let before = crypto.stats();
+        assert_eq!((before.kms_calls, before.keys), (2, 2));
+        assert_eq!(*done[0].as_ref().unwrap(), stored[0]);
+        assert_eq!(*done[2].as_ref().unwrap(), stored[1]);
+        assert!(matches!(done[3], Err(Error::Index(IndexError::NotText { .. }))));
+        assert_eq!(
+            *done[4].as_ref().unwrap(),
+            crypto
+                .blind_index(&a, &NAME_BORN, ("ADA", 1815_u64))
+                .await
+                .unwrap()
+        );
+        let terms = crypto.index_terms_many(items).await;
+        assert_eq!(terms[2].as_ref().unwrap().as_slice(), [stored[1]]);
+        assert!(terms[3].is_err());
+        let after = crypto.stats();
+        assert_eq!((after.kms_calls, after.misses), (before.kms_calls, before.misses));
+        assert!(after.hits >= before.hits + 5);
+    });
+}
+
+/// The keys of indexes leave memory and come back as those of data do.
+#[test]
+fn an_index_key_lives_as_long_as_any() {
+    block_on(async {
+        let world = World::default();
+        let clock = ManualClock::new();
+        let crypto = world
+            .builder()
+            .clock(clock.clone())
+            .refresh_ahead(0.0)
+            .build()
+            .await
+            .unwrap();
+        let a = context("a");
+        let stored = index(&crypto, &a, ADA).await;
+        assert_eq!(crypto.stats().kms_calls, 1);
+        clock.advance(Duration::from_secs(30 * 60));
+        assert_eq!(index(&crypto, &a, ADA).await, stored);
+        assert_eq!(crypto.stats().kms_calls, 1);
+        clock.advance(Duration::from_secs(31 * 60));
+        let terms = crypto.index_terms(&a, &EMAIL, ADA).await.unwrap();
+        assert_eq!(terms.as_slice(), [stored]);
+        assert_eq!(crypto.stats().kms_calls, 2);
+        world.kms.fail_next(1, encx::KmsErrorKind::AccessDenied);
+        clock.advance(Duration::from_secs(61 * 60));
+        crypto.index_terms(&a, &EMAIL, ADA).await.unwrap_err();
+        crypto.shutdown().await;
+        assert_eq!(crypto.stats().keys, 0);
+    });
+}
+
+#[test]
+fn values_that_cannot_be_indexed_ask_for_no_key() {
+    block_on(async {
+        let crypto = World::default().process().await;
+        let a = context("a");
+        for refused in [
+            crypto.blind_index(&a, &EMAIL, "nobody").await.map(drop),
+            crypto.index_terms(&a, &EMAIL, "").await.map(drop),
+        ] {
+            assert!(matches!(refused, Err(Error::Index(_))));
+        }
+        assert_eq!(crypto.stats().kms_calls + crypto.stats().store_loads, 0);
+    });
+}
+
+#[test]
+fn an_imported_key_gives_the_terms_that_it_gave_elsewhere() {
+    block_on(async {
+        let world = World::default();
+        let (crypto, other) = (world.process().await, world.process().await);
+        let [a, b] = [context("a"), context("b")];
+        let key = || encx::DataKey::copy_from(&[9; 32]).unwrap();
+        let first = keys(&crypto).import(&a, key()).await.unwrap();
+        assert_eq!((first.state, first.usage), (KeyState::Active, KeyUsage::Index));
+        keys(&other).import(&b, key()).await.unwrap();
+        let of = async |crypto: &Crypto, context| index(crypto, context, ADA).await.as_bytes()[4..].to_vec();
+        assert_eq!(of(&crypto, &a).await, of(&other, &b).await);
+        // As a further version it is promoted, and what was there before goes on finding.
+        let old = index(&crypto, &a, ADA).await;
+        let second = keys(&crypto)
+            .import(&a, encx::DataKey::copy_from(&[8; 32]).unwrap())
+            .await
+            .unwrap();
+        assert_eq!((second.state, second.version.get()), (KeyState::Active, 2));
+        let terms = other.index_terms(&a, &EMAIL, ADA).await.unwrap();
+        assert_eq!(terms.as_slice(), [old, index(&crypto, &a, ADA).await]);
+    });
+}
