@@ -322,12 +322,17 @@ impl Keyring {
     /// Makes a call that does not wait with the slot, or with the new one if the cache has dropped it.
     ///
     /// It borrows the slot: an `Arc` would be counted up and down by all threads in one place.
+    #[inline(always)]
     pub(crate) fn on_slot<T>(&self, call: impl FnOnce(&Arc<Slot>) -> T) -> T {
-        if self.slot.is_detached() {
-            return call(&self.successor());
-        }
-        self.slot.mark_used();
-        call(&self.slot)
+        let successor: Arc<Slot>;
+        // One call, so that the compiler puts all of it here.
+        call(if self.slot.is_detached() {
+            successor = self.successor();
+            &successor
+        } else {
+            self.slot.mark_used();
+            &self.slot
+        })
     }
 
     #[cold]

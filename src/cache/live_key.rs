@@ -115,7 +115,7 @@ impl LiveKey {
     }
 
     /// Opens a ciphertext of this key, in whichever suite.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn open(&self, epoch: Option<&Epoch>, ciphertext: &Ciphertext, aad: &Aad) -> Hot<Plaintext> {
         let suite = ciphertext.suite();
         let mut room = GcmAad::new();

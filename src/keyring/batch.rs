@@ -141,9 +141,8 @@ impl Core {
         let set = live.as_ref();
         while let Some((ciphertext, aad)) = items.peek().and_then(&part) {
             let decrypt = |set: &Arc<KeySet>| {
-                self.with_key_of(set, ciphertext.key_id(), |key, epoch| {
-                    self.open(key, epoch, ciphertext, aad)
-                })
+                let found = self.key_of(set, ciphertext.key_id())?;
+                Some(found.and_then(|(key, epoch)| self.open(key, epoch, ciphertext, aad)))
             };
             let Some(decrypted) = set.and_then(decrypt) else {
                 return false;

@@ -152,16 +152,18 @@ impl Core {
     }
 
     /// Decrypts if that needs nobody else; `None` if it does.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn hot_decrypt(
         &self,
         slot: &Slot,
         ciphertext: &Ciphertext,
         aad: &Aad,
     ) -> Option<Hot<Plaintext>> {
-        self.with_key(slot, ciphertext.key_id(), |key, epoch| {
-            self.open(key, epoch, ciphertext, aad)
-        })
+        let set = slot.live();
+        match self.key_of(set.as_ref()?, ciphertext.key_id())? {
+            Ok((key, epoch)) => Some(self.open(key, epoch, ciphertext, aad)),
+            Err(error) => Some(Err(error)),
+        }
     }
 
     pub(crate) fn hot_decrypt_in_place(
@@ -174,36 +176,26 @@ impl Core {
             Ok(header) => header,
             Err(error) => return Some(Err(Error::boxed(error))),
         };
-        self.with_key(slot, header.key_id, |key, epoch| {
-            self.open_in_place(key, epoch, header, buffer, aad)
-        })
-    }
-
-    /// Makes one use of a key to decrypt, if that needs nobody else; `None` if it does.
-    #[inline(always)]
-    fn with_key<T>(
-        &self,
-        slot: &Slot,
-        id: DataKeyId,
-        call: impl FnOnce(&LiveKey, Option<&Epoch>) -> Hot<T>,
-    ) -> Option<Hot<T>> {
         let set = slot.live();
-        self.with_key_of(set.as_ref()?, id, call)
+        match self.key_of(set.as_ref()?, header.key_id)? {
+            Ok((key, epoch)) => Some(self.open_in_place(key, epoch, header, buffer, aad)),
+            Err(error) => Some(Err(error)),
+        }
     }
 
+    /// Finds a key for one use to decrypt, and the epoch if it is of that key. `None` if somebody has to be asked.
     #[inline(always)]
-    pub(super) fn with_key_of<T>(
+    pub(super) fn key_of<'a>(
         &self,
-        set: &KeySet,
+        set: &'a KeySet,
         id: DataKeyId,
-        call: impl FnOnce(&LiveKey, Option<&Epoch>) -> Hot<T>,
-    ) -> Option<Hot<T>> {
+    ) -> Option<Hot<(&'a LiveKey, Option<&'a Epoch>)>> {
         let key = set.find(id)?;
         if let Err(error) = self.may_use(set, key, Purpose::Decrypt)? {
             return Some(Err(error));
         }
         self.cache.counters.hits.add(1);
-        Some(call(key, set.epoch_of(key)))
+        Some(Ok((key, set.epoch_of(key))))
     }
 
     pub(crate) async fn needs_reencryption(
@@ -217,7 +209,7 @@ impl Core {
         Ok(active.id != id || ciphertext.suite() != self.suite)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn open(
         &self,
         key: &LiveKey,

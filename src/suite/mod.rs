@@ -147,8 +147,10 @@ impl fmt::Debug for KcXaes256Gcm {
 }
 
 /// Says why a message did not open.
+// As long as a pointer, so that what stands in its place in a `Result` is moved in whole words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
+#[repr(u64)]
 pub enum OpenError {
     /// The commitment is another key's: this is the wrong key, or nonce or commitment were changed.
     #[error("this was sealed under another key")]

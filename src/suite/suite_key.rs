@@ -1,7 +1,6 @@
 //! The AEAD of ciphertexts under one data key: which message key serves, and what stands where in a message.
 
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,7 +12,7 @@ use super::epoch::{Epoch, Epochs};
 use super::table::{Kept, Table};
 use super::xaes::{MessageKey, PaddedHalf, Xaes, half};
 use super::{Commitment, HalfNonce, OpenError, SealError, Tag, generation, random};
-use crate::ciphertext::{COMMITMENT_LEN, MAX_PLAINTEXT_LEN, NONCE_LEN, Suite};
+use crate::ciphertext::{MAX_PLAINTEXT_LEN, NONCE_LEN, Suite};
 use crate::key::{DataKey, fill_from_os};
 
 /// Seals and opens the bodies of ciphertexts under one data key, expanded once and wiped when dropped.
@@ -171,7 +170,7 @@ impl<C: Cipher> SuiteKey<C> {
     /// Opens the body of a ciphertext. The commitment, where the suite has one, is compared first.
     ///
     /// `epoch` is the one that the caller keeps to encrypt; messages of it need no derivation.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn open(
         &self,
         epoch: Option<&Epoch<C>>,
@@ -179,9 +178,9 @@ impl<C: Cipher> SuiteKey<C> {
         aad: &[u8],
         body: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
-        let parts = Parts::of(suite, body)?;
-        let mut plaintext = Zeroizing::new(body[parts.encrypted.clone()].to_vec());
-        self.open_parts(epoch, &parts, aad, &mut plaintext)?;
+        let (parts, encrypted) = Parts::of(suite, body).ok_or(OpenError::TooShort)?;
+        let mut plaintext = Zeroizing::new(encrypted.to_vec());
+        self.open_parts(epoch, parts, aad, &mut plaintext)?;
         Ok(plaintext)
     }
 
@@ -199,27 +198,30 @@ impl<C: Cipher> SuiteKey<C> {
         let Some(buffer) = wiped.0.as_deref_mut() else {
             return Err(OpenError::TooShort);
         };
-        let parts = Parts::of(suite, buffer.get(begin..).ok_or(OpenError::TooShort)?)?;
-        let (from, to) = (begin + parts.encrypted.start, begin + parts.encrypted.end);
-        self.open_parts(epoch, &parts, aad, &mut buffer[from..to])?;
-        buffer.copy_within(from..to, 0);
+        let mut second_half = PaddedHalf::default();
+        let body = buffer.get_mut(begin..);
+        let body = body.and_then(|body| Parts::in_place(suite, body, &mut second_half));
+        let (parts, encrypted) = body.ok_or(OpenError::TooShort)?;
+        self.open_parts(epoch, parts, aad, encrypted)?;
+        let (from, len) = (begin + NONCE_LEN, encrypted.len());
+        buffer.copy_within(from..from + len, 0);
         // What was moved away from is plaintext still.
-        buffer[to - from..].zeroize();
-        buffer.truncate(to - from);
+        buffer[len..].zeroize();
+        buffer.truncate(len);
         wiped.0 = None;
         Ok(())
     }
 
     /// Checks the commitment and the tag, and decrypts in place.
-    #[inline]
+    #[inline(always)]
     fn open_parts(
         &self,
         epoch: Option<&Epoch<C>>,
-        parts: &Parts,
+        parts: Parts<'_>,
         aad: &[u8],
         encrypted: &mut [u8],
     ) -> Result<(), OpenError> {
-        let first_half = &parts.first_half;
+        let first_half = parts.first_half;
         let of_epoch = || Some(&epoch?.key).filter(|key| key.first_half == *first_half);
         match self.opened.find(first_half).or_else(of_epoch) {
             Some(key) => self.open_under(key, parts, aad, encrypted),
@@ -227,8 +229,9 @@ impl<C: Cipher> SuiteKey<C> {
         }
     }
 
-    fn derive_and_open(&self, parts: &Parts, aad: &[u8], encrypted: &mut [u8]) -> Result<(), OpenError> {
-        let first_half = &parts.first_half;
+    #[inline(never)]
+    fn derive_and_open(&self, parts: Parts<'_>, aad: &[u8], encrypted: &mut [u8]) -> Result<(), OpenError> {
+        let first_half = parts.first_half;
         match self.opened.admit(first_half) {
             Some(admission) => {
                 let kept = Kept::new(self.xaes.derive(first_half), admission);
@@ -247,18 +250,18 @@ impl<C: Cipher> SuiteKey<C> {
     fn open_under(
         &self,
         key: &MessageKey<C>,
-        parts: &Parts,
+        parts: Parts<'_>,
         aad: &[u8],
         encrypted: &mut [u8],
     ) -> Result<(), OpenError> {
-        let iv = half(&parts.second_half);
-        if let Some(commitment) = &parts.commitment {
-            let ours = self.xaes.commit(key, &parts.second_half);
+        let iv = half(parts.second_half);
+        if let Some(commitment) = parts.commitment {
+            let ours = self.xaes.commit(key, parts.second_half);
             if !bool::from(numbers(ours.as_flattened())[..].ct_eq(&numbers(commitment))) {
                 return Err(OpenError::Commitment);
             }
         }
-        let opened = key.gcm.open(iv, aad, encrypted, &parts.tag);
+        let opened = key.gcm.open(iv, aad, encrypted, parts.tag);
         opened.map_err(|_| OpenError::Tag)
     }
 }
@@ -315,40 +318,66 @@ impl<C: Cipher> Batch<'_, C> {
     }
 }
 
-/// What the body of a ciphertext consists of.
-struct Parts {
-    first_half: HalfNonce,
-    second_half: PaddedHalf,
-    /// Where the encrypted plaintext stands in the body.
-    encrypted: Range<usize>,
-    tag: Tag,
-    commitment: Option<Commitment>,
+/// What the body of a ciphertext consists of, besides the encrypted plaintext. It lies where it lay: to copy it here takes
+/// as long as a block of AES.
+#[derive(Clone, Copy)]
+struct Parts<'a> {
+    first_half: &'a HalfNonce,
+    second_half: &'a PaddedHalf,
+    tag: &'a Tag,
+    commitment: Option<&'a Commitment>,
 }
 
-impl Parts {
-    #[inline]
-    fn of(suite: Suite, body: &[u8]) -> Result<Self, OpenError> {
-        let (first_half, rest) = body.split_first_chunk().ok_or(OpenError::TooShort)?;
+impl<'a> Parts<'a> {
+    /// Takes a body apart. `None` if it is too short.
+    #[inline(always)]
+    fn of(suite: Suite, body: &'a [u8]) -> Option<(Self, &'a [u8])> {
+        let (first_half, rest) = body.split_first_chunk()?;
         // What follows the nonce is a tag at least.
-        let second_half = rest.first_chunk().ok_or(OpenError::TooShort)?;
-        let rest = rest.get(NONCE_LEN / 2..).ok_or(OpenError::TooShort)?;
+        let second_half = rest.first_chunk()?;
+        let rest = rest.get(NONCE_LEN / 2..)?;
         let (rest, commitment) = match suite {
             Suite::KcXaes256Gcm => {
-                let (rest, commitment) = rest
-                    .split_last_chunk::<COMMITMENT_LEN>()
-                    .ok_or(OpenError::TooShort)?;
-                (rest, Some(*commitment))
+                let (rest, commitment) = rest.split_last_chunk()?;
+                (rest, Some(commitment))
             }
             Suite::Xaes256Gcm => (rest, None),
         };
-        let (encrypted, tag) = rest.split_last_chunk().ok_or(OpenError::TooShort)?;
-        Ok(Self {
-            first_half: *first_half,
-            second_half: *second_half,
-            encrypted: NONCE_LEN..NONCE_LEN + encrypted.len(),
-            tag: *tag,
+        let (encrypted, tag) = rest.split_last_chunk()?;
+        let parts = Self {
+            first_half,
+            second_half,
+            tag,
             commitment,
-        })
+        };
+        Some((parts, encrypted))
+    }
+
+    /// Takes a body apart whose plaintext is to be decrypted where it lies.
+    #[inline(always)]
+    fn in_place(
+        suite: Suite,
+        body: &'a mut [u8],
+        second_half: &'a mut PaddedHalf,
+    ) -> Option<(Self, &'a mut [u8])> {
+        *second_half = *body.get(NONCE_LEN / 2..)?.first_chunk()?;
+        let (first_half, rest) = body.split_first_chunk_mut()?;
+        let rest = rest.get_mut(NONCE_LEN / 2..)?;
+        let (rest, commitment) = match suite {
+            Suite::KcXaes256Gcm => {
+                let (rest, commitment) = rest.split_last_chunk_mut()?;
+                (rest, Some(&*commitment))
+            }
+            Suite::Xaes256Gcm => (rest, None),
+        };
+        let (encrypted, tag) = rest.split_last_chunk_mut()?;
+        let parts = Self {
+            first_half,
+            second_half,
+            tag,
+            commitment,
+        };
+        Some((parts, encrypted))
     }
 }
 
