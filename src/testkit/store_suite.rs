@@ -5,9 +5,12 @@
 mod cancellation;
 mod changes;
 mod ids;
+mod jobs;
+mod leases;
 mod pages;
 mod races;
 mod records;
+mod registry;
 mod states;
 mod support;
 mod wraps;
@@ -37,6 +40,12 @@ pub trait StoreFixture: Send + Sync + 'static {
 
     /// Opens a further handle on the same database, as another process would.
     async fn open(&self) -> Arc<dyn KeyStore>;
+
+    /// Tells whether the store has [`KeyStore::coordination`], as stores should: without it, the cases about it pass
+    /// untested.
+    fn coordinates(&self) -> bool {
+        true
+    }
 
     /// Removes the database. It is called after the case, also when that failed.
     async fn remove(&self);
@@ -184,6 +193,26 @@ macro_rules! __store_cases {
             cancellation:
                 a_cancelled_write_is_done_or_not_done,
                 a_cancelled_read_harms_nobody;
+            leases:
+                a_lease_is_held_by_one,
+                a_lease_ends_by_itself,
+                a_lease_is_given_back_by_its_holder_alone,
+                one_of_sixteen_takes_a_lease,
+                a_lease_has_a_fit_name;
+            jobs:
+                a_job_is_joined_or_begun_anew,
+                one_of_sixteen_moves_the_frontier,
+                an_abandoned_range_is_claimed_once,
+                a_claim_is_kept,
+                what_is_complete_counts_once,
+                sixteen_complete_the_last_ranges,
+                a_replaced_run_is_over,
+                a_walk_of_many_misses_nothing,
+                a_job_has_bounds;
+            registry:
+                processes_are_listed_while_they_live,
+                fences_grow_and_are_acknowledged,
+                sixteen_raise_sixteen_fences;
         }
     };
 }

@@ -34,6 +34,8 @@ mod migrate;
 mod postgres;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod row;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod shared_work;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 

@@ -2,40 +2,96 @@
 //!
 //! Not sqlx's own migrator: that locks with session state, which a transaction pooler loses, and prepares for
 //! tables of the user's.
+//!
+//! While a service is updated, processes of the old library and the new one use the same tables. So a migration says
+//! from which version on libraries work with the tables as it leaves them, and those go on; the others refuse.
 
 use encx::StoreError;
 
-/// Says what to do about tables of another version than `current`, the one that this library works with.
-///
-/// `found` is the number of the last migration that ran, 0 if none did.
-///
-/// # Errors
-///
-/// [`StoreError::NotMigrated`] if the numbers differ.
-pub(crate) fn check(found: i64, current: i64) -> Result<(), StoreError> {
-    let found = match found {
-        found if found == current => return Ok(()),
-        found if found < 1 => "no tables".to_owned(),
-        found if found < current => format!("version {found}, older than this library's {current}"),
-        found => newer(found, current),
+/// One step of the tables' history.
+pub(crate) struct Migration {
+    pub(crate) version: i64,
+    /// The oldest version whose library works with the tables of this one: its own, unless this one only adds.
+    pub(crate) compatible_from: i64,
+    pub(crate) text: &'static str,
+}
+
+/// What the tables say of themselves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found {
+    /// The last migration that ran, 0 if none did.
+    pub(crate) version: i64,
+    /// From which version on libraries work with them.
+    pub(crate) compatible_from: i64,
+}
+
+impl Found {
+    /// There are no tables.
+    pub(crate) const NOTHING: Self = Self {
+        version: 0,
+        compatible_from: 0,
     };
-    Err(StoreError::NotMigrated { found })
-}
 
-/// Refuses to migrate tables that a newer library made.
-///
-/// # Errors
-///
-/// [`StoreError::NotMigrated`] if `found` is greater than `current`.
-pub(crate) fn check_not_newer(found: i64, current: i64) -> Result<(), StoreError> {
-    if found > current {
-        return Err(StoreError::NotMigrated {
-            found: newer(found, current),
-        });
+    /// Says what to do if a library whose last migration is `current` does not work with these tables.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotMigrated`] if they are missing or older, or newer and no longer compatible.
+    pub(crate) fn check(self, current: i64) -> Result<(), StoreError> {
+        if !self.is_behind(current)? {
+            return Ok(());
+        }
+        let found = match self.version {
+            ..1 => "no tables".to_owned(),
+            version => format!("version {version}, older than this library's {current}"),
+        };
+        Err(StoreError::NotMigrated { found })
     }
-    Ok(())
+
+    /// Tells whether migrations up to `current` have to run.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotMigrated`] if the tables are newer and no longer compatible.
+    pub(crate) fn is_behind(self, current: i64) -> Result<bool, StoreError> {
+        let version = self.version;
+        if version > current && self.compatible_from > current {
+            let found = format!("version {version}, newer than this library's {current}: update the library");
+            return Err(StoreError::NotMigrated { found });
+        }
+        Ok(version < current)
+    }
 }
 
-fn newer(found: i64, current: i64) -> String {
-    format!("version {found}, newer than this library's {current}: update the library")
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(version: i64, compatible_from: i64) -> Found {
+        Found {
+            version,
+            compatible_from,
+        }
+    }
+
+    #[test]
+    fn newer_tables_are_used_if_they_say_that_they_may_be() {
+        assert!(Found::NOTHING.is_behind(2).unwrap());
+        assert!(found(1, 1).is_behind(2).unwrap());
+        for fitting in [found(2, 1), found(3, 1), found(9, 2)] {
+            assert!(!fitting.is_behind(2).unwrap(), "{fitting:?}");
+            fitting.check(2).unwrap();
+        }
+        for (unfit, says) in [
+            (Found::NOTHING, "no tables"),
+            (found(1, 1), "older"),
+            (found(3, 3), "update the library"),
+        ] {
+            match unfit.check(2) {
+                Err(StoreError::NotMigrated { found }) => assert!(found.contains(says), "{found}"),
+                other => panic!("{unfit:?} gave {other:?}"),
+            }
+        }
+        assert!(found(3, 3).is_behind(2).is_err());
+    }
 }

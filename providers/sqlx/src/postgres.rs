@@ -1,8 +1,10 @@
 //! The key store in PostgreSQL.
 
+mod coordination;
 mod database;
 mod error;
 mod hints;
+mod migrate;
 mod moment;
 #[cfg(test)]
 mod plans;
@@ -30,7 +32,6 @@ use uuid::Uuid;
 
 use crate::application::name_of_executable;
 use crate::changes::{ONE_MORE, RawChange, change_of, page_of};
-use crate::migrate;
 use crate::row::{RawRow, RawWrap, assemble, corrupt_column, corrupt_id};
 use database::{Database, scalar};
 use error::store_error;
@@ -143,64 +144,16 @@ impl PostgresKeyStore {
         self
     }
 
-    /// Creates or updates the schema `encx`. Does nothing if it is up to date.
-    ///
-    /// Any number of processes may call it at once. It keeps its own record of what ran, in
-    /// `encx.migrations`, and touches nothing outside the schema. Creating the schema needs the right to; if an
-    /// administrator created it, owning it is enough.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::NotMigrated`] if a newer version of this library has migrated it already, and
-    /// [`StoreError::Unavailable`] or [`StoreError::Database`].
-    ///
-    /// # Cancellation
-    ///
-    /// The future may be dropped at any time: all of it is done then, or nothing.
-    pub async fn migrate(&self) -> Result<(), StoreError> {
-        let current = last_migration();
-        if self.found_version().await? == current {
-            return Ok(());
-        }
-        let mut transaction = self.database.begin().await?;
-        let lock = sqlx::query(sql::MIGRATION_LOCK).bind(MIGRATION_LOCK);
-        transaction.run(lock).await?;
-        let there = scalar(&transaction.fetch(sqlx::query(sql::HAS_MIGRATIONS)).await?)?;
-        let found = match there {
-            true => scalar(&transaction.fetch(sqlx::query(sql::LAST_MIGRATION)).await?)?,
-            false => 0,
-        };
-        migrate::check_not_newer(found, current)?;
-        for (number, text) in MIGRATIONS
-            .into_iter()
-            .filter(|(number, _)| i64::from(*number) > found)
-        {
-            transaction.run_script(text).await?;
-            let record = sqlx::query(sql::RECORD_MIGRATION).bind(number);
-            transaction.run(record).await?;
-        }
-        transaction.commit().await
-    }
-
-    /// Checks once that the tables are those of this version.
+    /// Checks once that the tables are those of this version, or newer ones that it works with.
     async fn ready(&self) -> Result<(), StoreError> {
         if let Some(Err(unfit)) = &self.listen {
             return Err(unfit.clone());
         }
         if !self.migrated.load(Ordering::Relaxed) {
-            migrate::check(self.found_version().await?, last_migration())?;
+            migrate::check(&self.database).await?;
             self.migrated.store(true, Ordering::Relaxed);
         }
         Ok(())
-    }
-
-    /// Finds the number of the last migration that ran; 0 if none did.
-    async fn found_version(&self) -> Result<i64, StoreError> {
-        let there = self.database.fetch(sqlx::query(sql::HAS_MIGRATIONS)).await?;
-        if !scalar(&there)? {
-            return Ok(0);
-        }
-        scalar(&self.database.fetch(sqlx::query(sql::LAST_MIGRATION)).await?)
     }
 
     async fn records(&self, query: Query<'_, Postgres, PgArguments>) -> Result<Vec<KeyRecord>, StoreError> {
@@ -286,7 +239,7 @@ impl KeyStore for PostgresKeyStore {
     }
 
     fn coordination(&self) -> Option<&dyn Coordination> {
-        None
+        Some(self)
     }
 }
 
@@ -350,16 +303,6 @@ fn page_query(query: &KeyQuery) -> Query<'static, Postgres, PgArguments> {
         (None, None) if filters => bound.bind(states).bind(usages),
         (None, None) => bound,
     }
-}
-
-/// The migrations, by number.
-const MIGRATIONS: [(i32, &str); 1] = [(1, include_str!("../migrations/postgres/0001_keys.sql"))];
-
-/// What processes lock that migrate at once: "encx/mig" in ASCII.
-const MIGRATION_LOCK: i64 = i64::from_be_bytes(*b"encx/mig");
-
-fn last_migration() -> i64 {
-    MIGRATIONS.last().map_or(0, |(number, _)| i64::from(*number))
 }
 
 fn id_of(row: &PgRow) -> Result<DataKeyId, StoreError> {

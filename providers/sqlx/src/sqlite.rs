@@ -1,5 +1,6 @@
 //! The key store in SQLite.
 
+mod coordination;
 #[cfg(test)]
 mod plans;
 mod sql;
@@ -28,7 +29,7 @@ use sqlx::{Executor, Row, Sqlite};
 
 use crate::changes::{ONE_MORE, RawChange, change_of, greatest_id, page_of};
 use crate::error::store_error_of;
-use crate::migrate;
+use crate::migrate::{Found, Migration};
 use crate::row::{RawRow, RawWrap, assemble, corrupt_column, corrupt_id};
 
 /// How many connections a store of its own keeps: one writes, others read meanwhile.
@@ -126,35 +127,44 @@ impl SqliteKeyStore {
     ///
     /// The future may be dropped at any time: all of it is done then, or nothing.
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        let current = last_migration();
-        if self.found_version().await? == current {
+        let current = current();
+        if !self.found().await?.is_behind(current)? {
             return Ok(());
         }
         let mut transaction = self.pool.begin_with(sql::BEGIN).await.map_err(store_error)?;
-        let found = version_of(&mut transaction).await?;
-        migrate::check_not_newer(found, current)?;
-        for (number, text) in MIGRATIONS.into_iter().filter(|(number, _)| *number > found) {
-            sqlx::raw_sql(text)
+        let found = found_in(&mut transaction).await?;
+        if !found.is_behind(current)? {
+            return Ok(());
+        }
+        for migration in MIGRATIONS.iter().filter(|next| next.version > found.version) {
+            sqlx::raw_sql(migration.text)
                 .execute(&mut *transaction)
                 .await
                 .map_err(store_error)?;
-            run(&mut *transaction, sqlx::query(sql::RECORD_MIGRATION).bind(number)).await?;
+            let record = sqlx::query(sql::RECORD_MIGRATION).bind(migration.version);
+            run(&mut *transaction, record).await?;
+        }
+        if let Some(migration) = MIGRATIONS.last() {
+            let record = sqlx::query(sql::RECORD_COMPATIBLE)
+                .bind(migration.version)
+                .bind(migration.compatible_from);
+            run(&mut *transaction, record).await?;
         }
         transaction.commit().await.map_err(store_error)
     }
 
-    /// Checks once that the tables are those of this version. SQLite has no code of its own for a missing table.
+    /// Checks once that the tables are those of this version, or newer ones that it works with. SQLite has no code of its own for a missing table.
     async fn ready(&self) -> Result<(), StoreError> {
         if !self.migrated.load(Ordering::Relaxed) {
-            migrate::check(self.found_version().await?, last_migration())?;
+            self.found().await?.check(current())?;
             self.migrated.store(true, Ordering::Relaxed);
         }
         Ok(())
     }
 
-    async fn found_version(&self) -> Result<i64, StoreError> {
+    async fn found(&self) -> Result<Found, StoreError> {
         let mut connection = self.pool.acquire().await.map_err(store_error)?;
-        version_of(&mut connection).await
+        found_in(&mut connection).await
     }
 }
 
@@ -242,7 +252,7 @@ impl KeyStore for SqliteKeyStore {
     }
 
     fn coordination(&self) -> Option<&dyn Coordination> {
-        None
+        Some(self)
     }
 }
 
@@ -276,26 +286,49 @@ fn page_query(query: &KeyQuery) -> Query<'static, Sqlite, SqliteArguments> {
         .bind(query.wrapped_by.as_ref().map(|(_, kek)| text(kek.as_str())))
 }
 
-/// The migrations, by number.
-const MIGRATIONS: [(i64, &str); 1] = [(1, include_str!("../migrations/sqlite/0001_keys.sql"))];
+/// The migrations, in their order.
+const MIGRATIONS: [Migration; 2] = [
+    Migration {
+        version: 1,
+        compatible_from: 1,
+        text: include_str!("../migrations/sqlite/0001_keys.sql"),
+    },
+    Migration {
+        version: 2,
+        compatible_from: 1,
+        text: include_str!("../migrations/sqlite/0002_coordination.sql"),
+    },
+];
 
-fn last_migration() -> i64 {
-    MIGRATIONS.last().map_or(0, |(number, _)| *number)
+/// Returns the version of the tables that this library makes.
+fn current() -> i64 {
+    MIGRATIONS.last().map_or(0, |last| last.version)
 }
 
-/// Finds the number of the last migration that ran; 0 if none did.
-async fn version_of(connection: &mut SqliteConnection) -> Result<i64, StoreError> {
+/// Finds out which tables are there.
+async fn found_in(connection: &mut SqliteConnection) -> Result<Found, StoreError> {
     let there: bool = sqlx::query_scalar(sql::HAS_MIGRATIONS)
         .fetch_one(&mut *connection)
         .await
         .map_err(store_error)?;
     if !there {
-        return Ok(0);
+        return Ok(Found::NOTHING);
     }
-    sqlx::query_scalar(sql::LAST_MIGRATION)
-        .fetch_one(connection)
+    let version = sqlx::query_scalar(sql::LAST_MIGRATION)
+        .fetch_one(&mut *connection)
         .await
-        .map_err(store_error)
+        .map_err(store_error)?;
+    let mut compatible_from = version;
+    if version > current() {
+        compatible_from = sqlx::query_scalar(sql::COMPATIBLE_FROM)
+            .fetch_one(connection)
+            .await
+            .map_err(store_error)?;
+    }
+    Ok(Found {
+        version,
+        compatible_from,
+    })
 }
 
 /// Asks for the time, in microseconds.

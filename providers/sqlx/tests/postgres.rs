@@ -3,6 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 mod common;
+#[path = "postgres/coordination.rs"]
+mod coordination;
+#[path = "postgres/migrate.rs"]
+mod migrate;
 
 use std::sync::Arc;
 
@@ -26,113 +30,6 @@ async fn run(connection: &mut PgConnection, statement: &str) {
 
 async fn count(connection: &mut PgConnection, query: &'static str) -> i64 {
     sqlx::query_scalar(query).fetch_one(connection).await.unwrap()
-}
-
-#[test]
-fn sixteen_processes_migrate_at_once_and_again() {
-    on_a_database(|database| async move {
-        let mut connection = database.connection().await;
-        // The user's own migrations are none of ours.
-        run(
-            &mut connection,
-            "CREATE TABLE _sqlx_migrations (version bigint PRIMARY KEY)",
-        )
-        .await;
-        let unmigrated = database.store().await;
-        let error = unmigrated.load(&[new_key("t").scope]).await.unwrap_err();
-        assert!(matches!(error, StoreError::NotMigrated { .. }), "{error}");
-
-        let mut tasks = tokio::task::JoinSet::new();
-        for _ in 0..16 {
-            let database = database.clone();
-            tasks.spawn(async move { database.store().await.migrate().await });
-        }
-        for result in tasks.join_all().await {
-            result.unwrap();
-        }
-        let shape = "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-                     WHERE n.nspname = 'encx'";
-        let before = count(&mut connection, shape).await;
-        let applied = "SELECT (extract(epoch FROM applied_at) * 1000000)::bigint FROM encx.migrations";
-        let when = count(&mut connection, applied).await;
-        unmigrated.insert(&new_key("t")).await.unwrap();
-        unmigrated.migrate().await.unwrap();
-        assert_eq!(count(&mut connection, shape).await, before);
-        assert_eq!(count(&mut connection, applied).await, when);
-        assert_eq!(
-            count(&mut connection, "SELECT count(*) FROM encx.migrations").await,
-            1
-        );
-        assert_eq!(
-            count(&mut connection, "SELECT count(*) FROM encx.data_keys").await,
-            1
-        );
-        assert_eq!(
-            count(&mut connection, "SELECT count(*) FROM _sqlx_migrations").await,
-            0
-        );
-    });
-}
-
-#[test]
-fn tables_of_a_newer_library_are_left_alone() {
-    on_a_database(|database| async move {
-        database.store().await.migrate().await.unwrap();
-        let mut connection = database.connection().await;
-        run(
-            &mut connection,
-            "INSERT INTO encx.migrations (version) VALUES (99)",
-        )
-        .await;
-        let store = database.store().await;
-        for error in [
-            store.load(&[]).await.unwrap_err(),
-            store.insert(&new_key("t")).await.unwrap_err(),
-            store.migrate().await.unwrap_err(),
-        ] {
-            assert!(
-                matches!(&error, StoreError::NotMigrated { found } if found.contains("update the library")),
-                "{error}"
-            );
-        }
-        // Gone after the store had looked: the code says what is missing.
-        let store = database.store().await;
-        run(&mut connection, "DELETE FROM encx.migrations WHERE version = 99").await;
-        assert!(store.load(&[]).await.unwrap().is_empty());
-        run(&mut connection, "DROP SCHEMA encx CASCADE").await;
-        let error = store.load(&[new_key("t").scope]).await.unwrap_err();
-        assert!(matches!(error, StoreError::NotMigrated { .. }), "{error}");
-        store.migrate().await.unwrap();
-        store.insert(&new_key("t")).await.unwrap();
-    });
-}
-
-#[test]
-fn a_user_without_the_right_to_create_schemas_migrates_one_that_is_theirs() {
-    on_a_database(|database| async move {
-        let role = format!("encx_role_{}", Uuid::new_v4().simple());
-        let mut connection = database.connection().await;
-        run(&mut connection, &format!("CREATE ROLE {role} LOGIN")).await;
-        run(
-            &mut connection,
-            &format!("CREATE SCHEMA encx AUTHORIZATION {role}"),
-        )
-        .await;
-        let pool = sqlx::PgPool::connect_with(database.options().username(&role))
-            .await
-            .unwrap();
-        let store = PostgresKeyStore::from_pool(pool);
-        store.migrate().await.unwrap();
-        let record = store.insert(&new_key("t")).await.unwrap();
-        let user: String = sqlx::query_scalar("SELECT db_user FROM encx.audit_log WHERE key_id = $1")
-            .bind(Uuid::from(record.id))
-            .fetch_one(&mut connection)
-            .await
-            .unwrap();
-        assert_eq!(user, role);
-        run(&mut connection, &format!("DROP OWNED BY {role} CASCADE")).await;
-        run(&mut connection, &format!("DROP ROLE {role}")).await;
-    });
 }
 
 /// A transaction takes its time, another takes a later one and commits, a process polls, and only then does the

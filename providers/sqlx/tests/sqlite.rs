@@ -56,7 +56,7 @@ fn sixteen_processes_migrate_at_once_and_again() {
         let mut connection = connection(&file).await;
         assert_eq!(
             count(&mut connection, "SELECT count(*) FROM encx_migrations").await,
-            1
+            2
         );
         assert_eq!(
             count(&mut connection, "SELECT count(*) FROM encx_data_keys").await,
@@ -93,6 +93,68 @@ fn tables_that_are_missing_or_newer_are_not_touched() {
                 "{error}"
             );
         }
+    });
+}
+
+/// Processes of the old library go on while those of the new one have migrated already, if that only added.
+#[test]
+fn newer_tables_are_used_if_they_say_that_they_may_be() {
+    block_on(async {
+        let file = File::new();
+        file.store().await.migrate().await.unwrap();
+        let mut connection = connection(&file).await;
+        run(
+            &mut connection,
+            "INSERT INTO encx_migrations (version, compatible_from) VALUES (99, 2)",
+        )
+        .await;
+        let store = file.store().await;
+        store.insert(&new_key("t")).await.unwrap();
+        store.migrate().await.unwrap();
+        run(
+            &mut connection,
+            "INSERT INTO encx_migrations (version, compatible_from) VALUES (100, 3)",
+        )
+        .await;
+        let store = file.store().await;
+        for result in [store.load(&[]).await.map(drop), store.migrate().await] {
+            assert!(
+                matches!(result, Err(StoreError::NotMigrated { .. })),
+                "{result:?}"
+            );
+        }
+    });
+}
+
+#[test]
+fn tables_of_version_1_are_brought_up_to_date() {
+    block_on(async {
+        let file = File::new();
+        let options = SqliteConnectOptions::new()
+            .filename(file.path())
+            .create_if_missing(true);
+        let mut connection = options.connect().await.unwrap();
+        run(
+            &mut connection,
+            include_str!("../migrations/sqlite/0001_keys.sql"),
+        )
+        .await;
+        run(
+            &mut connection,
+            "INSERT INTO encx_migrations (version) VALUES (1)",
+        )
+        .await;
+        let store = file.store().await;
+        let error = store.load(&[]).await.unwrap_err();
+        assert!(
+            matches!(&error, StoreError::NotMigrated { found } if found.contains("older")),
+            "{error}"
+        );
+        store.migrate().await.unwrap();
+        store.insert(&new_key("t")).await.unwrap();
+        store.coordination().unwrap().raise_fence().await.unwrap();
+        let compatible = "SELECT compatible_from FROM encx_migrations WHERE version = 2";
+        assert_eq!(count(&mut connection, compatible).await, 1);
     });
 }
 

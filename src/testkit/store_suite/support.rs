@@ -1,15 +1,18 @@
 //! What the cases share: keys to add, wraps to carry, and races.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
+use super::StoreFixture;
 use crate::clock::{Clock, SystemClock};
 use crate::context::EncryptionContext;
 use crate::key::{DataKeyId, KekId, KeyCheck, KeyState, KeyUsage, KeyVersion, KmsName, Scope, WrappedKey};
 use crate::store::{
-    ChangeCursor, KeyChange, KeyQuery, KeyRecord, KeyStore, NewKey, StateChange, StoreError, StoredWrap,
+    ChangeCursor, Coordination, KeyChange, KeyQuery, KeyRecord, KeyStore, NewKey, ProcessId, StateChange,
+    StoreError, StoredWrap, Timestamp,
 };
 
 /// A store, as fixtures open it.
@@ -17,6 +20,51 @@ pub(super) type Store = Arc<dyn KeyStore>;
 
 /// How many take part in a race.
 pub(super) const RACERS: usize = 16;
+
+/// A term that no case outlives.
+pub(super) const LONG: Duration = Duration::from_secs(600);
+
+/// A term that cases wait for.
+pub(super) const SHORT: Duration = Duration::from_millis(50);
+
+/// Opens handles on a store that lets processes work together; `None` if the fixture says that this one does not.
+pub(super) async fn handles<const N: usize>(fixture: &dyn StoreFixture) -> Option<[Store; N]> {
+    let mut stores = Vec::with_capacity(N);
+    for _ in 0..N {
+        let store = fixture.open().await;
+        assert_eq!(
+            store.coordination().is_some(),
+            fixture.coordinates(),
+            "the store offers coordination if its fixture says so"
+        );
+        stores.push(store);
+    }
+    fixture.coordinates().then(|| stores.try_into().unwrap())
+}
+
+/// What a handle from [`handles`] offers.
+pub(super) fn work(store: &Store) -> &dyn Coordination {
+    store.coordination().unwrap()
+}
+
+/// Asks what time it is by the store's clock.
+pub(super) async fn now(store: &Store) -> Timestamp {
+    let clock = work(store).acquire_lease("clock", ProcessId::random(), Duration::ZERO);
+    clock.await.unwrap().unwrap().since
+}
+
+/// Waits until it is that late by the store's clock.
+pub(super) async fn wait_until(store: &Store, moment: Timestamp) {
+    while now(store).await < moment {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Waits until what was begun before has lasted for a term.
+pub(super) async fn outwait(store: &Store, term: Duration) {
+    let end = now(store).await.as_micros() + i64::try_from(term.as_micros()).unwrap();
+    wait_until(store, Timestamp::from_micros(end)).await;
+}
 
 /// Makes the keys of one scope, one after the other.
 #[derive(Clone, Debug)]

@@ -48,10 +48,15 @@ impl Database {
             return statement.fetch_all(&self.pool).await.map_err(store_error);
         }
         // The driver prepares in one round trip and executes in the next: only a transaction has both in one session.
-        let mut transaction = self.begin_with(sql::BEGIN_READ).await?;
+        let mut transaction = self.begin_read().await?;
         let rows = transaction.fetch(statement).await?;
         transaction.commit().await?;
         Ok(rows)
+    }
+
+    /// Begins a transaction that reads, which a standby allows too.
+    pub(super) async fn begin_read(&self) -> Result<Transaction, StoreError> {
+        self.begin_with(sql::BEGIN_READ).await
     }
 
     /// Begins a transaction, without limits on its time.
@@ -102,6 +107,11 @@ impl Transaction {
     pub(super) async fn run_script(&mut self, script: &'static str) -> Result<(), StoreError> {
         let done = sqlx::raw_sql(script).execute(&mut *self.inner).await;
         done.map(|_| ()).map_err(store_error)
+    }
+
+    /// Runs a statement that has one row at most.
+    pub(super) async fn fetch_one(&mut self, statement: Statement<'_>) -> Result<Option<PgRow>, StoreError> {
+        Ok(self.fetch(statement).await?.into_iter().next())
     }
 
     pub(super) async fn commit(self) -> Result<(), StoreError> {

@@ -113,3 +113,78 @@ fn statements_use_the_indexes() {
         assert!(rare.contains("data_keys_listed"), "{rare}");
     });
 }
+
+/// Ten thousand claims of one job, half of them abandoned, beside those of others.
+const FILL_COORDINATION: &str = "
+    INSERT INTO encx.leases SELECT 'lease-' || n, gen_random_uuid(), now(), now(), 1
+    FROM generate_series(1, 3000) AS n;
+    INSERT INTO encx.jobs
+    SELECT 'job-' || n, 1, 'plan', 'frontier', false, false, 20000, 10000, 0, 0, 0 FROM generate_series(1, 3000) AS n;
+    INSERT INTO encx.job_ranges
+    SELECT 'job-' || CASE WHEN n <= 10000 THEN 1 ELSE n % 3000 + 2 END, 1, n, int4send(n), int4send(n + 1),
+           gen_random_uuid(), now() + (n % 2 * 2 - 1) * n * interval '1 second'
+    FROM generate_series(1, 12000) AS n WHERE n <= 10000 OR n % 3000 + 2 <= 3000;
+    INSERT INTO encx.processes SELECT gen_random_uuid(), 'process', 3600000000, now(), now(), 0
+    FROM generate_series(1, 3000) AS n;
+";
+
+#[test]
+fn statements_of_coordination_use_the_indexes() {
+    use sql::coordination as work;
+    on_a_database(|database| async move {
+        database.store().await.migrate().await.unwrap();
+        let mut connection = database.connection().await;
+        connection.execute(FILL_COORDINATION).await.unwrap();
+        connection.execute("VACUUM ANALYZE").await.unwrap();
+        let (name, holder) = ("job-1", Uuid::from_u128(1));
+        for mode in ["auto", "force_generic_plan"] {
+            let set = format!("SET plan_cache_mode = {mode}");
+            connection.execute(AssertSqlSafe(set)).await.unwrap();
+            let of_job = |text| sqlx::query(text).bind(name).bind(1_i64);
+            let of_range = |text| of_job(text).bind(77_i64).bind(holder);
+            let claim = of_job(work::CLAIM_RANGE).bind(holder).bind(1_i64);
+            let of_process = |text| sqlx::query(text).bind(holder);
+            let queries = [
+                (
+                    "release",
+                    sqlx::query(work::RELEASE_LEASE).bind(name).bind(holder),
+                ),
+                ("job", sqlx::query(work::JOB).bind(name)),
+                ("old ranges", of_job(work::DELETE_OLD_RANGES)),
+                ("claim", claim),
+                (
+                    "extend",
+                    of_job(work::EXTEND_JOB)
+                        .bind(vec![1_u8])
+                        .bind(vec![2_u8])
+                        .bind(holder)
+                        .bind(1_i64),
+                ),
+                ("keep", of_range(work::KEEP_RANGE).bind(1_i64)),
+                (
+                    "count",
+                    of_job(work::COUNT_RANGE).bind(1_i64).bind(1_i64).bind(1_i64),
+                ),
+                ("delete", of_range(work::DELETE_RANGE)),
+                ("heartbeat", of_process(work::HEARTBEAT).bind(name).bind(1_i64)),
+                ("acknowledge", of_process(work::ACKNOWLEDGE).bind(1_i64)),
+                ("deregister", of_process(work::DEREGISTER)),
+            ];
+            for (what, query) in queries {
+                let plan = plan(&mut connection, query).await;
+                for table in ["leases", "jobs", "job_ranges", "processes"] {
+                    let whole = format!("Seq Scan on {table}");
+                    assert!(
+                        !plan.contains(&whole),
+                        "{what} with {mode} reads the whole table:\n{plan}"
+                    );
+                }
+                if what == "claim" {
+                    // It takes the first that has ended, and neither reads nor sorts the others.
+                    assert!(plan.contains("job_ranges_until"), "with {mode}:\n{plan}");
+                    assert!(!plan.contains("Sort"), "with {mode}:\n{plan}");
+                }
+            }
+        }
+    });
+}

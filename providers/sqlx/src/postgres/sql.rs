@@ -1,5 +1,7 @@
 //! Every statement that the PostgreSQL store runs, apart from the migrations.
 
+pub(super) mod coordination;
+
 /// The columns that become a record, of keys with their wraps.
 macro_rules! select_from {
     ($keys:literal) => {
@@ -191,8 +193,17 @@ pub(super) const IN_TIME: &str = "SELECT clock_timestamp() < $1 + $2 * interval 
 
 pub(super) const HAS_MIGRATIONS: &str = "SELECT to_regclass('encx.migrations') IS NOT NULL";
 
+/// The last migration that ran. Of tables of version 1 no more can be asked.
 pub(super) const LAST_MIGRATION: &str = "SELECT coalesce(max(version), 0)::bigint FROM encx.migrations";
+
+/// From which version on libraries work with tables that are newer than ours.
+pub(super) const COMPATIBLE_FROM: &str = "
+    SELECT coalesce(compatible_from, version)::bigint FROM encx.migrations ORDER BY version DESC LIMIT 1";
 
 pub(super) const MIGRATION_LOCK: &str = "SELECT pg_advisory_xact_lock($1)";
 
 pub(super) const RECORD_MIGRATION: &str = "INSERT INTO encx.migrations (version) VALUES ($1)";
+
+/// $1 the last migration, $2 from which version on libraries work with its tables.
+pub(super) const RECORD_COMPATIBLE: &str =
+    "UPDATE encx.migrations SET compatible_from = $2 WHERE version = $1";

@@ -69,3 +69,40 @@ fn statements_use_the_indexes() {
         }
     });
 }
+
+#[test]
+fn statements_of_coordination_use_the_indexes() {
+    use sql::coordination as work;
+    encx::testkit::block_on(async {
+        let store = SqliteKeyStore::connect("sqlite::memory:").await.unwrap();
+        store.migrate().await.unwrap();
+        for (what, text) in [
+            ("release", work::RELEASE_LEASE),
+            ("job", work::JOB),
+            ("old ranges", work::DELETE_OLD_RANGES),
+            ("claim", work::CLAIM_RANGE),
+            ("extend", work::MOVE_FRONTIER),
+            ("keep", work::KEEP_RANGE),
+            ("count", work::COUNT_RANGE),
+            ("delete", work::DELETE_RANGE),
+            ("acknowledge", work::ACKNOWLEDGE),
+            ("deregister", work::DEREGISTER),
+        ] {
+            let steps = plan(&store, sqlx::query(text)).await;
+            assert!(
+                steps.iter().any(|step| step.starts_with("SEARCH")),
+                "{what} searches: {steps:#?}"
+            );
+            assert!(
+                !steps
+                    .iter()
+                    .any(|step| step.starts_with("SCAN encx_") || step.contains("TEMP B-TREE")),
+                "{what} reads a whole table or sorts: {steps:#?}"
+            );
+            if what == "claim" {
+                let ended = steps.iter().find(|step| step.contains("encx_job_ranges_until"));
+                assert!(ended.is_some(), "{steps:#?}");
+            }
+        }
+    });
+}

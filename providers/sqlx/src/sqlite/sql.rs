@@ -1,5 +1,7 @@
 //! Every statement that the SQLite store runs, apart from the migrations.
 
+pub(super) mod coordination;
+
 /// The columns that become a record, of keys with their wraps.
 macro_rules! select_from {
     ($keys:literal) => {
@@ -115,6 +117,15 @@ pub(super) const INSERT_AUDIT: &str = "
 pub(super) const HAS_MIGRATIONS: &str =
     "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'encx_migrations')";
 
+/// The last migration that ran. Of tables of version 1 no more can be asked.
 pub(super) const LAST_MIGRATION: &str = "SELECT coalesce(max(version), 0) FROM encx_migrations";
 
+/// From which version on libraries work with tables that are newer than ours.
+pub(super) const COMPATIBLE_FROM: &str = "
+    SELECT coalesce(compatible_from, version) FROM encx_migrations ORDER BY version DESC LIMIT 1";
+
 pub(super) const RECORD_MIGRATION: &str = "INSERT INTO encx_migrations (version) VALUES (?1)";
+
+/// ?1 the last migration, ?2 from which version on libraries work with its tables.
+pub(super) const RECORD_COMPATIBLE: &str =
+    "UPDATE encx_migrations SET compatible_from = ?2 WHERE version = ?1";

@@ -1,0 +1,99 @@
+//! The schema's versions.
+
+use encx::StoreError;
+
+use super::database::{Database, Transaction, scalar};
+use super::{PostgresKeyStore, sql};
+use crate::migrate::{Found, Migration};
+
+/// The migrations, in their order.
+const MIGRATIONS: [Migration; 2] = [
+    Migration {
+        version: 1,
+        compatible_from: 1,
+        text: include_str!("../../migrations/postgres/0001_keys.sql"),
+    },
+    Migration {
+        version: 2,
+        compatible_from: 1,
+        text: include_str!("../../migrations/postgres/0002_coordination.sql"),
+    },
+];
+
+/// What processes lock that migrate at once: "encx/mig" in ASCII.
+const MIGRATION_LOCK: i64 = i64::from_be_bytes(*b"encx/mig");
+
+impl PostgresKeyStore {
+    /// Creates or updates the schema `encx`. Does nothing if it is up to date, or newer and compatible.
+    ///
+    /// Any number of processes may call it at once. It keeps its own record of what ran, in
+    /// `encx.migrations`, and touches nothing outside the schema. Creating the schema needs the right to; if an
+    /// administrator created it, owning it is enough.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotMigrated`] if a newer version of this library has migrated it already to tables that this one
+    /// cannot work with, and [`StoreError::Unavailable`] or [`StoreError::Database`].
+    ///
+    /// # Cancellation
+    ///
+    /// The future may be dropped at any time: all of it is done then, or nothing.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        if !found(&self.database).await?.is_behind(current())? {
+            return Ok(());
+        }
+        let mut transaction = self.database.begin().await?;
+        let lock = sqlx::query(sql::MIGRATION_LOCK).bind(MIGRATION_LOCK);
+        transaction.run(lock).await?;
+        let found = found_in(&mut transaction).await?;
+        // Another may have been faster.
+        if !found.is_behind(current())? {
+            return Ok(());
+        }
+        for migration in MIGRATIONS.iter().filter(|next| next.version > found.version) {
+            transaction.run_script(migration.text).await?;
+            let record = sqlx::query(sql::RECORD_MIGRATION).bind(migration.version);
+            transaction.run(record).await?;
+        }
+        if let Some(last) = MIGRATIONS.last() {
+            let record = sqlx::query(sql::RECORD_COMPATIBLE)
+                .bind(last.version)
+                .bind(last.compatible_from);
+            transaction.run(record).await?;
+        }
+        transaction.commit().await
+    }
+}
+
+/// Checks that the tables are those of this version, or newer ones that it works with.
+pub(super) async fn check(database: &Database) -> Result<(), StoreError> {
+    found(database).await?.check(current())
+}
+
+/// Returns the version of the tables that this library makes.
+fn current() -> i64 {
+    MIGRATIONS.last().map_or(0, |last| last.version)
+}
+
+/// Finds out which tables are there.
+async fn found(database: &Database) -> Result<Found, StoreError> {
+    let mut transaction = database.begin_read().await?;
+    let found = found_in(&mut transaction).await?;
+    transaction.commit().await?;
+    Ok(found)
+}
+
+async fn found_in(transaction: &mut Transaction) -> Result<Found, StoreError> {
+    if !scalar(&transaction.fetch(sqlx::query(sql::HAS_MIGRATIONS)).await?)? {
+        return Ok(Found::NOTHING);
+    }
+    let version = scalar(&transaction.fetch(sqlx::query(sql::LAST_MIGRATION)).await?)?;
+    let mut compatible_from = version;
+    if version > current() {
+        compatible_from = scalar(&transaction.fetch(sqlx::query(sql::COMPATIBLE_FROM)).await?)?;
+    }
+    Ok(Found {
+        version,
+        compatible_from,
+    })
+}

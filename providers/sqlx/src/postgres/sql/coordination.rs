@@ -1,0 +1,124 @@
+//! The statements of leases, jobs and the registry.
+//!
+//! `statement_timestamp()` where a claim of another's must have ended: it is from before any wait, so it never takes too
+//! early. `clock_timestamp()` where a claim's own term begins, after the wait.
+
+/// $1 name, $2 holder, $3 term in microseconds. No row if another holds it.
+pub(in super::super) const ACQUIRE_LEASE: &str = "
+    INSERT INTO encx.leases AS l (name, holder, since, until, term)
+    VALUES ($1, $2, statement_timestamp(), statement_timestamp() + $3 * interval '1 microsecond', 1)
+    ON CONFLICT (name) DO UPDATE
+    SET holder = excluded.holder, since = excluded.since, until = excluded.until,
+        term = l.term + CASE WHEN l.holder = excluded.holder THEN 0 ELSE 1 END
+    WHERE l.holder = excluded.holder OR l.until <= excluded.since
+    RETURNING since, until, term";
+
+/// $1 name, $2 holder.
+pub(in super::super) const RELEASE_LEASE: &str =
+    "UPDATE encx.leases SET until = since WHERE name = $1 AND holder = $2";
+
+/// $1 name, $2 plan. No row if a job was joined that is there.
+pub(in super::super) const BEGIN_JOB: &str = "
+    INSERT INTO encx.jobs AS j (name, run, plan, at_end, finished, ranges, open_ranges, changed, unchanged, failed)
+    VALUES ($1, 1, $2, false, false, 0, 0, 0, 0, 0)
+    ON CONFLICT (name) DO UPDATE
+    SET run = j.run + 1, plan = excluded.plan, frontier = NULL, at_end = false, finished = false,
+        ranges = 0, open_ranges = 0, changed = 0, unchanged = 0, failed = 0
+    WHERE j.finished OR j.plan <> excluded.plan
+    RETURNING run";
+
+/// $1 name, $2 the run that has begun.
+pub(in super::super) const DELETE_OLD_RANGES: &str =
+    "DELETE FROM encx.job_ranges WHERE job = $1 AND run < $2";
+
+/// $1 name.
+pub(in super::super) const JOB: &str = "
+    SELECT run, frontier, at_end, finished, changed, unchanged, failed FROM encx.jobs WHERE name = $1";
+
+/// Passes over what others are claiming or keeping at this moment. $1 job, $2 run, $3 holder, $4 term in microseconds.
+pub(in super::super) const CLAIM_RANGE: &str = "
+    UPDATE encx.job_ranges SET holder = $3, until = clock_timestamp() + $4 * interval '1 microsecond'
+    WHERE job = $1 AND run = $2 AND number = (
+        SELECT number FROM encx.job_ranges
+        WHERE job = $1 AND run = $2 AND until <= statement_timestamp()
+        ORDER BY until, number LIMIT 1 FOR UPDATE SKIP LOCKED)
+    RETURNING number, after, upto";
+
+/// One of those that race moves the frontier; the others find it elsewhere when their turn comes.
+///
+/// $1 job, $2 run, $3 after, $4 up to, $5 holder, $6 term in microseconds.
+pub(in super::super) const EXTEND_JOB: &str = "
+    WITH moved AS (
+        UPDATE encx.jobs
+        SET frontier = coalesce($4::bytea, frontier), at_end = $4::bytea IS NULL,
+            ranges = ranges + 1, open_ranges = open_ranges + 1
+        WHERE name = $1 AND run = $2 AND NOT at_end AND frontier IS NOT DISTINCT FROM $3::bytea
+        RETURNING ranges)
+    INSERT INTO encx.job_ranges (job, run, number, after, upto, holder, until)
+    SELECT $1, $2, moved.ranges, $3::bytea, $4::bytea, $5, clock_timestamp() + $6 * interval '1 microsecond'
+    FROM moved
+    RETURNING number";
+
+/// $1 job, $2 run, $3 number, $4 holder, $5 term in microseconds.
+pub(in super::super) const KEEP_RANGE: &str = "
+    UPDATE encx.job_ranges SET until = clock_timestamp() + $5 * interval '1 microsecond'
+    WHERE job = $1 AND run = $2 AND number = $3 AND holder = $4";
+
+/// Counts a range before it is deleted, in the same transaction: whoever begins the job anew locks in this order too.
+/// A count, not a look at the ranges, tells which is the last: of two at once, neither sees the other's.
+///
+/// $1 job, $2 run, $3 changed, $4 unchanged, $5 failed.
+pub(in super::super) const COUNT_RANGE: &str = "
+    UPDATE encx.jobs
+    SET changed = changed + least($3, 9223372036854775807 - changed),
+        unchanged = unchanged + least($4, 9223372036854775807 - unchanged),
+        failed = failed + least($5, 9223372036854775807 - failed),
+        open_ranges = open_ranges - 1, finished = at_end AND open_ranges = 1
+    WHERE name = $1 AND run = $2 AND open_ranges > 0";
+
+/// $1 job, $2 run, $3 number, $4 holder.
+pub(in super::super) const DELETE_RANGE: &str = "
+    DELETE FROM encx.job_ranges WHERE job = $1 AND run = $2 AND number = $3 AND holder = $4";
+
+/// $1 id, $2 name, $3 microseconds for which it serves. No row if it is not registered.
+pub(in super::super) const HEARTBEAT: &str = "
+    UPDATE encx.processes SET name = $2, serves_for = $3, seen_at = greatest(seen_at, statement_timestamp())
+    WHERE id = $1
+    RETURNING coalesce((SELECT number FROM encx.fences), 0) AS fence";
+
+/// As [`HEARTBEAT`].
+pub(in super::super) const REGISTER: &str = "
+    INSERT INTO encx.processes (id, name, serves_for, started_at, seen_at, acknowledged)
+    VALUES ($1, $2, $3, statement_timestamp(), statement_timestamp(), 0)
+    ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at
+    RETURNING coalesce((SELECT number FROM encx.fences), 0) AS fence";
+
+/// Forgets processes of which nothing was heard for an hour longer than they could serve a key. Passes over those that
+/// others forget at this moment.
+pub(in super::super) const FORGET: &str = "
+    DELETE FROM encx.processes WHERE id IN (
+        SELECT id FROM encx.processes
+        WHERE seen_at < statement_timestamp() - interval '1 hour' - serves_for * interval '1 microsecond'
+        FOR UPDATE SKIP LOCKED)";
+
+/// $1 id, $2 fence.
+pub(in super::super) const ACKNOWLEDGE: &str =
+    "UPDATE encx.processes SET acknowledged = greatest(acknowledged, $2) WHERE id = $1";
+
+pub(in super::super) const DEREGISTER: &str = "DELETE FROM encx.processes WHERE id = $1";
+
+/// Whoever listens hears of it when it is committed.
+pub(in super::super) const RAISE_FENCE: &str = "
+    WITH raised AS (
+        INSERT INTO encx.fences AS f (id, number) VALUES (true, 1)
+        ON CONFLICT (id) DO UPDATE SET number = f.number + 1
+        RETURNING number)
+    SELECT number, pg_notify('encx_keys', 'fence:' || number) FROM raised";
+
+/// There is a row even if there is no process: it tells the time.
+pub(in super::super) const PROCESSES: &str = "
+    SELECT n.now, p.id, p.name, p.serves_for, p.started_at, p.seen_at, p.acknowledged
+    FROM (SELECT statement_timestamp() AS now) n
+    LEFT JOIN encx.processes p
+        ON p.seen_at >= n.now - interval '1 hour' - p.serves_for * interval '1 microsecond'
+    ORDER BY p.id";

@@ -1,0 +1,95 @@
+//! What both databases share of leases, jobs and the registry: the bounds, and rows that turn into what was asked for.
+
+use std::time::Duration;
+
+use encx::{
+    Fence, JobRange, JobStatus, JobTally, ProcessId, ProcessInfo, ProcessRecord, StoreError, Timestamp,
+};
+use uuid::Uuid;
+
+/// The columns of a job's row that its status is made of.
+pub(crate) struct RawJob {
+    pub(crate) run: i64,
+    pub(crate) frontier: Option<Vec<u8>>,
+    pub(crate) at_end: bool,
+    pub(crate) finished: bool,
+    pub(crate) changed: i64,
+    pub(crate) unchanged: i64,
+    pub(crate) failed: i64,
+}
+
+impl RawJob {
+    /// # Errors
+    ///
+    /// [`StoreError::Corrupt`] if a count is negative.
+    pub(crate) fn into_status(self, name: &str) -> Result<JobStatus, StoreError> {
+        let count = |count: i64, column| u64::try_from(count).map_err(|_| unreadable("jobs", column));
+        let mut status = JobStatus::new(name, self.run);
+        status.tally = JobTally::new(
+            count(self.changed, "changed")?,
+            count(self.unchanged, "unchanged")?,
+            count(self.failed, "failed")?,
+        );
+        status.frontier = self.frontier;
+        status.at_end = self.at_end;
+        status.finished = self.finished;
+        Ok(status)
+    }
+}
+
+/// Returns what was changed, was not, and failed, as columns hold it.
+pub(crate) fn counts(tally: JobTally) -> [i64; 3] {
+    [tally.changed, tally.unchanged, tally.failed].map(|count| i64::try_from(count).unwrap_or(i64::MAX))
+}
+
+/// Describes a range that was claimed.
+pub(crate) fn range(
+    run: &JobStatus,
+    number: i64,
+    holder: ProcessId,
+    after: Option<Vec<u8>>,
+    upto: Option<Vec<u8>>,
+) -> JobRange {
+    let mut range = JobRange::new(run, number, holder);
+    range.after = after;
+    range.upto = upto;
+    range
+}
+
+/// The columns of a process's row.
+pub(crate) struct RawProcess {
+    pub(crate) id: Uuid,
+    pub(crate) name: String,
+    /// In microseconds.
+    pub(crate) serves_for: i64,
+    pub(crate) started_at: Timestamp,
+    pub(crate) seen_at: Timestamp,
+    pub(crate) acknowledged: i64,
+}
+
+impl RawProcess {
+    /// # Errors
+    ///
+    /// [`StoreError::Corrupt`] if it serves for a negative time.
+    pub(crate) fn into_record(self) -> Result<ProcessRecord, StoreError> {
+        let serves_for = u64::try_from(self.serves_for).map_err(|_| unreadable("processes", "serves_for"))?;
+        let id = ProcessId::from_uuid(self.id);
+        let info = ProcessInfo::new(id, self.name, Duration::from_micros(serves_for));
+        let acknowledged = Fence::new(self.acknowledged);
+        Ok(ProcessRecord::new(
+            info,
+            self.started_at,
+            self.seen_at,
+            acknowledged,
+        ))
+    }
+}
+
+/// Says that a column has a value that encx does not write.
+pub(crate) fn unreadable(table: &str, column: &str) -> StoreError {
+    StoreError::Corrupt {
+        what: format!(
+            "a row of the {table}: its column `{column}` is missing, NULL, of another type or out of bounds"
+        ),
+    }
+}

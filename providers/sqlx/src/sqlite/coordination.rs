@@ -1,0 +1,312 @@
+//! Leases, jobs and the registry of processes: each write is one transaction, which begins by taking the turn to write.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use encx::{
+    Coordination, Fence, JobRange, JobStatus, JobTally, Lease, ProcessId, ProcessInfo, ProcessList,
+    RangeClaim, StoreError, Timestamp,
+};
+use sqlx::query::Query;
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::{Decode, Executor, Row, Sqlite, Transaction, Type};
+use uuid::Uuid;
+
+use super::sql::BEGIN;
+use super::sql::coordination as sql;
+use super::{SqliteKeyStore, now, run, store_error};
+use crate::shared_work::{RawJob, RawProcess, counts, range, unreadable};
+
+type Statement<'q> = Query<'q, Sqlite, SqliteArguments>;
+
+impl SqliteKeyStore {
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        self.ready().await?;
+        self.pool.begin_with(BEGIN).await.map_err(store_error)
+    }
+}
+
+#[async_trait]
+impl Coordination for SqliteKeyStore {
+    async fn acquire_lease(
+        &self,
+        name: &str,
+        holder: ProcessId,
+        term: Duration,
+    ) -> Result<Option<Lease>, StoreError> {
+        Lease::check_name(name)?;
+        let mut transaction = self.begin().await?;
+        let now = now(&mut *transaction).await?;
+        let acquire = sqlx::query(sql::ACQUIRE_LEASE)
+            .bind(name)
+            .bind(bytes(holder))
+            .bind(now)
+            .bind(end(now, term));
+        let row = row_of(&mut *transaction, acquire).await?;
+        transaction.commit().await.map_err(store_error)?;
+        let Some(row) = row else {
+            return Ok(None);
+        };
+        let leases = Columns("leases", &row);
+        Ok(Some(Lease::new(
+            leases.moment("since")?,
+            leases.moment("until")?,
+            leases.get("term")?,
+        )))
+    }
+
+    async fn release_lease(&self, name: &str, holder: ProcessId) -> Result<(), StoreError> {
+        Lease::check_name(name)?;
+        let mut transaction = self.begin().await?;
+        let release = sqlx::query(sql::RELEASE_LEASE).bind(name).bind(bytes(holder));
+        run(&mut *transaction, release).await?;
+        transaction.commit().await.map_err(store_error)
+    }
+
+    async fn open_job(&self, name: &str, plan: &str) -> Result<JobStatus, StoreError> {
+        JobStatus::check_name(name)?;
+        JobStatus::check_plan(plan)?;
+        let mut transaction = self.begin().await?;
+        let begin = sqlx::query(sql::BEGIN_JOB).bind(name).bind(plan);
+        if let Some(begun) = row_of(&mut *transaction, begin).await? {
+            let number: i64 = Columns("jobs", &begun).get("run")?;
+            let delete = sqlx::query(sql::DELETE_OLD_RANGES).bind(name).bind(number);
+            run(&mut *transaction, delete).await?;
+        }
+        let row = row_of(&mut *transaction, sqlx::query(sql::JOB).bind(name)).await?;
+        transaction.commit().await.map_err(store_error)?;
+        // It was there or was added, and no job is ever removed.
+        let row = row.ok_or(StoreError::Conflict)?;
+        status_of(name, &row)
+    }
+
+    async fn job(&self, name: &str) -> Result<Option<JobStatus>, StoreError> {
+        JobStatus::check_name(name)?;
+        self.ready().await?;
+        let row = row_of(&self.pool, sqlx::query(sql::JOB).bind(name)).await?;
+        row.map(|row| status_of(name, &row)).transpose()
+    }
+
+    async fn claim_range(
+        &self,
+        run: &JobStatus,
+        holder: ProcessId,
+        term: Duration,
+    ) -> Result<RangeClaim, StoreError> {
+        JobStatus::check_name(&run.name)?;
+        let mut transaction = self.begin().await?;
+        let now = now(&mut *transaction).await?;
+        let claim = sqlx::query(sql::CLAIM_RANGE)
+            .bind(&run.name)
+            .bind(run.run)
+            .bind(bytes(holder))
+            .bind(now)
+            .bind(end(now, term));
+        let claimed = row_of(&mut *transaction, claim).await?;
+        let job = row_of(&mut *transaction, sqlx::query(sql::JOB).bind(&run.name)).await?;
+        transaction.commit().await.map_err(store_error)?;
+        if let Some(row) = claimed {
+            let claimed = Columns("job ranges", &row);
+            let number = claimed.get("number")?;
+            let (after, upto) = (claimed.get("after")?, claimed.get("upto")?);
+            return Ok(RangeClaim::Range(range(run, number, holder, after, upto)));
+        }
+        let job = job.map(|row| status_of(&run.name, &row)).transpose()?;
+        Ok(match job {
+            Some(job) if job.run != run.run || job.finished => RangeClaim::Finished,
+            Some(job) if job.at_end => RangeClaim::Wait,
+            Some(job) => RangeClaim::Frontier(job.frontier),
+            None => RangeClaim::Finished,
+        })
+    }
+
+    async fn extend_job(
+        &self,
+        run: &JobStatus,
+        after: Option<&[u8]>,
+        upto: Option<&[u8]>,
+        holder: ProcessId,
+        term: Duration,
+    ) -> Result<Option<JobRange>, StoreError> {
+        JobStatus::check_name(&run.name)?;
+        JobRange::check_position(after)?;
+        JobRange::check_position(upto)?;
+        let mut transaction = self.begin().await?;
+        let now = now(&mut *transaction).await?;
+        let extend = sqlx::query(sql::MOVE_FRONTIER)
+            .bind(&run.name)
+            .bind(run.run)
+            .bind(after)
+            .bind(upto);
+        let Some(row) = row_of(&mut *transaction, extend).await? else {
+            return Ok(None);
+        };
+        let number: i64 = Columns("jobs", &row).get("number")?;
+        let insert = sqlx::query(sql::INSERT_RANGE)
+            .bind(&run.name)
+            .bind(run.run)
+            .bind(number)
+            .bind(after)
+            .bind(upto)
+            .bind(bytes(holder))
+            .bind(end(now, term));
+        super::run(&mut *transaction, insert).await?;
+        transaction.commit().await.map_err(store_error)?;
+        let (after, upto) = (after.map(<[u8]>::to_vec), upto.map(<[u8]>::to_vec));
+        Ok(Some(range(run, number, holder, after, upto)))
+    }
+
+    async fn keep_range(&self, range: &JobRange, term: Duration) -> Result<bool, StoreError> {
+        JobStatus::check_name(&range.job)?;
+        let mut transaction = self.begin().await?;
+        let until = end(now(&mut *transaction).await?, term);
+        let keep = of_range(sql::KEEP_RANGE, range).bind(until);
+        let kept = run(&mut *transaction, keep).await? == 1;
+        transaction.commit().await.map_err(store_error)?;
+        Ok(kept)
+    }
+
+    async fn complete_range(&self, range: &JobRange, tally: JobTally) -> Result<bool, StoreError> {
+        JobStatus::check_name(&range.job)?;
+        let mut transaction = self.begin().await?;
+        let [changed, unchanged, failed] = counts(tally);
+        let count = sqlx::query(sql::COUNT_RANGE)
+            .bind(&range.job)
+            .bind(range.run)
+            .bind(changed)
+            .bind(unchanged)
+            .bind(failed);
+        let done = run(&mut *transaction, count).await? == 1
+            && run(&mut *transaction, of_range(sql::DELETE_RANGE, range)).await? == 1;
+        if done {
+            transaction.commit().await.map_err(store_error)?;
+        } else {
+            // Nothing is counted of what was lost.
+            transaction.rollback().await.map_err(store_error)?;
+        }
+        Ok(done)
+    }
+
+    async fn heartbeat(&self, process: &ProcessInfo) -> Result<Fence, StoreError> {
+        process.check()?;
+        let mut transaction = self.begin().await?;
+        let now = now(&mut *transaction).await?;
+        let heartbeat = sqlx::query(sql::HEARTBEAT)
+            .bind(bytes(process.id))
+            .bind(&process.name)
+            .bind(process.serves_for_micros())
+            .bind(now);
+        run(&mut *transaction, heartbeat).await?;
+        run(&mut *transaction, sqlx::query(sql::FORGET).bind(now)).await?;
+        let fence: i64 = sqlx::query_scalar(sql::FENCE)
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(store_error)?;
+        transaction.commit().await.map_err(store_error)?;
+        Ok(Fence::new(fence))
+    }
+
+    async fn acknowledge(&self, process: ProcessId, fence: Fence) -> Result<(), StoreError> {
+        let mut transaction = self.begin().await?;
+        let acknowledge = sqlx::query(sql::ACKNOWLEDGE)
+            .bind(bytes(process))
+            .bind(fence.get());
+        run(&mut *transaction, acknowledge).await?;
+        transaction.commit().await.map_err(store_error)
+    }
+
+    async fn deregister(&self, process: ProcessId) -> Result<(), StoreError> {
+        let mut transaction = self.begin().await?;
+        run(
+            &mut *transaction,
+            sqlx::query(sql::DEREGISTER).bind(bytes(process)),
+        )
+        .await?;
+        transaction.commit().await.map_err(store_error)
+    }
+
+    async fn raise_fence(&self) -> Result<Fence, StoreError> {
+        let mut transaction = self.begin().await?;
+        let row = row_of(&mut *transaction, sqlx::query(sql::RAISE_FENCE)).await?;
+        transaction.commit().await.map_err(store_error)?;
+        // An upsert without a condition has a row.
+        let row = row.ok_or(StoreError::Conflict)?;
+        Columns("fences", &row).get("number").map(Fence::new)
+    }
+
+    async fn processes(&self) -> Result<ProcessList, StoreError> {
+        self.ready().await?;
+        let now = now(&self.pool).await?;
+        let rows = sqlx::query(sql::PROCESSES)
+            .bind(now)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(store_error)?;
+        let mut list = ProcessList::new(Timestamp::from_micros(now), Vec::new());
+        for row in &rows {
+            let process = Columns("processes", row);
+            let id: Vec<u8> = process.get("id")?;
+            let raw = RawProcess {
+                id: Uuid::from_slice(&id).map_err(|_| unreadable("processes", "id"))?,
+                name: process.get("name")?,
+                serves_for: process.get("serves_for")?,
+                started_at: process.moment("started_at")?,
+                seen_at: process.moment("seen_at")?,
+                acknowledged: process.get("acknowledged")?,
+            };
+            list.processes.push(raw.into_record()?);
+        }
+        Ok(list)
+    }
+}
+
+fn bytes(process: ProcessId) -> Vec<u8> {
+    process.as_uuid().as_bytes().to_vec()
+}
+
+fn end(now: i64, term: Duration) -> i64 {
+    now.saturating_add(Lease::term_micros(term))
+}
+
+/// Binds what names a claim.
+fn of_range<'q>(text: &'static str, range: &'q JobRange) -> Statement<'q> {
+    sqlx::query(text)
+        .bind(&range.job)
+        .bind(range.run)
+        .bind(range.number)
+        .bind(bytes(range.holder))
+}
+
+fn status_of(name: &str, row: &SqliteRow) -> Result<JobStatus, StoreError> {
+    let job = Columns("jobs", row);
+    let raw = RawJob {
+        run: job.get("run")?,
+        frontier: job.get("frontier")?,
+        at_end: job.get("at_end")?,
+        finished: job.get("finished")?,
+        changed: job.get("changed")?,
+        unchanged: job.get("unchanged")?,
+        failed: job.get("failed")?,
+    };
+    raw.into_status(name)
+}
+
+async fn row_of<'c, E>(executor: E, statement: Statement<'_>) -> Result<Option<SqliteRow>, StoreError>
+where
+    E: Executor<'c, Database = Sqlite>,
+{
+    statement.fetch_optional(executor).await.map_err(store_error)
+}
+
+/// A row, and the table to name in errors.
+struct Columns<'r>(&'static str, &'r SqliteRow);
+
+impl<'r> Columns<'r> {
+    fn get<T: Decode<'r, Sqlite> + Type<Sqlite>>(&self, column: &str) -> Result<T, StoreError> {
+        self.1.try_get(column).map_err(|_| unreadable(self.0, column))
+    }
+
+    fn moment(&self, column: &str) -> Result<Timestamp, StoreError> {
+        self.get::<i64>(column).map(Timestamp::from_micros)
+    }
+}

@@ -1,0 +1,192 @@
+//! What only PostgreSQL does of leases, jobs and the registry: hints, the connection's own defaults, and rows of others.
+
+use std::time::Duration;
+
+use encx::{Coordination, Fence, JobTally, KeyStore, ProcessId, ProcessInfo, RangeClaim, StoreError};
+use encx_sqlx::PostgresKeyStore;
+use sqlx::postgres::PgListener;
+use sqlx::{AssertSqlSafe, Executor};
+
+use crate::common::postgres::on_a_database;
+
+const LONG: Duration = Duration::from_secs(600);
+
+#[test]
+fn a_fence_is_notified_once_it_is_raised() {
+    on_a_database(|database| async move {
+        let store = database.store().await;
+        store.migrate().await.unwrap();
+        let mut listener = PgListener::connect_with(&database.pool().await).await.unwrap();
+        listener.listen("encx_keys").await.unwrap();
+        for _ in 0..2 {
+            let fence = store.raise_fence().await.unwrap();
+            let heard = tokio::time::timeout(Duration::from_secs(30), listener.recv()).await;
+            let heard = heard.unwrap().unwrap();
+            assert_eq!(heard.payload(), format!("fence:{}", fence.get()));
+            // Whoever hears of it can see it.
+            let process = ProcessInfo::new(ProcessId::random(), "p", LONG);
+            assert_eq!(store.heartbeat(&process).await.unwrap(), fence);
+        }
+    });
+}
+
+/// A session may be in another isolation level by default; a race is lost all the same, and is no error.
+#[test]
+fn races_are_decided_whatever_a_session_s_defaults() {
+    on_a_database(|database| async move {
+        database.store().await.migrate().await.unwrap();
+        let defaults = [
+            ("default_transaction_isolation", "serializable"),
+            ("default_transaction_read_only", "on"),
+            ("synchronous_commit", "off"),
+        ];
+        let pool = sqlx::PgPool::connect_with(database.options().options(defaults))
+            .await
+            .unwrap();
+        let store = PostgresKeyStore::from_pool(pool);
+        let run = store.open_job("walk", "plan").await.unwrap();
+        for round in 0..4_u8 {
+            let after = round.checked_sub(1).map(|before| vec![before]);
+            let mut racers = tokio::task::JoinSet::new();
+            for _ in 0..8 {
+                let (store, run, after) = (store.clone(), run.clone(), after.clone());
+                racers.spawn(async move {
+                    let holder = ProcessId::random();
+                    let upto = Some(&[round][..]);
+                    store.extend_job(&run, after.as_deref(), upto, holder, LONG).await
+                });
+            }
+            let results = racers.join_all().await;
+            let won = results.into_iter().filter_map(Result::unwrap).count();
+            assert_eq!(won, 1);
+        }
+    });
+}
+
+/// A process that stopped with a claim's row locked holds up nobody who wants another range.
+#[test]
+fn a_range_that_is_locked_is_passed_over() {
+    on_a_database(|database| async move {
+        let store = database.store().await;
+        store.migrate().await.unwrap();
+        let run = store.open_job("walk", "plan").await.unwrap();
+        let dead = ProcessId::random();
+        let mut after: Option<&[u8]> = None;
+        for upto in [b"a", b"b"] {
+            let range = store
+                .extend_job(&run, after, Some(upto), dead, Duration::ZERO)
+                .await;
+            assert!(range.unwrap().is_some());
+            after = Some(upto);
+        }
+        let mut other = database.connection().await;
+        other.execute("BEGIN").await.unwrap();
+        other
+            .execute("SELECT FROM encx.job_ranges WHERE number = 1 FOR UPDATE")
+            .await
+            .unwrap();
+        let claimed = store.claim_range(&run, ProcessId::random(), LONG).await.unwrap();
+        let RangeClaim::Range(range) = claimed else {
+            panic!("{claimed:?}");
+        };
+        assert_eq!(range.number, 2);
+        let claimed = store.claim_range(&run, ProcessId::random(), LONG).await.unwrap();
+        assert_eq!(claimed, RangeClaim::Frontier(Some(b"b".to_vec())));
+    });
+}
+
+#[test]
+fn a_process_that_ended_without_a_word_is_forgotten_when_another_begins() {
+    on_a_database(|database| async move {
+        let store = database.store().await;
+        store.migrate().await.unwrap();
+        let ended = ProcessInfo::new(ProcessId::random(), "ended", Duration::from_secs(7200));
+        let other = ProcessInfo::new(ProcessId::random(), "other", Duration::from_secs(7200));
+        store.heartbeat(&ended).await.unwrap();
+        let mut connection = database.connection().await;
+        for (hours, listed) in [("2 hours 59 minutes", 1), ("3 hours 1 minute", 0)] {
+            let age = format!(
+                "UPDATE encx.processes SET seen_at = now() - interval '{hours}', started_at = now() - interval '1 day'"
+            );
+            connection.execute(AssertSqlSafe(age)).await.unwrap();
+            assert_eq!(store.processes().await.unwrap().processes.len(), listed);
+        }
+        store.heartbeat(&other).await.unwrap();
+        let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM encx.processes")
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        assert_eq!(rows, 1);
+    });
+}
+
+#[test]
+fn rows_that_encx_did_not_write_are_refused_or_errors() {
+    on_a_database(|database| async move {
+        let store = database.store().await;
+        store.migrate().await.unwrap();
+        let holder = ProcessId::random();
+        store.acquire_lease("a", holder, LONG).await.unwrap();
+        let run = store.open_job("walk", "plan").await.unwrap();
+        let range = store
+            .extend_job(&run, None, Some(b"a"), holder, LONG)
+            .await
+            .unwrap()
+            .unwrap();
+        store
+            .heartbeat(&ProcessInfo::new(holder, "p", LONG))
+            .await
+            .unwrap();
+        store.raise_fence().await.unwrap();
+        let mut connection = database.connection().await;
+        for refused in [
+            "UPDATE encx.leases SET name = ''",
+            "UPDATE encx.leases SET term = 0",
+            "UPDATE encx.leases SET until = since - interval '1 second'",
+            "UPDATE encx.jobs SET run = 0",
+            "UPDATE encx.jobs SET changed = -1",
+            "UPDATE encx.jobs SET open_ranges = ranges + 1",
+            "UPDATE encx.jobs SET finished = true",
+            "UPDATE encx.jobs SET frontier = decode(repeat('00', 8193), 'hex')",
+            "DELETE FROM encx.jobs",
+            "UPDATE encx.job_ranges SET number = 0",
+            "UPDATE encx.processes SET serves_for = -1",
+            "UPDATE encx.processes SET acknowledged = -1",
+            "UPDATE encx.fences SET number = 0",
+            "INSERT INTO encx.fences VALUES (false, 1)",
+            "UPDATE encx.migrations SET compatible_from = version + 1",
+        ] {
+            assert!(connection.execute(refused).await.is_err(), "{refused}");
+        }
+        connection
+            .execute(
+                "ALTER TABLE encx.jobs DROP CONSTRAINT jobs_failed_check; UPDATE encx.jobs SET failed = -1",
+            )
+            .await
+            .unwrap();
+        let error = store.job("walk").await.unwrap_err();
+        assert!(
+            matches!(&error, StoreError::Corrupt { what } if what.contains("failed")),
+            "{error}"
+        );
+        connection
+            .execute("UPDATE encx.jobs SET failed = 0")
+            .await
+            .unwrap();
+        assert!(
+            store
+                .complete_range(&range, JobTally::new(1, 0, 0))
+                .await
+                .unwrap()
+        );
+        // Without a fence's row it begins again: nobody is ahead of it but who says so.
+        connection.execute("DELETE FROM encx.fences").await.unwrap();
+        assert_eq!(store.raise_fence().await.unwrap(), Fence::new(1));
+        let none = store.job("never opened").await.unwrap();
+        assert_eq!(none, None);
+        connection.execute("DROP TABLE encx.leases").await.unwrap();
+        let error = store.acquire_lease("a", holder, LONG).await.unwrap_err();
+        assert!(matches!(error, StoreError::NotMigrated { .. }), "{error}");
+        assert!(store.coordination().is_some());
+    });
+}
