@@ -251,6 +251,12 @@ impl Field {
 ///     }
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not identify a row",
+    label = "no id of a row",
+    note = "integers, text, bytes, UUIDs and tuples of them do, and types of your own that implement `encx::RowId`; an `Option` \
+            does not: ask the database for an id before you insert the row"
+)]
 pub trait RowId {
     /// Appends the parts of the id.
     #[must_use]

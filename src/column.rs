@@ -1,6 +1,8 @@
 //! Where ciphertexts lie: which column, which row, under which encryption context. It names columns and runs no SQL.
 
-use crate::aad::Field;
+use uuid::Uuid;
+
+use crate::aad::{Field, RowId};
 
 /// Describes a column of ciphertexts, for jobs that walk over its rows.
 ///
@@ -53,6 +55,54 @@ pub enum RowIdKind {
     Text,
     /// A UUID; in SQLite, 16 bytes or text.
     Uuid,
+}
+
+impl RowIdKind {
+    /// Returns the kind in a word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Bytes => "bytes",
+            Self::Integer => "integer",
+            Self::Text => "text",
+            Self::Uuid => "uuid",
+        }
+    }
+}
+
+/// A type that is one part of a row's id, of a known kind.
+#[diagnostic::on_unimplemented(
+    message = "encx does not know what `{Self}` is as part of a row's id",
+    label = "no row id whose kind is known",
+    note = "if it is a type of your own that implements `encx::RowId`, say what it wraps: `#[encx(id(kind = \"integer\"))]`, \
+            or \"text\", \"bytes\" or \"uuid\"; `Option` is none: ask the database for an id before you insert the row"
+)]
+pub trait RowIdPart: RowId {
+    /// What the AAD frames it as.
+    const KIND: RowIdKind;
+}
+
+macro_rules! row_id_parts {
+    ($($kind:ident: $($part:ty),+;)+) => {$($(
+        impl RowIdPart for $part {
+            const KIND: RowIdKind = RowIdKind::$kind;
+        }
+    )+)+};
+}
+
+row_id_parts! {
+    Bytes: [u8], Vec<u8>;
+    Integer: i8, i16, i32, i64, i128, isize, u8, u16, u32, u64, u128, usize;
+    Text: str, String;
+    Uuid: Uuid;
+}
+
+impl<const N: usize> RowIdPart for [u8; N] {
+    const KIND: RowIdKind = RowIdKind::Bytes;
+}
+
+impl<T: RowIdPart + ?Sized> RowIdPart for &T {
+    const KIND: RowIdKind = T::KIND;
 }
 
 /// Where a pair of the encryption context comes from.

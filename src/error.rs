@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::aad::AadError;
 use crate::ciphertext::{CiphertextError, MAX_PLAINTEXT_LEN, Suite};
+use crate::codec::CodecError;
 use crate::context::ContextError;
 use crate::index::IndexError;
 use crate::key::{DataKeyId, KekId, KmsName, NewIdError, RandomError};
@@ -31,6 +32,9 @@ pub enum Error {
     /// The ciphertext cannot be parsed.
     #[error(transparent)]
     Ciphertext(#[from] CiphertextError),
+    /// A field's value has no bytes, or what was decrypted is no value of the field's type.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
     /// The key is compromised: its holder can forge, so what it decrypts proves nothing.
     #[error(
         "data key {id} is compromised; to read and re-encrypt its data build with `accept_compromised()`"

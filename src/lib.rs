@@ -25,6 +25,7 @@
 //! - To encrypt: [`Crypto`], or [`Keyring`] for a context that is used again and again.
 //! - To say what belongs where: [`EncryptionContext`] chooses the key and has few values; [`Field`] and [`Aad`] bind a
 //!   value to its row and have many.
+//! - To encrypt structs: `#[derive(Encrypt)]` of feature `derive`, and [`FieldCodec`] for types of your own.
 //! - To handle many values at once: [`Crypto::encrypt_many`] and [`Crypto::decrypt_many`].
 //! - To see what went wrong, and whether it may pass: [`Error`].
 //! - To keep the result: [`Ciphertext`], a column of bytes.
@@ -54,6 +55,9 @@
 //! | feature | what it adds |
 //! | --- | --- |
 //! | `aes-gcm` (default) | the cipher backend, in Rust; at least one backend must be on |
+//! | `chrono`, `time` | dates and times of these crates as encrypted fields |
+//! | `derive` | `#[derive(Encrypt)]` |
+//! | `json` | encrypted fields of any type that serde knows, as JSON |
 //! | `os-nonces` | draws every nonce byte from the operating system |
 //! | `password` | password hashes: Argon2id with a pepper that the KMS protects |
 //! | `serde` | `Serialize` and `Deserialize` for [`Ciphertext`], [`BlindIndex`] and `PasswordHash` |
@@ -65,6 +69,7 @@ mod aad;
 mod cache;
 mod ciphertext;
 mod clock;
+mod codec;
 mod column;
 mod context;
 mod crypto;
@@ -79,6 +84,7 @@ mod manager;
 #[cfg(feature = "password")]
 mod password;
 mod plaintext;
+mod record;
 #[cfg(feature = "serde")]
 mod serde_types;
 #[cfg(feature = "sqlx-0_9")]
@@ -92,7 +98,8 @@ pub use aad::{Aad, AadError, Field, MAX_AAD_LEN, MAX_AAD_PARTS, RowId, RowIdPart
 pub use cache::Stats;
 pub use ciphertext::{Ciphertext, CiphertextError, MAX_PLAINTEXT_LEN, Suite};
 pub use clock::{Clock, SystemClock};
-pub use column::{ContextSource, EncryptedColumn, RowIdColumn, RowIdKind};
+pub use codec::{CodecError, Encoded, FieldCodec};
+pub use column::{ContextSource, EncryptedColumn, RowIdColumn, RowIdKind, RowIdPart};
 pub use context::{
     ContextError, EncryptionContext, EncryptionContextBuilder, MAX_PAIR_CHARS, MAX_PAIRS, TextFault,
 };
@@ -119,6 +126,10 @@ pub use manager::{FailedWraps, KeyManager, RewrapAll, WrapsReport};
 #[cfg(feature = "password")]
 pub use password::{PasswordError, PasswordHash, PasswordParams, PasswordVerdict};
 pub use plaintext::Plaintext;
+pub use record::{
+    EncryptedFragment, EncryptedRecord, FieldFailure, Fragment, Record, RecordError, decrypt_all,
+    decrypt_each, encrypt_all,
+};
 pub use store::{
     ChangeCursor, ChangePage, ColumnCount, Coordination, CursorPosition, Fence, JobRange, JobStatus,
     JobTally, KeyCensus, KeyChange, KeyChanges, KeyHint, KeyPage, KeyQuery, KeyRecord, KeyStore, Lease,
@@ -126,6 +137,23 @@ pub use store::{
     StoreError, StoredWrap, Timestamp, WrapChange, WrapOutcome,
 };
 pub use suite::generation::reseed;
+
+/// `#[derive(Encrypt)]`, documented in `encx-derive`.
+#[cfg(feature = "derive")]
+pub use encx_derive::Encrypt;
+
+/// What code written by `#[derive(Encrypt)]` calls. Not part of the API.
+#[doc(hidden)]
+pub mod __private {
+    #[cfg(feature = "json")]
+    pub use serde;
+
+    #[cfg(feature = "json")]
+    pub use crate::codec::json;
+    pub use crate::record::{
+        Description, Opened, Opening, Row, Sealed, Sealing, columns, decrypt, encrypt, manifest,
+    };
+}
 
 /// Compiles the example that newcomers copy.
 #[cfg(doctest)]

@@ -1,0 +1,76 @@
+//! What a record says of its columns.
+
+use proc_macro2::TokenStream;
+use quote::{quote, quote_spanned};
+
+use crate::attributes::PairValue;
+use crate::model::{Field, Kind, Model, Role, span_of};
+
+pub(super) fn write(model: &Model) -> TokenStream {
+    let krate = &model.krate;
+    let head = head(model);
+    let fields = model.fields.iter().filter_map(|field| describe(model, field));
+    quote! {
+        fn describe(out: &mut #krate::__private::Description) {
+            #head
+            #(#fields)*
+        }
+    }
+}
+
+fn head(model: &Model) -> Option<TokenStream> {
+    let Kind::Record {
+        table,
+        sql_table,
+        context,
+    } = &model.kind
+    else {
+        return None;
+    };
+    let krate = &model.krate;
+    let ids = model.ids().map(|field| {
+        let Field { ty, sql, .. } = field;
+        let kind = match &field.role {
+            Role::Id { kind: Some(kind) } => quote!(#krate::RowIdKind::#kind),
+            _ => quote_spanned!(span_of(field)=> <#ty as #krate::RowIdPart>::KIND),
+        };
+        quote!(out.id(#sql, #kind);)
+    });
+    let pairs = context.iter().map(|pair| {
+        let key = &pair.key;
+        match &pair.value {
+            PairValue::Literal(text) => quote!(out.context_value(#key, #text);),
+            PairValue::Field(ident) => {
+                let sql = model.field(ident).map(|field| &field.sql);
+                quote!(out.context_column(#key, #sql);)
+            }
+        }
+    });
+    Some(quote! {
+        out.table(#table, #sql_table);
+        #(#ids)*
+        #(#pairs)*
+    })
+}
+
+fn describe(model: &Model, field: &Field) -> Option<TokenStream> {
+    let krate = &model.krate;
+    let Field { column, sql, .. } = field;
+    let (ty, _) = field.value_type();
+    match &field.role {
+        Role::Id { .. } | Role::Plain => None,
+        Role::Nested { prefix } => Some(quote! {
+            out.enter(#column, #prefix);
+            <#ty as #krate::Fragment>::describe(out);
+            out.leave();
+        }),
+        Role::Value { json } => {
+            let format = if *json {
+                quote!(#krate::__private::json::FORMAT)
+            } else {
+                quote!(<#ty as #krate::FieldCodec>::FORMAT)
+            };
+            Some(quote!(out.field(#column, #sql, #format);))
+        }
+    }
+}

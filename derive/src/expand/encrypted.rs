@@ -1,0 +1,97 @@
+//! The struct that is kept in the database.
+
+use proc_macro2::TokenStream;
+use quote::quote;
+
+use crate::generics::Split;
+use crate::model::{Field, Model, Role};
+
+pub(super) fn write(model: &Model, split: &Split) -> TokenStream {
+    let encrypted = &model.encrypted;
+    let (ident, vis, attrs) = (&encrypted.ident, &encrypted.vis, &encrypted.attrs);
+    let derives = (!encrypted.derives.is_empty()).then(|| {
+        let derives = &encrypted.derives;
+        quote!(#[derive(#(#derives),*)])
+    });
+    let generics = &split.kept;
+    let bounds = &generics.where_clause;
+    let doc = format!(
+        "[`{}`] as it is kept in the database. Written by `#[derive(Encrypt)]`.",
+        model.ident
+    );
+    let fields = model.fields.iter().map(|field| field_of(model, field));
+    quote! {
+        #[doc = #doc]
+        #derives
+        #(#[#attrs])*
+        #vis struct #ident #generics #bounds {
+            #(#fields,)*
+        }
+    }
+}
+
+fn field_of(model: &Model, field: &Field) -> TokenStream {
+    let Field {
+        ident,
+        vis,
+        attrs,
+        ty,
+        ..
+    } = field;
+    let krate = &model.krate;
+    let (doc, ty) = match field.role {
+        Role::Id { .. } | Role::Plain => (None, quote!(#ty)),
+        Role::Nested { .. } => {
+            let (inner, is_optional) = field.value_type();
+            let ty = quote!(<#inner as #krate::Fragment>::Encrypted);
+            (
+                Some(format!("`{}`, with its own fields encrypted.", field.name)),
+                optional(&ty, is_optional),
+            )
+        }
+        Role::Value { .. } => {
+            let (_, is_optional) = field.value_type();
+            let doc = format!("The ciphertext of `{}`.", field.name);
+            (Some(doc), optional(&quote!(#krate::Ciphertext), is_optional))
+        }
+    };
+    let doc = match doc {
+        Some(doc) => quote!(#[doc = #doc]),
+        None if field.docs.is_empty() => {
+            let doc = format!("`{}`, as it is.", field.name);
+            quote!(#[doc = #doc])
+        }
+        None => {
+            let docs = &field.docs;
+            quote!(#(#docs)*)
+        }
+    };
+    let from_row = from_row(model, field);
+    quote! {
+        #doc
+        #from_row
+        #(#[#attrs])*
+        #vis #ident: #ty
+    }
+}
+
+fn optional(ty: &TokenStream, is_optional: bool) -> TokenStream {
+    if is_optional {
+        quote!(::core::option::Option<#ty>)
+    } else {
+        ty.clone()
+    }
+}
+
+/// Tells `sqlx::FromRow` where a field lies, unless the user does.
+fn from_row(model: &Model, field: &Field) -> Option<TokenStream> {
+    let said = |attr: &TokenStream| attr.to_string().starts_with("sqlx");
+    if !model.is_from_row() || field.attrs.iter().any(said) {
+        return None;
+    }
+    if let Role::Nested { .. } = field.role {
+        return Some(quote!(#[sqlx(flatten)]));
+    }
+    let sql = &field.sql;
+    (field.name != sql.value()).then(|| quote!(#[sqlx(rename = #sql)]))
+}

@@ -1,0 +1,90 @@
+//! The methods that users call; all of them call into `encx`.
+
+use proc_macro2::TokenStream;
+use quote::quote;
+use syn::Generics;
+
+use crate::generics::{self, Split};
+use crate::model::{Kind, Model};
+
+pub(super) fn write(model: &Model, split: &Split) -> Option<TokenStream> {
+    let Kind::Record { .. } = &model.kind else {
+        return None;
+    };
+    let Model {
+        ident, vis, krate, ..
+    } = model;
+    let encrypted = &model.encrypted.ident;
+    let (_, plain_generics, _) = model.generics.split_for_impl();
+    let all = generics::with(
+        &model.generics,
+        generics::bounds(model).into_iter().chain(generics::copies(model)),
+    );
+    let (all_generics, _, all_where) = all.split_for_impl();
+    let (kept_generics, encrypted_generics, kept_where) = split.kept.split_for_impl();
+    let decrypt_doc = format!("Decrypts every field, in one batch, and returns the [`{ident}`].");
+    let encrypt_doc =
+        format!("Encrypts every field, in one batch, and returns what to keep: an [`{encrypted}`].");
+    let decrypts: Generics = generics::with(&split.dropped, generics::bounds(model));
+    let dropped_params = (!split.dropped.params.is_empty()).then(|| {
+        let params = &split.dropped.params;
+        quote!(<#params>)
+    });
+    let decrypt_where = &decrypts.where_clause;
+    Some(quote! {
+        #[automatically_derived]
+        #[allow(dead_code, trivial_bounds)]
+        impl #all_generics #ident #plain_generics #all_where {
+            #[doc = #encrypt_doc]
+            ///
+            /// # Errors
+            ///
+            /// `RecordError` names every field that failed.
+            ///
+            /// # Cancellation
+            ///
+            /// May be dropped at any time.
+            #vis async fn encrypt(
+                &self,
+                crypto: &#krate::Crypto,
+            ) -> ::core::result::Result<#encrypted #encrypted_generics, #krate::RecordError> {
+                #krate::__private::encrypt(crypto, self).await
+            }
+
+            /// Describes every column of ciphertexts, for jobs that walk over rows.
+            #[must_use]
+            #vis fn encx_columns() -> ::std::vec::Vec<#krate::EncryptedColumn> {
+                #krate::__private::columns::<Self>()
+            }
+
+            /// Writes down all that the ciphertexts depend on, a line each. Compare it with a literal in a test: what
+            /// changes it makes rows unreadable that were written before.
+            #[must_use]
+            #vis fn encx_manifest() -> ::std::string::String {
+                #krate::__private::manifest::<Self>()
+            }
+        }
+
+        #[automatically_derived]
+        #[allow(dead_code, trivial_bounds)]
+        impl #kept_generics #encrypted #encrypted_generics #kept_where {
+            #[doc = #decrypt_doc]
+            ///
+            /// # Errors
+            ///
+            /// `RecordError` names every field that failed; there is no partial record.
+            ///
+            /// # Cancellation
+            ///
+            /// May be dropped at any time.
+            #vis async fn decrypt #dropped_params (
+                self,
+                crypto: &#krate::Crypto,
+            ) -> ::core::result::Result<#ident #plain_generics, #krate::RecordError>
+            #decrypt_where
+            {
+                #krate::__private::decrypt(crypto, self).await
+            }
+        }
+    })
+}

@@ -1,0 +1,254 @@
+//! The impls of `encx`'s traits.
+
+use proc_macro2::TokenStream;
+use quote::{format_ident, quote, quote_spanned};
+use syn::Ident;
+
+use crate::attributes::{Pair, PairValue};
+use crate::generics::{self, Split};
+use crate::model::{Field, Kind, Model, Role, span_of};
+
+use super::describe;
+
+pub(super) fn write(model: &Model, split: &Split) -> TokenStream {
+    let Model { ident, krate, .. } = model;
+    let encrypted = &model.encrypted.ident;
+    let (_, encrypted_generics, _) = split.kept.split_for_impl();
+    let decrypts = generics::with(&model.generics, generics::bounds(model));
+    let encrypts = generics::with(&decrypts, generics::copies(model));
+    let (_, plain_generics, _) = model.generics.split_for_impl();
+    let (encrypt_generics, _, encrypt_where) = encrypts.split_for_impl();
+    // What is put together must have what the other direction needs, too.
+    let (decrypt_generics, _, decrypt_where) = decrypts.split_for_impl();
+
+    let (record, encrypted_record) = match model.kind {
+        Kind::Fragment => (quote!(Fragment), quote!(EncryptedFragment)),
+        Kind::Record { .. } => (quote!(Record), quote!(EncryptedRecord)),
+    };
+    let row_parameter = match model.kind {
+        Kind::Fragment => Some(quote!(row: &mut #krate::__private::Row<'_>)),
+        Kind::Record { .. } => None,
+    };
+    let begin = begin_row(model);
+    let context = context(model);
+    let collect_values = model
+        .fields
+        .iter()
+        .filter_map(|field| collect_value(model, field));
+    let collect_ciphertexts = model
+        .fields
+        .iter()
+        .filter_map(|field| collect_ciphertext(model, field));
+    let seal = model.fields.iter().map(|field| assemble_ciphertext(model, field));
+    let slots: Vec<_> = (0..model.fields.len())
+        .map(|at| format_ident!("field_{at}"))
+        .collect();
+    let open = model
+        .fields
+        .iter()
+        .zip(&slots)
+        .map(|(field, slot)| decode_value(model, field, slot));
+    let names: Vec<_> = model.fields.iter().map(|field| &field.ident).collect();
+    let describe = describe::write(model);
+
+    quote! {
+        #[automatically_derived]
+        #[allow(trivial_bounds)]
+        impl #encrypt_generics #krate::#record for #ident #plain_generics #encrypt_where {
+            type Encrypted = #encrypted #encrypted_generics;
+
+            #context
+
+            fn collect<'encx>(&'encx self, out: &mut #krate::__private::Sealing<'encx>, #row_parameter) {
+                #begin
+                #(#collect_values)*
+            }
+
+            fn assemble(&self, sealed: &mut #krate::__private::Sealed) -> ::core::option::Option<Self::Encrypted> {
+                ::core::option::Option::Some(#encrypted { #(#seal,)* })
+            }
+
+            #describe
+        }
+
+        #[automatically_derived]
+        #[allow(trivial_bounds)]
+        impl #decrypt_generics #krate::#encrypted_record<#ident #plain_generics>
+            for #encrypted #encrypted_generics #decrypt_where
+        {
+            #context
+
+            fn collect<'encx>(&'encx self, out: &mut #krate::__private::Opening<'encx>, #row_parameter) {
+                #begin
+                #(#collect_ciphertexts)*
+            }
+
+            fn assemble(
+                self,
+                opened: &mut #krate::__private::Opened,
+            ) -> ::core::option::Option<#ident #plain_generics> {
+                // All before the first `?`, so that every field that fails is named.
+                #(#open)*
+                ::core::option::Option::Some(#ident { #(#names: #slots?,)* })
+            }
+        }
+    }
+}
+
+/// Names the row. The id is borrowed from either struct, which have it under the same names.
+fn begin_row(model: &Model) -> Option<TokenStream> {
+    let Kind::Record { table, .. } = &model.kind else {
+        return None;
+    };
+    let krate = &model.krate;
+    let parts: Vec<_> = model
+        .ids()
+        .map(|field| {
+            let ident = &field.ident;
+            quote_spanned!(span_of(field)=> &self.#ident)
+        })
+        .collect();
+    let id = match parts.as_slice() {
+        [id] => quote!(#id),
+        parts => quote!((#(#parts),*)),
+    };
+    Some(quote! {
+        let id = #id;
+        let mut row = #krate::__private::Row::new(#table, &id);
+        let row = &mut row;
+    })
+}
+
+fn context(model: &Model) -> Option<TokenStream> {
+    let Kind::Record { context, .. } = &model.kind else {
+        return None;
+    };
+    let krate = &model.krate;
+    let pairs = context.iter().map(|Pair { key, value }| match value {
+        PairValue::Field(ident) => quote_spanned!(ident.span()=> .pair(#key, &self.#ident)),
+        PairValue::Literal(text) => quote!(.pair(#key, #text)),
+    });
+    Some(quote! {
+        fn context(&self) -> ::core::result::Result<#krate::EncryptionContext, #krate::ContextError> {
+            #krate::EncryptionContext::builder() #(#pairs)* .build()
+        }
+    })
+}
+
+/// Runs something with `value`, a reference to what is in the field, if anything is.
+fn with_value(field: &Field, then: &TokenStream) -> TokenStream {
+    let ident = &field.ident;
+    let (_, is_optional) = field.value_type();
+    if is_optional {
+        quote! {
+            if let ::core::option::Option::Some(value) = &self.#ident { #then }
+        }
+    } else {
+        quote! {
+            { let value = &self.#ident; #then }
+        }
+    }
+}
+
+fn collect_value(model: &Model, field: &Field) -> Option<TokenStream> {
+    let krate = &model.krate;
+    let Field { name, column, .. } = field;
+    let (ty, _) = field.value_type();
+    let then = match &field.role {
+        Role::Id { .. } | Role::Plain => return None,
+        Role::Nested { .. } => {
+            let collect = quote_spanned!(span_of(field)=> <#ty as #krate::Fragment>::collect);
+            quote! {
+                row.enter(#name, #column);
+                #collect(value, out, row);
+                row.leave();
+            }
+        }
+        Role::Value { json } => {
+            let encode = if *json {
+                quote_spanned!(span_of(field)=> #krate::__private::json::encode::<#ty>)
+            } else {
+                quote_spanned!(span_of(field)=> <#ty as #krate::FieldCodec>::encode)
+            };
+            quote!(out.field(row, #name, #column, #encode(value));)
+        }
+    };
+    Some(with_value(field, &then))
+}
+
+fn collect_ciphertext(model: &Model, field: &Field) -> Option<TokenStream> {
+    let krate = &model.krate;
+    let Field { name, column, .. } = field;
+    let (ty, _) = field.value_type();
+    let then = match &field.role {
+        Role::Id { .. } | Role::Plain => return None,
+        Role::Nested { .. } => quote! {
+            row.enter(#name, #column);
+            #krate::EncryptedFragment::<#ty>::collect(value, out, row);
+            row.leave();
+        },
+        Role::Value { .. } => quote!(out.field(row, #name, #column, value);),
+    };
+    Some(with_value(field, &then))
+}
+
+fn assemble_ciphertext(model: &Model, field: &Field) -> TokenStream {
+    let krate = &model.krate;
+    let ident = &field.ident;
+    let (ty, is_optional) = field.value_type();
+    let one = match &field.role {
+        Role::Id { .. } | Role::Plain => {
+            let ty = &field.ty;
+            let clone = quote_spanned!(span_of(field)=> <#ty as ::core::clone::Clone>::clone);
+            return quote!(#ident: #clone(&self.#ident));
+        }
+        Role::Nested { .. } => quote!(<#ty as #krate::Fragment>::assemble(value, sealed)?),
+        Role::Value { .. } => quote!(sealed.ciphertext()?),
+    };
+    let needs_value = matches!(field.role, Role::Nested { .. });
+    let value = if needs_value { quote!(value) } else { quote!(_) };
+    if is_optional {
+        quote! {
+            #ident: match &self.#ident {
+                ::core::option::Option::Some(#value) => ::core::option::Option::Some(#one),
+                ::core::option::Option::None => ::core::option::Option::None,
+            }
+        }
+    } else if needs_value {
+        quote!(#ident: { let value = &self.#ident; #one })
+    } else {
+        quote!(#ident: #one)
+    }
+}
+
+/// Puts into `slot` what the field becomes, or `None` if it failed.
+fn decode_value(model: &Model, field: &Field, slot: &Ident) -> TokenStream {
+    let krate = &model.krate;
+    let ident = &field.ident;
+    let (ty, is_optional) = field.value_type();
+    let one = match &field.role {
+        Role::Id { .. } | Role::Plain => {
+            return quote!(let #slot = ::core::option::Option::Some(self.#ident););
+        }
+        Role::Nested { .. } => quote!(#krate::EncryptedFragment::<#ty>::assemble(value, opened)),
+        Role::Value { json: false } => quote!(opened.field(<#ty as #krate::FieldCodec>::decode)),
+        Role::Value { json: true } => quote!(opened.field(#krate::__private::json::decode::<#ty>)),
+    };
+    let value = if matches!(field.role, Role::Nested { .. }) {
+        quote!(value)
+    } else {
+        quote!(_)
+    };
+    if is_optional {
+        quote! {
+            let #slot = match self.#ident {
+                ::core::option::Option::Some(#value) => #one.map(::core::option::Option::Some),
+                ::core::option::Option::None => ::core::option::Option::Some(::core::option::Option::None),
+            };
+        }
+    } else {
+        quote! {
+            let #slot = { let #value = self.#ident; #one };
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Which generic parameters the struct to write has, and which bounds the impls need.
+
+use std::collections::HashSet;
+
+use proc_macro2::{Group, Span, TokenStream, TokenTree};
+use quote::quote;
+use syn::spanned::Spanned;
+use syn::{GenericParam, Generics, Type, WherePredicate, parse_quote};
+
+use crate::model::{Model, Role};
+use crate::types::names_in;
+
+/// The struct to write has only the parameters that its fields use: a `T` that becomes a ciphertext leaves no trace.
+pub(crate) struct Split {
+    /// Those of the struct to write, with what bounds them.
+    pub(crate) kept: Generics,
+    /// The others.
+    pub(crate) dropped: Generics,
+}
+
+impl Split {
+    pub(crate) fn of(model: &Model) -> Self {
+        let mut used = HashSet::new();
+        for field in &model.fields {
+            if !matches!(field.role, Role::Value { .. }) {
+                used.extend(names_in(&field.ty));
+            }
+        }
+        let is_kept = |param: &GenericParam| used.contains(&name_of(param));
+        let (mut kept, mut dropped) = (Generics::default(), Generics::default());
+        let mut gone = HashSet::new();
+        for param in &model.generics.params {
+            if is_kept(param) {
+                kept.params.push(param.clone());
+            } else {
+                gone.insert(name_of(param));
+                dropped.params.push(without_default(param));
+            }
+        }
+        for predicate in model
+            .generics
+            .where_clause
+            .iter()
+            .flat_map(|clause| &clause.predicates)
+        {
+            let side = if names_in(predicate).is_disjoint(&gone) {
+                &mut kept
+            } else {
+                &mut dropped
+            };
+            side.make_where_clause().predicates.push(predicate.clone());
+        }
+        for field in &model.fields {
+            if let Role::Nested { .. } = field.role {
+                let (ty, _) = field.value_type();
+                if mentions_a_type(&model.generics, ty) {
+                    let krate = &model.krate;
+                    let bound = parse_quote!(#ty: #krate::Fragment);
+                    kept.make_where_clause().predicates.push(bound);
+                }
+            }
+        }
+        Self { kept, dropped }
+    }
+}
+
+fn name_of(param: &GenericParam) -> String {
+    match param {
+        GenericParam::Const(param) => param.ident.to_string(),
+        GenericParam::Lifetime(param) => param.lifetime.to_string(),
+        GenericParam::Type(param) => param.ident.to_string(),
+    }
+}
+
+fn without_default(param: &GenericParam) -> GenericParam {
+    let mut param = param.clone();
+    match &mut param {
+        GenericParam::Const(param) => (param.eq_token, param.default) = (None, None),
+        GenericParam::Lifetime(_) => {}
+        GenericParam::Type(param) => (param.eq_token, param.default) = (None, None),
+    }
+    param
+}
+
+/// Tells whether a type depends on one of these type parameters. Bounds on others are left to the compiler, whose
+/// message then points at the field.
+fn mentions_a_type(generics: &Generics, ty: &Type) -> bool {
+    let names = names_in(ty);
+    generics
+        .type_params()
+        .any(|param| names.contains(&param.ident.to_string()))
+}
+
+/// What the impls demand of fields beside the struct's own bounds. Also of those that are not generic: what is missing is
+/// then said once, at the field, and not at every use.
+pub(crate) fn bounds(model: &Model) -> Vec<WherePredicate> {
+    let krate = &model.krate;
+    let bound = |ty: &Type, bound: TokenStream| -> WherePredicate {
+        let bound = respanned(bound, ty.span());
+        parse_quote!(#ty: #bound)
+    };
+    let mut bounds = Vec::new();
+    for field in &model.fields {
+        let (ty, _) = field.value_type();
+        match &field.role {
+            Role::Id { kind: None } => bounds.push(bound(&field.ty, quote!(#krate::RowIdPart))),
+            Role::Id { kind: Some(_) } => bounds.push(bound(&field.ty, quote!(#krate::RowId))),
+            Role::Nested { .. } => bounds.push(bound(ty, quote!(#krate::Fragment))),
+            Role::Plain => {}
+            Role::Value { json: false } => bounds.push(bound(ty, quote!(#krate::FieldCodec))),
+            Role::Value { json: true } => {
+                bounds.push(bound(ty, quote!(#krate::__private::serde::Serialize)));
+                bounds.push(bound(ty, quote!(#krate::__private::serde::de::DeserializeOwned)));
+            }
+        }
+    }
+    bounds
+}
+
+/// Gives tokens the place where the compiler is to point.
+fn respanned(tokens: TokenStream, span: Span) -> TokenStream {
+    let respan = |token| match token {
+        TokenTree::Group(group) => {
+            let mut group = Group::new(group.delimiter(), respanned(group.stream(), span));
+            group.set_span(span);
+            TokenTree::Group(group)
+        }
+        mut token => {
+            token.set_span(span);
+            token
+        }
+    };
+    tokens.into_iter().map(respan).collect()
+}
+
+/// What encrypting demands besides, as it copies plain fields.
+pub(crate) fn copies(model: &Model) -> Vec<WherePredicate> {
+    let plain = |role: &Role| matches!(role, Role::Id { .. } | Role::Plain);
+    let generic = model
+        .fields
+        .iter()
+        .filter(|field| plain(&field.role) && mentions_a_type(&model.generics, &field.ty));
+    generic
+        .map(|field| {
+            let ty = &field.ty;
+            parse_quote!(#ty: ::core::clone::Clone)
+        })
+        .collect()
+}
+
+/// Adds predicates to a where clause.
+pub(crate) fn with(generics: &Generics, predicates: impl IntoIterator<Item = WherePredicate>) -> Generics {
+    let mut generics = generics.clone();
+    let mut predicates = predicates.into_iter().peekable();
+    if predicates.peek().is_some() {
+        generics.make_where_clause().predicates.extend(predicates);
+    }
+    generics
+}

@@ -1,0 +1,93 @@
+//! `#[derive(Encrypt)]` of [`encx`](https://docs.rs/encx). Use it as `encx::Encrypt`, with feature `derive`.
+
+mod attributes;
+mod expand;
+mod generics;
+mod model;
+mod types;
+
+use proc_macro::TokenStream;
+use syn::{DeriveInput, parse_macro_input};
+
+/// Writes the encrypted form of a struct, and the way there and back.
+///
+/// ```
+/// use encx::Encrypt;
+///
+/// #[derive(Encrypt)]
+/// #[encx(table = "users", context("tenantId" = tenant_id, "purpose" = "pii"))]
+/// struct User {
+///     #[encx(id)]
+///     id: i64,
+///     tenant_id: String,
+///     #[encx(encrypt)]
+///     email: String,
+///     #[encx(encrypt)]
+///     phone: Option<String>,
+/// }
+///
+/// # use encx::{Crypto, testkit::{MemoryKeyStore, MemoryKms}};
+/// # encx::testkit::block_on(async {
+/// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
+/// let user = User { id: 7, tenant_id: "t-42".into(), email: "ada@example.com".into(), phone: None };
+/// let row: EncryptedUser = user.encrypt(&crypto).await?; // `email` is an `encx::Ciphertext`, `phone` an `Option` of one
+/// let user: User = row.decrypt(&crypto).await?;
+/// # assert_eq!(user.email, "ada@example.com");
+/// # Ok::<(), encx::RecordError>(())
+/// # }).unwrap();
+/// ```
+///
+/// It writes `EncryptedUser`, with the fields of `User` under the same names, and these methods:
+///
+/// | method | what it does |
+/// | --- | --- |
+/// | `User::encrypt(&self, &crypto)` | encrypts all fields in one batch; plain ones are cloned |
+/// | `EncryptedUser::decrypt(self, &crypto)` | decrypts all fields in one batch |
+/// | `User::encx_columns()` | describes every column of ciphertexts, for jobs that walk over rows |
+/// | `User::encx_manifest()` | writes down all that ciphertexts depend on; pin it in a test |
+///
+/// For many rows there are `encx::encrypt_all`, `encx::decrypt_all` and `encx::decrypt_each`. Errors are `encx::RecordError`, which
+/// names every field that failed; there is never a partial record.
+///
+/// # Attributes of the struct
+///
+/// | `#[encx(..)]` | |
+/// | --- | --- |
+/// | `table = "users"` | the table's name in the AAD; must stay for as long as there are rows. Required |
+/// | `context("tenantId" = tenant_id, "purpose" = "pii")` | the encryption context: keys, and plain fields of the struct or texts. A field must print the same forever. Required |
+/// | `sql_table = "app.users"` | the table's name in SQL, where it is another; only in `encx_columns` |
+/// | `fragment` | in place of the two: the struct has no row and is nested in others |
+/// | `encrypted(name = "UserRow")` | the name of the struct to write; by default `Encrypted` before its name |
+/// | `encrypted(vis = "pub")` | its visibility; by default that of the struct |
+/// | `encrypted(derive(sqlx::FromRow, Clone))` | what it derives, in place of `Clone, Debug`. With `FromRow`, columns that are named otherwise and nested structs get their `#[sqlx(..)]` |
+/// | `encrypted(attr(serde(rename_all = "camelCase")))` | attributes for it |
+/// | `crate = "my_reexport::encx"` | where `encx` is found; by default `::encx` |
+///
+/// # Attributes of fields
+///
+/// | `#[encx(..)]` | |
+/// | --- | --- |
+/// | `id` | identifies the row for good, such as its primary key. Several are parts of one id, in order. One at least is required |
+/// | `id(kind = "integer")` | for an id type of your own, what it wraps: `bytes`, `integer`, `text`, `uuid` |
+/// | `encrypt` | is encrypted by its `encx::FieldCodec`. An `Option`, written by that name, is NULL when it is `None` |
+/// | `json` | is encrypted as JSON, one value; feature `json` of `encx` |
+/// | `nested` | is a struct with `#[encx(fragment)]`, or an `Option` of one |
+/// | `nested(prefix = "billing_")` | its columns in SQL begin with this; only in `encx_columns` |
+/// | `rename = "ssn"` | the column's name, by default the field's. It is authenticated: after renaming a field, keep the old name here |
+/// | `sql_column = "social"` | the column's name in SQL, where it is another |
+/// | `attr(serde(skip))` | attributes for the field of the struct to write |
+///
+/// Fields without any are plain: they are copied.
+///
+/// <div class="warning">
+///
+/// Table, columns, ids and context are authenticated. Changing one makes rows unreadable that were written before, so pin
+/// them: `assert_eq!(User::encx_manifest(), "...")` in a test.
+///
+/// </div>
+#[proc_macro_derive(Encrypt, attributes(encx))]
+pub fn derive_encrypt(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    let expanded = model::Model::read(&input).map(|model| expand::expand(&model));
+    expanded.unwrap_or_else(syn::Error::into_compile_error).into()
+}

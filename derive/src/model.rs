@@ -1,0 +1,385 @@
+//! A struct whose attributes were checked: what is left is to write code.
+
+use std::collections::HashMap;
+
+use proc_macro2::{Span, TokenStream};
+use quote::{format_ident, quote};
+use syn::ext::IdentExt;
+use syn::spanned::Spanned;
+use syn::{Data, DeriveInput, Fields, Generics, Ident, LitStr, Path, Type, Visibility, parse_quote};
+
+use crate::attributes::{Faults, OfField, OfStruct, Pair, PairValue};
+use crate::types;
+
+pub(crate) struct Model {
+    pub(crate) ident: Ident,
+    pub(crate) vis: Visibility,
+    pub(crate) generics: Generics,
+    pub(crate) krate: Path,
+    pub(crate) kind: Kind,
+    pub(crate) encrypted: Encrypted,
+    pub(crate) fields: Vec<Field>,
+}
+
+pub(crate) enum Kind {
+    Fragment,
+    Record {
+        table: LitStr,
+        sql_table: LitStr,
+        context: Vec<Pair>,
+    },
+}
+
+/// The struct to write.
+pub(crate) struct Encrypted {
+    pub(crate) ident: Ident,
+    pub(crate) vis: Visibility,
+    pub(crate) derives: Vec<Path>,
+    pub(crate) attrs: Vec<TokenStream>,
+}
+
+pub(crate) struct Field {
+    pub(crate) ident: Ident,
+    /// The identifier without `r#`.
+    pub(crate) name: String,
+    pub(crate) vis: Visibility,
+    pub(crate) ty: Type,
+    pub(crate) role: Role,
+    /// The column's name in the AAD.
+    pub(crate) column: LitStr,
+    /// The column's name in SQL.
+    pub(crate) sql: LitStr,
+    pub(crate) docs: Vec<syn::Attribute>,
+    pub(crate) attrs: Vec<TokenStream>,
+}
+
+pub(crate) enum Role {
+    /// Part of the row's id.
+    Id { kind: Option<TokenStream> },
+    /// A fragment.
+    Nested { prefix: String },
+    /// Copied as it is.
+    Plain,
+    /// Encrypted.
+    Value { json: bool },
+}
+
+/// The most parts that `RowId` takes in a tuple.
+const MAX_ID_PARTS: usize = 6;
+
+impl Model {
+    pub(crate) fn read(input: &DeriveInput) -> syn::Result<Self> {
+        let mut faults = Faults::default();
+        let attributes = OfStruct::read(&input.attrs, &mut faults);
+        let Some(fields) = named_fields(input) else {
+            faults.add(
+                input.ident.span(),
+                "`Encrypt` is derived for structs with named fields; name the fields, or put what differs into one \
+                 field with `#[encx(json)]`",
+            );
+            return Err(faults.finish().expect_err("one was just added"));
+        };
+        let fields: Vec<_> = fields
+            .iter()
+            .map(|field| Field::read(field, &mut faults))
+            .collect();
+        let kind = kind(input, &attributes, &fields, &mut faults);
+        check_columns(&fields, &mut faults);
+        let none = |field: &Field| matches!(field.role, Role::Plain | Role::Id { .. });
+        if fields.iter().all(none) {
+            faults.add(
+                input.ident.span(),
+                "nothing is encrypted here; write `#[encx(encrypt)]` above a field",
+            );
+        }
+        let encrypted = Encrypted {
+            ident: attributes
+                .name
+                .unwrap_or_else(|| format_ident!("Encrypted{}", input.ident.unraw())),
+            vis: attributes.vis.unwrap_or_else(|| input.vis.clone()),
+            derives: attributes.derives.unwrap_or_else(|| {
+                vec![
+                    parse_quote!(::core::clone::Clone),
+                    parse_quote!(::core::fmt::Debug),
+                ]
+            }),
+            attrs: attributes.attrs,
+        };
+        faults.finish()?;
+        Ok(Self {
+            ident: input.ident.clone(),
+            vis: input.vis.clone(),
+            generics: input.generics.clone(),
+            krate: attributes.krate.unwrap_or_else(|| parse_quote!(::encx)),
+            kind,
+            encrypted,
+            fields,
+        })
+    }
+
+    /// Returns the fields that make up the row's id.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &Field> {
+        self.fields.iter().filter(|field| field.is_id())
+    }
+
+    /// Returns the field of this name.
+    pub(crate) fn field(&self, ident: &Ident) -> Option<&Field> {
+        self.fields.iter().find(|field| field.ident == *ident)
+    }
+
+    /// Tells whether the struct to write reads itself from rows of sqlx.
+    pub(crate) fn is_from_row(&self) -> bool {
+        let last = |path: &Path| path.segments.last().is_some_and(|last| last.ident == "FromRow");
+        self.encrypted.derives.iter().any(last)
+    }
+}
+
+fn named_fields(input: &DeriveInput) -> Option<&Fields> {
+    match &input.data {
+        Data::Struct(data) if matches!(data.fields, Fields::Named(_)) => Some(&data.fields),
+        _ => None,
+    }
+}
+
+impl Field {
+    fn read(field: &syn::Field, faults: &mut Faults) -> Self {
+        let attributes = OfField::read(&field.attrs, faults);
+        // Only fields with names come here.
+        let ident = field.ident.clone().unwrap_or_else(|| format_ident!("_"));
+        let name = ident.unraw().to_string();
+        let role = role(&attributes, faults);
+        let column = attributes
+            .rename
+            .unwrap_or_else(|| LitStr::new(&name, ident.span()));
+        let docs = field.attrs.iter().filter(|attr| attr.path().is_ident("doc"));
+        Self {
+            name,
+            vis: field.vis.clone(),
+            ty: field.ty.clone(),
+            role,
+            sql: attributes.sql_column.unwrap_or_else(|| column.clone()),
+            column,
+            docs: docs.cloned().collect(),
+            attrs: attributes.attrs,
+            ident,
+        }
+    }
+
+    fn is_id(&self) -> bool {
+        matches!(self.role, Role::Id { .. })
+    }
+
+    /// Returns the type of a value that is not `NULL`, and whether it may be.
+    pub(crate) fn value_type(&self) -> (&Type, bool) {
+        match types::inside_option(&self.ty) {
+            Some(inner) => (inner, true),
+            None => (&self.ty, false),
+        }
+    }
+}
+
+/// Decides what a field is; of several words that exclude each other, one is kept so that reading goes on.
+fn role(attributes: &OfField, faults: &mut Faults) -> Role {
+    let value = attributes.encrypt.or(attributes.json);
+    let mut exclude = |one: Option<Span>, other: Option<Span>, message: &str| {
+        if let (Some(_), Some(span)) = (one, other) {
+            faults.add(span, message);
+        }
+    };
+    exclude(
+        value,
+        attributes.id,
+        "a row's id is not encrypted: rows are found by it; remove `encrypt` or `id`",
+    );
+    exclude(
+        attributes.nested,
+        attributes.id,
+        "a row's id is not nested; remove `nested` or `id`",
+    );
+    exclude(
+        attributes.encrypt,
+        attributes.nested,
+        "what is nested says itself which of its fields are encrypted; remove `encrypt`",
+    );
+    exclude(
+        attributes.json,
+        attributes.nested,
+        "`json` makes one value of the field and `nested` many; keep one of them",
+    );
+    if attributes.id.is_some() {
+        let kind = attributes.id_kind.as_ref().map(|kind| id_kind(kind, faults));
+        Role::Id { kind }
+    } else if attributes.nested.is_some() {
+        let prefix = attributes.nested_prefix.as_ref().map(LitStr::value);
+        Role::Nested {
+            prefix: prefix.unwrap_or_default(),
+        }
+    } else if value.is_some() {
+        Role::Value {
+            json: attributes.json.is_some(),
+        }
+    } else {
+        Role::Plain
+    }
+}
+
+fn id_kind(kind: &LitStr, faults: &mut Faults) -> TokenStream {
+    match kind.value().as_str() {
+        "bytes" => quote!(Bytes),
+        "integer" => quote!(Integer),
+        "text" => quote!(Text),
+        "uuid" => quote!(Uuid),
+        _ => {
+            faults.add(
+                kind.span(),
+                "the kind of a row's id is \"bytes\", \"integer\", \"text\" or \"uuid\"",
+            );
+            quote!(Bytes)
+        }
+    }
+}
+
+fn kind(input: &DeriveInput, attributes: &OfStruct, fields: &[Field], faults: &mut Faults) -> Kind {
+    let here = input.ident.span();
+    if let Some(fragment) = attributes.fragment {
+        for (is_given, what) in [
+            (attributes.table.is_some(), "`table`"),
+            (attributes.sql_table.is_some(), "`sql_table`"),
+            (attributes.context.is_some(), "`context`"),
+        ] {
+            if is_given {
+                faults.add(
+                    fragment,
+                    format_args!(
+                        "a fragment belongs to the record that it is nested in; remove {what} or `fragment`"
+                    ),
+                );
+            }
+        }
+        for field in fields.iter().filter(|field| field.is_id()) {
+            faults.add(
+                field.ident.span(),
+                "a fragment has no row of its own, so it has no `id`; the record that it is nested in has one",
+            );
+        }
+        return Kind::Fragment;
+    }
+    let empty = || LitStr::new("?", here);
+    let table = attributes.table.clone().unwrap_or_else(|| {
+        faults.add(
+            here,
+            "the table is not named; write `#[encx(table = \"users\")]` with the table's name, which must not change \
+             afterwards, or `#[encx(fragment)]` if this is nested in other structs only",
+        );
+        empty()
+    });
+    let ids = fields.iter().filter(|field| field.is_id()).count();
+    if ids == 0 {
+        faults.add(
+            here,
+            "no field is bound to its row; write `#[encx(id)]` above the field that identifies the row for good, \
+             such as its primary key, or above each part of it",
+        );
+    }
+    if ids > MAX_ID_PARTS {
+        faults.add(
+            here,
+            format_args!("a row's id has at most {MAX_ID_PARTS} parts, not {ids}"),
+        );
+    }
+    let context = match &attributes.context {
+        None => {
+            faults.add(
+                here,
+                "the encryption context is missing: it chooses the key; write \
+                 `#[encx(context(\"tenantId\" = tenant_id, \"purpose\" = \"pii\"))]`, where `tenant_id` is a field and \
+                 \"pii\" a text",
+            );
+            Vec::new()
+        }
+        Some(context) => check_context(context, fields, faults),
+    };
+    Kind::Record {
+        sql_table: attributes.sql_table.clone().unwrap_or_else(|| table.clone()),
+        table,
+        context,
+    }
+}
+
+fn check_context(context: &crate::attributes::Context, fields: &[Field], faults: &mut Faults) -> Vec<Pair> {
+    if context.pairs.is_empty() {
+        faults.add(
+            context.span,
+            "an encryption context has at least one pair, such as `\"purpose\" = \"pii\"`",
+        );
+    }
+    let mut seen = HashMap::new();
+    let pair = |pair: &Pair| {
+        if seen.insert(pair.key.value().to_lowercase(), ()).is_some() {
+            faults.add(
+                pair.key.span(),
+                "two pairs have this key, ignoring case; rename or remove one",
+            );
+        }
+        if pair.key.value().to_lowercase().starts_with("encx:") {
+            faults.add(
+                pair.key.span(),
+                "keys that begin with `encx:` belong to encx; choose another",
+            );
+        }
+        let value = match &pair.value {
+            PairValue::Literal(text) => PairValue::Literal(text.clone()),
+            PairValue::Field(ident) => {
+                match fields.iter().find(|field| field.ident == *ident).map(|field| &field.role) {
+                    Some(Role::Id { .. } | Role::Plain) => {}
+                    Some(_) => faults.add(
+                        ident.span(),
+                        "the encryption context is needed to decrypt, so it takes plain fields only; keep this one \
+                         unencrypted, or take another",
+                    ),
+                    None => faults.add(
+                        ident.span(),
+                        format_args!("there is no field `{ident}`; name one, or write a text in quotes"),
+                    ),
+                }
+                PairValue::Field(ident.clone())
+            }
+        };
+        let key = pair.key.clone();
+        Pair { key, value }
+    };
+    context.pairs.iter().map(pair).collect()
+}
+
+/// Refuses two fields in one place.
+fn check_columns(fields: &[Field], faults: &mut Faults) {
+    let mut in_aad = HashMap::new();
+    let mut in_sql = HashMap::new();
+    for field in fields {
+        let sealed = matches!(field.role, Role::Value { .. } | Role::Nested { .. });
+        let before = sealed
+            .then(|| in_aad.insert(field.column.value(), &field.name))
+            .flatten();
+        // What is nested has the columns of its own fields.
+        let is_nested = matches!(field.role, Role::Nested { .. });
+        let before = before.or_else(|| {
+            (!is_nested)
+                .then(|| in_sql.insert(field.sql.value(), &field.name))
+                .flatten()
+        });
+        if let Some(before) = before {
+            faults.add(
+                field.column.span(),
+                format_args!(
+                    "`{}` and `{before}` have the same column; give one of them another with `#[encx(rename = \"..\")]`",
+                    field.name
+                ),
+            );
+        }
+    }
+}
+
+/// Where to show what the compiler says about a field's type.
+pub(crate) fn span_of(field: &Field) -> Span {
+    field.ty.span()
+}

@@ -1,0 +1,37 @@
+// Words on a field that exclude each other, and columns that collide.
+use encx::Encrypt;
+
+#[derive(Encrypt)]
+#[encx(table = "users", context("purpose" = "pii"))]
+struct Excluded {
+    #[encx(id, encrypt)]
+    id: i64,
+    #[encx(encrypt, nested)]
+    address: String,
+    #[encx(json, nested)]
+    prefs: String,
+}
+
+#[derive(Encrypt)]
+#[encx(table = "users", context("purpose" = "pii"))]
+struct Columns {
+    #[encx(id)]
+    id: i64,
+    #[encx(encrypt, rename = "email")]
+    mail: String,
+    #[encx(encrypt)]
+    email: String,
+    #[encx(rename = "id")]
+    key: i64,
+}
+
+#[derive(Encrypt)]
+#[encx(fragment, table = "users")]
+struct Part {
+    #[encx(id)]
+    id: i64,
+    #[encx(encrypt)]
+    street: String,
+}
+
+fn main() {}

@@ -1,0 +1,26 @@
+// Types that cannot be encrypted, nested or bound.
+use encx::Encrypt;
+
+struct Address {
+    street: String,
+}
+
+#[derive(Encrypt)]
+#[encx(table = "users", context("purpose" = "pii"))]
+struct Unknown {
+    #[encx(id)]
+    id: Option<i64>,
+    #[encx(encrypt)]
+    address: Address,
+}
+
+#[derive(Encrypt)]
+#[encx(table = "users", context("purpose" = "pii"))]
+struct Nested {
+    #[encx(id)]
+    id: i64,
+    #[encx(nested)]
+    address: Address,
+}
+
+fn main() {}

@@ -1,0 +1,130 @@
+//! Structs that `#[derive(Encrypt)]` writes, with `query_as` and `FromRow` against real tables.
+
+#![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
+
+mod common;
+
+use encx::testkit::{MemoryKms, block_on};
+use encx::{Crypto, Encrypt, KeyStore};
+use uuid::Uuid;
+
+#[derive(Encrypt, Clone, Debug, PartialEq)]
+#[encx(fragment, encrypted(derive(sqlx::FromRow, Clone, Debug)))]
+struct Address {
+    #[encx(encrypt)]
+    street: String,
+    country: String,
+}
+
+#[derive(Encrypt, Clone, Debug, PartialEq)]
+#[encx(table = "users", context("tenantId" = tenant_id, "purpose" = "pii"))]
+#[encx(encrypted(derive(sqlx::FromRow, Clone, Debug)))]
+struct User {
+    #[encx(id)]
+    id: Uuid,
+    tenant_id: String,
+    #[encx(encrypt)]
+    email: String,
+    #[encx(encrypt, rename = "ssn", sql_column = "social_security")]
+    social: Option<String>,
+    #[encx(encrypt)]
+    age: i32,
+    #[encx(nested)]
+    address: Address,
+}
+
+fn users() -> Vec<User> {
+    let user = |n: u8| User {
+        id: Uuid::from_bytes([n; 16]),
+        tenant_id: format!("t-{}", n % 2),
+        email: format!("{n}@example.com"),
+        social: (n % 2 == 0).then(|| "123-45-6789".to_owned()),
+        age: i32::from(n) - 2,
+        address: Address {
+            street: format!("Street {n}"),
+            country: "DE".to_owned(),
+        },
+    };
+    (1..=6).map(user).collect()
+}
+
+async fn crypto(store: impl KeyStore) -> Crypto {
+    Crypto::builder(MemoryKms::new(), store).build().await.unwrap()
+}
+
+const INSERT: &str = "INSERT INTO users (id, tenant_id, email, social_security, age, street, country) \
+                      VALUES ($1, $2, $3, $4, $5, $6, $7)";
+
+macro_rules! writes_and_reads {
+    ($pool:expr, $crypto:expr) => {{
+        let (pool, crypto) = ($pool, $crypto);
+        for row in encx::encrypt_all(&crypto, &users()).await.unwrap() {
+            let insert = sqlx::query(INSERT)
+                .bind(row.id)
+                .bind(row.tenant_id)
+                .bind(row.email);
+            let insert = insert.bind(row.social).bind(row.age);
+            let insert = insert.bind(row.address.street).bind(row.address.country);
+            insert.execute(&pool).await.unwrap();
+        }
+        let rows: Vec<EncryptedUser> = sqlx::query_as("SELECT * FROM users ORDER BY id")
+            .fetch_all(&pool)
+            .await
+            .unwrap();
+        let read: Vec<User> = encx::decrypt_all(&crypto, rows).await.unwrap();
+        assert_eq!(read, users());
+
+        let nulls = "SELECT count(*) FROM users WHERE social_security IS NULL";
+        let nulls: i64 = sqlx::query_scalar(nulls).fetch_one(&pool).await.unwrap();
+        assert_eq!(nulls, 3, "`None` is NULL");
+
+        // Whoever can write the database cannot move a value to another row.
+        let swap = "UPDATE users SET email = (SELECT email FROM users WHERE id = $1) WHERE id = $2";
+        let [from, to] = [1, 3].map(|n| Uuid::from_bytes([n; 16]));
+        let swapped = sqlx::query(swap)
+            .bind(from)
+            .bind(to)
+            .execute(&pool)
+            .await
+            .unwrap();
+        assert_eq!(swapped.rows_affected(), 1);
+        let row: EncryptedUser = sqlx::query_as("SELECT * FROM users WHERE id = $1")
+            .bind(to)
+            .fetch_one(&pool)
+            .await
+            .unwrap();
+        let error = row.decrypt(&crypto).await.unwrap_err();
+        assert_eq!(error.failures().len(), 1);
+        assert_eq!(error.failures()[0].field, "email");
+    }};
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn postgres_rows_decrypt() {
+    common::postgres::on_a_database(|database| async move {
+        let pool = database.pool().await;
+        let table = "CREATE TABLE users (id uuid PRIMARY KEY, tenant_id text NOT NULL, email bytea NOT NULL, \
+                     social_security bytea, age bytea NOT NULL, street bytea NOT NULL, country text NOT NULL)";
+        sqlx::query(table).execute(&pool).await.unwrap();
+        let store = database.store().await;
+        store.migrate().await.unwrap();
+        writes_and_reads!(pool, crypto(store).await);
+    });
+}
+
+#[cfg(feature = "sqlite")]
+#[test]
+fn sqlite_rows_decrypt() {
+    block_on(async {
+        let file = common::sqlite::File::new();
+        let store = file.store().await;
+        store.migrate().await.unwrap();
+        let url = format!("sqlite:{}", file.path());
+        let pool = sqlx::sqlite::SqlitePool::connect(&url).await.unwrap();
+        let table = "CREATE TABLE users (id blob PRIMARY KEY, tenant_id text NOT NULL, email blob NOT NULL, \
+                     social_security blob, age blob NOT NULL, street blob NOT NULL, country text NOT NULL) STRICT";
+        sqlx::query(table).execute(&pool).await.unwrap();
+        writes_and_reads!(pool, crypto(store).await);
+    });
+}

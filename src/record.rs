@@ -1,0 +1,233 @@
+//! Records: structs whose fields are encrypted together, as `#[derive(Encrypt)]` writes them.
+
+mod describe;
+mod error;
+mod open;
+mod row;
+mod seal;
+
+use crate::column::EncryptedColumn;
+use crate::context::{ContextError, EncryptionContext};
+use crate::crypto::Crypto;
+
+pub use describe::Description;
+pub use error::{FieldFailure, RecordError};
+pub use open::{Opened, Opening};
+pub use row::Row;
+pub use seal::{Sealed, Sealing};
+
+/// A struct with fields that are encrypted. `#[derive(Encrypt)]` implements it; its methods are for what the derive writes.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a record that can be encrypted",
+    note = "write `#[derive(encx::Encrypt)]` and `#[encx(table = \"..\", context(..))]` above it"
+)]
+pub trait Record: Sized {
+    /// What is kept in the database instead.
+    type Encrypted: EncryptedRecord<Self>;
+
+    #[doc(hidden)]
+    fn context(&self) -> Result<EncryptionContext, ContextError>;
+    #[doc(hidden)]
+    fn collect<'a>(&'a self, out: &mut Sealing<'a>);
+    #[doc(hidden)]
+    fn assemble(&self, sealed: &mut Sealed) -> Option<Self::Encrypted>;
+    #[doc(hidden)]
+    fn describe(out: &mut Description);
+}
+
+/// What is kept of a record `P` in the database. `#[derive(Encrypt)]` implements it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not decrypt to `{P}`",
+    note = "it is the derive `encx::Encrypt` of `{P}` that writes the encrypted struct"
+)]
+pub trait EncryptedRecord<P>: Sized {
+    #[doc(hidden)]
+    fn context(&self) -> Result<EncryptionContext, ContextError>;
+    #[doc(hidden)]
+    fn collect<'a>(&'a self, out: &mut Opening<'a>);
+    #[doc(hidden)]
+    fn assemble(self, opened: &mut Opened) -> Option<P>;
+}
+
+/// A struct that is nested in records, and has no row of its own. `#[derive(Encrypt)]` with `#[encx(fragment)]` implements it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be nested in an encrypted record",
+    label = "this type is not derived",
+    note = "write `#[derive(encx::Encrypt)]` and `#[encx(fragment)]` above `{Self}`, or keep it as one value with \
+            `#[encx(json)]` instead of `#[encx(nested)]`"
+)]
+pub trait Fragment: Sized {
+    /// What is kept in the database instead.
+    type Encrypted: EncryptedFragment<Self>;
+
+    #[doc(hidden)]
+    fn collect<'a>(&'a self, out: &mut Sealing<'a>, row: &mut Row<'_>);
+    #[doc(hidden)]
+    fn assemble(&self, sealed: &mut Sealed) -> Option<Self::Encrypted>;
+    #[doc(hidden)]
+    fn describe(out: &mut Description);
+}
+
+/// What is kept of a fragment `P` in the database. `#[derive(Encrypt)]` implements it.
+pub trait EncryptedFragment<P>: Sized {
+    #[doc(hidden)]
+    fn collect<'a>(&'a self, out: &mut Opening<'a>, row: &mut Row<'_>);
+    #[doc(hidden)]
+    fn assemble(self, opened: &mut Opened) -> Option<P>;
+}
+
+/// Encrypts many records in one batch: all of them, or none.
+///
+/// # Errors
+///
+/// [`RecordError`] names every row and field that failed.
+///
+/// # Cancellation
+///
+/// May be dropped at any time; keys that are being loaded are loaded all the same.
+pub async fn encrypt_all<'a, P>(
+    crypto: &Crypto,
+    records: impl IntoIterator<Item = &'a P>,
+) -> Result<Vec<P::Encrypted>, RecordError>
+where
+    P: Record + 'a,
+{
+    let records: Vec<&P> = records.into_iter().collect();
+    let mut failures = Vec::new();
+    let mut contexts = Vec::with_capacity(records.len());
+    let mut collected = Vec::with_capacity(records.len());
+    for (row, record) in records.iter().enumerate() {
+        let mut sealing = Sealing::default();
+        match record.context() {
+            Ok(context) => contexts.push(context),
+            Err(error) => sealing.fail(FieldFailure::of_context(error)),
+        }
+        record.collect(&mut sealing);
+        failures.extend(sealing.take_failures().map(|failure| failure.in_row(row)));
+        collected.push(sealing);
+    }
+    // Nobody is asked for a key before the whole input can be used.
+    RecordError::check(failures)?;
+    let mut sealed = seal::seal(crypto, &contexts, collected).await?;
+    let assembled = records.iter().zip(&mut sealed);
+    assembled
+        .enumerate()
+        .map(|(row, (record, sealed))| {
+            record
+                .assemble(sealed)
+                .ok_or_else(|| FieldFailure::misaligned().in_row(row).into())
+        })
+        .collect()
+}
+
+/// Decrypts a page of rows in one batch: all of them, or none.
+///
+/// Keys that are not in memory are loaded together, whichever contexts the rows have: one query, and the KMS calls at once.
+///
+/// ```
+/// # #[cfg(all(feature = "testkit", feature = "derive"))] {
+/// # use encx::testkit::{MemoryKeyStore, MemoryKms};
+/// use encx::{Crypto, Encrypt};
+///
+/// #[derive(Encrypt)]
+/// #[encx(table = "notes", context("tenantId" = tenant_id))]
+/// struct Note {
+///     #[encx(id)]
+///     id: i64,
+///     tenant_id: String,
+///     #[encx(encrypt)]
+///     text: String,
+/// }
+///
+/// # encx::testkit::block_on(async {
+/// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
+/// # let note = |id: i64| Note { id, tenant_id: "t-42".into(), text: format!("note {id}") };
+/// # let rows = encx::encrypt_all(&crypto, &[note(1), note(2)]).await?;
+/// let notes: Vec<Note> = encx::decrypt_all(&crypto, rows).await?;
+/// # assert_eq!(notes[1].text, "note 2");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// [`RecordError`] names every row and field that failed. To keep the rows that can be read, use [`decrypt_each`].
+///
+/// # Cancellation
+///
+/// As [`encrypt_all`].
+pub async fn decrypt_all<P, R>(
+    crypto: &Crypto,
+    rows: impl IntoIterator<Item = R>,
+) -> Result<Vec<P>, RecordError>
+where
+    R: EncryptedRecord<P>,
+{
+    let rows = rows.into_iter().collect();
+    let mut failures = Vec::new();
+    let mut records = Vec::new();
+    for opened in open::open_rows(crypto, rows).await {
+        match opened {
+            Ok(record) => records.push(record),
+            Err(error) => failures.extend(error.into_failures()),
+        }
+    }
+    RecordError::check(failures)?;
+    Ok(records)
+}
+
+/// Decrypts a page of rows in one batch, and tells of each whether it could be read. The results are in the rows' order.
+///
+/// # Errors
+///
+/// Each row's [`RecordError`] names the fields that failed.
+///
+/// # Cancellation
+///
+/// As [`encrypt_all`].
+pub async fn decrypt_each<P, R>(
+    crypto: &Crypto,
+    rows: impl IntoIterator<Item = R>,
+) -> Vec<Result<P, RecordError>>
+where
+    R: EncryptedRecord<P>,
+{
+    open::open_rows(crypto, rows.into_iter().collect()).await
+}
+
+/// Encrypts one record.
+#[doc(hidden)]
+pub async fn encrypt<P: Record>(crypto: &Crypto, record: &P) -> Result<P::Encrypted, RecordError> {
+    only(encrypt_all(crypto, [record]).await?)
+}
+
+/// Decrypts one row.
+#[doc(hidden)]
+pub async fn decrypt<P, R: EncryptedRecord<P>>(crypto: &Crypto, row: R) -> Result<P, RecordError> {
+    only(decrypt_all(crypto, [row]).await?)
+}
+
+/// Describes the columns of a record.
+#[doc(hidden)]
+#[must_use]
+pub fn columns<P: Record>() -> Vec<EncryptedColumn> {
+    described::<P>().into_columns()
+}
+
+/// Writes down what a record's ciphertexts depend on.
+#[doc(hidden)]
+#[must_use]
+pub fn manifest<P: Record>() -> String {
+    described::<P>().manifest()
+}
+
+fn described<P: Record>() -> Description {
+    let mut description = Description::default();
+    P::describe(&mut description);
+    description
+}
+
+fn only<T>(mut all: Vec<T>) -> Result<T, RecordError> {
+    all.pop().ok_or_else(|| FieldFailure::misaligned().into())
+}

@@ -1,0 +1,112 @@
+//! What a record says of its columns: for jobs that walk over rows, and for the test that pins them.
+
+use std::fmt::Write;
+
+use crate::column::{ContextSource, EncryptedColumn, RowIdKind};
+
+/// Collects the columns of a record.
+#[derive(Debug, Default)]
+pub struct Description {
+    table: Names,
+    ids: Vec<(&'static str, RowIdKind)>,
+    context: Vec<(&'static str, ContextSource)>,
+    /// The nested fields that lead to where we are: column, and what their columns in SQL begin with.
+    way: Vec<(&'static str, &'static str)>,
+    columns: Vec<(EncryptedColumn, &'static str)>,
+}
+
+/// A name in the AAD and in SQL.
+#[derive(Debug, Default)]
+struct Names {
+    aad: &'static str,
+    sql: &'static str,
+}
+
+impl Description {
+    /// Names the table.
+    pub fn table(&mut self, aad: &'static str, sql: &'static str) {
+        self.table = Names { aad, sql };
+    }
+
+    /// Adds a column of the row's id.
+    pub fn id(&mut self, sql: &'static str, kind: RowIdKind) {
+        self.ids.push((sql, kind));
+    }
+
+    /// Takes a pair of the context from a column.
+    pub fn context_column(&mut self, key: &'static str, sql: &'static str) {
+        self.context.push((key, ContextSource::Column(sql.to_owned())));
+    }
+
+    /// Gives a pair of the context.
+    pub fn context_value(&mut self, key: &'static str, value: &'static str) {
+        self.context.push((key, ContextSource::Value(value.to_owned())));
+    }
+
+    /// Adds a column of ciphertexts.
+    pub fn field(&mut self, aad: &'static str, sql: &'static str, format: &'static str) {
+        let mut prefixed: String = self.way.iter().map(|(_, prefix)| *prefix).collect();
+        prefixed.push_str(sql);
+        let (outermost, path) = match self.way.split_first() {
+            Some(((outermost, _), steps)) => {
+                let steps = steps.iter().map(|(step, _)| *step);
+                (*outermost, steps.chain([aad]).collect())
+            }
+            None => (aad, Vec::new()),
+        };
+        let mut column = EncryptedColumn::new(self.table.aad, outermost).stored_in(self.table.sql, prefixed);
+        column = path.into_iter().fold(column, EncryptedColumn::step);
+        for (sql, kind) in &self.ids {
+            column = column.row_id(*sql, *kind);
+        }
+        column.context = self
+            .context
+            .iter()
+            .map(|(key, source)| ((*key).to_owned(), source.clone()))
+            .collect();
+        self.columns.push((column, format));
+    }
+
+    /// Goes down into a nested field.
+    pub fn enter(&mut self, column: &'static str, prefix: &'static str) {
+        self.way.push((column, prefix));
+    }
+
+    /// Comes up again.
+    pub fn leave(&mut self) {
+        self.way.pop();
+    }
+
+    /// Returns the columns of ciphertexts.
+    #[must_use]
+    pub fn into_columns(self) -> Vec<EncryptedColumn> {
+        self.columns.into_iter().map(|(column, _)| column).collect()
+    }
+
+    /// Writes down all that ciphertexts depend on, a line each, for a test to compare.
+    #[must_use]
+    pub fn manifest(&self) -> String {
+        let mut text = String::new();
+        let mut line = |line: std::fmt::Arguments<'_>| {
+            // Writing to a `String` cannot fail.
+            let _ = writeln!(text, "{line}");
+        };
+        line(format_args!("table {}", self.table.aad));
+        for (sql, kind) in &self.ids {
+            line(format_args!("id {sql}: {}", kind.name()));
+        }
+        for (key, source) in &self.context {
+            match source {
+                ContextSource::Column(column) => line(format_args!("context {key} = column {column}")),
+                ContextSource::Value(value) => line(format_args!("context {key} = {value:?}")),
+            }
+        }
+        for (column, format) in &self.columns {
+            let place = std::iter::once(&column.column).chain(&column.path);
+            let place = place.map(String::as_str).collect::<Vec<_>>().join("/");
+            let (table, sql) = (&column.sql_table, &column.sql_column);
+            line(format_args!("field {place}: {format}, in {table}.{sql}"));
+        }
+        text
+    }
+}

@@ -1,0 +1,82 @@
+//! What a page of rows costs, and that it is all or nothing.
+
+use encx::{RecordError, decrypt_all, decrypt_each, encrypt_all};
+
+use crate::{EncryptedUser, User, World, user};
+
+#[tokio::test]
+async fn what_is_encrypted_comes_back() {
+    let crypto = World::default().process().await;
+    let mut full = user(1, "t-1");
+    full.billing = Some(crate::address("Side Street"));
+    let mut empty = user(2, "t-1");
+    (
+        empty.social,
+        empty.r#type,
+        empty.address.house,
+        empty.address.place,
+    ) = (None, None, None, None);
+    for user in [full, empty] {
+        let row: EncryptedUser = user.encrypt(&crypto).await.unwrap();
+        assert_eq!(row.social.is_some(), user.social.is_some(), "`None` is NULL");
+        assert_eq!((row.id, &row.tenant_id), (user.id, &user.tenant_id));
+        assert_eq!(row.decrypt(&crypto).await.unwrap(), user);
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_several_tenants_loads_keys_once() {
+    let world = World::default();
+    let users: Vec<_> = (0..60).map(|n| user(n, &format!("t-{}", n % 20))).collect();
+    let writer = world.process().await;
+    let rows = encrypt_all(&writer, &users).await.unwrap();
+    // It hears of the keys that it made, and would read them while we count.
+    writer.shutdown().await;
+
+    let reader = world.process().await;
+    let (loads, calls) = (world.store.loads(), world.kms.calls().unwrap);
+    let read: Vec<User> = decrypt_all(&reader, rows).await.unwrap();
+    assert_eq!(read, users);
+    // One for the page. The poller may look once more at keys that are so new.
+    assert!(world.store.loads() - loads <= 2);
+    assert_eq!(world.kms.calls().unwrap - calls, 20, "one for each tenant");
+}
+
+#[tokio::test]
+async fn one_row_that_fails_fails_the_page_and_not_the_others() {
+    let crypto = World::default().process().await;
+    let mut rows = encrypt_all(&crypto, &[user(1, "a"), user(2, "a"), user(3, "a")])
+        .await
+        .unwrap();
+    rows[1].email = rows[0].email.clone();
+    let each = decrypt_each::<User, _>(&crypto, rows.clone()).await;
+    assert_eq!(each[0].as_ref().unwrap(), &user(1, "a"));
+    assert_eq!(each[2].as_ref().unwrap(), &user(3, "a"));
+    let names = |error: &RecordError| -> Vec<_> {
+        let failures = error.failures().iter();
+        failures
+            .map(|failure| (failure.row, failure.field.to_string()))
+            .collect()
+    };
+    assert_eq!(names(each[1].as_ref().unwrap_err()), [(1, "email".to_owned())]);
+    let all = decrypt_all::<User, _>(&crypto, rows).await.unwrap_err();
+    assert_eq!(names(&all), [(1, "email".to_owned())]);
+}
+
+#[tokio::test]
+async fn an_empty_page_is_no_error() {
+    let crypto = World::default().process().await;
+    assert!(encrypt_all::<User>(&crypto, []).await.unwrap().is_empty());
+    let rows: [EncryptedUser; 0] = [];
+    assert!(decrypt_all::<User, _>(&crypto, rows).await.unwrap().is_empty());
+}
+
+#[allow(dead_code, reason = "it has to compile, not to run")]
+fn futures_are_send(crypto: &encx::Crypto, user: &User, row: EncryptedUser) {
+    fn is_send(_: impl Send) {}
+    is_send(user.encrypt(crypto));
+    is_send(row.clone().decrypt(crypto));
+    is_send(encrypt_all(crypto, std::slice::from_ref(user)));
+    is_send(decrypt_all::<User, _>(crypto, vec![row.clone()]));
+    is_send(decrypt_each::<User, _>(crypto, vec![row]));
+}
