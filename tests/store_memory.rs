@@ -142,7 +142,7 @@ fn claims_end_when_the_clock_says_so_and_a_fence_is_a_hint() {
         let lease = work.acquire_lease("rotation", one, term).await.unwrap().unwrap();
         assert_eq!(
             lease.until.as_micros() - lease.since.as_micros(),
-            term.as_micros().try_into().unwrap()
+            i64::try_from(term.as_micros()).unwrap()
         );
         clock.advance(term - Duration::from_millis(1));
         assert_eq!(work.acquire_lease("rotation", two, term).await.unwrap(), None);

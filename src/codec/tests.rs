@@ -1,6 +1,7 @@
 use super::*;
 
 #[track_caller]
+#[allow(clippy::needless_pass_by_value, reason = "literals read better")]
 fn pinned<T: FieldCodec + PartialEq + fmt::Debug>(value: T, bytes: impl AsRef<[u8]>) {
     let bytes = bytes.as_ref();
     assert_eq!(value.encode().unwrap().as_bytes(), bytes);

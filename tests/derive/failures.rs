@@ -168,7 +168,7 @@ async fn a_row_without_a_context_fails_alone() {
 async fn an_outage_is_retryable_and_names_all_fields() {
     let world = World::default();
     let row = user(1, "a").encrypt(&world.process().await).await.unwrap();
-    world.kms.fail_next_n(100, KmsErrorKind::Unavailable);
+    world.kms.fail_next(100, KmsErrorKind::Unavailable);
     let error = row.decrypt(&world.process().await).await.unwrap_err();
     assert!(error.is_retryable(), "{error}");
     assert_eq!(names(&error).len(), 7);
