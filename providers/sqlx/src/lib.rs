@@ -22,7 +22,7 @@
 #[cfg(all(test, feature = "postgres"))]
 extern crate self as encx_sqlx;
 
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(feature = "postgres")]
 mod application;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod changes;
