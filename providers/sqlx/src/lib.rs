@@ -22,7 +22,7 @@
 #[cfg(all(test, feature = "postgres"))]
 extern crate self as encx_sqlx;
 
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod application;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod changes;
