@@ -1,11 +1,13 @@
 //! What users see while the KMS is down, and while the database has no connection for them or does not answer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
 use tokio::time::Instant;
 
-use crate::invariants::text_of;
+use crate::gates::Gate;
+use crate::invariants::{self, text_of};
 use crate::member::{Answer, Ask, Member};
 use crate::proxy::Proxy;
 use crate::scene::{Scene, play, until};
@@ -20,6 +22,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         ),
         trial("outages::the_pool_is_exhausted", pool_exhausted),
         trial("outages::connections_hang", connections_hang),
+        trial("outages::the_answer_to_a_write_never_comes", a_write_hangs),
     ]
 }
 
@@ -145,6 +148,31 @@ fn connections_hang() {
         })
         .await;
         member.perform(rotate()).await.unwrap();
+    });
+}
+
+/// The network swallows the answer to a write that was begun. Whoever waits for it gets a retryable error after the time
+/// that a write may take, and the database has rolled it back or has it whole.
+fn a_write_hangs() {
+    play(server::shared(), async |scene| {
+        let proxy = Proxy::to(server::shared().get_port()).await;
+        let member = Arc::new(Member::new(scene.settings().through(&proxy)).await);
+        member.write_note("t", 1).await.unwrap();
+        scene.close(Gate::insert("audit_log")).await;
+        let asked = Arc::clone(&member);
+        let rotation = tokio::spawn(async move { asked.perform(rotate()).await });
+        scene.until_one_waits().await;
+        proxy.freeze();
+        scene.open_gates().await;
+        let ended = tokio::time::timeout(Duration::from_secs(20), rotation).await;
+        let failure = ended.expect("it ends").unwrap().unwrap_err();
+        assert!(failure.retryable, "{failure:?}");
+        proxy.forward();
+        until("it works again", Duration::from_secs(10), async || {
+            member.perform(rotate()).await.is_ok()
+        })
+        .await;
+        invariants::hold(scene).await;
     });
 }
 
