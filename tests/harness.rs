@@ -135,7 +135,7 @@ async fn settings_are_those_of_every_process() {
     seal(harness.crypto(), "t-1").await.unwrap();
     assert_eq!(harness.crypto().stats().keys, 1);
     harness.kms().fail_until_cleared(KmsErrorKind::Unavailable);
-    harness.clock().advance(MINUTE).await;
+    harness.clock().advance(MINUTE + SECOND).await;
     assert_eq!(harness.crypto().stats().keys, 0);
 }
 
