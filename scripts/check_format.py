@@ -14,11 +14,12 @@ import shutil
 import sqlite3
 import sys
 import tempfile
+import unicodedata
 import uuid
 from contextlib import closing
 from pathlib import Path
 
-from argon2.low_level import Type, hash_secret_raw
+from argon2.low_level import Type, core, ffi, hash_secret_raw
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -212,6 +213,89 @@ def framed_aad(place):
     framed += b"".join(bytes([type_]) + u32(len(content)) + content for type_, content in parts)
     refuse_unless(len(framed) <= 65536, "aad")
     return framed
+
+
+# --- Blind index ---
+
+WHITE_SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
+
+
+def frame(kind, parts):
+    framed = [bytes([type_]) + u32(len(content)) + content for type_, content in parts]
+    return bytes([kind]) + u16(len(parts)) + b"".join(framed)
+
+
+def hkdf(key, info):
+    return hmac.digest(hmac.digest(bytes(32), key, "sha256"), info + b"\1", "sha256")
+
+
+def lowercase(text):
+    return "".join(scalar.lower() for scalar in text)
+
+
+def nfkc(text):
+    return unicodedata.normalize("NFKC", text)
+
+
+def normalized(normalizer, text):
+    if normalizer == "exact":
+        return text
+    if normalizer == "trim":
+        return text.strip(WHITE_SPACE)
+    if normalizer == "lowercase":
+        return lowercase(text.strip(WHITE_SPACE))
+    if normalizer == "case-fold":
+        return nfkc(nfkc(text).casefold()).strip(WHITE_SPACE)
+    if normalizer == "email":
+        return nfkc(lowercase(nfkc(text).strip(WHITE_SPACE)))
+    assert normalizer == "phone"
+    return re.sub(f"[-./()\u2010-\u2015\u2212{WHITE_SPACE}]", "", nfkc(text))
+
+
+def blind_index(key, key_id, index, values):
+    """Returns what k is derived with, k, and the blind index."""
+    names, parts = [], []
+    for column, value in zip(index["columns"], values, strict=True):
+        type_, content = typed_part(value)
+        if type_ == TEXT:
+            content = normalized(column["normalizer"], value["text"]).encode()
+        assert content, "the value is not empty"
+        parts.append((type_, content))
+        of_column = [(TEXT, column["name"].encode()), (TEXT, column["normalizer"].encode())]
+        of_column.append((INTEGER, column.get("version", 1).to_bytes(16, "big")))
+        if not names:
+            of_column.insert(1, (TEXT, index.get("name", "").encode()))
+        names += of_column
+    bits = index["bits"]
+    info = b"encx/index/v1" + frame(3, [(TEXT, index["table"].encode()), *names]) + u16(bits)
+    message = parts[0][1] if len(parts) == 1 else frame(4, parts)
+    k = hkdf(key, info)
+    kept = bytearray(hmac.digest(k, message, "sha256")[: -(-bits // 8)])
+    kept[-1] &= 0xFF << (-bits % 8) & 0xFF
+    return info, k, key_id[12:] + kept
+
+
+# --- Password hash ---
+
+
+def argon2id(password, salt, secret, memory, passes, lanes, data=b"", length=32):
+    output = ffi.new("uint8_t[]", length)
+    fields = {"version": 0x13, "out": output, "outlen": length, "m_cost": memory, "t_cost": passes}
+    fields |= {"lanes": lanes, "threads": 1, "allocate_cbk": ffi.NULL, "free_cbk": ffi.NULL, "flags": 0}
+    # The structure does not keep them alive.
+    kept = [ffi.new("uint8_t[]", value) for value in (password, salt, secret, data)]
+    for name, value, buffer in zip(("pwd", "salt", "secret", "ad"), (password, salt, secret, data), kept, strict=True):
+        fields |= {name: buffer, f"{name}len": len(value)}
+    assert core(ffi.new("argon2_context *", fields), Type.ID.value) == 0
+    return bytes(ffi.buffer(output, length))
+
+
+def password_hash(key, key_id, place, password, salt, memory, passes, lanes):
+    """Returns the pepper, the hash, and the text."""
+    pepper = hkdf(key, b"encx/pepper/v1" + framed_aad(place))
+    output = argon2id(password, salt, pepper, memory, passes, lanes)
+    id_, salt, last = str(uuid.UUID(bytes=key_id)), *(base64.b64encode(part).decode().rstrip("=") for part in (salt, output))
+    return pepper, output, f"$encx$v=1,k={id_}$argon2id$v=19$m={memory},t={passes},p={lanes}${salt}${last}"
 
 
 # --- Ciphertext ---
@@ -626,6 +710,39 @@ def check_vectors(checks, document):
     checks.equal("10 000 rounds stand in the document", TEN_THOUSAND_ROUNDS in document, True)
 
 
+def check_compared(checks, document):
+    """Computes the document's blind indexes and its password hash, and finds them in it."""
+    key, key_id = bytes(range(32)), uuid.UUID("01a2053d-7b01-7cc1-b36a-182ccc288e45").bytes
+    email = {"table": "users", "columns": [{"name": "email", "normalizer": "email"}], "bits": 64}
+    city = {"table": "users", "columns": [{"name": "city", "normalizer": "case-fold"}], "bits": 10}
+    number = {"table": "orders", "columns": [{"name": "number", "normalizer": "exact"}], "bits": 128}
+    patient = [{"name": "last_name", "normalizer": "case-fold"}, {"name": "born", "normalizer": "exact"}]
+    for index, values in [
+        (email, [{"text": " Ada@Example.ORG"}]),
+        (city, [{"text": "Straße 5"}]),
+        (number, [{"integer": 42}]),
+        ({"table": "patients", "columns": patient, "bits": 32}, [{"text": "LOVELACE"}, {"integer": 1815}]),
+        (email | {"name": "login", "bits": 256}, [{"text": " Ada@Example.ORG"}]),
+    ]:
+        for value in blind_index(key, key_id, index, values):
+            checks.equal(f"blind index: {value.hex()} stands in the document", value.hex() in squeezed(document), True)
+    # RFC 9106, section 5.3.
+    published = "0d640df58d78766c08c037a34a8b53c9d01ef0452d75b65eb52520e96b01e659"
+    found = argon2id(b"\1" * 32, b"\2" * 16, b"\3" * 8, 32, 3, 4, b"\4" * 12)
+    checks.equal("Argon2id with a secret", found.hex(), published)
+    place = {"kind": "field", "table": "users", "column": "password", "row": [{"integer": 7}]}
+    pepper, output, text = password_hash(key, key_id, place, b"correct horse", bytes(range(16)), 64, 1, 1)
+    for value in (pepper.hex(), output.hex()):
+        checks.equal(f"password: {value} stands in the document", value in squeezed(document), True)
+    checks.equal(f"password: {text} stands in the document", text in document, True)
+
+
+def squeezed(document):
+    # Of the lines of an example, the first word is hex and the others are notes.
+    blocks = re.findall(r"(?:^    [0-9a-f]+(?:  .*)?\n)+", document, re.MULTILINE)
+    return "\n".join("".join(line.split()[0] for line in block.splitlines()) for block in blocks)
+
+
 def check_examples(checks, release, document):
     """Computes the document's examples, which are golden files taken apart, and finds them in it."""
     data = release.read("ciphertext-row.bin")
@@ -664,11 +781,8 @@ def check_examples(checks, release, document):
         "KEK file's header": kek_file[:38],
         "KEK file's rest": kek_file[38:],
     }
-    # Of the lines of an example, the first word is hex and the others are notes.
-    blocks = re.findall(r"(?:^    [0-9a-f]+(?:  .*)?\n)+", document, re.MULTILINE)
-    squeezed = "\n".join("".join(line.split()[0] for line in block.splitlines()) for block in blocks)
     for what, value in examples.items():
-        found = value.hex() in squeezed
+        found = value.hex() in squeezed(document)
         checks.equal(f"example: {what}, {value.hex()}, stands in the document", found, True)
 
 
@@ -676,6 +790,7 @@ def main():
     document = (ROOT / "docs" / "format.md").read_text(encoding="utf-8")
     checks = Checks()
     check_vectors(checks, document)
+    check_compared(checks, document)
     folders = sorted(path for path in (ROOT / "tests" / "golden").iterdir() if path.is_dir())
     for folder in folders:
         with tempfile.TemporaryDirectory() as scratch:
