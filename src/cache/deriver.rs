@@ -78,3 +78,26 @@ impl fmt::Debug for Deriver {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Those that find no room are derived each time, and to the same bytes.
+    #[test]
+    fn subkeys_are_kept_up_to_a_bound() {
+        let key = DataKey::copy_from(&[1; 32]).unwrap();
+        let deriver = Deriver::new(Life::for_test(), &key);
+        let count = || std::iter::successors(deriver.kept.get(), |kept| kept.next.get()).count();
+        let whole = |info: &[u8]| deriver.with_subkey(info, |subkey| *subkey.expose());
+        for _ in 0..2 {
+            for number in 0..2 * MAX_KEPT {
+                let info = number.to_be_bytes();
+                assert_eq!(whole(&info), *deriver.derive(&info).expose());
+            }
+        }
+        assert_eq!(count(), MAX_KEPT);
+        let at = |info: &[u8]| deriver.with_subkey(info, std::ptr::from_ref);
+        assert_eq!(at(&3_usize.to_be_bytes()), at(&3_usize.to_be_bytes()));
+    }
+}

@@ -133,6 +133,20 @@ impl Life {
     }
 }
 
+#[cfg(test)]
+impl Life {
+    pub(super) fn for_test() -> Self {
+        Self {
+            id: DataKeyId::generate(1, None).unwrap(),
+            expires_at: Duration::MAX,
+            used: AtomicBool::new(false),
+            unanswered_until: Moment::zero(),
+            stale: AtomicBool::new(false),
+            _gauge: KeyGauge::new(&Arc::default()),
+        }
+    }
+}
+
 impl fmt::Debug for Life {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Life")

@@ -1,4 +1,68 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::*;
+use crate::aad::Field;
+use crate::key::{DataKey, DataKeyId, Derivation};
+
+/// From docs/format.md, which `scripts/check_format.py` computes with Argon2's reference implementation.
+const KNOWN: &str = "$encx$v=1,k=01a2053d-7b01-7cc1-b36a-182ccc288e45$argon2id$v=19$m=64,t=1,p=1\
+                     $AAECAwQFBgcICQoLDA0ODw$ujeJXYe2DK6th2QB2or6RNmBPkvYSQx8UVh+c8Rba3Y";
+
+fn known_id() -> DataKeyId {
+    "01a2053d-7b01-7cc1-b36a-182ccc288e45".parse().unwrap()
+}
+
+fn counting<const N: usize>() -> [u8; N] {
+    std::array::from_fn(|at| u8::try_from(at).unwrap())
+}
+
+#[test]
+fn a_hash_is_pinned() {
+    let derivation = Derivation::new(&DataKey::copy_from(&counting::<32>()).unwrap());
+    let place = Field::new("users", "password").row(7);
+    let pepper = derivation.derive(&pepper_info(&place).unwrap());
+    let params = PasswordParams::insecure_new(64, 1, 1).unwrap();
+    let output = argon2id(params, &pepper, b"correct horse", &counting()).unwrap();
+    let hash = PasswordHash::new(known_id(), params, counting(), *output);
+    assert_eq!(hash.as_str(), KNOWN);
+    let parsed = PasswordHash::parse(KNOWN).unwrap();
+    assert_eq!(parsed, hash);
+    assert_eq!((parsed.key_id(), parsed.params()), (known_id(), params));
+    assert!(matches(&parsed, &output));
+    let mut other = *output;
+    other[31] ^= 1;
+    assert!(!matches(&parsed, &other));
+}
+
+/// RFC 9106, section 5.3: the crate takes the secret where the RFC has it.
+#[test]
+fn the_secret_is_argon2s() {
+    let params = argon2::ParamsBuilder::new()
+        .m_cost(32)
+        .t_cost(3)
+        .p_cost(4)
+        .data(argon2::AssociatedData::new(&[4; 12]).unwrap())
+        .output_len(32)
+        .build()
+        .unwrap();
+    let mut memory = vec![argon2::Block::default(); params.block_count()];
+    let mut tag = [0; 32];
+    argon2::Argon2::new_with_secret(
+        &[3; 8],
+        argon2::Algorithm::Argon2id,
+        argon2::Version::V0x13,
+        params,
+    )
+    .unwrap()
+    .hash_password_into_with_memory(&[1; 32], &[2; 16], &mut tag, &mut memory)
+    .unwrap();
+    let tag: String = tag.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(
+        tag,
+        "0d640df58d78766c08c037a34a8b53c9d01ef0452d75b65eb52520e96b01e659"
+    );
+}
 
 #[test]
 fn defaults_and_bounds_are_pinned() {
@@ -28,4 +92,192 @@ fn defaults_and_bounds_are_pinned() {
     assert!(PasswordParams::insecure_new(7, 1, 1).is_err());
     assert!(PasswordParams::insecure_new(15, 1, 2).is_err());
     PasswordParams::insecure_new(16, 1, 2).unwrap();
+}
+
+#[test]
+fn hostile_parameters_are_refused_by_the_parser() {
+    let with = |params: &str| PasswordHash::parse(KNOWN.replace("m=64,t=1,p=1", params));
+    for params in [
+        "m=999999,t=1,p=1",
+        "m=262145,t=1,p=1",
+        "m=64,t=99999,p=1",
+        "m=64,t=17,p=1",
+        "m=262144,t=5,p=1",
+        "m=64,t=1,p=17",
+        "m=64,t=1,p=99999",
+        "m=64,t=1,p=9",
+        "m=7,t=1,p=1",
+        "m=64,t=0,p=1",
+        "m=64,t=1,p=0",
+    ] {
+        let error = with(params).unwrap_err();
+        assert!(matches!(error, PasswordError::Params { .. }), "{params}: {error}");
+    }
+    for params in [
+        // Too long to be one.
+        "m=4294967295,t=1,p=1",
+        "m=64,t=1,p=4294967295",
+        "m=-1,t=1,p=1",
+        "m=64,t=1",
+        "t=1,p=1",
+        "",
+        "m=64,t=1,p=1,x=1",
+        "m=64,t=1,p=1,keyid=aaaa",
+        "m=64,t=1,p=1,data=aaaa",
+        "t=1,m=64,p=1",
+        "m=064,t=1,p=1",
+        "m=64,t=1,p=1,m=65",
+    ] {
+        let error = with(params).unwrap_err();
+        assert!(
+            matches!(error, PasswordError::NotAHash { .. }),
+            "{params}: {error}"
+        );
+    }
+    let longest = with("m=262144,t=4,p=16").unwrap();
+    assert_eq!(longest.as_str().len(), PasswordHash::MAX_LEN);
+}
+
+#[test]
+fn what_is_no_hash_is_refused() {
+    let refused = |text: &str| PasswordHash::parse(text).unwrap_err();
+    let changed = |from: &str, to: &str| {
+        assert!(KNOWN.contains(from), "{from}");
+        refused(&KNOWN.replace(from, to))
+    };
+    assert_eq!(changed("v=1,", "v=2,"), PasswordError::UnknownVersion);
+    assert_eq!(changed("v=1,", "v=11,"), PasswordError::UnknownVersion);
+    let phc = KNOWN.find("$argon2id").map(|at| &KNOWN[at..]).unwrap();
+    for error in [
+        refused(""),
+        refused(phc),
+        refused("$2b$12$abcdefghijklmnopqrstuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuu"),
+        changed("argon2id", "argon2i"),
+        changed("argon2id", "scrypt"),
+        changed("v=19$m", "v=16$m"),
+        changed("$v=19$m", "$m"),
+        changed("01a2053d", "01A2053D"),
+        // No UUID of version 7.
+        changed("-7cc1-", "-4cc1-"),
+        changed("7b01-7cc1", "7b017cc1"),
+        changed("$AAEC", "$AAEC="),
+        changed("ODw$", "ODx$"),
+        changed("ODw$", "OD$"),
+        changed("a3Y", "a3Z"),
+        changed("a3Y", "a3"),
+        changed("a3Y", "a3Y="),
+        changed("a3Y", "a3Y$"),
+        changed("a3Y", "a3Y\n"),
+        changed("$ujeJ", ""),
+        refused(&format!("{KNOWN}{}", "x".repeat(100_000))),
+        refused(&format!(" {KNOWN}")),
+        refused("$encx$v=1,k=ééééééééééééééééééééééééééééééééééé"),
+    ] {
+        assert!(matches!(error, PasswordError::NotAHash { .. }), "{error}");
+    }
+    for at in 0..KNOWN.len() {
+        PasswordHash::parse(&KNOWN[..at]).unwrap_err();
+    }
+}
+
+#[test]
+fn debug_shows_neither_salt_nor_hash() {
+    let shown = format!("{:?}", PasswordHash::parse(KNOWN).unwrap());
+    assert!(
+        shown.contains("01a2053d") && !shown.contains("AAEC") && !shown.contains("uje"),
+        "{shown}"
+    );
+}
+
+/// However many log in at once, no more memory is taken than was allowed, and never on the runtime's own thread.
+#[test]
+fn work_waits_for_room_and_runs_elsewhere() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let of = PasswordParams::insecure_new(1024, 1, 1).unwrap();
+    let workers = Arc::new(Workers::new(&Settings {
+        params: of,
+        max_memory_mib: Some(2),
+    }));
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let here = std::thread::current().id();
+    let work = |params: PasswordParams| {
+        let (now, most) = (Arc::clone(&now), Arc::clone(&most));
+        workers.run(params, move || {
+            assert_ne!(std::thread::current().id(), here);
+            let size = params.memory_kib() as usize;
+            most.fetch_max(now.fetch_add(size, Ordering::SeqCst) + size, Ordering::SeqCst);
+            std::thread::yield_now();
+            now.fetch_sub(size, Ordering::SeqCst);
+        })
+    };
+    let done = runtime.block_on(async {
+        let half = PasswordParams::insecure_new(512, 1, 1).unwrap();
+        tokio::join!(
+            work(of),
+            work(of),
+            work(of),
+            work(of),
+            work(half),
+            work(half),
+            work(half),
+            work(half),
+            work(of),
+            work(of)
+        )
+    });
+    assert!(done.0.is_ok() && done.9.is_ok());
+    assert!((1024..=2048).contains(&most.load(Ordering::SeqCst)), "{most:?}");
+
+    // What alone takes more than all may runs alone, and a caller who went away holds no room.
+    let large = PasswordParams::insecure_new(8 * 1024, 1, 1).unwrap();
+    runtime.block_on(async {
+        let (size, gate) = (
+            Arc::new(AtomicUsize::new(0)),
+            Arc::new(std::sync::Barrier::new(2)),
+        );
+        let held = tokio::spawn({
+            let (workers, gate) = (Arc::clone(&workers), Arc::clone(&gate));
+            async move {
+                workers
+                    .run(large, move || {
+                        gate.wait();
+                    })
+                    .await
+            }
+        });
+        // Until it has begun.
+        while workers.free_kib() > 0 {
+            tokio::task::yield_now().await;
+        }
+        drop(workers.run(of, || ()));
+        let waits = workers.run(of, {
+            let size = Arc::clone(&size);
+            move || size.fetch_add(1, Ordering::SeqCst)
+        });
+        let mut waits = Box::pin(waits);
+        for _ in 0..10 {
+            tokio::select! {
+                biased;
+                _ = &mut waits => panic!("there was no room"),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        assert_eq!(size.load(Ordering::SeqCst), 0);
+        gate.wait();
+        held.await.unwrap().unwrap();
+        waits.await.unwrap();
+    });
+    assert!(matches!(
+        futures_now(workers.run(of, || ())),
+        Some(Err(Error::NoRuntime))
+    ));
+}
+
+/// Polls once, outside any runtime.
+fn futures_now<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match std::pin::pin!(future).poll(&mut context) {
+        std::task::Poll::Ready(done) => Some(done),
+        std::task::Poll::Pending => None,
+    }
 }

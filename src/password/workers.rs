@@ -44,6 +44,11 @@ impl Workers {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn free_kib(&self) -> usize {
+        self.memory.available_permits()
+    }
+
     /// Does a piece of work that takes so much memory on a blocking thread, once there is room for it.
     ///
     /// Work that has begun goes on if its caller goes away, and keeps its room until it is done.

@@ -1,7 +1,10 @@
 //! Every public future can be sent to another thread.
 
 use encx::testkit::Harness;
-use encx::{Ciphertext, Crypto, CryptoBuilder, DataKeyId, EncryptionContext, KeyManager, KeyState, Keyring};
+use encx::{
+    BlindIndex, Ciphertext, Crypto, CryptoBuilder, DataKey, DataKeyId, EncryptionContext, IndexField,
+    IndexValue, KeyManager, KeyState, Keyring, PasswordHash,
+};
 
 use super::support::{SECOND, SSN};
 
@@ -11,7 +14,10 @@ fn is_send(_: impl Send) {}
 fn futures_are_send(
     (builder, crypto, keyring, manager): (CryptoBuilder, Crypto, Keyring, KeyManager),
     (context, sealed, id): (&EncryptionContext, &Ciphertext, DataKeyId),
+    (index, hash, key): (&BlindIndex, &PasswordHash, DataKey),
 ) {
+    const INDEX: IndexField = IndexField::new("users", "email", 64);
+
     is_send(builder.build());
 
     is_send(crypto.encrypt(context, "text", SSN.row(1)));
@@ -24,6 +30,18 @@ fn futures_are_send(
     is_send(crypto.needs_reencryption(context, sealed));
     is_send(crypto.shutdown());
 
+    let items = || [(context, &INDEX, &"text" as &(dyn IndexValue + Sync))];
+    is_send(crypto.blind_index(context, &INDEX, "text"));
+    is_send(crypto.blind_index_many(items()));
+    is_send(crypto.blind_index_under(context, &INDEX, "text", id));
+    is_send(crypto.index_terms(context, &INDEX, "text"));
+    is_send(crypto.index_terms_many(items()));
+    is_send(crypto.needs_reindex(context, index));
+
+    is_send(crypto.hash_password(context, "text", SSN.row(1)));
+    is_send(crypto.verify_password(context, hash, "text", &SSN.row(1)));
+    is_send(crypto.verify_nobody(context, "text"));
+
     is_send(keyring.encrypt("text", SSN.row(1)));
     is_send(keyring.decrypt(sealed, SSN.row(1)));
     is_send(keyring.needs_reencryption(sealed));
@@ -35,6 +53,8 @@ fn futures_are_send(
     is_send(manager.destroy(context, id));
     is_send(manager.revive(context));
     is_send(manager.rewrap(context));
+    is_send(manager.import(context, key));
+    is_send(manager.prepare(context));
     is_send(manager.rewrap_all().run());
     is_send(manager.rewrap_all().start().report());
     is_send(manager.rewrap_all().start().next_event());

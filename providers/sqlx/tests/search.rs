@@ -70,8 +70,16 @@ async fn check(crypto: &Crypto, found: Vec<User>, ids: &[i64]) {
     let context = login();
     assert_eq!(found.iter().map(|user| user.id).collect::<Vec<_>>(), ids);
     for user in found {
-        let email = crypto.decrypt(&context, &user.email, EMAIL.row(user.id)).await.unwrap();
-        assert!(email.into_string().unwrap().eq_ignore_ascii_case("ada@example.org"));
+        let email = crypto
+            .decrypt(&context, &user.email, EMAIL.row(user.id))
+            .await
+            .unwrap();
+        assert!(
+            email
+                .into_string()
+                .unwrap()
+                .eq_ignore_ascii_case("ada@example.org")
+        );
         let (password, place) = (format!("password of {}", user.id), PASSWORD.row(user.id));
         let verify = crypto.verify_password(&context, &user.password, password, place);
         assert_eq!(
