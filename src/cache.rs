@@ -4,8 +4,10 @@
 //! store, the KMS) runs in a *flight*, a task of its own that many callers share, so that a caller who goes away
 //! strands nobody. The *sweeper* empties slots whose keys are too old; the *poller* follows changes of state.
 
+mod ahead;
 mod background;
 mod deriver;
+mod fleet;
 mod flight;
 mod life;
 mod live_key;
@@ -30,6 +32,8 @@ use crate::store::{KeyRecord, KeyStore, NewKey};
 
 use background::Background;
 pub(crate) use deriver::Deriver;
+use fleet::Fleet;
+pub(crate) use fleet::MAX_NAME_LEN;
 use flight::{Flights, Tasks};
 pub(crate) use life::{Life, Purpose, Unwrapped};
 pub(crate) use live_key::{LiveKey, check_len};
@@ -82,6 +86,7 @@ impl std::ops::Deref for CacheHandle {
 impl Drop for CacheHandle {
     fn drop(&mut self) {
         self.0.close();
+        self.0.leave_soon();
     }
 }
 
@@ -107,6 +112,7 @@ pub(crate) struct Cache {
     /// How many keys are refreshed at once.
     refreshes: Semaphore,
     background: Background,
+    pub(crate) fleet: Arc<Fleet>,
     tasks: Tasks,
     /// Orders reads of the key store and what makes them too old, more finely than a clock could.
     ticks: AtomicU64,
@@ -118,6 +124,7 @@ impl Cache {
         store: Arc<dyn KeyStore>,
         clock: Arc<dyn Clock>,
         limits: Limits,
+        process_name: Option<String>,
     ) -> Self {
         static CACHES: AtomicU64 = AtomicU64::new(0);
         let tasks = Tasks::new();
@@ -150,6 +157,7 @@ impl Cache {
             unwraps: Flights::new(&tasks, limits.load_timeout),
             refreshes: Semaphore::new((keks.max_concurrent_calls / 2).max(1)),
             background: Background::new(&tasks, &limits, clock.elapsed()),
+            fleet: Fleet::new(store.coordination().is_some(), process_name, &limits),
             counters: Arc::new(Counters::default()),
             keks,
             store,
@@ -298,9 +306,19 @@ impl Cache {
                 }
             }
             match records.active()? {
-                Some(record) => return self.live_key(slot, record, Purpose::Encrypt).await,
+                Some(record) => {
+                    let key = self.live_key(slot, record, Purpose::Encrypt).await?;
+                    let now = self.records_now(slot).await?;
+                    if now.active()?.is_some_and(|active| active.id == key.id) {
+                        return Ok(key);
+                    }
+                }
                 None if records.is_empty() => self.mint(slot).await?,
-                None => return Err(records.why_none_is_active()),
+                None => {
+                    let error = records.why_none_is_active();
+                    tracing::info!(target: "encx::refused", %error, "there is no key to encrypt with");
+                    return Err(error);
+                }
             }
         }
         Err(Error::Interrupted)
@@ -323,9 +341,35 @@ impl Cache {
         if !self.may_unwrap(slot, &records, id, Purpose::Decrypt) {
             records = self.reload(slot).await?;
         }
-        let record = records.find(id).ok_or(Error::UnknownKey { id })?;
-        self.check_decrypts(record)?;
-        self.live_key(slot, record, Purpose::Decrypt).await
+        let record = self.check_found(&records, id)?;
+        let key = self.live_key(slot, record, Purpose::Decrypt).await?;
+        let now = self.records_now(slot).await?;
+        self.check_found(&now, id)?;
+        Ok(key)
+    }
+
+    /// Finds the version that decrypts what names this id, if it may.
+    fn check_found<'a>(&self, records: &'a Records, id: DataKeyId) -> Result<&'a Arc<KeyRecord>, Error> {
+        let refused = match records.find(id) {
+            None => Error::UnknownKey { id },
+            Some(_) if records.is_shredded() => Error::Shredded,
+            Some(record) => match self.check_decrypts(record) {
+                Ok(()) => return Ok(record),
+                Err(error) => error,
+            },
+        };
+        tracing::info!(target: "encx::refused", key = %id, error = %refused, "the state of the key forbids its use");
+        Err(refused)
+    }
+
+    /// Returns what is known of a scope after a KMS was waited for, perhaps long: the key may have been withdrawn meanwhile,
+    /// and this process may have said that it holds it no more.
+    async fn records_now(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<Records>, Error> {
+        match slot.records() {
+            Some(records) => Ok(records),
+            // The slot was dropped, or what was known of it forgotten.
+            None => self.reload(slot).await,
+        }
     }
 
     /// Tells whether a key is unwrapped already, or its record was read recently enough to unwrap it.
@@ -389,12 +433,12 @@ impl Cache {
         let name = (slot.scope, id);
         let now = self.clock.elapsed();
         if self.unknown.get(&name).is_some_and(|until| now < until) {
-            return Err(records.why_unknown(id));
+            return Err(refuse_unknown(&records, id));
         }
         let records = self.reload(slot).await?;
         if records.find(id).is_none() {
             self.unknown.insert(name, now.saturating_add(UNKNOWN_TTL));
-            return Err(records.why_unknown(id));
+            return Err(refuse_unknown(&records, id));
         }
         Ok(records)
     }
@@ -505,6 +549,17 @@ impl Cache {
         self.tasks.ended().await;
         // A slot that came while the others were emptied may have got a key from a task that was ending.
         self.close();
+        self.leave().await;
+    }
+
+    /// Starts a task that ends when the cache is closed.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
+        self.tasks.spawn(work)
+    }
+
+    /// Tells whether it was shut down.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.tasks.is_closed()
     }
 
     /// Says why a call that may not wait has no key.
@@ -714,6 +769,13 @@ impl Cache {
             })
             .await
     }
+}
+
+/// Says why there is no such key, to who asks and to who watches.
+fn refuse_unknown(records: &Records, id: DataKeyId) -> Error {
+    let error = records.why_unknown(id);
+    tracing::info!(target: "encx::refused", key = %id, %error, "no such key in this context");
+    error
 }
 
 /// When a read of the key store began.

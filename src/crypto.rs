@@ -5,6 +5,7 @@ mod builder;
 mod index;
 #[cfg(feature = "password")]
 mod password;
+mod warm_up;
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -23,6 +24,7 @@ use crate::store::{KeyCensus, KeyStore};
 
 pub use builder::CryptoBuilder;
 pub(crate) use builder::Parts;
+pub use warm_up::{FailedWarmUp, WarmUpReport};
 
 /// Encrypts and decrypts fields.
 ///
@@ -177,7 +179,8 @@ impl Crypto {
         self.core.cache.stats()
     }
 
-    /// Stops all background work, drops and zeroises every key, and waits until that is done.
+    /// Stops all background work, drops and zeroises every key, and waits until that is done. Then, for at most five
+    /// seconds, it signs off from the registry of processes, if the key store has one.
     ///
     /// Every later call on any clone or keyring is [`Error::ShutDown`]. Dropping the last clone and keyring does the
     /// same without waiting.

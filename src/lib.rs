@@ -34,6 +34,7 @@
 //! - To rotate, suspend, destroy: [`KeyManager`]; the states and what they may become: [`KeyState`].
 //! - To move all keys to another KEK: [`KeyManager::rewrap_all`]. How such a [`Job`] is shared, slowed down, stopped and
 //!   resumed; and [`Walk`], for one of your own.
+//! - To rotate on schedule: [`Maintenance`].
 //! - To write a provider: [`KeyManagementService`] and [`KeyStore`], with the conformance suites of `testkit`.
 //!
 //! # Words
@@ -103,7 +104,7 @@ pub use column::{ContextSource, EncryptedColumn, RowIdColumn, RowIdKind, RowIdPa
 pub use context::{
     ContextError, EncryptionContext, EncryptionContextBuilder, MAX_PAIR_CHARS, MAX_PAIRS, TextFault,
 };
-pub use crypto::{Crypto, CryptoBuilder};
+pub use crypto::{Crypto, CryptoBuilder, FailedWarmUp, WarmUpReport};
 pub use error::Error;
 pub use index::{
     BlindIndex, CustomNormalizer, IndexError, IndexField, IndexPart, IndexTerms, IndexValue, IndexValues,
@@ -122,7 +123,10 @@ pub use kms::{
     GeneratedDataKey, KekDescription, KekState, KeyManagementService, KmsContext, KmsError, KmsErrorKind,
     KmsOperation,
 };
-pub use manager::{FailedWraps, KeyManager, RewrapAll, WrapsReport};
+pub use manager::{
+    DestroyedVersion, FailedRotation, FailedWraps, FleetReport, KeyManager, Maintenance, MaintenanceReport,
+    MaintenanceTask, RewrapAll, RotationPeriod, ShredReceipt, SilentProcess, WrapsReport,
+};
 #[cfg(feature = "password")]
 pub use password::{PasswordError, PasswordHash, PasswordParams, PasswordVerdict};
 pub use plaintext::Plaintext;

@@ -1,7 +1,10 @@
 //! The life of keys: create, rotate, rewrap, change state, destroy.
 
+mod fleet;
 mod import;
+mod maintenance;
 mod rewrap;
+mod shred;
 mod wraps;
 
 use std::sync::Arc;
@@ -17,7 +20,12 @@ use crate::keyring::Core;
 use crate::kms::KeyManagementService;
 use crate::store::{KeyCensus, KeyRecord, KeyStore, NewKey, StateChange, StoreError, StoredWrap, WrapChange};
 
+pub use self::fleet::{FleetReport, SilentProcess};
+pub use self::maintenance::{
+    FailedRotation, Maintenance, MaintenanceReport, MaintenanceTask, RotationPeriod,
+};
 pub use self::rewrap::RewrapAll;
+pub use self::shred::{DestroyedVersion, ShredReceipt};
 pub use self::wraps::{FailedWraps, WrapsReport};
 
 /// How often an operation that lost a race begins anew.
@@ -170,11 +178,7 @@ impl KeyManager {
             if let Some(active) = active.filter(|_| newest > before) {
                 return self.seen(context, Ok(active.clone())).await;
             }
-            let waiting = versions
-                .iter()
-                .filter(|version| version.state == KeyState::PreActive && Some(version.id) > newest)
-                .max_by_key(|version| version.id);
-            let next = self.next_version(context, &versions, waiting).await;
+            let next = self.next_version(context, &versions, waiting(&versions)).await;
             let promoted = match &next {
                 Ok(next) => self.apply(&next.record, KeyState::Active).await,
                 Err(error) => Err(error.clone()),
@@ -192,6 +196,18 @@ impl KeyManager {
             }
         }
         Err(StoreError::Conflict.into())
+    }
+
+    /// Makes the version that follows, pre-active.
+    pub(crate) async fn publish_next(
+        &self,
+        context: &EncryptionContext,
+        versions: &[KeyRecord],
+    ) -> Result<KeyRecord, Error> {
+        let made = self.mint(context, versions, KeyState::PreActive).await?;
+        let record = self.seen(context, Ok(made.record.clone())).await?;
+        self.adopted(context, Some(&made));
+        Ok(record)
     }
 
     /// Lists the versions of a context's key, oldest first. There may be none.
@@ -355,7 +371,7 @@ impl KeyManager {
         self.seen(context, Ok(moved)).await
     }
 
-    async fn load(&self, context: &EncryptionContext) -> Result<Vec<KeyRecord>, Error> {
+    pub(crate) async fn load(&self, context: &EncryptionContext) -> Result<Vec<KeyRecord>, Error> {
         let mut versions = self.store.load(&[Scope::of(self.usage, context)]).await?;
         for version in &versions {
             version.check_belongs(context, self.usage)?;
@@ -453,7 +469,7 @@ impl KeyManager {
         Ok(Made { record, key, began })
     }
 
-    async fn apply(&self, version: &KeyRecord, to: KeyState) -> Result<KeyRecord, Error> {
+    pub(crate) async fn apply(&self, version: &KeyRecord, to: KeyState) -> Result<KeyRecord, Error> {
         let mut change = StateChange::new(version, to);
         change.reason.clone_from(&self.reason);
         Ok(self.store.apply(&change).await?)
@@ -466,7 +482,11 @@ impl KeyManager {
     }
 
     /// Lets this process's own cache see a change before the caller does.
-    async fn seen<T>(&self, context: &EncryptionContext, changed: Result<T, Error>) -> Result<T, Error> {
+    pub(crate) async fn seen<T>(
+        &self,
+        context: &EncryptionContext,
+        changed: Result<T, Error>,
+    ) -> Result<T, Error> {
         if let Some(core) = self.core.as_ref().filter(|_| changed.is_ok()) {
             core.cache().refresh(context, self.usage).await;
         }
@@ -494,6 +514,15 @@ fn newest_activated(versions: &[KeyRecord]) -> Option<DataKeyId> {
         .filter(|version| version.activated_at.is_some())
         .map(|version| version.id)
         .max()
+}
+
+/// Returns the version that waits to be promoted.
+pub(crate) fn waiting(versions: &[KeyRecord]) -> Option<&KeyRecord> {
+    let newest = newest_activated(versions);
+    versions
+        .iter()
+        .filter(|version| version.state == KeyState::PreActive && Some(version.id) > newest)
+        .max_by_key(|version| version.id)
 }
 
 /// Tells whether a promotion failed because a later version is active already or this one is.

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use futures_core::Stream;
 use crate::cache::flight::{Flights, Tasks};
 use crate::cache::refresh::refresh;
 use crate::cache::slot::Slot;
-use crate::cache::{Cache, Limits};
+use crate::cache::{Cache, Limits, ahead};
 use crate::clock::Moment;
 use crate::error::Error;
 use crate::key::Scope;
@@ -20,7 +20,7 @@ use crate::store::{
 };
 
 /// How many scopes one read of the key store asks for.
-const SCOPES_PER_READ: usize = 500;
+const SCOPES_PER_READ: usize = 1000;
 
 /// How often a read that another change overtook is repeated.
 const MAX_ATTEMPTS: usize = 8;
@@ -43,6 +43,8 @@ pub(crate) struct Background {
     polled_at: Moment,
     /// Until when that is believed without asking anybody.
     polled_until: Moment,
+    /// Where the last poll that succeeded began, in the order of events.
+    polled_tick: AtomicU64,
     unreachable: AtomicBool,
 }
 
@@ -57,6 +59,7 @@ impl Background {
             cursor: Mutex::new(ChangeCursor::now()),
             polled_at: Moment::new(now),
             polled_until: Moment::new(now.saturating_add(limits.state_ttl)),
+            polled_tick: AtomicU64::new(0),
             unreachable: AtomicBool::new(false),
         }
     }
@@ -93,7 +96,7 @@ impl Background {
                 poll_forever(cache).await;
             })?;
         }
-        Ok(())
+        cache.fleet.ensure_running(cache)
     }
 
     /// Polls now, or waits for the poll that is under way. Its failure shows in
@@ -116,6 +119,18 @@ impl Background {
             _ => Ok(()),
         }
     }
+
+    /// Polls, not satisfied with a poll that began before `tick`. `false` if that failed.
+    pub(super) async fn poll_since(&self, cache: &Arc<Cache>, tick: u64) -> Result<bool, Error> {
+        // The first may be one that was under way already.
+        for _ in 0..2 {
+            self.poll_once(cache).await?;
+            if self.polled_tick.load(Ordering::Acquire) > tick {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
 }
 
 /// Notes that a poll failed, also if it hung or panicked: once, however many wait for it.
@@ -136,11 +151,11 @@ impl Drop for Attempt<'_> {
 }
 
 /// Marks a background task as running for as long as it exists.
-struct Running(Arc<AtomicBool>);
+pub(super) struct Running(Arc<AtomicBool>);
 
 impl Running {
     /// Returns `None` if the task runs already.
-    fn claim(flag: &Arc<AtomicBool>) -> Option<Self> {
+    pub(super) fn claim(flag: &Arc<AtomicBool>) -> Option<Self> {
         // Read first: every slow call comes by here.
         let claimed = !flag.load(Ordering::Acquire) && !flag.swap(true, Ordering::AcqRel);
         claimed.then(|| Self(Arc::clone(flag)))
@@ -193,6 +208,7 @@ async fn poll_forever(cache: Weak<Cache>) {
         if strong.background.poll_once(&strong).await.is_err() {
             return;
         }
+        ahead::begin(&strong);
         let sleep = strong.clock.sleep(pause_between_polls(&strong));
         drop(strong);
         tokio::pin!(sleep);
@@ -236,7 +252,7 @@ fn pause_between_polls(cache: &Cache) -> Duration {
 /// Follows the key store's changes since the last poll.
 async fn poll(cache: &Arc<Cache>) -> Result<(), Error> {
     let background = &cache.background;
-    let began = cache.clock.elapsed();
+    let (began, tick) = (cache.clock.elapsed(), cache.tick());
     let mut cursor = *background.cursor.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
         let page = cache.store.changed_since(&cursor).await?;
@@ -258,6 +274,7 @@ async fn poll(cache: &Arc<Cache>) -> Result<(), Error> {
     background.polled_at.advance_to(began);
     let until = began.saturating_add(cache.limits.state_ttl);
     background.polled_until.advance_to(until);
+    background.polled_tick.fetch_max(tick, Ordering::AcqRel);
     Ok(())
 }
 
@@ -320,7 +337,7 @@ async fn read_again(cache: &Arc<Cache>, slots: HashMap<Scope, Arc<Slot>>) -> Res
     Ok(())
 }
 
-/// Reads the scopes of many slots, several hundred in one query. Returns those that another change overtook
+/// Reads the scopes of many slots, a thousand in one query. Returns those that another change overtook
 /// meanwhile.
 pub(crate) async fn read(cache: &Cache, slots: &[Arc<Slot>]) -> Result<Vec<Arc<Slot>>, Error> {
     let mut overtaken = Vec::new();
@@ -376,6 +393,9 @@ async fn read_together(
 }
 
 async fn follow_hints(cache: &Arc<Cache>, hints: &[KeyHint]) {
+    if hints.iter().any(|hint| !matches!(hint, KeyHint::Changed { .. })) {
+        cache.fleet.wake();
+    }
     let of: HashSet<Scope> = hints
         .iter()
         .filter_map(|hint| match hint {
@@ -393,6 +413,7 @@ async fn follow_hints(cache: &Arc<Cache>, hints: &[KeyHint]) {
         // A hint is only a hint: the next poll finds the change.
         tracing::warn!(target: "encx::store", %error, "reading changed keys failed");
     }
+    ahead::begin(cache);
 }
 
 /// Waits for a hint, and takes those that are there with it.

@@ -1,5 +1,7 @@
 //! One scope's keys in memory.
 
+mod next;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -148,6 +150,8 @@ pub(crate) struct Slot {
     live: ArcSwapOption<KeySet>,
     detached: AtomicBool,
     used: AtomicBool,
+    /// Whether a version waits to become active whose key is not in memory.
+    lacks_next: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -160,6 +164,8 @@ struct State {
     newest_active: Option<DataKeyId>,
     /// A key that is kept although no record of it is known yet.
     expected: Option<DataKeyId>,
+    /// What was tried to have the next version in memory.
+    tried: Option<next::Tried>,
     /// Whether the slot stands among those that have keys.
     settled: bool,
 }
@@ -247,6 +253,7 @@ impl Slot {
             live: ArcSwapOption::empty(),
             detached: AtomicBool::new(false),
             used: AtomicBool::new(false),
+            lacks_next: AtomicBool::new(false),
             state: Mutex::default(),
         }
     }
@@ -485,6 +492,7 @@ impl Slot {
         if state.keys.len() < before {
             self.rebuild(cache, state);
         }
+        state.keep_next();
         for held in &mut state.keys {
             if held.look(now, limits) {
                 due.push(Due {
@@ -506,6 +514,7 @@ impl Slot {
         self.detached.store(true, Ordering::Release);
         state.records = None;
         state.keys = Vec::new();
+        self.lacks_next.store(false, Ordering::Relaxed);
         self.live.store(None);
     }
 
@@ -554,6 +563,8 @@ impl Slot {
             epoch: None,
             known_until: records.read_at.saturating_add(cache.limits.state_ttl),
         };
+        self.lacks_next
+            .store(state.lacks_next(&records), Ordering::Relaxed);
         self.live.store(Some(Arc::new(set)));
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::{Cache, CacheHandle, Limits};
+use crate::cache::{Cache, CacheHandle, Limits, MAX_NAME_LEN};
 use crate::ciphertext::Suite;
 use crate::clock::{Clock, SystemClock, forks_are_noticed};
 use crate::context::EncryptionContext;
@@ -32,6 +32,7 @@ pub struct CryptoBuilder {
     census: Option<Arc<dyn KeyCensus>>,
     #[cfg(feature = "password")]
     pub(super) passwords: crate::password::Settings,
+    process_name: Option<String>,
     /// The first name that could not be parsed; `build` reports it.
     refused: Option<Error>,
 }
@@ -62,6 +63,7 @@ impl CryptoBuilder {
             census: None,
             #[cfg(feature = "password")]
             passwords: crate::password::Settings::default(),
+            process_name: None,
             refused: None,
         }
     }
@@ -265,6 +267,17 @@ impl CryptoBuilder {
         self
     }
 
+    /// Sets what people call this process, in at most 200 bytes. Default: the program's name and the process's number, such as
+    /// `billing-4711`.
+    ///
+    /// Where the key store has a registry of processes, the `Crypto` stands there under this name and says every ten
+    /// seconds, at least twice in each [`state_ttl`](Self::state_ttl), that it is there. So others can wait until every
+    /// process has followed a change: [`KeyManager::await_fleet`](crate::KeyManager::await_fleet).
+    pub fn process_name(mut self, name: impl Into<String>) -> Self {
+        self.process_name = Some(name.into());
+        self
+    }
+
     /// Takes the time from another clock, in tests. Default: [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -305,6 +318,14 @@ impl CryptoBuilder {
         }
         #[cfg(feature = "password")]
         let passwords = Arc::new(crate::password::Workers::new(&self.passwords));
+        let process_name = self.process_name.clone();
+        let unfit =
+            |name: &String| name.is_empty() || name.len() > MAX_NAME_LEN || name.contains(char::is_control);
+        if process_name.as_ref().is_some_and(unfit) {
+            return Err(config(
+                "`process_name` has 1 to 200 bytes and no control characters",
+            ));
+        }
         let Parts {
             keks,
             store,
@@ -316,7 +337,7 @@ impl CryptoBuilder {
             // Has whatever keeps the time start now, and not in the first hot call.
             let _ = clock.elapsed_coarsely();
         }
-        let cache = CacheHandle::new(Cache::new(keks, store, clock, limits));
+        let cache = CacheHandle::new(Cache::new(keks, store, clock, limits, process_name));
         cache.start()?;
         Ok(Crypto {
             core: Core {

@@ -258,16 +258,46 @@ impl Keks {
         wrap: &StoredWrap,
         pairs: &KmsContext,
     ) -> Result<DataKey, Error> {
+        let began = self.clock.elapsed();
         let timeout = self.share_of_time(record.wraps.len());
-        let key = self
+        let unwrapped = self
             .call(&wrap.kms, timeout, |kms| kms.unwrap_key(&wrap.wrapped, pairs))
-            .await?;
-        if key.check(record.id) == record.key_check {
-            return Ok(key);
+            .await;
+        let opened = match unwrapped {
+            Ok(key) if key.check(record.id) == record.key_check => Ok(key),
+            Ok(_) => {
+                // The best sign of tampering that there is, even if another wrap opens.
+                tracing::warn!(target: "encx::refused", key = %record.id, kek = %wrap.wrapped.kek, "a wrap holds another key");
+                Err(Error::KeyMismatch { id: record.id })
+            }
+            Err(error) => Err(error),
+        };
+        self.trace_unwrap(record, wrap, &opened, began);
+        opened
+    }
+
+    /// Tells who watches that a key came into this process, or did not.
+    fn trace_unwrap(
+        &self,
+        record: &KeyRecord,
+        wrap: &StoredWrap,
+        opened: &Result<DataKey, Error>,
+        began: Duration,
+    ) {
+        let provider = self.kms.get(&wrap.kms).map_or("", |kms| kms.service.provider());
+        let took = self.clock.elapsed().saturating_sub(began).as_micros();
+        let duration_us = u64::try_from(took).unwrap_or(u64::MAX);
+        let (kms, kek) = (&wrap.kms, &wrap.wrapped.kek);
+        let (key, usage) = (record.id, record.usage.name());
+        match opened {
+            Ok(_) => tracing::info!(
+                target: "encx::unwrap", %key, usage, provider, %kms, %kek, duration_us, outcome = "ok", "data key unwrapped"
+            ),
+            Err(error) => tracing::warn!(
+                target: "encx::unwrap", %key, usage, provider, %kms, %kek, duration_us, outcome = "failed", %error,
+                "data key not unwrapped"
+            ),
         }
-        // The best sign of tampering that there is, even if another wrap opens.
-        tracing::warn!(target: "encx::refused", key = %record.id, kek = %wrap.wrapped.kek, "a wrap holds another key");
-        Err(Error::KeyMismatch { id: record.id })
     }
 
     /// Says how long a call may take where there are so many to make: one that hangs may not use up the time of all.

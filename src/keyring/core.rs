@@ -237,9 +237,15 @@ impl Core {
         match suite {
             Suite::KcXaes256Gcm => Ok(()),
             Suite::Xaes256Gcm if self.accept_uncommitted => Ok(()),
-            Suite::Xaes256Gcm => Err(Error::SuiteNotAccepted { suite }),
+            Suite::Xaes256Gcm => Err(refuse_suite(suite)),
         }
     }
+}
+
+#[cold]
+fn refuse_suite(suite: Suite) -> Error {
+    tracing::info!(target: "encx::refused", ?suite, "suite not accepted");
+    Error::SuiteNotAccepted { suite }
 }
 
 /// Refuses what can never be sealed or opened, before anybody is asked for a key.

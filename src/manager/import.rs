@@ -1,10 +1,10 @@
 //! Keys that come from elsewhere, and keys that are made ahead of their use.
 
-use super::{KeyManager, is_shredded};
+use super::{KeyManager, MAX_ATTEMPTS, is_shredded, waiting};
 use crate::context::EncryptionContext;
 use crate::error::Error;
 use crate::key::{DataKey, KeyState};
-use crate::store::KeyRecord;
+use crate::store::{KeyRecord, StoreError};
 
 impl KeyManager {
     /// Takes over a key of 32 bytes that was made elsewhere: wraps it, stores it as the context's next version and
@@ -68,8 +68,9 @@ impl KeyManager {
     /// Makes the next version of a context's key and leaves it pre-active: it decrypts, and gives index terms, in every
     /// process, before [`rotate`](Self::rotate) promotes it. A version that is pre-active already is returned instead.
     ///
-    /// So a column can be made ready for a rotation ahead of it:
-    /// [`Crypto::blind_index_under`](crate::Crypto::blind_index_under).
+    /// Processes that use the context unwrap it in the background, so that no request waits for the KMS once it is promoted:
+    /// wait for them with [`await_fleet`](Self::await_fleet), and then rotate. And a column can be made ready for a rotation
+    /// ahead of it: [`Crypto::blind_index_under`](crate::Crypto::blind_index_under).
     ///
     /// # Errors
     ///
@@ -80,19 +81,25 @@ impl KeyManager {
     ///
     /// The key is then either stored or not.
     pub async fn prepare(&self, context: &EncryptionContext) -> Result<KeyRecord, Error> {
-        let versions = self.load(context).await?;
-        if versions.is_empty() {
-            return Err(Error::NoKeys);
+        for _ in 0..MAX_ATTEMPTS {
+            let versions = self.load(context).await?;
+            if versions.is_empty() {
+                return Err(Error::NoKeys);
+            }
+            if is_shredded(&versions) {
+                return Err(Error::Shredded);
+            }
+            match self.next_version(context, &versions, waiting(&versions)).await {
+                // Somebody was faster: see what they did.
+                Err(Error::Store(error)) if error.is_lost_race() => {}
+                next => {
+                    let next = next?;
+                    let record = self.seen(context, Ok(next.record.clone())).await?;
+                    self.adopted(context, Some(&next));
+                    return Ok(record);
+                }
+            }
         }
-        if is_shredded(&versions) {
-            return Err(Error::Shredded);
-        }
-        let newest = super::newest_activated(&versions);
-        let waiting = versions
-            .iter()
-            .filter(|version| version.state == KeyState::PreActive && Some(version.id) > newest)
-            .max_by_key(|version| version.id);
-        let next = self.next_version(context, &versions, waiting).await?;
-        self.seen(context, Ok(next.record)).await
+        Err(StoreError::Conflict.into())
     }
 }

@@ -83,8 +83,8 @@ impl NewKey {
     /// # Errors
     ///
     /// [`StoreError::Conflict`] if the version is not the one that follows, if the id is not greater than every
-    /// other, or if it would be a second active one; [`StoreError::Invalid`] if it could never be added, or for a
-    /// reason that cannot be kept.
+    /// other, if it would be a second active one, or a pre-active one where all others are destroyed;
+    /// [`StoreError::Invalid`] if it could never be added, or for a reason that cannot be kept.
     pub fn plan(&self, siblings: &[KeyRecord], at: Timestamp) -> Result<Vec<KeyRecord>, StoreError> {
         if !matches!(self.state, KeyState::PreActive | KeyState::Active) {
             return Err(invalid("a new key is pre-active or active"));
@@ -101,6 +101,12 @@ impl NewKey {
         };
         let grows = siblings.iter().all(|record| record.id < self.id);
         let activates = self.state == KeyState::Active;
+        // Whoever rotates while somebody shreds must not bring the scope back; to revive it adds an active one.
+        let is_shredded =
+            !siblings.is_empty() && siblings.iter().all(|record| record.state == KeyState::Destroyed);
+        if is_shredded && !activates {
+            return Err(StoreError::Conflict);
+        }
         if follows != Some(self.version) || !grows || (activates && active_of(siblings).is_some()) {
             return Err(StoreError::Conflict);
         }

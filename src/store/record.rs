@@ -197,6 +197,15 @@ impl Timestamp {
                 .saturating_sub(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)),
         )
     }
+
+    /// Returns the moment that lies `duration` after this one, or the latest there is.
+    #[must_use]
+    pub fn plus(self, duration: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_add(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)),
+        )
+    }
 }
 
 impl From<Timestamp> for SystemTime {

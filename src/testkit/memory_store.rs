@@ -300,10 +300,11 @@ impl KeyStore for MemoryKeyStore {
 
     async fn changed_since(&self, cursor: &ChangeCursor) -> Result<ChangePage, StoreError> {
         self.begin(&self.0.calls.polls)?;
-        let rows = self.rows();
+        let mut rows = self.rows();
         let (at, after) = match cursor.position() {
             CursorPosition::At { at, after, .. } => (at, after),
-            CursorPosition::Now => (rows.after_last(), None),
+            // A time that every later write comes after.
+            CursorPosition::Now => (rows.tick(&*self.0.clock), None),
             CursorPosition::Start => (Timestamp::from_micros(i64::MIN), None),
         };
         let is_later = |record: &KeyRecord| {
@@ -373,11 +374,6 @@ impl Rows {
     fn tick(&mut self, clock: &dyn Clock) -> Timestamp {
         self.last = micros(clock).max(self.last.saturating_add(1));
         Timestamp::from_micros(self.last)
-    }
-
-    /// Returns a moment that no write has had and every later one may have.
-    fn after_last(&self) -> Timestamp {
-        Timestamp::from_micros(self.last.saturating_add(1))
     }
 }
 

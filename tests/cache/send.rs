@@ -1,9 +1,11 @@
 //! Every public future can be sent to another thread.
 
+use std::time::Duration;
+
 use encx::testkit::Harness;
 use encx::{
     BlindIndex, Ciphertext, Crypto, CryptoBuilder, DataKey, DataKeyId, EncryptionContext, IndexField,
-    IndexValue, KeyManager, KeyState, Keyring, PasswordHash,
+    IndexValue, KeyManager, KeyState, Keyring, Maintenance, MaintenanceTask, PasswordHash,
 };
 
 use super::support::{SECOND, SSN};
@@ -15,6 +17,7 @@ fn futures_are_send(
     (builder, crypto, keyring, manager): (CryptoBuilder, Crypto, Keyring, KeyManager),
     (context, sealed, id): (&EncryptionContext, &Ciphertext, DataKeyId),
     (index, hash, key): (&BlindIndex, &PasswordHash, DataKey),
+    (maintenance, task): (Maintenance, MaintenanceTask),
 ) {
     const INDEX: IndexField = IndexField::new("users", "email", 64);
 
@@ -28,6 +31,7 @@ fn futures_are_send(
     is_send(crypto.decrypt_many([(context, sealed, SSN.row(1))]));
     is_send(crypto.keyring(context));
     is_send(crypto.needs_reencryption(context, sealed));
+    is_send(crypto.warm_up([context]));
     is_send(crypto.shutdown());
 
     let items = || [(context, &INDEX, &"text" as &(dyn IndexValue + Sync))];
@@ -58,6 +62,13 @@ fn futures_are_send(
     is_send(manager.rewrap_all().run());
     is_send(manager.rewrap_all().start().report());
     is_send(manager.rewrap_all().start().next_event());
+    is_send(manager.prepare(context));
+    is_send(manager.destroy_with_data(context, id));
+    is_send(manager.await_fleet(Duration::ZERO));
+    is_send(manager.shred(context, Duration::ZERO));
+
+    is_send(maintenance.run_once());
+    is_send(task.stop());
 }
 
 #[allow(dead_code, reason = "it has to compile, not to run")]

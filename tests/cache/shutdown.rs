@@ -24,7 +24,7 @@ fn assert_shut_down<T: std::fmt::Debug>(outcome: Result<T, Error>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn shutdown_stops_everything() {
-    let world = World::with_hints();
+    let world = World::with_hints().in_a_fleet();
     let (process, store) = traced(&world).await;
     let (clone, context) = (process.clone(), context("a"));
     let sealed = seal(&process, &context).await;
@@ -101,7 +101,7 @@ async fn a_shutdown_amid_many_first_uses_leaves_no_key_behind() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn everything_stops_with_the_last_handle() {
-    let world = World::with_hints();
+    let world = World::with_hints().in_a_fleet();
     let (process, store) = traced(&world).await;
     seal(&process, &context("a")).await;
     let keyring: Keyring = process.keyring(&context("a")).await.unwrap();

@@ -48,6 +48,12 @@ impl World {
         Self::of(true)
     }
 
+    /// Its key store knows the processes that use it.
+    pub(crate) fn in_a_fleet(mut self) -> Self {
+        self.store.coordinates = true;
+        self
+    }
+
     fn of(hints: bool) -> Self {
         let clock = ManualClock::new();
         let rows = MemoryKeyStore::with_clock(clock.clone());
@@ -243,6 +249,7 @@ impl Gate {
 pub(crate) struct Connection {
     rows: MemoryKeyStore,
     hints: bool,
+    coordinates: bool,
     /// Holds loads that have read already: what they bring grows old meanwhile.
     pub(crate) loads: Gate,
     /// Holds loads of several scopes before they read.
@@ -272,6 +279,7 @@ impl Connection {
         Self {
             rows,
             hints,
+            coordinates: false,
             loads: Gate::new(),
             wide_loads: Gate::new(),
             early_inserts: Gate::new(),
@@ -398,6 +406,6 @@ impl KeyStore for Connection {
     }
 
     fn coordination(&self) -> Option<&dyn Coordination> {
-        None
+        self.rows.coordination().filter(|_| self.coordinates)
     }
 }

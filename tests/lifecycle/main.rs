@@ -2,7 +2,55 @@
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
+mod ahead;
 mod census;
+mod fleet;
+mod maintenance;
+
+mod shred;
 #[allow(dead_code, reason = "shared with the tests of the cache, which use the rest")]
 #[path = "../cache/support.rs"]
 mod support;
+mod warm_up;
+
+use std::pin::pin;
+use std::time::Duration;
+
+use encx::{Crypto, KeyManager, KeyStore, ProcessRecord};
+
+use support::{World, settle, within};
+
+/// Lets time go by in steps until something is done.
+async fn drive<F: Future>(world: &World, step: Duration, work: F) -> F::Output {
+    let mut work = pin!(work);
+    within(async {
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                () = settle() => world.clock.advance(step),
+            }
+        }
+    })
+    .await
+}
+
+/// A process with a connection of its own, which nothing happens to.
+async fn other_process(world: &World) -> Crypto {
+    let builder = Crypto::builder(world.kms.clone(), world.rows.clone());
+    let process = builder.clock(world.clock.clone()).process_name("other").build();
+    let process = process.await.unwrap();
+    settle().await;
+    process
+}
+
+/// A manager of a tool: it registers nowhere and holds no key.
+fn tool(world: &World) -> KeyManager {
+    world.elsewhere()
+}
+
+/// What the key store knows of the processes.
+async fn registry(world: &World) -> Vec<ProcessRecord> {
+    let list = world.rows.coordination().unwrap().processes().await;
+    list.unwrap().processes
+}

@@ -1,0 +1,93 @@
+//! Unwraps versions that are published and not active yet, so that no request waits when they become active.
+//!
+//! Only in slots that are in use. From then on such a key is kept and refreshed like one that is used.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::cache::Cache;
+use crate::cache::slot::Slot;
+use crate::error::Error;
+use crate::key::{DataKeyId, KeyState};
+
+/// How long an acknowledgement waits for keys that are being loaded: a KMS that hangs must not keep others from learning
+/// that what was withdrawn is gone.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Begins to load what is due, and does not wait for it.
+pub(super) fn begin(cache: &Arc<Cache>) {
+    let due = due(cache, false);
+    if !due.is_empty() {
+        // An error means that there is nothing to be done any more.
+        let _ = start(cache, due);
+    }
+}
+
+/// Loads what is due, and waits for it and for what is being loaded already; not for long.
+pub(super) async fn load_now(cache: &Arc<Cache>) {
+    let due = due(cache, true);
+    if due.is_empty() {
+        return;
+    }
+    if let Ok(mut under_way) = start(cache, due) {
+        tokio::select! {
+            // `None`, once each task has let go of its end.
+            _ = under_way.recv() => {}
+            () = cache.clock.sleep(PATIENCE) => {}
+        }
+    }
+}
+
+fn due(cache: &Cache, and_under_way: bool) -> Vec<(Arc<Slot>, DataKeyId)> {
+    let now = cache.clock.elapsed();
+    let slots = cache.slots.iter().map(|(_, slot)| slot);
+    slots
+        .filter_map(|slot| {
+            let id = slot.next_to_load(now, &cache.limits, and_under_way)?;
+            Some((slot, id))
+        })
+        .collect()
+}
+
+fn start(cache: &Arc<Cache>, due: Vec<(Arc<Slot>, DataKeyId)>) -> Result<mpsc::Receiver<()>, Error> {
+    let (ends, under_way) = mpsc::channel::<()>(1);
+    for (slot, id) in due {
+        let (cache_of_task, end) = (Arc::clone(cache), ends.clone());
+        cache.tasks.spawn(async move {
+            let _end = end;
+            // Never closed. Requests must find permits of the KMS too, however many keys are due.
+            let _permit = cache_of_task.refreshes.acquire().await;
+            let loaded = load_one(&cache_of_task, &slot, id).await;
+            slot.loaded_ahead(id);
+            if let Err(error) = loaded {
+                tracing::warn!(
+                    target: "encx::cache", key = %id, %error,
+                    "a version that is about to become active could not be loaded; it is tried again"
+                );
+            }
+        })?;
+    }
+    Ok(under_way)
+}
+
+async fn load_one(cache: &Arc<Cache>, slot: &Arc<Slot>, id: DataKeyId) -> Result<(), Error> {
+    let Some(mut records) = slot.records() else {
+        return Ok(());
+    };
+    if !cache.is_fresh(&records) {
+        records = cache.reload(slot).await?;
+    }
+    let waiting = records
+        .find(id)
+        .filter(|record| record.state == KeyState::PreActive);
+    let Some(record) = waiting else { return Ok(()) };
+    if let Some(error) = cache.keks.circuits_open(record) {
+        return Err(error);
+    }
+    let key = cache.unwrap(slot, record, Duration::ZERO).await?;
+    // So that it is refreshed if nobody has used it when its time is nearly over.
+    key.mark_used();
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! The version of a slot that is published and not active yet.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::{Records, Slot, State};
+use crate::cache::Limits;
+use crate::key::{DataKeyId, KeyState};
+use crate::store::{KeyRecord, Revision};
+
+/// What was tried to have the next version in memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tried {
+    id: DataKeyId,
+    revision: Revision,
+    tries: u32,
+    again_at: Duration,
+    under_way: bool,
+}
+
+impl Records {
+    /// Returns the newest version that waits to take the active one's place.
+    pub(crate) fn next_up(&self) -> Option<&Arc<KeyRecord>> {
+        let active = self.active().ok().flatten()?;
+        let newest = self.iter().rfind(|record| record.state == KeyState::PreActive)?;
+        (newest.id > active.id).then_some(newest)
+    }
+}
+
+impl State {
+    /// Tells whether a key was used since it was unwrapped, that of the next version not counted.
+    pub(super) fn is_in_use(&self, next: DataKeyId) -> bool {
+        let others = self.keys.iter().filter(|held| held.key.id != next);
+        others.map(|held| &held.key).any(|key| key.is_used())
+    }
+
+    /// Keeps the next version's key for as long as the others are used.
+    pub(super) fn keep_next(&self) {
+        let next = self.records.as_ref().and_then(|records| records.next_up());
+        if let Some(key) = next.and_then(|next| self.find(next.id))
+            && self.is_in_use(key.id)
+        {
+            key.mark_used();
+        }
+    }
+
+    pub(super) fn lacks_next(&self, records: &Records) -> bool {
+        let next = records.next_up();
+        next.is_some_and(|next| self.find(next.id).is_none())
+    }
+}
+
+impl Slot {
+    /// Returns the version to load ahead of its time, and notes that this is tried now; `None` if there is none, if the slot
+    /// is not in use, or if it was tried a moment ago. One that is being loaded counts where that is asked for.
+    pub(in crate::cache) fn next_to_load(
+        &self,
+        now: Duration,
+        limits: &Limits,
+        or_under_way: bool,
+    ) -> Option<DataKeyId> {
+        // Without the lock: all slots are asked, and nearly none has anything waiting.
+        if !self.lacks_next.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut state = self.state();
+        let records = state.records.as_ref()?;
+        let (id, revision) = records.next_up().map(|next| (next.id, next.revision))?;
+        if state.find(id).is_some() || !state.is_in_use(id) {
+            return None;
+        }
+        let before = state
+            .tried
+            .filter(|tried| (tried.id, tried.revision) == (id, revision));
+        if let Some(tried) = before.filter(|tried| now < tried.again_at) {
+            return (or_under_way && tried.under_way).then_some(id);
+        }
+        let tries = before.map_or(0, |tried| tried.tries).saturating_add(1);
+        state.tried = Some(Tried {
+            id,
+            revision,
+            tries,
+            again_at: now.saturating_add(limits.pause_after(tries)),
+            under_way: true,
+        });
+        Some(id)
+    }
+
+    /// Notes that a try to load a version ahead has ended.
+    pub(in crate::cache) fn loaded_ahead(&self, id: DataKeyId) {
+        let mut state = self.state();
+        if let Some(tried) = state.tried.as_mut().filter(|tried| tried.id == id) {
+            tried.under_way = false;
+        }
+    }
+}

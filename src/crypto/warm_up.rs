@@ -1,0 +1,128 @@
+//! Loading many keyrings before they are needed.
+
+use std::borrow::Borrow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::mpsc;
+
+use crate::cache::{Cache, Slot};
+use crate::context::EncryptionContext;
+use crate::crypto::Crypto;
+use crate::error::Error;
+
+/// How many contexts one query of the key store asks for.
+const CONTEXTS_PER_QUERY: usize = 1000;
+
+/// What [`Crypto::warm_up`] did.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+#[must_use = "contexts that could not be loaded stand here and nowhere else"]
+pub struct WarmUpReport {
+    /// How many contexts have their active key in memory now.
+    pub loaded: u64,
+    /// How many contexts have no key yet. None was made.
+    pub without_keys: u64,
+    /// What could not be loaded, in the order of the contexts.
+    pub failed: Vec<FailedWarmUp>,
+}
+
+/// A context whose key could not be loaded.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct FailedWarmUp {
+    /// Which of the contexts, counted from 0.
+    pub index: usize,
+    /// Why.
+    pub error: Error,
+}
+
+impl Crypto {
+    /// Loads the active keys of many contexts, so that the first requests after a start wait for nobody.
+    ///
+    /// It costs one query for a thousand contexts, and one KMS call for each key that is not in memory yet, of which
+    /// [`max_concurrent_kms_calls`](crate::CryptoBuilder::max_concurrent_kms_calls) are under way at once. More contexts than
+    /// [`max_keyrings`](crate::CryptoBuilder::max_keyrings) push each other out. A key that nobody uses is not refreshed.
+    ///
+    /// # Errors
+    ///
+    /// None as a whole: what failed stands in the report, and does not keep the others from being loaded.
+    ///
+    /// # Cancellation
+    ///
+    /// May be dropped at any time. Keys that are being loaded are loaded all the same.
+    pub async fn warm_up<C: Borrow<EncryptionContext>>(
+        &self,
+        contexts: impl IntoIterator<Item = C>,
+    ) -> WarmUpReport {
+        let slots: Vec<_> = contexts
+            .into_iter()
+            .map(|context| self.slot(context.borrow()))
+            .collect();
+        let mut report = WarmUpReport::default();
+        for (number, some) in slots.chunks(CONTEXTS_PER_QUERY).enumerate() {
+            // A part at a time, so that its rows are still fresh when its last key is unwrapped.
+            warm_up_part(self.core.cache(), some, number * CONTEXTS_PER_QUERY, &mut report).await;
+        }
+        report.failed.sort_by_key(|failed| failed.index);
+        report
+    }
+}
+
+async fn warm_up_part(cache: &Arc<Cache>, slots: &[Arc<Slot>], first: usize, report: &mut WarmUpReport) {
+    cache.preload(slots).await;
+    let (slots, next) = (Arc::new(slots.to_vec()), Arc::new(AtomicUsize::new(0)));
+    let (outcomes, mut outcome) = mpsc::unbounded_channel();
+    for _ in 0..slots.len().min(cache.keks.max_concurrent_calls) {
+        let (of, slots, next, outcomes) = (
+            Arc::clone(cache),
+            Arc::clone(&slots),
+            Arc::clone(&next),
+            outcomes.clone(),
+        );
+        let spawned = cache.spawn(async move {
+            while !outcomes.is_closed() {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(slot) = slots.get(index) else { return };
+                let _ = outcomes.send((index, load(&of, slot).await));
+            }
+        });
+        if spawned.is_err() {
+            break;
+        }
+    }
+    drop(outcomes);
+    let mut is_done = vec![false; slots.len()];
+    while let Some((index, loaded)) = outcome.recv().await {
+        is_done[index] = true;
+        match loaded {
+            Ok(true) => report.loaded += 1,
+            Ok(false) => report.without_keys += 1,
+            Err(error) => report.failed.push(FailedWarmUp {
+                index: first + index,
+                error,
+            }),
+        }
+    }
+    // Where there is no runtime, or it was shut down meanwhile.
+    for index in (0..slots.len()).filter(|index| !is_done[*index]) {
+        let error = match cache.is_closed() {
+            true => Error::ShutDown,
+            false if tokio::runtime::Handle::try_current().is_err() => Error::NoRuntime,
+            false => Error::Interrupted,
+        };
+        report.failed.push(FailedWarmUp {
+            index: first + index,
+            error,
+        });
+    }
+}
+
+/// Loads the active key of a slot. `false` if it has no keys.
+async fn load(cache: &Arc<Cache>, slot: &Arc<Slot>) -> Result<bool, Error> {
+    let records = cache.current_records(slot).await?;
+    if records.is_empty() {
+        return Ok(false);
+    }
+    cache.active_key(slot).await.map(|_| true)
+}

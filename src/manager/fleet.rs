@@ -1,0 +1,173 @@
+//! Waiting until every process has followed a change.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::KeyManager;
+use crate::error::Error;
+use crate::store::{Coordination, Fence, ProcessId, ProcessInfo, ProcessList, StoreError, Timestamp};
+
+/// A process that has not been heard of for longer is not waited for.
+const LIVE_FOR: Duration = Duration::from_secs(30);
+
+/// How long to wait before the registry is looked at again, at first and at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(25);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Which processes have followed every change, as [`KeyManager::await_fleet`] found.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+#[must_use = "processes that have not answered stand here and nowhere else"]
+pub struct FleetReport {
+    /// The fence that was raised.
+    pub fence: Fence,
+    /// When, by the key store's clock; what was changed before lies before it.
+    pub at: Timestamp,
+    /// The processes that have followed every change that was made before `at`.
+    pub acknowledged: Vec<ProcessInfo>,
+    /// The processes that may not have.
+    pub silent: Vec<SilentProcess>,
+    /// The processes that ended meanwhile, or have not been heard of for longer than they could serve any key.
+    pub gone: Vec<ProcessInfo>,
+}
+
+impl FleetReport {
+    /// Tells whether every process that may hold a key has followed every change.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.silent.is_empty()
+    }
+
+    /// Returns the moment from which no registered process serves a key that was withdrawn before; `None` if that is so
+    /// already.
+    #[must_use]
+    pub fn serves_until(&self) -> Option<Timestamp> {
+        self.silent.iter().map(|silent| silent.serves_until).max()
+    }
+}
+
+/// A process that may not have followed a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SilentProcess {
+    /// The process.
+    pub process: ProcessInfo,
+    /// When it was last heard of.
+    pub seen_at: Timestamp,
+    /// Until when it may use a key that was withdrawn before, at most: the time of the change, the process's `ttl` and how long
+    /// it lets keys serve beyond. A machine that is suspended meanwhile does not count that time.
+    pub serves_until: Timestamp,
+}
+
+impl KeyManager {
+    /// Waits, for at most `patience`, until every process that uses the key store has followed every change that was
+    /// made before this call: keys that were withdrawn are dropped, versions that were published are in memory.
+    ///
+    /// A process is waited for if it was heard of within the last 30 seconds; each says every 10 seconds that it is there.
+    /// Where the key store pushes hints this takes milliseconds, elsewhere up to 10 seconds, or half of the processes'
+    /// `state_ttl` if that is less. With no patience at all the report says how things stand.
+    ///
+    /// Only processes that could register are known. One that may not write to the registry is not waited for, and drops what
+    /// was withdrawn within its `state_ttl` all the same.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unsupported`] if the key store has no registry of processes; those of the key store if it was not
+    /// reached at all.
+    ///
+    /// # Cancellation
+    ///
+    /// May be dropped at any time.
+    pub async fn await_fleet(&self, patience: Duration) -> Result<FleetReport, Error> {
+        let coordination = self.coordination()?;
+        let began = self.clock.elapsed();
+        let fence = coordination.raise_fence().await?;
+        if let Some(core) = &self.core {
+            // This process need not be told by others.
+            core.cache().fleet.wake();
+        }
+        let (mut watch, mut pause) = (Watch::new(fence), FIRST_PAUSE);
+        loop {
+            let seen = coordination.processes().await;
+            let waited = self.clock.elapsed().saturating_sub(began);
+            match seen {
+                Ok(list) if watch.look(&list) || waited >= patience => return Ok(watch.report()),
+                Err(error) if !error.is_retryable() => return Err(error.into()),
+                Err(error) if waited >= patience => {
+                    return watch.seen.is_some().then(|| watch.report()).ok_or(error.into());
+                }
+                Ok(_) | Err(_) => {}
+            }
+            self.clock.sleep(pause.min(patience - waited)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    pub(crate) fn coordination(&self) -> Result<&dyn Coordination, Error> {
+        let what = "leases and a registry of processes";
+        self.store
+            .coordination()
+            .ok_or_else(|| StoreError::Unsupported { what }.into())
+    }
+}
+
+/// What was seen of the registry since a fence was raised.
+struct Watch {
+    fence: Fence,
+    /// When the registry was first looked at.
+    at: Option<Timestamp>,
+    seen: Option<ProcessList>,
+    /// Everybody who was there at any time.
+    known: BTreeMap<ProcessId, ProcessInfo>,
+}
+
+impl Watch {
+    fn new(fence: Fence) -> Self {
+        Self {
+            fence,
+            at: None,
+            seen: None,
+            known: BTreeMap::new(),
+        }
+    }
+
+    /// Takes a look over. `true` if there is nobody left to wait for.
+    fn look(&mut self, list: &ProcessList) -> bool {
+        self.at.get_or_insert(list.now);
+        let infos = list.processes.iter().map(|process| &process.info);
+        self.known.extend(infos.map(|info| (info.id, info.clone())));
+        self.seen = Some(list.clone());
+        let heard_since = list.now.minus(LIVE_FOR);
+        list.processes
+            .iter()
+            .all(|process| process.acknowledged >= self.fence || process.seen_at < heard_since)
+    }
+
+    fn report(self) -> FleetReport {
+        let at = self.at.unwrap_or(Timestamp::from_micros(0));
+        let mut report = FleetReport {
+            fence: self.fence,
+            at,
+            acknowledged: Vec::new(),
+            silent: Vec::new(),
+            gone: Vec::new(),
+        };
+        let mut left = self.known;
+        for process in self.seen.into_iter().flat_map(|list| list.processes) {
+            left.remove(&process.info.id);
+            if process.acknowledged >= self.fence {
+                report.acknowledged.push(process.info);
+            } else if process.seen_at.plus(LIVE_FOR).plus(process.info.serves_for) < at {
+                report.gone.push(process.info);
+            } else {
+                report.silent.push(SilentProcess {
+                    seen_at: process.seen_at,
+                    serves_until: at.plus(process.info.serves_for),
+                    process: process.info,
+                });
+            }
+        }
+        report.gone.extend(left.into_values());
+        report
+    }
+}

@@ -1,0 +1,497 @@
+//! Scheduled rotation, off the path of requests.
+
+mod lease;
+mod rules;
+mod task;
+
+use std::collections::HashSet;
+use std::sync::Weak;
+use std::time::Duration;
+
+use self::lease::Lease;
+pub use self::rules::RotationPeriod;
+use self::rules::Rules;
+pub use self::task::MaintenanceTask;
+use super::{FleetReport, KeyManager, is_overtaken, waiting};
+use crate::cache::CacheHandle;
+use crate::context::EncryptionContext;
+use crate::error::Error;
+use crate::key::{DataKeyId, KeyState, KeyUsage, Scope};
+use crate::store::{ChangeCursor, CursorPosition, KeyQuery, KeyRecord, ProcessId, StoreError, Timestamp};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Rotates keys that have encrypted for long enough, without a request ever waiting for it.
+///
+/// A new version is first *published*: stored pre-active, so that every process that uses the context unwraps it in the
+/// background. Once all processes have said so, or the publish deadline is over, it is promoted. To rotate at once, as after a
+/// leak, there is [`KeyManager::rotate`]: it publishes and promotes in one go, and the next request of each other process waits for the KMS.
+///
+/// Any number of processes may run this. Across all of them one at a time works, under a lease in the key store that
+/// ends by itself: a process that dies delays the others by no more than the lease's term, and the versions that it had
+/// published are promoted by whoever comes next. With a key store that has no leases each works alone, and the key store
+/// sees to it that of several who make the same version one wins.
+///
+/// ```
+/// # #[cfg(feature = "testkit")] {
+/// use std::time::Duration;
+///
+/// use encx::testkit::{MemoryKeyStore, MemoryKms};
+/// use encx::{Crypto, Maintenance};
+///
+/// const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+///
+/// # encx::testkit::block_on(async {
+/// let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
+/// let maintenance = Maintenance::new(crypto.key_manager())
+///     .rotate_every_for("purpose", "payments", 30 * DAY)
+///     .never_rotate_for("purpose", "archive");
+///
+/// // In a service; it ends with the handle.
+/// let task = maintenance.spawn()?;
+/// # task.stop().await;
+/// # Ok::<(), encx::Error>(())
+/// # }).unwrap();
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "it does nothing until `run_once` or `spawn` is called"]
+pub struct Maintenance {
+    manager: KeyManager,
+    holder: ProcessId,
+    rules: Rules,
+    usages: Vec<KeyUsage>,
+    publish_deadline: Duration,
+    lease_term: Duration,
+    batch: u32,
+    interval: Duration,
+    /// The `Crypto` without which there is nothing left to do, if it runs in the background.
+    alive: Option<Weak<CacheHandle>>,
+}
+
+/// What a run of [`Maintenance`] did.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+#[must_use = "keys that could not be rotated stand here and nowhere else"]
+pub struct MaintenanceReport {
+    /// The versions that this run made.
+    pub published: Vec<DataKeyId>,
+    /// The versions that encrypt from now on. Some may have been published by an earlier run.
+    pub promoted: Vec<DataKeyId>,
+    /// What could not be rotated. It is tried again by the next run.
+    pub failed: Vec<FailedRotation>,
+    /// Which processes had the versions in memory when they were promoted, as of the last batch; `None` if nothing was
+    /// published, or if the key store does not know its processes.
+    pub fleet: Option<FleetReport>,
+    /// Whether another process holds the lease, or took it over meanwhile.
+    pub held_elsewhere: bool,
+    /// Why the run ended before all was done, if it did. What it published is promoted by a later one.
+    pub stopped: Option<Error>,
+}
+
+/// A key that could not be rotated.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct FailedRotation {
+    /// The version that is due, or that waits and does not open.
+    pub id: DataKeyId,
+    /// Why.
+    pub error: Error,
+}
+
+impl Maintenance {
+    /// Prepares to rotate the keys that encrypt data, by the manager's KEK rule and with its reason.
+    pub fn new(manager: KeyManager) -> Self {
+        let core = manager.core.as_ref();
+        let state_ttl = core.map_or(Duration::from_secs(60), |core| core.cache().limits.state_ttl);
+        Self {
+            manager,
+            holder: ProcessId::random(),
+            rules: Rules::default(),
+            usages: vec![KeyUsage::Data],
+            publish_deadline: state_ttl.saturating_mul(2),
+            lease_term: Duration::from_secs(60),
+            batch: 500,
+            interval: Duration::from_secs(60 * 60),
+            alive: None,
+        }
+    }
+
+    /// Sets for how long a version encrypts. Default: 90 days.
+    pub fn rotate_every(mut self, period: Duration) -> Self {
+        self.rules.default = RotationPeriod::Every(period);
+        self
+    }
+
+    /// Sets for how long a version encrypts in contexts that have this pair. Of several that match, the first counts.
+    pub fn rotate_every_for(
+        mut self,
+        key: impl Into<String>,
+        value: impl Into<String>,
+        period: Duration,
+    ) -> Self {
+        let rule = (key.into(), value.into(), RotationPeriod::Every(period));
+        self.rules.by_pair.push(rule);
+        self
+    }
+
+    /// Leaves contexts alone that have this pair.
+    pub fn never_rotate_for(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        let rule = (key.into(), value.into(), RotationPeriod::Never);
+        self.rules.by_pair.push(rule);
+        self
+    }
+
+    /// Decides by a function of context and usage, before every other rule. Where it gives `None` the others decide.
+    ///
+    /// `shortest` is the shortest period that it gives: versions that are younger are not even read.
+    pub fn rotate_by(
+        mut self,
+        shortest: Duration,
+        rule: impl Fn(&EncryptionContext, KeyUsage) -> Option<RotationPeriod> + Send + Sync + 'static,
+    ) -> Self {
+        self.rules.set_closure(shortest, rule);
+        self
+    }
+
+    /// Rotates keys of a further usage too. Default: of data alone.
+    ///
+    /// A blind index finds nothing that was indexed under another version until it is built anew, and passwords need
+    /// the pepper that they were hashed with for as long as nobody logs in.
+    pub fn also_rotate(mut self, usage: KeyUsage) -> Self {
+        if !self.usages.contains(&usage) {
+            self.usages.push(usage);
+        }
+        self
+    }
+
+    /// Sets how long a published version waits for processes to load it before it is promoted all the same. Default: twice
+    /// the `state_ttl` of the manager's `Crypto`, or two minutes.
+    ///
+    /// A version that another process published and did not promote is taken over once it is older than this.
+    pub fn publish_deadline(mut self, deadline: Duration) -> Self {
+        self.publish_deadline = deadline;
+        self
+    }
+
+    /// Sets for how long a process that dies keeps others from going on. Default: 60 seconds.
+    pub fn lease_term(mut self, term: Duration) -> Self {
+        self.lease_term = term;
+        self
+    }
+
+    /// Sets how many versions are published before the processes are waited for, 1 to 1000. Default: 500.
+    pub fn batch(mut self, versions: u32) -> Self {
+        self.batch = versions.clamp(1, 1000);
+        self
+    }
+
+    /// Sets how often [`spawn`](Self::spawn) looks for something to do. Default: every hour.
+    pub fn interval(mut self, interval: Duration) -> Self {
+        self.interval = interval;
+        self
+    }
+
+    /// Rotates what is due now, as from cron. It takes as long as processes take to load what was published.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] for a period, term or interval of no length, and those of the key store if nothing could be begun.
+    /// All others are in the report.
+    ///
+    /// # Cancellation
+    ///
+    /// What was published waits for a later run, which others can begin once the lease has ended.
+    pub async fn run_once(&self) -> Result<MaintenanceReport, Error> {
+        self.check()?;
+        let mut report = MaintenanceReport::default();
+        let lease = match self.manager.store.coordination() {
+            Some(coordination) => {
+                let clock = &*self.manager.clock;
+                match Lease::take(coordination, clock, self.holder, self.lease_term).await? {
+                    Some(lease) => Some(lease),
+                    None => {
+                        report.held_elsewhere = true;
+                        return Ok(report);
+                    }
+                }
+            }
+            None => None,
+        };
+        let now = match &lease {
+            Some(lease) => lease.since,
+            None => self.time_of_store().await?,
+        };
+        let mut run = Run {
+            of: self,
+            lease: lease.as_ref(),
+            now,
+            seen: HashSet::new(),
+            published: Vec::new(),
+            report: &mut report,
+        };
+        match run.rotate().await {
+            Ok(()) => {}
+            Err(Stop::LeaseLost) => report.held_elsewhere = true,
+            Err(Stop::Failed(error)) => report.stopped = Some(error),
+        }
+        if let Some(lease) = lease {
+            lease.release().await;
+        }
+        Ok(report)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        if self.lease_term.is_zero()
+            || self.interval.is_zero()
+            || self.rules.shortest() == Some(Duration::ZERO)
+        {
+            let what = "periods, the lease's term and the interval must be longer than nothing".to_owned();
+            return Err(Error::Config { what });
+        }
+        Ok(())
+    }
+
+    /// Asks a key store that grants no leases what time it is, or was a moment ago.
+    async fn time_of_store(&self) -> Result<Timestamp, Error> {
+        let page = self.manager.store.changed_since(&ChangeCursor::now()).await?;
+        match page.next.position() {
+            CursorPosition::At { at, .. } => Ok(at),
+            CursorPosition::Now | CursorPosition::Start => {
+                let what = "telling the time";
+                Err(StoreError::Unsupported { what }.into())
+            }
+        }
+    }
+}
+
+/// Why a run ends.
+enum Stop {
+    Failed(Error),
+    LeaseLost,
+}
+
+/// One run.
+struct Run<'a> {
+    of: &'a Maintenance,
+    lease: Option<&'a Lease<'a>>,
+    /// When it began, by the key store's clock.
+    now: Timestamp,
+    /// What was dealt with.
+    seen: HashSet<Scope>,
+    /// What waits to be promoted.
+    published: Vec<Published>,
+    report: &'a mut MaintenanceReport,
+}
+
+struct Published {
+    id: DataKeyId,
+    context: EncryptionContext,
+    usage: KeyUsage,
+}
+
+impl Run<'_> {
+    async fn rotate(&mut self) -> Result<(), Stop> {
+        let Some(shortest) = self.of.rules.shortest() else {
+            return Ok(());
+        };
+        for usage in &self.of.usages {
+            let all = KeyQuery::new(self.of.batch).usage(*usage);
+            // First what somebody published who did not come to promote it.
+            self.walk(all.clone().state(KeyState::PreActive)).await?;
+            let due = all
+                .state(KeyState::Active)
+                .activated_before(self.now.minus(shortest));
+            self.walk(due).await?;
+        }
+        self.promote_all().await
+    }
+
+    async fn walk(&mut self, all: KeyQuery) -> Result<(), Stop> {
+        let mut query = all.clone();
+        loop {
+            let page = self.of.manager.store.page(&query).await.map_err(failed)?;
+            for record in &page.records {
+                match self.publish(record).await {
+                    Ok(()) => {}
+                    Err(Stop::Failed(error)) if !ends_the_run(&error) => {
+                        let id = record.id;
+                        self.report.failed.push(FailedRotation { id, error });
+                    }
+                    stop => return stop,
+                }
+                if self.published.len() >= usize::try_from(self.of.batch).unwrap_or(usize::MAX) {
+                    self.promote_all().await?;
+                }
+            }
+            match page.next {
+                Some(next) => query = all.clone().after(next),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Publishes the next version of a key that is due, or takes over the one that waits.
+    async fn publish(&mut self, record: &KeyRecord) -> Result<(), Stop> {
+        // The row says what it is for, and has to agree with its own scope.
+        let (context, usage) = (record.verified_context().map_err(failed)?, record.usage);
+        let RotationPeriod::Every(period) = self.of.rules.period(&context, usage) else {
+            return Ok(());
+        };
+        let is_due = match record.activated_at {
+            Some(activated_at) => activated_at < self.now.minus(period),
+            None => record.created_at < self.now.minus(self.of.publish_deadline),
+        };
+        if !is_due || self.seen.contains(&record.scope) {
+            return Ok(());
+        }
+        let manager = self.of.manager.clone().for_usage(usage);
+        let versions = manager.load(&context).await.map_err(failed)?;
+        // Where none is active somebody has stopped encryption, and it is not for us to start it again.
+        if !versions.iter().any(|version| version.state == KeyState::Active) {
+            return Ok(());
+        }
+        let waiting = waiting(&versions);
+        let is_still_so = match record.state {
+            KeyState::Active => versions
+                .iter()
+                .any(|version| version.id == record.id && version.state == record.state),
+            _ => waiting.is_some_and(|waiting| waiting.id == record.id),
+        };
+        if !is_still_so {
+            return Ok(());
+        }
+        self.seen.insert(record.scope);
+        self.keep_lease().await?;
+        if let Some(waiting) = waiting {
+            match manager.keks.unwrap(waiting, &context, usage).await {
+                Ok(_) => {
+                    let id = waiting.id;
+                    self.published.push(Published { id, context, usage });
+                    return Ok(());
+                }
+                Err(error) if error.is_retryable() => return Err(Stop::Failed(error)),
+                // Promoted all the same, it would stop every encryption. Another takes its place.
+                Err(error) => self.report.failed.push(FailedRotation {
+                    id: waiting.id,
+                    error,
+                }),
+            }
+        }
+        match manager.publish_next(&context, &versions).await {
+            Ok(made) => {
+                self.report.published.push(made.id);
+                self.published.push(Published {
+                    id: made.id,
+                    context,
+                    usage,
+                });
+                Ok(())
+            }
+            // Somebody was faster, and promotes it too.
+            Err(Error::Store(error)) if error.is_lost_race() => Ok(()),
+            Err(error) => Err(Stop::Failed(error)),
+        }
+    }
+
+    /// Waits for the processes, and promotes what was published.
+    async fn promote_all(&mut self) -> Result<(), Stop> {
+        if self.published.is_empty() {
+            return Ok(());
+        }
+        self.await_fleet().await?;
+        for published in std::mem::take(&mut self.published) {
+            self.keep_lease().await?;
+            match self.promote(&published).await {
+                Ok(Some(id)) => self.report.promoted.push(id),
+                Ok(None) => {}
+                Err(error) if ends_the_run(&error) => return Err(Stop::Failed(error)),
+                Err(error) => {
+                    let id = published.id;
+                    self.report.failed.push(FailedRotation { id, error });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Promotes one version. `None` if things have changed meanwhile, and it is not wanted any more.
+    async fn promote(&self, published: &Published) -> Result<Option<DataKeyId>, Error> {
+        let manager = self.of.manager.clone().for_usage(published.usage);
+        let versions = manager.load(&published.context).await?;
+        let waiting = waiting(&versions).filter(|waiting| waiting.id == published.id);
+        let is_encrypting = versions.iter().any(|version| version.state == KeyState::Active);
+        let Some(waiting) = waiting.filter(|_| is_encrypting) else {
+            return Ok(None);
+        };
+        let promoted = manager.apply(waiting, KeyState::Active).await;
+        match manager.seen(&published.context, promoted).await {
+            Ok(promoted) => Ok(Some(promoted.id)),
+            Err(Error::Store(error)) if error.is_lost_race() || is_overtaken(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn await_fleet(&mut self) -> Result<(), Stop> {
+        let deadline = self.of.publish_deadline;
+        let Some(lease) = self.lease else {
+            // Nobody says what the others have seen: they see it in this time.
+            self.of.manager.clock.sleep(deadline).await;
+            return self.check_alive();
+        };
+        let fleet = tokio::select! {
+            fleet = self.of.manager.await_fleet(deadline) => fleet.map_err(Stop::Failed)?,
+            stop = self.keep_lease_forever(lease) => return Err(stop),
+        };
+        for silent in &fleet.silent {
+            tracing::info!(
+                target: "encx::maintenance", process = %silent.process.name,
+                "promoting versions that this process may not have loaded yet"
+            );
+        }
+        self.report.fleet = Some(fleet);
+        Ok(())
+    }
+
+    /// Makes sure that this process may still write.
+    async fn keep_lease(&self) -> Result<(), Stop> {
+        self.check_alive()?;
+        match self.lease {
+            Some(lease) => lease.keep().await,
+            None => Ok(()),
+        }
+    }
+
+    async fn keep_lease_forever(&self, lease: &Lease<'_>) -> Stop {
+        loop {
+            self.of.manager.clock.sleep(lease.pause()).await;
+            if let Err(stop) = self.check_alive() {
+                return stop;
+            }
+            if let Err(stop) = lease.keep().await {
+                return stop;
+            }
+        }
+    }
+
+    fn check_alive(&self) -> Result<(), Stop> {
+        let is_gone = |cache: &Weak<CacheHandle>| cache.upgrade().is_none_or(|cache| cache.is_closed());
+        match self.of.alive.as_ref().is_some_and(is_gone) {
+            true => Err(Stop::Failed(Error::ShutDown)),
+            false => Ok(()),
+        }
+    }
+}
+
+fn failed(error: impl Into<Error>) -> Stop {
+    Stop::Failed(error.into())
+}
+
+/// Tells whether an error is about more than one key.
+fn ends_the_run(error: &Error) -> bool {
+    match error {
+        Error::NoRuntime | Error::ShutDown => true,
+        Error::Store(error) => error.is_retryable() || matches!(error, StoreError::NotMigrated { .. }),
+        _ => false,
+    }
+}

@@ -1,0 +1,103 @@
+//! Maintenance in the background.
+
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::{Maintenance, MaintenanceReport, lease};
+use crate::error::Error;
+
+/// Maintenance that runs in the background, for as long as this is held and the `Crypto` that it belongs to lives.
+#[derive(Debug)]
+#[must_use = "it stops when this is dropped"]
+pub struct MaintenanceTask {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Maintenance {
+    /// Starts to [run](Self::run_once) in the background, at the set interval and each time a little earlier.
+    ///
+    /// What it does and what fails stands in events of `tracing` with the target `encx::maintenance`. It does not keep the
+    /// manager's `Crypto` alive.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoRuntime`] outside a tokio runtime, [`Error::Config`] as for [`run_once`](Self::run_once).
+    pub fn spawn(mut self) -> Result<MaintenanceTask, Error> {
+        self.check()?;
+        let runtime = Handle::try_current().map_err(|_| Error::NoRuntime)?;
+        // This process's own cache learns of what is done as those of the others do.
+        let core = self.manager.core.take();
+        self.alive = core.map(|core| Arc::downgrade(&core.cache));
+        let (stop, mut stopped) = watch::channel(false);
+        let task = runtime.spawn(async move {
+            tokio::select! {
+                // An error means that the handle is gone.
+                _ = stopped.wait_for(|stopped| *stopped) => {}
+                () = self.run_forever() => {}
+            }
+            if let Some(coordination) = self.manager.store.coordination() {
+                lease::release(coordination, &*self.manager.clock, self.holder).await;
+            }
+        });
+        Ok(MaintenanceTask { stop, task })
+    }
+
+    async fn run_forever(&self) {
+        // Processes that started together do not all ask at once.
+        let mut part = 0.1 * rand::random::<f64>();
+        loop {
+            self.manager.clock.sleep(self.interval.mul_f64(part)).await;
+            match self.run_once().await {
+                Ok(MaintenanceReport {
+                    stopped: Some(Error::ShutDown),
+                    ..
+                }) => return,
+                Ok(report) => report.trace(),
+                Err(error) => {
+                    tracing::warn!(target: "encx::maintenance", %error, "maintenance could not begin");
+                }
+            }
+            let is_alive = |cache: &std::sync::Weak<_>| cache.strong_count() > 0;
+            if !self.alive.as_ref().is_none_or(is_alive) {
+                return;
+            }
+            part = 1.0 - 0.1 * rand::random::<f64>();
+        }
+    }
+}
+
+impl MaintenanceReport {
+    fn trace(&self) {
+        if self.held_elsewhere {
+            tracing::debug!(target: "encx::maintenance", "another process holds the lease");
+        }
+        for failed in &self.failed {
+            let (key, error) = (failed.id, &failed.error);
+            tracing::warn!(target: "encx::maintenance", %key, %error, "rotating a key failed");
+        }
+        if let Some(error) = &self.stopped {
+            tracing::warn!(target: "encx::maintenance", %error, "maintenance ended early");
+        }
+        if !self.published.is_empty() || !self.promoted.is_empty() {
+            let (published, promoted) = (self.published.len(), self.promoted.len());
+            tracing::info!(target: "encx::maintenance", published, promoted, "rotated keys");
+        }
+    }
+}
+
+impl MaintenanceTask {
+    /// Stops, and waits until it has: what was published and not promoted waits for a later run, of this process or another.
+    ///
+    /// # Cancellation
+    ///
+    /// May be dropped; it stops all the same.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        // An error means that the task panicked, which its runtime has reported, or that its runtime is gone.
+        let _ = self.task.await;
+    }
+}

@@ -1,0 +1,198 @@
+//! Crypto-shredding: destroying every key of a context, everywhere.
+
+use std::time::Duration;
+
+use super::KeyManager;
+use crate::context::EncryptionContext;
+use crate::error::Error;
+use crate::key::{DataKeyId, KeyState, KeyUsage, KeyVersion, Scope};
+use crate::manager::FleetReport;
+use crate::store::{KeyRecord, StateChange, StoreError, Timestamp};
+
+/// How often the keys are looked at again, because others change them meanwhile.
+const MAX_ROUNDS: usize = 64;
+
+/// What [`KeyManager::shred`] did: proof for whoever asked that a tenant's data be made unreadable.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+#[must_use = "processes that may still read stand here and nowhere else"]
+pub struct ShredReceipt {
+    /// Whose keys were destroyed.
+    pub context: EncryptionContext,
+    /// Every version that there was, of every usage, in the order of their ids.
+    pub versions: Vec<DestroyedVersion>,
+    /// When the last of them was destroyed, by the key store's clock.
+    pub at: Timestamp,
+    /// Which processes have dropped them, and until when the others may still read at most. An error if that is not known,
+    /// [`StoreError::Unsupported`] where the key store has no registry of processes: each then drops them within its
+    /// `state_ttl`, or, if it does not reach the key store, its `ttl` and how long it lets keys serve beyond.
+    pub fleet: Result<FleetReport, Error>,
+}
+
+/// A version that was destroyed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DestroyedVersion {
+    /// The version.
+    pub id: DataKeyId,
+    /// What it was for.
+    pub usage: KeyUsage,
+    /// Its number within its usage.
+    pub version: KeyVersion,
+    /// When it was destroyed, by the key store's clock.
+    pub destroyed_at: Timestamp,
+}
+
+impl ShredReceipt {
+    /// Tells whether every registered process has dropped the keys.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.fleet.as_ref().is_ok_and(FleetReport::is_complete)
+    }
+}
+
+impl KeyManager {
+    /// Destroys every version of a context's keys, for every usage and from any state, and waits, for at most `patience`,
+    /// until every process has dropped them.
+    ///
+    /// Afterwards every ciphertext, blind index and pepper of the context is useless, here at once and in every other process once
+    /// the receipt says so; calls fail with [`Error::Shredded`]. No census is asked. Only
+    /// [`revive`](Self::revive) starts anew, under other keys. Whoever calls it again, as after an error or to wait for
+    /// longer, gets a receipt of the same versions.
+    ///
+    /// <div class="warning">
+    ///
+    /// This cannot be taken back, and it is not as final as it may seem: any backup of the database, together with the
+    /// permission to unwrap with a KEK that wrapped these keys, brings them back. So it is complete only when the last such
+    /// backup is gone. Where each tenant has a KEK of its own, deleting that KEK in the KMS is final, whatever backups there are.
+    ///
+    /// </div>
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoKeys`] if the context has no key of any usage; [`StoreError::Corrupt`] if a row was edited; and those of the key
+    /// store. What was destroyed before an error stays so. If the key store fails after all was destroyed, that stands in the
+    /// receipt.
+    ///
+    /// # Cancellation
+    ///
+    /// What was destroyed stays so; the next call goes on from there.
+    pub async fn shred(
+        &self,
+        context: &EncryptionContext,
+        patience: Duration,
+    ) -> Result<ShredReceipt, Error> {
+        let destroyed = self.destroy_all(context).await;
+        if let Some(core) = &self.core {
+            // Also after an error: some may be destroyed.
+            for usage in KeyUsage::ALL {
+                core.cache().refresh(context, usage).await;
+            }
+        }
+        let mut destroyed = destroyed?;
+        destroyed.sort_by_key(|record| record.id);
+        let versions: Vec<_> = destroyed.iter().map(DestroyedVersion::of).collect();
+        let at = versions.iter().map(|version| version.destroyed_at).max();
+        let fleet = self.await_fleet(patience).await;
+        Ok(ShredReceipt {
+            context: context.clone(),
+            versions,
+            at: at.ok_or(Error::NoKeys)?,
+            fleet,
+        })
+    }
+
+    /// Destroys all versions, also those that are made meanwhile, and returns them.
+    async fn destroy_all(&self, context: &EncryptionContext) -> Result<Vec<KeyRecord>, Error> {
+        for _ in 0..MAX_ROUNDS {
+            let versions = self.load_all(context).await?;
+            if versions.is_empty() {
+                return Err(Error::NoKeys);
+            }
+            let mut all_are = true;
+            for version in &versions {
+                if version.state == KeyState::Destroyed {
+                    continue;
+                }
+                all_are = false;
+                match self.destroy_one(version).await {
+                    // Somebody was faster: see what they did.
+                    Err(Error::Store(error)) if error.is_lost_race() => {}
+                    destroyed => destroyed?,
+                }
+            }
+            if all_are {
+                return Ok(versions);
+            }
+        }
+        Err(StoreError::Conflict.into())
+    }
+
+    async fn load_all(&self, context: &EncryptionContext) -> Result<Vec<KeyRecord>, Error> {
+        let scopes = KeyUsage::ALL.map(|usage| Scope::of(usage, context));
+        let versions = self.store.load(&scopes).await?;
+        for version in &versions {
+            version.check_belongs(context, version.usage)?;
+        }
+        Ok(versions)
+    }
+
+    async fn destroy_one(&self, version: &KeyRecord) -> Result<(), Error> {
+        let mut version = version.clone();
+        for to in way_to_destruction(&version) {
+            let mut change = StateChange::new(&version, to);
+            change.reason.clone_from(&self.reason);
+            version = self.store.apply(&change).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Says through which states a version comes to be destroyed.
+fn way_to_destruction(version: &KeyRecord) -> impl Iterator<Item = KeyState> + use<> {
+    let (state, from) = (version.state, version.suspended_from);
+    let via = (!state.may_become(KeyState::Destroyed, from)).then(|| {
+        // A key that is not to be trusted is another thing than one that is to be gone.
+        let ways = [KeyState::Suspended, KeyState::Compromised];
+        ways.into_iter().find(|via| state.may_become(*via, from))
+    });
+    via.flatten().into_iter().chain([KeyState::Destroyed])
+}
+
+impl DestroyedVersion {
+    fn of(record: &KeyRecord) -> Self {
+        Self {
+            id: record.id,
+            usage: record.usage,
+            version: record.version,
+            destroyed_at: record.destroyed_at.unwrap_or(record.changed_at),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::DataKey;
+
+    #[test]
+    fn every_state_has_a_way_to_destruction() {
+        let id = DataKeyId::generate(1, None).unwrap();
+        let check = DataKey::generate().unwrap().check(id);
+        let context = EncryptionContext::builder().pair("a", "b").build().unwrap();
+        let (scope, at) = (Scope::of(KeyUsage::Data, &context), Timestamp::from_micros(0));
+        for state in KeyState::ALL
+            .into_iter()
+            .filter(|state| *state != KeyState::Destroyed)
+        {
+            let mut record = KeyRecord::new(id, scope, KeyUsage::Data, KeyVersion::FIRST, check, at);
+            record.state = state;
+            let mut last = state;
+            for next in way_to_destruction(&record) {
+                assert!(last.may_become(next, None), "{last} to {next}");
+                last = next;
+            }
+            assert_eq!(last, KeyState::Destroyed);
+        }
+    }
+}

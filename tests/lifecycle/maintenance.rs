@@ -1,0 +1,414 @@
+//! Scheduled rotation: what is due is rotated, once across all processes, and no request notices.
+
+use std::time::Duration;
+
+use encx::{
+    Error, KeyState, KeyStore, KeyUsage, Maintenance, MaintenanceReport, ProcessId, RotationPeriod,
+    StoreError,
+};
+
+use super::support::{HOUR, MINUTE, SECOND, SSN, World, context, open, seal, settle, within};
+use super::{drive, other_process, tool};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const STEP: Duration = Duration::from_millis(250);
+
+async fn run(world: &World, maintenance: &Maintenance) -> MaintenanceReport {
+    drive(world, STEP, maintenance.run_once()).await.unwrap()
+}
+
+fn states(world: &World) -> Vec<(u32, KeyState)> {
+    let records = world.rows.records();
+    records
+        .iter()
+        .map(|record| (record.version.get(), record.state))
+        .collect()
+}
+
+#[tokio::test]
+async fn what_is_old_enough_is_rotated_and_nothing_else() {
+    let world = World::with_hints().in_a_fleet();
+    let manager = tool(&world);
+    let of = |tenant: &str, purpose: &str| {
+        let builder = encx::EncryptionContext::builder();
+        builder
+            .pair("tenantId", tenant)
+            .pair("purpose", purpose)
+            .build()
+            .unwrap()
+    };
+    let old = ["pii", "payments", "archive"].map(|purpose| of("old", purpose));
+    for context in &old {
+        manager.create(context).await.unwrap();
+    }
+    manager
+        .clone()
+        .for_usage(KeyUsage::Pepper)
+        .create(&old[0])
+        .await
+        .unwrap();
+    world.clock.advance(60 * DAY);
+    let young = ["pii", "payments"].map(|purpose| of("young", purpose));
+    for context in &young {
+        manager.create(context).await.unwrap();
+    }
+    let maintenance = Maintenance::new(manager.clone())
+        .rotate_every_for("purpose", "payments", 30 * DAY)
+        .never_rotate_for("purpose", "archive");
+    let report = run(&world, &maintenance).await;
+    assert_eq!(
+        (report.published.len(), report.promoted.len()),
+        (1, 1),
+        "{report:?}"
+    );
+    assert_eq!(manager.list(&old[1]).await.unwrap().len(), 2);
+
+    world.clock.advance(31 * DAY);
+    let report = run(&world, &maintenance).await;
+    assert_eq!(report.published, report.promoted);
+    let versions = |context: &encx::EncryptionContext| {
+        let (manager, context) = (manager.clone(), context.clone());
+        async move { manager.list(&context).await.unwrap().len() }
+    };
+    assert_eq!(versions(&old[0]).await, 2, "91 days old");
+    assert_eq!(versions(&old[1]).await, 3, "31 days after its last rotation");
+    assert_eq!(versions(&old[2]).await, 1, "never");
+    assert_eq!(versions(&young[0]).await, 1, "31 days old");
+    assert_eq!(
+        versions(&young[1]).await,
+        2,
+        "31 days old, and that is enough here"
+    );
+    let peppers = manager.clone().for_usage(KeyUsage::Pepper);
+    assert_eq!(
+        peppers.list(&old[0]).await.unwrap().len(),
+        1,
+        "nobody asked for peppers"
+    );
+    assert!(report.failed.is_empty() && report.stopped.is_none() && !report.held_elsewhere);
+
+    let report = run(&world, &maintenance).await;
+    assert!(report.published.is_empty() && report.promoted.is_empty() && report.fleet.is_none());
+    let report = run(&world, &maintenance.clone().also_rotate(KeyUsage::Pepper)).await;
+    assert_eq!(report.promoted.len(), 1);
+    assert_eq!(peppers.list(&old[0]).await.unwrap().len(), 2);
+    let by_function = maintenance.rotate_by(HOUR, |context, _| match context.get("tenantId") {
+        Some("young") => Some(RotationPeriod::Every(HOUR)),
+        _ => Some(RotationPeriod::Never),
+    });
+    world.clock.advance(2 * HOUR);
+    let report = run(&world, &by_function).await;
+    assert_eq!(report.promoted.len(), 2);
+    assert_eq!((versions(&young[0]).await, versions(&young[1]).await), (2, 3));
+}
+
+#[tokio::test]
+async fn no_request_waits_for_a_rotation() {
+    let world = World::with_hints().in_a_fleet();
+    let process = world.process().await;
+    let other = world.built(world.builder()).await;
+    let tenants: Vec<_> = (0..20).map(context).collect();
+    let mut keyrings = Vec::new();
+    for context in &tenants {
+        let sealed = seal(&process, context).await;
+        open(&other, context, &sealed).await.unwrap();
+        for process in [&process, &other] {
+            seal(process, context).await;
+            keyrings.push((process.keyring(context).await.unwrap(), sealed.clone()));
+        }
+    }
+    let misses = process.stats().misses + other.stats().misses;
+    let maintenance = Maintenance::new(process.key_manager())
+        .rotate_every(HOUR)
+        .batch(7);
+    let request = || {
+        for (keyring, sealed) in &keyrings {
+            keyring.try_encrypt("x", SSN.row(1)).unwrap();
+            keyring.try_decrypt(sealed, SSN.row(1)).unwrap();
+        }
+    };
+    world.pass_with(HOUR + MINUTE, request).await;
+    let running = tokio::spawn(async move { maintenance.run_once().await });
+    while !running.is_finished() {
+        world.clock.advance(STEP / 10);
+        settle().await;
+        request();
+    }
+    let report = running.await.unwrap().unwrap();
+    assert_eq!(report.promoted.len(), 20, "{report:?}");
+    assert!(report.fleet.as_ref().unwrap().is_complete());
+    settle().await;
+    request();
+    for (keyring, sealed) in &keyrings {
+        let now = keyring.try_encrypt("x", SSN.row(1)).unwrap().key_id();
+        assert!(now > sealed.key_id());
+    }
+    assert_eq!(process.stats().misses + other.stats().misses, misses);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn however_many_run_it_each_version_is_made_once() {
+    let world = World::with_hints().in_a_fleet();
+    let manager = tool(&world);
+    for tenant in 0..30 {
+        manager.create(&context(tenant)).await.unwrap();
+    }
+    world.clock.advance(91 * DAY);
+    world.kms.reset_calls();
+    let mut runs = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let maintenance = Maintenance::new(tool(&world));
+        runs.spawn(async move { maintenance.run_once().await.unwrap() });
+    }
+    let reports = within(runs.join_all()).await;
+    let promoted: usize = reports.iter().map(|report| report.promoted.len()).sum();
+    assert_eq!(promoted, 30);
+    assert_eq!(world.kms.calls().generate, 30);
+    let mut expected = vec![(1, KeyState::Deactivated); 30];
+    expected.extend([(2, KeyState::Active); 30]);
+    assert_eq!(states(&world), expected);
+}
+
+#[tokio::test]
+async fn a_process_that_dies_delays_the_others_by_no_more_than_the_lease() {
+    let world = World::with_hints().in_a_fleet();
+    let manager = tool(&world);
+    for tenant in ["a", "b"] {
+        manager.create(&context(tenant)).await.unwrap();
+    }
+    world.clock.advance(91 * DAY);
+    // It dies with the first version stored, and the KMS making the second.
+    let _slow = world.kms.clone().with_latency(world.clock.clone(), SECOND);
+    let doomed = Maintenance::new(tool(&world));
+    let dying = tokio::spawn(async move { doomed.run_once().await });
+    within(world.kms.until_in_flight(1)).await;
+    world.clock.advance(SECOND);
+    settle().await;
+    assert_eq!((world.rows.records().len(), world.kms.in_flight()), (3, 1));
+    dying.abort();
+    let _ = dying.await;
+
+    let maintenance = Maintenance::new(tool(&world));
+    let report = run(&world, &maintenance).await;
+    assert!(report.held_elsewhere && report.promoted.is_empty(), "{report:?}");
+    world.clock.advance(61 * SECOND);
+    let report = run(&world, &maintenance).await;
+    assert!(!report.held_elsewhere);
+    // The one that was published is promoted, and no second one made for it.
+    assert_eq!(
+        (report.published.len(), report.promoted.len()),
+        (1, 2),
+        "{report:?}"
+    );
+    assert_eq!(world.rows.records().len(), 4);
+}
+
+#[tokio::test]
+async fn what_somebody_published_is_promoted_after_the_deadline_and_not_before() {
+    let world = World::with_hints().in_a_fleet();
+    let manager = tool(&world);
+    manager.create(&context("a")).await.unwrap();
+    let published = manager.prepare(&context("a")).await.unwrap();
+    let maintenance = Maintenance::new(tool(&world)).publish_deadline(10 * MINUTE);
+    world.clock.advance(9 * MINUTE);
+    assert!(run(&world, &maintenance).await.promoted.is_empty());
+    world.clock.advance(2 * MINUTE);
+    assert_eq!(run(&world, &maintenance).await.promoted, [published.id]);
+}
+
+#[tokio::test]
+async fn whoever_lost_the_lease_writes_nothing_more() {
+    let world = World::with_hints().in_a_fleet();
+    let manager = tool(&world);
+    for tenant in 0..3 {
+        manager.create(&context(tenant)).await.unwrap();
+    }
+    world.clock.advance(91 * DAY);
+    world.kms.hold();
+    let maintenance = Maintenance::new(tool(&world)).lease_term(6 * SECOND);
+    let running = tokio::spawn(async move { maintenance.run_once().await.unwrap() });
+    within(world.kms.until_in_flight(1)).await;
+    // It stands still for so long that another takes over.
+    world.clock.advance(10 * SECOND);
+    let coordination = world.rows.coordination().unwrap();
+    let taken = coordination
+        .acquire_lease("maintenance/rotation", ProcessId::random(), HOUR)
+        .await;
+    assert!(taken.unwrap().is_some());
+    world.kms.release();
+    let report = within(running).await.unwrap();
+    assert!(report.held_elsewhere, "{report:?}");
+    assert_eq!((report.published.len(), report.promoted.len()), (1, 0));
+    assert_eq!(world.kms.calls().generate, 4);
+}
+
+/// It waits for the processes for longer than the lease's term.
+#[tokio::test]
+async fn whoever_waits_keeps_the_lease() {
+    let world = World::with_hints().in_a_fleet();
+    let process = world.process().await;
+    seal(&process, &context("a")).await;
+    world.clock.advance(91 * DAY);
+    settle().await;
+    world.store.set_down(true);
+    let maintenance = Maintenance::new(tool(&world))
+        .lease_term(6 * SECOND)
+        .publish_deadline(MINUTE);
+    let (first, second) = (maintenance.clone(), Maintenance::new(tool(&world)));
+    let running = tokio::spawn(async move { first.run_once().await.unwrap() });
+    for _ in 0..50 {
+        settle().await;
+        assert!(second.run_once().await.unwrap().held_elsewhere);
+        world.clock.advance(SECOND);
+    }
+    let report = drive(&world, STEP, running).await.unwrap();
+    assert_eq!(report.promoted.len(), 1, "promoted all the same: {report:?}");
+    assert_eq!(report.fleet.unwrap().silent.len(), 1);
+}
+
+#[tokio::test]
+async fn a_key_that_does_not_open_holds_up_no_other() {
+    let world = World::with_hints().in_a_fleet();
+    let manager = tool(&world);
+    for tenant in ["a", "b", "c", "d"] {
+        manager.create(&context(tenant)).await.unwrap();
+    }
+    let waiting = manager.prepare(&context("a")).await.unwrap();
+    world.rows.tamper(|rows| {
+        for row in rows {
+            if row.id == waiting.id {
+                row.wraps[0].wrapped.kek = "memory/planted".parse().unwrap();
+            }
+            if row.context["tenantId"] == "b" {
+                row.context.insert("tenantId".into(), "c".into());
+            }
+        }
+    });
+    let suspended = manager.list(&context("d")).await.unwrap()[0].id;
+    manager.prepare(&context("d")).await.unwrap();
+    manager
+        .set_state(&context("d"), suspended, KeyState::Suspended)
+        .await
+        .unwrap();
+    world.clock.advance(91 * DAY);
+    let report = run(&world, &Maintenance::new(tool(&world))).await;
+    let failed: Vec<_> = report
+        .failed
+        .iter()
+        .map(|failed| (failed.id, &failed.error))
+        .collect();
+    assert!(
+        matches!(failed[..], [(id, Error::KekNotAllowed { .. }), (_, Error::Store(StoreError::Corrupt { .. }))] if id == waiting.id),
+        "{failed:?}"
+    );
+    // Another took the place of the one that does not open, and nobody started what was suspended.
+    assert_eq!(
+        (report.published.len(), report.promoted.len()),
+        (2, 2),
+        "{report:?}"
+    );
+    let of_a = manager.list(&context("a")).await.unwrap();
+    assert_eq!(of_a.len(), 3);
+    assert_eq!(of_a[2].state, KeyState::Active);
+    let of_d = manager.list(&context("d")).await.unwrap();
+    assert_eq!(
+        (of_d[0].state, of_d[1].state),
+        (KeyState::Suspended, KeyState::PreActive)
+    );
+}
+
+#[tokio::test]
+async fn a_kms_that_is_down_leaves_it_for_the_next_run() {
+    let world = World::with_hints().in_a_fleet();
+    let manager = tool(&world);
+    for tenant in 0..3 {
+        manager.create(&context(tenant)).await.unwrap();
+    }
+    world.clock.advance(91 * DAY);
+    world.kms.set_unavailable(true);
+    let maintenance = Maintenance::new(manager);
+    let report = run(&world, &maintenance).await;
+    assert_eq!((report.failed.len(), report.promoted.len()), (3, 0));
+    assert!(report.failed.iter().all(|failed| failed.error.is_retryable()));
+    world.kms.set_unavailable(false);
+    world.clock.advance(HOUR);
+    assert_eq!(run(&world, &maintenance).await.promoted.len(), 3);
+}
+
+#[tokio::test]
+async fn in_the_background_it_runs_at_its_interval_and_ends_with_its_crypto() {
+    let world = World::with_hints().in_a_fleet();
+    let process = world.process().await;
+    let sealed = seal(&process, &context("a")).await;
+    let task = Maintenance::new(process.key_manager())
+        .rotate_every(12 * HOUR)
+        .spawn()
+        .unwrap();
+    let newest = || world.rows.records().pop().unwrap();
+    world.pass(11 * HOUR).await;
+    assert_eq!(newest().id, sealed.key_id());
+    world.pass(3 * HOUR).await;
+    assert_eq!((newest().version.get(), newest().state), (2, KeyState::Active));
+    // It does not keep the process alive.
+    drop(process);
+    settle().await;
+    assert_eq!(super::registry(&world).await, []);
+    world.pass(14 * HOUR).await;
+    assert_eq!(newest().version.get(), 2);
+    within(task.stop()).await;
+
+    // With its handle it ends too.
+    let process = other_process(&world).await;
+    let task = Maintenance::new(process.key_manager())
+        .rotate_every(HOUR)
+        .spawn()
+        .unwrap();
+    drop(task);
+    world.pass(3 * HOUR).await;
+    assert_eq!(newest().version.get(), 2);
+    let spawned = Maintenance::new(process.key_manager())
+        .interval(Duration::ZERO)
+        .spawn();
+    assert!(matches!(spawned, Err(Error::Config { .. })), "{spawned:?}");
+}
+
+#[tokio::test]
+async fn stopped_in_the_midst_it_gives_the_lease_back() {
+    let world = World::with_hints().in_a_fleet();
+    let manager = tool(&world);
+    manager.create(&context("a")).await.unwrap();
+    world.clock.advance(91 * DAY);
+    world.kms.hold();
+    let task = Maintenance::new(manager.clone()).spawn().unwrap();
+    within(async {
+        while world.kms.in_flight() == 0 {
+            world.clock.advance(10 * SECOND);
+            settle().await;
+        }
+    })
+    .await;
+    within(task.stop()).await;
+    assert_eq!(world.kms.in_flight(), 0);
+    world.kms.release();
+    let report = run(&world, &Maintenance::new(manager)).await;
+    assert_eq!(report.promoted.len(), 1, "{report:?}");
+}
+
+#[tokio::test]
+async fn without_leases_it_works_alone() {
+    let world = World::new();
+    let process = world.process().await;
+    let context = context("a");
+    seal(&process, &context).await;
+    seal(&process, &context).await;
+    world.pass(HOUR / 2).await;
+    let maintenance = Maintenance::new(process.key_manager()).rotate_every(MINUTE);
+    let report = run(&world, &maintenance).await;
+    assert_eq!(
+        (report.published.len(), report.promoted.len()),
+        (1, 1),
+        "{report:?}"
+    );
+    assert!(report.fleet.is_none());
+    assert_eq!(seal(&process, &context).await.key_id(), report.promoted[0]);
+}

@@ -1,0 +1,213 @@
+//! After a shredding nothing of the context is readable, anywhere, and the receipt says what is known of that.
+
+use std::time::Duration;
+
+use encx::{Crypto, EncryptionContext, Error, KeyState, KeyUsage, ShredReceipt, StoreError};
+
+use super::support::{HOUR, MINUTE, SECOND, World, context, open, seal, settle, within};
+use super::{drive, other_process, tool};
+
+async fn shred(world: &World, process: &Crypto, context: &EncryptionContext) -> ShredReceipt {
+    let manager = process.key_manager();
+    drive(world, SECOND / 40, manager.shred(context, MINUTE))
+        .await
+        .unwrap()
+}
+
+async fn assert_shredded(process: &Crypto, context: &EncryptionContext, sealed: &encx::Ciphertext) {
+    let refused = open(process, context, sealed).await;
+    assert!(matches!(refused, Err(Error::Shredded)), "{refused:?}");
+    let refused = within(process.encrypt(context, "x", super::support::SSN.row(1))).await;
+    assert!(matches!(refused, Err(Error::Shredded)), "{refused:?}");
+    let refused = process.needs_reencryption(context, sealed).await;
+    assert!(matches!(refused, Err(Error::Shredded)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn nothing_reads_in_any_process_afterwards() {
+    for hints in [true, false] {
+        let world = if hints { World::with_hints() } else { World::new() }.in_a_fleet();
+        let process = world.process().await;
+        let other = world.built(world.builder().process_name("other")).await;
+        let (a, b) = (context("a"), context("b"));
+        let (sealed, kept) = (seal(&process, &a).await, seal(&process, &b).await);
+        for sealed in [(&a, &sealed), (&b, &kept)] {
+            open(&other, sealed.0, sealed.1).await.unwrap();
+        }
+        let receipt = shred(&world, &process, &a).await;
+        assert!(receipt.is_complete(), "{receipt:?}");
+        let fleet = receipt.fleet.as_ref().unwrap();
+        assert_eq!(fleet.acknowledged.len(), 2);
+        assert_eq!(receipt.context, a);
+        assert_eq!(receipt.versions.len(), 1);
+        assert_eq!(
+            (receipt.versions[0].id, receipt.versions[0].destroyed_at),
+            (sealed.key_id(), receipt.at)
+        );
+        for process in [&process, &other] {
+            assert_eq!(process.stats().keys, 1, "only the other tenant's");
+            let keyring = process.keyring(&a).await;
+            assert!(keyring.is_err() || process.stats().keys == 1);
+            assert_shredded(process, &a, &sealed).await;
+            open(process, &b, &kept).await.unwrap();
+        }
+        // To shred again gives the same receipt.
+        let again = shred(&world, &process, &a).await;
+        assert_eq!(again.versions, receipt.versions);
+        // And only who asks for it begins anew.
+        let manager = process.key_manager();
+        assert!(matches!(manager.rotate(&a).await, Err(Error::Shredded)));
+        assert!(matches!(manager.prepare(&a).await, Err(Error::Shredded)));
+        manager.revive(&a).await.unwrap();
+        let anew = seal(&process, &a).await;
+        open(&process, &a, &anew).await.unwrap();
+        let refused = open(&process, &a, &sealed).await;
+        assert!(matches!(refused, Err(Error::Destroyed { .. })), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn every_usage_and_every_state_is_destroyed() {
+    let world = World::with_hints().in_a_fleet();
+    let (process, context) = (world.process().await, context("a"));
+    let mut made = Vec::new();
+    for usage in KeyUsage::ALL {
+        let manager = process.key_manager().for_usage(usage);
+        made.push(manager.create(&context).await.unwrap().id);
+    }
+    let manager = process.key_manager().because("tenant left");
+    // Deactivated, compromised, suspended from deactivated, suspended from pre-active, active, pre-active.
+    for state in [KeyState::Deactivated, KeyState::Compromised, KeyState::Suspended] {
+        let active = manager.list(&context).await.unwrap().pop().unwrap();
+        manager.rotate(&context).await.unwrap();
+        if state != KeyState::Deactivated {
+            manager.set_state(&context, active.id, state).await.unwrap();
+        }
+    }
+    let published = manager.prepare(&context).await.unwrap();
+    manager
+        .set_state(&context, published.id, KeyState::Suspended)
+        .await
+        .unwrap();
+    manager.prepare(&context).await.unwrap();
+    let before = world.rows.records();
+    assert_eq!(before.len(), 9);
+    let receipt = shred(&world, &process, &context).await;
+    let mut ids: Vec<_> = before.iter().map(|record| record.id).collect();
+    ids.sort();
+    let destroyed: Vec<_> = receipt.versions.iter().map(|version| version.id).collect();
+    assert_eq!(destroyed, ids);
+    for record in world.rows.records() {
+        assert_eq!(record.state, KeyState::Destroyed);
+        assert!(record.wraps.is_empty() && record.destroyed_at.is_some());
+    }
+    let usages: Vec<_> = receipt.versions.iter().map(|version| version.usage).collect();
+    assert!(KeyUsage::ALL.iter().all(|usage| usages.contains(usage)));
+    assert_eq!(process.stats().keys, 0);
+}
+
+/// Whoever was about to rotate must not bring the context back.
+#[tokio::test]
+async fn a_rotation_under_way_does_not_outlive_it() {
+    let world = World::with_hints().in_a_fleet();
+    let (process, context) = (world.process().await, context("a"));
+    let sealed = seal(&process, &context).await;
+    world.kms.hold();
+    let rotating = tokio::spawn({
+        let (manager, context) = (tool(&world), context.clone());
+        async move { manager.rotate(&context).await }
+    });
+    within(world.kms.until_in_flight(1)).await;
+    let receipt = shred(&world, &process, &context).await;
+    assert!(receipt.is_complete(), "{receipt:?}");
+    world.kms.release();
+    let rotated = within(rotating).await.unwrap();
+    assert!(matches!(rotated, Err(Error::Shredded)), "{rotated:?}");
+    assert_eq!(world.rows.records().len(), 1);
+    assert_shredded(&process, &context, &sealed).await;
+}
+
+/// A version that is published, promoted or suspended while its scope is shredded.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_that_others_do_meanwhile_survives_it() {
+    for _ in 0..20 {
+        let world = World::with_hints().in_a_fleet();
+        let context = context("a");
+        tool(&world).create(&context).await.unwrap();
+        let mut others = tokio::task::JoinSet::new();
+        for number in 0..4 {
+            let (manager, context) = (tool(&world), context.clone());
+            others.spawn(async move {
+                for _ in 0..10 {
+                    let done = match number {
+                        0 | 1 => manager.rotate(&context).await.map(drop),
+                        2 => manager.prepare(&context).await.map(drop),
+                        _ => match manager.list(&context).await.unwrap().pop() {
+                            Some(last) => manager
+                                .set_state(&context, last.id, KeyState::Suspended)
+                                .await
+                                .map(drop),
+                            None => Ok(()),
+                        },
+                    };
+                    drop(done);
+                    tokio::task::yield_now().await;
+                }
+            });
+        }
+        let receipt = tool(&world).shred(&context, Duration::ZERO).await.unwrap();
+        others.join_all().await;
+        let records = world.rows.records();
+        assert!(
+            records.iter().all(|record| record.state == KeyState::Destroyed),
+            "{records:?}"
+        );
+        assert_eq!(receipt.versions.len(), records.len());
+    }
+}
+
+#[tokio::test]
+async fn who_does_not_answer_is_told_with_the_latest_moment() {
+    let world = World::with_hints().in_a_fleet();
+    let builder = world
+        .builder()
+        .process_name("cut off")
+        .stale_decrypt_if_unavailable(HOUR);
+    let cut_off = world.built(builder).await;
+    let sealed = seal(&cut_off, &context("a")).await;
+    let process = other_process(&world).await;
+    open(&process, &context("a"), &sealed).await.unwrap();
+    world.store.set_down(true);
+    let receipt = shred(&world, &process, &context("a")).await;
+    assert!(!receipt.is_complete());
+    let fleet = receipt.fleet.as_ref().unwrap();
+    assert_eq!(fleet.silent.len(), 1);
+    assert_eq!(fleet.silent[0].process.name, "cut off");
+    assert_eq!(fleet.serves_until(), Some(fleet.at.plus(2 * HOUR)));
+    assert_shredded(&process, &context("a"), &sealed).await;
+    // It reads indeed, as long as it cannot know better; and not beyond what the receipt says.
+    open(&cut_off, &context("a"), &sealed).await.unwrap();
+    world.kms.set_unavailable(true);
+    world.pass(2 * HOUR).await;
+    open(&cut_off, &context("a"), &sealed).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn without_a_registry_the_receipt_says_so() {
+    let world = World::new();
+    let (process, context) = (world.process().await, context("a"));
+    let sealed = seal(&process, &context).await;
+    let receipt = process.key_manager().shred(&context, MINUTE).await.unwrap();
+    assert!(!receipt.is_complete());
+    assert!(
+        matches!(receipt.fleet, Err(Error::Store(StoreError::Unsupported { .. }))),
+        "{receipt:?}"
+    );
+    assert_shredded(&process, &context, &sealed).await;
+    let none = process
+        .key_manager()
+        .shred(&super::support::context("nobody"), MINUTE)
+        .await;
+    assert!(matches!(none, Err(Error::NoKeys)), "{none:?}");
+    settle().await;
+}
