@@ -205,6 +205,11 @@ pub(crate) struct Message {
 }
 
 impl Message {
+    /// Tells whether it is the same value of the same index, once normalised.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.info == other.info && self.normalized == other.normalized
+    }
+
     /// Computes the blind index under a version of the index key, whose subkey for this index this is.
     pub(crate) fn under(&self, id: DataKeyId, subkey: &Subkey) -> BlindIndex {
         // HMAC takes a key of any length (RFC 2104), so the error cannot occur for one of 32 bytes.

@@ -130,6 +130,8 @@ pub use manager::{
 #[cfg(feature = "password")]
 pub use password::{PasswordError, PasswordHash, PasswordParams, PasswordVerdict};
 pub use plaintext::Plaintext;
+#[cfg(feature = "password")]
+pub use record::Password;
 pub use record::{
     EncryptedFragment, EncryptedRecord, FieldFailure, Fragment, Record, RecordError, decrypt_all,
     decrypt_each, encrypt_all,
@@ -154,8 +156,10 @@ pub mod __private {
 
     #[cfg(feature = "json")]
     pub use crate::codec::json;
+    #[cfg(feature = "password")]
+    pub use crate::record::PasswordField;
     pub use crate::record::{
-        Description, Opened, Opening, Row, Sealed, Sealing, columns, decrypt, encrypt, manifest,
+        Description, Opened, Opening, Row, Sealed, Sealing, Sought, columns, decrypt, encrypt, manifest,
     };
 }
 

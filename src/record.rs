@@ -3,8 +3,11 @@
 mod describe;
 mod error;
 mod open;
+#[cfg(feature = "password")]
+mod password;
 mod row;
 mod seal;
+mod search;
 
 use crate::column::EncryptedColumn;
 use crate::context::{ContextError, EncryptionContext};
@@ -13,8 +16,11 @@ use crate::crypto::Crypto;
 pub use describe::Description;
 pub use error::{FieldFailure, RecordError};
 pub use open::{Opened, Opening};
+#[cfg(feature = "password")]
+pub use password::{Password, PasswordField};
 pub use row::Row;
 pub use seal::{Sealed, Sealing};
+pub use search::Sought;
 
 /// A struct with fields that are encrypted. `#[derive(Encrypt)]` implements it; its methods are for what the derive writes.
 #[diagnostic::on_unimplemented(

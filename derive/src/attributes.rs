@@ -5,7 +5,7 @@ use syn::meta::ParseNestedMeta;
 use syn::parse::ParseStream;
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
-use syn::{Attribute, Ident, LitStr, Path, Token, Visibility, parenthesized};
+use syn::{Attribute, Ident, LitInt, LitStr, Path, Token, Visibility, parenthesized};
 
 /// The faults found so far.
 #[derive(Default)]
@@ -60,9 +60,32 @@ pub(crate) struct Context {
     pub(crate) pairs: Vec<Pair>,
 }
 
+/// An `index(..)`.
+pub(crate) struct OfIndex {
+    pub(crate) span: Span,
+    pub(crate) normalize: Option<Normalize>,
+    pub(crate) bits: Option<LitInt>,
+    pub(crate) name: Option<LitStr>,
+    pub(crate) column: Option<LitStr>,
+    pub(crate) expecting: Option<LitInt>,
+    pub(crate) unique: Option<Span>,
+    pub(crate) small_domain: Option<Span>,
+    pub(crate) context: Option<Context>,
+}
+
+pub(crate) enum Normalize {
+    /// One of `encx`.
+    Named(LitStr),
+    /// A constant of the user's.
+    Own(Path),
+}
+
 /// The attributes of a field.
 #[derive(Default)]
 pub(crate) struct OfField {
+    pub(crate) indexes: Vec<OfIndex>,
+    pub(crate) password: Option<Span>,
+    pub(crate) password_context: Option<Context>,
     pub(crate) id: Option<Span>,
     pub(crate) id_kind: Option<LitStr>,
     pub(crate) encrypt: Option<Span>,
@@ -76,7 +99,10 @@ pub(crate) struct OfField {
 
 const STRUCT_KEYS: &str = "`table`, `sql_table`, `context`, `encrypted`, `fragment`, `crate`";
 const ENCRYPTED_KEYS: &str = "`name`, `vis`, `derive`, `attr`";
-const FIELD_KEYS: &str = "`id`, `encrypt`, `json`, `nested`, `rename`, `sql_column`, `attr`";
+const FIELD_KEYS: &str =
+    "`id`, `encrypt`, `index`, `json`, `nested`, `password`, `rename`, `sql_column`, `attr`";
+const INDEX_KEYS: &str =
+    "`bits`, `normalize`, `column`, `context`, `name`, `unique`, `expecting`, `insecure_small_domain`";
 
 impl OfStruct {
     pub(crate) fn read(attrs: &[Attribute], faults: &mut Faults) -> Self {
@@ -138,6 +164,17 @@ impl OfField {
                         _ => unknown(meta, "`nested(..)`", "`prefix`", faults),
                     })?;
                 }
+                "index" => read.indexes.push(OfIndex::read(meta, faults)?),
+                "password" => {
+                    once(&mut read.password, span, span, faults);
+                    inner(meta, |meta| match name(meta).as_str() {
+                        "context" => {
+                            once(&mut read.password_context, context(meta)?, span, faults);
+                            Ok(())
+                        }
+                        _ => unknown(meta, "`password(..)`", "`context`", faults),
+                    })?;
+                }
                 "rename" => once(&mut read.rename, text(meta)?, span, faults),
                 "sql_column" => once(&mut read.sql_column, text(meta)?, span, faults),
                 "attr" => read.attrs.extend(list_of_attributes(meta)?),
@@ -146,6 +183,47 @@ impl OfField {
             Ok(())
         });
         read
+    }
+}
+
+impl OfIndex {
+    fn read(meta: &ParseNestedMeta<'_>, faults: &mut Faults) -> syn::Result<Self> {
+        let mut read = Self {
+            span: meta.path.span(),
+            normalize: None,
+            bits: None,
+            name: None,
+            column: None,
+            expecting: None,
+            unique: None,
+            small_domain: None,
+            context: None,
+        };
+        inner(meta, |meta| {
+            let span = meta.path.span();
+            match name(meta).as_str() {
+                "normalize" => once(&mut read.normalize, normalize(meta)?, span, faults),
+                "bits" => once(&mut read.bits, meta.value()?.parse()?, span, faults),
+                "name" => once(&mut read.name, text(meta)?, span, faults),
+                "column" => once(&mut read.column, text(meta)?, span, faults),
+                "expecting" => once(&mut read.expecting, meta.value()?.parse()?, span, faults),
+                "unique" => once(&mut read.unique, span, span, faults),
+                "insecure_small_domain" => once(&mut read.small_domain, span, span, faults),
+                "context" => once(&mut read.context, context(meta)?, span, faults),
+                _ => unknown(meta, "`index(..)`", INDEX_KEYS, faults)?,
+            }
+            Ok(())
+        })?;
+        Ok(read)
+    }
+}
+
+fn normalize(meta: &ParseNestedMeta<'_>) -> syn::Result<Normalize> {
+    let value = meta.value()?;
+    if value.peek(LitStr) {
+        value.parse().map(Normalize::Named)
+    } else {
+        value.parse().map(Normalize::Own)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod describe;
 mod encrypted;
+mod lookups;
 mod methods;
 mod traits;
 
@@ -15,10 +16,12 @@ pub(crate) fn expand(model: &Model) -> TokenStream {
     let encrypted = encrypted::write(model, &split);
     let traits = traits::write(model, &split);
     let methods = methods::write(model, &split);
+    let constants = traits::index_constants(model);
     quote! {
         #encrypted
         #[doc(hidden)]
         const _: () = {
+            #constants
             #traits
             #methods
         };

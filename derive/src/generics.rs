@@ -22,7 +22,7 @@ impl Split {
     pub(crate) fn of(model: &Model) -> Self {
         let mut used = HashSet::new();
         for field in &model.fields {
-            if !matches!(field.role, Role::Value { .. }) {
+            if !matches!(field.role, Role::Password { .. } | Role::Value { .. }) {
                 used.extend(names_in(&field.ty));
             }
         }
@@ -106,12 +106,16 @@ pub(crate) fn bounds(model: &Model) -> Vec<WherePredicate> {
             Role::Id { kind: None } => bounds.push(bound(&field.ty, quote!(#krate::RowIdPart))),
             Role::Id { kind: Some(_) } => bounds.push(bound(&field.ty, quote!(#krate::RowId))),
             Role::Nested { .. } => bounds.push(bound(ty, quote!(#krate::Fragment))),
+            Role::Password { .. } => bounds.push(bound(ty, quote!(#krate::__private::PasswordField))),
             Role::Plain => {}
             Role::Value { json: false } => bounds.push(bound(ty, quote!(#krate::FieldCodec))),
             Role::Value { json: true } => {
                 bounds.push(bound(ty, quote!(#krate::__private::serde::Serialize)));
                 bounds.push(bound(ty, quote!(#krate::__private::serde::de::DeserializeOwned)));
             }
+        }
+        if !field.indexes.is_empty() {
+            bounds.push(bound(ty, quote!(#krate::IndexValue)));
         }
     }
     bounds

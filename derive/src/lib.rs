@@ -3,6 +3,7 @@
 mod attributes;
 mod expand;
 mod generics;
+mod index;
 mod model;
 mod types;
 
@@ -33,7 +34,7 @@ use syn::{DeriveInput, parse_macro_input};
 /// let row: EncryptedUser = user.encrypt(&crypto).await?; // `email` is an `encx::Ciphertext`, `phone` an `Option` of one
 /// let user: User = row.decrypt(&crypto).await?;
 /// # assert_eq!(user.email, "ada@example.com");
-/// # Ok::<(), encx::RecordError>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// # }).unwrap();
 /// ```
 ///
@@ -43,6 +44,10 @@ use syn::{DeriveInput, parse_macro_input};
 /// | --- | --- |
 /// | `User::encrypt(&self, &crypto)` | encrypts all fields in one batch; plain ones are cloned |
 /// | `EncryptedUser::decrypt(self, &crypto)` | decrypts all fields in one batch |
+/// | `User::email_terms(&crypto, .., value)` | of an index: what a query looks for. Takes the fields that the index's context is made of, in order |
+/// | `User::matching_email(&crypto, rows, value)` | of an index: decrypts candidates and returns those that really have the value |
+/// | `EncryptedUser::verify_password(&self, &crypto, typed)` | of a password: verifies what somebody typed |
+/// | `EncryptedUser::hash_password(&self, &crypto, typed)` | of a password: hashes a new one for this row |
 /// | `User::encx_columns()` | describes every column of ciphertexts, for jobs that walk over rows |
 /// | `User::encx_manifest()` | writes down all that ciphertexts depend on; pin it in a test |
 ///
@@ -70,6 +75,9 @@ use syn::{DeriveInput, parse_macro_input};
 /// | `id` | identifies the row for good, such as its primary key. Several are parts of one id, in order. One at least is required |
 /// | `id(kind = "integer")` | for an id type of your own, what it wraps: `bytes`, `integer`, `text`, `uuid` |
 /// | `encrypt` | is encrypted by its `encx::FieldCodec`. An `Option`, written by that name, is NULL when it is `None` |
+/// | `index(bits = 16, ..)` | beside `encrypt`: is found by equality; see below. Several are possible |
+/// | `password` | is an `encx::Password`, or an `Option` of one, and hashed; feature `password` of `encx` |
+/// | `password(context("purpose" = "login"))` | the same, under a context of its own |
 /// | `json` | is encrypted as JSON, one value; feature `json` of `encx` |
 /// | `nested` | is a struct with `#[encx(fragment)]`, or an `Option` of one |
 /// | `nested(prefix = "billing_")` | its columns in SQL begin with this; only in `encx_columns` |
@@ -78,6 +86,24 @@ use syn::{DeriveInput, parse_macro_input};
 /// | `attr(serde(skip))` | attributes for the field of the struct to write |
 ///
 /// Fields without any are plain: they are copied.
+///
+/// # Attributes of a blind index
+///
+/// It adds the field `email_index`, of type `encx::BlindIndex`, to the struct to write. What it shows to whoever reads the database
+/// stands at `encx::IndexField`.
+///
+/// | `index(..)` | |
+/// | --- | --- |
+/// | `bits = 16` | how many bits are kept, 8 to 256: choose with `encx::IndexField::bits_for`. Required |
+/// | `normalize = "email"` | `exact` (default), `trim`, `lowercase`, `email`, `phone`, `case-fold`, or a constant of your own: `normalize = MY_NORMALIZER` |
+/// | `context("purpose" = "login")` | a context of its own, for searches that do not know the struct's; by default the struct's |
+/// | `column = "email_term"` | its column in SQL; by default `email_index` |
+/// | `name = "exact"` | tells a second index of the same field from the first; fields and methods then are `email_exact_..` |
+/// | `expecting = 10_000` | does not compile if so few values cannot be hidden, or `bits` is too many for them |
+/// | `unique` | for a UNIQUE column: at least 128 bits. Before you rotate, see `Crypto::blind_index_under` |
+/// | `insecure_small_domain` | takes back what `expecting` demands |
+///
+/// Compound indexes are not derived: compute them with `Crypto::blind_index`.
 ///
 /// <div class="warning">
 ///

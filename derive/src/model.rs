@@ -8,7 +8,8 @@ use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::{Data, DeriveInput, Fields, Generics, Ident, LitStr, Path, Type, Visibility, parse_quote};
 
-use crate::attributes::{Faults, OfField, OfStruct, Pair, PairValue};
+use crate::attributes::{Context, Faults, OfField, OfIndex, OfStruct, Pair, PairValue};
+use crate::index::Index;
 use crate::types;
 
 pub(crate) struct Model {
@@ -49,6 +50,7 @@ pub(crate) struct Field {
     pub(crate) column: LitStr,
     /// The column's name in SQL.
     pub(crate) sql: LitStr,
+    pub(crate) indexes: Vec<Index>,
     pub(crate) docs: Vec<syn::Attribute>,
     pub(crate) attrs: Vec<TokenStream>,
 }
@@ -58,6 +60,8 @@ pub(crate) enum Role {
     Id { kind: Option<TokenStream> },
     /// A fragment.
     Nested { prefix: String },
+    /// Hashed, under a context of its own if it has one.
+    Password { context: Option<Context> },
     /// Copied as it is.
     Plain,
     /// Encrypted.
@@ -143,14 +147,20 @@ fn named_fields(input: &DeriveInput) -> Option<&Fields> {
 
 impl Field {
     fn read(field: &syn::Field, faults: &mut Faults) -> Self {
-        let attributes = OfField::read(&field.attrs, faults);
+        let mut attributes = OfField::read(&field.attrs, faults);
         // Only fields with names come here.
         let ident = field.ident.clone().unwrap_or_else(|| format_ident!("_"));
         let name = ident.unraw().to_string();
-        let role = role(&attributes, faults);
         let column = attributes
             .rename
+            .take()
             .unwrap_or_else(|| LitStr::new(&name, ident.span()));
+        let indexes = std::mem::take(&mut attributes.indexes);
+        let indexes = check_indexes(indexes, &attributes, faults).into_iter();
+        let indexes = indexes
+            .filter_map(|index| Index::read(index, &ident, &column, &field.ty, faults))
+            .collect();
+        let role = role(&mut attributes, faults);
         let docs = field.attrs.iter().filter(|attr| attr.path().is_ident("doc"));
         Self {
             name,
@@ -159,6 +169,7 @@ impl Field {
             role,
             sql: attributes.sql_column.unwrap_or_else(|| column.clone()),
             column,
+            indexes,
             docs: docs.cloned().collect(),
             attrs: attributes.attrs,
             ident,
@@ -178,8 +189,24 @@ impl Field {
     }
 }
 
+/// Refuses indexes of what has none.
+fn check_indexes(indexes: Vec<OfIndex>, attributes: &OfField, faults: &mut Faults) -> Vec<OfIndex> {
+    let reason = if attributes.json.is_some() {
+        "one value of JSON has many forms, so it is not indexed; index a field with a type of its own"
+    } else if attributes.encrypt.is_none() {
+        "an index stands beside an encrypted value; write `#[encx(encrypt, index(..))]`, or let the database index a plain \
+         column"
+    } else {
+        return indexes;
+    };
+    for index in &indexes {
+        faults.add(index.span, reason);
+    }
+    Vec::new()
+}
+
 /// Decides what a field is; of several words that exclude each other, one is kept so that reading goes on.
-fn role(attributes: &OfField, faults: &mut Faults) -> Role {
+fn role(attributes: &mut OfField, faults: &mut Faults) -> Role {
     let value = attributes.encrypt.or(attributes.json);
     let mut exclude = |one: Option<Span>, other: Option<Span>, message: &str| {
         if let (Some(_), Some(span)) = (one, other) {
@@ -206,6 +233,17 @@ fn role(attributes: &OfField, faults: &mut Faults) -> Role {
         attributes.nested,
         "`json` makes one value of the field and `nested` many; keep one of them",
     );
+    exclude(
+        value,
+        attributes.password,
+        "a password is hashed and not encrypted: nobody needs it back; remove `encrypt`, or `password` for a secret that \
+         has to be read again",
+    );
+    exclude(
+        attributes.id.or(attributes.nested),
+        attributes.password,
+        "a password is neither an id nor nested; keep `password` alone",
+    );
     if attributes.id.is_some() {
         let kind = attributes.id_kind.as_ref().map(|kind| id_kind(kind, faults));
         Role::Id { kind }
@@ -213,6 +251,10 @@ fn role(attributes: &OfField, faults: &mut Faults) -> Role {
         let prefix = attributes.nested_prefix.as_ref().map(LitStr::value);
         Role::Nested {
             prefix: prefix.unwrap_or_default(),
+        }
+    } else if attributes.password.is_some() {
+        Role::Password {
+            context: attributes.password_context.take(),
         }
     } else if value.is_some() {
         Role::Value {
@@ -256,6 +298,15 @@ fn kind(input: &DeriveInput, attributes: &OfStruct, fields: &[Field], faults: &m
                 );
             }
         }
+        for field in fields {
+            let has_password = matches!(field.role, Role::Password { .. });
+            if has_password || !field.indexes.is_empty() {
+                faults.add(
+                    field.ident.span(),
+                    "a fragment has neither indexes nor passwords; move this field to the record",
+                );
+            }
+        }
         for field in fields.iter().filter(|field| field.is_id()) {
             faults.add(
                 field.ident.span(),
@@ -287,6 +338,16 @@ fn kind(input: &DeriveInput, attributes: &OfStruct, fields: &[Field], faults: &m
             format_args!("a row's id has at most {MAX_ID_PARTS} parts, not {ids}"),
         );
     }
+    for field in fields {
+        let of_password = match &field.role {
+            Role::Password { context } => context.as_ref(),
+            _ => None,
+        };
+        let of_indexes = field.indexes.iter().filter_map(|index| index.context.as_ref());
+        for context in of_indexes.chain(of_password) {
+            check_context(context, fields, faults);
+        }
+    }
     let context = match &attributes.context {
         None => {
             faults.add(
@@ -306,7 +367,7 @@ fn kind(input: &DeriveInput, attributes: &OfStruct, fields: &[Field], faults: &m
     }
 }
 
-fn check_context(context: &crate::attributes::Context, fields: &[Field], faults: &mut Faults) -> Vec<Pair> {
+fn check_context(context: &Context, fields: &[Field], faults: &mut Faults) -> Vec<Pair> {
     if context.pairs.is_empty() {
         faults.add(
             context.span,
@@ -356,7 +417,10 @@ fn check_columns(fields: &[Field], faults: &mut Faults) {
     let mut in_aad = HashMap::new();
     let mut in_sql = HashMap::new();
     for field in fields {
-        let sealed = matches!(field.role, Role::Value { .. } | Role::Nested { .. });
+        let sealed = matches!(
+            field.role,
+            Role::Nested { .. } | Role::Password { .. } | Role::Value { .. }
+        );
         let before = sealed
             .then(|| in_aad.insert(field.column.value(), &field.name))
             .flatten();
@@ -367,6 +431,18 @@ fn check_columns(fields: &[Field], faults: &mut Faults) {
                 .then(|| in_sql.insert(field.sql.value(), &field.name))
                 .flatten()
         });
+        for index in &field.indexes {
+            if let Some(before) = in_sql.insert(index.sql.value(), &field.name) {
+                faults.add(
+                    index.sql.span(),
+                    format_args!(
+                        "the index of `{}` has the same column as `{before}`; give it another with `column = \"..\"`, and a \
+                         `name` if the field has two",
+                        field.name
+                    ),
+                );
+            }
+        }
         if let Some(before) = before {
             faults.add(
                 field.column.span(),

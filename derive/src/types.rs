@@ -20,6 +20,16 @@ pub(crate) fn inside_option(ty: &Type) -> Option<&Type> {
     }
 }
 
+/// Tells whether it is a float, as far as its name tells.
+pub(crate) fn is_float(ty: &Type) -> bool {
+    let inner = inside_option(ty).unwrap_or(ty);
+    let Type::Path(path) = ungroup(inner) else {
+        return false;
+    };
+    let last = path.path.segments.last();
+    last.is_some_and(|last| last.ident == "f32" || last.ident == "f64")
+}
+
 /// Looks through the invisible groups that `macro_rules!` puts around types.
 fn ungroup(mut ty: &Type) -> &Type {
     while let Type::Group(group) = ty {

@@ -72,7 +72,14 @@ impl Crypto {
         &self,
         items: impl IntoIterator<Item = (&'a EncryptionContext, &'a IndexField, V)>,
     ) -> Vec<Result<BlindIndex, Error>> {
-        let items: Vec<_> = self.messages(items);
+        self.blind_indexes_of(self.messages(items)).await
+    }
+
+    /// Computes the blind indexes of values that were normalised already.
+    pub(crate) async fn blind_indexes_of(
+        &self,
+        items: Vec<Result<(Arc<Slot>, Message), Error>>,
+    ) -> Vec<Result<BlindIndex, Error>> {
         let mut missing: HashMap<Scope, Arc<Slot>> = HashMap::new();
         for (slot, _) in items.iter().flatten() {
             if hot_active(self.core(), slot).is_none() {
@@ -211,7 +218,7 @@ impl Crypto {
     }
 
     /// Finds the slot of another usage than that of data.
-    pub(super) fn slot_of(&self, context: &EncryptionContext, usage: KeyUsage) -> Arc<Slot> {
+    pub(crate) fn slot_of(&self, context: &EncryptionContext, usage: KeyUsage) -> Arc<Slot> {
         self.core().cache().with_slot(context, usage, Arc::clone)
     }
 

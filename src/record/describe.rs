@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::column::{ContextSource, EncryptedColumn, RowIdKind};
+use crate::index::IndexField;
 
 /// Collects the columns of a record.
 #[derive(Debug, Default)]
@@ -13,6 +14,8 @@ pub struct Description {
     /// The nested fields that lead to where we are: column, and what their columns in SQL begin with.
     way: Vec<(&'static str, &'static str)>,
     columns: Vec<(EncryptedColumn, &'static str)>,
+    /// Of blind indexes and passwords: what stands in the manifest, with a context of their own.
+    others: Vec<(String, Vec<(&'static str, ContextSource)>)>,
 }
 
 /// A name in the AAD and in SQL.
@@ -67,6 +70,33 @@ impl Description {
         self.columns.push((column, format));
     }
 
+    /// Adds a blind index.
+    pub fn index(&mut self, sql: &'static str, index: &IndexField, own: Vec<(&'static str, ContextSource)>) {
+        let mut text = String::new();
+        for part in index.parts() {
+            let (name, version) = (part.normalizer().name(), part.normalizer().version());
+            let _ = write!(text, "{} as {name}/{version}, ", part.column());
+        }
+        let name = match index.name() {
+            "" => String::new(),
+            name => format!("named {name}, "),
+        };
+        let (bits, table) = (index.bits(), self.table.sql);
+        let line = format!("index of {text}{name}{bits} bits, in {table}.{sql}");
+        self.others.push((line, own));
+    }
+
+    /// Adds a password.
+    pub fn password(
+        &mut self,
+        aad: &'static str,
+        sql: &'static str,
+        own: Vec<(&'static str, ContextSource)>,
+    ) {
+        let line = format!("password {aad}: in {}.{sql}", self.table.sql);
+        self.others.push((line, own));
+    }
+
     /// Goes down into a nested field.
     pub fn enter(&mut self, column: &'static str, prefix: &'static str) {
         self.way.push((column, prefix));
@@ -96,10 +126,7 @@ impl Description {
             line(format_args!("id {sql}: {}", kind.name()));
         }
         for (key, source) in &self.context {
-            match source {
-                ContextSource::Column(column) => line(format_args!("context {key} = column {column}")),
-                ContextSource::Value(value) => line(format_args!("context {key} = {value:?}")),
-            }
+            line(format_args!("context {}", pair(key, source)));
         }
         for (column, format) in &self.columns {
             let place = std::iter::once(&column.column).chain(&column.path);
@@ -107,6 +134,20 @@ impl Description {
             let (table, sql) = (&column.sql_table, &column.sql_column);
             line(format_args!("field {place}: {format}, in {table}.{sql}"));
         }
+        for (other, own) in &self.others {
+            let own: String = own
+                .iter()
+                .map(|(key, source)| format!(", context {}", pair(key, source)))
+                .collect();
+            line(format_args!("{other}{own}"));
+        }
         text
+    }
+}
+
+fn pair(key: &str, source: &ContextSource) -> String {
+    match source {
+        ContextSource::Column(column) => format!("{key} = column {column}"),
+        ContextSource::Value(value) => format!("{key} = {value:?}"),
     }
 }

@@ -31,7 +31,8 @@ impl<'r> Row<'r> {
     }
 
     /// Binds to a column here. A nested one is a step of the path below the outermost field's column.
-    pub(super) fn aad(&self, column: &'static str) -> Aad {
+    #[must_use]
+    pub fn aad(&self, column: &'static str) -> Aad {
         let Some(((_, outermost), steps)) = self.way.split_first() else {
             return Field::new(self.table, column).row(self.id);
         };

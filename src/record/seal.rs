@@ -6,25 +6,43 @@ use std::collections::VecDeque;
 use crate::aad::Aad;
 use crate::ciphertext::Ciphertext;
 use crate::codec::{CodecError, Encoded};
-use crate::context::EncryptionContext;
+use crate::context::{ContextError, EncryptionContext};
 use crate::crypto::Crypto;
+use crate::error::Error;
+use crate::index::{BlindIndex, IndexField, IndexValue, Message};
+use crate::key::KeyUsage;
+#[cfg(feature = "password")]
+use crate::password::PasswordHash;
 
 use super::error::{FieldFailure, RecordError};
+#[cfg(feature = "password")]
+use super::password::{Form, Password};
 use super::row::Row;
 
 /// Takes the values of one record.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Sealing<'a> {
-    values: Vec<Value<'a>>,
+    values: Vec<Item<(Encoded<'a>, Aad)>>,
+    indexes: Vec<Item<(Own, Message)>>,
+    #[cfg(feature = "password")]
+    passwords: Vec<Item<OfPassword<'a>>>,
     failures: Vec<FieldFailure>,
 }
 
-#[derive(Debug)]
-struct Value<'a> {
+/// Something of a field.
+struct Item<T> {
     name: Cow<'static, str>,
-    bytes: Encoded<'a>,
-    aad: Aad,
+    what: T,
 }
+
+/// A context of its own, in place of the record's.
+type Own = Option<EncryptionContext>;
+
+#[cfg(feature = "password")]
+type OfPassword<'a> = (Own, &'a Form, Aad);
+
+/// What becomes of a batch: what of each record, or why not.
+type Done<T> = Vec<Vec<(Cow<'static, str>, Result<T, Error>)>>;
 
 impl<'a> Sealing<'a> {
     /// Takes a value.
@@ -37,10 +55,47 @@ impl<'a> Sealing<'a> {
     ) {
         let name = row.name(name);
         match encoded {
-            Ok(bytes) => self.values.push(Value {
+            Ok(bytes) => self.values.push(Item {
                 name,
-                bytes,
-                aad: row.aad(column),
+                what: (bytes, row.aad(column)),
+            }),
+            Err(error) => self.fail(FieldFailure::new(name, error)),
+        }
+    }
+
+    /// Takes a value of a blind index.
+    pub fn index(
+        &mut self,
+        name: &'static str,
+        index: &IndexField,
+        own: Option<Result<EncryptionContext, ContextError>>,
+        value: &impl IndexValue,
+    ) {
+        let message = index.message(value);
+        match (own.transpose(), message) {
+            (Ok(own), Ok(message)) => self.indexes.push(Item {
+                name: name.into(),
+                what: (own, message),
+            }),
+            (Err(error), _) => self.fail(FieldFailure::new(name, error)),
+            (_, Err(error)) => self.fail(FieldFailure::new(name, error)),
+        }
+    }
+
+    /// Takes a password.
+    #[cfg(feature = "password")]
+    pub fn password(
+        &mut self,
+        row: &Row<'_>,
+        name: &'static str,
+        column: &'static str,
+        own: Option<Result<EncryptionContext, ContextError>>,
+        password: &'a Password,
+    ) {
+        match own.transpose() {
+            Ok(own) => self.passwords.push(Item {
+                name: name.into(),
+                what: (own, password.form(), row.aad(column)),
             }),
             Err(error) => self.fail(FieldFailure::new(name, error)),
         }
@@ -55,10 +110,21 @@ impl<'a> Sealing<'a> {
     }
 }
 
+impl std::fmt::Debug for Sealing<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sealing")
+            .field("failures", &self.failures)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Hands out what became of the values of one record.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Sealed {
     ciphertexts: VecDeque<Ciphertext>,
+    indexes: VecDeque<BlindIndex>,
+    #[cfg(feature = "password")]
+    hashes: VecDeque<PasswordHash>,
 }
 
 impl Sealed {
@@ -66,36 +132,145 @@ impl Sealed {
     pub fn ciphertext(&mut self) -> Option<Ciphertext> {
         self.ciphertexts.pop_front()
     }
+
+    /// Returns the next blind index.
+    pub fn index(&mut self) -> Option<BlindIndex> {
+        self.indexes.pop_front()
+    }
+
+    /// Returns the next password's hash.
+    #[cfg(feature = "password")]
+    pub fn hash(&mut self) -> Option<PasswordHash> {
+        self.hashes.pop_front()
+    }
 }
 
-/// Encrypts the values of all records in one batch.
+/// Encrypts the values of all records in one batch, and computes their indexes and hashes.
 pub(super) async fn seal(
     crypto: &Crypto,
     contexts: &[EncryptionContext],
     records: Vec<Sealing<'_>>,
 ) -> Result<Vec<Sealed>, RecordError> {
-    let records: Vec<_> = records.into_iter().map(|record| record.values).collect();
+    let mut failures = Vec::new();
+    let mut sealed: Vec<_> = records.iter().map(|_| Sealed::default()).collect();
+    let mut values = Vec::with_capacity(records.len());
+    let mut indexes = Vec::with_capacity(records.len());
+    #[cfg(feature = "password")]
+    let mut passwords = Vec::with_capacity(records.len());
+    for record in records {
+        values.push(record.values);
+        indexes.push(record.indexes);
+        #[cfg(feature = "password")]
+        passwords.push(record.passwords);
+    }
+    let done = encrypt(crypto, contexts, values).await;
+    hand_out(done, &mut sealed, &mut failures, |sealed| &mut sealed.ciphertexts);
+    let done = index(crypto, contexts, indexes).await;
+    hand_out(done, &mut sealed, &mut failures, |sealed| &mut sealed.indexes);
+    #[cfg(feature = "password")]
+    {
+        let done = hash(crypto, contexts, passwords).await;
+        hand_out(done, &mut sealed, &mut failures, |sealed| &mut sealed.hashes);
+    }
+    failures.sort_by_key(|failure| failure.row);
+    RecordError::check(failures)?;
+    Ok(sealed)
+}
+
+fn hand_out<T>(
+    done: Done<T>,
+    sealed: &mut [Sealed],
+    failures: &mut Vec<FieldFailure>,
+    queue: impl Fn(&mut Sealed) -> &mut VecDeque<T>,
+) {
+    for (row, (done, sealed)) in done.into_iter().zip(sealed).enumerate() {
+        for (name, result) in done {
+            match result {
+                Ok(value) => queue(sealed).push_back(value),
+                Err(error) => failures.push(FieldFailure::new(name, error).in_row(row)),
+            }
+        }
+    }
+}
+
+async fn encrypt(
+    crypto: &Crypto,
+    contexts: &[EncryptionContext],
+    records: Vec<Vec<Item<(Encoded<'_>, Aad)>>>,
+) -> Done<Ciphertext> {
     let items: Vec<_> = records
         .iter()
         .zip(contexts)
         .flat_map(|(values, context)| {
             let values = values.iter();
-            values.map(move |value| (context, value.bytes.as_bytes(), &value.aad))
+            values.map(
+                move |Item {
+                          what: (bytes, aad), ..
+                      }| (context, bytes.as_bytes(), aad),
+            )
         })
         .collect();
-    let mut results = crypto.encrypt_many(items).await.into_iter();
-    let mut failures = Vec::new();
-    let mut sealed = Vec::with_capacity(records.len());
-    for (row, values) in records.into_iter().enumerate() {
-        let mut ciphertexts = VecDeque::with_capacity(values.len());
-        for (value, result) in values.into_iter().zip(&mut results) {
-            match result {
-                Ok(ciphertext) => ciphertexts.push_back(ciphertext),
-                Err(error) => failures.push(FieldFailure::new(value.name, error).in_row(row)),
-            }
+    let results = crypto.encrypt_many(items).await;
+    regroup(records, results)
+}
+
+async fn index(
+    crypto: &Crypto,
+    contexts: &[EncryptionContext],
+    records: Vec<Vec<Item<(Own, Message)>>>,
+) -> Done<BlindIndex> {
+    let mut items = Vec::new();
+    let mut names = Vec::with_capacity(records.len());
+    for (record, context) in records.into_iter().zip(contexts) {
+        let mut names_of_record = Vec::with_capacity(record.len());
+        for Item {
+            name,
+            what: (own, message),
+        } in record
+        {
+            let slot = crypto.slot_of(own.as_ref().unwrap_or(context), KeyUsage::Index);
+            names_of_record.push(Item { name, what: () });
+            items.push(Ok((slot, message)));
         }
-        sealed.push(Sealed { ciphertexts });
+        names.push(names_of_record);
     }
-    RecordError::check(failures)?;
-    Ok(sealed)
+    let results = crypto.blind_indexes_of(items).await;
+    regroup(names, results)
+}
+
+/// Hashes what is new, at the same time; a `Crypto` bounds what that takes.
+#[cfg(feature = "password")]
+async fn hash(
+    crypto: &Crypto,
+    contexts: &[EncryptionContext],
+    records: Vec<Vec<Item<OfPassword<'_>>>>,
+) -> Done<PasswordHash> {
+    let mut hashes = Vec::new();
+    for (record, context) in records.iter().zip(contexts) {
+        for Item {
+            what: (own, form, aad),
+            ..
+        } in record
+        {
+            let context = own.as_ref().unwrap_or(context);
+            hashes.push(async move {
+                match form {
+                    Form::New(text) => crypto.hash_password(context, text.as_str(), aad).await,
+                    Form::Stored(hash) => Ok(hash.clone()),
+                }
+            });
+        }
+    }
+    let results = futures_util::future::join_all(hashes).await;
+    regroup(records, results)
+}
+
+/// Gives the results of a batch back to the records that its items were of.
+fn regroup<I, T>(records: Vec<Vec<Item<I>>>, results: Vec<Result<T, Error>>) -> Done<T> {
+    let mut results = results.into_iter();
+    let of = |record: Vec<Item<I>>| {
+        let names = record.into_iter().map(|item| item.name);
+        names.zip(&mut results).collect()
+    };
+    records.into_iter().map(of).collect()
 }

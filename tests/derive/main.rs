@@ -4,7 +4,9 @@
 
 mod batches;
 mod failures;
+mod passwords;
 mod places;
+mod search;
 mod shapes;
 
 use encx::testkit::{MemoryKeyStore, MemoryKms};

@@ -3,8 +3,10 @@
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 
-use crate::attributes::PairValue;
+use crate::attributes::{Context, PairValue};
 use crate::model::{Field, Kind, Model, Role, span_of};
+
+use super::traits::constant_of;
 
 pub(super) fn write(model: &Model) -> TokenStream {
     let krate = &model.krate;
@@ -64,13 +66,42 @@ fn describe(model: &Model, field: &Field) -> Option<TokenStream> {
             <#ty as #krate::Fragment>::describe(out);
             out.leave();
         }),
+        Role::Password { context } => {
+            let own = own_context(model, context.as_ref());
+            Some(quote!(out.password(#column, #sql, #own);))
+        }
         Role::Value { json } => {
             let format = if *json {
                 quote!(#krate::__private::json::FORMAT)
             } else {
                 quote!(<#ty as #krate::FieldCodec>::FORMAT)
             };
-            Some(quote!(out.field(#column, #sql, #format);))
+            let indexes = field.indexes.iter().map(|index| {
+                let own = own_context(model, index.context.as_ref());
+                let (constant, sql) = (constant_of(index), &index.sql);
+                quote!(out.index(#sql, &#constant, #own);)
+            });
+            Some(quote! {
+                out.field(#column, #sql, #format);
+                #(#indexes)*
+            })
         }
     }
+}
+
+/// Lists the pairs of a context that an index or a password has of its own.
+fn own_context(model: &Model, own: Option<&Context>) -> TokenStream {
+    let krate = &model.krate;
+    let pairs = own.iter().flat_map(|own| &own.pairs).map(|pair| {
+        let key = &pair.key;
+        let source = match &pair.value {
+            PairValue::Literal(text) => quote!(Value(::core::convert::From::from(#text))),
+            PairValue::Field(ident) => {
+                let sql = model.field(ident).map(|field| &field.sql);
+                quote!(Column(::core::convert::From::from(#sql)))
+            }
+        };
+        quote!((#key, #krate::ContextSource::#source))
+    });
+    quote!(::std::vec![#(#pairs),*])
 }

@@ -4,6 +4,7 @@ use proc_macro2::TokenStream;
 use quote::quote;
 
 use crate::generics::Split;
+use crate::index::Index;
 use crate::model::{Field, Model, Role};
 
 pub(super) fn write(model: &Model, split: &Split) -> TokenStream {
@@ -49,6 +50,11 @@ fn field_of(model: &Model, field: &Field) -> TokenStream {
                 optional(&ty, is_optional),
             )
         }
+        Role::Password { .. } => {
+            let (_, is_optional) = field.value_type();
+            let doc = format!("The hash of `{}`.", field.name);
+            (Some(doc), optional(&quote!(#krate::PasswordHash), is_optional))
+        }
         Role::Value { .. } => {
             let (_, is_optional) = field.value_type();
             let doc = format!("The ciphertext of `{}`.", field.name);
@@ -67,10 +73,27 @@ fn field_of(model: &Model, field: &Field) -> TokenStream {
         }
     };
     let from_row = from_row(model, field);
+    let indexes = field.indexes.iter().map(|index| index_of(model, field, index));
     quote! {
         #doc
         #from_row
         #(#[#attrs])*
+        #vis #ident: #ty
+        #(, #indexes)*
+    }
+}
+
+fn index_of(model: &Model, field: &Field, index: &Index) -> TokenStream {
+    let krate = &model.krate;
+    let (_, is_optional) = field.value_type();
+    let Index { ident, sql, .. } = index;
+    let vis = &field.vis;
+    let doc = format!("The blind index of `{}`.", field.name);
+    let ty = optional(&quote!(#krate::BlindIndex), is_optional);
+    let from_row = (model.is_from_row() && *ident != sql.value()).then(|| quote!(#[sqlx(rename = #sql)]));
+    quote! {
+        #[doc = #doc]
+        #from_row
         #vis #ident: #ty
     }
 }

@@ -7,6 +7,8 @@ use syn::Generics;
 use crate::generics::{self, Split};
 use crate::model::{Kind, Model};
 
+use super::lookups;
+
 pub(super) fn write(model: &Model, split: &Split) -> Option<TokenStream> {
     let Kind::Record { .. } = &model.kind else {
         return None;
@@ -31,6 +33,8 @@ pub(super) fn write(model: &Model, split: &Split) -> Option<TokenStream> {
         quote!(<#params>)
     });
     let decrypt_where = &decrypts.where_clause;
+    let searches = lookups::of_struct(model, split);
+    let passwords = lookups::of_encrypted(model);
     Some(quote! {
         #[automatically_derived]
         #[allow(dead_code, trivial_bounds)]
@@ -63,6 +67,8 @@ pub(super) fn write(model: &Model, split: &Split) -> Option<TokenStream> {
             #vis fn encx_manifest() -> ::std::string::String {
                 #krate::__private::manifest::<Self>()
             }
+
+            #searches
         }
 
         #[automatically_derived]
@@ -85,6 +91,8 @@ pub(super) fn write(model: &Model, split: &Split) -> Option<TokenStream> {
             {
                 #krate::__private::decrypt(crypto, self).await
             }
+
+            #passwords
         }
     })
 }

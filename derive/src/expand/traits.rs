@@ -2,10 +2,11 @@
 
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote, quote_spanned};
-use syn::Ident;
+use syn::{Ident, Path};
 
-use crate::attributes::{Pair, PairValue};
+use crate::attributes::{Context, Pair, PairValue};
 use crate::generics::{self, Split};
+use crate::index::Index;
 use crate::model::{Field, Kind, Model, Role, span_of};
 
 use super::describe;
@@ -95,8 +96,28 @@ pub(super) fn write(model: &Model, split: &Split) -> TokenStream {
     }
 }
 
+/// Writes the constants of the indexes, so that what is wrong with one does not compile.
+pub(super) fn index_constants(model: &Model) -> TokenStream {
+    let Kind::Record { table, .. } = &model.kind else {
+        return TokenStream::new();
+    };
+    let krate = &model.krate;
+    let constants = model.fields.iter().flat_map(|field| {
+        field.indexes.iter().map(move |index| {
+            let constant = constant_of(index);
+            let value = index.field(krate, table, &field.column);
+            quote!(const #constant: #krate::IndexField = #value;)
+        })
+    });
+    quote!(#(#constants)*)
+}
+
+pub(super) fn constant_of(index: &Index) -> Ident {
+    format_ident!("INDEX_{}", index.stem.to_uppercase(), span = index.ident.span())
+}
+
 /// Names the row. The id is borrowed from either struct, which have it under the same names.
-fn begin_row(model: &Model) -> Option<TokenStream> {
+pub(super) fn begin_row(model: &Model) -> Option<TokenStream> {
     let Kind::Record { table, .. } = &model.kind else {
         return None;
     };
@@ -124,15 +145,39 @@ fn context(model: &Model) -> Option<TokenStream> {
         return None;
     };
     let krate = &model.krate;
-    let pairs = context.iter().map(|Pair { key, value }| match value {
-        PairValue::Field(ident) => quote_spanned!(ident.span()=> .pair(#key, &self.#ident)),
-        PairValue::Literal(text) => quote!(.pair(#key, #text)),
-    });
+    let context = build_context(krate, context, |ident| quote!(&self.#ident));
     Some(quote! {
         fn context(&self) -> ::core::result::Result<#krate::EncryptionContext, #krate::ContextError> {
-            #krate::EncryptionContext::builder() #(#pairs)* .build()
+            #context
         }
     })
+}
+
+/// Builds a context; `value_of` says where a field's value is found.
+pub(super) fn build_context(
+    krate: &Path,
+    pairs: &[Pair],
+    value_of: impl Fn(&Ident) -> TokenStream,
+) -> TokenStream {
+    let pairs = pairs.iter().map(|Pair { key, value }| match value {
+        PairValue::Field(ident) => {
+            let value = value_of(ident);
+            quote_spanned!(ident.span()=> .pair(#key, #value))
+        }
+        PairValue::Literal(text) => quote!(.pair(#key, #text)),
+    });
+    quote!(#krate::EncryptionContext::builder() #(#pairs)* .build())
+}
+
+/// Builds the context of an index or a password that has one of its own; `None` stands for the record's.
+fn own_context(model: &Model, own: Option<&Context>) -> TokenStream {
+    match own {
+        Some(own) => {
+            let context = build_context(&model.krate, &own.pairs, |ident| quote!(&self.#ident));
+            quote!(::core::option::Option::Some(#context))
+        }
+        None => quote!(::core::option::Option::None),
+    }
 }
 
 /// Runs something with `value`, a reference to what is in the field, if anything is.
@@ -164,13 +209,27 @@ fn collect_value(model: &Model, field: &Field) -> Option<TokenStream> {
                 row.leave();
             }
         }
+        Role::Password { context } => {
+            let context = own_context(model, context.as_ref());
+            let password =
+                quote_spanned!(span_of(field)=> <#ty as #krate::__private::PasswordField>::as_password);
+            quote!(out.password(row, #name, #column, #context, #password(value));)
+        }
         Role::Value { json } => {
             let encode = if *json {
                 quote_spanned!(span_of(field)=> #krate::__private::json::encode::<#ty>)
             } else {
                 quote_spanned!(span_of(field)=> <#ty as #krate::FieldCodec>::encode)
             };
-            quote!(out.field(row, #name, #column, #encode(value));)
+            let indexes = field.indexes.iter().map(|index| {
+                let own = own_context(model, index.context.as_ref());
+                let index = constant_of(index);
+                quote!(out.index(#name, &#index, #own, value);)
+            });
+            quote! {
+                out.field(row, #name, #column, #encode(value));
+                #(#indexes)*
+            }
         }
     };
     Some(with_value(field, &then))
@@ -181,7 +240,7 @@ fn collect_ciphertext(model: &Model, field: &Field) -> Option<TokenStream> {
     let Field { name, column, .. } = field;
     let (ty, _) = field.value_type();
     let then = match &field.role {
-        Role::Id { .. } | Role::Plain => return None,
+        Role::Id { .. } | Role::Password { .. } | Role::Plain => return None,
         Role::Nested { .. } => quote! {
             row.enter(#name, #column);
             #krate::EncryptedFragment::<#ty>::collect(value, out, row);
@@ -203,8 +262,23 @@ fn assemble_ciphertext(model: &Model, field: &Field) -> TokenStream {
             return quote!(#ident: #clone(&self.#ident));
         }
         Role::Nested { .. } => quote!(<#ty as #krate::Fragment>::assemble(value, sealed)?),
+        Role::Password { .. } => quote!(sealed.hash()?),
         Role::Value { .. } => quote!(sealed.ciphertext()?),
     };
+    let indexes = field.indexes.iter().map(|index| {
+        let index = &index.ident;
+        if is_optional {
+            quote! {
+                #index: match &self.#ident {
+                    ::core::option::Option::Some(_) => ::core::option::Option::Some(sealed.index()?),
+                    ::core::option::Option::None => ::core::option::Option::None,
+                }
+            }
+        } else {
+            quote!(#index: sealed.index()?)
+        }
+    });
+    let indexes = quote!(#(, #indexes)*);
     let needs_value = matches!(field.role, Role::Nested { .. });
     let value = if needs_value { quote!(value) } else { quote!(_) };
     if is_optional {
@@ -213,11 +287,12 @@ fn assemble_ciphertext(model: &Model, field: &Field) -> TokenStream {
                 ::core::option::Option::Some(#value) => ::core::option::Option::Some(#one),
                 ::core::option::Option::None => ::core::option::Option::None,
             }
+            #indexes
         }
     } else if needs_value {
-        quote!(#ident: { let value = &self.#ident; #one })
+        quote!(#ident: { let value = &self.#ident; #one } #indexes)
     } else {
-        quote!(#ident: #one)
+        quote!(#ident: #one #indexes)
     }
 }
 
@@ -231,6 +306,14 @@ fn decode_value(model: &Model, field: &Field, slot: &Ident) -> TokenStream {
             return quote!(let #slot = ::core::option::Option::Some(self.#ident););
         }
         Role::Nested { .. } => quote!(#krate::EncryptedFragment::<#ty>::assemble(value, opened)),
+        Role::Password { .. } => {
+            let stored = quote!(<#ty as #krate::__private::PasswordField>::stored);
+            return if is_optional {
+                quote!(let #slot = ::core::option::Option::Some(self.#ident.map(#stored));)
+            } else {
+                quote!(let #slot = ::core::option::Option::Some(#stored(self.#ident));)
+            };
+        }
         Role::Value { json: false } => quote!(opened.field(<#ty as #krate::FieldCodec>::decode)),
         Role::Value { json: true } => quote!(opened.field(#krate::__private::json::decode::<#ty>)),
     };

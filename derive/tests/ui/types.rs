@@ -23,4 +23,15 @@ struct Nested {
     address: Address,
 }
 
+#[derive(Encrypt)]
+#[encx(table = "users", context("purpose" = "pii"))]
+struct Lookups {
+    #[encx(id)]
+    id: i64,
+    #[encx(password)]
+    password: String,
+    #[encx(encrypt, index(bits = 8))]
+    admin: bool,
+}
+
 fn main() {}

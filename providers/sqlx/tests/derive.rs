@@ -5,7 +5,7 @@
 mod common;
 
 use encx::testkit::{MemoryKms, block_on};
-use encx::{Crypto, Encrypt, KeyStore};
+use encx::{Crypto, Encrypt, KeyStore, Password, PasswordParams, PasswordVerdict};
 use uuid::Uuid;
 
 #[derive(Encrypt, Clone, Debug, PartialEq)]
@@ -16,19 +16,21 @@ struct Address {
     country: String,
 }
 
-#[derive(Encrypt, Clone, Debug, PartialEq)]
+#[derive(Encrypt, Debug)]
 #[encx(table = "users", context("tenantId" = tenant_id, "purpose" = "pii"))]
 #[encx(encrypted(derive(sqlx::FromRow, Clone, Debug)))]
 struct User {
     #[encx(id)]
     id: Uuid,
     tenant_id: String,
-    #[encx(encrypt)]
+    #[encx(encrypt, index(normalize = "email", bits = 64, column = "email_term", context("purpose" = "login")))]
     email: String,
     #[encx(encrypt, rename = "ssn", sql_column = "social_security")]
     social: Option<String>,
     #[encx(encrypt)]
     age: i32,
+    #[encx(password)]
+    password: Option<Password>,
     #[encx(nested)]
     address: Address,
 }
@@ -40,6 +42,7 @@ fn users() -> Vec<User> {
         email: format!("{n}@example.com"),
         social: (n % 2 == 0).then(|| "123-45-6789".to_owned()),
         age: i32::from(n) - 2,
+        password: (n == 1).then(|| Password::new("correct horse")),
         address: Address {
             street: format!("Street {n}"),
             country: "DE".to_owned(),
@@ -49,14 +52,31 @@ fn users() -> Vec<User> {
 }
 
 async fn crypto(store: impl KeyStore) -> Crypto {
-    Crypto::builder(MemoryKms::new(), store).build().await.unwrap()
+    let quick = PasswordParams::insecure_new(64, 1, 1).unwrap();
+    let builder = Crypto::builder(MemoryKms::new(), store).password_params(quick);
+    builder.build().await.unwrap()
 }
 
-const INSERT: &str = "INSERT INTO users (id, tenant_id, email, social_security, age, street, country) \
-                      VALUES ($1, $2, $3, $4, $5, $6, $7)";
+const INSERT: &str = "INSERT INTO users \
+                      (id, tenant_id, email, social_security, age, street, country, email_term, password) \
+                      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+
+/// All that can be compared of a user: a password comes back as a hash.
+fn shown(user: &User) -> (Uuid, &str, &str, Option<&str>, i32, &Address) {
+    let User {
+        id,
+        tenant_id,
+        email,
+        social,
+        age,
+        address,
+        ..
+    } = user;
+    (*id, tenant_id, email, social.as_deref(), *age, address)
+}
 
 macro_rules! writes_and_reads {
-    ($pool:expr, $crypto:expr) => {{
+    ($pool:expr, $crypto:expr, $search:path) => {{
         let (pool, crypto) = ($pool, $crypto);
         for row in encx::encrypt_all(&crypto, &users()).await.unwrap() {
             let insert = sqlx::query(INSERT)
@@ -65,6 +85,7 @@ macro_rules! writes_and_reads {
                 .bind(row.email);
             let insert = insert.bind(row.social).bind(row.age);
             let insert = insert.bind(row.address.street).bind(row.address.country);
+            let insert = insert.bind(row.email_index).bind(row.password);
             insert.execute(&pool).await.unwrap();
         }
         let rows: Vec<EncryptedUser> = sqlx::query_as("SELECT * FROM users ORDER BY id")
@@ -72,7 +93,21 @@ macro_rules! writes_and_reads {
             .await
             .unwrap();
         let read: Vec<User> = encx::decrypt_all(&crypto, rows).await.unwrap();
-        assert_eq!(read, users());
+        assert!(read.iter().map(shown).eq(users().iter().map(shown)));
+
+        // A log-in knows an address and a password. Both columns come back as their types.
+        let terms = User::email_terms(&crypto, "1@EXAMPLE.com").await.unwrap();
+        let rows: Vec<EncryptedUser> = $search(&pool, &terms).await;
+        assert_eq!(rows.len(), 1);
+        let row = rows[0].clone();
+        assert!(terms.contains(&row.email_index));
+        let verdict = row.verify_password(&crypto, "correct horse").await.unwrap();
+        assert_eq!(verdict, PasswordVerdict::Match { needs_rehash: false });
+        let found = User::matching_email(&crypto, rows, "1@example.com")
+            .await
+            .unwrap();
+        assert_eq!(found[0].password.as_ref().unwrap().hash(), row.password.as_ref());
+        assert_eq!((found.len(), found[0].id), (1, row.id));
 
         let nulls = "SELECT count(*) FROM users WHERE social_security IS NULL";
         let nulls: i64 = sqlx::query_scalar(nulls).fetch_one(&pool).await.unwrap();
@@ -99,21 +134,31 @@ macro_rules! writes_and_reads {
     }};
 }
 
-#[cfg(feature = "postgres")]
 #[test]
 fn postgres_rows_decrypt() {
     common::postgres::on_a_database(|database| async move {
         let pool = database.pool().await;
         let table = "CREATE TABLE users (id uuid PRIMARY KEY, tenant_id text NOT NULL, email bytea NOT NULL, \
-                     social_security bytea, age bytea NOT NULL, street bytea NOT NULL, country text NOT NULL)";
+                     social_security bytea, age bytea NOT NULL, street bytea NOT NULL, country text NOT NULL, \
+                     email_term bytea NOT NULL, password text)";
         sqlx::query(table).execute(&pool).await.unwrap();
         let store = database.store().await;
         store.migrate().await.unwrap();
-        writes_and_reads!(pool, crypto(store).await);
+        writes_and_reads!(pool, crypto(store).await, search_postgres);
     });
 }
 
-#[cfg(feature = "sqlite")]
+async fn search_postgres(pool: &sqlx::PgPool, terms: &encx::IndexTerms) -> Vec<EncryptedUser> {
+    let query = sqlx::query_as("SELECT * FROM users WHERE email_term = ANY($1)").bind(terms.as_slice());
+    query.fetch_all(pool).await.unwrap()
+}
+
+async fn search_sqlite(pool: &sqlx::SqlitePool, terms: &encx::IndexTerms) -> Vec<EncryptedUser> {
+    let mut query = sqlx::QueryBuilder::new("SELECT * FROM users WHERE email_term");
+    terms.push_in(&mut query);
+    query.build_query_as().fetch_all(pool).await.unwrap()
+}
+
 #[test]
 fn sqlite_rows_decrypt() {
     block_on(async {
@@ -123,8 +168,9 @@ fn sqlite_rows_decrypt() {
         let url = format!("sqlite:{}", file.path());
         let pool = sqlx::sqlite::SqlitePool::connect(&url).await.unwrap();
         let table = "CREATE TABLE users (id blob PRIMARY KEY, tenant_id text NOT NULL, email blob NOT NULL, \
-                     social_security blob, age blob NOT NULL, street blob NOT NULL, country text NOT NULL) STRICT";
+                     social_security blob, age blob NOT NULL, street blob NOT NULL, country text NOT NULL, \
+                     email_term blob NOT NULL, password text) STRICT";
         sqlx::query(table).execute(&pool).await.unwrap();
-        writes_and_reads!(pool, crypto(store).await);
+        writes_and_reads!(pool, crypto(store).await, search_sqlite);
     });
 }

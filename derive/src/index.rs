@@ -1,0 +1,154 @@
+//! Blind indexes whose attributes were checked.
+
+use proc_macro2::{Span, TokenStream};
+use quote::{format_ident, quote};
+use syn::{Ident, LitInt, LitStr, Path, Type};
+
+use crate::attributes::{Context, Faults, Normalize, OfIndex};
+use crate::types;
+
+pub(crate) struct Index {
+    /// The field of the struct to write.
+    pub(crate) ident: Ident,
+    /// The column's name in SQL.
+    pub(crate) sql: LitStr,
+    /// What its methods are named for: the field, and the index's own name.
+    pub(crate) stem: String,
+    pub(crate) context: Option<Context>,
+    normalize: Normalize,
+    bits: LitInt,
+    name: Option<LitStr>,
+    expecting: Option<LitInt>,
+    is_unique: bool,
+    is_of_small_domain: bool,
+}
+
+const NORMALIZERS: [(&str, &str); 6] = [
+    ("case-fold", "CaseFold"),
+    ("email", "Email"),
+    ("exact", "Exact"),
+    ("lowercase", "Lowercase"),
+    ("phone", "Phone"),
+    ("trim", "Trim"),
+];
+
+const MIN_UNIQUE_BITS: u16 = 128;
+
+impl Index {
+    /// Checks what can be checked without the type; `None` if something is missing.
+    pub(crate) fn read(
+        read: OfIndex,
+        field: &Ident,
+        column: &LitStr,
+        ty: &Type,
+        faults: &mut Faults,
+    ) -> Option<Self> {
+        if types::is_float(ty) {
+            faults.add(
+                read.span,
+                "a float is not indexed: one number has several forms, and a rounded one is another; index an integer, \
+                 such as cents",
+            );
+        }
+        let Some(bits) = read.bits else {
+            faults.add(
+                read.span,
+                "how many bits does the index keep? write `bits = 16`: about two less than the logarithm of how many different \
+                 values there will be, as `encx::IndexField::bits_for` says; more find fewer rows in vain and hide less",
+            );
+            return None;
+        };
+        let value = bits.base10_parse::<u16>().unwrap_or(0);
+        if !(8..=256).contains(&value) {
+            faults.add(bits.span(), "an index has 8 to 256 bits");
+        } else if let Some(span) = read.unique.filter(|_| value < MIN_UNIQUE_BITS) {
+            faults.add(
+                span,
+                "an index of a UNIQUE column has at least 128 bits, so that no two values share a term by chance",
+            );
+        }
+        if let Some(Normalize::Named(name)) = &read.normalize {
+            check_normalizer(name, faults);
+        }
+        let own = read.name.as_ref().map(|name| own_name(name, faults));
+        let stem = |of: &str| match &own {
+            Some(own) => format!("{of}_{own}"),
+            None => of.to_owned(),
+        };
+        let field = syn::ext::IdentExt::unraw(field);
+        let sql = read.column.unwrap_or_else(|| {
+            let name = format!("{}_index", stem(&column.value()));
+            LitStr::new(&name, read.span)
+        });
+        let stem = stem(&field.to_string());
+        Some(Self {
+            ident: format_ident!("{stem}_index", span = field.span()),
+            sql,
+            stem,
+            context: read.context,
+            normalize: read
+                .normalize
+                .unwrap_or_else(|| Normalize::Named(LitStr::new("exact", Span::call_site()))),
+            bits,
+            name: read.name,
+            expecting: read.expecting,
+            is_unique: read.unique.is_some(),
+            is_of_small_domain: read.small_domain.is_some(),
+        })
+    }
+
+    /// Writes the `IndexField`.
+    pub(crate) fn field(&self, krate: &Path, table: &LitStr, column: &LitStr) -> TokenStream {
+        let bits = &self.bits;
+        let normalizer = match &self.normalize {
+            Normalize::Own(path) => quote!(#path),
+            Normalize::Named(name) => {
+                let name = name.value();
+                let known = NORMALIZERS.iter().find(|(known, _)| *known == name);
+                let variant = format_ident!("{}", known.map_or("Exact", |(_, variant)| variant));
+                quote!(#krate::Normalizer::#variant)
+            }
+        };
+        let named = self.name.as_ref().map(|name| quote!(.named(#name)));
+        let unique = self.is_unique.then(|| quote!(.unique()));
+        let small_domain = self.is_of_small_domain.then(|| quote!(.insecure_small_domain()));
+        let expecting = self
+            .expecting
+            .as_ref()
+            .map(|distinct| quote!(.expecting(#distinct)));
+        quote! {
+            #krate::IndexField::new(#table, #column, #bits)
+                .normalize(#normalizer) #named #unique #small_domain #expecting
+        }
+    }
+}
+
+fn check_normalizer(name: &LitStr, faults: &mut Faults) {
+    let value = name.value();
+    if NORMALIZERS.iter().all(|(known, _)| *known != value) {
+        let known: Vec<_> = NORMALIZERS
+            .iter()
+            .map(|(known, _)| format!("\"{known}\""))
+            .collect();
+        faults.add(
+            name.span(),
+            format_args!(
+                "there is no normaliser \"{value}\"; there are {}, and constants of your own: `normalize = MY_NORMALIZER`",
+                known.join(", ")
+            ),
+        );
+    }
+}
+
+/// The index's name becomes part of methods' names.
+fn own_name(name: &LitStr, faults: &mut Faults) -> String {
+    let value = name.value();
+    if syn::parse_str::<Ident>(&value).is_err() {
+        faults.add(
+            name.span(),
+            "an index's name is made of letters, digits and `_`: methods are named for it",
+        );
+        return "index".to_owned();
+    }
+    value
+}

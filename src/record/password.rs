@@ -1,0 +1,98 @@
+//! The password of a record: new and about to be hashed, or stored and known by its hash alone.
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+use crate::password::PasswordHash;
+
+/// A record's password, for fields with `#[encx(password)]`.
+///
+/// It is either new, as somebody typed it, or stored. When the record is encrypted, a new one is hashed and a stored one stays
+/// the hash that it is. When a row is decrypted, its password is a stored one: nobody gets back what was typed. Verify with
+/// the row's `verify_password`, which needs no decryption.
+///
+/// A new one is zeroised when dropped. There is no `Clone`, no `Serialize` and no comparison, and `Debug` shows neither form.
+/// With feature `serde` it can be deserialised, as a new one, for forms.
+///
+/// ```
+/// use encx::Password;
+///
+/// let password = Password::new("correct horse");
+/// assert!(password.hash().is_none());
+/// assert_eq!(format!("{password:?}"), "Password([REDACTED])");
+/// ```
+pub struct Password(Form);
+
+pub(super) enum Form {
+    New(Zeroizing<String>),
+    Stored(PasswordHash),
+}
+
+impl Password {
+    /// Takes what somebody typed.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(Form::New(Zeroizing::new(text.into())))
+    }
+
+    /// Takes the hash of a row, to keep it.
+    #[must_use]
+    pub fn stored(hash: PasswordHash) -> Self {
+        Self(Form::Stored(hash))
+    }
+
+    /// Returns the hash, if it is a stored one.
+    #[must_use]
+    pub fn hash(&self) -> Option<&PasswordHash> {
+        match &self.0 {
+            Form::New(_) => None,
+            Form::Stored(hash) => Some(hash),
+        }
+    }
+
+    pub(super) fn form(&self) -> &Form {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password([REDACTED])")
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for Password {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::new)
+    }
+}
+
+/// The type of a field with `#[encx(password)]`: [`Password`].
+#[diagnostic::on_unimplemented(
+    message = "a password is kept in a field of type `encx::Password`, and not of `{Self}`",
+    label = "write `encx::Password` here",
+    note = "or `Option<encx::Password>`, where some rows have none"
+)]
+pub trait PasswordField: sealed::Sealed {
+    #[doc(hidden)]
+    fn as_password(&self) -> &Password;
+    #[doc(hidden)]
+    fn stored(hash: PasswordHash) -> Self;
+}
+
+impl PasswordField for Password {
+    fn as_password(&self) -> &Password {
+        self
+    }
+
+    fn stored(hash: PasswordHash) -> Self {
+        Self::stored(hash)
+    }
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::Password {}
+}

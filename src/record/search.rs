@@ -1,0 +1,41 @@
+//! Candidates of a blind index: which of them have the value that was looked for.
+
+use crate::index::{IndexField, IndexValue, Message};
+
+use super::error::{FieldFailure, RecordError};
+
+/// A value that was looked for.
+pub struct Sought {
+    index: IndexField,
+    message: Message,
+}
+
+impl Sought {
+    /// Normalises the value, as the index does.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError`] with [`Error::Index`](crate::Error::Index), if it cannot be indexed.
+    pub fn new(name: &'static str, index: &IndexField, value: &impl IndexValue) -> Result<Self, RecordError> {
+        let message = index
+            .message(value)
+            .map_err(|error| FieldFailure::new(name, error))?;
+        let index = *index;
+        Ok(Self { index, message })
+    }
+
+    /// Tells whether a candidate has it: really, and not by chance.
+    #[must_use]
+    pub fn is(&self, candidate: &impl IndexValue) -> bool {
+        let candidate = self.index.message(candidate);
+        candidate.is_ok_and(|candidate| candidate.is_same(&self.message))
+    }
+}
+
+impl std::fmt::Debug for Sought {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sought")
+            .field("index", &self.index)
+            .finish_non_exhaustive()
+    }
+}

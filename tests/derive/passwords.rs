@@ -1,0 +1,139 @@
+//! Passwords of records: hashed when new, kept when stored, verified without decrypting.
+
+use encx::{Crypto, Encrypt, Error, Password, PasswordParams, PasswordVerdict};
+
+use crate::World;
+
+#[derive(Encrypt, Debug)]
+#[encx(table = "accounts", context("tenantId" = tenant_id, "purpose" = "pii"))]
+struct Account {
+    #[encx(id)]
+    id: i64,
+    tenant_id: String,
+    #[encx(encrypt)]
+    email: String,
+    #[encx(password)]
+    password: Password,
+    #[encx(password(context("purpose" = "recovery")), rename = "pin_hash")]
+    pin: Option<Password>,
+}
+
+fn account(id: i64) -> Account {
+    Account {
+        id,
+        tenant_id: "t-1".to_owned(),
+        email: "a@b".to_owned(),
+        password: Password::new("correct horse"),
+        pin: None,
+    }
+}
+
+/// Hashes as quickly as Argon2 lets one.
+async fn process(world: &World) -> Crypto {
+    let builder = Crypto::builder(world.kms.clone(), world.store.clone());
+    let quick = PasswordParams::insecure_new(64, 1, 1).unwrap();
+    builder.password_params(quick).build().await.unwrap()
+}
+
+const MATCH: PasswordVerdict = PasswordVerdict::Match { needs_rehash: false };
+
+#[tokio::test]
+async fn a_password_is_hashed_and_verified_and_survives_reading_and_writing() {
+    let crypto = process(&World::default()).await;
+    let row = account(1).encrypt(&crypto).await.unwrap();
+    assert_eq!(
+        row.verify_password(&crypto, "correct horse").await.unwrap(),
+        MATCH
+    );
+    assert_eq!(
+        row.verify_password(&crypto, "battery staple").await.unwrap(),
+        PasswordVerdict::NoMatch
+    );
+    let (hash, pin) = (row.password.clone(), row.pin.clone());
+    assert!(pin.is_none());
+
+    // Read, changed elsewhere, and written: the hash stays.
+    let mut read = row.decrypt(&crypto).await.unwrap();
+    assert_eq!(read.password.hash(), Some(&hash));
+    read.email = "b@c".to_owned();
+    read.pin = Some(Password::new("1234"));
+    let row = read.encrypt(&crypto).await.unwrap();
+    assert_eq!(row.password, hash);
+    assert_eq!(row.verify_pin(&crypto, "1234").await.unwrap(), MATCH);
+    assert!(!format!("{read:?}").contains("1234"));
+
+    // Changed.
+    let hash = row.hash_password(&crypto, "battery staple").await.unwrap();
+    let row = EncryptedAccount {
+        password: hash,
+        ..row
+    };
+    assert_eq!(
+        row.verify_password(&crypto, "battery staple").await.unwrap(),
+        MATCH
+    );
+}
+
+#[tokio::test]
+async fn a_hash_in_another_row_or_column_does_not_verify() {
+    let crypto = process(&World::default()).await;
+    let row = account(1).encrypt(&crypto).await.unwrap();
+    let moved = EncryptedAccount { id: 2, ..row.clone() };
+    assert_eq!(
+        moved.verify_password(&crypto, "correct horse").await.unwrap(),
+        PasswordVerdict::NoMatch
+    );
+    let copied = EncryptedAccount {
+        pin: Some(row.password.clone()),
+        ..row
+    };
+    let refused = copied.verify_pin(&crypto, "correct horse").await;
+    assert!(!refused.is_ok_and(PasswordVerdict::is_match));
+}
+
+#[tokio::test]
+async fn who_has_no_password_is_told_from_nobody() {
+    let crypto = process(&World::default()).await;
+    let row = account(1).encrypt(&crypto).await.unwrap();
+    assert_eq!(
+        row.verify_pin(&crypto, "1234").await.unwrap(),
+        PasswordVerdict::NoMatch
+    );
+}
+
+#[tokio::test]
+async fn a_password_that_cannot_be_hashed_fails_by_name() {
+    let crypto = process(&World::default()).await;
+    let mut empty = account(1);
+    empty.password = Password::new("");
+    let error = empty.encrypt(&crypto).await.unwrap_err();
+    assert_eq!(error.failures()[0].field, "password");
+    assert!(matches!(error.failures()[0].error, Error::Password(_)));
+}
+
+#[test]
+fn passwords_come_from_forms_and_stand_in_the_manifest() {
+    let password: Password = serde_json::from_str("\"hunter2\"").unwrap();
+    assert!(password.hash().is_none());
+    assert_eq!(format!("{password:?}"), "Password([REDACTED])");
+    let manifest = Account::encx_manifest();
+    let lines: Vec<_> = manifest
+        .lines()
+        .filter(|line| line.starts_with("password"))
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "password password: in accounts.password",
+            "password pin_hash: in accounts.pin_hash, context purpose = \"recovery\"",
+        ]
+    );
+}
+
+#[allow(dead_code, reason = "it has to compile, not to run")]
+fn futures_are_send(crypto: &Crypto, account: &Account, row: &EncryptedAccount) {
+    fn is_send(_: impl Send) {}
+    is_send(account.encrypt(crypto));
+    is_send(row.verify_password(crypto, "a"));
+    is_send(row.hash_pin(crypto, "a"));
+}

@@ -1,0 +1,150 @@
+//! Blind indexes that the derive writes: terms for queries, and candidates that are verified.
+
+use encx::{BlindIndex, Encrypt, Error, IndexField, Normalizer, RecordError};
+
+use crate::World;
+
+const ORDER_NUMBER: Normalizer = Normalizer::custom("order-number", 2, |text| Some(text.replace('-', "")));
+
+#[derive(Encrypt, Clone, Debug, PartialEq)]
+#[encx(table = "people", context("tenantId" = tenant_id, "purpose" = "pii"))]
+struct Person {
+    #[encx(id)]
+    id: i64,
+    tenant_id: String,
+    // A log-in knows an address and no tenant.
+    #[encx(encrypt, rename = "mail")]
+    #[encx(index(normalize = "email", bits = 64, context("purpose" = "login")))]
+    email: String,
+    #[encx(encrypt)]
+    #[encx(index(normalize = "case-fold", bits = 8))]
+    #[encx(index(name = "exact", bits = 128, unique, column = "name_unique"))]
+    name: Option<String>,
+    #[encx(encrypt, index(bits = 16, expecting = 1_000_000, normalize = ORDER_NUMBER))]
+    order: String,
+    #[encx(encrypt, index(bits = 16, insecure_small_domain))]
+    year: i32,
+}
+
+fn person(id: i64, tenant: &str, email: &str) -> Person {
+    Person {
+        id,
+        tenant_id: tenant.to_owned(),
+        email: email.to_owned(),
+        name: Some("Ada Lovelace".to_owned()),
+        order: "A-1".to_owned(),
+        year: 1815,
+    }
+}
+
+#[tokio::test]
+async fn a_log_in_finds_its_row_without_a_tenant() {
+    let crypto = World::default().process().await;
+    let people = [
+        person(1, "t-1", "Ada@Example.org"),
+        person(2, "t-2", "ada@example.org"),
+        person(3, "t-1", "bob@example.org"),
+    ];
+    let rows = encx::encrypt_all(&crypto, &people).await.unwrap();
+    let terms = Person::email_terms(&crypto, " ADA@example.org").await.unwrap();
+    let found = |row: &&EncryptedPerson| terms.contains(&row.email_index);
+    let found: Vec<_> = rows.iter().filter(found).cloned().collect();
+    assert_eq!(found.iter().map(|row| row.id).collect::<Vec<_>>(), [1, 2]);
+    // Bob is no match, even if chance had made him a candidate.
+    let matching = Person::matching_email(&crypto, rows, "ada@EXAMPLE.org")
+        .await
+        .unwrap();
+    assert_eq!(matching, people[..2]);
+    let nobody = Person::matching_email(&crypto, found, "carol@example.org")
+        .await
+        .unwrap();
+    assert!(nobody.is_empty());
+}
+
+#[tokio::test]
+async fn an_index_in_the_structs_context_asks_for_the_tenant() {
+    let crypto = World::default().process().await;
+    let [first, second] = [person(1, "t-1", "a@b"), person(2, "t-2", "a@b")];
+    let rows = encx::encrypt_all(&crypto, [&first, &second]).await.unwrap();
+    let terms = Person::name_terms(&crypto, "t-1", "ADA LOVELACE").await.unwrap();
+    assert!(terms.contains(&rows[0].name_index.unwrap()));
+    assert!(
+        !terms.contains(&rows[1].name_index.unwrap()),
+        "another tenant, another key"
+    );
+    let exact = Person::name_exact_terms(&crypto, "t-1", "Ada Lovelace")
+        .await
+        .unwrap();
+    assert!(exact.contains(&rows[0].name_exact_index.unwrap()));
+    let year = Person::year_terms(&crypto, "t-2", 1815).await.unwrap();
+    assert!(year.contains(&rows[1].year_index));
+    let order = Person::order_terms(&crypto, "t-1", "A1").await.unwrap();
+    assert!(order.contains(&rows[0].order_index));
+    let matching = Person::matching_name(&crypto, rows.clone(), "ada lovelace")
+        .await
+        .unwrap();
+    assert_eq!(matching.len(), 2);
+    let matching = Person::matching_name_exact(&crypto, rows, "ada lovelace")
+        .await
+        .unwrap();
+    assert!(matching.is_empty());
+}
+
+/// Computed by hand, so that what the derive writes is the index that the attributes say.
+#[tokio::test]
+async fn the_index_is_the_one_that_the_attributes_say() {
+    const MAIL: IndexField = IndexField::new("people", "mail", 64).normalize(Normalizer::Email);
+    let crypto = World::default().process().await;
+    let row = person(1, "t-1", "a@b").encrypt(&crypto).await.unwrap();
+    let login = encx::EncryptionContext::from_pairs([("purpose", "login")]).unwrap();
+    let by_hand = crypto.blind_index(&login, &MAIL, "a@b").await.unwrap();
+    assert_eq!(row.email_index, by_hand);
+    let manifest = Person::encx_manifest();
+    let indexes: Vec<_> = manifest
+        .lines()
+        .filter(|line| line.starts_with("index"))
+        .collect();
+    assert_eq!(
+        indexes,
+        [
+            "index of mail as email/1, 64 bits, in people.mail_index, context purpose = \"login\"",
+            "index of name as case-fold/1, 8 bits, in people.name_index",
+            "index of name as exact/1, named exact, 128 bits, in people.name_unique",
+            "index of order as order-number/2, 16 bits, in people.order_index",
+            "index of year as exact/1, 16 bits, in people.year_index",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn null_is_not_indexed_and_what_cannot_be_fails_by_name() {
+    let world = World::default();
+    let crypto = world.process().await;
+    let mut person = person(1, "t-1", "no address");
+    person.order = String::new();
+    let error = person.encrypt(&crypto).await.unwrap_err();
+    let names: Vec<_> = error.failures().iter().map(|failure| &*failure.field).collect();
+    assert_eq!(names, ["email", "order"]);
+    assert!(
+        error
+            .failures()
+            .iter()
+            .all(|failure| matches!(failure.error, Error::Index(_)))
+    );
+    assert!(!error.to_string().contains("no address"));
+    assert_eq!(world.kms.calls().total(), 0);
+
+    (person.email, person.order, person.name) = ("a@b".to_owned(), "1".to_owned(), None);
+    let row = person.encrypt(&crypto).await.unwrap();
+    assert_eq!((row.name_index, row.name_exact_index), (None::<BlindIndex>, None));
+    let refused: Result<_, RecordError> = Person::matching_email(&crypto, [row], "no address").await;
+    assert_eq!(refused.unwrap_err().failures()[0].field, "email");
+}
+
+#[allow(dead_code, reason = "it has to compile, not to run")]
+fn futures_are_send(crypto: &encx::Crypto, rows: Vec<EncryptedPerson>) {
+    fn is_send(_: impl Send) {}
+    is_send(Person::email_terms(crypto, "a@b"));
+    is_send(Person::name_terms(crypto, "t-1", "a"));
+    is_send(Person::matching_email(crypto, rows, "a@b"));
+}
