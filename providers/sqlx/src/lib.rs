@@ -4,7 +4,10 @@
 //! - [`SqliteKeyStore`] (feature `sqlite`) keeps them in tables whose names begin with `encx_`.
 //! - Feature `tls-rustls` lets the PostgreSQL driver make TLS connections.
 //!
-//! Both are made from a URL or from a pool that exists already, and both create their tables with `migrate()`.
+//! - [`Rows`] walks over the rows of your own tables: it re-encrypts them after a rotation, counts them by data key, and
+//!   turns plaintext columns into encrypted ones.
+//!
+//! Both stores are made from a URL or from a pool that exists already, and both create their tables with `migrate()`.
 //! They run on Tokio.
 //!
 //! ```no_run
@@ -35,11 +38,18 @@ mod postgres;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod row;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod rows;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod shared_work;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresKeyStore;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub use rows::{
+    Adopt, Adoption, Census, KeyCount, PlaintextColumn, Reencrypt, Rows, RowsError,
+    read_either,
+};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteKeyStore;

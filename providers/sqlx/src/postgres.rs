@@ -34,6 +34,7 @@ use crate::application::name_of_executable;
 use crate::changes::{ONE_MORE, RawChange, change_of, page_of};
 use crate::row::{RawRow, RawWrap, assemble, corrupt_column, corrupt_id};
 use database::{Database, scalar};
+pub(crate) use error::is_passing;
 use error::store_error;
 use hints::Hints;
 use moment::Moment;

@@ -31,6 +31,7 @@ use crate::changes::{ONE_MORE, RawChange, change_of, greatest_id, page_of};
 use crate::error::store_error_of;
 use crate::migrate::{Found, Migration};
 use crate::row::{RawRow, RawWrap, assemble, corrupt_column, corrupt_id};
+pub(crate) use sql::BEGIN;
 
 /// How many connections a store of its own keeps: one writes, others read meanwhile.
 const CONNECTIONS: u32 = 4;
@@ -476,7 +477,7 @@ fn of_code(code: &str) -> Option<StoreError> {
     }
 }
 
-fn is_passing(code: &str) -> bool {
+pub(crate) fn is_passing(code: &str) -> bool {
     // The low byte is the primary code: SQLITE_BUSY, SQLITE_LOCKED, SQLITE_IOERR, SQLITE_FULL, SQLITE_CANTOPEN.
     code.parse::<u32>()
         .is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 10 | 13 | 14))

@@ -89,7 +89,7 @@ pub(super) const LAST_CHANGE: &str =
     "SELECT coalesce(max(changed_at), 0) FROM encx_data_keys WHERE changed_at <= ?1";
 
 /// Takes the turn to write at once: nobody writes between our reading and our writing.
-pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
+pub(crate) const BEGIN: &str = "BEGIN IMMEDIATE";
 
 pub(super) const NOW: &str = "SELECT CAST(unixepoch('now', 'subsec') * 1000000 AS INTEGER)";
 

@@ -1,0 +1,260 @@
+//! The rows of users' own tables, where ciphertexts lie: re-encryption, census and the adoption of plaintext columns.
+
+mod adopt;
+mod cell;
+mod census;
+mod ident;
+mod layout;
+#[cfg(feature = "postgres")]
+mod postgres;
+mod reencrypt;
+mod sql;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+mod walk;
+
+use std::fmt;
+use std::sync::Arc;
+
+use encx::{Ciphertext, JobError};
+#[cfg(feature = "postgres")]
+use sqlx::PgPool;
+#[cfg(feature = "sqlite")]
+use sqlx::SqlitePool;
+use sqlx::error::DatabaseError;
+
+use self::cell::Id;
+use self::layout::{Layout, Row};
+use self::sql::{Filter, Write};
+
+pub use self::adopt::{Adopt, Adoption, PlaintextColumn, read_either};
+pub use self::census::{Census, KeyCount};
+pub use self::reencrypt::Reencrypt;
+
+/// The rows of your own tables, through your own pool.
+///
+/// Which columns hold ciphertexts, whose ids and whose encryption contexts, an [`EncryptedColumn`](encx::EncryptedColumn)
+/// describes. Names in it are taken as they are, so in PostgreSQL `Users` is not `users`; a table's may have a
+/// schema's before it (`app.users`), and a part with a dot in it is written in double quotes.
+///
+/// Ids and the columns of an encryption context are `smallint`, `integer`, `bigint`, `text`, `varchar`, `uuid` and, for ids,
+/// `bytea`, and domains over these; in SQLite whatever a row holds, if it is an integer, text or a blob. Rows whose id is
+/// NULL are left out. The id needs an index, such as that of the primary key, in the order of the described columns.
+///
+/// Clones share one pool.
+#[derive(Clone)]
+pub struct Rows {
+    pool: Pool,
+}
+
+#[derive(Clone)]
+enum Pool {
+    #[cfg(feature = "postgres")]
+    Postgres(PgPool),
+    #[cfg(feature = "sqlite")]
+    Sqlite(SqlitePool),
+}
+
+impl Rows {
+    /// Uses connections of a pool on PostgreSQL.
+    #[cfg(feature = "postgres")]
+    #[must_use]
+    pub fn postgres(pool: PgPool) -> Self {
+        Self {
+            pool: Pool::Postgres(pool),
+        }
+    }
+
+    /// Uses connections of a pool on SQLite.
+    #[cfg(feature = "sqlite")]
+    #[must_use]
+    pub fn sqlite(pool: SqlitePool) -> Self {
+        Self {
+            pool: Pool::Sqlite(pool),
+        }
+    }
+
+    /// Checks that a column is there as it is described; that its plaintext may become NULL, too, if it is to.
+    async fn check(&self, layout: &Layout, contracts: bool) -> Result<(), RowsError> {
+        match &self.pool {
+            #[cfg(feature = "postgres")]
+            Pool::Postgres(pool) => postgres::check(pool, layout, contracts).await,
+            #[cfg(feature = "sqlite")]
+            Pool::Sqlite(pool) => sqlite::check(pool, layout, contracts).await,
+        }
+    }
+
+    /// Reads rows in the order of their ids, of their ciphertexts only the header.
+    async fn page(
+        &self,
+        layout: &Layout,
+        rows: Filter,
+        between: (Option<&Id>, Option<&Id>),
+        limit: u32,
+    ) -> Result<Vec<Row>, RowsError> {
+        match &self.pool {
+            #[cfg(feature = "postgres")]
+            Pool::Postgres(pool) => postgres::page(pool, layout, rows, between, limit).await,
+            #[cfg(feature = "sqlite")]
+            Pool::Sqlite(pool) => sqlite::page(pool, layout, rows, between, limit).await,
+        }
+    }
+
+    /// Reads rows by their ids, in the same order; `None` for one that is gone.
+    async fn fetch(&self, layout: &Layout, ids: &[&Id]) -> Result<Vec<Option<Row>>, RowsError> {
+        match &self.pool {
+            #[cfg(feature = "postgres")]
+            Pool::Postgres(pool) => postgres::fetch(pool, layout, ids).await,
+            #[cfg(feature = "sqlite")]
+            Pool::Sqlite(pool) => sqlite::fetch(pool, layout, ids).await,
+        }
+    }
+
+    /// Writes rows over what they were when they were read, and says of each whether it was that still.
+    async fn write(&self, layout: &Layout, write: Write, changes: &[Change]) -> Result<Vec<bool>, RowsError> {
+        match &self.pool {
+            #[cfg(feature = "postgres")]
+            Pool::Postgres(pool) => postgres::write(pool, layout, write, changes).await,
+            #[cfg(feature = "sqlite")]
+            Pool::Sqlite(pool) => sqlite::write(pool, layout, write, changes).await,
+        }
+    }
+}
+
+impl fmt::Debug for Rows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the pool: its options hold the password.
+        let database = match &self.pool {
+            #[cfg(feature = "postgres")]
+            Pool::Postgres(_) => "PostgreSQL",
+            #[cfg(feature = "sqlite")]
+            Pool::Sqlite(_) => "SQLite",
+        };
+        f.debug_struct("Rows")
+            .field("database", &database)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A row as it was read, and its new ciphertext if it gets one.
+struct Change {
+    row: Row,
+    cipher: Option<Vec<u8>>,
+}
+
+impl Change {
+    fn encrypted(row: Row, cipher: Ciphertext) -> Self {
+        let cipher = Some(cipher.into_bytes());
+        Self { row, cipher }
+    }
+
+    fn emptied(row: Row) -> Self {
+        Self { row, cipher: None }
+    }
+}
+
+/// Says why rows could not be walked over, or a row not be changed. None of it carries a value of a column.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RowsError {
+    /// A column, or in SQLite a row's value, is of a type that cannot be read.
+    #[error("{table}.{column} is {found}, and has to be {expected}")]
+    ColumnType {
+        /// The table's name in SQL.
+        table: String,
+        /// The column's name in SQL.
+        column: String,
+        /// What it is.
+        found: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// The database failed, or refused a statement.
+    #[error("the rows could not be read or written: {source}")]
+    Database {
+        /// The database's own error.
+        source: Arc<sqlx::Error>,
+        /// Whether the same may succeed later.
+        retryable: bool,
+    },
+    /// A column's description cannot be used.
+    #[error("{what}")]
+    Description {
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The ciphertext does not open to the plaintext beside it.
+    #[error(
+        "the ciphertext holds another value than the plaintext beside it; does something still write the plaintext alone?"
+    )]
+    Mismatch,
+    /// There is no such column.
+    #[error("table {table} has no column {column:?}; names are taken as they are, upper case too")]
+    NoSuchColumn {
+        /// The table's name in SQL.
+        table: String,
+        /// The column's name in SQL.
+        column: String,
+    },
+    /// There is no such table.
+    #[error("there is no table {table}; names are taken as they are, upper case too")]
+    NoSuchTable {
+        /// The table's name in SQL.
+        table: String,
+    },
+    /// There is a plaintext and no ciphertext beside it.
+    #[error("the row has a plaintext and no ciphertext; run `backfill` first")]
+    NotBackfilled,
+    /// The plaintext column may not be NULL.
+    #[error("{table}.{column} is NOT NULL, and `contract` makes it NULL; drop that constraint first")]
+    NotNull {
+        /// The table's name in SQL.
+        table: String,
+        /// The column's name in SQL.
+        column: String,
+    },
+    /// A column that the row's encryption context needs is NULL.
+    #[error("the column of the encryption context's pair {pair:?} is NULL in this row")]
+    NullContext {
+        /// The pair's key.
+        pair: String,
+    },
+    /// Somebody else held the row's lock, or changed it, each time that it was to be changed. Retryable.
+    #[error("other transactions hold or change this row all the time")]
+    RowBusy,
+}
+
+impl RowsError {
+    /// Tells whether the same may succeed later without a change.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Database { retryable, .. } => *retryable,
+            Self::RowBusy => true,
+            _ => false,
+        }
+    }
+
+    /// Tells apart, by the database's code, what may succeed later.
+    fn database(error: sqlx::Error, is_passing: impl Fn(&str) -> bool) -> Self {
+        use sqlx::Error::{Io, PoolClosed, PoolTimedOut, WorkerCrashed};
+        let retryable = match &error {
+            Io(_) | PoolTimedOut | PoolClosed | WorkerCrashed => true,
+            other => {
+                let refusal = other.as_database_error();
+                is_passing(&refusal.and_then(DatabaseError::code).unwrap_or_default())
+            }
+        };
+        Self::Database {
+            source: Arc::new(error),
+            retryable,
+        }
+    }
+}
+
+impl From<RowsError> for JobError {
+    fn from(error: RowsError) -> Self {
+        let retryable = error.is_retryable();
+        Self::walk(error, retryable)
+    }
+}

@@ -1,0 +1,188 @@
+//! A described column, checked and with its names quoted.
+
+use encx::{Aad, ContextSource, EncryptedColumn, EncryptionContext, Field, RowIdKind};
+
+use super::RowsError;
+use super::cell::{Cell, Framed, Id};
+use super::ident::Ident;
+
+/// What a plaintext column holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PlainKind {
+    Bytes,
+    Integer,
+    Text,
+    Uuid,
+}
+
+impl PlainKind {
+    /// Says which types such a column may have.
+    pub(super) fn expected(self) -> &'static str {
+        expected(match self {
+            Self::Bytes => RowIdKind::Bytes,
+            Self::Integer => RowIdKind::Integer,
+            Self::Text => RowIdKind::Text,
+            Self::Uuid => RowIdKind::Uuid,
+        })
+    }
+}
+
+/// A column whose plaintext becomes a ciphertext.
+#[derive(Clone, Debug)]
+pub(super) struct Plain {
+    pub(super) name: String,
+    pub(super) ident: Ident,
+    pub(super) kind: PlainKind,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Layout {
+    pub(super) described: EncryptedColumn,
+    pub(super) table: Ident,
+    pub(super) cipher: Ident,
+    pub(super) ids: Vec<Ident>,
+    pub(super) kinds: Vec<RowIdKind>,
+    /// The columns that the context needs, in the order of `described.context`.
+    pub(super) context: Vec<Ident>,
+    pub(super) plain: Option<Plain>,
+    field: Field,
+}
+
+/// What was read of a row.
+#[derive(Clone, Debug)]
+pub(super) struct Row {
+    pub(super) id: Id,
+    /// The values of the context's columns; `None` for NULL.
+    pub(super) context: Vec<Option<String>>,
+    pub(super) cipher: Option<Vec<u8>>,
+    pub(super) plain: Option<Cell>,
+}
+
+impl Layout {
+    pub(super) fn new(described: EncryptedColumn) -> Result<Self, RowsError> {
+        let wrong = |what: String| {
+            let (table, column) = (&described.sql_table, &described.sql_column);
+            RowsError::Description {
+                what: format!("the description of {table}.{column} {what}"),
+            }
+        };
+        let ids = described
+            .row_id
+            .iter()
+            .map(|part| Ident::column(&part.sql_column));
+        let ids: Vec<_> = ids.collect::<Result<_, _>>()?;
+        if ids.is_empty() {
+            return Err(wrong(
+                "names no column of the row's id; add it with `row_id`".to_owned(),
+            ));
+        }
+        let mut context = Vec::new();
+        for (_, source) in &described.context {
+            if let ContextSource::Column(name) = source {
+                context.push(Ident::column(name)?);
+            }
+        }
+        let field = Field::try_new(&*described.table, &*described.column);
+        let layout = Self {
+            table: Ident::table(&described.sql_table)?,
+            cipher: Ident::column(&described.sql_column)?,
+            ids,
+            kinds: described.row_id.iter().map(|part| part.kind).collect(),
+            context,
+            plain: None,
+            field: field.map_err(|error| wrong(format!("has no name for the AAD: {error}")))?,
+            described,
+        };
+        // With some value for each column: what is wrong with the pairs themselves is said at once.
+        let some = vec![Some("x".to_owned()); layout.context.len()];
+        if let Err(RowContext::Unfit(error)) = layout.context_of(&some) {
+            let what = format!("has an encryption context that cannot be used: {error}");
+            let (table, column) = (&layout.described.sql_table, &layout.described.sql_column);
+            let what = format!("the description of {table}.{column} {what}");
+            return Err(RowsError::Description { what });
+        }
+        Ok(layout)
+    }
+
+    /// Builds a row's encryption context of the values of its columns.
+    pub(super) fn context_of(&self, values: &[Option<String>]) -> Result<EncryptionContext, RowContext> {
+        let mut values = values.iter();
+        let mut builder = EncryptionContext::builder();
+        for (key, source) in &self.described.context {
+            let value = match source {
+                ContextSource::Value(value) => value,
+                _ => match values.next() {
+                    Some(Some(value)) => value,
+                    _ => return Err(RowContext::Null(key.clone())),
+                },
+            };
+            builder = builder.pair(key, value);
+        }
+        builder.build().map_err(RowContext::Unfit)
+    }
+
+    /// Binds to a row.
+    pub(super) fn aad(&self, id: &Id) -> Result<Aad, RowsError> {
+        let framed = Framed(id, &self.kinds);
+        if let Some(place) = framed.misfit() {
+            return Err(RowsError::ColumnType {
+                table: self.described.sql_table.clone(),
+                column: self.described.row_id[place].sql_column.clone(),
+                found: id.0[place].type_name().to_owned(),
+                expected: expected(self.kinds[place]),
+            });
+        }
+        Ok(if self.described.path.is_empty() {
+            self.field.row(framed)
+        } else {
+            self.field.row_path(framed, &self.described.path)
+        })
+    }
+
+    /// Names the columns that the context needs, as they are described.
+    pub(super) fn context_columns(&self) -> impl Iterator<Item = &str> {
+        self.described
+            .context
+            .iter()
+            .filter_map(|(_, source)| match source {
+                ContextSource::Column(name) => Some(name.as_str()),
+                _ => None,
+            })
+    }
+
+    /// Says that the plaintext column cannot be emptied.
+    pub(super) fn not_null(&self) -> RowsError {
+        RowsError::NotNull {
+            table: self.described.sql_table.clone(),
+            column: self
+                .plain
+                .as_ref()
+                .map_or(String::new(), |plain| plain.name.clone()),
+        }
+    }
+
+    /// Names a row for people.
+    pub(super) fn name_of(&self, id: &Id) -> String {
+        let (table, column) = (&self.described.sql_table, &self.described.sql_column);
+        format!("{table}.{column} of row {id}")
+    }
+}
+
+/// Why a row has no encryption context.
+pub(super) enum RowContext {
+    /// A pair's column is NULL.
+    Null(String),
+    /// The pairs are no encryption context.
+    Unfit(encx::ContextError),
+}
+
+/// Says which types a part of a row's id may have.
+pub(super) fn expected(kind: RowIdKind) -> &'static str {
+    match kind {
+        RowIdKind::Bytes => "bytea or blob",
+        RowIdKind::Integer => "smallint, integer or bigint",
+        RowIdKind::Text => "text or varchar",
+        RowIdKind::Uuid => "uuid; in SQLite 16 bytes or text",
+        _ => "a type that this version of encx-sqlx knows",
+    }
+}

@@ -1,0 +1,255 @@
+//! Users' rows in PostgreSQL: read and written in batches.
+
+use std::collections::HashMap;
+
+use encx::RowIdKind;
+use sqlx::postgres::{PgArguments, PgPool, PgRow};
+use sqlx::query::Query;
+use sqlx::{Postgres, Row as _};
+use uuid::Uuid;
+
+use super::cell::{Cell, Id};
+use super::layout::{Layout, PlainKind, Row, expected};
+use super::sql::{self, Dialect, Filter, Write};
+use super::{Change, RowsError};
+use crate::postgres::is_passing;
+
+type Statement<'q> = Query<'q, Postgres, PgArguments>;
+
+/// The types that a value of an encryption context is taken from.
+const CONTEXT_TYPES: [&str; 6] = ["text", "varchar", "int2", "int4", "int8", "uuid"];
+
+fn failed(error: sqlx::Error) -> RowsError {
+    // serialization_failure, deadlock_detected: the same succeeds later.
+    RowsError::database(error, |code| {
+        is_passing(code) || matches!(code, "40001" | "40P01")
+    })
+}
+
+/// Checks that the table has the columns that are described, of types that can be read.
+pub(super) async fn check(pool: &PgPool, layout: &Layout, contracts: bool) -> Result<(), RowsError> {
+    let found = sqlx::query(sql::COLUMNS_OF_POSTGRES).bind(layout.table.as_str().to_owned());
+    let found = found.fetch_all(pool).await.map_err(failed)?;
+    let described = &layout.described;
+    if found.is_empty() {
+        let table = described.sql_table.clone();
+        return Err(RowsError::NoSuchTable { table });
+    }
+    let mut columns = HashMap::new();
+    for row in &found {
+        let name: String = row.try_get("name").map_err(failed)?;
+        let kind: String = row.try_get("type").map_err(failed)?;
+        let required: bool = row.try_get("required").map_err(failed)?;
+        columns.insert(name, (kind, required));
+    }
+    let require = |column: &str, types: &[&str], expected: &'static str| {
+        let table = described.sql_table.clone();
+        let column = column.to_owned();
+        match columns.get(&column) {
+            None => Err(RowsError::NoSuchColumn { table, column }),
+            Some((found, _)) if !types.contains(&found.as_str()) => Err(RowsError::ColumnType {
+                found: found.clone(),
+                table,
+                column,
+                expected,
+            }),
+            Some((_, required)) => Ok(*required),
+        }
+    };
+    for part in &described.row_id {
+        require(&part.sql_column, types(part.kind), expected(part.kind))?;
+    }
+    for column in layout.context_columns() {
+        require(column, &CONTEXT_TYPES, "text, varchar, an integer or uuid")?;
+    }
+    require(&described.sql_column, types(RowIdKind::Bytes), "bytea")?;
+    if let Some(plain) = &layout.plain {
+        let types = types(match plain.kind {
+            PlainKind::Bytes => RowIdKind::Bytes,
+            PlainKind::Integer => RowIdKind::Integer,
+            PlainKind::Text => RowIdKind::Text,
+            PlainKind::Uuid => RowIdKind::Uuid,
+        });
+        if require(&plain.name, types, plain.kind.expected())? && contracts {
+            return Err(layout.not_null());
+        }
+    }
+    Ok(())
+}
+
+fn types(kind: RowIdKind) -> &'static [&'static str] {
+    match kind {
+        RowIdKind::Bytes => &["bytea"],
+        RowIdKind::Integer => &["int2", "int4", "int8"],
+        RowIdKind::Text => &["text", "varchar"],
+        RowIdKind::Uuid => &["uuid"],
+        _ => &[],
+    }
+}
+
+pub(super) async fn page(
+    pool: &PgPool,
+    layout: &Layout,
+    rows: Filter,
+    (after, upto): (Option<&Id>, Option<&Id>),
+    limit: u32,
+) -> Result<Vec<Row>, RowsError> {
+    let statement = sql::page(Dialect::Postgres, layout, rows, after.is_some(), upto.is_some());
+    let mut query = sqlx::query(sql::safe(statement)).bind(i64::from(limit));
+    for cell in after.into_iter().chain(upto).flat_map(|id| &id.0) {
+        query = match cell.clone() {
+            Cell::Bytes(value) => query.bind(value),
+            Cell::Integer(value) => query.bind(value),
+            Cell::Text(value) => query.bind(value),
+            Cell::Uuid(value) => query.bind(value),
+        };
+    }
+    let found = query.fetch_all(pool).await.map_err(failed)?;
+    found.iter().map(|row| read(layout, row)).collect()
+}
+
+/// Reads rows by their ids, in the same order; `None` for one that is gone.
+pub(super) async fn fetch(
+    pool: &PgPool,
+    layout: &Layout,
+    ids: &[&Id],
+) -> Result<Vec<Option<Row>>, RowsError> {
+    let query = bind_ids(sqlx::query(sql::safe(sql::many(layout))), layout, ids);
+    let found = query.fetch_all(pool).await.map_err(failed)?;
+    let mut rows = vec![None; ids.len()];
+    for row in &found {
+        if let Some(place) = place(row, ids.len())? {
+            rows[place] = Some(read(layout, row)?);
+        }
+    }
+    Ok(rows)
+}
+
+/// Writes rows, and says of each whether it was still what it was when it was read.
+pub(super) async fn write(
+    pool: &PgPool,
+    layout: &Layout,
+    write: Write,
+    changes: &[Change],
+) -> Result<Vec<bool>, RowsError> {
+    let ids: Vec<_> = changes.iter().map(|change| &change.row.id).collect();
+    let mut query = bind_ids(
+        sqlx::query(sql::safe(sql::write_many(layout, write))),
+        layout,
+        &ids,
+    );
+    let old = || {
+        changes
+            .iter()
+            .map(|change| change.row.cipher.clone())
+            .collect::<Vec<_>>()
+    };
+    let new = || {
+        changes
+            .iter()
+            .map(|change| change.cipher.clone())
+            .collect::<Vec<_>>()
+    };
+    query = match write {
+        Write::Cipher => query.bind(old()).bind(new()),
+        Write::FirstCipher => bind_plain(query, layout, changes).bind(new()),
+        Write::NoPlain => bind_plain(query.bind(old()), layout, changes),
+    };
+    let written = query.fetch_all(pool).await.map_err(failed)?;
+    let mut done = vec![false; changes.len()];
+    for row in &written {
+        if let Some(place) = place(row, changes.len())? {
+            done[place] = true;
+        }
+    }
+    Ok(done)
+}
+
+pub(super) async fn count(pool: &PgPool, layout: &Layout, key: &[u8; 16]) -> Result<i64, RowsError> {
+    let query = sqlx::query_scalar(sql::safe(sql::count(Dialect::Postgres, layout)));
+    query.bind(&key[..]).fetch_one(pool).await.map_err(failed)
+}
+
+pub(super) async fn census(pool: &PgPool, layout: &Layout) -> Result<Vec<(Vec<u8>, i64)>, RowsError> {
+    let query = sqlx::query_as(sql::safe(sql::census(Dialect::Postgres, layout)));
+    query.fetch_all(pool).await.map_err(failed)
+}
+
+fn bind_ids<'q>(query: Statement<'q>, layout: &Layout, ids: &[&Id]) -> Statement<'q> {
+    let kinds = layout.kinds.iter().enumerate();
+    kinds.fold(query, |query, (place, kind)| {
+        bind_all(query, *kind, ids.iter().map(|id| id.0.get(place)))
+    })
+}
+
+fn bind_plain<'q>(query: Statement<'q>, layout: &Layout, changes: &[Change]) -> Statement<'q> {
+    let kind = match layout.plain.as_ref().map(|plain| plain.kind) {
+        Some(PlainKind::Bytes) => RowIdKind::Bytes,
+        Some(PlainKind::Integer) => RowIdKind::Integer,
+        Some(PlainKind::Uuid) => RowIdKind::Uuid,
+        Some(PlainKind::Text) | None => RowIdKind::Text,
+    };
+    bind_all(query, kind, changes.iter().map(|change| change.row.plain.as_ref()))
+}
+
+/// Binds the values of a column as an array; NULL, which equals nothing, for what is of another type.
+fn bind_all<'q, 'a>(
+    query: Statement<'q>,
+    kind: RowIdKind,
+    cells: impl Iterator<Item = Option<&'a Cell>>,
+) -> Statement<'q> {
+    macro_rules! bind {
+        ($kind:ident) => {
+            query.bind(
+                cells
+                    .map(|cell| match cell {
+                        Some(Cell::$kind(value)) => Some(value.clone()),
+                        _ => None,
+                    })
+                    .collect::<Vec<_>>(),
+            )
+        };
+    }
+    match kind {
+        RowIdKind::Bytes => bind!(Bytes),
+        RowIdKind::Integer => bind!(Integer),
+        RowIdKind::Uuid => bind!(Uuid),
+        _ => bind!(Text),
+    }
+}
+
+fn place(row: &PgRow, len: usize) -> Result<Option<usize>, RowsError> {
+    let number: i64 = row.try_get("n").map_err(failed)?;
+    let place = usize::try_from(number - 1).ok();
+    Ok(place.filter(|place| *place < len))
+}
+
+fn read(layout: &Layout, row: &PgRow) -> Result<Row, RowsError> {
+    let mut id = Vec::with_capacity(layout.ids.len());
+    for (place, kind) in layout.kinds.iter().enumerate() {
+        let name = &*format!("k{place}");
+        id.push(match kind {
+            RowIdKind::Bytes => Cell::Bytes(row.try_get(name).map_err(failed)?),
+            RowIdKind::Integer => Cell::Integer(row.try_get(name).map_err(failed)?),
+            RowIdKind::Uuid => Cell::Uuid(row.try_get::<Uuid, _>(name).map_err(failed)?),
+            _ => Cell::Text(row.try_get(name).map_err(failed)?),
+        });
+    }
+    let context = 0..layout.context.len();
+    let context = context.map(|place| row.try_get(&*format!("x{place}")).map_err(failed));
+    let mut plain = None;
+    if let Some(column) = layout.plain.as_ref().filter(|_| row.try_column("p").is_ok()) {
+        plain = match column.kind {
+            PlainKind::Bytes => row.try_get::<Option<_>, _>("p").map_err(failed)?.map(Cell::Bytes),
+            PlainKind::Integer => row.try_get::<Option<_>, _>("p").map_err(failed)?.map(Cell::Integer),
+            PlainKind::Text => row.try_get::<Option<_>, _>("p").map_err(failed)?.map(Cell::Text),
+            PlainKind::Uuid => row.try_get::<Option<_>, _>("p").map_err(failed)?.map(Cell::Uuid),
+        };
+    }
+    Ok(Row {
+        id: Id(id),
+        context: context.collect::<Result<_, _>>()?,
+        cipher: row.try_get("c").map_err(failed)?,
+        plain,
+    })
+}
