@@ -47,9 +47,6 @@ mod sqlite;
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresKeyStore;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
-pub use rows::{
-    Adopt, Adoption, Census, KeyCount, PlaintextColumn, Reencrypt, Rows, RowsError,
-    read_either,
-};
+pub use rows::{Adopt, Adoption, Census, KeyCount, PlaintextColumn, Reencrypt, Rows, RowsError, read_either};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteKeyStore;

@@ -5,8 +5,8 @@ use std::fmt;
 
 use async_trait::async_trait;
 use encx::{
-    Aad, Ciphertext, Crypto, EncryptedColumn, Encoded, EncryptionContext, Error, FieldCodec, Job, JobError, Walk,
-    WalkOutcome, WalkPage,
+    Aad, Ciphertext, Crypto, Encoded, EncryptedColumn, EncryptionContext, Error, FieldCodec, Job, JobError,
+    Walk, WalkOutcome, WalkPage,
 };
 
 use super::cell::Cell;
@@ -213,7 +213,7 @@ impl Adopt {
         for row in rows {
             match contexts.bind(layout, row) {
                 Ok(row) => bound.push(row),
-                Err((row, error)) => decided.push(Decided::Failed(row, error)),
+                Err(failed) => decided.push(Decided::Failed(failed.0, failed.1)),
             }
         }
         by_context(&mut bound);
@@ -236,7 +236,10 @@ impl Adopt {
                 _ => decided.push(Decided::Nothing),
             }
         }
-        let open: Vec<_> = left.iter().map(|(bound, value)| (&bound.context, value, &bound.aad)).collect();
+        let open: Vec<_> = left
+            .iter()
+            .map(|(bound, value)| (&bound.context, value, &bound.aad))
+            .collect();
         let sealed = self.crypto.encrypt_many(open).await;
         for ((bound, _), sealed) in left.into_iter().zip(sealed) {
             decided.push(match sealed {
@@ -265,7 +268,10 @@ impl Adopt {
                 }
             }
         }
-        let sealed: Vec<_> = both.iter().map(|(bound, cipher, _)| (&bound.context, cipher, &bound.aad)).collect();
+        let sealed: Vec<_> = both
+            .iter()
+            .map(|(bound, cipher, _)| (&bound.context, cipher, &bound.aad))
+            .collect();
         let opened = self.crypto.decrypt_many(sealed).await;
         for ((bound, _, plain), opened) in both.into_iter().zip(opened) {
             let agrees = opened.map(|value| value.as_bytes() == plain.as_bytes());

@@ -189,7 +189,11 @@ fn bind_plain<'q>(query: Statement<'q>, layout: &Layout, changes: &[Change]) -> 
         Some(PlainKind::Uuid) => RowIdKind::Uuid,
         Some(PlainKind::Text) | None => RowIdKind::Text,
     };
-    bind_all(query, kind, changes.iter().map(|change| change.row.plain.as_ref()))
+    bind_all(
+        query,
+        kind,
+        changes.iter().map(|change| change.row.plain.as_ref()),
+    )
 }
 
 /// Binds the values of a column as an array; NULL, which equals nothing, for what is of another type.
@@ -241,7 +245,10 @@ fn read(layout: &Layout, row: &PgRow) -> Result<Row, RowsError> {
     if let Some(column) = layout.plain.as_ref().filter(|_| row.try_column("p").is_ok()) {
         plain = match column.kind {
             PlainKind::Bytes => row.try_get::<Option<_>, _>("p").map_err(failed)?.map(Cell::Bytes),
-            PlainKind::Integer => row.try_get::<Option<_>, _>("p").map_err(failed)?.map(Cell::Integer),
+            PlainKind::Integer => row
+                .try_get::<Option<_>, _>("p")
+                .map_err(failed)?
+                .map(Cell::Integer),
             PlainKind::Text => row.try_get::<Option<_>, _>("p").map_err(failed)?.map(Cell::Text),
             PlainKind::Uuid => row.try_get::<Option<_>, _>("p").map_err(failed)?.map(Cell::Uuid),
         };

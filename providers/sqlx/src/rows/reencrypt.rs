@@ -102,7 +102,6 @@ impl Reencrypt {
         }
         (old, outcomes)
     }
-
 }
 
 #[async_trait]
@@ -115,7 +114,7 @@ impl Decide for Reencrypt {
         for row in rows {
             match contexts.bind(layout, row) {
                 Ok(row) => bound.push(row),
-                Err((row, error)) => decided.push(Decided::Failed(row, error)),
+                Err(failed) => decided.push(Decided::Failed(failed.0, failed.1)),
             }
         }
         by_context(&mut bound);
@@ -134,7 +133,10 @@ impl Decide for Reencrypt {
                 Err(error) => decided.push(Decided::Failed(row.row, error.into())),
             }
         }
-        let sealed: Vec<_> = old.iter().map(|(row, cipher)| (&row.context, cipher, &row.aad)).collect();
+        let sealed: Vec<_> = old
+            .iter()
+            .map(|(row, cipher)| (&row.context, cipher, &row.aad))
+            .collect();
         let opened = self.crypto.decrypt_many(sealed).await;
         let mut values = Vec::with_capacity(old.len());
         for ((row, _), opened) in old.into_iter().zip(opened) {
@@ -143,7 +145,10 @@ impl Decide for Reencrypt {
                 Err(error) => decided.push(Decided::Failed(row.row, error.into())),
             }
         }
-        let open: Vec<_> = values.iter().map(|(row, value)| (&row.context, value, &row.aad)).collect();
+        let open: Vec<_> = values
+            .iter()
+            .map(|(row, value)| (&row.context, value, &row.aad))
+            .collect();
         let sealed = self.crypto.encrypt_many(open).await;
         for ((row, _), sealed) in values.into_iter().zip(sealed) {
             decided.push(match sealed {

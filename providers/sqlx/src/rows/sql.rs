@@ -343,3 +343,27 @@ pub(super) const COLUMNS_OF_SQLITE: &str =
 #[cfg(feature = "sqlite")]
 pub(super) const COLUMNS_OF_SQLITE_SCHEMA: &str =
     "SELECT name, \"notnull\" <> 0 AS required FROM pragma_table_xinfo($1, $2)";
+
+#[cfg(test)]
+mod tests {
+    use encx::EncryptedColumn;
+
+    use super::*;
+
+    /// `tests/rows/census.rs` shows that a query like this uses the index that [`Rows::census`](crate::Rows::census) names.
+    #[test]
+    fn a_count_says_what_the_index_has() {
+        let column = EncryptedColumn::new("users", "ssn").row_id("id", RowIdKind::Integer);
+        let layout = Layout::new(column.context_value("purpose", "pii")).unwrap();
+        #[cfg(feature = "postgres")]
+        assert_eq!(
+            count(Dialect::Postgres, &layout),
+            r#"SELECT count(*) FROM "users" AS t WHERE substring(t."ssn" FROM 3 FOR 16) = $1"#
+        );
+        #[cfg(feature = "sqlite")]
+        assert_eq!(
+            count(Dialect::Sqlite, &layout),
+            r#"SELECT count(*) FROM "users" AS t WHERE substr(t."ssn", 3, 16) = $1"#
+        );
+    }
+}

@@ -184,7 +184,12 @@ fn read(layout: &Layout, row: &SqliteRow) -> Result<Row, RowsError> {
             (Some(_), _) => false,
         };
         if let Some(other) = plain.as_ref().filter(|_| !fits) {
-            return Err(mistyped(layout, &column.name, other.type_name(), column.kind.expected()));
+            return Err(mistyped(
+                layout,
+                &column.name,
+                other.type_name(),
+                column.kind.expected(),
+            ));
         }
     }
     Ok(Row {

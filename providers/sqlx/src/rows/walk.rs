@@ -268,14 +268,14 @@ impl Contexts {
     }
 
     /// Adds what is needed to open and to seal a row's value.
-    pub(super) fn bind(&mut self, layout: &Layout, row: Row) -> Result<Bound, (Row, JobError)> {
+    pub(super) fn bind(&mut self, layout: &Layout, row: Row) -> Result<Bound, Box<(Row, JobError)>> {
         let context = match self.of(layout, &row) {
             Ok(context) => context,
-            Err(error) => return Err((row, error)),
+            Err(error) => return Err(Box::new((row, error))),
         };
         match layout.aad(&row.id) {
             Ok(aad) => Ok(Bound { row, context, aad }),
-            Err(error) => Err((row, error.into())),
+            Err(error) => Err(Box::new((row, error.into()))),
         }
     }
 }

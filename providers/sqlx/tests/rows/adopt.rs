@@ -1,0 +1,264 @@
+//! A plaintext column becomes an encrypted one while a service uses it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use encx::{Ciphertext, EncryptedColumn, Error, Field, FieldCodec, JobEnd, JobEvent, JobTally, RowIdKind};
+use encx_sqlx::{Adoption, PlaintextColumn, RowsError, read_either};
+use uuid::Uuid;
+
+use crate::on_both;
+use crate::support::{SSN, USERS, World, ssn, tenant, value};
+
+on_both![
+    a_column_is_backfilled_verified_and_contracted,
+    values_of_every_kind_are_encoded_as_fields_are,
+    what_does_not_agree_stays_and_is_named,
+    a_service_may_write_meanwhile,
+    a_backfill_that_is_killed_goes_on_where_it_was,
+    a_plaintext_that_may_not_be_null_is_not_contracted,
+    either_column_is_read,
+];
+
+fn tally(changed: u64, unchanged: u64, failed: u64) -> JobTally {
+    JobTally::new(changed, unchanged, failed)
+}
+
+/// Users with plaintexts and without ciphertexts.
+async fn plain_users(world: &World, count: i64) {
+    world.run(USERS).await;
+    let rows: Vec<_> = (1..=count)
+        .map(|id| format!("({id}, 't-{}', NULL, '{}')", id % 3, value(id, 0)))
+        .collect();
+    world
+        .run(&format!("INSERT INTO users VALUES {}", rows.join(", ")))
+        .await;
+}
+
+async fn adoption(world: &World) -> Adoption {
+    let crypto = world.process().await;
+    world
+        .rows()
+        .adopt(&crypto, PlaintextColumn::text("plain"), ssn())
+        .unwrap()
+}
+
+async fn a_column_is_backfilled_verified_and_contracted(world: World) {
+    plain_users(&world, 100).await;
+    world.run("UPDATE users SET plain = NULL WHERE id = 7").await;
+    world.run("UPDATE users SET plain = '' WHERE id = 8").await;
+    let adoption = adoption(&world).await;
+    let dry = world.in_time(adoption.backfill().dry_run().run()).await;
+    assert_eq!(dry.run, tally(99, 0, 0));
+    let early = world.in_time(adoption.contract().run()).await;
+    assert_eq!(early.run, tally(0, 0, 99));
+    assert!(
+        early.failures[0].to_string().contains("backfill"),
+        "{}",
+        early.failures[0]
+    );
+
+    let report = world.in_time(adoption.backfill().range_size(30).run()).await;
+    assert!(report.is_complete(), "{report}");
+    assert_eq!(report.run, tally(99, 0, 0));
+    assert_eq!(world.in_time(adoption.backfill().run()).await.run, tally(0, 0, 0));
+    assert_eq!(world.in_time(adoption.verify().run()).await.run, tally(0, 99, 0));
+    assert_eq!(world.number("SELECT count(plain) FROM users").await, 99);
+
+    let report = world.in_time(adoption.contract().range_size(30).run()).await;
+    assert!(report.is_complete(), "{report}");
+    assert_eq!(report.run, tally(99, 0, 0));
+    assert_eq!(world.number("SELECT count(plain) FROM users").await, 0);
+    let (read, old) = world.read_users(&world.process().await).await;
+    let mut expected: Vec<_> = (1..=100).map(|id| Some(value(id, 0))).collect();
+    (expected[6], expected[7]) = (None, Some(String::new()));
+    assert_eq!((read, old), (expected, 0));
+}
+
+async fn values_of_every_kind_are_encoded_as_fields_are(world: World) {
+    world
+        .run("CREATE TABLE t (id {int} PRIMARY KEY, a {bytes}, b {int}, c {text}, d {uuid}, x {bytes})")
+        .await;
+    let uuid = Uuid::from_u128(77);
+    let literal = if world.is_postgres() {
+        format!("'{uuid}'")
+    } else {
+        world.literal(uuid.as_bytes())
+    };
+    let bytes = world.literal(&[0, 255, 1]);
+    world
+        .run(&format!(
+            "INSERT INTO t VALUES (1, {bytes}, -5, 'größe', {literal}, NULL)"
+        ))
+        .await;
+    let crypto = world.process().await;
+    let described = || {
+        EncryptedColumn::new("t", "x")
+            .row_id("id", RowIdKind::Integer)
+            .context_value("tenantId", "t-0")
+            .context_value("purpose", "pii")
+    };
+    let (bytes, text) = (vec![0_u8, 255, 1], "größe".to_owned());
+    let columns = [
+        (PlaintextColumn::bytes("a"), bytes.encode().unwrap()),
+        (PlaintextColumn::integer("b"), (-5_i32).encode().unwrap()),
+        (PlaintextColumn::text("c"), text.encode().unwrap()),
+        (PlaintextColumn::uuid("d"), uuid.encode().unwrap()),
+    ];
+    for (plain, expected) in columns {
+        let adoption = world.rows().adopt(&crypto, plain, described()).unwrap();
+        assert_eq!(world.in_time(adoption.backfill().run()).await.run, tally(1, 0, 0));
+        let sealed = world.bytes("SELECT x FROM t").await.remove(0).unwrap();
+        let sealed = Ciphertext::parse(sealed).unwrap();
+        let opened = crypto
+            .decrypt(&tenant(0), &sealed, Field::new("t", "x").row(1))
+            .await
+            .unwrap();
+        assert_eq!(opened.as_bytes(), expected.as_bytes());
+        assert_eq!(world.in_time(adoption.contract().run()).await.run, tally(1, 0, 0));
+        world.run("UPDATE t SET x = NULL").await;
+    }
+    assert_eq!(
+        world
+            .number("SELECT count(a) + count(b) + count(c) + count(d) FROM t")
+            .await,
+        0
+    );
+}
+
+async fn what_does_not_agree_stays_and_is_named(world: World) {
+    plain_users(&world, 30).await;
+    let adoption = adoption(&world).await;
+    assert!(world.in_time(adoption.backfill().run()).await.is_complete());
+    // What writes the plaintext alone; a copied ciphertext; and what is not backfilled.
+    world.run("UPDATE users SET plain = 'secret' WHERE id = 4").await;
+    world
+        .run("UPDATE users SET ssn = (SELECT ssn FROM users WHERE id = 9) WHERE id = 12")
+        .await;
+    world.run("UPDATE users SET ssn = NULL WHERE id = 20").await;
+    for job in [adoption.verify(), adoption.contract()] {
+        let report = world.in_time(job.run()).await;
+        assert_eq!(report.run.failed, 3, "{report}");
+        let mut failed: Vec<_> = report.failures.iter().map(ToString::to_string).collect();
+        failed.sort();
+        assert!(
+            failed[0].starts_with("users.ssn of row 12") && failed[0].contains("authenticate"),
+            "{failed:?}"
+        );
+        assert!(
+            failed[1].starts_with("users.ssn of row 20") && failed[1].contains("backfill"),
+            "{failed:?}"
+        );
+        assert!(
+            failed[2].starts_with("users.ssn of row 4") && failed[2].contains("another value"),
+            "{failed:?}"
+        );
+        assert!(!format!("{report} {report:?}").contains("secret"));
+    }
+    let left = world
+        .texts("SELECT plain FROM users WHERE plain IS NOT NULL ORDER BY id")
+        .await;
+    assert_eq!(
+        left,
+        [Some("secret".to_owned()), Some(value(12, 0)), Some(value(20, 0))]
+    );
+}
+
+async fn a_service_may_write_meanwhile(world: World) {
+    const ROWS: i64 = 300;
+    plain_users(&world, ROWS).await;
+    let adoption = adoption(&world).await;
+    let over = AtomicBool::new(false);
+    // Writes both columns in one statement, as every service does from the first step on.
+    let write = async {
+        let (service, mut written) = (world.process().await, vec![0_u32; 300]);
+        let mut id = 0;
+        while !over.load(Ordering::SeqCst) {
+            id += 11;
+            let row = id % ROWS + 1;
+            let place = usize::try_from(row - 1).unwrap();
+            let next = value(row, written[place] + 1);
+            let sealed = service.encrypt(&tenant(row), &next, SSN.row(row)).await.unwrap();
+            let sealed = world.literal(sealed.as_bytes());
+            world
+                .run(&format!(
+                    "UPDATE users SET ssn = {sealed}, plain = '{next}' WHERE id = {row}"
+                ))
+                .await;
+            written[place] += 1;
+        }
+        written
+    };
+    let work = async {
+        let job = || adoption.backfill().range_size(20);
+        let (a, b) = tokio::join!(job().run(), job().run());
+        over.store(true, Ordering::SeqCst);
+        (a, b)
+    };
+    let (written, (a, b)) = world.in_time(async { tokio::join!(write, work) }).await;
+    assert!(a.is_complete() && b.is_complete(), "{a}\n{b}");
+    assert_eq!(world.in_time(adoption.verify().run()).await.run, tally(0, 300, 0));
+    let (read, _) = world.read_users(&world.process().await).await;
+    let expected: Vec<_> = (1..)
+        .zip(&written)
+        .map(|(id, times)| Some(value(id, *times)))
+        .collect();
+    assert_eq!(read, expected);
+}
+
+async fn a_backfill_that_is_killed_goes_on_where_it_was(world: World) {
+    plain_users(&world, 200).await;
+    let adoption = adoption(&world).await;
+    let mut run = adoption.backfill().range_size(20).start();
+    while !matches!(
+        world.in_time(run.next_event()).await,
+        Some(JobEvent::RangeDone { .. })
+    ) {}
+    drop(run);
+    let done = world.number("SELECT count(ssn) FROM users").await;
+    assert!((20..200).contains(&done), "{done}");
+    world.clock.advance(Duration::from_secs(31));
+    let report = world.in_time(adoption.backfill().range_size(20).run()).await;
+    assert!(report.is_complete(), "{report}");
+    assert_eq!(i64::try_from(report.worker.changed).unwrap(), 200 - done);
+    assert_eq!(world.in_time(adoption.verify().run()).await.run, tally(0, 200, 0));
+}
+
+async fn a_plaintext_that_may_not_be_null_is_not_contracted(world: World) {
+    world
+        .run(
+            "CREATE TABLE users (id {int} PRIMARY KEY, tenant_id {text}, ssn {bytes}, plain {text} NOT NULL)",
+        )
+        .await;
+    world.run("INSERT INTO users VALUES (1, 't-1', NULL, 'x')").await;
+    let adoption = adoption(&world).await;
+    assert!(world.in_time(adoption.backfill().run()).await.is_complete());
+    let report = world.in_time(adoption.contract().run()).await;
+    let JobEnd::GaveUp(error) = &report.ended_by else {
+        panic!("{report}");
+    };
+    assert!(error.to_string().contains("NOT NULL"), "{error}");
+
+    let crypto = world.process().await;
+    let same = world.rows().adopt(&crypto, PlaintextColumn::bytes("ssn"), ssn());
+    assert!(matches!(same, Err(RowsError::Description { .. })));
+}
+
+async fn either_column_is_read(world: World) {
+    let crypto = world.process().await;
+    let sealed = crypto.encrypt(&tenant(1), "sealed", SSN.row(1)).await.unwrap();
+    let read = |sealed: Option<Ciphertext>, plain: Option<&str>| {
+        let (crypto, plain) = (crypto.clone(), plain.map(str::to_owned));
+        async move { read_either(&crypto, &tenant(1), sealed.as_ref(), plain, SSN.row(1)).await }
+    };
+    assert_eq!(
+        read(Some(sealed.clone()), Some("plain")).await.unwrap().unwrap(),
+        "sealed"
+    );
+    assert_eq!(read(None, Some("plain")).await.unwrap().unwrap(), "plain");
+    assert_eq!(read(None, None).await.unwrap(), None);
+    // A ciphertext that does not open is no reason to believe the plaintext.
+    let (context, text) = (tenant(1), Some("x".to_owned()));
+    let other = read_either(&crypto, &context, Some(&sealed), text, SSN.row(2));
+    assert!(matches!(other.await, Err(Error::Decrypt)));
+}
