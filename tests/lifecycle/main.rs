@@ -6,11 +6,14 @@ mod ahead;
 mod census;
 mod fleet;
 mod maintenance;
+mod model;
 
 mod shred;
 #[allow(dead_code, reason = "shared with the tests of the cache, which use the rest")]
 #[path = "../cache/support.rs"]
 mod support;
+mod table;
+mod traces;
 mod warm_up;
 
 use std::pin::pin;

@@ -1,0 +1,169 @@
+//! Unwraps and refusals are traced, and no secret is.
+
+use std::fmt::{Debug, Write};
+use std::sync::{Arc, Mutex};
+
+use encx::{Crypto, DataKey, Error, KeyState, KmsErrorKind, Maintenance, Suite};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Dispatch, Event, Metadata, Subscriber};
+
+use super::support::{HOUR, MINUTE, SSN, World, context, open, settle, with_unknown_key};
+use super::{drive, other_process};
+
+/// Keeps everything that is traced, as text.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+struct Line(String);
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        write!(self.0, " {}={value:?}", field.name()).unwrap();
+    }
+}
+
+impl Subscriber for Log {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let metadata = event.metadata();
+        let mut line = Line(format!("{} {}", metadata.level(), metadata.target()));
+        event.record(&mut line);
+        self.0.lock().unwrap().push(line.0);
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+const PLAINTEXT: &str = "a social security number";
+
+/// Everything that is traced about keys, once each.
+async fn live_through(world: &World) {
+    let process = world.process().await;
+    let context = context("a");
+    let manager = process.key_manager();
+    let key = DataKey::copy_from(&key_bytes()).unwrap();
+    manager.import(&context, key).await.unwrap();
+    let sealed = process.encrypt(&context, PLAINTEXT, SSN.row(1)).await.unwrap();
+    // Unwrapped, by another process, at the second try.
+    let other = other_process(world).await;
+    world.kms.fail_next(1, KmsErrorKind::AccessDenied);
+    let refused = open(&other, &context, &sealed).await;
+    assert!(matches!(refused, Err(Error::Kms(_))), "{refused:?}");
+    open(&other, &context, &sealed).await.unwrap();
+    let refused = other.decrypt(&context, &sealed, SSN.row(2)).await;
+    assert!(matches!(refused, Err(Error::Decrypt)), "{refused:?}");
+    let refused = open(&other, &context, &with_unknown_key(&sealed)).await;
+    assert!(matches!(refused, Err(Error::UnknownKey { .. })), "{refused:?}");
+    let uncommitted = Crypto::builder(world.kms.clone(), world.rows.clone()).clock(world.clock.clone());
+    let uncommitted = uncommitted
+        .accept_uncommitted()
+        .encrypt_with(Suite::Xaes256Gcm)
+        .build()
+        .await
+        .unwrap();
+    let of_suite_2 = uncommitted
+        .encrypt(&context, PLAINTEXT, SSN.row(1))
+        .await
+        .unwrap();
+    let refused = open(&other, &context, &of_suite_2).await;
+    assert!(
+        matches!(refused, Err(Error::SuiteNotAccepted { .. })),
+        "{refused:?}"
+    );
+    // A KEK that the rule does not allow.
+    let strict = Crypto::builder(world.kms.clone().with_kek("memory/other"), world.rows.clone())
+        .clock(world.clock.clone())
+        .kek("memory/other");
+    let refused = open(&strict.build().await.unwrap(), &context, &sealed).await;
+    assert!(matches!(refused, Err(Error::KekNotAllowed { .. })), "{refused:?}");
+    // Rotated on schedule, while a process does not answer.
+    world.clock.advance(2 * HOUR);
+    settle().await;
+    world.rows.set_unavailable(true);
+    world.pass(MINUTE).await;
+    world.rows.set_unavailable(false);
+    world.pass(MINUTE).await;
+    let task = Maintenance::new(manager.clone())
+        .rotate_every(HOUR)
+        .spawn()
+        .unwrap();
+    world.pass(HOUR / 3).await;
+    task.stop().await;
+    // Suspended, and then gone.
+    manager
+        .set_state(&context, sealed.key_id(), KeyState::Suspended)
+        .await
+        .unwrap();
+    let refused = open(&process, &context, &sealed).await;
+    assert!(matches!(refused, Err(Error::Suspended { .. })), "{refused:?}");
+    let receipt = drive(world, MINUTE / 600, manager.shred(&context, MINUTE))
+        .await
+        .unwrap();
+    drop(receipt);
+    let refused = process.encrypt(&context, PLAINTEXT, SSN.row(1)).await;
+    assert!(matches!(refused, Err(Error::Shredded)), "{refused:?}");
+}
+
+fn key_bytes() -> [u8; 32] {
+    std::array::from_fn(|at| 0xA0 ^ u8::try_from(at * 7).unwrap())
+}
+
+#[tokio::test]
+async fn everything_is_traced_and_no_secret_is() {
+    let log = Log::default();
+    // Two: of a single one `tracing` takes it that all threads have it, and other tests run in threads that have none.
+    let (dispatch, _second) = (Dispatch::new(log.clone()), Dispatch::new(Log::default()));
+    let guard = tracing::dispatcher::set_default(&dispatch);
+    live_through(&World::with_hints().in_a_fleet()).await;
+    drop(guard);
+    let lines = log.0.lock().unwrap().clone();
+    let all = lines.join("\n");
+    for expected in [
+        ["INFO encx::unwrap", "outcome=\"ok\""],
+        ["WARN encx::unwrap", "outcome=\"failed\""],
+        [
+            "encx::unwrap",
+            "provider=\"memory\" kms=default kek=memory/default duration_us=",
+        ],
+        ["encx::unwrap", "usage=\"data\""],
+        ["DEBUG encx::refused", "ciphertext refused"],
+        ["INFO encx::refused", "the state of the key forbids its use"],
+        ["INFO encx::refused", "no such key in this context"],
+        ["INFO encx::refused", "there is no key to encrypt with"],
+        ["INFO encx::refused", "suite not accepted"],
+        ["WARN encx::refused", "KEK not allowed"],
+        ["INFO encx::maintenance", "promoted=1"],
+        ["WARN encx::fleet", "could not be told"],
+        ["WARN encx::store", "polling the key store failed"],
+    ] {
+        let is_there = |line: &String| expected.iter().all(|part| line.contains(part));
+        assert!(lines.iter().any(is_there), "{expected:?} is not in\n{all}");
+    }
+    let key = key_bytes();
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    // In any form that a derive or a format would give it, whole or in part.
+    for part in key.chunks(8) {
+        let decimal = part.iter().map(u8::to_string).collect::<Vec<_>>().join(", ");
+        for secret in [hex(part), hex(part).to_uppercase(), decimal] {
+            assert!(!all.contains(&secret), "{secret} is in\n{all}");
+        }
+    }
+    assert!(
+        !all.contains(PLAINTEXT) && !all.contains(&hex(PLAINTEXT.as_bytes())),
+        "{all}"
+    );
+}
