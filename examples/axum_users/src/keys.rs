@@ -1,6 +1,6 @@
 //! Which keys there are: one for each tenant's data, one to find users by email, one pepper for passwords.
 
-use encx::{Crypto, EncryptionContext, Error, KeyManager, KeyState, KeyUsage};
+use encx::{Crypto, EncryptionContext, Error, KeyManager, KeyUsage};
 
 /// The context of what is known about a tenant's users. Destroying its keys destroys that.
 pub(crate) fn tenant(id: &str) -> Result<EncryptionContext, Error> {
@@ -30,17 +30,4 @@ pub(crate) async fn ensure(keys: &KeyManager, context: &EncryptionContext) -> Re
         Ok(_) | Err(Error::AlreadyExists) => Ok(()),
         Err(error) => Err(error),
     }
-}
-
-/// Destroys every version of a context's key, and with them all that they encrypted.
-pub(crate) async fn destroy_all(keys: &KeyManager, context: &EncryptionContext) -> Result<(), Error> {
-    for version in keys.list(context).await? {
-        if version.state == KeyState::Active {
-            keys.set_state(context, version.id, KeyState::Suspended).await?;
-        }
-        if version.state != KeyState::Destroyed {
-            keys.destroy_with_data(context, version.id).await?;
-        }
-    }
-    Ok(())
 }

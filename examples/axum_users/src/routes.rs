@@ -53,10 +53,17 @@ async fn create_tenant(State(users): Shared, Path(tenant): Path<String>) -> Resu
     Ok(StatusCode::CREATED)
 }
 
+/// What came of a tenant's deletion.
+#[derive(Serialize)]
+struct Deleted {
+    /// Whether no process can read it any more. If not, ask again.
+    everywhere: bool,
+}
+
 /// Deletes a tenant for good: also what backups of the database hold of its users.
-async fn delete_tenant(State(users): Shared, Path(tenant): Path<String>) -> Result<StatusCode, ApiError> {
-    users.delete_tenant(&tenant).await?;
-    Ok(StatusCode::NO_CONTENT)
+async fn delete_tenant(State(users): Shared, Path(tenant): Path<String>) -> Result<Json<Deleted>, ApiError> {
+    let everywhere = users.delete_tenant(&tenant).await?;
+    Ok(Json(Deleted { everywhere }))
 }
 
 #[derive(Serialize)]

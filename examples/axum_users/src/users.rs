@@ -1,5 +1,7 @@
 //! The users: encrypted on the way into the database, decrypted on the way out.
 
+use std::time::Duration;
+
 use encx::{Crypto, Encrypt, Field, IndexField, Normalizer, PasswordVerdict, decrypt_all};
 use serde::Deserialize;
 use uuid::Uuid;
@@ -31,6 +33,9 @@ const EMAIL_INDEX: IndexField = IndexField::new("users", "email", 64).normalize(
 /// Where a password's hash lies. A hash that is copied to another user's row does not verify there.
 const PASSWORD: Field = Field::new("users", "password");
 
+/// How long a request waits for other processes to drop the keys of a tenant that is deleted.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 const SHORTEST_PASSWORD: usize = 12;
 
 /// What is asked for of a new user.
@@ -57,14 +62,15 @@ impl Users {
         Ok(())
     }
 
-    /// Destroys a tenant's keys, with which every copy of its data is lost, and then deletes its rows.
+    /// Destroys a tenant's keys, with which every copy of its data is lost, and then deletes its rows. Tells whether every
+    /// process has dropped the keys; one that was not heard of may still read for as long as its `ttl`.
     ///
     /// In this order: if it is interrupted, what remains is unreadable, and the next call deletes it.
-    pub(crate) async fn delete_tenant(&self, tenant: &str) -> Result<(), ApiError> {
+    pub(crate) async fn delete_tenant(&self, tenant: &str) -> Result<bool, ApiError> {
         let manager = self.crypto.key_manager().because("the tenant was deleted");
-        keys::destroy_all(&manager, &keys::tenant(tenant)?).await?;
+        let receipt = manager.shred(&keys::tenant(tenant)?, PATIENCE).await?;
         self.database.delete_tenant(tenant).await?;
-        Ok(())
+        Ok(receipt.is_complete())
     }
 
     /// Has a new version of the tenant's key encrypt from now on. What older ones encrypted still opens.

@@ -207,8 +207,8 @@ async fn a_deleted_tenant_is_gone_for_good(database: &Database) {
         .execute("CREATE TABLE backup AS SELECT * FROM users")
         .await;
 
-    let (status, _) = service.call(Method::DELETE, "/tenants/acme", None).await;
-    assert_eq!(status, StatusCode::NO_CONTENT);
+    let (status, deleted) = service.call(Method::DELETE, "/tenants/acme", None).await;
+    assert_eq!((status, deleted), (StatusCode::OK, json!({ "everywhere": true })));
     let (status, _) = service.get(&format!("/tenants/acme/users/{ada}")).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
     assert!(search(&service, "acme", EMAIL).await.is_empty());
@@ -229,8 +229,8 @@ async fn a_deleted_tenant_is_gone_for_good(database: &Database) {
     let (status, _) = service.get(&format!("/tenants/umbrella/users/{stays}")).await;
     assert_eq!(status, StatusCode::OK);
     // Whoever is deleted twice is deleted.
-    let (status, _) = service.call(Method::DELETE, "/tenants/acme", None).await;
-    assert_eq!(status, StatusCode::NO_CONTENT);
+    let (status, deleted) = service.call(Method::DELETE, "/tenants/acme", None).await;
+    assert_eq!((status, deleted), (StatusCode::OK, json!({ "everywhere": true })));
     service.end().await;
 }
 
