@@ -17,7 +17,7 @@ pub(super) fn write(model: &Model, split: &Split) -> TokenStream {
     let generics = &split.kept;
     let bounds = &generics.where_clause;
     let doc = format!(
-        "[`{}`] as it is kept in the database. Written by `#[derive(Encrypt)]`.",
+        "`{}` as it is kept in the database. Written by `#[derive(Encrypt)]`.",
         model.ident
     );
     let fields = model.fields.iter().map(|field| field_of(model, field));

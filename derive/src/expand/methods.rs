@@ -24,9 +24,9 @@ pub(super) fn write(model: &Model, split: &Split) -> Option<TokenStream> {
     );
     let (all_generics, _, all_where) = all.split_for_impl();
     let (kept_generics, encrypted_generics, kept_where) = split.kept.split_for_impl();
-    let decrypt_doc = format!("Decrypts every field, in one batch, and returns the [`{ident}`].");
+    let decrypt_doc = format!("Decrypts every field, in one batch, and returns the `{ident}`.");
     let encrypt_doc =
-        format!("Encrypts every field, in one batch, and returns what to keep: an [`{encrypted}`].");
+        format!("Encrypts every field, in one batch, and returns what to keep: an `{encrypted}`.");
     let decrypts: Generics = generics::with(&split.dropped, generics::bounds(model));
     let dropped_params = (!split.dropped.params.is_empty()).then(|| {
         let params = &split.dropped.params;
