@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
+#[path = "store_suite_catches/coordination.rs"]
+mod coordination;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
@@ -16,20 +19,35 @@ use encx::{
 /// One thing that a store does wrong.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
+    AcknowledgesAnEarlierFence,
+    AnyoneReleasesALease,
     AppliesOverAnyRevision,
     ChangesDoNotShowInPolls,
+    ClaimsEndAtOnce,
     CommitsOutOfOrder,
+    CompletesTwice,
+    CountsTwice,
+    CountsWhatIsLost,
     CursorSkipsAMicrosecond,
     DemotesBeforeItPromotes,
     DestroyedKeepsWraps,
     DestroyedTakesWraps,
+    ExtendsFromAnywhere,
+    FinishesBeforeTheLastRange,
     ForgetsMaterial,
+    ForgetsNoProcess,
     ForgetsOnePromotionInPolls,
+    GivesARangeToTwo,
     HandlesCache,
+    HeartbeatsBeginAnew,
     IgnoresScopeOfChanges,
     InsertsWhateverTheId,
+    JoinsUnderAnyPlan,
+    KeepsWhatIsLost,
     LoadsOneThousandScopes,
     LosersOfInsertsWin,
+    LosesAbandonedRanges,
+    NeverFinishes,
     NextPageRepeats,
     PagesSkipWhatIsAdded,
     PromotesTheOlder,
@@ -38,19 +56,35 @@ enum Fault {
     ReplacesWrapsTogether,
     ResumesBesideAnother,
     ReturnsWhatWasAskedNotWhatIs,
+    ServesOldRuns,
     SortsByNothing,
     StateFilterTakesFirstOnly,
+    TermsOfLeasesStand,
     TruncatesTimes,
+    TwoHoldALease,
+    TwoRaiseOneFence,
 }
 
 /// Every fault, the case that must catch it, and how: each was watched doing so.
-const FAULTS: [(Fault, &str); 25] = [
+const FAULTS: [(Fault, &str); 44] = [
+    (
+        Fault::AcknowledgesAnEarlierFence,
+        "fences_grow_and_are_acknowledged",
+    ),
+    (
+        Fault::AnyoneReleasesALease,
+        "a_lease_is_given_back_by_its_holder_alone",
+    ),
     (Fault::AppliesOverAnyRevision, "one_of_sixteen_state_changes_wins"),
     (Fault::ChangesDoNotShowInPolls, "a_promotion_lists_both_keys"),
+    (Fault::ClaimsEndAtOnce, "an_abandoned_range_is_claimed_once"),
     (
         Fault::CommitsOutOfOrder,
         "polling_misses_nothing_under_concurrent_writers",
     ),
+    (Fault::CompletesTwice, "what_is_complete_counts_once"),
+    (Fault::CountsTwice, "what_is_complete_counts_once"),
+    (Fault::CountsWhatIsLost, "an_abandoned_range_is_claimed_once"),
     (
         Fault::CursorSkipsAMicrosecond,
         "polling_begins_at_the_start_or_now",
@@ -67,13 +101,22 @@ const FAULTS: [(Fault, &str); 25] = [
         Fault::DestroyedTakesWraps,
         "destroyed_keys_have_no_wraps_and_take_none",
     ),
+    (Fault::ExtendsFromAnywhere, "one_of_sixteen_moves_the_frontier"),
+    (Fault::FinishesBeforeTheLastRange, "what_is_complete_counts_once"),
     (Fault::ForgetsMaterial, "every_field_comes_back_bit_by_bit"),
+    (Fault::ForgetsNoProcess, "processes_are_listed_while_they_live"),
     (Fault::ForgetsOnePromotionInPolls, "a_promotion_lists_both_keys"),
+    (Fault::GivesARangeToTwo, "an_abandoned_range_is_claimed_once"),
     (Fault::HandlesCache, "two_handles_agree"),
+    (Fault::HeartbeatsBeginAnew, "processes_are_listed_while_they_live"),
     (Fault::IgnoresScopeOfChanges, "a_change_names_its_scope"),
     (Fault::InsertsWhateverTheId, "ids_only_grow"),
+    (Fault::JoinsUnderAnyPlan, "a_job_is_joined_or_begun_anew"),
+    (Fault::KeepsWhatIsLost, "a_claim_is_kept"),
     (Fault::LoadsOneThousandScopes, "many_scopes_and_ids_fit_one_call"),
     (Fault::LosersOfInsertsWin, "one_of_sixteen_inserts_wins"),
+    (Fault::LosesAbandonedRanges, "an_abandoned_range_is_claimed_once"),
+    (Fault::NeverFinishes, "sixteen_complete_the_last_ranges"),
     (
         Fault::NextPageRepeats,
         "pages_list_every_key_once_while_keys_are_added",
@@ -97,12 +140,16 @@ const FAULTS: [(Fault, &str); 25] = [
         "a_key_suspended_while_active_comes_back_deactivated_after_a_promotion",
     ),
     (Fault::ReturnsWhatWasAskedNotWhatIs, "wraps_are_replaced_as_a_set"),
+    (Fault::ServesOldRuns, "a_replaced_run_is_over"),
     (
         Fault::SortsByNothing,
         "loading_sorts_and_leaves_out_what_is_unknown",
     ),
     (Fault::StateFilterTakesFirstOnly, "filters_list_what_matches"),
+    (Fault::TermsOfLeasesStand, "a_lease_ends_by_itself"),
     (Fault::TruncatesTimes, "times_grow_and_stay"),
+    (Fault::TwoHoldALease, "a_lease_is_held_by_one"),
+    (Fault::TwoRaiseOneFence, "sixteen_raise_sixteen_fences"),
 ];
 
 /// What was asked of a cache, and what it answers.
@@ -114,6 +161,7 @@ struct Broken {
     inner: MemoryKeyStore,
     fault: Fault,
     cached: Arc<Mutex<Vec<Answer>>>,
+    memories: Arc<Mutex<coordination::Memories>>,
 }
 
 impl Broken {
@@ -330,7 +378,7 @@ impl KeyStore for Broken {
     }
 
     fn coordination(&self) -> Option<&dyn Coordination> {
-        self.inner.coordination()
+        Some(self)
     }
 }
 
@@ -347,6 +395,7 @@ impl StoreFixture for BrokenFixture {
             inner: MemoryKeyStore::new(),
             fault,
             cached: Arc::default(),
+            memories: Arc::default(),
         })
     }
 

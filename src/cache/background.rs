@@ -215,6 +215,8 @@ async fn poll_forever(cache: Weak<Cache>) {
         // Hints are taken as they come until it is time for the next poll.
         loop {
             let hinted = tokio::select! {
+                // First, so that no flood of hints puts off a poll.
+                biased;
                 () = &mut sleep => break,
                 hinted = next_hints(&mut hints) => hinted,
             };
@@ -224,6 +226,8 @@ async fn poll_forever(cache: Weak<Cache>) {
                 // As every load: a key store that hangs does not stop the polls.
                 () = strong.clock.sleep(strong.limits.load_timeout) => {}
             }
+            // Hints of keys that are not held cost no wait: others have their turn all the same.
+            tokio::task::yield_now().await;
         }
     }
 }

@@ -141,6 +141,23 @@ async fn with_hints_a_change_is_seen_at_once() {
 }
 
 #[tokio::test]
+async fn a_flood_of_hints_puts_off_no_poll() {
+    let world = World::new();
+    world.store.flood_with_hints();
+    let (process, context) = (world.process().await, context("a"));
+    let sealed = seal(&process, &context).await;
+    for _ in 0..5 {
+        let polls = world.rows.polls();
+        world.clock.advance(30 * SECOND);
+        until("the next poll", || world.rows.polls() > polls).await;
+    }
+    world.suspend_elsewhere(&context).await;
+    world.next_poll().await;
+    let refused = open(&process, &context, &sealed).await;
+    assert!(matches!(refused, Err(Error::Suspended { .. })), "{refused:?}");
+}
+
+#[tokio::test]
 async fn a_key_store_that_hangs_on_a_hint_does_not_stop_the_polls() {
     let world = World::with_hints();
     let (process, context) = (world.process().await, context("a"));

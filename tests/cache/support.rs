@@ -1,6 +1,6 @@
 //! A KMS, a key store that can be held and broken, a clock, and processes on them.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,9 +11,10 @@ use async_trait::async_trait;
 use encx::testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 use encx::{
     ChangeCursor, ChangePage, Ciphertext, Clock, Coordination, Crypto, CryptoBuilder, DataKeyId,
-    EncryptionContext, Error, Field, KeyChanges, KeyManager, KeyPage, KeyQuery, KeyRecord, KeyState,
+    EncryptionContext, Error, Field, KeyChanges, KeyHint, KeyManager, KeyPage, KeyQuery, KeyRecord, KeyState,
     KeyStore, KeyUsage, NewKey, Plaintext, Scope, StateChange, StoreError, WrapChange, WrapOutcome,
 };
+use futures_core::Stream;
 use tokio::sync::watch;
 
 pub(crate) const SSN: Field = Field::new("users", "ssn");
@@ -272,6 +273,19 @@ struct Faults {
     corrupt: Mutex<Option<Scope>>,
     latency: Mutex<Option<(ManualClock, Duration)>>,
     panics: AtomicUsize,
+    flood: AtomicBool,
+}
+
+/// Hints that never end, of keys that nobody holds.
+struct Flood;
+
+impl Stream for Flood {
+    type Item = KeyHint;
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<KeyHint>> {
+        let scope = Scope::from_bytes([7; Scope::LEN]);
+        Poll::Ready(Some(KeyHint::Changed { scope }))
+    }
 }
 
 impl Connection {
@@ -312,6 +326,11 @@ impl Connection {
     /// Makes every load take this long.
     pub(crate) fn slow_down(&self, clock: &ManualClock, latency: Duration) {
         *self.faults.latency.lock().unwrap() = Some((clock.clone(), latency));
+    }
+
+    /// Pushes hints without end to whoever subscribes from now on.
+    pub(crate) fn flood_with_hints(&self) {
+        self.faults.flood.store(true, Ordering::SeqCst);
     }
 
     pub(crate) fn changes_are_pushed(&self) -> bool {
@@ -398,7 +417,9 @@ impl KeyStore for Connection {
     }
 
     fn changes(&self) -> KeyChanges {
-        if self.hints {
+        if self.faults.flood.load(Ordering::SeqCst) {
+            KeyChanges::new(Flood)
+        } else if self.hints {
             self.rows.changes()
         } else {
             KeyChanges::never()

@@ -64,6 +64,9 @@ const CONNECTIONS: u32 = 5;
 /// between two of them 3. It is assumed that a commit, once begun, is done within that time too, and that
 /// the database's clock is not set back by more than 3 seconds while processes poll.
 ///
+/// A connection that went silent holds nobody up for good: whoever waits for the answer to a statement gets
+/// [`StoreError::Unavailable`] after 8 seconds if it writes and 30 if it reads. The write may have happened all the same.
+///
 /// Whoever may write this schema decides which data keys exist; see encx's `SECURITY.md`.
 #[derive(Clone)]
 pub struct PostgresKeyStore {

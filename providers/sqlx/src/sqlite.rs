@@ -27,6 +27,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{Executor, Row, Sqlite};
 
+use crate::application::name_of_executable;
 use crate::changes::{ONE_MORE, RawChange, change_of, greatest_id, page_of};
 use crate::error::store_error_of;
 use crate::migrate::{Found, Migration};
@@ -44,12 +45,13 @@ const BUSY: Duration = Duration::from_secs(10);
 /// For one machine: development, tests, small services. Several processes may use one file. Times are the
 /// machine's, with milliseconds' precision, made distinct. It does not push hints.
 ///
-/// Whoever may write the file decides which data keys exist, and SQLite knows no users: the audit log does
-/// not say who.
+/// Whoever may write the file decides which data keys exist. SQLite knows no users: the audit log names the application
+/// alone, by [`application_name`](Self::application_name).
 #[derive(Clone)]
 pub struct SqliteKeyStore {
     pool: SqlitePool,
     migrated: Arc<AtomicBool>,
+    application: Arc<str>,
 }
 
 impl SqliteKeyStore {
@@ -111,7 +113,16 @@ impl SqliteKeyStore {
         Self {
             pool,
             migrated: Arc::default(),
+            application: name_of_executable().unwrap_or_default().into(),
         }
+    }
+
+    /// Says what the audit log calls this process, in at most 200 characters. By default it is the name of the executable
+    /// file.
+    #[must_use]
+    pub fn application_name(mut self, name: &str) -> Self {
+        self.application = name.chars().take(200).collect::<String>().into();
+        self
     }
 
     /// Creates or updates the tables. Does nothing if they are up to date.
@@ -192,17 +203,17 @@ impl KeyStore for SqliteKeyStore {
 
     async fn insert(&self, new: &NewKey) -> Result<KeyRecord, StoreError> {
         self.ready().await?;
-        write::insert(&self.pool, new).await
+        write::insert(&self.pool, &self.application, new).await
     }
 
     async fn apply(&self, change: &StateChange) -> Result<KeyRecord, StoreError> {
         self.ready().await?;
-        write::apply(&self.pool, change).await
+        write::apply(&self.pool, &self.application, change).await
     }
 
     async fn replace_wraps(&self, changes: &[WrapChange]) -> Result<Vec<WrapOutcome>, StoreError> {
         self.ready().await?;
-        write::replace_wraps(&self.pool, changes).await
+        write::replace_wraps(&self.pool, &self.application, changes).await
     }
 
     async fn page(&self, query: &KeyQuery) -> Result<KeyPage, StoreError> {
@@ -288,7 +299,7 @@ fn page_query(query: &KeyQuery) -> Query<'static, Sqlite, SqliteArguments> {
 }
 
 /// The migrations, in their order.
-const MIGRATIONS: [Migration; 2] = [
+const MIGRATIONS: [Migration; 3] = [
     Migration {
         version: 1,
         compatible_from: 1,
@@ -298,6 +309,11 @@ const MIGRATIONS: [Migration; 2] = [
         version: 2,
         compatible_from: 1,
         text: include_str!("../migrations/sqlite/0002_coordination.sql"),
+    },
+    Migration {
+        version: 3,
+        compatible_from: 1,
+        text: include_str!("../migrations/sqlite/0003_application.sql"),
     },
 ];
 

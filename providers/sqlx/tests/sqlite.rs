@@ -56,7 +56,7 @@ fn sixteen_processes_migrate_at_once_and_again() {
         let mut connection = connection(&file).await;
         assert_eq!(
             count(&mut connection, "SELECT count(*) FROM encx_migrations").await,
-            2
+            3
         );
         assert_eq!(
             count(&mut connection, "SELECT count(*) FROM encx_data_keys").await,
@@ -105,7 +105,7 @@ fn newer_tables_are_used_if_they_say_that_they_may_be() {
         let mut connection = connection(&file).await;
         run(
             &mut connection,
-            "INSERT INTO encx_migrations (version, compatible_from) VALUES (99, 2)",
+            "INSERT INTO encx_migrations (version, compatible_from) VALUES (99, 3)",
         )
         .await;
         let store = file.store().await;
@@ -113,7 +113,7 @@ fn newer_tables_are_used_if_they_say_that_they_may_be() {
         store.migrate().await.unwrap();
         run(
             &mut connection,
-            "INSERT INTO encx_migrations (version, compatible_from) VALUES (100, 3)",
+            "INSERT INTO encx_migrations (version, compatible_from) VALUES (100, 4)",
         )
         .await;
         let store = file.store().await;
@@ -153,7 +153,7 @@ fn tables_of_version_1_are_brought_up_to_date() {
         store.migrate().await.unwrap();
         store.insert(&new_key("t")).await.unwrap();
         store.coordination().unwrap().raise_fence().await.unwrap();
-        let compatible = "SELECT compatible_from FROM encx_migrations WHERE version = 2";
+        let compatible = "SELECT compatible_from FROM encx_migrations WHERE version = 3";
         assert_eq!(count(&mut connection, compatible).await, 1);
     });
 }
@@ -223,13 +223,14 @@ fn every_write_leaves_a_row_in_the_audit_log() {
         let file = File::new();
         let store = file.store().await;
         store.migrate().await.unwrap();
-        let record = store.insert(&new_key("t")).await.unwrap();
+        let record = store.insert(&new_key("t").because("a new tenant")).await.unwrap();
         let change = StateChange::new(&record, KeyState::Suspended).because("a leak is looked into");
         let record = store.apply(&change).await.unwrap();
-        let rewrap = WrapChange::new(&record, record.wraps.clone());
+        let store = store.application_name("billing");
+        let rewrap = WrapChange::new(&record, record.wraps.clone()).because("to another KEK");
         store.replace_wraps(&[rewrap]).await.unwrap();
         store.apply(&change).await.unwrap_err();
-        let statement = "SELECT what, from_state, to_state, reason FROM encx_audit_log
+        let statement = "SELECT what, from_state, to_state, reason, application FROM encx_audit_log
                          WHERE key_id = ?1 AND scope = ?2 ORDER BY seq";
         let rows = sqlx::query(statement)
             .bind(record.id.to_bytes().to_vec())
@@ -241,15 +242,23 @@ fn every_write_leaves_a_row_in_the_audit_log() {
             .iter()
             .map(|row| {
                 let text = |name: &str| row.get::<Option<String>, _>(name).unwrap_or_default();
-                ["what", "from_state", "to_state", "reason"].map(text)
+                ["what", "from_state", "to_state", "reason", "application"].map(text)
             })
             .collect();
+        let executable = std::env::current_exe().unwrap();
+        let executable = executable.file_name().unwrap().to_str().unwrap();
         assert_eq!(
             found,
             [
-                ["added", "", "active", ""],
-                ["state", "active", "suspended", "a leak is looked into"],
-                ["wraps", "suspended", "suspended", ""],
+                ["added", "", "active", "a new tenant", executable],
+                [
+                    "state",
+                    "active",
+                    "suspended",
+                    "a leak is looked into",
+                    executable
+                ],
+                ["wraps", "suspended", "suspended", "to another KEK", "billing"],
             ]
         );
     });

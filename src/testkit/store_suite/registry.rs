@@ -36,17 +36,18 @@ pub(super) async fn processes_are_listed_while_they_live(fixture: Arc<dyn StoreF
     // It may say something else of itself; when it began stays.
     infos[0].name = "renamed".to_owned();
     infos[0].serves_for += Duration::from_secs(1);
+    let before = listed.processes[0].clone();
     let later = loop {
         work(&second).heartbeat(&infos[0]).await.unwrap();
         let listed = work(&first).processes().await.unwrap();
         assert_eq!(listed.processes.len(), 3, "it is still the same process");
         let record = listed.processes[0].clone();
-        if record.seen_at > record.started_at {
+        if record.seen_at > before.seen_at {
             break record;
         }
     };
     assert_eq!(later.info, infos[0]);
-    assert_eq!(later.started_at, listed.processes[0].started_at);
+    assert_eq!(later.started_at, before.started_at);
 
     for _ in 0..2 {
         work(&second).deregister(infos[1].id).await.unwrap();

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use encx::StoreError;
-use sqlx::Postgres;
 use sqlx::postgres::{PgArguments, PgPool, PgRow};
 use sqlx::query::Query;
+use sqlx::{Postgres, SqlSafeStr};
 
 use super::error::store_error;
 use super::sql;
@@ -20,6 +20,17 @@ const LOCK: Duration = Duration::from_secs(3);
 
 /// How long the database waits for the next statement of a write.
 pub(super) const IDLE: Duration = Duration::from_secs(3);
+
+/// How long to wait for the answer to a statement of a write: what it may take, and the way there and back.
+const WRITE_ANSWER: Duration = STATEMENT.saturating_add(Duration::from_secs(4));
+
+/// How long to wait for the answer to a statement that only reads, and for a connection to run it on.
+const READ_ANSWER: Duration = Duration::from_secs(30);
+
+/// Says that the database did not answer: a connection may be dead, and nobody has told.
+#[derive(Debug, thiserror::Error)]
+#[error("the database did not answer within {0:?}")]
+struct NoAnswer(Duration);
 
 /// A database, by its connections.
 #[derive(Clone)]
@@ -45,7 +56,7 @@ impl Database {
     /// Runs a statement that reads, by itself.
     pub(super) async fn fetch(&self, statement: Statement<'_>) -> Result<Vec<PgRow>, StoreError> {
         if !self.pooled {
-            return statement.fetch_all(&self.pool).await.map_err(store_error);
+            return answered(Some(READ_ANSWER), statement.fetch_all(&self.pool)).await;
         }
         // The driver prepares in one round trip and executes in the next: only a transaction has both in one session.
         let mut transaction = self.begin_read().await?;
@@ -56,17 +67,17 @@ impl Database {
 
     /// Begins a transaction that reads, which a standby allows too.
     pub(super) async fn begin_read(&self) -> Result<Transaction, StoreError> {
-        self.begin_with(sql::BEGIN_READ).await
+        self.begin_with(sql::BEGIN_READ, Some(READ_ANSWER)).await
     }
 
     /// Begins a transaction, without limits on its time.
     pub(super) async fn begin(&self) -> Result<Transaction, StoreError> {
-        self.begin_with(sql::BEGIN).await
+        self.begin_with(sql::BEGIN, None).await
     }
 
     /// Begins a transaction that writes, which the database ends if it stalls.
     pub(super) async fn begin_write(&self) -> Result<Transaction, StoreError> {
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.begin_with(sql::BEGIN, Some(WRITE_ANSWER)).await?;
         let millis = |limit: Duration| format!("{}ms", limit.as_millis());
         let limits = sqlx::query(sql::SET_LIMITS)
             .bind(millis(STATEMENT))
@@ -76,10 +87,19 @@ impl Database {
         Ok(transaction)
     }
 
-    async fn begin_with(&self, statement: &'static str) -> Result<Transaction, StoreError> {
-        let inner = self.pool.begin_with(statement).await.map_err(store_error)?;
-        let named = !self.pooled;
-        Ok(Transaction { inner, named })
+    async fn begin_with(
+        &self,
+        statement: &'static str,
+        answer: Option<Duration>,
+    ) -> Result<Transaction, StoreError> {
+        // How long to wait for a connection is the pool's to say.
+        let connection = self.pool.acquire().await.map_err(store_error)?;
+        let begin = sqlx::Transaction::begin(connection, Some(statement.into_sql_str()));
+        Ok(Transaction {
+            inner: answered(answer, begin).await?,
+            named: !self.pooled,
+            answer,
+        })
     }
 }
 
@@ -88,19 +108,21 @@ pub(super) struct Transaction {
     inner: sqlx::Transaction<'static, Postgres>,
     /// Whether the session keeps prepared statements by name.
     named: bool,
+    /// How long to wait for each answer; for ever if a statement may take as long as it needs.
+    answer: Option<Duration>,
 }
 
 impl Transaction {
     /// Runs a statement, and returns how many rows it wrote.
     pub(super) async fn run(&mut self, statement: Statement<'_>) -> Result<u64, StoreError> {
         let statement = statement.persistent(self.named);
-        let done = statement.execute(&mut *self.inner).await.map_err(store_error)?;
+        let done = answered(self.answer, statement.execute(&mut *self.inner)).await?;
         Ok(done.rows_affected())
     }
 
     pub(super) async fn fetch(&mut self, statement: Statement<'_>) -> Result<Vec<PgRow>, StoreError> {
         let statement = statement.persistent(self.named);
-        statement.fetch_all(&mut *self.inner).await.map_err(store_error)
+        answered(self.answer, statement.fetch_all(&mut *self.inner)).await
     }
 
     /// Runs statements without parameters, such as a migration.
@@ -115,7 +137,21 @@ impl Transaction {
     }
 
     pub(super) async fn commit(self) -> Result<(), StoreError> {
-        self.inner.commit().await.map_err(store_error)
+        answered(self.answer, self.inner.commit()).await
+    }
+}
+
+/// Waits for an answer. The driver itself waits for as long as nobody closes the connection.
+async fn answered<T>(
+    limit: Option<Duration>,
+    answer: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, StoreError> {
+    let Some(limit) = limit else {
+        return answer.await.map_err(store_error);
+    };
+    match tokio::time::timeout(limit, answer).await {
+        Ok(answer) => answer.map_err(store_error),
+        Err(_) => Err(StoreError::unavailable(NoAnswer(limit))),
     }
 }
 

@@ -91,12 +91,43 @@ fn statements_use_the_indexes() {
                 ),
                 ("the time of a write", sqlx::query(sql::WRITE_TIME)),
             ];
+            let (ids, ones) = (vec![Uuid::from(id); 20], vec![1_i64; 20]);
+            let texts = vec!["kek-7".to_owned(); 20];
+            queries.extend([
+                ("keys to lock", sqlx::query(sql::LOCK_KEYS).bind(ids.clone())),
+                (
+                    "keys to lock if free",
+                    sqlx::query(sql::LOCK_FREE_KEYS).bind(ids.clone()),
+                ),
+                (
+                    "keys that get other wraps",
+                    sqlx::query(sql::TOUCH_KEYS)
+                        .bind(ids.clone())
+                        .bind(ones.clone())
+                        .bind(ones)
+                        .bind(Moment(moment)),
+                ),
+                (
+                    "the only wraps of keys",
+                    sqlx::query(sql::REPLACE_ONLY_WRAPS)
+                        .bind(ids.clone())
+                        .bind(texts.clone())
+                        .bind(texts)
+                        .bind(vec![vec![1_u8]; 20])
+                        .bind(vec![None::<String>; 20]),
+                ),
+                ("the wraps of keys", sqlx::query(sql::DELETE_WRAPS_OF).bind(ids)),
+            ]);
             queries.extend(pages.iter().map(|query| ("page", page_query(query))));
             for (what, query) in queries {
                 let plan = plan(&mut connection, query).await;
                 assert!(
                     !plan.contains("Seq Scan on data_keys"),
                     "{what} with {mode} reads the whole table:\n{plan}"
+                );
+                assert!(
+                    !what.contains("wraps of keys") || !plan.contains("Seq Scan on wrapped_keys"),
+                    "{what} with {mode} reads all wraps:\n{plan}"
                 );
                 assert!(
                     plan.contains("Index"),

@@ -111,8 +111,8 @@ pub(super) const INSERT_WRAP: &str = "
     INSERT INTO encx_wrapped_keys (key_id, kms, kek, ciphertext, kek_material) VALUES (?1, ?2, ?3, ?4, ?5)";
 
 pub(super) const INSERT_AUDIT: &str = "
-    INSERT INTO encx_audit_log (at, key_id, scope, what, from_state, to_state, reason)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    INSERT INTO encx_audit_log (at, key_id, scope, what, from_state, to_state, reason, application)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
 
 pub(super) const HAS_MIGRATIONS: &str =
     "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'encx_migrations')";

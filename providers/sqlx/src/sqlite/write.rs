@@ -16,16 +16,24 @@ const KEYS_PER_WRITE: usize = 200;
 /// An hour, in microseconds.
 const AN_HOUR: i64 = 3_600_000_000;
 
-pub(super) async fn insert(pool: &SqlitePool, new: &NewKey) -> Result<KeyRecord, StoreError> {
-    let mut write = Write::begin(pool).await?;
+pub(super) async fn insert(
+    pool: &SqlitePool,
+    application: &str,
+    new: &NewKey,
+) -> Result<KeyRecord, StoreError> {
+    let mut write = Write::begin(pool, application).await?;
     let siblings = write.siblings(&new.scope).await?;
     let at = write.time().await?;
     let planned = new.plan(&siblings, at)?;
     write.store(&siblings, planned, new.reason.as_deref()).await
 }
 
-pub(super) async fn apply(pool: &SqlitePool, change: &StateChange) -> Result<KeyRecord, StoreError> {
-    let mut write = Write::begin(pool).await?;
+pub(super) async fn apply(
+    pool: &SqlitePool,
+    application: &str,
+    change: &StateChange,
+) -> Result<KeyRecord, StoreError> {
+    let mut write = Write::begin(pool, application).await?;
     let siblings = write.siblings(&change.scope).await?;
     let at = write.time().await?;
     let planned = change.plan(&siblings, at)?;
@@ -34,6 +42,7 @@ pub(super) async fn apply(pool: &SqlitePool, change: &StateChange) -> Result<Key
 
 pub(super) async fn replace_wraps(
     pool: &SqlitePool,
+    application: &str,
     changes: &[WrapChange],
 ) -> Result<Vec<WrapOutcome>, StoreError> {
     let mut outcomes: Vec<WrapOutcome> = Vec::with_capacity(changes.len());
@@ -42,7 +51,7 @@ pub(super) async fn replace_wraps(
         let results = match &unavailable {
             // Not tried: each would wait until its time is over.
             Some(error) => Err(StoreError::clone(error)),
-            None => replace_together(pool, together).await,
+            None => replace_together(pool, application, together).await,
         };
         let results = match results {
             Ok(results) => results,
@@ -54,7 +63,7 @@ pub(super) async fn replace_wraps(
                 together.iter().map(|_| Err(error.clone())).collect()
             }
             // One that the database refuses must not fail the others.
-            Err(_) => replace_apart(pool, together).await,
+            Err(_) => replace_apart(pool, application, together).await,
         };
         let of = together.iter().zip(results);
         outcomes.extend(of.map(|(change, result)| WrapOutcome::new(change.id, result)));
@@ -65,9 +74,10 @@ pub(super) async fn replace_wraps(
 /// Replaces the wraps of several keys in one transaction: one outcome for each, or none was changed.
 async fn replace_together(
     pool: &SqlitePool,
+    application: &str,
     changes: &[WrapChange],
 ) -> Result<Vec<Result<KeyRecord, StoreError>>, StoreError> {
-    let mut write = Write::begin(pool).await?;
+    let mut write = Write::begin(pool, application).await?;
     let mut results = Vec::with_capacity(changes.len());
     for change in changes {
         let current = match write.one(change.id).await {
@@ -89,24 +99,36 @@ async fn replace_together(
     Ok(results)
 }
 
-async fn replace_apart(pool: &SqlitePool, changes: &[WrapChange]) -> Vec<Result<KeyRecord, StoreError>> {
+async fn replace_apart(
+    pool: &SqlitePool,
+    application: &str,
+    changes: &[WrapChange],
+) -> Vec<Result<KeyRecord, StoreError>> {
     let mut results = Vec::with_capacity(changes.len());
     for change in changes {
-        let alone = replace_together(pool, std::slice::from_ref(change)).await;
+        let alone = replace_together(pool, application, std::slice::from_ref(change)).await;
         results.push(alone.and_then(|mut results| results.pop().unwrap_or(Err(StoreError::Conflict))));
     }
     results
 }
 
-struct Write(sqlx::Transaction<'static, Sqlite>);
+struct Write<'a> {
+    transaction: sqlx::Transaction<'static, Sqlite>,
+    /// Who writes.
+    application: &'a str,
+}
 
-impl Write {
-    async fn begin(pool: &SqlitePool) -> Result<Self, StoreError> {
-        pool.begin_with(sql::BEGIN).await.map(Self).map_err(store_error)
+impl<'a> Write<'a> {
+    async fn begin(pool: &SqlitePool, application: &'a str) -> Result<Self, StoreError> {
+        let transaction = pool.begin_with(sql::BEGIN).await.map_err(store_error)?;
+        Ok(Self {
+            transaction,
+            application,
+        })
     }
 
     fn connection(&mut self) -> &mut SqliteConnection {
-        &mut self.0
+        &mut self.transaction
     }
 
     async fn siblings(&mut self, scope: &Scope) -> Result<Vec<KeyRecord>, StoreError> {
@@ -141,7 +163,7 @@ impl Write {
     }
 
     async fn commit(self) -> Result<(), StoreError> {
-        self.0.commit().await.map_err(store_error)
+        self.transaction.commit().await.map_err(store_error)
     }
 
     /// Writes what was planned, each record over the revision that was read. The reason is that of the first.
@@ -231,7 +253,8 @@ impl Write {
             .bind(what_changed(old, record))
             .bind(old.map(|old| old.state.name()))
             .bind(record.state.name())
-            .bind(reason);
+            .bind(reason)
+            .bind(self.application);
         run(self.connection(), query).await?;
         Ok(())
     }

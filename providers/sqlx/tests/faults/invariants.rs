@@ -1,0 +1,125 @@
+//! What must hold whatever died: in the tables of encx, and for every ciphertext.
+
+use std::collections::BTreeMap;
+
+use encx::KeyState;
+use sqlx::{PgPool, Row};
+use uuid::Uuid;
+
+use crate::member::{Ask, Member};
+use crate::scene::Scene;
+
+/// Checks everything that can be checked at rest, and that every patient's note reads in a process that begins anew.
+pub(crate) async fn hold(scene: &Scene) {
+    of_tables(&scene.pool).await;
+    let reader = scene.member().await;
+    all_read(scene, &reader).await;
+}
+
+/// Checks that every patient's note reads here. A note says whose it is.
+pub(crate) async fn all_read(scene: &Scene, reader: &Member) {
+    for (id, tenant, sealed) in scene.notes().await {
+        let sealed = sealed.into_bytes();
+        let ask = Ask::Decrypt {
+            tenant: tenant.clone(),
+            sealed,
+            id,
+        };
+        match reader.perform(ask).await {
+            Ok(text) => assert_eq!(text, text_of(&tenant, id).as_bytes()),
+            Err(error) => panic!("patient {id} of {tenant} does not read: {error:?}"),
+        }
+    }
+}
+
+/// Returns what a patient's note says.
+pub(crate) fn text_of(tenant: &str, id: i64) -> String {
+    format!("patient {id} of {tenant}")
+}
+
+/// Checks that states are legal, versions have no gaps, and the audit log tells exactly what happened.
+pub(crate) async fn of_tables(pool: &PgPool) {
+    let keys = sqlx::query(
+        "SELECT id, scope, version, state, revision,
+                (SELECT count(*) FROM encx.wrapped_keys w WHERE w.key_id = k.id) AS wraps
+         FROM encx.data_keys k ORDER BY scope, version",
+    )
+    .fetch_all(pool)
+    .await
+    .unwrap();
+    let mut logs = logs(pool).await;
+    let mut scopes: BTreeMap<Vec<u8>, Vec<KeyState>> = BTreeMap::new();
+    for key in &keys {
+        let id: Uuid = key.get("id");
+        let state = KeyState::from_name(key.get("state")).unwrap();
+        let versions = scopes.entry(key.get("scope")).or_default();
+        versions.push(state);
+        let version = usize::try_from(key.get::<i32, _>("version")).unwrap();
+        assert_eq!(version, versions.len(), "{id}: versions follow one another");
+        let wraps: i64 = key.get("wraps");
+        assert_eq!(
+            wraps == 0,
+            state == KeyState::Destroyed,
+            "{id} is {state} and has {wraps} wraps"
+        );
+        let log = logs.remove(&id).unwrap_or_default();
+        // Every change counts the revision up by one.
+        let changes = i64::try_from(log.len()).unwrap();
+        assert_eq!(key.get::<i64, _>("revision"), changes, "{id}: {log:?}");
+        agrees(id, &log, state);
+    }
+    for (scope, versions) in &scopes {
+        let active = versions.iter().filter(|state| **state == KeyState::Active);
+        assert!(active.count() <= 1, "{scope:?}: {versions:?}");
+    }
+    assert_eq!(
+        logs,
+        BTreeMap::new(),
+        "changes were logged of keys that do not exist"
+    );
+}
+
+/// What was logged of a key: from which state to which.
+type Log = Vec<(Option<String>, String)>;
+
+async fn logs(pool: &PgPool) -> BTreeMap<Uuid, Log> {
+    let rows = sqlx::query("SELECT key_id, from_state, to_state FROM encx.audit_log ORDER BY key_id, seq")
+        .fetch_all(pool)
+        .await
+        .unwrap();
+    let mut logs: BTreeMap<Uuid, Log> = BTreeMap::new();
+    for row in rows {
+        let log = logs.entry(row.get("key_id")).or_default();
+        log.push((row.get("from_state"), row.get("to_state")));
+    }
+    logs
+}
+
+/// Checks that each change begins where the one before ended, that the states' table allows it, and that the last is
+/// what the key is now.
+fn agrees(id: Uuid, log: &Log, now: KeyState) {
+    let mut at: Option<&str> = None;
+    for (from, to) in log {
+        assert_eq!(from.as_deref(), at, "{id}: {log:?}");
+        let legal = match at {
+            None => matches!(&to[..], "pre-active" | "active"),
+            // Other wraps, the same state; or what was suspended while active comes back deactivated.
+            Some(from) => from == to || may_become(from).contains(&&to[..]),
+        };
+        assert!(legal, "{id}: {log:?}");
+        at = Some(to);
+    }
+    assert_eq!(at, Some(now.name()), "{id}: {log:?}");
+}
+
+/// The states' table, as the design has it.
+fn may_become(from: &str) -> &'static [&'static str] {
+    match from {
+        "pre-active" => &["active", "suspended", "destroyed"],
+        "active" => &["deactivated", "suspended", "compromised"],
+        "deactivated" => &["suspended", "compromised", "destroyed"],
+        "suspended" => &["pre-active", "active", "deactivated", "compromised", "destroyed"],
+        "compromised" => &["destroyed"],
+        _ => &[],
+    }
+}

@@ -1,0 +1,296 @@
+//! PostgreSQL is killed with -9 in the middle of each operation, and started again.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+
+use crate::gates::Gate;
+use crate::invariants::{self, text_of};
+use crate::member::{Answer, Ask, Failure, Member};
+use crate::proxy::Proxy;
+use crate::scene::{Scene, play, until};
+use crate::server::Server;
+use crate::trial;
+
+/// An operation, where it is interrupted, and what stands there when it was repeated.
+struct Case {
+    name: &'static str,
+    gate: Gate,
+    operation: fn(&Seed) -> Ask,
+    /// The states of the tenant's versions when all is done.
+    finally: &'static [&'static str],
+}
+
+/// What is there before: a tenant `t` with a deactivated and an active version, and a note under each.
+struct Seed {
+    old: String,
+    active: String,
+}
+
+const CASES: &[Case] = &[
+    Case {
+        name: "create_before_it_is_written",
+        gate: Gate::insert("data_keys"),
+        operation: |_| Ask::Create {
+            tenant: "u".to_owned(),
+        },
+        finally: &["deactivated", "active"],
+    },
+    Case {
+        name: "create_in_its_commit",
+        gate: Gate::commit_of_insert("audit_log"),
+        operation: |_| Ask::Create {
+            tenant: "u".to_owned(),
+        },
+        finally: &["deactivated", "active"],
+    },
+    Case {
+        name: "rotate_before_the_new_version_is_written",
+        gate: Gate::insert("wrapped_keys"),
+        operation: |_| rotate(),
+        finally: &["deactivated", "deactivated", "active"],
+    },
+    Case {
+        name: "rotate_between_the_two_changes_of_a_promotion",
+        gate: Gate::update("data_keys").only(r#"{"state": "active"}"#),
+        operation: |_| rotate(),
+        finally: &["deactivated", "deactivated", "active"],
+    },
+    Case {
+        name: "set_state_in_its_commit",
+        gate: Gate::commit_of_insert("audit_log"),
+        operation: |seed| Ask::SetState {
+            tenant: "t".to_owned(),
+            key: seed.active.clone(),
+            state: "compromised".to_owned(),
+        },
+        finally: &["deactivated", "compromised"],
+    },
+    Case {
+        name: "destroy_before_its_audit_row_is_written",
+        gate: Gate::insert("audit_log"),
+        operation: |seed| Ask::Destroy {
+            tenant: "t".to_owned(),
+            key: seed.old.clone(),
+        },
+        finally: &["destroyed", "active"],
+    },
+    Case {
+        name: "rewrap_when_its_wrap_is_replaced",
+        gate: Gate::update("wrapped_keys"),
+        operation: |_| Ask::Rewrap {
+            tenant: "t".to_owned(),
+        },
+        finally: &["deactivated", "active"],
+    },
+];
+
+/// An operation that is done and whose reply is lost, and what the caller sees who asks again.
+struct Lost {
+    name: &'static str,
+    operation: fn(&Seed) -> Ask,
+    /// The kind of error; `None` if it succeeds again.
+    again: Option<&'static str>,
+    /// The states of the tenant's versions when it was asked for twice.
+    finally: &'static [&'static str],
+}
+
+const LOST: &[Lost] = &[
+    Lost {
+        name: "create",
+        operation: |_| Ask::Create {
+            tenant: "u".to_owned(),
+        },
+        again: Some("AlreadyExists"),
+        finally: &["deactivated", "active"],
+    },
+    Lost {
+        name: "destroy",
+        operation: |seed| Ask::Destroy {
+            tenant: "t".to_owned(),
+            key: seed.old.clone(),
+        },
+        again: Some("Store(IllegalTransition"),
+        finally: &["destroyed", "active"],
+    },
+    Lost {
+        name: "rewrap",
+        operation: |_| Ask::Rewrap {
+            tenant: "t".to_owned(),
+        },
+        again: None,
+        finally: &["deactivated", "active"],
+    },
+    Lost {
+        name: "set_state",
+        operation: |seed| Ask::SetState {
+            tenant: "t".to_owned(),
+            key: seed.active.clone(),
+            state: "compromised".to_owned(),
+        },
+        again: Some("Store(IllegalTransition"),
+        finally: &["deactivated", "compromised"],
+    },
+];
+
+fn rotate() -> Ask {
+    Ask::Rotate {
+        tenant: "t".to_owned(),
+    }
+}
+
+pub(crate) fn tests() -> Vec<Trial> {
+    let cases = CASES.iter().map(|case| {
+        let name = format!("killed_server::{}", case.name);
+        trial(&name, || interrupted(case))
+    });
+    let lost = LOST.iter().map(|case| {
+        let name = format!("killed_server::reply_lost_of_{}", case.name);
+        trial(&name, || reply_lost(case))
+    });
+    cases.chain(lost).collect()
+}
+
+/// Whoever had asked for the operation gets a retryable error at once, and nothing of it is in the tables. Meanwhile the
+/// keys in memory serve. Once the server is back the same handle works again, without being built anew, and the operation
+/// that is asked for again completes.
+fn interrupted(case: &'static Case) {
+    let server = Server::take();
+    play(server.address(), async |scene| {
+        let member = Arc::new(Member::new(scene.settings().moving()).await);
+        let seed = seed(scene).await;
+        let note = scene.note(1).await.unwrap();
+        let reading = read(&member, 1, &note.1).await;
+        assert!(reading.is_ok(), "{reading:?}");
+        let before = states(scene, "t").await;
+
+        scene.close(case.gate).await;
+        let asked = Arc::clone(&member);
+        let ask = (case.operation)(&seed);
+        let operation = ask.clone();
+        let operation = tokio::spawn(async move { asked.perform(operation).await });
+        scene.until_one_waits().await;
+        server.kill();
+        let ended = tokio::time::timeout(Duration::from_secs(2), operation).await;
+        let failure = ended.expect("it ends at once").unwrap().unwrap_err();
+        assert!(failure.retryable, "{failure:?}");
+        assert!(read(&member, 1, &note.1).await.is_ok(), "keys in memory serve");
+
+        server.start();
+        if case.finally.len() == before.len() {
+            assert_eq!(states(scene, "t").await, before);
+        }
+        invariants::hold(scene).await;
+
+        let done = persist(&member, &ask).await;
+        assert!(done.is_ok(), "{done:?}");
+        assert_eq!(states(scene, "t").await, case.finally);
+        reads_as(scene, case.finally).await;
+    });
+}
+
+/// The server committed, and died before it could say so: the caller gets a retryable error, and on asking again learns
+/// from the error's kind that it is done already. Nothing is done twice.
+fn reply_lost(case: &'static Lost) {
+    let server = Server::take();
+    play(server.address(), async |scene| {
+        let proxy = Proxy::to(server.address().get_port()).await;
+        let member = Arc::new(Member::new(scene.settings().moving().through(&proxy)).await);
+        let seed = seed(scene).await;
+        scene.close(Gate::commit_of_insert("audit_log")).await;
+        let asked = Arc::clone(&member);
+        let ask = (case.operation)(&seed);
+        let operation = ask.clone();
+        let operation = tokio::spawn(async move { asked.perform(operation).await });
+        scene.until_one_waits().await;
+        let before = logged(scene).await;
+        proxy.lose_replies();
+        scene.open_gates().await;
+        until("it is committed", Duration::from_secs(5), async || {
+            logged(scene).await > before
+        })
+        .await;
+        server.kill();
+        proxy.forward();
+        let ended = tokio::time::timeout(Duration::from_secs(2), operation).await;
+        let failure = ended.expect("it ends at once").unwrap().unwrap_err();
+        assert!(failure.retryable, "{failure:?}");
+
+        server.start();
+        let again = persist(&member, &ask).await;
+        assert_eq!(again.err().map(|failure| failure.kind).as_deref(), case.again);
+        assert_eq!(states(scene, "t").await, case.finally);
+        let calls = scene.control.calls("rewrap");
+        let keys: BTreeSet<_> = calls.iter().collect();
+        assert_eq!(calls.len(), keys.len(), "no key is moved twice");
+        reads_as(scene, case.finally).await;
+    });
+}
+
+/// Counts the changes that the audit log tells of.
+async fn logged(scene: &Scene) -> i64 {
+    let count = sqlx::query_scalar("SELECT count(*) FROM encx.audit_log");
+    count.fetch_one(&scene.pool).await.unwrap()
+}
+
+/// Checks the tables, and that the tenant's notes read in a process that begins anew, or do not, as their keys' states
+/// have it.
+async fn reads_as(scene: &Scene, states: &[&str]) {
+    invariants::of_tables(&scene.pool).await;
+    let reader = scene.member().await;
+    for (id, state) in [(1, states[0]), (2, states[1])] {
+        let note = scene.note(id).await.unwrap();
+        let read = read(&reader, id, &note.1).await;
+        match state {
+            "destroyed" => assert_eq!(read.unwrap_err().kind, "Destroyed"),
+            "compromised" => assert_eq!(read.unwrap_err().kind, "Compromised"),
+            _ => assert_eq!(read.unwrap(), text_of("t", id).as_bytes()),
+        }
+    }
+}
+
+async fn seed(scene: &Scene) -> Seed {
+    let member = scene.member().await;
+    member
+        .perform(Ask::Create {
+            tenant: "t".to_owned(),
+        })
+        .await
+        .unwrap();
+    member.write_note("t", 1).await.unwrap();
+    member.perform(rotate()).await.unwrap();
+    member.write_note("t", 2).await.unwrap();
+    let key_of = async |id| scene.note(id).await.unwrap().1.key_id().to_string();
+    Seed {
+        old: key_of(1).await,
+        active: key_of(2).await,
+    }
+}
+
+async fn read(member: &Member, id: i64, sealed: &encx::Ciphertext) -> Answer {
+    let sealed = sealed.as_bytes().to_vec();
+    let tenant = "t".to_owned();
+    member.perform(Ask::Decrypt { tenant, sealed, id }).await
+}
+
+/// Asks again until it is done, as long as the error says that this may help.
+async fn persist(member: &Member, ask: &Ask) -> Result<Vec<u8>, Failure> {
+    for _ in 0..20 {
+        match member.perform(ask.clone()).await {
+            Err(failure) if failure.retryable => tokio::time::sleep(Duration::from_millis(50)).await,
+            done => return done,
+        }
+    }
+    panic!("{ask:?} still fails");
+}
+
+/// Lists the states of a tenant's versions, the oldest first.
+async fn states(scene: &Scene, tenant: &str) -> Vec<String> {
+    sqlx::query_scalar("SELECT state FROM encx.data_keys WHERE context->>'tenantId' = $1 ORDER BY version")
+        .bind(tenant)
+        .fetch_all(&scene.pool)
+        .await
+        .unwrap()
+}

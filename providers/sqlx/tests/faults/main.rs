@@ -1,0 +1,60 @@
+//! Faults, on real processes and real servers: what users see while processes die, PostgreSQL is killed and the KMS
+//! does not answer.
+//!
+//! The binary is its own worker: started with a worker's settings in the environment it serves what the test asks for,
+//! line by line; otherwise it lists and runs tests as `cargo test` expects. It needs `ENCX_TEST_POSTGRES_URL`, a server
+//! for the tests that leave it alone, and `ENCX_TEST_POSTGRES_BIN`, the folder of PostgreSQL's programs, with which it
+//! starts a server of its own to kill. `./scripts/test` provides both.
+//!
+//! `ENCX_TEST_ROUNDS` makes what is bounded by a count go on for so many times as long; default 1.
+#![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
+
+mod gates;
+mod invariants;
+mod killed_process;
+mod killed_server;
+mod kms;
+mod member;
+mod outages;
+mod process;
+mod proxy;
+mod races;
+mod revocation;
+mod scene;
+mod server;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+fn main() -> ExitCode {
+    if let Some(settings) = process::worker_settings() {
+        process::serve(settings);
+        return ExitCode::SUCCESS;
+    }
+    let arguments = Arguments::from_args();
+    let tests = [
+        killed_process::tests(),
+        killed_server::tests(),
+        outages::tests(),
+        races::tests(),
+        revocation::tests(),
+    ];
+    let conclusion = libtest_mimic::run(&arguments, tests.into_iter().flatten().collect());
+    server::stop();
+    conclusion.exit_code()
+}
+
+/// Makes a test of a function.
+fn trial(name: &str, test: impl FnOnce() + Send + 'static) -> Trial {
+    Trial::test(name, move || {
+        test();
+        Ok(())
+    })
+}
+
+/// Returns how many times as long to go on as by default.
+fn rounds() -> usize {
+    let rounds = std::env::var("ENCX_TEST_ROUNDS");
+    rounds.map_or(1, |rounds| rounds.parse().unwrap())
+}

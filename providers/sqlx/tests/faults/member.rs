@@ -1,0 +1,256 @@
+//! A member of the fleet: a `Crypto` and what it is asked to do, in the test's process or in a worker.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use encx::{Ciphertext, Crypto, DataKeyId, EncryptionContext, Error, KeyManager, KeyState};
+use encx_sqlx::PostgresKeyStore;
+use serde::{Deserialize, Serialize};
+use sqlx::ConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+
+use crate::invariants::text_of;
+use crate::kms::{Control, ControlledKms};
+use crate::proxy::Proxy;
+use crate::races;
+use crate::scene::NOTE;
+
+/// What a member is built from. Across processes, as JSON.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Settings {
+    pub(crate) url: String,
+    /// The folder with the KEKs' file and the KMS's switches.
+    pub(crate) folder: PathBuf,
+    /// The alias of the KEK that wraps; the other may unwrap.
+    pub(crate) kek: String,
+    pub(crate) ttl: Duration,
+    pub(crate) stale: Duration,
+    pub(crate) state_ttl: Duration,
+    pub(crate) connections: u32,
+    pub(crate) acquire_timeout: Duration,
+    pub(crate) load_timeout: Duration,
+}
+
+impl Settings {
+    pub(crate) fn new(url: &str, folder: &Path) -> Self {
+        Self {
+            url: url.to_owned(),
+            folder: folder.to_owned(),
+            kek: "alias/old".to_owned(),
+            ttl: Duration::from_secs(3600),
+            stale: Duration::ZERO,
+            state_ttl: Duration::from_secs(60),
+            connections: 3,
+            acquire_timeout: Duration::from_secs(3),
+            load_timeout: Duration::from_secs(30),
+        }
+    }
+
+    /// Wraps with the KEK that keys are moved to.
+    pub(crate) fn moving(mut self) -> Self {
+        self.kek = "alias/new".to_owned();
+        self
+    }
+
+    /// Reaches the database through a proxy.
+    pub(crate) fn through(mut self, proxy: &Proxy) -> Self {
+        let options = PgConnectOptions::from_str(&self.url).unwrap();
+        self.url = options.port(proxy.port).to_url_lossy().into();
+        self
+    }
+}
+
+/// What a member does when it is asked to.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Ask {
+    Create {
+        tenant: String,
+    },
+    Decrypt {
+        tenant: String,
+        sealed: Vec<u8>,
+        id: i64,
+    },
+    Destroy {
+        tenant: String,
+        key: String,
+    },
+    Encrypt {
+        tenant: String,
+        text: String,
+        id: i64,
+    },
+    Race(races::Part),
+    Rewrap {
+        tenant: String,
+    },
+    Rotate {
+        tenant: String,
+    },
+    SetState {
+        tenant: String,
+        key: String,
+        state: String,
+    },
+    /// Reads again and again until it fails, and answers with that error.
+    UntilRefused {
+        tenant: String,
+        sealed: Vec<u8>,
+        id: i64,
+    },
+}
+
+/// How what was asked ended: with a result as text or bytes, or with an error as the caller sees it.
+pub(crate) type Answer = Result<Vec<u8>, Failure>;
+
+/// An error as the caller sees it, across processes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Failure {
+    /// The name of the variant, with that of an inner error behind it.
+    pub(crate) kind: String,
+    pub(crate) text: String,
+    pub(crate) retryable: bool,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self {
+            kind: kind_of(&error),
+            text: error.to_string(),
+            retryable: error.is_retryable(),
+        }
+    }
+}
+
+/// `Store(Unavailable { source: .. })` is `Store(Unavailable`.
+fn kind_of(error: &Error) -> String {
+    let text = match error {
+        Error::Kms(error) => format!("Kms({:?}", error.kind()),
+        error => format!("{error:?}"),
+    };
+    text.split([' ', ')', '{']).next().unwrap().to_owned()
+}
+
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) crypto: Crypto,
+    /// The key store's connections.
+    pub(crate) pool: PgPool,
+    /// The user's own connections.
+    pub(crate) rows: PgPool,
+}
+
+impl Member {
+    pub(crate) async fn new(settings: Settings) -> Self {
+        let options = PgConnectOptions::from_str(&settings.url).unwrap();
+        let pool = |connections| {
+            PgPoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(settings.acquire_timeout)
+                .connect_lazy_with(options.clone())
+        };
+        let keys = pool(settings.connections);
+        let store = PostgresKeyStore::from_pool(keys.clone());
+        let control = Control::new(&settings.folder);
+        let kms = ControlledKms::open(&settings.folder.join("keks"), control).await;
+        let crypto = Crypto::builder(kms, store)
+            .kek(settings.kek.as_str())
+            .also_unwrap("alias/old")
+            .also_unwrap("alias/new")
+            .ttl(settings.ttl)
+            .stale_if_unavailable(settings.stale)
+            .state_ttl(settings.state_ttl)
+            .load_timeout(settings.load_timeout)
+            .build()
+            .await
+            .unwrap();
+        let rows = pool(2);
+        Self {
+            crypto,
+            pool: keys,
+            rows,
+        }
+    }
+
+    pub(crate) fn keys(&self) -> KeyManager {
+        self.crypto.key_manager()
+    }
+
+    pub(crate) async fn perform(&self, ask: Ask) -> Answer {
+        let nothing = Vec::new;
+        let done = match ask {
+            Ask::Create { tenant } => self.keys().create(&context(&tenant)).await.map(|_| nothing()),
+            Ask::Decrypt { tenant, sealed, id } => self.decrypt(&tenant, sealed, id).await,
+            Ask::Destroy { tenant, key } => {
+                let done = self.keys().destroy(&context(&tenant), key_id(&key)).await;
+                done.map(|_| nothing())
+            }
+            Ask::Encrypt { tenant, text, id } => self
+                .crypto
+                .encrypt(&context(&tenant), text, NOTE.row(id))
+                .await
+                .map(Ciphertext::into_bytes),
+            Ask::Race(part) => {
+                races::run(self, part).await;
+                Ok(nothing())
+            }
+            Ask::Rewrap { tenant } => {
+                let moved = self.keys().rewrap(&context(&tenant)).await;
+                moved.map(|moved| moved.len().to_string().into_bytes())
+            }
+            Ask::Rotate { tenant } => {
+                let rotated = self.keys().rotate(&context(&tenant)).await;
+                rotated.map(|active| active.version.get().to_string().into_bytes())
+            }
+            Ask::SetState { tenant, key, state } => {
+                let state = KeyState::from_name(&state).unwrap();
+                let done = self
+                    .keys()
+                    .set_state(&context(&tenant), key_id(&key), state)
+                    .await;
+                done.map(|_| nothing())
+            }
+            Ask::UntilRefused { tenant, sealed, id } => loop {
+                self.decrypt(&tenant, sealed.clone(), id).await?;
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            },
+        };
+        done.map_err(Failure::from)
+    }
+
+    /// Writes a patient's note, as a user would: encrypts, then stores.
+    pub(crate) async fn write_note(&self, tenant: &str, id: i64) -> Result<(), Error> {
+        let (context, text) = (context(tenant), text_of(tenant, id));
+        let sealed = self.crypto.encrypt(&context, text, NOTE.row(id)).await?;
+        let upsert = "INSERT INTO patients VALUES ($1, $2, $3) ON CONFLICT (id) DO UPDATE SET note = $3";
+        sqlx::query(upsert)
+            .bind(id)
+            .bind(tenant)
+            .bind(sealed)
+            .execute(&self.rows)
+            .await
+            .unwrap();
+        Ok(())
+    }
+
+    async fn decrypt(&self, tenant: &str, sealed: Vec<u8>, id: i64) -> Result<Vec<u8>, Error> {
+        let sealed = Ciphertext::parse(sealed)?;
+        let opened = self
+            .crypto
+            .decrypt(&context(tenant), &sealed, NOTE.row(id))
+            .await?;
+        Ok(opened.as_bytes().to_vec())
+    }
+}
+
+pub(crate) fn context(tenant: &str) -> EncryptionContext {
+    EncryptionContext::builder()
+        .pair("tenantId", tenant)
+        .build()
+        .unwrap()
+}
+
+fn key_id(text: &str) -> DataKeyId {
+    text.parse().unwrap()
+}

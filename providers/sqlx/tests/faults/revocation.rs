@@ -1,0 +1,76 @@
+//! A key is suspended, and every process of the fleet refuses.
+
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use tokio::time::Instant;
+
+use crate::member::{Ask, Settings};
+use crate::process::Worker;
+use crate::races::all;
+use crate::scene::{Scene, play};
+use crate::{server, trial};
+
+/// How many processes there are.
+const PROCESSES: usize = 5;
+
+pub(crate) fn tests() -> Vec<Trial> {
+    vec![trial(
+        "revocation::without_hints_within_state_ttl",
+        within_state_ttl,
+    )]
+}
+
+/// Where nothing is pushed, as behind a transaction pooler, every process refuses within `state_ttl`.
+fn within_state_ttl() {
+    play(server::shared(), async |scene| {
+        let mut settings = scene.settings();
+        settings.state_ttl = Duration::from_secs(1);
+        let slowest = revoke(scene, &settings).await;
+        // A poll begins before `state_ttl` is over, and takes its time on a busy machine.
+        assert!(
+            slowest < settings.state_ttl + Duration::from_millis(500),
+            "{slowest:?}"
+        );
+    });
+}
+
+/// Suspends a key that all processes read with without a pause, and returns how long after the commit the last of them
+/// refused.
+async fn revoke(scene: &Scene, settings: &Settings) -> Duration {
+    let admin = scene.member().await;
+    admin.write_note("t", 1).await.unwrap();
+    let (tenant, sealed) = scene.note(1).await.unwrap();
+    let (key, sealed) = (sealed.key_id().to_string(), sealed.into_bytes());
+    let workers: Vec<_> = (0..PROCESSES).map(|_| Worker::start(settings)).collect();
+    let decrypt = Ask::Decrypt {
+        tenant: tenant.clone(),
+        sealed: sealed.clone(),
+        id: 1,
+    };
+    for read in all(workers.iter().map(|worker| worker.ask(decrypt.clone()))).await {
+        read.unwrap();
+    }
+    let until_refused = Ask::UntilRefused {
+        tenant: tenant.clone(),
+        sealed,
+        id: 1,
+    };
+    let reading = workers.iter().map(async |worker| {
+        let refused = worker.ask(until_refused.clone()).await.unwrap_err();
+        (refused, Instant::now())
+    });
+    let suspend = async {
+        let state = "suspended".to_owned();
+        admin.perform(Ask::SetState { tenant, key, state }).await.unwrap();
+        Instant::now()
+    };
+    let (refused, committed) = tokio::join!(all(reading), suspend);
+    let mut slowest = Duration::ZERO;
+    for (refusal, at) in refused {
+        assert_eq!(refusal.kind, "Suspended");
+        assert!(!refusal.retryable);
+        slowest = slowest.max(at.saturating_duration_since(committed));
+    }
+    slowest
+}
