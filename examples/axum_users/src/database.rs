@@ -3,11 +3,11 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
-use encx::{BlindIndex, IndexTerms, KeyStore, PasswordHash};
+use encx::{IndexTerms, KeyStore, PasswordHash};
 use encx_sqlx::{PostgresKeyStore, SqliteKeyStore};
 use sqlx::postgres::PgPool;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
-use sqlx::{FromRow, QueryBuilder, migrate, query, query_as};
+use sqlx::{QueryBuilder, migrate, query, query_as};
 use uuid::Uuid;
 
 use crate::service::StartError;
@@ -27,15 +27,6 @@ macro_rules! on {
 pub(crate) enum Database {
     Postgres(PgPool),
     Sqlite(SqlitePool),
-}
-
-/// A user's row as it is stored, with what a log-in compares.
-#[derive(FromRow)]
-pub(crate) struct UserRow {
-    #[sqlx(flatten)]
-    pub(crate) user: EncryptedUser,
-    pub(crate) email_index: BlindIndex,
-    pub(crate) password: PasswordHash,
 }
 
 impl Database {
@@ -87,16 +78,16 @@ impl Database {
         Ok(())
     }
 
-    pub(crate) async fn insert_user(&self, row: UserRow) -> Result<(), sqlx::Error> {
+    pub(crate) async fn insert_user(&self, row: EncryptedUser) -> Result<(), sqlx::Error> {
         let sql = "INSERT INTO users (id, tenant_id, email, email_index, name, phone, password) \
                    VALUES ($1, $2, $3, $4, $5, $6, $7)";
         on!(self, pool => query(sql)
-            .bind(row.user.id)
-            .bind(row.user.tenant_id)
-            .bind(row.user.email)
+            .bind(row.id)
+            .bind(row.tenant_id)
+            .bind(row.email)
             .bind(row.email_index)
-            .bind(row.user.name)
-            .bind(row.user.phone)
+            .bind(row.name)
+            .bind(row.phone)
             .bind(row.password)
             .execute(pool)
             .await
@@ -120,7 +111,7 @@ impl Database {
     }
 
     /// Finds the rows that may have an email. They are candidates: compare when they are decrypted.
-    pub(crate) async fn users_by_email(&self, terms: &IndexTerms) -> Result<Vec<UserRow>, sqlx::Error> {
+    pub(crate) async fn users_by_email(&self, terms: &IndexTerms) -> Result<Vec<EncryptedUser>, sqlx::Error> {
         match self {
             Self::Postgres(pool) => {
                 let sql = "SELECT * FROM users WHERE email_index = ANY($1)";

@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
-use encx::{Crypto, Encrypt, Field, IndexField, Normalizer, PasswordVerdict, decrypt_all};
+use encx::{Crypto, Encrypt, Password, PasswordVerdict, decrypt_all};
 use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::api_error::ApiError;
-use crate::database::{Database, UserRow};
+use crate::database::Database;
 use crate::keys;
 
 /// A user of a tenant. `EncryptedUser` is what the table keeps.
+///
+/// Users are found by email, and log in, in all tenants: a log-in knows no tenant. With so many bits an email has a term of its
+/// own, so whoever has the database sees which users share one, and nothing else of it.
 #[derive(Encrypt)]
 #[encx(table = "users", context("tenantId" = tenant_id, "purpose" = "pii"))]
 #[encx(encrypted(derive(sqlx::FromRow)))]
@@ -18,20 +21,15 @@ pub(crate) struct User {
     #[encx(id)]
     pub(crate) id: Uuid,
     pub(crate) tenant_id: String,
-    #[encx(encrypt)]
+    #[encx(encrypt, index(normalize = "email", bits = 64, context("purpose" = "login")))]
     pub(crate) email: String,
     #[encx(encrypt)]
     pub(crate) name: String,
     #[encx(encrypt)]
     pub(crate) phone: Option<String>,
+    #[encx(password(context("purpose" = "login")))]
+    pub(crate) password: Password,
 }
-
-/// Finds users by email, of all tenants: a log-in knows no tenant. With so many bits an email has a term of its own, so who
-/// has the database sees which users share one, and nothing else of it.
-const EMAIL_INDEX: IndexField = IndexField::new("users", "email", 64).normalize(Normalizer::Email);
-
-/// Where a password's hash lies. A hash that is copied to another user's row does not verify there.
-const PASSWORD: Field = Field::new("users", "password");
 
 /// How long a request waits for other processes to drop the keys of a tenant that is deleted.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -83,27 +81,18 @@ impl Users {
         if new.password.chars().count() < SHORTEST_PASSWORD {
             return Err(ApiError::Invalid("a password has at least 12 characters"));
         }
-        let login = keys::login()?;
-        // Known before anything is encrypted: everything is bound to it.
-        let id = Uuid::now_v7();
-        let email_index = self.crypto.blind_index(&login, &EMAIL_INDEX, &new.email).await?;
-        let password = self
-            .crypto
-            .hash_password(&login, &new.password, PASSWORD.row(id))
-            .await?;
         let user = User {
-            id,
+            // Known before anything is encrypted: everything is bound to it.
+            id: Uuid::now_v7(),
             tenant_id: tenant.to_owned(),
             email: new.email,
             name: new.name,
             phone: new.phone,
+            password: Password::new(new.password),
         };
-        let row = UserRow {
-            user: user.encrypt(&self.crypto).await?,
-            email_index,
-            password,
-        };
-        self.database.insert_user(row).await?;
+        self.database
+            .insert_user(user.encrypt(&self.crypto).await?)
+            .await?;
         Ok(user)
     }
 
@@ -123,57 +112,58 @@ impl Users {
 
     pub(crate) async fn search(&self, tenant: &str, email: &str) -> Result<Vec<User>, ApiError> {
         let mut rows = self.candidates(email).await?;
-        rows.retain(|row| row.user.tenant_id == tenant);
-        let users = decrypt_all(&self.crypto, rows.into_iter().map(|row| row.user)).await?;
-        Ok(users.into_iter().filter(|user| has_email(user, email)).collect())
+        rows.retain(|row| row.tenant_id == tenant);
+        Ok(User::matching_email(&self.crypto, rows, email).await?)
     }
 
     pub(crate) async fn log_in(&self, email: &str, password: &str) -> Result<User, ApiError> {
-        let login = keys::login()?;
-        let mut compared = false;
-        for UserRow {
-            user, password: hash, ..
-        } in self.candidates(email).await?
-        {
-            let verdict = self
-                .crypto
-                .verify_password(&login, &hash, password, PASSWORD.row(user.id))
-                .await?;
-            compared = true;
-            let PasswordVerdict::Match { needs_rehash } = verdict else {
+        let candidates = self.candidates(email).await?;
+        if candidates.is_empty() {
+            // Takes as long as for a user who exists, so that the time does not tell who does.
+            let _ = self.crypto.verify_nobody(&keys::login()?, password).await?;
+        }
+        for row in candidates {
+            let PasswordVerdict::Match { needs_rehash } = row.verify_password(&self.crypto, password).await?
+            else {
                 continue;
             };
-            let user = user.decrypt(&self.crypto).await?;
-            if !has_email(&user, email) {
-                continue;
-            }
             if needs_rehash {
                 // Now it is known.
-                let hash = self
-                    .crypto
-                    .hash_password(&login, password, PASSWORD.row(user.id))
-                    .await?;
-                self.database.set_password(user.id, hash).await?;
+                let hash = row.hash_password(&self.crypto, password).await?;
+                self.database.set_password(row.id, hash).await?;
             }
-            return Ok(user);
-        }
-        if !compared {
-            // Takes as long as for a user who exists, so that the time does not tell who does.
-            let _ = self.crypto.verify_nobody(&login, password).await?;
+            if let Some(user) = User::matching_email(&self.crypto, [row], email).await?.pop() {
+                return Ok(user);
+            }
         }
         Err(ApiError::WrongPassword)
     }
 
     /// Finds rows that may have this email: those whose blind index is the same.
-    async fn candidates(&self, email: &str) -> Result<Vec<UserRow>, ApiError> {
-        let terms = self
-            .crypto
-            .index_terms(&keys::login()?, &EMAIL_INDEX, email)
-            .await?;
+    async fn candidates(&self, email: &str) -> Result<Vec<EncryptedUser>, ApiError> {
+        let terms = User::email_terms(&self.crypto, email).await?;
         Ok(self.database.users_by_email(&terms).await?)
     }
 }
 
-fn has_email(user: &User, email: &str) -> bool {
-    user.email.trim().to_lowercase() == email.trim().to_lowercase()
+/// Renaming a field must not make the rows unreadable that there are.
+#[cfg(test)]
+mod tests {
+    use super::User;
+
+    #[test]
+    fn users_are_kept_as_before() {
+        let manifest = "\
+table users
+id id: uuid
+context tenantId = column tenant_id
+context purpose = \"pii\"
+field email: text, in users.email
+field name: text, in users.name
+field phone: text, in users.phone
+index of email as email/1, 64 bits, in users.email_index, context purpose = \"login\"
+password password: in users.password, context purpose = \"login\"
+";
+        assert_eq!(User::encx_manifest(), manifest);
+    }
 }
