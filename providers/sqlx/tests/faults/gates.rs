@@ -27,6 +27,11 @@ impl Gate {
         Self::new(table, "UPDATE", "write")
     }
 
+    /// Before a row is removed.
+    pub(crate) const fn delete(table: &'static str) -> Self {
+        Self::new(table, "DELETE", "write")
+    }
+
     /// When all is written and the commit was asked for.
     pub(crate) const fn commit_of_insert(table: &'static str) -> Self {
         Self::new(table, "INSERT", "commit")

@@ -11,11 +11,14 @@
 
 mod gates;
 mod invariants;
+mod jobs;
 mod killed_process;
 mod killed_server;
 mod kms;
 mod member;
 mod outages;
+#[path = "../common/pooler.rs"]
+mod pooler;
 mod process;
 mod proxy;
 mod races;
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
     }
     let arguments = Arguments::from_args();
     let tests = [
+        jobs::tests(),
         killed_process::tests(),
         killed_server::tests(),
         outages::tests(),
@@ -51,6 +55,12 @@ fn trial(name: &str, test: impl FnOnce() + Send + 'static) -> Trial {
         test();
         Ok(())
     })
+}
+
+/// Prints a figure, for whoever reads the log.
+#[allow(clippy::print_stdout, reason = "a test's figures")]
+fn say(figure: &str) {
+    println!("     {figure}");
 }
 
 /// Returns how many times as long to go on as by default.

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use encx::{Ciphertext, Crypto, DataKeyId, EncryptionContext, Error, KeyManager, KeyState};
+use encx::{
+    Ciphertext, Crypto, DataKeyId, EncryptionContext, Error, JobEnd, JobReport, KeyManager, KeyState,
+};
 use encx_sqlx::PostgresKeyStore;
 use serde::{Deserialize, Serialize};
 use sqlx::ConnectOptions;
@@ -27,6 +29,10 @@ pub(crate) struct Settings {
     pub(crate) ttl: Duration,
     pub(crate) stale: Duration,
     pub(crate) state_ttl: Duration,
+    /// The port of a transaction pooler, through which the key store then reaches its database.
+    pub(crate) pooler: Option<u16>,
+    /// Whether changes are heard of at once, on a connection past the pooler.
+    pub(crate) listens: bool,
     pub(crate) connections: u32,
     pub(crate) acquire_timeout: Duration,
     pub(crate) load_timeout: Duration,
@@ -41,6 +47,8 @@ impl Settings {
             ttl: Duration::from_secs(3600),
             stale: Duration::ZERO,
             state_ttl: Duration::from_secs(60),
+            pooler: None,
+            listens: false,
             connections: 3,
             acquire_timeout: Duration::from_secs(3),
             load_timeout: Duration::from_secs(30),
@@ -93,6 +101,10 @@ pub(crate) enum Ask {
         key: String,
         state: String,
     },
+    /// Moves all keys to the KEK of the settings, so many at a time.
+    RewrapAll {
+        range: u32,
+    },
     /// Reads again and again until it fails, and answers with that error.
     UntilRefused {
         tenant: String,
@@ -144,14 +156,28 @@ pub(crate) struct Member {
 impl Member {
     pub(crate) async fn new(settings: Settings) -> Self {
         let options = PgConnectOptions::from_str(&settings.url).unwrap();
-        let pool = |connections| {
+        let pool = |connections, options| {
             PgPoolOptions::new()
                 .max_connections(connections)
                 .acquire_timeout(settings.acquire_timeout)
-                .connect_lazy_with(options.clone())
+                .connect_lazy_with(options)
         };
-        let keys = pool(settings.connections);
-        let store = PostgresKeyStore::from_pool(keys.clone());
+        let keys = match settings.pooler {
+            Some(port) => options
+                .clone()
+                .port(port)
+                .statement_cache_capacity(0)
+                .extra_float_digits(None),
+            None => options.clone(),
+        };
+        let keys = pool(settings.connections, keys);
+        let mut store = PostgresKeyStore::from_pool(keys.clone());
+        if settings.pooler.is_some() {
+            store = store.behind_transaction_pooler();
+        }
+        if settings.listens {
+            store = store.listen_url(&settings.url);
+        }
         let control = Control::new(&settings.folder);
         let kms = ControlledKms::open(&settings.folder.join("keks"), control).await;
         let crypto = Crypto::builder(kms, store)
@@ -165,7 +191,7 @@ impl Member {
             .build()
             .await
             .unwrap();
-        let rows = pool(2);
+        let rows = pool(2, options);
         Self {
             crypto,
             pool: keys,
@@ -198,6 +224,9 @@ impl Member {
             Ask::Rewrap { tenant } => {
                 let moved = self.keys().rewrap(&context(&tenant)).await;
                 moved.map(|moved| moved.len().to_string().into_bytes())
+            }
+            Ask::RewrapAll { range } => {
+                return outcome_of(&self.keys().rewrap_all().range_size(range).run().await);
             }
             Ask::Rotate { tenant } => {
                 let rotated = self.keys().rotate(&context(&tenant)).await;
@@ -242,6 +271,22 @@ impl Member {
             .await?;
         Ok(opened.as_bytes().to_vec())
     }
+}
+
+/// A job that came to its end says how many it changed, of all that its workers did.
+fn outcome_of(report: &JobReport) -> Answer {
+    if report.is_complete() {
+        return Ok(report.run.changed.to_string().into_bytes());
+    }
+    let retryable = match &report.ended_by {
+        JobEnd::GaveUp(error) => error.is_retryable(),
+        _ => false,
+    };
+    Err(Failure {
+        kind: "Job".to_owned(),
+        text: report.to_string(),
+        retryable,
+    })
 }
 
 pub(crate) fn context(tenant: &str) -> EncryptionContext {

@@ -46,7 +46,11 @@ pub(crate) fn serve(settings: Settings) {
             let Question { number, ask } = serde_json::from_str(&line).unwrap();
             let member = Arc::clone(&member);
             tokio::spawn(async move {
-                let answer = member.perform(ask).await;
+                let performed = tokio::spawn(async move { member.perform(ask).await });
+                let Ok(answer) = performed.await else {
+                    // It panicked, and said why. Nobody need wait for an answer.
+                    std::process::exit(101);
+                };
                 let mut line = serde_json::to_string(&Reply { number, answer }).unwrap();
                 line.push('\n');
                 // Nobody reads it if the test is over.

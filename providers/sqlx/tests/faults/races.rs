@@ -33,8 +33,11 @@ pub(crate) struct Part {
 /// a result or an error that says so, never another.
 fn everything_at_once() {
     play(server::shared(), async |scene| {
+        let pooler = scene.pooler();
         let workers = (0..WORKERS).map(|seed| {
-            let settings = scene.settings();
+            let mut settings = scene.settings();
+            // Some of them share few sessions.
+            settings.pooler = (seed >= WORKERS / 2).then_some(pooler.port);
             // Half of them move keys one way, half the other.
             let settings = if seed % 2 == 0 {
                 settings

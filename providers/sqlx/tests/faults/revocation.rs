@@ -9,22 +9,37 @@ use crate::member::{Ask, Settings};
 use crate::process::Worker;
 use crate::races::all;
 use crate::scene::{Scene, play};
-use crate::{server, trial};
+use crate::{say, server, trial};
 
 /// How many processes there are.
 const PROCESSES: usize = 5;
 
 pub(crate) fn tests() -> Vec<Trial> {
-    vec![trial(
-        "revocation::without_hints_within_state_ttl",
-        within_state_ttl,
-    )]
+    vec![
+        trial("revocation::with_listen_url_within_a_second", within_a_second),
+        trial("revocation::through_a_pooler_within_state_ttl", within_state_ttl),
+        trial("revocation::through_a_pooler_and_past_it", past_the_pooler),
+    ]
 }
 
-/// Where nothing is pushed, as behind a transaction pooler, every process refuses within `state_ttl`.
-fn within_state_ttl() {
+/// Every process that listens refuses within a second, although it would poll only once in an hour.
+fn within_a_second() {
     play(server::shared(), async |scene| {
         let mut settings = scene.settings();
+        settings.state_ttl = Duration::from_secs(3600);
+        settings.listens = true;
+        let slowest = revoke(scene, &settings).await;
+        say(&format!("{PROCESSES} processes refused within {slowest:?}"));
+        assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+    });
+}
+
+/// Behind a transaction pooler nothing is heard: without `listen_url` every process refuses within `state_ttl`.
+fn within_state_ttl() {
+    play(server::shared(), async |scene| {
+        let pooler = scene.pooler();
+        let mut settings = scene.settings();
+        settings.pooler = Some(pooler.port);
         settings.state_ttl = Duration::from_secs(1);
         let slowest = revoke(scene, &settings).await;
         // A poll begins before `state_ttl` is over, and takes its time on a busy machine.
@@ -32,6 +47,19 @@ fn within_state_ttl() {
             slowest < settings.state_ttl + Duration::from_millis(500),
             "{slowest:?}"
         );
+    });
+}
+
+/// Behind a transaction pooler, with a `listen_url` that leads past it: within a second.
+fn past_the_pooler() {
+    play(server::shared(), async |scene| {
+        let pooler = scene.pooler();
+        let mut settings = scene.settings();
+        settings.pooler = Some(pooler.port);
+        settings.state_ttl = Duration::from_secs(3600);
+        settings.listens = true;
+        let slowest = revoke(scene, &settings).await;
+        assert!(slowest < Duration::from_secs(1), "{slowest:?}");
     });
 }
 

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use crate::gates::{self, Gate};
 use crate::kms::Control;
 use crate::member::{Member, Settings};
+use crate::pooler::Pooler;
 
 /// The column whose ciphertexts the tests write.
 pub(crate) const NOTE: Field = Field::new("patients", "note");
@@ -71,6 +72,22 @@ impl Scene {
     /// Joins in this process.
     pub(crate) async fn member(&self) -> Member {
         Member::new(self.settings()).await
+    }
+
+    /// Starts a transaction pooler before the server.
+    pub(crate) fn pooler(&self) -> Pooler {
+        let server = &self.server;
+        Pooler::start(&(
+            server.get_host().to_owned(),
+            server.get_port(),
+            server.get_username().to_owned(),
+        ))
+    }
+
+    /// Has the time of all claims of jobs be over, which a test does not wait for.
+    pub(crate) async fn expire_claims(&self) {
+        let expire = "UPDATE encx.job_ranges SET until = clock_timestamp()";
+        self.pool.execute(expire).await.unwrap();
     }
 
     pub(crate) async fn close(&self, gate: Gate) {
