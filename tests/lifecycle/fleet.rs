@@ -148,6 +148,8 @@ async fn a_poll_that_began_before_the_fence_is_not_enough() {
     world.clock.advance(30 * SECOND);
     world.store.polls.until_waiting(1).await;
     let fence = world.rows.coordination().unwrap().raise_fence().await.unwrap();
+    // It learns of the fence with its next heartbeat, while that poll is still under way.
+    world.clock.advance(11 * SECOND);
     settle().await;
     let polls = world.rows.polls();
     world.store.polls.release();

@@ -341,11 +341,11 @@ async fn in_the_background_it_runs_at_its_interval_and_ends_with_its_crypto() {
     let process = world.process().await;
     let sealed = seal(&process, &context("a")).await;
     let task = Maintenance::new(process.key_manager())
-        .rotate_every(12 * HOUR)
+        .rotate_every(2 * HOUR)
         .spawn()
         .unwrap();
     let newest = || world.rows.records().pop().unwrap();
-    world.pass(11 * HOUR).await;
+    world.pass(HOUR).await;
     assert_eq!(newest().id, sealed.key_id());
     world.pass(3 * HOUR).await;
     assert_eq!((newest().version.get(), newest().state), (2, KeyState::Active));
@@ -353,7 +353,7 @@ async fn in_the_background_it_runs_at_its_interval_and_ends_with_its_crypto() {
     drop(process);
     settle().await;
     assert_eq!(super::registry(&world).await, []);
-    world.pass(14 * HOUR).await;
+    world.pass(4 * HOUR).await;
     assert_eq!(newest().version.get(), 2);
     within(task.stop()).await;
 
@@ -364,7 +364,7 @@ async fn in_the_background_it_runs_at_its_interval_and_ends_with_its_crypto() {
         .spawn()
         .unwrap();
     drop(task);
-    world.pass(3 * HOUR).await;
+    world.pass(2 * HOUR).await;
     assert_eq!(newest().version.get(), 2);
     let spawned = Maintenance::new(process.key_manager())
         .interval(Duration::ZERO)
