@@ -10,7 +10,7 @@ use crate::index::IndexError;
 use crate::key::{DataKeyId, KekId, KmsName, NewIdError, RandomError};
 use crate::kms::KmsError;
 #[cfg(feature = "password")]
-use crate::password::PasswordError;
+use crate::password::{NotDone, PasswordError};
 use crate::store::{ColumnCount, StoreError};
 
 /// Says why something could not be encrypted, decrypted or managed, and what to do.
@@ -219,6 +219,17 @@ pub enum Error {
         /// The name.
         kms: KmsName,
     },
+}
+
+#[cfg(feature = "password")]
+impl From<NotDone> for Error {
+    fn from(error: NotDone) -> Self {
+        match error {
+            NotDone::Interrupted => Self::Interrupted,
+            NotDone::NoRuntime => Self::NoRuntime,
+            NotDone::ShutDown => Self::ShutDown,
+        }
+    }
 }
 
 impl From<NewIdError> for Error {

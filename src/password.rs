@@ -7,9 +7,8 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 pub use self::hash::{PasswordError, PasswordHash, PasswordParams};
-pub(crate) use self::workers::{Settings, Workers};
-use crate::aad::Aad;
-use crate::error::Error;
+pub(crate) use self::workers::{NotDone, Settings, Workers};
+use crate::aad::{Aad, AadError};
 use crate::key::Subkey;
 
 /// The longest password, in bytes. Argon2 takes much longer ones; nobody types them.
@@ -56,7 +55,7 @@ pub(crate) fn copy(password: &[u8]) -> Result<Zeroizing<Vec<u8>>, PasswordError>
 }
 
 /// Returns what the pepper of one place is derived with: `"encx/pepper/v1" ‖ framed AAD`.
-pub(crate) fn pepper_info(aad: &Aad) -> Result<Vec<u8>, Error> {
+pub(crate) fn pepper_info(aad: &Aad) -> Result<Vec<u8>, AadError> {
     Ok([b"encx/pepper/v1", aad.framed()?].concat())
 }
 

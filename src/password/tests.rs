@@ -269,7 +269,7 @@ fn work_waits_for_room_and_runs_elsewhere() {
     });
     assert!(matches!(
         futures_now(workers.run(of, || ())),
-        Some(Err(Error::NoRuntime))
+        Some(Err(NotDone::NoRuntime))
     ));
 }
 

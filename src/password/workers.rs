@@ -8,7 +8,6 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use super::PasswordParams;
-use crate::error::Error;
 
 /// What the builder of a `Crypto` says about passwords.
 #[derive(Clone, Copy, Debug, Default)]
@@ -56,22 +55,30 @@ impl Workers {
         &self,
         params: PasswordParams,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Error> {
-        let runtime = Handle::try_current().map_err(|_| Error::NoRuntime)?;
+    ) -> Result<T, NotDone> {
+        let runtime = Handle::try_current().map_err(|_| NotDone::NoRuntime)?;
         // A hash that alone takes more than all may is computed alone.
         let room = params.memory_kib().min(self.max_memory_kib);
         // The semaphore is never closed, so waiting for it cannot fail.
         let permit = Arc::clone(&self.memory)
             .acquire_many_owned(room)
             .await
-            .map_err(|_| Error::ShutDown)?;
+            .map_err(|_| NotDone::ShutDown)?;
         let done = runtime.spawn_blocking(move || {
             let done = work();
             drop(permit);
             done
         });
-        done.await.map_err(|_| Error::Interrupted)
+        done.await.map_err(|_| NotDone::Interrupted)
     }
+}
+
+/// Why a piece of work was not done.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum NotDone {
+    Interrupted,
+    NoRuntime,
+    ShutDown,
 }
 
 impl fmt::Debug for Workers {
