@@ -40,7 +40,7 @@ fn users() -> Vec<User> {
         id: Uuid::from_bytes([n; 16]),
         tenant_id: format!("t-{}", n % 2),
         email: format!("{n}@example.com"),
-        social: (n % 2 == 0).then(|| "123-45-6789".to_owned()),
+        social: n.is_multiple_of(2).then(|| "123-45-6789".to_owned()),
         age: i32::from(n) - 2,
         password: (n == 1).then(|| Password::new("correct horse")),
         address: Address {
