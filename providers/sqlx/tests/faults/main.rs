@@ -15,6 +15,7 @@ mod jobs;
 mod killed_process;
 mod killed_server;
 mod kms;
+mod maintenance;
 mod member;
 mod outages;
 #[path = "../common/pooler.rs"]
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         jobs::tests(),
         killed_process::tests(),
         killed_server::tests(),
+        maintenance::tests(),
         outages::tests(),
         races::tests(),
         revocation::tests(),

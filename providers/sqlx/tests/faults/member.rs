@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use encx::{
     Ciphertext, Crypto, DataKeyId, EncryptionContext, Error, JobEnd, JobReport, KeyManager, KeyState,
+    Maintenance, MaintenanceReport,
 };
 use encx_sqlx::PostgresKeyStore;
 use serde::{Deserialize, Serialize};
@@ -101,9 +102,22 @@ pub(crate) enum Ask {
         key: String,
         state: String,
     },
+    /// Rotates what is due, once.
+    Maintain {
+        lease: Duration,
+        deadline: Duration,
+    },
     /// Moves all keys to the KEK of the settings, so many at a time.
     RewrapAll {
         range: u32,
+    },
+    Shred {
+        tenant: String,
+    },
+    /// Writes and reads for all tenants without a pause until each of them has another active version, and says how many of
+    /// the calls had to wait for a key.
+    UntilSwitched {
+        tenants: Vec<String>,
     },
     /// Reads again and again until it fails, and answers with that error.
     UntilRefused {
@@ -225,6 +239,19 @@ impl Member {
                 let moved = self.keys().rewrap(&context(&tenant)).await;
                 moved.map(|moved| moved.len().to_string().into_bytes())
             }
+            Ask::Maintain { lease, deadline } => {
+                let maintenance = Maintenance::new(self.keys())
+                    .rotate_every(DAY)
+                    .lease_term(lease)
+                    .publish_deadline(deadline);
+                return maintained(maintenance.run_once().await?);
+            }
+            Ask::Shred { tenant } => {
+                let patience = Duration::from_secs(2);
+                let receipt = self.keys().shred(&context(&tenant), patience).await;
+                receipt.and_then(|receipt| receipt.fleet).map(|_| nothing())
+            }
+            Ask::UntilSwitched { tenants } => self.until_switched(&tenants).await,
             Ask::RewrapAll { range } => {
                 return outcome_of(&self.keys().rewrap_all().range_size(range).run().await);
             }
@@ -246,6 +273,32 @@ impl Member {
             },
         };
         done.map_err(Failure::from)
+    }
+
+    async fn until_switched(&self, tenants: &[String]) -> Result<Vec<u8>, Error> {
+        let active = async |tenant: &String| {
+            let (context, row) = (context(tenant), NOTE.row(1));
+            let sealed = self.crypto.encrypt(&context, tenant, &row).await?;
+            let opened = self.crypto.decrypt(&context, &sealed, &row).await?;
+            assert_eq!(opened.as_bytes(), tenant.as_bytes());
+            Ok::<_, Error>(sealed.key_id())
+        };
+        let mut first = Vec::new();
+        for tenant in tenants {
+            first.push(active(tenant).await?);
+        }
+        let waited = self.crypto.stats().misses;
+        loop {
+            let mut switched = 0;
+            for (tenant, first) in tenants.iter().zip(&first) {
+                switched += usize::from(active(tenant).await? != *first);
+            }
+            if switched == tenants.len() {
+                let waited = self.crypto.stats().misses - waited;
+                return Ok(waited.to_string().into_bytes());
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Writes a patient's note, as a user would: encrypts, then stores.
@@ -270,6 +323,25 @@ impl Member {
             .decrypt(&context(tenant), &sealed, NOTE.row(id))
             .await?;
         Ok(opened.as_bytes().to_vec())
+    }
+}
+
+/// How old a key may be, for maintenance.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A run that did all that was due says how many versions it made and how many it promoted.
+fn maintained(report: MaintenanceReport) -> Answer {
+    if report.held_elsewhere {
+        return Err(Failure {
+            kind: "Held".to_owned(),
+            text: "another process has the lease".to_owned(),
+            retryable: true,
+        });
+    }
+    let failed = report.failed.into_iter().map(|failed| failed.error);
+    match report.stopped.into_iter().chain(failed).next() {
+        Some(error) => Err(error.into()),
+        None => Ok(format!("{} {}", report.published.len(), report.promoted.len()).into_bytes()),
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use encx::KeyState;
 use libtest_mimic::Trial;
 use tokio::time::Instant;
 
-use crate::member::{Ask, Settings};
+use crate::member::{Ask, Settings, context};
 use crate::process::Worker;
 use crate::races::all;
 use crate::scene::{Scene, play};
@@ -17,6 +18,7 @@ const PROCESSES: usize = 5;
 pub(crate) fn tests() -> Vec<Trial> {
     vec![
         trial("revocation::with_listen_url_within_a_second", within_a_second),
+        trial("revocation::the_fleet_says_so", the_fleet_says_so),
         trial("revocation::through_a_pooler_within_state_ttl", within_state_ttl),
         trial("revocation::through_a_pooler_and_past_it", past_the_pooler),
     ]
@@ -31,6 +33,68 @@ fn within_a_second() {
         let slowest = revoke(scene, &settings).await;
         say(&format!("{PROCESSES} processes refused within {slowest:?}"));
         assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+    });
+}
+
+/// Who withdrew a key waits until every process has dropped it, N of N. A process that hangs stands in the report, with the
+/// moment from which it cannot serve the key at most, and is waited for no longer than asked.
+fn the_fleet_says_so() {
+    play(server::shared(), async |scene| {
+        let mut settings = scene.settings();
+        settings.state_ttl = Duration::from_secs(3600);
+        settings.listens = true;
+        let admin = scene.member().await;
+        admin.write_note("t", 1).await.unwrap();
+        let workers: Vec<_> = (0..PROCESSES).map(|_| Worker::start(&settings)).collect();
+        let (tenant, sealed) = scene.note(1).await.unwrap();
+        let (key, sealed) = (sealed.key_id(), sealed.into_bytes());
+        let decrypt = Ask::Decrypt {
+            tenant,
+            sealed,
+            id: 1,
+        };
+        for read in all(workers.iter().map(|worker| worker.ask(decrypt.clone()))).await {
+            read.unwrap();
+        }
+        scene.until_registered(PROCESSES + 1).await;
+
+        let keys = admin.keys();
+        keys.set_state(&context("t"), key, KeyState::Suspended)
+            .await
+            .unwrap();
+        let began = Instant::now();
+        let report = keys.await_fleet(Duration::from_secs(10)).await.unwrap();
+        say(&format!(
+            "{} processes acknowledged within {:?}",
+            PROCESSES + 1,
+            began.elapsed()
+        ));
+        assert!(report.is_complete(), "{report:?}");
+        assert_eq!(report.acknowledged.len(), PROCESSES + 1);
+        for refused in all(workers.iter().map(|worker| worker.ask(decrypt.clone()))).await {
+            assert_eq!(refused.unwrap_err().kind, "Suspended");
+        }
+
+        let frozen = &workers[0];
+        frozen.freeze();
+        let began = Instant::now();
+        let report = keys.await_fleet(Duration::from_secs(1)).await.unwrap();
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+        assert_eq!(report.acknowledged.len(), PROCESSES);
+        let [silent] = &report.silent[..] else {
+            panic!("{report:?}");
+        };
+        let name = &silent.process.name;
+        assert!(name.ends_with(&format!("-{}", frozen.id())), "{name}");
+        let serves_for = silent.serves_until.as_micros() - report.at.as_micros();
+        assert_eq!(u128::try_from(serves_for), Ok(settings.ttl.as_micros()));
+        frozen.thaw();
+        assert!(
+            keys.await_fleet(Duration::from_secs(10))
+                .await
+                .unwrap()
+                .is_complete()
+        );
     });
 }
 
@@ -63,8 +127,8 @@ fn past_the_pooler() {
     });
 }
 
-/// Suspends a key that all processes read with without a pause, and returns how long after the commit the last of them
-/// refused.
+/// Suspends a key that all processes read with without a pause, and returns how long it took from then until the last of
+/// them refused.
 async fn revoke(scene: &Scene, settings: &Settings) -> Duration {
     let admin = scene.member().await;
     admin.write_note("t", 1).await.unwrap();
@@ -89,16 +153,18 @@ async fn revoke(scene: &Scene, settings: &Settings) -> Duration {
         (refused, Instant::now())
     });
     let suspend = async {
+        // Before the commit, so that the time from there is less than what is measured.
+        let asked = Instant::now();
         let state = "suspended".to_owned();
         admin.perform(Ask::SetState { tenant, key, state }).await.unwrap();
-        Instant::now()
+        asked
     };
-    let (refused, committed) = tokio::join!(all(reading), suspend);
+    let (refused, asked) = tokio::join!(all(reading), suspend);
     let mut slowest = Duration::ZERO;
     for (refusal, at) in refused {
         assert_eq!(refusal.kind, "Suspended");
         assert!(!refusal.retryable);
-        slowest = slowest.max(at.saturating_duration_since(committed));
+        slowest = slowest.max(at.saturating_duration_since(asked));
     }
     slowest
 }

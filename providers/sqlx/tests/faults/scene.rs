@@ -84,6 +84,24 @@ impl Scene {
         ))
     }
 
+    /// Waits until so many processes are registered.
+    pub(crate) async fn until_registered(&self, processes: usize) {
+        let count = "SELECT count(*) FROM encx.processes";
+        let processes = i64::try_from(processes).unwrap();
+        until("all are registered", Duration::from_secs(10), async || {
+            let count: i64 = sqlx::query_scalar(count).fetch_one(&self.pool).await.unwrap();
+            count == processes
+        })
+        .await;
+    }
+
+    /// Makes all keys so old that they are due to be rotated.
+    pub(crate) async fn age_keys(&self) {
+        let age = "UPDATE encx.data_keys
+            SET created_at = created_at - interval '1 year', activated_at = activated_at - interval '1 year'";
+        self.pool.execute(age).await.unwrap();
+    }
+
     /// Has the time of all claims of jobs be over, which a test does not wait for.
     pub(crate) async fn expire_claims(&self) {
         let expire = "UPDATE encx.job_ranges SET until = clock_timestamp()";
