@@ -156,8 +156,17 @@ impl Maintenance {
 
     /// Rotates keys of a further usage too. Default: of data alone.
     ///
-    /// A blind index finds nothing that was indexed under another version until it is built anew, and passwords need
-    /// the pepper that they were hashed with for as long as nobody logs in.
+    /// Searches go on to find what was indexed under older versions, and passwords need the pepper that they were hashed
+    /// with for as long as nobody logs in.
+    ///
+    /// <div class="warning">
+    ///
+    /// A UNIQUE column of a blind index holds each value once per version: right after a rotation the same value
+    /// can be stored again, and a version that you have prepared is promoted as soon as the active one is due, whether or not
+    /// your second column is filled. Where columns are UNIQUE, rotate the index key by hand, as
+    /// [`Crypto::blind_index_under`](crate::Crypto::blind_index_under) describes.
+    ///
+    /// </div>
     pub fn also_rotate(mut self, usage: KeyUsage) -> Self {
         if !self.usages.contains(&usage) {
             self.usages.push(usage);
@@ -168,7 +177,8 @@ impl Maintenance {
     /// Sets how long a published version waits for processes to load it before it is promoted all the same. Default: twice
     /// the `state_ttl` of the manager's `Crypto`, or two minutes.
     ///
-    /// A version that another process published and did not promote is taken over once it is older than this.
+    /// A version that waits already, because a process died or somebody called [`KeyManager::prepare`], is promoted in place of a
+    /// new one, and not before the active one is due.
     pub fn publish_deadline(mut self, deadline: Duration) -> Self {
         self.publish_deadline = deadline;
         self
@@ -296,10 +306,9 @@ impl Run<'_> {
             return Ok(());
         };
         for usage in &self.of.usages {
-            let all = KeyQuery::new(self.of.batch).usage(*usage);
-            // First what somebody published who did not come to promote it.
-            self.walk(all.clone().state(KeyState::PreActive)).await?;
-            let due = all
+            // Versions that wait are found with the active one: prepared alone, they are not for us to promote.
+            let due = KeyQuery::new(self.of.batch)
+                .usage(*usage)
                 .state(KeyState::Active)
                 .activated_before(self.now.minus(shortest));
             self.walk(due).await?;
@@ -338,29 +347,22 @@ impl Run<'_> {
         let RotationPeriod::Every(period) = self.of.rules.period(&context, usage) else {
             return Ok(());
         };
-        let is_due = match record.activated_at {
-            Some(activated_at) => activated_at < self.now.minus(period),
-            None => record.created_at < self.now.minus(self.of.publish_deadline),
-        };
+        let is_due = record
+            .activated_at
+            .is_some_and(|activated_at| activated_at < self.now.minus(period));
         if !is_due || self.seen.contains(&record.scope) {
             return Ok(());
         }
         let manager = self.of.manager.clone().for_usage(usage);
         let versions = manager.load(&context).await.map_err(failed)?;
         // Where none is active somebody has stopped encryption, and it is not for us to start it again.
-        if !versions.iter().any(|version| version.state == KeyState::Active) {
-            return Ok(());
-        }
-        let waiting = waiting(&versions);
-        let is_still_so = match record.state {
-            KeyState::Active => versions
-                .iter()
-                .any(|version| version.id == record.id && version.state == record.state),
-            _ => waiting.is_some_and(|waiting| waiting.id == record.id),
-        };
+        let is_still_so = versions
+            .iter()
+            .any(|version| version.id == record.id && version.state == KeyState::Active);
         if !is_still_so {
             return Ok(());
         }
+        let waiting = waiting(&versions);
         self.seen.insert(record.scope);
         self.keep_lease().await?;
         if let Some(waiting) = waiting {

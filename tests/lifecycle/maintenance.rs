@@ -203,17 +203,27 @@ async fn a_process_that_dies_delays_the_others_by_no_more_than_the_lease() {
     assert_eq!(world.rows.records().len(), 4);
 }
 
+/// As an index key whose second column is being filled; see `blind_index_under`.
 #[tokio::test]
-async fn what_somebody_published_is_promoted_after_the_deadline_and_not_before() {
+async fn what_somebody_prepared_waits_until_the_active_version_is_due() {
     let world = World::with_hints().in_a_fleet();
-    let manager = tool(&world);
+    let manager = tool(&world).for_usage(KeyUsage::Index);
     manager.create(&context("a")).await.unwrap();
-    let published = manager.prepare(&context("a")).await.unwrap();
-    let maintenance = Maintenance::new(tool(&world)).publish_deadline(10 * MINUTE);
-    world.clock.advance(9 * MINUTE);
-    assert!(run(&world, &maintenance).await.promoted.is_empty());
-    world.clock.advance(2 * MINUTE);
-    assert_eq!(run(&world, &maintenance).await.promoted, [published.id]);
+    let prepared = manager.prepare(&context("a")).await.unwrap();
+    let maintenance = Maintenance::new(tool(&world))
+        .also_rotate(KeyUsage::Index)
+        .publish_deadline(10 * MINUTE);
+    world.clock.advance(89 * DAY);
+    let report = run(&world, &maintenance).await;
+    assert!(
+        report.promoted.is_empty() && report.failed.is_empty(),
+        "{report:?}"
+    );
+    assert_eq!(states(&world), [(1, KeyState::Active), (2, KeyState::PreActive)]);
+    world.clock.advance(2 * DAY);
+    let report = run(&world, &maintenance).await;
+    assert_eq!(report.promoted, [prepared.id]);
+    assert!(report.published.is_empty(), "no second one is made for it");
 }
 
 #[tokio::test]
