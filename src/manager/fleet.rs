@@ -1,14 +1,20 @@
 //! Waiting until every process has followed a change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::KeyManager;
 use crate::error::Error;
-use crate::store::{Coordination, Fence, ProcessId, ProcessInfo, ProcessList, StoreError, Timestamp};
+use crate::store::{
+    Coordination, Fence, ProcessId, ProcessInfo, ProcessList, ProcessRecord, StoreError, Timestamp,
+};
 
 /// A process that has not been heard of for longer is not waited for.
 const LIVE_FOR: Duration = Duration::from_secs(30);
+
+/// For how long, on this process's own clock, nobody may have heard of it besides. Live ones say every 10 seconds that they are
+/// there; where the database's clock jumps, all seem silent for long.
+const UNHEARD_FOR: Duration = Duration::from_secs(12);
 
 /// How long to wait before the registry is looked at again, at first and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
@@ -27,7 +33,8 @@ pub struct FleetReport {
     pub acknowledged: Vec<ProcessInfo>,
     /// The processes that may not have.
     pub silent: Vec<SilentProcess>,
-    /// The processes that ended meanwhile, or have not been heard of for longer than they could serve any key.
+    /// The processes that ended meanwhile, or have not been heard of for longer than they could serve any key, nor for 12 seconds of
+    /// this call.
     pub gone: Vec<ProcessInfo>,
 }
 
@@ -63,7 +70,8 @@ impl KeyManager {
     /// Waits, for at most `patience`, until every process that uses the key store has followed every change that was
     /// made before this call: keys that were withdrawn are dropped, versions that were published are in memory.
     ///
-    /// A process is waited for if it was heard of within the last 30 seconds; each says every 10 seconds that it is there.
+    /// A process is waited for if it was heard of within the last 30 seconds; each says every 10 seconds that it is there. One that
+    /// was not is given 12 seconds to speak, because the database's clock may have jumped.
     /// Where the key store pushes hints this takes milliseconds, elsewhere up to 10 seconds, or half of the processes'
     /// `state_ttl` if that is less. With no patience at all the report says how things stand.
     ///
@@ -91,7 +99,7 @@ impl KeyManager {
             let seen = coordination.processes().await;
             let waited = self.clock.elapsed().saturating_sub(began);
             match seen {
-                Ok(list) if watch.look(&list) || waited >= patience => return Ok(watch.report()),
+                Ok(list) if watch.look(&list, waited) || waited >= patience => return Ok(watch.report()),
                 Err(error) if !error.is_retryable() => return Err(error.into()),
                 Err(error) if waited >= patience => {
                     return watch.seen.is_some().then(|| watch.report()).ok_or(error.into());
@@ -119,6 +127,10 @@ struct Watch {
     seen: Option<ProcessList>,
     /// Everybody who was there at any time.
     known: BTreeMap<ProcessId, ProcessInfo>,
+    /// When each was last heard of, and how long the wait had taken when that was found.
+    heard: BTreeMap<ProcessId, (Timestamp, Duration)>,
+    /// Those that are not waited for any more.
+    given_up: BTreeSet<ProcessId>,
 }
 
 impl Watch {
@@ -128,19 +140,30 @@ impl Watch {
             at: None,
             seen: None,
             known: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            given_up: BTreeSet::new(),
         }
     }
 
-    /// Takes a look over. `true` if there is nobody left to wait for.
-    fn look(&mut self, list: &ProcessList) -> bool {
+    /// Takes a look over, after a wait of `waited`. `true` if there is nobody left to wait for.
+    fn look(&mut self, list: &ProcessList, waited: Duration) -> bool {
         self.at.get_or_insert(list.now);
         let infos = list.processes.iter().map(|process| &process.info);
         self.known.extend(infos.map(|info| (info.id, info.clone())));
         self.seen = Some(list.clone());
-        let heard_since = list.now.minus(LIVE_FOR);
+        let unheard = |process: &&ProcessRecord| {
+            let new = (process.seen_at, waited);
+            let heard = self.heard.entry(process.info.id).or_insert(new);
+            if heard.0 != process.seen_at {
+                *heard = new;
+            }
+            process.seen_at < list.now.minus(LIVE_FOR) && waited.saturating_sub(heard.1) >= UNHEARD_FOR
+        };
+        let given_up = list.processes.iter().filter(unheard);
+        self.given_up = given_up.map(|process| process.info.id).collect();
         list.processes
             .iter()
-            .all(|process| process.acknowledged >= self.fence || process.seen_at < heard_since)
+            .all(|process| process.acknowledged >= self.fence || self.given_up.contains(&process.info.id))
     }
 
     fn report(self) -> FleetReport {
@@ -157,7 +180,9 @@ impl Watch {
             left.remove(&process.info.id);
             if process.acknowledged >= self.fence {
                 report.acknowledged.push(process.info);
-            } else if process.seen_at.plus(LIVE_FOR).plus(process.info.serves_for) < at {
+            } else if self.given_up.contains(&process.info.id)
+                && process.seen_at.plus(LIVE_FOR).plus(process.info.serves_for) < at
+            {
                 report.gone.push(process.info);
             } else {
                 report.silent.push(SilentProcess {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use encx::testkit::{MemoryKeyStore, MemoryKms};
+use encx::testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 use encx::{Clock, Crypto, Error, FleetReport, KeyStore, ProcessId, ProcessInfo, StoreError};
 
 use super::support::{HOUR, MINUTE, SECOND, SSN, World, context, open, seal, settle, until};
@@ -176,14 +176,56 @@ async fn whoever_is_not_heard_of_is_not_waited_for_and_not_forgotten() {
     let began = world.clock.elapsed();
     let report = await_fleet(&world, MINUTE).await;
     assert!(
-        world.clock.elapsed() - began < SECOND,
-        "nobody waits for the dead"
+        world.clock.elapsed() - began < 14 * SECOND,
+        "nobody waits for the dead, once they have had time to speak"
     );
     assert_eq!(report.acknowledged.len(), 1);
     assert_eq!(names(&report.gone), ["short"]);
     assert_eq!(report.silent.len(), 1);
     assert_eq!(report.silent[0].process.name, "long");
     drop(process);
+}
+
+#[tokio::test]
+async fn a_jump_of_the_databases_clock_makes_nobody_gone() {
+    let world = World::new();
+    let coordination = world.rows.coordination().unwrap();
+    let info = ProcessInfo::new(ProcessId::random(), "alive", MINUTE);
+    coordination.heartbeat(&info).await.unwrap();
+    // Longer than it serves, and not so long that the registry forgets it.
+    world.clock.advance(HOUR);
+    // The clock of the process that waits does not jump.
+    let own = ManualClock::new();
+    let manager = Crypto::builder(world.kms.clone(), world.rows.clone())
+        .clock(own.clone())
+        .build_key_manager()
+        .unwrap();
+    let mut waiting = std::pin::pin!(manager.await_fleet(MINUTE));
+    let mut seconds = 0;
+    let report = loop {
+        tokio::select! {
+            biased;
+            report = &mut waiting => break report.unwrap(),
+            () = settle() => {}
+        }
+        own.advance(SECOND);
+        seconds += 1;
+        match seconds {
+            10 => drop(coordination.heartbeat(&info).await.unwrap()),
+            20 => {
+                let fence = coordination.heartbeat(&info).await.unwrap();
+                coordination.acknowledge(info.id, fence).await.unwrap();
+            }
+            _ => {}
+        }
+    };
+    assert!(seconds >= 20, "{seconds}: {report:?}");
+    assert!(report.gone.is_empty() && report.is_complete(), "{report:?}");
+    assert_eq!(names(&report.acknowledged), ["alive"]);
+    // Without time to speak it is not known to be gone either.
+    world.clock.advance(HOUR);
+    let report = tool(&world).await_fleet(Duration::ZERO).await.unwrap();
+    assert_eq!((report.gone.len(), report.silent.len()), (0, 1), "{report:?}");
 }
 
 #[tokio::test]
