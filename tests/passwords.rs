@@ -268,3 +268,99 @@ fn passwords_that_are_none_are_refused() {
         assert_eq!(crypto.stats().kms_calls, 0);
     });
 }
+
+/// Otherwise the error would tell which users there are.
+#[test]
+fn nobody_fails_as_everybody_does() {
+    block_on(async {
+        let crypto = World::default().process().await;
+        let stored = hash(&crypto).await;
+        let keys = keys(&crypto);
+        let attempts = async || {
+            let somebody = crypto
+                .verify_password(&login(), &stored, "wrong", PASSWORD.row(7))
+                .await
+                .map_err(|error| error.to_string());
+            let nobody = crypto.verify_nobody(&login(), "wrong").await;
+            (somebody, nobody.map_err(|error| error.to_string()))
+        };
+        for state in [KeyState::Suspended, KeyState::Compromised] {
+            keys.set_state(&login(), stored.key_id(), state).await.unwrap();
+            let (somebody, nobody) = attempts().await;
+            assert!(somebody.is_err(), "{somebody:?}");
+            assert_eq!(somebody, nobody);
+            // One that was never in use verifies nobody either.
+            keys.prepare(&login()).await.unwrap();
+            assert_eq!(attempts().await, (somebody, nobody));
+        }
+        // An older one that still verifies: its users get verdicts, and so does nobody.
+        let other = World::default().process().await;
+        let stored = hash(&other).await;
+        let manager = self::keys(&other);
+        let newest = manager.rotate(&login()).await.unwrap();
+        manager
+            .set_state(&login(), newest.id, KeyState::Suspended)
+            .await
+            .unwrap();
+        assert_eq!(verify(&other, &stored, "wrong").await, PasswordVerdict::NoMatch);
+        let nobody = other.verify_nobody(&login(), "wrong").await.unwrap();
+        assert_eq!(nobody, PasswordVerdict::NoMatch);
+    });
+}
+
+/// With one blocking thread, which is taken, and room for one password.
+#[test]
+fn a_pepper_withdrawn_while_a_password_waits_for_room_is_not_used() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let world = World::default();
+        let stored = hash(&world.process().await).await;
+        let crypto = world.builder().max_password_memory_mib(0).build().await.unwrap();
+        assert!(!verify(&crypto, &stored, "wrong").await.is_match());
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let thread = tokio::task::spawn_blocking(move || held.recv());
+        let attempt = |work: u8| {
+            let (crypto, stored) = (crypto.clone(), stored.clone());
+            tokio::spawn(async move {
+                match work {
+                    0 => crypto
+                        .hash_password(&login(), RIGHT, PASSWORD.row(7))
+                        .await
+                        .map(drop),
+                    1 => crypto
+                        .verify_password(&login(), &stored, RIGHT, PASSWORD.row(7))
+                        .await
+                        .map(drop),
+                    _ => crypto.verify_nobody(&login(), RIGHT).await.map(drop),
+                }
+            })
+        };
+        // It has the room, and what it began goes on.
+        let first = attempt(1);
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        let waiting: Vec<_> = (0..3).map(attempt).collect();
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        keys(&crypto)
+            .set_state(&login(), stored.key_id(), KeyState::Suspended)
+            .await
+            .unwrap();
+        release.send(()).unwrap();
+        thread.await.unwrap().unwrap();
+        first.await.unwrap().unwrap();
+        for (work, waiting) in waiting.into_iter().enumerate() {
+            let refused = waiting.await.unwrap();
+            assert!(
+                matches!(refused, Err(Error::NoActiveKey | Error::Suspended { .. })),
+                "{work}: {refused:?}"
+            );
+        }
+    });
+}

@@ -53,19 +53,18 @@ impl Crypto {
         let password = password::copy(password.as_ref())?;
         let info = password::pepper_info(aad.borrow())?;
         let slot = self.slot_of(context, KeyUsage::Pepper);
+        let params = self.passwords.params;
+        // Loaded before the wait for room, and asked for again after it: the pepper may be withdrawn meanwhile.
+        drop(active_deriver(self.core(), &slot).await?);
+        let room = self.passwords.room(params).await?;
         let key = active_deriver(self.core(), &slot).await?;
         let (id, pepper) = (key.id, key.derive(&info));
-        // The derived pepper suffices from here on; the key may leave memory meanwhile.
+        // The derived pepper suffices from here on; the key may leave memory.
         drop(key);
         let mut salt = [0; 16];
         fill_from_os(&mut salt)?;
-        let params = self.passwords.params;
-        let output = self
-            .passwords
-            .run(params, move || {
-                password::argon2id(params, &pepper, &password, &salt)
-            })
-            .await??;
+        let work = move || password::argon2id(params, &pepper, &password, &salt);
+        let output = room.run(work).await??;
         Ok(PasswordHash::new(id, params, salt, *output))
     }
 
@@ -99,16 +98,15 @@ impl Crypto {
             return Ok(PasswordVerdict::NoMatch);
         };
         let slot = self.slot_of(context, KeyUsage::Pepper);
+        let (params, salt) = (hash.params(), *hash.salt());
+        // As where it is hashed.
+        drop(deriver_of(self.core(), &slot, hash.key_id()).await?);
+        let room = self.passwords.room(params).await?;
         let key = deriver_of(self.core(), &slot, hash.key_id()).await?;
         let pepper = key.derive(&info);
         drop(key);
-        let (params, salt) = (hash.params(), *hash.salt());
-        let output = self
-            .passwords
-            .run(params, move || {
-                password::argon2id(params, &pepper, &password, &salt)
-            })
-            .await??;
+        let work = move || password::argon2id(params, &pepper, &password, &salt);
+        let output = room.run(work).await??;
         if !password::matches(hash, &output) {
             return Ok(PasswordVerdict::NoMatch);
         }
@@ -131,7 +129,8 @@ impl Crypto {
     ///
     /// # Errors
     ///
-    /// As [`verify_password`](Self::verify_password), of a hash under the active pepper.
+    /// As [`verify_password`](Self::verify_password), of a hash under the active pepper; where none is active, under the
+    /// newest that still verifies, or else under the newest.
     ///
     /// # Cancellation
     ///
@@ -144,12 +143,11 @@ impl Crypto {
         let Ok(password) = password::copy(password.as_ref()) else {
             return Ok(PasswordVerdict::NoMatch);
         };
-        let pepper = self.pepper_of_nobody(context).await?;
         let params = self.passwords.params;
-        self.passwords
-            .run(params, move || {
-                password::argon2id(params, &pepper, &password, &[0; 16]).map(drop)
-            })
+        drop(self.pepper_of_nobody(context).await?);
+        let room = self.passwords.room(params).await?;
+        let pepper = self.pepper_of_nobody(context).await?;
+        room.run(move || password::argon2id(params, &pepper, &password, &[0; 16]).map(drop))
             .await??;
         Ok(PasswordVerdict::NoMatch)
     }
@@ -157,9 +155,14 @@ impl Crypto {
     async fn pepper_of_nobody(&self, context: &EncryptionContext) -> Result<Subkey, Error> {
         let info = password::pepper_info(&Aad::unbound())?;
         let slot = self.slot_of(context, KeyUsage::Pepper);
-        let records = self.core().cache().current_records(&slot).await?;
-        match records.active()? {
-            Some(active) => Ok(deriver_of(self.core(), &slot, active.id).await?.derive(&info)),
+        let cache = self.core().cache();
+        let records = cache.current_records(&slot).await?;
+        // Where somebody's hash cannot be verified nobody's is either, or the error would tell who exists.
+        let of_hashes = || records.iter().filter(|record| record.activated_at.is_some());
+        let usable = of_hashes().rfind(|record| cache.check_decrypts(record).is_ok());
+        let active = records.active().ok().flatten();
+        match active.or(usable).or_else(|| of_hashes().next_back()) {
+            Some(record) => Ok(deriver_of(self.core(), &slot, record.id).await?.derive(&info)),
             None => Ok(Derivation::new(&DataKey::generate()?).derive(&info)),
         }
     }

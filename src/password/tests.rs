@@ -202,13 +202,15 @@ fn work_waits_for_room_and_runs_elsewhere() {
     let here = std::thread::current().id();
     let work = |params: PasswordParams| {
         let (now, most) = (Arc::clone(&now), Arc::clone(&most));
-        workers.run(params, move || {
+        let work = move || {
             assert_ne!(std::thread::current().id(), here);
             let size = params.memory_kib() as usize;
             most.fetch_max(now.fetch_add(size, Ordering::SeqCst) + size, Ordering::SeqCst);
             std::thread::yield_now();
             now.fetch_sub(size, Ordering::SeqCst);
-        })
+        };
+        let workers = Arc::clone(&workers);
+        async move { run(&workers, params, work).await }
     };
     let done = runtime.block_on(async {
         let half = PasswordParams::insecure_new(512, 1, 1).unwrap();
@@ -238,19 +240,18 @@ fn work_waits_for_room_and_runs_elsewhere() {
         let held = tokio::spawn({
             let (workers, gate) = (Arc::clone(&workers), Arc::clone(&gate));
             async move {
-                workers
-                    .run(large, move || {
-                        gate.wait();
-                    })
-                    .await
+                run(&workers, large, move || {
+                    gate.wait();
+                })
+                .await
             }
         });
         // Until it has begun.
         while workers.free_kib() > 0 {
             tokio::task::yield_now().await;
         }
-        drop(workers.run(of, || ()));
-        let waits = workers.run(of, {
+        drop(run(&workers, of, || ()));
+        let waits = run(&workers, of, {
             let size = Arc::clone(&size);
             move || size.fetch_add(1, Ordering::SeqCst)
         });
@@ -268,9 +269,17 @@ fn work_waits_for_room_and_runs_elsewhere() {
         waits.await.unwrap();
     });
     assert!(matches!(
-        futures_now(workers.run(of, || ())),
+        futures_now(run(&workers, of, || ())),
         Some(Err(NotDone::NoRuntime))
     ));
+}
+
+async fn run<T: Send + 'static>(
+    workers: &Workers,
+    params: PasswordParams,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, NotDone> {
+    workers.room(params).await?.run(work).await
 }
 
 /// Polls once, outside any runtime.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::PasswordParams;
 
@@ -48,22 +48,35 @@ impl Workers {
         self.memory.available_permits()
     }
 
-    /// Does a piece of work that takes so much memory on a blocking thread, once there is room for it.
+    /// Waits until there is room for a piece of work that takes so much memory.
+    pub(crate) async fn room(&self, params: PasswordParams) -> Result<Room, NotDone> {
+        let runtime = Handle::try_current().map_err(|_| NotDone::NoRuntime)?;
+        // A hash that alone takes more than all may is computed alone.
+        let kib = params.memory_kib().min(self.max_memory_kib);
+        // The semaphore is never closed, so waiting for it cannot fail.
+        let permit = Arc::clone(&self.memory)
+            .acquire_many_owned(kib)
+            .await
+            .map_err(|_| NotDone::ShutDown)?;
+        Ok(Room { runtime, permit })
+    }
+}
+
+/// Room for one piece of work.
+pub(crate) struct Room {
+    runtime: Handle,
+    permit: OwnedSemaphorePermit,
+}
+
+impl Room {
+    /// Does a piece of work on a blocking thread.
     ///
     /// Work that has begun goes on if its caller goes away, and keeps its room until it is done.
     pub(crate) async fn run<T: Send + 'static>(
-        &self,
-        params: PasswordParams,
+        self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, NotDone> {
-        let runtime = Handle::try_current().map_err(|_| NotDone::NoRuntime)?;
-        // A hash that alone takes more than all may is computed alone.
-        let room = params.memory_kib().min(self.max_memory_kib);
-        // The semaphore is never closed, so waiting for it cannot fail.
-        let permit = Arc::clone(&self.memory)
-            .acquire_many_owned(room)
-            .await
-            .map_err(|_| NotDone::ShutDown)?;
+        let Self { runtime, permit } = self;
         let done = runtime.spawn_blocking(move || {
             let done = work();
             drop(permit);
