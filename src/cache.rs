@@ -28,7 +28,7 @@ use crate::context::EncryptionContext;
 use crate::error::{Error, Hot};
 use crate::kek::Keks;
 use crate::key::{DataKey, DataKeyId, KeyState, KeyUsage, Scope};
-use crate::store::{KeyRecord, KeyStore, NewKey};
+use crate::store::{KeyRecord, KeyStore, NewKey, are_shredded, load_all_usages};
 
 use background::Background;
 pub(crate) use deriver::Deriver;
@@ -372,6 +372,26 @@ impl Cache {
         }
     }
 
+    /// Tells whether a key that was loaded a while ago may still be used.
+    pub(crate) async fn still_allows(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        id: DataKeyId,
+        purpose: Purpose,
+    ) -> bool {
+        let Ok(records) = self.records_now(slot).await else {
+            return false;
+        };
+        match purpose {
+            Purpose::Encrypt => records
+                .active()
+                .is_ok_and(|active| active.is_some_and(|active| active.id == id)),
+            Purpose::Decrypt => records
+                .find(id)
+                .is_some_and(|record| self.check_decrypts(record).is_ok()),
+        }
+    }
+
     /// Tells whether a key is unwrapped already, or its record was read recently enough to unwrap it.
     ///
     /// Polls are not believed here: what the key store does not list as changed, such as a row that somebody
@@ -577,6 +597,7 @@ impl Cache {
             return Err(Error::ShutDown);
         }
         self.background.ensure_running(self)?;
+        self.fleet.introduced(&*self.clock).await;
         let age = self.clock.elapsed().saturating_sub(self.background.polled_at());
         if age <= self.limits.state_ttl || self.background.is_store_unreachable() {
             return Ok(());
@@ -741,6 +762,10 @@ impl Cache {
                 };
                 if !known.is_empty() {
                     return Ok(());
+                }
+                // After a shredding nothing begins by itself, also of a usage that there was no key for.
+                if are_shredded(&load_all_usages(&*cache.store, &of.key.context).await?) {
+                    return Err(Error::Shredded);
                 }
                 let began = cache.clock.elapsed();
                 let SlotKey { context, usage } = &of.key;

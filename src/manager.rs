@@ -18,7 +18,10 @@ use crate::kek::Keks;
 use crate::key::{DataKey, DataKeyId, KeyState, KeyUsage, KeyVersion, Scope};
 use crate::keyring::Core;
 use crate::kms::KeyManagementService;
-use crate::store::{KeyCensus, KeyRecord, KeyStore, NewKey, StateChange, StoreError, StoredWrap, WrapChange};
+use crate::store::{
+    KeyCensus, KeyRecord, KeyStore, NewKey, StateChange, StoreError, StoredWrap, WrapChange, are_shredded,
+    load_all_usages,
+};
 
 pub use self::fleet::{FleetReport, SilentProcess};
 pub use self::maintenance::{
@@ -132,7 +135,8 @@ impl KeyManager {
     ///
     /// # Errors
     ///
-    /// [`Error::AlreadyExists`] if there is one; [`Error::Shredded`] if there was one; those of the KEK rule, the KMS
+    /// [`Error::AlreadyExists`] if there is one; [`Error::Shredded`] if there was one, or if there were keys of other usages
+    /// and all of them were destroyed: see [`revive`](Self::revive); those of the KEK rule, the KMS
     /// and the key store.
     ///
     /// # Cancellation
@@ -140,7 +144,7 @@ impl KeyManager {
     /// The key is then either stored or not.
     pub async fn create(&self, context: &EncryptionContext) -> Result<KeyRecord, Error> {
         let versions = self.load(context).await?;
-        if is_shredded(&versions) {
+        if self.is_shredded(context, &versions).await? {
             return Err(Error::Shredded);
         }
         if !versions.is_empty() {
@@ -170,7 +174,7 @@ impl KeyManager {
             if versions.is_empty() {
                 return Err(Error::NoKeys);
             }
-            if is_shredded(&versions) {
+            if are_shredded(&versions) {
                 return Err(Error::Shredded);
             }
             let newest = newest_activated(&versions);
@@ -319,11 +323,12 @@ impl KeyManager {
 
     /// Makes a new active version for a context all of whose versions were destroyed.
     ///
-    /// What they encrypted stays unreadable.
+    /// What they encrypted stays unreadable. It revives one usage. Others that had keys stay [`Error::Shredded`] until they are revived
+    /// too; those that never had any begin again with their first use.
     ///
     /// # Errors
     ///
-    /// [`Error::NoKeys`] if there never was one, [`Error::AlreadyExists`] if one is not destroyed; those of the KEK
+    /// [`Error::NoKeys`] if the context never had one of any usage, or has some of others that are not destroyed; [`Error::AlreadyExists`] if one is not destroyed; those of the KEK
     /// rule, the KMS and the key store.
     ///
     /// # Cancellation
@@ -331,11 +336,13 @@ impl KeyManager {
     /// The key is then either stored or not.
     pub async fn revive(&self, context: &EncryptionContext) -> Result<KeyRecord, Error> {
         let versions = self.load(context).await?;
-        if versions.is_empty() {
-            return Err(Error::NoKeys);
-        }
-        if !is_shredded(&versions) {
-            return Err(Error::AlreadyExists);
+        if !self.is_shredded(context, &versions).await? {
+            let is_none = versions.is_empty();
+            return Err(if is_none {
+                Error::NoKeys
+            } else {
+                Error::AlreadyExists
+            });
         }
         self.create_active(context, &versions).await
     }
@@ -378,6 +385,14 @@ impl KeyManager {
         }
         versions.sort_by_key(|version| version.version);
         Ok(versions)
+    }
+
+    /// Tells whether these versions, which are all of this usage, are destroyed, or if there are none those of all others.
+    async fn is_shredded(&self, context: &EncryptionContext, versions: &[KeyRecord]) -> Result<bool, Error> {
+        if versions.is_empty() {
+            return Ok(are_shredded(&load_all_usages(&*self.store, context).await?));
+        }
+        Ok(are_shredded(versions))
     }
 
     async fn find(&self, context: &EncryptionContext, id: DataKeyId) -> Result<KeyRecord, Error> {
@@ -499,13 +514,6 @@ struct Made {
     record: KeyRecord,
     key: DataKey,
     began: Duration,
-}
-
-fn is_shredded(versions: &[KeyRecord]) -> bool {
-    !versions.is_empty()
-        && versions
-            .iter()
-            .all(|version| version.state == KeyState::Destroyed)
 }
 
 fn newest_activated(versions: &[KeyRecord]) -> Option<DataKeyId> {

@@ -1,5 +1,6 @@
 //! The contract of a key store: where wrapped data keys and their states are kept.
 
+mod all_usages;
 mod census;
 mod coordination;
 mod error;
@@ -17,6 +18,7 @@ use futures_core::Stream;
 
 use crate::key::{DataKeyId, Scope};
 
+pub(crate) use all_usages::{are_shredded, load_all_usages};
 pub use census::{ColumnCount, KeyCensus};
 pub use coordination::{
     Coordination, Fence, JobRange, JobStatus, JobTally, Lease, ProcessId, ProcessInfo, ProcessList,

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -35,8 +35,8 @@ const SLOTS_PER_TURN: usize = 1000;
 #[derive(Debug)]
 pub(crate) struct Background {
     tasks: Tasks,
-    sweeper: Arc<AtomicBool>,
-    poller: Arc<AtomicBool>,
+    sweeper: RunsIn,
+    poller: RunsIn,
     polls: Flights<(), ()>,
     cursor: Mutex<ChangeCursor>,
     /// When the last poll that succeeded began.
@@ -53,8 +53,8 @@ impl Background {
     pub(crate) fn new(tasks: &Tasks, limits: &Limits, now: Duration) -> Self {
         Self {
             tasks: tasks.clone(),
-            sweeper: Arc::default(),
-            poller: Arc::default(),
+            sweeper: RunsIn::default(),
+            poller: RunsIn::default(),
             polls: Flights::new(tasks, limits.load_timeout),
             cursor: Mutex::new(ChangeCursor::now()),
             polled_at: Moment::new(now),
@@ -80,7 +80,8 @@ impl Background {
         self.unreachable.load(Ordering::Acquire)
     }
 
-    /// Starts the sweeper and the poller if they do not run, as at first and after their runtime ended.
+    /// Starts the sweeper and the poller if they do not run, as at first, after their runtime ended, and in a process that was
+    /// forked.
     pub(crate) fn ensure_running(&self, cache: &Arc<Cache>) -> Result<(), Error> {
         if let Some(running) = Running::claim(&self.sweeper) {
             let cache = Arc::downgrade(cache);
@@ -150,21 +151,41 @@ impl Drop for Attempt<'_> {
     }
 }
 
+/// The number of the process in which a background task runs, or 0. By `fork` this comes along, and the task does not.
+pub(super) type RunsIn = Arc<AtomicU32>;
+
 /// Marks a background task as running for as long as it exists.
-pub(super) struct Running(Arc<AtomicBool>);
+pub(super) struct Running {
+    runs_in: RunsIn,
+    process: u32,
+}
 
 impl Running {
     /// Returns `None` if the task runs already.
-    pub(super) fn claim(flag: &Arc<AtomicBool>) -> Option<Self> {
+    pub(super) fn claim(runs_in: &RunsIn) -> Option<Self> {
+        Self::claim_for(runs_in, std::process::id())
+    }
+
+    fn claim_for(runs_in: &RunsIn, process: u32) -> Option<Self> {
         // Read first: every slow call comes by here.
-        let claimed = !flag.load(Ordering::Acquire) && !flag.swap(true, Ordering::AcqRel);
-        claimed.then(|| Self(Arc::clone(flag)))
+        let now = runs_in.load(Ordering::Acquire);
+        let claimed = now != process
+            && runs_in
+                .compare_exchange(now, process, Ordering::AcqRel, Ordering::Acquire)
+                .is_ok();
+        claimed.then(|| Self {
+            runs_in: Arc::clone(runs_in),
+            process,
+        })
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
+        // Not what another process claimed, of which this one's task is a copy that never ran.
+        let _ = self
+            .runs_in
+            .compare_exchange(self.process, 0, Ordering::AcqRel, Ordering::Acquire);
     }
 }
 
@@ -443,4 +464,23 @@ async fn next_hints(hints: &mut KeyChanges) -> Vec<KeyHint> {
     })
     .await;
     taken
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_that_fork_left_behind_is_started_anew() {
+        let runs_in = RunsIn::default();
+        let in_parent = Running::claim_for(&runs_in, 4711).unwrap();
+        assert!(Running::claim_for(&runs_in, 4711).is_none());
+        // In the child, where the parent's number came along.
+        let in_child = Running::claim_for(&runs_in, 4712).unwrap();
+        assert!(Running::claim_for(&runs_in, 4712).is_none());
+        drop(in_parent);
+        assert!(Running::claim_for(&runs_in, 4712).is_none(), "it runs still");
+        drop(in_child);
+        assert!(Running::claim_for(&runs_in, 4712).is_some());
+    }
 }

@@ -1,20 +1,23 @@
 //! What a process tells the others through the key store: that it is there, and which changes it has followed.
 
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
-use crate::cache::background::Running;
+use crate::cache::background::{Running, RunsIn};
 use crate::cache::{Cache, Limits, ahead};
+use crate::clock::Clock;
 use crate::error::Error;
 use crate::store::{Coordination, Fence, ProcessId, ProcessInfo, StoreError};
 use crate::suite::generation;
 
 /// How often a process says that it is there, unless a fence is raised.
 const BETWEEN_HEARTBEATS: Duration = Duration::from_secs(10);
+
+/// How long the first who need a key wait for the key store to know that this process is there.
+const INTRODUCTION: Duration = Duration::from_secs(2);
 
 /// How long a process that ends waits for the key store to hear of it.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -27,12 +30,14 @@ pub(crate) const MAX_NAME_LEN: usize = 200;
 pub(crate) struct Fleet {
     /// Whether the key store has a registry of processes.
     is_on: bool,
-    running: Arc<AtomicBool>,
+    running: RunsIn,
     name: Option<String>,
     serves_for: Duration,
     me: Mutex<Me>,
     /// Somebody said that the fence was raised, or that it may have been.
     hinted: Notify,
+    /// Which process has told the key store that it is there, or has waited long enough to; 0 for none.
+    introduced: watch::Sender<u32>,
 }
 
 #[derive(Clone, Debug)]
@@ -78,11 +83,12 @@ impl Fleet {
     pub(crate) fn new(is_on: bool, name: Option<String>, limits: &Limits) -> Arc<Self> {
         Arc::new(Self {
             is_on,
-            running: Arc::default(),
+            running: RunsIn::default(),
             name,
             serves_for: limits.ttl.saturating_add(limits.longest_stale()),
             me: Mutex::new(Me::new()),
             hinted: Notify::new(),
+            introduced: watch::Sender::new(0),
         })
     }
 
@@ -98,6 +104,25 @@ impl Fleet {
             })?;
         }
         Ok(())
+    }
+
+    /// Waits, not for long, until the key store was told that this process is there: whoever waits for all processes must
+    /// not overlook one that holds a key.
+    pub(super) async fn introduced(&self, clock: &dyn Clock) {
+        let me = std::process::id();
+        if !self.is_on || *self.introduced.borrow() == me {
+            return;
+        }
+        let mut introduced = self.introduced.subscribe();
+        tokio::select! {
+            _ = introduced.wait_for(|process| *process == me) => {}
+            // Once is enough: a registry that does not answer stops nothing.
+            () = clock.sleep(INTRODUCTION) => self.note_introduced(),
+        }
+    }
+
+    fn note_introduced(&self) {
+        self.introduced.send_replace(std::process::id());
     }
 
     /// Has the key store asked for the fence now.
@@ -212,7 +237,10 @@ async fn beat(cache: &Arc<Cache>) -> Result<(), Error> {
         return Ok(());
     };
     let (info, acknowledged) = cache.fleet.introduce();
-    let fence = in_time(cache, coordination.heartbeat(&info)).await?;
+    let told = in_time(cache, coordination.heartbeat(&info)).await;
+    // Also if that failed: it is tried again, and no load waits for it.
+    cache.fleet.note_introduced();
+    let fence = told?;
     // Equal, and not greater: a database that was restored counts anew.
     if fence == Fence::NONE || acknowledged == Some(fence) {
         return Ok(());
@@ -302,6 +330,33 @@ mod tests {
             assert_eq!(fleet.resign(), Some(copy.id));
             assert_eq!(fleet.resign(), None);
         }
+    }
+
+    #[test]
+    fn the_first_keys_wait_for_the_first_heartbeat_and_not_for_long() {
+        use std::pin::pin;
+        use std::task::{Context, Poll, Waker};
+
+        let mut context = Context::from_waker(Waker::noop());
+        let clock = crate::testkit::ManualClock::new();
+        let fleet = Fleet::new(true, None, &limits());
+        let mut waiting = pin!(fleet.introduced(&clock));
+        assert_eq!(waiting.as_mut().poll(&mut context), Poll::Pending);
+        fleet.note_introduced();
+        assert_eq!(waiting.as_mut().poll(&mut context), Poll::Ready(()));
+        // After a fork it is another process that nobody knows yet.
+        fleet.introduced.send_modify(|process| *process ^= 1);
+        let mut waiting = pin!(fleet.introduced(&clock));
+        assert_eq!(waiting.as_mut().poll(&mut context), Poll::Pending);
+        clock.advance(INTRODUCTION);
+        assert_eq!(waiting.as_mut().poll(&mut context), Poll::Ready(()));
+        // Once is enough.
+        assert_eq!(pin!(fleet.introduced(&clock)).poll(&mut context), Poll::Ready(()));
+        let nowhere = Fleet::new(false, None, &limits());
+        assert_eq!(
+            pin!(nowhere.introduced(&clock)).poll(&mut context),
+            Poll::Ready(())
+        );
     }
 
     #[test]

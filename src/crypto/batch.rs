@@ -8,7 +8,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::aad::Aad;
-use crate::cache::Slot;
+use crate::cache::{Purpose, Slot};
 use crate::ciphertext::Ciphertext;
 use crate::context::EncryptionContext;
 use crate::crypto::Crypto;
@@ -108,7 +108,7 @@ impl Crypto {
             done.push(hot);
         }
         let keys = core
-            .load_together(missing, |core, _, slot| async move {
+            .load_together(missing, Purpose::Encrypt, |core, _, slot| async move {
                 core.cache().active_key(&slot).await
             })
             .await;
@@ -191,7 +191,7 @@ impl Crypto {
             done.push(hot);
         }
         let keys = core
-            .load_together(missing, |core, (_, id), slot| async move {
+            .load_together(missing, Purpose::Decrypt, |core, (_, id), slot| async move {
                 core.cache().key_by_id(&slot, id).await
             })
             .await;

@@ -88,22 +88,29 @@ impl Crypto {
         }
         let keys = self
             .core()
-            .load_together(missing, |core, _, slot| async move {
+            .load_together(missing, Purpose::Encrypt, |core, _, slot| async move {
                 core.cache().active(&slot).await?.deriver()
             })
             .await;
+        // What was loaded is used before anybody is waited for again.
+        let at_once = |item: &Result<(Arc<Slot>, Message), Error>| match item {
+            Ok((slot, message)) if keys.contains_key(&slot.scope) => {
+                Some(loaded(&keys, &slot.scope).map(|key| term(&key, message)))
+            }
+            Ok(_) => None,
+            Err(error) => Some(Err(error.clone())),
+        };
+        let computed: Vec<_> = items.iter().map(at_once).collect();
+        drop(keys);
         let mut done = Vec::with_capacity(items.len());
-        for item in items {
-            let computed = match item {
-                Ok((slot, message)) if keys.contains_key(&slot.scope) => {
-                    loaded(&keys, &slot.scope).map(|key| term(&key, &message))
-                }
-                Ok((slot, message)) => active_deriver(self.core(), &slot)
+        for (item, computed) in items.into_iter().zip(computed) {
+            done.push(match (computed, item) {
+                (Some(computed), _) => computed,
+                (None, Ok((slot, message))) => active_deriver(self.core(), &slot)
                     .await
                     .map(|key| term(&key, &message)),
-                Err(error) => Err(error),
-            };
-            done.push(computed);
+                (None, Err(error)) => Err(error),
+            });
         }
         done
     }
@@ -251,7 +258,7 @@ async fn terms(core: &Core, slot: &Arc<Slot>, message: &Message) -> Result<Index
     let usable: Vec<_> = usable.map(|record| record.id).collect();
     let missing = usable.iter().map(|id| (*id, Arc::clone(slot))).collect();
     let keys = core
-        .load_together(missing, |core, id, slot| async move {
+        .load_together(missing, Purpose::Decrypt, |core, id, slot| async move {
             core.cache().by_id(&slot, id).await?.deriver()
         })
         .await;

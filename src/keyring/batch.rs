@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::hash::Hash;
 use std::iter::Peekable;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
@@ -12,11 +13,14 @@ use tokio::task::JoinSet;
 
 use super::core::{Core, check_input};
 use crate::aad::Aad;
-use crate::cache::{KeySet, Slot};
+use crate::cache::{KeySet, Life, Purpose, Slot};
 use crate::ciphertext::Ciphertext;
 use crate::error::Error;
 use crate::plaintext::Plaintext;
 use crate::suite::Epochs;
+
+/// How often what was withdrawn while others were loaded is asked for again.
+const MAX_ATTEMPTS: usize = 8;
 
 impl Core {
     /// Encrypts many values of one slot whose key is not in memory.
@@ -70,7 +74,7 @@ impl Core {
             }
         }
         let load = |core: Self, id, slot| async move { core.cache().key_by_id(&slot, id).await };
-        let keys = self.load_together(missing, load).await;
+        let keys = self.load_together(missing, Purpose::Decrypt, load).await;
         let open = |ciphertext: &Ciphertext, aad: &Aad| {
             let key = loaded(&keys, &ciphertext.key_id())?;
             self.open(&key, None, ciphertext, aad).map_err(|error| *error)
@@ -153,15 +157,16 @@ impl Core {
         true
     }
 
-    /// Loads what is missing, all at once.
+    /// Loads what is missing, all at once. What was withdrawn while the others were waited for is not among it.
     pub(crate) async fn load_together<K, T, F>(
         &self,
         missing: HashMap<K, Arc<Slot>>,
+        purpose: Purpose,
         load: impl Fn(Self, K, Arc<Slot>) -> F,
     ) -> HashMap<K, Result<Arc<T>, Error>>
     where
         K: Copy + Eq + Hash + Send + 'static,
-        T: Send + Sync + 'static,
+        T: Deref<Target = Life> + Send + Sync + 'static,
         F: Future<Output = Result<Arc<T>, Error>> + Send + 'static,
     {
         let mut loaded = HashMap::with_capacity(missing.len());
@@ -177,16 +182,30 @@ impl Core {
         }
         // One query for all. If it fails, each load below asks by itself and says what is wrong.
         self.cache().preload(&slots).await;
-        let mut loads = JoinSet::new();
-        for (key, slot) in missing {
-            let load = load(self.clone(), key, slot);
-            loads.spawn(async move { (key, load.await) });
-        }
-        while let Some(joined) = loads.join_next().await {
-            if let Ok((key, result)) = joined {
-                loaded.insert(key, result);
+        let mut left = missing.clone();
+        for _ in 0..MAX_ATTEMPTS {
+            let mut loads = JoinSet::new();
+            for (key, slot) in left.drain() {
+                let load = load(self.clone(), key, slot);
+                loads.spawn(async move { (key, load.await) });
+            }
+            while let Some(joined) = loads.join_next().await {
+                if let Ok((key, result)) = joined {
+                    loaded.insert(key, result);
+                }
+            }
+            for (key, slot) in &missing {
+                if let Some(Ok(found)) = loaded.get(key)
+                    && !self.cache().still_allows(slot, found.id, purpose).await
+                {
+                    left.insert(*key, Arc::clone(slot));
+                }
+            }
+            if left.is_empty() {
+                break;
             }
         }
+        loaded.extend(left.into_keys().map(|key| (key, Err(Error::Interrupted))));
         loaded
     }
 }

@@ -1,10 +1,10 @@
 //! Keys that come from elsewhere, and keys that are made ahead of their use.
 
-use super::{KeyManager, MAX_ATTEMPTS, is_shredded, waiting};
+use super::{KeyManager, MAX_ATTEMPTS, waiting};
 use crate::context::EncryptionContext;
 use crate::error::Error;
 use crate::key::{DataKey, KeyState};
-use crate::store::{KeyRecord, StoreError};
+use crate::store::{KeyRecord, StoreError, are_shredded};
 
 impl KeyManager {
     /// Takes over a key of 32 bytes that was made elsewhere: wraps it, stores it as the context's next version and
@@ -36,7 +36,7 @@ impl KeyManager {
     ///
     /// # Errors
     ///
-    /// [`Error::Shredded`] if all versions were destroyed; [`Error::Store`] with
+    /// [`Error::Shredded`] as [`create`](Self::create); [`Error::Store`] with
     /// [`StoreError::Conflict`](crate::StoreError::Conflict) or
     /// [`StoreError::Superseded`](crate::StoreError::Superseded) if another process made a version at the same time: look
     /// with [`list`](Self::list) whether the imported one is there; those of the KEK rule, the KMS and the key store.
@@ -47,7 +47,7 @@ impl KeyManager {
     /// [`rotate`](Self::rotate) promotes it.
     pub async fn import(&self, context: &EncryptionContext, key: DataKey) -> Result<KeyRecord, Error> {
         let versions = self.load(context).await?;
-        if is_shredded(&versions) {
+        if self.is_shredded(context, &versions).await? {
             return Err(Error::Shredded);
         }
         let state = if versions.is_empty() {
@@ -86,7 +86,7 @@ impl KeyManager {
             if versions.is_empty() {
                 return Err(Error::NoKeys);
             }
-            if is_shredded(&versions) {
+            if are_shredded(&versions) {
                 return Err(Error::Shredded);
             }
             match self.next_version(context, &versions, waiting(&versions)).await {

@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::KeyManager;
 use crate::context::EncryptionContext;
 use crate::error::Error;
-use crate::key::{DataKeyId, KeyState, KeyUsage, KeyVersion, Scope};
+use crate::key::{DataKeyId, KeyState, KeyUsage, KeyVersion};
 use crate::manager::FleetReport;
-use crate::store::{KeyRecord, StateChange, StoreError, Timestamp};
+use crate::store::{KeyRecord, StateChange, StoreError, Timestamp, load_all_usages};
 
 /// How often the keys are looked at again, because others change them meanwhile.
 const MAX_ROUNDS: usize = 64;
@@ -56,8 +56,8 @@ impl KeyManager {
     /// until every process has dropped them.
     ///
     /// Afterwards every ciphertext, blind index and pepper of the context is useless, here at once and in every other process once
-    /// the receipt says so; calls fail with [`Error::Shredded`]. No census is asked. Only
-    /// [`revive`](Self::revive) starts anew, under other keys. Whoever calls it again, as after an error or to wait for
+    /// the receipt says so; calls fail with [`Error::Shredded`], also of usages that had no key. No census is asked. Only
+    /// [`revive`](Self::revive) starts anew, usage by usage, under other keys. Whoever calls it again, as after an error or to wait for
     /// longer, gets a receipt of the same versions.
     ///
     /// <div class="warning">
@@ -70,8 +70,8 @@ impl KeyManager {
     ///
     /// # Errors
     ///
-    /// [`Error::NoKeys`] if the context has no key of any usage; [`StoreError::Corrupt`] if a row was edited; and those of the key
-    /// store. What was destroyed before an error stays so. If the key store fails after all was destroyed, that stands in the
+    /// [`Error::NoKeys`] if the context has no key of any usage; [`StoreError::Corrupt`] if a row was edited, a version's row is
+    /// missing, or one that is destroyed has wraps all the same; and those of the key store. What was destroyed before an error stays so. If the key store fails after all was destroyed, that stands in the
     /// receipt.
     ///
     /// # Cancellation
@@ -105,7 +105,7 @@ impl KeyManager {
     /// Destroys all versions, also those that are made meanwhile, and returns them.
     async fn destroy_all(&self, context: &EncryptionContext) -> Result<Vec<KeyRecord>, Error> {
         for _ in 0..MAX_ROUNDS {
-            let versions = self.load_all(context).await?;
+            let versions = load_all_usages(&*self.store, context).await?;
             if versions.is_empty() {
                 return Err(Error::NoKeys);
             }
@@ -122,19 +122,11 @@ impl KeyManager {
                 }
             }
             if all_are {
+                check_all_is_gone(&versions)?;
                 return Ok(versions);
             }
         }
         Err(StoreError::Conflict.into())
-    }
-
-    async fn load_all(&self, context: &EncryptionContext) -> Result<Vec<KeyRecord>, Error> {
-        let scopes = KeyUsage::ALL.map(|usage| Scope::of(usage, context));
-        let versions = self.store.load(&scopes).await?;
-        for version in &versions {
-            version.check_belongs(context, version.usage)?;
-        }
-        Ok(versions)
     }
 
     async fn destroy_one(&self, version: &KeyRecord) -> Result<(), Error> {
@@ -146,6 +138,35 @@ impl KeyManager {
         }
         Ok(())
     }
+}
+
+/// Refuses to say that all is destroyed where the rows do not show it. What can be destroyed was before.
+fn check_all_is_gone(versions: &[KeyRecord]) -> Result<(), StoreError> {
+    if let Some(version) = versions.iter().find(|version| !version.wraps.is_empty()) {
+        let what = format!(
+            "key {} is destroyed and has wraps all the same: delete its wraps and find out how they came there, then shred again",
+            version.id
+        );
+        return Err(StoreError::Corrupt { what });
+    }
+    for usage in KeyUsage::ALL {
+        let of_usage = versions.iter().filter(|version| version.usage == usage);
+        let mut numbers: Vec<_> = of_usage.map(|version| version.version).collect();
+        numbers.sort_unstable();
+        let mut expected = Some(KeyVersion::FIRST);
+        for number in numbers {
+            // As every insert has it, which counts up from the last.
+            if Some(number) != expected {
+                let what = format!(
+                    "the versions of usage {usage} have a gap before {number}: a row was deleted, and nobody can say that its \
+                     key is destroyed; restore the row from a backup, then shred again"
+                );
+                return Err(StoreError::Corrupt { what });
+            }
+            expected = number.next();
+        }
+    }
+    Ok(())
 }
 
 /// Says through which states a version comes to be destroyed.
@@ -173,7 +194,7 @@ impl DestroyedVersion {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::DataKey;
+    use crate::key::{DataKey, Scope};
 
     #[test]
     fn every_state_has_a_way_to_destruction() {

@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use encx::{Ciphertext, EncryptionContext, Error, MAX_PLAINTEXT_LEN, Suite};
+use encx::testkit::MemoryKms;
+use encx::{Ciphertext, EncryptionContext, Error, KekRef, KeyState, MAX_PLAINTEXT_LEN, Suite};
 
 use crate::{NAME, SSN, World, context};
 
@@ -309,4 +310,56 @@ async fn batches_of_either_suite_open_as_they_should() {
     refused(strict.decrypt_many(items()).await);
     strict.encrypt("hot", SSN.row(1)).await.unwrap();
     refused(strict.decrypt_many(items()).await);
+}
+
+/// The first key is there at once, and withdrawn while the second is waited for.
+#[tokio::test]
+async fn a_key_withdrawn_while_the_batch_waits_for_others_is_not_used() {
+    let (world, slow) = (World::default(), MemoryKms::new());
+    let builder = || {
+        let kek = KekRef::new("slow".parse().unwrap(), "memory/default".parse().unwrap());
+        let builder = world.builder().kms_named("slow", slow.clone());
+        builder.kek_for("tenantId", "b", kek)
+    };
+    let (a, b) = (context("a"), context("b"));
+    let maker = builder().build().await.unwrap();
+    let sealed_a = maker.encrypt(&a, "x", SSN.row(1)).await.unwrap();
+    let sealed_b = maker.encrypt(&b, "x", SSN.row(1)).await.unwrap();
+    for encrypts in [false, true] {
+        let process = builder().build().await.unwrap();
+        slow.hold();
+        let before = world.kms.calls();
+        let batch = {
+            let (process, a, b) = (process.clone(), a.clone(), b.clone());
+            let (sealed_a, sealed_b) = (sealed_a.clone(), sealed_b.clone());
+            tokio::spawn(async move {
+                if encrypts {
+                    let items = [(&a, "x", SSN.row(1)), (&b, "x", SSN.row(1))];
+                    let done = process.encrypt_many(items).await;
+                    done.into_iter().map(|done| done.map(drop)).collect::<Vec<_>>()
+                } else {
+                    let items = [(&a, &sealed_a, SSN.row(1)), (&b, &sealed_b, SSN.row(1))];
+                    let done = process.decrypt_many(items).await;
+                    done.into_iter().map(|done| done.map(drop)).collect()
+                }
+            })
+        };
+        slow.until_in_flight(1).await;
+        while process.stats().keys == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_ne!(world.kms.calls(), before, "the first was unwrapped");
+        let manager = process.key_manager();
+        let id = sealed_a.key_id();
+        manager.set_state(&a, id, KeyState::Suspended).await.unwrap();
+        slow.release();
+        let done = batch.await.unwrap();
+        match &done[0] {
+            Err(Error::NoActiveKey) if encrypts => {}
+            Err(Error::Suspended { id: refused }) if !encrypts && *refused == id => {}
+            other => panic!("{other:?}"),
+        }
+        done[1].as_ref().unwrap();
+        manager.set_state(&a, id, KeyState::Active).await.unwrap();
+    }
 }

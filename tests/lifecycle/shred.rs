@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use encx::{Crypto, EncryptionContext, Error, KeyState, KeyUsage, ShredReceipt, StoreError};
+use encx::{Crypto, EncryptionContext, Error, IndexField, KeyState, KeyUsage, ShredReceipt, StoreError};
 
 use super::support::{HOUR, MINUTE, SECOND, World, context, open, seal, settle, within};
 use super::{drive, other_process, tool};
@@ -210,4 +210,77 @@ async fn without_a_registry_the_receipt_says_so() {
         .await;
     assert!(matches!(none, Err(Error::NoKeys)), "{none:?}");
     settle().await;
+}
+
+#[tokio::test]
+async fn a_usage_that_had_no_key_does_not_begin_by_itself() {
+    const EMAIL: IndexField = IndexField::new("users", "email", 64);
+    let world = World::with_hints().in_a_fleet();
+    let (process, context) = (world.process().await, context("a"));
+    let sealed = seal(&process, &context).await;
+    assert!(shred(&world, &process, &context).await.is_complete());
+    let refused = within(process.blind_index(&context, &EMAIL, "ada")).await;
+    assert!(matches!(refused, Err(Error::Shredded)), "{refused:?}");
+    let indexes = process.key_manager().for_usage(KeyUsage::Index);
+    let refused = indexes.create(&context).await;
+    assert!(matches!(refused, Err(Error::Shredded)), "{refused:?}");
+    assert_eq!(world.rows.records().len(), 1);
+    // It is revived like those that had one, and by itself.
+    indexes.revive(&context).await.unwrap();
+    within(process.blind_index(&context, &EMAIL, "ada"))
+        .await
+        .unwrap();
+    assert_shredded(&process, &context, &sealed).await;
+    // Where a key lives again, a usage that never had one begins as ever.
+    let hash = process.hash_password(&context, "correct horse", super::support::SSN.row(1));
+    within(hash).await.unwrap();
+    let never = indexes.revive(&super::support::context("nobody")).await;
+    assert!(matches!(never, Err(Error::NoKeys)), "{never:?}");
+}
+
+#[tokio::test]
+async fn no_receipt_claims_what_the_rows_do_not_show() {
+    let (a, hour) = (context("a"), Duration::from_secs(3600));
+    // A row that says that it is destroyed, and keeps its wraps.
+    let world = World::with_hints();
+    let manager = tool(&world);
+    let first = manager.create(&a).await.unwrap();
+    manager.rotate(&a).await.unwrap();
+    let wraps = first.wraps.clone();
+    world.rows.tamper(|rows| {
+        for row in rows.iter_mut().filter(|row| row.id == first.id) {
+            row.state = KeyState::Destroyed;
+        }
+    });
+    let refused = manager.shred(&a, hour).await;
+    assert!(
+        matches!(&refused, Err(Error::Store(StoreError::Corrupt { what })) if what.contains("wraps")),
+        "{refused:?}"
+    );
+    // What could be destroyed was.
+    let states: Vec<_> = world.rows.records().iter().map(|row| row.state).collect();
+    assert_eq!(states, [KeyState::Destroyed; 2]);
+    assert_eq!(world.rows.records()[0].wraps, wraps);
+    world.rows.tamper(|rows| {
+        for row in rows {
+            row.wraps.clear();
+        }
+    });
+    assert_eq!(manager.shred(&a, hour).await.unwrap().versions.len(), 2);
+    // A row that is not there: its key may lie elsewhere. The first, or one between others.
+    for missing in [1, 2] {
+        let world = World::with_hints();
+        let manager = tool(&world).for_usage(KeyUsage::Index);
+        manager.create(&a).await.unwrap();
+        manager.rotate(&a).await.unwrap();
+        manager.rotate(&a).await.unwrap();
+        world
+            .rows
+            .tamper(|rows| rows.retain(|row| row.version.get() != missing));
+        let refused = manager.shred(&a, hour).await;
+        assert!(
+            matches!(&refused, Err(Error::Store(StoreError::Corrupt { what })) if what.contains("gap")),
+            "{refused:?}"
+        );
+    }
 }

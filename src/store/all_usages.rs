@@ -1,0 +1,26 @@
+//! All keys of a context, whatever they are for.
+
+use super::{KeyRecord, KeyStore, StoreError};
+use crate::context::EncryptionContext;
+use crate::key::{KeyState, KeyUsage, Scope};
+
+/// Loads all versions of all usages in one query.
+pub(crate) async fn load_all_usages(
+    store: &dyn KeyStore,
+    context: &EncryptionContext,
+) -> Result<Vec<KeyRecord>, StoreError> {
+    let scopes = KeyUsage::ALL.map(|usage| Scope::of(usage, context));
+    let versions = store.load(&scopes).await?;
+    for version in &versions {
+        version.check_belongs(context, version.usage)?;
+    }
+    Ok(versions)
+}
+
+/// Tells whether there were keys, and all of them are destroyed.
+pub(crate) fn are_shredded(versions: &[KeyRecord]) -> bool {
+    !versions.is_empty()
+        && versions
+            .iter()
+            .all(|version| version.state == KeyState::Destroyed)
+}
