@@ -136,6 +136,12 @@ pub enum Error {
     /// The plaintext is not text.
     #[error("the plaintext is not UTF-8; take its bytes instead")]
     NotUtf8,
+    /// A row says that it belongs to another encryption context than the caller's.
+    #[error(
+        "the row says that it belongs to another encryption context than the caller's, such as another tenant; does the \
+         query ask for the tenant's rows alone?"
+    )]
+    OtherContext,
     /// A password cannot be hashed, or what was stored is no hash that encx verifies.
     #[cfg(feature = "password")]
     #[error(transparent)]

@@ -134,7 +134,7 @@ pub use plaintext::Plaintext;
 pub use record::Password;
 pub use record::{
     EncryptedFragment, EncryptedRecord, FieldFailure, Fragment, Record, RecordError, decrypt_all,
-    decrypt_each, encrypt_all,
+    decrypt_all_in, decrypt_each, encrypt_all,
 };
 pub use store::{
     ChangeCursor, ChangePage, ColumnCount, Coordination, CursorPosition, Fence, JobRange, JobStatus,
@@ -159,7 +159,8 @@ pub mod __private {
     #[cfg(feature = "password")]
     pub use crate::record::PasswordField;
     pub use crate::record::{
-        Description, Opened, Opening, Row, Sealed, Sealing, Sought, columns, decrypt, encrypt, manifest,
+        Description, Opened, Opening, Row, Sealed, Sealing, Sought, columns, decrypt, decrypt_in, encrypt,
+        is_in_context, manifest, same_context,
     };
 }
 

@@ -12,6 +12,7 @@ mod search;
 use crate::column::EncryptedColumn;
 use crate::context::{ContextError, EncryptionContext};
 use crate::crypto::Crypto;
+use crate::error::Error;
 
 pub use describe::Description;
 pub use error::{FieldFailure, RecordError};
@@ -126,7 +127,70 @@ where
         .collect()
 }
 
+/// Decrypts a page of rows of one encryption context in one batch: all of them, or none.
+///
+/// The context is the caller's, such as that of the tenant who is logged in. If the columns of a row say another, no row
+/// is decrypted: it is not the caller's, however it came into the page.
+///
+/// ```
+/// # #[cfg(all(feature = "testkit", feature = "derive"))] {
+/// # use encx::testkit::{MemoryKeyStore, MemoryKms};
+/// use encx::{Crypto, Encrypt, EncryptionContext, Error};
+///
+/// #[derive(Encrypt)]
+/// #[encx(table = "notes", context("tenantId" = tenant_id))]
+/// struct Note {
+///     #[encx(id)]
+///     id: i64,
+///     tenant_id: String,
+///     #[encx(encrypt)]
+///     text: String,
+/// }
+///
+/// # encx::testkit::block_on(async {
+/// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
+/// # let note = |id: i64, tenant: &str| Note { id, tenant_id: tenant.into(), text: format!("note {id}") };
+/// # let rows = encx::encrypt_all(&crypto, &[note(1, "t-42"), note(2, "t-43")]).await?;
+/// let tenant = EncryptionContext::from_pairs([("tenantId", "t-42")])?;
+/// let notes: Result<Vec<Note>, _> = encx::decrypt_all_in(&crypto, &tenant, rows).await; // the second is of `t-43`
+/// # let error = notes.err().unwrap();
+/// assert_eq!(error.failures()[0].row, 1);
+/// assert!(matches!(error.failures()[0].error, Error::OtherContext));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// [`RecordError`] names every row of another context, with [`Error::OtherContext`](crate::Error::OtherContext); otherwise as
+/// [`decrypt_all`].
+///
+/// # Cancellation
+///
+/// As [`encrypt_all`].
+pub async fn decrypt_all_in<P, R>(
+    crypto: &Crypto,
+    context: &EncryptionContext,
+    rows: impl IntoIterator<Item = R>,
+) -> Result<Vec<P>, RecordError>
+where
+    R: EncryptedRecord<P>,
+{
+    let rows: Vec<R> = rows.into_iter().collect();
+    same_context(Ok(context.clone()), rows.iter().map(EncryptedRecord::context))?;
+    decrypt_all(crypto, rows).await
+}
+
 /// Decrypts a page of rows in one batch: all of them, or none.
+///
+/// <div class="warning">
+///
+/// Each row is decrypted in the encryption context that its own columns say. Nothing authenticates these: whoever can write
+/// the table can put a row of one tenant, whole, in the place of another's. Where the caller knows the context, as for a
+/// page of one tenant, use [`decrypt_all_in`]; and let the query ask for the tenant's rows alone.
+///
+/// </div>
 ///
 /// Keys that are not in memory are loaded together, whichever contexts the rows have: one query, and the KMS calls at once.
 ///
@@ -185,6 +249,8 @@ where
 
 /// Decrypts a page of rows in one batch, and tells of each whether it could be read. The results are in the rows' order.
 ///
+/// It believes what rows say of their encryption context, as [`decrypt_all`] does; mind the warning there.
+///
 /// # Errors
 ///
 /// Each row's [`RecordError`] names the fields that failed.
@@ -212,6 +278,43 @@ pub async fn encrypt<P: Record>(crypto: &Crypto, record: &P) -> Result<P::Encryp
 #[doc(hidden)]
 pub async fn decrypt<P, R: EncryptedRecord<P>>(crypto: &Crypto, row: R) -> Result<P, RecordError> {
     only(decrypt_all(crypto, [row]).await?)
+}
+
+/// Decrypts one row of a context.
+#[doc(hidden)]
+pub async fn decrypt_in<P, R: EncryptedRecord<P>>(
+    crypto: &Crypto,
+    context: &EncryptionContext,
+    row: R,
+) -> Result<P, RecordError> {
+    only(decrypt_all_in(crypto, context, [row]).await?)
+}
+
+/// Checks that rows say the context that the caller expects.
+#[doc(hidden)]
+pub fn same_context(
+    expected: Result<EncryptionContext, ContextError>,
+    found: impl IntoIterator<Item = Result<EncryptionContext, ContextError>>,
+) -> Result<(), RecordError> {
+    let expected = expected.map_err(FieldFailure::of_context)?;
+    let differ = |(row, found)| {
+        let failure = FieldFailure::new(RecordError::CONTEXT, is_in_context(&expected, found).err()?);
+        Some(failure.in_row(row))
+    };
+    RecordError::check(found.into_iter().enumerate().filter_map(differ).collect())
+}
+
+/// Checks that a row says the context that the caller expects.
+#[doc(hidden)]
+pub fn is_in_context(
+    expected: &EncryptionContext,
+    found: Result<EncryptionContext, ContextError>,
+) -> Result<(), Error> {
+    if found? == *expected {
+        Ok(())
+    } else {
+        Err(Error::OtherContext)
+    }
 }
 
 /// Describes the columns of a record.

@@ -43,15 +43,17 @@ use syn::{DeriveInput, parse_macro_input};
 /// | method | what it does |
 /// | --- | --- |
 /// | `User::encrypt(&self, &crypto)` | encrypts all fields in one batch; plain ones are cloned |
-/// | `EncryptedUser::decrypt(self, &crypto)` | decrypts all fields in one batch |
+/// | `EncryptedUser::decrypt_in(self, &crypto, &context)` | decrypts all fields in one batch, if the row is of the caller's context |
+/// | `EncryptedUser::decrypt(self, &crypto)` | the same in whatever context the row's own columns say: nothing authenticates these, so the query has to ask for the tenant's rows alone |
 /// | `User::email_terms(&crypto, .., value)` | of an index: what a query looks for. Takes the fields that the index's context is made of, in order |
-/// | `User::matching_email(&crypto, rows, value)` | of an index: decrypts candidates and returns those that really have the value |
-/// | `EncryptedUser::verify_password(&self, &crypto, typed)` | of a password: verifies what somebody typed |
-/// | `EncryptedUser::hash_password(&self, &crypto, typed)` | of a password: hashes a new one for this row |
+/// | `User::matching_email(&crypto, .., rows, value)` | of an index: decrypts candidates and returns those that really have the value. Takes the same fields, and refuses rows that say otherwise |
+/// | `EncryptedUser::verify_password(&self, &crypto, .., typed)` | of a password: verifies what somebody typed. Takes the fields that its context is made of, and refuses a row that says otherwise |
+/// | `EncryptedUser::hash_password(&self, &crypto, .., typed)` | of a password: hashes a new one for this row |
+/// | `matching_email_in(&crypto, &context, ..)`, `verify_password_in(&crypto, &context, ..)` | where an index or a password has a context of its own without all the struct's fields: the same, for rows of this record's context alone |
 /// | `User::encx_columns()` | describes every column of ciphertexts, for jobs that walk over rows |
 /// | `User::encx_manifest()` | writes down all that ciphertexts depend on; pin it in a test |
 ///
-/// For many rows there are `encx::encrypt_all`, `encx::decrypt_all` and `encx::decrypt_each`. Errors are `encx::RecordError`, which
+/// For many rows there are `encx::encrypt_all`, `encx::decrypt_all_in`, `encx::decrypt_all` and `encx::decrypt_each`. Errors are `encx::RecordError`, which
 /// names every field that failed; there is never a partial record.
 ///
 /// # Attributes of the struct
@@ -81,7 +83,7 @@ use syn::{DeriveInput, parse_macro_input};
 /// | `json` | is encrypted as JSON, one value; feature `json` of `encx` |
 /// | `nested` | is a struct with `#[encx(fragment)]`, or an `Option` of one |
 /// | `nested(prefix = "billing_")` | its columns in SQL begin with this; only in `encx_columns` |
-/// | `rename = "ssn"` | the column's name, by default the field's. It is authenticated: after renaming a field, keep the old name here |
+/// | `rename = "ssn"` | the column's name, by default the field's. It is authenticated: after renaming a field, keep the old name here. The compiler cannot see a rename: the manifest in a test does |
 /// | `sql_column = "social"` | the column's name in SQL, where it is another |
 /// | `attr(serde(skip))` | attributes for the field of the struct to write |
 ///

@@ -78,5 +78,12 @@ fn futures_are_send(crypto: &encx::Crypto, user: &User, row: EncryptedUser) {
     is_send(row.clone().decrypt(crypto));
     is_send(encrypt_all(crypto, std::slice::from_ref(user)));
     is_send(decrypt_all::<User, _>(crypto, vec![row.clone()]));
+    let context = &encx::EncryptionContext::from_pairs([("tenantId", "t-1")]).unwrap();
+    is_send(encx::decrypt_all_in::<User, _>(
+        crypto,
+        context,
+        vec![row.clone()],
+    ));
+    is_send(row.clone().decrypt_in(crypto, context));
     is_send(decrypt_each::<User, _>(crypto, vec![row]));
 }

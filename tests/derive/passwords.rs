@@ -42,11 +42,15 @@ async fn a_password_is_hashed_and_verified_and_survives_reading_and_writing() {
     let crypto = process(&World::default()).await;
     let row = account(1).encrypt(&crypto).await.unwrap();
     assert_eq!(
-        row.verify_password(&crypto, "correct horse").await.unwrap(),
+        row.verify_password(&crypto, "t-1", "correct horse")
+            .await
+            .unwrap(),
         MATCH
     );
     assert_eq!(
-        row.verify_password(&crypto, "battery staple").await.unwrap(),
+        row.verify_password(&crypto, "t-1", "battery staple")
+            .await
+            .unwrap(),
         PasswordVerdict::NoMatch
     );
     let (hash, pin) = (row.password.clone(), row.pin.clone());
@@ -63,13 +67,15 @@ async fn a_password_is_hashed_and_verified_and_survives_reading_and_writing() {
     assert!(!format!("{read:?}").contains("1234"));
 
     // Changed.
-    let hash = row.hash_password(&crypto, "battery staple").await.unwrap();
+    let hash = row.hash_password(&crypto, "t-1", "battery staple").await.unwrap();
     let row = EncryptedAccount {
         password: hash,
         ..row
     };
     assert_eq!(
-        row.verify_password(&crypto, "battery staple").await.unwrap(),
+        row.verify_password(&crypto, "t-1", "battery staple")
+            .await
+            .unwrap(),
         MATCH
     );
 }
@@ -80,7 +86,10 @@ async fn a_hash_in_another_row_or_column_does_not_verify() {
     let row = account(1).encrypt(&crypto).await.unwrap();
     let moved = EncryptedAccount { id: 2, ..row.clone() };
     assert_eq!(
-        moved.verify_password(&crypto, "correct horse").await.unwrap(),
+        moved
+            .verify_password(&crypto, "t-1", "correct horse")
+            .await
+            .unwrap(),
         PasswordVerdict::NoMatch
     );
     let copied = EncryptedAccount {
@@ -89,6 +98,33 @@ async fn a_hash_in_another_row_or_column_does_not_verify() {
     };
     let refused = copied.verify_pin(&crypto, "correct horse").await;
     assert!(!refused.is_ok_and(PasswordVerdict::is_match));
+}
+
+/// Her own password verifies in Mallory's tenant, and nothing is let in to Ada's.
+#[tokio::test]
+async fn a_row_of_another_tenant_is_not_verified() {
+    let crypto = process(&World::default()).await;
+    let mut mallory = account(2);
+    mallory.tenant_id = "t-2".to_owned();
+    mallory.pin = Some(Password::new("1234"));
+    let row = mallory.encrypt(&crypto).await.unwrap();
+    let own = row
+        .verify_password(&crypto, "t-2", "correct horse")
+        .await
+        .unwrap();
+    assert_eq!(own, MATCH);
+    let other = row.verify_password(&crypto, "t-1", "correct horse").await;
+    assert!(matches!(other, Err(Error::OtherContext)), "{other:?}");
+    let hashed = row.hash_password(&crypto, "t-1", "battery staple").await;
+    assert!(matches!(hashed, Err(Error::OtherContext)), "{hashed:?}");
+
+    // The context of the recovery has no tenant.
+    assert_eq!(row.verify_pin(&crypto, "1234").await.unwrap(), MATCH);
+    let context = |tenant| encx::EncryptionContext::from_pairs([("tenantId", tenant), ("purpose", "pii")]);
+    let [first, second] = ["t-1", "t-2"].map(|tenant| context(tenant).unwrap());
+    let other = row.verify_pin_in(&crypto, &first, "1234").await;
+    assert!(matches!(other, Err(Error::OtherContext)), "{other:?}");
+    assert_eq!(row.verify_pin_in(&crypto, &second, "1234").await.unwrap(), MATCH);
 }
 
 #[tokio::test]
@@ -134,6 +170,6 @@ fn passwords_come_from_forms_and_stand_in_the_manifest() {
 fn futures_are_send(crypto: &Crypto, account: &Account, row: &EncryptedAccount) {
     fn is_send(_: impl Send) {}
     is_send(account.encrypt(crypto));
-    is_send(row.verify_password(crypto, "a"));
+    is_send(row.verify_password(crypto, "t-1", "a"));
     is_send(row.hash_pin(crypto, "a"));
 }

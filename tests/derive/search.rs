@@ -80,14 +80,69 @@ async fn an_index_in_the_structs_context_asks_for_the_tenant() {
     assert!(year.contains(&rows[1].year_index));
     let order = Person::order_terms(&crypto, "t-1", "A1").await.unwrap();
     assert!(order.contains(&rows[0].order_index));
-    let matching = Person::matching_name(&crypto, rows.clone(), "ada lovelace")
+    let of_first = vec![rows[0].clone()];
+    let matching = Person::matching_name(&crypto, "t-1", of_first.clone(), "ada lovelace")
         .await
         .unwrap();
-    assert_eq!(matching.len(), 2);
-    let matching = Person::matching_name_exact(&crypto, rows, "ada lovelace")
+    assert_eq!(matching, [first]);
+    let matching = Person::matching_name_exact(&crypto, "t-1", of_first, "ada lovelace")
         .await
         .unwrap();
     assert!(matching.is_empty());
+    let other = Person::matching_name(&crypto, "t-1", rows, "ada lovelace").await;
+    assert_is_of_another(&other.unwrap_err(), 1);
+}
+
+fn assert_is_of_another(error: &RecordError, row: usize) {
+    let [failure] = error.failures() else {
+        panic!("{error}");
+    };
+    assert_eq!((failure.row, &*failure.field), (row, RecordError::CONTEXT));
+    assert!(matches!(failure.error, Error::OtherContext), "{error}");
+    assert!(!error.is_retryable());
+}
+
+/// Mallory has a tenant of her own, and writes the table. She registers Ada's address there, with a password that she knows,
+/// and has the log-in of Ada's tenant find her row: it is given the terms of Ada's.
+#[tokio::test]
+async fn a_row_of_another_tenant_is_refused_though_its_term_was_copied() {
+    let world = World::default();
+    let crypto = world.process().await;
+    let [ada, mallory] = [
+        person(1, "t-1", "ada@example.org"),
+        person(2, "t-2", "ada@example.org"),
+    ];
+    let ada = ada.encrypt(&crypto).await.unwrap();
+    let mut planted = mallory.encrypt(&crypto).await.unwrap();
+    planted.name_index = ada.name_index;
+    planted.year_index = ada.year_index;
+
+    let terms = Person::name_terms(&crypto, "t-1", "Ada Lovelace").await.unwrap();
+    assert!(terms.contains(&planted.name_index.unwrap()), "the query finds it");
+    let cold = world.process().await;
+    let unwraps = world.kms.calls().unwrap;
+    let found = Person::matching_name(&cold, "t-1", [planted.clone()], "Ada Lovelace").await;
+    assert_is_of_another(&found.unwrap_err(), 0);
+    // The page is refused as a whole, and says which row it was.
+    let rows = [ada.clone(), planted.clone()];
+    let found = Person::matching_year(&cold, "t-1", rows.clone(), 1815).await;
+    assert_is_of_another(&found.unwrap_err(), 1);
+
+    // The index by address has no tenant in its context: the caller who knows one says so.
+    let tenant = encx::EncryptionContext::from_pairs([("tenantId", "t-1"), ("purpose", "pii")]).unwrap();
+    let found = Person::matching_email_in(&cold, &tenant, rows.clone(), "ada@example.org").await;
+    assert_is_of_another(&found.unwrap_err(), 1);
+    let page = encx::decrypt_all_in::<Person, _>(&cold, &tenant, rows).await;
+    assert_is_of_another(&page.unwrap_err(), 1);
+    assert_is_of_another(&planted.clone().decrypt_in(&cold, &tenant).await.unwrap_err(), 0);
+    assert_eq!(world.kms.calls().unwrap, unwraps, "nothing was decrypted");
+
+    // A row that says it is Ada's tenant's, and is not, does not open.
+    planted.tenant_id = "t-1".to_owned();
+    assert!(planted.decrypt_in(&crypto, &tenant).await.is_err());
+    let found = Person::matching_email_in(&crypto, &tenant, [ada.clone()], "ada@example.org").await;
+    assert_eq!(found.unwrap().len(), 1);
+    assert_eq!(ada.decrypt_in(&crypto, &tenant).await.unwrap().id, 1);
 }
 
 /// Computed by hand, so that what the derive writes is the index that the attributes say.
@@ -146,5 +201,8 @@ fn futures_are_send(crypto: &encx::Crypto, rows: Vec<EncryptedPerson>) {
     fn is_send(_: impl Send) {}
     is_send(Person::email_terms(crypto, "a@b"));
     is_send(Person::name_terms(crypto, "t-1", "a"));
-    is_send(Person::matching_email(crypto, rows, "a@b"));
+    let context = &encx::EncryptionContext::from_pairs([("tenantId", "t-1")]).unwrap();
+    is_send(Person::matching_email(crypto, rows.clone(), "a@b"));
+    is_send(Person::matching_email_in(crypto, context, rows.clone(), "a@b"));
+    is_send(Person::matching_name(crypto, "t-1", rows, "a"));
 }

@@ -40,10 +40,10 @@ async fn ssn(crypto: &Crypto, pool: &SqlitePool, tenant: &str, id: i64) -> Resul
 }
 
 mod a_struct {
-    use encx::{Crypto, Encrypt, decrypt_all};
+    use encx::{Crypto, Encrypt, decrypt_all_in};
     use sqlx::sqlite::SqlitePool;
 
-    use super::Result;
+    use super::{Result, pii};
 
     #[derive(Encrypt, Debug, PartialEq)]
     #[encx(table = "patients", context("tenantId" = tenant_id, "purpose" = "pii"))]
@@ -69,7 +69,7 @@ mod a_struct {
     pub(super) async fn of_tenant(crypto: &Crypto, pool: &SqlitePool, tenant: &str) -> Result<Vec<Patient>> {
         let sql = "SELECT * FROM patients WHERE tenant_id = $1 ORDER BY id LIMIT 50";
         let rows: Vec<EncryptedPatient> = sqlx::query_as(sql).bind(tenant).fetch_all(pool).await?;
-        Ok(decrypt_all(crypto, rows).await?)
+        Ok(decrypt_all_in(crypto, &pii(tenant)?, rows).await?)
     }
 
     #[test]

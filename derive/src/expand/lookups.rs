@@ -28,7 +28,7 @@ pub(super) fn of_struct(model: &Model, split: &Split) -> TokenStream {
 fn search(model: &Model, split: &Split, field: &Field, index: &Index, context: &[Pair]) -> TokenStream {
     let Model { vis, krate, .. } = model;
     let pairs = index.context.as_ref().map_or(context, |own| &own.pairs);
-    let fields: Vec<_> = pairs.iter().filter_map(field_of).collect();
+    let fields = fields_of(pairs);
     let build = build_context(krate, pairs, |ident| quote!(&#ident));
     let terms = format_ident!("{}_terms", index.stem, span = index.ident.span());
     let matching = format_ident!("matching_{}", index.stem, span = index.ident.span());
@@ -42,6 +42,43 @@ fn search(model: &Model, split: &Split, field: &Field, index: &Index, context: &
     } else {
         quote!(sought.is(&record.#ident))
     };
+    let same = (!fields.is_empty()).then(|| {
+        let found = build_context(krate, pairs, |ident| quote!(&row.#ident));
+        quote!(#krate::__private::same_context(#build, rows.iter().map(|row| #found))?;)
+    });
+    let claims = claims(context, pairs);
+    let matching_in = format_ident!("{matching}_in", span = index.ident.span());
+    let in_context = claims.as_ref().map(|_| {
+        let found = build_context(krate, context, |ident| quote!(&row.#ident));
+        let doc = format!(
+            "As [`{matching}`](Self::{matching}), of rows of this encryption context alone: the record's."
+        );
+        quote! {
+            #[doc = #doc]
+            ///
+            /// # Errors
+            ///
+            /// `RecordError` names every row whose own columns say another context, with `Error::OtherContext`, and
+            /// nothing is decrypted; and every row and field that failed.
+            ///
+            /// # Cancellation
+            ///
+            /// May be dropped at any time.
+            #vis async fn #matching_in(
+                crypto: &#krate::Crypto,
+                context: &#krate::EncryptionContext,
+                #(#fields: impl ::core::fmt::Display,)*
+                rows: impl ::core::iter::IntoIterator<Item = #encrypted #encrypted_generics>,
+                value: impl #krate::IndexValue,
+            ) -> ::core::result::Result<::std::vec::Vec<Self>, #krate::RecordError> {
+                let rows: ::std::vec::Vec<_> = rows.into_iter().collect();
+                let expected = ::core::result::Result::Ok(::core::clone::Clone::clone(context));
+                #krate::__private::same_context(expected, rows.iter().map(|row| #found))?;
+                Self::#matching(crypto, #(#fields,)* rows, value).await
+            }
+        }
+    });
+    let believed = claims.map(|claims| believed(&claims, &matching_in));
     let terms_doc = format!(
         "Computes what a query for `{name}` looks for in column `{}`: a term for each version of the index key.",
         index.sql.value()
@@ -70,31 +107,67 @@ fn search(model: &Model, split: &Split, field: &Field, index: &Index, context: &
         }
 
         #[doc = #matching_doc]
+        #believed
         ///
         /// # Errors
         ///
-        /// `RecordError` names every row and field that failed.
+        /// `RecordError` names every row whose own columns say something else than the caller, with `Error::OtherContext`,
+        /// and nothing is decrypted; and every row and field that failed.
         ///
         /// # Cancellation
         ///
         /// May be dropped at any time.
         #vis async fn #matching(
             crypto: &#krate::Crypto,
+            #(#fields: impl ::core::fmt::Display,)*
             rows: impl ::core::iter::IntoIterator<Item = #encrypted #encrypted_generics>,
             value: impl #krate::IndexValue,
         ) -> ::core::result::Result<::std::vec::Vec<Self>, #krate::RecordError> {
             let sought = #krate::__private::Sought::new(#name, &#constant, &value)?;
+            let rows: ::std::vec::Vec<_> = rows.into_iter().collect();
+            #same
             let mut records: ::std::vec::Vec<Self> = #krate::decrypt_all(crypto, rows).await?;
             records.retain(|record| #keep);
             ::core::result::Result::Ok(records)
         }
+
+        #in_context
     }
 }
 
-fn field_of(pair: &Pair) -> Option<&Ident> {
-    match &pair.value {
+/// The fields that a context is made of, in order: what a caller says of it.
+fn fields_of(pairs: &[Pair]) -> Vec<&Ident> {
+    let fields = pairs.iter().filter_map(|pair| match &pair.value {
         PairValue::Field(ident) => Some(ident),
         PairValue::Literal(_) => None,
+    });
+    fields.collect()
+}
+
+/// Names the fields of the record's context of which an own context says nothing, if there are any.
+fn claims(record: &[Pair], own: &[Pair]) -> Option<String> {
+    let said = fields_of(own);
+    let unsaid = fields_of(record)
+        .into_iter()
+        .filter(|field| !said.contains(field));
+    let unsaid: Vec<_> = unsaid.map(|field| format!("`{field}`")).collect();
+    (!unsaid.is_empty()).then(|| unsaid.join(", "))
+}
+
+/// Warns of what nobody compares.
+fn believed(claims: &str, in_context: &Ident) -> TokenStream {
+    let warning = format!(
+        "A context of its own says nothing of {claims}, so a row is believed what it says there: whoever can write the table can \
+         have a row of another tenant's found and accepted. What follows from it is about the tenant that the row names, \
+         and no other. Where the caller knows the record's context, call [`{in_context}`](Self::{in_context})."
+    );
+    quote! {
+        ///
+        /// <div class="warning">
+        ///
+        #[doc = #warning]
+        ///
+        /// </div>
     }
 }
 
@@ -106,14 +179,14 @@ pub(super) fn of_encrypted(model: &Model) -> TokenStream {
     let methods = model.fields.iter().filter_map(|field| match &field.role {
         Role::Password { context: own } => {
             let pairs = own.as_ref().map_or(context, |own| &own.pairs);
-            Some(password(model, field, pairs))
+            Some(password(model, field, pairs, context))
         }
         _ => None,
     });
     quote!(#(#methods)*)
 }
 
-fn password(model: &Model, field: &Field, pairs: &[Pair]) -> TokenStream {
+fn password(model: &Model, field: &Field, pairs: &[Pair], record: &[Pair]) -> TokenStream {
     let Model { vis, krate, .. } = model;
     let Field {
         ident, name, column, ..
@@ -121,7 +194,43 @@ fn password(model: &Model, field: &Field, pairs: &[Pair]) -> TokenStream {
     let verify = format_ident!("verify_{name}", span = ident.span());
     let hash = format_ident!("hash_{name}", span = ident.span());
     let begin = begin_row(model);
-    let build = build_context(krate, pairs, |ident| quote!(&self.#ident));
+    let fields = fields_of(pairs);
+    let build = build_context(krate, pairs, |ident| quote!(&#ident));
+    let same = (!fields.is_empty()).then(|| {
+        let found = build_context(krate, pairs, |ident| quote!(&self.#ident));
+        quote!(#krate::__private::is_in_context(&context, #found)?;)
+    });
+    let claims = claims(record, pairs);
+    let verify_in = format_ident!("{verify}_in", span = ident.span());
+    let in_context = claims.as_ref().map(|_| {
+        let found = build_context(krate, record, |ident| quote!(&self.#ident));
+        let doc = format!(
+            "As [`{verify}`](Self::{verify}), of a row of this encryption context alone: the record's."
+        );
+        quote! {
+            #[doc = #doc]
+            ///
+            /// # Errors
+            ///
+            /// `Error::OtherContext` if the row's own columns say another context; otherwise as `Crypto::verify_password`. An
+            /// error is no verdict: let nobody in.
+            ///
+            /// # Cancellation
+            ///
+            /// May be dropped at any time.
+            #vis async fn #verify_in(
+                &self,
+                crypto: &#krate::Crypto,
+                context: &#krate::EncryptionContext,
+                #(#fields: impl ::core::fmt::Display,)*
+                password: impl ::core::convert::AsRef<[u8]>,
+            ) -> ::core::result::Result<#krate::PasswordVerdict, #krate::Error> {
+                #krate::__private::is_in_context(context, #found)?;
+                self.#verify(crypto, #(#fields,)* password).await
+            }
+        }
+    });
+    let believed = claims.map(|claims| believed(&claims, &verify_in));
     let (_, is_optional) = field.value_type();
     let verified = quote!(crypto.verify_password(&context, hash, password, aad).await);
     let verified = if is_optional {
@@ -142,10 +251,12 @@ fn password(model: &Model, field: &Field, pairs: &[Pair]) -> TokenStream {
     );
     quote! {
         #[doc = #verify_doc]
+        #believed
         ///
         /// # Errors
         ///
-        /// As `Crypto::verify_password`. An error is no verdict: let nobody in.
+        /// `Error::OtherContext` if the row's own columns say something else than the caller; otherwise as
+        /// `Crypto::verify_password`. An error is no verdict: let nobody in.
         ///
         /// # Cancellation
         ///
@@ -153,18 +264,23 @@ fn password(model: &Model, field: &Field, pairs: &[Pair]) -> TokenStream {
         #vis async fn #verify(
             &self,
             crypto: &#krate::Crypto,
+            #(#fields: impl ::core::fmt::Display,)*
             password: impl ::core::convert::AsRef<[u8]>,
         ) -> ::core::result::Result<#krate::PasswordVerdict, #krate::Error> {
             let context = #build?;
+            #same
             let aad = { #begin row.aad(#column) };
             #verified
         }
+
+        #in_context
 
         #[doc = #hash_doc]
         ///
         /// # Errors
         ///
-        /// As `Crypto::hash_password`.
+        /// `Error::OtherContext` if the row's own columns say something else than the caller; otherwise as
+        /// `Crypto::hash_password`.
         ///
         /// # Cancellation
         ///
@@ -172,9 +288,11 @@ fn password(model: &Model, field: &Field, pairs: &[Pair]) -> TokenStream {
         #vis async fn #hash(
             &self,
             crypto: &#krate::Crypto,
+            #(#fields: impl ::core::fmt::Display,)*
             password: impl ::core::convert::AsRef<[u8]>,
         ) -> ::core::result::Result<#krate::PasswordHash, #krate::Error> {
             let context = #build?;
+            #same
             let aad = { #begin row.aad(#column) };
             crypto.hash_password(&context, password, aad).await
         }

@@ -24,6 +24,9 @@ pub(super) fn write(model: &Model, split: &Split) -> Option<TokenStream> {
     );
     let (all_generics, _, all_where) = all.split_for_impl();
     let (kept_generics, encrypted_generics, kept_where) = split.kept.split_for_impl();
+    let decrypt_in_doc = format!(
+        "Decrypts every field, in one batch, if the row is of this encryption context, and returns the `{ident}`."
+    );
     let decrypt_doc = format!("Decrypts every field, in one batch, and returns the `{ident}`.");
     let encrypt_doc =
         format!("Encrypts every field, in one batch, and returns what to keep: an `{encrypted}`.");
@@ -74,7 +77,36 @@ pub(super) fn write(model: &Model, split: &Split) -> Option<TokenStream> {
         #[automatically_derived]
         #[allow(dead_code, trivial_bounds)]
         impl #kept_generics #encrypted #encrypted_generics #kept_where {
+            #[doc = #decrypt_in_doc]
+            ///
+            /// The context is the caller's, such as that of the tenant who is logged in.
+            ///
+            /// # Errors
+            ///
+            /// `RecordError` with `Error::OtherContext` if the row's own columns say another context: nothing is decrypted.
+            /// Otherwise it names every field that failed; there is no partial record.
+            ///
+            /// # Cancellation
+            ///
+            /// May be dropped at any time.
+            #vis async fn decrypt_in #dropped_params (
+                self,
+                crypto: &#krate::Crypto,
+                context: &#krate::EncryptionContext,
+            ) -> ::core::result::Result<#ident #plain_generics, #krate::RecordError>
+            #decrypt_where
+            {
+                #krate::__private::decrypt_in(crypto, context, self).await
+            }
+
             #[doc = #decrypt_doc]
+            ///
+            /// <div class="warning">
+            ///
+            /// It trusts the row: the encryption context is what the row's own columns say, and nothing authenticates these.
+            /// Let queries ask for the tenant's rows alone, or use `decrypt_in`.
+            ///
+            /// </div>
             ///
             /// # Errors
             ///

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use encx::{Crypto, Encrypt, Password, PasswordVerdict, decrypt_all};
+use encx::{Crypto, Encrypt, Password, PasswordVerdict, decrypt_all_in};
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -102,20 +102,22 @@ impl Users {
             .user(tenant, id)
             .await?
             .ok_or(ApiError::NoSuchUser)?;
-        Ok(row.decrypt(&self.crypto).await?)
+        Ok(row.decrypt_in(&self.crypto, &keys::tenant(tenant)?).await?)
     }
 
     pub(crate) async fn list(&self, tenant: &str, after: Uuid, limit: u8) -> Result<Vec<User>, ApiError> {
         let rows = self.database.users(tenant, after, limit).await?;
-        Ok(decrypt_all(&self.crypto, rows).await?)
+        Ok(decrypt_all_in(&self.crypto, &keys::tenant(tenant)?, rows).await?)
     }
 
     pub(crate) async fn search(&self, tenant: &str, email: &str) -> Result<Vec<User>, ApiError> {
         let mut rows = self.candidates(email).await?;
         rows.retain(|row| row.tenant_id == tenant);
-        Ok(User::matching_email(&self.crypto, rows, email).await?)
+        Ok(User::matching_email_in(&self.crypto, &keys::tenant(tenant)?, rows, email).await?)
     }
 
+    /// Returns the user, whose tenant is the one that the row names: it opens there alone. Whoever logs in acts for that one,
+    /// and for no tenant that was named otherwise.
     pub(crate) async fn log_in(&self, email: &str, password: &str) -> Result<User, ApiError> {
         let candidates = self.candidates(email).await?;
         if candidates.is_empty() {

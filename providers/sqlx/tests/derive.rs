@@ -101,7 +101,10 @@ macro_rules! writes_and_reads {
         assert_eq!(rows.len(), 1);
         let row = rows[0].clone();
         assert!(terms.contains(&row.email_index));
-        let verdict = row.verify_password(&crypto, "correct horse").await.unwrap();
+        let verdict = row
+            .verify_password(&crypto, "t-1", "correct horse")
+            .await
+            .unwrap();
         assert_eq!(verdict, PasswordVerdict::Match { needs_rehash: false });
         let found = User::matching_email(&crypto, rows, "1@example.com")
             .await
