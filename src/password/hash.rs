@@ -18,7 +18,7 @@ pub(crate) const OUTPUT_LEN: usize = 32;
 /// $encx$v=1,k=<id of the pepper key>$argon2id$v=19$m=19456,t=2,p=1$<salt>$<hash>
 /// ```
 ///
-/// What follows the pepper's id is a PHC string, with a salt of 16 bytes and a hash of 32. At most 147 characters. Every
+/// What follows the pepper's id is a PHC string, with a salt of 16 bytes and a hash of 32. At most 148 characters. Every
 /// value of this type has this form, and parameters that can be computed; whether a password is the right one, only
 /// [`Crypto::verify_password`](crate::Crypto::verify_password) can tell. `Debug` shows neither salt nor hash.
 #[derive(Clone, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub struct PasswordHash {
 
 impl PasswordHash {
     /// The most characters that one has.
-    pub const MAX_LEN: usize = 147;
+    pub const MAX_LEN: usize = 148;
 
     /// Parses what a column kept. Nothing is allocated by what its parameters say.
     ///
