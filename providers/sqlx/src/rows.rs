@@ -26,6 +26,7 @@ use sqlx::error::DatabaseError;
 use self::cell::Id;
 use self::layout::{Layout, Row};
 use self::sql::{Filter, Write};
+use crate::error::without_rows;
 
 pub use self::adopt::{Adopt, Adoption, PlaintextColumn, read_either};
 pub use self::census::{Census, KeyCount};
@@ -153,7 +154,8 @@ impl Change {
     }
 }
 
-/// Says why rows could not be walked over, or a row not be changed. None of it carries a value of a column.
+/// Says why rows could not be walked over, or a row not be changed. None of it carries a value of a column, but
+/// for what a trigger of your own says.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RowsError {
@@ -172,7 +174,7 @@ pub enum RowsError {
     /// The database failed, or refused a statement.
     #[error("the rows could not be read or written: {source}")]
     Database {
-        /// The database's own error.
+        /// The database's own error, without what quotes a row: of PostgreSQL's the detail, hint and context are left out.
         source: Arc<sqlx::Error>,
         /// Whether the same may succeed later.
         retryable: bool,
@@ -246,7 +248,7 @@ impl RowsError {
             }
         };
         Self::Database {
-            source: Arc::new(error),
+            source: Arc::new(without_rows(error)),
             retryable,
         }
     }

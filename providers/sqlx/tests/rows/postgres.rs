@@ -137,3 +137,33 @@ fn nobody_ends_in_a_deadlock_because_of_a_batch() {
         assert_eq!((read[0].clone(), old), (Some(value(1, 0)), 0));
     });
 }
+
+/// PostgreSQL quotes the whole row in the detail of such an error.
+#[test]
+fn a_refused_row_is_not_quoted() {
+    on_postgres(|world| async move {
+        let crypto = world.process().await;
+        world.users(&crypto, 3).await;
+        world.rotate(&crypto).await;
+        world
+            .run("UPDATE users SET plain = '123-45-6789' WHERE id = 2")
+            .await;
+        world
+            .run("ALTER TABLE users ADD CONSTRAINT never CHECK (id <> 2) NOT VALID")
+            .await;
+        let job = world.rows().reencrypt(&crypto, [ssn()]).unwrap();
+        let report = world.in_time(job.run()).await;
+        assert_eq!(report.run, JobTally::new(2, 0, 1), "{report}");
+        let mut said = format!("{report} {report:?}");
+        let mut next: Option<&dyn std::error::Error> = Some(&report.failures[0].error);
+        while let Some(error) = next {
+            said += &format!(" {error} {error:?}");
+            next = error.source();
+        }
+        assert!(!said.contains("6789") && !said.contains("Failing row"), "{said}");
+        // What helps is there.
+        for part in ["23514", "check constraint", "never", "users"] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+    });
+}
