@@ -92,7 +92,8 @@ pub trait Coordination: fmt::Debug + Send + Sync {
     async fn heartbeat(&self, process: &ProcessInfo) -> Result<Fence, StoreError>;
 
     /// Notes that a process has followed every change that was committed before the fence was raised. Never goes back.
-    /// Does nothing for a process that is not registered.
+    /// Does nothing for a process that is not registered, nor for a fence that was not raised: whoever said today that it
+    /// has followed all that is to come would be believed tomorrow.
     async fn acknowledge(&self, process: ProcessId, fence: Fence) -> Result<(), StoreError>;
 
     /// Forgets a process that ends.

@@ -217,7 +217,11 @@ impl Coordination for MemoryKeyStore {
 
     async fn acknowledge(&self, process: ProcessId, fence: Fence) -> Result<(), StoreError> {
         let (mut work, _) = self.shared_work()?;
-        if let Some(record) = work.processes.get_mut(&process) {
+        let raised = Fence::new(work.fence);
+        // What was never raised cannot have been followed.
+        if fence <= raised
+            && let Some(record) = work.processes.get_mut(&process)
+        {
             record.acknowledged = record.acknowledged.max(fence);
         }
         Ok(())

@@ -88,6 +88,14 @@ pub(super) async fn fences_grow_and_are_acknowledged(fixture: Arc<dyn StoreFixtu
         record.map(|record| record.acknowledged)
     };
     assert_eq!(acknowledged(two.id).await, Some(Fence::NONE));
+    for never_raised in [Fence::new(last.get() + 1), Fence::new(i64::MAX)] {
+        work(&first).acknowledge(two.id, never_raised).await.unwrap();
+        assert_eq!(
+            acknowledged(two.id).await,
+            Some(Fence::NONE),
+            "{never_raised:?} was not raised"
+        );
+    }
     work(&first).acknowledge(two.id, last).await.unwrap();
     assert_eq!(acknowledged(two.id).await, Some(last));
     assert_eq!(acknowledged(one.id).await, Some(Fence::NONE), "each for itself");

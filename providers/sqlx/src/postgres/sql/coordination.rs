@@ -101,9 +101,10 @@ pub(in super::super) const FORGET: &str = "
         WHERE seen_at < statement_timestamp() - interval '1 hour' - serves_for * interval '1 microsecond'
         FOR UPDATE SKIP LOCKED)";
 
-/// $1 id, $2 fence.
-pub(in super::super) const ACKNOWLEDGE: &str =
-    "UPDATE encx.processes SET acknowledged = greatest(acknowledged, $2) WHERE id = $1";
+/// What was never raised cannot have been followed. $1 id, $2 fence.
+pub(in super::super) const ACKNOWLEDGE: &str = "
+    UPDATE encx.processes SET acknowledged = greatest(acknowledged, $2)
+    WHERE id = $1 AND $2 <= (SELECT number FROM encx.fences)";
 
 pub(in super::super) const DEREGISTER: &str = "DELETE FROM encx.processes WHERE id = $1";
 

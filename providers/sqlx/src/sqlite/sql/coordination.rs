@@ -82,9 +82,10 @@ pub(in super::super) const FENCE: &str = "SELECT coalesce((SELECT number FROM en
 pub(in super::super) const FORGET: &str =
     "DELETE FROM encx_processes WHERE seen_at < ?1 - 3600000000 - serves_for";
 
-/// ?1 id, ?2 fence.
-pub(in super::super) const ACKNOWLEDGE: &str =
-    "UPDATE encx_processes SET acknowledged = max(acknowledged, ?2) WHERE id = ?1";
+/// What was never raised cannot have been followed. ?1 id, ?2 fence.
+pub(in super::super) const ACKNOWLEDGE: &str = "
+    UPDATE encx_processes SET acknowledged = max(acknowledged, ?2)
+    WHERE id = ?1 AND ?2 <= (SELECT number FROM encx_fences)";
 
 /// ?1 id.
 pub(in super::super) const DEREGISTER: &str = "DELETE FROM encx_processes WHERE id = ?1";
