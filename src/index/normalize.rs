@@ -29,6 +29,9 @@ pub enum Normalizer {
     /// is made lower case; whoever looks at the candidates can be stricter. Dots and `+tags` stay, because some
     /// domains tell them apart, and domains are not converted between Unicode and `xn--`. What has no text on both sides of
     /// its last `@`, or white space or control characters within, is refused.
+    ///
+    /// Two addresses that find each other may lead to two mailboxes. Send mail, such as a link to a new password, to the address
+    /// that is stored, and never to the one that was typed.
     Email,
     /// Nothing: bytes for bytes.
     Exact,
@@ -124,8 +127,7 @@ impl Normalizer {
             Self::Lowercase => lowercase(text.trim()),
             Self::CaseFold => {
                 let composed = nfkc(text);
-                let folded: Zeroizing<String> =
-                    Zeroizing::new(composed.chars().default_case_fold().collect());
+                let folded = collect(|| composed.chars().default_case_fold());
                 let folded = nfkc(&folded);
                 Zeroizing::new(folded.trim().to_owned())
             }
@@ -180,12 +182,20 @@ impl Normalizer {
 }
 
 fn nfkc(text: &str) -> Zeroizing<String> {
-    Zeroizing::new(text.nfkc().collect())
+    collect(|| text.nfkc())
+}
+
+/// Collects what `chars` gives each time. A string that grew would leave pieces of the value behind, which nobody wipes.
+fn collect<I: Iterator<Item = char>>(chars: impl Fn() -> I) -> Zeroizing<String> {
+    let len = chars().map(char::len_utf8).sum();
+    let mut text = Zeroizing::new(String::with_capacity(len));
+    chars().for_each(|c| text.push(c));
+    text
 }
 
 /// Replaces each character by its full lower-case mapping. No context and no language counts.
 fn lowercase(text: &str) -> Zeroizing<String> {
-    Zeroizing::new(text.chars().flat_map(char::to_lowercase).collect())
+    collect(|| text.chars().flat_map(char::to_lowercase))
 }
 
 /// The normaliser's name and version say what it is, as in the index's key.

@@ -389,3 +389,18 @@ proptest! {
         }
     }
 }
+
+/// A string that grew leaves pieces of the value behind, which nobody wipes. What has just the room it needs did not grow.
+#[test]
+fn what_is_normalised_is_written_once() {
+    // One character becomes 18 by NFKC, two or three by the mappings of cases.
+    let text = "a\u{fdfa}\u{130}\u{149}\u{1e9e}".repeat(50);
+    for normalizer in [Normalizer::CaseFold, Normalizer::Lowercase] {
+        let normalized = normalizer.apply(&text).unwrap();
+        assert_eq!(normalized.capacity(), normalized.len(), "{normalizer:?}");
+    }
+    // That of 18 has white space in it.
+    let text = text.replace('\u{fdfa}', "\u{fb03}");
+    let email = Normalizer::Email.apply(&format!("{text}@b")).unwrap();
+    assert_eq!(email.capacity(), email.len());
+}
