@@ -32,6 +32,10 @@ impl KeyManager {
     /// Nobody can tell where else a key that was not made here is known. Import none to encrypt data with; let one be
     /// made. And import each once, for one context and one usage.
     ///
+    /// It must be 32 random bytes. The key store keeps a check value of every key, by which a guess at it can be tested as
+    /// quickly as a hash is computed: a pepper that somebody typed, or a text that was padded or hashed, is found by whoever
+    /// has a copy of the database.
+    ///
     /// </div>
     ///
     /// # Errors

@@ -107,6 +107,13 @@ impl Adoption {
     ///
     /// A row is written only if its plaintext is still the one that was read and it still has no ciphertext: what a service
     /// writes at the same time stays. The plaintext stays where it is.
+    ///
+    /// <div class="warning">
+    ///
+    /// It encrypts whatever stands in the plaintext column: whoever can write the database has values of their own
+    /// encrypted, in whichever row. Never run it again once services read the ciphertext alone.
+    ///
+    /// </div>
     pub fn backfill(&self) -> Job<Adopt> {
         self.job("encx/backfill", Step::Backfill)
     }
