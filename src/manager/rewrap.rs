@@ -34,6 +34,8 @@ pub struct RewrapAll {
     /// The lasting name of `from`, once it was asked for.
     from_name: OnceCell<KekId>,
     usage: Option<KeyUsage>,
+    /// Why, for the audit log.
+    reason: Option<String>,
     concurrency: usize,
     calls: Semaphore,
     /// The KEKs that were asked since the job began what they stand for.
@@ -72,6 +74,7 @@ impl KeyManager {
             from: None,
             from_name: OnceCell::new(),
             usage: None,
+            reason: self.reason.clone(),
             concurrency: CONCURRENCY,
             calls: Semaphore::new(CONCURRENCY),
             asked: Mutex::default(),
@@ -137,7 +140,8 @@ impl RewrapAll {
         }
         Decided::Outcome(match self.moved(&record).await {
             Ok(Some(wraps)) => {
-                let change = WrapChange::new(&record, wraps);
+                let mut change = WrapChange::new(&record, wraps);
+                change.reason.clone_from(&self.reason);
                 return Decided::Change(record, change);
             }
             Ok(None) if raced => WalkOutcome::Overtaken,

@@ -302,3 +302,14 @@ async fn a_key_that_changes_while_it_is_moved_keeps_the_change_and_moves_all_the
         (0, 3)
     );
 }
+
+#[tokio::test]
+async fn the_managers_reason_goes_to_the_audit_log() {
+    let world = World::new(3).await;
+    let manager = world.moving().await.key_manager();
+    // The store in memory keeps none, but refuses one that cannot be kept.
+    let unfit = manager.clone().because("two\nlines");
+    assert_eq!(unfit.rewrap_all().run().await.run, tally(0, 0, 4));
+    assert!(unfit.rewrap(&tenant(1)).await.is_err());
+    assert!(manager.because("ticket 7").rewrap_all().run().await.is_complete());
+}
