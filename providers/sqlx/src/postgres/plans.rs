@@ -145,6 +145,37 @@ fn statements_use_the_indexes() {
     });
 }
 
+/// A key for each of 10 000 scopes, all active and for data.
+const FILL_ALIKE: &str = "
+    INSERT INTO encx.data_keys (id, scope, usage, version, state, context, key_check, revision, created_at,
+        activated_at, changed_at)
+    SELECT (lpad(to_hex(1767225600000 + n), 12, '0') || '7000a000' || lpad(to_hex(n), 12, '0'))::uuid,
+           sha256(int4send(n)), 1, 1, 'active', '{\"tenantId\": \"t\"}', sha256(''), 1, now(), now(), now()
+    FROM generate_series(1, 10000) AS n";
+
+#[test]
+fn where_all_keys_are_alike_nobody_walks_through_them_for_others() {
+    on_a_database(|database| async move {
+        database.store().await.migrate().await.unwrap();
+        let mut connection = database.connection().await;
+        connection.execute(FILL_ALIKE).await.unwrap();
+        connection.execute("VACUUM ANALYZE").await.unwrap();
+        for mode in ["auto", "force_generic_plan"] {
+            let set = format!("SET plan_cache_mode = {mode}");
+            connection.execute(AssertSqlSafe(set)).await.unwrap();
+            let not_destroyed = KeyState::ALL
+                .into_iter()
+                .filter(|state| *state != KeyState::Destroyed);
+            let query = not_destroyed.fold(KeyQuery::new(1000), KeyQuery::state);
+            for query in [query.clone(), query.usage(KeyUsage::Pepper)] {
+                let plan = plan(&mut connection, page_query(&query)).await;
+                assert!(plan.contains("data_keys_listed"), "{mode}: {plan}");
+                assert!(!plan.contains("Filter: ((usage"), "{mode}: {plan}");
+            }
+        }
+    });
+}
+
 /// Ten thousand claims of one job, half of them abandoned, beside those of others.
 const FILL_COORDINATION: &str = "
     INSERT INTO encx.leases SELECT 'lease-' || n, gen_random_uuid(), now(), now(), 1

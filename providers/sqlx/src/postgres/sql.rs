@@ -36,7 +36,9 @@ pub(super) const PAGE: &str = concat!(
 );
 
 /// Takes the first of every usage and state in the order of ids, which the index has, and merges them. The index
-/// alone answers that: what is rare is found without walking through what is frequent.
+/// alone answers that: what is rare is found without walking through what is frequent. It is asked for ranges, because
+/// equality would let the planner walk along the primary key instead: where nearly all keys are of one usage and state it
+/// expects every key to match, and looks for the others, of which there are none, to the end of the table.
 ///
 /// $1 after, $2 limit, $3 activated before, $4 states, $5 usages, none twice.
 pub(super) const PAGE_OF_STATES: &str = concat!(
@@ -46,9 +48,10 @@ pub(super) const PAGE_OF_STATES: &str = concat!(
               CROSS JOIN unnest($5::smallint[]) AS u (usage)
               CROSS JOIN LATERAL (
                   SELECT id FROM encx.data_keys
-                  WHERE usage = u.usage AND state = s.state AND id > $1
+                  WHERE (usage, state, id) > (u.usage, s.state, $1)
+                    AND (usage, state, id) <= (u.usage, s.state, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
                     AND ($3::timestamptz IS NULL OR activated_at < $3)
-                  ORDER BY id LIMIT $2) f
+                  ORDER BY usage, state, id LIMIT $2) f
               ORDER BY f.id LIMIT $2) m
           CROSS JOIN LATERAL (SELECT * FROM encx.data_keys WHERE id = m.id LIMIT 1) d)"
     ),
