@@ -37,3 +37,24 @@ macro_rules! on_both {
     };
 }
 pub(crate) use on_both;
+
+fn is_send(_: impl Send) {}
+
+#[allow(dead_code, reason = "it has to compile, not to run")]
+fn futures_are_send(
+    (rows, census, adoption): (encx_sqlx::Rows, encx_sqlx::Census, encx_sqlx::Adoption),
+    (crypto, context): (&encx::Crypto, &encx::EncryptionContext),
+) {
+    is_send(rows.reencrypt(crypto, []).unwrap().run());
+    is_send(census.count());
+    is_send(adoption.backfill().run());
+    is_send(adoption.verify().start());
+    is_send(adoption.contract().run());
+    is_send(encx_sqlx::read_either(
+        crypto,
+        context,
+        None,
+        None::<String>,
+        support::SSN.row(1),
+    ));
+}
