@@ -19,6 +19,10 @@ const BETWEEN_HEARTBEATS: Duration = Duration::from_secs(10);
 /// How long the first who need a key wait for the key store to know that this process is there.
 const INTRODUCTION: Duration = Duration::from_secs(2);
 
+/// How long after a heartbeat that was hinted at the next may be. Whoever can notify can hint as often as they like, and each
+/// heartbeat of each process is a write.
+const BETWEEN_HINTED: Duration = Duration::from_millis(250);
+
 /// How long a process that ends waits for the key store to hear of it.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -210,6 +214,7 @@ impl Cache {
 }
 
 async fn beat_forever(cache: Weak<Cache>) {
+    let mut hinted = false;
     loop {
         let Some(strong) = cache.upgrade() else { return };
         let outcome = beat(&strong).await;
@@ -223,11 +228,19 @@ async fn beat_forever(cache: Weak<Cache>) {
         let sleep = strong
             .clock
             .sleep(longest.mul_f64(1.0 - 0.1 * rand::random::<f64>()));
+        let pause = hinted.then(|| strong.clock.sleep(BETWEEN_HINTED));
         drop(strong);
-        tokio::select! {
-            () = sleep => {}
-            () = fleet.hinted.notified() => {}
-        }
+        // A hint that comes meanwhile is kept.
+        let hint = async {
+            if let Some(pause) = pause {
+                pause.await;
+            }
+            fleet.hinted.notified().await;
+        };
+        hinted = tokio::select! {
+            () = sleep => false,
+            () = hint => true,
+        };
     }
 }
 

@@ -88,6 +88,32 @@ async fn whoever_waits_knows_that_everybody_has_dropped_a_key() {
     }
 }
 
+/// Each is a write, and hints can be forged.
+#[tokio::test]
+async fn heartbeats_that_are_hinted_at_keep_their_distance() {
+    let world = World::with_hints().in_a_fleet();
+    let _process = world.process().await;
+    settle().await;
+    let raise = async || {
+        let raised = world.rows.coordination().unwrap().raise_fence().await.unwrap();
+        settle().await;
+        raised
+    };
+    let acknowledged = async || registry(&world).await[0].acknowledged;
+    let first = raise().await;
+    assert_eq!(acknowledged().await, first, "the first is at once");
+    for _ in 0..20 {
+        raise().await;
+    }
+    world.clock.advance(Duration::from_millis(249));
+    settle().await;
+    assert_eq!(acknowledged().await, first);
+    let last = raise().await;
+    world.clock.advance(Duration::from_millis(1));
+    settle().await;
+    assert_eq!(acknowledged().await, last, "no hint is lost");
+}
+
 #[tokio::test]
 async fn without_hints_it_takes_a_heartbeat() {
     let world = World::new().in_a_fleet();
