@@ -127,7 +127,7 @@ impl TryFrom<Vec<u8>> for BlindIndex {
 /// What finds one value: its blind index under every version of the index key that may be used. None, if there is no key.
 ///
 /// On PostgreSQL `WHERE email_index = ANY($1)` with [`as_slice`](Self::as_slice) bound; elsewhere
-/// [`push_in`](Self::push_in). What is found are candidates: see [`IndexField`].
+/// `push_in`, of feature `sqlx-0_9`. What is found are candidates: see [`IndexField`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IndexTerms(Vec<BlindIndex>);
 
