@@ -37,6 +37,11 @@ impl Gate {
         Self::new(table, "INSERT", "commit")
     }
 
+    /// When all is written and the commit was asked for.
+    pub(crate) const fn commit_of_update(table: &'static str) -> Self {
+        Self::new(table, "UPDATE", "commit")
+    }
+
     const fn new(table: &'static str, operation: &'static str, moment: &'static str) -> Self {
         Self {
             table,

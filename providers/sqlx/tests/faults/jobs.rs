@@ -27,7 +27,7 @@ struct Case {
     calls: usize,
 }
 
-enum Step {
+pub(crate) enum Step {
     /// While the KMS has not answered.
     Kms(&'static str),
     /// While the database has not answered this write.
@@ -79,7 +79,7 @@ fn rewrap_process_killed(case: &'static Case) {
     play(server::shared(), async |scene| {
         seed(scene).await;
         let settings = scene.settings().moving();
-        interrupt(scene, &settings, case, rewrap_all()).await;
+        interrupt(scene, &settings, &case.step, rewrap_all()).await;
         scene.expire_claims().await;
         let heir = Member::new(settings).await;
         heir.perform(rewrap_all()).await.unwrap();
@@ -87,15 +87,15 @@ fn rewrap_process_killed(case: &'static Case) {
     });
 }
 
-/// Starts a worker on a job, and kills it where the case says.
-async fn interrupt(scene: &Scene, settings: &Settings, case: &Case, job: Ask) {
+/// Starts a worker on a job, and kills it at this step.
+pub(crate) async fn interrupt(scene: &Scene, settings: &Settings, step: &Step, job: Ask) {
     let mut dying = Worker::start(settings);
-    match &case.step {
+    match step {
         Step::Kms(operation) => scene.control.set(&format!("hang-{operation}")),
         Step::Write(gate) => scene.close(*gate).await,
     }
     let held = async {
-        match &case.step {
+        match step {
             Step::Kms(operation) => scene.control.until_held(operation).await,
             Step::Write(_) => scene.until_one_waits().await,
         }
@@ -106,7 +106,7 @@ async fn interrupt(scene: &Scene, settings: &Settings, case: &Case, job: Ask) {
         () = held => {}
     }
     dying.kill().await;
-    match &case.step {
+    match step {
         Step::Kms(operation) => scene.control.clear(&format!("hang-{operation}")),
         Step::Write(_) => scene.open_gates().await,
     }

@@ -24,6 +24,7 @@ mod process;
 mod proxy;
 mod races;
 mod revocation;
+mod rows;
 mod scene;
 mod server;
 
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         outages::tests(),
         races::tests(),
         revocation::tests(),
+        rows::tests(),
     ];
     let conclusion = libtest_mimic::run(&arguments, tests.into_iter().flatten().collect());
     server::stop();

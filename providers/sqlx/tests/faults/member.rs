@@ -5,10 +5,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use encx::{
-    Ciphertext, Crypto, DataKeyId, EncryptionContext, Error, JobEnd, JobReport, KeyManager, KeyState,
-    Maintenance, MaintenanceReport,
+    Ciphertext, Crypto, DataKeyId, EncryptedColumn, EncryptionContext, Error, JobEnd, JobReport, KeyManager,
+    KeyState, Maintenance, MaintenanceReport, RowIdKind,
 };
-use encx_sqlx::PostgresKeyStore;
+use encx_sqlx::{PostgresKeyStore, Rows};
 use serde::{Deserialize, Serialize};
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
@@ -106,6 +106,10 @@ pub(crate) enum Ask {
     Maintain {
         lease: Duration,
         deadline: Duration,
+    },
+    /// Encrypts all patients' notes anew that are not under the active version, so many at a time.
+    Reencrypt {
+        range: u32,
     },
     /// Moves all keys to the KEK of the settings, so many at a time.
     RewrapAll {
@@ -252,6 +256,10 @@ impl Member {
                 receipt.and_then(|receipt| receipt.fleet).map(|_| nothing())
             }
             Ask::UntilSwitched { tenants } => self.until_switched(&tenants).await,
+            Ask::Reencrypt { range } => {
+                let job = Rows::postgres(self.rows.clone()).reencrypt(&self.crypto, [notes()]);
+                return outcome_of(&job.unwrap().range_size(range).run().await);
+            }
             Ask::RewrapAll { range } => {
                 return outcome_of(&self.keys().rewrap_all().range_size(range).run().await);
             }
@@ -359,6 +367,13 @@ fn outcome_of(report: &JobReport) -> Answer {
         text: report.to_string(),
         retryable,
     })
+}
+
+/// Where the notes lie.
+fn notes() -> EncryptedColumn {
+    EncryptedColumn::of(&NOTE)
+        .row_id("id", RowIdKind::Integer)
+        .context_column("tenantId", "tenant")
 }
 
 pub(crate) fn context(tenant: &str) -> EncryptionContext {
