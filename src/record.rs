@@ -163,7 +163,7 @@ where
 ///
 /// # Errors
 ///
-/// [`RecordError`] names every row of another context, with [`Error::OtherContext`](crate::Error::OtherContext); otherwise as
+/// [`RecordError`] names every row of another context, with [`Error::OtherContext`]; otherwise as
 /// [`decrypt_all`].
 ///
 /// # Cancellation

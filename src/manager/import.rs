@@ -41,8 +41,8 @@ impl KeyManager {
     /// # Errors
     ///
     /// [`Error::Shredded`] as [`create`](Self::create); [`Error::Store`] with
-    /// [`StoreError::Conflict`](crate::StoreError::Conflict) or
-    /// [`StoreError::Superseded`](crate::StoreError::Superseded) if another process made a version at the same time: look
+    /// [`StoreError::Conflict`] or
+    /// [`StoreError::Superseded`] if another process made a version at the same time: look
     /// with [`list`](Self::list) whether the imported one is there; those of the KEK rule, the KMS and the key store.
     ///
     /// # Cancellation

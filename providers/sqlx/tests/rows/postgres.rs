@@ -124,7 +124,7 @@ fn nobody_ends_in_a_deadlock_because_of_a_batch() {
             over.store(true, Ordering::SeqCst);
             reports
         };
-        let ((), (a, _)) = world.in_time(async { tokio::join!(service, work) }).await;
+        let ((), (a, _)) = Box::pin(world.in_time(async { tokio::join!(service, work) })).await;
         assert!(
             a.run.failed == 0 || a.failures.iter().all(|failure| failure.error.is_retryable()),
             "{a}"
