@@ -391,7 +391,8 @@ fn code(error: &Error) -> &'static str {
         Error::Compromised { .. } => "compromised",
         Error::Context(_) => "context",
         Error::Decrypt => "decrypt",
-        Error::Destroyed { .. } => "destroyed",
+        // The key is gone either way; where no version is left, the error says that, too.
+        Error::Destroyed { .. } | Error::Shredded => "destroyed",
         Error::KekNotAllowed { .. } => "kek-not-allowed",
         Error::KeyMismatch { .. } => "key-mismatch",
         Error::Kms(error) => code_of_kms(error),
