@@ -85,7 +85,7 @@ pub(in super::super) const FORGET: &str =
 /// What was never raised cannot have been followed. ?1 id, ?2 fence.
 pub(in super::super) const ACKNOWLEDGE: &str = "
     UPDATE encx_processes SET acknowledged = max(acknowledged, ?2)
-    WHERE id = ?1 AND ?2 <= (SELECT number FROM encx_fences)";
+    WHERE id = ?1 AND ?2 <= (SELECT number FROM encx_fences WHERE id = 1)";
 
 /// ?1 id.
 pub(in super::super) const DEREGISTER: &str = "DELETE FROM encx_processes WHERE id = ?1";
