@@ -385,6 +385,27 @@ async fn in_the_background_it_runs_at_its_interval_and_ends_with_its_crypto() {
 }
 
 #[tokio::test]
+async fn in_the_background_it_follows_a_process_that_died_with_the_lease() {
+    let world = World::with_hints().in_a_fleet();
+    let manager = tool(&world);
+    manager.create(&context("a")).await.unwrap();
+    world.pass(2 * HOUR).await;
+    let coordination = world.rows.coordination().unwrap();
+    let taken = coordination
+        .acquire_lease("maintenance/rotation", ProcessId::random(), 600 * SECOND)
+        .await;
+    assert!(taken.unwrap().is_some());
+    let maintenance = Maintenance::new(manager).rotate_every(HOUR);
+    let task = maintenance.interval(HOUR).spawn().unwrap();
+    world.pass(540 * SECOND).await;
+    assert_eq!(world.rows.records().len(), 1, "the lease is held");
+    // Well before the next interval.
+    world.pass(360 * SECOND).await;
+    assert_eq!(world.rows.records().len(), 2);
+    within(task.stop()).await;
+}
+
+#[tokio::test]
 async fn stopped_in_the_midst_it_gives_the_lease_back() {
     let world = World::with_hints().in_a_fleet();
     let manager = tool(&world);

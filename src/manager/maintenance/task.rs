@@ -18,7 +18,8 @@ pub struct MaintenanceTask {
 }
 
 impl Maintenance {
-    /// Starts to [run](Self::run_once) in the background, at the set interval and each time a little earlier.
+    /// Starts to [run](Self::run_once) in the background, at the set interval and each time a little earlier. While
+    /// another process holds the lease, it looks again after the lease's term.
     ///
     /// What it does and what fails stands in events of `tracing` with the target `encx::maintenance`. It does not keep the
     /// manager's `Crypto` alive.
@@ -48,15 +49,22 @@ impl Maintenance {
 
     async fn run_forever(&self) {
         // Processes that started together do not all ask at once.
-        let mut part = 0.1 * rand::random::<f64>();
+        let mut pause = self.interval.mul_f64(0.1 * rand::random::<f64>());
         loop {
-            self.manager.clock.sleep(self.interval.mul_f64(part)).await;
+            self.manager.clock.sleep(pause).await;
+            pause = self.interval;
             match self.run_once().await {
                 Ok(MaintenanceReport {
                     stopped: Some(Error::ShutDown),
                     ..
                 }) => return,
-                Ok(report) => report.trace(),
+                Ok(report) => {
+                    if report.held_elsewhere {
+                        // Who holds the lease may have died in the midst: then this process goes on when it ends.
+                        pause = pause.min(self.lease_term);
+                    }
+                    report.trace();
+                }
                 Err(error) => {
                     tracing::warn!(target: "encx::maintenance", %error, "maintenance could not begin");
                 }
@@ -65,7 +73,7 @@ impl Maintenance {
             if !self.alive.as_ref().is_none_or(is_alive) {
                 return;
             }
-            part = 1.0 - 0.1 * rand::random::<f64>();
+            pause = pause.mul_f64(1.0 - 0.1 * rand::random::<f64>());
         }
     }
 }
