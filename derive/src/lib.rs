@@ -1,6 +1,7 @@
 //! `#[derive(Encrypt)]` of [`encx`](https://docs.rs/encx). Use it as `encx::Encrypt`, with feature `derive`.
 
 mod attributes;
+mod check;
 mod expand;
 mod generics;
 mod index;
