@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
+#[path = "../common/mod.rs"]
 mod common;
 
 use encx::testkit::{MemoryKms, block_on};
