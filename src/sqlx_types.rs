@@ -68,16 +68,39 @@ column! {
     PasswordHash as String, |hash| &hash.as_str().to_owned()
 }
 
-/// An array of bytes, for `= ANY($1)`.
+/// Makes a type an element of arrays of what it is kept as.
 #[cfg(feature = "sqlx-0_9-postgres")]
-impl sqlx::postgres::PgHasArrayType for BlindIndex {
-    fn array_type_info() -> sqlx::postgres::PgTypeInfo {
-        <Vec<u8> as sqlx::postgres::PgHasArrayType>::array_type_info()
-    }
+macro_rules! array {
+    ($(#[$doc:meta])* $type:ty as $kept:ty) => {
+        $(#[$doc])*
+        impl sqlx::postgres::PgHasArrayType for $type {
+            fn array_type_info() -> sqlx::postgres::PgTypeInfo {
+                <$kept as sqlx::postgres::PgHasArrayType>::array_type_info()
+            }
 
-    fn array_compatible(found: &sqlx::postgres::PgTypeInfo) -> bool {
-        <Vec<u8> as sqlx::postgres::PgHasArrayType>::array_compatible(found)
-    }
+            fn array_compatible(found: &sqlx::postgres::PgTypeInfo) -> bool {
+                <$kept as sqlx::postgres::PgHasArrayType>::array_compatible(found)
+            }
+        }
+    };
+}
+
+#[cfg(feature = "sqlx-0_9-postgres")]
+array! {
+    /// An array of bytes, `bytea[]`, to write many rows with `unnest($1)`.
+    Ciphertext as Vec<u8>
+}
+
+#[cfg(feature = "sqlx-0_9-postgres")]
+array! {
+    /// An array of bytes, `bytea[]`, for `= ANY($1)`.
+    BlindIndex as Vec<u8>
+}
+
+#[cfg(all(feature = "sqlx-0_9-postgres", feature = "password"))]
+array! {
+    /// An array of text, `text[]`.
+    PasswordHash as String
 }
 
 impl IndexTerms {
