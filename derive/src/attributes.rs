@@ -1,11 +1,12 @@
 //! What stands in `#[encx(..)]`, as it was written. Every fault is noted and reading goes on, so that all are shown at once.
 
 use proc_macro2::{Span, TokenStream, TokenTree};
+use syn::ext::IdentExt;
 use syn::meta::ParseNestedMeta;
-use syn::parse::ParseStream;
+use syn::parse::{Parse, ParseStream, Parser};
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
-use syn::{Attribute, Ident, LitInt, LitStr, Path, Token, Visibility, parenthesized};
+use syn::{Attribute, Ident, LitInt, LitStr, Path, Token, Visibility, bracketed, parenthesized};
 
 /// The faults found so far.
 #[derive(Default)]
@@ -43,6 +44,8 @@ pub(crate) enum PairValue {
 /// The attributes of a struct.
 #[derive(Default)]
 pub(crate) struct OfStruct {
+    /// Those over several fields.
+    pub(crate) indexes: Vec<OfIndex>,
     pub(crate) table: Option<LitStr>,
     pub(crate) sql_table: Option<LitStr>,
     pub(crate) context: Option<Context>,
@@ -57,12 +60,16 @@ pub(crate) struct OfStruct {
 /// A `context(..)`.
 pub(crate) struct Context {
     pub(crate) span: Span,
+    /// Whether all of it could be read.
+    pub(crate) is_whole: bool,
     pub(crate) pairs: Vec<Pair>,
 }
 
 /// An `index(..)`.
 pub(crate) struct OfIndex {
     pub(crate) span: Span,
+    /// Of an index over several fields.
+    pub(crate) fields: Option<Vec<OfPart>>,
     pub(crate) normalize: Option<Normalize>,
     pub(crate) bits: Option<LitInt>,
     pub(crate) name: Option<LitStr>,
@@ -71,6 +78,13 @@ pub(crate) struct OfIndex {
     pub(crate) unique: Option<Span>,
     pub(crate) small_domain: Option<Span>,
     pub(crate) context: Option<Context>,
+    pub(crate) attrs: Vec<TokenStream>,
+}
+
+/// A field of an index over several.
+pub(crate) struct OfPart {
+    pub(crate) field: Ident,
+    pub(crate) normalize: Option<Normalize>,
 }
 
 pub(crate) enum Normalize {
@@ -97,12 +111,14 @@ pub(crate) struct OfField {
     pub(crate) attrs: Vec<TokenStream>,
 }
 
-const STRUCT_KEYS: &str = "`table`, `sql_table`, `context`, `encrypted`, `fragment`, `crate`";
+const STRUCT_KEYS: &str = "`table`, `sql_table`, `context`, `encrypted`, `index`, `fragment`, `crate`";
 const ENCRYPTED_KEYS: &str = "`name`, `vis`, `derive`, `attr`";
 const FIELD_KEYS: &str =
     "`id`, `encrypt`, `index`, `json`, `nested`, `password`, `rename`, `sql_column`, `attr`";
-const INDEX_KEYS: &str =
-    "`bits`, `normalize`, `column`, `context`, `name`, `unique`, `expecting`, `insecure_small_domain`";
+const INDEX_KEYS: &str = "`bits`, `normalize`, `column`, `context`, `name`, `unique`, `expecting`, \
+                          `insecure_small_domain`, `attr`";
+const COMPOUND_KEYS: &str = "`name`, `fields`, `bits`, `column`, `context`, `unique`, `expecting`, \
+                             `insecure_small_domain`, `attr`";
 
 impl OfStruct {
     pub(crate) fn read(attrs: &[Attribute], faults: &mut Faults) -> Self {
@@ -110,12 +126,16 @@ impl OfStruct {
         each(attrs, faults, |meta, faults| {
             let span = meta.path.span();
             match name(meta).as_str() {
-                "table" => once(&mut read.table, text(meta)?, span, faults),
-                "sql_table" => once(&mut read.sql_table, text(meta)?, span, faults),
-                "context" => once(&mut read.context, context(meta)?, span, faults),
+                "table" => once(&mut read.table, text(meta, faults)?, span, faults),
+                "sql_table" => once(&mut read.sql_table, text(meta, faults)?, span, faults),
+                "context" => once(&mut read.context, context(meta, faults)?, span, faults),
                 "fragment" => once(&mut read.fragment, span, span, faults),
-                "crate" => once(&mut read.krate, text(meta)?.parse()?, span, faults),
-                "encrypted" => meta.parse_nested_meta(|meta| read.encrypted(&meta, faults))?,
+                "crate" => {
+                    let path = parsed(meta, "write the path of `encx`: `crate = \"my_reexport::encx\"`")?;
+                    once(&mut read.krate, path, span, faults);
+                }
+                "encrypted" => nested(meta, faults, |meta, faults| read.encrypted(meta, faults))?,
+                "index" => read.indexes.push(OfIndex::of_struct(meta, faults)?),
                 _ => unknown(meta, "a struct", STRUCT_KEYS, faults)?,
             }
             Ok(())
@@ -126,8 +146,17 @@ impl OfStruct {
     fn encrypted(&mut self, meta: &ParseNestedMeta<'_>, faults: &mut Faults) -> syn::Result<()> {
         let span = meta.path.span();
         match name(meta).as_str() {
-            "name" => once(&mut self.name, text(meta)?.parse()?, span, faults),
-            "vis" => once(&mut self.vis, text(meta)?.parse()?, span, faults),
+            "name" => {
+                let name = parsed(meta, "write the name of a struct: `name = \"UserRow\"`")?;
+                once(&mut self.name, name, span, faults);
+            }
+            "vis" => {
+                let vis = parsed(
+                    meta,
+                    "write a visibility: `vis = \"pub(crate)\"`, or `vis = \"pub(self)\"` for none",
+                )?;
+                once(&mut self.vis, vis, span, faults);
+            }
             "derive" => once(&mut self.derives, list(meta)?, span, faults),
             "attr" => self.attrs.extend(list_of_attributes(meta)?),
             _ => unknown(meta, "`encrypted(..)`", ENCRYPTED_KEYS, faults)?,
@@ -144,9 +173,9 @@ impl OfField {
             match name(meta).as_str() {
                 "id" => {
                     once(&mut read.id, span, span, faults);
-                    inner(meta, |meta| match name(meta).as_str() {
+                    inner(meta, faults, |meta, faults| match name(meta).as_str() {
                         "kind" => {
-                            once(&mut read.id_kind, text(meta)?, span, faults);
+                            once(&mut read.id_kind, text(meta, faults)?, span, faults);
                             Ok(())
                         }
                         _ => unknown(meta, "`id(..)`", "`kind`", faults),
@@ -156,27 +185,27 @@ impl OfField {
                 "json" => once(&mut read.json, span, span, faults),
                 "nested" => {
                     once(&mut read.nested, span, span, faults);
-                    inner(meta, |meta| match name(meta).as_str() {
+                    inner(meta, faults, |meta, faults| match name(meta).as_str() {
                         "prefix" => {
-                            once(&mut read.nested_prefix, text(meta)?, span, faults);
+                            once(&mut read.nested_prefix, text(meta, faults)?, span, faults);
                             Ok(())
                         }
                         _ => unknown(meta, "`nested(..)`", "`prefix`", faults),
                     })?;
                 }
-                "index" => read.indexes.push(OfIndex::read(meta, faults)?),
+                "index" => read.indexes.push(OfIndex::of_field(meta, faults)?),
                 "password" => {
                     once(&mut read.password, span, span, faults);
-                    inner(meta, |meta| match name(meta).as_str() {
+                    inner(meta, faults, |meta, faults| match name(meta).as_str() {
                         "context" => {
-                            once(&mut read.password_context, context(meta)?, span, faults);
+                            once(&mut read.password_context, context(meta, faults)?, span, faults);
                             Ok(())
                         }
                         _ => unknown(meta, "`password(..)`", "`context`", faults),
                     })?;
                 }
-                "rename" => once(&mut read.rename, text(meta)?, span, faults),
-                "sql_column" => once(&mut read.sql_column, text(meta)?, span, faults),
+                "rename" => once(&mut read.rename, text(meta, faults)?, span, faults),
+                "sql_column" => once(&mut read.sql_column, text(meta, faults)?, span, faults),
                 "attr" => read.attrs.extend(list_of_attributes(meta)?),
                 _ => unknown(meta, "a field", FIELD_KEYS, faults)?,
             }
@@ -187,9 +216,49 @@ impl OfField {
 }
 
 impl OfIndex {
-    fn read(meta: &ParseNestedMeta<'_>, faults: &mut Faults) -> syn::Result<Self> {
+    fn of_field(meta: &ParseNestedMeta<'_>, faults: &mut Faults) -> syn::Result<Self> {
+        Self::read(meta, faults, |meta, read, faults| {
+            match name(meta).as_str() {
+                "normalize" => once(&mut read.normalize, normalize(meta)?, meta.path.span(), faults),
+                "fields" => {
+                    return Err(meta.error(
+                        "an index over several fields stands above the struct: `#[encx(index(name = \"name_born\", \
+                         fields = [last_name, born], bits = 16))]`",
+                    ));
+                }
+                _ => unknown(meta, "`index(..)`", INDEX_KEYS, faults)?,
+            }
+            Ok(())
+        })
+    }
+
+    fn of_struct(meta: &ParseNestedMeta<'_>, faults: &mut Faults) -> syn::Result<Self> {
+        Self::read(meta, faults, |meta, read, faults| {
+            match name(meta).as_str() {
+                "fields" => {
+                    let parts = parts(meta, faults)?;
+                    once(&mut read.fields, parts, meta.path.span(), faults);
+                }
+                "normalize" => {
+                    return Err(meta.error(
+                        "each field has a normaliser of its own: `fields = [last_name(normalize = \"case-fold\"), born]`",
+                    ));
+                }
+                _ => unknown(meta, "`index(..)` of a struct", COMPOUND_KEYS, faults)?,
+            }
+            Ok(())
+        })
+    }
+
+    /// Reads what both kinds have, and leaves the rest to `other`.
+    fn read(
+        meta: &ParseNestedMeta<'_>,
+        faults: &mut Faults,
+        other: impl Fn(&ParseNestedMeta<'_>, &mut Self, &mut Faults) -> syn::Result<()>,
+    ) -> syn::Result<Self> {
         let mut read = Self {
             span: meta.path.span(),
+            fields: None,
             normalize: None,
             bits: None,
             name: None,
@@ -198,19 +267,26 @@ impl OfIndex {
             unique: None,
             small_domain: None,
             context: None,
+            attrs: Vec::new(),
         };
-        inner(meta, |meta| {
+        inner(meta, faults, |meta, faults| {
             let span = meta.path.span();
             match name(meta).as_str() {
-                "normalize" => once(&mut read.normalize, normalize(meta)?, span, faults),
-                "bits" => once(&mut read.bits, meta.value()?.parse()?, span, faults),
-                "name" => once(&mut read.name, text(meta)?, span, faults),
-                "column" => once(&mut read.column, text(meta)?, span, faults),
-                "expecting" => once(&mut read.expecting, meta.value()?.parse()?, span, faults),
+                "bits" => {
+                    let bits = value(meta, "write a number: `bits = 16`")?;
+                    once(&mut read.bits, bits, span, faults);
+                }
+                "name" => once(&mut read.name, text(meta, faults)?, span, faults),
+                "column" => once(&mut read.column, text(meta, faults)?, span, faults),
+                "expecting" => {
+                    let distinct = value(meta, "write a number: `expecting = 10_000`")?;
+                    once(&mut read.expecting, distinct, span, faults);
+                }
                 "unique" => once(&mut read.unique, span, span, faults),
                 "insecure_small_domain" => once(&mut read.small_domain, span, span, faults),
-                "context" => once(&mut read.context, context(meta)?, span, faults),
-                _ => unknown(meta, "`index(..)`", INDEX_KEYS, faults)?,
+                "context" => once(&mut read.context, context(meta, faults)?, span, faults),
+                "attr" => read.attrs.extend(list_of_attributes(meta)?),
+                _ => other(meta, &mut read, faults)?,
             }
             Ok(())
         })?;
@@ -218,23 +294,89 @@ impl OfIndex {
     }
 }
 
-fn normalize(meta: &ParseNestedMeta<'_>) -> syn::Result<Normalize> {
-    let value = meta.value()?;
-    if value.peek(LitStr) {
-        value.parse().map(Normalize::Named)
-    } else {
-        value.parse().map(Normalize::Own)
+/// Reads `= [last_name(normalize = "case-fold"), born]`. In brackets, as Clippy takes equal words in the parentheses of two
+/// attributes for a mistake.
+fn parts(meta: &ParseNestedMeta<'_>, faults: &mut Faults) -> syn::Result<Vec<OfPart>> {
+    let content;
+    let input = meta
+        .value()
+        .map_err(|_| meta.error("write the fields in brackets: `fields = [last_name, born]`"))?;
+    bracketed!(content in input);
+    let mut parts = Vec::new();
+    while !content.is_empty() {
+        match content.parse() {
+            Ok(part) => parts.push(part),
+            Err(fault) => {
+                faults.push(fault);
+                skip(&content)?;
+            }
+        }
+        if !content.is_empty() {
+            content.parse::<Token![,]>()?;
+        }
+    }
+    Ok(parts)
+}
+
+impl Parse for OfPart {
+    fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
+        let field = input
+            .call(Ident::parse_any)
+            .map_err(|fault| syn::Error::new(fault.span(), "write the name of a field"))?;
+        let mut normalize = None;
+        if input.peek(syn::token::Paren) {
+            let content;
+            let group = parenthesized!(content in input);
+            let tokens: TokenStream = content.parse()?;
+            let one = |input: ParseStream<'_>| {
+                input.parse::<kw::normalize>()?;
+                input.parse::<Token![=]>()?;
+                input.parse()
+            };
+            let message = "write `normalize = \"case-fold\"` here, or another normaliser";
+            let read = one.parse2(tokens);
+            normalize = Some(read.map_err(|_| syn::Error::new(group.span.join(), message))?);
+        }
+        if !input.is_empty() && !input.peek(Token![,]) {
+            return Err(input.error("nothing more belongs here; remove it, or put a `,` before it"));
+        }
+        Ok(Self { field, normalize })
     }
 }
 
-/// Reads every `#[encx(..)]`; what cannot be parsed at all is a fault of that attribute alone.
+mod kw {
+    syn::custom_keyword!(normalize);
+}
+
+impl Parse for Normalize {
+    fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
+        if input.peek(LitStr) {
+            input.parse().map(Self::Named)
+        } else {
+            input.parse().map(Self::Own)
+        }
+    }
+}
+
+fn normalize(meta: &ParseNestedMeta<'_>) -> syn::Result<Normalize> {
+    value(
+        meta,
+        "write a normaliser in quotes: `normalize = \"email\"`, or a constant of your own: `normalize = MY_NORMALIZER`",
+    )
+}
+
+/// Reads every `#[encx(..)]`. Behind what cannot be read it goes on at the next comma.
 fn each(
     attrs: &[Attribute],
     faults: &mut Faults,
     mut read: impl FnMut(&ParseNestedMeta<'_>, &mut Faults) -> syn::Result<()>,
 ) {
     for attr in attrs.iter().filter(|attr| attr.path().is_ident("encx")) {
-        if let Err(fault) = attr.parse_nested_meta(|meta| read(&meta, faults)) {
+        let one = |meta: ParseNestedMeta<'_>| {
+            let done = read(&meta, faults);
+            go_on(meta.input, done, faults)
+        };
+        if let Err(fault) = attr.parse_nested_meta(one) {
             faults.push(fault);
         }
     }
@@ -243,10 +385,41 @@ fn each(
 /// Reads what stands in parentheses, if there are any.
 fn inner(
     meta: &ParseNestedMeta<'_>,
-    mut read: impl FnMut(&ParseNestedMeta<'_>) -> syn::Result<()>,
+    faults: &mut Faults,
+    read: impl FnMut(&ParseNestedMeta<'_>, &mut Faults) -> syn::Result<()>,
 ) -> syn::Result<()> {
     if meta.input.peek(syn::token::Paren) {
-        meta.parse_nested_meta(|meta| read(&meta))?;
+        nested(meta, faults, read)?;
+    }
+    Ok(())
+}
+
+/// Reads what stands in parentheses.
+fn nested(
+    meta: &ParseNestedMeta<'_>,
+    faults: &mut Faults,
+    mut read: impl FnMut(&ParseNestedMeta<'_>, &mut Faults) -> syn::Result<()>,
+) -> syn::Result<()> {
+    meta.parse_nested_meta(|meta| {
+        let done = read(&meta, faults);
+        go_on(meta.input, done, faults)
+    })
+}
+
+/// Notes what could not be read, and skips it.
+fn go_on(input: ParseStream<'_>, done: syn::Result<()>, faults: &mut Faults) -> syn::Result<()> {
+    if let Err(fault) = done {
+        faults.push(fault);
+    } else if !input.is_empty() && !input.peek(Token![,]) {
+        faults.push(input.error("nothing more belongs here; remove it, or put a `,` before it"));
+    }
+    skip(input)
+}
+
+/// Skips what is left before the next comma.
+fn skip(input: ParseStream<'_>) -> syn::Result<()> {
+    while !input.is_empty() && !input.peek(Token![,]) {
+        input.parse::<TokenTree>()?;
     }
     Ok(())
 }
@@ -269,18 +442,28 @@ fn unknown(meta: &ParseNestedMeta<'_>, of: &str, known: &str, faults: &mut Fault
         path.span(),
         format_args!("`{shown}` is no attribute of {of}; there are {known}"),
     );
-    while !meta.input.is_empty() && !meta.input.peek(Token![,]) {
-        meta.input.parse::<TokenTree>()?;
-    }
-    Ok(())
+    skip(meta.input)
 }
 
-fn text(meta: &ParseNestedMeta<'_>) -> syn::Result<LitStr> {
-    let text: LitStr = meta.value()?.parse()?;
+fn text(meta: &ParseNestedMeta<'_>, faults: &mut Faults) -> syn::Result<LitStr> {
+    let text: LitStr = value(meta, "write a text in quotes")?;
     if text.value().is_empty() {
-        return Err(syn::Error::new(text.span(), "this is empty; write a name"));
+        faults.add(text.span(), "this is empty; write a name");
     }
     Ok(text)
+}
+
+/// Reads what stands in quotes.
+fn parsed<T: Parse>(meta: &ParseNestedMeta<'_>, what: &str) -> syn::Result<T> {
+    let text: LitStr = value(meta, what)?;
+    text.parse().map_err(|_| syn::Error::new(text.span(), what))
+}
+
+/// Reads what stands behind a `=`.
+fn value<T: Parse>(meta: &ParseNestedMeta<'_>, what: &str) -> syn::Result<T> {
+    let input = meta.value()?;
+    let place = input.span();
+    input.parse().map_err(|_| syn::Error::new(place, what))
 }
 
 fn list(meta: &ParseNestedMeta<'_>) -> syn::Result<Vec<Path>> {
@@ -305,22 +488,48 @@ fn list_of_attributes(meta: &ParseNestedMeta<'_>) -> syn::Result<Vec<TokenStream
     Ok(attributes.into_iter().collect())
 }
 
-fn context(meta: &ParseNestedMeta<'_>) -> syn::Result<Context> {
+fn context(meta: &ParseNestedMeta<'_>, faults: &mut Faults) -> syn::Result<Context> {
     let content;
     let span = meta.path.span();
     parenthesized!(content in meta.input);
-    let pairs = Punctuated::<Pair, Token![,]>::parse_terminated_with(&content, |input| {
-        let key = input.parse()?;
-        input.parse::<Token![=]>()?;
-        let value = if input.peek(LitStr) {
-            PairValue::Literal(input.parse()?)
-        } else {
-            PairValue::Field(input.parse().map_err(|fault| {
-                syn::Error::new(fault.span(), "write the name of a field, or a text in quotes")
-            })?)
-        };
-        Ok(Pair { key, value })
+    let (mut pairs, mut is_whole) = (Vec::new(), true);
+    while !content.is_empty() {
+        match pair(&content) {
+            Ok(pair) => pairs.push(pair),
+            Err(fault) => {
+                faults.push(fault);
+                is_whole = false;
+                skip(&content)?;
+            }
+        }
+        if !content.is_empty() {
+            content.parse::<Token![,]>()?;
+        }
+    }
+    Ok(Context {
+        span,
+        is_whole,
+        pairs,
+    })
+}
+
+fn pair(input: ParseStream<'_>) -> syn::Result<Pair> {
+    let key = input.parse().map_err(|fault| {
+        syn::Error::new(
+            fault.span(),
+            "write the pair's key in quotes: `\"tenantId\" = tenant_id`",
+        )
     })?;
-    let pairs = pairs.into_iter().collect();
-    Ok(Context { span, pairs })
+    input.parse::<Token![=]>()?;
+    let value = if input.peek(LitStr) {
+        PairValue::Literal(input.parse()?)
+    } else {
+        PairValue::Field(input.parse().map_err(|fault| {
+            syn::Error::new(fault.span(), "write the name of a field, or a text in quotes")
+        })?)
+    };
+    if !input.is_empty() && !input.peek(Token![,]) {
+        return Err(input.error("nothing more belongs here; remove it, or put a `,` before it"));
+    }
+    Ok(Pair { key, value })
 }

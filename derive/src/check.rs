@@ -1,12 +1,16 @@
 //! What has to agree between fields: the pairs of contexts, and which columns there are.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+
+use quote::quote;
 
 use crate::attributes::{Context, Faults, Pair, PairValue};
+use crate::index::Compound;
 use crate::model::{Field, Role};
+use crate::types;
 
 pub(crate) fn check_context(context: &Context, fields: &[Field], faults: &mut Faults) -> Vec<Pair> {
-    if context.pairs.is_empty() {
+    if context.pairs.is_empty() && context.is_whole {
         faults.add(
             context.span,
             "an encryption context has at least one pair, such as `\"purpose\" = \"pii\"`",
@@ -51,7 +55,7 @@ pub(crate) fn check_context(context: &Context, fields: &[Field], faults: &mut Fa
 }
 
 /// Refuses two fields in one place.
-pub(crate) fn check_columns(fields: &[Field], faults: &mut Faults) {
+pub(crate) fn check_columns(fields: &[Field], compounds: &[Compound], faults: &mut Faults) {
     let mut in_aad = HashMap::new();
     let mut in_sql = HashMap::new();
     for field in fields {
@@ -88,6 +92,88 @@ pub(crate) fn check_columns(fields: &[Field], faults: &mut Faults) {
                     "`{}` and `{before}` have the same column; give one of them another with `#[encx(rename = \"..\")]`",
                     field.name
                 ),
+            );
+        }
+    }
+    for Compound { index, title, .. } in compounds {
+        if let Some(before) = in_sql.insert(index.sql.value(), title) {
+            faults.add(
+                index.sql.span(),
+                format_args!(
+                    "the index of `{title}` has the same column as `{before}`; give it another with `column = \"..\"`"
+                ),
+            );
+        }
+    }
+    check_names(fields, compounds, faults);
+    check_nested(fields, faults);
+}
+
+/// Refuses an index that the struct to write has no room for.
+fn check_names(fields: &[Field], compounds: &[Compound], faults: &mut Faults) {
+    let mut names: HashSet<_> = fields.iter().map(|field| field.name.clone()).collect();
+    let of_fields = fields.iter().flat_map(|field| &field.indexes);
+    for index in of_fields.chain(compounds.iter().map(|compound| &compound.index)) {
+        if !names.insert(index.ident.to_string()) {
+            faults.add(
+                index.ident.span(),
+                format_args!(
+                    "there are two fields `{}` in the struct to write: one is of an index; give the index another `name`, or \
+                     rename the field and keep its column with `#[encx(rename = \"..\")]`",
+                    index.ident
+                ),
+            );
+        }
+    }
+}
+
+/// Refuses what has no columns of its own, and two fragments in the same columns.
+fn check_nested(fields: &[Field], faults: &mut Faults) {
+    let mut seen = HashMap::new();
+    for field in fields {
+        let Role::Nested { prefix } = &field.role else {
+            continue;
+        };
+        let (ty, _) = field.value_type();
+        let place = crate::model::span_of(field);
+        if types::is_collection(ty) {
+            faults.add(
+                place,
+                "a column has room for one value, and there are as many as you like of these; write `#[encx(json)]` to keep \
+                 all as one value, or give them a table of their own, with the id of this row in it",
+            );
+        } else if let Some(before) = seen.insert((quote!(#ty).to_string(), prefix), &field.name) {
+            faults.add(
+                place,
+                format_args!(
+                    "`{}` and `{before}` have the same columns; write `#[encx(nested(prefix = \"{}_\"))]` above one of \
+                     them, or `#[encx(json)]`",
+                    field.name, field.name
+                ),
+            );
+        }
+    }
+}
+
+/// Refuses what `sqlx::FromRow` would read wrongly, or not at all, unless the user says how.
+pub(crate) fn check_from_row(fields: &[Field], faults: &mut Faults) {
+    for field in fields.iter().filter(|field| !field.says_how_to_read()) {
+        let Role::Nested { prefix } = &field.role else {
+            continue;
+        };
+        let place = crate::model::span_of(field);
+        if !prefix.is_empty() {
+            faults.add(
+                place,
+                "`sqlx::FromRow` reads what is nested from columns without a prefix; remove it, or keep the field as one \
+                 value with `#[encx(json)]`, or write `impl FromRow` in place of deriving it",
+            );
+        }
+        if let (_, true) = field.value_type() {
+            faults.add(
+                place,
+                "`sqlx::FromRow` reads no nested struct that may be absent; make its own fields `Option` instead, or keep \
+                 the field as one value with `#[encx(json)]`, or write `impl FromRow` in place of deriving it",
             );
         }
     }

@@ -100,7 +100,12 @@ pub(crate) fn bounds(model: &Model) -> Vec<WherePredicate> {
         parse_quote!(#ty: #bound)
     };
     let mut bounds = Vec::new();
-    for field in &model.fields {
+    let in_compounds: HashSet<_> = model
+        .compounds
+        .iter()
+        .flat_map(|compound| &compound.fields)
+        .collect();
+    for (at, field) in model.fields.iter().enumerate() {
         let (ty, _) = field.value_type();
         match &field.role {
             Role::Id { kind: None } => bounds.push(bound(&field.ty, quote!(#krate::RowIdPart))),
@@ -114,7 +119,7 @@ pub(crate) fn bounds(model: &Model) -> Vec<WherePredicate> {
                 bounds.push(bound(ty, quote!(#krate::__private::serde::de::DeserializeOwned)));
             }
         }
-        if !field.indexes.is_empty() {
+        if !field.indexes.is_empty() || in_compounds.contains(&at) {
             bounds.push(bound(ty, quote!(#krate::IndexValue)));
         }
     }

@@ -2,9 +2,11 @@
 
 use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote};
+use syn::ext::IdentExt;
 use syn::{Ident, LitInt, LitStr, Path, Type};
 
-use crate::attributes::{Context, Faults, Normalize, OfIndex};
+use crate::attributes::{Context, Faults, Normalize, OfIndex, OfPart};
+use crate::model::{Field, Role};
 use crate::types;
 
 pub(crate) struct Index {
@@ -15,12 +17,29 @@ pub(crate) struct Index {
     /// What its methods are named for: the field, and the index's own name.
     pub(crate) stem: String,
     pub(crate) context: Option<Context>,
-    normalize: Normalize,
+    /// Attributes for the field of the struct to write.
+    pub(crate) attrs: Vec<TokenStream>,
+    parts: Vec<Part>,
     bits: LitInt,
     name: Option<LitStr>,
     expecting: Option<LitInt>,
     is_unique: bool,
     is_of_small_domain: bool,
+}
+
+/// One of its columns.
+struct Part {
+    column: LitStr,
+    normalize: Normalize,
+}
+
+/// An index over several fields.
+pub(crate) struct Compound {
+    pub(crate) index: Index,
+    /// Which fields of the struct.
+    pub(crate) fields: Vec<usize>,
+    /// What errors and documents call it.
+    pub(crate) title: String,
 }
 
 const NORMALIZERS: [(&str, &str); 6] = [
@@ -34,22 +53,43 @@ const NORMALIZERS: [(&str, &str); 6] = [
 
 const MIN_UNIQUE_BITS: u16 = 128;
 
+/// The most columns of `IndexField::compound`.
+const MAX_PARTS: usize = 8;
+
 impl Index {
-    /// Checks what can be checked without the type; `None` if something is missing.
+    /// Checks the index of one field, as far as that can be done without the type; `None` if something is missing.
     pub(crate) fn read(
-        read: OfIndex,
+        mut read: OfIndex,
         field: &Ident,
         column: &LitStr,
         ty: &Type,
         faults: &mut Faults,
     ) -> Option<Self> {
-        if types::is_float(ty) {
-            faults.add(
-                read.span,
-                "a float is not indexed: one number has several forms, and a rounded one is another; index an integer, \
-                 such as cents",
-            );
-        }
+        check_type(ty, read.span, faults);
+        let own = read.name.as_ref().map(|name| own_name(name, faults));
+        let stem = |of: &str| match &own {
+            Some(own) => format!("{of}_{own}"),
+            None => of.to_owned(),
+        };
+        let normalize = checked(read.normalize.take(), faults);
+        let parts = vec![Part {
+            column: column.clone(),
+            normalize,
+        }];
+        let sql = format!("{}_index", stem(&column.value()));
+        let stem = stem(&field.unraw().to_string());
+        Self::of(read, parts, stem, &sql, field.span(), faults)
+    }
+
+    /// Checks what all kinds of them have; by default its column is called `sql`.
+    fn of(
+        read: OfIndex,
+        parts: Vec<Part>,
+        stem: String,
+        sql: &str,
+        place: Span,
+        faults: &mut Faults,
+    ) -> Option<Self> {
         let Some(bits) = read.bits else {
             faults.add(
                 read.span,
@@ -67,28 +107,13 @@ impl Index {
                 "an index of a UNIQUE column has at least 128 bits, so that no two values share a term by chance",
             );
         }
-        if let Some(Normalize::Named(name)) = &read.normalize {
-            check_normalizer(name, faults);
-        }
-        let own = read.name.as_ref().map(|name| own_name(name, faults));
-        let stem = |of: &str| match &own {
-            Some(own) => format!("{of}_{own}"),
-            None => of.to_owned(),
-        };
-        let field = syn::ext::IdentExt::unraw(field);
-        let sql = read.column.unwrap_or_else(|| {
-            let name = format!("{}_index", stem(&column.value()));
-            LitStr::new(&name, read.span)
-        });
-        let stem = stem(&field.to_string());
         Some(Self {
-            ident: format_ident!("{stem}_index", span = field.span()),
-            sql,
+            ident: format_ident!("{stem}_index", span = place),
+            sql: read.column.unwrap_or_else(|| LitStr::new(sql, read.span)),
             stem,
             context: read.context,
-            normalize: read
-                .normalize
-                .unwrap_or_else(|| Normalize::Named(LitStr::new("exact", Span::call_site()))),
+            attrs: read.attrs,
+            parts,
             bits,
             name: read.name,
             expecting: read.expecting,
@@ -98,15 +123,19 @@ impl Index {
     }
 
     /// Writes the `IndexField`.
-    pub(crate) fn field(&self, krate: &Path, table: &LitStr, column: &LitStr) -> TokenStream {
+    pub(crate) fn field(&self, krate: &Path, table: &LitStr) -> TokenStream {
         let bits = &self.bits;
-        let normalizer = match &self.normalize {
-            Normalize::Own(path) => quote!(#path),
-            Normalize::Named(name) => {
-                let name = name.value();
-                let known = NORMALIZERS.iter().find(|(known, _)| *known == name);
-                let variant = format_ident!("{}", known.map_or("Exact", |(_, variant)| variant));
-                quote!(#krate::Normalizer::#variant)
+        let of = match self.parts.as_slice() {
+            [Part { column, normalize }] => {
+                let normalizer = normalize.write(krate);
+                quote!(#krate::IndexField::new(#table, #column, #bits).normalize(#normalizer))
+            }
+            parts => {
+                let parts = parts.iter().map(|Part { column, normalize }| {
+                    let normalizer = normalize.write(krate);
+                    quote!(#krate::IndexPart::new(#column).normalize(#normalizer))
+                });
+                quote!(#krate::IndexField::compound(#table, &[#(#parts),*], #bits))
             }
         };
         let named = self.name.as_ref().map(|name| quote!(.named(#name)));
@@ -116,11 +145,110 @@ impl Index {
             .expecting
             .as_ref()
             .map(|distinct| quote!(.expecting(#distinct)));
-        quote! {
-            #krate::IndexField::new(#table, #column, #bits)
-                .normalize(#normalizer) #named #unique #small_domain #expecting
+        quote!(#of #named #unique #small_domain #expecting)
+    }
+}
+
+impl Normalize {
+    fn write(&self, krate: &Path) -> TokenStream {
+        match self {
+            Self::Own(path) => quote!(#path),
+            Self::Named(name) => {
+                let name = name.value();
+                let known = NORMALIZERS.iter().find(|(known, _)| *known == name);
+                let variant = format_ident!("{}", known.map_or("Exact", |(_, variant)| variant));
+                quote!(#krate::Normalizer::#variant)
+            }
         }
     }
+}
+
+impl Compound {
+    /// Checks an index over several fields; `None` if something is missing.
+    pub(crate) fn read(mut read: OfIndex, fields: &[Field], faults: &mut Faults) -> Option<Self> {
+        let parts = read.fields.take().unwrap_or_default();
+        if !(2..=MAX_PARTS).contains(&parts.len()) {
+            faults.add(
+                read.span,
+                "an index above the struct is one over 2 to 8 fields: write `fields = [last_name, born]`; that of a single field \
+                 stands above the field",
+            );
+        }
+        let stem = match &read.name {
+            Some(name) => own_name(name, faults),
+            None => {
+                faults.add(
+                    read.span,
+                    "an index over several fields has a name, which its methods and its column get: write `name = \"name_born\"`",
+                );
+                "index".to_owned()
+            }
+        };
+        let place = read.name.as_ref().map_or(read.span, LitStr::span);
+        let (mut at, mut of, mut titles) = (Vec::new(), Vec::new(), Vec::new());
+        for OfPart { field, normalize } in parts {
+            let normalize = checked(normalize, faults);
+            let Some(index) = position(&field, fields, faults) else {
+                continue;
+            };
+            if at.contains(&index) {
+                faults.add(field.span(), "this field is given twice; keep one");
+            }
+            check_type(&fields[index].ty, field.span(), faults);
+            titles.push(fields[index].name.clone());
+            of.push(Part {
+                column: fields[index].column.clone(),
+                normalize,
+            });
+            at.push(index);
+        }
+        let sql = format!("{stem}_index");
+        Some(Self {
+            index: Index::of(read, of, stem, &sql, place, faults)?,
+            fields: at,
+            title: titles.join(", "),
+        })
+    }
+}
+
+/// Finds an encrypted field.
+fn position(ident: &Ident, fields: &[Field], faults: &mut Faults) -> Option<usize> {
+    let name = ident.unraw().to_string();
+    let Some(at) = fields.iter().position(|field| field.name == name) else {
+        faults.add(ident.span(), format_args!("there is no field `{name}`"));
+        return None;
+    };
+    let reason = match fields[at].role {
+        Role::Value { json: false } => return Some(at),
+        Role::Value { json: true } => {
+            "one value of JSON has many forms, so it is not indexed; index a field with a type of its own"
+        }
+        Role::Id { .. } | Role::Plain => {
+            "this field is not encrypted: leave it out, and ask for it in the same query"
+        }
+        Role::Nested { .. } | Role::Password { .. } => {
+            "an index is over encrypted fields of this struct; leave this one out"
+        }
+    };
+    faults.add(ident.span(), reason);
+    None
+}
+
+fn check_type(ty: &Type, place: Span, faults: &mut Faults) {
+    if types::is_float(ty) {
+        faults.add(
+            place,
+            "a float is not indexed: one number has several forms, and a rounded one is another; index an integer, such \
+             as cents",
+        );
+    }
+}
+
+fn checked(normalize: Option<Normalize>, faults: &mut Faults) -> Normalize {
+    if let Some(Normalize::Named(name)) = &normalize {
+        check_normalizer(name, faults);
+    }
+    normalize.unwrap_or_else(|| Normalize::Named(LitStr::new("exact", Span::call_site())))
 }
 
 fn check_normalizer(name: &LitStr, faults: &mut Faults) {

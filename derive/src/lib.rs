@@ -46,7 +46,7 @@ use syn::{DeriveInput, parse_macro_input};
 /// | `User::encrypt(&self, &crypto)` | encrypts all fields in one batch; plain ones are cloned |
 /// | `EncryptedUser::decrypt_in(self, &crypto, &context)` | decrypts all fields in one batch, if the row is of the caller's context |
 /// | `EncryptedUser::decrypt(self, &crypto)` | the same in whatever context the row's own columns say: nothing authenticates these, so the query has to ask for the tenant's rows alone |
-/// | `User::email_terms(&crypto, .., value)` | of an index: what a query looks for. Takes the fields that the index's context is made of, in order |
+/// | `User::email_terms(&crypto, .., value)` | of an index: what a query looks for; a tuple, if it is over several fields. Takes the fields that the index's context is made of, in order |
 /// | `User::matching_email(&crypto, .., rows, value)` | of an index: decrypts candidates and returns those that really have the value. Takes the same fields, and refuses rows that say otherwise |
 /// | `EncryptedUser::verify_password(&self, &crypto, .., typed)` | of a password: verifies what somebody typed. Takes the fields that its context is made of, and refuses a row that says otherwise |
 /// | `EncryptedUser::hash_password(&self, &crypto, .., typed)` | of a password: hashes a new one for this row |
@@ -69,6 +69,7 @@ use syn::{DeriveInput, parse_macro_input};
 /// | `encrypted(vis = "pub")` | its visibility; by default that of the struct |
 /// | `encrypted(derive(sqlx::FromRow, Clone))` | what it derives, in place of `Clone, Debug`. With `FromRow`, columns that are named otherwise and nested structs get their `#[sqlx(..)]` |
 /// | `encrypted(attr(serde(rename_all = "camelCase")))` | attributes for it |
+/// | `index(name = "name_born", fields = [last_name, born], bits = 16, ..)` | an index over several fields; see below. Several are possible |
 /// | `crate = "my_reexport::encx"` | where `encx` is found; by default `::encx` |
 ///
 /// # Attributes of fields
@@ -82,8 +83,8 @@ use syn::{DeriveInput, parse_macro_input};
 /// | `password` | is an `encx::Password`, or an `Option` of one, and hashed; feature `password` of `encx` |
 /// | `password(context("purpose" = "login"))` | the same, under a context of its own |
 /// | `json` | is encrypted as JSON, one value; feature `json` of `encx` |
-/// | `nested` | is a struct with `#[encx(fragment)]`, or an `Option` of one |
-/// | `nested(prefix = "billing_")` | its columns in SQL begin with this; only in `encx_columns` |
+/// | `nested` | is a struct with `#[encx(fragment)]`, or an `Option` of one. Not with `Vec`: keep that as `json`, or in a table of its own |
+/// | `nested(prefix = "billing_")` | its columns in SQL begin with this; only in `encx_columns`. `sqlx::FromRow` cannot be derived for that, nor for an `Option` |
 /// | `rename = "ssn"` | the column's name, by default the field's. It is authenticated: after renaming a field, keep the old name here. The compiler cannot see a rename: the manifest in a test does |
 /// | `sql_column = "social"` | the column's name in SQL, where it is another |
 /// | `attr(serde(skip))` | attributes for the field of the struct to write |
@@ -101,12 +102,40 @@ use syn::{DeriveInput, parse_macro_input};
 /// | `normalize = "email"` | `exact` (default), `trim`, `lowercase`, `email`, `phone`, `case-fold`, or a constant of your own: `normalize = MY_NORMALIZER` |
 /// | `context("purpose" = "login")` | a context of its own, for searches that do not know the struct's; by default the struct's |
 /// | `column = "email_term"` | its column in SQL; by default `email_index` |
-/// | `name = "exact"` | tells a second index of the same field from the first; fields and methods then are `email_exact_..` |
+/// | `name = "exact"` | tells a second index of the same field from the first; fields and methods then are `email_exact_..`. Part of the index's key: keep it |
 /// | `expecting = 10_000` | does not compile if so few values cannot be hidden, or `bits` is too many for them |
 /// | `unique` | for a UNIQUE column: at least 128 bits. Before you rotate, see `Crypto::blind_index_under` |
 /// | `insecure_small_domain` | takes back what `expecting` demands |
+/// | `attr(serde(skip))` | attributes for the field `email_index` |
 ///
-/// Compound indexes are not derived: compute them with `Crypto::blind_index`.
+/// An index that finds rows by several encrypted fields together stands above the struct. It has a `name`, `fields`, each with a
+/// normaliser of its own if it needs one, and the rest of what stands here. This one adds the field `name_born_index`, which is NULL
+/// where one of the fields is, and the methods `name_born_terms` and `matching_name_born`, which take a tuple:
+///
+/// ```
+/// # use encx::{Crypto, Encrypt, testkit::{MemoryKeyStore, MemoryKms}};
+/// #[derive(Encrypt)]
+/// #[encx(table = "patients", context("tenantId" = tenant_id))]
+/// #[encx(index(name = "name_born", fields = [last_name(normalize = "case-fold"), born], bits = 16))]
+/// struct Patient {
+///     #[encx(id)]
+///     id: i64,
+///     tenant_id: String,
+///     #[encx(encrypt)]
+///     last_name: String,
+///     #[encx(encrypt)]
+///     born: String,
+/// }
+///
+/// # encx::testkit::block_on(async {
+/// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
+/// # let (tenant_id, last_name, born) = ("t-42".into(), "Lovelace".into(), "1815-12-10".into());
+/// # let row = Patient { id: 7, tenant_id, last_name, born }.encrypt(&crypto).await?;
+/// let terms = Patient::name_born_terms(&crypto, "t-42", ("lovelace", "1815-12-10")).await?;
+/// assert!(terms.contains(&row.name_born_index));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
 ///
 /// <div class="warning">
 ///

@@ -7,8 +7,8 @@ use syn::spanned::Spanned;
 use syn::{Data, DeriveInput, Fields, Generics, Ident, LitStr, Path, Type, Visibility, parse_quote};
 
 use crate::attributes::{Context, Faults, OfField, OfIndex, OfStruct, Pair};
-use crate::check::{check_columns, check_context};
-use crate::index::Index;
+use crate::check::{check_columns, check_context, check_from_row};
+use crate::index::{Compound, Index};
 use crate::types;
 
 pub(crate) struct Model {
@@ -19,6 +19,8 @@ pub(crate) struct Model {
     pub(crate) kind: Kind,
     pub(crate) encrypted: Encrypted,
     pub(crate) fields: Vec<Field>,
+    /// Indexes over several fields.
+    pub(crate) compounds: Vec<Compound>,
 }
 
 pub(crate) enum Kind {
@@ -73,7 +75,7 @@ const MAX_ID_PARTS: usize = 6;
 impl Model {
     pub(crate) fn read(input: &DeriveInput) -> syn::Result<Self> {
         let mut faults = Faults::default();
-        let attributes = OfStruct::read(&input.attrs, &mut faults);
+        let mut attributes = OfStruct::read(&input.attrs, &mut faults);
         let Some(fields) = named_fields(input) else {
             faults.add(
                 input.ident.span(),
@@ -86,8 +88,13 @@ impl Model {
             .iter()
             .map(|field| Field::read(field, &mut faults))
             .collect();
-        let kind = kind(input, &attributes, &fields, &mut faults);
-        check_columns(&fields, &mut faults);
+        let compounds = std::mem::take(&mut attributes.indexes);
+        let compounds: Vec<_> = compounds
+            .into_iter()
+            .filter_map(|index| Compound::read(index, &fields, &mut faults))
+            .collect();
+        let kind = kind(input, &attributes, &fields, &compounds, &mut faults);
+        check_columns(&fields, &compounds, &mut faults);
         let none = |field: &Field| matches!(field.role, Role::Plain | Role::Id { .. });
         if fields.iter().all(none) {
             faults.add(
@@ -108,6 +115,9 @@ impl Model {
             }),
             attrs: attributes.attrs,
         };
+        if encrypted.is_from_row() {
+            check_from_row(&fields, &mut faults);
+        }
         faults.finish()?;
         Ok(Self {
             ident: input.ident.clone(),
@@ -117,7 +127,13 @@ impl Model {
             kind,
             encrypted,
             fields,
+            compounds,
         })
+    }
+
+    /// Returns the fields that an index is over.
+    pub(crate) fn parts(&self, compound: &Compound) -> impl Iterator<Item = &Field> {
+        compound.fields.iter().map(|at| &self.fields[*at])
     }
 
     /// Returns the fields that make up the row's id.
@@ -129,11 +145,13 @@ impl Model {
     pub(crate) fn field(&self, ident: &Ident) -> Option<&Field> {
         self.fields.iter().find(|field| field.ident == *ident)
     }
+}
 
+impl Encrypted {
     /// Tells whether the struct to write reads itself from rows of sqlx.
     pub(crate) fn is_from_row(&self) -> bool {
         let last = |path: &Path| path.segments.last().is_some_and(|last| last.ident == "FromRow");
-        self.encrypted.derives.iter().any(last)
+        self.derives.iter().any(last)
     }
 }
 
@@ -173,6 +191,12 @@ impl Field {
             attrs: attributes.attrs,
             ident,
         }
+    }
+
+    /// Tells whether the user says how `sqlx::FromRow` reads it.
+    pub(crate) fn says_how_to_read(&self) -> bool {
+        let mut attrs = self.attrs.iter().map(ToString::to_string);
+        attrs.any(|attr| attr.starts_with("sqlx"))
     }
 
     fn is_id(&self) -> bool {
@@ -280,7 +304,13 @@ fn id_kind(kind: &LitStr, faults: &mut Faults) -> TokenStream {
     }
 }
 
-fn kind(input: &DeriveInput, attributes: &OfStruct, fields: &[Field], faults: &mut Faults) -> Kind {
+fn kind(
+    input: &DeriveInput,
+    attributes: &OfStruct,
+    fields: &[Field],
+    compounds: &[Compound],
+    faults: &mut Faults,
+) -> Kind {
     let here = input.ident.span();
     if let Some(fragment) = attributes.fragment {
         for (is_given, what) in [
@@ -305,6 +335,12 @@ fn kind(input: &DeriveInput, attributes: &OfStruct, fields: &[Field], faults: &m
                     "a fragment has neither indexes nor passwords; move this field to the record",
                 );
             }
+        }
+        for compound in compounds {
+            faults.add(
+                compound.index.ident.span(),
+                "a fragment has neither indexes nor passwords; move the fields of this index to the record",
+            );
         }
         for field in fields.iter().filter(|field| field.is_id()) {
             faults.add(
@@ -346,6 +382,12 @@ fn kind(input: &DeriveInput, attributes: &OfStruct, fields: &[Field], faults: &m
         for context in of_indexes.chain(of_password) {
             check_context(context, fields, faults);
         }
+    }
+    let of_compounds = compounds
+        .iter()
+        .filter_map(|compound| compound.index.context.as_ref());
+    for context in of_compounds {
+        check_context(context, fields, faults);
     }
     let context = match &attributes.context {
         None => {

@@ -30,6 +30,22 @@ pub(crate) fn is_float(ty: &Type) -> bool {
     last.is_some_and(|last| last.ident == "f32" || last.ident == "f64")
 }
 
+/// Tells whether it is many values of one type, as far as its name tells.
+pub(crate) fn is_collection(ty: &Type) -> bool {
+    let ty = ungroup(ty);
+    if let Type::Array(_) | Type::Slice(_) = ty {
+        return true;
+    }
+    let Type::Path(path) = ty else {
+        return false;
+    };
+    let last = path.path.segments.last().map(|last| last.ident.to_string());
+    let collections = [
+        "BTreeMap", "BTreeSet", "HashMap", "HashSet", "IndexMap", "SmallVec", "Vec", "VecDeque",
+    ];
+    last.is_some_and(|last| collections.contains(&last.as_str()))
+}
+
 /// Looks through the invisible groups that `macro_rules!` puts around types.
 fn ungroup(mut ty: &Type) -> &Type {
     while let Type::Group(group) = ty {

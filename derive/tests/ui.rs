@@ -7,3 +7,14 @@ fn mistakes_are_compile_errors_that_say_what_to_write() {
     let cases = trybuild::TestCases::new();
     cases.compile_fail("tests/ui/*.rs");
 }
+
+/// The code that is written calls what `encx` keeps for it alone, so the two versions go together.
+#[test]
+fn encx_takes_this_version_and_no_other() {
+    let manifest = include_str!("../../Cargo.toml");
+    let pinned = format!(
+        "encx-derive = {{ path = \"derive\", version = \"={}\"",
+        env!("CARGO_PKG_VERSION")
+    );
+    assert!(manifest.contains(&pinned), "{pinned}");
+}

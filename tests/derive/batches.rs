@@ -40,6 +40,14 @@ async fn a_page_of_several_tenants_loads_keys_once() {
     // One for the page. The poller may look once more at keys that are so new.
     assert!(world.store.loads() - loads <= 2);
     assert_eq!(world.kms.calls().unwrap - calls, 20, "one for each tenant");
+    reader.shutdown().await;
+
+    // The same to write: all fields of all records go in one batch.
+    let writer = world.process().await;
+    let (loads, calls) = (world.store.loads(), world.kms.calls().unwrap);
+    encrypt_all(&writer, &users).await.unwrap();
+    assert!(world.store.loads() - loads <= 2);
+    assert_eq!(world.kms.calls().unwrap - calls, 20);
 }
 
 #[tokio::test]

@@ -172,4 +172,7 @@ async fn an_outage_is_retryable_and_names_all_fields() {
     let error = row.decrypt(&world.process().await).await.unwrap_err();
     assert!(error.is_retryable(), "{error}");
     assert_eq!(names(&error).len(), 7);
+    let error = user(1, "b").encrypt(&world.process().await).await.unwrap_err();
+    assert!(error.is_retryable(), "{error}");
+    assert_eq!(names(&error).len(), 7);
 }

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 mod batches;
+mod compound;
 mod failures;
+mod names;
 mod passwords;
 mod places;
 mod search;

@@ -4,6 +4,7 @@ use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 
 use crate::attributes::{Context, PairValue};
+use crate::index::Index;
 use crate::model::{Field, Kind, Model, Role, span_of};
 
 use super::traits::constant_of;
@@ -12,10 +13,15 @@ pub(super) fn write(model: &Model) -> TokenStream {
     let krate = &model.krate;
     let head = head(model);
     let fields = model.fields.iter().filter_map(|field| describe(model, field));
+    let compounds = model
+        .compounds
+        .iter()
+        .map(|compound| index(model, &compound.index));
     quote! {
         fn describe(out: &mut #krate::__private::Description) {
             #head
             #(#fields)*
+            #(#compounds)*
         }
     }
 }
@@ -76,17 +82,19 @@ fn describe(model: &Model, field: &Field) -> Option<TokenStream> {
             } else {
                 quote!(<#ty as #krate::FieldCodec>::FORMAT)
             };
-            let indexes = field.indexes.iter().map(|index| {
-                let own = own_context(model, index.context.as_ref());
-                let (constant, sql) = (constant_of(index), &index.sql);
-                quote!(out.index(#sql, &#constant, #own);)
-            });
+            let indexes = field.indexes.iter().map(|one| index(model, one));
             Some(quote! {
                 out.field(#column, #sql, #format);
                 #(#indexes)*
             })
         }
     }
+}
+
+fn index(model: &Model, index: &Index) -> TokenStream {
+    let own = own_context(model, index.context.as_ref());
+    let (constant, sql) = (constant_of(index), &index.sql);
+    quote!(out.index(#sql, &#constant, #own);)
 }
 
 /// Lists the pairs of a context that an index or a password has of its own.

@@ -2,6 +2,7 @@
 
 use proc_macro2::TokenStream;
 use quote::quote;
+use syn::Visibility;
 
 use crate::generics::Split;
 use crate::index::Index;
@@ -21,12 +22,19 @@ pub(super) fn write(model: &Model, split: &Split) -> TokenStream {
         model.ident
     );
     let fields = model.fields.iter().map(|field| field_of(model, field));
+    let indexes = model.compounds.iter().map(|compound| {
+        let is_optional = model.parts(compound).any(|field| field.value_type().1);
+        // Seen by whoever sees the first of them.
+        let vis = model.parts(compound).next().map(|field| &field.vis);
+        index_of(model, &compound.index, &compound.title, vis, is_optional)
+    });
     quote! {
         #[doc = #doc]
         #derives
         #(#[#attrs])*
         #vis struct #ident #generics #bounds {
             #(#fields,)*
+            #(#indexes,)*
         }
     }
 }
@@ -73,7 +81,10 @@ fn field_of(model: &Model, field: &Field) -> TokenStream {
         }
     };
     let from_row = from_row(model, field);
-    let indexes = field.indexes.iter().map(|index| index_of(model, field, index));
+    let indexes = field.indexes.iter().map(|index| {
+        let (_, is_optional) = field.value_type();
+        index_of(model, index, &field.name, Some(vis), is_optional)
+    });
     quote! {
         #doc
         #from_row
@@ -83,17 +94,25 @@ fn field_of(model: &Model, field: &Field) -> TokenStream {
     }
 }
 
-fn index_of(model: &Model, field: &Field, index: &Index) -> TokenStream {
+fn index_of(
+    model: &Model,
+    index: &Index,
+    of: &str,
+    vis: Option<&Visibility>,
+    is_optional: bool,
+) -> TokenStream {
     let krate = &model.krate;
-    let (_, is_optional) = field.value_type();
-    let Index { ident, sql, .. } = index;
-    let vis = &field.vis;
-    let doc = format!("The blind index of `{}`.", field.name);
+    let Index {
+        ident, sql, attrs, ..
+    } = index;
+    let doc = format!("The blind index of `{of}`.");
     let ty = optional(&quote!(#krate::BlindIndex), is_optional);
-    let from_row = (model.is_from_row() && *ident != sql.value()).then(|| quote!(#[sqlx(rename = #sql)]));
+    let is_renamed = model.encrypted.is_from_row() && *ident != sql.value();
+    let from_row = is_renamed.then(|| quote!(#[sqlx(rename = #sql)]));
     quote! {
         #[doc = #doc]
         #from_row
+        #(#[#attrs])*
         #vis #ident: #ty
     }
 }
@@ -108,8 +127,7 @@ fn optional(ty: &TokenStream, is_optional: bool) -> TokenStream {
 
 /// Tells `sqlx::FromRow` where a field lies, unless the user does.
 fn from_row(model: &Model, field: &Field) -> Option<TokenStream> {
-    let said = |attr: &TokenStream| attr.to_string().starts_with("sqlx");
-    if !model.is_from_row() || field.attrs.iter().any(said) {
+    if !model.encrypted.is_from_row() || field.says_how_to_read() {
         return None;
     }
     if let Role::Nested { .. } = field.role {

@@ -1,33 +1,69 @@
-//! The methods of a single field: to search by its index, and to verify its password.
+//! The methods that look things up: to search by an index, and to verify a password.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote};
-use syn::Ident;
+use syn::{Ident, Path};
 
 use crate::attributes::{Pair, PairValue};
 use crate::generics::Split;
 use crate::index::Index;
 use crate::model::{Field, Kind, Model, Role};
 
-use super::traits::{begin_row, build_context, constant_of};
+use super::traits::{begin_row, build_context, constant_of, match_all, tuple};
 
 /// Writes what the struct itself gets.
 pub(super) fn of_struct(model: &Model, split: &Split) -> TokenStream {
     let Kind::Record { context, .. } = &model.kind else {
         return TokenStream::new();
     };
-    let methods = model.fields.iter().flat_map(|field| {
-        field
-            .indexes
-            .iter()
-            .map(move |index| search(model, split, field, index, context))
+    let of_fields = model.fields.iter().flat_map(|field| {
+        field.indexes.iter().map(move |index| Searched {
+            index,
+            title: &field.name,
+            fields: vec![field],
+        })
     });
+    let of_several = model.compounds.iter().map(|compound| Searched {
+        index: &compound.index,
+        title: &compound.title,
+        fields: model.parts(compound).collect(),
+    });
+    let methods = of_fields
+        .chain(of_several)
+        .map(|searched| search(model, split, &searched, context));
     quote!(#(#methods)*)
 }
 
-fn search(model: &Model, split: &Split, field: &Field, index: &Index, context: &[Pair]) -> TokenStream {
+/// What is searched by an index.
+struct Searched<'m> {
+    index: &'m Index,
+    title: &'m str,
+    fields: Vec<&'m Field>,
+}
+
+impl Searched<'_> {
+    /// The type of what is searched for: a tuple, if there are several fields.
+    fn value(&self, krate: &Path) -> TokenStream {
+        tuple(self.fields.iter().map(|_| quote!(impl #krate::IndexValue)))
+    }
+
+    /// Tells whether a decrypted record has the value that was sought.
+    fn is_sought(&self, record: &Ident, sought: &Ident) -> TokenStream {
+        let is = |parts: &[Ident]| {
+            let value = tuple(parts.iter().map(|part| quote!(#part)));
+            quote!(#sought.is(&#value))
+        };
+        match_all(&self.fields, &quote!(#record), is, &quote!(false))
+    }
+}
+
+fn search(model: &Model, split: &Split, searched: &Searched<'_>, record_context: &[Pair]) -> TokenStream {
     let Model { vis, krate, .. } = model;
-    let pairs = index.context.as_ref().map_or(context, |own| &own.pairs);
+    let Searched { index, title, .. } = searched;
+    // The fields of the context are parameters, too, and may be called the same.
+    let [crypto, context, rows, value] = hygienic(["crypto", "context", "rows", "value"]);
+    let [sought, record] = hygienic(["sought", "record"]);
+    let pairs = index.context.as_ref().map_or(record_context, |own| &own.pairs);
     let fields = fields_of(pairs);
     let build = build_context(krate, pairs, |ident| quote!(&#ident));
     let terms = format_ident!("{}_terms", index.stem, span = index.ident.span());
@@ -35,21 +71,16 @@ fn search(model: &Model, split: &Split, field: &Field, index: &Index, context: &
     let constant = constant_of(index);
     let encrypted = &model.encrypted.ident;
     let (_, encrypted_generics, _) = split.kept.split_for_impl();
-    let Field { ident, name, .. } = field;
-    let (_, is_optional) = field.value_type();
-    let keep = if is_optional {
-        quote!(record.#ident.as_ref().is_some_and(|value| sought.is(value)))
-    } else {
-        quote!(sought.is(&record.#ident))
-    };
+    let value_type = searched.value(krate);
+    let keep = searched.is_sought(&record, &sought);
     let same = (!fields.is_empty()).then(|| {
-        let found = build_context(krate, pairs, |ident| quote!(&row.#ident));
-        quote!(#krate::__private::same_context(#build, rows.iter().map(|row| #found))?;)
+        let found = build_context(krate, pairs, |ident| quote!(&#record.#ident));
+        quote!(#krate::__private::same_context(#build, #rows.iter().map(|#record| #found))?;)
     });
-    let claims = claims(context, pairs);
+    let claims = claims(record_context, pairs);
     let matching_in = format_ident!("{matching}_in", span = index.ident.span());
     let in_context = claims.as_ref().map(|_| {
-        let found = build_context(krate, context, |ident| quote!(&row.#ident));
+        let found = build_context(krate, record_context, |ident| quote!(&#record.#ident));
         let doc = format!(
             "As [`{matching}`](Self::{matching}), of rows of this encryption context alone: the record's."
         );
@@ -65,26 +96,26 @@ fn search(model: &Model, split: &Split, field: &Field, index: &Index, context: &
             ///
             /// May be dropped at any time.
             #vis async fn #matching_in(
-                crypto: &#krate::Crypto,
-                context: &#krate::EncryptionContext,
+                #crypto: &#krate::Crypto,
+                #context: &#krate::EncryptionContext,
                 #(#fields: impl ::core::fmt::Display,)*
-                rows: impl ::core::iter::IntoIterator<Item = #encrypted #encrypted_generics>,
-                value: impl #krate::IndexValue,
+                #rows: impl ::core::iter::IntoIterator<Item = #encrypted #encrypted_generics>,
+                #value: #value_type,
             ) -> ::core::result::Result<::std::vec::Vec<Self>, #krate::RecordError> {
-                let rows: ::std::vec::Vec<_> = rows.into_iter().collect();
-                let expected = ::core::result::Result::Ok(::core::clone::Clone::clone(context));
-                #krate::__private::same_context(expected, rows.iter().map(|row| #found))?;
-                Self::#matching(crypto, #(#fields,)* rows, value).await
+                let #rows: ::std::vec::Vec<_> = #rows.into_iter().collect();
+                let #context = ::core::result::Result::Ok(::core::clone::Clone::clone(#context));
+                #krate::__private::same_context(#context, #rows.iter().map(|#record| #found))?;
+                Self::#matching(#crypto, #(#fields,)* #rows, #value).await
             }
         }
     });
     let believed = claims.map(|claims| believed(&claims, &matching_in));
     let terms_doc = format!(
-        "Computes what a query for `{name}` looks for in column `{}`: a term for each version of the index key.",
+        "Computes what a query for `{title}` looks for in column `{}`: a term for each version of the index key.",
         index.sql.value()
     );
     let matching_doc = format!(
-        "Decrypts the rows that a query found by [`{terms}`](Self::{terms}), and returns those whose `{name}` is really the \
+        "Decrypts the rows that a query found by [`{terms}`](Self::{terms}), and returns those whose `{title}` is really the \
          value, once both are normalised.",
     );
     quote! {
@@ -98,12 +129,12 @@ fn search(model: &Model, split: &Split, field: &Field, index: &Index, context: &
         ///
         /// May be dropped at any time.
         #vis async fn #terms(
-            crypto: &#krate::Crypto,
+            #crypto: &#krate::Crypto,
             #(#fields: impl ::core::fmt::Display,)*
-            value: impl #krate::IndexValue,
+            #value: #value_type,
         ) -> ::core::result::Result<#krate::IndexTerms, #krate::Error> {
-            let context = #build?;
-            crypto.index_terms(&context, &#constant, value).await
+            let #context = #build?;
+            #crypto.index_terms(&#context, &#constant, #value).await
         }
 
         #[doc = #matching_doc]
@@ -118,21 +149,26 @@ fn search(model: &Model, split: &Split, field: &Field, index: &Index, context: &
         ///
         /// May be dropped at any time.
         #vis async fn #matching(
-            crypto: &#krate::Crypto,
+            #crypto: &#krate::Crypto,
             #(#fields: impl ::core::fmt::Display,)*
-            rows: impl ::core::iter::IntoIterator<Item = #encrypted #encrypted_generics>,
-            value: impl #krate::IndexValue,
+            #rows: impl ::core::iter::IntoIterator<Item = #encrypted #encrypted_generics>,
+            #value: #value_type,
         ) -> ::core::result::Result<::std::vec::Vec<Self>, #krate::RecordError> {
-            let sought = #krate::__private::Sought::new(#name, &#constant, &value)?;
-            let rows: ::std::vec::Vec<_> = rows.into_iter().collect();
+            let #sought = #krate::__private::Sought::new(#title, &#constant, &#value)?;
+            let #rows: ::std::vec::Vec<_> = #rows.into_iter().collect();
             #same
-            let mut records: ::std::vec::Vec<Self> = #krate::decrypt_all(crypto, rows).await?;
-            records.retain(|record| #keep);
-            ::core::result::Result::Ok(records)
+            let mut #rows: ::std::vec::Vec<Self> = #krate::decrypt_all(#crypto, #rows).await?;
+            #rows.retain(|#record| #keep);
+            ::core::result::Result::Ok(#rows)
         }
 
         #in_context
     }
+}
+
+/// Makes names that no field of the struct is mistaken for.
+fn hygienic<const N: usize>(names: [&str; N]) -> [Ident; N] {
+    names.map(|name| Ident::new(name, Span::mixed_site()))
 }
 
 /// The fields that a context is made of, in order: what a caller says of it.
@@ -191,14 +227,16 @@ fn password(model: &Model, field: &Field, pairs: &[Pair], record: &[Pair]) -> To
     let Field {
         ident, name, column, ..
     } = field;
+    let [crypto, context, typed, hashed, aad] = hygienic(["crypto", "context", "password", "hash", "aad"]);
     let verify = format_ident!("verify_{name}", span = ident.span());
     let hash = format_ident!("hash_{name}", span = ident.span());
     let begin = begin_row(model);
+    let place = quote!({ #begin row.aad(#column) });
     let fields = fields_of(pairs);
     let build = build_context(krate, pairs, |ident| quote!(&#ident));
     let same = (!fields.is_empty()).then(|| {
         let found = build_context(krate, pairs, |ident| quote!(&self.#ident));
-        quote!(#krate::__private::is_in_context(&context, #found)?;)
+        quote!(#krate::__private::is_in_context(&#context, #found)?;)
     });
     let claims = claims(record, pairs);
     let verify_in = format_ident!("{verify}_in", span = ident.span());
@@ -220,29 +258,29 @@ fn password(model: &Model, field: &Field, pairs: &[Pair], record: &[Pair]) -> To
             /// May be dropped at any time.
             #vis async fn #verify_in(
                 &self,
-                crypto: &#krate::Crypto,
-                context: &#krate::EncryptionContext,
+                #crypto: &#krate::Crypto,
+                #context: &#krate::EncryptionContext,
                 #(#fields: impl ::core::fmt::Display,)*
-                password: impl ::core::convert::AsRef<[u8]>,
+                #typed: impl ::core::convert::AsRef<[u8]>,
             ) -> ::core::result::Result<#krate::PasswordVerdict, #krate::Error> {
-                #krate::__private::is_in_context(context, #found)?;
-                self.#verify(crypto, #(#fields,)* password).await
+                #krate::__private::is_in_context(#context, #found)?;
+                self.#verify(#crypto, #(#fields,)* #typed).await
             }
         }
     });
     let believed = claims.map(|claims| believed(&claims, &verify_in));
     let (_, is_optional) = field.value_type();
-    let verified = quote!(crypto.verify_password(&context, hash, password, aad).await);
+    let verified = quote!(#crypto.verify_password(&#context, #hashed, #typed, #aad).await);
     let verified = if is_optional {
         quote! {
             match &self.#ident {
-                ::core::option::Option::Some(hash) => #verified,
+                ::core::option::Option::Some(#hashed) => #verified,
                 // It takes as long, so that nobody learns who has none.
-                ::core::option::Option::None => crypto.verify_nobody(&context, password).await,
+                ::core::option::Option::None => #crypto.verify_nobody(&#context, #typed).await,
             }
         }
     } else {
-        quote!({ let hash = &self.#ident; #verified })
+        quote!({ let #hashed = &self.#ident; #verified })
     };
     let verify_doc =
         format!("Verifies what somebody typed against the hash in `{name}`. Nothing is decrypted.");
@@ -263,13 +301,13 @@ fn password(model: &Model, field: &Field, pairs: &[Pair], record: &[Pair]) -> To
         /// May be dropped at any time.
         #vis async fn #verify(
             &self,
-            crypto: &#krate::Crypto,
+            #crypto: &#krate::Crypto,
             #(#fields: impl ::core::fmt::Display,)*
-            password: impl ::core::convert::AsRef<[u8]>,
+            #typed: impl ::core::convert::AsRef<[u8]>,
         ) -> ::core::result::Result<#krate::PasswordVerdict, #krate::Error> {
-            let context = #build?;
+            let #context = #build?;
             #same
-            let aad = { #begin row.aad(#column) };
+            let #aad = #place;
             #verified
         }
 
@@ -287,14 +325,14 @@ fn password(model: &Model, field: &Field, pairs: &[Pair], record: &[Pair]) -> To
         /// May be dropped at any time.
         #vis async fn #hash(
             &self,
-            crypto: &#krate::Crypto,
+            #crypto: &#krate::Crypto,
             #(#fields: impl ::core::fmt::Display,)*
-            password: impl ::core::convert::AsRef<[u8]>,
+            #typed: impl ::core::convert::AsRef<[u8]>,
         ) -> ::core::result::Result<#krate::PasswordHash, #krate::Error> {
-            let context = #build?;
+            let #context = #build?;
             #same
-            let aad = { #begin row.aad(#column) };
-            crypto.hash_password(&context, password, aad).await
+            let #aad = #place;
+            #crypto.hash_password(&#context, #typed, #aad).await
         }
     }
 }

@@ -40,7 +40,7 @@ pub(super) fn write(model: &Model, split: &Split) -> Option<TokenStream> {
     let passwords = lookups::of_encrypted(model);
     Some(quote! {
         #[automatically_derived]
-        #[allow(dead_code, trivial_bounds)]
+        #[allow(clippy::too_many_arguments, dead_code, trivial_bounds)]
         impl #all_generics #ident #plain_generics #all_where {
             #[doc = #encrypt_doc]
             ///
@@ -75,7 +75,7 @@ pub(super) fn write(model: &Model, split: &Split) -> Option<TokenStream> {
         }
 
         #[automatically_derived]
-        #[allow(dead_code, trivial_bounds)]
+        #[allow(clippy::too_many_arguments, dead_code, trivial_bounds)]
         impl #kept_generics #encrypted #encrypted_generics #kept_where {
             #[doc = #decrypt_in_doc]
             ///

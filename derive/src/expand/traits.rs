@@ -6,7 +6,7 @@ use syn::{Ident, Path};
 
 use crate::attributes::{Context, Pair, PairValue};
 use crate::generics::{self, Split};
-use crate::index::Index;
+use crate::index::{Compound, Index};
 use crate::model::{Field, Kind, Model, Role, span_of};
 
 use super::describe;
@@ -35,12 +35,23 @@ pub(super) fn write(model: &Model, split: &Split) -> TokenStream {
     let collect_values = model
         .fields
         .iter()
-        .filter_map(|field| collect_value(model, field));
+        .filter_map(|field| collect_value(model, field))
+        .chain(model.compounds.iter().map(|compound| index_all(model, compound)));
     let collect_ciphertexts = model
         .fields
         .iter()
         .filter_map(|field| collect_ciphertext(model, field));
-    let seal = model.fields.iter().map(|field| assemble_ciphertext(model, field));
+    // In the order in which they were collected.
+    let seal = model
+        .fields
+        .iter()
+        .map(|field| assemble_ciphertext(model, field))
+        .chain(
+            model
+                .compounds
+                .iter()
+                .map(|compound| hand_out_index(model, compound)),
+        );
     let slots: Vec<_> = (0..model.fields.len())
         .map(|at| format_ident!("field_{at}"))
         .collect();
@@ -102,12 +113,12 @@ pub(super) fn index_constants(model: &Model) -> TokenStream {
         return TokenStream::new();
     };
     let krate = &model.krate;
-    let constants = model.fields.iter().flat_map(|field| {
-        field.indexes.iter().map(move |index| {
-            let constant = constant_of(index);
-            let value = index.field(krate, table, &field.column);
-            quote!(const #constant: #krate::IndexField = #value;)
-        })
+    let of_fields = model.fields.iter().flat_map(|field| &field.indexes);
+    let of_several = model.compounds.iter().map(|compound| &compound.index);
+    let constants = of_fields.chain(of_several).map(|index| {
+        let constant = constant_of(index);
+        let value = index.field(krate, table);
+        quote!(const #constant: #krate::IndexField = #value;)
     });
     quote!(#(#constants)*)
 }
@@ -122,17 +133,11 @@ pub(super) fn begin_row(model: &Model) -> Option<TokenStream> {
         return None;
     };
     let krate = &model.krate;
-    let parts: Vec<_> = model
-        .ids()
-        .map(|field| {
-            let ident = &field.ident;
-            quote_spanned!(span_of(field)=> &self.#ident)
-        })
-        .collect();
-    let id = match parts.as_slice() {
-        [id] => quote!(#id),
-        parts => quote!((#(#parts),*)),
-    };
+    let parts = model.ids().map(|field| {
+        let ident = &field.ident;
+        quote_spanned!(span_of(field)=> &self.#ident)
+    });
+    let id = tuple(parts);
     Some(quote! {
         let id = #id;
         let mut row = #krate::__private::Row::new(#table, &id);
@@ -233,6 +238,74 @@ fn collect_value(model: &Model, field: &Field) -> Option<TokenStream> {
         }
     };
     Some(with_value(field, &then))
+}
+
+/// Takes the values of an index over several fields, unless one of them is absent.
+fn index_all(model: &Model, compound: &Compound) -> TokenStream {
+    let own = own_context(model, compound.index.context.as_ref());
+    let (index, title) = (constant_of(&compound.index), &compound.title);
+    let fields: Vec<_> = model.parts(compound).collect();
+    match_all(
+        &fields,
+        &quote!(self),
+        |parts| quote!(out.index(#title, &#index, #own, &(#(#parts),*))),
+        &quote!(()),
+    )
+}
+
+fn hand_out_index(model: &Model, compound: &Compound) -> TokenStream {
+    let ident = &compound.index.ident;
+    let optional = model.parts(compound).filter(|field| field.value_type().1);
+    let optional: Vec<_> = optional.map(|field| &field.ident).collect();
+    if optional.is_empty() {
+        return quote!(#ident: sealed.index()?);
+    }
+    quote! {
+        #ident: if #(self.#optional.is_some())&&* {
+            ::core::option::Option::Some(sealed.index()?)
+        } else {
+            ::core::option::Option::None
+        }
+    }
+}
+
+/// Runs something with references to all values of some fields, or something else if one is absent.
+pub(super) fn match_all(
+    fields: &[&Field],
+    record: &TokenStream,
+    then: impl FnOnce(&[Ident]) -> TokenStream,
+    otherwise: &TokenStream,
+) -> TokenStream {
+    let parts: Vec<_> = (0..fields.len()).map(|at| format_ident!("part_{at}")).collect();
+    let then = then(&parts);
+    let patterns = tuple(fields.iter().zip(&parts).map(|(field, part)| {
+        if field.value_type().1 {
+            quote!(::core::option::Option::Some(#part))
+        } else {
+            quote!(#part)
+        }
+    }));
+    let values = tuple(fields.iter().map(|field| {
+        let ident = &field.ident;
+        quote!(&#record.#ident)
+    }));
+    let is_optional = fields.iter().any(|field| field.value_type().1);
+    let otherwise = is_optional.then(|| quote!(_ => #otherwise,));
+    quote! {
+        match #values {
+            #patterns => #then,
+            #otherwise
+        }
+    }
+}
+
+/// Writes a tuple, or what is in it if that is one thing.
+pub(super) fn tuple(of: impl IntoIterator<Item = TokenStream>) -> TokenStream {
+    let of: Vec<_> = of.into_iter().collect();
+    match of.as_slice() {
+        [one] => one.clone(),
+        of => quote!((#(#of),*)),
+    }
 }
 
 fn collect_ciphertext(model: &Model, field: &Field) -> Option<TokenStream> {

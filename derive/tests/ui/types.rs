@@ -1,6 +1,8 @@
 // Types that cannot be encrypted, nested or bound.
 use encx::Encrypt;
 
+type Price = f64;
+
 struct Address {
     street: String,
 }
@@ -32,6 +34,8 @@ struct Lookups {
     password: String,
     #[encx(encrypt, index(bits = 8))]
     admin: bool,
+    #[encx(encrypt, index(bits = 16))]
+    price: Price,
 }
 
 fn main() {}

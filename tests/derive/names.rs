@@ -1,0 +1,169 @@
+//! Names that the derive chooses, and names that a struct's fields may have: all of them.
+
+use encx::{Encrypt, EncryptionContext, Password, PasswordParams};
+
+use crate::World;
+
+/// Its fields are called what the methods that are written call their parameters and variables.
+#[derive(Encrypt, Debug)]
+#[encx(table = "names")]
+#[encx(context(
+    "a" = crypto,
+    "b" = context,
+    "c" = rows,
+    "d" = value,
+    "e" = password,
+    "f" = hash,
+    "g" = aad,
+    "h" = row
+))]
+#[encx(index(name = "both", fields = [part_0, out], bits = 16))]
+struct Names {
+    #[encx(id)]
+    id: i64,
+    #[encx(id)]
+    field_0: i64,
+    crypto: String,
+    context: String,
+    rows: String,
+    value: String,
+    password: String,
+    hash: String,
+    aad: String,
+    row: String,
+    sought: String,
+    record: String,
+    #[encx(encrypt, index(bits = 16, context("a" = sought, "b" = record, "c" = value, "d" = rows, "e" = crypto)))]
+    part_0: Option<String>,
+    #[encx(encrypt)]
+    out: String,
+    #[encx(encrypt)]
+    sealed: String,
+    #[encx(encrypt)]
+    opened: Option<String>,
+    #[encx(password)]
+    secret: Password,
+    #[encx(password(context("a" = context, "b" = password)))]
+    pin: Option<Password>,
+}
+
+#[tokio::test]
+async fn fields_may_be_called_as_parameters_and_variables_are() {
+    let text = |text: &str| text.to_owned();
+    let names = Names {
+        id: 1,
+        field_0: 2,
+        crypto: text("of crypto"),
+        context: text("of context"),
+        rows: text("of rows"),
+        value: text("of value"),
+        password: text("of password"),
+        hash: text("of hash"),
+        aad: text("of aad"),
+        row: text("of row"),
+        sought: text("of sought"),
+        record: text("of record"),
+        part_0: Some(text("of part_0")),
+        out: text("of out"),
+        sealed: text("of sealed"),
+        opened: Some(text("of opened")),
+        secret: Password::new("secret"),
+        pin: Some(Password::new("1234")),
+    };
+    let world = World::default();
+    let quick = PasswordParams::insecure_new(64, 1, 1).unwrap();
+    let builder = encx::Crypto::builder(world.kms.clone(), world.store.clone());
+    let crypto = builder.password_params(quick).build().await.unwrap();
+    let row = names.encrypt(&crypto).await.unwrap();
+    let read = row.clone().decrypt(&crypto).await.unwrap();
+    assert_eq!((read.id, read.field_0), (1, 2));
+    assert_eq!(
+        (read.part_0.as_deref(), read.out.as_str()),
+        (Some("of part_0"), "of out")
+    );
+    assert_eq!(
+        (read.sealed.as_str(), read.opened.as_deref()),
+        ("of sealed", Some("of opened"))
+    );
+
+    // Each parameter is what its field says, in the order of the context.
+    let all = [
+        "crypto", "context", "rows", "value", "password", "hash", "aad", "row",
+    ];
+    let [a, b, c, d, e, f, g, h] = all.map(|name| format!("of {name}"));
+    let (s, r) = ("of sought", "of record");
+    let terms = Names::part_0_terms(&crypto, s, r, &d, &c, &a, "of part_0");
+    assert!(terms.await.unwrap().contains(&row.part_0_index.unwrap()));
+    let rows = [row.clone()];
+    let found = Names::matching_part_0(&crypto, s, r, &d, &c, &a, rows.clone(), "of part_0");
+    assert_eq!(found.await.unwrap().len(), 1);
+    let refused = Names::matching_part_0(&crypto, r, s, &d, &c, &a, rows.clone(), "of part_0");
+    assert!(refused.await.is_err());
+    let pairs = ["a", "b", "c", "d", "e", "f", "g", "h"].into_iter().zip(all);
+    let pairs = pairs.map(|(key, name)| (key, format!("of {name}")));
+    let context = EncryptionContext::from_pairs(pairs).unwrap();
+    let found = Names::matching_part_0_in(&crypto, &context, s, r, &d, &c, &a, rows.clone(), "of part_0");
+    assert_eq!(found.await.unwrap().len(), 1);
+    let both = ("of part_0", "of out");
+    let terms = Names::both_terms(&crypto, &a, &b, &c, &d, &e, &f, &g, &h, both);
+    assert!(terms.await.unwrap().contains(&row.both_index.unwrap()));
+    let found = Names::matching_both(&crypto, &a, &b, &c, &d, &e, &f, &g, &h, rows, both);
+    assert_eq!(found.await.unwrap().len(), 1);
+
+    let verdict = row.verify_secret(&crypto, &a, &b, &c, &d, &e, &f, &g, &h, "secret");
+    assert!(verdict.await.unwrap().is_match());
+    let verdict = row.verify_pin(&crypto, &b, &e, "1234").await.unwrap();
+    assert!(verdict.is_match());
+    let verdict = row
+        .verify_pin_in(&crypto, &context, &b, &e, "1234")
+        .await
+        .unwrap();
+    assert!(verdict.is_match());
+    let hash = row.hash_secret(&crypto, &a, &b, &c, &d, &e, &f, &g, &h, "another");
+    let row = EncryptedNames {
+        secret: hash.await.unwrap(),
+        ..row
+    };
+    let verdict = row.verify_secret(&crypto, &a, &b, &c, &d, &e, &f, &g, &h, "another");
+    assert!(verdict.await.unwrap().is_match());
+}
+
+mod elsewhere {
+    use encx::Encrypt;
+
+    /// Seen in this crate; one field of it here alone.
+    #[derive(Encrypt)]
+    #[encx(table = "notes", context("purpose" = "notes"))]
+    pub(crate) struct Note {
+        #[encx(id)]
+        pub(crate) id: i64,
+        #[encx(encrypt, index(bits = 64))]
+        pub(crate) title: String,
+        #[encx(encrypt)]
+        text: String,
+    }
+
+    impl Note {
+        pub(crate) fn new(id: i64, title: &str) -> Self {
+            let (title, text) = (title.to_owned(), "hidden".to_owned());
+            Self { id, title, text }
+        }
+
+        pub(crate) fn text(&self) -> &str {
+            &self.text
+        }
+    }
+}
+
+/// That what is private stays so is shown by `derive/tests/ui/visibility.rs`.
+#[tokio::test]
+async fn the_struct_that_is_written_is_seen_where_the_other_is() {
+    let crypto = World::default().process().await;
+    let note = elsewhere::Note::new(7, "title");
+    let row: elsewhere::EncryptedNote = note.encrypt(&crypto).await.unwrap();
+    let terms = elsewhere::Note::title_terms(&crypto, "title").await.unwrap();
+    assert!(terms.contains(&row.title_index) && row.id == 7);
+    assert_ne!(row.title.as_bytes(), b"title");
+    assert!(format!("{:?}", row.clone()).starts_with("EncryptedNote"));
+    assert_eq!(row.decrypt(&crypto).await.unwrap().text(), "hidden");
+}
