@@ -291,5 +291,5 @@ async fn it_does_what_the_document_says() -> Result<()> {
 
 #[test]
 fn the_document_shows_this() {
-    super::assert_shown(include_str!("../../docs/guide.md"), include_str!("guide.rs"));
+    super::shown::assert_shown(include_str!("../../docs/guide.md"), include_str!("guide.rs"));
 }

@@ -178,5 +178,5 @@ async fn two_processes_may_see_a_new_tenant_at_once() -> Result<(), Error> {
 
 #[test]
 fn the_document_shows_this() {
-    super::assert_shown(include_str!("../../docs/testing.md"), include_str!("testing.rs"));
+    super::shown::assert_shown(include_str!("../../docs/testing.md"), include_str!("testing.rs"));
 }

@@ -4,9 +4,16 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod document;
+#[path = "../../../../tests/docs/shown.rs"]
+mod shown;
 
 use encx::testkit::{MemoryKms, block_on};
-use encx::{Crypto, Encrypt, KeyStore, Password, PasswordParams, PasswordVerdict};
+use encx::{
+    BlindIndex, Ciphertext, Crypto, Encrypt, EncryptionContext, JobTally, KeyStore, Password, PasswordHash,
+    PasswordParams, PasswordVerdict,
+};
+use encx_sqlx::Rows;
 use uuid::Uuid;
 
 #[derive(Encrypt, Clone, Debug, PartialEq)]
@@ -77,7 +84,7 @@ fn shown(user: &User) -> (Uuid, &str, &str, Option<&str>, i32, &Address) {
 }
 
 macro_rules! writes_and_reads {
-    ($pool:expr, $crypto:expr, $search:path) => {{
+    ($pool:expr, $crypto:expr, $search:path, $rows:path) => {{
         let (pool, crypto) = ($pool, $crypto);
         for row in encx::encrypt_all(&crypto, &users()).await.unwrap() {
             let insert = sqlx::query(INSERT)
@@ -117,6 +124,30 @@ macro_rules! writes_and_reads {
         let nulls: i64 = sqlx::query_scalar(nulls).fetch_one(&pool).await.unwrap();
         assert_eq!(nulls, 3, "`None` is NULL");
 
+        // Jobs know from the struct where ciphertexts lie: 6 users with three values, and 3 with one more.
+        let mut active = Vec::new();
+        for tenant in ["t-0", "t-1"] {
+            let context = EncryptionContext::from_pairs([("tenantId", tenant), ("purpose", "pii")]).unwrap();
+            active.push(crypto.key_manager().rotate(&context).await.unwrap().id);
+        }
+        let jobs = $rows(pool.clone());
+        let reencrypt = jobs.reencrypt(&crypto, User::encx_columns()).unwrap();
+        let report = reencrypt.run().await;
+        assert!(report.is_complete(), "{report}");
+        assert_eq!(report.run, JobTally::new(21, 0, 0));
+        let census = jobs.census(User::encx_columns()).unwrap();
+        let counts = census.count().await.unwrap();
+        assert_eq!(counts.iter().map(|count| count.rows).sum::<u64>(), 21);
+        for count in &counts {
+            assert!(count.key.is_some_and(|key| active.contains(&key)), "{count:?}");
+        }
+        let rows: Vec<EncryptedUser> = sqlx::query_as("SELECT * FROM users ORDER BY id")
+            .fetch_all(&pool)
+            .await
+            .unwrap();
+        let read: Vec<User> = encx::decrypt_all(&crypto, rows).await.unwrap();
+        assert!(read.iter().map(shown).eq(users().iter().map(shown)));
+
         // Whoever can write the database cannot move a value to another row.
         let swap = "UPDATE users SET email = (SELECT email FROM users WHERE id = $1) WHERE id = $2";
         let [from, to] = [1, 3].map(|n| Uuid::from_bytes([n; 16]));
@@ -135,6 +166,28 @@ macro_rules! writes_and_reads {
         let error = row.decrypt(&crypto).await.unwrap_err();
         assert_eq!(error.failures().len(), 1);
         assert_eq!(error.failures()[0].field, "email");
+
+        // What is no such thing is refused where it is read, by the name of its column.
+        // Columns are read in the order of the struct, so the last of them first.
+        for (column, spoil) in [
+            (
+                "password",
+                sqlx::query("UPDATE users SET password = $1").bind("letmein"),
+            ),
+            (
+                "email_term",
+                sqlx::query("UPDATE users SET email_term = $1").bind(vec![1_u8]),
+            ),
+            (
+                "email",
+                sqlx::query("UPDATE users SET email = $1").bind(vec![1_u8]),
+            ),
+        ] {
+            spoil.execute(&pool).await.unwrap();
+            let read = sqlx::query_as::<_, EncryptedUser>("SELECT * FROM users");
+            let error = read.fetch_all(&pool).await.unwrap_err().to_string();
+            assert!(error.contains(&format!("\"{column}\"")), "{error}");
+        }
     }};
 }
 
@@ -148,8 +201,33 @@ fn postgres_rows_decrypt() {
         sqlx::query(table).execute(&pool).await.unwrap();
         let store = database.store().await;
         store.migrate().await.unwrap();
-        writes_and_reads!(pool, crypto(store).await, search_postgres);
+        let crypto = crypto(store).await;
+        arrays_go_there_and_back(&pool, &crypto).await;
+        writes_and_reads!(pool, crypto, search_postgres, Rows::postgres);
     });
+}
+
+/// Each of the three types as an array: written by `unnest`, read by `array_agg`, and sought by `ANY`.
+async fn arrays_go_there_and_back(pool: &sqlx::PgPool, crypto: &Crypto) {
+    let rows = encx::encrypt_all(crypto, &users()).await.unwrap();
+    let emails: Vec<Ciphertext> = rows.iter().map(|row| row.email.clone()).collect();
+    let socials: Vec<Option<Ciphertext>> = rows.iter().map(|row| row.social.clone()).collect();
+    let terms: Vec<BlindIndex> = rows.iter().map(|row| row.email_index).collect();
+    let hashes: Vec<Option<PasswordHash>> = rows.iter().map(|row| row.password.clone()).collect();
+    let sql = "WITH page AS (SELECT * FROM unnest($1, $2, $3, $4) AS page (email, social, term, password)) \
+               SELECT array_agg(email), array_agg(social), array_agg(term), array_agg(password), \
+               count(*) FILTER (WHERE email = ANY($1)), count(*) FILTER (WHERE password = ANY($4)) FROM page";
+    type Page = (
+        Vec<Ciphertext>,
+        Vec<Option<Ciphertext>>,
+        Vec<BlindIndex>,
+        Vec<Option<PasswordHash>>,
+        i64,
+        i64,
+    );
+    let query = sqlx::query_as(sql).bind(&emails).bind(&socials);
+    let page: Page = query.bind(&terms).bind(&hashes).fetch_one(pool).await.unwrap();
+    assert_eq!(page, (emails, socials, terms, hashes, 6, 1));
 }
 
 async fn search_postgres(pool: &sqlx::PgPool, terms: &encx::IndexTerms) -> Vec<EncryptedUser> {
@@ -175,6 +253,6 @@ fn sqlite_rows_decrypt() {
                      social_security blob, age blob NOT NULL, street blob NOT NULL, country text NOT NULL, \
                      email_term blob NOT NULL, password text) STRICT";
         sqlx::query(table).execute(&pool).await.unwrap();
-        writes_and_reads!(pool, crypto(store).await, search_sqlite);
+        writes_and_reads!(pool, crypto(store).await, search_sqlite, Rows::sqlite);
     });
 }

@@ -1,0 +1,26 @@
+//! Holds a document against the file that has its code. Tests of other packages that show code use it, too.
+
+/// Fails if a document shows Rust that its file here has not, line by line. Indentation does not count, nor do the
+/// modules that keep the pieces apart.
+#[track_caller]
+pub(crate) fn assert_shown(document: &str, source: &str) {
+    let source = source.replace("pub(super) ", "");
+    let source: Vec<_> = source.lines().map(str::trim).collect();
+    let mut lines = document.lines().enumerate();
+    let mut pieces = 0;
+    while let Some((number, line)) = lines.next() {
+        if line.trim() != "```rust" {
+            continue;
+        }
+        let piece = lines.by_ref().map(|(_, line)| line.trim());
+        let piece: Vec<_> = piece.take_while(|line| *line != "```").collect();
+        assert!(
+            source.windows(piece.len()).any(|some| some == piece),
+            "the piece after line {} is not in the file that tests it:\n{}",
+            number + 1,
+            piece.join("\n")
+        );
+        pieces += 1;
+    }
+    assert!(pieces > 0, "the document shows no code");
+}
