@@ -6,10 +6,12 @@ mod workers;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
+use self::hash::OUTPUT_LEN;
+pub(crate) use self::hash::SALT_LEN;
 pub use self::hash::{PasswordError, PasswordHash, PasswordParams};
 pub(crate) use self::workers::{NotDone, Settings, Workers};
 use crate::aad::{Aad, AadError};
-use crate::key::Subkey;
+use crate::key::{DataKeyId, Subkey};
 
 /// The longest password, in bytes. Argon2 takes much longer ones; nobody types them.
 const MAX_PASSWORD_LEN: usize = 4096;
@@ -59,13 +61,33 @@ pub(crate) fn pepper_info(aad: &Aad) -> Result<Vec<u8>, AadError> {
     Ok([b"encx/pepper/v1", aad.framed()?].concat())
 }
 
-/// Computes Argon2id, version 0x13. Takes its time and memory, so it runs on a blocking thread.
-pub(crate) fn argon2id(
+/// What Argon2 gives. It is compared in constant time, and in no other way: there is no `PartialEq`.
+pub(crate) struct Output(Zeroizing<[u8; OUTPUT_LEN]>);
+
+impl Output {
+    /// Makes the hash that is kept.
+    pub(crate) fn into_hash(
+        self,
+        pepper: DataKeyId,
+        params: PasswordParams,
+        salt: [u8; SALT_LEN],
+    ) -> PasswordHash {
+        PasswordHash::new(pepper, params, salt, *self.0)
+    }
+
+    /// Compares with what is kept, in constant time.
+    pub(crate) fn is_of(&self, hash: &PasswordHash) -> bool {
+        self.0.ct_eq(hash.output()).into()
+    }
+}
+
+/// Computes Argon2id, version 0x13. Takes its time and memory, so it runs on a blocking thread: see `Room`.
+fn argon2id(
     params: PasswordParams,
     pepper: &Subkey,
     password: &[u8],
-    salt: &[u8; hash::SALT_LEN],
-) -> Result<Zeroizing<[u8; hash::OUTPUT_LEN]>, PasswordError> {
+    salt: &[u8; SALT_LEN],
+) -> Result<Output, PasswordError> {
     let refused = |_| PasswordError::Params {
         what: "Argon2 refuses them",
     };
@@ -73,11 +95,11 @@ pub(crate) fn argon2id(
         params.memory_kib(),
         params.passes(),
         params.lanes(),
-        Some(hash::OUTPUT_LEN),
+        Some(OUTPUT_LEN),
     )
     .map_err(refused)?;
     let mut memory = Zeroizing::new(vec![argon2::Block::default(); params.block_count()]);
-    let mut output = Zeroizing::new([0; hash::OUTPUT_LEN]);
+    let mut output = Zeroizing::new([0; OUTPUT_LEN]);
     argon2::Argon2::new_with_secret(
         pepper.expose(),
         argon2::Algorithm::Argon2id,
@@ -88,12 +110,7 @@ pub(crate) fn argon2id(
         argon2.hash_password_into_with_memory(password, salt, output.as_mut_slice(), memory.as_mut_slice())
     })
     .map_err(refused)?;
-    Ok(output)
-}
-
-/// Compares in constant time.
-pub(crate) fn matches(hash: &PasswordHash, output: &[u8; hash::OUTPUT_LEN]) -> bool {
-    hash.output().ct_eq(output).into()
+    Ok(Output(output))
 }
 
 #[cfg(test)]

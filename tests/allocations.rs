@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use encx::testkit::{MemoryKeyStore, MemoryKms};
-use encx::{Aad, Crypto, EncryptionContext, Field, Keyring, Suite};
+use encx::{Aad, Crypto, EncryptionContext, Field, Keyring, PasswordHash, Suite};
 use uuid::Uuid;
 
 const SSN: Field = Field::new("users", "ssn");
@@ -150,6 +150,37 @@ fn a_buffer_without_room_is_allocated_once() {
             assert_eq!(allocations(encrypt), 1 + u64::from(room > 0), "{room} bytes");
         }
     });
+}
+
+/// Whatever a stored hash asks for, the parser refuses it before there is any memory for it.
+#[test]
+fn a_hostile_password_hash_takes_no_memory() {
+    let stored = |params: &str, salt: &str, output: &str| {
+        let id = "01a2053d-7b01-7cc1-b36a-182ccc288e45";
+        format!("$encx$v=1,k={id}$argon2id$v=19$m={params}${salt}${output}")
+    };
+    let (salt, output) = ("A".repeat(22), "A".repeat(43));
+    PasswordHash::parse(stored("262144,t=4,p=1", &salt, &output)).unwrap();
+    for hostile in [
+        stored("262145,t=1,p=1", &salt, &output),
+        stored("9999999,t=1,p=1", &salt, &output),
+        stored("4294967295,t=1,p=1", &salt, &output),
+        stored("262144,t=5,p=1", &salt, &output),
+        stored("64,t=4294967295,p=1", &salt, &output),
+        stored("64,t=1,p=4294967295", &salt, &output),
+        stored("64,t=1,p=1", &"A".repeat(1 << 20), &output),
+        stored("64,t=1,p=1", &salt, &"A".repeat(1 << 20)),
+        stored(&"9".repeat(1 << 20), &salt, &output),
+    ] {
+        let counted = allocation_counter::measure(|| {
+            black_box(PasswordHash::parse(&hostile).unwrap_err());
+        });
+        assert!(
+            counted.bytes_max <= 4096,
+            "{counted:?}: {}",
+            &hostile[..100.min(hostile.len())]
+        );
+    }
 }
 
 /// What the figures above rest on.

@@ -216,17 +216,36 @@ fn the_peppers_state_decides() {
 }
 
 #[test]
-fn an_imported_pepper_is_used() {
+fn an_imported_pepper_is_used_and_rotates_like_any() {
     block_on(async {
         let world = World::default();
         let (crypto, other) = (world.process().await, world.process().await);
-        let pepper = || encx::DataKey::copy_from(&[7; 32]).unwrap();
-        let record = keys(&crypto).import(&login(), pepper()).await.unwrap();
-        assert_eq!(hash(&crypto).await.key_id(), record.id);
-        assert_eq!(verify(&other, &hash(&crypto).await, RIGHT).await, MATCH);
+        let pepper = |byte| encx::DataKey::copy_from(&[byte; 32]).unwrap();
+        let record = keys(&crypto).import(&login(), pepper(7)).await.unwrap();
+        let stored = hash(&crypto).await;
+        assert_eq!(stored.key_id(), record.id);
+        assert_eq!(verify(&other, &stored, RIGHT).await, MATCH);
         // The KMS wrapped it, and the store keeps no key.
-        assert_eq!(record.wraps.len(), 1);
+        let [wrap] = &*record.wraps else {
+            panic!("{record:?}");
+        };
+        let kept = &wrap.wrapped.ciphertext;
+        assert!(!kept.windows(32).any(|part| part == [7; 32]));
         assert_eq!(keys(&crypto).list(&login()).await.unwrap().len(), 1);
+
+        // One that is made here takes its place, and then another that was not.
+        keys(&crypto).rotate(&login()).await.unwrap();
+        assert_eq!(verify(&crypto, &stored, RIGHT).await, OUTDATED);
+        let made_here = hash(&crypto).await;
+        assert_eq!(verify(&crypto, &made_here, RIGHT).await, MATCH);
+        keys(&crypto).import(&login(), pepper(8)).await.unwrap();
+        let anew = hash(&crypto).await;
+        for (hash, verdict) in [(&stored, OUTDATED), (&made_here, OUTDATED), (&anew, MATCH)] {
+            assert_eq!(verify(&crypto, hash, RIGHT).await, verdict);
+            assert_eq!(verify(&crypto, hash, "wrong").await, PasswordVerdict::NoMatch);
+        }
+        // In another process too.
+        assert_eq!(verify(&world.process().await, &stored, RIGHT).await, OUTDATED);
     });
 }
 

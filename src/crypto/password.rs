@@ -8,7 +8,7 @@ use crate::context::EncryptionContext;
 use crate::crypto::{Crypto, CryptoBuilder};
 use crate::error::Error;
 use crate::key::{DataKey, Derivation, KeyUsage, Subkey, fill_from_os};
-use crate::password::{self, PasswordHash, PasswordParams, PasswordVerdict};
+use crate::password::{self, PasswordHash, PasswordParams, PasswordVerdict, SALT_LEN};
 
 impl Crypto {
     /// Hashes a password with Argon2id, and binds the hash to its place: to the row by [`Field::row`](crate::Field::row).
@@ -61,11 +61,10 @@ impl Crypto {
         let (id, pepper) = (key.id, key.derive(&info));
         // The derived pepper suffices from here on; the key may leave memory.
         drop(key);
-        let mut salt = [0; 16];
+        let mut salt = [0; SALT_LEN];
         fill_from_os(&mut salt)?;
-        let work = move || password::argon2id(params, &pepper, &password, &salt);
-        let output = room.run(work).await??;
-        Ok(PasswordHash::new(id, params, salt, *output))
+        let output = room.argon2id(pepper, password, salt).await??;
+        Ok(output.into_hash(id, params, salt))
     }
 
     /// Verifies a password against the hash that was stored in this place.
@@ -105,9 +104,8 @@ impl Crypto {
         let key = deriver_of(self.core(), &slot, hash.key_id()).await?;
         let pepper = key.derive(&info);
         drop(key);
-        let work = move || password::argon2id(params, &pepper, &password, &salt);
-        let output = room.run(work).await??;
-        if !password::matches(hash, &output) {
+        let output = room.argon2id(pepper, password, salt).await??;
+        if !output.is_of(hash) {
             return Ok(PasswordVerdict::NoMatch);
         }
         let records = slot.records();
@@ -143,12 +141,10 @@ impl Crypto {
         let Ok(password) = password::copy(password.as_ref()) else {
             return Ok(PasswordVerdict::NoMatch);
         };
-        let params = self.passwords.params;
         drop(self.pepper_of_nobody(context).await?);
-        let room = self.passwords.room(params).await?;
+        let room = self.passwords.room(self.passwords.params).await?;
         let pepper = self.pepper_of_nobody(context).await?;
-        room.run(move || password::argon2id(params, &pepper, &password, &[0; 16]).map(drop))
-            .await??;
+        let _ = room.argon2id(pepper, password, [0; SALT_LEN]).await??;
         Ok(PasswordVerdict::NoMatch)
     }
 
@@ -185,5 +181,79 @@ impl CryptoBuilder {
     pub fn max_password_memory_mib(mut self, mib: u32) -> Self {
         self.passwords.max_memory_mib = Some(mib);
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::aad::Field;
+    use crate::testkit::{MemoryKeyStore, MemoryKms};
+
+    const PASSWORD: Field = Field::new("users", "password");
+    const RIGHT: &str = "correct horse";
+
+    /// The work is what takes the time, and what can be counted: Argon2 with the same parameters, once, whoever is asked for,
+    /// and never on a thread of the runtime.
+    #[test]
+    fn every_attempt_takes_the_same_work_on_a_blocking_thread() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let params = PasswordParams::insecure_new(72, 3, 2).unwrap();
+            let (kms, store) = (MemoryKms::new(), MemoryKeyStore::new());
+            let process = |params| {
+                Crypto::builder(kms.clone(), store.clone())
+                    .password_params(params)
+                    .build()
+            };
+            let crypto = process(params).await.unwrap();
+            let login = EncryptionContext::from_pairs([("purpose", "login")]).unwrap();
+            let here = thread::current().id();
+            let assert_work = |crypto: &Crypto, expected: &[PasswordParams]| {
+                let (found, threads): (Vec<_>, Vec<_>) = crypto.passwords.take_computed().into_iter().unzip();
+                assert_eq!(found, expected);
+                assert!(threads.iter().all(|thread| *thread != here));
+            };
+            let nobody = async |crypto: &Crypto, password: &str| {
+                let verdict = crypto.verify_nobody(&login, password).await.unwrap();
+                assert_eq!(verdict, PasswordVerdict::NoMatch);
+            };
+            // Before there is a pepper.
+            nobody(&crypto, RIGHT).await;
+            assert_work(&crypto, &[params]);
+            let stored = crypto.hash_password(&login, RIGHT, PASSWORD.row(7)).await;
+            let stored = stored.unwrap();
+            assert_work(&crypto, &[params]);
+            let verify = async |crypto: &Crypto, password: &str, row: i64| {
+                let verdict = crypto.verify_password(&login, &stored, password, PASSWORD.row(row));
+                verdict.await.unwrap().is_match()
+            };
+            for (password, row) in [(RIGHT, 7), ("wrong", 7), (RIGHT, 8), ("w", 9)] {
+                assert_eq!(
+                    verify(&crypto, password, row).await,
+                    (password, row) == (RIGHT, 7)
+                );
+                assert_work(&crypto, &[params]);
+                nobody(&crypto, password).await;
+                assert_work(&crypto, &[params]);
+            }
+            // What is no password costs nobody anything, and so tells nothing of who exists.
+            for none in ["", &"x".repeat(4097)] {
+                assert!(!verify(&crypto, none, 7).await);
+                nobody(&crypto, none).await;
+                assert_work(&crypto, &[]);
+            }
+            // A hash is verified with its own parameters. Nobody's has those of today.
+            let today = PasswordParams::insecure_new(96, 2, 1).unwrap();
+            let later = process(today).await.unwrap();
+            assert!(verify(&later, RIGHT, 7).await);
+            nobody(&later, RIGHT).await;
+            assert_work(&later, &[params, today]);
+        });
     }
 }

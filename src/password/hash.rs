@@ -10,7 +10,7 @@ use crate::key::DataKeyId;
 /// The length of the salt, in bytes.
 pub(crate) const SALT_LEN: usize = 16;
 /// The length of Argon2's output, in bytes.
-pub(crate) const OUTPUT_LEN: usize = 32;
+pub(super) const OUTPUT_LEN: usize = 32;
 
 /// The hash of a password, as a column of text keeps it.
 ///
@@ -83,7 +83,7 @@ impl PasswordHash {
         Ok(hash)
     }
 
-    pub(crate) fn new(
+    pub(super) fn new(
         key_id: DataKeyId,
         params: PasswordParams,
         salt: [u8; SALT_LEN],
@@ -128,7 +128,7 @@ impl PasswordHash {
         &self.salt
     }
 
-    pub(crate) fn output(&self) -> &[u8; OUTPUT_LEN] {
+    pub(super) fn output(&self) -> &[u8; OUTPUT_LEN] {
         &self.output
     }
 }

@@ -24,15 +24,54 @@ fn a_hash_is_pinned() {
     let pepper = derivation.derive(&pepper_info(&place).unwrap());
     let params = PasswordParams::insecure_new(64, 1, 1).unwrap();
     let output = argon2id(params, &pepper, b"correct horse", &counting()).unwrap();
-    let hash = PasswordHash::new(known_id(), params, counting(), *output);
-    assert_eq!(hash.as_str(), KNOWN);
+    let bytes = *output.0;
     let parsed = PasswordHash::parse(KNOWN).unwrap();
+    assert!(output.is_of(&parsed));
+    let hash = output.into_hash(known_id(), params, counting());
+    assert_eq!(hash.as_str(), KNOWN);
     assert_eq!(parsed, hash);
     assert_eq!((parsed.key_id(), parsed.params()), (known_id(), params));
-    assert!(matches(&parsed, &output));
-    let mut other = *output;
-    other[31] ^= 1;
-    assert!(!matches(&parsed, &other));
+    for at in 0..OUTPUT_LEN {
+        let mut other = Output(Zeroizing::new(bytes));
+        other.0[at] ^= 1;
+        assert!(!other.is_of(&parsed), "byte {at}");
+    }
+}
+
+/// So a pepper that somebody has from elsewhere, by the format alone, computes the same.
+#[test]
+fn an_imported_pepper_is_what_the_secret_is_derived_from() {
+    use crate::testkit::{MemoryKeyStore, MemoryKms, block_on};
+    use crate::{Crypto, EncryptionContext, KeyUsage};
+
+    block_on(async {
+        let params = PasswordParams::insecure_new(64, 1, 1).unwrap();
+        let builder = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new());
+        let crypto = builder.password_params(params).build().await.unwrap();
+        let login = EncryptionContext::from_pairs([("purpose", "login")]).unwrap();
+        let pepper = || DataKey::copy_from(&counting::<32>()).unwrap();
+        let peppers = crypto.key_manager().for_usage(KeyUsage::Pepper);
+        peppers.import(&login, pepper()).await.unwrap();
+        let place = Field::new("users", "password").row(7);
+        let stored = crypto.hash_password(&login, "correct horse", &place).await;
+        let stored = stored.unwrap();
+        let secret = Derivation::new(&pepper()).derive(&pepper_info(&place).unwrap());
+        let output = argon2id(params, &secret, b"correct horse", stored.salt()).unwrap();
+        assert!(output.is_of(&stored));
+    });
+}
+
+/// This does not compile if `==` compares what Argon2 gave: it stops at the first byte that differs. Then `_` could be either
+/// type, and nobody says which.
+#[test]
+fn what_argon2_gives_is_compared_in_constant_time_or_not_at_all() {
+    trait OneOf<T> {
+        fn there_is_one() {}
+    }
+    impl<T> OneOf<()> for T {}
+    struct ByEquality;
+    impl<T: PartialEq> OneOf<ByEquality> for T {}
+    <Output as OneOf<_>>::there_is_one();
 }
 
 /// RFC 9106, section 5.3: the crate takes the secret where the RFC has it.
@@ -167,9 +206,23 @@ fn what_is_no_hash_is_refused() {
         refused(phc),
         refused("$2b$12$abcdefghijklmnopqrstuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuu"),
         changed("argon2id", "argon2i"),
+        changed("argon2id", "argon2d"),
         changed("argon2id", "scrypt"),
+        changed("argon2id", "pbkdf2-sha256"),
         changed("v=19$m", "v=16$m"),
+        changed("v=19$m", "v=20$m"),
+        changed("v=19$m", "v=4294967295$m"),
         changed("$v=19$m", "$m"),
+        // A salt of 8 bytes, of 17 and of 48 (the most that a PHC string has); hashes of 16 bytes, of 33 and of 64.
+        changed("AAECAwQFBgcICQoLDA0ODw", "AAECAwQFBgc"),
+        changed("AAECAwQFBgcICQoLDA0ODw", "AAECAwQFBgcICQoLDA0ODxA"),
+        changed("AAECAwQFBgcICQoLDA0ODw", &"A".repeat(64)),
+        changed(
+            "ujeJXYe2DK6th2QB2or6RNmBPkvYSQx8UVh+c8Rba3Y",
+            "ujeJXYe2DK6th2QB2or6RA",
+        ),
+        changed("+c8Rba3Y", "+c8Rba3YA"),
+        changed("ujeJXYe2DK6th2QB2or6RNmBPkvYSQx8UVh+c8Rba3Y", &"A".repeat(86)),
         changed("01a2053d", "01A2053D"),
         // No UUID of version 7.
         changed("-7cc1-", "-4cc1-"),

@@ -6,8 +6,10 @@ use std::thread;
 
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use zeroize::Zeroizing;
 
-use super::PasswordParams;
+use super::{Output, PasswordError, PasswordParams, SALT_LEN, argon2id};
+use crate::key::Subkey;
 
 /// What the builder of a `Crypto` says about passwords.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,7 +24,13 @@ pub(crate) struct Workers {
     /// A permit is a KiB.
     memory: Arc<Semaphore>,
     max_memory_kib: u32,
+    #[cfg(test)]
+    computed: Computed,
 }
+
+/// What Argon2 computed, with which parameters and on which thread, for tests that hold one attempt against another.
+#[cfg(test)]
+pub(crate) type Computed = Arc<std::sync::Mutex<Vec<(PasswordParams, thread::ThreadId)>>>;
 
 impl Workers {
     pub(crate) fn new(settings: &Settings) -> Self {
@@ -40,7 +48,15 @@ impl Workers {
             params: settings.params,
             memory: Arc::new(Semaphore::new(max_memory_kib as usize)),
             max_memory_kib,
+            #[cfg(test)]
+            computed: Computed::default(),
         }
+    }
+
+    /// Takes what was computed so far.
+    #[cfg(test)]
+    pub(crate) fn take_computed(&self) -> Vec<(PasswordParams, thread::ThreadId)> {
+        std::mem::take(&mut self.computed.lock().unwrap())
     }
 
     #[cfg(test)]
@@ -58,7 +74,13 @@ impl Workers {
             .acquire_many_owned(kib)
             .await
             .map_err(|_| NotDone::ShutDown)?;
-        Ok(Room { runtime, permit })
+        Ok(Room {
+            runtime,
+            permit,
+            params,
+            #[cfg(test)]
+            computed: Arc::clone(&self.computed),
+        })
     }
 }
 
@@ -66,17 +88,39 @@ impl Workers {
 pub(crate) struct Room {
     runtime: Handle,
     permit: OwnedSemaphorePermit,
+    params: PasswordParams,
+    #[cfg(test)]
+    computed: Computed,
 }
 
 impl Room {
-    /// Does a piece of work on a blocking thread.
+    /// Computes Argon2id on a blocking thread, with the parameters that this room was made for.
     ///
     /// Work that has begun goes on if its caller goes away, and keeps its room until it is done.
-    pub(crate) async fn run<T: Send + 'static>(
+    pub(crate) async fn argon2id(
+        self,
+        pepper: Subkey,
+        password: Zeroizing<Vec<u8>>,
+        salt: [u8; SALT_LEN],
+    ) -> Result<Result<Output, PasswordError>, NotDone> {
+        let params = self.params;
+        #[cfg(test)]
+        let computed = Arc::clone(&self.computed);
+        self.run(move || {
+            let output = argon2id(params, &pepper, &password, &salt);
+            #[cfg(test)]
+            computed.lock().unwrap().push((params, thread::current().id()));
+            output
+        })
+        .await
+    }
+
+    /// Does a piece of work on a blocking thread.
+    pub(super) async fn run<T: Send + 'static>(
         self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, NotDone> {
-        let Self { runtime, permit } = self;
+        let Self { runtime, permit, .. } = self;
         let done = runtime.spawn_blocking(move || {
             let done = work();
             drop(permit);
