@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use encx::testkit::{ManualClock, MemoryKeyStore, MemoryKms, block_on};
+use encx::testkit::{Harness, ManualClock, MemoryKeyStore, MemoryKms, block_on};
 use encx::{
     BlindIndex, Crypto, CryptoBuilder, EncryptionContext, Error, IndexError, IndexField, IndexPart,
     IndexValue, KeyManager, KeyState, KeyUsage, Normalizer,
@@ -135,6 +135,32 @@ fn after_a_rotation_old_and_new_rows_are_found() {
     });
 }
 
+/// Searches and writes of several processes, of which none hears of the others but by polls, a minute apart.
+#[tokio::test]
+async fn a_rotation_that_was_prepared_hides_no_row_at_any_time() {
+    let harness = Harness::new().await;
+    let (writer, reader, a) = (harness.crypto(), harness.process().await, context("a"));
+    let found = async || reader.index_terms(&a, &EMAIL, ADA).await.unwrap();
+    // The first key of all, too: who looked in vain a moment ago looks again.
+    assert!(found().await.is_empty());
+    let old = index(writer, &a, ADA).await;
+    // Its second use makes it one that is in use.
+    for _ in 0..2 {
+        assert_eq!(found().await.as_slice(), [old]);
+    }
+
+    let next = keys(writer).prepare(&a).await.unwrap().id;
+    harness.clock().advance(Duration::from_secs(60)).await;
+    let promoted = keys(writer).rotate(&a).await.unwrap();
+    assert_eq!(promoted.id, next);
+    let new = index(writer, &a, ADA).await;
+    assert_ne!(new, old);
+    // Not a moment later.
+    harness.kms().reset_calls();
+    assert_eq!(found().await.as_slice(), [old, new]);
+    harness.assert_kms_calls(0);
+}
+
 /// Whether the keys are in memory or not, the same versions count.
 #[test]
 fn states_decide_which_versions_are_searched() {
@@ -225,6 +251,126 @@ fn a_hot_term_asks_nobody_and_a_batch_loads_together() {
         let after = crypto.stats();
         assert_eq!((after.kms_calls, after.misses), (before.kms_calls, before.misses));
         assert!(after.hits >= before.hits + 5);
+    });
+}
+
+const ORDER: Normalizer = Normalizer::custom("order-number", 1, |text| {
+    let number: String = text.chars().filter(|c| *c != '-').collect();
+    number
+        .starts_with(|c: char| c.is_ascii_alphabetic())
+        .then(|| number.to_uppercase())
+});
+
+/// What was stored, by which spellings it is found, and by which it is not.
+#[test]
+fn every_normaliser_finds_what_it_makes_equal_and_nothing_else() {
+    let known: [(Normalizer, &str, &[&str], &[&str]); 7] = [
+        (
+            Normalizer::Exact,
+            "Zoë",
+            &["Zo\u{eb}"],
+            &["Zoe\u{308}", "zoë", "Zoë ", "Zoe"],
+        ),
+        (
+            Normalizer::Trim,
+            "\u{a0}Zoë\t",
+            &["Zoë", "\u{3000}Zoë\r\n"],
+            &["zoë", "Zo ë", "Zoe\u{308}"],
+        ),
+        (
+            Normalizer::Lowercase,
+            "ÅNGSTRÖM",
+            &["ångström", " Ångström "],
+            &["angstrom", "A\u{30a}ngström", "ÅNGSTRØM"],
+        ),
+        (
+            Normalizer::CaseFold,
+            "Straße",
+            &[
+                "STRASSE",
+                "strasse",
+                "ＳＴＲＡＳＳＥ",
+                "\u{17f}traſſe",
+                "STRA\u{1e9e}E",
+            ],
+            &["Strase", "Stra ße"],
+        ),
+        (
+            Normalizer::Email,
+            "Ada.Lovelace+x@BÜCHER.example",
+            &[
+                " ada.lovelace+X@bücher.EXAMPLE\n",
+                "ada.lovelace+x@bu\u{308}cher.example",
+                "ａｄａ.lovelace＋x＠bücher.example",
+            ],
+            &[
+                "adalovelace+x@bücher.example",
+                "ada.lovelace@bücher.example",
+                "ada.lovelace+x@xn--bcher-kva.example",
+            ],
+        ),
+        (
+            Normalizer::Phone,
+            "+49 (151) 123-45.67",
+            &[
+                "+491511234567",
+                "＋４９ 151／1234567",
+                "+49\u{2011}151\u{2013}1234567",
+            ],
+            &["01511234567", "491511234567", "+49 151 123456"],
+        ),
+        (ORDER, "ab-12é", &["AB12É", "a-b-1-2é"], &["ab-13é", "ab12e"]),
+    ];
+    block_on(async {
+        let crypto = World::default().process().await;
+        let a = context("a");
+        for (normalizer, stored, equal, different) in known {
+            let field = IndexField::new("t", "c", 128).normalize(normalizer);
+            let kept = crypto.blind_index(&a, &field, stored).await.unwrap();
+            let searches = equal.iter().map(|text| (text, true));
+            for (text, is_found) in searches.chain(different.iter().map(|text| (text, false))) {
+                let terms = crypto.index_terms(&a, &field, text).await.unwrap();
+                assert_eq!(terms.contains(&kept), is_found, "{normalizer:?}: {text:?}");
+                assert_eq!(
+                    field.is_same(stored, text),
+                    Ok(is_found),
+                    "{normalizer:?}: {text:?}"
+                );
+            }
+        }
+        let refused = IndexField::new("t", "c", 128).normalize(ORDER);
+        let refused = crypto.blind_index(&a, &refused, "12-ab").await;
+        assert!(matches!(
+            refused,
+            Err(Error::Index(IndexError::NotNormalized {
+                normalizer: "order-number",
+                ..
+            }))
+        ));
+    });
+}
+
+#[test]
+fn a_compound_index_finds_what_is_equal_in_all_parts() {
+    block_on(async {
+        let crypto = World::default().process().await;
+        let a = context("a");
+        let kept = crypto
+            .blind_index(&a, &NAME_BORN, ("Straße", 1815_i32))
+            .await
+            .unwrap();
+        let is_found = async |name: &str, born: i64| {
+            let terms = crypto.index_terms(&a, &NAME_BORN, (name, born)).await.unwrap();
+            terms.contains(&kept)
+        };
+        assert!(is_found("STRASSE", 1815).await);
+        for (name, born) in [("STRASSE", 1816), ("STRASS", 1815), ("STRASSE1815", 1)] {
+            assert!(!is_found(name, born).await, "{name} {born}");
+        }
+        assert_eq!(NAME_BORN.is_same(("a", 1), ("A", 1)), Ok(true));
+        assert_eq!(NAME_BORN.is_same(("a", 1), ("A", 2)), Ok(false));
+        let too_few = crypto.index_terms(&a, &NAME_BORN, "Straße").await;
+        assert!(matches!(too_few, Err(Error::Index(IndexError::Parts { .. }))));
     });
 }
 

@@ -156,6 +156,15 @@ impl Crypto {
     /// there is no term: nothing was indexed, and no key is made here. Rows that were indexed under a suspended,
     /// compromised or destroyed version are not found.
     ///
+    /// <div class="warning">
+    ///
+    /// Nor are rows under a version that this process has not heard of yet: where another process rotates without notice,
+    /// that may take [`state_ttl`](crate::CryptoBuilder::state_ttl), a minute by default. Before you rotate an index key,
+    /// [`prepare`](crate::KeyManager::prepare) the version and wait until all processes know it:
+    /// [`await_fleet`](crate::KeyManager::await_fleet).
+    ///
+    /// </div>
+    ///
     /// # Errors
     ///
     /// [`Error::Index`] if the value cannot be indexed. If any version cannot be loaded, its error: a search that finds
@@ -251,7 +260,12 @@ async fn terms(core: &Core, slot: &Arc<Slot>, message: &Message) -> Result<Index
     if let Some(computed) = hot_terms(core, slot, message) {
         return computed;
     }
-    let records = core.cache().current_records(slot).await?;
+    let known = slot.records();
+    let mut records = core.cache().current_records(slot).await?;
+    if records.is_empty() && known.is_some() {
+        // Another process may have made the first key, and indexed with it, since this one read that there is none.
+        records = core.cache().reload(slot).await?;
+    }
     let usable = records
         .iter()
         .filter(|record| core.cache.check_decrypts(record).is_ok());

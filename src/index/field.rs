@@ -23,7 +23,8 @@ use crate::aad::{TYPE_INTEGER, TYPE_TEXT};
 /// column must be computed anew.
 ///
 /// **What is found are candidates.** Two values share a term by chance, the more often the fewer bits are kept, and whenever
-/// they are the same once normalised. Decrypt each row that was found and compare, before you believe it.
+/// they are the same once normalised. Decrypt each row that was found and compare, by [`is_same`](Self::is_same), before you
+/// believe it.
 ///
 /// <div class="warning">
 ///
@@ -296,6 +297,25 @@ impl IndexField {
             reason = "a logarithm of 64 bits is at most 63"
         )]
         Ok(expected_distinct_values.ilog2() as u16 - 1)
+    }
+
+    /// Tells whether two values are the same once normalised: whether a candidate, when it is decrypted, has what was looked
+    /// for, or only shares its term by chance.
+    ///
+    /// ```
+    /// # use encx::{IndexField, Normalizer};
+    /// const EMAIL: IndexField = IndexField::new("users", "email", 64).normalize(Normalizer::Email);
+    ///
+    /// assert!(EMAIL.is_same("Ada@BÜCHER.example", " ada@bücher.example")?);
+    /// assert!(!EMAIL.is_same("ada@example.org", "eve@example.org")?);
+    /// # Ok::<(), encx::IndexError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError`] if either value cannot be indexed.
+    pub fn is_same(&self, one: impl IndexValue, other: impl IndexValue) -> Result<bool, IndexError> {
+        Ok(self.message(&one)?.is_same(&self.message(&other)?))
     }
 
     /// Returns the table's name.

@@ -61,6 +61,53 @@ async fn a_log_in_finds_its_row_without_a_tenant() {
     assert!(nobody.is_empty());
 }
 
+/// Of 8 bits, the fewest: of some hundred names two share a term. The query finds them all, and whoever believed it would let
+/// in the wrong person.
+#[tokio::test]
+async fn candidates_that_share_a_term_by_chance_are_dropped() {
+    const NAME: IndexField = IndexField::new("people", "name", 8).normalize(Normalizer::CaseFold);
+    let crypto = World::default().process().await;
+    let tenant = encx::EncryptionContext::from_pairs([("tenantId", "t-1"), ("purpose", "pii")]).unwrap();
+    let term = async |name: &str| crypto.blind_index(&tenant, &NAME, name).await.unwrap();
+    let ada = person(1, "t-1", "ada@example.org");
+    let (of_ada, mut alike) = (term("Ada Lovelace").await, Vec::new());
+    for number in 0.. {
+        let name = format!("Somebody {number}");
+        if term(&name).await == of_ada {
+            alike.push(name);
+        }
+        if alike.len() == 4 {
+            break;
+        }
+    }
+    // The last one lives nowhere.
+    let nobody = alike.pop().unwrap();
+    let others = (2..).zip(&alike).map(|(id, name)| Person {
+        name: Some(name.clone()),
+        ..person(id, "t-1", &format!("{id}@example.org"))
+    });
+    let people: Vec<_> = std::iter::once(ada.clone()).chain(others).collect();
+    let rows = encx::encrypt_all(&crypto, &people).await.unwrap();
+
+    let terms = Person::name_terms(&crypto, "t-1", "ada lovelace").await.unwrap();
+    let is_found = |row: &EncryptedPerson| terms.contains(&row.name_index.unwrap());
+    assert!(
+        rows.len() == 4 && rows.iter().all(is_found),
+        "the query finds all four"
+    );
+    let matching = async |name: &str| {
+        Person::matching_name(&crypto, "t-1", rows.clone(), name)
+            .await
+            .unwrap()
+    };
+    assert_eq!(matching("ADA LOVELACE").await, [ada]);
+    assert_eq!(matching(&alike[1]).await, [people[2].clone()]);
+    assert!(matching(&nobody).await.is_empty());
+    // By hand it is the same.
+    assert!(NAME.is_same("Ada Lovelace", "ADA LOVELACE").unwrap());
+    assert!(!NAME.is_same("Ada Lovelace", &nobody).unwrap());
+}
+
 #[tokio::test]
 async fn an_index_in_the_structs_context_asks_for_the_tenant() {
     let crypto = World::default().process().await;
