@@ -40,10 +40,9 @@ async fn ssn(crypto: &Crypto, pool: &SqlitePool, tenant: &str, id: i64) -> Resul
 }
 
 mod a_struct {
-    use encx::{Crypto, Encrypt, decrypt_all_in};
-    use sqlx::sqlite::SqlitePool;
+    use super::{Crypto, Result, SqlitePool, pii};
 
-    use super::{Result, pii};
+    use encx::{Encrypt, decrypt_all_in};
 
     #[derive(Encrypt, Debug, PartialEq)]
     #[encx(table = "patients", context("tenantId" = tenant_id, "purpose" = "pii"))]
@@ -89,11 +88,10 @@ field diagnosis: text, in patients.diagnosis
 }
 
 mod a_query {
-    use encx::{BlindIndex, Ciphertext, Crypto, Field, IndexField, Normalizer};
-    use sqlx::QueryBuilder;
-    use sqlx::sqlite::SqlitePool;
+    use super::{Ciphertext, Crypto, Field, Result, SqlitePool, pii};
 
-    use super::{Result, pii};
+    use encx::{BlindIndex, IndexField, Normalizer};
+    use sqlx::QueryBuilder;
 
     const EMAIL: Field = Field::new("members", "email");
     const BY_EMAIL: IndexField = IndexField::new("members", "email", 64).normalize(Normalizer::Email);
@@ -131,7 +129,7 @@ mod a_query {
         let candidates: Vec<(i64, Ciphertext)> = query.build_query_as().fetch_all(pool).await?;
         for (id, sealed) in candidates {
             let found = crypto.decrypt(&context, &sealed, EMAIL.row(id)).await?;
-            if found.into_string()?.eq_ignore_ascii_case(email.trim()) {
+            if BY_EMAIL.is_same(found.into_string()?, email)? {
                 return Ok(Some(id));
             }
         }
@@ -140,10 +138,9 @@ mod a_query {
 }
 
 mod a_password {
-    use encx::{Crypto, EncryptionContext, Field, PasswordHash, PasswordVerdict};
-    use sqlx::sqlite::SqlitePool;
+    use super::{Crypto, EncryptionContext, Field, Result, SqlitePool};
 
-    use super::Result;
+    use encx::{PasswordHash, PasswordVerdict};
 
     const PASSWORD: Field = Field::new("accounts", "password");
 
@@ -206,9 +203,9 @@ async fn rotate(crypto: &Crypto, pool: &SqlitePool, tenant: &str) -> Result<()> 
 }
 
 mod their_own_tests {
-    use encx::testkit::Harness;
-
     use super::{Result, SSN, pii};
+
+    use encx::testkit::Harness;
 
     #[tokio::test]
     async fn a_request_costs_no_call_to_the_kms() -> Result<()> {
@@ -227,15 +224,16 @@ mod their_own_tests {
 async fn it_does_what_the_document_says() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let pool = SqlitePool::connect("sqlite::memory:").await?;
-    for sql in [
-        "CREATE TABLE users (id INTEGER PRIMARY KEY, tenant_id TEXT NOT NULL, ssn BLOB)",
-        "CREATE TABLE patients (id INTEGER PRIMARY KEY, tenant_id TEXT NOT NULL, email BLOB NOT NULL, diagnosis BLOB)",
-        "CREATE TABLE members (id INTEGER PRIMARY KEY, email BLOB NOT NULL, email_index BLOB NOT NULL)",
-        "CREATE TABLE accounts (id INTEGER PRIMARY KEY, password TEXT NOT NULL)",
-        "INSERT INTO users (id, tenant_id) VALUES (7, 'acme'), (8, 'acme')",
-    ] {
-        sqlx::query(sql).execute(&pool).await?;
+    let document = include_str!("../../docs/guide.md");
+    let tables: Vec<_> = document.split("```sql\n").skip(1).collect();
+    assert_eq!(tables.len(), 4);
+    for table in tables {
+        let sql = table.split("```").next().unwrap();
+        sqlx::raw_sql(sql).execute(&pool).await?;
     }
+    sqlx::query("INSERT INTO users (id, tenant_id) VALUES (7, 'acme'), (8, 'acme')")
+        .execute(&pool)
+        .await?;
     let crypto = start(&pool, &folder.path().join("keks.encx"), "six random words or so").await?;
 
     set_ssn(&crypto, &pool, "acme", 7, "123-45-6789").await?;

@@ -2,21 +2,66 @@
 //! against the document: so readers see no scaffolding, and nothing that does not work.
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
+mod adoption;
 mod guide;
+mod passwords;
+mod search;
 mod shown;
 mod testing;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+fn documents() -> Vec<PathBuf> {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let files = std::fs::read_dir(docs).unwrap().map(|file| file.unwrap().path());
+    let mut documents: Vec<_> = files
+        .filter(|file| file.extension().is_some_and(|kind| kind == "md"))
+        .collect();
+    documents.sort();
+    documents
+}
 
 #[test]
-fn links_lead_to_files() {
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
-    for document in ["derive.md", "from-go.md", "guide.md", "testing.md"] {
-        let text = std::fs::read_to_string(docs.join(document)).unwrap();
-        let links = text.split("](").skip(1);
-        let links = links.map(|rest| rest.split([')', '#']).next().unwrap());
-        for link in links.filter(|link| !link.is_empty() && !link.starts_with("https:")) {
-            assert!(docs.join(link).exists(), "{document}: {link}");
+fn all_code_is_tested() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/docs");
+    for document in documents() {
+        let name = document.file_stem().unwrap().to_str().unwrap();
+        // It needs PostgreSQL: providers/sqlx/tests/derive/document.rs.
+        let is_tested = name == "derive" || tests.join(name).with_extension("rs").exists();
+        let text = std::fs::read_to_string(&document).unwrap();
+        assert!(is_tested || !text.contains("```rust"), "{name}");
+    }
+}
+
+#[test]
+fn links_lead_somewhere() {
+    for document in documents() {
+        let text = std::fs::read_to_string(&document).unwrap();
+        for rest in text.split("](").skip(1) {
+            let link = rest.split(')').next().unwrap();
+            let (file, place) = link.split_once('#').unwrap_or((link, ""));
+            if file.starts_with("https:") {
+                continue;
+            }
+            let target = document.parent().unwrap().join(file);
+            let target = if file.is_empty() { &document } else { &target };
+            let name = document.display();
+            assert!(target.exists(), "{name}: {link}");
+            if !place.is_empty() {
+                let target = std::fs::read_to_string(target).unwrap();
+                let mut headings = target.lines().filter(|line| line.starts_with('#'));
+                assert!(
+                    headings.any(|heading| place_of(heading) == place),
+                    "{name}: {link}"
+                );
+            }
         }
     }
+}
+
+/// What GitHub calls a heading in links.
+fn place_of(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = text.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
 }
