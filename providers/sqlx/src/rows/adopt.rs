@@ -13,7 +13,7 @@ use super::cell::Cell;
 use super::ident::Ident;
 use super::layout::{Layout, Plain, PlainKind, Row};
 use super::sql::{Filter, Write};
-use super::walk::{Bound, Contexts, Decide, Decided, Item, Walked, by_context};
+use super::walk::{Bound, Contexts, Decide, Decided, Item, Walked, by_context, encrypt};
 use super::{Change, Rows, RowsError};
 
 /// A column of plaintexts that is to be encrypted, each as `#[derive(Encrypt)]` encodes a field of that type.
@@ -243,17 +243,7 @@ impl Adopt {
                 _ => decided.push(Decided::Nothing),
             }
         }
-        let open: Vec<_> = left
-            .iter()
-            .map(|(bound, value)| (&bound.context, value, &bound.aad))
-            .collect();
-        let sealed = self.crypto.encrypt_many(open).await;
-        for ((bound, _), sealed) in left.into_iter().zip(sealed) {
-            decided.push(match sealed {
-                Ok(cipher) => Decided::Change(Change::encrypted(bound.row, cipher)),
-                Err(error) => Decided::Failed(bound.row, error.into()),
-            });
-        }
+        encrypt(&self.crypto, left, &mut decided).await;
         decided
     }
 

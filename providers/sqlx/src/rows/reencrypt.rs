@@ -11,8 +11,8 @@ use encx::{
 
 use super::layout::{Layout, Row};
 use super::sql::{Filter, Write};
-use super::walk::{Bound, Contexts, Decide, Decided, Item, Walked, by_context};
-use super::{Change, Rows, RowsError};
+use super::walk::{Bound, Contexts, Decide, Decided, Item, Walked, by_context, encrypt};
+use super::{Rows, RowsError};
 
 /// The bytes of a ciphertext that say how it was encrypted: version, suite and key.
 const HEADER: usize = 18;
@@ -145,17 +145,7 @@ impl Decide for Reencrypt {
                 Err(error) => decided.push(Decided::Failed(row.row, error.into())),
             }
         }
-        let open: Vec<_> = values
-            .iter()
-            .map(|(row, value)| (&row.context, value, &row.aad))
-            .collect();
-        let sealed = self.crypto.encrypt_many(open).await;
-        for ((row, _), sealed) in values.into_iter().zip(sealed) {
-            decided.push(match sealed {
-                Ok(cipher) => Decided::Change(Change::encrypted(row.row, cipher)),
-                Err(error) => Decided::Failed(row.row, error.into()),
-            });
-        }
+        encrypt(&self.crypto, values, &mut decided).await;
         decided
     }
 }

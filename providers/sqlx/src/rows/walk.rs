@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use encx::{Aad, EncryptionContext, Error, JobError, StoreError, WalkOutcome, WalkPage};
+use encx::{Aad, Crypto, EncryptionContext, Error, JobError, StoreError, WalkOutcome, WalkPage};
 
 use super::cell::Position;
 use super::layout::{Layout, Row, RowContext};
@@ -283,4 +283,23 @@ impl Contexts {
 /// Sorts rows so that those of one context stand next to each other, which makes batches fast.
 pub(super) fn by_context(rows: &mut [Bound]) {
     rows.sort_by(|a, b| a.row.context.cmp(&b.row.context));
+}
+
+/// Encrypts values, each for its row, and decides that they are written.
+pub(super) async fn encrypt(
+    crypto: &Crypto,
+    values: Vec<(Bound, impl AsRef<[u8]>)>,
+    decided: &mut Vec<Decided>,
+) {
+    let open: Vec<_> = values
+        .iter()
+        .map(|(bound, value)| (&bound.context, value, &bound.aad))
+        .collect();
+    let sealed = crypto.encrypt_many(open).await;
+    for ((bound, _), sealed) in values.into_iter().zip(sealed) {
+        decided.push(match sealed {
+            Ok(cipher) => Decided::Change(Change::encrypted(bound.row, cipher)),
+            Err(error) => Decided::Failed(bound.row, error.into()),
+        });
+    }
 }
