@@ -131,6 +131,12 @@ macro_rules! scenario {
         check(&crypto, found, &[1, 3]).await;
         let nobody = terms(&crypto, "nobody@example.org").await;
         check(&crypto, find(&pool, nobody).await.unwrap(), &[]).await;
+
+        // A password hash that asks for 10 GiB is refused where it is read, before anybody computes it.
+        let hostile = "UPDATE users SET password = replace(password, 'm=64', 'm=9999999') WHERE id = 1";
+        assert_eq!(sqlx::query(hostile).execute(&pool).await.unwrap().rows_affected(), 1);
+        let error = find(&pool, of_ada).await.unwrap_err();
+        assert!(error.to_string().contains("out of bounds"), "{error}");
     }};
 }
 
