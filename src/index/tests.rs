@@ -1,3 +1,6 @@
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -346,6 +349,27 @@ fn careless_definitions_panic() {
     for (number, define) in careless.iter().enumerate() {
         assert!(std::panic::catch_unwind(define).is_err(), "{number}");
     }
+}
+
+#[test]
+fn what_holds_a_value_has_its_term() {
+    let term = |value: &dyn IndexValue| term(&NUMBER, value);
+    let text = term(&"1815-12-10");
+    assert_eq!(term(&Box::<str>::from("1815-12-10")), text);
+    assert_eq!(term(&Arc::<str>::from("1815-12-10")), text);
+    assert_eq!(term(&Cow::Borrowed("1815-12-10")), text);
+    assert_eq!(term(&Zeroizing::new("1815-12-10".to_owned())), text);
+    assert_eq!(term(&Box::new(42_i32)), term(&42_i64));
+    #[cfg(feature = "chrono")]
+    assert_eq!(
+        term(&chrono::NaiveDate::from_ymd_opt(1815, 12, 10).unwrap()),
+        text
+    );
+    #[cfg(feature = "time")]
+    assert_eq!(
+        term(&time::Date::from_calendar_date(1815, time::Month::December, 10).unwrap()),
+        text
+    );
 }
 
 #[test]

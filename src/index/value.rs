@@ -1,7 +1,10 @@
 //! What can be indexed, and how the parts of a value are framed.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use uuid::Uuid;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::{IndexError, MAX_INDEXED_LEN, Normalizer};
 use crate::aad::{TYPE_BYTES, TYPE_INTEGER, TYPE_TEXT, TYPE_UUID};
@@ -9,8 +12,9 @@ use crate::aad::{TYPE_BYTES, TYPE_INTEGER, TYPE_TEXT, TYPE_UUID};
 /// A value that a blind index finds: text, bytes, an integer of 16 bits and more, a UUID, or a tuple of two to eight of these
 /// for a compound index.
 ///
-/// Implemented for `str`, `String`, `[u8]`, `Vec<u8>`, `[u8; N]`, the integers of 16 to 128 bits, [`Uuid`], and references to
-/// them. Not for `bool` and integers of 8 bits, of which there are too few to hide; not for floats, which have several forms
+/// Implemented for `str`, `String`, `[u8]`, `Vec<u8>`, `[u8; N]`, the integers of 16 to 128 bits, [`Uuid`], references to
+/// them, and `Box`, `Arc`, `Cow` and `Zeroizing` of them; with feature `chrono` for `NaiveDate` and with `time` for `Date`, which
+/// are indexed as the text `1815-12-10`. Not for `bool` and integers of 8 bits, of which there are too few to hide; not for floats, which have several forms
 /// of one number; not for `Option`: NULL is not indexed. For a type of your own, implement it with what the type wraps:
 ///
 /// ```
@@ -27,7 +31,7 @@ use crate::aad::{TYPE_BYTES, TYPE_INTEGER, TYPE_TEXT, TYPE_UUID};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be indexed blindly",
     label = "no value of a blind index",
-    note = "text, bytes, integers of 16 bits and more, UUIDs and tuples of them can; `bool` and 8-bit integers have too \
+    note = "text, bytes, integers of 16 bits and more, UUIDs, dates of feature `chrono` or `time`, and tuples of them can; `bool` and 8-bit integers have too \
             few values to hide, floats have several forms of one number, and an `Option` is indexed only where it is `Some`"
 )]
 pub trait IndexValue {
@@ -171,6 +175,54 @@ impl<T: IndexValue + ?Sized> IndexValue for &T {
     fn append_to(&self, values: IndexValues) -> IndexValues {
         (**self).append_to(values)
     }
+}
+
+macro_rules! forwarded_values {
+    ($($wrapped:ty),+) => {$(
+        impl<T: IndexValue + ?Sized> IndexValue for $wrapped {
+            fn append_to(&self, values: IndexValues) -> IndexValues {
+                (**self).append_to(values)
+            }
+        }
+    )+};
+}
+
+forwarded_values!(Box<T>, Arc<T>);
+
+impl<T: IndexValue + ToOwned + ?Sized> IndexValue for Cow<'_, T> {
+    fn append_to(&self, values: IndexValues) -> IndexValues {
+        (**self).append_to(values)
+    }
+}
+
+impl<T: IndexValue + Zeroize> IndexValue for Zeroizing<T> {
+    fn append_to(&self, values: IndexValues) -> IndexValues {
+        (**self).append_to(values)
+    }
+}
+
+#[cfg(feature = "chrono")]
+impl IndexValue for chrono::NaiveDate {
+    fn append_to(&self, values: IndexValues) -> IndexValues {
+        append_date(self, values)
+    }
+}
+
+#[cfg(feature = "time")]
+impl IndexValue for time::Date {
+    fn append_to(&self, values: IndexValues) -> IndexValues {
+        append_date(self, values)
+    }
+}
+
+/// Appends a date as both crates show it: `1815-12-10`.
+#[cfg(any(feature = "chrono", feature = "time"))]
+fn append_date(date: &impl std::fmt::Display, values: IndexValues) -> IndexValues {
+    // Room for the longest, so that it leaves nothing behind where it grew.
+    let mut text = Zeroizing::new(String::with_capacity(16));
+    // Writing to a `String` cannot fail.
+    let _ = std::fmt::Write::write_fmt(&mut *text, format_args!("{date}"));
+    values.text(text.as_str())
 }
 
 macro_rules! integer_values {
