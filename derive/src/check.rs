@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use quote::quote;
+use syn::Ident;
 
 use crate::attributes::{Context, Faults, Pair, PairValue};
 use crate::index::Compound;
@@ -33,8 +34,9 @@ pub(crate) fn check_context(context: &Context, fields: &[Field], faults: &mut Fa
         let value = match &pair.value {
             PairValue::Literal(text) => PairValue::Literal(text.clone()),
             PairValue::Field(ident) => {
-                match fields.iter().find(|field| field.ident == *ident).map(|field| &field.role) {
-                    Some(Role::Id { .. } | Role::Plain) => {}
+                let field = fields.iter().find(|field| field.ident == *ident);
+                match field.map(|field| &field.role) {
+                    Some(Role::Id { .. } | Role::Plain) => check_printed(ident, field, faults),
                     Some(_) => faults.add(
                         ident.span(),
                         "the encryption context is needed to decrypt, so it takes plain fields only; keep this one \
@@ -52,6 +54,24 @@ pub(crate) fn check_context(context: &Context, fields: &[Field], faults: &mut Fa
         Pair { key, value }
     };
     context.pairs.iter().map(pair).collect()
+}
+
+/// Refuses what does not print the same forever, as far as a type's name tells.
+fn check_printed(ident: &Ident, field: Option<&Field>, faults: &mut Faults) {
+    let Some(ty) = field.map(|field| &field.ty) else {
+        return;
+    };
+    if types::inside_option(ty).is_some() {
+        faults.add(
+            ident.span(),
+            "the encryption context chooses the key, so every row has all of it; take a field that is no `Option`",
+        );
+    } else if types::is_float(ty) {
+        faults.add(
+            ident.span(),
+            "a float prints in several forms, and each would have a key of its own; take an integer or a text",
+        );
+    }
 }
 
 /// Refuses two fields in one place.

@@ -37,6 +37,17 @@ struct Pairs {
 }
 
 #[derive(Encrypt)]
+#[encx(table = "users", context("tenantId" = tenant, "price" = price))]
+struct Printed {
+    #[encx(id)]
+    id: i64,
+    tenant: Option<i64>,
+    price: f64,
+    #[encx(encrypt, index(bits = 64, context("tenantId" = tenant)))]
+    email: String,
+}
+
+#[derive(Encrypt)]
 #[encx(table = "users", context("purpose" = "pii"))]
 enum Choice {
     A { id: i64 },
