@@ -96,7 +96,7 @@ impl Crypto {
         let hot = |slot: &Arc<Slot>| core.hot_encrypt(slot, plaintext, aad);
         match core.cache.with_slot(context, KeyUsage::Data, hot) {
             Some(done) => done.map_err(|error| *error),
-            None => core.encrypt(&self.slot(context), plaintext, aad).await,
+            None => core.encrypt(self.slot(context), plaintext, aad).await,
         }
     }
 
@@ -125,7 +125,7 @@ impl Crypto {
         let hot = |slot: &Arc<Slot>| core.hot_decrypt(slot, ciphertext, aad);
         match core.cache.with_slot(context, KeyUsage::Data, hot) {
             Some(done) => done.map_err(|error| *error),
-            None => core.decrypt(&self.slot(context), ciphertext, aad).await,
+            None => core.decrypt(self.slot(context), ciphertext, aad).await,
         }
     }
 

@@ -65,7 +65,7 @@ impl Keyring {
         let (plaintext, aad) = (plaintext.as_ref(), aad.borrow());
         match self.on_slot(|slot| self.core.hot_encrypt(slot, plaintext, aad)) {
             Some(done) => done.map_err(|error| *error),
-            None => self.core.encrypt(&self.slot(), plaintext, aad).await,
+            None => self.core.encrypt(self.slot(), plaintext, aad).await,
         }
     }
 
@@ -127,10 +127,7 @@ impl Keyring {
         buffer.clear();
         match self.on_slot(|slot| self.core.hot_encrypt_into(slot, plaintext, aad, buffer)) {
             Some(done) => done.map_err(|error| *error),
-            None => {
-                let slot = self.slot();
-                self.core.encrypt_into(&slot, plaintext, aad, buffer).await
-            }
+            None => self.core.encrypt_into(self.slot(), plaintext, aad, buffer).await,
         }
     }
 
@@ -165,7 +162,7 @@ impl Keyring {
         let aad = aad.borrow();
         match self.on_slot(|slot| self.core.hot_decrypt(slot, ciphertext, aad)) {
             Some(done) => done.map_err(|error| *error),
-            None => self.core.decrypt(&self.slot(), ciphertext, aad).await,
+            None => self.core.decrypt(self.slot(), ciphertext, aad).await,
         }
     }
 
@@ -198,7 +195,7 @@ impl Keyring {
         let aad = aad.borrow();
         let done = match self.on_slot(|slot| self.core.hot_decrypt_in_place(slot, buffer, aad)) {
             Some(done) => done.map_err(|error| *error),
-            None => self.core.decrypt_in_place(&self.slot(), buffer, aad).await,
+            None => self.core.decrypt_in_place(self.slot(), buffer, aad).await,
         };
         done.inspect_err(|_| buffer.zeroize())
     }
@@ -324,18 +321,19 @@ impl Keyring {
     /// It borrows the slot: an `Arc` would be counted up and down by all threads in one place.
     #[inline(always)]
     pub(crate) fn on_slot<T>(&self, call: impl FnOnce(&Arc<Slot>) -> T) -> T {
-        let successor: Arc<Slot>;
-        // One call, so that the compiler puts all of it here.
-        call(if self.slot.is_detached() {
-            successor = self.successor();
-            &successor
-        } else {
-            self.slot.mark_used();
-            &self.slot
-        })
+        if self.slot.is_detached() {
+            return self.on_successor(call);
+        }
+        self.slot.mark_used();
+        call(&self.slot)
     }
 
     #[cold]
+    #[inline(never)]
+    fn on_successor<T>(&self, call: impl FnOnce(&Arc<Slot>) -> T) -> T {
+        call(&self.successor())
+    }
+
     fn successor(&self) -> Arc<Slot> {
         if let Some(slot) = self.successor.load_full().filter(|slot| !slot.is_detached()) {
             slot.mark_used();

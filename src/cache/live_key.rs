@@ -98,9 +98,8 @@ impl LiveKey {
         out: &mut Vec<u8>,
         seal: impl FnOnce(&[u8], &mut Vec<u8>) -> Result<(), SealError>,
     ) -> Hot<()> {
-        let prefix = self.prefix(suite);
         let mut room = GcmAad::new();
-        let aad = room.put(&prefix, aad)?;
+        let aad = room.put(&self.prefix, suite, aad)?;
         // Nothing is allocated for a plaintext that is refused anyway.
         check_len(plaintext)?;
         let len = suite.overhead() + plaintext.len();
@@ -109,8 +108,7 @@ impl LiveKey {
             out.zeroize();
             *out = Vec::with_capacity(len);
         }
-        let (header, _) = prefix.split_at(HEADER_LEN);
-        out.extend_from_slice(header);
+        out.extend_from_slice(&aad[..HEADER_LEN]);
         seal(aad, out).map_err(why_not_sealed)
     }
 
@@ -119,7 +117,7 @@ impl LiveKey {
     pub(crate) fn open(&self, epoch: Option<&Epoch>, ciphertext: &Ciphertext, aad: &Aad) -> Hot<Plaintext> {
         let suite = ciphertext.suite();
         let mut room = GcmAad::new();
-        let aad = room.put(&self.prefix(suite), aad)?;
+        let aad = room.put(&self.prefix, suite, aad)?;
         let opened = self.key.open(epoch, suite, aad, ciphertext.body());
         opened.map(Plaintext::new).map_err(|error| self.refused(error))
     }
@@ -134,19 +132,11 @@ impl LiveKey {
         aad: &Aad,
     ) -> Hot<()> {
         let mut room = GcmAad::new();
-        let aad = room.put(&self.prefix(header.suite), aad)?;
+        let aad = room.put(&self.prefix, header.suite, aad)?;
         let opened = self
             .key
             .open_in_place(epoch, header.suite, aad, buffer, HEADER_LEN);
         opened.map_err(|error| self.refused(error))
-    }
-
-    fn prefix(&self, suite: Suite) -> AadPrefix {
-        let mut prefix = self.prefix;
-        if suite != Suite::KcXaes256Gcm {
-            prefix[SUITE_AT] = suite.code();
-        }
-        prefix
     }
 
     /// One opaque error: what exactly was wrong is nobody's business but the key holder's.
@@ -233,16 +223,21 @@ impl GcmAad {
 
     /// Puts it together, where it stays: it is not moved, which takes longer than all the rest.
     #[inline(always)]
-    fn put(&mut self, prefix: &AadPrefix, aad: &Aad) -> Hot<&[u8]> {
+    fn put(&mut self, prefix: &AadPrefix, suite: Suite, aad: &Aad) -> Hot<&[u8]> {
         let framed = aad.framed().map_err(Error::boxed)?;
         let len = prefix.len() + framed.len();
-        let Some(whole) = self.short.get_mut(..len) else {
+        let whole = if len <= self.short.len() {
+            let (beginning, rest) = self.short.split_at_mut(prefix.len());
+            beginning.copy_from_slice(prefix);
+            rest[..framed.len()].copy_from_slice(framed);
+            &mut self.short[..len]
+        } else {
             self.long = [prefix.as_slice(), framed].concat();
-            return Ok(&self.long);
+            &mut self.long[..]
         };
-        let (beginning, rest) = whole.split_at_mut(prefix.len());
-        beginning.copy_from_slice(prefix);
-        rest.copy_from_slice(framed);
+        if suite != Suite::KcXaes256Gcm {
+            whole[SUITE_AT] = suite.code();
+        }
         Ok(whole)
     }
 }

@@ -1,5 +1,6 @@
 //! What keyrings and `Crypto` share: a hot call that waits for nobody, and the way round when a key is not in memory.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,10 @@ use crate::error::{Error, Hot};
 use crate::key::DataKeyId;
 use crate::plaintext::Plaintext;
 use crate::suite::{Epoch, Epochs};
+
+/// What a call becomes whose key is not in memory. On the heap, so that the futures of hot calls are small: they are
+/// polled where they are made, and whoever awaits them has room for them in its own future.
+pub(crate) type Waiting<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
 
 /// What keyrings and `Crypto` share: the cache, and which suites are written and read.
 #[derive(Clone, Debug)]
@@ -24,33 +29,39 @@ impl Core {
         &self.cache
     }
 
-    pub(crate) async fn encrypt(
-        &self,
-        slot: &Arc<Slot>,
-        plaintext: &[u8],
-        aad: &Aad,
-    ) -> Result<Ciphertext, Error> {
-        check_input(plaintext, aad)?;
-        let key = self.cache.active_key(slot).await?;
-        key.seal(&mut Epochs::new(None), self.suite, plaintext, aad)
-            .map_err(|error| *error)
+    #[cold]
+    pub(crate) fn encrypt<'a>(
+        &'a self,
+        slot: Arc<Slot>,
+        plaintext: &'a [u8],
+        aad: &'a Aad,
+    ) -> Waiting<'a, Ciphertext> {
+        Box::pin(async move {
+            check_input(plaintext, aad)?;
+            let key = self.cache.active_key(&slot).await?;
+            key.seal(&mut Epochs::new(None), self.suite, plaintext, aad)
+                .map_err(|error| *error)
+        })
     }
 
-    pub(crate) async fn encrypt_into(
-        &self,
-        slot: &Arc<Slot>,
-        plaintext: &[u8],
-        aad: &Aad,
-        buffer: &mut Vec<u8>,
-    ) -> Result<(), Error> {
-        check_input(plaintext, aad)?;
-        let key = self.cache.active_key(slot).await?;
-        key.seal_into(&mut Epochs::new(None), self.suite, plaintext, aad, buffer)
-            .map_err(|error| *error)
+    #[cold]
+    pub(crate) fn encrypt_into<'a>(
+        &'a self,
+        slot: Arc<Slot>,
+        plaintext: &'a [u8],
+        aad: &'a Aad,
+        buffer: &'a mut Vec<u8>,
+    ) -> Waiting<'a, ()> {
+        Box::pin(async move {
+            check_input(plaintext, aad)?;
+            let key = self.cache.active_key(&slot).await?;
+            key.seal_into(&mut Epochs::new(None), self.suite, plaintext, aad, buffer)
+                .map_err(|error| *error)
+        })
     }
 
     /// Encrypts if that needs nobody else; `None` if it does.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn hot_encrypt(&self, slot: &Slot, plaintext: &[u8], aad: &Aad) -> Option<Hot<Ciphertext>> {
         self.with_active(slot, |key, epochs| {
             self.cache.counters.hits.add(1);
@@ -58,6 +69,7 @@ impl Core {
         })
     }
 
+    #[inline(always)]
     pub(crate) fn hot_encrypt_into(
         &self,
         slot: &Slot,
@@ -123,26 +135,32 @@ impl Core {
         self.cache.is_set_current(set, now)
     }
 
-    pub(crate) async fn decrypt(
-        &self,
-        slot: &Arc<Slot>,
-        ciphertext: &Ciphertext,
-        aad: &Aad,
-    ) -> Result<Plaintext, Error> {
-        let key = self.key_to_open(slot, ciphertext.header(), aad).await?;
-        self.open(&key, None, ciphertext, aad).map_err(|error| *error)
+    #[cold]
+    pub(crate) fn decrypt<'a>(
+        &'a self,
+        slot: Arc<Slot>,
+        ciphertext: &'a Ciphertext,
+        aad: &'a Aad,
+    ) -> Waiting<'a, Plaintext> {
+        Box::pin(async move {
+            let key = self.key_to_open(&slot, ciphertext.header(), aad).await?;
+            self.open(&key, None, ciphertext, aad).map_err(|error| *error)
+        })
     }
 
-    pub(crate) async fn decrypt_in_place(
-        &self,
-        slot: &Arc<Slot>,
-        buffer: &mut Vec<u8>,
-        aad: &Aad,
-    ) -> Result<(), Error> {
-        let header = Header::of(buffer)?;
-        let key = self.key_to_open(slot, header, aad).await?;
-        self.open_in_place(&key, None, header, buffer, aad)
-            .map_err(|error| *error)
+    #[cold]
+    pub(crate) fn decrypt_in_place<'a>(
+        &'a self,
+        slot: Arc<Slot>,
+        buffer: &'a mut Vec<u8>,
+        aad: &'a Aad,
+    ) -> Waiting<'a, ()> {
+        Box::pin(async move {
+            let header = Header::of(buffer)?;
+            let key = self.key_to_open(&slot, header, aad).await?;
+            self.open_in_place(&key, None, header, buffer, aad)
+                .map_err(|error| *error)
+        })
     }
 
     async fn key_to_open(&self, slot: &Arc<Slot>, header: Header, aad: &Aad) -> Result<Arc<LiveKey>, Error> {
@@ -166,6 +184,7 @@ impl Core {
         }
     }
 
+    #[inline(always)]
     pub(crate) fn hot_decrypt_in_place(
         &self,
         slot: &Slot,

@@ -60,6 +60,22 @@ impl GcmKey for Aes256Gcm {
             .decrypt_in_place_detached(iv.into(), aad, buffer, tag.into());
         opened.map_err(|_| Refused)
     }
+
+    #[inline]
+    fn open_into(
+        &self,
+        iv: &HalfNonce,
+        aad: &[u8],
+        encrypted: &[u8],
+        buffer: &mut [u8],
+        tag: &Tag,
+    ) -> Result<(), Refused> {
+        if encrypted.len() != buffer.len() {
+            return Err(Refused);
+        }
+        buffer.copy_from_slice(encrypted);
+        self.open(iv, aad, buffer, tag)
+    }
 }
 
 /// The round keys of both are wiped when dropped, or this does not compile.

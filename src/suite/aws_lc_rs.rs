@@ -63,6 +63,22 @@ impl GcmKey for Aes256Gcm {
             .open_in_place_separate_tag(nonce, Aad::from(aad), tag, buffer);
         opened.map(|_| ()).map_err(|_| Refused)
     }
+
+    #[inline]
+    fn open_into(
+        &self,
+        iv: &HalfNonce,
+        aad: &[u8],
+        encrypted: &[u8],
+        buffer: &mut [u8],
+        tag: &Tag,
+    ) -> Result<(), Refused> {
+        let nonce = Nonce::assume_unique_for_key(*iv);
+        let opened = self
+            .0
+            .open_separate_gather(nonce, Aad::from(aad), encrypted, tag, buffer);
+        opened.map_err(|_| Refused)
+    }
 }
 
 /// Takes an expanded key out. A key of 32 bytes is never refused, so what failed is an allocation.

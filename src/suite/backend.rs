@@ -30,6 +30,16 @@ pub(crate) trait GcmKey: Send + Sync + 'static {
 
     /// Verifies the tag and decrypts in place. What is in the buffer after a refusal is nobody's business: wipe it.
     fn open(&self, iv: &HalfNonce, aad: &[u8], buffer: &mut [u8], tag: &Tag) -> Result<(), Refused>;
+
+    /// Does the same from one buffer into another of the same length.
+    fn open_into(
+        &self,
+        iv: &HalfNonce,
+        aad: &[u8],
+        encrypted: &[u8],
+        buffer: &mut [u8],
+        tag: &Tag,
+    ) -> Result<(), Refused>;
 }
 
 /// Says that the cipher did nothing: a wrong tag, or more bytes than GCM allows.

@@ -33,6 +33,7 @@ mod aws_lc_rs;
 mod backend;
 mod epoch;
 pub(crate) mod generation;
+mod opened;
 mod random;
 mod suite_key;
 mod table;
@@ -47,6 +48,7 @@ use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 pub use self::backend::{Backend, backend};
 pub(crate) use self::epoch::{Epoch, Epochs};
+pub(crate) use self::opened::Opened;
 pub(crate) use self::suite_key::{Batch, SuiteKey};
 use crate::ciphertext::{COMMITMENT_LEN, MAX_PLAINTEXT_LEN, Suite, TAG_LEN};
 use crate::key::{DataKey, RandomError};
@@ -134,7 +136,10 @@ impl KcXaes256Gcm {
     /// Any [`OpenError`]; no byte of the plaintext is then revealed.
     pub fn open(&self, aad: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenError> {
         let epoch = self.epoch.load();
-        self.key.open(epoch.as_deref(), Suite::KcXaes256Gcm, aad, sealed)
+        let opened = self
+            .key
+            .open(epoch.as_deref(), Suite::KcXaes256Gcm, aad, sealed)?;
+        Ok(Zeroizing::new(opened.into_bytes()))
     }
 }
 

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use subtle::ConstantTimeEq;
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::backend::{Cipher, Fastest, GcmKey, Refused};
 use super::epoch::{Epoch, Epochs};
+use super::opened::Opened;
 use super::table::{Kept, Table};
 use super::xaes::{MessageKey, PaddedHalf, Xaes, half};
 use super::{Commitment, HalfNonce, OpenError, SealError, Tag, generation, random};
@@ -177,11 +178,11 @@ impl<C: Cipher> SuiteKey<C> {
         suite: Suite,
         aad: &[u8],
         body: &[u8],
-    ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+    ) -> Result<Opened, OpenError> {
         let (parts, encrypted) = Parts::of(suite, body).ok_or(OpenError::TooShort)?;
-        let mut plaintext = Zeroizing::new(encrypted.to_vec());
-        self.open_parts(epoch, parts, aad, &mut plaintext)?;
-        Ok(plaintext)
+        let mut opened = Opened::zeroed(encrypted.len());
+        self.open_parts(epoch, parts, aad, Some(encrypted), opened.as_mut_bytes())?;
+        Ok(opened)
     }
 
     /// Opens the body of a ciphertext that begins at `begin`, and leaves the plaintext alone in the buffer. After an
@@ -202,7 +203,7 @@ impl<C: Cipher> SuiteKey<C> {
         let body = buffer.get_mut(begin..);
         let body = body.and_then(|body| Parts::in_place(suite, body, &mut second_half));
         let (parts, encrypted) = body.ok_or(OpenError::TooShort)?;
-        self.open_parts(epoch, parts, aad, encrypted)?;
+        self.open_parts(epoch, parts, aad, None, encrypted)?;
         let (from, len) = (begin + NONCE_LEN, encrypted.len());
         buffer.copy_within(from..from + len, 0);
         // What was moved away from is plaintext still.
@@ -212,34 +213,41 @@ impl<C: Cipher> SuiteKey<C> {
         Ok(())
     }
 
-    /// Checks the commitment and the tag, and decrypts in place.
+    /// Checks the commitment and the tag, and decrypts what is encrypted into a buffer, or in place.
     #[inline(always)]
     fn open_parts(
         &self,
         epoch: Option<&Epoch<C>>,
         parts: Parts<'_>,
         aad: &[u8],
-        encrypted: &mut [u8],
+        encrypted: Option<&[u8]>,
+        buffer: &mut [u8],
     ) -> Result<(), OpenError> {
         let first_half = parts.first_half;
         let of_epoch = || Some(&epoch?.key).filter(|key| key.first_half == *first_half);
         match self.opened.find(first_half).or_else(of_epoch) {
-            Some(key) => self.open_under(key, parts, aad, encrypted),
-            None => self.derive_and_open(parts, aad, encrypted),
+            Some(key) => self.open_under(key, parts, aad, encrypted, buffer),
+            None => self.derive_and_open(parts, aad, encrypted, buffer),
         }
     }
 
     #[inline(never)]
-    fn derive_and_open(&self, parts: Parts<'_>, aad: &[u8], encrypted: &mut [u8]) -> Result<(), OpenError> {
+    fn derive_and_open(
+        &self,
+        parts: Parts<'_>,
+        aad: &[u8],
+        encrypted: Option<&[u8]>,
+        buffer: &mut [u8],
+    ) -> Result<(), OpenError> {
         let first_half = parts.first_half;
         match self.opened.admit(first_half) {
             Some(admission) => {
                 let kept = Kept::new(self.xaes.derive(first_half), admission);
-                self.open_under(&kept.key, parts, aad, encrypted)?;
+                self.open_under(&kept.key, parts, aad, encrypted, buffer)?;
                 self.opened.keep(kept);
             }
             None => {
-                self.open_under(&self.xaes.derive(first_half), parts, aad, encrypted)?;
+                self.open_under(&self.xaes.derive(first_half), parts, aad, encrypted, buffer)?;
                 self.opened.note_miss(first_half);
             }
         }
@@ -252,7 +260,8 @@ impl<C: Cipher> SuiteKey<C> {
         key: &MessageKey<C>,
         parts: Parts<'_>,
         aad: &[u8],
-        encrypted: &mut [u8],
+        encrypted: Option<&[u8]>,
+        buffer: &mut [u8],
     ) -> Result<(), OpenError> {
         let iv = half(parts.second_half);
         if let Some(commitment) = parts.commitment {
@@ -261,7 +270,10 @@ impl<C: Cipher> SuiteKey<C> {
                 return Err(OpenError::Commitment);
             }
         }
-        let opened = key.gcm.open(iv, aad, encrypted, parts.tag);
+        let opened = match encrypted {
+            Some(encrypted) => key.gcm.open_into(iv, aad, encrypted, buffer, parts.tag),
+            None => key.gcm.open(iv, aad, buffer, parts.tag),
+        };
         opened.map_err(|_| OpenError::Tag)
     }
 }

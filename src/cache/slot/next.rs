@@ -72,18 +72,19 @@ impl Slot {
         }
         let before = state
             .tried
+            .as_deref()
             .filter(|tried| (tried.id, tried.revision) == (id, revision));
         if let Some(tried) = before.filter(|tried| now < tried.again_at) {
             return (or_under_way && tried.under_way).then_some(id);
         }
         let tries = before.map_or(0, |tried| tried.tries).saturating_add(1);
-        state.tried = Some(Tried {
+        state.tried = Some(Box::new(Tried {
             id,
             revision,
             tries,
             again_at: now.saturating_add(limits.pause_after(tries)),
             under_way: true,
-        });
+        }));
         Some(id)
     }
 

@@ -44,7 +44,7 @@ fn sealing_appends_and_allocates_nothing_when_there_is_room() {
         assert_eq!(out.len(), suite.overhead() + 5);
         assert_eq!(out[..HEADER_LEN], [0xee; HEADER_LEN]);
         assert_eq!(
-            *key.open(None, suite, b"aad", &out[HEADER_LEN..]).unwrap(),
+            &*key.open(None, suite, b"aad", &out[HEADER_LEN..]).unwrap(),
             b"hello"
         );
     }
@@ -75,7 +75,7 @@ fn the_public_cipher_is_suite_one() {
     assert_eq!(KcXaes256Gcm::OVERHEAD, 72);
     assert_eq!(*cipher.open(b"aad", &sealed).unwrap(), b"plaintext");
     let opened = SuiteKey::<C>::new(&key).open(None, Suite::KcXaes256Gcm, b"aad", &sealed);
-    assert_eq!(*opened.unwrap(), b"plaintext");
+    assert_eq!(&*opened.unwrap(), b"plaintext");
     let other = KcXaes256Gcm::new(&DataKey::copy_from(&[8; 32]).unwrap());
     assert_eq!(other.open(b"aad", &sealed), Err(OpenError::Commitment));
 }

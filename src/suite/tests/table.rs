@@ -29,7 +29,7 @@ fn sealed(number: u8) -> Vec<u8> {
 
 fn open(key: &SuiteKey<C>, body: &[u8]) {
     let opened = key.open(None, Suite::KcXaes256Gcm, AAD, body);
-    assert_eq!(*opened.unwrap(), b"secret");
+    assert_eq!(&*opened.unwrap(), b"secret");
 }
 
 /// A key that has opened something, so that its table notes what it opens.
@@ -138,7 +138,7 @@ fn all_twelve_bytes_are_compared() {
         for suite in Suite::ALL {
             let body = seal_with(&writer, suite, nonce, AAD, b"another");
             assert_eq!(
-                *key.open(None, suite, AAD, &body).unwrap(),
+                &*key.open(None, suite, AAD, &body).unwrap(),
                 b"another",
                 "bit {bit}"
             );
@@ -183,7 +183,7 @@ fn the_epoch_of_the_caller_is_compared_too() {
         bit[at] ^= 0x80;
         let body = seal_with(&key, Suite::KcXaes256Gcm, bit, AAD, b"secret");
         let opened = key.open(Some(&epoch(&key, 1)), Suite::KcXaes256Gcm, AAD, &body);
-        assert_eq!(*opened.unwrap(), b"secret", "byte {at}");
+        assert_eq!(&*opened.unwrap(), b"secret", "byte {at}");
         bit[at] ^= 0x80;
     }
 }

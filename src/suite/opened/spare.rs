@@ -1,0 +1,170 @@
+//! Wiped buffers that wait for the next plaintext.
+//!
+//! A plaintext is decrypted into another buffer than the ciphertext's. One that was wiped before needs neither an allocation
+//! nor a copy of the encrypted bytes to begin with, which takes longer than wiping it again.
+
+use std::cell::RefCell;
+use std::sync::{Mutex, PoisonError};
+
+/// How many buffers a thread keeps, and how many the process.
+const MAX_BUFFERS: usize = 16;
+
+/// How many bytes of buffers a thread keeps.
+const MAX_OF_THREAD: usize = 64 << 10;
+
+/// How many bytes of buffers the process keeps besides, of plaintexts that a thread does not keep.
+const MAX_OF_PROCESS: usize = 4 << 20;
+
+/// A new buffer has a multiple of so many bytes if it is small, so that it suits the next small value, too.
+const GRAIN: usize = 64;
+const SMALL: usize = 1 << 10;
+
+thread_local! {
+    static OF_THREAD: RefCell<Spares> = const { RefCell::new(Spares::new(MAX_OF_THREAD)) };
+}
+
+static OF_PROCESS: Mutex<Spares> = Mutex::new(Spares::new(MAX_OF_PROCESS));
+
+/// Returns a buffer of at least so many bytes, all zero.
+#[inline]
+pub(super) fn take(len: usize) -> Vec<u8> {
+    let spare = with_spares(len, |spares| spares.take(len)).flatten();
+    spare.unwrap_or_else(|| made(len))
+}
+
+/// Keeps a buffer whose bytes are all zero, or frees it.
+#[inline]
+pub(super) fn keep(buffer: Vec<u8>) {
+    debug_assert!(buffer.iter().all(|byte| *byte == 0), "it was wiped");
+    with_spares(buffer.len(), |spares| spares.keep(buffer));
+}
+
+/// `None` while the thread ends.
+#[inline]
+fn with_spares<T>(len: usize, call: impl FnOnce(&mut Spares) -> T) -> Option<T> {
+    if len > MAX_OF_THREAD {
+        return Some(call(
+            &mut OF_PROCESS.lock().unwrap_or_else(PoisonError::into_inner),
+        ));
+    }
+    let call = |spares: &RefCell<Spares>| Some(call(&mut *spares.try_borrow_mut().ok()?));
+    OF_THREAD.try_with(call).ok().flatten()
+}
+
+/// Makes a buffer that nobody has kept.
+fn made(len: usize) -> Vec<u8> {
+    if len >= SMALL {
+        return vec![0; len];
+    }
+    // Copied: who asks the allocator for zeros is sent the slow way round by glibc.
+    ZEROS[..len.next_multiple_of(GRAIN)].to_vec()
+}
+
+static ZEROS: [u8; SMALL] = [0; SMALL];
+
+struct Spares {
+    /// The last one was kept last.
+    buffers: Vec<Vec<u8>>,
+    /// How many bytes they have together.
+    bytes: usize,
+    max_bytes: usize,
+}
+
+impl Spares {
+    const fn new(max_bytes: usize) -> Self {
+        Self {
+            buffers: Vec::new(),
+            bytes: 0,
+            max_bytes,
+        }
+    }
+
+    #[inline]
+    fn take(&mut self, len: usize) -> Option<Vec<u8>> {
+        // Not one that is much too large: somebody may keep it for long.
+        let fits = len..=len.next_multiple_of(GRAIN).saturating_mul(2);
+        let at = self
+            .buffers
+            .iter()
+            .rposition(|buffer| fits.contains(&buffer.len()))?;
+        let buffer = self.buffers.remove(at);
+        self.bytes -= buffer.len();
+        Some(buffer)
+    }
+
+    #[inline]
+    fn keep(&mut self, buffer: Vec<u8>) {
+        if buffer.is_empty() || buffer.len() > self.max_bytes {
+            return;
+        }
+        // Other sizes are wanted now than when the first were kept.
+        while self.buffers.len() == MAX_BUFFERS || self.bytes + buffer.len() > self.max_bytes {
+            self.bytes -= self.buffers.remove(0).len();
+        }
+        if self.buffers.capacity() == 0 {
+            self.buffers.reserve_exact(MAX_BUFFERS);
+        }
+        self.bytes += buffer.len();
+        self.buffers.push(buffer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_comes_back_to_who_wants_its_size() {
+        let mut spares = Spares::new(MAX_OF_THREAD);
+        for len in [64, 4096, 64, 1024] {
+            spares.keep(vec![0; len]);
+        }
+        for (wanted, got) in [
+            (4097, None),
+            (3000, Some(4096)),
+            (3000, None),
+            (400, None),
+            (500, Some(1024)),
+            (65, None),
+            (1, Some(64)),
+            (64, Some(64)),
+            (1, None),
+        ] {
+            assert_eq!(spares.take(wanted).map(|buffer| buffer.len()), got, "{wanted}");
+        }
+        assert_eq!(spares.bytes, 0);
+    }
+
+    #[test]
+    fn they_are_bounded_and_follow_what_is_wanted_now() {
+        let mut spares = Spares::new(MAX_OF_THREAD);
+        for _ in 0..2 * MAX_BUFFERS {
+            spares.keep(vec![0; 64]);
+        }
+        assert_eq!(
+            (spares.buffers.len(), spares.bytes),
+            (MAX_BUFFERS, MAX_BUFFERS * 64)
+        );
+        for _ in 0..3 {
+            spares.keep(vec![0; MAX_OF_THREAD / 2]);
+        }
+        assert_eq!((spares.buffers.len(), spares.bytes), (2, MAX_OF_THREAD));
+        spares.keep(vec![0; MAX_OF_THREAD + 1]);
+        spares.keep(Vec::new());
+        assert_eq!((spares.buffers.len(), spares.bytes), (2, MAX_OF_THREAD));
+    }
+
+    #[test]
+    fn large_ones_belong_to_the_process() {
+        let len = MAX_OF_THREAD + 1;
+        let kept = || {
+            let spares = OF_PROCESS.lock().unwrap();
+            spares.buffers.iter().filter(|buffer| buffer.len() == len).count()
+        };
+        let buffer = take(len);
+        assert_eq!(buffer, vec![0; len]);
+        let before = kept();
+        std::thread::spawn(move || keep(buffer)).join().unwrap();
+        assert_eq!(kept(), before + 1);
+    }
+}
