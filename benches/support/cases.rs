@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::hint::black_box;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use encx::testkit::{MemoryKeyStore, MemoryKms};
 use encx::{Aad, Crypto, EncryptionContext, Field, Keyring};
@@ -285,10 +286,16 @@ thread_local! {
     /// What calls that allocate nothing write into.
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     static TURN: Cell<usize> = const { Cell::new(0) };
+    /// Whether the thread is the first or the second of two that were started one after the other.
+    static SIDE: usize = THREADS.fetch_add(1, Ordering::Relaxed) % 2;
 }
 
-/// Counts in a circle, each thread for itself.
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts in a circle, each thread for itself and each of two in its own half: what one of them has just read, the other
+/// does not read again, or the key would be kept.
 fn turn(of: usize) -> usize {
-    TURN.set((TURN.get() + 1) % of);
-    TURN.get()
+    let half = of / 2;
+    TURN.set((TURN.get() + 1) % half);
+    SIDE.with(|side| side * half) + TURN.get()
 }
