@@ -7,10 +7,12 @@
 mod ahead;
 mod background;
 mod deriver;
+mod find;
 mod fleet;
 mod flight;
 mod life;
 mod live_key;
+mod load;
 mod nearby;
 mod refresh;
 mod slot;
@@ -25,10 +27,10 @@ use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
 use crate::context::EncryptionContext;
-use crate::error::{Error, Hot};
+use crate::error::Error;
 use crate::kek::Keks;
-use crate::key::{DataKey, DataKeyId, KeyState, KeyUsage, Scope};
-use crate::store::{KeyRecord, KeyStore, NewKey, are_shredded, load_all_usages};
+use crate::key::{DataKey, DataKeyId, KeyUsage, Scope};
+use crate::store::KeyStore;
 
 use background::Background;
 pub(crate) use deriver::Deriver;
@@ -37,7 +39,6 @@ pub(crate) use fleet::MAX_NAME_LEN;
 use flight::{Flights, Tasks};
 pub(crate) use life::{Life, Purpose, Unwrapped};
 pub(crate) use live_key::{LiveKey, check_len};
-use refresh::Failure;
 pub(crate) use slot::{KeySet, Records, Slot, SlotKey};
 use stats::Counters;
 pub use stats::Stats;
@@ -244,241 +245,6 @@ impl Cache {
         self.unknown.run_pending_tasks();
     }
 
-    /// Tells whether the states of a snapshot may be relied on now without asking anybody. `None` if somebody has to be
-    /// asked.
-    #[inline]
-    pub(crate) fn is_set_current(&self, set: &KeySet, now: Duration) -> Option<Hot<()>> {
-        if now <= set.known_until || now <= self.background.polled_until() {
-            return Some(Ok(()));
-        }
-        self.is_old_set_current(set, now)
-    }
-
-    #[cold]
-    fn is_old_set_current(&self, set: &KeySet, now: Duration) -> Option<Hot<()>> {
-        match self.is_current(set.known_at, now) {
-            Ok(true) => Some(Ok(())),
-            Ok(false) => None,
-            Err(error) => Some(Err(Error::boxed(error))),
-        }
-    }
-
-    /// Tells whether states that were read at `known_at` may be relied on now without asking anybody.
-    ///
-    /// `Err` says that they may not be used at all; `Ok(false)` that the caller has to ask.
-    pub(crate) fn is_current(&self, known_at: Duration, now: Duration) -> Result<bool, Error> {
-        let age = now.saturating_sub(known_at.max(self.background.polled_at()));
-        if age <= self.limits.state_ttl {
-            return Ok(true);
-        }
-        if !self.background.is_store_unreachable() {
-            return Ok(false);
-        }
-        if self.limits.fail_closed_on_stale_state {
-            return Err(Error::StaleState);
-        }
-        if age > self.limits.ttl {
-            // Not for ever: the KMS alone does not know that a key was suspended.
-            return Ok(false);
-        }
-        self.counters.stale_serves.fetch_add(1, Ordering::Relaxed);
-        Ok(true)
-    }
-
-    /// Returns the key that encrypts, making or unwrapping it if need be.
-    pub(crate) async fn active_key(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<LiveKey>, Error> {
-        self.active(slot).await?.cipher()
-    }
-
-    /// Returns the active key, making or unwrapping it if need be.
-    pub(crate) async fn active(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Unwrapped, Error> {
-        self.counters.misses.fetch_add(1, Ordering::Relaxed);
-        self.prepare().await?;
-        for attempt in 0..MAX_ATTEMPTS {
-            let mut records = self.records(slot).await?;
-            if let Some(record) = records.active()? {
-                // To make a key is not to use it again.
-                if attempt == 0 {
-                    slot.mark_key_used(record.id);
-                }
-                if !self.may_unwrap(slot, &records, record.id, Purpose::Encrypt) {
-                    records = self.reload(slot).await?;
-                }
-            }
-            match records.active()? {
-                Some(record) => {
-                    let key = self.live_key(slot, record, Purpose::Encrypt).await?;
-                    let now = self.records_now(slot).await?;
-                    if now.active()?.is_some_and(|active| active.id == key.id) {
-                        return Ok(key);
-                    }
-                }
-                None if records.is_empty() => self.mint(slot).await?,
-                None => {
-                    let error = records.why_none_is_active();
-                    tracing::info!(target: "encx::refused", %error, "there is no key to encrypt with");
-                    return Err(error);
-                }
-            }
-        }
-        Err(Error::Interrupted)
-    }
-
-    /// Returns the key that decrypts what names this id, unwrapping it if need be.
-    pub(crate) async fn key_by_id(
-        self: &Arc<Self>,
-        slot: &Arc<Slot>,
-        id: DataKeyId,
-    ) -> Result<Arc<LiveKey>, Error> {
-        self.by_id(slot, id).await?.cipher()
-    }
-
-    /// Returns the key of this id, unwrapping it if need be.
-    pub(crate) async fn by_id(self: &Arc<Self>, slot: &Arc<Slot>, id: DataKeyId) -> Result<Unwrapped, Error> {
-        self.counters.misses.fetch_add(1, Ordering::Relaxed);
-        let mut records = self.records_with(slot, id).await?;
-        slot.mark_key_used(id);
-        if !self.may_unwrap(slot, &records, id, Purpose::Decrypt) {
-            records = self.reload(slot).await?;
-        }
-        let record = self.check_found(&records, id)?;
-        let key = self.live_key(slot, record, Purpose::Decrypt).await?;
-        let now = self.records_now(slot).await?;
-        self.check_found(&now, id)?;
-        Ok(key)
-    }
-
-    /// Finds the version that decrypts what names this id, if it may.
-    fn check_found<'a>(&self, records: &'a Records, id: DataKeyId) -> Result<&'a Arc<KeyRecord>, Error> {
-        let refused = match records.find(id) {
-            None => Error::UnknownKey { id },
-            Some(_) if records.is_shredded() => Error::Shredded,
-            Some(record) => match self.check_decrypts(record) {
-                Ok(()) => return Ok(record),
-                Err(error) => error,
-            },
-        };
-        tracing::info!(target: "encx::refused", key = %id, error = %refused, "the state of the key forbids its use");
-        Err(refused)
-    }
-
-    /// Returns what is known of a scope after a KMS was waited for, perhaps long: the key may have been withdrawn meanwhile,
-    /// and this process may have said that it holds it no more.
-    async fn records_now(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<Records>, Error> {
-        match slot.records() {
-            Some(records) => Ok(records),
-            // The slot was dropped, or what was known of it forgotten.
-            None => self.reload(slot).await,
-        }
-    }
-
-    /// Tells whether a key that was loaded a while ago may still be used.
-    pub(crate) async fn still_allows(
-        self: &Arc<Self>,
-        slot: &Arc<Slot>,
-        id: DataKeyId,
-        purpose: Purpose,
-    ) -> bool {
-        let Ok(records) = self.records_now(slot).await else {
-            return false;
-        };
-        match purpose {
-            Purpose::Encrypt => records
-                .active()
-                .is_ok_and(|active| active.is_some_and(|active| active.id == id)),
-            Purpose::Decrypt => records
-                .find(id)
-                .is_some_and(|record| self.check_decrypts(record).is_ok()),
-        }
-    }
-
-    /// Tells whether a key is unwrapped already, or its record was read recently enough to unwrap it.
-    ///
-    /// Polls are not believed here: what the key store does not list as changed, such as a row that somebody
-    /// edited or deleted by hand, is found out when the key's time is over. While the key store is unreachable, there
-    /// is nothing better than what is known.
-    fn may_unwrap(&self, slot: &Slot, records: &Records, id: DataKeyId, purpose: Purpose) -> bool {
-        slot.key_for(id, purpose, self.clock.elapsed(), &self.limits)
-            .is_some()
-            || self.is_fresh(records)
-    }
-
-    /// Tells whether records were read recently enough to unwrap by them.
-    fn is_fresh(&self, records: &Records) -> bool {
-        self.clock.elapsed().saturating_sub(records.read_at) <= self.limits.state_ttl
-            || self.background.is_store_unreachable()
-    }
-
-    /// Returns all versions of the slot's scope, for who needs no key.
-    pub(crate) async fn current_records(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<Records>, Error> {
-        self.prepare().await?;
-        self.records(slot).await
-    }
-
-    /// Reads the scopes of slots that have not been read yet, in one query for many. Failures are left to the
-    /// loads that follow.
-    pub(crate) async fn preload(self: &Arc<Self>, slots: &[Arc<Slot>]) {
-        let unread = slots.iter().filter(|slot| slot.records().is_none());
-        let unread: Vec<_> = unread.map(Arc::clone).collect();
-        if unread.len() > 1 && self.prepare().await.is_ok() {
-            tokio::select! {
-                _ = background::read(self, &unread) => {}
-                () = self.clock.sleep(self.limits.load_timeout) => {}
-            }
-        }
-    }
-
-    /// Returns all versions of the slot's scope, as fresh as `state_ttl` asks.
-    async fn records(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<Records>, Error> {
-        match slot.records() {
-            Some(records) if self.is_current(records.read_at, self.clock.elapsed())? => Ok(records),
-            Some(_) => self.reload(slot).await,
-            None => self.load(slot, 0).await,
-        }
-    }
-
-    /// Returns all versions of the slot's scope, if `id` is one of them.
-    pub(crate) async fn records_with(
-        self: &Arc<Self>,
-        slot: &Arc<Slot>,
-        id: DataKeyId,
-    ) -> Result<Arc<Records>, Error> {
-        self.prepare().await?;
-        let records = self.records(slot).await?;
-        if records.find(id).is_some() {
-            return Ok(records);
-        }
-        // Another process may have made it a moment ago. Whoever asks for garbage asks the database once per id
-        // and a while, and at most one query per scope is under way.
-        let name = (slot.scope, id);
-        let now = self.clock.elapsed();
-        if self.unknown.get(&name).is_some_and(|until| now < until) {
-            return Err(refuse_unknown(&records, id));
-        }
-        let records = self.reload(slot).await?;
-        if records.find(id).is_none() {
-            self.unknown.insert(name, now.saturating_add(UNKNOWN_TTL));
-            return Err(refuse_unknown(&records, id));
-        }
-        Ok(records)
-    }
-
-    /// Reads the slot's scope again, not satisfied with a read that began before this call.
-    pub(crate) async fn reload(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<Records>, Error> {
-        self.load(slot, self.tick()).await
-    }
-
-    /// Reads again what this process has of a scope, after it changed it itself.
-    pub(crate) async fn refresh(self: &Arc<Self>, context: &EncryptionContext, usage: KeyUsage) {
-        if let Some(slot) = self.find_slot(context, usage) {
-            slot.expect_change(self.tick());
-            if self.reload(&slot).await.is_err() {
-                // What the caller has just changed may not be undone by what is in memory.
-                slot.forget(self.tick());
-            }
-        }
-    }
-
     /// Takes over a key that this process has just made, so that its next use asks no KMS.
     pub(crate) fn adopt(
         &self,
@@ -490,17 +256,6 @@ impl Cache {
     ) {
         if let Some(slot) = self.find_slot(context, usage) {
             slot.publish_key(self, &Unwrapped::new(self, &slot, id, key, began));
-        }
-    }
-
-    pub(crate) fn check_decrypts(&self, record: &KeyRecord) -> Result<(), Error> {
-        let id = record.id;
-        match record.state {
-            state if state.decrypts() => Ok(()),
-            KeyState::Compromised if self.limits.accept_compromised => Ok(()),
-            KeyState::Compromised => Err(Error::Compromised { id }),
-            KeyState::Suspended => Err(Error::Suspended { id }),
-            _ => Err(Error::Destroyed { id }),
         }
     }
 
@@ -590,217 +345,6 @@ impl Cache {
             Error::NotReady
         }
     }
-
-    /// Makes sure that there is a runtime, that background work runs, and that states are known well enough.
-    async fn prepare(self: &Arc<Self>) -> Result<(), Error> {
-        if self.tasks.is_closed() {
-            return Err(Error::ShutDown);
-        }
-        self.background.ensure_running(self)?;
-        self.fleet.introduced(&*self.clock).await;
-        let age = self.clock.elapsed().saturating_sub(self.background.polled_at());
-        if age <= self.limits.state_ttl || self.background.is_store_unreachable() {
-            return Ok(());
-        }
-        // The poller is late, as after a pause of the whole process. If the poll fails, states are stale, which
-        // `is_current` decides about.
-        self.background.poll_once(self).await
-    }
-
-    async fn load(self: &Arc<Self>, slot: &Arc<Slot>, not_before: u64) -> Result<Arc<Records>, Error> {
-        let suffices = |records: &Records| records.tick >= not_before && !slot.is_outdated(records);
-        for _ in 0..MAX_ATTEMPTS {
-            // Somebody else may have read it since.
-            if let Some(records) = slot.records().filter(|records| suffices(records)) {
-                return Ok(records);
-            }
-            let (cache, of) = (Arc::clone(self), Arc::clone(slot));
-            let records = self
-                .loads
-                .join(slot.scope, &self.clock, async move {
-                    let read = cache.begin_read();
-                    cache.counters.loads.fetch_add(1, Ordering::Relaxed);
-                    let rows = cache.store.load(&[of.scope]).await?;
-                    let records = of.publish_records(&cache, rows, read)?;
-                    cache.settle(&of);
-                    Ok(records)
-                })
-                .await?;
-            // A flight that was under way already may have read before the change that we look for.
-            if suffices(&records) {
-                return Ok(records);
-            }
-        }
-        Err(Error::Interrupted)
-    }
-
-    async fn live_key(
-        self: &Arc<Self>,
-        slot: &Arc<Slot>,
-        record: &Arc<KeyRecord>,
-        purpose: Purpose,
-    ) -> Result<Unwrapped, Error> {
-        let in_memory = || {
-            let key = slot.key_for(record.id, purpose, self.clock.elapsed(), &self.limits)?;
-            self.note_use(&key, self.clock.elapsed());
-            Some(key)
-        };
-        if let Some(key) = in_memory() {
-            return Ok(key);
-        }
-        let failed = match self.unwrap(slot, record, Duration::ZERO).await {
-            Err(error) if error.is_unavailability() => error,
-            unwrapped => return unwrapped,
-        };
-        // Again here, for a flight that was given up as a whole.
-        slot.note_failure(self, record.id, &failed);
-        in_memory().ok_or(failed)
-    }
-
-    /// Counts the use of a key that is past its time.
-    #[inline]
-    pub(crate) fn note_use(&self, key: &Life, now: Duration) {
-        if now >= key.expires_at {
-            self.note_stale_use(key);
-        }
-    }
-
-    #[cold]
-    fn note_stale_use(&self, key: &Life) {
-        self.counters.count(&self.counters.stale_key_serves);
-        if key.becomes_stale() {
-            tracing::warn!(
-                target: "encx::cache", key = %key.id,
-                "a key past its `ttl` serves, because the KMS does not answer"
-            );
-        }
-    }
-
-    /// Has a key that is in memory unwrapped again. `false` if there was no need, or it is there no more.
-    async fn refresh_key(
-        self: &Arc<Self>,
-        slot: &Arc<Slot>,
-        id: DataKeyId,
-        expires_at: Duration,
-    ) -> Result<bool, Error> {
-        let mut records = match slot.records() {
-            Some(records) => records,
-            None => return Ok(false),
-        };
-        if !self.is_fresh(&records) {
-            records = self.reload(slot).await?;
-        }
-        let Some(record) = records.find(id).filter(|_| slot.holds(id, expires_at)) else {
-            return Ok(false);
-        };
-        match self.unwrap(slot, record, expires_at).await {
-            Ok(key) => Ok(key.expires_at > expires_at),
-            Err(error) => {
-                if error.is_unavailability() {
-                    slot.note_failure(self, id, &error);
-                }
-                Err(error)
-            }
-        }
-    }
-
-    /// Has the KMS unwrap a key, unless one is in memory that expires later than `than`.
-    async fn unwrap(
-        self: &Arc<Self>,
-        slot: &Arc<Slot>,
-        record: &Arc<KeyRecord>,
-        than: Duration,
-    ) -> Result<Unwrapped, Error> {
-        let (cache, of, record) = (Arc::clone(self), Arc::clone(slot), Arc::clone(record));
-        self.unwraps
-            .join((slot.scope, record.id), &self.clock, async move {
-                // Somebody may have unwrapped it between our look and this flight's start.
-                let began = cache.clock.elapsed();
-                if let Some(key) = of.key(record.id, began).filter(|key| key.expires_at > than) {
-                    return Ok(key);
-                }
-                let SlotKey { context, usage } = &of.key;
-                let mut unwrapped = cache.keks.unwrap(&record, context, *usage).await;
-                if let Err(error) = &unwrapped
-                    && Failure::of(error) == Failure::Refused
-                    && of.has_key(record.id)
-                {
-                    // A key in memory is not dropped for a wrap that was replaced since its row was read.
-                    let records = cache.reload(&of).await.ok();
-                    let now = records.as_ref().and_then(|records| records.find(record.id));
-                    if let Some(now) = now.filter(|now| now.wraps != record.wraps) {
-                        unwrapped = cache.keks.unwrap(now, context, *usage).await;
-                    }
-                }
-                match unwrapped {
-                    Ok(unwrapped) => {
-                        let key = Unwrapped::new(&cache, &of, record.id, &unwrapped, began);
-                        of.publish_key(&cache, &key);
-                        Ok(key)
-                    }
-                    Err(error) => {
-                        of.note_failure(&cache, record.id, &error);
-                        Err(error)
-                    }
-                }
-            })
-            .await
-    }
-
-    /// Makes the first version of the slot's scope, or finds that another process did.
-    async fn mint(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<(), Error> {
-        if !self.limits.create_on_first_use {
-            return Err(Error::NoKeys);
-        }
-        let (cache, of) = (Arc::clone(self), Arc::clone(slot));
-        self.mints
-            .join(slot.scope, &self.clock, async move {
-                // Somebody may have made it between our look and this flight's start.
-                let known = match of.records() {
-                    Some(records) => records,
-                    None => cache.load(&of, 0).await?,
-                };
-                if !known.is_empty() {
-                    return Ok(());
-                }
-                // After a shredding nothing begins by itself, also of a usage that there was no key for.
-                if are_shredded(&load_all_usages(&*cache.store, &of.key.context).await?) {
-                    return Err(Error::Shredded);
-                }
-                let began = cache.clock.elapsed();
-                let SlotKey { context, usage } = &of.key;
-                let id = DataKeyId::generate(cache.clock.unix_millis(), None)?;
-                let (made, wraps) = cache.keks.generate(context, *usage, id).await?;
-                let mut new = NewKey::new(id, *usage, context, made.check(id));
-                new.wraps = wraps;
-                let key = Unwrapped::new(&cache, &of, id, &made, began);
-                drop(made);
-                let expected = of.expect_record(&cache, &key);
-                let read = cache.begin_read();
-                match cache.store.insert(&new).await {
-                    Ok(record) => {
-                        record.check_belongs(context, *usage)?;
-                        expected.stored(record, read);
-                        cache.settle(&of);
-                        Ok(())
-                    }
-                    // The winner's key is loaded instead; ours encrypted nothing and is dropped here.
-                    Err(error) if error.is_lost_race() => {
-                        of.forget(cache.tick());
-                        Ok(())
-                    }
-                    Err(error) => Err(error.into()),
-                }
-            })
-            .await
-    }
-}
-
-/// Says why there is no such key, to who asks and to who watches.
-fn refuse_unknown(records: &Records, id: DataKeyId) -> Error {
-    let error = records.why_unknown(id);
-    tracing::info!(target: "encx::refused", key = %id, %error, "no such key in this context");
-    error
 }
 
 /// When a read of the key store began.

@@ -1,6 +1,8 @@
 //! One scope's keys in memory.
 
+mod held;
 mod next;
+mod records;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,9 +16,12 @@ use crate::cache::refresh::{Due, Failure};
 use crate::cache::{Cache, Deriver, Limits, LiveKey, Purpose, ReadStart, Unwrapped};
 use crate::context::EncryptionContext;
 use crate::error::Error;
-use crate::key::{DataKeyId, KeyState, KeyUsage, Scope};
+use crate::key::{DataKeyId, KeyUsage, Scope};
 use crate::store::KeyRecord;
 use crate::suite::Epoch;
+
+use held::Held;
+pub(crate) use records::Records;
 
 /// Finds a slot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -80,69 +85,6 @@ impl Derivers {
     }
 }
 
-/// All versions of a scope, as one read of the key store found them.
-#[derive(Debug)]
-pub(crate) struct Records {
-    /// Sorted by id.
-    list: Vec<Arc<KeyRecord>>,
-    /// The clock's time when the read began.
-    pub(crate) read_at: Duration,
-    /// Where that read stands in the order of events.
-    pub(crate) tick: u64,
-    /// The greatest version that this slot has encrypted under.
-    newest_active: Option<DataKeyId>,
-}
-
-impl Records {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.list.is_empty()
-    }
-
-    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<KeyRecord>> {
-        self.list.iter()
-    }
-
-    pub(crate) fn find(&self, id: DataKeyId) -> Option<&Arc<KeyRecord>> {
-        let at = self.list.binary_search_by_key(&id, |record| record.id).ok()?;
-        self.list.get(at)
-    }
-
-    /// Returns the active version; `None` if there is none.
-    pub(crate) fn active(&self) -> Result<Option<&Arc<KeyRecord>>, Error> {
-        let Some(active) = self.iter().rfind(|record| record.state == KeyState::Active) else {
-            return Ok(None);
-        };
-        match self.newest_active {
-            // A process never encrypts under a smaller id than one that it has used.
-            Some(used) if active.id < used => Err(Error::RolledBack {
-                found: active.id,
-                used,
-            }),
-            _ => Ok(Some(active)),
-        }
-    }
-
-    pub(crate) fn is_shredded(&self) -> bool {
-        !self.is_empty() && self.iter().all(|record| record.state == KeyState::Destroyed)
-    }
-
-    pub(crate) fn why_none_is_active(&self) -> Error {
-        if self.is_shredded() {
-            Error::Shredded
-        } else {
-            Error::NoActiveKey
-        }
-    }
-
-    pub(crate) fn why_unknown(&self, id: DataKeyId) -> Error {
-        if self.is_shredded() {
-            Error::Shredded
-        } else {
-            Error::UnknownKey { id }
-        }
-    }
-}
-
 /// One scope's place in the cache.
 pub(crate) struct Slot {
     pub(crate) key: SlotKey,
@@ -178,69 +120,6 @@ impl State {
 
     fn find(&self, id: DataKeyId) -> Option<&Unwrapped> {
         self.keys.iter().map(|held| &held.key).find(|key| key.id == id)
-    }
-}
-
-/// A key in memory, and when it is looked at next.
-struct Held {
-    key: Unwrapped,
-    look_at: Duration,
-    /// How often the KMS was asked to unwrap it again.
-    tries: u32,
-}
-
-impl Held {
-    fn new(key: &Unwrapped, limits: &Limits) -> Self {
-        Self {
-            key: key.clone(),
-            look_at: limits.refresh_at(key.expires_at),
-            tries: 0,
-        }
-    }
-
-    /// Tells whether the key must stay in memory.
-    fn is_kept(&self, now: Duration, limits: &Limits, is_hopeless: impl FnOnce() -> bool) -> bool {
-        let key = &self.key;
-        if now < key.expires_at {
-            return true;
-        }
-        // Past its time only for who may have to be served with it: because the KMS did not answer, is about to be
-        // asked, or is known not to answer.
-        now < key.expires_at.saturating_add(limits.longest_stale())
-            && (key.is_unanswered(now) || key.is_used() || is_hopeless())
-    }
-
-    /// Tells whether to unwrap it again now, and decides when to look next.
-    fn look(&mut self, now: Duration, limits: &Limits) -> bool {
-        if now < self.look_at {
-            return false;
-        }
-        let on = !limits.refresh_window().is_zero() || !limits.longest_stale().is_zero();
-        if on && (self.key.is_used() || self.key.is_unanswered(now)) {
-            self.tries = self.tries.saturating_add(1);
-            self.look_at = now.saturating_add(limits.pause_after(self.tries));
-            return true;
-        }
-        let pause = if now < self.key.expires_at {
-            // It may still be used, up to its last moment.
-            let left = self.key.expires_at.saturating_sub(now) / 2;
-            left.max(limits.between_sweeps())
-        } else {
-            limits.pause_after(u32::MAX)
-        };
-        self.look_at = now.saturating_add(pause);
-        false
-    }
-
-    /// When there is something to do about it next.
-    fn next(&self, now: Duration, limits: &Limits) -> Duration {
-        let expires_at = self.key.expires_at;
-        let end = if now < expires_at {
-            expires_at
-        } else {
-            expires_at.saturating_add(limits.longest_stale())
-        };
-        end.min(self.look_at)
     }
 }
 

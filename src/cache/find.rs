@@ -1,0 +1,268 @@
+//! Which key serves a call: what is in memory and known well enough, or what has to be loaded first.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::cache::{
+    Cache, KeySet, LiveKey, MAX_ATTEMPTS, Purpose, Records, Slot, UNKNOWN_TTL, Unwrapped, background,
+};
+use crate::context::EncryptionContext;
+use crate::error::{Error, Hot};
+use crate::key::{DataKeyId, KeyState, KeyUsage};
+use crate::store::KeyRecord;
+
+impl Cache {
+    /// Tells whether the states of a snapshot may be relied on now without asking anybody. `None` if somebody has to be
+    /// asked.
+    #[inline]
+    pub(crate) fn is_set_current(&self, set: &KeySet, now: Duration) -> Option<Hot<()>> {
+        if now <= set.known_until || now <= self.background.polled_until() {
+            return Some(Ok(()));
+        }
+        self.is_old_set_current(set, now)
+    }
+
+    #[cold]
+    fn is_old_set_current(&self, set: &KeySet, now: Duration) -> Option<Hot<()>> {
+        match self.is_current(set.known_at, now) {
+            Ok(true) => Some(Ok(())),
+            Ok(false) => None,
+            Err(error) => Some(Err(Error::boxed(error))),
+        }
+    }
+
+    /// Tells whether states that were read at `known_at` may be relied on now without asking anybody.
+    ///
+    /// `Err` says that they may not be used at all; `Ok(false)` that the caller has to ask.
+    pub(crate) fn is_current(&self, known_at: Duration, now: Duration) -> Result<bool, Error> {
+        let age = now.saturating_sub(known_at.max(self.background.polled_at()));
+        if age <= self.limits.state_ttl {
+            return Ok(true);
+        }
+        if !self.background.is_store_unreachable() {
+            return Ok(false);
+        }
+        if self.limits.fail_closed_on_stale_state {
+            return Err(Error::StaleState);
+        }
+        if age > self.limits.ttl {
+            // Not for ever: the KMS alone does not know that a key was suspended.
+            return Ok(false);
+        }
+        self.counters.stale_serves.fetch_add(1, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    /// Returns the key that encrypts, making or unwrapping it if need be.
+    pub(crate) async fn active_key(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<LiveKey>, Error> {
+        self.active(slot).await?.cipher()
+    }
+
+    /// Returns the active key, making or unwrapping it if need be.
+    pub(crate) async fn active(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Unwrapped, Error> {
+        self.counters.misses.fetch_add(1, Ordering::Relaxed);
+        self.prepare().await?;
+        for attempt in 0..MAX_ATTEMPTS {
+            let mut records = self.records(slot).await?;
+            if let Some(record) = records.active()? {
+                // To make a key is not to use it again.
+                if attempt == 0 {
+                    slot.mark_key_used(record.id);
+                }
+                if !self.may_unwrap(slot, &records, record.id, Purpose::Encrypt) {
+                    records = self.reload(slot).await?;
+                }
+            }
+            match records.active()? {
+                Some(record) => {
+                    let key = self.live_key(slot, record, Purpose::Encrypt).await?;
+                    let now = self.records_now(slot).await?;
+                    if now.active()?.is_some_and(|active| active.id == key.id) {
+                        return Ok(key);
+                    }
+                }
+                None if records.is_empty() => self.mint(slot).await?,
+                None => {
+                    let error = records.why_none_is_active();
+                    tracing::info!(target: "encx::refused", %error, "there is no key to encrypt with");
+                    return Err(error);
+                }
+            }
+        }
+        Err(Error::Interrupted)
+    }
+
+    /// Returns the key that decrypts what names this id, unwrapping it if need be.
+    pub(crate) async fn key_by_id(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        id: DataKeyId,
+    ) -> Result<Arc<LiveKey>, Error> {
+        self.by_id(slot, id).await?.cipher()
+    }
+
+    /// Returns the key of this id, unwrapping it if need be.
+    pub(crate) async fn by_id(self: &Arc<Self>, slot: &Arc<Slot>, id: DataKeyId) -> Result<Unwrapped, Error> {
+        self.counters.misses.fetch_add(1, Ordering::Relaxed);
+        let mut records = self.records_with(slot, id).await?;
+        slot.mark_key_used(id);
+        if !self.may_unwrap(slot, &records, id, Purpose::Decrypt) {
+            records = self.reload(slot).await?;
+        }
+        let record = self.check_found(&records, id)?;
+        let key = self.live_key(slot, record, Purpose::Decrypt).await?;
+        let now = self.records_now(slot).await?;
+        self.check_found(&now, id)?;
+        Ok(key)
+    }
+
+    /// Finds the version that decrypts what names this id, if it may.
+    fn check_found<'a>(&self, records: &'a Records, id: DataKeyId) -> Result<&'a Arc<KeyRecord>, Error> {
+        let refused = match records.find(id) {
+            None => Error::UnknownKey { id },
+            Some(_) if records.is_shredded() => Error::Shredded,
+            Some(record) => match self.check_decrypts(record) {
+                Ok(()) => return Ok(record),
+                Err(error) => error,
+            },
+        };
+        tracing::info!(target: "encx::refused", key = %id, error = %refused, "the state of the key forbids its use");
+        Err(refused)
+    }
+
+    /// Returns what is known of a scope after a KMS was waited for, perhaps long: the key may have been withdrawn meanwhile,
+    /// and this process may have said that it holds it no more.
+    async fn records_now(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<Records>, Error> {
+        match slot.records() {
+            Some(records) => Ok(records),
+            // The slot was dropped, or what was known of it forgotten.
+            None => self.reload(slot).await,
+        }
+    }
+
+    /// Tells whether a key that was loaded a while ago may still be used.
+    pub(crate) async fn still_allows(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        id: DataKeyId,
+        purpose: Purpose,
+    ) -> bool {
+        let Ok(records) = self.records_now(slot).await else {
+            return false;
+        };
+        match purpose {
+            Purpose::Encrypt => records
+                .active()
+                .is_ok_and(|active| active.is_some_and(|active| active.id == id)),
+            Purpose::Decrypt => records
+                .find(id)
+                .is_some_and(|record| self.check_decrypts(record).is_ok()),
+        }
+    }
+
+    /// Tells whether a key is unwrapped already, or its record was read recently enough to unwrap it.
+    ///
+    /// Polls are not believed here: what the key store does not list as changed, such as a row that somebody
+    /// edited or deleted by hand, is found out when the key's time is over. While the key store is unreachable, there
+    /// is nothing better than what is known.
+    fn may_unwrap(&self, slot: &Slot, records: &Records, id: DataKeyId, purpose: Purpose) -> bool {
+        slot.key_for(id, purpose, self.clock.elapsed(), &self.limits)
+            .is_some()
+            || self.is_fresh(records)
+    }
+
+    /// Tells whether records were read recently enough to unwrap by them.
+    pub(super) fn is_fresh(&self, records: &Records) -> bool {
+        self.clock.elapsed().saturating_sub(records.read_at) <= self.limits.state_ttl
+            || self.background.is_store_unreachable()
+    }
+
+    /// Returns all versions of the slot's scope, for who needs no key.
+    pub(crate) async fn current_records(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<Records>, Error> {
+        self.prepare().await?;
+        self.records(slot).await
+    }
+
+    /// Reads the scopes of slots that have not been read yet, in one query for many. Failures are left to the
+    /// loads that follow.
+    pub(crate) async fn preload(self: &Arc<Self>, slots: &[Arc<Slot>]) {
+        let unread = slots.iter().filter(|slot| slot.records().is_none());
+        let unread: Vec<_> = unread.map(Arc::clone).collect();
+        if unread.len() > 1 && self.prepare().await.is_ok() {
+            tokio::select! {
+                _ = background::read(self, &unread) => {}
+                () = self.clock.sleep(self.limits.load_timeout) => {}
+            }
+        }
+    }
+
+    /// Returns all versions of the slot's scope, as fresh as `state_ttl` asks.
+    async fn records(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<Records>, Error> {
+        match slot.records() {
+            Some(records) if self.is_current(records.read_at, self.clock.elapsed())? => Ok(records),
+            Some(_) => self.reload(slot).await,
+            None => self.load(slot, 0).await,
+        }
+    }
+
+    /// Returns all versions of the slot's scope, if `id` is one of them.
+    pub(crate) async fn records_with(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        id: DataKeyId,
+    ) -> Result<Arc<Records>, Error> {
+        self.prepare().await?;
+        let records = self.records(slot).await?;
+        if records.find(id).is_some() {
+            return Ok(records);
+        }
+        // Another process may have made it a moment ago. Whoever asks for garbage asks the database once per id
+        // and a while, and at most one query per scope is under way.
+        let name = (slot.scope, id);
+        let now = self.clock.elapsed();
+        if self.unknown.get(&name).is_some_and(|until| now < until) {
+            return Err(refuse_unknown(&records, id));
+        }
+        let records = self.reload(slot).await?;
+        if records.find(id).is_none() {
+            self.unknown.insert(name, now.saturating_add(UNKNOWN_TTL));
+            return Err(refuse_unknown(&records, id));
+        }
+        Ok(records)
+    }
+
+    /// Reads the slot's scope again, not satisfied with a read that began before this call.
+    pub(crate) async fn reload(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<Records>, Error> {
+        self.load(slot, self.tick()).await
+    }
+
+    /// Reads again what this process has of a scope, after it changed it itself.
+    pub(crate) async fn refresh(self: &Arc<Self>, context: &EncryptionContext, usage: KeyUsage) {
+        if let Some(slot) = self.find_slot(context, usage) {
+            slot.expect_change(self.tick());
+            if self.reload(&slot).await.is_err() {
+                // What the caller has just changed may not be undone by what is in memory.
+                slot.forget(self.tick());
+            }
+        }
+    }
+
+    pub(crate) fn check_decrypts(&self, record: &KeyRecord) -> Result<(), Error> {
+        let id = record.id;
+        match record.state {
+            state if state.decrypts() => Ok(()),
+            KeyState::Compromised if self.limits.accept_compromised => Ok(()),
+            KeyState::Compromised => Err(Error::Compromised { id }),
+            KeyState::Suspended => Err(Error::Suspended { id }),
+            _ => Err(Error::Destroyed { id }),
+        }
+    }
+}
+
+/// Says why there is no such key, to who asks and to who watches.
+fn refuse_unknown(records: &Records, id: DataKeyId) -> Error {
+    let error = records.why_unknown(id);
+    tracing::info!(target: "encx::refused", key = %id, %error, "no such key in this context");
+    error
+}

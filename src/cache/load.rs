@@ -1,0 +1,221 @@
+//! What calls wait for: reads of the key store, and calls to the KMS. Each runs in a flight that many share.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::cache::refresh::Failure;
+use crate::cache::{Cache, Life, MAX_ATTEMPTS, Purpose, Records, Slot, SlotKey, Unwrapped};
+use crate::error::Error;
+use crate::key::DataKeyId;
+use crate::store::{KeyRecord, NewKey, are_shredded, load_all_usages};
+
+impl Cache {
+    /// Makes sure that there is a runtime, that background work runs, and that states are known well enough.
+    pub(super) async fn prepare(self: &Arc<Self>) -> Result<(), Error> {
+        if self.tasks.is_closed() {
+            return Err(Error::ShutDown);
+        }
+        self.background.ensure_running(self)?;
+        self.fleet.introduced(&*self.clock).await;
+        let age = self.clock.elapsed().saturating_sub(self.background.polled_at());
+        if age <= self.limits.state_ttl || self.background.is_store_unreachable() {
+            return Ok(());
+        }
+        // The poller is late, as after a pause of the whole process. If the poll fails, states are stale, which
+        // `is_current` decides about.
+        self.background.poll_once(self).await
+    }
+
+    pub(super) async fn load(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        not_before: u64,
+    ) -> Result<Arc<Records>, Error> {
+        let suffices = |records: &Records| records.tick >= not_before && !slot.is_outdated(records);
+        for _ in 0..MAX_ATTEMPTS {
+            // Somebody else may have read it since.
+            if let Some(records) = slot.records().filter(|records| suffices(records)) {
+                return Ok(records);
+            }
+            let (cache, of) = (Arc::clone(self), Arc::clone(slot));
+            let records = self
+                .loads
+                .join(slot.scope, &self.clock, async move {
+                    let read = cache.begin_read();
+                    cache.counters.loads.fetch_add(1, Ordering::Relaxed);
+                    let rows = cache.store.load(&[of.scope]).await?;
+                    let records = of.publish_records(&cache, rows, read)?;
+                    cache.settle(&of);
+                    Ok(records)
+                })
+                .await?;
+            // A flight that was under way already may have read before the change that we look for.
+            if suffices(&records) {
+                return Ok(records);
+            }
+        }
+        Err(Error::Interrupted)
+    }
+
+    pub(super) async fn live_key(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        record: &Arc<KeyRecord>,
+        purpose: Purpose,
+    ) -> Result<Unwrapped, Error> {
+        let in_memory = || {
+            let key = slot.key_for(record.id, purpose, self.clock.elapsed(), &self.limits)?;
+            self.note_use(&key, self.clock.elapsed());
+            Some(key)
+        };
+        if let Some(key) = in_memory() {
+            return Ok(key);
+        }
+        let failed = match self.unwrap(slot, record, Duration::ZERO).await {
+            Err(error) if error.is_unavailability() => error,
+            unwrapped => return unwrapped,
+        };
+        // Again here, for a flight that was given up as a whole.
+        slot.note_failure(self, record.id, &failed);
+        in_memory().ok_or(failed)
+    }
+
+    /// Counts the use of a key that is past its time.
+    #[inline]
+    pub(crate) fn note_use(&self, key: &Life, now: Duration) {
+        if now >= key.expires_at {
+            self.note_stale_use(key);
+        }
+    }
+
+    #[cold]
+    fn note_stale_use(&self, key: &Life) {
+        self.counters.count(&self.counters.stale_key_serves);
+        if key.becomes_stale() {
+            tracing::warn!(
+                target: "encx::cache", key = %key.id,
+                "a key past its `ttl` serves, because the KMS does not answer"
+            );
+        }
+    }
+
+    /// Has a key that is in memory unwrapped again. `false` if there was no need, or it is there no more.
+    pub(super) async fn refresh_key(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        id: DataKeyId,
+        expires_at: Duration,
+    ) -> Result<bool, Error> {
+        let mut records = match slot.records() {
+            Some(records) => records,
+            None => return Ok(false),
+        };
+        if !self.is_fresh(&records) {
+            records = self.reload(slot).await?;
+        }
+        let Some(record) = records.find(id).filter(|_| slot.holds(id, expires_at)) else {
+            return Ok(false);
+        };
+        match self.unwrap(slot, record, expires_at).await {
+            Ok(key) => Ok(key.expires_at > expires_at),
+            Err(error) => {
+                if error.is_unavailability() {
+                    slot.note_failure(self, id, &error);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Has the KMS unwrap a key, unless one is in memory that expires later than `than`.
+    pub(super) async fn unwrap(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        record: &Arc<KeyRecord>,
+        than: Duration,
+    ) -> Result<Unwrapped, Error> {
+        let (cache, of, record) = (Arc::clone(self), Arc::clone(slot), Arc::clone(record));
+        self.unwraps
+            .join((slot.scope, record.id), &self.clock, async move {
+                // Somebody may have unwrapped it between our look and this flight's start.
+                let began = cache.clock.elapsed();
+                if let Some(key) = of.key(record.id, began).filter(|key| key.expires_at > than) {
+                    return Ok(key);
+                }
+                let SlotKey { context, usage } = &of.key;
+                let mut unwrapped = cache.keks.unwrap(&record, context, *usage).await;
+                if let Err(error) = &unwrapped
+                    && Failure::of(error) == Failure::Refused
+                    && of.has_key(record.id)
+                {
+                    // A key in memory is not dropped for a wrap that was replaced since its row was read.
+                    let records = cache.reload(&of).await.ok();
+                    let now = records.as_ref().and_then(|records| records.find(record.id));
+                    if let Some(now) = now.filter(|now| now.wraps != record.wraps) {
+                        unwrapped = cache.keks.unwrap(now, context, *usage).await;
+                    }
+                }
+                match unwrapped {
+                    Ok(unwrapped) => {
+                        let key = Unwrapped::new(&cache, &of, record.id, &unwrapped, began);
+                        of.publish_key(&cache, &key);
+                        Ok(key)
+                    }
+                    Err(error) => {
+                        of.note_failure(&cache, record.id, &error);
+                        Err(error)
+                    }
+                }
+            })
+            .await
+    }
+
+    /// Makes the first version of the slot's scope, or finds that another process did.
+    pub(super) async fn mint(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<(), Error> {
+        if !self.limits.create_on_first_use {
+            return Err(Error::NoKeys);
+        }
+        let (cache, of) = (Arc::clone(self), Arc::clone(slot));
+        self.mints
+            .join(slot.scope, &self.clock, async move {
+                // Somebody may have made it between our look and this flight's start.
+                let known = match of.records() {
+                    Some(records) => records,
+                    None => cache.load(&of, 0).await?,
+                };
+                if !known.is_empty() {
+                    return Ok(());
+                }
+                // After a shredding nothing begins by itself, also of a usage that there was no key for.
+                if are_shredded(&load_all_usages(&*cache.store, &of.key.context).await?) {
+                    return Err(Error::Shredded);
+                }
+                let began = cache.clock.elapsed();
+                let SlotKey { context, usage } = &of.key;
+                let id = DataKeyId::generate(cache.clock.unix_millis(), None)?;
+                let (made, wraps) = cache.keks.generate(context, *usage, id).await?;
+                let mut new = NewKey::new(id, *usage, context, made.check(id));
+                new.wraps = wraps;
+                let key = Unwrapped::new(&cache, &of, id, &made, began);
+                drop(made);
+                let expected = of.expect_record(&cache, &key);
+                let read = cache.begin_read();
+                match cache.store.insert(&new).await {
+                    Ok(record) => {
+                        record.check_belongs(context, *usage)?;
+                        expected.stored(record, read);
+                        cache.settle(&of);
+                        Ok(())
+                    }
+                    // The winner's key is loaded instead; ours encrypted nothing and is dropped here.
+                    Err(error) if error.is_lost_race() => {
+                        of.forget(cache.tick());
+                        Ok(())
+                    }
+                    Err(error) => Err(error.into()),
+                }
+            })
+            .await
+    }
+}

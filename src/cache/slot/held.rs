@@ -1,0 +1,68 @@
+//! When a key in memory is looked at, unwrapped again, and dropped.
+
+use std::time::Duration;
+
+use crate::cache::{Limits, Unwrapped};
+
+/// A key in memory, and when it is looked at next.
+pub(super) struct Held {
+    pub(super) key: Unwrapped,
+    look_at: Duration,
+    /// How often the KMS was asked to unwrap it again.
+    tries: u32,
+}
+
+impl Held {
+    pub(super) fn new(key: &Unwrapped, limits: &Limits) -> Self {
+        Self {
+            key: key.clone(),
+            look_at: limits.refresh_at(key.expires_at),
+            tries: 0,
+        }
+    }
+
+    /// Tells whether the key must stay in memory.
+    pub(super) fn is_kept(&self, now: Duration, limits: &Limits, is_hopeless: impl FnOnce() -> bool) -> bool {
+        let key = &self.key;
+        if now < key.expires_at {
+            return true;
+        }
+        // Past its time only for who may have to be served with it: because the KMS did not answer, is about to be
+        // asked, or is known not to answer.
+        now < key.expires_at.saturating_add(limits.longest_stale())
+            && (key.is_unanswered(now) || key.is_used() || is_hopeless())
+    }
+
+    /// Tells whether to unwrap it again now, and decides when to look next.
+    pub(super) fn look(&mut self, now: Duration, limits: &Limits) -> bool {
+        if now < self.look_at {
+            return false;
+        }
+        let on = !limits.refresh_window().is_zero() || !limits.longest_stale().is_zero();
+        if on && (self.key.is_used() || self.key.is_unanswered(now)) {
+            self.tries = self.tries.saturating_add(1);
+            self.look_at = now.saturating_add(limits.pause_after(self.tries));
+            return true;
+        }
+        let pause = if now < self.key.expires_at {
+            // It may still be used, up to its last moment.
+            let left = self.key.expires_at.saturating_sub(now) / 2;
+            left.max(limits.between_sweeps())
+        } else {
+            limits.pause_after(u32::MAX)
+        };
+        self.look_at = now.saturating_add(pause);
+        false
+    }
+
+    /// When there is something to do about it next.
+    pub(super) fn next(&self, now: Duration, limits: &Limits) -> Duration {
+        let expires_at = self.key.expires_at;
+        let end = if now < expires_at {
+            expires_at
+        } else {
+            expires_at.saturating_add(limits.longest_stale())
+        };
+        end.min(self.look_at)
+    }
+}
