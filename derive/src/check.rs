@@ -127,6 +127,21 @@ pub(crate) fn check_columns(fields: &[Field], compounds: &[Compound], faults: &m
     }
     check_names(fields, compounds, faults);
     check_nested(fields, faults);
+    check_borrowed(fields, faults);
+}
+
+/// Refuses references: a decrypted value would lie nowhere. The compiler would say so no sooner than somebody decrypts.
+fn check_borrowed(fields: &[Field], faults: &mut Faults) {
+    for field in fields {
+        let (ty, _) = field.value_type();
+        if matches!(field.role, Role::Value { .. }) && types::is_reference(ty) {
+            faults.add(
+                crate::model::span_of(field),
+                "what is borrowed cannot come back from a decryption; write `String`, `Vec<u8>`, or `Cow<'a, str>`, which \
+                 may be borrowed where it is encrypted",
+            );
+        }
+    }
 }
 
 /// Refuses an index that the struct to write has no room for.

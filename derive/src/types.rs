@@ -46,6 +46,11 @@ pub(crate) fn is_collection(ty: &Type) -> bool {
     last.is_some_and(|last| collections.contains(&last.as_str()))
 }
 
+/// Tells whether it is a reference.
+pub(crate) fn is_reference(ty: &Type) -> bool {
+    matches!(ungroup(ty), Type::Reference(_))
+}
+
 /// Looks through the invisible groups that `macro_rules!` puts around types.
 fn ungroup(mut ty: &Type) -> &Type {
     while let Type::Group(group) = ty {

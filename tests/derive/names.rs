@@ -167,3 +167,55 @@ async fn the_struct_that_is_written_is_seen_where_the_other_is() {
     assert!(format!("{:?}", row.clone()).starts_with("EncryptedNote"));
     assert_eq!(row.decrypt(&crypto).await.unwrap().text(), "hidden");
 }
+
+/// What the prelude has under names that a module may use otherwise.
+mod shadowed {
+    #![allow(dead_code, reason = "they have to be there, not to be used")]
+
+    use encx::{Crypto, Encrypt, Password};
+
+    pub(super) struct Vec;
+    pub(super) struct Box;
+    pub(super) struct Result;
+    pub(super) enum Some {}
+    pub(super) enum None {}
+    pub(super) struct Ok;
+    pub(super) struct Err;
+    pub(super) trait Clone {}
+    pub(super) trait Into {}
+    pub(super) trait IntoIterator {}
+    pub(super) trait AsRef {}
+    mod core {}
+    mod std {}
+
+    #[derive(Encrypt)]
+    #[encx(table = "shadows", context("id" = id))]
+    #[encx(index(name = "both", fields = [text, note], bits = 64))]
+    pub(super) struct Shadow {
+        #[encx(id)]
+        pub(super) id: i64,
+        #[encx(encrypt, index(bits = 64, context("purpose" = "login")))]
+        pub(super) text: String,
+        #[encx(encrypt)]
+        pub(super) note: Option<String>,
+        #[encx(password)]
+        pub(super) password: Option<Password>,
+    }
+
+    pub(super) async fn note_of(shadow: &Shadow, crypto: &Crypto) -> Option<String> {
+        let row = shadow.encrypt(crypto).await.unwrap();
+        row.decrypt(crypto).await.unwrap().note
+    }
+}
+
+#[tokio::test]
+async fn names_of_the_prelude_may_be_used_otherwise() {
+    let crypto = World::default().process().await;
+    let shadow = shadowed::Shadow {
+        id: 1,
+        text: "text".to_owned(),
+        note: Some("note".to_owned()),
+        password: None,
+    };
+    assert_eq!(shadowed::note_of(&shadow, &crypto).await.as_deref(), Some("note"));
+}

@@ -28,6 +28,8 @@ where
     plain: P,
     #[encx(encrypt)]
     bytes: [u8; N],
+    #[encx(encrypt)]
+    note: Cow<'a, str>,
 }
 
 #[tokio::test]
@@ -42,6 +44,7 @@ async fn generics_and_lifetimes_work() {
         json: vec![1],
         plain: true,
         bytes: [1, 2],
+        note: Cow::Borrowed("note"),
     };
     // What became a ciphertext leaves no parameter behind.
     let row: EncryptedGeneric<'_, bool> = generic.encrypt(&crypto).await.unwrap();

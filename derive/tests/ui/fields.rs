@@ -26,6 +26,17 @@ struct Columns {
 }
 
 #[derive(Encrypt)]
+#[encx(table = "users", context("purpose" = "pii"))]
+struct Borrowed<'a> {
+    #[encx(id)]
+    id: i64,
+    #[encx(encrypt)]
+    name: &'a str,
+    #[encx(json)]
+    tags: Option<&'a [String]>,
+}
+
+#[derive(Encrypt)]
 #[encx(fragment, table = "users")]
 struct Part {
     #[encx(id)]
