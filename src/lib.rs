@@ -63,7 +63,7 @@
 //! | `password` | password hashes: Argon2id with a pepper that the KMS protects |
 //! | `serde` | `Serialize` and `Deserialize` for [`Ciphertext`], [`BlindIndex`] and `PasswordHash` |
 //! | `sqlx-0_9` | [`Ciphertext`], [`BlindIndex`] and `PasswordHash` as columns of sqlx 0.9 |
-//! | `sqlx-0_9-postgres` | arrays of [`BlindIndex`], for `= ANY($1)` |
+//! | `sqlx-0_9-postgres` | arrays of [`BlindIndex`], for `= ANY($1)`, of [`Ciphertext`], for `unnest($1)`, and of password hashes |
 //! | `testkit` | in-memory KMS and key store, a clock that tests set, conformance suites |
 
 mod aad;
