@@ -329,10 +329,11 @@ impl<const N: usize> RowId for [u8; N] {
     }
 }
 
-macro_rules! tuple_row_ids {
-    ($($($part:ident $index:tt)+;)+) => {$(
-        impl<$($part: RowId),+> RowId for ($($part,)+) {
-            fn append_to(&self, parts: RowIdParts) -> RowIdParts {
+/// Implements a trait for tuples whose members append their parts, one after the other.
+macro_rules! for_tuples {
+    ($parts:ty, $trait:ident: $($($part:ident $index:tt)+;)+) => {$(
+        impl<$($part: $trait),+> $trait for ($($part,)+) {
+            fn append_to(&self, parts: $parts) -> $parts {
                 $(let parts = self.$index.append_to(parts);)+
                 parts
             }
@@ -340,7 +341,10 @@ macro_rules! tuple_row_ids {
     )+};
 }
 
-tuple_row_ids! {
+pub(crate) use for_tuples;
+
+for_tuples! {
+    RowIdParts, RowId:
     A 0 B 1;
     A 0 B 1 C 2;
     A 0 B 1 C 2 D 3;

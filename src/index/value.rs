@@ -7,7 +7,7 @@ use uuid::Uuid;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{IndexError, MAX_INDEXED_LEN, Normalizer};
-use crate::aad::{TYPE_BYTES, TYPE_INTEGER, TYPE_TEXT, TYPE_UUID};
+use crate::aad::{TYPE_BYTES, TYPE_INTEGER, TYPE_TEXT, TYPE_UUID, for_tuples};
 
 /// A value that a blind index finds: text, bytes, an integer of 16 bits and more, a UUID, or a tuple of two to eight of these
 /// for a compound index.
@@ -273,18 +273,8 @@ impl<const N: usize> IndexValue for [u8; N] {
     }
 }
 
-macro_rules! tuple_values {
-    ($($($part:ident $index:tt)+;)+) => {$(
-        impl<$($part: IndexValue),+> IndexValue for ($($part,)+) {
-            fn append_to(&self, values: IndexValues) -> IndexValues {
-                $(let values = self.$index.append_to(values);)+
-                values
-            }
-        }
-    )+};
-}
-
-tuple_values! {
+for_tuples! {
+    IndexValues, IndexValue:
     A 0 B 1;
     A 0 B 1 C 2;
     A 0 B 1 C 2 D 3;
