@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use encx::{Ciphertext, EncryptedColumn, Error, Field, FieldCodec, JobEnd, JobEvent, JobTally, RowIdKind};
+use encx::{
+    Ciphertext, Clock, EncryptedColumn, Error, Field, FieldCodec, JobEnd, JobEvent, JobTally, RowIdKind,
+};
 use encx_sqlx::{Adoption, PlaintextColumn, RowsError, read_either};
 use uuid::Uuid;
 
@@ -15,6 +17,7 @@ on_both![
     values_of_every_kind_are_encoded_as_fields_are,
     what_does_not_agree_stays_and_is_named,
     a_service_may_write_meanwhile,
+    a_backfill_keeps_to_its_pace_and_tells_how_far_it_is,
     a_backfill_that_is_killed_goes_on_where_it_was,
     a_plaintext_that_may_not_be_null_is_not_contracted,
     either_column_is_read,
@@ -206,21 +209,51 @@ async fn a_service_may_write_meanwhile(world: World) {
     assert_eq!(read, expected);
 }
 
+async fn a_backfill_keeps_to_its_pace_and_tells_how_far_it_is(world: World) {
+    plain_users(&world, 40).await;
+    let adoption = adoption(&world).await;
+    let mut run = adoption.backfill().range_size(10).throttle(20).start();
+    let (mut began, mut told, mut failed) = (None, Vec::new(), 0);
+    while let Some(event) = world.in_time(run.next_event()).await {
+        match event {
+            JobEvent::Started { .. } => began = Some(world.clock.elapsed()),
+            JobEvent::RangeDone { worker, .. } => told.push(worker.changed),
+            JobEvent::ItemFailed(_) => failed += 1,
+            _ => {}
+        }
+    }
+    let took = world.clock.elapsed() - began.unwrap();
+    // Ranges behind the last row have nothing in them.
+    told.dedup();
+    assert_eq!((told, failed), (vec![10, 20, 30, 40], 0));
+    // The first may begin at once, the last waits for the 30 before it.
+    assert!(took >= Duration::from_millis(1500), "{took:?}");
+    assert!(run.report().await.is_complete());
+}
+
 async fn a_backfill_that_is_killed_goes_on_where_it_was(world: World) {
     plain_users(&world, 200).await;
     let adoption = adoption(&world).await;
-    let mut run = adoption.backfill().range_size(20).start();
+    // So slow that it is not done before it is killed.
+    let mut run = adoption.backfill().range_size(20).throttle(20).start();
     while !matches!(
         world.in_time(run.next_event()).await,
         Some(JobEvent::RangeDone { .. })
     ) {}
     drop(run);
-    let done = world.number("SELECT count(ssn) FROM users").await;
+    // What was under way when it was killed may still arrive.
+    let kept = world.bytes("SELECT ssn FROM users ORDER BY id").await;
+    let done = kept.iter().flatten().count();
     assert!((20..200).contains(&done), "{done}");
     world.clock.advance(Duration::from_secs(31));
     let report = world.in_time(adoption.backfill().range_size(20).run()).await;
     assert!(report.is_complete(), "{report}");
-    assert_eq!(i64::try_from(report.worker.changed).unwrap(), 200 - done);
+    let changed = usize::try_from(report.worker.changed).unwrap();
+    assert!((1..=200 - done).contains(&changed), "{changed} and {done}");
+    let now = world.bytes("SELECT ssn FROM users ORDER BY id").await;
+    assert!(now.iter().all(Option::is_some));
+    let mut rows = kept.iter().zip(&now).filter(|(kept, _)| kept.is_some());
+    assert!(rows.all(|(kept, now)| kept == now), "nothing is encrypted twice");
     assert_eq!(world.in_time(adoption.verify().run()).await.run, tally(0, 200, 0));
 }
 

@@ -170,7 +170,8 @@ async fn a_worker_that_is_killed_in_the_middle_leaves_the_rest_to_the_next(world
     let crypto = world.process().await;
     world.users(&crypto, 200).await;
     world.rotate(&crypto).await;
-    let mut run = job(&world, &crypto).start();
+    // So slow that it is not done before it is killed.
+    let mut run = job(&world, &crypto).throttle(20).start();
     let mut ranges = 0;
     while ranges < 2 {
         let event = world.in_time(run.next_event()).await;
@@ -185,7 +186,9 @@ async fn a_worker_that_is_killed_in_the_middle_leaves_the_rest_to_the_next(world
     world.clock.advance(Duration::from_secs(31));
     let report = self::run(&world, &world.process().await).await;
     assert!(report.is_complete(), "{report}");
-    assert_eq!(usize::try_from(report.worker.changed).unwrap(), old);
+    // What was under way when it was killed may have arrived after it was counted.
+    let changed = usize::try_from(report.worker.changed).unwrap();
+    assert!((1..=old).contains(&changed), "{changed} and {old}");
     assert_eq!(report.run.changed + report.run.unchanged, 200);
     assert_eq!(world.read_users(&crypto).await, (values(200), 0));
 }

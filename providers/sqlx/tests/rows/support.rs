@@ -145,7 +145,11 @@ impl World {
             }
             #[cfg(feature = "sqlite")]
             Pool::Sqlite(pool) => {
-                let rows = sqlx::query(query).fetch_all(pool).await.unwrap();
+                // To explain looks at no table, so a connection of the pool might not know what others created.
+                let mut connection = pool.acquire().await.unwrap();
+                let tables = "SELECT count(*) FROM sqlite_schema";
+                sqlx::query(tables).fetch_one(&mut *connection).await.unwrap();
+                let rows = sqlx::query(query).fetch_all(&mut *connection).await.unwrap();
                 rows.iter().map(|row| row.get::<String, _>("detail")).collect()
             }
         }
