@@ -8,7 +8,6 @@ use std::ops::Deref;
 use zeroize::{ZeroizeOnDrop, zeroize_bytes};
 
 /// Decrypted bytes. They are wiped when dropped, unless they were taken out.
-#[cfg_attr(test, derive(PartialEq))]
 pub(crate) struct Opened {
     /// What is beyond `len` is zero.
     buffer: Vec<u8>,
@@ -16,11 +15,17 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// Makes a buffer of so many zeros, to decrypt into.
+    /// Makes a place to decrypt into, and tells what to decrypt there from elsewhere; `None` if it was put there.
     #[inline]
-    pub(super) fn zeroed(len: usize) -> Self {
-        let buffer = spare::take(len);
-        Self { buffer, len }
+    pub(super) fn begin(encrypted: &[u8]) -> (Self, Option<&[u8]>) {
+        let len = encrypted.len();
+        match spare::take(len) {
+            Some(buffer) => (Self { buffer, len }, Some(encrypted)),
+            None => {
+                let buffer = spare::made(encrypted);
+                (Self { buffer, len }, None)
+            }
+        }
     }
 
     #[inline]
@@ -37,8 +42,10 @@ impl Opened {
 
     #[cfg(test)]
     pub(crate) fn copied_from(bytes: &[u8]) -> Self {
-        let mut opened = Self::zeroed(bytes.len());
-        opened.as_mut_bytes().copy_from_slice(bytes);
+        let (mut opened, from) = Self::begin(bytes);
+        if let Some(from) = from {
+            opened.as_mut_bytes().copy_from_slice(from);
+        }
         opened
     }
 }
@@ -55,6 +62,10 @@ impl Deref for Opened {
 impl Drop for Opened {
     #[inline]
     fn drop(&mut self) {
+        if self.buffer.is_empty() {
+            // Taken out. To write nothing to where no memory is takes a hundred nanoseconds by AVX-512.
+            return;
+        }
         // All at once: `Zeroizing` would do it byte by byte, which is a fifth of the time that decrypting takes.
         zeroize_bytes(self.as_mut_bytes());
         spare::keep(std::mem::take(&mut self.buffer));
@@ -70,6 +81,13 @@ impl fmt::Debug for Opened {
 }
 
 #[cfg(test)]
+impl PartialEq for Opened {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -79,8 +97,9 @@ mod tests {
             let opened = Opened::copied_from(&vec![0xa5; len]);
             let place = opened.as_ptr();
             drop(opened);
-            let again = Opened::zeroed(len);
-            assert_eq!(again.as_ptr(), place, "{len} bytes");
+            let encrypted = vec![1; len];
+            let (again, from) = Opened::begin(&encrypted);
+            assert_eq!((again.as_ptr(), from.map(<[u8]>::len)), (place, Some(len)));
             assert_eq!(*again.buffer, vec![0; again.buffer.len()]);
         }
     }
@@ -89,6 +108,5 @@ mod tests {
     fn what_is_taken_out_is_no_longer_than_it_was() {
         let bytes = Opened::copied_from(b"secret").into_bytes();
         assert_eq!(bytes, b"secret");
-        assert!(Opened::zeroed(6).iter().all(|byte| *byte == 0));
     }
 }

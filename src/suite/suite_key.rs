@@ -180,8 +180,8 @@ impl<C: Cipher> SuiteKey<C> {
         body: &[u8],
     ) -> Result<Opened, OpenError> {
         let (parts, encrypted) = Parts::of(suite, body).ok_or(OpenError::TooShort)?;
-        let mut opened = Opened::zeroed(encrypted.len());
-        self.open_parts(epoch, parts, aad, Some(encrypted), opened.as_mut_bytes())?;
+        let (mut opened, encrypted) = Opened::begin(encrypted);
+        self.open_parts(epoch, parts, aad, encrypted, opened.as_mut_bytes())?;
         Ok(opened)
     }
 

@@ -25,16 +25,32 @@ thread_local! {
 
 static OF_PROCESS: Mutex<Spares> = Mutex::new(Spares::new(MAX_OF_PROCESS));
 
-/// Returns a buffer of at least so many bytes, all zero.
+/// Returns a buffer of at least so many bytes, all zero, if one was kept.
 #[inline]
-pub(super) fn take(len: usize) -> Vec<u8> {
-    let spare = with_spares(len, |spares| spares.take(len)).flatten();
-    spare.unwrap_or_else(|| made(len))
+pub(super) fn take(len: usize) -> Option<Vec<u8>> {
+    with_spares(len, |spares| spares.take(len)).flatten()
+}
+
+/// Makes a buffer with this content, and a little room.
+pub(super) fn made(content: &[u8]) -> Vec<u8> {
+    let len = content.len();
+    let roomy = if len < SMALL {
+        len.next_multiple_of(GRAIN)
+    } else {
+        len
+    };
+    let mut buffer = Vec::with_capacity(roomy);
+    buffer.extend_from_slice(content);
+    buffer
 }
 
 /// Keeps a buffer whose bytes are all zero, or frees it.
 #[inline]
-pub(super) fn keep(buffer: Vec<u8>) {
+pub(super) fn keep(mut buffer: Vec<u8>) {
+    if buffer.len() < buffer.capacity() {
+        // Nothing was ever there.
+        buffer.resize(buffer.capacity(), 0);
+    }
     debug_assert!(buffer.iter().all(|byte| *byte == 0), "it was wiped");
     with_spares(buffer.len(), |spares| spares.keep(buffer));
 }
@@ -50,17 +66,6 @@ fn with_spares<T>(len: usize, call: impl FnOnce(&mut Spares) -> T) -> Option<T> 
     let call = |spares: &RefCell<Spares>| Some(call(&mut *spares.try_borrow_mut().ok()?));
     OF_THREAD.try_with(call).ok().flatten()
 }
-
-/// Makes a buffer that nobody has kept.
-fn made(len: usize) -> Vec<u8> {
-    if len >= SMALL {
-        return vec![0; len];
-    }
-    // Copied: who asks the allocator for zeros is sent the slow way round by glibc.
-    ZEROS[..len.next_multiple_of(GRAIN)].to_vec()
-}
-
-static ZEROS: [u8; SMALL] = [0; SMALL];
 
 struct Spares {
     /// The last one was kept last.
@@ -161,10 +166,10 @@ mod tests {
             let spares = OF_PROCESS.lock().unwrap();
             spares.buffers.iter().filter(|buffer| buffer.len() == len).count()
         };
-        let buffer = take(len);
-        assert_eq!(buffer, vec![0; len]);
+        let buffer = vec![0; len];
         let before = kept();
         std::thread::spawn(move || keep(buffer)).join().unwrap();
         assert_eq!(kept(), before + 1);
+        assert_eq!(take(len), Some(vec![0; len]));
     }
 }
