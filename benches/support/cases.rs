@@ -180,8 +180,8 @@ impl Hot {
     /// Of values that share no message key, as when old ones are read at random.
     fn decrypt_miss(&self, len: usize) -> Row<'_> {
         let bytes = vec![0xa5; len];
-        let of_floor = self.floor.seal(&bytes);
         let others = if len < 1 << 20 { 1024 } else { 16 };
+        let of_floor: Vec<_> = (0..others).map(|_| self.floor.seal(&bytes)).collect();
         let encrypted: Arc<[_]> = (0..others)
             .map(|_| {
                 // Ends the epoch.
@@ -191,7 +191,10 @@ impl Hot {
             .collect();
         let of_crypto = Arc::clone(&encrypted);
         let cases = vec![
-            Case::new("floor", move || self.floor.open(black_box(&of_floor))),
+            Case::new("floor", move || {
+                let next = &of_floor[turn(of_floor.len())];
+                self.floor.open(black_box(next))
+            }),
             Case::new("keyring", move || {
                 let next = &encrypted[turn(encrypted.len())];
                 ready(self.keyring.decrypt(next, &self.aad)).expect("it decrypts")
