@@ -9,6 +9,7 @@ mod coordination;
 mod migrate;
 
 use std::sync::Arc;
+use std::task::Poll;
 
 use common::new_key;
 use common::postgres::{Database, on_a_database};
@@ -16,6 +17,7 @@ use encx::{
     ChangeCursor, Ciphertext, CursorPosition, KeyState, KeyStore, StateChange, StoreError, WrapChange,
 };
 use encx_sqlx::PostgresKeyStore;
+use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 use uuid::Uuid;
 
@@ -30,6 +32,41 @@ async fn run(connection: &mut PgConnection, statement: &str) {
 
 async fn count(connection: &mut PgConnection, query: &'static str) -> i64 {
     sqlx::query_scalar(query).fetch_one(connection).await.unwrap()
+}
+
+/// A pool that the service shares: what it writes after a call of encx was dropped is not part of that call's
+/// transaction, which nobody would ever commit.
+#[test]
+fn a_dropped_call_leaves_no_transaction_in_the_pool() {
+    on_a_database(|database| async move {
+        database.store().await.migrate().await.unwrap();
+        let pool = PgPoolOptions::new().max_connections(1);
+        let pool = pool.connect_with(database.options()).await.unwrap();
+        let store = PostgresKeyStore::from_pool(pool.clone());
+        let mut other = database.connection().await;
+        run(&mut other, "CREATE TABLE theirs (id bigint)").await;
+        let new = new_key("t");
+        for waits in 0..12 {
+            let mut left = waits;
+            let mut call = Box::pin(store.insert(&new));
+            std::future::poll_fn(|context| match call.as_mut().poll(context) {
+                Poll::Pending if left > 0 => {
+                    left -= 1;
+                    Poll::Pending
+                }
+                _ => Poll::Ready(()),
+            })
+            .await;
+            drop(call);
+            let row = sqlx::query("INSERT INTO theirs VALUES ($1)").bind(waits);
+            row.execute(&pool).await.unwrap();
+            assert_eq!(
+                count(&mut other, "SELECT count(*) FROM theirs").await,
+                waits + 1,
+                "committed, after a call that was dropped at wait {waits}"
+            );
+        }
+    });
 }
 
 /// A transaction takes its time, another takes a later one and commits, a process polls, and only then does the

@@ -95,8 +95,16 @@ impl Database {
         // How long to wait for a connection is the pool's to say.
         let connection = self.pool.acquire().await.map_err(store_error)?;
         let begin = sqlx::Transaction::begin(connection, Some(statement.into_sql_str()));
+        // A task of its own begins it, whoever stops waiting: of a BEGIN that is dropped before its answer, the driver
+        // forgets that it was sent (sqlx issue 4393), and the next user of the connection would be in that transaction.
+        let begin = tokio::spawn(begin);
+        let begun = async {
+            begin
+                .await
+                .unwrap_or_else(|ended| Err(sqlx::Error::Io(ended.into())))
+        };
         Ok(Transaction {
-            inner: answered(answer, begin).await?,
+            inner: answered(answer, begun).await?,
             named: !self.pooled,
             answer,
         })
