@@ -191,10 +191,33 @@ impl Share {
     fn take() -> Option<Self> {
         let more = |kept| (kept < MAX_KEPT).then(|| kept + 1);
         // Made only if it was taken: what is made is given back.
-        KEPT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+        shares_taken()
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
             .ok()
             .map(|_| Self)
     }
+}
+
+#[cfg(not(test))]
+#[inline]
+fn shares_taken() -> &'static AtomicUsize {
+    &KEPT
+}
+
+#[cfg(test)]
+thread_local! {
+    static KEPT_APART: std::cell::Cell<Option<&'static AtomicUsize>> = const { std::cell::Cell::new(None) };
+}
+
+#[cfg(test)]
+fn shares_taken() -> &'static AtomicUsize {
+    KEPT_APART.get().unwrap_or(&KEPT)
+}
+
+/// Counts what this thread keeps by itself, where no other test of the process takes or gives back a share.
+#[cfg(test)]
+pub(super) fn count_shares_apart() {
+    KEPT_APART.set(Some(Box::leak(Box::default())));
 }
 
 /// Takes every share that is left.
@@ -206,6 +229,6 @@ pub(super) fn take_all_shares() -> Vec<Share> {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        KEPT.fetch_sub(1, Ordering::Relaxed);
+        shares_taken().fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -124,15 +124,15 @@ impl<C: Cipher> Sealer<C> {
     }
 }
 
-/// What all tests of this process share: the generation, and what all tables may keep.
+/// What all tests of this process share: the generation.
 static PROCESS: RwLock<()> = RwLock::new(());
 
-/// Keeps others from changing the generation, or from taking what all tables may keep.
+/// Keeps others from changing the generation.
 pub(crate) fn undisturbed() -> RwLockReadGuard<'static, ()> {
     PROCESS.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Lets this test change these.
+/// Lets this test change it.
 pub(crate) fn disturbing() -> RwLockWriteGuard<'static, ()> {
     PROCESS.write().unwrap_or_else(PoisonError::into_inner)
 }
