@@ -5,9 +5,10 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::cases::Row;
-use super::cold::{self, Cold};
-use super::{service, timed};
+use crate::cold::{self, Cold};
+use crate::service;
+use crate::support::cases::Row;
+use crate::timed::timed;
 
 /// How much is measured.
 #[derive(Clone, Copy)]

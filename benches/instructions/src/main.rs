@@ -1,19 +1,16 @@
 //! Makes so many calls of one case of `hot_path`, for `scripts/check-instructions` to count their instructions.
 //!
 //! ```text
-//! cargo bench --bench instructions                           one call of each, and its name
-//! cargo bench --bench instructions -- encrypt/keyring 4096   so many calls of this one
+//! cargo run --release -p encx-bench-instructions                           one call of each, and its name
+//! cargo run --release -p encx-bench-instructions -- encrypt/keyring 4096   so many calls of this one
 //! ```
 //!
 //! A case is a process: what it does to the key, such as ending an epoch, concerns no other. Whatever stands in
-//! `support/cases.rs` is a case here, too.
-#![allow(
-    clippy::disallowed_methods,
-    reason = "the modules that it shares with `hot_path` measure the machine's time"
-)]
+//! `benches/support/cases.rs` is a case here, too. A package of its own, because the others' tests and benches
+//! depend on databases, which take minutes to build.
 #![allow(clippy::print_stdout, reason = "the script reads it")]
 
-#[allow(dead_code, reason = "what `hot_path` has for itself")]
+#[path = "../../support/mod.rs"]
 mod support;
 
 use std::hint::black_box;
@@ -29,7 +26,7 @@ const LEN: usize = 64;
 const WARM_UP: u64 = 64;
 
 fn main() {
-    let args: Vec<_> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let args: Vec<_> = std::env::args().skip(1).collect();
     let hot = Hot::new();
     let rows = hot.rows(LEN);
     let mut cases = rows.iter().flat_map(|row| {

@@ -18,16 +18,20 @@
 #![allow(clippy::disallowed_methods, reason = "a bench measures the machine's time")]
 #![allow(clippy::print_stdout, reason = "figures are what a bench is for")]
 
+mod cold;
+mod service;
+#[path = "../support/mod.rs"]
 mod support;
+mod table;
+mod timed;
 
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
 
 use support::cases::{Hot, Row};
-use support::service;
-use support::table::{Effort, Table};
-use support::timed;
+use table::{Effort, Table};
+use timed::timed;
 
 /// The lengths of the plaintexts, in bytes.
 const LENGTHS: [usize; 4] = [64, 1 << 10, 16 << 10, 1 << 20];
