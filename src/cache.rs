@@ -173,14 +173,23 @@ impl Cache {
         }
     }
 
-    /// Makes a call that does not wait with the slot of a context and usage, which is made if there is none.
-    pub(crate) fn with_slot<T>(
+    /// Makes a call that does not wait with the slot of a context and usage, which is made if there is none. Makes no call
+    /// while the thread ends.
+    #[inline(always)]
+    pub(crate) fn with_slot(
         &self,
         context: &EncryptionContext,
         usage: KeyUsage,
-        call: impl FnMut(&Arc<Slot>) -> T,
-    ) -> T {
-        nearby::with_slot(self, context, usage, call)
+        call: impl FnOnce(&Arc<Slot>),
+    ) {
+        nearby::with_slot(self, context, usage, call);
+    }
+
+    /// Finds the slot of a context and usage where this thread used it last, if it did; otherwise as [`slot`](Self::slot).
+    pub(crate) fn nearby_slot(&self, context: &EncryptionContext, usage: KeyUsage) -> Arc<Slot> {
+        let mut nearby = None;
+        self.with_slot(context, usage, |slot| nearby = Some(Arc::clone(slot)));
+        nearby.unwrap_or_else(|| self.slot(context, usage))
     }
 
     /// Finds the slot of a context and usage, or makes an empty one.

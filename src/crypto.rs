@@ -15,9 +15,9 @@ use crate::aad::Aad;
 use crate::cache::{Slot, Stats};
 use crate::ciphertext::Ciphertext;
 use crate::context::EncryptionContext;
-use crate::error::Error;
+use crate::error::{Error, Hot};
 use crate::key::KeyUsage;
-use crate::keyring::{Core, Keyring};
+use crate::keyring::{Core, Decrypt, Encrypt, HotFirst, Keyring, Place};
 use crate::kms::KeyManagementService;
 use crate::plaintext::Plaintext;
 use crate::store::{KeyCensus, KeyStore};
@@ -86,18 +86,17 @@ impl Crypto {
     ///
     /// May be dropped at any time. A key that is being loaded for it is loaded all the same, so that others who
     /// wait for it are not harmed.
-    pub async fn encrypt(
+    pub fn encrypt(
         &self,
         context: &EncryptionContext,
         plaintext: impl AsRef<[u8]>,
         aad: impl Borrow<Aad>,
-    ) -> Result<Ciphertext, Error> {
-        let (core, plaintext, aad) = (&self.core, plaintext.as_ref(), aad.borrow());
-        let hot = |slot: &Arc<Slot>| core.hot_encrypt(slot, plaintext, aad);
-        match core.cache.with_slot(context, KeyUsage::Data, hot) {
-            Some(done) => done.map_err(|error| *error),
-            None => core.encrypt(self.slot(context), plaintext, aad).await,
-        }
+    ) -> impl Future<Output = Result<Ciphertext, Error>> {
+        HotFirst::new(Encrypt {
+            place: self.place(context),
+            plaintext,
+            aad,
+        })
     }
 
     /// Decrypts a value that was encrypted under this context and bound to this place.
@@ -115,18 +114,17 @@ impl Crypto {
     /// # Cancellation
     ///
     /// As [`encrypt`](Self::encrypt).
-    pub async fn decrypt(
+    pub fn decrypt(
         &self,
         context: &EncryptionContext,
         ciphertext: &Ciphertext,
         aad: impl Borrow<Aad>,
-    ) -> Result<Plaintext, Error> {
-        let (core, aad) = (&self.core, aad.borrow());
-        let hot = |slot: &Arc<Slot>| core.hot_decrypt(slot, ciphertext, aad);
-        match core.cache.with_slot(context, KeyUsage::Data, hot) {
-            Some(done) => done.map_err(|error| *error),
-            None => core.decrypt(self.slot(context), ciphertext, aad).await,
-        }
+    ) -> impl Future<Output = Result<Plaintext, Error>> {
+        HotFirst::new(Decrypt {
+            place: self.place(context),
+            ciphertext,
+            aad,
+        })
     }
 
     /// Returns the hot handle for a context, and loads its active key if there is one.
@@ -192,8 +190,15 @@ impl Crypto {
         self.core.cache.shutdown().await;
     }
 
+    fn place<'a, 'c>(&'a self, context: &'c EncryptionContext) -> InContext<'a, 'c> {
+        InContext {
+            core: &self.core,
+            context,
+        }
+    }
+
     pub(crate) fn slot(&self, context: &EncryptionContext) -> Arc<Slot> {
-        self.core.cache.with_slot(context, KeyUsage::Data, Arc::clone)
+        self.place(context).slot()
     }
 
     pub(crate) fn census(&self) -> Option<&Arc<dyn KeyCensus>> {
@@ -202,6 +207,38 @@ impl Crypto {
 
     pub(crate) fn core(&self) -> &Core {
         &self.core
+    }
+}
+
+/// Where `Crypto` finds the key of a context.
+struct InContext<'a, 'c> {
+    core: &'a Core,
+    context: &'c EncryptionContext,
+}
+
+impl Place for InContext<'_, '_> {
+    fn core(&self) -> &Core {
+        self.core
+    }
+
+    fn slot(&self) -> Arc<Slot> {
+        self.core.cache.nearby_slot(self.context, KeyUsage::Data)
+    }
+
+    #[inline(never)]
+    fn hot_encrypt_into(&self, plaintext: &[u8], aad: &Aad, buffer: &mut Vec<u8>) -> Option<Hot<()>> {
+        let mut done = None;
+        let call = |slot: &Arc<Slot>| done = self.core.hot_encrypt_into(slot, plaintext, aad, buffer);
+        self.core.cache.with_slot(self.context, KeyUsage::Data, call);
+        done
+    }
+
+    #[inline(never)]
+    fn hot_decrypt(&self, ciphertext: &Ciphertext, aad: &Aad) -> Option<Hot<Plaintext>> {
+        let mut done = None;
+        let call = |slot: &Arc<Slot>| done = self.core.hot_decrypt(slot, ciphertext, aad);
+        self.core.cache.with_slot(self.context, KeyUsage::Data, call);
+        done
     }
 }
 

@@ -259,6 +259,13 @@ fn list(columns: &[ColumnCount]) -> String {
 /// those that succeed.
 pub(crate) type Hot<T> = Result<T, Box<Error>>;
 
+/// Takes an error out of the result of a hot call.
+#[cold]
+#[allow(clippy::boxed_local, reason = "it is boxed where it comes from")]
+pub(crate) fn unbox(error: Box<Error>) -> Error {
+    *error
+}
+
 impl Error {
     #[cold]
     pub(crate) fn boxed(error: impl Into<Self>) -> Box<Self> {

@@ -1,6 +1,7 @@
 //! The hot handle for one encryption context.
 
 mod batch;
+mod call;
 mod core;
 
 use std::borrow::Borrow;
@@ -11,13 +12,15 @@ use arc_swap::ArcSwapOption;
 use zeroize::Zeroize;
 
 pub(crate) use self::batch::loaded;
+pub(crate) use self::call::{Decrypt, Encrypt, HotFirst, Place};
+use self::call::{DecryptInPlace, EncryptInto};
 pub(crate) use self::core::{Core, check_input};
 
 use crate::aad::Aad;
 use crate::cache::Slot;
 use crate::ciphertext::Ciphertext;
 use crate::context::EncryptionContext;
-use crate::error::Error;
+use crate::error::{Error, Hot, unbox};
 use crate::plaintext::Plaintext;
 
 /// Encrypts and decrypts under one encryption context, without looking it up each time.
@@ -57,16 +60,16 @@ impl Keyring {
     /// # Cancellation
     ///
     /// May be dropped at any time; a key that is being loaded for it is loaded all the same.
-    pub async fn encrypt(
+    pub fn encrypt(
         &self,
         plaintext: impl AsRef<[u8]>,
         aad: impl Borrow<Aad>,
-    ) -> Result<Ciphertext, Error> {
-        let (plaintext, aad) = (plaintext.as_ref(), aad.borrow());
-        match self.on_slot(|slot| self.core.hot_encrypt(slot, plaintext, aad)) {
-            Some(done) => done.map_err(|error| *error),
-            None => self.core.encrypt(self.slot(), plaintext, aad).await,
-        }
+    ) -> impl Future<Output = Result<Ciphertext, Error>> {
+        HotFirst::new(Encrypt {
+            place: self,
+            plaintext,
+            aad,
+        })
     }
 
     /// Encrypts if the key is in memory. Never waits and needs no runtime.
@@ -80,9 +83,9 @@ impl Keyring {
         aad: impl Borrow<Aad>,
     ) -> Result<Ciphertext, Error> {
         let (plaintext, aad) = (plaintext.as_ref(), aad.borrow());
-        self.on_slot(|slot| self.core.hot_encrypt(slot, plaintext, aad))
+        self.hot_encrypt(plaintext, aad)
             .unwrap_or_else(|| Err(Box::new(self.core.cache.why_not_ready())))
-            .map_err(|error| *error)
+            .map_err(unbox)
     }
 
     /// Encrypts into a buffer, whose content it replaces by the ciphertext's bytes. Allocates nothing if the buffer has
@@ -117,18 +120,19 @@ impl Keyring {
     /// # }).unwrap();
     /// # }
     /// ```
-    pub async fn encrypt_into(
+    pub fn encrypt_into(
         &self,
         plaintext: impl AsRef<[u8]>,
         aad: impl Borrow<Aad>,
         buffer: &mut Vec<u8>,
-    ) -> Result<(), Error> {
-        let (plaintext, aad) = (plaintext.as_ref(), aad.borrow());
+    ) -> impl Future<Output = Result<(), Error>> {
         buffer.clear();
-        match self.on_slot(|slot| self.core.hot_encrypt_into(slot, plaintext, aad, buffer)) {
-            Some(done) => done.map_err(|error| *error),
-            None => self.core.encrypt_into(self.slot(), plaintext, aad, buffer).await,
-        }
+        HotFirst::new(EncryptInto {
+            keyring: self,
+            plaintext,
+            aad,
+            buffer,
+        })
     }
 
     /// Encrypts into a buffer if the key is in memory. Never waits and needs no runtime.
@@ -144,9 +148,9 @@ impl Keyring {
     ) -> Result<(), Error> {
         let (plaintext, aad) = (plaintext.as_ref(), aad.borrow());
         buffer.clear();
-        self.on_slot(|slot| self.core.hot_encrypt_into(slot, plaintext, aad, buffer))
+        self.hot_encrypt_into(plaintext, aad, buffer)
             .unwrap_or_else(|| Err(Box::new(self.core.cache.why_not_ready())))
-            .map_err(|error| *error)
+            .map_err(unbox)
     }
 
     /// Decrypts a value that was encrypted under this context and bound to this place.
@@ -158,12 +162,16 @@ impl Keyring {
     /// # Cancellation
     ///
     /// May be dropped at any time; a key that is being loaded for it is loaded all the same.
-    pub async fn decrypt(&self, ciphertext: &Ciphertext, aad: impl Borrow<Aad>) -> Result<Plaintext, Error> {
-        let aad = aad.borrow();
-        match self.on_slot(|slot| self.core.hot_decrypt(slot, ciphertext, aad)) {
-            Some(done) => done.map_err(|error| *error),
-            None => self.core.decrypt(self.slot(), ciphertext, aad).await,
-        }
+    pub fn decrypt(
+        &self,
+        ciphertext: &Ciphertext,
+        aad: impl Borrow<Aad>,
+    ) -> impl Future<Output = Result<Plaintext, Error>> {
+        HotFirst::new(Decrypt {
+            place: self,
+            ciphertext,
+            aad,
+        })
     }
 
     /// Decrypts if the key is in memory. Never waits and needs no runtime.
@@ -173,9 +181,9 @@ impl Keyring {
     /// [`Error::NotReady`] if the key is not in memory; otherwise as [`decrypt`](Self::decrypt).
     pub fn try_decrypt(&self, ciphertext: &Ciphertext, aad: impl Borrow<Aad>) -> Result<Plaintext, Error> {
         let aad = aad.borrow();
-        self.on_slot(|slot| self.core.hot_decrypt(slot, ciphertext, aad))
+        self.hot_decrypt(ciphertext, aad)
             .unwrap_or_else(|| Err(Box::new(self.core.cache.why_not_ready())))
-            .map_err(|error| *error)
+            .map_err(unbox)
     }
 
     /// Decrypts a buffer that holds a ciphertext's bytes, and leaves the plaintext in their place. Allocates nothing.
@@ -191,13 +199,16 @@ impl Keyring {
     /// # Cancellation
     ///
     /// May be dropped at any time; the buffer then still holds the ciphertext, or is wiped and empty.
-    pub async fn decrypt_in_place(&self, buffer: &mut Vec<u8>, aad: impl Borrow<Aad>) -> Result<(), Error> {
-        let aad = aad.borrow();
-        let done = match self.on_slot(|slot| self.core.hot_decrypt_in_place(slot, buffer, aad)) {
-            Some(done) => done.map_err(|error| *error),
-            None => self.core.decrypt_in_place(self.slot(), buffer, aad).await,
-        };
-        done.inspect_err(|_| buffer.zeroize())
+    pub fn decrypt_in_place(
+        &self,
+        buffer: &mut Vec<u8>,
+        aad: impl Borrow<Aad>,
+    ) -> impl Future<Output = Result<(), Error>> {
+        HotFirst::new(DecryptInPlace {
+            keyring: self,
+            buffer,
+            aad,
+        })
     }
 
     /// Decrypts a buffer in place if the key is in memory. Never waits and needs no runtime.
@@ -208,9 +219,9 @@ impl Keyring {
     /// buffer is then wiped and empty.
     pub fn try_decrypt_in_place(&self, buffer: &mut Vec<u8>, aad: impl Borrow<Aad>) -> Result<(), Error> {
         let aad = aad.borrow();
-        self.on_slot(|slot| self.core.hot_decrypt_in_place(slot, buffer, aad))
+        self.hot_decrypt_in_place(buffer, aad)
             .unwrap_or_else(|| Err(Box::new(self.core.cache.why_not_ready())))
-            .map_err(|error| *error)
+            .map_err(unbox)
             .inspect_err(|_| buffer.zeroize())
     }
 
@@ -258,7 +269,10 @@ impl Keyring {
     {
         let mut items = items.into_iter();
         let mut done = Vec::with_capacity(items.size_hint().0);
-        if self.on_slot(|slot| self.core.hot_encrypt_many(slot, &mut items, &mut done)) {
+        let hot = self
+            .core
+            .hot_encrypt_many(self.hot_slot(&mut None), &mut items, &mut done);
+        if hot {
             return done;
         }
         let items: Vec<_> = items.collect();
@@ -289,7 +303,9 @@ impl Keyring {
     {
         let mut items = items.into_iter().peekable();
         let mut done = Vec::with_capacity(items.size_hint().0);
-        let hot = self.on_slot(|slot| self.core.hot_decrypt_many(slot, &mut items, part_of, &mut done));
+        let hot = self
+            .core
+            .hot_decrypt_many(self.hot_slot(&mut None), &mut items, part_of, &mut done);
         if hot {
             return done;
         }
@@ -312,26 +328,34 @@ impl Keyring {
         self.core.needs_reencryption(&self.slot(), ciphertext).await
     }
 
-    pub(crate) fn slot(&self) -> Arc<Slot> {
-        self.on_slot(Arc::clone)
+    /// Decrypts a buffer in place, if that needs nobody else; `None` if it does.
+    #[inline(never)]
+    fn hot_decrypt_in_place(&self, buffer: &mut Vec<u8>, aad: &Aad) -> Option<Hot<()>> {
+        self.core
+            .hot_decrypt_in_place(self.hot_slot(&mut None), buffer, aad)
     }
 
-    /// Makes a call that does not wait with the slot, or with the new one if the cache has dropped it.
+    pub(crate) fn slot(&self) -> Arc<Slot> {
+        Arc::clone(self.hot_slot(&mut None))
+    }
+
+    /// Returns the slot, or the new one if the cache has dropped it, which `kept` then keeps.
     ///
-    /// It borrows the slot: an `Arc` would be counted up and down by all threads in one place.
+    /// It borrows the slot: an `Arc` would be counted up and down by all threads in one place. And it calls nobody with
+    /// it: a call that stands here twice, for the old slot and the new one, is not inlined.
     #[inline(always)]
-    pub(crate) fn on_slot<T>(&self, call: impl FnOnce(&Arc<Slot>) -> T) -> T {
+    pub(crate) fn hot_slot<'a>(&'a self, kept: &'a mut Option<Arc<Slot>>) -> &'a Arc<Slot> {
         if self.slot.is_detached() {
-            return self.on_successor(call);
+            return self.successor_in(kept);
         }
         self.slot.mark_used();
-        call(&self.slot)
+        &self.slot
     }
 
     #[cold]
     #[inline(never)]
-    fn on_successor<T>(&self, call: impl FnOnce(&Arc<Slot>) -> T) -> T {
-        call(&self.successor())
+    fn successor_in<'a>(&self, kept: &'a mut Option<Arc<Slot>>) -> &'a Arc<Slot> {
+        kept.insert(self.successor())
     }
 
     fn successor(&self) -> Arc<Slot> {
@@ -342,6 +366,28 @@ impl Keyring {
         let slot = self.core.cache.slot(&self.slot.key.context, self.slot.key.usage);
         self.successor.store(Some(Arc::clone(&slot)));
         slot
+    }
+}
+
+/// Functions of their own, and one of each: to have all of that wherever somebody awaits a call would gain nothing.
+impl Place for &Keyring {
+    fn core(&self) -> &Core {
+        &self.core
+    }
+
+    fn slot(&self) -> Arc<Slot> {
+        Keyring::slot(self)
+    }
+
+    #[inline(never)]
+    fn hot_encrypt_into(&self, plaintext: &[u8], aad: &Aad, buffer: &mut Vec<u8>) -> Option<Hot<()>> {
+        self.core
+            .hot_encrypt_into(self.hot_slot(&mut None), plaintext, aad, buffer)
+    }
+
+    #[inline(never)]
+    fn hot_decrypt(&self, ciphertext: &Ciphertext, aad: &Aad) -> Option<Hot<Plaintext>> {
+        self.core.hot_decrypt(self.hot_slot(&mut None), ciphertext, aad)
     }
 }
 

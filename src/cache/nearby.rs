@@ -1,6 +1,6 @@
 //! The slots that a thread used last: found without a lock, a count, or a word to other threads.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::sync::Arc;
 
 use crate::cache::Cache;
@@ -34,42 +34,60 @@ impl Near {
     }
 }
 
-/// Makes a call that does not wait with the slot of a context and usage, once.
+/// Makes a call that does not wait with the slot of a context and usage. Makes none while the thread ends.
 ///
 /// The call must not be user code, which might come back here; if it does all the same, through a subscriber of
 /// `tracing` for example, the slot is found the slow way.
-pub(super) fn with_slot<T>(
+///
+/// The call stands here once: one that stood here twice, for a slot at hand and for one that is looked up, would not be
+/// inlined. And it returns nothing: what went through here would be moved piece by piece.
+#[inline(always)]
+pub(super) fn with_slot(
     cache: &Cache,
     context: &EncryptionContext,
     usage: KeyUsage,
-    mut call: impl FnMut(&Arc<Slot>) -> T,
-) -> T {
+    call: impl FnOnce(&Arc<Slot>),
+) {
     // The remainder is less than PLACES, so nothing is lost.
     #[allow(clippy::cast_possible_truncation)]
     let place = (context.hash64() % PLACES as u64) as usize;
-    let done = NEARBY.try_with(|nearby| {
-        let nearby = nearby.try_borrow().ok()?;
-        let near = nearby[place]
-            .as_ref()
-            .filter(|near| near.is(cache, context, usage))?;
-        if cache.is_crowded() {
-            tell(cache, near, place);
-        }
-        Some(call(&near.slot))
-    });
-    if let Ok(Some(done)) = done {
-        return done;
-    }
-    let slot = cache.slot(context, usage);
     let _ = NEARBY.try_with(|nearby| {
-        if let Ok(mut nearby) = nearby.try_borrow_mut() {
-            nearby[place] = Some(Near {
-                cache: cache.id,
-                slot: Arc::clone(&slot),
-            });
-        }
+        let known = nearby.try_borrow().ok().and_then(|nearby| {
+            let near = Ref::filter_map(nearby, |nearby| nearby[place].as_ref());
+            near.ok().filter(|near| near.is(cache, context, usage))
+        });
+        let found;
+        let slot = if let Some(near) = &known {
+            if cache.is_crowded() {
+                tell(cache, near, place);
+            }
+            &near.slot
+        } else {
+            found = find(nearby, place, cache, context, usage);
+            &found
+        };
+        call(slot);
     });
-    call(&slot)
+}
+
+/// Finds a slot the slow way, and remembers it.
+#[cold]
+#[inline(never)]
+fn find(
+    nearby: &RefCell<Box<[Option<Near>]>>,
+    place: usize,
+    cache: &Cache,
+    context: &EncryptionContext,
+    usage: KeyUsage,
+) -> Arc<Slot> {
+    let slot = cache.slot(context, usage);
+    if let Ok(mut nearby) = nearby.try_borrow_mut() {
+        nearby[place] = Some(Near {
+            cache: cache.id,
+            slot: Arc::clone(&slot),
+        });
+    }
+    slot
 }
 
 /// Tells the bound on keyrings that a slot is in use. Who was used before whom matters only where it will soon have to

@@ -12,7 +12,7 @@ use crate::cache::{Purpose, Slot};
 use crate::ciphertext::Ciphertext;
 use crate::context::EncryptionContext;
 use crate::crypto::Crypto;
-use crate::error::Error;
+use crate::error::{Error, unbox};
 use crate::key::{DataKeyId, Scope};
 use crate::keyring::{check_input, loaded};
 use crate::plaintext::Plaintext;
@@ -100,7 +100,7 @@ impl Crypto {
         for (slot, plaintext, aad) in &items {
             let (slot, plaintext, aad) = (slots.get(*slot), plaintext.as_ref(), aad.borrow());
             let hot = core.hot_encrypt(slot, plaintext, aad);
-            let hot = hot.map(|done| done.map_err(|error| *error));
+            let hot = hot.map(|done| done.map_err(unbox));
             let hot = hot.or_else(|| check_input(plaintext, aad).err().map(Err));
             if hot.is_none() {
                 missing.insert(slot.scope, Arc::clone(slot));
@@ -120,7 +120,7 @@ impl Crypto {
                 plaintext.as_ref(),
                 aad.borrow(),
             )
-            .map_err(|error| *error)
+            .map_err(unbox)
         };
         let items = items.iter().zip(done);
         items
@@ -197,8 +197,7 @@ impl Crypto {
             .await;
         let open = |(slot, ciphertext, aad): &(usize, &Ciphertext, A)| {
             let key = loaded(&keys, &(slots.get(*slot).scope, ciphertext.key_id()))?;
-            core.open(&key, None, ciphertext, aad.borrow())
-                .map_err(|error| *error)
+            core.open(&key, None, ciphertext, aad.borrow()).map_err(unbox)
         };
         let items = items.iter().zip(done);
         items

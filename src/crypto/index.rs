@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::cache::{Deriver, KeySet, Purpose, Slot};
 use crate::context::EncryptionContext;
 use crate::crypto::Crypto;
-use crate::error::Error;
+use crate::error::{Error, unbox};
 use crate::index::{BlindIndex, IndexField, IndexTerms, IndexValue, Message};
 use crate::key::{DataKeyId, KeyUsage, Scope};
 use crate::keyring::{Core, loaded};
@@ -235,7 +235,7 @@ impl Crypto {
 
     /// Finds the slot of another usage than that of data.
     pub(crate) fn slot_of(&self, context: &EncryptionContext, usage: KeyUsage) -> Arc<Slot> {
-        self.core().cache().with_slot(context, usage, Arc::clone)
+        self.core().cache().nearby_slot(context, usage)
     }
 
     fn messages<'a, V: IndexValue>(
@@ -352,5 +352,5 @@ fn use_now(
     if may.is_ok() {
         core.cache.counters.hits.add(1);
     }
-    Some(may.map(|()| Arc::clone(key)).map_err(|error| *error))
+    Some(may.map(|()| Arc::clone(key)).map_err(unbox))
 }

@@ -15,7 +15,7 @@ use super::core::{Core, check_input};
 use crate::aad::Aad;
 use crate::cache::{KeySet, Life, Purpose, Slot};
 use crate::ciphertext::Ciphertext;
-use crate::error::Error;
+use crate::error::{Error, unbox};
 use crate::plaintext::Plaintext;
 use crate::suite::Epochs;
 
@@ -50,7 +50,7 @@ impl Core {
         values()
             .map(|(plaintext, aad)| {
                 let sealed = batch.seal(&mut epochs, self.suite, plaintext, aad);
-                sealed.map_err(|error| *error)
+                sealed.map_err(unbox)
             })
             .collect()
     }
@@ -77,7 +77,7 @@ impl Core {
         let keys = self.load_together(missing, Purpose::Decrypt, load).await;
         let open = |ciphertext: &Ciphertext, aad: &Aad| {
             let key = loaded(&keys, &ciphertext.key_id())?;
-            self.open(&key, None, ciphertext, aad).map_err(|error| *error)
+            self.open(&key, None, ciphertext, aad).map_err(unbox)
         };
         values()
             .zip(done)
@@ -93,7 +93,7 @@ impl Core {
         aad: &Aad,
     ) -> Option<Result<Plaintext, Error>> {
         if let Some(done) = self.hot_decrypt(slot, ciphertext, aad) {
-            return Some(done.map_err(|error| *error));
+            return Some(done.map_err(unbox));
         }
         let accepted = self.check_suite(ciphertext.suite());
         Some(Err(accepted.and_then(|()| check_input(&[], aad)).err()?))
@@ -112,18 +112,18 @@ impl Core {
         A: Borrow<Aad>,
     {
         let begin = done.len();
-        let encrypted = self.with_active(slot, |key, epochs| {
-            let (least, most) = items.size_hint();
-            let mut batch = key.batch(most.unwrap_or(least));
-            for (plaintext, aad) in items.by_ref() {
-                let sealed = batch.seal(epochs, self.suite, plaintext.as_ref(), aad.borrow());
-                done.push(sealed.map_err(|error| *error));
-            }
-            Ok(())
-        });
-        match encrypted {
+        let live = slot.live();
+        match self.active_of(slot, live.as_ref()) {
             None => return false,
-            Some(Ok(())) => {}
+            Some(Ok(active)) => {
+                let (least, most) = items.size_hint();
+                let (mut batch, mut epochs) = (active.key.batch(most.unwrap_or(least)), active.epochs());
+                for (plaintext, aad) in items {
+                    let sealed = batch.seal(&mut epochs, self.suite, plaintext.as_ref(), aad.borrow());
+                    done.push(sealed.map_err(unbox));
+                }
+                active.keep(epochs);
+            }
             Some(Err(error)) => done.extend(items.map(|_| Err((*error).clone()))),
         }
         self.cache.counters.hits.add((done.len() - begin) as u64);
@@ -151,7 +151,7 @@ impl Core {
             let Some(decrypted) = set.and_then(decrypt) else {
                 return false;
             };
-            done.push(decrypted.map_err(|error| *error));
+            done.push(decrypted.map_err(unbox));
             items.next();
         }
         true

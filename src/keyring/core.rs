@@ -1,20 +1,17 @@
 //! What keyrings and `Crypto` share: a hot call that waits for nobody, and the way round when a key is not in memory.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::aad::Aad;
 use crate::cache::{Cache, CacheHandle, KeySet, Life, LiveKey, Purpose, Slot, check_len};
 use crate::ciphertext::{Ciphertext, Header, Suite};
-use crate::error::{Error, Hot};
+use crate::error::{Error, Hot, unbox};
 use crate::key::DataKeyId;
 use crate::plaintext::Plaintext;
 use crate::suite::{Epoch, Epochs};
 
-/// What a call becomes whose key is not in memory. On the heap, so that the futures of hot calls are small: they are
-/// polled where they are made, and whoever awaits them has room for them in its own future.
-pub(crate) type Waiting<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
+use super::call::Waiting;
 
 /// What keyrings and `Crypto` share: the cache, and which suites are written and read.
 #[derive(Clone, Debug)]
@@ -29,46 +26,34 @@ impl Core {
         &self.cache
     }
 
-    #[cold]
-    pub(crate) fn encrypt<'a>(
-        &'a self,
-        slot: Arc<Slot>,
-        plaintext: &'a [u8],
-        aad: &'a Aad,
-    ) -> Waiting<'a, Ciphertext> {
+    /// Has the key loaded that encrypts, unless the input was refused.
+    pub(super) fn key_to_seal(&self, slot: Arc<Slot>, checked: Result<(), Error>) -> Waiting {
+        let cache = Arc::clone(&self.cache);
         Box::pin(async move {
-            check_input(plaintext, aad)?;
-            let key = self.cache.active_key(&slot).await?;
-            key.seal(&mut Epochs::new(None), self.suite, plaintext, aad)
-                .map_err(|error| *error)
+            checked?;
+            cache.active_key(&slot).await
         })
     }
 
-    #[cold]
-    pub(crate) fn encrypt_into<'a>(
-        &'a self,
-        slot: Arc<Slot>,
-        plaintext: &'a [u8],
-        aad: &'a Aad,
-        buffer: &'a mut Vec<u8>,
-    ) -> Waiting<'a, ()> {
+    /// Has the key of a ciphertext loaded, unless the input is refused.
+    pub(super) fn key_to_open(&self, slot: Arc<Slot>, header: Header, aad: &Aad) -> Waiting {
+        let accepted = self.check_suite(header.suite);
+        let checked = accepted.and_then(|()| check_input(&[], aad));
+        let cache = Arc::clone(&self.cache);
         Box::pin(async move {
-            check_input(plaintext, aad)?;
-            let key = self.cache.active_key(&slot).await?;
-            key.seal_into(&mut Epochs::new(None), self.suite, plaintext, aad, buffer)
-                .map_err(|error| *error)
+            checked?;
+            cache.key_by_id(&slot, header.key_id).await
         })
     }
 
     /// Encrypts if that needs nobody else; `None` if it does.
-    #[inline(always)]
     pub(crate) fn hot_encrypt(&self, slot: &Slot, plaintext: &[u8], aad: &Aad) -> Option<Hot<Ciphertext>> {
-        self.with_active(slot, |key, epochs| {
-            self.cache.counters.hits.add(1);
-            key.seal(epochs, self.suite, plaintext, aad)
-        })
+        let mut sealed = Vec::new();
+        let done = self.hot_encrypt_into(slot, plaintext, aad, &mut sealed)?;
+        Some(done.map(|()| Ciphertext::from_sealed(sealed)))
     }
 
+    /// Encrypts into an empty buffer if that needs nobody else; `None` if it does.
     #[inline(always)]
     pub(crate) fn hot_encrypt_into(
         &self,
@@ -77,31 +62,34 @@ impl Core {
         aad: &Aad,
         buffer: &mut Vec<u8>,
     ) -> Option<Hot<()>> {
-        self.with_active(slot, |key, epochs| {
-            self.cache.counters.hits.add(1);
-            key.seal_into(epochs, self.suite, plaintext, aad, buffer)
-        })
+        let live = slot.live();
+        let active = match self.active_of(slot, live.as_ref())? {
+            Ok(active) => active,
+            Err(error) => return Some(Err(error)),
+        };
+        self.cache.counters.hits.add(1);
+        let mut epochs = active.epochs();
+        let done = active
+            .key
+            .seal_into(&mut epochs, self.suite, plaintext, aad, buffer);
+        active.keep(epochs);
+        Some(done)
     }
 
-    /// Makes a call with the key that encrypts, if that needs nobody else; `None` if it does. The call counts its hits.
+    /// Finds the key that encrypts for one use, if it is in a snapshot of a slot and may be used. `None` if somebody has
+    /// to be asked.
     #[inline(always)]
-    pub(crate) fn with_active<T>(
+    pub(super) fn active_of<'a>(
         &self,
-        slot: &Slot,
-        call: impl FnOnce(&LiveKey, &mut Epochs<'_>) -> Hot<T>,
-    ) -> Option<Hot<T>> {
-        let set = slot.live();
-        let set = set.as_ref()?;
+        slot: &'a Slot,
+        set: Option<&'a Arc<KeySet>>,
+    ) -> Option<Hot<Active<'a>>> {
+        let set = set?;
         let key = set.active.as_ref()?;
         if let Err(error) = self.may_use(set, key, Purpose::Encrypt)? {
             return Some(Err(error));
         }
-        let mut epochs = Epochs::new(set.epoch.as_ref());
-        let done = call(key, &mut epochs);
-        if let Some(begun) = epochs.begun() {
-            slot.keep_epoch(set, begun);
-        }
-        Some(done)
+        Some(Ok(Active { key, slot, set }))
     }
 
     /// Tells whether the key that encrypts is in memory and may be used.
@@ -116,7 +104,7 @@ impl Core {
 
     /// Tells whether a key may be used now: by its age, and by how old its known state is. `None` if somebody has to be
     /// asked.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn may_use(&self, set: &KeySet, key: &Life, purpose: Purpose) -> Option<Hot<()>> {
         let now = self.cache.clock.elapsed_coarsely();
         let may = self.check_use(set, key, purpose, now);
@@ -127,46 +115,12 @@ impl Core {
         may
     }
 
-    #[inline]
+    #[inline(always)]
     fn check_use(&self, set: &KeySet, key: &Life, purpose: Purpose, now: Duration) -> Option<Hot<()>> {
         if !key.serves(purpose, now, &self.cache.limits) {
             return None;
         }
         self.cache.is_set_current(set, now)
-    }
-
-    #[cold]
-    pub(crate) fn decrypt<'a>(
-        &'a self,
-        slot: Arc<Slot>,
-        ciphertext: &'a Ciphertext,
-        aad: &'a Aad,
-    ) -> Waiting<'a, Plaintext> {
-        Box::pin(async move {
-            let key = self.key_to_open(&slot, ciphertext.header(), aad).await?;
-            self.open(&key, None, ciphertext, aad).map_err(|error| *error)
-        })
-    }
-
-    #[cold]
-    pub(crate) fn decrypt_in_place<'a>(
-        &'a self,
-        slot: Arc<Slot>,
-        buffer: &'a mut Vec<u8>,
-        aad: &'a Aad,
-    ) -> Waiting<'a, ()> {
-        Box::pin(async move {
-            let header = Header::of(buffer)?;
-            let key = self.key_to_open(&slot, header, aad).await?;
-            self.open_in_place(&key, None, header, buffer, aad)
-                .map_err(|error| *error)
-        })
-    }
-
-    async fn key_to_open(&self, slot: &Arc<Slot>, header: Header, aad: &Aad) -> Result<Arc<LiveKey>, Error> {
-        self.check_suite(header.suite)?;
-        check_input(&[], aad)?;
-        self.cache.key_by_id(slot, header.key_id).await
     }
 
     /// Decrypts if that needs nobody else; `None` if it does.
@@ -240,7 +194,7 @@ impl Core {
         key.open(epoch, ciphertext, aad)
     }
 
-    fn open_in_place(
+    pub(super) fn open_in_place(
         &self,
         key: &LiveKey,
         epoch: Option<&Epoch>,
@@ -261,6 +215,29 @@ impl Core {
     }
 }
 
+/// The key that encrypts, as a snapshot has it.
+pub(super) struct Active<'a> {
+    pub(super) key: &'a LiveKey,
+    slot: &'a Slot,
+    set: &'a Arc<KeySet>,
+}
+
+impl Active<'_> {
+    /// Returns the epoch to go on with.
+    #[inline(always)]
+    pub(super) fn epochs(&self) -> Epochs<'_> {
+        Epochs::new(self.set.epoch.as_ref())
+    }
+
+    /// Keeps the epoch that began, if one did.
+    #[inline(always)]
+    pub(super) fn keep(&self, epochs: Epochs<'_>) {
+        if let Some(begun) = epochs.begun() {
+            self.slot.keep_epoch(self.set, begun);
+        }
+    }
+}
+
 #[cold]
 fn refuse_suite(suite: Suite) -> Error {
     tracing::info!(target: "encx::refused", ?suite, "suite not accepted");
@@ -270,5 +247,5 @@ fn refuse_suite(suite: Suite) -> Error {
 /// Refuses what can never be sealed or opened, before anybody is asked for a key.
 pub(crate) fn check_input(plaintext: &[u8], aad: &Aad) -> Result<(), Error> {
     aad.framed()?;
-    check_len(plaintext).map_err(|error| *error)
+    check_len(plaintext).map_err(unbox)
 }

@@ -16,7 +16,7 @@ pub(crate) struct Opened {
 
 impl Opened {
     /// Makes a place to decrypt into, and tells what to decrypt there from elsewhere; `None` if it was put there.
-    #[inline]
+    #[inline(always)]
     pub(super) fn begin(encrypted: &[u8]) -> (Self, Option<&[u8]>) {
         let len = encrypted.len();
         match spare::take(len) {

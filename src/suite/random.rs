@@ -30,11 +30,37 @@ struct Generator {
     next: usize,
 }
 
+/// Draws a block, as [`draw`] does.
+#[inline(always)]
+pub(super) fn draw_one() -> Result<(Block, Option<u64>), RandomError> {
+    let generation = generation::current();
+    let at_hand = GENERATOR.try_with(|generator| {
+        let mut generator = generator.try_borrow_mut().ok()?;
+        let generator = generator
+            .as_mut()
+            .filter(|at| Some(at.generation) == generation)?;
+        let block = *generator.pool.get(generator.next)?;
+        generator.next += 1;
+        Some(block)
+    });
+    match at_hand {
+        Ok(Some(block)) => Ok((block, generation)),
+        _ => draw_one_slowly(),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn draw_one_slowly() -> Result<(Block, Option<u64>), RandomError> {
+    let mut blocks = [Block::default()];
+    let generation = draw(&mut blocks)?;
+    Ok((blocks[0], generation))
+}
+
 /// Draws blocks to make nonces of, and returns the generation that they were drawn in; `None` if forks cannot be noticed.
 ///
 /// Whenever this thread's generator cannot be used, the operating system gives the bytes: while the thread ends,
 /// when a signal handler interrupts a draw, or when forks cannot be noticed.
-#[inline]
 pub(super) fn draw(blocks: &mut [Block]) -> Result<Option<u64>, RandomError> {
     let generation = generation::current();
     let Some(number) = generation.filter(|_| !cfg!(feature = "os-nonces")) else {

@@ -12,7 +12,7 @@ use super::epoch::{Epoch, Epochs};
 use super::opened::Opened;
 use super::table::{Kept, Table};
 use super::xaes::{MessageKey, PaddedHalf, Xaes, half};
-use super::{Commitment, HalfNonce, OpenError, SealError, Tag, generation, random};
+use super::{Block, Commitment, HalfNonce, OpenError, SealError, Tag, generation, random};
 use crate::ciphertext::{MAX_PLAINTEXT_LEN, NONCE_LEN, Suite};
 use crate::key::{DataKey, fill_from_os};
 
@@ -37,7 +37,7 @@ impl<C: Cipher> SuiteKey<C> {
     ///
     /// `aad` is GCM's whole AAD. On an error `out` is as it was. It allocates only if `out` has not the room,
     /// which is [`Suite::body_overhead`] and the plaintext, or when an epoch begins.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn seal(
         &self,
         epochs: &mut Epochs<'_, C>,
@@ -46,10 +46,8 @@ impl<C: Cipher> SuiteKey<C> {
         plaintext: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), SealError> {
-        let mut second_half = [PaddedHalf::default()];
-        let generation = random::draw(&mut second_half)?;
-        let [second_half] = &second_half;
-        self.seal_drawn(epochs, second_half, generation, suite, aad, plaintext, out)
+        let (second_half, generation) = random::draw_one()?;
+        self.seal_drawn(epochs, &second_half, generation, suite, aad, plaintext, out)
     }
 
     /// Begins to seal so many messages, whose nonces are drawn together.
@@ -65,7 +63,7 @@ impl<C: Cipher> SuiteKey<C> {
     }
 
     /// Seals with half a nonce that was drawn for this message, unless that ends the epoch.
-    #[inline]
+    #[inline(always)]
     #[allow(clippy::too_many_arguments, reason = "what a message consists of")]
     pub(super) fn seal_drawn(
         &self,
@@ -87,6 +85,7 @@ impl<C: Cipher> SuiteKey<C> {
 
     /// Seals the first message of an epoch, whose whole nonce is the operating system's.
     #[cold]
+    #[inline(never)]
     fn begin_epoch(
         &self,
         epochs: &mut Epochs<'_, C>,
@@ -99,18 +98,17 @@ impl<C: Cipher> SuiteKey<C> {
         let (mut first_half, mut second_half) = (HalfNonce::default(), PaddedHalf::default());
         fill_from_os(&mut first_half)?;
         fill_from_os(&mut second_half)?;
-        match generation.filter(|_| self.begun.swap(true, Ordering::Relaxed)) {
-            Some(generation) => {
-                let key = self.xaes.derive(&first_half);
-                let epoch = epochs.begun.insert(Arc::new(Epoch { key, generation }));
-                self.seal_under(&epoch.key, &second_half, suite, aad, plaintext, out)
-            }
+        let key = self.xaes.derive(&first_half);
+        let of_one_message;
+        let key = match generation.filter(|_| self.begun.swap(true, Ordering::Relaxed)) {
+            Some(generation) => &epochs.begun.insert(Arc::new(Epoch { key, generation })).key,
             // Where forks cannot be noticed, an epoch is one message.
             None => {
-                let key = self.xaes.derive(&first_half);
-                self.seal_under(&key, &second_half, suite, aad, plaintext, out)
+                of_one_message = key;
+                &of_one_message
             }
-        }
+        };
+        self.seal_under(key, &second_half, suite, aad, plaintext, out)
     }
 
     #[cfg(test)]
@@ -128,7 +126,7 @@ impl<C: Cipher> SuiteKey<C> {
         self.seal_under(&self.xaes.derive(first_half), &padded, suite, aad, plaintext, out)
     }
 
-    #[inline]
+    #[inline(always)]
     fn seal_under(
         &self,
         key: &MessageKey<C>,
@@ -254,7 +252,7 @@ impl<C: Cipher> SuiteKey<C> {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn open_under(
         &self,
         key: &MessageKey<C>,
@@ -266,7 +264,7 @@ impl<C: Cipher> SuiteKey<C> {
         let iv = half(parts.second_half);
         if let Some(commitment) = parts.commitment {
             let ours = self.xaes.commit(key, parts.second_half);
-            if !bool::from(numbers(ours.as_flattened())[..].ct_eq(&numbers(commitment))) {
+            if !bool::from(difference(&ours, commitment).ct_eq(&0)) {
                 return Err(OpenError::Commitment);
             }
         }
@@ -404,11 +402,14 @@ impl Drop for WipedUnlessOpened<'_> {
     }
 }
 
-/// Splits a commitment into numbers: to compare four in constant time is faster than to compare 32 bytes.
-#[inline]
-fn numbers(commitment: &[u8]) -> [u64; 4] {
-    let (parts, _) = commitment.as_chunks();
-    [0, 1, 2, 3].map(|part| u64::from_ne_bytes(parts[part]))
+/// Returns a number that is zero if two commitments are equal. It looks at all of both, in four steps: to compare them byte
+/// by byte in constant time is slower.
+#[inline(always)]
+fn difference(ours: &[Block; 2], theirs: &Commitment) -> u64 {
+    let (ours, _) = ours.as_flattened().as_chunks();
+    let (theirs, _) = theirs.as_chunks();
+    let part = |at: usize| u64::from_ne_bytes(ours[at]) ^ u64::from_ne_bytes(theirs[at]);
+    part(0) | part(1) | part(2) | part(3)
 }
 
 impl<C: Cipher> ZeroizeOnDrop for SuiteKey<C> {}

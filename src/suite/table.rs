@@ -61,7 +61,7 @@ impl<C: Cipher> Table<C> {
     }
 
     /// Returns the message key of a first half, if it is kept.
-    #[inline]
+    #[inline(always)]
     pub(super) fn find(&self, first_half: &HalfNonce) -> Option<&MessageKey<C>> {
         for level in self.levels.get()?.iter() {
             let places = level.get()?;
@@ -99,8 +99,9 @@ impl<C: Cipher> Table<C> {
                 self.note_crowd();
             }
             let [last, before] = &place.missed;
-            let displaced = last.swap(prefix(first_half), Ordering::Relaxed);
-            before.store(displaced, Ordering::Relaxed);
+            // Not in one step: a miss that is forgotten now and then costs less than each that locks this line.
+            before.store(last.load(Ordering::Relaxed), Ordering::Relaxed);
+            last.store(prefix(first_half), Ordering::Relaxed);
         }
     }
 

@@ -26,12 +26,14 @@ thread_local! {
 static OF_PROCESS: Mutex<Spares> = Mutex::new(Spares::new(MAX_OF_PROCESS));
 
 /// Returns a buffer of at least so many bytes, all zero, if one was kept.
-#[inline]
+#[inline(always)]
 pub(super) fn take(len: usize) -> Option<Vec<u8>> {
     with_spares(len, |spares| spares.take(len)).flatten()
 }
 
 /// Makes a buffer with this content, and a little room.
+#[cold]
+#[inline(never)]
 pub(super) fn made(content: &[u8]) -> Vec<u8> {
     let len = content.len();
     let roomy = if len < SMALL {
@@ -45,7 +47,7 @@ pub(super) fn made(content: &[u8]) -> Vec<u8> {
 }
 
 /// Keeps a buffer whose bytes are all zero, or frees it.
-#[inline]
+#[inline(always)]
 pub(super) fn keep(mut buffer: Vec<u8>) {
     if buffer.len() < buffer.capacity() {
         // Nothing was ever there.
@@ -57,7 +59,7 @@ pub(super) fn keep(mut buffer: Vec<u8>) {
 
 /// `None` while the thread ends, or while another has the process's buffers: nobody waits for memory that there is elsewhere,
 /// nor for a thread that a fork left behind.
-#[inline]
+#[inline(always)]
 fn with_spares<T>(len: usize, call: impl FnOnce(&mut Spares) -> T) -> Option<T> {
     if len > MAX_OF_THREAD {
         return match OF_PROCESS.try_lock() {
@@ -87,21 +89,40 @@ impl Spares {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, len: usize) -> Option<Vec<u8>> {
-        // Not one that is much too large: somebody may keep it for long.
-        let fits = len..=len.next_multiple_of(GRAIN).saturating_mul(2);
-        let at = self
-            .buffers
-            .iter()
-            .rposition(|buffer| fits.contains(&buffer.len()))?;
-        let buffer = self.buffers.remove(at);
+        // Nearly always the one that was kept last.
+        let buffer = if self.buffers.last().is_some_and(|last| fits(last, len)) {
+            self.buffers.pop()?
+        } else {
+            self.take_other(len)?
+        };
         self.bytes -= buffer.len();
         Some(buffer)
     }
 
-    #[inline]
+    #[cold]
+    #[inline(never)]
+    fn take_other(&mut self, len: usize) -> Option<Vec<u8>> {
+        let at = self.buffers.iter().rposition(|buffer| fits(buffer, len))?;
+        Some(self.buffers.remove(at))
+    }
+
+    #[inline(always)]
     fn keep(&mut self, buffer: Vec<u8>) {
+        let bytes = self.bytes + buffer.len();
+        let has_room = self.buffers.len() < self.buffers.capacity().min(MAX_BUFFERS);
+        if has_room && bytes <= self.max_bytes && !buffer.is_empty() {
+            self.bytes = bytes;
+            self.buffers.push(buffer);
+        } else {
+            self.keep_for_others(buffer);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn keep_for_others(&mut self, buffer: Vec<u8>) {
         if buffer.is_empty() || buffer.len() > self.max_bytes {
             return;
         }
@@ -115,6 +136,12 @@ impl Spares {
         self.bytes += buffer.len();
         self.buffers.push(buffer);
     }
+}
+
+/// Tells whether a buffer serves so many bytes. Not one that is much too large: somebody may keep it for long.
+#[inline(always)]
+fn fits(buffer: &[u8], len: usize) -> bool {
+    (len..=len.next_multiple_of(GRAIN).saturating_mul(2)).contains(&buffer.len())
 }
 
 #[cfg(test)]
