@@ -13,18 +13,18 @@ use crate::key::{DataKeyId, KeyState, KeyUsage};
 use crate::store::KeyRecord;
 
 impl Cache {
-    /// Tells whether the states of a snapshot may be relied on now without asking anybody. `None` if somebody has to be
-    /// asked.
-    #[inline]
-    pub(crate) fn is_set_current(&self, set: &KeySet, now: Duration) -> Option<Hot<()>> {
-        if now <= set.known_until || now <= self.background.polled_until() {
-            return Some(Ok(()));
-        }
-        self.is_old_set_current(set, now)
+    /// Tells whether the states of a snapshot were read, or polled for, so short a time ago that nobody has to look closer.
+    #[inline(always)]
+    pub(crate) fn is_set_fresh(&self, set: &KeySet, now: Duration) -> bool {
+        now <= set.known_until || now <= self.background.polled_until()
     }
 
-    #[cold]
-    fn is_old_set_current(&self, set: &KeySet, now: Duration) -> Option<Hot<()>> {
+    /// Tells whether the states of a snapshot may be relied on now without asking anybody. `None` if somebody has to be
+    /// asked.
+    pub(crate) fn is_set_current(&self, set: &KeySet, now: Duration) -> Option<Hot<()>> {
+        if self.is_set_fresh(set, now) {
+            return Some(Ok(()));
+        }
         match self.is_current(set.known_at, now) {
             Ok(true) => Some(Ok(())),
             Ok(false) => None,

@@ -24,6 +24,7 @@ impl Moment {
         Self(AtomicU64::new(pack(moment)))
     }
 
+    #[inline]
     pub(crate) fn get(&self) -> Duration {
         unpack(self.0.load(Ordering::Acquire))
     }
@@ -47,6 +48,7 @@ pub(super) const fn pack(moment: Duration) -> u64 {
     moment.as_secs() << REST_BITS | moment.subsec_nanos() as u64
 }
 
+#[inline]
 pub(super) const fn unpack(packed: u64) -> Duration {
     // The remainder has 30 bits.
     #[allow(clippy::cast_possible_truncation)]

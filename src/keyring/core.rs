@@ -107,6 +107,16 @@ impl Core {
     #[inline(always)]
     pub(crate) fn may_use(&self, set: &KeySet, key: &Life, purpose: Purpose) -> Option<Hot<()>> {
         let now = self.cache.clock.elapsed_coarsely();
+        if now < key.expires_at && self.cache.is_set_fresh(set, now) {
+            // Nearly always.
+            key.mark_used();
+            return Some(Ok(()));
+        }
+        self.may_use_late(set, key, purpose, now)
+    }
+
+    #[inline(never)]
+    fn may_use_late(&self, set: &KeySet, key: &Life, purpose: Purpose, now: Duration) -> Option<Hot<()>> {
         let may = self.check_use(set, key, purpose, now);
         if let Some(Ok(())) = may {
             key.mark_used();
@@ -115,7 +125,6 @@ impl Core {
         may
     }
 
-    #[inline(always)]
     fn check_use(&self, set: &KeySet, key: &Life, purpose: Purpose, now: Duration) -> Option<Hot<()>> {
         if !key.serves(purpose, now, &self.cache.limits) {
             return None;
