@@ -173,16 +173,16 @@ impl Cache {
         }
     }
 
-    /// Makes a call that does not wait with the slot of a context and usage, which is made if there is none. Makes no call
-    /// while the thread ends.
+    /// Makes a call that does not wait with the slot of a context and usage, which is made if there is none. `false`, and no
+    /// call, while the thread ends.
     #[inline(always)]
     pub(crate) fn with_slot(
         &self,
         context: &EncryptionContext,
         usage: KeyUsage,
         call: impl FnOnce(&Arc<Slot>),
-    ) {
-        nearby::with_slot(self, context, usage, call);
+    ) -> bool {
+        nearby::with_slot(self, context, usage, call)
     }
 
     /// Finds the slot of a context and usage where this thread used it last, if it did; otherwise as [`slot`](Self::slot).

@@ -216,6 +216,7 @@ struct InContext<'a, 'c> {
     context: &'c EncryptionContext,
 }
 
+/// Functions of their own, as those of a keyring.
 impl Place for InContext<'_, '_> {
     fn core(&self) -> &Core {
         self.core
@@ -229,7 +230,9 @@ impl Place for InContext<'_, '_> {
     fn hot_encrypt_into(&self, plaintext: &[u8], aad: &Aad, buffer: &mut Vec<u8>) -> Option<Hot<()>> {
         let mut done = None;
         let call = |slot: &Arc<Slot>| done = self.core.hot_encrypt_into(slot, plaintext, aad, buffer);
-        self.core.cache.with_slot(self.context, KeyUsage::Data, call);
+        if !self.core.cache.with_slot(self.context, KeyUsage::Data, call) {
+            return self.encrypt_at_the_end(plaintext, aad, buffer);
+        }
         done
     }
 
@@ -237,8 +240,27 @@ impl Place for InContext<'_, '_> {
     fn hot_decrypt(&self, ciphertext: &Ciphertext, aad: &Aad) -> Option<Hot<Plaintext>> {
         let mut done = None;
         let call = |slot: &Arc<Slot>| done = self.core.hot_decrypt(slot, ciphertext, aad);
-        self.core.cache.with_slot(self.context, KeyUsage::Data, call);
+        if !self.core.cache.with_slot(self.context, KeyUsage::Data, call) {
+            return self.decrypt_at_the_end(ciphertext, aad);
+        }
         done
+    }
+}
+
+impl InContext<'_, '_> {
+    /// Encrypts while the thread ends and has nothing nearby any more.
+    #[cold]
+    #[inline(never)]
+    fn encrypt_at_the_end(&self, plaintext: &[u8], aad: &Aad, buffer: &mut Vec<u8>) -> Option<Hot<()>> {
+        let slot = self.slot();
+        self.core.hot_encrypt_into(&slot, plaintext, aad, buffer)
+    }
+
+    /// Decrypts while the thread ends and has nothing nearby any more.
+    #[cold]
+    #[inline(never)]
+    fn decrypt_at_the_end(&self, ciphertext: &Ciphertext, aad: &Aad) -> Option<Hot<Plaintext>> {
+        self.core.hot_decrypt(&self.slot(), ciphertext, aad)
     }
 }
 

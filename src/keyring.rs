@@ -89,7 +89,8 @@ impl Keyring {
     }
 
     /// Encrypts into a buffer, whose content it replaces by the ciphertext's bytes. Allocates nothing if the buffer has
-    /// room: the plaintext's length and [`Suite::overhead`](crate::Suite::overhead), 90 bytes.
+    /// room: the plaintext's length and [`Suite::overhead`](crate::Suite::overhead), 90 bytes. The buffer is emptied at once, before
+    /// the future is polled.
     ///
     /// # Errors
     ///

@@ -34,24 +34,24 @@ impl Near {
     }
 }
 
-/// Makes a call that does not wait with the slot of a context and usage. Makes none while the thread ends.
+/// Makes a call that does not wait with the slot of a context and usage. `false`, and no call, while the thread ends.
 ///
 /// The call must not be user code, which might come back here; if it does all the same, through a subscriber of
 /// `tracing` for example, the slot is found the slow way.
 ///
 /// The call stands here once: one that stood here twice, for a slot at hand and for one that is looked up, would not be
-/// inlined. And it returns nothing: what went through here would be moved piece by piece.
+/// inlined. And it returns nothing: a result that went through here would be moved piece by piece.
 #[inline(always)]
 pub(super) fn with_slot(
     cache: &Cache,
     context: &EncryptionContext,
     usage: KeyUsage,
     call: impl FnOnce(&Arc<Slot>),
-) {
+) -> bool {
     // The remainder is less than PLACES, so nothing is lost.
     #[allow(clippy::cast_possible_truncation)]
     let place = (context.hash64() % PLACES as u64) as usize;
-    let _ = NEARBY.try_with(|nearby| {
+    let called = NEARBY.try_with(|nearby| {
         let known = nearby.try_borrow().ok().and_then(|nearby| {
             let near = Ref::filter_map(nearby, |nearby| nearby[place].as_ref());
             near.ok().filter(|near| near.is(cache, context, usage))
@@ -68,6 +68,7 @@ pub(super) fn with_slot(
         };
         call(slot);
     });
+    called.is_ok()
 }
 
 /// Finds a slot the slow way, and remembers it.

@@ -39,57 +39,74 @@ pub(crate) trait Call {
 
 /// The future of a [`Call`].
 ///
-/// It is written by hand, and not `async`, so that a hot call becomes part of whoever awaits it. The future of an `async fn`
-/// that is awaited in several places is a function of its own, and to move its result out of it in other pieces than it
-/// was put together from makes the processor wait: for 10 ns of 170.
+/// It is written by hand, and not `async`, so that whoever awaits a hot call does no more than call a function and take its
+/// result. The future of an `async fn` that is awaited in several places is a function of its own, and to move a result out
+/// of it in other pieces than it was put together from makes the processor wait: for 10 ns of 170.
 #[must_use]
 pub(crate) struct HotFirst<C> {
-    call: C,
+    /// `None` when it is done.
+    call: Option<C>,
     waiting: Option<Waiting>,
 }
 
 impl<C: Call> HotFirst<C> {
     #[inline(always)]
     pub(crate) fn new(call: C) -> Self {
-        Self { call, waiting: None }
+        Self {
+            call: Some(call),
+            waiting: None,
+        }
     }
+}
 
-    #[cold]
-    #[inline(never)]
-    fn poll_key(&mut self, context: &mut Context<'_>) -> Poll<Hot<C::Output>> {
-        let call = &mut self.call;
-        let waiting = self.waiting.get_or_insert_with(|| call.load());
-        let loaded = std::task::ready!(waiting.as_mut().poll(context));
-        self.waiting = None;
-        Poll::Ready(match loaded {
-            Ok(key) => self.call.with(&key),
-            Err(error) => Err(Error::boxed(error)),
-        })
-    }
+#[cold]
+#[inline(never)]
+fn poll_key<C: Call>(
+    call: &mut C,
+    waiting: &mut Option<Waiting>,
+    context: &mut Context<'_>,
+) -> Poll<Hot<C::Output>> {
+    let key = waiting.get_or_insert_with(|| call.load());
+    let loaded = std::task::ready!(key.as_mut().poll(context));
+    *waiting = None;
+    Poll::Ready(match loaded {
+        Ok(key) => call.with(&key),
+        Err(error) => Err(Error::boxed(error)),
+    })
 }
 
 impl<C: Call> Future for HotFirst<C> {
     type Output = Result<C::Output, Error>;
 
+    /// # Panics
+    ///
+    /// If it is done already, as futures of `async fn` do.
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
+        let call = this
+            .call
+            .as_mut()
+            .expect("a future is not polled after it is done");
         let hot = match this.waiting {
-            None => this.call.hot(),
+            None => call.hot(),
             Some(_) => None,
         };
         let done = match hot {
             Some(done) => done,
-            None => std::task::ready!(this.poll_key(context)),
+            None => std::task::ready!(poll_key(call, &mut this.waiting, context)),
         };
-        // Here alone an error becomes its whole size. Where a function returned that, results would be moved through memory.
-        Poll::Ready(match done {
+        // An error is unboxed here and not in a function of its own: what that returned would be moved through memory, also
+        // where there is none.
+        let done = match done {
             Ok(done) => Ok(done),
             Err(error) => {
-                this.call.clear();
+                call.clear();
                 Err(*error)
             }
-        })
+        };
+        this.call = None;
+        Poll::Ready(done)
     }
 }
 
@@ -232,5 +249,41 @@ impl<A: Borrow<Aad>> Call for DecryptInPlace<'_, '_, A> {
 
     fn clear(&mut self) {
         self.buffer.zeroize();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::task::Waker;
+
+    use super::*;
+
+    struct AtOnce(Arc<()>);
+
+    impl Call for AtOnce {
+        type Output = usize;
+
+        fn hot(&mut self) -> Option<Hot<usize>> {
+            Some(Ok(Arc::strong_count(&self.0)))
+        }
+
+        fn load(&self) -> Waiting {
+            unreachable!("it is done at once")
+        }
+
+        fn with(&mut self, _: &LiveKey) -> Hot<usize> {
+            unreachable!("it is done at once")
+        }
+    }
+
+    #[test]
+    fn what_is_done_is_dropped_and_not_done_again() {
+        let held = Arc::new(());
+        let mut future = HotFirst::new(AtOnce(Arc::clone(&held)));
+        let mut poll = || Pin::new(&mut future).poll(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(poll(), Poll::Ready(Ok(2))));
+        assert_eq!(Arc::strong_count(&held), 1);
+        assert!(catch_unwind(AssertUnwindSafe(poll)).is_err());
     }
 }

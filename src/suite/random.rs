@@ -1,6 +1,7 @@
 //! Where nonces come from: a generator per thread, seeded by the operating system.
 
 use std::cell::RefCell;
+use std::sync::atomic::{Ordering, compiler_fence};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -34,18 +35,17 @@ struct Generator {
 #[inline(always)]
 pub(super) fn draw_one() -> Result<(Block, Option<u64>), RandomError> {
     let generation = generation::current();
-    let at_hand = GENERATOR.try_with(|generator| {
-        let mut generator = generator.try_borrow_mut().ok()?;
+    let at_hand = with_generator(|generator| {
         let generator = generator
             .as_mut()
-            .filter(|at| Some(at.generation) == generation)?;
+            .filter(|at| Some(at.generation) == generation && !cfg!(feature = "os-nonces"))?;
         let block = *generator.pool.get(generator.next)?;
         generator.next += 1;
         Some(block)
     });
-    match at_hand {
-        Ok(Some(block)) => Ok((block, generation)),
-        _ => draw_one_slowly(),
+    match at_hand.flatten() {
+        Some(block) => Ok((block, generation)),
+        None => draw_one_slowly(),
     }
 }
 
@@ -66,14 +66,24 @@ pub(super) fn draw(blocks: &mut [Block]) -> Result<Option<u64>, RandomError> {
     let Some(number) = generation.filter(|_| !cfg!(feature = "os-nonces")) else {
         return draw_from_os(blocks).map(|()| generation);
     };
-    let drawn = GENERATOR.try_with(|generator| {
+    let drawn = with_generator(|generator| take(generator, number, blocks, fill_from_os));
+    drawn.unwrap_or_else(|| draw_from_os(blocks)).map(|()| generation)
+}
+
+/// Calls with this thread's generator. `None`, and no call, while the thread ends, or where a call is going on already: in a
+/// signal handler that interrupted it.
+#[inline(always)]
+fn with_generator<T>(call: impl FnOnce(&mut Option<Generator>) -> T) -> Option<T> {
+    let called = GENERATOR.try_with(|generator| {
         let mut generator = generator.try_borrow_mut().ok()?;
-        Some(take(&mut generator, number, blocks, fill_from_os))
+        // The mark that it is in use must be there before it is, and stay until it is not: only such a handler could tell, so
+        // the compiler would leave the mark out, and both would get the same block.
+        compiler_fence(Ordering::SeqCst);
+        let done = call(&mut generator);
+        compiler_fence(Ordering::SeqCst);
+        Some(done)
     });
-    match drawn {
-        Ok(Some(drawn)) => drawn.map(|()| generation),
-        Ok(None) | Err(_) => draw_from_os(blocks).map(|()| generation),
-    }
+    called.ok().flatten()
 }
 
 #[cold]
@@ -259,6 +269,12 @@ mod tests {
         let mut blocks = [Block::default(); 2];
         GENERATOR.with_borrow_mut(|_| draw(&mut blocks)).unwrap();
         assert!(!blocks.contains(&Block::default()));
+        let at_hand = draw_one().unwrap().0;
+        let next = GENERATOR.with_borrow(|generator| generator.as_ref().unwrap().next);
+        let (other, _) = GENERATOR.with_borrow_mut(|_| draw_one()).unwrap();
+        assert!(other != at_hand && other != Block::default());
+        let after = GENERATOR.with_borrow(|generator| generator.as_ref().unwrap().next);
+        assert_eq!(after, next, "the generator was in use and gave nothing");
     }
 
     #[cfg(feature = "os-nonces")]
@@ -267,6 +283,7 @@ mod tests {
         let mut blocks = [Block::default(); 2];
         draw(&mut blocks).unwrap();
         assert!(!blocks.contains(&Block::default()));
+        assert_ne!(draw_one().unwrap().0, Block::default());
         assert!(GENERATOR.with_borrow(Option::is_none));
     }
 }

@@ -47,7 +47,9 @@ fn futures_are_send(
     is_send(crypto.verify_nobody(context, "text"));
 
     is_send(keyring.encrypt("text", SSN.row(1)));
+    is_send(keyring.encrypt_into("text", SSN.row(1), &mut Vec::new()));
     is_send(keyring.decrypt(sealed, SSN.row(1)));
+    is_send(keyring.decrypt_in_place(&mut Vec::new(), SSN.row(1)));
     is_send(keyring.needs_reencryption(sealed));
 
     is_send(manager.create(context));

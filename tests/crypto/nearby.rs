@@ -151,6 +151,7 @@ fn a_thread_that_ends_still_encrypts() {
         crypto
     });
     let (send, done) = channel();
+    let misses = crypto.stats().misses;
     thread::scope(|scope| {
         let thread = scope.spawn(|| {
             let at_end = || Some(AtEnd(crypto.clone(), context.clone(), send.clone()));
@@ -166,6 +167,7 @@ fn a_thread_that_ends_still_encrypts() {
         let opened = ready(crypto.decrypt(&context, &sealed, SSN.row(1))).unwrap();
         assert_eq!(opened.as_bytes(), b"the last word");
     }
+    assert_eq!(crypto.stats().misses, misses, "the key was in memory");
 }
 
 /// Encrypts whenever it is told of something, as one might that writes to an encrypted log.
