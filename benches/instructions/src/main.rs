@@ -10,6 +10,7 @@
 //! depend on databases, which take minutes to build.
 #![allow(clippy::print_stdout, reason = "the script reads it")]
 
+#[allow(dead_code, reason = "some of it only `hot_path` needs")]
 #[path = "../../support/mod.rs"]
 mod support;
 
