@@ -3,8 +3,9 @@
 //! A hit skips the derivation and nothing else: commitment and tag are checked as ever. What is in here was
 //! asked for by messages whose tags were right, so nobody without the key can fill it. It dies with the data key.
 
+use std::cell::Cell;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use super::HalfNonce;
 use super::backend::Cipher;
@@ -21,26 +22,30 @@ const MAX_KEPT: usize = 16_384;
 
 static KEPT: AtomicUsize = AtomicUsize::new(0);
 
+/// How many messages a thread remembers to have opened whose keys were not kept.
+const REMEMBERED: usize = 64;
+
+thread_local! {
+    /// Of each, what [`Table::mark`] gives. A thread's own, and not the table's: where threads that open many different messages
+    /// all write to one place, they wait for each other.
+    static OPENED: [Cell<u64>; REMEMBERED] = const { [const { Cell::new(0) }; REMEMBERED] };
+}
+
 /// Keeps message keys by the first half of the nonce, whose random bits choose the place.
 ///
-/// It grows only where it is used: a data key that opens one message keeps nothing, and a message key is kept when it
-/// was asked for twice. What is kept stays as it is until the table dies, so that to find it takes no count and no lock;
+/// It grows only where it is used: a message key is kept when a thread asked for it twice, with not too many others in between.
+/// What is kept stays as it is until the table dies, so that to find it takes no count and no lock;
 /// a data key is unwrapped anew, and its table begins anew, before it grows old.
 pub(super) struct Table<C: Cipher> {
-    /// Made with the first level: of many data keys in memory, most open nothing, or one message.
+    /// Made with the first level, for the first key that is kept.
     levels: OnceLock<Box<Levels<C>>>,
-    opened: AtomicBool,
     /// How often a key found its place in the last level taken.
     crowd: AtomicU32,
 }
 
 type Levels<C> = [OnceLock<Box<[Place<C>]>>; LEVELS.len()];
 
-struct Place<C: Cipher> {
-    kept: OnceLock<Box<Kept<C>>>,
-    /// The last two that opened a message here and were not kept: 8 bytes of the first half.
-    missed: [AtomicU64; 2],
-}
+type Place<C> = OnceLock<Box<Kept<C>>>;
 
 /// A message key, and its share of what all tables may keep.
 pub(super) struct Kept<C: Cipher> {
@@ -55,7 +60,6 @@ impl<C: Cipher> Table<C> {
     pub(super) fn new() -> Self {
         Self {
             levels: OnceLock::new(),
-            opened: AtomicBool::new(false),
             crowd: AtomicU32::new(0),
         }
     }
@@ -65,7 +69,7 @@ impl<C: Cipher> Table<C> {
     pub(super) fn find(&self, first_half: &HalfNonce) -> Option<&MessageKey<C>> {
         for level in self.levels.get()?.iter() {
             let places = level.get()?;
-            let kept = places[index(first_half, places.len())].kept.get();
+            let kept = places[index(first_half, places.len())].get();
             if let Some(kept) = kept
                 && kept.key.first_half == *first_half
             {
@@ -77,8 +81,7 @@ impl<C: Cipher> Table<C> {
 
     /// Tells whether the message key of a first half should be kept, if its message proves right.
     pub(super) fn admit(&self, first_half: &HalfNonce) -> Option<Admission> {
-        let place = self.place(first_half)?;
-        if !place.has_missed(first_half) || place.kept.get().is_some() {
+        if !self.was_missed(first_half) || self.is_taken(first_half) {
             return None;
         }
         Share::take().map(Admission)
@@ -86,31 +89,46 @@ impl<C: Cipher> Table<C> {
 
     /// Notes that a message opened whose key was not kept.
     pub(super) fn note_miss(&self, first_half: &HalfNonce) {
-        if !self.opened.load(Ordering::Relaxed) {
-            self.opened.store(true, Ordering::Relaxed);
-            return;
-        }
-        let levels = self
-            .levels
-            .get_or_init(|| Box::new([const { OnceLock::new() }; LEVELS.len()]));
-        levels[0].get_or_init(|| places(LEVELS[0]));
-        if let Some(place) = self.place(first_half) {
-            if place.has_missed(first_half) && place.kept.get().is_some() {
+        if self.was_missed(first_half) {
+            if self.is_taken(first_half) {
                 self.note_crowd();
             }
-            let [last, before] = &place.missed;
-            // Not in one step: a miss that is forgotten now and then costs less than each that locks this line.
-            before.store(last.load(Ordering::Relaxed), Ordering::Relaxed);
-            last.store(prefix(first_half), Ordering::Relaxed);
+            return;
         }
+        let (mark, at) = self.mark(first_half);
+        OPENED.with(|opened| opened[at].set(mark));
     }
 
     /// Keeps a message key, which has just opened a message.
     pub(super) fn keep(&self, kept: Box<Kept<C>>) {
+        let levels = self
+            .levels
+            .get_or_init(|| Box::new([const { OnceLock::new() }; LEVELS.len()]));
+        levels[0].get_or_init(|| places(LEVELS[0]));
         if let Some(place) = self.place(&kept.key.first_half) {
             // Somebody else may have been faster.
-            let _ = place.kept.set(kept);
+            let _ = place.set(kept);
         }
+    }
+
+    /// Tells whether this thread has opened a message of this first half lately.
+    fn was_missed(&self, first_half: &HalfNonce) -> bool {
+        let (mark, at) = self.mark(first_half);
+        OPENED.with(|opened| opened[at].get() == mark)
+    }
+
+    /// Returns what tells a first half under this data key from others, as well as need be, and where to remember it.
+    fn mark(&self, first_half: &HalfNonce) -> (u64, usize) {
+        // They are random, so any bytes do.
+        let [first, rest @ ..] = *first_half;
+        let [b, c, d, e, f, g, h, i, ..] = rest;
+        let table = std::ptr::from_ref(self).addr() as u64;
+        let mark = u64::from_le_bytes([b, c, d, e, f, g, h, i]) ^ table;
+        (mark, usize::from(first) % REMEMBERED)
+    }
+
+    fn is_taken(&self, first_half: &HalfNonce) -> bool {
+        self.place(first_half).is_some_and(|place| place.get().is_some())
     }
 
     /// Notes that a key found its place taken.
@@ -135,7 +153,7 @@ impl<C: Cipher> Table<C> {
     pub(super) fn size(&self) -> (usize, usize) {
         let levels = || self.levels.get().into_iter().flat_map(|levels| levels.iter());
         let places = || levels().filter_map(OnceLock::get).flatten();
-        let kept = places().filter(|place| place.kept.get().is_some());
+        let kept = places().filter(|place| place.get().is_some());
         (kept.count(), places().count())
     }
 
@@ -143,15 +161,6 @@ impl<C: Cipher> Table<C> {
     fn place(&self, first_half: &HalfNonce) -> Option<&Place<C>> {
         let places = self.levels.get()?.iter().map_while(OnceLock::get).last()?;
         places.get(index(first_half, places.len()))
-    }
-}
-
-impl<C: Cipher> Place<C> {
-    fn has_missed(&self, first_half: &HalfNonce) -> bool {
-        let prefix = prefix(first_half);
-        self.missed
-            .iter()
-            .any(|missed| missed.load(Ordering::Relaxed) == prefix)
     }
 }
 
@@ -165,17 +174,7 @@ impl<C: Cipher> Kept<C> {
 }
 
 fn places<C: Cipher>(count: usize) -> Box<[Place<C>]> {
-    let empty = || Place {
-        kept: OnceLock::new(),
-        missed: Default::default(),
-    };
-    std::iter::repeat_with(empty).take(count).collect()
-}
-
-/// The first half is random, so any bits of it do.
-fn prefix(first_half: &HalfNonce) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = *first_half;
-    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    std::iter::repeat_with(OnceLock::new).take(count).collect()
 }
 
 #[inline]
@@ -219,6 +218,12 @@ fn shares_taken() -> &'static AtomicUsize {
 #[cfg(test)]
 pub(super) fn count_shares_apart() {
     KEPT_APART.set(Some(Box::leak(Box::default())));
+}
+
+/// Forgets what this thread has opened, as if it were another.
+#[cfg(test)]
+pub(super) fn forget_opened() {
+    OPENED.with(|opened| opened.iter().for_each(|mark| mark.set(0)));
 }
 
 /// Takes every share that is left.
