@@ -1,6 +1,6 @@
 //! Unwrapped keys in memory: time to live, single flight, states that follow the key store.
 //!
-//! A *slot* belongs to one scope. Reading is lock-free through its snapshot; everything that waits (the key
+//! A *slot* belongs to one scope. Reading its snapshot waits for nobody; everything that waits (the key
 //! store, the KMS) runs in a *flight*, a task of its own that many callers share, so that a caller who goes away
 //! strands nobody. The *sweeper* empties slots whose keys are too old; the *poller* follows changes of state.
 
@@ -17,6 +17,7 @@ mod nearby;
 mod refresh;
 mod slot;
 mod stats;
+mod threads;
 
 use std::fmt;
 use std::sync::Arc;
@@ -39,6 +40,7 @@ pub(crate) use fleet::MAX_NAME_LEN;
 use flight::{Flights, Tasks};
 pub(crate) use life::{Life, Purpose, Unwrapped};
 pub(crate) use live_key::{LiveKey, check_len};
+use slot::tidy_seats;
 pub(crate) use slot::{KeySet, Records, Slot, SlotKey};
 use stats::Counters;
 pub use stats::Stats;
@@ -325,6 +327,7 @@ impl Cache {
         self.slots.invalidate_all();
         self.newcomers.invalidate_all();
         self.apply_bounds();
+        tidy_seats();
     }
 
     /// Closes, and completes once no task is left.

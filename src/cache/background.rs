@@ -10,7 +10,7 @@ use futures_core::Stream;
 
 use crate::cache::flight::{Flights, Tasks};
 use crate::cache::refresh::refresh;
-use crate::cache::slot::Slot;
+use crate::cache::slot::{Slot, tidy_seats};
 use crate::cache::{Cache, Limits, ahead};
 use crate::clock::Moment;
 use crate::error::Error;
@@ -205,6 +205,7 @@ async fn sweep_forever(cache: Weak<Cache>) {
         }
         // What exceeds the bound is dropped even if nobody calls any more.
         cache.apply_bounds();
+        tidy_seats();
         if !due.is_empty() && cache.tasks.spawn(refresh(Arc::clone(&cache), due)).is_err() {
             return;
         }

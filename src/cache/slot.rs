@@ -3,6 +3,7 @@
 mod held;
 mod next;
 mod records;
+mod seat;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arc_swap::{ArcSwapOption, Guard};
+use arc_swap::ArcSwapOption;
 
 use crate::cache::refresh::{Due, Failure};
 use crate::cache::{Cache, Deriver, Limits, LiveKey, Purpose, ReadStart, Unwrapped};
@@ -22,6 +23,7 @@ use crate::suite::Epoch;
 
 use held::Held;
 pub(crate) use records::Records;
+pub(crate) use seat::{Live, tidy as tidy_seats};
 
 /// Finds a slot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -90,6 +92,8 @@ pub(crate) struct Slot {
     pub(crate) key: SlotKey,
     pub(crate) scope: Scope,
     live: ArcSwapOption<KeySet>,
+    /// Whether `live` is about to change.
+    replacing: AtomicBool,
     detached: AtomicBool,
     used: AtomicBool,
     /// Whether a version waits to become active whose key is not in memory.
@@ -130,6 +134,7 @@ impl Slot {
             key,
             scope,
             live: ArcSwapOption::empty(),
+            replacing: AtomicBool::new(false),
             detached: AtomicBool::new(false),
             used: AtomicBool::new(false),
             lacks_next: AtomicBool::new(false),
@@ -166,10 +171,23 @@ impl Slot {
         }
     }
 
-    /// Reads the snapshot, without a lock.
-    #[inline]
-    pub(crate) fn live(&self) -> Guard<Option<Arc<KeySet>>> {
-        self.live.load()
+    /// Reads the snapshot. Never waits.
+    #[inline(always)]
+    pub(crate) fn live(&self) -> Live {
+        Live::of(self)
+    }
+
+    /// Puts a snapshot in the place of the one before, which nobody begins to use from then on. The caller holds the lock.
+    fn show(&self, set: Option<KeySet>) {
+        self.replace(set, true);
+    }
+
+    fn replace(&self, set: Option<KeySet>, wait: bool) {
+        self.replacing.store(true, Ordering::Relaxed);
+        // First: who has seen the new one must not hear of the old one again.
+        seat::evict(self, wait);
+        self.live.store(set.map(Arc::new));
+        self.replacing.store(false, Ordering::Release);
     }
 
     /// Keeps the epoch that began under a snapshot, unless there is another snapshot meanwhile.
@@ -191,7 +209,8 @@ impl Slot {
                 known_until: of.known_until,
                 epoch: Some(epoch),
             };
-            self.live.store(Some(Arc::new(set)));
+            // Its keys stay the same, so nobody has to wait until the old one is gone.
+            self.replace(Some(set), false);
         }
     }
 
@@ -346,7 +365,7 @@ impl Slot {
         state.not_before = state.not_before.max(tick);
         state.records = None;
         state.keep_expected();
-        self.live.store(None);
+        self.show(None);
     }
 
     /// Drops keys whose time is over, and adds those to `due` that have to be unwrapped again. Returns when there is
@@ -394,14 +413,14 @@ impl Slot {
         state.records = None;
         state.keys = Vec::new();
         self.lacks_next.store(false, Ordering::Relaxed);
-        self.live.store(None);
+        self.show(None);
     }
 
     /// Makes a new snapshot, and drops keys whose state forbids every use.
     fn rebuild(&self, cache: &Cache, state: &mut State) {
         let Some(records) = state.records.clone() else {
             state.keep_expected();
-            self.live.store(None);
+            self.show(None);
             return;
         };
         let decrypts = |id| {
@@ -444,7 +463,7 @@ impl Slot {
         };
         self.lacks_next
             .store(state.lacks_next(&records), Ordering::Relaxed);
-        self.live.store(Some(Arc::new(set)));
+        self.show(Some(set));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -492,6 +511,13 @@ impl Drop for Expected<'_> {
         let mut state = self.slot.state();
         state.expected = None;
         self.slot.rebuild(self.cache, &mut state);
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        // Another may come to stand at the same address.
+        seat::evict(self, true);
     }
 }
 

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::cache::threads::{self, NUMBERED};
+
 /// What a `Crypto` has done since it was built, and what it holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -75,9 +77,7 @@ impl Drop for KeyGauge {
 /// The first so many threads have a stripe each, which nobody else writes: they add to it by a load and a store, which
 /// cost a fraction of an addition that other cores could interrupt. All other threads share the last stripe.
 #[derive(Debug)]
-pub(crate) struct Striped([Stripe; OWNED_STRIPES + 1]);
-
-const OWNED_STRIPES: usize = 32;
+pub(crate) struct Striped([Stripe; NUMBERED + 1]);
 
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -92,10 +92,8 @@ impl Default for Striped {
 impl Striped {
     #[inline]
     pub(crate) fn add(&self, count: u64) {
-        // While the thread ends it has none of its own any more.
-        let mine = MINE.try_with(|mine| mine.0).unwrap_or(OWNED_STRIPES);
-        let Some(Stripe(stripe)) = self.0[..OWNED_STRIPES].get(mine) else {
-            self.0[OWNED_STRIPES].0.fetch_add(count, Ordering::Relaxed);
+        let Some(Stripe(stripe)) = self.0[..NUMBERED].get(threads::mine()) else {
+            self.0[NUMBERED].0.fetch_add(count, Ordering::Relaxed);
             return;
         };
         stripe.store(stripe.load(Ordering::Relaxed) + count, Ordering::Relaxed);
@@ -103,36 +101,6 @@ impl Striped {
 
     pub(crate) fn sum(&self) -> u64 {
         self.0.iter().map(|stripe| stripe.0.load(Ordering::Relaxed)).sum()
-    }
-}
-
-thread_local! {
-    static MINE: Owned = Owned::take();
-}
-
-/// Bit by bit, whether a stripe has no owner.
-static FREE: AtomicU64 = AtomicU64::new((1 << OWNED_STRIPES) - 1);
-
-/// A thread's stripe, of every counter. The next owner takes it up where this one left it.
-struct Owned(usize);
-
-impl Owned {
-    fn take() -> Self {
-        let mut taken = OWNED_STRIPES;
-        let _ = FREE.fetch_update(Ordering::AcqRel, Ordering::Acquire, |free| {
-            taken = (free.trailing_zeros() as usize).min(OWNED_STRIPES);
-            // Without the lowest bit that is set.
-            (free != 0).then(|| free & (free - 1))
-        });
-        Self(taken)
-    }
-}
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        if self.0 < OWNED_STRIPES {
-            FREE.fetch_or(1 << self.0, Ordering::AcqRel);
-        }
     }
 }
 
@@ -145,7 +113,7 @@ mod tests {
 
     #[test]
     fn nothing_is_lost_however_many_threads_come_and_go() {
-        const THREADS: usize = 3 * OWNED_STRIPES;
+        const THREADS: usize = 3 * NUMBERED;
         let (counter, other) = (Striped::default(), Striped::default());
         for _ in 0..5 {
             // All at once, so that many share a stripe; and then again, so that each stripe has many owners.

@@ -295,8 +295,8 @@ async fn terms(core: &Core, slot: &Arc<Slot>, message: &Message) -> Result<Index
 
 /// Computes the terms if all keys are in memory and may be used; `None` if somebody has to be asked.
 fn hot_terms(core: &Core, slot: &Slot, message: &Message) -> Option<Result<IndexTerms, Error>> {
-    let set = slot.live();
-    let set = set.as_ref()?;
+    let live = slot.live();
+    let set = live.set()?;
     let derivers = set.derivers.as_ref().filter(|derivers| derivers.complete)?;
     let mut terms = Vec::with_capacity(derivers.all.len());
     for key in &derivers.all {
@@ -317,8 +317,8 @@ pub(super) async fn active_deriver(core: &Core, slot: &Arc<Slot>) -> Result<Arc<
 }
 
 fn hot_active(core: &Core, slot: &Slot) -> Option<Result<Arc<Deriver>, Error>> {
-    let set = slot.live();
-    let set = set.as_ref()?;
+    let live = slot.live();
+    let set = live.set()?;
     use_now(
         core,
         set,
@@ -336,8 +336,8 @@ pub(super) async fn deriver_of(core: &Core, slot: &Arc<Slot>, id: DataKeyId) -> 
 }
 
 fn hot_of(core: &Core, slot: &Slot, id: DataKeyId) -> Option<Result<Arc<Deriver>, Error>> {
-    let set = slot.live();
-    let set = set.as_ref()?;
+    let live = slot.live();
+    let set = live.set()?;
     use_now(core, set, set.derivers.as_ref()?.find(id)?, Purpose::Decrypt)
 }
 

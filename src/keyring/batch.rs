@@ -113,7 +113,7 @@ impl Core {
     {
         let begin = done.len();
         let live = slot.live();
-        match self.active_of(slot, live.as_ref()) {
+        match self.active_of(slot, live.set()) {
             None => return false,
             Some(Ok(active)) => {
                 let (least, most) = items.size_hint();
@@ -142,7 +142,7 @@ impl Core {
         done: &mut Vec<Result<Plaintext, Error>>,
     ) -> bool {
         let live = slot.live();
-        let set = live.as_ref();
+        let set = live.set();
         while let Some((ciphertext, aad)) = items.peek().and_then(&part) {
             let decrypt = |set: &Arc<KeySet>| {
                 let found = self.key_of(set, ciphertext.key_id())?;

@@ -63,7 +63,7 @@ impl Core {
         buffer: &mut Vec<u8>,
     ) -> Option<Hot<()>> {
         let live = slot.live();
-        let active = match self.active_of(slot, live.as_ref())? {
+        let active = match self.active_of(slot, live.set())? {
             Ok(active) => active,
             Err(error) => return Some(Err(error)),
         };
@@ -94,12 +94,12 @@ impl Core {
 
     /// Tells whether the key that encrypts is in memory and may be used.
     pub(crate) fn is_ready(&self, slot: &Slot) -> bool {
-        let set = slot.live();
+        let live = slot.live();
         let usable = |set: &Arc<KeySet>| {
             let now = self.cache.clock.elapsed_coarsely();
             self.check_use(set, set.active.as_ref()?, Purpose::Encrypt, now)
         };
-        matches!(set.as_ref().and_then(usable), Some(Ok(())))
+        matches!(live.set().and_then(usable), Some(Ok(())))
     }
 
     /// Tells whether a key may be used now: by its age, and by how old its known state is. `None` if somebody has to be
@@ -140,8 +140,8 @@ impl Core {
         ciphertext: &Ciphertext,
         aad: &Aad,
     ) -> Option<Hot<Plaintext>> {
-        let set = slot.live();
-        match self.key_of(set.as_ref()?, ciphertext.key_id())? {
+        let live = slot.live();
+        match self.key_of(live.set()?, ciphertext.key_id())? {
             Ok((key, epoch)) => Some(self.open(key, epoch, ciphertext, aad)),
             Err(error) => Some(Err(error)),
         }
@@ -158,8 +158,8 @@ impl Core {
             Ok(header) => header,
             Err(error) => return Some(Err(Error::boxed(error))),
         };
-        let set = slot.live();
-        match self.key_of(set.as_ref()?, header.key_id)? {
+        let live = slot.live();
+        match self.key_of(live.set()?, header.key_id)? {
             Ok((key, epoch)) => Some(self.open_in_place(key, epoch, header, buffer, aad)),
             Err(error) => Some(Err(error)),
         }

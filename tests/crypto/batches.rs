@@ -1,6 +1,8 @@
 //! Many values at once: the same results as one by one, in order, with one load for each key.
 
 use std::collections::HashSet;
+use std::pin::pin;
+use std::task::{Context, Waker};
 
 use encx::testkit::MemoryKms;
 use encx::{Ciphertext, EncryptionContext, Error, KekRef, KeyState, MAX_PLAINTEXT_LEN, Suite};
@@ -18,6 +20,50 @@ fn assert_nonces_differ<'a>(sealed: impl IntoIterator<Item = &'a Ciphertext>) {
     let mut nonces = HashSet::new();
     for sealed in sealed {
         assert!(nonces.insert(&sealed.as_bytes()[18 + 12..18 + 24]));
+    }
+}
+
+/// While a batch takes its items, whoever gives them may use the same keys, and have them dropped.
+#[tokio::test]
+async fn items_may_come_from_who_uses_the_same_keys_and_shuts_down() {
+    let world = World::default();
+    let crypto = world.process().await;
+    let mut keyrings = Vec::new();
+    for tenant in ["a", "b"] {
+        let context = context(tenant);
+        let first = crypto.encrypt(&context, "makes the key", SSN.row(0)).await;
+        first.unwrap();
+        keyrings.push(crypto.keyring(&context).await.unwrap());
+    }
+    let keyring = &keyrings[0];
+    for _ in 0..100 {
+        keyring.try_encrypt("so that it is at hand", SSN.row(0)).unwrap();
+    }
+    let items = (0..ITEMS).map(|n| {
+        for keyring in keyrings.iter().chain([keyring]) {
+            // So often that epochs end meanwhile.
+            for _ in 0..100 {
+                let nested = keyring.try_encrypt(value(n), NAME.row(n));
+                let opened = nested.and_then(|sealed| keyring.try_decrypt(&sealed, NAME.row(n)));
+                match opened {
+                    Ok(opened) if n <= ITEMS / 2 => assert_eq!(opened.as_bytes(), value(n)),
+                    opened => assert!(matches!(opened, Err(Error::ShutDown)) && n > ITEMS / 2),
+                }
+            }
+        }
+        if n == ITEMS / 2 {
+            assert_eq!(crypto.stats().keys, 2);
+            let _ = pin!(crypto.shutdown()).poll(&mut Context::from_waker(Waker::noop()));
+            assert_eq!(crypto.stats().keys, 1, "the one that the batch goes on with");
+        }
+        (value(n), SSN.row(n))
+    });
+    let sealed = keyring.encrypt_many(items).await;
+    assert_eq!(crypto.stats().keys, 0);
+    let reader = world.process().await.keyring(&context("a")).await.unwrap();
+    for (n, sealed) in (0..).zip(sealed) {
+        let opened = reader.decrypt(&sealed.unwrap(), SSN.row(n)).await.unwrap();
+        assert_eq!(opened.as_bytes(), value(n));
     }
 }
 

@@ -1,0 +1,252 @@
+use std::sync::atomic::AtomicU64;
+use std::sync::{Barrier, Weak};
+use std::thread;
+use std::time::Duration;
+
+use super::*;
+use crate::cache::SlotKey;
+use crate::context::EncryptionContext;
+use crate::key::KeyUsage;
+
+fn slot() -> Arc<Slot> {
+    Arc::new(Slot::new(SlotKey {
+        context: EncryptionContext::from_pairs([("tenantId", "t-42")]).unwrap(),
+        usage: KeyUsage::Data,
+    }))
+}
+
+/// Puts a snapshot in place, which its number tells from others.
+fn show(slot: &Slot, number: u64) -> Weak<KeySet> {
+    slot.show(Some(KeySet {
+        active: None,
+        decrypting: None,
+        derivers: None,
+        known_at: Duration::from_secs(number),
+        epoch: None,
+        known_until: Duration::MAX,
+    }));
+    slot.live.load().as_ref().map(Arc::downgrade).unwrap()
+}
+
+fn number(live: &Live) -> Option<u64> {
+    live.set().map(|set| set.known_at.as_secs())
+}
+
+fn is_seated(slot: &Slot) -> bool {
+    matches!(Live::of(slot), Live::Seated(_))
+}
+
+/// Reads until this thread, which has a number, has a seat.
+fn sit(slot: &Slot) {
+    // More often than need be: for a moment others may look whether there is something to empty.
+    let seated = (0..10_000).any(|_| is_seated(slot));
+    assert!(seated, "no seat, however often it reads");
+}
+
+/// Does something in a thread that has a number, for which other tests of this process may have to end first.
+fn numbered<T: Send>(work: impl Fn() -> T + Sync) -> T {
+    loop {
+        let numbered = || (threads::mine() < NUMBERED).then(&work);
+        let done = thread::scope(|scope| scope.spawn(numbered).join());
+        match done {
+            Ok(Some(done)) => return done,
+            Ok(None) => thread::sleep(Duration::from_millis(10)),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+#[test]
+fn who_reads_a_slot_again_and_again_takes_a_seat_and_who_alternates_takes_none() {
+    numbered(|| {
+        let [one, other, third] = [slot(), slot(), slot()];
+        for (number, slot) in [&one, &other, &third].into_iter().enumerate() {
+            show(slot, number as u64);
+        }
+        // Whatever the thread that had this number before has missed last.
+        assert!(!is_seated(&third));
+        for _ in 0..100 {
+            assert!(!is_seated(&one) && !is_seated(&other));
+        }
+        let misses = (0..100).take_while(|_| !is_seated(&one)).count();
+        assert!(misses > IN_A_ROW as usize && misses < 100, "{misses}");
+        for _ in 0..100 {
+            assert_eq!(number(&Live::of(&one)), Some(0));
+            assert!(is_seated(&one));
+            assert_eq!(number(&Live::of(&other)), Some(1));
+            assert!(!is_seated(&other));
+        }
+    });
+}
+
+#[test]
+fn only_the_snapshot_of_the_slot_itself_is_used() {
+    numbered(|| {
+        let [one, other] = [slot(), slot()];
+        show(&one, 1);
+        show(&other, 2);
+        sit(&one);
+        // As if it had been left in the seat for another slot.
+        let mine = Mine::find().unwrap();
+        mine.holds.store(address(&other), Ordering::Relaxed);
+        let live = Live::of(&other);
+        assert_eq!(number(&live), Some(2));
+    });
+}
+
+#[test]
+fn what_was_left_in_a_seat_is_found() {
+    numbered(|| {
+        let slot = slot();
+        show(&slot, 1);
+        sit(&slot);
+        let left = slot.live.load().as_ref().map(Arc::downgrade).unwrap();
+        let before = left.strong_count();
+        // As if an eviction had come between the last look at it and the end of a call.
+        Mine::find().unwrap().holds.store(NO_SLOT, Ordering::Relaxed);
+        tidy();
+        assert_eq!(left.strong_count(), before - 1);
+        sit(&slot);
+        tidy();
+        assert!(is_seated(&slot), "what is in use stays");
+    });
+}
+
+#[test]
+fn while_a_snapshot_is_replaced_nobody_takes_it() {
+    numbered(|| {
+        let slot = slot();
+        show(&slot, 1);
+        slot.replacing.store(true, Ordering::Relaxed);
+        assert!((0..100).all(|_| !is_seated(&slot)));
+        slot.replacing.store(false, Ordering::Relaxed);
+        sit(&slot);
+    });
+}
+
+#[test]
+fn what_is_replaced_leaves_memory_at_once_although_others_have_seats() {
+    let slot = slot();
+    let old = show(&slot, 1);
+    let (seated, checked) = (Barrier::new(3), Barrier::new(3));
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                numbered(|| {
+                    sit(&slot);
+                    seated.wait();
+                    checked.wait();
+                    assert_eq!(number(&Live::of(&slot)), None);
+                });
+            });
+        }
+        seated.wait();
+        slot.show(None);
+        // Nobody who has a seat has done anything since.
+        let left = old.strong_count();
+        checked.wait();
+        assert_eq!(left, 0);
+    });
+}
+
+#[test]
+fn what_is_replaced_while_it_is_used_leaves_memory_afterwards() {
+    numbered(|| {
+        let slot = slot();
+        let old = show(&slot, 1);
+        sit(&slot);
+        let live = Live::of(&slot);
+        show(&slot, 2);
+        assert_eq!(number(&live), Some(1));
+        assert_eq!(number(&Live::of(&slot)), Some(2));
+        assert_eq!(old.strong_count(), 1);
+        drop(live);
+        assert_eq!(old.strong_count(), 0);
+        sit(&slot);
+        assert_eq!(number(&Live::of(&slot)), Some(2));
+    });
+}
+
+#[test]
+fn whoever_is_held_up_in_a_seat_holds_nobody_up() {
+    let slot = slot();
+    let old = show(&slot, 1);
+    let (seated, checked) = (Barrier::new(2), Barrier::new(2));
+    thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            numbered(|| {
+                sit(&slot);
+                let live = Live::of(&slot);
+                seated.wait();
+                checked.wait();
+                number(&live)
+            })
+        });
+        seated.wait();
+        show(&slot, 2);
+        let now = (number(&Live::of(&slot)), old.strong_count());
+        checked.wait();
+        assert_eq!(now, (Some(2), 1));
+        assert_eq!(other.join().unwrap(), Some(1));
+        assert_eq!(old.strong_count(), 0);
+    });
+}
+
+#[test]
+fn a_slot_that_is_dropped_is_in_no_seat() {
+    numbered(|| {
+        let slot = slot();
+        let old = show(&slot, 1);
+        sit(&slot);
+        drop(slot);
+        assert_eq!(old.strong_count(), 0);
+    });
+}
+
+#[test]
+fn nobody_sees_what_was_replaced_before_and_nothing_is_left() {
+    const LAST: u64 = 20_000;
+    const READERS: usize = 3;
+    let slot = slot();
+    show(&slot, 0);
+    let shown = AtomicU64::new(0);
+    // What anybody has seen of the last snapshots.
+    let seen = AtomicU64::new(0);
+    let [started, ended, checked] = [(); 3].map(|()| Barrier::new(READERS + 1));
+    let read = || {
+        sit(&slot);
+        started.wait();
+        let mut late = 0;
+        while shown.load(Ordering::Acquire) < LAST {
+            let least = shown.load(Ordering::Acquire).max(seen.load(Ordering::Acquire));
+            let live = Live::of(&slot);
+            let found = number(&live).unwrap_or(0);
+            seen.fetch_max(found, Ordering::AcqRel);
+            late += u64::from(found < least);
+        }
+        ended.wait();
+        checked.wait();
+        late
+    };
+    thread::scope(|scope| {
+        let readers: Vec<_> = (0..READERS).map(|_| scope.spawn(|| numbered(read))).collect();
+        let mut all = Vec::new();
+        started.wait();
+        for next in 1..=LAST {
+            all.push(show(&slot, next));
+            shown.store(next, Ordering::Release);
+            if next % 8 == 0 {
+                // Time to sit down.
+                thread::yield_now();
+            }
+        }
+        ended.wait();
+        slot.show(None);
+        let left = all.iter().filter(|old| old.strong_count() > 0).count();
+        checked.wait();
+        for reader in readers {
+            assert_eq!(reader.join().unwrap(), 0, "so often read too late");
+        }
+        assert_eq!(left, 0);
+    });
+}
