@@ -10,8 +10,10 @@
 //!
 //! Criterion times each case by itself, and compares it with the run before. The table at the end does not use these
 //! figures: on a shared machine two cases that are timed a minute apart were timed on two different
-//! machines. It times the cases of one row in turns of about a millisecond, hundreds of times, takes the least of
-//! each, because noise only ever adds, and divides. It is also written to `hot_path.json` in the target directory.
+//! machines. It times the cases of one row in turns of about a millisecond, hundreds of times, divides by the floor's time
+//! in the same round, and takes the median: of moments in which the machine was disturbed, or faster than usual, and of
+//! places in memory, of which some suit the one case and some the other. So every few rounds all is made anew: keys,
+//! buffers and threads. It is also written to `hot_path.json` in the target directory.
 //!
 //! A call on a hot key never waits, so its future is polled once, without a runtime: what is timed is encx, not an
 //! executor. A runtime lives beside it, because a service has one and the cache's background work runs there.
@@ -31,7 +33,7 @@ use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
 
 use support::cases::{Hot, Row};
 use table::{Effort, Table};
-use timed::timed;
+use timed::timed_on;
 
 /// The lengths of the plaintexts, in bytes.
 const LENGTHS: [usize; 4] = [64, 1 << 10, 16 << 10, 1 << 20];
@@ -46,10 +48,9 @@ fn main() {
         println!("{}", bytes.map(|bytes| bytes.to_string()).unwrap_or_default());
         return;
     }
-    let hot = Hot::new();
-    let rows: Vec<_> = LENGTHS.into_iter().flat_map(|len| hot.rows(len)).collect();
-
     if !has("table") {
+        let hot = Hot::new();
+        let rows = rows(&hot);
         let mut criterion = Criterion::default()
             .warm_up_time(Duration::from_millis(200))
             .measurement_time(Duration::from_millis(800))
@@ -74,11 +75,16 @@ fn main() {
         () if has("--quick") => Effort::QUICK,
         () => Effort::FULL,
     };
-    let table = Table::measure(&rows, effort);
+    let table = Table::measure(effort);
     if benched {
         table.print();
         table.write();
     }
+}
+
+/// Lists what is timed, for every length.
+fn rows(hot: &Hot) -> Vec<Row<'_>> {
+    LENGTHS.into_iter().flat_map(|len| hot.rows(len)).collect()
 }
 
 fn bench(criterion: &mut Criterion, row: &Row<'_>, threads: usize) {
@@ -95,7 +101,7 @@ fn bench(criterion: &mut Criterion, row: &Row<'_>, threads: usize) {
     });
     for case in &row.cases {
         group.bench_function(BenchmarkId::new(case.name, row.len), |bencher| {
-            bencher.iter_custom(|calls| timed(&*case.run, calls, threads));
+            bencher.iter_custom(|calls| timed_on(&*case.run, calls, threads));
         });
     }
     group.finish();

@@ -6,13 +6,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cold::{self, Cold};
-use crate::service;
-use crate::support::cases::Row;
-use crate::timed::timed;
+use crate::support::cases::{Hot, Row};
+use crate::timed::{timed_on, turns};
+use crate::{rows, service};
 
 /// How much is measured.
 #[derive(Clone, Copy)]
 pub(crate) struct Effort {
+    /// How often all is made anew.
+    passes: u32,
+    /// How many turns each case has in a pass.
     rounds: u32,
     /// How long one turn of the floor takes.
     turn: Duration,
@@ -23,20 +26,23 @@ pub(crate) struct Effort {
 
 impl Effort {
     pub(crate) const FULL: Self = Self {
-        rounds: 250,
+        passes: 8,
+        rounds: 32,
         turn: Duration::from_millis(1),
         tenants: 1000,
         cold_rounds: 5,
         service: service::Effort::FULL,
     };
     pub(crate) const QUICK: Self = Self {
-        rounds: 30,
+        passes: 2,
+        rounds: 16,
         cold_rounds: 2,
         service: service::Effort::QUICK,
         ..Self::FULL
     };
     /// Once is enough to see that it works.
     pub(crate) const TEST: Self = Self {
+        passes: 1,
         rounds: 1,
         turn: Duration::ZERO,
         tenants: 3,
@@ -45,13 +51,16 @@ impl Effort {
     };
 }
 
-/// What one case cost on one thread and on two, in nanoseconds a call.
+/// What one case cost on one thread and on two: medians.
 struct Line {
     operation: &'static str,
     case: &'static str,
     len: usize,
-    nanos: [f64; 2],
-    floor: [f64; 2],
+    /// Nanoseconds a call, on one thread.
+    nanos: f64,
+    floor: f64,
+    /// How many times the floor's time in the same round, on one thread and on two.
+    ratios: [f64; 2],
 }
 
 impl Line {
@@ -59,14 +68,9 @@ impl Line {
         format!("{}/{}/{}", self.operation, self.case, self.len)
     }
 
-    /// How many times the floor's time a call takes, on one thread (0) or on two (1).
-    fn ratio(&self, threads: usize) -> f64 {
-        self.nanos[threads] / self.floor[threads]
-    }
-
     /// How much more two threads do than one, where the floor's gain is 1.
     fn scaling(&self) -> f64 {
-        self.ratio(0) / self.ratio(1)
+        self.ratios[0] / self.ratios[1]
     }
 }
 
@@ -78,9 +82,9 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    pub(crate) fn measure(rows: &[Row<'_>], effort: Effort) -> Self {
+    pub(crate) fn measure(effort: Effort) -> Self {
         Self {
-            lines: rows.iter().flat_map(|row| lines(row, effort)).collect(),
+            lines: lines(effort),
             cold: cold(effort),
             tenants: effort.tenants,
             service: service::measure(effort.service),
@@ -88,7 +92,9 @@ impl Table {
     }
 
     pub(crate) fn print(&self) {
-        println!("\nA multiple of the floor's time in this run; 64 bytes of AAD; nanoseconds a call.\n");
+        println!(
+            "\nA multiple of the floor's time in the same round; 64 bytes of AAD; nanoseconds a call; medians.\n"
+        );
         println!(
             "{:<36} {:>10} {:>10} {:>7} {:>10} {:>9}",
             "", "floor", "encx", "ratio", "2 threads", "scaling"
@@ -97,10 +103,10 @@ impl Table {
             println!(
                 "{:<36} {:>10.0} {:>10.0} {:>7.2} {:>10.2} {:>9.2}",
                 line.key(),
-                line.floor[0],
-                line.nanos[0],
-                line.ratio(0),
-                line.ratio(1),
+                line.floor,
+                line.nanos,
+                line.ratios[0],
+                line.ratios[1],
                 line.scaling(),
             );
         }
@@ -133,10 +139,10 @@ impl Table {
         };
         for line in &self.lines {
             let key = line.key();
-            put(&key, line.ratio(0));
-            put(&format!("{key}/2-threads"), line.ratio(1));
+            put(&key, line.ratios[0]);
+            put(&format!("{key}/2-threads"), line.ratios[1]);
             put(&format!("{key}/2-threads-scaling"), line.scaling());
-            put(&format!("{key}/nanoseconds"), line.nanos[0]);
+            put(&format!("{key}/nanoseconds"), line.nanos);
         }
         put("cold-start/encrypt/microseconds", micros(self.cold.encrypt));
         put("cold-start/decrypt/microseconds", micros(self.cold.decrypt));
@@ -149,31 +155,79 @@ impl Table {
     }
 }
 
-fn lines(row: &Row<'_>, effort: Effort) -> impl Iterator<Item = Line> {
-    let [single, double] = [1, 2].map(|threads| least_nanos(row, threads, effort));
-    let (operation, len) = (row.name, row.len);
-    let names: Vec<_> = row.cases.iter().map(|case| case.name).collect();
-    let floor = [single[0], double[0]];
-    names.into_iter().enumerate().skip(1).map(move |(at, case)| Line {
-        operation,
-        case,
-        len,
-        nanos: [single[at], double[at]],
-        floor,
-    })
+/// What was timed of one row, on one thread and on two.
+struct Timed {
+    operation: &'static str,
+    len: usize,
+    names: Vec<&'static str>,
+    calls: u64,
+    /// By threads, by case: how long each turn took.
+    took: [Vec<Vec<Duration>>; 2],
 }
 
-/// Times all cases in turns, and returns the least of each, in nanoseconds a call.
-fn least_nanos(row: &Row<'_>, threads: usize, effort: Effort) -> Vec<f64> {
-    let calls = calls_a_turn(row, effort);
-    let mut least = vec![Duration::MAX; row.cases.len()];
-    for _ in 0..effort.rounds {
-        for (case, least) in row.cases.iter().zip(&mut least) {
-            *least = timed(&*case.run, calls, threads).min(*least);
+impl Timed {
+    fn new(row: &Row<'_>, effort: Effort) -> Self {
+        let names: Vec<_> = row.cases.iter().map(|case| case.name).collect();
+        let nothing = vec![Vec::new(); names.len()];
+        Self {
+            operation: row.name,
+            len: row.len,
+            names,
+            calls: calls_a_turn(row, effort),
+            took: [nothing.clone(), nothing],
         }
     }
-    let per_call = |least: Duration| least.as_secs_f64() * 1e9 / calls as f64;
-    least.into_iter().map(per_call).collect()
+
+    fn more(&mut self, row: &Row<'_>, effort: Effort) {
+        for (took, threads) in self.took.iter_mut().zip([1, 2]) {
+            let more = turns(row, self.calls, threads, effort.rounds);
+            took.iter_mut()
+                .zip(more)
+                .for_each(|(took, more)| took.extend(more));
+        }
+    }
+
+    fn lines(&self) -> impl Iterator<Item = Line> {
+        let nanos = |took: &Vec<Duration>| {
+            let all = took
+                .iter()
+                .map(|took| took.as_secs_f64() * 1e9 / self.calls as f64);
+            median(all)
+        };
+        let ratio = |took: &[Vec<Duration>], case: usize| {
+            let rounds = took[case].iter().zip(&took[0]);
+            median(rounds.map(|(took, floor)| took.as_secs_f64() / floor.as_secs_f64()))
+        };
+        self.names.iter().enumerate().skip(1).map(move |(at, case)| Line {
+            operation: self.operation,
+            case,
+            len: self.len,
+            nanos: nanos(&self.took[0][at]),
+            floor: nanos(&self.took[0][0]),
+            ratios: self.took.each_ref().map(|took| ratio(took, at)),
+        })
+    }
+}
+
+fn lines(effort: Effort) -> Vec<Line> {
+    let mut timed = Vec::<Timed>::new();
+    for _ in 0..effort.passes {
+        let hot = Hot::new();
+        let rows = rows(&hot);
+        if timed.is_empty() {
+            timed.extend(rows.iter().map(|row| Timed::new(row, effort)));
+        }
+        for (timed, row) in timed.iter_mut().zip(&rows) {
+            timed.more(row, effort);
+        }
+    }
+    timed.iter().flat_map(Timed::lines).collect()
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<_> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// Finds how many calls of the floor fill a turn.
@@ -181,7 +235,12 @@ fn calls_a_turn(row: &Row<'_>, effort: Effort) -> u64 {
     let floor = &*row.cases[0].run;
     let mut calls = 1;
     // The least of several: one interruption of the first call would look like a whole turn.
-    let least = |calls| (0..5).map(|_| timed(floor, calls, 1)).min().unwrap_or_default();
+    let least = |calls| {
+        (0..5)
+            .map(|_| timed_on(floor, calls, 1))
+            .min()
+            .unwrap_or_default()
+    };
     while least(calls) < effort.turn {
         calls *= 2;
     }

@@ -1,32 +1,111 @@
 //! The clock.
 
-use std::sync::Barrier;
+use std::hint::{black_box, spin_loop};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::Run;
+use crate::support::cases::Row;
 
-/// Makes `calls` calls on each of so many threads at once, and returns how long the slowest of them took.
-pub(crate) fn timed(run: &Run<'_>, calls: u64, threads: usize) -> Duration {
-    let clock = || {
-        let begin = Instant::now();
-        run(calls);
-        begin.elapsed()
-    };
-    if threads == 1 {
-        return clock();
-    }
-    let barrier = Barrier::new(threads);
-    std::thread::scope(|scope| {
-        let start = || {
+/// From how many places on the stack calls are made, one after the other.
+const DEPTHS: u32 = 16;
+
+/// Times all cases of a row in turns of so many calls, on each of so many threads at once. Returns, case by case, how long
+/// the slowest thread took in each round.
+pub(crate) fn turns(row: &Row<'_>, calls: u64, threads: usize, rounds: u32) -> Vec<Vec<Duration>> {
+    let start = Start::of(threads);
+    let work = || {
+        let mut took = vec![Vec::new(); row.cases.len()];
+        for case in &row.cases {
             // What a thread does once, such as seeding its generator, is not what is asked about.
-            run(1);
-            barrier.wait();
-            clock()
-        };
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(start)).collect();
-        let slowest = threads
+            (case.run)(1);
+        }
+        for round in 0..rounds {
+            for (case, took) in row.cases.iter().zip(&mut took) {
+                start.wait();
+                took.push(timed(&*case.run, calls, round));
+            }
+        }
+        took
+    };
+    let of_threads: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let joined = threads
             .into_iter()
             .map(|thread| thread.join().expect("the thread ends"));
-        slowest.max().unwrap_or_default()
+        joined.collect()
+    });
+    let slowest = |case: usize, round: usize| of_threads.iter().map(|took| took[case][round]).max();
+    let rounds = 0..rounds as usize;
+    (0..row.cases.len())
+        .map(|case| rounds.clone().filter_map(|round| slowest(case, round)).collect())
+        .collect()
+}
+
+/// Makes `calls` calls on each of so many threads at once, and returns how long the slowest of them took.
+pub(crate) fn timed_on(run: &Run<'_>, calls: u64, threads: usize) -> Duration {
+    let start = Start::of(threads);
+    let work = || {
+        run(1);
+        start.wait();
+        timed(run, calls, 0)
+    };
+    thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let mine = work();
+        let others = others
+            .into_iter()
+            .map(|thread| thread.join().expect("the thread ends"));
+        others.fold(mine, Duration::max)
     })
+}
+
+/// Every turn begins elsewhere on the stack. By where that lies, as seen from the heap, the same instructions take up to a
+/// tenth longer, and that differs between two threads, two builds and two starts of one program.
+fn timed(run: &Run<'_>, calls: u64, turn: u32) -> Duration {
+    let begin = Instant::now();
+    deeper(run, calls, turn % DEPTHS);
+    begin.elapsed()
+}
+
+/// Makes the calls from so many frames deeper. Each takes more than a cache line, and not a multiple of one.
+#[inline(never)]
+fn deeper(run: &Run<'_>, calls: u64, frames: u32) {
+    let frame = black_box([0_u8; 264]);
+    match frames.checked_sub(1) {
+        Some(frames) => deeper(run, calls, frames),
+        None => run(calls),
+    }
+    black_box(&frame);
+}
+
+/// Where threads wait for each other without sleep: one that was woken up would run on the waker's core for a while, and the
+/// two would share it.
+struct Start {
+    threads: usize,
+    arrived: AtomicUsize,
+}
+
+impl Start {
+    fn of(threads: usize) -> Self {
+        Self {
+            threads,
+            arrived: AtomicUsize::new(0),
+        }
+    }
+
+    fn wait(&self) {
+        let arrived = self.arrived.fetch_add(1, Ordering::AcqRel) + 1;
+        let all = arrived.next_multiple_of(self.threads);
+        let mut spins = 0_u32;
+        while self.arrived.load(Ordering::Acquire) < all {
+            spins += 1;
+            if spins.is_multiple_of(1 << 14) {
+                // Where there is one core for both after all.
+                thread::yield_now();
+            }
+            spin_loop();
+        }
+    }
 }

@@ -180,6 +180,7 @@ impl Hot {
     /// Of values that share no message key, as when old ones are read at random.
     fn decrypt_miss(&self, len: usize) -> Row<'_> {
         let bytes = vec![0xa5; len];
+        // So many that a thread forgets each before it comes again, or its key would be kept.
         let others = if len < 1 << 20 { 1024 } else { 16 };
         let of_floor: Vec<_> = (0..others).map(|_| self.floor.seal(&bytes)).collect();
         let encrypted: Arc<[_]> = (0..others)
