@@ -230,6 +230,7 @@ async fn poll_forever(cache: Weak<Cache>) {
         if strong.background.poll_once(&strong).await.is_err() {
             return;
         }
+        tidy_seats();
         ahead::begin(&strong);
         let sleep = strong.clock.sleep(pause_between_polls(&strong));
         drop(strong);

@@ -177,12 +177,14 @@ impl Slot {
         Live::of(self)
     }
 
-    /// Puts a snapshot in the place of the one before, which nobody begins to use from then on. The caller holds the lock.
-    fn show(&self, set: Option<KeySet>) {
-        self.replace(set, true);
+    /// Puts a snapshot in the place of the one before, which nobody begins to use from then on.
+    fn show(&self, state: &State, set: Option<KeySet>) {
+        self.replace(state, set, true);
     }
 
-    fn replace(&self, set: Option<KeySet>, wait: bool) {
+    /// The same, by one at a time: whoever has the state has the lock. Only with `wait` it is as good as sure that the one
+    /// before is gone when all calls are done that use it.
+    fn replace(&self, _state: &State, set: Option<KeySet>, wait: bool) {
         self.replacing.store(true, Ordering::Relaxed);
         // First: who has seen the new one must not hear of the old one again.
         seat::evict(self, wait);
@@ -194,7 +196,7 @@ impl Slot {
     #[cold]
     pub(crate) fn keep_epoch(&self, of: &Arc<KeySet>, epoch: Arc<Epoch>) {
         // Snapshots are made under this lock alone.
-        let _state = self.state();
+        let state = self.state();
         if self
             .live
             .load()
@@ -210,7 +212,7 @@ impl Slot {
                 epoch: Some(epoch),
             };
             // Its keys stay the same, so nobody has to wait until the old one is gone.
-            self.replace(Some(set), false);
+            self.replace(&state, Some(set), false);
         }
     }
 
@@ -365,7 +367,7 @@ impl Slot {
         state.not_before = state.not_before.max(tick);
         state.records = None;
         state.keep_expected();
-        self.show(None);
+        self.show(&state, None);
     }
 
     /// Drops keys whose time is over, and adds those to `due` that have to be unwrapped again. Returns when there is
@@ -413,14 +415,14 @@ impl Slot {
         state.records = None;
         state.keys = Vec::new();
         self.lacks_next.store(false, Ordering::Relaxed);
-        self.show(None);
+        self.show(state, None);
     }
 
     /// Makes a new snapshot, and drops keys whose state forbids every use.
     fn rebuild(&self, cache: &Cache, state: &mut State) {
         let Some(records) = state.records.clone() else {
             state.keep_expected();
-            self.show(None);
+            self.show(state, None);
             return;
         };
         let decrypts = |id| {
@@ -463,7 +465,7 @@ impl Slot {
         };
         self.lacks_next
             .store(state.lacks_next(&records), Ordering::Relaxed);
-        self.show(Some(set));
+        self.show(state, Some(set));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -133,16 +133,16 @@ impl<C: Cipher> Table<C> {
 
     /// Notes that a key found its place taken.
     fn note_crowd(&self) {
-        if self.crowd.fetch_add(1, Ordering::Relaxed) + 1 < CROWDED {
-            return;
-        }
         let mut levels = self
             .levels
             .get()
             .into_iter()
             .flat_map(|levels| levels.iter().zip(LEVELS));
-        let unused = levels.find(|(level, _)| level.get().is_none());
-        if let Some((level, count)) = unused {
+        let Some((level, count)) = levels.find(|(level, _)| level.get().is_none()) else {
+            // Nothing to count for: threads would only wait for each other.
+            return;
+        };
+        if self.crowd.fetch_add(1, Ordering::Relaxed) + 1 >= CROWDED {
             level.get_or_init(|| places(count));
             self.crowd.store(0, Ordering::Relaxed);
         }

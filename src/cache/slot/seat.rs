@@ -217,22 +217,34 @@ impl Drop for Leave {
 pub(super) fn evict(slot: &Slot, twice: bool) {
     fence(Ordering::SeqCst);
     let of = address(slot);
-    for (number, (holds, seat)) in HOLDS.0.iter().zip(&SEATS).enumerate() {
-        if holds.load(Ordering::Relaxed) != of {
-            continue;
+    let mut in_use = [false; NUMBERED];
+    for ((holds, seat), in_use) in HOLDS.0.iter().zip(&SEATS).zip(&mut in_use) {
+        if holds.load(Ordering::Relaxed) == of {
+            // Not if its thread has taken another slot's meanwhile.
+            let _ = holds.compare_exchange(of, NO_SLOT, Ordering::SeqCst, Ordering::Relaxed);
+            *in_use = !(Mine { seat, holds }).empty();
         }
-        // Not if its thread has taken another slot's meanwhile.
-        let _ = holds.compare_exchange(of, NO_SLOT, Ordering::SeqCst, Ordering::Relaxed);
-        let mine = Mine { seat, holds };
+    }
+    if let Some(mine) = in_use.get_mut(threads::mine()) {
         // This thread's own, if in use, is emptied when the call is done that is going on.
-        if !mine.empty() && twice && number != threads::mine() {
-            (0..PAUSE).for_each(|_| spin_loop());
-            mine.empty();
+        *mine = false;
+    }
+    if twice && in_use.contains(&true) {
+        (0..PAUSE).for_each(|_| spin_loop());
+        for ((holds, seat), _) in HOLDS
+            .0
+            .iter()
+            .zip(&SEATS)
+            .zip(in_use)
+            .filter(|(_, in_use)| *in_use)
+        {
+            (Mine { seat, holds }).empty();
         }
     }
 }
 
-/// Empties the seats of all evicted snapshots, should one have been left in its seat all the same.
+/// Empties the seats of all evicted snapshots, should one have been left in its seat all the same. To be called every now
+/// and then.
 pub(crate) fn tidy() {
     for (holds, seat) in HOLDS.0.iter().zip(&SEATS) {
         if holds.load(Ordering::Relaxed) == NO_SLOT {
