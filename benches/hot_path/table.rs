@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::cold::{self, Cold};
 use crate::support::cases::{Hot, Row};
-use crate::timed::{timed_on, turns};
+use crate::timed::{median, timed_on, turns};
 use crate::{rows, service};
 
 /// How much is measured.
@@ -222,12 +222,6 @@ fn lines(effort: Effort) -> Vec<Line> {
         }
     }
     timed.iter().flat_map(Timed::lines).collect()
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<_> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 /// Finds how many calls of the floor fill a turn.

@@ -11,6 +11,9 @@ use crate::support::cases::Row;
 /// From how many places on the stack calls are made, one after the other.
 const DEPTHS: u32 = 16;
 
+/// How long a thread waits for another, which may have failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Times all cases of a row in turns of so many calls, on each of so many threads at once. Returns, case by case, how long
 /// the slowest thread took in each round.
 pub(crate) fn turns(row: &Row<'_>, calls: u64, threads: usize, rounds: u32) -> Vec<Vec<Duration>> {
@@ -22,9 +25,11 @@ pub(crate) fn turns(row: &Row<'_>, calls: u64, threads: usize, rounds: u32) -> V
             (case.run)(1);
         }
         for round in 0..rounds {
-            for (case, took) in row.cases.iter().zip(&mut took) {
+            for turn in 0..row.cases.len() {
+                // Each begins a round as often as the others, so that none always comes after the same one.
+                let at = (turn + round as usize) % row.cases.len();
                 start.wait();
-                took.push(timed(&*case.run, calls, round));
+                took[at].push(timed(&*row.cases[at].run, calls, round));
             }
         }
         took
@@ -61,15 +66,22 @@ pub(crate) fn timed_on(run: &Run<'_>, calls: u64, threads: usize) -> Duration {
     })
 }
 
+/// Returns the value in the middle.
+pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<_> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
 /// Every turn begins elsewhere on the stack. By where that lies, as seen from the heap, the same instructions take up to a
-/// tenth longer, and that differs between two threads, two builds and two starts of one program.
+/// sixth longer, and that differs between two threads, two builds and two starts of one program.
 fn timed(run: &Run<'_>, calls: u64, turn: u32) -> Duration {
     let begin = Instant::now();
     deeper(run, calls, turn % DEPTHS);
     begin.elapsed()
 }
 
-/// Makes the calls from so many frames deeper. Each takes more than a cache line, and not a multiple of one.
+/// Makes the calls from so many frames deeper, each of some cache lines.
 #[inline(never)]
 fn deeper(run: &Run<'_>, calls: u64, frames: u32) {
     let frame = black_box([0_u8; 264]);
@@ -98,10 +110,11 @@ impl Start {
     fn wait(&self) {
         let arrived = self.arrived.fetch_add(1, Ordering::AcqRel) + 1;
         let all = arrived.next_multiple_of(self.threads);
-        let mut spins = 0_u32;
+        let (mut spins, begin) = (0_u32, Instant::now());
         while self.arrived.load(Ordering::Acquire) < all {
             spins += 1;
             if spins.is_multiple_of(1 << 14) {
+                assert!(begin.elapsed() < PATIENCE, "the other thread does not come");
                 // Where there is one core for both after all.
                 thread::yield_now();
             }

@@ -180,7 +180,8 @@ impl Hot {
     /// Of values that share no message key, as when old ones are read at random.
     fn decrypt_miss(&self, len: usize) -> Row<'_> {
         let bytes = vec![0xa5; len];
-        // So many that a thread forgets each before it comes again, or its key would be kept.
+        // So many that a thread forgets each before it comes again, or its key would be kept. Of the longest there are few, and
+        // many keys are kept, but to derive one takes a thousandth of the time.
         let others = if len < 1 << 20 { 1024 } else { 16 };
         let of_floor: Vec<_> = (0..others).map(|_| self.floor.seal(&bytes)).collect();
         let encrypted: Arc<[_]> = (0..others)
@@ -297,7 +298,7 @@ thread_local! {
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 
 /// Counts in a circle, each thread for itself and each of two in its own half: what one of them has just read, the other
-/// does not read again, or the key would be kept.
+/// does not read again.
 fn turn(of: usize) -> usize {
     let half = of / 2;
     TURN.set((TURN.get() + 1) % half);
