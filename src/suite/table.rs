@@ -22,8 +22,8 @@ const MAX_KEPT: usize = 16_384;
 
 static KEPT: AtomicUsize = AtomicUsize::new(0);
 
-/// How many messages a thread remembers to have opened whose keys were not kept.
-const REMEMBERED: usize = 64;
+/// How many messages a thread remembers to have opened whose keys were not kept, under whatever data key: in 4 KiB.
+const REMEMBERED: usize = 512;
 
 thread_local! {
     /// Of each, what [`Table::mark`] gives. A thread's own, and not the table's: where threads that open many different messages
@@ -120,11 +120,14 @@ impl<C: Cipher> Table<C> {
     /// Returns what tells a first half under this data key from others, as well as need be, and where to remember it.
     fn mark(&self, first_half: &HalfNonce) -> (u64, usize) {
         // They are random, so any bytes do.
-        let [first, rest @ ..] = *first_half;
-        let [b, c, d, e, f, g, h, i, ..] = rest;
+        let [first, second, rest @ ..] = *first_half;
+        let [c, d, e, f, g, h, i, j, ..] = rest;
         let table = std::ptr::from_ref(self).addr() as u64;
-        let mark = u64::from_le_bytes([b, c, d, e, f, g, h, i]) ^ table;
-        (mark, usize::from(first) % REMEMBERED)
+        let mark = u64::from_le_bytes([c, d, e, f, g, h, i, j]) ^ table;
+        (
+            mark,
+            usize::from(u16::from_le_bytes([first, second])) % REMEMBERED,
+        )
     }
 
     fn is_taken(&self, first_half: &HalfNonce) -> bool {
