@@ -11,7 +11,7 @@ use encx::{
     ChangeCursor, Ciphertext, CursorPosition, KeyState, KeyStore, StateChange, StoreError, WrapChange,
 };
 use encx_sqlx::SqliteKeyStore;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, Row};
 
 mod file {
@@ -66,6 +66,89 @@ fn sixteen_processes_migrate_at_once_and_again() {
                        AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
         assert_eq!(count(&mut connection, foreign).await, 0);
     });
+}
+
+/// The migrations that a library of each version had run; the empty string is no tables at all.
+const OLDER: [&str; 3] = [
+    "",
+    concat!(
+        include_str!("../migrations/sqlite/0001_keys.sql"),
+        "INSERT INTO encx_migrations (version) VALUES (1);"
+    ),
+    concat!(
+        include_str!("../migrations/sqlite/0001_keys.sql"),
+        include_str!("../migrations/sqlite/0002_coordination.sql"),
+        "INSERT INTO encx_migrations (version, compatible_from) VALUES (1, NULL), (2, 1);"
+    ),
+];
+
+#[test]
+fn pools_of_one_connection_migrate_at_once() {
+    for older in OLDER {
+        for journal in [SqliteJournalMode::Delete, SqliteJournalMode::Wal] {
+            block_on(async {
+                let file = File::new();
+                run(&mut connection(&file).await, older).await;
+                let options = SqliteConnectOptions::new().filename(file.path());
+                let mut tasks = tokio::task::JoinSet::new();
+                let start = std::sync::Arc::new(tokio::sync::Barrier::new(8));
+                for _ in 0..8 {
+                    let pool = SqlitePoolOptions::new().max_connections(1);
+                    let pool = pool.connect_with(options.clone().journal_mode(journal));
+                    let store = SqliteKeyStore::from_pool(pool.await.unwrap());
+                    let start = start.clone();
+                    tasks.spawn(async move {
+                        start.wait().await;
+                        store.migrate().await
+                    });
+                }
+                for result in tasks.join_all().await {
+                    result.unwrap();
+                }
+                let versions = "SELECT count(*) FROM encx_migrations";
+                assert_eq!(count(&mut connection(&file).await, versions).await, 3);
+            });
+        }
+    }
+}
+
+/// Tells a process of this test which file to migrate.
+const FILE_TO_MIGRATE: &str = "ENCX_TEST_FILE_TO_MIGRATE";
+
+/// The test's program runs itself: the processes that it starts find a file's name in their environment.
+#[test]
+fn processes_migrate_one_file_at_once() {
+    if let Ok(path) = std::env::var(FILE_TO_MIGRATE) {
+        block_on(async {
+            let store = SqliteKeyStore::connect(&path).await.unwrap();
+            store.migrate().await.unwrap();
+        });
+        return;
+    }
+    for older in OLDER {
+        let file = File::new();
+        block_on(async {
+            run(&mut connection(&file).await, older).await;
+        });
+        let start = || {
+            std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "processes_migrate_one_file_at_once"])
+                .env(FILE_TO_MIGRATE, file.path())
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .unwrap()
+        };
+        let processes: Vec<_> = (0..6).map(|_| start()).collect();
+        for process in processes {
+            let output = process.wait_with_output().unwrap();
+            let told = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && told.contains("1 passed"), "{told}");
+        }
+        block_on(async {
+            let versions = "SELECT count(*) FROM encx_migrations";
+            assert_eq!(count(&mut connection(&file).await, versions).await, 3);
+        });
+    }
 }
 
 #[test]

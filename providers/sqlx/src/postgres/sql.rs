@@ -194,7 +194,13 @@ pub(super) const LISTENS: &str = "SELECT 'encx_keys' IN (SELECT pg_listening_cha
 /// Tells whether a write is still young enough to commit. $1 its time, $2 microseconds.
 pub(super) const IN_TIME: &str = "SELECT clock_timestamp() < $1 + $2 * interval '1 microsecond'";
 
-pub(super) const HAS_MIGRATIONS: &str = "SELECT to_regclass('encx.migrations') IS NOT NULL";
+/// Reads the catalogue itself. `to_regclass` answers from a cache of the session, which waiting for an advisory lock does
+/// not bring up to date: after the wait it would not see the tables that the holder of the lock has made. Reading the
+/// catalogue's tables locks them, and that brings the cache up to date for the statements that follow too.
+pub(super) const HAS_MIGRATIONS: &str = "
+    SELECT EXISTS (
+        SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = 'encx' AND c.relname = 'migrations' AND c.relkind = 'r')";
 
 /// The last migration that ran. Of tables of version 1 no more can be asked.
 pub(super) const LAST_MIGRATION: &str = "SELECT coalesce(max(version), 0)::bigint FROM encx.migrations";

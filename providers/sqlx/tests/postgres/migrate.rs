@@ -2,11 +2,84 @@
 
 use encx::{KeyStore, StoreError};
 use encx_sqlx::PostgresKeyStore;
+use sqlx::postgres::PgPoolOptions;
+use sqlx::{AssertSqlSafe, Connection, Executor};
 use uuid::Uuid;
 
 use crate::common::new_key;
-use crate::common::postgres::on_a_database;
+use crate::common::pooler::Pooler;
+use crate::common::postgres::{Database, on_a_database};
 use crate::{count, run};
+
+/// The migrations that a library of each version had run; the empty string is no tables at all.
+const OLDER: [&str; 2] = [
+    "",
+    concat!(
+        include_str!("../../migrations/postgres/0001_keys.sql"),
+        "INSERT INTO encx.migrations (version) VALUES (1);"
+    ),
+];
+
+/// Has stores migrate at once: each has looked for the tables on its session, and as many as the server lets wait are
+/// waiting for the lock when the first may begin.
+async fn migrate_at_once(database: &Database, stores: Vec<PostgresKeyStore>, waiting: i64) {
+    let mut connection = database.connection().await;
+    let mut lock = connection.begin().await.unwrap();
+    let number = i64::from_be_bytes(*b"encx/mig");
+    let take = format!("SELECT pg_advisory_xact_lock({number})");
+    lock.execute(AssertSqlSafe(take)).await.unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    for store in stores {
+        tasks.spawn(async move { store.migrate().await });
+    }
+    let mut watcher = database.connection().await;
+    let blocked = "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+                   WHERE l.locktype = 'advisory' AND NOT l.granted AND d.datname = current_database()";
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+    while count(&mut watcher, blocked).await < waiting {
+        assert!(tokio::time::Instant::now() < deadline, "{waiting} stores wait");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    lock.commit().await.unwrap();
+    for result in tasks.join_all().await {
+        result.unwrap();
+    }
+    let versions = "SELECT count(*) FROM encx.migrations";
+    assert_eq!(count(&mut watcher, versions).await, 2);
+}
+
+#[test]
+fn pools_of_one_connection_migrate_at_once() {
+    for older in OLDER {
+        on_a_database(move |database| async move {
+            run(&mut database.connection().await, older).await;
+            let mut stores = Vec::new();
+            for _ in 0..8 {
+                let pool = PgPoolOptions::new().max_connections(1);
+                let pool = pool.connect_with(database.options()).await.unwrap();
+                stores.push(PostgresKeyStore::from_pool(pool));
+            }
+            migrate_at_once(&database, stores, 8).await;
+        });
+    }
+}
+
+/// The pooler has three sessions.
+#[test]
+fn clients_of_a_pooler_migrate_at_once() {
+    for older in OLDER {
+        on_a_database(move |database| async move {
+            run(&mut database.connection().await, older).await;
+            let pooler = Pooler::start(&database.address());
+            let url = format!("{}?statement-cache-capacity=0", database.url_at(pooler.port));
+            let mut stores = Vec::new();
+            for _ in 0..16 {
+                stores.push(PostgresKeyStore::connect(&url).await.unwrap());
+            }
+            migrate_at_once(&database, stores, 3).await;
+        });
+    }
+}
 
 #[test]
 fn sixteen_processes_migrate_at_once_and_again() {
