@@ -144,6 +144,55 @@ impl fmt::Debug for Aad {
     }
 }
 
+/// What calls take to bind a value to its place: an [`Aad`], as [`Field::row`] makes it, or a reference to one.
+///
+/// The trait is sealed, so no code of a caller runs while a call holds a key.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not say where the value belongs: write `FIELD.row(id)`",
+    label = "write `FIELD.row(id)`, where `FIELD` is an `encx::Field`",
+    note = "`FIELD` names a table and a column, `id` the row; an `Option` names no row: ask the database for an id before you \
+            insert the row. For what is not in a column there is `encx::Aad::free()`"
+)]
+pub trait AsAad: Send + Sync + sealed::Sealed {
+    /// `Self`. The futures of calls name it in place of `Self`: the compiler then reports a wrong type once, where it stands,
+    /// and not again wherever the future is used.
+    #[doc(hidden)]
+    type Kept: AsAad;
+
+    #[doc(hidden)]
+    fn keep(self) -> Self::Kept;
+
+    /// Returns the AAD.
+    fn as_aad(&self) -> &Aad;
+}
+
+/// Not for every `&T` where `T` is one: a reference to a wrong type would be reported twice.
+macro_rules! as_aad {
+    ($($type:ty),+) => {$(
+        impl sealed::Sealed for $type {}
+
+        impl AsAad for $type {
+            type Kept = Self;
+
+            #[inline(always)]
+            fn keep(self) -> Self {
+                self
+            }
+
+            #[inline(always)]
+            fn as_aad(&self) -> &Aad {
+                self
+            }
+        }
+    )+};
+}
+
+as_aad!(Aad, &Aad, &&Aad);
+
+mod sealed {
+    pub trait Sealed {}
+}
+
 /// Names a column of a table, so that its values can be bound to their rows.
 ///
 /// ```

@@ -7,11 +7,10 @@ mod index;
 mod password;
 mod warm_up;
 
-use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::aad::Aad;
+use crate::aad::{Aad, AsAad};
 use crate::cache::{Slot, Stats};
 use crate::ciphertext::Ciphertext;
 use crate::context::EncryptionContext;
@@ -86,16 +85,16 @@ impl Crypto {
     ///
     /// May be dropped at any time. A key that is being loaded for it is loaded all the same, so that others who
     /// wait for it are not harmed.
-    pub fn encrypt(
-        &self,
-        context: &EncryptionContext,
-        plaintext: impl AsRef<[u8]>,
-        aad: impl Borrow<Aad>,
-    ) -> impl Future<Output = Result<Ciphertext, Error>> {
+    pub fn encrypt<'a, 'c, P: AsRef<[u8]>, A: AsAad>(
+        &'a self,
+        context: &'c EncryptionContext,
+        plaintext: P,
+        aad: A,
+    ) -> HotFirst<Ciphertext, Encrypt<InContext<'a, 'c>, P, A::Kept>> {
         HotFirst::new(Encrypt {
             place: self.place(context),
             plaintext,
-            aad,
+            aad: aad.keep(),
         })
     }
 
@@ -114,16 +113,16 @@ impl Crypto {
     /// # Cancellation
     ///
     /// As [`encrypt`](Self::encrypt).
-    pub fn decrypt(
-        &self,
-        context: &EncryptionContext,
-        ciphertext: &Ciphertext,
-        aad: impl Borrow<Aad>,
-    ) -> impl Future<Output = Result<Plaintext, Error>> {
+    pub fn decrypt<'a, 'c, A: AsAad>(
+        &'a self,
+        context: &'c EncryptionContext,
+        ciphertext: &'c Ciphertext,
+        aad: A,
+    ) -> HotFirst<Plaintext, Decrypt<'c, InContext<'a, 'c>, A::Kept>> {
         HotFirst::new(Decrypt {
             place: self.place(context),
             ciphertext,
-            aad,
+            aad: aad.keep(),
         })
     }
 
@@ -211,7 +210,7 @@ impl Crypto {
 }
 
 /// Where `Crypto` finds the key of a context.
-struct InContext<'a, 'c> {
+pub struct InContext<'a, 'c> {
     core: &'a Core,
     context: &'c EncryptionContext,
 }

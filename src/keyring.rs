@@ -4,19 +4,18 @@ mod batch;
 mod call;
 mod core;
 
-use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use zeroize::Zeroize;
 
-pub(crate) use self::batch::loaded;
+pub(crate) use self::batch::{Batch, loaded};
 pub(crate) use self::call::{Decrypt, Encrypt, HotFirst, Place};
 use self::call::{DecryptInPlace, EncryptInto};
 pub(crate) use self::core::{Core, check_input};
 
-use crate::aad::Aad;
+use crate::aad::{Aad, AsAad};
 use crate::cache::Slot;
 use crate::ciphertext::Ciphertext;
 use crate::context::EncryptionContext;
@@ -60,15 +59,15 @@ impl Keyring {
     /// # Cancellation
     ///
     /// May be dropped at any time; a key that is being loaded for it is loaded all the same.
-    pub fn encrypt(
+    pub fn encrypt<P: AsRef<[u8]>, A: AsAad>(
         &self,
-        plaintext: impl AsRef<[u8]>,
-        aad: impl Borrow<Aad>,
-    ) -> impl Future<Output = Result<Ciphertext, Error>> {
+        plaintext: P,
+        aad: A,
+    ) -> HotFirst<Ciphertext, Encrypt<&Self, P, A::Kept>> {
         HotFirst::new(Encrypt {
             place: self,
             plaintext,
-            aad,
+            aad: aad.keep(),
         })
     }
 
@@ -77,12 +76,9 @@ impl Keyring {
     /// # Errors
     ///
     /// [`Error::NotReady`] if the key is not in memory; otherwise as [`encrypt`](Self::encrypt).
-    pub fn try_encrypt(
-        &self,
-        plaintext: impl AsRef<[u8]>,
-        aad: impl Borrow<Aad>,
-    ) -> Result<Ciphertext, Error> {
-        let (plaintext, aad) = (plaintext.as_ref(), aad.borrow());
+    pub fn try_encrypt(&self, plaintext: impl AsRef<[u8]>, aad: impl AsAad) -> Result<Ciphertext, Error> {
+        let aad = aad.keep();
+        let (plaintext, aad) = (plaintext.as_ref(), aad.as_aad());
         self.hot_encrypt(plaintext, aad)
             .unwrap_or_else(|| Err(Box::new(self.core.cache.why_not_ready())))
             .map_err(unbox)
@@ -121,17 +117,17 @@ impl Keyring {
     /// # }).unwrap();
     /// # }
     /// ```
-    pub fn encrypt_into(
-        &self,
-        plaintext: impl AsRef<[u8]>,
-        aad: impl Borrow<Aad>,
-        buffer: &mut Vec<u8>,
-    ) -> impl Future<Output = Result<(), Error>> {
+    pub fn encrypt_into<'a, 'b, P: AsRef<[u8]>, A: AsAad>(
+        &'a self,
+        plaintext: P,
+        aad: A,
+        buffer: &'b mut Vec<u8>,
+    ) -> HotFirst<(), EncryptInto<'a, 'b, P, A::Kept>> {
         buffer.clear();
         HotFirst::new(EncryptInto {
             keyring: self,
             plaintext,
-            aad,
+            aad: aad.keep(),
             buffer,
         })
     }
@@ -144,10 +140,11 @@ impl Keyring {
     pub fn try_encrypt_into(
         &self,
         plaintext: impl AsRef<[u8]>,
-        aad: impl Borrow<Aad>,
+        aad: impl AsAad,
         buffer: &mut Vec<u8>,
     ) -> Result<(), Error> {
-        let (plaintext, aad) = (plaintext.as_ref(), aad.borrow());
+        let aad = aad.keep();
+        let (plaintext, aad) = (plaintext.as_ref(), aad.as_aad());
         buffer.clear();
         self.hot_encrypt_into(plaintext, aad, buffer)
             .unwrap_or_else(|| Err(Box::new(self.core.cache.why_not_ready())))
@@ -163,15 +160,15 @@ impl Keyring {
     /// # Cancellation
     ///
     /// May be dropped at any time; a key that is being loaded for it is loaded all the same.
-    pub fn decrypt(
-        &self,
-        ciphertext: &Ciphertext,
-        aad: impl Borrow<Aad>,
-    ) -> impl Future<Output = Result<Plaintext, Error>> {
+    pub fn decrypt<'a, 'c, A: AsAad>(
+        &'a self,
+        ciphertext: &'c Ciphertext,
+        aad: A,
+    ) -> HotFirst<Plaintext, Decrypt<'c, &'a Self, A::Kept>> {
         HotFirst::new(Decrypt {
             place: self,
             ciphertext,
-            aad,
+            aad: aad.keep(),
         })
     }
 
@@ -180,8 +177,9 @@ impl Keyring {
     /// # Errors
     ///
     /// [`Error::NotReady`] if the key is not in memory; otherwise as [`decrypt`](Self::decrypt).
-    pub fn try_decrypt(&self, ciphertext: &Ciphertext, aad: impl Borrow<Aad>) -> Result<Plaintext, Error> {
-        let aad = aad.borrow();
+    pub fn try_decrypt(&self, ciphertext: &Ciphertext, aad: impl AsAad) -> Result<Plaintext, Error> {
+        let aad = aad.keep();
+        let aad = aad.as_aad();
         self.hot_decrypt(ciphertext, aad)
             .unwrap_or_else(|| Err(Box::new(self.core.cache.why_not_ready())))
             .map_err(unbox)
@@ -200,15 +198,15 @@ impl Keyring {
     /// # Cancellation
     ///
     /// May be dropped at any time; the buffer then still holds the ciphertext, or is wiped and empty.
-    pub fn decrypt_in_place(
-        &self,
-        buffer: &mut Vec<u8>,
-        aad: impl Borrow<Aad>,
-    ) -> impl Future<Output = Result<(), Error>> {
+    pub fn decrypt_in_place<'a, 'b, A: AsAad>(
+        &'a self,
+        buffer: &'b mut Vec<u8>,
+        aad: A,
+    ) -> HotFirst<(), DecryptInPlace<'a, 'b, A::Kept>> {
         HotFirst::new(DecryptInPlace {
             keyring: self,
             buffer,
-            aad,
+            aad: aad.keep(),
         })
     }
 
@@ -218,8 +216,9 @@ impl Keyring {
     ///
     /// [`Error::NotReady`] if the key is not in memory; otherwise as [`decrypt_in_place`](Self::decrypt_in_place). The
     /// buffer is then wiped and empty.
-    pub fn try_decrypt_in_place(&self, buffer: &mut Vec<u8>, aad: impl Borrow<Aad>) -> Result<(), Error> {
-        let aad = aad.borrow();
+    pub fn try_decrypt_in_place(&self, buffer: &mut Vec<u8>, aad: impl AsAad) -> Result<(), Error> {
+        let aad = aad.keep();
+        let aad = aad.as_aad();
         self.hot_decrypt_in_place(buffer, aad)
             .unwrap_or_else(|| Err(Box::new(self.core.cache.why_not_ready())))
             .map_err(unbox)
@@ -260,14 +259,19 @@ impl Keyring {
     /// # }).unwrap();
     /// # }
     /// ```
-    pub async fn encrypt_many<P, A>(
-        &self,
-        items: impl IntoIterator<Item = (P, A)>,
-    ) -> Vec<Result<Ciphertext, Error>>
+    pub fn encrypt_many<'a, P, A>(&'a self, items: impl IntoIterator<Item = (P, A)>) -> Batch<'a, Ciphertext>
     where
-        P: AsRef<[u8]>,
-        A: Borrow<Aad>,
+        P: AsRef<[u8]> + Send + Sync + 'a,
+        A: AsAad + 'a,
     {
+        let items: Vec<_> = items.into_iter().collect();
+        Box::pin(self.encrypt_items(items))
+    }
+
+    async fn encrypt_items<P: AsRef<[u8]>, A: AsAad>(
+        &self,
+        items: Vec<(P, A)>,
+    ) -> Vec<Result<Ciphertext, Error>> {
         let mut items = items.into_iter();
         let mut done = Vec::with_capacity(items.size_hint().0);
         let hot = self
@@ -280,7 +284,7 @@ impl Keyring {
         let values = || {
             items
                 .iter()
-                .map(|(plaintext, aad)| (plaintext.as_ref(), aad.borrow()))
+                .map(|(plaintext, aad)| (plaintext.as_ref(), aad.as_aad()))
         };
         self.core.encrypt_many(&self.slot(), values).await
     }
@@ -295,13 +299,18 @@ impl Keyring {
     /// # Cancellation
     ///
     /// As [`decrypt`](Self::decrypt).
-    pub async fn decrypt_many<'a, A>(
-        &self,
+    pub fn decrypt_many<'a, A>(
+        &'a self,
         items: impl IntoIterator<Item = (&'a Ciphertext, A)>,
-    ) -> Vec<Result<Plaintext, Error>>
+    ) -> Batch<'a, Plaintext>
     where
-        A: Borrow<Aad>,
+        A: AsAad + 'a,
     {
+        let items: Vec<_> = items.into_iter().collect();
+        Box::pin(self.decrypt_items(items))
+    }
+
+    async fn decrypt_items<A: AsAad>(&self, items: Vec<(&Ciphertext, A)>) -> Vec<Result<Plaintext, Error>> {
         let mut items = items.into_iter().peekable();
         let mut done = Vec::with_capacity(items.size_hint().0);
         let hot = self
@@ -311,7 +320,7 @@ impl Keyring {
             return done;
         }
         let items: Vec<_> = items.collect();
-        let values = || items.iter().map(|(ciphertext, aad)| (*ciphertext, aad.borrow()));
+        let values = || items.iter().map(|(ciphertext, aad)| (*ciphertext, aad.as_aad()));
         done.extend(self.core.decrypt_many(&self.slot(), values).await);
         done
     }
@@ -392,8 +401,8 @@ impl Place for &Keyring {
     }
 }
 
-fn part_of<'i, A: Borrow<Aad>>((ciphertext, aad): &'i (&Ciphertext, A)) -> Option<(&'i Ciphertext, &'i Aad)> {
-    Some((ciphertext, aad.borrow()))
+fn part_of<'i, A: AsAad>((ciphertext, aad): &'i (&Ciphertext, A)) -> Option<(&'i Ciphertext, &'i Aad)> {
+    Some((ciphertext, aad.as_aad()))
 }
 
 impl fmt::Debug for Keyring {

@@ -95,7 +95,7 @@ pub mod suite;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 
-pub use aad::{Aad, AadError, Field, MAX_AAD_LEN, MAX_AAD_PARTS, RowId, RowIdParts};
+pub use aad::{Aad, AadError, AsAad, Field, MAX_AAD_LEN, MAX_AAD_PARTS, RowId, RowIdParts};
 pub use cache::Stats;
 pub use ciphertext::{Ciphertext, CiphertextError, MAX_PLAINTEXT_LEN, Suite};
 pub use clock::{Clock, SystemClock};

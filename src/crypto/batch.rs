@@ -1,20 +1,19 @@
 //! Many values at once: every key that is missing is loaded once, and all of them together. Values of one context that
 //! stand next to each other share one look at its keys, and their nonces are drawn together.
 
-use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::aad::Aad;
+use crate::aad::{Aad, AsAad};
 use crate::cache::{Purpose, Slot};
 use crate::ciphertext::Ciphertext;
 use crate::context::EncryptionContext;
 use crate::crypto::Crypto;
 use crate::error::{Error, unbox};
 use crate::key::{DataKeyId, Scope};
-use crate::keyring::{check_input, loaded};
+use crate::keyring::{Batch, check_input, loaded};
 use crate::plaintext::Plaintext;
 use crate::suite::Epochs;
 
@@ -50,14 +49,22 @@ impl Crypto {
     /// # Cancellation
     ///
     /// May be dropped at any time; keys that are being loaded are loaded all the same.
-    pub async fn encrypt_many<'a, P, A>(
-        &self,
+    pub fn encrypt_many<'a, P, A>(
+        &'a self,
         items: impl IntoIterator<Item = (&'a EncryptionContext, P, A)>,
-    ) -> Vec<Result<Ciphertext, Error>>
+    ) -> Batch<'a, Ciphertext>
     where
-        P: AsRef<[u8]>,
-        A: Borrow<Aad>,
+        P: AsRef<[u8]> + Send + Sync + 'a,
+        A: AsAad + 'a,
     {
+        let items: Vec<_> = items.into_iter().collect();
+        Box::pin(self.encrypt_items(items))
+    }
+
+    async fn encrypt_items<P: AsRef<[u8]>, A: AsAad>(
+        &self,
+        items: Vec<(&EncryptionContext, P, A)>,
+    ) -> Vec<Result<Ciphertext, Error>> {
         let mut items = items.into_iter().peekable();
         let mut done = Vec::with_capacity(items.size_hint().0);
         while let Some((context, ..)) = items.peek() {
@@ -87,7 +94,7 @@ impl Crypto {
     ) -> Vec<Result<Ciphertext, Error>>
     where
         P: AsRef<[u8]>,
-        A: Borrow<Aad>,
+        A: AsAad,
     {
         let core = self.core();
         let mut slots = Slots::default();
@@ -98,7 +105,7 @@ impl Crypto {
         let mut done = Vec::with_capacity(items.len());
         let mut missing: HashMap<Scope, Arc<Slot>> = HashMap::new();
         for (slot, plaintext, aad) in &items {
-            let (slot, plaintext, aad) = (slots.get(*slot), plaintext.as_ref(), aad.borrow());
+            let (slot, plaintext, aad) = (slots.get(*slot), plaintext.as_ref(), aad.as_aad());
             let hot = core.hot_encrypt(slot, plaintext, aad);
             let hot = hot.map(|done| done.map_err(unbox));
             let hot = hot.or_else(|| check_input(plaintext, aad).err().map(Err));
@@ -118,7 +125,7 @@ impl Crypto {
                 &mut Epochs::new(None),
                 core.suite,
                 plaintext.as_ref(),
-                aad.borrow(),
+                aad.as_aad(),
             )
             .map_err(unbox)
         };
@@ -140,13 +147,21 @@ impl Crypto {
     /// # Cancellation
     ///
     /// May be dropped at any time; keys that are being loaded are loaded all the same.
-    pub async fn decrypt_many<'a, A>(
-        &self,
+    pub fn decrypt_many<'a, A>(
+        &'a self,
         items: impl IntoIterator<Item = (&'a EncryptionContext, &'a Ciphertext, A)>,
-    ) -> Vec<Result<Plaintext, Error>>
+    ) -> Batch<'a, Plaintext>
     where
-        A: Borrow<Aad>,
+        A: AsAad + 'a,
     {
+        let items: Vec<_> = items.into_iter().collect();
+        Box::pin(self.decrypt_items(items))
+    }
+
+    async fn decrypt_items<A: AsAad>(
+        &self,
+        items: Vec<(&EncryptionContext, &Ciphertext, A)>,
+    ) -> Vec<Result<Plaintext, Error>> {
         let mut items = items.into_iter().peekable();
         let mut done = Vec::with_capacity(items.size_hint().0);
         while let Some((context, ..)) = items.peek() {
@@ -172,7 +187,7 @@ impl Crypto {
         items: Vec<(&EncryptionContext, &Ciphertext, A)>,
     ) -> Vec<Result<Plaintext, Error>>
     where
-        A: Borrow<Aad>,
+        A: AsAad,
     {
         let core = self.core();
         let mut slots = Slots::default();
@@ -184,7 +199,7 @@ impl Crypto {
         let mut missing: HashMap<(Scope, DataKeyId), Arc<Slot>> = HashMap::new();
         for (slot, ciphertext, aad) in &items {
             let slot = slots.get(*slot);
-            let hot = core.decrypt_or_refuse(slot, ciphertext, aad.borrow());
+            let hot = core.decrypt_or_refuse(slot, ciphertext, aad.as_aad());
             if hot.is_none() {
                 missing.insert((slot.scope, ciphertext.key_id()), Arc::clone(slot));
             }
@@ -197,7 +212,7 @@ impl Crypto {
             .await;
         let open = |(slot, ciphertext, aad): &(usize, &Ciphertext, A)| {
             let key = loaded(&keys, &(slots.get(*slot).scope, ciphertext.key_id()))?;
-            core.open(&key, None, ciphertext, aad.borrow()).map_err(unbox)
+            core.open(&key, None, ciphertext, aad.as_aad()).map_err(unbox)
         };
         let items = items.iter().zip(done);
         items
@@ -207,11 +222,11 @@ impl Crypto {
 }
 
 /// Tells what of an item to decrypt, if it is of this context.
-fn part_of<'i, A: Borrow<Aad>>(
+fn part_of<'i, A: AsAad>(
     (of, ciphertext, aad): &'i (&EncryptionContext, &Ciphertext, A),
     context: &EncryptionContext,
 ) -> Option<(&'i Ciphertext, &'i Aad)> {
-    (*of == context).then(|| (*ciphertext, aad.borrow()))
+    (*of == context).then(|| (*ciphertext, aad.as_aad()))
 }
 
 /// The items of one context that stand next to each other: at most as many as are left.

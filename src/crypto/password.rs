@@ -1,14 +1,20 @@
 //! Passwords of a `Crypto`: hashed, verified, and verified in vain.
 
-use std::borrow::Borrow;
+use std::pin::Pin;
+
+use zeroize::Zeroizing;
 
 use super::index::{active_deriver, deriver_of};
-use crate::aad::Aad;
+use crate::aad::{Aad, AsAad};
 use crate::context::EncryptionContext;
 use crate::crypto::{Crypto, CryptoBuilder};
 use crate::error::Error;
 use crate::key::{DataKey, Derivation, KeyUsage, Subkey, fill_from_os};
 use crate::password::{self, PasswordHash, PasswordParams, PasswordVerdict, SALT_LEN};
+
+/// A future that names no type of the caller's, so that the compiler reports a wrong one once. Beside Argon2 its allocation
+/// costs nothing.
+type Hashing<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
 
 impl Crypto {
     /// Hashes a password with Argon2id, and binds the hash to its place: to the row by [`Field::row`](crate::Field::row).
@@ -44,14 +50,23 @@ impl Crypto {
     /// # Cancellation
     ///
     /// May be dropped at any time. A hash that is being computed is computed to its end, on its blocking thread.
-    pub async fn hash_password(
+    pub fn hash_password<'a>(
+        &'a self,
+        context: &'a EncryptionContext,
+        password: impl AsRef<[u8]>,
+        aad: impl AsAad,
+    ) -> Hashing<'a, PasswordHash> {
+        let password = password::copy(password.as_ref());
+        let info = password::pepper_info(aad.keep().as_aad());
+        Box::pin(async move { self.hash_copied(context, password?, info?).await })
+    }
+
+    async fn hash_copied(
         &self,
         context: &EncryptionContext,
-        password: impl AsRef<[u8]>,
-        aad: impl Borrow<Aad>,
+        password: Zeroizing<Vec<u8>>,
+        info: Vec<u8>,
     ) -> Result<PasswordHash, Error> {
-        let password = password::copy(password.as_ref())?;
-        let info = password::pepper_info(aad.borrow())?;
         let slot = self.slot_of(context, KeyUsage::Pepper);
         let params = self.passwords.params;
         // Loaded before the wait for room, and asked for again after it: the pepper may be withdrawn meanwhile.
@@ -84,18 +99,32 @@ impl Crypto {
     /// # Cancellation
     ///
     /// As [`hash_password`](Self::hash_password).
-    pub async fn verify_password(
+    pub fn verify_password<'a>(
+        &'a self,
+        context: &'a EncryptionContext,
+        hash: &'a PasswordHash,
+        password: impl AsRef<[u8]>,
+        aad: impl AsAad,
+    ) -> Hashing<'a, PasswordVerdict> {
+        let info = password::pepper_info(aad.keep().as_aad());
+        let password = password::copy(password.as_ref());
+        Box::pin(async move {
+            let info = info?;
+            // No hash is of a password that cannot be hashed.
+            let Ok(password) = password else {
+                return Ok(PasswordVerdict::NoMatch);
+            };
+            self.verify_copied(context, hash, password, info).await
+        })
+    }
+
+    async fn verify_copied(
         &self,
         context: &EncryptionContext,
         hash: &PasswordHash,
-        password: impl AsRef<[u8]>,
-        aad: impl Borrow<Aad>,
+        password: Zeroizing<Vec<u8>>,
+        info: Vec<u8>,
     ) -> Result<PasswordVerdict, Error> {
-        let info = password::pepper_info(aad.borrow())?;
-        // No hash is of these.
-        let Ok(password) = password::copy(password.as_ref()) else {
-            return Ok(PasswordVerdict::NoMatch);
-        };
         let slot = self.slot_of(context, KeyUsage::Pepper);
         let (params, salt) = (hash.params(), *hash.salt());
         // As where it is hashed.

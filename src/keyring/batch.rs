@@ -1,23 +1,27 @@
 //! Many values at once: one look at the keys, nonces that are drawn together, and one load for what is missing.
 
-use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::future::Future;
 use std::hash::Hash;
 use std::iter::Peekable;
 use std::ops::Deref;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use super::core::{Core, check_input};
-use crate::aad::Aad;
+use crate::aad::{Aad, AsAad};
 use crate::cache::{KeySet, Life, Purpose, Slot};
 use crate::ciphertext::Ciphertext;
 use crate::error::{Error, unbox};
 use crate::plaintext::Plaintext;
 use crate::suite::Epochs;
+
+/// The future of a batch. It names no type of the caller's, so that the compiler reports a wrong one once; and the items are
+/// taken from the caller's iterator before it is made, so that none of the caller's code runs while a key is held.
+pub(crate) type Batch<'a, T> = Pin<Box<dyn Future<Output = Vec<Result<T, Error>>> + Send + 'a>>;
 
 /// How often what was withdrawn while others were loaded is asked for again.
 const MAX_ATTEMPTS: usize = 8;
@@ -109,7 +113,7 @@ impl Core {
     ) -> bool
     where
         P: AsRef<[u8]>,
-        A: Borrow<Aad>,
+        A: AsAad,
     {
         let begin = done.len();
         let live = slot.live();
@@ -119,7 +123,7 @@ impl Core {
                 let (least, most) = items.size_hint();
                 let (mut batch, mut epochs) = (active.key.batch(most.unwrap_or(least)), active.epochs());
                 for (plaintext, aad) in items {
-                    let sealed = batch.seal(&mut epochs, self.suite, plaintext.as_ref(), aad.borrow());
+                    let sealed = batch.seal(&mut epochs, self.suite, plaintext.as_ref(), aad.as_aad());
                     done.push(sealed.map_err(unbox));
                 }
                 active.keep(epochs);

@@ -1,6 +1,6 @@
 //! Calls as futures that are done at once where the key is in memory.
 
-use std::borrow::Borrow;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,7 +9,7 @@ use zeroize::Zeroize;
 
 use super::Keyring;
 use super::core::{Core, check_input};
-use crate::aad::Aad;
+use crate::aad::{Aad, AsAad};
 use crate::cache::{LiveKey, Slot};
 use crate::ciphertext::{Ciphertext, Header};
 use crate::error::{Error, Hot};
@@ -37,24 +37,29 @@ pub(crate) trait Call {
     fn clear(&mut self) {}
 }
 
-/// The future of a [`Call`].
+/// The future of a call that returns a `T`.
 ///
 /// It is written by hand, and not `async`, so that whoever awaits a hot call does no more than call a function and take its
 /// result. The future of an `async fn` that is awaited in several places is a function of its own, and to move a result out
 /// of it in other pieces than it was put together from makes the processor wait: for 10 ns of 170.
-#[must_use]
-pub(crate) struct HotFirst<C> {
+///
+/// Calls return it by name. An `impl Future` contains every type of its function, so the compiler would report an AAD of a
+/// wrong type three times: at the argument, at the call and at the `.await`.
+#[must_use = "futures do nothing unless they are awaited"]
+pub struct HotFirst<T, C> {
     /// `None` when it is done.
     call: Option<C>,
     waiting: Option<Waiting>,
+    output: PhantomData<fn() -> T>,
 }
 
-impl<C: Call> HotFirst<C> {
+impl<T, C> HotFirst<T, C> {
     #[inline(always)]
     pub(crate) fn new(call: C) -> Self {
         Self {
             call: Some(call),
             waiting: None,
+            output: PhantomData,
         }
     }
 }
@@ -75,8 +80,8 @@ fn poll_key<C: Call>(
     })
 }
 
-impl<C: Call> Future for HotFirst<C> {
-    type Output = Result<C::Output, Error>;
+impl<T, C: Call<Output = T>> Future for HotFirst<T, C> {
+    type Output = Result<T, Error>;
 
     /// # Panics
     ///
@@ -111,7 +116,7 @@ impl<C: Call> Future for HotFirst<C> {
 }
 
 /// What is pinned is on the heap.
-impl<C> Unpin for HotFirst<C> {}
+impl<T, C> Unpin for HotFirst<T, C> {}
 
 /// Where the key of a call is found.
 pub(crate) trait Place {
@@ -134,99 +139,101 @@ pub(crate) trait Place {
     fn hot_decrypt(&self, ciphertext: &Ciphertext, aad: &Aad) -> Option<Hot<Plaintext>>;
 }
 
-pub(crate) struct Encrypt<W, P, A> {
+/// Encrypts one value.
+pub struct Encrypt<W, P, A> {
     pub(crate) place: W,
     pub(crate) plaintext: P,
     pub(crate) aad: A,
 }
 
-impl<W: Place, P: AsRef<[u8]>, A: Borrow<Aad>> Call for Encrypt<W, P, A> {
+impl<W: Place, P: AsRef<[u8]>, A: AsAad> Call for Encrypt<W, P, A> {
     type Output = Ciphertext;
 
     #[inline(always)]
     fn hot(&mut self) -> Option<Hot<Ciphertext>> {
-        self.place.hot_encrypt(self.plaintext.as_ref(), self.aad.borrow())
+        self.place.hot_encrypt(self.plaintext.as_ref(), self.aad.as_aad())
     }
 
     fn load(&self) -> Waiting {
-        let checked = check_input(self.plaintext.as_ref(), self.aad.borrow());
+        let checked = check_input(self.plaintext.as_ref(), self.aad.as_aad());
         self.place.core().key_to_seal(self.place.slot(), checked)
     }
 
     fn with(&mut self, key: &LiveKey) -> Hot<Ciphertext> {
         let suite = self.place.core().suite;
-        let (plaintext, aad) = (self.plaintext.as_ref(), self.aad.borrow());
+        let (plaintext, aad) = (self.plaintext.as_ref(), self.aad.as_aad());
         key.seal(&mut Epochs::new(None), suite, plaintext, aad)
     }
 }
 
 /// Encrypts into an empty buffer.
-pub(super) struct EncryptInto<'a, 'b, P, A> {
+pub struct EncryptInto<'a, 'b, P, A> {
     pub(super) keyring: &'a Keyring,
     pub(super) plaintext: P,
     pub(super) aad: A,
     pub(super) buffer: &'b mut Vec<u8>,
 }
 
-impl<P: AsRef<[u8]>, A: Borrow<Aad>> Call for EncryptInto<'_, '_, P, A> {
+impl<P: AsRef<[u8]>, A: AsAad> Call for EncryptInto<'_, '_, P, A> {
     type Output = ();
 
     #[inline(always)]
     fn hot(&mut self) -> Option<Hot<()>> {
-        let (plaintext, aad) = (self.plaintext.as_ref(), self.aad.borrow());
+        let (plaintext, aad) = (self.plaintext.as_ref(), self.aad.as_aad());
         self.keyring.hot_encrypt_into(plaintext, aad, self.buffer)
     }
 
     fn load(&self) -> Waiting {
-        let checked = check_input(self.plaintext.as_ref(), self.aad.borrow());
+        let checked = check_input(self.plaintext.as_ref(), self.aad.as_aad());
         self.keyring.core.key_to_seal(self.keyring.slot(), checked)
     }
 
     fn with(&mut self, key: &LiveKey) -> Hot<()> {
         let suite = self.keyring.core.suite;
-        let (plaintext, aad) = (self.plaintext.as_ref(), self.aad.borrow());
+        let (plaintext, aad) = (self.plaintext.as_ref(), self.aad.as_aad());
         key.seal_into(&mut Epochs::new(None), suite, plaintext, aad, self.buffer)
     }
 }
 
-pub(crate) struct Decrypt<'a, W, A> {
+/// Decrypts one value.
+pub struct Decrypt<'a, W, A> {
     pub(crate) place: W,
     pub(crate) ciphertext: &'a Ciphertext,
     pub(crate) aad: A,
 }
 
-impl<W: Place, A: Borrow<Aad>> Call for Decrypt<'_, W, A> {
+impl<W: Place, A: AsAad> Call for Decrypt<'_, W, A> {
     type Output = Plaintext;
 
     #[inline(always)]
     fn hot(&mut self) -> Option<Hot<Plaintext>> {
-        self.place.hot_decrypt(self.ciphertext, self.aad.borrow())
+        self.place.hot_decrypt(self.ciphertext, self.aad.as_aad())
     }
 
     fn load(&self) -> Waiting {
-        let (header, aad) = (self.ciphertext.header(), self.aad.borrow());
+        let (header, aad) = (self.ciphertext.header(), self.aad.as_aad());
         self.place.core().key_to_open(self.place.slot(), header, aad)
     }
 
     fn with(&mut self, key: &LiveKey) -> Hot<Plaintext> {
         let core = self.place.core();
-        core.open(key, None, self.ciphertext, self.aad.borrow())
+        core.open(key, None, self.ciphertext, self.aad.as_aad())
     }
 }
 
 /// Decrypts a buffer that holds a ciphertext's bytes. After an error it is wiped and empty.
-pub(super) struct DecryptInPlace<'a, 'b, A> {
+pub struct DecryptInPlace<'a, 'b, A> {
     pub(super) keyring: &'a Keyring,
     pub(super) buffer: &'b mut Vec<u8>,
     pub(super) aad: A,
 }
 
-impl<A: Borrow<Aad>> Call for DecryptInPlace<'_, '_, A> {
+impl<A: AsAad> Call for DecryptInPlace<'_, '_, A> {
     type Output = ();
 
     #[inline(always)]
     fn hot(&mut self) -> Option<Hot<()>> {
-        self.keyring.hot_decrypt_in_place(self.buffer, self.aad.borrow())
+        self.keyring.hot_decrypt_in_place(self.buffer, self.aad.as_aad())
     }
 
     fn load(&self) -> Waiting {
@@ -235,7 +242,7 @@ impl<A: Borrow<Aad>> Call for DecryptInPlace<'_, '_, A> {
                 let keyring = self.keyring;
                 keyring
                     .core
-                    .key_to_open(keyring.slot(), header, self.aad.borrow())
+                    .key_to_open(keyring.slot(), header, self.aad.as_aad())
             }
             Err(error) => Box::pin(std::future::ready(Err(error.into()))),
         }
@@ -244,7 +251,7 @@ impl<A: Borrow<Aad>> Call for DecryptInPlace<'_, '_, A> {
     fn with(&mut self, key: &LiveKey) -> Hot<()> {
         let header = Header::of(self.buffer).map_err(Error::boxed)?;
         let core = &self.keyring.core;
-        core.open_in_place(key, None, header, self.buffer, self.aad.borrow())
+        core.open_in_place(key, None, header, self.buffer, self.aad.as_aad())
     }
 
     fn clear(&mut self) {

@@ -43,7 +43,7 @@ fn futures_are_send(
     is_send(crypto.needs_reindex(context, index));
 
     is_send(crypto.hash_password(context, "text", SSN.row(1)));
-    is_send(crypto.verify_password(context, hash, "text", &SSN.row(1)));
+    is_send(crypto.verify_password(context, hash, "text", SSN.row(1)));
     is_send(crypto.verify_nobody(context, "text"));
 
     is_send(keyring.encrypt("text", SSN.row(1)));

@@ -1,11 +1,10 @@
 //! From a plaintext column to an encrypted one, while services read and write it: backfill, verify, contract.
 
-use std::borrow::Borrow;
 use std::fmt;
 
 use async_trait::async_trait;
 use encx::{
-    Aad, Ciphertext, Crypto, Encoded, EncryptedColumn, EncryptionContext, Error, FieldCodec, Job, JobError,
+    AsAad, Ciphertext, Crypto, Encoded, EncryptedColumn, EncryptionContext, Error, FieldCodec, Job, JobError,
     Walk, WalkOutcome, WalkPage,
 };
 
@@ -173,7 +172,7 @@ pub async fn read_either<T: FieldCodec>(
     context: &EncryptionContext,
     ciphertext: Option<&Ciphertext>,
     plaintext: Option<T>,
-    aad: impl Borrow<Aad>,
+    aad: impl AsAad,
 ) -> Result<Option<T>, Error> {
     match ciphertext {
         None => Ok(plaintext),

@@ -288,7 +288,7 @@ pub(super) fn by_context(rows: &mut [Bound]) {
 /// Encrypts values, each for its row, and decides that they are written.
 pub(super) async fn encrypt(
     crypto: &Crypto,
-    values: Vec<(Bound, impl AsRef<[u8]>)>,
+    values: Vec<(Bound, impl AsRef<[u8]> + Send + Sync)>,
     decided: &mut Vec<Decided>,
 ) {
     let open: Vec<_> = values
