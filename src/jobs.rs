@@ -136,6 +136,8 @@ pub struct Job<W> {
     store: Arc<dyn KeyStore>,
     clock: Arc<dyn Clock>,
     name: String,
+    /// Whether the caller chose the name.
+    is_named: bool,
     range_size: u32,
     throttle: Option<u32>,
     dry_run: bool,
@@ -143,6 +145,8 @@ pub struct Job<W> {
 
 impl Crypto {
     /// Makes a job of a walk. It is shared through this `Crypto`'s key store.
+    ///
+    /// The name should say what the walk does and to what: [`JobStatus::name_for`](crate::JobStatus::name_for).
     pub fn job<W: Walk>(&self, name: impl Into<String>, walk: W) -> Job<W> {
         let cache = self.core().cache();
         Job::new(name, walk, Arc::clone(&cache.store), Arc::clone(&cache.clock))
@@ -161,6 +165,7 @@ impl<W: Walk> Job<W> {
             store,
             clock,
             name: name.into(),
+            is_named: false,
             range_size: 500,
             throttle: None,
             dry_run: false,
@@ -168,9 +173,21 @@ impl<W: Walk> Job<W> {
     }
 
     /// Sets the name under which processes share the job: 1 to 200 bytes.
+    ///
+    /// The default says what the job does and to what, so that different jobs on one key store have different names. A job
+    /// that is opened under the name of another that does something else takes its place
+    /// ([`JobEnd::Replaced`]). Set a name where two services share a key store and have tables of the same name.
     pub fn job_name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
+        self.is_named = true;
         self
+    }
+
+    /// Renames the job, unless the caller has named it.
+    pub(crate) fn rename(&mut self, name: impl FnOnce(&W) -> String) {
+        if !self.is_named {
+            self.name = name(&self.walk);
+        }
     }
 
     /// Sets how many items are taken at once, 1 to 1000. The default is 500.

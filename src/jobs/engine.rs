@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::pace::{MAX_TRIES, Pace, pause_after};
-use super::ranges::{CLAIM, Claimed, LOOK_AGAIN, Range, Ranges};
+use super::ranges::{CLAIM, Claimed, LOOK_AGAIN, Outcome, Range, Ranges};
 use super::run::Events;
 use super::{
     Job, JobEnd, JobError, JobEvent, JobFailure, JobReport, JobStopper, Walk, WalkOutcome, WalkPage,
@@ -94,10 +94,17 @@ impl<W: Walk> Engine<W> {
             Err(error) => JobEnd::GaveUp(error),
         };
         report.run = report.worker;
-        if let Some(ranges) = shared.filter(Ranges::is_shared) {
-            match self.status(&ranges).await {
-                Ok(Some(tally)) => report.run = tally,
-                Ok(None) => report.ended_by = JobEnd::Replaced,
+        if let Some(ranges) = shared {
+            match self.outcome(&ranges).await {
+                Ok(Outcome::Alone) => {}
+                Ok(Outcome::Counted(tally)) => report.run = tally,
+                Ok(Outcome::BegunAgain) => {
+                    // A worker that stopped, or gave up, says so: that the others went on does not change it.
+                    if matches!(report.ended_by, JobEnd::Finished) {
+                        report.ended_by = JobEnd::BegunAgain;
+                    }
+                }
+                Ok(Outcome::Replaced) => report.ended_by = JobEnd::Replaced,
                 // What this worker did is known; how the job stands is not.
                 Err(error) => report.ended_by = JobEnd::GaveUp(error),
             }
@@ -365,11 +372,11 @@ impl<W: Walk> Engine<W> {
         (again, why)
     }
 
-    async fn status(&self, ranges: &Ranges<'_>) -> Result<Option<JobTally>, JobError> {
+    async fn outcome(&self, ranges: &Ranges<'_>) -> Result<Outcome, JobError> {
         let mut tries = 0;
         loop {
-            match ranges.status().await {
-                Ok(status) => return Ok(status.map(|status| status.tally)),
+            match ranges.outcome().await {
+                Ok(outcome) => return Ok(outcome),
                 Err(error) => self.again(&mut tries, error).await?,
             }
         }

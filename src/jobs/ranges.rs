@@ -44,6 +44,18 @@ pub(super) enum Claimed<T> {
     Wait,
 }
 
+/// What became of a run.
+pub(super) enum Outcome {
+    /// It was shared with nobody.
+    Alone,
+    /// It was over, and others have begun the same job again.
+    BegunAgain,
+    /// It stands in the store, with these counts of all its workers.
+    Counted(JobTally),
+    /// A job of the same name that does something else took its place.
+    Replaced,
+}
+
 impl<'a> Ranges<'a> {
     pub(super) fn alone() -> Self {
         Self::Alone {
@@ -124,18 +136,17 @@ impl<'a> Ranges<'a> {
         }
     }
 
-    /// Returns how far the job is; `None` if nobody keeps count, or if another job took its place.
-    pub(super) async fn status(&self) -> Result<Option<JobStatus>, JobError> {
-        match self {
-            Self::Alone { .. } => Ok(None),
-            Self::Shared { with, run, .. } => {
-                let now = with.job(&run.name).await?;
-                Ok(now.filter(|now| now.run == run.run))
-            }
-        }
-    }
-
-    pub(super) fn is_shared(&self) -> bool {
-        matches!(self, Self::Shared { .. })
+    /// Says what became of the run that this worker joined.
+    pub(super) async fn outcome(&self) -> Result<Outcome, JobError> {
+        let Self::Shared { with, run, .. } = self else {
+            return Ok(Outcome::Alone);
+        };
+        Ok(match with.job(&run.name).await? {
+            Some(now) if now.run == run.run => Outcome::Counted(now.tally),
+            // The same walk was gone through after this one began, so its counts answer for both.
+            Some(now) if now.plan == run.plan && now.finished => Outcome::Counted(now.tally),
+            Some(now) if now.plan == run.plan => Outcome::BegunAgain,
+            _ => Outcome::Replaced,
+        })
     }
 }

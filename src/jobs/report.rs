@@ -105,6 +105,13 @@ impl fmt::Display for JobFailure {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum JobEnd {
+    /// The run that this worker took part in was over, and others have begun the same job again, before this worker
+    /// could ask for its counts.
+    ///
+    /// Nothing is lost: what was done stays, and the others' run goes over everything again. Whether anything failed in other
+    /// workers' ranges is no longer known here, so the report is not [complete](JobReport::is_complete): their reports
+    /// say it, or another run.
+    BegunAgain,
     /// All of the job is done, by this worker or by others.
     Finished,
     /// Something went wrong that concerns all items, and went on for longer than this worker tries. Run it again when that
@@ -123,7 +130,9 @@ pub enum JobEnd {
 pub struct JobReport {
     /// What this worker did.
     pub worker: JobTally,
-    /// What all workers did, since the job began. What a worker had changed that died before it could say so was seen as
+    /// What all workers did, since the job began; what this worker did, if that is no longer known
+    /// ([`JobEnd::BegunAgain`], [`JobEnd::Replaced`]). If others went through the same job once more before this worker
+    /// asked, these are the counts of that run. What a worker had changed that died before it could say so was seen as
     /// unchanged by the one that took over.
     pub run: JobTally,
     /// How many items this worker found changed by somebody else at the same moment; they count as unchanged.
@@ -161,6 +170,9 @@ impl JobReport {
 impl fmt::Display for JobReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.ended_by {
+            JobEnd::BegunAgain => {
+                f.write_str("over, and begun again by other workers, who report the rest; by this worker")?;
+            }
             JobEnd::Finished => f.write_str("finished")?,
             JobEnd::GaveUp(error) => write!(f, "gave up: {error}")?,
             JobEnd::Replaced => f.write_str("replaced by another job of the same name")?,

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::jobs::{Job, JobError, Walk, WalkOutcome, WalkPage};
 use crate::kek::{KekRef, Keks};
 use crate::key::{DataKeyId, KekId, KeyState, KeyUsage};
-use crate::store::{KeyQuery, KeyRecord, KeyStore, StoreError, StoredWrap, WrapChange};
+use crate::store::{JobStatus, KeyQuery, KeyRecord, KeyStore, StoreError, StoredWrap, WrapChange};
 
 /// How many KMS calls a worker has under way at once.
 const CONCURRENCY: usize = 16;
@@ -79,12 +79,8 @@ impl KeyManager {
             calls: Semaphore::new(CONCURRENCY),
             asked: Mutex::default(),
         };
-        Job::new(
-            "encx/rewrap",
-            walk,
-            Arc::clone(&self.store),
-            Arc::clone(&self.clock),
-        )
+        let name = walk.job_name();
+        Job::new(name, walk, Arc::clone(&self.store), Arc::clone(&self.clock))
     }
 }
 
@@ -92,12 +88,14 @@ impl Job<RewrapAll> {
     /// Moves only keys that have a wrap by this KEK.
     pub fn from(mut self, kek: impl Into<KekRef>) -> Self {
         self.walk_mut().from = Some(kek.into());
+        self.rename(RewrapAll::job_name);
         self
     }
 
     /// Moves only keys for one usage.
     pub fn usage(mut self, usage: KeyUsage) -> Self {
         self.walk_mut().usage = Some(usage);
+        self.rename(RewrapAll::job_name);
         self
     }
 
@@ -119,6 +117,16 @@ enum Decided {
 }
 
 impl RewrapAll {
+    /// Names the job after the keys that it moves, so that two that move different ones do not replace each other.
+    fn job_name(&self) -> String {
+        let from = self
+            .from
+            .as_ref()
+            .map(|kek| format!("from {}/{}", kek.kms, kek.kek));
+        let usage = self.usage.map(|usage| format!("usage {}", usage.name()));
+        JobStatus::name_for("encx/rewrap", from.into_iter().chain(usage))
+    }
+
     async fn query(&self, limit: u32) -> Result<KeyQuery, Error> {
         let mut query = KeyState::ALL
             .into_iter()

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::store::{StoreError, Timestamp};
@@ -200,6 +201,8 @@ pub struct JobStatus {
     pub name: String,
     /// Tells this run of the job from earlier ones of the same name.
     pub run: i64,
+    /// What the job does: the plan under which this run was begun.
+    pub plan: String,
     /// Where the frontier is: everything up to it was claimed at least once. `None` at the beginning.
     pub frontier: Option<Vec<u8>>,
     /// Whether the frontier is at the end.
@@ -211,17 +214,46 @@ pub struct JobStatus {
 }
 
 impl JobStatus {
-    /// Describes a job that has just begun. A store fills in the rest from its row.
+    /// Describes a job that has just begun. A store fills in the rest from its row, also the plan.
     #[must_use]
     pub fn new(name: impl Into<String>, run: i64) -> Self {
         Self {
             name: name.into(),
             run,
+            plan: String::new(),
             frontier: None,
             at_end: false,
             finished: false,
             tally: JobTally::default(),
         }
+    }
+
+    /// Puts together a job's name: what it does, and to what, such as the columns that it walks over. For walks.
+    ///
+    /// The same words give the same name in every process. What would be too long, or has a control character, is cut
+    /// short and ends with a hash of the whole.
+    #[must_use]
+    pub fn name_for<T: AsRef<str>>(what: &str, of: impl IntoIterator<Item = T>) -> String {
+        let mut name = what.to_owned();
+        for part in of {
+            name.push(' ');
+            name.push_str(part.as_ref());
+        }
+        if is_name(&name) {
+            return name;
+        }
+        let hash = Sha256::digest(name.as_bytes());
+        let mut short: String = name.chars().filter(|char| !char.is_control()).collect();
+        let mut end = short.len().min(160);
+        while !short.is_char_boundary(end) {
+            end -= 1;
+        }
+        short.truncate(end);
+        short.push_str(" #");
+        for byte in &hash[..16] {
+            short.push_str(&format!("{byte:02x}"));
+        }
+        short
     }
 
     /// Checks a job's name. For stores.
@@ -441,5 +473,29 @@ impl ProcessList {
     #[must_use]
     pub fn new(now: Timestamp, processes: Vec<ProcessRecord>) -> Self {
         Self { now, processes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_jobs_keep_to_the_bounds_and_differ() {
+        let name = |columns: &[&str]| JobStatus::name_for("encx/reencrypt", columns);
+        assert_eq!(name(&[]), "encx/reencrypt");
+        assert_eq!(name(&["a.b", "c.d"]), "encx/reencrypt a.b c.d");
+        let long = "ü".repeat(300);
+        let names = [
+            name(&[&long]),
+            name(&[&long, "x"]),
+            name(&["a\nb"]),
+            name(&["ab"]),
+            name(&["a", "b"]),
+        ];
+        for (place, name) in names.iter().enumerate() {
+            JobStatus::check_name(name).unwrap();
+            assert!(!names[..place].contains(name), "{name}");
+        }
     }
 }

@@ -317,6 +317,66 @@ async fn another_job_of_the_same_name_replaces_this_one() {
     assert_eq!(report.worker, tally(0, 0, 0));
 }
 
+/// Leaves a worker waiting for the last ranges of a run, and has another finish them.
+async fn finished_by_others(world: &World, walk: &Numbers) -> JobRun {
+    let mut waiting = world.worker(walk).await.start();
+    let mut other = world.worker(walk).await.start();
+    walk.hold(true);
+    world.drive(&mut other).await;
+    let events = world.drive(&mut waiting).await;
+    assert!(matches!(events.last(), Some(JobEvent::Waiting)), "{events:?}");
+    walk.hold(false);
+    // The clock stands, so the waiting one does not look again.
+    let report = other.report().await;
+    assert!(matches!(report.ended_by, JobEnd::Finished), "{report}");
+    waiting
+}
+
+#[tokio::test]
+async fn a_worker_whose_run_was_finished_and_begun_again_says_that() {
+    let world = World::new();
+    let walk = Numbers::new(30);
+    let waiting = finished_by_others(&world, &walk).await;
+    let again = walk.unheld();
+    again.hold(true);
+    let mut next = world.worker(&again).await.start();
+    world.drive(&mut next).await;
+    let report = in_time(&world.clock, waiting.report()).await;
+    assert!(matches!(report.ended_by, JobEnd::BegunAgain), "{report}");
+    // What others failed at is not known, so nobody may rely on it.
+    assert!(!report.is_complete());
+    assert_eq!((report.worker, report.run), (tally(0, 0, 0), tally(0, 0, 0)));
+    assert!(report.to_string().contains("begun again"), "{report}");
+    again.hold(false);
+    assert!(in_time(&world.clock, next.report()).await.is_complete());
+}
+
+#[tokio::test]
+async fn a_worker_whose_job_was_finished_twice_reports_the_last_run() {
+    let world = World::new();
+    let walk = Numbers::new(30).failing([7]);
+    let waiting = finished_by_others(&world, &walk).await;
+    assert_eq!(world.worker(&walk).await.run().await.run, tally(0, 29, 1));
+    let report = in_time(&world.clock, waiting.report()).await;
+    assert!(matches!(report.ended_by, JobEnd::Finished), "{report}");
+    assert_eq!((report.worker, report.run), (tally(0, 0, 0), tally(0, 29, 1)));
+    assert!(!report.is_complete());
+}
+
+#[tokio::test]
+async fn a_worker_that_stopped_says_so_although_others_began_again() {
+    let world = World::new();
+    let walk = Numbers::new(30);
+    let waiting = finished_by_others(&world, &walk).await;
+    let again = walk.unheld();
+    again.hold(true);
+    let mut next = world.worker(&again).await.start();
+    world.drive(&mut next).await;
+    waiting.stopper().stop();
+    let report = in_time(&world.clock, waiting.report()).await;
+    assert!(matches!(report.ended_by, JobEnd::Stopped), "{report}");
+}
+
 #[tokio::test]
 async fn a_name_that_cannot_be_kept_is_said_so() {
     let world = World::new();

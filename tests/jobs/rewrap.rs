@@ -5,7 +5,7 @@ use std::time::Duration;
 use encx::testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 use encx::{
     Crypto, CryptoBuilder, EncryptionContext, Error, Field, JobEnd, JobError, JobTally, KekRef, KeyState,
-    KeyUsage, KmsErrorKind,
+    KeyStore, KeyUsage, KmsErrorKind,
 };
 
 use super::support::{REFUSED, idle, in_time};
@@ -251,6 +251,27 @@ async fn only_keys_of_a_kek_or_a_usage_move_if_so_asked() {
         (by(&world.store, "memory/old"), by(&world.store, "memory/new")),
         (6, 2)
     );
+}
+
+#[tokio::test]
+async fn two_that_move_different_keys_at_once_do_not_replace_each_other() {
+    let world = World::new(20).await;
+    let crypto = world.moving().await;
+    let job = || crypto.key_manager().rewrap_all().range_size(2);
+    let jobs = async {
+        tokio::join!(
+            job().run(),
+            job().usage(KeyUsage::Index).run(),
+            job().from(KekRef::try_from("memory/old").unwrap()).run(),
+            job().job_name("mine").usage(KeyUsage::Pepper).run(),
+        )
+    };
+    let (all, index, old, named) = in_time(&world.clock, jobs).await;
+    for report in [all, index, old, named] {
+        assert!(report.is_complete(), "{report}");
+    }
+    let named = world.store.coordination().unwrap().job("mine").await.unwrap();
+    assert!(named.unwrap().finished, "a name of the caller's own is kept");
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use uuid::Uuid;
 /// The columns of a job's row that its status is made of.
 pub(crate) struct RawJob {
     pub(crate) run: i64,
+    pub(crate) plan: String,
     pub(crate) frontier: Option<Vec<u8>>,
     pub(crate) at_end: bool,
     pub(crate) finished: bool,
@@ -30,6 +31,7 @@ impl RawJob {
             count(self.unchanged, "unchanged")?,
             count(self.failed, "failed")?,
         );
+        status.plan = self.plan;
         status.frontier = self.frontier;
         status.at_end = self.at_end;
         status.finished = self.finished;

@@ -25,7 +25,6 @@ pub(super) struct SharedWork {
 }
 
 struct Job {
-    plan: String,
     status: JobStatus,
     /// How many ranges there were so far.
     ranges: i64,
@@ -35,9 +34,10 @@ struct Job {
 
 impl Job {
     fn begin(name: &str, run: i64, plan: &str) -> Self {
+        let mut status = JobStatus::new(name, run);
+        plan.clone_into(&mut status.plan);
         Self {
-            plan: plan.to_owned(),
-            status: JobStatus::new(name, run),
+            status,
             ranges: 0,
             claimed: BTreeMap::new(),
         }
@@ -102,7 +102,7 @@ impl Coordination for MemoryKeyStore {
         JobStatus::check_plan(plan)?;
         let (mut work, _) = self.shared_work()?;
         let run = match work.jobs.get(name) {
-            Some(job) if !job.status.finished && job.plan == plan => return Ok(job.status.clone()),
+            Some(job) if !job.status.finished && job.status.plan == plan => return Ok(job.status.clone()),
             Some(job) => job.status.run + 1,
             None => 1,
         };

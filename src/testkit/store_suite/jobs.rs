@@ -20,6 +20,13 @@ async fn extend(
     moved.unwrap()
 }
 
+/// What is known of a run that has just begun.
+fn begun(name: &str, run: i64, plan: &str) -> JobStatus {
+    let mut status = JobStatus::new(name, run);
+    plan.clone_into(&mut status.plan);
+    status
+}
+
 async fn status(store: &Store, name: &str) -> JobStatus {
     work(store).job(name).await.unwrap().unwrap()
 }
@@ -39,7 +46,7 @@ pub(super) async fn a_job_is_joined_or_begun_anew(fixture: Arc<dyn StoreFixture>
     let holder = ProcessId::random();
     assert_eq!(work(&first).job("rewrap").await.unwrap(), None);
     let run = work(&first).open_job("rewrap", "to kek-2").await.unwrap();
-    assert_eq!(run, JobStatus::new("rewrap", run.run));
+    assert_eq!(run, begun("rewrap", run.run, "to kek-2"));
     assert_eq!(status(&second, "rewrap").await, run);
     let range = extend(&first, &run, None, Some(b"m"), holder, LONG)
         .await
@@ -54,21 +61,21 @@ pub(super) async fn a_job_is_joined_or_begun_anew(fixture: Arc<dyn StoreFixture>
     assert_eq!(joined, expected, "it goes on where it was");
     assert_eq!(status(&first, "rewrap").await, expected);
     let other = work(&second).open_job("another", "to kek-2").await.unwrap();
-    assert_eq!(other, JobStatus::new("another", other.run));
+    assert_eq!(other, begun("another", other.run, "to kek-2"));
 
     // Another plan, and the same once it is done.
     for plan in ["to kek-3", ""] {
-        let begun = work(&second).open_job("rewrap", plan).await.unwrap();
-        assert!(begun.run > expected.run, "it is told from earlier ones");
-        assert_eq!(begun, JobStatus::new("rewrap", begun.run));
-        expected = begun;
+        let other = work(&second).open_job("rewrap", plan).await.unwrap();
+        assert!(other.run > expected.run, "it is told from earlier ones");
+        assert_eq!(other, begun("rewrap", other.run, plan));
+        expected = other;
     }
     let range = extend(&first, &expected, None, None, holder, LONG).await.unwrap();
     assert!(complete(&first, &range, tally).await);
     assert!(status(&first, "rewrap").await.finished);
-    let begun = work(&first).open_job("rewrap", "").await.unwrap();
-    assert!(begun.run > expected.run);
-    assert_eq!(begun, JobStatus::new("rewrap", begun.run));
+    let again = work(&first).open_job("rewrap", "").await.unwrap();
+    assert!(again.run > expected.run);
+    assert_eq!(again, begun("rewrap", again.run, ""));
 }
 
 pub(super) async fn one_of_sixteen_moves_the_frontier(fixture: Arc<dyn StoreFixture>) {

@@ -244,6 +244,7 @@ fn status_of(name: &str, row: &PgRow) -> Result<JobStatus, StoreError> {
     let job = Columns("jobs", row);
     let raw = RawJob {
         run: job.get("run")?,
+        plan: job.get("plan")?,
         frontier: job.get("frontier")?,
         at_end: job.get("at_end")?,
         finished: job.get("finished")?,

@@ -122,7 +122,7 @@ impl Adoption {
     /// What agrees counts as unchanged; what does not, [`RowsError::Mismatch`], and what was not backfilled,
     /// [`RowsError::NotBackfilled`], as failed.
     pub fn verify(&self) -> Job<Adopt> {
-        self.job("encx/verify", Step::Verify)
+        self.job("encx/verify-adoption", Step::Verify)
     }
 
     /// Sets every plaintext to NULL whose ciphertext opens to it. The others are reported and stay.
@@ -144,7 +144,7 @@ impl Adoption {
         };
         let layouts = vec![self.layout.clone()];
         let walked = Walked::new(self.rows.clone(), layouts, filter, step == Step::Contract);
-        let crypto = self.crypto.clone();
+        let (name, crypto) = (walked.job_name(name), self.crypto.clone());
         self.crypto.job(name, Adopt { crypto, walked, step })
     }
 }

@@ -161,6 +161,11 @@ impl Layout {
         }
     }
 
+    /// Names the column as it stands in a statement.
+    pub(super) fn quoted_name(&self) -> String {
+        format!("{}.{}", self.table.as_str(), self.cipher.as_str())
+    }
+
     /// Names a row for people.
     pub(super) fn name_of(&self, id: &Id) -> String {
         let (table, column) = (&self.described.sql_table, &self.described.sql_column);

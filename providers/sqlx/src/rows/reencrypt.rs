@@ -68,14 +68,12 @@ impl Rows {
     ) -> Result<Job<Reencrypt>, RowsError> {
         let layouts = columns.into_iter().map(Layout::new).collect::<Result<_, _>>()?;
         let walked = Walked::new(self.clone(), layouts, Filter::Encrypted, false);
-        let crypto = crypto.clone();
-        Ok(crypto.job(
-            "encx/reencrypt",
-            Reencrypt {
-                crypto: crypto.clone(),
-                walked,
-            },
-        ))
+        let (name, walk_crypto) = (walked.job_name("encx/reencrypt"), crypto.clone());
+        let walk = Reencrypt {
+            crypto: walk_crypto,
+            walked,
+        };
+        Ok(crypto.job(name, walk))
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use encx::{Aad, Crypto, EncryptionContext, Error, JobError, StoreError, WalkOutcome, WalkPage};
+use encx::{Aad, Crypto, EncryptionContext, Error, JobError, JobStatus, StoreError, WalkOutcome, WalkPage};
 
 use super::cell::Position;
 use super::layout::{Layout, Row, RowContext};
@@ -68,6 +68,12 @@ impl Walked {
             contracts,
             checked,
         }
+    }
+
+    /// Names a job that does this to the walk's columns. Each name is quoted, so that no two walks are called the same.
+    pub(super) fn job_name(&self, what: &str) -> String {
+        let columns = self.layouts.iter();
+        JobStatus::name_for(what, columns.map(Layout::quoted_name))
     }
 
     /// Describes the walk for a job's plan.

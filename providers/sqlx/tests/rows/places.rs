@@ -1,7 +1,7 @@
 //! Where ciphertexts lie: names, ids and contexts of every kind.
 
-use encx::{Ciphertext, EncryptedColumn, EncryptionContext, Field, JobEnd, RowIdKind};
-use encx_sqlx::RowsError;
+use encx::{Ciphertext, EncryptedColumn, EncryptionContext, Field, JobEnd, JobReport, RowIdKind};
+use encx_sqlx::{PlaintextColumn, RowsError};
 use uuid::Uuid;
 
 use crate::on_both;
@@ -13,6 +13,7 @@ on_both![
     several_columns_are_walked_one_after_the_other,
     a_part_of_a_nested_value_is_bound_to_its_path,
     descriptions_that_fit_nothing_are_said_so,
+    jobs_on_different_columns_do_not_replace_each_other,
 ];
 
 /// Encrypts under the first version of a key, rotates, re-encrypts, and opens again.
@@ -236,4 +237,80 @@ async fn descriptions_that_fit_nothing_are_said_so(world: World) {
         assert!(error.to_string().contains(what), "{error}");
         assert!(!error.is_retryable());
     }
+}
+
+/// Two columns of one table, and one of another service's on the same key store.
+async fn jobs_on_different_columns_do_not_replace_each_other(world: World) {
+    let (ours, theirs) = (world.process().await, world.process().await);
+    for table in ["people", "bills"] {
+        world
+            .run(&format!(
+                "CREATE TABLE {table} (id {{int}} PRIMARY KEY, a {{text}}, b {{text}}, xa {{bytes}}, xb {{bytes}})"
+            ))
+            .await;
+        let rows: Vec<_> = (1..=60)
+            .map(|id| format!("({id}, 'a', 'b', NULL, NULL)"))
+            .collect();
+        world
+            .run(&format!("INSERT INTO {table} VALUES {}", rows.join(", ")))
+            .await;
+    }
+    let column = |table: &str, name: &str| {
+        EncryptedColumn::new(table, name)
+            .row_id("id", RowIdKind::Integer)
+            .context_value("purpose", "pii")
+    };
+    let adopt = |crypto, table, plain, name| {
+        let plain = PlaintextColumn::text(plain);
+        world.rows().adopt(crypto, plain, column(table, name)).unwrap()
+    };
+    let adoptions = [
+        adopt(&ours, "people", "a", "xa"),
+        adopt(&ours, "people", "b", "xb"),
+        adopt(&theirs, "bills", "a", "xa"),
+    ];
+    let [a, b, c] = &adoptions;
+    let complete = |reports: [JobReport; 3], what: &str| {
+        for report in reports {
+            assert!(report.is_complete(), "{what}: {report}");
+            assert_eq!(report.run.changed + report.run.unchanged, 60, "{what}: {report}");
+        }
+    };
+    let all = async {
+        tokio::join!(
+            a.backfill().range_size(7).run(),
+            b.backfill().range_size(7).run(),
+            c.backfill().range_size(7).run()
+        )
+    };
+    complete(world.in_time(all).await.into(), "backfill");
+    ours.key_manager().rotate(&context()).await.unwrap();
+    let reencrypt = |crypto, table, name| {
+        let job = world.rows().reencrypt(crypto, [column(table, name)]).unwrap();
+        job.range_size(7).run()
+    };
+    let all = async {
+        tokio::join!(
+            reencrypt(&ours, "people", "xa"),
+            reencrypt(&ours, "people", "xb"),
+            reencrypt(&theirs, "bills", "xa")
+        )
+    };
+    complete(world.in_time(all).await.into(), "re-encryption");
+    let all = async {
+        tokio::join!(
+            a.verify().range_size(7).run(),
+            b.verify().range_size(7).run(),
+            c.verify().range_size(7).run()
+        )
+    };
+    complete(world.in_time(all).await.into(), "verification");
+    let all = async {
+        tokio::join!(
+            a.contract().range_size(7).run(),
+            b.contract().range_size(7).run(),
+            c.contract().range_size(7).run()
+        )
+    };
+    complete(world.in_time(all).await.into(), "contraction");
 }

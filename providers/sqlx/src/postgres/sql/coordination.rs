@@ -33,7 +33,7 @@ pub(in super::super) const DELETE_OLD_RANGES: &str =
 
 /// $1 name.
 pub(in super::super) const JOB: &str = "
-    SELECT run, frontier, at_end, finished, changed, unchanged, failed FROM encx.jobs WHERE name = $1";
+    SELECT run, plan, frontier, at_end, finished, changed, unchanged, failed FROM encx.jobs WHERE name = $1";
 
 /// Passes over what others are claiming or keeping at this moment. $1 job, $2 run, $3 holder, $4 term in microseconds.
 pub(in super::super) const CLAIM_RANGE: &str = "

@@ -29,7 +29,7 @@ pub(in super::super) const DELETE_OLD_RANGES: &str =
 
 /// ?1 name.
 pub(in super::super) const JOB: &str = "
-    SELECT run, frontier, at_end, finished, changed, unchanged, failed FROM encx_jobs WHERE name = ?1";
+    SELECT run, plan, frontier, at_end, finished, changed, unchanged, failed FROM encx_jobs WHERE name = ?1";
 
 /// ?1 job, ?2 run, ?3 holder, ?4 now, ?5 end.
 pub(in super::super) const CLAIM_RANGE: &str = "
