@@ -72,7 +72,8 @@ pub trait FieldCodec: Sized {
     ///
     /// # Errors
     ///
-    /// [`CodecError`] if this value has none, such as a date in year 10 000.
+    /// [`CodecError`] if this value has none, such as a date in year 10 000. What could not be read again is refused
+    /// here, where the value still exists.
     fn encode(&self) -> Result<Encoded<'_>, CodecError>;
 
     /// Reads a value from its bytes, which are authentic but may be those of another type.
@@ -169,6 +170,12 @@ pub enum CodecError {
     /// A codec of the caller's own refused.
     #[error("{0}")]
     Other(Cow<'static, str>),
+    /// The value would be written as JSON and could not be read again.
+    #[error("the value is not written as JSON, because it could not be read again: {what}")]
+    Unreadable {
+        /// Why, and what to do.
+        what: &'static str,
+    },
 }
 
 impl FieldCodec for String {

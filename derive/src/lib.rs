@@ -82,7 +82,8 @@ use syn::{DeriveInput, parse_macro_input};
 /// | `index(bits = 16, ..)` | beside `encrypt`: is found by equality; see below. Several are possible |
 /// | `password` | is an `encx::Password`, or an `Option` of one, and hashed; feature `password` of `encx` |
 /// | `password(context("purpose" = "login"))` | the same, under a context of its own |
-/// | `json` | is encrypted as JSON, one value; feature `json` of `encx` |
+/// | `token, bind(owner, rights, expires_at)` | is an `encx::TokenDigest`, or an `Option` of one: the digest of an `encx::ApiToken`, encrypted, and bound to plain fields besides the row. None of them can be changed in the database; each implements `encx::ColumnValue` |
+/// | `json` | is encrypted as JSON, one value; feature `json` of `encx`. What could not be read again is refused, such as NaN and `Some(None)` |
 /// | `nested` | is a struct with `#[encx(fragment)]`, or an `Option` of one. Not with `Vec`: keep that as `json`, or in a table of its own |
 /// | `nested(prefix = "billing_")` | its columns in SQL begin with this; only in `encx_columns`. `sqlx::FromRow` cannot be derived for that, nor for an `Option` |
 /// | `rename = "ssn"` | the column's name, by default the field's. It is authenticated: after renaming a field, keep the old name here. The compiler cannot see a rename: the manifest in a test does |

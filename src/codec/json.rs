@@ -1,4 +1,6 @@
-//! Values as JSON.
+//! Values as JSON: written only if they can be read again.
+
+mod readable;
 
 use std::io;
 
@@ -6,19 +8,43 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::{Zeroize, Zeroizing};
 
+use self::readable::{Readable, Unreadable};
 use super::{CodecError, Encoded};
 
 /// What a manifest calls these bytes.
 pub const FORMAT: &str = "json";
 
-/// Writes a value as JSON.
+/// Writes a value as JSON, and reads it once to see that it can be.
+///
+/// Reading costs about as much as writing. It finds what serde's attributes and hand-written impls make unreadable;
+/// whether the value that comes back is equal, it cannot tell.
 ///
 /// # Errors
 ///
-/// [`CodecError::Json`].
-pub fn encode<T: Serialize>(value: &T) -> Result<Encoded<'static>, CodecError> {
+/// [`CodecError::Unreadable`] if it could not be read again, [`CodecError::Json`] if it cannot be written.
+pub fn encode<T: Serialize + DeserializeOwned>(value: &T) -> Result<Encoded<'static>, CodecError> {
+    let unreadable = |what| CodecError::Unreadable { what };
+    match Readable::check(value) {
+        Ok(()) | Err(Unreadable::Failed) => {}
+        Err(Unreadable::Float) => {
+            return Err(unreadable(
+                "JSON has no NaN and no infinity; keep such a float as an `Option` or a text",
+            ));
+        }
+        Err(Unreadable::SomeOfNothing) => {
+            return Err(unreadable(
+                "`Some(None)` and `Some(())` would come back as `None`; keep an enum in their place",
+            ));
+        }
+    }
     let mut written = Wiped(Zeroizing::new(Vec::new()));
     serde_json::to_writer(&mut written, value).map_err(|error| redacted("written as", &error))?;
+    if decode::<T>(&written.0).is_err() {
+        return Err(unreadable(
+            "its `Deserialize` refuses what its `Serialize` wrote; does a field with `skip_serializing_if` lack `default`, \
+             or does `rename` name one direction only?",
+        ));
+    }
     Ok(Encoded::owned(std::mem::take(&mut *written.0)))
 }
 
@@ -65,3 +91,6 @@ impl io::Write for Wiped {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -77,7 +77,9 @@ fn debug_shows_no_content() {
 #[test]
 fn json_errors_quote_nothing() {
     assert_eq!(
-        json::encode(&vec![Some("a"), None]).unwrap().as_bytes(),
+        json::encode(&vec![Some("a".to_owned()), None])
+            .unwrap()
+            .as_bytes(),
         br#"["a",null]"#
     );
     let long = vec!["x".repeat(1000); 3];
@@ -142,4 +144,107 @@ fn dates_of_time_are_pinned() {
     );
     let edge = PrimitiveDateTime::MIN.assume_offset(UtcOffset::from_hms(2, 0, 0).unwrap());
     assert!(edge.encode().is_err());
+}
+
+/// Whatever is written is read as the same, and what could not be read is not written.
+mod round_trips {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn comes_back<T: FieldCodec + PartialEq + fmt::Debug>(value: &T) -> Result<(), TestCaseError> {
+        if let Ok(written) = value.encode() {
+            prop_assert_eq!(&T::decode(written.as_bytes()).unwrap(), value);
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn integers(wide in any::<(i128, u128)>(), small in any::<(i64, u64, i32, u32, i16, u16, i8, u8)>()) {
+            comes_back(&wide.0)?;
+            comes_back(&wide.1)?;
+            comes_back(&small.0)?;
+            comes_back(&small.1)?;
+            comes_back(&small.2)?;
+            comes_back(&small.3)?;
+            comes_back(&small.4)?;
+            comes_back(&small.5)?;
+            comes_back(&small.6)?;
+            comes_back(&small.7)?;
+            comes_back(&isize::from(small.4))?;
+            comes_back(&usize::from(small.5))?;
+        }
+
+        #[test]
+        fn floats_bit_by_bit(double in any::<u64>(), single in any::<u32>()) {
+            let double = f64::from_bits(double);
+            let read = f64::decode(double.encode().unwrap().as_bytes()).unwrap();
+            prop_assert_eq!(read.to_bits(), double.to_bits());
+            let single = f32::from_bits(single);
+            let read = f32::decode(single.encode().unwrap().as_bytes()).unwrap();
+            // A NaN stays one; which of them it is, the processor may change.
+            prop_assert!(read.to_bits() == single.to_bits() || read.is_nan() && single.is_nan());
+        }
+
+        #[test]
+        fn texts_and_bytes(text in any::<String>(), bytes in any::<Vec<u8>>(), eight in any::<[u8; 8]>(), flag: bool) {
+            comes_back(&text)?;
+            comes_back(&Box::<str>::from(text.clone()))?;
+            comes_back(&Arc::<str>::from(text.clone()))?;
+            comes_back(&Cow::<str>::Owned(text.clone()))?;
+            comes_back(&Zeroizing::new(text))?;
+            comes_back(&bytes)?;
+            comes_back(&bytes.clone().into_boxed_slice())?;
+            comes_back(&Cow::<[u8]>::Owned(bytes))?;
+            comes_back(&eight)?;
+            comes_back(&Box::new(flag))?;
+            comes_back(&Uuid::from_u64_pair(u64::from_be_bytes(eight), 0))?;
+        }
+    }
+
+    #[cfg(feature = "chrono")]
+    proptest! {
+        #[test]
+        fn moments_of_chrono(second: i64, short in -400_000_000_000_i64..400_000_000_000, nanos in 0_u32..2_000_000_000) {
+            use ::chrono::DateTime;
+
+            for second in [second, short] {
+                // Nanoseconds from a billion on stand for a leap second, which only the last second of a minute may have.
+                if let Some(moment) = DateTime::from_timestamp(second, nanos) {
+                    comes_back(&moment)?;
+                    comes_back(&moment.naive_utc())?;
+                    comes_back(&moment.date_naive())?;
+                    comes_back(&moment.time())?;
+                }
+            }
+            for edge in [DateTime::<::chrono::Utc>::MIN_UTC, DateTime::<::chrono::Utc>::MAX_UTC] {
+                comes_back(&edge)?;
+            }
+        }
+    }
+
+    #[cfg(feature = "time")]
+    proptest! {
+        #[test]
+        fn moments_of_time(second: i64, short in -400_000_000_000_i64..400_000_000_000, nanos in 0_i64..1_000_000_000, hours in -25_i8..=25) {
+            use ::time::{Duration, OffsetDateTime, UtcOffset};
+
+            for second in [second, short] {
+                let Ok(moment) = OffsetDateTime::from_unix_timestamp(second) else {
+                    continue;
+                };
+                let Some(moment) = moment.checked_add(Duration::nanoseconds(nanos)) else {
+                    continue;
+                };
+                let offset = UtcOffset::from_hms(hours, 0, 0).unwrap();
+                if let Some(moment) = moment.checked_to_offset(offset) {
+                    comes_back(&moment)?;
+                    comes_back(&moment.date())?;
+                    comes_back(&moment.time())?;
+                    comes_back(&::time::PrimitiveDateTime::new(moment.date(), moment.time()))?;
+                }
+            }
+        }
+    }
 }
