@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use password_hash::PasswordHash as Phc;
+use subtle::ConstantTimeEq;
 
 use crate::key::DataKeyId;
 
@@ -20,8 +21,9 @@ pub(super) const OUTPUT_LEN: usize = 32;
 ///
 /// What follows the pepper's id is a PHC string, with a salt of 16 bytes and a hash of 32. At most 148 characters. Every
 /// value of this type has this form, and parameters that can be computed; whether a password is the right one, only
-/// [`Crypto::verify_password`](crate::Crypto::verify_password) can tell. `Debug` shows neither salt nor hash.
-#[derive(Clone, PartialEq, Eq)]
+/// [`Crypto::verify_password`](crate::Crypto::verify_password) can tell. Two are equal if their texts are, compared in
+/// constant time. `Debug` shows neither salt nor hash.
+#[derive(Clone)]
 pub struct PasswordHash {
     text: Box<str>,
     key_id: DataKeyId,
@@ -132,6 +134,14 @@ impl PasswordHash {
         &self.output
     }
 }
+
+impl PartialEq for PasswordHash {
+    fn eq(&self, other: &Self) -> bool {
+        self.text.as_bytes().ct_eq(other.text.as_bytes()).into()
+    }
+}
+
+impl Eq for PasswordHash {}
 
 /// Argon2's version 0x13.
 const VERSION: u32 = 19;

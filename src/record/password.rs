@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use crate::password::PasswordHash;
@@ -12,8 +13,10 @@ use crate::password::PasswordHash;
 /// the hash that it is. When a row is decrypted, its password is a stored one: nobody gets back what was typed. Verify with
 /// the row's `verify_password`, which needs no decryption.
 ///
-/// A new one is zeroised when dropped. There is no `Clone`, no `Serialize` and no comparison, and `Debug` shows neither form.
-/// With feature `serde` it can be deserialised, as a new one, for forms.
+/// A new one is zeroised when dropped, and so is each clone of it. Two are equal if they are of one form and have the same
+/// text or the same hash, compared in constant time; a new password never equals a stored one, so this is no way to
+/// verify. There is no `Serialize`, and `Debug` shows neither form. With feature `serde` it can be deserialised, as a new
+/// one, for forms.
 ///
 /// ```
 /// use encx::Password;
@@ -22,8 +25,10 @@ use crate::password::PasswordHash;
 /// assert!(password.hash().is_none());
 /// assert_eq!(format!("{password:?}"), "Password([REDACTED])");
 /// ```
+#[derive(Clone)]
 pub struct Password(Form);
 
+#[derive(Clone)]
 pub(super) enum Form {
     New(Zeroizing<String>),
     Stored(PasswordHash),
@@ -55,6 +60,18 @@ impl Password {
         &self.0
     }
 }
+
+impl PartialEq for Password {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Form::New(one), Form::New(other)) => one.as_bytes().ct_eq(other.as_bytes()).into(),
+            (Form::Stored(one), Form::Stored(other)) => one == other,
+            (Form::New(_), Form::Stored(_)) | (Form::Stored(_), Form::New(_)) => false,
+        }
+    }
+}
+
+impl Eq for Password {}
 
 impl fmt::Debug for Password {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -173,3 +173,50 @@ fn futures_are_send(crypto: &Crypto, account: &Account, row: &EncryptedAccount) 
     is_send(row.verify_password(crypto, "t-1", "a"));
     is_send(row.hash_pin(crypto, "a"));
 }
+
+/// A struct with a password derives what others do.
+#[derive(Encrypt, Clone, Debug, PartialEq, Eq)]
+#[encx(table = "logins", context("purpose" = "login"), encrypted(derive(Clone, Debug, PartialEq, Eq)))]
+struct Login {
+    #[encx(id)]
+    id: i64,
+    #[encx(encrypt, index(normalize = "email", bits = 64))]
+    email: String,
+    #[encx(password)]
+    password: Password,
+}
+
+#[tokio::test]
+async fn a_struct_with_a_password_can_be_cloned_and_compared() {
+    let crypto = process(&World::default()).await;
+    let login = |typed: &str| Login {
+        id: 1,
+        email: "a@b".to_owned(),
+        password: Password::new(typed),
+    };
+    let one = login("correct horse");
+    assert_eq!(one, one.clone());
+    assert_eq!(one, login("correct horse"));
+    assert_ne!(one, login("correct horsf"));
+    assert_ne!(one, login("correct hors"));
+    let row = one.encrypt(&crypto).await.unwrap();
+    assert_eq!(row, row.clone());
+    let read = row.clone().decrypt(&crypto).await.unwrap();
+    assert_eq!(read, read.clone());
+    assert_ne!(
+        read, one,
+        "a stored password equals no new one, whatever was typed"
+    );
+    let other = one.encrypt(&crypto).await.unwrap();
+    assert_ne!(other.password, row.password, "another salt");
+    for shown in [
+        format!("{one:?}"),
+        format!("{:?}", one.clone()),
+        format!("{read:?}"),
+    ] {
+        assert!(
+            shown.contains("Password([REDACTED])") && !shown.contains("correct"),
+            "{shown}"
+        );
+    }
+}
