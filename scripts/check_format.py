@@ -180,7 +180,7 @@ def scope_of(pairs, usage):
 
 # --- AAD ---
 
-BYTES, TEXT, INTEGER, UUID, STEP = range(5)
+BYTES, TEXT, INTEGER, UUID, STEP, BOUND, NULL = range(7)
 
 
 def typed_part(part):
@@ -208,6 +208,8 @@ def framed_aad(place):
         refuse_unless(row, "aad")
         kind, parts = 2, names + row + path
         refuse_unless(all(content for _, content in parts), "aad")
+        for column, value in place.get("bound", []):
+            parts += [(BOUND, column.encode()), (NULL, b"") if value is None else typed_part(value)]
     refuse_unless(len(parts) <= 64, "aad")
     framed = bytes([kind]) + u16(len(parts))
     framed += b"".join(bytes([type_]) + u32(len(content)) + content for type_, content in parts)
@@ -237,7 +239,17 @@ def nfkc(text):
     return unicodedata.normalize("NFKC", text)
 
 
+def normalized_now(normalizer, text):
+    """Returns a text in the normaliser's version of today, and the version that its index is of."""
+    first = normalized(normalizer, text)
+    if normalizer not in ("lowercase", "email"):
+        return first, 1
+    second = first.replace("\u03c2", "\u03c3")
+    return second, 2 if "\u03c3" in second else 1
+
+
 def normalized(normalizer, text):
+    """Returns a text in version 1 of the normaliser."""
     if normalizer == "exact":
         return text
     if normalizer == "trim":
@@ -256,13 +268,13 @@ def blind_index(key, key_id, index, values):
     """Returns what k is derived with, k, and the blind index."""
     names, parts = [], []
     for column, value in zip(index["columns"], values, strict=True):
-        type_, content = typed_part(value)
+        (type_, content), version = typed_part(value), 1
         if type_ == TEXT:
-            content = normalized(column["normalizer"], value["text"]).encode()
-        assert content, "the value is not empty"
+            content, version = normalized_now(column["normalizer"], value["text"])
+            content = content.encode()
         parts.append((type_, content))
         of_column = [(TEXT, column["name"].encode()), (TEXT, column["normalizer"].encode())]
-        of_column.append((INTEGER, column.get("version", 1).to_bytes(16, "big")))
+        of_column.append((INTEGER, column.get("version", version).to_bytes(16, "big")))
         if not names:
             of_column.insert(1, (TEXT, index.get("name", "").encode()))
         names += of_column
@@ -723,6 +735,9 @@ def check_compared(checks, document):
         (number, [{"integer": 42}]),
         ({"table": "patients", "columns": patient, "bits": 32}, [{"text": "LOVELACE"}, {"integer": 1815}]),
         (email | {"name": "login", "bits": 256}, [{"text": " Ada@Example.ORG"}]),
+        (email, [{"text": "ΝΙΚΟΣ@example.gr"}]),
+        (email, [{"text": "νικος@example.gr"}]),
+        (email, [{"text": " "}]),
     ]:
         for value in blind_index(key, key_id, index, values):
             checks.equal(f"blind index: {value.hex()} stands in the document", value.hex() in squeezed(document), True)
@@ -757,6 +772,9 @@ def check_examples(checks, release, document):
     name, framed = kek.encode(), kms_context(context, "data", key_id)
     path = {"kind": "field", "table": "users", "column": "profile", "row": [{"text": "a"}], "path": ["3"]}
     row = {"kind": "field", "table": "users", "column": "profile", "row": [{"text": "a"}, {"text": "3"}]}
+    row_of_token = {"uuid": "00112233-4455-6677-8899-aabbccddeeff"}
+    token = {"kind": "field", "table": "tokens", "column": "digest", "row": [row_of_token]}
+    token["bound"] = [("owner", {"text": "ada"}), ("expires_at", None)]
     kek_file = release.read("keks-passphrase.encx")
     passphrase = release.manifest["kek_files"][0]["protection"]["passphrase"].encode()
     file_key = hash_secret_raw(passphrase, kek_file[22:38], 2, 256, 3, 32, Type.ID, version=0x13)
@@ -766,6 +784,7 @@ def check_examples(checks, release, document):
         "framed AAD": aad,
         "framed AAD, path": framed_aad(path),
         "framed AAD, composite id": framed_aad(row),
+        "framed AAD, token": framed_aad(token),
         "data key": data_key,
         "key_check": key_check(data_key, key_id),
         "ciphertext": data,

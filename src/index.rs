@@ -126,6 +126,8 @@ impl TryFrom<Vec<u8>> for BlindIndex {
 
 /// What finds one value: its blind index under every version of the index key that may be used. None, if there is no key.
 ///
+/// A value of which an older version of the normaliser made another term has that one too, so that its rows are found.
+///
 /// On PostgreSQL `WHERE email_index = ANY($1)` with [`as_slice`](Self::as_slice) bound; elsewhere
 /// `push_in`, of feature `sqlx-0_9`. What is found are candidates: see [`IndexField`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -160,7 +162,7 @@ impl IndexTerms {
         self.0.is_empty()
     }
 
-    /// Returns how many there are: one for each version of the index key.
+    /// Returns how many there are: one for each version of the index key, and more where older terms are looked for too.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
@@ -246,14 +248,6 @@ pub enum IndexError {
     DomainTooSmall {
         /// How many different values are expected.
         distinct: u64,
-    },
-    /// Nothing is left of the value, or it was empty.
-    #[error(
-        "the value is empty once normalised as `{normalizer}`; store NULL instead of an index of nothing"
-    )]
-    Empty {
-        /// The normaliser's name.
-        normalizer: &'static str,
     },
     /// These bytes are no blind index.
     #[error(

@@ -152,7 +152,8 @@ impl Crypto {
     /// Computes what a query looks for: the value's blind index under every version of the index key that may be used,
     /// pre-active, active or deactivated.
     ///
-    /// Rows that were indexed before a rotation are so found as well as those after it. Where the context has no index key
+    /// Rows that were indexed before a rotation are so found as well as those after it, and rows that an older version of the
+    /// normaliser indexed. The empty value finds the rows whose value is empty once normalised. Where the context has no index key
     /// there is no term: nothing was indexed, and no key is made here. Rows that were indexed under a suspended,
     /// compromised or destroyed version are not found.
     ///
@@ -179,9 +180,9 @@ impl Crypto {
         field: &IndexField,
         value: impl IndexValue,
     ) -> Result<IndexTerms, Error> {
-        let message = field.message(&value)?;
+        let messages = field.sought(&value)?;
         let slot = self.slot_of(context, KeyUsage::Index);
-        terms(self.core(), &slot, &message).await
+        terms(self.core(), &slot, &messages).await
     }
 
     /// Computes what many queries look for, as [`index_terms`](Self::index_terms) does for one.
@@ -197,19 +198,25 @@ impl Crypto {
         &self,
         items: impl IntoIterator<Item = (&'a EncryptionContext, &'a IndexField, V)>,
     ) -> Vec<Result<IndexTerms, Error>> {
-        let items = self.messages(items);
+        let normalize = |(context, field, value): (_, &IndexField, V)| {
+            let messages = field.sought(&value)?;
+            Ok((self.slot_of(context, KeyUsage::Index), messages))
+        };
+        let items: Vec<Result<_, Error>> = items.into_iter().map(normalize).collect();
         let mut done = Vec::with_capacity(items.len());
         for item in items {
             done.push(match item {
-                Ok((slot, message)) => terms(self.core(), &slot, &message).await,
+                Ok((slot, messages)) => terms(self.core(), &slot, &messages).await,
                 Err(error) => Err(error),
             });
         }
         done
     }
 
-    /// Tells whether indexing the same value again would use a newer version of the index key. Nothing but the tag of
-    /// the key's id is looked at.
+    /// Tells whether indexing the same value again would use a newer version of the index key.
+    ///
+    /// Nothing but the tag of the key's id is looked at. A term does not show which version of a normaliser made it: after
+    /// one has changed, compute the [`blind_index`](Self::blind_index) of each value again and compare.
     ///
     /// # Errors
     ///
@@ -256,8 +263,8 @@ fn term(key: &Deriver, message: &Message) -> BlindIndex {
     key.with_subkey(&message.info, |subkey| message.under(key.id, subkey))
 }
 
-async fn terms(core: &Core, slot: &Arc<Slot>, message: &Message) -> Result<IndexTerms, Error> {
-    if let Some(computed) = hot_terms(core, slot, message) {
+async fn terms(core: &Core, slot: &Arc<Slot>, messages: &[Message]) -> Result<IndexTerms, Error> {
+    if let Some(computed) = hot_terms(core, slot, messages) {
         return computed;
     }
     let known = slot.records();
@@ -276,10 +283,10 @@ async fn terms(core: &Core, slot: &Arc<Slot>, message: &Message) -> Result<Index
             core.cache().by_id(&slot, id).await?.deriver()
         })
         .await;
-    let mut terms = Vec::with_capacity(usable.len());
+    let mut terms = Vec::with_capacity(usable.len() * messages.len());
     for id in &usable {
         match loaded(&keys, id) {
-            Ok(key) => terms.push(term(&key, message)),
+            Ok(key) => terms.extend(messages.iter().map(|message| term(&key, message))),
             // Its state changed meanwhile.
             Err(
                 Error::Suspended { .. }
@@ -294,14 +301,14 @@ async fn terms(core: &Core, slot: &Arc<Slot>, message: &Message) -> Result<Index
 }
 
 /// Computes the terms if all keys are in memory and may be used; `None` if somebody has to be asked.
-fn hot_terms(core: &Core, slot: &Slot, message: &Message) -> Option<Result<IndexTerms, Error>> {
+fn hot_terms(core: &Core, slot: &Slot, messages: &[Message]) -> Option<Result<IndexTerms, Error>> {
     let live = slot.live();
     let set = live.set()?;
     let derivers = set.derivers.as_ref().filter(|derivers| derivers.complete)?;
-    let mut terms = Vec::with_capacity(derivers.all.len());
+    let mut terms = Vec::with_capacity(derivers.all.len() * messages.len());
     for key in &derivers.all {
         match use_now(core, set, key, Purpose::Decrypt)? {
-            Ok(key) => terms.push(term(&key, message)),
+            Ok(key) => terms.extend(messages.iter().map(|message| term(&key, message))),
             Err(error) => return Some(Err(error)),
         }
     }

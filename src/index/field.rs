@@ -1,6 +1,6 @@
 //! Which column an index is of, how its values are normalised, and how many bits are kept.
 
-use super::value::{IndexValue, Parts, frame};
+use super::value::{IndexValue, Normalized, Parts, frame};
 use super::{IndexError, Message, Normalizer};
 use crate::aad::{TYPE_INTEGER, TYPE_TEXT};
 
@@ -189,6 +189,15 @@ impl IndexField {
     ///
     /// </div>
     ///
+    /// <div class="warning">
+    ///
+    /// Never write `INSERT .. ON CONFLICT (name_index) DO UPDATE SET name = excluded.name`. The row that stays keeps its own id,
+    /// and the new ciphertext is bound to the id that was to be inserted: the row cannot be read again. Look the id up first
+    /// by [`Crypto::index_terms`](crate::Crypto::index_terms), or insert with `DO NOTHING`, and encrypt for the id that stays;
+    /// docs/search.md shows it.
+    ///
+    /// </div>
+    ///
     /// # Panics
     ///
     /// If the index has fewer than 128 bits. In a `const` it does not compile.
@@ -360,20 +369,16 @@ impl IndexField {
 
     /// Returns what the index's key is derived with: `"encx/index/v1" ‖ framed (table, column, name, normaliser, its
     /// version; for each further column: column, normaliser, its version) ‖ u16 bits`.
-    pub(crate) fn info(&self) -> Vec<u8> {
+    fn info(&self, versions: &[u32]) -> Vec<u8> {
         let text = |text: &str| (TYPE_TEXT, text.as_bytes().to_vec());
-        let normalizer = |part: &IndexPart| {
-            let version = i128::from(part.normalizer.version());
-            [
-                (TYPE_TEXT, part.normalizer.id().into_bytes()),
-                (TYPE_INTEGER, version.to_be_bytes().to_vec()),
-            ]
-        };
-        let mut parts = vec![text(self.table), text(self.first.column), text(self.name)];
-        parts.extend(normalizer(&self.first));
-        for part in self.more {
+        let mut parts = vec![text(self.table)];
+        for (place, (part, version)) in self.parts().zip(versions).enumerate() {
             parts.push(text(part.column));
-            parts.extend(normalizer(part));
+            if place == 0 {
+                parts.push(text(self.name));
+            }
+            parts.push(text(&part.normalizer.id()));
+            parts.push((TYPE_INTEGER, i128::from(*version).to_be_bytes().to_vec()));
         }
         let mut info = b"encx/index/v1".to_vec();
         frame(KIND_INDEX, &parts, &mut info);
@@ -383,17 +388,47 @@ impl IndexField {
 
     /// Normalises a value.
     pub(crate) fn message(&self, value: &(impl IndexValue + ?Sized)) -> Result<Message, IndexError> {
+        let parts = self.parts_of(value)?;
+        Ok(self.message_of(parts.normalize(self.normalizers())?))
+    }
+
+    /// Normalises a value for a search: as it is indexed now, and as older versions of its normalisers may have indexed it.
+    pub(crate) fn sought(&self, value: &(impl IndexValue + ?Sized)) -> Result<Vec<Message>, IndexError> {
+        let parts = self.parts_of(value)?;
+        let now = parts.normalize(self.normalizers())?;
+        let mut versions = self.normalizers().zip(&now.versions);
+        let mut all = if versions.any(|(normalizer, version)| normalizer.has_older(*version)) {
+            parts.normalize_older(self.normalizers())?
+        } else {
+            Vec::new()
+        };
+        all.push(now);
+        Ok(all
+            .into_iter()
+            .map(|normalized| self.message_of(normalized))
+            .collect())
+    }
+
+    fn parts_of(&self, value: &(impl IndexValue + ?Sized)) -> Result<Parts, IndexError> {
         let parts = Parts::of(value)?;
         let (expected, found) = (1 + self.more.len(), parts.len());
-        if found != expected {
-            return Err(IndexError::Parts { expected, found });
+        if found == expected {
+            Ok(parts)
+        } else {
+            Err(IndexError::Parts { expected, found })
         }
-        let normalized = parts.normalize(self.parts().map(|part| part.normalizer))?;
-        Ok(Message {
-            info: self.info(),
-            normalized,
+    }
+
+    fn normalizers(&self) -> impl Iterator<Item = Normalizer> {
+        self.parts().map(|part| part.normalizer)
+    }
+
+    pub(super) fn message_of(&self, normalized: Normalized) -> Message {
+        Message {
+            info: self.info(&normalized.versions),
+            normalized: normalized.bytes,
             bits: self.bits,
-        })
+        }
     }
 }
 

@@ -11,8 +11,12 @@ use super::IndexError;
 /// Brings values that mean the same into one form, so that one finds the other.
 ///
 /// Which normaliser an index uses, and in which version, is part of its key: with another one, its column must be computed
-/// anew. What each does never changes within a version; docs/format.md states it exactly. All but the first are for text
-/// and drop white space at both ends.
+/// anew. What each does never changes within a version; docs/format.md states it exactly. All but [`Exact`](Self::Exact)
+/// are for text and drop white space at both ends. What is left may be empty: the empty value has a term like any other.
+///
+/// [`Email`](Self::Email) and [`Lowercase`](Self::Lowercase) are in version 2, which writes `ς` as `σ`. Values without
+/// these two letters keep the terms of version 1. Terms that version 1 made of the others are searched for too, until
+/// their rows are indexed anew.
 ///
 /// Unicode keeps normalisation and case folding as they are for every character that it has assigned. Texts with characters
 /// that a Unicode newer than these tables assigned may be normalised otherwise by a later encx.
@@ -23,19 +27,19 @@ pub enum Normalizer {
     CaseFold,
     /// A function of your own: [`Normalizer::custom`].
     Custom(CustomNormalizer),
-    /// Email addresses: NFKC, lower case, in the local part too.
+    /// Email addresses: NFKC, lower case, in the local part too, and `σ` for `ς`.
     ///
     /// RFC 5321 lets a domain tell `Ada@` from `ada@`. None that matters does, and people type both, so the local part
-    /// is made lower case; whoever looks at the candidates can be stricter. Dots and `+tags` stay, because some
-    /// domains tell them apart, and domains are not converted between Unicode and `xn--`. What has no text on both sides of
-    /// its last `@`, or white space or control characters within, is refused.
+    /// is made lower case; the caller can compare the candidates more strictly. Dots and `+tags` stay, because some
+    /// domains tell them apart, and domains are not converted between Unicode and `xn--`. The empty text is a value. Other
+    /// text without a character on both sides of its last `@`, or with white space or control characters within, is refused.
     ///
     /// Two addresses that find each other may lead to two mailboxes. Send mail, such as a link to a new password, to the address
     /// that is stored, and never to the one that was typed.
     Email,
     /// Nothing: bytes for bytes.
     Exact,
-    /// Lower case, each character for itself.
+    /// Lower case, each character for itself, and `σ` for `ς`: `ΟΔΟΣ` and `οδος` are the same. `ß` and `SS`, `ı` and `I` are not.
     Lowercase,
     /// Phone numbers: a leading `+`, and digits. White space, `-`, `.`, `/` and parentheses are dropped; letters and all
     /// else are refused. Whether `0151…` is `+49151…` it does not know: store numbers with their country.
@@ -90,8 +94,23 @@ impl Normalizer {
     pub const fn version(&self) -> u32 {
         match self {
             Self::Custom(custom) => custom.version,
-            Self::CaseFold | Self::Email | Self::Exact | Self::Lowercase | Self::Phone | Self::Trim => 1,
+            Self::Email | Self::Lowercase => 2,
+            Self::CaseFold | Self::Exact | Self::Phone | Self::Trim => 1,
         }
+    }
+
+    /// Returns the version whose key a normalised text is indexed under. Version 2 of those that have one differs from
+    /// version 1 in texts with a sigma alone; all others keep their terms.
+    pub(super) fn version_for(&self, normalized: &str) -> u32 {
+        match self {
+            Self::Email | Self::Lowercase if !normalized.contains(SIGMA) => 1,
+            _ => self.version(),
+        }
+    }
+
+    /// Tells whether an older version made another form of a text that is indexed under this version.
+    pub(super) fn has_older(&self, version: u32) -> bool {
+        matches!(self, Self::Email | Self::Lowercase) && version > 1
     }
 
     /// Returns what stands for it in an index's key: no name of the caller's is one of ours.
@@ -106,12 +125,6 @@ impl Normalizer {
         matches!(self, Self::Exact)
     }
 
-    pub(super) fn empty(&self) -> IndexError {
-        IndexError::Empty {
-            normalizer: self.name(),
-        }
-    }
-
     fn refuse(&self, what: &'static str) -> IndexError {
         IndexError::NotNormalized {
             normalizer: self.name(),
@@ -119,9 +132,38 @@ impl Normalizer {
         }
     }
 
-    /// Normalises a text, of which something must be left.
+    /// Normalises a text in the normaliser's version.
     pub(super) fn apply(&self, text: &str) -> Result<Zeroizing<String>, IndexError> {
-        let normalized = match self {
+        match self {
+            Self::Email | Self::Lowercase => Ok(with_sigmas(&self.apply_first(text)?, |_| SIGMA)),
+            _ => self.apply_first(text),
+        }
+    }
+
+    /// Returns what version 1 may have made of texts that are now the same as this one: of the text itself, and of its two
+    /// usual spellings, with `σ` throughout as from capitals, and with `ς` at the ends of words. None if the version is 1.
+    pub(super) fn apply_older(&self, text: &str) -> Result<Vec<Zeroizing<String>>, IndexError> {
+        let typed = match self {
+            Self::Email | Self::Lowercase => self.apply_first(text)?,
+            _ => return Ok(Vec::new()),
+        };
+        let capitals = with_sigmas(&typed, |_| SIGMA);
+        if !capitals.contains(SIGMA) {
+            return Ok(Vec::new());
+        }
+        let words = with_sigmas(&typed, |ends| if ends { FINAL_SIGMA } else { SIGMA });
+        let mut older = vec![capitals];
+        for spelling in [words, typed] {
+            if !older.contains(&spelling) {
+                older.push(spelling);
+            }
+        }
+        Ok(older)
+    }
+
+    /// Normalises a text in version 1, or in that of the caller's function.
+    fn apply_first(&self, text: &str) -> Result<Zeroizing<String>, IndexError> {
+        Ok(match self {
             Self::Exact => Zeroizing::new(text.to_owned()),
             Self::Trim => Zeroizing::new(text.trim().to_owned()),
             Self::Lowercase => lowercase(text.trim()),
@@ -138,11 +180,7 @@ impl Normalizer {
                     (custom.normalize)(text).ok_or_else(|| self.refuse("its function refused it"))?;
                 Zeroizing::new(normalized)
             }
-        };
-        if normalized.is_empty() {
-            return Err(self.empty());
-        }
-        Ok(normalized)
+        })
     }
 
     fn email(&self, text: &str) -> Result<Zeroizing<String>, IndexError> {
@@ -151,7 +189,7 @@ impl Normalizer {
         // Lower case may have taken letters apart.
         let email = nfkc(&lower);
         if email.is_empty() {
-            return Err(self.empty());
+            return Ok(email);
         }
         if email.chars().any(|c| c.is_whitespace() || c.is_control()) {
             return Err(self.refuse("an email address has no white space or control characters"));
@@ -185,7 +223,28 @@ fn nfkc(text: &str) -> Zeroizing<String> {
     collect(|| text.nfkc())
 }
 
-/// Collects what `chars` gives each time. A string that grew would leave pieces of the value behind, which nobody wipes.
+const SIGMA: char = '\u{3c3}';
+const FINAL_SIGMA: char = '\u{3c2}';
+
+/// Writes each sigma, of either form, as `form` says. It is told whether the sigma ends a word.
+fn with_sigmas(text: &str, form: impl Fn(bool) -> char) -> Zeroizing<String> {
+    // Both forms have two bytes.
+    let mut written = Zeroizing::new(String::with_capacity(text.len()));
+    let mut chars = text.chars().peekable();
+    let mut in_word = false;
+    while let Some(c) = chars.next() {
+        if c == SIGMA || c == FINAL_SIGMA {
+            let goes_on = chars.peek().is_some_and(|next| next.is_alphabetic());
+            written.push(form(in_word && !goes_on));
+        } else {
+            written.push(c);
+        }
+        in_word = c.is_alphabetic();
+    }
+    written
+}
+
+/// Collects what `chars` gives each time. A string that grew would leave pieces of the value in memory that is not wiped.
 fn collect<I: Iterator<Item = char>>(chars: impl Fn() -> I) -> Zeroizing<String> {
     let len = chars().map(char::len_utf8).sum();
     let mut text = Zeroizing::new(String::with_capacity(len));

@@ -2,6 +2,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use unicode_normalization::UnicodeNormalization;
 use uuid::Uuid;
 
 use super::*;
@@ -35,11 +36,19 @@ fn hex(bytes: impl AsRef<[u8]>) -> String {
 
 /// Computes a term as `Crypto` does, under the key 00 01 .. 1f.
 fn term(field: &IndexField, value: impl IndexValue) -> BlindIndex {
+    under_a_key(&field.message(&value).unwrap())
+}
+
+fn under_a_key(message: &Message) -> BlindIndex {
     let key: Vec<u8> = (0..32).collect();
     let derivation = Derivation::new(&DataKey::copy_from(&key).unwrap());
-    let message = field.message(&value).unwrap();
     let id = "01a2053d-7b01-7cc1-b36a-182ccc288e45".parse().unwrap();
     message.under(id, &derivation.derive(&message.info))
+}
+
+/// What the key of an index is derived with, for a value that every normaliser takes.
+fn info(field: &IndexField) -> Vec<u8> {
+    field.message("a@b").unwrap().info
 }
 
 fn refused(field: &IndexField, value: impl IndexValue) -> IndexError {
@@ -56,6 +65,8 @@ fn terms_are_pinned() {
             "cc288e4524b2db141bc548fb78306c8615d07b9759a79aba7865603d5a4dcc430a12fbc7",
         ),
         (term(&CITY, "Straße 5"), "cc288e45d080"),
+        (term(&EMAIL, "ΝΙΚΟΣ@example.gr"), "cc288e45b412f6db80977472"),
+        (term(&EMAIL, " "), "cc288e45b830993ded763052"),
         (term(&NUMBER, 42_i64), "cc288e45bc7cf3b92a36fd82f354edd0531f5d8e"),
         (term(&ORDER, "ab-12"), "cc288e45935e1e11cbaa"),
         (term(&PATIENT, ("LOVELACE", 1815_u16)), "cc288e45e96ff193"),
@@ -64,7 +75,7 @@ fn terms_are_pinned() {
         assert_eq!(hex(found), expected);
     }
     assert_eq!(
-        hex(EMAIL.info()),
+        hex(info(&EMAIL)),
         "656e63782f696e6465782f7631030005010000000575736572730100000005656d61696c01000000000100000005656d61696c\
          0200000010000000000000000000000000000000010040"
     );
@@ -97,12 +108,12 @@ fn every_part_of_an_index_is_in_its_key() {
         // Names that join to the same text are different names.
         IndexField::new("tc", "n", 64).normalize(Normalizer::Trim),
     ];
-    let mut infos: Vec<_> = others.iter().chain([&base]).map(IndexField::info).collect();
+    let mut infos: Vec<_> = others.iter().chain([&base]).map(info).collect();
     infos.sort();
     infos.dedup();
     assert_eq!(infos.len(), others.len() + 1);
     // Whether an index is unique changes what is demanded of it, and not its terms.
-    assert_eq!(EMAIL.info(), EMAIL.insecure_small_domain().info());
+    assert_eq!(info(&EMAIL), info(&EMAIL.insecure_small_domain()));
 }
 
 #[test]
@@ -134,12 +145,14 @@ fn only_the_top_bits_are_kept() {
 
 #[test]
 fn normalisers_do_what_they_say() {
-    let known: [(Normalizer, &str, &str); 24] = [
+    let known: [(Normalizer, &str, &str); 34] = [
         (Normalizer::Exact, " É ", " É "),
         (Normalizer::Trim, "\u{a0}\t É x \n", "É x"),
         (Normalizer::Lowercase, " ÀB Σ ", "àb σ"),
         // No context counts: not that of a final sigma.
         (Normalizer::Lowercase, "ΟΔΟΣ", "οδοσ"),
+        (Normalizer::Lowercase, "οδος", "οδοσ"),
+        (Normalizer::Lowercase, "ς", "σ"),
         (Normalizer::Lowercase, "İ", "i\u{307}"),
         (Normalizer::CaseFold, "Straße", "strasse"),
         (Normalizer::CaseFold, "STRASSE", "strasse"),
@@ -156,6 +169,15 @@ fn normalisers_do_what_they_say() {
         (Normalizer::Email, "ada@bücher.example", "ada@bücher.example"),
         (Normalizer::Email, "\"a@b\"@c.d", "\"a@b\"@c.d"),
         (Normalizer::Email, "ａda＠example.org", "ada@example.org"),
+        (Normalizer::Email, "ΝΙΚΟΣ@example.gr", "νικοσ@example.gr"),
+        (Normalizer::Email, "νικος@example.gr", "νικοσ@example.gr"),
+        // The lunate sigma.
+        (Normalizer::Email, "νικοϲ@example.gr", "νικοσ@example.gr"),
+        (Normalizer::Email, " \t", ""),
+        (Normalizer::Exact, "", ""),
+        (Normalizer::Trim, "\u{a0}", ""),
+        (Normalizer::CaseFold, "\u{3000}", ""),
+        (Normalizer::Phone, "+ ()", ""),
         (
             Normalizer::Email,
             "ADA@BU\u{308}CHER.example",
@@ -191,9 +213,9 @@ fn normalisers_keep_their_names_and_versions() {
     .map(|normalizer| (normalizer.id(), normalizer.version()));
     let expected = [
         ("case-fold", 1),
-        ("email", 1),
+        ("email", 2),
         ("exact", 1),
-        ("lowercase", 1),
+        ("lowercase", 2),
         ("phone", 1),
         ("trim", 1),
         ("custom/order-number", 3),
@@ -205,22 +227,6 @@ fn normalisers_keep_their_names_and_versions() {
 #[test]
 fn what_cannot_be_normalised_is_refused() {
     let of = |normalizer| IndexField::new("t", "c", 64).normalize(normalizer);
-    for normalizer in [
-        Normalizer::CaseFold,
-        Normalizer::Email,
-        Normalizer::Exact,
-        Normalizer::Lowercase,
-        Normalizer::Phone,
-        Normalizer::Trim,
-    ] {
-        let empty = IndexError::Empty {
-            normalizer: normalizer.name(),
-        };
-        assert_eq!(refused(&of(normalizer), ""), empty);
-        if normalizer != Normalizer::Exact {
-            assert_eq!(refused(&of(normalizer), " \u{a0}\t"), empty);
-        }
-    }
     for text in [
         "ada",
         "@example.org",
@@ -242,17 +248,150 @@ fn what_cannot_be_normalised_is_refused() {
             "{text}: {error}"
         );
     }
-    assert!(matches!(
-        refused(&of(Normalizer::Phone), "+ ()"),
-        IndexError::Empty { .. }
-    ));
     let never = Normalizer::custom("never", 1, |_| None);
     assert!(matches!(
         refused(&of(never), "a"),
         IndexError::NotNormalized { .. }
     ));
+}
+
+/// The empty value is one like any other: a record whose field is empty can be written, and found.
+#[test]
+fn the_empty_value_has_a_term() {
     let nothing = Normalizer::custom("nothing", 1, |_| Some(String::new()));
-    assert!(matches!(refused(&of(nothing), "a"), IndexError::Empty { .. }));
+    for normalizer in [
+        Normalizer::CaseFold,
+        Normalizer::Email,
+        Normalizer::Exact,
+        Normalizer::Lowercase,
+        Normalizer::Phone,
+        Normalizer::Trim,
+        nothing,
+    ] {
+        let field = IndexField::new("t", "c", 64).normalize(normalizer);
+        let empty = term(&field, "");
+        if normalizer != Normalizer::Exact {
+            assert_eq!(term(&field, " \u{a0}\t"), empty, "{normalizer:?}");
+            assert!(field.is_same(" ", "").unwrap());
+        }
+        let some = if normalizer == Normalizer::Phone {
+            "1"
+        } else {
+            "a@b"
+        };
+        assert_eq!(term(&field, some) == empty, normalizer == nothing);
+        assert_eq!(field.sought("").unwrap().len(), 1);
+    }
+    // Of an integer and of bytes, too, and in each part of several.
+    assert_ne!(term(&NUMBER, ""), term(&NUMBER, 0_i64));
+    assert_eq!(term(&NUMBER, ""), term(&NUMBER, b""));
+    let parts = [("", ""), ("a", ""), ("", "a"), ("", " "), ("a", "a")];
+    let mut terms = parts.map(|value| term(&PATIENT, value));
+    terms.sort();
+    assert!(terms.windows(2).all(|pair| pair[0] != pair[1]));
+}
+
+/// Version 2 writes `σ` for `ς`. Values without a sigma have the terms of version 1, the others new ones, and what version 1
+/// made of them is searched for.
+#[test]
+fn a_final_sigma_is_a_sigma_and_old_terms_are_still_found() {
+    let of = |normalizer| IndexField::new("users", "email", 64).normalize(normalizer);
+    let first = |normalizer: Normalizer, text: &str| {
+        // As version 1 did: its key, and its form of the text.
+        let form = match normalizer {
+            Normalizer::Email => text
+                .nfkc()
+                .collect::<String>()
+                .trim()
+                .chars()
+                .flat_map(char::to_lowercase)
+                .nfkc()
+                .collect::<String>(),
+            _ => text.trim().chars().flat_map(char::to_lowercase).collect(),
+        };
+        let field = of(normalizer);
+        let normalized = value::Normalized {
+            versions: vec![1],
+            bytes: Zeroizing::new(form.into_bytes()),
+        };
+        under_a_key(&field.message_of(normalized))
+    };
+    let sought = |field: &IndexField, text: &str| -> Vec<_> {
+        field.sought(text).unwrap().iter().map(under_a_key).collect()
+    };
+    let spellings = [
+        "ΝΙΚΟΣ.ΣΑΣ@example.gr",
+        "νικος.σας@example.gr",
+        " Νικος.Σας@EXAMPLE.gr",
+        "νικοσ.σασ@example.gr",
+        "νικος.σασ@example.gr",
+    ];
+    for normalizer in [Normalizer::Email, Normalizer::Lowercase] {
+        let field = of(normalizer);
+        for one in spellings {
+            for other in spellings {
+                assert!(field.is_same(one, other).unwrap(), "{one} {other}");
+                assert_eq!(term(&field, one), term(&field, other));
+            }
+            let terms = sought(&field, one);
+            assert_eq!(terms.last(), Some(&term(&field, one)), "that of today, last");
+            // Each spelling that people have, whichever of them is sought; and the one that was typed.
+            for old in &spellings[..4] {
+                assert!(terms.contains(&first(normalizer, old)), "{one} finds {old}");
+            }
+            assert!(terms.contains(&first(normalizer, one)));
+            assert!(terms.len() <= 4, "{}", terms.len());
+            assert_ne!(first(normalizer, one), term(&field, one));
+        }
+        // Nothing changes for the others, and they cost no second term.
+        for text in ["Ada@Example.org", "νικη@example.gr", ""] {
+            assert_eq!(sought(&field, text), [first(normalizer, text)]);
+        }
+    }
+    const TWO: IndexField = IndexField::compound(
+        "t",
+        &[
+            IndexPart::new("a").normalize(Normalizer::Lowercase),
+            IndexPart::new("b"),
+            IndexPart::new("c").normalize(Normalizer::Email),
+        ],
+        64,
+    );
+    let value = |name: &'static str, mail: &'static str| (name, 7, mail);
+    assert!(TWO.is_same(value("ΟΔΟΣ", "Σ@a"), value("οδος", "ς@a")).unwrap());
+    assert_eq!(TWO.sought(&value("a", "a@a")).unwrap().len(), 1);
+    let old = value::Normalized {
+        versions: vec![1, 1, 1],
+        bytes: {
+            let number = 7_i128.to_be_bytes();
+            let mut framed = Vec::new();
+            value::frame(
+                4,
+                &[(1, "οδος".as_bytes()), (2, &number[..]), (1, b"a@a")],
+                &mut framed,
+            );
+            Zeroizing::new(framed)
+        },
+    };
+    let old = under_a_key(&TWO.message_of(old));
+    let sought: Vec<_> = TWO
+        .sought(&value("ΟΔΟΣ", "A@a"))
+        .unwrap()
+        .iter()
+        .map(under_a_key)
+        .collect();
+    assert!(sought.contains(&old), "the term of version 1 is looked for");
+}
+
+/// Of the letters of Latin, Greek and Cyrillic, all but these are found in any case. `CaseFold` finds `ß` as `SS`.
+#[test]
+fn any_case_of_a_letter_is_one() {
+    let differs = |c: &char| {
+        let (upper, lower) = (format!("a{}a@b", c.to_uppercase()), format!("a{c}a@b"));
+        EMAIL.is_same(&upper, &lower).is_ok_and(|same| !same)
+    };
+    let different: Vec<char> = ('\0'..'\u{530}').filter(differs).collect();
+    assert_eq!(different, ['ß', 'ı', '\u{345}']);
 }
 
 #[test]
@@ -266,10 +405,6 @@ fn values_must_fit_their_index() {
     assert_eq!(refused(&EMAIL, ("ada@example.org", "b")), parts(1, 2));
     assert_eq!(refused(&PATIENT, "Lovelace"), parts(2, 1));
     assert_eq!(refused(&PATIENT, ("a", 1, 2)), parts(2, 3));
-    assert_eq!(
-        refused(&PATIENT, ("a", "")),
-        IndexError::Empty { normalizer: "exact" }
-    );
     assert_eq!(
         refused(&NUMBER, vec![0; MAX_INDEXED_LEN + 1]),
         IndexError::TooLong

@@ -68,43 +68,108 @@ impl Parts {
         self.parts.len()
     }
 
-    /// Normalises each part by its own normaliser. Of one part it returns the bytes, of several a frame.
+    /// Normalises each part by its own normaliser.
     pub(super) fn normalize(
-        mut self,
+        &self,
         normalizers: impl Iterator<Item = Normalizer>,
-    ) -> Result<Zeroizing<Vec<u8>>, IndexError> {
-        for (part, normalizer) in self.parts.iter_mut().zip(normalizers) {
+    ) -> Result<Normalized, IndexError> {
+        let mut parts = Vec::with_capacity(self.parts.len());
+        let mut versions = Vec::with_capacity(self.parts.len());
+        for (part, normalizer) in self.parts.iter().zip(normalizers) {
             if normalizer.is_exact() {
-                if part.bytes.is_empty() {
-                    return Err(normalizer.empty());
-                }
+                versions.push(normalizer.version());
+                parts.push((part.kind, part.bytes.clone()));
+            } else {
+                let normalized = normalizer.apply(part.text(normalizer)?)?;
+                versions.push(normalizer.version_for(&normalized));
+                parts.push((part.kind, bounded(&normalized)?));
+            }
+        }
+        Ok(Normalized {
+            versions,
+            bytes: joined(parts),
+        })
+    }
+
+    /// Returns what version 1 of the normalisers may have made of values that are now the same as this one.
+    pub(super) fn normalize_older(
+        &self,
+        normalizers: impl Iterator<Item = Normalizer>,
+    ) -> Result<Vec<Normalized>, IndexError> {
+        let mut spellings: Vec<Vec<Zeroizing<Vec<u8>>>> = Vec::with_capacity(self.parts.len());
+        let mut versions = Vec::with_capacity(self.parts.len());
+        for (part, normalizer) in self.parts.iter().zip(normalizers) {
+            if normalizer.is_exact() {
+                versions.push(normalizer.version());
+                spellings.push(vec![part.bytes.clone()]);
                 continue;
             }
-            if part.kind != TYPE_TEXT {
-                return Err(IndexError::NotText {
-                    normalizer: normalizer.name(),
-                });
+            let text = part.text(normalizer)?;
+            let older = normalizer.apply_older(text)?;
+            if older.is_empty() {
+                let normalized = normalizer.apply(text)?;
+                versions.push(normalizer.version_for(&normalized));
+                spellings.push(vec![bounded(&normalized)?]);
+            } else {
+                versions.push(1);
+                spellings.push(older.iter().map(|text| bounded(text)).collect::<Result<_, _>>()?);
             }
-            let not_text = || IndexError::NotText {
-                normalizer: normalizer.name(),
-            };
-            let text = std::str::from_utf8(&part.bytes).map_err(|_| not_text())?;
-            let normalized = normalizer.apply(text)?;
-            if normalized.len() > MAX_INDEXED_LEN {
-                return Err(IndexError::TooLong);
+        }
+        // Where several parts have several spellings, the first go together, the second, and so on: people write a whole
+        // value in one way.
+        let ways = spellings.iter().map(Vec::len).max().unwrap_or(0);
+        let of = |way: usize| {
+            let parts = spellings.iter().zip(&self.parts);
+            let parts = parts.filter_map(|(spellings, part)| {
+                let spelling = spellings.get(way).or(spellings.last())?;
+                Some((part.kind, spelling.clone()))
+            });
+            Normalized {
+                versions: versions.clone(),
+                bytes: joined(parts.collect()),
             }
-            part.bytes = Zeroizing::new(normalized.as_bytes().to_vec());
-        }
-        if let [part] = self.parts.as_mut_slice() {
-            return Ok(std::mem::take(&mut part.bytes));
-        }
-        let parts: Vec<_> = self.parts.iter().map(|part| (part.kind, &*part.bytes)).collect();
-        // Room for all of it at once: a vector that grew would leave plaintext behind in the memory it gave back.
-        let len = parts.iter().map(|(_, bytes)| 5 + bytes.len()).sum::<usize>();
-        let mut framed = Zeroizing::new(Vec::with_capacity(3 + len));
-        frame(KIND_VALUES, &parts, &mut framed);
-        Ok(framed)
+        };
+        Ok((0..ways).map(of).collect())
     }
+}
+
+/// A value in the form that is indexed.
+pub(super) struct Normalized {
+    /// The version of each part's normaliser.
+    pub(super) versions: Vec<u32>,
+    pub(super) bytes: Zeroizing<Vec<u8>>,
+}
+
+impl Part {
+    fn text(&self, normalizer: Normalizer) -> Result<&str, IndexError> {
+        let not_text = || IndexError::NotText {
+            normalizer: normalizer.name(),
+        };
+        if self.kind != TYPE_TEXT {
+            return Err(not_text());
+        }
+        std::str::from_utf8(&self.bytes).map_err(|_| not_text())
+    }
+}
+
+fn bounded(normalized: &str) -> Result<Zeroizing<Vec<u8>>, IndexError> {
+    if normalized.len() > MAX_INDEXED_LEN {
+        return Err(IndexError::TooLong);
+    }
+    Ok(Zeroizing::new(normalized.as_bytes().to_vec()))
+}
+
+/// Joins parts: of one it returns the bytes, of several a frame.
+fn joined(mut parts: Vec<(u8, Zeroizing<Vec<u8>>)>) -> Zeroizing<Vec<u8>> {
+    if let [(_, bytes)] = parts.as_mut_slice() {
+        return std::mem::take(bytes);
+    }
+    let parts: Vec<_> = parts.iter().map(|(kind, bytes)| (*kind, &**bytes)).collect();
+    // Room for all of it at once: a vector that grew would leave plaintext behind in the memory it gave back.
+    let len = parts.iter().map(|(_, bytes)| 5 + bytes.len()).sum::<usize>();
+    let mut framed = Zeroizing::new(Vec::with_capacity(3 + len));
+    frame(KIND_VALUES, &parts, &mut framed);
+    framed
 }
 
 /// The kind of the frame that holds the parts of a value.

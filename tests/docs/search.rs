@@ -126,6 +126,22 @@ async fn rotate(crypto: &Crypto, pool: &SqlitePool, context: &EncryptionContext)
     Ok(())
 }
 
+async fn index_anew(crypto: &Crypto, pool: &SqlitePool, context: &EncryptionContext) -> Result<()> {
+    let sql = "SELECT id, email, email_index FROM users";
+    let rows: Vec<(i64, Ciphertext, BlindIndex)> = sqlx::query_as(sql).fetch_all(pool).await?;
+    for (id, sealed, index) in rows {
+        let email = crypto.decrypt(context, &sealed, EMAIL.row(id)).await?;
+        let email = email.into_string()?;
+        let again = crypto.blind_index(context, &BY_EMAIL, email).await?;
+        if again != index {
+            let sql = "UPDATE users SET email_index = $1 WHERE id = $2 AND email = $3";
+            let update = sqlx::query(sql).bind(again).bind(id).bind(sealed);
+            update.execute(pool).await?;
+        }
+    }
+    Ok(())
+}
+
 mod unique {
     use super::*;
 
@@ -292,6 +308,66 @@ async fn the_other_indexes_find_what_they_should() -> Result<()> {
     assert!(BY_CITY.is_same("Straßburg", "STRASSBURG")?);
     assert!(BY_ORDER.is_same("ab-12", "ab12")?);
     assert!(BY_ORDER.is_same("ab 12", "ab12").is_err());
+    crypto.shutdown().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_upsert_keeps_its_row_readable() -> Result<()> {
+    let (crypto, pool, acme) = world().await?;
+    let calls = (1..=8).map(|id| {
+        let (crypto, pool, acme) = (crypto.clone(), pool.clone(), acme.clone());
+        async move { unique::save(&crypto, &pool, &acme, id, "Ada", &format!("note {id}")).await }
+    });
+    let saved = futures_util::future::join_all(calls).await;
+    let [(id, name, note)] = unique::all(&crypto, &pool, &acme).await?.try_into().unwrap();
+    assert!(saved.into_iter().all(|saved| saved.unwrap() == id));
+    assert!(name == "Ada" && note.starts_with("note "));
+    assert_eq!(unique::save(&crypto, &pool, &acme, 9, "ADA", "new").await?, id);
+    assert_eq!(unique::save(&crypto, &pool, &acme, 9, "Eve", "hers").await?, 9);
+    let all = unique::all(&crypto, &pool, &acme).await?;
+    let notes: Vec<_> = all.iter().map(|(id, _, note)| (*id, note.as_str())).collect();
+    assert_eq!(notes, [(id, "new"), (9, "hers")]);
+    crypto.shutdown().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_token_is_valid_only_as_it_was_issued() -> Result<()> {
+    let (crypto, _, acme) = world().await?;
+    let (token, sealed) = issue(&crypto, &acme, "ada", "read", 100).await?;
+    let presented = ApiToken::parse(token.expose())?;
+    let ask = async |token: &ApiToken, says, now| is_valid(&crypto, &acme, token, &sealed, says, now).await;
+    assert!(ask(&presented, ("ada", "read", 100), 99).await?);
+    assert!(!ask(&presented, ("ada", "read", 100), 100).await?);
+    for edited in [("eve", "read", 100), ("ada", "admin", 100), ("ada", "read", 101)] {
+        ask(&presented, edited, 99).await.unwrap_err();
+    }
+    ask(&ApiToken::generate("acme")?, ("ada", "read", 100), 99)
+        .await
+        .unwrap_err();
+    crypto.shutdown().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn rows_are_indexed_anew_where_their_term_is_another() -> Result<()> {
+    let (crypto, pool, acme) = world().await?;
+    insert(&crypto, &pool, &acme, 1, "ΝΙΚΟΣ@example.gr").await?;
+    insert(&crypto, &pool, &acme, 2, "").await?;
+    let index = async || -> Result<Vec<BlindIndex>> {
+        let sql = "SELECT email_index FROM users ORDER BY id";
+        Ok(sqlx::query_scalar(sql).fetch_all(&pool).await?)
+    };
+    let now = index().await?;
+    // As a version of the normaliser that is no more might have left it.
+    let old = crypto.blind_index(&acme, &BY_CITY, "another term").await?;
+    let update = sqlx::query("UPDATE users SET email_index = $1 WHERE id = 1").bind(old);
+    update.execute(&pool).await?;
+    index_anew(&crypto, &pool, &acme).await?;
+    assert_eq!(index().await?, now);
+    assert_eq!(find(&crypto, &pool, &acme, "νικος@example.gr").await?, [1]);
+    assert_eq!(find(&crypto, &pool, &acme, " ").await?, [2], "the empty value");
     crypto.shutdown().await;
     Ok(())
 }

@@ -163,7 +163,7 @@ context purpose = \"pii\"
 field email: text, in users.email
 field name: text, in users.name
 field phone: text, in users.phone
-index of email as email/1, 64 bits, in users.email_index, context purpose = \"login\"
+index of email as email/2, 64 bits, in users.email_index, context purpose = \"login\"
 password password: in users.password, context purpose = \"login\"
 ";
         assert_eq!(User::encx_manifest(), manifest);
