@@ -4,6 +4,7 @@ mod hash;
 mod workers;
 
 use subtle::ConstantTimeEq;
+use unicode_normalization::UnicodeNormalization;
 use zeroize::Zeroizing;
 
 use self::hash::OUTPUT_LEN;
@@ -18,12 +19,12 @@ const MAX_PASSWORD_LEN: usize = 4096;
 
 /// What came of the comparison of a password with its hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "who does not look at the verdict lets everybody in"]
+#[must_use = "without a look at the verdict every password is accepted"]
 pub enum PasswordVerdict {
     /// It is the password.
     Match {
-        /// Whether to hash it again now, while it is known: the hash has other parameters than new ones get, or an
-        /// older pepper.
+        /// Whether to hash it again now, while it is known: the hash has other parameters than new ones get, an older
+        /// pepper, or is one of the password's bytes before they were normalised.
         needs_rehash: bool,
     },
     /// It is not the password, or the hash is of another row, column or context.
@@ -44,8 +45,19 @@ impl PasswordVerdict {
     }
 }
 
-/// Copies a password to where it is wiped.
-pub(crate) fn copy(password: &[u8]) -> Result<Zeroizing<Vec<u8>>, PasswordError> {
+/// A password as it is hashed, wiped when dropped.
+pub(crate) struct Prepared {
+    /// The form that is hashed.
+    pub(crate) bytes: Zeroizing<Vec<u8>>,
+    /// What was given, where that differs: earlier versions of encx hashed it.
+    pub(crate) raw: Option<Zeroizing<Vec<u8>>>,
+}
+
+/// Prepares a password so that keyboards that write one text in different bytes give one hash.
+///
+/// Of RFC 8265 (`OpaqueString`) this takes what maps: every space of Unicode becomes U+0020, and the text is composed by
+/// NFC. Nothing is refused for its characters: the password may have been accepted before. What is no UTF-8 stays as it is.
+pub(crate) fn prepare(password: &[u8]) -> Result<Prepared, PasswordError> {
     let found = password.len();
     if found == 0 {
         return Err(PasswordError::Empty);
@@ -53,7 +65,29 @@ pub(crate) fn copy(password: &[u8]) -> Result<Zeroizing<Vec<u8>>, PasswordError>
     if found > MAX_PASSWORD_LEN {
         return Err(PasswordError::TooLong { found });
     }
-    Ok(Zeroizing::new(password.to_vec()))
+    let raw = Zeroizing::new(password.to_vec());
+    let Ok(text) = std::str::from_utf8(password) else {
+        return Ok(Prepared {
+            bytes: raw,
+            raw: None,
+        });
+    };
+    let composed = || text.chars().map(space).nfc();
+    // With just the room it needs: bytes that grew would leave a copy in memory that is not wiped.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(composed().map(char::len_utf8).sum()));
+    for c in composed() {
+        bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+    }
+    let raw = (bytes != raw).then_some(raw);
+    Ok(Prepared { bytes, raw })
+}
+
+/// Replaces the spaces of Unicode (category Zs) by that of ASCII.
+fn space(c: char) -> char {
+    match c {
+        '\u{a0}' | '\u{1680}' | '\u{2000}'..='\u{200a}' | '\u{202f}' | '\u{205f}' | '\u{3000}' => ' ',
+        c => c,
+    }
 }
 
 /// Returns what the pepper of one place is derived with: `"encx/pepper/v1" ‖ framed AAD`.

@@ -1,16 +1,18 @@
 //! Passwords of a `Crypto`: hashed, verified, and verified in vain.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
 use super::index::{active_deriver, deriver_of};
 use crate::aad::{Aad, AsAad};
+use crate::cache::Slot;
 use crate::context::EncryptionContext;
 use crate::crypto::{Crypto, CryptoBuilder};
 use crate::error::Error;
 use crate::key::{DataKey, Derivation, KeyUsage, Subkey, fill_from_os};
-use crate::password::{self, PasswordHash, PasswordParams, PasswordVerdict, SALT_LEN};
+use crate::password::{self, PasswordHash, PasswordParams, PasswordVerdict, Prepared, SALT_LEN};
 
 /// A future that names no type of the caller's, so that the compiler reports a wrong one once. Beside Argon2 its allocation
 /// costs nothing.
@@ -20,7 +22,10 @@ impl Crypto {
     /// Hashes a password with Argon2id, and binds the hash to its place: to the row by [`Field::row`](crate::Field::row).
     ///
     /// The pepper is a key of its own, wrapped by the KMS like those that encrypt, and made here if the context has none yet.
-    /// Whoever has the database alone cannot test a guess.
+    /// A copy of the database alone is not enough to test a guess.
+    ///
+    /// A password that is UTF-8 is normalised first: spaces of Unicode become U+0020, then NFC, as in RFC 8265
+    /// (`OpaqueString`). So `ñ` is the same from every keyboard. Other bytes are hashed as they are.
     ///
     /// ```
     /// # #[cfg(feature = "testkit")] {
@@ -56,12 +61,12 @@ impl Crypto {
         password: impl AsRef<[u8]>,
         aad: impl AsAad,
     ) -> Hashing<'a, PasswordHash> {
-        let password = password::copy(password.as_ref());
+        let password = password::prepare(password.as_ref());
         let info = password::pepper_info(aad.keep().as_aad());
-        Box::pin(async move { self.hash_copied(context, password?, info?).await })
+        Box::pin(async move { self.hash_prepared(context, password?.bytes, info?).await })
     }
 
-    async fn hash_copied(
+    async fn hash_prepared(
         &self,
         context: &EncryptionContext,
         password: Zeroizing<Vec<u8>>,
@@ -88,6 +93,10 @@ impl Crypto {
     /// [`max_password_memory_mib`](CryptoBuilder::max_password_memory_mib). Outputs are compared in constant time. If the
     /// verdict says so, hash the password anew and store that.
     ///
+    /// A password that normalisation changes is tried as it was given, too, if it did not match, because earlier versions
+    /// hashed it so. That is a second computation, for such passwords alone; [`verify_nobody`](Self::verify_nobody) makes
+    /// it as well. A match then says `needs_rehash`.
+    ///
     /// # Errors
     ///
     /// - [`Error::UnknownKey`]: the context has no such pepper; above all, the hash belongs to another context.
@@ -107,34 +116,31 @@ impl Crypto {
         aad: impl AsAad,
     ) -> Hashing<'a, PasswordVerdict> {
         let info = password::pepper_info(aad.keep().as_aad());
-        let password = password::copy(password.as_ref());
+        let password = password::prepare(password.as_ref());
         Box::pin(async move {
             let info = info?;
             // No hash is of a password that cannot be hashed.
             let Ok(password) = password else {
                 return Ok(PasswordVerdict::NoMatch);
             };
-            self.verify_copied(context, hash, password, info).await
+            self.verify_prepared(context, hash, password, info).await
         })
     }
 
-    async fn verify_copied(
+    async fn verify_prepared(
         &self,
         context: &EncryptionContext,
         hash: &PasswordHash,
-        password: Zeroizing<Vec<u8>>,
+        Prepared { bytes, raw }: Prepared,
         info: Vec<u8>,
     ) -> Result<PasswordVerdict, Error> {
         let slot = self.slot_of(context, KeyUsage::Pepper);
-        let (params, salt) = (hash.params(), *hash.salt());
-        // As where it is hashed.
-        drop(deriver_of(self.core(), &slot, hash.key_id()).await?);
-        let room = self.passwords.room(params).await?;
-        let key = deriver_of(self.core(), &slot, hash.key_id()).await?;
-        let pepper = key.derive(&info);
-        drop(key);
-        let output = room.argon2id(pepper, password, salt).await??;
-        if !output.is_of(hash) {
+        let is_prepared = self.is_of(&slot, hash, &info, bytes).await?;
+        let is_raw = match raw.filter(|_| !is_prepared) {
+            Some(raw) => self.is_of(&slot, hash, &info, raw).await?,
+            None => false,
+        };
+        if !is_prepared && !is_raw {
             return Ok(PasswordVerdict::NoMatch);
         }
         let records = slot.records();
@@ -142,11 +148,30 @@ impl Crypto {
             .as_ref()
             .and_then(|records| records.active().ok().flatten());
         // Without an active pepper nothing could be hashed anew.
-        let outdated =
-            active.is_some_and(|active| active.id != hash.key_id() || params != self.passwords.params);
+        let outdated = active.is_some_and(|active| {
+            is_raw || active.id != hash.key_id() || hash.params() != self.passwords.params
+        });
         Ok(PasswordVerdict::Match {
             needs_rehash: outdated,
         })
+    }
+
+    /// Computes Argon2id of one form of a password, and compares.
+    async fn is_of(
+        &self,
+        slot: &Arc<Slot>,
+        hash: &PasswordHash,
+        info: &[u8],
+        password: Zeroizing<Vec<u8>>,
+    ) -> Result<bool, Error> {
+        // As where it is hashed.
+        drop(deriver_of(self.core(), slot, hash.key_id()).await?);
+        let room = self.passwords.room(hash.params()).await?;
+        let key = deriver_of(self.core(), slot, hash.key_id()).await?;
+        let pepper = key.derive(info);
+        drop(key);
+        let output = room.argon2id(pepper, password, *hash.salt()).await??;
+        Ok(output.is_of(hash))
     }
 
     /// Takes the time of a verification, for a user who does not exist. It is always [`PasswordVerdict::NoMatch`].
@@ -167,13 +192,15 @@ impl Crypto {
         context: &EncryptionContext,
         password: impl AsRef<[u8]>,
     ) -> Result<PasswordVerdict, Error> {
-        let Ok(password) = password::copy(password.as_ref()) else {
+        let Ok(Prepared { bytes, raw }) = password::prepare(password.as_ref()) else {
             return Ok(PasswordVerdict::NoMatch);
         };
-        drop(self.pepper_of_nobody(context).await?);
-        let room = self.passwords.room(self.passwords.params).await?;
-        let pepper = self.pepper_of_nobody(context).await?;
-        let _ = room.argon2id(pepper, password, [0; SALT_LEN]).await??;
+        for password in [Some(bytes), raw].into_iter().flatten() {
+            drop(self.pepper_of_nobody(context).await?);
+            let room = self.passwords.room(self.passwords.params).await?;
+            let pepper = self.pepper_of_nobody(context).await?;
+            let _ = room.argon2id(pepper, password, [0; SALT_LEN]).await??;
+        }
         Ok(PasswordVerdict::NoMatch)
     }
 
@@ -276,6 +303,24 @@ mod tests {
                 assert!(!verify(&crypto, none, 7).await);
                 nobody(&crypto, none).await;
                 assert_work(&crypto, &[]);
+            }
+            // What normalisation changes is tried twice, for everybody alike; the right one once.
+            let decomposed = "man\u{303}ana";
+            assert!(!verify(&crypto, decomposed, 7).await);
+            assert_work(&crypto, &[params; 2]);
+            nobody(&crypto, decomposed).await;
+            assert_work(&crypto, &[params; 2]);
+            let of_decomposed = crypto
+                .hash_password(&login, decomposed, PASSWORD.row(7))
+                .await
+                .unwrap();
+            assert_work(&crypto, &[params]);
+            for typed in [decomposed, "ma\u{f1}ana"] {
+                let verdict = crypto
+                    .verify_password(&login, &of_decomposed, typed, PASSWORD.row(7))
+                    .await;
+                assert_eq!(verdict.unwrap(), PasswordVerdict::Match { needs_rehash: false });
+                assert_work(&crypto, &[params]);
             }
             // A hash is verified with its own parameters. Nobody's has those of today.
             let today = PasswordParams::insecure_new(96, 2, 1).unwrap();

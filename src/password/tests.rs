@@ -61,6 +61,88 @@ fn an_imported_pepper_is_what_the_secret_is_derived_from() {
     });
 }
 
+/// One text from two keyboards: `ñ` as one character, and as `n` with a tilde.
+#[test]
+fn what_looks_the_same_is_the_same_password() {
+    let prepared = |text: &str| {
+        let Prepared { bytes, raw } = prepare(text.as_bytes()).unwrap();
+        assert_eq!(
+            bytes.capacity(),
+            bytes.len(),
+            "it did not grow, which would leave a copy"
+        );
+        assert_eq!(raw.is_some(), *bytes != text.as_bytes());
+        assert!(raw.is_none_or(|raw| *raw == text.as_bytes()));
+        String::from_utf8(bytes.to_vec()).unwrap()
+    };
+    for (text, expected) in [
+        ("man\u{303}ana", "ma\u{f1}ana"),
+        ("ma\u{f1}ana", "ma\u{f1}ana"),
+        (
+            "a\u{a0}b\u{1680}c\u{2000}d\u{200a}e\u{202f}f\u{205f}g\u{3000}",
+            "a b c d e f g ",
+        ),
+        // RFC 8265 has neither case nor width mapped, and nothing dropped.
+        (
+            "Stra\u{df}e \u{ff21} \u{fb01} \t\u{200b}",
+            "Stra\u{df}e \u{ff21} \u{fb01} \t\u{200b}",
+        ),
+        ("\u{2126}\u{1112}\u{1161}\u{11ab}", "\u{3a9}\u{d55c}"),
+        // Some characters have a longer composed form.
+        ("\u{1d160}", "\u{1d158}\u{1d165}\u{1d16e}"),
+    ] {
+        assert_eq!(prepared(text), expected);
+        assert_eq!(prepared(expected), expected);
+    }
+    // What is no text stays as it is.
+    let Prepared { bytes, raw } = prepare(b"\xffn\xcc\x83").unwrap();
+    assert_eq!((bytes.as_slice(), raw), (b"\xffn\xcc\x83".as_slice(), None));
+    assert!(matches!(prepare(b""), Err(PasswordError::Empty)));
+    assert!(matches!(
+        prepare(&[b'a'; 4097]),
+        Err(PasswordError::TooLong { found: 4097 })
+    ));
+}
+
+/// Earlier versions hashed the bytes as they came.
+#[test]
+fn a_hash_of_bytes_that_were_not_normalised_verifies_and_asks_for_a_new_one() {
+    use crate::testkit::{MemoryKeyStore, MemoryKms, block_on};
+    use crate::{Crypto, EncryptionContext, KeyUsage};
+
+    block_on(async {
+        let params = PasswordParams::insecure_new(64, 1, 1).unwrap();
+        let builder = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new());
+        let crypto = builder.password_params(params).build().await.unwrap();
+        let login = EncryptionContext::from_pairs([("purpose", "login")]).unwrap();
+        let pepper = || DataKey::copy_from(&counting::<32>()).unwrap();
+        let peppers = crypto.key_manager().for_usage(KeyUsage::Pepper);
+        let id = peppers.import(&login, pepper()).await.unwrap().id;
+        let place = Field::new("users", "password").row(7);
+        let secret = Derivation::new(&pepper()).derive(&pepper_info(&place).unwrap());
+        let (composed, decomposed) = ("ma\u{f1}ana", "man\u{303}ana");
+        let output = argon2id(params, &secret, decomposed.as_bytes(), &counting()).unwrap();
+        let old = output.into_hash(id, params, counting());
+        let verify = async |hash: &PasswordHash, typed: &str| {
+            let verdict = crypto.verify_password(&login, hash, typed, &place);
+            verdict.await.unwrap()
+        };
+        let again = PasswordVerdict::Match { needs_rehash: true };
+        assert_eq!(verify(&old, decomposed).await, again);
+        assert_eq!(
+            verify(&old, composed).await,
+            PasswordVerdict::NoMatch,
+            "as before"
+        );
+        let new = crypto.hash_password(&login, decomposed, &place).await.unwrap();
+        for typed in [composed, decomposed] {
+            let verdict = verify(&new, typed).await;
+            assert_eq!(verdict, PasswordVerdict::Match { needs_rehash: false });
+        }
+        assert_eq!(verify(&new, "manana").await, PasswordVerdict::NoMatch);
+    });
+}
+
 /// This does not compile if `==` compares what Argon2 gave: it stops at the first byte that differs. Then `_` could be either
 /// type, and nobody says which.
 #[test]
