@@ -1,10 +1,14 @@
 //! The AAD: what binds one ciphertext to its place, such as a table, a column and a row.
 
+mod bound;
+
 use std::borrow::Cow;
 use std::fmt;
 
 use smallvec::SmallVec;
 use uuid::Uuid;
+
+pub use self::bound::{ColumnPart, ColumnValue};
 
 /// The longest framed AAD, in bytes.
 pub const MAX_AAD_LEN: usize = 65_536;
@@ -126,7 +130,7 @@ impl Aad {
 const KIND_UNBOUND: u8 = 0;
 const KIND_FREE: u8 = 1;
 const KIND_FIELD: u8 = 2;
-// 3 and 4 name blind indexes and their values; see `index`.
+// 3 and 4 name blind indexes and their values; see `index`. Types 5 to 7 are those of `bound`.
 
 pub(crate) const TYPE_BYTES: u8 = 0;
 pub(crate) const TYPE_TEXT: u8 = 1;
@@ -405,6 +409,9 @@ for_tuples! {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AadError {
+    /// A bound column's value is not one part.
+    #[error("the value of a bound column is one part; append what the type wraps, once")]
+    BoundValue,
     /// A name, a part of a row's id or a step of a path is empty.
     #[error(
         "a table's or column's name, a row's id or a step of a path is empty; bind to what identifies the \

@@ -31,6 +31,9 @@ pub struct EncryptedColumn {
     pub row_id: Vec<RowIdColumn>,
     /// Where the pairs of the encryption context come from: keys with their sources.
     pub context: Vec<(String, ContextSource)>,
+    /// The columns, by their names in the AAD, whose values the AAD binds by [`Aad::bind`](crate::Aad::bind). Jobs count
+    /// such ciphertexts and do not encrypt them anew.
+    pub bound: Vec<String>,
 }
 
 /// A column of a row's id.
@@ -128,6 +131,7 @@ impl EncryptedColumn {
             path: Vec::new(),
             row_id: Vec::new(),
             context: Vec::new(),
+            bound: Vec::new(),
         }
     }
 
@@ -159,6 +163,13 @@ impl EncryptedColumn {
             sql_column: sql_column.into(),
             kind,
         });
+        self
+    }
+
+    /// Names a column whose value the AAD binds by [`Aad::bind`](crate::Aad::bind).
+    #[must_use]
+    pub fn bind(mut self, column: impl Into<String>) -> Self {
+        self.bound.push(column.into());
         self
     }
 

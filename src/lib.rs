@@ -94,8 +94,11 @@ mod store;
 pub mod suite;
 #[cfg(feature = "testkit")]
 pub mod testkit;
+mod token;
 
-pub use aad::{Aad, AadError, AsAad, Field, MAX_AAD_LEN, MAX_AAD_PARTS, RowId, RowIdParts};
+pub use aad::{
+    Aad, AadError, AsAad, ColumnPart, ColumnValue, Field, MAX_AAD_LEN, MAX_AAD_PARTS, RowId, RowIdParts,
+};
 pub use cache::Stats;
 pub use ciphertext::{Ciphertext, CiphertextError, MAX_PLAINTEXT_LEN, Suite};
 pub use clock::{Clock, SystemClock};
@@ -143,6 +146,7 @@ pub use store::{
     StoreError, StoredWrap, Timestamp, WrapChange, WrapOutcome,
 };
 pub use suite::generation::reseed;
+pub use token::{ApiToken, TokenDigest, TokenError};
 
 /// `#[derive(Encrypt)]`, documented in `encx-derive`.
 #[cfg(feature = "derive")]
@@ -159,8 +163,8 @@ pub mod __private {
     #[cfg(feature = "password")]
     pub use crate::record::PasswordField;
     pub use crate::record::{
-        Description, Opened, Opening, Row, Sealed, Sealing, Sought, columns, decrypt, decrypt_in, encrypt,
-        is_in_context, manifest, same_context,
+        Description, Opened, Opening, Row, Sealed, Sealing, Sought, TokenField, columns, decrypt, decrypt_in,
+        encrypt, is_in_context, manifest, same_context,
     };
 }
 

@@ -8,6 +8,7 @@ mod password;
 mod row;
 mod seal;
 mod search;
+mod token;
 
 use crate::column::EncryptedColumn;
 use crate::context::{ContextError, EncryptionContext};
@@ -22,6 +23,7 @@ pub use password::{Password, PasswordField};
 pub use row::Row;
 pub use seal::{Sealed, Sealing};
 pub use search::Sought;
+pub use token::TokenField;
 
 /// A struct with fields that are encrypted. `#[derive(Encrypt)]` implements it; its methods are for what the derive writes.
 #[diagnostic::on_unimplemented(

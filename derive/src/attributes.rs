@@ -3,6 +3,7 @@
 mod index;
 
 use proc_macro2::{Span, TokenStream, TokenTree};
+use syn::ext::IdentExt;
 use syn::meta::ParseNestedMeta;
 use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
@@ -68,6 +69,12 @@ pub(crate) struct Context {
     pub(crate) pairs: Vec<Pair>,
 }
 
+/// A `bind(..)`.
+pub(crate) struct Bind {
+    pub(crate) span: Span,
+    pub(crate) fields: Vec<Ident>,
+}
+
 /// The attributes of a field.
 #[derive(Default)]
 pub(crate) struct OfField {
@@ -80,6 +87,8 @@ pub(crate) struct OfField {
     pub(crate) json: Option<Span>,
     pub(crate) nested: Option<Span>,
     pub(crate) nested_prefix: Option<LitStr>,
+    pub(crate) token: Option<Span>,
+    pub(crate) bind: Option<Bind>,
     pub(crate) rename: Option<LitStr>,
     pub(crate) sql_column: Option<LitStr>,
     pub(crate) attrs: Vec<TokenStream>,
@@ -88,7 +97,7 @@ pub(crate) struct OfField {
 const STRUCT_KEYS: &str = "`table`, `sql_table`, `context`, `encrypted`, `index`, `fragment`, `crate`";
 const ENCRYPTED_KEYS: &str = "`name`, `vis`, `derive`, `attr`";
 const FIELD_KEYS: &str =
-    "`id`, `encrypt`, `index`, `json`, `nested`, `password`, `rename`, `sql_column`, `attr`";
+    "`id`, `encrypt`, `index`, `json`, `nested`, `password`, `token`, `bind`, `rename`, `sql_column`, `attr`";
 
 impl OfStruct {
     pub(crate) fn read(attrs: &[Attribute], faults: &mut Faults) -> Self {
@@ -174,6 +183,8 @@ impl OfField {
                         _ => unknown(meta, "`password(..)`", "`context`", faults),
                     })?;
                 }
+                "token" => once(&mut read.token, span, span, faults),
+                "bind" => once(&mut read.bind, bind(meta)?, span, faults),
                 "rename" => once(&mut read.rename, text(meta, faults)?, span, faults),
                 "sql_column" => once(&mut read.sql_column, text(meta, faults)?, span, faults),
                 "attr" => read.attrs.extend(list_of_attributes(meta)?),
@@ -284,6 +295,23 @@ fn value<T: Parse>(meta: &ParseNestedMeta<'_>, what: &str) -> syn::Result<T> {
     let input = meta.value()?;
     let place = input.span();
     input.parse().map_err(|_| syn::Error::new(place, what))
+}
+
+fn bind(meta: &ParseNestedMeta<'_>) -> syn::Result<Bind> {
+    let content;
+    let span = meta.path.span();
+    parenthesized!(content in meta.input);
+    let fields = Punctuated::<Ident, Token![,]>::parse_terminated_with(&content, Ident::parse_any);
+    let fields = fields.map_err(|fault| {
+        // What is left over would be a second fault.
+        let _ = content.parse::<TokenStream>();
+        syn::Error::new(
+            fault.span(),
+            "write the names of fields: `bind(owner, rights, expires_at)`",
+        )
+    })?;
+    let fields = fields.into_iter().collect();
+    Ok(Bind { span, fields })
 }
 
 fn list(meta: &ParseNestedMeta<'_>) -> syn::Result<Vec<Path>> {

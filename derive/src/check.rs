@@ -74,6 +74,32 @@ fn check_printed(ident: &Ident, field: Option<&Field>, faults: &mut Faults) {
     }
 }
 
+/// Refuses to bind a token to what the encrypted struct does not hold as it is.
+pub(crate) fn check_bound(fields: &[Field], faults: &mut Faults) {
+    for field in fields {
+        let Role::Token { bound } = &field.role else {
+            continue;
+        };
+        let mut seen = HashSet::new();
+        for ident in bound {
+            let found = fields.iter().find(|field| field.ident == *ident);
+            match found.map(|field| &field.role) {
+                _ if !seen.insert(ident) => faults.add(ident.span(), "this field is given twice; keep one"),
+                Some(Role::Plain) => {}
+                Some(Role::Id { .. }) => faults.add(
+                    ident.span(),
+                    "every value is bound to the row's id already; leave it out",
+                ),
+                Some(_) => faults.add(
+                    ident.span(),
+                    "a token is bound to plain fields; what is encrypted is bound to the same row by itself, so leave it out",
+                ),
+                None => faults.add(ident.span(), format_args!("there is no field `{ident}`")),
+            }
+        }
+    }
+}
+
 /// Refuses two fields in one place.
 pub(crate) fn check_columns(fields: &[Field], compounds: &[Compound], faults: &mut Faults) {
     let mut in_aad = HashMap::new();
@@ -81,7 +107,7 @@ pub(crate) fn check_columns(fields: &[Field], compounds: &[Compound], faults: &m
     for field in fields {
         let sealed = matches!(
             field.role,
-            Role::Nested { .. } | Role::Password { .. } | Role::Value { .. }
+            Role::Nested { .. } | Role::Password { .. } | Role::Token { .. } | Role::Value { .. }
         );
         let before = sealed
             .then(|| in_aad.insert(field.column.value(), &field.name))

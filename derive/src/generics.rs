@@ -22,7 +22,10 @@ impl Split {
     pub(crate) fn of(model: &Model) -> Self {
         let mut used = HashSet::new();
         for field in &model.fields {
-            if !matches!(field.role, Role::Password { .. } | Role::Value { .. }) {
+            if !matches!(
+                field.role,
+                Role::Password { .. } | Role::Token { .. } | Role::Value { .. }
+            ) {
                 used.extend(names_in(&field.ty));
             }
         }
@@ -113,6 +116,12 @@ pub(crate) fn bounds(model: &Model) -> Vec<WherePredicate> {
             Role::Nested { .. } => bounds.push(bound(ty, quote!(#krate::Fragment))),
             Role::Password { .. } => bounds.push(bound(ty, quote!(#krate::__private::PasswordField))),
             Role::Plain => {}
+            Role::Token { bound: names } => {
+                bounds.push(bound(ty, quote!(#krate::__private::TokenField)));
+                for field in names.iter().filter_map(|name| model.field(name)) {
+                    bounds.push(bound(&field.ty, quote!(#krate::ColumnValue)));
+                }
+            }
             Role::Value { json: false } => bounds.push(bound(ty, quote!(#krate::FieldCodec))),
             Role::Value { json: true } => {
                 bounds.push(bound(ty, quote!(#krate::__private::serde::Serialize)));

@@ -226,7 +226,7 @@ fn position(ident: &Ident, fields: &[Field], faults: &mut Faults) -> Option<usiz
         Role::Id { .. } | Role::Plain => {
             "this field is not encrypted: leave it out, and ask for it in the same query"
         }
-        Role::Nested { .. } | Role::Password { .. } => {
+        Role::Nested { .. } | Role::Password { .. } | Role::Token { .. } => {
             "an index is over encrypted fields of this struct; leave this one out"
         }
     };

@@ -7,7 +7,7 @@ use syn::spanned::Spanned;
 use syn::{Data, DeriveInput, Fields, Generics, Ident, LitStr, Path, Type, Visibility, parse_quote};
 
 use crate::attributes::{Context, Faults, OfField, OfIndex, OfStruct, Pair};
-use crate::check::{check_columns, check_context, check_from_row};
+use crate::check::{check_bound, check_columns, check_context, check_from_row};
 use crate::index::{Compound, Index};
 use crate::types;
 
@@ -65,6 +65,8 @@ pub(crate) enum Role {
     Password { context: Option<Context> },
     /// Copied as it is.
     Plain,
+    /// The digest of an API token, encrypted and bound to other fields.
+    Token { bound: Vec<Ident> },
     /// Encrypted.
     Value { json: bool },
 }
@@ -95,6 +97,7 @@ impl Model {
             .collect();
         let kind = kind(input, &attributes, &fields, &compounds, &mut faults);
         check_columns(&fields, &compounds, &mut faults);
+        check_bound(&fields, &mut faults);
         let none = |field: &Field| matches!(field.role, Role::Plain | Role::Id { .. });
         if fields.iter().all(none) {
             faults.add(
@@ -267,6 +270,31 @@ fn role(attributes: &mut OfField, faults: &mut Faults) -> Role {
         attributes.password,
         "a password is neither an id nor nested; keep `password` alone",
     );
+    exclude(
+        value
+            .or(attributes.id)
+            .or(attributes.nested)
+            .or(attributes.password),
+        attributes.token,
+        "a token's digest is encrypted by `token` alone; remove the other word",
+    );
+    exclude(
+        attributes
+            .bind
+            .as_ref()
+            .map(|bind| bind.span)
+            .filter(|_| attributes.token.is_none()),
+        attributes.bind.as_ref().map(|bind| bind.span),
+        "only a token is bound to other columns: write `#[encx(token, bind(..))]`",
+    );
+    exclude(
+        attributes
+            .token
+            .filter(|_| attributes.bind.as_ref().is_none_or(|bind| bind.fields.is_empty())),
+        attributes.token,
+        "name the fields that say what the token may do: `bind(owner, rights, expires_at)`; a writer of the database \
+         could change them otherwise",
+    );
     if attributes.id.is_some() {
         let kind = attributes.id_kind.as_ref().map(|kind| id_kind(kind, faults));
         Role::Id { kind }
@@ -274,6 +302,11 @@ fn role(attributes: &mut OfField, faults: &mut Faults) -> Role {
         let prefix = attributes.nested_prefix.as_ref().map(LitStr::value);
         Role::Nested {
             prefix: prefix.unwrap_or_default(),
+        }
+    } else if attributes.token.is_some() {
+        let bind = attributes.bind.take();
+        Role::Token {
+            bound: bind.map(|bind| bind.fields).unwrap_or_default(),
         }
     } else if attributes.password.is_some() {
         Role::Password {
@@ -328,18 +361,18 @@ fn kind(
             }
         }
         for field in fields {
-            let has_password = matches!(field.role, Role::Password { .. });
-            if has_password || !field.indexes.is_empty() {
+            let is_of_records = matches!(field.role, Role::Password { .. } | Role::Token { .. });
+            if is_of_records || !field.indexes.is_empty() {
                 faults.add(
                     field.ident.span(),
-                    "a fragment has neither indexes nor passwords; move this field to the record",
+                    "a fragment has no indexes, passwords or tokens; move this field to the record",
                 );
             }
         }
         for compound in compounds {
             faults.add(
                 compound.index.ident.span(),
-                "a fragment has neither indexes nor passwords; move the fields of this index to the record",
+                "a fragment has no indexes, passwords or tokens; move the fields of this index to the record",
             );
         }
         for field in fields.iter().filter(|field| field.is_id()) {

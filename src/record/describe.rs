@@ -48,6 +48,17 @@ impl Description {
 
     /// Adds a column of ciphertexts.
     pub fn field(&mut self, aad: &'static str, sql: &'static str, format: &'static str) {
+        self.bound_field(aad, sql, format, &[]);
+    }
+
+    /// Adds a column of ciphertexts that are bound to the values of other columns.
+    pub fn bound_field(
+        &mut self,
+        aad: &'static str,
+        sql: &'static str,
+        format: &'static str,
+        bound: &[&'static str],
+    ) {
         let mut prefixed: String = self.way.iter().map(|(_, prefix)| *prefix).collect();
         prefixed.push_str(sql);
         let (outermost, path) = match self.way.split_first() {
@@ -59,6 +70,7 @@ impl Description {
         };
         let mut column = EncryptedColumn::new(self.table.aad, outermost).stored_in(self.table.sql, prefixed);
         column = path.into_iter().fold(column, EncryptedColumn::step);
+        column = bound.iter().fold(column, |column, name| column.bind(*name));
         for (sql, kind) in &self.ids {
             column = column.row_id(*sql, *kind);
         }
@@ -132,7 +144,11 @@ impl Description {
             let place = std::iter::once(&column.column).chain(&column.path);
             let place = place.map(String::as_str).collect::<Vec<_>>().join("/");
             let (table, sql) = (&column.sql_table, &column.sql_column);
-            line(format_args!("field {place}: {format}, in {table}.{sql}"));
+            let bound = match column.bound.as_slice() {
+                [] => String::new(),
+                names => format!(", bound to {}", names.join(", ")),
+            };
+            line(format_args!("field {place}: {format}{bound}, in {table}.{sql}"));
         }
         for (other, own) in &self.others {
             let own: String = own

@@ -12,7 +12,7 @@ use crate::plaintext::Plaintext;
 
 use super::EncryptedRecord;
 use super::error::{FieldFailure, RecordError};
-use super::row::Row;
+use super::row::{Bound, Row};
 
 /// Takes the ciphertexts of one row.
 #[derive(Debug, Default)]
@@ -29,7 +29,20 @@ impl<'a> Opening<'a> {
         column: &'static str,
         ciphertext: &'a Ciphertext,
     ) {
-        self.values.push((row.name(name), ciphertext, row.aad(column)));
+        self.bound_field(row, name, column, &[], ciphertext);
+    }
+
+    /// Takes a ciphertext that is bound to the values of other columns, too.
+    pub fn bound_field(
+        &mut self,
+        row: &Row<'_>,
+        name: &'static str,
+        column: &'static str,
+        bound: Bound<'_>,
+        ciphertext: &'a Ciphertext,
+    ) {
+        let aad = row.bound_aad(column, bound);
+        self.values.push((row.name(name), ciphertext, aad));
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::borrow::Cow;
 
-use crate::aad::{Aad, Field, RowId};
+use crate::aad::{Aad, ColumnValue, Field, RowId};
+
+/// Columns that a value is bound to, with what they hold.
+pub(super) type Bound<'v> = &'v [(&'static str, &'v dyn ColumnValue)];
 
 /// Knows the place of a record's fields, and of those of the fragments in it.
 pub struct Row<'r> {
@@ -38,6 +41,12 @@ impl<'r> Row<'r> {
         };
         let steps = steps.iter().map(|(_, step)| *step).chain([column]);
         Field::new(self.table, outermost).row_path(self.id, steps)
+    }
+
+    /// Binds to a column here, and to values of other columns.
+    pub(super) fn bound_aad(&self, column: &'static str, bound: Bound<'_>) -> Aad {
+        let values = bound.iter();
+        values.fold(self.aad(column), |aad, (column, value)| aad.bind(column, value))
     }
 
     /// Names a field here, for errors.

@@ -17,7 +17,7 @@ use crate::password::PasswordHash;
 use super::error::{FieldFailure, RecordError};
 #[cfg(feature = "password")]
 use super::password::{Form, Password};
-use super::row::Row;
+use super::row::{Bound, Row};
 
 /// Takes the values of one record.
 #[derive(Default)]
@@ -53,11 +53,23 @@ impl<'a> Sealing<'a> {
         column: &'static str,
         encoded: Result<Encoded<'a>, CodecError>,
     ) {
+        self.bound_field(row, name, column, &[], encoded);
+    }
+
+    /// Takes a value that is bound to those of other columns, too.
+    pub fn bound_field(
+        &mut self,
+        row: &Row<'_>,
+        name: &'static str,
+        column: &'static str,
+        bound: Bound<'_>,
+        encoded: Result<Encoded<'a>, CodecError>,
+    ) {
         let name = row.name(name);
         match encoded {
             Ok(bytes) => self.values.push(Item {
                 name,
-                what: (bytes, row.aad(column)),
+                what: (bytes, row.bound_aad(column, bound)),
             }),
             Err(error) => self.fail(FieldFailure::new(name, error)),
         }

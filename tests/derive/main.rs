@@ -10,6 +10,7 @@ mod passwords;
 mod places;
 mod search;
 mod shapes;
+mod tokens;
 
 use encx::testkit::{MemoryKeyStore, MemoryKms};
 use encx::{Crypto, Encrypt};

@@ -76,6 +76,12 @@ fn describe(model: &Model, field: &Field) -> Option<TokenStream> {
             let own = own_context(model, context.as_ref());
             Some(quote!(out.password(#column, #sql, #own);))
         }
+        Role::Token { bound } => {
+            let bound = bound.iter().filter_map(|name| model.field(name));
+            let bound = bound.map(|field| &field.column);
+            let format = quote!(<#ty as #krate::FieldCodec>::FORMAT);
+            Some(quote!(out.bound_field(#column, #sql, #format, &[#(#bound),*]);))
+        }
         Role::Value { json } => {
             let format = if *json {
                 quote!(#krate::__private::json::FORMAT)

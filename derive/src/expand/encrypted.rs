@@ -63,7 +63,7 @@ fn field_of(model: &Model, field: &Field) -> TokenStream {
             let doc = format!("The hash of `{}`.", field.name);
             (Some(doc), optional(&quote!(#krate::PasswordHash), is_optional))
         }
-        Role::Value { .. } => {
+        Role::Token { .. } | Role::Value { .. } => {
             let (_, is_optional) = field.value_type();
             let doc = format!("The ciphertext of `{}`.", field.name);
             (Some(doc), optional(&quote!(#krate::Ciphertext), is_optional))

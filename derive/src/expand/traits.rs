@@ -220,6 +220,11 @@ fn collect_value(model: &Model, field: &Field) -> Option<TokenStream> {
                 quote_spanned!(span_of(field)=> <#ty as #krate::__private::PasswordField>::as_password);
             quote!(out.password(row, #name, #column, #context, #password(value));)
         }
+        Role::Token { bound } => {
+            let bound = bound_values(model, bound);
+            let encode = quote_spanned!(span_of(field)=> <#ty as #krate::FieldCodec>::encode);
+            quote!(out.bound_field(row, #name, #column, #bound, #encode(value));)
+        }
         Role::Value { json } => {
             let encode = if *json {
                 quote_spanned!(span_of(field)=> #krate::__private::json::encode::<#ty>)
@@ -251,6 +256,15 @@ fn index_all(model: &Model, compound: &Compound) -> TokenStream {
         |parts| quote!(out.index(#title, &#index, #own, &(#(#parts),*))),
         &quote!(()),
     )
+}
+
+/// Lists the columns that a token is bound to, with their values, which either struct has under the same names.
+fn bound_values(model: &Model, bound: &[Ident]) -> TokenStream {
+    let bound = bound.iter().filter_map(|name| model.field(name)).map(|field| {
+        let Field { ident, column, .. } = field;
+        quote_spanned!(span_of(field)=> (#column, &self.#ident))
+    });
+    quote!(&[#(#bound),*])
 }
 
 fn hand_out_index(model: &Model, compound: &Compound) -> TokenStream {
@@ -319,6 +333,10 @@ fn collect_ciphertext(model: &Model, field: &Field) -> Option<TokenStream> {
             #krate::EncryptedFragment::<#ty>::collect(value, out, row);
             row.leave();
         },
+        Role::Token { bound } => {
+            let bound = bound_values(model, bound);
+            quote!(out.bound_field(row, #name, #column, #bound, value);)
+        }
         Role::Value { .. } => quote!(out.field(row, #name, #column, value);),
     };
     Some(with_value(field, &then))
@@ -336,7 +354,7 @@ fn assemble_ciphertext(model: &Model, field: &Field) -> TokenStream {
         }
         Role::Nested { .. } => quote!(<#ty as #krate::Fragment>::assemble(value, sealed)?),
         Role::Password { .. } => quote!(sealed.hash()?),
-        Role::Value { .. } => quote!(sealed.ciphertext()?),
+        Role::Token { .. } | Role::Value { .. } => quote!(sealed.ciphertext()?),
     };
     let indexes = field.indexes.iter().map(|index| {
         let index = &index.ident;
@@ -387,7 +405,9 @@ fn decode_value(model: &Model, field: &Field, slot: &Ident) -> TokenStream {
                 quote!(let #slot = ::core::option::Option::Some(#stored(self.#ident));)
             };
         }
-        Role::Value { json: false } => quote!(opened.field(<#ty as #krate::FieldCodec>::decode)),
+        Role::Token { .. } | Role::Value { json: false } => {
+            quote!(opened.field(<#ty as #krate::FieldCodec>::decode))
+        }
         Role::Value { json: true } => quote!(opened.field(#krate::__private::json::decode::<#ty>)),
     };
     let value = if matches!(field.role, Role::Nested { .. }) {

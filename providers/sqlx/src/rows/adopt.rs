@@ -91,6 +91,11 @@ impl Rows {
             );
             return Err(RowsError::Description { what });
         }
+        if let Some(bound) = layout.described.bound.first() {
+            let what =
+                format!("{bound:?} is bound to what is encrypted, which no adoption of a column can do");
+            return Err(RowsError::Description { what });
+        }
         layout.plain = Some(Plain {
             ident: Ident::column(&plaintext.sql_column)?,
             name: plaintext.sql_column,

@@ -31,6 +31,9 @@ impl Rows {
     /// written only if its ciphertext is still the one that was read: what a service writes at the same time stays. A row
     /// that does not open is reported, by its id and never by its value, and left as it is. NULLs are left out.
     ///
+    /// Columns that are bound to others, those of API tokens, are left out too, because the job does not know these others'
+    /// types: have the service decrypt and encrypt such rows. A [`census`](Self::census) counts them.
+    ///
     /// Any number of processes may run it at once, and share the rows through `crypto`'s key store. In PostgreSQL a batch
     /// waits for no row that others have locked, so it takes part in no deadlock.
     ///
@@ -66,7 +69,8 @@ impl Rows {
         crypto: &Crypto,
         columns: impl IntoIterator<Item = EncryptedColumn>,
     ) -> Result<Job<Reencrypt>, RowsError> {
-        let layouts = columns.into_iter().map(Layout::new).collect::<Result<_, _>>()?;
+        let columns = columns.into_iter().filter(|column| column.bound.is_empty());
+        let layouts = columns.map(Layout::new).collect::<Result<_, _>>()?;
         let walked = Walked::new(self.clone(), layouts, Filter::Encrypted, false);
         let (name, walk_crypto) = (walked.job_name("encx/reencrypt"), crypto.clone());
         let walk = Reencrypt {
