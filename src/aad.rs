@@ -262,7 +262,8 @@ impl Field {
 
     /// Binds to a row: an integer of any width, text, bytes, a UUID, or a tuple of up to six of these.
     ///
-    /// Use what identifies the row for good. An empty id is refused by the call that uses the AAD.
+    /// Use what identifies the row and never changes. An empty id is refused by the call that uses the AAD. An upsert by
+    /// another unique column keeps the id of the row that exists: encrypt for that one.
     #[must_use]
     pub fn row(&self, id: impl RowId) -> Aad {
         let place = Aad::begin(KIND_FIELD).text(&self.table).text(&self.column);

@@ -105,7 +105,7 @@ use syn::{DeriveInput, parse_macro_input};
 /// | `column = "email_term"` | its column in SQL; by default `email_index` |
 /// | `name = "exact"` | tells a second index of the same field from the first; fields and methods then are `email_exact_..`. Part of the index's key: keep it |
 /// | `expecting = 10_000` | does not compile if so few values cannot be hidden, or `bits` is too many for them |
-/// | `unique` | for a UNIQUE column: at least 128 bits. Before you rotate, see `Crypto::blind_index_under` |
+/// | `unique` | for a UNIQUE column: at least 128 bits. Before you rotate, see `Crypto::blind_index_under`; before you write an upsert, `IndexField::unique` |
 /// | `insecure_small_domain` | takes back what `expecting` demands |
 /// | `attr(serde(skip))` | attributes for the field `email_index` |
 ///

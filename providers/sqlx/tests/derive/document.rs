@@ -7,7 +7,7 @@ use sqlx::sqlite::SqlitePool;
 
 use crate::common;
 
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// As in the guide.
 fn pii(tenant: &str) -> Result<EncryptionContext> {
@@ -363,7 +363,7 @@ mod kinds {
     }
 }
 
-async fn crypto() -> Crypto {
+pub(crate) async fn crypto() -> Crypto {
     let quick = PasswordParams::insecure_new(64, 1, 1).unwrap();
     let builder = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).password_params(quick);
     builder.build().await.unwrap()
@@ -531,5 +531,10 @@ fn sqlite_does_what_the_document_says() {
 #[test]
 fn the_document_shows_this() {
     let document = include_str!("../../../../docs/derive.md");
-    crate::shown::assert_shown(document, include_str!("document.rs"));
+    let source = [
+        include_str!("document.rs"),
+        include_str!("tokens/code.rs"),
+        include_str!("upsert.rs"),
+    ];
+    crate::shown::assert_shown(document, &source.concat());
 }

@@ -7,6 +7,8 @@ mod common;
 mod document;
 #[path = "../../../../tests/docs/shown.rs"]
 mod shown;
+mod tokens;
+mod upsert;
 
 use encx::testkit::{MemoryKms, block_on};
 use encx::{
