@@ -18,7 +18,7 @@ pub use memory_kms::{KmsCall, KmsCalls, MemoryKms};
 pub use memory_store::MemoryKeyStore;
 #[doc(hidden)]
 pub use store_suite::store_case;
-pub use store_suite::{StoreCase, StoreFixture, store_cases};
+pub use store_suite::{AuditedChange, StoreCase, StoreFixture, store_cases};
 
 /// Runs a future to its end on a new multi-threaded runtime, for suites that are mounted in other crates.
 ///

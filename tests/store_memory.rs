@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use encx::testkit::{ManualClock, MemoryKeyStore, StoreFixture, block_on};
+use encx::testkit::{AuditedChange, ManualClock, MemoryKeyStore, StoreFixture, block_on};
 use encx::{
     ChangeCursor, Clock, DataKeyId, EncryptionContext, KekId, KeyChanges, KeyCheck, KeyHint, KeyRecord,
     KeyState, KeyStore, KeyUsage, KeyVersion, KmsName, NewKey, ProcessId, ProcessInfo, StateChange,
@@ -25,6 +25,10 @@ impl StoreFixture for Memory {
 
     async fn open(&self) -> Arc<dyn KeyStore> {
         Arc::new(self.0.clone())
+    }
+
+    async fn audit_log(&self) -> Option<Vec<AuditedChange>> {
+        Some(self.0.audit_log())
     }
 
     async fn remove(&self) {}

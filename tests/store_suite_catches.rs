@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use encx::testkit::{MemoryKeyStore, StoreFixture, store_cases};
+use encx::testkit::{AuditedChange, MemoryKeyStore, StoreFixture, store_cases};
 use encx::{
     ChangeCursor, ChangePage, Coordination, CursorPosition, DataKeyId, KeyChanges, KeyPage, KeyQuery,
     KeyRecord, KeyState, KeyStore, NewKey, Revision, Scope, StateChange, StoreError, Timestamp, WrapChange,
@@ -22,6 +22,7 @@ enum Fault {
     AcknowledgesAnEarlierFence,
     AnyoneReleasesALease,
     AppliesOverAnyRevision,
+    AuditsOneReasonAChange,
     ChangesDoNotShowInPolls,
     ClaimsEndAtOnce,
     CommitsOutOfOrder,
@@ -66,7 +67,7 @@ enum Fault {
 }
 
 /// Every fault, the case that must catch it, and how: each was watched doing so.
-const FAULTS: [(Fault, &str); 44] = [
+const FAULTS: [(Fault, &str); 45] = [
     (
         Fault::AcknowledgesAnEarlierFence,
         "fences_grow_and_are_acknowledged",
@@ -76,6 +77,10 @@ const FAULTS: [(Fault, &str); 44] = [
         "a_lease_is_given_back_by_its_holder_alone",
     ),
     (Fault::AppliesOverAnyRevision, "one_of_sixteen_state_changes_wins"),
+    (
+        Fault::AuditsOneReasonAChange,
+        "every_row_of_the_audit_log_has_the_reason",
+    ),
     (Fault::ChangesDoNotShowInPolls, "a_promotion_lists_both_keys"),
     (Fault::ClaimsEndAtOnce, "an_abandoned_range_is_claimed_once"),
     (
@@ -403,6 +408,19 @@ impl StoreFixture for BrokenFixture {
         let mut handle = self.0.clone();
         handle.cached = Arc::default();
         Arc::new(handle)
+    }
+
+    async fn audit_log(&self) -> Option<Vec<AuditedChange>> {
+        let mut log = self.0.inner.audit_log();
+        if self.0.is(Fault::AuditsOneReasonAChange) {
+            for place in 1..log.len() {
+                let same = log[place].reason == log[place - 1].reason;
+                if same {
+                    log[place].reason = None;
+                }
+            }
+        }
+        Some(log)
     }
 
     async fn remove(&self) {}

@@ -21,6 +21,7 @@ use crate::store::{
     ChangeCursor, ChangePage, Coordination, CursorPosition, KeyChange, KeyChanges, KeyHint, KeyPage,
     KeyQuery, KeyRecord, KeyStore, NewKey, StateChange, StoreError, Timestamp, WrapChange, WrapOutcome,
 };
+use crate::testkit::AuditedChange;
 use coordination::SharedWork;
 
 const CHANGES_PER_PAGE: usize = 1000;
@@ -174,6 +175,12 @@ impl MemoryKeyStore {
         lock(&self.0.rows).by_id.values().cloned().collect()
     }
 
+    /// Returns the audit log: a row for every change that was made, oldest first.
+    #[must_use]
+    pub fn audit_log(&self) -> Vec<AuditedChange> {
+        self.rows().audited.clone()
+    }
+
     /// Edits the rows as an attacker does who can write the database: no rule is checked, no time moves, no
     /// hint is pushed.
     ///
@@ -254,7 +261,7 @@ impl KeyStore for MemoryKeyStore {
             // In another scope: `plan` refuses the id in this one.
             return Err(StoreError::Conflict);
         }
-        let record = rows.write(writes, new.id)?;
+        let record = rows.write(writes, new.id, new.reason.as_deref())?;
         self.hint(KeyHint::Changed { scope: new.scope });
         Ok(record)
     }
@@ -264,7 +271,7 @@ impl KeyStore for MemoryKeyStore {
         let mut rows = self.rows();
         let at = rows.tick(&*self.0.clock);
         let writes = change.plan(&rows.of(&change.scope), at)?;
-        let record = rows.write(writes, change.id)?;
+        let record = rows.write(writes, change.id, change.reason.as_deref())?;
         self.hint(KeyHint::Changed { scope: change.scope });
         Ok(record)
     }
@@ -277,6 +284,7 @@ impl KeyStore for MemoryKeyStore {
             let at = rows.tick(&*self.0.clock);
             let planned = change.plan(rows.by_id.get(&change.id), at);
             if let Ok(record) = &planned {
+                rows.audit(record, change.reason.as_deref());
                 rows.put(record.clone());
                 self.hint(KeyHint::Changed { scope: change.scope });
             }
@@ -344,6 +352,7 @@ impl KeyStore for MemoryKeyStore {
 struct Rows {
     by_id: BTreeMap<DataKeyId, KeyRecord>,
     by_scope: BTreeMap<Scope, BTreeSet<DataKeyId>>,
+    audited: Vec<AuditedChange>,
     last: i64,
 }
 
@@ -366,9 +375,24 @@ impl Rows {
         }
     }
 
-    fn write(&mut self, writes: Vec<KeyRecord>, id: DataKeyId) -> Result<KeyRecord, StoreError> {
-        writes.into_iter().for_each(|record| self.put(record));
+    fn write(
+        &mut self,
+        writes: Vec<KeyRecord>,
+        id: DataKeyId,
+        reason: Option<&str>,
+    ) -> Result<KeyRecord, StoreError> {
+        for record in writes {
+            self.audit(&record, reason);
+            self.put(record);
+        }
         self.by_id.get(&id).cloned().ok_or(StoreError::NotFound { id })
+    }
+
+    /// Logs what is about to be written over the row that is there.
+    fn audit(&mut self, record: &KeyRecord, reason: Option<&str>) {
+        let from = self.by_id.get(&record.id).map(|old| old.state);
+        let change = AuditedChange::new(record.id, from, record.state, reason.map(str::to_owned));
+        self.audited.push(change);
     }
 
     fn tick(&mut self, clock: &dyn Clock) -> Timestamp {

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::key::{DataKeyId, KeyState};
 use crate::store::KeyStore;
 use crate::testkit::block_on;
 
@@ -47,8 +48,38 @@ pub trait StoreFixture: Send + Sync + 'static {
         true
     }
 
+    /// Lists the store's audit log, oldest first; `None` if the store keeps none: the cases about it then pass untested.
+    async fn audit_log(&self) -> Option<Vec<AuditedChange>>;
+
     /// Removes the database. It is called after the case, also when that failed.
     async fn remove(&self);
+}
+
+/// A row of a store's audit log: one change of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AuditedChange {
+    /// The key.
+    pub key: DataKeyId,
+    /// The state before; `None` for a key that was added.
+    pub from: Option<KeyState>,
+    /// The state after. New wraps leave it as it was.
+    pub to: KeyState,
+    /// Why, as the caller of the change said.
+    pub reason: Option<String>,
+}
+
+impl AuditedChange {
+    /// Puts a row together.
+    #[must_use]
+    pub fn new(key: DataKeyId, from: Option<KeyState>, to: KeyState, reason: Option<String>) -> Self {
+        Self {
+            key,
+            from,
+            to,
+            reason,
+        }
+    }
 }
 
 /// One case of the conformance suite.
@@ -102,7 +133,7 @@ impl fmt::Debug for StoreCase {
 /// use std::sync::Arc;
 ///
 /// use encx::KeyStore;
-/// use encx::testkit::{MemoryKeyStore, StoreFixture};
+/// use encx::testkit::{AuditedChange, MemoryKeyStore, StoreFixture};
 ///
 /// struct Memory(MemoryKeyStore);
 ///
@@ -114,6 +145,10 @@ impl fmt::Debug for StoreCase {
 ///
 ///     async fn open(&self) -> Arc<dyn KeyStore> {
 ///         Arc::new(self.0.clone())
+///     }
+///
+///     async fn audit_log(&self) -> Option<Vec<AuditedChange>> {
+///         Some(self.0.audit_log())
 ///     }
 ///
 ///     async fn remove(&self) {}
@@ -169,7 +204,8 @@ macro_rules! __store_cases {
                 a_key_suspended_while_active_comes_back_deactivated_after_a_promotion,
                 destroyed_keys_have_no_wraps_and_take_none,
                 times_grow_and_stay,
-                a_reason_has_bounds;
+                a_reason_has_bounds,
+                every_row_of_the_audit_log_has_the_reason;
             wraps:
                 wraps_have_bounds,
                 wraps_are_replaced_as_a_set,

@@ -177,7 +177,14 @@ fn every_write_leaves_a_row_in_the_audit_log() {
             [
                 (one, "added", None, "active", Some("a new tenant"), false),
                 (two, "added", None, "pre-active", None, false),
-                (one, "state", Some("active"), "deactivated", None, true),
+                (
+                    one,
+                    "state",
+                    Some("active"),
+                    "deactivated",
+                    Some("planned rotation"),
+                    true
+                ),
                 (
                     two,
                     "state",

@@ -302,3 +302,63 @@ pub(super) async fn a_reason_has_bounds(fixture: Arc<dyn StoreFixture>) {
     let change = StateChange::new(&rewrapped.result.unwrap(), Suspended).because(longest);
     store.apply(&change).await.unwrap();
 }
+
+pub(super) async fn every_row_of_the_audit_log_has_the_reason(fixture: Arc<dyn StoreFixture>) {
+    let store = fixture.open().await;
+    let mut family = Family::new("audited");
+    let mut expected = Vec::new();
+    let mut log = |record: &KeyRecord, from: Option<KeyState>, to: KeyState, reason: &str| {
+        expected.push((record.id, from, to, Some(reason.to_owned())));
+    };
+    let first = store.insert(&family.next(Active).because("born")).await.unwrap();
+    family.passed(first.id, first.version);
+    log(&first, None, Active, "born");
+    let second = store
+        .insert(&family.next(PreActive).because("published"))
+        .await
+        .unwrap();
+    family.passed(second.id, second.version);
+    log(&second, None, PreActive, "published");
+    // A rotation changes two keys, and both for its reason.
+    let promotion = StateChange::new(&second, Active).because("rotated");
+    let second = store.apply(&promotion).await.unwrap();
+    log(&first, Some(Active), Deactivated, "rotated");
+    log(&second, Some(PreActive), Active, "rotated");
+    let suspension = StateChange::new(&second, Suspended).because("suspended");
+    let second = store.apply(&suspension).await.unwrap();
+    log(&second, Some(Active), Suspended, "suspended");
+    // A key that was suspended while active steps back, and stays suspended.
+    let third = store
+        .insert(&family.next(Active).because("replaced"))
+        .await
+        .unwrap();
+    log(&second, Some(Suspended), Suspended, "replaced");
+    log(&third, None, Active, "replaced");
+    let rewrap = WrapChange::new(&third, vec![wrap("kek-2", 2)]).because("moved");
+    store.replace_wraps(&[rewrap]).await.unwrap();
+    log(&third, Some(Active), Active, "moved");
+    let first = current(&store, first.id).await;
+    let destruction = StateChange::new(&first, Destroyed).because("unused");
+    store.apply(&destruction).await.unwrap();
+    log(&first, Some(Deactivated), Destroyed, "unused");
+    // What is refused leaves nothing.
+    store.apply(&destruction).await.unwrap_err();
+
+    let Some(found) = fixture.audit_log().await else {
+        return;
+    };
+    let mut found: Vec<_> = found
+        .into_iter()
+        .map(|change| (change.key, change.from, change.to, change.reason))
+        .collect();
+    // Of the rows of one change, either may come first.
+    let order = |row: &(_, _, _, Option<String>)| row.3.clone();
+    let position = |reason: &Option<String>| expected.iter().position(|row| row.3 == *reason);
+    assert!(
+        found.is_sorted_by_key(|row| position(&row.3)),
+        "in the order of the changes: {found:#?}"
+    );
+    found.sort_by_key(|row| (order(row), row.0));
+    expected.sort_by_key(|row| (order(row), row.0));
+    assert_eq!(found, expected);
+}

@@ -106,13 +106,13 @@ impl Write {
         reason: Option<&str>,
     ) -> Result<KeyRecord, StoreError> {
         // The siblings first: the index on active versions must not see the new one beside the old.
-        for (place, record) in planned.iter().enumerate().rev() {
+        for record in planned.iter().rev() {
             let old = before.iter().find(|old| old.id == record.id);
             match old {
                 Some(old) => self.update(old, record).await?,
                 None => self.add(record).await?,
             }
-            self.audit(old, record, reason.filter(|_| place == 0)).await?;
+            self.audit(old, record, reason).await?;
         }
         // Only these are pushed: of wraps alone nobody has to hear soon.
         if let Some(changed) = planned.first() {

@@ -166,7 +166,7 @@ impl<'a> Write<'a> {
         self.transaction.commit().await.map_err(store_error)
     }
 
-    /// Writes what was planned, each record over the revision that was read. The reason is that of the first.
+    /// Writes what was planned, each record over the revision that was read and with the reason of the change.
     async fn put(
         &mut self,
         before: &[KeyRecord],
@@ -174,13 +174,13 @@ impl<'a> Write<'a> {
         reason: Option<&str>,
     ) -> Result<(), StoreError> {
         // The siblings first: the index on active versions must not see the new one beside the old.
-        for (place, record) in planned.iter().enumerate().rev() {
+        for record in planned.iter().rev() {
             let old = before.iter().find(|old| old.id == record.id);
             match old {
                 Some(old) => self.update(old, record).await?,
                 None => self.add(record).await?,
             }
-            self.audit(old, record, reason.filter(|_| place == 0)).await?;
+            self.audit(old, record, reason).await?;
         }
         Ok(())
     }

@@ -4,11 +4,12 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
-use encx::KeyStore;
-use encx::testkit::StoreFixture;
+use encx::testkit::{AuditedChange, StoreFixture};
+use encx::{DataKeyId, KeyState, KeyStore};
 use encx_sqlx::PostgresKeyStore;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, Row};
+use uuid::Uuid;
 
 /// The server to test against. Its user may create databases.
 const VARIABLE: &str = "ENCX_TEST_POSTGRES_URL";
@@ -94,6 +95,19 @@ impl StoreFixture for Database {
 
     async fn open(&self) -> Arc<dyn KeyStore> {
         Arc::new(self.store().await)
+    }
+
+    async fn audit_log(&self) -> Option<Vec<AuditedChange>> {
+        let statement = "SELECT key_id, from_state, to_state, reason FROM encx.audit_log ORDER BY seq";
+        let mut connection = self.connection().await;
+        let rows = sqlx::query(statement).fetch_all(&mut connection);
+        let state = |name: &str| KeyState::from_name(name).unwrap();
+        let audited = |row: &PgRow| {
+            let key = DataKeyId::try_from(row.get::<Uuid, _>("key_id")).unwrap();
+            let from = row.get::<Option<&str>, _>("from_state").map(state);
+            AuditedChange::new(key, from, state(row.get("to_state")), row.get("reason"))
+        };
+        Some(rows.await.unwrap().iter().map(audited).collect())
     }
 
     async fn remove(&self) {

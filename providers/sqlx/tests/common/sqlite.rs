@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use encx::KeyStore;
-use encx::testkit::StoreFixture;
+use encx::testkit::{AuditedChange, StoreFixture};
+use encx::{DataKeyId, KeyState, KeyStore};
 use encx_sqlx::SqliteKeyStore;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{Connection, Row};
 
 pub(crate) struct File(tempfile::TempDir);
 
@@ -35,6 +37,20 @@ impl StoreFixture for File {
         Arc::new(self.store().await)
     }
 
+    async fn audit_log(&self) -> Option<Vec<AuditedChange>> {
+        let mut connection = SqliteConnection::connect(&self.path()).await.unwrap();
+        let statement = "SELECT key_id, from_state, to_state, reason FROM encx_audit_log ORDER BY seq";
+        let rows = sqlx::query(statement).fetch_all(&mut connection);
+        let state = |name: &str| KeyState::from_name(name).unwrap();
+        let audited = |row: &SqliteRow| {
+            let key: Vec<u8> = row.get("key_id");
+            let key = DataKeyId::from_bytes(key.try_into().unwrap()).unwrap();
+            let from = row.get::<Option<&str>, _>("from_state").map(state);
+            AuditedChange::new(key, from, state(row.get("to_state")), row.get("reason"))
+        };
+        Some(rows.await.unwrap().iter().map(audited).collect())
+    }
+
     // The folder goes with the fixture.
     async fn remove(&self) {}
 }
@@ -52,6 +68,11 @@ impl StoreFixture for InMemory {
 
     async fn open(&self) -> Arc<dyn KeyStore> {
         Arc::new(self.0.clone())
+    }
+
+    // The store's own connection is the only one that sees the database.
+    async fn audit_log(&self) -> Option<Vec<AuditedChange>> {
+        None
     }
 
     async fn remove(&self) {}

@@ -90,7 +90,7 @@ fn whatever_a_manager_does_stands_in_the_log_with_its_reason() {
             [
                 (1, "added", "", "active", "a new tenant"),
                 (2, "added", "", "pre-active", "yearly"),
-                (1, "state", "active", "deactivated", ""),
+                (1, "state", "active", "deactivated", "yearly"),
                 (2, "state", "pre-active", "active", "yearly"),
                 (1, "wraps", "deactivated", "deactivated", "a new region"),
                 (2, "wraps", "active", "active", "a new region"),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use encx::KeyStore;
-use encx::testkit::StoreFixture;
+use encx::testkit::{AuditedChange, StoreFixture};
 use encx_sqlx::PostgresKeyStore;
 
 use crate::common::pooler::Pooler;
@@ -31,6 +31,10 @@ impl StoreFixture for Pooled {
 
     async fn open(&self) -> Arc<dyn KeyStore> {
         Arc::new(self.store().await)
+    }
+
+    async fn audit_log(&self) -> Option<Vec<AuditedChange>> {
+        self.database.audit_log().await
     }
 
     async fn remove(&self) {
