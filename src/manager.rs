@@ -150,7 +150,10 @@ impl KeyManager {
         if !versions.is_empty() {
             return Err(Error::AlreadyExists);
         }
-        self.create_active(context, &[]).await
+        match self.create_active(context, &[], false).await {
+            Err(Error::AlreadyExists) => Err(self.lost_race(context, Error::AlreadyExists).await),
+            created => created,
+        }
     }
 
     /// Makes a new version and promotes it: from here on it encrypts, and the one before only decrypts.
@@ -215,6 +218,8 @@ impl KeyManager {
     }
 
     /// Lists the versions of a context's key, oldest first. There may be none.
+    ///
+    /// A usage that had no key when its context was shredded has a [tombstone](KeyRecord::is_tombstone) as version 1.
     ///
     /// # Errors
     ///
@@ -323,8 +328,8 @@ impl KeyManager {
 
     /// Makes a new active version for a context all of whose versions were destroyed.
     ///
-    /// What they encrypted stays unreadable. It revives one usage. Others that had keys stay [`Error::Shredded`] until they are revived
-    /// too; those that never had any begin again with their first use.
+    /// What they encrypted stays unreadable. It revives one usage; the others stay [`Error::Shredded`] until they are revived
+    /// too, also those that had no key when the context was shredded.
     ///
     /// # Errors
     ///
@@ -344,7 +349,7 @@ impl KeyManager {
                 Error::AlreadyExists
             });
         }
-        self.create_active(context, &versions).await
+        self.create_active(context, &versions, true).await
     }
 
     /// Moves every version of a context's key to the KEKs that the KEK rule chooses now.
@@ -403,13 +408,30 @@ impl KeyManager {
             .ok_or(Error::UnknownKey { id })
     }
 
+    /// Says why an operation lost a race: perhaps the context was shredded since it began.
+    async fn lost_race(&self, context: &EncryptionContext, otherwise: Error) -> Error {
+        let is_shredded = match self.load(context).await {
+            Ok(versions) => self.is_shredded(context, &versions).await,
+            Err(error) => Err(error),
+        };
+        match is_shredded {
+            Ok(true) => Error::Shredded,
+            Ok(false) => otherwise,
+            Err(error) => error,
+        }
+    }
+
     /// Makes a version that is active at once, for a scope that has none.
     async fn create_active(
         &self,
         context: &EncryptionContext,
         versions: &[KeyRecord],
+        revives: bool,
     ) -> Result<KeyRecord, Error> {
-        match self.mint(context, versions, KeyState::Active).await {
+        let made = self
+            .mint_from(context, versions, KeyState::Active, None, revives)
+            .await;
+        match made {
             Err(Error::Store(error)) if error.is_lost_race() => Err(Error::AlreadyExists),
             Err(error) => Err(error),
             Ok(made) => {
@@ -456,7 +478,7 @@ impl KeyManager {
         versions: &[KeyRecord],
         state: KeyState,
     ) -> Result<Made, Error> {
-        self.mint_from(context, versions, state, None).await
+        self.mint_from(context, versions, state, None, false).await
     }
 
     /// The same, of a given key or of one that the KMS makes.
@@ -466,6 +488,7 @@ impl KeyManager {
         versions: &[KeyRecord],
         state: KeyState,
         given: Option<DataKey>,
+        revives: bool,
     ) -> Result<Made, Error> {
         let began = self.clock.elapsed();
         let greatest = versions.iter().map(|version| version.id).max();
@@ -479,6 +502,7 @@ impl KeyManager {
             .with_version(version)
             .with_state(state);
         new.wraps = wraps;
+        new.revives = revives;
         new.reason.clone_from(&self.reason);
         let record = self.store.insert(&new).await?;
         Ok(Made { record, key, began })

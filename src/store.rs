@@ -65,9 +65,11 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// As [`load`](Self::load).
     async fn get(&self, ids: &[DataKeyId]) -> Result<Vec<KeyRecord>, StoreError>;
 
-    /// Adds a version, pre-active or active, if it is the one that follows the scope's last.
+    /// Adds a version if it is the one that follows the scope's last: pre-active, active, or the
+    /// [tombstone](NewKey::tombstone) of a scope without versions.
     ///
-    /// Of several that race to add the same version, one wins.
+    /// Of several that race to add the same version, one wins. So no key comes to be in a scope that was shredded: its
+    /// versions are destroyed, and if it had none its tombstone is version 1.
     ///
     /// # Errors
     ///

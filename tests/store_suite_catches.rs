@@ -20,6 +20,8 @@ use encx::{
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
     AcknowledgesAnEarlierFence,
+    AddsOverTombstones,
+    AddsToTheShredded,
     AnyoneReleasesALease,
     AppliesOverAnyRevision,
     AuditsOneReasonAChange,
@@ -67,10 +69,18 @@ enum Fault {
 }
 
 /// Every fault, the case that must catch it, and how: each was watched doing so.
-const FAULTS: [(Fault, &str); 45] = [
+const FAULTS: [(Fault, &str); 47] = [
     (
         Fault::AcknowledgesAnEarlierFence,
         "fences_grow_and_are_acknowledged",
+    ),
+    (
+        Fault::AddsOverTombstones,
+        "a_tombstone_comes_back_and_stands_alone",
+    ),
+    (
+        Fault::AddsToTheShredded,
+        "nothing_is_added_where_all_is_destroyed",
     ),
     (
         Fault::AnyoneReleasesALease,
@@ -226,6 +236,15 @@ impl KeyStore for Broken {
             for wrap in &mut new.wraps {
                 wrap.wrapped.kek_material = None;
             }
+        }
+        match self.fault {
+            Fault::AddsToTheShredded => new.revives = new.state == KeyState::Active,
+            Fault::AddsOverTombstones if new.state != KeyState::Destroyed => {
+                let scope = new.scope;
+                self.inner
+                    .tamper(|rows| rows.retain(|row| row.scope != scope || !row.is_tombstone()));
+            }
+            _ => {}
         }
         match self.inner.insert(&new).await {
             Err(StoreError::Conflict) if self.is(Fault::LosersOfInsertsWin) => {

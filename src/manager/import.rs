@@ -40,7 +40,7 @@ impl KeyManager {
     ///
     /// # Errors
     ///
-    /// [`Error::Shredded`] as [`create`](Self::create); [`Error::Store`] with
+    /// [`Error::Shredded`] as [`create`](Self::create), also if the context was shredded meanwhile; [`Error::Store`] with
     /// [`StoreError::Conflict`] or
     /// [`StoreError::Superseded`] if another process made a version at the same time: look
     /// with [`list`](Self::list) whether the imported one is there; those of the KEK rule, the KMS and the key store.
@@ -59,14 +59,28 @@ impl KeyManager {
         } else {
             KeyState::PreActive
         };
-        let made = self.mint_from(context, &versions, state, Some(key)).await?;
-        let record = match state {
-            KeyState::Active => made.record.clone(),
-            _ => self.apply(&made.record, KeyState::Active).await?,
+        let made = match self.mint_from(context, &versions, state, Some(key), false).await {
+            Ok(made) => made,
+            Err(error) => return Err(self.import_lost(context, error).await),
         };
-        let record = self.seen(context, Ok(record)).await?;
+        let record = match state {
+            KeyState::Active => Ok(made.record.clone()),
+            _ => self.apply(&made.record, KeyState::Active).await,
+        };
+        let record = match record {
+            Ok(record) => self.seen(context, Ok(record)).await?,
+            Err(error) => return Err(self.import_lost(context, error).await),
+        };
         self.adopted(context, Some(&made));
         Ok(record)
+    }
+
+    /// Tells a shredding from another version that was faster.
+    async fn import_lost(&self, context: &EncryptionContext, error: Error) -> Error {
+        match &error {
+            Error::Store(lost) if lost.is_lost_race() => self.lost_race(context, error).await,
+            _ => error,
+        }
     }
 
     /// Makes the next version of a context's key and leaves it pre-active: it decrypts, and gives index terms, in every

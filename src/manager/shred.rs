@@ -7,7 +7,7 @@ use crate::context::EncryptionContext;
 use crate::error::Error;
 use crate::key::{DataKeyId, KeyState, KeyUsage, KeyVersion};
 use crate::manager::FleetReport;
-use crate::store::{KeyRecord, StateChange, StoreError, Timestamp, load_all_usages};
+use crate::store::{KeyRecord, NewKey, StoreError, Timestamp, load_all_usages};
 
 /// How often the keys are looked at again, because others change them meanwhile.
 const MAX_ROUNDS: usize = 64;
@@ -19,7 +19,8 @@ const MAX_ROUNDS: usize = 64;
 pub struct ShredReceipt {
     /// Whose keys were destroyed.
     pub context: EncryptionContext,
-    /// Every version that there was, of every usage, in the order of their ids.
+    /// Every version that there was, of every usage, in the order of their ids, as the rows had it after the processes were
+    /// waited for. Usages that had no key are left out, although their tombstones are destroyed versions too.
     pub versions: Vec<DestroyedVersion>,
     /// When the last of them was destroyed, by the key store's clock.
     pub at: Timestamp,
@@ -56,9 +57,11 @@ impl KeyManager {
     /// until every process has dropped them.
     ///
     /// Afterwards every ciphertext, blind index and pepper of the context is useless, here at once and in every other process once
-    /// the receipt says so; calls fail with [`Error::Shredded`], also of usages that had no key. No census is asked. Only
-    /// [`revive`](Self::revive) starts anew, usage by usage, under other keys. Whoever calls it again, as after an error or to wait for
-    /// longer, gets a receipt of the same versions.
+    /// the receipt says so; calls fail with [`Error::Shredded`], also of usages that had no key. No operation that began before can
+    /// bring a key into the context: for each usage without a version a [tombstone](KeyRecord::is_tombstone) is left, and the first
+    /// use that is under way in another process loses its race against it. No census is asked. Only
+    /// [`revive`](Self::revive) starts anew, usage by usage, under other keys. A call that is repeated, as after an error or to
+    /// wait for longer, gives a receipt of the same versions.
     ///
     /// <div class="warning">
     ///
@@ -70,9 +73,10 @@ impl KeyManager {
     ///
     /// # Errors
     ///
-    /// [`Error::NoKeys`] if the context has no key of any usage; [`StoreError::Corrupt`] if a row was edited, a version's row is
-    /// missing, or one that is destroyed has wraps all the same; and those of the key store. What was destroyed before an error stays so. If the key store fails after all was destroyed, that stands in the
-    /// receipt.
+    /// [`Error::NoKeys`] if the context has no key of any usage: nothing is done then, and a first use that is under way may still make
+    /// one. [`StoreError::Corrupt`] if a row was edited, a version's row is
+    /// missing, or one that is destroyed has wraps all the same; and those of the key store. What was destroyed before an error
+    /// stays so. An error after all was destroyed stands in the receipt.
     ///
     /// # Cancellation
     ///
@@ -82,18 +86,34 @@ impl KeyManager {
         context: &EncryptionContext,
         patience: Duration,
     ) -> Result<ShredReceipt, Error> {
+        let began = self.clock.elapsed();
         let destroyed = self.destroy_all(context).await;
-        if let Some(core) = &self.core {
-            // Also after an error: some may be destroyed.
-            for usage in KeyUsage::ALL {
-                core.cache().refresh(context, usage).await;
-            }
-        }
+        // Also after an error: some may be destroyed.
+        self.all_seen(context).await;
         let mut destroyed = destroyed?;
+        let mut rounds = 1..MAX_ROUNDS;
+        let fleet = loop {
+            let waited = self.clock.elapsed().saturating_sub(began);
+            let fleet = self.await_fleet(patience.saturating_sub(waited)).await;
+            // Read after the fence: a receipt says what is there when no process holds a key any more. What came
+            // nevertheless, as from `revive`, is destroyed too, and its key has to leave the processes in turn.
+            let now = self.destroy_all(context).await;
+            if now.as_ref().is_ok_and(|now| *now == destroyed) {
+                break fleet;
+            }
+            self.all_seen(context).await;
+            match now {
+                Ok(now) => destroyed = now,
+                Err(error) => break Err(error),
+            }
+            if rounds.next().is_none() {
+                break Err(StoreError::Conflict.into());
+            }
+        };
         destroyed.sort_by_key(|record| record.id);
-        let versions: Vec<_> = destroyed.iter().map(DestroyedVersion::of).collect();
+        let keys = destroyed.iter().filter(|record| !record.is_tombstone());
+        let versions: Vec<_> = keys.map(DestroyedVersion::of).collect();
         let at = versions.iter().map(|version| version.destroyed_at).max();
-        let fleet = self.await_fleet(patience).await;
         Ok(ShredReceipt {
             context: context.clone(),
             versions,
@@ -102,39 +122,70 @@ impl KeyManager {
         })
     }
 
-    /// Destroys all versions, also those that are made meanwhile, and returns them.
+    /// Lets this process's own cache see it.
+    async fn all_seen(&self, context: &EncryptionContext) {
+        if let Some(core) = &self.core {
+            for usage in KeyUsage::ALL {
+                core.cache().refresh(context, usage).await;
+            }
+        }
+    }
+
+    /// Destroys all versions, also those that are made meanwhile, and returns them with the tombstones.
     async fn destroy_all(&self, context: &EncryptionContext) -> Result<Vec<KeyRecord>, Error> {
         for _ in 0..MAX_ROUNDS {
             let versions = load_all_usages(&*self.store, context).await?;
             if versions.is_empty() {
                 return Err(Error::NoKeys);
             }
-            let mut all_are = true;
+            let mut is_done = true;
             for version in &versions {
                 if version.state == KeyState::Destroyed {
                     continue;
                 }
-                all_are = false;
+                is_done = false;
                 match self.destroy_one(version).await {
-                    // Somebody was faster: see what they did.
+                    // Another process was faster: see what it did.
                     Err(Error::Store(error)) if error.is_lost_race() => {}
                     destroyed => destroyed?,
                 }
             }
-            if all_are {
-                check_all_is_gone(&versions)?;
+            if !is_done {
+                continue;
+            }
+            check_all_is_gone(&versions)?;
+            // Last: if this process dies before, every usage is refused, because all that there is is destroyed.
+            for usage in KeyUsage::ALL {
+                if versions.iter().any(|version| version.usage == usage) {
+                    continue;
+                }
+                is_done = false;
+                match self.bury(context, usage).await {
+                    // A first use was faster: destroy its key.
+                    Err(Error::Store(error)) if error.is_lost_race() => {}
+                    buried => buried?,
+                }
+            }
+            if is_done {
                 return Ok(versions);
             }
         }
         Err(StoreError::Conflict.into())
     }
 
+    /// Leaves a tombstone for a usage that has no key.
+    async fn bury(&self, context: &EncryptionContext, usage: KeyUsage) -> Result<(), Error> {
+        let id = DataKeyId::generate(self.clock.unix_millis(), None)?;
+        let mut tombstone = NewKey::tombstone(id, usage, context);
+        tombstone.reason.clone_from(&self.reason);
+        self.store.insert(&tombstone).await?;
+        Ok(())
+    }
+
     async fn destroy_one(&self, version: &KeyRecord) -> Result<(), Error> {
         let mut version = version.clone();
         for to in way_to_destruction(&version) {
-            let mut change = StateChange::new(&version, to);
-            change.reason.clone_from(&self.reason);
-            version = self.store.apply(&change).await?;
+            version = self.apply(&version, to).await?;
         }
         Ok(())
     }

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use crate::context::EncryptionContext;
 use crate::key::{DataKeyId, KeyCheck, KeyState, KeyUsage, KeyVersion, MAX_WRAPS, Scope, WrappedKey};
-use crate::store::{KeyRecord, Revision, StoreError, StoredWrap, Timestamp};
+use crate::store::record::NO_KEY;
+use crate::store::{KeyRecord, Revision, StoreError, StoredWrap, Timestamp, are_shredded};
 
 /// A version to add to a scope.
 #[derive(Clone, Debug)]
@@ -20,12 +21,15 @@ pub struct NewKey {
     pub context: EncryptionContext,
     /// Its number: the one after the scope's last, or 1.
     pub version: KeyVersion,
-    /// [`KeyState::PreActive`] or [`KeyState::Active`].
+    /// [`KeyState::PreActive`] or [`KeyState::Active`]; [`KeyState::Destroyed`] for a [tombstone](Self::tombstone).
     pub state: KeyState,
     /// What recognises the unwrapped key.
     pub key_check: KeyCheck,
-    /// Its wrapped forms, 1 to 8.
+    /// Its wrapped forms, 1 to 8; none of a tombstone.
     pub wraps: Vec<StoredWrap>,
+    /// Whether it may be added to a scope whose versions are all destroyed. Only
+    /// [`KeyManager::revive`](crate::KeyManager::revive) sets it.
+    pub revives: bool,
     /// Why, for the audit log. At most 1024 bytes, no control characters; never a secret.
     pub reason: Option<String>,
 }
@@ -43,8 +47,26 @@ impl NewKey {
             state: KeyState::Active,
             key_check,
             wraps: Vec::new(),
+            revives: false,
             reason: None,
         }
+    }
+
+    /// Describes the tombstone of a scope that has no version: version 1, destroyed from the start, without a key and
+    /// without wraps.
+    ///
+    /// A shredding leaves one for each usage that had no key. A first use that is under way expects the scope to be empty,
+    /// and loses its race against the tombstone. [`KeyRecord::is_tombstone`] recognises it.
+    #[must_use]
+    pub fn tombstone(id: DataKeyId, usage: KeyUsage, context: &EncryptionContext) -> Self {
+        Self::new(id, usage, context, KeyCheck::from_bytes(NO_KEY)).with_state(KeyState::Destroyed)
+    }
+
+    /// Lets the version be added to a scope whose versions are all destroyed.
+    #[must_use]
+    pub fn reviving(mut self) -> Self {
+        self.revives = true;
+        self
     }
 
     /// Sets the version's number.
@@ -83,16 +105,26 @@ impl NewKey {
     /// # Errors
     ///
     /// [`StoreError::Conflict`] if the version is not the one that follows, if the id is not greater than every
-    /// other, if it would be a second active one, or a pre-active one where all others are destroyed;
-    /// [`StoreError::Invalid`] if it could never be added, or for a reason that cannot be kept.
+    /// other, if it would be a second active one, or if all others are destroyed and it is not an active one that
+    /// [revives](Self::reviving) the scope; [`StoreError::Invalid`] if it could never be added, or for a reason that
+    /// cannot be kept.
     pub fn plan(&self, siblings: &[KeyRecord], at: Timestamp) -> Result<Vec<KeyRecord>, StoreError> {
-        if !matches!(self.state, KeyState::PreActive | KeyState::Active) {
-            return Err(invalid("a new key is pre-active or active"));
+        let is_tombstone = match self.state {
+            KeyState::PreActive | KeyState::Active => false,
+            KeyState::Destroyed => true,
+            _ => return Err(invalid("a new key is pre-active or active")),
+        };
+        if is_tombstone && !(self.wraps.is_empty() && self.key_check.to_bytes() == NO_KEY) {
+            return Err(invalid(
+                "only a tombstone is added as destroyed: it has no key and no wraps",
+            ));
         }
         if Scope::of(self.usage, &self.context) != self.scope {
             return Err(invalid("a key's scope is the one of its usage and context"));
         }
-        check_wraps(&self.wraps)?;
+        if !is_tombstone {
+            check_wraps(&self.wraps)?;
+        }
         check_reason(self.reason.as_deref())?;
         let last = siblings.iter().map(|record| record.version).max();
         let follows = match last {
@@ -101,10 +133,8 @@ impl NewKey {
         };
         let grows = siblings.iter().all(|record| record.id < self.id);
         let activates = self.state == KeyState::Active;
-        // Whoever rotates while somebody shreds must not bring the scope back; to revive it adds an active one.
-        let is_shredded =
-            !siblings.is_empty() && siblings.iter().all(|record| record.state == KeyState::Destroyed);
-        if is_shredded && !activates {
+        // An operation that began before a shredding must not bring the scope back: only a caller who asks for it does.
+        if are_shredded(siblings) && !(self.revives && activates) {
             return Err(StoreError::Conflict);
         }
         if follows != Some(self.version) || !grows || (activates && active_of(siblings).is_some()) {
@@ -115,6 +145,7 @@ impl NewKey {
         record.wraps = sorted(&self.wraps);
         record.state = self.state;
         record.activated_at = activates.then_some(at);
+        record.destroyed_at = is_tombstone.then_some(at);
         let mut writes = vec![record];
         if activates {
             writes.extend(step_back(siblings, self.id, at));

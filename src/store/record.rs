@@ -8,6 +8,9 @@ use crate::context::EncryptionContext;
 use crate::key::{DataKeyId, KeyCheck, KeyState, KeyUsage, KeyVersion, KmsName, Scope, WrappedKey};
 use crate::store::StoreError;
 
+/// The check value of a tombstone, which no key has.
+pub(super) const NO_KEY: [u8; 32] = [0; 32];
+
 /// One version of a data key, wrapped, with its state.
 ///
 /// Whoever can write the database can write anything into it. It is a hint: a key is unwrapped under the
@@ -76,6 +79,13 @@ impl KeyRecord {
             changed_at: created_at,
             wraps: Vec::new(),
         }
+    }
+
+    /// Tells whether this is no key, but what a shredding left for a usage that had none: see
+    /// [`NewKey::tombstone`](crate::NewKey::tombstone).
+    #[must_use]
+    pub fn is_tombstone(&self) -> bool {
+        self.state == KeyState::Destroyed && self.key_check.to_bytes() == NO_KEY
     }
 
     /// Rebuilds the encryption context and checks that it gives the record's scope.

@@ -11,6 +11,7 @@ mod pages;
 mod races;
 mod records;
 mod registry;
+mod shredding;
 mod states;
 mod support;
 mod wraps;
@@ -206,6 +207,11 @@ macro_rules! __store_cases {
                 times_grow_and_stay,
                 a_reason_has_bounds,
                 every_row_of_the_audit_log_has_the_reason;
+            shredding:
+                a_tombstone_comes_back_and_stands_alone,
+                nothing_is_added_where_all_is_destroyed,
+                a_first_use_and_a_tombstone_do_not_both_win,
+                no_race_leaves_a_key_in_a_shredded_scope;
             wraps:
                 wraps_have_bounds,
                 wraps_are_replaced_as_a_set,

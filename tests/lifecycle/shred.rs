@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use encx::{Crypto, EncryptionContext, Error, IndexField, KeyState, KeyUsage, ShredReceipt, StoreError};
+use encx::{
+    Crypto, DataKey, EncryptionContext, Error, IndexField, KeyRecord, KeyState, KeyUsage, ShredReceipt,
+    StoreError,
+};
+use tokio::task::JoinHandle;
 
 use super::support::{HOUR, MINUTE, SECOND, World, context, open, seal, settle, within};
 use super::{drive, other_process, tool};
@@ -12,6 +16,28 @@ async fn shred(world: &World, process: &Crypto, context: &EncryptionContext) -> 
     drive(world, SECOND / 40, manager.shred(context, MINUTE))
         .await
         .unwrap()
+}
+
+/// Returns the rows of keys, without the tombstones.
+fn keys(world: &World) -> Vec<KeyRecord> {
+    let mut records = world.rows.records();
+    records.retain(|record| !record.is_tombstone());
+    records
+}
+
+/// Checks that no usage has a key that can be unwrapped, and that each has a row at which a first use loses its race.
+fn assert_buried(world: &World) {
+    let records = world.rows.records();
+    for usage in KeyUsage::ALL {
+        assert!(
+            records.iter().any(|record| record.usage == usage),
+            "{usage}: {records:#?}"
+        );
+    }
+    for record in records {
+        assert_eq!(record.state, KeyState::Destroyed, "{record:#?}");
+        assert_eq!(record.wraps, []);
+    }
 }
 
 async fn assert_shredded(process: &Crypto, context: &EncryptionContext, sealed: &encx::Ciphertext) {
@@ -123,7 +149,7 @@ async fn a_rotation_under_way_does_not_outlive_it() {
     world.kms.release();
     let rotated = within(rotating).await.unwrap();
     assert!(matches!(rotated, Err(Error::Shredded)), "{rotated:?}");
-    assert_eq!(world.rows.records().len(), 1);
+    assert_eq!(keys(&world).len(), 1);
     assert_shredded(&process, &context, &sealed).await;
 }
 
@@ -157,7 +183,7 @@ async fn nothing_that_others_do_meanwhile_survives_it() {
         }
         let receipt = tool(&world).shred(&context, Duration::ZERO).await.unwrap();
         others.join_all().await;
-        let records = world.rows.records();
+        let records = keys(&world);
         assert!(
             records.iter().all(|record| record.state == KeyState::Destroyed),
             "{records:?}"
@@ -212,9 +238,121 @@ async fn without_a_registry_the_receipt_says_so() {
     settle().await;
 }
 
+const EMAIL: IndexField = IndexField::new("users", "email", 64);
+
+/// An operation that makes a key, and says whether it did.
+type Begin = fn(Crypto, EncryptionContext) -> JoinHandle<Result<(), Error>>;
+
+/// Whatever makes a key, of a usage that had none or of one that had, and its name.
+const MAKERS: [(&str, Begin); 7] = [
+    ("the first blind index", |process, context| {
+        tokio::spawn(async move { process.blind_index(&context, &EMAIL, "ada").await.map(drop) })
+    }),
+    ("the first password", |process, context| {
+        tokio::spawn(async move {
+            let hash = process.hash_password(&context, "correct horse", super::support::SSN.row(1));
+            hash.await.map(drop)
+        })
+    }),
+    ("create", |process, context| {
+        let manager = process.key_manager().for_usage(KeyUsage::Stream);
+        tokio::spawn(async move { manager.create(&context).await.map(drop) })
+    }),
+    ("import of a first version", |process, context| {
+        let manager = process.key_manager().for_usage(KeyUsage::Pepper);
+        let key = DataKey::copy_from(&[7; 32]).unwrap();
+        tokio::spawn(async move { manager.import(&context, key).await.map(drop) })
+    }),
+    ("import of a further version", |process, context| {
+        let key = DataKey::copy_from(&[7; 32]).unwrap();
+        tokio::spawn(async move { process.key_manager().import(&context, key).await.map(drop) })
+    }),
+    ("prepare", |process, context| {
+        tokio::spawn(async move { process.key_manager().prepare(&context).await.map(drop) })
+    }),
+    ("rotate", |process, context| {
+        tokio::spawn(async move { process.key_manager().rotate(&context).await.map(drop) })
+    }),
+];
+
+/// The KMS is called before a shredding begins and answers after its receipt is complete.
+#[tokio::test]
+async fn nothing_that_was_under_way_makes_a_key() {
+    for (name, begin) in MAKERS {
+        let world = World::with_hints().in_a_fleet();
+        let (process, context) = (world.process().await, context("a"));
+        let sealed = seal(&process, &context).await;
+        world.kms.hold();
+        let under_way = begin(process.clone(), context.clone());
+        within(world.kms.until_in_flight(1)).await;
+        let other = other_process(&world).await;
+        let receipt = shred(&world, &other, &context).await;
+        assert!(receipt.is_complete(), "{name}: {receipt:?}");
+        assert_eq!(receipt.versions.len(), 1, "{name}: tombstones are no versions");
+        world.kms.release();
+        let made = within(under_way).await.unwrap();
+        assert!(matches!(made, Err(Error::Shredded)), "{name}: {made:?}");
+        settle().await;
+        assert_buried(&world);
+        assert_eq!(keys(&world).len(), 1, "{name}");
+        for process in [&process, &other, &world.process().await] {
+            let refused = within(process.blind_index(&context, &EMAIL, "bob")).await;
+            assert!(matches!(refused, Err(Error::Shredded)), "{name}: {refused:?}");
+            assert_shredded(process, &context, &sealed).await;
+        }
+        let again = shred(&world, &other, &context).await;
+        assert_eq!(again.versions, receipt.versions, "{name}");
+    }
+}
+
+/// The other order: the key is in its row before the tombstone, so the shredding destroys it and the receipt has it.
+#[tokio::test]
+async fn a_first_use_that_is_faster_stands_in_the_receipt() {
+    let world = World::with_hints().in_a_fleet();
+    let (process, context) = (world.process().await, context("a"));
+    seal(&process, &context).await;
+    // The insert is done, and its process does not know it yet.
+    world.store.inserts.hold();
+    let first_use = MAKERS[0].1(process.clone(), context.clone());
+    world.store.inserts.until_waiting(1).await;
+    let other = other_process(&world).await;
+    let receipt = shred(&world, &other, &context).await;
+    let mut usages: Vec<_> = receipt.versions.iter().map(|version| version.usage).collect();
+    usages.sort_unstable();
+    assert_eq!(usages, [KeyUsage::Data, KeyUsage::Index]);
+    assert_buried(&world);
+    world.store.inserts.release();
+    let _ = within(first_use).await.unwrap();
+    let refused = within(process.blind_index(&context, &EMAIL, "bob")).await;
+    assert!(matches!(refused, Err(Error::Shredded)), "{refused:?}");
+}
+
+/// A receipt says what the rows had after every process acknowledged, not before.
+#[tokio::test]
+async fn a_receipt_is_read_after_the_fence() {
+    let world = World::with_hints().in_a_fleet();
+    let (process, context) = (world.process().await, context("a"));
+    let sealed = seal(&process, &context).await;
+    // The process does not acknowledge yet.
+    world.store.polls.hold();
+    let shredding = tokio::spawn({
+        let (manager, context) = (tool(&world), context.clone());
+        async move { manager.shred(&context, MINUTE).await }
+    });
+    let buried = || world.rows.records().len() == KeyUsage::ALL.len();
+    super::support::until("the tombstones", buried).await;
+    let revived = tool(&world).revive(&context).await.unwrap();
+    world.store.polls.release();
+    let receipt = drive(&world, SECOND / 40, shredding).await.unwrap().unwrap();
+    assert!(receipt.is_complete(), "{receipt:?}");
+    let ids: Vec<_> = receipt.versions.iter().map(|version| version.id).collect();
+    assert_eq!(ids, [sealed.key_id(), revived.id]);
+    assert_buried(&world);
+    assert_shredded(&process, &context, &sealed).await;
+}
+
 #[tokio::test]
 async fn a_usage_that_had_no_key_does_not_begin_by_itself() {
-    const EMAIL: IndexField = IndexField::new("users", "email", 64);
     let world = World::with_hints().in_a_fleet();
     let (process, context) = (world.process().await, context("a"));
     let sealed = seal(&process, &context).await;
@@ -224,18 +362,37 @@ async fn a_usage_that_had_no_key_does_not_begin_by_itself() {
     let indexes = process.key_manager().for_usage(KeyUsage::Index);
     let refused = indexes.create(&context).await;
     assert!(matches!(refused, Err(Error::Shredded)), "{refused:?}");
-    assert_eq!(world.rows.records().len(), 1);
+    let listed = indexes.list(&context).await.unwrap();
+    assert!(listed.len() == 1 && listed[0].is_tombstone(), "{listed:?}");
     // It is revived like those that had one, and by itself.
-    indexes.revive(&context).await.unwrap();
+    let revived = indexes.revive(&context).await.unwrap();
+    assert_eq!((revived.version.get(), revived.state), (2, KeyState::Active));
     within(process.blind_index(&context, &EMAIL, "ada"))
         .await
         .unwrap();
     assert_shredded(&process, &context, &sealed).await;
-    // Where a key lives again, a usage that never had one begins as ever.
     let hash = process.hash_password(&context, "correct horse", super::support::SSN.row(1));
-    within(hash).await.unwrap();
+    let refused = within(hash).await;
+    assert!(matches!(refused, Err(Error::Shredded)), "{refused:?}");
     let never = indexes.revive(&super::support::context("nobody")).await;
     assert!(matches!(never, Err(Error::NoKeys)), "{never:?}");
+}
+
+/// Tables of an earlier version of this library have no tombstones.
+#[tokio::test]
+async fn a_context_that_was_shredded_without_tombstones_stays_so() {
+    let world = World::with_hints().in_a_fleet();
+    let (process, context) = (world.process().await, context("a"));
+    let sealed = seal(&process, &context).await;
+    assert!(shred(&world, &process, &context).await.is_complete());
+    world.rows.tamper(|rows| rows.retain(|row| !row.is_tombstone()));
+    let process = world.process().await;
+    let refused = within(process.blind_index(&context, &EMAIL, "ada")).await;
+    assert!(matches!(refused, Err(Error::Shredded)), "{refused:?}");
+    assert_shredded(&process, &context, &sealed).await;
+    // To shred it again adds them.
+    assert!(shred(&world, &process, &context).await.is_complete());
+    assert_buried(&world);
 }
 
 #[tokio::test]

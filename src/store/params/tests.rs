@@ -269,3 +269,51 @@ fn wraps_are_sorted_bounded_and_never_given_to_the_destroyed() {
         Err(StoreError::Invalid { .. })
     ));
 }
+
+#[test]
+fn only_what_revives_is_added_where_all_is_destroyed() {
+    let mut family = Family::of(&[PreActive, PreActive]);
+    family.change(0, Destroyed).unwrap();
+    family.add(PreActive);
+    family.change(1, Destroyed).unwrap();
+    family.change(2, Destroyed).unwrap();
+    for state in [PreActive, Active] {
+        let new = new_key(&family.0, state);
+        assert!(
+            matches!(new.plan(&family.0, AT), Err(StoreError::Conflict)),
+            "{state}"
+        );
+    }
+    let idle = new_key(&family.0, PreActive).reviving();
+    assert!(matches!(idle.plan(&family.0, AT), Err(StoreError::Conflict)));
+    let writes = new_key(&family.0, Active).reviving().plan(&family.0, AT).unwrap();
+    assert_eq!((writes.len(), writes[0].state), (1, Active));
+}
+
+#[test]
+fn a_tombstone_is_no_key_and_stands_alone() {
+    let id = DataKeyId::generate(1, None).unwrap();
+    let tombstone = NewKey::tombstone(id, KeyUsage::Index, &context());
+    let record = tombstone.plan(&[], AT).unwrap().remove(0);
+    assert!(record.is_tombstone());
+    assert_eq!((record.state, record.version), (Destroyed, KeyVersion::FIRST));
+    assert_eq!((record.activated_at, record.destroyed_at), (None, Some(AT)));
+    assert_eq!(record.wraps, []);
+    let family = Family::of(&[Active]);
+    let late = NewKey::tombstone(new_key(&family.0, Active).id, KeyUsage::Data, &context());
+    assert!(matches!(late.plan(&family.0, AT), Err(StoreError::Conflict)));
+    // What has a key is not destroyed from the start.
+    let mut with_wrap = tombstone.clone();
+    with_wrap.wraps.push(wrap("kek"));
+    let mut with_key = tombstone;
+    with_key.key_check = KeyCheck::from_bytes([1; 32]);
+    for new in [with_wrap, with_key] {
+        assert!(
+            matches!(new.plan(&[], AT), Err(StoreError::Invalid { .. })),
+            "{new:?}"
+        );
+    }
+    let mut family = Family::of(&[PreActive]);
+    family.change(0, Destroyed).unwrap();
+    assert!(!family.0[0].is_tombstone());
+}

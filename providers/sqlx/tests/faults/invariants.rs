@@ -102,7 +102,8 @@ fn agrees(id: Uuid, log: &Log, now: KeyState) {
     for (from, to) in log {
         assert_eq!(from.as_deref(), at, "{id}: {log:?}");
         let legal = match at {
-            None => matches!(&to[..], "pre-active" | "active"),
+            // What a shredding leaves for a usage without a key is destroyed from the start.
+            None => matches!(&to[..], "pre-active" | "active" | "destroyed"),
             // Other wraps, the same state; or what was suspended while active comes back deactivated.
             Some(from) => from == to || may_become(from).contains(&&to[..]),
         };

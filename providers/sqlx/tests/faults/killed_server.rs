@@ -337,7 +337,9 @@ async fn persist(member: &Member, ask: &Ask) -> Result<Vec<u8>, Failure> {
 
 /// Lists the states of a tenant's versions, the oldest first.
 async fn states(scene: &Scene, tenant: &str) -> Vec<String> {
-    sqlx::query_scalar("SELECT state FROM encx.data_keys WHERE context->>'tenantId' = $1 ORDER BY version")
+    let statement =
+        "SELECT state FROM encx.data_keys WHERE context->>'tenantId' = $1 AND usage = 1 ORDER BY version";
+    sqlx::query_scalar(statement)
         .bind(tenant)
         .fetch_all(&scene.pool)
         .await
