@@ -179,7 +179,8 @@ pub enum Error {
     StaleState,
     /// Rows are still encrypted under the key, as its census found.
     #[error(
-        "data key {id} still encrypts rows ({}); re-encrypt them first, or lose them with `destroy_with_data`",
+        "data key {id} still encrypts rows ({}); resume it if it is suspended, re-encrypt them, then try again; `destroy_with_data` \
+         would lose them",
         list(columns)
     )]
     StillInUse {

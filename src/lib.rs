@@ -127,8 +127,8 @@ pub use kms::{
     KmsOperation,
 };
 pub use manager::{
-    DestroyedVersion, FailedRotation, FailedWraps, FleetReport, KeyManager, Maintenance, MaintenanceReport,
-    MaintenanceTask, RewrapAll, RotationPeriod, ShredReceipt, SilentProcess, WrapsReport,
+    DestroyedVersion, Destruction, FailedRotation, FailedWraps, FleetReport, KeyManager, Maintenance,
+    MaintenanceReport, MaintenanceTask, RewrapAll, RotationPeriod, ShredReceipt, SilentProcess, WrapsReport,
 };
 #[cfg(feature = "password")]
 pub use password::{PasswordError, PasswordHash, PasswordParams, PasswordVerdict};
@@ -142,8 +142,8 @@ pub use record::{
 pub use store::{
     ChangeCursor, ChangePage, ColumnCount, Coordination, CursorPosition, Fence, JobRange, JobStatus,
     JobTally, KeyCensus, KeyChange, KeyChanges, KeyHint, KeyPage, KeyQuery, KeyRecord, KeyStore, Lease,
-    NewKey, ProcessId, ProcessInfo, ProcessList, ProcessRecord, RangeClaim, Revision, StateChange,
-    StoreError, StoredWrap, Timestamp, WrapChange, WrapOutcome,
+    NewKey, OpenTransactions, ProcessId, ProcessInfo, ProcessList, ProcessRecord, RangeClaim, Revision,
+    StateChange, StoreError, StoredWrap, Timestamp, WrapChange, WrapOutcome,
 };
 pub use suite::generation::reseed;
 pub use token::{ApiToken, TokenDigest, TokenError};

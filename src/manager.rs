@@ -1,5 +1,6 @@
 //! The life of keys: create, rotate, rewrap, change state, destroy.
 
+mod destroy;
 mod fleet;
 mod import;
 mod maintenance;
@@ -10,6 +11,7 @@ mod wraps;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::destroy::Quarantine;
 use crate::clock::Clock;
 use crate::context::EncryptionContext;
 use crate::crypto::{Crypto, CryptoBuilder, Parts};
@@ -23,6 +25,7 @@ use crate::store::{
     load_all_usages,
 };
 
+pub use self::destroy::Destruction;
 pub use self::fleet::{FleetReport, SilentProcess};
 pub use self::maintenance::{
     FailedRotation, Maintenance, MaintenanceReport, MaintenanceTask, RotationPeriod,
@@ -49,6 +52,7 @@ pub struct KeyManager {
     usage: KeyUsage,
     reason: Option<String>,
     census: Option<Arc<dyn KeyCensus>>,
+    quarantine: Quarantine,
     /// The `Crypto` that has to see what changes.
     core: Option<Core>,
 }
@@ -65,6 +69,7 @@ impl Crypto {
             usage: KeyUsage::Data,
             reason: None,
             census: self.census().cloned(),
+            quarantine: Quarantine::default(),
             core: Some(self.core().clone()),
         }
     }
@@ -90,6 +95,7 @@ impl CryptoBuilder {
             usage: KeyUsage::Data,
             reason: None,
             census,
+            quarantine: Quarantine::default(),
             core: None,
         })
     }
@@ -257,72 +263,6 @@ impl KeyManager {
         }
         let version = self.find(context, id).await?;
         let changed = self.apply(&version, state).await;
-        self.seen(context, changed).await
-    }
-
-    /// Destroys a version that is not active and that no row uses any more: its wraps are deleted, in every process it
-    /// is dropped.
-    ///
-    /// Whether rows use it is for the [census](CryptoBuilder::census) to say; without one nobody is asked. A process that
-    /// has not yet seen that the version is active no more may write under it while the census counts: wait for all
-    /// processes after the rotation before.
-    ///
-    /// <div class="warning">
-    ///
-    /// What this version encrypted cannot be read again. A backup of the database, together with the permission to
-    /// unwrap with its KEK, undoes it.
-    ///
-    /// </div>
-    ///
-    /// # Errors
-    ///
-    /// As [`set_state`](Self::set_state); an active version is [`StoreError::IllegalTransition`]: rotate or suspend first.
-    /// [`Error::StillInUse`] if the census found rows, and its own errors if it failed: nothing is destroyed then.
-    ///
-    /// # Cancellation
-    ///
-    /// It is then either done or not.
-    pub async fn destroy(&self, context: &EncryptionContext, id: DataKeyId) -> Result<KeyRecord, Error> {
-        let version = self.find(context, id).await?;
-        if let Some(census) = self
-            .census
-            .as_ref()
-            .filter(|_| version.state != KeyState::Destroyed)
-        {
-            let mut columns = census.rows_under(id).await?;
-            columns.retain(|column| column.rows > 0);
-            if !columns.is_empty() {
-                let columns = columns.into();
-                return Err(Error::StillInUse { id, columns });
-            }
-        }
-        let changed = self.apply(&version, KeyState::Destroyed).await;
-        self.seen(context, changed).await
-    }
-
-    /// Destroys a version that is not active, and with it the data that it encrypted: no census is asked.
-    ///
-    /// <div class="warning">
-    ///
-    /// What this version encrypted cannot be read again. A backup of the database, together with the permission to
-    /// unwrap with its KEK, undoes it.
-    ///
-    /// </div>
-    ///
-    /// # Errors
-    ///
-    /// As [`set_state`](Self::set_state); an active version is [`StoreError::IllegalTransition`]: rotate or suspend first.
-    ///
-    /// # Cancellation
-    ///
-    /// It is then either done or not.
-    pub async fn destroy_with_data(
-        &self,
-        context: &EncryptionContext,
-        id: DataKeyId,
-    ) -> Result<KeyRecord, Error> {
-        let version = self.find(context, id).await?;
-        let changed = self.apply(&version, KeyState::Destroyed).await;
         self.seen(context, changed).await
     }
 
@@ -509,8 +449,17 @@ impl KeyManager {
     }
 
     pub(crate) async fn apply(&self, version: &KeyRecord, to: KeyState) -> Result<KeyRecord, Error> {
+        self.change(version, to, self.reason.clone()).await
+    }
+
+    async fn change(
+        &self,
+        version: &KeyRecord,
+        to: KeyState,
+        reason: Option<String>,
+    ) -> Result<KeyRecord, Error> {
         let mut change = StateChange::new(version, to);
-        change.reason.clone_from(&self.reason);
+        change.reason = reason;
         Ok(self.store.apply(&change).await?)
     }
 

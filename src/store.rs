@@ -19,7 +19,7 @@ use futures_core::Stream;
 use crate::key::{DataKeyId, Scope};
 
 pub(crate) use all_usages::{are_shredded, load_all_usages};
-pub use census::{ColumnCount, KeyCensus};
+pub use census::{ColumnCount, KeyCensus, OpenTransactions};
 pub use coordination::{
     Coordination, Fence, JobRange, JobStatus, JobTally, Lease, ProcessId, ProcessInfo, ProcessList,
     ProcessRecord, RangeClaim,

@@ -242,7 +242,10 @@ async fn destroying_every_version_shreds_and_only_revive_starts_anew() {
     let (kms, store, crypto) = world().await;
     let manager = crypto.key_manager();
     let first = crypto.encrypt(&context(), "x", SSN.row(1)).await.unwrap();
-    let active = manager.destroy(&context(), first.key_id()).await.unwrap_err();
+    let active = manager
+        .destroy_with_data(&context(), first.key_id(), "a test")
+        .await
+        .unwrap_err();
     assert!(matches!(
         active,
         Error::Store(StoreError::IllegalTransition {
@@ -258,7 +261,10 @@ async fn destroying_every_version_shreds_and_only_revive_starts_anew() {
 
     manager.rotate(&context()).await.unwrap();
     let second = crypto.encrypt(&context(), "y", SSN.row(2)).await.unwrap();
-    let destroyed = manager.destroy(&context(), first.key_id()).await.unwrap();
+    let destroyed = manager
+        .destroy_with_data(&context(), first.key_id(), "a test")
+        .await
+        .unwrap();
     assert_eq!((destroyed.state, destroyed.wraps.len()), (KeyState::Destroyed, 0));
     assert!(matches!(
         crypto.decrypt(&context(), &first, SSN.row(1)).await,
@@ -270,7 +276,10 @@ async fn destroying_every_version_shreds_and_only_revive_starts_anew() {
         .set_state(&context(), second.key_id(), KeyState::Suspended)
         .await
         .unwrap();
-    manager.destroy(&context(), second.key_id()).await.unwrap();
+    manager
+        .destroy_with_data(&context(), second.key_id(), "a test")
+        .await
+        .unwrap();
     for crypto in [&crypto, &process(&kms, &store).await] {
         assert!(matches!(
             crypto.encrypt(&context(), "x", SSN.row(1)).await,

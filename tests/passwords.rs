@@ -207,7 +207,10 @@ fn the_peppers_state_decides() {
             .await
             .unwrap();
         assert!(matches!(attempt().await, Err(Error::Compromised { .. })));
-        keys(&crypto).destroy(&login(), pepper).await.unwrap();
+        keys(&crypto)
+            .destroy_with_data(&login(), pepper, "a test")
+            .await
+            .unwrap();
         assert!(matches!(
             attempt().await,
             Err(Error::Shredded | Error::Destroyed { .. })

@@ -196,7 +196,7 @@ fn states_decide_which_versions_are_searched() {
             .await
             .unwrap();
         terms(&[first, second, third]).await;
-        keys(&crypto).destroy(&a, old).await.unwrap();
+        keys(&crypto).destroy_with_data(&a, old, "a test").await.unwrap();
         terms(&[second, third]).await;
         assert_eq!(keys(&crypto).rotate(&a).await.unwrap().id, next);
         assert_eq!(index(&crypto, &a, ADA).await, third);

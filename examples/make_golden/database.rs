@@ -71,7 +71,9 @@ impl Golden {
             .await?;
         for context in [SHREDDED, REVIVED] {
             let version = suspend(&manager, context).await?;
-            manager.destroy(&pairs(context), version.id).await?;
+            manager
+                .destroy_with_data(&pairs(context), version.id, "an example of a destroyed key")
+                .await?;
         }
         manager.revive(&pairs(REVIVED)).await?;
         let seal = Sealed::text("revived-again", REVIVED, "after the revival", place.clone());

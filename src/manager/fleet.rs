@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::KeyManager;
 use crate::error::Error;
 use crate::store::{
-    Coordination, Fence, ProcessId, ProcessInfo, ProcessList, ProcessRecord, StoreError, Timestamp,
+    ChangeCursor, Coordination, CursorPosition, Fence, ProcessId, ProcessInfo, ProcessList, ProcessRecord,
+    StoreError, Timestamp,
 };
 
 /// A process that has not been heard of for longer is not waited for.
@@ -108,6 +109,21 @@ impl KeyManager {
             }
             self.clock.sleep(pause.min(patience - waited)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Asks the key store what time it is, or was a moment ago.
+    pub(crate) async fn time_of_store(&self) -> Result<Timestamp, Error> {
+        if let Some(coordination) = self.store.coordination() {
+            return Ok(coordination.processes().await?.now);
+        }
+        let page = self.store.changed_since(&ChangeCursor::now()).await?;
+        match page.next.position() {
+            CursorPosition::At { at, .. } => Ok(at),
+            CursorPosition::Now | CursorPosition::Start => {
+                let what = "telling the time";
+                Err(StoreError::Unsupported { what }.into())
+            }
         }
     }
 

@@ -17,7 +17,7 @@ use crate::cache::CacheHandle;
 use crate::context::EncryptionContext;
 use crate::error::Error;
 use crate::key::{DataKeyId, KeyState, KeyUsage, Scope};
-use crate::store::{ChangeCursor, CursorPosition, KeyQuery, KeyRecord, ProcessId, StoreError, Timestamp};
+use crate::store::{KeyQuery, KeyRecord, ProcessId, StoreError, Timestamp};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -230,7 +230,7 @@ impl Maintenance {
         };
         let now = match &lease {
             Some(lease) => lease.since,
-            None => self.time_of_store().await?,
+            None => self.manager.time_of_store().await?,
         };
         let mut run = Run {
             of: self,
@@ -260,18 +260,6 @@ impl Maintenance {
             return Err(Error::Config { what });
         }
         Ok(())
-    }
-
-    /// Asks a key store that grants no leases what time it is, or was a moment ago.
-    async fn time_of_store(&self) -> Result<Timestamp, Error> {
-        let page = self.manager.store.changed_since(&ChangeCursor::now()).await?;
-        match page.next.position() {
-            CursorPosition::At { at, .. } => Ok(at),
-            CursorPosition::Now | CursorPosition::Start => {
-                let what = "telling the time";
-                Err(StoreError::Unsupported { what }.into())
-            }
-        }
     }
 }
 

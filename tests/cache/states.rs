@@ -84,7 +84,11 @@ async fn a_destruction_elsewhere_is_followed_within_state_ttl() {
     world.next_poll().await;
     seal(&process, &context).await;
     assert_eq!(process.stats().keys, 2);
-    world.elsewhere().destroy(&context, old.key_id()).await.unwrap();
+    world
+        .elsewhere()
+        .destroy_with_data(&context, old.key_id(), "a test")
+        .await
+        .unwrap();
     world.next_poll().await;
     assert_eq!(process.stats().keys, 1);
     let refused = open(&process, &context, &old).await;

@@ -74,7 +74,11 @@ async fn all_keys_move_with_one_call_each_and_the_second_time_none() {
     peppers.create(&tenant(1)).await.unwrap();
     let gone = before.key_manager().rotate(&tenant(2)).await.unwrap();
     let old = before.key_manager().list(&tenant(2)).await.unwrap().remove(0);
-    before.key_manager().destroy(&tenant(2), old.id).await.unwrap();
+    before
+        .key_manager()
+        .destroy_with_data(&tenant(2), old.id, "a test")
+        .await
+        .unwrap();
     assert_ne!(gone.id, old.id);
     world.kms.reset_calls();
 
@@ -310,7 +314,11 @@ async fn a_key_that_changes_while_it_is_moved_keeps_the_change_and_moves_all_the
         .set_state(&tenant(2), old.id, compromised)
         .await
         .unwrap();
-    other.key_manager().destroy(&tenant(2), old.id).await.unwrap();
+    other
+        .key_manager()
+        .destroy_with_data(&tenant(2), old.id, "a test")
+        .await
+        .unwrap();
     world.kms.release();
     let report = run.await.unwrap();
     assert!(report.is_complete(), "{report}");

@@ -1,11 +1,15 @@
-//! No version is destroyed that rows still use, unless that is meant.
+//! No version is destroyed that rows still use, unless that is meant and said why.
 
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use encx::{ColumnCount, Crypto, DataKeyId, Error, KeyCensus, KeyState, StoreError};
+use encx::{
+    Ciphertext, ColumnCount, Crypto, DataKeyId, Destruction, Error, KeyCensus, KeyManager, KeyRecord,
+    KeyState, OpenTransactions, StoreError, Timestamp,
+};
 
-use super::support::{World, context, open, seal};
+use super::support::{HOUR, SECOND, World, context, open, seal, settle};
+use super::{drive, tool};
 
 /// Answers as it is told, and notes what it was asked.
 #[derive(Clone, Debug, Default)]
@@ -14,8 +18,15 @@ struct Census(Arc<Mutex<Answers>>);
 #[derive(Debug, Default)]
 struct Answers {
     rows: Vec<ColumnCount>,
+    open: OpenTransactions,
     down: bool,
-    asked: Vec<DataKeyId>,
+    asked: Vec<Asked>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Asked {
+    Rows(DataKeyId),
+    Transactions,
 }
 
 impl Census {
@@ -26,8 +37,12 @@ impl Census {
         self.0.lock().unwrap().rows = rows.collect();
     }
 
-    fn asked(&self) -> Vec<DataKeyId> {
-        self.0.lock().unwrap().asked.clone()
+    fn set_open(&self, open: OpenTransactions) {
+        self.0.lock().unwrap().open = open;
+    }
+
+    fn asked(&self) -> Vec<Asked> {
+        std::mem::take(&mut self.0.lock().unwrap().asked)
     }
 }
 
@@ -35,19 +50,51 @@ impl Census {
 impl KeyCensus for Census {
     async fn rows_under(&self, id: DataKeyId) -> Result<Vec<ColumnCount>, StoreError> {
         let mut answers = self.0.lock().unwrap();
-        answers.asked.push(id);
+        answers.asked.push(Asked::Rows(id));
         if answers.down {
             return Err(StoreError::unavailable(std::io::Error::other("down")));
         }
         Ok(answers.rows.clone())
     }
+
+    async fn open_transactions(&self) -> Result<OpenTransactions, StoreError> {
+        let mut answers = self.0.lock().unwrap();
+        answers.asked.push(Asked::Transactions);
+        Ok(answers.open)
+    }
 }
 
-async fn rotated(world: &World, census: &Census) -> (Crypto, encx::Ciphertext) {
+async fn rotated(world: &World, census: &Census) -> (Crypto, Ciphertext) {
     let process = world.built(world.builder().census(census.clone())).await;
     let sealed = seal(&process, &context("a")).await;
     process.key_manager().rotate(&context("a")).await.unwrap();
     (process, sealed)
+}
+
+async fn destroy(manager: &KeyManager, id: DataKeyId) -> Destruction {
+    manager.destroy(&context("a"), id).await.unwrap()
+}
+
+/// Destroys a version as far as to its quarantine.
+async fn suspend(manager: &KeyManager, id: DataKeyId) -> (KeyRecord, Timestamp) {
+    match destroy(manager, id).await {
+        Destruction::Quarantined { record, until } => (record, until),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn state(world: &World, id: DataKeyId) -> KeyState {
+    let records = world.rows.records();
+    records.iter().find(|record| record.id == id).unwrap().state
+}
+
+/// Why a version came to be as it is, as the audit log has it.
+fn reason(world: &World, id: DataKeyId, to: KeyState) -> Option<String> {
+    let log = world.rows.audit_log();
+    let change = log
+        .into_iter()
+        .rfind(|change| change.key == id && change.to == to);
+    change.unwrap().reason
 }
 
 #[tokio::test]
@@ -75,27 +122,198 @@ async fn destroying_is_refused_while_rows_use_the_version() {
         "{refused:?}"
     );
     open(&process, &context, &sealed).await.unwrap();
-
-    census.0.lock().unwrap().down = false;
-    census.set(&[("users", "ssn", 0)]);
-    let destroyed = manager.destroy(&context, id).await.unwrap();
-    assert_eq!(destroyed.state, KeyState::Destroyed);
-    assert_eq!(census.asked(), [id; 3]);
+    assert_eq!(census.asked(), [Asked::Rows(id); 2]);
 }
 
 #[tokio::test]
-async fn destroying_with_the_data_asks_nobody() {
+async fn a_version_is_suspended_for_a_day_and_counted_again_before_it_is_destroyed() {
+    let (world, census) = (World::new(), Census::default());
+    let (process, sealed) = rotated(&world, &census).await;
+    let (manager, id) = (process.key_manager(), sealed.key_id());
+    let (record, until) = suspend(&manager, id).await;
+    assert_eq!(record.state, KeyState::Suspended);
+    assert_eq!(until, record.changed_at.plus(24 * HOUR));
+    assert_eq!(census.asked(), [Asked::Rows(id)]);
+    // A read is refused, and nothing is lost.
+    let refused = open(&process, &context("a"), &sealed).await;
+    assert!(matches!(refused, Err(Error::Suspended { .. })), "{refused:?}");
+    world.clock.advance(24 * HOUR - SECOND);
+    settle().await;
+    assert_eq!(suspend(&manager, id).await.1, until);
+    assert_eq!(census.asked(), [], "nobody is asked before its time");
+
+    // Whatever arrived since is found. Who resumes the version reads it.
+    world.clock.advance(2 * SECOND);
+    census.set(&[("users", "ssn", 1)]);
+    let refused = manager.destroy(&context("a"), id).await;
+    assert!(matches!(refused, Err(Error::StillInUse { .. })), "{refused:?}");
+    assert_eq!(census.asked(), [Asked::Transactions, Asked::Rows(id)]);
+    assert_eq!(state(&world, id), KeyState::Suspended);
+    let a = context("a");
+    manager.set_state(&a, id, KeyState::Deactivated).await.unwrap();
+    open(&process, &context("a"), &sealed).await.unwrap();
+
+    // From the beginning, and this time another process, which knows nothing of the first, goes on.
+    census.set(&[]);
+    let (_, until) = suspend(&manager, id).await;
+    world.clock.advance(24 * HOUR + SECOND);
+    let other = tool(&world).with_census(census.clone());
+    census.asked();
+    let Destruction::Destroyed(record) = destroy(&other, id).await else {
+        panic!("not destroyed after {until:?}");
+    };
+    assert_eq!((record.state, record.wraps.len()), (KeyState::Destroyed, 0));
+    assert_eq!(census.asked(), [Asked::Transactions, Asked::Rows(id)]);
+    // Whoever was told to come again is told that it is done.
+    assert!(destroy(&manager, id).await.is_destroyed());
+}
+
+#[tokio::test]
+async fn a_transaction_that_may_be_older_than_the_suspension_is_waited_for() {
+    let (world, census) = (World::new(), Census::default());
+    let (process, sealed) = rotated(&world, &census).await;
+    let (manager, id) = (process.key_manager(), sealed.key_id());
+    suspend(&manager, id).await;
+    world.clock.advance(25 * HOUR);
+    for older in [
+        OpenTransactions::new(Some(26 * HOUR), None),
+        OpenTransactions::new(None, Some(2 * HOUR)),
+    ] {
+        census.set_open(older);
+        census.asked();
+        match destroy(&manager, id).await {
+            Destruction::AwaitingTransactions { record, open } => {
+                assert_eq!((record.state, open), (KeyState::Suspended, older));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(
+            census.asked(),
+            [Asked::Transactions],
+            "what it wrote cannot be counted"
+        );
+    }
+    census.set_open(OpenTransactions::new(Some(HOUR), Some(HOUR / 2)));
+    assert!(destroy(&manager, id).await.is_destroyed());
+}
+
+#[tokio::test]
+async fn a_process_that_has_not_followed_is_waited_for() {
+    let (world, census) = (World::with_hints().in_a_fleet(), Census::default());
+    let (process, sealed) = rotated(&world, &census).await;
+    let (manager, id) = (tool(&world).with_census(census.clone()), sealed.key_id());
+    let context = context("a");
+    let step = || drive(&world, SECOND, manager.destroy(&context, id));
+    // Before the suspension, and after it.
+    for expected in [KeyState::Deactivated, KeyState::Suspended] {
+        world.store.polls.hold();
+        match step().await.unwrap() {
+            Destruction::AwaitingProcesses(fleet) => assert_eq!(fleet.silent.len(), 1),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(state(&world, id), expected);
+        assert_eq!(census.asked(), [], "it may write as long as it has not followed");
+        world.store.polls.release();
+        if expected == KeyState::Deactivated {
+            let suspended = step().await.unwrap();
+            assert!(
+                matches!(suspended, Destruction::Quarantined { .. }),
+                "{suspended:?}"
+            );
+            census.asked();
+            for _ in 0..24 {
+                world.clock.advance(HOUR);
+                settle().await;
+            }
+        }
+    }
+    assert!(step().await.unwrap().is_destroyed());
+    drop(process);
+}
+
+#[tokio::test]
+async fn a_quarantine_is_skipped_by_name_and_for_a_reason() {
+    let (world, census) = (World::new(), Census::default());
+    let (process, sealed) = rotated(&world, &census).await;
+    let (manager, id) = (process.key_manager(), sealed.key_id());
+    for unfit in [
+        manager.clone().without_quarantine(" "),
+        manager.clone().quarantine(std::time::Duration::ZERO),
+    ] {
+        let refused = unfit.destroy(&context("a"), id).await;
+        assert!(matches!(refused, Err(Error::Config { .. })), "{refused:?}");
+        assert_eq!(state(&world, id), KeyState::Deactivated);
+    }
+    let skipping = manager
+        .without_quarantine("the table was dropped")
+        .because("ticket 7");
+    // Rows and transactions are asked for all the same.
+    census.set_open(OpenTransactions::new(Some(SECOND), None));
+    let waiting = destroy(&skipping, id).await;
+    assert!(
+        matches!(waiting, Destruction::AwaitingTransactions { .. }),
+        "{waiting:?}"
+    );
+    census.set_open(OpenTransactions::NONE);
+    assert!(destroy(&skipping, id).await.is_destroyed());
+    let rows = Asked::Rows(id);
+    assert_eq!(
+        census.asked(),
+        [rows, Asked::Transactions, Asked::Transactions, rows]
+    );
+    for to in [KeyState::Suspended, KeyState::Destroyed] {
+        let said = reason(&world, id, to);
+        assert_eq!(
+            said.as_deref(),
+            Some("without_quarantine: the table was dropped; ticket 7")
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_shorter_quarantine_is_set_by_name() {
+    let (world, census) = (World::new(), Census::default());
+    let (process, sealed) = rotated(&world, &census).await;
+    let (manager, id) = (process.key_manager().quarantine(HOUR), sealed.key_id());
+    let (record, until) = suspend(&manager, id).await;
+    assert_eq!(until, record.changed_at.plus(HOUR));
+    world.clock.advance(HOUR + SECOND);
+    assert!(destroy(&manager, id).await.is_destroyed());
+}
+
+#[tokio::test]
+async fn a_compromised_version_reads_nothing_already_and_goes_on_from_there() {
+    let (world, census) = (World::new(), Census::default());
+    let (process, sealed) = rotated(&world, &census).await;
+    let (manager, id) = (process.key_manager(), sealed.key_id());
+    let a = context("a");
+    let compromised = manager.set_state(&a, id, KeyState::Compromised).await.unwrap();
+    let (record, until) = suspend(&manager, id).await;
+    assert_eq!(
+        (record.state, until),
+        (KeyState::Compromised, compromised.changed_at.plus(24 * HOUR))
+    );
+    world.clock.advance(24 * HOUR + SECOND);
+    assert!(destroy(&manager, id).await.is_destroyed());
+    assert_eq!(census.asked(), [Asked::Transactions, Asked::Rows(id)]);
+}
+
+#[tokio::test]
+async fn destroying_with_the_data_asks_nobody_and_says_why() {
     let (world, census) = (World::new(), Census::default());
     let (process, sealed) = rotated(&world, &census).await;
     census.set(&[("users", "ssn", 12)]);
-    let manager = process.key_manager();
-    manager
-        .destroy_with_data(&context("a"), sealed.key_id())
-        .await
-        .unwrap();
+    let (manager, id) = (process.key_manager(), sealed.key_id());
+    let refused = manager.destroy_with_data(&context("a"), id, "").await;
+    assert!(matches!(refused, Err(Error::Config { .. })), "{refused:?}");
+    open(&process, &context("a"), &sealed).await.unwrap();
+    let a = context("a");
+    manager.destroy_with_data(&a, id, "test data").await.unwrap();
     let refused = open(&process, &context("a"), &sealed).await;
     assert!(matches!(refused, Err(Error::Destroyed { .. })), "{refused:?}");
     assert_eq!(census.asked(), []);
+    let said = reason(&world, id, KeyState::Destroyed);
+    assert_eq!(said.as_deref(), Some("destroy_with_data: test data"));
 }
 
 #[tokio::test]

@@ -283,7 +283,10 @@ impl Real {
             }
             Step::Destroy(at) => {
                 let Some(at) = version(at) else { return };
-                let done = self.manager.destroy(context, self.ids[at]).await;
+                let done = self
+                    .manager
+                    .destroy_with_data(context, self.ids[at], "a test")
+                    .await;
                 (outcome(&done), model.set_state(at, Destroyed))
             }
             Step::Encrypt(process) => {

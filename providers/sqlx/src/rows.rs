@@ -185,6 +185,15 @@ pub enum RowsError {
         /// What is wrong with it.
         what: String,
     },
+    /// The database hides what other roles' sessions do, so open transactions cannot be known.
+    #[error(
+        "the database hides the transactions of {sessions} sessions of other roles, which may have written rows that cannot be \
+         counted yet; grant the census's role pg_read_all_stats, and leave track_activities on"
+    )]
+    HiddenSessions {
+        /// How many sessions.
+        sessions: i64,
+    },
     /// The ciphertext does not open to the plaintext beside it.
     #[error(
         "the ciphertext holds another value than the plaintext beside it; does something still write the plaintext alone?"
@@ -224,6 +233,11 @@ pub enum RowsError {
     /// Somebody else held the row's lock, or changed it, each time that it was to be changed. Retryable.
     #[error("other transactions hold or change this row all the time")]
     RowBusy,
+    /// The database is a standby, which knows neither the primary's transactions nor its latest rows.
+    #[error(
+        "the database is a standby, and open transactions are known to its primary alone; ask the census there"
+    )]
+    Standby,
 }
 
 impl RowsError {

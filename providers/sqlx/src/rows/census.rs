@@ -1,7 +1,7 @@
 //! Counting the rows that each data key encrypts.
 
 use async_trait::async_trait;
-use encx::{ColumnCount, DataKeyId, EncryptedColumn, KeyCensus, StoreError};
+use encx::{ColumnCount, DataKeyId, EncryptedColumn, KeyCensus, OpenTransactions, StoreError};
 
 use super::layout::Layout;
 use super::{Pool, Rows, RowsError};
@@ -110,12 +110,30 @@ impl Census {
 #[async_trait]
 impl KeyCensus for Census {
     async fn rows_under(&self, id: DataKeyId) -> Result<Vec<ColumnCount>, StoreError> {
-        self.rows_of(id).await.map_err(|error| {
-            if error.is_retryable() {
-                StoreError::unavailable(error)
-            } else {
-                StoreError::database(error)
-            }
-        })
+        self.rows_of(id).await.map_err(store_error)
+    }
+
+    /// In PostgreSQL, the transactions of all sessions on the same database, and those that are prepared there. Sessions of
+    /// other roles show only to a role with `pg_read_all_stats`.
+    ///
+    /// In SQLite one transaction writes at a time, so this takes the turn to write and gives it back: what others wrote
+    /// before has ended by then. If the turn does not come within the pool's `busy_timeout`, a transaction is open whose age is not
+    /// known. One that has only read so far does not show. It can still write if nothing else did since it began.
+    async fn open_transactions(&self) -> Result<OpenTransactions, StoreError> {
+        let open = match &self.rows.pool {
+            #[cfg(feature = "postgres")]
+            Pool::Postgres(pool) => super::postgres::open_transactions(pool).await,
+            #[cfg(feature = "sqlite")]
+            Pool::Sqlite(pool) => super::sqlite::open_transactions(pool).await,
+        };
+        open.map_err(store_error)
+    }
+}
+
+fn store_error(error: RowsError) -> StoreError {
+    if error.is_retryable() {
+        StoreError::unavailable(error)
+    } else {
+        StoreError::database(error)
     }
 }

@@ -1,8 +1,9 @@
 //! Users' rows in PostgreSQL: read and written in batches.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
-use encx::RowIdKind;
+use encx::{OpenTransactions, RowIdKind};
 use sqlx::postgres::{PgArguments, PgPool, PgRow};
 use sqlx::query::Query;
 use sqlx::{Postgres, Row as _};
@@ -173,6 +174,26 @@ pub(super) async fn count(pool: &PgPool, layout: &Layout, key: &[u8; 16]) -> Res
 pub(super) async fn census(pool: &PgPool, layout: &Layout) -> Result<Vec<(Vec<u8>, i64)>, RowsError> {
     let query = sqlx::query_as(sql::safe(sql::census(Dialect::Postgres, layout)));
     query.fetch_all(pool).await.map_err(failed)
+}
+
+/// Finds the oldest transactions that are open in this database.
+pub(super) async fn open_transactions(pool: &PgPool) -> Result<OpenTransactions, RowsError> {
+    // Sessions before prepared transactions: one that is prepared between the two is then seen twice, and not missed.
+    let found = sqlx::query(sql::OPEN_TRANSACTIONS).fetch_one(pool).await;
+    let found = found.map_err(failed)?;
+    if found.try_get("standby").map_err(failed)? {
+        return Err(RowsError::Standby);
+    }
+    let sessions: i64 = found.try_get("hidden").map_err(failed)?;
+    if sessions > 0 {
+        return Err(RowsError::HiddenSessions { sessions });
+    }
+    let prepared = sqlx::query(sql::PREPARED_TRANSACTIONS).fetch_one(pool).await;
+    let age = |micros: Option<i64>| micros.map(|micros| Duration::from_micros(micros.max(0).unsigned_abs()));
+    Ok(OpenTransactions::new(
+        age(found.try_get("oldest").map_err(failed)?),
+        age(prepared.map_err(failed)?.try_get("oldest").map_err(failed)?),
+    ))
 }
 
 fn bind_ids<'q>(query: Statement<'q>, layout: &Layout, ids: &[&Id]) -> Statement<'q> {

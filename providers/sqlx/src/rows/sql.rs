@@ -325,6 +325,24 @@ pub(super) fn census(dialect: Dialect, layout: &Layout) -> String {
     )
 }
 
+/// How long ago the oldest transaction of another session on this database began, in microseconds. A row without the
+/// time of its session's start is hidden from this role, and a session that tracks no activities shows no transaction.
+/// Autovacuum writes no rows, and a WAL sender neither.
+#[cfg(feature = "postgres")]
+pub(super) const OPEN_TRANSACTIONS: &str = "
+    SELECT pg_catalog.pg_is_in_recovery() AS standby,
+           count(*) FILTER (WHERE backend_start IS NULL OR state = 'disabled') AS hidden,
+           (extract(epoch FROM clock_timestamp() - min(xact_start)) * 1000000)::bigint AS oldest
+    FROM pg_catalog.pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()
+      AND backend_type IS DISTINCT FROM 'autovacuum worker' AND backend_type IS DISTINCT FROM 'walsender'";
+
+/// How long ago the oldest transaction was prepared on this database that is still so, in microseconds.
+#[cfg(feature = "postgres")]
+pub(super) const PREPARED_TRANSACTIONS: &str = "
+    SELECT (extract(epoch FROM clock_timestamp() - min(prepared)) * 1000000)::bigint AS oldest
+    FROM pg_catalog.pg_prepared_xacts WHERE database = current_database()";
+
 /// Names the columns of a table, their types, and whether they may be NULL. $1 the table's quoted name.
 #[cfg(feature = "postgres")]
 pub(super) const COLUMNS_OF_POSTGRES: &str = "

@@ -1,7 +1,10 @@
 //! Users' rows in SQLite: read row by row, which costs nothing there, and written in short transactions.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
+use encx::OpenTransactions;
+use sqlx::error::DatabaseError;
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqlitePool, SqliteRow};
 use sqlx::{Row as _, Sqlite, TypeInfo, ValueRef};
@@ -126,6 +129,26 @@ pub(super) async fn count(pool: &SqlitePool, layout: &Layout, key: &[u8; 16]) ->
 pub(super) async fn census(pool: &SqlitePool, layout: &Layout) -> Result<Vec<(Vec<u8>, i64)>, RowsError> {
     let query = sqlx::query_as(sql::safe(sql::census(Dialect::Sqlite, layout)));
     query.fetch_all(pool).await.map_err(failed)
+}
+
+/// Waits for the turn to write: when it comes, no other transaction is open that has written.
+pub(super) async fn open_transactions(pool: &SqlitePool) -> Result<OpenTransactions, RowsError> {
+    match pool.begin_with(BEGIN).await {
+        Ok(transaction) => {
+            transaction.rollback().await.map_err(failed)?;
+            Ok(OpenTransactions::NONE)
+        }
+        Err(error) if is_busy(&error) => Ok(OpenTransactions::new(Some(Duration::MAX), None)),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Tells whether another connection had its turn to write for longer than `busy_timeout`.
+fn is_busy(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(DatabaseError::code);
+    // The low byte is the primary code: SQLITE_BUSY, SQLITE_LOCKED.
+    let code = code.and_then(|code| code.parse::<u32>().ok());
+    code.is_some_and(|code| matches!(code & 0xff, 5 | 6))
 }
 
 fn bind_id<'q>(query: Statement<'q>, id: &Id) -> Statement<'q> {

@@ -9,6 +9,7 @@
 //! `ENCX_TEST_ROUNDS` makes what is bounded by a count go on for so many times as long; default 1.
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
+mod destroy;
 mod gates;
 mod invariants;
 mod jobs;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
     }
     let arguments = Arguments::from_args();
     let tests = [
+        destroy::tests(),
         jobs::tests(),
         killed_process::tests(),
         killed_server::tests(),

@@ -227,7 +227,10 @@ impl Member {
             Ask::Create { tenant } => self.keys().create(&context(&tenant)).await.map(|_| nothing()),
             Ask::Decrypt { tenant, sealed, id } => self.decrypt(&tenant, sealed, id).await,
             Ask::Destroy { tenant, key } => {
-                let done = self.keys().destroy(&context(&tenant), key_id(&key)).await;
+                let keys = self.keys();
+                let done = keys
+                    .destroy_with_data(&context(&tenant), key_id(&key), "a test")
+                    .await;
                 done.map(|_| nothing())
             }
             Ask::Encrypt { tenant, text, id } => self
@@ -370,7 +373,7 @@ fn outcome_of(report: &JobReport) -> Answer {
 }
 
 /// Where the notes lie.
-fn notes() -> EncryptedColumn {
+pub(crate) fn notes() -> EncryptedColumn {
     EncryptedColumn::of(&NOTE)
         .row_id("id", RowIdKind::Integer)
         .context_column("tenantId", "tenant")

@@ -185,6 +185,7 @@ impl Keep {
             "unix_socket_directories=",
             "fsync=off",
             "max_connections=200",
+            "max_prepared_transactions=10",
         ] {
             server.args(["-c", setting]);
         }

@@ -57,9 +57,18 @@ fn whatever_a_manager_does_stands_in_the_log_with_its_reason() {
         for state in [KeyState::Suspended, KeyState::Active] {
             manager.set_state(&context, next.id, state).await.unwrap();
         }
-        manager.destroy(&context, born.id).await.unwrap();
+        let skipping = manager.clone().without_quarantine("rows were copied");
+        assert!(skipping.destroy(&context, born.id).await.unwrap().is_destroyed());
         // What is refused leaves nothing.
         manager.destroy(&context, next.id).await.unwrap_err();
+        manager
+            .set_state(&context, next.id, KeyState::Compromised)
+            .await
+            .unwrap();
+        manager
+            .destroy_with_data(&context, next.id, "a leak")
+            .await
+            .unwrap();
 
         let rows = sqlx::query(
             "SELECT k.version, what, from_state, to_state, reason, application,
@@ -98,7 +107,28 @@ fn whatever_a_manager_does_stands_in_the_log_with_its_reason() {
                 (2, "wraps", "active", "active", "a second region"),
                 (2, "state", "active", "suspended", "an incident"),
                 (2, "state", "suspended", "active", "an incident"),
-                (1, "state", "deactivated", "destroyed", "an incident"),
+                (
+                    1,
+                    "state",
+                    "deactivated",
+                    "suspended",
+                    "without_quarantine: rows were copied; an incident"
+                ),
+                (
+                    1,
+                    "state",
+                    "suspended",
+                    "destroyed",
+                    "without_quarantine: rows were copied; an incident"
+                ),
+                (2, "state", "active", "compromised", "an incident"),
+                (
+                    2,
+                    "state",
+                    "compromised",
+                    "destroyed",
+                    "destroy_with_data: a leak; an incident"
+                ),
             ]
         );
     });

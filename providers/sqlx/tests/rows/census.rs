@@ -1,13 +1,16 @@
 //! Rows are counted by the data key that encrypts them.
 
-use encx::{Error, KeyCensus, KeyState};
+use std::time::Duration;
+
+use encx::{Ciphertext, Destruction, Error, KeyCensus, KeyState};
 
 use crate::on_both;
-use crate::support::{World, ssn, tenant};
+use crate::support::{SSN, USERS, World, ssn, tenant};
 
 on_both![
     rows_are_counted_by_column_and_key,
     a_version_that_rows_use_is_not_destroyed,
+    a_row_that_is_not_committed_yet_is_not_lost,
     an_index_on_the_keys_bytes_is_used,
 ];
 
@@ -46,7 +49,7 @@ async fn a_version_that_rows_use_is_not_destroyed(world: World) {
         .key_manager()
         .with_census(world.rows().census([ssn()]).unwrap());
     let old = manager.list(&tenant(1)).await.unwrap().remove(0);
-    match manager.destroy(&tenant(1), old.id).await {
+    match world.in_time(manager.destroy(&tenant(1), old.id)).await {
         Err(Error::StillInUse { columns, .. }) => assert_eq!(columns[0].rows, 3),
         other => panic!("{other:?}"),
     }
@@ -54,9 +57,59 @@ async fn a_version_that_rows_use_is_not_destroyed(world: World) {
         .in_time(world.rows().reencrypt(&crypto, [ssn()]).unwrap().run())
         .await;
     assert!(report.is_complete());
-    let gone = manager.destroy(&tenant(1), old.id).await.unwrap();
-    assert_eq!(gone.state, KeyState::Destroyed);
+    let suspended = world.in_time(manager.destroy(&tenant(1), old.id)).await.unwrap();
+    assert!(
+        matches!(suspended, Destruction::Quarantined { .. }),
+        "{suspended:?}"
+    );
+    world.clock.advance(Duration::from_secs(24 * 60 * 60));
+    let gone = world.in_time(manager.destroy(&tenant(1), old.id)).await.unwrap();
+    assert!(gone.is_destroyed(), "{gone:?}");
     assert_eq!(world.read_users(&crypto).await.0.len(), 9);
+}
+
+async fn a_row_that_is_not_committed_yet_is_not_lost(world: World) {
+    let crypto = world.process().await;
+    world.run(USERS).await;
+    let sealed = crypto.encrypt(&tenant(1), "precious", SSN.row(1)).await.unwrap();
+    let literal = world.literal(sealed.as_bytes());
+    let insert = format!("INSERT INTO users VALUES (1, 't-1', {literal}, NULL)");
+    let transaction = world.transaction(&insert).await;
+    crypto.key_manager().rotate(&tenant(1)).await.unwrap();
+    let census = world.impatient_rows().await.census([ssn()]).unwrap();
+    let manager = crypto.key_manager().with_census(census);
+    let manager = manager.without_quarantine("a test");
+    let id = sealed.key_id();
+    let waiting = world.in_time(manager.destroy(&tenant(1), id)).await.unwrap();
+    match waiting {
+        Destruction::AwaitingTransactions { record, open } => {
+            assert_eq!(record.state, KeyState::Suspended);
+            assert!(open.oldest.is_some(), "{open:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+    transaction.commit().await;
+    match world.in_time(manager.destroy(&tenant(1), id)).await {
+        Err(Error::StillInUse { columns, .. }) => assert_eq!(columns[0].rows, 1),
+        other => panic!("{other:?}"),
+    }
+    let context = tenant(1);
+    manager
+        .set_state(&context, id, KeyState::Deactivated)
+        .await
+        .unwrap();
+    let read = async || {
+        let found = world.bytes("SELECT ssn FROM users WHERE id = 1").await.remove(0);
+        let found = Ciphertext::parse(found.unwrap()).unwrap();
+        let opened = crypto.decrypt(&tenant(1), &found, SSN.row(1)).await.unwrap();
+        (opened.into_string().unwrap(), found.key_id())
+    };
+    assert_eq!(read().await, ("precious".to_owned(), id));
+    let report = world.rows().reencrypt(&crypto, [ssn()]).unwrap();
+    assert!(world.in_time(report.run()).await.is_complete());
+    let gone = world.in_time(manager.destroy(&tenant(1), id)).await.unwrap();
+    assert!(gone.is_destroyed(), "{gone:?}");
+    assert_eq!(read().await.0, "precious");
 }
 
 async fn an_index_on_the_keys_bytes_is_used(world: World) {

@@ -81,6 +81,39 @@ impl World {
         }
     }
 
+    /// Rows whose statements do not wait long for the turn to write, which SQLite has one of.
+    pub(crate) async fn impatient_rows(&self) -> Rows {
+        match &self.pool {
+            #[cfg(feature = "postgres")]
+            Pool::Postgres(pool) => Rows::postgres(pool.clone()),
+            #[cfg(feature = "sqlite")]
+            Pool::Sqlite(pool) => {
+                let options = sqlx::sqlite::SqliteConnectOptions::clone(&pool.connect_options());
+                let options = options.busy_timeout(Duration::from_millis(50));
+                Rows::sqlite(sqlx::SqlitePool::connect_with(options).await.unwrap())
+            }
+        }
+    }
+
+    /// Runs a statement in a transaction that stays open.
+    pub(crate) async fn transaction(&self, statement: &str) -> Transaction {
+        let statement = AssertSqlSafe(statement.to_owned());
+        match &self.pool {
+            #[cfg(feature = "postgres")]
+            Pool::Postgres(pool) => {
+                let mut transaction = pool.begin().await.unwrap();
+                sqlx::query(statement).execute(&mut *transaction).await.unwrap();
+                Transaction::Postgres(transaction)
+            }
+            #[cfg(feature = "sqlite")]
+            Pool::Sqlite(pool) => {
+                let mut transaction = pool.begin().await.unwrap();
+                sqlx::query(statement).execute(&mut *transaction).await.unwrap();
+                Transaction::Sqlite(transaction)
+            }
+        }
+    }
+
     /// A process of the service.
     pub(crate) async fn process(&self) -> Crypto {
         let builder = Crypto::builder(self.kms.clone(), self.keys.clone());
@@ -219,6 +252,25 @@ impl World {
                 done = &mut future => return done,
                 () = tokio::time::sleep(Duration::from_millis(5)) => self.clock.advance(Duration::from_millis(50)),
             }
+        }
+    }
+}
+
+/// A transaction that is open.
+pub(crate) enum Transaction {
+    #[cfg(feature = "postgres")]
+    Postgres(sqlx::Transaction<'static, sqlx::Postgres>),
+    #[cfg(feature = "sqlite")]
+    Sqlite(sqlx::Transaction<'static, sqlx::Sqlite>),
+}
+
+impl Transaction {
+    pub(crate) async fn commit(self) {
+        match self {
+            #[cfg(feature = "postgres")]
+            Self::Postgres(transaction) => transaction.commit().await.unwrap(),
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(transaction) => transaction.commit().await.unwrap(),
         }
     }
 }
