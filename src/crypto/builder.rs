@@ -259,7 +259,7 @@ impl CryptoBuilder {
         self
     }
 
-    /// Has a census asked before a version of a key is destroyed. Default: nobody is asked.
+    /// Has a census asked before a version of a key is destroyed, for rows and for open transactions. Default: none is asked.
     ///
     /// See [`KeyManager::destroy`](crate::KeyManager::destroy).
     pub fn census(mut self, census: impl KeyCensus) -> Self {
