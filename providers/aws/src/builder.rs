@@ -12,8 +12,8 @@ use encx::KekId;
 
 use crate::arn::{KeyName, is_region, region_of_endpoint};
 use crate::clients::Clients;
-use crate::error::AwsKmsError;
 use crate::kms::{AwsKms, Inner};
+use crate::setup_error::AwsKmsError;
 
 /// The variable that names the default KEK.
 const KEK_VARIABLE: &str = "AWS_KMS_KEY_ID";

@@ -21,7 +21,8 @@ use zeroize::Zeroizing;
 use crate::arn::{KeyArn, KeyName};
 use crate::builder::AwsKmsBuilder;
 use crate::clients::Clients;
-use crate::error::{Asked, AwsError, AwsKmsError, PROVIDER};
+use crate::error::{Asked, AwsError, PROVIDER};
+use crate::setup_error::AwsKmsError;
 
 /// AWS KMS as the key management service of `encx`.
 ///

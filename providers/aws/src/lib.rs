@@ -37,12 +37,14 @@ mod clients;
 mod error;
 mod kms;
 pub mod policy;
+mod setup_error;
 
 pub use aws_sdk_kms::config::retry::RetryMode;
 
 pub use builder::AwsKmsBuilder;
-pub use error::{AwsError, AwsKmsError};
+pub use error::AwsError;
 pub use kms::AwsKms;
+pub use setup_error::AwsKmsError;
 
 /// Compiles the examples that newcomers copy.
 #[cfg(doctest)]
