@@ -106,13 +106,16 @@ impl fmt::Display for KeyArn<'_> {
     }
 }
 
-/// Tells whether a text can be a region. It becomes part of a host name.
+/// Tells whether a text has the form of a region's code, such as `eu-central-1` or `us-gov-west-1`.
+///
+/// It becomes part of a host name. Anything else, such as a city or an availability zone, would be a host that does not
+/// exist, which looks like an outage.
 pub(crate) fn is_region(text: &str) -> bool {
-    is_label(text)
-        && text.len() <= 63
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+    let mut labels = text.split('-');
+    let number = labels.next_back().unwrap_or_default();
+    let is_number = (1..=2).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_digit());
+    let is_word = |word: &str| word.len() >= 2 && word.bytes().all(|byte| byte.is_ascii_lowercase());
+    text.len() <= 63 && is_number && text.matches('-').count() >= 2 && labels.all(is_word)
 }
 
 fn is_label(text: &str) -> bool {
@@ -186,6 +189,39 @@ mod tests {
                 !arn(MRK).shares_material_with(arn(&MRK.replace(part, other))),
                 "{other}"
             );
+        }
+    }
+
+    #[test]
+    fn a_region_is_named_by_its_code() {
+        for region in [
+            "eu-central-1",
+            "us-gov-west-1",
+            "cn-northwest-1",
+            "eusc-de-east-1",
+            "us-isob-east-1",
+        ] {
+            assert!(is_region(region), "{region}");
+        }
+        for text in [
+            "",
+            "-",
+            "frankfurt",
+            "eu-central",
+            "eu-central-1a",
+            "eu-central-",
+            "-central-1",
+            "EU-CENTRAL-1",
+            "eu_central_1",
+            "eu-central-1 ",
+            "\"eu-central-1\"",
+            "eu--1",
+            "central-1",
+            "eu-central-100",
+            "evil.example/",
+            "a.b-c-1",
+        ] {
+            assert!(!is_region(text), "{text}");
         }
     }
 

@@ -10,8 +10,9 @@ use aws_sdk_kms::config::retry::{RetryConfig, RetryMode};
 use aws_sdk_kms::config::timeout::TimeoutConfig;
 use encx::KekId;
 
-use crate::arn::{KeyName, is_region, region_of_endpoint};
-use crate::clients::Clients;
+use crate::arn::{KeyName, is_region};
+use crate::clients::{Clients, Endpoints};
+use crate::endpoint::Endpoint;
 use crate::kms::{AwsKms, Inner};
 use crate::setup_error::AwsKmsError;
 
@@ -27,7 +28,8 @@ const ATTEMPTS: u32 = 3;
 /// Sets up an [`AwsKms`].
 ///
 /// What is not set comes from the environment, the profile and the machine, as for any program that uses AWS: credentials,
-/// `AWS_REGION`, `AWS_USE_FIPS_ENDPOINT`, `AWS_ENDPOINT_URL_KMS`; and the default KEK from `AWS_KMS_KEY_ID`.
+/// `AWS_REGION`, `AWS_USE_FIPS_ENDPOINT`, `AWS_ENDPOINT_URL_KMS` or `AWS_ENDPOINT_URL`; and the default KEK from
+/// `AWS_KMS_KEY_ID`.
 #[derive(Debug, Default)]
 #[must_use]
 pub struct AwsKmsBuilder {
@@ -72,13 +74,17 @@ impl AwsKmsBuilder {
         self
     }
 
-    /// Sends requests for the first region to this endpoint, such as a VPC endpoint's or a test's.
+    /// Sends requests to this endpoint, such as a VPC endpoint's or a test's. Default: what `AWS_ENDPOINT_URL_KMS`,
+    /// `AWS_ENDPOINT_URL` or the profile's `endpoint_url` name, else AWS's public endpoint.
+    ///
+    /// It serves every region without an endpoint of its own, as in AWS's own tools; if its host names a region, as a VPC
+    /// endpoint's does, that region alone. Where several [`regions`](Self::regions) are used it must name one.
     pub fn endpoint_url(mut self, url: impl Into<String>) -> Self {
         self.endpoint = Some(url.into());
         self
     }
 
-    /// Sends requests for a region to this endpoint. Regions without one use AWS's public endpoint.
+    /// Sends requests for a region to this endpoint.
     pub fn endpoint_url_for(mut self, region: impl Into<String>, url: impl Into<String>) -> Self {
         self.endpoints.insert(region.into(), url.into());
         self
@@ -170,37 +176,34 @@ impl AwsKmsBuilder {
         if config.credentials_provider().is_none() {
             return Err(AwsKmsError::MissingCredentials);
         }
-        let several = self.regions.len() > 1;
+        let (are_set, several) = (!self.regions.is_empty(), self.regions.len() > 1);
         let mut regions = self.regions;
         if regions.is_empty() {
             let set = config.region().map(|region| region.as_ref().to_owned());
-            regions.push(set.or(named).ok_or(AwsKmsError::MissingRegion)?);
+            regions.push(set.or_else(|| named.clone()).ok_or(AwsKmsError::MissingRegion)?);
         }
-        let mut endpoints = self.endpoints;
-        let mut base = aws_sdk_kms::config::Builder::from(config);
-        if let (Some(home), Some(url)) = (regions.first(), self.endpoint) {
-            endpoints.insert(home.clone(), url);
+        if let Some(region) = regions.iter().find(|name| !is_region(name)) {
+            return Err(AwsKmsError::InvalidRegion {
+                set_by: if are_set {
+                    "`region` or `regions`"
+                } else {
+                    region_set_by(region)
+                },
+                region: region.clone(),
+            });
         }
-        if let Some(region) = regions
-            .iter()
-            .chain(endpoints.keys())
-            .find(|name| !is_region(name))
-        {
-            let region = region.clone();
-            return Err(AwsKmsError::InvalidRegion { region });
-        }
+        let endpoints = endpoints(&self.endpoints, self.endpoint.as_deref(), config)?;
         let fips = self.fips.or(config.use_fips()).unwrap_or_default();
-        for (region, url) in &endpoints {
-            let (url, region) = (url.clone(), region.clone());
-            if fips {
-                return Err(AwsKmsError::FipsWithEndpoint { url });
-            }
-            if let Some(found) = region_of_endpoint(&url).filter(|found| *found != region) {
-                let found = found.to_owned();
-                return Err(AwsKmsError::EndpointRegion { url, found, region });
-            }
-        }
-        let home = regions.first().cloned().ok_or(AwsKmsError::MissingRegion)?;
+        check_endpoints(
+            &endpoints,
+            &regions,
+            named.as_deref(),
+            &[
+                ("FIPS", fips),
+                ("dual-stack", config.use_dual_stack().unwrap_or_default()),
+            ],
+        )?;
+        let mut base = aws_sdk_kms::config::Builder::from(config);
         if config.behavior_version().is_none() {
             base.set_behavior_version(Some(behavior_version()));
         }
@@ -217,13 +220,94 @@ impl AwsKmsBuilder {
             config.retry_config(),
         )?));
         Ok(AwsKms(Arc::new(Inner {
-            clients: Clients::new(base, home, config.endpoint_url(), endpoints),
+            clients: Clients::new(base, endpoints),
             regions,
             several,
             default_kek,
             rotation_is_secret: false.into(),
         })))
     }
+}
+
+/// Names what sets a region that comes from the environment, the profile or the caller's `SdkConfig`.
+fn region_set_by(region: &str) -> &'static str {
+    ["AWS_REGION", "AWS_DEFAULT_REGION"]
+        .into_iter()
+        .find(|variable| std::env::var(variable).is_ok_and(|set| set == region))
+        .unwrap_or("the profile or the `SdkConfig`")
+}
+
+/// Parses all endpoints: those that were set here, and that of the environment or the profile.
+fn endpoints(
+    of_region: &BTreeMap<String, String>,
+    shared: Option<&str>,
+    config: &SdkConfig,
+) -> Result<Endpoints, AwsKmsError> {
+    let mut endpoints = Endpoints {
+        shared: match shared {
+            Some(url) => Some(Endpoint::parse(url, "`endpoint_url`")?),
+            None => Endpoint::inherited(config)?,
+        },
+        ..Endpoints::default()
+    };
+    let set_by = "`endpoint_url_for`";
+    for (region, url) in of_region {
+        if !is_region(region) {
+            let region = region.clone();
+            return Err(AwsKmsError::InvalidRegion { region, set_by });
+        }
+        let endpoint = Endpoint::parse(url, set_by)?;
+        endpoints.of_region.insert(region.clone(), endpoint);
+    }
+    Ok(endpoints)
+}
+
+/// Refuses endpoints that cannot work with the regions, or with what was `asked` of AWS's own endpoints.
+fn check_endpoints(
+    endpoints: &Endpoints,
+    regions: &[String],
+    of_kek: Option<&str>,
+    asked: &[(&'static str, bool)],
+) -> Result<(), AwsKmsError> {
+    let all = || endpoints.of_region.values().chain(&endpoints.shared);
+    if let (Some(endpoint), Some((asked, _))) = (all().next(), asked.iter().find(|(_, is_asked)| *is_asked)) {
+        return Err(AwsKmsError::EndpointTwice {
+            asked,
+            url: endpoint.url().to_owned(),
+            set_by: endpoint.set_by(),
+        });
+    }
+    let elsewhere = |endpoint: &Endpoint, region: &str| AwsKmsError::EndpointRegion {
+        url: endpoint.url().to_owned(),
+        set_by: endpoint.set_by(),
+        found: endpoint.region().unwrap_or_default().to_owned(),
+        region: region.to_owned(),
+    };
+    for (region, endpoint) in &endpoints.of_region {
+        if !endpoint.can_serve(region) {
+            return Err(elsewhere(endpoint, region));
+        }
+    }
+    let Some(shared) = &endpoints.shared else {
+        return Ok(());
+    };
+    let mut used = regions.iter().map(String::as_str).chain(of_kek);
+    if !used.any(|region| shared.can_serve(region)) {
+        return Err(elsewhere(shared, regions.first().map_or("", String::as_str)));
+    }
+    let served: Vec<_> = regions
+        .iter()
+        .filter(|region| !endpoints.of_region.contains_key(*region) && shared.can_serve(region))
+        .cloned()
+        .collect();
+    if served.len() > 1 {
+        return Err(AwsKmsError::SharedEndpoint {
+            url: shared.url().to_owned(),
+            set_by: shared.set_by(),
+            regions: served,
+        });
+    }
+    Ok(())
 }
 
 /// Says which of the SDK's defaults were tested. A newer one is a change to make on purpose.

@@ -7,28 +7,36 @@ use std::sync::{Mutex, PoisonError};
 use aws_sdk_kms::Client;
 use aws_sdk_kms::config::{Builder, Region};
 
-/// The regions that KEKs may be in, and how to reach them.
+use crate::endpoint::Endpoint;
+
+/// How to reach KMS in each region.
 pub(crate) struct Clients {
     base: Builder,
-    /// The region of the caller's own configuration, which may name an endpoint for it.
-    home: String,
-    inherited: Option<String>,
-    /// Endpoints that were set here.
-    endpoints: BTreeMap<String, String>,
+    endpoints: Endpoints,
     made: Mutex<BTreeMap<String, Client>>,
 }
 
+/// The endpoints that are not AWS's own defaults.
+#[derive(Debug, Default)]
+pub(crate) struct Endpoints {
+    /// Those that were set for one region.
+    pub(crate) of_region: BTreeMap<String, Endpoint>,
+    /// For all other regions, unless its host names one.
+    pub(crate) shared: Option<Endpoint>,
+}
+
+impl Endpoints {
+    /// Returns the endpoint of a region, unless it is AWS's own.
+    pub(crate) fn of(&self, region: &str) -> Option<&Endpoint> {
+        let shared = || self.shared.as_ref().filter(|shared| shared.can_serve(region));
+        self.of_region.get(region).or_else(shared)
+    }
+}
+
 impl Clients {
-    pub(crate) fn new(
-        base: Builder,
-        home: String,
-        inherited: Option<&str>,
-        endpoints: BTreeMap<String, String>,
-    ) -> Self {
+    pub(crate) fn new(base: Builder, endpoints: Endpoints) -> Self {
         Self {
             base,
-            home,
-            inherited: inherited.map(str::to_owned),
             endpoints,
             made: Mutex::default(),
         }
@@ -41,28 +49,33 @@ impl Clients {
             return client.clone();
         }
         let mut config = self.base.clone().region(Region::new(region.to_owned()));
-        // An endpoint belongs to one region, so another's must not be inherited. `AWS_ENDPOINT_URL_KMS` and its kin
-        // are in `base` already.
-        let own = self.endpoints.get(region);
-        if own.is_some() || region != self.home {
-            config.set_endpoint_url(own.cloned());
-        }
+        // Also where there is none: `base` has the one that the environment names, which may be another region's.
+        config.set_endpoint_url(self.endpoint(region).map(str::to_owned));
         let client = Client::from_conf(config.build());
         made.insert(region.to_owned(), client.clone());
+        // No subscriber is called under the lock.
+        drop(made);
+        if let (None, Some(shared)) = (self.endpoints.of(region), &self.endpoints.shared) {
+            tracing::warn!(
+                target: "encx::aws",
+                region,
+                endpoint = shared.url(),
+                set_by = shared.set_by(),
+                "this endpoint is another region's, so AWS's own endpoint is used; `endpoint_url_for` sets one"
+            );
+        }
         client
     }
 
     /// Returns the endpoint of a region, unless it is AWS's own.
     pub(crate) fn endpoint(&self, region: &str) -> Option<&str> {
-        let inherited = || self.inherited.as_ref().filter(|_| region == self.home);
-        self.endpoints.get(region).or_else(inherited).map(String::as_str)
+        self.endpoints.of(region).map(Endpoint::url)
     }
 }
 
 impl fmt::Debug for Clients {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Clients")
-            .field("home", &self.home)
             .field("endpoints", &self.endpoints)
             .finish_non_exhaustive()
     }

@@ -34,6 +34,7 @@ pub mod admin;
 mod arn;
 mod builder;
 mod clients;
+mod endpoint;
 mod error;
 mod kms;
 pub mod policy;

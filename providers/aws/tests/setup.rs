@@ -1,5 +1,6 @@
 //! How an `AwsKms` is set up, and which settings it refuses.
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
+#![allow(clippy::print_stdout, reason = "how a process of a test tells what it saw")]
 
 mod common;
 
@@ -82,10 +83,11 @@ async fn settings_that_cannot_work_are_refused() {
         text.contains("us-east-1") && text.contains(HOME),
         "both regions: {text}"
     );
-    let error = refused(builder().fips(true).endpoint_url("https://vpce.example")).await;
-    assert!(matches!(error, AwsKmsError::FipsWithEndpoint { .. }), "{error}");
-    let error = refused(builder().region("evil.example/")).await;
-    assert!(matches!(error, AwsKmsError::InvalidRegion { .. }), "{error}");
+    let dual_stack = config().into_builder().use_dual_stack(true).build();
+    for builder in [builder().fips(true), AwsKms::builder().sdk_config(&dual_stack)] {
+        let error = refused(builder.endpoint_url("https://vpce.example")).await;
+        assert!(matches!(error, AwsKmsError::EndpointTwice { .. }), "{error}");
+    }
     for builder in [
         builder().connect_timeout(Duration::ZERO),
         builder().attempt_timeout(Duration::ZERO),
@@ -99,6 +101,103 @@ async fn settings_that_cannot_work_are_refused() {
         AwsKms::new(&unsigned),
         Err(AwsKmsError::MissingCredentials)
     ));
+}
+
+#[tokio::test]
+async fn an_endpoint_is_an_http_uri_with_a_host_wherever_it_comes_from() {
+    let configured = |url: &str| config().into_builder().endpoint_url(url).build();
+    for url in [
+        "localhost:4566",
+        "localhost",
+        "",
+        "http://",
+        "ftp://localhost",
+        "http://local host",
+    ] {
+        for (builder, set_by) in [
+            (builder().endpoint_url(url), "`endpoint_url`"),
+            (builder().endpoint_url_for(HOME, url), "`endpoint_url_for`"),
+            (builder().endpoint_url_for("us-west-2", url), "`endpoint_url_for`"),
+            (AwsKms::builder().sdk_config(&configured(url)), "`SdkConfig`"),
+        ] {
+            let error = refused(builder).await;
+            assert!(matches!(error, AwsKmsError::InvalidEndpoint { .. }), "{error}");
+            let text = error.to_string();
+            assert!(
+                text.contains(&format!("`{url}`")) && text.contains(set_by) && text.contains("https://HOST"),
+                "{text}"
+            );
+        }
+        let error = AwsKms::new(&configured(url)).unwrap_err();
+        assert!(matches!(error, AwsKmsError::InvalidEndpoint { .. }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_region_is_a_code_and_no_city() {
+    for region in [
+        "frankfurt",
+        "eu-central-1a",
+        "EU-CENTRAL-1",
+        "eu_central_1",
+        "",
+        " eu-central-1",
+        "evil.example/",
+    ] {
+        let set = Region::new(region.to_owned());
+        let configured = config().into_builder().region(set).build();
+        for (builder, set_by) in [
+            (builder().region(region), "`region`"),
+            (builder().regions([HOME, region]), "`regions`"),
+            (
+                builder().endpoint_url_for(region, "http://localhost"),
+                "`endpoint_url_for`",
+            ),
+            (AwsKms::builder().sdk_config(&configured), "`SdkConfig`"),
+        ] {
+            let error = refused(builder).await;
+            assert!(matches!(error, AwsKmsError::InvalidRegion { .. }), "{error}");
+            let text = error.to_string();
+            assert!(
+                text.starts_with(&format!("`{region}`"))
+                    && text.contains(set_by)
+                    && text.contains("`eu-central-1`"),
+                "{text}"
+            );
+        }
+    }
+    let kek = ARN.replace(HOME, "frankfurt");
+    let error = refused(builder().default_kek(kek)).await;
+    assert!(matches!(error, AwsKmsError::InvalidKek { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn one_endpoint_for_several_regions_is_refused_by_name() {
+    let error = refused(
+        builder()
+            .regions([AWAY, HOME])
+            .endpoint_url("https://vpce.example"),
+    )
+    .await;
+    let text = error.to_string();
+    for part in [
+        "https://vpce.example",
+        "`endpoint_url`",
+        AWAY,
+        HOME,
+        "endpoint_url_for",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    // Not where one of them has its own, or where its host says which region it serves.
+    for builder in [
+        builder()
+            .endpoint_url("https://vpce.example")
+            .endpoint_url_for(HOME, "https://other.example"),
+        builder().endpoint_url("https://vpce-1.kms.eu-west-1.vpce.amazonaws.com"),
+    ] {
+        builder.regions([AWAY, HOME]).build().await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -167,7 +266,7 @@ async fn region_fips_and_endpoints_say_who_is_asked() {
     let there = ARN.replace(HOME, "us-west-2");
     let mrk = MRK.to_owned();
     type Change = fn(AwsKmsBuilder) -> AwsKmsBuilder;
-    let cases: [(Change, &str, &str); 7] = [
+    let cases: [(Change, &str, &str); 9] = [
         (|kms| kms, "alias/app", "https://kms.eu-central-1.amazonaws.com/"),
         (
             |kms| kms.region(AWAY),
@@ -185,11 +284,24 @@ async fn region_fips_and_endpoints_say_who_is_asked() {
             "alias/app",
             "https://vpce.example/",
         ),
-        // An endpoint belongs to one region.
+        // An endpoint serves every region that has none of its own, unless its host names one.
         (
             |kms| kms.endpoint_url("https://vpce.example"),
             &there,
+            "https://vpce.example/",
+        ),
+        (
+            |kms| kms.endpoint_url("https://vpce-1.kms.eu-central-1.vpce.amazonaws.com"),
+            &there,
             "https://kms.us-west-2.amazonaws.com/",
+        ),
+        (
+            |kms| {
+                kms.endpoint_url("https://vpce.example")
+                    .endpoint_url_for("us-west-2", "https://other.example")
+            },
+            &there,
+            "https://other.example/",
         ),
         (
             |kms| {
@@ -203,42 +315,178 @@ async fn region_fips_and_endpoints_say_who_is_asked() {
     for (change, kek, expected) in cases {
         assert_eq!(asked(None, change, kek).await, expected, "{kek}");
     }
-    // So does one that the environment or the profile names.
-    let configured = Some("https://vpce.example");
-    for (kek, expected) in [
-        ("alias/app", "https://vpce.example/"),
-        (&*there, "https://kms.us-west-2.amazonaws.com/"),
-    ] {
-        assert_eq!(asked(configured, |kms| kms, kek).await, expected, "{kek}");
+    // So does one that an `SdkConfig` names.
+    for kek in ["alias/app", &*there] {
+        let asked = asked(Some("https://vpce.example"), |kms| kms, kek).await;
+        assert_eq!(asked, "https://vpce.example/", "{kek}");
     }
+}
+
+/// Runs a test again in a process of its own, whose environment says this, and returns what it printed after `said: `.
+/// `None` in that process itself.
+fn in_environment(test: &str, variables: &[(&str, &str)]) -> Option<String> {
+    const CHILD: &str = "ENCX_TEST_CHILD";
+    if std::env::var_os(CHILD).is_some() {
+        return None;
+    }
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(CHILD, "1")
+        .env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+        .env("AWS_SECRET_ACCESS_KEY", "not-a-secret")
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success(), "{printed}");
+    let said = printed.lines().filter_map(|line| line.split_once("said: "));
+    Some(said.map(|(_, said)| format!("{said}\n")).collect())
 }
 
 /// What a service's environment says, read in a process of its own: this one's is shared by all tests.
 #[test]
 fn the_environment_names_region_and_default_kek() {
-    const CHILD: &str = "ENCX_TEST_CHILD";
-    if std::env::var_os(CHILD).is_some() {
-        encx::testkit::block_on(async {
-            let kms = AwsKms::from_env().await.unwrap();
-            assert_eq!(kms.regions(), ["eu-north-1"]);
-            assert_eq!(kms.default_kek(), Some(&arn("alias/from-env")));
-        });
-        return;
-    }
     let name = "the_environment_names_region_and_default_kek";
-    let child = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", name])
-        .env(CHILD, "1")
-        .env("AWS_REGION", "eu-north-1")
-        .env("AWS_KMS_KEY_ID", "alias/from-env")
-        .env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
-        .env("AWS_SECRET_ACCESS_KEY", "not-a-secret")
-        .env("AWS_EC2_METADATA_DISABLED", "true")
-        .output()
-        .unwrap();
-    assert!(
-        child.status.success(),
-        "{}",
-        String::from_utf8_lossy(&child.stdout)
-    );
+    let variables = [("AWS_REGION", "eu-north-1"), ("AWS_KMS_KEY_ID", "alias/from-env")];
+    match in_environment(name, &variables) {
+        Some(said) => assert_eq!(said, "[\"eu-north-1\"] alias/from-env\n"),
+        None => encx::testkit::block_on(async {
+            let kms = AwsKms::from_env().await.unwrap();
+            println!("said: {:?} {}", kms.regions(), kms.default_kek().unwrap());
+        }),
+    }
+}
+
+#[test]
+fn a_wrong_value_in_the_environment_is_refused_with_the_variable_s_name() {
+    let name = "a_wrong_value_in_the_environment_is_refused_with_the_variable_s_name";
+    let folder = tempfile::tempdir().unwrap();
+    let profile = |text: &str| {
+        let path = folder.path().join(format!("config-{}", text.len()));
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let everywhere = profile("[default]\nendpoint_url = localhost:4566\n");
+    let for_kms =
+        profile("[default]\nservices = here\n[services here]\nkms =\n  endpoint_url = localhost:4566\n");
+    let city = profile("[default]\nregion = frankfurt\n");
+    for (variables, parts) in [
+        (
+            vec![("AWS_ENDPOINT_URL_KMS", "localhost:4566")],
+            ["InvalidEndpoint", "`localhost:4566`", "AWS_ENDPOINT_URL_KMS"],
+        ),
+        (
+            vec![("AWS_ENDPOINT_URL", "localhost:4566")],
+            ["InvalidEndpoint", "`localhost:4566`", "AWS_ENDPOINT_URL"],
+        ),
+        // The SDK ignores this one, and would ask AWS.
+        (
+            vec![("AWS_ENDPOINT_URL", "localhost")],
+            ["InvalidEndpoint", "`localhost`", "AWS_ENDPOINT_URL"],
+        ),
+        (
+            vec![("AWS_CONFIG_FILE", &*everywhere)],
+            ["InvalidEndpoint", "`localhost:4566`", "profile"],
+        ),
+        (
+            vec![("AWS_CONFIG_FILE", &*for_kms)],
+            ["InvalidEndpoint", "`localhost:4566`", "profile"],
+        ),
+        (
+            vec![("AWS_ENDPOINT_URL_KMS", "https://kms.us-east-1.amazonaws.com")],
+            ["EndpointRegion", "`us-east-1`", "AWS_ENDPOINT_URL_KMS"],
+        ),
+        (
+            vec![
+                ("AWS_ENDPOINT_URL_KMS", "https://vpce.example"),
+                ("AWS_USE_FIPS_ENDPOINT", "true"),
+            ],
+            ["EndpointTwice", "FIPS", "AWS_ENDPOINT_URL_KMS"],
+        ),
+        (
+            vec![("AWS_REGION", "frankfurt")],
+            ["InvalidRegion", "`frankfurt`", "AWS_REGION"],
+        ),
+        (
+            vec![("AWS_REGION", "eu-central-1a")],
+            ["InvalidRegion", "`eu-central-1a`", "AWS_REGION"],
+        ),
+        (
+            vec![("AWS_REGION", ""), ("AWS_DEFAULT_REGION", HOME)],
+            ["InvalidRegion", "``", "AWS_REGION"],
+        ),
+        (
+            vec![("AWS_CONFIG_FILE", &*city), ("AWS_REGION", "eu-central-1 ")],
+            ["InvalidRegion", "`eu-central-1 `", "AWS_REGION"],
+        ),
+    ] {
+        let mut all = vec![("AWS_REGION", HOME)];
+        all.extend(&variables);
+        let Some(said) = in_environment(name, &all) else {
+            encx::testkit::block_on(async {
+                let error = AwsKms::from_env().await.unwrap_err();
+                println!("said: {error:?} {error}");
+            });
+            return;
+        };
+        for part in parts {
+            assert!(said.contains(part), "{variables:?}: `{part}` is not in: {said}");
+        }
+    }
+}
+
+/// The endpoint of the environment is used for every region, or it is said by name that it is not.
+#[test]
+fn the_environment_s_endpoint_serves_the_region_of_each_arn() {
+    let name = "the_environment_s_endpoint_serves_the_region_of_each_arn";
+    let vpce = "https://vpce-1.kms.eu-central-1.vpce.amazonaws.com";
+    for (variable, url, expected) in [
+        (
+            "AWS_ENDPOINT_URL_KMS",
+            "http://localhost:4566",
+            "http://localhost:4566/ http://localhost:4566/",
+        ),
+        (
+            "AWS_ENDPOINT_URL",
+            "http://localhost:4566",
+            "http://localhost:4566/ http://localhost:4566/",
+        ),
+        (
+            "AWS_ENDPOINT_URL_KMS",
+            vpce,
+            &*format!("{vpce}/ https://kms.us-west-2.amazonaws.com/"),
+        ),
+    ] {
+        let Some(said) = in_environment(name, &[("AWS_REGION", HOME), (variable, url)]) else {
+            encx::testkit::block_on(ask_home_and_there());
+            return;
+        };
+        assert!(said.starts_with(&format!("asked {expected}\n")), "{said}");
+        // One that is left out in favour of AWS's own is named.
+        let is_named =
+            said.contains("us-west-2") && said.contains(variable) && said.contains("another region's");
+        assert_eq!(is_named, url == vpce, "{said}");
+    }
+}
+
+/// Prints who is asked for a KEK of the home region and for one of another, and what was said about it.
+async fn ask_home_and_there() {
+    let events = common::capture::Capture::install();
+    let recorder = Recorder::default();
+    let connector = SharedHttpConnector::new(recorder.clone());
+    let config = aws_config::defaults(BehaviorVersion::v2026_01_12())
+        .http_client(http_client_fn(move |_, _| connector.clone()))
+        .load()
+        .await;
+    let kms = AwsKms::builder().sdk_config(&config).max_attempts(1);
+    let kms = kms.build().await.unwrap();
+    for kek in [ARN.to_owned(), ARN.replace(HOME, "us-west-2")] {
+        kms.describe_kek(&arn(kek)).await.unwrap_err();
+    }
+    println!("said: asked {}", recorder.0.lock().unwrap().join(" "));
+    let events = events.take();
+    for warning in events.lines().filter(|event| event.starts_with("WARN encx::aws")) {
+        println!("said: {warning}");
+    }
 }

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
+pub(crate) mod capture;
 pub(crate) mod postgres;
 pub(crate) mod proxy;
 pub(crate) mod scripted;
