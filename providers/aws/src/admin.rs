@@ -25,7 +25,7 @@ use aws_sdk_kms::types::{KeyMetadata, MultiRegionConfiguration, Tag};
 use encx::{KekId, KmsErrorKind};
 
 use crate::arn::{KeyArn, KeyName};
-use crate::error::AwsError;
+use crate::error::{AwsError, Message};
 use crate::kms::{AwsKms, Inner};
 use crate::policy::{KeyPolicy, PolicyDifference};
 
@@ -144,7 +144,7 @@ impl KmsAdmin {
         }
         let policy = new.policy.as_ref().map(ToString::to_string);
         let made = create.set_policy(policy).send().await;
-        let made = made.map_err(|error| failed.because(error))?;
+        let made = made.map_err(|error| failed.because(&error))?;
         arn_of(made.key_metadata(), &failed)
     }
 
@@ -181,7 +181,7 @@ impl KmsAdmin {
         let (failed, client) = (Failed::new("kms:DescribeKey", alias), self.client_of(kek));
         let found = match client.describe_key().key_id(alias).send().await {
             Ok(found) => Some(arn_of(found.key_metadata(), &failed)?),
-            Err(error) => match failed.because(error) {
+            Err(error) => match failed.because(&error) {
                 error if error.kind() == KmsErrorKind::NotFound => None,
                 error => return Err(error),
             },
@@ -194,7 +194,7 @@ impl KmsAdmin {
                     .alias_name(alias)
                     .target_key_id(kek.as_str());
                 let failed = Failed::new("kms:UpdateAlias", alias);
-                update.send().await.map_err(|error| failed.because(error))?;
+                update.send().await.map_err(|error| failed.because(&error))?;
                 Ok(Change::Changed)
             }
             None => {
@@ -203,7 +203,7 @@ impl KmsAdmin {
                     .alias_name(alias)
                     .target_key_id(kek.as_str());
                 let failed = Failed::new("kms:CreateAlias", alias);
-                create.send().await.map_err(|error| failed.because(error))?;
+                create.send().await.map_err(|error| failed.because(&error))?;
                 Ok(Change::Created)
             }
         }
@@ -228,7 +228,7 @@ impl KmsAdmin {
         let client = self.client_of(kek);
         let failed = Failed::new("kms:GetKeyRotationStatus", kek.as_str());
         let status = client.get_key_rotation_status().key_id(kek.as_str()).send().await;
-        let status = status.map_err(|error| failed.because(error))?;
+        let status = status.map_err(|error| failed.because(&error))?;
         let RotationPeriod(days) = period;
         if status.key_rotation_enabled() && status.rotation_period_in_days() == Some(days) {
             return Ok(Change::Unchanged);
@@ -236,7 +236,7 @@ impl KmsAdmin {
         let failed = Failed::new("kms:EnableKeyRotation", kek.as_str());
         let enable = client.enable_key_rotation().key_id(kek.as_str());
         let enabled = enable.rotation_period_in_days(days).send().await;
-        enabled.map_err(|error| failed.because(error))?;
+        enabled.map_err(|error| failed.because(&error))?;
         Ok(if status.key_rotation_enabled() {
             Change::Changed
         } else {
@@ -256,7 +256,7 @@ impl KmsAdmin {
     pub async fn rotate_now(&self, kek: &KekId) -> Result<(), AdminError> {
         let failed = Failed::new("kms:RotateKeyOnDemand", kek.as_str());
         let rotate = self.client_of(kek).rotate_key_on_demand().key_id(kek.as_str());
-        rotate.send().await.map_err(|error| failed.because(error))?;
+        rotate.send().await.map_err(|error| failed.because(&error))?;
         Ok(())
     }
 
@@ -299,7 +299,7 @@ impl KmsAdmin {
         let replicate = self.client_of(&primary).replicate_key().key_id(primary.as_str());
         let policy = policy.map(ToString::to_string);
         let made = replicate.replica_region(region).set_policy(policy).send().await;
-        let made = made.map_err(|error| failed.because(error))?;
+        let made = made.map_err(|error| failed.because(&error))?;
         Ok((arn_of(made.replica_key_metadata(), &failed)?, Change::Created))
     }
 
@@ -323,7 +323,7 @@ impl KmsAdmin {
             .get_key_policy()
             .key_id(kek.as_str())
             .policy_name("default");
-        let found = get.send().await.map_err(|error| failed.because(error))?;
+        let found = get.send().await.map_err(|error| failed.because(&error))?;
         let found = found
             .policy()
             .and_then(|found| serde_json::from_str(found).ok())
@@ -354,14 +354,14 @@ impl KmsAdmin {
         put.policy(policy.to_string())
             .send()
             .await
-            .map_err(|error| failed.because(error))?;
+            .map_err(|error| failed.because(&error))?;
         Ok(Change::Changed)
     }
 
     async fn describe(&self, name: &str) -> Result<KeyMetadata, AdminError> {
         let failed = Failed::new("kms:DescribeKey", name);
         let described = self.client_named(name).describe_key().key_id(name).send().await;
-        let described = described.map_err(|error| failed.because(error))?;
+        let described = described.map_err(|error| failed.because(&error))?;
         described
             .key_metadata
             .ok_or_else(|| failed.odd("the answer has no metadata"))
@@ -413,11 +413,12 @@ impl<'a> Failed<'a> {
         Self { action, of }
     }
 
-    fn because<E>(&self, error: SdkError<E, HttpResponse>) -> AdminError
+    fn because<E>(&self, error: &SdkError<E, HttpResponse>) -> AdminError
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
-        let source = AwsError::new(error);
+        // No request of an administrator carries a secret.
+        let source = AwsError::new(error, Message::Kept);
         AdminError {
             action: self.action,
             of: self.of.to_owned(),

@@ -3,8 +3,9 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kms::config::http::HttpResponse;
-use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_kms::error::{ErrorMetadata, ProvideErrorMetadata, SdkError};
 use aws_sdk_kms::operation::RequestId;
 use encx::{KekId, KmsError, KmsErrorKind, KmsOperation};
 
@@ -82,21 +83,22 @@ fn kind_of_code(code: &str) -> Option<KmsErrorKind> {
     found.map(|(_, kind)| *kind)
 }
 
-/// Says what a code that we do not know means, from the HTTP status that came with it.
+/// Says what a code of AWS that we do not know means, from the HTTP status that came with it.
 fn kind_of_status(status: u16) -> KmsErrorKind {
     match status {
         401 | 403 => KmsErrorKind::AccessDenied,
         404 => KmsErrorKind::NotFound,
         429 => KmsErrorKind::Throttled,
         400..500 => KmsErrorKind::Configuration,
-        // A success without what it promises, too, is a fault of whoever answered.
         _ => KmsErrorKind::Unavailable,
     }
 }
 
 /// What AWS KMS, or the way to it, said: the `source()` of the [`KmsError`]s of this crate.
 ///
-/// It never holds the body of an answer, which may have a key in it: only AWS's code and its message, made short.
+/// It holds neither a request nor an answer, either of which may have a data key in it, and no error of the SDK, some of which
+/// show a whole request: only AWS's code, request id and message, made short. To a request that carries a data key, which
+/// `Encrypt` alone does, no message is kept, as it may repeat the request. It has no `source()`.
 #[derive(Debug)]
 pub struct AwsError {
     code: Option<String>,
@@ -104,7 +106,16 @@ pub struct AwsError {
     request_id: Option<String>,
     status: Option<u16>,
     cause: Cause,
-    source: Box<dyn StdError + Send + Sync>,
+    /// Why no answer came, in the operating system's words or those of the credential chain.
+    detail: Option<String>,
+}
+
+/// Whether an answer's message is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Message {
+    /// The request carries a data key, which the message may repeat.
+    Dropped,
+    Kept,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,9 +124,9 @@ enum Cause {
     Construction,
     /// No credentials were found, or those found cannot be read.
     Credentials,
-    /// Nobody answered.
+    /// No answer came.
     Dispatch,
-    /// An answer came that cannot be read.
+    /// What answered was not AWS KMS, or its answer cannot be read.
     Response,
     /// AWS KMS refused.
     Service,
@@ -124,14 +135,19 @@ enum Cause {
 }
 
 impl AwsError {
-    pub(crate) fn new<E>(error: SdkError<E, HttpResponse>) -> Self
+    pub(crate) fn new<E>(error: &SdkError<E, HttpResponse>, message: Message) -> Self
     where
-        E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
+        E: ProvideErrorMetadata + StdError + 'static,
     {
-        let code = error.code().map(str::to_owned);
-        let request_id = error.request_id().map(str::to_owned);
+        let request_id = error.request_id().and_then(parse_name).map(str::to_owned);
+        // A proxy's JSON may have a code, too. AWS KMS sends a request id with its own, also with those of tomorrow.
+        let code = error
+            .code()
+            .and_then(parse_name)
+            .filter(|code| request_id.is_some() || kind_of_code(code).is_some())
+            .map(str::to_owned);
         let status = error.raw_response().map(|response| response.status().as_u16());
-        let cause = match &error {
+        let cause = match error {
             SdkError::ConstructionFailure(_) => Cause::Construction,
             SdkError::DispatchFailure(failure) if failure.is_timeout() => Cause::Timeout,
             SdkError::ResponseError(_) => Cause::Response,
@@ -140,18 +156,15 @@ impl AwsError {
             SdkError::TimeoutError(_) => Cause::Timeout,
             _ => Cause::Dispatch,
         };
-        // Without a code it was no refusal of AWS's, and the text may be anything.
-        let message = code.as_ref().and(error.message()).map(shown);
-        // Only the part without the raw answer is kept.
-        let source = match error.into_source() {
-            Ok(source) => source,
-            Err(error) => error.to_string().into(),
-        };
         let cause = match cause {
-            Cause::Construction | Cause::Dispatch if has_no_credentials(source.as_ref()) => {
-                Cause::Credentials
-            }
+            Cause::Construction | Cause::Dispatch if has_no_credentials(error) => Cause::Credentials,
             cause => cause,
+        };
+        let detail = detail(error, message);
+        // Without a code it was no refusal of AWS's, and the text may be anything.
+        let message = match message {
+            Message::Dropped => None,
+            Message::Kept => code.as_ref().and(error.message()).map(shown),
         };
         Self {
             code,
@@ -159,7 +172,7 @@ impl AwsError {
             request_id,
             status,
             cause,
-            source,
+            detail,
         }
     }
 
@@ -170,6 +183,7 @@ impl AwsError {
     }
 
     /// Returns AWS's own words, if AWS answered: at most 300 characters, and no long run of what could be an encoded key.
+    /// `None` also where the request carried a data key.
     #[must_use]
     pub fn message(&self) -> Option<&str> {
         self.message.as_deref()
@@ -191,8 +205,9 @@ impl AwsError {
     pub(crate) fn kind(&self) -> KmsErrorKind {
         match self.cause {
             Cause::Construction | Cause::Credentials => KmsErrorKind::Configuration,
-            Cause::Dispatch | Cause::Timeout => KmsErrorKind::Unavailable,
-            Cause::Response | Cause::Service => self
+            // Whatever its status: what AWS KMS did not write is no refusal of AWS KMS's.
+            Cause::Dispatch | Cause::Response | Cause::Timeout => KmsErrorKind::Unavailable,
+            Cause::Service => self
                 .code()
                 .and_then(kind_of_code)
                 .unwrap_or_else(|| self.status.map_or(KmsErrorKind::Unavailable, kind_of_status)),
@@ -206,7 +221,7 @@ impl fmt::Display for AwsError {
             Cause::Construction => "the request could not be built",
             Cause::Credentials => "there are no usable AWS credentials",
             Cause::Dispatch => "AWS KMS could not be reached",
-            Cause::Response => "the answer of AWS KMS could not be read",
+            Cause::Response => "what answered was not AWS KMS, or its answer could not be read",
             Cause::Service => "AWS KMS refused",
             Cause::Timeout => "AWS KMS did not answer in time",
         })?;
@@ -219,17 +234,20 @@ impl fmt::Display for AwsError {
         if let Some(id) = &self.request_id {
             write!(f, ", request id {id}")?;
         }
-        if let Some(message) = &self.message {
-            write!(f, ": {message}")?;
+        for text in [&self.message, &self.detail].into_iter().flatten() {
+            write!(f, ": {text}")?;
         }
         Ok(())
     }
 }
 
-impl StdError for AwsError {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        Some(self.source.as_ref())
-    }
+impl StdError for AwsError {}
+
+/// Parses an error code or a request id. What is not short and plain was not written by AWS, and could hold a key.
+fn parse_name(text: &str) -> Option<&str> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let is_short = (1..ENCODED).contains(&text.len());
+    Some(text).filter(|text| is_short && text.bytes().all(is_plain))
 }
 
 /// How much of AWS's message is shown.
@@ -238,7 +256,7 @@ const MESSAGE: usize = 300;
 /// The shortest run of characters that is left out of a message: 32 bytes take 43 in base64, and 64 in hex.
 const ENCODED: usize = 40;
 
-/// Makes AWS's message fit to be shown: one short line, without anything that could be a key, should AWS repeat one.
+/// Makes a text fit to be shown: one short line, without anything that could be a key, should AWS repeat one.
 fn shown(message: &str) -> String {
     let (mut line, mut run) = (String::new(), String::new());
     let end = |line: &mut String, run: &mut String| {
@@ -262,20 +280,51 @@ fn shown(message: &str) -> String {
     }
 }
 
+fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
+
 /// Tells whether the credential chain came up with nothing that could become better by itself.
 fn has_no_credentials(error: &(dyn StdError + 'static)) -> bool {
-    use aws_credential_types::provider::error::CredentialsError;
-    let mut next = Some(error);
-    while let Some(error) = next {
+    let of_credentials = chain(error).find_map(|error| error.downcast_ref::<CredentialsError>());
+    of_credentials.is_some_and(is_final)
+}
+
+/// Tells whether a provider of credentials was never asked, as it is set up wrongly or not at all.
+fn is_final(error: &CredentialsError) -> bool {
+    matches!(
+        error,
+        CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_)
+    )
+}
+
+/// Says why no answer came, out of those errors only that never see a request: the operating system's and TLS's, the
+/// credential chain's, and refusals of the service that gives credentials.
+///
+/// Any other may show one: of KMS with a data key, of STS with a token. An I/O error of a caller's own HTTP client may, too:
+/// where messages are dropped, only those of the operating system are taken.
+fn detail(error: &(dyn StdError + 'static), message: Message) -> Option<String> {
+    let mut texts = Vec::new();
+    for error in chain(error) {
         if let Some(error) = error.downcast_ref::<CredentialsError>() {
-            return matches!(
-                error,
-                CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_)
-            );
+            texts.push(error.to_string());
+            let why = StdError::source(error).filter(|_| is_final(error));
+            texts.extend(why.map(ToString::to_string));
+        } else if let Some(refusal) = error
+            .downcast_ref::<ErrorMetadata>()
+            .filter(|_| !texts.is_empty())
+        {
+            let parts = [refusal.code(), refusal.message()];
+            texts.extend(parts.into_iter().flatten().map(str::to_owned));
+        } else if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            texts.push(match message {
+                Message::Dropped if error.raw_os_error().is_none() => error.kind().to_string(),
+                _ => error.to_string(),
+            });
+            break;
         }
-        next = error.source();
     }
-    false
+    Some(shown(&texts.join(": "))).filter(|text| !text.is_empty())
 }
 
 /// What was asked, of whom and where: what an error has to say besides AWS's own words.
@@ -302,6 +351,21 @@ impl Asked<'_> {
     /// Says that an answer came that must not be believed.
     pub(crate) fn refused(&self, kind: KmsErrorKind, why: impl Into<String>) -> KmsError {
         self.error(kind, why)
+    }
+
+    /// Says that an answer came in which something is missing, so that AWS KMS cannot have written it.
+    pub(crate) fn not_answered(&self, what: &str) -> KmsError {
+        let why = format!("{what}; {}", self.something_else_answered());
+        self.error(KmsErrorKind::Unavailable, why)
+    }
+
+    fn something_else_answered(&self) -> String {
+        format!(
+            "in place of KMS in region `{}`{} something else answered, or its answer was cut short: look for a proxy, a \
+             firewall or a sign-in page on the way, and for a wrong endpoint",
+            self.region,
+            self.at()
+        )
     }
 
     fn error(&self, kind: KmsErrorKind, advice: impl Into<String>) -> KmsError {
@@ -369,15 +433,25 @@ impl Asked<'_> {
             (KmsErrorKind::Throttled, ..) => format!(
                 "the account's request quota in region `{region}` is used up: have it raised, or let the cache keep keys longer"
             ),
-            (KmsErrorKind::Unavailable, _, Cause::Dispatch | Cause::Timeout) => format!(
-                "can this machine reach KMS in region `{region}`{}: the network, a VPC endpoint, its security group?",
-                self.at()
-            ),
+            (_, _, Cause::Dispatch | Cause::Timeout) => {
+                let region_too = match self.endpoint {
+                    Some(_) => "",
+                    None => ", and is there such a region (AWS_REGION, the profile, the KEK's ARN)",
+                };
+                format!(
+                    "can this machine reach KMS in region `{region}`{}: the network, a VPC endpoint, its security \
+                     group{region_too}?",
+                    self.at()
+                )
+            }
+            (_, _, Cause::Response) => self.something_else_answered(),
             (KmsErrorKind::Integrity, Some("IncorrectKeyException"), _) => {
                 "it was wrapped by another KEK than its row names".to_owned()
             }
             (KmsErrorKind::Integrity, ..) => {
-                "neither a restored row nor another tenant's fits: ask who wrote that row".to_owned()
+                "its row was damaged, edited, or copied from another data key or encryption context; put the row back from a \
+                 backup, and find out what changed it"
+                    .to_owned()
             }
             (_, Some(code), _) => format!("AWS KMS in region `{region}` answered {code}"),
             _ => format!("that was AWS KMS in region `{region}`{}", self.at()),

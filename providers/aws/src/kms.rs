@@ -16,12 +16,13 @@ use encx::{
     DataKey, GeneratedDataKey, KekDescription, KekId, KekState, KeyManagementService, KmsContext, KmsError,
     KmsErrorKind, KmsOperation, WrappedKey,
 };
+use tracing::instrument::WithSubscriber;
 use zeroize::Zeroizing;
 
 use crate::arn::{KeyArn, KeyName};
 use crate::builder::AwsKmsBuilder;
 use crate::clients::Clients;
-use crate::error::{Asked, AwsError, PROVIDER};
+use crate::error::{Asked, AwsError, Message, PROVIDER};
 use crate::setup_error::AwsKmsError;
 
 /// AWS KMS as the key management service of `encx`.
@@ -124,31 +125,33 @@ impl Inner {
         }
     }
 
-    /// Asks in one place after the other, as long as the last one was unavailable. Returns what asked whom, too.
-    async fn ask<T, E, F>(
+    /// Asks in one place after the other, as long as the last one was unavailable, and reads what the first other one answers.
+    async fn ask<A, T, E, F>(
         &self,
         operation: KmsOperation,
         kek: &KekId,
         call: impl Fn(Client, String) -> F,
-    ) -> Result<(T, Place), KmsError>
+        read: impl Fn(A, &Asked<'_>, &Place) -> Result<T, KmsError>,
+    ) -> Result<T, KmsError>
     where
-        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
-        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+        F: Future<Output = Result<A, SdkError<E, HttpResponse>>>,
     {
+        let message = match operation {
+            KmsOperation::WrapKey => Message::Dropped,
+            _ => Message::Kept,
+        };
         let mut failed = None;
         for place in self.places(kek).ok_or_else(|| no_arn(operation, kek))? {
-            match call(self.clients.client(&place.region), place.name.clone()).await {
-                Ok(answer) => return Ok((answer, place)),
-                Err(error) => {
-                    let error = self
-                        .asked(operation, kek, &place.region)
-                        .failed(AwsError::new(error));
-                    if error.kind() != KmsErrorKind::Unavailable {
-                        return Err(error);
-                    }
+            let asked = self.asked(operation, kek, &place.region);
+            let answer = call(self.clients.client(&place.region), place.name.clone()).await;
+            let answer = answer.map_err(|error| asked.failed(AwsError::new(&error, message)));
+            match answer.and_then(|answer| read(answer, &asked, &place)) {
+                Err(error) if error.kind() == KmsErrorKind::Unavailable => {
                     tracing::warn!(target: "encx::aws", region = %place.region, %kek, %error, "region unavailable");
                     failed = Some(error);
                 }
+                result => return result,
             }
         }
         Err(failed.unwrap_or_else(|| no_arn(operation, kek)))
@@ -160,25 +163,61 @@ impl Inner {
     /// compares names. One that was named otherwise gets the ARN; of a multi-region key that in the first of the
     /// regions by the alphabet, so that processes with other nearest regions agree.
     fn answered_by(&self, asked: &Asked<'_>, place: &Place, answer: Option<&str>) -> Result<KekId, Mismatch> {
-        let answer = answer.ok_or(Mismatch("the answer names no key"))?;
-        let found = KeyArn::parse(answer).ok_or(Mismatch("the answer names its key by no ARN"))?;
+        let answer = answer.ok_or(Mismatch::Missing("the answer names no key"))?;
+        let found = KeyArn::parse(answer).ok_or(Mismatch::Wrong("the answer names its key by no ARN"))?;
         if found.region != place.region {
-            return Err(Mismatch("a key of another region answered"));
+            return Err(Mismatch::Wrong("a key of another region answered"));
         }
         let kek = asked.kek;
         match KeyName::parse(kek.as_str()) {
             Some(KeyName::Arn(arn)) if arn.shares_material_with(found) => Ok(kek.clone()),
-            Some(KeyName::Id { .. }) if found.id() != kek.as_str() => Err(Mismatch("another key answered")),
+            Some(KeyName::Id { .. }) if found.id() != kek.as_str() => {
+                Err(Mismatch::Wrong("another key answered"))
+            }
             Some(KeyName::AliasArn { .. } | KeyName::Alias | KeyName::Id { .. }) => {
                 let first = self.regions.iter().min().filter(|_| self.several);
                 let lasting = match first {
                     Some(region) if found.is_multi_region() => found.in_region(region).to_string(),
                     _ => answer.to_owned(),
                 };
-                KekId::new(lasting).map_err(|_| Mismatch("the answer's key has no usable name"))
+                KekId::new(lasting).map_err(|_| Mismatch::Wrong("the answer's key has no usable name"))
             }
-            Some(KeyName::Arn(_)) | None => Err(Mismatch("another key answered")),
+            Some(KeyName::Arn(_)) | None => Err(Mismatch::Wrong("another key answered")),
         }
+    }
+
+    /// Moves a wrap inside AWS KMS, in one region.
+    async fn re_encrypt(
+        &self,
+        wrapped: &WrappedKey,
+        context: &KmsContext,
+        to: &KekId,
+        source: &Place,
+        target: &Place,
+    ) -> Result<WrappedKey, KmsError> {
+        let from = &wrapped.kek;
+        let asked = Asked {
+            from: Some(from),
+            ..self.asked(KmsOperation::RewrapKey, to, &target.region)
+        };
+        let client = self.clients.client(&target.region);
+        let answer = client
+            .re_encrypt()
+            .ciphertext_blob(Blob::new(wrapped.ciphertext.as_slice()))
+            .source_key_id(&source.name)
+            .set_source_encryption_context(Some(pairs(context)))
+            .destination_key_id(&target.name)
+            .set_destination_encryption_context(Some(pairs(context)))
+            .send()
+            .await
+            .map_err(|error| asked.failed(AwsError::new(&error, Message::Kept)))?;
+        let unwrapping = Asked { kek: from, ..asked };
+        self.answered_by(&unwrapping, source, answer.source_key_id.as_deref())
+            .map_err(|mismatch| mismatch.of_unwrapping(&unwrapping))?;
+        let material = answer.destination_key_material_id.as_deref();
+        self.answered_by(&asked, target, answer.key_id.as_deref())
+            .and_then(|kek| take_wrap(kek, answer.ciphertext_blob, material))
+            .map_err(|mismatch| mismatch.of_wrapping(&asked))
     }
 
     async fn rotation(&self, place: &Place, arn: &str) -> (Option<bool>, Option<u32>) {
@@ -196,7 +235,7 @@ impl Inner {
                 (Some(on), days.filter(|_| on))
             }
             Err(error) => {
-                let error = AwsError::new(error);
+                let error = AwsError::new(&error, Message::Kept);
                 if error.kind() == KmsErrorKind::AccessDenied {
                     self.rotation_is_secret.store(true, Ordering::Relaxed);
                 }
@@ -207,27 +246,46 @@ impl Inner {
     }
 }
 
-/// Says what about an answer must not be believed.
+/// Says what is wrong with an answer.
 #[derive(Clone, Copy, Debug)]
-struct Mismatch(&'static str);
+enum Mismatch {
+    /// What every answer of AWS KMS has: something else wrote this one.
+    Missing(&'static str),
+    /// It must not be believed.
+    Wrong(&'static str),
+}
 
 impl Mismatch {
-    /// Of an answer to wrapping: nothing was lost, and whoever answers so is set up wrongly.
+    /// Of an answer to wrapping: nothing was lost, and what answers so is set up wrongly.
     fn of_wrapping(self, asked: &Asked<'_>) -> KmsError {
-        let Self(what) = self;
-        asked.refused(
-            KmsErrorKind::Configuration,
-            format!("{what}: is the endpoint AWS KMS?"),
-        )
+        match self {
+            Self::Missing(what) => asked.not_answered(what),
+            Self::Wrong(what) => asked.refused(
+                KmsErrorKind::Configuration,
+                format!("{what}: is the endpoint AWS KMS?"),
+            ),
+        }
     }
 
     /// Of an answer to unwrapping: what came is not the key that was asked for.
     fn of_unwrapping(self, asked: &Asked<'_>) -> KmsError {
-        let Self(what) = self;
-        asked.refused(
-            KmsErrorKind::Integrity,
-            format!("{what}, so what came is not believed"),
-        )
+        match self {
+            Self::Missing(what) => asked.not_answered(what),
+            Self::Wrong(what) => asked.refused(
+                KmsErrorKind::Integrity,
+                format!("{what}, so what came is not believed"),
+            ),
+        }
+    }
+}
+
+/// Sends a request that carries a data key without telling `tracing`: at level TRACE the SDK logs whole requests.
+async fn unlogged<F: Future>(call: F) -> F::Output {
+    // Where no subscriber was ever set nothing listens; setting one would switch off tracing's own way to the crate `log`.
+    if tracing::dispatcher::has_been_set() {
+        call.with_subscriber(tracing::Dispatch::none()).await
+    } else {
+        call.await
     }
 }
 
@@ -238,16 +296,20 @@ fn no_arn(operation: KmsOperation, kek: &KekId) -> KmsError {
 
 /// Takes a key out of an answer, and wipes what held it.
 fn take_key(plaintext: Option<Blob>) -> Result<DataKey, Mismatch> {
-    let bytes = Zeroizing::new(plaintext.ok_or(Mismatch("the answer has no key"))?.into_inner());
-    DataKey::copy_from(&bytes).map_err(|_| Mismatch("the answer's key has not 32 bytes"))
+    let bytes = Zeroizing::new(
+        plaintext
+            .ok_or(Mismatch::Missing("the answer has no key"))?
+            .into_inner(),
+    );
+    DataKey::copy_from(&bytes).map_err(|_| Mismatch::Wrong("the answer's key has not 32 bytes"))
 }
 
 fn take_wrap(kek: KekId, blob: Option<Blob>, material: Option<&str>) -> Result<WrappedKey, Mismatch> {
     let ciphertext = blob
-        .ok_or(Mismatch("the answer has no wrapped key"))?
+        .ok_or(Mismatch::Missing("the answer has no wrapped key"))?
         .into_inner();
     if !(1..=WrappedKey::MAX_LEN).contains(&ciphertext.len()) {
-        return Err(Mismatch("the answer's wrapped key has no possible length"));
+        return Err(Mismatch::Wrong("the answer's wrapped key has no possible length"));
     }
     let wrapped = WrappedKey::new(kek, ciphertext);
     Ok(match material {
@@ -291,28 +353,31 @@ impl KeyManagementService for AwsKms {
         kek: &KekId,
         context: &KmsContext,
     ) -> Result<GeneratedDataKey, KmsError> {
-        let operation = KmsOperation::GenerateDataKey;
-        let (mut answer, place) = self
-            .0
-            .ask(operation, kek, |client, name| {
-                client
-                    .generate_data_key()
-                    .key_id(name)
-                    .key_spec(DataKeySpec::Aes256)
-                    .set_encryption_context(Some(pairs(context)))
-                    .send()
-            })
-            .await?;
-        let asked = self.0.asked(operation, kek, &place.region);
-        // First of all, so that it is wiped whatever else is wrong.
-        let key = take_key(answer.plaintext.take());
-        let made = || {
-            let kek = self.0.answered_by(&asked, &place, answer.key_id.as_deref())?;
-            let material = answer.key_material_id.as_deref();
-            let wrapped = take_wrap(kek, answer.ciphertext_blob, material)?;
-            Ok(GeneratedDataKey::new(key?, wrapped))
-        };
-        made().map_err(|mismatch: Mismatch| mismatch.of_wrapping(&asked))
+        self.0
+            .ask(
+                KmsOperation::GenerateDataKey,
+                kek,
+                |client, name| {
+                    client
+                        .generate_data_key()
+                        .key_id(name)
+                        .key_spec(DataKeySpec::Aes256)
+                        .set_encryption_context(Some(pairs(context)))
+                        .send()
+                },
+                |mut answer, asked, place| {
+                    // First of all, so that it is wiped whatever else is wrong.
+                    let key = take_key(answer.plaintext.take());
+                    let made = || {
+                        let kek = self.0.answered_by(asked, place, answer.key_id.as_deref())?;
+                        let material = answer.key_material_id.as_deref();
+                        let wrapped = take_wrap(kek, answer.ciphertext_blob, material)?;
+                        Ok(GeneratedDataKey::new(key?, wrapped))
+                    };
+                    made().map_err(|mismatch: Mismatch| mismatch.of_wrapping(asked))
+                },
+            )
+            .await
     }
 
     async fn wrap_key(
@@ -321,47 +386,54 @@ impl KeyManagementService for AwsKms {
         key: &DataKey,
         context: &KmsContext,
     ) -> Result<WrappedKey, KmsError> {
-        let operation = KmsOperation::WrapKey;
-        let (answer, place) = self
-            .0
-            .ask(operation, kek, |client, name| {
-                // The SDK's own copies, of this and of the request's body, are out of our reach.
-                let plaintext = Blob::new(key.expose().as_slice());
-                client
-                    .encrypt()
-                    .key_id(name)
-                    .plaintext(plaintext)
-                    .set_encryption_context(Some(pairs(context)))
-                    .send()
-            })
-            .await?;
-        let asked = self.0.asked(operation, kek, &place.region);
         self.0
-            .answered_by(&asked, &place, answer.key_id.as_deref())
-            .and_then(|kek| take_wrap(kek, answer.ciphertext_blob, None))
-            .map_err(|mismatch| mismatch.of_wrapping(&asked))
+            .ask(
+                KmsOperation::WrapKey,
+                kek,
+                |client, name| {
+                    // The SDK's own copies, of this and of the request's body, are out of our reach.
+                    let plaintext = Blob::new(key.expose().as_slice());
+                    let call = client
+                        .encrypt()
+                        .key_id(name)
+                        .plaintext(plaintext)
+                        .set_encryption_context(Some(pairs(context)));
+                    unlogged(call.send())
+                },
+                |answer, asked, place| {
+                    self.0
+                        .answered_by(asked, place, answer.key_id.as_deref())
+                        .and_then(|kek| take_wrap(kek, answer.ciphertext_blob, None))
+                        .map_err(|mismatch| mismatch.of_wrapping(asked))
+                },
+            )
+            .await
     }
 
     async fn unwrap_key(&self, wrapped: &WrappedKey, context: &KmsContext) -> Result<DataKey, KmsError> {
         let (operation, kek) = (KmsOperation::UnwrapKey, &wrapped.kek);
         only_by_arn(operation, kek)?;
-        let (mut answer, place) = self
-            .0
-            .ask(operation, kek, |client, name| {
-                client
-                    .decrypt()
-                    .key_id(name)
-                    .ciphertext_blob(Blob::new(wrapped.ciphertext.as_slice()))
-                    .set_encryption_context(Some(pairs(context)))
-                    .send()
-            })
-            .await?;
-        let asked = self.0.asked(operation, kek, &place.region);
-        let key = take_key(answer.plaintext.take());
         self.0
-            .answered_by(&asked, &place, answer.key_id.as_deref())
-            .and(key)
-            .map_err(|mismatch| mismatch.of_unwrapping(&asked))
+            .ask(
+                operation,
+                kek,
+                |client, name| {
+                    client
+                        .decrypt()
+                        .key_id(name)
+                        .ciphertext_blob(Blob::new(wrapped.ciphertext.as_slice()))
+                        .set_encryption_context(Some(pairs(context)))
+                        .send()
+                },
+                |mut answer, asked, place| {
+                    let key = take_key(answer.plaintext.take());
+                    self.0
+                        .answered_by(asked, place, answer.key_id.as_deref())
+                        .and(key)
+                        .map_err(|mismatch| mismatch.of_unwrapping(asked))
+                },
+            )
+            .await
     }
 
     /// Moves a wrap with one `ReEncrypt`, inside AWS KMS, if both KEKs can be asked for in one region.
@@ -383,42 +455,13 @@ impl KeyManagementService for AwsKms {
             let Some(source) = sources.iter().find(|source| source.region == target.region) else {
                 continue;
             };
-            let asked = Asked {
-                from: Some(from),
-                ..self.0.asked(operation, to, &target.region)
-            };
-            let client = self.0.clients.client(&target.region);
-            let answer = client
-                .re_encrypt()
-                .ciphertext_blob(Blob::new(wrapped.ciphertext.as_slice()))
-                .source_key_id(&source.name)
-                .set_source_encryption_context(Some(pairs(context)))
-                .destination_key_id(&target.name)
-                .set_destination_encryption_context(Some(pairs(context)))
-                .send()
-                .await;
-            let answer = match answer {
-                Ok(answer) => answer,
-                Err(error) => {
-                    let error = asked.failed(AwsError::new(error));
-                    if error.kind() != KmsErrorKind::Unavailable {
-                        return Err(error);
-                    }
+            match self.0.re_encrypt(wrapped, context, to, source, &target).await {
+                Err(error) if error.kind() == KmsErrorKind::Unavailable => {
                     tracing::warn!(target: "encx::aws", region = %target.region, kek = %to, %error, "region unavailable");
                     failed = Some(error);
-                    continue;
                 }
-            };
-            let unwrapping = Asked { kek: from, ..asked };
-            self.0
-                .answered_by(&unwrapping, source, answer.source_key_id.as_deref())
-                .map_err(|mismatch| mismatch.of_unwrapping(&unwrapping))?;
-            let material = answer.destination_key_material_id.as_deref();
-            return self
-                .0
-                .answered_by(&asked, &target, answer.key_id.as_deref())
-                .and_then(|kek| take_wrap(kek, answer.ciphertext_blob, material))
-                .map_err(|mismatch| mismatch.of_wrapping(&asked));
+                result => return result,
+            }
         }
         match failed {
             Some(error) => Err(error),
@@ -434,27 +477,28 @@ impl KeyManagementService for AwsKms {
     /// Whether it is rotated stays unknown without `kms:GetKeyRotationStatus`, which a service does not need; after one
     /// refusal it is not asked for again.
     async fn describe_kek(&self, kek: &KekId) -> Result<KekDescription, KmsError> {
-        let operation = KmsOperation::DescribeKek;
-        let (answer, place) = self
+        let (mut description, place, arn) = self
             .0
-            .ask(operation, kek, |client, name| {
-                client.describe_key().key_id(name).send()
-            })
+            .ask(
+                KmsOperation::DescribeKek,
+                kek,
+                |client, name| client.describe_key().key_id(name).send(),
+                |answer, asked, place| {
+                    let described = || {
+                        let metadata = answer
+                            .key_metadata
+                            .ok_or(Mismatch::Missing("the answer has no metadata"))?;
+                        let lasting = self.0.answered_by(asked, place, metadata.arn())?;
+                        let mut description = KekDescription::new(lasting, state_of(&metadata));
+                        description.current_material = metadata.current_key_material_id;
+                        description.multi_region = metadata.multi_region;
+                        Ok((description, place.clone(), metadata.arn.unwrap_or_default()))
+                    };
+                    described().map_err(|mismatch: Mismatch| mismatch.of_wrapping(asked))
+                },
+            )
             .await?;
-        let asked = self.0.asked(operation, kek, &place.region);
-        let metadata = answer
-            .key_metadata()
-            .ok_or_else(|| Mismatch("the answer has no metadata").of_wrapping(&asked))?;
-        let lasting = self
-            .0
-            .answered_by(&asked, &place, metadata.arn())
-            .map_err(|mismatch| mismatch.of_wrapping(&asked))?;
-        let mut description = KekDescription::new(lasting, state_of(metadata));
-        description.current_material = metadata.current_key_material_id().map(str::to_owned);
-        description.multi_region = metadata.multi_region();
-        let (rotation, days) = self.0.rotation(&place, metadata.arn().unwrap_or_default()).await;
-        description.rotation = rotation;
-        description.rotation_days = days;
+        (description.rotation, description.rotation_days) = self.0.rotation(&place, &arn).await;
         Ok(description)
     }
 }

@@ -46,6 +46,8 @@ async fn the_next_region_serves_if_one_is_unavailable_or_silent() {
         refusal(503, "X"),
         late,
         json("{"),
+        json("{}"),
+        pages::page(403),
     ] {
         let (near, far, kms) = two(vec![first], vec![answer_with(&KEY, MRK)]).await;
         assert_eq!(unwrap(&kms, MRK).await.unwrap().expose(), &KEY);
@@ -109,7 +111,13 @@ async fn a_rewrap_goes_on_to_the_next_region_and_a_refusal_of_it_is_final() {
         let moved = kms.rewrap_key(&wrap_by(MRK), &pairs(), &arn(&other)).await;
         (moved, near.asked().await, far.asked().await)
     };
-    for first in [refusal(500, "KMSInternalException"), refusal(503, "X"), json("{")] {
+    for first in [
+        refusal(500, "KMSInternalException"),
+        refusal(503, "X"),
+        json("{"),
+        json("{}"),
+        pages::page(404),
+    ] {
         let (moved, near, far) = rewrap(first).await;
         assert_eq!(moved.unwrap().kek.as_str(), other);
         let ([(_, near)], [(_, far)]) = (&near[..], &far[..]) else {
