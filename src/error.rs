@@ -78,8 +78,10 @@ pub enum Error {
     Interrupted,
     /// The row names a KEK that the KEK rule does not allow for this encryption context.
     #[error(
-        "data key {id} is wrapped by KEK `{kek}` of KMS `{kms}`, which the KEK rule does not allow here; if \
-         this is a retired KEK add it with `also_unwrap`, under that name of the KMS, else ask who wrote that row"
+        "data key {id} is wrapped by KEK `{kek}` of KMS `{kms}`, which the KEK rule does not allow here; if this is a retired \
+         KEK, add it with `also_unwrap` under that name of the KMS; if the service runs with another KEK than the one that wrapped \
+         its keys, such as another KEK file or the database of another environment, put the right one back; if neither is so, \
+         the row was edited: restore it"
     )]
     KekNotAllowed {
         /// The key.

@@ -399,9 +399,15 @@ fn use_error(error: UseError, operation: KmsOperation, kek: &KekId) -> KmsError 
         UseError::Disabled => error_of(KmsErrorKind::KeyState).with_advice("enable it with `enable_kek`"),
         UseError::Integrity(why) => error_of(KmsErrorKind::Integrity).with_advice(why),
         UseError::Random(error) => error_of(KmsErrorKind::Unavailable).with_source(error),
-        UseError::UnknownKek => {
-            error_of(KmsErrorKind::NotFound).with_advice("create it, or restore the KEK file that has it")
-        }
+        UseError::UnknownKek => error_of(KmsErrorKind::NotFound).with_advice(match kek.as_str() {
+            name if name.starts_with("alias/") => {
+                "the KEK file has no such alias: create it with `create_alias`, or open the file that has it"
+            }
+            _ => {
+                "the KEK file does not have it, so this is probably not the file that keys were wrapped under: open that one, or \
+                 restore it from a backup; a new KEK opens nothing that another one wrapped"
+            }
+        }),
     }
 }
 

@@ -1,13 +1,18 @@
 //! KEKs, their ids, aliases, materials and states, as one process leaves them to another.
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
-use encx::testkit::block_on;
-use encx::{GeneratedDataKey, KekId, KekState, KeyManagementService, KmsErrorKind};
+use encx::testkit::{MemoryKeyStore, block_on};
+use encx::{
+    Crypto, CryptoBuilder, EncryptionContext, Error, Field, GeneratedDataKey, KekId, KekState,
+    KeyManagementService, KmsErrorKind,
+};
 use encx_local::{LocalKms, LocalKmsError};
 use tempfile::TempDir;
 
 mod common;
 use common::{context, insecure};
+
+const SSN: Field = Field::new("users", "ssn");
 
 fn name(name: &str) -> KekId {
     KekId::new(name).unwrap()
@@ -118,7 +123,7 @@ fn a_wrap_that_names_another_material_of_its_kek_fails() {
 }
 
 #[test]
-fn a_wrap_that_names_an_alias_finds_no_kek() {
+fn a_wrap_that_names_an_alias_is_refused() {
     block_on(async {
         let (_folder, kms, _) = two_handles().await;
         let (kek, context) = (kms.default_kek().unwrap(), context());
@@ -126,7 +131,7 @@ fn a_wrap_that_names_an_alias_finds_no_kek() {
         let mut wrapped = kms.generate_data_key(kek, &context).await.unwrap().wrapped;
         wrapped.kek = name("alias/app");
         let error = kms.unwrap_key(&wrapped, &context).await.unwrap_err();
-        assert_eq!(error.kind(), KmsErrorKind::NotFound);
+        assert_eq!(error.kind(), KmsErrorKind::Integrity);
     });
 }
 
@@ -219,5 +224,72 @@ fn a_cancelled_change_happens_wholly_or_not_at_all() {
         for kek in listed {
             generate(&other, &kek.kek).await.unwrap();
         }
+    });
+}
+
+/// A service that opens another KEK file than the one its keys were wrapped under.
+#[test]
+fn another_file_than_that_of_the_keys_is_named_as_the_likely_cause() {
+    block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let file = async |name: &str| {
+            LocalKms::create(folder.path().join(name), insecure())
+                .await
+                .unwrap()
+        };
+        let (right, wrong) = (file("right").await, file("wrong").await);
+        let kek = right.default_kek().unwrap().clone();
+        let tenant = EncryptionContext::builder()
+            .pair("tenantId", "a")
+            .build()
+            .unwrap();
+        let store = MemoryKeyStore::new();
+        let crypto = Crypto::builder(right, store.clone()).build().await.unwrap();
+        let sealed = crypto.encrypt(&tenant, "x", SSN.row(1)).await.unwrap();
+        crypto.shutdown().await;
+        // Whichever comes first: the set-up, or the first read.
+        let fails = async |builder: CryptoBuilder| match builder.build().await {
+            Err(error) => error,
+            Ok(crypto) => crypto.decrypt(&tenant, &sealed, SSN.row(1)).await.unwrap_err(),
+        };
+        let error = fails(Crypto::builder(wrong.clone(), store.clone())).await;
+        assert!(matches!(error, Error::KekNotAllowed { .. }), "{error:?}");
+        let text = error.to_string();
+        for part in [
+            kek.as_str(),
+            "another KEK file",
+            "put the right one back",
+            "`also_unwrap`",
+        ] {
+            assert!(text.contains(part), "`{part}` is not in: {text}");
+        }
+        // Where the KEK rule allows that KEK, it is the file that does not have it.
+        let error = fails(Crypto::builder(wrong, store).also_unwrap(kek.as_str())).await;
+        let Error::Kms(error) = error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(error.kind(), KmsErrorKind::NotFound);
+        let text = error.to_string();
+        for part in [
+            kek.as_str(),
+            "not the file that keys were wrapped under",
+            "open that one",
+        ] {
+            assert!(text.contains(part), "`{part}` is not in: {text}");
+        }
+        assert!(!text.contains("create"), "a new KEK would open nothing: {text}");
+    });
+}
+
+#[test]
+fn an_alias_that_the_file_does_not_have_is_to_be_created() {
+    block_on(async {
+        let (_folder, kms, _) = two_handles().await;
+        let error = kms
+            .generate_data_key(&name("alias/app"), &context())
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), KmsErrorKind::NotFound);
+        assert!(error.to_string().contains("create_alias"), "{error}");
     });
 }
