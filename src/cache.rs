@@ -18,6 +18,7 @@ mod refresh;
 mod slot;
 mod stats;
 mod threads;
+mod vanished;
 
 use std::fmt;
 use std::sync::Arc;
@@ -41,7 +42,7 @@ use flight::{Flights, Tasks};
 pub(crate) use life::{Life, Purpose, Unwrapped};
 pub(crate) use live_key::{LiveKey, check_len};
 use slot::tidy_seats;
-pub(crate) use slot::{KeySet, Records, Slot, SlotKey};
+pub(crate) use slot::{KeySet, Records, Slot, SlotKey, Used};
 use stats::Counters;
 pub use stats::Stats;
 
@@ -108,6 +109,9 @@ pub(crate) struct Cache {
     settled: Arc<AtomicU64>,
     /// Scopes that have no keys, as far as is known: whoever invents contexts pushes none of the others out.
     newcomers: moka::sync::Cache<SlotKey, Arc<Slot>>,
+    /// What this process has encrypted under in scopes whose slots were dropped, as far as the bound on keyrings goes: a new
+    /// slot must not begin anew where the key store has lost that.
+    departed: moka::sync::Cache<Scope, Used>,
     unknown: moka::sync::Cache<(Scope, DataKeyId), Duration>,
     loads: Flights<Scope, Arc<Records>>,
     mints: Flights<Scope, ()>,
@@ -132,14 +136,24 @@ impl Cache {
         static CACHES: AtomicU64 = AtomicU64::new(0);
         let tasks = Tasks::new();
         let settled = Arc::new(AtomicU64::new(0));
+        let departed = moka::sync::Cache::builder()
+            .max_capacity(limits.max_keyrings)
+            .eviction_policy(moka::policy::EvictionPolicy::lru())
+            .build();
+        let note_departure = |departed: &moka::sync::Cache<Scope, Used>, slot: &Slot| {
+            if let Some(used) = slot.used() {
+                departed.insert(slot.scope, used);
+            }
+        };
         // Least recently used: a new tenant is always admitted, and every task finds the same slot.
         let slots = moka::sync::Cache::builder()
             .max_capacity(limits.max_keyrings)
             .eviction_policy(moka::policy::EvictionPolicy::lru())
             .eviction_listener({
-                let settled = Arc::clone(&settled);
+                let (settled, departed) = (Arc::clone(&settled), departed.clone());
                 move |_, slot: Arc<Slot>, _| {
                     settled.fetch_sub(1, Ordering::Relaxed);
+                    note_departure(&departed, &slot);
                     slot.detach();
                 }
             })
@@ -147,7 +161,13 @@ impl Cache {
         let newcomers = moka::sync::Cache::builder()
             .max_capacity(limits.max_keyrings)
             .eviction_policy(moka::policy::EvictionPolicy::lru())
-            .eviction_listener(|_, slot: Arc<Slot>, _| slot.detach_unless_settled())
+            .eviction_listener({
+                let departed = departed.clone();
+                move |_, slot: Arc<Slot>, _| {
+                    note_departure(&departed, &slot);
+                    slot.detach_unless_settled();
+                }
+            })
             .build();
         let unknown = moka::sync::Cache::builder()
             .max_capacity(MAX_UNKNOWN)
@@ -169,6 +189,7 @@ impl Cache {
             slots,
             settled,
             newcomers,
+            departed,
             unknown,
             tasks,
             ticks: AtomicU64::new(0),
@@ -203,9 +224,9 @@ impl Cache {
         if let Some(slot) = self.slots.get(&key) {
             return slot;
         }
-        let slot = self
-            .newcomers
-            .get_with(key.clone(), || Arc::new(Slot::new(key.clone())));
+        let slot = self.newcomers.get_with(key.clone(), || {
+            Arc::new(Slot::new(key.clone(), |scope| self.departed.get(&scope)))
+        });
         // It may have settled between the two looks.
         self.slots.get(&key).unwrap_or(slot)
     }
@@ -253,6 +274,7 @@ impl Cache {
     fn apply_bounds(&self) {
         self.slots.run_pending_tasks();
         self.newcomers.run_pending_tasks();
+        self.departed.run_pending_tasks();
         self.unknown.run_pending_tasks();
     }
 

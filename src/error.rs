@@ -157,14 +157,16 @@ pub enum Error {
     /// The operating system gave no randomness.
     #[error(transparent)]
     Random(#[from] RandomError),
-    /// The key store says that an earlier version is active than one this process has used.
-    #[error(
-        "the key store went back to data key {found} after {used} was in use, as after a restored backup; \
-         rotate, or restart the process if that is meant"
-    )]
+    /// The key store has lost a version that was in use, or its wraps, or says that an earlier version or revision is
+    /// active.
+    ///
+    /// Nothing is encrypted and no key is made: a new key would hide that what was encrypted under the lost one cannot be
+    /// read elsewhere.
+    #[error("{}", rolled_back(*found, *used))]
     RolledBack {
-        /// The version that the store calls active.
-        found: DataKeyId,
+        /// What the store has instead: an earlier version that is active, or the same version in an earlier revision or
+        /// without its wraps; `None` if no version is active.
+        found: Option<DataKeyId>,
         /// The version that was in use.
         used: DataKeyId,
     },
@@ -250,6 +252,20 @@ impl From<NewIdError> for Error {
             }),
         }
     }
+}
+
+fn rolled_back(found: Option<DataKeyId>, used: DataKeyId) -> String {
+    let what = match found {
+        None => format!("no longer has data key {used}, which was in use"),
+        Some(found) if found == used => {
+            format!("has data key {used} without its wraps, or as it was before a change that is known")
+        }
+        Some(found) => format!("went back to data key {found} after {used} was in use"),
+    };
+    format!(
+        "the key store {what}, as after rows were deleted or an old backup was restored; put the missing rows back, or, \
+         if what was encrypted under {used} may be lost, make a new version with `rotate` (`create` where none is left)"
+    )
 }
 
 /// Lists counts for an error's text.

@@ -56,9 +56,10 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// [`StoreError::Database`].
     async fn load(&self, scopes: &[Scope]) -> Result<Vec<KeyRecord>, StoreError>;
 
-    /// Loads keys by id, sorted by id, for jobs and tools. Unknown ids are left out.
+    /// Loads keys by id, sorted by id: for jobs, for tools, and to see whether keys in memory are still there, up to a
+    /// thousand at once. Unknown ids are left out.
     ///
-    /// Who decrypts uses [`load`](Self::load): a key is found by scope and id, never by id alone.
+    /// What decrypts uses [`load`](Self::load): a key is found by scope and id, never by id alone.
     ///
     /// # Errors
     ///

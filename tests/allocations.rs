@@ -7,8 +7,9 @@ use std::cell::RefCell;
 use std::hint::black_box;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-use encx::testkit::{MemoryKeyStore, MemoryKms};
+use encx::testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 use encx::{Aad, Crypto, EncryptionContext, Field, Keyring, PasswordHash, Suite};
 use uuid::Uuid;
 
@@ -195,4 +196,49 @@ fn a_hostile_password_hash_takes_no_memory() {
 #[test]
 fn the_counter_counts() {
     assert_eq!(allocations(|| [Box::new(1), Box::new(2)]), 2);
+}
+
+/// To look whether the keys in memory are still in the key store costs a query for a thousand of them, once in a
+/// `state_ttl`, and keeps nothing.
+#[test]
+fn ten_thousand_keys_are_looked_after_by_ten_queries_and_in_no_memory() {
+    const KEYRINGS: usize = 10_000;
+    let minute = Duration::from_secs(60);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let clock = ManualClock::new();
+    let store = MemoryKeyStore::with_clock(clock.clone()).without_hints();
+    let crypto = runtime.block_on(async {
+        let crypto = Crypto::builder(MemoryKms::new(), store.clone());
+        let crypto = crypto.clock(clock.clone()).max_keyrings(2 * KEYRINGS as u64);
+        let crypto = crypto.build().await.unwrap();
+        for tenant in 0..KEYRINGS {
+            let context = EncryptionContext::builder().pair("tenantId", tenant).build();
+            crypto.encrypt(&context.unwrap(), "", SSN.row(1)).await.unwrap();
+        }
+        crypto
+    });
+    let pass_a_state_ttl = || {
+        runtime.block_on(async {
+            for _ in 0..6 {
+                clock.advance(minute / 6);
+                for _ in 0..200 {
+                    tokio::task::yield_now().await;
+                }
+            }
+        });
+    };
+    pass_a_state_ttl();
+    let loads = crypto.stats().store_loads;
+    assert_eq!(crypto.stats().keys, KEYRINGS as u64);
+    for _ in 0..5 {
+        let (gets, polls) = (store.gets(), store.polls());
+        let counted = allocation_counter::measure(pass_a_state_ttl);
+        assert_eq!((store.gets() - gets, store.polls() - polls), (10, 2));
+        // Tokio's timers and the clock's sleepers may have grown a little.
+        assert!(counted.bytes_current < 4096, "{counted:?}");
+    }
+    assert_eq!(crypto.stats().store_loads, loads);
 }

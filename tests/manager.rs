@@ -432,7 +432,7 @@ async fn a_process_never_goes_back_to_an_earlier_version() {
         .unwrap();
     let refused = crypto.encrypt(&context(), "x", SSN.row(1)).await.unwrap_err();
     assert!(
-        matches!(refused, Error::RolledBack { found, used } if found == backup[0].id && used == newer),
+        matches!(refused, Error::RolledBack { found, used } if found == Some(backup[0].id) && used == newer),
         "{refused}"
     );
     // Ids grow with the clock, so what is made after the restore is greater than what was in use before.

@@ -11,7 +11,7 @@ use futures_core::Stream;
 use crate::cache::flight::{Flights, Tasks};
 use crate::cache::refresh::refresh;
 use crate::cache::slot::{Slot, tidy_seats};
-use crate::cache::{Cache, Limits, ahead};
+use crate::cache::{Cache, Limits, ahead, vanished};
 use crate::clock::Moment;
 use crate::error::Error;
 use crate::key::Scope;
@@ -45,6 +45,8 @@ pub(crate) struct Background {
     polled_until: Moment,
     /// Where the last poll that succeeded began, in the order of events.
     polled_tick: AtomicU64,
+    /// When the key store was last asked whether it still has the keys in memory.
+    checked_at: Moment,
     unreachable: AtomicBool,
 }
 
@@ -60,6 +62,7 @@ impl Background {
             polled_at: Moment::new(now),
             polled_until: Moment::new(now.saturating_add(limits.state_ttl)),
             polled_tick: AtomicU64::new(0),
+            checked_at: Moment::new(now),
             unreachable: AtomicBool::new(false),
         }
     }
@@ -298,6 +301,11 @@ async fn poll(cache: &Arc<Cache>) -> Result<(), Error> {
             break;
         }
     }
+    // Of the two polls in a `state_ttl`, one.
+    if began.saturating_sub(background.checked_at.get()) > cache.limits.state_ttl / 2 {
+        vanished::check(cache, tick).await?;
+        background.checked_at.advance_to(began);
+    }
     background.polled_at.advance_to(began);
     let until = began.saturating_add(cache.limits.state_ttl);
     background.polled_until.advance_to(until);
@@ -345,7 +353,7 @@ async fn follow_changes(cache: &Arc<Cache>, changes: &[KeyChange], followed_sinc
 }
 
 /// Reads slots again. A read of theirs that is under way is not believed any more.
-async fn read_again(cache: &Arc<Cache>, slots: HashMap<Scope, Arc<Slot>>) -> Result<(), Error> {
+pub(super) async fn read_again(cache: &Arc<Cache>, slots: HashMap<Scope, Arc<Slot>>) -> Result<(), Error> {
     let mut slots: Vec<_> = slots.into_values().collect();
     let changed = cache.tick();
     for slot in &slots {

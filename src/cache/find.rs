@@ -64,8 +64,8 @@ impl Cache {
         self.counters.misses.fetch_add(1, Ordering::Relaxed);
         self.prepare().await?;
         for attempt in 0..MAX_ATTEMPTS {
-            let mut records = self.records(slot).await?;
-            if let Some(record) = records.active()? {
+            let mut records = self.whole_records(slot).await?;
+            if let Some(record) = active_of(&records)? {
                 // To make a key is not to use it again.
                 if attempt == 0 {
                     slot.mark_key_used(record.id);
@@ -74,7 +74,7 @@ impl Cache {
                     records = self.reload(slot).await?;
                 }
             }
-            match records.active()? {
+            match active_of(&records)? {
                 Some(record) => {
                     let key = self.live_key(slot, record, Purpose::Encrypt).await?;
                     let now = self.records_now(slot).await?;
@@ -120,9 +120,9 @@ impl Cache {
     /// Finds the version that decrypts what names this id, if it may.
     fn check_found<'a>(&self, records: &'a Records, id: DataKeyId) -> Result<&'a Arc<KeyRecord>, Error> {
         let refused = match records.find(id) {
-            None => Error::UnknownKey { id },
+            None => records.why_unknown(id),
             Some(_) if records.is_shredded() => Error::Shredded,
-            Some(record) => match self.check_decrypts(record) {
+            Some(record) => match self.check_opens(record) {
                 Ok(()) => return Ok(record),
                 Err(error) => error,
             },
@@ -157,15 +157,14 @@ impl Cache {
                 .is_ok_and(|active| active.is_some_and(|active| active.id == id)),
             Purpose::Decrypt => records
                 .find(id)
-                .is_some_and(|record| self.check_decrypts(record).is_ok()),
+                .is_some_and(|record| self.check_opens(record).is_ok()),
         }
     }
 
     /// Tells whether a key is unwrapped already, or its record was read recently enough to unwrap it.
     ///
-    /// Polls are not believed here: what the key store does not list as changed, such as a row that somebody
-    /// edited or deleted by hand, is found out when the key's time is over. While the key store is unreachable, there
-    /// is nothing better than what is known.
+    /// Polls are not believed here. They list no row that was deleted or edited by hand, and look after the rows of keys in
+    /// memory alone. While the key store is unreachable, there is nothing better than what is known.
     fn may_unwrap(&self, slot: &Slot, records: &Records, id: DataKeyId, purpose: Purpose) -> bool {
         slot.key_for(id, purpose, self.clock.elapsed(), &self.limits)
             .is_some()
@@ -181,7 +180,17 @@ impl Cache {
     /// Returns all versions of the slot's scope, for who needs no key.
     pub(crate) async fn current_records(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<Records>, Error> {
         self.prepare().await?;
-        self.records(slot).await
+        self.whole_records(slot).await
+    }
+
+    /// Returns the same as `records`. Where the key store had lost what was in use, it is asked again every now and then: the
+    /// rows may have been put back, which no poll lists.
+    async fn whole_records(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<Records>, Error> {
+        let records = self.records(slot).await?;
+        if records.active().is_err() && !self.is_fresh(&records) {
+            return self.reload(slot).await;
+        }
+        Ok(records)
     }
 
     /// Reads the scopes of slots that have not been read yet, in one query for many. Failures are left to the
@@ -248,6 +257,20 @@ impl Cache {
         }
     }
 
+    /// Makes sure that a version may decrypt, and that the key store still has what unwraps it.
+    fn check_opens(&self, record: &KeyRecord) -> Result<(), Error> {
+        self.check_decrypts(record)?;
+        if record.lacks_wraps() {
+            let id = record.id;
+            return Err(Error::RolledBack {
+                found: Some(id),
+                used: id,
+            });
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the state of a version lets it decrypt.
     pub(crate) fn check_decrypts(&self, record: &KeyRecord) -> Result<(), Error> {
         let id = record.id;
         match record.state {
@@ -258,6 +281,13 @@ impl Cache {
             _ => Err(Error::Destroyed { id }),
         }
     }
+}
+
+/// Returns the active version, and tells who watches if the key store has lost it.
+fn active_of(records: &Records) -> Result<Option<&Arc<KeyRecord>>, Error> {
+    records.active().inspect_err(|error| {
+        tracing::info!(target: "encx::refused", %error, "the key store has lost the key to encrypt with");
+    })
 }
 
 /// Says why there is no such key, to who asks and to who watches.

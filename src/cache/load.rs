@@ -184,6 +184,8 @@ impl Cache {
                     Some(records) => records,
                     None => cache.load(&of, 0).await?,
                 };
+                // Nothing is made in the place of a key that was used and is gone.
+                known.active()?;
                 if !known.is_empty() {
                     return Ok(());
                 }

@@ -22,7 +22,7 @@ use crate::store::KeyRecord;
 use crate::suite::Epoch;
 
 use held::Held;
-pub(crate) use records::Records;
+pub(crate) use records::{Records, Used};
 pub(crate) use seat::{Live, tidy as tidy_seats};
 
 /// Finds a slot.
@@ -105,9 +105,11 @@ pub(crate) struct Slot {
 struct State {
     records: Option<Arc<Records>>,
     keys: Vec<Held>,
+    /// When the records came here, in the order of events.
+    published: u64,
     /// Reads that began before this are too old to be believed.
     not_before: u64,
-    newest_active: Option<DataKeyId>,
+    used: Option<Used>,
     /// A key that is kept although no record of it is known yet.
     expected: Option<DataKeyId>,
     /// What was tried to have the next version in memory. Nearly always nothing, in a hundred thousand slots.
@@ -128,8 +130,13 @@ impl State {
 }
 
 impl Slot {
-    pub(crate) fn new(key: SlotKey) -> Self {
+    /// Makes an empty slot. `used` is what this process has encrypted under in an earlier slot of the same scope.
+    pub(crate) fn new(key: SlotKey, used: impl FnOnce(Scope) -> Option<Used>) -> Self {
         let scope = Scope::of(key.usage, &key.context);
+        let state = State {
+            used: used(scope),
+            ..State::default()
+        };
         Self {
             key,
             scope,
@@ -138,8 +145,13 @@ impl Slot {
             detached: AtomicBool::new(false),
             used: AtomicBool::new(false),
             lacks_next: AtomicBool::new(false),
-            state: Mutex::default(),
+            state: Mutex::new(state),
         }
+    }
+
+    /// Returns the greatest version that this process has encrypted under, if it has.
+    pub(crate) fn used(&self) -> Option<Used> {
+        self.state().used
     }
 
     /// Notes that a handle used this slot.
@@ -304,7 +316,7 @@ impl Slot {
             row.check_belongs(&self.key.context, self.key.usage)?;
         }
         let mut state = self.state();
-        let newest_active = state.newest_active;
+        let used = state.used;
         // Room for no more than there is: whoever collects in place keeps what the rows took.
         let mut list = Vec::with_capacity(rows.len());
         list.extend(rows.into_iter().map(cached));
@@ -312,13 +324,18 @@ impl Slot {
             list,
             read_at: read.at,
             tick: read.tick,
-            newest_active,
+            used,
         });
-        if let Some(known) = state.records.as_ref().filter(|known| known.tick > read.tick) {
+        // Of two reads at the same time the one that began later may have seen less.
+        let is_older = |known: &Records| {
+            known.tick > read.tick || (state.published > read.tick && !known.are_followed_by(&records))
+        };
+        if let Some(known) = state.records.as_ref().filter(|known| is_older(known)) {
             return Ok(Arc::clone(known));
         }
         if read.tick >= state.not_before && !self.is_detached() {
             state.records = Some(Arc::clone(&records));
+            state.published = cache.tick();
             self.rebuild(cache, &mut state);
         }
         Ok(records)
@@ -347,6 +364,17 @@ impl Slot {
             state.keys.push(Held::new(key, &cache.limits));
             self.rebuild(cache, &mut state);
         }
+    }
+
+    /// Lists what is known of the keys in memory, unless it was read since `tick`.
+    pub(in crate::cache) fn held_records(&self, tick: u64) -> Vec<Arc<KeyRecord>> {
+        let state = self.state();
+        let Some(records) = state.records.as_ref().filter(|records| records.tick < tick) else {
+            return Vec::new();
+        };
+        let held = state.keys.iter();
+        held.filter_map(|held| records.find(held.key.id).cloned())
+            .collect()
     }
 
     /// Tells whether records were read before a change that is known to have happened.
@@ -426,17 +454,21 @@ impl Slot {
             return;
         };
         let decrypts = |id| {
-            records
-                .find(id)
-                .is_some_and(|record| cache.check_decrypts(record).is_ok())
+            let record = records.find(id).filter(|record| !record.lacks_wraps());
+            record.is_some_and(|record| cache.check_decrypts(record).is_ok())
         };
         state
             .keys
             .retain(|held| decrypts(held.key.id) || state.expected == Some(held.key.id));
-        let active_id = records.active().ok().flatten().map(|active| active.id);
-        let active_id = active_id.filter(|id| state.find(*id).is_some());
+        let (active, is_whole) = match records.active() {
+            Ok(active) => (active.filter(|active| state.find(active.id).is_some()), true),
+            Err(_) => (None, false),
+        };
         // Only what was unwrapped counts: a row alone may say anything.
-        state.newest_active = state.newest_active.max(active_id);
+        if let Some(active) = active {
+            state.used = Some(Used::with(state.used, active));
+        }
+        let active_id = active.map(|active| active.id);
         let (mut active, mut others, mut derivers) = (None, Vec::new(), Vec::new());
         for Held { key, .. } in state.keys.iter().filter(|held| decrypts(held.key.id)) {
             match key {
@@ -447,11 +479,14 @@ impl Slot {
         }
         others.sort_by_key(|key| key.id);
         derivers.sort_by_key(|key| key.id);
-        let usable = records.iter().filter(|record| decrypts(record.id)).count();
+        let usable = records
+            .iter()
+            .filter(|record| cache.check_decrypts(record).is_ok())
+            .count();
         let derivers = (!derivers.is_empty()).then(|| {
             Arc::new(Derivers {
                 active: derivers.iter().find(|key| active_id == Some(key.id)).cloned(),
-                complete: derivers.len() == usable,
+                complete: is_whole && derivers.len() == usable,
                 all: derivers.into(),
             })
         });
@@ -495,12 +530,13 @@ impl Expected<'_> {
         if known.is_none() && !self.slot.is_detached() {
             // Who began to read before now may not have seen it, and we have not seen what happened to it since.
             state.not_before = state.not_before.max(self.cache.tick());
-            state.newest_active = state.newest_active.max(Some(record.id));
+            state.used = Some(Used::with(state.used, &record));
+            state.published = state.not_before;
             state.records = Some(Arc::new(Records {
                 list: vec![cached(record)],
                 read_at: read.at,
                 tick: read.tick,
-                newest_active: state.newest_active,
+                used: state.used,
             }));
         }
         // Let go before `self` is dropped, which makes the snapshot.

@@ -223,7 +223,8 @@ impl CryptoBuilder {
 
     /// Sets how old a key's known state may be. Default: 60 seconds.
     ///
-    /// A change by another process is seen within this time, at the price of two small queries per process in it.
+    /// A change by another process is seen within this time, at the price of two small queries per process in it. So is the
+    /// loss of a key that is in memory, as after a restored backup, at the price of one query for a thousand such keys.
     /// While the key store is unreachable, states that are older are used all the same, until
     /// [`ttl`](Self::ttl), and counted in [`Stats::stale_serves`](crate::Stats::stale_serves).
     pub fn state_ttl(mut self, state_ttl: Duration) -> Self {

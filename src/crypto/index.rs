@@ -273,6 +273,8 @@ async fn terms(core: &Core, slot: &Arc<Slot>, messages: &[Message]) -> Result<In
         // Another process may have made the first key, and indexed with it, since this one read that there is none.
         records = core.cache().reload(slot).await?;
     }
+    // What the key store has lost indexed rows, which a search under the others would not find.
+    records.active()?;
     let usable = records
         .iter()
         .filter(|record| core.cache.check_decrypts(record).is_ok());

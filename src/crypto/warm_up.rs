@@ -121,6 +121,8 @@ async fn warm_up_part(cache: &Arc<Cache>, slots: &[Arc<Slot>], first: usize, rep
 /// Loads the active key of a slot. `false` if it has no keys.
 async fn load(cache: &Arc<Cache>, slot: &Arc<Slot>) -> Result<bool, Error> {
     let records = cache.current_records(slot).await?;
+    // Not without keys, if it had one.
+    records.active()?;
     if records.is_empty() {
         return Ok(false);
     }

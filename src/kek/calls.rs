@@ -221,6 +221,10 @@ impl Keks {
             }
         }
         match record.wraps.first() {
+            None if record.lacks_wraps() => Err(Error::RolledBack {
+                found: Some(record.id),
+                used: record.id,
+            }),
             None => Err(Error::Destroyed { id: record.id }),
             // No wrap was tried: none is allowed, unless a KEK of the rule has no name that is known. The error is
             // about that one then; the row's may be the very same.

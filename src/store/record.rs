@@ -88,6 +88,11 @@ impl KeyRecord {
         self.state == KeyState::Destroyed && self.key_check.to_bytes() == NO_KEY
     }
 
+    /// Tells whether the wraps are gone that a version in this state has.
+    pub(crate) fn lacks_wraps(&self) -> bool {
+        self.wraps.is_empty() && self.state != KeyState::Destroyed
+    }
+
     /// Rebuilds the encryption context and checks that it gives the record's scope.
     ///
     /// For jobs that have only the row. Who decrypts has the context already.

@@ -20,3 +20,4 @@ mod stale;
 mod states;
 mod support;
 mod unknown;
+mod vanished;

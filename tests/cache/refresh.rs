@@ -347,14 +347,13 @@ async fn a_row_that_was_changed_by_hand_is_read_again_before_a_refresh() {
     let sealed = seal(&process, &context).await;
     open_at_once(&process, &context, &sealed);
     world.pass(53 * MINUTE).await;
-    // No poll can see that.
     world.rows.tamper(Vec::clear);
     open_at_once(&process, &context, &sealed);
     world.pass(6 * MINUTE).await;
     assert_eq!(world.kms.calls().unwrap, 0);
     assert_eq!(process.stats().keys, 0);
     let refused = open(&process, &context, &sealed).await;
-    assert!(matches!(refused, Err(Error::UnknownKey { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(Error::RolledBack { .. })), "{refused:?}");
 }
 
 #[tokio::test]

@@ -5,7 +5,28 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::key::{DataKeyId, KeyState};
-use crate::store::KeyRecord;
+use crate::store::{KeyRecord, Revision};
+
+/// The greatest version that this process has encrypted under, and the greatest revision of it that was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Used {
+    pub(crate) id: DataKeyId,
+    pub(crate) revision: Revision,
+}
+
+impl Used {
+    /// Takes in a version that is used now. Never goes back.
+    pub(super) fn with(before: Option<Self>, now: &KeyRecord) -> Self {
+        let now = Self {
+            id: now.id,
+            revision: now.revision,
+        };
+        match before {
+            Some(before) if (before.id, before.revision) > (now.id, now.revision) => before,
+            _ => now,
+        }
+    }
+}
 
 /// All versions of a scope, as one read of the key store found them.
 #[derive(Debug)]
@@ -16,8 +37,7 @@ pub(crate) struct Records {
     pub(crate) read_at: Duration,
     /// Where that read stands in the order of events.
     pub(crate) tick: u64,
-    /// The greatest version that this slot has encrypted under.
-    pub(super) newest_active: Option<DataKeyId>,
+    pub(super) used: Option<Used>,
 }
 
 impl Records {
@@ -35,18 +55,43 @@ impl Records {
     }
 
     /// Returns the active version; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RolledBack`] if the key store has lost what this process encrypted under, so that what was encrypted under
+    /// the version that is active now, or under a new first one, would hide the loss.
     pub(crate) fn active(&self) -> Result<Option<&Arc<KeyRecord>>, Error> {
-        let Some(active) = self.iter().rfind(|record| record.state == KeyState::Active) else {
-            return Ok(None);
+        let active = self.iter().rfind(|record| record.state == KeyState::Active);
+        let Some(used) = self.used else {
+            return Ok(active);
         };
-        match self.newest_active {
-            // A process never encrypts under a smaller id than one that it has used.
-            Some(used) if active.id < used => Err(Error::RolledBack {
-                found: active.id,
-                used,
-            }),
-            _ => Ok(Some(active)),
+        // A later version is how one goes on after a loss.
+        if active.is_some_and(|active| active.id > used.id) {
+            return Ok(active);
         }
+        let rolled_back = |found| {
+            let used = used.id;
+            Err(Error::RolledBack { found, used })
+        };
+        match self.find(used.id) {
+            None => rolled_back(active.map(|active| active.id)),
+            Some(record) if record.revision < used.revision || record.lacks_wraps() => {
+                rolled_back(Some(record.id))
+            }
+            // A process never encrypts under a smaller id than one that it has used.
+            Some(_) => match active {
+                Some(active) if active.id < used.id => rolled_back(Some(active.id)),
+                active => Ok(active),
+            },
+        }
+    }
+
+    /// Tells whether other records have all that these have, in revisions that are no older.
+    pub(super) fn are_followed_by(&self, others: &Self) -> bool {
+        self.iter().all(|record| {
+            let other = others.find(record.id);
+            other.is_some_and(|other| other.revision >= record.revision)
+        })
     }
 
     pub(crate) fn is_shredded(&self) -> bool {
@@ -61,9 +106,15 @@ impl Records {
         }
     }
 
+    /// Says why there is no version of this id.
     pub(crate) fn why_unknown(&self, id: DataKeyId) -> Error {
         if self.is_shredded() {
             Error::Shredded
+        } else if self.used.is_some_and(|used| used.id == id) {
+            // It was there.
+            let active = self.iter().rfind(|record| record.state == KeyState::Active);
+            let found = active.map(|active| active.id);
+            Error::RolledBack { found, used: id }
         } else {
             Error::UnknownKey { id }
         }

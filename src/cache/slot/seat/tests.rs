@@ -9,10 +9,13 @@ use crate::context::EncryptionContext;
 use crate::key::KeyUsage;
 
 fn slot() -> Arc<Slot> {
-    Arc::new(Slot::new(SlotKey {
-        context: EncryptionContext::from_pairs([("tenantId", "t-42")]).unwrap(),
-        usage: KeyUsage::Data,
-    }))
+    Arc::new(Slot::new(
+        SlotKey {
+            context: EncryptionContext::from_pairs([("tenantId", "t-42")]).unwrap(),
+            usage: KeyUsage::Data,
+        },
+        |_| None,
+    ))
 }
 
 /// Puts a snapshot in place, which its number tells from others.

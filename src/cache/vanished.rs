@@ -1,0 +1,66 @@
+//! Whether the key store still has the keys in memory: its changes are listed, and what was deleted or restored is not among
+//! them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::cache::background::read_again;
+use crate::cache::{Cache, Slot};
+use crate::error::Error;
+use crate::key::DataKeyId;
+use crate::store::{KeyRecord, StoreError};
+
+/// How many keys one query asks for.
+const KEYS_PER_QUERY: usize = 1000;
+
+/// A key in memory, as it was last read.
+struct Held {
+    slot: Arc<Slot>,
+    record: Arc<KeyRecord>,
+}
+
+/// Asks for the rows of all keys in memory, and reads again the scopes where something is missing or different. What was
+/// read since `tick` is not asked for.
+pub(super) async fn check(cache: &Arc<Cache>, tick: u64) -> Result<(), Error> {
+    let mut held: HashMap<DataKeyId, Held> = HashMap::new();
+    for slot in cache.all_slots() {
+        for record in slot.held_records(tick) {
+            let slot = Arc::clone(&slot);
+            held.insert(record.id, Held { slot, record });
+        }
+    }
+    let held: Vec<_> = held.into_values().collect();
+    let mut differing = HashMap::new();
+    for some in held.chunks(KEYS_PER_QUERY) {
+        let ids: Vec<_> = some.iter().map(|held| held.record.id).collect();
+        let rows = match cache.store.get(&ids).await {
+            Ok(rows) => rows,
+            // Each scope is then read by itself: one row that encx did not write must not hide what happened to the others.
+            Err(StoreError::Corrupt { .. }) => Vec::new(),
+            Err(error) => return Err(error.into()),
+        };
+        let rows: HashMap<_, _> = rows.iter().map(|row| (row.id, row)).collect();
+        let changed = some.iter().filter(|held| {
+            let row = rows.get(&held.record.id);
+            !row.is_some_and(|row| is_same(&held.record, row))
+        });
+        differing.extend(changed.map(|held| (held.slot.scope, Arc::clone(&held.slot))));
+    }
+    let slots: Vec<_> = differing.values().cloned().collect();
+    read_again(cache, differing).await?;
+    for slot in slots {
+        let lost = slot.records().and_then(|records| records.active().err());
+        if let Some(error) = lost {
+            tracing::warn!(target: "encx::store", %error, "the key store has lost a key that is in use");
+        }
+    }
+    Ok(())
+}
+
+/// Tells whether a row is the one that is known, as far as that decides about its use.
+fn is_same(known: &KeyRecord, row: &KeyRecord) -> bool {
+    row.scope == known.scope
+        && row.state == known.state
+        && row.revision == known.revision
+        && row.wraps.len() == known.wraps.len()
+}

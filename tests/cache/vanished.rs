@@ -1,0 +1,264 @@
+//! Keys that the key store has lost: deleted rows, and backups that were restored under a process that runs.
+
+use encx::{
+    Crypto, DataKeyId, EncryptionContext, Error, IndexField, KeyRecord, KeyState, Keyring, PasswordVerdict,
+    Revision,
+};
+
+use super::support::{HOUR, MINUTE, SECOND, SSN, World, context, open, seal, settle, within};
+
+const BY_SSN: IndexField = IndexField::new("users", "ssn", 64);
+
+/// What the key store loses of a context's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Loss {
+    Everything,
+    Key,
+    Revision,
+    Wraps,
+}
+
+const LOSSES: [Loss; 4] = [Loss::Everything, Loss::Key, Loss::Revision, Loss::Wraps];
+
+impl Loss {
+    /// Loses the key `id`, whose first revision was `first`.
+    fn befalls(self, world: &World, id: DataKeyId, first: &KeyRecord) {
+        world.rows.tamper(|rows| match self {
+            Self::Everything => rows.clear(),
+            Self::Key => rows.retain(|row| row.id != id),
+            Self::Revision => rows
+                .iter_mut()
+                .filter(|row| row.id == id)
+                .for_each(|row| *row = first.clone()),
+            Self::Wraps => rows
+                .iter_mut()
+                .filter(|row| row.id == id)
+                .for_each(|row| row.wraps.clear()),
+        });
+    }
+
+    /// What the store has instead.
+    fn found(self, id: DataKeyId) -> Option<DataKeyId> {
+        matches!(self, Self::Revision | Self::Wraps).then_some(id)
+    }
+}
+
+/// A context whose key has changed since it was made, in a process that has used it.
+async fn used(world: &World, process: &Crypto, tenant: &str) -> (Keyring, DataKeyId, KeyRecord) {
+    let context = context(tenant);
+    let id = seal(process, &context).await.key_id();
+    let record = |rows: Vec<KeyRecord>| rows.into_iter().find(|row| row.id == id).unwrap();
+    let first = record(world.rows.records());
+    world.suspend_elsewhere(&context).await;
+    let manager = world.elsewhere();
+    manager.set_state(&context, id, KeyState::Active).await.unwrap();
+    world.next_poll().await;
+    let keyring = process.keyring(&context).await.unwrap();
+    keyring.try_encrypt("", SSN.row(1)).unwrap();
+    assert!(record(world.rows.records()).revision > first.revision && first.revision == Revision::FIRST);
+    (keyring, id, first)
+}
+
+fn assert_rolled_back<T: std::fmt::Debug>(loss: Loss, id: DataKeyId, refused: Result<T, Error>) {
+    match refused {
+        Err(Error::RolledBack { found, used }) => {
+            assert_eq!((found, used), (loss.found(id), id), "{loss:?}");
+        }
+        other => panic!("{loss:?}: {other:?}"),
+    }
+}
+
+/// Encrypts in every way there is, each of which has to be refused.
+async fn assert_nothing_is_encrypted(process: &Crypto, keyring: &Keyring, loss: Loss, id: DataKeyId) {
+    let context = keyring.context();
+    let tried = keyring.try_encrypt("", SSN.row(1));
+    assert!(matches!(tried, Err(Error::NotReady)), "{loss:?}: {tried:?}");
+    assert_rolled_back(loss, id, within(keyring.encrypt("", SSN.row(1))).await);
+    assert_rolled_back(loss, id, within(process.encrypt(&context, "", SSN.row(1))).await);
+    let mut buffer = Vec::new();
+    assert_rolled_back(
+        loss,
+        id,
+        within(keyring.encrypt_into("", SSN.row(1), &mut buffer)).await,
+    );
+    for refused in within(keyring.encrypt_many([("", SSN.row(1)), ("", SSN.row(2))])).await {
+        assert_rolled_back(loss, id, refused);
+    }
+    for refused in within(process.encrypt_many([(&context, "", SSN.row(1))])).await {
+        assert_rolled_back(loss, id, refused);
+    }
+    assert_rolled_back(loss, id, within(process.keyring(&context)).await);
+    let warmed = within(process.warm_up([&context])).await;
+    assert_eq!((warmed.loaded, warmed.without_keys), (0, 0));
+    assert_rolled_back(loss, id, Err::<(), _>(warmed.failed[0].error.clone()));
+}
+
+#[tokio::test]
+async fn what_is_lost_encrypts_no_more_within_state_ttl_and_nothing_is_made_in_its_place() {
+    for loss in LOSSES {
+        let world = World::new();
+        let process = world.process().await;
+        let (keyring, id, first) = used(&world, &process, "a").await;
+        let other = seal(&process, &context("b")).await;
+        let made = world.kms.calls().generate;
+        loss.befalls(&world, id, &first);
+        let rows = world.rows.records();
+        world.pass(MINUTE).await;
+        assert_nothing_is_encrypted(&process, &keyring, loss, id).await;
+        if loss != Loss::Everything {
+            // The others' keys are where they were.
+            open(&process, &context("b"), &other).await.unwrap();
+            seal(&process, &context("b")).await;
+        }
+        // Nor does time help.
+        for _ in 0..3 {
+            world.clock.advance(HOUR);
+            settle().await;
+            assert_nothing_is_encrypted(&process, &keyring, loss, id).await;
+        }
+        assert_eq!(world.kms.calls().generate, made, "{loss:?}");
+        assert_eq!(world.rows.records(), rows, "{loss:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_lost_does_not_decrypt_as_if_it_were_there() {
+    for loss in LOSSES {
+        let world = World::new();
+        let process = world.process().await;
+        let (keyring, id, first) = used(&world, &process, "a").await;
+        let sealed = keyring.encrypt("x", SSN.row(1)).await.unwrap();
+        loss.befalls(&world, id, &first);
+        world.pass(MINUTE).await;
+        let opened = open(&process, &context("a"), &sealed).await;
+        match loss {
+            // The key is there.
+            Loss::Revision => assert_eq!(opened.unwrap().as_bytes(), b"x"),
+            _ => assert_rolled_back(loss, id, opened),
+        }
+    }
+}
+
+#[tokio::test]
+async fn indexes_and_passwords_are_refused_likewise() {
+    let world = World::new();
+    let (process, context) = (world.process().await, context("a"));
+    let index = async || process.blind_index(&context, &BY_SSN, "1").await;
+    let terms = async || process.index_terms(&context, &BY_SSN, "1").await;
+    let hash = async || process.hash_password(&context, "secret", SSN.row(1)).await;
+    let nobody = async || process.verify_nobody(&context, "secret").await;
+    index().await.unwrap();
+    assert_eq!(terms().await.unwrap().len(), 1);
+    let hashed = hash().await.unwrap();
+    assert_eq!(nobody().await.unwrap(), PasswordVerdict::NoMatch);
+    let made = world.kms.calls().generate;
+    world.rows.tamper(Vec::clear);
+    world.pass(MINUTE).await;
+    for later in [SECOND, 3 * HOUR] {
+        world.clock.advance(later);
+        settle().await;
+        let is_refused = |error: Option<Error>| matches!(error, Some(Error::RolledBack { found: None, .. }));
+        assert!(is_refused(index().await.err()));
+        // A search that finds nothing would pass for one that found all there is.
+        assert!(is_refused(terms().await.err()));
+        assert!(is_refused(hash().await.err()));
+        let verified = process
+            .verify_password(&context, &hashed, "secret", SSN.row(1))
+            .await;
+        assert!(is_refused(verified.err()));
+        assert!(
+            is_refused(nobody().await.err()),
+            "the error tells nobody who exists"
+        );
+    }
+    assert_eq!(world.kms.calls().generate, made);
+}
+
+#[tokio::test]
+async fn rows_that_are_put_back_serve_again() {
+    for loss in LOSSES {
+        let world = World::new();
+        let process = world.process().await;
+        let (keyring, id, first) = used(&world, &process, "a").await;
+        let sealed = keyring.encrypt("x", SSN.row(1)).await.unwrap();
+        let before = world.rows.records();
+        loss.befalls(&world, id, &first);
+        world.pass(MINUTE).await;
+        assert_nothing_is_encrypted(&process, &keyring, loss, id).await;
+        world.rows.tamper(|rows| *rows = before);
+        world.pass(MINUTE + SECOND).await;
+        assert_eq!(seal(&process, &context("a")).await.key_id(), id, "{loss:?}");
+        open(&process, &context("a"), &sealed).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_new_version_that_is_asked_for_is_the_way_on() {
+    for loss in LOSSES {
+        let world = World::new();
+        let process = world.process().await;
+        let (keyring, id, first) = used(&world, &process, "a").await;
+        loss.befalls(&world, id, &first);
+        world.pass(MINUTE).await;
+        assert_nothing_is_encrypted(&process, &keyring, loss, id).await;
+        let (manager, context) = (world.elsewhere(), context("a"));
+        let next = match loss.found(id) {
+            Some(_) => manager.rotate(&context).await.unwrap(),
+            None => manager.create(&context).await.unwrap(),
+        };
+        world.pass(MINUTE + SECOND).await;
+        assert_eq!(seal(&process, &context).await.key_id(), next.id, "{loss:?}");
+    }
+}
+
+/// More contexts than slots: what was used is known of those too that were pushed out.
+#[tokio::test]
+async fn a_context_that_was_pushed_out_of_memory_is_not_begun_anew() {
+    let world = World::new();
+    let process = world.built(world.builder().max_keyrings(8)).await;
+    let tenants: Vec<EncryptionContext> = (0..12).map(context).collect();
+    for tenant in &tenants {
+        seal(&process, tenant).await;
+    }
+    assert!(process.stats().keyrings <= 8);
+    let made = world.kms.calls().generate;
+    world.rows.tamper(Vec::clear);
+    world.pass(MINUTE).await;
+    for tenant in &tenants {
+        let refused = within(process.encrypt(tenant, "", SSN.row(1))).await;
+        assert!(
+            matches!(refused, Err(Error::RolledBack { found: None, .. })),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(world.kms.calls().generate, made);
+}
+
+/// Of two reads at once the one that began later may have seen less.
+#[tokio::test]
+async fn a_read_that_was_overtaken_is_no_loss() {
+    let world = World::new();
+    let elsewhere = world.elsewhere();
+    for tenant in ["a", "b"] {
+        elsewhere.create(&context(tenant)).await.unwrap();
+    }
+    let process = world.process().await;
+    // It has begun, and not read yet.
+    world.store.wide_loads.hold();
+    let of = process.clone();
+    let warming = tokio::spawn(async move { of.warm_up([context("a"), context("b")]).await });
+    world.store.wide_loads.until_waiting(1).await;
+    // It begins later, has read, and is held on its way back.
+    world.store.loads.hold();
+    let of = process.clone();
+    let encrypting = tokio::spawn(async move { of.encrypt(&context("a"), "", SSN.row(1)).await });
+    world.store.loads.until_waiting(1).await;
+    let next = elsewhere.rotate(&context("a")).await.unwrap();
+    world.store.wide_loads.release();
+    assert_eq!(within(warming).await.unwrap().loaded, 2);
+    assert_eq!(seal(&process, &context("a")).await.key_id(), next.id);
+    world.store.loads.release();
+    assert_eq!(within(encrypting).await.unwrap().unwrap().key_id(), next.id);
+    settle().await;
+    assert_eq!(seal(&process, &context("a")).await.key_id(), next.id);
+}
