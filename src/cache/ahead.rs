@@ -58,8 +58,9 @@ fn start(cache: &Arc<Cache>, due: Vec<(Arc<Slot>, DataKeyId)>) -> Result<mpsc::R
         cache.tasks.spawn(async move {
             let _end = end;
             // Never closed. Requests must find permits of the KMS too, however many keys are due.
-            let _permit = cache_of_task.refreshes.acquire().await;
+            let permit = cache_of_task.refreshes.acquire().await;
             let loaded = load_one(&cache_of_task, &slot, id).await;
+            drop(permit);
             slot.loaded_ahead(id);
             if let Err(error) = loaded {
                 tracing::warn!(

@@ -155,13 +155,16 @@ impl Fleet {
 
     /// Counts failures in a row: the first is worth a warning, what follows says the same.
     fn note_outcome(&self, outcome: &Result<(), Error>) {
-        let mut me = self.me();
-        let Err(error) = outcome else {
-            me.failures = 0;
-            return;
+        let failures = {
+            let mut me = self.me();
+            me.failures = match outcome {
+                Ok(()) => 0,
+                Err(_) => me.failures.saturating_add(1),
+            };
+            me.failures
         };
-        me.failures = me.failures.saturating_add(1);
-        if me.failures == 1 {
+        let Err(error) = outcome else { return };
+        if failures == 1 {
             tracing::warn!(
                 target: "encx::fleet", %error,
                 "the key store could not be told that this process is there; whoever waits for all processes does not wait for this one"

@@ -177,9 +177,10 @@ struct Departed<K: Eq + Hash, V> {
 
 impl<K: Eq + Hash, V> Drop for Departed<K, V> {
     fn drop(&mut self) {
-        self.under_way
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.key);
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let landing = under_way.remove(&self.key);
+        // In this order: whoever may be woken by the end of the channel finds no lock.
+        drop(under_way);
+        drop(landing);
     }
 }

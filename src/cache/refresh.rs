@@ -145,11 +145,13 @@ pub(super) async fn refresh(cache: Arc<Cache>, mut due: Vec<Due>) {
         let cache_of_task = Arc::clone(&cache);
         let spawned = cache.tasks.spawn(async move {
             // Never closed. Requests must find permits of the KMS too, however many keys are due.
-            let _permit = cache_of_task.refreshes.acquire().await;
+            let permit = cache_of_task.refreshes.acquire().await;
             if due.is_hopeless(&cache_of_task) {
                 return;
             }
-            refresh_one(&cache_of_task, &due).await;
+            let refreshed = cache_of_task.refresh_key(&due.slot, due.id, due.expires_at).await;
+            drop(permit);
+            note_refresh(&cache_of_task, due.id, refreshed);
         });
         if spawned.is_err() {
             return;
@@ -157,15 +159,15 @@ pub(super) async fn refresh(cache: Arc<Cache>, mut due: Vec<Due>) {
     }
 }
 
-async fn refresh_one(cache: &Arc<Cache>, due: &Due) {
-    match cache.refresh_key(&due.slot, due.id, due.expires_at).await {
+fn note_refresh(cache: &Cache, id: DataKeyId, refreshed: Result<bool, Error>) {
+    match refreshed {
         Ok(true) => cache.counters.count(&cache.counters.refreshes),
         // It is gone, or was refreshed by somebody else.
         Ok(false) => {}
         Err(Error::ShutDown) => {}
         Err(error) => {
             cache.counters.count(&cache.counters.failed_refreshes);
-            tracing::warn!(target: "encx::cache", key = %due.id, %error, "refreshing a key failed");
+            tracing::warn!(target: "encx::cache", key = %id, %error, "refreshing a key failed");
         }
     }
 }

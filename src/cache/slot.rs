@@ -280,9 +280,15 @@ impl Slot {
 
     /// Notes that the KMS was asked to unwrap a key and did not: what is in memory may have to go, or may serve longer.
     pub(crate) fn note_failure(&self, cache: &Cache, id: DataKeyId, error: &Error) {
-        let now = cache.clock.elapsed();
+        if self.take_failure(cache, id, error, cache.clock.elapsed()) {
+            tracing::warn!(target: "encx::cache", key = %id, %error, "a key leaves memory, because it would not be unwrapped again");
+        }
+    }
+
+    /// Returns whether the key left memory.
+    fn take_failure(&self, cache: &Cache, id: DataKeyId, error: &Error, now: Duration) -> bool {
         let mut state = self.state();
-        let Some(key) = state.find(id) else { return };
+        let Some(key) = state.find(id) else { return false };
         let goes = match Failure::of(error) {
             Failure::Other => false,
             Failure::Unanswered => {
@@ -296,11 +302,12 @@ impl Slot {
             }
             Failure::Refused => true,
         };
-        if goes && state.expected != Some(id) {
-            tracing::warn!(target: "encx::cache", key = %id, %error, "a key leaves memory, because it would not be unwrapped again");
+        let leaves = goes && state.expected != Some(id);
+        if leaves {
             state.keys.retain(|held| held.key.id != id);
             self.rebuild(cache, &mut state);
         }
+        leaves
     }
 
     /// Takes over what the key store said, unless a later read was faster. Returns what the slot then knows, or

@@ -80,11 +80,12 @@ fn begin() -> Duration {
     }
     let keeper = thread::Builder::new().name("encx-clock".to_owned());
     if let Err(error) = keeper.spawn(move || keep(first)) {
-        tracing::debug!(target: "encx::clock", %error, "no thread for the coarse clock; asking the machine each time");
         NEXT_TRY.store(pack(now.saturating_add(PAUSE_AFTER_FAILURE)), Ordering::Relaxed);
         let _ = WORD
             .time
             .compare_exchange(first, NOBODY, Ordering::AcqRel, Ordering::Relaxed);
+        // Last: a subscriber that asks for the time must not find it standing still.
+        tracing::debug!(target: "encx::clock", %error, "no thread for the coarse clock; asking the machine each time");
     }
     now
 }

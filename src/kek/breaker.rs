@@ -24,6 +24,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 ///
 /// Only unavailability counts, and a refusal is an answer: it closes the breaker as a success does. To be throttled counts as
 /// unavailability, although somebody answered: calling on would keep the throttle up, and the answer says nothing of the key.
+///
+/// The clock and subscribers of `tracing` are code of the service's own, which may call back here: none runs under the lock.
 pub(super) struct Breaker {
     kms: KmsName,
     clock: Arc<dyn Clock>,
@@ -49,11 +51,60 @@ enum Phase {
     Probing,
 }
 
+/// What the end of a call changed.
+enum Change {
+    Closed,
+    Opened { pause: Duration },
+    StaysOpen { pause: Duration },
+}
+
 impl State {
     fn enter(&mut self, phase: Phase) {
         self.phase = phase;
         self.epoch += 1;
         self.failures = 0;
+    }
+
+    /// Notes the end of a call that began in the phase `epoch`.
+    fn note(&mut self, epoch: u64, end: End, now: Duration) -> Option<Change> {
+        if self.epoch != epoch {
+            return None;
+        }
+        match (end, &self.phase) {
+            (End::Answered, Phase::Closed) => self.failures = 0,
+            (End::Answered, Phase::Probing) => {
+                self.enter(Phase::Closed);
+                self.pauses = 0;
+                return Some(Change::Closed);
+            }
+            (End::Failed, Phase::Closed) => {
+                self.failures += 1;
+                if self.failures >= MAX_FAILURES {
+                    let pause = self.open(now);
+                    return Some(Change::Opened { pause });
+                }
+            }
+            (End::Failed, Phase::Probing) => {
+                let pause = self.open(now);
+                return Some(Change::StaysOpen { pause });
+            }
+            (End::Cancelled, Phase::Probing) => self.enter(Phase::Open { until: now }),
+            // No call is let through while it is open, so none is of that phase.
+            (End::Cancelled, Phase::Closed) | (_, Phase::Open { .. }) => {}
+        }
+        None
+    }
+
+    fn open(&mut self, now: Duration) -> Duration {
+        let doubled = FIRST_PAUSE.saturating_mul(1 << self.pauses.min(16));
+        // Up to a quarter less, so that a fleet does not probe all at once.
+        let pause = doubled
+            .min(LONGEST_PAUSE)
+            .mul_f64(1.0 - 0.25 * rand::random::<f64>());
+        self.pauses = self.pauses.saturating_add(1);
+        let until = now.saturating_add(pause);
+        self.enter(Phase::Open { until });
+        pause
     }
 }
 
@@ -85,7 +136,8 @@ impl Breaker {
 
     /// Fails as [`admit`](Self::admit) would now, and lets nobody through.
     pub(super) fn check(&self) -> Result<(), Error> {
-        self.refusal(&self.state()).map_or(Ok(()), Err)
+        let now = self.clock.elapsed();
+        self.refusal(&self.state(), now).map_or(Ok(()), Err)
     }
 
     /// Lets a call through, or says for how long there is no use in trying.
@@ -94,8 +146,9 @@ impl Breaker {
     /// good part of its `timeout`: whoever waited for it had a time-out of his own. One that is dropped
     /// sooner was cancelled and says nothing; the next call probes in its place.
     pub(super) fn admit(&self, timeout: Duration) -> Result<Admitted<'_>, Error> {
+        let now = self.clock.elapsed();
         let mut state = self.state();
-        if let Some(refusal) = self.refusal(&state) {
+        if let Some(refusal) = self.refusal(&state, now) {
             return Err(refusal);
         }
         if matches!(state.phase, Phase::Open { .. }) {
@@ -104,17 +157,15 @@ impl Breaker {
         Ok(Admitted {
             breaker: self,
             epoch: state.epoch,
-            given_up_at: self.clock.elapsed().saturating_add(timeout / 3),
+            given_up_at: now.saturating_add(timeout / 3),
             told: false,
         })
     }
 
-    fn refusal(&self, state: &State) -> Option<Error> {
+    fn refusal(&self, state: &State, now: Duration) -> Option<Error> {
         let retry_in = match state.phase {
             Phase::Closed => return None,
-            Phase::Open { until } => until
-                .checked_sub(self.clock.elapsed())
-                .filter(|left| !left.is_zero())?,
+            Phase::Open { until } => until.checked_sub(now).filter(|left| !left.is_zero())?,
             // The probe decides, and nobody knows when.
             Phase::Probing => FIRST_PAUSE,
         };
@@ -123,51 +174,23 @@ impl Breaker {
     }
 
     fn note(&self, epoch: u64, end: End) {
-        let mut state = self.state();
-        if state.epoch != epoch {
-            return;
+        let now = self.clock.elapsed();
+        let changed = self.state().note(epoch, end, now);
+        let kms = &self.kms;
+        match changed {
+            None => {}
+            Some(Change::Closed) => tracing::info!(target: "encx::kms", %kms, "the KMS answers again"),
+            Some(Change::Opened { pause }) => {
+                self.openings.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(
+                    target: "encx::kms", %kms, failures = MAX_FAILURES, ?pause,
+                    "the KMS is unavailable and is called no more for a while"
+                );
+            }
+            Some(Change::StaysOpen { pause }) => {
+                tracing::debug!(target: "encx::kms", %kms, ?pause, "the KMS is still unavailable");
+            }
         }
-        match (end, &state.phase) {
-            (End::Answered, Phase::Closed) => state.failures = 0,
-            (End::Answered, Phase::Probing) => {
-                state.enter(Phase::Closed);
-                state.pauses = 0;
-                tracing::info!(target: "encx::kms", kms = %self.kms, "the KMS answers again");
-            }
-            (End::Failed, Phase::Closed) => {
-                state.failures += 1;
-                if state.failures >= MAX_FAILURES {
-                    self.openings.fetch_add(1, Ordering::Relaxed);
-                    let pause = self.open(&mut state);
-                    tracing::warn!(
-                        target: "encx::kms", kms = %self.kms, failures = MAX_FAILURES, ?pause,
-                        "the KMS is unavailable and is called no more for a while"
-                    );
-                }
-            }
-            (End::Failed, Phase::Probing) => {
-                let pause = self.open(&mut state);
-                tracing::debug!(target: "encx::kms", kms = %self.kms, ?pause, "the KMS is still unavailable");
-            }
-            (End::Cancelled, Phase::Probing) => {
-                let until = self.clock.elapsed();
-                state.enter(Phase::Open { until });
-            }
-            // Nobody is let through while it is open, so no call is of that phase.
-            (End::Cancelled, Phase::Closed) | (_, Phase::Open { .. }) => {}
-        }
-    }
-
-    fn open(&self, state: &mut State) -> Duration {
-        let doubled = FIRST_PAUSE.saturating_mul(1 << state.pauses.min(16));
-        // Up to a quarter less, so that a fleet does not probe all at once.
-        let pause = doubled
-            .min(LONGEST_PAUSE)
-            .mul_f64(1.0 - 0.25 * rand::random::<f64>());
-        state.pauses = state.pauses.saturating_add(1);
-        let until = self.clock.elapsed().saturating_add(pause);
-        state.enter(Phase::Open { until });
-        pause
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

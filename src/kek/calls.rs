@@ -366,14 +366,16 @@ impl Keks {
         // Before the wait for a permit, which calls that hang may hold.
         kms.breaker.check()?;
         // The semaphore is never closed, so waiting for a permit cannot fail.
-        let _permit = kms.permits.acquire().await.map_err(|_| Error::ShutDown)?;
-        // And after it: those that held the permits may have learned that there is no use in calling.
-        let admitted = kms.breaker.admit(timeout)?;
+        let permit = kms.permits.acquire().await.map_err(|_| Error::ShutDown)?;
+        // And after it: those that held the permits may have learned that there is no use in calling. In this order, also
+        // where both are dropped: the permit is given back before a subscriber hears how the call ended.
+        let (admitted, permit) = (kms.breaker.admit(timeout)?, permit);
         self.calls.fetch_add(1, Ordering::Relaxed);
         let outcome = tokio::select! {
             answer = call(kms.service.as_ref()) => answer.map_err(Error::from),
             () = self.clock.sleep(timeout) => Err(Error::TimedOut { after: timeout }),
         };
+        drop(permit);
         admitted.ended(&outcome);
         outcome
     }

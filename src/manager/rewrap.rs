@@ -171,8 +171,10 @@ impl RewrapAll {
     /// Asks once in the job what the KEKs that wrap for a context stand for: an alias that was moved a moment ago is just
     /// why somebody rewraps.
     async fn ask_names(&self, context: &EncryptionContext) -> Result<(), Error> {
+        // Before the lock: the KEK rule may be a closure of the caller's.
+        let choice = self.keks.choose(context)?;
         let mut asked = self.asked.lock().await;
-        for kek in self.keks.choose(context)?.wraps() {
+        for kek in choice.wraps() {
             if asked.contains(kek) {
                 continue;
             }

@@ -138,7 +138,9 @@ impl MemoryKms {
     /// machine's.
     #[must_use]
     pub fn with_clock(self, clock: impl Clock) -> Self {
-        self.state().clock = Arc::new(clock);
+        let before = std::mem::replace(&mut self.state().clock, Arc::new(clock));
+        // Not under the lock: it is the test's code.
+        drop(before);
         self
     }
 
@@ -361,15 +363,16 @@ impl MemoryKms {
         let mut held = self.shared.held.subscribe();
         // The sender lives in `self`, so it cannot be gone.
         let _ = held.wait_for(|held| !held).await;
-        let sleep = {
+        // The clock is the test's code, and may call back here: it is not asked under the lock.
+        let (clock, latency) = {
             let state = self.state();
-            (!state.latency.is_zero()).then(|| state.clock.sleep(state.latency))
+            (Arc::clone(&state.clock), state.latency)
         };
-        if let Some(sleep) = sleep {
-            sleep.await;
+        if !latency.is_zero() {
+            clock.sleep(latency).await;
         }
+        let now = clock.elapsed();
         let mut state = self.state();
-        let now = state.clock.elapsed();
         let answered = match state.faults.take(now) {
             Some(kind) => Err(KmsError::new(kind, PROVIDER, operation, kek).with_advice("a test ordered it")),
             None => answer(&state),

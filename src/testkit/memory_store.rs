@@ -184,14 +184,22 @@ impl MemoryKeyStore {
     /// Edits the rows as an attacker does who can write the database: no rule is checked, no time moves, no
     /// hint is pushed.
     ///
-    /// Of rows with the same id the last stays, as in a table with a primary key.
+    /// Of rows with the same id the last stays, as in a table with a primary key. The edit may call the store: it runs on a
+    /// copy, and what it changed is written afterwards.
     pub fn tamper(&self, edit: impl FnOnce(&mut Vec<KeyRecord>)) {
-        let mut rows = lock(&self.0.rows);
-        let mut records: Vec<_> = rows.by_id.values().cloned().collect();
+        let before: BTreeMap<_, _> = self.rows().by_id.clone();
+        let mut records: Vec<_> = before.values().cloned().collect();
         edit(&mut records);
-        rows.by_id.clear();
-        rows.by_scope.clear();
-        records.into_iter().for_each(|record| rows.put(record));
+        let after: BTreeMap<_, _> = records.into_iter().map(|record| (record.id, record)).collect();
+        let mut rows = self.rows();
+        for record in before.values().filter(|record| !after.contains_key(&record.id)) {
+            rows.remove(record);
+        }
+        let is_edited = |record: &KeyRecord| before.get(&record.id) != Some(record);
+        after
+            .into_values()
+            .filter(is_edited)
+            .for_each(|record| rows.put(record));
     }
 
     fn begin(&self, calls: &AtomicUsize) -> Result<(), StoreError> {
@@ -209,8 +217,14 @@ impl MemoryKeyStore {
         lock(&self.0.rows)
     }
 
+    /// Returns the clock's time in microseconds. Never under a lock: the clock is the test's code, and may call back here.
+    fn now(&self) -> i64 {
+        micros(&*self.0.clock)
+    }
+
+    /// Pushes a hint. Never under a lock: it wakes who listens.
     fn hint(&self, hint: KeyHint) {
-        // An error means that nobody listens.
+        // An error means that there is no listener.
         let _ = self.0.hints.send(hint);
     }
 }
@@ -254,41 +268,53 @@ impl KeyStore for MemoryKeyStore {
             rival(new.clone()).await;
         }
         self.begin(&self.0.calls.writes)?;
-        let mut rows = self.rows();
-        let at = rows.tick(&*self.0.clock);
-        let writes = new.plan(&rows.of(&new.scope), at)?;
-        if rows.by_id.contains_key(&new.id) {
-            // In another scope: `plan` refuses the id in this one.
-            return Err(StoreError::Conflict);
-        }
-        let record = rows.write(writes, new.id, new.reason.as_deref())?;
+        let now = self.now();
+        let record = {
+            let mut rows = self.rows();
+            let at = rows.tick(now);
+            let writes = new.plan(&rows.of(&new.scope), at)?;
+            if rows.by_id.contains_key(&new.id) {
+                // In another scope: `plan` refuses the id in this one.
+                return Err(StoreError::Conflict);
+            }
+            rows.write(writes, new.id, new.reason.as_deref())?
+        };
         self.hint(KeyHint::Changed { scope: new.scope });
         Ok(record)
     }
 
     async fn apply(&self, change: &StateChange) -> Result<KeyRecord, StoreError> {
         self.begin(&self.0.calls.writes)?;
-        let mut rows = self.rows();
-        let at = rows.tick(&*self.0.clock);
-        let writes = change.plan(&rows.of(&change.scope), at)?;
-        let record = rows.write(writes, change.id, change.reason.as_deref())?;
+        let now = self.now();
+        let record = {
+            let mut rows = self.rows();
+            let at = rows.tick(now);
+            let writes = change.plan(&rows.of(&change.scope), at)?;
+            rows.write(writes, change.id, change.reason.as_deref())?
+        };
         self.hint(KeyHint::Changed { scope: change.scope });
         Ok(record)
     }
 
     async fn replace_wraps(&self, changes: &[WrapChange]) -> Result<Vec<WrapOutcome>, StoreError> {
         self.begin(&self.0.calls.writes)?;
-        let mut rows = self.rows();
-        let mut outcomes = Vec::with_capacity(changes.len());
-        for change in changes {
-            let at = rows.tick(&*self.0.clock);
-            let planned = change.plan(rows.by_id.get(&change.id), at);
-            if let Ok(record) = &planned {
-                rows.audit(record, change.reason.as_deref());
-                rows.put(record.clone());
-                self.hint(KeyHint::Changed { scope: change.scope });
+        let now = self.now();
+        let (mut outcomes, mut changed) = (Vec::with_capacity(changes.len()), Vec::new());
+        {
+            let mut rows = self.rows();
+            for change in changes {
+                let at = rows.tick(now);
+                let planned = change.plan(rows.by_id.get(&change.id), at);
+                if let Ok(record) = &planned {
+                    rows.audit(record, change.reason.as_deref());
+                    rows.put(record.clone());
+                    changed.push(change.scope);
+                }
+                outcomes.push(WrapOutcome::new(change.id, planned));
             }
-            outcomes.push(WrapOutcome::new(change.id, planned));
+        }
+        for scope in changed {
+            self.hint(KeyHint::Changed { scope });
         }
         Ok(outcomes)
     }
@@ -308,11 +334,12 @@ impl KeyStore for MemoryKeyStore {
 
     async fn changed_since(&self, cursor: &ChangeCursor) -> Result<ChangePage, StoreError> {
         self.begin(&self.0.calls.polls)?;
+        let now = self.now();
         let mut rows = self.rows();
         let (at, after) = match cursor.position() {
             CursorPosition::At { at, after, .. } => (at, after),
             // A time that every later write comes after.
-            CursorPosition::Now => (rows.tick(&*self.0.clock), None),
+            CursorPosition::Now => (rows.tick(now), None),
             CursorPosition::Start => (Timestamp::from_micros(i64::MIN), None),
         };
         let is_later = |record: &KeyRecord| {
@@ -395,8 +422,14 @@ impl Rows {
         self.audited.push(change);
     }
 
-    fn tick(&mut self, clock: &dyn Clock) -> Timestamp {
-        self.last = micros(clock).max(self.last.saturating_add(1));
+    fn remove(&mut self, record: &KeyRecord) {
+        self.by_id.remove(&record.id);
+        self.by_scope.entry(record.scope).or_default().remove(&record.id);
+    }
+
+    /// Returns the time of a write: `now`, in microseconds, or a moment after the last one.
+    fn tick(&mut self, now: i64) -> Timestamp {
+        self.last = now.max(self.last.saturating_add(1));
         Timestamp::from_micros(self.last)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aws_sdk_kms::Client;
 use aws_sdk_kms::config::{Builder, Region};
@@ -43,18 +43,15 @@ impl Clients {
     }
 
     pub(crate) fn client(&self, region: &str) -> Client {
-        // Nothing that could panic happens between two steps of a change.
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = made.get(region) {
+        if let Some(client) = self.made().get(region) {
             return client.clone();
         }
+        // Not under the lock: it may run code of the caller's configuration. Of two that are made at once one is kept.
         let mut config = self.base.clone().region(Region::new(region.to_owned()));
         // Also where there is none: `base` has the one that the environment names, which may be another region's.
         config.set_endpoint_url(self.endpoint(region).map(str::to_owned));
         let client = Client::from_conf(config.build());
-        made.insert(region.to_owned(), client.clone());
-        // No subscriber is called under the lock.
-        drop(made);
+        let client = self.made().entry(region.to_owned()).or_insert(client).clone();
         if let (None, Some(shared)) = (self.endpoints.of(region), &self.endpoints.shared) {
             tracing::warn!(
                 target: "encx::aws",
@@ -65,6 +62,10 @@ impl Clients {
             );
         }
         client
+    }
+
+    fn made(&self) -> MutexGuard<'_, BTreeMap<String, Client>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the endpoint of a region, unless it is AWS's own.

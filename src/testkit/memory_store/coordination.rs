@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{MemoryKeyStore, lock, micros};
+use super::{MemoryKeyStore, lock};
 use crate::store::{
     Coordination, Fence, JobRange, JobStatus, JobTally, KeyHint, Lease, ProcessId, ProcessInfo, ProcessList,
     ProcessRecord, RangeClaim, StoreError, Timestamp,
@@ -55,9 +55,9 @@ impl SharedWork {
 impl MemoryKeyStore {
     fn shared_work(&self) -> Result<(MutexGuard<'_, SharedWork>, Timestamp), StoreError> {
         self.check_available()?;
-        let work = lock(&self.0.shared_work);
         // Not the time of a write, which moves on by itself: a claim ends when the clock says so, to the moment.
-        Ok((work, Timestamp::from_micros(micros(&*self.0.clock))))
+        let now = Timestamp::from_micros(self.now());
+        Ok((lock(&self.0.shared_work), now))
     }
 }
 
@@ -234,9 +234,11 @@ impl Coordination for MemoryKeyStore {
     }
 
     async fn raise_fence(&self) -> Result<Fence, StoreError> {
-        let (mut work, _) = self.shared_work()?;
-        work.fence += 1;
-        let fence = Fence::new(work.fence);
+        let fence = {
+            let (mut work, _) = self.shared_work()?;
+            work.fence += 1;
+            Fence::new(work.fence)
+        };
         self.hint(KeyHint::Fence(fence));
         Ok(fence)
     }
