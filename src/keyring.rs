@@ -10,10 +10,10 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use zeroize::Zeroize;
 
-pub(crate) use self::batch::{Batch, loaded};
+pub(crate) use self::batch::{Batch, Item, ToOpen, ToSeal, loaded};
 pub(crate) use self::call::{Decrypt, Encrypt, HotFirst, Place};
 use self::call::{DecryptInPlace, EncryptInto};
-pub(crate) use self::core::{Core, check_input};
+pub(crate) use self::core::{Core, Look};
 
 use crate::aad::{Aad, AsAad};
 use crate::cache::Slot;
@@ -272,21 +272,18 @@ impl Keyring {
         &self,
         items: Vec<(P, A)>,
     ) -> Vec<Result<Ciphertext, Error>> {
-        let mut items = items.into_iter();
-        let mut done = Vec::with_capacity(items.size_hint().0);
-        let hot = self
+        let mut done = Vec::with_capacity(items.len());
+        if self
             .core
-            .hot_encrypt_many(self.hot_slot(&mut None), &mut items, &mut done);
-        if hot {
+            .hot_encrypt_many(self.hot_slot(&mut None), &items, to_seal, &mut done)
+        {
             return done;
         }
-        let items: Vec<_> = items.collect();
-        let values = || {
-            items
-                .iter()
-                .map(|(plaintext, aad)| (plaintext.as_ref(), aad.as_aad()))
-        };
-        self.core.encrypt_many(&self.slot(), values).await
+        let slot = &self.slot();
+        let rest = items[done.len()..].iter().map(to_seal);
+        let rest: Vec<_> = rest.map(|what| Item { slot, what }).collect();
+        done.extend(self.core.do_cold(&rest).await);
+        done
     }
 
     /// Decrypts many values that were encrypted under this context, each bound to its own place. The results are in the
@@ -311,17 +308,17 @@ impl Keyring {
     }
 
     async fn decrypt_items<A: AsAad>(&self, items: Vec<(&Ciphertext, A)>) -> Vec<Result<Plaintext, Error>> {
-        let mut items = items.into_iter().peekable();
-        let mut done = Vec::with_capacity(items.size_hint().0);
-        let hot = self
+        let mut done = Vec::with_capacity(items.len());
+        if self
             .core
-            .hot_decrypt_many(self.hot_slot(&mut None), &mut items, part_of, &mut done);
-        if hot {
+            .hot_decrypt_many(self.hot_slot(&mut None), &items, to_open, &mut done)
+        {
             return done;
         }
-        let items: Vec<_> = items.collect();
-        let values = || items.iter().map(|(ciphertext, aad)| (*ciphertext, aad.as_aad()));
-        done.extend(self.core.decrypt_many(&self.slot(), values).await);
+        let slot = &self.slot();
+        let rest = items[done.len()..].iter().map(to_open);
+        let rest: Vec<_> = rest.map(|what| Item { slot, what }).collect();
+        done.extend(self.core.do_cold(&rest).await);
         done
     }
 
@@ -401,8 +398,12 @@ impl Place for &Keyring {
     }
 }
 
-fn part_of<'i, A: AsAad>((ciphertext, aad): &'i (&Ciphertext, A)) -> Option<(&'i Ciphertext, &'i Aad)> {
-    Some((ciphertext, aad.as_aad()))
+fn to_seal<P: AsRef<[u8]>, A: AsAad>((plaintext, aad): &(P, A)) -> ToSeal<'_> {
+    (plaintext.as_ref(), aad.as_aad())
+}
+
+fn to_open<'i, A: AsAad>((ciphertext, aad): &'i (&Ciphertext, A)) -> ToOpen<'i> {
+    (ciphertext, aad.as_aad())
 }
 
 impl fmt::Debug for Keyring {

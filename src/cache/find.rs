@@ -148,9 +148,19 @@ impl Cache {
         id: DataKeyId,
         purpose: Purpose,
     ) -> bool {
-        let Ok(records) = self.records_now(slot).await else {
-            return false;
-        };
+        match self.records_now(slot).await {
+            Ok(records) => self.allows(&records, id, purpose),
+            Err(_) => false,
+        }
+    }
+
+    /// Tells the same without asking anybody. `false` if nothing is known.
+    pub(crate) fn allows_now(&self, slot: &Slot, id: DataKeyId, purpose: Purpose) -> bool {
+        slot.records()
+            .is_some_and(|records| self.allows(&records, id, purpose))
+    }
+
+    fn allows(&self, records: &Records, id: DataKeyId, purpose: Purpose) -> bool {
         match purpose {
             Purpose::Encrypt => records
                 .active()

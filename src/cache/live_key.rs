@@ -7,6 +7,7 @@ use std::sync::Arc;
 use zeroize::Zeroize;
 
 use crate::aad::Aad;
+use crate::cache::later::Later;
 use crate::cache::life::Life;
 use crate::ciphertext::{Ciphertext, HEADER_LEN, Header, MAX_PLAINTEXT_LEN, SUITE_AT, Suite};
 use crate::error::{Error, Hot};
@@ -117,12 +118,20 @@ impl LiveKey {
 
     /// Opens a ciphertext of this key, in whichever suite.
     #[inline(always)]
-    pub(crate) fn open(&self, epoch: Option<&Epoch>, ciphertext: &Ciphertext, aad: &Aad) -> Hot<Plaintext> {
+    pub(crate) fn open(
+        &self,
+        epoch: Option<&Epoch>,
+        ciphertext: &Ciphertext,
+        aad: &Aad,
+        later: &mut Later,
+    ) -> Hot<Plaintext> {
         let suite = ciphertext.suite();
         let mut room = GcmAad::new();
         let aad = room.put(&self.prefix, suite, aad)?;
         let opened = self.key.open(epoch, suite, aad, ciphertext.body());
-        opened.map(Plaintext::new).map_err(|error| self.refused(error))
+        opened
+            .map(Plaintext::new)
+            .map_err(|error| self.refused(error, later))
     }
 
     /// Opens a ciphertext of this key where it is; see [`SuiteKey::open_in_place`].
@@ -133,19 +142,20 @@ impl LiveKey {
         header: Header,
         buffer: &mut Vec<u8>,
         aad: &Aad,
+        later: &mut Later,
     ) -> Hot<()> {
         let mut room = GcmAad::new();
         let aad = room.put(&self.prefix, header.suite, aad)?;
         let opened = self
             .key
             .open_in_place(epoch, header.suite, aad, buffer, HEADER_LEN);
-        opened.map_err(|error| self.refused(error))
+        opened.map_err(|error| self.refused(error, later))
     }
 
-    /// One opaque error: what exactly was wrong is nobody's business but the key holder's.
+    /// One opaque error: what exactly was wrong is for the key holder's own log.
     #[cold]
-    fn refused(&self, error: OpenError) -> Box<Error> {
-        tracing::debug!(target: "encx::refused", key = %self.id, %error, "ciphertext refused");
+    fn refused(&self, error: OpenError, later: &mut Later) -> Box<Error> {
+        later.note_refused(self.id, error);
         Box::new(Error::Decrypt)
     }
 }

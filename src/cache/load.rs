@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::cache::later::tell_stale;
 use crate::cache::refresh::Failure;
 use crate::cache::{Cache, Life, MAX_ATTEMPTS, Purpose, Records, Slot, SlotKey, Unwrapped};
 use crate::error::Error;
@@ -66,7 +67,9 @@ impl Cache {
     ) -> Result<Unwrapped, Error> {
         let in_memory = || {
             let key = slot.key_for(record.id, purpose, self.clock.elapsed(), &self.limits)?;
-            self.note_use(&key, self.clock.elapsed());
+            if self.count_use(&key, self.clock.elapsed()) {
+                tell_stale(key.id);
+            }
             Some(key)
         };
         if let Some(key) = in_memory() {
@@ -81,23 +84,16 @@ impl Cache {
         in_memory().ok_or(failed)
     }
 
-    /// Counts the use of a key that is past its time.
+    /// Counts the use of a key that is past its time. `true` the first time, which subscribers are to be told of.
     #[inline]
-    pub(crate) fn note_use(&self, key: &Life, now: Duration) {
-        if now >= key.expires_at {
-            self.note_stale_use(key);
-        }
+    pub(crate) fn count_use(&self, key: &Life, now: Duration) -> bool {
+        now >= key.expires_at && self.count_stale_use(key)
     }
 
     #[cold]
-    fn note_stale_use(&self, key: &Life) {
+    fn count_stale_use(&self, key: &Life) -> bool {
         self.counters.count(&self.counters.stale_key_serves);
-        if key.becomes_stale() {
-            tracing::warn!(
-                target: "encx::cache", key = %key.id,
-                "a key past its `ttl` serves, because the KMS does not answer"
-            );
-        }
+        key.becomes_stale()
     }
 
     /// Has a key that is in memory unwrapped again. `false` if there was no need, or it is there no more.

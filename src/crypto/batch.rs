@@ -4,18 +4,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
-use crate::aad::{Aad, AsAad};
-use crate::cache::{Purpose, Slot};
+use crate::aad::AsAad;
+use crate::cache::Slot;
 use crate::ciphertext::Ciphertext;
 use crate::context::EncryptionContext;
 use crate::crypto::Crypto;
-use crate::error::{Error, unbox};
-use crate::key::{DataKeyId, Scope};
-use crate::keyring::{Batch, check_input, loaded};
+use crate::error::Error;
+use crate::keyring::{Batch, Item, ToOpen, ToSeal};
 use crate::plaintext::Plaintext;
-use crate::suite::Epochs;
 
 impl Crypto {
     /// Encrypts many values, each under its own context and bound to its own place.
@@ -65,74 +61,25 @@ impl Crypto {
         &self,
         items: Vec<(&EncryptionContext, P, A)>,
     ) -> Vec<Result<Ciphertext, Error>> {
-        let mut items = items.into_iter().peekable();
-        let mut done = Vec::with_capacity(items.size_hint().0);
-        while let Some((context, ..)) = items.peek() {
-            let context = *context;
-            let slot = self.slot(context);
-            let left = items.size_hint().0;
-            let run = std::iter::from_fn(|| items.next_if(|(next, ..)| *next == context));
-            let mut run = Run {
-                items: run.map(|(_, plaintext, aad)| (plaintext, aad)),
-                left,
-            };
-            if !self.core().hot_encrypt_many(&slot, &mut run, &mut done) {
-                break;
-            }
-        }
-        let rest: Vec<_> = items.collect();
-        if !rest.is_empty() {
-            done.extend(self.encrypt_cold(rest).await);
-        }
-        done
-    }
-
-    /// Encrypts values of which some have keys that are not in memory.
-    async fn encrypt_cold<P, A>(
-        &self,
-        items: Vec<(&EncryptionContext, P, A)>,
-    ) -> Vec<Result<Ciphertext, Error>>
-    where
-        P: AsRef<[u8]>,
-        A: AsAad,
-    {
-        let core = self.core();
-        let mut slots = Slots::default();
-        let items: Vec<_> = items
-            .into_iter()
-            .map(|(context, plaintext, aad)| (slots.find(self, context), plaintext, aad))
-            .collect();
         let mut done = Vec::with_capacity(items.len());
-        let mut missing: HashMap<Scope, Arc<Slot>> = HashMap::new();
-        for (slot, plaintext, aad) in &items {
-            let (slot, plaintext, aad) = (slots.get(*slot), plaintext.as_ref(), aad.as_aad());
-            let hot = core.hot_encrypt(slot, plaintext, aad);
-            let hot = hot.map(|done| done.map_err(unbox));
-            let hot = hot.or_else(|| check_input(plaintext, aad).err().map(Err));
-            if hot.is_none() {
-                missing.insert(slot.scope, Arc::clone(slot));
-            }
-            done.push(hot);
+        let hot = items.chunk_by(|a, b| a.0 == b.0).all(|run| {
+            let slot = self.slot(run[0].0);
+            self.core().hot_encrypt_many(&slot, run, to_seal, &mut done)
+        });
+        if hot {
+            return done;
         }
-        let keys = core
-            .load_together(missing, Purpose::Encrypt, |core, _, slot| async move {
-                core.cache().active_key(&slot).await
+        let rest = &items[done.len()..];
+        let (slots, of) = self.slots(rest.iter().map(|(context, ..)| *context));
+        let values = rest.iter().map(to_seal).zip(of);
+        let rest: Vec<_> = values
+            .map(|(what, of)| Item {
+                slot: &slots[of],
+                what,
             })
-            .await;
-        let seal = |(slot, plaintext, aad): &(usize, P, A)| {
-            let key = loaded(&keys, &slots.get(*slot).scope)?;
-            key.seal(
-                &mut Epochs::new(None),
-                core.suite,
-                plaintext.as_ref(),
-                aad.as_aad(),
-            )
-            .map_err(unbox)
-        };
-        let items = items.iter().zip(done);
-        items
-            .map(|(item, done)| done.unwrap_or_else(|| seal(item)))
-            .collect()
+            .collect();
+        done.extend(self.core().do_cold(&rest).await);
+        done
     }
 
     /// Decrypts many values, each under its own context and bound to its own place.
@@ -162,122 +109,48 @@ impl Crypto {
         &self,
         items: Vec<(&EncryptionContext, &Ciphertext, A)>,
     ) -> Vec<Result<Plaintext, Error>> {
-        let mut items = items.into_iter().peekable();
-        let mut done = Vec::with_capacity(items.size_hint().0);
-        while let Some((context, ..)) = items.peek() {
-            let context = *context;
-            let slot = self.slot(context);
-            let hot =
-                self.core()
-                    .hot_decrypt_many(&slot, &mut items, |item| part_of(item, context), &mut done);
-            if !hot {
-                break;
-            }
+        let mut done = Vec::with_capacity(items.len());
+        let hot = items.chunk_by(|a, b| a.0 == b.0).all(|run| {
+            let slot = self.slot(run[0].0);
+            self.core().hot_decrypt_many(&slot, run, to_open, &mut done)
+        });
+        if hot {
+            return done;
         }
-        let rest: Vec<_> = items.collect();
-        if !rest.is_empty() {
-            done.extend(self.decrypt_cold(rest).await);
-        }
+        let rest = &items[done.len()..];
+        let (slots, of) = self.slots(rest.iter().map(|(context, ..)| *context));
+        let values = rest.iter().map(to_open).zip(of);
+        let rest: Vec<_> = values
+            .map(|(what, of)| Item {
+                slot: &slots[of],
+                what,
+            })
+            .collect();
+        done.extend(self.core().do_cold(&rest).await);
         done
     }
 
-    /// Decrypts values of which some have keys that are not in memory.
-    async fn decrypt_cold<A>(
+    /// Finds the slots of contexts, each once, and tells of each context which of them is its own.
+    fn slots<'a>(
         &self,
-        items: Vec<(&EncryptionContext, &Ciphertext, A)>,
-    ) -> Vec<Result<Plaintext, Error>>
-    where
-        A: AsAad,
-    {
-        let core = self.core();
-        let mut slots = Slots::default();
-        let items: Vec<_> = items
-            .into_iter()
-            .map(|(context, ciphertext, aad)| (slots.find(self, context), ciphertext, aad))
-            .collect();
-        let mut done = Vec::with_capacity(items.len());
-        let mut missing: HashMap<(Scope, DataKeyId), Arc<Slot>> = HashMap::new();
-        for (slot, ciphertext, aad) in &items {
-            let slot = slots.get(*slot);
-            let hot = core.decrypt_or_refuse(slot, ciphertext, aad.as_aad());
-            if hot.is_none() {
-                missing.insert((slot.scope, ciphertext.key_id()), Arc::clone(slot));
-            }
-            done.push(hot);
-        }
-        let keys = core
-            .load_together(missing, Purpose::Decrypt, |core, (_, id), slot| async move {
-                core.cache().key_by_id(&slot, id).await
+        contexts: impl Iterator<Item = &'a EncryptionContext>,
+    ) -> (Vec<Arc<Slot>>, Vec<usize>) {
+        let (mut slots, mut known) = (Vec::new(), HashMap::new());
+        let of = contexts.map(|context| {
+            *known.entry(context).or_insert_with(|| {
+                slots.push(self.slot(context));
+                slots.len() - 1
             })
-            .await;
-        let open = |(slot, ciphertext, aad): &(usize, &Ciphertext, A)| {
-            let key = loaded(&keys, &(slots.get(*slot).scope, ciphertext.key_id()))?;
-            core.open(&key, None, ciphertext, aad.as_aad()).map_err(unbox)
-        };
-        let items = items.iter().zip(done);
-        items
-            .map(|(item, done)| done.unwrap_or_else(|| open(item)))
-            .collect()
+        });
+        let of = of.collect();
+        (slots, of)
     }
 }
 
-/// Tells what of an item to decrypt, if it is of this context.
-fn part_of<'i, A: AsAad>(
-    (of, ciphertext, aad): &'i (&EncryptionContext, &Ciphertext, A),
-    context: &EncryptionContext,
-) -> Option<(&'i Ciphertext, &'i Aad)> {
-    (*of == context).then(|| (*ciphertext, aad.as_aad()))
+fn to_seal<'i, P: AsRef<[u8]>, A: AsAad>((_, plaintext, aad): &'i (&EncryptionContext, P, A)) -> ToSeal<'i> {
+    (plaintext.as_ref(), aad.as_aad())
 }
 
-/// The items of one context that stand next to each other: at most as many as are left.
-struct Run<I> {
-    items: I,
-    left: usize,
-}
-
-impl<I: Iterator> Iterator for Run<I> {
-    type Item = I::Item;
-
-    fn next(&mut self) -> Option<I::Item> {
-        self.items.next()
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        // As far as it is likely: nonces for so many are drawn together.
-        (0, Some(self.left))
-    }
-}
-
-/// The slots of a batch, which nearly always has one context, or a few in long runs.
-#[derive(Default)]
-struct Slots<'a> {
-    found: SmallVec<[(&'a EncryptionContext, Arc<Slot>); 1]>,
-    /// Where in `found` a context stands, once there are several.
-    index: HashMap<&'a EncryptionContext, usize>,
-}
-
-impl<'a> Slots<'a> {
-    /// Finds the number of a context's slot; each distinct context is looked up once.
-    fn find(&mut self, crypto: &Crypto, context: &'a EncryptionContext) -> usize {
-        let last = self.found.len().checked_sub(1);
-        if let Some(last) = last.filter(|last| self.found[*last].0 == context) {
-            return last;
-        }
-        if let Some(known) = self.index.get(context) {
-            return *known;
-        }
-        let number = self.found.len();
-        if number == 1 {
-            self.index.insert(self.found[0].0, 0);
-        }
-        if number > 0 {
-            self.index.insert(context, number);
-        }
-        self.found.push((context, crypto.slot(context)));
-        number
-    }
-
-    fn get(&self, number: usize) -> &Arc<Slot> {
-        &self.found[number].1
-    }
+fn to_open<'i, A: AsAad>((_, ciphertext, aad): &'i (&EncryptionContext, &Ciphertext, A)) -> ToOpen<'i> {
+    (ciphertext, aad.as_aad())
 }

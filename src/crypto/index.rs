@@ -9,7 +9,7 @@ use crate::crypto::Crypto;
 use crate::error::{Error, unbox};
 use crate::index::{BlindIndex, IndexField, IndexTerms, IndexValue, Message};
 use crate::key::{DataKeyId, KeyUsage, Scope};
-use crate::keyring::{Core, loaded};
+use crate::keyring::{Core, Look, loaded};
 
 impl Crypto {
     /// Computes the blind index of a value under the context's active index key, for a column beside the ciphertext's.
@@ -304,17 +304,18 @@ async fn terms(core: &Core, slot: &Arc<Slot>, messages: &[Message]) -> Result<In
 
 /// Computes the terms if all keys are in memory and may be used; `None` if somebody has to be asked.
 fn hot_terms(core: &Core, slot: &Slot, messages: &[Message]) -> Option<Result<IndexTerms, Error>> {
-    let live = slot.live();
-    let set = live.set()?;
-    let derivers = set.derivers.as_ref().filter(|derivers| derivers.complete)?;
-    let mut terms = Vec::with_capacity(derivers.all.len() * messages.len());
-    for key in &derivers.all {
-        match use_now(core, set, key, Purpose::Decrypt)? {
-            Ok(key) => terms.extend(messages.iter().map(|message| term(&key, message))),
-            Err(error) => return Some(Err(error)),
+    core.with_live(slot, |look| {
+        let set = look.set?;
+        let derivers = set.derivers.as_ref().filter(|derivers| derivers.complete)?;
+        let mut terms = Vec::with_capacity(derivers.all.len() * messages.len());
+        for key in &derivers.all {
+            match use_now(core, set, key, Purpose::Decrypt, look)? {
+                Ok(key) => terms.extend(messages.iter().map(|message| term(&key, message))),
+                Err(error) => return Some(Err(error)),
+            }
         }
-    }
-    Some(Ok(IndexTerms::new(terms)))
+        Some(Ok(IndexTerms::new(terms)))
+    })
 }
 
 /// Returns the active index key or pepper, making or loading it if need be.
@@ -326,14 +327,11 @@ pub(super) async fn active_deriver(core: &Core, slot: &Arc<Slot>) -> Result<Arc<
 }
 
 fn hot_active(core: &Core, slot: &Slot) -> Option<Result<Arc<Deriver>, Error>> {
-    let live = slot.live();
-    let set = live.set()?;
-    use_now(
-        core,
-        set,
-        set.derivers.as_ref()?.active.as_ref()?,
-        Purpose::Encrypt,
-    )
+    core.with_live(slot, |look| {
+        let set = look.set?;
+        let active = set.derivers.as_ref()?.active.as_ref()?;
+        use_now(core, set, active, Purpose::Encrypt, look)
+    })
 }
 
 /// Returns a version of the index key or pepper, loading it if need be.
@@ -345,9 +343,11 @@ pub(super) async fn deriver_of(core: &Core, slot: &Arc<Slot>, id: DataKeyId) -> 
 }
 
 fn hot_of(core: &Core, slot: &Slot, id: DataKeyId) -> Option<Result<Arc<Deriver>, Error>> {
-    let live = slot.live();
-    let set = live.set()?;
-    use_now(core, set, set.derivers.as_ref()?.find(id)?, Purpose::Decrypt)
+    core.with_live(slot, |look| {
+        let set = look.set?;
+        let key = set.derivers.as_ref()?.find(id)?;
+        use_now(core, set, key, Purpose::Decrypt, look)
+    })
 }
 
 /// Uses a key of a snapshot if that needs nobody else.
@@ -356,8 +356,9 @@ fn use_now(
     set: &KeySet,
     key: &Arc<Deriver>,
     purpose: Purpose,
+    look: &mut Look<'_>,
 ) -> Option<Result<Arc<Deriver>, Error>> {
-    let may = core.may_use(set, key, purpose)?;
+    let may = core.may_use(set, key, purpose, look)?;
     if may.is_ok() {
         core.cache.counters.hits.add(1);
     }

@@ -1,21 +1,24 @@
-//! Many values at once: one look at the keys, nonces that are drawn together, and one load for what is missing.
+//! Many values at once: one look at the keys for each chunk, nonces that are drawn together, and one load for what is missing.
+//!
+//! No code of the caller's runs while a key is held: items are collected first.
 
 use std::collections::HashMap;
 use std::future::Future;
 use std::hash::Hash;
-use std::iter::Peekable;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use super::core::{Core, check_input};
-use crate::aad::{Aad, AsAad};
-use crate::cache::{KeySet, Life, Purpose, Slot};
+use crate::aad::Aad;
+use crate::cache::{Later, Life, LiveKey, Purpose, Slot};
 use crate::ciphertext::Ciphertext;
-use crate::error::{Error, unbox};
+use crate::error::{Error, Hot, unbox};
+use crate::key::{DataKeyId, Scope};
 use crate::plaintext::Plaintext;
 use crate::suite::Epochs;
 
@@ -26,139 +29,192 @@ pub(crate) type Batch<'a, T> = Pin<Box<dyn Future<Output = Vec<Result<T, Error>>
 /// How often what was withdrawn while others were loaded is asked for again.
 const MAX_ATTEMPTS: usize = 8;
 
-impl Core {
-    /// Encrypts many values of one slot whose key is not in memory.
-    pub(super) async fn encrypt_many<'a, I>(
-        &self,
-        slot: &Arc<Slot>,
-        values: impl Fn() -> I,
-    ) -> Vec<Result<Ciphertext, Error>>
-    where
-        I: ExactSizeIterator<Item = (&'a [u8], &'a Aad)>,
-    {
-        let refuse = |(plaintext, aad)| check_input(plaintext, aad).err();
-        // Nobody is asked for a key if there is nothing to do with it.
-        let loaded = if values().any(|value| refuse(value).is_none()) {
-            self.cache.active_key(slot).await
-        } else {
-            Err(Error::NotReady)
-        };
-        let key = match loaded {
-            Ok(key) => key,
-            Err(error) => {
-                let why = |value| refuse(value).unwrap_or_else(|| error.clone());
-                return values().map(|value| Err(why(value))).collect();
-            }
-        };
-        let (mut batch, mut epochs) = (key.batch(values().len()), Epochs::new(None));
-        values()
-            .map(|(plaintext, aad)| {
-                let sealed = batch.seal(&mut epochs, self.suite, plaintext, aad);
-                sealed.map_err(unbox)
-            })
-            .collect()
+/// How many items share one look at the keys. A key that is withdrawn while a batch runs is used for no more than these.
+const CHUNK: usize = 64;
+
+/// A plaintext, and its place.
+pub(crate) type ToSeal<'i> = (&'i [u8], &'i Aad);
+
+/// A ciphertext, and its place.
+pub(crate) type ToOpen<'i> = (&'i Ciphertext, &'i Aad);
+
+/// An item of a batch, and where its key is.
+pub(crate) struct Item<'i, T> {
+    pub(crate) slot: &'i Arc<Slot>,
+    pub(crate) what: T,
+}
+
+/// What is done with an item.
+pub(crate) trait Work {
+    type Done;
+
+    const PURPOSE: Purpose;
+
+    /// The key that it needs, if that is not the active one.
+    fn key(&self) -> Option<DataKeyId>;
+
+    /// Does it, or refuses it, if that needs no load; `None` if it does.
+    fn at_once(&self, core: &Core, slot: &Slot) -> Option<Result<Self::Done, Error>>;
+
+    /// Does it with a key that was loaded.
+    fn with(&self, core: &Core, key: &LiveKey, later: &mut Later) -> Hot<Self::Done>;
+}
+
+impl Work for (&[u8], &Aad) {
+    type Done = Ciphertext;
+
+    const PURPOSE: Purpose = Purpose::Encrypt;
+
+    fn key(&self) -> Option<DataKeyId> {
+        None
     }
 
-    /// Decrypts many values of one slot, of which some keys are not in memory.
-    pub(super) async fn decrypt_many<'a, I>(
-        &self,
-        slot: &Arc<Slot>,
-        values: impl Fn() -> I,
-    ) -> Vec<Result<Plaintext, Error>>
-    where
-        I: ExactSizeIterator<Item = (&'a Ciphertext, &'a Aad)>,
-    {
-        let done: Vec<_> = values()
-            .map(|(ciphertext, aad)| self.decrypt_or_refuse(slot, ciphertext, aad))
-            .collect();
-        let mut missing = HashMap::new();
-        for ((ciphertext, _), done) in values().zip(&done) {
-            if done.is_none() {
-                missing.insert(ciphertext.key_id(), Arc::clone(slot));
-            }
-        }
-        let load = |core: Self, id, slot| async move { core.cache().key_by_id(&slot, id).await };
-        let keys = self.load_together(missing, Purpose::Decrypt, load).await;
-        let open = |ciphertext: &Ciphertext, aad: &Aad| {
-            let key = loaded(&keys, &ciphertext.key_id())?;
-            self.open(&key, None, ciphertext, aad).map_err(unbox)
-        };
-        values()
-            .zip(done)
-            .map(|((ciphertext, aad), done)| done.unwrap_or_else(|| open(ciphertext, aad)))
-            .collect()
+    fn at_once(&self, core: &Core, slot: &Slot) -> Option<Result<Ciphertext, Error>> {
+        let (plaintext, aad) = *self;
+        let hot = core.hot_encrypt(slot, plaintext, aad);
+        hot.map(|done| done.map_err(unbox))
+            .or_else(|| check_input(plaintext, aad).err().map(Err))
     }
 
-    /// Decrypts, or refuses, what needs nobody else; `None` if it does.
-    pub(crate) fn decrypt_or_refuse(
-        &self,
-        slot: &Slot,
-        ciphertext: &Ciphertext,
-        aad: &Aad,
-    ) -> Option<Result<Plaintext, Error>> {
-        if let Some(done) = self.hot_decrypt(slot, ciphertext, aad) {
+    fn with(&self, core: &Core, key: &LiveKey, _: &mut Later) -> Hot<Ciphertext> {
+        let (plaintext, aad) = *self;
+        key.seal(&mut Epochs::new(None), core.suite, plaintext, aad)
+    }
+}
+
+impl Work for (&Ciphertext, &Aad) {
+    type Done = Plaintext;
+
+    const PURPOSE: Purpose = Purpose::Decrypt;
+
+    fn key(&self) -> Option<DataKeyId> {
+        Some(self.0.key_id())
+    }
+
+    fn at_once(&self, core: &Core, slot: &Slot) -> Option<Result<Plaintext, Error>> {
+        let (ciphertext, aad) = *self;
+        if let Some(done) = core.hot_decrypt(slot, ciphertext, aad) {
             return Some(done.map_err(unbox));
         }
-        let accepted = self.check_suite(ciphertext.suite());
+        let accepted = core.check_suite(ciphertext.suite());
         Some(Err(accepted.and_then(|()| check_input(&[], aad)).err()?))
     }
 
-    /// Encrypts what an iterator gives under one look at the keys, if that needs nobody else; if it does, it returns
-    /// `false` and takes nothing.
-    pub(crate) fn hot_encrypt_many<P, A>(
+    fn with(&self, core: &Core, key: &LiveKey, later: &mut Later) -> Hot<Plaintext> {
+        let (ciphertext, aad) = *self;
+        core.open(key, None, ciphertext, aad, later)
+    }
+}
+
+impl Core {
+    /// Encrypts items of one slot, a chunk under one look at its keys. `false` if a key has to be loaded first: what is
+    /// done by then is in `done`.
+    ///
+    /// `value` is, or calls, code of the caller's, as `AsRef` is. It runs before the look.
+    pub(crate) fn hot_encrypt_many<'i, T>(
         &self,
         slot: &Slot,
-        items: &mut impl Iterator<Item = (P, A)>,
+        items: &'i [T],
+        value: impl Fn(&'i T) -> ToSeal<'i>,
         done: &mut Vec<Result<Ciphertext, Error>>,
-    ) -> bool
-    where
-        P: AsRef<[u8]>,
-        A: AsAad,
-    {
-        let begin = done.len();
-        let live = slot.live();
-        match self.active_of(slot, live.set()) {
-            None => return false,
-            Some(Ok(active)) => {
-                let (least, most) = items.size_hint();
-                let (mut batch, mut epochs) = (active.key.batch(most.unwrap_or(least)), active.epochs());
-                for (plaintext, aad) in items {
-                    let sealed = batch.seal(&mut epochs, self.suite, plaintext.as_ref(), aad.as_aad());
-                    done.push(sealed.map_err(unbox));
-                }
-                active.keep(epochs);
-            }
-            Some(Err(error)) => done.extend(items.map(|_| Err((*error).clone()))),
-        }
-        self.cache.counters.hits.add((done.len() - begin) as u64);
-        true
+    ) -> bool {
+        items.chunks(CHUNK).all(|some| {
+            let values: SmallVec<[ToSeal<'i>; CHUNK]> = some.iter().map(&value).collect();
+            self.hot_encrypt_chunk(slot, &values, done)
+        })
     }
 
-    /// Decrypts what an iterator gives under one look at the keys, up to what needs somebody else. `false` if there is
-    /// such a one, which is not taken.
-    ///
-    /// `part` tells what of an item to decrypt, or that it belongs to another slot, where this one's run ends.
-    pub(crate) fn hot_decrypt_many<T>(
+    fn hot_encrypt_chunk(
         &self,
         slot: &Slot,
-        items: &mut Peekable<impl Iterator<Item = T>>,
-        part: impl Fn(&T) -> Option<(&Ciphertext, &Aad)>,
+        values: &[ToSeal<'_>],
+        done: &mut Vec<Result<Ciphertext, Error>>,
+    ) -> bool {
+        self.with_live(slot, |look| {
+            match self.active_of(look) {
+                None => return false,
+                Some(Ok(active)) => {
+                    let (mut batch, mut epochs) = (active.key.batch(values.len()), active.epochs());
+                    for (plaintext, aad) in values {
+                        let sealed = batch.seal(&mut epochs, self.suite, plaintext, aad);
+                        done.push(sealed.map_err(unbox));
+                    }
+                    active.keep(slot, epochs);
+                }
+                Some(Err(error)) => done.extend(values.iter().map(|_| Err((*error).clone()))),
+            }
+            self.cache.counters.hits.add(values.len() as u64);
+            true
+        })
+    }
+
+    /// Decrypts items of one slot, a chunk under one look at its keys. `false` if a key has to be loaded first: what is
+    /// done by then is in `done`.
+    pub(crate) fn hot_decrypt_many<'i, T>(
+        &self,
+        slot: &Slot,
+        items: &'i [T],
+        value: impl Fn(&'i T) -> ToOpen<'i>,
         done: &mut Vec<Result<Plaintext, Error>>,
     ) -> bool {
-        let live = slot.live();
-        let set = live.set();
-        while let Some((ciphertext, aad)) = items.peek().and_then(&part) {
-            let decrypt = |set: &Arc<KeySet>| {
-                let found = self.key_of(set, ciphertext.key_id())?;
-                Some(found.and_then(|(key, epoch)| self.open(key, epoch, ciphertext, aad)))
+        items.chunks(CHUNK).all(|some| {
+            let values: SmallVec<[ToOpen<'i>; CHUNK]> = some.iter().map(&value).collect();
+            self.with_live(slot, |look| {
+                values.iter().all(|(ciphertext, aad)| {
+                    let Some(found) = self.key_of(look, ciphertext.key_id()) else {
+                        return false;
+                    };
+                    let opened =
+                        found.and_then(|(key, epoch)| self.open(key, epoch, ciphertext, aad, look.later));
+                    done.push(opened.map_err(unbox));
+                    true
+                })
+            })
+        })
+    }
+
+    /// Does a batch of which some keys are not in memory: they are loaded together.
+    pub(crate) async fn do_cold<T: Work>(&self, items: &[Item<'_, T>]) -> Vec<Result<T::Done, Error>> {
+        let mut done: Vec<Option<Result<T::Done, Error>>> = Vec::with_capacity(items.len());
+        done.resize_with(items.len(), || None);
+        loop {
+            let mut missing = HashMap::new();
+            for (item, done) in items.iter().zip(&mut done).filter(|(_, done)| done.is_none()) {
+                *done = item.what.at_once(self, item.slot);
+                if done.is_none() {
+                    let name = (item.slot.scope, item.what.key());
+                    missing.entry(name).or_insert_with(|| Arc::clone(item.slot));
+                }
+            }
+            if missing.is_empty() {
+                return done.into_iter().flatten().collect();
+            }
+            let load = |core: Self, (_, id): (Scope, Option<DataKeyId>), slot: Arc<Slot>| async move {
+                match id {
+                    None => core.cache().active_key(&slot).await,
+                    Some(id) => core.cache().key_by_id(&slot, id).await,
+                }
             };
-            let Some(decrypted) = set.and_then(decrypt) else {
-                return false;
-            };
-            done.push(decrypted.map_err(unbox));
-            items.next();
+            let keys = self.load_together(missing, T::PURPOSE, load).await;
+            let (mut left, mut later) = (CHUNK, Later::default());
+            for (item, done) in items.iter().zip(&mut done).filter(|(_, done)| done.is_none()) {
+                let key = match loaded(&keys, &(item.slot.scope, item.what.key())) {
+                    Ok(key) => key,
+                    Err(error) => {
+                        *done = Some(Err(error));
+                        continue;
+                    }
+                };
+                // A key that was withdrawn since is looked for anew.
+                if left == 0 && !self.cache.allows_now(item.slot, key.id, T::PURPOSE) {
+                    continue;
+                }
+                left = left.saturating_sub(1);
+                *done = Some(item.what.with(self, &key, &mut later).map_err(unbox));
+            }
+            drop(keys);
+            later.tell();
         }
-        true
     }
 
     /// Loads what is missing, all at once. What was withdrawn while the others were waited for is not among it.

@@ -10,7 +10,7 @@ use zeroize::Zeroize;
 use super::Keyring;
 use super::core::{Core, check_input};
 use crate::aad::{Aad, AsAad};
-use crate::cache::{LiveKey, Slot};
+use crate::cache::{Later, LiveKey, Slot};
 use crate::ciphertext::{Ciphertext, Header};
 use crate::error::{Error, Hot};
 use crate::plaintext::Plaintext;
@@ -30,8 +30,15 @@ pub(crate) trait Call {
     /// Has the key loaded, unless the input can never be used.
     fn load(&self) -> Waiting;
 
-    /// Does it with the key that was loaded.
-    fn with(&mut self, key: &LiveKey) -> Hot<Self::Output>;
+    /// Does it with the key that is being loaded.
+    ///
+    /// What is the caller's code, as `AsRef` is, runs before the key is taken, and so at each poll.
+    fn finish(
+        &mut self,
+        waiting: &mut Waiting,
+        later: &mut Later,
+        context: &mut Context<'_>,
+    ) -> Poll<Hot<Self::Output>>;
 
     /// Leaves nothing behind that is no result.
     fn clear(&mut self) {}
@@ -72,10 +79,22 @@ fn poll_key<C: Call>(
     context: &mut Context<'_>,
 ) -> Poll<Hot<C::Output>> {
     let key = waiting.get_or_insert_with(|| call.load());
-    let loaded = std::task::ready!(key.as_mut().poll(context));
+    let mut later = Later::default();
+    let done = std::task::ready!(call.finish(key, &mut later, context));
     *waiting = None;
+    later.tell();
+    Poll::Ready(done)
+}
+
+/// Takes a key that is being loaded, for one use.
+fn poll_use<T>(
+    waiting: &mut Waiting,
+    context: &mut Context<'_>,
+    call: impl FnOnce(&LiveKey) -> Hot<T>,
+) -> Poll<Hot<T>> {
+    let loaded = std::task::ready!(waiting.as_mut().poll(context));
     Poll::Ready(match loaded {
-        Ok(key) => call.with(&key),
+        Ok(key) => call(&key),
         Err(error) => Err(Error::boxed(error)),
     })
 }
@@ -159,10 +178,17 @@ impl<W: Place, P: AsRef<[u8]>, A: AsAad> Call for Encrypt<W, P, A> {
         self.place.core().key_to_seal(self.place.slot(), checked)
     }
 
-    fn with(&mut self, key: &LiveKey) -> Hot<Ciphertext> {
+    fn finish(
+        &mut self,
+        waiting: &mut Waiting,
+        _: &mut Later,
+        context: &mut Context<'_>,
+    ) -> Poll<Hot<Ciphertext>> {
         let suite = self.place.core().suite;
         let (plaintext, aad) = (self.plaintext.as_ref(), self.aad.as_aad());
-        key.seal(&mut Epochs::new(None), suite, plaintext, aad)
+        poll_use(waiting, context, |key| {
+            key.seal(&mut Epochs::new(None), suite, plaintext, aad)
+        })
     }
 }
 
@@ -188,10 +214,12 @@ impl<P: AsRef<[u8]>, A: AsAad> Call for EncryptInto<'_, '_, P, A> {
         self.keyring.core.key_to_seal(self.keyring.slot(), checked)
     }
 
-    fn with(&mut self, key: &LiveKey) -> Hot<()> {
+    fn finish(&mut self, waiting: &mut Waiting, _: &mut Later, context: &mut Context<'_>) -> Poll<Hot<()>> {
         let suite = self.keyring.core.suite;
         let (plaintext, aad) = (self.plaintext.as_ref(), self.aad.as_aad());
-        key.seal_into(&mut Epochs::new(None), suite, plaintext, aad, self.buffer)
+        poll_use(waiting, context, |key| {
+            key.seal_into(&mut Epochs::new(None), suite, plaintext, aad, self.buffer)
+        })
     }
 }
 
@@ -215,9 +243,16 @@ impl<W: Place, A: AsAad> Call for Decrypt<'_, W, A> {
         self.place.core().key_to_open(self.place.slot(), header, aad)
     }
 
-    fn with(&mut self, key: &LiveKey) -> Hot<Plaintext> {
-        let core = self.place.core();
-        core.open(key, None, self.ciphertext, self.aad.as_aad())
+    fn finish(
+        &mut self,
+        waiting: &mut Waiting,
+        later: &mut Later,
+        context: &mut Context<'_>,
+    ) -> Poll<Hot<Plaintext>> {
+        let (core, aad) = (self.place.core(), self.aad.as_aad());
+        poll_use(waiting, context, |key| {
+            core.open(key, None, self.ciphertext, aad, later)
+        })
     }
 }
 
@@ -248,10 +283,17 @@ impl<A: AsAad> Call for DecryptInPlace<'_, '_, A> {
         }
     }
 
-    fn with(&mut self, key: &LiveKey) -> Hot<()> {
-        let header = Header::of(self.buffer).map_err(Error::boxed)?;
-        let core = &self.keyring.core;
-        core.open_in_place(key, None, header, self.buffer, self.aad.as_aad())
+    fn finish(
+        &mut self,
+        waiting: &mut Waiting,
+        later: &mut Later,
+        context: &mut Context<'_>,
+    ) -> Poll<Hot<()>> {
+        let (core, aad) = (&self.keyring.core, self.aad.as_aad());
+        poll_use(waiting, context, |key| {
+            let header = Header::of(self.buffer).map_err(Error::boxed)?;
+            core.open_in_place(key, None, header, self.buffer, aad, later)
+        })
     }
 
     fn clear(&mut self) {
@@ -279,7 +321,7 @@ mod tests {
             unreachable!("it is done at once")
         }
 
-        fn with(&mut self, _: &LiveKey) -> Hot<usize> {
+        fn finish(&mut self, _: &mut Waiting, _: &mut Later, _: &mut Context<'_>) -> Poll<Hot<usize>> {
             unreachable!("it is done at once")
         }
     }

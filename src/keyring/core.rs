@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::aad::Aad;
-use crate::cache::{Cache, CacheHandle, KeySet, Life, LiveKey, Purpose, Slot, check_len};
+use crate::cache::{Cache, CacheHandle, KeySet, Later, Life, LiveKey, Purpose, Slot, check_len};
 use crate::ciphertext::{Ciphertext, Header, Suite};
 use crate::error::{Error, Hot, unbox};
 use crate::key::DataKeyId;
@@ -46,6 +46,26 @@ impl Core {
         })
     }
 
+    /// Makes a call with the snapshot of a slot.
+    ///
+    /// No code of the service's own runs while a snapshot is held, for it may call back or take its time: the clock is read
+    /// before, and what the call tells [`Later`] goes to subscribers afterwards.
+    #[inline(always)]
+    pub(crate) fn with_live<T>(&self, slot: &Slot, call: impl FnOnce(&mut Look<'_>) -> T) -> T {
+        let now = self.cache.clock.elapsed_coarsely();
+        let mut later = Later::default();
+        let done = {
+            let live = slot.live();
+            call(&mut Look {
+                set: live.set(),
+                now,
+                later: &mut later,
+            })
+        };
+        later.tell();
+        done
+    }
+
     /// Encrypts if that needs nobody else; `None` if it does.
     pub(crate) fn hot_encrypt(&self, slot: &Slot, plaintext: &[u8], aad: &Aad) -> Option<Hot<Ciphertext>> {
         let mut sealed = Vec::new();
@@ -62,65 +82,74 @@ impl Core {
         aad: &Aad,
         buffer: &mut Vec<u8>,
     ) -> Option<Hot<()>> {
-        let live = slot.live();
-        let active = match self.active_of(slot, live.set())? {
-            Ok(active) => active,
-            Err(error) => return Some(Err(error)),
-        };
-        self.cache.counters.hits.add(1);
-        let mut epochs = active.epochs();
-        let done = active
-            .key
-            .seal_into(&mut epochs, self.suite, plaintext, aad, buffer);
-        active.keep(epochs);
-        Some(done)
+        self.with_live(slot, |look| {
+            let active = match self.active_of(look)? {
+                Ok(active) => active,
+                Err(error) => return Some(Err(error)),
+            };
+            self.cache.counters.hits.add(1);
+            let mut epochs = active.epochs();
+            let done = active
+                .key
+                .seal_into(&mut epochs, self.suite, plaintext, aad, buffer);
+            active.keep(slot, epochs);
+            Some(done)
+        })
     }
 
     /// Finds the key that encrypts for one use, if it is in a snapshot of a slot and may be used. `None` if somebody has
     /// to be asked.
     #[inline(always)]
-    pub(super) fn active_of<'a>(
-        &self,
-        slot: &'a Slot,
-        set: Option<&'a Arc<KeySet>>,
-    ) -> Option<Hot<Active<'a>>> {
-        let set = set?;
+    pub(super) fn active_of<'a>(&self, look: &mut Look<'a>) -> Option<Hot<Active<'a>>> {
+        let set = look.set?;
         let key = set.active.as_ref()?;
-        if let Err(error) = self.may_use(set, key, Purpose::Encrypt)? {
+        if let Err(error) = self.may_use(set, key, Purpose::Encrypt, look)? {
             return Some(Err(error));
         }
-        Some(Ok(Active { key, slot, set }))
+        Some(Ok(Active { key, set }))
     }
 
     /// Tells whether the key that encrypts is in memory and may be used.
     pub(crate) fn is_ready(&self, slot: &Slot) -> bool {
-        let live = slot.live();
-        let usable = |set: &Arc<KeySet>| {
-            let now = self.cache.clock.elapsed_coarsely();
-            self.check_use(set, set.active.as_ref()?, Purpose::Encrypt, now)
+        let usable = |look: &mut Look<'_>| {
+            let set = look.set?;
+            self.check_use(set, set.active.as_ref()?, Purpose::Encrypt, look.now)
         };
-        matches!(live.set().and_then(usable), Some(Ok(())))
+        matches!(self.with_live(slot, usable), Some(Ok(())))
     }
 
     /// Tells whether a key may be used now: by its age, and by how old its known state is. `None` if somebody has to be
     /// asked.
     #[inline(always)]
-    pub(crate) fn may_use(&self, set: &KeySet, key: &Life, purpose: Purpose) -> Option<Hot<()>> {
-        let now = self.cache.clock.elapsed_coarsely();
-        if now < key.expires_at && self.cache.is_set_fresh(set, now) {
+    pub(crate) fn may_use(
+        &self,
+        set: &KeySet,
+        key: &Life,
+        purpose: Purpose,
+        look: &mut Look<'_>,
+    ) -> Option<Hot<()>> {
+        if look.now < key.expires_at && self.cache.is_set_fresh(set, look.now) {
             // Nearly always.
             key.mark_used();
             return Some(Ok(()));
         }
-        self.may_use_late(set, key, purpose, now)
+        self.may_use_late(set, key, purpose, look)
     }
 
     #[inline(never)]
-    fn may_use_late(&self, set: &KeySet, key: &Life, purpose: Purpose, now: Duration) -> Option<Hot<()>> {
-        let may = self.check_use(set, key, purpose, now);
+    fn may_use_late(
+        &self,
+        set: &KeySet,
+        key: &Life,
+        purpose: Purpose,
+        look: &mut Look<'_>,
+    ) -> Option<Hot<()>> {
+        let may = self.check_use(set, key, purpose, look.now);
         if let Some(Ok(())) = may {
             key.mark_used();
-            self.cache.note_use(key, now);
+            if self.cache.count_use(key, look.now) {
+                look.later.note_stale(key.id);
+            }
         }
         may
     }
@@ -140,11 +169,10 @@ impl Core {
         ciphertext: &Ciphertext,
         aad: &Aad,
     ) -> Option<Hot<Plaintext>> {
-        let live = slot.live();
-        match self.key_of(live.set()?, ciphertext.key_id())? {
-            Ok((key, epoch)) => Some(self.open(key, epoch, ciphertext, aad)),
+        self.with_live(slot, |look| match self.key_of(look, ciphertext.key_id())? {
+            Ok((key, epoch)) => Some(self.open(key, epoch, ciphertext, aad, look.later)),
             Err(error) => Some(Err(error)),
-        }
+        })
     }
 
     #[inline(always)]
@@ -158,22 +186,22 @@ impl Core {
             Ok(header) => header,
             Err(error) => return Some(Err(Error::boxed(error))),
         };
-        let live = slot.live();
-        match self.key_of(live.set()?, header.key_id)? {
-            Ok((key, epoch)) => Some(self.open_in_place(key, epoch, header, buffer, aad)),
+        self.with_live(slot, |look| match self.key_of(look, header.key_id)? {
+            Ok((key, epoch)) => Some(self.open_in_place(key, epoch, header, buffer, aad, look.later)),
             Err(error) => Some(Err(error)),
-        }
+        })
     }
 
     /// Finds a key for one use to decrypt, and the epoch if it is of that key. `None` if somebody has to be asked.
     #[inline(always)]
     pub(super) fn key_of<'a>(
         &self,
-        set: &'a KeySet,
+        look: &mut Look<'a>,
         id: DataKeyId,
     ) -> Option<Hot<(&'a LiveKey, Option<&'a Epoch>)>> {
+        let set = look.set?;
         let key = set.find(id)?;
-        if let Err(error) = self.may_use(set, key, Purpose::Decrypt)? {
+        if let Err(error) = self.may_use(set, key, Purpose::Decrypt, look)? {
             return Some(Err(error));
         }
         self.cache.counters.hits.add(1);
@@ -198,9 +226,13 @@ impl Core {
         epoch: Option<&Epoch>,
         ciphertext: &Ciphertext,
         aad: &Aad,
+        later: &mut Later,
     ) -> Hot<Plaintext> {
-        self.check_suite(ciphertext.suite()).map_err(Error::boxed)?;
-        key.open(epoch, ciphertext, aad)
+        let suite = ciphertext.suite();
+        if !self.accepts(suite) {
+            return Err(later.refuse_suite(suite));
+        }
+        key.open(epoch, ciphertext, aad, later)
     }
 
     pub(super) fn open_in_place(
@@ -210,24 +242,44 @@ impl Core {
         header: Header,
         buffer: &mut Vec<u8>,
         aad: &Aad,
+        later: &mut Later,
     ) -> Hot<()> {
-        self.check_suite(header.suite).map_err(Error::boxed)?;
-        key.open_in_place(epoch, header, buffer, aad)
+        if !self.accepts(header.suite) {
+            return Err(later.refuse_suite(header.suite));
+        }
+        key.open_in_place(epoch, header, buffer, aad, later)
     }
 
-    pub(crate) fn check_suite(&self, suite: Suite) -> Result<(), Error> {
+    fn accepts(&self, suite: Suite) -> bool {
         match suite {
-            Suite::KcXaes256Gcm => Ok(()),
-            Suite::Xaes256Gcm if self.accept_uncommitted => Ok(()),
-            Suite::Xaes256Gcm => Err(refuse_suite(suite)),
+            Suite::KcXaes256Gcm => true,
+            Suite::Xaes256Gcm => self.accept_uncommitted,
         }
     }
+
+    /// Refuses a suite where no key is held.
+    pub(crate) fn check_suite(&self, suite: Suite) -> Result<(), Error> {
+        if self.accepts(suite) {
+            return Ok(());
+        }
+        let mut later = Later::default();
+        let refused = later.refuse_suite(suite);
+        later.tell();
+        Err(unbox(refused))
+    }
+}
+
+/// A look at a slot's snapshot.
+pub(crate) struct Look<'a> {
+    pub(crate) set: Option<&'a Arc<KeySet>>,
+    /// The clock's time, coarsely.
+    pub(crate) now: Duration,
+    pub(crate) later: &'a mut Later,
 }
 
 /// The key that encrypts, as a snapshot has it.
 pub(super) struct Active<'a> {
     pub(super) key: &'a LiveKey,
-    slot: &'a Slot,
     set: &'a Arc<KeySet>,
 }
 
@@ -238,19 +290,13 @@ impl Active<'_> {
         Epochs::new(self.set.epoch.as_ref())
     }
 
-    /// Keeps the epoch that began, if one did.
+    /// Has the slot keep the epoch that began, if one did.
     #[inline(always)]
-    pub(super) fn keep(&self, epochs: Epochs<'_>) {
+    pub(super) fn keep(&self, slot: &Slot, epochs: Epochs<'_>) {
         if let Some(begun) = epochs.begun() {
-            self.slot.keep_epoch(self.set, begun);
+            slot.keep_epoch(self.set, begun);
         }
     }
-}
-
-#[cold]
-fn refuse_suite(suite: Suite) -> Error {
-    tracing::info!(target: "encx::refused", ?suite, "suite not accepted");
-    Error::SuiteNotAccepted { suite }
 }
 
 /// Refuses what can never be sealed or opened, before anybody is asked for a key.

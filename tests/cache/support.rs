@@ -289,7 +289,7 @@ impl Stream for Flood {
 }
 
 impl Connection {
-    fn new(rows: MemoryKeyStore, hints: bool) -> Self {
+    pub(crate) fn new(rows: MemoryKeyStore, hints: bool) -> Self {
         Self {
             rows,
             hints,

@@ -23,9 +23,9 @@ fn assert_nonces_differ<'a>(sealed: impl IntoIterator<Item = &'a Ciphertext>) {
     }
 }
 
-/// While a batch takes its items, whoever gives them may use the same keys, and have them dropped.
+/// Items may come from code that uses the same keys, and has them dropped: they are taken before a key is.
 #[tokio::test]
-async fn items_may_come_from_who_uses_the_same_keys_and_shuts_down() {
+async fn items_may_come_from_what_uses_the_same_keys_and_shuts_down() {
     let world = World::default();
     let crypto = world.process().await;
     let mut keyrings = Vec::new();
@@ -54,17 +54,71 @@ async fn items_may_come_from_who_uses_the_same_keys_and_shuts_down() {
         if n == ITEMS / 2 {
             assert_eq!(crypto.stats().keys, 2);
             let _ = pin!(crypto.shutdown()).poll(&mut Context::from_waker(Waker::noop()));
-            assert_eq!(
-                crypto.stats().keys,
-                0,
-                "the batch holds none while the items are made"
-            );
+            assert_eq!(crypto.stats().keys, 0);
         }
         (value(n), SSN.row(n))
     });
-    let sealed = keyring.encrypt_many(items).await;
-    assert!(sealed.iter().all(|sealed| matches!(sealed, Err(Error::ShutDown))));
-    assert_eq!(sealed.len(), usize::try_from(ITEMS).unwrap());
+    for sealed in keyring.encrypt_many(items).await {
+        assert!(matches!(sealed, Err(Error::ShutDown)), "{sealed:?}");
+    }
+}
+
+/// A batch whose items come slowly: meanwhile its key is rotated away, suspended and given up as compromised.
+#[tokio::test]
+async fn what_happens_to_a_key_while_items_come_counts_for_all_of_them() {
+    for many_contexts in [false, true] {
+        let world = World::default();
+        let (crypto, here) = (world.process().await, context("a"));
+        let keyring = crypto.keyring(&here).await.unwrap();
+        let old = crypto.encrypt(&here, "warm", SSN.row(0)).await.unwrap();
+        let manager = crypto.key_manager();
+        let (ask, asked) = std::sync::mpsc::channel();
+        let (answer, answered) = std::sync::mpsc::channel();
+        let destroying = async {
+            let asked = tokio::task::spawn_blocking(move || asked.recv().unwrap()).await;
+            asked.unwrap();
+            let next = manager.rotate(&here).await.unwrap();
+            for state in [KeyState::Suspended, KeyState::Compromised] {
+                manager.set_state(&here, old.key_id(), state).await.unwrap();
+            }
+            answer.send(()).unwrap();
+            next.id
+        };
+        let (of, context) = (crypto.clone(), here.clone());
+        let batch = tokio::task::spawn_blocking(move || {
+            let items = (0..200_i64).inspect(|n| {
+                if *n == 1 {
+                    ask.send(()).unwrap();
+                    answered.recv().unwrap();
+                }
+            });
+            encx::testkit::block_on(async {
+                match many_contexts {
+                    true => {
+                        of.encrypt_many(items.map(|n| (&context, value(n), SSN.row(n))))
+                            .await
+                    }
+                    false => keyring.encrypt_many(items.map(|n| (value(n), SSN.row(n)))).await,
+                }
+            })
+        });
+        let (next, batch) = tokio::join!(destroying, batch);
+        let sealed: Vec<_> = batch.unwrap().into_iter().collect::<Result<_, _>>().unwrap();
+        assert_eq!(sealed.len(), 200);
+        assert_nonces_differ(&sealed);
+        for (n, sealed) in (0..).zip(&sealed) {
+            assert_eq!(sealed.key_id(), next, "item {n}");
+            let opened = crypto.decrypt(&here, sealed, SSN.row(n)).await.unwrap();
+            assert_eq!(opened.as_bytes(), value(n));
+        }
+        // What names the old key is refused likewise, however many there are.
+        for opened in crypto
+            .decrypt_many((0..200).map(|n| (&here, &old, SSN.row(n))))
+            .await
+        {
+            assert!(matches!(opened, Err(Error::Compromised { .. })), "{opened:?}");
+        }
+    }
 }
 
 #[tokio::test]

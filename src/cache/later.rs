@@ -1,0 +1,70 @@
+//! What subscribers are told once a call has let go of its key: they are code of the service's own, which may call back or
+//! take its time.
+
+use crate::ciphertext::Suite;
+use crate::error::Error;
+use crate::key::DataKeyId;
+use crate::suite::OpenError;
+
+/// Events that wait until no key, no snapshot and no lock is held. Almost always none.
+#[derive(Default)]
+pub(crate) struct Later(Option<Box<Told>>);
+
+#[derive(Default)]
+struct Told {
+    /// A key that serves past its time, for the first time.
+    stale: Option<DataKeyId>,
+    refused: Vec<(DataKeyId, OpenError)>,
+    suites: Vec<Suite>,
+}
+
+impl Later {
+    #[cold]
+    pub(crate) fn note_stale(&mut self, key: DataKeyId) {
+        self.0.get_or_insert_default().stale = Some(key);
+    }
+
+    #[cold]
+    pub(super) fn note_refused(&mut self, key: DataKeyId, error: OpenError) {
+        self.0.get_or_insert_default().refused.push((key, error));
+    }
+
+    /// Refuses a ciphertext for its suite.
+    #[cold]
+    pub(crate) fn refuse_suite(&mut self, suite: Suite) -> Box<Error> {
+        self.0.get_or_insert_default().suites.push(suite);
+        Box::new(Error::SuiteNotAccepted { suite })
+    }
+
+    /// Tells subscribers. To be called where nothing is held.
+    #[inline(always)]
+    pub(crate) fn tell(self) {
+        if let Some(told) = self.0 {
+            told.tell();
+        }
+    }
+}
+
+impl Told {
+    #[cold]
+    #[inline(never)]
+    fn tell(&self) {
+        if let Some(key) = self.stale {
+            tell_stale(key);
+        }
+        for (key, error) in &self.refused {
+            tracing::debug!(target: "encx::refused", %key, %error, "ciphertext refused");
+        }
+        for suite in &self.suites {
+            tracing::info!(target: "encx::refused", ?suite, "suite not accepted");
+        }
+    }
+}
+
+/// Tells that a key serves past its time.
+pub(super) fn tell_stale(key: DataKeyId) {
+    tracing::warn!(
+        target: "encx::cache", %key,
+        "a key past its `ttl` serves, because the KMS does not answer"
+    );
+}

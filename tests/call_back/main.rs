@@ -1,0 +1,152 @@
+//! Subscribers, clocks and wakers are code of the service's own, and may call encx: none of them runs while encx holds a lock,
+//! where it would wait for itself, or a key, which it would keep in memory.
+
+#![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
+
+mod events;
+mod held;
+mod scenes;
+#[allow(dead_code, reason = "shared with the tests of the cache, which use the rest")]
+#[path = "../cache/support.rs"]
+mod support;
+mod wakers;
+
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
+use std::thread;
+use std::time::Duration;
+
+use encx::testkit::{ManualClock, MemoryKeyStore, MemoryKms};
+use encx::{Clock, Crypto, Keyring};
+
+use support::{Connection, SSN, World};
+
+/// Long enough for a machine that does much else; reached only when a test fails.
+const DEADLINE: Duration = Duration::from_secs(300);
+
+/// What is called back: everything that a subscriber, a clock or a waker may have a handle on.
+#[derive(Clone)]
+struct Service {
+    crypto: Crypto,
+    keyring: Keyring,
+    kms: MemoryKms,
+    rows: MemoryKeyStore,
+}
+
+static SERVICES: Mutex<Vec<Service>> = Mutex::new(Vec::new());
+
+thread_local! {
+    static CALLS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Calls every service there is, in every way that does not wait. Not from within itself.
+fn call_back() {
+    if CALLS.try_with(|calls| calls.replace(true)).unwrap_or(true) {
+        return;
+    }
+    let services = SERVICES.lock().unwrap().clone();
+    for service in services {
+        service.call();
+    }
+    let _ = CALLS.try_with(|calls| calls.set(false));
+}
+
+impl Service {
+    fn call(&self) {
+        let context = self.keyring.context();
+        if let Ok(sealed) = self.keyring.try_encrypt("a log line", SSN.row(1)) {
+            let _ = self.keyring.try_decrypt(&sealed, SSN.row(1));
+            let _ = self.keyring.try_decrypt(&sealed, SSN.row(2));
+        }
+        let _ = self.crypto.stats();
+        let _ = format!("{:?} {:?} {:?}", self.crypto, self.kms, self.rows);
+        let _ = (self.kms.calls(), self.kms.max_in_flight(), self.rows.records());
+        let waker = Waker::from(Arc::new(Calling));
+        let mut polling = Context::from_waker(&waker);
+        let _ = pin!(self.crypto.encrypt(&context, "a log line", SSN.row(1))).poll(&mut polling);
+        let items = [("a", SSN.row(1)), ("log line", SSN.row(2))];
+        let _ = pin!(self.keyring.encrypt_many(items)).poll(&mut polling);
+    }
+}
+
+/// A waker that calls back.
+struct Calling;
+
+impl Wake for Calling {
+    fn wake(self: Arc<Self>) {
+        call_back();
+    }
+}
+
+/// A clock that calls back whenever it is asked.
+#[derive(Clone, Debug)]
+struct CallingClock(ManualClock);
+
+impl Clock for CallingClock {
+    fn elapsed(&self) -> Duration {
+        call_back();
+        self.0.elapsed()
+    }
+
+    fn elapsed_coarsely(&self) -> Duration {
+        call_back();
+        self.0.elapsed_coarsely()
+    }
+
+    fn unix_millis(&self) -> u64 {
+        call_back();
+        self.0.unix_millis()
+    }
+
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        call_back();
+        self.0.sleep(duration)
+    }
+}
+
+/// A world whose KMS and key store ask a clock that calls back, and which pushes hints and knows its processes.
+fn calling_world() -> World {
+    let clock = ManualClock::new();
+    let rows = MemoryKeyStore::with_clock(CallingClock(clock.clone()));
+    let world = World {
+        store: Connection::new(rows.clone(), true),
+        kms: MemoryKms::new().with_clock(CallingClock(clock.clone())),
+        clock,
+        rows,
+    };
+    world.in_a_fleet()
+}
+
+/// Has a process called back from now on.
+fn register(world: &World, crypto: &Crypto, keyring: &Keyring) {
+    SERVICES.lock().unwrap().push(Service {
+        crypto: crypto.clone(),
+        keyring: keyring.clone(),
+        kms: world.kms.clone(),
+        rows: world.rows.clone(),
+    });
+}
+
+/// Runs a test in a thread of its own, and fails if it hangs.
+fn within_deadline(test: impl FnOnce() + Send + 'static) {
+    let (done, end) = channel();
+    let running = thread::spawn(move || {
+        test();
+        let _ = done.send(());
+    });
+    match end.recv_timeout(DEADLINE) {
+        Err(RecvTimeoutError::Timeout) => panic!("it hangs: something calls back under a lock"),
+        Ok(()) | Err(RecvTimeoutError::Disconnected) => running
+            .join()
+            .unwrap_or_else(|panicked| std::panic::resume_unwind(panicked)),
+    }
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.unwrap().block_on(future)
+}
