@@ -223,7 +223,8 @@ mod their_own_tests {
 #[tokio::test]
 async fn it_does_what_the_document_says() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let pool = SqlitePool::connect("sqlite::memory:").await?;
+    let file = folder.path().join("service.db");
+    let pool = SqlitePool::connect(&format!("sqlite:{}?mode=rwc", file.display())).await?;
     let document = include_str!("../../docs/guide.md");
     let tables: Vec<_> = document.split("```sql\n").skip(1).collect();
     assert_eq!(tables.len(), 4);

@@ -7,6 +7,31 @@ use std::fmt;
 use encx::StoreError;
 use sqlx::error::{DatabaseError, ErrorKind};
 
+/// Refuses a URL of another kind of database, by the name that it begins with.
+///
+/// The drivers do not look at it, and would try to connect by their own protocol. The rest of the URL may hold a password.
+pub(crate) fn check_scheme(
+    url: &str,
+    schemes: &[&str],
+    database: &str,
+    example: &str,
+) -> Result<(), StoreError> {
+    let found = match url.split_once(':') {
+        Some((scheme, _)) if schemes.contains(&scheme) => return Ok(()),
+        // A scheme as RFC 3986 has it; what precedes another colon may be part of a password.
+        Some((scheme, rest)) if rest.starts_with("//") && is_scheme(scheme) => format!("`{scheme}://`"),
+        _ => "something else".to_owned(),
+    };
+    let what = format!("a URL of {database} begins like `{example}`, and this one with {found}");
+    Err(StoreError::Invalid { what })
+}
+
+fn is_scheme(text: &str) -> bool {
+    let mut chars = text.chars();
+    chars.next().is_some_and(|first| first.is_ascii_alphabetic())
+        && chars.all(|char| char.is_ascii_alphanumeric() || matches!(char, '+' | '-' | '.'))
+}
+
 /// Leaves out what may quote a row.
 ///
 /// PostgreSQL's errors carry it in their detail, hint and context (`Failing row contains (..)`), which `Debug` of the
@@ -113,6 +138,21 @@ impl DatabaseError for Refusal {
     }
 }
 
+/// Tells whether the same request may succeed later. `is_passing` knows the codes after which it may.
+pub(crate) fn may_pass(error: &sqlx::Error, is_passing: fn(&str) -> bool) -> bool {
+    use sqlx::Error::{Io, PoolClosed, PoolTimedOut, WorkerCrashed};
+    match error {
+        Io(_) | PoolTimedOut | PoolClosed | WorkerCrashed => true,
+        other => is_passing(&code_of(other)),
+    }
+}
+
+/// Returns a database's own code, or nothing.
+pub(crate) fn code_of(error: &sqlx::Error) -> Cow<'_, str> {
+    let refusal = error.as_database_error();
+    refusal.and_then(DatabaseError::code).unwrap_or_default()
+}
+
 /// Tells apart what may succeed later, what lost a race, and what was refused.
 ///
 /// `of_code` knows the codes that have a meaning of their own, and `is_passing` those after which the same request
@@ -122,18 +162,10 @@ pub(crate) fn store_error_of(
     of_code: fn(&str) -> Option<StoreError>,
     is_passing: fn(&str) -> bool,
 ) -> StoreError {
-    use sqlx::Error::{Io, PoolClosed, PoolTimedOut, WorkerCrashed};
-    let passing = match &error {
-        Io(_) | PoolTimedOut | PoolClosed | WorkerCrashed => true,
-        other => {
-            let refusal = other.as_database_error();
-            let code = refusal.and_then(DatabaseError::code).unwrap_or_default();
-            if let Some(meaning) = of_code(&code) {
-                return meaning;
-            }
-            is_passing(&code)
-        }
-    };
+    if let Some(meaning) = of_code(&code_of(&error)) {
+        return meaning;
+    }
+    let passing = may_pass(&error, is_passing);
     let error = without_rows(error);
     if passing {
         StoreError::unavailable(error)

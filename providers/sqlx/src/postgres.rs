@@ -1,5 +1,6 @@
 //! The key store in PostgreSQL.
 
+mod connections;
 mod coordination;
 mod database;
 mod error;
@@ -14,7 +15,6 @@ mod write;
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -25,14 +25,16 @@ use encx::{
     KeyRecord, KeyState, KeyStore, KeyUsage, NewKey, Scope, StateChange, StoreError, Timestamp, WrapChange,
     WrapOutcome,
 };
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgRow};
 use sqlx::query::Query;
 use sqlx::{Postgres, Row};
 use uuid::Uuid;
 
 use crate::application::name_of_executable;
 use crate::changes::{ONE_MORE, RawChange, change_of, page_of};
+use crate::error::check_scheme;
 use crate::row::{RawRow, RawWrap, assemble, corrupt_column, corrupt_id};
+use connections::Connections;
 use database::{Database, scalar};
 pub(crate) use error::is_passing;
 use error::store_error;
@@ -46,10 +48,7 @@ const OVERLAP: Duration = Duration::from_secs(15);
 
 const _: () = assert!(write::LIMIT.as_millis() + 3_000 <= OVERLAP.as_millis());
 
-/// How many connections a store of its own keeps: a process asks it rarely.
-const CONNECTIONS: u32 = 5;
-
-/// Keeps data keys in PostgreSQL, in the schema `encx`. Clones share one pool.
+/// Keeps data keys in PostgreSQL, in the schema `encx`. Clones share its connections.
 ///
 /// Needs PostgreSQL 13 or later. Times are the database's.
 ///
@@ -64,8 +63,10 @@ const CONNECTIONS: u32 = 5;
 /// between two of them 3. It is assumed that a commit, once begun, is done within that time too, and that
 /// the database's clock is not set back by more than 3 seconds while processes poll.
 ///
-/// A connection that went silent holds nobody up for good: whoever waits for the answer to a statement gets
-/// [`StoreError::Unavailable`] after 8 seconds if it writes and 30 if it reads. The write may have happened all the same.
+/// A connection that went silent holds up no call for ever: it fails with [`StoreError::Unavailable`] after 8 seconds if
+/// it writes and 18 if it reads. The write may have happened all the same. While the database refuses connections a call
+/// fails within a second, and 5 seconds after a host has stopped to answer. The error names host and port and what the
+/// driver said.
 ///
 /// Whoever may write this schema decides which data keys exist; see encx's `SECURITY.md`.
 #[derive(Clone)]
@@ -78,26 +79,21 @@ pub struct PostgresKeyStore {
 impl PostgresKeyStore {
     /// Connects to a database by its URL, such as `postgres://user@host/database?sslmode=verify-full`.
     ///
-    /// At most 5 connections are kept, apart from those of your own pool. TLS needs the feature `tls-rustls`. The audit log
+    /// It keeps at most 5 connections, apart from those of your own pool. TLS needs the feature `tls-rustls`. The audit log
     /// names the application by the URL's `application_name`, or else by the name of the executable file. A URL with
     /// `statement-cache-capacity=0` leads through a transaction pooler.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unavailable`] if the database does not answer within 10 seconds, [`StoreError::Database`] if
-    /// the URL is wrong or the database refuses.
+    /// [`StoreError::Invalid`] if it is no URL of PostgreSQL; [`StoreError::Unavailable`] if the database refuses a
+    /// connection, at once, or does not answer within 5 seconds; [`StoreError::Database`] if it refuses the user, the
+    /// password or the database's name, or if TLS fails. The error names host and port, never the password.
     ///
     /// # Cancellation
     ///
     /// The future may be dropped at any time.
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
-        let pool = PgPoolOptions::new()
-            .max_connections(CONNECTIONS)
-            .acquire_timeout(Duration::from_secs(10))
-            .connect_with(options_of(url)?)
-            .await
-            .map_err(store_error)?;
-        let store = Self::from_pool(pool);
+        let store = Self::on(Connections::connect(options_of(url)?).await?);
         Ok(if keeps_no_statements(url) {
             store.behind_transaction_pooler()
         } else {
@@ -105,13 +101,23 @@ impl PostgresKeyStore {
         })
     }
 
-    /// Uses connections of a pool that exists already. Nothing of a connection's session is changed.
+    /// Connects with the settings of a pool that exists already, on up to 2 connections of its own beside it.
     ///
-    /// The audit log names the application by the pool's `application_name`: set one.
+    /// So a transaction of yours may encrypt for a tenant that has no key yet while all connections of the pool are in
+    /// use. The store's connections are made when they are needed, with the pool's options and hooks and with its
+    /// time-outs where these are shorter. They are closed when you close the pool, or with the last clone of the store.
+    /// A new key is committed on its own, also if your transaction is rolled back.
+    ///
+    /// The audit log names the application by the pool's `application_name`: set one. Count 2 more connections for each
+    /// process where the server limits them.
     #[must_use]
     pub fn from_pool(pool: PgPool) -> Self {
+        Self::on(Connections::beside(pool))
+    }
+
+    fn on(connections: Connections) -> Self {
         Self {
-            database: Database::new(pool),
+            database: Database::new(connections),
             migrated: Arc::default(),
             listen: None,
         }
@@ -120,9 +126,9 @@ impl PostgresKeyStore {
     /// Listens for changes on a connection of its own, so that this process hears of them at once.
     ///
     /// The URL must lead to the server itself: a transaction pooler does not pass on what is heard. One connection is
-    /// made for each call of [`KeyStore::changes`], of which a `Crypto` makes one, and none of the pool ever listens. A
+    /// made for each call of [`KeyStore::changes`], of which a `Crypto` makes one; no other connection of the store listens. A
     /// connection that is lost is made anew, for ever; one that went silent is noticed within 15 seconds. Hints may be
-    /// lost meanwhile, so [`KeyHint::Gap`](encx::KeyHint::Gap) follows each time.
+    /// lost until then, so [`KeyHint::Gap`](encx::KeyHint::Gap) follows each time.
     ///
     /// Whoever may connect to the database may notify. A notification is no more than a reason to read again, at most
     /// the keys that are held in memory, and twice a second for those that cannot be understood.
@@ -130,10 +136,7 @@ impl PostgresKeyStore {
     /// A URL that is none makes every method fail with [`StoreError::Invalid`].
     #[must_use]
     pub fn listen_url(mut self, url: &str) -> Self {
-        let unfit = |_| StoreError::Invalid {
-            what: "`listen_url` is no URL of a PostgreSQL database".to_owned(),
-        };
-        self.listen = Some(options_of(url).map_err(unfit));
+        self.listen = Some(options_of(url));
         self
     }
 
@@ -247,9 +250,17 @@ impl KeyStore for PostgresKeyStore {
     }
 }
 
-/// Reads a URL, and says who connects if it does not.
+/// Reads a URL, and says who connects if it does not. No error repeats the URL: it may hold a password.
 fn options_of(url: &str) -> Result<PgConnectOptions, StoreError> {
-    let options = PgConnectOptions::from_str(url).map_err(store_error)?;
+    check_scheme(
+        url,
+        &["postgres", "postgresql"],
+        "PostgreSQL",
+        "postgres://user@host/database",
+    )?;
+    let options: PgConnectOptions = url.parse().map_err(|error| StoreError::Invalid {
+        what: format!("the URL of the PostgreSQL database cannot be read: {error}"),
+    })?;
     // Poolers refuse what they do not know, and no key has floating-point columns.
     let options = options.extra_float_digits(None);
     Ok(

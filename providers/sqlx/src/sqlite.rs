@@ -1,5 +1,6 @@
 //! The key store in SQLite.
 
+mod connections;
 mod coordination;
 #[cfg(test)]
 mod plans;
@@ -9,7 +10,6 @@ mod write;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -29,18 +29,20 @@ use sqlx::{Executor, Row, Sqlite};
 
 use crate::application::name_of_executable;
 use crate::changes::{ONE_MORE, RawChange, change_of, greatest_id, page_of};
-use crate::error::store_error_of;
+use crate::error::{check_scheme, code_of, store_error_of};
 use crate::migrate::{Found, Migration};
 use crate::row::{RawRow, RawWrap, assemble, corrupt_column, corrupt_id};
+use connections::Connections;
 pub(crate) use sql::BEGIN;
 
-/// How many connections a store of its own keeps: one writes, others read meanwhile.
+/// How many connections a store that was made from a URL keeps: one writes while the others read.
 const CONNECTIONS: u32 = 4;
 
 /// How long a writer waits for another.
 const BUSY: Duration = Duration::from_secs(10);
 
-/// Keeps data keys in a SQLite database, in tables whose names begin with `encx_`. Clones share one pool.
+/// Keeps data keys in a SQLite database, in tables whose names begin with `encx_`. Clones share its
+/// connections.
 ///
 /// For one machine: development, tests, small services. Several processes may use one file. Times are the
 /// machine's, with milliseconds' precision, made distinct. It does not push hints.
@@ -49,7 +51,7 @@ const BUSY: Duration = Duration::from_secs(10);
 /// alone, by [`application_name`](Self::application_name).
 #[derive(Clone)]
 pub struct SqliteKeyStore {
-    pool: SqlitePool,
+    connections: Connections,
     migrated: Arc<AtomicBool>,
     application: Arc<str>,
 }
@@ -63,21 +65,23 @@ impl SqliteKeyStore {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unavailable`] or [`StoreError::Database`] if the file cannot be opened or is no database, or
-    /// the URL is wrong; [`StoreError::Invalid`] if it is that of another kind of database.
+    /// [`StoreError::Invalid`] if it is a URL of another kind of database, or one that cannot be read;
+    /// [`StoreError::Unavailable`] or [`StoreError::Database`] if the file cannot be opened or is no database. The
+    /// error names the file.
     ///
     /// # Cancellation
     ///
     /// The future may be dropped at any time.
     pub async fn connect(url_or_path: &str) -> Result<Self, StoreError> {
+        let unreadable = |error| StoreError::Invalid {
+            what: format!("the URL of the SQLite database cannot be read: {error}"),
+        };
         let options = match url_or_path {
-            ":memory:" => SqliteConnectOptions::from_str("sqlite::memory:").map_err(store_error)?,
-            url if url.starts_with("sqlite:") => SqliteConnectOptions::from_str(url).map_err(store_error)?,
+            ":memory:" => "sqlite::memory:".parse().map_err(unreadable)?,
+            url if url.starts_with("sqlite:") => url.parse().map_err(unreadable)?,
             url if url.contains("://") => {
-                let what = "a URL of SQLite begins with `sqlite:`; other databases have stores of their own";
-                return Err(StoreError::Invalid {
-                    what: what.to_owned(),
-                });
+                check_scheme(url, &["sqlite"], "SQLite", "sqlite:keys.db")?;
+                SqliteConnectOptions::new()
             }
             path => SqliteConnectOptions::new().filename(Path::new(path)),
         };
@@ -95,23 +99,45 @@ impl SqliteKeyStore {
             // acquiring call is cancelled while it tests the connection.
             let pool = pool.min_connections(1).max_connections(1);
             let pool = pool.idle_timeout(None).max_lifetime(None);
-            pool.test_before_acquire(false).connect_with(options)
+            pool.test_before_acquire(false).connect_lazy_with(options)
         } else {
             let options = options.journal_mode(SqliteJournalMode::Wal);
-            pool.max_connections(CONNECTIONS).connect_with(options)
+            pool.max_connections(CONNECTIONS).connect_lazy_with(options)
         };
-        pool.await.map(Self::from_pool).map_err(store_error)
+        let connections = Connections::of_its_own(pool);
+        connections.acquire().await?;
+        Ok(Self::on(connections))
     }
 
-    /// Uses connections of a pool that exists already.
+    /// Opens the file of a pool that exists already, on up to 2 connections of its own beside it.
     ///
-    /// They should wait when the database is busy (`busy_timeout`), check foreign keys and sync at commit
-    /// (`synchronous = FULL`), which is what sqlx does if it is not told otherwise. A pool on a database in memory
-    /// must have one connection and never close it: no time limits, and `test_before_acquire(false)`.
+    /// So a transaction of yours may encrypt for a tenant that has no key yet while all connections of the pool are in
+    /// use. The store's connections are made when they are needed, with the pool's options and hooks, and are closed
+    /// when you close the pool, or with the last clone of the store. They should wait when the database is busy
+    /// (`busy_timeout`), check foreign keys and sync at commit (`synchronous = FULL`), which is what sqlx does if it is
+    /// not told otherwise. `locking_mode = EXCLUSIVE` shuts them out.
+    ///
+    /// <div class="warning">
+    ///
+    /// SQLite has one writer at a time. A transaction of yours that has written, or that began with `BEGIN IMMEDIATE`,
+    /// holds up the store for `busy_timeout` if it uses an encryption context that has no key yet; then that call fails. One
+    /// that has read cannot write after the store has. Without write-ahead logging one that has read holds up the store too.
+    /// Where contexts may be new, ask for [`Crypto::keyring`](encx::Crypto::keyring) and encrypt before the
+    /// transaction begins.
+    ///
+    /// </div>
+    ///
+    /// A database in memory has no second connection: the store uses those of the pool. It must have one alone and never
+    /// close it: `max_connections(1)`, no time limits, and `test_before_acquire(false)`. With more, every
+    /// method fails with [`StoreError::Invalid`].
     #[must_use]
     pub fn from_pool(pool: SqlitePool) -> Self {
+        Self::on(Connections::beside(pool))
+    }
+
+    fn on(connections: Connections) -> Self {
         Self {
-            pool,
+            connections,
             migrated: Arc::default(),
             application: name_of_executable().unwrap_or_default().into(),
         }
@@ -143,7 +169,7 @@ impl SqliteKeyStore {
         if !self.found().await?.is_behind(current)? {
             return Ok(());
         }
-        let mut transaction = self.pool.begin_with(sql::BEGIN).await.map_err(store_error)?;
+        let mut transaction = self.connections.begin().await?;
         let found = found_in(&mut transaction).await?;
         if !found.is_behind(current)? {
             return Ok(());
@@ -175,7 +201,7 @@ impl SqliteKeyStore {
     }
 
     async fn found(&self) -> Result<Found, StoreError> {
-        let mut connection = self.pool.acquire().await.map_err(store_error)?;
+        let mut connection = self.connections.acquire().await?;
         found_in(&mut connection).await
     }
 }
@@ -183,7 +209,7 @@ impl SqliteKeyStore {
 impl fmt::Debug for SqliteKeyStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqliteKeyStore")
-            .field("connections", &self.pool.size())
+            .field("connections", &self.connections.len())
             .finish_non_exhaustive()
     }
 }
@@ -192,40 +218,49 @@ impl fmt::Debug for SqliteKeyStore {
 impl KeyStore for SqliteKeyStore {
     async fn load(&self, scopes: &[Scope]) -> Result<Vec<KeyRecord>, StoreError> {
         self.ready().await?;
-        records(&self.pool, sqlx::query(sql::LOAD).bind(list_of(scopes))).await
+        records(
+            &mut *self.connections.acquire().await?,
+            sqlx::query(sql::LOAD).bind(list_of(scopes)),
+        )
+        .await
     }
 
     async fn get(&self, ids: &[DataKeyId]) -> Result<Vec<KeyRecord>, StoreError> {
         self.ready().await?;
         let ids = json_list(ids.iter().map(|id| hex(&id.to_bytes())));
-        records(&self.pool, sqlx::query(sql::GET).bind(ids)).await
+        records(
+            &mut *self.connections.acquire().await?,
+            sqlx::query(sql::GET).bind(ids),
+        )
+        .await
     }
 
     async fn insert(&self, new: &NewKey) -> Result<KeyRecord, StoreError> {
         self.ready().await?;
-        write::insert(&self.pool, &self.application, new).await
+        write::insert(&self.connections, &self.application, new).await
     }
 
     async fn apply(&self, change: &StateChange) -> Result<KeyRecord, StoreError> {
         self.ready().await?;
-        write::apply(&self.pool, &self.application, change).await
+        write::apply(&self.connections, &self.application, change).await
     }
 
     async fn replace_wraps(&self, changes: &[WrapChange]) -> Result<Vec<WrapOutcome>, StoreError> {
         self.ready().await?;
-        write::replace_wraps(&self.pool, &self.application, changes).await
+        write::replace_wraps(&self.connections, &self.application, changes).await
     }
 
     async fn page(&self, query: &KeyQuery) -> Result<KeyPage, StoreError> {
         self.ready().await?;
-        let found = records(&self.pool, page_query(query)).await?;
+        let found = records(&mut *self.connections.acquire().await?, page_query(query)).await?;
         Ok(KeyPage::of_one_more(found, query.limit))
     }
 
     async fn changed_since(&self, cursor: &ChangeCursor) -> Result<ChangePage, StoreError> {
         self.ready().await?;
+        let mut connection = self.connections.acquire().await?;
         // Before anything else is read: a later change has a later time, or is read.
-        let now = now(&self.pool).await?;
+        let now = now(&mut *connection).await?;
         let start = (Timestamp::from_micros(i64::MIN), None);
         let (from, after) = match cursor.position() {
             // The clock was set back behind the cursor, and changes may have been made that it would miss.
@@ -233,7 +268,7 @@ impl KeyStore for SqliteKeyStore {
             CursorPosition::At { at, after, .. } => (at, after),
             CursorPosition::Start => start,
             CursorPosition::Now => {
-                let last = Timestamp::from_micros(last_change(&self.pool, now).await?);
+                let last = Timestamp::from_micros(last_change(&mut *connection, now).await?);
                 let next = ChangeCursor::at(last, greatest_id());
                 return Ok(ChangePage::new(Vec::new(), next, false));
             }
@@ -244,7 +279,7 @@ impl KeyStore for SqliteKeyStore {
             .bind(after.map_or(Vec::new(), |id| id.to_bytes().to_vec()))
             .bind(ONE_MORE)
             .bind(now)
-            .fetch_all(&self.pool)
+            .fetch_all(&mut *connection)
             .await
             .map_err(store_error)?;
         // Writers take turns, and each takes its time, later than any that is written, after its turn has come.
@@ -482,7 +517,25 @@ fn raw_change(row: &SqliteRow) -> Option<Result<RawChange, StoreError>> {
 
 /// Tells apart what may succeed later, what lost a race, and what was refused, by SQLite's result codes.
 fn store_error(error: sqlx::Error) -> StoreError {
-    store_error_of(error, of_code, is_passing)
+    match primary_code(&error) {
+        // SQLITE_BUSY, SQLITE_LOCKED
+        Some(5 | 6) => StoreError::unavailable(Locked(error)),
+        _ => store_error_of(error, of_code, is_passing),
+    }
+}
+
+/// Says why SQLite has locked the key store out, which may be the caller's own doing.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "another connection keeps the SQLite database locked: {0}; if that is a transaction of your own, use the encryption \
+     context once before it begins, or end it first"
+)]
+struct Locked(#[source] sqlx::Error);
+
+/// Returns SQLite's result code without what extends it.
+fn primary_code(error: &sqlx::Error) -> Option<u32> {
+    let code: u32 = code_of(error).parse().ok()?;
+    Some(code & 0xff)
 }
 
 fn of_code(code: &str) -> Option<StoreError> {

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 mod common;
+#[path = "postgres/connecting.rs"]
+mod connecting;
 #[path = "postgres/coordination.rs"]
 mod coordination;
 #[path = "postgres/migrate.rs"]
@@ -34,17 +36,16 @@ async fn count(connection: &mut PgConnection, query: &'static str) -> i64 {
     sqlx::query_scalar(query).fetch_one(connection).await.unwrap()
 }
 
-/// A pool that the service shares: what it writes after a call of encx was dropped is not part of that call's
-/// transaction, which nobody would ever commit.
+/// What the store writes after a call of it was dropped is not part of that call's transaction, which would never commit.
 #[test]
 fn a_dropped_call_leaves_no_transaction_in_the_pool() {
     on_a_database(|database| async move {
         database.store().await.migrate().await.unwrap();
+        // The store then has one connection too.
         let pool = PgPoolOptions::new().max_connections(1);
         let pool = pool.connect_with(database.options()).await.unwrap();
-        let store = PostgresKeyStore::from_pool(pool.clone());
+        let store = PostgresKeyStore::from_pool(pool);
         let mut other = database.connection().await;
-        run(&mut other, "CREATE TABLE theirs (id bigint)").await;
         let new = new_key("t");
         for waits in 0..12 {
             let mut left = waits;
@@ -58,10 +59,9 @@ fn a_dropped_call_leaves_no_transaction_in_the_pool() {
             })
             .await;
             drop(call);
-            let row = sqlx::query("INSERT INTO theirs VALUES ($1)").bind(waits);
-            row.execute(&pool).await.unwrap();
+            store.coordination().unwrap().raise_fence().await.unwrap();
             assert_eq!(
-                count(&mut other, "SELECT count(*) FROM theirs").await,
+                count(&mut other, "SELECT number FROM encx.fences").await,
                 waits + 1,
                 "committed, after a call that was dropped at wait {waits}"
             );
@@ -432,7 +432,7 @@ fn a_database_that_does_not_answer_is_unavailable() {
     });
     let nowhere = "postgres://nobody@127.0.0.1:1/nothing";
     let error = encx::testkit::block_on(PostgresKeyStore::connect(nowhere)).unwrap_err();
-    assert!(error.is_retryable(), "nobody listens there: {error}");
+    assert!(error.is_retryable(), "nothing listens there: {error}");
 }
 
 #[test]

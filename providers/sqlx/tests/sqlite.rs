@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 mod common;
+#[path = "sqlite/connecting.rs"]
+mod connecting;
 
 use common::new_key;
 use common::sqlite::File;
@@ -242,19 +244,6 @@ fn tables_of_version_1_are_brought_up_to_date() {
 }
 
 #[test]
-fn the_url_of_another_database_is_no_file_name() {
-    block_on(async {
-        let refused = SqliteKeyStore::connect("postgres://app@127.0.0.1/app")
-            .await
-            .unwrap_err();
-        assert!(
-            matches!(&refused, StoreError::Invalid { what } if what.contains("`sqlite:`")),
-            "{refused}"
-        );
-    });
-}
-
-#[test]
 fn a_store_is_opened_by_path_by_url_and_from_a_pool() {
     block_on(async {
         let file = File::new();
@@ -277,26 +266,6 @@ fn a_store_is_opened_by_path_by_url_and_from_a_pool() {
             store.clone().insert(&new).await.unwrap();
             assert_eq!(store.load(&[new.scope]).await.unwrap().len(), 1);
         }
-        let folder = tempfile::tempdir().unwrap();
-        let missing = folder.path().join("no/such/folder/keys.db");
-        let error = SqliteKeyStore::connect(missing.to_str().unwrap())
-            .await
-            .unwrap_err();
-        assert!(
-            matches!(error, StoreError::Unavailable { .. }),
-            "a file that cannot be opened: {error}"
-        );
-        let no_database = folder.path().join("text");
-        std::fs::write(
-            &no_database,
-            "this is no database, but long enough to be one".repeat(99),
-        )
-        .unwrap();
-        let error = match SqliteKeyStore::connect(no_database.to_str().unwrap()).await {
-            Ok(store) => store.migrate().await.unwrap_err(),
-            Err(error) => error,
-        };
-        assert!(matches!(error, StoreError::Database { .. }), "{error}");
     });
 }
 

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use encx::StoreError;
-use sqlx::postgres::{PgArguments, PgPool, PgRow};
+use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
 use sqlx::{Postgres, SqlSafeStr};
 
-use super::error::store_error;
+use super::connections::Connections;
+use super::error::{Place, store_error};
 use super::sql;
 
 type Statement<'q> = Query<'q, Postgres, PgArguments>;
@@ -24,25 +25,40 @@ pub(super) const IDLE: Duration = Duration::from_secs(3);
 /// How long to wait for the answer to a statement of a write: what it may take, and the way there and back.
 const WRITE_ANSWER: Duration = STATEMENT.saturating_add(Duration::from_secs(4));
 
-/// How long to wait for the answer to a statement that only reads, and for a connection to run it on.
-const READ_ANSWER: Duration = Duration::from_secs(30);
+/// How long to wait for the answer to a statement that only reads. With the wait for a connection it is less than
+/// the 30 seconds that loading a key may take, so that a caller hears of the database and not of the key.
+const READ_ANSWER: Duration = Duration::from_secs(18);
 
-/// Says that the database did not answer: a connection may be dead, and nobody has told.
+/// Says that the database did not answer: the connection may be dead although neither side closed it.
 #[derive(Debug, thiserror::Error)]
-#[error("the database did not answer within {0:?}")]
-struct NoAnswer(Duration);
+#[error("PostgreSQL at {place} did not answer within {within:?}; is it overloaded, or the network cut?")]
+struct NoAnswer {
+    place: Place,
+    within: Duration,
+}
+
+/// Says that the connection broke while an answer was awaited.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection to PostgreSQL at {place} broke: {source}")]
+struct Broken {
+    place: Place,
+    source: std::io::Error,
+}
 
 /// A database, by its connections.
 #[derive(Clone)]
 pub(super) struct Database {
-    pool: PgPool,
+    connections: Connections,
     /// Whether a transaction pooler stands between, which gives every transaction another session.
     pooled: bool,
 }
 
 impl Database {
-    pub(super) fn new(pool: PgPool) -> Self {
-        Self { pool, pooled: false }
+    pub(super) fn new(connections: Connections) -> Self {
+        Self {
+            connections,
+            pooled: false,
+        }
     }
 
     pub(super) fn set_pooled(&mut self) {
@@ -50,13 +66,15 @@ impl Database {
     }
 
     pub(super) fn connections(&self) -> u32 {
-        self.pool.size()
+        self.connections.len()
     }
 
     /// Runs a statement that reads, by itself.
     pub(super) async fn fetch(&self, statement: Statement<'_>) -> Result<Vec<PgRow>, StoreError> {
         if !self.pooled {
-            return answered(Some(READ_ANSWER), statement.fetch_all(&self.pool)).await;
+            let mut connection = self.connections.acquire().await?;
+            let wait = Wait::new(self.connections.place(), Some(READ_ANSWER));
+            return wait.for_answer(statement.fetch_all(&mut *connection)).await;
         }
         // The driver prepares in one round trip and executes in the next: only a transaction has both in one session.
         let mut transaction = self.begin_read().await?;
@@ -92,8 +110,7 @@ impl Database {
         statement: &'static str,
         answer: Option<Duration>,
     ) -> Result<Transaction, StoreError> {
-        // How long to wait for a connection is the pool's to say.
-        let connection = self.pool.acquire().await.map_err(store_error)?;
+        let connection = self.connections.acquire().await?;
         let begin = sqlx::Transaction::begin(connection, Some(statement.into_sql_str()));
         // A task of its own begins it, whoever stops waiting: of a BEGIN that is dropped before its answer, the driver
         // forgets that it was sent (sqlx issue 4393), and the next user of the connection would be in that transaction.
@@ -103,10 +120,11 @@ impl Database {
                 .await
                 .unwrap_or_else(|ended| Err(sqlx::Error::Io(ended.into())))
         };
+        let wait = Wait::new(self.connections.place(), answer);
         Ok(Transaction {
-            inner: answered(answer, begun).await?,
+            inner: wait.for_answer(begun).await?,
             named: !self.pooled,
-            answer,
+            wait,
         })
     }
 }
@@ -116,21 +134,21 @@ pub(super) struct Transaction {
     inner: sqlx::Transaction<'static, Postgres>,
     /// Whether the session keeps prepared statements by name.
     named: bool,
-    /// How long to wait for each answer; for ever if a statement may take as long as it needs.
-    answer: Option<Duration>,
+    /// How long to wait for each answer.
+    wait: Wait,
 }
 
 impl Transaction {
     /// Runs a statement, and returns how many rows it wrote.
     pub(super) async fn run(&mut self, statement: Statement<'_>) -> Result<u64, StoreError> {
         let statement = statement.persistent(self.named);
-        let done = answered(self.answer, statement.execute(&mut *self.inner)).await?;
+        let done = self.wait.for_answer(statement.execute(&mut *self.inner)).await?;
         Ok(done.rows_affected())
     }
 
     pub(super) async fn fetch(&mut self, statement: Statement<'_>) -> Result<Vec<PgRow>, StoreError> {
         let statement = statement.persistent(self.named);
-        answered(self.answer, statement.fetch_all(&mut *self.inner)).await
+        self.wait.for_answer(statement.fetch_all(&mut *self.inner)).await
     }
 
     /// Runs statements without parameters, such as a migration.
@@ -145,21 +163,43 @@ impl Transaction {
     }
 
     pub(super) async fn commit(self) -> Result<(), StoreError> {
-        answered(self.answer, self.inner.commit()).await
+        self.wait.for_answer(self.inner.commit()).await
     }
 }
 
-/// Waits for an answer. The driver itself waits for as long as nobody closes the connection.
-async fn answered<T>(
+/// Waits for answers. The driver itself waits for as long as the connection is not closed.
+struct Wait {
+    place: Place,
+    /// For ever if a statement may take as long as it needs.
     limit: Option<Duration>,
-    answer: impl Future<Output = Result<T, sqlx::Error>>,
-) -> Result<T, StoreError> {
-    let Some(limit) = limit else {
-        return answer.await.map_err(store_error);
-    };
-    match tokio::time::timeout(limit, answer).await {
-        Ok(answer) => answer.map_err(store_error),
-        Err(_) => Err(StoreError::unavailable(NoAnswer(limit))),
+}
+
+impl Wait {
+    fn new(place: Place, limit: Option<Duration>) -> Self {
+        Self { place, limit }
+    }
+
+    async fn for_answer<T>(
+        &self,
+        answer: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, StoreError> {
+        let answer = match self.limit {
+            None => answer.await,
+            Some(within) => match tokio::time::timeout(within, answer).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    let place = self.place.clone();
+                    return Err(StoreError::unavailable(NoAnswer { place, within }));
+                }
+            },
+        };
+        answer.map_err(|error| match error {
+            sqlx::Error::Io(source) => StoreError::unavailable(Broken {
+                place: self.place.clone(),
+                source,
+            }),
+            error => store_error(error),
+        })
     }
 }
 

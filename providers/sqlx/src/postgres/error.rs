@@ -1,12 +1,109 @@
 //! What PostgreSQL's errors mean to a caller, by code and never by text.
 
-use encx::StoreError;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::error::store_error_of;
+use encx::StoreError;
+use sqlx::postgres::PgConnectOptions;
+
+use crate::error::{code_of, may_pass, store_error_of, without_rows};
 
 /// Tells apart what may succeed later, what lost a race, and what was refused.
 pub(super) fn store_error(error: sqlx::Error) -> StoreError {
     store_error_of(error, of_code, is_passing)
+}
+
+/// Where a database is, without user and password.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Place(String);
+
+impl Place {
+    pub(super) fn of(options: &PgConnectOptions) -> Self {
+        let host = match options.get_socket() {
+            Some(socket) => socket.display().to_string(),
+            None => options.get_host().to_owned(),
+        };
+        Self(format!("{host}:{}", options.get_port()))
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Says why no connection could be made, and to where. The password is no part of it.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum NotConnected {
+    #[error("cannot connect to PostgreSQL at {place}: {source}{advice}")]
+    Failed {
+        place: Place,
+        advice: &'static str,
+        source: Arc<sqlx::Error>,
+    },
+    #[error(
+        "PostgreSQL at {place} accepted no connection within {within:?} and did not refuse it either; check the host, \
+         the port and what filters the network between"
+    )]
+    Silent { place: Place, within: Duration },
+}
+
+impl NotConnected {
+    pub(super) fn new(options: &PgConnectOptions, error: sqlx::Error) -> Self {
+        Self::Failed {
+            place: Place::of(options),
+            advice: advice(&error),
+            source: Arc::new(without_rows(error)),
+        }
+    }
+
+    pub(super) fn silent(options: &PgConnectOptions, within: Duration) -> Self {
+        Self::Silent {
+            place: Place::of(options),
+            within,
+        }
+    }
+
+    /// Tells whether the server answered that it takes no connection just now, such as while it starts.
+    pub(super) fn may_end_soon(&self) -> bool {
+        match self {
+            Self::Failed { source, .. } => is_passing(&code_of(source)),
+            Self::Silent { .. } => false,
+        }
+    }
+}
+
+impl From<NotConnected> for StoreError {
+    fn from(error: NotConnected) -> Self {
+        let passing = match &error {
+            NotConnected::Failed { source, .. } => may_pass(source, is_passing),
+            NotConnected::Silent { .. } => true,
+        };
+        if passing {
+            Self::unavailable(error)
+        } else {
+            Self::database(error)
+        }
+    }
+}
+
+/// Says what to do about a connection that could not be made.
+fn advice(error: &sqlx::Error) -> &'static str {
+    match error {
+        sqlx::Error::Io(_) => "; is the server running, and are host and port right?",
+        sqlx::Error::Tls(_) => {
+            "; check `sslmode` and the certificates, and whether encx-sqlx has feature `tls-rustls`"
+        }
+        _ => match &*code_of(error) {
+            // invalid_password, invalid_authorization_specification
+            "28P01" | "28000" => "; check the user and the password in the URL or the pool's options",
+            // invalid_catalog_name
+            "3D000" => "; create the database, or correct its name",
+            _ => "",
+        },
+    }
 }
 
 /// See appendix A of PostgreSQL's manual.

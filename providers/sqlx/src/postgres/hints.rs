@@ -14,13 +14,12 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::connections::{CONNECT, connect_once};
+use super::error::NotConnected;
 use super::sql;
 
 /// The channel on which writers notify.
 pub(super) const CHANNEL: &str = "encx_keys";
-
-/// How long connecting may take.
-const CONNECT: Duration = Duration::from_secs(10);
 
 /// A connection that says nothing for so long is asked whether it is there, and has this long to answer.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -88,6 +87,8 @@ enum Lost {
         "the session does not listen any more: `listen_url` must lead to the server itself, not through a transaction pooler"
     )]
     Deaf,
+    #[error(transparent)]
+    NotConnected(#[from] NotConnected),
     #[error(transparent)]
     Sql(#[from] sqlx::Error),
 }
@@ -180,8 +181,10 @@ fn pauses() -> impl Iterator<Item = Duration> {
 
 /// Connects and listens.
 async fn connect(options: &PgConnectOptions) -> Result<PgListener, Lost> {
+    // The pool would hide why it cannot connect.
+    connect_once(options).await?;
     let connecting = async {
-        // The driver listens on connections of pools only: this one has no other, and nobody else knows it.
+        // The driver listens on connections of pools only: this pool has no other, and no other code knows it.
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .max_lifetime(None)
@@ -338,6 +341,26 @@ mod tests {
         for other in others {
             assert_eq!(read(other), KeyHint::Gap, "{other:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_refused_says_to_where() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let options = PgConnectOptions::new_without_pgpass()
+            .host("127.0.0.1")
+            .port(address.port())
+            .password("hunter2");
+        let Err(lost) = connect(&options).await else {
+            panic!("nothing listens there");
+        };
+        let text = lost.to_string();
+        assert!(
+            text.contains(&address.to_string()) && text.contains("refused"),
+            "{text}"
+        );
+        assert!(!text.contains("hunter2"), "{text}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,7 +12,6 @@ use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Decode, Executor, Row, Sqlite, Transaction, Type};
 use uuid::Uuid;
 
-use super::sql::BEGIN;
 use super::sql::coordination as sql;
 use super::{SqliteKeyStore, now, run, store_error};
 use crate::shared_work::{RawJob, RawProcess, counts, range, unreadable};
@@ -22,7 +21,7 @@ type Statement<'q> = Query<'q, Sqlite, SqliteArguments>;
 impl SqliteKeyStore {
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
         self.ready().await?;
-        self.pool.begin_with(BEGIN).await.map_err(store_error)
+        self.connections.begin().await
     }
 }
 
@@ -83,7 +82,11 @@ impl Coordination for SqliteKeyStore {
     async fn job(&self, name: &str) -> Result<Option<JobStatus>, StoreError> {
         JobStatus::check_name(name)?;
         self.ready().await?;
-        let row = row_of(&self.pool, sqlx::query(sql::JOB).bind(name)).await?;
+        let row = row_of(
+            &mut *self.connections.acquire().await?,
+            sqlx::query(sql::JOB).bind(name),
+        )
+        .await?;
         row.map(|row| status_of(name, &row)).transpose()
     }
 
@@ -236,10 +239,11 @@ impl Coordination for SqliteKeyStore {
 
     async fn processes(&self) -> Result<ProcessList, StoreError> {
         self.ready().await?;
-        let now = now(&self.pool).await?;
+        let mut connection = self.connections.acquire().await?;
+        let now = now(&mut *connection).await?;
         let rows = sqlx::query(sql::PROCESSES)
             .bind(now)
-            .fetch_all(&self.pool)
+            .fetch_all(&mut *connection)
             .await
             .map_err(store_error)?;
         let mut list = ProcessList::new(Timestamp::from_micros(now), Vec::new());

@@ -9,7 +9,7 @@ async fn plan(store: &SqliteKeyStore, mut query: Query<'_, Sqlite, SqliteArgumen
     let arguments = query.take_arguments().unwrap().unwrap_or_default();
     let explain = format!("EXPLAIN QUERY PLAN {}", query.sql().as_str());
     let rows = sqlx::query_with(AssertSqlSafe(explain), arguments)
-        .fetch_all(&store.pool)
+        .fetch_all(&mut *store.connections.acquire().await.unwrap())
         .await
         .unwrap();
     rows.iter().map(|row| row.get("detail")).collect()

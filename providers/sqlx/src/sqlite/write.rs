@@ -5,8 +5,9 @@ use encx::{
     WrapOutcome,
 };
 use sqlx::Sqlite;
-use sqlx::sqlite::{SqliteConnection, SqlitePool};
+use sqlx::sqlite::SqliteConnection;
 
+use super::connections::Connections;
 use super::{hex, json_list, last_change, list_of, now, records, run, sql, store_error};
 use crate::row::{context_json, what_changed};
 
@@ -17,11 +18,11 @@ const KEYS_PER_WRITE: usize = 200;
 const AN_HOUR: i64 = 3_600_000_000;
 
 pub(super) async fn insert(
-    pool: &SqlitePool,
+    connections: &Connections,
     application: &str,
     new: &NewKey,
 ) -> Result<KeyRecord, StoreError> {
-    let mut write = Write::begin(pool, application).await?;
+    let mut write = Write::begin(connections, application).await?;
     let siblings = write.siblings(&new.scope).await?;
     let at = write.time().await?;
     let planned = new.plan(&siblings, at)?;
@@ -29,11 +30,11 @@ pub(super) async fn insert(
 }
 
 pub(super) async fn apply(
-    pool: &SqlitePool,
+    connections: &Connections,
     application: &str,
     change: &StateChange,
 ) -> Result<KeyRecord, StoreError> {
-    let mut write = Write::begin(pool, application).await?;
+    let mut write = Write::begin(connections, application).await?;
     let siblings = write.siblings(&change.scope).await?;
     let at = write.time().await?;
     let planned = change.plan(&siblings, at)?;
@@ -41,7 +42,7 @@ pub(super) async fn apply(
 }
 
 pub(super) async fn replace_wraps(
-    pool: &SqlitePool,
+    connections: &Connections,
     application: &str,
     changes: &[WrapChange],
 ) -> Result<Vec<WrapOutcome>, StoreError> {
@@ -51,7 +52,7 @@ pub(super) async fn replace_wraps(
         let results = match &unavailable {
             // Not tried: each would wait until its time is over.
             Some(error) => Err(StoreError::clone(error)),
-            None => replace_together(pool, application, together).await,
+            None => replace_together(connections, application, together).await,
         };
         let results = match results {
             Ok(results) => results,
@@ -63,7 +64,7 @@ pub(super) async fn replace_wraps(
                 together.iter().map(|_| Err(error.clone())).collect()
             }
             // One that the database refuses must not fail the others.
-            Err(_) => replace_apart(pool, application, together).await,
+            Err(_) => replace_apart(connections, application, together).await,
         };
         let of = together.iter().zip(results);
         outcomes.extend(of.map(|(change, result)| WrapOutcome::new(change.id, result)));
@@ -73,11 +74,11 @@ pub(super) async fn replace_wraps(
 
 /// Replaces the wraps of several keys in one transaction: one outcome for each, or none was changed.
 async fn replace_together(
-    pool: &SqlitePool,
+    connections: &Connections,
     application: &str,
     changes: &[WrapChange],
 ) -> Result<Vec<Result<KeyRecord, StoreError>>, StoreError> {
-    let mut write = Write::begin(pool, application).await?;
+    let mut write = Write::begin(connections, application).await?;
     let mut results = Vec::with_capacity(changes.len());
     for change in changes {
         let current = match write.one(change.id).await {
@@ -100,13 +101,13 @@ async fn replace_together(
 }
 
 async fn replace_apart(
-    pool: &SqlitePool,
+    connections: &Connections,
     application: &str,
     changes: &[WrapChange],
 ) -> Vec<Result<KeyRecord, StoreError>> {
     let mut results = Vec::with_capacity(changes.len());
     for change in changes {
-        let alone = replace_together(pool, application, std::slice::from_ref(change)).await;
+        let alone = replace_together(connections, application, std::slice::from_ref(change)).await;
         results.push(alone.and_then(|mut results| results.pop().unwrap_or(Err(StoreError::Conflict))));
     }
     results
@@ -119,8 +120,8 @@ struct Write<'a> {
 }
 
 impl<'a> Write<'a> {
-    async fn begin(pool: &SqlitePool, application: &'a str) -> Result<Self, StoreError> {
-        let transaction = pool.begin_with(sql::BEGIN).await.map_err(store_error)?;
+    async fn begin(connections: &Connections, application: &'a str) -> Result<Self, StoreError> {
+        let transaction = connections.begin().await?;
         Ok(Self {
             transaction,
             application,

@@ -94,27 +94,20 @@ fn kms_down_with_stale() {
     });
 }
 
-/// Keys in memory serve; what needs the database fails retryably after the pool's own `acquire_timeout`, and works once a
-/// connection is free.
+/// The caller holds the only connection of its pool. The store has its own: what needs the database works.
 fn pool_exhausted() {
     play(server::shared(), async |scene| {
         scene.member().await.write_note("u", 2).await.unwrap();
         let mut settings = scene.settings();
         settings.connections = 1;
-        settings.acquire_timeout = Duration::from_millis(300);
+        settings.acquire_timeout = Duration::from_secs(5);
         let member = Member::new(settings).await;
         member.write_note("t", 1).await.unwrap();
         let taken = member.pool.acquire().await.unwrap();
         assert!(read(scene, &member).await.is_ok(), "a key in memory");
-        for ask in [cold(scene).await, rotate()] {
-            let began = Instant::now();
-            let failure = member.perform(ask).await.unwrap_err();
-            assert_eq!((&*failure.kind, failure.retryable), ("Store(Unavailable", true));
-            assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
-        }
-        drop(taken);
         member.perform(cold(scene).await).await.unwrap();
         member.perform(rotate()).await.unwrap();
+        drop(taken);
     });
 }
 
