@@ -2,6 +2,7 @@
 
 mod batch;
 mod builder;
+mod check;
 mod index;
 #[cfg(feature = "password")]
 mod password;

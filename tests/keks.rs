@@ -251,7 +251,8 @@ async fn whose_own_alias_may_not_be_looked_up_learns_just_that() {
     let crypto = builder(&kms, &store).kek("alias/app").build().await.unwrap();
     let sealed = crypto.encrypt(&context(), "x", SSN.row(1)).await.unwrap();
     kms.set_kek_fault("memory/a", Some(KmsErrorKind::AccessDenied));
-    let reader = builder(&kms, &store).kek("alias/app").build().await.unwrap();
+    let reader = builder(&kms, &store).kek("alias/app").connect_lazily();
+    let reader = reader.build().await.unwrap();
     let refused = reader.decrypt(&context(), &sealed, SSN.row(1)).await.unwrap_err();
     assert!(
         matches!(&refused, Error::Kms(error) if error.kind() == KmsErrorKind::AccessDenied),

@@ -27,6 +27,7 @@ async fn process(kms: &MemoryKms, store: &MemoryKeyStore) -> Crypto {
 async fn world() -> (MemoryKms, MemoryKeyStore, Crypto) {
     let (kms, store) = (MemoryKms::new(), MemoryKeyStore::new());
     let crypto = process(&kms, &store).await;
+    kms.reset_calls();
     (kms, store, crypto)
 }
 

@@ -70,6 +70,7 @@ fn keks(record: &KeyRecord) -> Vec<&str> {
 async fn a_key_gets_one_wrap_under_each_kek() {
     let world = World::new();
     let crypto = world.crypto().await;
+    world.reset_calls();
     let manager = crypto.key_manager();
     let made = manager.create(&context("a")).await.unwrap();
     assert_eq!(keks(&made), [HERE, THERE]);

@@ -5,11 +5,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+
 use crate::cache::{Cache, CacheHandle, Limits, MAX_NAME_LEN};
 use crate::ciphertext::Suite;
 use crate::clock::{Clock, SystemClock, forks_are_noticed};
 use crate::context::EncryptionContext;
-use crate::crypto::Crypto;
+use crate::crypto::{Crypto, check};
 use crate::error::Error;
 use crate::kek::{KekChoice, KekRef, KekRule, Keks};
 use crate::key::{KmsName, NameError};
@@ -33,6 +35,7 @@ pub struct CryptoBuilder {
     #[cfg(feature = "password")]
     pub(super) passwords: crate::password::Settings,
     process_name: Option<String>,
+    connect_lazily: bool,
     /// The first name that could not be parsed; `build` reports it.
     refused: Option<Error>,
 }
@@ -64,6 +67,7 @@ impl CryptoBuilder {
             #[cfg(feature = "password")]
             passwords: crate::password::Settings::default(),
             process_name: None,
+            connect_lazily: false,
             refused: None,
         }
     }
@@ -279,18 +283,43 @@ impl CryptoBuilder {
         self
     }
 
+    /// Builds without asking the key store or a KMS. Default: [`build`](Self::build) asks both, and fails if they cannot
+    /// serve as configured.
+    ///
+    /// For processes that must come up before their database does. What is wrong is then told by the first call that needs
+    /// it.
+    pub fn connect_lazily(mut self) -> Self {
+        self.connect_lazily = true;
+        self
+    }
+
     /// Takes the time from another clock, in tests. Default: [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
-    /// Builds the `Crypto` and starts its background work. Neither the KMS nor the key store is needed yet.
+    /// Builds the `Crypto` and starts its background work, after it has asked whether the key store and the KMSs can serve.
+    ///
+    /// - *The key store* must answer within [`load_timeout`](Self::load_timeout), and have its tables.
+    /// - *Each KEK that the rule names* is described once by its KMS, at the same time and within 5 seconds. What a
+    ///   [`kek_rule`](Self::kek_rule) gives is not known until it is asked. The process needs the right to describe
+    ///   KEKs.
+    /// - *A KMS that does not answer* is no error, because a process that is restarted in an outage must come up: an event at
+    ///   level warn says so, and calls fail until it answers. So does an event for a KEK of
+    ///   [`also_unwrap`](Self::also_unwrap) that the KMS refuses.
+    /// - *The keys and the rule* must belong together: if the key store has keys, and none of them is wrapped by a KEK of the
+    ///   rule, this is another KEK file or another database.
+    ///
+    /// [`connect_lazily`](Self::connect_lazily) leaves all of that to the first calls.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] and [`Error::UnknownKms`] for settings that cannot work, [`Error::NoRuntime`] outside a tokio
-    /// runtime.
+    /// [`Error::Config`] and [`Error::UnknownKms`] for settings that cannot work, and for a key store whose keys are all of other
+    /// KEKs; [`Error::Store`] with [`StoreError::NotMigrated`](crate::StoreError::NotMigrated) if there are no tables, with
+    /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) or [`StoreError::Database`](crate::StoreError::Database)
+    /// if the database cannot be used; [`Error::Kms`] if a KMS refuses: access is denied, the KEK does not exist, is disabled
+    /// or is wrongly configured; [`Error::NoRuntime`] outside a tokio runtime.
     ///
     /// # Cancellation
     ///
@@ -327,12 +356,19 @@ impl CryptoBuilder {
                 "`process_name` has 1 to 200 bytes and no control characters",
             ));
         }
+        let connect_lazily = self.connect_lazily;
         let Parts {
             keks,
             store,
             clock,
             census,
         } = self.into_parts()?;
+        if Handle::try_current().is_err() {
+            return Err(Error::NoRuntime);
+        }
+        if !connect_lazily {
+            check::check(&keks, &*store, &*clock, limits.load_timeout).await?;
+        }
         if generation::current().is_some() {
             forks_are_noticed();
             // Has whatever keeps the time start now, and not in the first hot call.

@@ -1,5 +1,6 @@
 //! The calls to the KMSs, under the KEK rule: the only way from the rest of encx to a KMS.
 
+mod check;
 mod missing;
 mod rewrap;
 
@@ -19,7 +20,7 @@ use crate::kek::breaker::Breaker;
 use crate::kek::names::Names;
 use crate::kek::{KekChoice, KekRef, KekRule};
 use crate::key::{DataKey, DataKeyId, KekId, KeyUsage, KmsName, MAX_WRAPS, WrappedKey};
-use crate::kms::{KeyManagementService, KmsContext, KmsError};
+use crate::kms::{KekDescription, KeyManagementService, KmsContext, KmsError};
 use crate::store::{KeyRecord, StoredWrap};
 
 /// The registered KMSs and the KEK rule.
@@ -337,11 +338,14 @@ impl Keks {
 
     /// Asks the KMS for the lasting name of a KEK.
     pub(crate) async fn name_now(&self, kek: &KekRef) -> Result<KekId, Error> {
-        let described = self
-            .call(&kek.kms, self.timeout, |kms| kms.describe_kek(&kek.kek))
-            .await?;
+        let described = self.describe(kek, self.timeout).await?;
         self.names.learn(kek, &described.kek, self.clock.elapsed());
         Ok(described.kek)
+    }
+
+    async fn describe(&self, kek: &KekRef, timeout: Duration) -> Result<KekDescription, Error> {
+        self.call(&kek.kms, timeout, |kms| kms.describe_kek(&kek.kek))
+            .await
     }
 
     /// Takes a new wrap over, and learns from it what the KEK's alias stands for.

@@ -219,6 +219,8 @@ async fn start(clock: &HarnessClock, settings: &Settings) -> Crypto {
     let polls = clock.store.polls();
     let crypto = settings(clock.builder())
         .clock(clock.manual.clone())
+        // Both are there, and a test counts the calls that it makes itself.
+        .connect_lazily()
         .build()
         .await;
     let crypto = crypto.expect("settings that can work, in a tokio runtime");

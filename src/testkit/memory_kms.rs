@@ -265,6 +265,9 @@ impl MemoryKms {
     /// Asserts how many calls there were, of any method, since it was made or since
     /// [`reset_calls`](Self::reset_calls).
     ///
+    /// [`CryptoBuilder::build`](crate::CryptoBuilder::build) has each KEK described that the rule names. Reset the calls after
+    /// it, or build with `connect_lazily()`, as [`Harness`](super::Harness) does.
+    ///
     /// # Panics
     ///
     /// If there were more or fewer. The message lists the calls.

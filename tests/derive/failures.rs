@@ -128,6 +128,7 @@ async fn widths_may_change_and_types_may_not() {
 async fn what_cannot_be_encoded_asks_nobody_for_a_key() {
     let world = World::default();
     let crypto = world.process().await;
+    world.kms.reset_calls();
     let mut narrow = Narrow {
         id: 1,
         tenant: "t".to_owned(),

@@ -222,6 +222,7 @@ async fn the_index_is_the_one_that_the_attributes_say() {
 async fn null_is_not_indexed_and_what_cannot_be_fails_by_name() {
     let world = World::default();
     let crypto = world.process().await;
+    world.kms.reset_calls();
     let mut person = person(1, "t-1", "no address");
     person.order = "1".repeat(encx::MAX_INDEXED_LEN + 1);
     let error = person.encrypt(&crypto).await.unwrap_err();

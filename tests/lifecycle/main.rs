@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 mod ahead;
+mod building;
 mod census;
 mod fleet;
 mod maintenance;

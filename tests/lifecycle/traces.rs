@@ -13,7 +13,13 @@ use super::{drive, other_process};
 
 /// Keeps everything that is traced, as text.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<String>>>);
+pub(super) struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    pub(super) fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
 
 struct Line(String);
 
@@ -87,6 +93,7 @@ async fn live_through(world: &World) {
     // A KEK that the rule does not allow.
     let strict = Crypto::builder(world.kms.clone().with_kek("memory/other"), world.rows.clone())
         .clock(world.clock.clone())
+        .connect_lazily()
         .kek("memory/other");
     let refused = open(&strict.build().await.unwrap(), &context, &sealed).await;
     assert!(matches!(refused, Err(Error::KekNotAllowed { .. })), "{refused:?}");

@@ -18,13 +18,14 @@ use crate::common::{AWAY, HOME, builder_at, client, config, context, create_key,
 const SSN: Field = Field::new("users", "ssn");
 const TENANTS: usize = 7;
 
+/// Makes no call while it builds: tests count calls.
 async fn crypto(
     kms: &AwsKms,
     database: &Database,
     set: impl FnOnce(CryptoBuilder) -> CryptoBuilder,
 ) -> Crypto {
     let builder = Crypto::builder(kms.clone(), database.store().await);
-    set(builder).build().await.unwrap()
+    set(builder).connect_lazily().build().await.unwrap()
 }
 
 /// Two regions, each behind a proxy of its own.

@@ -1,0 +1,78 @@
+//! What `build` makes sure of: that the key store answers, and that its keys and the KEK rule belong together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::kek::Keks;
+use crate::key::KeyState;
+use crate::store::{KeyPage, KeyQuery, KeyRecord, KeyStore, StoreError};
+
+/// How many records are compared with the KEK rule if none has a wrap by a KEK that it names.
+const SAMPLE: u32 = 20;
+
+/// Destroyed keys have no wraps.
+const WRAPPED: [KeyState; 5] = [
+    KeyState::Active,
+    KeyState::PreActive,
+    KeyState::Deactivated,
+    KeyState::Suspended,
+    KeyState::Compromised,
+];
+
+/// Asks the key store and the KMSs whether a `Crypto` on them can work.
+pub(super) async fn check(
+    keks: &Arc<Keks>,
+    store: &dyn KeyStore,
+    clock: &dyn Clock,
+    timeout: Duration,
+) -> Result<(), Error> {
+    let page = |query: KeyQuery| async move {
+        let query = WRAPPED.iter().fold(query, |query, state| query.state(*state));
+        tokio::select! {
+            biased;
+            page = store.page(&query) => page.map_err(Error::from),
+            () = clock.sleep(timeout) => Err(StoreError::unavailable(Silent(timeout)).into()),
+        }
+    };
+    let KeyPage { records, .. } = page(KeyQuery::new(SAMPLE)).await?;
+    let named = keks.check().await?;
+    if records.is_empty() || !named.complete {
+        return Ok(());
+    }
+    for kek in &named.keks {
+        let query = KeyQuery::new(1).wrapped_by(kek.kms.clone(), kek.kek.clone());
+        if !page(query).await?.records.is_empty() {
+            return Ok(());
+        }
+    }
+    for record in &records {
+        if keks.allow(record).await != Some(false) {
+            return Ok(());
+        }
+    }
+    Err(Error::Config {
+        what: foreign(&records),
+    })
+}
+
+/// Says that the key store's keys are wrapped by KEKs of others.
+fn foreign(records: &[KeyRecord]) -> String {
+    let wrap = records.iter().find_map(|record| record.wraps.first());
+    let by = wrap.map_or(String::new(), |wrap| {
+        format!(
+            "; the first is wrapped by `{}` of KMS `{}`",
+            wrap.wrapped.kek, wrap.kms
+        )
+    });
+    format!(
+        "no data key in this key store is wrapped by a KEK that the KEK rule names{by}. Is this the right KEK file, KMS account or \
+         database? If that KEK is retired, add it with `also_unwrap`. If others share the key store with KEKs of their \
+         own and this service has no key yet, build with `connect_lazily()`"
+    )
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("it did not answer within {0:?}")]
+struct Silent(Duration);

@@ -1,0 +1,143 @@
+//! Asks the KMSs, before anything depends on them, about the KEKs that the rule names.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::{Keks, is_by};
+use crate::error::Error;
+use crate::kek::KekRef;
+use crate::key::KekId;
+use crate::kms::{KekDescription, KekState, KmsError, KmsErrorKind, KmsOperation};
+use crate::store::KeyRecord;
+
+/// How long a KMS has to describe a KEK. A process that starts while its KMS does not answer is not held up for longer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the KMSs said of the KEKs that the rule names.
+pub(crate) struct Named {
+    /// The KEKs by their lasting names, as far as the KMSs told them.
+    pub(crate) keks: Vec<KekRef>,
+    /// Whether all KMSs answered for all KEKs.
+    pub(crate) complete: bool,
+}
+
+impl Keks {
+    /// Has each KEK described that the rule names: the default, those of pairs, and retired ones. What a closure names is
+    /// known only when it is asked.
+    ///
+    /// A KMS that does not answer is no error, but a warn event. So is a retired KEK that the KMS refuses: no key is
+    /// wrapped under it any more, and others can still be read.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Kms`] if the KMS refuses a KEK that wraps, or describes one that cannot wrap.
+    pub(crate) async fn check(self: &Arc<Self>) -> Result<Named, Error> {
+        let mut calls = JoinSet::new();
+        let wrapping = self.rule.by_pair.iter().map(|(_, _, kek)| kek);
+        let wrapping = wrapping.chain(&self.rule.default).map(|kek| (kek, true));
+        let all = wrapping.chain(self.rule.retired.iter().map(|kek| (kek, false)));
+        let mut asked: Vec<&KekRef> = Vec::new();
+        for (kek, wraps) in all {
+            if asked.contains(&kek) {
+                continue;
+            }
+            asked.push(kek);
+            let (keks, kek) = (Arc::clone(self), kek.clone());
+            calls.spawn(async move {
+                let described = keks.describe(&kek, PATIENCE.min(keks.timeout)).await;
+                (kek, wraps, described)
+            });
+        }
+        let mut named = Named {
+            keks: Vec::new(),
+            complete: true,
+        };
+        while let Some(call) = calls.join_next().await {
+            let (kek, wraps, described) = call.map_err(|_| Error::Interrupted)?;
+            let error = match described.and_then(|described| self.usable(&kek, described)) {
+                Ok(name) => {
+                    named.keks.push(name);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            named.complete = false;
+            match (is_refusal(&error), wraps) {
+                (true, true) => return Err(error),
+                (true, false) => tracing::warn!(
+                    target: "encx::kms", kms = %kek.kms, kek = %kek.kek, %error,
+                    "a retired KEK cannot be used: data keys that only it wraps cannot be read"
+                ),
+                (false, _) => tracing::warn!(
+                    target: "encx::kms", kms = %kek.kms, kek = %kek.kek, %error,
+                    "the KMS does not answer while this process starts: until it does, no data key can be made or unwrapped with \
+                     this KEK"
+                ),
+            }
+        }
+        // They count for nothing that the `Crypto` was asked to do, which begins now.
+        self.calls.store(0, std::sync::atomic::Ordering::Relaxed);
+        Ok(named)
+    }
+
+    /// Tells whether a record has a wrap by a KEK that the rule allows for its context. `None` if a KMS does not say what a
+    /// name stands for.
+    pub(crate) async fn allow(&self, record: &KeyRecord) -> Option<bool> {
+        let context = record.verified_context().ok()?;
+        let Ok(choice) = self.choose(&context) else {
+            return Some(false);
+        };
+        let has_wrap_by = |kek: &KekRef, name: &KekId| record.wraps.iter().any(|wrap| is_by(wrap, kek, name));
+        if choice
+            .allowed()
+            .any(|kek| has_wrap_by(kek, &self.known_name(kek)))
+        {
+            return Some(true);
+        }
+        // Only the rule's own KEKs are asked about, never those that a row names.
+        for kek in choice.allowed() {
+            let described = self.describe(kek, PATIENCE.min(self.timeout)).await.ok()?;
+            if has_wrap_by(kek, &described.kek) {
+                return Some(true);
+            }
+        }
+        Some(false)
+    }
+
+    /// Takes over the lasting name of a KEK that can wrap.
+    fn usable(&self, kek: &KekRef, described: KekDescription) -> Result<KekRef, Error> {
+        let advice = match described.state {
+            KekState::Enabled => {
+                self.names.learn(kek, &described.kek, self.clock.elapsed());
+                return Ok(KekRef::new(kek.kms.clone(), described.kek));
+            }
+            KekState::Disabled => "it is disabled: enable it, or name another KEK",
+            KekState::PendingDeletion => "it is to be deleted: cancel that, or name another KEK",
+            KekState::Unavailable => "the KMS says that it cannot be used at present",
+        };
+        let kind = match described.state {
+            KekState::Unavailable => KmsErrorKind::Unavailable,
+            _ => KmsErrorKind::KeyState,
+        };
+        let provider = self.kms.get(&kek.kms).map_or("", |kms| kms.service.provider());
+        let error = KmsError::new(kind, provider, KmsOperation::WrapKey, &kek.kek);
+        Err(error.with_advice(advice).into())
+    }
+}
+
+/// Tells whether a KMS answered that a KEK cannot be used as configured. All else may be otherwise later, or is unknown
+/// to a provider that describes nothing.
+fn is_refusal(error: &Error) -> bool {
+    use KmsErrorKind::{AccessDenied, Configuration, Integrity, KeyState, NotFound};
+    match error {
+        Error::Kms(error) => {
+            matches!(
+                error.kind(),
+                AccessDenied | Configuration | Integrity | KeyState | NotFound
+            )
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,231 @@
+//! What `build` asks the KMS and the key store, and what it does about the answers.
+
+use std::time::Duration;
+
+use encx::testkit::{MemoryKeyStore, MemoryKms};
+use encx::{Clock, Crypto, CryptoBuilder, Error, KekChoice, KekRef, KmsErrorKind, KmsOperation, StoreError};
+use encx_local::{LocalKms, Protection};
+use encx_sqlx::SqliteKeyStore;
+use tracing::Dispatch;
+
+use super::drive;
+use super::support::{SECOND, SSN, World, context, seal};
+use super::traces::Log;
+
+/// A builder that asks, unlike that of the other tests.
+fn builder(world: &World) -> CryptoBuilder {
+    Crypto::builder(world.kms.clone(), world.rows.clone()).clock(world.clock.clone())
+}
+
+fn kind(error: &Error) -> Option<KmsErrorKind> {
+    match error {
+        Error::Kms(error) => Some(error.kind()),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn a_kms_that_refuses_fails_the_build() {
+    for refusal in [
+        KmsErrorKind::AccessDenied,
+        KmsErrorKind::Configuration,
+        KmsErrorKind::KeyState,
+        KmsErrorKind::NotFound,
+    ] {
+        let world = World::new();
+        world.kms.fail_until_cleared(refusal);
+        let error = builder(&world).build().await.unwrap_err();
+        assert_eq!(kind(&error), Some(refusal), "{error}");
+        // A process that has to come up all the same says so.
+        builder(&world).connect_lazily().build().await.unwrap();
+    }
+    // What no KMS has, and what it describes as unusable.
+    let world = World::new();
+    let error = builder(&world).kek("memory/none").build().await.unwrap_err();
+    assert_eq!(kind(&error), Some(KmsErrorKind::NotFound), "{error}");
+    world.kms.create_kek("memory/off");
+    world.kms.disable_kek("memory/off");
+    for settings in [
+        builder(&world).kek("memory/off"),
+        builder(&world).kek_for("purpose", "logs", "memory/off"),
+    ] {
+        let error = settings.build().await.unwrap_err();
+        assert_eq!(kind(&error), Some(KmsErrorKind::KeyState), "{error}");
+        assert!(error.to_string().contains("`memory/off`"), "{error}");
+        assert!(error.to_string().contains("enable it"), "{error}");
+    }
+    world.kms.enable_kek("memory/off");
+    builder(&world).kek("memory/off").build().await.unwrap();
+}
+
+/// A restart in an outage comes up, and says what is the matter.
+#[tokio::test]
+async fn a_kms_that_is_unavailable_is_told_and_fails_no_build() {
+    for outage in [KmsErrorKind::Unavailable, KmsErrorKind::Throttled] {
+        let world = World::new();
+        let sealed = seal(&world.process().await, &context("a")).await;
+        world.kms.fail_until_cleared(outage);
+        let log = Log::default();
+        let traced = tracing::dispatcher::set_default(&Dispatch::new(log.clone()));
+        let process = builder(&world).build().await.unwrap();
+        drop(traced);
+        let told = log.lines();
+        let told: Vec<_> = told
+            .iter()
+            .filter(|line| line.starts_with("WARN encx::kms"))
+            .collect();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains("while this process starts"), "{told:?}");
+        assert!(told[0].contains("kek=memory/default"), "{told:?}");
+        world.kms.clear_faults();
+        process.decrypt(&context("a"), &sealed, SSN.row(1)).await.unwrap();
+    }
+}
+
+/// A KMS that does not answer holds a build up for 5 seconds, and not for as long as a load may take.
+#[tokio::test]
+async fn a_kms_that_hangs_holds_a_build_up_for_seconds() {
+    let world = World::new();
+    world.kms.hold();
+    let process = drive(&world, SECOND, builder(&world).build()).await;
+    process.unwrap();
+    let took = world.clock.elapsed();
+    assert!((5 * SECOND..=7 * SECOND).contains(&took), "{took:?}");
+}
+
+/// Nothing is wrapped with it any more, and other keys can be read.
+#[tokio::test]
+async fn a_retired_kek_that_is_refused_is_told_and_fails_no_build() {
+    let world = World::new();
+    let log = Log::default();
+    let traced = tracing::dispatcher::set_default(&Dispatch::new(log.clone()));
+    let process = builder(&world).also_unwrap("memory/gone").build().await.unwrap();
+    drop(traced);
+    let told = log.lines();
+    let told = told
+        .iter()
+        .find(|line| line.starts_with("WARN encx::kms"))
+        .unwrap();
+    assert!(told.contains("a retired KEK cannot be used"), "{told}");
+    assert!(told.contains("kek=memory/gone"), "{told}");
+    seal(&process, &context("a")).await;
+}
+
+#[tokio::test]
+async fn a_build_describes_each_kek_of_the_rule_once_and_does_nothing_else() {
+    let world = World::new();
+    for kek in ["memory/logs", "memory/old"] {
+        world.kms.create_kek(kek);
+    }
+    let settings = builder(&world)
+        .kek_for("purpose", "logs", "memory/logs")
+        .kek_for("purpose", "traces", "memory/logs")
+        .also_unwrap("memory/old");
+    let process = settings.build().await.unwrap();
+    let calls = world.kms.last_calls();
+    assert!(
+        calls
+            .iter()
+            .all(|call| call.operation == KmsOperation::DescribeKek),
+        "{calls:?}"
+    );
+    let mut keks: Vec<_> = calls.iter().map(|call| call.kek.as_str()).collect();
+    keks.sort_unstable();
+    assert_eq!(keks, ["memory/default", "memory/logs", "memory/old"]);
+    assert_eq!((world.rows.writes(), process.stats().kms_calls), (0, 0));
+
+    world.kms.reset_calls();
+    builder(&world).connect_lazily().build().await.unwrap();
+    world.kms.assert_calls(0);
+}
+
+#[tokio::test]
+async fn a_key_store_that_fails_fails_the_build() {
+    let missing = StoreError::NotMigrated {
+        found: "no tables".to_owned(),
+    };
+    let down = StoreError::unavailable(std::io::Error::other("down"));
+    for fault in [missing, down] {
+        let world = World::new();
+        let says = fault.to_string();
+        world.rows.fail_until_cleared(fault);
+        let error = builder(&world).build().await.unwrap_err();
+        assert!(matches!(error, Error::Store(_)), "{error}");
+        assert_eq!(error.to_string(), says);
+        world.kms.assert_calls(0);
+        builder(&world).connect_lazily().build().await.unwrap();
+    }
+}
+
+/// The KMS has a KEK of its own, and the key store's keys are all of another's.
+#[tokio::test]
+async fn keys_that_are_all_of_other_keks_fail_the_build() {
+    let store = MemoryKeyStore::new();
+    let kms = MemoryKms::new().with_kek("memory/new");
+    let first = Crypto::builder(kms.clone(), store.clone()).build().await.unwrap();
+    seal(&first, &context("a")).await;
+    let other = || Crypto::builder(kms.clone(), store.clone()).kek("memory/new");
+
+    let error = other().build().await.unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, Error::Config { .. }), "{text}");
+    assert!(
+        text.contains("`memory/default`") && text.contains("KEK file"),
+        "{text}"
+    );
+    other().connect_lazily().build().await.unwrap();
+
+    // The rule names it too, in each of the ways that there are.
+    other().also_unwrap("memory/default").build().await.unwrap();
+    let pair = other().kek_for("tenantId", "a", "memory/default");
+    pair.build().await.unwrap();
+    let closure = other().kek_rule(|context| {
+        let kek = KekRef::try_from("memory/default").ok()?;
+        (context.get("tenantId") == Some("a")).then(|| KekChoice::new(kek))
+    });
+    closure.build().await.unwrap();
+    // Nor is one service among several in the way of the others, once it has a key.
+    let lazily = other().connect_lazily().build().await.unwrap();
+    seal(&lazily, &context("b")).await;
+    other().build().await.unwrap();
+}
+
+/// The smallest mistake: a new KEK file beside the database of an old one.
+#[tokio::test]
+async fn another_kek_file_fails_the_build_and_so_do_missing_tables() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let kms = async |name: &str| {
+        let protection = Protection::insecure_file_permissions_only();
+        LocalKms::open_or_create(path(name), protection).await.unwrap()
+    };
+    let database = path("keys.db").to_str().unwrap().to_owned();
+    let store = SqliteKeyStore::connect(&database).await.unwrap();
+    let error = Crypto::builder(kms("keks").await, store.clone()).build().await;
+    assert!(
+        matches!(error, Err(Error::Store(StoreError::NotMigrated { .. }))),
+        "{error:?}"
+    );
+    store.migrate().await.unwrap();
+    let crypto = Crypto::builder(kms("keks").await, store.clone())
+        .build()
+        .await
+        .unwrap();
+    seal(&crypto, &context("a")).await;
+
+    let error = Crypto::builder(kms("others").await, store.clone()).build().await;
+    let text = error.unwrap_err().to_string();
+    assert!(text.contains("Is this the right KEK file"), "{text}");
+    let right = Crypto::builder(kms("keks").await, store).build();
+    tokio::time::timeout(Duration::from_secs(60), right)
+        .await
+        .unwrap()
+        .unwrap();
+}
+
+#[test]
+fn a_build_needs_a_runtime() {
+    let builder = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new());
+    let built = super::support::at_once(builder.build()).expect("at once");
+    assert!(matches!(built, Err(Error::NoRuntime)));
+}
