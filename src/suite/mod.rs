@@ -32,7 +32,6 @@ mod aes_gcm;
 mod aws_lc_rs;
 mod backend;
 mod epoch;
-pub(crate) mod generation;
 mod opened;
 mod random;
 mod suite_key;

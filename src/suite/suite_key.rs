@@ -12,9 +12,10 @@ use super::epoch::{Epoch, Epochs};
 use super::opened::Opened;
 use super::table::{Kept, Table};
 use super::xaes::{MessageKey, PaddedHalf, Xaes, half};
-use super::{Block, Commitment, HalfNonce, OpenError, SealError, Tag, generation, random};
+use super::{Block, Commitment, HalfNonce, OpenError, SealError, Tag, random};
 use crate::ciphertext::{MAX_PLAINTEXT_LEN, NONCE_LEN, Suite};
 use crate::key::{DataKey, fill_from_os};
+use crate::memory;
 
 /// Seals and opens the bodies of ciphertexts under one data key, expanded once and wiped when dropped.
 pub(crate) struct SuiteKey<C: Cipher = Fastest> {
@@ -313,7 +314,7 @@ impl<C: Cipher> Batch<'_, C> {
         from: impl FnOnce(&mut [PaddedHalf]) -> Result<Option<u64>, E>,
     ) -> Result<(PaddedHalf, Option<u64>), E> {
         // Between two messages of a batch the process may have forked, and the other one has these bytes too.
-        let same_process = self.generation.is_some() && self.generation == generation::current();
+        let same_process = self.generation.is_some() && self.generation == memory::generation();
         if self.next == self.end || !same_process {
             // If nothing can be drawn, nothing is left.
             (self.next, self.end) = (0, 0);

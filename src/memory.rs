@@ -1,4 +1,4 @@
-//! The generation of this process's memory: raised whenever it may have been copied.
+//! This process's memory: whether it may have been copied.
 //!
 //! The one file of encx that may hold unsafe code: registering a handler with `fork` has no safe form.
 #![cfg_attr(
@@ -8,6 +8,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// Raised whenever this process's memory may have been copied.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 
 /// Makes every thread draw its next nonce from a freshly seeded generator.
@@ -43,7 +44,7 @@ pub fn reseed() {
 
 /// Returns the generation now, once it is certain that a fork will raise it; `None` if that is impossible.
 #[inline]
-pub(crate) fn current() -> Option<u64> {
+pub(crate) fn generation() -> Option<u64> {
     watch_forks().then(|| GENERATION.load(Ordering::Acquire))
 }
 
