@@ -82,6 +82,7 @@ mod key;
 mod keyring;
 mod kms;
 mod manager;
+mod memory;
 #[cfg(feature = "password")]
 mod password;
 mod plaintext;
@@ -130,6 +131,7 @@ pub use manager::{
     DestroyedVersion, Destruction, FailedRotation, FailedWraps, FleetReport, KeyManager, Maintenance,
     MaintenanceReport, MaintenanceTask, RewrapAll, RotationPeriod, ShredReceipt, SilentProcess, WrapsReport,
 };
+pub use memory::reseed;
 #[cfg(feature = "password")]
 pub use password::{PasswordError, PasswordHash, PasswordParams, PasswordVerdict};
 pub use plaintext::Plaintext;
@@ -145,7 +147,6 @@ pub use store::{
     NewKey, OpenTransactions, ProcessId, ProcessInfo, ProcessList, ProcessRecord, RangeClaim, Revision,
     StateChange, StoreError, StoredWrap, Timestamp, WrapChange, WrapOutcome,
 };
-pub use suite::generation::reseed;
 pub use token::{ApiToken, TokenDigest, TokenError};
 
 /// `#[derive(Encrypt)]`, documented in `encx-derive`.

@@ -13,6 +13,7 @@ pub use self::hash::{PasswordError, PasswordHash, PasswordParams};
 pub(crate) use self::workers::{NotDone, Settings, Workers};
 use crate::aad::{Aad, AadError};
 use crate::key::{DataKeyId, Subkey};
+use crate::memory::{DEEP, wiping_stack};
 
 /// The longest password, in bytes. Argon2 takes much longer ones; nobody types them.
 const MAX_PASSWORD_LEN: usize = 4096;
@@ -134,14 +135,14 @@ fn argon2id(
     .map_err(refused)?;
     let mut memory = Zeroizing::new(vec![argon2::Block::default(); params.block_count()]);
     let mut output = Zeroizing::new([0; OUTPUT_LEN]);
-    argon2::Argon2::new_with_secret(
-        pepper.expose(),
-        argon2::Algorithm::Argon2id,
-        argon2::Version::V0x13,
-        params,
-    )
-    .and_then(|argon2| {
-        argon2.hash_password_into_with_memory(password, salt, output.as_mut_slice(), memory.as_mut_slice())
+    wiping_stack::<DEEP, _>(|| {
+        let argon2 = argon2::Argon2::new_with_secret(
+            pepper.expose(),
+            argon2::Algorithm::Argon2id,
+            argon2::Version::V0x13,
+            params,
+        );
+        argon2?.hash_password_into_with_memory(password, salt, output.as_mut_slice(), memory.as_mut_slice())
     })
     .map_err(refused)?;
     Ok(Output(output))

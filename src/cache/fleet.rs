@@ -10,8 +10,8 @@ use crate::cache::background::{Running, RunsIn};
 use crate::cache::{Cache, Limits, ahead};
 use crate::clock::Clock;
 use crate::error::Error;
+use crate::memory;
 use crate::store::{Coordination, Fence, ProcessId, ProcessInfo, StoreError};
-use crate::suite::generation;
 
 /// How often a process says that it is there, unless a fence is raised.
 const BETWEEN_HEARTBEATS: Duration = Duration::from_secs(10);
@@ -66,7 +66,7 @@ impl Origin {
     fn now() -> Self {
         Self {
             pid: std::process::id(),
-            generation: generation::current(),
+            generation: memory::generation(),
         }
     }
 }

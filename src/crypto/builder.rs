@@ -17,8 +17,8 @@ use crate::kek::{KekChoice, KekRef, KekRule, Keks};
 use crate::key::{KmsName, NameError};
 use crate::keyring::Core;
 use crate::kms::KeyManagementService;
+use crate::memory;
 use crate::store::{KeyCensus, KeyStore};
-use crate::suite::generation;
 
 /// Builds a [`Crypto`]. Every setting has a default that is safe.
 #[must_use = "a builder does nothing until `build` is called"]
@@ -369,7 +369,7 @@ impl CryptoBuilder {
         if !connect_lazily {
             check::check(&keks, &*store, &*clock, limits.load_timeout).await?;
         }
-        if generation::current().is_some() {
+        if memory::generation().is_some() {
             forks_are_noticed();
             // Has whatever keeps the time start now, and not in the first hot call.
             let _ = clock.elapsed_coarsely();

@@ -8,6 +8,7 @@ use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::DataKeyId;
+use crate::memory::{DEEP, wiping_stack};
 
 /// The length of a data key, in bytes.
 pub const DATA_KEY_LEN: usize = 32;
@@ -51,6 +52,36 @@ impl DataKey {
         Ok(key)
     }
 
+    /// Makes a data key by a call that writes its 32 bytes where they stay, and then wipes the stack that the call used, 32 KiB of
+    /// it. For keys that are computed, such as from a passphrase.
+    ///
+    /// ```
+    /// use encx::DataKey;
+    ///
+    /// let parse = |hex: &str| {
+    ///     DataKey::try_fill(|key| {
+    ///         let mut pairs = hex.as_bytes().chunks_exact(2);
+    ///         key.iter_mut().try_for_each(|byte| {
+    ///             let pair = std::str::from_utf8(pairs.next()?).ok()?;
+    ///             *byte = u8::from_str_radix(pair, 16).ok()?;
+    ///             Some(())
+    ///         })
+    ///         .ok_or("this is no key")
+    ///     })
+    /// };
+    /// assert!(parse(&"5a".repeat(32)).is_ok());
+    /// assert!(parse("5a").is_err());
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of the call. What it wrote is then wiped.
+    pub fn try_fill<E>(fill: impl FnOnce(&mut [u8; DATA_KEY_LEN]) -> Result<(), E>) -> Result<Self, E> {
+        let mut key = Self(Box::new([0; DATA_KEY_LEN]));
+        wiping_stack::<DEEP, _>(|| fill(&mut key.0))?;
+        Ok(key)
+    }
+
     /// Gives access to the key's 32 bytes. Do not copy them into memory that nobody zeroises.
     #[must_use]
     pub fn expose(&self) -> &[u8; DATA_KEY_LEN] {
@@ -60,9 +91,11 @@ impl DataKey {
     /// Computes what a store keeps to recognise this key: HMAC-SHA-256(key, "encx/check/v1" ‖ id).
     #[must_use]
     pub fn check(&self, id: DataKeyId) -> KeyCheck {
-        let mut mac = self.check_mac();
-        mac.update(&id.to_bytes());
-        KeyCheck(mac.finalize().into_bytes().into())
+        wiping_stack::<DEEP, _>(|| {
+            let mut mac = self.check_mac();
+            mac.update(&id.to_bytes());
+            KeyCheck(mac.finalize().into_bytes().into())
+        })
     }
 
     fn check_mac(&self) -> Hmac<Sha256> {

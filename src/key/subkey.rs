@@ -7,6 +7,7 @@ use sha2::Sha256;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::DataKey;
+use crate::memory::{DEEP, wiping_stack};
 
 /// Derives subkeys of a data key: HKDF-SHA-256 without a salt.
 ///
@@ -21,21 +22,24 @@ const LEN: usize = 32;
 impl Derivation {
     pub(crate) fn new(key: &DataKey) -> Self {
         let mut held = Self(Box::new([0; LEN]));
-        let (mut extracted, _) = Hkdf::<Sha256>::extract(None, key.expose());
-        held.0.copy_from_slice(&extracted);
-        extracted.as_mut_slice().zeroize();
+        wiping_stack::<DEEP, _>(|| {
+            let (extracted, _) = Hkdf::<Sha256>::extract(None, key.expose());
+            held.0.copy_from_slice(&extracted);
+        });
         held
     }
 
     /// Derives the subkey that this info names.
     pub(crate) fn derive(&self, info: &[u8]) -> Subkey {
         let mut subkey = Subkey(Box::new([0; LEN]));
-        // The key has the length of a hash, which suffices, and as much is asked for, which is not too much.
-        #[allow(clippy::unwrap_used, reason = "neither length can be wrong")]
-        Hkdf::<Sha256>::from_prk(self.0.as_slice())
-            .unwrap()
-            .expand(info, subkey.0.as_mut_slice())
-            .unwrap();
+        wiping_stack::<DEEP, _>(|| {
+            // The key has the length of a hash, which suffices, and as much is asked for, which is not too much.
+            #[allow(clippy::unwrap_used, reason = "neither length can be wrong")]
+            Hkdf::<Sha256>::from_prk(self.0.as_slice())
+                .unwrap()
+                .expand(info, subkey.0.as_mut_slice())
+                .unwrap();
+        });
         subkey
     }
 }

@@ -1,7 +1,7 @@
 //! The cipher backend written in C and assembly: crate `aws-lc-rs`.
 //!
-//! It wipes its keys when they are dropped: single blocks' by crate `zeroize`, GCM's because AWS-LC wipes whatever it
-//! frees.
+//! GCM's keys never move: AWS-LC allocates them, and wipes whatever it frees. A key of single blocks is moved by value inside the
+//! crate, as those of crate `aes` are.
 
 use std::alloc::{Layout, handle_alloc_error};
 
@@ -11,6 +11,7 @@ use ::aws_lc_rs::error::Unspecified;
 
 use super::backend::{BlockKey, Cipher, GcmKey, Refused};
 use super::{Block, HalfNonce, Tag};
+use crate::memory::{DEEP, wiping_stack};
 
 pub(crate) struct AwsLc;
 
@@ -44,6 +45,11 @@ impl GcmKey for Aes256Gcm {
     fn new(key: &[Block; 2]) -> Self {
         let key = UnboundKey::new(&AES_256_GCM, key.as_flattened());
         Self(LessSafeKey::new(expanded(key)))
+    }
+
+    #[inline(always)]
+    fn wiping_stack<T>(call: impl FnOnce() -> T) -> T {
+        wiping_stack::<EXPANSION, _>(call)
     }
 
     #[inline]
@@ -80,6 +86,10 @@ impl GcmKey for Aes256Gcm {
         opened.map_err(|_| Refused)
     }
 }
+
+/// How deep the stack is wiped after a message key was expanded and used, in bytes: measured 0.9 KiB with optimisation, for
+/// expanding. What encrypts goes deeper, and leaves no key there.
+const EXPANSION: usize = if cfg!(debug_assertions) { DEEP } else { 2 << 10 };
 
 /// Takes an expanded key out. A key of 32 bytes is never refused, so what failed is an allocation.
 fn expanded<K>(key: Result<K, Unspecified>) -> K {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::backend::{Cipher, Fastest};
 use super::xaes::{MessageKey, PaddedHalf};
+use crate::memory::Wiped;
 
 /// An epoch ends with a message whose fresh half nonce has so many low bits all zero: after 4096 messages on average,
 /// and nobody counts.
@@ -32,7 +33,7 @@ pub(super) fn ends_epoch(second_half: &PaddedHalf) -> bool {
 
 /// A message key to encrypt with, and the generation of memory that it belongs to. Nothing in it ever changes.
 pub(crate) struct Epoch<C: Cipher = Fastest> {
-    pub(super) key: MessageKey<C>,
+    pub(super) key: Wiped<MessageKey<C>>,
     /// A copy of this process's memory must not go on with the same epoch.
     pub(super) generation: u64,
 }

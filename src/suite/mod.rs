@@ -32,7 +32,6 @@ mod aes_gcm;
 mod aws_lc_rs;
 mod backend;
 mod epoch;
-pub(crate) mod generation;
 mod opened;
 mod random;
 mod suite_key;
@@ -52,6 +51,7 @@ pub(crate) use self::opened::Opened;
 pub(crate) use self::suite_key::{Batch, SuiteKey};
 use crate::ciphertext::{COMMITMENT_LEN, MAX_PLAINTEXT_LEN, Suite, TAG_LEN};
 use crate::key::{DataKey, RandomError};
+use crate::memory::{DEEP, wiping_stack};
 
 #[cfg(not(any(feature = "aes-gcm", feature = "aws-lc-rs")))]
 compile_error!(
@@ -121,8 +121,11 @@ impl KcXaes256Gcm {
         let mut sealed = Vec::new();
         let epoch = self.epoch.load();
         let mut epochs = Epochs::new(epoch.as_ref());
-        self.key
-            .seal(&mut epochs, Suite::KcXaes256Gcm, aad, plaintext, &mut sealed)?;
+        // What it seals are keys.
+        wiping_stack::<DEEP, _>(|| {
+            self.key
+                .seal(&mut epochs, Suite::KcXaes256Gcm, aad, plaintext, &mut sealed)
+        })?;
         if let Some(begun) = epochs.begun() {
             self.epoch.store(Some(begun));
         }
@@ -136,9 +139,8 @@ impl KcXaes256Gcm {
     /// Any [`OpenError`]; no byte of the plaintext is then revealed.
     pub fn open(&self, aad: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenError> {
         let epoch = self.epoch.load();
-        let opened = self
-            .key
-            .open(epoch.as_deref(), Suite::KcXaes256Gcm, aad, sealed)?;
+        let opened =
+            wiping_stack::<DEEP, _>(|| self.key.open(epoch.as_deref(), Suite::KcXaes256Gcm, aad, sealed))?;
         Ok(Zeroizing::new(opened.into_bytes()))
     }
 }

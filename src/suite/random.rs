@@ -7,8 +7,9 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use zeroize::Zeroizing;
 
-use super::{Block, generation};
+use super::Block;
 use crate::key::{RandomError, fill_from_os};
+use crate::memory;
 
 /// How much one seed gives, in bytes.
 const RESEED_AFTER: usize = 64 << 10;
@@ -34,7 +35,7 @@ struct Generator {
 /// Draws a block, as [`draw`] does.
 #[inline(always)]
 pub(super) fn draw_one() -> Result<(Block, Option<u64>), RandomError> {
-    let generation = generation::current();
+    let generation = memory::generation();
     let at_hand = with_generator(|generator| {
         let generator = generator
             .as_mut()
@@ -62,7 +63,7 @@ fn draw_one_slowly() -> Result<(Block, Option<u64>), RandomError> {
 /// Whenever this thread's generator cannot be used, the operating system gives the bytes: while the thread ends,
 /// when a signal handler interrupts a draw, or when forks cannot be noticed.
 pub(super) fn draw(blocks: &mut [Block]) -> Result<Option<u64>, RandomError> {
-    let generation = generation::current();
+    let generation = memory::generation();
     let Some(number) = generation.filter(|_| !cfg!(feature = "os-nonces")) else {
         return draw_from_os(blocks).map(|()| generation);
     };
@@ -255,7 +256,7 @@ mod tests {
         draw(&mut [Block::default()]).unwrap();
         let before = seen();
         begun.recv().unwrap();
-        generation::reseed();
+        memory::reseed();
         go.send(()).unwrap();
         draw(&mut [Block::default()]).unwrap();
         assert!(seen() > before);

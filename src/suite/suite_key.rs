@@ -12,9 +12,10 @@ use super::epoch::{Epoch, Epochs};
 use super::opened::Opened;
 use super::table::{Kept, Table};
 use super::xaes::{MessageKey, PaddedHalf, Xaes, half};
-use super::{Block, Commitment, HalfNonce, OpenError, SealError, Tag, generation, random};
+use super::{Block, Commitment, HalfNonce, OpenError, SealError, Tag, random};
 use crate::ciphertext::{MAX_PLAINTEXT_LEN, NONCE_LEN, Suite};
 use crate::key::{DataKey, fill_from_os};
+use crate::memory::{self, DEEP, wiping_stack};
 
 /// Seals and opens the bodies of ciphertexts under one data key, expanded once and wiped when dropped.
 pub(crate) struct SuiteKey<C: Cipher = Fastest> {
@@ -98,17 +99,16 @@ impl<C: Cipher> SuiteKey<C> {
         let (mut first_half, mut second_half) = (HalfNonce::default(), PaddedHalf::default());
         fill_from_os(&mut first_half)?;
         fill_from_os(&mut second_half)?;
-        let key = self.xaes.derive(&first_half);
-        let of_one_message;
-        let key = match generation.filter(|_| self.begun.swap(true, Ordering::Relaxed)) {
-            Some(generation) => &epochs.begun.insert(Arc::new(Epoch { key, generation })).key,
-            // Where forks cannot be noticed, an epoch is one message.
-            None => {
-                of_one_message = key;
-                &of_one_message
-            }
-        };
-        self.seal_under(key, &second_half, suite, aad, plaintext, out)
+        // Where forks cannot be noticed, an epoch is one message.
+        let kept = generation.filter(|_| self.begun.swap(true, Ordering::Relaxed));
+        wiping_stack::<DEEP, _>(|| {
+            let key = self.xaes.derive(&first_half);
+            let Some(generation) = kept else {
+                return self.seal_under(&key, &second_half, suite, aad, plaintext, out);
+            };
+            let epoch = epochs.begun.insert(Arc::new(Epoch { key, generation }));
+            self.seal_under(&epoch.key, &second_half, suite, aad, plaintext, out)
+        })
     }
 
     #[cfg(test)]
@@ -222,7 +222,7 @@ impl<C: Cipher> SuiteKey<C> {
         buffer: &mut [u8],
     ) -> Result<(), OpenError> {
         let first_half = parts.first_half;
-        let of_epoch = || Some(&epoch?.key).filter(|key| key.first_half == *first_half);
+        let of_epoch = || Some(&*epoch?.key).filter(|key| key.first_half == *first_half);
         match self.opened.find(first_half).or_else(of_epoch) {
             Some(key) => self.open_under(key, parts, aad, encrypted, buffer),
             None => self.derive_and_open(parts, aad, encrypted, buffer),
@@ -238,18 +238,21 @@ impl<C: Cipher> SuiteKey<C> {
         buffer: &mut [u8],
     ) -> Result<(), OpenError> {
         let first_half = parts.first_half;
-        match self.opened.admit(first_half) {
-            Some(admission) => {
-                let kept = Kept::new(self.xaes.derive(first_half), admission);
-                self.open_under(&kept.key, parts, aad, encrypted, buffer)?;
-                self.opened.keep(kept);
+        C::Gcm::wiping_stack(|| {
+            let key = self.xaes.derive(first_half);
+            match self.opened.admit(first_half) {
+                Some(admission) => {
+                    let kept = Kept::new(key, admission);
+                    self.open_under(&kept.key, parts, aad, encrypted, buffer)?;
+                    self.opened.keep(kept);
+                }
+                None => {
+                    self.open_under(&key, parts, aad, encrypted, buffer)?;
+                    self.opened.note_miss(first_half);
+                }
             }
-            None => {
-                self.open_under(&self.xaes.derive(first_half), parts, aad, encrypted, buffer)?;
-                self.opened.note_miss(first_half);
-            }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     #[inline(always)]
@@ -313,7 +316,7 @@ impl<C: Cipher> Batch<'_, C> {
         from: impl FnOnce(&mut [PaddedHalf]) -> Result<Option<u64>, E>,
     ) -> Result<(PaddedHalf, Option<u64>), E> {
         // Between two messages of a batch the process may have forked, and the other one has these bytes too.
-        let same_process = self.generation.is_some() && self.generation == generation::current();
+        let same_process = self.generation.is_some() && self.generation == memory::generation();
         if self.next == self.end || !same_process {
             // If nothing can be drawn, nothing is left.
             (self.next, self.end) = (0, 0);

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use super::HalfNonce;
 use super::backend::Cipher;
 use super::xaes::MessageKey;
+use crate::memory::Wiped;
 
 /// How many places each level of a table has. A level is made when the one before has proved too small.
 const LEVELS: [usize; 4] = [8, 64, 512, 4096];
@@ -49,7 +50,7 @@ type Place<C> = OnceLock<Box<Kept<C>>>;
 
 /// A message key, and its share of what all tables may keep.
 pub(super) struct Kept<C: Cipher> {
-    pub(super) key: MessageKey<C>,
+    pub(super) key: Wiped<MessageKey<C>>,
     _share: Share,
 }
 
@@ -168,7 +169,7 @@ impl<C: Cipher> Table<C> {
 }
 
 impl<C: Cipher> Kept<C> {
-    pub(super) fn new(key: MessageKey<C>, admission: Admission) -> Box<Self> {
+    pub(super) fn new(key: Wiped<MessageKey<C>>, admission: Admission) -> Box<Self> {
         Box::new(Self {
             key,
             _share: admission.0,

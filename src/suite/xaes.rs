@@ -4,55 +4,61 @@
 //! seals many messages under one first half derives once. The second half is the IV of AES-256-GCM
 //! and enters the commitment's last blocks.
 
-use zeroize::{ZeroizeOnDrop, Zeroizing, zeroize_bytes};
+use zeroize::ZeroizeOnDrop;
 
 use super::backend::{BlockKey, Cipher, GcmKey};
 use super::{Block, HalfNonce};
+use crate::memory::{DEEP, Wiped, wiping_stack};
 
 /// Derives message keys from a data key, as in [C2SP XAES-256-GCM](https://c2sp.org/XAES-256-GCM).
-pub(super) struct Xaes<C: Cipher> {
-    /// On the heap: moving this copies no round keys.
-    block: Box<C::Block>,
+pub(super) struct Xaes<C: Cipher>(Box<Wiped<Expanded<C>>>);
+
+/// A data key, expanded.
+struct Expanded<C: Cipher> {
+    block: C::Block,
     /// CMAC's first subkey (NIST SP 800-38B), for messages of whole blocks.
-    k1: Zeroizing<Block>,
+    k1: Block,
 }
 
 impl<C: Cipher> Xaes<C> {
     pub(super) fn new(key: &[u8; 32]) -> Self {
-        let (left, right) = key.split_at(16);
-        let mut halves = Wiped([Block::default(); 2]);
-        halves.0[0].copy_from_slice(left);
-        halves.0[1].copy_from_slice(right);
-        let block = Box::new(C::Block::new(&halves.0));
-        let mut zero = Zeroizing::new([Block::default()]);
-        block.encrypt(zero.as_mut_slice());
-        let k1 = Zeroizing::new(double(&zero[0]));
-        Self { block, k1 }
+        wiping_stack::<DEEP, _>(|| {
+            let (left, right) = key.split_at(16);
+            let mut halves = [Block::default(); 2];
+            halves[0].copy_from_slice(left);
+            halves[1].copy_from_slice(right);
+            let block = C::Block::new(&halves);
+            let mut zero = [Block::default()];
+            block.encrypt(&mut zero);
+            let k1 = double(&zero[0]);
+            Self(Box::new(Wiped::new(Expanded { block, k1 })))
+        })
     }
 
     /// Derives the message key, and with it what its commitments begin with, in three blocks of AES.
+    ///
+    /// To be called in [`wiping_stack`].
     #[inline(always)]
-    pub(super) fn derive(&self, first_half: &HalfNonce) -> MessageKey<C> {
-        let blocks = self.derive_blocks(first_half);
-        let [left, right, chain] = &blocks.0;
-        let last = |counter| xor(&xor(chain, &self.k1), counter);
-        MessageKey {
+    pub(super) fn derive(&self, first_half: &HalfNonce) -> Wiped<MessageKey<C>> {
+        let [left, right, chain] = self.derive_blocks(first_half);
+        let last = |counter| xor(&xor(&chain, &self.0.k1), counter);
+        Wiped::new(MessageKey {
             first_half: *first_half,
-            last: Wiped([last(&COUNTERS[0]), last(&COUNTERS[1])]),
+            last: [last(&COUNTERS[0]), last(&COUNTERS[1])],
             mask: HALF,
-            gcm: C::Gcm::new(&Wiped([*left, *right]).0),
-        }
+            gcm: C::Gcm::new(&[left, right]),
+        })
     }
 
     /// Derives the two halves of the message key, and CMAC's state after the commitment's first block.
     #[inline]
-    pub(super) fn derive_blocks(&self, first_half: &HalfNonce) -> Wiped<3> {
-        let mut blocks = Wiped([
-            xor(&block(*b"\x00\x01X\x00", first_half), &self.k1),
-            xor(&block(*b"\x00\x02X\x00", first_half), &self.k1),
+    pub(super) fn derive_blocks(&self, first_half: &HalfNonce) -> [Block; 3] {
+        let mut blocks = [
+            xor(&block(*b"\x00\x01X\x00", first_half), &self.0.k1),
+            xor(&block(*b"\x00\x02X\x00", first_half), &self.0.k1),
             block(*b"XCMT", first_half),
-        ]);
-        self.block.encrypt(&mut blocks.0);
+        ];
+        self.0.block.encrypt(&mut blocks);
         blocks
     }
 
@@ -62,13 +68,13 @@ impl<C: Cipher> Xaes<C> {
     // cost 20 ns.
     #[inline(never)]
     pub(super) fn commit(&self, key: &MessageKey<C>, second_half: &PaddedHalf) -> [Block; 2] {
-        let mut blocks = key.last.0;
+        let mut blocks = key.last;
         for block in &mut blocks {
             for (byte, (of_nonce, mask)) in block.iter_mut().zip(second_half.iter().zip(&key.mask)) {
                 *byte ^= of_nonce & mask;
             }
         }
-        self.block.encrypt(&mut blocks);
+        self.0.block.encrypt(&mut blocks);
         blocks
     }
 }
@@ -76,25 +82,15 @@ impl<C: Cipher> Xaes<C> {
 impl<C: Cipher> ZeroizeOnDrop for Xaes<C> {}
 
 /// What depends on the first half of a nonce alone: the key of all messages that share it. Nothing in it ever changes.
+/// It exists in [`Wiped`] memory alone.
 pub(super) struct MessageKey<C: Cipher> {
     pub(super) first_half: HalfNonce,
     /// The last blocks of both CMACs over "XCMT" ‖ nonce ‖ counter, as far as they do not depend on the second half.
-    last: Wiped<2>,
+    last: [Block; 2],
     /// Always [`HALF`]. It stands here, where the compiler does not know it, so that blocks are combined as a whole.
     mask: Block,
     pub(super) gcm: C::Gcm,
 }
-
-/// Wipes its blocks when dropped, all at once. `Zeroizing` would write them byte by byte.
-pub(super) struct Wiped<const N: usize>(pub(super) [Block; N]);
-
-impl<const N: usize> Drop for Wiped<N> {
-    fn drop(&mut self) {
-        zeroize_bytes(self.0.as_flattened_mut());
-    }
-}
-
-impl<const N: usize> ZeroizeOnDrop for Wiped<N> {}
 
 /// Half a nonce, and four bytes that do not count. It is read as one block: one that was written in other pieces than
 /// it is read makes the processor wait, for as long as a block of AES takes.

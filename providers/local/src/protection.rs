@@ -181,23 +181,29 @@ fn key_from_file(path: &Path) -> Result<DataKey, LocalKmsError> {
 fn parse_key(text: &str, origin: impl Fn() -> String) -> Result<DataKey, LocalKmsError> {
     let text = text.trim();
     let refuse = |what| key_error(origin(), what);
-    // One byte to spare shows a key that is too long; the buffer never grows and leaves nothing behind.
-    let mut bytes = Zeroizing::new([0; 64]);
-    let len = match text.len() {
-        0 => return Err(refuse("it is empty")),
-        64 => decode_hex(text, bytes.as_mut_slice()).ok_or_else(|| refuse("it is not hex"))?,
-        43 | 44 => [alphabet::STANDARD, alphabet::URL_SAFE]
-            .iter()
-            .find_map(|alphabet| {
-                let config =
-                    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-                let engine = GeneralPurpose::new(alphabet, config);
-                engine.decode_slice(text, bytes.as_mut_slice()).ok()
-            })
-            .ok_or_else(|| refuse("it is not base64"))?,
-        _ => return Err(refuse("it has the wrong length")),
-    };
-    DataKey::copy_from(&bytes[..len]).map_err(|_| refuse("it has not 32 bytes"))
+    DataKey::try_fill(|key| {
+        // Room to spare shows a key that is too long; the buffer never grows and leaves nothing behind.
+        let mut bytes = Zeroizing::new([0; 64]);
+        let len = match text.len() {
+            0 => return Err(refuse("it is empty")),
+            64 => decode_hex(text, bytes.as_mut_slice()).ok_or_else(|| refuse("it is not hex"))?,
+            43 | 44 => [alphabet::STANDARD, alphabet::URL_SAFE]
+                .iter()
+                .find_map(|alphabet| {
+                    let config =
+                        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+                    let engine = GeneralPurpose::new(alphabet, config);
+                    engine.decode_slice(text, bytes.as_mut_slice()).ok()
+                })
+                .ok_or_else(|| refuse("it is not base64"))?,
+            _ => return Err(refuse("it has the wrong length")),
+        };
+        if len != key.len() {
+            return Err(refuse("it has not 32 bytes"));
+        }
+        key.copy_from_slice(&bytes[..len]);
+        Ok(())
+    })
 }
 
 fn decode_hex(text: &str, bytes: &mut [u8]) -> Option<usize> {
@@ -280,16 +286,15 @@ impl Argon2Params {
         let failed = |_| key_error("the passphrase", "Argon2 refused it");
         let params = Params::new(self.memory_kib, self.passes, self.lanes, None).map_err(failed)?;
         let mut memory = Zeroizing::new(vec![Block::default(); params.block_count()]);
-        let mut key = Zeroizing::new([0; encx::DATA_KEY_LEN]);
-        Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-            .hash_password_into_with_memory(
+        DataKey::try_fill(|key| {
+            Argon2::new(Algorithm::Argon2id, Version::V0x13, params).hash_password_into_with_memory(
                 passphrase.as_bytes(),
                 salt,
-                key.as_mut_slice(),
+                key,
                 memory.as_mut_slice(),
             )
-            .map_err(failed)?;
-        DataKey::copy_from(key.as_slice()).map_err(|_| key_error("the passphrase", "it gave no key"))
+        })
+        .map_err(failed)
     }
 }
 

@@ -10,12 +10,13 @@ use arc_swap::ArcSwapOption;
 use super::C;
 use super::vectors::cmac;
 use crate::ciphertext::{COMMITMENT_LEN, NONCE_LEN, Suite};
+use crate::memory;
 use crate::suite::epoch::ends_epoch;
 use crate::suite::tests::support::{
     Sealer, disturbing, first_half, nonce, oracle_opens, padded, second_half, suite_key, undisturbed,
 };
 use crate::suite::xaes::PaddedHalf;
-use crate::suite::{Epochs, HalfNonce, KcXaes256Gcm, SealError, generation};
+use crate::suite::{Epochs, HalfNonce, KcXaes256Gcm, SealError};
 
 const KEY: [u8; 32] = [3; 32];
 const NOW: Option<u64> = Some(7);
@@ -168,7 +169,7 @@ fn reseeding_ends_the_epoch() {
         let body = sealer.seal(Suite::KcXaes256Gcm, b"", b"");
         firsts.insert(first_half(&body));
         assert_eq!(firsts.len(), round);
-        generation::reseed();
+        memory::reseed();
     }
 }
 
@@ -313,7 +314,7 @@ impl Numbered {
             self.given += 1;
             *drawn = padded(half(self.given));
         }
-        Ok(generation::current())
+        Ok(memory::generation())
     }
 }
 
@@ -332,7 +333,7 @@ fn a_batch_draws_sixteen_at_a_time_and_no_more_than_it_needs() {
         let (mut numbered, mut batch) = (Numbered::default(), key.batch(messages));
         for number in 1..=u8::try_from(messages.max(3)).unwrap() {
             let (drawn, of) = batch.draw(|blocks| numbered.fill(blocks)).unwrap();
-            assert_eq!((drawn, of), (padded(half(number)), generation::current()));
+            assert_eq!((drawn, of), (padded(half(number)), memory::generation()));
         }
         assert_eq!(numbered.asked, expected, "{messages} messages");
     }
@@ -406,8 +407,8 @@ fn reseeding_between_two_messages_of_a_batch_draws_again() {
     for _ in 0..3 {
         batch.draw(|blocks| numbered.fill(blocks)).unwrap();
     }
-    let before = generation::current();
-    generation::reseed();
+    let before = memory::generation();
+    memory::reseed();
     let (drawn, of) = batch.draw(|blocks| numbered.fill(blocks)).unwrap();
     assert_eq!(numbered.asked, [16, 13]);
     assert_eq!(drawn, padded(half(17)), "the thirteen that were left are lost");
@@ -425,7 +426,7 @@ fn reseeding_between_two_messages_of_a_batch_draws_again() {
             body
         };
         let before = seal();
-        generation::reseed();
+        memory::reseed();
         [before, seal()]
     });
     assert_ne!(first_half(&before), first_half(&after));

@@ -7,9 +7,9 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use crate::ciphertext::{COMMITMENT_LEN, Suite};
+use crate::memory;
 use crate::suite::HalfNonce;
 use crate::suite::backend::Cipher;
-use crate::suite::generation;
 use crate::suite::tests::support::{Sealer, disturbing, first_half, oracle_opens, second_half};
 
 /// How many of each there are: processes, as far as one process can tell.
@@ -96,7 +96,7 @@ pub(crate) fn run<W: Cipher, R: Cipher>(Plan { key, steps }: &Plan) {
                     let mut batch = key.batch(*count);
                     for number in 0..*count {
                         if number == *fork {
-                            generation::reseed();
+                            memory::reseed();
                             forks += 1;
                         }
                         let (plaintext, mut body) = (vec![byte(number); number], Vec::new());
@@ -107,13 +107,13 @@ pub(crate) fn run<W: Cipher, R: Cipher>(Plan { key, steps }: &Plan) {
             }
             Step::End(at) => {
                 let at = at.index(PLACES);
-                let body = sealers[at].seal_drawn([0; 12], generation::current());
+                let body = sealers[at].seal_drawn([0; 12], memory::generation());
                 assert_ne!(second_half(&body), [0; 12]);
                 assert_eq!(oracle_opens(*key, Suite::KcXaes256Gcm, b"aad", &body), b"secret");
                 messages.note(life(at, forks), &body);
             }
             Step::Fork => {
-                generation::reseed();
+                memory::reseed();
                 forks += 1;
             }
             Step::Threads(at, suite, count) => {

@@ -3,7 +3,7 @@
 use hmac::Mac as _;
 
 use super::{Kek, PROVIDER, State};
-use crate::key::{DataKey, KekId, WrappedKey, fill_from_os};
+use crate::key::{DATA_KEY_LEN, DataKey, KekId, WrappedKey, fill_from_os};
 use crate::kms::{KekState, KmsContext, KmsError, KmsErrorKind, KmsOperation};
 
 impl State {
@@ -43,7 +43,9 @@ impl State {
         let mut nonce = [0; 16];
         fill_from_os(&mut nonce).map_err(|error| fault(KmsErrorKind::Unavailable).with_source(error))?;
         let mut blob = [material.id.into_bytes(), nonce].concat();
-        blob.extend_from_slice(material.mask(&nonce, key.expose()).as_slice());
+        let mut masked = [0; DATA_KEY_LEN];
+        material.mask(&nonce, key.expose(), &mut masked);
+        blob.extend_from_slice(&masked);
         let tag = material.tag(id, &blob, context).finalize().into_bytes();
         blob.extend_from_slice(&tag);
         Ok(WrappedKey::new(id.clone(), blob).with_material(material.id))
@@ -67,6 +69,9 @@ impl State {
             .tag(id, body, context)
             .verify_slice(tag)
             .map_err(|_| integrity())?;
-        DataKey::copy_from(material.mask(&body[16..32], &body[32..]).as_slice()).map_err(|_| integrity())
+        DataKey::try_fill(|key| {
+            material.mask(&body[16..32], &body[32..], key);
+            Ok(())
+        })
     }
 }

@@ -1,0 +1,122 @@
+//! Uses keys, lets go of them, and waits while `tests/memory.rs` searches this process's memory.
+//!
+//! What it tells by standard output, a line each: `dek` with a data key, masked, so that nothing here is what the search
+//! looks for; `message` with the bytes of a ciphertext; `wrap` with a wrapped key; `scan` where it waits to be searched.
+#![allow(clippy::print_stdout, reason = "the test reads it")]
+#![allow(clippy::unwrap_used, reason = "a part of a test, which clippy cannot tell")]
+
+mod tap;
+mod work;
+
+use std::io::{BufRead, stdin};
+
+use encx::suite::KcXaes256Gcm;
+use encx::testkit::{ManualClock, MemoryKeyStore, MemoryKms};
+use encx::{DataKey, KeyManagementService};
+use encx_local::{LocalKms, Protection};
+
+use crate::tap::{Tap, report_key, unmask};
+use crate::work::{World, until};
+
+fn main() {
+    let args: Vec<_> = std::env::args().skip(1).collect();
+    match &args[..] {
+        [end] if end == "suite" => suite(),
+        [kms, end] if kms == "memory" => service(end, async || MemoryKms::new()),
+        [kms, end, path, passphrase] if kms == "local" => service(end, async || {
+            let passphrase = String::from_utf8(unmask(passphrase)).unwrap();
+            let kms = LocalKms::open(path, Protection::passphrase(passphrase))
+                .await
+                .unwrap();
+            // Reads the file again, and writes it.
+            let kek = kms.default_kek().unwrap().clone();
+            kms.rotate_kek(&kek).await.unwrap();
+            kms
+        }),
+        _ => panic!("unknown arguments: {args:?}"),
+    }
+}
+
+/// Prints a line that stands for a moment, and waits for an answer.
+pub(crate) fn scan(moment: &str) {
+    println!("scan {moment}");
+    let mut line = String::new();
+    assert!(
+        stdin().lock().read_line(&mut line).unwrap() > 0,
+        "the test has ended"
+    );
+}
+
+pub(crate) fn report_bytes(kind: &str, bytes: &[u8]) {
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    println!("{kind} {hex}");
+}
+
+/// 20 messages under the AEAD alone.
+fn suite() {
+    let key = DataKey::generate().unwrap();
+    report_key(&key);
+    let (cipher, other) = (KcXaes256Gcm::new(&key), KcXaes256Gcm::new(&key));
+    drop(key);
+    for number in 0..20 {
+        let message = vec![b'm'; number * number * 17];
+        let sealed = cipher.seal(b"aad", &message).unwrap();
+        // Whatever stands before a message in other formats.
+        let mut reported = vec![0; 18];
+        reported.extend_from_slice(&sealed);
+        report_bytes("message", &reported[..42]);
+        // In the epoch, and out of it: the other cipher derives its key, and keeps it after some more.
+        for cipher in [&cipher, &other, &other, &other] {
+            assert_eq!(*cipher.open(b"aad", &sealed).unwrap(), message);
+        }
+        cipher.open(b"another", &sealed).unwrap_err();
+    }
+    scan("alive");
+    drop((cipher, other));
+    scan("dropped");
+}
+
+/// A service that encrypts, indexes and hashes, and is then through with its keys.
+fn service<K: KeyManagementService + Clone>(end: &str, kms: impl AsyncFnOnce() -> K) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let (clock, store) = (ManualClock::new(), MemoryKeyStore::new());
+        let kms = Tap(kms().await);
+        let world = World::new(&kms, &store, &clock).await;
+        world.work().await;
+        for record in store.records() {
+            for wrap in record.wraps {
+                report_bytes("wrap", &wrap.wrapped.ciphertext);
+            }
+        }
+        scan("alive");
+        match end {
+            "drop" => {
+                drop((world, kms));
+                scan("closed");
+            }
+            "ttl" => {
+                clock.advance(encx_ttl() + std::time::Duration::from_secs(10));
+                until("the keys leave memory", || world.keys() == 0).await;
+                scan("expired");
+                drop((world, kms));
+                scan("closed");
+            }
+            "shutdown" => {
+                world.shut_down().await;
+                scan("expired");
+                drop((world, kms));
+                scan("closed");
+            }
+            _ => panic!("unknown end: {end}"),
+        }
+    });
+}
+
+pub(crate) fn encx_ttl() -> std::time::Duration {
+    std::time::Duration::from_secs(8)
+}

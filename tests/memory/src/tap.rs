@@ -1,0 +1,81 @@
+//! Tells the test which data keys there are.
+
+use async_trait::async_trait;
+use encx::{
+    DataKey, GeneratedDataKey, KekDescription, KekId, KeyManagementService, KmsContext, KmsError, WrappedKey,
+};
+
+use crate::report_bytes;
+
+/// A KMS that tells of each data key that it hands out.
+#[derive(Clone, Debug)]
+pub(crate) struct Tap<K>(pub(crate) K);
+
+/// What is not to stand in this process's memory goes over its pipes masked.
+const MASK: u8 = 0x5a;
+
+pub(crate) fn report_key(key: &DataKey) {
+    let mut masked = [0; 32];
+    for (masked, byte) in masked.iter_mut().zip(key.expose()) {
+        *masked = byte ^ MASK;
+    }
+    report_bytes("dek", &masked);
+}
+
+/// Reads masked hex, into memory that never moves.
+pub(crate) fn unmask(hex: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(hex.len() / 2);
+    for at in (0..hex.len()).step_by(2) {
+        bytes.push(u8::from_str_radix(&hex[at..at + 2], 16).unwrap() ^ MASK);
+    }
+    bytes
+}
+
+#[async_trait]
+impl<K: KeyManagementService> KeyManagementService for Tap<K> {
+    fn provider(&self) -> &'static str {
+        self.0.provider()
+    }
+
+    fn default_kek(&self) -> Option<&KekId> {
+        self.0.default_kek()
+    }
+
+    async fn generate_data_key(
+        &self,
+        kek: &KekId,
+        context: &KmsContext,
+    ) -> Result<GeneratedDataKey, KmsError> {
+        let made = self.0.generate_data_key(kek, context).await?;
+        report_key(&made.key);
+        Ok(made)
+    }
+
+    async fn wrap_key(
+        &self,
+        kek: &KekId,
+        key: &DataKey,
+        context: &KmsContext,
+    ) -> Result<WrappedKey, KmsError> {
+        self.0.wrap_key(kek, key, context).await
+    }
+
+    async fn unwrap_key(&self, wrapped: &WrappedKey, context: &KmsContext) -> Result<DataKey, KmsError> {
+        let key = self.0.unwrap_key(wrapped, context).await?;
+        report_key(&key);
+        Ok(key)
+    }
+
+    async fn rewrap_key(
+        &self,
+        wrapped: &WrappedKey,
+        context: &KmsContext,
+        to: &KekId,
+    ) -> Result<WrappedKey, KmsError> {
+        self.0.rewrap_key(wrapped, context, to).await
+    }
+
+    async fn describe_kek(&self, kek: &KekId) -> Result<KekDescription, KmsError> {
+        self.0.describe_kek(kek).await
+    }
+}

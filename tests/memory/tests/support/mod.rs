@@ -1,0 +1,20 @@
+//! The process that is searched, what is searched for, and the search.
+
+pub(crate) mod child;
+pub(crate) mod kek_file;
+pub(crate) mod needles;
+pub(crate) mod scan;
+
+/// What is not to stand in the other process's memory goes over its pipes masked.
+pub(crate) const MASK: u8 = 0x5a;
+
+pub(crate) fn hex(bytes: impl IntoIterator<Item = u8>) -> String {
+    bytes.into_iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(crate) fn from_hex(hex: &str) -> Vec<u8> {
+    let pairs = hex.as_bytes().chunks(2);
+    pairs
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
+}
