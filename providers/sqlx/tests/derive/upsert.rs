@@ -1,13 +1,13 @@
 //! The upsert of `docs/derive.md`, by a unique index, and what becomes of the one that databases suggest.
 
-use encx::testkit::{MemoryKms, block_on};
-use encx::{Crypto, Encrypt, Error, KeyStore};
+use encx::testkit::block_on;
+use encx::{Crypto, Encrypt, Error};
 use sqlx::postgres::PgPool;
-use sqlx::sqlite::SqlitePool;
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use uuid::Uuid;
 
 use crate::common;
-use crate::document::Result;
+use crate::document::{Result, crypto};
 
 #[derive(Encrypt, Clone)]
 #[encx(table = "profiles", context("tenantId" = tenant_id))]
@@ -75,10 +75,6 @@ fn profile(handle: &str, motto: &str) -> Profile {
     }
 }
 
-async fn crypto(store: impl KeyStore) -> Crypto {
-    Crypto::builder(MemoryKms::new(), store).build().await.unwrap()
-}
-
 macro_rules! upserts {
     ($pool:expr, $crypto:expr, $save:path) => {{
         let (pool, crypto) = ($pool, $crypto);
@@ -134,9 +130,7 @@ fn postgres_rows_survive_an_upsert() {
     common::postgres::on_a_database(|database| async move {
         let pool = database.pool().await;
         sqlx::query(TABLE).execute(&pool).await.unwrap();
-        let store = database.store().await;
-        store.migrate().await.unwrap();
-        upserts!(pool, crypto(store).await, save);
+        upserts!(pool, crypto().await, save);
     });
 }
 
@@ -144,16 +138,17 @@ fn postgres_rows_survive_an_upsert() {
 fn sqlite_rows_survive_an_upsert() {
     block_on(async {
         let file = common::sqlite::File::new();
-        let store = file.store().await;
-        store.migrate().await.unwrap();
-        let pool = SqlitePool::connect(&format!("sqlite:{}", file.path()))
-            .await
-            .unwrap();
+        // Writers wait for each other, however busy the machine is.
+        let options = SqliteConnectOptions::new()
+            .filename(file.path())
+            .create_if_missing(true)
+            .busy_timeout(std::time::Duration::from_secs(60));
+        let pool = SqlitePool::connect_with(options).await.unwrap();
         let table = TABLE.replace("bytea", "blob").replace("uuid", "blob");
         sqlx::query(sqlx::AssertSqlSafe(table))
             .execute(&pool)
             .await
             .unwrap();
-        upserts!(pool, crypto(store).await, save_in_sqlite);
+        upserts!(pool, crypto().await, save_in_sqlite);
     });
 }
