@@ -144,6 +144,7 @@ fn watch_forks() -> bool {
 }
 
 #[cfg(all(test, target_os = "linux"))]
+#[allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 mod tests {
     use std::fs::File;
     use std::hint::black_box;

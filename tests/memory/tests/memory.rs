@@ -6,6 +6,7 @@
 //! Each run first searches while the keys are in use, and must find them: a search that finds nothing proves something
 //! only if it finds what is there.
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 mod support;
 

@@ -282,7 +282,7 @@ mod postgres {
         });
     }
 
-    /// A database of the encoding SQL_ASCII takes text of any.
+    /// A database of the encoding `SQL_ASCII` takes text of any.
     #[test]
     fn text_that_is_not_utf_8_fails_alone() {
         on_postgres(|world| async move {
