@@ -2,6 +2,7 @@
 //! on where they were.
 
 mod engine;
+mod memory;
 mod pace;
 mod ranges;
 mod report;
@@ -22,6 +23,9 @@ pub use self::run::{JobRun, JobStopper};
 
 /// How many items a range has at most.
 const MAX_RANGE: u32 = 1000;
+
+/// How many bytes a worker has in hand by default.
+const MAX_MEMORY: u64 = 64 << 20;
 
 /// A walk over items that have an order, such as the rows of a table: what a [`Job`] does.
 ///
@@ -55,6 +59,10 @@ pub trait Walk: Send + Sync + 'static {
         upto: Option<&[u8]>,
         limit: u32,
     ) -> Result<WalkPage<Self::Item>, JobError>;
+
+    /// Says how many bytes of memory working on an item takes, beyond those that the item has already: [`Job::max_memory`]
+    /// bounds their sum. 0 where that does not matter.
+    fn weight(&self, item: &Self::Item) -> u64;
 
     /// Works on items, and says what became of each.
     async fn work(&self, items: Vec<Self::Item>) -> Vec<WalkOutcome<Self::Item>>;
@@ -140,6 +148,7 @@ pub struct Job<W> {
     is_named: bool,
     range_size: u32,
     throttle: Option<u32>,
+    max_memory: u64,
     dry_run: bool,
 }
 
@@ -150,6 +159,18 @@ impl Crypto {
     pub fn job<W: Walk>(&self, name: impl Into<String>, walk: W) -> Job<W> {
         let cache = self.core().cache();
         Job::new(name, walk, Arc::clone(&cache.store), Arc::clone(&cache.clock))
+    }
+
+    /// Returns the clock that this `Crypto` was built with. For walks.
+    #[must_use]
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.core().cache().clock)
+    }
+
+    /// Returns the key store that this `Crypto` was built with. For walks.
+    #[must_use]
+    pub fn key_store(&self) -> Arc<dyn KeyStore> {
+        Arc::clone(&self.core().cache().store)
     }
 }
 
@@ -168,6 +189,7 @@ impl<W: Walk> Job<W> {
             is_named: false,
             range_size: 500,
             throttle: None,
+            max_memory: MAX_MEMORY,
             dry_run: false,
         }
     }
@@ -202,6 +224,15 @@ impl<W: Walk> Job<W> {
         self
     }
 
+    /// Bounds the memory of the items that this worker has in hand, in bytes. The default is 64 MiB.
+    ///
+    /// Large items are worked on few at a time, and one that is larger than the bound alone. So a worker never needs
+    /// more than this or what its largest item takes: of a row, about eight times the length of its value.
+    pub fn max_memory(mut self, bytes: u64) -> Self {
+        self.max_memory = bytes;
+        self
+    }
+
     /// Counts what would be done, and changes nothing. A dry run is shared with nobody.
     pub fn dry_run(mut self) -> Self {
         self.dry_run = true;
@@ -233,6 +264,7 @@ impl<W> fmt::Debug for Job<W> {
             .field("name", &self.name)
             .field("range_size", &self.range_size)
             .field("throttle", &self.throttle)
+            .field("max_memory", &self.max_memory)
             .field("dry_run", &self.dry_run)
             .finish_non_exhaustive()
     }

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
+use super::memory::Memory;
 use super::pace::{MAX_TRIES, Pace, pause_after};
 use super::ranges::{CLAIM, Claimed, LOOK_AGAIN, Outcome, Range, Ranges};
 use super::run::Events;
@@ -14,11 +15,12 @@ use super::{
 use crate::store::JobTally;
 
 /// How many ranges a worker has in hand: while one waits for the KMS, another is read and a third is written.
-const IN_HAND: usize = 3;
+pub(super) const IN_HAND: usize = 3;
 
 pub(super) struct Engine<W> {
     job: Job<W>,
     pace: Pace,
+    memory: Memory,
     events: Events,
     stopper: JobStopper,
 }
@@ -74,9 +76,11 @@ impl Counts {
 impl<W: Walk> Engine<W> {
     pub(super) fn new(job: Job<W>, events: Events, stopper: JobStopper) -> Self {
         let pace = Pace::new(job.clock.clone(), job.throttle);
+        let memory = Memory::new(job.max_memory);
         Self {
             job,
             pace,
+            memory,
             events,
             stopper,
         }
@@ -315,20 +319,23 @@ impl<W: Walk> Engine<W> {
 
     /// Works on items, and again on those that may succeed later.
     async fn work(&self, items: Vec<W::Item>, counts: &mut Counts) -> Result<(), JobError> {
-        let mut items = items.into_iter();
+        let mut items = items.into_iter().peekable();
         loop {
-            let mut burst: Vec<_> = items.by_ref().take(self.pace.burst()).collect();
+            let weigh = |item: &W::Item| self.job.walk.weight(item);
+            let (mut burst, weight) = self.memory.batch(&mut items, self.pace.burst(), weigh);
             if burst.is_empty() {
                 return Ok(());
             }
             self.pace.admit(burst.len()).await;
             let mut tries = 0;
             while !burst.is_empty() {
+                let room = self.memory.room(weight).await;
                 let outcomes = if self.job.dry_run {
                     self.job.walk.inspect(burst).await
                 } else {
                     self.job.walk.work(burst).await
                 };
+                drop(room);
                 let (again, why) = self.sort(outcomes, counts);
                 burst = Vec::new();
                 let Some(why) = why else { break };

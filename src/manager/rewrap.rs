@@ -261,6 +261,11 @@ impl Walk for RewrapAll {
         Ok(WalkPage::new(records, next.map(|next| next.to_bytes().to_vec())))
     }
 
+    fn weight(&self, _: &KeyRecord) -> u64 {
+        // A record is small, and it is in the page already.
+        0
+    }
+
     async fn work(&self, records: Vec<KeyRecord>) -> Vec<WalkOutcome<KeyRecord>> {
         let mut outcomes = Vec::with_capacity(records.len());
         let mut lost = self.pass(records, false, &mut outcomes).await;

@@ -2,12 +2,15 @@
 
 use encx::testkit::{MemoryKeyStore, MemoryKms};
 use encx::{Ciphertext, Crypto, EncryptedColumn, EncryptionContext, Field, JobEvent, RowIdKind};
-use encx_sqlx::{Adoption, PlaintextColumn, Rows, read_either};
+use encx_sqlx::{Adoption, AdoptionJobs, PlaintextColumn, Rows, read_either};
 use sqlx::sqlite::SqlitePool;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 const SSN: Field = Field::new("users", "ssn");
+
+/// Up to and including this day, `users.ssn` may hold plaintexts.
+const SSN_ADOPTION: Adoption = Adoption::until("2099-03-31");
 
 fn pii(tenant: &str) -> Result<EncryptionContext> {
     Ok(EncryptionContext::from_pairs([
@@ -28,22 +31,22 @@ async fn ssn(crypto: &Crypto, pool: &SqlitePool, tenant: &str, id: i64) -> Resul
     let sql = "SELECT ssn_sealed, ssn FROM users WHERE id = $1";
     let (sealed, plain): (Option<Ciphertext>, Option<String>) =
         sqlx::query_as(sql).bind(id).fetch_one(pool).await?;
-    let ssn = read_either(crypto, &pii(tenant)?, sealed.as_ref(), plain, SSN.row(id)).await?;
-    Ok(ssn)
+    let (context, aad) = (pii(tenant)?, SSN.row(id));
+    Ok(read_either(crypto, &context, sealed.as_ref(), plain, aad, SSN_ADOPTION).await?)
 }
 
-fn adoption(crypto: &Crypto, pool: SqlitePool) -> Result<Adoption> {
+fn adoption(crypto: &Crypto, pool: SqlitePool) -> Result<AdoptionJobs> {
     let sealed = EncryptedColumn::new("users", "ssn")
         .stored_in("users", "ssn_sealed")
         .row_id("id", RowIdKind::Integer)
         .context_column("tenantId", "tenant_id")
         .context_value("purpose", "pii");
     let rows = Rows::sqlite(pool); // or Rows::postgres
-    Ok(rows.adopt(crypto, PlaintextColumn::text("ssn"), sealed)?)
+    Ok(rows.adopt(crypto, PlaintextColumn::text("ssn"), sealed, SSN_ADOPTION)?)
 }
 
 #[allow(clippy::print_stdout, reason = "that is what the document shows")]
-async fn backfill(adoption: &Adoption) -> Result<()> {
+async fn backfill(adoption: &AdoptionJobs) -> Result<()> {
     let mut run = adoption.backfill().throttle(500).start();
     while let Some(event) = run.next_event().await {
         match event {
@@ -59,7 +62,7 @@ async fn backfill(adoption: &Adoption) -> Result<()> {
     Ok(())
 }
 
-async fn verify(adoption: &Adoption) -> Result<()> {
+async fn verify(adoption: &AdoptionJobs) -> Result<()> {
     let report = adoption.verify().run().await;
     if !report.is_complete() {
         return Err(report.to_string().into());
@@ -67,7 +70,7 @@ async fn verify(adoption: &Adoption) -> Result<()> {
     Ok(())
 }
 
-async fn contract(adoption: &Adoption) -> Result<()> {
+async fn contract(adoption: &AdoptionJobs) -> Result<()> {
     let report = adoption.contract().run().await;
     if !report.is_complete() {
         return Err(report.to_string().into());

@@ -211,6 +211,31 @@ async fn a_throttle_bounds_the_items_a_second() {
 }
 
 #[tokio::test]
+async fn large_items_are_worked_on_few_at_a_time_and_small_ones_by_the_range() {
+    let world = World::new();
+    let run = async |walk: &Numbers, range: u32, max_memory: Option<u64>| {
+        let mut job = world.worker(walk).await.range_size(range);
+        if let Some(bytes) = max_memory {
+            job = job.max_memory(bytes);
+        }
+        let report = world.finish(job.job_name(format!("{max_memory:?}"))).await;
+        assert!(report.is_complete(), "{report}");
+        walk.pieces()
+    };
+    // A row of 200 bytes; of 30 MiB, of which two fit into the 64 MiB of the default; and one that fits into no bound.
+    let second = Duration::from_secs(1);
+    let small = Numbers::new(1500).weighing(2600).taking(&world.clock, second);
+    assert_eq!(run(&small, 500, None).await, (vec![500; 3], 1500));
+    let large = Numbers::new(20).weighing(30 << 20).taking(&world.clock, second);
+    assert_eq!(run(&large, 5, None).await, (vec![1; 20], 2));
+    let huge = Numbers::new(5).weighing(1 << 40).taking(&world.clock, second);
+    assert_eq!(run(&huge, 1, None).await, (vec![1; 5], 1));
+    let bounded = Numbers::new(60).weighing(1 << 20).taking(&world.clock, second);
+    let (pieces, most) = run(&bounded, 20, Some(12 << 20)).await;
+    assert_eq!((pieces, most), (vec![4; 15], 12));
+}
+
+#[tokio::test]
 async fn a_dry_run_counts_and_changes_nothing_and_shares_nothing() {
     let world = World::new();
     let walk = Numbers::new(25);

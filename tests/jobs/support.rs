@@ -44,6 +44,7 @@ pub(crate) struct Numbers {
     /// While this is set, work stands.
     held: Arc<watch::Sender<bool>>,
     takes: Option<(ManualClock, Duration)>,
+    weight: u64,
 }
 
 #[derive(Default)]
@@ -55,6 +56,9 @@ struct State {
     never: BTreeSet<u32>,
     /// How many reads fail.
     bad_reads: u32,
+    pieces: Vec<usize>,
+    in_hand: usize,
+    most_in_hand: usize,
 }
 
 impl Numbers {
@@ -65,6 +69,7 @@ impl Numbers {
             state: Arc::default(),
             held: Arc::new(watch::Sender::new(false)),
             takes: None,
+            weight: 0,
         }
     }
 
@@ -72,6 +77,17 @@ impl Numbers {
     pub(crate) fn taking(mut self, clock: &ManualClock, time: Duration) -> Self {
         self.takes = Some((clock.clone(), time));
         self
+    }
+
+    /// Says that each number takes so many bytes.
+    pub(crate) fn weighing(self, weight: u64) -> Self {
+        Self { weight, ..self }
+    }
+
+    /// How many numbers were worked on at once, piece by piece; and how many in all pieces together, at most.
+    pub(crate) fn pieces(&self) -> (Vec<usize>, usize) {
+        let state = self.state.lock().unwrap();
+        (state.pieces.clone(), state.most_in_hand)
     }
 
     pub(crate) fn failing(self, never: impl IntoIterator<Item = u32>) -> Self {
@@ -144,12 +160,23 @@ impl Walk for Numbers {
         Ok(WalkPage::new((first..last).collect(), next))
     }
 
+    fn weight(&self, _: &u32) -> u64 {
+        self.weight
+    }
+
     async fn work(&self, items: Vec<u32>) -> Vec<WalkOutcome<u32>> {
+        {
+            let state = &mut *self.state.lock().unwrap();
+            state.pieces.push(items.len());
+            state.in_hand += items.len();
+            state.most_in_hand = state.most_in_hand.max(state.in_hand);
+        }
         if let Some((clock, time)) = &self.takes {
             clock.sleep(*time).await;
         }
         self.held.subscribe().wait_for(|held| !held).await.unwrap();
         let state = &mut *self.state.lock().unwrap();
+        state.in_hand -= items.len();
         let outcomes = items.into_iter().map(|number| {
             let what = format!("number {number}");
             if state.never.contains(&number) {

@@ -4,8 +4,8 @@
 //! - [`SqliteKeyStore`] (feature `sqlite`) keeps them in tables whose names begin with `encx_`.
 //! - Feature `tls-rustls` lets the PostgreSQL driver make TLS connections.
 //!
-//! - [`Rows`] walks over the rows of your own tables: it re-encrypts them after a rotation, counts them by data key, and
-//!   turns plaintext columns into encrypted ones.
+//! - [`Rows`] walks over the rows of your own tables: it re-encrypts them after a rotation, finds those that do not open,
+//!   counts them by data key, and turns plaintext columns into encrypted ones.
 //!
 //! Both stores are made from a URL or from a pool that exists already, and both create their tables with `migrate()`.
 //! They run on Tokio.
@@ -47,6 +47,9 @@ mod sqlite;
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresKeyStore;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
-pub use rows::{Adopt, Adoption, Census, KeyCount, PlaintextColumn, Reencrypt, Rows, RowsError, read_either};
+pub use rows::{
+    Adopt, Adoption, AdoptionJobs, Census, KeyCount, PlaintextColumn, Reencrypt, Rows, RowsError, Verify,
+    read_either,
+};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteKeyStore;

@@ -1,6 +1,8 @@
-//! The rows of users' own tables, where ciphertexts lie: re-encryption, census and the adoption of plaintext columns.
+//! The rows of users' own tables, where ciphertexts are: re-encryption, verification, census and the adoption of plaintext
+//! columns.
 
 mod adopt;
+mod adoption;
 mod cell;
 mod census;
 mod ident;
@@ -11,6 +13,7 @@ mod reencrypt;
 mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod verify;
 mod walk;
 
 use std::fmt;
@@ -24,13 +27,15 @@ use sqlx::SqlitePool;
 use sqlx::error::DatabaseError;
 
 use self::cell::Id;
-use self::layout::{Layout, Row};
-use self::sql::{Filter, Write};
+use self::layout::{Layout, Read, Row, Unread};
+use self::sql::{Columns, Filter, Write};
 use crate::error::without_rows;
 
-pub use self::adopt::{Adopt, Adoption, PlaintextColumn, read_either};
+pub use self::adopt::{Adopt, AdoptionJobs, PlaintextColumn};
+pub use self::adoption::{Adoption, read_either};
 pub use self::census::{Census, KeyCount};
 pub use self::reencrypt::Reencrypt;
+pub use self::verify::Verify;
 
 /// The rows of your own tables, through your own pool.
 ///
@@ -85,24 +90,93 @@ impl Rows {
         }
     }
 
-    /// Reads rows in the order of their ids, of their ciphertexts only the header.
+    /// Reads the heads of rows in the order of their ids. The second is the id of the last, if more may follow it.
+    ///
+    /// A row that the database itself cannot read, such as a damaged one, fails the statement. Then the ids alone are read,
+    /// and each row by itself.
     async fn page(
         &self,
         layout: &Layout,
         rows: Filter,
         between: (Option<&Id>, Option<&Id>),
         limit: u32,
-    ) -> Result<Vec<Row>, RowsError> {
-        match &self.pool {
-            #[cfg(feature = "postgres")]
-            Pool::Postgres(pool) => postgres::page(pool, layout, rows, between, limit).await,
-            #[cfg(feature = "sqlite")]
-            Pool::Sqlite(pool) => sqlite::page(pool, layout, rows, between, limit).await,
+    ) -> Result<(Vec<Read>, Option<Id>), RowsError> {
+        let heads = self.page_of(layout, rows, Columns::Head, between, limit).await;
+        let one_by_one = heads.as_ref().is_err_and(|error| !error.is_retryable());
+        let page = if one_by_one {
+            self.page_of(layout, rows, Columns::Id, between, limit).await?
+        } else {
+            heads?
+        };
+        let full = u32::try_from(page.len()).is_ok_and(|read| read >= limit);
+        let last = page.last().filter(|_| full).map(|read| match read {
+            Ok(row) => row.id.clone(),
+            Err(unread) => unread.id.clone(),
+        });
+        if !one_by_one {
+            return Ok((page, last));
         }
+        let mut heads = Vec::with_capacity(page.len());
+        for read in page {
+            match read {
+                Ok(row) => {
+                    let found = self.fetch(layout, &[&row.id]).await?.into_iter().flatten();
+                    heads.extend(found.map(|read| read.map(Row::shed)));
+                }
+                Err(unread) => heads.push(Err(unread)),
+            }
+        }
+        Ok((heads, last))
     }
 
-    /// Reads rows by their ids, in the same order; `None` for one that is gone.
-    async fn fetch(&self, layout: &Layout, ids: &[&Id]) -> Result<Vec<Option<Row>>, RowsError> {
+    async fn page_of(
+        &self,
+        layout: &Layout,
+        rows: Filter,
+        which: Columns,
+        between: (Option<&Id>, Option<&Id>),
+        limit: u32,
+    ) -> Result<Vec<Read>, RowsError> {
+        let mut page = match &self.pool {
+            #[cfg(feature = "postgres")]
+            Pool::Postgres(pool) => postgres::page(pool, layout, rows, which, between, limit).await?,
+            #[cfg(feature = "sqlite")]
+            Pool::Sqlite(pool) => sqlite::page(pool, layout, rows, which, between, limit).await?,
+        };
+        for read in &mut page {
+            // An id that is not what it is described as can be bound to nothing.
+            if let Ok(row) = read
+                && let Some(error) = layout.misfit(&row.id)
+            {
+                let (id, error) = (row.id.clone(), error.into());
+                *read = Err(Unread { id, error });
+            }
+        }
+        Ok(page)
+    }
+
+    /// Reads rows by their ids, in the same order; `None` for one that is gone. If one of them fails the statement, each is
+    /// read by itself.
+    async fn fetch(&self, layout: &Layout, ids: &[&Id]) -> Result<Vec<Option<Read>>, RowsError> {
+        match self.fetch_at_once(layout, ids).await {
+            Err(error) if !error.is_retryable() => {}
+            found => return found,
+        }
+        let mut rows = Vec::with_capacity(ids.len());
+        for id in ids {
+            match self.fetch_at_once(layout, &[id]).await {
+                Ok(row) => rows.extend(row),
+                Err(error) if error.is_retryable() => return Err(error),
+                Err(error) => rows.push(Some(Err(Unread {
+                    id: (*id).clone(),
+                    error: error.into(),
+                }))),
+            }
+        }
+        Ok(rows)
+    }
+
+    async fn fetch_at_once(&self, layout: &Layout, ids: &[&Id]) -> Result<Vec<Option<Read>>, RowsError> {
         match &self.pool {
             #[cfg(feature = "postgres")]
             Pool::Postgres(pool) => postgres::fetch(pool, layout, ids).await,
@@ -154,12 +228,22 @@ impl Change {
     }
 }
 
-/// Says why rows could not be walked over, or a row not be changed. None of it carries a value of a column, but
+/// Says why rows could not be walked over, or a row not be read or changed. None of it carries a value of a column, but
 /// for what a trigger of your own says.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RowsError {
-    /// A column, or in SQLite a row's value, is of a type that cannot be read.
+    /// The time of an adoption is over, so plaintexts are trusted no more.
+    #[error(
+        "plaintexts of this column were trusted up to and including {until} (UTC), and no longer: read with `decrypt`. If \
+         rows are not encrypted yet, make sure that their values are genuine, declare a later day with \
+         `Adoption::until` and run `backfill`"
+    )]
+    AdoptionEnded {
+        /// With its last day.
+        until: Adoption,
+    },
+    /// A column, or one row's value, is of a type that cannot be read.
     #[error("{table}.{column} is {found}, and has to be {expected}")]
     ColumnType {
         /// The table's name in SQL.
@@ -170,6 +254,20 @@ pub enum RowsError {
         found: String,
         /// What it may be.
         expected: &'static str,
+    },
+    /// The plaintext column was contracted, so what has come to stand in it since is trusted no more.
+    #[error(
+        "{table}.{column} was contracted, so its plaintexts are trusted no more: find out what wrote those that are there. \
+         If they are genuine, let the service write them anew, or delete the row of the job {job:?} from the key \
+         store's table of jobs and run `backfill` again"
+    )]
+    Contracted {
+        /// The table's name in SQL.
+        table: String,
+        /// The column's name in SQL.
+        column: String,
+        /// The job by which the key store remembers it.
+        job: String,
     },
     /// The database failed, or refused a statement.
     #[error("the rows could not be read or written: {source}")]
@@ -185,6 +283,9 @@ pub enum RowsError {
         /// What is wrong with it.
         what: String,
     },
+    /// A key, a KMS, the key store or the ciphertext failed.
+    #[error(transparent)]
+    Encx(#[from] encx::Error),
     /// The database hides what other roles' sessions do, so open transactions cannot be known.
     #[error(
         "the database hides the transactions of {sessions} sessions of other roles, which may have written rows that cannot be \
@@ -246,6 +347,7 @@ impl RowsError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Database { retryable, .. } => *retryable,
+            Self::Encx(error) => error.is_retryable(),
             Self::RowBusy => true,
             _ => false,
         }
@@ -270,7 +372,12 @@ impl RowsError {
 
 impl From<RowsError> for JobError {
     fn from(error: RowsError) -> Self {
-        let retryable = error.is_retryable();
-        Self::walk(error, retryable)
+        match error {
+            RowsError::Encx(error) => Self::Encx(error),
+            error => {
+                let retryable = error.is_retryable();
+                Self::walk(error, retryable)
+            }
+        }
     }
 }

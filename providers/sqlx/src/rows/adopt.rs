@@ -1,18 +1,20 @@
 //! From a plaintext column to an encrypted one, while services read and write it: backfill, verify, contract.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use encx::{
-    AsAad, Ciphertext, Crypto, Encoded, EncryptedColumn, EncryptionContext, Error, FieldCodec, Job, JobError,
-    Walk, WalkOutcome, WalkPage,
+    Ciphertext, Crypto, Encoded, EncryptedColumn, Error, FieldCodec, Job, JobError, JobStatus, Walk,
+    WalkOutcome, WalkPage,
 };
 
+use super::adoption::Adoption;
 use super::cell::Cell;
 use super::ident::Ident;
 use super::layout::{Layout, Plain, PlainKind, Row};
 use super::sql::{Filter, Write};
-use super::walk::{Bound, Contexts, Decide, Decided, Item, Walked, by_context, encrypt};
+use super::walk::{Decide, Decided, Item, Walked, encrypt, open};
 use super::{Change, Rows, RowsError};
 
 /// A column of plaintexts that is to be encrypted, each as `#[derive(Encrypt)]` encodes a field of that type.
@@ -55,8 +57,11 @@ impl PlaintextColumn {
 
 /// The steps from a plaintext column to an encrypted one, for a table in use. From [`Rows::adopt`].
 ///
+/// Until the day that the [`Adoption`] names, plaintexts are trusted: an attacker who can write the plaintext column has their
+/// values encrypted.
+///
 /// 1. *Expand*: add the encrypted column, which may be NULL. Deploy a service that writes both columns in one statement and
-///    reads with [`read_either`]. Wait until no older one runs.
+///    reads with [`read_either`](super::read_either). Wait until no older one runs.
 /// 2. [`backfill`](Self::backfill) encrypts what is there. [`verify`](Self::verify) opens every row and compares.
 /// 3. Deploy a service that reads and writes the encrypted column alone, and sets the plaintext to NULL where it writes.
 ///    Wait again until no older one runs.
@@ -65,14 +70,16 @@ impl PlaintextColumn {
 ///
 /// Each is a [`Job`]: it can be stopped, resumed, throttled and shared, and each step can be repeated.
 #[derive(Clone, Debug)]
-pub struct Adoption {
+pub struct AdoptionJobs {
     rows: Rows,
     crypto: Crypto,
     layout: Layout,
+    adoption: Adoption,
 }
 
 impl Rows {
-    /// Prepares the steps from a plaintext column to an encrypted one in the same table.
+    /// Prepares the steps from a plaintext column to an encrypted one in the same table. `adoption` says until when
+    /// plaintexts are trusted.
     ///
     /// # Errors
     ///
@@ -82,7 +89,8 @@ impl Rows {
         crypto: &Crypto,
         plaintext: PlaintextColumn,
         encrypted: EncryptedColumn,
-    ) -> Result<Adoption, RowsError> {
+        adoption: Adoption,
+    ) -> Result<AdoptionJobs, RowsError> {
         let mut layout = Layout::new(encrypted)?;
         if plaintext.sql_column == layout.described.sql_column {
             let what = format!(
@@ -102,20 +110,29 @@ impl Rows {
             kind: plaintext.kind,
         });
         let (rows, crypto) = (self.clone(), crypto.clone());
-        Ok(Adoption { rows, crypto, layout })
+        Ok(AdoptionJobs {
+            rows,
+            crypto,
+            layout,
+            adoption,
+        })
     }
 }
 
-impl Adoption {
+impl AdoptionJobs {
     /// Encrypts every plaintext that has no ciphertext beside it.
     ///
     /// A row is written only if its plaintext is still the one that was read and it still has no ciphertext: what a service
     /// writes at the same time stays. The plaintext stays where it is.
     ///
+    /// It refuses to run after the [`Adoption`]'s end ([`RowsError::AdoptionEnded`]), by the clock of the `Crypto`, and once
+    /// [`contract`](Self::contract) has made a plaintext NULL ([`RowsError::Contracted`]), as the key store's job table
+    /// remembers. The run ends with [`JobEnd::GaveUp`](encx::JobEnd::GaveUp), and the [`RowsError`] is its source.
+    ///
     /// <div class="warning">
     ///
-    /// It encrypts whatever stands in the plaintext column: whoever can write the database has values of their own
-    /// encrypted, in whichever row. Never run it again once services read the ciphertext alone.
+    /// It encrypts what the plaintext column holds. An attacker who can write that column has their values encrypted, in any
+    /// row, and the ciphertexts then vouch for them. Keep the time of adoption short.
     ///
     /// </div>
     pub fn backfill(&self) -> Job<Adopt> {
@@ -149,50 +166,35 @@ impl Adoption {
         };
         let layouts = vec![self.layout.clone()];
         let walked = Walked::new(self.rows.clone(), layouts, filter, step == Step::Contract);
-        let (name, crypto) = (walked.job_name(name), self.crypto.clone());
-        self.crypto.job(name, Adopt { crypto, walked, step })
+        let plain = self
+            .layout
+            .plain
+            .as_ref()
+            .map_or("", |plain| plain.ident.as_str());
+        let plain = format!("{}.{plain}", self.layout.table.as_str());
+        let name = walked.job_name(name);
+        let walk = Adopt {
+            crypto: self.crypto.clone(),
+            walked,
+            step,
+            adoption: self.adoption,
+            contracted: JobStatus::name_for("encx/contracted", [plain]),
+            is_remembered: AtomicBool::new(false),
+        };
+        self.crypto.job(name, walk)
     }
 }
 
-/// Reads a value that is encrypted already or not yet: the ciphertext if there is one, else the plaintext.
-///
-/// For the time in which a table is moved from one to the other; see [`Adoption`].
-///
-/// <div class="warning">
-///
-/// Whoever can write the database can put a plaintext of their own in the place of a ciphertext for as long as this is in
-/// use. Go back to `decrypt` once all rows are encrypted.
-///
-/// </div>
-///
-/// # Errors
-///
-/// As [`Crypto::decrypt`], and [`Error::Codec`] if the bytes are no value of this type.
-///
-/// # Cancellation
-///
-/// As [`Crypto::decrypt`].
-pub async fn read_either<T: FieldCodec>(
-    crypto: &Crypto,
-    context: &EncryptionContext,
-    ciphertext: Option<&Ciphertext>,
-    plaintext: Option<T>,
-    aad: impl AsAad,
-) -> Result<Option<T>, Error> {
-    match ciphertext {
-        None => Ok(plaintext),
-        Some(ciphertext) => {
-            let value = crypto.decrypt(context, ciphertext, aad).await?;
-            Ok(Some(T::decode(value.as_bytes())?))
-        }
-    }
-}
-
-/// A step of an adoption: see [`Adoption`].
+/// A step of an adoption: see [`AdoptionJobs`].
 pub struct Adopt {
     crypto: Crypto,
     walked: Walked,
     step: Step,
+    adoption: Adoption,
+    /// The name under which the job table remembers a contraction.
+    contracted: String,
+    /// Whether this walk has seen to it that the contraction is remembered.
+    is_remembered: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,45 +207,83 @@ enum Step {
 /// Gives the bytes that stand for a plaintext, as `#[derive(Encrypt)]` encodes a field of that type.
 fn encoded(layout: &Layout, plain: &Cell) -> Result<Encoded<'static>, JobError> {
     let kind = layout.plain.as_ref().map(|plain| plain.kind);
+    let found = plain.type_name();
     let uuid = plain.as_uuid().filter(|_| kind == Some(PlainKind::Uuid));
     let bytes = match (plain, &uuid) {
         (_, Some(uuid)) | (Cell::Uuid(uuid), None) => uuid.encode(),
         (Cell::Bytes(value), None) => value.encode(),
         (Cell::Integer(value), None) => value.encode(),
         (Cell::Text(value), None) => value.encode(),
+        (Cell::Raw(_) | Cell::Real(_), None) => {
+            let plain = layout.plain.as_ref().map_or("", |plain| plain.name.as_str());
+            let expected = kind.map_or("another type", PlainKind::expected);
+            return Err(layout.mistyped(plain, found, expected).into());
+        }
     };
     let bytes = bytes.map_err(Error::from)?;
     Ok(Encoded::owned(bytes.as_bytes().to_vec()))
 }
 
 impl Adopt {
-    fn bind(&self, column: u16, rows: Vec<Row>, decided: &mut Vec<Decided>) -> Vec<Bound> {
-        let layout = &self.walked.layouts[usize::from(column)];
-        let mut contexts = Contexts::default();
-        let mut bound = Vec::with_capacity(rows.len());
-        for row in rows {
-            match contexts.bind(layout, row) {
-                Ok(row) => bound.push(row),
-                Err(failed) => decided.push(Decided::Failed(failed.0, failed.1)),
-            }
+    /// Refuses to trust plaintexts when the adoption is over, or once some were contracted.
+    async fn check(&self) -> Result<(), JobError> {
+        self.adoption.check(&self.crypto)?;
+        let store = self.crypto.key_store();
+        if let Some(jobs) = store.coordination()
+            && jobs.job(&self.contracted).await?.is_some()
+        {
+            let layout = self.walked.layouts.first();
+            return Err(JobError::from(RowsError::Contracted {
+                table: layout.map_or(String::new(), |layout| layout.described.sql_table.clone()),
+                column: layout
+                    .and_then(|layout| layout.plain.as_ref())
+                    .map_or(String::new(), |plain| plain.name.clone()),
+                job: self.contracted.clone(),
+            }));
         }
-        by_context(&mut bound);
-        bound
+        Ok(())
+    }
+
+    /// Has the job table remember, before the first plaintext is made NULL, that the column was contracted.
+    ///
+    /// A job of this name that is never worked on is all that is kept. Who can write the database can remove it, so it only
+    /// ever forbids: without it the end of the adoption decides.
+    async fn remember(&self) -> Result<(), JobError> {
+        if self.is_remembered.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        if let Some(jobs) = self.crypto.key_store().coordination() {
+            jobs.open_job(&self.contracted, "contracted").await?;
+        }
+        self.is_remembered.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Encrypts plaintexts that have no ciphertext.
     async fn encrypt(&self, column: u16, rows: Vec<Row>) -> Vec<Decided> {
         let mut decided = Vec::with_capacity(rows.len());
-        let bound = self.bind(column, rows, &mut decided);
+        let bound = self.walked.bind(column, rows, &mut decided);
         let layout = &self.walked.layouts[usize::from(column)];
+        let is_uuid = layout
+            .plain
+            .as_ref()
+            .is_some_and(|plain| plain.kind == PlainKind::Uuid);
         let mut left = Vec::with_capacity(bound.len());
+        // A range may have been read before the end.
+        if let Err(error) = self.adoption.check(&self.crypto) {
+            let failed = bound.into_iter();
+            decided.extend(failed.map(|bound| Decided::Failed(bound.row, error.clone().into())));
+            return decided;
+        }
         for bound in bound {
             match (&bound.row.cipher, &bound.row.plain) {
+                // Their bytes are encrypted as they are, and large values are not copied for it.
+                (None, Some(Cell::Bytes(_) | Cell::Text(_))) if !is_uuid => left.push((bound, None)),
                 (None, Some(plain)) => match encoded(layout, plain) {
-                    Ok(value) => left.push((bound, value)),
+                    Ok(value) => left.push((bound, Some(value))),
                     Err(error) => decided.push(Decided::Failed(bound.row, error)),
                 },
-                // Written, or made NULL, meanwhile.
+                // Written, or made NULL, since the page was read.
                 _ => decided.push(Decided::Nothing),
             }
         }
@@ -256,65 +296,36 @@ impl Adopt {
         let mut decided = Vec::with_capacity(rows.len());
         let mut both = Vec::with_capacity(rows.len());
         let layout = &self.walked.layouts[usize::from(column)];
-        for bound in self.bind(column, rows, &mut decided) {
-            match (&bound.row.cipher, &bound.row.plain) {
-                (_, None) => decided.push(Decided::Nothing),
-                (None, Some(_)) => decided.push(Decided::Failed(bound.row, RowsError::NotBackfilled.into())),
-                (Some(cipher), Some(plain)) => {
-                    let cipher = Ciphertext::parse(cipher.clone()).map_err(|error| Error::from(error).into());
-                    match cipher.and_then(|cipher| Ok((cipher, encoded(layout, plain)?))) {
-                        Ok((cipher, plain)) => both.push((bound, cipher, plain)),
-                        Err(error) => decided.push(Decided::Failed(bound.row, error)),
-                    }
-                }
+        for mut bound in self.walked.bind(column, rows, &mut decided) {
+            if bound.row.plain.is_none() {
+                decided.push(Decided::Nothing);
+                continue;
+            }
+            let Some(cipher) = bound.row.cipher.take() else {
+                decided.push(Decided::Failed(bound.row, RowsError::NotBackfilled.into()));
+                continue;
+            };
+            match Ciphertext::parse(cipher) {
+                Ok(cipher) => both.push((bound, cipher)),
+                Err(error) => decided.push(Decided::Failed(bound.row, Error::from(error).into())),
             }
         }
-        let sealed: Vec<_> = both
-            .iter()
-            .map(|(bound, cipher, _)| (&bound.context, cipher, &bound.aad))
-            .collect();
-        let opened = self.crypto.decrypt_many(sealed).await;
-        for ((bound, _, plain), opened) in both.into_iter().zip(opened) {
-            let agrees = opened.map(|value| value.as_bytes() == plain.as_bytes());
+        for (bound, opened) in open(&self.crypto, both).await {
+            let agrees = match (opened, &bound.row.plain) {
+                (Ok(value), Some(plain)) => {
+                    encoded(layout, plain).map(|plain| value.as_bytes() == plain.as_bytes())
+                }
+                (Ok(_), None) => Ok(false),
+                (Err(error), _) => Err(error.into()),
+            };
             decided.push(match agrees {
                 Ok(true) if self.step == Step::Contract => Decided::Change(Change::emptied(bound.row)),
                 Ok(true) => Decided::Verified,
                 Ok(false) => Decided::Failed(bound.row, RowsError::Mismatch.into()),
-                Err(error) => Decided::Failed(bound.row, error.into()),
+                Err(error) => Decided::Failed(bound.row, error),
             });
         }
         decided
-    }
-
-    /// Reads rows in full, and says what would be done with them.
-    async fn look(&self, items: Vec<Item>) -> Vec<WalkOutcome<Item>> {
-        let Some(column) = items.first().map(|item| item.column) else {
-            return Vec::new();
-        };
-        let layout = &self.walked.layouts[usize::from(column)];
-        let rows: Vec<_> = items.into_iter().map(|item| item.row).collect();
-        let ids: Vec<_> = rows.iter().map(|row| &row.id).collect();
-        let found = match self.walked.rows.fetch(layout, &ids).await {
-            Ok(found) => found,
-            Err(error) => {
-                let error = JobError::from(error);
-                let failed = rows
-                    .into_iter()
-                    .map(|row| self.walked.failed(column, row, error.clone()));
-                return failed.collect();
-            }
-        };
-        let gone = found.iter().filter(|row| row.is_none()).count();
-        let mut outcomes: Vec<_> = (0..gone).map(|_| WalkOutcome::Overtaken).collect();
-        for decided in self.compare(column, found.into_iter().flatten().collect()).await {
-            outcomes.push(match decided {
-                Decided::Change(_) => WalkOutcome::Changed,
-                Decided::Failed(row, error) => self.walked.failed(column, row, error),
-                Decided::Nothing => WalkOutcome::Overtaken,
-                Decided::Verified => WalkOutcome::Unchanged,
-            });
-        }
-        outcomes
     }
 }
 
@@ -325,6 +336,30 @@ impl Decide for Adopt {
             Step::Backfill => self.encrypt(column, rows).await,
             Step::Contract | Step::Verify => self.compare(column, rows).await,
         }
+    }
+}
+
+/// Decides as a contraction does, and has it remembered first. A dry run decides without.
+struct Contracting<'a>(&'a Adopt);
+
+#[async_trait]
+impl Decide for Contracting<'_> {
+    async fn decide(&self, column: u16, rows: Vec<Row>) -> Vec<Decided> {
+        let decided = self.0.compare(column, rows).await;
+        if !decided
+            .iter()
+            .any(|decided| matches!(decided, Decided::Change(_)))
+        {
+            return decided;
+        }
+        let Err(error) = self.0.remember().await else {
+            return decided;
+        };
+        let failed = decided.into_iter().map(|decided| match decided {
+            Decided::Change(change) => Decided::Failed(change.row, error.clone()),
+            other => other,
+        });
+        failed.collect()
     }
 }
 
@@ -346,26 +381,46 @@ impl Walk for Adopt {
         upto: Option<&[u8]>,
         limit: u32,
     ) -> Result<WalkPage<Item>, JobError> {
+        if self.step == Step::Backfill {
+            self.check().await?;
+        }
         self.walked.read(after, upto, limit).await
+    }
+
+    fn weight(&self, item: &Item) -> u64 {
+        Walked::weight(item)
     }
 
     async fn work(&self, items: Vec<Item>) -> Vec<WalkOutcome<Item>> {
         let mut outcomes = Vec::with_capacity(items.len());
-        let write = match self.step {
-            Step::Backfill => Write::FirstCipher,
-            Step::Contract => Write::NoPlain,
-            Step::Verify => return self.look(items).await,
+        let Some(rows) = self.walked.readable(items, &mut outcomes) else {
+            return outcomes;
         };
-        self.walked.work(items, write, self, &mut outcomes).await;
+        match self.step {
+            Step::Backfill => {
+                let write = Write::FirstCipher;
+                self.walked.work(rows, write, self, &mut outcomes).await;
+            }
+            Step::Contract => {
+                let (write, decider) = (Write::NoPlain, Contracting(self));
+                self.walked.work(rows, write, &decider, &mut outcomes).await;
+            }
+            Step::Verify => self.walked.look(rows, self, &mut outcomes).await,
+        }
         outcomes
     }
 
     async fn inspect(&self, items: Vec<Item>) -> Vec<WalkOutcome<Item>> {
+        let mut outcomes = Vec::with_capacity(items.len());
+        let Some(rows) = self.walked.readable(items, &mut outcomes) else {
+            return outcomes;
+        };
         match self.step {
             // Those that a page lists have a plaintext and no ciphertext.
-            Step::Backfill => items.iter().map(|_| WalkOutcome::Changed).collect(),
-            Step::Contract | Step::Verify => self.look(items).await,
+            Step::Backfill => outcomes.extend(rows.1.iter().map(|_| WalkOutcome::Changed)),
+            Step::Contract | Step::Verify => self.walked.look(rows, self, &mut outcomes).await,
         }
+        outcomes
     }
 }
 

@@ -1,6 +1,6 @@
 //! A described column, checked and with its names quoted.
 
-use encx::{Aad, ContextSource, EncryptedColumn, EncryptionContext, Field, RowIdKind};
+use encx::{Aad, ContextSource, EncryptedColumn, EncryptionContext, Field, JobError, RowIdKind};
 
 use super::RowsError;
 use super::cell::{Cell, Framed, Id};
@@ -48,15 +48,43 @@ pub(super) struct Layout {
     field: Field,
 }
 
+/// The bytes of a ciphertext that say how it was encrypted: version, suite and key.
+pub(super) const HEADER: usize = 18;
+
 /// What was read of a row.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
     pub(super) id: Id,
     /// The values of the context's columns; `None` for NULL.
     pub(super) context: Vec<Option<String>>,
+    /// The ciphertext; of a page's rows only its header.
     pub(super) cipher: Option<Vec<u8>>,
+    /// The plaintext; `None` in a page.
     pub(super) plain: Option<Cell>,
+    /// How many bytes the ciphertext and the plaintext have together.
+    pub(super) size: u64,
 }
+
+impl Row {
+    /// Gives up what a page does not have: a row that waits must not hold a large value.
+    pub(super) fn shed(mut self) -> Self {
+        self.plain = None;
+        self.cipher = self
+            .cipher
+            .map(|cipher| cipher[..cipher.len().min(HEADER)].to_vec());
+        self
+    }
+}
+
+/// A row that cannot be read, and why.
+#[derive(Clone, Debug)]
+pub(super) struct Unread {
+    pub(super) id: Id,
+    pub(super) error: JobError,
+}
+
+/// A row, if it could be read: one that could not holds up no other.
+pub(super) type Read = Result<Row, Unread>;
 
 impl Layout {
     pub(super) fn new(described: EncryptedColumn) -> Result<Self, RowsError> {
@@ -124,19 +152,31 @@ impl Layout {
     /// Binds to a row.
     pub(super) fn aad(&self, id: &Id) -> Result<Aad, RowsError> {
         let framed = Framed(id, &self.kinds);
-        if let Some(place) = framed.misfit() {
-            return Err(RowsError::ColumnType {
-                table: self.described.sql_table.clone(),
-                column: self.described.row_id[place].sql_column.clone(),
-                found: id.0[place].type_name().to_owned(),
-                expected: expected(self.kinds[place]),
-            });
+        if let Some(error) = self.misfit(id) {
+            return Err(error);
         }
         Ok(if self.described.path.is_empty() {
             self.field.row(framed)
         } else {
             self.field.row_path(framed, &self.described.path)
         })
+    }
+
+    /// Says why a row's id cannot be what it is described as; `None` if it can.
+    pub(super) fn misfit(&self, id: &Id) -> Option<RowsError> {
+        let place = Framed(id, &self.kinds).misfit()?;
+        let column = &self.described.row_id[place].sql_column;
+        Some(self.mistyped(column, id.0[place].type_name(), expected(self.kinds[place])))
+    }
+
+    /// Says that a column's value is of another type.
+    pub(super) fn mistyped(&self, column: &str, found: &str, expected: &'static str) -> RowsError {
+        RowsError::ColumnType {
+            table: self.described.sql_table.clone(),
+            column: column.to_owned(),
+            found: found.to_owned(),
+            expected,
+        }
     }
 
     /// Names the columns that the context needs, as they are described.

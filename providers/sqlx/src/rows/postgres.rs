@@ -10,8 +10,8 @@ use sqlx::{Postgres, Row as _};
 use uuid::Uuid;
 
 use super::cell::{Cell, Id};
-use super::layout::{Layout, PlainKind, Row, expected};
-use super::sql::{self, Dialect, Filter, Write};
+use super::layout::{Layout, PlainKind, Read, Row, Unread, expected};
+use super::sql::{self, Columns, Dialect, Filter, Write};
 use super::{Change, RowsError};
 use crate::postgres::is_passing;
 
@@ -92,21 +92,25 @@ pub(super) async fn page(
     pool: &PgPool,
     layout: &Layout,
     rows: Filter,
-    (after, upto): (Option<&Id>, Option<&Id>),
+    which: Columns,
+    between: (Option<&Id>, Option<&Id>),
     limit: u32,
-) -> Result<Vec<Row>, RowsError> {
-    let statement = sql::page(Dialect::Postgres, layout, rows, after.is_some(), upto.is_some());
+) -> Result<Vec<Read>, RowsError> {
+    let statement = sql::page(Dialect::Postgres, layout, rows, which, between);
     let mut query = sqlx::query(sql::safe(statement)).bind(i64::from(limit));
+    let (after, upto) = between;
     for cell in after.into_iter().chain(upto).flat_map(|id| &id.0) {
         query = match cell.clone() {
-            Cell::Bytes(value) => query.bind(value),
+            Cell::Bytes(value) | Cell::Raw(value) => query.bind(value),
             Cell::Integer(value) => query.bind(value),
+            // No type that an id may have is one.
+            Cell::Real(bits) => query.bind(f64::from_bits(bits)),
             Cell::Text(value) => query.bind(value),
             Cell::Uuid(value) => query.bind(value),
         };
     }
     let found = query.fetch_all(pool).await.map_err(failed)?;
-    found.iter().map(|row| read(layout, row)).collect()
+    found.iter().map(|row| read(layout, row, which)).collect()
 }
 
 /// Reads rows by their ids, in the same order; `None` for one that is gone.
@@ -114,13 +118,14 @@ pub(super) async fn fetch(
     pool: &PgPool,
     layout: &Layout,
     ids: &[&Id],
-) -> Result<Vec<Option<Row>>, RowsError> {
+) -> Result<Vec<Option<Read>>, RowsError> {
     let query = bind_ids(sqlx::query(sql::safe(sql::many(layout))), layout, ids);
     let found = query.fetch_all(pool).await.map_err(failed)?;
     let mut rows = vec![None; ids.len()];
-    for row in &found {
-        if let Some(place) = place(row, ids.len())? {
-            rows[place] = Some(read(layout, row)?);
+    // One after the other is given up as soon as it is read.
+    for row in found {
+        if let Some(place) = place(&row, ids.len())? {
+            rows[place] = Some(read(layout, &row, Columns::All)?);
         }
     }
     Ok(rows)
@@ -249,7 +254,8 @@ fn place(row: &PgRow, len: usize) -> Result<Option<usize>, RowsError> {
     Ok(place.filter(|place| *place < len))
 }
 
-fn read(layout: &Layout, row: &PgRow) -> Result<Row, RowsError> {
+/// Reads a row, or says why that one cannot be read.
+fn read(layout: &Layout, row: &PgRow, which: Columns) -> Result<Read, RowsError> {
     let mut id = Vec::with_capacity(layout.ids.len());
     for (place, kind) in layout.kinds.iter().enumerate() {
         let name = &*format!("k{place}");
@@ -257,14 +263,44 @@ fn read(layout: &Layout, row: &PgRow) -> Result<Row, RowsError> {
             RowIdKind::Bytes => Cell::Bytes(row.try_get(name).map_err(failed)?),
             RowIdKind::Integer => Cell::Integer(row.try_get(name).map_err(failed)?),
             RowIdKind::Uuid => Cell::Uuid(row.try_get::<Uuid, _>(name).map_err(failed)?),
-            _ => Cell::Text(row.try_get(name).map_err(failed)?),
+            _ => {
+                let bytes = row.try_get_raw(name).map_err(failed)?;
+                let bytes = bytes.as_bytes().map_err(sqlx::Error::Decode).map_err(failed)?;
+                String::from_utf8(bytes.to_vec()).map_or_else(|odd| Cell::Raw(odd.into_bytes()), Cell::Text)
+            }
         });
     }
-    let context = 0..layout.context.len();
-    let context = context.map(|place| row.try_get(&*format!("x{place}")).map_err(failed));
-    let mut plain = None;
-    if let Some(column) = layout.plain.as_ref().filter(|_| row.try_column("p").is_ok()) {
-        plain = match column.kind {
+    let mut read = Row {
+        id: Id(id),
+        context: Vec::with_capacity(layout.context.len()),
+        cipher: None,
+        plain: None,
+        size: 0,
+    };
+    Ok(match fill(layout, row, which, &mut read) {
+        Ok(()) => Ok(read),
+        Err(error) => Err(Unread {
+            id: read.id,
+            error: error.into(),
+        }),
+    })
+}
+
+fn fill(layout: &Layout, row: &PgRow, which: Columns, read: &mut Row) -> Result<(), RowsError> {
+    if which == Columns::Id {
+        return Ok(());
+    }
+    for place in 0..layout.context.len() {
+        let text = row.try_get(&*format!("x{place}"));
+        read.context.push(text.map_err(failed)?);
+    }
+    read.cipher = row.try_get("c").map_err(failed)?;
+    if which == Columns::Head {
+        read.size = u64::try_from(row.try_get::<i64, _>("size").map_err(failed)?).unwrap_or(0);
+        return Ok(());
+    }
+    if let Some(plain) = &layout.plain {
+        read.plain = match plain.kind {
             PlainKind::Bytes => row.try_get::<Option<_>, _>("p").map_err(failed)?.map(Cell::Bytes),
             PlainKind::Integer => row
                 .try_get::<Option<_>, _>("p")
@@ -274,10 +310,5 @@ fn read(layout: &Layout, row: &PgRow) -> Result<Row, RowsError> {
             PlainKind::Uuid => row.try_get::<Option<_>, _>("p").map_err(failed)?.map(Cell::Uuid),
         };
     }
-    Ok(Row {
-        id: Id(id),
-        context: context.collect::<Result<_, _>>()?,
-        cipher: row.try_get("c").map_err(failed)?,
-        plain,
-    })
+    Ok(())
 }

@@ -9,13 +9,10 @@ use encx::{
     WalkPage,
 };
 
-use super::layout::{Layout, Row};
+use super::layout::{HEADER, Layout, Row};
 use super::sql::{Filter, Write};
-use super::walk::{Bound, Contexts, Decide, Decided, Item, Walked, by_context, encrypt};
+use super::walk::{Bound, Contexts, Decide, Decided, Item, Walked, encrypt, open};
 use super::{Rows, RowsError};
-
-/// The bytes of a ciphertext that say how it was encrypted: version, suite and key.
-const HEADER: usize = 18;
 
 /// Encrypts rows anew: see [`Rows::reencrypt`].
 pub struct Reencrypt {
@@ -83,13 +80,16 @@ impl Rows {
 
 impl Reencrypt {
     /// Tells rows that need nothing from those that do, by their headers alone.
-    async fn sort(&self, items: Vec<Item>) -> (Vec<Item>, Vec<WalkOutcome<Item>>) {
-        let (mut old, mut outcomes) = (Vec::new(), Vec::new());
+    async fn sort(&self, items: Vec<Item>, outcomes: &mut Vec<WalkOutcome<Item>>) -> (u16, Vec<Row>) {
+        let Some((column, rows)) = self.walked.readable(items, outcomes) else {
+            return (0, Vec::new());
+        };
+        let layout = &self.walked.layouts[usize::from(column)];
+        let mut old = Vec::new();
         let (mut contexts, mut headers) = (Contexts::default(), Headers::default());
-        for item in items {
-            let layout = &self.walked.layouts[usize::from(item.column)];
-            let header = item.row.cipher.as_deref().unwrap_or_default();
-            let needs = match contexts.of(layout, &item.row) {
+        for row in rows {
+            let header = row.cipher.as_deref().unwrap_or_default();
+            let needs = match contexts.of(layout, &row) {
                 Ok(context) => headers
                     .needs(&self.crypto, &context, header)
                     .await
@@ -97,53 +97,39 @@ impl Reencrypt {
                 Err(error) => Err(error),
             };
             match needs {
-                Ok(true) => old.push(item),
+                Ok(true) => old.push(row),
                 Ok(false) => outcomes.push(WalkOutcome::Unchanged),
-                Err(error) => outcomes.push(self.walked.failed(item.column, item.row, error)),
+                Err(error) => outcomes.push(self.walked.failed(column, row, error)),
             }
         }
-        (old, outcomes)
+        (column, old)
     }
 }
 
 #[async_trait]
 impl Decide for Reencrypt {
     async fn decide(&self, column: u16, rows: Vec<Row>) -> Vec<Decided> {
-        let layout = &self.walked.layouts[usize::from(column)];
         let mut decided = Vec::with_capacity(rows.len());
-        let (mut contexts, mut headers) = (Contexts::default(), Headers::default());
-        let mut bound: Vec<Bound> = Vec::with_capacity(rows.len());
-        for row in rows {
-            match contexts.bind(layout, row) {
-                Ok(row) => bound.push(row),
-                Err(failed) => decided.push(Decided::Failed(failed.0, failed.1)),
-            }
-        }
-        by_context(&mut bound);
-        let mut old: Vec<(Bound, Ciphertext)> = Vec::with_capacity(bound.len());
-        for row in bound {
-            // It became NULL meanwhile.
-            let Some(bytes) = &row.row.cipher else {
+        let mut headers = Headers::default();
+        let mut old: Vec<(Bound, Ciphertext)> = Vec::with_capacity(rows.len());
+        for mut row in self.walked.bind(column, rows, &mut decided) {
+            // It became NULL since the page was read.
+            let Some(bytes) = row.row.cipher.take() else {
                 decided.push(Decided::Nothing);
                 continue;
             };
-            let needs = headers.needs(&self.crypto, &row.context, bytes).await;
-            match needs.and_then(|needs| Ok((needs, Ciphertext::parse(bytes.clone())?))) {
+            let needs = headers.needs(&self.crypto, &row.context, &bytes).await;
+            match needs.and_then(|needs| Ok((needs, Ciphertext::parse(bytes)?))) {
                 Ok((true, cipher)) => old.push((row, cipher)),
-                // Somebody wrote it anew meanwhile.
+                // Another process encrypted it anew since.
                 Ok((false, _)) => decided.push(Decided::Nothing),
                 Err(error) => decided.push(Decided::Failed(row.row, error.into())),
             }
         }
-        let sealed: Vec<_> = old
-            .iter()
-            .map(|(row, cipher)| (&row.context, cipher, &row.aad))
-            .collect();
-        let opened = self.crypto.decrypt_many(sealed).await;
         let mut values = Vec::with_capacity(old.len());
-        for ((row, _), opened) in old.into_iter().zip(opened) {
+        for (row, opened) in open(&self.crypto, old).await {
             match opened {
-                Ok(value) => values.push((row, value)),
+                Ok(value) => values.push((row, Some(value))),
                 Err(error) => decided.push(Decided::Failed(row.row, error.into())),
             }
         }
@@ -199,14 +185,20 @@ impl Walk for Reencrypt {
         self.walked.read(after, upto, limit).await
     }
 
+    fn weight(&self, item: &Item) -> u64 {
+        Walked::weight(item)
+    }
+
     async fn work(&self, items: Vec<Item>) -> Vec<WalkOutcome<Item>> {
-        let (old, mut outcomes) = self.sort(items).await;
+        let mut outcomes = Vec::with_capacity(items.len());
+        let old = self.sort(items, &mut outcomes).await;
         self.walked.work(old, Write::Cipher, self, &mut outcomes).await;
         outcomes
     }
 
     async fn inspect(&self, items: Vec<Item>) -> Vec<WalkOutcome<Item>> {
-        let (old, mut outcomes) = self.sort(items).await;
+        let mut outcomes = Vec::with_capacity(items.len());
+        let (_, old) = self.sort(items, &mut outcomes).await;
         outcomes.extend(old.iter().map(|_| WalkOutcome::Changed));
         outcomes
     }

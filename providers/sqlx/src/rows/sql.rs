@@ -1,9 +1,10 @@
 //! The statements that walk over users' tables: static text, quoted names and placeholders.
 
-use encx::RowIdKind;
+use encx::{MAX_PAIR_CHARS, RowIdKind};
 use sqlx::AssertSqlSafe;
 
-use super::layout::{Layout, PlainKind};
+use super::cell::{Cell, Id};
+use super::layout::{HEADER, Layout, PlainKind};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dialect {
@@ -12,6 +13,20 @@ pub(super) enum Dialect {
     #[cfg(feature = "sqlite")]
     Sqlite,
 }
+
+/// Which columns of a row are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Columns {
+    /// All that a [`Row`](super::layout::Row) has.
+    All,
+    /// All but the values themselves: of a ciphertext only the header, and how long the values are.
+    Head,
+    /// The row's id alone.
+    Id,
+}
+
+/// How many characters of a value are read for an encryption context: more than any pair may have.
+const CONTEXT_CHARS: usize = MAX_PAIR_CHARS + 1;
 
 /// Which rows a walk looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,33 +57,76 @@ pub(super) fn safe(statement: String) -> AssertSqlSafe<String> {
     AssertSqlSafe(statement)
 }
 
-/// The columns that become a [`Row`](super::layout::Row): `k0`.., `x0`.., `c`, `p`. Of the ciphertext only the header if `head`.
-fn columns(dialect: Dialect, layout: &Layout, head: bool) -> String {
+/// The columns that become a [`Row`](super::layout::Row): `k0`.., `x0`.., `c`, `p`; in a head `size` instead of `p`, and in
+/// SQLite the types of both, `ct` and `pt`.
+fn columns(dialect: Dialect, layout: &Layout, which: Columns) -> String {
     let mut columns = Vec::new();
     for (place, (ident, kind)) in layout.ids.iter().zip(&layout.kinds).enumerate() {
-        let cast = cast(dialect, *kind);
-        columns.push(format!("(t.{}){cast} AS k{place}", ident.as_str()));
+        let (ident, cast) = (ident.as_str(), cast(dialect, *kind));
+        columns.push(match dialect {
+            // As bytes: the server sends no text that it cannot turn into UTF-8.
+            #[cfg(feature = "postgres")]
+            Dialect::Postgres if which == Columns::Id && cast == "::text" => format!(
+                "convert_to((t.{ident})::text, CASE getdatabaseencoding() WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END) \
+                 AS k{place}"
+            ),
+            _ => format!("(t.{ident}){cast} AS k{place}"),
+        });
     }
-    let text = match dialect {
-        #[cfg(feature = "postgres")]
-        Dialect::Postgres => "::text",
-        #[cfg(feature = "sqlite")]
-        Dialect::Sqlite => "",
-    };
+    if which == Columns::Id {
+        return columns.join(", ");
+    }
     for (place, ident) in layout.context.iter().enumerate() {
-        columns.push(format!("(t.{}){text} AS x{place}", ident.as_str()));
+        let ident = ident.as_str();
+        let value = match dialect {
+            #[cfg(feature = "postgres")]
+            Dialect::Postgres => format!("left((t.{ident})::text, {CONTEXT_CHARS})"),
+            // Not cut short where it is an integer, which would make text of it.
+            #[cfg(feature = "sqlite")]
+            Dialect::Sqlite => format!(
+                "CASE WHEN typeof(t.{ident}) IN ('text', 'blob') THEN substr(t.{ident}, 1, {CONTEXT_CHARS}) \
+                 ELSE t.{ident} END"
+            ),
+        };
+        columns.push(format!("{value} AS x{place}"));
     }
     let cipher = layout.cipher.as_str();
-    columns.push(if head {
-        format!("substr(t.{cipher}, 1, 18) AS c")
-    } else {
-        format!("t.{cipher} AS c")
-    });
-    if let Some(plain) = layout.plain.as_ref().filter(|_| !head) {
-        columns.push(format!(
-            "{} AS p",
-            plain_value(dialect, plain.ident.as_str(), plain.kind)
-        ));
+    let plain = layout.plain.as_ref();
+    if which == Columns::All {
+        columns.push(format!("t.{cipher} AS c"));
+        if let Some(plain) = plain {
+            let value = plain_value(dialect, plain.ident.as_str(), plain.kind);
+            columns.push(format!("{value} AS p"));
+        }
+        return columns.join(", ");
+    }
+    let plain = plain.map(|plain| (plain.ident.as_str(), plain.kind));
+    match dialect {
+        #[cfg(feature = "postgres")]
+        Dialect::Postgres => {
+            columns.push(format!("substr(t.{cipher}, 1, {HEADER}) AS c"));
+            let plain = plain.map_or("0".to_owned(), |(ident, kind)| match kind {
+                PlainKind::Bytes => format!("coalesce(octet_length((t.{ident})::bytea), 0)"),
+                PlainKind::Text => format!("coalesce(octet_length((t.{ident})::text), 0)"),
+                PlainKind::Integer | PlainKind::Uuid => "16".to_owned(),
+            });
+            columns.push(format!(
+                "(coalesce(octet_length(t.{cipher}), 0) + {plain})::bigint AS size"
+            ));
+        }
+        // What is no blob is not read, however long it is: its type is enough to refuse it.
+        #[cfg(feature = "sqlite")]
+        Dialect::Sqlite => {
+            let blob =
+                format!("CASE typeof(t.{cipher}) WHEN 'blob' THEN substr(t.{cipher}, 1, {HEADER}) END");
+            columns.push(format!("{blob} AS c, typeof(t.{cipher}) AS ct"));
+            let mut size = format!("coalesce(octet_length(t.{cipher}), 0)");
+            if let Some((ident, _)) = plain {
+                columns.push(format!("typeof(t.{ident}) AS pt"));
+                size.push_str(&format!(" + coalesce(octet_length(t.{ident}), 0)"));
+            }
+            columns.push(format!("{size} AS size"));
+        }
     }
     columns.join(", ")
 }
@@ -124,9 +182,28 @@ fn filter(layout: &Layout, filter: Filter) -> String {
     }
 }
 
+/// The placeholder of a part of a row's id, in the type that the database compares it as.
+fn bound(dialect: Dialect, kind: RowIdKind, cell: &Cell, place: usize) -> String {
+    match (dialect, cell) {
+        // Drivers bind no text but UTF-8. Only a database whose encoding is SQL_ASCII has other text.
+        #[cfg(feature = "postgres")]
+        (Dialect::Postgres, Cell::Raw(_)) => format!("convert_from(${place}, 'SQL_ASCII')"),
+        // Without the plus SQLite would turn the column's numbers into text to compare them.
+        #[cfg(feature = "sqlite")]
+        (Dialect::Sqlite, Cell::Raw(_)) => format!("+CAST(${place} AS TEXT)"),
+        _ => format!("${place}{}", cast(dialect, kind)),
+    }
+}
+
 /// Reads rows in the order of their ids. Binds the limit; then, if asked for, the id behind which to begin; then the
 /// one to end with.
-pub(super) fn page(dialect: Dialect, layout: &Layout, rows: Filter, after: bool, upto: bool) -> String {
+pub(super) fn page(
+    dialect: Dialect,
+    layout: &Layout,
+    rows: Filter,
+    which: Columns,
+    (after, upto): (Option<&Id>, Option<&Id>),
+) -> String {
     let names: Vec<_> = layout
         .ids
         .iter()
@@ -134,20 +211,16 @@ pub(super) fn page(dialect: Dialect, layout: &Layout, rows: Filter, after: bool,
         .collect();
     let names = names.join(", ");
     let mut next = 2;
-    let mut bound = |comparison: &str| {
-        let bounds: Vec<_> = layout
-            .kinds
-            .iter()
-            .map(|kind| {
-                let bound = format!("${next}{}", cast(dialect, *kind));
-                next += 1;
-                bound
-            })
-            .collect();
+    let mut bounds = |comparison: &str, id: &Id| {
+        let mut bounds = Vec::with_capacity(id.0.len());
+        for (kind, cell) in layout.kinds.iter().zip(&id.0) {
+            bounds.push(bound(dialect, *kind, cell, next));
+            next += 1;
+        }
         format!(" AND ({names}) {comparison} ({})", bounds.join(", "))
     };
-    let after = if after { bound(">") } else { String::new() };
-    let upto = if upto { bound("<=") } else { String::new() };
+    let after = after.map_or(String::new(), |id| bounds(">", id));
+    let upto = upto.map_or(String::new(), |id| bounds("<=", id));
     // A row whose id is NULL, which SQLite allows, can be bound to nothing.
     let whole: String = layout
         .ids
@@ -156,7 +229,7 @@ pub(super) fn page(dialect: Dialect, layout: &Layout, rows: Filter, after: bool,
         .collect();
     format!(
         "SELECT {} FROM {} AS t WHERE {}{whole}{after}{upto} ORDER BY {names} LIMIT $1",
-        columns(dialect, layout, true),
+        columns(dialect, layout, which),
         layout.table.as_str(),
         filter(layout, rows),
     )
@@ -167,7 +240,7 @@ pub(super) fn page(dialect: Dialect, layout: &Layout, rows: Filter, after: bool,
 pub(super) fn one(layout: &Layout) -> String {
     format!(
         "SELECT {} FROM {} AS t WHERE {}",
-        columns(Dialect::Sqlite, layout, false),
+        columns(Dialect::Sqlite, layout, Columns::All),
         layout.table.as_str(),
         same_id(layout, 1),
     )
@@ -243,7 +316,7 @@ fn joined(layout: &Layout, with: &str) -> String {
 pub(super) fn many(layout: &Layout) -> String {
     format!(
         "SELECT s.n, {} FROM unnest({}) WITH ORDINALITY AS s({}, n) JOIN {} AS t ON {}",
-        columns(Dialect::Postgres, layout, false),
+        columns(Dialect::Postgres, layout, Columns::All),
         arrays(layout, &[]),
         id_names(layout),
         layout.table.as_str(),
@@ -256,6 +329,9 @@ pub(super) fn many(layout: &Layout) -> String {
 ///
 /// It waits for nobody: a row that somebody has locked is left out. So it never holds one lock while it waits for
 /// another, and nobody else's transaction ends in a deadlock because of it.
+///
+/// Values are compared by `IS NOT DISTINCT FROM`, which cannot be hashed: with `=` the planner may join by the values, and
+/// then reads those of the whole table. What is bound is never NULL, except for a value of another type, which no row has.
 #[cfg(feature = "postgres")]
 pub(super) fn write_many(layout: &Layout, write: Write) -> String {
     let cipher = layout.cipher.as_str();
@@ -269,19 +345,19 @@ pub(super) fn write_many(layout: &Layout, write: Write) -> String {
         Write::Cipher => (
             vec!["::bytea", "::bytea"],
             "o, v",
-            format!("t.{cipher} = s.o"),
+            format!("t.{cipher} IS NOT DISTINCT FROM s.o"),
             format!("{cipher} = s.v"),
         ),
         Write::FirstCipher => (
             vec![plain_type, "::bytea"],
             "p, v",
-            format!("{plain} = s.p AND t.{cipher} IS NULL"),
+            format!("{plain} IS NOT DISTINCT FROM s.p AND t.{cipher} IS NULL"),
             format!("{cipher} = s.v"),
         ),
         Write::NoPlain => (
             vec!["::bytea", plain_type],
             "o, p",
-            format!("t.{cipher} = s.o AND {plain} = s.p"),
+            format!("t.{cipher} IS NOT DISTINCT FROM s.o AND {plain} IS NOT DISTINCT FROM s.p"),
             format!("{plain_ident} = NULL"),
         ),
     };
@@ -307,22 +383,53 @@ pub(super) fn key_of(dialect: Dialect, layout: &Layout) -> String {
     }
 }
 
+/// Says, in SQLite, whether a ciphertext lies in the row as something else than a blob, and gives its bytes that name the
+/// key: a client may have bound text, and the row needs its key all the same.
+///
+/// Numbers and text come before blobs, so that the index on [`key_of`] answers this too.
+#[cfg(feature = "sqlite")]
+fn odd_key_of(layout: &Layout) -> (String, String) {
+    let (key, cipher) = (key_of(Dialect::Sqlite, layout), layout.cipher.as_str());
+    let bytes = format!("substr(CAST(t.{cipher} AS BLOB), 3, 16)");
+    (format!("{key} < x''"), bytes)
+}
+
 /// Counts the rows under a data key, whose id is bound as 16 bytes.
 pub(super) fn count(dialect: Dialect, layout: &Layout) -> String {
-    let key = key_of(dialect, layout);
-    format!(
-        "SELECT count(*) FROM {} AS t WHERE {key} = $1",
-        layout.table.as_str()
-    )
+    let (table, key) = (layout.table.as_str(), key_of(dialect, layout));
+    let count = format!("SELECT count(*) FROM {table} AS t WHERE {key} = $1");
+    match dialect {
+        #[cfg(feature = "postgres")]
+        Dialect::Postgres => count,
+        #[cfg(feature = "sqlite")]
+        Dialect::Sqlite => {
+            let (is_odd, odd) = odd_key_of(layout);
+            format!("SELECT ({count}) + (SELECT count(*) FROM {table} AS t WHERE {is_odd} AND {odd} = $1)")
+        }
+    }
 }
 
 /// Counts the rows under every data key.
 pub(super) fn census(dialect: Dialect, layout: &Layout) -> String {
     let (key, cipher) = (key_of(dialect, layout), layout.cipher.as_str());
-    format!(
-        "SELECT {key} AS key, count(*) AS rows FROM {} AS t WHERE t.{cipher} IS NOT NULL GROUP BY 1 ORDER BY 1",
-        layout.table.as_str()
-    )
+    let table = layout.table.as_str();
+    match dialect {
+        #[cfg(feature = "postgres")]
+        Dialect::Postgres => format!(
+            "SELECT {key} AS key, count(*) AS rows FROM {table} AS t WHERE t.{cipher} IS NOT NULL GROUP BY 1 ORDER BY 1"
+        ),
+        #[cfg(feature = "sqlite")]
+        Dialect::Sqlite => {
+            let (is_odd, odd) = odd_key_of(layout);
+            format!(
+                "SELECT key, sum(rows) AS rows FROM (
+                     SELECT {key} AS key, count(*) AS rows FROM {table} AS t WHERE {key} >= x'' GROUP BY 1
+                     UNION ALL
+                     SELECT {odd}, count(*) FROM {table} AS t WHERE {is_odd} GROUP BY 1)
+                 GROUP BY 1 ORDER BY 1"
+            )
+        }
+    }
 }
 
 /// How long ago the oldest transaction of another session on this database began, in microseconds. A row without the
@@ -381,7 +488,7 @@ mod tests {
         #[cfg(feature = "sqlite")]
         assert_eq!(
             count(Dialect::Sqlite, &layout),
-            r#"SELECT count(*) FROM "users" AS t WHERE substr(t."ssn", 3, 16) = $1"#
+            r#"SELECT (SELECT count(*) FROM "users" AS t WHERE substr(t."ssn", 3, 16) = $1) + (SELECT count(*) FROM "users" AS t WHERE substr(t."ssn", 3, 16) < x'' AND substr(CAST(t."ssn" AS BLOB), 3, 16) = $1)"#
         );
     }
 }

@@ -11,8 +11,8 @@ use sqlx::{Row as _, Sqlite, TypeInfo, ValueRef};
 
 use super::cell::{Cell, Id};
 use super::ident::Ident;
-use super::layout::{Layout, PlainKind, Row};
-use super::sql::{self, Dialect, Filter, Write};
+use super::layout::{Layout, PlainKind, Read, Row, Unread};
+use super::sql::{self, Columns, Dialect, Filter, Write};
 use super::{Change, RowsError};
 use crate::sqlite::{BEGIN, is_passing};
 
@@ -68,14 +68,16 @@ pub(super) async fn page(
     pool: &SqlitePool,
     layout: &Layout,
     rows: Filter,
-    (after, upto): (Option<&Id>, Option<&Id>),
+    which: Columns,
+    between: (Option<&Id>, Option<&Id>),
     limit: u32,
-) -> Result<Vec<Row>, RowsError> {
-    let statement = sql::page(Dialect::Sqlite, layout, rows, after.is_some(), upto.is_some());
+) -> Result<Vec<Read>, RowsError> {
+    let statement = sql::page(Dialect::Sqlite, layout, rows, which, between);
     let query = sqlx::query(sql::safe(statement)).bind(i64::from(limit));
+    let (after, upto) = between;
     let query = after.into_iter().chain(upto).fold(query, bind_id);
     let found = query.fetch_all(pool).await.map_err(failed)?;
-    found.iter().map(|row| read(layout, row)).collect()
+    found.iter().map(|row| read(layout, row, which)).collect()
 }
 
 /// Reads rows by their ids, in the same order; `None` for one that is gone.
@@ -83,14 +85,14 @@ pub(super) async fn fetch(
     pool: &SqlitePool,
     layout: &Layout,
     ids: &[&Id],
-) -> Result<Vec<Option<Row>>, RowsError> {
+) -> Result<Vec<Option<Read>>, RowsError> {
     let statement = sql::one(layout);
     let mut connection = pool.acquire().await.map_err(failed)?;
     let mut rows = Vec::with_capacity(ids.len());
     for id in ids {
         let query = bind_id(sqlx::query(sql::safe(statement.clone())), id);
         let found = query.fetch_optional(&mut *connection).await.map_err(failed)?;
-        rows.push(found.map(|row| read(layout, &row)).transpose()?);
+        rows.push(found.map(|row| read(layout, &row, Columns::All)).transpose()?);
     }
     Ok(rows)
 }
@@ -159,46 +161,93 @@ fn bind_id<'q>(query: Statement<'q>, id: &Id) -> Statement<'q> {
 fn bind_cell(query: Statement<'_>, cell: Option<Cell>) -> Statement<'_> {
     match cell {
         None => query.bind(None::<String>),
-        Some(Cell::Bytes(value)) => query.bind(value),
+        Some(Cell::Bytes(value) | Cell::Raw(value)) => query.bind(value),
         Some(Cell::Integer(value)) => query.bind(value),
+        Some(Cell::Real(bits)) => query.bind(f64::from_bits(bits)),
         Some(Cell::Text(value)) => query.bind(value),
         Some(Cell::Uuid(value)) => query.bind(value.as_bytes().to_vec()),
     }
 }
 
-fn read(layout: &Layout, row: &SqliteRow) -> Result<Row, RowsError> {
-    let described = &layout.described;
+/// Reads a row, or says why that one cannot be read: of what type a value is, each row of SQLite says for itself.
+fn read(layout: &Layout, row: &SqliteRow, which: Columns) -> Result<Read, RowsError> {
     let mut id = Vec::with_capacity(layout.ids.len());
-    for (place, part) in described.row_id.iter().enumerate() {
-        let value = cell(layout, row, &format!("k{place}"), &part.sql_column)?;
-        id.push(value.ok_or_else(|| mistyped(layout, &part.sql_column, "NULL", "a value"))?);
+    for (place, part) in layout.described.row_id.iter().enumerate() {
+        // The statement leaves NULL out.
+        let null = || layout.mistyped(&part.sql_column, "NULL", "a value");
+        id.push(cell(row, &format!("k{place}"))?.ok_or_else(null)?);
     }
-    let mut context = Vec::with_capacity(layout.context.len());
+    let id = Id(id);
+    let mut read = Row {
+        id,
+        context: Vec::with_capacity(layout.context.len()),
+        cipher: None,
+        plain: None,
+        size: 0,
+    };
+    let filled = match which {
+        Columns::All => context(layout, row, &mut read).and_then(|()| values(layout, row, &mut read)),
+        Columns::Head => context(layout, row, &mut read).and_then(|()| head(layout, row, &mut read)),
+        Columns::Id => Ok(()),
+    };
+    Ok(match filled {
+        Ok(()) => Ok(read),
+        Err(error) => Err(Unread {
+            id: read.id,
+            error: error.into(),
+        }),
+    })
+}
+
+fn context(layout: &Layout, row: &SqliteRow, read: &mut Row) -> Result<(), RowsError> {
     for (place, column) in layout.context_columns().enumerate() {
-        let value = cell(layout, row, &format!("x{place}"), column)?;
+        let value = cell(row, &format!("x{place}"))?;
         let text = value.map(|value| {
             let kind = value.type_name();
-            let unfit = || mistyped(layout, column, kind, "text, an integer or a UUID");
+            let unfit = || layout.mistyped(column, kind, "text, an integer or a UUID");
             value.to_context().ok_or_else(unfit)
         });
-        context.push(text.transpose()?);
+        read.context.push(text.transpose()?);
     }
-    let cipher = match cell(layout, row, "c", &described.sql_column)? {
+    Ok(())
+}
+
+/// Reads the header of a ciphertext, and refuses values by their types alone.
+fn head(layout: &Layout, row: &SqliteRow, read: &mut Row) -> Result<(), RowsError> {
+    let kind: String = row.try_get("ct").map_err(failed)?;
+    if !matches!(kind.as_str(), "blob" | "null") {
+        return Err(layout.mistyped(&layout.described.sql_column, &kind, "a blob"));
+    }
+    if let Some(plain) = &layout.plain {
+        let kind: String = row.try_get("pt").map_err(failed)?;
+        let fits = match plain.kind {
+            PlainKind::Bytes => kind == "blob",
+            PlainKind::Integer => kind == "integer",
+            PlainKind::Text => kind == "text",
+            PlainKind::Uuid => matches!(kind.as_str(), "blob" | "text"),
+        };
+        if !fits && kind != "null" {
+            return Err(layout.mistyped(&plain.name, &kind, plain.kind.expected()));
+        }
+    }
+    read.cipher = row.try_get("c").map_err(failed)?;
+    read.size = u64::try_from(row.try_get::<i64, _>("size").map_err(failed)?).unwrap_or(0);
+    Ok(())
+}
+
+/// Reads the values themselves.
+fn values(layout: &Layout, row: &SqliteRow, read: &mut Row) -> Result<(), RowsError> {
+    read.cipher = match cell(row, "c")? {
         None => None,
         Some(Cell::Bytes(bytes)) => Some(bytes),
         Some(other) => {
-            return Err(mistyped(
-                layout,
-                &described.sql_column,
-                other.type_name(),
-                "a blob",
-            ));
+            let column = &layout.described.sql_column;
+            return Err(layout.mistyped(column, other.type_name(), "a blob"));
         }
     };
-    let mut plain = None;
-    if let Some(column) = layout.plain.as_ref().filter(|_| row.try_column("p").is_ok()) {
-        plain = cell(layout, row, "p", &column.name)?;
-        let fits = match (&plain, column.kind) {
+    if let Some(plain) = &layout.plain {
+        read.plain = cell(row, "p")?;
+        let fits = match (&read.plain, plain.kind) {
             (None, _)
             | (Some(Cell::Bytes(_)), PlainKind::Bytes)
             | (Some(Cell::Integer(_)), PlainKind::Integer)
@@ -206,25 +255,15 @@ fn read(layout: &Layout, row: &SqliteRow) -> Result<Row, RowsError> {
             (Some(value), PlainKind::Uuid) => value.as_uuid().is_some(),
             (Some(_), _) => false,
         };
-        if let Some(other) = plain.as_ref().filter(|_| !fits) {
-            return Err(mistyped(
-                layout,
-                &column.name,
-                other.type_name(),
-                column.kind.expected(),
-            ));
+        if let Some(other) = read.plain.as_ref().filter(|_| !fits) {
+            return Err(layout.mistyped(&plain.name, other.type_name(), plain.kind.expected()));
         }
     }
-    Ok(Row {
-        id: Id(id),
-        context,
-        cipher,
-        plain,
-    })
+    Ok(())
 }
 
 /// Reads a value by the type that it has in this row.
-fn cell(layout: &Layout, row: &SqliteRow, name: &str, column: &str) -> Result<Option<Cell>, RowsError> {
+fn cell(row: &SqliteRow, name: &str) -> Result<Option<Cell>, RowsError> {
     let value = row.try_get_raw(name).map_err(failed)?;
     if value.is_null() {
         return Ok(None);
@@ -233,16 +272,11 @@ fn cell(layout: &Layout, row: &SqliteRow, name: &str, column: &str) -> Result<Op
     Ok(Some(match kind.as_str() {
         "BLOB" => Cell::Bytes(row.try_get_unchecked(name).map_err(failed)?),
         "INTEGER" => Cell::Integer(row.try_get_unchecked(name).map_err(failed)?),
-        "TEXT" => Cell::Text(row.try_get_unchecked(name).map_err(failed)?),
-        _ => return Err(mistyped(layout, column, &kind, "a blob, an integer or text")),
+        "REAL" => Cell::Real(row.try_get_unchecked::<f64, _>(name).map_err(failed)?.to_bits()),
+        // There is no other type.
+        _ => {
+            let bytes = row.try_get_unchecked(name).map_err(failed)?;
+            String::from_utf8(bytes).map_or_else(|odd| Cell::Raw(odd.into_bytes()), Cell::Text)
+        }
     }))
-}
-
-fn mistyped(layout: &Layout, column: &str, found: &str, expected: &'static str) -> RowsError {
-    RowsError::ColumnType {
-        table: layout.described.sql_table.clone(),
-        column: column.to_owned(),
-        found: found.to_owned(),
-        expected,
-    }
 }

@@ -4,10 +4,13 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use encx::{Aad, Crypto, EncryptionContext, Error, JobError, JobStatus, StoreError, WalkOutcome, WalkPage};
+use encx::{
+    Aad, Ciphertext, Crypto, EncryptionContext, Error, JobError, JobStatus, Plaintext, StoreError,
+    WalkOutcome, WalkPage,
+};
 
-use super::cell::Position;
-use super::layout::{Layout, Row, RowContext};
+use super::cell::{Cell, Position};
+use super::layout::{Layout, Read, Row, RowContext, Unread};
 use super::sql::{Filter, Write};
 use super::{Change, Rows, RowsError};
 
@@ -17,12 +20,18 @@ const MAX_RACES: usize = 3;
 /// How many rows are written at once: for so long nobody else writes to a database of SQLite.
 const BATCH: usize = 100;
 
+/// How many copies of a row's values are in memory at most while it is worked on; `tests/memory.rs` measures it.
+const COPIES: u64 = 8;
+
+/// What a row takes besides, in bytes.
+const ROW: u64 = 1024;
+
 /// A row of one of the walk's columns.
 #[derive(Clone, Debug)]
 #[doc(hidden)]
 pub struct Item {
-    pub(super) column: u16,
-    pub(super) row: Row,
+    column: u16,
+    row: Read,
 }
 
 /// The columns of a walk, one after the other.
@@ -119,64 +128,141 @@ impl Walked {
             },
             _ => None,
         };
-        let between = (after.row.as_ref(), last);
-        let rows = self.rows.page(layout, self.filter, between, limit).await?;
-        let full = u32::try_from(rows.len()).is_ok_and(|read| read >= limit);
-        let next = match rows.last().filter(|_| full) {
-            Some(row) => Some(Position {
-                column: after.column,
-                row: Some(row.id.clone()),
-            }),
-            None => Some(Position {
-                column: after.column + 1,
-                row: None,
-            })
-            .filter(|next| last.is_none() && usize::from(next.column) < self.layouts.len()),
+        let (column, mut rows, mut behind) = (after.column, Vec::new(), after.row);
+        let next = loop {
+            let between = (behind.as_ref(), last);
+            let (read, end) = self.rows.page(layout, self.filter, between, limit).await?;
+            rows.extend(read);
+            let Some(end) = end else {
+                let (column, row) = (column + 1, None);
+                let next = Some(Position { column, row });
+                break next.filter(|next| last.is_none() && usize::from(next.column) < self.layouts.len());
+            };
+            let next = Position {
+                column,
+                row: Some(end),
+            };
+            if next.to_bytes().is_some() {
+                break Some(next);
+            }
+            // A page cannot end with an id that is too long for a position: it ends with a later one.
+            behind = next.row;
         };
         let next = next.filter(|next| Some(next) != upto.as_ref());
-        let column = after.column;
-        let items = rows.into_iter().map(|row| Item { column, row }).collect();
-        let next = next.map(|next| next.to_bytes()).transpose()?;
-        Ok(WalkPage::new(items, next))
+        let items = rows.into_iter().map(|row| Item { column, row });
+        let next = next.and_then(|next| next.to_bytes());
+        Ok(WalkPage::new(items.collect(), next))
+    }
+
+    /// Says how many bytes working on a row takes: its values as they are read, opened, sealed, bound and sent.
+    pub(super) fn weight(item: &Item) -> u64 {
+        let size = item.row.as_ref().map_or(0, |row| row.size);
+        ROW.saturating_add(size.saturating_mul(COPIES))
+    }
+
+    /// Takes the rows of a page out of their items, with their column. Those that cannot be read are reported.
+    pub(super) fn readable(
+        &self,
+        items: Vec<Item>,
+        outcomes: &mut Vec<WalkOutcome<Item>>,
+    ) -> Option<(u16, Vec<Row>)> {
+        // A page has rows of one column; what is tried again is a part of a page.
+        let column = items.first()?.column;
+        let mut rows = Vec::with_capacity(items.len());
+        for item in items {
+            match item.row {
+                Ok(row) => rows.push(row),
+                Err(unread) => outcomes.push(self.unread(column, unread)),
+            }
+        }
+        Some((column, rows))
+    }
+
+    /// Adds to rows what is needed to open and to seal their values, in the order of their contexts.
+    pub(super) fn bind(&self, column: u16, rows: Vec<Row>, decided: &mut Vec<Decided>) -> Vec<Bound> {
+        let layout = &self.layouts[usize::from(column)];
+        let mut contexts = Contexts::default();
+        let mut bound = Vec::with_capacity(rows.len());
+        for row in rows {
+            match contexts.bind(layout, row) {
+                Ok(row) => bound.push(row),
+                Err(failed) => decided.push(Decided::Failed(failed.0, failed.1)),
+            }
+        }
+        // Those of one context next to each other make batches fast.
+        bound.sort_by(|a, b| a.row.context.cmp(&b.row.context));
+        bound
+    }
+
+    /// Reads rows in full, and says what would be done with each. Writes nothing.
+    pub(super) async fn look(
+        &self,
+        (column, rows): (u16, Vec<Row>),
+        decider: &impl Decide,
+        outcomes: &mut Vec<WalkOutcome<Item>>,
+    ) {
+        let Some(found) = self.fetch(column, rows, outcomes).await else {
+            return;
+        };
+        for decided in decider.decide(column, found).await {
+            outcomes.push(match decided {
+                Decided::Change(_) => WalkOutcome::Changed,
+                Decided::Failed(row, error) => self.failed(column, row, error),
+                Decided::Nothing => WalkOutcome::Overtaken,
+                Decided::Verified => WalkOutcome::Unchanged,
+            });
+        }
+    }
+
+    /// Reads rows in full; `None` if none could be read now. Those that are gone, or cannot be read, are reported.
+    async fn fetch(
+        &self,
+        column: u16,
+        rows: Vec<Row>,
+        outcomes: &mut Vec<WalkOutcome<Item>>,
+    ) -> Option<Vec<Row>> {
+        let layout = self.layouts.get(usize::from(column))?;
+        let ids: Vec<_> = rows.iter().map(|row| &row.id).collect();
+        let found = match self.rows.fetch(layout, &ids).await {
+            Ok(found) => found,
+            Err(error) => {
+                let error = JobError::from(error);
+                let failed = rows.into_iter();
+                outcomes.extend(failed.map(|row| self.failed(column, row, error.clone())));
+                return None;
+            }
+        };
+        let mut there = Vec::with_capacity(found.len());
+        for read in found {
+            match read {
+                Some(Ok(row)) => there.push(row),
+                Some(Err(unread)) => outcomes.push(self.unread(column, unread)),
+                // Deleted since the page was read.
+                None => outcomes.push(WalkOutcome::Overtaken),
+            }
+        }
+        Some(there)
     }
 
     /// Works on rows of one column: reads them, has it decided what to write, writes over what was read, and looks again
     /// at those that others changed meanwhile.
     pub(super) async fn work(
         &self,
-        items: Vec<Item>,
+        (column, mut left): (u16, Vec<Row>),
         write: Write,
         decider: &impl Decide,
         outcomes: &mut Vec<WalkOutcome<Item>>,
     ) {
-        // A page has rows of one column; what is tried again is a part of a page.
-        let Some(column) = items.first().map(|item| item.column) else {
-            return;
-        };
         let Some(layout) = self.layouts.get(usize::from(column)) else {
             return;
         };
-        let mut left: Vec<_> = items.into_iter().map(|item| item.row).collect();
         for _ in 0..MAX_RACES {
-            let ids: Vec<_> = left.iter().map(|row| &row.id).collect();
-            if ids.is_empty() {
+            if left.is_empty() {
                 return;
             }
-            let found = match self.rows.fetch(layout, &ids).await {
-                Ok(found) => found,
-                Err(error) => {
-                    let error = JobError::from(error);
-                    outcomes.extend(
-                        left.into_iter()
-                            .map(|row| self.failed(column, row, error.clone())),
-                    );
-                    return;
-                }
+            let Some(found) = self.fetch(column, left, outcomes).await else {
+                return;
             };
-            let there = found.len();
-            let found: Vec<_> = found.into_iter().flatten().collect();
-            // Deleted meanwhile.
-            outcomes.extend((found.len()..there).map(|_| WalkOutcome::Overtaken));
             let mut changes = Vec::new();
             for decided in decider.decide(column, found).await {
                 match decided {
@@ -215,7 +301,7 @@ impl Walked {
                         if written {
                             outcomes.push(WalkOutcome::Changed);
                         } else {
-                            missed.push(change.row);
+                            missed.push(change.row.shed());
                         }
                     }
                 }
@@ -241,11 +327,19 @@ impl Walked {
         let layout = self.layouts.get(usize::from(column));
         let what = layout.map_or(String::new(), |layout| layout.name_of(&row.id));
         if error.is_retryable() {
+            let row = Ok(row.shed());
             let item = Item { column, row };
             WalkOutcome::Retry { item, what, error }
         } else {
             WalkOutcome::Failed { what, error }
         }
+    }
+
+    /// Reports a row that cannot be read.
+    fn unread(&self, column: u16, Unread { id, error }: Unread) -> WalkOutcome<Item> {
+        let layout = self.layouts.get(usize::from(column));
+        let what = layout.map_or(String::new(), |layout| layout.name_of(&id));
+        WalkOutcome::Failed { what, error }
     }
 }
 
@@ -274,7 +368,7 @@ impl Contexts {
     }
 
     /// Adds what is needed to open and to seal a row's value.
-    pub(super) fn bind(&mut self, layout: &Layout, row: Row) -> Result<Bound, Box<(Row, JobError)>> {
+    fn bind(&mut self, layout: &Layout, row: Row) -> Result<Bound, Box<(Row, JobError)>> {
         let context = match self.of(layout, &row) {
             Ok(context) => context,
             Err(error) => return Err(Box::new((row, error))),
@@ -286,20 +380,37 @@ impl Contexts {
     }
 }
 
-/// Sorts rows so that those of one context stand next to each other, which makes batches fast.
-pub(super) fn by_context(rows: &mut [Bound]) {
-    rows.sort_by(|a, b| a.row.context.cmp(&b.row.context));
+/// Opens ciphertexts, each with its row, which gets its bytes back.
+pub(super) async fn open(
+    crypto: &Crypto,
+    rows: Vec<(Bound, Ciphertext)>,
+) -> Vec<(Bound, Result<Plaintext, Error>)> {
+    let sealed: Vec<_> = rows
+        .iter()
+        .map(|(bound, cipher)| (&bound.context, cipher, &bound.aad))
+        .collect();
+    let opened = crypto.decrypt_many(sealed).await;
+    let rows = rows.into_iter().zip(opened);
+    rows.map(|((mut bound, cipher), opened)| {
+        bound.row.cipher = Some(cipher.into_bytes());
+        (bound, opened)
+    })
+    .collect()
 }
 
-/// Encrypts values, each for its row, and decides that they are written.
+/// Encrypts values, each for its row, and decides that they are written. `None` stands for the row's plaintext itself.
 pub(super) async fn encrypt(
     crypto: &Crypto,
-    values: Vec<(Bound, impl AsRef<[u8]> + Send + Sync)>,
+    values: Vec<(Bound, Option<impl AsRef<[u8]> + Send + Sync>)>,
     decided: &mut Vec<Decided>,
 ) {
     let open: Vec<_> = values
         .iter()
-        .map(|(bound, value)| (&bound.context, value, &bound.aad))
+        .map(|(bound, value)| {
+            let plain = || bound.row.plain.as_ref().map_or(&[][..], Cell::as_bytes);
+            let value = value.as_ref().map_or_else(plain, AsRef::as_ref);
+            (&bound.context, value, &bound.aad)
+        })
         .collect();
     let sealed = crypto.encrypt_many(open).await;
     for ((bound, _), sealed) in values.into_iter().zip(sealed) {

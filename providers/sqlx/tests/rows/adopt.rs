@@ -4,13 +4,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use encx::{
-    Ciphertext, Clock, EncryptedColumn, Error, Field, FieldCodec, JobEnd, JobEvent, JobTally, RowIdKind,
+    Ciphertext, Clock, EncryptedColumn, Error, Field, FieldCodec, JobEnd, JobError, JobEvent, JobReport,
+    JobTally, KeyStore, RowIdKind,
 };
-use encx_sqlx::{Adoption, PlaintextColumn, RowsError, read_either};
+use encx_sqlx::{Adoption, AdoptionJobs, PlaintextColumn, RowsError, read_either};
 use uuid::Uuid;
 
 use crate::on_both;
-use crate::support::{SSN, USERS, World, ssn, tenant, value};
+use crate::support::{SSN, UNTIL, USERS, World, ssn, tenant, value};
 
 on_both![
     a_column_is_backfilled_verified_and_contracted,
@@ -21,6 +22,10 @@ on_both![
     a_backfill_that_is_killed_goes_on_where_it_was,
     a_plaintext_that_may_not_be_null_is_not_contracted,
     either_column_is_read,
+    after_its_end_an_adoption_believes_no_plaintext,
+    a_backfill_that_lasts_beyond_the_end_stops,
+    what_is_put_into_a_contracted_column_is_not_encrypted,
+    what_the_database_says_only_narrows_an_adoption,
 ];
 
 fn tally(changed: u64, unchanged: u64, failed: u64) -> JobTally {
@@ -38,11 +43,11 @@ async fn plain_users(world: &World, count: i64) {
         .await;
 }
 
-async fn adoption(world: &World) -> Adoption {
+async fn adoption(world: &World) -> AdoptionJobs {
     let crypto = world.process().await;
     world
         .rows()
-        .adopt(&crypto, PlaintextColumn::text("plain"), ssn())
+        .adopt(&crypto, PlaintextColumn::text("plain"), ssn(), UNTIL)
         .unwrap()
 }
 
@@ -109,7 +114,7 @@ async fn values_of_every_kind_are_encoded_as_fields_are(world: World) {
         (PlaintextColumn::uuid("d"), uuid.encode().unwrap()),
     ];
     for (plain, expected) in columns {
-        let adoption = world.rows().adopt(&crypto, plain, described()).unwrap();
+        let adoption = world.rows().adopt(&crypto, plain, described(), UNTIL).unwrap();
         assert_eq!(world.in_time(adoption.backfill().run()).await.run, tally(1, 0, 0));
         let sealed = world.bytes("SELECT x FROM t").await.remove(0).unwrap();
         let sealed = Ciphertext::parse(sealed).unwrap();
@@ -273,7 +278,9 @@ async fn a_plaintext_that_may_not_be_null_is_not_contracted(world: World) {
     assert!(error.to_string().contains("NOT NULL"), "{error}");
 
     let crypto = world.process().await;
-    let same = world.rows().adopt(&crypto, PlaintextColumn::bytes("ssn"), ssn());
+    let same = world
+        .rows()
+        .adopt(&crypto, PlaintextColumn::bytes("ssn"), ssn(), UNTIL);
     assert!(matches!(same, Err(RowsError::Description { .. })));
 }
 
@@ -282,7 +289,7 @@ async fn either_column_is_read(world: World) {
     let sealed = crypto.encrypt(&tenant(1), "sealed", SSN.row(1)).await.unwrap();
     let read = |sealed: Option<Ciphertext>, plain: Option<&str>| {
         let (crypto, plain) = (crypto.clone(), plain.map(str::to_owned));
-        async move { read_either(&crypto, &tenant(1), sealed.as_ref(), plain, SSN.row(1)).await }
+        async move { read_either(&crypto, &tenant(1), sealed.as_ref(), plain, SSN.row(1), UNTIL).await }
     };
     assert_eq!(
         read(Some(sealed.clone()), Some("plain")).await.unwrap().unwrap(),
@@ -292,6 +299,150 @@ async fn either_column_is_read(world: World) {
     assert_eq!(read(None, None).await.unwrap(), None);
     // A ciphertext that does not open is no reason to believe the plaintext.
     let (context, text) = (tenant(1), Some("x".to_owned()));
-    let other = read_either(&crypto, &context, Some(&sealed), text, SSN.row(2));
-    assert!(matches!(other.await, Err(Error::Decrypt)));
+    let other = read_either(&crypto, &context, Some(&sealed), text, SSN.row(2), UNTIL);
+    assert!(matches!(other.await, Err(RowsError::Encx(Error::Decrypt))));
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// The tests' clock begins with that year.
+const JANUARY: Adoption = Adoption::until("2026-01-31");
+
+async fn january(world: &World) -> AdoptionJobs {
+    let crypto = world.process().await;
+    let jobs = world
+        .rows()
+        .adopt(&crypto, PlaintextColumn::text("plain"), ssn(), JANUARY);
+    jobs.unwrap()
+}
+
+/// The error of the rows that a run gave up with.
+fn gave_up(report: &JobReport) -> &RowsError {
+    match &report.ended_by {
+        JobEnd::GaveUp(JobError::Walk { source, .. }) => source.downcast_ref().unwrap(),
+        _ => panic!("{report}"),
+    }
+}
+
+async fn after_its_end_an_adoption_believes_no_plaintext(world: World) {
+    plain_users(&world, 6).await;
+    let adoption = january(&world).await;
+    let crypto = world.process().await;
+    let sealed = crypto.encrypt(&tenant(1), "sealed", SSN.row(1)).await.unwrap();
+    let read = async |sealed: Option<&Ciphertext>, plain: Option<&str>| {
+        let plain = plain.map(str::to_owned);
+        read_either(&crypto, &tenant(1), sealed, plain, SSN.row(1), JANUARY).await
+    };
+    // The last moment of the last day, and the first of the next.
+    world.clock.advance(DAY * 31 - Duration::from_millis(1));
+    assert_eq!(read(None, Some("plain")).await.unwrap().unwrap(), "plain");
+    world.run("UPDATE users SET plain = NULL WHERE id > 3").await;
+    assert_eq!(adoption.backfill().run().await.run, tally(3, 0, 0));
+
+    world.clock.advance(Duration::from_millis(1));
+    world.run("UPDATE users SET plain = 'forged' WHERE id > 3").await;
+    let refused = read(None, Some("forged")).await.unwrap_err();
+    assert!(matches!(refused, RowsError::AdoptionEnded { until } if until == JANUARY));
+    let text = refused.to_string();
+    assert!(
+        text.contains("2026-01-31") && text.contains("`decrypt`"),
+        "{text}"
+    );
+    assert_eq!(
+        read(Some(&sealed), Some("forged")).await.unwrap().unwrap(),
+        "sealed"
+    );
+    assert_eq!(read(None, None).await.unwrap(), None);
+
+    for job in [adoption.backfill(), adoption.backfill().dry_run()] {
+        let report = world.in_time(job.run()).await;
+        assert!(matches!(gave_up(&report), RowsError::AdoptionEnded { .. }));
+        assert_eq!(report.run, tally(0, 0, 0));
+    }
+    assert_eq!(world.number("SELECT count(ssn) FROM users").await, 3);
+    // These believe nothing, and are what is left to do.
+    assert_eq!(world.in_time(adoption.verify().run()).await.run, tally(0, 3, 3));
+    assert_eq!(world.in_time(adoption.contract().run()).await.run, tally(3, 0, 3));
+}
+
+async fn a_backfill_that_lasts_beyond_the_end_stops(world: World) {
+    plain_users(&world, 60).await;
+    let adoption = january(&world).await;
+    world.clock.advance(DAY * 31 - Duration::from_secs(1));
+    // The first range may begin at once; the others wait for time to pass.
+    let mut run = adoption.backfill().range_size(10).throttle(10).start();
+    while !matches!(run.next_event().await, Some(JobEvent::RangeDone { .. })) {}
+    world.clock.advance(Duration::from_secs(1));
+    let report = world.in_time(run.report()).await;
+    assert!(!report.is_complete(), "{report}");
+    let ended = report.failures.iter().filter(|failure| {
+        let JobError::Walk { source, .. } = &failure.error else {
+            return false;
+        };
+        matches!(source.downcast_ref(), Some(RowsError::AdoptionEnded { .. }))
+    });
+    let (ended, sealed) = (ended.count(), world.number("SELECT count(ssn) FROM users").await);
+    // What a range had in hand fails, and no other range is begun.
+    assert!(
+        ended > 0 && sealed > 0 && sealed < 60,
+        "{ended} {sealed} {report}"
+    );
+}
+
+async fn what_is_put_into_a_contracted_column_is_not_encrypted(world: World) {
+    plain_users(&world, 30).await;
+    let adoption = adoption(&world).await;
+    // Nothing agrees yet, so this contracts nothing, and neither do a verification and a dry run.
+    assert_eq!(
+        world.in_time(adoption.contract().run()).await.run,
+        tally(0, 0, 30)
+    );
+    assert!(world.in_time(adoption.backfill().run()).await.is_complete());
+    assert!(world.in_time(adoption.verify().run()).await.is_complete());
+    let dry = world.in_time(adoption.contract().dry_run().run()).await;
+    assert_eq!(dry.run, tally(30, 0, 0));
+    assert_eq!(world.in_time(adoption.backfill().run()).await.run, tally(0, 0, 0));
+
+    assert!(world.in_time(adoption.contract().run()).await.is_complete());
+    world
+        .run("UPDATE users SET ssn = NULL, plain = 'forged' WHERE id = 7")
+        .await;
+    // In another process, too.
+    let later = self::adoption(&world).await;
+    for job in [adoption.backfill(), later.backfill(), later.backfill().dry_run()] {
+        let report = world.in_time(job.job_name("another").run()).await;
+        let error = gave_up(&report);
+        assert!(matches!(error, RowsError::Contracted { column, .. } if column == "plain"));
+        let text = error.to_string();
+        assert!(text.starts_with("users.plain was contracted"), "{text}");
+        assert!(text.contains("encx/contracted"), "{text}");
+    }
+    assert_eq!(
+        world
+            .number("SELECT count(*) FROM users WHERE id = 7 AND ssn IS NOT NULL")
+            .await,
+        0
+    );
+}
+
+/// The job table is in the database of whoever may attack.
+async fn what_the_database_says_only_narrows_an_adoption(world: World) {
+    plain_users(&world, 3).await;
+    let adoption = january(&world).await;
+    // Somebody says that it was contracted: it refuses, within its time.
+    let jobs = world.keys.coordination().unwrap();
+    let name = "encx/contracted \"users\".\"plain\"";
+    jobs.open_job(name, "whatever").await.unwrap();
+    let report = world.in_time(adoption.backfill().run()).await;
+    assert!(matches!(gave_up(&report), RowsError::Contracted { job, .. } if job == name));
+    // Somebody removed what was remembered: the end of the adoption holds all the same.
+    let keys = encx::testkit::MemoryKeyStore::with_clock(world.clock.clone());
+    let forgetful = World {
+        keys,
+        ..world.clone()
+    };
+    let adoption = january(&forgetful).await;
+    world.clock.advance(DAY * 31);
+    let report = world.in_time(adoption.backfill().run()).await;
+    assert!(matches!(gave_up(&report), RowsError::AdoptionEnded { .. }));
 }

@@ -7,11 +7,13 @@ mod common;
 
 mod adopt;
 mod census;
+mod odd;
 mod places;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod reencrypt;
 mod support;
+mod verify;
 
 /// Mounts tests that are given a database, on both.
 macro_rules! on_both {
@@ -42,10 +44,11 @@ fn is_send(_: impl Send) {}
 
 #[allow(dead_code, reason = "it has to compile, not to run")]
 fn futures_are_send(
-    (rows, census, adoption): (encx_sqlx::Rows, encx_sqlx::Census, encx_sqlx::Adoption),
+    (rows, census, adoption): (encx_sqlx::Rows, encx_sqlx::Census, encx_sqlx::AdoptionJobs),
     (crypto, context): (&encx::Crypto, &encx::EncryptionContext),
 ) {
     is_send(rows.reencrypt(crypto, []).unwrap().run());
+    is_send(rows.verify(crypto, []).unwrap().run());
     is_send(census.count());
     is_send(adoption.backfill().run());
     is_send(adoption.verify().start());
@@ -56,5 +59,6 @@ fn futures_are_send(
         None,
         None::<String>,
         support::SSN.row(1),
+        support::UNTIL,
     ));
 }

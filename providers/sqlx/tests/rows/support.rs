@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use encx::testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 use encx::{Ciphertext, Crypto, EncryptedColumn, EncryptionContext, Field, RowIdKind};
-use encx_sqlx::Rows;
+use encx_sqlx::{Adoption, Rows};
 use sqlx::AssertSqlSafe;
 
 pub(crate) const SSN: Field = Field::new("users", "ssn");
+
+/// An adoption that the tests' clock, which begins in 2026, does not outlast.
+pub(crate) const UNTIL: Adoption = Adoption::until("2029-12-31");
 
 /// A table whose rows belong to tenants.
 pub(crate) const USERS: &str =
