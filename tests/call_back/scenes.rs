@@ -61,7 +61,8 @@ async fn start(world: &World, builder: CryptoBuilder) -> (Crypto, Keyring, Encry
 
 async fn build(world: &World, builder: CryptoBuilder) -> Crypto {
     let builder = builder.clock(CallingClock(world.clock.clone()));
-    let process = builder.build().await.unwrap();
+    // Some scenes are of KEKs that are refused.
+    let process = builder.connect_lazily().build().await.unwrap();
     settle().await;
     process
 }

@@ -4,6 +4,8 @@
 
 mod adoption;
 mod guide;
+#[path = "key-lifecycle.rs"]
+mod key_lifecycle;
 mod passwords;
 mod search;
 mod shown;

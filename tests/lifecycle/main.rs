@@ -42,8 +42,9 @@ async fn drive<F: Future>(world: &World, step: Duration, work: F) -> F::Output {
 /// A process with a connection of its own, which nothing happens to.
 async fn other_process(world: &World) -> Crypto {
     let builder = Crypto::builder(world.kms.clone(), world.rows.clone());
-    let process = builder.clock(world.clock.clone()).process_name("other").build();
-    let process = process.await.unwrap();
+    let builder = builder.clock(world.clock.clone()).process_name("other");
+    // The KMS may be held.
+    let process = builder.connect_lazily().build().await.unwrap();
     settle().await;
     process
 }

@@ -81,6 +81,9 @@ impl Users {
         if new.password.chars().count() < SHORTEST_PASSWORD {
             return Err(ApiError::Invalid("a password has at least 12 characters"));
         }
+        if new.email.trim().is_empty() {
+            return Err(ApiError::Invalid("an email address is needed to log in"));
+        }
         let user = User {
             // Known before anything is encrypted: everything is bound to it.
             id: Uuid::now_v7(),

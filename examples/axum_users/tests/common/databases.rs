@@ -76,12 +76,17 @@ impl Database {
                 dump.stdout
             }
             Self::Sqlite { folder } => {
-                let files = std::fs::read_dir(folder.path()).unwrap();
-                let files = files.map(|file| file.unwrap().path());
-                let of_database = files.filter(|file| file.to_string_lossy().contains("users.db"));
-                of_database
-                    .flat_map(|file| std::fs::read(file).unwrap())
-                    .collect()
+                // The write-ahead log goes when the last connection closes: then what it held is in the other files.
+                loop {
+                    let files = std::fs::read_dir(folder.path()).unwrap();
+                    let files = files.map(|file| file.unwrap().path());
+                    let of_database = files.filter(|file| file.to_string_lossy().contains("users.db"));
+                    let read: Result<Vec<_>, _> = of_database.map(std::fs::read).collect();
+                    match read {
+                        Ok(files) => break files.concat(),
+                        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound),
+                    }
+                }
             }
         }
     }
