@@ -23,6 +23,8 @@ pub(crate) async fn all() {
     a_kms_that_is_down().await;
     begin("a KMS that refuses");
     a_kms_that_refuses().await;
+    begin("processes that start");
+    processes_that_start().await;
     begin("two KEKs");
     two_keks().await;
     begin("rotations");
@@ -165,6 +167,16 @@ async fn a_kms_that_refuses() {
     let request = || drop(keyring.try_encrypt("x", SSN.row(1)));
     pass_with(&world, HOUR, request).await;
     assert_eq!(process.stats().keys, 0);
+}
+
+async fn processes_that_start() {
+    let world = calling_world();
+    let _running = start(&world, world.builder()).await;
+    let starting = || elsewhere(&world).clock(CallingClock(world.clock.clone()));
+    let retired = starting().also_unwrap("memory/gone");
+    drive(&world, retired.build()).await.unwrap();
+    world.kms.set_unavailable(true);
+    drive(&world, starting().build()).await.unwrap();
 }
 
 async fn two_keks() {
