@@ -80,7 +80,7 @@ mod tests {
         assert_eq!(sizes(&memory, &[100; 1200]), [500, 500, 200]);
         assert_eq!(sizes(&memory, &[share / 2; 5]), [2, 2, 1]);
         assert_eq!(sizes(&memory, &[1, share * 9, u64::MAX, 1, 1]), [1, 1, 1, 2]);
-        assert_eq!(sizes(&Memory::new(0), &[5, 5]), [1, 1]);
+        assert_eq!(sizes(&Memory::new(0), &[KIB, KIB]), [1, 1]);
     }
 
     #[test]
