@@ -136,7 +136,12 @@ impl PostgresKeyStore {
     /// A URL that is none makes every method fail with [`StoreError::Invalid`].
     #[must_use]
     pub fn listen_url(mut self, url: &str) -> Self {
-        self.listen = Some(options_of(url));
+        self.listen = Some(options_of(url).map_err(|error| match error {
+            StoreError::Invalid { what } => StoreError::Invalid {
+                what: format!("`listen_url`: {what}"),
+            },
+            error => error,
+        }));
         self
     }
 
