@@ -8,6 +8,7 @@ use std::fmt;
 use smallvec::SmallVec;
 use uuid::Uuid;
 
+use crate::causes::debug_as_text;
 pub use self::bound::{ColumnPart, ColumnValue};
 
 /// The longest framed AAD, in bytes.
@@ -407,7 +408,7 @@ for_tuples! {
 }
 
 /// Says why an AAD was refused. No part's content is shown.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AadError {
     /// A bound column's value is not one part.
@@ -432,6 +433,8 @@ pub enum AadError {
     #[error("an AAD has at most {MAX_AAD_PARTS} parts; join some of them into one")]
     TooManyParts,
 }
+
+debug_as_text!(AadError);
 
 #[cfg(test)]
 mod tests {

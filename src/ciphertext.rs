@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::causes::debug_as_text;
 use crate::key::DataKeyId;
 
 /// The longest plaintext that one ciphertext holds, in bytes: 64 MiB.
@@ -243,7 +244,7 @@ impl fmt::Debug for Ciphertext {
 }
 
 /// Says why bytes were no ciphertext.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CiphertextError {
     /// What stands where the data key's id belongs is no UUID of version 7.
@@ -278,6 +279,8 @@ pub enum CiphertextError {
         found: u8,
     },
 }
+
+debug_as_text!(CiphertextError);
 
 #[cfg(test)]
 mod tests {

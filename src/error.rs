@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::aad::AadError;
+use crate::causes::debug_as_text;
 use crate::ciphertext::{CiphertextError, MAX_PLAINTEXT_LEN, Suite};
 use crate::codec::CodecError;
 use crate::context::ContextError;
@@ -20,7 +21,7 @@ use crate::store::{ColumnCount, StoreError};
 // The variants' fields then begin at a whole word. Next to a tag of one byte they would begin at its second byte, and every
 // `Result` of a hot call would be moved in pieces that do not fit those it was written in, for which processors wait.
 #[repr(u64)]
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The AAD cannot be used.
@@ -231,6 +232,8 @@ pub enum Error {
         kms: KmsName,
     },
 }
+
+debug_as_text!(Error);
 
 #[cfg(feature = "password")]
 impl From<NotDone> for Error {

@@ -68,6 +68,7 @@
 
 mod aad;
 mod cache;
+mod causes;
 mod ciphertext;
 mod clock;
 mod codec;
@@ -101,6 +102,7 @@ pub use aad::{
     Aad, AadError, AsAad, ColumnPart, ColumnValue, Field, MAX_AAD_LEN, MAX_AAD_PARTS, RowId, RowIdParts,
 };
 pub use cache::Stats;
+pub use causes::debug_error;
 pub use ciphertext::{Ciphertext, CiphertextError, MAX_PLAINTEXT_LEN, Suite};
 pub use clock::{Clock, SystemClock};
 pub use codec::{CodecError, Encoded, FieldCodec};

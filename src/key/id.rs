@@ -7,6 +7,8 @@ use uuid::Uuid;
 
 use super::data_key::{RandomError, fill_from_os};
 
+use crate::causes::debug_as_text;
+
 /// Names one version of a data key: a UUIDv7 ([RFC 9562]).
 ///
 /// Within a scope ids only grow, so their order is the order of the versions.
@@ -126,7 +128,7 @@ impl fmt::Debug for DataKeyId {
 }
 
 /// Says why no new data key id could be made.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NewIdError {
     /// No id is greater than the greatest there is: somebody wrote one that lies at the end of time.
@@ -140,10 +142,14 @@ pub enum NewIdError {
     Random(#[from] RandomError),
 }
 
+debug_as_text!(NewIdError);
+
 /// Says that something was no data key id.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a data key id is a UUID of version 7 (RFC 9562), and this is none")]
 pub struct DataKeyIdError;
+
+debug_as_text!(DataKeyIdError);
 
 #[cfg(test)]
 mod tests {
