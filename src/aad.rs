@@ -1,6 +1,7 @@
 //! The AAD: what binds one ciphertext to its place, such as a table, a column and a row.
 
 mod bound;
+mod place;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,8 +9,9 @@ use std::fmt;
 use smallvec::SmallVec;
 use uuid::Uuid;
 
-use crate::causes::debug_as_text;
 pub use self::bound::{ColumnPart, ColumnValue};
+pub(crate) use self::place::Part;
+use crate::causes::debug_as_text;
 
 /// The longest framed AAD, in bytes.
 pub const MAX_AAD_LEN: usize = 65_536;

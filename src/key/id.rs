@@ -6,7 +6,6 @@ use std::str::FromStr;
 use uuid::Uuid;
 
 use super::data_key::{RandomError, fill_from_os};
-
 use crate::causes::debug_as_text;
 
 /// Names one version of a data key: a UUIDv7 ([RFC 9562]).
@@ -132,7 +131,10 @@ impl fmt::Debug for DataKeyId {
 #[non_exhaustive]
 pub enum NewIdError {
     /// No id is greater than the greatest there is: somebody wrote one that lies at the end of time.
-    #[error("no data key id is greater than {after}, which encx did not make; look at that row")]
+    #[error(
+        "no data key id is greater than {after}, whose time is the last that an id can hold, so this encryption context can get \
+         no new version; encx did not make that id: find the row and who wrote it, and restore the key store from a backup"
+    )]
     Exhausted {
         /// The greatest id that there is.
         after: DataKeyId,
