@@ -1,6 +1,7 @@
 //! The AAD: what binds one ciphertext to its place, such as a table, a column and a row.
 
 mod bound;
+mod place;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,6 +10,8 @@ use smallvec::SmallVec;
 use uuid::Uuid;
 
 pub use self::bound::{ColumnPart, ColumnValue};
+pub(crate) use self::place::Part;
+use crate::causes::debug_as_text;
 
 /// The longest framed AAD, in bytes.
 pub const MAX_AAD_LEN: usize = 65_536;
@@ -407,7 +410,7 @@ for_tuples! {
 }
 
 /// Says why an AAD was refused. No part's content is shown.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AadError {
     /// A bound column's value is not one part.
@@ -432,6 +435,8 @@ pub enum AadError {
     #[error("an AAD has at most {MAX_AAD_PARTS} parts; join some of them into one")]
     TooManyParts,
 }
+
+debug_as_text!(AadError);
 
 #[cfg(test)]
 mod tests {

@@ -46,7 +46,7 @@ pub(crate) use live_key::{LiveKey, check_len};
 use slot::tidy_seats;
 pub(crate) use slot::{KeySet, Records, Slot, SlotKey, Used};
 use stats::Counters;
-pub use stats::Stats;
+pub use stats::{Refusals, Stats};
 
 /// How long and how much is kept; see the builder of `Crypto` for what each limit means.
 #[derive(Clone, Debug)]
@@ -317,6 +317,7 @@ impl Cache {
             refreshes,
             failed_refreshes,
             failed_polls,
+            refused,
             keys,
         } = &*self.counters;
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -332,6 +333,7 @@ impl Cache {
             stale_serves: load(stale_serves),
             stale_key_serves: load(stale_key_serves),
             failed_polls: load(failed_polls),
+            refused: refused.read(),
             keyrings: self.slots.entry_count(),
             keys: load(keys),
         }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::causes::debug_as_text;
 use crate::key::DataKeyId;
 
 /// The longest plaintext that one ciphertext holds, in bytes: 64 MiB.
@@ -174,6 +175,11 @@ impl Header {
         Ok(Self { suite, key_id })
     }
 
+    /// Returns the id of the data key, if these bytes are a ciphertext.
+    pub(crate) fn key_id_of(ciphertext: &[u8]) -> Option<DataKeyId> {
+        Self::of(ciphertext).ok().map(|header| header.key_id)
+    }
+
     pub(crate) fn to_bytes(self) -> [u8; HEADER_LEN] {
         let mut header = [0; HEADER_LEN];
         header[0] = VERSION;
@@ -192,7 +198,7 @@ fn parse_header(bytes: &[u8]) -> Result<(Suite, DataKeyId), CiphertextError> {
     };
     let (&version, rest) = bytes.split_first().ok_or(too_short.clone())?;
     if version != VERSION {
-        return Err(CiphertextError::UnknownVersion { found: version });
+        return Err(not_ours(bytes, version));
     }
     let (&code, rest) = rest.split_first().ok_or(too_short.clone())?;
     let suite = Suite::ALL
@@ -202,6 +208,23 @@ fn parse_header(bytes: &[u8]) -> Result<(Suite, DataKeyId), CiphertextError> {
     let id = rest.first_chunk().ok_or(too_short)?;
     let key_id = DataKeyId::from_bytes(*id).map_err(|_| CiphertextError::BadKeyId)?;
     Ok((suite, key_id))
+}
+
+/// Says what bytes are that begin with no version of ours.
+#[cold]
+fn not_ours(bytes: &[u8], version: u8) -> CiphertextError {
+    // As PostgreSQL shows `bytea`: version 1 and suite 1 or 2.
+    if [b"\\x0101", b"\\x0102"].iter().any(|hex| bytes.starts_with(*hex)) {
+        return CiphertextError::HexText;
+    }
+    let is_text = |text: &str| {
+        text.chars()
+            .all(|letter| !letter.is_control() || letter.is_whitespace())
+    };
+    if std::str::from_utf8(bytes).is_ok_and(is_text) {
+        return CiphertextError::NotEncrypted;
+    }
+    CiphertextError::UnknownVersion { found: version }
 }
 
 impl TryFrom<Vec<u8>> for Ciphertext {
@@ -243,12 +266,24 @@ impl fmt::Debug for Ciphertext {
 }
 
 /// Says why bytes were no ciphertext.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CiphertextError {
     /// What stands where the data key's id belongs is no UUID of version 7.
     #[error("these bytes name no data key, so encx did not write them; is this the right column?")]
     BadKeyId,
+    /// It is a ciphertext that was written as hex, as PostgreSQL shows bytes.
+    #[error(
+        "this is a ciphertext written as hex text: the column's type is text; make it `bytea` (in SQLite `BLOB`), as by \
+         `ALTER TABLE .. ALTER COLUMN .. TYPE bytea USING column::bytea`"
+    )]
+    HexText,
+    /// The bytes are text.
+    #[error(
+        "this is text, not a ciphertext: was the value never encrypted? Rows from before encryption are moved by an adoption, \
+         as docs/adoption.md says; is this the right column?"
+    )]
+    NotEncrypted,
     /// There are more bytes than the longest ciphertext has.
     #[error("a ciphertext of this suite has at most {max} bytes, not {found}; large values need a stream")]
     TooLong {
@@ -278,6 +313,8 @@ pub enum CiphertextError {
         found: u8,
     },
 }
+
+debug_as_text!(CiphertextError);
 
 #[cfg(test)]
 mod tests {
@@ -352,6 +389,30 @@ mod tests {
             assert!(Ciphertext::parse(sample(suite, MAX_PLAINTEXT_LEN)).is_ok());
             let refused = Ciphertext::parse(sample(suite, MAX_PLAINTEXT_LEN + 1));
             assert!(matches!(refused, Err(CiphertextError::TooLong { .. })));
+        }
+    }
+
+    #[test]
+    fn text_is_told_from_a_later_version() {
+        for text in ["123-45-6789", "Zoë\nMüller", "7"] {
+            let refused = Ciphertext::parse(text).unwrap_err();
+            assert_eq!(refused, CiphertextError::NotEncrypted);
+            assert!(refused.to_string().contains("adoption") && !refused.to_string().contains(text));
+        }
+        let hex: String = sample(Suite::KcXaes256Gcm, 3)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        assert_eq!(
+            Ciphertext::parse(format!("\\x{hex}")),
+            Err(CiphertextError::HexText)
+        );
+        for other in [&b"\x02\x01\x02"[..], b"\xff\xfe", b"\0"] {
+            let found = other[0];
+            assert_eq!(
+                Ciphertext::parse(other),
+                Err(CiphertextError::UnknownVersion { found })
+            );
         }
     }
 

@@ -16,6 +16,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::causes::debug_as_text;
+
 /// Turns a value into the bytes to encrypt, and back.
 ///
 /// The bytes stand in `docs/format.md` and never change:
@@ -128,7 +130,7 @@ impl fmt::Debug for Encoded<'_> {
 }
 
 /// Says why a value has no bytes, or bytes are no value of a type. No part of the value is shown.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CodecError {
     /// The bytes are no JSON of the type, or the type cannot be written as JSON.
@@ -177,6 +179,8 @@ pub enum CodecError {
         what: &'static str,
     },
 }
+
+debug_as_text!(CodecError);
 
 impl FieldCodec for String {
     const FORMAT: &'static str = "text";

@@ -5,6 +5,8 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::{Arc, LazyLock};
 
+use crate::causes::debug_as_text;
+
 /// The most pairs that an encryption context has.
 pub const MAX_PAIRS: usize = 8;
 
@@ -234,7 +236,7 @@ fn excerpt(key: &str) -> String {
 /// Says why an encryption context was refused.
 ///
 /// Keys are shortened to 48 characters; values are never shown.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ContextError {
     /// Two keys are equal, or differ in case only.
@@ -282,8 +284,10 @@ pub enum ContextError {
     },
 }
 
+debug_as_text!(ContextError);
+
 /// What is wrong with a text of an encryption context.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TextFault {
     /// It has a control character.
@@ -302,6 +306,8 @@ pub enum TextFault {
         found: usize,
     },
 }
+
+debug_as_text!(TextFault);
 
 #[cfg(test)]
 mod tests {

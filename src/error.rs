@@ -1,8 +1,11 @@
 //! How encryption and decryption fail.
 
+mod location;
+
 use std::sync::Arc;
 
 use crate::aad::AadError;
+use crate::causes::debug_as_text;
 use crate::ciphertext::{CiphertextError, MAX_PLAINTEXT_LEN, Suite};
 use crate::codec::CodecError;
 use crate::context::ContextError;
@@ -13,14 +16,17 @@ use crate::kms::KmsError;
 use crate::password::{NotDone, PasswordError};
 use crate::store::{ColumnCount, StoreError};
 
+pub use location::Location;
+
 /// Says why something could not be encrypted, decrypted or managed, and what to do.
 ///
 /// Cheap to clone. Errors of a KMS or a database keep what caused them as their `source()`. No variant
-/// carries a plaintext, a key, or any part of an AAD.
+/// carries a plaintext or a key. A refused ciphertext has its [`Location`], with table, column and row as its AAD names them:
+/// do not let a row's id be a secret.
 // The variants' fields then begin at a whole word. Next to a tag of one byte they would begin at its second byte, and every
 // `Result` of a hot call would be moved in pieces that do not fit those it was written in, for which processors wait.
 #[repr(u64)]
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The AAD cannot be used.
@@ -37,11 +43,14 @@ pub enum Error {
     Codec(#[from] CodecError),
     /// The key is compromised: its holder can forge, so what it decrypts proves nothing.
     #[error(
-        "data key {id} is compromised; to read and re-encrypt its data build with `accept_compromised()`"
+        "data key {id}{} is compromised; to read and re-encrypt its data build with `accept_compromised()`",
+        .at.suffix()
     )]
     Compromised {
         /// The key.
         id: DataKeyId,
+        /// Where the ciphertext is that was to be opened.
+        at: Location,
     },
     /// The builder was told something that cannot work.
     #[error("encx is configured wrongly: {what}")]
@@ -54,18 +63,24 @@ pub enum Error {
     Context(#[from] ContextError),
     /// Authentication failed.
     ///
-    /// The ciphertext was changed, or belongs to another row, column or encryption context. Which of these, nobody is
-    /// told.
+    /// The ciphertext was changed, or belongs to another row, column or encryption context. Which of these, the error does not
+    /// say.
     #[error(
-        "the ciphertext does not authenticate: it was changed, or it belongs to another row, column or \
-         encryption context"
+        "the ciphertext{} does not authenticate: it was changed, or it belongs to another row, column or encryption \
+         context; compare its place with the one it was encrypted for{}",
+        .at.suffix(), .at.hint()
     )]
-    Decrypt,
+    Decrypt {
+        /// Where it is.
+        at: Location,
+    },
     /// The key was destroyed, and its data with it.
-    #[error("data key {id} was destroyed; what it encrypted cannot be read again")]
+    #[error("data key {id}{} was destroyed; what it encrypted cannot be read again", .at.suffix())]
     Destroyed {
         /// The key.
         id: DataKeyId,
+        /// Where the ciphertext is that was to be opened.
+        at: Location,
     },
     /// A value cannot be indexed, or an index is refused.
     #[error(transparent)]
@@ -124,9 +139,10 @@ pub enum Error {
     /// No KEK is configured for this encryption context.
     #[error("no KEK is configured for this encryption context; name one with `kek`, `kek_for` or `kek_rule`")]
     NoKek,
-    /// The encryption context has no key, and `create_on_first_use(false)` forbids making one.
+    /// The encryption context has no key, and this call makes none, or `create_on_first_use(false)` forbids it.
     #[error(
-        "this encryption context has no key, and none is made on first use; create it with the key manager"
+        "this encryption context has no key yet; does it name an existing tenant, spelled as elsewhere? Its first key is made \
+         by `KeyManager::create`, or by the first encryption unless `create_on_first_use(false)` forbids it"
     )]
     NoKeys,
     /// There is no tokio runtime.
@@ -198,17 +214,23 @@ pub enum Error {
     Store(#[from] StoreError),
     /// The ciphertext's suite is not accepted.
     #[error(
-        "ciphertexts of suite {suite:?} are not accepted; if you wrote them, build with `accept_uncommitted()`"
+        "ciphertexts of suite {suite:?}{} are not accepted; if you wrote them, build with \
+         `accept_uncommitted()`",
+        .at.suffix()
     )]
     SuiteNotAccepted {
         /// The suite.
         suite: Suite,
+        /// Where the ciphertext is that was to be opened.
+        at: Location,
     },
     /// The key is suspended.
-    #[error("data key {id} is suspended; it reads again when it is resumed")]
+    #[error("data key {id}{} is suspended; it reads again when it is resumed", .at.suffix())]
     Suspended {
         /// The key.
         id: DataKeyId,
+        /// Where the ciphertext is that was to be opened.
+        at: Location,
     },
     /// Loading the key took too long. Retryable.
     #[error("loading the key took longer than {}s; is the KMS or the key store hanging?", .after.as_secs())]
@@ -218,11 +240,14 @@ pub enum Error {
     },
     /// There is no such key in this encryption context.
     #[error(
-        "there is no data key {id} in this encryption context; does the value belong to another, such as another tenant?"
+        "there is no data key {id}{} in this encryption context; does the value belong to another, such as another tenant?",
+        .at.suffix()
     )]
     UnknownKey {
         /// The key that the ciphertext names.
         id: DataKeyId,
+        /// Where the ciphertext is that was to be opened.
+        at: Location,
     },
     /// The row or the KEK rule names a KMS that is not registered.
     #[error("no KMS is registered under the name `{kms}`; add it with `kms_named`")]
@@ -231,6 +256,8 @@ pub enum Error {
         kms: KmsName,
     },
 }
+
+debug_as_text!(Error);
 
 #[cfg(feature = "password")]
 impl From<NotDone> for Error {
@@ -285,7 +312,59 @@ pub(crate) fn unbox(error: Box<Error>) -> Error {
     *error
 }
 
+/// Why a ciphertext was refused, for counters and events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    Authentication,
+    KeyRow,
+    KeyState,
+    Suite,
+    UnknownKey,
+}
+
+impl Refusal {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Authentication => "authentication",
+            Self::KeyRow => "key_row",
+            Self::KeyState => "key_state",
+            Self::Suite => "suite",
+            Self::UnknownKey => "unknown_key",
+        }
+    }
+}
+
 impl Error {
+    /// Tells why a ciphertext was refused; `None` if it was not, as where a KMS does not answer.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        Some(match self {
+            Self::Decrypt { .. } => Refusal::Authentication,
+            Self::KekNotAllowed { .. }
+            | Self::KeyMismatch { .. }
+            | Self::RolledBack { .. }
+            | Self::UnknownKms { .. } => Refusal::KeyRow,
+            Self::Compromised { .. } | Self::Destroyed { .. } | Self::Shredded | Self::Suspended { .. } => {
+                Refusal::KeyState
+            }
+            Self::SuiteNotAccepted { .. } => Refusal::Suite,
+            Self::UnknownKey { .. } => Refusal::UnknownKey,
+            _ => return None,
+        })
+    }
+
+    /// Returns where the refused ciphertext is, in the errors that say so.
+    pub(crate) fn location_mut(&mut self) -> Option<&mut Location> {
+        match self {
+            Self::Compromised { at, .. }
+            | Self::Decrypt { at }
+            | Self::Destroyed { at, .. }
+            | Self::SuiteNotAccepted { at, .. }
+            | Self::Suspended { at, .. }
+            | Self::UnknownKey { at, .. } => Some(at),
+            _ => None,
+        }
+    }
+
     #[cold]
     pub(crate) fn boxed(error: impl Into<Self>) -> Box<Self> {
         Box::new(error.into())

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 pub use self::field::{IndexField, IndexPart};
 pub use self::normalize::{CustomNormalizer, Normalizer};
 pub use self::value::{IndexValue, IndexValues};
+use crate::causes::debug_as_text;
 use crate::key::{DataKeyId, Subkey};
 
 /// The longest value that is indexed, in bytes, before and after it is normalised.
@@ -236,7 +237,7 @@ impl Message {
 }
 
 /// Says why a value was not indexed, or an index refused. No value is shown.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IndexError {
     /// There are too few different values for an index to hide anything.
@@ -298,6 +299,8 @@ pub enum IndexError {
         most: u16,
     },
 }
+
+debug_as_text!(IndexError);
 
 #[cfg(test)]
 mod tests;

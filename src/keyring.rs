@@ -17,7 +17,7 @@ pub(crate) use self::core::{Core, Look};
 
 use crate::aad::{Aad, AsAad};
 use crate::cache::Slot;
-use crate::ciphertext::Ciphertext;
+use crate::ciphertext::{Ciphertext, Header};
 use crate::context::EncryptionContext;
 use crate::error::{Error, Hot, unbox};
 use crate::plaintext::Plaintext;
@@ -182,7 +182,7 @@ impl Keyring {
         let aad = aad.as_aad();
         self.hot_decrypt(ciphertext, aad)
             .unwrap_or_else(|| Err(Box::new(self.core.cache.why_not_ready())))
-            .map_err(unbox)
+            .map_err(|error| self.core.refused(error, Some(ciphertext.key_id()), aad))
     }
 
     /// Decrypts a buffer that holds a ciphertext's bytes, and leaves the plaintext in their place. Allocates nothing.
@@ -221,8 +221,11 @@ impl Keyring {
         let aad = aad.as_aad();
         self.hot_decrypt_in_place(buffer, aad)
             .unwrap_or_else(|| Err(Box::new(self.core.cache.why_not_ready())))
-            .map_err(unbox)
-            .inspect_err(|_| buffer.zeroize())
+            .map_err(|error| {
+                let error = self.core.refused(error, Header::key_id_of(buffer), aad);
+                buffer.zeroize();
+                error
+            })
     }
 
     /// Encrypts many values, such as the fields of a record, each bound to its own place. The results are in the order of
@@ -304,14 +307,23 @@ impl Keyring {
         A: AsAad + 'a,
     {
         let items: Vec<_> = items.into_iter().collect();
-        Box::pin(self.decrypt_items(items))
+        Box::pin(async move {
+            let mut done = self.decrypt_items(&items).await;
+            for ((ciphertext, aad), done) in items.iter().zip(&mut done) {
+                if let Err(error) = done {
+                    self.core
+                        .note_refused(error, Some(ciphertext.key_id()), aad.as_aad());
+                }
+            }
+            done
+        })
     }
 
-    async fn decrypt_items<A: AsAad>(&self, items: Vec<(&Ciphertext, A)>) -> Vec<Result<Plaintext, Error>> {
+    async fn decrypt_items<A: AsAad>(&self, items: &[(&Ciphertext, A)]) -> Vec<Result<Plaintext, Error>> {
         let mut done = Vec::with_capacity(items.len());
         if self
             .core
-            .hot_decrypt_many(self.hot_slot(&mut None), &items, to_open, &mut done)
+            .hot_decrypt_many(self.hot_slot(&mut None), items, to_open, &mut done)
         {
             return done;
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::causes::debug_as_text;
 use crate::context::{EncryptionContext, frame_pairs};
 use crate::key::{DataKey, DataKeyId, KekId, KeyUsage, WrappedKey};
 
@@ -401,18 +402,7 @@ impl fmt::Display for KmsError {
     }
 }
 
-impl fmt::Debug for KmsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KmsError")
-            .field("kind", &self.0.kind)
-            .field("provider", &self.0.provider)
-            .field("operation", &self.0.operation)
-            .field("kek", &self.0.kek)
-            .field("advice", &self.0.advice)
-            .field("source", &self.0.source)
-            .finish()
-    }
-}
+debug_as_text!(KmsError);
 
 impl std::error::Error for KmsError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {

@@ -68,6 +68,7 @@
 
 mod aad;
 mod cache;
+mod causes;
 mod ciphertext;
 mod clock;
 mod codec;
@@ -100,7 +101,8 @@ mod token;
 pub use aad::{
     Aad, AadError, AsAad, ColumnPart, ColumnValue, Field, MAX_AAD_LEN, MAX_AAD_PARTS, RowId, RowIdParts,
 };
-pub use cache::Stats;
+pub use cache::{Refusals, Stats};
+pub use causes::debug_error;
 pub use ciphertext::{Ciphertext, CiphertextError, MAX_PLAINTEXT_LEN, Suite};
 pub use clock::{Clock, SystemClock};
 pub use codec::{CodecError, Encoded, FieldCodec};
@@ -109,7 +111,7 @@ pub use context::{
     ContextError, EncryptionContext, EncryptionContextBuilder, MAX_PAIR_CHARS, MAX_PAIRS, TextFault,
 };
 pub use crypto::{Crypto, CryptoBuilder, FailedWarmUp, WarmUpReport};
-pub use error::Error;
+pub use error::{Error, Location};
 pub use index::{
     BlindIndex, CustomNormalizer, IndexError, IndexField, IndexPart, IndexTerms, IndexValue, IndexValues,
     MAX_INDEXED_LEN, Normalizer,
@@ -139,7 +141,7 @@ pub use plaintext::Plaintext;
 pub use record::Password;
 pub use record::{
     EncryptedFragment, EncryptedRecord, FieldFailure, Fragment, Record, RecordError, decrypt_all,
-    decrypt_all_in, decrypt_each, encrypt_all,
+    decrypt_all_in, decrypt_each, decrypt_each_in, encrypt_all,
 };
 pub use store::{
     ChangeCursor, ChangePage, ColumnCount, Coordination, CursorPosition, Fence, JobRange, JobStatus,

@@ -15,7 +15,7 @@ use self::destroy::Quarantine;
 use crate::clock::Clock;
 use crate::context::EncryptionContext;
 use crate::crypto::{Crypto, CryptoBuilder, Parts};
-use crate::error::Error;
+use crate::error::{Error, Location};
 use crate::kek::Keks;
 use crate::key::{DataKey, DataKeyId, KeyState, KeyUsage, KeyVersion, Scope};
 use crate::keyring::Core;
@@ -345,7 +345,10 @@ impl KeyManager {
         versions
             .into_iter()
             .find(|version| version.id == id)
-            .ok_or(Error::UnknownKey { id })
+            .ok_or(Error::UnknownKey {
+                id,
+                at: Location::default(),
+            })
     }
 
     /// Says why an operation lost a race: perhaps the context was shredded since it began.

@@ -224,7 +224,7 @@ where
 ///
 /// # Errors
 ///
-/// [`RecordError`] names every row and field that failed. To keep the rows that can be read, use [`decrypt_each`].
+/// [`RecordError`] names every row and field that failed. To keep the rows that can be read, use [`decrypt_each_in`].
 ///
 /// # Cancellation
 ///
@@ -268,6 +268,81 @@ where
     R: EncryptedRecord<P>,
 {
     open::open_rows(crypto, rows.into_iter().collect()).await
+}
+
+/// Decrypts a page of rows of one encryption context in one batch, and gives back each row with what became of it, in the rows'
+/// order: a damaged row does not take its page down, and can be shown, repaired or reported as it is.
+///
+/// The context is the caller's, as in [`decrypt_all_in`]. A row whose columns say another context is not decrypted.
+///
+/// ```
+/// # #[cfg(all(feature = "testkit", feature = "derive"))] {
+/// # use encx::testkit::{MemoryKeyStore, MemoryKms};
+/// use encx::{Crypto, Encrypt, EncryptionContext};
+///
+/// #[derive(Encrypt)]
+/// #[encx(table = "notes", context("tenantId" = tenant_id), encrypted(derive(Clone)))]
+/// struct Note {
+///     #[encx(id)]
+///     id: i64,
+///     tenant_id: String,
+///     #[encx(encrypt)]
+///     text: String,
+/// }
+///
+/// # encx::testkit::block_on(async {
+/// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
+/// # let note = |id: i64| Note { id, tenant_id: "t-42".into(), text: format!("note {id}") };
+/// # let mut rows = encx::encrypt_all(&crypto, &[note(1), note(2)]).await?;
+/// # rows[0].text = rows[1].text.clone();
+/// let tenant = EncryptionContext::from_pairs([("tenantId", "t-42")])?;
+/// let page: Vec<(EncryptedNote, Result<Note, _>)> = encx::decrypt_each_in(&crypto, &tenant, rows).await;
+/// for (row, note) in &page {
+///     match note {
+///         Ok(note) => println!("{}: {}", note.id, note.text),
+///         Err(error) => eprintln!("note {} cannot be read: {error}", row.id),
+///     }
+/// }
+/// # assert!(page[0].1.is_err() && page[1].1.is_ok());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// Each row's [`RecordError`] names the fields that failed; that of a row of another context is [`Error::OtherContext`].
+///
+/// # Cancellation
+///
+/// As [`encrypt_all`].
+pub async fn decrypt_each_in<P, R>(
+    crypto: &Crypto,
+    context: &EncryptionContext,
+    rows: impl IntoIterator<Item = R>,
+) -> Vec<(R, Result<P, RecordError>)>
+where
+    R: EncryptedRecord<P> + Clone,
+{
+    let rows: Vec<R> = rows.into_iter().collect();
+    let mut done: Vec<_> = rows
+        .iter()
+        .map(|row| is_in_context(context, row.context()).err())
+        .collect();
+    let own = rows.iter().zip(&done).filter(|(_, other)| other.is_none());
+    let own = own.map(|(row, _)| row.clone()).collect();
+    let mut opened = open::open_rows(crypto, own).await.into_iter();
+    let results = done.iter_mut().enumerate().map(|(at, other)| {
+        let result = match other.take() {
+            Some(error) => Err(FieldFailure::new(RecordError::CONTEXT, error).into()),
+            None => opened
+                .next()
+                .unwrap_or_else(|| Err(FieldFailure::misaligned().into())),
+        };
+        result.map_err(|error: RecordError| error.in_row(at))
+    });
+    let results: Vec<_> = results.collect();
+    rows.into_iter().zip(results).collect()
 }
 
 /// Encrypts one record.

@@ -11,18 +11,19 @@ use crate::password::PasswordHash;
 
 /// Makes a type a column of what it is kept as.
 macro_rules! column {
-    ($(#[$doc:meta])* $type:ty as $kept:ty, |$value:ident| $keep:expr) => {
+    ($(#[$doc:meta])* $type:ty as $kept:ty $(, or $other:ty)?, |$value:ident| $keep:expr) => {
         $(#[$doc])*
         impl<DB: Database> Type<DB> for $type
         where
             $kept: Type<DB>,
+            $($other: Type<DB>,)?
         {
             fn type_info() -> DB::TypeInfo {
                 <$kept as Type<DB>>::type_info()
             }
 
             fn compatible(found: &DB::TypeInfo) -> bool {
-                <$kept as Type<DB>>::compatible(found)
+                <$kept as Type<DB>>::compatible(found) $(|| <$other as Type<DB>>::compatible(found))?
             }
         }
 
@@ -54,7 +55,10 @@ macro_rules! column {
 
 column! {
     /// A column of bytes: `bytea` in PostgreSQL, `BLOB` in SQLite.
-    Ciphertext as Vec<u8>, |ciphertext| ciphertext.as_vec()
+    ///
+    /// What a column of text holds is read too, and refused by [`Ciphertext::parse`], whose error says what is wrong with the
+    /// column.
+    Ciphertext as Vec<u8>, or String, |ciphertext| ciphertext.as_vec()
 }
 
 column! {

@@ -44,7 +44,7 @@ pub struct ApiToken {
 pub struct TokenDigest([u8; DIGEST_LEN]);
 
 /// Says why there is no token. No part of one is shown.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenError {
     /// The text is no token of this form. Refuse the request, as for a token that is not known.
@@ -57,6 +57,8 @@ pub enum TokenError {
     #[error(transparent)]
     Random(#[from] RandomError),
 }
+
+crate::causes::debug_as_text!(TokenError);
 
 const MAX_PREFIX_LEN: usize = 32;
 const SECRET_LEN: usize = 32;

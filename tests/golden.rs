@@ -382,6 +382,7 @@ fn code(error: &Error) -> &'static str {
         Error::Aad(_) => "aad",
         Error::Ciphertext(error) => match error {
             CiphertextError::BadKeyId => "bad-key-id",
+            CiphertextError::HexText | CiphertextError::NotEncrypted => "unknown-version",
             CiphertextError::TooLong { .. } => "too-long",
             CiphertextError::TooShort { .. } => "too-short",
             CiphertextError::UnknownSuite { .. } => "unknown-suite",
@@ -390,7 +391,7 @@ fn code(error: &Error) -> &'static str {
         },
         Error::Compromised { .. } => "compromised",
         Error::Context(_) => "context",
-        Error::Decrypt => "decrypt",
+        Error::Decrypt { .. } => "decrypt",
         // The key is gone either way; where no version is left, the error says that, too.
         Error::Destroyed { .. } | Error::Shredded => "destroyed",
         Error::KekNotAllowed { .. } => "kek-not-allowed",

@@ -212,7 +212,10 @@ fn a_version_of_another_context_is_unknown() {
         index(&crypto, &b, ADA).await;
         let of_b = keys(&crypto).list(&b).await.unwrap().remove(0).id;
         let error = crypto.blind_index_under(&a, &EMAIL, ADA, of_b).await.unwrap_err();
-        assert!(matches!(error, Error::UnknownKey { id } if id == of_b), "{error}");
+        assert!(
+            matches!(error, Error::UnknownKey { id, .. } if id == of_b),
+            "{error}"
+        );
     });
 }
 

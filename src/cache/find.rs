@@ -8,7 +8,7 @@ use crate::cache::{
     Cache, KeySet, LiveKey, MAX_ATTEMPTS, Purpose, Records, Slot, UNKNOWN_TTL, Unwrapped, background,
 };
 use crate::context::EncryptionContext;
-use crate::error::{Error, Hot};
+use crate::error::{Error, Hot, Location};
 use crate::key::{DataKeyId, KeyState, KeyUsage};
 use crate::store::KeyRecord;
 
@@ -282,13 +282,13 @@ impl Cache {
 
     /// Makes sure that the state of a version lets it decrypt.
     pub(crate) fn check_decrypts(&self, record: &KeyRecord) -> Result<(), Error> {
-        let id = record.id;
+        let (id, at) = (record.id, Location::default());
         match record.state {
             state if state.decrypts() => Ok(()),
             KeyState::Compromised if self.limits.accept_compromised => Ok(()),
-            KeyState::Compromised => Err(Error::Compromised { id }),
-            KeyState::Suspended => Err(Error::Suspended { id }),
-            _ => Err(Error::Destroyed { id }),
+            KeyState::Compromised => Err(Error::Compromised { id, at }),
+            KeyState::Suspended => Err(Error::Suspended { id, at }),
+            _ => Err(Error::Destroyed { id, at }),
         }
     }
 }

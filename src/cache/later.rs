@@ -1,8 +1,6 @@
 //! What subscribers are told once a call has let go of its key: they are code of the service's own, which may call back or
 //! take its time.
 
-use crate::ciphertext::Suite;
-use crate::error::Error;
 use crate::key::DataKeyId;
 use crate::suite::OpenError;
 
@@ -15,7 +13,6 @@ struct Told {
     /// A key that serves past its time, for the first time.
     stale: Option<DataKeyId>,
     refused: Vec<(DataKeyId, OpenError)>,
-    suites: Vec<Suite>,
 }
 
 impl Later {
@@ -27,13 +24,6 @@ impl Later {
     #[cold]
     pub(super) fn note_refused(&mut self, key: DataKeyId, error: OpenError) {
         self.0.get_or_insert_default().refused.push((key, error));
-    }
-
-    /// Refuses a ciphertext for its suite.
-    #[cold]
-    pub(crate) fn refuse_suite(&mut self, suite: Suite) -> Box<Error> {
-        self.0.get_or_insert_default().suites.push(suite);
-        Box::new(Error::SuiteNotAccepted { suite })
     }
 
     /// Tells subscribers. To be called where nothing is held.
@@ -54,9 +44,6 @@ impl Told {
         }
         for (key, error) in &self.refused {
             tracing::debug!(target: "encx::refused", %key, %error, "ciphertext refused");
-        }
-        for suite in &self.suites {
-            tracing::info!(target: "encx::refused", ?suite, "suite not accepted");
         }
     }
 }

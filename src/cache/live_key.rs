@@ -10,7 +10,7 @@ use crate::aad::Aad;
 use crate::cache::later::Later;
 use crate::cache::life::Life;
 use crate::ciphertext::{Ciphertext, HEADER_LEN, Header, MAX_PLAINTEXT_LEN, SUITE_AT, Suite};
-use crate::error::{Error, Hot};
+use crate::error::{Error, Hot, Location};
 use crate::key::{DataKey, Scope};
 use crate::plaintext::Plaintext;
 use crate::suite::{Batch, Epoch, Epochs, OpenError, SealError, SuiteKey};
@@ -156,7 +156,8 @@ impl LiveKey {
     #[cold]
     fn refused(&self, error: OpenError, later: &mut Later) -> Box<Error> {
         later.note_refused(self.id, error);
-        Box::new(Error::Decrypt)
+        let at = Location::of_key(self.id);
+        Box::new(Error::Decrypt { at })
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::cache::threads::{self, NUMBERED};
+use crate::error::Refusal;
 
 /// What a `Crypto` has done since it was built, and what it holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,10 +31,50 @@ pub struct Stats {
     pub stale_key_serves: u64,
     /// Polls for changes that failed.
     pub failed_polls: u64,
+    /// Ciphertexts that were refused, by kind.
+    pub refused: Refusals,
     /// Keyrings in memory, with or without unwrapped keys.
     pub keyrings: u64,
     /// Unwrapped keys in memory.
     pub keys: u64,
+}
+
+/// Ciphertexts that a `Crypto` refused to open, by kind. Each has an event of target `encx::refused` that says where it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Refusals {
+    /// They did not authenticate: changed, or moved from another row, column or context.
+    pub authentication: u64,
+    /// The row of their data key was refused: its KEK or KMS is not allowed, it holds another key, or the key store has lost
+    /// it.
+    pub key_row: u64,
+    /// Their data key is suspended, compromised or destroyed.
+    pub key_state: u64,
+    /// Their suite is not accepted.
+    pub suite: u64,
+    /// Their data key does not exist in this encryption context.
+    pub unknown_key: u64,
+}
+
+/// Counts [`Refusals`].
+#[derive(Debug, Default)]
+pub(crate) struct RefusalCounters([AtomicU64; 5]);
+
+impl RefusalCounters {
+    pub(crate) fn count(&self, refusal: Refusal) {
+        self.0[refusal as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn read(&self) -> Refusals {
+        let count = |refusal: Refusal| self.0[refusal as usize].load(Ordering::Relaxed);
+        Refusals {
+            authentication: count(Refusal::Authentication),
+            key_row: count(Refusal::KeyRow),
+            key_state: count(Refusal::KeyState),
+            suite: count(Refusal::Suite),
+            unknown_key: count(Refusal::UnknownKey),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +87,7 @@ pub(crate) struct Counters {
     pub(crate) refreshes: AtomicU64,
     pub(crate) failed_refreshes: AtomicU64,
     pub(crate) failed_polls: AtomicU64,
+    pub(crate) refused: RefusalCounters,
     pub(crate) keys: AtomicU64,
 }
 

@@ -102,12 +102,21 @@ impl Crypto {
         A: AsAad + 'a,
     {
         let items: Vec<_> = items.into_iter().collect();
-        Box::pin(self.decrypt_items(items))
+        Box::pin(async move {
+            let mut done = self.decrypt_items(&items).await;
+            for ((_, ciphertext, aad), done) in items.iter().zip(&mut done) {
+                if let Err(error) = done {
+                    let key = Some(ciphertext.key_id());
+                    self.core().note_refused(error, key, aad.as_aad());
+                }
+            }
+            done
+        })
     }
 
     async fn decrypt_items<A: AsAad>(
         &self,
-        items: Vec<(&EncryptionContext, &Ciphertext, A)>,
+        items: &[(&EncryptionContext, &Ciphertext, A)],
     ) -> Vec<Result<Plaintext, Error>> {
         let mut done = Vec::with_capacity(items.len());
         let hot = items.chunk_by(|a, b| a.0 == b.0).all(|run| {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::causes::debug_as_text;
 use crate::error::Error;
 use crate::store::JobTally;
 
@@ -44,7 +45,7 @@ pub enum JobEvent {
 }
 
 /// Why something in a job could not be done.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum JobError {
     /// A key, a KMS or the key store failed.
@@ -59,6 +60,8 @@ pub enum JobError {
         retryable: bool,
     },
 }
+
+debug_as_text!(JobError);
 
 impl JobError {
     /// Describes a failure of what is walked over. For walks.

@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 pub(crate) use self::missing::Unreachable;
 use crate::clock::Clock;
 use crate::context::EncryptionContext;
-use crate::error::Error;
+use crate::error::{Error, Location};
 use crate::kek::breaker::Breaker;
 use crate::kek::names::Names;
 use crate::kek::{KekChoice, KekRef, KekRule};
@@ -226,7 +226,10 @@ impl Keks {
                 found: Some(record.id),
                 used: record.id,
             }),
-            None => Err(Error::Destroyed { id: record.id }),
+            None => Err(Error::Destroyed {
+                id: record.id,
+                at: Location::default(),
+            }),
             // No wrap was tried: none is allowed, unless a KEK of the rule has no name that is known. The error is
             // about that one then; the row's may be the very same.
             Some(first) if untried.len() == record.wraps.len() => {

@@ -8,6 +8,7 @@ use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::DataKeyId;
+use crate::causes::debug_as_text;
 use crate::memory::{DEEP, wiping_stack};
 
 /// The length of a data key, in bytes.
@@ -122,17 +123,21 @@ impl fmt::Debug for DataKey {
 }
 
 /// Says that a buffer was no data key because of its length.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a data key has {DATA_KEY_LEN} bytes, not {found}")]
 pub struct DataKeyLenError {
     /// The buffer's length, in bytes.
     pub found: usize,
 }
 
+debug_as_text!(DataKeyLenError);
+
 /// Says that the operating system gave no randomness.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the operating system's random number generator failed ({0}); nothing was encrypted")]
 pub struct RandomError(String);
+
+debug_as_text!(RandomError);
 
 /// Fills a buffer with randomness from the operating system.
 ///
@@ -182,6 +187,12 @@ mod tests {
 
     fn id(millis: u64) -> DataKeyId {
         DataKeyId::generate(millis, None).unwrap()
+    }
+
+    #[test]
+    fn an_error_prints_as_text() {
+        let error = RandomError("closed".to_owned());
+        assert_eq!(format!("{error:?}"), error.to_string());
     }
 
     #[test]

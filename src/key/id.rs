@@ -6,6 +6,7 @@ use std::str::FromStr;
 use uuid::Uuid;
 
 use super::data_key::{RandomError, fill_from_os};
+use crate::causes::debug_as_text;
 
 /// Names one version of a data key: a UUIDv7 ([RFC 9562]).
 ///
@@ -126,11 +127,14 @@ impl fmt::Debug for DataKeyId {
 }
 
 /// Says why no new data key id could be made.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NewIdError {
     /// No id is greater than the greatest there is: somebody wrote one that lies at the end of time.
-    #[error("no data key id is greater than {after}, which encx did not make; look at that row")]
+    #[error(
+        "no data key id is greater than {after}, whose time is the last that an id can hold, so this encryption context can get \
+         no new version; encx did not make that id: find the row and who wrote it, and restore the key store from a backup"
+    )]
     Exhausted {
         /// The greatest id that there is.
         after: DataKeyId,
@@ -140,10 +144,14 @@ pub enum NewIdError {
     Random(#[from] RandomError),
 }
 
+debug_as_text!(NewIdError);
+
 /// Says that something was no data key id.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a data key id is a UUID of version 7 (RFC 9562), and this is none")]
 pub struct DataKeyIdError;
+
+debug_as_text!(DataKeyIdError);
 
 #[cfg(test)]
 mod tests {

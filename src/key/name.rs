@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::causes::debug_as_text;
+
 /// Names a KEK in its KMS: an ARN, a key id or an alias. 1 to 2048 bytes, no control characters.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KekId(Arc<str>);
@@ -107,7 +109,7 @@ macro_rules! name_impls {
 name_impls!(KekId, KmsName);
 
 /// Says why a name of a KEK or a KMS was refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NameError {
     /// The name has a control character.
@@ -135,6 +137,8 @@ pub enum NameError {
         max: usize,
     },
 }
+
+debug_as_text!(NameError);
 
 /// A name that needs no parsing is never refused.
 impl From<std::convert::Infallible> for NameError {

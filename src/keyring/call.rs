@@ -40,8 +40,8 @@ pub(crate) trait Call {
         context: &mut Context<'_>,
     ) -> Poll<Hot<Self::Output>>;
 
-    /// Leaves nothing behind that is no result.
-    fn clear(&mut self) {}
+    /// Leaves nothing behind that is no result, and says where a refused ciphertext is.
+    fn failed(&mut self, _: &mut Error) {}
 }
 
 /// The future of a call that returns a `T`.
@@ -125,8 +125,9 @@ impl<T, C: Call<Output = T>> Future for HotFirst<T, C> {
         let done = match done {
             Ok(done) => Ok(done),
             Err(error) => {
-                call.clear();
-                Err(*error)
+                let mut error = *error;
+                call.failed(&mut error);
+                Err(error)
             }
         };
         this.call = None;
@@ -254,6 +255,11 @@ impl<W: Place, A: AsAad> Call for Decrypt<'_, W, A> {
             core.open(key, None, self.ciphertext, aad, later)
         })
     }
+
+    fn failed(&mut self, error: &mut Error) {
+        let key = Some(self.ciphertext.key_id());
+        self.place.core().note_refused(error, key, self.aad.as_aad());
+    }
 }
 
 /// Decrypts a buffer that holds a ciphertext's bytes. After an error it is wiped and empty.
@@ -296,7 +302,9 @@ impl<A: AsAad> Call for DecryptInPlace<'_, '_, A> {
         })
     }
 
-    fn clear(&mut self) {
+    fn failed(&mut self, error: &mut Error) {
+        let core = &self.keyring.core;
+        core.note_refused(error, Header::key_id_of(self.buffer), self.aad.as_aad());
         self.buffer.zeroize();
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::aad::Aad;
 use crate::cache::{Cache, CacheHandle, KeySet, Later, Life, LiveKey, Purpose, Slot, check_len};
 use crate::ciphertext::{Ciphertext, Header, Suite};
-use crate::error::{Error, Hot, unbox};
+use crate::error::{Error, Hot, Location, unbox};
 use crate::key::DataKeyId;
 use crate::plaintext::Plaintext;
 use crate::suite::{Epoch, Epochs};
@@ -230,7 +230,7 @@ impl Core {
     ) -> Hot<Plaintext> {
         let suite = ciphertext.suite();
         if !self.accepts(suite) {
-            return Err(later.refuse_suite(suite));
+            return Err(Error::boxed(refuse_suite(suite)));
         }
         key.open(epoch, ciphertext, aad, later)
     }
@@ -245,9 +245,41 @@ impl Core {
         later: &mut Later,
     ) -> Hot<()> {
         if !self.accepts(header.suite) {
-            return Err(later.refuse_suite(header.suite));
+            return Err(Error::boxed(refuse_suite(header.suite)));
         }
         key.open_in_place(epoch, header, buffer, aad, later)
+    }
+
+    /// Says where a refused ciphertext is, in its error and in an event, and counts it. To be called where no key, no snapshot
+    /// and no lock is held, because a subscriber may call back.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn note_refused(&self, error: &mut Error, key: Option<DataKeyId>, aad: &Aad) {
+        let Some(refusal) = error.refusal() else { return };
+        self.cache.counters.refused.count(refusal);
+        // A buffer that was opened in place names its key no more.
+        let key = error.location_mut().and_then(|at| at.key_id()).or(key);
+        let at = Location::of(key, aad);
+        tracing::warn!(
+            target: "encx::refused",
+            refusal = refusal.name(),
+            table = at.table(),
+            column = at.column(),
+            row = at.row(),
+            key = at.key_id().map(tracing::field::display),
+            "ciphertext refused"
+        );
+        if let Some(place) = error.location_mut() {
+            *place = at;
+        }
+    }
+
+    /// Takes the error of a hot call that opens, as [`note_refused`](Self::note_refused).
+    #[cold]
+    pub(super) fn refused(&self, error: Box<Error>, key: Option<DataKeyId>, aad: &Aad) -> Error {
+        let mut error = unbox(error);
+        self.note_refused(&mut error, key, aad);
+        error
     }
 
     fn accepts(&self, suite: Suite) -> bool {
@@ -257,15 +289,11 @@ impl Core {
         }
     }
 
-    /// Refuses a suite where no key is held.
     pub(crate) fn check_suite(&self, suite: Suite) -> Result<(), Error> {
         if self.accepts(suite) {
             return Ok(());
         }
-        let mut later = Later::default();
-        let refused = later.refuse_suite(suite);
-        later.tell();
-        Err(unbox(refused))
+        Err(refuse_suite(suite))
     }
 }
 
@@ -297,6 +325,12 @@ impl Active<'_> {
             slot.keep_epoch(self.set, begun);
         }
     }
+}
+
+#[cold]
+fn refuse_suite(suite: Suite) -> Error {
+    let at = Location::default();
+    Error::SuiteNotAccepted { suite, at }
 }
 
 /// Refuses what can never be sealed or opened, before anybody is asked for a key.

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use password_hash::PasswordHash as Phc;
 use subtle::ConstantTimeEq;
 
+use crate::causes::debug_as_text;
 use crate::key::DataKeyId;
 
 /// The length of the salt, in bytes.
@@ -318,7 +319,7 @@ impl Default for PasswordParams {
 }
 
 /// Says why a password was not hashed, or what was stored is no hash. Neither is shown.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PasswordError {
     /// The password is empty.
@@ -346,3 +347,5 @@ pub enum PasswordError {
     #[error("this version of a password hash is unknown; was it written by a later version of encx?")]
     UnknownVersion,
 }
+
+debug_as_text!(PasswordError);

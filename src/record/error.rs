@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::causes::debug_as_text;
 use crate::context::ContextError;
 use crate::error::Error;
 
@@ -125,11 +126,7 @@ impl fmt::Display for RecordError {
     }
 }
 
-impl fmt::Debug for RecordError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(&self.failures).finish()
-    }
-}
+debug_as_text!(RecordError);
 
 impl std::error::Error for RecordError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use crate::causes::debug_as_text;
 use crate::key::{DataKeyId, KeyState};
 use crate::store::Revision;
 
 /// Says why a key store could not do what was asked.
 ///
 /// Cheap to clone. A database's own error is its `source()`.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// Somebody else added a version first, or the scope has an active version already.
@@ -85,6 +86,8 @@ pub enum StoreError {
         what: &'static str,
     },
 }
+
+debug_as_text!(StoreError);
 
 impl StoreError {
     /// Says that the database did not answer.

@@ -49,6 +49,7 @@ pub use self::backend::{Backend, backend};
 pub(crate) use self::epoch::{Epoch, Epochs};
 pub(crate) use self::opened::Opened;
 pub(crate) use self::suite_key::{Batch, SuiteKey};
+use crate::causes::debug_as_text;
 use crate::ciphertext::{COMMITMENT_LEN, MAX_PLAINTEXT_LEN, Suite, TAG_LEN};
 use crate::key::{DataKey, RandomError};
 use crate::memory::{DEEP, wiping_stack};
@@ -155,7 +156,7 @@ impl fmt::Debug for KcXaes256Gcm {
 
 /// Says why a message did not open.
 // As long as a pointer, so that what stands in its place in a `Result` is moved in whole words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 #[repr(u64)]
 pub enum OpenError {
@@ -170,8 +171,10 @@ pub enum OpenError {
     TooShort,
 }
 
+debug_as_text!(OpenError);
+
 /// Says why a message was not sealed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SealError {
     /// There was no randomness for a nonce.
@@ -184,3 +187,5 @@ pub enum SealError {
         found: usize,
     },
 }
+
+debug_as_text!(SealError);

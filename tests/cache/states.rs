@@ -31,7 +31,7 @@ async fn a_suspension_elsewhere_is_seen_within_state_ttl() {
     ));
     let refused = within(keyring.decrypt(&sealed, SSN.row(1))).await;
     assert!(
-        matches!(refused, Err(Error::Suspended { id: of }) if of == id),
+        matches!(refused, Err(Error::Suspended { id: of, .. }) if of == id),
         "{refused:?}"
     );
     let refused = within(process.encrypt(&context, "", SSN.row(1))).await;

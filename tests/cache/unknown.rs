@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 use super::support::{SECOND, SSN, World, context, open, seal, settle, with_unknown_key, within};
 
 fn assert_unknown<T: std::fmt::Debug>(outcome: Result<T, Error>, of: &Ciphertext) {
-    let Err(Error::UnknownKey { id }) = outcome else {
+    let Err(Error::UnknownKey { id, .. }) = outcome else {
         panic!("{outcome:?}");
     };
     assert_eq!(id, of.key_id());

@@ -219,7 +219,7 @@ async fn one_item_fails_by_itself() {
             ] {
                 for (n, opened) in opened.iter().enumerate() {
                     match n {
-                        20 => assert!(matches!(opened, Err(Error::Decrypt))),
+                        20 => assert!(matches!(opened, Err(Error::Decrypt { .. }))),
                         _ => assert_eq!(opened.as_ref().unwrap().as_bytes(), b"x"),
                     }
                 }
@@ -456,7 +456,7 @@ async fn a_key_withdrawn_while_the_batch_waits_for_others_is_not_used() {
         let done = batch.await.unwrap();
         match &done[0] {
             Err(Error::NoActiveKey) if encrypts => {}
-            Err(Error::Suspended { id: refused }) if !encrypts && *refused == id => {}
+            Err(Error::Suspended { id: refused, .. }) if !encrypts && *refused == id => {}
             other => panic!("{other:?}"),
         }
         done[1].as_ref().unwrap();

@@ -144,7 +144,7 @@ async fn batches_mix_contexts_and_fail_item_by_item() {
     assert_eq!(world.kms.calls().unwrap, 20);
     for (n, opened) in opened.into_iter().enumerate() {
         match n {
-            3 => assert!(matches!(opened, Err(Error::Decrypt))),
+            3 => assert!(matches!(opened, Err(Error::Decrypt { .. }))),
             5 => assert!(matches!(opened, Err(Error::UnknownKey { .. }))),
             7 => assert!(matches!(opened, Err(Error::Aad(_)))),
             _ => assert_eq!(opened.unwrap().into_string().unwrap(), format!("value {n}")),

@@ -5,6 +5,7 @@
 mod batches;
 mod buffers;
 mod fields;
+mod located;
 mod nearby;
 mod refusals;
 mod rule;

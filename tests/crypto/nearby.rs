@@ -183,8 +183,8 @@ thread_local! {
 }
 
 impl tracing::Subscriber for Encrypting {
-    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
-        true
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::WARN
     }
 
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
@@ -235,7 +235,7 @@ async fn a_subscriber_may_encrypt() {
         tracing::subscriber::with_default(subscriber, || {
             for _ in 0..3 {
                 let refused = ready(crypto.decrypt(&contexts[3], &forged, SSN.row(1)));
-                assert!(matches!(refused, Err(Error::Decrypt)));
+                assert!(matches!(refused, Err(Error::Decrypt { .. })));
             }
         });
     };

@@ -1,6 +1,6 @@
 //! What a page of rows costs, and that it is all or nothing.
 
-use encx::{RecordError, decrypt_all, decrypt_each, encrypt_all};
+use encx::{Error, RecordError, decrypt_all, decrypt_each, decrypt_each_in, encrypt_all};
 
 use crate::{EncryptedUser, User, World, user};
 
@@ -48,6 +48,40 @@ async fn a_page_of_several_tenants_loads_keys_once() {
     encrypt_all(&writer, &users).await.unwrap();
     assert!(world.store.loads() - loads <= 2);
     assert_eq!(world.kms.calls().unwrap - calls, 20);
+}
+
+#[tokio::test]
+async fn each_row_comes_back_with_its_own_result() {
+    let crypto = World::default().process().await;
+    let users = [user(1, "a"), user(2, "a"), user(3, "b"), user(4, "a")];
+    let mut rows = encrypt_all(&crypto, &users).await.unwrap();
+    rows[1].email = rows[0].email.clone();
+    let context = encx::EncryptedRecord::<User>::context(&rows[0]).unwrap();
+    let page: Vec<(EncryptedUser, Result<User, RecordError>)> =
+        decrypt_each_in(&crypto, &context, rows.clone()).await;
+    assert_eq!(page.len(), rows.len());
+    for (at, ((row, result), given)) in page.iter().zip(&rows).enumerate() {
+        assert_eq!((row.id, &row.email), (given.id, &given.email), "the raw row");
+        match at {
+            0 | 3 => assert_eq!(result.as_ref().unwrap(), &users[at]),
+            1 => {
+                let [failure] = result.as_ref().unwrap_err().failures() else {
+                    panic!("{result:?}");
+                };
+                assert_eq!((failure.row, &*failure.field), (1, "email"));
+                let Error::Decrypt { at } = &failure.error else {
+                    panic!("{failure:?}");
+                };
+                assert_eq!(at.row(), Some("02020202-0202-0202-0202-020202020202"));
+                assert!(at.column().is_some_and(|column| column.starts_with("e")), "{at}");
+            }
+            _ => {
+                let failures = result.as_ref().unwrap_err().failures();
+                assert_eq!(failures[0].row, 2);
+                assert!(matches!(failures[0].error, Error::OtherContext), "{failures:?}");
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ async fn every_field_that_fails_is_named() {
         error
             .failures()
             .iter()
-            .all(|failure| matches!(failure.error, Error::Decrypt))
+            .all(|failure| matches!(failure.error, Error::Decrypt { .. }))
     );
     assert!(!error.is_retryable());
     let shown = error.to_string();

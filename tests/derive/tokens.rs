@@ -58,7 +58,10 @@ fn assert_refused(read: Result<Token, RecordError>, field: &str) {
     let error = read.unwrap_err();
     assert_eq!(error.failures().len(), 1, "{error}");
     assert_eq!(error.failures()[0].field, field);
-    assert!(matches!(error.failures()[0].error, Error::Decrypt), "{error}");
+    assert!(
+        matches!(error.failures()[0].error, Error::Decrypt { .. }),
+        "{error}"
+    );
 }
 
 /// One negative test for every input that is authenticated.

@@ -145,7 +145,7 @@ async fn one_tenant_cannot_read_anothers() -> Result<(), Error> {
     assert!(matches!(error, Error::UnknownKey { .. }));
     // Nor does a value open that was copied into another row.
     let error = patients.open("acme", 2, &sealed).await.unwrap_err();
-    assert!(matches!(error, Error::Decrypt));
+    assert!(matches!(error, Error::Decrypt { .. }));
     Ok(())
 }
 

@@ -71,7 +71,7 @@ async fn live_through(world: &World) {
     assert!(matches!(refused, Err(Error::Kms(_))), "{refused:?}");
     open(&other, &context, &sealed).await.unwrap();
     let refused = other.decrypt(&context, &sealed, SSN.row(2)).await;
-    assert!(matches!(refused, Err(Error::Decrypt)), "{refused:?}");
+    assert!(matches!(refused, Err(Error::Decrypt { .. })), "{refused:?}");
     let refused = open(&other, &context, &with_unknown_key(&sealed)).await;
     assert!(matches!(refused, Err(Error::UnknownKey { .. })), "{refused:?}");
     let uncommitted = Crypto::builder(world.kms.clone(), world.rows.clone()).clock(world.clock.clone());
@@ -151,7 +151,14 @@ async fn everything_is_traced_and_no_secret_is() {
         ["INFO encx::refused", "the state of the key forbids its use"],
         ["INFO encx::refused", "no such key in this context"],
         ["INFO encx::refused", "there is no key to encrypt with"],
-        ["INFO encx::refused", "suite not accepted"],
+        [
+            "WARN encx::refused",
+            "refusal=\"authentication\" table=\"users\" column=\"ssn\" row=\"2\" key=",
+        ],
+        ["WARN encx::refused", "refusal=\"unknown_key\" table=\"users\""],
+        ["WARN encx::refused", "refusal=\"suite\" table=\"users\""],
+        ["WARN encx::refused", "refusal=\"key_row\" table=\"users\""],
+        ["WARN encx::refused", "refusal=\"key_state\" table=\"users\""],
         ["WARN encx::refused", "KEK not allowed"],
         ["INFO encx::maintenance", "promoted=1"],
         ["WARN encx::fleet", "could not be told"],

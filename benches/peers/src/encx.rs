@@ -203,7 +203,7 @@ impl Subject for Hot {
         let opened = ready(self.crypto.decrypt(&self.context, &sealed, &self.aad));
         assert_eq!(opened.expect("it decrypts").as_bytes(), b"a field");
         let elsewhere = ready(self.keyring.decrypt(&sealed, HOUSE_NUMBER.row(ROW + 1)));
-        assert!(matches!(elsewhere, Err(Error::Decrypt)));
+        assert!(matches!(elsewhere, Err(Error::Decrypt { .. })));
         let other = context("t-43");
         let foreign = self.crypto.decrypt(&other, &sealed, &self.aad);
         assert!(self.keys.runtime.block_on(foreign).is_err());

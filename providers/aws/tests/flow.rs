@@ -80,7 +80,7 @@ async fn a_value_goes_through_kms_and_database_and_back() {
     let opened = other.decrypt(&context("a"), &sealed, SSN.row(7)).await.unwrap();
     assert_eq!(opened.as_bytes(), b"123-45-6789");
     let elsewhere = other.decrypt(&context("a"), &sealed, SSN.row(8)).await;
-    assert!(matches!(elsewhere, Err(Error::Decrypt)));
+    assert!(matches!(elsewhere, Err(Error::Decrypt { .. })));
     let stranger = other.decrypt(&context("b"), &sealed, SSN.row(7)).await;
     assert!(matches!(stranger, Err(Error::UnknownKey { .. })));
 

@@ -1,5 +1,6 @@
 //! How opening and changing a KEK file fails.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +10,7 @@ use encx::{KekId, KmsError, KmsErrorKind, KmsOperation, NameError, RandomError};
 ///
 /// A wrong passphrase or key, a damaged file, an unknown KEK and a disabled KEK are told apart. Never shows a
 /// secret.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum LocalKmsError {
     /// An alias names another KEK already.
@@ -209,6 +210,12 @@ pub enum LocalKmsError {
         /// The file.
         path: PathBuf,
     },
+}
+
+impl fmt::Debug for LocalKmsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        encx::debug_error(self, f)
+    }
 }
 
 impl LocalKmsError {

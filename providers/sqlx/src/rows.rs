@@ -230,7 +230,7 @@ impl Change {
 
 /// Says why rows could not be walked over, or a row not be read or changed. None of it carries a value of a column, but
 /// for what a trigger of your own says.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum RowsError {
     /// The time of an adoption is over, so plaintexts are trusted no more.
@@ -339,6 +339,12 @@ pub enum RowsError {
         "the database is a standby, and open transactions are known to its primary alone; ask the census there"
     )]
     Standby,
+}
+
+impl fmt::Debug for RowsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        encx::debug_error(self, f)
+    }
 }
 
 impl RowsError {

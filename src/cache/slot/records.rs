@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::Error;
+use crate::error::{Error, Location};
 use crate::key::{DataKeyId, KeyState};
 use crate::store::{KeyRecord, Revision};
 
@@ -116,7 +116,10 @@ impl Records {
             let found = active.map(|active| active.id);
             Error::RolledBack { found, used: id }
         } else {
-            Error::UnknownKey { id }
+            Error::UnknownKey {
+                id,
+                at: Location::default(),
+            }
         }
     }
 }

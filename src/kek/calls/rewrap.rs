@@ -2,7 +2,7 @@
 
 use super::{Keks, is_by, keep_most_hopeful, not_allowed, push_new};
 use crate::context::EncryptionContext;
-use crate::error::Error;
+use crate::error::{Error, Location};
 use crate::kek::{KekChoice, KekRef};
 use crate::key::{KekId, KeyUsage};
 use crate::kms::KmsContext;
@@ -25,7 +25,10 @@ impl Keks {
         let choice = self.choose(context)?;
         let pairs = KmsContext::new(context, usage, record.id);
         let Some(first) = record.wraps.first() else {
-            return Err(Error::Destroyed { id: record.id });
+            return Err(Error::Destroyed {
+                id: record.id,
+                at: Location::default(),
+            });
         };
         let targets = self.targets(&choice).await?;
         if is_there(record, &targets) {
@@ -54,7 +57,10 @@ impl Keks {
     ) -> Result<bool, Error> {
         let choice = self.choose(context)?;
         let Some(first) = record.wraps.first() else {
-            return Err(Error::Destroyed { id: record.id });
+            return Err(Error::Destroyed {
+                id: record.id,
+                at: Location::default(),
+            });
         };
         if is_there(record, &self.targets(&choice).await?) {
             return Ok(false);

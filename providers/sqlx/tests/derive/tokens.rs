@@ -19,7 +19,7 @@ fn assert_refused<T: std::fmt::Debug>(answer: crate::document::Result<T>) {
         panic!("{error}");
     };
     assert_eq!(failure.field, "digest");
-    assert!(matches!(failure.error, Error::Decrypt), "{error}");
+    assert!(matches!(failure.error, Error::Decrypt { .. }), "{error}");
 }
 
 /// What both databases have to show. It is written where their code is.

@@ -120,7 +120,7 @@ macro_rules! upserts {
             panic!("{failed:?}");
         };
         let failures = error.failures().iter();
-        assert!(failures.clone().all(|failure| matches!(failure.error, Error::Decrypt)), "{error}");
+        assert!(failures.clone().all(|failure| matches!(failure.error, Error::Decrypt { .. })), "{error}");
         assert!(failures.map(|failure| &*failure.field).eq(["handle", "motto"]), "{error}");
     }};
 }

@@ -300,7 +300,7 @@ async fn either_column_is_read(world: World) {
     // A ciphertext that does not open is no reason to believe the plaintext.
     let (context, text) = (tenant(1), Some("x".to_owned()));
     let other = read_either(&crypto, &context, Some(&sealed), text, SSN.row(2), UNTIL);
-    assert!(matches!(other.await, Err(RowsError::Encx(Error::Decrypt))));
+    assert!(matches!(other.await, Err(RowsError::Encx(Error::Decrypt { .. }))));
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
