@@ -9,8 +9,8 @@ use crate::kek::Keks;
 use crate::key::KeyState;
 use crate::store::{KeyPage, KeyQuery, KeyRecord, KeyStore, StoreError};
 
-/// How many records are compared with the KEK rule if none has a wrap by a KEK that it names.
-const SAMPLE: u32 = 20;
+/// How many records are read to see whether there are any, and to name one in an error.
+const SAMPLE: u32 = 1;
 
 /// Destroyed keys have no wraps.
 const WRAPPED: [KeyState; 5] = [
@@ -44,11 +44,6 @@ pub(super) async fn check(
     for kek in &named.keks {
         let query = KeyQuery::new(1).wrapped_by(kek.kms.clone(), kek.kek.clone());
         if !page(query).await?.records.is_empty() {
-            return Ok(());
-        }
-    }
-    for record in &records {
-        if keks.allow(record).await != Some(false) {
             return Ok(());
         }
     }

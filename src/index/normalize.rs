@@ -140,8 +140,9 @@ impl Normalizer {
         }
     }
 
-    /// Returns what version 1 may have made of texts that are now the same as this one: of the text itself, and of its two
-    /// usual spellings, with `σ` throughout as from capitals, and with `ς` at the ends of words. None if the version is 1.
+    /// Returns what version 1 may have made of texts that are now the same as this one: of its two usual spellings, with `σ`
+    /// throughout as from capitals, and with `ς` at the ends of words, and of the text itself. Three in this order, also where
+    /// two are the same, because parts of one value are paired by their place; none if the version is 1.
     pub(super) fn apply_older(&self, text: &str) -> Result<Vec<Zeroizing<String>>, IndexError> {
         let typed = match self {
             Self::Email | Self::Lowercase => self.apply_first(text)?,
@@ -152,13 +153,7 @@ impl Normalizer {
             return Ok(Vec::new());
         }
         let words = with_sigmas(&typed, |ends| if ends { FINAL_SIGMA } else { SIGMA });
-        let mut older = vec![capitals];
-        for spelling in [words, typed] {
-            if !older.contains(&spelling) {
-                older.push(spelling);
-            }
-        }
-        Ok(older)
+        Ok(vec![capitals, words, typed])
     }
 
     /// Normalises a text in version 1, or in that of the caller's function.

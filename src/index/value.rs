@@ -129,7 +129,13 @@ impl Parts {
                 bytes: joined(parts.collect()),
             }
         };
-        Ok((0..ways).map(of).collect())
+        let mut older: Vec<Normalized> = Vec::with_capacity(ways);
+        for normalized in (0..ways).map(of) {
+            if older.iter().all(|known| known.bytes != normalized.bytes) {
+                older.push(normalized);
+            }
+        }
+        Ok(older)
     }
 }
 

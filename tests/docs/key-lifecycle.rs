@@ -1,4 +1,5 @@
 //! The code of `docs/key-lifecycle.md`.
+#![allow(clippy::print_stdout, reason = "as the document shows it")]
 
 use encx::testkit::{MemoryKeyStore, MemoryKms};
 use encx::{Crypto, DataKeyId, Destruction, EncryptionContext, KeyManager, KeyState};

@@ -21,7 +21,11 @@ impl Endpoint {
     /// whole request, data key included.
     pub(crate) fn parse(url: &str, set_by: &'static str) -> Result<Self, AwsKmsError> {
         let refused = |shown: &str, why| AwsKmsError::InvalidEndpoint {
-            url: shown.to_owned(),
+            // A user's name and password may stand before the last `@`, wherever in a malformed URL that is.
+            url: match shown.rsplit_once('@') {
+                Some((_, host)) => format!("…@{host}"),
+                None => shown.to_owned(),
+            },
             set_by,
             why,
         };
@@ -164,6 +168,14 @@ mod tests {
 
     #[test]
     fn a_password_in_an_endpoint_is_not_repeated() {
+        for malformed in [
+            "me:hunter2@localhost",
+            "ftp://me:hunter2@localhost",
+            "http://me:hunter2/x@localhost",
+        ] {
+            let error = Endpoint::parse(malformed, "`endpoint_url`").unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+        }
         let error = Endpoint::parse("http://me:hunter2@localhost", "`endpoint_url`").unwrap_err();
         let text = format!("{error} {error:?}");
         assert!(text.contains("localhost") && !text.contains("hunter2"), "{text}");

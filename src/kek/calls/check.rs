@@ -5,12 +5,10 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::{Keks, is_by};
+use super::Keks;
 use crate::error::Error;
 use crate::kek::KekRef;
-use crate::key::KekId;
 use crate::kms::{KekDescription, KekState, KmsError, KmsErrorKind, KmsOperation};
-use crate::store::KeyRecord;
 
 /// How long a KMS has to describe a KEK. A process that starts while its KMS does not answer is not held up for longer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -19,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) struct Named {
     /// The KEKs by their lasting names, as far as the KMSs told them.
     pub(crate) keks: Vec<KekRef>,
-    /// Whether all KMSs answered for all KEKs.
+    /// Whether these are all that the rule can name: it is no closure, and all KMSs answered for all KEKs.
     pub(crate) complete: bool,
 }
 
@@ -52,7 +50,7 @@ impl Keks {
         }
         let mut named = Named {
             keks: Vec::new(),
-            complete: true,
+            complete: self.rule.by_closure.is_none(),
         };
         while let Some(call) = calls.join_next().await {
             let (kek, wraps, described) = call.map_err(|_| Error::Interrupted)?;
@@ -72,38 +70,14 @@ impl Keks {
                 ),
                 (false, _) => tracing::warn!(
                     target: "encx::kms", kms = %kek.kms, kek = %kek.kek, %error,
-                    "the KMS does not answer while this process starts: until it does, no data key can be made or unwrapped with \
-                     this KEK"
+                    "this KEK could not be described while this process starts: if its KMS does not answer, no data key can be made or \
+                     unwrapped with it until it does"
                 ),
             }
         }
         // They count for nothing that the `Crypto` was asked to do, which begins now.
         self.calls.store(0, std::sync::atomic::Ordering::Relaxed);
         Ok(named)
-    }
-
-    /// Tells whether a record has a wrap by a KEK that the rule allows for its context. `None` if a KMS does not say what a
-    /// name stands for.
-    pub(crate) async fn allow(&self, record: &KeyRecord) -> Option<bool> {
-        let context = record.verified_context().ok()?;
-        let Ok(choice) = self.choose(&context) else {
-            return Some(false);
-        };
-        let has_wrap_by = |kek: &KekRef, name: &KekId| record.wraps.iter().any(|wrap| is_by(wrap, kek, name));
-        if choice
-            .allowed()
-            .any(|kek| has_wrap_by(kek, &self.known_name(kek)))
-        {
-            return Some(true);
-        }
-        // Only the rule's own KEKs are asked about, never those that a row names.
-        for kek in choice.allowed() {
-            let described = self.describe(kek, PATIENCE.min(self.timeout)).await.ok()?;
-            if has_wrap_by(kek, &described.kek) {
-                return Some(true);
-            }
-        }
-        Some(false)
     }
 
     /// Takes over the lasting name of a KEK that can wrap.
