@@ -373,7 +373,7 @@ fn what_the_server_refuses_is_told_with_what_to_do() {
 fn a_server_that_is_starting_is_waited_for() {
     block_on(async {
         let port = server_that_refuses("57P03", "the database system is starting up").await;
-        let limit = Duration::from_secs(5);
+        let limit = Duration::from_secs(2);
         let pool = PgPoolOptions::new().acquire_timeout(limit);
         let store = PostgresKeyStore::from_pool(pool.connect_lazy(&url_at(port)).unwrap());
         let began = Instant::now();
