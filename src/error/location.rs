@@ -28,7 +28,8 @@ struct Place {
     table: String,
     column: String,
     row: String,
-    looks_like: Option<&'static str>,
+    /// The type of the row's id, and which other type the same id may have been encrypted with.
+    types: Option<(&'static str, &'static str)>,
 }
 
 impl Location {
@@ -84,12 +85,11 @@ impl Location {
 
     /// Says what may be wrong with the type of the row's id.
     pub(super) fn hint(&self) -> String {
-        let Some((place, kind)) = self.place().and_then(|place| Some((place, place.looks_like?))) else {
+        let Some((given, other)) = self.place().and_then(|place| place.types) else {
             return String::new();
         };
         format!(
-            ". The row's id was given as text, and {} reads as {kind}: an id opens only as the type that it was encrypted with",
-            place.row
+            ". An id opens only as the type that it was encrypted with: the row's id was given as {given}; was the row encrypted with it as {other}?"
         )
     }
 }
@@ -122,7 +122,7 @@ impl Place {
             return None;
         };
         let (table, mut column) = (name(table), name(column));
-        let (mut ids, mut looks_like) = (Vec::new(), None);
+        let (mut ids, mut types) = (Vec::new(), None);
         for part in parts {
             match part {
                 Part::Step(step) => {
@@ -131,11 +131,17 @@ impl Place {
                     continue;
                 }
                 Part::Text(text) => {
-                    looks_like = looks_like.or_else(|| other_type(text));
+                    types = types.or_else(|| Some(("text", other_type(text)?)));
                     ids.push(shown(text));
                 }
-                Part::Integer(integer) => ids.push(integer.to_string()),
-                Part::Uuid(uuid) => ids.push(uuid.to_string()),
+                Part::Integer(integer) => {
+                    types = types.or(Some(("an integer", "text")));
+                    ids.push(integer.to_string());
+                }
+                Part::Uuid(uuid) => {
+                    types = types.or(Some(("a UUID", "text")));
+                    ids.push(uuid.to_string());
+                }
                 Part::Bytes(bytes) => ids.push(hex(bytes)),
             }
         }
@@ -147,7 +153,7 @@ impl Place {
             table,
             column,
             row,
-            looks_like,
+            types,
         })
     }
 }
@@ -266,17 +272,24 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_reads_as_another_type_is_pointed_out() {
+    fn the_type_of_an_id_is_pointed_out() {
         const SSN: Field = Field::new("users", "ssn");
         let hint = |aad: &Aad| Location::of(DataKeyId::generate(1, None).ok(), aad).hint();
-        assert!(hint(&SSN.row("7")).contains("\"7\" reads as an integer"));
-        assert!(hint(&SSN.row(Uuid::nil().to_string())).contains("reads as a UUID"));
-        for none in [
-            SSN.row(7),
-            SSN.row("seven"),
-            SSN.row(Uuid::nil()),
-            Aad::free().text("7"),
+        for (aad, types) in [
+            (SSN.row("7"), "text; was the row encrypted with it as an integer?"),
+            (
+                SSN.row(Uuid::nil().to_string()),
+                "text; was the row encrypted with it as a UUID?",
+            ),
+            (SSN.row(7), "an integer; was the row encrypted with it as text?"),
+            (
+                SSN.row(Uuid::nil()),
+                "a UUID; was the row encrypted with it as text?",
+            ),
         ] {
+            assert!(hint(&aad).ends_with(types), "{}", hint(&aad));
+        }
+        for none in [SSN.row("seven"), SSN.row([7]), Aad::free().text("7")] {
             assert_eq!(hint(&none), "");
         }
     }
