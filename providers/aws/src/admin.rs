@@ -440,7 +440,6 @@ impl<'a> Failed<'a> {
 }
 
 /// Says what an administrator could not do, to what, and why.
-#[derive(Debug)]
 pub struct AdminError {
     action: &'static str,
     of: String,
@@ -488,5 +487,11 @@ impl std::error::Error for AdminError {
         self.source
             .as_deref()
             .map(|source| source as &(dyn std::error::Error + 'static))
+    }
+}
+
+impl fmt::Debug for AdminError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        encx::debug_error(self, f)
     }
 }

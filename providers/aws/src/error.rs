@@ -99,7 +99,6 @@ fn kind_of_status(status: u16) -> KmsErrorKind {
 /// It holds neither a request nor an answer, either of which may have a data key in it, and no error of the SDK, some of which
 /// show a whole request: only AWS's code, request id and message, made short. To a request that carries a data key, which
 /// `Encrypt` alone does, no message is kept, as it may repeat the request. It has no `source()`.
-#[derive(Debug)]
 pub struct AwsError {
     code: Option<String>,
     message: Option<String>,
@@ -242,6 +241,12 @@ impl fmt::Display for AwsError {
 }
 
 impl StdError for AwsError {}
+
+impl fmt::Debug for AwsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        encx::debug_error(self, f)
+    }
+}
 
 /// Parses an error code or a request id. What is not short and plain was not written by AWS, and could hold a key.
 fn parse_name(text: &str) -> Option<&str> {

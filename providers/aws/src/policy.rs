@@ -420,7 +420,7 @@ impl fmt::Display for KeyPolicy {
 }
 
 /// Says why a policy cannot be made.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PolicyError {
     /// No KEK was named.
@@ -447,4 +447,10 @@ pub enum PolicyError {
     /// The pair is another one for each data key.
     #[error("`encx:key` is another one for each data key, so a condition on it would allow one key or none")]
     VariesPerKey,
+}
+
+impl fmt::Debug for PolicyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        encx::debug_error(self, f)
+    }
 }

@@ -1,9 +1,11 @@
 //! Why an [`AwsKms`](crate::AwsKms) could not be made.
 
+use std::fmt;
+
 use encx::NameError;
 
 /// Says why an [`AwsKms`](crate::AwsKms) could not be made.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum AwsKmsError {
     /// The host of an endpoint names another region than it is to serve.
@@ -94,4 +96,10 @@ pub enum AwsKmsError {
         /// The setting.
         setting: &'static str,
     },
+}
+
+impl fmt::Debug for AwsKmsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        encx::debug_error(self, f)
+    }
 }

@@ -374,51 +374,51 @@ fn a_wrong_value_in_the_environment_is_refused_with_the_variable_s_name() {
     for (variables, parts) in [
         (
             vec![("AWS_ENDPOINT_URL_KMS", "localhost:4566")],
-            ["InvalidEndpoint", "`localhost:4566`", "AWS_ENDPOINT_URL_KMS"],
+            ["the endpoint", "`localhost:4566`", "AWS_ENDPOINT_URL_KMS"],
         ),
         (
             vec![("AWS_ENDPOINT_URL", "localhost:4566")],
-            ["InvalidEndpoint", "`localhost:4566`", "AWS_ENDPOINT_URL"],
+            ["the endpoint", "`localhost:4566`", "AWS_ENDPOINT_URL"],
         ),
         // The SDK ignores this one, and would ask AWS.
         (
             vec![("AWS_ENDPOINT_URL", "localhost")],
-            ["InvalidEndpoint", "`localhost`", "AWS_ENDPOINT_URL"],
+            ["the endpoint", "`localhost`", "AWS_ENDPOINT_URL"],
         ),
         (
             vec![("AWS_CONFIG_FILE", &*everywhere)],
-            ["InvalidEndpoint", "`localhost:4566`", "profile"],
+            ["the endpoint", "`localhost:4566`", "profile"],
         ),
         (
             vec![("AWS_CONFIG_FILE", &*for_kms)],
-            ["InvalidEndpoint", "`localhost:4566`", "profile"],
+            ["the endpoint", "`localhost:4566`", "profile"],
         ),
         (
             vec![("AWS_ENDPOINT_URL_KMS", "https://kms.us-east-1.amazonaws.com")],
-            ["EndpointRegion", "`us-east-1`", "AWS_ENDPOINT_URL_KMS"],
+            ["belongs to region", "`us-east-1`", "AWS_ENDPOINT_URL_KMS"],
         ),
         (
             vec![
                 ("AWS_ENDPOINT_URL_KMS", "https://vpce.example"),
                 ("AWS_USE_FIPS_ENDPOINT", "true"),
             ],
-            ["EndpointTwice", "FIPS", "AWS_ENDPOINT_URL_KMS"],
+            ["endpoints are AWS", "FIPS", "AWS_ENDPOINT_URL_KMS"],
         ),
         (
             vec![("AWS_REGION", "frankfurt")],
-            ["InvalidRegion", "`frankfurt`", "AWS_REGION"],
+            ["no region of AWS", "`frankfurt`", "AWS_REGION"],
         ),
         (
             vec![("AWS_REGION", "eu-central-1a")],
-            ["InvalidRegion", "`eu-central-1a`", "AWS_REGION"],
+            ["no region of AWS", "`eu-central-1a`", "AWS_REGION"],
         ),
         (
             vec![("AWS_REGION", ""), ("AWS_DEFAULT_REGION", HOME)],
-            ["InvalidRegion", "``", "AWS_REGION"],
+            ["no region of AWS", "``", "AWS_REGION"],
         ),
         (
             vec![("AWS_CONFIG_FILE", &*city), ("AWS_REGION", "eu-central-1 ")],
-            ["InvalidRegion", "`eu-central-1 `", "AWS_REGION"],
+            ["no region of AWS", "`eu-central-1 `", "AWS_REGION"],
         ),
     ] {
         let mut all = vec![("AWS_REGION", HOME)];
