@@ -101,8 +101,8 @@ impl KeyManager {
     /// 1. It waits, for at most a minute, until every process has followed the version's last change, so that none encrypts
     ///    under it. It asks the [census](crate::CryptoBuilder::census) for rows. If there are none, the version is suspended and the
     ///    call returns [`Destruction::Quarantined`].
-    /// 2. During the [quarantine](Self::quarantine) every read under the version fails with [`Error::Suspended`], is counted and
-    ///    traced. If one does, the version is still in use: resume it with [`set_state`](Self::set_state), and nothing is lost.
+    /// 2. During the [quarantine](Self::quarantine) every read under the version fails with [`Error::Suspended`], is counted in
+    ///    [`Stats::refused`](crate::Stats::refused) and traced. If one does, the version is still in use: resume it with [`set_state`](Self::set_state), and nothing is lost.
     /// 3. A call after that asks the processes again, waits for every transaction that was open at the suspension (it
     ///    returns [`Destruction::AwaitingTransactions`] while one is), and asks the census a second time. Only then is the version
     ///    destroyed: its wraps are deleted, and every process drops the key.

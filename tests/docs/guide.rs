@@ -42,11 +42,11 @@ async fn ssn(crypto: &Crypto, pool: &SqlitePool, tenant: &str, id: i64) -> Resul
 mod a_struct {
     use super::{Crypto, Result, SqlitePool, pii};
 
-    use encx::{Encrypt, decrypt_all_in};
+    use encx::{Encrypt, decrypt_all_in, decrypt_each_in};
 
     #[derive(Encrypt, Debug, PartialEq)]
     #[encx(table = "patients", context("tenantId" = tenant_id, "purpose" = "pii"))]
-    #[encx(encrypted(derive(sqlx::FromRow)))]
+    #[encx(encrypted(derive(Clone, sqlx::FromRow)))]
     pub(super) struct Patient {
         #[encx(id)]
         pub(super) id: i64,
@@ -69,6 +69,20 @@ mod a_struct {
         let sql = "SELECT * FROM patients WHERE tenant_id = $1 ORDER BY id LIMIT 50";
         let rows: Vec<EncryptedPatient> = sqlx::query_as(sql).bind(tenant).fetch_all(pool).await?;
         Ok(decrypt_all_in(crypto, &pii(tenant)?, rows).await?)
+    }
+
+    #[allow(clippy::print_stderr, reason = "the document prints")]
+    pub(super) async fn readable(crypto: &Crypto, pool: &SqlitePool, tenant: &str) -> Result<Vec<Patient>> {
+        let sql = "SELECT * FROM patients WHERE tenant_id = $1 ORDER BY id LIMIT 50";
+        let rows: Vec<EncryptedPatient> = sqlx::query_as(sql).bind(tenant).fetch_all(pool).await?;
+        let mut patients = Vec::new();
+        for (row, patient) in decrypt_each_in(crypto, &pii(tenant)?, rows).await {
+            match patient {
+                Ok(patient) => patients.push(patient),
+                Err(error) => eprintln!("patient {}: {error}", row.id),
+            }
+        }
+        Ok(patients)
     }
 
     #[test]
@@ -259,6 +273,11 @@ async fn it_does_what_the_document_says() -> Result<()> {
     };
     a_struct::insert(&crypto, &pool, &patient).await?;
     assert_eq!(a_struct::of_tenant(&crypto, &pool, "acme").await?, [patient]);
+    let copied = "INSERT INTO patients SELECT 8, tenant_id, email, diagnosis FROM patients";
+    sqlx::query(copied).execute(&pool).await?;
+    assert!(a_struct::of_tenant(&crypto, &pool, "acme").await.is_err());
+    let readable = a_struct::readable(&crypto, &pool, "acme").await?;
+    assert_eq!(readable.iter().map(|patient| patient.id).collect::<Vec<_>>(), [7]);
 
     a_query::join(&crypto, &pool, "acme", 1, "ada@example.org").await?;
     assert_eq!(

@@ -20,6 +20,7 @@ fn pii(tenant: &str) -> Result<EncryptionContext> {
 mod a_struct {
     use encx::{Crypto, EncryptionContext, RecordError};
     use sqlx::postgres::PgPool;
+    use sqlx::{FromRow, Row};
 
     use super::Result;
 
@@ -28,7 +29,7 @@ mod a_struct {
 
     #[derive(Encrypt)]
     #[encx(table = "users", context("tenantId" = tenant_id, "purpose" = "pii"))]
-    #[encx(encrypted(derive(sqlx::FromRow)))]
+    #[encx(encrypted(derive(Clone, sqlx::FromRow)))]
     pub(super) struct User {
         #[encx(id)]
         pub(super) id: Uuid,
@@ -90,6 +91,31 @@ mod a_struct {
         let rows: Vec<EncryptedUser> = sqlx::query_as(sql).bind(tenant_id).fetch_all(pool).await?;
         let users: Vec<User> = encx::decrypt_all_in(crypto, context, rows).await?;
         Ok(users)
+    }
+
+    pub(super) async fn damaged_page(
+        crypto: &Crypto,
+        pool: &PgPool,
+        context: &EncryptionContext,
+        tenant_id: &str,
+    ) -> Result<(Vec<User>, Vec<(Uuid, String)>)> {
+        let sql = "SELECT * FROM users WHERE tenant_id = $1 ORDER BY id LIMIT 50";
+        let raw = sqlx::query(sql).bind(tenant_id).fetch_all(pool).await?;
+        let (mut rows, mut unreadable) = (Vec::new(), Vec::new());
+        for raw in raw {
+            match EncryptedUser::from_row(&raw) {
+                Ok(row) => rows.push(row),
+                Err(error) => unreadable.push((raw.try_get("id")?, error.to_string())),
+            }
+        }
+        let mut users = Vec::new();
+        for (row, user) in encx::decrypt_each_in(crypto, context, rows).await {
+            match user {
+                Ok(user) => users.push(user),
+                Err(error) => unreadable.push((row.id, error.to_string())),
+            }
+        }
+        Ok((users, unreadable))
     }
 
     /// What the document calls of the service's own.
@@ -437,6 +463,24 @@ async fn on_postgres(pool: &PgPool) -> Result<()> {
     let page = a_struct::page(crypto, pool, &acme, "acme").await?;
     let phones: Vec<_> = page.iter().map(|user| user.phone.as_deref()).collect();
     assert_eq!(phones, [None, Some("1"), None]);
+    // A value of another row, and one that is no ciphertext.
+    let damage = "UPDATE users SET email = (SELECT email FROM users WHERE id = $1) WHERE id = $2";
+    let damage = sqlx::query(damage).bind(user(1, None).id).bind(user(2, None).id);
+    damage.execute(pool).await?;
+    let damage = sqlx::query("UPDATE users SET phone = '7' WHERE id = $1");
+    damage.bind(user(3, None).id).execute(pool).await?;
+    let (users, unreadable) = a_struct::damaged_page(crypto, pool, &acme, "acme").await?;
+    assert_eq!(users.len(), 1);
+    let [(third, not_encrypted), (second, moved)] = &unreadable[..] else {
+        panic!("{unreadable:?}");
+    };
+    assert_eq!([*second, *third], [user(2, None).id, user(3, None).id]);
+    assert!(
+        not_encrypted.contains("phone") && not_encrypted.contains("not a ciphertext"),
+        "{not_encrypted}"
+    );
+    let place = format!("users.email, row {second} does not authenticate");
+    assert!(moved.contains(&place), "{moved}");
     let (mut moved, other) = (of(user(4, None)).await, of(user(5, None)).await);
     moved.email = other.email.clone();
     let mut service = a_struct::Service {
