@@ -74,7 +74,12 @@ impl Database {
         if !self.pooled {
             let mut connection = self.connections.acquire().await?;
             let wait = Wait::new(self.connections.place(), Some(READ_ANSWER));
-            return wait.for_answer(statement.fetch_all(&mut *connection)).await;
+            let rows = wait.for_answer(statement.fetch_all(&mut *connection)).await;
+            if matches!(rows, Err(StoreError::Unavailable { .. })) {
+                // The pool would ask it whether it is alive, without a limit on the time, and lend it to no other call until then.
+                connection.close_on_drop();
+            }
+            return rows;
         }
         // The driver prepares in one round trip and executes in the next: only a transaction has both in one session.
         let mut transaction = self.begin_read().await?;
