@@ -144,7 +144,7 @@ const LOST: &[Lost] = &[
             tenant: "t".to_owned(),
             key: seed.old.clone(),
         },
-        again: Some("Store(IllegalTransition"),
+        again: Some("Store::IllegalTransition"),
         finally: &["destroyed", "active"],
     },
     Lost {
@@ -162,7 +162,7 @@ const LOST: &[Lost] = &[
             key: seed.active.clone(),
             state: "compromised".to_owned(),
         },
-        again: Some("Store(IllegalTransition"),
+        again: Some("Store::IllegalTransition"),
         finally: &["deactivated", "compromised"],
     },
 ];

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use encx::{
     Ciphertext, Crypto, DataKeyId, EncryptedColumn, EncryptionContext, Error, JobEnd, JobReport, KeyManager,
-    KeyState, Maintenance, MaintenanceReport, RowIdKind,
+    KeyState, Maintenance, MaintenanceReport, RowIdKind, StoreError,
 };
 use encx_sqlx::{PostgresKeyStore, Rows};
 use serde::{Deserialize, Serialize};
@@ -137,7 +137,7 @@ pub(crate) type Answer = Result<Vec<u8>, Failure>;
 /// An error as the caller sees it, across processes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Failure {
-    /// The name of the variant, with that of an inner error behind it.
+    /// The name of the variant, with that of an inner error behind it: `Kms::Unavailable`.
     pub(crate) kind: String,
     pub(crate) text: String,
     pub(crate) retryable: bool,
@@ -153,13 +153,18 @@ impl From<Error> for Failure {
     }
 }
 
-/// `Store(Unavailable { source: .. })` is `Store(Unavailable`.
+/// Names the variants that tests ask for; any other error is its text.
 fn kind_of(error: &Error) -> String {
-    let text = match error {
-        Error::Kms(error) => format!("Kms({:?}", error.kind()),
-        error => format!("{error:?}"),
-    };
-    text.split([' ', ')', '{']).next().unwrap().to_owned()
+    match error {
+        Error::AlreadyExists => "AlreadyExists".to_owned(),
+        Error::Compromised { .. } => "Compromised".to_owned(),
+        Error::Destroyed { .. } => "Destroyed".to_owned(),
+        Error::Kms(error) => format!("Kms::{:?}", error.kind()),
+        Error::Shredded => "Shredded".to_owned(),
+        Error::Store(StoreError::IllegalTransition { .. }) => "Store::IllegalTransition".to_owned(),
+        Error::Suspended { .. } => "Suspended".to_owned(),
+        error => error.to_string(),
+    }
 }
 
 #[derive(Debug)]

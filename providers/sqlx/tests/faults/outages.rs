@@ -47,7 +47,7 @@ fn kms_down() {
         };
         assert!(began.elapsed() >= TTL, "it serves for the whole of its time");
         assert!(failure.retryable, "{failure:?}");
-        assert_eq!(failure.kind, "Kms(Unavailable");
+        assert_eq!(failure.kind, "Kms::Unavailable");
         let asked = Instant::now();
         let failure = member.perform(encrypt()).await.unwrap_err();
         assert!(failure.retryable, "{failure:?}");
@@ -88,7 +88,7 @@ fn kms_down_with_stale() {
         scene.control.set("denied");
         let refused = async || {
             let failure = read(scene, &member).await.err();
-            failure.is_some_and(|failure| failure.kind == "Kms(AccessDenied" && !failure.retryable)
+            failure.is_some_and(|failure| failure.kind == "Kms::AccessDenied" && !failure.retryable)
         };
         until("the refusal counts", Duration::from_secs(10), refused).await;
     });
