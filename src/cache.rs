@@ -44,7 +44,7 @@ pub(crate) use later::Later;
 pub(crate) use life::{Life, Purpose, Unwrapped};
 pub(crate) use live_key::{LiveKey, check_len};
 use slot::tidy_seats;
-pub(crate) use slot::{KeySet, Records, Slot, SlotKey, Used};
+pub(crate) use slot::{KeySet, Live, Records, Slot, SlotKey, Used};
 use stats::Counters;
 pub use stats::{Refusals, Stats};
 
@@ -166,8 +166,10 @@ impl Cache {
             .eviction_listener({
                 let departed = departed.clone();
                 move |_, slot: Arc<Slot>, _| {
-                    note_departure(&departed, &slot);
-                    slot.detach_unless_settled();
+                    // Those that settled stay, and nothing has to be kept for them.
+                    if slot.detach_unless_settled() {
+                        note_departure(&departed, &slot);
+                    }
                 }
             })
             .build();

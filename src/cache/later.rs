@@ -4,7 +4,8 @@
 use crate::key::DataKeyId;
 use crate::suite::OpenError;
 
-/// Events that wait until no key, no snapshot and no lock is held. Almost always none.
+/// Events that wait until no key, no snapshot and no lock is held: subscribers are told when this is dropped. Almost always
+/// none.
 #[derive(Default)]
 pub(crate) struct Later(Option<Box<Told>>);
 
@@ -25,11 +26,12 @@ impl Later {
     pub(super) fn note_refused(&mut self, key: DataKeyId, error: OpenError) {
         self.0.get_or_insert_default().refused.push((key, error));
     }
+}
 
-    /// Tells subscribers. To be called where nothing is held.
+impl Drop for Later {
     #[inline(always)]
-    pub(crate) fn tell(self) {
-        if let Some(told) = self.0 {
+    fn drop(&mut self) {
+        if let Some(told) = self.0.take() {
             told.tell();
         }
     }

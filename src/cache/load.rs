@@ -8,7 +8,7 @@ use crate::cache::later::tell_stale;
 use crate::cache::refresh::Failure;
 use crate::cache::{Cache, Life, MAX_ATTEMPTS, Purpose, Records, Slot, SlotKey, Unwrapped};
 use crate::error::Error;
-use crate::key::DataKeyId;
+use crate::key::{DataKey, DataKeyId};
 use crate::store::{KeyRecord, NewKey, are_shredded, load_all_usages};
 
 impl Cache {
@@ -145,12 +145,9 @@ impl Cache {
                     && Failure::of(error) == Failure::Refused
                     && of.has_key(record.id)
                 {
-                    // A key in memory is not dropped for a wrap that was replaced since its row was read.
-                    let records = cache.reload(&of).await.ok();
-                    let now = records.as_ref().and_then(|records| records.find(record.id));
-                    if let Some(now) = now.filter(|now| now.wraps != record.wraps) {
-                        unwrapped = cache.keks.unwrap(now, context, *usage).await;
-                    }
+                    // In a box, because it is rare and would lie in the task of every load.
+                    let anew = Box::pin(cache.unwrap_replaced(&of, &record)).await;
+                    unwrapped = anew.unwrap_or(unwrapped);
                 }
                 match unwrapped {
                     Ok(unwrapped) => {
@@ -165,6 +162,19 @@ impl Cache {
                 }
             })
             .await
+    }
+
+    /// Unwraps a key by the wraps that the key store has now: a key in memory is not dropped for a wrap that was replaced since
+    /// its row was read. `None` if they are the same.
+    async fn unwrap_replaced(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        record: &KeyRecord,
+    ) -> Option<Result<DataKey, Error>> {
+        let records = self.reload(slot).await.ok()?;
+        let now = records.find(record.id).filter(|now| now.wraps != record.wraps)?;
+        let SlotKey { context, usage } = &slot.key;
+        Some(self.keks.unwrap(now, context, *usage).await)
     }
 
     /// Makes the first version of the slot's scope, or finds that another process did.

@@ -174,13 +174,14 @@ impl Slot {
         !self.is_detached() && !std::mem::replace(&mut state.settled, true)
     }
 
-    /// Empties the slot for good, unless it stands among those that have keys.
-    pub(crate) fn detach_unless_settled(&self) {
+    /// Empties the slot for good, unless it stands among those that have keys. Returns whether it did.
+    pub(crate) fn detach_unless_settled(&self) -> bool {
         let mut state = self.state();
         // In one step: a slot that was emptied must not come to stand there.
         if !state.settled {
             self.empty(&mut state);
         }
+        !state.settled
     }
 
     /// Reads the snapshot. Never waits.

@@ -304,18 +304,18 @@ async fn terms(core: &Core, slot: &Arc<Slot>, messages: &[Message]) -> Result<In
 
 /// Computes the terms if all keys are in memory and may be used; `None` if somebody has to be asked.
 fn hot_terms(core: &Core, slot: &Slot, messages: &[Message]) -> Option<Result<IndexTerms, Error>> {
-    core.with_live(slot, |look| {
-        let set = look.set?;
-        let derivers = set.derivers.as_ref().filter(|derivers| derivers.complete)?;
-        let mut terms = Vec::with_capacity(derivers.all.len() * messages.len());
-        for key in &derivers.all {
-            match use_now(core, set, key, Purpose::Decrypt, look)? {
-                Ok(key) => terms.extend(messages.iter().map(|message| term(&key, message))),
-                Err(error) => return Some(Err(error)),
-            }
+    let mut visit = core.visit(slot);
+    let mut look = visit.look();
+    let set = look.set?;
+    let derivers = set.derivers.as_ref().filter(|derivers| derivers.complete)?;
+    let mut terms = Vec::with_capacity(derivers.all.len() * messages.len());
+    for key in &derivers.all {
+        match use_now(core, set, key, Purpose::Decrypt, &mut look)? {
+            Ok(key) => terms.extend(messages.iter().map(|message| term(&key, message))),
+            Err(error) => return Some(Err(error)),
         }
-        Some(Ok(IndexTerms::new(terms)))
-    })
+    }
+    Some(Ok(IndexTerms::new(terms)))
 }
 
 /// Returns the active index key or pepper, making or loading it if need be.
@@ -327,11 +327,11 @@ pub(super) async fn active_deriver(core: &Core, slot: &Arc<Slot>) -> Result<Arc<
 }
 
 fn hot_active(core: &Core, slot: &Slot) -> Option<Result<Arc<Deriver>, Error>> {
-    core.with_live(slot, |look| {
-        let set = look.set?;
-        let active = set.derivers.as_ref()?.active.as_ref()?;
-        use_now(core, set, active, Purpose::Encrypt, look)
-    })
+    let mut visit = core.visit(slot);
+    let mut look = visit.look();
+    let set = look.set?;
+    let active = set.derivers.as_ref()?.active.as_ref()?;
+    use_now(core, set, active, Purpose::Encrypt, &mut look)
 }
 
 /// Returns a version of the index key or pepper, loading it if need be.
@@ -343,11 +343,11 @@ pub(super) async fn deriver_of(core: &Core, slot: &Arc<Slot>, id: DataKeyId) -> 
 }
 
 fn hot_of(core: &Core, slot: &Slot, id: DataKeyId) -> Option<Result<Arc<Deriver>, Error>> {
-    core.with_live(slot, |look| {
-        let set = look.set?;
-        let key = set.derivers.as_ref()?.find(id)?;
-        use_now(core, set, key, Purpose::Decrypt, look)
-    })
+    let mut visit = core.visit(slot);
+    let mut look = visit.look();
+    let set = look.set?;
+    let key = set.derivers.as_ref()?.find(id)?;
+    use_now(core, set, key, Purpose::Decrypt, &mut look)
 }
 
 /// Uses a key of a snapshot if that needs nobody else.

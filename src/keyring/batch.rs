@@ -130,22 +130,21 @@ impl Core {
         values: &[ToSeal<'_>],
         done: &mut Vec<Result<Ciphertext, Error>>,
     ) -> bool {
-        self.with_live(slot, |look| {
-            match self.active_of(look) {
-                None => return false,
-                Some(Ok(active)) => {
-                    let (mut batch, mut epochs) = (active.key.batch(values.len()), active.epochs());
-                    for (plaintext, aad) in values {
-                        let sealed = batch.seal(&mut epochs, self.suite, plaintext, aad);
-                        done.push(sealed.map_err(unbox));
-                    }
-                    active.keep(slot, epochs);
+        let mut visit = self.visit(slot);
+        match self.active_of(&mut visit.look()) {
+            None => return false,
+            Some(Ok(active)) => {
+                let (mut batch, mut epochs) = (active.key.batch(values.len()), active.epochs());
+                for (plaintext, aad) in values {
+                    let sealed = batch.seal(&mut epochs, self.suite, plaintext, aad);
+                    done.push(sealed.map_err(unbox));
                 }
-                Some(Err(error)) => done.extend(values.iter().map(|_| Err((*error).clone()))),
+                active.keep(slot, epochs);
             }
-            self.cache.counters.hits.add(values.len() as u64);
-            true
-        })
+            Some(Err(error)) => done.extend(values.iter().map(|_| Err((*error).clone()))),
+        }
+        self.cache.counters.hits.add(values.len() as u64);
+        true
     }
 
     /// Decrypts items of one slot, a chunk under one look at its keys. `false` if a key has to be loaded first: what is
@@ -159,16 +158,16 @@ impl Core {
     ) -> bool {
         items.chunks(CHUNK).all(|some| {
             let values: SmallVec<[ToOpen<'i>; CHUNK]> = some.iter().map(&value).collect();
-            self.with_live(slot, |look| {
-                values.iter().all(|(ciphertext, aad)| {
-                    let Some(found) = self.key_of(look, ciphertext.key_id()) else {
-                        return false;
-                    };
-                    let opened =
-                        found.and_then(|(key, epoch)| self.open(key, epoch, ciphertext, aad, look.later));
-                    done.push(opened.map_err(unbox));
-                    true
-                })
+            let mut visit = self.visit(slot);
+            let mut look = visit.look();
+            values.iter().all(|(ciphertext, aad)| {
+                let Some(found) = self.key_of(&mut look, ciphertext.key_id()) else {
+                    return false;
+                };
+                let opened =
+                    found.and_then(|(key, epoch)| self.open(key, epoch, ciphertext, aad, look.later));
+                done.push(opened.map_err(unbox));
+                true
             })
         })
     }
@@ -213,7 +212,7 @@ impl Core {
                 *done = Some(item.what.with(self, &key, &mut later).map_err(unbox));
             }
             drop(keys);
-            later.tell();
+            drop(later);
         }
     }
 

@@ -82,7 +82,7 @@ fn poll_key<C: Call>(
     let mut later = Later::default();
     let done = std::task::ready!(call.finish(key, &mut later, context));
     *waiting = None;
-    later.tell();
+    drop(later);
     Poll::Ready(done)
 }
 

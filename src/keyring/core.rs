@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::aad::Aad;
-use crate::cache::{Cache, CacheHandle, KeySet, Later, Life, LiveKey, Purpose, Slot, check_len};
+use crate::cache::{Cache, CacheHandle, KeySet, Later, Life, Live, LiveKey, Purpose, Slot, check_len};
 use crate::ciphertext::{Ciphertext, Header, Suite};
 use crate::error::{Error, Hot, Location, unbox};
 use crate::key::DataKeyId;
@@ -46,24 +46,16 @@ impl Core {
         })
     }
 
-    /// Makes a call with the snapshot of a slot.
-    ///
-    /// No code of the service's own runs while a snapshot is held, for it may call back or take its time: the clock is read
-    /// before, and what the call tells [`Later`] goes to subscribers afterwards.
+    /// Begins a call with the snapshot of a slot.
     #[inline(always)]
-    pub(crate) fn with_live<T>(&self, slot: &Slot, call: impl FnOnce(&mut Look<'_>) -> T) -> T {
+    pub(crate) fn visit(&self, slot: &Slot) -> Visit {
+        // The clock first: it is the service's own code, too.
         let now = self.cache.clock.elapsed_coarsely();
-        let mut later = Later::default();
-        let done = {
-            let live = slot.live();
-            call(&mut Look {
-                set: live.set(),
-                now,
-                later: &mut later,
-            })
-        };
-        later.tell();
-        done
+        Visit {
+            live: slot.live(),
+            now,
+            later: Later::default(),
+        }
     }
 
     /// Encrypts if that needs nobody else; `None` if it does.
@@ -82,19 +74,18 @@ impl Core {
         aad: &Aad,
         buffer: &mut Vec<u8>,
     ) -> Option<Hot<()>> {
-        self.with_live(slot, |look| {
-            let active = match self.active_of(look)? {
-                Ok(active) => active,
-                Err(error) => return Some(Err(error)),
-            };
-            self.cache.counters.hits.add(1);
-            let mut epochs = active.epochs();
-            let done = active
-                .key
-                .seal_into(&mut epochs, self.suite, plaintext, aad, buffer);
-            active.keep(slot, epochs);
-            Some(done)
-        })
+        let mut visit = self.visit(slot);
+        let active = match self.active_of(&mut visit.look())? {
+            Ok(active) => active,
+            Err(error) => return Some(Err(error)),
+        };
+        self.cache.counters.hits.add(1);
+        let mut epochs = active.epochs();
+        let done = active
+            .key
+            .seal_into(&mut epochs, self.suite, plaintext, aad, buffer);
+        active.keep(slot, epochs);
+        Some(done)
     }
 
     /// Finds the key that encrypts for one use, if it is in a snapshot of a slot and may be used. `None` if somebody has
@@ -111,11 +102,11 @@ impl Core {
 
     /// Tells whether the key that encrypts is in memory and may be used.
     pub(crate) fn is_ready(&self, slot: &Slot) -> bool {
-        let usable = |look: &mut Look<'_>| {
-            let set = look.set?;
-            self.check_use(set, set.active.as_ref()?, Purpose::Encrypt, look.now)
-        };
-        matches!(self.with_live(slot, usable), Some(Ok(())))
+        let mut visit = self.visit(slot);
+        let look = visit.look();
+        let active = look.set.and_then(|set| Some((set, set.active.as_ref()?)));
+        let may = active.and_then(|(set, key)| self.check_use(set, key, Purpose::Encrypt, look.now));
+        matches!(may, Some(Ok(())))
     }
 
     /// Tells whether a key may be used now: by its age, and by how old its known state is. `None` if somebody has to be
@@ -169,10 +160,12 @@ impl Core {
         ciphertext: &Ciphertext,
         aad: &Aad,
     ) -> Option<Hot<Plaintext>> {
-        self.with_live(slot, |look| match self.key_of(look, ciphertext.key_id())? {
+        let mut visit = self.visit(slot);
+        let mut look = visit.look();
+        match self.key_of(&mut look, ciphertext.key_id())? {
             Ok((key, epoch)) => Some(self.open(key, epoch, ciphertext, aad, look.later)),
             Err(error) => Some(Err(error)),
-        })
+        }
     }
 
     #[inline(always)]
@@ -186,10 +179,12 @@ impl Core {
             Ok(header) => header,
             Err(error) => return Some(Err(Error::boxed(error))),
         };
-        self.with_live(slot, |look| match self.key_of(look, header.key_id)? {
+        let mut visit = self.visit(slot);
+        let mut look = visit.look();
+        match self.key_of(&mut look, header.key_id)? {
             Ok((key, epoch)) => Some(self.open_in_place(key, epoch, header, buffer, aad, look.later)),
             Err(error) => Some(Err(error)),
-        })
+        }
     }
 
     /// Finds a key for one use to decrypt, and the epoch if it is of that key. `None` if somebody has to be asked.
@@ -294,6 +289,28 @@ impl Core {
             return Ok(());
         }
         Err(refuse_suite(suite))
+    }
+}
+
+/// The snapshot of a slot, for one call.
+///
+/// No code of the service's own runs while it is held, for it may call back or take its time: what the call tells [`Later`]
+/// goes to subscribers when this is dropped.
+pub(crate) struct Visit {
+    // In this order: the snapshot is let go of before subscribers are told.
+    live: Live,
+    now: Duration,
+    later: Later,
+}
+
+impl Visit {
+    #[inline(always)]
+    pub(crate) fn look(&mut self) -> Look<'_> {
+        Look {
+            set: self.live.set(),
+            now: self.now,
+            later: &mut self.later,
+        }
     }
 }
 

@@ -25,8 +25,8 @@ pub(crate) trait GcmKey: Send + Sync + 'static {
     /// Expands a key, given as its two halves.
     fn new(key: &[Block; 2]) -> Self;
 
-    /// Makes a call that expands a key to open one message, and wipes the stack. That is on the way of a read, so it wipes no more
-    /// than the call used.
+    /// Makes a call that expands a message key and uses it once, and wipes the stack. That is on the way of a read, so it wipes no
+    /// more than the call used.
     fn wiping_stack<T>(call: impl FnOnce() -> T) -> T;
 
     /// Encrypts in place and writes the tag. Refuses what GCM's counter cannot number.

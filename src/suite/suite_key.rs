@@ -15,7 +15,7 @@ use super::xaes::{MessageKey, PaddedHalf, Xaes, half};
 use super::{Block, Commitment, HalfNonce, OpenError, SealError, Tag, random};
 use crate::ciphertext::{MAX_PLAINTEXT_LEN, NONCE_LEN, Suite};
 use crate::key::{DataKey, fill_from_os};
-use crate::memory::{self, DEEP, wiping_stack};
+use crate::memory;
 
 /// Seals and opens the bodies of ciphertexts under one data key, expanded once and wiped when dropped.
 pub(crate) struct SuiteKey<C: Cipher = Fastest> {
@@ -101,7 +101,7 @@ impl<C: Cipher> SuiteKey<C> {
         fill_from_os(&mut second_half)?;
         // Where forks cannot be noticed, an epoch is one message.
         let kept = generation.filter(|_| self.begun.swap(true, Ordering::Relaxed));
-        wiping_stack::<DEEP, _>(|| {
+        C::Gcm::wiping_stack(|| {
             let key = self.xaes.derive(&first_half);
             let Some(generation) = kept else {
                 return self.seal_under(&key, &second_half, suite, aad, plaintext, out);
@@ -295,6 +295,7 @@ const DRAWN_TOGETHER: usize = 16;
 
 impl<C: Cipher> Batch<'_, C> {
     /// Seals the next message, as [`SuiteKey::seal`].
+    #[inline(always)]
     pub(crate) fn seal(
         &mut self,
         epochs: &mut Epochs<'_, C>,
