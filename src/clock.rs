@@ -1,47 +1,16 @@
-//! Where time comes from: the one place that asks the machine, and the trait through which tests set it.
+//! The machine's time: the one place that asks for it.
 
 mod coarse;
 mod moment;
 
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-pub(crate) use coarse::{forget as forget_coarse_time, forks_are_noticed};
+pub(crate) use coarse::forks_are_noticed;
+pub use encx_core::clock::Clock;
 pub(crate) use moment::Moment;
-
-/// Tells the time, and wakes a task later.
-///
-/// `encx` never asks the machine for the time except through this trait, so that a test can move it.
-/// Services use [`SystemClock`]; tests use `testkit::ManualClock`.
-///
-/// The views must not be confused: [`elapsed`](Clock::elapsed) never goes back and decides how long a key may stay in
-/// memory; [`elapsed_coarsely`](Clock::elapsed_coarsely) is the same for calls that find their key in memory, which
-/// have no time to ask the machine; [`unix_millis`](Clock::unix_millis) may jump, and only makes the time part of
-/// key ids; [`sleep`](Clock::sleep) paces background work.
-pub trait Clock: fmt::Debug + Send + Sync + 'static {
-    /// Returns the time since a fixed but arbitrary moment. It never goes back.
-    fn elapsed(&self) -> Duration;
-
-    /// Returns [`elapsed`](Clock::elapsed) as of a moment ago: never ahead of it, and behind it by a tenth of a second
-    /// at most while the machine is not overloaded.
-    ///
-    /// Every encryption and decryption asks, so it must cost no more than a load from memory. A clock that has nothing
-    /// cheaper than `elapsed` returns that.
-    fn elapsed_coarsely(&self) -> Duration;
-
-    /// Returns the milliseconds since 1970-01-01T00:00:00Z, by the wall clock.
-    fn unix_millis(&self) -> u64;
-
-    /// Completes once [`elapsed`](Clock::elapsed) has advanced by `duration`.
-    ///
-    /// # Cancellation
-    ///
-    /// The future may be dropped at any time.
-    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>>;
-}
 
 /// The machine's own clock.
 ///

@@ -5,11 +5,11 @@ mod location;
 use std::sync::Arc;
 
 use crate::aad::AadError;
+use crate::blind_index::IndexError;
 use crate::causes::debug_as_text;
 use crate::ciphertext::{CiphertextError, MAX_PLAINTEXT_LEN, Suite};
 use crate::codec::CodecError;
 use crate::context::ContextError;
-use crate::index::IndexError;
 use crate::key::{DataKeyId, KekId, KmsName, NewIdError, RandomError};
 use crate::kms::KmsError;
 #[cfg(feature = "password")]
@@ -274,7 +274,7 @@ impl From<NewIdError> for Error {
     fn from(error: NewIdError) -> Self {
         match error {
             NewIdError::Random(error) => Self::Random(error),
-            error @ NewIdError::Exhausted { .. } => Self::Store(StoreError::Corrupt {
+            error => Self::Store(StoreError::Corrupt {
                 what: error.to_string(),
             }),
         }

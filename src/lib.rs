@@ -66,33 +66,21 @@
 //! | `sqlx-0_9-postgres` | arrays of [`BlindIndex`], for `= ANY($1)`, of [`Ciphertext`], for `unnest($1)`, and of password hashes |
 //! | `testkit` | in-memory KMS and key store, a clock that tests set, conformance suites |
 
-mod aad;
+use encx_core::{aad, blind_index, causes, ciphertext, codec, column, context, key, kms, memory, store};
+
 mod cache;
-mod causes;
-mod ciphertext;
 mod clock;
-mod codec;
-mod column;
-mod context;
 mod crypto;
 mod error;
 mod index;
 mod jobs;
 mod kek;
-mod key;
 mod keyring;
-mod kms;
 mod manager;
-mod memory;
 #[cfg(feature = "password")]
 mod password;
 mod plaintext;
 mod record;
-#[cfg(feature = "serde")]
-mod serde_types;
-#[cfg(feature = "sqlx-0_9")]
-mod sqlx_types;
-mod store;
 pub mod suite;
 #[cfg(feature = "testkit")]
 pub mod testkit;
@@ -101,6 +89,7 @@ mod token;
 pub use aad::{
     Aad, AadError, AsAad, ColumnPart, ColumnValue, Field, MAX_AAD_LEN, MAX_AAD_PARTS, RowId, RowIdParts,
 };
+pub use blind_index::{BlindIndex, IndexError, IndexTerms, MAX_INDEXED_LEN};
 pub use cache::{Refusals, Stats};
 pub use causes::debug_error;
 pub use ciphertext::{Ciphertext, CiphertextError, MAX_PLAINTEXT_LEN, Suite};
@@ -112,10 +101,7 @@ pub use context::{
 };
 pub use crypto::{Crypto, CryptoBuilder, FailedWarmUp, WarmUpReport};
 pub use error::{Error, Location};
-pub use index::{
-    BlindIndex, CustomNormalizer, IndexError, IndexField, IndexPart, IndexTerms, IndexValue, IndexValues,
-    MAX_INDEXED_LEN, Normalizer,
-};
+pub use index::{CustomNormalizer, IndexField, IndexPart, IndexValue, IndexValues, Normalizer};
 pub use jobs::{
     Job, JobEnd, JobError, JobEvent, JobFailure, JobReport, JobRun, JobStopper, Walk, WalkOutcome, WalkPage,
 };

@@ -1,19 +1,18 @@
 //! Passwords: Argon2id with a pepper that the KMS protects.
 
-mod hash;
 mod workers;
 
 use subtle::ConstantTimeEq;
 use unicode_normalization::UnicodeNormalization;
 use zeroize::Zeroizing;
 
-use self::hash::OUTPUT_LEN;
-pub(crate) use self::hash::SALT_LEN;
-pub use self::hash::{PasswordError, PasswordHash, PasswordParams};
 pub(crate) use self::workers::{NotDone, Settings, Workers};
 use crate::aad::{Aad, AadError};
 use crate::key::{DataKeyId, Subkey};
 use crate::memory::{DEEP, wiping_stack};
+use encx_core::password::OUTPUT_LEN;
+pub(crate) use encx_core::password::SALT_LEN;
+pub use encx_core::password::{PasswordError, PasswordHash, PasswordParams};
 
 /// The longest password, in bytes. Argon2 takes much longer ones; nobody types them.
 const MAX_PASSWORD_LEN: usize = 4096;

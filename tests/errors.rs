@@ -47,7 +47,10 @@ fn every_error_reads_as_text_with_its_causes() {
     let id: DataKeyIdError = "x".parse::<DataKeyId>().unwrap_err();
     let password: PasswordError = PasswordHash::parse("x").unwrap_err();
     error_types::check(
-        concat!(env!("CARGO_MANIFEST_DIR"), "/src"),
+        &[
+            concat!(env!("CARGO_MANIFEST_DIR"), "/core/src"),
+            concat!(env!("CARGO_MANIFEST_DIR"), "/src"),
+        ],
         &[
             sample(aad),
             sample(Ciphertext::parse([7]).unwrap_err()),

@@ -435,7 +435,7 @@ async fn follow_hints(cache: &Arc<Cache>, hints: &[KeyHint]) {
         .iter()
         .filter_map(|hint| match hint {
             KeyHint::Changed { scope } => Some(*scope),
-            KeyHint::Fence(_) | KeyHint::Gap => None,
+            _ => None,
         })
         .collect();
     let all = of.len() < hints.len() && hints.contains(&KeyHint::Gap);

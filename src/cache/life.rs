@@ -35,8 +35,8 @@ impl Unwrapped {
             _gauge: KeyGauge::new(&cache.counters),
         };
         match slot.key.usage {
-            KeyUsage::Data | KeyUsage::Stream => Self::Cipher(LiveKey::new(life, slot.scope, key)),
             KeyUsage::Index | KeyUsage::Pepper => Self::Deriver(Arc::new(Deriver::new(life, key))),
+            _ => Self::Cipher(LiveKey::new(life, slot.scope, key)),
         }
     }
 

@@ -38,13 +38,14 @@ struct Word {
 /// Allows a keeper, now that [`forget`] will be called in a process that `fork` makes. Until then every look asks the
 /// machine: a child has the word and not the thread, and its time would stand still.
 pub(crate) fn forks_are_noticed() {
+    encx_core::memory::forget_in_copies(forget);
     MAY_KEEP.store(true, Ordering::Release);
 }
 
 /// Makes the next look ask the machine, and a keeper start anew. The one that runs, if any, ends.
 ///
 /// It is called between `fork` and `exec`, so it must do nothing but store to atomics.
-pub(crate) fn forget() {
+fn forget() {
     WORD.time.store(NOBODY, Ordering::Release);
 }
 

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::blind_index::{BlindIndex, IndexTerms};
 use crate::cache::{Deriver, KeySet, Purpose, Slot};
 use crate::context::EncryptionContext;
 use crate::crypto::Crypto;
 use crate::error::{Error, unbox};
-use crate::index::{BlindIndex, IndexField, IndexTerms, IndexValue, Message};
+use crate::index::{IndexField, IndexValue, Message};
 use crate::key::{DataKeyId, KeyUsage, Scope};
 use crate::keyring::{Core, Look, loaded};
 

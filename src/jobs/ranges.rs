@@ -85,7 +85,8 @@ impl<'a> Ranges<'a> {
                 claim: Some(range),
                 first: None,
             }),
-            RangeClaim::Wait => Claimed::Wait,
+            // `Wait`, or what this version does not know: asked again later.
+            _ => Claimed::Wait,
         })
     }
 

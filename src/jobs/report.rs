@@ -185,6 +185,7 @@ impl fmt::Display for JobReport {
             changed,
             unchanged,
             failed,
+            ..
         } = self.run;
         write!(f, "; {changed} changed, {unchanged} unchanged, {failed} failed")?;
         self.failures

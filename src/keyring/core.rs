@@ -281,6 +281,7 @@ impl Core {
         match suite {
             Suite::KcXaes256Gcm => true,
             Suite::Xaes256Gcm => self.accept_uncommitted,
+            _ => false,
         }
     }
 

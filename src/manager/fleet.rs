@@ -120,7 +120,7 @@ impl KeyManager {
         let page = self.store.changed_since(&ChangeCursor::now()).await?;
         match page.next.position() {
             CursorPosition::At { at, .. } => Ok(at),
-            CursorPosition::Now | CursorPosition::Start => {
+            _ => {
                 let what = "telling the time";
                 Err(StoreError::Unsupported { what }.into())
             }

@@ -165,5 +165,6 @@ fn pair(key: &str, source: &ContextSource) -> String {
     match source {
         ContextSource::Column(column) => format!("{key} = column {column}"),
         ContextSource::Value(value) => format!("{key} = {value:?}"),
+        source => format!("{key} = {source:?}"),
     }
 }

@@ -4,12 +4,13 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use crate::aad::Aad;
+use crate::blind_index::BlindIndex;
 use crate::ciphertext::Ciphertext;
 use crate::codec::{CodecError, Encoded};
 use crate::context::{ContextError, EncryptionContext};
 use crate::crypto::Crypto;
 use crate::error::Error;
-use crate::index::{BlindIndex, IndexField, IndexValue, Message};
+use crate::index::{IndexField, IndexValue, Message};
 use crate::key::KeyUsage;
 #[cfg(feature = "password")]
 use crate::password::PasswordHash;

@@ -356,6 +356,7 @@ impl<'a> Parts<'a> {
                 (rest, Some(commitment))
             }
             Suite::Xaes256Gcm => (rest, None),
+            _ => return None,
         };
         let (encrypted, tag) = rest.split_last_chunk()?;
         let parts = Self {
@@ -383,6 +384,7 @@ impl<'a> Parts<'a> {
                 (rest, Some(&*commitment))
             }
             Suite::Xaes256Gcm => (rest, None),
+            _ => return None,
         };
         let (encrypted, tag) = rest.split_last_chunk_mut()?;
         let parts = Self {

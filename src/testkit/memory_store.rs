@@ -340,7 +340,8 @@ impl KeyStore for MemoryKeyStore {
             CursorPosition::At { at, after, .. } => (at, after),
             // A time that every later write comes after.
             CursorPosition::Now => (rows.tick(now), None),
-            CursorPosition::Start => (Timestamp::from_micros(i64::MIN), None),
+            // `Start`.
+            _ => (Timestamp::from_micros(i64::MIN), None),
         };
         let is_later = |record: &KeyRecord| {
             record.changed_at > at || (record.changed_at == at && after.is_none_or(|after| record.id > after))

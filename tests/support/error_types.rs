@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
 
 /// Checks that `samples` and `elsewhere` have every public error type of the sources of a package, and that each one's
 /// `Debug` is its text and, a line each, the causes that the text leaves out.
-pub(crate) fn check(sources: &str, samples: &[(&'static str, Box<dyn Error>)], elsewhere: &[&str]) {
+pub(crate) fn check(sources: &[&str], samples: &[(&'static str, Box<dyn Error>)], elsewhere: &[&str]) {
     let named = samples
         .iter()
         .map(|(name, _)| *name)
@@ -47,9 +47,9 @@ fn short(name: &str) -> String {
 }
 
 /// Finds what derives `thiserror::Error`, and what implements `Error` by hand.
-fn error_types(folder: impl AsRef<Path>) -> BTreeSet<String> {
+fn error_types(folders: &[&str]) -> BTreeSet<String> {
     let (mut public, mut errors) = (BTreeSet::new(), BTreeSet::new());
-    let mut folders = vec![folder.as_ref().to_owned()];
+    let mut folders: Vec<_> = folders.iter().map(PathBuf::from).collect();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();

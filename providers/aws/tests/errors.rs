@@ -33,7 +33,7 @@ async fn every_error_reads_as_text_with_its_causes() {
     assert!(format!("{denied:?}").contains("\ncaused by: AWS KMS refused: AccessDeniedException"));
     assert!(!format!("{limited:?}").contains("caused by"));
     error_types::check(
-        concat!(env!("CARGO_MANIFEST_DIR"), "/src"),
+        &[concat!(env!("CARGO_MANIFEST_DIR"), "/src")],
         &[
             ("AdminError", Box::new(denied)),
             ("AdminError", Box::new(limited)),

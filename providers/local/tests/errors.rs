@@ -17,7 +17,7 @@ fn every_error_reads_as_text_with_its_causes() {
         source: io::Error::other("disk on fire"),
     };
     error_types::check(
-        concat!(env!("CARGO_MANIFEST_DIR"), "/src"),
+        &[concat!(env!("CARGO_MANIFEST_DIR"), "/src")],
         &[
             ("LocalKmsError", Box::new(LocalKmsError::NoRuntime)),
             ("LocalKmsError", Box::new(io)),

@@ -16,7 +16,7 @@ fn every_error_reads_as_text_with_its_causes() {
         retryable: true,
     };
     error_types::check(
-        concat!(env!("CARGO_MANIFEST_DIR"), "/src"),
+        &[concat!(env!("CARGO_MANIFEST_DIR"), "/src")],
         &[
             ("RowsError", Box::new(RowsError::Mismatch)),
             ("RowsError", Box::new(database)),

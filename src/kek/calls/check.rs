@@ -89,7 +89,7 @@ impl Keks {
             }
             KekState::Disabled => "it is disabled: enable it, or name another KEK",
             KekState::PendingDeletion => "it is to be deleted: cancel that, or name another KEK",
-            KekState::Unavailable => "the KMS says that it cannot be used at present",
+            _ => "the KMS says that it cannot be used at present",
         };
         let kind = match described.state {
             KekState::Unavailable => KmsErrorKind::Unavailable,

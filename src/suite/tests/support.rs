@@ -57,7 +57,7 @@ pub(crate) fn second_half(body: &[u8]) -> HalfNonce {
 pub(crate) fn oracle_opens(key: [u8; 32], suite: Suite, aad: &[u8], body: &[u8]) -> Vec<u8> {
     let end = match suite {
         Suite::KcXaes256Gcm => body.len() - COMMITMENT_LEN,
-        Suite::Xaes256Gcm => body.len(),
+        _ => body.len(),
     };
     let payload = Payload {
         msg: &body[NONCE_LEN..end],

@@ -81,11 +81,12 @@ impl CallLog {
     ) -> u64 {
         let counts = &mut self.counts;
         *match operation {
-            KmsOperation::DescribeKek => &mut counts.describe,
             KmsOperation::GenerateDataKey => &mut counts.generate,
             KmsOperation::RewrapKey => &mut counts.rewrap,
             KmsOperation::UnwrapKey => &mut counts.unwrap,
             KmsOperation::WrapKey => &mut counts.wrap,
+            // `DescribeKek`.
+            _ => &mut counts.describe,
         } += 1;
         let pairs = context.into_iter().flat_map(KmsContext::pairs);
         let call = KmsCall {

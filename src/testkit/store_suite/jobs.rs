@@ -347,7 +347,7 @@ pub(super) async fn a_walk_of_many_misses_nothing(fixture: Arc<dyn StoreFixture>
                             _ => continue,
                         }
                     }
-                    RangeClaim::Wait => {
+                    _ => {
                         tokio::time::sleep(SHORT / 10).await;
                         continue;
                     }

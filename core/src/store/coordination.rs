@@ -116,7 +116,7 @@ impl ProcessId {
     /// Draws a new one.
     #[must_use]
     pub fn random() -> Self {
-        Self(uuid::Builder::from_random_bytes(rand::random()).into_uuid())
+        Self(Uuid::new_v4())
     }
 
     /// Takes a stored one.

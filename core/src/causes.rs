@@ -58,7 +58,9 @@ pub fn debug_error(error: &dyn Error, f: &mut fmt::Formatter<'_>) -> fmt::Result
 const MAX_CAUSES: usize = 16;
 
 /// Implements `Debug` with [`debug_error`].
-macro_rules! debug_as_text {
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __debug_as_text {
     ($type:ty) => {
         impl std::fmt::Debug for $type {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -68,7 +70,7 @@ macro_rules! debug_as_text {
     };
 }
 
-pub(crate) use debug_as_text;
+pub use __debug_as_text as debug_as_text;
 
 #[cfg(test)]
 mod tests {

@@ -28,7 +28,7 @@ pub struct NewKey {
     /// Its wrapped forms, 1 to 8; none of a tombstone.
     pub wraps: Vec<StoredWrap>,
     /// Whether it may be added to a scope whose versions are all destroyed. Only
-    /// [`KeyManager::revive`](crate::KeyManager::revive) sets it.
+    /// `KeyManager::revive` sets it.
     pub revives: bool,
     /// Why, for the audit log. At most 1024 bytes, no control characters; never a secret.
     pub reason: Option<String>,

@@ -5,7 +5,8 @@ use uuid::Uuid;
 use super::{Aad, KIND_FIELD, TYPE_BYTES, TYPE_INTEGER, TYPE_PATH, TYPE_TEXT, TYPE_UUID};
 
 /// A part of an AAD that names a row.
-pub(crate) enum Part<'a> {
+#[doc(hidden)]
+pub enum Part<'a> {
     Bytes(&'a [u8]),
     Integer(i128),
     Step(&'a str),
@@ -17,7 +18,8 @@ impl Aad {
     /// Reads the parts of an AAD that names a row: table, column, then the row's id and the path. `None` for others.
     ///
     /// Ends before the columns that are bound besides: their values may be confidential.
-    pub(crate) fn row_parts(&self) -> Option<impl Iterator<Item = Part<'_>>> {
+    #[doc(hidden)]
+    pub fn row_parts(&self) -> Option<impl Iterator<Item = Part<'_>>> {
         let framed = self.0.as_deref().ok()?;
         let (&kind, mut rest) = framed.split_first()?;
         if kind != KIND_FIELD {

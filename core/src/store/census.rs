@@ -11,7 +11,7 @@ use crate::store::StoreError;
 
 /// Counts the rows that a version of a key encrypts, in the columns that it was told of.
 ///
-/// [`KeyManager::destroy`](crate::KeyManager::destroy) asks it, and destroys nothing that rows still use. It does not count
+/// `KeyManager::destroy` asks it, and destroys nothing that rows still use. It does not count
 /// what is elsewhere: in another column, in a file or a backup, in the memory of a process, or in an outbox.
 ///
 /// The rows may be in another database than the keys. So the census also says which transactions are open in the

@@ -10,9 +10,11 @@ use crate::causes::debug_as_text;
 use crate::key::DataKeyId;
 
 /// The length of the salt, in bytes.
-pub(crate) const SALT_LEN: usize = 16;
+#[doc(hidden)]
+pub const SALT_LEN: usize = 16;
 /// The length of Argon2's output, in bytes.
-pub(super) const OUTPUT_LEN: usize = 32;
+#[doc(hidden)]
+pub const OUTPUT_LEN: usize = 32;
 
 /// The hash of a password, as a column of text keeps it.
 ///
@@ -22,7 +24,7 @@ pub(super) const OUTPUT_LEN: usize = 32;
 ///
 /// What follows the pepper's id is a PHC string, with a salt of 16 bytes and a hash of 32. At most 148 characters. Every
 /// value of this type has this form, and parameters that can be computed; whether a password is the right one, only
-/// [`Crypto::verify_password`](crate::Crypto::verify_password) can tell. Two are equal if their texts are, compared in
+/// `Crypto::verify_password` can tell. Two are equal if their texts are, compared in
 /// constant time. `Debug` shows neither salt nor hash.
 #[derive(Clone)]
 pub struct PasswordHash {
@@ -86,7 +88,8 @@ impl PasswordHash {
         Ok(hash)
     }
 
-    pub(super) fn new(
+    #[doc(hidden)]
+    pub fn new(
         key_id: DataKeyId,
         params: PasswordParams,
         salt: [u8; SALT_LEN],
@@ -127,11 +130,13 @@ impl PasswordHash {
         self.params
     }
 
-    pub(crate) fn salt(&self) -> &[u8; SALT_LEN] {
+    #[doc(hidden)]
+    pub fn salt(&self) -> &[u8; SALT_LEN] {
         &self.salt
     }
 
-    pub(super) fn output(&self) -> &[u8; OUTPUT_LEN] {
+    #[doc(hidden)]
+    pub fn output(&self) -> &[u8; OUTPUT_LEN] {
         &self.output
     }
 }

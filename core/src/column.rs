@@ -31,7 +31,7 @@ pub struct EncryptedColumn {
     pub row_id: Vec<RowIdColumn>,
     /// Where the pairs of the encryption context come from: keys with their sources.
     pub context: Vec<(String, ContextSource)>,
-    /// The columns, by their names in the AAD, whose values the AAD binds by [`Aad::bind`](crate::Aad::bind). Jobs count
+    /// The columns, by their names in the AAD, whose values the AAD binds by [`Aad::bind`](crate::aad::Aad::bind). Jobs count
     /// such ciphertexts and do not encrypt them anew.
     pub bound: Vec<String>,
 }
@@ -166,7 +166,7 @@ impl EncryptedColumn {
         self
     }
 
-    /// Names a column whose value the AAD binds by [`Aad::bind`](crate::Aad::bind).
+    /// Names a column whose value the AAD binds by [`Aad::bind`](crate::aad::Aad::bind).
     #[must_use]
     pub fn bind(mut self, column: impl Into<String>) -> Self {
         self.bound.push(column.into());

@@ -10,7 +10,8 @@ use smallvec::SmallVec;
 use uuid::Uuid;
 
 pub use self::bound::{ColumnPart, ColumnValue};
-pub(crate) use self::place::Part;
+#[doc(hidden)]
+pub use self::place::Part;
 use crate::causes::debug_as_text;
 
 /// The longest framed AAD, in bytes.
@@ -135,10 +136,14 @@ const KIND_FREE: u8 = 1;
 const KIND_FIELD: u8 = 2;
 // 3 and 4 name blind indexes and their values; see `index`. Types 5 to 7 are those of `bound`.
 
-pub(crate) const TYPE_BYTES: u8 = 0;
-pub(crate) const TYPE_TEXT: u8 = 1;
-pub(crate) const TYPE_INTEGER: u8 = 2;
-pub(crate) const TYPE_UUID: u8 = 3;
+#[doc(hidden)]
+pub const TYPE_BYTES: u8 = 0;
+#[doc(hidden)]
+pub const TYPE_TEXT: u8 = 1;
+#[doc(hidden)]
+pub const TYPE_INTEGER: u8 = 2;
+#[doc(hidden)]
+pub const TYPE_UUID: u8 = 3;
 const TYPE_PATH: u8 = 4;
 
 /// Shows the framed length only: a row's id may be somebody's name.
@@ -387,7 +392,9 @@ impl<const N: usize> RowId for [u8; N] {
 }
 
 /// Implements a trait for tuples whose members append their parts, one after the other.
-macro_rules! for_tuples {
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __for_tuples {
     ($parts:ty, $trait:ident: $($($part:ident $index:tt)+;)+) => {$(
         impl<$($part: $trait),+> $trait for ($($part,)+) {
             fn append_to(&self, parts: $parts) -> $parts {
@@ -398,7 +405,8 @@ macro_rules! for_tuples {
     )+};
 }
 
-pub(crate) use for_tuples;
+#[doc(hidden)]
+pub use __for_tuples as for_tuples;
 
 for_tuples! {
     RowIdParts, RowId:

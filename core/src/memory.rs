@@ -7,6 +7,7 @@
 use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut};
 use std::slice;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use zeroize::{Zeroize, ZeroizeOnDrop, zeroize_stack};
@@ -16,11 +17,11 @@ use zeroize::{Zeroize, ZeroizeOnDrop, zeroize_stack};
 /// copies all of that.
 ///
 /// A move leaves a copy behind. Make the value in [`wiping_stack`], and move it no further than into its `Box` or `Arc`.
-pub(crate) struct Wiped<T>(MaybeUninit<T>);
+pub struct Wiped<T>(MaybeUninit<T>);
 
 impl<T> Wiped<T> {
     #[inline(always)]
-    pub(crate) fn new(value: T) -> Self {
+    pub fn new(value: T) -> Self {
         Self(MaybeUninit::new(value))
     }
 }
@@ -58,7 +59,7 @@ impl<T> ZeroizeOnDrop for Wiped<T> {}
 ///
 /// What the call takes and returns stays where the caller has it. It must be no secret: references and boxes are none.
 #[inline(always)]
-pub(crate) fn wiping_stack<const DEPTH: usize, T>(call: impl FnOnce() -> T) -> T {
+pub fn wiping_stack<const DEPTH: usize, T>(call: impl FnOnce() -> T) -> T {
     // Not inlined: its frame, and those of all that it calls, begin where the wiped room begins.
     #[inline(never)]
     fn apart<T>(call: impl FnOnce() -> T) -> T {
@@ -70,10 +71,20 @@ pub(crate) fn wiping_stack<const DEPTH: usize, T>(call: impl FnOnce() -> T) -> T
 }
 
 /// How deep a stack is wiped where time does not matter, in bytes.
-pub(crate) const DEEP: usize = 32 << 10;
+pub const DEEP: usize = 32 << 10;
 
 /// Raised whenever this process's memory may have been copied.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
+
+/// What else a copy of the memory has to forget.
+static FORGET: OnceLock<fn()> = OnceLock::new();
+
+/// Has a function called whenever this process's memory may have been copied. The first that is named stays.
+///
+/// It is called between `fork` and `exec`, so it must do nothing but store to atomics.
+pub fn forget_in_copies(forget: fn()) {
+    let _ = FORGET.set(forget);
+}
 
 /// Makes every thread draw its next nonce from a freshly seeded generator.
 ///
@@ -102,13 +113,14 @@ static GENERATION: AtomicU64 = AtomicU64::new(0);
 /// ```
 pub fn reseed() {
     GENERATION.fetch_add(1, Ordering::AcqRel);
-    // The thread that kept the time did not come along into a child.
-    crate::clock::forget_coarse_time();
+    if let Some(forget) = FORGET.get() {
+        forget();
+    }
 }
 
 /// Returns the generation now, once it is certain that a fork will raise it; `None` if that is impossible.
 #[inline]
-pub(crate) fn generation() -> Option<u64> {
+pub fn generation() -> Option<u64> {
     watch_forks().then(|| GENERATION.load(Ordering::Acquire))
 }
 

@@ -4,8 +4,8 @@ use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
 use sqlx::{Database, Decode, Encode, QueryBuilder, Type};
 
+use crate::blind_index::{BlindIndex, IndexTerms};
 use crate::ciphertext::Ciphertext;
-use crate::index::{BlindIndex, IndexTerms};
 #[cfg(feature = "password")]
 use crate::password::PasswordHash;
 

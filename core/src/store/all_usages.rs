@@ -5,7 +5,8 @@ use crate::context::EncryptionContext;
 use crate::key::{KeyState, KeyUsage, Scope};
 
 /// Loads all versions of all usages in one query.
-pub(crate) async fn load_all_usages(
+#[doc(hidden)]
+pub async fn load_all_usages(
     store: &dyn KeyStore,
     context: &EncryptionContext,
 ) -> Result<Vec<KeyRecord>, StoreError> {
@@ -18,7 +19,8 @@ pub(crate) async fn load_all_usages(
 }
 
 /// Tells whether there were keys, and all of them are destroyed.
-pub(crate) fn are_shredded(versions: &[KeyRecord]) -> bool {
+#[doc(hidden)]
+pub fn are_shredded(versions: &[KeyRecord]) -> bool {
     !versions.is_empty()
         && versions
             .iter()

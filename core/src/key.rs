@@ -12,12 +12,14 @@ use sha2::{Digest, Sha256};
 
 use crate::context::EncryptionContext;
 
-pub(crate) use data_key::fill_from_os;
+#[doc(hidden)]
+pub use data_key::fill_from_os;
 pub use data_key::{DATA_KEY_LEN, DataKey, DataKeyLenError, KeyCheck, RandomError};
 pub use id::{DataKeyId, DataKeyIdError, NewIdError};
 pub use name::{KekId, KmsName, NameError};
 pub use state::KeyState;
-pub(crate) use subkey::{Derivation, Subkey};
+#[doc(hidden)]
+pub use subkey::{Derivation, Subkey};
 
 /// The most wraps that one data key may carry.
 pub const MAX_WRAPS: usize = 8;

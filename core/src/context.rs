@@ -95,7 +95,8 @@ impl EncryptionContext {
     }
 
     /// Returns a hash that is computed once, when the context is built.
-    pub(crate) fn hash64(&self) -> u64 {
+    #[doc(hidden)]
+    pub fn hash64(&self) -> u64 {
         self.0.hash
     }
 
@@ -109,7 +110,8 @@ impl EncryptionContext {
 /// Frames pairs that are already sorted by key, as in [`EncryptionContext::canonical`].
 ///
 /// Lengths are bounded by [`MAX_PAIRS`] and [`MAX_PAIR_CHARS`] (four bytes a scalar), which fit 16 bits.
-pub(crate) fn frame_pairs<'a>(pairs: impl ExactSizeIterator<Item = (&'a str, &'a str)>) -> Vec<u8> {
+#[doc(hidden)]
+pub fn frame_pairs<'a>(pairs: impl ExactSizeIterator<Item = (&'a str, &'a str)>) -> Vec<u8> {
     let mut framed = Vec::new();
     let put_len = |framed: &mut Vec<u8>, len: usize| {
         let len = u16::try_from(len).unwrap_or(u16::MAX);

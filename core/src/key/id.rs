@@ -36,7 +36,8 @@ impl DataKeyId {
 
     /// Takes bytes that came from an id.
     #[inline]
-    pub(crate) fn from_known(bytes: [u8; 16]) -> Self {
+    #[doc(hidden)]
+    pub fn from_known(bytes: [u8; 16]) -> Self {
         debug_assert!(Self::from_bytes(bytes).is_ok());
         Self(bytes)
     }

@@ -144,7 +144,8 @@ debug_as_text!(RandomError);
 /// # Errors
 ///
 /// [`RandomError`] if the operating system gives none; the buffer's content is then undefined.
-pub(crate) fn fill_from_os(buffer: &mut [u8]) -> Result<(), RandomError> {
+#[doc(hidden)]
+pub fn fill_from_os(buffer: &mut [u8]) -> Result<(), RandomError> {
     getrandom::fill(buffer).map_err(|error| RandomError(error.to_string()))
 }
 

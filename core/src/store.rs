@@ -18,7 +18,8 @@ use futures_core::Stream;
 
 use crate::key::{DataKeyId, Scope};
 
-pub(crate) use all_usages::{are_shredded, load_all_usages};
+#[doc(hidden)]
+pub use all_usages::{are_shredded, load_all_usages};
 pub use census::{ColumnCount, KeyCensus, OpenTransactions};
 pub use coordination::{
     Coordination, Fence, JobRange, JobStatus, JobTally, Lease, ProcessId, ProcessInfo, ProcessList,

@@ -82,14 +82,15 @@ impl KeyRecord {
     }
 
     /// Tells whether this is no key, but what a shredding left for a usage that had none: see
-    /// [`NewKey::tombstone`](crate::NewKey::tombstone).
+    /// [`NewKey::tombstone`](crate::store::NewKey::tombstone).
     #[must_use]
     pub fn is_tombstone(&self) -> bool {
         self.state == KeyState::Destroyed && self.key_check.to_bytes() == NO_KEY
     }
 
     /// Tells whether the wraps are gone that a version in this state has.
-    pub(crate) fn lacks_wraps(&self) -> bool {
+    #[doc(hidden)]
+    pub fn lacks_wraps(&self) -> bool {
         self.wraps.is_empty() && self.state != KeyState::Destroyed
     }
 

@@ -9,8 +9,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::blind_index::BlindIndex;
 use crate::ciphertext::{Ciphertext, MAX_PLAINTEXT_LEN, Suite};
-use crate::index::BlindIndex;
 
 /// A type that is bytes.
 trait Bytes: Sized {

@@ -9,15 +9,20 @@ use crate::key::DataKeyId;
 pub const MAX_PLAINTEXT_LEN: usize = 64 << 20;
 
 /// How many bytes stand before the nonce: version, suite, data key id.
-pub(crate) const HEADER_LEN: usize = 2 + DataKeyId::LEN;
+#[doc(hidden)]
+pub const HEADER_LEN: usize = 2 + DataKeyId::LEN;
 
 /// Where the suite's byte stands.
-pub(crate) const SUITE_AT: usize = 1;
+#[doc(hidden)]
+pub const SUITE_AT: usize = 1;
 
 const VERSION: u8 = 1;
-pub(crate) const NONCE_LEN: usize = 24;
-pub(crate) const TAG_LEN: usize = 16;
-pub(crate) const COMMITMENT_LEN: usize = 32;
+#[doc(hidden)]
+pub const NONCE_LEN: usize = 24;
+#[doc(hidden)]
+pub const TAG_LEN: usize = 16;
+#[doc(hidden)]
+pub const COMMITMENT_LEN: usize = 32;
 
 /// Tells how a ciphertext was sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,7 +61,8 @@ impl Suite {
     }
 
     /// Returns the same without the header: nonce, tag and commitment.
-    pub(crate) const fn body_overhead(self) -> usize {
+    #[doc(hidden)]
+    pub const fn body_overhead(self) -> usize {
         match self {
             Self::KcXaes256Gcm => NONCE_LEN + TAG_LEN + COMMITMENT_LEN,
             Self::Xaes256Gcm => NONCE_LEN + TAG_LEN,
@@ -118,7 +124,8 @@ impl Ciphertext {
     }
 
     #[cfg(feature = "sqlx-0_9")]
-    pub(crate) fn as_vec(&self) -> &Vec<u8> {
+    #[doc(hidden)]
+    pub fn as_vec(&self) -> &Vec<u8> {
         &self.bytes
     }
 
@@ -130,12 +137,14 @@ impl Ciphertext {
 
     /// Takes over what the keyring sealed behind a [`Header`].
     #[inline]
-    pub(crate) fn from_sealed(bytes: Vec<u8>) -> Self {
+    #[doc(hidden)]
+    pub fn from_sealed(bytes: Vec<u8>) -> Self {
         Self { bytes }
     }
 
     #[inline]
-    pub(crate) fn header(&self) -> Header {
+    #[doc(hidden)]
+    pub fn header(&self) -> Header {
         let suite = match self.bytes[SUITE_AT] {
             2 => Suite::Xaes256Gcm,
             // There are these two in a ciphertext.
@@ -148,21 +157,24 @@ impl Ciphertext {
     }
 
     #[inline]
-    pub(crate) fn body(&self) -> &[u8] {
+    #[doc(hidden)]
+    pub fn body(&self) -> &[u8] {
         &self.bytes[HEADER_LEN..]
     }
 }
 
 /// What stands at the beginning of a ciphertext: `version 1 ‖ suite 1 ‖ data key id 16`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Header {
-    pub(crate) suite: Suite,
-    pub(crate) key_id: DataKeyId,
+#[doc(hidden)]
+pub struct Header {
+    pub suite: Suite,
+    pub key_id: DataKeyId,
 }
 
 impl Header {
     /// Reads the header of a ciphertext, whose length must be one that its suite allows.
-    pub(crate) fn of(ciphertext: &[u8]) -> Result<Self, CiphertextError> {
+    #[doc(hidden)]
+    pub fn of(ciphertext: &[u8]) -> Result<Self, CiphertextError> {
         let (suite, key_id) = parse_header(ciphertext)?;
         let (found, min) = (ciphertext.len(), suite.overhead());
         if found < min {
@@ -176,11 +188,13 @@ impl Header {
     }
 
     /// Returns the id of the data key, if these bytes are a ciphertext.
-    pub(crate) fn key_id_of(ciphertext: &[u8]) -> Option<DataKeyId> {
+    #[doc(hidden)]
+    pub fn key_id_of(ciphertext: &[u8]) -> Option<DataKeyId> {
         Self::of(ciphertext).ok().map(|header| header.key_id)
     }
 
-    pub(crate) fn to_bytes(self) -> [u8; HEADER_LEN] {
+    #[doc(hidden)]
+    pub fn to_bytes(self) -> [u8; HEADER_LEN] {
         let mut header = [0; HEADER_LEN];
         header[0] = VERSION;
         header[SUITE_AT] = self.suite.code();

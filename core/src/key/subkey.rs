@@ -12,15 +12,18 @@ use crate::memory::{DEEP, wiping_stack};
 /// Derives subkeys of a data key: HKDF-SHA-256 without a salt.
 ///
 /// It holds the pseudorandom key of HKDF's first half, and no data key. Wiped when dropped.
-pub(crate) struct Derivation(Box<[u8; LEN]>);
+#[doc(hidden)]
+pub struct Derivation(Box<[u8; LEN]>);
 
 /// A subkey, 32 bytes. Wiped when dropped.
-pub(crate) struct Subkey(Box<[u8; LEN]>);
+#[doc(hidden)]
+pub struct Subkey(Box<[u8; LEN]>);
 
 const LEN: usize = 32;
 
 impl Derivation {
-    pub(crate) fn new(key: &DataKey) -> Self {
+    #[doc(hidden)]
+    pub fn new(key: &DataKey) -> Self {
         let mut held = Self(Box::new([0; LEN]));
         wiping_stack::<DEEP, _>(|| {
             let (extracted, _) = Hkdf::<Sha256>::extract(None, key.expose());
@@ -30,7 +33,8 @@ impl Derivation {
     }
 
     /// Derives the subkey that this info names.
-    pub(crate) fn derive(&self, info: &[u8]) -> Subkey {
+    #[doc(hidden)]
+    pub fn derive(&self, info: &[u8]) -> Subkey {
         let mut subkey = Subkey(Box::new([0; LEN]));
         wiping_stack::<DEEP, _>(|| {
             // The key has the length of a hash, which suffices, and as much is asked for, which is not too much.
@@ -45,7 +49,8 @@ impl Derivation {
 }
 
 impl Subkey {
-    pub(crate) fn expose(&self) -> &[u8; LEN] {
+    #[doc(hidden)]
+    pub fn expose(&self) -> &[u8; LEN] {
         &self.0
     }
 }
