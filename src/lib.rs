@@ -67,6 +67,7 @@
 //! | `testkit` | in-memory KMS and key store, a clock that tests set, conformance suites |
 
 use encx_core::{aad, blind_index, causes, ciphertext, codec, column, context, key, kms, memory, store};
+pub use encx_suite as suite;
 
 mod cache;
 mod clock;
@@ -81,7 +82,6 @@ mod manager;
 mod password;
 mod plaintext;
 mod record;
-pub mod suite;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 mod token;

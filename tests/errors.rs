@@ -49,6 +49,7 @@ fn every_error_reads_as_text_with_its_causes() {
     error_types::check(
         &[
             concat!(env!("CARGO_MANIFEST_DIR"), "/core/src"),
+            concat!(env!("CARGO_MANIFEST_DIR"), "/suite/src"),
             concat!(env!("CARGO_MANIFEST_DIR"), "/src"),
         ],
         &[

@@ -200,6 +200,9 @@ fn why_not_sealed(error: SealError) -> Box<Error> {
     Box::new(match error {
         SealError::Random(error) => Error::Random(error),
         SealError::TooLong { found } => Error::PlaintextTooLong { found },
+        error => Error::Config {
+            what: error.to_string(),
+        },
     })
 }
 

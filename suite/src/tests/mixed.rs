@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::C;
-use crate::suite::tests::mix::{plan, run};
+use crate::tests::mix::{plan, run};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]

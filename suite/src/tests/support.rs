@@ -4,12 +4,12 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use xaes_256_gcm::aead::{Aead, KeyInit, Payload};
 
+use crate::backend::Cipher;
 use crate::ciphertext::{COMMITMENT_LEN, NONCE_LEN, Suite};
+use crate::epoch::{Epoch, Epochs};
 use crate::key::DataKey;
-use crate::suite::backend::Cipher;
-use crate::suite::epoch::{Epoch, Epochs};
-use crate::suite::xaes::PaddedHalf;
-use crate::suite::{HalfNonce, SuiteKey};
+use crate::xaes::PaddedHalf;
+use crate::{HalfNonce, SuiteKey};
 
 pub(crate) fn suite_key<C: Cipher>(bytes: [u8; 32]) -> SuiteKey<C> {
     SuiteKey::new(&DataKey::copy_from(&bytes).unwrap())

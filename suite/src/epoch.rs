@@ -20,7 +20,7 @@ use crate::memory::Wiped;
 ///
 /// Two things share an epoch more widely. A thread that is in a batch goes on with the epoch that it began with, even if
 /// another thread has ended it: t threads that do nothing but batches make q·m at most t·q·m. And n copies of a memory
-/// that nobody noticed (see [`reseed`](crate::reseed)), whose second halves all come from the operating system with
+/// that nobody noticed (see [`reseed`](crate::memory::reseed)), whose second halves all come from the operating system with
 /// feature `os-nonces`, go on with one epoch: they add about (n·m)²/2⁹⁷, which is 2⁻³³ for a million copies.
 const EPOCH_END_BITS: u32 = 12;
 
@@ -32,7 +32,8 @@ pub(super) fn ends_epoch(second_half: &PaddedHalf) -> bool {
 }
 
 /// A message key to encrypt with, and the generation of memory that it belongs to. Nothing in it ever changes.
-pub(crate) struct Epoch<C: Cipher = Fastest> {
+#[doc(hidden)]
+pub struct Epoch<C: Cipher = Fastest> {
     pub(super) key: Wiped<MessageKey<C>>,
     /// A copy of this process's memory must not go on with the same epoch.
     pub(super) generation: u64,
@@ -50,7 +51,8 @@ impl<C: Cipher> Epoch<C> {
 ///
 /// The caller keeps epochs, because it has a place that all threads read anyway. Two threads that begin an epoch at once
 /// only make one of them shorter.
-pub(crate) struct Epochs<'a, C: Cipher = Fastest> {
+#[doc(hidden)]
+pub struct Epochs<'a, C: Cipher = Fastest> {
     pub(super) now: Option<&'a Epoch<C>>,
     pub(super) begun: Option<Arc<Epoch<C>>>,
 }
@@ -58,7 +60,8 @@ pub(crate) struct Epochs<'a, C: Cipher = Fastest> {
 impl<'a, C: Cipher> Epochs<'a, C> {
     /// Goes on with the epoch that is kept, if there is one.
     #[inline]
-    pub(crate) fn new(now: Option<&'a Arc<Epoch<C>>>) -> Self {
+    #[doc(hidden)]
+    pub fn new(now: Option<&'a Arc<Epoch<C>>>) -> Self {
         Self {
             now: now.map(Arc::as_ref),
             begun: None,
@@ -67,7 +70,8 @@ impl<'a, C: Cipher> Epochs<'a, C> {
 
     /// Returns the epoch to keep from now on, if another began.
     #[inline]
-    pub(crate) fn begun(self) -> Option<Arc<Epoch<C>>> {
+    #[doc(hidden)]
+    pub fn begun(self) -> Option<Arc<Epoch<C>>> {
         self.begun
     }
 

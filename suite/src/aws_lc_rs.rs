@@ -13,7 +13,8 @@ use super::backend::{BlockKey, Cipher, GcmKey, Refused};
 use super::{Block, HalfNonce, Tag};
 use crate::memory::{DEEP, wiping_stack};
 
-pub(crate) struct AwsLc;
+#[doc(hidden)]
+pub struct AwsLc;
 
 impl Cipher for AwsLc {
     type Block = Aes256;
@@ -21,7 +22,8 @@ impl Cipher for AwsLc {
 }
 
 /// Holds an expanded AES-256 key.
-pub(crate) struct Aes256(EncryptingKey);
+#[doc(hidden)]
+pub struct Aes256(EncryptingKey);
 
 impl BlockKey for Aes256 {
     fn new(key: &[Block; 2]) -> Self {
@@ -39,7 +41,8 @@ impl BlockKey for Aes256 {
 }
 
 /// Holds an expanded key of AES-256-GCM.
-pub(crate) struct Aes256Gcm(LessSafeKey);
+#[doc(hidden)]
+pub struct Aes256Gcm(LessSafeKey);
 
 impl GcmKey for Aes256Gcm {
     fn new(key: &[Block; 2]) -> Self {

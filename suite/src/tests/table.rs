@@ -2,10 +2,10 @@
 
 use super::C;
 use crate::ciphertext::{NONCE_LEN, Suite};
-use crate::suite::epoch::Epoch;
-use crate::suite::table::{count_shares_apart, forget_opened, take_all_shares};
-use crate::suite::tests::support::{halves, seal_with, suite_key, undisturbed};
-use crate::suite::{OpenError, SuiteKey};
+use crate::epoch::Epoch;
+use crate::table::{count_shares_apart, forget_opened, take_all_shares};
+use crate::tests::support::{halves, seal_with, suite_key, undisturbed};
+use crate::{OpenError, SuiteKey};
 
 const KEY: [u8; 32] = [3; 32];
 const AAD: &[u8] = b"table, column, row";

@@ -2,16 +2,16 @@
 
 use std::any::TypeId;
 
-use crate::suite::backend::{Cipher, Fastest};
-use crate::suite::{Backend, backend};
+use crate::backend::{Cipher, Fastest};
+use crate::{Backend, backend};
 
 #[test]
 fn the_faster_backend_serves() {
     let named = match backend() {
         #[cfg(feature = "aes-gcm")]
-        Backend::AesGcm => TypeId::of::<<crate::suite::aes_gcm::RustCrypto as Cipher>::Gcm>(),
+        Backend::AesGcm => TypeId::of::<<crate::aes_gcm::RustCrypto as Cipher>::Gcm>(),
         #[cfg(feature = "aws-lc-rs")]
-        Backend::AwsLcRs => TypeId::of::<<crate::suite::aws_lc_rs::AwsLc as Cipher>::Gcm>(),
+        Backend::AwsLcRs => TypeId::of::<<crate::aws_lc_rs::AwsLc as Cipher>::Gcm>(),
         #[allow(unreachable_patterns, reason = "reached with one of the features only")]
         other => panic!("{other:?} was not compiled in"),
     };
@@ -23,12 +23,12 @@ fn the_faster_backend_serves() {
 mod both {
     use proptest::prelude::*;
 
+    use crate::aes_gcm::RustCrypto;
+    use crate::aws_lc_rs::AwsLc;
+    use crate::backend::Fastest;
     use crate::ciphertext::Suite;
-    use crate::suite::aes_gcm::RustCrypto;
-    use crate::suite::aws_lc_rs::AwsLc;
-    use crate::suite::backend::Fastest;
-    use crate::suite::tests::mix::{plan, run};
-    use crate::suite::tests::support::{seal_with, suite_key};
+    use crate::tests::mix::{plan, run};
+    use crate::tests::support::{seal_with, suite_key};
 
     /// Bytes that look like nothing.
     fn bytes(len: usize, seed: u8) -> Vec<u8> {

@@ -11,7 +11,8 @@ use super::backend::{BlockKey, Cipher, GcmKey, Refused};
 use super::{Block, HalfNonce, Tag};
 use crate::memory::{DEEP, wiping_stack};
 
-pub(crate) struct RustCrypto;
+#[doc(hidden)]
+pub struct RustCrypto;
 
 impl Cipher for RustCrypto {
     type Block = Aes256;
@@ -22,7 +23,8 @@ impl Cipher for RustCrypto {
 /// use alone. So it belongs into `Wiped` memory.
 ///
 /// It only ever encrypts, so the decryption schedule is never computed.
-pub(crate) struct Aes256(Aes256Enc);
+#[doc(hidden)]
+pub struct Aes256(Aes256Enc);
 
 impl BlockKey for Aes256 {
     #[inline(always)]
@@ -44,7 +46,8 @@ impl BlockKey for Aes256 {
 }
 
 /// Holds an expanded key of AES-256-GCM: as [`Aes256`], and a union with the hash key, which has no `Drop` at all.
-pub(crate) struct Aes256Gcm(AesGcm<Aes256Enc, U12>);
+#[doc(hidden)]
+pub struct Aes256Gcm(AesGcm<Aes256Enc, U12>);
 
 impl GcmKey for Aes256Gcm {
     #[inline(always)]

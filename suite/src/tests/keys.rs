@@ -5,9 +5,9 @@ use zeroize::ZeroizeOnDrop;
 use super::C;
 use crate::ciphertext::{HEADER_LEN, MAX_PLAINTEXT_LEN, Suite};
 use crate::key::DataKey;
-use crate::suite::tests::support::suite_key;
-use crate::suite::xaes::Xaes;
-use crate::suite::{Epochs, KcXaes256Gcm, OpenError, SealError, SuiteKey};
+use crate::tests::support::suite_key;
+use crate::xaes::Xaes;
+use crate::{Epochs, KcXaes256Gcm, OpenError, SealError, SuiteKey};
 
 #[test]
 fn keys_are_wiped_and_shared_between_threads() {

@@ -18,7 +18,8 @@ use crate::key::{DataKey, fill_from_os};
 use crate::memory;
 
 /// Seals and opens the bodies of ciphertexts under one data key, expanded once and wiped when dropped.
-pub(crate) struct SuiteKey<C: Cipher = Fastest> {
+#[doc(hidden)]
+pub struct SuiteKey<C: Cipher = Fastest> {
     pub(super) xaes: Xaes<C>,
     /// Whether an epoch began yet. The first is not kept: of many data keys in memory, most encrypt nothing, or once.
     begun: AtomicBool,
@@ -26,7 +27,8 @@ pub(crate) struct SuiteKey<C: Cipher = Fastest> {
 }
 
 impl<C: Cipher> SuiteKey<C> {
-    pub(crate) fn new(key: &DataKey) -> Self {
+    #[doc(hidden)]
+    pub fn new(key: &DataKey) -> Self {
         Self {
             xaes: Xaes::new(key.expose()),
             begun: AtomicBool::new(false),
@@ -39,7 +41,8 @@ impl<C: Cipher> SuiteKey<C> {
     /// `aad` is GCM's whole AAD. On an error `out` is as it was. It allocates only if `out` has not the room,
     /// which is [`Suite::body_overhead`] and the plaintext, or when an epoch begins.
     #[inline(always)]
-    pub(crate) fn seal(
+    #[doc(hidden)]
+    pub fn seal(
         &self,
         epochs: &mut Epochs<'_, C>,
         suite: Suite,
@@ -52,7 +55,8 @@ impl<C: Cipher> SuiteKey<C> {
     }
 
     /// Begins to seal so many messages, whose nonces are drawn together.
-    pub(crate) fn batch(&self, messages: usize) -> Batch<'_, C> {
+    #[doc(hidden)]
+    pub fn batch(&self, messages: usize) -> Batch<'_, C> {
         Batch {
             key: self,
             drawn: [PaddedHalf::default(); DRAWN_TOGETHER],
@@ -170,7 +174,8 @@ impl<C: Cipher> SuiteKey<C> {
     ///
     /// `epoch` is the one that the caller keeps to encrypt; messages of it need no derivation.
     #[inline(always)]
-    pub(crate) fn open(
+    #[doc(hidden)]
+    pub fn open(
         &self,
         epoch: Option<&Epoch<C>>,
         suite: Suite,
@@ -185,7 +190,8 @@ impl<C: Cipher> SuiteKey<C> {
 
     /// Opens the body of a ciphertext that begins at `begin`, and leaves the plaintext alone in the buffer. After an
     /// error the buffer is wiped and empty.
-    pub(crate) fn open_in_place(
+    #[doc(hidden)]
+    pub fn open_in_place(
         &self,
         epoch: Option<&Epoch<C>>,
         suite: Suite,
@@ -281,7 +287,8 @@ impl<C: Cipher> SuiteKey<C> {
 
 /// Seals a known number of messages one after the other. Their nonces are drawn together, each fresh; none is counted on
 /// from another.
-pub(crate) struct Batch<'a, C: Cipher = Fastest> {
+#[doc(hidden)]
+pub struct Batch<'a, C: Cipher = Fastest> {
     key: &'a SuiteKey<C>,
     drawn: [PaddedHalf; DRAWN_TOGETHER],
     next: usize,
@@ -296,7 +303,8 @@ const DRAWN_TOGETHER: usize = 16;
 impl<C: Cipher> Batch<'_, C> {
     /// Seals the next message, as [`SuiteKey::seal`].
     #[inline(always)]
-    pub(crate) fn seal(
+    #[doc(hidden)]
+    pub fn seal(
         &mut self,
         epochs: &mut Epochs<'_, C>,
         suite: Suite,

@@ -26,6 +26,8 @@
 //!
 //! [ePrint 2025/758]: https://eprint.iacr.org/2025/758
 
+use encx_core::{causes, ciphertext, key, memory};
+
 #[cfg(feature = "aes-gcm")]
 mod aes_gcm;
 #[cfg(feature = "aws-lc-rs")]
@@ -46,9 +48,12 @@ use arc_swap::ArcSwapOption;
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 pub use self::backend::{Backend, backend};
-pub(crate) use self::epoch::{Epoch, Epochs};
-pub(crate) use self::opened::Opened;
-pub(crate) use self::suite_key::{Batch, SuiteKey};
+#[doc(hidden)]
+pub use self::epoch::{Epoch, Epochs};
+#[doc(hidden)]
+pub use self::opened::Opened;
+#[doc(hidden)]
+pub use self::suite_key::{Batch, SuiteKey};
 use crate::causes::debug_as_text;
 use crate::ciphertext::{COMMITMENT_LEN, MAX_PLAINTEXT_LEN, Suite, TAG_LEN};
 use crate::key::{DataKey, RandomError};

@@ -6,13 +6,15 @@ use super::{Block, HalfNonce, Tag};
 ///
 /// Each lives in one file, with a type that implements this and two more for its keys. Nothing outside `suite` sees
 /// them, and nothing inside it knows another cipher. All give the same bytes.
-pub(crate) trait Cipher: Sized + Send + Sync + 'static {
+#[doc(hidden)]
+pub trait Cipher: Sized + Send + Sync + 'static {
     type Block: BlockKey;
     type Gcm: GcmKey;
 }
 
 /// An expanded AES-256 key that only ever encrypts.
-pub(crate) trait BlockKey: Send + Sync + 'static {
+#[doc(hidden)]
+pub trait BlockKey: Send + Sync + 'static {
     /// Expands a key, given as its two halves.
     fn new(key: &[Block; 2]) -> Self;
 
@@ -21,7 +23,8 @@ pub(crate) trait BlockKey: Send + Sync + 'static {
 }
 
 /// An expanded key of AES-256-GCM.
-pub(crate) trait GcmKey: Send + Sync + 'static {
+#[doc(hidden)]
+pub trait GcmKey: Send + Sync + 'static {
     /// Expands a key, given as its two halves.
     fn new(key: &[Block; 2]) -> Self;
 
@@ -48,7 +51,8 @@ pub(crate) trait GcmKey: Send + Sync + 'static {
 
 /// Says that the cipher did nothing: a wrong tag, or more bytes than GCM allows.
 #[derive(Debug)]
-pub(crate) struct Refused;
+#[doc(hidden)]
+pub struct Refused;
 
 /// A cipher library that encx can be built with, by the feature of the same name. All give the same bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -90,7 +94,8 @@ pub(crate) type Fastest = Both;
 /// Messages by AWS-LC, single blocks by crate `aes`. Elsewhere than on x86-64 that crate uses the processor's AES only
 /// if it was compiled with special flags.
 #[cfg(all(feature = "aws-lc-rs", feature = "aes-gcm", target_arch = "x86_64"))]
-pub(crate) struct Both;
+#[doc(hidden)]
+pub struct Both;
 
 #[cfg(all(feature = "aws-lc-rs", feature = "aes-gcm", target_arch = "x86_64"))]
 impl Cipher for Both {

@@ -7,7 +7,7 @@ mod support;
 #[cfg(feature = "aes-gcm")]
 #[path = "."]
 mod aes_gcm {
-    type C = crate::suite::aes_gcm::RustCrypto;
+    type C = crate::aes_gcm::RustCrypto;
 
     mod epochs;
     mod in_place;
@@ -22,7 +22,7 @@ mod aes_gcm {
 #[path = "."]
 #[allow(clippy::duplicate_mod, reason = "the same tests on another backend")]
 mod aws_lc_rs {
-    type C = crate::suite::aws_lc_rs::AwsLc;
+    type C = crate::aws_lc_rs::AwsLc;
 
     mod epochs;
     mod in_place;

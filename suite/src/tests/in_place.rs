@@ -1,9 +1,9 @@
 //! Opening where a message is: what the buffer holds afterwards.
 
 use super::C;
+use crate::OpenError;
 use crate::ciphertext::Suite;
-use crate::suite::OpenError;
-use crate::suite::tests::support::{seal_with, suite_key};
+use crate::tests::support::{seal_with, suite_key};
 
 const NONCE: [u8; 24] = *b"ABCDEFGHIJKLMNOPQRSTUVWX";
 const AAD: &[u8] = b"table, column, row";
@@ -32,7 +32,7 @@ fn the_plaintext_alone_is_left() {
                 // Neither the tail of the plaintext, where it was before, nor anything else of the message.
                 #[cfg(target_os = "linux")]
                 assert!(
-                    crate::suite::tests::support::spare_bytes(&buffer)[..prefix + body.len() - len]
+                    crate::tests::support::spare_bytes(&buffer)[..prefix + body.len() - len]
                         .iter()
                         .all(|byte| *byte == 0),
                     "{suite:?}, {len} bytes behind {prefix}"
@@ -66,7 +66,7 @@ fn after_a_refusal_the_buffer_is_wiped_and_empty() {
             assert!(buffer.is_empty());
             #[cfg(target_os = "linux")]
             assert!(
-                crate::suite::tests::support::spare_bytes(&buffer)
+                crate::tests::support::spare_bytes(&buffer)
                     .iter()
                     .all(|byte| *byte == 0)
             );

@@ -10,13 +10,13 @@ use arc_swap::ArcSwapOption;
 use super::C;
 use super::vectors::cmac;
 use crate::ciphertext::{COMMITMENT_LEN, NONCE_LEN, Suite};
+use crate::epoch::ends_epoch;
 use crate::memory;
-use crate::suite::epoch::ends_epoch;
-use crate::suite::tests::support::{
+use crate::tests::support::{
     Sealer, disturbing, first_half, nonce, oracle_opens, padded, second_half, suite_key, undisturbed,
 };
-use crate::suite::xaes::PaddedHalf;
-use crate::suite::{Epochs, HalfNonce, KcXaes256Gcm, SealError};
+use crate::xaes::PaddedHalf;
+use crate::{Epochs, HalfNonce, KcXaes256Gcm, SealError};
 
 const KEY: [u8; 32] = [3; 32];
 const NOW: Option<u64> = Some(7);
@@ -256,7 +256,7 @@ fn no_nonce_comes_twice_in_several_threads() {
 #[test]
 fn the_public_cipher_keeps_its_epoch() {
     let _guard = undisturbed();
-    let cipher = KcXaes256Gcm::new(&crate::DataKey::copy_from(&KEY).unwrap());
+    let cipher = KcXaes256Gcm::new(&crate::key::DataKey::copy_from(&KEY).unwrap());
     let bodies: Vec<_> = (0..100).map(|_| cipher.seal(b"aad", b"x").unwrap()).collect();
     let first: HashSet<_> = bodies.iter().map(|body| first_half(body)).collect();
     assert!(first.len() < 20, "{} epochs", first.len());
@@ -436,7 +436,7 @@ fn reseeding_between_two_messages_of_a_batch_draws_again() {
 fn a_refused_message_uses_no_half_twice() {
     let _guard = undisturbed();
     let mut sealer = Sealer::<C>::begun(KEY);
-    let long = vec![0; crate::MAX_PLAINTEXT_LEN + 1];
+    let long = vec![0; crate::ciphertext::MAX_PLAINTEXT_LEN + 1];
     sealer.with_epochs(|key, epochs| {
         let (mut batch, mut seen) = (key.batch(8), HashSet::new());
         for number in 0..8 {

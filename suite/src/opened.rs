@@ -8,7 +8,8 @@ use std::ops::Deref;
 use zeroize::{ZeroizeOnDrop, zeroize_bytes};
 
 /// Decrypted bytes. They are wiped when dropped, unless they were taken out.
-pub(crate) struct Opened {
+#[doc(hidden)]
+pub struct Opened {
     /// What is beyond `len` is zero.
     buffer: Vec<u8>,
     len: usize,
@@ -34,14 +35,16 @@ impl Opened {
     }
 
     /// Takes the bytes out, without a copy.
-    pub(crate) fn into_bytes(mut self) -> Vec<u8> {
+    #[doc(hidden)]
+    pub fn into_bytes(mut self) -> Vec<u8> {
         let mut bytes = std::mem::take(&mut self.buffer);
         bytes.truncate(std::mem::take(&mut self.len));
         bytes
     }
 
     #[cfg(test)]
-    pub(crate) fn copied_from(bytes: &[u8]) -> Self {
+    #[doc(hidden)]
+    pub fn copied_from(bytes: &[u8]) -> Self {
         let (mut opened, from) = Self::begin(bytes);
         if let Some(from) = from {
             opened.as_mut_bytes().copy_from_slice(from);
