@@ -9,6 +9,8 @@ mod connecting;
 mod coordination;
 #[path = "postgres/migrate.rs"]
 mod migrate;
+#[path = "postgres/unanswered.rs"]
+mod unanswered;
 
 use std::sync::Arc;
 use std::task::Poll;
