@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use super::connections::Connections;
 use super::error::{Place, store_error};
 use super::sql;
+use crate::error::code_of;
 
 type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
@@ -50,6 +51,16 @@ struct Broken {
     place: Place,
     source: std::io::Error,
 }
+
+/// Says that the database takes no writes. It may be about to take over.
+#[derive(Debug, thiserror::Error)]
+#[error("PostgreSQL at {place} is a standby, which is read-only; connect to the primary")]
+struct Standby {
+    place: Place,
+}
+
+/// `feature_not_supported`, which a standby answers to the BEGIN of a transaction that writes. Of other statements it says other things.
+const STANDBY: &str = "0A000";
 
 /// A database, by its connections.
 #[derive(Clone)]
@@ -130,7 +141,7 @@ impl Database {
         // A task of its own begins it, also if the caller stops waiting: the transaction is then rolled back, or the
         // connection closed if the BEGIN is not answered.
         let begin = tokio::spawn(async move {
-            transaction.run_script(statement).await?;
+            transaction.begin(statement).await?;
             Ok(transaction)
         });
         begin
@@ -153,6 +164,24 @@ pub(super) struct Transaction {
 }
 
 impl Transaction {
+    async fn begin(&mut self, statement: &'static str) -> Result<(), StoreError> {
+        let connection = open(&mut self.connection)?;
+        let mut is_standby = false;
+        let begun = async {
+            let begun = sqlx::raw_sql(statement).execute(connection).await;
+            is_standby = begun.as_ref().is_err_and(|error| code_of(error) == STANDBY);
+            begun
+        };
+        let begun = self.wait.for_answer(begun).await;
+        if is_standby {
+            // There is no transaction to roll back.
+            self.connection = None;
+            let place = self.wait.place.clone();
+            return Err(StoreError::unavailable(Standby { place }));
+        }
+        begun.map(drop)
+    }
+
     /// Runs a statement, and returns how many rows it wrote.
     pub(super) async fn run(&mut self, statement: Statement<'_>) -> Result<u64, StoreError> {
         let statement = statement.persistent(self.named);

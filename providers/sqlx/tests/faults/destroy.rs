@@ -9,7 +9,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection};
 
 use crate::member::{Ask, Member, context, notes};
-use crate::scene::{Scene, play};
+use crate::scene::{Scene, play, until};
 use crate::server::Server;
 use crate::{invariants, trial};
 
@@ -40,6 +40,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         }),
         trial("destroy::does_not_wait_for_a_later_transaction", later),
         trial("destroy::asks_for_the_right_to_see_all_sessions", hidden),
+        trial("destroy::is_refused_by_a_standby", standby),
     ]
 }
 
@@ -156,6 +157,54 @@ fn hidden() {
         for statement in [format!("DROP OWNED BY {role}"), format!("DROP ROLE {role}")] {
             scene.pool.execute(AssertSqlSafe(statement)).await.unwrap();
         }
+    });
+}
+
+/// A standby takes no writes: the error says so, and the version is as it was.
+fn standby() {
+    let server = Server::take();
+    play(server.address(), async |scene| {
+        let member = scene.member().await;
+        let sealed = sealed(&member).await;
+        let keys = member.keys().without_quarantine("a test");
+        keys.rotate(&context(TENANT)).await.unwrap();
+        let tables = "SELECT jsonb_build_array(
+            (SELECT jsonb_agg(to_jsonb(k) ORDER BY id) FROM encx.data_keys k),
+            (SELECT jsonb_agg(to_jsonb(w) ORDER BY key_id, to_jsonb(w)) FROM encx.wrapped_keys w),
+            (SELECT jsonb_agg(to_jsonb(a) ORDER BY seq) FROM encx.audit_log a))::text";
+        let tables = async || {
+            let mut connection = connection(scene).await;
+            sqlx::query_scalar::<_, String>(tables)
+                .fetch_one(&mut connection)
+                .await
+                .unwrap()
+        };
+        let before = tables().await;
+        server.kill();
+        server.start_standby();
+        // A connection of before may have to be found broken first.
+        until("the standby refuses", Duration::from_secs(20), async || {
+            let destroyed = keys.destroy(&context(TENANT), sealed.key_id()).await;
+            let refused = destroyed.unwrap_err();
+            assert!(
+                matches!(refused, Error::Store(StoreError::Unavailable { .. })),
+                "{refused:?}"
+            );
+            refused.to_string().contains("is a standby, which is read-only")
+        })
+        .await;
+        let tenant = context(TENANT);
+        let destroyed = keys.destroy_with_data(&tenant, sealed.key_id(), "a test");
+        let refused = destroyed.await.unwrap_err();
+        assert!(refused.to_string().contains("read-only"), "{refused}");
+        assert_eq!(tables().await, before);
+
+        server.start();
+        until("the primary destroys", Duration::from_secs(20), async || {
+            let destroyed = keys.destroy(&context(TENANT), sealed.key_id()).await;
+            destroyed.is_ok_and(|destroyed| destroyed.is_destroyed())
+        })
+        .await;
     });
 }
 
