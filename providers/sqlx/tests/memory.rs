@@ -85,7 +85,14 @@ fn measured(name: &str, test: impl FnOnce()) {
         .env(CHILD, "1")
         .env("MALLOC_MMAP_THRESHOLD_", "131072")
         .env("MALLOC_ARENA_MAX", "1");
-    assert!(child.status().unwrap().success(), "{name}");
+    let output = child.output().unwrap();
+    let (printed, said) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(output.status.success(), "{name}: {printed}{said}");
+    // A name that is no test's runs nothing, and succeeds.
+    assert!(printed.contains("1 passed"), "{name}: {printed}{said}");
 }
 
 #[test]

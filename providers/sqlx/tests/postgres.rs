@@ -9,6 +9,8 @@ mod connecting;
 mod coordination;
 #[path = "postgres/migrate.rs"]
 mod migrate;
+#[path = "postgres/unanswered.rs"]
+mod unanswered;
 
 use std::sync::Arc;
 use std::task::Poll;
@@ -494,5 +496,34 @@ fn a_ciphertext_is_a_column() {
             matches!(cut, Err(sqlx::Error::ColumnDecode { .. })),
             "a cut ciphertext is an error, not a panic"
         );
+    });
+}
+
+/// PostgreSQL casts bytes to text when it assigns them to a column, without an error. Reading says what is wrong and what to
+/// do, and nothing is lost.
+#[test]
+fn a_ciphertext_in_a_column_of_text_is_refused_when_it_is_read() {
+    on_a_database(|database: Arc<Database>| async move {
+        let mut connection = database.connection().await;
+        run(&mut connection, "CREATE TABLE customers (ssn text)").await;
+        let sealed = ciphertext(11);
+        let one = sqlx::query("INSERT INTO customers VALUES ($1)").bind(&sealed);
+        one.execute(&mut connection).await.unwrap();
+        let many = sqlx::query("INSERT INTO customers SELECT * FROM unnest($1)").bind(vec![sealed.clone()]);
+        many.execute(&mut connection).await.unwrap();
+
+        let read = "SELECT ssn FROM customers";
+        let refused = sqlx::query_scalar::<_, Ciphertext>(read).fetch_all(&mut connection);
+        let refused = refused.await.unwrap_err().to_string();
+        for part in ["the column's type is text", "make it `bytea`", "TYPE bytea USING"] {
+            assert!(refused.contains(part), "{refused}");
+        }
+        // What it says to do.
+        let change = "ALTER TABLE customers ALTER COLUMN ssn TYPE bytea USING ssn::bytea";
+        run(&mut connection, change).await;
+        // The other connection has a plan for the column as it was.
+        let mut connection = database.connection().await;
+        let read = sqlx::query_scalar::<_, Ciphertext>(read).fetch_all(&mut connection);
+        assert_eq!(read.await.unwrap(), [sealed.clone(), sealed]);
     });
 }

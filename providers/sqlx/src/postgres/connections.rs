@@ -40,7 +40,14 @@ struct Inner {
     /// The caller's options as ours has them: a caller may change a password while the service runs.
     taken_over: Mutex<Option<Arc<PgConnectOptions>>>,
     /// Whether a connection could be made when that was last tried, for all calls that wait.
-    tried: tokio::sync::Mutex<Option<(Instant, Result<(), NotConnected>)>>,
+    tried: tokio::sync::Mutex<Option<Tried>>,
+}
+
+/// Whether a connection could be made with these options, and when that was found out.
+struct Tried {
+    options: Arc<PgConnectOptions>,
+    at: Instant,
+    outcome: Result<(), NotConnected>,
 }
 
 impl Connections {
@@ -162,16 +169,22 @@ impl Connections {
         });
     }
 
-    /// Tries whether a connection can be made: one call does so for all that wait.
-    async fn try_to_connect(&self, options: &PgConnectOptions) -> Result<(), NotConnected> {
-        let mut tried = self.0.tried.lock().await;
-        if let Some((at, outcome)) = &*tried
-            && at.elapsed() < FRESH
+    /// Tries whether a connection can be made: one call does so for all that wait with the same options.
+    async fn try_to_connect(&self, options: &Arc<PgConnectOptions>) -> Result<(), NotConnected> {
+        let mut last = self.0.tried.lock().await;
+        if let Some(tried) = &*last
+            && tried.at.elapsed() < FRESH
+            // An old password's failure says nothing about the new one.
+            && Arc::ptr_eq(&tried.options, options)
         {
-            return outcome.clone();
+            return tried.outcome.clone();
         }
         let outcome = connect_once(options).await;
-        *tried = Some((Instant::now(), outcome.clone()));
+        *last = Some(Tried {
+            options: Arc::clone(options),
+            at: Instant::now(),
+            outcome: outcome.clone(),
+        });
         outcome
     }
 }
@@ -227,6 +240,24 @@ mod tests {
             let waiting = tokio::spawn(async move { waiting.acquire().await.map(drop) });
             drop(taken);
             waiting.await.unwrap().unwrap();
+        });
+    }
+
+    /// As when a password is replaced: what the old options met within the last half second is not told of the new ones.
+    #[test]
+    fn a_failure_is_remembered_for_its_options_only() {
+        encx::testkit::block_on(async {
+            let url = std::env::var("ENCX_TEST_POSTGRES_URL")
+                .expect("run ./scripts/test, which starts a server for the tests");
+            let theirs = PgPool::connect_lazy(&url).unwrap();
+            let right = theirs.connect_options();
+            let wrong = Arc::new((*right).clone().database("encx_no_such_database"));
+            let connections = Connections::beside(theirs);
+            // A busy machine may take longer once than an outcome is remembered.
+            for _ in 0..3 {
+                connections.try_to_connect(&wrong).await.unwrap_err();
+                connections.try_to_connect(&right).await.unwrap();
+            }
         });
     }
 }

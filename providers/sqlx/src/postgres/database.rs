@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use encx::StoreError;
-use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::Postgres;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgArguments, PgConnection, PgRow};
 use sqlx::query::Query;
-use sqlx::{Postgres, SqlSafeStr};
+use tokio::runtime::Handle;
 
 use super::connections::Connections;
 use super::error::{Place, store_error};
 use super::sql;
+use crate::error::code_of;
 
 type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
@@ -29,6 +32,10 @@ const WRITE_ANSWER: Duration = STATEMENT.saturating_add(Duration::from_secs(4));
 /// the 30 seconds that loading a key may take, so that a caller hears of the database and not of the key.
 const READ_ANSWER: Duration = Duration::from_secs(18);
 
+/// How long a rollback in the background may take before its connection is closed: what the statement before it may
+/// still take, and the way there and back.
+const ROLLBACK_ANSWER: Duration = WRITE_ANSWER;
+
 /// Says that the database did not answer: the connection may be dead although neither side closed it.
 #[derive(Debug, thiserror::Error)]
 #[error("PostgreSQL at {place} did not answer within {within:?}; is it overloaded, or the network cut?")]
@@ -44,6 +51,16 @@ struct Broken {
     place: Place,
     source: std::io::Error,
 }
+
+/// Says that the database takes no writes. It may be about to take over.
+#[derive(Debug, thiserror::Error)]
+#[error("PostgreSQL at {place} is a standby, which is read-only; connect to the primary")]
+struct Standby {
+    place: Place,
+}
+
+/// `feature_not_supported`, which a standby answers to the BEGIN of a transaction that writes. Of other statements it says other things.
+const STANDBY: &str = "0A000";
 
 /// A database, by its connections.
 #[derive(Clone)]
@@ -73,7 +90,7 @@ impl Database {
     pub(super) async fn fetch(&self, statement: Statement<'_>) -> Result<Vec<PgRow>, StoreError> {
         if !self.pooled {
             let mut connection = self.connections.acquire().await?;
-            let wait = Wait::new(self.connections.place(), Some(READ_ANSWER));
+            let mut wait = Wait::new(self.connections.place(), Some(READ_ANSWER));
             let rows = wait.for_answer(statement.fetch_all(&mut *connection)).await;
             if matches!(rows, Err(StoreError::Unavailable { .. })) {
                 // The pool would ask it whether it is alive, without a limit on the time, and lend it to no other call until then.
@@ -116,27 +133,30 @@ impl Database {
         answer: Option<Duration>,
     ) -> Result<Transaction, StoreError> {
         let connection = self.connections.acquire().await?;
-        let begin = sqlx::Transaction::begin(connection, Some(statement.into_sql_str()));
-        // A task of its own begins it, whoever stops waiting: of a BEGIN that is dropped before its answer, the driver
-        // forgets that it was sent (sqlx issue 4393), and the next user of the connection would be in that transaction.
-        let begin = tokio::spawn(begin);
-        let begun = async {
-            begin
-                .await
-                .unwrap_or_else(|ended| Err(sqlx::Error::Io(ended.into())))
-        };
-        let wait = Wait::new(self.connections.place(), answer);
-        Ok(Transaction {
-            inner: wait.for_answer(begun).await?,
+        let mut transaction = Transaction {
+            connection: Some(connection),
             named: !self.pooled,
-            wait,
-        })
+            wait: Wait::new(self.connections.place(), answer),
+        };
+        // A task of its own begins it, also if the caller stops waiting: the transaction is then rolled back, or the
+        // connection closed if the BEGIN is not answered.
+        let begin = tokio::spawn(async move {
+            transaction.begin(statement).await?;
+            Ok(transaction)
+        });
+        begin
+            .await
+            .unwrap_or_else(|ended| Err(store_error(sqlx::Error::Io(ended.into()))))
     }
 }
 
 /// A transaction, which is rolled back unless it is committed.
+///
+/// The driver's own returns its connection to the pool also if an answer is outstanding. There the connection waits for
+/// that answer without a limit on the time, and counts as one of the few that the store has.
 pub(super) struct Transaction {
-    inner: sqlx::Transaction<'static, Postgres>,
+    /// Taken by what ends the transaction.
+    connection: Option<PoolConnection<Postgres>>,
     /// Whether the session keeps prepared statements by name.
     named: bool,
     /// How long to wait for each answer.
@@ -144,22 +164,43 @@ pub(super) struct Transaction {
 }
 
 impl Transaction {
+    async fn begin(&mut self, statement: &'static str) -> Result<(), StoreError> {
+        let connection = open(&mut self.connection)?;
+        let mut is_standby = false;
+        let begun = async {
+            let begun = sqlx::raw_sql(statement).execute(connection).await;
+            is_standby = begun.as_ref().is_err_and(|error| code_of(error) == STANDBY);
+            begun
+        };
+        let begun = self.wait.for_answer(begun).await;
+        if is_standby {
+            // There is no transaction to roll back.
+            self.connection = None;
+            let place = self.wait.place.clone();
+            return Err(StoreError::unavailable(Standby { place }));
+        }
+        begun.map(drop)
+    }
+
     /// Runs a statement, and returns how many rows it wrote.
     pub(super) async fn run(&mut self, statement: Statement<'_>) -> Result<u64, StoreError> {
         let statement = statement.persistent(self.named);
-        let done = self.wait.for_answer(statement.execute(&mut *self.inner)).await?;
+        let connection = open(&mut self.connection)?;
+        let done = self.wait.for_answer(statement.execute(connection)).await?;
         Ok(done.rows_affected())
     }
 
     pub(super) async fn fetch(&mut self, statement: Statement<'_>) -> Result<Vec<PgRow>, StoreError> {
         let statement = statement.persistent(self.named);
-        self.wait.for_answer(statement.fetch_all(&mut *self.inner)).await
+        let connection = open(&mut self.connection)?;
+        self.wait.for_answer(statement.fetch_all(connection)).await
     }
 
     /// Runs statements without parameters, such as a migration.
     pub(super) async fn run_script(&mut self, script: &'static str) -> Result<(), StoreError> {
-        let done = sqlx::raw_sql(script).execute(&mut *self.inner).await;
-        done.map(|_| ()).map_err(store_error)
+        let connection = open(&mut self.connection)?;
+        let done = sqlx::raw_sql(script).execute(connection);
+        self.wait.for_answer(done).await.map(drop)
     }
 
     /// Runs a statement that has one row at most.
@@ -167,9 +208,56 @@ impl Transaction {
         Ok(self.fetch(statement).await?.into_iter().next())
     }
 
-    pub(super) async fn commit(self) -> Result<(), StoreError> {
-        self.wait.for_answer(self.inner.commit()).await
+    pub(super) async fn commit(mut self) -> Result<(), StoreError> {
+        self.run_script(sql::COMMIT).await?;
+        // The pool has it again.
+        self.connection = None;
+        Ok(())
     }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        let Some(mut connection) = self.connection.take() else {
+            return;
+        };
+        match Handle::try_current() {
+            Ok(runtime) if !self.wait.in_vain => {
+                runtime.spawn(roll_back(OpenConnection(Some(connection))));
+            }
+            _ => connection.close_on_drop(),
+        }
+    }
+}
+
+/// Rolls back what was not committed, after the answer to a statement that its caller no longer waits for.
+async fn roll_back(mut open: OpenConnection) {
+    let Some(connection) = &mut open.0 else {
+        return;
+    };
+    let done = sqlx::raw_sql(sql::ROLLBACK).execute(&mut **connection);
+    if let Ok(Ok(_)) = tokio::time::timeout(ROLLBACK_ANSWER, done).await {
+        // The pool has it again.
+        open.0 = None;
+    }
+}
+
+/// A connection with an open transaction, which no pool may lend: closed when it is dropped.
+struct OpenConnection(Option<PoolConnection<Postgres>>);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        if let Some(connection) = &mut self.0 {
+            connection.close_on_drop();
+        }
+    }
+}
+
+/// Returns the connection of a transaction that has not ended.
+fn open(connection: &mut Option<PoolConnection<Postgres>>) -> Result<&mut PgConnection, StoreError> {
+    connection
+        .as_deref_mut()
+        .ok_or_else(|| store_error(sqlx::Error::PoolClosed))
 }
 
 /// Waits for answers. The driver itself waits for as long as the connection is not closed.
@@ -177,15 +265,21 @@ struct Wait {
     place: Place,
     /// For ever if a statement may take as long as it needs.
     limit: Option<Duration>,
+    /// Whether an answer did not arrive in time.
+    in_vain: bool,
 }
 
 impl Wait {
     fn new(place: Place, limit: Option<Duration>) -> Self {
-        Self { place, limit }
+        Self {
+            place,
+            limit,
+            in_vain: false,
+        }
     }
 
     async fn for_answer<T>(
-        &self,
+        &mut self,
         answer: impl Future<Output = Result<T, sqlx::Error>>,
     ) -> Result<T, StoreError> {
         let answer = match self.limit {
@@ -193,6 +287,7 @@ impl Wait {
             Some(within) => match tokio::time::timeout(within, answer).await {
                 Ok(answer) => answer,
                 Err(_) => {
+                    self.in_vain = true;
                     let place = self.place.clone();
                     return Err(StoreError::unavailable(NoAnswer { place, within }));
                 }

@@ -107,6 +107,10 @@ pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE
 /// Also for a database that takes no writes.
 pub(super) const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL READ COMMITTED, READ ONLY";
 
+pub(super) const COMMIT: &str = "COMMIT";
+
+pub(super) const ROLLBACK: &str = "ROLLBACK";
+
 /// $1 statement, $2 lock, $3 idle, as durations. A data key that a crash takes back takes data with it, so a
 /// commit is never asynchronous here.
 pub(super) const SET_LIMITS: &str = "

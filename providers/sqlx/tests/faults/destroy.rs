@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use encx::{Ciphertext, Destruction, Error, KeyManager, KeyState, StoreError};
+use encx::{Ciphertext, Destruction, Error, KeyManager, KeyState, OpenTransactions, StoreError};
 use encx_sqlx::Rows;
 use libtest_mimic::Trial;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection};
 
 use crate::member::{Ask, Member, context, notes};
-use crate::scene::{Scene, play};
+use crate::scene::{Scene, play, until};
 use crate::server::Server;
 use crate::{invariants, trial};
 
@@ -40,6 +40,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         }),
         trial("destroy::does_not_wait_for_a_later_transaction", later),
         trial("destroy::asks_for_the_right_to_see_all_sessions", hidden),
+        trial("destroy::is_refused_by_a_standby", standby),
     ]
 }
 
@@ -62,7 +63,11 @@ fn waits_for(kind: Kind) {
         let keys = member.keys().with_census(census(&scene.pool));
         let keys = keys.quarantine(Duration::from_millis(20));
         keys.rotate(&context(TENANT)).await.unwrap();
-        match after_quarantine(&keys, &sealed).await {
+        let waits = destroyed(&keys, &sealed, |open| {
+            // The prepared transaction alone: no session has it any more.
+            kind != Kind::Prepared || open.oldest.is_none()
+        });
+        match waits.await.unwrap() {
             Destruction::AwaitingTransactions { record, open } => {
                 assert_eq!(record.state, KeyState::Suspended);
                 assert_eq!(open.oldest.is_some(), kind != Kind::Prepared, "{open:?}");
@@ -79,8 +84,7 @@ fn waits_for(kind: Kind) {
             Kind::Prepared => drop(writer.execute("COMMIT PREPARED 'two phases'").await.unwrap()),
         }
         // Now the row is counted, and read once the version is resumed.
-        let refused = keys.destroy(&context(TENANT), sealed.key_id()).await;
-        match refused {
+        match destroyed(&keys, &sealed, only_others).await {
             Err(Error::StillInUse { columns, .. }) => assert_eq!(columns[0].rows, 1),
             other => panic!("{other:?}"),
         }
@@ -88,7 +92,7 @@ fn waits_for(kind: Kind) {
         keys.set_state(&tenant, id, KeyState::Deactivated).await.unwrap();
         invariants::hold(scene).await;
         member.perform(Ask::Reencrypt { range: 10 }).await.unwrap();
-        let gone = after_quarantine(&keys, &sealed).await;
+        let gone = destroyed(&keys, &sealed, only_others).await.unwrap();
         assert!(gone.is_destroyed(), "{gone:?}");
         invariants::hold(scene).await;
     });
@@ -147,7 +151,7 @@ fn hidden() {
         assert!(refused.to_string().contains("pg_read_all_stats"), "{refused}");
         let grant = format!("GRANT pg_read_all_stats TO {role}");
         scene.pool.execute(AssertSqlSafe(grant)).await.unwrap();
-        let gone = keys.destroy(&context(TENANT), sealed.key_id()).await.unwrap();
+        let gone = destroyed(&keys, &sealed, only_others).await.unwrap();
         assert!(gone.is_destroyed(), "{gone:?}");
         pool.close().await;
         for statement in [format!("DROP OWNED BY {role}"), format!("DROP ROLE {role}")] {
@@ -156,22 +160,84 @@ fn hidden() {
     });
 }
 
+/// A standby takes no writes: the error says so, and the version is as it was.
+fn standby() {
+    let server = Server::take();
+    play(server.address(), async |scene| {
+        let member = scene.member().await;
+        let sealed = sealed(&member).await;
+        let keys = member.keys().without_quarantine("a test");
+        keys.rotate(&context(TENANT)).await.unwrap();
+        let tables = "SELECT jsonb_build_array(
+            (SELECT jsonb_agg(to_jsonb(k) ORDER BY id) FROM encx.data_keys k),
+            (SELECT jsonb_agg(to_jsonb(w) ORDER BY key_id, to_jsonb(w)) FROM encx.wrapped_keys w),
+            (SELECT jsonb_agg(to_jsonb(a) ORDER BY seq) FROM encx.audit_log a))::text";
+        let tables = async || {
+            let mut connection = connection(scene).await;
+            sqlx::query_scalar::<_, String>(tables)
+                .fetch_one(&mut connection)
+                .await
+                .unwrap()
+        };
+        let before = tables().await;
+        server.kill();
+        server.start_standby();
+        // A connection of before may have to be found broken first.
+        until("the standby refuses", Duration::from_secs(20), async || {
+            let destroyed = keys.destroy(&context(TENANT), sealed.key_id()).await;
+            let refused = destroyed.unwrap_err();
+            assert!(
+                matches!(refused, Error::Store(StoreError::Unavailable { .. })),
+                "{refused:?}"
+            );
+            refused.to_string().contains("is a standby, which is read-only")
+        })
+        .await;
+        let tenant = context(TENANT);
+        let destroyed = keys.destroy_with_data(&tenant, sealed.key_id(), "a test");
+        let refused = destroyed.await.unwrap_err();
+        assert!(refused.to_string().contains("read-only"), "{refused}");
+        assert_eq!(tables().await, before);
+
+        server.start();
+        until("the primary destroys", Duration::from_secs(20), async || {
+            let destroyed = keys.destroy(&context(TENANT), sealed.key_id()).await;
+            destroyed.is_ok_and(|destroyed| destroyed.is_destroyed())
+        })
+        .await;
+    });
+}
+
 fn census(pool: &PgPool) -> encx_sqlx::Census {
     Rows::postgres(pool.clone()).census([notes()]).unwrap()
 }
 
-/// Destroys a version, again and again as long as its quarantine is not over.
-async fn after_quarantine(keys: &KeyManager, sealed: &Ciphertext) -> Destruction {
+/// Destroys a version, again and again as long as its quarantine is not over, or as long as the transactions that are open
+/// are not those that the test expects. A heartbeat of the member is a transaction too, for a moment.
+async fn destroyed(
+    keys: &KeyManager,
+    sealed: &Ciphertext,
+    is_expected: impl Fn(&OpenTransactions) -> bool,
+) -> Result<Destruction, Error> {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
     loop {
-        match keys.destroy(&context(TENANT), sealed.key_id()).await.unwrap() {
-            Destruction::Quarantined { .. } => {
-                assert!(tokio::time::Instant::now() < deadline, "the quarantine ends");
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-            other => return other,
+        let outcome = keys.destroy(&context(TENANT), sealed.key_id()).await?;
+        let again = match &outcome {
+            Destruction::Quarantined { .. } => true,
+            Destruction::AwaitingTransactions { open, .. } => !is_expected(open),
+            _ => false,
+        };
+        if !again {
+            return Ok(outcome);
         }
+        assert!(tokio::time::Instant::now() < deadline, "still {outcome:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// The test has no transaction open: any that is open ends by itself.
+fn only_others(_: &OpenTransactions) -> bool {
+    false
 }
 
 /// Encrypts a patient's note, as a transaction does before it writes it.

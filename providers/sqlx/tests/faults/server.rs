@@ -62,6 +62,11 @@ impl Server {
     pub(crate) fn start(&self) {
         self.0.ask(Order::Start);
     }
+
+    /// Starts the server again as a standby, which only reads, and waits until it does.
+    pub(crate) fn start_standby(&self) {
+        self.0.ask(Order::StartStandby);
+    }
 }
 
 /// Ends the private server and removes its data.
@@ -76,6 +81,7 @@ pub(crate) fn stop() {
 enum Order {
     Kill,
     Start,
+    StartStandby,
 }
 
 /// Gives orders to the thread whose child the server is. It is a thread that lasts: the kernel ends the server with the
@@ -159,16 +165,24 @@ impl Keep {
         while let Ok((order, done)) = orders.recv() {
             match order {
                 Order::Kill => self.kill(),
-                Order::Start => self.start(),
+                Order::Start => self.start(false),
+                Order::StartStandby => self.start(true),
             }
             // Who gave the order may have given up.
             let _ = done.send(());
         }
     }
 
-    fn start(&mut self) {
-        if self.server.is_some() {
+    fn start(&mut self, standby: bool) {
+        let signal = self.data.join("standby.signal");
+        if self.server.is_some() && signal.exists() == standby {
             return;
+        }
+        self.kill();
+        if standby {
+            fs::write(&signal, "").unwrap();
+        } else {
+            drop(fs::remove_file(&signal));
         }
         let log = fs::OpenOptions::new()
             .append(true)
