@@ -1,8 +1,8 @@
 //! Unwrapped keys in memory: time to live, single flight, states that follow the key store.
 //!
-//! A *slot* belongs to one scope. Reading its snapshot waits for nobody; everything that waits (the key
+//! A *slot* belongs to one scope. Reading its snapshot never waits; everything that waits (the key
 //! store, the KMS) runs in a *flight*, a task of its own that many callers share, so that a caller who goes away
-//! strands nobody. The *sweeper* empties slots whose keys are too old; the *poller* follows changes of state.
+//! strands no other. The *sweeper* empties slots whose keys are too old; the *poller* follows changes of state.
 
 mod ahead;
 mod background;
@@ -109,7 +109,7 @@ pub(crate) struct Cache {
     slots: moka::sync::Cache<SlotKey, Arc<Slot>>,
     /// How many of these there are.
     settled: Arc<AtomicU64>,
-    /// Scopes that have no keys, as far as is known: whoever invents contexts pushes none of the others out.
+    /// Scopes that have no keys, as far as is known: invented contexts push none of the others out.
     newcomers: moka::sync::Cache<SlotKey, Arc<Slot>>,
     /// What this process has encrypted under in scopes whose slots were dropped, as far as the bound on keyrings goes: a new
     /// slot must not begin anew where the key store has lost that.
@@ -245,8 +245,11 @@ impl Cache {
             Arc::clone(slot)
         });
         if !Arc::ptr_eq(&settled, slot) {
-            // Somebody else's slot of the same scope settled first.
+            // Another task's slot of the same scope settled first. Nothing is encrypted under this one once it is detached.
             slot.detach();
+            if let Some(used) = slot.used() {
+                settled.also_used(self, used);
+            }
         }
         self.newcomers.invalidate(&slot.key);
     }
@@ -274,7 +277,7 @@ impl Cache {
         self.slots.get(&key).or_else(|| self.newcomers.get(&key))
     }
 
-    /// Applies the bounds now, and not when somebody comes by.
+    /// Applies the bounds now, and not at the next access.
     fn apply_bounds(&self) {
         self.slots.run_pending_tasks();
         self.newcomers.run_pending_tasks();
@@ -400,5 +403,54 @@ impl fmt::Debug for Cache {
             .field("limits", &self.limits)
             .field("stats", &self.stats())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, feature = "testkit"))]
+mod tests {
+    use super::*;
+    use crate::testkit::{MemoryKeyStore, MemoryKms, block_on};
+    use crate::{Aad, Crypto};
+
+    /// Two slots of one scope, as a race or a bound that is reached makes them.
+    #[test]
+    fn what_the_loser_of_a_race_has_used_is_kept() -> Result<(), Error> {
+        block_on(async {
+            let store = MemoryKeyStore::new();
+            let crypto = Crypto::builder(MemoryKms::new(), store.clone()).build().await?;
+            let context = EncryptionContext::from_pairs([("tenantId", "a")])?;
+            crypto.encrypt(&context, "x", Aad::unbound()).await?;
+            let cache = crypto.core().cache();
+            let winner = cache.slot(&context, KeyUsage::Data);
+            let first = winner.used().expect("it has encrypted");
+            for lost in [
+                Used {
+                    revision: first.revision.next(),
+                    ..first
+                },
+                Used {
+                    id: DataKeyId::generate(0, Some(first.id)).expect("there are greater ones"),
+                    ..first
+                },
+            ] {
+                let read = cache.begin_read();
+                let loser = Arc::new(Slot::new(winner.key.clone(), |_| Some(lost)));
+                loser.publish_records(cache, store.records(), read)?;
+                cache.settle(&loser);
+                assert!(loser.is_detached() && !winner.is_detached());
+                assert_eq!(winner.used(), Some(lost));
+                // The key store has lost it.
+                let refused = winner.records().expect("it is loaded").active().map(drop);
+                assert!(
+                    matches!(refused, Err(Error::RolledBack { used, .. }) if used == lost.id),
+                    "{refused:?}"
+                );
+            }
+            // Nor does one that has used less take anything back.
+            let used = winner.used();
+            winner.also_used(cache, first);
+            assert_eq!(winner.used(), used);
+            Ok(())
+        })
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use zeroize::Zeroize;
 
-pub(crate) use self::batch::{Batch, Item, ToOpen, ToSeal, loaded};
+pub(crate) use self::batch::{Batch, Item, ToOpen, ToSeal, Work, loaded};
 pub(crate) use self::call::{Decrypt, Encrypt, HotFirst, Place};
 use self::call::{DecryptInPlace, EncryptInto};
 pub(crate) use self::core::{Core, Look};
@@ -222,9 +222,10 @@ impl Keyring {
         self.hot_decrypt_in_place(buffer, aad)
             .unwrap_or_else(|| Err(Box::new(self.core.cache.why_not_ready())))
             .map_err(|error| {
-                let error = self.core.refused(error, Header::key_id_of(buffer), aad);
+                let key = Header::key_id_of(buffer);
+                // Before a subscriber runs, which may panic.
                 buffer.zeroize();
-                error
+                self.core.refused(error, key, aad)
             })
     }
 

@@ -73,6 +73,13 @@ pub fn wiping_stack<const DEPTH: usize, T>(call: impl FnOnce() -> T) -> T {
 /// How deep a stack is wiped where time does not matter, in bytes.
 pub const DEEP: usize = 32 << 10;
 
+/// Whether ciphers are taken to be compiled without optimisation, so that they need more stack and leave more there.
+///
+/// No `cfg` tells `opt-level`. Cargo's own profiles switch `debug_assertions` with it, so this follows that. A profile that sets
+/// them apart gets the wrong depth: with both, the stack is wiped deeper than it need be, which takes time; with neither, not deep
+/// enough, and keys may stay there. SECURITY.md says so.
+pub(crate) const UNOPTIMISED: bool = cfg!(debug_assertions);
+
 /// Raised whenever this process's memory may have been copied.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 

@@ -89,7 +89,7 @@ impl Fleet {
             is_on,
             running: RunsIn::default(),
             name,
-            serves_for: limits.ttl.saturating_add(limits.longest_stale()),
+            serves_for: limits.serves_for(),
             me: Mutex::new(Me::new()),
             hinted: Notify::new(),
             introduced: watch::Sender::new(0),

@@ -26,6 +26,11 @@ impl Limits {
         self.ttl.mul_f64(self.refresh_ahead)
     }
 
+    /// For how long a process may use a key that was withdrawn, if it reaches neither the KMS nor the key store.
+    pub(crate) fn serves_for(&self) -> Duration {
+        self.ttl.saturating_add(self.longest_stale())
+    }
+
     pub(crate) fn longest_stale(&self) -> Duration {
         self.stale_encrypt.max(self.stale_decrypt)
     }

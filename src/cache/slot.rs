@@ -154,6 +154,26 @@ impl Slot {
         self.state().used
     }
 
+    /// Takes in what this process has encrypted under in another slot of the same scope. What the key store said is judged
+    /// anew by it.
+    pub(in crate::cache) fn also_used(&self, cache: &Cache, used: Used) {
+        let mut state = self.state();
+        let merged = Some(used.or_later(state.used));
+        if state.used == merged {
+            return;
+        }
+        state.used = merged;
+        if let Some(known) = state.records.take() {
+            state.records = Some(Arc::new(Records {
+                list: known.list.clone(),
+                read_at: known.read_at,
+                tick: known.tick,
+                used: merged,
+            }));
+            self.rebuild(cache, &mut state);
+        }
+    }
+
     /// Notes that a handle used this slot.
     #[inline]
     pub(crate) fn mark_used(&self) {

@@ -10,7 +10,7 @@ use crate::ciphertext::Ciphertext;
 use crate::context::EncryptionContext;
 use crate::crypto::Crypto;
 use crate::error::Error;
-use crate::keyring::{Batch, Item, ToOpen, ToSeal};
+use crate::keyring::{Batch, Item, ToOpen, ToSeal, Work};
 use crate::plaintext::Plaintext;
 
 impl Crypto {
@@ -70,15 +70,8 @@ impl Crypto {
             return done;
         }
         let rest = &items[done.len()..];
-        let (slots, of) = self.slots(rest.iter().map(|(context, ..)| *context));
-        let values = rest.iter().map(to_seal).zip(of);
-        let rest: Vec<_> = values
-            .map(|(what, of)| Item {
-                slot: &slots[of],
-                what,
-            })
-            .collect();
-        done.extend(self.core().do_cold(&rest).await);
+        let contexts = rest.iter().map(|(context, ..)| *context);
+        done.extend(self.do_rest(contexts, rest.iter().map(to_seal)).await);
         done
     }
 
@@ -127,16 +120,26 @@ impl Crypto {
             return done;
         }
         let rest = &items[done.len()..];
-        let (slots, of) = self.slots(rest.iter().map(|(context, ..)| *context));
-        let values = rest.iter().map(to_open).zip(of);
-        let rest: Vec<_> = values
+        let contexts = rest.iter().map(|(context, ..)| *context);
+        done.extend(self.do_rest(contexts, rest.iter().map(to_open)).await);
+        done
+    }
+
+    /// Does what is left of a batch once a key has to be loaded. Each value has a context.
+    async fn do_rest<'a, T: Work>(
+        &self,
+        contexts: impl Iterator<Item = &'a EncryptionContext>,
+        values: impl Iterator<Item = T>,
+    ) -> Vec<Result<T::Done, Error>> {
+        let (slots, of) = self.slots(contexts);
+        let items: Vec<_> = values
+            .zip(of)
             .map(|(what, of)| Item {
                 slot: &slots[of],
                 what,
             })
             .collect();
-        done.extend(self.core().do_cold(&rest).await);
-        done
+        self.core().do_cold(&items).await
     }
 
     /// Finds the slots of contexts, each once, and tells of each context which of them is its own.

@@ -38,7 +38,7 @@ impl Crypto {
     ///
     /// # Errors
     ///
-    /// [`Error::Index`] if the value cannot be indexed; nobody was asked for a key then. Otherwise as
+    /// [`Error::Index`] if the value cannot be indexed; no key is asked for then. Otherwise as
     /// [`encrypt`](Self::encrypt), without those about ciphertexts.
     ///
     /// # Cancellation
@@ -93,7 +93,7 @@ impl Crypto {
                 core.cache().active(&slot).await?.deriver()
             })
             .await;
-        // What was loaded is used before anybody is waited for again.
+        // What was loaded is used before the next wait.
         let at_once = |item: &Result<(Arc<Slot>, Message), Error>| match item {
             Ok((slot, message)) if keys.contains_key(&slot.scope) => {
                 Some(loaded(&keys, &slot.scope).map(|key| term(&key, message)))
@@ -274,7 +274,8 @@ async fn terms(core: &Core, slot: &Arc<Slot>, messages: &[Message]) -> Result<In
         // Another process may have made the first key, and indexed with it, since this one read that there is none.
         records = core.cache().reload(slot).await?;
     }
-    // What the key store has lost indexed rows, which a search under the others would not find.
+    // If the key store has lost the greatest version that this process has used, a search under the others would not find
+    // the rows that it indexed.
     records.active()?;
     let usable = records
         .iter()
@@ -303,7 +304,7 @@ async fn terms(core: &Core, slot: &Arc<Slot>, messages: &[Message]) -> Result<In
     Ok(IndexTerms::new(terms))
 }
 
-/// Computes the terms if all keys are in memory and may be used; `None` if somebody has to be asked.
+/// Computes the terms if all keys are in memory and may be used; `None` if a key has to be loaded.
 fn hot_terms(core: &Core, slot: &Slot, messages: &[Message]) -> Option<Result<IndexTerms, Error>> {
     let mut visit = core.visit(slot);
     let mut look = visit.look();
@@ -351,7 +352,7 @@ fn hot_of(core: &Core, slot: &Slot, id: DataKeyId) -> Option<Result<Arc<Deriver>
     use_now(core, set, key, Purpose::Decrypt, &mut look)
 }
 
-/// Uses a key of a snapshot if that needs nobody else.
+/// Uses a key of a snapshot if that needs no load.
 fn use_now(
     core: &Core,
     set: &KeySet,

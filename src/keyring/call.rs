@@ -17,14 +17,14 @@ use crate::plaintext::Plaintext;
 use crate::suite::Epochs;
 
 /// What a call waits for whose key is not in memory. On the heap, so that the futures of hot calls are small: they are
-/// polled where they are made, and whoever awaits them has room for them in its own future.
+/// polled where they are made, and the future that awaits them has room for them.
 pub(crate) type Waiting = Pin<Box<dyn Future<Output = Result<Arc<LiveKey>, Error>> + Send>>;
 
 /// One call: done at once if its key is in memory, otherwise when the key is there.
 pub(crate) trait Call {
     type Output;
 
-    /// Does it, if that needs nobody else; `None` if it does.
+    /// Does it, if that needs no load; `None` if it does.
     fn hot(&mut self) -> Option<Hot<Self::Output>>;
 
     /// Has the key loaded, unless the input can never be used.
@@ -46,7 +46,7 @@ pub(crate) trait Call {
 
 /// The future of a call that returns a `T`.
 ///
-/// It is written by hand, and not `async`, so that whoever awaits a hot call does no more than call a function and take its
+/// It is written by hand, and not `async`, so that awaiting a hot call is no more than calling a function and taking its
 /// result. The future of an `async fn` that is awaited in several places is a function of its own, and to move a result out
 /// of it in other pieces than it was put together from makes the processor wait: for 10 ns of 170.
 ///
@@ -144,10 +144,10 @@ pub(crate) trait Place {
 
     fn slot(&self) -> Arc<Slot>;
 
-    /// Encrypts into an empty buffer, if that needs nobody else; `None` if it does.
+    /// Encrypts into an empty buffer, if that needs no load; `None` if it does.
     fn hot_encrypt_into(&self, plaintext: &[u8], aad: &Aad, buffer: &mut Vec<u8>) -> Option<Hot<()>>;
 
-    /// Encrypts if that needs nobody else; `None` if it does.
+    /// Encrypts if that needs no load; `None` if it does.
     #[inline(always)]
     fn hot_encrypt(&self, plaintext: &[u8], aad: &Aad) -> Option<Hot<Ciphertext>> {
         let mut sealed = Vec::new();
@@ -155,7 +155,7 @@ pub(crate) trait Place {
         Some(done.map(|()| Ciphertext::from_sealed(sealed)))
     }
 
-    /// Decrypts if that needs nobody else; `None` if it does.
+    /// Decrypts if that needs no load; `None` if it does.
     fn hot_decrypt(&self, ciphertext: &Ciphertext, aad: &Aad) -> Option<Hot<Plaintext>>;
 }
 
@@ -303,9 +303,10 @@ impl<A: AsAad> Call for DecryptInPlace<'_, '_, A> {
     }
 
     fn failed(&mut self, error: &mut Error) {
-        let core = &self.keyring.core;
-        core.note_refused(error, Header::key_id_of(self.buffer), self.aad.as_aad());
+        let key = Header::key_id_of(self.buffer);
+        // Before a subscriber runs, which may panic.
         self.buffer.zeroize();
+        self.keyring.core.note_refused(error, key, self.aad.as_aad());
     }
 }
 

@@ -72,6 +72,10 @@ impl KeyManager {
     /// It must be longer than anything lasts that may hold a ciphertext which is not in its row yet: the longest
     /// transaction, a message in an outbox or a queue, a retry, a stream that is still read. A length of zero is refused:
     /// see [`without_quarantine`](Self::without_quarantine).
+    ///
+    /// Where the key store has no registry of processes, it must be no shorter than any process serves a key: its `ttl`, and
+    /// how long it lets keys serve beyond. [`destroy`](Self::destroy) refuses a shorter one, judged by the `Crypto` that this manager is
+    /// of. A manager that was built alone knows no process's `ttl` and refuses none.
     #[must_use]
     pub fn quarantine(mut self, length: Duration) -> Self {
         self.quarantine = Quarantine::For(length);
@@ -80,6 +84,10 @@ impl KeyManager {
 
     /// Lets [`destroy`](Self::destroy) destroy a version without a quarantine. Processes, census and open transactions are
     /// asked all the same.
+    ///
+    /// Where the key store has no registry of processes, [`destroy`](Self::destroy) refuses this: without a quarantine nothing would
+    /// wait until the processes have stopped encrypting under the version. Set a [`quarantine`](Self::quarantine), or give up the
+    /// data with [`destroy_with_data`](Self::destroy_with_data).
     ///
     /// The reason is kept in the audit log after the words `without_quarantine:`. It has at most 1000 bytes, is never
     /// empty and never a secret.
@@ -126,13 +134,17 @@ impl KeyManager {
     ///
     /// As [`set_state`](Self::set_state); an active version is [`StoreError::IllegalTransition`]: rotate or suspend first.
     /// [`Error::StillInUse`] if the census found rows, and its own errors if it failed: nothing is destroyed then.
-    /// [`Error::Config`] for a quarantine of no length, or a skipped one without a reason.
+    /// [`Error::Config`] for a quarantine of no length, or a skipped one without a reason; and, where the key store has no
+    /// registry of processes, for a skipped quarantine or one that is shorter than a process serves a key. Nothing is changed then.
     ///
     /// # Cancellation
     ///
     /// The version is then as it was, suspended or destroyed; the next call goes on from there.
     pub async fn destroy(&self, context: &EncryptionContext, id: DataKeyId) -> Result<Destruction, Error> {
         let reason = self.reason_to_destroy()?;
+        if self.store.coordination().is_none() {
+            self.check_quarantine_alone()?;
+        }
         let mut version = self.find(context, id).await?;
         if version.state == KeyState::Destroyed {
             return Ok(Destruction::Destroyed(version));
@@ -217,9 +229,26 @@ impl KeyManager {
     async fn silent_processes(&self) -> Result<Option<FleetReport>, Error> {
         match self.await_fleet(PATIENCE).await {
             Ok(fleet) => Ok(Some(fleet).filter(|fleet| !fleet.is_complete())),
-            Err(Error::Store(StoreError::Unsupported { .. })) => Ok(None),
+            Err(Error::Store(StoreError::Unsupported { .. })) => self.check_quarantine_alone().map(|()| None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Checks that the quarantine can stand in for the wait for the processes.
+    fn check_quarantine_alone(&self) -> Result<(), Error> {
+        let serves_for = self.core.as_ref().map(|core| core.cache.limits.serves_for());
+        let what = match self.quarantine {
+            Quarantine::None(_) => "the key store has no registry of processes, so only a quarantine waits until they have stopped \
+                 encrypting under the version: set one with `quarantine`, or give up the data with `destroy_with_data`"
+                .to_owned(),
+            Quarantine::For(length) if serves_for.is_some_and(|serves_for| length < serves_for) => format!(
+                "the key store has no registry of processes, so a quarantine must be no shorter than a process serves a \
+                 key (its `ttl`, and how long keys serve beyond): set one of {} seconds or more with `quarantine`",
+                serves_for.unwrap_or_default().as_secs_f64().ceil()
+            ),
+            Quarantine::For(_) => return Ok(()),
+        };
+        Err(Error::Config { what })
     }
 
     /// Returns what the audit log is told, if the settings can be used.

@@ -12,7 +12,7 @@ use crate::store::{KeyRecord, NewKey, StoreError, Timestamp, load_all_usages};
 /// How often the keys are looked at again, because others change them meanwhile.
 const MAX_ROUNDS: usize = 64;
 
-/// What [`KeyManager::shred`] did: proof for whoever asked that a tenant's data be made unreadable.
+/// What [`KeyManager::shred`] did: proof that a tenant's data was made unreadable.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 #[must_use = "processes that may still read stand here and nowhere else"]
@@ -68,6 +68,10 @@ impl KeyManager {
     /// This cannot be taken back, and it is not as final as it may seem: any backup of the database, together with the
     /// permission to unwrap with a KEK that wrapped these keys, brings them back. So it is complete only when the last such
     /// backup is gone. Where each tenant has a KEK of its own, deleting that KEK in the KMS is final, whatever backups there are.
+    ///
+    /// A version's row that is missing shows by the gap in the numbers, but not if it is that of the greatest version of its usage. If
+    /// such a row was deleted, only a process that encrypted under the version knows; elsewhere the receipt leaves it out,
+    /// and a backup of the row brings it back.
     ///
     /// </div>
     ///

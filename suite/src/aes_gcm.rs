@@ -9,7 +9,7 @@ use aes_gcm::aead::consts::U12;
 
 use super::backend::{BlockKey, Cipher, GcmKey, Refused};
 use super::{Block, HalfNonce, Tag};
-use crate::memory::{DEEP, wiping_stack};
+use crate::memory::{DEEP, UNOPTIMISED, wiping_stack};
 
 #[doc(hidden)]
 pub struct RustCrypto;
@@ -36,7 +36,7 @@ impl BlockKey for Aes256 {
     fn encrypt(&self, blocks: &mut [Block]) {
         // Whole blocks leave no tail.
         let (blocks, _) = InOutBuf::from(blocks.as_flattened_mut()).into_chunks();
-        if cfg!(debug_assertions) {
+        if UNOPTIMISED {
             wiping_stack::<DEEP, _>(|| self.0.encrypt_blocks_inout(blocks));
         } else {
             // With optimisation, so few blocks leave no round keys on the stack.
@@ -96,7 +96,7 @@ impl GcmKey for Aes256Gcm {
 
 /// How deep the stack is wiped after every message, in bytes; measured with optimisation: 0.8 KiB. The round keys do not all fit
 /// into registers, so the compiler leaves copies of some of them there.
-const ENCRYPTION: usize = if cfg!(debug_assertions) { DEEP } else { 1 << 10 };
+const ENCRYPTION: usize = if UNOPTIMISED { DEEP } else { 1 << 10 };
 
 /// How deep it is wiped after a message key was expanded and used: measured 5.4 KiB, of three unions.
-const EXPANSION: usize = if cfg!(debug_assertions) { DEEP } else { 6 << 10 };
+const EXPANSION: usize = if UNOPTIMISED { DEEP } else { 6 << 10 };

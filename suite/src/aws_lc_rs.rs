@@ -11,7 +11,7 @@ use ::aws_lc_rs::error::Unspecified;
 
 use super::backend::{BlockKey, Cipher, GcmKey, Refused};
 use super::{Block, HalfNonce, Tag};
-use crate::memory::{DEEP, wiping_stack};
+use crate::memory::{DEEP, UNOPTIMISED, wiping_stack};
 
 #[doc(hidden)]
 pub struct AwsLc;
@@ -92,7 +92,7 @@ impl GcmKey for Aes256Gcm {
 
 /// How deep the stack is wiped after a message key was expanded and used, in bytes: measured 0.9 KiB with optimisation, for
 /// expanding. What encrypts goes deeper, and leaves no key there.
-const EXPANSION: usize = if cfg!(debug_assertions) { DEEP } else { 2 << 10 };
+const EXPANSION: usize = if UNOPTIMISED { DEEP } else { 2 << 10 };
 
 /// Takes an expanded key out. A key of 32 bytes is never refused, so what failed is an allocation.
 fn expanded<K>(key: Result<K, Unspecified>) -> K {

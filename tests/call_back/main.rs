@@ -5,6 +5,7 @@
 
 mod events;
 mod held;
+mod panics;
 mod scenes;
 #[allow(dead_code, reason = "shared with the tests of the cache, which use the rest")]
 #[path = "../cache/support.rs"]

@@ -1,7 +1,7 @@
 //! A refused ciphertext says where it is, through whichever entrance it was opened, and is counted by kind.
 
 use encx::testkit::{MemoryKeyStore, MemoryKms};
-use encx::{Crypto, EncryptionContext, Error, Field, KeyState};
+use encx::{Crypto, EncryptionContext, Error, Field, KeyCheck, KeyState, Refusals, Suite};
 
 const SSN: Field = Field::new("users", "ssn");
 
@@ -129,6 +129,63 @@ async fn keys_that_are_unknown_or_withdrawn_name_the_row_too() {
         "{error}"
     );
     assert_eq!(crypto.stats().refused.key_state, 1);
+}
+
+/// The other two kinds are counted apart, by either entrance.
+#[tokio::test]
+async fn refused_suites_and_key_rows_are_counted() {
+    let (kms, store) = (MemoryKms::new(), MemoryKeyStore::new());
+    let builder = || Crypto::builder(kms.clone(), store.clone());
+    let context = EncryptionContext::from_pairs([("tenantId", "t-42")]).unwrap();
+    let plain = builder()
+        .accept_uncommitted()
+        .encrypt_with(Suite::Xaes256Gcm)
+        .build()
+        .await
+        .unwrap();
+    let of_suite_2 = plain.encrypt(&context, "123-45-6789", SSN.row(7)).await.unwrap();
+    let strict = builder().build().await.unwrap();
+    let sealed = strict.encrypt(&context, "123-45-6789", SSN.row(7)).await.unwrap();
+    let errors = [
+        strict
+            .decrypt(&context, &of_suite_2, SSN.row(7))
+            .await
+            .unwrap_err(),
+        strict
+            .decrypt_many([(&context, &of_suite_2, SSN.row(7))])
+            .await
+            .remove(0)
+            .unwrap_err(),
+    ];
+    for error in &errors {
+        assert!(
+            matches!(error, Error::SuiteNotAccepted { at, .. } if at.row() == Some("7")),
+            "{error}"
+        );
+    }
+    let refused = strict.stats().refused;
+    assert_eq!((refused.suite, total(refused)), (2, 2));
+
+    // A row whose wrap holds another key, for a process that has to unwrap it.
+    store.tamper(|rows| rows[0].key_check = KeyCheck::from_bytes([7; 32]));
+    let reader = builder().build().await.unwrap();
+    let errors = [
+        reader.decrypt(&context, &sealed, SSN.row(7)).await.unwrap_err(),
+        reader
+            .decrypt_many([(&context, &sealed, SSN.row(7))])
+            .await
+            .remove(0)
+            .unwrap_err(),
+    ];
+    for error in &errors {
+        assert!(matches!(error, Error::KeyMismatch { .. }), "{error}");
+    }
+    let refused = reader.stats().refused;
+    assert_eq!((refused.key_row, total(refused)), (2, 2));
+}
+
+fn total(refused: Refusals) -> u64 {
+    refused.authentication + refused.key_row + refused.key_state + refused.suite + refused.unknown_key
 }
 
 /// An error says what to do, and that is true.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 mod batches;
+mod between_chunks;
 mod buffers;
 mod fields;
 mod located;

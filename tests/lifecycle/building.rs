@@ -61,7 +61,12 @@ async fn a_kms_that_refuses_fails_the_build() {
 /// A restart in an outage comes up, and says what is the matter.
 #[tokio::test]
 async fn a_kms_that_is_unavailable_is_told_and_fails_no_build() {
-    for outage in [KmsErrorKind::Unavailable, KmsErrorKind::Throttled] {
+    for outage in [
+        KmsErrorKind::LimitExceeded,
+        KmsErrorKind::Throttled,
+        KmsErrorKind::Unavailable,
+        KmsErrorKind::Unsupported,
+    ] {
         let world = World::new();
         let sealed = seal(&world.process().await, &context("a")).await;
         world.kms.fail_until_cleared(outage);
@@ -76,6 +81,13 @@ async fn a_kms_that_is_unavailable_is_told_and_fails_no_build() {
             .collect();
         assert_eq!(told.len(), 1, "{told:?}");
         assert!(told[0].contains("while this process starts"), "{told:?}");
+        let meaning = match outage {
+            KmsErrorKind::Unsupported => "its provider describes no KEKs",
+            KmsErrorKind::LimitExceeded => "a quota of its KMS is used up",
+            KmsErrorKind::Throttled => "its KMS gets too many requests",
+            _ => "its KMS does not answer",
+        };
+        assert!(told[0].contains(meaning), "{told:?}");
         assert!(told[0].contains("kek=memory/default"), "{told:?}");
         world.kms.clear_faults();
         process.decrypt(&context("a"), &sealed, SSN.row(1)).await.unwrap();
@@ -106,9 +118,20 @@ async fn a_retired_kek_that_is_refused_is_told_and_fails_no_build() {
         .iter()
         .find(|line| line.starts_with("WARN encx::kms"))
         .unwrap();
-    assert!(told.contains("a retired KEK cannot be used"), "{told}");
+    assert!(told.contains("a retired KEK is refused"), "{told}");
     assert!(told.contains("kek=memory/gone"), "{told}");
+    assert!(told.contains("only it wraps cannot be read"), "{told}");
     seal(&process, &context("a")).await;
+    // It may be used and not be described: permissions are apart.
+    world.kms.create_kek("memory/shy");
+    let fault = Some(KmsErrorKind::AccessDenied);
+    world.kms.set_kek_fault("memory/shy", fault);
+    let log = Log::default();
+    let traced = tracing::dispatcher::set_default(&Dispatch::new(log.clone()));
+    builder(&world).also_unwrap("memory/shy").build().await.unwrap();
+    drop(traced);
+    let told = log.lines().join("\n");
+    assert!(told.contains("this process may not describe it"), "{told}");
 }
 
 #[tokio::test]

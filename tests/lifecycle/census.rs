@@ -233,7 +233,7 @@ async fn a_process_that_has_not_followed_is_waited_for() {
 
 #[tokio::test]
 async fn a_quarantine_is_skipped_by_name_and_for_a_reason() {
-    let (world, census) = (World::new(), Census::default());
+    let (world, census) = (World::with_hints().in_a_fleet(), Census::default());
     let (process, sealed) = rotated(&world, &census).await;
     let (manager, id) = (process.key_manager(), sealed.key_id());
     for unfit in [
@@ -248,14 +248,16 @@ async fn a_quarantine_is_skipped_by_name_and_for_a_reason() {
         .without_quarantine("the table was dropped")
         .because("ticket 7");
     // Rows and transactions are asked for all the same.
-    census.set_open(OpenTransactions::new(Some(SECOND), None));
-    let waiting = destroy(&skipping, id).await;
+    census.set_open(OpenTransactions::new(Some(HOUR), None));
+    let a = context("a");
+    let step = || drive(&world, SECOND, skipping.destroy(&a, id));
+    let waiting = step().await.unwrap();
     assert!(
         matches!(waiting, Destruction::AwaitingTransactions { .. }),
         "{waiting:?}"
     );
     census.set_open(OpenTransactions::NONE);
-    assert!(destroy(&skipping, id).await.is_destroyed());
+    assert!(step().await.unwrap().is_destroyed());
     let rows = Asked::Rows(id);
     assert_eq!(
         census.asked(),
@@ -268,6 +270,49 @@ async fn a_quarantine_is_skipped_by_name_and_for_a_reason() {
             Some("without_quarantine: the table was dropped; ticket 7")
         );
     }
+}
+
+/// Where no process is known, only time tells when all have stopped.
+#[tokio::test]
+async fn without_a_registry_the_quarantine_lasts_as_long_as_a_process_serves_a_key() {
+    let (world, census) = (World::new(), Census::default());
+    let builder = world.builder().census(census.clone());
+    let builder = builder.ttl(HOUR).stale_encrypt_if_unavailable(HOUR);
+    let process = world.built(builder).await;
+    let (a, sealed) = (context("a"), seal(&process, &context("a")).await);
+    let (manager, id) = (process.key_manager(), sealed.key_id());
+    manager.rotate(&a).await.unwrap();
+    let serves_for = 2 * HOUR;
+    let alone = tool_without_registry(&world);
+    for (unfit, advice) in [
+        (manager.clone().without_quarantine("why"), "`destroy_with_data`"),
+        (alone.clone().without_quarantine("why"), "`destroy_with_data`"),
+        (manager.clone().quarantine(serves_for - SECOND), "7200 seconds"),
+    ] {
+        let refused = unfit.destroy(&a, id).await.unwrap_err();
+        let text = refused.to_string();
+        assert!(matches!(refused, Error::Config { .. }), "{text}");
+        assert!(text.contains("no registry") && text.contains(advice), "{text}");
+        assert_eq!(state(&world, id), KeyState::Deactivated);
+        assert_eq!(census.asked(), []);
+    }
+    let long_enough = manager.clone().quarantine(serves_for);
+    suspend(&long_enough, id).await;
+    // Also what is suspended already.
+    let refused = manager.without_quarantine("why").destroy(&a, id).await;
+    assert!(matches!(refused, Err(Error::Config { .. })), "{refused:?}");
+    assert_eq!(state(&world, id), KeyState::Suspended);
+    world.clock.advance(serves_for + SECOND);
+    assert!(destroy(&long_enough, id).await.is_destroyed());
+    // A manager that was built alone has no `ttl` to compare with.
+    let other = seal(&process, &a).await.key_id();
+    process.key_manager().rotate(&a).await.unwrap();
+    suspend(&alone.quarantine(SECOND), other).await;
+}
+
+/// A manager alone, on the connection that knows no processes.
+fn tool_without_registry(world: &World) -> KeyManager {
+    world.builder().build_key_manager().unwrap()
 }
 
 #[tokio::test]

@@ -21,9 +21,14 @@ impl Used {
             id: now.id,
             revision: now.revision,
         };
-        match before {
-            Some(before) if (before.id, before.revision) > (now.id, now.revision) => before,
-            _ => now,
+        now.or_later(before)
+    }
+
+    /// Returns the greater of two.
+    pub(super) fn or_later(self, other: Option<Self>) -> Self {
+        match other {
+            Some(other) if (other.id, other.revision) > (self.id, self.revision) => other,
+            _ => self,
         }
     }
 }

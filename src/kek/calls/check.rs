@@ -64,15 +64,20 @@ impl Keks {
             named.complete = false;
             match (is_refusal(&error), wraps) {
                 (true, true) => return Err(error),
-                (true, false) => tracing::warn!(
-                    target: "encx::kms", kms = %kek.kms, kek = %kek.kek, %error,
-                    "a retired KEK cannot be used: data keys that only it wraps cannot be read"
-                ),
-                (false, _) => tracing::warn!(
-                    target: "encx::kms", kms = %kek.kms, kek = %kek.kek, %error,
-                    "this KEK could not be described while this process starts: if its KMS does not answer, no data key can be made or \
-                     unwrapped with it until it does"
-                ),
+                (true, false) => {
+                    let meaning = what_it_means(&error);
+                    tracing::warn!(
+                        target: "encx::kms", kms = %kek.kms, kek = %kek.kek, %error,
+                        "a retired KEK is refused: {meaning}"
+                    );
+                }
+                (false, _) => {
+                    let meaning = what_it_means(&error);
+                    tracing::warn!(
+                        target: "encx::kms", kms = %kek.kms, kek = %kek.kek, %error,
+                        "this KEK could not be described while this process starts: {meaning}"
+                    );
+                }
             }
         }
         // They count for nothing that the `Crypto` was asked to do, which begins now.
@@ -113,5 +118,35 @@ fn is_refusal(error: &Error) -> bool {
             )
         }
         _ => false,
+    }
+}
+
+/// Says what follows for a KEK from the failure to describe it.
+fn what_it_means(error: &Error) -> &'static str {
+    let kind = match error {
+        Error::Kms(error) => error.kind(),
+        Error::KmsCircuitOpen { .. } | Error::TimedOut { .. } => KmsErrorKind::Unavailable,
+        _ => return "whether it can be used shows when it is",
+    };
+    match kind {
+        KmsErrorKind::AccessDenied => {
+            "this process may not describe it; unless it may unwrap with it all the same, data keys that only it wraps cannot be read"
+        }
+        KmsErrorKind::Configuration
+        | KmsErrorKind::Integrity
+        | KmsErrorKind::KeyState
+        | KmsErrorKind::NotFound => "data keys that only it wraps cannot be read",
+        KmsErrorKind::LimitExceeded => {
+            "a quota of its KMS is used up; until it is raised, no data key may be made or unwrapped with it"
+        }
+        KmsErrorKind::Throttled => {
+            "its KMS gets too many requests; until there are fewer, data keys are made and unwrapped with it late or not at all"
+        }
+        KmsErrorKind::Unavailable => {
+            "its KMS does not answer; until it does, no data key can be made or unwrapped with it"
+        }
+        KmsErrorKind::Unsupported => {
+            "its provider describes no KEKs; whether it can be used shows when a data key is made or unwrapped with it"
+        }
     }
 }
