@@ -62,6 +62,7 @@ impl Suite {
 
     /// Returns the same without the header: nonce, tag and commitment.
     #[doc(hidden)]
+    #[must_use]
     pub const fn body_overhead(self) -> usize {
         match self {
             Self::KcXaes256Gcm => NONCE_LEN + TAG_LEN + COMMITMENT_LEN,
@@ -125,6 +126,7 @@ impl Ciphertext {
 
     #[cfg(feature = "sqlx-0_9")]
     #[doc(hidden)]
+    #[must_use]
     pub fn as_vec(&self) -> &Vec<u8> {
         &self.bytes
     }
@@ -138,12 +140,14 @@ impl Ciphertext {
     /// Takes over what the keyring sealed behind a [`Header`].
     #[inline]
     #[doc(hidden)]
+    #[must_use]
     pub fn from_sealed(bytes: Vec<u8>) -> Self {
         Self { bytes }
     }
 
     #[inline]
     #[doc(hidden)]
+    #[must_use]
     pub fn header(&self) -> Header {
         let suite = match self.bytes[SUITE_AT] {
             2 => Suite::Xaes256Gcm,
@@ -158,6 +162,7 @@ impl Ciphertext {
 
     #[inline]
     #[doc(hidden)]
+    #[must_use]
     pub fn body(&self) -> &[u8] {
         &self.bytes[HEADER_LEN..]
     }
@@ -189,11 +194,13 @@ impl Header {
 
     /// Returns the id of the data key, if these bytes are a ciphertext.
     #[doc(hidden)]
+    #[must_use]
     pub fn key_id_of(ciphertext: &[u8]) -> Option<DataKeyId> {
         Self::of(ciphertext).ok().map(|header| header.key_id)
     }
 
     #[doc(hidden)]
+    #[must_use]
     pub fn to_bytes(self) -> [u8; HEADER_LEN] {
         let mut header = [0; HEADER_LEN];
         header[0] = VERSION;

@@ -78,7 +78,7 @@ pub const DEEP: usize = 32 << 10;
 /// No `cfg` tells `opt-level`. Cargo's own profiles switch `debug_assertions` with it, so this follows that. A profile that sets
 /// them apart gets the wrong depth: with both, the stack is wiped deeper than it need be, which takes time; with neither, not deep
 /// enough, and keys may stay there. SECURITY.md says so.
-pub(crate) const UNOPTIMISED: bool = cfg!(debug_assertions);
+pub const UNOPTIMISED: bool = cfg!(debug_assertions);
 
 /// Raised whenever this process's memory may have been copied.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
@@ -127,6 +127,7 @@ pub fn reseed() {
 
 /// Returns the generation now, once it is certain that a fork will raise it; `None` if that is impossible.
 #[inline]
+#[must_use]
 pub fn generation() -> Option<u64> {
     watch_forks().then(|| GENERATION.load(Ordering::Acquire))
 }

@@ -89,6 +89,7 @@ impl PasswordHash {
     }
 
     #[doc(hidden)]
+    #[must_use]
     pub fn new(
         key_id: DataKeyId,
         params: PasswordParams,
@@ -131,11 +132,13 @@ impl PasswordHash {
     }
 
     #[doc(hidden)]
+    #[must_use]
     pub fn salt(&self) -> &[u8; SALT_LEN] {
         &self.salt
     }
 
     #[doc(hidden)]
+    #[must_use]
     pub fn output(&self) -> &[u8; OUTPUT_LEN] {
         &self.output
     }

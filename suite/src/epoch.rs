@@ -71,6 +71,7 @@ impl<'a, C: Cipher> Epochs<'a, C> {
     /// Returns the epoch to keep from now on, if another began.
     #[inline]
     #[doc(hidden)]
+    #[must_use]
     pub fn begun(self) -> Option<Arc<Epoch<C>>> {
         self.begun
     }

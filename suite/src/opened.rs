@@ -36,14 +36,16 @@ impl Opened {
 
     /// Takes the bytes out, without a copy.
     #[doc(hidden)]
+    #[must_use]
     pub fn into_bytes(mut self) -> Vec<u8> {
         let mut bytes = std::mem::take(&mut self.buffer);
         bytes.truncate(std::mem::take(&mut self.len));
         bytes
     }
 
-    #[cfg(test)]
+    /// Copies bytes, for tests.
     #[doc(hidden)]
+    #[must_use]
     pub fn copied_from(bytes: &[u8]) -> Self {
         let (mut opened, from) = Self::begin(bytes);
         if let Some(from) = from {

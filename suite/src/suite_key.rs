@@ -28,6 +28,7 @@ pub struct SuiteKey<C: Cipher = Fastest> {
 
 impl<C: Cipher> SuiteKey<C> {
     #[doc(hidden)]
+    #[must_use]
     pub fn new(key: &DataKey) -> Self {
         Self {
             xaes: Xaes::new(key.expose()),

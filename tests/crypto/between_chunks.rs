@@ -15,9 +15,12 @@ const HOUR: Duration = Duration::from_secs(3600);
 const ITEMS: i64 = 200;
 const CHUNK: usize = 64;
 
+/// Whether the first look was taken, and what happens at the second.
+type Looks = (bool, Box<dyn FnOnce()>);
+
 thread_local! {
     /// What is to happen when this thread looks at the clock for the second time.
-    static SECOND_LOOK: RefCell<Option<(bool, Box<dyn FnOnce()>)>> = const { RefCell::new(None) };
+    static SECOND_LOOK: RefCell<Option<Looks>> = const { RefCell::new(None) };
 }
 
 fn at_second_look(event: impl FnOnce() + 'static) {

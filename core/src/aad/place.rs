@@ -19,6 +19,7 @@ impl Aad {
     ///
     /// Ends before the columns that are bound besides: their values may be confidential.
     #[doc(hidden)]
+    #[must_use]
     pub fn row_parts(&self) -> Option<impl Iterator<Item = Part<'_>>> {
         let framed = self.0.as_deref().ok()?;
         let (&kind, mut rest) = framed.split_first()?;

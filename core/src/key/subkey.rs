@@ -23,6 +23,7 @@ const LEN: usize = 32;
 
 impl Derivation {
     #[doc(hidden)]
+    #[must_use]
     pub fn new(key: &DataKey) -> Self {
         let mut held = Self(Box::new([0; LEN]));
         wiping_stack::<DEEP, _>(|| {
@@ -34,6 +35,7 @@ impl Derivation {
 
     /// Derives the subkey that this info names.
     #[doc(hidden)]
+    #[must_use]
     pub fn derive(&self, info: &[u8]) -> Subkey {
         let mut subkey = Subkey(Box::new([0; LEN]));
         wiping_stack::<DEEP, _>(|| {
@@ -50,6 +52,7 @@ impl Derivation {
 
 impl Subkey {
     #[doc(hidden)]
+    #[must_use]
     pub fn expose(&self) -> &[u8; LEN] {
         &self.0
     }

@@ -20,6 +20,7 @@ pub async fn load_all_usages(
 
 /// Tells whether there were keys, and all of them are destroyed.
 #[doc(hidden)]
+#[must_use]
 pub fn are_shredded(versions: &[KeyRecord]) -> bool {
     !versions.is_empty()
         && versions

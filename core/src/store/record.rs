@@ -90,6 +90,7 @@ impl KeyRecord {
 
     /// Tells whether the wraps are gone that a version in this state has.
     #[doc(hidden)]
+    #[must_use]
     pub fn lacks_wraps(&self) -> bool {
         self.wraps.is_empty() && self.state != KeyState::Destroyed
     }

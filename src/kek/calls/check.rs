@@ -121,12 +121,14 @@ fn is_refusal(error: &Error) -> bool {
     }
 }
 
+const UNKNOWN: &str = "whether it can be used shows when it is";
+
 /// Says what follows for a KEK from the failure to describe it.
 fn what_it_means(error: &Error) -> &'static str {
     let kind = match error {
         Error::Kms(error) => error.kind(),
         Error::KmsCircuitOpen { .. } | Error::TimedOut { .. } => KmsErrorKind::Unavailable,
-        _ => return "whether it can be used shows when it is",
+        _ => return UNKNOWN,
     };
     match kind {
         KmsErrorKind::AccessDenied => {
@@ -148,5 +150,6 @@ fn what_it_means(error: &Error) -> &'static str {
         KmsErrorKind::Unsupported => {
             "its provider describes no KEKs; whether it can be used shows when a data key is made or unwrapped with it"
         }
+        _ => UNKNOWN,
     }
 }

@@ -411,13 +411,15 @@ pub(super) fn count(dialect: Dialect, layout: &Layout) -> String {
 
 /// Counts the rows under every data key.
 pub(super) fn census(dialect: Dialect, layout: &Layout) -> String {
-    let (key, cipher) = (key_of(dialect, layout), layout.cipher.as_str());
-    let table = layout.table.as_str();
+    let (key, table) = (key_of(dialect, layout), layout.table.as_str());
     match dialect {
         #[cfg(feature = "postgres")]
-        Dialect::Postgres => format!(
-            "SELECT {key} AS key, count(*) AS rows FROM {table} AS t WHERE t.{cipher} IS NOT NULL GROUP BY 1 ORDER BY 1"
-        ),
+        Dialect::Postgres => {
+            let cipher = layout.cipher.as_str();
+            format!(
+                "SELECT {key} AS key, count(*) AS rows FROM {table} AS t WHERE t.{cipher} IS NOT NULL GROUP BY 1 ORDER BY 1"
+            )
+        }
         #[cfg(feature = "sqlite")]
         Dialect::Sqlite => {
             let (is_odd, odd) = odd_key_of(layout);
