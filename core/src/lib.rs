@@ -7,11 +7,11 @@
 //! - [`store`]: the contract of a key store, [`KeyStore`](store::KeyStore), with what it is given and gives back.
 //! - [`key`]: data keys, their ids, states and wraps. [`context`]: what chooses them.
 //! - [`aad`]: what binds a ciphertext to its place. [`ciphertext`], [`blind_index`], `password`: what columns keep.
+//! - [`causes`]: how errors print.
 //! - [`codec`]: fields' values as bytes. [`column`](mod@column): encrypted columns, as jobs walk through them.
 
 pub mod aad;
 pub mod blind_index;
-#[doc(hidden)]
 pub mod causes;
 pub mod ciphertext;
 pub mod clock;

@@ -22,7 +22,8 @@ use aws_sdk_kms::Client;
 use aws_sdk_kms::config::http::HttpResponse;
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kms::types::{KeyMetadata, MultiRegionConfiguration, Tag};
-use encx::{KekId, KmsErrorKind};
+use encx_core::key::KekId;
+use encx_core::kms::KmsErrorKind;
 
 use crate::arn::{KeyArn, KeyName};
 use crate::error::{AwsError, Message};
@@ -492,6 +493,6 @@ impl std::error::Error for AdminError {
 
 impl fmt::Debug for AdminError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        encx::debug_error(self, f)
+        encx_core::causes::debug_error(self, f)
     }
 }

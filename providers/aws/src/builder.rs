@@ -8,7 +8,7 @@ use aws_config::SdkConfig;
 use aws_sdk_kms::config::BehaviorVersion;
 use aws_sdk_kms::config::retry::{RetryConfig, RetryMode};
 use aws_sdk_kms::config::timeout::TimeoutConfig;
-use encx::KekId;
+use encx_core::key::KekId;
 
 use crate::arn::{KeyName, is_region};
 use crate::clients::{Clients, Endpoints};

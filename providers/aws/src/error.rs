@@ -7,7 +7,8 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kms::config::http::HttpResponse;
 use aws_sdk_kms::error::{ErrorMetadata, ProvideErrorMetadata, SdkError};
 use aws_sdk_kms::operation::RequestId;
-use encx::{KekId, KmsError, KmsErrorKind, KmsOperation};
+use encx_core::key::KekId;
+use encx_core::kms::{KmsError, KmsErrorKind, KmsOperation};
 
 use crate::arn::KeyName;
 
@@ -244,7 +245,7 @@ impl StdError for AwsError {}
 
 impl fmt::Debug for AwsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        encx::debug_error(self, f)
+        encx_core::causes::debug_error(self, f)
     }
 }
 

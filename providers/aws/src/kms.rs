@@ -12,9 +12,10 @@ use aws_sdk_kms::config::http::HttpResponse;
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{DataKeySpec, KeyMetadata, KeyState};
-use encx::{
-    DataKey, GeneratedDataKey, KekDescription, KekId, KekState, KeyManagementService, KmsContext, KmsError,
-    KmsErrorKind, KmsOperation, WrappedKey,
+use encx_core::key::{DataKey, KekId, WrappedKey};
+use encx_core::kms::{
+    GeneratedDataKey, KekDescription, KekState, KeyManagementService, KmsContext, KmsError, KmsErrorKind,
+    KmsOperation,
 };
 use tracing::instrument::WithSubscriber;
 use zeroize::Zeroizing;

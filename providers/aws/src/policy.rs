@@ -26,7 +26,7 @@ mod difference;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use encx::KekId;
+use encx_core::key::KekId;
 use serde_json::{Value, json};
 
 pub use self::difference::PolicyDifference;
@@ -451,6 +451,6 @@ pub enum PolicyError {
 
 impl fmt::Debug for PolicyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        encx::debug_error(self, f)
+        encx_core::causes::debug_error(self, f)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use encx::NameError;
+use encx_core::key::NameError;
 
 /// Says why an [`AwsKms`](crate::AwsKms) could not be made.
 #[derive(thiserror::Error)]
@@ -100,6 +100,6 @@ pub enum AwsKmsError {
 
 impl fmt::Debug for AwsKmsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        encx::debug_error(self, f)
+        encx_core::causes::debug_error(self, f)
     }
 }

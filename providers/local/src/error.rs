@@ -4,7 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use encx::{KekId, KmsError, KmsErrorKind, KmsOperation, NameError, RandomError};
+use encx_core::key::{KekId, NameError, RandomError};
+use encx_core::kms::{KmsError, KmsErrorKind, KmsOperation};
 
 /// Says why a KEK file could not be opened or changed, and what to do.
 ///
@@ -214,7 +215,7 @@ pub enum LocalKmsError {
 
 impl fmt::Debug for LocalKmsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        encx::debug_error(self, f)
+        encx_core::causes::debug_error(self, f)
     }
 }
 

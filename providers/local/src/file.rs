@@ -35,7 +35,8 @@
 
 use std::collections::BTreeMap;
 
-use encx::{DATA_KEY_LEN, DataKey, KekId, KekState};
+use encx_core::key::{DATA_KEY_LEN, DataKey, KekId};
+use encx_core::kms::KekState;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 use zeroize::Zeroizing;

@@ -1,7 +1,7 @@
 //! Tests of the file's bytes: they are as documented, and every other bytes are refused.
 
-use encx::KekState;
-use encx::suite::KcXaes256Gcm;
+use encx_core::kms::KekState;
+use encx_suite::KcXaes256Gcm;
 use proptest::prelude::*;
 
 use super::*;

@@ -13,8 +13,9 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use encx::suite::{KcXaes256Gcm, SealError};
-use encx::{DataKey, KekDescription, KekId, KekState, KmsContext, RandomError, WrappedKey};
+use encx_core::key::{DataKey, KekId, RandomError, WrappedKey};
+use encx_core::kms::{KekDescription, KekState, KmsContext};
+use encx_suite::{KcXaes256Gcm, SealError};
 use uuid::Uuid;
 
 use crate::error::LocalKmsError;
@@ -178,7 +179,8 @@ impl Keks {
             (KekState::Enabled, Some(material)) => material,
             _ => return Err(UseError::Disabled),
         };
-        let mut blob = Vec::with_capacity(WRAP_HEADER_LEN + KcXaes256Gcm::OVERHEAD + encx::DATA_KEY_LEN);
+        let mut blob =
+            Vec::with_capacity(WRAP_HEADER_LEN + KcXaes256Gcm::OVERHEAD + encx_core::key::DATA_KEY_LEN);
         blob.push(WRAP_VERSION);
         blob.extend_from_slice(material.id.as_bytes());
         let aad = wrap_aad(&blob, &kek.id, context);

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use encx::suite::{KcXaes256Gcm, OpenError, SealError};
-use encx::{
-    DataKey, GeneratedDataKey, KekDescription, KekId, KekState, KeyManagementService, KmsContext, KmsError,
-    KmsErrorKind, KmsOperation, WrappedKey,
+use encx_core::key::{DataKey, KekId, WrappedKey};
+use encx_core::kms::{
+    GeneratedDataKey, KekDescription, KekState, KeyManagementService, KmsContext, KmsError, KmsErrorKind,
+    KmsOperation,
 };
+use encx_suite::{KcXaes256Gcm, OpenError, SealError};
 use zeroize::Zeroizing;
 
 use crate::disk::{self, Stamp, WriteLock};

@@ -7,7 +7,7 @@ use argon2::{Algorithm, Argon2, Block, Params, Version};
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use encx::DataKey;
+use encx_core::key::DataKey;
 use zeroize::Zeroizing;
 
 use crate::disk;
