@@ -49,6 +49,8 @@ fn a_buffer_that_is_refused_is_wiped_before_a_subscriber_hears_of_it() {
         let mut bytes = sealed.as_bytes().to_vec();
         bytes[1] = 2;
         let (of_future, of_try) = (&mut bytes.clone(), &mut bytes);
+        // Two dispatchers: of a single one `tracing` takes it that all threads have it, and threads of other tests have none.
+        let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
         tracing::subscriber::with_default(Panicking, || {
             let waited = AssertUnwindSafe(|| block_on(keyring.decrypt_in_place(of_future, SSN.row(1))));
             catch_unwind(waited).unwrap_err();

@@ -230,6 +230,8 @@ async fn a_subscriber_may_encrypt() {
         told: AtomicUsize::new(1),
         sealed,
     };
+    // Two dispatchers: of a single one `tracing` takes it that all threads have it, and threads of other tests have none.
+    let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
     // In a thread that remembers none of them yet.
     let refuse = || {
         tracing::subscriber::with_default(subscriber, || {

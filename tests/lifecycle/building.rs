@@ -6,11 +6,10 @@ use encx::testkit::{MemoryKeyStore, MemoryKms};
 use encx::{Clock, Crypto, CryptoBuilder, Error, KekChoice, KekRef, KmsErrorKind, KmsOperation, StoreError};
 use encx_local::{LocalKms, Protection};
 use encx_sqlx::SqliteKeyStore;
-use tracing::Dispatch;
 
 use super::drive;
 use super::support::{SECOND, SSN, World, context, seal};
-use super::traces::Log;
+use super::traces::{Log, traced};
 
 /// A builder that asks, unlike that of the other tests.
 fn builder(world: &World) -> CryptoBuilder {
@@ -71,9 +70,9 @@ async fn a_kms_that_is_unavailable_is_told_and_fails_no_build() {
         let sealed = seal(&world.process().await, &context("a")).await;
         world.kms.fail_until_cleared(outage);
         let log = Log::default();
-        let traced = tracing::dispatcher::set_default(&Dispatch::new(log.clone()));
+        let guard = traced(&log);
         let process = builder(&world).build().await.unwrap();
-        drop(traced);
+        drop(guard);
         let told = log.lines();
         let told: Vec<_> = told
             .iter()
@@ -110,9 +109,9 @@ async fn a_kms_that_hangs_holds_a_build_up_for_seconds() {
 async fn a_retired_kek_that_is_refused_is_told_and_fails_no_build() {
     let world = World::new();
     let log = Log::default();
-    let traced = tracing::dispatcher::set_default(&Dispatch::new(log.clone()));
+    let guard = traced(&log);
     let process = builder(&world).also_unwrap("memory/gone").build().await.unwrap();
-    drop(traced);
+    drop(guard);
     let told = log.lines();
     let told = told
         .iter()
@@ -127,9 +126,9 @@ async fn a_retired_kek_that_is_refused_is_told_and_fails_no_build() {
     let fault = Some(KmsErrorKind::AccessDenied);
     world.kms.set_kek_fault("memory/shy", fault);
     let log = Log::default();
-    let traced = tracing::dispatcher::set_default(&Dispatch::new(log.clone()));
+    let guard = traced(&log);
     builder(&world).also_unwrap("memory/shy").build().await.unwrap();
-    drop(traced);
+    drop(guard);
     let told = log.lines().join("\n");
     assert!(told.contains("this process may not describe it"), "{told}");
 }

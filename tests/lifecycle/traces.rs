@@ -4,6 +4,7 @@ use std::fmt::{Debug, Write};
 use std::sync::{Arc, Mutex};
 
 use encx::{Crypto, DataKey, Error, KeyState, KmsErrorKind, Maintenance, Suite};
+use tracing::dispatcher::DefaultGuard;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Dispatch, Event, Metadata, Subscriber};
@@ -129,12 +130,18 @@ fn key_bytes() -> [u8; 32] {
     std::array::from_fn(|at| 0xA0 ^ u8::try_from(at * 7).unwrap())
 }
 
+/// Has this thread's events logged, as long as what it returns lives.
+pub(super) fn traced(log: &Log) -> (DefaultGuard, Dispatch) {
+    // Two: of a single one `tracing` takes it that all threads have it, and other tests run in threads that have none.
+    let second = Dispatch::new(Log::default());
+    let guard = tracing::dispatcher::set_default(&Dispatch::new(log.clone()));
+    (guard, second)
+}
+
 #[tokio::test]
 async fn everything_is_traced_and_no_secret_is() {
     let log = Log::default();
-    // Two: of a single one `tracing` takes it that all threads have it, and other tests run in threads that have none.
-    let (dispatch, _second) = (Dispatch::new(log.clone()), Dispatch::new(Log::default()));
-    let guard = tracing::dispatcher::set_default(&dispatch);
+    let guard = traced(&log);
     live_through(&World::with_hints().in_a_fleet()).await;
     drop(guard);
     let lines = log.0.lock().unwrap().clone();
