@@ -34,10 +34,10 @@ mod aes_gcm;
 mod aws_lc_rs;
 mod backend;
 mod epoch;
+mod message_key_cache;
+mod nonce;
 mod opened;
-mod random;
 mod suite_key;
-mod table;
 #[cfg(test)]
 mod tests;
 mod xaes;

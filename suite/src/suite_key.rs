@@ -9,10 +9,10 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::backend::{Cipher, Fastest, GcmKey, Refused};
 use super::epoch::{Epoch, Epochs};
+use super::message_key_cache::{KeptKey, MessageKeyCache};
 use super::opened::Opened;
-use super::table::{Kept, Table};
 use super::xaes::{MessageKey, PaddedHalf, Xaes, half};
-use super::{Block, Commitment, HalfNonce, OpenError, SealError, Tag, random};
+use super::{Block, Commitment, HalfNonce, OpenError, SealError, Tag, nonce};
 use crate::ciphertext::{MAX_PLAINTEXT_LEN, NONCE_LEN, Suite};
 use crate::key::{DataKey, fill_from_os};
 use crate::memory;
@@ -23,7 +23,7 @@ pub struct SuiteKey<C: Cipher = Fastest> {
     pub(super) xaes: Xaes<C>,
     /// Whether an epoch began yet. The first is not kept: of many data keys in memory, most encrypt nothing, or once.
     begun: AtomicBool,
-    pub(super) opened: Table<C>,
+    pub(super) opened: MessageKeyCache<C>,
 }
 
 impl<C: Cipher> SuiteKey<C> {
@@ -33,7 +33,7 @@ impl<C: Cipher> SuiteKey<C> {
         Self {
             xaes: Xaes::new(key.expose()),
             begun: AtomicBool::new(false),
-            opened: Table::new(),
+            opened: MessageKeyCache::new(),
         }
     }
 
@@ -51,7 +51,7 @@ impl<C: Cipher> SuiteKey<C> {
         plaintext: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), SealError> {
-        let (second_half, generation) = random::draw_one()?;
+        let (second_half, generation) = nonce::draw_one()?;
         self.seal_drawn(epochs, &second_half, generation, suite, aad, plaintext, out)
     }
 
@@ -249,7 +249,7 @@ impl<C: Cipher> SuiteKey<C> {
             let key = self.xaes.derive(first_half);
             match self.opened.admit(first_half) {
                 Some(admission) => {
-                    let kept = Kept::new(key, admission);
+                    let kept = KeptKey::new(key, admission);
                     self.open_under(&kept.key, parts, aad, encrypted, buffer)?;
                     self.opened.keep(kept);
                 }
@@ -313,7 +313,7 @@ impl<C: Cipher> Batch<'_, C> {
         plaintext: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), SealError> {
-        let (second_half, generation) = self.draw(random::draw)?;
+        let (second_half, generation) = self.draw(nonce::draw)?;
         self.key
             .seal_drawn(epochs, &second_half, generation, suite, aad, plaintext, out)
     }

@@ -12,9 +12,9 @@ mod aes_gcm {
     mod epochs;
     mod in_place;
     mod keys;
+    mod message_key_cache;
     mod mixed;
     mod refusals;
-    mod table;
     mod vectors;
 }
 
@@ -27,8 +27,8 @@ mod aws_lc_rs {
     mod epochs;
     mod in_place;
     mod keys;
+    mod message_key_cache;
     mod mixed;
     mod refusals;
-    mod table;
     mod vectors;
 }

@@ -27,7 +27,7 @@ static KEPT: AtomicUsize = AtomicUsize::new(0);
 const REMEMBERED: usize = 512;
 
 thread_local! {
-    /// Of each, what [`Table::mark`] gives. A thread's own, and not the table's: where threads that open many different messages
+    /// Of each, what [`MessageKeyCache::mark`] gives. A thread's own, and not the table's: where threads that open many different messages
     /// all write to one place, they wait for each other.
     static OPENED: [Cell<u64>; REMEMBERED] = const { [const { Cell::new(0) }; REMEMBERED] };
 }
@@ -37,7 +37,7 @@ thread_local! {
 /// It grows only where it is used: a message key is kept when a thread asked for it twice, with not too many others in between.
 /// What is kept stays as it is until the table dies, so that to find it takes no count and no lock;
 /// a data key is unwrapped anew, and its table begins anew, before it grows old.
-pub(super) struct Table<C: Cipher> {
+pub(super) struct MessageKeyCache<C: Cipher> {
     /// Made with the first level, for the first key that is kept.
     levels: OnceLock<Box<Levels<C>>>,
     /// How often a key found its place in the last level taken.
@@ -46,10 +46,10 @@ pub(super) struct Table<C: Cipher> {
 
 type Levels<C> = [OnceLock<Box<[Place<C>]>>; LEVELS.len()];
 
-type Place<C> = OnceLock<Box<Kept<C>>>;
+type Place<C> = OnceLock<Box<KeptKey<C>>>;
 
 /// A message key, and its share of what all tables may keep.
-pub(super) struct Kept<C: Cipher> {
+pub(super) struct KeptKey<C: Cipher> {
     pub(super) key: Wiped<MessageKey<C>>,
     _share: Share,
 }
@@ -57,7 +57,7 @@ pub(super) struct Kept<C: Cipher> {
 /// Leave to keep a message key that is about to be derived.
 pub(super) struct Admission(Share);
 
-impl<C: Cipher> Table<C> {
+impl<C: Cipher> MessageKeyCache<C> {
     pub(super) fn new() -> Self {
         Self {
             levels: OnceLock::new(),
@@ -101,7 +101,7 @@ impl<C: Cipher> Table<C> {
     }
 
     /// Keeps a message key, which has just opened a message.
-    pub(super) fn keep(&self, kept: Box<Kept<C>>) {
+    pub(super) fn keep(&self, kept: Box<KeptKey<C>>) {
         let levels = self
             .levels
             .get_or_init(|| Box::new([const { OnceLock::new() }; LEVELS.len()]));
@@ -168,7 +168,7 @@ impl<C: Cipher> Table<C> {
     }
 }
 
-impl<C: Cipher> Kept<C> {
+impl<C: Cipher> KeptKey<C> {
     pub(super) fn new(key: Wiped<MessageKey<C>>, admission: Admission) -> Box<Self> {
         Box::new(Self {
             key,

@@ -3,7 +3,7 @@
 use super::C;
 use crate::ciphertext::{NONCE_LEN, Suite};
 use crate::epoch::Epoch;
-use crate::table::{count_shares_apart, forget_opened, take_all_shares};
+use crate::message_key_cache::{count_shares_apart, forget_opened, take_all_shares};
 use crate::tests::support::{halves, seal_with, suite_key, undisturbed};
 use crate::{OpenError, SuiteKey};
 
