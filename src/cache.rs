@@ -1,21 +1,21 @@
-//! Unwrapped keys in memory: time to live, single flight, states that follow the key store.
+//! CachedKey keys in memory: time to live, single flight, states that follow the key store.
 //!
 //! A *slot* belongs to one scope. Reading its snapshot never waits; everything that waits (the key
 //! store, the KMS) runs in a *flight*, a task of its own that many callers share, so that a caller who goes away
 //! strands no other. The *sweeper* empties slots whose keys are too old; the *poller* follows changes of state.
 
-mod ahead;
 mod background;
-mod deriver;
-mod find;
-mod fleet;
-mod flight;
+mod data_cipher;
+mod derivation_key;
+mod key_meta;
 mod later;
-mod life;
-mod live_key;
-mod load;
+mod loader;
+mod lookup;
+mod membership;
 mod nearby;
+mod prefetch;
 mod refresh;
+mod single_flight;
 mod slot;
 mod stats;
 mod threads;
@@ -36,15 +36,15 @@ use crate::key::{DataKey, DataKeyId, KeyUsage, Scope};
 use crate::store::KeyStore;
 
 use background::Background;
-pub(crate) use deriver::Deriver;
-use fleet::Fleet;
-pub(crate) use fleet::MAX_NAME_LEN;
-use flight::{Flights, Tasks};
+pub(crate) use data_cipher::{DataCipher, check_len};
+pub(crate) use derivation_key::DerivationKey;
+pub(crate) use key_meta::{CachedKey, KeyMeta, Purpose};
 pub(crate) use later::Later;
-pub(crate) use life::{Life, Purpose, Unwrapped};
-pub(crate) use live_key::{LiveKey, check_len};
+use membership::Fleet;
+pub(crate) use membership::MAX_NAME_LEN;
+use single_flight::{Flights, Tasks};
 use slot::tidy_seats;
-pub(crate) use slot::{KeySet, Live, Records, Slot, SlotKey, Used};
+pub(crate) use slot::{Live, Records, Slot, SlotKey, Snapshot, Used};
 use stats::Counters;
 pub use stats::{Refusals, Stats};
 
@@ -117,7 +117,7 @@ pub(crate) struct Cache {
     unknown: moka::sync::Cache<(Scope, DataKeyId), Duration>,
     loads: Flights<Scope, Arc<Records>>,
     mints: Flights<Scope, ()>,
-    unwraps: Flights<(Scope, DataKeyId), Unwrapped>,
+    unwraps: Flights<(Scope, DataKeyId), CachedKey>,
     /// How many keys are refreshed at once.
     refreshes: Semaphore,
     background: Background,
@@ -295,7 +295,7 @@ impl Cache {
         began: Duration,
     ) {
         if let Some(slot) = self.find_slot(context, usage) {
-            slot.publish_key(self, &Unwrapped::new(self, &slot, id, key, began));
+            slot.publish_key(self, &CachedKey::new(self, &slot, id, key, began));
         }
     }
 

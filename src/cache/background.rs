@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use futures_core::Stream;
 
-use crate::cache::flight::{Flights, Tasks};
 use crate::cache::refresh::refresh;
+use crate::cache::single_flight::{Flights, Tasks};
 use crate::cache::slot::{Slot, tidy_seats};
-use crate::cache::{Cache, Limits, ahead, vanished};
+use crate::cache::{Cache, Limits, prefetch, vanished};
 use crate::clock::Moment;
 use crate::error::Error;
 use crate::key::Scope;
@@ -234,7 +234,7 @@ async fn poll_forever(cache: Weak<Cache>) {
             return;
         }
         tidy_seats();
-        ahead::begin(&strong);
+        prefetch::begin(&strong);
         let sleep = strong.clock.sleep(pause_between_polls(&strong));
         drop(strong);
         tokio::pin!(sleep);
@@ -448,7 +448,7 @@ async fn follow_hints(cache: &Arc<Cache>, hints: &[KeyHint]) {
         // A hint is only a hint: the next poll finds the change.
         tracing::warn!(target: "encx::store", %error, "reading changed keys failed");
     }
-    ahead::begin(cache);
+    prefetch::begin(cache);
 }
 
 /// Waits for a hint, and takes those that are there with it.

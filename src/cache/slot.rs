@@ -1,8 +1,8 @@
 //! One scope's keys in memory.
 
-mod held;
 mod next;
 mod records;
+mod refresh_schedule;
 mod seat;
 
 use std::collections::BTreeMap;
@@ -14,15 +14,15 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 
 use crate::cache::refresh::{Due, Failure};
-use crate::cache::{Cache, Deriver, Limits, LiveKey, Purpose, ReadStart, Unwrapped};
+use crate::cache::{Cache, CachedKey, DataCipher, DerivationKey, Limits, Purpose, ReadStart};
 use crate::context::EncryptionContext;
 use crate::error::Error;
 use crate::key::{DataKeyId, KeyUsage, Scope};
 use crate::store::KeyRecord;
 use crate::suite::Epoch;
 
-use held::Held;
 pub(crate) use records::{Records, Used};
+use refresh_schedule::Held;
 pub(crate) use seat::{Live, tidy as tidy_seats};
 
 /// Finds a slot.
@@ -33,13 +33,13 @@ pub(crate) struct SlotKey {
 }
 
 /// What a hot call reads: the usable keys of a slot, as they were at one moment.
-pub(crate) struct KeySet {
+pub(crate) struct Snapshot {
     /// The key that encrypts.
-    pub(crate) active: Option<Arc<LiveKey>>,
+    pub(crate) active: Option<Arc<DataCipher>>,
     /// The other keys that decrypt, sorted by id. Nearly always there are none.
-    decrypting: Option<Arc<[Arc<LiveKey>]>>,
+    decrypting: Option<Arc<[Arc<DataCipher>]>>,
     /// In place of both, of a slot whose keys encrypt nothing.
-    pub(crate) derivers: Option<Arc<Derivers>>,
+    pub(crate) derivation_keys: Option<Arc<DerivationKeys>>,
     /// When the states were read.
     pub(crate) known_at: Duration,
     /// The epoch of the key that encrypts. It stands here, and not with the key, so that a hot call reads one snapshot.
@@ -48,9 +48,9 @@ pub(crate) struct KeySet {
     pub(crate) known_until: Duration,
 }
 
-impl KeySet {
+impl Snapshot {
     #[inline]
-    pub(crate) fn find(&self, id: DataKeyId) -> Option<&Arc<LiveKey>> {
+    pub(crate) fn find(&self, id: DataKeyId) -> Option<&Arc<DataCipher>> {
         // Nearly always the key that encrypts.
         if let Some(active) = self.active.as_ref().filter(|active| active.id == id) {
             return Some(active);
@@ -62,7 +62,7 @@ impl KeySet {
 
     /// Returns the epoch, if it is of this key.
     #[inline]
-    pub(crate) fn epoch_of(&self, key: &LiveKey) -> Option<&Epoch> {
+    pub(crate) fn epoch_of(&self, key: &DataCipher) -> Option<&Epoch> {
         let of_active = self
             .active
             .as_deref()
@@ -72,16 +72,16 @@ impl KeySet {
 }
 
 /// The usable keys of a slot of usage `index` or `pepper`.
-pub(crate) struct Derivers {
-    pub(crate) active: Option<Arc<Deriver>>,
+pub(crate) struct DerivationKeys {
+    pub(crate) active: Option<Arc<DerivationKey>>,
     /// All of them, sorted by id.
-    pub(crate) all: Box<[Arc<Deriver>]>,
+    pub(crate) all: Box<[Arc<DerivationKey>]>,
     /// Whether there is no version that may be used and is not in memory.
     pub(crate) complete: bool,
 }
 
-impl Derivers {
-    pub(crate) fn find(&self, id: DataKeyId) -> Option<&Arc<Deriver>> {
+impl DerivationKeys {
+    pub(crate) fn find(&self, id: DataKeyId) -> Option<&Arc<DerivationKey>> {
         let at = self.all.binary_search_by_key(&id, |key| key.id).ok()?;
         self.all.get(at)
     }
@@ -91,7 +91,7 @@ impl Derivers {
 pub(crate) struct Slot {
     pub(crate) key: SlotKey,
     pub(crate) scope: Scope,
-    live: ArcSwapOption<KeySet>,
+    live: ArcSwapOption<Snapshot>,
     /// Whether `live` is about to change.
     replacing: AtomicBool,
     detached: AtomicBool,
@@ -124,7 +124,7 @@ impl State {
         self.keys.retain(|held| self.expected == Some(held.key.id));
     }
 
-    fn find(&self, id: DataKeyId) -> Option<&Unwrapped> {
+    fn find(&self, id: DataKeyId) -> Option<&CachedKey> {
         self.keys.iter().map(|held| &held.key).find(|key| key.id == id)
     }
 }
@@ -211,13 +211,13 @@ impl Slot {
     }
 
     /// Puts a snapshot in the place of the one before, which nobody begins to use from then on.
-    fn show(&self, state: &State, set: Option<KeySet>) {
+    fn show(&self, state: &State, set: Option<Snapshot>) {
         self.replace(state, set, true);
     }
 
     /// The same, by one at a time: whoever has the state has the lock. Only with `wait` it is as good as sure that the one
     /// before is gone when all calls are done that use it.
-    fn replace(&self, _state: &State, set: Option<KeySet>, wait: bool) {
+    fn replace(&self, _state: &State, set: Option<Snapshot>, wait: bool) {
         self.replacing.store(true, Ordering::Relaxed);
         // First: who has seen the new one must not hear of the old one again.
         seat::evict(self, wait);
@@ -227,7 +227,7 @@ impl Slot {
 
     /// Keeps the epoch that began under a snapshot, unless there is another snapshot meanwhile.
     #[cold]
-    pub(crate) fn keep_epoch(&self, of: &Arc<KeySet>, epoch: Arc<Epoch>) {
+    pub(crate) fn keep_epoch(&self, of: &Arc<Snapshot>, epoch: Arc<Epoch>) {
         // Snapshots are made under this lock alone.
         let state = self.state();
         if self
@@ -236,10 +236,10 @@ impl Slot {
             .as_ref()
             .is_some_and(|live| Arc::ptr_eq(live, of))
         {
-            let set = KeySet {
+            let set = Snapshot {
                 active: of.active.clone(),
                 decrypting: of.decrypting.clone(),
-                derivers: of.derivers.clone(),
+                derivation_keys: of.derivation_keys.clone(),
                 known_at: of.known_at,
                 known_until: of.known_until,
                 epoch: Some(epoch),
@@ -260,7 +260,7 @@ impl Slot {
     }
 
     /// Returns an unwrapped key that has not expired.
-    pub(crate) fn key(&self, id: DataKeyId, now: Duration) -> Option<Unwrapped> {
+    pub(crate) fn key(&self, id: DataKeyId, now: Duration) -> Option<CachedKey> {
         let state = self.state();
         state.find(id).filter(|key| now < key.expires_at).cloned()
     }
@@ -272,7 +272,7 @@ impl Slot {
         purpose: Purpose,
         now: Duration,
         limits: &Limits,
-    ) -> Option<Unwrapped> {
+    ) -> Option<CachedKey> {
         let state = self.state();
         state
             .find(id)
@@ -371,7 +371,7 @@ impl Slot {
 
     /// Has a key ready whose record is about to be stored: whoever reads the record before we know that it was
     /// stored need not have the key unwrapped.
-    pub(crate) fn expect_record<'a>(&'a self, cache: &'a Cache, key: &Unwrapped) -> Expected<'a> {
+    pub(crate) fn expect_record<'a>(&'a self, cache: &'a Cache, key: &CachedKey) -> Expected<'a> {
         let mut state = self.state();
         if !self.is_detached() {
             state.expected = Some(key.id);
@@ -383,7 +383,7 @@ impl Slot {
     }
 
     /// Takes over an unwrapped key, unless its state has come to forbid it.
-    pub(crate) fn publish_key(&self, cache: &Cache, key: &Unwrapped) {
+    pub(crate) fn publish_key(&self, cache: &Cache, key: &CachedKey) {
         let mut state = self.state();
         if !self.is_detached() {
             state.keys.retain(|known| known.key.id != key.id);
@@ -497,31 +497,34 @@ impl Slot {
             state.used = Some(Used::with(state.used, active));
         }
         let active_id = active.map(|active| active.id);
-        let (mut active, mut others, mut derivers) = (None, Vec::new(), Vec::new());
+        let (mut active, mut others, mut derivation_keys) = (None, Vec::new(), Vec::new());
         for Held { key, .. } in state.keys.iter().filter(|held| decrypts(held.key.id)) {
             match key {
-                Unwrapped::Cipher(key) if active_id == Some(key.id) => active = Some(Arc::clone(key)),
-                Unwrapped::Cipher(key) => others.push(Arc::clone(key)),
-                Unwrapped::Deriver(key) => derivers.push(Arc::clone(key)),
+                CachedKey::Cipher(key) if active_id == Some(key.id) => active = Some(Arc::clone(key)),
+                CachedKey::Cipher(key) => others.push(Arc::clone(key)),
+                CachedKey::DerivationKey(key) => derivation_keys.push(Arc::clone(key)),
             }
         }
         others.sort_by_key(|key| key.id);
-        derivers.sort_by_key(|key| key.id);
+        derivation_keys.sort_by_key(|key| key.id);
         let usable = records
             .iter()
             .filter(|record| cache.check_decrypts(record).is_ok())
             .count();
-        let derivers = (!derivers.is_empty()).then(|| {
-            Arc::new(Derivers {
-                active: derivers.iter().find(|key| active_id == Some(key.id)).cloned(),
-                complete: is_whole && derivers.len() == usable,
-                all: derivers.into(),
+        let derivation_keys = (!derivation_keys.is_empty()).then(|| {
+            Arc::new(DerivationKeys {
+                active: derivation_keys
+                    .iter()
+                    .find(|key| active_id == Some(key.id))
+                    .cloned(),
+                complete: is_whole && derivation_keys.len() == usable,
+                all: derivation_keys.into(),
             })
         });
-        let set = KeySet {
+        let set = Snapshot {
             active,
             decrypting: (!others.is_empty()).then(|| others.into()),
-            derivers,
+            derivation_keys,
             known_at: records.read_at,
             epoch: None,
             known_until: records.read_at.saturating_add(cache.limits.state_ttl),

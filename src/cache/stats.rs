@@ -35,7 +35,7 @@ pub struct Stats {
     pub refused: Refusals,
     /// Keyrings in memory, with or without unwrapped keys.
     pub keyrings: u64,
-    /// Unwrapped keys in memory.
+    /// CachedKey keys in memory.
     pub keys: u64,
 }
 

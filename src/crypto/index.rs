@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::blind_index::{BlindIndex, IndexTerms};
-use crate::cache::{Deriver, KeySet, Purpose, Slot};
+use crate::cache::{DerivationKey, Purpose, Slot, Snapshot};
 use crate::context::EncryptionContext;
 use crate::crypto::Crypto;
 use crate::error::{Error, unbox};
@@ -52,7 +52,7 @@ impl Crypto {
     ) -> Result<BlindIndex, Error> {
         let message = field.message(&value)?;
         let slot = self.slot_of(context, KeyUsage::Index);
-        let key = active_deriver(self.core(), &slot).await?;
+        let key = active_derivation_key(self.core(), &slot).await?;
         Ok(term(&key, &message))
     }
 
@@ -90,7 +90,7 @@ impl Crypto {
         let keys = self
             .core()
             .load_together(missing, Purpose::Encrypt, |core, _, slot| async move {
-                core.cache().active(&slot).await?.deriver()
+                core.cache().active(&slot).await?.derivation_key()
             })
             .await;
         // What was loaded is used before the next wait.
@@ -107,7 +107,7 @@ impl Crypto {
         for (item, computed) in items.into_iter().zip(computed) {
             done.push(match (computed, item) {
                 (Some(computed), _) => computed,
-                (None, Ok((slot, message))) => active_deriver(self.core(), &slot)
+                (None, Ok((slot, message))) => active_derivation_key(self.core(), &slot)
                     .await
                     .map(|key| term(&key, &message)),
                 (None, Err(error)) => Err(error),
@@ -146,7 +146,7 @@ impl Crypto {
     ) -> Result<BlindIndex, Error> {
         let message = field.message(&value)?;
         let slot = self.slot_of(context, KeyUsage::Index);
-        let key = deriver_of(self.core(), &slot, version).await?;
+        let key = derivation_key_of(self.core(), &slot, version).await?;
         Ok(term(&key, &message))
     }
 
@@ -260,7 +260,7 @@ impl Crypto {
     }
 }
 
-fn term(key: &Deriver, message: &Message) -> BlindIndex {
+fn term(key: &DerivationKey, message: &Message) -> BlindIndex {
     key.with_subkey(&message.info, |subkey| message.under(key.id, subkey))
 }
 
@@ -284,7 +284,7 @@ async fn terms(core: &Core, slot: &Arc<Slot>, messages: &[Message]) -> Result<In
     let missing = usable.iter().map(|id| (*id, Arc::clone(slot))).collect();
     let keys = core
         .load_together(missing, Purpose::Decrypt, |core, id, slot| async move {
-            core.cache().by_id(&slot, id).await?.deriver()
+            core.cache().by_id(&slot, id).await?.derivation_key()
         })
         .await;
     let mut terms = Vec::with_capacity(usable.len() * messages.len());
@@ -309,9 +309,12 @@ fn hot_terms(core: &Core, slot: &Slot, messages: &[Message]) -> Option<Result<In
     let mut visit = core.visit(slot);
     let mut look = visit.look();
     let set = look.set?;
-    let derivers = set.derivers.as_ref().filter(|derivers| derivers.complete)?;
-    let mut terms = Vec::with_capacity(derivers.all.len() * messages.len());
-    for key in &derivers.all {
+    let derivation_keys = set
+        .derivation_keys
+        .as_ref()
+        .filter(|derivation_keys| derivation_keys.complete)?;
+    let mut terms = Vec::with_capacity(derivation_keys.all.len() * messages.len());
+    for key in &derivation_keys.all {
         match use_now(core, set, key, Purpose::Decrypt, &mut look)? {
             Ok(key) => terms.extend(messages.iter().map(|message| term(&key, message))),
             Err(error) => return Some(Err(error)),
@@ -321,45 +324,52 @@ fn hot_terms(core: &Core, slot: &Slot, messages: &[Message]) -> Option<Result<In
 }
 
 /// Returns the active index key or pepper, making or loading it if need be.
-pub(super) async fn active_deriver(core: &Core, slot: &Arc<Slot>) -> Result<Arc<Deriver>, Error> {
+pub(super) async fn active_derivation_key(
+    core: &Core,
+    slot: &Arc<Slot>,
+) -> Result<Arc<DerivationKey>, Error> {
     match hot_active(core, slot) {
         Some(key) => key,
-        None => core.cache().active(slot).await?.deriver(),
+        None => core.cache().active(slot).await?.derivation_key(),
     }
 }
 
-fn hot_active(core: &Core, slot: &Slot) -> Option<Result<Arc<Deriver>, Error>> {
+fn hot_active(core: &Core, slot: &Slot) -> Option<Result<Arc<DerivationKey>, Error>> {
     let mut visit = core.visit(slot);
     let mut look = visit.look();
     let set = look.set?;
-    let active = set.derivers.as_ref()?.active.as_ref()?;
+    let active = set.derivation_keys.as_ref()?.active.as_ref()?;
     use_now(core, set, active, Purpose::Encrypt, &mut look)
 }
 
 /// Returns a version of the index key or pepper, loading it if need be.
-pub(super) async fn deriver_of(core: &Core, slot: &Arc<Slot>, id: DataKeyId) -> Result<Arc<Deriver>, Error> {
+pub(super) async fn derivation_key_of(
+    core: &Core,
+    slot: &Arc<Slot>,
+    id: DataKeyId,
+) -> Result<Arc<DerivationKey>, Error> {
     match hot_of(core, slot, id) {
         Some(key) => key,
-        None => core.cache().by_id(slot, id).await?.deriver(),
+        None => core.cache().by_id(slot, id).await?.derivation_key(),
     }
 }
 
-fn hot_of(core: &Core, slot: &Slot, id: DataKeyId) -> Option<Result<Arc<Deriver>, Error>> {
+fn hot_of(core: &Core, slot: &Slot, id: DataKeyId) -> Option<Result<Arc<DerivationKey>, Error>> {
     let mut visit = core.visit(slot);
     let mut look = visit.look();
     let set = look.set?;
-    let key = set.derivers.as_ref()?.find(id)?;
+    let key = set.derivation_keys.as_ref()?.find(id)?;
     use_now(core, set, key, Purpose::Decrypt, &mut look)
 }
 
 /// Uses a key of a snapshot if that needs no load.
 fn use_now(
     core: &Core,
-    set: &KeySet,
-    key: &Arc<Deriver>,
+    set: &Snapshot,
+    key: &Arc<DerivationKey>,
     purpose: Purpose,
     look: &mut Look<'_>,
-) -> Option<Result<Arc<Deriver>, Error>> {
+) -> Option<Result<Arc<DerivationKey>, Error>> {
     let may = core.may_use(set, key, purpose, look)?;
     if may.is_ok() {
         core.cache.counters.hits.add(1);

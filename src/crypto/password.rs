@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::index::{active_deriver, deriver_of};
+use super::index::{active_derivation_key, derivation_key_of};
 use crate::aad::{Aad, AsAad};
 use crate::cache::Slot;
 use crate::context::EncryptionContext;
@@ -75,9 +75,9 @@ impl Crypto {
         let slot = self.slot_of(context, KeyUsage::Pepper);
         let params = self.passwords.params;
         // Loaded before the wait for room, and asked for again after it: the pepper may be withdrawn meanwhile.
-        drop(active_deriver(self.core(), &slot).await?);
+        drop(active_derivation_key(self.core(), &slot).await?);
         let room = self.passwords.room(params).await?;
-        let key = active_deriver(self.core(), &slot).await?;
+        let key = active_derivation_key(self.core(), &slot).await?;
         let (id, pepper) = (key.id, key.derive(&info));
         // The derived pepper suffices from here on; the key may leave memory.
         drop(key);
@@ -165,9 +165,9 @@ impl Crypto {
         password: Zeroizing<Vec<u8>>,
     ) -> Result<bool, Error> {
         // As where it is hashed.
-        drop(deriver_of(self.core(), slot, hash.key_id()).await?);
+        drop(derivation_key_of(self.core(), slot, hash.key_id()).await?);
         let room = self.passwords.room(hash.params()).await?;
-        let key = deriver_of(self.core(), slot, hash.key_id()).await?;
+        let key = derivation_key_of(self.core(), slot, hash.key_id()).await?;
         let pepper = key.derive(info);
         drop(key);
         let output = room.argon2id(pepper, password, *hash.salt()).await??;
@@ -214,7 +214,9 @@ impl Crypto {
         let usable = of_hashes().rfind(|record| cache.check_decrypts(record).is_ok());
         let active = records.active().ok().flatten();
         match active.or(usable).or_else(|| of_hashes().next_back()) {
-            Some(record) => Ok(deriver_of(self.core(), &slot, record.id).await?.derive(&info)),
+            Some(record) => Ok(derivation_key_of(self.core(), &slot, record.id)
+                .await?
+                .derive(&info)),
             None => {
                 // Where the pepper is gone, nobody's hash can be verified.
                 records.active()?;

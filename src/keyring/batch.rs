@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use super::core::{Core, check_input};
 use crate::aad::Aad;
-use crate::cache::{Later, Life, LiveKey, Purpose, Slot};
+use crate::cache::{DataCipher, KeyMeta, Later, Purpose, Slot};
 use crate::ciphertext::Ciphertext;
 use crate::error::{Error, Hot, unbox};
 use crate::key::{DataKeyId, Scope};
@@ -57,7 +57,7 @@ pub(crate) trait Work {
     fn at_once(&self, core: &Core, slot: &Slot) -> Option<Result<Self::Done, Error>>;
 
     /// Does it with a key that was loaded.
-    fn with(&self, core: &Core, key: &LiveKey, later: &mut Later) -> Hot<Self::Done>;
+    fn with(&self, core: &Core, key: &DataCipher, later: &mut Later) -> Hot<Self::Done>;
 }
 
 impl Work for (&[u8], &Aad) {
@@ -76,7 +76,7 @@ impl Work for (&[u8], &Aad) {
             .or_else(|| check_input(plaintext, aad).err().map(Err))
     }
 
-    fn with(&self, core: &Core, key: &LiveKey, _: &mut Later) -> Hot<Ciphertext> {
+    fn with(&self, core: &Core, key: &DataCipher, _: &mut Later) -> Hot<Ciphertext> {
         let (plaintext, aad) = *self;
         key.seal(&mut Epochs::new(None), core.suite, plaintext, aad)
     }
@@ -100,7 +100,7 @@ impl Work for (&Ciphertext, &Aad) {
         Some(Err(accepted.and_then(|()| check_input(&[], aad)).err()?))
     }
 
-    fn with(&self, core: &Core, key: &LiveKey, later: &mut Later) -> Hot<Plaintext> {
+    fn with(&self, core: &Core, key: &DataCipher, later: &mut Later) -> Hot<Plaintext> {
         let (ciphertext, aad) = *self;
         core.open(key, None, ciphertext, aad, later)
     }
@@ -225,7 +225,7 @@ impl Core {
     ) -> HashMap<K, Result<Arc<T>, Error>>
     where
         K: Copy + Eq + Hash + Send + 'static,
-        T: Deref<Target = Life> + Send + Sync + 'static,
+        T: Deref<Target = KeyMeta> + Send + Sync + 'static,
         F: Future<Output = Result<Arc<T>, Error>> + Send + 'static,
     {
         let mut loaded = HashMap::with_capacity(missing.len());

@@ -10,7 +10,7 @@ use zeroize::Zeroize;
 use super::Keyring;
 use super::core::{Core, check_input};
 use crate::aad::{Aad, AsAad};
-use crate::cache::{Later, LiveKey, Slot};
+use crate::cache::{DataCipher, Later, Slot};
 use crate::ciphertext::{Ciphertext, Header};
 use crate::error::{Error, Hot};
 use crate::plaintext::Plaintext;
@@ -18,7 +18,7 @@ use crate::suite::Epochs;
 
 /// What a call waits for whose key is not in memory. On the heap, so that the futures of hot calls are small: they are
 /// polled where they are made, and the future that awaits them has room for them.
-pub(crate) type Waiting = Pin<Box<dyn Future<Output = Result<Arc<LiveKey>, Error>> + Send>>;
+pub(crate) type Waiting = Pin<Box<dyn Future<Output = Result<Arc<DataCipher>, Error>> + Send>>;
 
 /// One call: done at once if its key is in memory, otherwise when the key is there.
 pub(crate) trait Call {
@@ -90,7 +90,7 @@ fn poll_key<C: Call>(
 fn poll_use<T>(
     waiting: &mut Waiting,
     context: &mut Context<'_>,
-    call: impl FnOnce(&LiveKey) -> Hot<T>,
+    call: impl FnOnce(&DataCipher) -> Hot<T>,
 ) -> Poll<Hot<T>> {
     let loaded = std::task::ready!(waiting.as_mut().poll(context));
     Poll::Ready(match loaded {

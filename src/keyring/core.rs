@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::aad::Aad;
-use crate::cache::{Cache, CacheHandle, KeySet, Later, Life, Live, LiveKey, Purpose, Slot, check_len};
+use crate::cache::{
+    Cache, CacheHandle, DataCipher, KeyMeta, Later, Live, Purpose, Slot, Snapshot, check_len,
+};
 use crate::ciphertext::{Ciphertext, Header, Suite};
 use crate::error::{Error, Hot, Location, unbox};
 use crate::key::DataKeyId;
@@ -114,8 +116,8 @@ impl Core {
     #[inline(always)]
     pub(crate) fn may_use(
         &self,
-        set: &KeySet,
-        key: &Life,
+        set: &Snapshot,
+        key: &KeyMeta,
         purpose: Purpose,
         look: &mut Look<'_>,
     ) -> Option<Hot<()>> {
@@ -130,8 +132,8 @@ impl Core {
     #[inline(never)]
     fn may_use_late(
         &self,
-        set: &KeySet,
-        key: &Life,
+        set: &Snapshot,
+        key: &KeyMeta,
         purpose: Purpose,
         look: &mut Look<'_>,
     ) -> Option<Hot<()>> {
@@ -145,7 +147,7 @@ impl Core {
         may
     }
 
-    fn check_use(&self, set: &KeySet, key: &Life, purpose: Purpose, now: Duration) -> Option<Hot<()>> {
+    fn check_use(&self, set: &Snapshot, key: &KeyMeta, purpose: Purpose, now: Duration) -> Option<Hot<()>> {
         if !key.serves(purpose, now, &self.cache.limits) {
             return None;
         }
@@ -193,7 +195,7 @@ impl Core {
         &self,
         look: &mut Look<'a>,
         id: DataKeyId,
-    ) -> Option<Hot<(&'a LiveKey, Option<&'a Epoch>)>> {
+    ) -> Option<Hot<(&'a DataCipher, Option<&'a Epoch>)>> {
         let set = look.set?;
         let key = set.find(id)?;
         if let Err(error) = self.may_use(set, key, Purpose::Decrypt, look)? {
@@ -217,7 +219,7 @@ impl Core {
     #[inline(always)]
     pub(crate) fn open(
         &self,
-        key: &LiveKey,
+        key: &DataCipher,
         epoch: Option<&Epoch>,
         ciphertext: &Ciphertext,
         aad: &Aad,
@@ -232,7 +234,7 @@ impl Core {
 
     pub(super) fn open_in_place(
         &self,
-        key: &LiveKey,
+        key: &DataCipher,
         epoch: Option<&Epoch>,
         header: Header,
         buffer: &mut Vec<u8>,
@@ -317,7 +319,7 @@ impl Visit {
 
 /// A look at a slot's snapshot.
 pub(crate) struct Look<'a> {
-    pub(crate) set: Option<&'a Arc<KeySet>>,
+    pub(crate) set: Option<&'a Arc<Snapshot>>,
     /// The clock's time, coarsely.
     pub(crate) now: Duration,
     pub(crate) later: &'a mut Later,
@@ -325,8 +327,8 @@ pub(crate) struct Look<'a> {
 
 /// The key that encrypts, as a snapshot has it.
 pub(super) struct Active<'a> {
-    pub(super) key: &'a LiveKey,
-    set: &'a Arc<KeySet>,
+    pub(super) key: &'a DataCipher,
+    set: &'a Arc<Snapshot>,
 }
 
 impl Active<'_> {

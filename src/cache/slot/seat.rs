@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering, compiler_fence, fence}
 use arc_swap::Guard;
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 
-use super::{KeySet, Slot};
+use super::{Slot, Snapshot};
 use crate::cache::threads::{self, NUMBERED};
 
 /// So often in a row must a thread miss a slot's snapshot before it takes a seat: whoever goes from slot to slot takes none.
@@ -52,7 +52,7 @@ struct Seat {
 
 struct Kept {
     of: usize,
-    set: Arc<KeySet>,
+    set: Arc<Snapshot>,
 }
 
 /// A thread's seat, and what it may be used for.
@@ -65,7 +65,7 @@ struct Mine {
 /// The snapshot of a slot, for one call.
 pub(crate) enum Live {
     Seated(Seated),
-    Shared(Guard<Option<Arc<KeySet>>>),
+    Shared(Guard<Option<Arc<Snapshot>>>),
 }
 
 /// A seat in use.
@@ -95,7 +95,7 @@ impl Live {
     }
 
     #[inline(always)]
-    pub(crate) fn set(&self) -> Option<&Arc<KeySet>> {
+    pub(crate) fn set(&self) -> Option<&Arc<Snapshot>> {
         match self {
             Self::Seated(seated) => seated.kept.as_ref().map(|kept| &kept.set),
             Self::Shared(shared) => shared.as_ref(),

@@ -19,11 +19,11 @@ fn slot() -> Arc<Slot> {
 }
 
 /// Puts a snapshot in place, which its number tells from others.
-fn show(slot: &Slot, number: u64) -> Weak<KeySet> {
-    let set = KeySet {
+fn show(slot: &Slot, number: u64) -> Weak<Snapshot> {
+    let set = Snapshot {
         active: None,
         decrypting: None,
-        derivers: None,
+        derivation_keys: None,
         known_at: Duration::from_secs(number),
         epoch: None,
         known_until: Duration::MAX,
@@ -56,7 +56,7 @@ fn soon(mut is_true: impl FnMut() -> bool) -> bool {
     })
 }
 
-fn is_gone(old: &Weak<KeySet>) -> bool {
+fn is_gone(old: &Weak<Snapshot>) -> bool {
     soon(|| old.strong_count() == 0)
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::cache::later::tell_stale;
 use crate::cache::refresh::Failure;
-use crate::cache::{Cache, Life, MAX_ATTEMPTS, Purpose, Records, Slot, SlotKey, Unwrapped};
+use crate::cache::{Cache, CachedKey, KeyMeta, MAX_ATTEMPTS, Purpose, Records, Slot, SlotKey};
 use crate::error::Error;
 use crate::key::{DataKey, DataKeyId};
 use crate::store::{KeyRecord, NewKey, are_shredded, load_all_usages};
@@ -64,7 +64,7 @@ impl Cache {
         slot: &Arc<Slot>,
         record: &Arc<KeyRecord>,
         purpose: Purpose,
-    ) -> Result<Unwrapped, Error> {
+    ) -> Result<CachedKey, Error> {
         let in_memory = || {
             let key = slot.key_for(record.id, purpose, self.clock.elapsed(), &self.limits)?;
             if self.count_use(&key, self.clock.elapsed()) {
@@ -86,12 +86,12 @@ impl Cache {
 
     /// Counts the use of a key that is past its time. `true` the first time, which subscribers are to be told of.
     #[inline]
-    pub(crate) fn count_use(&self, key: &Life, now: Duration) -> bool {
+    pub(crate) fn count_use(&self, key: &KeyMeta, now: Duration) -> bool {
         now >= key.expires_at && self.count_stale_use(key)
     }
 
     #[cold]
-    fn count_stale_use(&self, key: &Life) -> bool {
+    fn count_stale_use(&self, key: &KeyMeta) -> bool {
         self.counters.count(&self.counters.stale_key_serves);
         key.becomes_stale()
     }
@@ -130,7 +130,7 @@ impl Cache {
         slot: &Arc<Slot>,
         record: &Arc<KeyRecord>,
         than: Duration,
-    ) -> Result<Unwrapped, Error> {
+    ) -> Result<CachedKey, Error> {
         let (cache, of, record) = (Arc::clone(self), Arc::clone(slot), Arc::clone(record));
         self.unwraps
             .join((slot.scope, record.id), &self.clock, async move {
@@ -151,7 +151,7 @@ impl Cache {
                 }
                 match unwrapped {
                     Ok(unwrapped) => {
-                        let key = Unwrapped::new(&cache, &of, record.id, &unwrapped, began);
+                        let key = CachedKey::new(&cache, &of, record.id, &unwrapped, began);
                         of.publish_key(&cache, &key);
                         Ok(key)
                     }
@@ -205,7 +205,7 @@ impl Cache {
                 let (made, wraps) = cache.keks.generate(context, *usage, id).await?;
                 let mut new = NewKey::new(id, *usage, context, made.check(id));
                 new.wraps = wraps;
-                let key = Unwrapped::new(&cache, &of, id, &made, began);
+                let key = CachedKey::new(&cache, &of, id, &made, began);
                 drop(made);
                 let expected = of.expect_record(&cache, &key);
                 let read = cache.begin_read();

@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
 use crate::cache::background::{Running, RunsIn};
-use crate::cache::{Cache, Limits, ahead};
+use crate::cache::{Cache, Limits, prefetch};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::memory;
@@ -267,7 +267,7 @@ async fn beat(cache: &Arc<Cache>) -> Result<(), Error> {
         return Ok(());
     }
     // Whoever raised the fence may be about to promote what it published.
-    ahead::load_now(cache).await;
+    prefetch::load_now(cache).await;
     acknowledge(cache, coordination, info.id, fence).await
 }
 

@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use crate::cache::{Limits, Unwrapped};
+use crate::cache::{CachedKey, Limits};
 
 /// A key in memory, and when it is looked at next.
 pub(super) struct Held {
-    pub(super) key: Unwrapped,
+    pub(super) key: CachedKey,
     look_at: Duration,
     /// How often the KMS was asked to unwrap it again.
     tries: u32,
 }
 
 impl Held {
-    pub(super) fn new(key: &Unwrapped, limits: &Limits) -> Self {
+    pub(super) fn new(key: &CachedKey, limits: &Limits) -> Self {
         Self {
             key: key.clone(),
             look_at: limits.refresh_at(key.expires_at),

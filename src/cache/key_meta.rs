@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::cache::deriver::Deriver;
-use crate::cache::live_key::LiveKey;
+use crate::cache::data_cipher::DataCipher;
+use crate::cache::derivation_key::DerivationKey;
 use crate::cache::stats::KeyGauge;
 use crate::cache::{Cache, Limits, Slot};
 use crate::clock::Moment;
@@ -16,17 +16,17 @@ use crate::key::{DataKey, DataKeyId, KeyUsage};
 
 /// A key in memory, in the one form that its usage allows.
 #[derive(Clone)]
-pub(crate) enum Unwrapped {
+pub(crate) enum CachedKey {
     /// It encrypts.
-    Cipher(Arc<LiveKey>),
+    Cipher(Arc<DataCipher>),
     /// It encrypts nothing, and others are derived from it.
-    Deriver(Arc<Deriver>),
+    DerivationKey(Arc<DerivationKey>),
 }
 
-impl Unwrapped {
+impl CachedKey {
     /// Takes a key over whose unwrapping began at `began`.
     pub(crate) fn new(cache: &Cache, slot: &Slot, id: DataKeyId, key: &DataKey, began: Duration) -> Self {
-        let life = Life {
+        let meta = KeyMeta {
             id,
             expires_at: began.saturating_add(cache.limits.ttl),
             used: AtomicBool::new(false),
@@ -35,42 +35,44 @@ impl Unwrapped {
             _gauge: KeyGauge::new(&cache.counters),
         };
         match slot.key.usage {
-            KeyUsage::Index | KeyUsage::Pepper => Self::Deriver(Arc::new(Deriver::new(life, key))),
-            _ => Self::Cipher(LiveKey::new(life, slot.scope, key)),
+            KeyUsage::Index | KeyUsage::Pepper => {
+                Self::DerivationKey(Arc::new(DerivationKey::new(meta, key)))
+            }
+            _ => Self::Cipher(DataCipher::new(meta, slot.scope, key)),
         }
     }
 
     /// Returns the key that encrypts. Which form a key has follows from its slot, so nobody sees the error.
-    pub(crate) fn cipher(self) -> Result<Arc<LiveKey>, Error> {
+    pub(crate) fn cipher(self) -> Result<Arc<DataCipher>, Error> {
         match self {
             Self::Cipher(key) => Ok(key),
-            Self::Deriver(key) => Err(Error::KeyMismatch { id: key.id }),
+            Self::DerivationKey(key) => Err(Error::KeyMismatch { id: key.id }),
         }
     }
 
     /// Returns the key that others are derived from. Which form a key has follows from its slot, so nobody sees the
     /// error.
-    pub(crate) fn deriver(self) -> Result<Arc<Deriver>, Error> {
+    pub(crate) fn derivation_key(self) -> Result<Arc<DerivationKey>, Error> {
         match self {
-            Self::Deriver(key) => Ok(key),
+            Self::DerivationKey(key) => Ok(key),
             Self::Cipher(key) => Err(Error::KeyMismatch { id: key.id }),
         }
     }
 }
 
-impl Deref for Unwrapped {
-    type Target = Life;
+impl Deref for CachedKey {
+    type Target = KeyMeta;
 
-    fn deref(&self) -> &Life {
+    fn deref(&self) -> &KeyMeta {
         match self {
             Self::Cipher(key) => key,
-            Self::Deriver(key) => key,
+            Self::DerivationKey(key) => key,
         }
     }
 }
 
 /// The id of a key in memory, its time, and what was heard about it.
-pub(crate) struct Life {
+pub(crate) struct KeyMeta {
     pub(crate) id: DataKeyId,
     /// The clock's time from which it may not be used any more, unless the KMS does not answer.
     pub(crate) expires_at: Duration,
@@ -98,7 +100,7 @@ impl Limits {
     }
 }
 
-impl Life {
+impl KeyMeta {
     /// Notes that it was used since it was unwrapped.
     #[inline]
     pub(crate) fn mark_used(&self) {
@@ -134,7 +136,7 @@ impl Life {
 }
 
 #[cfg(test)]
-impl Life {
+impl KeyMeta {
     pub(super) fn for_test() -> Self {
         Self {
             id: DataKeyId::generate(1, None).unwrap(),
@@ -147,9 +149,9 @@ impl Life {
     }
 }
 
-impl fmt::Debug for Life {
+impl fmt::Debug for KeyMeta {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Life")
+        f.debug_struct("KeyMeta")
             .field("id", &self.id)
             .field("expires_at", &self.expires_at)
             .finish_non_exhaustive()

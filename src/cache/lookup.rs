@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::cache::{
-    Cache, KeySet, LiveKey, MAX_ATTEMPTS, Purpose, Records, Slot, UNKNOWN_TTL, Unwrapped, background,
+    Cache, CachedKey, DataCipher, MAX_ATTEMPTS, Purpose, Records, Slot, Snapshot, UNKNOWN_TTL, background,
 };
 use crate::context::EncryptionContext;
 use crate::error::{Error, Hot, Location};
@@ -15,13 +15,13 @@ use crate::store::KeyRecord;
 impl Cache {
     /// Tells whether the states of a snapshot were read, or polled for, so short a time ago that nobody has to look closer.
     #[inline(always)]
-    pub(crate) fn is_set_fresh(&self, set: &KeySet, now: Duration) -> bool {
+    pub(crate) fn is_set_fresh(&self, set: &Snapshot, now: Duration) -> bool {
         now <= set.known_until || now <= self.background.polled_until()
     }
 
     /// Tells whether the states of a snapshot may be relied on now without asking anybody. `None` if somebody has to be
     /// asked.
-    pub(crate) fn is_set_current(&self, set: &KeySet, now: Duration) -> Option<Hot<()>> {
+    pub(crate) fn is_set_current(&self, set: &Snapshot, now: Duration) -> Option<Hot<()>> {
         if self.is_set_fresh(set, now) {
             return Some(Ok(()));
         }
@@ -55,12 +55,12 @@ impl Cache {
     }
 
     /// Returns the key that encrypts, making or unwrapping it if need be.
-    pub(crate) async fn active_key(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<LiveKey>, Error> {
+    pub(crate) async fn active_key(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<DataCipher>, Error> {
         self.active(slot).await?.cipher()
     }
 
     /// Returns the active key, making or unwrapping it if need be.
-    pub(crate) async fn active(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Unwrapped, Error> {
+    pub(crate) async fn active(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<CachedKey, Error> {
         self.counters.misses.fetch_add(1, Ordering::Relaxed);
         self.prepare().await?;
         for attempt in 0..MAX_ATTEMPTS {
@@ -98,12 +98,12 @@ impl Cache {
         self: &Arc<Self>,
         slot: &Arc<Slot>,
         id: DataKeyId,
-    ) -> Result<Arc<LiveKey>, Error> {
+    ) -> Result<Arc<DataCipher>, Error> {
         self.by_id(slot, id).await?.cipher()
     }
 
     /// Returns the key of this id, unwrapping it if need be.
-    pub(crate) async fn by_id(self: &Arc<Self>, slot: &Arc<Slot>, id: DataKeyId) -> Result<Unwrapped, Error> {
+    pub(crate) async fn by_id(self: &Arc<Self>, slot: &Arc<Slot>, id: DataKeyId) -> Result<CachedKey, Error> {
         self.counters.misses.fetch_add(1, Ordering::Relaxed);
         let mut records = self.records_with(slot, id).await?;
         slot.mark_key_used(id);

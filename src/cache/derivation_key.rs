@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::OnceLock;
 
-use crate::cache::life::Life;
+use crate::cache::key_meta::KeyMeta;
 use crate::key::{DataKey, Derivation, Subkey};
 
 /// How many subkeys a key keeps: one for each index of a context, of which there are few.
@@ -14,8 +14,8 @@ const MAX_KEPT: usize = 64;
 type Next = OnceLock<Box<Kept>>;
 
 /// A data key of usage `index` or `pepper`. It is zeroised when the last user lets go of it, with what was derived.
-pub(crate) struct Deriver {
-    life: Life,
+pub(crate) struct DerivationKey {
+    meta: KeyMeta,
     derivation: Derivation,
     kept: Next,
 }
@@ -27,19 +27,19 @@ struct Kept {
     next: Next,
 }
 
-impl Deref for Deriver {
-    type Target = Life;
+impl Deref for DerivationKey {
+    type Target = KeyMeta;
 
     #[inline]
-    fn deref(&self) -> &Life {
-        &self.life
+    fn deref(&self) -> &KeyMeta {
+        &self.meta
     }
 }
 
-impl Deriver {
-    pub(super) fn new(life: Life, key: &DataKey) -> Self {
+impl DerivationKey {
+    pub(super) fn new(meta: KeyMeta, key: &DataKey) -> Self {
         Self {
-            life,
+            meta,
             derivation: Derivation::new(key),
             kept: OnceLock::new(),
         }
@@ -71,10 +71,10 @@ impl Deriver {
     }
 }
 
-impl fmt::Debug for Deriver {
+impl fmt::Debug for DerivationKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Deriver")
-            .field("life", &self.life)
+        f.debug_struct("DerivationKey")
+            .field("meta", &self.meta)
             .finish_non_exhaustive()
     }
 }
@@ -87,17 +87,17 @@ mod tests {
     #[test]
     fn subkeys_are_kept_up_to_a_bound() {
         let key = DataKey::copy_from(&[1; 32]).unwrap();
-        let deriver = Deriver::new(Life::for_test(), &key);
-        let count = || std::iter::successors(deriver.kept.get(), |kept| kept.next.get()).count();
-        let whole = |info: &[u8]| deriver.with_subkey(info, |subkey| *subkey.expose());
+        let derivation_key = DerivationKey::new(KeyMeta::for_test(), &key);
+        let count = || std::iter::successors(derivation_key.kept.get(), |kept| kept.next.get()).count();
+        let whole = |info: &[u8]| derivation_key.with_subkey(info, |subkey| *subkey.expose());
         for _ in 0..2 {
             for number in 0..2 * MAX_KEPT {
                 let info = number.to_be_bytes();
-                assert_eq!(whole(&info), *deriver.derive(&info).expose());
+                assert_eq!(whole(&info), *derivation_key.derive(&info).expose());
             }
         }
         assert_eq!(count(), MAX_KEPT);
-        let at = |info: &[u8]| deriver.with_subkey(info, std::ptr::from_ref);
+        let at = |info: &[u8]| derivation_key.with_subkey(info, std::ptr::from_ref);
         assert_eq!(at(&3_usize.to_be_bytes()), at(&3_usize.to_be_bytes()));
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use zeroize::Zeroize;
 
 use crate::aad::Aad;
+use crate::cache::key_meta::KeyMeta;
 use crate::cache::later::Later;
-use crate::cache::life::Life;
 use crate::ciphertext::{Ciphertext, HEADER_LEN, Header, MAX_PLAINTEXT_LEN, SUITE_AT, Suite};
 use crate::error::{Error, Hot, Location};
 use crate::key::{DataKey, Scope};
@@ -16,34 +16,34 @@ use crate::plaintext::Plaintext;
 use crate::suite::{Batch, Epoch, Epochs, OpenError, SealError, SuiteKey};
 
 /// A data key, unwrapped and expanded. It is zeroised when the last user lets go of it.
-pub(crate) struct LiveKey {
-    life: Life,
+pub(crate) struct DataCipher {
+    meta: KeyMeta,
     key: SuiteKey,
     /// What the AAD of a ciphertext of suite 1 begins with. Put together once, because that takes as long as a block of AES.
     prefix: AadPrefix,
 }
 
-impl Deref for LiveKey {
-    type Target = Life;
+impl Deref for DataCipher {
+    type Target = KeyMeta;
 
     #[inline]
-    fn deref(&self) -> &Life {
-        &self.life
+    fn deref(&self) -> &KeyMeta {
+        &self.meta
     }
 }
 
 /// `header 18 ‖ scope 32`.
 type AadPrefix = [u8; HEADER_LEN + Scope::LEN];
 
-impl LiveKey {
+impl DataCipher {
     /// Takes a key of a scope over.
-    pub(super) fn new(life: Life, scope: Scope, key: &DataKey) -> Arc<Self> {
+    pub(super) fn new(meta: KeyMeta, scope: Scope, key: &DataKey) -> Arc<Self> {
         let header = Header {
             suite: Suite::KcXaes256Gcm,
-            key_id: life.id,
+            key_id: meta.id,
         };
         Arc::new(Self {
-            life,
+            meta,
             key: SuiteKey::new(key),
             prefix: aad_prefix(header, scope),
         })
@@ -83,8 +83,8 @@ impl LiveKey {
     }
 
     /// Begins to seal so many messages.
-    pub(crate) fn batch(&self, messages: usize) -> LiveBatch<'_> {
-        LiveBatch {
+    pub(crate) fn batch(&self, messages: usize) -> DataCipherBatch<'_> {
+        DataCipherBatch {
             key: self,
             batch: self.key.batch(messages),
         }
@@ -161,9 +161,9 @@ impl LiveKey {
     }
 }
 
-impl fmt::Debug for LiveKey {
+impl fmt::Debug for DataCipher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LiveKey")
+        f.debug_struct("DataCipher")
             .field("id", &self.id)
             .field("expires_at", &self.expires_at)
             .finish_non_exhaustive()
@@ -171,13 +171,13 @@ impl fmt::Debug for LiveKey {
 }
 
 /// Seals many messages under one key; see [`Batch`].
-pub(crate) struct LiveBatch<'a> {
-    key: &'a LiveKey,
+pub(crate) struct DataCipherBatch<'a> {
+    key: &'a DataCipher,
     batch: Batch<'a>,
 }
 
-impl LiveBatch<'_> {
-    /// Seals the next message, as [`LiveKey::seal`].
+impl DataCipherBatch<'_> {
+    /// Seals the next message, as [`DataCipher::seal`].
     pub(crate) fn seal(
         &mut self,
         epochs: &mut Epochs<'_>,
