@@ -1,12 +1,13 @@
 //! CachedKey keys in memory: time to live, single flight, states that follow the key store.
 //!
-//! A *slot* belongs to one scope. Reading its snapshot never waits; everything that waits (the key
+//! A *entry* belongs to one scope. Reading its snapshot never waits; everything that waits (the key
 //! store, the KMS) runs in a *flight*, a task of its own that many callers share, so that a caller who goes away
-//! strands no other. The *sweeper* empties slots whose keys are too old; the *poller* follows changes of state.
+//! strands no other. The *sweeper* empties entries whose keys are too old; the *poller* follows changes of state.
 
 mod background;
 mod data_cipher;
 mod derivation_key;
+mod entry;
 mod key_meta;
 mod later;
 mod loader;
@@ -16,7 +17,6 @@ mod nearby;
 mod prefetch;
 mod refresh;
 mod single_flight;
-mod slot;
 mod stats;
 mod threads;
 mod vanished;
@@ -38,13 +38,13 @@ use crate::store::KeyStore;
 use background::Background;
 pub(crate) use data_cipher::{DataCipher, check_len};
 pub(crate) use derivation_key::DerivationKey;
+use entry::tidy_seats;
+pub(crate) use entry::{Entry, EntryKey, Live, Records, Snapshot, Used};
 pub(crate) use key_meta::{CachedKey, KeyMeta, Purpose};
 pub(crate) use later::Later;
 use membership::Fleet;
 pub(crate) use membership::MAX_NAME_LEN;
 use single_flight::{Flights, Tasks};
-use slot::tidy_seats;
-pub(crate) use slot::{Live, Records, Slot, SlotKey, Snapshot, Used};
 use stats::Counters;
 pub use stats::{Refusals, Stats};
 
@@ -106,13 +106,13 @@ pub(crate) struct Cache {
     pub(crate) limits: Limits,
     pub(crate) counters: Arc<Counters>,
     /// Scopes that have keys.
-    slots: moka::sync::Cache<SlotKey, Arc<Slot>>,
+    entries: moka::sync::Cache<EntryKey, Arc<Entry>>,
     /// How many of these there are.
     settled: Arc<AtomicU64>,
     /// Scopes that have no keys, as far as is known: invented contexts push none of the others out.
-    newcomers: moka::sync::Cache<SlotKey, Arc<Slot>>,
-    /// What this process has encrypted under in scopes whose slots were dropped, as far as the bound on keyrings goes: a new
-    /// slot must not begin anew where the key store has lost that.
+    newcomers: moka::sync::Cache<EntryKey, Arc<Entry>>,
+    /// What this process has encrypted under in scopes whose entries were dropped, as far as the bound on keyrings goes: a new
+    /// entry must not begin anew where the key store has lost that.
     departed: moka::sync::Cache<Scope, Used>,
     unknown: moka::sync::Cache<(Scope, DataKeyId), Duration>,
     loads: Flights<Scope, Arc<Records>>,
@@ -142,21 +142,21 @@ impl Cache {
             .max_capacity(limits.max_keyrings)
             .eviction_policy(moka::policy::EvictionPolicy::lru())
             .build();
-        let note_departure = |departed: &moka::sync::Cache<Scope, Used>, slot: &Slot| {
-            if let Some(used) = slot.used() {
-                departed.insert(slot.scope, used);
+        let note_departure = |departed: &moka::sync::Cache<Scope, Used>, entry: &Entry| {
+            if let Some(used) = entry.used() {
+                departed.insert(entry.scope, used);
             }
         };
-        // Least recently used: a new tenant is always admitted, and every task finds the same slot.
-        let slots = moka::sync::Cache::builder()
+        // Least recently used: a new tenant is always admitted, and every task finds the same entry.
+        let entries = moka::sync::Cache::builder()
             .max_capacity(limits.max_keyrings)
             .eviction_policy(moka::policy::EvictionPolicy::lru())
             .eviction_listener({
                 let (settled, departed) = (Arc::clone(&settled), departed.clone());
-                move |_, slot: Arc<Slot>, _| {
+                move |_, entry: Arc<Entry>, _| {
                     settled.fetch_sub(1, Ordering::Relaxed);
-                    note_departure(&departed, &slot);
-                    slot.detach();
+                    note_departure(&departed, &entry);
+                    entry.detach();
                 }
             })
             .build();
@@ -165,10 +165,10 @@ impl Cache {
             .eviction_policy(moka::policy::EvictionPolicy::lru())
             .eviction_listener({
                 let departed = departed.clone();
-                move |_, slot: Arc<Slot>, _| {
+                move |_, entry: Arc<Entry>, _| {
                     // Those that settled stay, and nothing has to be kept for them.
-                    if slot.detach_unless_settled() {
-                        note_departure(&departed, &slot);
+                    if entry.detach_unless_settled() {
+                        note_departure(&departed, &entry);
                     }
                 }
             })
@@ -190,7 +190,7 @@ impl Cache {
             store,
             clock,
             limits,
-            slots,
+            entries,
             settled,
             newcomers,
             departed,
@@ -200,58 +200,58 @@ impl Cache {
         }
     }
 
-    /// Makes a call that does not wait with the slot of a context and usage, which is made if there is none. `false`, and no
+    /// Makes a call that does not wait with the entry of a context and usage, which is made if there is none. `false`, and no
     /// call, while the thread ends.
     #[inline(always)]
-    pub(crate) fn with_slot(
+    pub(crate) fn with_entry(
         &self,
         context: &EncryptionContext,
         usage: KeyUsage,
-        call: impl FnOnce(&Arc<Slot>),
+        call: impl FnOnce(&Arc<Entry>),
     ) -> bool {
-        nearby::with_slot(self, context, usage, call)
+        nearby::with_entry(self, context, usage, call)
     }
 
-    /// Finds the slot of a context and usage where this thread used it last, if it did; otherwise as [`slot`](Self::slot).
-    pub(crate) fn nearby_slot(&self, context: &EncryptionContext, usage: KeyUsage) -> Arc<Slot> {
+    /// Finds the entry of a context and usage where this thread used it last, if it did; otherwise as [`entry`](Self::entry).
+    pub(crate) fn nearby_entry(&self, context: &EncryptionContext, usage: KeyUsage) -> Arc<Entry> {
         let mut nearby = None;
-        self.with_slot(context, usage, |slot| nearby = Some(Arc::clone(slot)));
-        nearby.unwrap_or_else(|| self.slot(context, usage))
+        self.with_entry(context, usage, |entry| nearby = Some(Arc::clone(entry)));
+        nearby.unwrap_or_else(|| self.entry(context, usage))
     }
 
-    /// Finds the slot of a context and usage, or makes an empty one.
-    pub(crate) fn slot(&self, context: &EncryptionContext, usage: KeyUsage) -> Arc<Slot> {
-        let key = SlotKey {
+    /// Finds the entry of a context and usage, or makes an empty one.
+    pub(crate) fn entry(&self, context: &EncryptionContext, usage: KeyUsage) -> Arc<Entry> {
+        let key = EntryKey {
             context: context.clone(),
             usage,
         };
-        if let Some(slot) = self.slots.get(&key) {
-            return slot;
+        if let Some(entry) = self.entries.get(&key) {
+            return entry;
         }
-        let slot = self.newcomers.get_with(key.clone(), || {
-            Arc::new(Slot::new(key.clone(), |scope| self.departed.get(&scope)))
+        let entry = self.newcomers.get_with(key.clone(), || {
+            Arc::new(Entry::new(key.clone(), |scope| self.departed.get(&scope)))
         });
         // It may have settled between the two looks.
-        self.slots.get(&key).unwrap_or(slot)
+        self.entries.get(&key).unwrap_or(entry)
     }
 
-    /// Moves a slot to those that have keys, once it has some.
-    pub(crate) fn settle(&self, slot: &Arc<Slot>) {
-        if slot.records().is_none_or(|records| records.is_empty()) || !slot.become_settled() {
+    /// Moves an entry to those that have keys, once it has some.
+    pub(crate) fn settle(&self, entry: &Arc<Entry>) {
+        if entry.records().is_none_or(|records| records.is_empty()) || !entry.become_settled() {
             return;
         }
-        let settled = self.slots.get_with(slot.key.clone(), || {
+        let settled = self.entries.get_with(entry.key.clone(), || {
             self.settled.fetch_add(1, Ordering::Relaxed);
-            Arc::clone(slot)
+            Arc::clone(entry)
         });
-        if !Arc::ptr_eq(&settled, slot) {
-            // Another task's slot of the same scope settled first. Nothing is encrypted under this one once it is detached.
-            slot.detach();
-            if let Some(used) = slot.used() {
+        if !Arc::ptr_eq(&settled, entry) {
+            // Another task's entry of the same scope settled first. Nothing is encrypted under this one once it is detached.
+            entry.detach();
+            if let Some(used) = entry.used() {
                 settled.also_used(self, used);
             }
         }
-        self.newcomers.invalidate(&slot.key);
+        self.newcomers.invalidate(&entry.key);
     }
 
     /// Tells whether the bound on keyrings is about to drop some, or does.
@@ -260,26 +260,26 @@ impl Cache {
         self.settled.load(Ordering::Relaxed) >= self.limits.max_keyrings - self.limits.max_keyrings / 8
     }
 
-    /// Lists all slots.
-    fn all_slots(&self) -> Vec<Arc<Slot>> {
-        let newcomers = self.newcomers.iter().map(|(_, slot)| slot);
+    /// Lists all entries.
+    fn all_entries(&self) -> Vec<Arc<Entry>> {
+        let newcomers = self.newcomers.iter().map(|(_, entry)| entry);
         // Newcomers first: one that settles meanwhile is listed twice rather than not at all.
-        let mut slots: Vec<_> = newcomers.collect();
-        slots.extend(self.slots.iter().map(|(_, slot)| slot));
-        slots
+        let mut entries: Vec<_> = newcomers.collect();
+        entries.extend(self.entries.iter().map(|(_, entry)| entry));
+        entries
     }
 
-    fn find_slot(&self, context: &EncryptionContext, usage: KeyUsage) -> Option<Arc<Slot>> {
-        let key = SlotKey {
+    fn find_entry(&self, context: &EncryptionContext, usage: KeyUsage) -> Option<Arc<Entry>> {
+        let key = EntryKey {
             context: context.clone(),
             usage,
         };
-        self.slots.get(&key).or_else(|| self.newcomers.get(&key))
+        self.entries.get(&key).or_else(|| self.newcomers.get(&key))
     }
 
     /// Applies the bounds now, and not at the next access.
     fn apply_bounds(&self) {
-        self.slots.run_pending_tasks();
+        self.entries.run_pending_tasks();
         self.newcomers.run_pending_tasks();
         self.departed.run_pending_tasks();
         self.unknown.run_pending_tasks();
@@ -294,8 +294,8 @@ impl Cache {
         key: &DataKey,
         began: Duration,
     ) {
-        if let Some(slot) = self.find_slot(context, usage) {
-            slot.publish_key(self, &CachedKey::new(self, &slot, id, key, began));
+        if let Some(entry) = self.find_entry(context, usage) {
+            entry.publish_key(self, &CachedKey::new(self, &entry, id, key, began));
         }
     }
 
@@ -339,7 +339,7 @@ impl Cache {
             stale_key_serves: load(stale_key_serves),
             failed_polls: load(failed_polls),
             refused: refused.read(),
-            keyrings: self.slots.entry_count(),
+            keyrings: self.entries.entry_count(),
             keys: load(keys),
         }
     }
@@ -352,10 +352,10 @@ impl Cache {
     /// Stops all work and drops every key.
     pub(crate) fn close(&self) {
         self.tasks.close();
-        for slot in self.all_slots() {
-            slot.detach();
+        for entry in self.all_entries() {
+            entry.detach();
         }
-        self.slots.invalidate_all();
+        self.entries.invalidate_all();
         self.newcomers.invalidate_all();
         self.apply_bounds();
         tidy_seats();
@@ -365,7 +365,7 @@ impl Cache {
     pub(crate) async fn shutdown(&self) {
         self.close();
         self.tasks.ended().await;
-        // A slot that came while the others were emptied may have got a key from a task that was ending.
+        // An entry that came while the others were emptied may have got a key from a task that was ending.
         self.close();
         self.leave().await;
     }
@@ -412,7 +412,7 @@ mod tests {
     use crate::testkit::{MemoryKeyStore, MemoryKms, block_on};
     use crate::{Aad, Crypto};
 
-    /// Two slots of one scope, as a race or a bound that is reached makes them.
+    /// Two entries of one scope, as a race or a bound that is reached makes them.
     #[test]
     fn what_the_loser_of_a_race_has_used_is_kept() -> Result<(), Error> {
         block_on(async {
@@ -421,7 +421,7 @@ mod tests {
             let context = EncryptionContext::from_pairs([("tenantId", "a")])?;
             crypto.encrypt(&context, "x", Aad::unbound()).await?;
             let cache = crypto.core().cache();
-            let winner = cache.slot(&context, KeyUsage::Data);
+            let winner = cache.entry(&context, KeyUsage::Data);
             let first = winner.used().expect("it has encrypted");
             for lost in [
                 Used {
@@ -434,7 +434,7 @@ mod tests {
                 },
             ] {
                 let read = cache.begin_read();
-                let loser = Arc::new(Slot::new(winner.key.clone(), |_| Some(lost)));
+                let loser = Arc::new(Entry::new(winner.key.clone(), |_| Some(lost)));
                 loser.publish_records(cache, store.records(), read)?;
                 cache.settle(&loser);
                 assert!(loser.is_detached() && !winner.is_detached());

@@ -12,7 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::aad::{Aad, AsAad};
-use crate::cache::{Slot, Stats};
+use crate::cache::{Entry, Stats};
 use crate::ciphertext::Ciphertext;
 use crate::context::EncryptionContext;
 use crate::error::{Error, Hot};
@@ -139,15 +139,15 @@ impl Crypto {
     ///
     /// As [`encrypt`](Self::encrypt).
     pub async fn keyring(&self, context: &EncryptionContext) -> Result<Keyring, Error> {
-        let slot = self.slot(context);
+        let entry = self.entry(context);
         let cache = self.core.cache();
-        if !self.core.is_ready(&slot) {
-            let records = cache.current_records(&slot).await?;
+        if !self.core.is_ready(&entry) {
+            let records = cache.current_records(&entry).await?;
             if records.active()?.is_some() {
-                cache.active_key(&slot).await?;
+                cache.active_key(&entry).await?;
             }
         }
-        Ok(Keyring::new(self.core.clone(), slot))
+        Ok(Keyring::new(self.core.clone(), entry))
     }
 
     /// Tells whether encrypting the same value again would use a newer key or another suite.
@@ -167,8 +167,8 @@ impl Crypto {
         context: &EncryptionContext,
         ciphertext: &Ciphertext,
     ) -> Result<bool, Error> {
-        let slot = self.slot(context);
-        self.core.needs_reencryption(&slot, ciphertext).await
+        let entry = self.entry(context);
+        self.core.needs_reencryption(&entry, ciphertext).await
     }
 
     /// Returns what this `Crypto` has done and what it holds. All clones share one count.
@@ -197,8 +197,8 @@ impl Crypto {
         }
     }
 
-    pub(crate) fn slot(&self, context: &EncryptionContext) -> Arc<Slot> {
-        self.place(context).slot()
+    pub(crate) fn entry(&self, context: &EncryptionContext) -> Arc<Entry> {
+        self.place(context).entry()
     }
 
     pub(crate) fn census(&self) -> Option<&Arc<dyn KeyCensus>> {
@@ -222,15 +222,15 @@ impl Place for InContext<'_, '_> {
         self.core
     }
 
-    fn slot(&self) -> Arc<Slot> {
-        self.core.cache.nearby_slot(self.context, KeyUsage::Data)
+    fn entry(&self) -> Arc<Entry> {
+        self.core.cache.nearby_entry(self.context, KeyUsage::Data)
     }
 
     #[inline(never)]
     fn hot_encrypt_into(&self, plaintext: &[u8], aad: &Aad, buffer: &mut Vec<u8>) -> Option<Hot<()>> {
         let mut done = None;
-        let call = |slot: &Arc<Slot>| done = self.core.hot_encrypt_into(slot, plaintext, aad, buffer);
-        if !self.core.cache.with_slot(self.context, KeyUsage::Data, call) {
+        let call = |entry: &Arc<Entry>| done = self.core.hot_encrypt_into(entry, plaintext, aad, buffer);
+        if !self.core.cache.with_entry(self.context, KeyUsage::Data, call) {
             return self.encrypt_at_the_end(plaintext, aad, buffer);
         }
         done
@@ -239,8 +239,8 @@ impl Place for InContext<'_, '_> {
     #[inline(never)]
     fn hot_decrypt(&self, ciphertext: &Ciphertext, aad: &Aad) -> Option<Hot<Plaintext>> {
         let mut done = None;
-        let call = |slot: &Arc<Slot>| done = self.core.hot_decrypt(slot, ciphertext, aad);
-        if !self.core.cache.with_slot(self.context, KeyUsage::Data, call) {
+        let call = |entry: &Arc<Entry>| done = self.core.hot_decrypt(entry, ciphertext, aad);
+        if !self.core.cache.with_entry(self.context, KeyUsage::Data, call) {
             return self.decrypt_at_the_end(ciphertext, aad);
         }
         done
@@ -252,15 +252,15 @@ impl InContext<'_, '_> {
     #[cold]
     #[inline(never)]
     fn encrypt_at_the_end(&self, plaintext: &[u8], aad: &Aad, buffer: &mut Vec<u8>) -> Option<Hot<()>> {
-        let slot = self.slot();
-        self.core.hot_encrypt_into(&slot, plaintext, aad, buffer)
+        let entry = self.entry();
+        self.core.hot_encrypt_into(&entry, plaintext, aad, buffer)
     }
 
     /// Decrypts while the thread ends and has nothing nearby any more.
     #[cold]
     #[inline(never)]
     fn decrypt_at_the_end(&self, ciphertext: &Ciphertext, aad: &Aad) -> Option<Hot<Plaintext>> {
-        self.core.hot_decrypt(&self.slot(), ciphertext, aad)
+        self.core.hot_decrypt(&self.entry(), ciphertext, aad)
     }
 }
 

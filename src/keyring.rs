@@ -16,7 +16,7 @@ use self::call::{DecryptInPlace, EncryptInto};
 pub(crate) use self::core::{Core, Look};
 
 use crate::aad::{Aad, AsAad};
-use crate::cache::Slot;
+use crate::cache::Entry;
 use crate::ciphertext::{Ciphertext, Header};
 use crate::context::EncryptionContext;
 use crate::error::{Error, Hot, unbox};
@@ -29,17 +29,17 @@ use crate::plaintext::Plaintext;
 #[derive(Clone)]
 pub struct Keyring {
     core: Core,
-    slot: Arc<Slot>,
-    /// The slot that took its place after the cache dropped it. Nearly always empty, so a hot call looks no further
+    entry: Arc<Entry>,
+    /// The entry that took its place after the cache dropped it. Nearly always empty, so a hot call looks no further
     /// than a plain reference.
-    successor: Arc<ArcSwapOption<Slot>>,
+    successor: Arc<ArcSwapOption<Entry>>,
 }
 
 impl Keyring {
-    pub(crate) fn new(core: Core, slot: Arc<Slot>) -> Self {
+    pub(crate) fn new(core: Core, entry: Arc<Entry>) -> Self {
         Self {
             core,
-            slot,
+            entry,
             successor: Arc::default(),
         }
     }
@@ -47,7 +47,7 @@ impl Keyring {
     /// Returns the encryption context.
     #[must_use]
     pub fn context(&self) -> EncryptionContext {
-        self.slot.key.context.clone()
+        self.entry.key.context.clone()
     }
 
     /// Encrypts a value of at most 64 MiB and binds it to its place.
@@ -279,13 +279,13 @@ impl Keyring {
         let mut done = Vec::with_capacity(items.len());
         if self
             .core
-            .hot_encrypt_many(self.hot_slot(&mut None), &items, to_seal, &mut done)
+            .hot_encrypt_many(self.hot_entry(&mut None), &items, to_seal, &mut done)
         {
             return done;
         }
-        let slot = &self.slot();
+        let entry = &self.entry();
         let rest = items[done.len()..].iter().map(to_seal);
-        let rest: Vec<_> = rest.map(|what| Item { slot, what }).collect();
+        let rest: Vec<_> = rest.map(|what| Item { entry, what }).collect();
         done.extend(self.core.do_cold(&rest).await);
         done
     }
@@ -324,13 +324,13 @@ impl Keyring {
         let mut done = Vec::with_capacity(items.len());
         if self
             .core
-            .hot_decrypt_many(self.hot_slot(&mut None), items, to_open, &mut done)
+            .hot_decrypt_many(self.hot_entry(&mut None), items, to_open, &mut done)
         {
             return done;
         }
-        let slot = &self.slot();
+        let entry = &self.entry();
         let rest = items[done.len()..].iter().map(to_open);
-        let rest: Vec<_> = rest.map(|what| Item { slot, what }).collect();
+        let rest: Vec<_> = rest.map(|what| Item { entry, what }).collect();
         done.extend(self.core.do_cold(&rest).await);
         done
     }
@@ -345,47 +345,50 @@ impl Keyring {
     ///
     /// May be dropped at any time.
     pub async fn needs_reencryption(&self, ciphertext: &Ciphertext) -> Result<bool, Error> {
-        self.core.needs_reencryption(&self.slot(), ciphertext).await
+        self.core.needs_reencryption(&self.entry(), ciphertext).await
     }
 
     /// Decrypts a buffer in place, if that needs nobody else; `None` if it does.
     #[inline(never)]
     fn hot_decrypt_in_place(&self, buffer: &mut Vec<u8>, aad: &Aad) -> Option<Hot<()>> {
         self.core
-            .hot_decrypt_in_place(self.hot_slot(&mut None), buffer, aad)
+            .hot_decrypt_in_place(self.hot_entry(&mut None), buffer, aad)
     }
 
-    pub(crate) fn slot(&self) -> Arc<Slot> {
-        Arc::clone(self.hot_slot(&mut None))
+    pub(crate) fn entry(&self) -> Arc<Entry> {
+        Arc::clone(self.hot_entry(&mut None))
     }
 
-    /// Returns the slot, or the new one if the cache has dropped it, which `kept` then keeps.
+    /// Returns the entry, or the new one if the cache has dropped it, which `kept` then keeps.
     ///
-    /// It borrows the slot: an `Arc` would be counted up and down by all threads in one place. And it calls nobody with
-    /// it: a call that stands here twice, for the old slot and the new one, is not inlined.
+    /// It borrows the entry: an `Arc` would be counted up and down by all threads in one place. And it calls nobody with
+    /// it: a call that stands here twice, for the old entry and the new one, is not inlined.
     #[inline(always)]
-    pub(crate) fn hot_slot<'a>(&'a self, kept: &'a mut Option<Arc<Slot>>) -> &'a Arc<Slot> {
-        if self.slot.is_detached() {
+    pub(crate) fn hot_entry<'a>(&'a self, kept: &'a mut Option<Arc<Entry>>) -> &'a Arc<Entry> {
+        if self.entry.is_detached() {
             return self.successor_in(kept);
         }
-        self.slot.mark_used();
-        &self.slot
+        self.entry.mark_used();
+        &self.entry
     }
 
     #[cold]
     #[inline(never)]
-    fn successor_in<'a>(&self, kept: &'a mut Option<Arc<Slot>>) -> &'a Arc<Slot> {
+    fn successor_in<'a>(&self, kept: &'a mut Option<Arc<Entry>>) -> &'a Arc<Entry> {
         kept.insert(self.successor())
     }
 
-    fn successor(&self) -> Arc<Slot> {
-        if let Some(slot) = self.successor.load_full().filter(|slot| !slot.is_detached()) {
-            slot.mark_used();
-            return slot;
+    fn successor(&self) -> Arc<Entry> {
+        if let Some(entry) = self.successor.load_full().filter(|entry| !entry.is_detached()) {
+            entry.mark_used();
+            return entry;
         }
-        let slot = self.core.cache.slot(&self.slot.key.context, self.slot.key.usage);
-        self.successor.store(Some(Arc::clone(&slot)));
-        slot
+        let entry = self
+            .core
+            .cache
+            .entry(&self.entry.key.context, self.entry.key.usage);
+        self.successor.store(Some(Arc::clone(&entry)));
+        entry
     }
 }
 
@@ -395,19 +398,19 @@ impl Place for &Keyring {
         &self.core
     }
 
-    fn slot(&self) -> Arc<Slot> {
-        Keyring::slot(self)
+    fn entry(&self) -> Arc<Entry> {
+        Keyring::entry(self)
     }
 
     #[inline(never)]
     fn hot_encrypt_into(&self, plaintext: &[u8], aad: &Aad, buffer: &mut Vec<u8>) -> Option<Hot<()>> {
         self.core
-            .hot_encrypt_into(self.hot_slot(&mut None), plaintext, aad, buffer)
+            .hot_encrypt_into(self.hot_entry(&mut None), plaintext, aad, buffer)
     }
 
     #[inline(never)]
     fn hot_decrypt(&self, ciphertext: &Ciphertext, aad: &Aad) -> Option<Hot<Plaintext>> {
-        self.core.hot_decrypt(self.hot_slot(&mut None), ciphertext, aad)
+        self.core.hot_decrypt(self.hot_entry(&mut None), ciphertext, aad)
     }
 }
 
@@ -422,7 +425,7 @@ fn to_open<'i, A: AsAad>((ciphertext, aad): &'i (&Ciphertext, A)) -> ToOpen<'i> 
 impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keyring")
-            .field("context", &self.slot.key.context)
+            .field("context", &self.entry.key.context)
             .finish_non_exhaustive()
     }
 }

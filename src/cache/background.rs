@@ -1,4 +1,4 @@
-//! What runs without a caller: the sweeper, which empties slots, and the poller, which follows the key store.
+//! What runs without a caller: the sweeper, which empties entries, and the poller, which follows the key store.
 
 use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use futures_core::Stream;
 
+use crate::cache::entry::{Entry, tidy_seats};
 use crate::cache::refresh::refresh;
 use crate::cache::single_flight::{Flights, Tasks};
-use crate::cache::slot::{Slot, tidy_seats};
 use crate::cache::{Cache, Limits, prefetch, vanished};
 use crate::clock::Moment;
 use crate::error::Error;
@@ -28,8 +28,8 @@ const MAX_ATTEMPTS: usize = 8;
 /// How many hints are taken together before the key store is read.
 const HINTS_PER_READ: usize = 1000;
 
-/// How many slots are swept before others have their turn.
-const SLOTS_PER_TURN: usize = 1000;
+/// How many entries are swept before others have their turn.
+const ENTRIES_PER_TURN: usize = 1000;
 
 /// The state of the sweeper and the poller.
 #[derive(Debug)]
@@ -197,11 +197,11 @@ async fn sweep_forever(cache: Weak<Cache>) {
         let Some(cache) = cache.upgrade() else { return };
         let now = cache.clock.elapsed();
         let (mut due, mut next) = (Vec::new(), None::<Duration>);
-        for (swept, slot) in cache.all_slots().iter().enumerate() {
-            if let Some(at) = slot.sweep(&cache, now, &mut due) {
+        for (swept, entry) in cache.all_entries().iter().enumerate() {
+            if let Some(at) = entry.sweep(&cache, now, &mut due) {
                 next = Some(next.map_or(at, |next| next.min(at)));
             }
-            if swept % SLOTS_PER_TURN == SLOTS_PER_TURN - 1 {
+            if swept % ENTRIES_PER_TURN == ENTRIES_PER_TURN - 1 {
                 // There may be a hundred thousand, and requests on this thread.
                 tokio::task::yield_now().await;
             }
@@ -260,11 +260,11 @@ async fn poll_forever(cache: Weak<Cache>) {
 
 /// Tells the bound on keyrings which ones were used through a handle, which does not pass by it.
 fn touch_used(cache: &Cache) {
-    let used = cache.slots.iter().filter(|(_, slot)| slot.take_used());
+    let used = cache.entries.iter().filter(|(_, entry)| entry.take_used());
     // Collected first, so that a look-up does not wait for the iteration's own lock.
-    let used: Vec<_> = used.map(|(_, slot)| slot).collect();
-    for slot in used {
-        let _ = cache.slots.get(&slot.key);
+    let used: Vec<_> = used.map(|(_, entry)| entry).collect();
+    for entry in used {
+        let _ = cache.entries.get(&entry.key);
     }
 }
 
@@ -289,9 +289,9 @@ async fn poll(cache: &Arc<Cache>) -> Result<(), Error> {
         let followed_since = cache.tick();
         if cursor.position() == CursorPosition::Now {
             // Before the first poll nothing was followed: what was read until then is read again.
-            let missed = |slot: &Arc<Slot>| slot.records().is_none_or(|read| read.tick < followed_since);
-            let missed = cache.all_slots().into_iter().filter(missed);
-            read_again(cache, missed.map(|slot| (slot.scope, slot)).collect()).await?;
+            let missed = |entry: &Arc<Entry>| entry.records().is_none_or(|read| read.tick < followed_since);
+            let missed = cache.all_entries().into_iter().filter(missed);
+            read_again(cache, missed.map(|entry| (entry.scope, entry)).collect()).await?;
         }
         follow_changes(cache, &page.changes, followed_since).await?;
         cursor = page.next;
@@ -318,72 +318,72 @@ async fn follow_changes(cache: &Arc<Cache>, changes: &[KeyChange], followed_sinc
     if changes.is_empty() {
         return Ok(());
     }
-    let slots: HashMap<_, _> = cache
-        .all_slots()
+    let entries: HashMap<_, _> = cache
+        .all_entries()
         .into_iter()
-        .map(|slot| (slot.scope, slot))
+        .map(|entry| (entry.scope, entry))
         .collect();
-    let mut outdated: HashMap<Scope, Arc<Slot>> = HashMap::new();
+    let mut outdated: HashMap<Scope, Arc<Entry>> = HashMap::new();
     let mut withdrawn = Vec::new();
     for change in changes {
-        let Some(slot) = slots.get(&change.scope) else {
+        let Some(entry) = entries.get(&change.scope) else {
             continue;
         };
         // Also where the change is known: a read that began before it may still be under way.
-        slot.expect_change(followed_since);
-        let records = slot.records();
+        entry.expect_change(followed_since);
+        let records = entry.records();
         let known = records.as_ref().and_then(|records| records.find(change.id));
         if known.is_some_and(|record| record.revision == change.revision) {
             continue;
         }
-        outdated.insert(slot.scope, Arc::clone(slot));
+        outdated.insert(entry.scope, Arc::clone(entry));
         let encrypted = known.is_some_and(|record| record.state.encrypts());
         if !change.state.decrypts() || (encrypted && !change.state.encrypts()) {
-            withdrawn.push(Arc::clone(slot));
+            withdrawn.push(Arc::clone(entry));
         }
     }
     let followed = read_again(cache, outdated).await;
     if followed.is_err() {
         // What else is true of these keys could not be read, but that they may not do what they did, was.
-        for slot in withdrawn {
-            slot.forget(cache.tick());
+        for entry in withdrawn {
+            entry.forget(cache.tick());
         }
     }
     followed
 }
 
-/// Reads slots again. A read of theirs that is under way is not believed any more.
-pub(super) async fn read_again(cache: &Arc<Cache>, slots: HashMap<Scope, Arc<Slot>>) -> Result<(), Error> {
-    let mut slots: Vec<_> = slots.into_values().collect();
+/// Reads entries again. A read of theirs that is under way is not believed any more.
+pub(super) async fn read_again(cache: &Arc<Cache>, entries: HashMap<Scope, Arc<Entry>>) -> Result<(), Error> {
+    let mut entries: Vec<_> = entries.into_values().collect();
     let changed = cache.tick();
-    for slot in &slots {
-        slot.expect_change(changed);
+    for entry in &entries {
+        entry.expect_change(changed);
     }
     for _ in 0..MAX_ATTEMPTS {
-        if slots.is_empty() {
+        if entries.is_empty() {
             return Ok(());
         }
         // Who announced the change that overtook a read may fail to read it: this one does not rely on that.
-        slots = read(cache, &slots).await?;
+        entries = read(cache, &entries).await?;
     }
-    for slot in slots {
-        slot.forget(cache.tick());
+    for entry in entries {
+        entry.forget(cache.tick());
     }
     Ok(())
 }
 
-/// Reads the scopes of many slots, a thousand in one query. Returns those that another change overtook
+/// Reads the scopes of many entries, a thousand in one query. Returns those that another change overtook
 /// meanwhile.
-pub(crate) async fn read(cache: &Cache, slots: &[Arc<Slot>]) -> Result<Vec<Arc<Slot>>, Error> {
+pub(crate) async fn read(cache: &Cache, entries: &[Arc<Entry>]) -> Result<Vec<Arc<Entry>>, Error> {
     let mut overtaken = Vec::new();
     let mut failed = None;
     // What fails for some does not keep the others from being read.
-    for some in slots.chunks(SCOPES_PER_READ) {
+    for some in entries.chunks(SCOPES_PER_READ) {
         match read_together(cache, some, &mut overtaken).await {
             // One row that encx did not write must not hide what happened to the keys of others.
             Err(Error::Store(StoreError::Corrupt { .. })) => {
-                for slot in some {
-                    failed = read_alone(cache, slot, &mut overtaken).await.err().or(failed);
+                for entry in some {
+                    failed = read_alone(cache, entry, &mut overtaken).await.err().or(failed);
                 }
             }
             read => failed = read.err().or(failed),
@@ -392,11 +392,11 @@ pub(crate) async fn read(cache: &Cache, slots: &[Arc<Slot>]) -> Result<Vec<Arc<S
     failed.map_or(Ok(overtaken), Err)
 }
 
-async fn read_alone(cache: &Cache, slot: &Arc<Slot>, overtaken: &mut Vec<Arc<Slot>>) -> Result<(), Error> {
-    match read_together(cache, std::slice::from_ref(slot), overtaken).await {
+async fn read_alone(cache: &Cache, entry: &Arc<Entry>, overtaken: &mut Vec<Arc<Entry>>) -> Result<(), Error> {
+    match read_together(cache, std::slice::from_ref(entry), overtaken).await {
         Err(Error::Store(StoreError::Corrupt { .. })) => {
             // What is in memory may not outlive that, and the next caller learns what is wrong.
-            slot.forget(cache.tick());
+            entry.forget(cache.tick());
             Ok(())
         }
         read => read,
@@ -405,23 +405,23 @@ async fn read_alone(cache: &Cache, slot: &Arc<Slot>, overtaken: &mut Vec<Arc<Slo
 
 async fn read_together(
     cache: &Cache,
-    slots: &[Arc<Slot>],
-    overtaken: &mut Vec<Arc<Slot>>,
+    entries: &[Arc<Entry>],
+    overtaken: &mut Vec<Arc<Entry>>,
 ) -> Result<(), Error> {
-    let scopes: Vec<_> = slots.iter().map(|slot| slot.scope).collect();
+    let scopes: Vec<_> = entries.iter().map(|entry| entry.scope).collect();
     let mut rows: HashMap<Scope, Vec<KeyRecord>> = HashMap::new();
     let read = cache.begin_read();
     cache.counters.loads.fetch_add(1, Ordering::Relaxed);
     for row in cache.store.load(&scopes).await? {
         rows.entry(row.scope).or_default().push(row);
     }
-    for slot in slots {
-        let rows = rows.remove(&slot.scope).unwrap_or_default();
-        match slot.publish_records(cache, rows, read) {
-            Ok(records) if slot.is_outdated(&records) => overtaken.push(Arc::clone(slot)),
-            Ok(_) => cache.settle(slot),
+    for entry in entries {
+        let rows = rows.remove(&entry.scope).unwrap_or_default();
+        match entry.publish_records(cache, rows, read) {
+            Ok(records) if entry.is_outdated(&records) => overtaken.push(Arc::clone(entry)),
+            Ok(_) => cache.settle(entry),
             // The rows were tampered with: what is in memory may not outlive that.
-            Err(_) => slot.forget(read.tick),
+            Err(_) => entry.forget(read.tick),
         }
     }
     Ok(())
@@ -439,12 +439,12 @@ async fn follow_hints(cache: &Arc<Cache>, hints: &[KeyHint]) {
         })
         .collect();
     let all = of.len() < hints.len() && hints.contains(&KeyHint::Gap);
-    let slots = cache
-        .all_slots()
+    let entries = cache
+        .all_entries()
         .into_iter()
-        .filter(|slot| all || of.contains(&slot.scope));
-    let slots = slots.map(|slot| (slot.scope, slot)).collect();
-    if let Err(error) = read_again(cache, slots).await {
+        .filter(|entry| all || of.contains(&entry.scope));
+    let entries = entries.map(|entry| (entry.scope, entry)).collect();
+    if let Err(error) = read_again(cache, entries).await {
         // A hint is only a hint: the next poll finds the change.
         tracing::warn!(target: "encx::store", %error, "reading changed keys failed");
     }

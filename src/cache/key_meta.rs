@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::cache::data_cipher::DataCipher;
 use crate::cache::derivation_key::DerivationKey;
 use crate::cache::stats::KeyGauge;
-use crate::cache::{Cache, Limits, Slot};
+use crate::cache::{Cache, Entry, Limits};
 use crate::clock::Moment;
 use crate::error::Error;
 use crate::key::{DataKey, DataKeyId, KeyUsage};
@@ -25,7 +25,7 @@ pub(crate) enum CachedKey {
 
 impl CachedKey {
     /// Takes a key over whose unwrapping began at `began`.
-    pub(crate) fn new(cache: &Cache, slot: &Slot, id: DataKeyId, key: &DataKey, began: Duration) -> Self {
+    pub(crate) fn new(cache: &Cache, entry: &Entry, id: DataKeyId, key: &DataKey, began: Duration) -> Self {
         let meta = KeyMeta {
             id,
             expires_at: began.saturating_add(cache.limits.ttl),
@@ -34,15 +34,15 @@ impl CachedKey {
             stale: AtomicBool::new(false),
             _gauge: KeyGauge::new(&cache.counters),
         };
-        match slot.key.usage {
+        match entry.key.usage {
             KeyUsage::Index | KeyUsage::Pepper => {
                 Self::DerivationKey(Arc::new(DerivationKey::new(meta, key)))
             }
-            _ => Self::Cipher(DataCipher::new(meta, slot.scope, key)),
+            _ => Self::Cipher(DataCipher::new(meta, entry.scope, key)),
         }
     }
 
-    /// Returns the key that encrypts. Which form a key has follows from its slot, so nobody sees the error.
+    /// Returns the key that encrypts. Which form a key has follows from its entry, so nobody sees the error.
     pub(crate) fn cipher(self) -> Result<Arc<DataCipher>, Error> {
         match self {
             Self::Cipher(key) => Ok(key),
@@ -50,7 +50,7 @@ impl CachedKey {
         }
     }
 
-    /// Returns the key that others are derived from. Which form a key has follows from its slot, so nobody sees the
+    /// Returns the key that others are derived from. Which form a key has follows from its entry, so nobody sees the
     /// error.
     pub(crate) fn derivation_key(self) -> Result<Arc<DerivationKey>, Error> {
         match self {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::cache::later::tell_stale;
 use crate::cache::refresh::Failure;
-use crate::cache::{Cache, CachedKey, KeyMeta, MAX_ATTEMPTS, Purpose, Records, Slot, SlotKey};
+use crate::cache::{Cache, CachedKey, Entry, EntryKey, KeyMeta, MAX_ATTEMPTS, Purpose, Records};
 use crate::error::Error;
 use crate::key::{DataKey, DataKeyId};
 use crate::store::{KeyRecord, NewKey, are_shredded, load_all_usages};
@@ -30,19 +30,19 @@ impl Cache {
 
     pub(super) async fn load(
         self: &Arc<Self>,
-        slot: &Arc<Slot>,
+        entry: &Arc<Entry>,
         not_before: u64,
     ) -> Result<Arc<Records>, Error> {
-        let suffices = |records: &Records| records.tick >= not_before && !slot.is_outdated(records);
+        let suffices = |records: &Records| records.tick >= not_before && !entry.is_outdated(records);
         for _ in 0..MAX_ATTEMPTS {
             // Somebody else may have read it since.
-            if let Some(records) = slot.records().filter(|records| suffices(records)) {
+            if let Some(records) = entry.records().filter(|records| suffices(records)) {
                 return Ok(records);
             }
-            let (cache, of) = (Arc::clone(self), Arc::clone(slot));
+            let (cache, of) = (Arc::clone(self), Arc::clone(entry));
             let records = self
                 .loads
-                .join(slot.scope, &self.clock, async move {
+                .join(entry.scope, &self.clock, async move {
                     let read = cache.begin_read();
                     cache.counters.loads.fetch_add(1, Ordering::Relaxed);
                     let rows = cache.store.load(&[of.scope]).await?;
@@ -61,12 +61,12 @@ impl Cache {
 
     pub(super) async fn live_key(
         self: &Arc<Self>,
-        slot: &Arc<Slot>,
+        entry: &Arc<Entry>,
         record: &Arc<KeyRecord>,
         purpose: Purpose,
     ) -> Result<CachedKey, Error> {
         let in_memory = || {
-            let key = slot.key_for(record.id, purpose, self.clock.elapsed(), &self.limits)?;
+            let key = entry.key_for(record.id, purpose, self.clock.elapsed(), &self.limits)?;
             if self.count_use(&key, self.clock.elapsed()) {
                 tell_stale(key.id);
             }
@@ -75,12 +75,12 @@ impl Cache {
         if let Some(key) = in_memory() {
             return Ok(key);
         }
-        let failed = match self.unwrap(slot, record, Duration::ZERO).await {
+        let failed = match self.unwrap(entry, record, Duration::ZERO).await {
             Err(error) if error.is_unavailability() => error,
             unwrapped => return unwrapped,
         };
         // Again here, for a flight that was given up as a whole.
-        slot.note_failure(self, record.id, &failed);
+        entry.note_failure(self, record.id, &failed);
         in_memory().ok_or(failed)
     }
 
@@ -99,25 +99,25 @@ impl Cache {
     /// Has a key that is in memory unwrapped again. `false` if there was no need, or it is there no more.
     pub(super) async fn refresh_key(
         self: &Arc<Self>,
-        slot: &Arc<Slot>,
+        entry: &Arc<Entry>,
         id: DataKeyId,
         expires_at: Duration,
     ) -> Result<bool, Error> {
-        let mut records = match slot.records() {
+        let mut records = match entry.records() {
             Some(records) => records,
             None => return Ok(false),
         };
         if !self.is_fresh(&records) {
-            records = self.reload(slot).await?;
+            records = self.reload(entry).await?;
         }
-        let Some(record) = records.find(id).filter(|_| slot.holds(id, expires_at)) else {
+        let Some(record) = records.find(id).filter(|_| entry.holds(id, expires_at)) else {
             return Ok(false);
         };
-        match self.unwrap(slot, record, expires_at).await {
+        match self.unwrap(entry, record, expires_at).await {
             Ok(key) => Ok(key.expires_at > expires_at),
             Err(error) => {
                 if error.is_unavailability() {
-                    slot.note_failure(self, id, &error);
+                    entry.note_failure(self, id, &error);
                 }
                 Err(error)
             }
@@ -127,19 +127,19 @@ impl Cache {
     /// Has the KMS unwrap a key, unless one is in memory that expires later than `than`.
     pub(super) async fn unwrap(
         self: &Arc<Self>,
-        slot: &Arc<Slot>,
+        entry: &Arc<Entry>,
         record: &Arc<KeyRecord>,
         than: Duration,
     ) -> Result<CachedKey, Error> {
-        let (cache, of, record) = (Arc::clone(self), Arc::clone(slot), Arc::clone(record));
+        let (cache, of, record) = (Arc::clone(self), Arc::clone(entry), Arc::clone(record));
         self.unwraps
-            .join((slot.scope, record.id), &self.clock, async move {
+            .join((entry.scope, record.id), &self.clock, async move {
                 // Somebody may have unwrapped it between our look and this flight's start.
                 let began = cache.clock.elapsed();
                 if let Some(key) = of.key(record.id, began).filter(|key| key.expires_at > than) {
                     return Ok(key);
                 }
-                let SlotKey { context, usage } = &of.key;
+                let EntryKey { context, usage } = &of.key;
                 let mut unwrapped = cache.keks.unwrap(&record, context, *usage).await;
                 if let Err(error) = &unwrapped
                     && Failure::of(error) == Failure::Refused
@@ -168,23 +168,23 @@ impl Cache {
     /// its row was read. `None` if they are the same.
     async fn unwrap_replaced(
         self: &Arc<Self>,
-        slot: &Arc<Slot>,
+        entry: &Arc<Entry>,
         record: &KeyRecord,
     ) -> Option<Result<DataKey, Error>> {
-        let records = self.reload(slot).await.ok()?;
+        let records = self.reload(entry).await.ok()?;
         let now = records.find(record.id).filter(|now| now.wraps != record.wraps)?;
-        let SlotKey { context, usage } = &slot.key;
+        let EntryKey { context, usage } = &entry.key;
         Some(self.keks.unwrap(now, context, *usage).await)
     }
 
-    /// Makes the first version of the slot's scope, or finds that another process did.
-    pub(super) async fn mint(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<(), Error> {
+    /// Makes the first version of the entry's scope, or finds that another process did.
+    pub(super) async fn mint(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<(), Error> {
         if !self.limits.create_on_first_use {
             return Err(Error::NoKeys);
         }
-        let (cache, of) = (Arc::clone(self), Arc::clone(slot));
+        let (cache, of) = (Arc::clone(self), Arc::clone(entry));
         self.mints
-            .join(slot.scope, &self.clock, async move {
+            .join(entry.scope, &self.clock, async move {
                 // Somebody may have made it between our look and this flight's start.
                 let known = match of.records() {
                     Some(records) => records,
@@ -200,7 +200,7 @@ impl Cache {
                     return Err(Error::Shredded);
                 }
                 let began = cache.clock.elapsed();
-                let SlotKey { context, usage } = &of.key;
+                let EntryKey { context, usage } = &of.key;
                 let id = DataKeyId::generate(cache.clock.unix_millis(), None)?;
                 let (made, wraps) = cache.keks.generate(context, *usage, id).await?;
                 let mut new = NewKey::new(id, *usage, context, made.check(id));

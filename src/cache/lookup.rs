@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::cache::{
-    Cache, CachedKey, DataCipher, MAX_ATTEMPTS, Purpose, Records, Slot, Snapshot, UNKNOWN_TTL, background,
+    Cache, CachedKey, DataCipher, Entry, MAX_ATTEMPTS, Purpose, Records, Snapshot, UNKNOWN_TTL, background,
 };
 use crate::context::EncryptionContext;
 use crate::error::{Error, Hot, Location};
@@ -55,34 +55,34 @@ impl Cache {
     }
 
     /// Returns the key that encrypts, making or unwrapping it if need be.
-    pub(crate) async fn active_key(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<DataCipher>, Error> {
-        self.active(slot).await?.cipher()
+    pub(crate) async fn active_key(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<Arc<DataCipher>, Error> {
+        self.active(entry).await?.cipher()
     }
 
     /// Returns the active key, making or unwrapping it if need be.
-    pub(crate) async fn active(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<CachedKey, Error> {
+    pub(crate) async fn active(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<CachedKey, Error> {
         self.counters.misses.fetch_add(1, Ordering::Relaxed);
         self.prepare().await?;
         for attempt in 0..MAX_ATTEMPTS {
-            let mut records = self.whole_records(slot).await?;
+            let mut records = self.whole_records(entry).await?;
             if let Some(record) = active_of(&records)? {
                 // To make a key is not to use it again.
                 if attempt == 0 {
-                    slot.mark_key_used(record.id);
+                    entry.mark_key_used(record.id);
                 }
-                if !self.may_unwrap(slot, &records, record.id, Purpose::Encrypt) {
-                    records = self.reload(slot).await?;
+                if !self.may_unwrap(entry, &records, record.id, Purpose::Encrypt) {
+                    records = self.reload(entry).await?;
                 }
             }
             match active_of(&records)? {
                 Some(record) => {
-                    let key = self.live_key(slot, record, Purpose::Encrypt).await?;
-                    let now = self.records_now(slot).await?;
+                    let key = self.live_key(entry, record, Purpose::Encrypt).await?;
+                    let now = self.records_now(entry).await?;
                     if now.active()?.is_some_and(|active| active.id == key.id) {
                         return Ok(key);
                     }
                 }
-                None if records.is_empty() => self.mint(slot).await?,
+                None if records.is_empty() => self.mint(entry).await?,
                 None => {
                     let error = records.why_none_is_active();
                     tracing::info!(target: "encx::refused", %error, "there is no key to encrypt with");
@@ -96,23 +96,27 @@ impl Cache {
     /// Returns the key that decrypts what names this id, unwrapping it if need be.
     pub(crate) async fn key_by_id(
         self: &Arc<Self>,
-        slot: &Arc<Slot>,
+        entry: &Arc<Entry>,
         id: DataKeyId,
     ) -> Result<Arc<DataCipher>, Error> {
-        self.by_id(slot, id).await?.cipher()
+        self.by_id(entry, id).await?.cipher()
     }
 
     /// Returns the key of this id, unwrapping it if need be.
-    pub(crate) async fn by_id(self: &Arc<Self>, slot: &Arc<Slot>, id: DataKeyId) -> Result<CachedKey, Error> {
+    pub(crate) async fn by_id(
+        self: &Arc<Self>,
+        entry: &Arc<Entry>,
+        id: DataKeyId,
+    ) -> Result<CachedKey, Error> {
         self.counters.misses.fetch_add(1, Ordering::Relaxed);
-        let mut records = self.records_with(slot, id).await?;
-        slot.mark_key_used(id);
-        if !self.may_unwrap(slot, &records, id, Purpose::Decrypt) {
-            records = self.reload(slot).await?;
+        let mut records = self.records_with(entry, id).await?;
+        entry.mark_key_used(id);
+        if !self.may_unwrap(entry, &records, id, Purpose::Decrypt) {
+            records = self.reload(entry).await?;
         }
         let record = self.check_found(&records, id)?;
-        let key = self.live_key(slot, record, Purpose::Decrypt).await?;
-        let now = self.records_now(slot).await?;
+        let key = self.live_key(entry, record, Purpose::Decrypt).await?;
+        let now = self.records_now(entry).await?;
         self.check_found(&now, id)?;
         Ok(key)
     }
@@ -133,30 +137,31 @@ impl Cache {
 
     /// Returns what is known of a scope after a KMS was waited for, perhaps long: the key may have been withdrawn meanwhile,
     /// and this process may have said that it holds it no more.
-    async fn records_now(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<Records>, Error> {
-        match slot.records() {
+    async fn records_now(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<Arc<Records>, Error> {
+        match entry.records() {
             Some(records) => Ok(records),
-            // The slot was dropped, or what was known of it forgotten.
-            None => self.reload(slot).await,
+            // The entry was dropped, or what was known of it forgotten.
+            None => self.reload(entry).await,
         }
     }
 
     /// Tells whether a key that was loaded a while ago may still be used.
     pub(crate) async fn still_allows(
         self: &Arc<Self>,
-        slot: &Arc<Slot>,
+        entry: &Arc<Entry>,
         id: DataKeyId,
         purpose: Purpose,
     ) -> bool {
-        match self.records_now(slot).await {
+        match self.records_now(entry).await {
             Ok(records) => self.allows(&records, id, purpose),
             Err(_) => false,
         }
     }
 
     /// Tells the same without asking anybody. `false` if nothing is known.
-    pub(crate) fn allows_now(&self, slot: &Slot, id: DataKeyId, purpose: Purpose) -> bool {
-        slot.records()
+    pub(crate) fn allows_now(&self, entry: &Entry, id: DataKeyId, purpose: Purpose) -> bool {
+        entry
+            .records()
             .is_some_and(|records| self.allows(&records, id, purpose))
     }
 
@@ -175,8 +180,9 @@ impl Cache {
     ///
     /// Polls are not believed here. They list no row that was deleted or edited by hand, and look after the rows of keys in
     /// memory alone. While the key store is unreachable, there is nothing better than what is known.
-    fn may_unwrap(&self, slot: &Slot, records: &Records, id: DataKeyId, purpose: Purpose) -> bool {
-        slot.key_for(id, purpose, self.clock.elapsed(), &self.limits)
+    fn may_unwrap(&self, entry: &Entry, records: &Records, id: DataKeyId, purpose: Purpose) -> bool {
+        entry
+            .key_for(id, purpose, self.clock.elapsed(), &self.limits)
             .is_some()
             || self.is_fresh(records)
     }
@@ -187,26 +193,26 @@ impl Cache {
             || self.background.is_store_unreachable()
     }
 
-    /// Returns all versions of the slot's scope, for who needs no key.
-    pub(crate) async fn current_records(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<Records>, Error> {
+    /// Returns all versions of the entry's scope, for who needs no key.
+    pub(crate) async fn current_records(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<Arc<Records>, Error> {
         self.prepare().await?;
-        self.whole_records(slot).await
+        self.whole_records(entry).await
     }
 
     /// Returns the same as `records`. Where the key store had lost what was in use, it is asked again every now and then: the
     /// rows may have been put back, which no poll lists.
-    async fn whole_records(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<Records>, Error> {
-        let records = self.records(slot).await?;
+    async fn whole_records(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<Arc<Records>, Error> {
+        let records = self.records(entry).await?;
         if records.active().is_err() && !self.is_fresh(&records) {
-            return self.reload(slot).await;
+            return self.reload(entry).await;
         }
         Ok(records)
     }
 
-    /// Reads the scopes of slots that have not been read yet, in one query for many. Failures are left to the
+    /// Reads the scopes of entries that have not been read yet, in one query for many. Failures are left to the
     /// loads that follow.
-    pub(crate) async fn preload(self: &Arc<Self>, slots: &[Arc<Slot>]) {
-        let unread = slots.iter().filter(|slot| slot.records().is_none());
+    pub(crate) async fn preload(self: &Arc<Self>, entries: &[Arc<Entry>]) {
+        let unread = entries.iter().filter(|entry| entry.records().is_none());
         let unread: Vec<_> = unread.map(Arc::clone).collect();
         if unread.len() > 1 && self.prepare().await.is_ok() {
             tokio::select! {
@@ -216,34 +222,34 @@ impl Cache {
         }
     }
 
-    /// Returns all versions of the slot's scope, as fresh as `state_ttl` asks.
-    async fn records(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<Records>, Error> {
-        match slot.records() {
+    /// Returns all versions of the entry's scope, as fresh as `state_ttl` asks.
+    async fn records(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<Arc<Records>, Error> {
+        match entry.records() {
             Some(records) if self.is_current(records.read_at, self.clock.elapsed())? => Ok(records),
-            Some(_) => self.reload(slot).await,
-            None => self.load(slot, 0).await,
+            Some(_) => self.reload(entry).await,
+            None => self.load(entry, 0).await,
         }
     }
 
-    /// Returns all versions of the slot's scope, if `id` is one of them.
+    /// Returns all versions of the entry's scope, if `id` is one of them.
     pub(crate) async fn records_with(
         self: &Arc<Self>,
-        slot: &Arc<Slot>,
+        entry: &Arc<Entry>,
         id: DataKeyId,
     ) -> Result<Arc<Records>, Error> {
         self.prepare().await?;
-        let records = self.records(slot).await?;
+        let records = self.records(entry).await?;
         if records.find(id).is_some() {
             return Ok(records);
         }
         // Another process may have made it a moment ago. Whoever asks for garbage asks the database once per id
         // and a while, and at most one query per scope is under way.
-        let name = (slot.scope, id);
+        let name = (entry.scope, id);
         let now = self.clock.elapsed();
         if self.unknown.get(&name).is_some_and(|until| now < until) {
             return Err(refuse_unknown(&records, id));
         }
-        let records = self.reload(slot).await?;
+        let records = self.reload(entry).await?;
         if records.find(id).is_none() {
             self.unknown.insert(name, now.saturating_add(UNKNOWN_TTL));
             return Err(refuse_unknown(&records, id));
@@ -251,18 +257,18 @@ impl Cache {
         Ok(records)
     }
 
-    /// Reads the slot's scope again, not satisfied with a read that began before this call.
-    pub(crate) async fn reload(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<Records>, Error> {
-        self.load(slot, self.tick()).await
+    /// Reads the entry's scope again, not satisfied with a read that began before this call.
+    pub(crate) async fn reload(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<Arc<Records>, Error> {
+        self.load(entry, self.tick()).await
     }
 
     /// Reads again what this process has of a scope, after it changed it itself.
     pub(crate) async fn refresh(self: &Arc<Self>, context: &EncryptionContext, usage: KeyUsage) {
-        if let Some(slot) = self.find_slot(context, usage) {
-            slot.expect_change(self.tick());
-            if self.reload(&slot).await.is_err() {
+        if let Some(entry) = self.find_entry(context, usage) {
+            entry.expect_change(self.tick());
+            if self.reload(&entry).await.is_err() {
                 // What the caller has just changed may not be undone by what is in memory.
-                slot.forget(self.tick());
+                entry.forget(self.tick());
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Unwraps versions that are published and not active yet, so that no request waits when they become active.
 //!
-//! Only in slots that are in use. From then on such a key is kept and refreshed like one that is used.
+//! Only in entries that are in use. From then on such a key is kept and refreshed like one that is used.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::cache::Cache;
-use crate::cache::slot::Slot;
+use crate::cache::entry::Entry;
 use crate::error::Error;
 use crate::key::{DataKeyId, KeyState};
 
@@ -40,28 +40,28 @@ pub(super) async fn load_now(cache: &Arc<Cache>) {
     }
 }
 
-fn due(cache: &Cache, and_under_way: bool) -> Vec<(Arc<Slot>, DataKeyId)> {
+fn due(cache: &Cache, and_under_way: bool) -> Vec<(Arc<Entry>, DataKeyId)> {
     let now = cache.clock.elapsed();
-    let slots = cache.slots.iter().map(|(_, slot)| slot);
-    slots
-        .filter_map(|slot| {
-            let id = slot.next_to_load(now, &cache.limits, and_under_way)?;
-            Some((slot, id))
+    let entries = cache.entries.iter().map(|(_, entry)| entry);
+    entries
+        .filter_map(|entry| {
+            let id = entry.next_to_load(now, &cache.limits, and_under_way)?;
+            Some((entry, id))
         })
         .collect()
 }
 
-fn start(cache: &Arc<Cache>, due: Vec<(Arc<Slot>, DataKeyId)>) -> Result<mpsc::Receiver<()>, Error> {
+fn start(cache: &Arc<Cache>, due: Vec<(Arc<Entry>, DataKeyId)>) -> Result<mpsc::Receiver<()>, Error> {
     let (ends, under_way) = mpsc::channel::<()>(1);
-    for (slot, id) in due {
+    for (entry, id) in due {
         let (cache_of_task, end) = (Arc::clone(cache), ends.clone());
         cache.tasks.spawn(async move {
             let _end = end;
             // Never closed. Requests must find permits of the KMS too, however many keys are due.
             let permit = cache_of_task.refreshes.acquire().await;
-            let loaded = load_one(&cache_of_task, &slot, id).await;
+            let loaded = load_one(&cache_of_task, &entry, id).await;
             drop(permit);
-            slot.loaded_ahead(id);
+            entry.loaded_ahead(id);
             if let Err(error) = loaded {
                 tracing::warn!(
                     target: "encx::cache", key = %id, %error,
@@ -73,12 +73,12 @@ fn start(cache: &Arc<Cache>, due: Vec<(Arc<Slot>, DataKeyId)>) -> Result<mpsc::R
     Ok(under_way)
 }
 
-async fn load_one(cache: &Arc<Cache>, slot: &Arc<Slot>, id: DataKeyId) -> Result<(), Error> {
-    let Some(mut records) = slot.records() else {
+async fn load_one(cache: &Arc<Cache>, entry: &Arc<Entry>, id: DataKeyId) -> Result<(), Error> {
+    let Some(mut records) = entry.records() else {
         return Ok(());
     };
     if !cache.is_fresh(&records) {
-        records = cache.reload(slot).await?;
+        records = cache.reload(entry).await?;
     }
     let waiting = records
         .find(id)
@@ -87,7 +87,7 @@ async fn load_one(cache: &Arc<Cache>, slot: &Arc<Slot>, id: DataKeyId) -> Result
     if let Some(error) = cache.keks.circuits_open(record) {
         return Err(error);
     }
-    let key = cache.unwrap(slot, record, Duration::ZERO).await?;
+    let key = cache.unwrap(entry, record, Duration::ZERO).await?;
     // So that it is refreshed if nobody has used it when its time is nearly over.
     key.mark_used();
     Ok(())

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::slot::Slot;
+use crate::cache::entry::Entry;
 use crate::cache::{Cache, Limits, Records, background};
 use crate::error::Error;
 use crate::key::DataKeyId;
@@ -102,7 +102,7 @@ impl Failure {
 /// A key whose moment has come.
 #[derive(Debug)]
 pub(super) struct Due {
-    pub(super) slot: Arc<Slot>,
+    pub(super) entry: Arc<Entry>,
     pub(super) id: DataKeyId,
     /// Tells the key that is there from the one that is to take its place.
     pub(super) expires_at: Duration,
@@ -110,7 +110,7 @@ pub(super) struct Due {
 
 impl Due {
     fn records(&self) -> Option<Arc<Records>> {
-        self.slot
+        self.entry
             .records()
             .filter(|records| records.find(self.id).is_some())
     }
@@ -122,7 +122,7 @@ impl Due {
         let Some(error) = record.and_then(|record| cache.keks.circuits_open(record)) else {
             return false;
         };
-        self.slot.note_failure(cache, self.id, &error);
+        self.entry.note_failure(cache, self.id, &error);
         true
     }
 }
@@ -136,7 +136,7 @@ pub(super) async fn refresh(cache: Arc<Cache>, mut due: Vec<Due>) {
         .iter()
         .filter(|due| due.records().is_some_and(|records| !cache.is_fresh(&records)));
     let unread: HashMap<_, _> = unread
-        .map(|due| (due.slot.scope, Arc::clone(&due.slot)))
+        .map(|due| (due.entry.scope, Arc::clone(&due.entry)))
         .collect();
     if unread.len() > 1 {
         let unread: Vec<_> = unread.into_values().collect();
@@ -154,7 +154,9 @@ pub(super) async fn refresh(cache: Arc<Cache>, mut due: Vec<Due>) {
             if due.is_hopeless(&cache_of_task) {
                 return;
             }
-            let refreshed = cache_of_task.refresh_key(&due.slot, due.id, due.expires_at).await;
+            let refreshed = cache_of_task
+                .refresh_key(&due.entry, due.id, due.expires_at)
+                .await;
             drop(permit);
             note_refresh(&cache_of_task, due.id, refreshed);
         });

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::cache::background::read_again;
-use crate::cache::{Cache, Slot};
+use crate::cache::{Cache, Entry};
 use crate::error::Error;
 use crate::key::DataKeyId;
 use crate::store::{KeyRecord, StoreError};
@@ -15,7 +15,7 @@ const KEYS_PER_QUERY: usize = 1000;
 
 /// A key in memory, as it was last read.
 struct Held {
-    slot: Arc<Slot>,
+    entry: Arc<Entry>,
     record: Arc<KeyRecord>,
 }
 
@@ -23,10 +23,10 @@ struct Held {
 /// read since `tick` is not asked for.
 pub(super) async fn check(cache: &Arc<Cache>, tick: u64) -> Result<(), Error> {
     let mut held: HashMap<DataKeyId, Held> = HashMap::new();
-    for slot in cache.all_slots() {
-        for record in slot.held_records(tick) {
-            let slot = Arc::clone(&slot);
-            held.insert(record.id, Held { slot, record });
+    for entry in cache.all_entries() {
+        for record in entry.held_records(tick) {
+            let entry = Arc::clone(&entry);
+            held.insert(record.id, Held { entry, record });
         }
     }
     let held: Vec<_> = held.into_values().collect();
@@ -44,12 +44,12 @@ pub(super) async fn check(cache: &Arc<Cache>, tick: u64) -> Result<(), Error> {
             let row = rows.get(&held.record.id);
             !row.is_some_and(|row| is_same(&held.record, row))
         });
-        differing.extend(changed.map(|held| (held.slot.scope, Arc::clone(&held.slot))));
+        differing.extend(changed.map(|held| (held.entry.scope, Arc::clone(&held.entry))));
     }
-    let slots: Vec<_> = differing.values().cloned().collect();
+    let entries: Vec<_> = differing.values().cloned().collect();
     read_again(cache, differing).await?;
-    for slot in slots {
-        let lost = slot.records().and_then(|records| records.active().err());
+    for entry in entries {
+        let lost = entry.records().and_then(|records| records.active().err());
         if let Some(error) = lost {
             tracing::warn!(target: "encx::store", %error, "the key store has lost a key that is in use");
         }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::aad::AsAad;
-use crate::cache::Slot;
+use crate::cache::Entry;
 use crate::ciphertext::Ciphertext;
 use crate::context::EncryptionContext;
 use crate::crypto::Crypto;
@@ -63,8 +63,8 @@ impl Crypto {
     ) -> Vec<Result<Ciphertext, Error>> {
         let mut done = Vec::with_capacity(items.len());
         let hot = items.chunk_by(|a, b| a.0 == b.0).all(|run| {
-            let slot = self.slot(run[0].0);
-            self.core().hot_encrypt_many(&slot, run, to_seal, &mut done)
+            let entry = self.entry(run[0].0);
+            self.core().hot_encrypt_many(&entry, run, to_seal, &mut done)
         });
         if hot {
             return done;
@@ -113,8 +113,8 @@ impl Crypto {
     ) -> Vec<Result<Plaintext, Error>> {
         let mut done = Vec::with_capacity(items.len());
         let hot = items.chunk_by(|a, b| a.0 == b.0).all(|run| {
-            let slot = self.slot(run[0].0);
-            self.core().hot_decrypt_many(&slot, run, to_open, &mut done)
+            let entry = self.entry(run[0].0);
+            self.core().hot_decrypt_many(&entry, run, to_open, &mut done)
         });
         if hot {
             return done;
@@ -131,31 +131,31 @@ impl Crypto {
         contexts: impl Iterator<Item = &'a EncryptionContext>,
         values: impl Iterator<Item = T>,
     ) -> Vec<Result<T::Done, Error>> {
-        let (slots, of) = self.slots(contexts);
+        let (entries, of) = self.entries(contexts);
         let items: Vec<_> = values
             .zip(of)
             .map(|(what, of)| Item {
-                slot: &slots[of],
+                entry: &entries[of],
                 what,
             })
             .collect();
         self.core().do_cold(&items).await
     }
 
-    /// Finds the slots of contexts, each once, and tells of each context which of them is its own.
-    fn slots<'a>(
+    /// Finds the entries of contexts, each once, and tells of each context which of them is its own.
+    fn entries<'a>(
         &self,
         contexts: impl Iterator<Item = &'a EncryptionContext>,
-    ) -> (Vec<Arc<Slot>>, Vec<usize>) {
-        let (mut slots, mut known) = (Vec::new(), HashMap::new());
+    ) -> (Vec<Arc<Entry>>, Vec<usize>) {
+        let (mut entries, mut known) = (Vec::new(), HashMap::new());
         let of = contexts.map(|context| {
             *known.entry(context).or_insert_with(|| {
-                slots.push(self.slot(context));
-                slots.len() - 1
+                entries.push(self.entry(context));
+                entries.len() - 1
             })
         });
         let of = of.collect();
-        (slots, of)
+        (entries, of)
     }
 }
 

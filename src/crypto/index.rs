@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::blind_index::{BlindIndex, IndexTerms};
-use crate::cache::{DerivationKey, Purpose, Slot, Snapshot};
+use crate::cache::{DerivationKey, Entry, Purpose, Snapshot};
 use crate::context::EncryptionContext;
 use crate::crypto::Crypto;
 use crate::error::{Error, unbox};
@@ -51,8 +51,8 @@ impl Crypto {
         value: impl IndexValue,
     ) -> Result<BlindIndex, Error> {
         let message = field.message(&value)?;
-        let slot = self.slot_of(context, KeyUsage::Index);
-        let key = active_derivation_key(self.core(), &slot).await?;
+        let entry = self.entry_of(context, KeyUsage::Index);
+        let key = active_derivation_key(self.core(), &entry).await?;
         Ok(term(&key, &message))
     }
 
@@ -79,24 +79,24 @@ impl Crypto {
     /// Computes the blind indexes of values that were normalised already.
     pub(crate) async fn blind_indexes_of(
         &self,
-        items: Vec<Result<(Arc<Slot>, Message), Error>>,
+        items: Vec<Result<(Arc<Entry>, Message), Error>>,
     ) -> Vec<Result<BlindIndex, Error>> {
-        let mut missing: HashMap<Scope, Arc<Slot>> = HashMap::new();
-        for (slot, _) in items.iter().flatten() {
-            if hot_active(self.core(), slot).is_none() {
-                missing.insert(slot.scope, Arc::clone(slot));
+        let mut missing: HashMap<Scope, Arc<Entry>> = HashMap::new();
+        for (entry, _) in items.iter().flatten() {
+            if hot_active(self.core(), entry).is_none() {
+                missing.insert(entry.scope, Arc::clone(entry));
             }
         }
         let keys = self
             .core()
-            .load_together(missing, Purpose::Encrypt, |core, _, slot| async move {
-                core.cache().active(&slot).await?.derivation_key()
+            .load_together(missing, Purpose::Encrypt, |core, _, entry| async move {
+                core.cache().active(&entry).await?.derivation_key()
             })
             .await;
         // What was loaded is used before the next wait.
-        let at_once = |item: &Result<(Arc<Slot>, Message), Error>| match item {
-            Ok((slot, message)) if keys.contains_key(&slot.scope) => {
-                Some(loaded(&keys, &slot.scope).map(|key| term(&key, message)))
+        let at_once = |item: &Result<(Arc<Entry>, Message), Error>| match item {
+            Ok((entry, message)) if keys.contains_key(&entry.scope) => {
+                Some(loaded(&keys, &entry.scope).map(|key| term(&key, message)))
             }
             Ok(_) => None,
             Err(error) => Some(Err(error.clone())),
@@ -107,7 +107,7 @@ impl Crypto {
         for (item, computed) in items.into_iter().zip(computed) {
             done.push(match (computed, item) {
                 (Some(computed), _) => computed,
-                (None, Ok((slot, message))) => active_derivation_key(self.core(), &slot)
+                (None, Ok((entry, message))) => active_derivation_key(self.core(), &entry)
                     .await
                     .map(|key| term(&key, &message)),
                 (None, Err(error)) => Err(error),
@@ -145,8 +145,8 @@ impl Crypto {
         version: DataKeyId,
     ) -> Result<BlindIndex, Error> {
         let message = field.message(&value)?;
-        let slot = self.slot_of(context, KeyUsage::Index);
-        let key = derivation_key_of(self.core(), &slot, version).await?;
+        let entry = self.entry_of(context, KeyUsage::Index);
+        let key = derivation_key_of(self.core(), &entry, version).await?;
         Ok(term(&key, &message))
     }
 
@@ -182,8 +182,8 @@ impl Crypto {
         value: impl IndexValue,
     ) -> Result<IndexTerms, Error> {
         let messages = field.sought(&value)?;
-        let slot = self.slot_of(context, KeyUsage::Index);
-        terms(self.core(), &slot, &messages).await
+        let entry = self.entry_of(context, KeyUsage::Index);
+        terms(self.core(), &entry, &messages).await
     }
 
     /// Computes what many queries look for, as [`index_terms`](Self::index_terms) does for one.
@@ -201,13 +201,13 @@ impl Crypto {
     ) -> Vec<Result<IndexTerms, Error>> {
         let normalize = |(context, field, value): (_, &IndexField, V)| {
             let messages = field.sought(&value)?;
-            Ok((self.slot_of(context, KeyUsage::Index), messages))
+            Ok((self.entry_of(context, KeyUsage::Index), messages))
         };
         let items: Vec<Result<_, Error>> = items.into_iter().map(normalize).collect();
         let mut done = Vec::with_capacity(items.len());
         for item in items {
             done.push(match item {
-                Ok((slot, messages)) => terms(self.core(), &slot, &messages).await,
+                Ok((entry, messages)) => terms(self.core(), &entry, &messages).await,
                 Err(error) => Err(error),
             });
         }
@@ -232,8 +232,8 @@ impl Crypto {
         context: &EncryptionContext,
         index: &BlindIndex,
     ) -> Result<bool, Error> {
-        let slot = self.slot_of(context, KeyUsage::Index);
-        let records = self.core().cache().current_records(&slot).await?;
+        let entry = self.entry_of(context, KeyUsage::Index);
+        let records = self.core().cache().current_records(&entry).await?;
         if records.is_empty() {
             return Err(Error::NoKeys);
         }
@@ -241,20 +241,20 @@ impl Crypto {
         Ok(BlindIndex::tag_of(active.id) != index.key_tag())
     }
 
-    /// Finds the slot of another usage than that of data.
-    pub(crate) fn slot_of(&self, context: &EncryptionContext, usage: KeyUsage) -> Arc<Slot> {
-        self.core().cache().nearby_slot(context, usage)
+    /// Finds the entry of another usage than that of data.
+    pub(crate) fn entry_of(&self, context: &EncryptionContext, usage: KeyUsage) -> Arc<Entry> {
+        self.core().cache().nearby_entry(context, usage)
     }
 
     fn messages<'a, V: IndexValue>(
         &self,
         items: impl IntoIterator<Item = (&'a EncryptionContext, &'a IndexField, V)>,
-    ) -> Vec<Result<(Arc<Slot>, Message), Error>> {
+    ) -> Vec<Result<(Arc<Entry>, Message), Error>> {
         let items = items.into_iter();
         items
             .map(|(context, field, value)| {
                 let message = field.message(&value)?;
-                Ok((self.slot_of(context, KeyUsage::Index), message))
+                Ok((self.entry_of(context, KeyUsage::Index), message))
             })
             .collect()
     }
@@ -264,15 +264,15 @@ fn term(key: &DerivationKey, message: &Message) -> BlindIndex {
     key.with_subkey(&message.info, |subkey| message.under(key.id, subkey))
 }
 
-async fn terms(core: &Core, slot: &Arc<Slot>, messages: &[Message]) -> Result<IndexTerms, Error> {
-    if let Some(computed) = hot_terms(core, slot, messages) {
+async fn terms(core: &Core, entry: &Arc<Entry>, messages: &[Message]) -> Result<IndexTerms, Error> {
+    if let Some(computed) = hot_terms(core, entry, messages) {
         return computed;
     }
-    let known = slot.records();
-    let mut records = core.cache().current_records(slot).await?;
+    let known = entry.records();
+    let mut records = core.cache().current_records(entry).await?;
     if records.is_empty() && known.is_some() {
         // Another process may have made the first key, and indexed with it, since this one read that there is none.
-        records = core.cache().reload(slot).await?;
+        records = core.cache().reload(entry).await?;
     }
     // If the key store has lost the greatest version that this process has used, a search under the others would not find
     // the rows that it indexed.
@@ -281,10 +281,10 @@ async fn terms(core: &Core, slot: &Arc<Slot>, messages: &[Message]) -> Result<In
         .iter()
         .filter(|record| core.cache.check_decrypts(record).is_ok());
     let usable: Vec<_> = usable.map(|record| record.id).collect();
-    let missing = usable.iter().map(|id| (*id, Arc::clone(slot))).collect();
+    let missing = usable.iter().map(|id| (*id, Arc::clone(entry))).collect();
     let keys = core
-        .load_together(missing, Purpose::Decrypt, |core, id, slot| async move {
-            core.cache().by_id(&slot, id).await?.derivation_key()
+        .load_together(missing, Purpose::Decrypt, |core, id, entry| async move {
+            core.cache().by_id(&entry, id).await?.derivation_key()
         })
         .await;
     let mut terms = Vec::with_capacity(usable.len() * messages.len());
@@ -305,8 +305,8 @@ async fn terms(core: &Core, slot: &Arc<Slot>, messages: &[Message]) -> Result<In
 }
 
 /// Computes the terms if all keys are in memory and may be used; `None` if a key has to be loaded.
-fn hot_terms(core: &Core, slot: &Slot, messages: &[Message]) -> Option<Result<IndexTerms, Error>> {
-    let mut visit = core.visit(slot);
+fn hot_terms(core: &Core, entry: &Entry, messages: &[Message]) -> Option<Result<IndexTerms, Error>> {
+    let mut visit = core.visit(entry);
     let mut look = visit.look();
     let set = look.set?;
     let derivation_keys = set
@@ -326,16 +326,16 @@ fn hot_terms(core: &Core, slot: &Slot, messages: &[Message]) -> Option<Result<In
 /// Returns the active index key or pepper, making or loading it if need be.
 pub(super) async fn active_derivation_key(
     core: &Core,
-    slot: &Arc<Slot>,
+    entry: &Arc<Entry>,
 ) -> Result<Arc<DerivationKey>, Error> {
-    match hot_active(core, slot) {
+    match hot_active(core, entry) {
         Some(key) => key,
-        None => core.cache().active(slot).await?.derivation_key(),
+        None => core.cache().active(entry).await?.derivation_key(),
     }
 }
 
-fn hot_active(core: &Core, slot: &Slot) -> Option<Result<Arc<DerivationKey>, Error>> {
-    let mut visit = core.visit(slot);
+fn hot_active(core: &Core, entry: &Entry) -> Option<Result<Arc<DerivationKey>, Error>> {
+    let mut visit = core.visit(entry);
     let mut look = visit.look();
     let set = look.set?;
     let active = set.derivation_keys.as_ref()?.active.as_ref()?;
@@ -345,17 +345,17 @@ fn hot_active(core: &Core, slot: &Slot) -> Option<Result<Arc<DerivationKey>, Err
 /// Returns a version of the index key or pepper, loading it if need be.
 pub(super) async fn derivation_key_of(
     core: &Core,
-    slot: &Arc<Slot>,
+    entry: &Arc<Entry>,
     id: DataKeyId,
 ) -> Result<Arc<DerivationKey>, Error> {
-    match hot_of(core, slot, id) {
+    match hot_of(core, entry, id) {
         Some(key) => key,
-        None => core.cache().by_id(slot, id).await?.derivation_key(),
+        None => core.cache().by_id(entry, id).await?.derivation_key(),
     }
 }
 
-fn hot_of(core: &Core, slot: &Slot, id: DataKeyId) -> Option<Result<Arc<DerivationKey>, Error>> {
-    let mut visit = core.visit(slot);
+fn hot_of(core: &Core, entry: &Entry, id: DataKeyId) -> Option<Result<Arc<DerivationKey>, Error>> {
+    let mut visit = core.visit(entry);
     let mut look = visit.look();
     let set = look.set?;
     let key = set.derivation_keys.as_ref()?.find(id)?;

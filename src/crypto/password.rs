@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::index::{active_derivation_key, derivation_key_of};
 use crate::aad::{Aad, AsAad};
-use crate::cache::Slot;
+use crate::cache::Entry;
 use crate::context::EncryptionContext;
 use crate::crypto::{Crypto, CryptoBuilder};
 use crate::error::Error;
@@ -72,12 +72,12 @@ impl Crypto {
         password: Zeroizing<Vec<u8>>,
         info: Vec<u8>,
     ) -> Result<PasswordHash, Error> {
-        let slot = self.slot_of(context, KeyUsage::Pepper);
+        let entry = self.entry_of(context, KeyUsage::Pepper);
         let params = self.passwords.params;
         // Loaded before the wait for room, and asked for again after it: the pepper may be withdrawn meanwhile.
-        drop(active_derivation_key(self.core(), &slot).await?);
+        drop(active_derivation_key(self.core(), &entry).await?);
         let room = self.passwords.room(params).await?;
-        let key = active_derivation_key(self.core(), &slot).await?;
+        let key = active_derivation_key(self.core(), &entry).await?;
         let (id, pepper) = (key.id, key.derive(&info));
         // The derived pepper suffices from here on; the key may leave memory.
         drop(key);
@@ -134,16 +134,16 @@ impl Crypto {
         Prepared { bytes, raw }: Prepared,
         info: Vec<u8>,
     ) -> Result<PasswordVerdict, Error> {
-        let slot = self.slot_of(context, KeyUsage::Pepper);
-        let is_prepared = self.is_of(&slot, hash, &info, bytes).await?;
+        let entry = self.entry_of(context, KeyUsage::Pepper);
+        let is_prepared = self.is_of(&entry, hash, &info, bytes).await?;
         let is_raw = match raw.filter(|_| !is_prepared) {
-            Some(raw) => self.is_of(&slot, hash, &info, raw).await?,
+            Some(raw) => self.is_of(&entry, hash, &info, raw).await?,
             None => false,
         };
         if !is_prepared && !is_raw {
             return Ok(PasswordVerdict::NoMatch);
         }
-        let records = slot.records();
+        let records = entry.records();
         let active = records
             .as_ref()
             .and_then(|records| records.active().ok().flatten());
@@ -159,15 +159,15 @@ impl Crypto {
     /// Computes Argon2id of one form of a password, and compares.
     async fn is_of(
         &self,
-        slot: &Arc<Slot>,
+        entry: &Arc<Entry>,
         hash: &PasswordHash,
         info: &[u8],
         password: Zeroizing<Vec<u8>>,
     ) -> Result<bool, Error> {
         // As where it is hashed.
-        drop(derivation_key_of(self.core(), slot, hash.key_id()).await?);
+        drop(derivation_key_of(self.core(), entry, hash.key_id()).await?);
         let room = self.passwords.room(hash.params()).await?;
-        let key = derivation_key_of(self.core(), slot, hash.key_id()).await?;
+        let key = derivation_key_of(self.core(), entry, hash.key_id()).await?;
         let pepper = key.derive(info);
         drop(key);
         let output = room.argon2id(pepper, password, *hash.salt()).await??;
@@ -206,15 +206,15 @@ impl Crypto {
 
     async fn pepper_of_nobody(&self, context: &EncryptionContext) -> Result<Subkey, Error> {
         let info = password::pepper_info(&Aad::unbound())?;
-        let slot = self.slot_of(context, KeyUsage::Pepper);
+        let entry = self.entry_of(context, KeyUsage::Pepper);
         let cache = self.core().cache();
-        let records = cache.current_records(&slot).await?;
+        let records = cache.current_records(&entry).await?;
         // Where somebody's hash cannot be verified nobody's is either, or the error would tell who exists.
         let of_hashes = || records.iter().filter(|record| record.activated_at.is_some());
         let usable = of_hashes().rfind(|record| cache.check_decrypts(record).is_ok());
         let active = records.active().ok().flatten();
         match active.or(usable).or_else(|| of_hashes().next_back()) {
-            Some(record) => Ok(derivation_key_of(self.core(), &slot, record.id)
+            Some(record) => Ok(derivation_key_of(self.core(), &entry, record.id)
                 .await?
                 .derive(&info)),
             None => {

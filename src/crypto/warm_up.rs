@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::mpsc;
 
-use crate::cache::{Cache, Slot};
+use crate::cache::{Cache, Entry};
 use crate::context::EncryptionContext;
 use crate::crypto::Crypto;
 use crate::error::Error;
@@ -55,12 +55,12 @@ impl Crypto {
         &self,
         contexts: impl IntoIterator<Item = C>,
     ) -> WarmUpReport {
-        let slots: Vec<_> = contexts
+        let entries: Vec<_> = contexts
             .into_iter()
-            .map(|context| self.slot(context.borrow()))
+            .map(|context| self.entry(context.borrow()))
             .collect();
         let mut report = WarmUpReport::default();
-        for (number, some) in slots.chunks(CONTEXTS_PER_QUERY).enumerate() {
+        for (number, some) in entries.chunks(CONTEXTS_PER_QUERY).enumerate() {
             // A part at a time, so that its rows are still fresh when its last key is unwrapped.
             warm_up_part(self.core.cache(), some, number * CONTEXTS_PER_QUERY, &mut report).await;
         }
@@ -69,22 +69,22 @@ impl Crypto {
     }
 }
 
-async fn warm_up_part(cache: &Arc<Cache>, slots: &[Arc<Slot>], first: usize, report: &mut WarmUpReport) {
-    cache.preload(slots).await;
-    let (slots, next) = (Arc::new(slots.to_vec()), Arc::new(AtomicUsize::new(0)));
+async fn warm_up_part(cache: &Arc<Cache>, entries: &[Arc<Entry>], first: usize, report: &mut WarmUpReport) {
+    cache.preload(entries).await;
+    let (entries, next) = (Arc::new(entries.to_vec()), Arc::new(AtomicUsize::new(0)));
     let (outcomes, mut outcome) = mpsc::unbounded_channel();
-    for _ in 0..slots.len().min(cache.keks.max_concurrent_calls) {
-        let (of, slots, next, outcomes) = (
+    for _ in 0..entries.len().min(cache.keks.max_concurrent_calls) {
+        let (of, entries, next, outcomes) = (
             Arc::clone(cache),
-            Arc::clone(&slots),
+            Arc::clone(&entries),
             Arc::clone(&next),
             outcomes.clone(),
         );
         let spawned = cache.spawn(async move {
             while !outcomes.is_closed() {
                 let index = next.fetch_add(1, Ordering::Relaxed);
-                let Some(slot) = slots.get(index) else { return };
-                let _ = outcomes.send((index, load(&of, slot).await));
+                let Some(entry) = entries.get(index) else { return };
+                let _ = outcomes.send((index, load(&of, entry).await));
             }
         });
         if spawned.is_err() {
@@ -92,7 +92,7 @@ async fn warm_up_part(cache: &Arc<Cache>, slots: &[Arc<Slot>], first: usize, rep
         }
     }
     drop(outcomes);
-    let mut is_done = vec![false; slots.len()];
+    let mut is_done = vec![false; entries.len()];
     while let Some((index, loaded)) = outcome.recv().await {
         is_done[index] = true;
         match loaded {
@@ -105,7 +105,7 @@ async fn warm_up_part(cache: &Arc<Cache>, slots: &[Arc<Slot>], first: usize, rep
         }
     }
     // Where there is no runtime, or it was shut down meanwhile.
-    for index in (0..slots.len()).filter(|index| !is_done[*index]) {
+    for index in (0..entries.len()).filter(|index| !is_done[*index]) {
         let error = match cache.is_closed() {
             true => Error::ShutDown,
             false if tokio::runtime::Handle::try_current().is_err() => Error::NoRuntime,
@@ -118,13 +118,13 @@ async fn warm_up_part(cache: &Arc<Cache>, slots: &[Arc<Slot>], first: usize, rep
     }
 }
 
-/// Loads the active key of a slot. `false` if it has no keys.
-async fn load(cache: &Arc<Cache>, slot: &Arc<Slot>) -> Result<bool, Error> {
-    let records = cache.current_records(slot).await?;
+/// Loads the active key of an entry. `false` if it has no keys.
+async fn load(cache: &Arc<Cache>, entry: &Arc<Entry>) -> Result<bool, Error> {
+    let records = cache.current_records(entry).await?;
     // Not without keys, if it had one.
     records.active()?;
     if records.is_empty() {
         return Ok(false);
     }
-    cache.active_key(slot).await.map(|_| true)
+    cache.active_key(entry).await.map(|_| true)
 }

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use super::core::{Core, check_input};
 use crate::aad::Aad;
-use crate::cache::{DataCipher, KeyMeta, Later, Purpose, Slot};
+use crate::cache::{DataCipher, Entry, KeyMeta, Later, Purpose};
 use crate::ciphertext::Ciphertext;
 use crate::error::{Error, Hot, unbox};
 use crate::key::{DataKeyId, Scope};
@@ -40,7 +40,7 @@ pub(crate) type ToOpen<'i> = (&'i Ciphertext, &'i Aad);
 
 /// An item of a batch, and where its key is.
 pub(crate) struct Item<'i, T> {
-    pub(crate) slot: &'i Arc<Slot>,
+    pub(crate) entry: &'i Arc<Entry>,
     pub(crate) what: T,
 }
 
@@ -54,7 +54,7 @@ pub(crate) trait Work {
     fn key(&self) -> Option<DataKeyId>;
 
     /// Does it, or refuses it, if that needs no load; `None` if it does.
-    fn at_once(&self, core: &Core, slot: &Slot) -> Option<Result<Self::Done, Error>>;
+    fn at_once(&self, core: &Core, entry: &Entry) -> Option<Result<Self::Done, Error>>;
 
     /// Does it with a key that was loaded.
     fn with(&self, core: &Core, key: &DataCipher, later: &mut Later) -> Hot<Self::Done>;
@@ -69,9 +69,9 @@ impl Work for (&[u8], &Aad) {
         None
     }
 
-    fn at_once(&self, core: &Core, slot: &Slot) -> Option<Result<Ciphertext, Error>> {
+    fn at_once(&self, core: &Core, entry: &Entry) -> Option<Result<Ciphertext, Error>> {
         let (plaintext, aad) = *self;
-        let hot = core.hot_encrypt(slot, plaintext, aad);
+        let hot = core.hot_encrypt(entry, plaintext, aad);
         hot.map(|done| done.map_err(unbox))
             .or_else(|| check_input(plaintext, aad).err().map(Err))
     }
@@ -91,9 +91,9 @@ impl Work for (&Ciphertext, &Aad) {
         Some(self.0.key_id())
     }
 
-    fn at_once(&self, core: &Core, slot: &Slot) -> Option<Result<Plaintext, Error>> {
+    fn at_once(&self, core: &Core, entry: &Entry) -> Option<Result<Plaintext, Error>> {
         let (ciphertext, aad) = *self;
-        if let Some(done) = core.hot_decrypt(slot, ciphertext, aad) {
+        if let Some(done) = core.hot_decrypt(entry, ciphertext, aad) {
             return Some(done.map_err(unbox));
         }
         let accepted = core.check_suite(ciphertext.suite());
@@ -107,30 +107,30 @@ impl Work for (&Ciphertext, &Aad) {
 }
 
 impl Core {
-    /// Encrypts items of one slot, a chunk under one look at its keys. `false` if a key has to be loaded first: what is
+    /// Encrypts items of one entry, a chunk under one look at its keys. `false` if a key has to be loaded first: what is
     /// done by then is in `done`.
     ///
     /// `value` is, or calls, code of the caller's, as `AsRef` is. It runs before the look.
     pub(crate) fn hot_encrypt_many<'i, T>(
         &self,
-        slot: &Slot,
+        entry: &Entry,
         items: &'i [T],
         value: impl Fn(&'i T) -> ToSeal<'i>,
         done: &mut Vec<Result<Ciphertext, Error>>,
     ) -> bool {
         items.chunks(CHUNK).all(|some| {
             let values: SmallVec<[ToSeal<'i>; CHUNK]> = some.iter().map(&value).collect();
-            self.hot_encrypt_chunk(slot, &values, done)
+            self.hot_encrypt_chunk(entry, &values, done)
         })
     }
 
     fn hot_encrypt_chunk(
         &self,
-        slot: &Slot,
+        entry: &Entry,
         values: &[ToSeal<'_>],
         done: &mut Vec<Result<Ciphertext, Error>>,
     ) -> bool {
-        let mut visit = self.visit(slot);
+        let mut visit = self.visit(entry);
         match self.active_of(&mut visit.look()) {
             None => return false,
             Some(Ok(active)) => {
@@ -139,7 +139,7 @@ impl Core {
                     let sealed = batch.seal(&mut epochs, self.suite, plaintext, aad);
                     done.push(sealed.map_err(unbox));
                 }
-                active.keep(slot, epochs);
+                active.keep(entry, epochs);
             }
             Some(Err(error)) => done.extend(values.iter().map(|_| Err((*error).clone()))),
         }
@@ -147,18 +147,18 @@ impl Core {
         true
     }
 
-    /// Decrypts items of one slot, a chunk under one look at its keys. `false` if a key has to be loaded first: what is
+    /// Decrypts items of one entry, a chunk under one look at its keys. `false` if a key has to be loaded first: what is
     /// done by then is in `done`.
     pub(crate) fn hot_decrypt_many<'i, T>(
         &self,
-        slot: &Slot,
+        entry: &Entry,
         items: &'i [T],
         value: impl Fn(&'i T) -> ToOpen<'i>,
         done: &mut Vec<Result<Plaintext, Error>>,
     ) -> bool {
         items.chunks(CHUNK).all(|some| {
             let values: SmallVec<[ToOpen<'i>; CHUNK]> = some.iter().map(&value).collect();
-            let mut visit = self.visit(slot);
+            let mut visit = self.visit(entry);
             let mut look = visit.look();
             values.iter().all(|(ciphertext, aad)| {
                 let Some(found) = self.key_of(&mut look, ciphertext.key_id()) else {
@@ -179,25 +179,25 @@ impl Core {
         loop {
             let mut missing = HashMap::new();
             for (item, done) in items.iter().zip(&mut done).filter(|(_, done)| done.is_none()) {
-                *done = item.what.at_once(self, item.slot);
+                *done = item.what.at_once(self, item.entry);
                 if done.is_none() {
-                    let name = (item.slot.scope, item.what.key());
-                    missing.entry(name).or_insert_with(|| Arc::clone(item.slot));
+                    let name = (item.entry.scope, item.what.key());
+                    missing.entry(name).or_insert_with(|| Arc::clone(item.entry));
                 }
             }
             if missing.is_empty() {
                 return done.into_iter().flatten().collect();
             }
-            let load = |core: Self, (_, id): (Scope, Option<DataKeyId>), slot: Arc<Slot>| async move {
+            let load = |core: Self, (_, id): (Scope, Option<DataKeyId>), entry: Arc<Entry>| async move {
                 match id {
-                    None => core.cache().active_key(&slot).await,
-                    Some(id) => core.cache().key_by_id(&slot, id).await,
+                    None => core.cache().active_key(&entry).await,
+                    Some(id) => core.cache().key_by_id(&entry, id).await,
                 }
             };
             let keys = self.load_together(missing, T::PURPOSE, load).await;
             let (mut left, mut later) = (CHUNK, Later::default());
             for (item, done) in items.iter().zip(&mut done).filter(|(_, done)| done.is_none()) {
-                let key = match loaded(&keys, &(item.slot.scope, item.what.key())) {
+                let key = match loaded(&keys, &(item.entry.scope, item.what.key())) {
                     Ok(key) => key,
                     Err(error) => {
                         *done = Some(Err(error));
@@ -205,7 +205,7 @@ impl Core {
                     }
                 };
                 // A key that was withdrawn since is looked for anew.
-                if left == 0 && !self.cache.allows_now(item.slot, key.id, T::PURPOSE) {
+                if left == 0 && !self.cache.allows_now(item.entry, key.id, T::PURPOSE) {
                     continue;
                 }
                 left = left.saturating_sub(1);
@@ -219,9 +219,9 @@ impl Core {
     /// Loads what is missing, all at once. What was withdrawn while the others were waited for is not among it.
     pub(crate) async fn load_together<K, T, F>(
         &self,
-        missing: HashMap<K, Arc<Slot>>,
+        missing: HashMap<K, Arc<Entry>>,
         purpose: Purpose,
-        load: impl Fn(Self, K, Arc<Slot>) -> F,
+        load: impl Fn(Self, K, Arc<Entry>) -> F,
     ) -> HashMap<K, Result<Arc<T>, Error>>
     where
         K: Copy + Eq + Hash + Send + 'static,
@@ -229,8 +229,8 @@ impl Core {
         F: Future<Output = Result<Arc<T>, Error>> + Send + 'static,
     {
         let mut loaded = HashMap::with_capacity(missing.len());
-        let slots: Vec<_> = missing.values().cloned().collect();
-        if slots.is_empty() {
+        let entries: Vec<_> = missing.values().cloned().collect();
+        if entries.is_empty() {
             return loaded;
         }
         if Handle::try_current().is_err() {
@@ -240,12 +240,12 @@ impl Core {
                 .collect();
         }
         // One query for all. If it fails, each load below asks by itself and says what is wrong.
-        self.cache().preload(&slots).await;
+        self.cache().preload(&entries).await;
         let mut left = missing.clone();
         for _ in 0..MAX_ATTEMPTS {
             let mut loads = JoinSet::new();
-            for (key, slot) in left.drain() {
-                let load = load(self.clone(), key, slot);
+            for (key, entry) in left.drain() {
+                let load = load(self.clone(), key, entry);
                 loads.spawn(async move { (key, load.await) });
             }
             while let Some(joined) = loads.join_next().await {
@@ -253,11 +253,11 @@ impl Core {
                     loaded.insert(key, result);
                 }
             }
-            for (key, slot) in &missing {
+            for (key, entry) in &missing {
                 if let Some(Ok(found)) = loaded.get(key)
-                    && !self.cache().still_allows(slot, found.id, purpose).await
+                    && !self.cache().still_allows(entry, found.id, purpose).await
                 {
-                    left.insert(*key, Arc::clone(slot));
+                    left.insert(*key, Arc::clone(entry));
                 }
             }
             if left.is_empty() {

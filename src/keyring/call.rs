@@ -10,7 +10,7 @@ use zeroize::Zeroize;
 use super::Keyring;
 use super::core::{Core, check_input};
 use crate::aad::{Aad, AsAad};
-use crate::cache::{DataCipher, Later, Slot};
+use crate::cache::{DataCipher, Entry, Later};
 use crate::ciphertext::{Ciphertext, Header};
 use crate::error::{Error, Hot};
 use crate::plaintext::Plaintext;
@@ -142,7 +142,7 @@ impl<T, C> Unpin for HotFirst<T, C> {}
 pub(crate) trait Place {
     fn core(&self) -> &Core;
 
-    fn slot(&self) -> Arc<Slot>;
+    fn entry(&self) -> Arc<Entry>;
 
     /// Encrypts into an empty buffer, if that needs no load; `None` if it does.
     fn hot_encrypt_into(&self, plaintext: &[u8], aad: &Aad, buffer: &mut Vec<u8>) -> Option<Hot<()>>;
@@ -176,7 +176,7 @@ impl<W: Place, P: AsRef<[u8]>, A: AsAad> Call for Encrypt<W, P, A> {
 
     fn load(&self) -> Waiting {
         let checked = check_input(self.plaintext.as_ref(), self.aad.as_aad());
-        self.place.core().key_to_seal(self.place.slot(), checked)
+        self.place.core().key_to_seal(self.place.entry(), checked)
     }
 
     fn finish(
@@ -212,7 +212,7 @@ impl<P: AsRef<[u8]>, A: AsAad> Call for EncryptInto<'_, '_, P, A> {
 
     fn load(&self) -> Waiting {
         let checked = check_input(self.plaintext.as_ref(), self.aad.as_aad());
-        self.keyring.core.key_to_seal(self.keyring.slot(), checked)
+        self.keyring.core.key_to_seal(self.keyring.entry(), checked)
     }
 
     fn finish(&mut self, waiting: &mut Waiting, _: &mut Later, context: &mut Context<'_>) -> Poll<Hot<()>> {
@@ -241,7 +241,7 @@ impl<W: Place, A: AsAad> Call for Decrypt<'_, W, A> {
 
     fn load(&self) -> Waiting {
         let (header, aad) = (self.ciphertext.header(), self.aad.as_aad());
-        self.place.core().key_to_open(self.place.slot(), header, aad)
+        self.place.core().key_to_open(self.place.entry(), header, aad)
     }
 
     fn finish(
@@ -283,7 +283,7 @@ impl<A: AsAad> Call for DecryptInPlace<'_, '_, A> {
                 let keyring = self.keyring;
                 keyring
                     .core
-                    .key_to_open(keyring.slot(), header, self.aad.as_aad())
+                    .key_to_open(keyring.entry(), header, self.aad.as_aad())
             }
             Err(error) => Box::pin(std::future::ready(Err(error.into()))),
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::aad::Aad;
 use crate::cache::{
-    Cache, CacheHandle, DataCipher, KeyMeta, Later, Live, Purpose, Slot, Snapshot, check_len,
+    Cache, CacheHandle, DataCipher, Entry, KeyMeta, Later, Live, Purpose, Snapshot, check_len,
 };
 use crate::ciphertext::{Ciphertext, Header, Suite};
 use crate::error::{Error, Hot, Location, unbox};
@@ -29,41 +29,41 @@ impl Core {
     }
 
     /// Has the key loaded that encrypts, unless the input was refused.
-    pub(super) fn key_to_seal(&self, slot: Arc<Slot>, checked: Result<(), Error>) -> Waiting {
+    pub(super) fn key_to_seal(&self, entry: Arc<Entry>, checked: Result<(), Error>) -> Waiting {
         let cache = Arc::clone(&self.cache);
         Box::pin(async move {
             checked?;
-            cache.active_key(&slot).await
+            cache.active_key(&entry).await
         })
     }
 
     /// Has the key of a ciphertext loaded, unless the input is refused.
-    pub(super) fn key_to_open(&self, slot: Arc<Slot>, header: Header, aad: &Aad) -> Waiting {
+    pub(super) fn key_to_open(&self, entry: Arc<Entry>, header: Header, aad: &Aad) -> Waiting {
         let accepted = self.check_suite(header.suite);
         let checked = accepted.and_then(|()| check_input(&[], aad));
         let cache = Arc::clone(&self.cache);
         Box::pin(async move {
             checked?;
-            cache.key_by_id(&slot, header.key_id).await
+            cache.key_by_id(&entry, header.key_id).await
         })
     }
 
-    /// Begins a call with the snapshot of a slot.
+    /// Begins a call with the snapshot of an entry.
     #[inline(always)]
-    pub(crate) fn visit(&self, slot: &Slot) -> Visit {
+    pub(crate) fn visit(&self, entry: &Entry) -> Visit {
         // The clock first: it is the service's own code, too.
         let now = self.cache.clock.elapsed_coarsely();
         Visit {
-            live: slot.live(),
+            live: entry.live(),
             now,
             later: Later::default(),
         }
     }
 
     /// Encrypts if that needs nobody else; `None` if it does.
-    pub(crate) fn hot_encrypt(&self, slot: &Slot, plaintext: &[u8], aad: &Aad) -> Option<Hot<Ciphertext>> {
+    pub(crate) fn hot_encrypt(&self, entry: &Entry, plaintext: &[u8], aad: &Aad) -> Option<Hot<Ciphertext>> {
         let mut sealed = Vec::new();
-        let done = self.hot_encrypt_into(slot, plaintext, aad, &mut sealed)?;
+        let done = self.hot_encrypt_into(entry, plaintext, aad, &mut sealed)?;
         Some(done.map(|()| Ciphertext::from_sealed(sealed)))
     }
 
@@ -71,12 +71,12 @@ impl Core {
     #[inline(always)]
     pub(crate) fn hot_encrypt_into(
         &self,
-        slot: &Slot,
+        entry: &Entry,
         plaintext: &[u8],
         aad: &Aad,
         buffer: &mut Vec<u8>,
     ) -> Option<Hot<()>> {
-        let mut visit = self.visit(slot);
+        let mut visit = self.visit(entry);
         let active = match self.active_of(&mut visit.look())? {
             Ok(active) => active,
             Err(error) => return Some(Err(error)),
@@ -86,11 +86,11 @@ impl Core {
         let done = active
             .key
             .seal_into(&mut epochs, self.suite, plaintext, aad, buffer);
-        active.keep(slot, epochs);
+        active.keep(entry, epochs);
         Some(done)
     }
 
-    /// Finds the key that encrypts for one use, if it is in a snapshot of a slot and may be used. `None` if somebody has
+    /// Finds the key that encrypts for one use, if it is in a snapshot of an entry and may be used. `None` if somebody has
     /// to be asked.
     #[inline(always)]
     pub(super) fn active_of<'a>(&self, look: &mut Look<'a>) -> Option<Hot<Active<'a>>> {
@@ -103,8 +103,8 @@ impl Core {
     }
 
     /// Tells whether the key that encrypts is in memory and may be used.
-    pub(crate) fn is_ready(&self, slot: &Slot) -> bool {
-        let mut visit = self.visit(slot);
+    pub(crate) fn is_ready(&self, entry: &Entry) -> bool {
+        let mut visit = self.visit(entry);
         let look = visit.look();
         let active = look.set.and_then(|set| Some((set, set.active.as_ref()?)));
         let may = active.and_then(|(set, key)| self.check_use(set, key, Purpose::Encrypt, look.now));
@@ -158,11 +158,11 @@ impl Core {
     #[inline(always)]
     pub(crate) fn hot_decrypt(
         &self,
-        slot: &Slot,
+        entry: &Entry,
         ciphertext: &Ciphertext,
         aad: &Aad,
     ) -> Option<Hot<Plaintext>> {
-        let mut visit = self.visit(slot);
+        let mut visit = self.visit(entry);
         let mut look = visit.look();
         match self.key_of(&mut look, ciphertext.key_id())? {
             Ok((key, epoch)) => Some(self.open(key, epoch, ciphertext, aad, look.later)),
@@ -173,7 +173,7 @@ impl Core {
     #[inline(always)]
     pub(crate) fn hot_decrypt_in_place(
         &self,
-        slot: &Slot,
+        entry: &Entry,
         buffer: &mut Vec<u8>,
         aad: &Aad,
     ) -> Option<Hot<()>> {
@@ -181,7 +181,7 @@ impl Core {
             Ok(header) => header,
             Err(error) => return Some(Err(Error::boxed(error))),
         };
-        let mut visit = self.visit(slot);
+        let mut visit = self.visit(entry);
         let mut look = visit.look();
         match self.key_of(&mut look, header.key_id)? {
             Ok((key, epoch)) => Some(self.open_in_place(key, epoch, header, buffer, aad, look.later)),
@@ -207,11 +207,11 @@ impl Core {
 
     pub(crate) async fn needs_reencryption(
         &self,
-        slot: &Arc<Slot>,
+        entry: &Arc<Entry>,
         ciphertext: &Ciphertext,
     ) -> Result<bool, Error> {
         let id = ciphertext.key_id();
-        let records = self.cache.records_with(slot, id).await?;
+        let records = self.cache.records_with(entry, id).await?;
         let active = records.active()?.ok_or_else(|| records.why_none_is_active())?;
         Ok(active.id != id || ciphertext.suite() != self.suite)
     }
@@ -295,7 +295,7 @@ impl Core {
     }
 }
 
-/// The snapshot of a slot, for one call.
+/// The snapshot of an entry, for one call.
 ///
 /// No code of the service's own runs while it is held, for it may call back or take its time: what the call tells [`Later`]
 /// goes to subscribers when this is dropped.
@@ -317,7 +317,7 @@ impl Visit {
     }
 }
 
-/// A look at a slot's snapshot.
+/// A look at an entry's snapshot.
 pub(crate) struct Look<'a> {
     pub(crate) set: Option<&'a Arc<Snapshot>>,
     /// The clock's time, coarsely.
@@ -338,11 +338,11 @@ impl Active<'_> {
         Epochs::new(self.set.epoch.as_ref())
     }
 
-    /// Has the slot keep the epoch that began, if one did.
+    /// Has the entry keep the epoch that began, if one did.
     #[inline(always)]
-    pub(super) fn keep(&self, slot: &Slot, epochs: Epochs<'_>) {
+    pub(super) fn keep(&self, entry: &Entry, epochs: Epochs<'_>) {
         if let Some(begun) = epochs.begun() {
-            slot.keep_epoch(self.set, begun);
+            entry.keep_epoch(self.set, begun);
         }
     }
 }

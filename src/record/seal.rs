@@ -241,9 +241,9 @@ async fn index(
             what: (own, message),
         } in record
         {
-            let slot = crypto.slot_of(own.as_ref().unwrap_or(context), KeyUsage::Index);
+            let entry = crypto.entry_of(own.as_ref().unwrap_or(context), KeyUsage::Index);
             names_of_record.push(Item { name, what: () });
-            items.push(Ok((slot, message)));
+            items.push(Ok((entry, message)));
         }
         names.push(names_of_record);
     }

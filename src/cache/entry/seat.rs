@@ -18,22 +18,22 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering, compiler_fence, fence}
 use arc_swap::Guard;
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 
-use super::{Slot, Snapshot};
+use super::{Entry, Snapshot};
 use crate::cache::threads::{self, NUMBERED};
 
-/// So often in a row must a thread miss a slot's snapshot before it takes a seat: whoever goes from slot to slot takes none.
+/// So often in a row must a thread miss an entry's snapshot before it takes a seat: whoever goes from entry to entry takes none.
 const IN_A_ROW: u32 = 8;
 
 /// How many hints to the processor an eviction waits, some microseconds, before it looks for the second time whether a seat
 /// can be emptied.
 const PAUSE: u32 = 100;
 
-/// In the place of a slot's address, where none is.
-const NO_SLOT: usize = 0;
+/// In the place of an entry's address, where none is.
+const NO_ENTRY: usize = 0;
 
-/// By thread, the address of the slot whose snapshot may be used in its seat. Apart from the seats and close together,
+/// By thread, the address of the entry whose snapshot may be used in its seat. Apart from the seats and close together,
 /// because every eviction reads them all.
-static HOLDS: Holds = Holds([const { AtomicUsize::new(NO_SLOT) }; NUMBERED]);
+static HOLDS: Holds = Holds([const { AtomicUsize::new(NO_ENTRY) }; NUMBERED]);
 
 static SEATS: [Seat; NUMBERED] = [const { Seat::empty() }; NUMBERED];
 
@@ -45,7 +45,7 @@ struct Holds([AtomicUsize; NUMBERED]);
 #[repr(align(128))]
 struct Seat {
     kept: SpinMutex<Option<Kept>>,
-    /// The slot whose snapshot was missed last, and how often in a row.
+    /// The entry whose snapshot was missed last, and how often in a row.
     missed: AtomicUsize,
     times: AtomicU32,
 }
@@ -62,7 +62,7 @@ struct Mine {
     holds: &'static AtomicUsize,
 }
 
-/// The snapshot of a slot, for one call.
+/// The snapshot of an entry, for one call.
 pub(crate) enum Live {
     Seated(Seated),
     Shared(Guard<Option<Arc<Snapshot>>>),
@@ -82,16 +82,16 @@ struct Leave {
 }
 
 impl Live {
-    /// Reads a slot's snapshot.
+    /// Reads an entry's snapshot.
     #[inline(always)]
-    pub(super) fn of(slot: &Slot) -> Self {
+    pub(super) fn of(entry: &Entry) -> Self {
         if let Some(mine) = Mine::find() {
-            if let Some(seated) = mine.sit(slot) {
+            if let Some(seated) = mine.sit(entry) {
                 return Self::Seated(seated);
             }
-            mine.note_miss(slot);
+            mine.note_miss(entry);
         }
-        Self::Shared(slot.live.load())
+        Self::Shared(entry.live.load())
     }
 
     #[inline(always)]
@@ -113,10 +113,10 @@ impl Mine {
         })
     }
 
-    /// Uses the seat, if it has the snapshot of this slot.
+    /// Uses the seat, if it has the snapshot of this entry.
     #[inline(always)]
-    fn sit(self, slot: &Slot) -> Option<Seated> {
-        let of = address(slot);
+    fn sit(self, entry: &Entry) -> Option<Seated> {
+        let of = address(entry);
         if self.holds.load(Ordering::Relaxed) != of {
             return None;
         }
@@ -133,10 +133,10 @@ impl Mine {
         Some(seated)
     }
 
-    /// Notes that the snapshot of a slot was not here, and takes it if that was so several times in a row.
+    /// Notes that the snapshot of an entry was not here, and takes it if that was so several times in a row.
     #[inline(always)]
-    fn note_miss(self, slot: &Slot) {
-        let (seat, of) = (self.seat, address(slot));
+    fn note_miss(self, entry: &Entry) {
+        let (seat, of) = (self.seat, address(entry));
         // Only this thread writes these.
         if seat.missed.load(Ordering::Relaxed) != of {
             seat.missed.store(of, Ordering::Relaxed);
@@ -145,19 +145,19 @@ impl Mine {
         }
         let times = seat.times.load(Ordering::Relaxed);
         if times >= IN_A_ROW {
-            return self.take(slot);
+            return self.take(entry);
         }
         seat.times.store(times + 1, Ordering::Relaxed);
     }
 
-    /// Takes the snapshot of a slot.
+    /// Takes the snapshot of an entry.
     #[cold]
     #[inline(never)]
-    fn take(self, slot: &Slot) {
+    fn take(self, entry: &Entry) {
         let Some(kept) = self.seat.kept.try_lock() else {
             return;
         };
-        let of = address(slot);
+        let of = address(entry);
         // As whoever used the seat: an eviction may come meanwhile.
         let mut seated = Seated {
             kept,
@@ -167,10 +167,10 @@ impl Mine {
         self.holds.store(of, Ordering::Relaxed);
         // As in `evict`: either that sees what `holds` says now, or this sees that the snapshot is being replaced.
         fence(Ordering::SeqCst);
-        let replaced = slot.replacing.load(Ordering::Acquire);
-        let set = slot.live.load_full().filter(|_| !replaced);
+        let replaced = entry.replacing.load(Ordering::Acquire);
+        let set = entry.live.load_full().filter(|_| !replaced);
         if set.is_none() {
-            self.holds.store(NO_SLOT, Ordering::Relaxed);
+            self.holds.store(NO_ENTRY, Ordering::Relaxed);
         }
         *seated.kept = set.map(|set| Kept { of, set });
         drop(seated);
@@ -210,18 +210,18 @@ impl Drop for Leave {
     }
 }
 
-/// Empties all seats that have the snapshot of a slot. Nobody takes one again while the slot's `replacing` is set, so whoever
-/// begins to read from then on reads the slot itself.
+/// Empties all seats that have the snapshot of an entry. Nobody takes one again while the entry's `replacing` is set, so whoever
+/// begins to read from then on reads the entry itself.
 ///
 /// A seat that is in use is emptied by its user. With `twice`, this makes as good as sure of it.
-pub(super) fn evict(slot: &Slot, twice: bool) {
+pub(super) fn evict(entry: &Entry, twice: bool) {
     fence(Ordering::SeqCst);
-    let of = address(slot);
+    let of = address(entry);
     let mut in_use = [false; NUMBERED];
     for ((holds, seat), in_use) in HOLDS.0.iter().zip(&SEATS).zip(&mut in_use) {
         if holds.load(Ordering::Relaxed) == of {
-            // Not if its thread has taken another slot's meanwhile.
-            let _ = holds.compare_exchange(of, NO_SLOT, Ordering::SeqCst, Ordering::Relaxed);
+            // Not if its thread has taken another entry's meanwhile.
+            let _ = holds.compare_exchange(of, NO_ENTRY, Ordering::SeqCst, Ordering::Relaxed);
             *in_use = !(Mine { seat, holds }).empty();
         }
     }
@@ -247,7 +247,7 @@ pub(super) fn evict(slot: &Slot, twice: bool) {
 /// and then.
 pub(crate) fn tidy() {
     for (holds, seat) in HOLDS.0.iter().zip(&SEATS) {
-        if holds.load(Ordering::Relaxed) == NO_SLOT {
+        if holds.load(Ordering::Relaxed) == NO_ENTRY {
             (Mine { seat, holds }).empty();
         }
     }
@@ -257,14 +257,14 @@ impl Seat {
     const fn empty() -> Self {
         Self {
             kept: SpinMutex::new(None),
-            missed: AtomicUsize::new(NO_SLOT),
+            missed: AtomicUsize::new(NO_ENTRY),
             times: AtomicU32::new(0),
         }
     }
 }
 
-/// Tells slots apart for as long as they exist. A slot evicts its snapshot when it is dropped.
+/// Tells entries apart for as long as they exist. An entry evicts its snapshot when it is dropped.
 #[inline(always)]
-fn address(slot: &Slot) -> usize {
-    std::ptr::from_ref(slot).addr()
+fn address(entry: &Entry) -> usize {
+    std::ptr::from_ref(entry).addr()
 }

@@ -4,13 +4,13 @@ use std::thread;
 use std::time::Duration;
 
 use super::*;
-use crate::cache::SlotKey;
+use crate::cache::EntryKey;
 use crate::context::EncryptionContext;
 use crate::key::KeyUsage;
 
-fn slot() -> Arc<Slot> {
-    Arc::new(Slot::new(
-        SlotKey {
+fn entry() -> Arc<Entry> {
+    Arc::new(Entry::new(
+        EntryKey {
             context: EncryptionContext::from_pairs([("tenantId", "t-42")]).unwrap(),
             usage: KeyUsage::Data,
         },
@@ -19,7 +19,7 @@ fn slot() -> Arc<Slot> {
 }
 
 /// Puts a snapshot in place, which its number tells from others.
-fn show(slot: &Slot, number: u64) -> Weak<Snapshot> {
+fn show(entry: &Entry, number: u64) -> Weak<Snapshot> {
     let set = Snapshot {
         active: None,
         decrypting: None,
@@ -28,21 +28,21 @@ fn show(slot: &Slot, number: u64) -> Weak<Snapshot> {
         epoch: None,
         known_until: Duration::MAX,
     };
-    slot.show(&slot.state(), Some(set));
-    slot.live.load().as_ref().map(Arc::downgrade).unwrap()
+    entry.show(&entry.state(), Some(set));
+    entry.live.load().as_ref().map(Arc::downgrade).unwrap()
 }
 
 fn number(live: &Live) -> Option<u64> {
     live.set().map(|set| set.known_at.as_secs())
 }
 
-fn is_seated(slot: &Slot) -> bool {
-    matches!(Live::of(slot), Live::Seated(_))
+fn is_seated(entry: &Entry) -> bool {
+    matches!(Live::of(entry), Live::Seated(_))
 }
 
 /// Reads until this thread, which has a number, has a seat.
-fn sit(slot: &Slot) {
-    assert!(soon(|| is_seated(slot)), "no seat, however often it reads");
+fn sit(entry: &Entry) {
+    assert!(soon(|| is_seated(entry)), "no seat, however often it reads");
 }
 
 /// Tells whether something becomes true: for a moment, another thread of this process may look whether there is something to
@@ -74,11 +74,11 @@ fn numbered<T: Send>(work: impl Fn() -> T + Sync) -> T {
 }
 
 #[test]
-fn who_reads_a_slot_again_and_again_takes_a_seat_and_who_alternates_takes_none() {
+fn who_reads_an_entry_again_and_again_takes_a_seat_and_who_alternates_takes_none() {
     numbered(|| {
-        let [one, other, third] = [slot(), slot(), slot()];
-        for (number, slot) in [&one, &other, &third].into_iter().enumerate() {
-            show(slot, number as u64);
+        let [one, other, third] = [entry(), entry(), entry()];
+        for (number, entry) in [&one, &other, &third].into_iter().enumerate() {
+            show(entry, number as u64);
         }
         // Whatever the thread that had this number before has missed last.
         assert!(!is_seated(&third));
@@ -97,13 +97,13 @@ fn who_reads_a_slot_again_and_again_takes_a_seat_and_who_alternates_takes_none()
 }
 
 #[test]
-fn only_the_snapshot_of_the_slot_itself_is_used() {
+fn only_the_snapshot_of_the_entry_itself_is_used() {
     numbered(|| {
-        let [one, other] = [slot(), slot()];
+        let [one, other] = [entry(), entry()];
         show(&one, 1);
         show(&other, 2);
         sit(&one);
-        // As if it had been left in the seat for another slot.
+        // As if it had been left in the seat for another entry.
         let mine = Mine::find().unwrap();
         mine.holds.store(address(&other), Ordering::Relaxed);
         let live = Live::of(&other);
@@ -114,51 +114,51 @@ fn only_the_snapshot_of_the_slot_itself_is_used() {
 #[test]
 fn what_was_left_in_a_seat_is_found() {
     numbered(|| {
-        let slot = slot();
-        show(&slot, 1);
-        sit(&slot);
-        let left = slot.live.load().as_ref().map(Arc::downgrade).unwrap();
+        let entry = entry();
+        show(&entry, 1);
+        sit(&entry);
+        let left = entry.live.load().as_ref().map(Arc::downgrade).unwrap();
         let before = left.strong_count();
         // As if an eviction had come between the last look at it and the end of a call.
-        Mine::find().unwrap().holds.store(NO_SLOT, Ordering::Relaxed);
+        Mine::find().unwrap().holds.store(NO_ENTRY, Ordering::Relaxed);
         tidy();
         assert!(soon(|| left.strong_count() == before - 1));
-        sit(&slot);
+        sit(&entry);
         tidy();
-        assert!(is_seated(&slot), "what is in use stays");
+        assert!(is_seated(&entry), "what is in use stays");
     });
 }
 
 #[test]
 fn while_a_snapshot_is_replaced_nobody_takes_it() {
     numbered(|| {
-        let slot = slot();
-        show(&slot, 1);
-        slot.replacing.store(true, Ordering::Relaxed);
-        assert!((0..100).all(|_| !is_seated(&slot)));
-        slot.replacing.store(false, Ordering::Relaxed);
-        sit(&slot);
+        let entry = entry();
+        show(&entry, 1);
+        entry.replacing.store(true, Ordering::Relaxed);
+        assert!((0..100).all(|_| !is_seated(&entry)));
+        entry.replacing.store(false, Ordering::Relaxed);
+        sit(&entry);
     });
 }
 
 #[test]
 fn what_is_replaced_leaves_memory_at_once_although_others_have_seats() {
-    let slot = slot();
-    let old = show(&slot, 1);
+    let entry = entry();
+    let old = show(&entry, 1);
     let (seated, checked) = (Barrier::new(3), Barrier::new(3));
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
                 numbered(|| {
-                    sit(&slot);
+                    sit(&entry);
                     seated.wait();
                     checked.wait();
-                    assert_eq!(number(&Live::of(&slot)), None);
+                    assert_eq!(number(&Live::of(&entry)), None);
                 });
             });
         }
         seated.wait();
-        slot.show(&slot.state(), None);
+        entry.show(&entry.state(), None);
         // Nobody who has a seat has done anything since.
         let gone = is_gone(&old);
         checked.wait();
@@ -169,39 +169,39 @@ fn what_is_replaced_leaves_memory_at_once_although_others_have_seats() {
 #[test]
 fn what_is_replaced_while_it_is_used_leaves_memory_afterwards() {
     numbered(|| {
-        let slot = slot();
-        let old = show(&slot, 1);
-        sit(&slot);
-        let live = Live::of(&slot);
-        show(&slot, 2);
+        let entry = entry();
+        let old = show(&entry, 1);
+        sit(&entry);
+        let live = Live::of(&entry);
+        show(&entry, 2);
         assert_eq!(number(&live), Some(1));
-        assert_eq!(number(&Live::of(&slot)), Some(2));
+        assert_eq!(number(&Live::of(&entry)), Some(2));
         assert_eq!(old.strong_count(), 1);
         drop(live);
         assert!(is_gone(&old));
-        sit(&slot);
-        assert_eq!(number(&Live::of(&slot)), Some(2));
+        sit(&entry);
+        assert_eq!(number(&Live::of(&entry)), Some(2));
     });
 }
 
 #[test]
 fn whoever_is_held_up_in_a_seat_holds_nobody_up() {
-    let slot = slot();
-    let old = show(&slot, 1);
+    let entry = entry();
+    let old = show(&entry, 1);
     let (seated, checked) = (Barrier::new(2), Barrier::new(2));
     thread::scope(|scope| {
         let other = scope.spawn(|| {
             numbered(|| {
-                sit(&slot);
-                let live = Live::of(&slot);
+                sit(&entry);
+                let live = Live::of(&entry);
                 seated.wait();
                 checked.wait();
                 number(&live)
             })
         });
         seated.wait();
-        show(&slot, 2);
-        let now = (number(&Live::of(&slot)), old.strong_count());
+        show(&entry, 2);
+        let now = (number(&Live::of(&entry)), old.strong_count());
         checked.wait();
         assert_eq!(now, (Some(2), 1));
         assert_eq!(other.join().unwrap(), Some(1));
@@ -210,12 +210,12 @@ fn whoever_is_held_up_in_a_seat_holds_nobody_up() {
 }
 
 #[test]
-fn a_slot_that_is_dropped_is_in_no_seat() {
+fn an_entry_that_is_dropped_is_in_no_seat() {
     numbered(|| {
-        let slot = slot();
-        let old = show(&slot, 1);
-        sit(&slot);
-        drop(slot);
+        let entry = entry();
+        let old = show(&entry, 1);
+        sit(&entry);
+        drop(entry);
         assert!(is_gone(&old));
     });
 }
@@ -224,19 +224,19 @@ fn a_slot_that_is_dropped_is_in_no_seat() {
 fn nobody_sees_what_was_replaced_before_and_nothing_is_left() {
     const LAST: u64 = 5_000;
     const READERS: usize = 3;
-    let slot = slot();
-    show(&slot, 0);
+    let entry = entry();
+    show(&entry, 0);
     let shown = AtomicU64::new(0);
     // What anybody has seen of the last snapshots.
     let seen = AtomicU64::new(0);
     let [started, ended, checked] = [(); 3].map(|()| Barrier::new(READERS + 1));
     let read = || {
-        sit(&slot);
+        sit(&entry);
         started.wait();
         let mut late = 0;
         while shown.load(Ordering::Acquire) < LAST {
             let least = shown.load(Ordering::Acquire).max(seen.load(Ordering::Acquire));
-            let live = Live::of(&slot);
+            let live = Live::of(&entry);
             let found = number(&live).unwrap_or(0);
             seen.fetch_max(found, Ordering::AcqRel);
             late += u64::from(found < least);
@@ -250,7 +250,7 @@ fn nobody_sees_what_was_replaced_before_and_nothing_is_left() {
         let mut all = Vec::new();
         started.wait();
         for next in 1..=LAST {
-            all.push(show(&slot, next));
+            all.push(show(&entry, next));
             shown.store(next, Ordering::Release);
             if next % 8 == 0 {
                 // Time to sit down.
@@ -258,7 +258,7 @@ fn nobody_sees_what_was_replaced_before_and_nothing_is_left() {
             }
         }
         ended.wait();
-        slot.show(&slot.state(), None);
+        entry.show(&entry.state(), None);
         let all_gone = all.iter().all(is_gone);
         checked.wait();
         for reader in readers {

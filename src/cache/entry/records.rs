@@ -1,4 +1,4 @@
-//! What the key store said about a slot's scope.
+//! What the key store said about an entry's scope.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -25,20 +25,20 @@ pub(crate) use records::{Records, Used};
 use refresh_schedule::Held;
 pub(crate) use seat::{Live, tidy as tidy_seats};
 
-/// Finds a slot.
+/// Finds an entry.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct SlotKey {
+pub(crate) struct EntryKey {
     pub(crate) context: EncryptionContext,
     pub(crate) usage: KeyUsage,
 }
 
-/// What a hot call reads: the usable keys of a slot, as they were at one moment.
+/// What a hot call reads: the usable keys of an entry, as they were at one moment.
 pub(crate) struct Snapshot {
     /// The key that encrypts.
     pub(crate) active: Option<Arc<DataCipher>>,
     /// The other keys that decrypt, sorted by id. Nearly always there are none.
     decrypting: Option<Arc<[Arc<DataCipher>]>>,
-    /// In place of both, of a slot whose keys encrypt nothing.
+    /// In place of both, of an entry whose keys encrypt nothing.
     pub(crate) derivation_keys: Option<Arc<DerivationKeys>>,
     /// When the states were read.
     pub(crate) known_at: Duration,
@@ -71,7 +71,7 @@ impl Snapshot {
     }
 }
 
-/// The usable keys of a slot of usage `index` or `pepper`.
+/// The usable keys of an entry of usage `index` or `pepper`.
 pub(crate) struct DerivationKeys {
     pub(crate) active: Option<Arc<DerivationKey>>,
     /// All of them, sorted by id.
@@ -88,8 +88,8 @@ impl DerivationKeys {
 }
 
 /// One scope's place in the cache.
-pub(crate) struct Slot {
-    pub(crate) key: SlotKey,
+pub(crate) struct Entry {
+    pub(crate) key: EntryKey,
     pub(crate) scope: Scope,
     live: ArcSwapOption<Snapshot>,
     /// Whether `live` is about to change.
@@ -112,9 +112,9 @@ struct State {
     used: Option<Used>,
     /// A key that is kept although no record of it is known yet.
     expected: Option<DataKeyId>,
-    /// What was tried to have the next version in memory. Nearly always nothing, in a hundred thousand slots.
+    /// What was tried to have the next version in memory. Nearly always nothing, in a hundred thousand entries.
     tried: Option<Box<next::Tried>>,
-    /// Whether the slot stands among those that have keys.
+    /// Whether the entry stands among those that have keys.
     settled: bool,
 }
 
@@ -129,9 +129,9 @@ impl State {
     }
 }
 
-impl Slot {
-    /// Makes an empty slot. `used` is what this process has encrypted under in an earlier slot of the same scope.
-    pub(crate) fn new(key: SlotKey, used: impl FnOnce(Scope) -> Option<Used>) -> Self {
+impl Entry {
+    /// Makes an empty entry. `used` is what this process has encrypted under in an earlier entry of the same scope.
+    pub(crate) fn new(key: EntryKey, used: impl FnOnce(Scope) -> Option<Used>) -> Self {
         let scope = Scope::of(key.usage, &key.context);
         let state = State {
             used: used(scope),
@@ -154,7 +154,7 @@ impl Slot {
         self.state().used
     }
 
-    /// Takes in what this process has encrypted under in another slot of the same scope. What the key store said is judged
+    /// Takes in what this process has encrypted under in another entry of the same scope. What the key store said is judged
     /// anew by it.
     pub(in crate::cache) fn also_used(&self, cache: &Cache, used: Used) {
         let mut state = self.state();
@@ -174,7 +174,7 @@ impl Slot {
         }
     }
 
-    /// Notes that a handle used this slot.
+    /// Notes that a handle used this entry.
     #[inline]
     pub(crate) fn mark_used(&self) {
         // Read first: a line that many cores write is slow, one that they read is not.
@@ -183,21 +183,21 @@ impl Slot {
         }
     }
 
-    /// Tells whether a handle used this slot since the last call.
+    /// Tells whether a handle used this entry since the last call.
     pub(crate) fn take_used(&self) -> bool {
         self.used.swap(false, Ordering::Relaxed)
     }
 
-    /// Notes that the slot stands among those that have keys. `false` if it did already, or was dropped.
+    /// Notes that the entry stands among those that have keys. `false` if it did already, or was dropped.
     pub(crate) fn become_settled(&self) -> bool {
         let mut state = self.state();
         !self.is_detached() && !std::mem::replace(&mut state.settled, true)
     }
 
-    /// Empties the slot for good, unless it stands among those that have keys. Returns whether it did.
+    /// Empties the entry for good, unless it stands among those that have keys. Returns whether it did.
     pub(crate) fn detach_unless_settled(&self) -> bool {
         let mut state = self.state();
-        // In one step: a slot that was emptied must not come to stand there.
+        // In one step: an entry that was emptied must not come to stand there.
         if !state.settled {
             self.empty(&mut state);
         }
@@ -249,7 +249,7 @@ impl Slot {
         }
     }
 
-    /// Tells whether the cache has dropped this slot. It then holds nothing any more.
+    /// Tells whether the cache has dropped this entry. It then holds nothing any more.
     #[inline]
     pub(crate) fn is_detached(&self) -> bool {
         self.detached.load(Ordering::Acquire)
@@ -331,7 +331,7 @@ impl Slot {
         leaves
     }
 
-    /// Takes over what the key store said, unless a later read was faster. Returns what the slot then knows, or
+    /// Takes over what the key store said, unless a later read was faster. Returns what the entry then knows, or
     /// what was read if it came too late to be believed.
     pub(crate) fn publish_records(
         &self,
@@ -379,7 +379,7 @@ impl Slot {
             state.keys.reserve_exact(1);
             state.keys.push(Held::new(key, &cache.limits));
         }
-        Expected { slot: self, cache }
+        Expected { entry: self, cache }
     }
 
     /// Takes over an unwrapped key, unless its state has come to forbid it.
@@ -452,7 +452,7 @@ impl Slot {
         for held in &mut state.keys {
             if held.look(now, limits) {
                 due.push(Due {
-                    slot: Arc::clone(self),
+                    entry: Arc::clone(self),
                     id: held.key.id,
                     expires_at: held.key.expires_at,
                 });
@@ -461,7 +461,7 @@ impl Slot {
         state.keys.iter().map(|held| held.next(now, limits)).min()
     }
 
-    /// Empties the slot for good, because the cache has dropped it.
+    /// Empties the entry for good, because the cache has dropped it.
     pub(crate) fn detach(&self) {
         self.empty(&mut self.state());
     }
@@ -539,7 +539,7 @@ impl Slot {
     }
 }
 
-/// Makes a record ready to be kept. Its context was compared with the slot's, which is there once; this one's would take
+/// Makes a record ready to be kept. Its context was compared with the entry's, which is there once; this one's would take
 /// more memory than the rest of the record.
 fn cached(mut record: KeyRecord) -> Arc<KeyRecord> {
     record.context = BTreeMap::new();
@@ -549,16 +549,16 @@ fn cached(mut record: KeyRecord) -> Arc<KeyRecord> {
 
 /// A key that waits for its record. It is dropped with this, unless the record has come.
 pub(crate) struct Expected<'a> {
-    slot: &'a Slot,
+    entry: &'a Entry,
     cache: &'a Cache,
 }
 
 impl Expected<'_> {
     /// Takes over the scope's first version, now that it was stored.
     pub(crate) fn stored(self, record: KeyRecord, read: ReadStart) {
-        let mut state = self.slot.state();
+        let mut state = self.entry.state();
         let known = state.records.as_ref().and_then(|records| records.find(record.id));
-        if known.is_none() && !self.slot.is_detached() {
+        if known.is_none() && !self.entry.is_detached() {
             // Who began to read before now may not have seen it, and we have not seen what happened to it since.
             state.not_before = state.not_before.max(self.cache.tick());
             state.used = Some(Used::with(state.used, &record));
@@ -577,22 +577,22 @@ impl Expected<'_> {
 
 impl Drop for Expected<'_> {
     fn drop(&mut self) {
-        let mut state = self.slot.state();
+        let mut state = self.entry.state();
         state.expected = None;
-        self.slot.rebuild(self.cache, &mut state);
+        self.entry.rebuild(self.cache, &mut state);
     }
 }
 
-impl Drop for Slot {
+impl Drop for Entry {
     fn drop(&mut self) {
         // Another may come to stand at the same address.
         seat::evict(self, true);
     }
 }
 
-impl fmt::Debug for Slot {
+impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Slot")
+        f.debug_struct("Entry")
             .field("key", &self.key)
             .field("scope", &self.scope)
             .finish_non_exhaustive()

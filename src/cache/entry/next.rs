@@ -1,10 +1,10 @@
-//! The version of a slot that is published and not active yet.
+//! The version of an entry that is published and not active yet.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Records, Slot, State};
+use super::{Entry, Records, State};
 use crate::cache::Limits;
 use crate::key::{DataKeyId, KeyState};
 use crate::store::{KeyRecord, Revision};
@@ -51,8 +51,8 @@ impl State {
     }
 }
 
-impl Slot {
-    /// Returns the version to load ahead of its time, and notes that this is tried now; `None` if there is none, if the slot
+impl Entry {
+    /// Returns the version to load ahead of its time, and notes that this is tried now; `None` if there is none, if the entry
     /// is not in use, or if it was tried a moment ago. One that is being loaded counts where that is asked for.
     pub(in crate::cache) fn next_to_load(
         &self,
@@ -60,7 +60,7 @@ impl Slot {
         limits: &Limits,
         or_under_way: bool,
     ) -> Option<DataKeyId> {
-        // Without the lock: all slots are asked, and nearly none has anything waiting.
+        // Without the lock: all entries are asked, and nearly none has anything waiting.
         if !self.lacks_next.load(Ordering::Relaxed) {
             return None;
         }
