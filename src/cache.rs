@@ -1,4 +1,4 @@
-//! CachedKey keys in memory: time to live, single flight, states that follow the key store.
+//! Unwrapped keys in memory: time to live, single flight, states that follow the key store.
 //!
 //! A *entry* belongs to one scope. Reading its snapshot never waits; everything that waits (the key
 //! store, the KMS) runs in a *flight*, a task of its own that many callers share, so that a caller who goes away

@@ -35,7 +35,7 @@ pub struct Stats {
     pub refused: Refusals,
     /// Keyrings in memory, with or without unwrapped keys.
     pub keyrings: u64,
-    /// CachedKey keys in memory.
+    /// Unwrapped keys in memory.
     pub keys: u64,
 }
 
