@@ -249,7 +249,14 @@ async fn it_does_what_the_document_says() -> Result<()> {
     sqlx::query("INSERT INTO users (id, tenant_id) VALUES (7, 'acme'), (8, 'acme')")
         .execute(&pool)
         .await?;
-    let crypto = start(&pool, &folder.path().join("keks.encx"), "six random words or so").await?;
+    let keks = folder.path().join("keks.encx");
+    let crypto = start(&pool, &keks, "six random words or so").await?;
+    // As `main` prints it.
+    let printed = format!("Error: {:?}", start(&pool, &keks, "others").await.unwrap_err());
+    let printed = printed
+        .replace(folder.path().to_str().unwrap(), "")
+        .replace(" /keks", " keks");
+    assert!(document.contains(&printed), "{printed}");
 
     set_ssn(&crypto, &pool, "acme", 7, "123-45-6789").await?;
     assert_eq!(ssn(&crypto, &pool, "acme", 7).await?, "123-45-6789");
