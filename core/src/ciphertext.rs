@@ -46,6 +46,7 @@ impl Suite {
     pub const ALL: [Self; 2] = [Self::KcXaes256Gcm, Self::Xaes256Gcm];
 
     /// Returns the suite's byte.
+    #[inline]
     #[must_use]
     pub const fn code(self) -> u8 {
         match self {
@@ -55,6 +56,7 @@ impl Suite {
     }
 
     /// Returns how much longer than its plaintext a ciphertext is, in bytes.
+    #[inline]
     #[must_use]
     pub const fn overhead(self) -> usize {
         HEADER_LEN + self.body_overhead()
@@ -62,6 +64,7 @@ impl Suite {
 
     /// Returns the same without the header: nonce, tag and commitment.
     #[doc(hidden)]
+    #[inline]
     #[must_use]
     pub const fn body_overhead(self) -> usize {
         match self {
@@ -101,12 +104,14 @@ impl Ciphertext {
     }
 
     /// Returns the suite that it was sealed with. Nobody has authenticated this yet.
+    #[inline]
     #[must_use]
     pub fn suite(&self) -> Suite {
         self.header().suite
     }
 
     /// Returns the id of the data key that it was sealed under. Nobody has authenticated this yet.
+    #[inline]
     #[must_use]
     pub fn key_id(&self) -> DataKeyId {
         self.header().key_id
@@ -119,6 +124,7 @@ impl Ciphertext {
     }
 
     /// Returns the bytes to keep.
+    #[inline]
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
@@ -126,6 +132,7 @@ impl Ciphertext {
 
     #[cfg(feature = "sqlx-0_9")]
     #[doc(hidden)]
+    #[inline]
     #[must_use]
     pub fn as_vec(&self) -> &Vec<u8> {
         &self.bytes
@@ -179,6 +186,7 @@ pub struct Header {
 impl Header {
     /// Reads the header of a ciphertext, whose length must be one that its suite allows.
     #[doc(hidden)]
+    #[inline]
     pub fn of(ciphertext: &[u8]) -> Result<Self, CiphertextError> {
         let (suite, key_id) = parse_header(ciphertext)?;
         let (found, min) = (ciphertext.len(), suite.overhead());
@@ -200,6 +208,7 @@ impl Header {
     }
 
     #[doc(hidden)]
+    #[inline]
     #[must_use]
     pub fn to_bytes(self) -> [u8; HEADER_LEN] {
         let mut header = [0; HEADER_LEN];

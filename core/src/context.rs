@@ -96,6 +96,7 @@ impl EncryptionContext {
 
     /// Returns a hash that is computed once, when the context is built.
     #[doc(hidden)]
+    #[inline]
     #[must_use]
     pub fn hash64(&self) -> u64 {
         self.0.hash

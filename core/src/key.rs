@@ -140,6 +140,7 @@ impl Scope {
     }
 
     /// Returns the scope's 32 bytes.
+    #[inline]
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0

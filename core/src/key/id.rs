@@ -44,6 +44,7 @@ impl DataKeyId {
     }
 
     /// Returns the 16 bytes of the id, big-endian as in RFC 9562.
+    #[inline]
     #[must_use]
     pub fn to_bytes(self) -> [u8; 16] {
         self.0
