@@ -1,8 +1,8 @@
 //! Unwrapped keys in memory: time to live, single flight, states that follow the key store.
 //!
-//! A *entry* belongs to one scope. Reading its snapshot never waits; everything that waits (the key
+//! An *entry* belongs to one scope. Reading its snapshot never waits; everything that waits (the key
 //! store, the KMS) runs in a *flight*, a task of its own that many callers share, so that a caller who goes away
-//! strands no other. The *sweeper* empties entries whose keys are too old; the *poller* follows changes of state.
+//! strands no other caller. The *sweeper* empties entries whose keys are too old; the *poller* follows changes of state.
 
 mod background;
 mod data_cipher;

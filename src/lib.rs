@@ -67,7 +67,6 @@
 //! | `testkit` | in-memory KMS and key store, a clock that tests set, conformance suites |
 
 use encx_core::{aad, blind_index, causes, ciphertext, codec, column, context, key, kms, memory, store};
-pub use encx_suite as suite;
 
 mod cache;
 mod clock;
@@ -136,6 +135,11 @@ pub use store::{
     StateChange, StoreError, StoredWrap, Timestamp, WrapChange, WrapOutcome,
 };
 pub use token::{ApiToken, TokenDigest, TokenError};
+
+/// Seals and opens bytes under one data key: for KMS providers and key files, not for services.
+pub mod suite {
+    pub use encx_suite::{Backend, KcXaes256Gcm, OpenError, SealError, backend};
+}
 
 /// `#[derive(Encrypt)]`, documented in `encx-derive`.
 #[cfg(feature = "derive")]

@@ -5,7 +5,7 @@ use std::fmt;
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use crate::error::Error;
-use crate::suite::Opened;
+use encx_suite::Opened;
 
 /// A decrypted value. It is zeroised when dropped, and prints as `Plaintext([REDACTED])`.
 ///

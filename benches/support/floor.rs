@@ -45,8 +45,8 @@ impl Floor {
 
 #[cfg(not(feature = "aws-lc-rs"))]
 mod cipher {
-    use aes_gcm::aead::AeadInPlace;
-    use aes_gcm::{Aes256Gcm, KeyInit};
+    use encx_suite::raw::aes_gcm::aead::AeadInPlace;
+    use encx_suite::raw::aes_gcm::{Aes256Gcm, KeyInit};
 
     use super::{NONCE_LEN, TAG_LEN};
 
@@ -81,7 +81,7 @@ mod cipher {
 
 #[cfg(feature = "aws-lc-rs")]
 mod cipher {
-    use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+    use encx_suite::raw::aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
     use super::{NONCE_LEN, TAG_LEN};
 

@@ -134,7 +134,7 @@ impl Aad {
 const KIND_UNBOUND: u8 = 0;
 const KIND_FREE: u8 = 1;
 const KIND_FIELD: u8 = 2;
-// 3 and 4 name blind indexes and their values; see `index`. Types 5 to 7 are those of `bound`.
+// 3 and 4 name blind indexes and their values; see `encx`'s `index`. Types 5 to 7 are those of `bound`.
 
 #[doc(hidden)]
 pub const TYPE_BYTES: u8 = 0;

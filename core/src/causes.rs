@@ -70,6 +70,7 @@ macro_rules! __debug_as_text {
     };
 }
 
+#[doc(hidden)]
 pub use __debug_as_text as debug_as_text;
 
 #[cfg(test)]

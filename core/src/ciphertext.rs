@@ -131,10 +131,8 @@ impl Ciphertext {
     }
 
     #[cfg(feature = "sqlx-0_9")]
-    #[doc(hidden)]
-    #[inline]
-    #[must_use]
-    pub fn as_vec(&self) -> &Vec<u8> {
+    #[cfg_attr(not(feature = "sqlx-0_9"), allow(dead_code, reason = "only columns need it"))]
+    pub(crate) fn as_vec(&self) -> &Vec<u8> {
         &self.bytes
     }
 
@@ -149,6 +147,7 @@ impl Ciphertext {
     #[doc(hidden)]
     #[must_use]
     pub fn from_sealed(bytes: Vec<u8>) -> Self {
+        debug_assert!(Header::of(&bytes).is_ok(), "it begins with a header");
         Self { bytes }
     }
 

@@ -112,8 +112,7 @@ impl EncryptionContext {
 /// Frames pairs that are already sorted by key, as in [`EncryptionContext::canonical`].
 ///
 /// Lengths are bounded by [`MAX_PAIRS`] and [`MAX_PAIR_CHARS`] (four bytes a scalar), which fit 16 bits.
-#[doc(hidden)]
-pub fn frame_pairs<'a>(pairs: impl ExactSizeIterator<Item = (&'a str, &'a str)>) -> Vec<u8> {
+pub(crate) fn frame_pairs<'a>(pairs: impl ExactSizeIterator<Item = (&'a str, &'a str)>) -> Vec<u8> {
     let mut framed = Vec::new();
     let put_len = |framed: &mut Vec<u8>, len: usize| {
         let len = u16::try_from(len).unwrap_or(u16::MAX);

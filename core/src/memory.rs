@@ -4,11 +4,10 @@
 //! does not use, and to register a handler with `fork`.
 #![allow(unsafe_code, reason = "audited here, and nowhere else")]
 
-use std::mem::MaybeUninit;
+use std::mem::{self, MaybeUninit};
 use std::ops::{Deref, DerefMut};
-use std::slice;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::{ptr, slice};
 
 use zeroize::{Zeroize, ZeroizeOnDrop, zeroize_stack};
 
@@ -83,14 +82,14 @@ pub const UNOPTIMISED: bool = cfg!(debug_assertions);
 /// Raised whenever this process's memory may have been copied.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 
-/// What else a copy of the memory has to forget.
-static FORGET: OnceLock<fn()> = OnceLock::new();
+/// What else a copy of the memory has to forget: nothing, or a `fn()`. No lock, for a child could be made while one is held.
+static FORGET: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 
-/// Has a function called whenever this process's memory may have been copied. The first that is named stays.
+/// Has a function called whenever this process's memory may have been copied. The last that is named stays.
 ///
 /// It is called between `fork` and `exec`, so it must do nothing but store to atomics.
 pub fn forget_in_copies(forget: fn()) {
-    let _ = FORGET.set(forget);
+    FORGET.store(forget as *mut (), Ordering::Release);
 }
 
 /// Makes every thread draw its next nonce from a freshly seeded generator.
@@ -120,7 +119,10 @@ pub fn forget_in_copies(forget: fn()) {
 /// ```
 pub fn reseed() {
     GENERATION.fetch_add(1, Ordering::AcqRel);
-    if let Some(forget) = FORGET.get() {
+    let forget = FORGET.load(Ordering::Acquire);
+    if !forget.is_null() {
+        // SAFETY: only `forget_in_copies` stores there, and what it stores is a `fn()`.
+        let forget = unsafe { mem::transmute::<*mut (), fn()>(forget) };
         forget();
     }
 }

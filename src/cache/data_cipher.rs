@@ -13,7 +13,7 @@ use crate::ciphertext::{Ciphertext, HEADER_LEN, Header, MAX_PLAINTEXT_LEN, SUITE
 use crate::error::{Error, Hot, Location};
 use crate::key::{DataKey, Scope};
 use crate::plaintext::Plaintext;
-use crate::suite::{Batch, Epoch, Epochs, OpenError, SealError, SuiteKey};
+use encx_suite::{Batch, Epoch, Epochs, OpenError, SealError, SuiteKey};
 
 /// A data key, unwrapped and expanded. It is zeroised when the last user lets go of it.
 pub(crate) struct DataCipher {

@@ -19,7 +19,7 @@ use crate::context::EncryptionContext;
 use crate::error::Error;
 use crate::key::{DataKeyId, KeyUsage, Scope};
 use crate::store::KeyRecord;
-use crate::suite::Epoch;
+use encx_suite::Epoch;
 
 pub(crate) use records::{Records, Used};
 use refresh_schedule::Held;

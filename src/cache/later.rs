@@ -2,7 +2,7 @@
 //! take its time.
 
 use crate::key::DataKeyId;
-use crate::suite::OpenError;
+use encx_suite::OpenError;
 
 /// Events that wait until no key, no snapshot and no lock is held: subscribers are told when this is dropped. Almost always
 /// none.

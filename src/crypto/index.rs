@@ -339,7 +339,9 @@ fn hot_active(core: &Core, entry: &Entry) -> Option<Result<Arc<DerivationKey>, E
     let mut look = visit.look();
     let set = look.set?;
     let active = set.derivation_keys.as_ref()?.active.as_ref()?;
-    use_now(core, set, active, Purpose::Encrypt, &mut look)
+    let done = use_now(core, set, active, Purpose::Encrypt, &mut look);
+    visit.end();
+    done
 }
 
 /// Returns a version of the index key or pepper, loading it if need be.
@@ -359,7 +361,9 @@ fn hot_of(core: &Core, entry: &Entry, id: DataKeyId) -> Option<Result<Arc<Deriva
     let mut look = visit.look();
     let set = look.set?;
     let key = set.derivation_keys.as_ref()?.find(id)?;
-    use_now(core, set, key, Purpose::Decrypt, &mut look)
+    let done = use_now(core, set, key, Purpose::Decrypt, &mut look);
+    visit.end();
+    done
 }
 
 /// Uses a key of a snapshot if that needs no load.

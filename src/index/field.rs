@@ -97,7 +97,7 @@ impl IndexField {
     /// with a probability of 2⁻²⁹.
     pub const MIN_UNIQUE_BITS: u16 = 128;
     /// The fewest different values among which the smallest index hides any: two for each of its 2⁸ terms.
-    pub const MIN_DISTINCT: u64 = 512;
+    pub const MIN_DISTINCT: u64 = crate::blind_index::MIN_DISTINCT;
     /// The most columns of a compound index.
     pub const MAX_PARTS: usize = 8;
 

@@ -20,7 +20,7 @@ use crate::ciphertext::Ciphertext;
 use crate::error::{Error, Hot, unbox};
 use crate::key::{DataKeyId, Scope};
 use crate::plaintext::Plaintext;
-use crate::suite::Epochs;
+use encx_suite::Epochs;
 
 /// The future of a batch. It names no type of the caller's, so that the compiler reports a wrong one once; and the items are
 /// taken from the caller's iterator before it is made, so that none of the caller's code runs while a key is held.
@@ -194,8 +194,10 @@ impl Core {
                     Some(id) => core.cache().key_by_id(&entry, id).await,
                 }
             };
+            // Dropped after the keys, however this ends.
+            let mut later = Later::default();
             let keys = self.load_together(missing, T::PURPOSE, load).await;
-            let (mut left, mut later) = (CHUNK, Later::default());
+            let mut left = CHUNK;
             for (item, done) in items.iter().zip(&mut done).filter(|(_, done)| done.is_none()) {
                 let key = match loaded(&keys, &(item.entry.scope, item.what.key())) {
                     Ok(key) => key,

@@ -14,7 +14,7 @@ use crate::cache::{DataCipher, Entry, Later};
 use crate::ciphertext::{Ciphertext, Header};
 use crate::error::{Error, Hot};
 use crate::plaintext::Plaintext;
-use crate::suite::Epochs;
+use encx_suite::Epochs;
 
 /// What a call waits for whose key is not in memory. On the heap, so that the futures of hot calls are small: they are
 /// polled where they are made, and the future that awaits them has room for them.

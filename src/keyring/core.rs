@@ -11,7 +11,7 @@ use crate::ciphertext::{Ciphertext, Header, Suite};
 use crate::error::{Error, Hot, Location, unbox};
 use crate::key::DataKeyId;
 use crate::plaintext::Plaintext;
-use crate::suite::{Epoch, Epochs};
+use encx_suite::{Epoch, Epochs};
 
 use super::call::Waiting;
 
@@ -164,10 +164,12 @@ impl Core {
     ) -> Option<Hot<Plaintext>> {
         let mut visit = self.visit(entry);
         let mut look = visit.look();
-        match self.key_of(&mut look, ciphertext.key_id())? {
-            Ok((key, epoch)) => Some(self.open(key, epoch, ciphertext, aad, look.later)),
-            Err(error) => Some(Err(error)),
-        }
+        let done = match self.key_of(&mut look, ciphertext.key_id())? {
+            Ok((key, epoch)) => self.open(key, epoch, ciphertext, aad, look.later),
+            Err(error) => Err(error),
+        };
+        visit.end();
+        Some(done)
     }
 
     #[inline(always)]
@@ -315,6 +317,11 @@ impl Visit {
             later: &mut self.later,
         }
     }
+
+    /// Ends the visit before its function returns a secret. At the function's own end that secret would already be where the
+    /// caller takes it, and if a subscriber panicked then, it would be dropped by neither (rust-lang/rust#47949).
+    #[inline(always)]
+    pub(crate) fn end(self) {}
 }
 
 /// A look at an entry's snapshot.

@@ -4,7 +4,7 @@ use super::{Block, HalfNonce, Tag};
 
 /// A cipher library.
 ///
-/// Each lives in one file, with a type that implements this and two more for its keys. Nothing outside `suite` sees
+/// Each lives in one file, with a type that implements this and two more for its keys. Nothing outside this package sees
 /// them, and nothing inside it knows another cipher. All give the same bytes.
 #[doc(hidden)]
 pub trait Cipher: Sized + Send + Sync + 'static {

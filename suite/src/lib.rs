@@ -59,6 +59,15 @@ use crate::ciphertext::{COMMITMENT_LEN, MAX_PLAINTEXT_LEN, Suite, TAG_LEN};
 use crate::key::{DataKey, RandomError};
 use crate::memory::{DEEP, wiping_stack};
 
+/// The bare ciphers, which benches compare with.
+#[doc(hidden)]
+pub mod raw {
+    #[cfg(feature = "aes-gcm")]
+    pub use ::aes_gcm;
+    #[cfg(feature = "aws-lc-rs")]
+    pub use ::aws_lc_rs;
+}
+
 #[cfg(not(any(feature = "aes-gcm", feature = "aws-lc-rs")))]
 compile_error!(
     "encx needs a cipher backend: enable feature `aes-gcm`, which is a default feature, or `aws-lc-rs`"

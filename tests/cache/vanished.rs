@@ -211,7 +211,7 @@ async fn a_new_version_that_is_asked_for_is_the_way_on() {
     }
 }
 
-/// More contexts than slots: what was used is known of those too that were pushed out.
+/// More contexts than entries: what was used is known of those too that were pushed out.
 #[tokio::test]
 async fn a_context_that_was_pushed_out_of_memory_is_not_begun_anew() {
     let world = World::new();

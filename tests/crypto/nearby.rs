@@ -1,4 +1,4 @@
-//! The slots that a thread remembers: they never stand in for others, and nobody has to have them.
+//! The entries that a thread remembers: they never stand in for others, and nobody has to have them.
 
 use std::cell::{Cell, RefCell};
 use std::pin::pin;
@@ -56,7 +56,7 @@ async fn two_cryptos_in_one_thread_are_two() {
 }
 
 #[tokio::test]
-async fn a_slot_that_was_dropped_is_not_used() {
+async fn an_entry_that_was_dropped_is_not_used() {
     let world = World::default();
     let crypto = world.builder().max_keyrings(4).build().await.unwrap();
     let evicted = context("evicted");
@@ -80,7 +80,7 @@ async fn a_slot_that_was_dropped_is_not_used() {
     }
     let unwraps = world.kms.calls().unwrap;
     crypto.encrypt(&evicted, "x", SSN.row(1)).await.unwrap();
-    // From a slot that the cache has dropped it would be unwrapped each time.
+    // From an entry that the cache has dropped it would be unwrapped each time.
     for _ in 0..10 {
         round_trip(&crypto, &evicted);
     }

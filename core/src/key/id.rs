@@ -35,10 +35,7 @@ impl DataKeyId {
     }
 
     /// Takes bytes that came from an id.
-    #[inline]
-    #[doc(hidden)]
-    #[must_use]
-    pub fn from_known(bytes: [u8; 16]) -> Self {
+    pub(crate) fn from_known(bytes: [u8; 16]) -> Self {
         debug_assert!(Self::from_bytes(bytes).is_ok());
         Self(bytes)
     }

@@ -89,12 +89,16 @@ impl Database {
     /// Runs a statement that reads, by itself.
     pub(super) async fn fetch(&self, statement: Statement<'_>) -> Result<Vec<PgRow>, StoreError> {
         if !self.pooled {
-            let mut connection = self.connections.acquire().await?;
+            // Closed if its answer does not come, or is not waited for any more: the pool would ask it whether it is alive, without a limit
+            // on the time, and lend it to no other call until then.
+            let mut connection = OpenConnection(Some(self.connections.acquire().await?));
             let mut wait = Wait::new(self.connections.place(), Some(READ_ANSWER));
-            let rows = wait.for_answer(statement.fetch_all(&mut *connection)).await;
-            if matches!(rows, Err(StoreError::Unavailable { .. })) {
-                // The pool would ask it whether it is alive, without a limit on the time, and lend it to no other call until then.
-                connection.close_on_drop();
+            let rows = wait
+                .for_answer(statement.fetch_all(open(&mut connection.0)?))
+                .await;
+            if !matches!(rows, Err(StoreError::Unavailable { .. })) {
+                // The pool has it again.
+                connection.0 = None;
             }
             return rows;
         }
@@ -218,14 +222,14 @@ impl Transaction {
 
 impl Drop for Transaction {
     fn drop(&mut self) {
-        let Some(mut connection) = self.connection.take() else {
+        let Some(connection) = self.connection.take() else {
             return;
         };
         match Handle::try_current() {
             Ok(runtime) if !self.wait.in_vain => {
                 runtime.spawn(roll_back(OpenConnection(Some(connection))));
             }
-            _ => connection.close_on_drop(),
+            _ => drop(OpenConnection(Some(connection))),
         }
     }
 }
@@ -242,13 +246,18 @@ async fn roll_back(mut open: OpenConnection) {
     }
 }
 
-/// A connection with an open transaction, which no pool may lend: closed when it is dropped.
+/// A connection with an open transaction or without an answer, which no pool may lend: closed when it is dropped.
 struct OpenConnection(Option<PoolConnection<Postgres>>);
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        if let Some(connection) = &mut self.0 {
-            connection.close_on_drop();
+        let Some(mut connection) = self.0.take() else {
+            return;
+        };
+        match Handle::try_current() {
+            Ok(_) => connection.close_on_drop(),
+            // The pool closes by a task, for which there is no runtime.
+            Err(_) => drop(connection.detach()),
         }
     }
 }
