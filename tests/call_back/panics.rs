@@ -1,18 +1,24 @@
 //! A subscriber that panics finds nothing left undone.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::{Context, Waker};
 
+use encx::IndexField;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
-use super::support::{SSN, World, context, seal};
+use super::scenes::pass_with;
+use super::support::{HOUR, MINUTE, SSN, World, context, seal};
 use super::{block_on, within_deadline};
+
+const EMAIL: IndexField = IndexField::new("users", "email", 64);
 
 struct Panicking;
 
 impl Subscriber for Panicking {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target() == "encx::refused"
+        ["encx::refused", "encx::cache"].contains(&metadata.target())
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {
@@ -24,8 +30,14 @@ impl Subscriber for Panicking {
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        // The one that ends a refused call, and not those of what it called.
-        let ends_a_call = event.metadata().fields().field("refusal").is_some();
+        // Those that end a call, and not those of what it called: of a refusal, and of a key that serves past its time.
+        let names: Vec<_> = event
+            .metadata()
+            .fields()
+            .iter()
+            .map(|field| field.name())
+            .collect();
+        let ends_a_call = names.contains(&"refusal") || names == ["message", "key"];
         assert!(!ends_a_call, "a subscriber's own fault");
     }
 
@@ -58,5 +70,33 @@ fn a_buffer_that_is_refused_is_wiped_before_a_subscriber_hears_of_it() {
             catch_unwind(tried).unwrap_err();
         });
         assert!(of_future.is_empty() && of_try.is_empty());
+    });
+}
+
+/// Where a function ends by a panic of what it drops last, what it has already returned is dropped by nobody.
+#[test]
+fn a_key_that_a_call_returns_is_let_go_of_if_a_subscriber_panics() {
+    within_deadline(|| {
+        block_on(async {
+            let world = World::new();
+            let process = world.built(world.builder().stale_if_unavailable(24 * HOUR)).await;
+            process.blind_index(&context("a"), &EMAIL, "x").await.unwrap();
+            assert_eq!(process.stats().keys, 1);
+            world.kms.set_unavailable(true);
+            let mut panics = 0;
+            let request = || {
+                let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
+                tracing::subscriber::with_default(Panicking, || {
+                    let of = context("a");
+                    let mut call = pin!(process.blind_index(&of, &EMAIL, "x"));
+                    let poll = || call.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                    panics += usize::from(catch_unwind(AssertUnwindSafe(poll)).is_err());
+                });
+            };
+            pass_with(&world, HOUR + 5 * MINUTE, request).await;
+            assert_eq!(panics, 1, "the key served past its time, which is told once");
+            process.shutdown().await;
+            assert_eq!(process.stats().keys, 0);
+        });
     });
 }

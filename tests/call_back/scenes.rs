@@ -41,7 +41,7 @@ fn begin(scene: &str) {
 }
 
 /// Lets time go by in steps as long as polls are apart, with a request between them.
-async fn pass_with(world: &World, time: Duration, mut request: impl FnMut()) {
+pub(crate) async fn pass_with(world: &World, time: Duration, mut request: impl FnMut()) {
     let steps = time.as_secs() / 25;
     for _ in 0..=steps {
         world.clock.advance(25 * SECOND);
