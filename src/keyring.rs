@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use zeroize::Zeroize;
 
-pub(crate) use self::batch::{Batch, Item, ToOpen, ToSeal, Work, loaded};
+pub(crate) use self::batch::{Batch, Done, Item, ToOpen, ToSeal, Work, loaded};
 pub(crate) use self::call::{Decrypt, Encrypt, HotFirst, Place};
 use self::call::{DecryptInPlace, EncryptInto};
 pub(crate) use self::core::{Core, Look};
@@ -263,31 +263,30 @@ impl Keyring {
     /// # }).unwrap();
     /// # }
     /// ```
-    pub fn encrypt_many<'a, P, A>(&'a self, items: impl IntoIterator<Item = (P, A)>) -> Batch<'a, Ciphertext>
+    pub fn encrypt_many<'a, P, A>(
+        &'a self,
+        items: impl IntoIterator<Item = (P, A)>,
+    ) -> Batch<'a, Self, (P, A), Ciphertext>
     where
         P: AsRef<[u8]> + Send + Sync + 'a,
         A: AsAad + 'a,
     {
-        let items: Vec<_> = items.into_iter().collect();
-        Box::pin(self.encrypt_items(items))
+        Batch::new(self, items, Self::hot_encrypt_many, |keyring, items, mut done| {
+            Box::pin(async move {
+                let rest = items[done.len()..].iter().map(to_seal);
+                done.extend(keyring.do_rest(rest).await);
+                done
+            })
+        })
     }
 
-    async fn encrypt_items<P: AsRef<[u8]>, A: AsAad>(
+    fn hot_encrypt_many<P: AsRef<[u8]>, A: AsAad>(
         &self,
-        items: Vec<(P, A)>,
-    ) -> Vec<Result<Ciphertext, Error>> {
-        let mut done = Vec::with_capacity(items.len());
-        if self
-            .core
-            .hot_encrypt_many(self.hot_entry(&mut None), &items, to_seal, &mut done)
-        {
-            return done;
-        }
-        let entry = &self.entry();
-        let rest = items[done.len()..].iter().map(to_seal);
-        let rest: Vec<_> = rest.map(|what| Item { entry, what }).collect();
-        done.extend(self.core.do_cold(&rest).await);
-        done
+        items: &[(P, A)],
+        done: &mut Done<Ciphertext>,
+    ) -> bool {
+        self.core
+            .hot_encrypt_many(self.hot_entry(&mut None), items, to_seal, done)
     }
 
     /// Decrypts many values that were encrypted under this context, each bound to its own place. The results are in the
@@ -303,36 +302,37 @@ impl Keyring {
     pub fn decrypt_many<'a, A>(
         &'a self,
         items: impl IntoIterator<Item = (&'a Ciphertext, A)>,
-    ) -> Batch<'a, Plaintext>
+    ) -> Batch<'a, Self, (&'a Ciphertext, A), Plaintext>
     where
         A: AsAad + 'a,
     {
-        let items: Vec<_> = items.into_iter().collect();
-        Box::pin(async move {
-            let mut done = self.decrypt_items(&items).await;
-            for ((ciphertext, aad), done) in items.iter().zip(&mut done) {
-                if let Err(error) = done {
-                    self.core
-                        .note_refused(error, Some(ciphertext.key_id()), aad.as_aad());
-                }
-            }
-            done
+        Batch::new(self, items, Self::hot_decrypt_many, |keyring, items, mut done| {
+            Box::pin(async move {
+                let rest = items[done.len()..].iter().map(to_open);
+                done.extend(keyring.do_rest(rest).await);
+                keyring
+                    .core
+                    .note_all_refused(items.iter().map(to_open), &mut done);
+                done
+            })
         })
     }
 
-    async fn decrypt_items<A: AsAad>(&self, items: &[(&Ciphertext, A)]) -> Vec<Result<Plaintext, Error>> {
-        let mut done = Vec::with_capacity(items.len());
-        if self
+    fn hot_decrypt_many<A: AsAad>(&self, items: &[(&Ciphertext, A)], done: &mut Done<Plaintext>) -> bool {
+        let hot = self
             .core
-            .hot_decrypt_many(self.hot_entry(&mut None), items, to_open, &mut done)
-        {
-            return done;
+            .hot_decrypt_many(self.hot_entry(&mut None), items, to_open, done);
+        if hot {
+            self.core.note_all_refused(items.iter().map(to_open), done);
         }
+        hot
+    }
+
+    /// Does what is left of a batch once a key has to be loaded.
+    async fn do_rest<T: Work>(&self, values: impl Iterator<Item = T>) -> Done<T::Done> {
         let entry = &self.entry();
-        let rest = items[done.len()..].iter().map(to_open);
-        let rest: Vec<_> = rest.map(|what| Item { entry, what }).collect();
-        done.extend(self.core.do_cold(&rest).await);
-        done
+        let items: Vec<_> = values.map(|what| Item { entry, what }).collect();
+        self.core.do_cold(&items).await
     }
 
     /// Tells whether encrypting the same value again would use a newer key or another suite.

@@ -9,8 +9,7 @@ use crate::cache::Entry;
 use crate::ciphertext::Ciphertext;
 use crate::context::EncryptionContext;
 use crate::crypto::Crypto;
-use crate::error::Error;
-use crate::keyring::{Batch, Item, ToOpen, ToSeal, Work};
+use crate::keyring::{Batch, Done, Item, ToOpen, ToSeal, Work};
 use crate::plaintext::Plaintext;
 
 impl Crypto {
@@ -48,31 +47,30 @@ impl Crypto {
     pub fn encrypt_many<'a, P, A>(
         &'a self,
         items: impl IntoIterator<Item = (&'a EncryptionContext, P, A)>,
-    ) -> Batch<'a, Ciphertext>
+    ) -> Batch<'a, Self, (&'a EncryptionContext, P, A), Ciphertext>
     where
         P: AsRef<[u8]> + Send + Sync + 'a,
         A: AsAad + 'a,
     {
-        let items: Vec<_> = items.into_iter().collect();
-        Box::pin(self.encrypt_items(items))
+        Batch::new(self, items, Self::hot_encrypt_many, |crypto, items, mut done| {
+            Box::pin(async move {
+                let rest = &items[done.len()..];
+                let contexts = rest.iter().map(|(context, ..)| *context);
+                done.extend(crypto.do_rest(contexts, rest.iter().map(to_seal)).await);
+                done
+            })
+        })
     }
 
-    async fn encrypt_items<P: AsRef<[u8]>, A: AsAad>(
+    fn hot_encrypt_many<P: AsRef<[u8]>, A: AsAad>(
         &self,
-        items: Vec<(&EncryptionContext, P, A)>,
-    ) -> Vec<Result<Ciphertext, Error>> {
-        let mut done = Vec::with_capacity(items.len());
-        let hot = items.chunk_by(|a, b| a.0 == b.0).all(|run| {
+        items: &[(&EncryptionContext, P, A)],
+        done: &mut Done<Ciphertext>,
+    ) -> bool {
+        items.chunk_by(|a, b| a.0 == b.0).all(|run| {
             let entry = self.entry(run[0].0);
-            self.core().hot_encrypt_many(&entry, run, to_seal, &mut done)
-        });
-        if hot {
-            return done;
-        }
-        let rest = &items[done.len()..];
-        let contexts = rest.iter().map(|(context, ..)| *context);
-        done.extend(self.do_rest(contexts, rest.iter().map(to_seal)).await);
-        done
+            self.core().hot_encrypt_many(&entry, run, to_seal, done)
+        })
     }
 
     /// Decrypts many values, each under its own context and bound to its own place.
@@ -90,39 +88,36 @@ impl Crypto {
     pub fn decrypt_many<'a, A>(
         &'a self,
         items: impl IntoIterator<Item = (&'a EncryptionContext, &'a Ciphertext, A)>,
-    ) -> Batch<'a, Plaintext>
+    ) -> Batch<'a, Self, (&'a EncryptionContext, &'a Ciphertext, A), Plaintext>
     where
         A: AsAad + 'a,
     {
-        let items: Vec<_> = items.into_iter().collect();
-        Box::pin(async move {
-            let mut done = self.decrypt_items(&items).await;
-            for ((_, ciphertext, aad), done) in items.iter().zip(&mut done) {
-                if let Err(error) = done {
-                    let key = Some(ciphertext.key_id());
-                    self.core().note_refused(error, key, aad.as_aad());
-                }
-            }
-            done
+        Batch::new(self, items, Self::hot_decrypt_many, |crypto, items, mut done| {
+            Box::pin(async move {
+                let rest = &items[done.len()..];
+                let contexts = rest.iter().map(|(context, ..)| *context);
+                done.extend(crypto.do_rest(contexts, rest.iter().map(to_open)).await);
+                crypto
+                    .core()
+                    .note_all_refused(items.iter().map(to_open), &mut done);
+                done
+            })
         })
     }
 
-    async fn decrypt_items<A: AsAad>(
+    fn hot_decrypt_many<A: AsAad>(
         &self,
         items: &[(&EncryptionContext, &Ciphertext, A)],
-    ) -> Vec<Result<Plaintext, Error>> {
-        let mut done = Vec::with_capacity(items.len());
+        done: &mut Done<Plaintext>,
+    ) -> bool {
         let hot = items.chunk_by(|a, b| a.0 == b.0).all(|run| {
             let entry = self.entry(run[0].0);
-            self.core().hot_decrypt_many(&entry, run, to_open, &mut done)
+            self.core().hot_decrypt_many(&entry, run, to_open, done)
         });
         if hot {
-            return done;
+            self.core().note_all_refused(items.iter().map(to_open), done);
         }
-        let rest = &items[done.len()..];
-        let contexts = rest.iter().map(|(context, ..)| *context);
-        done.extend(self.do_rest(contexts, rest.iter().map(to_open)).await);
-        done
+        hot
     }
 
     /// Does what is left of a batch once a key has to be loaded. Each value has a context.
@@ -130,7 +125,7 @@ impl Crypto {
         &self,
         contexts: impl Iterator<Item = &'a EncryptionContext>,
         values: impl Iterator<Item = T>,
-    ) -> Vec<Result<T::Done, Error>> {
+    ) -> Done<T::Done> {
         let (entries, of) = self.entries(contexts);
         let items: Vec<_> = values
             .zip(of)

@@ -8,6 +8,7 @@ use std::hash::Hash;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use smallvec::SmallVec;
 use tokio::runtime::Handle;
@@ -22,9 +23,72 @@ use crate::key::{DataKeyId, Scope};
 use crate::plaintext::Plaintext;
 use encx_suite::Epochs;
 
-/// The future of a batch. It names no type of the caller's, so that the compiler reports a wrong one once; and the items are
-/// taken from the caller's iterator before it is made, so that none of the caller's code runs while a key is held.
-pub(crate) type Batch<'a, T> = Pin<Box<dyn Future<Output = Vec<Result<T, Error>>> + Send + 'a>>;
+/// What became of the items of a batch, in their order.
+pub(crate) type Done<T> = Vec<Result<T, Error>>;
+
+/// What is left of a batch whose keys are not all in memory.
+type Rest<'a, T> = Pin<Box<dyn Future<Output = Done<T>> + Send + 'a>>;
+
+/// The future of a batch: done at once if its keys are in memory. Only what has to wait is put on the heap.
+///
+/// It has taken the items from the caller's iterator, so that none of the caller's code runs while a key is held. Calls
+/// return it by name, as [`HotFirst`](super::HotFirst).
+#[must_use = "futures do nothing unless they are awaited"]
+pub struct Batch<'a, W, I, T> {
+    place: &'a W,
+    /// `None` when it is done, or waits.
+    items: Option<Vec<I>>,
+    /// Does it, or a part of it, with the keys that are in memory; `false` if a key has to be loaded for the next item.
+    hot: fn(&W, &[I], &mut Done<T>) -> bool,
+    /// Does the rest.
+    cold: fn(&'a W, Vec<I>, Done<T>) -> Rest<'a, T>,
+    rest: Option<Rest<'a, T>>,
+}
+
+impl<'a, W, I, T> Batch<'a, W, I, T> {
+    pub(crate) fn new(
+        place: &'a W,
+        items: impl IntoIterator<Item = I>,
+        hot: fn(&W, &[I], &mut Done<T>) -> bool,
+        cold: fn(&'a W, Vec<I>, Done<T>) -> Rest<'a, T>,
+    ) -> Self {
+        Self {
+            place,
+            items: Some(items.into_iter().collect()),
+            hot,
+            cold,
+            rest: None,
+        }
+    }
+}
+
+impl<W, I, T> Future for Batch<'_, W, I, T> {
+    type Output = Done<T>;
+
+    /// # Panics
+    ///
+    /// If it is done already, as futures of `async fn` do.
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        if let Some(items) = this.items.take() {
+            let mut done = Vec::with_capacity(items.len());
+            if (this.hot)(this.place, &items, &mut done) {
+                return Poll::Ready(done);
+            }
+            this.rest = Some((this.cold)(this.place, items, done));
+        }
+        let rest = this
+            .rest
+            .as_mut()
+            .expect("a future is not polled after it is done");
+        let done = std::task::ready!(rest.as_mut().poll(context));
+        this.rest = None;
+        Poll::Ready(done)
+    }
+}
+
+/// What is pinned is on the heap.
+impl<W, I, T> Unpin for Batch<'_, W, I, T> {}
 
 /// How often what was withdrawn while others were loaded is asked for again.
 const MAX_ATTEMPTS: usize = 8;
@@ -116,7 +180,7 @@ impl Core {
         entry: &Entry,
         items: &'i [T],
         value: impl Fn(&'i T) -> ToSeal<'i>,
-        done: &mut Vec<Result<Ciphertext, Error>>,
+        done: &mut Done<Ciphertext>,
     ) -> bool {
         items.chunks(CHUNK).all(|some| {
             let values: SmallVec<[ToSeal<'i>; CHUNK]> = some.iter().map(&value).collect();
@@ -124,12 +188,7 @@ impl Core {
         })
     }
 
-    fn hot_encrypt_chunk(
-        &self,
-        entry: &Entry,
-        values: &[ToSeal<'_>],
-        done: &mut Vec<Result<Ciphertext, Error>>,
-    ) -> bool {
+    fn hot_encrypt_chunk(&self, entry: &Entry, values: &[ToSeal<'_>], done: &mut Done<Ciphertext>) -> bool {
         let mut visit = self.visit(entry);
         match self.active_of(&mut visit.look()) {
             None => return false,
@@ -154,7 +213,7 @@ impl Core {
         entry: &Entry,
         items: &'i [T],
         value: impl Fn(&'i T) -> ToOpen<'i>,
-        done: &mut Vec<Result<Plaintext, Error>>,
+        done: &mut Done<Plaintext>,
     ) -> bool {
         items.chunks(CHUNK).all(|some| {
             let values: SmallVec<[ToOpen<'i>; CHUNK]> = some.iter().map(&value).collect();
@@ -173,7 +232,7 @@ impl Core {
     }
 
     /// Does a batch of which some keys are not in memory: they are loaded together.
-    pub(crate) async fn do_cold<T: Work>(&self, items: &[Item<'_, T>]) -> Vec<Result<T::Done, Error>> {
+    pub(crate) async fn do_cold<T: Work>(&self, items: &[Item<'_, T>]) -> Done<T::Done> {
         let mut done: Vec<Option<Result<T::Done, Error>>> = Vec::with_capacity(items.len());
         done.resize_with(items.len(), || None);
         loop {

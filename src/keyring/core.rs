@@ -13,6 +13,7 @@ use crate::key::DataKeyId;
 use crate::plaintext::Plaintext;
 use encx_suite::{Epoch, Epochs};
 
+use super::batch::ToOpen;
 use super::call::Waiting;
 
 /// What keyrings and `Crypto` share: the cache, and which suites are written and read.
@@ -270,6 +271,19 @@ impl Core {
         );
         if let Some(place) = error.location_mut() {
             *place = at;
+        }
+    }
+
+    /// Does [`note_refused`](Self::note_refused) for each item of a batch.
+    pub(crate) fn note_all_refused<'i>(
+        &self,
+        items: impl Iterator<Item = ToOpen<'i>>,
+        done: &mut [Result<Plaintext, Error>],
+    ) {
+        for ((ciphertext, aad), done) in items.zip(done) {
+            if let Err(error) = done {
+                self.note_refused(error, Some(ciphertext.key_id()), aad);
+            }
         }
     }
 
