@@ -72,15 +72,15 @@ mod cache;
 mod clock;
 mod crypto;
 mod error;
-mod index;
 mod jobs;
 mod kek;
 mod keyring;
-mod manager;
+mod keys;
 #[cfg(feature = "password")]
 mod password;
 mod plaintext;
 mod record;
+mod search;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 mod token;
@@ -100,7 +100,6 @@ pub use context::{
 };
 pub use crypto::{Crypto, CryptoBuilder, FailedWarmUp, WarmUpReport};
 pub use error::{Error, Location};
-pub use index::{CustomNormalizer, IndexField, IndexPart, IndexValue, IndexValues, Normalizer};
 pub use jobs::{
     Job, JobEnd, JobError, JobEvent, JobFailure, JobReport, JobRun, JobStopper, Walk, WalkOutcome, WalkPage,
 };
@@ -110,13 +109,13 @@ pub use key::{
     KeyVersion, KmsName, MAX_WRAPS, NameError, NewIdError, RandomError, Scope, WrappedKey,
 };
 pub use keyring::Keyring;
+pub use keys::{
+    DestroyedVersion, Destruction, FailedRotation, FailedWraps, FleetReport, KeyManager, Maintenance,
+    MaintenanceReport, MaintenanceTask, RewrapAll, RotationPeriod, ShredReceipt, SilentProcess, WrapsReport,
+};
 pub use kms::{
     GeneratedDataKey, KekDescription, KekState, KeyManagementService, KmsContext, KmsError, KmsErrorKind,
     KmsOperation,
-};
-pub use manager::{
-    DestroyedVersion, Destruction, FailedRotation, FailedWraps, FleetReport, KeyManager, Maintenance,
-    MaintenanceReport, MaintenanceTask, RewrapAll, RotationPeriod, ShredReceipt, SilentProcess, WrapsReport,
 };
 pub use memory::reseed;
 #[cfg(feature = "password")]
@@ -128,6 +127,7 @@ pub use record::{
     EncryptedFragment, EncryptedRecord, FieldFailure, Fragment, Record, RecordError, decrypt_all,
     decrypt_all_in, decrypt_each, decrypt_each_in, encrypt_all,
 };
+pub use search::{CustomNormalizer, IndexField, IndexPart, IndexValue, IndexValues, Normalizer};
 pub use store::{
     ChangeCursor, ChangePage, ColumnCount, Coordination, CursorPosition, Fence, JobRange, JobStatus,
     JobTally, KeyCensus, KeyChange, KeyChanges, KeyHint, KeyPage, KeyQuery, KeyRecord, KeyStore, Lease,

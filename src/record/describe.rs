@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::column::{ContextSource, EncryptedColumn, RowIdKind};
-use crate::index::IndexField;
+use crate::search::IndexField;
 
 /// Collects the columns of a record.
 #[derive(Debug, Default)]

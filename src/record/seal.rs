@@ -10,10 +10,10 @@ use crate::codec::{CodecError, Encoded};
 use crate::context::{ContextError, EncryptionContext};
 use crate::crypto::Crypto;
 use crate::error::Error;
-use crate::index::{IndexField, IndexValue, Message};
 use crate::key::KeyUsage;
 #[cfg(feature = "password")]
 use crate::password::PasswordHash;
+use crate::search::{IndexField, IndexValue, Message};
 
 use super::error::{FieldFailure, RecordError};
 #[cfg(feature = "password")]

@@ -1,6 +1,6 @@
 //! Candidates of a blind index: which of them have the value that was looked for.
 
-use crate::index::{IndexField, IndexValue, Message};
+use crate::search::{IndexField, IndexValue, Message};
 
 use super::error::{FieldFailure, RecordError};
 

@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::crypto::{Crypto, CryptoBuilder};
 use crate::error::Error;
 use crate::key::KeyState;
-use crate::manager::KeyManager;
+use crate::keys::KeyManager;
 use crate::store::NewKey;
 use crate::testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 

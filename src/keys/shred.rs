@@ -6,7 +6,7 @@ use super::KeyManager;
 use crate::context::EncryptionContext;
 use crate::error::Error;
 use crate::key::{DataKeyId, KeyState, KeyUsage, KeyVersion};
-use crate::manager::FleetReport;
+use crate::keys::FleetReport;
 use crate::store::{KeyRecord, NewKey, StoreError, Timestamp, load_all_usages};
 
 /// How often the keys are looked at again, because others change them meanwhile.
