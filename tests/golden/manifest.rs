@@ -1,6 +1,6 @@
 //! What a release's `manifest.json` says: each golden file, and what it must open to or be refused as.
 //!
-//! Shared by `tests/golden.rs`, which reads manifests, and `examples/make_golden.rs`, which writes one. Contexts and
+//! Shared by `tests/golden.rs`, which reads manifests, and `xtask`, which writes one. Contexts and
 //! places are kept as structured values, so that every reader frames them itself.
 
 use std::collections::BTreeMap;

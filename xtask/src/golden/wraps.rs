@@ -5,8 +5,8 @@ use std::fs;
 use encx::{DataKey, DataKeyId, KekId, KeyManagementService, KeyUsage, KmsContext};
 use encx_local::LocalKms;
 
-use crate::manifest::{Change, Expected, WrapCase, hex};
-use crate::{
+use super::manifest::{Change, Expected, WrapCase, hex};
+use super::{
     DEFAULTS_FILE, EIGHT, Golden, KEY_FILE, OTHER_TENANT, PASSPHRASE_FILE, PERMISSIONS_FILE, PII, Pairs,
     Result, UNICODE, map, own, pairs,
 };

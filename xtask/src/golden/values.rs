@@ -2,8 +2,8 @@
 
 use encx::{Aad, Crypto, Field};
 
-use crate::manifest::{Content, Part, Place};
-use crate::{EIGHT, Golden, LOGS, OTHER_TENANT, PII, Result, Sealed, TWO_WRAPS, UNICODE, row};
+use super::manifest::{Content, Part, Place};
+use super::{EIGHT, Golden, LOGS, OTHER_TENANT, PII, Result, Sealed, TWO_WRAPS, UNICODE, row};
 
 impl Golden {
     /// Every kind of a row's id, and paths.

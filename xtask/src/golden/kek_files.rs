@@ -5,8 +5,8 @@ use std::fs;
 use encx::{DataKey, KekId, KekState, KeyManagementService};
 use encx_local::{Argon2Params, LocalKms, Protection};
 
-use crate::manifest::{Change, Expected, Kek, KekFileCase, ProtectedBy, unhex};
-use crate::{
+use super::manifest::{Change, Expected, Kek, KekFileCase, ProtectedBy, unhex};
+use super::{
     DEFAULTS_FILE, Golden, KEY, KEY_FILE, OTHER_PASSPHRASE, PASSPHRASE, PASSPHRASE_FILE, PERMISSIONS_FILE,
     Result,
 };

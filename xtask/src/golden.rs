@@ -1,17 +1,7 @@
-//! Writes the golden files of a release, once. For maintainers: `tests/golden/README.md` says when.
-//!
-//! ```text
-//! cargo run --example make_golden
-//! ```
+//! Writes the golden files of a release, once: `tests/golden/README.md` says when.
 //!
 //! Everything goes through the public API, as a service would write it. The manifest beside the files says what they
 //! must open to. An existing folder is never written to.
-
-#![allow(
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    reason = "a maintainer's tool: a panic leaves nothing in place"
-)]
 
 mod database;
 mod kek_files;
@@ -72,10 +62,9 @@ const COMPROMISED: Pairs = &[("tenantId", "compromised")];
 const SHREDDED: Pairs = &[("tenantId", "shredded")];
 const REVIVED: Pairs = &[("tenantId", "revived")];
 
-#[tokio::main]
-async fn main() -> Result<()> {
+pub(crate) async fn make() -> Result<()> {
     let release = env!("CARGO_PKG_VERSION");
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden");
     let target = golden.join(format!("v{release}"));
     if target.exists() {
         return Err(format!(

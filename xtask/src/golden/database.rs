@@ -12,8 +12,8 @@ use encx_local::LocalKms;
 use encx_sqlx::SqliteKeyStore;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool};
 
-use crate::manifest::{Database, Expected, Key, Part, Place, Wrap, hex};
-use crate::{
+use super::manifest::{Database, Expected, Key, Part, Place, Wrap, hex};
+use super::{
     COMPROMISED, DATABASE, DEFAULTS_FILE, EIGHT, Golden, KEY_FILE, LOGS, OTHER_TENANT, PASSPHRASE_FILE,
     PERMISSIONS_FILE, PII, Pairs, RETIRED_KEK, REVIVED, Result, SHREDDED, SUSPENDED, Sealed, TWO_WRAPS,
     UNICODE, map, pairs, row,

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use crate::manifest::{Change, CiphertextCase, Expected, Part, Place, hex};
-use crate::{Golden, OTHER_TENANT, map, own, row};
+use super::manifest::{Change, CiphertextCase, Expected, Part, Place, hex};
+use super::{Golden, OTHER_TENANT, map, own, row};
 
 impl Golden {
     pub(crate) fn refused_ciphertexts(&mut self) {
