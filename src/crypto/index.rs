@@ -8,7 +8,7 @@ use crate::cache::{DerivationKey, Entry, Purpose, Snapshot};
 use crate::context::EncryptionContext;
 use crate::crypto::Crypto;
 use crate::error::{Error, unbox};
-use crate::index::{IndexField, IndexValue, Message};
+use crate::search::{IndexField, IndexValue, Message};
 use crate::key::{DataKeyId, KeyUsage, Scope};
 use crate::keyring::{Core, Look, loaded};
 
