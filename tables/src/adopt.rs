@@ -9,13 +9,15 @@ use encx::{
     WalkOutcome, WalkPage,
 };
 
-use super::adoption::Adoption;
-use super::cell::Cell;
-use super::ident::Ident;
-use super::layout::{Layout, Plain, PlainKind, Row};
-use super::sql::{Filter, Write};
-use super::walk::{Decide, Decided, Item, Walked, encrypt, open};
-use super::{Change, Rows, RowsError};
+use crate::adoption::Adoption;
+use crate::cell::Cell;
+use crate::error::RowsError;
+use crate::ident::Ident;
+use crate::layout::Change;
+use crate::layout::{Layout, Plain, PlainKind, Row};
+use crate::rows::Rows;
+use crate::sql::{Filter, Write};
+use crate::walk::{Decide, Decided, Item, Walked, encrypt, open};
 
 /// A column of plaintexts that is to be encrypted, each as `#[derive(Encrypt)]` encodes a field of that type.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +63,7 @@ impl PlaintextColumn {
 /// values encrypted.
 ///
 /// 1. *Expand*: add the encrypted column, which may be NULL. Deploy a service that writes both columns in one statement and
-///    reads with [`read_either`](super::read_either). Wait until no older one runs.
+///    reads with [`read_either`](crate::read_either). Wait until no older one runs.
 /// 2. [`backfill`](Self::backfill) encrypts what is there. [`verify`](Self::verify) opens every row and compares.
 /// 3. Deploy a service that reads and writes the encrypted column alone, and sets the plaintext to NULL where it writes.
 ///    Wait again until no older one runs.

@@ -1,19 +1,15 @@
-//! Until when plaintexts are trusted, and reading while some rows are encrypted already and others not yet.
+//! Until when plaintexts are trusted.
 
 use std::fmt;
-
-use encx::{AsAad, Ciphertext, Crypto, EncryptionContext, Error, FieldCodec};
-
-use super::RowsError;
 
 /// Until when a plaintext column is trusted while it is adopted: a day, declared in code.
 ///
 /// An attacker who can write the database can put values of their own into the plaintext column, and has them believed and
 /// encrypted. So that is allowed for a time only, and what ends it is not in the database. After the day, in UTC,
-/// [`read_either`] and the backfill refuse plaintexts.
+/// [`read_either`](crate::read_either) and the backfill refuse plaintexts.
 ///
 /// ```
-/// use encx_sqlx::Adoption;
+/// use encx_tables::Adoption;
 ///
 /// /// `users.ssn` may hold plaintexts up to and including this day.
 /// const SSN_ADOPTION: Adoption = Adoption::until("2027-03-31");
@@ -48,18 +44,7 @@ impl Adoption {
         }
     }
 
-    /// Names the last day, such as one from a configuration file that only the service's operators can write.
-    ///
-    /// # Errors
-    ///
-    /// [`RowsError::Description`] if there is no such day.
-    pub fn try_until(day: &str) -> Result<Self, RowsError> {
-        Self::parse(day.as_bytes()).ok_or_else(|| RowsError::Description {
-            what: format!("{day:?} is no day; the last day of an adoption is written as YYYY-MM-DD"),
-        })
-    }
-
-    const fn parse(day: &[u8]) -> Option<Self> {
+    pub(crate) const fn parse(day: &[u8]) -> Option<Self> {
         if day.len() != 10 || day[4] != b'-' || day[7] != b'-' {
             return None;
         }
@@ -91,7 +76,7 @@ impl Adoption {
     }
 
     /// Returns when it is over, in milliseconds since 1970-01-01T00:00:00Z: as the next day begins.
-    fn end_millis(self) -> u64 {
+    pub(crate) fn end_millis(self) -> u64 {
         // Counted from a first of March, so that a leap day is the last of its year.
         let month = u64::from(self.month + 9) % 12;
         let year = u64::from(self.year) - u64::from(month >= 10);
@@ -99,62 +84,12 @@ impl Adoption {
         let days = 365 * year + year / 4 - year / 100 + year / 400 + day_of_year;
         (days + 1).saturating_sub(719_468) * 86_400_000
     }
-
-    /// Refuses if it is over, by the clock of the `Crypto`: not that of the database, which an attacker may have.
-    pub(super) fn check(self, crypto: &Crypto) -> Result<(), RowsError> {
-        if crypto.clock().unix_millis() < self.end_millis() {
-            Ok(())
-        } else {
-            Err(RowsError::AdoptionEnded { until: self })
-        }
-    }
 }
 
 /// Writes the last day, as `YYYY-MM-DD`.
 impl fmt::Display for Adoption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:04}-{:02}-{:02}", self.year, self.month, self.day)
-    }
-}
-
-/// Reads a value that is encrypted already or not yet: the ciphertext if there is one, else the plaintext.
-///
-/// For the time in which a table is moved from one to the other; see [`AdoptionJobs`](super::AdoptionJobs). After the
-/// adoption's last day a plaintext is refused; a ciphertext opens as ever, so the rows that are encrypted stay readable.
-///
-/// <div class="warning">
-///
-/// Until then an attacker who can write the database can put a plaintext of their own in the place of a ciphertext. Go back
-/// to `decrypt` once all rows are encrypted.
-///
-/// </div>
-///
-/// # Errors
-///
-/// [`RowsError::AdoptionEnded`] for a plaintext after the adoption's last day. [`RowsError::Encx`]: as [`Crypto::decrypt`],
-/// and [`Error::Codec`] if the bytes are no value of this type.
-///
-/// # Cancellation
-///
-/// As [`Crypto::decrypt`].
-pub async fn read_either<T: FieldCodec>(
-    crypto: &Crypto,
-    context: &EncryptionContext,
-    ciphertext: Option<&Ciphertext>,
-    plaintext: Option<T>,
-    aad: impl AsAad,
-    adoption: Adoption,
-) -> Result<Option<T>, RowsError> {
-    match (ciphertext, plaintext) {
-        (Some(ciphertext), _) => {
-            let value = crypto.decrypt(context, ciphertext, aad).await?;
-            Ok(Some(T::decode(value.as_bytes()).map_err(Error::from)?))
-        }
-        (None, Some(plaintext)) => {
-            adoption.check(crypto)?;
-            Ok(Some(plaintext))
-        }
-        (None, None) => Ok(None),
     }
 }
 

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 /// A value as the database keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Cell {
+pub(crate) enum Cell {
     Bytes(Vec<u8>),
     Integer(i64),
     /// Text that is not UTF-8, as its bytes. No value of ours, but a walk has to get past a row whose id it is.
@@ -28,7 +28,7 @@ pub(super) enum Cell {
 
 impl Cell {
     /// Names what it is, for errors.
-    pub(super) fn type_name(&self) -> &'static str {
+    pub(crate) fn type_name(&self) -> &'static str {
         match self {
             Self::Bytes(_) => "bytes",
             Self::Integer(_) => "an integer",
@@ -40,7 +40,7 @@ impl Cell {
     }
 
     /// Reads it as a UUID: as such, 16 bytes or text.
-    pub(super) fn as_uuid(&self) -> Option<Uuid> {
+    pub(crate) fn as_uuid(&self) -> Option<Uuid> {
         match self {
             Self::Bytes(bytes) => Uuid::from_slice(bytes).ok(),
             Self::Integer(_) | Self::Raw(_) | Self::Real(_) => None,
@@ -50,7 +50,7 @@ impl Cell {
     }
 
     /// Returns the bytes that it is made of; none of a number or a UUID.
-    pub(super) fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         match self {
             Self::Bytes(bytes) | Self::Raw(bytes) => bytes,
             Self::Integer(_) | Self::Real(_) | Self::Uuid(_) => &[],
@@ -60,7 +60,7 @@ impl Cell {
 
     /// Writes it as a value of an encryption context.
     #[cfg(feature = "sqlite")]
-    pub(super) fn to_context(&self) -> Option<String> {
+    pub(crate) fn to_context(&self) -> Option<String> {
         match self {
             Self::Bytes(_) => self.as_uuid().map(|uuid| uuid.hyphenated().to_string()),
             Self::Integer(integer) => Some(integer.to_string()),
@@ -88,7 +88,7 @@ impl fmt::Display for Cell {
 
 /// A row's id, as the database keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Id(pub(super) Vec<Cell>);
+pub(crate) struct Id(pub(crate) Vec<Cell>);
 
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -103,11 +103,11 @@ impl fmt::Display for Id {
 }
 
 /// A row's id with what its parts are to the AAD.
-pub(super) struct Framed<'a>(pub(super) &'a Id, pub(super) &'a [RowIdKind]);
+pub(crate) struct Framed<'a>(pub(crate) &'a Id, pub(crate) &'a [RowIdKind]);
 
 impl Framed<'_> {
     /// Checks that every part can be what it is described as. Returns the place of the first that cannot.
-    pub(super) fn misfit(&self) -> Option<usize> {
+    pub(crate) fn misfit(&self) -> Option<usize> {
         self.0.0.iter().zip(self.1).position(|(cell, kind)| match kind {
             RowIdKind::Bytes => !matches!(cell, Cell::Bytes(_)),
             RowIdKind::Integer => !matches!(cell, Cell::Integer(_)),
@@ -137,9 +137,9 @@ impl RowId for Framed<'_> {
 ///
 /// `u16 column ‖ {u8 type ‖ u32 length ‖ bytes}*`, big-endian.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Position {
-    pub(super) column: u16,
-    pub(super) row: Option<Id>,
+pub(crate) struct Position {
+    pub(crate) column: u16,
+    pub(crate) row: Option<Id>,
 }
 
 /// The longest position that a job keeps, in bytes.
@@ -147,7 +147,7 @@ const MAX_POSITION: usize = 8192;
 
 impl Position {
     /// Returns its bytes; `None` if they are more than a job keeps, because the row's id is that long.
-    pub(super) fn to_bytes(&self) -> Option<Vec<u8>> {
+    pub(crate) fn to_bytes(&self) -> Option<Vec<u8>> {
         let mut bytes = self.column.to_be_bytes().to_vec();
         let mut put = |kind: u8, value: &[u8]| {
             bytes.push(kind);
@@ -167,7 +167,7 @@ impl Position {
         (bytes.len() <= MAX_POSITION).then_some(bytes)
     }
 
-    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let (column, mut rest) = bytes.split_first_chunk()?;
         let mut row = Vec::new();
         while let Some((&kind, framed)) = rest.split_first() {

@@ -3,8 +3,9 @@
 use async_trait::async_trait;
 use encx::{ColumnCount, DataKeyId, EncryptedColumn, KeyCensus, OpenTransactions, StoreError};
 
-use super::layout::Layout;
-use super::{Pool, Rows, RowsError};
+use crate::error::RowsError;
+use crate::layout::Layout;
+use crate::rows::{Pool, Rows};
 
 /// Counts the rows of columns by data key. From [`Rows::census`].
 ///
@@ -65,9 +66,9 @@ impl Census {
             self.rows.check(layout, false).await?;
             let found = match &self.rows.pool {
                 #[cfg(feature = "postgres")]
-                Pool::Postgres(pool) => super::postgres::census(pool, layout).await?,
+                Pool::Postgres(pool) => crate::postgres::census(pool, layout).await?,
                 #[cfg(feature = "sqlite")]
-                Pool::Sqlite(pool) => super::sqlite::census(pool, layout).await?,
+                Pool::Sqlite(pool) => crate::sqlite::census(pool, layout).await?,
             };
             counts.extend(found.into_iter().map(|(key, rows)| {
                 KeyCount {
@@ -91,9 +92,9 @@ impl Census {
             let key = id.to_bytes();
             let rows = match &self.rows.pool {
                 #[cfg(feature = "postgres")]
-                Pool::Postgres(pool) => super::postgres::count(pool, layout, &key).await?,
+                Pool::Postgres(pool) => crate::postgres::count(pool, layout, &key).await?,
                 #[cfg(feature = "sqlite")]
-                Pool::Sqlite(pool) => super::sqlite::count(pool, layout, &key).await?,
+                Pool::Sqlite(pool) => crate::sqlite::count(pool, layout, &key).await?,
             };
             let (table, column) = (&layout.described.sql_table, &layout.described.sql_column);
             // A count is never negative.
@@ -122,9 +123,9 @@ impl KeyCensus for Census {
     async fn open_transactions(&self) -> Result<OpenTransactions, StoreError> {
         let open = match &self.rows.pool {
             #[cfg(feature = "postgres")]
-            Pool::Postgres(pool) => super::postgres::open_transactions(pool).await,
+            Pool::Postgres(pool) => crate::postgres::open_transactions(pool).await,
             #[cfg(feature = "sqlite")]
-            Pool::Sqlite(pool) => super::sqlite::open_transactions(pool).await,
+            Pool::Sqlite(pool) => crate::sqlite::open_transactions(pool).await,
         };
         open.map_err(store_error)
     }

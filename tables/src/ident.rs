@@ -1,16 +1,16 @@
 //! The names of users' tables and columns, quoted: the one place where a name becomes a part of a statement.
 
-use super::RowsError;
+use crate::error::RowsError;
 
 /// A name as it stands in a statement: in double quotes, with those in it doubled.
 ///
 /// Both databases read what lies between the quotes as it is, whatever it holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Ident(String);
+pub(crate) struct Ident(String);
 
 impl Ident {
     /// Quotes a column's name.
-    pub(super) fn column(name: &str) -> Result<Self, RowsError> {
+    pub(crate) fn column(name: &str) -> Result<Self, RowsError> {
         if name.is_empty() || name.contains('\0') {
             let what = format!("{name:?} is no name of a column");
             return Err(RowsError::Description { what });
@@ -21,7 +21,7 @@ impl Ident {
     /// Quotes a table's name, with the name of its schema if it has one: `users`, `app.users`.
     ///
     /// A part that has a dot in it, or begins with a quote, is written in double quotes: `app."odd.name"`.
-    pub(super) fn table(name: &str) -> Result<Self, RowsError> {
+    pub(crate) fn table(name: &str) -> Result<Self, RowsError> {
         let parts = parts(name).filter(|parts| (1..=2).contains(&parts.len()));
         let parts = parts.filter(|parts| parts.iter().all(|part| !part.is_empty() && !part.contains('\0')));
         let Some(parts) = parts else {
@@ -32,13 +32,13 @@ impl Ident {
         Ok(Self(parts.join(".")))
     }
 
-    pub(super) fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
     /// Splits a table's name into a schema's, if it has one, and its own, both without quotes.
     #[cfg(feature = "sqlite")]
-    pub(super) fn split(name: &str) -> (Option<String>, String) {
+    pub(crate) fn split(name: &str) -> (Option<String>, String) {
         let mut parts = parts(name).unwrap_or_default();
         let table = parts.pop().unwrap_or_default();
         (parts.pop(), table)

@@ -1,14 +1,14 @@
 //! A described column, checked and with its names quoted.
 
-use encx::{Aad, ContextSource, EncryptedColumn, EncryptionContext, Field, JobError, RowIdKind};
+use encx::{Aad, Ciphertext, ContextSource, EncryptedColumn, EncryptionContext, Field, JobError, RowIdKind};
 
-use super::RowsError;
-use super::cell::{Cell, Framed, Id};
-use super::ident::Ident;
+use crate::cell::{Cell, Framed, Id};
+use crate::error::RowsError;
+use crate::ident::Ident;
 
 /// What a plaintext column holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PlainKind {
+pub(crate) enum PlainKind {
     Bytes,
     Integer,
     Text,
@@ -17,7 +17,7 @@ pub(super) enum PlainKind {
 
 impl PlainKind {
     /// Says which types such a column may have.
-    pub(super) fn expected(self) -> &'static str {
+    pub(crate) fn expected(self) -> &'static str {
         expected(match self {
             Self::Bytes => RowIdKind::Bytes,
             Self::Integer => RowIdKind::Integer,
@@ -29,45 +29,45 @@ impl PlainKind {
 
 /// A column whose plaintext becomes a ciphertext.
 #[derive(Clone, Debug)]
-pub(super) struct Plain {
-    pub(super) name: String,
-    pub(super) ident: Ident,
-    pub(super) kind: PlainKind,
+pub(crate) struct Plain {
+    pub(crate) name: String,
+    pub(crate) ident: Ident,
+    pub(crate) kind: PlainKind,
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Layout {
-    pub(super) described: EncryptedColumn,
-    pub(super) table: Ident,
-    pub(super) cipher: Ident,
-    pub(super) ids: Vec<Ident>,
-    pub(super) kinds: Vec<RowIdKind>,
+pub(crate) struct Layout {
+    pub(crate) described: EncryptedColumn,
+    pub(crate) table: Ident,
+    pub(crate) cipher: Ident,
+    pub(crate) ids: Vec<Ident>,
+    pub(crate) kinds: Vec<RowIdKind>,
     /// The columns that the context needs, in the order of `described.context`.
-    pub(super) context: Vec<Ident>,
-    pub(super) plain: Option<Plain>,
+    pub(crate) context: Vec<Ident>,
+    pub(crate) plain: Option<Plain>,
     field: Field,
 }
 
 /// The bytes of a ciphertext that say how it was encrypted: version, suite and key.
-pub(super) const HEADER: usize = 18;
+pub(crate) const HEADER: usize = 18;
 
 /// What was read of a row.
 #[derive(Clone, Debug)]
-pub(super) struct Row {
-    pub(super) id: Id,
+pub(crate) struct Row {
+    pub(crate) id: Id,
     /// The values of the context's columns; `None` for NULL.
-    pub(super) context: Vec<Option<String>>,
+    pub(crate) context: Vec<Option<String>>,
     /// The ciphertext; of a page's rows only its header.
-    pub(super) cipher: Option<Vec<u8>>,
+    pub(crate) cipher: Option<Vec<u8>>,
     /// The plaintext; `None` in a page.
-    pub(super) plain: Option<Cell>,
+    pub(crate) plain: Option<Cell>,
     /// How many bytes the ciphertext and the plaintext have together.
-    pub(super) size: u64,
+    pub(crate) size: u64,
 }
 
 impl Row {
     /// Gives up what a page does not have: a row that waits must not hold a large value.
-    pub(super) fn shed(mut self) -> Self {
+    pub(crate) fn shed(mut self) -> Self {
         self.plain = None;
         self.cipher = self
             .cipher
@@ -78,16 +78,33 @@ impl Row {
 
 /// A row that cannot be read, and why.
 #[derive(Clone, Debug)]
-pub(super) struct Unread {
-    pub(super) id: Id,
-    pub(super) error: JobError,
+pub(crate) struct Unread {
+    pub(crate) id: Id,
+    pub(crate) error: JobError,
 }
 
 /// A row, if it could be read: one that could not holds up no other.
-pub(super) type Read = Result<Row, Unread>;
+pub(crate) type Read = Result<Row, Unread>;
+
+/// A row as it was read, and its new ciphertext if it gets one.
+pub(crate) struct Change {
+    pub(crate) row: Row,
+    pub(crate) cipher: Option<Vec<u8>>,
+}
+
+impl Change {
+    pub(crate) fn encrypted(row: Row, cipher: Ciphertext) -> Self {
+        let cipher = Some(cipher.into_bytes());
+        Self { row, cipher }
+    }
+
+    pub(crate) fn emptied(row: Row) -> Self {
+        Self { row, cipher: None }
+    }
+}
 
 impl Layout {
-    pub(super) fn new(described: EncryptedColumn) -> Result<Self, RowsError> {
+    pub(crate) fn new(described: EncryptedColumn) -> Result<Self, RowsError> {
         let wrong = |what: String| {
             let (table, column) = (&described.sql_table, &described.sql_column);
             RowsError::Description {
@@ -133,7 +150,7 @@ impl Layout {
     }
 
     /// Builds a row's encryption context of the values of its columns.
-    pub(super) fn context_of(&self, values: &[Option<String>]) -> Result<EncryptionContext, RowContext> {
+    pub(crate) fn context_of(&self, values: &[Option<String>]) -> Result<EncryptionContext, RowContext> {
         let mut values = values.iter();
         let mut builder = EncryptionContext::builder();
         for (key, source) in &self.described.context {
@@ -150,7 +167,7 @@ impl Layout {
     }
 
     /// Binds to a row.
-    pub(super) fn aad(&self, id: &Id) -> Result<Aad, RowsError> {
+    pub(crate) fn aad(&self, id: &Id) -> Result<Aad, RowsError> {
         let framed = Framed(id, &self.kinds);
         if let Some(error) = self.misfit(id) {
             return Err(error);
@@ -163,14 +180,14 @@ impl Layout {
     }
 
     /// Says why a row's id cannot be what it is described as; `None` if it can.
-    pub(super) fn misfit(&self, id: &Id) -> Option<RowsError> {
+    pub(crate) fn misfit(&self, id: &Id) -> Option<RowsError> {
         let place = Framed(id, &self.kinds).misfit()?;
         let column = &self.described.row_id[place].sql_column;
         Some(self.mistyped(column, id.0[place].type_name(), expected(self.kinds[place])))
     }
 
     /// Says that a column's value is of another type.
-    pub(super) fn mistyped(&self, column: &str, found: &str, expected: &'static str) -> RowsError {
+    pub(crate) fn mistyped(&self, column: &str, found: &str, expected: &'static str) -> RowsError {
         RowsError::ColumnType {
             table: self.described.sql_table.clone(),
             column: column.to_owned(),
@@ -180,7 +197,7 @@ impl Layout {
     }
 
     /// Names the columns that the context needs, as they are described.
-    pub(super) fn context_columns(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn context_columns(&self) -> impl Iterator<Item = &str> {
         self.described
             .context
             .iter()
@@ -191,7 +208,7 @@ impl Layout {
     }
 
     /// Says that the plaintext column cannot be emptied.
-    pub(super) fn not_null(&self) -> RowsError {
+    pub(crate) fn not_null(&self) -> RowsError {
         RowsError::NotNull {
             table: self.described.sql_table.clone(),
             column: self
@@ -202,19 +219,19 @@ impl Layout {
     }
 
     /// Names the column as it stands in a statement.
-    pub(super) fn quoted_name(&self) -> String {
+    pub(crate) fn quoted_name(&self) -> String {
         format!("{}.{}", self.table.as_str(), self.cipher.as_str())
     }
 
     /// Names a row for people.
-    pub(super) fn name_of(&self, id: &Id) -> String {
+    pub(crate) fn name_of(&self, id: &Id) -> String {
         let (table, column) = (&self.described.sql_table, &self.described.sql_column);
         format!("{table}.{column} of row {id}")
     }
 }
 
 /// Why a row has no encryption context.
-pub(super) enum RowContext {
+pub(crate) enum RowContext {
     /// A pair's column is NULL.
     Null(String),
     /// The pairs are no encryption context.
@@ -222,7 +239,7 @@ pub(super) enum RowContext {
 }
 
 /// Says which types a part of a row's id may have.
-pub(super) fn expected(kind: RowIdKind) -> &'static str {
+pub(crate) fn expected(kind: RowIdKind) -> &'static str {
     match kind {
         RowIdKind::Bytes => "bytea or blob",
         RowIdKind::Integer => "smallint, integer or bigint",

@@ -4,16 +4,17 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use encx::{OpenTransactions, RowIdKind};
+use encx_sqlx::__private::postgres_passing;
 use sqlx::postgres::{PgArguments, PgPool, PgRow};
 use sqlx::query::Query;
 use sqlx::{Postgres, Row as _};
 use uuid::Uuid;
 
-use super::cell::{Cell, Id};
-use super::layout::{Layout, PlainKind, Read, Row, Unread, expected};
-use super::sql::{self, Columns, Dialect, Filter, Write};
-use super::{Change, RowsError};
-use crate::postgres::is_passing;
+use crate::cell::{Cell, Id};
+use crate::error::RowsError;
+use crate::layout::Change;
+use crate::layout::{Layout, PlainKind, Read, Row, Unread, expected};
+use crate::sql::{self, Columns, Dialect, Filter, Write};
 
 type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
@@ -23,12 +24,12 @@ const CONTEXT_TYPES: [&str; 6] = ["text", "varchar", "int2", "int4", "int8", "uu
 fn failed(error: sqlx::Error) -> RowsError {
     // serialization_failure, deadlock_detected: the same succeeds later.
     RowsError::database(error, |code| {
-        is_passing(code) || matches!(code, "40001" | "40P01")
+        postgres_passing(code) || matches!(code, "40001" | "40P01")
     })
 }
 
 /// Checks that the table has the columns that are described, of types that can be read.
-pub(super) async fn check(pool: &PgPool, layout: &Layout, contracts: bool) -> Result<(), RowsError> {
+pub(crate) async fn check(pool: &PgPool, layout: &Layout, contracts: bool) -> Result<(), RowsError> {
     let found = sqlx::query(sql::COLUMNS_OF_POSTGRES).bind(layout.table.as_str().to_owned());
     let found = found.fetch_all(pool).await.map_err(failed)?;
     let described = &layout.described;
@@ -88,7 +89,7 @@ fn types(kind: RowIdKind) -> &'static [&'static str] {
     }
 }
 
-pub(super) async fn page(
+pub(crate) async fn page(
     pool: &PgPool,
     layout: &Layout,
     rows: Filter,
@@ -114,7 +115,7 @@ pub(super) async fn page(
 }
 
 /// Reads rows by their ids, in the same order; `None` for one that is gone.
-pub(super) async fn fetch(
+pub(crate) async fn fetch(
     pool: &PgPool,
     layout: &Layout,
     ids: &[&Id],
@@ -132,7 +133,7 @@ pub(super) async fn fetch(
 }
 
 /// Writes rows, and says of each whether it was still what it was when it was read.
-pub(super) async fn write(
+pub(crate) async fn write(
     pool: &PgPool,
     layout: &Layout,
     write: Write,
@@ -171,18 +172,18 @@ pub(super) async fn write(
     Ok(done)
 }
 
-pub(super) async fn count(pool: &PgPool, layout: &Layout, key: &[u8; 16]) -> Result<i64, RowsError> {
+pub(crate) async fn count(pool: &PgPool, layout: &Layout, key: &[u8; 16]) -> Result<i64, RowsError> {
     let query = sqlx::query_scalar(sql::safe(sql::count(Dialect::Postgres, layout)));
     query.bind(&key[..]).fetch_one(pool).await.map_err(failed)
 }
 
-pub(super) async fn census(pool: &PgPool, layout: &Layout) -> Result<Vec<(Vec<u8>, i64)>, RowsError> {
+pub(crate) async fn census(pool: &PgPool, layout: &Layout) -> Result<Vec<(Vec<u8>, i64)>, RowsError> {
     let query = sqlx::query_as(sql::safe(sql::census(Dialect::Postgres, layout)));
     query.fetch_all(pool).await.map_err(failed)
 }
 
 /// Finds the oldest transactions that are open in this database.
-pub(super) async fn open_transactions(pool: &PgPool) -> Result<OpenTransactions, RowsError> {
+pub(crate) async fn open_transactions(pool: &PgPool) -> Result<OpenTransactions, RowsError> {
     // Sessions before prepared transactions: one that is prepared between the two is then seen twice, and not missed.
     let found = sqlx::query(sql::OPEN_TRANSACTIONS).fetch_one(pool).await;
     let found = found.map_err(failed)?;

@@ -9,10 +9,11 @@ use encx::{
     WalkPage,
 };
 
-use super::layout::{HEADER, Layout, Row};
-use super::sql::{Filter, Write};
-use super::walk::{Bound, Contexts, Decide, Decided, Item, Walked, encrypt, open};
-use super::{Rows, RowsError};
+use crate::error::RowsError;
+use crate::layout::{HEADER, Layout, Row};
+use crate::rows::Rows;
+use crate::sql::{Filter, Write};
+use crate::walk::{Bound, Contexts, Decide, Decided, Item, Walked, encrypt, open};
 
 /// Encrypts rows anew: see [`Rows::reencrypt`].
 pub struct Reencrypt {
@@ -43,9 +44,9 @@ impl Rows {
     /// </div>
     ///
     /// ```no_run
-    /// # async fn example(pool: sqlx::PgPool, crypto: encx::Crypto) -> Result<(), encx_sqlx::RowsError> {
+    /// # async fn example(pool: sqlx::PgPool, crypto: encx::Crypto) -> Result<(), encx_tables::RowsError> {
     /// use encx::{EncryptedColumn, RowIdKind};
-    /// use encx_sqlx::Rows;
+    /// use encx_tables::Rows;
     ///
     /// let ssn = EncryptedColumn::new("users", "ssn")
     ///     .row_id("id", RowIdKind::Integer)

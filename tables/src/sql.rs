@@ -3,11 +3,11 @@
 use encx::{MAX_PAIR_CHARS, RowIdKind};
 use sqlx::AssertSqlSafe;
 
-use super::cell::{Cell, Id};
-use super::layout::{HEADER, Layout, PlainKind};
+use crate::cell::{Cell, Id};
+use crate::layout::{HEADER, Layout, PlainKind};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Dialect {
+pub(crate) enum Dialect {
     #[cfg(feature = "postgres")]
     Postgres,
     #[cfg(feature = "sqlite")]
@@ -16,8 +16,8 @@ pub(super) enum Dialect {
 
 /// Which columns of a row are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Columns {
-    /// All that a [`Row`](super::layout::Row) has.
+pub(crate) enum Columns {
+    /// All that a [`Row`](crate::layout::Row) has.
     All,
     /// All but the values themselves: of a ciphertext only the header, and how long the values are.
     Head,
@@ -30,7 +30,7 @@ const CONTEXT_CHARS: usize = MAX_PAIR_CHARS + 1;
 
 /// Which rows a walk looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Filter {
+pub(crate) enum Filter {
     /// Those that have a ciphertext.
     Encrypted,
     /// Those that have a plaintext and no ciphertext.
@@ -41,7 +41,7 @@ pub(super) enum Filter {
 
 /// What is written over what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Write {
+pub(crate) enum Write {
     /// A ciphertext over another.
     Cipher,
     /// A ciphertext where there was none, beside a plaintext.
@@ -52,12 +52,12 @@ pub(super) enum Write {
 
 /// Lets sqlx run a statement that was put together here.
 ///
-/// It holds text of this file, names that [`Ident`](super::ident::Ident) quoted, and placeholders.
-pub(super) fn safe(statement: String) -> AssertSqlSafe<String> {
+/// It holds text of this file, names that [`Ident`](crate::ident::Ident) quoted, and placeholders.
+pub(crate) fn safe(statement: String) -> AssertSqlSafe<String> {
     AssertSqlSafe(statement)
 }
 
-/// The columns that become a [`Row`](super::layout::Row): `k0`.., `x0`.., `c`, `p`; in a head `size` instead of `p`, and in
+/// The columns that become a [`Row`](crate::layout::Row): `k0`.., `x0`.., `c`, `p`; in a head `size` instead of `p`, and in
 /// SQLite the types of both, `ct` and `pt`.
 fn columns(dialect: Dialect, layout: &Layout, which: Columns) -> String {
     let mut columns = Vec::new();
@@ -197,7 +197,7 @@ fn bound(dialect: Dialect, kind: RowIdKind, cell: &Cell, place: usize) -> String
 
 /// Reads rows in the order of their ids. Binds the limit; then, if asked for, the id behind which to begin; then the
 /// one to end with.
-pub(super) fn page(
+pub(crate) fn page(
     dialect: Dialect,
     layout: &Layout,
     rows: Filter,
@@ -237,7 +237,7 @@ pub(super) fn page(
 
 /// Reads one row by its id, which is bound.
 #[cfg(feature = "sqlite")]
-pub(super) fn one(layout: &Layout) -> String {
+pub(crate) fn one(layout: &Layout) -> String {
     format!(
         "SELECT {} FROM {} AS t WHERE {}",
         columns(Dialect::Sqlite, layout, Columns::All),
@@ -248,7 +248,7 @@ pub(super) fn one(layout: &Layout) -> String {
 
 /// Writes one row. Binds its id, then the old ciphertext or plaintext, as far as the write compares them, then the new.
 #[cfg(feature = "sqlite")]
-pub(super) fn write_one(layout: &Layout, write: Write) -> String {
+pub(crate) fn write_one(layout: &Layout, write: Write) -> String {
     let (cipher, first) = (layout.cipher.as_str(), layout.ids.len() + 1);
     let (table, same_id) = (layout.table.as_str(), same_id(layout, 1));
     let plain = |place: usize| {
@@ -313,7 +313,7 @@ fn joined(layout: &Layout, with: &str) -> String {
 
 /// Reads rows by their ids, which are bound as arrays; `n` is their place in them, from 1.
 #[cfg(feature = "postgres")]
-pub(super) fn many(layout: &Layout) -> String {
+pub(crate) fn many(layout: &Layout) -> String {
     format!(
         "SELECT s.n, {} FROM unnest({}) WITH ORDINALITY AS s({}, n) JOIN {} AS t ON {}",
         columns(Dialect::Postgres, layout, Columns::All),
@@ -333,7 +333,7 @@ pub(super) fn many(layout: &Layout) -> String {
 /// Values are compared by `IS NOT DISTINCT FROM`, which cannot be hashed: with `=` the planner may join by the values, and
 /// then reads those of the whole table. What is bound is never NULL, except for a value of another type, which no row has.
 #[cfg(feature = "postgres")]
-pub(super) fn write_many(layout: &Layout, write: Write) -> String {
+pub(crate) fn write_many(layout: &Layout, write: Write) -> String {
     let cipher = layout.cipher.as_str();
     let plain = layout.plain.as_ref();
     let plain_type = plain.map_or("::text", |plain| plain_type(plain.kind));
@@ -373,7 +373,7 @@ pub(super) fn write_many(layout: &Layout, write: Write) -> String {
 }
 
 /// The bytes of a ciphertext that name its data key, as an index on them has them.
-pub(super) fn key_of(dialect: Dialect, layout: &Layout) -> String {
+pub(crate) fn key_of(dialect: Dialect, layout: &Layout) -> String {
     let cipher = layout.cipher.as_str();
     match dialect {
         #[cfg(feature = "postgres")]
@@ -395,7 +395,7 @@ fn odd_key_of(layout: &Layout) -> (String, String) {
 }
 
 /// Counts the rows under a data key, whose id is bound as 16 bytes.
-pub(super) fn count(dialect: Dialect, layout: &Layout) -> String {
+pub(crate) fn count(dialect: Dialect, layout: &Layout) -> String {
     let (table, key) = (layout.table.as_str(), key_of(dialect, layout));
     let count = format!("SELECT count(*) FROM {table} AS t WHERE {key} = $1");
     match dialect {
@@ -410,7 +410,7 @@ pub(super) fn count(dialect: Dialect, layout: &Layout) -> String {
 }
 
 /// Counts the rows under every data key.
-pub(super) fn census(dialect: Dialect, layout: &Layout) -> String {
+pub(crate) fn census(dialect: Dialect, layout: &Layout) -> String {
     let (key, table) = (key_of(dialect, layout), layout.table.as_str());
     match dialect {
         #[cfg(feature = "postgres")]
@@ -438,7 +438,7 @@ pub(super) fn census(dialect: Dialect, layout: &Layout) -> String {
 /// time of its session's start is hidden from this role, and a session that tracks no activities shows no transaction.
 /// Autovacuum writes no rows, and a WAL sender neither.
 #[cfg(feature = "postgres")]
-pub(super) const OPEN_TRANSACTIONS: &str = "
+pub(crate) const OPEN_TRANSACTIONS: &str = "
     SELECT pg_catalog.pg_is_in_recovery() AS standby,
            count(*) FILTER (WHERE backend_start IS NULL OR state = 'disabled') AS hidden,
            (extract(epoch FROM clock_timestamp() - min(xact_start)) * 1000000)::bigint AS oldest
@@ -448,13 +448,13 @@ pub(super) const OPEN_TRANSACTIONS: &str = "
 
 /// How long ago the oldest transaction was prepared on this database that is still so, in microseconds.
 #[cfg(feature = "postgres")]
-pub(super) const PREPARED_TRANSACTIONS: &str = "
+pub(crate) const PREPARED_TRANSACTIONS: &str = "
     SELECT (extract(epoch FROM clock_timestamp() - min(prepared)) * 1000000)::bigint AS oldest
     FROM pg_catalog.pg_prepared_xacts WHERE database = current_database()";
 
 /// Names the columns of a table, their types, and whether they may be NULL. $1 the table's quoted name.
 #[cfg(feature = "postgres")]
-pub(super) const COLUMNS_OF_POSTGRES: &str = "
+pub(crate) const COLUMNS_OF_POSTGRES: &str = "
     SELECT a.attname::text AS name, coalesce(b.typname, y.typname)::text AS type, a.attnotnull AS required
     FROM pg_catalog.pg_attribute a
     JOIN pg_catalog.pg_type y ON y.oid = a.atttypid
@@ -463,12 +463,12 @@ pub(super) const COLUMNS_OF_POSTGRES: &str = "
 
 /// Names the columns of a table, and whether they may be NULL. $1 the table's name.
 #[cfg(feature = "sqlite")]
-pub(super) const COLUMNS_OF_SQLITE: &str =
+pub(crate) const COLUMNS_OF_SQLITE: &str =
     "SELECT name, \"notnull\" <> 0 AS required FROM pragma_table_xinfo($1)";
 
 /// The same of a table in a schema, $2.
 #[cfg(feature = "sqlite")]
-pub(super) const COLUMNS_OF_SQLITE_SCHEMA: &str =
+pub(crate) const COLUMNS_OF_SQLITE_SCHEMA: &str =
     "SELECT name, \"notnull\" <> 0 AS required FROM pragma_table_xinfo($1, $2)";
 
 #[cfg(test)]

@@ -4,26 +4,27 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use encx::OpenTransactions;
+use encx_sqlx::__private::{SQLITE_BEGIN, sqlite_passing};
 use sqlx::error::DatabaseError;
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqlitePool, SqliteRow};
 use sqlx::{Row as _, Sqlite, TypeInfo, ValueRef};
 
-use super::cell::{Cell, Id};
-use super::ident::Ident;
-use super::layout::{Layout, PlainKind, Read, Row, Unread};
-use super::sql::{self, Columns, Dialect, Filter, Write};
-use super::{Change, RowsError};
-use crate::sqlite::{BEGIN, is_passing};
+use crate::cell::{Cell, Id};
+use crate::error::RowsError;
+use crate::ident::Ident;
+use crate::layout::Change;
+use crate::layout::{Layout, PlainKind, Read, Row, Unread};
+use crate::sql::{self, Columns, Dialect, Filter, Write};
 
 type Statement<'q> = Query<'q, Sqlite, SqliteArguments>;
 
 fn failed(error: sqlx::Error) -> RowsError {
-    RowsError::database(error, is_passing)
+    RowsError::database(error, sqlite_passing)
 }
 
 /// Checks that the table has the columns that are described. What they hold, each row says.
-pub(super) async fn check(pool: &SqlitePool, layout: &Layout, contracts: bool) -> Result<(), RowsError> {
+pub(crate) async fn check(pool: &SqlitePool, layout: &Layout, contracts: bool) -> Result<(), RowsError> {
     let described = &layout.described;
     let found = match Ident::split(&described.sql_table) {
         (None, table) => sqlx::query(sql::COLUMNS_OF_SQLITE).bind(table),
@@ -64,7 +65,7 @@ pub(super) async fn check(pool: &SqlitePool, layout: &Layout, contracts: bool) -
     Ok(())
 }
 
-pub(super) async fn page(
+pub(crate) async fn page(
     pool: &SqlitePool,
     layout: &Layout,
     rows: Filter,
@@ -81,7 +82,7 @@ pub(super) async fn page(
 }
 
 /// Reads rows by their ids, in the same order; `None` for one that is gone.
-pub(super) async fn fetch(
+pub(crate) async fn fetch(
     pool: &SqlitePool,
     layout: &Layout,
     ids: &[&Id],
@@ -98,7 +99,7 @@ pub(super) async fn fetch(
 }
 
 /// Writes rows in one transaction, and says of each whether it was still what it was when it was read.
-pub(super) async fn write(
+pub(crate) async fn write(
     pool: &SqlitePool,
     layout: &Layout,
     write: Write,
@@ -106,7 +107,7 @@ pub(super) async fn write(
 ) -> Result<Vec<bool>, RowsError> {
     let statement = sql::write_one(layout, write);
     // To begin as a reader and to become a writer would fail at once if another writes.
-    let mut transaction = pool.begin_with(BEGIN).await.map_err(failed)?;
+    let mut transaction = pool.begin_with(SQLITE_BEGIN).await.map_err(failed)?;
     let mut done = Vec::with_capacity(changes.len());
     for change in changes {
         let query = bind_id(sqlx::query(sql::safe(statement.clone())), &change.row.id);
@@ -123,19 +124,19 @@ pub(super) async fn write(
     Ok(done)
 }
 
-pub(super) async fn count(pool: &SqlitePool, layout: &Layout, key: &[u8; 16]) -> Result<i64, RowsError> {
+pub(crate) async fn count(pool: &SqlitePool, layout: &Layout, key: &[u8; 16]) -> Result<i64, RowsError> {
     let query = sqlx::query_scalar(sql::safe(sql::count(Dialect::Sqlite, layout)));
     query.bind(key.to_vec()).fetch_one(pool).await.map_err(failed)
 }
 
-pub(super) async fn census(pool: &SqlitePool, layout: &Layout) -> Result<Vec<(Vec<u8>, i64)>, RowsError> {
+pub(crate) async fn census(pool: &SqlitePool, layout: &Layout) -> Result<Vec<(Vec<u8>, i64)>, RowsError> {
     let query = sqlx::query_as(sql::safe(sql::census(Dialect::Sqlite, layout)));
     query.fetch_all(pool).await.map_err(failed)
 }
 
 /// Waits for the turn to write: when it comes, no other transaction is open that has written.
-pub(super) async fn open_transactions(pool: &SqlitePool) -> Result<OpenTransactions, RowsError> {
-    match pool.begin_with(BEGIN).await {
+pub(crate) async fn open_transactions(pool: &SqlitePool) -> Result<OpenTransactions, RowsError> {
+    match pool.begin_with(SQLITE_BEGIN).await {
         Ok(transaction) => {
             transaction.rollback().await.map_err(failed)?;
             Ok(OpenTransactions::NONE)

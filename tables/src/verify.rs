@@ -5,10 +5,11 @@ use std::fmt;
 use async_trait::async_trait;
 use encx::{Ciphertext, Crypto, EncryptedColumn, Error, Job, JobError, Walk, WalkOutcome, WalkPage};
 
-use super::layout::{Layout, Row};
-use super::sql::Filter;
-use super::walk::{Decide, Decided, Item, Walked, open};
-use super::{Rows, RowsError};
+use crate::error::RowsError;
+use crate::layout::{Layout, Row};
+use crate::rows::Rows;
+use crate::sql::Filter;
+use crate::walk::{Decide, Decided, Item, Walked, open};
 
 /// Opens rows: see [`Rows::verify`].
 pub struct Verify {
@@ -26,9 +27,9 @@ impl Rows {
     /// others, those of API tokens: the job does not know these others' types.
     ///
     /// ```no_run
-    /// # async fn example(pool: sqlx::PgPool, crypto: encx::Crypto) -> Result<(), encx_sqlx::RowsError> {
+    /// # async fn example(pool: sqlx::PgPool, crypto: encx::Crypto) -> Result<(), encx_tables::RowsError> {
     /// use encx::{EncryptedColumn, RowIdKind};
-    /// use encx_sqlx::Rows;
+    /// use encx_tables::Rows;
     ///
     /// let ssn = EncryptedColumn::new("users", "ssn")
     ///     .row_id("id", RowIdKind::Integer)

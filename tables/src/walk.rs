@@ -9,10 +9,12 @@ use encx::{
     WalkOutcome, WalkPage,
 };
 
-use super::cell::{Cell, Position};
-use super::layout::{Layout, Read, Row, RowContext, Unread};
-use super::sql::{Filter, Write};
-use super::{Change, Rows, RowsError};
+use crate::cell::{Cell, Position};
+use crate::error::RowsError;
+use crate::layout::Change;
+use crate::layout::{Layout, Read, Row, RowContext, Unread};
+use crate::rows::Rows;
+use crate::sql::{Filter, Write};
 
 /// How often a row that somebody else changes or holds is looked at again at once.
 const MAX_RACES: usize = 3;
@@ -35,9 +37,9 @@ pub struct Item {
 }
 
 /// The columns of a walk, one after the other.
-pub(super) struct Walked {
-    pub(super) rows: Rows,
-    pub(super) layouts: Vec<Layout>,
+pub(crate) struct Walked {
+    pub(crate) rows: Rows,
+    pub(crate) layouts: Vec<Layout>,
     filter: Filter,
     contracts: bool,
     /// Whether the tables were found to be as they are described.
@@ -45,14 +47,14 @@ pub(super) struct Walked {
 }
 
 /// A row that can be worked on: it has all that is needed to open and to seal its value.
-pub(super) struct Bound {
-    pub(super) row: Row,
-    pub(super) context: EncryptionContext,
-    pub(super) aad: Aad,
+pub(crate) struct Bound {
+    pub(crate) row: Row,
+    pub(crate) context: EncryptionContext,
+    pub(crate) aad: Aad,
 }
 
 /// What is to be done with a row that was read.
-pub(super) enum Decided {
+pub(crate) enum Decided {
     Change(Change),
     Failed(Row, JobError),
     /// Nothing is left to do: somebody else changed the row meanwhile.
@@ -63,12 +65,12 @@ pub(super) enum Decided {
 
 /// Decides what to write.
 #[async_trait]
-pub(super) trait Decide: Sync {
+pub(crate) trait Decide: Sync {
     async fn decide(&self, column: u16, rows: Vec<Row>) -> Vec<Decided>;
 }
 
 impl Walked {
-    pub(super) fn new(rows: Rows, layouts: Vec<Layout>, filter: Filter, contracts: bool) -> Self {
+    pub(crate) fn new(rows: Rows, layouts: Vec<Layout>, filter: Filter, contracts: bool) -> Self {
         let checked = AtomicBool::new(false);
         Self {
             rows,
@@ -80,13 +82,13 @@ impl Walked {
     }
 
     /// Names a job that does this to the walk's columns. Each name is quoted, so that no two walks are called the same.
-    pub(super) fn job_name(&self, what: &str) -> String {
+    pub(crate) fn job_name(&self, what: &str) -> String {
         let columns = self.layouts.iter();
         JobStatus::name_for(what, columns.map(Layout::quoted_name))
     }
 
     /// Describes the walk for a job's plan.
-    pub(super) fn plan(&self, what: &str) -> String {
+    pub(crate) fn plan(&self, what: &str) -> String {
         let mut plan = what.to_owned();
         for layout in &self.layouts {
             plan.push_str(&format!(
@@ -103,7 +105,7 @@ impl Walked {
         plan
     }
 
-    pub(super) async fn read(
+    pub(crate) async fn read(
         &self,
         after: Option<&[u8]>,
         upto: Option<&[u8]>,
@@ -155,13 +157,13 @@ impl Walked {
     }
 
     /// Says how many bytes working on a row takes: its values as they are read, opened, sealed, bound and sent.
-    pub(super) fn weight(item: &Item) -> u64 {
+    pub(crate) fn weight(item: &Item) -> u64 {
         let size = item.row.as_ref().map_or(0, |row| row.size);
         ROW.saturating_add(size.saturating_mul(COPIES))
     }
 
     /// Takes the rows of a page out of their items, with their column. Those that cannot be read are reported.
-    pub(super) fn readable(
+    pub(crate) fn readable(
         &self,
         items: Vec<Item>,
         outcomes: &mut Vec<WalkOutcome<Item>>,
@@ -179,7 +181,7 @@ impl Walked {
     }
 
     /// Adds to rows what is needed to open and to seal their values, in the order of their contexts.
-    pub(super) fn bind(&self, column: u16, rows: Vec<Row>, decided: &mut Vec<Decided>) -> Vec<Bound> {
+    pub(crate) fn bind(&self, column: u16, rows: Vec<Row>, decided: &mut Vec<Decided>) -> Vec<Bound> {
         let layout = &self.layouts[usize::from(column)];
         let mut contexts = Contexts::default();
         let mut bound = Vec::with_capacity(rows.len());
@@ -195,7 +197,7 @@ impl Walked {
     }
 
     /// Reads rows in full, and says what would be done with each. Writes nothing.
-    pub(super) async fn look(
+    pub(crate) async fn look(
         &self,
         (column, rows): (u16, Vec<Row>),
         decider: &impl Decide,
@@ -246,7 +248,7 @@ impl Walked {
 
     /// Works on rows of one column: reads them, has it decided what to write, writes over what was read, and looks again
     /// at those that others changed meanwhile.
-    pub(super) async fn work(
+    pub(crate) async fn work(
         &self,
         (column, mut left): (u16, Vec<Row>),
         write: Write,
@@ -323,7 +325,7 @@ impl Walked {
     }
 
     /// Reports a row that could not be changed, now or ever.
-    pub(super) fn failed(&self, column: u16, row: Row, error: JobError) -> WalkOutcome<Item> {
+    pub(crate) fn failed(&self, column: u16, row: Row, error: JobError) -> WalkOutcome<Item> {
         let layout = self.layouts.get(usize::from(column));
         let what = layout.map_or(String::new(), |layout| layout.name_of(&row.id));
         if error.is_retryable() {
@@ -352,10 +354,10 @@ fn position(bytes: &[u8]) -> Result<Position, JobError> {
 
 /// The encryption contexts of a page, of which most rows have one of a few.
 #[derive(Default)]
-pub(super) struct Contexts(HashMap<Vec<Option<String>>, EncryptionContext>);
+pub(crate) struct Contexts(HashMap<Vec<Option<String>>, EncryptionContext>);
 
 impl Contexts {
-    pub(super) fn of(&mut self, layout: &Layout, row: &Row) -> Result<EncryptionContext, JobError> {
+    pub(crate) fn of(&mut self, layout: &Layout, row: &Row) -> Result<EncryptionContext, JobError> {
         if let Some(known) = self.0.get(&row.context) {
             return Ok(known.clone());
         }
@@ -381,7 +383,7 @@ impl Contexts {
 }
 
 /// Opens ciphertexts, each with its row, which gets its bytes back.
-pub(super) async fn open(
+pub(crate) async fn open(
     crypto: &Crypto,
     rows: Vec<(Bound, Ciphertext)>,
 ) -> Vec<(Bound, Result<Plaintext, Error>)> {
@@ -399,7 +401,7 @@ pub(super) async fn open(
 }
 
 /// Encrypts values, each for its row, and decides that they are written. `None` stands for the row's plaintext itself.
-pub(super) async fn encrypt(
+pub(crate) async fn encrypt(
     crypto: &Crypto,
     values: Vec<(Bound, Option<impl AsRef<[u8]> + Send + Sync>)>,
     decided: &mut Vec<Decided>,

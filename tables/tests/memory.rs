@@ -3,11 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 #![cfg(target_os = "linux")]
 
+#[path = "../../providers/sqlx/tests/common/mod.rs"]
 mod common;
 
 use encx::testkit::{MemoryKeyStore, MemoryKms};
 use encx::{Crypto, EncryptedColumn, EncryptionContext, JobReport, RowIdKind};
-use encx_sqlx::{Adoption, PlaintextColumn, Rows};
+use encx_tables::{Adoption, PlaintextColumn, Rows};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 
 /// How many rows there are, and how many bytes each value has.

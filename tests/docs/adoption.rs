@@ -2,7 +2,7 @@
 
 use encx::testkit::{MemoryKeyStore, MemoryKms};
 use encx::{Ciphertext, Crypto, EncryptedColumn, EncryptionContext, Field, JobEvent, RowIdKind};
-use encx_sqlx::{Adoption, AdoptionJobs, PlaintextColumn, Rows, read_either};
+use encx_tables::{Adoption, AdoptionJobs, PlaintextColumn, Rows, read_either};
 use sqlx::sqlite::SqlitePool;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;

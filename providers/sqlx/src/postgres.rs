@@ -36,7 +36,7 @@ use crate::error::check_scheme;
 use crate::row::{RawRow, RawWrap, assemble, corrupt_column, corrupt_id};
 use connections::Connections;
 use database::{Database, scalar};
-pub(crate) use error::is_passing;
+pub use error::is_passing;
 use error::store_error;
 use hints::Hints;
 use moment::Moment;

@@ -33,7 +33,7 @@ use crate::error::{check_scheme, code_of, store_error_of};
 use crate::migrate::{Found, Migration};
 use crate::row::{RawRow, RawWrap, assemble, corrupt_column, corrupt_id};
 use connections::Connections;
-pub(crate) use sql::BEGIN;
+pub use sql::BEGIN;
 
 /// How many connections a store that was made from a URL keeps: one writes while the others read.
 const CONNECTIONS: u32 = 4;
@@ -546,7 +546,8 @@ fn of_code(code: &str) -> Option<StoreError> {
     }
 }
 
-pub(crate) fn is_passing(code: &str) -> bool {
+/// Tells by a code of SQLite whether the same may succeed later.
+pub fn is_passing(code: &str) -> bool {
     // The low byte is the primary code: SQLITE_BUSY, SQLITE_LOCKED, SQLITE_IOERR, SQLITE_FULL, SQLITE_CANTOPEN.
     code.parse::<u32>()
         .is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 10 | 13 | 14))

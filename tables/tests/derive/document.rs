@@ -574,7 +574,7 @@ fn sqlite_does_what_the_document_says() {
 
 #[test]
 fn the_document_shows_this() {
-    let document = include_str!("../../../../docs/derive.md");
+    let document = include_str!("../../../docs/derive.md");
     let source = [
         include_str!("document.rs"),
         include_str!("tokens/code.rs"),

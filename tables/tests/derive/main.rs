@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
-#[path = "../common/mod.rs"]
+#[path = "../../../providers/sqlx/tests/common/mod.rs"]
 mod common;
 mod document;
-#[path = "../../../../tests/docs/shown.rs"]
+#[path = "../../../tests/docs/shown.rs"]
 mod shown;
 mod tokens;
 mod upsert;
@@ -15,7 +15,7 @@ use encx::{
     BlindIndex, Ciphertext, Crypto, Encrypt, EncryptionContext, JobTally, KeyStore, Password, PasswordHash,
     PasswordParams, PasswordVerdict,
 };
-use encx_sqlx::Rows;
+use encx_tables::Rows;
 use uuid::Uuid;
 
 #[derive(Encrypt, Clone, Debug, PartialEq)]

@@ -7,7 +7,7 @@ use encx::{
     Ciphertext, Clock, EncryptedColumn, Error, Field, FieldCodec, JobEnd, JobError, JobEvent, JobReport,
     JobTally, KeyStore, RowIdKind,
 };
-use encx_sqlx::{Adoption, AdoptionJobs, PlaintextColumn, RowsError, read_either};
+use encx_tables::{Adoption, AdoptionJobs, PlaintextColumn, RowsError, read_either};
 use uuid::Uuid;
 
 use crate::on_both;

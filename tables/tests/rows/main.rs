@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
-#[path = "../common/mod.rs"]
+#[path = "../../../providers/sqlx/tests/common/mod.rs"]
 mod common;
 
 mod adopt;
@@ -44,7 +44,7 @@ fn is_send(_: impl Send) {}
 
 #[allow(dead_code, reason = "it has to compile, not to run")]
 fn futures_are_send(
-    (rows, census, adoption): (encx_sqlx::Rows, encx_sqlx::Census, encx_sqlx::AdoptionJobs),
+    (rows, census, adoption): (encx_tables::Rows, encx_tables::Census, encx_tables::AdoptionJobs),
     (crypto, context): (&encx::Crypto, &encx::EncryptionContext),
 ) {
     is_send(rows.reencrypt(crypto, []).unwrap().run());
@@ -53,7 +53,7 @@ fn futures_are_send(
     is_send(adoption.backfill().run());
     is_send(adoption.verify().start());
     is_send(adoption.contract().run());
-    is_send(encx_sqlx::read_either(
+    is_send(encx_tables::read_either(
         crypto,
         context,
         None,

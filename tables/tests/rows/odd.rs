@@ -60,7 +60,7 @@ async fn ids_that_are_too_long_for_a_position_are_passed(world: World) {
 #[cfg(feature = "sqlite")]
 mod sqlite {
     use encx::KeyCensus;
-    use encx_sqlx::PlaintextColumn;
+    use encx_tables::PlaintextColumn;
 
     use super::*;
     use crate::support::{UNTIL, USERS, on_sqlite, value};
@@ -229,7 +229,7 @@ mod sqlite {
 
 #[cfg(feature = "postgres")]
 mod postgres {
-    use encx_sqlx::PlaintextColumn;
+    use encx_tables::PlaintextColumn;
     use sqlx::{AssertSqlSafe, Executor};
 
     use super::*;

@@ -1,7 +1,7 @@
 //! Where ciphertexts lie: names, ids and contexts of every kind.
 
 use encx::{Ciphertext, EncryptedColumn, EncryptionContext, Field, JobEnd, JobReport, RowIdKind};
-use encx_sqlx::{PlaintextColumn, RowsError};
+use encx_tables::{PlaintextColumn, RowsError};
 use uuid::Uuid;
 
 use crate::on_both;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use encx::{Crypto, JobEnd, JobEvent, JobReport, JobTally};
-use encx_sqlx::Reencrypt;
+use encx_tables::Reencrypt;
 
 use crate::on_both;
 use crate::support::{SSN, World, ssn, tenant, value};

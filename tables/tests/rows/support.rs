@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use encx::testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 use encx::{Ciphertext, Crypto, EncryptedColumn, EncryptionContext, Field, RowIdKind};
-use encx_sqlx::{Adoption, Rows};
+use encx_tables::{Adoption, Rows};
 use sqlx::AssertSqlSafe;
 
 pub(crate) const SSN: Field = Field::new("users", "ssn");

@@ -1,6 +1,6 @@
 //! API tokens in PostgreSQL.
 
-use encx_sqlx::Rows;
+use encx_tables::Rows;
 use sqlx::postgres::PgPool;
 
 #[path = "code.rs"]

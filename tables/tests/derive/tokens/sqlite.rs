@@ -1,6 +1,6 @@
 //! API tokens in SQLite: the same code, with its pool.
 
-use encx_sqlx::Rows;
+use encx_tables::Rows;
 use sqlx::sqlite::SqlitePool as PgPool;
 
 #[allow(clippy::duplicate_mod, reason = "both databases run the same code")]
