@@ -124,10 +124,9 @@ pub enum WalkOutcome<T> {
 /// half a minute. A job that ended before all was done goes on where it was when it is run again.
 ///
 /// ```
-/// # #[cfg(feature = "testkit")] {
-/// # use encx::testkit::{MemoryKeyStore, MemoryKms};
+/// # use encx_testkit::{MemoryKeyStore, MemoryKms};
 /// # use encx::Crypto;
-/// # encx::testkit::block_on(async {
+/// # encx_testkit::block_on(async {
 /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
 /// let report = crypto.key_manager().rewrap_all().throttle(500).run().await;
 /// if !report.is_complete() {
@@ -136,7 +135,6 @@ pub enum WalkOutcome<T> {
 /// # assert!(report.is_complete());
 /// # Ok::<(), encx::Error>(())
 /// # }).unwrap();
-/// # }
 /// ```
 #[must_use = "a job does nothing until it is run"]
 pub struct Job<W> {

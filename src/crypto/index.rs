@@ -20,10 +20,9 @@ impl Crypto {
     /// `purpose` = `login`, if the index was computed under that.
     ///
     /// ```
-    /// # #[cfg(feature = "testkit")] {
-    /// # use encx::testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
     /// # use encx::{Crypto, EncryptionContext, IndexField, Normalizer};
-    /// # encx::testkit::block_on(async {
+    /// # encx_testkit::block_on(async {
     /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
     /// const EMAIL: IndexField = IndexField::new("users", "email", 64).normalize(Normalizer::Email);
     ///
@@ -33,7 +32,6 @@ impl Crypto {
     /// assert!(terms.contains(&stored));
     /// # Ok::<(), encx::Error>(())
     /// # }).unwrap();
-    /// # }
     /// ```
     ///
     /// # Errors

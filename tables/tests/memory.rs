@@ -6,9 +6,9 @@
 #[path = "../../providers/sqlx/tests/common/mod.rs"]
 mod common;
 
-use encx::testkit::{MemoryKeyStore, MemoryKms};
 use encx::{Crypto, EncryptedColumn, EncryptionContext, JobReport, RowIdKind};
 use encx_tables::{Adoption, PlaintextColumn, Rows};
+use encx_testkit::{MemoryKeyStore, MemoryKms};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 
 /// How many rows there are, and how many bytes each value has.
@@ -114,7 +114,7 @@ fn on_sqlite() {
     let options = SqliteConnectOptions::new()
         .filename(folder.path().join("files.db"))
         .create_if_missing(true);
-    encx::testkit::block_on(async {
+    encx_testkit::block_on(async {
         let pool = SqlitePoolOptions::new().max_connections(2);
         let pool = pool.connect_with(options).await.unwrap();
         for statement in [

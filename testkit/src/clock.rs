@@ -1,15 +1,16 @@
-//! A clock that stands still until a test moves it.
+//! A clock that stands still until a test moves it, and the machine's.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::OnceLock;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
-use crate::clock::Clock;
+use encx_core::clock::Clock;
 
 /// Stands still until [`advance`](ManualClock::advance) is called, and then wakes who slept long enough.
 ///
@@ -47,7 +48,8 @@ impl ManualClock {
     }
 
     /// Returns when the next sleeper is to be woken, of those whose time has not come.
-    pub(super) fn next_wake(&self) -> Option<Duration> {
+    #[cfg(feature = "harness")]
+    pub(crate) fn next_wake(&self) -> Option<Duration> {
         let now = self.elapsed();
         let after_now = (now, u64::MAX)..;
         self.0
@@ -59,7 +61,8 @@ impl ManualClock {
     }
 
     /// Returns how often anybody went to sleep.
-    pub(super) fn sleeps_ever(&self) -> u64 {
+    #[cfg(feature = "harness")]
+    pub(crate) fn sleeps_ever(&self) -> u64 {
         self.0.sleepers().ever
     }
 }
@@ -129,5 +132,35 @@ impl Clock for ManualClock {
             let _ = elapsed.wait_for(|elapsed| *elapsed >= until).await;
             drop(asleep);
         })
+    }
+}
+
+/// The machine's own clock, for a KMS and a key store that were given no other.
+///
+/// Not `encx::SystemClock`: what is tested against them needs no `encx`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MachineClock;
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the one place that asks the machine for the time"
+)]
+impl Clock for MachineClock {
+    fn elapsed(&self) -> Duration {
+        static START: OnceLock<Instant> = OnceLock::new();
+        START.get_or_init(Instant::now).elapsed()
+    }
+
+    fn elapsed_coarsely(&self) -> Duration {
+        self.elapsed()
+    }
+
+    fn unix_millis(&self) -> u64 {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(tokio::time::sleep(duration))
     }
 }

@@ -8,13 +8,11 @@ use std::time::Duration;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-use crate::clock::Clock;
-use crate::crypto::{Crypto, CryptoBuilder};
-use crate::error::Error;
-use crate::key::KeyState;
-use crate::manager::KeyManager;
-use crate::store::NewKey;
-use crate::testkit::{ManualClock, MemoryKeyStore, MemoryKms};
+use crate::{ManualClock, MemoryKeyStore, MemoryKms};
+use encx::{Crypto, CryptoBuilder, Error, KeyManager};
+use encx_core::clock::Clock;
+use encx_core::key::KeyState;
+use encx_core::store::NewKey;
 
 /// How many turns nothing may happen in until background work counts as done.
 const QUIET_TURNS: usize = 32;
@@ -36,7 +34,7 @@ const MAX_TURNS: usize = 1_000_000;
 /// This is a test that a service developer would write; `docs/testing.md` has more of them:
 ///
 /// ```
-/// use encx::testkit::Harness;
+/// use encx_testkit::Harness;
 /// use encx::{Ciphertext, Crypto, EncryptionContext, Error, Field, KmsErrorKind};
 /// use std::time::Duration;
 ///
@@ -108,7 +106,7 @@ impl Harness {
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() {
-    /// use encx::testkit::Harness;
+    /// use encx_testkit::Harness;
     /// use std::time::Duration;
     ///
     /// let outage = Duration::from_secs(4 * 3600);

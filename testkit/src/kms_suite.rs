@@ -3,8 +3,8 @@
 //! A provider mounts it in two lines, in a test file of its own:
 //!
 //! ```ignore
-//! mod fixture; // something that implements `encx::testkit::KmsFixture`
-//! encx::kms_conformance!(fixture::LocalFixture::start().await);
+//! mod fixture; // something that implements `encx_testkit::KmsFixture`
+//! encx_testkit::kms_conformance!(fixture::LocalFixture::start().await);
 //! ```
 //!
 //! The macro owns the list of cases, so no provider can leave one out by accident.
@@ -21,9 +21,9 @@ use self::support::{
     id, none_unwraps, ok, only_unwraps_under, printed_forms, with_ciphertext,
 };
 
-use crate::context::EncryptionContext;
-use crate::key::{DataKey, KekId, KeyUsage};
-use crate::kms::{KekState, KeyManagementService, KmsContext, KmsErrorKind};
+use encx_core::context::EncryptionContext;
+use encx_core::key::{DataKey, KekId, KeyUsage};
+use encx_core::kms::{KekState, KeyManagementService, KmsContext, KmsErrorKind};
 
 /// Gives the conformance suite a KMS to test, and the KEKs in it. Each case gets a fixture of its own.
 #[async_trait]
@@ -50,7 +50,7 @@ pub trait KmsFixture: Send + Sync {
 /// Mounts the conformance suite of `KeyManagementService`: one `#[test]` for each case.
 ///
 /// Its argument is an expression, which may use `.await`, for something that implements
-/// [`KmsFixture`](crate::testkit::KmsFixture). It is evaluated anew for each case.
+/// [`KmsFixture`](crate::KmsFixture). It is evaluated anew for each case.
 #[macro_export]
 macro_rules! kms_conformance {
     (@each $what:ident $args:tt) => {
@@ -82,9 +82,9 @@ macro_rules! kms_conformance {
     (@tests ($fixture:expr) [$($case:ident)+]) => {$(
         #[test]
         fn $case() {
-            $crate::testkit::block_on(async {
+            $crate::block_on(async {
                 let fixture = $fixture;
-                $crate::testkit::kms_suite::$case(&fixture).await;
+                $crate::kms_suite::$case(&fixture).await;
             });
         }
     )+};
@@ -97,7 +97,7 @@ macro_rules! kms_conformance {
         /// # Panics
         ///
         /// If the case fails, or does not exist.
-        pub async fn run(case: &str, fixture: &dyn $crate::testkit::KmsFixture) {
+        pub async fn run(case: &str, fixture: &dyn $crate::KmsFixture) {
             match case {
                 $(stringify!($case) => $case(fixture).await,)+
                 unknown => panic!("there is no case `{unknown}`"),
@@ -126,7 +126,7 @@ pub async fn a_key_unwraps_under_its_context(fixture: &dyn KmsFixture) {
     for usage in KeyUsage::ALL {
         a_key_unwraps_under_its_context_with(fixture, &context_of(PAIRS, usage, id())).await;
     }
-    let pairs: Vec<_> = (0..crate::MAX_PAIRS)
+    let pairs: Vec<_> = (0..encx_core::context::MAX_PAIRS)
         .map(|n| (format!("schlüssel-{n}"), "wert ✓".to_owned()))
         .collect();
     let user = ok(EncryptionContext::from_pairs(pairs));

@@ -1,9 +1,17 @@
-//! What tests need: an in-memory KMS and key store, a clock that tests set, and conformance suites.
+//! What tests of [encx](https://docs.rs/encx) need: an in-memory KMS and key store, a clock that tests set, and conformance
+//! suites.
 //!
-//! Behind feature `testkit`, for the tests of services and of providers. A service's tests begin with [`Harness`],
-//! which puts the parts together. A provider's mount the suites: `kms_conformance!` and `store_conformance!`.
+//! - A service's tests begin with `Harness` (feature `harness`), a `Crypto` on a KMS and a key store in memory, with a clock
+//!   that stands still until the test moves it.
+//! - A KMS provider's mount [`kms_conformance!`], a key store's [`store_conformance!`]. They need `encx-core` alone.
+//! - [`MemoryKms`] fails, slows down and throttles as a test orders, and counts its calls; so does [`MemoryKeyStore`].
+//!   [`ManualClock`] drives both.
+//!
+//! For tests alone: keys in memory are lost with the process.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod clock;
+#[cfg(feature = "harness")]
 mod harness;
 #[doc(hidden)]
 pub mod kms_suite;
@@ -12,6 +20,7 @@ mod memory_store;
 mod store_suite;
 
 pub use clock::ManualClock;
+#[cfg(feature = "harness")]
 pub use harness::{Harness, HarnessClock};
 pub use kms_suite::KmsFixture;
 pub use memory_kms::{KmsCall, KmsCalls, MemoryKms};

@@ -18,9 +18,10 @@ pub use self::calls::{KmsCall, KmsCalls};
 use self::calls::CallLog;
 use self::faults::{Faults, Throttle};
 use self::material::Material;
-use crate::clock::{Clock, SystemClock};
-use crate::key::{DataKey, KekId, WrappedKey};
-use crate::kms::{
+use crate::clock::MachineClock;
+use encx_core::clock::Clock;
+use encx_core::key::{DataKey, KekId, WrappedKey};
+use encx_core::kms::{
     GeneratedDataKey, KekDescription, KekState, KeyManagementService, KmsContext, KmsError, KmsErrorKind,
     KmsOperation,
 };
@@ -41,10 +42,12 @@ const PROVIDER: &str = "memory";
 /// Methods that set it up panic when they name a KEK that does not exist: such a test is wrong.
 ///
 /// ```
-/// use encx::testkit::MemoryKms;
-/// use encx::{DataKeyId, EncryptionContext, KeyManagementService, KeyUsage, KmsContext};
+/// use encx_testkit::MemoryKms;
+/// use encx_core::context::EncryptionContext;
+/// use encx_core::key::{DataKeyId, KeyUsage};
+/// use encx_core::kms::{KeyManagementService, KmsContext};
 ///
-/// # encx::testkit::block_on(async {
+/// # encx_testkit::block_on(async {
 /// let kms = MemoryKms::new().with_kek("memory/eu").with_alias("alias/app", "memory/eu");
 /// let context = EncryptionContext::builder().pair("tenantId", 1).build()?;
 /// let context = KmsContext::new(&context, KeyUsage::Data, DataKeyId::generate(1, None)?);
@@ -96,7 +99,7 @@ impl MemoryKms {
                 state: Mutex::new(State {
                     keks: BTreeMap::new(),
                     aliases: BTreeMap::new(),
-                    clock: Arc::new(SystemClock::new()),
+                    clock: Arc::new(MachineClock),
                     latency: Duration::ZERO,
                     faults: Faults::default(),
                     calls: CallLog::default(),
@@ -134,7 +137,7 @@ impl MemoryKms {
         self
     }
 
-    /// Takes the time from another clock, such as a [`ManualClock`](crate::testkit::ManualClock). Default: the
+    /// Takes the time from another clock, such as a [`ManualClock`](crate::ManualClock). Default: the
     /// machine's.
     #[must_use]
     pub fn with_clock(self, clock: impl Clock) -> Self {
@@ -144,7 +147,7 @@ impl MemoryKms {
         self
     }
 
-    /// Makes every call take `latency` of a clock's time, such as a [`ManualClock`](crate::testkit::ManualClock)'s.
+    /// Makes every call take `latency` of a clock's time, such as a [`ManualClock`](crate::ManualClock)'s.
     #[must_use]
     pub fn with_latency(self, clock: impl Clock, latency: Duration) -> Self {
         let kms = self.with_clock(clock);
@@ -265,8 +268,8 @@ impl MemoryKms {
     /// Asserts how many calls there were, of any method, since it was made or since
     /// [`reset_calls`](Self::reset_calls).
     ///
-    /// [`CryptoBuilder::build`](crate::CryptoBuilder::build) has each KEK described that the rule names. Reset the calls after
-    /// it, or build with `connect_lazily()`, as [`Harness`](super::Harness) does.
+    /// `CryptoBuilder::build` of `encx` has each KEK described that the rule names. Reset the calls after
+    /// it, or build with `connect_lazily()`, as the `Harness` does.
     ///
     /// # Panics
     ///
@@ -346,7 +349,8 @@ impl MemoryKms {
     }
 
     /// Returns how many calls there ever were, whatever was reset.
-    pub(super) fn calls_ever(&self) -> u64 {
+    #[cfg(feature = "harness")]
+    pub(crate) fn calls_ever(&self) -> u64 {
         self.state().calls.ever()
     }
 

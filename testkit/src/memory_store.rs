@@ -15,14 +15,15 @@ use futures_core::Stream;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::clock::{Clock, SystemClock};
-use crate::key::{DataKeyId, Scope};
-use crate::store::{
+use crate::AuditedChange;
+use crate::clock::MachineClock;
+use coordination::SharedWork;
+use encx_core::clock::Clock;
+use encx_core::key::{DataKeyId, Scope};
+use encx_core::store::{
     ChangeCursor, ChangePage, Coordination, CursorPosition, KeyChange, KeyChanges, KeyHint, KeyPage,
     KeyQuery, KeyRecord, KeyStore, NewKey, StateChange, StoreError, Timestamp, WrapChange, WrapOutcome,
 };
-use crate::testkit::AuditedChange;
-use coordination::SharedWork;
 
 const CHANGES_PER_PAGE: usize = 1000;
 
@@ -73,7 +74,7 @@ impl MemoryKeyStore {
     /// Creates an empty store that goes by the machine's clock.
     #[must_use]
     pub fn new() -> Self {
-        Self::with_clock(SystemClock::new())
+        Self::with_clock(MachineClock)
     }
 
     /// Creates an empty store that goes by the given clock.
@@ -126,7 +127,8 @@ impl MemoryKeyStore {
     }
 
     /// Has somebody else act before the next insert, which finds what they left.
-    pub(super) fn before_next_insert<F>(&self, rival: impl FnOnce(NewKey) -> F + Send + 'static)
+    #[cfg(feature = "harness")]
+    pub(crate) fn before_next_insert<F>(&self, rival: impl FnOnce(NewKey) -> F + Send + 'static)
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -134,7 +136,8 @@ impl MemoryKeyStore {
     }
 
     /// Counts all calls there ever were.
-    pub(super) fn calls_ever(&self) -> usize {
+    #[cfg(feature = "harness")]
+    pub(crate) fn calls_ever(&self) -> usize {
         self.loads() + self.gets() + self.pages() + self.polls() + self.writes()
     }
 

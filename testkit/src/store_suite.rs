@@ -25,9 +25,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::key::{DataKeyId, KeyState};
-use crate::store::KeyStore;
-use crate::testkit::block_on;
+use crate::block_on;
+use encx_core::key::{DataKeyId, KeyState};
+use encx_core::store::KeyStore;
 
 /// No case needs this long, even on a busy machine: whatever takes longer hangs.
 const DEADLINE: Duration = Duration::from_secs(180);
@@ -133,8 +133,8 @@ impl fmt::Debug for StoreCase {
 /// ```
 /// use std::sync::Arc;
 ///
-/// use encx::KeyStore;
-/// use encx::testkit::{AuditedChange, MemoryKeyStore, StoreFixture};
+/// use encx_core::store::KeyStore;
+/// use encx_testkit::{AuditedChange, MemoryKeyStore, StoreFixture};
 ///
 /// struct Memory(MemoryKeyStore);
 ///
@@ -155,7 +155,7 @@ impl fmt::Debug for StoreCase {
 ///     async fn remove(&self) {}
 /// }
 ///
-/// encx::store_conformance!(Memory);
+/// encx_testkit::store_conformance!(Memory);
 /// ```
 #[macro_export]
 macro_rules! store_conformance {
@@ -170,7 +170,7 @@ macro_rules! __store_tests {
     ($fixture:ty; $($module:ident: $($case:ident),+;)+) => {$($(
         #[test]
         fn $case() {
-            $crate::testkit::store_case(stringify!($case)).run::<$fixture>();
+            $crate::store_case(stringify!($case)).run::<$fixture>();
         }
     )+)+};
 }

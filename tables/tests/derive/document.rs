@@ -1,7 +1,7 @@
 //! The code of `docs/derive.md`: compiled, run, and held against the document.
 
-use encx::testkit::{MemoryKeyStore, MemoryKms, block_on};
 use encx::{Crypto, EncryptionContext, PasswordParams};
+use encx_testkit::{MemoryKeyStore, MemoryKms, block_on};
 use sqlx::postgres::PgPool;
 use sqlx::sqlite::SqlitePool;
 

@@ -10,12 +10,12 @@ mod shown;
 mod tokens;
 mod upsert;
 
-use encx::testkit::{MemoryKms, block_on};
 use encx::{
     BlindIndex, Ciphertext, Crypto, Encrypt, EncryptionContext, JobTally, KeyStore, Password, PasswordHash,
     PasswordParams, PasswordVerdict,
 };
 use encx_tables::Rows;
+use encx_testkit::{MemoryKms, block_on};
 use uuid::Uuid;
 
 #[derive(Encrypt, Clone, Debug, PartialEq)]

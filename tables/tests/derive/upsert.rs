@@ -1,7 +1,7 @@
 //! The upsert of `docs/derive.md`, by a unique index, and what becomes of the one that databases suggest.
 
-use encx::testkit::block_on;
 use encx::{Crypto, Encrypt, Error};
+use encx_testkit::block_on;
 use sqlx::postgres::PgPool;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use uuid::Uuid;

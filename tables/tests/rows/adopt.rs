@@ -436,7 +436,7 @@ async fn what_the_database_says_only_narrows_an_adoption(world: World) {
     let report = world.in_time(adoption.backfill().run()).await;
     assert!(matches!(gave_up(&report), RowsError::Contracted { job, .. } if job == name));
     // Somebody removed what was remembered: the end of the adoption holds all the same.
-    let keys = encx::testkit::MemoryKeyStore::with_clock(world.clock.clone());
+    let keys = encx_testkit::MemoryKeyStore::with_clock(world.clock.clone());
     let forgetful = World {
         keys,
         ..world.clone()

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use encx::testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 use encx::{Ciphertext, Crypto, EncryptedColumn, EncryptionContext, Field, RowIdKind};
 use encx_tables::{Adoption, Rows};
+use encx_testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 use sqlx::AssertSqlSafe;
 
 pub(crate) const SSN: Field = Field::new("users", "ssn");
@@ -308,7 +308,7 @@ where
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         .busy_timeout(Duration::from_secs(20));
-    encx::testkit::block_on(async {
+    encx_testkit::block_on(async {
         let pool = SqlitePoolOptions::new()
             .max_connections(6)
             .connect_with(options)

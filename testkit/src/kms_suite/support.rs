@@ -8,9 +8,9 @@ use std::task::Poll;
 use tokio::task::JoinSet;
 
 use super::{KmsFixture, PAIRS};
-use crate::context::EncryptionContext;
-use crate::key::{DataKey, DataKeyId, KekId, KeyUsage, WrappedKey};
-use crate::kms::{KmsContext, KmsError, KmsErrorKind};
+use encx_core::context::EncryptionContext;
+use encx_core::key::{DataKey, DataKeyId, KekId, KeyUsage, WrappedKey};
+use encx_core::kms::{KmsContext, KmsError, KmsErrorKind};
 
 /// Makes a data key under the fixture's first KEK and checks what must be true of every wrap.
 pub(super) async fn generate(fixture: &dyn KmsFixture, context: &KmsContext) -> (DataKey, WrappedKey) {

@@ -3,8 +3,8 @@
 use hmac::Mac as _;
 
 use super::{Kek, PROVIDER, State};
-use crate::key::{DATA_KEY_LEN, DataKey, KekId, WrappedKey, fill_from_os};
-use crate::kms::{KekState, KmsContext, KmsError, KmsErrorKind, KmsOperation};
+use encx_core::key::{DATA_KEY_LEN, DataKey, KekId, WrappedKey, fill_from_os};
+use encx_core::kms::{KekState, KmsContext, KmsError, KmsErrorKind, KmsOperation};
 
 impl State {
     /// Finds a KEK by its id or an alias.

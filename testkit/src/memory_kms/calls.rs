@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use crate::key::KekId;
-use crate::kms::{KmsContext, KmsErrorKind, KmsOperation};
+use encx_core::key::KekId;
+use encx_core::kms::{KmsContext, KmsErrorKind, KmsOperation};
 
 /// How many calls are kept one by one. A test that makes more counts them.
 const KEPT: usize = 100;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::kms::KmsErrorKind;
+use encx_core::kms::KmsErrorKind;
 
 #[derive(Default)]
 pub(super) struct Faults {

@@ -4,9 +4,9 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use uuid::Uuid;
 
-use crate::key::{DATA_KEY_LEN, DataKey, KekId, fill_from_os};
-use crate::kms::KmsContext;
-use crate::memory::{DEEP, wiping_stack};
+use encx_core::key::{DATA_KEY_LEN, DataKey, KekId, fill_from_os};
+use encx_core::kms::KmsContext;
+use encx_core::memory::{DEEP, wiping_stack};
 
 pub(super) struct Material {
     pub(super) id: Uuid,

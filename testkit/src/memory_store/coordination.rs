@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{MemoryKeyStore, lock};
-use crate::store::{
+use encx_core::store::{
     Coordination, Fence, JobRange, JobStatus, JobTally, KeyHint, Lease, ProcessId, ProcessInfo, ProcessList,
     ProcessRecord, RangeClaim, StoreError, Timestamp,
 };

@@ -7,8 +7,8 @@ use std::task::Poll;
 
 use super::StoreFixture;
 use super::support::{Family, Store, active, change, wrap};
-use crate::key::KeyState;
-use crate::store::{ChangeCursor, KeyQuery, KeyRecord, StateChange, WrapChange};
+use encx_core::key::KeyState;
+use encx_core::store::{ChangeCursor, KeyQuery, KeyRecord, StateChange, WrapChange};
 
 /// At which of its waits a call is dropped: from the first on, further than any call goes.
 const WAITS: usize = 24;

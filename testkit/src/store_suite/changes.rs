@@ -8,8 +8,8 @@ use tokio::task::JoinSet;
 
 use super::StoreFixture;
 use super::support::{Family, Store, change, list, poll, wrap};
-use crate::key::{DataKeyId, KeyState};
-use crate::store::{ChangeCursor, KeyChange, KeyQuery, KeyRecord, Revision, WrapChange};
+use encx_core::key::{DataKeyId, KeyState};
+use encx_core::store::{ChangeCursor, KeyChange, KeyQuery, KeyRecord, Revision, WrapChange};
 
 fn change_of(record: &KeyRecord) -> KeyChange {
     KeyChange::new(record.id, record.scope, record.state, record.revision)

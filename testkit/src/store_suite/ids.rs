@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::StoreFixture;
 use super::support::{Family, new_id, wrap};
-use crate::key::{DataKeyId, KeyState, KeyVersion};
-use crate::store::{Revision, StateChange, StoreError, WrapChange};
+use encx_core::key::{DataKeyId, KeyState, KeyVersion};
+use encx_core::store::{Revision, StateChange, StoreError, WrapChange};
 
 fn version(number: u32) -> KeyVersion {
     KeyVersion::new(number).unwrap()

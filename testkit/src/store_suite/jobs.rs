@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::StoreFixture;
 use super::support::{LONG, RACERS, SHORT, Store, handles, now, outwait, race, work};
-use crate::store::{JobRange, JobStatus, JobTally, ProcessId, RangeClaim, StoreError};
+use encx_core::store::{JobRange, JobStatus, JobTally, ProcessId, RangeClaim, StoreError};
 
 /// Claims the next range.
 async fn extend(

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::StoreFixture;
 use super::support::{LONG, SHORT, handles, now, race, wait_until, work};
-use crate::store::{Lease, ProcessId, StoreError};
+use encx_core::store::{Lease, ProcessId, StoreError};
 
 pub(super) async fn a_lease_is_held_by_one(fixture: Arc<dyn StoreFixture>) {
     let Some([first, second]) = handles(&*fixture).await else {

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::StoreFixture;
 use super::support::{Family, RACERS, active, change, only_winner, race, wrap};
-use crate::key::{KeyState, KeyVersion};
-use crate::store::{StateChange, StoreError, WrapChange};
+use encx_core::key::{KeyState, KeyVersion};
+use encx_core::store::{StateChange, StoreError, WrapChange};
 
 const ROUNDS: usize = 4;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::StoreFixture;
 use super::support::{RACERS, handles, race, work};
-use crate::store::{Fence, ProcessId, ProcessInfo, StoreError};
+use encx_core::store::{Fence, ProcessId, ProcessInfo, StoreError};
 
 fn process(name: &str) -> ProcessInfo {
     ProcessInfo::new(ProcessId::random(), name, Duration::from_secs(3600))

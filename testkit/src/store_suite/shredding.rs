@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::StoreFixture;
 use super::support::{Family, RACERS, Store, change, current, list, new_id, only_winner, poll, race, wrap};
-use crate::key::{KeyState, KeyUsage, KeyVersion};
-use crate::store::{ChangeCursor, KeyQuery, KeyRecord, NewKey, StateChange, StoreError, WrapChange};
+use encx_core::key::{KeyState, KeyUsage, KeyVersion};
+use encx_core::store::{ChangeCursor, KeyQuery, KeyRecord, NewKey, StateChange, StoreError, WrapChange};
 
 use KeyState::{Active, Destroyed, PreActive, Suspended};
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::StoreFixture;
 use super::support::{Family, Store, active, change, current, wrap};
-use crate::key::KeyState;
-use crate::store::{KeyRecord, StateChange, StoreError, WrapChange};
+use encx_core::key::KeyState;
+use encx_core::store::{KeyRecord, StateChange, StoreError, WrapChange};
 
 use KeyState::{Active, Compromised, Deactivated, Destroyed, PreActive, Suspended};
 
@@ -222,7 +222,7 @@ pub(super) async fn destroyed_keys_have_no_wraps_and_take_none(fixture: Arc<dyn 
             );
         }
         assert_eq!(current(&store, key.id).await, destroyed);
-        let query = crate::store::KeyQuery::new(10)
+        let query = encx_core::store::KeyQuery::new(10)
             .scope(key.scope)
             .state(Destroyed)
             .wrapped_by(key.wraps[0].kms.clone(), key.wraps[0].wrapped.kek.clone());

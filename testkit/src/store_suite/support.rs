@@ -7,10 +7,13 @@ use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
 use super::StoreFixture;
-use crate::clock::{Clock, SystemClock};
-use crate::context::EncryptionContext;
-use crate::key::{DataKeyId, KekId, KeyCheck, KeyState, KeyUsage, KeyVersion, KmsName, Scope, WrappedKey};
-use crate::store::{
+use crate::clock::MachineClock;
+use encx_core::clock::Clock;
+use encx_core::context::EncryptionContext;
+use encx_core::key::{
+    DataKeyId, KekId, KeyCheck, KeyState, KeyUsage, KeyVersion, KmsName, Scope, WrappedKey,
+};
+use encx_core::store::{
     ChangeCursor, Coordination, KeyChange, KeyQuery, KeyRecord, KeyStore, NewKey, ProcessId, StateChange,
     StoreError, StoredWrap, Timestamp,
 };
@@ -128,7 +131,7 @@ impl Family {
 
 /// Makes an id that is greater than another.
 pub(super) fn new_id(after: Option<DataKeyId>) -> DataKeyId {
-    DataKeyId::generate(SystemClock::new().unix_millis(), after).unwrap()
+    DataKeyId::generate(MachineClock.unix_millis(), after).unwrap()
 }
 
 /// Makes a check with every kind of byte in it, different for every key.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::StoreFixture;
 use super::support::{Family, change, current, new_id, wrap};
-use crate::key::{KeyState, KmsName, MAX_WRAPS, WrappedKey};
-use crate::store::{StateChange, StoreError, StoredWrap, WrapChange};
+use encx_core::key::{KeyState, KmsName, MAX_WRAPS, WrappedKey};
+use encx_core::store::{StateChange, StoreError, StoredWrap, WrapChange};
 
 fn wraps(count: usize) -> Vec<StoredWrap> {
     (0..count).map(|n| wrap(&format!("kek-{n}"), 7)).collect()

@@ -9,7 +9,7 @@ mod code;
 
 #[test]
 fn sqlite_tokens_cannot_be_changed() {
-    encx::testkit::block_on(async {
+    encx_testkit::block_on(async {
         let pool = PgPool::connect("sqlite::memory:").await.unwrap();
         let table = super::TABLE.replace("uuid", "blob").replace("bigint", "integer");
         sqlx::query(sqlx::AssertSqlSafe(table))
