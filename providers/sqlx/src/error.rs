@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 
-use encx::StoreError;
+use encx_core::store::StoreError;
 use sqlx::error::{DatabaseError, ErrorKind};
 
 /// Refuses a URL of another kind of database, by the name that it begins with.
@@ -36,6 +36,7 @@ fn is_scheme(text: &str) -> bool {
 ///
 /// PostgreSQL's errors carry it in their detail, hint and context (`Failing row contains (..)`), which `Debug` of the
 /// driver's error shows.
+#[must_use]
 pub fn without_rows(error: sqlx::Error) -> sqlx::Error {
     match error {
         sqlx::Error::Database(error) => sqlx::Error::Database(Box::new(Refusal::of(&*error))),

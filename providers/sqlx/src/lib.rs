@@ -19,6 +19,7 @@
 //! # Ok(())
 //! # }
 //! ```
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 // The tests' databases are shared with `tests/`, which knows this crate by its name.
 #[cfg(all(test, feature = "postgres"))]

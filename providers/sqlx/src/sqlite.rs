@@ -15,10 +15,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use encx::{
-    ChangeCursor, ChangePage, Coordination, CursorPosition, DataKeyId, KeyChanges, KeyPage, KeyQuery,
-    KeyRecord, KeyState, KeyStore, KeyUsage, NewKey, Scope, StateChange, StoreError, Timestamp, WrapChange,
-    WrapOutcome,
+use encx_core::key::{DataKeyId, KeyState, KeyUsage, Scope};
+use encx_core::store::{
+    ChangeCursor, ChangePage, Coordination, CursorPosition, KeyChanges, KeyPage, KeyQuery, KeyRecord,
+    KeyStore, NewKey, StateChange, StoreError, Timestamp, WrapChange, WrapOutcome,
 };
 use sqlx::query::Query;
 use sqlx::sqlite::{
@@ -122,7 +122,7 @@ impl SqliteKeyStore {
     /// SQLite has one writer at a time. A transaction of yours that has written, or that began with `BEGIN IMMEDIATE`,
     /// holds up the store for `busy_timeout` if it uses an encryption context that has no key yet; then that call fails. One
     /// that has read cannot write after the store has. Without write-ahead logging one that has read holds up the store too.
-    /// Where contexts may be new, ask for [`Crypto::keyring`](encx::Crypto::keyring) and encrypt before the
+    /// Where contexts may be new, ask for `Crypto::keyring` of `encx` and encrypt before the
     /// transaction begins.
     ///
     /// </div>
@@ -547,6 +547,7 @@ fn of_code(code: &str) -> Option<StoreError> {
 }
 
 /// Tells by a code of SQLite whether the same may succeed later.
+#[must_use]
 pub fn is_passing(code: &str) -> bool {
     // The low byte is the primary code: SQLITE_BUSY, SQLITE_LOCKED, SQLITE_IOERR, SQLITE_FULL, SQLITE_CANTOPEN.
     code.parse::<u32>()

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use encx::StoreError;
+use encx_core::store::StoreError;
 use sqlx::postgres::PgConnectOptions;
 
 use crate::error::{code_of, may_pass, store_error_of, without_rows};
@@ -120,6 +120,7 @@ fn of_code(code: &str) -> Option<StoreError> {
 }
 
 /// Tells by a SQLSTATE whether the same may succeed later.
+#[must_use]
 pub fn is_passing(code: &str) -> bool {
     match code {
         // read_only_sql_transaction: a standby that is about to take over, or no longer the primary
