@@ -29,7 +29,7 @@ const MAX_MEMORY: u64 = 64 << 20;
 
 /// A walk over items that have an order, such as the rows of a table: what a [`Job`] does.
 ///
-/// The walks that encx brings are those of [`KeyManager::rewrap_all`](crate::KeyManager::rewrap_all) and of `encx-sqlx`;
+/// The walks that encx brings are those of [`KeyManager::rewrap_all`](crate::KeyManager::rewrap_all) and of `encx-tables`;
 /// write one for rows that lie elsewhere, and run it with [`Crypto::job`].
 ///
 /// A *position* is a place between two items, as bytes of the walk's own, at most 8192. Work may be done twice, when a

@@ -63,6 +63,7 @@
 //! | `serde` | `Serialize` and `Deserialize` for [`Ciphertext`], [`BlindIndex`] and `PasswordHash` |
 //! | `sqlx-0_9` | [`Ciphertext`], [`BlindIndex`] and `PasswordHash` as columns of sqlx 0.9 |
 //! | `sqlx-0_9-postgres` | arrays of [`BlindIndex`], for `= ANY($1)`, of [`Ciphertext`], for `unnest($1)`, and of password hashes |
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 use encx_core::{aad, blind_index, causes, ciphertext, codec, column, context, key, kms, memory, store};
 

@@ -1,4 +1,5 @@
 //! `#[derive(Encrypt)]` of [`encx`](https://docs.rs/encx). Use it as `encx::Encrypt`, with feature `derive`.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod attributes;
 mod check;
