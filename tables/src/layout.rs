@@ -245,6 +245,6 @@ pub(crate) fn expected(kind: RowIdKind) -> &'static str {
         RowIdKind::Integer => "smallint, integer or bigint",
         RowIdKind::Text => "text or varchar",
         RowIdKind::Uuid => "uuid; in SQLite 16 bytes or text",
-        _ => "a type that this version of encx-sqlx knows",
+        _ => "a type that this version of encx-tables knows",
     }
 }

@@ -15,8 +15,8 @@ use futures_core::Stream;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::AuditedChange;
 use crate::clock::MachineClock;
+use crate::store_suite::AuditedChange;
 use coordination::SharedWork;
 use encx_core::clock::Clock;
 use encx_core::key::{DataKeyId, Scope};

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::block_on;
+use crate::runtime::block_on;
 use encx_core::key::{DataKeyId, KeyState};
 use encx_core::store::KeyStore;
 
