@@ -406,11 +406,11 @@ impl fmt::Debug for Cache {
     }
 }
 
-#[cfg(all(test, feature = "testkit"))]
+#[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testkit::{MemoryKeyStore, MemoryKms, block_on};
     use crate::{Aad, Crypto};
+    use encx_testkit::{MemoryKeyStore, MemoryKms, block_on};
 
     /// Two entries of one scope, as a race or a bound that is reached makes them.
     #[test]

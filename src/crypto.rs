@@ -32,13 +32,12 @@ pub use warm_up::{FailedWarmUp, WarmUpReport};
 /// first use, unwrapped by the KMS once, kept in memory for a bounded time and zeroised afterwards.
 ///
 /// ```
-/// # #[cfg(feature = "testkit")] {
-/// use encx::testkit::{MemoryKeyStore, MemoryKms};
+/// use encx_testkit::{MemoryKeyStore, MemoryKms};
 /// use encx::{Crypto, EncryptionContext, Field};
 ///
 /// const SSN: Field = Field::new("users", "ssn");
 ///
-/// # encx::testkit::block_on(async {
+/// # encx_testkit::block_on(async {
 /// // In a service: a KMS such as that of `encx-local`, and a key store of `encx-sqlx`.
 /// let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
 ///
@@ -51,7 +50,6 @@ pub use warm_up::{FailedWarmUp, WarmUpReport};
 /// assert!(crypto.decrypt(&context, &sealed, SSN.row(8)).await.is_err());
 /// # Ok::<(), encx::Error>(())
 /// # }).unwrap();
-/// # }
 /// ```
 #[derive(Clone)]
 pub struct Crypto {

@@ -29,7 +29,7 @@ const MAX_MEMORY: u64 = 64 << 20;
 
 /// A walk over items that have an order, such as the rows of a table: what a [`Job`] does.
 ///
-/// The walks that encx brings are those of [`KeyManager::rewrap_all`](crate::KeyManager::rewrap_all) and of `encx-sqlx`;
+/// The walks that encx brings are those of [`KeyManager::rewrap_all`](crate::KeyManager::rewrap_all) and of `encx-tables`;
 /// write one for rows that lie elsewhere, and run it with [`Crypto::job`].
 ///
 /// A *position* is a place between two items, as bytes of the walk's own, at most 8192. Work may be done twice, when a
@@ -124,10 +124,9 @@ pub enum WalkOutcome<T> {
 /// half a minute. A job that ended before all was done goes on where it was when it is run again.
 ///
 /// ```
-/// # #[cfg(feature = "testkit")] {
-/// # use encx::testkit::{MemoryKeyStore, MemoryKms};
+/// # use encx_testkit::{MemoryKeyStore, MemoryKms};
 /// # use encx::Crypto;
-/// # encx::testkit::block_on(async {
+/// # encx_testkit::block_on(async {
 /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
 /// let report = crypto.key_manager().rewrap_all().throttle(500).run().await;
 /// if !report.is_complete() {
@@ -136,7 +135,6 @@ pub enum WalkOutcome<T> {
 /// # assert!(report.is_complete());
 /// # Ok::<(), encx::Error>(())
 /// # }).unwrap();
-/// # }
 /// ```
 #[must_use = "a job does nothing until it is run"]
 pub struct Job<W> {

@@ -97,10 +97,9 @@ impl Keyring {
     /// As [`encrypt`](Self::encrypt); the buffer is then empty.
     ///
     /// ```
-    /// # #[cfg(feature = "testkit")] {
-    /// # use encx::testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
     /// # use encx::{Crypto, EncryptionContext, Field};
-    /// # encx::testkit::block_on(async {
+    /// # encx_testkit::block_on(async {
     /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
     /// # let context = EncryptionContext::builder().pair("tenantId", "t-42").build()?;
     /// const SSN: Field = Field::new("users", "ssn");
@@ -115,7 +114,6 @@ impl Keyring {
     /// }
     /// # Ok::<(), encx::Error>(())
     /// # }).unwrap();
-    /// # }
     /// ```
     pub fn encrypt_into<'a, 'b, P: AsRef<[u8]>, A: AsAad>(
         &'a self,
@@ -243,10 +241,9 @@ impl Keyring {
     /// As [`encrypt`](Self::encrypt).
     ///
     /// ```
-    /// # #[cfg(feature = "testkit")] {
-    /// # use encx::testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
     /// # use encx::{Crypto, EncryptionContext, Field};
-    /// # encx::testkit::block_on(async {
+    /// # encx_testkit::block_on(async {
     /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
     /// # let context = EncryptionContext::builder().pair("tenantId", "t-42").build()?;
     /// const NAME: Field = Field::new("users", "name");
@@ -261,7 +258,6 @@ impl Keyring {
     /// assert_eq!(opened[1].as_str()?, "123-45-6789");
     /// # Ok::<(), encx::Error>(())
     /// # }).unwrap();
-    /// # }
     /// ```
     pub fn encrypt_many<'a, P, A>(
         &'a self,

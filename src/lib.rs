@@ -1,13 +1,12 @@
 //! Envelope encryption for Rust services: encrypt fields in app code, under keys that a KMS protects.
 //!
 //! ```
-//! # #[cfg(feature = "testkit")] {
-//! use encx::testkit::{MemoryKeyStore, MemoryKms};
+//! use encx_testkit::{MemoryKeyStore, MemoryKms};
 //! use encx::{Crypto, EncryptionContext, Field};
 //!
 //! const SSN: Field = Field::new("users", "ssn");
 //!
-//! # encx::testkit::block_on(async {
+//! # encx_testkit::block_on(async {
 //! // In a service: `LocalKms` of `encx-local`, and `PostgresKeyStore` of `encx-sqlx`.
 //! let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
 //!
@@ -17,7 +16,6 @@
 //! # assert_eq!(ssn, "123-45-6789");
 //! # Ok::<(), encx::Error>(())
 //! # }).unwrap();
-//! # }
 //! ```
 //!
 //! Where to look:
@@ -35,7 +33,8 @@
 //! - To move all keys to another KEK: [`KeyManager::rewrap_all`]. How such a [`Job`] is shared, slowed down, stopped and
 //!   resumed; and [`Walk`], for one of your own.
 //! - To rotate on schedule: [`Maintenance`].
-//! - To write a provider: [`KeyManagementService`] and [`KeyStore`], with the conformance suites of `testkit`.
+//! - To test a service: `encx-testkit`, with KMS and key store in memory and a clock that tests set.
+//! - To write a provider: [`KeyManagementService`] and [`KeyStore`], with the conformance suites of `encx-testkit`.
 //!
 //! # Words
 //!
@@ -64,7 +63,7 @@
 //! | `serde` | `Serialize` and `Deserialize` for [`Ciphertext`], [`BlindIndex`] and `PasswordHash` |
 //! | `sqlx-0_9` | [`Ciphertext`], [`BlindIndex`] and `PasswordHash` as columns of sqlx 0.9 |
 //! | `sqlx-0_9-postgres` | arrays of [`BlindIndex`], for `= ANY($1)`, of [`Ciphertext`], for `unnest($1)`, and of password hashes |
-//! | `testkit` | in-memory KMS and key store, a clock that tests set, conformance suites |
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 use encx_core::{aad, blind_index, causes, ciphertext, codec, column, context, key, kms, memory, store};
 
@@ -81,8 +80,6 @@ mod password;
 mod plaintext;
 mod record;
 mod search;
-#[cfg(feature = "testkit")]
-pub mod testkit;
 mod token;
 
 pub use aad::{

@@ -135,8 +135,7 @@ where
 /// is decrypted: it is not the caller's, however it came into the page.
 ///
 /// ```
-/// # #[cfg(all(feature = "testkit", feature = "derive"))] {
-/// # use encx::testkit::{MemoryKeyStore, MemoryKms};
+/// # use encx_testkit::{MemoryKeyStore, MemoryKms};
 /// use encx::{Crypto, Encrypt, EncryptionContext, Error};
 ///
 /// #[derive(Encrypt)]
@@ -149,7 +148,7 @@ where
 ///     text: String,
 /// }
 ///
-/// # encx::testkit::block_on(async {
+/// # encx_testkit::block_on(async {
 /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
 /// # let note = |id: i64, tenant: &str| Note { id, tenant_id: tenant.into(), text: format!("note {id}") };
 /// # let rows = encx::encrypt_all(&crypto, &[note(1, "t-42"), note(2, "t-43")]).await?;
@@ -160,7 +159,6 @@ where
 /// assert!(matches!(error.failures()[0].error, Error::OtherContext));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// # }).unwrap();
-/// # }
 /// ```
 ///
 /// # Errors
@@ -197,8 +195,7 @@ where
 /// Keys that are not in memory are loaded together, whichever contexts the rows have: one query, and the KMS calls at once.
 ///
 /// ```
-/// # #[cfg(all(feature = "testkit", feature = "derive"))] {
-/// # use encx::testkit::{MemoryKeyStore, MemoryKms};
+/// # use encx_testkit::{MemoryKeyStore, MemoryKms};
 /// use encx::{Crypto, Encrypt};
 ///
 /// #[derive(Encrypt)]
@@ -211,7 +208,7 @@ where
 ///     text: String,
 /// }
 ///
-/// # encx::testkit::block_on(async {
+/// # encx_testkit::block_on(async {
 /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
 /// # let note = |id: i64| Note { id, tenant_id: "t-42".into(), text: format!("note {id}") };
 /// # let rows = encx::encrypt_all(&crypto, &[note(1), note(2)]).await?;
@@ -219,7 +216,6 @@ where
 /// # assert_eq!(notes[1].text, "note 2");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// # }).unwrap();
-/// # }
 /// ```
 ///
 /// # Errors
@@ -276,8 +272,7 @@ where
 /// The context is the caller's, as in [`decrypt_all_in`]. A row whose columns say another context is not decrypted.
 ///
 /// ```
-/// # #[cfg(all(feature = "testkit", feature = "derive"))] {
-/// # use encx::testkit::{MemoryKeyStore, MemoryKms};
+/// # use encx_testkit::{MemoryKeyStore, MemoryKms};
 /// use encx::{Crypto, Encrypt, EncryptionContext};
 ///
 /// #[derive(Encrypt)]
@@ -290,7 +285,7 @@ where
 ///     text: String,
 /// }
 ///
-/// # encx::testkit::block_on(async {
+/// # encx_testkit::block_on(async {
 /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
 /// # let note = |id: i64| Note { id, tenant_id: "t-42".into(), text: format!("note {id}") };
 /// # let mut rows = encx::encrypt_all(&crypto, &[note(1), note(2)]).await?;
@@ -306,7 +301,6 @@ where
 /// # assert!(page[0].1.is_err() && page[1].1.is_ok());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// # }).unwrap();
-/// # }
 /// ```
 ///
 /// # Errors

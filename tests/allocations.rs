@@ -9,8 +9,8 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use encx::testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 use encx::{Aad, Crypto, EncryptionContext, Field, Keyring, PasswordHash, Suite};
+use encx_testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 use uuid::Uuid;
 
 const SSN: Field = Field::new("users", "ssn");

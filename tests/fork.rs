@@ -56,8 +56,8 @@ mod unix {
     use std::time::Duration;
 
     use encx::suite::KcXaes256Gcm;
-    use encx::testkit::{MemoryKeyStore, MemoryKms};
     use encx::{Ciphertext, Clock, Crypto, DataKey, EncryptionContext, Field, Keyring, SystemClock};
+    use encx_testkit::{MemoryKeyStore, MemoryKms};
     use fork::{Fork, fork, waitpid};
     use nix::unistd::alarm;
 

@@ -4,10 +4,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use encx::testkit::{Harness, block_on};
 use encx::{
     Ciphertext, Clock, Crypto, EncryptionContext, Error, Field, KeyState, KmsErrorKind, Plaintext, StoreError,
 };
+use encx_testkit::{Harness, block_on};
 
 const SSN: Field = Field::new("users", "ssn");
 const SECOND: Duration = Duration::from_secs(1);

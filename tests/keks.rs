@@ -4,11 +4,11 @@
 
 use std::time::Duration;
 
-use encx::testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 use encx::{
     Crypto, CryptoBuilder, DataKeyId, EncryptionContext, Error, Field, KekChoice, KekRef,
     KeyManagementService, KeyState, KeyUsage, KeyVersion, KmsContext, KmsErrorKind,
 };
+use encx_testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 
 const SSN: Field = Field::new("users", "ssn");
 const MINUTE: Duration = Duration::from_secs(60);

@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use encx::testkit::{KmsFixture, MemoryKms, block_on, kms_suite};
 use encx::{
     DataKey, DataKeyId, EncryptionContext, GeneratedDataKey, KekDescription, KekId, KekState,
     KeyManagementService, KeyUsage, KmsContext, KmsError, KmsErrorKind, KmsOperation, WrappedKey,
 };
+use encx_testkit::{KmsFixture, MemoryKms, block_on, kms_suite};
 
 /// One way to be broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,11 +4,11 @@
 
 use std::time::Duration;
 
-use encx::testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 use encx::{
     Crypto, DataKeyId, EncryptionContext, Error, Field, KeyManager, KeyState, KeyUsage, KeyVersion,
     KmsErrorKind, StoreError,
 };
+use encx_testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 
 const SSN: Field = Field::new("users", "ssn");
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use encx::testkit::{KmsFixture, ManualClock, MemoryKms, block_on};
 use encx::{DataKeyId, EncryptionContext, KekId, KeyManagementService, KeyUsage, KmsContext, KmsErrorKind};
+use encx_testkit::{KmsFixture, ManualClock, MemoryKms, block_on};
 
 struct Fixture(MemoryKms);
 
@@ -46,7 +46,7 @@ impl KmsFixture for Fixture {
     }
 }
 
-encx::kms_conformance!(Fixture::new());
+encx_testkit::kms_conformance!(Fixture::new());
 
 fn kek(name: &str) -> KekId {
     KekId::new(name).unwrap()

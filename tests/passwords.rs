@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
-use encx::testkit::{MemoryKeyStore, MemoryKms, block_on};
 use encx::{
     Aad, Crypto, CryptoBuilder, EncryptionContext, Error, Field, KeyManager, KeyState, KeyUsage,
     PasswordError, PasswordHash, PasswordParams, PasswordVerdict,
 };
+use encx_testkit::{MemoryKeyStore, MemoryKms, block_on};
 
 const PASSWORD: Field = Field::new("users", "password");
 const RIGHT: &str = "correct horse battery staple";

@@ -4,11 +4,11 @@
 
 use std::time::Duration;
 
-use encx::testkit::{Harness, ManualClock, MemoryKeyStore, MemoryKms, block_on};
 use encx::{
     BlindIndex, Crypto, CryptoBuilder, EncryptionContext, Error, IndexError, IndexField, IndexPart,
     IndexValue, KeyManager, KeyState, KeyUsage, Normalizer,
 };
+use encx_testkit::{Harness, ManualClock, MemoryKeyStore, MemoryKms, block_on};
 
 const EMAIL: IndexField = IndexField::new("users", "email", 64).normalize(Normalizer::Email);
 const NUMBER: IndexField = IndexField::new("users", "number", 32);

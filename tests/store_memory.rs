@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use encx::testkit::{AuditedChange, ManualClock, MemoryKeyStore, StoreFixture, block_on};
 use encx::{
     ChangeCursor, Clock, DataKeyId, EncryptionContext, KekId, KeyChanges, KeyCheck, KeyHint, KeyRecord,
     KeyState, KeyStore, KeyUsage, KeyVersion, KmsName, NewKey, ProcessId, ProcessInfo, StateChange,
     StoreError, StoredWrap, Timestamp, WrappedKey,
 };
+use encx_testkit::{AuditedChange, ManualClock, MemoryKeyStore, StoreFixture, block_on};
 
 struct Memory(MemoryKeyStore);
 
@@ -34,7 +34,7 @@ impl StoreFixture for Memory {
     async fn remove(&self) {}
 }
 
-encx::store_conformance!(Memory);
+encx_testkit::store_conformance!(Memory);
 
 fn new_key(tenant: &str, after: Option<DataKeyId>) -> NewKey {
     let context = EncryptionContext::builder()

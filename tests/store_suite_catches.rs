@@ -9,12 +9,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use encx::testkit::{AuditedChange, MemoryKeyStore, StoreFixture, store_cases};
 use encx::{
     ChangeCursor, ChangePage, Coordination, CursorPosition, DataKeyId, KeyChanges, KeyPage, KeyQuery,
     KeyRecord, KeyState, KeyStore, NewKey, Revision, Scope, StateChange, StoreError, Timestamp, WrapChange,
     WrapOutcome,
 };
+use encx_testkit::{AuditedChange, MemoryKeyStore, StoreFixture, store_cases};
 
 /// One thing that a store does wrong.
 #[derive(Clone, Copy, Debug, PartialEq)]

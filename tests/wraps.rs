@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
-use encx::testkit::{MemoryKeyStore, MemoryKms};
 use encx::{
     Crypto, EncryptionContext, Error, Field, KekChoice, KekId, KekRef, KeyRecord, KmsErrorKind, KmsName,
 };
+use encx_testkit::{MemoryKeyStore, MemoryKms};
 
 const SSN: Field = Field::new("users", "ssn");
 const HERE: &str = "memory/default";

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use encx::testkit::{MemoryKeyStore, MemoryKms};
 use encx::{Ciphertext, Crypto, EncryptionContext, Error, Field};
+use encx_testkit::{MemoryKeyStore, MemoryKms};
 
 const SSN: Field = Field::new("users", "ssn");
 

@@ -5,8 +5,8 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use encx::testkit::{MemoryKeyStore, MemoryKms};
 use encx::{Aad, Ciphertext, Crypto, EncryptionContext, Field, Keyring};
+use encx_testkit::{MemoryKeyStore, MemoryKms};
 use tokio::runtime::Runtime;
 
 use super::floor::{AAD_LEN, Floor};

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// Tells the time, and wakes a task later.
 ///
 /// `encx` never asks the machine for the time except through this trait, so that a test can move it.
-/// Services use `encx::SystemClock`; tests use `testkit::ManualClock`.
+/// Services use `encx::SystemClock`; tests use `encx_testkit::ManualClock`.
 ///
 /// The views must not be confused: [`elapsed`](Clock::elapsed) never goes back and decides how long a key may stay in
 /// memory; [`elapsed_coarsely`](Clock::elapsed_coarsely) is the same for calls that find their key in memory, which

@@ -13,8 +13,7 @@ use crate::key::{DataKey, DataKeyId, KekId, KeyUsage, WrappedKey};
 ///
 /// This is the least that a provider does. Caching, choosing KEKs, checking what may be unwrapped and
 /// bounding concurrency are done above it, once for all providers. Creating KEKs and aliases are a
-/// provider's own methods. A provider mounts the conformance suite with `encx::kms_conformance!`
-/// (feature `testkit`).
+/// provider's own methods. A provider mounts the conformance suite with `encx_testkit::kms_conformance!`.
 ///
 /// What every provider guarantees:
 ///

@@ -10,6 +10,7 @@
 //! - [`causes`]: how errors print.
 //! - [`clock`]: the time, as tests set it.
 //! - [`codec`]: fields' values as bytes. [`column`](mod@column): encrypted columns, as jobs walk through them.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod aad;
 pub mod blind_index;

@@ -35,7 +35,7 @@ pub use record::{KeyRecord, Revision, StoredWrap, Timestamp};
 /// This is the least that a store does. What a change means is worked out by [`NewKey::plan`],
 /// [`StateChange::plan`] and [`WrapChange::plan`]; a store reads, writes what the plan says if nobody wrote
 /// meanwhile, and says [`StoreError::Conflict`] or [`StoreError::StaleRevision`] otherwise. A store mounts the
-/// conformance suite with `encx::store_conformance!` (feature `testkit`).
+/// conformance suite with `encx_testkit::store_conformance!`.
 ///
 /// What every store guarantees:
 ///

@@ -1,4 +1,5 @@
 //! `#[derive(Encrypt)]` of [`encx`](https://docs.rs/encx). Use it as `encx::Encrypt`, with feature `derive`.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod attributes;
 mod check;
@@ -28,8 +29,9 @@ use syn::{DeriveInput, parse_macro_input};
 ///     phone: Option<String>,
 /// }
 ///
-/// # use encx::{Crypto, testkit::{MemoryKeyStore, MemoryKms}};
-/// # encx::testkit::block_on(async {
+/// # use encx::Crypto;
+/// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+/// # encx_testkit::block_on(async {
 /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
 /// let user = User { id: 7, tenant_id: "t-42".into(), email: "ada@example.com".into(), phone: None };
 /// let row: EncryptedUser = user.encrypt(&crypto).await?; // `email` is an `encx::Ciphertext`, `phone` an `Option` of one
@@ -114,7 +116,8 @@ use syn::{DeriveInput, parse_macro_input};
 /// where one of the fields is, and the methods `name_born_terms` and `matching_name_born`, which take a tuple:
 ///
 /// ```
-/// # use encx::{Crypto, Encrypt, testkit::{MemoryKeyStore, MemoryKms}};
+/// # use encx::{Crypto, Encrypt};
+/// # use encx_testkit::{MemoryKeyStore, MemoryKms};
 /// #[derive(Encrypt)]
 /// #[encx(table = "patients", context("tenantId" = tenant_id))]
 /// #[encx(index(name = "name_born", fields = [last_name(normalize = "case-fold"), born], bits = 16))]
@@ -128,7 +131,7 @@ use syn::{DeriveInput, parse_macro_input};
 ///     born: String,
 /// }
 ///
-/// # encx::testkit::block_on(async {
+/// # encx_testkit::block_on(async {
 /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
 /// # let (tenant_id, last_name, born) = ("t-42".into(), "Lovelace".into(), "1815-12-10".into());
 /// # let row = Patient { id: 7, tenant_id, last_name, born }.encrypt(&crypto).await?;

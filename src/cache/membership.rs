@@ -354,7 +354,7 @@ mod tests {
         use std::task::{Context, Poll, Waker};
 
         let mut context = Context::from_waker(Waker::noop());
-        let clock = crate::testkit::ManualClock::new();
+        let clock = encx_testkit::ManualClock::new();
         let fleet = Fleet::new(true, None, &limits());
         let mut waiting = pin!(fleet.introduced(&clock));
         assert_eq!(waiting.as_mut().poll(&mut context), Poll::Pending);

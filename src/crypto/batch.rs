@@ -20,10 +20,9 @@ impl Crypto {
     /// calls of [`encrypt`](Self::encrypt) if they stand next to each other, as the fields of a record do.
     ///
     /// ```
-    /// # #[cfg(feature = "testkit")] {
-    /// # use encx::testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
     /// # use encx::{Crypto, EncryptionContext, Field};
-    /// # encx::testkit::block_on(async {
+    /// # encx_testkit::block_on(async {
     /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
     /// # let context = EncryptionContext::builder().pair("tenantId", "t-42").build()?;
     /// const NAME: Field = Field::new("users", "name");
@@ -34,7 +33,6 @@ impl Crypto {
     /// # assert_eq!(sealed.len(), 2);
     /// # Ok::<(), encx::Error>(())
     /// # }).unwrap();
-    /// # }
     /// ```
     ///
     /// # Errors

@@ -8,9 +8,9 @@ use crate::cache::{DerivationKey, Entry, Purpose, Snapshot};
 use crate::context::EncryptionContext;
 use crate::crypto::Crypto;
 use crate::error::{Error, unbox};
-use crate::search::{IndexField, IndexValue, Message};
 use crate::key::{DataKeyId, KeyUsage, Scope};
 use crate::keyring::{Core, Look, loaded};
+use crate::search::{IndexField, IndexValue, Message};
 
 impl Crypto {
     /// Computes the blind index of a value under the context's active index key, for a column beside the ciphertext's.
@@ -20,10 +20,9 @@ impl Crypto {
     /// `purpose` = `login`, if the index was computed under that.
     ///
     /// ```
-    /// # #[cfg(feature = "testkit")] {
-    /// # use encx::testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
     /// # use encx::{Crypto, EncryptionContext, IndexField, Normalizer};
-    /// # encx::testkit::block_on(async {
+    /// # encx_testkit::block_on(async {
     /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
     /// const EMAIL: IndexField = IndexField::new("users", "email", 64).normalize(Normalizer::Email);
     ///
@@ -33,7 +32,6 @@ impl Crypto {
     /// assert!(terms.contains(&stored));
     /// # Ok::<(), encx::Error>(())
     /// # }).unwrap();
-    /// # }
     /// ```
     ///
     /// # Errors

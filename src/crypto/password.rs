@@ -28,10 +28,9 @@ impl Crypto {
     /// (`OpaqueString`). So `ñ` is the same from every keyboard. Other bytes are hashed as they are.
     ///
     /// ```
-    /// # #[cfg(feature = "testkit")] {
-    /// # use encx::testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
     /// # use encx::{Crypto, EncryptionContext, Field, PasswordVerdict};
-    /// # encx::testkit::block_on(async {
+    /// # encx_testkit::block_on(async {
     /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
     /// const PASSWORD: Field = Field::new("users", "password");
     ///
@@ -44,7 +43,6 @@ impl Crypto {
     /// }
     /// # Ok::<(), encx::Error>(())
     /// # }).unwrap();
-    /// # }
     /// ```
     ///
     /// # Errors
@@ -252,7 +250,7 @@ mod tests {
 
     use super::*;
     use crate::aad::Field;
-    use crate::testkit::{MemoryKeyStore, MemoryKms};
+    use encx_testkit::{MemoryKeyStore, MemoryKms};
 
     const PASSWORD: Field = Field::new("users", "password");
     const RIGHT: &str = "correct horse";

@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn what_is_larger_than_all_there_is_waits_for_all_of_it() {
-        crate::testkit::block_on(async {
+        encx_testkit::block_on(async {
             let memory = Memory::new(10 * KIB);
             let small = memory.room(1).await;
             let large = std::pin::pin!(memory.room(u64::MAX));

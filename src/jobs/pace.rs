@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn a_range_is_worth_five_seconds_at_most() {
-        let clock: Arc<dyn Clock> = Arc::new(crate::testkit::ManualClock::new());
+        let clock: Arc<dyn Clock> = Arc::new(encx_testkit::ManualClock::new());
         let pace = |per_second| Pace::new(Arc::clone(&clock), per_second);
         assert_eq!(pace(None).range(500), 500);
         assert_eq!(pace(Some(10)).range(500), 50);

@@ -16,10 +16,9 @@ use super::{JobEvent, JobReport};
 /// It is driven by polling it, here, in the caller's task; so a consumer that is slow to take events makes the job slow.
 ///
 /// ```
-/// # #[cfg(feature = "testkit")] {
-/// # use encx::testkit::{MemoryKeyStore, MemoryKms};
+/// # use encx_testkit::{MemoryKeyStore, MemoryKms};
 /// # use encx::{Crypto, JobEvent};
-/// # encx::testkit::block_on(async {
+/// # encx_testkit::block_on(async {
 /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
 /// let mut run = crypto.key_manager().rewrap_all().start();
 /// while let Some(event) = run.next_event().await {
@@ -33,7 +32,6 @@ use super::{JobEvent, JobReport};
 /// # assert!(report.is_complete());
 /// # Ok::<(), encx::Error>(())
 /// # }).unwrap();
-/// # }
 /// ```
 ///
 /// # Cancellation

@@ -13,10 +13,9 @@ impl KeyManager {
     /// For a pepper that lies in a secrets manager so far, and for the key of an index that moves here:
     ///
     /// ```
-    /// # #[cfg(feature = "testkit")] {
-    /// # use encx::testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
     /// # use encx::{Crypto, DataKey, EncryptionContext, KeyUsage};
-    /// # encx::testkit::block_on(async {
+    /// # encx_testkit::block_on(async {
     /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
     /// # let context = EncryptionContext::builder().pair("purpose", "login").build()?;
     /// # let bytes = [7; 32];
@@ -24,7 +23,6 @@ impl KeyManager {
     /// crypto.key_manager().for_usage(KeyUsage::Pepper).import(&context, pepper).await?;
     /// # Ok::<(), encx::Error>(())
     /// # }).unwrap();
-    /// # }
     /// ```
     ///
     /// <div class="warning">

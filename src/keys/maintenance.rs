@@ -33,15 +33,14 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// sees to it that of several who make the same version one wins.
 ///
 /// ```
-/// # #[cfg(feature = "testkit")] {
 /// use std::time::Duration;
 ///
-/// use encx::testkit::{MemoryKeyStore, MemoryKms};
+/// use encx_testkit::{MemoryKeyStore, MemoryKms};
 /// use encx::{Crypto, Maintenance};
 ///
 /// const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 ///
-/// # encx::testkit::block_on(async {
+/// # encx_testkit::block_on(async {
 /// let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
 /// let maintenance = Maintenance::new(crypto.key_manager())
 ///     .rotate_every_for("purpose", "payments", 30 * DAY)
@@ -52,7 +51,6 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// # task.stop().await;
 /// # Ok::<(), encx::Error>(())
 /// # }).unwrap();
-/// # }
 /// ```
 #[derive(Clone, Debug)]
 #[must_use = "it does nothing until `run_once` or `spawn` is called"]

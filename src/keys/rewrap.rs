@@ -55,17 +55,15 @@ impl KeyManager {
     /// A dry run makes no call but those that ask what the KEKs' aliases stand for.
     ///
     /// ```
-    /// # #[cfg(feature = "testkit")] {
-    /// # use encx::testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
     /// # use encx::{Crypto, KekRef};
-    /// # encx::testkit::block_on(async {
+    /// # encx_testkit::block_on(async {
     /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
     /// let old = KekRef::try_from("memory/retired")?;
     /// let planned = crypto.key_manager().rewrap_all().from(old).dry_run().run().await;
     /// println!("{} keys would move", planned.run.changed);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// # }).unwrap();
-    /// # }
     /// ```
     pub fn rewrap_all(&self) -> Job<RewrapAll> {
         let walk = RewrapAll {

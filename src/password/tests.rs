@@ -41,8 +41,8 @@ fn a_hash_is_pinned() {
 /// So a pepper that somebody has from elsewhere, by the format alone, computes the same.
 #[test]
 fn an_imported_pepper_is_what_the_secret_is_derived_from() {
-    use crate::testkit::{MemoryKeyStore, MemoryKms, block_on};
     use crate::{Crypto, EncryptionContext, KeyUsage};
+    use encx_testkit::{MemoryKeyStore, MemoryKms, block_on};
 
     block_on(async {
         let params = PasswordParams::insecure_new(64, 1, 1).unwrap();
@@ -107,8 +107,8 @@ fn what_looks_the_same_is_the_same_password() {
 /// Earlier versions hashed the bytes as they came.
 #[test]
 fn a_hash_of_bytes_that_were_not_normalised_verifies_and_asks_for_a_new_one() {
-    use crate::testkit::{MemoryKeyStore, MemoryKms, block_on};
     use crate::{Crypto, EncryptionContext, KeyUsage};
+    use encx_testkit::{MemoryKeyStore, MemoryKms, block_on};
 
     block_on(async {
         let params = PasswordParams::insecure_new(64, 1, 1).unwrap();

@@ -25,6 +25,7 @@
 //! message opens under two keys.
 //!
 //! [ePrint 2025/758]: https://eprint.iacr.org/2025/758
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 use encx_core::{causes, ciphertext, key, memory};
 

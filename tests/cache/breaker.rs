@@ -1,7 +1,7 @@
 //! A KMS that does not answer is left alone for a while; one that refuses answers.
 
-use encx::testkit::MemoryKms;
 use encx::{Crypto, Error, KekChoice, KmsErrorKind, KmsName};
+use encx_testkit::MemoryKms;
 use std::time::Duration;
 use tokio::task::JoinSet;
 

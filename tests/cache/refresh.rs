@@ -1,7 +1,7 @@
 //! Keys that are used are unwrapped again before their time is over, and no request waits for it.
 
-use encx::testkit::MemoryKms;
 use encx::{Clock, Error, KmsErrorKind};
+use encx_testkit::MemoryKms;
 use tokio::task::JoinSet;
 
 use super::support::{

@@ -2,8 +2,8 @@
 
 use std::thread;
 
-use encx::testkit::{MemoryKeyStore, MemoryKms};
 use encx::{Ciphertext, Crypto, EncryptionContext, Error, Keyring};
+use encx_testkit::{MemoryKeyStore, MemoryKms};
 use tokio::runtime::{Builder, Runtime};
 
 use super::support::{HOUR, SSN, World, at_once, context, open, seal, until, within};

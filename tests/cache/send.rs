@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use encx::testkit::Harness;
 use encx::{
     BlindIndex, Ciphertext, Crypto, CryptoBuilder, DataKey, DataKeyId, EncryptionContext, IndexField,
     IndexValue, KeyManager, KeyState, Keyring, Maintenance, MaintenanceTask, PasswordHash,
 };
+use encx_testkit::Harness;
 
 use super::support::{SECOND, SSN};
 

@@ -1,7 +1,7 @@
 //! What happens while the KMS does not answer, where the builder allows keys to serve past their time.
 
-use encx::testkit::MemoryKms;
 use encx::{Ciphertext, Crypto, CryptoBuilder, EncryptionContext, Error, KmsErrorKind};
+use encx_testkit::MemoryKms;
 
 use super::support::{
     HOUR, MINUTE, SECOND, SSN, World, context, open, open_at_once, seal, seal_at_once, settle, until, within,

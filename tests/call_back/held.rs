@@ -7,8 +7,8 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use encx::testkit::ManualClock;
 use encx::{Ciphertext, Clock, Crypto, EncryptionContext, Error, Keyring};
+use encx_testkit::ManualClock;
 
 use super::support::{SSN, World, context, seal, within};
 use super::within_deadline;

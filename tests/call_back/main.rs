@@ -21,8 +21,8 @@ use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use encx::testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 use encx::{Clock, Crypto, Keyring};
+use encx_testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 
 use support::{Connection, SSN, World};
 

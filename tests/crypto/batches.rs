@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::pin::pin;
 use std::task::{Context, Waker};
 
-use encx::testkit::MemoryKms;
 use encx::{Ciphertext, EncryptionContext, Error, KekRef, KeyState, MAX_PLAINTEXT_LEN, Suite};
+use encx_testkit::MemoryKms;
 
 use crate::{NAME, SSN, World, context};
 
@@ -92,7 +92,7 @@ async fn what_happens_to_a_key_while_items_come_counts_for_all_of_them() {
                     answered.recv().unwrap();
                 }
             });
-            encx::testkit::block_on(async {
+            encx_testkit::block_on(async {
                 match many_contexts {
                     true => {
                         of.encrypt_many(items.map(|n| (&context, value(n), SSN.row(n))))

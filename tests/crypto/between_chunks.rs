@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::pin::Pin;
 use std::time::Duration;
 
-use encx::testkit::{ManualClock, block_on};
 use encx::{Ciphertext, Clock, Crypto, EncryptionContext, Error, Keyring};
+use encx_testkit::{ManualClock, block_on};
 
 use crate::{SSN, World, context};
 

@@ -1,7 +1,7 @@
 //! A refused ciphertext says where it is, through whichever entrance it was opened, and is counted by kind.
 
-use encx::testkit::{MemoryKeyStore, MemoryKms};
 use encx::{Crypto, EncryptionContext, Error, Field, KeyCheck, KeyState, Refusals, Suite};
+use encx_testkit::{MemoryKeyStore, MemoryKms};
 
 const SSN: Field = Field::new("users", "ssn");
 

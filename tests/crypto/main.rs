@@ -11,8 +11,8 @@ mod nearby;
 mod refusals;
 mod rule;
 
-use encx::testkit::{MemoryKeyStore, MemoryKms};
 use encx::{Crypto, CryptoBuilder, EncryptionContext, Field};
+use encx_testkit::{MemoryKeyStore, MemoryKms};
 
 const SSN: Field = Field::new("users", "ssn");
 const NAME: Field = Field::new("users", "name");

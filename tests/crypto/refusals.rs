@@ -1,10 +1,10 @@
 //! What is refused, one test for each: moved, changed, crafted, planted, and by state.
 
-use encx::testkit::MemoryKms;
 use encx::{
     Aad, Ciphertext, DataKeyId, EncryptionContext, Error, Field, KeyManagementService, KeyState, KeyUsage,
     KmsContext, KmsErrorKind, KmsName, StoreError, StoredWrap, Suite,
 };
+use encx_testkit::MemoryKms;
 
 use crate::{NAME, SSN, World, context};
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use encx::testkit::{MemoryKeyStore, MemoryKms};
 use encx::{Crypto, CryptoBuilder, EncryptionContext, Error, KekChoice, KekRef, KmsErrorKind};
+use encx_testkit::{MemoryKeyStore, MemoryKms};
 
 use crate::{SSN, World, context};
 

@@ -12,8 +12,8 @@ mod search;
 mod shapes;
 mod tokens;
 
-use encx::testkit::{MemoryKeyStore, MemoryKms};
 use encx::{Crypto, Encrypt};
+use encx_testkit::{MemoryKeyStore, MemoryKms};
 use uuid::Uuid;
 
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]

@@ -1,8 +1,8 @@
 //! The code of `docs/adoption.md`.
 
-use encx::testkit::{MemoryKeyStore, MemoryKms};
 use encx::{Ciphertext, Crypto, EncryptedColumn, EncryptionContext, Field, JobEvent, RowIdKind};
-use encx_sqlx::{Adoption, AdoptionJobs, PlaintextColumn, Rows, read_either};
+use encx_tables::{Adoption, AdoptionJobs, PlaintextColumn, Rows, read_either};
+use encx_testkit::{MemoryKeyStore, MemoryKms};
 use sqlx::sqlite::SqlitePool;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;

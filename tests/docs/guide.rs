@@ -219,7 +219,7 @@ async fn rotate(crypto: &Crypto, pool: &SqlitePool, tenant: &str) -> Result<()> 
 mod their_own_tests {
     use super::{Result, SSN, pii};
 
-    use encx::testkit::Harness;
+    use encx_testkit::Harness;
 
     #[tokio::test]
     async fn a_request_costs_no_call_to_the_kms() -> Result<()> {

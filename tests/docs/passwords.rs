@@ -1,9 +1,9 @@
 //! The code of `docs/passwords.md`.
 
-use encx::testkit::{Harness, MemoryKeyStore, MemoryKms};
 use encx::{
     Crypto, DataKey, EncryptionContext, Field, KeyUsage, PasswordHash, PasswordParams, PasswordVerdict,
 };
+use encx_testkit::{Harness, MemoryKeyStore, MemoryKms};
 use sqlx::sqlite::SqlitePool;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use encx::testkit::{MemoryKeyStore, MemoryKms};
 use encx::{
     Aad, ApiToken, BlindIndex, Ciphertext, Crypto, DataKeyId, EncryptionContext, Field, FieldCodec,
     IndexField, IndexPart, KeyUsage, Normalizer, TokenDigest,
 };
+use encx_testkit::{MemoryKeyStore, MemoryKms};
 use sqlx::QueryBuilder;
 use sqlx::sqlite::SqlitePool;
 use uuid::Uuid;

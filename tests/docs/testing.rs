@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use encx::testkit::Harness;
 use encx::{KeyState, KmsErrorKind, StoreError};
+use encx_testkit::Harness;
 
 use encx::{Ciphertext, Crypto, EncryptionContext, Error, Field};
 

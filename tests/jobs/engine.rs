@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use encx::testkit::{ManualClock, MemoryKeyStore};
 use encx::{Clock, Job, JobEnd, JobEvent, JobReport, JobRun, JobTally, KeyStore};
+use encx_testkit::{ManualClock, MemoryKeyStore};
 
 use super::support::{Numbers, idle, in_time, process};
 

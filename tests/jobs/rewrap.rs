@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use encx::testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 use encx::{
     Crypto, CryptoBuilder, EncryptionContext, Error, Field, JobEnd, JobError, JobTally, KekRef, KeyState,
     KeyStore, KeyUsage, KmsErrorKind,
 };
+use encx_testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 
 use super::support::{REFUSED, idle, in_time};
 

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use encx::testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 use encx::{Clock, Crypto, Error, JobError, KmsErrorKind, StoreError, Walk, WalkOutcome, WalkPage};
+use encx_testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 use tokio::sync::watch;
 
 /// Lets the clock run on in steps whenever there is nothing else to do, until a future is done.

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use encx::testkit::{MemoryKeyStore, MemoryKms};
 use encx::{Clock, Crypto, CryptoBuilder, Error, KekChoice, KekRef, KmsErrorKind, KmsOperation, StoreError};
 use encx_local::{LocalKms, Protection};
 use encx_sqlx::SqliteKeyStore;
+use encx_testkit::{MemoryKeyStore, MemoryKms};
 
 use super::drive;
 use super::support::{SECOND, SSN, World, context, seal};

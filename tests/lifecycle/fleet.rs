@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use encx::testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 use encx::{Clock, Crypto, Error, FleetReport, KeyStore, ProcessId, ProcessInfo, StoreError};
+use encx_testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 
 use super::support::{HOUR, MINUTE, SECOND, SSN, World, context, open, seal, settle, until};
 use super::{drive, other_process, registry, tool};

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use encx::testkit::MemoryKeyStore;
+use encx_testkit::MemoryKeyStore;
 use encx::{
     Aad, Ciphertext, Crypto, DataKey, EncryptionContext, Error, Field, GeneratedDataKey, KekDescription,
     KekId, KeyManagementService, Keyring, KmsContext, KmsError, Plaintext, WrappedKey,

@@ -21,7 +21,7 @@ use crate::store::{StoreError, Timestamp};
 ///
 /// Times are the store's clock, and a claim or a lease has ended at the moment that its term ends; a term is 366 days at
 /// most. A name of a lease or a job has 1 to 200 bytes and no control characters; anything else is
-/// [`StoreError::Invalid`], and stores ask [`Lease::check_name`] and its like. A store mounts the conformance suite with `encx::store_conformance!` (feature `testkit`).
+/// [`StoreError::Invalid`], and stores ask [`Lease::check_name`] and its like. A store mounts the conformance suite with `encx_testkit::store_conformance!`.
 ///
 /// # Errors
 ///

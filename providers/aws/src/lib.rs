@@ -29,6 +29,7 @@
 //! nor disabling a key.
 //!
 //! </div>
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod admin;
 mod arn;

@@ -4,4 +4,4 @@
 mod common;
 mod fixture;
 
-encx::kms_conformance!(fixture::AwsFixture::start().await);
+encx_testkit::kms_conformance!(fixture::AwsFixture::start().await);

@@ -4,12 +4,12 @@
 //! requests.
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
-use encx::testkit::MemoryKeyStore;
 use encx::{
     Crypto, DataKey, DataKeyId, EncryptionContext, Field, KekId, KekState, KeyManagementService, KeyUsage,
     KmsContext, KmsErrorKind,
 };
 use encx_aws::AwsKms;
+use encx_testkit::MemoryKeyStore;
 
 const SSN: Field = Field::new("users", "ssn");
 

@@ -351,7 +351,7 @@ fn the_environment_names_region_and_default_kek() {
     let variables = [("AWS_REGION", "eu-north-1"), ("AWS_KMS_KEY_ID", "alias/from-env")];
     match in_environment(name, &variables) {
         Some(said) => assert_eq!(said, "[\"eu-north-1\"] alias/from-env\n"),
-        None => encx::testkit::block_on(async {
+        None => encx_testkit::block_on(async {
             let kms = AwsKms::from_env().await.unwrap();
             println!("said: {:?} {}", kms.regions(), kms.default_kek().unwrap());
         }),
@@ -424,7 +424,7 @@ fn a_wrong_value_in_the_environment_is_refused_with_the_variable_s_name() {
         let mut all = vec![("AWS_REGION", HOME)];
         all.extend(&variables);
         let Some(said) = in_environment(name, &all) else {
-            encx::testkit::block_on(async {
+            encx_testkit::block_on(async {
                 let error = AwsKms::from_env().await.unwrap_err();
                 println!("said: {error:?} {error}");
             });
@@ -459,7 +459,7 @@ fn the_environment_s_endpoint_serves_the_region_of_each_arn() {
         ),
     ] {
         let Some(said) = in_environment(name, &[("AWS_REGION", HOME), (variable, url)]) else {
-            encx::testkit::block_on(ask_home_and_there());
+            encx_testkit::block_on(ask_home_and_there());
             return;
         };
         assert!(said.starts_with(&format!("asked {expected}\n")), "{said}");

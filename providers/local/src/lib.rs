@@ -34,6 +34,7 @@
 //! rests on advisory locks and atomic renames, which local file systems have and some network file systems do not.
 //! Beside the file lie `….lock`, which stays, and for moments `….tmp`. On other systems than Unix owner and permissions
 //! are not checked, and [`Protection::insecure_file_permissions_only`] is refused.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod disk;
 mod error;

@@ -3,4 +3,4 @@
 
 mod fixture;
 
-encx::kms_conformance!(fixture::LocalFixture::start().await);
+encx_testkit::kms_conformance!(fixture::LocalFixture::start().await);

@@ -7,9 +7,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use encx::testkit::block_on;
 use encx::{DataKey, KeyManagementService};
 use encx_local::{LocalKms, LocalKmsError, Protection};
+use encx_testkit::block_on;
 
 mod common;
 use common::{context, insecure};

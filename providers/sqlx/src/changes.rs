@@ -1,8 +1,7 @@
 //! From rows of a poll to a page of changes: the same for both databases. One that cannot be read hides no other.
 
-use encx::{
-    ChangeCursor, ChangePage, DataKeyId, KeyChange, KeyState, Revision, Scope, StoreError, Timestamp,
-};
+use encx_core::key::{DataKeyId, KeyState, Scope};
+use encx_core::store::{ChangeCursor, ChangePage, KeyChange, Revision, StoreError, Timestamp};
 
 use crate::row::{corrupt_id, revision_of, scope_of, state_of};
 
@@ -110,7 +109,7 @@ pub(crate) fn greatest_id() -> Option<DataKeyId> {
 
 #[cfg(test)]
 mod tests {
-    use encx::CursorPosition;
+    use encx_core::store::CursorPosition;
 
     use super::*;
 

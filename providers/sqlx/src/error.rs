@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 
-use encx::StoreError;
+use encx_core::store::StoreError;
 use sqlx::error::{DatabaseError, ErrorKind};
 
 /// Refuses a URL of another kind of database, by the name that it begins with.
@@ -36,7 +36,8 @@ fn is_scheme(text: &str) -> bool {
 ///
 /// PostgreSQL's errors carry it in their detail, hint and context (`Failing row contains (..)`), which `Debug` of the
 /// driver's error shows.
-pub(crate) fn without_rows(error: sqlx::Error) -> sqlx::Error {
+#[must_use]
+pub fn without_rows(error: sqlx::Error) -> sqlx::Error {
     match error {
         sqlx::Error::Database(error) => sqlx::Error::Database(Box::new(Refusal::of(&*error))),
         other => other,
@@ -139,7 +140,7 @@ impl DatabaseError for Refusal {
 }
 
 /// Tells whether the same request may succeed later. `is_passing` knows the codes after which it may.
-pub(crate) fn may_pass(error: &sqlx::Error, is_passing: fn(&str) -> bool) -> bool {
+pub fn may_pass(error: &sqlx::Error, is_passing: fn(&str) -> bool) -> bool {
     use sqlx::Error::{Io, PoolClosed, PoolTimedOut, WorkerCrashed};
     match error {
         Io(_) | PoolTimedOut | PoolClosed | WorkerCrashed => true,

@@ -4,8 +4,7 @@
 //! - [`SqliteKeyStore`] (feature `sqlite`) keeps them in tables whose names begin with `encx_`.
 //! - Feature `tls-rustls` lets the PostgreSQL driver make TLS connections.
 //!
-//! - [`Rows`] walks over the rows of your own tables: it re-encrypts them after a rotation, finds those that do not open,
-//!   counts them by data key, and turns plaintext columns into encrypted ones.
+//! Jobs over the rows of your own tables are in [encx-tables](https://docs.rs/encx-tables).
 //!
 //! Both stores are made from a URL or from a pool that exists already, and both create their tables with `migrate()`.
 //! They run on Tokio.
@@ -20,6 +19,7 @@
 //! # Ok(())
 //! # }
 //! ```
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 // The tests' databases are shared with `tests/`, which knows this crate by its name.
 #[cfg(all(test, feature = "postgres"))]
@@ -38,18 +38,22 @@ mod postgres;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod row;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
-mod rows;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod shared_work;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresKeyStore;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
-pub use rows::{
-    Adopt, Adoption, AdoptionJobs, Census, KeyCount, PlaintextColumn, Reencrypt, Rows, RowsError, Verify,
-    read_either,
-};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteKeyStore;
+
+/// What the jobs of `encx-tables` share with the stores. Not part of the API.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::error::{may_pass, without_rows};
+    #[cfg(feature = "postgres")]
+    pub use crate::postgres::is_passing as postgres_passing;
+    #[cfg(feature = "sqlite")]
+    pub use crate::sqlite::{BEGIN as SQLITE_BEGIN, is_passing as sqlite_passing};
+}

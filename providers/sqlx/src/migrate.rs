@@ -6,7 +6,7 @@
 //! While a service is updated, processes of the old library and the new one use the same tables. So a migration says
 //! from which version on libraries work with the tables as it leaves them, and those go on; the others refuse.
 
-use encx::StoreError;
+use encx_core::store::StoreError;
 
 /// One step of the tables' history.
 pub(crate) struct Migration {

@@ -20,10 +20,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use encx::{
-    ChangeCursor, ChangePage, Coordination, CursorPosition, DataKeyId, KeyChanges, KeyPage, KeyQuery,
-    KeyRecord, KeyState, KeyStore, KeyUsage, NewKey, Scope, StateChange, StoreError, Timestamp, WrapChange,
-    WrapOutcome,
+use encx_core::key::{DataKeyId, KeyState, KeyUsage, Scope};
+use encx_core::store::{
+    ChangeCursor, ChangePage, Coordination, CursorPosition, KeyChanges, KeyPage, KeyQuery, KeyRecord,
+    KeyStore, NewKey, StateChange, StoreError, Timestamp, WrapChange, WrapOutcome,
 };
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgRow};
 use sqlx::query::Query;
@@ -36,7 +36,7 @@ use crate::error::check_scheme;
 use crate::row::{RawRow, RawWrap, assemble, corrupt_column, corrupt_id};
 use connections::Connections;
 use database::{Database, scalar};
-pub(crate) use error::is_passing;
+pub use error::is_passing;
 use error::store_error;
 use hints::Hints;
 use moment::Moment;
@@ -128,7 +128,7 @@ impl PostgresKeyStore {
     /// The URL must lead to the server itself: a transaction pooler does not pass on what is heard. One connection is
     /// made for each call of [`KeyStore::changes`], of which a `Crypto` makes one; no other connection of the store listens. A
     /// connection that is lost is made anew, for ever; one that went silent is noticed within 15 seconds. Hints may be
-    /// lost until then, so [`KeyHint::Gap`](encx::KeyHint::Gap) follows each time.
+    /// lost until then, so [`KeyHint::Gap`](encx_core::store::KeyHint::Gap) follows each time.
     ///
     /// Whoever may connect to the database may notify. A notification is no more than a reason to read again, at most
     /// the keys that are held in memory, and twice a second for those that cannot be understood.

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 
-use encx::{
-    DataKeyId, KekId, KeyCheck, KeyRecord, KeyState, KeyUsage, KeyVersion, KmsName, MAX_WRAPS, Revision,
-    Scope, StoreError, StoredWrap, Timestamp, WrappedKey,
+use encx_core::key::{
+    DataKeyId, KekId, KeyCheck, KeyState, KeyUsage, KeyVersion, KmsName, MAX_WRAPS, Scope, WrappedKey,
 };
+use encx_core::store::{KeyRecord, Revision, StoreError, StoredWrap, Timestamp};
 
 /// A row of the keys joined with their wraps: a key with eight wraps has eight rows.
 pub(crate) struct RawRow {

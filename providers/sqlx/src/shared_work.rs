@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use encx::{
+use encx_core::store::{
     Fence, JobRange, JobStatus, JobTally, ProcessId, ProcessInfo, ProcessRecord, StoreError, Timestamp,
 };
 use uuid::Uuid;

@@ -15,10 +15,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use encx::{
-    ChangeCursor, ChangePage, Coordination, CursorPosition, DataKeyId, KeyChanges, KeyPage, KeyQuery,
-    KeyRecord, KeyState, KeyStore, KeyUsage, NewKey, Scope, StateChange, StoreError, Timestamp, WrapChange,
-    WrapOutcome,
+use encx_core::key::{DataKeyId, KeyState, KeyUsage, Scope};
+use encx_core::store::{
+    ChangeCursor, ChangePage, Coordination, CursorPosition, KeyChanges, KeyPage, KeyQuery, KeyRecord,
+    KeyStore, NewKey, StateChange, StoreError, Timestamp, WrapChange, WrapOutcome,
 };
 use sqlx::query::Query;
 use sqlx::sqlite::{
@@ -33,7 +33,7 @@ use crate::error::{check_scheme, code_of, store_error_of};
 use crate::migrate::{Found, Migration};
 use crate::row::{RawRow, RawWrap, assemble, corrupt_column, corrupt_id};
 use connections::Connections;
-pub(crate) use sql::BEGIN;
+pub use sql::BEGIN;
 
 /// How many connections a store that was made from a URL keeps: one writes while the others read.
 const CONNECTIONS: u32 = 4;
@@ -122,7 +122,7 @@ impl SqliteKeyStore {
     /// SQLite has one writer at a time. A transaction of yours that has written, or that began with `BEGIN IMMEDIATE`,
     /// holds up the store for `busy_timeout` if it uses an encryption context that has no key yet; then that call fails. One
     /// that has read cannot write after the store has. Without write-ahead logging one that has read holds up the store too.
-    /// Where contexts may be new, ask for [`Crypto::keyring`](encx::Crypto::keyring) and encrypt before the
+    /// Where contexts may be new, ask for `Crypto::keyring` of `encx` and encrypt before the
     /// transaction begins.
     ///
     /// </div>
@@ -546,7 +546,9 @@ fn of_code(code: &str) -> Option<StoreError> {
     }
 }
 
-pub(crate) fn is_passing(code: &str) -> bool {
+/// Tells by a code of SQLite whether the same may succeed later.
+#[must_use]
+pub fn is_passing(code: &str) -> bool {
     // The low byte is the primary code: SQLITE_BUSY, SQLITE_LOCKED, SQLITE_IOERR, SQLITE_FULL, SQLITE_CANTOPEN.
     code.parse::<u32>()
         .is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 10 | 13 | 14))

@@ -25,7 +25,7 @@ use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 use uuid::Uuid;
 
-encx::store_conformance!(Database);
+encx_testkit::store_conformance!(Database);
 
 async fn run(connection: &mut PgConnection, statement: &str) {
     connection
@@ -433,13 +433,13 @@ fn a_database_that_does_not_answer_is_unavailable() {
         assert_eq!(store.load(&[record.scope]).await.unwrap().len(), 1);
     });
     let nowhere = "postgres://nobody@127.0.0.1:1/nothing";
-    let error = encx::testkit::block_on(PostgresKeyStore::connect(nowhere)).unwrap_err();
+    let error = encx_testkit::block_on(PostgresKeyStore::connect(nowhere)).unwrap_err();
     assert!(error.is_retryable(), "nothing listens there: {error}");
 }
 
 #[test]
 fn debugging_a_store_shows_no_password() {
-    encx::testkit::block_on(async {
+    encx_testkit::block_on(async {
         let options = sqlx::postgres::PgConnectOptions::new().password("hunter2");
         let store = PostgresKeyStore::from_pool(sqlx::PgPool::connect_lazy_with(options));
         assert!(!format!("{store:?}").contains("hunter2"));

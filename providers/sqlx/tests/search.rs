@@ -5,11 +5,11 @@
 
 mod common;
 
-use encx::testkit::{MemoryKeyStore, MemoryKms};
 use encx::{
     BlindIndex, Ciphertext, Crypto, EncryptionContext, Field, IndexField, IndexTerms, KeyManager, KeyUsage,
     Normalizer, PasswordHash, PasswordParams, PasswordVerdict,
 };
+use encx_testkit::{MemoryKeyStore, MemoryKms};
 use sqlx::FromRow;
 
 const EMAIL: Field = Field::new("users", "email");
@@ -204,7 +204,7 @@ fn postgres_finds_rows_by_any() {
 fn sqlite_finds_rows_by_in() {
     use sqlx::SqlitePool;
 
-    encx::testkit::block_on(async {
+    encx_testkit::block_on(async {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("users.db");
         let options = sqlx::sqlite::SqliteConnectOptions::new()

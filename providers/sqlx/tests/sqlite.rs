@@ -8,20 +8,20 @@ mod connecting;
 
 use common::new_key;
 use common::sqlite::File;
-use encx::testkit::block_on;
 use encx::{
     ChangeCursor, Ciphertext, CursorPosition, KeyState, KeyStore, StateChange, StoreError, WrapChange,
 };
 use encx_sqlx::SqliteKeyStore;
+use encx_testkit::block_on;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, Row};
 
 mod file {
-    encx::store_conformance!(super::common::sqlite::File);
+    encx_testkit::store_conformance!(super::common::sqlite::File);
 }
 
 mod in_memory {
-    encx::store_conformance!(super::common::sqlite::InMemory);
+    encx_testkit::store_conformance!(super::common::sqlite::InMemory);
 }
 
 async fn connection(file: &File) -> SqliteConnection {

@@ -6,9 +6,9 @@ mod common;
 use std::pin::Pin;
 use std::time::Duration;
 
-use encx::testkit::{ManualClock, MemoryKms};
 use encx::{Clock, Crypto, DataKeyId, EncryptionContext, Error, Field, KeyState, KeyStore, Keyring};
 use encx_sqlx::PostgresKeyStore;
+use encx_testkit::{ManualClock, MemoryKms};
 use sqlx::AssertSqlSafe;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 
@@ -101,7 +101,7 @@ async fn try_losses<S: KeyStore + Clone>(store: S, lose: impl Fn(&'static str) -
 
 #[test]
 fn sqlite_loses_nothing_in_silence() {
-    encx::testkit::block_on(async {
+    encx_testkit::block_on(async {
         let file = File::new();
         let store = file.store().await;
         store.migrate().await.unwrap();

@@ -11,9 +11,9 @@ mod work;
 use std::io::{BufRead, stdin};
 
 use encx::suite::KcXaes256Gcm;
-use encx::testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 use encx::{DataKey, KeyManagementService};
 use encx_local::{LocalKms, Protection};
+use encx_testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 
 use crate::tap::{Tap, report_key, unmask};
 use crate::work::{World, until};

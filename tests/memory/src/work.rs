@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use encx::testkit::{ManualClock, MemoryKeyStore};
 use encx::{
     Ciphertext, Crypto, EncryptionContext, Field, IndexField, KeyManagementService, KeyUsage, PasswordParams,
 };
+use encx_testkit::{ManualClock, MemoryKeyStore};
 
 use crate::tap::{Tap, report_key};
 use crate::{encx_ttl, report_bytes};

@@ -1,7 +1,7 @@
 //! Answers that something else wrote than AWS KMS: pages of proxies, other servers' JSON. None of them is a refusal.
 
-use encx::testkit::{ManualClock, MemoryKeyStore};
 use encx::{Crypto, Field};
+use encx_testkit::{ManualClock, MemoryKeyStore};
 
 use super::*;
 
@@ -172,7 +172,7 @@ fn a_page_in_place_of_credentials_is_unavailability_and_shows_no_token() {
     const CHILD: &str = "ENCX_TEST_CHILD";
     const TOKEN: &str = "the-token-of-a-pod";
     if std::env::var_os(CHILD).is_some() {
-        encx::testkit::block_on(async {
+        encx_testkit::block_on(async {
             let kms = AwsKms::builder().max_attempts(1).build().await.unwrap();
             let error = unwrap(&kms, ARN).await.unwrap_err();
             assert_eq!(error.kind(), KmsErrorKind::Unavailable, "{error:?}");

@@ -8,10 +8,10 @@ use aws_sdk_kms::error::ConnectorError;
 use aws_smithy_runtime_api::client::http::{
     HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
 };
-use encx::testkit::MemoryKeyStore;
 use encx::{Crypto, DataKey, DataKeyId, Field, KeyManagementService, KeyUsage, KmsContext, WrappedKey};
 use encx_aws::AwsKms;
 use encx_aws::admin::{KmsAdmin, NewKek};
+use encx_testkit::MemoryKeyStore;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use wiremock::{Mock, MockServer, Request, ResponseTemplate};

@@ -1,12 +1,12 @@
 //! The other providers: KEKs in memory and in a file, and key stores that fail.
 
-use encx::testkit::{MemoryKms, block_on};
 use encx::{
     Crypto, DataKey, DataKeyId, Field, KekId, KeyManagementService, KeyStore, KeyUsage, KmsContext,
     KmsErrorKind, WrappedKey,
 };
 use encx_local::{LocalKms, Protection};
 use encx_sqlx::{PostgresKeyStore, SqliteKeyStore};
+use encx_testkit::{MemoryKms, block_on};
 use sqlx::sqlite::SqlitePoolOptions;
 
 use super::*;

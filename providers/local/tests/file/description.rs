@@ -4,8 +4,8 @@ use std::fs;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use encx::suite::KcXaes256Gcm;
-use encx::testkit::block_on;
 use encx::{DataKey, KekId, KeyManagementService};
+use encx_testkit::block_on;
 
 use crate::common::{context, insecure};
 use crate::{create, folder, name};

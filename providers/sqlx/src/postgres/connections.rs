@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use encx::StoreError;
+use encx_core::store::StoreError;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{Connection, Postgres};
@@ -219,7 +219,7 @@ mod tests {
     /// A healthy server whose answer is not why a call waits: the error says that the connections are in use.
     #[test]
     fn connections_that_are_all_in_use_are_told_from_an_outage() {
-        encx::testkit::block_on(async {
+        encx_testkit::block_on(async {
             let url = std::env::var("ENCX_TEST_POSTGRES_URL")
                 .expect("run ./scripts/test, which starts a server for the tests");
             let theirs = PgPoolOptions::new()
@@ -246,7 +246,7 @@ mod tests {
     /// As when a password is replaced: what the old options met within the last half second is not told of the new ones.
     #[test]
     fn a_failure_is_remembered_for_its_options_only() {
-        encx::testkit::block_on(async {
+        encx_testkit::block_on(async {
             let url = std::env::var("ENCX_TEST_POSTGRES_URL")
                 .expect("run ./scripts/test, which starts a server for the tests");
             let theirs = PgPool::connect_lazy(&url).unwrap();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use encx::{
+use encx_core::store::{
     Coordination, Fence, JobRange, JobStatus, JobTally, Lease, ProcessId, ProcessInfo, ProcessList,
     RangeClaim, StoreError, Timestamp,
 };

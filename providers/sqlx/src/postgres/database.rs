@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use encx::StoreError;
+use encx_core::store::StoreError;
 use sqlx::Postgres;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgConnection, PgRow};

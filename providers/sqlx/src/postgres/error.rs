@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use encx::StoreError;
+use encx_core::store::StoreError;
 use sqlx::postgres::PgConnectOptions;
 
 use crate::error::{code_of, may_pass, store_error_of, without_rows};
@@ -119,7 +119,9 @@ fn of_code(code: &str) -> Option<StoreError> {
     }
 }
 
-pub(crate) fn is_passing(code: &str) -> bool {
+/// Tells by a SQLSTATE whether the same may succeed later.
+#[must_use]
+pub fn is_passing(code: &str) -> bool {
     match code {
         // read_only_sql_transaction: a standby that is about to take over, or no longer the primary
         // lock_not_available; query_canceled, which is what a timeout does; idle_in_transaction_session_timeout

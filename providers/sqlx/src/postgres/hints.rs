@@ -6,7 +6,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use backon::BackoffBuilder;
-use encx::{Fence, KeyHint, Scope};
+use encx_core::key::Scope;
+use encx_core::store::{Fence, KeyHint};
 use futures_core::Stream;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::{Executor, Row};

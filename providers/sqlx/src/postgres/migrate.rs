@@ -1,6 +1,6 @@
 //! The schema's versions.
 
-use encx::StoreError;
+use encx_core::store::StoreError;
 
 use super::database::{Database, Transaction, scalar};
 use super::{PostgresKeyStore, sql};

@@ -1,6 +1,6 @@
 //! Moments as PostgreSQL keeps them: microseconds since 2000, exactly.
 
-use encx::Timestamp;
+use encx_core::store::Timestamp;
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::types::Oid;

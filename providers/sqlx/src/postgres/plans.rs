@@ -7,7 +7,8 @@
 #[path = "../../tests/common/postgres.rs"]
 mod database;
 
-use encx::{DataKeyId, KekId, KeyQuery, KeyState, KeyUsage, KmsName, Scope};
+use encx_core::key::{DataKeyId, KekId, KeyState, KeyUsage, KmsName, Scope};
+use encx_core::store::KeyQuery;
 use sqlx::{AssertSqlSafe, Execute, Executor, PgConnection};
 
 use super::*;

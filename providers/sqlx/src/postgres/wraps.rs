@@ -2,7 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use encx::{DataKeyId, KeyRecord, StoreError, StoredWrap, Timestamp, WrapChange, WrapOutcome};
+use encx_core::key::DataKeyId;
+use encx_core::store::{KeyRecord, StoreError, StoredWrap, Timestamp, WrapChange, WrapOutcome};
 use sqlx::Postgres;
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use encx::{KeyRecord, NewKey, Scope, StateChange, StoreError, Timestamp};
+use encx_core::key::{KeyState, Scope};
+use encx_core::store::{KeyRecord, NewKey, StateChange, StoreError, Timestamp};
 use sqlx::Postgres;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
@@ -132,7 +133,7 @@ impl Write {
             .bind(i16::from(record.usage.code()))
             .bind(i32::try_from(record.version.get()).unwrap_or(i32::MAX))
             .bind(record.state.name())
-            .bind(record.suspended_from.map(encx::KeyState::name))
+            .bind(record.suspended_from.map(KeyState::name))
             .bind(context_json(record)?)
             .bind(record.key_check.to_bytes().to_vec())
             .bind(record.revision.get())
@@ -151,7 +152,7 @@ impl Write {
             .bind(old.revision.get())
             .bind(record.revision.get())
             .bind(record.state.name())
-            .bind(record.suspended_from.map(encx::KeyState::name))
+            .bind(record.suspended_from.map(KeyState::name))
             .bind(record.activated_at.map(Moment))
             .bind(record.deactivated_at.map(Moment))
             .bind(record.destroyed_at.map(Moment))

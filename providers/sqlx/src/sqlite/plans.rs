@@ -1,6 +1,7 @@
 //! That the statements of the store use the indexes, asserted on the statements themselves.
 
-use encx::{DataKeyId, KekId, KeyQuery, KeyState, KeyUsage, KmsName, Scope};
+use encx_core::key::{DataKeyId, KekId, KeyState, KeyUsage, KmsName, Scope};
+use encx_core::store::KeyQuery;
 use sqlx::{AssertSqlSafe, Execute};
 
 use super::*;
@@ -17,7 +18,7 @@ async fn plan(store: &SqliteKeyStore, mut query: Query<'_, Sqlite, SqliteArgumen
 
 #[test]
 fn statements_use_the_indexes() {
-    encx::testkit::block_on(async {
+    encx_testkit::block_on(async {
         let store = SqliteKeyStore::connect("sqlite::memory:").await.unwrap();
         store.migrate().await.unwrap();
         let id = DataKeyId::generate(1, None).unwrap();
@@ -73,7 +74,7 @@ fn statements_use_the_indexes() {
 #[test]
 fn statements_of_coordination_use_the_indexes() {
     use sql::coordination as work;
-    encx::testkit::block_on(async {
+    encx_testkit::block_on(async {
         let store = SqliteKeyStore::connect("sqlite::memory:").await.unwrap();
         store.migrate().await.unwrap();
         for (what, text) in [

@@ -88,11 +88,11 @@ pub(super) const CHANGES: &str = "
 pub(super) const LAST_CHANGE: &str =
     "SELECT coalesce(max(changed_at), 0) FROM encx_data_keys WHERE changed_at <= ?1";
 
-/// Takes the turn to write at once: nobody writes between our reading and our writing.
 /// The path of the database's file; empty if it is in memory, or a temporary one that only its connection sees.
 pub(super) const FILE: &str = "SELECT file FROM pragma_database_list WHERE name = 'main'";
 
-pub(crate) const BEGIN: &str = "BEGIN IMMEDIATE";
+/// Takes the turn to write at once: nobody writes between our reading and our writing.
+pub const BEGIN: &str = "BEGIN IMMEDIATE";
 
 pub(super) const NOW: &str = "SELECT CAST(unixepoch('now', 'subsec') * 1000000 AS INTEGER)";
 

@@ -1,9 +1,7 @@
 //! Writes: one transaction each, which begins by taking the turn to write.
 
-use encx::{
-    DataKeyId, KeyRecord, KeyState, NewKey, Scope, StateChange, StoreError, Timestamp, WrapChange,
-    WrapOutcome,
-};
+use encx_core::key::{DataKeyId, KeyState, Scope};
+use encx_core::store::{KeyRecord, NewKey, StateChange, StoreError, Timestamp, WrapChange, WrapOutcome};
 use sqlx::Sqlite;
 use sqlx::sqlite::SqliteConnection;
 

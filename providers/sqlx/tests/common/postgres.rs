@@ -4,9 +4,9 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
-use encx::testkit::{AuditedChange, StoreFixture};
 use encx::{DataKeyId, KeyState, KeyStore};
 use encx_sqlx::PostgresKeyStore;
+use encx_testkit::{AuditedChange, StoreFixture};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, Row};
 use uuid::Uuid;
@@ -120,7 +120,7 @@ pub(crate) fn on_a_database<F>(test: impl FnOnce(Arc<Database>) -> F)
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    encx::testkit::block_on(async {
+    encx_testkit::block_on(async {
         let database = Arc::new(Database::empty().await);
         let outcome = tokio::spawn(test(database.clone())).await;
         database.drop_now().await;

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use encx::testkit::{AuditedChange, StoreFixture};
 use encx::{DataKeyId, KeyState, KeyStore};
 use encx_sqlx::SqliteKeyStore;
+use encx_testkit::{AuditedChange, StoreFixture};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection, Row};
 

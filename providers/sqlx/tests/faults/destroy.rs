@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use encx::{Ciphertext, Destruction, Error, KeyManager, KeyState, OpenTransactions, StoreError};
-use encx_sqlx::Rows;
+use encx_tables::Rows;
 use libtest_mimic::Trial;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection};
@@ -208,7 +208,7 @@ fn standby() {
     });
 }
 
-fn census(pool: &PgPool) -> encx_sqlx::Census {
+fn census(pool: &PgPool) -> encx_tables::Census {
     Rows::postgres(pool.clone()).census([notes()]).unwrap()
 }
 

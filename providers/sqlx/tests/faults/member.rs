@@ -8,7 +8,8 @@ use encx::{
     Ciphertext, Crypto, DataKeyId, EncryptedColumn, EncryptionContext, Error, JobEnd, JobReport, KeyManager,
     KeyState, Maintenance, MaintenanceReport, RowIdKind, StoreError,
 };
-use encx_sqlx::{PostgresKeyStore, Rows};
+use encx_sqlx::PostgresKeyStore;
+use encx_tables::Rows;
 use serde::{Deserialize, Serialize};
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};

@@ -39,7 +39,7 @@ pub(crate) fn worker_settings() -> Option<Settings> {
 pub(crate) fn serve(settings: Settings) {
     // A stopped process does not see that the pipe is closed.
     set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
-    encx::testkit::block_on(async {
+    encx_testkit::block_on(async {
         let member = Arc::new(Member::new(settings).await);
         let mut lines = BufReader::new(tokio::io::stdin()).lines();
         while let Some(line) = lines.next_line().await.unwrap() {

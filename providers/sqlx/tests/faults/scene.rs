@@ -152,7 +152,7 @@ async fn run_on(server: &PgConnectOptions, statement: String) -> Result<(), sqlx
 
 /// Plays a test on a server, and removes its database whatever the outcome.
 pub(crate) fn play(server: PgConnectOptions, test: impl AsyncFnOnce(&Scene)) {
-    encx::testkit::block_on(async {
+    encx_testkit::block_on(async {
         let scene = Scene::new(server).await;
         let outcome = catch(test(&scene)).await;
         // The server may be dead, and then goes with its databases.

@@ -1,10 +1,10 @@
 //! The audit log: who changed what, from which state to which, when and why, for whatever a key manager does.
 
-use encx::testkit::MemoryKms;
 use encx::{
     Crypto, EncryptionContext, KekChoice, KekId, KekRef, KeyManagementService, KeyManager, KeyState, KmsName,
 };
 use encx_sqlx::PostgresKeyStore;
+use encx_testkit::MemoryKms;
 use sqlx::Row;
 
 use crate::common::postgres::on_a_database;

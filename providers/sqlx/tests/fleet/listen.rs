@@ -5,12 +5,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use encx::testkit::{ManualClock, MemoryKms};
 use encx::{
     Aad, Crypto, EncryptionContext, Error, KeyChanges, KeyHint, KeyState, KeyStore, Scope, StateChange,
     StoreError, WrapChange,
 };
 use encx_sqlx::PostgresKeyStore;
+use encx_testkit::{ManualClock, MemoryKms};
 use futures_core::Stream;
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 use tokio::time::Instant;

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use encx::KeyStore;
-use encx::testkit::{AuditedChange, StoreFixture};
 use encx_sqlx::PostgresKeyStore;
+use encx_testkit::{AuditedChange, StoreFixture};
 
 use crate::common::pooler::Pooler;
 use crate::common::postgres::Database;
 
 mod conformance {
-    encx::store_conformance!(super::Pooled);
+    encx_testkit::store_conformance!(super::Pooled);
 }
 
 /// A database, and a pooler before it that has fewer sessions than its clients want.
@@ -54,7 +54,7 @@ impl Pooled {
 /// Sixteen clients over three sessions: each statement is prepared in one of them, and another client's may lie there.
 #[test]
 fn clients_do_not_get_each_others_statements() {
-    encx::testkit::block_on(async {
+    encx_testkit::block_on(async {
         let pooled = Arc::new(Pooled::create().await);
         let mut tasks = tokio::task::JoinSet::new();
         for client in 0..16 {
@@ -89,7 +89,7 @@ fn clients_do_not_get_each_others_statements() {
 /// What is written through the pooler is heard by who listens directly.
 #[test]
 fn a_direct_listen_url_hears_what_goes_through_the_pooler() {
-    encx::testkit::block_on(async {
+    encx_testkit::block_on(async {
         let pooled = Pooled::create().await;
         let store = pooled.store().await.listen_url(&pooled.database.url());
         let mut hints = store.changes();
@@ -104,7 +104,7 @@ fn a_direct_listen_url_hears_what_goes_through_the_pooler() {
 /// A pool of the user's own, told both.
 #[test]
 fn a_pool_of_ones_own_works_through_the_pooler() {
-    encx::testkit::block_on(async {
+    encx_testkit::block_on(async {
         let pooled = Pooled::create().await;
         let options = pooled.database.options().port(pooled.pooler.port);
         let options = options.statement_cache_capacity(0).extra_float_digits(None);

@@ -3,9 +3,9 @@
 use std::error::Error as _;
 use std::time::Duration;
 
-use encx::testkit::{MemoryKms, block_on};
 use encx::{Coordination, Crypto, EncryptionContext, Error, Field, KeyStore, StoreError};
 use encx_sqlx::PostgresKeyStore;
+use encx_testkit::{MemoryKms, block_on};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use encx::testkit::{MemoryKms, block_on};
 use encx::{Crypto, EncryptionContext, Field, KeyStore, StoreError};
 use encx_sqlx::SqliteKeyStore;
+use encx_testkit::{MemoryKms, block_on};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions};
 use tokio::time::{Instant, timeout};
 

@@ -2,8 +2,8 @@
 
 use encx::DataKey;
 use encx::suite::KcXaes256Gcm;
-use encx::testkit::block_on;
 use encx_local::{Argon2Params, LocalKms, Protection};
+use encx_testkit::block_on;
 use tempfile::TempDir;
 
 use super::{MASK, hex};

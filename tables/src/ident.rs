@@ -1,0 +1,130 @@
+//! The names of users' tables and columns, quoted: the one place where a name becomes a part of a statement.
+
+use crate::error::RowsError;
+
+/// A name as it stands in a statement: in double quotes, with those in it doubled.
+///
+/// Both databases read what lies between the quotes as it is, whatever it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ident(String);
+
+impl Ident {
+    /// Quotes a column's name.
+    pub(crate) fn column(name: &str) -> Result<Self, RowsError> {
+        if name.is_empty() || name.contains('\0') {
+            let what = format!("{name:?} is no name of a column");
+            return Err(RowsError::Description { what });
+        }
+        Ok(Self(quoted(name)))
+    }
+
+    /// Quotes a table's name, with the name of its schema if it has one: `users`, `app.users`.
+    ///
+    /// A part that has a dot in it, or begins with a quote, is written in double quotes: `app."odd.name"`.
+    pub(crate) fn table(name: &str) -> Result<Self, RowsError> {
+        let parts = parts(name).filter(|parts| (1..=2).contains(&parts.len()));
+        let parts = parts.filter(|parts| parts.iter().all(|part| !part.is_empty() && !part.contains('\0')));
+        let Some(parts) = parts else {
+            let what = format!("{name:?} is no name of a table, nor of a schema and a table");
+            return Err(RowsError::Description { what });
+        };
+        let parts: Vec<_> = parts.iter().map(|part| quoted(part)).collect();
+        Ok(Self(parts.join(".")))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Splits a table's name into a schema's, if it has one, and its own, both without quotes.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn split(name: &str) -> (Option<String>, String) {
+        let mut parts = parts(name).unwrap_or_default();
+        let table = parts.pop().unwrap_or_default();
+        (parts.pop(), table)
+    }
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Splits a name at its dots, but for those between double quotes.
+fn parts(name: &str) -> Option<Vec<String>> {
+    let mut parts = Vec::new();
+    let mut rest = name;
+    loop {
+        let part = match rest.strip_prefix('"') {
+            Some(within) => {
+                let (part, behind) = unquoted(within)?;
+                rest = behind;
+                part
+            }
+            None => {
+                let end = rest.find('.').unwrap_or(rest.len());
+                let part = rest[..end].to_owned();
+                rest = &rest[end..];
+                part
+            }
+        };
+        parts.push(part);
+        if rest.is_empty() {
+            return Some(parts);
+        }
+        rest = rest.strip_prefix('.')?;
+    }
+}
+
+/// Reads up to the closing quote, and returns what lies behind it too.
+fn unquoted(within: &str) -> Option<(String, &str)> {
+    let mut part = String::new();
+    let mut rest = within;
+    loop {
+        let end = rest.find('"')?;
+        part.push_str(&rest[..end]);
+        rest = &rest[end + 1..];
+        match rest.strip_prefix('"') {
+            Some(more) => {
+                part.push('"');
+                rest = more;
+            }
+            None => return Some((part, rest)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_quoted_whatever_they_hold() {
+        let columns = [
+            ("ssn", r#""ssn""#),
+            ("order", r#""order""#),
+            ("a\"b", r#""a""b""#),
+            ("x\"; DROP TABLE users; --", r#""x""; DROP TABLE users; --""#),
+            ("größe", "\"größe\""),
+            ("a.b", r#""a.b""#),
+        ];
+        for (name, quoted) in columns {
+            assert_eq!(Ident::column(name).unwrap().as_str(), quoted);
+        }
+        let tables = [
+            ("users", r#""users""#),
+            ("app.users", r#""app"."users""#),
+            ("\"odd.name\"", r#""odd.name""#),
+            ("app.\"odd\"\".name\"", r#""app"."odd"".name""#),
+            ("users; DROP TABLE x", r#""users; DROP TABLE x""#),
+        ];
+        for (name, quoted) in tables {
+            assert_eq!(Ident::table(name).unwrap().as_str(), quoted);
+        }
+        for name in ["", "a.b.c", "a.", ".a", "\"open", "\"a\"b", "a.\"\"", "a\0b"] {
+            assert!(Ident::table(name).is_err(), "{name:?}");
+        }
+        for name in ["", "a\0b"] {
+            assert!(Ident::column(name).is_err(), "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Jobs over the rows of your own tables, for [encx](https://docs.rs/encx): re-encrypt them after a rotation, open them all,
+//! count them by data key, and turn plaintext columns into encrypted ones.
+//!
+//! [`Rows`] stands for the tables of one database, through your own pool. Its methods give jobs: shared by processes,
+//! throttled, stopped and resumed, as [`encx::Job`] says.
+//!
+//! | to do | call |
+//! | --- | --- |
+//! | move rows to the active version of their key | [`Rows::reencrypt`] |
+//! | find rows that do not open | [`Rows::verify`] |
+//! | see which versions rows still use, so that the others may be destroyed | [`Rows::census`] |
+//! | turn a plaintext column into an encrypted one | [`Rows::adopt`], and [`read_either`] until it is done |
+//!
+//! Feature `postgres` (on by default) is for tables in PostgreSQL, `sqlite` for tables in SQLite. `aes-gcm` (on by default) and
+//! `aws-lc-rs` choose the cipher backend, as those of `encx` do.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+// Without a database there are no rows.
+#![cfg(any(feature = "postgres", feature = "sqlite"))]
+
+mod adopt;
+mod adoption;
+mod cell;
+mod census;
+mod error;
+mod ident;
+mod layout;
+#[cfg(feature = "postgres")]
+mod postgres;
+mod read_either;
+mod reencrypt;
+mod rows;
+mod sql;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+mod verify;
+mod walk;
+
+pub use adopt::{Adopt, AdoptionJobs, PlaintextColumn};
+pub use adoption::Adoption;
+pub use census::{Census, KeyCount};
+pub use error::RowsError;
+pub use read_either::read_either;
+pub use reencrypt::Reencrypt;
+pub use rows::Rows;
+pub use verify::Verify;
+
+/// Compiles the example of the README.
+#[cfg(all(doctest, feature = "postgres"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,251 @@
+//! Rows are encrypted anew, whatever happens meanwhile.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use encx::{Crypto, JobEnd, JobEvent, JobReport, JobTally};
+use encx_tables::Reencrypt;
+
+use crate::on_both;
+use crate::support::{SSN, World, ssn, tenant, value};
+
+on_both![
+    rows_under_an_old_version_are_encrypted_anew_and_the_others_left_alone,
+    a_dry_run_counts_and_writes_nothing,
+    a_row_that_does_not_open_is_named_and_skipped,
+    several_workers_and_writers_at_once_lose_nothing,
+    a_worker_that_is_killed_in_the_middle_leaves_the_rest_to_the_next,
+    a_row_that_the_database_refuses_holds_up_no_other,
+    a_row_that_was_locked_or_deleted_meanwhile_is_seen_to,
+];
+
+fn job(world: &World, crypto: &Crypto) -> encx::Job<Reencrypt> {
+    world.rows().reencrypt(crypto, [ssn()]).unwrap().range_size(20)
+}
+
+async fn run(world: &World, crypto: &Crypto) -> JobReport {
+    world.in_time(job(world, crypto).run()).await
+}
+
+fn tally(changed: u64, unchanged: u64, failed: u64) -> JobTally {
+    JobTally::new(changed, unchanged, failed)
+}
+
+fn values(count: i64) -> Vec<Option<String>> {
+    (1..=count).map(|id| Some(value(id, 0))).collect()
+}
+
+async fn rows_under_an_old_version_are_encrypted_anew_and_the_others_left_alone(world: World) {
+    let crypto = world.process().await;
+    world.users(&crypto, 100).await;
+    world.run("UPDATE users SET ssn = NULL WHERE id = 50").await;
+    crypto.key_manager().rotate(&tenant(1)).await.unwrap();
+    let before = world
+        .bytes("SELECT ssn FROM users WHERE id % 3 <> 1 ORDER BY id")
+        .await;
+
+    let report = run(&world, &crypto).await;
+    assert!(report.is_complete(), "{report}");
+    // Tenants 1, 2 and 0 have 34, 33 and 33 rows; row 50 is one of tenant 2's.
+    assert_eq!(report.run, tally(34, 65, 0));
+    let (read, old) = world.read_users(&crypto).await;
+    let mut expected = values(100);
+    expected[49] = None;
+    assert_eq!((read, old), (expected, 0));
+    let after = world
+        .bytes("SELECT ssn FROM users WHERE id % 3 <> 1 ORDER BY id")
+        .await;
+    assert_eq!(before, after);
+    assert_eq!(run(&world, &crypto).await.run, tally(0, 99, 0));
+}
+
+async fn a_dry_run_counts_and_writes_nothing(world: World) {
+    let crypto = world.process().await;
+    world.users(&crypto, 30).await;
+    world.rotate(&crypto).await;
+    let before = world.bytes("SELECT ssn FROM users ORDER BY id").await;
+    let report = job(&world, &crypto).dry_run().run().await;
+    assert_eq!(report.run, tally(30, 0, 0));
+    assert_eq!(world.bytes("SELECT ssn FROM users ORDER BY id").await, before);
+}
+
+async fn a_row_that_does_not_open_is_named_and_skipped(world: World) {
+    let crypto = world.process().await;
+    world.users(&crypto, 60).await;
+    world.rotate(&crypto).await;
+    // No ciphertext; another row's; of a context that has no keys; and of none at all.
+    let garbage = world.literal(b"123-45-6789");
+    world
+        .run(&format!("UPDATE users SET ssn = {garbage} WHERE id = 5"))
+        .await;
+    world
+        .run("UPDATE users SET ssn = (SELECT ssn FROM users WHERE id = 7) WHERE id = 10")
+        .await;
+    world
+        .run("UPDATE users SET tenant_id = 'nobody' WHERE id = 15")
+        .await;
+    world.run("UPDATE users SET tenant_id = NULL WHERE id = 20").await;
+    let before = world
+        .bytes("SELECT ssn FROM users WHERE id IN (5, 10, 15, 20) ORDER BY id")
+        .await;
+
+    let report = run(&world, &crypto).await;
+    assert!(matches!(report.ended_by, JobEnd::Finished) && !report.is_complete());
+    assert_eq!(report.run, tally(56, 0, 4));
+    let mut failed: Vec<_> = report.failures.iter().map(ToString::to_string).collect();
+    failed.sort();
+    let expected = [
+        ("users.ssn of row 10", "does not authenticate"),
+        ("users.ssn of row 15", "no data key"),
+        ("users.ssn of row 20", "NULL"),
+        ("users.ssn of row 5", "not a ciphertext"),
+    ];
+    for (failed, (row, why)) in failed.iter().zip(expected) {
+        assert!(failed.starts_with(row) && failed.contains(why), "{failed}");
+        assert!(!failed.contains("123-45"));
+    }
+    let after = world
+        .bytes("SELECT ssn FROM users WHERE id IN (5, 10, 15, 20) ORDER BY id")
+        .await;
+    assert_eq!(before, after);
+}
+
+async fn several_workers_and_writers_at_once_lose_nothing(world: World) {
+    const ROWS: i64 = 400;
+    let crypto = world.process().await;
+    world.users(&crypto, ROWS).await;
+    world.rotate(&crypto).await;
+    let over = AtomicBool::new(false);
+    let write = async {
+        let (service, mut written) = (world.process().await, vec![0_u32; 400]);
+        let mut id = 0;
+        while !over.load(Ordering::SeqCst) {
+            id = id % ROWS + 7;
+            let row = (id - 1) % ROWS + 1;
+            let place = usize::try_from(row - 1).unwrap();
+            let next = value(row, written[place] + 1);
+            let sealed = service.encrypt(&tenant(row), next, SSN.row(row)).await.unwrap();
+            let sealed = world.literal(sealed.as_bytes());
+            world
+                .run(&format!("UPDATE users SET ssn = {sealed} WHERE id = {row}"))
+                .await;
+            written[place] += 1;
+        }
+        written
+    };
+    let work = async {
+        let (a, b, c) = (
+            world.process().await,
+            world.process().await,
+            world.process().await,
+        );
+        let reports = tokio::join!(
+            job(&world, &a).run(),
+            job(&world, &b).run(),
+            job(&world, &c).run()
+        );
+        over.store(true, Ordering::SeqCst);
+        <[JobReport; 3]>::from(reports)
+    };
+    let (written, reports) = world.in_time(async { tokio::join!(write, work) }).await;
+    let mut sum = JobTally::default();
+    for report in &reports {
+        assert!(report.is_complete(), "{report}");
+        sum += report.worker;
+    }
+    assert_eq!(reports[0].run, sum);
+    assert_eq!(sum.changed + sum.unchanged, 400);
+    assert!(written.iter().sum::<u32>() > 0);
+    // The last value that the service wrote is there, and nothing is left under an old version.
+    let (read, old) = world.read_users(&crypto).await;
+    let expected: Vec<_> = (1..)
+        .zip(&written)
+        .map(|(id, times)| Some(value(id, *times)))
+        .collect();
+    assert_eq!(read, expected);
+    assert_eq!(old, 0);
+}
+
+async fn a_worker_that_is_killed_in_the_middle_leaves_the_rest_to_the_next(world: World) {
+    let crypto = world.process().await;
+    world.users(&crypto, 200).await;
+    world.rotate(&crypto).await;
+    // So slow that it is not done before it is killed.
+    let mut run = job(&world, &crypto).throttle(20).start();
+    let mut ranges = 0;
+    while ranges < 2 {
+        let event = world.in_time(run.next_event()).await;
+        ranges += u32::from(matches!(event, Some(JobEvent::RangeDone { .. })));
+    }
+    drop(run);
+    let (read, old) = world.read_users(&crypto).await;
+    assert_eq!(read, values(200));
+    assert!((1..=160).contains(&old), "{old}");
+
+    // What it had in hand is free once its claims have ended.
+    world.clock.advance(Duration::from_secs(31));
+    let report = self::run(&world, &world.process().await).await;
+    assert!(report.is_complete(), "{report}");
+    // What was under way when it was killed may have arrived after it was counted.
+    let changed = usize::try_from(report.worker.changed).unwrap();
+    assert!((1..=old).contains(&changed), "{changed} and {old}");
+    assert_eq!(report.run.changed + report.run.unchanged, 200);
+    assert_eq!(world.read_users(&crypto).await, (values(200), 0));
+}
+
+async fn a_row_that_the_database_refuses_holds_up_no_other(world: World) {
+    let crypto = world.process().await;
+    world.users(&crypto, 50).await;
+    world.rotate(&crypto).await;
+    let statements: &[&str] = if world.is_postgres() {
+        &[
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+                $$ BEGIN RAISE EXCEPTION 'not this one'; END $$",
+            "CREATE TRIGGER refuse BEFORE UPDATE ON users FOR EACH ROW WHEN (OLD.id = 33) EXECUTE FUNCTION refuse()",
+        ]
+    } else {
+        &["CREATE TRIGGER refuse BEFORE UPDATE ON users WHEN OLD.id = 33
+               BEGIN SELECT RAISE(ABORT, 'not this one'); END"]
+    };
+    for statement in statements {
+        world.run(statement).await;
+    }
+    let report = run(&world, &crypto).await;
+    assert_eq!(report.run, tally(49, 0, 1));
+    let failed = report.failures[0].to_string();
+    assert!(
+        failed.starts_with("users.ssn of row 33") && failed.contains("not this one"),
+        "{failed}"
+    );
+}
+
+async fn a_row_that_was_locked_or_deleted_meanwhile_is_seen_to(world: World) {
+    let crypto = world.process().await;
+    world.users(&crypto, 40).await;
+    world.rotate(&crypto).await;
+    // The walk has read what there is, and waits for the keys' old versions.
+    let reader = world.process().await;
+    world.kms.hold();
+    let mut run = job(&world, &reader).start();
+    let waiting = async {
+        tokio::select! {
+            biased;
+            event = async { loop { if let Some(JobEvent::RangeDone { .. }) = run.next_event().await { break } } } => event,
+            () = world.kms.until_in_flight(3) => {}
+        }
+    };
+    world.in_time(waiting).await;
+    world.run("DELETE FROM users WHERE id IN (3, 4)").await;
+    world.run("UPDATE users SET ssn = NULL WHERE id = 5").await;
+    world.kms.release();
+    let report = world.in_time(run.report()).await;
+    assert!(report.is_complete(), "{report}");
+    assert_eq!(report.run.changed, 37);
+    assert_eq!(report.run.unchanged, report.overtaken);
+    assert_eq!(
+        world
+            .number("SELECT count(*) FROM users WHERE ssn IS NOT NULL")
+            .await,
+        37
+    );
+}

@@ -1,0 +1,342 @@
+//! What a service's own tests run on: processes, a KMS and a key store in memory, and a clock that drives them.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+use crate::{ManualClock, MemoryKeyStore, MemoryKms};
+use encx::{Crypto, CryptoBuilder, Error, KeyManager};
+use encx_core::clock::Clock;
+use encx_core::key::KeyState;
+use encx_core::store::NewKey;
+
+/// How many turns nothing may happen in until background work counts as done.
+const QUIET_TURNS: usize = 32;
+
+/// After so many turns something goes round in circles. The longest work of background tasks takes a few thousand.
+const MAX_TURNS: usize = 1_000_000;
+
+/// A [`Crypto`] on a KMS and a key store in memory, with a clock that stands still until the test moves it.
+///
+/// The code under test gets [`crypto`](Self::crypto) and knows nothing of the rest. The test makes the KMS fail, slow
+/// or throttled ([`kms`](Self::kms)), does the same to the key store ([`store`](Self::store)), lets time go by
+/// ([`clock`](Self::clock)), counts what was asked of the KMS ([`assert_kms_calls`](Self::assert_kms_calls)), and
+/// starts further processes on the same keys ([`process`](Self::process)).
+///
+/// Its key store pushes no hints. What another process changes is seen at the latest after
+/// [`state_ttl`](CryptoBuilder::state_ttl), a minute by default, and seldom sooner: a test that passes relies on
+/// nothing that only some databases do.
+///
+/// This is a test that a service developer would write; `docs/testing.md` has more of them:
+///
+/// ```
+/// use encx_testkit::Harness;
+/// use encx::{Ciphertext, Crypto, EncryptionContext, Error, Field, KmsErrorKind};
+/// use std::time::Duration;
+///
+/// /// The code under test: a part of the service.
+/// struct Patients(Crypto);
+///
+/// const DIAGNOSIS: Field = Field::new("patients", "diagnosis");
+///
+/// impl Patients {
+///     fn context(&self, tenant: &str) -> Result<EncryptionContext, Error> {
+///         Ok(EncryptionContext::builder().pair("tenantId", tenant).build()?)
+///     }
+///     async fn seal(&self, tenant: &str, id: i64, diagnosis: &str) -> Result<Ciphertext, Error> {
+///         self.0.encrypt(&self.context(tenant)?, diagnosis, DIAGNOSIS.row(id)).await
+///     }
+///     async fn open(&self, tenant: &str, id: i64, sealed: &Ciphertext) -> Result<String, Error> {
+///         let opened = self.0.decrypt(&self.context(tenant)?, sealed, DIAGNOSIS.row(id)).await?;
+///         opened.into_string()
+///     }
+/// }
+///
+/// // In a test: `#[tokio::test]`.
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Error> {
+/// let harness = Harness::new().await;
+/// let patients = Patients(harness.crypto().clone());
+/// let sealed = patients.seal("acme", 1, "measles").await?;
+///
+/// // Another process has to ask the KMS, once: its second request does not.
+/// let elsewhere = Patients(harness.process().await);
+/// harness.kms().reset_calls();
+/// elsewhere.open("acme", 1, &sealed).await?;
+/// elsewhere.open("acme", 1, &sealed).await?;
+/// harness.assert_kms_calls(1);
+///
+/// // An hour later the KMS is down, and the key's time is over.
+/// harness.kms().fail_until_cleared(KmsErrorKind::Unavailable);
+/// harness.clock().advance(Duration::from_secs(3600)).await;
+/// let error = elsewhere.open("acme", 1, &sealed).await.unwrap_err();
+/// assert!(error.is_retryable());
+/// # Ok(())
+/// # }
+/// ```
+pub struct Harness {
+    clock: HarnessClock,
+    crypto: Crypto,
+    settings: Arc<Settings>,
+}
+
+type Settings = dyn Fn(CryptoBuilder) -> CryptoBuilder + Send + Sync;
+
+impl Harness {
+    /// Starts a process with the default settings, on an empty key store.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    ///
+    /// # Cancellation
+    ///
+    /// May be dropped at any time.
+    pub async fn new() -> Self {
+        Self::with(|builder| builder).await
+    }
+
+    /// Starts a process with settings of the test's own, such as the `ttl` that the service sets. Each further
+    /// [`process`](Self::process) has them too. The clock is the harness's, whatever they say.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// use encx_testkit::Harness;
+    /// use std::time::Duration;
+    ///
+    /// let outage = Duration::from_secs(4 * 3600);
+    /// let harness = Harness::with(move |settings| settings.stale_if_unavailable(outage)).await;
+    /// # assert_eq!(harness.crypto().stats().keys, 0);
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime, and with settings that [`CryptoBuilder::build`] refuses.
+    ///
+    /// # Cancellation
+    ///
+    /// May be dropped at any time.
+    pub async fn with(settings: impl Fn(CryptoBuilder) -> CryptoBuilder + Send + Sync + 'static) -> Self {
+        let manual = ManualClock::new();
+        let clock = HarnessClock {
+            kms: MemoryKms::new().with_clock(manual.clone()),
+            store: MemoryKeyStore::with_clock(manual.clone()).without_hints(),
+            manual,
+        };
+        let settings: Arc<Settings> = Arc::new(settings);
+        let crypto = start(&clock, &*settings).await;
+        Self {
+            clock,
+            crypto,
+            settings,
+        }
+    }
+
+    /// Returns the process under test.
+    #[must_use]
+    pub fn crypto(&self) -> &Crypto {
+        &self.crypto
+    }
+
+    /// Starts another process: the same KMS, key store, clock and settings, and nothing in memory.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    ///
+    /// # Cancellation
+    ///
+    /// May be dropped at any time.
+    pub async fn process(&self) -> Crypto {
+        start(&self.clock, &*self.settings).await
+    }
+
+    /// Returns the KMS, to count its calls and to make it fail, slow or throttled.
+    #[must_use]
+    pub fn kms(&self) -> &MemoryKms {
+        &self.clock.kms
+    }
+
+    /// Returns the key store, to make it fail and to look at its rows.
+    ///
+    /// While nothing else is under way only requests call it: the polls for changes come when the
+    /// [`clock`](Self::clock) moves, and take their share of [`MemoryKeyStore::fail_next`] then.
+    #[must_use]
+    pub fn store(&self) -> &MemoryKeyStore {
+        &self.clock.store
+    }
+
+    /// Returns the clock of all its processes, of the KMS and of the key store.
+    #[must_use]
+    pub fn clock(&self) -> &HarnessClock {
+        &self.clock
+    }
+
+    /// Asserts how many KMS calls there were, of all processes, since the beginning or since
+    /// [`MemoryKms::reset_calls`].
+    ///
+    /// # Panics
+    ///
+    /// If there were more or fewer. The message lists the calls.
+    #[track_caller]
+    pub fn assert_kms_calls(&self, expected: u64) {
+        self.kms().assert_calls(expected);
+    }
+
+    /// Has another process add a key just before the next one is added, in the same scope: who adds it loses the
+    /// race, as when two processes see a new tenant at once. The other's calls of the KMS count like all others.
+    ///
+    /// # Panics
+    ///
+    /// With settings that [`CryptoBuilder::build`] refuses.
+    pub fn lose_next_race(&self) {
+        let rival = (self.settings)(self.clock.builder());
+        let rival = rival.build_key_manager().expect("settings that can work");
+        self.store()
+            .before_next_insert(move |new| async move { win(rival, new).await });
+    }
+}
+
+impl fmt::Debug for Harness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Harness")
+            .field("clock", &self.clock)
+            .field("crypto", &self.crypto)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Builds a process, and waits for its first poll, so that none is under way when the test goes on.
+async fn start(clock: &HarnessClock, settings: &Settings) -> Crypto {
+    let polls = clock.store.polls();
+    let crypto = settings(clock.builder())
+        .clock(clock.manual.clone())
+        // Both are there, and a test counts the calls that it makes itself.
+        .connect_lazily()
+        .build()
+        .await;
+    let crypto = crypto.expect("settings that can work, in a tokio runtime");
+    while clock.store.polls() == polls {
+        tokio::task::yield_now().await;
+    }
+    clock.settle().await;
+    crypto
+}
+
+/// Adds the key that another process was about to add.
+async fn win(rival: KeyManager, new: NewKey) {
+    let rival = rival
+        .for_usage(new.usage)
+        .because("a test lets its process lose a race");
+    let won = async {
+        let versions = rival.list(&new.context).await?;
+        let mut states = versions.iter().map(|version| version.state);
+        match versions.is_empty() {
+            true => rival.create(&new.context).await,
+            false if states.all(|state| state == KeyState::Destroyed) => rival.revive(&new.context).await,
+            false => rival.rotate(&new.context).await,
+        }
+    };
+    let won: Result<_, Error> = won.await;
+    won.expect("the rival that the test ordered wins its race");
+}
+
+/// The clock of a [`Harness`]. It stands still until [`advance`](Self::advance) is called, and begins at
+/// 2026-01-01T00:00:00Z.
+#[derive(Clone)]
+pub struct HarnessClock {
+    manual: ManualClock,
+    kms: MemoryKms,
+    store: MemoryKeyStore,
+}
+
+impl HarnessClock {
+    /// Lets time go by as it does for a process that runs: whatever becomes due in it happens in its order, each
+    /// at its moment, and is done when this returns. Polls follow the key store, keys that are used are unwrapped again, keys
+    /// whose time is over are dropped, calls of a slow KMS are answered.
+    ///
+    /// An hour takes some milliseconds, a year about a minute. A call that a test [holds](MemoryKms::hold) stays held.
+    ///
+    /// # Panics
+    ///
+    /// Unless it runs in a runtime of one thread, as that of `#[tokio::test]` is: only there it can tell that background
+    /// work is done.
+    ///
+    /// # Cancellation
+    ///
+    /// The clock then stands somewhere between.
+    pub async fn advance(&self, time: Duration) {
+        let flavor = Handle::current().runtime_flavor();
+        assert!(
+            flavor == RuntimeFlavor::CurrentThread,
+            "`advance` needs a runtime of one thread, as `#[tokio::test]` has, to tell that background work is done"
+        );
+        let until = self.elapsed().saturating_add(time);
+        loop {
+            // First what was begun before, so that it sleeps and can be seen.
+            self.settle().await;
+            let now = self.elapsed();
+            if now >= until {
+                return;
+            }
+            let next = self.manual.next_wake().unwrap_or(until).min(until);
+            self.manual.advance(next.saturating_sub(now));
+        }
+    }
+
+    fn builder(&self) -> CryptoBuilder {
+        Crypto::builder(self.kms.clone(), self.store.clone()).clock(self.manual.clone())
+    }
+
+    /// Lets every task run until it waits for something that only the test can bring.
+    async fn settle(&self) {
+        let seen = || {
+            (
+                self.manual.sleeps_ever(),
+                self.kms.calls_ever(),
+                self.store.calls_ever(),
+            )
+        };
+        let (mut before, mut quiet) = (seen(), 0);
+        for _ in 0..MAX_TURNS {
+            tokio::task::yield_now().await;
+            let now = seen();
+            quiet = if now == before { quiet + 1 } else { 0 };
+            before = now;
+            if quiet == QUIET_TURNS {
+                return;
+            }
+        }
+        panic!("background work does not come to an end: does something try again without a pause?");
+    }
+}
+
+impl Clock for HarnessClock {
+    fn elapsed(&self) -> Duration {
+        self.manual.elapsed()
+    }
+
+    fn elapsed_coarsely(&self) -> Duration {
+        self.manual.elapsed_coarsely()
+    }
+
+    fn unix_millis(&self) -> u64 {
+        self.manual.unix_millis()
+    }
+
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        self.manual.sleep(duration)
+    }
+}
+
+impl fmt::Debug for HarnessClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("HarnessClock").field(&self.elapsed()).finish()
+    }
+}
