@@ -4,6 +4,8 @@ mod next;
 mod records;
 mod refresh_schedule;
 mod seat;
+mod snapshot;
+mod state;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,78 +15,26 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 
-use crate::cache::refresh::{Due, Failure};
-use crate::cache::{Cache, CachedKey, DataCipher, DerivationKey, Limits, Purpose, ReadStart};
+use crate::cache::failure::Failure;
+use crate::cache::key_meta::KeyMeta;
+use crate::cache::{CachedKey, Environment, Limits, Purpose, ReadStart};
 use crate::context::EncryptionContext;
 use crate::error::Error;
-use crate::key::{DataKeyId, KeyUsage, Scope};
+use crate::key::{DataKey, DataKeyId, KeyUsage, Scope};
 use crate::store::KeyRecord;
 use encx_suite::Epoch;
 
 pub(crate) use records::{Records, Used};
 use refresh_schedule::Held;
 pub(crate) use seat::{Live, tidy as tidy_seats};
+pub(crate) use snapshot::{DerivationKeys, Snapshot};
+use state::State;
 
 /// Finds an entry.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct EntryKey {
     pub(crate) context: EncryptionContext,
     pub(crate) usage: KeyUsage,
-}
-
-/// What a hot call reads: the usable keys of an entry, as they were at one moment.
-pub(crate) struct Snapshot {
-    /// The key that encrypts.
-    pub(crate) active: Option<Arc<DataCipher>>,
-    /// The other keys that decrypt, sorted by id. Nearly always there are none.
-    decrypting: Option<Arc<[Arc<DataCipher>]>>,
-    /// In place of both, of an entry whose keys encrypt nothing.
-    pub(crate) derivation_keys: Option<Arc<DerivationKeys>>,
-    /// When the states were read.
-    pub(crate) known_at: Duration,
-    /// The epoch of the key that encrypts. It stands here, and not with the key, so that a hot call reads one snapshot.
-    pub(crate) epoch: Option<Arc<Epoch>>,
-    /// Until when that is believed without asking anybody.
-    pub(crate) known_until: Duration,
-}
-
-impl Snapshot {
-    #[inline]
-    pub(crate) fn find(&self, id: DataKeyId) -> Option<&Arc<DataCipher>> {
-        // Nearly always the key that encrypts.
-        if let Some(active) = self.active.as_ref().filter(|active| active.id == id) {
-            return Some(active);
-        }
-        let others = self.decrypting.as_deref()?;
-        let at = others.binary_search_by_key(&id, |key| key.id).ok()?;
-        others.get(at)
-    }
-
-    /// Returns the epoch, if it is of this key.
-    #[inline]
-    pub(crate) fn epoch_of(&self, key: &DataCipher) -> Option<&Epoch> {
-        let of_active = self
-            .active
-            .as_deref()
-            .is_some_and(|active| std::ptr::eq(active, key));
-        self.epoch.as_deref().filter(|_| of_active)
-    }
-}
-
-/// The usable keys of an entry of usage `index` or `pepper`.
-pub(crate) struct DerivationKeys {
-    pub(crate) active: Option<Arc<DerivationKey>>,
-    /// All of them, sorted by id.
-    pub(crate) all: Box<[Arc<DerivationKey>]>,
-    /// Whether there is no version that may be used and is not in memory.
-    pub(crate) complete: bool,
-}
-
-impl DerivationKeys {
-    pub(crate) fn find(&self, id: DataKeyId) -> Option<&Arc<DerivationKey>> {
-        let at = self.all.binary_search_by_key(&id, |key| key.id).ok()?;
-        self.all.get(at)
-    }
 }
 
 /// One scope's place in the cache.
@@ -99,34 +49,6 @@ pub(crate) struct Entry {
     /// Whether a version waits to become active whose key is not in memory.
     lacks_next: AtomicBool,
     state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    records: Option<Arc<Records>>,
-    keys: Vec<Held>,
-    /// When the records came here, in the order of events.
-    published: u64,
-    /// Reads that began before this are too old to be believed.
-    not_before: u64,
-    used: Option<Used>,
-    /// A key that is kept although no record of it is known yet.
-    expected: Option<DataKeyId>,
-    /// What was tried to have the next version in memory. Nearly always nothing, in a hundred thousand entries.
-    tried: Option<Box<next::Tried>>,
-    /// Whether the entry stands among those that have keys.
-    settled: bool,
-}
-
-impl State {
-    /// Drops all keys, of which nothing is known, but the one that waits for its record.
-    fn keep_expected(&mut self) {
-        self.keys.retain(|held| self.expected == Some(held.key.id));
-    }
-
-    fn find(&self, id: DataKeyId) -> Option<&CachedKey> {
-        self.keys.iter().map(|held| &held.key).find(|key| key.id == id)
-    }
 }
 
 impl Entry {
@@ -156,7 +78,7 @@ impl Entry {
 
     /// Takes in what this process has encrypted under in another entry of the same scope. What the key store said is judged
     /// anew by it.
-    pub(in crate::cache) fn also_used(&self, cache: &Cache, used: Used) {
+    pub(in crate::cache) fn also_used(&self, env: &Environment, used: Used) {
         let mut state = self.state();
         let merged = Some(used.or_later(state.used));
         if state.used == merged {
@@ -170,7 +92,7 @@ impl Entry {
                 tick: known.tick,
                 used: merged,
             }));
-            self.rebuild(cache, &mut state);
+            self.rebuild(env, &mut state);
         }
     }
 
@@ -300,20 +222,20 @@ impl Entry {
     }
 
     /// Notes that the KMS was asked to unwrap a key and did not: what is in memory may have to go, or may serve longer.
-    pub(crate) fn note_failure(&self, cache: &Cache, id: DataKeyId, error: &Error) {
-        if self.take_failure(cache, id, error, cache.clock.elapsed()) {
+    pub(crate) fn note_failure(&self, env: &Environment, id: DataKeyId, error: &Error) {
+        if self.take_failure(env, id, error, env.clock.elapsed()) {
             tracing::warn!(target: "encx::cache", key = %id, %error, "a key leaves memory, because it would not be unwrapped again");
         }
     }
 
     /// Returns whether the key left memory.
-    fn take_failure(&self, cache: &Cache, id: DataKeyId, error: &Error, now: Duration) -> bool {
+    fn take_failure(&self, env: &Environment, id: DataKeyId, error: &Error, now: Duration) -> bool {
         let mut state = self.state();
         let Some(key) = state.find(id) else { return false };
         let goes = match Failure::of(error) {
             Failure::Other => false,
             Failure::Unanswered => {
-                let until = now.saturating_add(cache.limits.silence_counts_for());
+                let until = now.saturating_add(env.limits.silence_counts_for());
                 key.unanswered_until.advance_to(until);
                 false
             }
@@ -326,7 +248,7 @@ impl Entry {
         let leaves = goes && state.expected != Some(id);
         if leaves {
             state.keys.retain(|held| held.key.id != id);
-            self.rebuild(cache, &mut state);
+            self.rebuild(env, &mut state);
         }
         leaves
     }
@@ -335,7 +257,7 @@ impl Entry {
     /// what was read if it came too late to be believed.
     pub(crate) fn publish_records(
         &self,
-        cache: &Cache,
+        env: &Environment,
         mut rows: Vec<KeyRecord>,
         read: ReadStart,
     ) -> Result<Arc<Records>, Error> {
@@ -363,34 +285,47 @@ impl Entry {
         }
         if read.tick >= state.not_before && !self.is_detached() {
             state.records = Some(Arc::clone(&records));
-            state.published = cache.tick();
-            self.rebuild(cache, &mut state);
+            state.published = env.tick();
+            self.rebuild(env, &mut state);
         }
         Ok(records)
     }
 
+    /// Makes the form of a key that this entry keeps. Its unwrapping began at `began`.
+    pub(in crate::cache) fn keep_key(
+        &self,
+        env: &Environment,
+        id: DataKeyId,
+        key: &DataKey,
+        began: Duration,
+    ) -> CachedKey {
+        let expires_at = began.saturating_add(env.limits.ttl);
+        let meta = KeyMeta::new(id, expires_at, &env.counters);
+        CachedKey::new(meta, self.key.usage, self.scope, key)
+    }
+
     /// Has a key ready whose record is about to be stored: whoever reads the record before we know that it was
     /// stored need not have the key unwrapped.
-    pub(crate) fn expect_record<'a>(&'a self, cache: &'a Cache, key: &CachedKey) -> Expected<'a> {
+    pub(crate) fn expect_record<'a>(&'a self, env: &'a Environment, key: &CachedKey) -> Expected<'a> {
         let mut state = self.state();
         if !self.is_detached() {
             state.expected = Some(key.id);
             // Nearly always the only one.
             state.keys.reserve_exact(1);
-            state.keys.push(Held::new(key, &cache.limits));
+            state.keys.push(Held::new(key, &env.limits));
         }
-        Expected { entry: self, cache }
+        Expected { entry: self, env }
     }
 
     /// Takes over an unwrapped key, unless its state has come to forbid it.
-    pub(crate) fn publish_key(&self, cache: &Cache, key: &CachedKey) {
+    pub(crate) fn publish_key(&self, env: &Environment, key: &CachedKey) {
         let mut state = self.state();
         if !self.is_detached() {
             state.keys.retain(|known| known.key.id != key.id);
             // Nearly always the only one.
             state.keys.reserve_exact(1);
-            state.keys.push(Held::new(key, &cache.limits));
-            self.rebuild(cache, &mut state);
+            state.keys.push(Held::new(key, &env.limits));
+            self.rebuild(env, &mut state);
         }
     }
 
@@ -430,23 +365,23 @@ impl Entry {
     /// something to do next.
     pub(super) fn sweep(
         self: &Arc<Self>,
-        cache: &Cache,
+        env: &Environment,
         now: Duration,
         due: &mut Vec<Due>,
     ) -> Option<Duration> {
         let mut guard = self.state();
         let state = &mut *guard;
-        let limits = &cache.limits;
+        let limits = &env.limits;
         let before = state.keys.len();
         let records = state.records.as_ref();
         state.keys.retain(|held| {
             let record = records.and_then(|records| records.find(held.key.id));
             held.is_kept(now, limits, || {
-                record.is_some_and(|record| cache.keks.are_failing(record))
+                record.is_some_and(|record| env.keks.are_failing(record))
             })
         });
         if state.keys.len() < before {
-            self.rebuild(cache, state);
+            self.rebuild(env, state);
         }
         state.keep_next();
         for held in &mut state.keys {
@@ -475,7 +410,7 @@ impl Entry {
     }
 
     /// Makes a new snapshot, and drops keys whose state forbids every use.
-    fn rebuild(&self, cache: &Cache, state: &mut State) {
+    fn rebuild(&self, env: &Environment, state: &mut State) {
         let Some(records) = state.records.clone() else {
             state.keep_expected();
             self.show(state, None);
@@ -483,7 +418,7 @@ impl Entry {
         };
         let decrypts = |id| {
             let record = records.find(id).filter(|record| !record.lacks_wraps());
-            record.is_some_and(|record| cache.check_decrypts(record).is_ok())
+            record.is_some_and(|record| env.check_decrypts(record).is_ok())
         };
         state
             .keys
@@ -509,7 +444,7 @@ impl Entry {
         derivation_keys.sort_by_key(|key| key.id);
         let usable = records
             .iter()
-            .filter(|record| cache.check_decrypts(record).is_ok())
+            .filter(|record| env.check_decrypts(record).is_ok())
             .count();
         let derivation_keys = (!derivation_keys.is_empty()).then(|| {
             Arc::new(DerivationKeys {
@@ -527,7 +462,7 @@ impl Entry {
             derivation_keys,
             known_at: records.read_at,
             epoch: None,
-            known_until: records.read_at.saturating_add(cache.limits.state_ttl),
+            known_until: records.read_at.saturating_add(env.limits.state_ttl),
         };
         self.lacks_next
             .store(state.lacks_next(&records), Ordering::Relaxed);
@@ -537,6 +472,15 @@ impl Entry {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A key whose moment has come.
+#[derive(Debug)]
+pub(super) struct Due {
+    pub(super) entry: Arc<Entry>,
+    pub(super) id: DataKeyId,
+    /// Tells the key that is there from the one that is to take its place.
+    pub(super) expires_at: Duration,
 }
 
 /// Makes a record ready to be kept. Its context was compared with the entry's, which is there once; this one's would take
@@ -550,7 +494,7 @@ fn cached(mut record: KeyRecord) -> Arc<KeyRecord> {
 /// A key that waits for its record. It is dropped with this, unless the record has come.
 pub(crate) struct Expected<'a> {
     entry: &'a Entry,
-    cache: &'a Cache,
+    env: &'a Environment,
 }
 
 impl Expected<'_> {
@@ -560,7 +504,7 @@ impl Expected<'_> {
         let known = state.records.as_ref().and_then(|records| records.find(record.id));
         if known.is_none() && !self.entry.is_detached() {
             // Who began to read before now may not have seen it, and we have not seen what happened to it since.
-            state.not_before = state.not_before.max(self.cache.tick());
+            state.not_before = state.not_before.max(self.env.tick());
             state.used = Some(Used::with(state.used, &record));
             state.published = state.not_before;
             state.records = Some(Arc::new(Records {
@@ -579,7 +523,7 @@ impl Drop for Expected<'_> {
     fn drop(&mut self) {
         let mut state = self.entry.state();
         state.expected = None;
-        self.entry.rebuild(self.cache, &mut state);
+        self.entry.rebuild(self.env, &mut state);
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::cache::failure::Failure;
 use crate::cache::later::tell_stale;
-use crate::cache::refresh::Failure;
 use crate::cache::{Cache, CachedKey, Entry, EntryKey, KeyMeta, MAX_ATTEMPTS, Purpose, Records};
 use crate::error::Error;
 use crate::key::{DataKey, DataKeyId};
@@ -151,7 +151,7 @@ impl Cache {
                 }
                 match unwrapped {
                     Ok(unwrapped) => {
-                        let key = CachedKey::new(&cache, &of, record.id, &unwrapped, began);
+                        let key = of.keep_key(&cache, record.id, &unwrapped, began);
                         of.publish_key(&cache, &key);
                         Ok(key)
                     }
@@ -205,7 +205,7 @@ impl Cache {
                 let (made, wraps) = cache.keks.generate(context, *usage, id).await?;
                 let mut new = NewKey::new(id, *usage, context, made.check(id));
                 new.wraps = wraps;
-                let key = CachedKey::new(&cache, &of, id, &made, began);
+                let key = of.keep_key(&cache, id, &made, began);
                 drop(made);
                 let expected = of.expect_record(&cache, &key);
                 let read = cache.begin_read();

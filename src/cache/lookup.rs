@@ -8,8 +8,8 @@ use crate::cache::{
     Cache, CachedKey, DataCipher, Entry, MAX_ATTEMPTS, Purpose, Records, Snapshot, UNKNOWN_TTL, background,
 };
 use crate::context::EncryptionContext;
-use crate::error::{Error, Hot, Location};
-use crate::key::{DataKeyId, KeyState, KeyUsage};
+use crate::error::{Error, Hot};
+use crate::key::{DataKeyId, KeyUsage};
 use crate::store::KeyRecord;
 
 impl Cache {
@@ -284,18 +284,6 @@ impl Cache {
             });
         }
         Ok(())
-    }
-
-    /// Makes sure that the state of a version lets it decrypt.
-    pub(crate) fn check_decrypts(&self, record: &KeyRecord) -> Result<(), Error> {
-        let (id, at) = (record.id, Location::default());
-        match record.state {
-            state if state.decrypts() => Ok(()),
-            KeyState::Compromised if self.limits.accept_compromised => Ok(()),
-            KeyState::Compromised => Err(Error::Compromised { id, at }),
-            KeyState::Suspended => Err(Error::Suspended { id, at }),
-            _ => Err(Error::Destroyed { id, at }),
-        }
     }
 }
 
