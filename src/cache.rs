@@ -45,7 +45,7 @@ pub(crate) use cached_key::CachedKey;
 pub(crate) use data_cipher::{DataCipher, check_len};
 pub(crate) use derivation_key::DerivationKey;
 use entry::tidy_seats;
-pub(crate) use entry::{Entry, EntryKey, Live, Records, Snapshot, Used};
+pub(crate) use entry::{Entry, EntryKey, Records, Snapshot, SnapshotGuard, Used};
 pub(crate) use environment::{Environment, ReadStart};
 pub(crate) use key_meta::{KeyMeta, Purpose};
 pub(crate) use later::Later;

@@ -13,8 +13,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
-
 use crate::cache::failure::Failure;
 use crate::cache::key_meta::KeyMeta;
 use crate::cache::{CachedKey, Environment, Limits, Purpose, ReadStart};
@@ -25,8 +23,9 @@ use crate::store::KeyRecord;
 use encx_suite::Epoch;
 
 pub(crate) use records::{Records, Used};
-use refresh_schedule::Held;
-pub(crate) use seat::{Live, tidy as tidy_seats};
+use refresh_schedule::ScheduledKey;
+use seat::Published;
+pub(crate) use seat::{SnapshotGuard, tidy as tidy_seats};
 pub(crate) use snapshot::{DerivationKeys, Snapshot};
 use state::State;
 
@@ -41,9 +40,7 @@ pub(crate) struct EntryKey {
 pub(crate) struct Entry {
     pub(crate) key: EntryKey,
     pub(crate) scope: Scope,
-    live: ArcSwapOption<Snapshot>,
-    /// Whether `live` is about to change.
-    replacing: AtomicBool,
+    published: Published,
     detached: AtomicBool,
     used: AtomicBool,
     /// Whether a version waits to become active whose key is not in memory.
@@ -62,8 +59,7 @@ impl Entry {
         Self {
             key,
             scope,
-            live: ArcSwapOption::empty(),
-            replacing: AtomicBool::new(false),
+            published: Published::new(),
             detached: AtomicBool::new(false),
             used: AtomicBool::new(false),
             lacks_next: AtomicBool::new(false),
@@ -128,37 +124,22 @@ impl Entry {
 
     /// Reads the snapshot. Never waits.
     #[inline(always)]
-    pub(crate) fn live(&self) -> Live {
-        Live::of(self)
+    pub(crate) fn snapshot(&self) -> SnapshotGuard {
+        self.published.read()
     }
 
-    /// Puts a snapshot in the place of the one before, which nobody begins to use from then on.
-    fn show(&self, state: &State, set: Option<Snapshot>) {
-        self.replace(state, set, true);
+    /// Replaces the snapshot; the caller holds the state lock. Nobody begins to use the old one from then on.
+    fn show(&self, _state: &State, snapshot: Option<Snapshot>) {
+        self.published.replace(snapshot, true);
     }
 
-    /// The same, by one at a time: whoever has the state has the lock. Only with `wait` it is as good as sure that the one
-    /// before is gone when all calls are done that use it.
-    fn replace(&self, _state: &State, set: Option<Snapshot>, wait: bool) {
-        self.replacing.store(true, Ordering::Relaxed);
-        // First: who has seen the new one must not hear of the old one again.
-        seat::evict(self, wait);
-        self.live.store(set.map(Arc::new));
-        self.replacing.store(false, Ordering::Release);
-    }
-
-    /// Keeps the epoch that began under a snapshot, unless there is another snapshot meanwhile.
+    /// Keeps the epoch that began under a snapshot, unless that was replaced.
     #[cold]
     pub(crate) fn keep_epoch(&self, of: &Arc<Snapshot>, epoch: Arc<Epoch>) {
         // Snapshots are made under this lock alone.
-        let state = self.state();
-        if self
-            .live
-            .load()
-            .as_ref()
-            .is_some_and(|live| Arc::ptr_eq(live, of))
-        {
-            let set = Snapshot {
+        let _state = self.state();
+        if self.published.is(of) {
+            let snapshot = Snapshot {
                 active: of.active.clone(),
                 decrypting: of.decrypting.clone(),
                 derivation_keys: of.derivation_keys.clone(),
@@ -167,7 +148,7 @@ impl Entry {
                 epoch: Some(epoch),
             };
             // Its keys stay the same, so nobody has to wait until the old one is gone.
-            self.replace(&state, Some(set), false);
+            self.published.replace(Some(snapshot), false);
         }
     }
 
@@ -312,7 +293,7 @@ impl Entry {
             state.expected = Some(key.id);
             // Nearly always the only one.
             state.keys.reserve_exact(1);
-            state.keys.push(Held::new(key, &env.limits));
+            state.keys.push(ScheduledKey::new(key, &env.limits));
         }
         Expected { entry: self, env }
     }
@@ -324,7 +305,7 @@ impl Entry {
             state.keys.retain(|known| known.key.id != key.id);
             // Nearly always the only one.
             state.keys.reserve_exact(1);
-            state.keys.push(Held::new(key, &env.limits));
+            state.keys.push(ScheduledKey::new(key, &env.limits));
             self.rebuild(env, &mut state);
         }
     }
@@ -433,7 +414,7 @@ impl Entry {
         }
         let active_id = active.map(|active| active.id);
         let (mut active, mut others, mut derivation_keys) = (None, Vec::new(), Vec::new());
-        for Held { key, .. } in state.keys.iter().filter(|held| decrypts(held.key.id)) {
+        for ScheduledKey { key, .. } in state.keys.iter().filter(|held| decrypts(held.key.id)) {
             match key {
                 CachedKey::Cipher(key) if active_id == Some(key.id) => active = Some(Arc::clone(key)),
                 CachedKey::Cipher(key) => others.push(Arc::clone(key)),
@@ -456,7 +437,7 @@ impl Entry {
                 all: derivation_keys.into(),
             })
         });
-        let set = Snapshot {
+        let snapshot = Snapshot {
             active,
             decrypting: (!others.is_empty()).then(|| others.into()),
             derivation_keys,
@@ -466,7 +447,7 @@ impl Entry {
         };
         self.lacks_next
             .store(state.lacks_next(&records), Ordering::Relaxed);
-        self.show(state, Some(set));
+        self.show(state, Some(snapshot));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -524,13 +505,6 @@ impl Drop for Expected<'_> {
         let mut state = self.entry.state();
         state.expected = None;
         self.entry.rebuild(self.env, &mut state);
-    }
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        // Another may come to stand at the same address.
-        seat::evict(self, true);
     }
 }
 

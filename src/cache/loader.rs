@@ -59,7 +59,7 @@ impl Cache {
         Err(Error::Interrupted)
     }
 
-    pub(super) async fn live_key(
+    pub(super) async fn cached_key(
         self: &Arc<Self>,
         entry: &Arc<Entry>,
         record: &Arc<KeyRecord>,

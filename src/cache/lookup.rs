@@ -15,17 +15,17 @@ use crate::store::KeyRecord;
 impl Cache {
     /// Tells whether the states of a snapshot were read, or polled for, so short a time ago that nobody has to look closer.
     #[inline(always)]
-    pub(crate) fn is_set_fresh(&self, set: &Snapshot, now: Duration) -> bool {
-        now <= set.known_until || now <= self.background.polled_until()
+    pub(crate) fn is_snapshot_fresh(&self, snapshot: &Snapshot, now: Duration) -> bool {
+        now <= snapshot.known_until || now <= self.background.polled_until()
     }
 
     /// Tells whether the states of a snapshot may be relied on now without asking anybody. `None` if somebody has to be
     /// asked.
-    pub(crate) fn is_set_current(&self, set: &Snapshot, now: Duration) -> Option<Hot<()>> {
-        if self.is_set_fresh(set, now) {
+    pub(crate) fn is_snapshot_current(&self, snapshot: &Snapshot, now: Duration) -> Option<Hot<()>> {
+        if self.is_snapshot_fresh(snapshot, now) {
             return Some(Ok(()));
         }
-        match self.is_current(set.known_at, now) {
+        match self.is_current(snapshot.known_at, now) {
             Ok(true) => Some(Ok(())),
             Ok(false) => None,
             Err(error) => Some(Err(Error::boxed(error))),
@@ -76,7 +76,7 @@ impl Cache {
             }
             match active_of(&records)? {
                 Some(record) => {
-                    let key = self.live_key(entry, record, Purpose::Encrypt).await?;
+                    let key = self.cached_key(entry, record, Purpose::Encrypt).await?;
                     let now = self.records_now(entry).await?;
                     if now.active()?.is_some_and(|active| active.id == key.id) {
                         return Ok(key);
@@ -115,7 +115,7 @@ impl Cache {
             records = self.reload(entry).await?;
         }
         let record = self.check_found(&records, id)?;
-        let key = self.live_key(entry, record, Purpose::Decrypt).await?;
+        let key = self.cached_key(entry, record, Purpose::Decrypt).await?;
         let now = self.records_now(entry).await?;
         self.check_found(&now, id)?;
         Ok(key)

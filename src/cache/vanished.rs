@@ -14,7 +14,7 @@ use crate::store::{KeyRecord, StoreError};
 const KEYS_PER_QUERY: usize = 1000;
 
 /// A key in memory, as it was last read.
-struct Held {
+struct KeyInMemory {
     entry: Arc<Entry>,
     record: Arc<KeyRecord>,
 }
@@ -22,11 +22,11 @@ struct Held {
 /// Asks for the rows of all keys in memory, and reads again the scopes where something is missing or different. What was
 /// read since `tick` is not asked for.
 pub(super) async fn check(cache: &Arc<Cache>, tick: u64) -> Result<(), Error> {
-    let mut held: HashMap<DataKeyId, Held> = HashMap::new();
+    let mut held: HashMap<DataKeyId, KeyInMemory> = HashMap::new();
     for entry in cache.all_entries() {
         for record in entry.held_records(tick) {
             let entry = Arc::clone(&entry);
-            held.insert(record.id, Held { entry, record });
+            held.insert(record.id, KeyInMemory { entry, record });
         }
     }
     let held: Vec<_> = held.into_values().collect();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::records::{Records, Used};
-use super::refresh_schedule::Held;
+use super::refresh_schedule::ScheduledKey;
 use crate::cache::CachedKey;
 use crate::key::DataKeyId;
 use crate::store::Revision;
@@ -12,7 +12,7 @@ use crate::store::Revision;
 #[derive(Default)]
 pub(super) struct State {
     pub(super) records: Option<Arc<Records>>,
-    pub(super) keys: Vec<Held>,
+    pub(super) keys: Vec<ScheduledKey>,
     /// When the records came here, in the order of events.
     pub(super) published: u64,
     /// Reads that began before this are too old to be believed.
