@@ -4,13 +4,13 @@
 //! store, the KMS) runs in a *flight*, a task of its own that many callers share, so that a caller who goes away
 //! strands no other caller. The *sweeper* empties entries whose keys are too old; the *poller* follows changes of state.
 
-mod background;
 mod cached_key;
 mod data_cipher;
 mod derivation_key;
 mod entry;
 mod environment;
 mod failure;
+mod heartbeat;
 mod key_meta;
 mod later;
 mod limits;
@@ -18,10 +18,15 @@ mod loader;
 mod lookup;
 mod membership;
 mod nearby;
+mod poller;
+mod polls;
 mod prefetch;
 mod refresh;
+mod reread;
+mod running;
 mod single_flight;
 mod stats;
+mod sweeper;
 mod threads;
 mod vanished;
 
@@ -40,7 +45,6 @@ use crate::kek::Keks;
 use crate::key::{DataKey, DataKeyId, KeyUsage, Scope};
 use crate::store::KeyStore;
 
-use background::Background;
 pub(crate) use cached_key::CachedKey;
 pub(crate) use data_cipher::{DataCipher, check_len};
 pub(crate) use derivation_key::DerivationKey;
@@ -50,8 +54,10 @@ pub(crate) use environment::{Environment, ReadStart};
 pub(crate) use key_meta::{KeyMeta, Purpose};
 pub(crate) use later::Later;
 pub(crate) use limits::Limits;
-use membership::Fleet;
 pub(crate) use membership::MAX_NAME_LEN;
+use membership::Membership;
+use polls::Polls;
+use running::RunsIn;
 use single_flight::{Flights, Tasks};
 use stats::Counters;
 pub use stats::{Refusals, Stats};
@@ -108,8 +114,9 @@ pub(crate) struct Cache {
     unwraps: Flights<(Scope, DataKeyId), CachedKey>,
     /// How many keys are refreshed at once.
     refreshes: Semaphore,
-    background: Background,
-    pub(crate) fleet: Arc<Fleet>,
+    sweeper: RunsIn,
+    polls: Polls,
+    pub(crate) membership: Arc<Membership>,
     tasks: Tasks,
 }
 
@@ -178,8 +185,9 @@ impl Cache {
             mints: Flights::new(&tasks, limits.load_timeout),
             unwraps: Flights::new(&tasks, limits.load_timeout),
             refreshes: Semaphore::new((keks.max_concurrent_calls / 2).max(1)),
-            background: Background::new(&tasks, &limits, clock.elapsed()),
-            fleet: Fleet::new(store.coordination().is_some(), process_name, &limits),
+            sweeper: RunsIn::default(),
+            polls: Polls::new(&tasks, &limits, clock.elapsed()),
+            membership: Membership::new(store.coordination().is_some(), process_name, &limits),
             env: Environment::new(keks, store, clock, limits),
             entries,
             settled,
@@ -302,9 +310,12 @@ impl Cache {
         }
     }
 
-    /// Starts background work, if there is a runtime.
+    /// Starts background work, if there is a runtime, and what does not run: at first, after its runtime ended, and in a process
+    /// that was forked.
     pub(crate) fn start(self: &Arc<Self>) -> Result<(), Error> {
-        self.background.ensure_running(self)
+        self.ensure_sweeper()?;
+        self.ensure_poller()?;
+        self.ensure_heartbeat()
     }
 
     /// Stops all work and drops every key.

@@ -17,15 +17,15 @@ impl Cache {
         if self.tasks.is_closed() {
             return Err(Error::ShutDown);
         }
-        self.background.ensure_running(self)?;
-        self.fleet.introduced(&*self.clock).await;
-        let age = self.clock.elapsed().saturating_sub(self.background.polled_at());
-        if age <= self.limits.state_ttl || self.background.is_store_unreachable() {
+        self.start()?;
+        self.membership.introduced(&*self.clock).await;
+        let age = self.clock.elapsed().saturating_sub(self.polls.polled_at());
+        if age <= self.limits.state_ttl || self.polls.is_store_unreachable() {
             return Ok(());
         }
         // The poller is late, as after a pause of the whole process. If the poll fails, states are stale, which
         // `is_current` decides about.
-        self.background.poll_once(self).await
+        self.poll_once().await
     }
 
     pub(super) async fn load(

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::cache::reread::read;
 use crate::cache::{
-    Cache, CachedKey, DataCipher, Entry, MAX_ATTEMPTS, Purpose, Records, Snapshot, UNKNOWN_TTL, background,
+    Cache, CachedKey, DataCipher, Entry, MAX_ATTEMPTS, Purpose, Records, Snapshot, UNKNOWN_TTL,
 };
 use crate::context::EncryptionContext;
 use crate::error::{Error, Hot};
@@ -16,7 +17,7 @@ impl Cache {
     /// Tells whether the states of a snapshot were read, or polled for, so short a time ago that nobody has to look closer.
     #[inline(always)]
     pub(crate) fn is_snapshot_fresh(&self, snapshot: &Snapshot, now: Duration) -> bool {
-        now <= snapshot.known_until || now <= self.background.polled_until()
+        now <= snapshot.known_until || now <= self.polls.polled_until()
     }
 
     /// Tells whether the states of a snapshot may be relied on now without asking anybody. `None` if somebody has to be
@@ -36,11 +37,11 @@ impl Cache {
     ///
     /// `Err` says that they may not be used at all; `Ok(false)` that the caller has to ask.
     pub(crate) fn is_current(&self, known_at: Duration, now: Duration) -> Result<bool, Error> {
-        let age = now.saturating_sub(known_at.max(self.background.polled_at()));
+        let age = now.saturating_sub(known_at.max(self.polls.polled_at()));
         if age <= self.limits.state_ttl {
             return Ok(true);
         }
-        if !self.background.is_store_unreachable() {
+        if !self.polls.is_store_unreachable() {
             return Ok(false);
         }
         if self.limits.fail_closed_on_stale_state {
@@ -190,7 +191,7 @@ impl Cache {
     /// Tells whether records were read recently enough to unwrap by them.
     pub(super) fn is_fresh(&self, records: &Records) -> bool {
         self.clock.elapsed().saturating_sub(records.read_at) <= self.limits.state_ttl
-            || self.background.is_store_unreachable()
+            || self.polls.is_store_unreachable()
     }
 
     /// Returns all versions of the entry's scope, for who needs no key.
@@ -216,7 +217,7 @@ impl Cache {
         let unread: Vec<_> = unread.map(Arc::clone).collect();
         if unread.len() > 1 && self.prepare().await.is_ok() {
             tokio::select! {
-                _ = background::read(self, &unread) => {}
+                _ = read(self, &unread) => {}
                 () = self.clock.sleep(self.limits.load_timeout) => {}
             }
         }

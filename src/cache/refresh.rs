@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::cache::entry::Due;
-use crate::cache::{Cache, Records, background};
+use crate::cache::reread::read;
+use crate::cache::{Cache, Records};
 use crate::error::Error;
 use crate::key::DataKeyId;
 
@@ -45,7 +46,7 @@ pub(super) async fn refresh(cache: Arc<Cache>, mut due: Vec<Due>) {
         let unread: Vec<_> = unread.into_values().collect();
         tokio::select! {
             // What it does not bring is read for each key by itself.
-            _ = background::read(&cache, &unread) => {}
+            _ = read(&cache, &unread) => {}
             () = cache.clock.sleep(cache.limits.load_timeout) => {}
         }
     }
