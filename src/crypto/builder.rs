@@ -40,6 +40,13 @@ pub struct CryptoBuilder {
     refused: Option<Error>,
 }
 
+impl Crypto {
+    /// Begins to build a `Crypto` on a KMS and a key store.
+    pub fn builder(kms: impl KeyManagementService, store: impl KeyStore) -> CryptoBuilder {
+        CryptoBuilder::new(kms, store)
+    }
+}
+
 impl CryptoBuilder {
     pub(super) fn new(kms: impl KeyManagementService, store: impl KeyStore) -> Self {
         let kms: Arc<dyn KeyManagementService> = Arc::new(kms);

@@ -1,5 +1,6 @@
 //! What keyrings and `Crypto` share: a hot call that waits for nobody, and the way round when a key is not in memory.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +14,9 @@ use crate::key::DataKeyId;
 use crate::plaintext::Plaintext;
 use encx_suite::{Epoch, Epochs};
 
-use super::batch::ToOpen;
-use super::call::Waiting;
+/// What a call waits for whose key is not in memory. On the heap, so that the futures of hot calls are small: they are
+/// polled where they are made, and the future that awaits them has room for them.
+pub(crate) type Waiting = Pin<Box<dyn Future<Output = Result<Arc<DataCipher>, Error>> + Send>>;
 
 /// What keyrings and `Crypto` share: the cache, and which suites are written and read.
 #[derive(Clone, Debug)]
@@ -280,19 +282,6 @@ impl Core {
         );
         if let Some(place) = error.location_mut() {
             *place = at;
-        }
-    }
-
-    /// Does [`note_refused`](Self::note_refused) for each item of a batch.
-    pub(crate) fn note_all_refused<'i>(
-        &self,
-        items: impl Iterator<Item = ToOpen<'i>>,
-        done: &mut [Result<Plaintext, Error>],
-    ) {
-        for ((ciphertext, aad), done) in items.zip(done) {
-            if let Err(error) = done {
-                self.note_refused(error, Some(ciphertext.key_id()), aad);
-            }
         }
     }
 
