@@ -37,7 +37,7 @@
 
 mod disk;
 mod error;
-mod file;
+mod format;
 mod keks;
 mod kms;
 mod protection;

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::disk;
 use crate::error::LocalKmsError;
-use crate::file::{FILE_ID_LEN, Header, SALT_LEN};
+use crate::format::{FILE_ID_LEN, Header, SALT_LEN};
 
 /// Says what protects a KEK file. Wiped when dropped; prints no secret.
 pub struct Protection(Kind);
