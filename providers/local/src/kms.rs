@@ -14,12 +14,10 @@ use encx_suite::{KcXaes256Gcm, OpenError, SealError};
 use zeroize::Zeroizing;
 
 use crate::disk::{self, Stamp, WriteLock};
-use crate::error::LocalKmsError;
+use crate::error::{LocalKmsError, PROVIDER};
 use crate::format::{self, FormatError, Header};
 use crate::keks::{Keks, LocalKek, UseError};
 use crate::protection::Protection;
-
-pub(crate) const PROVIDER: &str = "local";
 
 /// Wraps data keys under KEKs that lie in one protected file.
 ///

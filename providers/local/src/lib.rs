@@ -35,6 +35,7 @@
 //! Beside the file lie `….lock`, which stays, and for moments `….tmp`. On other systems than Unix owner and permissions
 //! are not checked, and [`Protection::insecure_file_permissions_only`] is refused.
 
+mod argon2_params;
 mod disk;
 mod error;
 mod format;
@@ -42,7 +43,8 @@ mod keks;
 mod kms;
 mod protection;
 
+pub use argon2_params::Argon2Params;
 pub use error::LocalKmsError;
 pub use keks::LocalKek;
 pub use kms::LocalKms;
-pub use protection::{Argon2Params, Protection};
+pub use protection::Protection;
