@@ -2,7 +2,9 @@
 
 mod attributes;
 mod check;
+mod compound;
 mod expand;
+mod field;
 mod generics;
 mod index;
 mod model;
