@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::backend::{Cipher, Fastest};
+use super::backend::Cipher;
+use super::fastest::Fastest;
 use super::xaes::{MessageKey, PaddedHalf};
 use crate::memory::Wiped;
 

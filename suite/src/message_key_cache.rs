@@ -7,8 +7,8 @@ use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use super::HalfNonce;
 use super::backend::Cipher;
+use super::bytes::HalfNonce;
 use super::xaes::MessageKey;
 use crate::memory::Wiped;
 

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use zeroize::Zeroizing;
 
-use super::Block;
+use super::bytes::Block;
 use crate::key::{RandomError, fill_from_os};
 use crate::memory;
 

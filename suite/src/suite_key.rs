@@ -7,12 +7,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use super::backend::{Cipher, Fastest, GcmKey, Refused};
+use super::backend::{Cipher, GcmKey, Refused};
+use super::bytes::{Block, Commitment, HalfNonce, Tag};
 use super::epoch::{Epoch, Epochs};
+use super::error::{OpenError, SealError};
+use super::fastest::Fastest;
 use super::message_key_cache::{KeptKey, MessageKeyCache};
+use super::nonce;
 use super::opened::Opened;
 use super::xaes::{MessageKey, PaddedHalf, Xaes, half};
-use super::{Block, Commitment, HalfNonce, OpenError, SealError, Tag, nonce};
 use crate::ciphertext::{MAX_PLAINTEXT_LEN, NONCE_LEN, Suite};
 use crate::key::{DataKey, fill_from_os};
 use crate::memory;

@@ -9,6 +9,7 @@ use arc_swap::ArcSwapOption;
 
 use super::C;
 use super::vectors::cmac;
+use crate::bytes::HalfNonce;
 use crate::ciphertext::{COMMITMENT_LEN, NONCE_LEN, Suite};
 use crate::epoch::ends_epoch;
 use crate::memory;
@@ -16,7 +17,7 @@ use crate::tests::support::{
     Sealer, disturbing, first_half, nonce, oracle_opens, padded, second_half, suite_key, undisturbed,
 };
 use crate::xaes::PaddedHalf;
-use crate::{Epochs, HalfNonce, KcXaes256Gcm, SealError};
+use crate::{Epochs, KcXaes256Gcm, SealError};
 
 const KEY: [u8; 32] = [3; 32];
 const NOW: Option<u64> = Some(7);

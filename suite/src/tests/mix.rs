@@ -6,8 +6,8 @@ use std::thread;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use crate::HalfNonce;
 use crate::backend::Cipher;
+use crate::bytes::HalfNonce;
 use crate::ciphertext::{COMMITMENT_LEN, Suite};
 use crate::memory;
 use crate::tests::support::{Sealer, disturbing, first_half, oracle_opens, second_half};

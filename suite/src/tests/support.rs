@@ -4,12 +4,13 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use xaes_256_gcm::aead::{Aead, KeyInit, Payload};
 
+use crate::SuiteKey;
 use crate::backend::Cipher;
+use crate::bytes::HalfNonce;
 use crate::ciphertext::{COMMITMENT_LEN, NONCE_LEN, Suite};
 use crate::epoch::{Epoch, Epochs};
 use crate::key::DataKey;
 use crate::xaes::PaddedHalf;
-use crate::{HalfNonce, SuiteKey};
 
 pub(crate) fn suite_key<C: Cipher>(bytes: [u8; 32]) -> SuiteKey<C> {
     SuiteKey::new(&DataKey::copy_from(&bytes).unwrap())
