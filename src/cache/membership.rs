@@ -48,14 +48,14 @@ struct Me {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Origin {
     pid: u32,
-    generation: Option<u64>,
+    fork: Option<u64>,
 }
 
 impl Origin {
     fn now() -> Self {
         Self {
             pid: std::process::id(),
-            generation: memory::generation(),
+            fork: memory::fork_count(),
         }
     }
 }
@@ -208,7 +208,7 @@ mod tests {
         // As after `fork`, or `reseed` in a machine that was cloned.
         let others: [fn(&mut Origin); 2] = [
             |origin| origin.pid ^= 1,
-            |origin| origin.generation = origin.generation.map(|generation| generation ^ 1),
+            |origin| origin.fork = origin.fork.map(|fork| fork ^ 1),
         ];
         for become_another in others {
             become_another(&mut membership.me().origin);

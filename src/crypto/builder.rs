@@ -376,7 +376,7 @@ impl CryptoBuilder {
         if !connect_lazily {
             check::check(&keks, &*store, &*clock, limits.load_timeout).await?;
         }
-        if memory::generation().is_some() {
+        if memory::fork_count().is_some() {
             forks_are_noticed();
             // Has whatever keeps the time start now, and not in the first hot call.
             let _ = clock.elapsed_coarsely();
