@@ -12,8 +12,10 @@ use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Decode, Executor, Row, Sqlite, Transaction, Type};
 use uuid::Uuid;
 
+use super::SqliteKeyStore;
+use super::error::store_error;
 use super::sql::coordination as sql;
-use super::{SqliteKeyStore, now, run, store_error};
+use super::statement::{now, run};
 use crate::shared_work::{RawJob, RawProcess, counts, range, unreadable};
 
 type Statement<'q> = Query<'q, Sqlite, SqliteArguments>;
@@ -153,7 +155,7 @@ impl Coordination for SqliteKeyStore {
             .bind(upto)
             .bind(bytes(holder))
             .bind(end(now, term));
-        super::run(&mut *transaction, insert).await?;
+        run(&mut *transaction, insert).await?;
         transaction.commit().await.map_err(store_error)?;
         let (after, upto) = (after.map(<[u8]>::to_vec), upto.map(<[u8]>::to_vec));
         Ok(Some(range(run, number, holder, after, upto)))

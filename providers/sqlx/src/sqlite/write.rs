@@ -8,7 +8,9 @@ use sqlx::Sqlite;
 use sqlx::sqlite::SqliteConnection;
 
 use super::connections::Connections;
-use super::{hex, json_list, last_change, list_of, now, records, run, sql, store_error};
+use super::error::store_error;
+use super::sql;
+use super::statement::{hex, json_list, last_change, list_of, now, records, run};
 use crate::row::{context_json, what_changed};
 
 /// How many keys get other wraps in one transaction: others wait for their turn meanwhile.
