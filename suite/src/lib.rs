@@ -8,7 +8,7 @@
 //! </div>
 //!
 //! [`KcXaes256Gcm`] is [C2SP XAES-256-GCM](https://c2sp.org/XAES-256-GCM) with a key commitment ([ePrint 2025/758]),
-//! the AEAD of [`Suite::KcXaes256Gcm`]:
+//! the AEAD of [`Suite::KcXaes256Gcm`](encx_core::ciphertext::Suite::KcXaes256Gcm):
 //!
 //! ```text
 //! nonce N 24 ‖ encrypted plaintext ‖ tag 16 ‖ commitment 32
