@@ -4,24 +4,34 @@
 //! store, the KMS) runs in a *flight*, a task of its own that many callers share, so that a caller who goes away
 //! strands no other caller. The *sweeper* empties entries whose keys are too old; the *poller* follows changes of state.
 
-mod background;
+mod cached_key;
 mod data_cipher;
 mod derivation_key;
 mod entry;
+mod environment;
+mod failure;
+mod heartbeat;
 mod key_meta;
 mod later;
+mod limits;
 mod loader;
 mod lookup;
 mod membership;
 mod nearby;
+mod poller;
+mod polls;
 mod prefetch;
 mod refresh;
+mod reread;
+mod running;
 mod single_flight;
 mod stats;
+mod sweeper;
 mod threads;
 mod vanished;
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -35,34 +45,22 @@ use crate::kek::Keks;
 use crate::key::{DataKey, DataKeyId, KeyUsage, Scope};
 use crate::store::KeyStore;
 
-use background::Background;
+pub(crate) use cached_key::CachedKey;
 pub(crate) use data_cipher::{DataCipher, check_len};
 pub(crate) use derivation_key::DerivationKey;
 use entry::tidy_seats;
-pub(crate) use entry::{Entry, EntryKey, Live, Records, Snapshot, Used};
-pub(crate) use key_meta::{CachedKey, KeyMeta, Purpose};
+pub(crate) use entry::{Entry, EntryKey, Records, Snapshot, SnapshotGuard, Used};
+pub(crate) use environment::{Environment, ReadStart};
+pub(crate) use key_meta::{KeyMeta, Purpose};
 pub(crate) use later::Later;
-use membership::Fleet;
+pub(crate) use limits::Limits;
 pub(crate) use membership::MAX_NAME_LEN;
+use membership::Membership;
+use polls::Polls;
+use running::RunsIn;
 use single_flight::{Flights, Tasks};
 use stats::Counters;
 pub use stats::{Refusals, Stats};
-
-/// How long and how much is kept; see the builder of `Crypto` for what each limit means.
-#[derive(Clone, Debug)]
-pub(crate) struct Limits {
-    pub(crate) ttl: Duration,
-    /// The last part of `ttl`, from 0 up to 1.
-    pub(crate) refresh_ahead: f64,
-    pub(crate) stale_encrypt: Duration,
-    pub(crate) stale_decrypt: Duration,
-    pub(crate) state_ttl: Duration,
-    pub(crate) max_keyrings: u64,
-    pub(crate) load_timeout: Duration,
-    pub(crate) fail_closed_on_stale_state: bool,
-    pub(crate) create_on_first_use: bool,
-    pub(crate) accept_compromised: bool,
-}
 
 /// How many unknown key ids are remembered, and for how long.
 const MAX_UNKNOWN: u64 = 10_000;
@@ -81,7 +79,7 @@ impl CacheHandle {
     }
 }
 
-impl std::ops::Deref for CacheHandle {
+impl Deref for CacheHandle {
     type Target = Arc<Cache>;
 
     fn deref(&self) -> &Arc<Cache> {
@@ -100,11 +98,7 @@ impl Drop for CacheHandle {
 pub(crate) struct Cache {
     /// Tells it from the other caches of this process.
     id: u64,
-    pub(crate) keks: Arc<Keks>,
-    pub(crate) store: Arc<dyn KeyStore>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) limits: Limits,
-    pub(crate) counters: Arc<Counters>,
+    env: Environment,
     /// Scopes that have keys.
     entries: moka::sync::Cache<EntryKey, Arc<Entry>>,
     /// How many of these there are.
@@ -120,11 +114,19 @@ pub(crate) struct Cache {
     unwraps: Flights<(Scope, DataKeyId), CachedKey>,
     /// How many keys are refreshed at once.
     refreshes: Semaphore,
-    background: Background,
-    pub(crate) fleet: Arc<Fleet>,
+    sweeper: RunsIn,
+    polls: Polls,
+    pub(crate) membership: Arc<Membership>,
     tasks: Tasks,
-    /// Orders reads of the key store and what makes them too old, more finely than a clock could.
-    ticks: AtomicU64,
+}
+
+impl Deref for Cache {
+    type Target = Environment;
+
+    #[inline(always)]
+    fn deref(&self) -> &Environment {
+        &self.env
+    }
 }
 
 impl Cache {
@@ -183,40 +185,17 @@ impl Cache {
             mints: Flights::new(&tasks, limits.load_timeout),
             unwraps: Flights::new(&tasks, limits.load_timeout),
             refreshes: Semaphore::new((keks.max_concurrent_calls / 2).max(1)),
-            background: Background::new(&tasks, &limits, clock.elapsed()),
-            fleet: Fleet::new(store.coordination().is_some(), process_name, &limits),
-            counters: Arc::new(Counters::default()),
-            keks,
-            store,
-            clock,
-            limits,
+            sweeper: RunsIn::default(),
+            polls: Polls::new(&tasks, &limits, clock.elapsed()),
+            membership: Membership::new(store.coordination().is_some(), process_name, &limits),
+            env: Environment::new(keks, store, clock, limits),
             entries,
             settled,
             newcomers,
             departed,
             unknown,
             tasks,
-            ticks: AtomicU64::new(0),
         }
-    }
-
-    /// Makes a call that does not wait with the entry of a context and usage, which is made if there is none. `false`, and no
-    /// call, while the thread ends.
-    #[inline(always)]
-    pub(crate) fn with_entry(
-        &self,
-        context: &EncryptionContext,
-        usage: KeyUsage,
-        call: impl FnOnce(&Arc<Entry>),
-    ) -> bool {
-        nearby::with_entry(self, context, usage, call)
-    }
-
-    /// Finds the entry of a context and usage where this thread used it last, if it did; otherwise as [`entry`](Self::entry).
-    pub(crate) fn nearby_entry(&self, context: &EncryptionContext, usage: KeyUsage) -> Arc<Entry> {
-        let mut nearby = None;
-        self.with_entry(context, usage, |entry| nearby = Some(Arc::clone(entry)));
-        nearby.unwrap_or_else(|| self.entry(context, usage))
     }
 
     /// Finds the entry of a context and usage, or makes an empty one.
@@ -295,21 +274,8 @@ impl Cache {
         began: Duration,
     ) {
         if let Some(entry) = self.find_entry(context, usage) {
-            entry.publish_key(self, &CachedKey::new(self, &entry, id, key, began));
+            entry.publish_key(self, &entry.keep_key(self, id, key, began));
         }
-    }
-
-    /// Begins a read of the key store.
-    pub(crate) fn begin_read(&self) -> ReadStart {
-        ReadStart {
-            at: self.clock.elapsed(),
-            tick: self.tick(),
-        }
-    }
-
-    /// Counts on.
-    pub(crate) fn tick(&self) -> u64 {
-        self.ticks.fetch_add(1, Ordering::SeqCst) + 1
     }
 
     pub(crate) fn stats(&self) -> Stats {
@@ -344,9 +310,12 @@ impl Cache {
         }
     }
 
-    /// Starts background work, if there is a runtime.
+    /// Starts background work, if there is a runtime, and what does not run: at first, after its runtime ended, and in a process
+    /// that was forked.
     pub(crate) fn start(self: &Arc<Self>) -> Result<(), Error> {
-        self.background.ensure_running(self)
+        self.ensure_sweeper()?;
+        self.ensure_poller()?;
+        self.ensure_heartbeat()
     }
 
     /// Stops all work and drops every key.
@@ -388,13 +357,6 @@ impl Cache {
             Error::NotReady
         }
     }
-}
-
-/// When a read of the key store began.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ReadStart {
-    at: Duration,
-    tick: u64,
 }
 
 impl fmt::Debug for Cache {

@@ -1,12 +1,12 @@
-//! The machine's time: the one place that asks for it.
+//! The machine's time.
 
 mod coarse;
+mod machine;
 mod moment;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::OnceLock;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 pub(crate) use coarse::forks_are_noticed;
 pub use encx_core::clock::Clock;
@@ -14,7 +14,7 @@ pub(crate) use moment::Moment;
 
 /// The machine's own clock.
 ///
-/// [`elapsed`](Clock::elapsed) is [`Instant`], which on Linux stands still while the machine is suspended:
+/// [`elapsed`](Clock::elapsed) is [`Instant`](std::time::Instant), which on Linux stands still while the machine is suspended:
 /// a key in memory does not age while nothing runs. All clocks of a process show the same time.
 ///
 /// [`elapsed_coarsely`](Clock::elapsed_coarsely) is kept by one thread per process, `encx-clock`, which runs while it is
@@ -30,24 +30,14 @@ impl SystemClock {
     #[must_use]
     pub fn new() -> Self {
         // The first one is the beginning of time.
-        let _ = since_start();
+        let _ = machine::since_start();
         Self::default()
     }
 }
 
-/// Asks the machine how long ago this process first asked it.
-#[allow(
-    clippy::disallowed_methods,
-    reason = "the one place that asks the machine for the time"
-)]
-fn since_start() -> Duration {
-    static START: OnceLock<Instant> = OnceLock::new();
-    START.get_or_init(Instant::now).elapsed()
-}
-
 impl Clock for SystemClock {
     fn elapsed(&self) -> Duration {
-        since_start()
+        machine::since_start()
     }
 
     #[inline]
@@ -55,13 +45,8 @@ impl Clock for SystemClock {
         coarse::elapsed()
     }
 
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "the one place that asks the machine for the time"
-    )]
     fn unix_millis(&self) -> u64 {
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
+        machine::unix_millis()
     }
 
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {

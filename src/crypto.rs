@@ -18,9 +18,8 @@ use crate::context::EncryptionContext;
 use crate::error::{Error, Hot};
 use crate::key::KeyUsage;
 use crate::keyring::{Core, Decrypt, Encrypt, HotFirst, Keyring, Place};
-use crate::kms::KeyManagementService;
 use crate::plaintext::Plaintext;
-use crate::store::{KeyCensus, KeyStore};
+use crate::store::KeyCensus;
 
 pub use builder::CryptoBuilder;
 pub(crate) use builder::Parts;
@@ -60,11 +59,6 @@ pub struct Crypto {
 }
 
 impl Crypto {
-    /// Begins to build a `Crypto` on a KMS and a key store.
-    pub fn builder(kms: impl KeyManagementService, store: impl KeyStore) -> CryptoBuilder {
-        CryptoBuilder::new(kms, store)
-    }
-
     /// Encrypts a value of at most 64 MiB under the context's active key, and binds it to its place.
     ///
     /// The ciphertext is 90 bytes longer than the value. The context's first key is made here if there is none

@@ -17,7 +17,6 @@ use crate::clock::Clock;
 use crate::crypto::Crypto;
 use crate::store::{KeyStore, StoreError};
 
-use self::engine::Engine;
 pub use self::report::{JobEnd, JobError, JobEvent, JobFailure, JobReport};
 pub use self::run::{JobRun, JobStopper};
 
@@ -235,20 +234,6 @@ impl<W: Walk> Job<W> {
     pub fn dry_run(mut self) -> Self {
         self.dry_run = true;
         self
-    }
-
-    /// Runs the job to its end, without events.
-    ///
-    /// # Cancellation
-    ///
-    /// As [`JobRun`]: what was done stays so.
-    pub async fn run(self) -> JobReport {
-        self.start().report().await
-    }
-
-    /// Begins the job: nothing happens until the run is polled.
-    pub fn start(self) -> JobRun {
-        JobRun::new(|events, stopper| Engine::new(self, events, stopper).drive())
     }
 
     pub(crate) fn walk_mut(&mut self) -> &mut W {

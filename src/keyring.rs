@@ -3,21 +3,20 @@
 mod batch;
 mod call;
 mod core;
+mod in_place;
 
 use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use zeroize::Zeroize;
 
 pub(crate) use self::batch::{Batch, Done, Item, ToOpen, ToSeal, Work, loaded};
 pub(crate) use self::call::{Decrypt, Encrypt, HotFirst, Place};
-use self::call::{DecryptInPlace, EncryptInto};
 pub(crate) use self::core::{Core, Look};
 
 use crate::aad::{Aad, AsAad};
 use crate::cache::Entry;
-use crate::ciphertext::{Ciphertext, Header};
+use crate::ciphertext::Ciphertext;
 use crate::context::EncryptionContext;
 use crate::error::{Error, Hot, unbox};
 use crate::plaintext::Plaintext;
@@ -84,71 +83,6 @@ impl Keyring {
             .map_err(unbox)
     }
 
-    /// Encrypts into a buffer, whose content it replaces by the ciphertext's bytes. Allocates nothing if the buffer has
-    /// room: the plaintext's length and [`Suite::overhead`](crate::Suite::overhead), 90 bytes. The buffer is emptied at once, before
-    /// the future is polled.
-    ///
-    /// # Errors
-    ///
-    /// As [`encrypt`](Self::encrypt); the buffer is then empty.
-    ///
-    /// # Cancellation
-    ///
-    /// As [`encrypt`](Self::encrypt); the buffer is then empty.
-    ///
-    /// ```
-    /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
-    /// # use encx::{Crypto, EncryptionContext, Field};
-    /// # encx_testkit::block_on(async {
-    /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
-    /// # let context = EncryptionContext::builder().pair("tenantId", "t-42").build()?;
-    /// const SSN: Field = Field::new("users", "ssn");
-    ///
-    /// let keyring = crypto.keyring(&context).await?;
-    /// let mut buffer = Vec::new();
-    /// for (row, ssn) in [(7, "123-45-6789"), (8, "987-65-4321")] {
-    ///     keyring.encrypt_into(ssn, SSN.row(row), &mut buffer).await?;
-    ///     // `buffer` is what the column keeps.
-    ///     keyring.decrypt_in_place(&mut buffer, SSN.row(row)).await?;
-    ///     assert_eq!(buffer, ssn.as_bytes());
-    /// }
-    /// # Ok::<(), encx::Error>(())
-    /// # }).unwrap();
-    /// ```
-    pub fn encrypt_into<'a, 'b, P: AsRef<[u8]>, A: AsAad>(
-        &'a self,
-        plaintext: P,
-        aad: A,
-        buffer: &'b mut Vec<u8>,
-    ) -> HotFirst<(), EncryptInto<'a, 'b, P, A::Kept>> {
-        buffer.clear();
-        HotFirst::new(EncryptInto {
-            keyring: self,
-            plaintext,
-            aad: aad.keep(),
-            buffer,
-        })
-    }
-
-    /// Encrypts into a buffer if the key is in memory. Never waits and needs no runtime.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotReady`] if the key is not in memory; otherwise as [`encrypt_into`](Self::encrypt_into).
-    pub fn try_encrypt_into(
-        &self,
-        plaintext: impl AsRef<[u8]>,
-        aad: impl AsAad,
-        buffer: &mut Vec<u8>,
-    ) -> Result<(), Error> {
-        let aad = aad.keep();
-        let (plaintext, aad) = (plaintext.as_ref(), aad.as_aad());
-        buffer.clear();
-        self.hot_encrypt_into(plaintext, aad, buffer)
-            .unwrap_or_else(|| Err(Box::new(self.core.cache.why_not_ready())))
-            .map_err(unbox)
-    }
-
     /// Decrypts a value that was encrypted under this context and bound to this place.
     ///
     /// # Errors
@@ -181,50 +115,6 @@ impl Keyring {
         self.hot_decrypt(ciphertext, aad)
             .unwrap_or_else(|| Err(Box::new(self.core.cache.why_not_ready())))
             .map_err(|error| self.core.refused(error, Some(ciphertext.key_id()), aad))
-    }
-
-    /// Decrypts a buffer that holds a ciphertext's bytes, and leaves the plaintext in their place. Allocates nothing.
-    ///
-    /// Nobody zeroises the buffer afterwards, unless it is a `Zeroizing<Vec<u8>>`, as of crate `zeroize`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Ciphertext`] if the buffer holds no ciphertext; otherwise as [`decrypt`](Self::decrypt). After any error the
-    /// buffer is wiped and empty, so that nobody takes what it held for a plaintext: keep the ciphertext elsewhere if
-    /// you mean to try again.
-    ///
-    /// # Cancellation
-    ///
-    /// May be dropped at any time; the buffer then still holds the ciphertext, or is wiped and empty.
-    pub fn decrypt_in_place<'a, 'b, A: AsAad>(
-        &'a self,
-        buffer: &'b mut Vec<u8>,
-        aad: A,
-    ) -> HotFirst<(), DecryptInPlace<'a, 'b, A::Kept>> {
-        HotFirst::new(DecryptInPlace {
-            keyring: self,
-            buffer,
-            aad: aad.keep(),
-        })
-    }
-
-    /// Decrypts a buffer in place if the key is in memory. Never waits and needs no runtime.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotReady`] if the key is not in memory; otherwise as [`decrypt_in_place`](Self::decrypt_in_place). The
-    /// buffer is then wiped and empty.
-    pub fn try_decrypt_in_place(&self, buffer: &mut Vec<u8>, aad: impl AsAad) -> Result<(), Error> {
-        let aad = aad.keep();
-        let aad = aad.as_aad();
-        self.hot_decrypt_in_place(buffer, aad)
-            .unwrap_or_else(|| Err(Box::new(self.core.cache.why_not_ready())))
-            .map_err(|error| {
-                let key = Header::key_id_of(buffer);
-                // Before a subscriber runs, which may panic.
-                buffer.zeroize();
-                self.core.refused(error, key, aad)
-            })
     }
 
     /// Encrypts many values, such as the fields of a record, each bound to its own place. The results are in the order of
@@ -342,13 +232,6 @@ impl Keyring {
     /// May be dropped at any time.
     pub async fn needs_reencryption(&self, ciphertext: &Ciphertext) -> Result<bool, Error> {
         self.core.needs_reencryption(&self.entry(), ciphertext).await
-    }
-
-    /// Decrypts a buffer in place, if that needs nobody else; `None` if it does.
-    #[inline(never)]
-    fn hot_decrypt_in_place(&self, buffer: &mut Vec<u8>, aad: &Aad) -> Option<Hot<()>> {
-        self.core
-            .hot_decrypt_in_place(self.hot_entry(&mut None), buffer, aad)
     }
 
     pub(crate) fn entry(&self) -> Arc<Entry> {

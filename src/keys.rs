@@ -4,6 +4,7 @@ mod destroy;
 mod fleet;
 mod import;
 mod maintenance;
+mod quarantine;
 mod rewrap;
 mod shred;
 mod wraps;
@@ -11,7 +12,7 @@ mod wraps;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::destroy::Quarantine;
+use self::quarantine::Quarantine;
 use crate::clock::Clock;
 use crate::context::EncryptionContext;
 use crate::crypto::{Crypto, CryptoBuilder, Parts};

@@ -235,7 +235,7 @@ where
     let rows = rows.into_iter().collect();
     let mut failures = Vec::new();
     let mut records = Vec::new();
-    for opened in open::open_rows(crypto, rows).await {
+    for opened in open_rows(crypto, rows).await {
         match opened {
             Ok(record) => records.push(record),
             Err(error) => failures.extend(error.into_failures()),
@@ -263,7 +263,7 @@ pub async fn decrypt_each<P, R>(
 where
     R: EncryptedRecord<P>,
 {
-    open::open_rows(crypto, rows.into_iter().collect()).await
+    open_rows(crypto, rows.into_iter().collect()).await
 }
 
 /// Decrypts a page of rows of one encryption context in one batch, and gives back each row with what became of it, in the rows'
@@ -325,7 +325,7 @@ where
         .collect();
     let own = rows.iter().zip(&done).filter(|(_, other)| other.is_none());
     let own = own.map(|(row, _)| row.clone()).collect();
-    let mut opened = open::open_rows(crypto, own).await.into_iter();
+    let mut opened = open_rows(crypto, own).await.into_iter();
     let results = done.iter_mut().enumerate().map(|(at, other)| {
         let result = match other.take() {
             Some(error) => Err(FieldFailure::new(RecordError::CONTEXT, error).into()),
@@ -406,6 +406,60 @@ fn described<P: Record>() -> Description {
     let mut description = Description::default();
     P::describe(&mut description);
     description
+}
+
+/// Decrypts rows in one batch.
+async fn open_rows<P, R>(crypto: &Crypto, rows: Vec<R>) -> Vec<Result<P, RecordError>>
+where
+    R: EncryptedRecord<P>,
+{
+    let opened = open(crypto, &rows).await;
+    let rows = rows.into_iter().zip(opened);
+    rows.enumerate()
+        .map(|(at, (row, opened))| {
+            opened
+                .and_then(|opened| put_together(row, opened))
+                .map_err(|error| error.in_row(at))
+        })
+        .collect()
+}
+
+async fn open<P, R>(crypto: &Crypto, rows: &[R]) -> Vec<Result<Opened, RecordError>>
+where
+    R: EncryptedRecord<P>,
+{
+    let contexts: Vec<_> = rows.iter().map(EncryptedRecord::context).collect();
+    let mut names = Vec::with_capacity(rows.len());
+    let mut items = Vec::new();
+    for (row, context) in rows.iter().zip(&contexts) {
+        let mut names_of_row = Vec::new();
+        if let Ok(context) = context {
+            let mut opening = Opening::default();
+            row.collect(&mut opening);
+            for (name, ciphertext, aad) in opening.values {
+                names_of_row.push(name);
+                items.push((context, ciphertext, aad));
+            }
+        }
+        names.push(names_of_row);
+    }
+    let mut results = crypto.decrypt_many(items).await.into_iter();
+    let hand_out = |(names, context): (Vec<_>, Result<_, _>)| {
+        let values = names.into_iter().zip(&mut results).collect();
+        let failures = Vec::new();
+        match context {
+            Ok(_) => Ok(Opened { values, failures }),
+            Err(error) => Err(FieldFailure::of_context(error).into()),
+        }
+    };
+    names.into_iter().zip(contexts).map(hand_out).collect()
+}
+
+/// Decodes every value, so that every field that fails is named, and returns the record only if none did.
+fn put_together<P, R: EncryptedRecord<P>>(row: R, mut opened: Opened) -> Result<P, RecordError> {
+    let record = row.assemble(&mut opened);
+    RecordError::check(opened.failures)?;
+    record.ok_or_else(|| FieldFailure::misaligned().into())
 }
 
 fn only<T>(mut all: Vec<T>) -> Result<T, RecordError> {

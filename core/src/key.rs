@@ -3,6 +3,7 @@
 mod data_key;
 mod id;
 mod name;
+mod random;
 mod state;
 mod subkey;
 
@@ -12,11 +13,12 @@ use sha2::{Digest, Sha256};
 
 use crate::context::EncryptionContext;
 
-#[doc(hidden)]
-pub use data_key::fill_from_os;
-pub use data_key::{DATA_KEY_LEN, DataKey, DataKeyLenError, KeyCheck, RandomError};
+pub use data_key::{DATA_KEY_LEN, DataKey, DataKeyLenError, KeyCheck};
 pub use id::{DataKeyId, DataKeyIdError, NewIdError};
 pub use name::{KekId, KmsName, NameError};
+pub use random::RandomError;
+#[doc(hidden)]
+pub use random::fill_from_os;
 pub use state::KeyState;
 #[doc(hidden)]
 pub use subkey::{Derivation, Subkey};

@@ -80,7 +80,7 @@ pub const DEEP: usize = 32 << 10;
 pub const UNOPTIMISED: bool = cfg!(debug_assertions);
 
 /// Raised whenever this process's memory may have been copied.
-static GENERATION: AtomicU64 = AtomicU64::new(0);
+static FORKS: AtomicU64 = AtomicU64::new(0);
 
 /// What else a copy of the memory has to forget: nothing, or a `fn()`. No lock, for a child could be made while one is held.
 static FORGET: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
@@ -118,7 +118,7 @@ pub fn forget_in_copies(forget: fn()) {
 /// encx::reseed();
 /// ```
 pub fn reseed() {
-    GENERATION.fetch_add(1, Ordering::AcqRel);
+    FORKS.fetch_add(1, Ordering::AcqRel);
     let forget = FORGET.load(Ordering::Acquire);
     if !forget.is_null() {
         // SAFETY: only `forget_in_copies` stores there, and what it stores is a `fn()`.
@@ -127,11 +127,11 @@ pub fn reseed() {
     }
 }
 
-/// Returns the generation now, once it is certain that a fork will raise it; `None` if that is impossible.
+/// Counts how often this memory may have been copied, once it is certain that a fork will be noticed; `None` if that is impossible.
 #[inline]
 #[must_use]
-pub fn generation() -> Option<u64> {
-    watch_forks().then(|| GENERATION.load(Ordering::Acquire))
+pub fn fork_count() -> Option<u64> {
+    watch_forks().then(|| FORKS.load(Ordering::Acquire))
 }
 
 #[cfg(unix)]
@@ -154,7 +154,7 @@ fn watch_forks() -> bool {
         status == 0
     }
 
-    // Two threads may both register, which only raises the generation twice. A lock here could be copied into a
+    // Two threads may both register, which only counts a fork twice. A lock here could be copied into a
     // child while another thread held it, and would then never open.
     WATCHED.load(Ordering::Acquire) || register()
 }

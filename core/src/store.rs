@@ -7,6 +7,7 @@ mod error;
 mod params;
 mod query;
 mod record;
+mod revision;
 
 use std::fmt;
 use std::pin::Pin;
@@ -19,7 +20,7 @@ use futures_core::Stream;
 use crate::key::{DataKeyId, Scope};
 
 #[doc(hidden)]
-pub use all_usages::{are_shredded, load_all_usages};
+pub use all_usages::load_all_usages;
 pub use census::{ColumnCount, KeyCensus, OpenTransactions};
 pub use coordination::{
     Coordination, Fence, JobRange, JobStatus, JobTally, Lease, ProcessId, ProcessInfo, ProcessList,
@@ -28,7 +29,10 @@ pub use coordination::{
 pub use error::StoreError;
 pub use params::{NewKey, StateChange, WrapChange, WrapOutcome};
 pub use query::{ChangeCursor, ChangePage, CursorPosition, KeyChange, KeyPage, KeyQuery};
-pub use record::{KeyRecord, Revision, StoredWrap, Timestamp};
+#[doc(hidden)]
+pub use record::are_shredded;
+pub use record::{KeyRecord, StoredWrap, Timestamp};
+pub use revision::Revision;
 
 /// Keeps wrapped data keys, their versions and their states.
 ///

@@ -6,8 +6,8 @@ use quote::quote;
 use syn::Ident;
 
 use crate::attributes::{Context, Faults, Pair, PairValue};
-use crate::index::Compound;
-use crate::model::{Field, Role};
+use crate::compound::Compound;
+use crate::field::{Field, Role, span_of};
 use crate::types;
 
 pub(crate) fn check_context(context: &Context, fields: &[Field], faults: &mut Faults) -> Vec<Pair> {
@@ -162,7 +162,7 @@ fn check_borrowed(fields: &[Field], faults: &mut Faults) {
         let (ty, _) = field.value_type();
         if matches!(field.role, Role::Value { .. }) && types::is_reference(ty) {
             faults.add(
-                crate::model::span_of(field),
+                span_of(field),
                 "what is borrowed cannot come back from a decryption; write `String`, `Vec<u8>`, or `Cow<'a, str>`, which \
                  may be borrowed where it is encrypted",
             );
@@ -196,7 +196,7 @@ fn check_nested(fields: &[Field], faults: &mut Faults) {
             continue;
         };
         let (ty, _) = field.value_type();
-        let place = crate::model::span_of(field);
+        let place = span_of(field);
         if types::is_collection(ty) {
             faults.add(
                 place,
@@ -222,7 +222,7 @@ pub(crate) fn check_from_row(fields: &[Field], faults: &mut Faults) {
         let Role::Nested { prefix } = &field.role else {
             continue;
         };
-        let place = crate::model::span_of(field);
+        let place = span_of(field);
         if !prefix.is_empty() {
             faults.add(
                 place,

@@ -7,7 +7,8 @@ use quote::quote;
 use syn::spanned::Spanned;
 use syn::{GenericParam, Generics, Type, WherePredicate, parse_quote};
 
-use crate::model::{Model, Role};
+use crate::field::Role;
+use crate::model::Model;
 use crate::types::names_in;
 
 /// The struct to write has only the parameters that its fields use: a `T` that becomes a ciphertext leaves no trace.

@@ -5,8 +5,7 @@ use quote::{format_ident, quote};
 use syn::ext::IdentExt;
 use syn::{Ident, LitInt, LitStr, Path, Type};
 
-use crate::attributes::{Context, Faults, Normalize, OfIndex, OfPart};
-use crate::model::{Field, Role};
+use crate::attributes::{Context, Faults, Normalize, OfIndex};
 use crate::types;
 
 pub(crate) struct Index {
@@ -28,18 +27,9 @@ pub(crate) struct Index {
 }
 
 /// One of its columns.
-struct Part {
-    column: LitStr,
-    normalize: Normalize,
-}
-
-/// An index over several fields.
-pub(crate) struct Compound {
-    pub(crate) index: Index,
-    /// Which fields of the struct.
-    pub(crate) fields: Vec<usize>,
-    /// What errors and documents call it.
-    pub(crate) title: String,
+pub(crate) struct Part {
+    pub(crate) column: LitStr,
+    pub(crate) normalize: Normalize,
 }
 
 const NORMALIZERS: [(&str, &str); 6] = [
@@ -52,9 +42,6 @@ const NORMALIZERS: [(&str, &str); 6] = [
 ];
 
 const MIN_UNIQUE_BITS: u16 = 128;
-
-/// The most columns of `IndexField::compound`.
-const MAX_PARTS: usize = 8;
 
 impl Index {
     /// Checks the index of one field, as far as that can be done without the type; `None` if something is missing.
@@ -82,7 +69,7 @@ impl Index {
     }
 
     /// Checks what all kinds of them have; by default its column is called `sql`.
-    fn of(
+    pub(crate) fn of(
         read: OfIndex,
         parts: Vec<Part>,
         stem: String,
@@ -120,6 +107,11 @@ impl Index {
             is_unique: read.unique.is_some(),
             is_of_small_domain: read.small_domain.is_some(),
         })
+    }
+
+    /// Names its constant.
+    pub(crate) fn constant(&self) -> Ident {
+        format_ident!("INDEX_{}", self.stem.to_uppercase(), span = self.ident.span())
     }
 
     /// Writes the `IndexField`.
@@ -163,78 +155,7 @@ impl Normalize {
     }
 }
 
-impl Compound {
-    /// Checks an index over several fields; `None` if something is missing.
-    pub(crate) fn read(mut read: OfIndex, fields: &[Field], faults: &mut Faults) -> Option<Self> {
-        let parts = read.fields.take().unwrap_or_default();
-        if !(2..=MAX_PARTS).contains(&parts.len()) {
-            faults.add(
-                read.span,
-                "an index above the struct is one over 2 to 8 fields: write `fields = [last_name, born]`; that of a single field \
-                 stands above the field",
-            );
-        }
-        let stem = match &read.name {
-            Some(name) => own_name(name, faults),
-            None => {
-                faults.add(
-                    read.span,
-                    "an index over several fields has a name, which its methods and its column get: write `name = \"name_born\"`",
-                );
-                "index".to_owned()
-            }
-        };
-        let place = read.name.as_ref().map_or(read.span, LitStr::span);
-        let (mut at, mut of, mut titles) = (Vec::new(), Vec::new(), Vec::new());
-        for OfPart { field, normalize } in parts {
-            let normalize = checked(normalize, faults);
-            let Some(index) = position(&field, fields, faults) else {
-                continue;
-            };
-            if at.contains(&index) {
-                faults.add(field.span(), "this field is given twice; keep one");
-            }
-            check_type(&fields[index].ty, field.span(), faults);
-            titles.push(fields[index].name.clone());
-            of.push(Part {
-                column: fields[index].column.clone(),
-                normalize,
-            });
-            at.push(index);
-        }
-        let sql = format!("{stem}_index");
-        Some(Self {
-            index: Index::of(read, of, stem, &sql, place, faults)?,
-            fields: at,
-            title: titles.join(", "),
-        })
-    }
-}
-
-/// Finds an encrypted field.
-fn position(ident: &Ident, fields: &[Field], faults: &mut Faults) -> Option<usize> {
-    let name = ident.unraw().to_string();
-    let Some(at) = fields.iter().position(|field| field.name == name) else {
-        faults.add(ident.span(), format_args!("there is no field `{name}`"));
-        return None;
-    };
-    let reason = match fields[at].role {
-        Role::Value { json: false } => return Some(at),
-        Role::Value { json: true } => {
-            "one value of JSON has many forms, so it is not indexed; index a field with a type of its own"
-        }
-        Role::Id { .. } | Role::Plain => {
-            "this field is not encrypted: leave it out, and ask for it in the same query"
-        }
-        Role::Nested { .. } | Role::Password { .. } | Role::Token { .. } => {
-            "an index is over encrypted fields of this struct; leave this one out"
-        }
-    };
-    faults.add(ident.span(), reason);
-    None
-}
-
-fn check_type(ty: &Type, place: Span, faults: &mut Faults) {
+pub(crate) fn check_type(ty: &Type, place: Span, faults: &mut Faults) {
     if types::is_float(ty) {
         faults.add(
             place,
@@ -244,7 +165,7 @@ fn check_type(ty: &Type, place: Span, faults: &mut Faults) {
     }
 }
 
-fn checked(normalize: Option<Normalize>, faults: &mut Faults) -> Normalize {
+pub(crate) fn checked(normalize: Option<Normalize>, faults: &mut Faults) -> Normalize {
     if let Some(Normalize::Named(name)) = &normalize {
         check_normalizer(name, faults);
     }
@@ -269,7 +190,7 @@ fn check_normalizer(name: &LitStr, faults: &mut Faults) {
 }
 
 /// The index's name becomes part of methods' names.
-fn own_name(name: &LitStr, faults: &mut Faults) -> String {
+pub(crate) fn own_name(name: &LitStr, faults: &mut Faults) -> String {
     let value = name.value();
     if syn::parse_str::<Ident>(&value).is_err() {
         faults.add(

@@ -3,7 +3,9 @@
 
 mod attributes;
 mod check;
+mod compound;
 mod expand;
+mod field;
 mod generics;
 mod index;
 mod model;

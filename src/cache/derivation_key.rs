@@ -8,23 +8,23 @@ use crate::cache::key_meta::KeyMeta;
 use crate::key::{DataKey, Derivation, Subkey};
 
 /// How many subkeys a key keeps: one for each index of a context, of which there are few.
-const MAX_KEPT: usize = 64;
+const MAX_SUBKEYS: usize = 64;
 
 /// The next subkey that is kept. What stands in it stays as it is until the key dies, so that to find it takes no lock.
-type Next = OnceLock<Box<Kept>>;
+type NextSubkey = OnceLock<Box<KeptSubkey>>;
 
 /// A data key of usage `index` or `pepper`. It is zeroised when the last user lets go of it, with what was derived.
 pub(crate) struct DerivationKey {
     meta: KeyMeta,
     derivation: Derivation,
-    kept: Next,
+    kept: NextSubkey,
 }
 
 /// A subkey, and the info that it was derived with.
-struct Kept {
+struct KeptSubkey {
     info: Box<[u8]>,
     subkey: Subkey,
-    next: Next,
+    next: NextSubkey,
 }
 
 impl Deref for DerivationKey {
@@ -54,9 +54,9 @@ impl DerivationKey {
     /// it is derived each time, which is slower and nothing else.
     pub(crate) fn with_subkey<T>(&self, info: &[u8], call: impl FnOnce(&Subkey) -> T) -> T {
         let mut next = &self.kept;
-        for _ in 0..MAX_KEPT {
+        for _ in 0..MAX_SUBKEYS {
             let kept = next.get_or_init(|| {
-                Box::new(Kept {
+                Box::new(KeptSubkey {
                     info: info.into(),
                     subkey: self.derive(info),
                     next: OnceLock::new(),
@@ -91,12 +91,12 @@ mod tests {
         let count = || std::iter::successors(derivation_key.kept.get(), |kept| kept.next.get()).count();
         let whole = |info: &[u8]| derivation_key.with_subkey(info, |subkey| *subkey.expose());
         for _ in 0..2 {
-            for number in 0..2 * MAX_KEPT {
+            for number in 0..2 * MAX_SUBKEYS {
                 let info = number.to_be_bytes();
                 assert_eq!(whole(&info), *derivation_key.derive(&info).expose());
             }
         }
-        assert_eq!(count(), MAX_KEPT);
+        assert_eq!(count(), MAX_SUBKEYS);
         let at = |info: &[u8]| derivation_key.with_subkey(info, std::ptr::from_ref);
         assert_eq!(at(&3_usize.to_be_bytes()), at(&3_usize.to_be_bytes()));
     }

@@ -4,6 +4,8 @@ mod next;
 mod records;
 mod refresh_schedule;
 mod seat;
+mod snapshot;
+mod state;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,19 +13,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
-
-use crate::cache::refresh::{Due, Failure};
-use crate::cache::{Cache, CachedKey, DataCipher, DerivationKey, Limits, Purpose, ReadStart};
+use crate::cache::failure::Failure;
+use crate::cache::key_meta::KeyMeta;
+use crate::cache::{CachedKey, Environment, Limits, Purpose, ReadStart};
 use crate::context::EncryptionContext;
 use crate::error::Error;
-use crate::key::{DataKeyId, KeyUsage, Scope};
+use crate::key::{DataKey, DataKeyId, KeyUsage, Scope};
 use crate::store::KeyRecord;
 use encx_suite::Epoch;
 
 pub(crate) use records::{Records, Used};
-use refresh_schedule::Held;
-pub(crate) use seat::{Live, tidy as tidy_seats};
+use refresh_schedule::ScheduledKey;
+use seat::Published;
+pub(crate) use seat::{SnapshotGuard, tidy as tidy_seats};
+pub(crate) use snapshot::{DerivationKeys, Snapshot};
+use state::State;
 
 /// Finds an entry.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -32,101 +36,16 @@ pub(crate) struct EntryKey {
     pub(crate) usage: KeyUsage,
 }
 
-/// What a hot call reads: the usable keys of an entry, as they were at one moment.
-pub(crate) struct Snapshot {
-    /// The key that encrypts.
-    pub(crate) active: Option<Arc<DataCipher>>,
-    /// The other keys that decrypt, sorted by id. Nearly always there are none.
-    decrypting: Option<Arc<[Arc<DataCipher>]>>,
-    /// In place of both, of an entry whose keys encrypt nothing.
-    pub(crate) derivation_keys: Option<Arc<DerivationKeys>>,
-    /// When the states were read.
-    pub(crate) known_at: Duration,
-    /// The epoch of the key that encrypts. It stands here, and not with the key, so that a hot call reads one snapshot.
-    pub(crate) epoch: Option<Arc<Epoch>>,
-    /// Until when that is believed without asking anybody.
-    pub(crate) known_until: Duration,
-}
-
-impl Snapshot {
-    #[inline]
-    pub(crate) fn find(&self, id: DataKeyId) -> Option<&Arc<DataCipher>> {
-        // Nearly always the key that encrypts.
-        if let Some(active) = self.active.as_ref().filter(|active| active.id == id) {
-            return Some(active);
-        }
-        let others = self.decrypting.as_deref()?;
-        let at = others.binary_search_by_key(&id, |key| key.id).ok()?;
-        others.get(at)
-    }
-
-    /// Returns the epoch, if it is of this key.
-    #[inline]
-    pub(crate) fn epoch_of(&self, key: &DataCipher) -> Option<&Epoch> {
-        let of_active = self
-            .active
-            .as_deref()
-            .is_some_and(|active| std::ptr::eq(active, key));
-        self.epoch.as_deref().filter(|_| of_active)
-    }
-}
-
-/// The usable keys of an entry of usage `index` or `pepper`.
-pub(crate) struct DerivationKeys {
-    pub(crate) active: Option<Arc<DerivationKey>>,
-    /// All of them, sorted by id.
-    pub(crate) all: Box<[Arc<DerivationKey>]>,
-    /// Whether there is no version that may be used and is not in memory.
-    pub(crate) complete: bool,
-}
-
-impl DerivationKeys {
-    pub(crate) fn find(&self, id: DataKeyId) -> Option<&Arc<DerivationKey>> {
-        let at = self.all.binary_search_by_key(&id, |key| key.id).ok()?;
-        self.all.get(at)
-    }
-}
-
 /// One scope's place in the cache.
 pub(crate) struct Entry {
     pub(crate) key: EntryKey,
     pub(crate) scope: Scope,
-    live: ArcSwapOption<Snapshot>,
-    /// Whether `live` is about to change.
-    replacing: AtomicBool,
+    published: Published,
     detached: AtomicBool,
     used: AtomicBool,
     /// Whether a version waits to become active whose key is not in memory.
     lacks_next: AtomicBool,
     state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    records: Option<Arc<Records>>,
-    keys: Vec<Held>,
-    /// When the records came here, in the order of events.
-    published: u64,
-    /// Reads that began before this are too old to be believed.
-    not_before: u64,
-    used: Option<Used>,
-    /// A key that is kept although no record of it is known yet.
-    expected: Option<DataKeyId>,
-    /// What was tried to have the next version in memory. Nearly always nothing, in a hundred thousand entries.
-    tried: Option<Box<next::Tried>>,
-    /// Whether the entry stands among those that have keys.
-    settled: bool,
-}
-
-impl State {
-    /// Drops all keys, of which nothing is known, but the one that waits for its record.
-    fn keep_expected(&mut self) {
-        self.keys.retain(|held| self.expected == Some(held.key.id));
-    }
-
-    fn find(&self, id: DataKeyId) -> Option<&CachedKey> {
-        self.keys.iter().map(|held| &held.key).find(|key| key.id == id)
-    }
 }
 
 impl Entry {
@@ -140,8 +59,7 @@ impl Entry {
         Self {
             key,
             scope,
-            live: ArcSwapOption::empty(),
-            replacing: AtomicBool::new(false),
+            published: Published::new(),
             detached: AtomicBool::new(false),
             used: AtomicBool::new(false),
             lacks_next: AtomicBool::new(false),
@@ -156,7 +74,7 @@ impl Entry {
 
     /// Takes in what this process has encrypted under in another entry of the same scope. What the key store said is judged
     /// anew by it.
-    pub(in crate::cache) fn also_used(&self, cache: &Cache, used: Used) {
+    pub(in crate::cache) fn also_used(&self, env: &Environment, used: Used) {
         let mut state = self.state();
         let merged = Some(used.or_later(state.used));
         if state.used == merged {
@@ -170,7 +88,7 @@ impl Entry {
                 tick: known.tick,
                 used: merged,
             }));
-            self.rebuild(cache, &mut state);
+            self.rebuild(env, &mut state);
         }
     }
 
@@ -206,37 +124,22 @@ impl Entry {
 
     /// Reads the snapshot. Never waits.
     #[inline(always)]
-    pub(crate) fn live(&self) -> Live {
-        Live::of(self)
+    pub(crate) fn snapshot(&self) -> SnapshotGuard {
+        self.published.read()
     }
 
-    /// Puts a snapshot in the place of the one before, which nobody begins to use from then on.
-    fn show(&self, state: &State, set: Option<Snapshot>) {
-        self.replace(state, set, true);
+    /// Replaces the snapshot; the caller holds the state lock. Nobody begins to use the old one from then on.
+    fn show(&self, _state: &State, snapshot: Option<Snapshot>) {
+        self.published.replace(snapshot, true);
     }
 
-    /// The same, by one at a time: whoever has the state has the lock. Only with `wait` it is as good as sure that the one
-    /// before is gone when all calls are done that use it.
-    fn replace(&self, _state: &State, set: Option<Snapshot>, wait: bool) {
-        self.replacing.store(true, Ordering::Relaxed);
-        // First: who has seen the new one must not hear of the old one again.
-        seat::evict(self, wait);
-        self.live.store(set.map(Arc::new));
-        self.replacing.store(false, Ordering::Release);
-    }
-
-    /// Keeps the epoch that began under a snapshot, unless there is another snapshot meanwhile.
+    /// Keeps the epoch that began under a snapshot, unless that was replaced.
     #[cold]
     pub(crate) fn keep_epoch(&self, of: &Arc<Snapshot>, epoch: Arc<Epoch>) {
         // Snapshots are made under this lock alone.
-        let state = self.state();
-        if self
-            .live
-            .load()
-            .as_ref()
-            .is_some_and(|live| Arc::ptr_eq(live, of))
-        {
-            let set = Snapshot {
+        let _state = self.state();
+        if self.published.is(of) {
+            let snapshot = Snapshot {
                 active: of.active.clone(),
                 decrypting: of.decrypting.clone(),
                 derivation_keys: of.derivation_keys.clone(),
@@ -245,7 +148,7 @@ impl Entry {
                 epoch: Some(epoch),
             };
             // Its keys stay the same, so nobody has to wait until the old one is gone.
-            self.replace(&state, Some(set), false);
+            self.published.replace(Some(snapshot), false);
         }
     }
 
@@ -300,20 +203,20 @@ impl Entry {
     }
 
     /// Notes that the KMS was asked to unwrap a key and did not: what is in memory may have to go, or may serve longer.
-    pub(crate) fn note_failure(&self, cache: &Cache, id: DataKeyId, error: &Error) {
-        if self.take_failure(cache, id, error, cache.clock.elapsed()) {
+    pub(crate) fn note_failure(&self, env: &Environment, id: DataKeyId, error: &Error) {
+        if self.take_failure(env, id, error, env.clock.elapsed()) {
             tracing::warn!(target: "encx::cache", key = %id, %error, "a key leaves memory, because it would not be unwrapped again");
         }
     }
 
     /// Returns whether the key left memory.
-    fn take_failure(&self, cache: &Cache, id: DataKeyId, error: &Error, now: Duration) -> bool {
+    fn take_failure(&self, env: &Environment, id: DataKeyId, error: &Error, now: Duration) -> bool {
         let mut state = self.state();
         let Some(key) = state.find(id) else { return false };
         let goes = match Failure::of(error) {
             Failure::Other => false,
             Failure::Unanswered => {
-                let until = now.saturating_add(cache.limits.silence_counts_for());
+                let until = now.saturating_add(env.limits.silence_counts_for());
                 key.unanswered_until.advance_to(until);
                 false
             }
@@ -326,7 +229,7 @@ impl Entry {
         let leaves = goes && state.expected != Some(id);
         if leaves {
             state.keys.retain(|held| held.key.id != id);
-            self.rebuild(cache, &mut state);
+            self.rebuild(env, &mut state);
         }
         leaves
     }
@@ -335,7 +238,7 @@ impl Entry {
     /// what was read if it came too late to be believed.
     pub(crate) fn publish_records(
         &self,
-        cache: &Cache,
+        env: &Environment,
         mut rows: Vec<KeyRecord>,
         read: ReadStart,
     ) -> Result<Arc<Records>, Error> {
@@ -363,34 +266,47 @@ impl Entry {
         }
         if read.tick >= state.not_before && !self.is_detached() {
             state.records = Some(Arc::clone(&records));
-            state.published = cache.tick();
-            self.rebuild(cache, &mut state);
+            state.published = env.tick();
+            self.rebuild(env, &mut state);
         }
         Ok(records)
     }
 
+    /// Makes the form of a key that this entry keeps. Its unwrapping began at `began`.
+    pub(in crate::cache) fn keep_key(
+        &self,
+        env: &Environment,
+        id: DataKeyId,
+        key: &DataKey,
+        began: Duration,
+    ) -> CachedKey {
+        let expires_at = began.saturating_add(env.limits.ttl);
+        let meta = KeyMeta::new(id, expires_at, &env.counters);
+        CachedKey::new(meta, self.key.usage, self.scope, key)
+    }
+
     /// Has a key ready whose record is about to be stored: whoever reads the record before we know that it was
     /// stored need not have the key unwrapped.
-    pub(crate) fn expect_record<'a>(&'a self, cache: &'a Cache, key: &CachedKey) -> Expected<'a> {
+    pub(crate) fn expect_record<'a>(&'a self, env: &'a Environment, key: &CachedKey) -> Expected<'a> {
         let mut state = self.state();
         if !self.is_detached() {
             state.expected = Some(key.id);
             // Nearly always the only one.
             state.keys.reserve_exact(1);
-            state.keys.push(Held::new(key, &cache.limits));
+            state.keys.push(ScheduledKey::new(key, &env.limits));
         }
-        Expected { entry: self, cache }
+        Expected { entry: self, env }
     }
 
     /// Takes over an unwrapped key, unless its state has come to forbid it.
-    pub(crate) fn publish_key(&self, cache: &Cache, key: &CachedKey) {
+    pub(crate) fn publish_key(&self, env: &Environment, key: &CachedKey) {
         let mut state = self.state();
         if !self.is_detached() {
             state.keys.retain(|known| known.key.id != key.id);
             // Nearly always the only one.
             state.keys.reserve_exact(1);
-            state.keys.push(Held::new(key, &cache.limits));
-            self.rebuild(cache, &mut state);
+            state.keys.push(ScheduledKey::new(key, &env.limits));
+            self.rebuild(env, &mut state);
         }
     }
 
@@ -430,23 +346,23 @@ impl Entry {
     /// something to do next.
     pub(super) fn sweep(
         self: &Arc<Self>,
-        cache: &Cache,
+        env: &Environment,
         now: Duration,
         due: &mut Vec<Due>,
     ) -> Option<Duration> {
         let mut guard = self.state();
         let state = &mut *guard;
-        let limits = &cache.limits;
+        let limits = &env.limits;
         let before = state.keys.len();
         let records = state.records.as_ref();
         state.keys.retain(|held| {
             let record = records.and_then(|records| records.find(held.key.id));
             held.is_kept(now, limits, || {
-                record.is_some_and(|record| cache.keks.are_failing(record))
+                record.is_some_and(|record| env.keks.are_failing(record))
             })
         });
         if state.keys.len() < before {
-            self.rebuild(cache, state);
+            self.rebuild(env, state);
         }
         state.keep_next();
         for held in &mut state.keys {
@@ -475,7 +391,7 @@ impl Entry {
     }
 
     /// Makes a new snapshot, and drops keys whose state forbids every use.
-    fn rebuild(&self, cache: &Cache, state: &mut State) {
+    fn rebuild(&self, env: &Environment, state: &mut State) {
         let Some(records) = state.records.clone() else {
             state.keep_expected();
             self.show(state, None);
@@ -483,7 +399,7 @@ impl Entry {
         };
         let decrypts = |id| {
             let record = records.find(id).filter(|record| !record.lacks_wraps());
-            record.is_some_and(|record| cache.check_decrypts(record).is_ok())
+            record.is_some_and(|record| env.check_decrypts(record).is_ok())
         };
         state
             .keys
@@ -498,7 +414,7 @@ impl Entry {
         }
         let active_id = active.map(|active| active.id);
         let (mut active, mut others, mut derivation_keys) = (None, Vec::new(), Vec::new());
-        for Held { key, .. } in state.keys.iter().filter(|held| decrypts(held.key.id)) {
+        for ScheduledKey { key, .. } in state.keys.iter().filter(|held| decrypts(held.key.id)) {
             match key {
                 CachedKey::Cipher(key) if active_id == Some(key.id) => active = Some(Arc::clone(key)),
                 CachedKey::Cipher(key) => others.push(Arc::clone(key)),
@@ -509,7 +425,7 @@ impl Entry {
         derivation_keys.sort_by_key(|key| key.id);
         let usable = records
             .iter()
-            .filter(|record| cache.check_decrypts(record).is_ok())
+            .filter(|record| env.check_decrypts(record).is_ok())
             .count();
         let derivation_keys = (!derivation_keys.is_empty()).then(|| {
             Arc::new(DerivationKeys {
@@ -521,22 +437,31 @@ impl Entry {
                 all: derivation_keys.into(),
             })
         });
-        let set = Snapshot {
+        let snapshot = Snapshot {
             active,
             decrypting: (!others.is_empty()).then(|| others.into()),
             derivation_keys,
             known_at: records.read_at,
             epoch: None,
-            known_until: records.read_at.saturating_add(cache.limits.state_ttl),
+            known_until: records.read_at.saturating_add(env.limits.state_ttl),
         };
         self.lacks_next
             .store(state.lacks_next(&records), Ordering::Relaxed);
-        self.show(state, Some(set));
+        self.show(state, Some(snapshot));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A key whose moment has come.
+#[derive(Debug)]
+pub(super) struct Due {
+    pub(super) entry: Arc<Entry>,
+    pub(super) id: DataKeyId,
+    /// Tells the key that is there from the one that is to take its place.
+    pub(super) expires_at: Duration,
 }
 
 /// Makes a record ready to be kept. Its context was compared with the entry's, which is there once; this one's would take
@@ -550,7 +475,7 @@ fn cached(mut record: KeyRecord) -> Arc<KeyRecord> {
 /// A key that waits for its record. It is dropped with this, unless the record has come.
 pub(crate) struct Expected<'a> {
     entry: &'a Entry,
-    cache: &'a Cache,
+    env: &'a Environment,
 }
 
 impl Expected<'_> {
@@ -560,7 +485,7 @@ impl Expected<'_> {
         let known = state.records.as_ref().and_then(|records| records.find(record.id));
         if known.is_none() && !self.entry.is_detached() {
             // Who began to read before now may not have seen it, and we have not seen what happened to it since.
-            state.not_before = state.not_before.max(self.cache.tick());
+            state.not_before = state.not_before.max(self.env.tick());
             state.used = Some(Used::with(state.used, &record));
             state.published = state.not_before;
             state.records = Some(Arc::new(Records {
@@ -579,14 +504,7 @@ impl Drop for Expected<'_> {
     fn drop(&mut self) {
         let mut state = self.entry.state();
         state.expected = None;
-        self.entry.rebuild(self.cache, &mut state);
-    }
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        // Another may come to stand at the same address.
-        seat::evict(self, true);
+        self.entry.rebuild(self.env, &mut state);
     }
 }
 

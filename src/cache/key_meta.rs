@@ -1,75 +1,14 @@
 //! What every key in memory has, whatever it is for: an id, a time to live, and whether anybody uses it.
 
 use std::fmt;
-use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::cache::data_cipher::DataCipher;
-use crate::cache::derivation_key::DerivationKey;
-use crate::cache::stats::KeyGauge;
-use crate::cache::{Cache, Entry, Limits};
+use crate::cache::Limits;
+use crate::cache::stats::{Counters, KeyGauge};
 use crate::clock::Moment;
-use crate::error::Error;
-use crate::key::{DataKey, DataKeyId, KeyUsage};
-
-/// A key in memory, in the one form that its usage allows.
-#[derive(Clone)]
-pub(crate) enum CachedKey {
-    /// It encrypts.
-    Cipher(Arc<DataCipher>),
-    /// It encrypts nothing, and others are derived from it.
-    DerivationKey(Arc<DerivationKey>),
-}
-
-impl CachedKey {
-    /// Takes a key over whose unwrapping began at `began`.
-    pub(crate) fn new(cache: &Cache, entry: &Entry, id: DataKeyId, key: &DataKey, began: Duration) -> Self {
-        let meta = KeyMeta {
-            id,
-            expires_at: began.saturating_add(cache.limits.ttl),
-            used: AtomicBool::new(false),
-            unanswered_until: Moment::zero(),
-            stale: AtomicBool::new(false),
-            _gauge: KeyGauge::new(&cache.counters),
-        };
-        match entry.key.usage {
-            KeyUsage::Index | KeyUsage::Pepper => {
-                Self::DerivationKey(Arc::new(DerivationKey::new(meta, key)))
-            }
-            _ => Self::Cipher(DataCipher::new(meta, entry.scope, key)),
-        }
-    }
-
-    /// Returns the key that encrypts. Which form a key has follows from its entry, so nobody sees the error.
-    pub(crate) fn cipher(self) -> Result<Arc<DataCipher>, Error> {
-        match self {
-            Self::Cipher(key) => Ok(key),
-            Self::DerivationKey(key) => Err(Error::KeyMismatch { id: key.id }),
-        }
-    }
-
-    /// Returns the key that others are derived from. Which form a key has follows from its entry, so nobody sees the
-    /// error.
-    pub(crate) fn derivation_key(self) -> Result<Arc<DerivationKey>, Error> {
-        match self {
-            Self::DerivationKey(key) => Ok(key),
-            Self::Cipher(key) => Err(Error::KeyMismatch { id: key.id }),
-        }
-    }
-}
-
-impl Deref for CachedKey {
-    type Target = KeyMeta;
-
-    fn deref(&self) -> &KeyMeta {
-        match self {
-            Self::Cipher(key) => key,
-            Self::DerivationKey(key) => key,
-        }
-    }
-}
+use crate::key::DataKeyId;
 
 /// The id of a key in memory, its time, and what was heard about it.
 pub(crate) struct KeyMeta {
@@ -101,6 +40,17 @@ impl Limits {
 }
 
 impl KeyMeta {
+    pub(super) fn new(id: DataKeyId, expires_at: Duration, counters: &Arc<Counters>) -> Self {
+        Self {
+            id,
+            expires_at,
+            used: AtomicBool::new(false),
+            unanswered_until: Moment::zero(),
+            stale: AtomicBool::new(false),
+            _gauge: KeyGauge::new(counters),
+        }
+    }
+
     /// Notes that it was used since it was unwrapped.
     #[inline]
     pub(crate) fn mark_used(&self) {
@@ -138,14 +88,11 @@ impl KeyMeta {
 #[cfg(test)]
 impl KeyMeta {
     pub(super) fn for_test() -> Self {
-        Self {
-            id: DataKeyId::generate(1, None).unwrap(),
-            expires_at: Duration::MAX,
-            used: AtomicBool::new(false),
-            unanswered_until: Moment::zero(),
-            stale: AtomicBool::new(false),
-            _gauge: KeyGauge::new(&Arc::default()),
-        }
+        Self::new(
+            DataKeyId::generate(1, None).unwrap(),
+            Duration::MAX,
+            &Arc::default(),
+        )
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::cache::failure::Failure;
 use crate::cache::later::tell_stale;
-use crate::cache::refresh::Failure;
 use crate::cache::{Cache, CachedKey, Entry, EntryKey, KeyMeta, MAX_ATTEMPTS, Purpose, Records};
 use crate::error::Error;
 use crate::key::{DataKey, DataKeyId};
@@ -17,15 +17,15 @@ impl Cache {
         if self.tasks.is_closed() {
             return Err(Error::ShutDown);
         }
-        self.background.ensure_running(self)?;
-        self.fleet.introduced(&*self.clock).await;
-        let age = self.clock.elapsed().saturating_sub(self.background.polled_at());
-        if age <= self.limits.state_ttl || self.background.is_store_unreachable() {
+        self.start()?;
+        self.membership.introduced(&*self.clock).await;
+        let age = self.clock.elapsed().saturating_sub(self.polls.polled_at());
+        if age <= self.limits.state_ttl || self.polls.is_store_unreachable() {
             return Ok(());
         }
         // The poller is late, as after a pause of the whole process. If the poll fails, states are stale, which
         // `is_current` decides about.
-        self.background.poll_once(self).await
+        self.poll_once().await
     }
 
     pub(super) async fn load(
@@ -59,7 +59,7 @@ impl Cache {
         Err(Error::Interrupted)
     }
 
-    pub(super) async fn live_key(
+    pub(super) async fn cached_key(
         self: &Arc<Self>,
         entry: &Arc<Entry>,
         record: &Arc<KeyRecord>,
@@ -151,7 +151,7 @@ impl Cache {
                 }
                 match unwrapped {
                     Ok(unwrapped) => {
-                        let key = CachedKey::new(&cache, &of, record.id, &unwrapped, began);
+                        let key = of.keep_key(&cache, record.id, &unwrapped, began);
                         of.publish_key(&cache, &key);
                         Ok(key)
                     }
@@ -205,7 +205,7 @@ impl Cache {
                 let (made, wraps) = cache.keks.generate(context, *usage, id).await?;
                 let mut new = NewKey::new(id, *usage, context, made.check(id));
                 new.wraps = wraps;
-                let key = CachedKey::new(&cache, &of, id, &made, began);
+                let key = of.keep_key(&cache, id, &made, began);
                 drop(made);
                 let expected = of.expect_record(&cache, &key);
                 let read = cache.begin_read();

@@ -4,28 +4,29 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::cache::reread::read;
 use crate::cache::{
-    Cache, CachedKey, DataCipher, Entry, MAX_ATTEMPTS, Purpose, Records, Snapshot, UNKNOWN_TTL, background,
+    Cache, CachedKey, DataCipher, Entry, MAX_ATTEMPTS, Purpose, Records, Snapshot, UNKNOWN_TTL,
 };
 use crate::context::EncryptionContext;
-use crate::error::{Error, Hot, Location};
-use crate::key::{DataKeyId, KeyState, KeyUsage};
+use crate::error::{Error, Hot};
+use crate::key::{DataKeyId, KeyUsage};
 use crate::store::KeyRecord;
 
 impl Cache {
     /// Tells whether the states of a snapshot were read, or polled for, so short a time ago that nobody has to look closer.
     #[inline(always)]
-    pub(crate) fn is_set_fresh(&self, set: &Snapshot, now: Duration) -> bool {
-        now <= set.known_until || now <= self.background.polled_until()
+    pub(crate) fn is_snapshot_fresh(&self, snapshot: &Snapshot, now: Duration) -> bool {
+        now <= snapshot.known_until || now <= self.polls.polled_until()
     }
 
     /// Tells whether the states of a snapshot may be relied on now without asking anybody. `None` if somebody has to be
     /// asked.
-    pub(crate) fn is_set_current(&self, set: &Snapshot, now: Duration) -> Option<Hot<()>> {
-        if self.is_set_fresh(set, now) {
+    pub(crate) fn is_snapshot_current(&self, snapshot: &Snapshot, now: Duration) -> Option<Hot<()>> {
+        if self.is_snapshot_fresh(snapshot, now) {
             return Some(Ok(()));
         }
-        match self.is_current(set.known_at, now) {
+        match self.is_current(snapshot.known_at, now) {
             Ok(true) => Some(Ok(())),
             Ok(false) => None,
             Err(error) => Some(Err(Error::boxed(error))),
@@ -36,11 +37,11 @@ impl Cache {
     ///
     /// `Err` says that they may not be used at all; `Ok(false)` that the caller has to ask.
     pub(crate) fn is_current(&self, known_at: Duration, now: Duration) -> Result<bool, Error> {
-        let age = now.saturating_sub(known_at.max(self.background.polled_at()));
+        let age = now.saturating_sub(known_at.max(self.polls.polled_at()));
         if age <= self.limits.state_ttl {
             return Ok(true);
         }
-        if !self.background.is_store_unreachable() {
+        if !self.polls.is_store_unreachable() {
             return Ok(false);
         }
         if self.limits.fail_closed_on_stale_state {
@@ -76,7 +77,7 @@ impl Cache {
             }
             match active_of(&records)? {
                 Some(record) => {
-                    let key = self.live_key(entry, record, Purpose::Encrypt).await?;
+                    let key = self.cached_key(entry, record, Purpose::Encrypt).await?;
                     let now = self.records_now(entry).await?;
                     if now.active()?.is_some_and(|active| active.id == key.id) {
                         return Ok(key);
@@ -115,7 +116,7 @@ impl Cache {
             records = self.reload(entry).await?;
         }
         let record = self.check_found(&records, id)?;
-        let key = self.live_key(entry, record, Purpose::Decrypt).await?;
+        let key = self.cached_key(entry, record, Purpose::Decrypt).await?;
         let now = self.records_now(entry).await?;
         self.check_found(&now, id)?;
         Ok(key)
@@ -190,7 +191,7 @@ impl Cache {
     /// Tells whether records were read recently enough to unwrap by them.
     pub(super) fn is_fresh(&self, records: &Records) -> bool {
         self.clock.elapsed().saturating_sub(records.read_at) <= self.limits.state_ttl
-            || self.background.is_store_unreachable()
+            || self.polls.is_store_unreachable()
     }
 
     /// Returns all versions of the entry's scope, for who needs no key.
@@ -216,7 +217,7 @@ impl Cache {
         let unread: Vec<_> = unread.map(Arc::clone).collect();
         if unread.len() > 1 && self.prepare().await.is_ok() {
             tokio::select! {
-                _ = background::read(self, &unread) => {}
+                _ = read(self, &unread) => {}
                 () = self.clock.sleep(self.limits.load_timeout) => {}
             }
         }
@@ -284,18 +285,6 @@ impl Cache {
             });
         }
         Ok(())
-    }
-
-    /// Makes sure that the state of a version lets it decrypt.
-    pub(crate) fn check_decrypts(&self, record: &KeyRecord) -> Result<(), Error> {
-        let (id, at) = (record.id, Location::default());
-        match record.state {
-            state if state.decrypts() => Ok(()),
-            KeyState::Compromised if self.limits.accept_compromised => Ok(()),
-            KeyState::Compromised => Err(Error::Compromised { id, at }),
-            KeyState::Suspended => Err(Error::Suspended { id, at }),
-            _ => Err(Error::Destroyed { id, at }),
-        }
     }
 }
 

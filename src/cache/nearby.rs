@@ -34,41 +34,50 @@ impl Near {
     }
 }
 
-/// Makes a call that does not wait with the entry of a context and usage. `false`, and no call, while the thread ends.
-///
-/// The call must not be user code, which might come back here; if it does all the same, through a subscriber of
-/// `tracing` for example, the entry is found the slow way.
-///
-/// The call stands here once: one that stood here twice, for an entry at hand and for one that is looked up, would not be
-/// inlined. And it returns nothing: a result that went through here would be moved piece by piece.
-#[inline(always)]
-pub(super) fn with_entry(
-    cache: &Cache,
-    context: &EncryptionContext,
-    usage: KeyUsage,
-    call: impl FnOnce(&Arc<Entry>),
-) -> bool {
-    // The remainder is less than PLACES, so nothing is lost.
-    #[allow(clippy::cast_possible_truncation)]
-    let place = (context.hash64() % PLACES as u64) as usize;
-    let called = NEARBY.try_with(|nearby| {
-        let known = nearby.try_borrow().ok().and_then(|nearby| {
-            let near = Ref::filter_map(nearby, |nearby| nearby[place].as_ref());
-            near.ok().filter(|near| near.is(cache, context, usage))
+impl Cache {
+    /// Makes a call that does not wait with the entry of a context and usage. `false`, and no call, while the thread ends.
+    ///
+    /// The call must not be user code, which might come back here; if it does all the same, through a subscriber of
+    /// `tracing` for example, the entry is found the slow way.
+    ///
+    /// The call stands here once: one that stood here twice, for an entry at hand and for one that is looked up, would not be
+    /// inlined. And it returns nothing: a result that went through here would be moved piece by piece.
+    #[inline(always)]
+    pub(crate) fn with_entry(
+        &self,
+        context: &EncryptionContext,
+        usage: KeyUsage,
+        call: impl FnOnce(&Arc<Entry>),
+    ) -> bool {
+        // The remainder is less than PLACES, so nothing is lost.
+        #[allow(clippy::cast_possible_truncation)]
+        let place = (context.hash64() % PLACES as u64) as usize;
+        let called = NEARBY.try_with(|nearby| {
+            let known = nearby.try_borrow().ok().and_then(|nearby| {
+                let near = Ref::filter_map(nearby, |nearby| nearby[place].as_ref());
+                near.ok().filter(|near| near.is(self, context, usage))
+            });
+            let found;
+            let entry = if let Some(near) = &known {
+                if self.is_crowded() {
+                    tell(self, near, place);
+                }
+                &near.entry
+            } else {
+                found = find(nearby, place, self, context, usage);
+                &found
+            };
+            call(entry);
         });
-        let found;
-        let entry = if let Some(near) = &known {
-            if cache.is_crowded() {
-                tell(cache, near, place);
-            }
-            &near.entry
-        } else {
-            found = find(nearby, place, cache, context, usage);
-            &found
-        };
-        call(entry);
-    });
-    called.is_ok()
+        called.is_ok()
+    }
+
+    /// Finds the entry of a context and usage where this thread used it last, if it did; otherwise as [`entry`](Self::entry).
+    pub(crate) fn nearby_entry(&self, context: &EncryptionContext, usage: KeyUsage) -> Arc<Entry> {
+        let mut nearby = None;
+        self.with_entry(context, usage, |entry| nearby = Some(Arc::clone(entry)));
+        nearby.unwrap_or_else(|| self.entry(context, usage))
+    }
 }
 
 /// Finds an entry the slow way, and remembers it.

@@ -16,26 +16,28 @@ use crate::key::{DataKeyId, KeyState};
 /// that what was withdrawn is gone.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Begins to load what is due, and does not wait for it.
-pub(super) fn begin(cache: &Arc<Cache>) {
-    let due = due(cache, false);
-    if !due.is_empty() {
-        // An error means that there is nothing to be done any more.
-        let _ = start(cache, due);
+impl Cache {
+    /// Begins to load what is due, and does not wait for it.
+    pub(super) fn begin_prefetch(self: &Arc<Self>) {
+        let due = due(self, false);
+        if !due.is_empty() {
+            // An error means that there is nothing to be done any more.
+            let _ = start(self, due);
+        }
     }
-}
 
-/// Loads what is due, and waits for it and for what is being loaded already; not for long.
-pub(super) async fn load_now(cache: &Arc<Cache>) {
-    let due = due(cache, true);
-    if due.is_empty() {
-        return;
-    }
-    if let Ok(mut under_way) = start(cache, due) {
-        tokio::select! {
-            // `None`, once each task has let go of its end.
-            _ = under_way.recv() => {}
-            () = cache.clock.sleep(PATIENCE) => {}
+    /// Loads what is due, and waits for it and for what is being loaded already; not for long.
+    pub(super) async fn prefetch_now(self: &Arc<Self>) {
+        let due = due(self, true);
+        if due.is_empty() {
+            return;
+        }
+        if let Ok(mut under_way) = start(self, due) {
+            tokio::select! {
+                // `None`, once each task has let go of its end.
+                _ = under_way.recv() => {}
+                () = self.clock.sleep(PATIENCE) => {}
+            }
         }
     }
 }

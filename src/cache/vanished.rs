@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::cache::background::read_again;
+use crate::cache::reread::read_again;
 use crate::cache::{Cache, Entry};
 use crate::error::Error;
 use crate::key::DataKeyId;
@@ -14,19 +14,19 @@ use crate::store::{KeyRecord, StoreError};
 const KEYS_PER_QUERY: usize = 1000;
 
 /// A key in memory, as it was last read.
-struct Held {
+struct KeyInMemory {
     entry: Arc<Entry>,
     record: Arc<KeyRecord>,
 }
 
 /// Asks for the rows of all keys in memory, and reads again the scopes where something is missing or different. What was
 /// read since `tick` is not asked for.
-pub(super) async fn check(cache: &Arc<Cache>, tick: u64) -> Result<(), Error> {
-    let mut held: HashMap<DataKeyId, Held> = HashMap::new();
+pub(super) async fn check_vanished(cache: &Arc<Cache>, tick: u64) -> Result<(), Error> {
+    let mut held: HashMap<DataKeyId, KeyInMemory> = HashMap::new();
     for entry in cache.all_entries() {
         for record in entry.held_records(tick) {
             let entry = Arc::clone(&entry);
-            held.insert(record.id, Held { entry, record });
+            held.insert(record.id, KeyInMemory { entry, record });
         }
     }
     let held: Vec<_> = held.into_values().collect();

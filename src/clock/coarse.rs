@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use super::machine::since_start;
 use super::moment::{pack, unpack};
 
 /// How often the keeper writes. What is read lags by this, and by what the machine is late.
@@ -66,7 +67,7 @@ pub(super) fn elapsed() -> Duration {
 /// Returns the exact time, and starts a keeper.
 #[cold]
 fn begin() -> Duration {
-    let now = super::since_start();
+    let now = since_start();
     if !MAY_KEEP.load(Ordering::Acquire) || pack(now) < NEXT_TRY.load(Ordering::Relaxed) {
         return now;
     }
@@ -101,11 +102,7 @@ fn keep(mut last: u64) {
         if rounds == ROUNDS_UNREAD {
             rounds = 0;
         }
-        let next = if unread {
-            NOBODY
-        } else {
-            written(super::since_start())
-        };
+        let next = if unread { NOBODY } else { written(since_start()) };
         // Only what this thread wrote is overwritten: after `forget` another may have begun.
         let kept = WORD
             .time
@@ -125,7 +122,6 @@ fn written(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::since_start;
 
     /// Waits for a condition, which the keeper brings about.
     fn until(mut condition: impl FnMut() -> bool) {

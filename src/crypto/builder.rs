@@ -40,6 +40,13 @@ pub struct CryptoBuilder {
     refused: Option<Error>,
 }
 
+impl Crypto {
+    /// Begins to build a `Crypto` on a KMS and a key store.
+    pub fn builder(kms: impl KeyManagementService, store: impl KeyStore) -> CryptoBuilder {
+        CryptoBuilder::new(kms, store)
+    }
+}
+
 impl CryptoBuilder {
     pub(super) fn new(kms: impl KeyManagementService, store: impl KeyStore) -> Self {
         let kms: Arc<dyn KeyManagementService> = Arc::new(kms);
@@ -369,7 +376,7 @@ impl CryptoBuilder {
         if !connect_lazily {
             check::check(&keks, &*store, &*clock, limits.load_timeout).await?;
         }
-        if memory::generation().is_some() {
+        if memory::fork_count().is_some() {
             forks_are_noticed();
             // Has whatever keeps the time start now, and not in the first hot call.
             let _ = clock.elapsed_coarsely();

@@ -306,14 +306,14 @@ async fn terms(core: &Core, entry: &Arc<Entry>, messages: &[Message]) -> Result<
 fn hot_terms(core: &Core, entry: &Entry, messages: &[Message]) -> Option<Result<IndexTerms, Error>> {
     let mut visit = core.visit(entry);
     let mut look = visit.look();
-    let set = look.set?;
-    let derivation_keys = set
+    let snapshot = look.snapshot?;
+    let derivation_keys = snapshot
         .derivation_keys
         .as_ref()
         .filter(|derivation_keys| derivation_keys.complete)?;
     let mut terms = Vec::with_capacity(derivation_keys.all.len() * messages.len());
     for key in &derivation_keys.all {
-        match use_now(core, set, key, Purpose::Decrypt, &mut look)? {
+        match use_now(core, snapshot, key, Purpose::Decrypt, &mut look)? {
             Ok(key) => terms.extend(messages.iter().map(|message| term(&key, message))),
             Err(error) => return Some(Err(error)),
         }
@@ -335,9 +335,9 @@ pub(super) async fn active_derivation_key(
 fn hot_active(core: &Core, entry: &Entry) -> Option<Result<Arc<DerivationKey>, Error>> {
     let mut visit = core.visit(entry);
     let mut look = visit.look();
-    let set = look.set?;
-    let active = set.derivation_keys.as_ref()?.active.as_ref()?;
-    let done = use_now(core, set, active, Purpose::Encrypt, &mut look);
+    let snapshot = look.snapshot?;
+    let active = snapshot.derivation_keys.as_ref()?.active.as_ref()?;
+    let done = use_now(core, snapshot, active, Purpose::Encrypt, &mut look);
     visit.end();
     done
 }
@@ -357,9 +357,9 @@ pub(super) async fn derivation_key_of(
 fn hot_of(core: &Core, entry: &Entry, id: DataKeyId) -> Option<Result<Arc<DerivationKey>, Error>> {
     let mut visit = core.visit(entry);
     let mut look = visit.look();
-    let set = look.set?;
-    let key = set.derivation_keys.as_ref()?.find(id)?;
-    let done = use_now(core, set, key, Purpose::Decrypt, &mut look);
+    let snapshot = look.snapshot?;
+    let key = snapshot.derivation_keys.as_ref()?.find(id)?;
+    let done = use_now(core, snapshot, key, Purpose::Decrypt, &mut look);
     visit.end();
     done
 }
@@ -367,12 +367,12 @@ fn hot_of(core: &Core, entry: &Entry, id: DataKeyId) -> Option<Result<Arc<Deriva
 /// Uses a key of a snapshot if that needs no load.
 fn use_now(
     core: &Core,
-    set: &Snapshot,
+    snapshot: &Snapshot,
     key: &Arc<DerivationKey>,
     purpose: Purpose,
     look: &mut Look<'_>,
 ) -> Option<Result<Arc<DerivationKey>, Error>> {
-    let may = core.may_use(set, key, purpose, look)?;
+    let may = core.may_use(snapshot, key, purpose, look)?;
     if may.is_ok() {
         core.cache.counters.hits.add(1);
     }

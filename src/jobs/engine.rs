@@ -5,17 +5,14 @@ use std::pin::Pin;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
-use super::memory::Memory;
+use super::memory::{IN_HAND, Memory};
 use super::pace::{MAX_TRIES, Pace, pause_after};
 use super::ranges::{CLAIM, Claimed, LOOK_AGAIN, Outcome, Range, Ranges};
-use super::run::Events;
+use super::run::{Events, JobRun};
 use super::{
     Job, JobEnd, JobError, JobEvent, JobFailure, JobReport, JobStopper, Walk, WalkOutcome, WalkPage,
 };
 use crate::store::JobTally;
-
-/// How many ranges a worker has in hand: while one waits for the KMS, another is read and a third is written.
-pub(super) const IN_HAND: usize = 3;
 
 pub(super) struct Engine<W> {
     job: Job<W>,
@@ -23,6 +20,22 @@ pub(super) struct Engine<W> {
     memory: Memory,
     events: Events,
     stopper: JobStopper,
+}
+
+impl<W: Walk> Job<W> {
+    /// Runs the job to its end, without events.
+    ///
+    /// # Cancellation
+    ///
+    /// As [`JobRun`]: what was done stays so.
+    pub async fn run(self) -> JobReport {
+        self.start().report().await
+    }
+
+    /// Begins the job: nothing happens until the run is polled.
+    pub fn start(self) -> JobRun {
+        JobRun::new(|events, stopper| Engine::new(self, events, stopper).drive())
+    }
 }
 
 /// A part of the work, of which several are under way.

@@ -4,7 +4,8 @@ use std::iter::Peekable;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::engine::IN_HAND;
+/// How many ranges a worker has in hand: while one waits for the KMS, another is read and a third is written.
+pub(super) const IN_HAND: usize = 3;
 
 /// The unit in which room is given out.
 const KIB: u64 = 1024;

@@ -172,7 +172,7 @@ impl Keks {
         }
         match made {
             Some(key) if !wraps.is_empty() => {
-                missing::report(id, &missing);
+                report_missing(id, &missing);
                 Ok((key, wraps))
             }
             _ => Err(missing
@@ -426,5 +426,15 @@ fn keep_most_hopeful(kept: &mut Option<Error>, error: Error) {
         .is_none_or(|kept| error.is_retryable() && !kept.is_retryable())
     {
         *kept = Some(error);
+    }
+}
+
+/// Says that a new key lacks wraps.
+fn report_missing(id: DataKeyId, missing: &[(&KekRef, Error)]) {
+    for (kek, error) in missing {
+        tracing::warn!(
+            target: "encx::wraps", key = %id, kms = %kek.kms, kek = %kek.kek, %error,
+            "a new key lacks a wrap, as its KEK is unavailable; `complete_wraps` adds it"
+        );
     }
 }

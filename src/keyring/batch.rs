@@ -231,6 +231,19 @@ impl Core {
         })
     }
 
+    /// Does [`note_refused`](Self::note_refused) for each item of a batch.
+    pub(crate) fn note_all_refused<'i>(
+        &self,
+        items: impl Iterator<Item = ToOpen<'i>>,
+        done: &mut [Result<Plaintext, Error>],
+    ) {
+        for ((ciphertext, aad), done) in items.zip(done) {
+            if let Err(error) = done {
+                self.note_refused(error, Some(ciphertext.key_id()), aad);
+            }
+        }
+    }
+
     /// Does a batch of which some keys are not in memory: they are loaded together.
     pub(crate) async fn do_cold<T: Work>(&self, items: &[Item<'_, T>]) -> Done<T::Done> {
         let mut done: Vec<Option<Result<T::Done, Error>>> = Vec::with_capacity(items.len());

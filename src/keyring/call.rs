@@ -5,20 +5,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use zeroize::Zeroize;
-
-use super::Keyring;
-use super::core::{Core, check_input};
+use super::core::{Core, Waiting, check_input};
 use crate::aad::{Aad, AsAad};
 use crate::cache::{DataCipher, Entry, Later};
-use crate::ciphertext::{Ciphertext, Header};
+use crate::ciphertext::Ciphertext;
 use crate::error::{Error, Hot};
 use crate::plaintext::Plaintext;
 use encx_suite::Epochs;
-
-/// What a call waits for whose key is not in memory. On the heap, so that the futures of hot calls are small: they are
-/// polled where they are made, and the future that awaits them has room for them.
-pub(crate) type Waiting = Pin<Box<dyn Future<Output = Result<Arc<DataCipher>, Error>> + Send>>;
 
 /// One call: done at once if its key is in memory, otherwise when the key is there.
 pub(crate) trait Call {
@@ -87,7 +80,7 @@ fn poll_key<C: Call>(
 }
 
 /// Takes a key that is being loaded, for one use.
-fn poll_use<T>(
+pub(super) fn poll_use<T>(
     waiting: &mut Waiting,
     context: &mut Context<'_>,
     call: impl FnOnce(&DataCipher) -> Hot<T>,
@@ -193,37 +186,6 @@ impl<W: Place, P: AsRef<[u8]>, A: AsAad> Call for Encrypt<W, P, A> {
     }
 }
 
-/// Encrypts into an empty buffer.
-pub struct EncryptInto<'a, 'b, P, A> {
-    pub(super) keyring: &'a Keyring,
-    pub(super) plaintext: P,
-    pub(super) aad: A,
-    pub(super) buffer: &'b mut Vec<u8>,
-}
-
-impl<P: AsRef<[u8]>, A: AsAad> Call for EncryptInto<'_, '_, P, A> {
-    type Output = ();
-
-    #[inline(always)]
-    fn hot(&mut self) -> Option<Hot<()>> {
-        let (plaintext, aad) = (self.plaintext.as_ref(), self.aad.as_aad());
-        self.keyring.hot_encrypt_into(plaintext, aad, self.buffer)
-    }
-
-    fn load(&self) -> Waiting {
-        let checked = check_input(self.plaintext.as_ref(), self.aad.as_aad());
-        self.keyring.core.key_to_seal(self.keyring.entry(), checked)
-    }
-
-    fn finish(&mut self, waiting: &mut Waiting, _: &mut Later, context: &mut Context<'_>) -> Poll<Hot<()>> {
-        let suite = self.keyring.core.suite;
-        let (plaintext, aad) = (self.plaintext.as_ref(), self.aad.as_aad());
-        poll_use(waiting, context, |key| {
-            key.seal_into(&mut Epochs::new(None), suite, plaintext, aad, self.buffer)
-        })
-    }
-}
-
 /// Decrypts one value.
 pub struct Decrypt<'a, W, A> {
     pub(crate) place: W,
@@ -259,54 +221,6 @@ impl<W: Place, A: AsAad> Call for Decrypt<'_, W, A> {
     fn failed(&mut self, error: &mut Error) {
         let key = Some(self.ciphertext.key_id());
         self.place.core().note_refused(error, key, self.aad.as_aad());
-    }
-}
-
-/// Decrypts a buffer that holds a ciphertext's bytes. After an error it is wiped and empty.
-pub struct DecryptInPlace<'a, 'b, A> {
-    pub(super) keyring: &'a Keyring,
-    pub(super) buffer: &'b mut Vec<u8>,
-    pub(super) aad: A,
-}
-
-impl<A: AsAad> Call for DecryptInPlace<'_, '_, A> {
-    type Output = ();
-
-    #[inline(always)]
-    fn hot(&mut self) -> Option<Hot<()>> {
-        self.keyring.hot_decrypt_in_place(self.buffer, self.aad.as_aad())
-    }
-
-    fn load(&self) -> Waiting {
-        match Header::of(self.buffer) {
-            Ok(header) => {
-                let keyring = self.keyring;
-                keyring
-                    .core
-                    .key_to_open(keyring.entry(), header, self.aad.as_aad())
-            }
-            Err(error) => Box::pin(std::future::ready(Err(error.into()))),
-        }
-    }
-
-    fn finish(
-        &mut self,
-        waiting: &mut Waiting,
-        later: &mut Later,
-        context: &mut Context<'_>,
-    ) -> Poll<Hot<()>> {
-        let (core, aad) = (&self.keyring.core, self.aad.as_aad());
-        poll_use(waiting, context, |key| {
-            let header = Header::of(self.buffer).map_err(Error::boxed)?;
-            core.open_in_place(key, None, header, self.buffer, aad, later)
-        })
-    }
-
-    fn failed(&mut self, error: &mut Error) {
-        let key = Header::key_id_of(self.buffer);
-        // Before a subscriber runs, which may panic.
-        self.buffer.zeroize();
-        self.keyring.core.note_refused(error, key, self.aad.as_aad());
     }
 }
 

@@ -1,11 +1,12 @@
 //! What keyrings and `Crypto` share: a hot call that waits for nobody, and the way round when a key is not in memory.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::aad::Aad;
 use crate::cache::{
-    Cache, CacheHandle, DataCipher, Entry, KeyMeta, Later, Live, Purpose, Snapshot, check_len,
+    Cache, CacheHandle, DataCipher, Entry, KeyMeta, Later, Purpose, Snapshot, SnapshotGuard, check_len,
 };
 use crate::ciphertext::{Ciphertext, Header, Suite};
 use crate::error::{Error, Hot, Location, unbox};
@@ -13,8 +14,9 @@ use crate::key::DataKeyId;
 use crate::plaintext::Plaintext;
 use encx_suite::{Epoch, Epochs};
 
-use super::batch::ToOpen;
-use super::call::Waiting;
+/// What a call waits for whose key is not in memory. On the heap, so that the futures of hot calls are small: they are
+/// polled where they are made, and the future that awaits them has room for them.
+pub(crate) type Waiting = Pin<Box<dyn Future<Output = Result<Arc<DataCipher>, Error>> + Send>>;
 
 /// What keyrings and `Crypto` share: the cache, and which suites are written and read.
 #[derive(Clone, Debug)]
@@ -55,7 +57,7 @@ impl Core {
         // The clock first: it is the service's own code, too.
         let now = self.cache.clock.elapsed_coarsely();
         Visit {
-            live: entry.live(),
+            snapshot: entry.snapshot(),
             now,
             later: Later::default(),
         }
@@ -95,20 +97,23 @@ impl Core {
     /// to be asked.
     #[inline(always)]
     pub(super) fn active_of<'a>(&self, look: &mut Look<'a>) -> Option<Hot<Active<'a>>> {
-        let set = look.set?;
-        let key = set.active.as_ref()?;
-        if let Err(error) = self.may_use(set, key, Purpose::Encrypt, look)? {
+        let snapshot = look.snapshot?;
+        let key = snapshot.active.as_ref()?;
+        if let Err(error) = self.may_use(snapshot, key, Purpose::Encrypt, look)? {
             return Some(Err(error));
         }
-        Some(Ok(Active { key, set }))
+        Some(Ok(Active { key, snapshot }))
     }
 
     /// Tells whether the key that encrypts is in memory and may be used.
     pub(crate) fn is_ready(&self, entry: &Entry) -> bool {
         let mut visit = self.visit(entry);
         let look = visit.look();
-        let active = look.set.and_then(|set| Some((set, set.active.as_ref()?)));
-        let may = active.and_then(|(set, key)| self.check_use(set, key, Purpose::Encrypt, look.now));
+        let active = look
+            .snapshot
+            .and_then(|snapshot| Some((snapshot, snapshot.active.as_ref()?)));
+        let may =
+            active.and_then(|(snapshot, key)| self.check_use(snapshot, key, Purpose::Encrypt, look.now));
         matches!(may, Some(Ok(())))
     }
 
@@ -117,28 +122,28 @@ impl Core {
     #[inline(always)]
     pub(crate) fn may_use(
         &self,
-        set: &Snapshot,
+        snapshot: &Snapshot,
         key: &KeyMeta,
         purpose: Purpose,
         look: &mut Look<'_>,
     ) -> Option<Hot<()>> {
-        if look.now < key.expires_at && self.cache.is_set_fresh(set, look.now) {
+        if look.now < key.expires_at && self.cache.is_snapshot_fresh(snapshot, look.now) {
             // Nearly always.
             key.mark_used();
             return Some(Ok(()));
         }
-        self.may_use_late(set, key, purpose, look)
+        self.may_use_late(snapshot, key, purpose, look)
     }
 
     #[inline(never)]
     fn may_use_late(
         &self,
-        set: &Snapshot,
+        snapshot: &Snapshot,
         key: &KeyMeta,
         purpose: Purpose,
         look: &mut Look<'_>,
     ) -> Option<Hot<()>> {
-        let may = self.check_use(set, key, purpose, look.now);
+        let may = self.check_use(snapshot, key, purpose, look.now);
         if let Some(Ok(())) = may {
             key.mark_used();
             if self.cache.count_use(key, look.now) {
@@ -148,11 +153,17 @@ impl Core {
         may
     }
 
-    fn check_use(&self, set: &Snapshot, key: &KeyMeta, purpose: Purpose, now: Duration) -> Option<Hot<()>> {
+    fn check_use(
+        &self,
+        snapshot: &Snapshot,
+        key: &KeyMeta,
+        purpose: Purpose,
+        now: Duration,
+    ) -> Option<Hot<()>> {
         if !key.serves(purpose, now, &self.cache.limits) {
             return None;
         }
-        self.cache.is_set_current(set, now)
+        self.cache.is_snapshot_current(snapshot, now)
     }
 
     /// Decrypts if that needs nobody else; `None` if it does.
@@ -199,13 +210,13 @@ impl Core {
         look: &mut Look<'a>,
         id: DataKeyId,
     ) -> Option<Hot<(&'a DataCipher, Option<&'a Epoch>)>> {
-        let set = look.set?;
-        let key = set.find(id)?;
-        if let Err(error) = self.may_use(set, key, Purpose::Decrypt, look)? {
+        let snapshot = look.snapshot?;
+        let key = snapshot.find(id)?;
+        if let Err(error) = self.may_use(snapshot, key, Purpose::Decrypt, look)? {
             return Some(Err(error));
         }
         self.cache.counters.hits.add(1);
-        Some(Ok((key, set.epoch_of(key))))
+        Some(Ok((key, snapshot.epoch_of(key))))
     }
 
     pub(crate) async fn needs_reencryption(
@@ -274,19 +285,6 @@ impl Core {
         }
     }
 
-    /// Does [`note_refused`](Self::note_refused) for each item of a batch.
-    pub(crate) fn note_all_refused<'i>(
-        &self,
-        items: impl Iterator<Item = ToOpen<'i>>,
-        done: &mut [Result<Plaintext, Error>],
-    ) {
-        for ((ciphertext, aad), done) in items.zip(done) {
-            if let Err(error) = done {
-                self.note_refused(error, Some(ciphertext.key_id()), aad);
-            }
-        }
-    }
-
     /// Takes the error of a hot call that opens, as [`note_refused`](Self::note_refused).
     #[cold]
     pub(super) fn refused(&self, error: Box<Error>, key: Option<DataKeyId>, aad: &Aad) -> Error {
@@ -317,7 +315,7 @@ impl Core {
 /// goes to subscribers when this is dropped.
 pub(crate) struct Visit {
     // In this order: the snapshot is let go of before subscribers are told.
-    live: Live,
+    snapshot: SnapshotGuard,
     now: Duration,
     later: Later,
 }
@@ -326,7 +324,7 @@ impl Visit {
     #[inline(always)]
     pub(crate) fn look(&mut self) -> Look<'_> {
         Look {
-            set: self.live.set(),
+            snapshot: self.snapshot.get(),
             now: self.now,
             later: &mut self.later,
         }
@@ -340,7 +338,7 @@ impl Visit {
 
 /// A look at an entry's snapshot.
 pub(crate) struct Look<'a> {
-    pub(crate) set: Option<&'a Arc<Snapshot>>,
+    pub(crate) snapshot: Option<&'a Arc<Snapshot>>,
     /// The clock's time, coarsely.
     pub(crate) now: Duration,
     pub(crate) later: &'a mut Later,
@@ -349,21 +347,21 @@ pub(crate) struct Look<'a> {
 /// The key that encrypts, as a snapshot has it.
 pub(super) struct Active<'a> {
     pub(super) key: &'a DataCipher,
-    set: &'a Arc<Snapshot>,
+    snapshot: &'a Arc<Snapshot>,
 }
 
 impl Active<'_> {
     /// Returns the epoch to go on with.
     #[inline(always)]
     pub(super) fn epochs(&self) -> Epochs<'_> {
-        Epochs::new(self.set.epoch.as_ref())
+        Epochs::new(self.snapshot.epoch.as_ref())
     }
 
     /// Has the entry keep the epoch that began, if one did.
     #[inline(always)]
     pub(super) fn keep(&self, entry: &Entry, epochs: Epochs<'_>) {
         if let Some(begun) = epochs.begun() {
-            entry.keep_epoch(self.set, begun);
+            entry.keep_epoch(self.snapshot, begun);
         }
     }
 }

@@ -2,34 +2,15 @@
 
 use std::time::Duration;
 
+use super::quarantine::Quarantine;
 use super::{FleetReport, KeyManager};
 use crate::context::EncryptionContext;
 use crate::error::Error;
 use crate::key::{DataKeyId, KeyState};
 use crate::store::{KeyCensus, KeyRecord, OpenTransactions, StoreError, Timestamp};
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
 /// How long each step waits for the processes.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// How far two databases' clocks may run apart during a quarantine. A transaction that began by so much after the
-/// suspension is waited for too, which costs nothing where the quarantine is longer.
-const DRIFT: Duration = Duration::from_secs(60);
-
-/// How long a version stays suspended before it is destroyed.
-#[derive(Clone, Debug)]
-pub(super) enum Quarantine {
-    For(Duration),
-    /// Skipped, for a reason.
-    None(String),
-}
-
-impl Default for Quarantine {
-    fn default() -> Self {
-        Self::For(DAY)
-    }
-}
 
 /// How far [`KeyManager::destroy`] came.
 #[derive(Clone, Debug)]
@@ -277,21 +258,6 @@ impl KeyManager {
     }
 }
 
-impl Quarantine {
-    /// Tells whether one of these transactions may have begun before a suspension that is so long ago.
-    ///
-    /// Only ages are compared, because rows and keys may be in databases with different clocks.
-    fn may_be_older(&self, open: &OpenTransactions, suspended_for: Duration) -> bool {
-        let is_older = |age: Duration| age.saturating_add(DRIFT) >= suspended_for;
-        let is_prepared_older = |age: Duration| match self {
-            // When a prepared transaction began is not known. But the quarantine is longer than any transaction lasts.
-            Self::For(length) => is_older(age.saturating_add(*length)),
-            Self::None(_) => true,
-        };
-        open.oldest.is_some_and(is_older) || open.oldest_prepared.is_some_and(is_prepared_older)
-    }
-}
-
 async fn check_unused(census: &dyn KeyCensus, id: DataKeyId) -> Result<(), Error> {
     let mut columns = census.rows_under(id).await?;
     columns.retain(|column| column.rows > 0);
@@ -305,34 +271,4 @@ async fn check_unused(census: &dyn KeyCensus, id: DataKeyId) -> Result<(), Error
 fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
     let micros = to.as_micros().saturating_sub(from.as_micros());
     Duration::from_micros(u64::try_from(micros).unwrap_or(0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HOUR: Duration = Duration::from_secs(3600);
-
-    #[test]
-    fn a_transaction_counts_as_older_unless_it_surely_is_not() {
-        let (day, skipped) = (Quarantine::For(24 * HOUR), Quarantine::None("a test".to_owned()));
-        let suspended_for = 25 * HOUR;
-        let open = |age| OpenTransactions::new(Some(age), None);
-        let prepared = |age| OpenTransactions::new(None, Some(age));
-        for quarantine in [&day, &skipped] {
-            let is_older = |open| quarantine.may_be_older(&open, suspended_for);
-            assert!(!is_older(OpenTransactions::NONE));
-            assert!(is_older(open(Duration::MAX)));
-            assert!(is_older(open(26 * HOUR)));
-            assert!(is_older(open(suspended_for)));
-            // By clocks that ran apart.
-            assert!(is_older(open(suspended_for - DRIFT)));
-            assert!(!is_older(open(24 * HOUR)));
-        }
-        // It was prepared 2 hours ago, and may have begun 26 hours ago.
-        assert!(day.may_be_older(&prepared(2 * HOUR), suspended_for));
-        assert!(!day.may_be_older(&prepared(HOUR / 2), suspended_for));
-        // Nothing says how long before it was prepared it may have begun.
-        assert!(skipped.may_be_older(&prepared(Duration::ZERO), suspended_for));
-    }
 }

@@ -93,7 +93,7 @@ impl KeyManager {
         let fence = coordination.raise_fence().await?;
         if let Some(core) = &self.core {
             // This process need not be told by others.
-            core.cache().fleet.wake();
+            core.cache().membership.wake();
         }
         let (mut watch, mut pause) = (Watch::new(fence), FIRST_PAUSE);
         loop {

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::Weak;
 use std::time::Duration;
 
-use self::lease::Lease;
+use self::lease::{Lease, Stop};
 pub use self::rules::RotationPeriod;
 use self::rules::Rules;
 pub use self::task::MaintenanceTask;
@@ -18,8 +18,6 @@ use crate::context::EncryptionContext;
 use crate::error::Error;
 use crate::key::{DataKeyId, KeyState, KeyUsage, Scope};
 use crate::store::{KeyQuery, KeyRecord, ProcessId, StoreError, Timestamp};
-
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Rotates keys that have encrypted for long enough, without a request ever waiting for it.
 ///
@@ -259,12 +257,6 @@ impl Maintenance {
         }
         Ok(())
     }
-}
-
-/// Why a run ends.
-enum Stop {
-    Failed(Error),
-    LeaseLost,
 }
 
 /// One run.

@@ -8,7 +8,7 @@ use aes_gcm::aead::AeadInPlace;
 use aes_gcm::aead::consts::U12;
 
 use super::backend::{BlockKey, Cipher, GcmKey, Refused};
-use super::{Block, HalfNonce, Tag};
+use super::bytes::{Block, HalfNonce, Tag};
 use crate::memory::{DEEP, UNOPTIMISED, wiping_stack};
 
 #[doc(hidden)]

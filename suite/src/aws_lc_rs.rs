@@ -10,7 +10,7 @@ use ::aws_lc_rs::cipher::{AES_256, EncryptingKey, UnboundCipherKey};
 use ::aws_lc_rs::error::Unspecified;
 
 use super::backend::{BlockKey, Cipher, GcmKey, Refused};
-use super::{Block, HalfNonce, Tag};
+use super::bytes::{Block, HalfNonce, Tag};
 use crate::memory::{DEEP, UNOPTIMISED, wiping_stack};
 
 #[doc(hidden)]

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::backend::{Cipher, Fastest};
+use super::backend::Cipher;
+use super::fastest::Fastest;
 use super::xaes::{MessageKey, PaddedHalf};
 use crate::memory::Wiped;
 
@@ -31,19 +32,19 @@ pub(super) fn ends_epoch(second_half: &PaddedHalf) -> bool {
     u16::from_be_bytes([high, low]).trailing_zeros() >= EPOCH_END_BITS
 }
 
-/// A message key to encrypt with, and the generation of memory that it belongs to. Nothing in it ever changes.
+/// A message key to encrypt with, and the fork count when it began. Nothing in it ever changes.
 #[doc(hidden)]
 pub struct Epoch<C: Cipher = Fastest> {
     pub(super) key: Wiped<MessageKey<C>>,
     /// A copy of this process's memory must not go on with the same epoch.
-    pub(super) generation: u64,
+    pub(super) fork: u64,
 }
 
 impl<C: Cipher> Epoch<C> {
-    /// Tells whether a half nonce that was drawn in this generation may be used in this epoch.
+    /// Tells whether a half nonce that was drawn at this fork count may be used in this epoch.
     #[inline]
-    pub(super) fn takes(&self, second_half: &PaddedHalf, generation: Option<u64>) -> bool {
-        generation == Some(self.generation) && !ends_epoch(second_half)
+    pub(super) fn takes(&self, second_half: &PaddedHalf, fork: Option<u64>) -> bool {
+        fork == Some(self.fork) && !ends_epoch(second_half)
     }
 }
 

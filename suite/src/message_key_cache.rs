@@ -7,18 +7,18 @@ use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use super::HalfNonce;
 use super::backend::Cipher;
+use super::bytes::HalfNonce;
 use super::xaes::MessageKey;
 use crate::memory::Wiped;
 
-/// How many places each level of a table has. A level is made when the one before has proved too small.
+/// How many places each level of a cache has. A level is made when the one before has proved too small.
 const LEVELS: [usize; 4] = [8, 64, 512, 4096];
 
-/// So often must a key find its place taken before a table gets another level.
+/// So often must a key find its place taken before a cache gets another level.
 const CROWDED: u32 = 8;
 
-/// How many message keys all tables of this process keep together: about 16 MiB.
+/// How many message keys all caches of this process keep together: about 16 MiB.
 const MAX_KEPT: usize = 16_384;
 
 static KEPT: AtomicUsize = AtomicUsize::new(0);
@@ -27,7 +27,7 @@ static KEPT: AtomicUsize = AtomicUsize::new(0);
 const REMEMBERED: usize = 512;
 
 thread_local! {
-    /// Of each, what [`MessageKeyCache::mark`] gives. A thread's own, and not the table's: where threads that open many different messages
+    /// Of each, what [`MessageKeyCache::mark`] gives. A thread's own, and not the cache's: where threads that open many different messages
     /// all write to one place, they wait for each other.
     static OPENED: [Cell<u64>; REMEMBERED] = const { [const { Cell::new(0) }; REMEMBERED] };
 }
@@ -35,8 +35,8 @@ thread_local! {
 /// Keeps message keys by the first half of the nonce, whose random bits choose the place.
 ///
 /// It grows only where it is used: a message key is kept when a thread asked for it twice, with not too many others in between.
-/// What is kept stays as it is until the table dies, so that to find it takes no count and no lock;
-/// a data key is unwrapped anew, and its table begins anew, before it grows old.
+/// What is kept stays as it is until the cache dies, so that to find it takes no count and no lock;
+/// a data key is unwrapped anew, and its cache begins anew, before it grows old.
 pub(super) struct MessageKeyCache<C: Cipher> {
     /// Made with the first level, for the first key that is kept.
     levels: OnceLock<Box<Levels<C>>>,
@@ -46,10 +46,10 @@ pub(super) struct MessageKeyCache<C: Cipher> {
 
 type Levels<C> = [OnceLock<Box<[Place<C>]>>; LEVELS.len()];
 
-type Place<C> = OnceLock<Box<KeptKey<C>>>;
+type Place<C> = OnceLock<Box<CachedMessageKey<C>>>;
 
-/// A message key, and its share of what all tables may keep.
-pub(super) struct KeptKey<C: Cipher> {
+/// A message key, and its share of what all caches may keep.
+pub(super) struct CachedMessageKey<C: Cipher> {
     pub(super) key: Wiped<MessageKey<C>>,
     _share: Share,
 }
@@ -101,7 +101,7 @@ impl<C: Cipher> MessageKeyCache<C> {
     }
 
     /// Keeps a message key, which has just opened a message.
-    pub(super) fn keep(&self, kept: Box<KeptKey<C>>) {
+    pub(super) fn keep(&self, kept: Box<CachedMessageKey<C>>) {
         let levels = self
             .levels
             .get_or_init(|| Box::new([const { OnceLock::new() }; LEVELS.len()]));
@@ -123,8 +123,8 @@ impl<C: Cipher> MessageKeyCache<C> {
         // They are random, so any bytes do.
         let [first, second, rest @ ..] = *first_half;
         let [c, d, e, f, g, h, i, j, ..] = rest;
-        let table = std::ptr::from_ref(self).addr() as u64;
-        let mark = u64::from_le_bytes([c, d, e, f, g, h, i, j]) ^ table;
+        let cache = std::ptr::from_ref(self).addr() as u64;
+        let mark = u64::from_le_bytes([c, d, e, f, g, h, i, j]) ^ cache;
         (
             mark,
             usize::from(u16::from_le_bytes([first, second])) % REMEMBERED,
@@ -168,7 +168,7 @@ impl<C: Cipher> MessageKeyCache<C> {
     }
 }
 
-impl<C: Cipher> KeptKey<C> {
+impl<C: Cipher> CachedMessageKey<C> {
     pub(super) fn new(key: Wiped<MessageKey<C>>, admission: Admission) -> Box<Self> {
         Box::new(Self {
             key,
@@ -188,7 +188,7 @@ fn index(first_half: &HalfNonce, places: usize) -> usize {
     usize::from(u16::from_be_bytes([high, low])) & (places - 1)
 }
 
-/// A share of what all tables may keep; given back when dropped.
+/// A share of what all caches may keep; given back when dropped.
 pub(super) struct Share;
 
 impl Share {

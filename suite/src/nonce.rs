@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use zeroize::Zeroizing;
 
-use super::Block;
+use super::bytes::Block;
 use crate::key::{RandomError, fill_from_os};
 use crate::memory;
 
@@ -23,7 +23,7 @@ thread_local! {
 
 struct Generator {
     rng: StdRng,
-    generation: u64,
+    fork: u64,
     /// How many pools this seed still gives.
     left: usize,
     /// Blocks that nobody has had yet, from `next` on. They are handed out whole: one that was written in pieces makes
@@ -35,17 +35,17 @@ struct Generator {
 /// Draws a block, as [`draw`] does.
 #[inline(always)]
 pub(super) fn draw_one() -> Result<(Block, Option<u64>), RandomError> {
-    let generation = memory::generation();
+    let fork = memory::fork_count();
     let at_hand = with_generator(|generator| {
         let generator = generator
             .as_mut()
-            .filter(|at| Some(at.generation) == generation && !cfg!(feature = "os-nonces"))?;
+            .filter(|at| Some(at.fork) == fork && !cfg!(feature = "os-nonces"))?;
         let block = *generator.pool.get(generator.next)?;
         generator.next += 1;
         Some(block)
     });
     match at_hand.flatten() {
-        Some(block) => Ok((block, generation)),
+        Some(block) => Ok((block, fork)),
         None => draw_one_slowly(),
     }
 }
@@ -54,21 +54,21 @@ pub(super) fn draw_one() -> Result<(Block, Option<u64>), RandomError> {
 #[inline(never)]
 fn draw_one_slowly() -> Result<(Block, Option<u64>), RandomError> {
     let mut blocks = [Block::default()];
-    let generation = draw(&mut blocks)?;
-    Ok((blocks[0], generation))
+    let fork = draw(&mut blocks)?;
+    Ok((blocks[0], fork))
 }
 
-/// Draws blocks to make nonces of, and returns the generation that they were drawn in; `None` if forks cannot be noticed.
+/// Draws blocks to make nonces of, and returns the fork count at which they were drawn; `None` if forks cannot be noticed.
 ///
 /// Whenever this thread's generator cannot be used, the operating system gives the bytes: while the thread ends,
 /// when a signal handler interrupts a draw, or when forks cannot be noticed.
 pub(super) fn draw(blocks: &mut [Block]) -> Result<Option<u64>, RandomError> {
-    let generation = memory::generation();
-    let Some(number) = generation.filter(|_| !cfg!(feature = "os-nonces")) else {
-        return draw_from_os(blocks).map(|()| generation);
+    let fork = memory::fork_count();
+    let Some(number) = fork.filter(|_| !cfg!(feature = "os-nonces")) else {
+        return draw_from_os(blocks).map(|()| fork);
     };
     let drawn = with_generator(|generator| take(generator, number, blocks, fill_from_os));
-    drawn.unwrap_or_else(|| draw_from_os(blocks)).map(|()| generation)
+    drawn.unwrap_or_else(|| draw_from_os(blocks)).map(|()| fork)
 }
 
 /// Calls with this thread's generator. `None`, and no call, while the thread ends, or where a call is going on already: in a
@@ -92,22 +92,22 @@ fn draw_from_os(blocks: &mut [Block]) -> Result<(), RandomError> {
     fill_from_os(blocks.as_flattened_mut())
 }
 
-/// Takes blocks out of the pool of this generation, making a new one if need be.
+/// Takes blocks out of the pool of this fork count, making a new one if need be.
 #[inline]
 fn take<E>(
     slot: &mut Option<Generator>,
-    generation: u64,
+    fork: u64,
     blocks: &mut [Block],
     mut seed: impl FnMut(&mut [u8]) -> Result<(), E>,
 ) -> Result<(), E> {
     for block in blocks {
         let fresh = match slot {
-            Some(generator) if generator.generation == generation => generator.pool.get(generator.next),
+            Some(generator) if generator.fork == fork => generator.pool.get(generator.next),
             _ => None,
         };
         *block = match fresh {
             Some(fresh) => *fresh,
-            None => refill(slot, generation, &mut seed)?,
+            None => refill(slot, fork, &mut seed)?,
         };
         if let Some(generator) = slot {
             generator.next += 1;
@@ -116,16 +116,16 @@ fn take<E>(
     Ok(())
 }
 
-/// Fills the pool and returns its first block. A generator that is of another generation, or used up, is replaced.
+/// Fills the pool and returns its first block. A generator that is of another fork count, or used up, is replaced.
 ///
 /// If no seed can be had, the old generator stays but is not asked, now or later.
 #[cold]
 fn refill<E>(
     slot: &mut Option<Generator>,
-    generation: u64,
+    fork: u64,
     seed: &mut impl FnMut(&mut [u8]) -> Result<(), E>,
 ) -> Result<Block, E> {
-    let usable = |generator: &&mut Generator| generator.generation == generation && generator.left > 0;
+    let usable = |generator: &&mut Generator| generator.fork == fork && generator.left > 0;
     let generator = match slot.as_mut().filter(usable) {
         Some(generator) => generator,
         None => {
@@ -133,7 +133,7 @@ fn refill<E>(
             seed(fresh.as_mut_slice())?;
             slot.insert(Generator {
                 rng: StdRng::from_seed(*fresh),
-                generation,
+                fork,
                 left: RESEED_AFTER / size_of::<[Block; POOL]>(),
                 pool: [Block::default(); POOL],
                 next: 0,
@@ -167,13 +167,11 @@ mod tests {
     }
 
     #[test]
-    fn one_seed_serves_until_the_generation_changes() {
+    fn one_seed_serves_until_a_fork() {
         let (mut slot, mut seeds) = (None, 0);
-        for (generation, draws) in [(7, 3), (7, 2 * POOL), (8, 5), (9, 1), (8, 1)] {
+        for (fork, draws) in [(7, 3), (7, 2 * POOL), (8, 5), (9, 1), (8, 1)] {
             let before = seeds;
-            let again = slot
-                .as_ref()
-                .is_some_and(|slot: &Generator| slot.generation == generation);
+            let again = slot.as_ref().is_some_and(|slot: &Generator| slot.fork == fork);
             let mut expected = from_seed(seeds + u8::from(!again));
             if again {
                 (0..3).for_each(|_| _ = expected());
@@ -185,7 +183,7 @@ mod tests {
                     Ok::<_, Never>(())
                 };
                 let mut blocks = [Block::default(); 1];
-                take(&mut slot, generation, &mut blocks, seed).unwrap();
+                take(&mut slot, fork, &mut blocks, seed).unwrap();
                 assert_eq!(blocks, [expected()]);
             }
             assert_eq!(seeds, before + u8::from(!again));
@@ -229,7 +227,7 @@ mod tests {
         );
         take(&mut slot, 0, &mut blocks, |_| Ok::<_, Never>(())).unwrap();
         for _ in 0..2 {
-            // The generator of an older generation is there, and must not be asked.
+            // The generator from before the fork is there, and must not be asked.
             let mut blocks = [Block::default()];
             assert_eq!(
                 take(&mut slot, 1, &mut blocks, |_| Err("no seed")),
@@ -242,7 +240,7 @@ mod tests {
     #[cfg(not(feature = "os-nonces"))]
     #[test]
     fn reseeding_reaches_every_thread() {
-        let seen = || GENERATOR.with_borrow(|generator| generator.as_ref().unwrap().generation);
+        let seen = || GENERATOR.with_borrow(|generator| generator.as_ref().unwrap().fork);
         let (go, wait) = std::sync::mpsc::channel::<()>();
         let (ready, begun) = std::sync::mpsc::channel();
         let other = std::thread::spawn(move || {

@@ -7,12 +7,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use super::backend::{Cipher, Fastest, GcmKey, Refused};
+use super::backend::{Cipher, GcmKey, Refused};
+use super::bytes::{Block, Commitment, HalfNonce, Tag};
 use super::epoch::{Epoch, Epochs};
-use super::message_key_cache::{KeptKey, MessageKeyCache};
+use super::error::{OpenError, SealError};
+use super::fastest::Fastest;
+use super::message_key_cache::{CachedMessageKey, MessageKeyCache};
+use super::nonce;
 use super::opened::Opened;
 use super::xaes::{MessageKey, PaddedHalf, Xaes, half};
-use super::{Block, Commitment, HalfNonce, OpenError, SealError, Tag, nonce};
 use crate::ciphertext::{MAX_PLAINTEXT_LEN, NONCE_LEN, Suite};
 use crate::key::{DataKey, fill_from_os};
 use crate::memory;
@@ -51,8 +54,8 @@ impl<C: Cipher> SuiteKey<C> {
         plaintext: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), SealError> {
-        let (second_half, generation) = nonce::draw_one()?;
-        self.seal_drawn(epochs, &second_half, generation, suite, aad, plaintext, out)
+        let (second_half, fork) = nonce::draw_one()?;
+        self.seal_drawn(epochs, &second_half, fork, suite, aad, plaintext, out)
     }
 
     /// Begins to seal so many messages, whose nonces are drawn together.
@@ -63,7 +66,7 @@ impl<C: Cipher> SuiteKey<C> {
             drawn: [PaddedHalf::default(); DRAWN_TOGETHER],
             next: 0,
             end: 0,
-            generation: None,
+            fork: None,
             to_come: messages,
         }
     }
@@ -75,18 +78,18 @@ impl<C: Cipher> SuiteKey<C> {
         &self,
         epochs: &mut Epochs<'_, C>,
         second_half: &PaddedHalf,
-        generation: Option<u64>,
+        fork: Option<u64>,
         suite: Suite,
         aad: &[u8],
         plaintext: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), SealError> {
         if let Some(epoch) = epochs.current()
-            && epoch.takes(second_half, generation)
+            && epoch.takes(second_half, fork)
         {
             return self.seal_under(&epoch.key, second_half, suite, aad, plaintext, out);
         }
-        self.begin_epoch(epochs, generation, suite, aad, plaintext, out)
+        self.begin_epoch(epochs, fork, suite, aad, plaintext, out)
     }
 
     /// Seals the first message of an epoch, whose whole nonce is the operating system's.
@@ -95,7 +98,7 @@ impl<C: Cipher> SuiteKey<C> {
     fn begin_epoch(
         &self,
         epochs: &mut Epochs<'_, C>,
-        generation: Option<u64>,
+        fork: Option<u64>,
         suite: Suite,
         aad: &[u8],
         plaintext: &[u8],
@@ -105,13 +108,13 @@ impl<C: Cipher> SuiteKey<C> {
         fill_from_os(&mut first_half)?;
         fill_from_os(&mut second_half)?;
         // Where forks cannot be noticed, an epoch is one message.
-        let kept = generation.filter(|_| self.begun.swap(true, Ordering::Relaxed));
+        let kept = fork.filter(|_| self.begun.swap(true, Ordering::Relaxed));
         C::Gcm::wiping_stack(|| {
             let key = self.xaes.derive(&first_half);
-            let Some(generation) = kept else {
+            let Some(fork) = kept else {
                 return self.seal_under(&key, &second_half, suite, aad, plaintext, out);
             };
-            let epoch = epochs.begun.insert(Arc::new(Epoch { key, generation }));
+            let epoch = epochs.begun.insert(Arc::new(Epoch { key, fork }));
             self.seal_under(&epoch.key, &second_half, suite, aad, plaintext, out)
         })
     }
@@ -249,7 +252,7 @@ impl<C: Cipher> SuiteKey<C> {
             let key = self.xaes.derive(first_half);
             match self.opened.admit(first_half) {
                 Some(admission) => {
-                    let kept = KeptKey::new(key, admission);
+                    let kept = CachedMessageKey::new(key, admission);
                     self.open_under(&kept.key, parts, aad, encrypted, buffer)?;
                     self.opened.keep(kept);
                 }
@@ -294,7 +297,7 @@ pub struct Batch<'a, C: Cipher = Fastest> {
     drawn: [PaddedHalf; DRAWN_TOGETHER],
     next: usize,
     end: usize,
-    generation: Option<u64>,
+    fork: Option<u64>,
     to_come: usize,
 }
 
@@ -313,31 +316,31 @@ impl<C: Cipher> Batch<'_, C> {
         plaintext: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), SealError> {
-        let (second_half, generation) = self.draw(nonce::draw)?;
+        let (second_half, fork) = self.draw(nonce::draw)?;
         self.key
-            .seal_drawn(epochs, &second_half, generation, suite, aad, plaintext, out)
+            .seal_drawn(epochs, &second_half, fork, suite, aad, plaintext, out)
     }
 
-    /// Takes the next half nonce, and draws more when all are taken. Returns each once, and the generation that it was
-    /// drawn in.
+    /// Takes the next half nonce, and draws more when all are taken. Returns each once, and the fork count at which it was
+    /// drawn.
     #[inline]
     pub(super) fn draw<E>(
         &mut self,
         from: impl FnOnce(&mut [PaddedHalf]) -> Result<Option<u64>, E>,
     ) -> Result<(PaddedHalf, Option<u64>), E> {
         // Between two messages of a batch the process may have forked, and the other one has these bytes too.
-        let same_process = self.generation.is_some() && self.generation == memory::generation();
+        let same_process = self.fork.is_some() && self.fork == memory::fork_count();
         if self.next == self.end || !same_process {
             // If nothing can be drawn, nothing is left.
             (self.next, self.end) = (0, 0);
             let end = self.to_come.clamp(1, DRAWN_TOGETHER);
-            self.generation = from(&mut self.drawn[..end])?;
+            self.fork = from(&mut self.drawn[..end])?;
             self.end = end;
         }
         let second_half = self.drawn[self.next];
         self.next += 1;
         self.to_come = self.to_come.saturating_sub(1);
-        Ok((second_half, self.generation))
+        Ok((second_half, self.fork))
     }
 }
 

@@ -7,7 +7,7 @@
 use zeroize::ZeroizeOnDrop;
 
 use super::backend::{BlockKey, Cipher, GcmKey};
-use super::{Block, HalfNonce};
+use super::bytes::{Block, HalfNonce};
 use crate::memory::{DEEP, Wiped, wiping_stack};
 
 /// Derives message keys from a data key, as in [C2SP XAES-256-GCM](https://c2sp.org/XAES-256-GCM).

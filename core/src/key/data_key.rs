@@ -8,6 +8,7 @@ use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::DataKeyId;
+use super::random::{RandomError, fill_from_os};
 use crate::causes::debug_as_text;
 use crate::memory::{DEEP, wiping_stack};
 
@@ -131,23 +132,6 @@ pub struct DataKeyLenError {
 }
 
 debug_as_text!(DataKeyLenError);
-
-/// Says that the operating system gave no randomness.
-#[derive(Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the operating system's random number generator failed ({0}); nothing was encrypted")]
-pub struct RandomError(String);
-
-debug_as_text!(RandomError);
-
-/// Fills a buffer with randomness from the operating system.
-///
-/// # Errors
-///
-/// [`RandomError`] if the operating system gives none; the buffer's content is then undefined.
-#[doc(hidden)]
-pub fn fill_from_os(buffer: &mut [u8]) -> Result<(), RandomError> {
-    getrandom::fill(buffer).map_err(|error| RandomError(error.to_string()))
-}
 
 /// Recognises a data key without revealing it: HMAC-SHA-256(key, "encx/check/v1" ‖ id), 32 bytes.
 #[derive(Clone, Copy)]

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use uuid::Uuid;
 
-use super::data_key::{RandomError, fill_from_os};
+use super::random::{RandomError, fill_from_os};
 use crate::causes::debug_as_text;
 
 /// Names one version of a data key: a UUIDv7 ([RFC 9562]).

@@ -2,7 +2,7 @@
 
 use super::{KeyRecord, KeyStore, StoreError};
 use crate::context::EncryptionContext;
-use crate::key::{KeyState, KeyUsage, Scope};
+use crate::key::{KeyUsage, Scope};
 
 /// Loads all versions of all usages in one query.
 #[doc(hidden)]
@@ -16,14 +16,4 @@ pub async fn load_all_usages(
         version.check_belongs(context, version.usage)?;
     }
     Ok(versions)
-}
-
-/// Tells whether there were keys, and all of them are destroyed.
-#[doc(hidden)]
-#[must_use]
-pub fn are_shredded(versions: &[KeyRecord]) -> bool {
-    !versions.is_empty()
-        && versions
-            .iter()
-            .all(|version| version.state == KeyState::Destroyed)
 }

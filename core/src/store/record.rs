@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::{Revision, StoreError};
 use crate::context::EncryptionContext;
 use crate::key::{DataKeyId, KeyCheck, KeyState, KeyUsage, KeyVersion, KmsName, Scope, WrappedKey};
-use crate::store::StoreError;
 
 /// The check value of a tombstone, which no key has.
 pub(super) const NO_KEY: [u8; 32] = [0; 32];
@@ -156,37 +156,14 @@ impl StoredWrap {
     }
 }
 
-/// Counts the changes of a record, from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Revision(i64);
-
-impl Revision {
-    /// The revision of a new record.
-    pub const FIRST: Self = Self(1);
-
-    /// Takes a stored revision; `None` if it is less than 1.
-    #[must_use]
-    pub const fn new(number: i64) -> Option<Self> {
-        if number < 1 { None } else { Some(Self(number)) }
-    }
-
-    /// Returns the number.
-    #[must_use]
-    pub const fn get(self) -> i64 {
-        self.0
-    }
-
-    /// Returns the revision that a change makes.
-    #[must_use]
-    pub const fn next(self) -> Self {
-        Self(self.0.saturating_add(1))
-    }
-}
-
-impl fmt::Display for Revision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
+/// Tells whether there were keys, and all of them are destroyed.
+#[doc(hidden)]
+#[must_use]
+pub fn are_shredded(versions: &[KeyRecord]) -> bool {
+    !versions.is_empty()
+        && versions
+            .iter()
+            .all(|version| version.state == KeyState::Destroyed)
 }
 
 /// A moment by the store's clock, in microseconds since 1970-01-01T00:00:00Z.

@@ -7,7 +7,9 @@ use syn::parse::{Parse, ParseStream, Parser};
 use syn::spanned::Spanned;
 use syn::{Ident, LitInt, LitStr, Path, Token, bracketed, parenthesized};
 
-use super::{Context, Faults, context, inner, list_of_attributes, name, once, skip, text, unknown, value};
+use super::parts::{
+    Context, Faults, context, inner, list_of_attributes, name, once, skip, text, unknown, value,
+};
 
 /// An `index(..)`.
 pub(crate) struct OfIndex {

@@ -4,10 +4,9 @@ use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 
 use crate::attributes::{Context, PairValue};
+use crate::field::{Field, Role, span_of};
 use crate::index::Index;
-use crate::model::{Field, Kind, Model, Role, span_of};
-
-use super::traits::constant_of;
+use crate::model::{Kind, Model};
 
 pub(super) fn write(model: &Model) -> TokenStream {
     let krate = &model.krate;
@@ -99,7 +98,7 @@ fn describe(model: &Model, field: &Field) -> Option<TokenStream> {
 
 fn index(model: &Model, index: &Index) -> TokenStream {
     let own = own_context(model, index.context.as_ref());
-    let (constant, sql) = (constant_of(index), &index.sql);
+    let (constant, sql) = (index.constant(), &index.sql);
     quote!(out.index(#sql, &#constant, #own);)
 }
 

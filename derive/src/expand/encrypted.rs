@@ -4,9 +4,10 @@ use proc_macro2::TokenStream;
 use quote::quote;
 use syn::Visibility;
 
+use crate::field::{Field, Role};
 use crate::generics::Split;
 use crate::index::Index;
-use crate::model::{Field, Model, Role};
+use crate::model::Model;
 
 pub(super) fn write(model: &Model, split: &Split) -> TokenStream {
     let encrypted = &model.encrypted;

@@ -5,11 +5,12 @@ use quote::{format_ident, quote};
 use syn::{Ident, Path};
 
 use crate::attributes::{Pair, PairValue};
+use crate::field::{Field, Role};
 use crate::generics::Split;
 use crate::index::Index;
-use crate::model::{Field, Kind, Model, Role};
+use crate::model::{Kind, Model};
 
-use super::traits::{begin_row, build_context, constant_of, match_all, tuple};
+use super::traits::{begin_row, build_context, match_all, tuple};
 
 /// Writes what the struct itself gets.
 pub(super) fn of_struct(model: &Model, split: &Split) -> TokenStream {
@@ -68,7 +69,7 @@ fn search(model: &Model, split: &Split, searched: &Searched<'_>, record_context:
     let build = build_context(krate, pairs, |ident| quote!(&#ident));
     let terms = format_ident!("{}_terms", index.stem, span = index.ident.span());
     let matching = format_ident!("matching_{}", index.stem, span = index.ident.span());
-    let constant = constant_of(index);
+    let constant = index.constant();
     let encrypted = &model.encrypted.ident;
     let (_, encrypted_generics, _) = split.kept.split_for_impl();
     let value_type = searched.value(krate);

@@ -5,9 +5,10 @@ use quote::{format_ident, quote, quote_spanned};
 use syn::{Ident, Path};
 
 use crate::attributes::{Context, Pair, PairValue};
+use crate::compound::Compound;
+use crate::field::{Field, Role, span_of};
 use crate::generics::{self, Split};
-use crate::index::{Compound, Index};
-use crate::model::{Field, Kind, Model, Role, span_of};
+use crate::model::{Kind, Model};
 
 use super::describe;
 
@@ -116,15 +117,11 @@ pub(super) fn index_constants(model: &Model) -> TokenStream {
     let of_fields = model.fields.iter().flat_map(|field| &field.indexes);
     let of_several = model.compounds.iter().map(|compound| &compound.index);
     let constants = of_fields.chain(of_several).map(|index| {
-        let constant = constant_of(index);
+        let constant = index.constant();
         let value = index.field(krate, table);
         quote!(const #constant: #krate::IndexField = #value;)
     });
     quote!(#(#constants)*)
-}
-
-pub(super) fn constant_of(index: &Index) -> Ident {
-    format_ident!("INDEX_{}", index.stem.to_uppercase(), span = index.ident.span())
 }
 
 /// Names the row. The id is borrowed from either struct, which have it under the same names.
@@ -233,7 +230,7 @@ fn collect_value(model: &Model, field: &Field) -> Option<TokenStream> {
             };
             let indexes = field.indexes.iter().map(|index| {
                 let own = own_context(model, index.context.as_ref());
-                let index = constant_of(index);
+                let index = index.constant();
                 quote!(out.index(#name, &#index, #own, value);)
             });
             quote! {
@@ -248,7 +245,7 @@ fn collect_value(model: &Model, field: &Field) -> Option<TokenStream> {
 /// Takes the values of an index over several fields, unless one of them is absent.
 fn index_all(model: &Model, compound: &Compound) -> TokenStream {
     let own = own_context(model, compound.index.context.as_ref());
-    let (index, title) = (constant_of(&compound.index), &compound.title);
+    let (index, title) = (compound.index.constant(), &compound.title);
     let fields: Vec<_> = model.parts(compound).collect();
     match_all(
         &fields,

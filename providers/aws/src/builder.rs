@@ -46,6 +46,35 @@ pub struct AwsKmsBuilder {
     default_kek: Option<String>,
 }
 
+impl AwsKms {
+    /// Sets up AWS KMS as the environment says: credentials, `AWS_REGION`, and `AWS_KMS_KEY_ID` for the default KEK.
+    ///
+    /// # Errors
+    ///
+    /// [`AwsKmsError::MissingRegion`] if there is no region; [`AwsKmsError::InvalidKek`] if `AWS_KMS_KEY_ID` names no key.
+    ///
+    /// # Cancellation
+    ///
+    /// May be dropped at any time.
+    pub async fn from_env() -> Result<Self, AwsKmsError> {
+        Self::builder().build().await
+    }
+
+    /// Sets up AWS KMS from an `SdkConfig` alone. It has no default KEK: name one with `kek` of `Crypto::builder`.
+    ///
+    /// # Errors
+    ///
+    /// [`AwsKmsError::MissingRegion`] if the configuration has no region.
+    pub fn new(config: &SdkConfig) -> Result<Self, AwsKmsError> {
+        Self::builder().finish(config)
+    }
+
+    /// Sets up AWS KMS setting by setting.
+    pub fn builder() -> AwsKmsBuilder {
+        AwsKmsBuilder::default()
+    }
+}
+
 impl AwsKmsBuilder {
     /// Takes credentials, HTTP client and all else that is not set here from an `SdkConfig`, and nothing from the environment.
     pub fn sdk_config(mut self, config: &SdkConfig) -> Self {

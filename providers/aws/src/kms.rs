@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use aws_config::SdkConfig;
 use aws_sdk_kms::Client;
 use aws_sdk_kms::config::http::HttpResponse;
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
@@ -21,10 +20,8 @@ use tracing::instrument::WithSubscriber;
 use zeroize::Zeroizing;
 
 use crate::arn::{KeyArn, KeyName};
-use crate::builder::AwsKmsBuilder;
 use crate::clients::Clients;
 use crate::error::{Asked, AwsError, Message, PROVIDER};
-use crate::setup_error::AwsKmsError;
 
 /// AWS KMS as the key management service of `encx`.
 ///
@@ -44,33 +41,6 @@ pub(crate) struct Inner {
 }
 
 impl AwsKms {
-    /// Sets up AWS KMS as the environment says: credentials, `AWS_REGION`, and `AWS_KMS_KEY_ID` for the default KEK.
-    ///
-    /// # Errors
-    ///
-    /// [`AwsKmsError::MissingRegion`] if there is no region; [`AwsKmsError::InvalidKek`] if `AWS_KMS_KEY_ID` names no key.
-    ///
-    /// # Cancellation
-    ///
-    /// May be dropped at any time.
-    pub async fn from_env() -> Result<Self, AwsKmsError> {
-        Self::builder().build().await
-    }
-
-    /// Sets up AWS KMS from an `SdkConfig` alone. It has no default KEK: name one with `kek` of `Crypto::builder`.
-    ///
-    /// # Errors
-    ///
-    /// [`AwsKmsError::MissingRegion`] if the configuration has no region.
-    pub fn new(config: &SdkConfig) -> Result<Self, AwsKmsError> {
-        Self::builder().finish(config)
-    }
-
-    /// Sets up AWS KMS setting by setting.
-    pub fn builder() -> AwsKmsBuilder {
-        AwsKmsBuilder::default()
-    }
-
     /// Returns the regions in which multi-region keys are used, nearest first. The first is where aliases are looked up.
     #[must_use]
     pub fn regions(&self) -> &[String] {

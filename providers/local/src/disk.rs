@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use zeroize::Zeroizing;
 
 use crate::error::LocalKmsError;
-use crate::file::MAX_FILE_LEN;
+use crate::format::MAX_FILE_LEN;
 
 /// A key file is one line of text.
 const MAX_KEY_FILE_LEN: u64 = 1024;

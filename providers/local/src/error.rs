@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use encx_core::key::{KekId, NameError, RandomError};
 use encx_core::kms::{KmsError, KmsErrorKind, KmsOperation};
 
+pub(crate) const PROVIDER: &str = "local";
+
 /// Says why a KEK file could not be opened or changed, and what to do.
 ///
 /// A wrong passphrase or key, a damaged file, an unknown KEK and a disabled KEK are told apart. Never shows a
@@ -225,6 +227,11 @@ impl LocalKmsError {
         move |source| Self::Io { action, path, source }
     }
 
+    pub(crate) fn key(origin: impl Into<String>, what: &'static str) -> Self {
+        let origin = origin.into();
+        Self::Key { origin, what }
+    }
+
     pub(crate) fn into_kms_error(self, operation: KmsOperation, kek: &KekId) -> KmsError {
         let kind = match &self {
             Self::UnknownKek { .. } => KmsErrorKind::NotFound,
@@ -237,6 +244,6 @@ impl LocalKmsError {
             }
             _ => KmsErrorKind::Configuration,
         };
-        KmsError::new(kind, crate::kms::PROVIDER, operation, kek).with_source(self)
+        KmsError::new(kind, PROVIDER, operation, kek).with_source(self)
     }
 }

@@ -330,7 +330,7 @@ mod tests {
             assert!(matches!(result, Err(LocalKmsError::Full { max: 1000, .. })));
         }
         keks.move_alias(&alias(0), &last).unwrap();
-        let read = crate::file::parse_body(&crate::file::write_body(&keks))
+        let read = crate::format::parse_body(&crate::format::write_body(&keks))
             .ok()
             .unwrap();
         assert_eq!(read.list(), keks.list());

@@ -14,12 +14,10 @@ use encx_suite::{KcXaes256Gcm, OpenError, SealError};
 use zeroize::Zeroizing;
 
 use crate::disk::{self, Stamp, WriteLock};
-use crate::error::LocalKmsError;
-use crate::file::{self, FormatError, Header};
+use crate::error::{LocalKmsError, PROVIDER};
+use crate::format::{self, FormatError, Header};
 use crate::keks::{Keks, LocalKek, UseError};
 use crate::protection::Protection;
-
-pub(crate) const PROVIDER: &str = "local";
 
 /// Wraps data keys under KEKs that lie in one protected file.
 ///
@@ -242,7 +240,7 @@ impl LocalKms {
 impl Inner {
     fn open(path: PathBuf, protection: &Protection) -> Result<Self, LocalKmsError> {
         let (bytes, stamp) = disk::read(&path)?;
-        let parsed = file::parse(&bytes).map_err(|error| format_error(error, &path))?;
+        let parsed = format::parse(&bytes).map_err(|error| format_error(error, &path))?;
         let cipher = KcXaes256Gcm::new(&protection.file_key(&parsed.header, &path)?);
         let kind = HeaderKind::of(&parsed.header);
         let keks = open_body(&cipher, kind, &parsed, &path)?;
@@ -309,7 +307,7 @@ impl Inner {
 
     fn read(&self) -> Result<Snapshot, LocalKmsError> {
         let (bytes, stamp) = disk::read(&self.path)?;
-        let parsed = file::parse(&bytes).map_err(|error| format_error(error, &self.path))?;
+        let parsed = format::parse(&bytes).map_err(|error| format_error(error, &self.path))?;
         if parsed.header_bytes != self.header.as_slice() {
             // Another file, be it sealed under the same key: its KEKs are others.
             return Err(LocalKmsError::Replaced {
@@ -356,23 +354,23 @@ impl HeaderKind {
 fn open_body(
     cipher: &KcXaes256Gcm,
     kind: HeaderKind,
-    parsed: &file::Parsed<'_>,
+    parsed: &format::Parsed<'_>,
     path: &Path,
 ) -> Result<Keks, LocalKmsError> {
     let body = cipher
         .open(parsed.header_bytes, parsed.sealed)
         .map_err(|error| kind.refuse(error, path))?;
-    file::parse_body(&body).map_err(|error| format_error(error, path))
+    format::parse_body(&body).map_err(|error| format_error(error, path))
 }
 
 fn seal(cipher: &KcXaes256Gcm, header: &[u8], keks: &Keks) -> Result<Zeroizing<Vec<u8>>, LocalKmsError> {
     let full = || LocalKmsError::Full { what: "MiB", max: 16 };
-    let sealed = match cipher.seal(header, &file::write_body(keks)) {
+    let sealed = match cipher.seal(header, &format::write_body(keks)) {
         Ok(sealed) => sealed,
         Err(SealError::Random(error)) => return Err(error.into()),
         Err(_) => return Err(full()),
     };
-    file::assemble(header, &sealed).ok_or_else(full)
+    format::assemble(header, &sealed).ok_or_else(full)
 }
 
 fn format_error(error: FormatError, path: &Path) -> LocalKmsError {

@@ -36,14 +36,16 @@
 //! are not checked, and [`Protection::insecure_file_permissions_only`] is refused.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod argon2_params;
 mod disk;
 mod error;
-mod file;
+mod format;
 mod keks;
 mod kms;
 mod protection;
 
+pub use argon2_params::Argon2Params;
 pub use error::LocalKmsError;
 pub use keks::LocalKek;
 pub use kms::LocalKms;
-pub use protection::{Argon2Params, Protection};
+pub use protection::Protection;

@@ -3,16 +3,16 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use argon2::{Algorithm, Argon2, Block, Params, Version};
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use encx_core::key::DataKey;
 use zeroize::Zeroizing;
 
+use crate::argon2_params::{Argon2Params, SALT_LEN};
 use crate::disk;
 use crate::error::LocalKmsError;
-use crate::file::{FILE_ID_LEN, Header, SALT_LEN};
+use crate::format::{FILE_ID_LEN, Header};
 
 /// Says what protects a KEK file. Wiped when dropped; prints no secret.
 pub struct Protection(Kind);
@@ -149,22 +149,15 @@ fn random<const N: usize>() -> Result<[u8; N], LocalKmsError> {
 }
 
 fn copy(key: &DataKey) -> Result<DataKey, LocalKmsError> {
-    DataKey::copy_from(key.expose()).map_err(|_| key_error("the caller", "it has not 32 bytes"))
-}
-
-fn key_error(origin: impl Into<String>, what: &'static str) -> LocalKmsError {
-    LocalKmsError::Key {
-        origin: origin.into(),
-        what,
-    }
+    DataKey::copy_from(key.expose()).map_err(|_| LocalKmsError::key("the caller", "it has not 32 bytes"))
 }
 
 fn key_from_env(variable: &str) -> Result<DataKey, LocalKmsError> {
     let origin = || format!("the environment variable `{variable}`");
     match std::env::var(variable) {
         Ok(text) => parse_key(&Zeroizing::new(text), origin),
-        Err(std::env::VarError::NotPresent) => Err(key_error(origin(), "it is not set")),
-        Err(std::env::VarError::NotUnicode(_)) => Err(key_error(origin(), "it is no text")),
+        Err(std::env::VarError::NotPresent) => Err(LocalKmsError::key(origin(), "it is not set")),
+        Err(std::env::VarError::NotUnicode(_)) => Err(LocalKmsError::key(origin(), "it is no text")),
     }
 }
 
@@ -173,14 +166,14 @@ fn key_from_file(path: &Path) -> Result<DataKey, LocalKmsError> {
     let bytes = disk::read_key_file(path)?;
     match std::str::from_utf8(&bytes) {
         Ok(text) => parse_key(text, origin),
-        Err(_) => Err(key_error(origin(), "it is no text")),
+        Err(_) => Err(LocalKmsError::key(origin(), "it is no text")),
     }
 }
 
 /// Parses a key's text. The two forms cannot be confused: 32 bytes are 64 digits of hex and 43 or 44 of base64.
 fn parse_key(text: &str, origin: impl Fn() -> String) -> Result<DataKey, LocalKmsError> {
     let text = text.trim();
-    let refuse = |what| key_error(origin(), what);
+    let refuse = |what| LocalKmsError::key(origin(), what);
     DataKey::try_fill(|key| {
         // Room to spare shows a key that is too long; the buffer never grows and leaves nothing behind.
         let mut bytes = Zeroizing::new([0; 64]);
@@ -216,136 +209,4 @@ fn decode_hex(text: &str, bytes: &mut [u8]) -> Option<usize> {
         *byte = digit(pair[0])? << 4 | digit(pair[1])?;
     }
     Some(text.len() / 2)
-}
-
-/// How much work a guess at the passphrase takes ([RFC 9106]).
-///
-/// Bounded both ways, so that neither a slip nor a hostile file makes opening it cheap to guess or impossible to
-/// finish.
-///
-/// [RFC 9106]: https://www.rfc-editor.org/rfc/rfc9106
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Argon2Params {
-    memory_kib: u32,
-    passes: u32,
-    lanes: u32,
-}
-
-impl Argon2Params {
-    /// The least memory, in KiB, that protects nothing but a test's secrets.
-    pub const MIN_MEMORY_KIB: u32 = 128;
-    /// The most memory, in KiB: 1 GiB.
-    pub const MAX_MEMORY_KIB: u32 = 1 << 20;
-    /// The most passes over the memory.
-    pub const MAX_PASSES: u32 = 16;
-    /// The most lanes. They cost no threads here: all are computed by one.
-    pub const MAX_LANES: u32 = 16;
-
-    /// Checks parameters: memory of 128 KiB to 1 GiB, 1 to 16 passes, 1 to 16 lanes.
-    ///
-    /// # Errors
-    ///
-    /// [`LocalKmsError::Argon2Params`] if one is out of bounds.
-    pub fn new(memory_kib: u32, passes: u32, lanes: u32) -> Result<Self, LocalKmsError> {
-        let bounds = [
-            (
-                "memory in KiB",
-                memory_kib,
-                Self::MIN_MEMORY_KIB,
-                Self::MAX_MEMORY_KIB,
-            ),
-            ("number of passes", passes, 1, Self::MAX_PASSES),
-            ("number of lanes", lanes, 1, Self::MAX_LANES),
-        ];
-        match bounds
-            .into_iter()
-            .find(|(_, found, min, max)| !(min..=max).contains(&found))
-        {
-            Some((parameter, found, min, max)) => Err(LocalKmsError::Argon2Params {
-                parameter,
-                min,
-                max,
-                found,
-            }),
-            None => Ok(Self {
-                memory_kib,
-                passes,
-                lanes,
-            }),
-        }
-    }
-
-    pub(crate) fn to_array(self) -> [u32; 3] {
-        [self.memory_kib, self.passes, self.lanes]
-    }
-
-    fn derive(self, passphrase: &str, salt: &[u8; SALT_LEN]) -> Result<DataKey, LocalKmsError> {
-        if passphrase.is_empty() {
-            return Err(key_error("the passphrase", "it is empty"));
-        }
-        let failed = |_| key_error("the passphrase", "Argon2 refused it");
-        let params = Params::new(self.memory_kib, self.passes, self.lanes, None).map_err(failed)?;
-        let mut memory = Zeroizing::new(vec![Block::default(); params.block_count()]);
-        DataKey::try_fill(|key| {
-            Argon2::new(Algorithm::Argon2id, Version::V0x13, params).hash_password_into_with_memory(
-                passphrase.as_bytes(),
-                salt,
-                key,
-                memory.as_mut_slice(),
-            )
-        })
-        .map_err(failed)
-    }
-}
-
-/// 64 MiB, 3 passes, 4 lanes: what RFC 9106, section 4, recommends where 2 GiB are too much.
-impl Default for Argon2Params {
-    fn default() -> Self {
-        Self {
-            memory_kib: 64 * 1024,
-            passes: 3,
-            lanes: 4,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Computed by OpenSSL's Argon2id.
-    #[test]
-    fn derivation_is_argon2id() {
-        let derived = |params: [u32; 3], passphrase| {
-            let [memory, passes, lanes] = params;
-            let params = Argon2Params::new(memory, passes, lanes).unwrap();
-            let key = params.derive(passphrase, b"0123456789abcdef").unwrap();
-            key.expose()
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect::<String>()
-        };
-        let expected = "b978e118005c3c0bdcd0617fda729eaf8be2f5fe91c0c78ea73de11b5823f5f1";
-        assert_eq!(derived([128, 2, 1], "passphrase"), expected);
-        let expected = "8b66ba4c15187e92069b384bf58aaa3c23bfc57c0bb013a6d270f7c5e8971a76";
-        assert_eq!(derived([256, 3, 4], "pässphrase"), expected);
-    }
-
-    #[test]
-    fn parameters_are_bounded_both_ways() {
-        for (memory, passes, lanes) in [(128, 1, 1), (1 << 20, 16, 16)] {
-            Argon2Params::new(memory, passes, lanes).unwrap();
-        }
-        for (memory, passes, lanes) in [
-            (127, 1, 1),
-            ((1 << 20) + 1, 1, 1),
-            (128, 0, 1),
-            (128, 17, 1),
-            (128, 1, 0),
-            (128, 1, 17),
-        ] {
-            let error = Argon2Params::new(memory, passes, lanes).unwrap_err();
-            assert!(matches!(error, LocalKmsError::Argon2Params { .. }), "{error}");
-        }
-    }
 }

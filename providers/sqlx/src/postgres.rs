@@ -9,6 +9,7 @@ mod migrate;
 mod moment;
 #[cfg(test)]
 mod plans;
+mod row;
 mod sql;
 mod wraps;
 mod write;
@@ -25,21 +26,22 @@ use encx_core::store::{
     ChangeCursor, ChangePage, Coordination, CursorPosition, KeyChanges, KeyPage, KeyQuery, KeyRecord,
     KeyStore, NewKey, StateChange, StoreError, Timestamp, WrapChange, WrapOutcome,
 };
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgRow};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool};
 use sqlx::query::Query;
 use sqlx::{Postgres, Row};
 use uuid::Uuid;
 
 use crate::application::name_of_executable;
-use crate::changes::{ONE_MORE, RawChange, change_of, page_of};
+use crate::changes::{ONE_MORE, page_of};
 use crate::error::check_scheme;
-use crate::row::{RawRow, RawWrap, assemble, corrupt_column, corrupt_id};
+use crate::row::assemble;
 use connections::Connections;
 use database::{Database, scalar};
 pub use error::is_passing;
 use error::store_error;
 use hints::Hints;
 use moment::Moment;
+use row::{raw_change, raw_row};
 
 /// How far a poll for changes reaches back, because writers do not commit in the order of their times.
 ///
@@ -162,7 +164,7 @@ impl PostgresKeyStore {
             return Err(unfit.clone());
         }
         if !self.migrated.load(Ordering::Relaxed) {
-            migrate::check(&self.database).await?;
+            self.check_tables().await?;
             self.migrated.store(true, Ordering::Relaxed);
         }
         Ok(())
@@ -323,72 +325,4 @@ fn page_query(query: &KeyQuery) -> Query<'static, Postgres, PgArguments> {
         (None, None) if filters => bound.bind(states).bind(usages),
         (None, None) => bound,
     }
-}
-
-fn id_of(row: &PgRow) -> Result<DataKeyId, StoreError> {
-    let id: Uuid = row.try_get("id").map_err(|error| corrupt_id(&error))?;
-    DataKeyId::try_from(id).map_err(|error| corrupt_id(&error))
-}
-
-fn raw_row(row: &PgRow) -> Result<RawRow, StoreError> {
-    let id = id_of(row)?;
-    macro_rules! column {
-        ($name:literal as $kind:ty) => {
-            row.try_get::<$kind, _>($name)
-                .map_err(|_| corrupt_column(id, $name))?
-        };
-    }
-    let at = |moment: Option<Moment>| moment.map(|moment| moment.0);
-    let wrap = match column!("kms" as Option<String>) {
-        Some(kms) => Some(RawWrap {
-            kms,
-            kek: column!("kek" as String),
-            ciphertext: column!("ciphertext" as Vec<u8>),
-            kek_material: column!("kek_material" as Option<String>),
-        }),
-        None => None,
-    };
-    Ok(RawRow {
-        id,
-        scope: column!("scope" as Vec<u8>),
-        usage: column!("usage" as i16).into(),
-        version: column!("version" as i32).into(),
-        state: column!("state" as String),
-        suspended_from: column!("suspended_from" as Option<String>),
-        context: column!("context" as String),
-        key_check: column!("key_check" as Vec<u8>),
-        revision: column!("revision" as i64),
-        created_at: column!("created_at" as Moment).0,
-        activated_at: at(column!("activated_at" as Option<Moment>)),
-        deactivated_at: at(column!("deactivated_at" as Option<Moment>)),
-        destroyed_at: at(column!("destroyed_at" as Option<Moment>)),
-        changed_at: column!("changed_at" as Moment).0,
-        wrap,
-    })
-}
-
-/// Reads a row of the poll; `None` for the one that only tells the time.
-fn raw_change(row: &PgRow) -> Option<Result<RawChange, StoreError>> {
-    let id = match row.try_get::<Option<Uuid>, _>("id") {
-        Ok(id) => id?,
-        Err(error) => return Some(Err(corrupt_id(&error))),
-    };
-    let at = match row.try_get::<Moment, _>("changed_at") {
-        Ok(at) => at.0,
-        Err(error) => return Some(Err(corrupt_id(&error))),
-    };
-    macro_rules! column {
-        ($of:ident, $name:literal) => {
-            row.try_get($name).map_err(|_| corrupt_column($of, $name))?
-        };
-    }
-    let change = change_of(id.as_bytes(), |id| {
-        Ok((
-            column!(id, "scope"),
-            column!(id, "state"),
-            column!(id, "revision"),
-        ))
-    });
-    let id = id.as_bytes().to_vec();
-    Some(Ok(RawChange { at, id, change }))
 }

@@ -2,9 +2,12 @@
 
 mod connections;
 mod coordination;
+mod error;
 #[cfg(test)]
 mod plans;
+mod row;
 mod sql;
+mod statement;
 mod write;
 
 use std::collections::BTreeSet;
@@ -12,7 +15,6 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use encx_core::key::{DataKeyId, KeyState, KeyUsage, Scope};
@@ -23,23 +25,23 @@ use encx_core::store::{
 use sqlx::query::Query;
 use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
-    SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+    SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Executor, Row, Sqlite};
+use sqlx::{Row, Sqlite};
 
 use crate::application::name_of_executable;
-use crate::changes::{ONE_MORE, RawChange, change_of, greatest_id, page_of};
-use crate::error::{check_scheme, code_of, store_error_of};
+use crate::changes::{ONE_MORE, greatest_id, page_of};
+use crate::error::check_scheme;
 use crate::migrate::{Found, Migration};
-use crate::row::{RawRow, RawWrap, assemble, corrupt_column, corrupt_id};
-use connections::Connections;
+use connections::{BUSY, Connections};
+pub use error::is_passing;
+use error::store_error;
+use row::raw_change;
 pub use sql::BEGIN;
+use statement::{execute, hex, json_list, last_change, list_of, now, records};
 
 /// How many connections a store that was made from a URL keeps: one writes while the others read.
 const CONNECTIONS: u32 = 4;
-
-/// How long a writer waits for another.
-const BUSY: Duration = Duration::from_secs(10);
 
 /// Keeps data keys in a SQLite database, in tables whose names begin with `encx_`. Clones share its
 /// connections.
@@ -180,13 +182,13 @@ impl SqliteKeyStore {
                 .await
                 .map_err(store_error)?;
             let record = sqlx::query(sql::RECORD_MIGRATION).bind(migration.version);
-            run(&mut *transaction, record).await?;
+            execute(&mut *transaction, record).await?;
         }
         if let Some(migration) = MIGRATIONS.last() {
             let record = sqlx::query(sql::RECORD_COMPATIBLE)
                 .bind(migration.version)
                 .bind(migration.compatible_from);
-            run(&mut *transaction, record).await?;
+            execute(&mut *transaction, record).await?;
         }
         transaction.commit().await.map_err(store_error)
     }
@@ -381,175 +383,4 @@ async fn found_in(connection: &mut SqliteConnection) -> Result<Found, StoreError
         version,
         compatible_from,
     })
-}
-
-/// Asks for the time, in microseconds.
-async fn now<'c, E>(executor: E) -> Result<i64, StoreError>
-where
-    E: Executor<'c, Database = Sqlite>,
-{
-    sqlx::query_scalar(sql::NOW)
-        .fetch_one(executor)
-        .await
-        .map_err(store_error)
-}
-
-/// Finds the latest time of any record that is not later than a moment, in microseconds.
-async fn last_change<'c, E>(executor: E, until: i64) -> Result<i64, StoreError>
-where
-    E: Executor<'c, Database = Sqlite>,
-{
-    sqlx::query_scalar(sql::LAST_CHANGE)
-        .bind(until)
-        .fetch_one(executor)
-        .await
-        .map_err(store_error)
-}
-
-async fn run<'c, E>(executor: E, query: Query<'_, Sqlite, SqliteArguments>) -> Result<u64, StoreError>
-where
-    E: Executor<'c, Database = Sqlite>,
-{
-    let done = query.execute(executor).await.map_err(store_error)?;
-    Ok(done.rows_affected())
-}
-
-async fn records<'c, E>(
-    executor: E,
-    query: Query<'_, Sqlite, SqliteArguments>,
-) -> Result<Vec<KeyRecord>, StoreError>
-where
-    E: Executor<'c, Database = Sqlite>,
-{
-    let rows = query.fetch_all(executor).await.map_err(store_error)?;
-    assemble(rows.iter().map(raw_row))
-}
-
-fn list_of(scopes: &[Scope]) -> String {
-    json_list(scopes.iter().map(|scope| hex(scope.as_bytes())))
-}
-
-/// Writes a JSON array of texts that need no escaping: hex and names of states. SQLite binds no arrays.
-fn json_list(items: impl Iterator<Item = String>) -> String {
-    let mut list = String::from("[");
-    for item in items {
-        if list.len() > 1 {
-            list.push(',');
-        }
-        list.push('"');
-        list.push_str(&item);
-        list.push('"');
-    }
-    list.push(']');
-    list
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn id_of(row: &SqliteRow) -> Result<DataKeyId, StoreError> {
-    let id: Vec<u8> = row.try_get("id").map_err(|error| corrupt_id(&error))?;
-    let id = <[u8; DataKeyId::LEN]>::try_from(id.as_slice()).map_err(|error| corrupt_id(&error))?;
-    DataKeyId::from_bytes(id).map_err(|error| corrupt_id(&error))
-}
-
-fn raw_row(row: &SqliteRow) -> Result<RawRow, StoreError> {
-    let id = id_of(row)?;
-    macro_rules! column {
-        ($name:literal as $kind:ty) => {
-            row.try_get::<$kind, _>($name)
-                .map_err(|_| corrupt_column(id, $name))?
-        };
-    }
-    let wrap = match column!("kms" as Option<String>) {
-        Some(kms) => Some(RawWrap {
-            kms,
-            kek: column!("kek" as String),
-            ciphertext: column!("ciphertext" as Vec<u8>),
-            kek_material: column!("kek_material" as Option<String>),
-        }),
-        None => None,
-    };
-    Ok(RawRow {
-        id,
-        scope: column!("scope" as Vec<u8>),
-        usage: column!("usage" as i64),
-        version: column!("version" as i64),
-        state: column!("state" as String),
-        suspended_from: column!("suspended_from" as Option<String>),
-        context: column!("context" as String),
-        key_check: column!("key_check" as Vec<u8>),
-        revision: column!("revision" as i64),
-        created_at: Timestamp::from_micros(column!("created_at" as i64)),
-        activated_at: column!("activated_at" as Option<i64>).map(Timestamp::from_micros),
-        deactivated_at: column!("deactivated_at" as Option<i64>).map(Timestamp::from_micros),
-        destroyed_at: column!("destroyed_at" as Option<i64>).map(Timestamp::from_micros),
-        changed_at: Timestamp::from_micros(column!("changed_at" as i64)),
-        wrap,
-    })
-}
-
-/// Reads a row of the poll; `None` for the one that only tells the last time.
-fn raw_change(row: &SqliteRow) -> Option<Result<RawChange, StoreError>> {
-    let id = match row.try_get::<Option<Vec<u8>>, _>("id") {
-        Ok(id) => id?,
-        Err(error) => return Some(Err(corrupt_id(&error))),
-    };
-    let at = match row.try_get::<i64, _>("changed_at") {
-        Ok(at) => Timestamp::from_micros(at),
-        Err(error) => return Some(Err(corrupt_id(&error))),
-    };
-    macro_rules! column {
-        ($of:ident, $name:literal) => {
-            row.try_get($name).map_err(|_| corrupt_column($of, $name))?
-        };
-    }
-    let change = change_of(&id, |id| {
-        Ok((
-            column!(id, "scope"),
-            column!(id, "state"),
-            column!(id, "revision"),
-        ))
-    });
-    Some(Ok(RawChange { at, id, change }))
-}
-
-/// Tells apart what may succeed later, what lost a race, and what was refused, by SQLite's result codes.
-fn store_error(error: sqlx::Error) -> StoreError {
-    match primary_code(&error) {
-        // SQLITE_BUSY, SQLITE_LOCKED
-        Some(5 | 6) => StoreError::unavailable(Locked(error)),
-        _ => store_error_of(error, of_code, is_passing),
-    }
-}
-
-/// Says why SQLite has locked the key store out, which may be the caller's own doing.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "another connection keeps the SQLite database locked: {0}; if that is a transaction of your own, use the encryption \
-     context once before it begins, or end it first"
-)]
-struct Locked(#[source] sqlx::Error);
-
-/// Returns SQLite's result code without what extends it.
-fn primary_code(error: &sqlx::Error) -> Option<u32> {
-    let code: u32 = code_of(error).parse().ok()?;
-    Some(code & 0xff)
-}
-
-fn of_code(code: &str) -> Option<StoreError> {
-    match code {
-        // SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_CONSTRAINT_UNIQUE
-        "1555" | "2067" => Some(StoreError::Conflict),
-        _ => None,
-    }
-}
-
-/// Tells by a code of SQLite whether the same may succeed later.
-#[must_use]
-pub fn is_passing(code: &str) -> bool {
-    // The low byte is the primary code: SQLITE_BUSY, SQLITE_LOCKED, SQLITE_IOERR, SQLITE_FULL, SQLITE_CANTOPEN.
-    code.parse::<u32>()
-        .is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 10 | 13 | 14))
 }

@@ -4,20 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Entry, Records, State};
+use super::state::{State, Tried};
+use super::{Entry, Records};
 use crate::cache::Limits;
 use crate::key::{DataKeyId, KeyState};
-use crate::store::{KeyRecord, Revision};
-
-/// What was tried to have the next version in memory.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Tried {
-    id: DataKeyId,
-    revision: Revision,
-    tries: u32,
-    again_at: Duration,
-    under_way: bool,
-}
+use crate::store::KeyRecord;
 
 impl Records {
     /// Returns the newest version that waits to take the active one's place.

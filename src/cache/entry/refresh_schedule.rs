@@ -5,14 +5,14 @@ use std::time::Duration;
 use crate::cache::{CachedKey, Limits};
 
 /// A key in memory, and when it is looked at next.
-pub(super) struct Held {
+pub(super) struct ScheduledKey {
     pub(super) key: CachedKey,
     look_at: Duration,
     /// How often the KMS was asked to unwrap it again.
     tries: u32,
 }
 
-impl Held {
+impl ScheduledKey {
     pub(super) fn new(key: &CachedKey, limits: &Limits) -> Self {
         Self {
             key: key.clone(),

@@ -13,12 +13,12 @@ mod tests;
 
 use std::hint::spin_loop;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering, compiler_fence, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, compiler_fence, fence};
 
-use arc_swap::Guard;
+use arc_swap::{ArcSwapOption, Guard};
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 
-use super::{Entry, Snapshot};
+use super::snapshot::Snapshot;
 use crate::cache::threads::{self, NUMBERED};
 
 /// So often in a row must a thread miss an entry's snapshot before it takes a seat: whoever goes from entry to entry takes none.
@@ -28,12 +28,12 @@ const IN_A_ROW: u32 = 8;
 /// can be emptied.
 const PAUSE: u32 = 100;
 
-/// In the place of an entry's address, where none is.
-const NO_ENTRY: usize = 0;
+/// Instead of an address, where there is none.
+const NOWHERE: usize = 0;
 
-/// By thread, the address of the entry whose snapshot may be used in its seat. Apart from the seats and close together,
+/// By thread, the address of the place whose snapshot may be used in its seat. Apart from the seats and close together,
 /// because every eviction reads them all.
-static HOLDS: Holds = Holds([const { AtomicUsize::new(NO_ENTRY) }; NUMBERED]);
+static HOLDS: Holds = Holds([const { AtomicUsize::new(NOWHERE) }; NUMBERED]);
 
 static SEATS: [Seat; NUMBERED] = [const { Seat::empty() }; NUMBERED];
 
@@ -44,15 +44,15 @@ struct Holds([AtomicUsize; NUMBERED]);
 /// On lines of its own, which only its thread writes while nobody evicts.
 #[repr(align(128))]
 struct Seat {
-    kept: SpinMutex<Option<Kept>>,
+    kept: SpinMutex<Option<SeatedSnapshot>>,
     /// The entry whose snapshot was missed last, and how often in a row.
     missed: AtomicUsize,
     times: AtomicU32,
 }
 
-struct Kept {
+struct SeatedSnapshot {
     of: usize,
-    set: Arc<Snapshot>,
+    snapshot: Arc<Snapshot>,
 }
 
 /// A thread's seat, and what it may be used for.
@@ -62,16 +62,23 @@ struct Mine {
     holds: &'static AtomicUsize,
 }
 
+/// Where an entry publishes its snapshot. It stays where it is once it was read: seats know it by its address.
+pub(super) struct Published {
+    current: ArcSwapOption<Snapshot>,
+    /// Whether `current` is about to change.
+    replacing: AtomicBool,
+}
+
 /// The snapshot of an entry, for one call.
-pub(crate) enum Live {
-    Seated(Seated),
+pub(crate) enum SnapshotGuard {
+    Seated(SeatGuard),
     Shared(Guard<Option<Arc<Snapshot>>>),
 }
 
 /// A seat in use.
-pub(crate) struct Seated {
+pub(crate) struct SeatGuard {
     // In this order: the lock is given back before one looks whether the seat is to be emptied.
-    kept: SpinMutexGuard<'static, Option<Kept>>,
+    kept: SpinMutexGuard<'static, Option<SeatedSnapshot>>,
     _leave: Leave,
 }
 
@@ -81,23 +88,94 @@ struct Leave {
     of: usize,
 }
 
-impl Live {
-    /// Reads an entry's snapshot.
-    #[inline(always)]
-    pub(super) fn of(entry: &Entry) -> Self {
-        if let Some(mine) = Mine::find() {
-            if let Some(seated) = mine.sit(entry) {
-                return Self::Seated(seated);
-            }
-            mine.note_miss(entry);
+impl Published {
+    pub(super) const fn new() -> Self {
+        Self {
+            current: ArcSwapOption::const_empty(),
+            replacing: AtomicBool::new(false),
         }
-        Self::Shared(entry.live.load())
     }
 
+    /// Reads the snapshot. Never waits.
     #[inline(always)]
-    pub(crate) fn set(&self) -> Option<&Arc<Snapshot>> {
+    pub(super) fn read(&self) -> SnapshotGuard {
+        if let Some(mine) = Mine::find() {
+            if let Some(seated) = mine.sit(self) {
+                return SnapshotGuard::Seated(seated);
+            }
+            mine.note_miss(self);
+        }
+        SnapshotGuard::Shared(self.current.load())
+    }
+
+    /// Tells whether this is the snapshot now.
+    pub(super) fn is(&self, snapshot: &Arc<Snapshot>) -> bool {
+        let current = self.current.load();
+        current
+            .as_ref()
+            .is_some_and(|current| Arc::ptr_eq(current, snapshot))
+    }
+
+    /// Replaces the snapshot; one caller at a time. `wait` retries the eviction of the old one.
+    pub(super) fn replace(&self, snapshot: Option<Snapshot>, wait: bool) {
+        self.replacing.store(true, Ordering::Relaxed);
+        // First: who has seen the new one must not hear of the old one again.
+        self.evict(wait);
+        self.current.store(snapshot.map(Arc::new));
+        self.replacing.store(false, Ordering::Release);
+    }
+
+    /// Empties all seats that have the snapshot. Nobody takes one again while `replacing` is set, so whoever begins to read from then on reads `current`.
+    ///
+    /// A seat that is in use is emptied by its user. With `twice`, this makes as good as sure of it.
+    fn evict(&self, twice: bool) {
+        fence(Ordering::SeqCst);
+        let of = self.address();
+        let mut in_use = [false; NUMBERED];
+        for ((holds, seat), in_use) in HOLDS.0.iter().zip(&SEATS).zip(&mut in_use) {
+            if holds.load(Ordering::Relaxed) == of {
+                // Not if its thread has taken another's meanwhile.
+                let _ = holds.compare_exchange(of, NOWHERE, Ordering::SeqCst, Ordering::Relaxed);
+                *in_use = !(Mine { seat, holds }).empty();
+            }
+        }
+        if let Some(mine) = in_use.get_mut(threads::mine()) {
+            // This thread's own, if in use, is emptied when the call is done that is going on.
+            *mine = false;
+        }
+        if twice && in_use.contains(&true) {
+            (0..PAUSE).for_each(|_| spin_loop());
+            for ((holds, seat), _) in HOLDS
+                .0
+                .iter()
+                .zip(&SEATS)
+                .zip(in_use)
+                .filter(|(_, in_use)| *in_use)
+            {
+                (Mine { seat, holds }).empty();
+            }
+        }
+    }
+
+    /// Tells it from others for as long as it exists.
+    #[inline(always)]
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+}
+
+impl Drop for Published {
+    fn drop(&mut self) {
+        // Another may come to stand at the same address.
+        self.evict(true);
+    }
+}
+
+impl SnapshotGuard {
+    #[inline(always)]
+    pub(crate) fn get(&self) -> Option<&Arc<Snapshot>> {
         match self {
-            Self::Seated(seated) => seated.kept.as_ref().map(|kept| &kept.set),
+            Self::Seated(seated) => seated.kept.as_ref().map(|kept| &kept.snapshot),
             Self::Shared(shared) => shared.as_ref(),
         }
     }
@@ -115,12 +193,12 @@ impl Mine {
 
     /// Uses the seat, if it has the snapshot of this entry.
     #[inline(always)]
-    fn sit(self, entry: &Entry) -> Option<Seated> {
-        let of = address(entry);
+    fn sit(self, published: &Published) -> Option<SeatGuard> {
+        let of = published.address();
         if self.holds.load(Ordering::Relaxed) != of {
             return None;
         }
-        let seated = Seated {
+        let seated = SeatGuard {
             kept: self.seat.kept.try_lock()?,
             _leave: Leave { mine: self, of },
         };
@@ -135,8 +213,8 @@ impl Mine {
 
     /// Notes that the snapshot of an entry was not here, and takes it if that was so several times in a row.
     #[inline(always)]
-    fn note_miss(self, entry: &Entry) {
-        let (seat, of) = (self.seat, address(entry));
+    fn note_miss(self, published: &Published) {
+        let (seat, of) = (self.seat, published.address());
         // Only this thread writes these.
         if seat.missed.load(Ordering::Relaxed) != of {
             seat.missed.store(of, Ordering::Relaxed);
@@ -145,7 +223,7 @@ impl Mine {
         }
         let times = seat.times.load(Ordering::Relaxed);
         if times >= IN_A_ROW {
-            return self.take(entry);
+            return self.take(published);
         }
         seat.times.store(times + 1, Ordering::Relaxed);
     }
@@ -153,13 +231,13 @@ impl Mine {
     /// Takes the snapshot of an entry.
     #[cold]
     #[inline(never)]
-    fn take(self, entry: &Entry) {
+    fn take(self, published: &Published) {
         let Some(kept) = self.seat.kept.try_lock() else {
             return;
         };
-        let of = address(entry);
+        let of = published.address();
         // As whoever used the seat: an eviction may come meanwhile.
-        let mut seated = Seated {
+        let mut seated = SeatGuard {
             kept,
             _leave: Leave { mine: self, of },
         };
@@ -167,12 +245,12 @@ impl Mine {
         self.holds.store(of, Ordering::Relaxed);
         // As in `evict`: either that sees what `holds` says now, or this sees that the snapshot is being replaced.
         fence(Ordering::SeqCst);
-        let replaced = entry.replacing.load(Ordering::Acquire);
-        let set = entry.live.load_full().filter(|_| !replaced);
-        if set.is_none() {
-            self.holds.store(NO_ENTRY, Ordering::Relaxed);
+        let replaced = published.replacing.load(Ordering::Acquire);
+        let snapshot = published.current.load_full().filter(|_| !replaced);
+        if snapshot.is_none() {
+            self.holds.store(NOWHERE, Ordering::Relaxed);
         }
-        *seated.kept = set.map(|set| Kept { of, set });
+        *seated.kept = snapshot.map(|snapshot| SeatedSnapshot { of, snapshot });
         drop(seated);
         drop(before);
     }
@@ -210,44 +288,11 @@ impl Drop for Leave {
     }
 }
 
-/// Empties all seats that have the snapshot of an entry. Nobody takes one again while the entry's `replacing` is set, so whoever
-/// begins to read from then on reads the entry itself.
-///
-/// A seat that is in use is emptied by its user. With `twice`, this makes as good as sure of it.
-pub(super) fn evict(entry: &Entry, twice: bool) {
-    fence(Ordering::SeqCst);
-    let of = address(entry);
-    let mut in_use = [false; NUMBERED];
-    for ((holds, seat), in_use) in HOLDS.0.iter().zip(&SEATS).zip(&mut in_use) {
-        if holds.load(Ordering::Relaxed) == of {
-            // Not if its thread has taken another entry's meanwhile.
-            let _ = holds.compare_exchange(of, NO_ENTRY, Ordering::SeqCst, Ordering::Relaxed);
-            *in_use = !(Mine { seat, holds }).empty();
-        }
-    }
-    if let Some(mine) = in_use.get_mut(threads::mine()) {
-        // This thread's own, if in use, is emptied when the call is done that is going on.
-        *mine = false;
-    }
-    if twice && in_use.contains(&true) {
-        (0..PAUSE).for_each(|_| spin_loop());
-        for ((holds, seat), _) in HOLDS
-            .0
-            .iter()
-            .zip(&SEATS)
-            .zip(in_use)
-            .filter(|(_, in_use)| *in_use)
-        {
-            (Mine { seat, holds }).empty();
-        }
-    }
-}
-
 /// Empties the seats of all evicted snapshots, should one have been left in its seat all the same. To be called every now
 /// and then.
 pub(crate) fn tidy() {
     for (holds, seat) in HOLDS.0.iter().zip(&SEATS) {
-        if holds.load(Ordering::Relaxed) == NO_ENTRY {
+        if holds.load(Ordering::Relaxed) == NOWHERE {
             (Mine { seat, holds }).empty();
         }
     }
@@ -257,14 +302,8 @@ impl Seat {
     const fn empty() -> Self {
         Self {
             kept: SpinMutex::new(None),
-            missed: AtomicUsize::new(NO_ENTRY),
+            missed: AtomicUsize::new(NOWHERE),
             times: AtomicU32::new(0),
         }
     }
-}
-
-/// Tells entries apart for as long as they exist. An entry evicts its snapshot when it is dropped.
-#[inline(always)]
-fn address(entry: &Entry) -> usize {
-    std::ptr::from_ref(entry).addr()
 }

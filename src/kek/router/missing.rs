@@ -6,7 +6,7 @@ use super::{Keks, is_by, push_new};
 use crate::context::EncryptionContext;
 use crate::error::Error;
 use crate::kek::KekRef;
-use crate::key::{DataKeyId, KeyUsage};
+use crate::key::KeyUsage;
 use crate::kms::KmsContext;
 use crate::store::{KeyRecord, StoredWrap};
 
@@ -134,15 +134,5 @@ impl Keks {
         let name = self.known_name(kek);
         let mut wraps = record.wraps.iter();
         wraps.any(|wrap| is_by(wrap, kek, &kek.kek) || is_by(wrap, kek, &name))
-    }
-}
-
-/// Says that a new key lacks wraps.
-pub(super) fn report(id: DataKeyId, missing: &[(&KekRef, Error)]) {
-    for (kek, error) in missing {
-        tracing::warn!(
-            target: "encx::wraps", key = %id, kms = %kek.kms, kek = %kek.kek, %error,
-            "a new key lacks a wrap, as its KEK is unavailable; `complete_wraps` adds it"
-        );
     }
 }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::Stop;
 use crate::clock::{Clock, Moment};
 use crate::error::Error;
 use crate::store::{Coordination, ProcessId, Timestamp};
@@ -11,6 +10,12 @@ const NAME: &str = "maintenance/rotation";
 
 /// How long the key store is waited for when the lease is given back.
 const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Why a run ends.
+pub(super) enum Stop {
+    Failed(Error),
+    LeaseLost,
+}
 
 /// The lease, held.
 pub(super) struct Lease<'a> {

@@ -4,9 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::DAY;
 use crate::context::EncryptionContext;
 use crate::key::KeyUsage;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// When the versions of a context's key are rotated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

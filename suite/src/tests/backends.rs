@@ -2,7 +2,8 @@
 
 use std::any::TypeId;
 
-use crate::backend::{Cipher, Fastest};
+use crate::backend::Cipher;
+use crate::fastest::Fastest;
 use crate::{Backend, backend};
 
 #[test]
@@ -25,8 +26,8 @@ mod both {
 
     use crate::aes_gcm::RustCrypto;
     use crate::aws_lc_rs::AwsLc;
-    use crate::backend::Fastest;
     use crate::ciphertext::Suite;
+    use crate::fastest::Fastest;
     use crate::tests::mix::{plan, run};
     use crate::tests::support::{seal_with, suite_key};
 

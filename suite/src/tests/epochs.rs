@@ -9,6 +9,7 @@ use arc_swap::ArcSwapOption;
 
 use super::C;
 use super::vectors::cmac;
+use crate::bytes::HalfNonce;
 use crate::ciphertext::{COMMITMENT_LEN, NONCE_LEN, Suite};
 use crate::epoch::ends_epoch;
 use crate::memory;
@@ -16,7 +17,7 @@ use crate::tests::support::{
     Sealer, disturbing, first_half, nonce, oracle_opens, padded, second_half, suite_key, undisturbed,
 };
 use crate::xaes::PaddedHalf;
-use crate::{Epochs, HalfNonce, KcXaes256Gcm, SealError};
+use crate::{Epochs, KcXaes256Gcm, SealError};
 
 const KEY: [u8; 32] = [3; 32];
 const NOW: Option<u64> = Some(7);
@@ -174,7 +175,7 @@ fn reseeding_ends_the_epoch() {
 }
 
 #[test]
-fn a_draw_of_another_generation_begins_an_epoch_and_is_discarded() {
+fn a_draw_after_a_fork_begins_an_epoch_and_is_discarded() {
     let mut sealer = Sealer::<C>::begun(KEY);
     let before = sealer.seal_drawn(half(1), NOW);
     for other in [6, 8] {
@@ -199,7 +200,7 @@ fn where_forks_cannot_be_noticed_each_message_has_a_whole_nonce_of_its_own() {
     let mut fresh = Sealer::<C>::begun(KEY);
     fresh.seal_drawn(half(1), None);
     assert!(
-        fresh.epoch.is_none_or(|epoch| Some(epoch.generation) != NOW),
+        fresh.epoch.is_none_or(|epoch| Some(epoch.fork) != NOW),
         "nothing is kept for later"
     );
 }
@@ -314,7 +315,7 @@ impl Numbered {
             self.given += 1;
             *drawn = padded(half(self.given));
         }
-        Ok(memory::generation())
+        Ok(memory::fork_count())
     }
 }
 
@@ -333,7 +334,7 @@ fn a_batch_draws_sixteen_at_a_time_and_no_more_than_it_needs() {
         let (mut numbered, mut batch) = (Numbered::default(), key.batch(messages));
         for number in 1..=u8::try_from(messages.max(3)).unwrap() {
             let (drawn, of) = batch.draw(|blocks| numbered.fill(blocks)).unwrap();
-            assert_eq!((drawn, of), (padded(half(number)), memory::generation()));
+            assert_eq!((drawn, of), (padded(half(number)), memory::fork_count()));
         }
         assert_eq!(numbered.asked, expected, "{messages} messages");
     }
@@ -407,7 +408,7 @@ fn reseeding_between_two_messages_of_a_batch_draws_again() {
     for _ in 0..3 {
         batch.draw(|blocks| numbered.fill(blocks)).unwrap();
     }
-    let before = memory::generation();
+    let before = memory::fork_count();
     memory::reseed();
     let (drawn, of) = batch.draw(|blocks| numbered.fill(blocks)).unwrap();
     assert_eq!(numbered.asked, [16, 13]);

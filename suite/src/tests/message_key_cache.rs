@@ -1,4 +1,4 @@
-//! The table of message keys that messages were opened with: what gets in, what a hit skips, how it grows.
+//! The cache of message keys that messages were opened with: what gets in, what a hit skips, how it grows.
 
 use super::C;
 use crate::ciphertext::{NONCE_LEN, Suite};
@@ -38,7 +38,7 @@ fn fresh() -> SuiteKey<C> {
     suite_key(KEY)
 }
 
-/// A key whose table keeps the message key of a nonce.
+/// A key whose cache keeps the message key of a nonce.
 fn keeping(number: u8) -> SuiteKey<C> {
     let key = fresh();
     open(&key, &sealed(number));
@@ -48,7 +48,7 @@ fn keeping(number: u8) -> SuiteKey<C> {
 }
 
 #[test]
-fn a_key_that_opens_one_message_has_no_table() {
+fn a_key_that_opens_one_message_has_no_cache() {
     let key = fresh();
     open(&key, &sealed(0));
     assert_eq!(key.opened.size(), (0, 0));
@@ -171,7 +171,7 @@ fn the_epoch_of_the_caller_is_compared_too() {
     let (key, other) = (suite_key::<C>(KEY), suite_key::<C>([4; 32]));
     let epoch = |of: &SuiteKey<C>, number| Epoch {
         key: of.xaes.derive(&halves(nonce_of(number))[0]),
-        generation: 0,
+        fork: 0,
     };
     let body = sealed(1);
     for (epoch, opens) in [
@@ -203,7 +203,7 @@ fn the_epoch_of_the_caller_is_compared_too() {
 }
 
 #[test]
-fn a_table_grows_when_it_is_crowded_and_for_nothing_else() {
+fn a_cache_grows_when_it_is_crowded_and_for_nothing_else() {
     let _guard = undisturbed();
     let key = keeping(1);
     // Once each crowds nobody.
@@ -278,7 +278,7 @@ fn shares_are_bounded_and_given_back() {
 }
 
 #[test]
-fn a_table_opens_nothing_that_would_not_open_without_it() {
+fn a_cache_opens_nothing_that_would_not_open_without_it() {
     let _guard = undisturbed();
     let (kept, other) = (keeping(1), suite_key::<C>([4; 32]));
     let writer = suite_key::<C>(KEY);
@@ -308,7 +308,7 @@ fn a_table_opens_nothing_that_would_not_open_without_it() {
 }
 
 #[test]
-fn threads_fill_one_table() {
+fn threads_fill_one_cache() {
     let _guard = undisturbed();
     let key = fresh();
     let bodies: Vec<_> = (0..64)

@@ -6,8 +6,8 @@ use std::thread;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use crate::HalfNonce;
 use crate::backend::Cipher;
+use crate::bytes::HalfNonce;
 use crate::ciphertext::{COMMITMENT_LEN, Suite};
 use crate::memory;
 use crate::tests::support::{Sealer, disturbing, first_half, oracle_opens, second_half};
@@ -107,7 +107,7 @@ pub(crate) fn run<W: Cipher, R: Cipher>(Plan { key, steps }: &Plan) {
             }
             Step::End(at) => {
                 let at = at.index(PLACES);
-                let body = sealers[at].seal_drawn([0; 12], memory::generation());
+                let body = sealers[at].seal_drawn([0; 12], memory::fork_count());
                 assert_ne!(second_half(&body), [0; 12]);
                 assert_eq!(oracle_opens(*key, Suite::KcXaes256Gcm, b"aad", &body), b"secret");
                 messages.note(life(at, forks), &body);

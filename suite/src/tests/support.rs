@@ -4,12 +4,13 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use xaes_256_gcm::aead::{Aead, KeyInit, Payload};
 
+use crate::SuiteKey;
 use crate::backend::Cipher;
+use crate::bytes::HalfNonce;
 use crate::ciphertext::{COMMITMENT_LEN, NONCE_LEN, Suite};
 use crate::epoch::{Epoch, Epochs};
 use crate::key::DataKey;
 use crate::xaes::PaddedHalf;
-use crate::{HalfNonce, SuiteKey};
 
 pub(crate) fn suite_key<C: Cipher>(bytes: [u8; 32]) -> SuiteKey<C> {
     SuiteKey::new(&DataKey::copy_from(&bytes).unwrap())
@@ -105,29 +106,21 @@ impl<C: Cipher> Sealer<C> {
         })
     }
 
-    /// Seals a message for which this half nonce was drawn, in this generation.
-    pub(crate) fn seal_drawn(&mut self, half: HalfNonce, generation: Option<u64>) -> Vec<u8> {
+    /// Seals a message for which this half nonce was drawn, at this fork count.
+    pub(crate) fn seal_drawn(&mut self, half: HalfNonce, fork: Option<u64>) -> Vec<u8> {
         self.with_epochs(|key, epochs| {
             let (suite, mut body) = (Suite::KcXaes256Gcm, Vec::new());
-            key.seal_drawn(
-                epochs,
-                &padded(half),
-                generation,
-                suite,
-                b"aad",
-                b"secret",
-                &mut body,
-            )
-            .unwrap();
+            key.seal_drawn(epochs, &padded(half), fork, suite, b"aad", b"secret", &mut body)
+                .unwrap();
             body
         })
     }
 }
 
-/// What all tests of this process share: the generation.
+/// What all tests of this process share: the fork count.
 static PROCESS: RwLock<()> = RwLock::new(());
 
-/// Keeps others from changing the generation.
+/// Keeps others from changing the fork count.
 pub(crate) fn undisturbed() -> RwLockReadGuard<'static, ()> {
     PROCESS.read().unwrap_or_else(PoisonError::into_inner)
 }

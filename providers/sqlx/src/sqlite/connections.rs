@@ -10,8 +10,12 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool};
 use sqlx::{Connection, SqlSafeStr, Sqlite, Transaction};
 use tokio::sync::OnceCell;
 
-use super::{BUSY, is_passing, primary_code, sql, store_error};
+use super::error::{is_passing, primary_code, store_error};
+use super::sql;
 use crate::error::{may_pass, without_rows};
+
+/// How long a writer waits for another.
+pub(super) const BUSY: Duration = Duration::from_secs(10);
 
 /// How many connections a store keeps at most besides those of the caller's pool: one writes, the other reads.
 const BESIDES: u32 = 2;

@@ -6,7 +6,9 @@ use sqlx::Sqlite;
 use sqlx::sqlite::SqliteConnection;
 
 use super::connections::Connections;
-use super::{hex, json_list, last_change, list_of, now, records, run, sql, store_error};
+use super::error::store_error;
+use super::sql;
+use super::statement::{execute, hex, json_list, last_change, list_of, now, records};
 use crate::row::{context_json, what_changed};
 
 /// How many keys get other wraps in one transaction: others wait for their turn meanwhile.
@@ -200,7 +202,7 @@ impl<'a> Write<'a> {
             .bind(record.deactivated_at.map(Timestamp::as_micros))
             .bind(record.destroyed_at.map(Timestamp::as_micros))
             .bind(record.changed_at.as_micros());
-        run(self.connection(), query).await?;
+        execute(self.connection(), query).await?;
         self.add_wraps(record).await
     }
 
@@ -215,12 +217,12 @@ impl<'a> Write<'a> {
             .bind(record.deactivated_at.map(Timestamp::as_micros))
             .bind(record.destroyed_at.map(Timestamp::as_micros))
             .bind(record.changed_at.as_micros());
-        if run(self.connection(), query).await? != 1 {
+        if execute(self.connection(), query).await? != 1 {
             return Err(StoreError::Conflict);
         }
         if old.wraps != record.wraps {
             let delete = sqlx::query(sql::DELETE_WRAPS).bind(record.id.to_bytes().to_vec());
-            run(self.connection(), delete).await?;
+            execute(self.connection(), delete).await?;
             self.add_wraps(record).await?;
         }
         Ok(())
@@ -234,7 +236,7 @@ impl<'a> Write<'a> {
                 .bind(wrap.wrapped.kek.as_str())
                 .bind(wrap.wrapped.ciphertext.as_slice())
                 .bind(wrap.wrapped.kek_material.as_deref());
-            run(self.connection(), query).await?;
+            execute(self.connection(), query).await?;
         }
         Ok(())
     }
@@ -254,7 +256,7 @@ impl<'a> Write<'a> {
             .bind(record.state.name())
             .bind(reason)
             .bind(self.application);
-        run(self.connection(), query).await?;
+        execute(self.connection(), query).await?;
         Ok(())
     }
 }

@@ -4,23 +4,14 @@ use std::thread;
 use std::time::Duration;
 
 use super::*;
-use crate::cache::EntryKey;
-use crate::context::EncryptionContext;
-use crate::key::KeyUsage;
 
-fn entry() -> Arc<Entry> {
-    Arc::new(Entry::new(
-        EntryKey {
-            context: EncryptionContext::from_pairs([("tenantId", "t-42")]).unwrap(),
-            usage: KeyUsage::Data,
-        },
-        |_| None,
-    ))
+fn published() -> Arc<Published> {
+    Arc::new(Published::new())
 }
 
 /// Puts a snapshot in place, which its number tells from others.
-fn show(entry: &Entry, number: u64) -> Weak<Snapshot> {
-    let set = Snapshot {
+fn show(published: &Published, number: u64) -> Weak<Snapshot> {
+    let snapshot = Snapshot {
         active: None,
         decrypting: None,
         derivation_keys: None,
@@ -28,21 +19,21 @@ fn show(entry: &Entry, number: u64) -> Weak<Snapshot> {
         epoch: None,
         known_until: Duration::MAX,
     };
-    entry.show(&entry.state(), Some(set));
-    entry.live.load().as_ref().map(Arc::downgrade).unwrap()
+    published.replace(Some(snapshot), true);
+    published.current.load().as_ref().map(Arc::downgrade).unwrap()
 }
 
-fn number(live: &Live) -> Option<u64> {
-    live.set().map(|set| set.known_at.as_secs())
+fn number(guard: &SnapshotGuard) -> Option<u64> {
+    guard.get().map(|snapshot| snapshot.known_at.as_secs())
 }
 
-fn is_seated(entry: &Entry) -> bool {
-    matches!(Live::of(entry), Live::Seated(_))
+fn is_seated(published: &Published) -> bool {
+    matches!(published.read(), SnapshotGuard::Seated(_))
 }
 
 /// Reads until this thread, which has a number, has a seat.
-fn sit(entry: &Entry) {
-    assert!(soon(|| is_seated(entry)), "no seat, however often it reads");
+fn sit(published: &Published) {
+    assert!(soon(|| is_seated(published)), "no seat, however often it reads");
 }
 
 /// Tells whether something becomes true: for a moment, another thread of this process may look whether there is something to
@@ -76,9 +67,9 @@ fn numbered<T: Send>(work: impl Fn() -> T + Sync) -> T {
 #[test]
 fn who_reads_an_entry_again_and_again_takes_a_seat_and_who_alternates_takes_none() {
     numbered(|| {
-        let [one, other, third] = [entry(), entry(), entry()];
-        for (number, entry) in [&one, &other, &third].into_iter().enumerate() {
-            show(entry, number as u64);
+        let [one, other, third] = [published(), published(), published()];
+        for (number, published) in [&one, &other, &third].into_iter().enumerate() {
+            show(published, number as u64);
         }
         // Whatever the thread that had this number before has missed last.
         assert!(!is_seated(&third));
@@ -88,9 +79,9 @@ fn who_reads_an_entry_again_and_again_takes_a_seat_and_who_alternates_takes_none
         let misses = (0..100).take_while(|_| !is_seated(&one)).count();
         assert!(misses > IN_A_ROW as usize && misses < 100, "{misses}");
         for _ in 0..100 {
-            assert_eq!(number(&Live::of(&one)), Some(0));
+            assert_eq!(number(&one.read()), Some(0));
             assert!(is_seated(&one));
-            assert_eq!(number(&Live::of(&other)), Some(1));
+            assert_eq!(number(&other.read()), Some(1));
             assert!(!is_seated(&other));
         }
     });
@@ -99,66 +90,66 @@ fn who_reads_an_entry_again_and_again_takes_a_seat_and_who_alternates_takes_none
 #[test]
 fn only_the_snapshot_of_the_entry_itself_is_used() {
     numbered(|| {
-        let [one, other] = [entry(), entry()];
+        let [one, other] = [published(), published()];
         show(&one, 1);
         show(&other, 2);
         sit(&one);
-        // As if it had been left in the seat for another entry.
+        // As if it had been left in the seat for another published.
         let mine = Mine::find().unwrap();
-        mine.holds.store(address(&other), Ordering::Relaxed);
-        let live = Live::of(&other);
-        assert_eq!(number(&live), Some(2));
+        mine.holds.store(other.address(), Ordering::Relaxed);
+        let guard = other.read();
+        assert_eq!(number(&guard), Some(2));
     });
 }
 
 #[test]
 fn what_was_left_in_a_seat_is_found() {
     numbered(|| {
-        let entry = entry();
-        show(&entry, 1);
-        sit(&entry);
-        let left = entry.live.load().as_ref().map(Arc::downgrade).unwrap();
+        let published = published();
+        show(&published, 1);
+        sit(&published);
+        let left = published.current.load().as_ref().map(Arc::downgrade).unwrap();
         let before = left.strong_count();
         // As if an eviction had come between the last look at it and the end of a call.
-        Mine::find().unwrap().holds.store(NO_ENTRY, Ordering::Relaxed);
+        Mine::find().unwrap().holds.store(NOWHERE, Ordering::Relaxed);
         tidy();
         assert!(soon(|| left.strong_count() == before - 1));
-        sit(&entry);
+        sit(&published);
         tidy();
-        assert!(is_seated(&entry), "what is in use stays");
+        assert!(is_seated(&published), "what is in use stays");
     });
 }
 
 #[test]
 fn while_a_snapshot_is_replaced_nobody_takes_it() {
     numbered(|| {
-        let entry = entry();
-        show(&entry, 1);
-        entry.replacing.store(true, Ordering::Relaxed);
-        assert!((0..100).all(|_| !is_seated(&entry)));
-        entry.replacing.store(false, Ordering::Relaxed);
-        sit(&entry);
+        let published = published();
+        show(&published, 1);
+        published.replacing.store(true, Ordering::Relaxed);
+        assert!((0..100).all(|_| !is_seated(&published)));
+        published.replacing.store(false, Ordering::Relaxed);
+        sit(&published);
     });
 }
 
 #[test]
 fn what_is_replaced_leaves_memory_at_once_although_others_have_seats() {
-    let entry = entry();
-    let old = show(&entry, 1);
+    let published = published();
+    let old = show(&published, 1);
     let (seated, checked) = (Barrier::new(3), Barrier::new(3));
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
                 numbered(|| {
-                    sit(&entry);
+                    sit(&published);
                     seated.wait();
                     checked.wait();
-                    assert_eq!(number(&Live::of(&entry)), None);
+                    assert_eq!(number(&published.read()), None);
                 });
             });
         }
         seated.wait();
-        entry.show(&entry.state(), None);
+        published.replace(None, true);
         // Nobody who has a seat has done anything since.
         let gone = is_gone(&old);
         checked.wait();
@@ -169,39 +160,39 @@ fn what_is_replaced_leaves_memory_at_once_although_others_have_seats() {
 #[test]
 fn what_is_replaced_while_it_is_used_leaves_memory_afterwards() {
     numbered(|| {
-        let entry = entry();
-        let old = show(&entry, 1);
-        sit(&entry);
-        let live = Live::of(&entry);
-        show(&entry, 2);
-        assert_eq!(number(&live), Some(1));
-        assert_eq!(number(&Live::of(&entry)), Some(2));
+        let published = published();
+        let old = show(&published, 1);
+        sit(&published);
+        let guard = published.read();
+        show(&published, 2);
+        assert_eq!(number(&guard), Some(1));
+        assert_eq!(number(&published.read()), Some(2));
         assert_eq!(old.strong_count(), 1);
-        drop(live);
+        drop(guard);
         assert!(is_gone(&old));
-        sit(&entry);
-        assert_eq!(number(&Live::of(&entry)), Some(2));
+        sit(&published);
+        assert_eq!(number(&published.read()), Some(2));
     });
 }
 
 #[test]
 fn whoever_is_held_up_in_a_seat_holds_nobody_up() {
-    let entry = entry();
-    let old = show(&entry, 1);
+    let published = published();
+    let old = show(&published, 1);
     let (seated, checked) = (Barrier::new(2), Barrier::new(2));
     thread::scope(|scope| {
         let other = scope.spawn(|| {
             numbered(|| {
-                sit(&entry);
-                let live = Live::of(&entry);
+                sit(&published);
+                let guard = published.read();
                 seated.wait();
                 checked.wait();
-                number(&live)
+                number(&guard)
             })
         });
         seated.wait();
-        show(&entry, 2);
-        let now = (number(&Live::of(&entry)), old.strong_count());
+        show(&published, 2);
+        let now = (number(&published.read()), old.strong_count());
         checked.wait();
         assert_eq!(now, (Some(2), 1));
         assert_eq!(other.join().unwrap(), Some(1));
@@ -212,10 +203,10 @@ fn whoever_is_held_up_in_a_seat_holds_nobody_up() {
 #[test]
 fn an_entry_that_is_dropped_is_in_no_seat() {
     numbered(|| {
-        let entry = entry();
-        let old = show(&entry, 1);
-        sit(&entry);
-        drop(entry);
+        let published = published();
+        let old = show(&published, 1);
+        sit(&published);
+        drop(published);
         assert!(is_gone(&old));
     });
 }
@@ -224,20 +215,20 @@ fn an_entry_that_is_dropped_is_in_no_seat() {
 fn nobody_sees_what_was_replaced_before_and_nothing_is_left() {
     const LAST: u64 = 5_000;
     const READERS: usize = 3;
-    let entry = entry();
-    show(&entry, 0);
+    let published = published();
+    show(&published, 0);
     let shown = AtomicU64::new(0);
     // What anybody has seen of the last snapshots.
     let seen = AtomicU64::new(0);
     let [started, ended, checked] = [(); 3].map(|()| Barrier::new(READERS + 1));
     let read = || {
-        sit(&entry);
+        sit(&published);
         started.wait();
         let mut late = 0;
         while shown.load(Ordering::Acquire) < LAST {
             let least = shown.load(Ordering::Acquire).max(seen.load(Ordering::Acquire));
-            let live = Live::of(&entry);
-            let found = number(&live).unwrap_or(0);
+            let guard = published.read();
+            let found = number(&guard).unwrap_or(0);
             seen.fetch_max(found, Ordering::AcqRel);
             late += u64::from(found < least);
         }
@@ -250,7 +241,7 @@ fn nobody_sees_what_was_replaced_before_and_nothing_is_left() {
         let mut all = Vec::new();
         started.wait();
         for next in 1..=LAST {
-            all.push(show(&entry, next));
+            all.push(show(&published, next));
             shown.store(next, Ordering::Release);
             if next % 8 == 0 {
                 // Time to sit down.
@@ -258,7 +249,7 @@ fn nobody_sees_what_was_replaced_before_and_nothing_is_left() {
             }
         }
         ended.wait();
-        entry.show(&entry.state(), None);
+        published.replace(None, true);
         let all_gone = all.iter().all(is_gone);
         checked.wait();
         for reader in readers {

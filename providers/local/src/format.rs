@@ -41,13 +41,11 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use crate::argon2_params::{Argon2Params, SALT_LEN};
 use crate::keks::{Kek, Keks, MAX_ALIASES, MAX_KEKS, MAX_MATERIALS, Material, is_alias};
-use crate::protection::Argon2Params;
 
 /// The most bytes that a file has.
 pub(crate) const MAX_FILE_LEN: u64 = 16 << 20;
-
-pub(crate) const SALT_LEN: usize = 16;
 
 pub(crate) const FILE_ID_LEN: usize = 16;
 
@@ -329,5 +327,4 @@ impl<'a> Reader<'a> {
 }
 
 #[cfg(test)]
-#[path = "file_tests.rs"]
 mod tests;

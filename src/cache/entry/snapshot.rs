@@ -1,0 +1,64 @@
+//! What a hot call reads of an entry.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cache::data_cipher::DataCipher;
+use crate::cache::derivation_key::DerivationKey;
+use crate::key::DataKeyId;
+use encx_suite::Epoch;
+
+/// What a hot call reads: the usable keys of an entry, as they were at one moment.
+pub(crate) struct Snapshot {
+    /// The key that encrypts.
+    pub(crate) active: Option<Arc<DataCipher>>,
+    /// The other keys that decrypt, sorted by id. Nearly always there are none.
+    pub(super) decrypting: Option<Arc<[Arc<DataCipher>]>>,
+    /// In place of both, of an entry whose keys encrypt nothing.
+    pub(crate) derivation_keys: Option<Arc<DerivationKeys>>,
+    /// When the states were read.
+    pub(crate) known_at: Duration,
+    /// The epoch of the key that encrypts. It stands here, and not with the key, so that a hot call reads one snapshot.
+    pub(crate) epoch: Option<Arc<Epoch>>,
+    /// Until when that is believed without asking anybody.
+    pub(crate) known_until: Duration,
+}
+
+impl Snapshot {
+    #[inline]
+    pub(crate) fn find(&self, id: DataKeyId) -> Option<&Arc<DataCipher>> {
+        // Nearly always the key that encrypts.
+        if let Some(active) = self.active.as_ref().filter(|active| active.id == id) {
+            return Some(active);
+        }
+        let others = self.decrypting.as_deref()?;
+        let at = others.binary_search_by_key(&id, |key| key.id).ok()?;
+        others.get(at)
+    }
+
+    /// Returns the epoch, if it is of this key.
+    #[inline]
+    pub(crate) fn epoch_of(&self, key: &DataCipher) -> Option<&Epoch> {
+        let of_active = self
+            .active
+            .as_deref()
+            .is_some_and(|active| std::ptr::eq(active, key));
+        self.epoch.as_deref().filter(|_| of_active)
+    }
+}
+
+/// The usable keys of an entry of usage `index` or `pepper`.
+pub(crate) struct DerivationKeys {
+    pub(crate) active: Option<Arc<DerivationKey>>,
+    /// All of them, sorted by id.
+    pub(crate) all: Box<[Arc<DerivationKey>]>,
+    /// Whether there is no version that may be used and is not in memory.
+    pub(crate) complete: bool,
+}
+
+impl DerivationKeys {
+    pub(crate) fn find(&self, id: DataKeyId) -> Option<&Arc<DerivationKey>> {
+        let at = self.all.binary_search_by_key(&id, |key| key.id).ok()?;
+        self.all.get(at)
+    }
+}

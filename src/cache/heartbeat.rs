@@ -1,0 +1,139 @@
+//! The heartbeat: tells the key store that this process is there, and acknowledges the changes that it has followed.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+
+use crate::cache::Cache;
+use crate::cache::running::Running;
+use crate::error::Error;
+use crate::store::{Coordination, Fence, ProcessId, StoreError};
+
+/// How often a process says that it is there, unless a fence is raised.
+const BETWEEN_HEARTBEATS: Duration = Duration::from_secs(10);
+
+/// How long after a heartbeat that was hinted at the next may be. Whoever can notify can hint as often as they like, and each
+/// heartbeat of each process is a write.
+const BETWEEN_HINTED: Duration = Duration::from_millis(250);
+
+/// How long a process that ends waits for the key store to hear of it.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+impl Cache {
+    /// Starts the heartbeat if the key store has a registry of processes and it does not run.
+    pub(super) fn ensure_heartbeat(self: &Arc<Self>) -> Result<(), Error> {
+        if self.membership.is_on
+            && let Some(running) = Running::claim(&self.membership.running)
+        {
+            let cache = Arc::downgrade(self);
+            self.tasks.spawn(async move {
+                let _running = running;
+                beat_forever(cache).await;
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Has the key store forget this process, which holds no key any more.
+    pub(super) async fn leave(&self) {
+        let Some((coordination, id)) = self.store.coordination().zip(self.membership.resign()) else {
+            return;
+        };
+        let left = tokio::select! {
+            left = coordination.deregister(id) => left.map_err(Error::from),
+            () = self.clock.sleep(FAREWELL) => Err(Error::TimedOut { after: FAREWELL }),
+        };
+        if let Err(error) = left {
+            tracing::debug!(target: "encx::fleet", %error, "the key store could not be told that this process ends");
+        }
+    }
+
+    /// The same where nobody waits, as far as there is a runtime.
+    pub(super) fn leave_soon(self: &Arc<Self>) {
+        let is_known = self.membership.is_registered();
+        if let Some(runtime) = Handle::try_current().ok().filter(|_| is_known) {
+            let cache = Arc::clone(self);
+            runtime.spawn(async move {
+                // A heartbeat that is under way must not come after.
+                cache.tasks.ended().await;
+                cache.leave().await;
+            });
+        }
+    }
+}
+
+async fn beat_forever(cache: Weak<Cache>) {
+    let mut hinted = false;
+    loop {
+        let Some(strong) = cache.upgrade() else { return };
+        let outcome = beat(&strong).await;
+        if let Err(Error::ShutDown | Error::NoRuntime) = outcome {
+            return;
+        }
+        strong.membership.note_outcome(&outcome);
+        let membership = Arc::clone(&strong.membership);
+        let longest = BETWEEN_HEARTBEATS.min(strong.limits.state_ttl / 2);
+        // As for polls: processes that started together do not stay together.
+        let sleep = strong
+            .clock
+            .sleep(longest.mul_f64(1.0 - 0.1 * rand::random::<f64>()));
+        let pause = hinted.then(|| strong.clock.sleep(BETWEEN_HINTED));
+        drop(strong);
+        // A hint that comes meanwhile is kept.
+        let hint = async {
+            if let Some(pause) = pause {
+                pause.await;
+            }
+            membership.hinted.notified().await;
+        };
+        hinted = tokio::select! {
+            () = sleep => false,
+            () = hint => true,
+        };
+    }
+}
+
+/// Says that this process is there, and if the fence was raised follows all changes and acknowledges it.
+async fn beat(cache: &Arc<Cache>) -> Result<(), Error> {
+    let Some(coordination) = cache.store.coordination() else {
+        return Ok(());
+    };
+    let (info, acknowledged) = cache.membership.introduce();
+    let told = in_time(cache, coordination.heartbeat(&info)).await;
+    // Also if that failed: it is tried again, and no load waits for it.
+    cache.membership.note_introduced();
+    let fence = told?;
+    // Equal, and not greater: a database that was restored counts anew.
+    if fence == Fence::NONE || acknowledged == Some(fence) {
+        return Ok(());
+    }
+    let learned = cache.tick();
+    if !cache.poll_since(learned).await? {
+        // The poll itself has said why.
+        return Ok(());
+    }
+    // Whoever raised the fence may be about to promote what it published.
+    cache.prefetch_now().await;
+    acknowledge(cache, coordination, info.id, fence).await
+}
+
+async fn acknowledge(
+    cache: &Cache,
+    coordination: &dyn Coordination,
+    id: ProcessId,
+    fence: Fence,
+) -> Result<(), Error> {
+    in_time(cache, coordination.acknowledge(id, fence)).await?;
+    cache.membership.note_acknowledged(id, fence);
+    Ok(())
+}
+
+/// A key store that hangs stops nothing for good.
+async fn in_time<T>(cache: &Cache, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, Error> {
+    let after = cache.limits.load_timeout;
+    tokio::select! {
+        done = call => Ok(done?),
+        () = cache.clock.sleep(after) => Err(Error::TimedOut { after }),
+    }
+}

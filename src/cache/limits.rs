@@ -1,0 +1,77 @@
+//! How long and how much the cache keeps, and what follows from that for the times of keys.
+
+use std::time::Duration;
+
+/// How long a key that could not be refreshed is left alone at first, and at most.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// How many looks there are at least in the time in which keys are refreshed.
+const LOOKS: u32 = 10;
+
+/// How long and how much is kept; see the builder of `Crypto` for what each limit means.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    pub(crate) ttl: Duration,
+    /// The last part of `ttl`, from 0 up to 1.
+    pub(crate) refresh_ahead: f64,
+    pub(crate) stale_encrypt: Duration,
+    pub(crate) stale_decrypt: Duration,
+    pub(crate) state_ttl: Duration,
+    pub(crate) max_keyrings: u64,
+    pub(crate) load_timeout: Duration,
+    pub(crate) fail_closed_on_stale_state: bool,
+    pub(crate) create_on_first_use: bool,
+    pub(crate) accept_compromised: bool,
+}
+
+impl Limits {
+    /// The last part of a key's life, in which it is refreshed.
+    pub(crate) fn refresh_window(&self) -> Duration {
+        self.ttl.mul_f64(self.refresh_ahead)
+    }
+
+    /// For how long a process may use a key that was withdrawn, if it reaches neither the KMS nor the key store.
+    pub(crate) fn serves_for(&self) -> Duration {
+        self.ttl.saturating_add(self.longest_stale())
+    }
+
+    pub(crate) fn longest_stale(&self) -> Duration {
+        self.stale_encrypt.max(self.stale_decrypt)
+    }
+
+    /// How far apart the sweeper's rounds are at least. Keys that have their moment close together are taken together.
+    pub(crate) fn between_sweeps(&self) -> Duration {
+        let shortest = (self.ttl / 100).min(Duration::from_secs(10));
+        match self.refresh_window() {
+            Duration::ZERO => shortest,
+            window => shortest.min(window / LOOKS),
+        }
+    }
+
+    /// Draws the moment from which a key that expires then is refreshed if it was used. A quarter of the window is left for
+    /// a KMS that does not answer at first.
+    pub(super) fn refresh_at(&self, expires_at: Duration) -> Duration {
+        let ahead = self.refresh_window().mul_f64(1.0 - 0.75 * rand::random::<f64>());
+        expires_at.saturating_sub(ahead)
+    }
+
+    /// Draws how long a key is left alone after this many tries to refresh it.
+    pub(super) fn pause_after(&self, tries: u32) -> Duration {
+        let first = match self.refresh_window() {
+            Duration::ZERO => FIRST_PAUSE,
+            window => FIRST_PAUSE.min(window / LOOKS),
+        };
+        let doubled = first.saturating_mul(1 << tries.saturating_sub(1).min(16));
+        doubled
+            .min(LONGEST_PAUSE)
+            .mul_f64(1.0 - 0.25 * rand::random::<f64>())
+    }
+
+    /// For how long a KMS that was asked about a key and did not answer need not be asked again before the key may
+    /// serve. The background asks again long before that; if it cannot run, requests do.
+    pub(super) fn silence_counts_for(&self) -> Duration {
+        let background = LONGEST_PAUSE.saturating_add(self.between_sweeps());
+        background.saturating_add(self.load_timeout.saturating_mul(2))
+    }
+}

@@ -1,0 +1,91 @@
+//! Reads again what the key store has of many entries.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::cache::{Cache, Entry};
+use crate::error::Error;
+use crate::key::Scope;
+use crate::store::{KeyRecord, StoreError};
+
+/// How many scopes one read of the key store asks for.
+const SCOPES_PER_READ: usize = 1000;
+
+/// How often a read that another change overtook is repeated.
+const MAX_ATTEMPTS: usize = 8;
+
+/// Reads entries again. A read of theirs that is under way is not believed any more.
+pub(super) async fn read_again(cache: &Arc<Cache>, entries: HashMap<Scope, Arc<Entry>>) -> Result<(), Error> {
+    let mut entries: Vec<_> = entries.into_values().collect();
+    let changed = cache.tick();
+    for entry in &entries {
+        entry.expect_change(changed);
+    }
+    for _ in 0..MAX_ATTEMPTS {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        // Who announced the change that overtook a read may fail to read it: this one does not rely on that.
+        entries = read(cache, &entries).await?;
+    }
+    for entry in entries {
+        entry.forget(cache.tick());
+    }
+    Ok(())
+}
+
+/// Reads the scopes of many entries, a thousand in one query. Returns those that another change overtook
+/// meanwhile.
+pub(super) async fn read(cache: &Cache, entries: &[Arc<Entry>]) -> Result<Vec<Arc<Entry>>, Error> {
+    let mut overtaken = Vec::new();
+    let mut failed = None;
+    // What fails for some does not keep the others from being read.
+    for some in entries.chunks(SCOPES_PER_READ) {
+        match read_together(cache, some, &mut overtaken).await {
+            // One row that encx did not write must not hide what happened to the keys of others.
+            Err(Error::Store(StoreError::Corrupt { .. })) => {
+                for entry in some {
+                    failed = read_alone(cache, entry, &mut overtaken).await.err().or(failed);
+                }
+            }
+            read => failed = read.err().or(failed),
+        }
+    }
+    failed.map_or(Ok(overtaken), Err)
+}
+
+async fn read_alone(cache: &Cache, entry: &Arc<Entry>, overtaken: &mut Vec<Arc<Entry>>) -> Result<(), Error> {
+    match read_together(cache, std::slice::from_ref(entry), overtaken).await {
+        Err(Error::Store(StoreError::Corrupt { .. })) => {
+            // What is in memory may not outlive that, and the next caller learns what is wrong.
+            entry.forget(cache.tick());
+            Ok(())
+        }
+        read => read,
+    }
+}
+
+async fn read_together(
+    cache: &Cache,
+    entries: &[Arc<Entry>],
+    overtaken: &mut Vec<Arc<Entry>>,
+) -> Result<(), Error> {
+    let scopes: Vec<_> = entries.iter().map(|entry| entry.scope).collect();
+    let mut rows: HashMap<Scope, Vec<KeyRecord>> = HashMap::new();
+    let read = cache.begin_read();
+    cache.counters.loads.fetch_add(1, Ordering::Relaxed);
+    for row in cache.store.load(&scopes).await? {
+        rows.entry(row.scope).or_default().push(row);
+    }
+    for entry in entries {
+        let rows = rows.remove(&entry.scope).unwrap_or_default();
+        match entry.publish_records(cache, rows, read) {
+            Ok(records) if entry.is_outdated(&records) => overtaken.push(Arc::clone(entry)),
+            Ok(_) => cache.settle(entry),
+            // The rows were tampered with: what is in memory may not outlive that.
+            Err(_) => entry.forget(read.tick),
+        }
+    }
+    Ok(())
+}
