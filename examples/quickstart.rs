@@ -13,7 +13,9 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-use encx::{Ciphertext, Crypto, DataKey, EncryptionContext, Field, KeyState};
+use encx::keys::KeyState;
+use encx::kms::DataKey;
+use encx::{Ciphertext, Crypto, EncryptionContext, Field};
 use encx_local::{LocalKms, Protection};
 use encx_sqlx::SqliteKeyStore;
 use serde::Deserialize;

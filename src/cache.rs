@@ -39,11 +39,11 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
-use crate::context::EncryptionContext;
 use crate::error::Error;
 use crate::kek::Keks;
-use crate::key::{DataKey, DataKeyId, KeyUsage, Scope};
-use crate::store::KeyStore;
+use encx_core::context::EncryptionContext;
+use encx_core::key::{DataKey, DataKeyId, KeyUsage, Scope};
+use encx_core::store::KeyStore;
 
 pub(crate) use cached_key::CachedKey;
 pub(crate) use data_cipher::{DataCipher, check_len};

@@ -11,15 +11,15 @@ mod warm_up;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::aad::{Aad, AsAad};
 use crate::cache::{Entry, Stats};
-use crate::ciphertext::Ciphertext;
-use crate::context::EncryptionContext;
 use crate::error::{Error, Hot};
-use crate::key::KeyUsage;
 use crate::keyring::{Core, Decrypt, Encrypt, HotFirst, Keyring, Place};
 use crate::plaintext::Plaintext;
-use crate::store::KeyCensus;
+use encx_core::aad::{Aad, AsAad};
+use encx_core::ciphertext::Ciphertext;
+use encx_core::context::EncryptionContext;
+use encx_core::key::KeyUsage;
+use encx_core::store::KeyCensus;
 
 pub use builder::CryptoBuilder;
 pub(crate) use builder::Parts;

@@ -4,17 +4,17 @@ mod location;
 
 use std::sync::Arc;
 
-use crate::aad::AadError;
-use crate::blind_index::IndexError;
-use crate::causes::debug_as_text;
-use crate::ciphertext::{CiphertextError, MAX_PLAINTEXT_LEN, Suite};
-use crate::codec::CodecError;
-use crate::context::ContextError;
-use crate::key::{DataKeyId, KekId, KmsName, NewIdError, RandomError};
-use crate::kms::KmsError;
 #[cfg(feature = "password")]
 use crate::password::{NotDone, PasswordError};
-use crate::store::{ColumnCount, StoreError};
+use encx_core::aad::AadError;
+use encx_core::blind_index::IndexError;
+use encx_core::causes::debug_as_text;
+use encx_core::ciphertext::{CiphertextError, MAX_PLAINTEXT_LEN, Suite};
+use encx_core::codec::CodecError;
+use encx_core::context::ContextError;
+use encx_core::key::{DataKeyId, KekId, KmsName, NewIdError, RandomError};
+use encx_core::kms::KmsError;
+use encx_core::store::{ColumnCount, StoreError};
 
 pub use location::Location;
 

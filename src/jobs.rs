@@ -15,7 +15,7 @@ use async_trait::async_trait;
 
 use crate::clock::Clock;
 use crate::crypto::Crypto;
-use crate::store::{KeyStore, StoreError};
+use encx_core::store::{KeyStore, StoreError};
 
 pub use self::report::{JobEnd, JobError, JobEvent, JobFailure, JobReport};
 pub use self::run::{JobRun, JobStopper};
@@ -28,7 +28,7 @@ const MAX_MEMORY: u64 = 64 << 20;
 
 /// A walk over items that have an order, such as the rows of a table: what a [`Job`] does.
 ///
-/// The walks that encx brings are those of [`KeyManager::rewrap_all`](crate::KeyManager::rewrap_all) and of `encx-tables`;
+/// The walks that encx brings are those of [`KeyManager::rewrap_all`](crate::keys::KeyManager::rewrap_all) and of `encx-tables`;
 /// write one for rows that lie elsewhere, and run it with [`Crypto::job`].
 ///
 /// A *position* is a place between two items, as bytes of the walk's own, at most 8192. Work may be done twice, when a
@@ -152,7 +152,7 @@ pub struct Job<W> {
 impl Crypto {
     /// Makes a job of a walk. It is shared through this `Crypto`'s key store.
     ///
-    /// The name should say what the walk does and to what: [`JobStatus::name_for`](crate::JobStatus::name_for).
+    /// The name should say what the walk does and to what: [`JobStatus::name_for`](crate::store::JobStatus::name_for).
     pub fn job<W: Walk>(&self, name: impl Into<String>, walk: W) -> Job<W> {
         let cache = self.core().cache();
         Job::new(name, walk, Arc::clone(&cache.store), Arc::clone(&cache.clock))

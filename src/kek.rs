@@ -7,8 +7,8 @@ mod router;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::context::EncryptionContext;
-use crate::key::{KekId, KmsName, NameError};
+use encx_core::context::EncryptionContext;
+use encx_core::key::{KekId, KmsName, NameError};
 
 pub(crate) use router::{Keks, Unreachable};
 

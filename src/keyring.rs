@@ -14,12 +14,12 @@ pub(crate) use self::batch::{Batch, Done, Item, ToOpen, ToSeal, Work, loaded};
 pub(crate) use self::call::{Decrypt, Encrypt, HotFirst, Place};
 pub(crate) use self::core::{Core, Look};
 
-use crate::aad::{Aad, AsAad};
 use crate::cache::Entry;
-use crate::ciphertext::Ciphertext;
-use crate::context::EncryptionContext;
 use crate::error::{Error, Hot, unbox};
 use crate::plaintext::Plaintext;
+use encx_core::aad::{Aad, AsAad};
+use encx_core::ciphertext::Ciphertext;
+use encx_core::context::EncryptionContext;
 
 /// Encrypts and decrypts under one encryption context, without looking it up each time.
 ///

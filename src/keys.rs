@@ -14,14 +14,14 @@ use std::time::Duration;
 
 use self::quarantine::Quarantine;
 use crate::clock::Clock;
-use crate::context::EncryptionContext;
 use crate::crypto::{Crypto, CryptoBuilder, Parts};
 use crate::error::{Error, Location};
 use crate::kek::Keks;
-use crate::key::{DataKey, DataKeyId, KeyState, KeyUsage, KeyVersion, Scope};
 use crate::keyring::Core;
-use crate::kms::KeyManagementService;
-use crate::store::{
+use encx_core::context::EncryptionContext;
+use encx_core::key::DataKey;
+use encx_core::kms::KeyManagementService;
+use encx_core::store::{
     KeyCensus, KeyRecord, KeyStore, NewKey, StateChange, StoreError, StoredWrap, WrapChange, are_shredded,
     load_all_usages,
 };
@@ -34,6 +34,9 @@ pub use self::maintenance::{
 pub use self::rewrap::RewrapAll;
 pub use self::shred::{DestroyedVersion, ShredReceipt};
 pub use self::wraps::{FailedWraps, WrapsReport};
+pub use encx_core::key::{
+    DataKeyId, DataKeyIdError, KeyCheck, KeyState, KeyUsage, KeyVersion, NewIdError, Scope,
+};
 
 /// How often an operation that lost a race begins anew.
 const MAX_ATTEMPTS: usize = 8;

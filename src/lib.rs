@@ -65,77 +65,71 @@
 //! | `sqlx-0_9-postgres` | arrays of [`BlindIndex`], for `= ANY($1)`, of [`Ciphertext`], for `unnest($1)`, and of password hashes |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-use encx_core::{aad, blind_index, causes, ciphertext, codec, column, context, key, kms, memory, store};
-
 mod cache;
 mod clock;
 mod crypto;
 mod error;
-mod jobs;
+pub mod jobs;
 mod kek;
 mod keyring;
-mod keys;
+pub mod keys;
 #[cfg(feature = "password")]
-mod password;
+pub mod password;
 mod plaintext;
-mod record;
-mod search;
-mod token;
+pub mod record;
+pub mod search;
+pub mod token;
 
-pub use aad::{
-    Aad, AadError, AsAad, ColumnPart, ColumnValue, Field, MAX_AAD_LEN, MAX_AAD_PARTS, RowId, RowIdParts,
-};
-pub use blind_index::{BlindIndex, IndexError, IndexTerms, MAX_INDEXED_LEN};
 pub use cache::{Refusals, Stats};
-pub use causes::debug_error;
-pub use ciphertext::{Ciphertext, CiphertextError, MAX_PLAINTEXT_LEN, Suite};
 pub use clock::{Clock, SystemClock};
-pub use codec::{CodecError, Encoded, FieldCodec};
-pub use column::{ContextSource, EncryptedColumn, RowIdColumn, RowIdKind, RowIdPart};
-pub use context::{
-    ContextError, EncryptionContext, EncryptionContextBuilder, MAX_PAIR_CHARS, MAX_PAIRS, TextFault,
-};
 pub use crypto::{Crypto, CryptoBuilder, FailedWarmUp, WarmUpReport};
+pub use encx_core::aad::{Aad, AadError, AsAad, Field, RowId, RowIdParts};
+pub use encx_core::ciphertext::{Ciphertext, CiphertextError};
+pub use encx_core::context::{ContextError, EncryptionContext, EncryptionContextBuilder, TextFault};
+pub use encx_core::memory::reseed;
 pub use error::{Error, Location};
-pub use jobs::{
-    Job, JobEnd, JobError, JobEvent, JobFailure, JobReport, JobRun, JobStopper, Walk, WalkOutcome, WalkPage,
-};
-pub use kek::{KekChoice, KekRef};
-pub use key::{
-    DATA_KEY_LEN, DataKey, DataKeyId, DataKeyIdError, DataKeyLenError, KekId, KeyCheck, KeyState, KeyUsage,
-    KeyVersion, KmsName, MAX_WRAPS, NameError, NewIdError, RandomError, Scope, WrappedKey,
-};
 pub use keyring::Keyring;
-pub use keys::{
-    DestroyedVersion, Destruction, FailedRotation, FailedWraps, FleetReport, KeyManager, Maintenance,
-    MaintenanceReport, MaintenanceTask, RewrapAll, RotationPeriod, ShredReceipt, SilentProcess, WrapsReport,
-};
-pub use kms::{
-    GeneratedDataKey, KekDescription, KekState, KeyManagementService, KmsContext, KmsError, KmsErrorKind,
-    KmsOperation,
-};
-pub use memory::reseed;
-#[cfg(feature = "password")]
-pub use password::{PasswordError, PasswordHash, PasswordParams, PasswordVerdict};
 pub use plaintext::Plaintext;
-#[cfg(feature = "password")]
-pub use record::Password;
-pub use record::{
-    EncryptedFragment, EncryptedRecord, FieldFailure, Fragment, Record, RecordError, decrypt_all,
-    decrypt_all_in, decrypt_each, decrypt_each_in, encrypt_all,
-};
-pub use search::{CustomNormalizer, IndexField, IndexPart, IndexValue, IndexValues, Normalizer};
-pub use store::{
-    ChangeCursor, ChangePage, ColumnCount, Coordination, CursorPosition, Fence, JobRange, JobStatus,
-    JobTally, KeyCensus, KeyChange, KeyChanges, KeyHint, KeyPage, KeyQuery, KeyRecord, KeyStore, Lease,
-    NewKey, OpenTransactions, ProcessId, ProcessInfo, ProcessList, ProcessRecord, RangeClaim, Revision,
-    StateChange, StoreError, StoredWrap, Timestamp, WrapChange, WrapOutcome,
-};
-pub use token::{ApiToken, TokenDigest, TokenError};
+
+/// What a KMS does, and which KEK of which KMS wraps a key.
+///
+/// A provider implements [`KeyManagementService`](kms::KeyManagementService), for which crate `encx-core` suffices.
+pub mod kms {
+    pub use crate::kek::{KekChoice, KekRef};
+    pub use encx_core::key::{
+        DATA_KEY_LEN, DataKey, DataKeyLenError, KekId, KmsName, NameError, RandomError, WrappedKey,
+    };
+    pub use encx_core::kms::{
+        GeneratedDataKey, KekDescription, KekState, KeyManagementService, KmsContext, KmsError, KmsErrorKind,
+        KmsOperation,
+    };
+}
+
+/// What a key store keeps, and how processes work together through it.
+///
+/// A store implements [`KeyStore`](store::KeyStore), for which crate `encx-core` suffices.
+pub mod store {
+    pub use encx_core::store::{
+        ChangeCursor, ChangePage, ColumnCount, Coordination, CursorPosition, Fence, JobRange, JobStatus,
+        JobTally, KeyCensus, KeyChange, KeyChanges, KeyHint, KeyPage, KeyQuery, KeyRecord, KeyStore, Lease,
+        NewKey, OpenTransactions, ProcessId, ProcessInfo, ProcessList, ProcessRecord, RangeClaim, Revision,
+        StateChange, StoreError, StoredWrap, Timestamp, WrapChange, WrapOutcome,
+    };
+}
 
 /// Seals and opens bytes under one data key: for KMS providers and key files, not for services.
 pub mod suite {
+    pub use encx_core::ciphertext::Suite;
     pub use encx_suite::{Backend, KcXaes256Gcm, OpenError, SealError, backend};
+}
+
+/// The bounds of what is given to encx.
+pub mod limits {
+    pub use encx_core::aad::{MAX_AAD_LEN, MAX_AAD_PARTS};
+    pub use encx_core::blind_index::MAX_INDEXED_LEN;
+    pub use encx_core::ciphertext::MAX_PLAINTEXT_LEN;
+    pub use encx_core::context::{MAX_PAIR_CHARS, MAX_PAIRS};
+    pub use encx_core::key::MAX_WRAPS;
 }
 
 /// `#[derive(Encrypt)]`, documented in `encx-derive`.
@@ -148,14 +142,14 @@ pub mod __private {
     #[cfg(feature = "json")]
     pub use serde;
 
-    #[cfg(feature = "json")]
-    pub use crate::codec::json;
     #[cfg(feature = "password")]
-    pub use crate::record::PasswordField;
-    pub use crate::record::{
+    pub use crate::record::derived::PasswordField;
+    pub use crate::record::derived::{
         Description, Opened, Opening, Row, Sealed, Sealing, Sought, TokenField, columns, decrypt, decrypt_in,
         encrypt, is_in_context, manifest, same_context,
     };
+    #[cfg(feature = "json")]
+    pub use encx_core::codec::json;
 }
 
 /// Compiles the example that newcomers copy.

@@ -7,9 +7,9 @@ use unicode_normalization::UnicodeNormalization;
 use zeroize::Zeroizing;
 
 pub(crate) use self::workers::{NotDone, Settings, Workers};
-use crate::aad::{Aad, AadError};
-use crate::key::{DataKeyId, Subkey};
-use crate::memory::{DEEP, wiping_stack};
+use encx_core::aad::{Aad, AadError};
+use encx_core::key::{DataKeyId, Subkey};
+use encx_core::memory::{DEEP, wiping_stack};
 use encx_core::password::OUTPUT_LEN;
 pub(crate) use encx_core::password::SALT_LEN;
 pub use encx_core::password::{PasswordError, PasswordHash, PasswordParams};

@@ -1,5 +1,7 @@
 //! Records: structs whose fields are encrypted together, as `#[derive(Encrypt)]` writes them.
 
+mod context;
+pub(crate) mod derived;
 mod describe;
 mod error;
 mod open;
@@ -10,20 +12,21 @@ mod seal;
 mod search;
 mod token;
 
-use crate::column::EncryptedColumn;
-use crate::context::{ContextError, EncryptionContext};
 use crate::crypto::Crypto;
-use crate::error::Error;
+use encx_core::context::{ContextError, EncryptionContext};
 
-pub use describe::Description;
+pub use encx_core::aad::{ColumnPart, ColumnValue};
+pub use encx_core::codec::{CodecError, Encoded, FieldCodec};
+pub use encx_core::column::{ContextSource, EncryptedColumn, RowIdColumn, RowIdKind, RowIdPart};
 pub use error::{FieldFailure, RecordError};
-pub use open::{Opened, Opening};
 #[cfg(feature = "password")]
-pub use password::{Password, PasswordField};
-pub use row::Row;
-pub use seal::{Sealed, Sealing};
-pub use search::Sought;
-pub use token::TokenField;
+pub use password::Password;
+
+use context::{is_in_context, same_context};
+use describe::Description;
+use open::{Opened, Opening};
+use row::Row;
+use seal::{Sealed, Sealing};
 
 /// A struct with fields that are encrypted. `#[derive(Encrypt)]` implements it; its methods are for what the derive writes.
 #[diagnostic::on_unimplemented(
@@ -151,9 +154,9 @@ where
 /// # encx_testkit::block_on(async {
 /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
 /// # let note = |id: i64, tenant: &str| Note { id, tenant_id: tenant.into(), text: format!("note {id}") };
-/// # let rows = encx::encrypt_all(&crypto, &[note(1, "t-42"), note(2, "t-43")]).await?;
+/// # let rows = encx::record::encrypt_all(&crypto, &[note(1, "t-42"), note(2, "t-43")]).await?;
 /// let tenant = EncryptionContext::from_pairs([("tenantId", "t-42")])?;
-/// let notes: Result<Vec<Note>, _> = encx::decrypt_all_in(&crypto, &tenant, rows).await; // the second is of `t-43`
+/// let notes: Result<Vec<Note>, _> = encx::record::decrypt_all_in(&crypto, &tenant, rows).await; // the second is of `t-43`
 /// # let error = notes.err().unwrap();
 /// assert_eq!(error.failures()[0].row, 1);
 /// assert!(matches!(error.failures()[0].error, Error::OtherContext));
@@ -211,8 +214,8 @@ where
 /// # encx_testkit::block_on(async {
 /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
 /// # let note = |id: i64| Note { id, tenant_id: "t-42".into(), text: format!("note {id}") };
-/// # let rows = encx::encrypt_all(&crypto, &[note(1), note(2)]).await?;
-/// let notes: Vec<Note> = encx::decrypt_all(&crypto, rows).await?;
+/// # let rows = encx::record::encrypt_all(&crypto, &[note(1), note(2)]).await?;
+/// let notes: Vec<Note> = encx::record::decrypt_all(&crypto, rows).await?;
 /// # assert_eq!(notes[1].text, "note 2");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// # }).unwrap();
@@ -288,10 +291,10 @@ where
 /// # encx_testkit::block_on(async {
 /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
 /// # let note = |id: i64| Note { id, tenant_id: "t-42".into(), text: format!("note {id}") };
-/// # let mut rows = encx::encrypt_all(&crypto, &[note(1), note(2)]).await?;
+/// # let mut rows = encx::record::encrypt_all(&crypto, &[note(1), note(2)]).await?;
 /// # rows[0].text = rows[1].text.clone();
 /// let tenant = EncryptionContext::from_pairs([("tenantId", "t-42")])?;
-/// let page: Vec<(EncryptedNote, Result<Note, _>)> = encx::decrypt_each_in(&crypto, &tenant, rows).await;
+/// let page: Vec<(EncryptedNote, Result<Note, _>)> = encx::record::decrypt_each_in(&crypto, &tenant, rows).await;
 /// for (row, note) in &page {
 ///     match note {
 ///         Ok(note) => println!("{}: {}", note.id, note.text),
@@ -337,75 +340,6 @@ where
     });
     let results: Vec<_> = results.collect();
     rows.into_iter().zip(results).collect()
-}
-
-/// Encrypts one record.
-#[doc(hidden)]
-pub async fn encrypt<P: Record>(crypto: &Crypto, record: &P) -> Result<P::Encrypted, RecordError> {
-    only(encrypt_all(crypto, [record]).await?)
-}
-
-/// Decrypts one row.
-#[doc(hidden)]
-pub async fn decrypt<P, R: EncryptedRecord<P>>(crypto: &Crypto, row: R) -> Result<P, RecordError> {
-    only(decrypt_all(crypto, [row]).await?)
-}
-
-/// Decrypts one row of a context.
-#[doc(hidden)]
-pub async fn decrypt_in<P, R: EncryptedRecord<P>>(
-    crypto: &Crypto,
-    context: &EncryptionContext,
-    row: R,
-) -> Result<P, RecordError> {
-    only(decrypt_all_in(crypto, context, [row]).await?)
-}
-
-/// Checks that rows say the context that the caller expects.
-#[doc(hidden)]
-pub fn same_context(
-    expected: Result<EncryptionContext, ContextError>,
-    found: impl IntoIterator<Item = Result<EncryptionContext, ContextError>>,
-) -> Result<(), RecordError> {
-    let expected = expected.map_err(FieldFailure::of_context)?;
-    let differ = |(row, found)| {
-        let failure = FieldFailure::new(RecordError::CONTEXT, is_in_context(&expected, found).err()?);
-        Some(failure.in_row(row))
-    };
-    RecordError::check(found.into_iter().enumerate().filter_map(differ).collect())
-}
-
-/// Checks that a row says the context that the caller expects.
-#[doc(hidden)]
-pub fn is_in_context(
-    expected: &EncryptionContext,
-    found: Result<EncryptionContext, ContextError>,
-) -> Result<(), Error> {
-    if found? == *expected {
-        Ok(())
-    } else {
-        Err(Error::OtherContext)
-    }
-}
-
-/// Describes the columns of a record.
-#[doc(hidden)]
-#[must_use]
-pub fn columns<P: Record>() -> Vec<EncryptedColumn> {
-    described::<P>().into_columns()
-}
-
-/// Writes down what a record's ciphertexts depend on.
-#[doc(hidden)]
-#[must_use]
-pub fn manifest<P: Record>() -> String {
-    described::<P>().manifest()
-}
-
-fn described<P: Record>() -> Description {
-    let mut description = Description::default();
-    P::describe(&mut description);
-    description
 }
 
 /// Decrypts rows in one batch.
@@ -460,8 +394,4 @@ fn put_together<P, R: EncryptedRecord<P>>(row: R, mut opened: Opened) -> Result<
     let record = row.assemble(&mut opened);
     RecordError::check(opened.failures)?;
     record.ok_or_else(|| FieldFailure::misaligned().into())
-}
-
-fn only<T>(mut all: Vec<T>) -> Result<T, RecordError> {
-    all.pop().ok_or_else(|| FieldFailure::misaligned().into())
 }

@@ -11,8 +11,9 @@ use zeroize::Zeroizing;
 pub use self::field::{IndexField, IndexPart};
 pub use self::normalize::{CustomNormalizer, Normalizer};
 pub use self::value::{IndexValue, IndexValues};
-use crate::blind_index::{BlindIndex, IndexError, MAX_INDEXED_LEN};
-use crate::key::{DataKeyId, Subkey};
+use encx_core::blind_index::MAX_INDEXED_LEN;
+pub use encx_core::blind_index::{BlindIndex, IndexError, IndexTerms};
+use encx_core::key::{DataKeyId, Subkey};
 
 /// A value that was normalised for one index.
 pub(crate) struct Message {

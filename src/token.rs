@@ -7,8 +7,8 @@ use subtle::ConstantTimeEq;
 use uuid::Uuid;
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
-use crate::codec::{CodecError, Encoded, FieldCodec};
-use crate::key::{RandomError, fill_from_os};
+use encx_core::codec::{CodecError, Encoded, FieldCodec};
+use encx_core::key::{RandomError, fill_from_os};
 
 /// An API token: a secret of 256 random bits, and the id by which its row is found.
 ///
@@ -23,13 +23,13 @@ use crate::key::{RandomError, fill_from_os};
 /// It is zeroised when dropped. It has no `Clone` and no `Serialize`, and `Debug` shows the id alone.
 ///
 /// ```
-/// use encx::ApiToken;
+/// use encx::token::ApiToken;
 ///
 /// let token = ApiToken::generate("acme")?;
 /// let presented = ApiToken::parse(token.expose())?;
 /// assert_eq!(presented.id(), token.id());
 /// assert!(token.digest().is_of(&presented));
-/// # Ok::<(), encx::TokenError>(())
+/// # Ok::<(), encx::token::TokenError>(())
 /// ```
 pub struct ApiToken {
     text: Zeroizing<String>,
@@ -58,7 +58,7 @@ pub enum TokenError {
     Random(#[from] RandomError),
 }
 
-crate::causes::debug_as_text!(TokenError);
+encx_core::causes::debug_as_text!(TokenError);
 
 const MAX_PREFIX_LEN: usize = 32;
 const SECRET_LEN: usize = 32;

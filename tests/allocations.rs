@@ -9,7 +9,9 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use encx::{Aad, Crypto, EncryptionContext, Field, Keyring, PasswordHash, Suite};
+use encx::password::PasswordHash;
+use encx::suite::Suite;
+use encx::{Aad, Crypto, EncryptionContext, Field, Keyring};
 use encx_testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 use uuid::Uuid;
 

@@ -8,12 +8,15 @@ mod error_types;
 use std::error::Error as StdError;
 use std::io;
 
+use encx::jobs::JobError;
+use encx::keys::{DataKeyId, DataKeyIdError, NewIdError};
+use encx::kms::{DataKey, KekId, KmsError, KmsErrorKind, KmsOperation, NameError};
+use encx::password::{PasswordError, PasswordHash};
+use encx::record::{CodecError, FieldCodec, RecordError};
+use encx::search::{BlindIndex, IndexError};
+use encx::store::StoreError;
 use encx::suite::{OpenError, SealError};
-use encx::{
-    AadError, BlindIndex, Ciphertext, CodecError, ContextError, DataKey, DataKeyId, DataKeyIdError,
-    EncryptionContext, Error, Field, FieldCodec, IndexError, JobError, KekId, KmsError, KmsErrorKind,
-    KmsOperation, NameError, NewIdError, PasswordError, PasswordHash, RecordError, StoreError,
-};
+use encx::{AadError, Ciphertext, ContextError, EncryptionContext, Error, Field};
 
 const SSN: Field = Field::new("users", "ssn");
 
@@ -71,7 +74,7 @@ fn every_error_reads_as_text_with_its_causes() {
             sample(record_error()),
             sample(SealError::TooLong { found: 1 << 30 }),
             sample(StoreError::unavailable(refused())),
-            sample(encx::TokenError::Prefix),
+            sample(encx::token::TokenError::Prefix),
         ],
         // Only encx makes one; see its unit test.
         &["RandomError"],

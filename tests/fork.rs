@@ -55,8 +55,9 @@ mod unix {
     use std::process::exit;
     use std::time::Duration;
 
+    use encx::kms::DataKey;
     use encx::suite::KcXaes256Gcm;
-    use encx::{Ciphertext, Clock, Crypto, DataKey, EncryptionContext, Field, Keyring, SystemClock};
+    use encx::{Ciphertext, Clock, Crypto, EncryptionContext, Field, Keyring, SystemClock};
     use encx_testkit::{MemoryKeyStore, MemoryKms};
     use fork::{Fork, fork, waitpid};
     use nix::unistd::alarm;

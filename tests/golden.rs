@@ -11,11 +11,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use encx::{
-    Aad, AadError, Ciphertext, CiphertextError, Crypto, Error, Field, KekId, KekRef, KekState,
-    KeyManagementService, KeyStore, KeyUsage, KmsContext, KmsError, KmsErrorKind, KmsName, RowId, RowIdParts,
-    Scope, StoreError, WrappedKey,
+use encx::keys::{KeyUsage, Scope};
+use encx::kms::{
+    KekId, KekRef, KekState, KeyManagementService, KmsContext, KmsError, KmsErrorKind, KmsName, WrappedKey,
 };
+use encx::store::{KeyStore, StoreError};
+use encx::{Aad, AadError, Ciphertext, CiphertextError, Crypto, Error, Field, RowId, RowIdParts};
 use encx_local::{LocalKms, LocalKmsError, Protection};
 use encx_sqlx::SqliteKeyStore;
 use sqlx::AssertSqlSafe;
@@ -196,7 +197,7 @@ impl Release {
             assert_eq!(record.version.get(), key.version, "{id}");
             assert_eq!(record.state.name(), key.state, "{id}");
             assert_eq!(
-                record.suspended_from.map(encx::KeyState::name),
+                record.suspended_from.map(encx::keys::KeyState::name),
                 key.suspended_from.as_deref(),
                 "{id}"
             );
@@ -220,13 +221,13 @@ impl Release {
                     "{id}"
                 );
                 if let Expected::OpensTo(key) = &wrap.expect {
-                    let key = encx::DataKey::copy_from(&unhex(key)).unwrap();
+                    let key = encx::kms::DataKey::copy_from(&unhex(key)).unwrap();
                     assert_eq!(key.check(id), record.key_check, "{id}");
                 }
             }
             listed.insert(id);
         }
-        let all = store.page(&encx::KeyQuery::new(1000)).await.unwrap();
+        let all = store.page(&encx::store::KeyQuery::new(1000)).await.unwrap();
         let all: BTreeSet<_> = all.records.iter().map(|record| record.id).collect();
         assert_eq!(all, listed, "the manifest lists every key");
     }

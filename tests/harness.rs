@@ -4,9 +4,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use encx::{
-    Ciphertext, Clock, Crypto, EncryptionContext, Error, Field, KeyState, KmsErrorKind, Plaintext, StoreError,
-};
+use encx::keys::KeyState;
+use encx::kms::KmsErrorKind;
+use encx::store::StoreError;
+use encx::{Ciphertext, Clock, Crypto, EncryptionContext, Error, Field, Plaintext};
 use encx_testkit::{Harness, block_on};
 
 const SSN: Field = Field::new("users", "ssn");

@@ -4,10 +4,9 @@
 
 use std::time::Duration;
 
-use encx::{
-    Crypto, CryptoBuilder, DataKeyId, EncryptionContext, Error, Field, KekChoice, KekRef,
-    KeyManagementService, KeyState, KeyUsage, KeyVersion, KmsContext, KmsErrorKind,
-};
+use encx::keys::{DataKeyId, KeyState, KeyUsage, KeyVersion};
+use encx::kms::{KekChoice, KekRef, KeyManagementService, KmsContext, KmsErrorKind};
+use encx::{Crypto, CryptoBuilder, EncryptionContext, Error, Field};
 use encx_testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 
 const SSN: Field = Field::new("users", "ssn");

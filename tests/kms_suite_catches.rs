@@ -8,9 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use encx::{
-    DataKey, DataKeyId, EncryptionContext, GeneratedDataKey, KekDescription, KekId, KekState,
-    KeyManagementService, KeyUsage, KmsContext, KmsError, KmsErrorKind, KmsOperation, WrappedKey,
+use encx::EncryptionContext;
+use encx::keys::{DataKeyId, KeyUsage};
+use encx::kms::{
+    DataKey, GeneratedDataKey, KekDescription, KekId, KekState, KeyManagementService, KmsContext, KmsError,
+    KmsErrorKind, KmsOperation, WrappedKey,
 };
 use encx_testkit::{KmsFixture, MemoryKms, block_on, kms_suite};
 

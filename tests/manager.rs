@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
-use encx::{
-    Crypto, DataKeyId, EncryptionContext, Error, Field, KeyManager, KeyState, KeyUsage, KeyVersion,
-    KmsErrorKind, StoreError,
-};
+use encx::keys::{DataKeyId, KeyManager, KeyState, KeyUsage, KeyVersion};
+use encx::kms::KmsErrorKind;
+use encx::store::StoreError;
+use encx::{Crypto, EncryptionContext, Error, Field};
 use encx_testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 
 const SSN: Field = Field::new("users", "ssn");
@@ -31,7 +31,7 @@ async fn world() -> (MemoryKms, MemoryKeyStore, Crypto) {
     (kms, store, crypto)
 }
 
-fn states(versions: &[encx::KeyRecord]) -> Vec<(u32, KeyState)> {
+fn states(versions: &[encx::store::KeyRecord]) -> Vec<(u32, KeyState)> {
     versions
         .iter()
         .map(|version| (version.version.get(), version.state))

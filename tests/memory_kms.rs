@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use encx::{DataKeyId, EncryptionContext, KekId, KeyManagementService, KeyUsage, KmsContext, KmsErrorKind};
+use encx::EncryptionContext;
+use encx::keys::{DataKeyId, KeyUsage};
+use encx::kms::{KekId, KeyManagementService, KmsContext, KmsErrorKind};
 use encx_testkit::{KmsFixture, ManualClock, MemoryKms, block_on};
 
 struct Fixture(MemoryKms);

@@ -2,10 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
-use encx::{
-    Aad, Crypto, CryptoBuilder, EncryptionContext, Error, Field, KeyManager, KeyState, KeyUsage,
-    PasswordError, PasswordHash, PasswordParams, PasswordVerdict,
-};
+use encx::keys::{KeyManager, KeyState, KeyUsage};
+use encx::password::{PasswordError, PasswordHash, PasswordParams, PasswordVerdict};
+use encx::{Aad, Crypto, CryptoBuilder, EncryptionContext, Error, Field};
 use encx_testkit::{MemoryKeyStore, MemoryKms, block_on};
 
 const PASSWORD: Field = Field::new("users", "password");
@@ -223,7 +222,7 @@ fn an_imported_pepper_is_used_and_rotates_like_any() {
     block_on(async {
         let world = World::default();
         let (crypto, other) = (world.process().await, world.process().await);
-        let pepper = |byte| encx::DataKey::copy_from(&[byte; 32]).unwrap();
+        let pepper = |byte| encx::kms::DataKey::copy_from(&[byte; 32]).unwrap();
         let record = keys(&crypto).import(&login(), pepper(7)).await.unwrap();
         let stored = hash(&crypto).await;
         assert_eq!(stored.key_id(), record.id);

@@ -4,10 +4,9 @@
 
 use std::time::Duration;
 
-use encx::{
-    BlindIndex, Crypto, CryptoBuilder, EncryptionContext, Error, IndexError, IndexField, IndexPart,
-    IndexValue, KeyManager, KeyState, KeyUsage, Normalizer,
-};
+use encx::keys::{KeyManager, KeyState, KeyUsage};
+use encx::search::{BlindIndex, IndexError, IndexField, IndexPart, IndexValue, Normalizer};
+use encx::{Crypto, CryptoBuilder, EncryptionContext, Error};
 use encx_testkit::{Harness, ManualClock, MemoryKeyStore, MemoryKms, block_on};
 
 const EMAIL: IndexField = IndexField::new("users", "email", 64).normalize(Normalizer::Email);
@@ -400,7 +399,7 @@ fn an_index_key_lives_as_long_as_any() {
         let terms = crypto.index_terms(&a, &EMAIL, ADA).await.unwrap();
         assert_eq!(terms.as_slice(), [stored]);
         assert_eq!(crypto.stats().kms_calls, 2);
-        world.kms.fail_next(1, encx::KmsErrorKind::AccessDenied);
+        world.kms.fail_next(1, encx::kms::KmsErrorKind::AccessDenied);
         clock.advance(Duration::from_secs(61 * 60));
         crypto.index_terms(&a, &EMAIL, ADA).await.unwrap_err();
         crypto.shutdown().await;
@@ -429,7 +428,7 @@ fn an_imported_key_gives_the_terms_that_it_gave_elsewhere() {
         let world = World::default();
         let (crypto, other) = (world.process().await, world.process().await);
         let [a, b] = [context("a"), context("b")];
-        let key = || encx::DataKey::copy_from(&[9; 32]).unwrap();
+        let key = || encx::kms::DataKey::copy_from(&[9; 32]).unwrap();
         let first = keys(&crypto).import(&a, key()).await.unwrap();
         assert_eq!((first.state, first.usage), (KeyState::Active, KeyUsage::Index));
         keys(&other).import(&b, key()).await.unwrap();
@@ -438,7 +437,7 @@ fn an_imported_key_gives_the_terms_that_it_gave_elsewhere() {
         // As a further version it is promoted, and what was there before goes on finding.
         let old = index(&crypto, &a, ADA).await;
         let second = keys(&crypto)
-            .import(&a, encx::DataKey::copy_from(&[8; 32]).unwrap())
+            .import(&a, encx::kms::DataKey::copy_from(&[8; 32]).unwrap())
             .await
             .unwrap();
         assert_eq!((second.state, second.version.get()), (KeyState::Active, 2));

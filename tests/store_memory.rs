@@ -8,11 +8,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use encx::{
-    ChangeCursor, Clock, DataKeyId, EncryptionContext, KekId, KeyChanges, KeyCheck, KeyHint, KeyRecord,
-    KeyState, KeyStore, KeyUsage, KeyVersion, KmsName, NewKey, ProcessId, ProcessInfo, StateChange,
-    StoreError, StoredWrap, Timestamp, WrappedKey,
+use encx::keys::{DataKeyId, KeyCheck, KeyState, KeyUsage, KeyVersion};
+use encx::kms::{KekId, KmsName, WrappedKey};
+use encx::store::{
+    ChangeCursor, KeyChanges, KeyHint, KeyRecord, KeyStore, NewKey, ProcessId, ProcessInfo, StateChange,
+    StoreError, StoredWrap, Timestamp,
 };
+use encx::{Clock, EncryptionContext};
 use encx_testkit::{AuditedChange, ManualClock, MemoryKeyStore, StoreFixture, block_on};
 
 struct Memory(MemoryKeyStore);

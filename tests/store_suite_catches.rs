@@ -9,10 +9,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use encx::{
-    ChangeCursor, ChangePage, Coordination, CursorPosition, DataKeyId, KeyChanges, KeyPage, KeyQuery,
-    KeyRecord, KeyState, KeyStore, NewKey, Revision, Scope, StateChange, StoreError, Timestamp, WrapChange,
-    WrapOutcome,
+use encx::keys::{DataKeyId, KeyState, Scope};
+use encx::store::{
+    ChangeCursor, ChangePage, Coordination, CursorPosition, KeyChanges, KeyPage, KeyQuery, KeyRecord,
+    KeyStore, NewKey, Revision, StateChange, StoreError, Timestamp, WrapChange, WrapOutcome,
 };
 use encx_testkit::{AuditedChange, MemoryKeyStore, StoreFixture, store_cases};
 

@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
-use encx::{
-    Crypto, EncryptionContext, Error, Field, KekChoice, KekId, KekRef, KeyRecord, KmsErrorKind, KmsName,
-};
+use encx::kms::{KekChoice, KekId, KekRef, KmsErrorKind, KmsName};
+use encx::store::KeyRecord;
+use encx::{Crypto, EncryptionContext, Error, Field};
 use encx_testkit::{MemoryKeyStore, MemoryKms};
 
 const SSN: Field = Field::new("users", "ssn");

@@ -4,7 +4,8 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use encx::{Crypto, EncryptionContext, Error, Field, KeyManager, Keyring, SystemClock};
+use encx::keys::KeyManager;
+use encx::{Crypto, EncryptionContext, Error, Field, Keyring, SystemClock};
 use encx_testkit::{MemoryKeyStore, MemoryKms};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;

@@ -59,7 +59,7 @@ impl Split {
                 let (ty, _) = field.value_type();
                 if mentions_a_type(&model.generics, ty) {
                     let krate = &model.krate;
-                    let bound = parse_quote!(#ty: #krate::Fragment);
+                    let bound = parse_quote!(#ty: #krate::record::Fragment);
                     kept.make_where_clause().predicates.push(bound);
                 }
             }
@@ -112,25 +112,25 @@ pub(crate) fn bounds(model: &Model) -> Vec<WherePredicate> {
     for (at, field) in model.fields.iter().enumerate() {
         let (ty, _) = field.value_type();
         match &field.role {
-            Role::Id { kind: None } => bounds.push(bound(&field.ty, quote!(#krate::RowIdPart))),
+            Role::Id { kind: None } => bounds.push(bound(&field.ty, quote!(#krate::record::RowIdPart))),
             Role::Id { kind: Some(_) } => bounds.push(bound(&field.ty, quote!(#krate::RowId))),
-            Role::Nested { .. } => bounds.push(bound(ty, quote!(#krate::Fragment))),
+            Role::Nested { .. } => bounds.push(bound(ty, quote!(#krate::record::Fragment))),
             Role::Password { .. } => bounds.push(bound(ty, quote!(#krate::__private::PasswordField))),
             Role::Plain => {}
             Role::Token { bound: names } => {
                 bounds.push(bound(ty, quote!(#krate::__private::TokenField)));
                 for field in names.iter().filter_map(|name| model.field(name)) {
-                    bounds.push(bound(&field.ty, quote!(#krate::ColumnValue)));
+                    bounds.push(bound(&field.ty, quote!(#krate::record::ColumnValue)));
                 }
             }
-            Role::Value { json: false } => bounds.push(bound(ty, quote!(#krate::FieldCodec))),
+            Role::Value { json: false } => bounds.push(bound(ty, quote!(#krate::record::FieldCodec))),
             Role::Value { json: true } => {
                 bounds.push(bound(ty, quote!(#krate::__private::serde::Serialize)));
                 bounds.push(bound(ty, quote!(#krate::__private::serde::de::DeserializeOwned)));
             }
         }
         if !field.indexes.is_empty() || in_compounds.contains(&at) {
-            bounds.push(bound(ty, quote!(#krate::IndexValue)));
+            bounds.push(bound(ty, quote!(#krate::search::IndexValue)));
         }
     }
     bounds

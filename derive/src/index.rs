@@ -81,7 +81,7 @@ impl Index {
             faults.add(
                 read.span,
                 "how many bits does the index keep? write `bits = 16`: about two less than the logarithm of how many different \
-                 values there will be, as `encx::IndexField::bits_for` says; more find fewer rows in vain and hide less",
+                 values there will be, as `encx::search::IndexField::bits_for` says; more find fewer rows in vain and hide less",
             );
             return None;
         };
@@ -120,14 +120,14 @@ impl Index {
         let of = match self.parts.as_slice() {
             [Part { column, normalize }] => {
                 let normalizer = normalize.write(krate);
-                quote!(#krate::IndexField::new(#table, #column, #bits).normalize(#normalizer))
+                quote!(#krate::search::IndexField::new(#table, #column, #bits).normalize(#normalizer))
             }
             parts => {
                 let parts = parts.iter().map(|Part { column, normalize }| {
                     let normalizer = normalize.write(krate);
-                    quote!(#krate::IndexPart::new(#column).normalize(#normalizer))
+                    quote!(#krate::search::IndexPart::new(#column).normalize(#normalizer))
                 });
-                quote!(#krate::IndexField::compound(#table, &[#(#parts),*], #bits))
+                quote!(#krate::search::IndexField::compound(#table, &[#(#parts),*], #bits))
             }
         };
         let named = self.name.as_ref().map(|name| quote!(.named(#name)));
@@ -149,7 +149,7 @@ impl Normalize {
                 let name = name.value();
                 let known = NORMALIZERS.iter().find(|(known, _)| *known == name);
                 let variant = format_ident!("{}", known.map_or("Exact", |(_, variant)| variant));
-                quote!(#krate::Normalizer::#variant)
+                quote!(#krate::search::Normalizer::#variant)
             }
         }
     }

@@ -58,7 +58,7 @@ use syn::{DeriveInput, parse_macro_input};
 /// | `User::encx_columns()` | describes every column of ciphertexts, for jobs that walk over rows |
 /// | `User::encx_manifest()` | writes down all that ciphertexts depend on; pin it in a test |
 ///
-/// For many rows there are `encx::encrypt_all`, `encx::decrypt_all_in`, `encx::decrypt_all` and `encx::decrypt_each`. Errors are `encx::RecordError`, which
+/// For many rows there are `encx::record::encrypt_all`, `encx::record::decrypt_all_in`, `encx::record::decrypt_all` and `encx::record::decrypt_each`. Errors are `encx::record::RecordError`, which
 /// names every field that failed; there is never a partial record.
 ///
 /// # Attributes of the struct
@@ -82,11 +82,11 @@ use syn::{DeriveInput, parse_macro_input};
 /// | --- | --- |
 /// | `id` | identifies the row for good, such as its primary key. Several are parts of one id, in order. One at least is required |
 /// | `id(kind = "integer")` | for an id type of your own, what it wraps: `bytes`, `integer`, `text`, `uuid` |
-/// | `encrypt` | is encrypted by its `encx::FieldCodec`. An `Option`, written by that name, is NULL when it is `None` |
+/// | `encrypt` | is encrypted by its `encx::record::FieldCodec`. An `Option`, written by that name, is NULL when it is `None` |
 /// | `index(bits = 16, ..)` | beside `encrypt`: is found by equality; see below. Several are possible |
-/// | `password` | is an `encx::Password`, or an `Option` of one, and hashed; feature `password` of `encx` |
+/// | `password` | is an `encx::record::Password`, or an `Option` of one, and hashed; feature `password` of `encx` |
 /// | `password(context("purpose" = "login"))` | the same, under a context of its own |
-/// | `token, bind(owner, rights, expires_at)` | is an `encx::TokenDigest`, or an `Option` of one: the digest of an `encx::ApiToken`, encrypted, and bound to plain fields besides the row. None of them can be changed in the database; each implements `encx::ColumnValue` |
+/// | `token, bind(owner, rights, expires_at)` | is an `encx::token::TokenDigest`, or an `Option` of one: the digest of an `encx::token::ApiToken`, encrypted, and bound to plain fields besides the row. None of them can be changed in the database; each implements `encx::record::ColumnValue` |
 /// | `json` | is encrypted as JSON, one value; feature `json` of `encx`. What could not be read again is refused, such as NaN and `Some(None)` |
 /// | `nested` | is a struct with `#[encx(fragment)]`, or an `Option` of one. Not with `Vec`: keep that as `json`, or in a table of its own |
 /// | `nested(prefix = "billing_")` | its columns in SQL begin with this; only in `encx_columns`. `sqlx::FromRow` cannot be derived for that, nor for an `Option` |
@@ -98,12 +98,12 @@ use syn::{DeriveInput, parse_macro_input};
 ///
 /// # Attributes of a blind index
 ///
-/// It adds the field `email_index`, of type `encx::BlindIndex`, to the struct to write. What it shows to whoever reads the database
-/// stands at `encx::IndexField`.
+/// It adds the field `email_index`, of type `encx::search::BlindIndex`, to the struct to write. What it shows to whoever reads the database
+/// stands at `encx::search::IndexField`.
 ///
 /// | `index(..)` | |
 /// | --- | --- |
-/// | `bits = 16` | how many bits are kept, 8 to 256: choose with `encx::IndexField::bits_for`. Required |
+/// | `bits = 16` | how many bits are kept, 8 to 256: choose with `encx::search::IndexField::bits_for`. Required |
 /// | `normalize = "email"` | `exact` (default), `trim`, `lowercase`, `email`, `phone`, `case-fold`, or a constant of your own: `normalize = MY_NORMALIZER` |
 /// | `context("purpose" = "login")` | a context of its own, for searches that do not know the struct's; by default the struct's |
 /// | `column = "email_term"` | its column in SQL; by default `email_index` |

@@ -8,7 +8,8 @@
 use std::collections::BTreeMap;
 
 use arbitrary::Arbitrary;
-use encx::{Aad, EncryptionContext, Field, MAX_AAD_LEN, MAX_AAD_PARTS, MAX_PAIRS, RowId, RowIdParts};
+use encx::{Aad, EncryptionContext, Field, RowId, RowIdParts};
+use encx::limits::{MAX_AAD_LEN, MAX_AAD_PARTS, MAX_PAIRS};
 use libfuzzer_sys::fuzz_target;
 use uuid::Uuid;
 

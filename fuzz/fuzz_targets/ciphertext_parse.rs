@@ -2,7 +2,8 @@
 
 #![no_main]
 
-use encx::{Ciphertext, MAX_PLAINTEXT_LEN};
+use encx::Ciphertext;
+use encx::limits::MAX_PLAINTEXT_LEN;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -3,7 +3,8 @@
 
 #![no_main]
 
-use encx::{BlindIndex, PasswordHash, PasswordParams};
+use encx::password::{PasswordHash, PasswordParams};
+use encx::search::BlindIndex;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

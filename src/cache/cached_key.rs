@@ -7,7 +7,7 @@ use crate::cache::data_cipher::DataCipher;
 use crate::cache::derivation_key::DerivationKey;
 use crate::cache::key_meta::KeyMeta;
 use crate::error::Error;
-use crate::key::{DataKey, KeyUsage, Scope};
+use encx_core::key::{DataKey, KeyUsage, Scope};
 
 /// A key in memory, in the one form that its usage allows.
 #[derive(Clone)]

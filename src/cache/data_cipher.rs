@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use zeroize::Zeroize;
 
-use crate::aad::Aad;
 use crate::cache::key_meta::KeyMeta;
 use crate::cache::later::Later;
-use crate::ciphertext::{Ciphertext, HEADER_LEN, Header, MAX_PLAINTEXT_LEN, SUITE_AT, Suite};
 use crate::error::{Error, Hot, Location};
-use crate::key::{DataKey, Scope};
 use crate::plaintext::Plaintext;
+use encx_core::aad::Aad;
+use encx_core::ciphertext::{Ciphertext, HEADER_LEN, Header, MAX_PLAINTEXT_LEN, SUITE_AT, Suite};
+use encx_core::key::{DataKey, Scope};
 use encx_suite::{Batch, Epoch, Epochs, OpenError, SealError, SuiteKey};
 
 /// A data key, unwrapped and expanded. It is zeroised when the last user lets go of it.

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::OnceLock;
 
 use crate::cache::key_meta::KeyMeta;
-use crate::key::{DataKey, Derivation, Subkey};
+use encx_core::key::{DataKey, Derivation, Subkey};
 
 /// How many subkeys a key keeps: one for each index of a context, of which there are few.
 const MAX_SUBKEYS: usize = 64;

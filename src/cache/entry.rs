@@ -16,10 +16,10 @@ use std::time::Duration;
 use crate::cache::failure::Failure;
 use crate::cache::key_meta::KeyMeta;
 use crate::cache::{CachedKey, Environment, Limits, Purpose, ReadStart};
-use crate::context::EncryptionContext;
 use crate::error::Error;
-use crate::key::{DataKey, DataKeyId, KeyUsage, Scope};
-use crate::store::KeyRecord;
+use encx_core::context::EncryptionContext;
+use encx_core::key::{DataKey, DataKeyId, KeyUsage, Scope};
+use encx_core::store::KeyRecord;
 use encx_suite::Epoch;
 
 pub(crate) use records::{Records, Used};

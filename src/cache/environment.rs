@@ -9,8 +9,8 @@ use crate::cache::stats::Counters;
 use crate::clock::Clock;
 use crate::error::{Error, Location};
 use crate::kek::Keks;
-use crate::key::KeyState;
-use crate::store::{KeyRecord, KeyStore};
+use encx_core::key::KeyState;
+use encx_core::store::{KeyRecord, KeyStore};
 
 /// What a cache was built with, and what it counts.
 pub(crate) struct Environment {

@@ -1,7 +1,7 @@
 //! What an error of the KMS means for a key in memory.
 
 use crate::error::Error;
-use crate::kms::KmsErrorKind;
+use encx_core::kms::KmsErrorKind;
 
 /// What the failure to unwrap a key that is in memory means for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

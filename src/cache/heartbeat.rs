@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use crate::cache::Cache;
 use crate::cache::running::Running;
 use crate::error::Error;
-use crate::store::{Coordination, Fence, ProcessId, StoreError};
+use encx_core::store::{Coordination, Fence, ProcessId, StoreError};
 
 /// How often a process says that it is there, unless a fence is raised.
 const BETWEEN_HEARTBEATS: Duration = Duration::from_secs(10);

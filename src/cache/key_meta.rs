@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::cache::Limits;
 use crate::cache::stats::{Counters, KeyGauge};
 use crate::clock::Moment;
-use crate::key::DataKeyId;
+use encx_core::key::DataKeyId;
 
 /// The id of a key in memory, its time, and what was heard about it.
 pub(crate) struct KeyMeta {

@@ -1,7 +1,7 @@
 //! What subscribers are told once a call has let go of its key: they are code of the service's own, which may call back or
 //! take its time.
 
-use crate::key::DataKeyId;
+use encx_core::key::DataKeyId;
 use encx_suite::OpenError;
 
 /// Events that wait until no key, no snapshot and no lock is held: subscribers are told when this is dropped. Almost always

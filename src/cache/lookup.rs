@@ -8,10 +8,10 @@ use crate::cache::reread::read;
 use crate::cache::{
     Cache, CachedKey, DataCipher, Entry, MAX_ATTEMPTS, Purpose, Records, Snapshot, UNKNOWN_TTL,
 };
-use crate::context::EncryptionContext;
 use crate::error::{Error, Hot};
-use crate::key::{DataKeyId, KeyUsage};
-use crate::store::KeyRecord;
+use encx_core::context::EncryptionContext;
+use encx_core::key::{DataKeyId, KeyUsage};
+use encx_core::store::KeyRecord;
 
 impl Cache {
     /// Tells whether the states of a snapshot were read, or polled for, so short a time ago that nobody has to look closer.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::cache::Cache;
 use crate::cache::entry::Entry;
-use crate::context::EncryptionContext;
-use crate::key::KeyUsage;
+use encx_core::context::EncryptionContext;
+use encx_core::key::KeyUsage;
 
 /// How many entries a thread remembers, in 3 KiB.
 const PLACES: usize = 128;

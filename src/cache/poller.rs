@@ -14,8 +14,8 @@ use crate::cache::running::Running;
 use crate::cache::vanished::check_vanished;
 use crate::cache::{Cache, Entry};
 use crate::error::Error;
-use crate::key::Scope;
-use crate::store::{CursorPosition, KeyChange, KeyChanges, KeyHint};
+use encx_core::key::Scope;
+use encx_core::store::{CursorPosition, KeyChange, KeyChanges, KeyHint};
 
 /// How many hints are taken together before the key store is read.
 const HINTS_PER_READ: usize = 1000;

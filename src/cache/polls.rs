@@ -8,7 +8,7 @@ use crate::cache::Limits;
 use crate::cache::running::RunsIn;
 use crate::cache::single_flight::{Flights, Tasks};
 use crate::clock::Moment;
-use crate::store::ChangeCursor;
+use encx_core::store::ChangeCursor;
 
 /// As of when this process knows all changes of the keys that it has in memory.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use crate::cache::Cache;
 use crate::cache::entry::Entry;
 use crate::error::Error;
-use crate::key::{DataKeyId, KeyState};
+use encx_core::key::{DataKeyId, KeyState};
 
 /// How long an acknowledgement waits for keys that are being loaded: a KMS that hangs must not keep others from learning
 /// that what was withdrawn is gone.

@@ -10,7 +10,7 @@ use crate::cache::entry::Due;
 use crate::cache::reread::read;
 use crate::cache::{Cache, Records};
 use crate::error::Error;
-use crate::key::DataKeyId;
+use encx_core::key::DataKeyId;
 
 impl Due {
     fn records(&self) -> Option<Arc<Records>> {

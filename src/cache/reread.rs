@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 
 use crate::cache::{Cache, Entry};
 use crate::error::Error;
-use crate::key::Scope;
-use crate::store::{KeyRecord, StoreError};
+use encx_core::key::Scope;
+use encx_core::store::{KeyRecord, StoreError};
 
 /// How many scopes one read of the key store asks for.
 const SCOPES_PER_READ: usize = 1000;

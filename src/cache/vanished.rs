@@ -7,8 +7,8 @@ use std::sync::Arc;
 use crate::cache::reread::read_again;
 use crate::cache::{Cache, Entry};
 use crate::error::Error;
-use crate::key::DataKeyId;
-use crate::store::{KeyRecord, StoreError};
+use encx_core::key::DataKeyId;
+use encx_core::store::{KeyRecord, StoreError};
 
 /// How many keys one query asks for.
 const KEYS_PER_QUERY: usize = 1000;

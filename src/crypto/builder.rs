@@ -8,17 +8,17 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use crate::cache::{Cache, CacheHandle, Limits, MAX_NAME_LEN};
-use crate::ciphertext::Suite;
 use crate::clock::{Clock, SystemClock, forks_are_noticed};
-use crate::context::EncryptionContext;
 use crate::crypto::{Crypto, check};
 use crate::error::Error;
 use crate::kek::{KekChoice, KekRef, KekRule, Keks};
-use crate::key::{KmsName, NameError};
 use crate::keyring::Core;
-use crate::kms::KeyManagementService;
-use crate::memory;
-use crate::store::{KeyCensus, KeyStore};
+use encx_core::memory;
+use encx_core::ciphertext::Suite;
+use encx_core::context::EncryptionContext;
+use encx_core::key::{KmsName, NameError};
+use encx_core::kms::KeyManagementService;
+use encx_core::store::{KeyCensus, KeyStore};
 
 /// Builds a [`Crypto`]. Every setting has a default that is safe.
 #[must_use = "a builder does nothing until `build` is called"]
@@ -273,7 +273,7 @@ impl CryptoBuilder {
 
     /// Has a census asked before a version of a key is destroyed, for rows and for open transactions. Default: none is asked.
     ///
-    /// See [`KeyManager::destroy`](crate::KeyManager::destroy).
+    /// See [`KeyManager::destroy`](crate::keys::KeyManager::destroy).
     pub fn census(mut self, census: impl KeyCensus) -> Self {
         self.census = Some(Arc::new(census));
         self
@@ -284,7 +284,7 @@ impl CryptoBuilder {
     ///
     /// Where the key store has a registry of processes, the `Crypto` stands there under this name and says every ten
     /// seconds, at least twice in each [`state_ttl`](Self::state_ttl), that it is there. So others can wait until every
-    /// process has followed a change: [`KeyManager::await_fleet`](crate::KeyManager::await_fleet).
+    /// process has followed a change: [`KeyManager::await_fleet`](crate::keys::KeyManager::await_fleet).
     pub fn process_name(mut self, name: impl Into<String>) -> Self {
         self.process_name = Some(name.into());
         self
@@ -323,8 +323,8 @@ impl CryptoBuilder {
     /// # Errors
     ///
     /// [`Error::Config`] and [`Error::UnknownKms`] for settings that cannot work, and for a key store whose keys are all of other
-    /// KEKs; [`Error::Store`] with [`StoreError::NotMigrated`](crate::StoreError::NotMigrated) if there are no tables, with
-    /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) or [`StoreError::Database`](crate::StoreError::Database)
+    /// KEKs; [`Error::Store`] with [`StoreError::NotMigrated`](crate::store::StoreError::NotMigrated) if there are no tables, with
+    /// [`StoreError::Unavailable`](crate::store::StoreError::Unavailable) or [`StoreError::Database`](crate::store::StoreError::Database)
     /// if the database cannot be used; [`Error::Kms`] if a KMS refuses: access is denied, the KEK does not exist, is disabled
     /// or is wrongly configured; [`Error::NoRuntime`] outside a tokio runtime.
     ///

@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::kek::Keks;
-use crate::key::KeyState;
-use crate::store::{KeyPage, KeyQuery, KeyRecord, KeyStore, StoreError};
+use encx_core::key::KeyState;
+use encx_core::store::{KeyPage, KeyQuery, KeyRecord, KeyStore, StoreError};
 
 /// How many records are read to see whether there are any, and to name one in an error.
 const SAMPLE: u32 = 1;

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::blind_index::{BlindIndex, IndexTerms};
 use crate::cache::{DerivationKey, Entry, Purpose, Snapshot};
-use crate::context::EncryptionContext;
 use crate::crypto::Crypto;
 use crate::error::{Error, unbox};
-use crate::key::{DataKeyId, KeyUsage, Scope};
 use crate::keyring::{Core, Look, loaded};
 use crate::search::{IndexField, IndexValue, Message};
+use encx_core::blind_index::{BlindIndex, IndexTerms};
+use encx_core::context::EncryptionContext;
+use encx_core::key::{DataKeyId, KeyUsage, Scope};
 
 impl Crypto {
     /// Computes the blind index of a value under the context's active index key, for a column beside the ciphertext's.
@@ -21,7 +21,8 @@ impl Crypto {
     ///
     /// ```
     /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
-    /// # use encx::{Crypto, EncryptionContext, IndexField, Normalizer};
+    /// # use encx::{Crypto, EncryptionContext};
+    /// # use encx::search::{IndexField, Normalizer};
     /// # encx_testkit::block_on(async {
     /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
     /// const EMAIL: IndexField = IndexField::new("users", "email", 64).normalize(Normalizer::Email);
@@ -120,10 +121,10 @@ impl Crypto {
     /// constraint would no longer find it. Go on like this, while the service runs:
     ///
     /// 1. Add a second column with a UNIQUE constraint, NULL at first.
-    /// 2. [`KeyManager::prepare`](crate::KeyManager::prepare) with usage [`Index`](KeyUsage::Index) makes the next version and gives its id.
+    /// 2. [`KeyManager::prepare`](crate::keys::KeyManager::prepare) with usage [`Index`](KeyUsage::Index) makes the next version and gives its id.
     /// 3. Have every writer fill both columns: the first as before, the second under that id.
     /// 4. Fill the second column of all other rows.
-    /// 5. [`KeyManager::rotate`](crate::KeyManager::rotate) promotes the version. Search by the second column, drop the first.
+    /// 5. [`KeyManager::rotate`](crate::keys::KeyManager::rotate) promotes the version. Search by the second column, drop the first.
     ///
     /// At every moment one of the two columns is complete, and its constraint holds.
     ///
@@ -160,8 +161,8 @@ impl Crypto {
     ///
     /// Nor are rows under a version that this process has not heard of yet: where another process rotates without notice,
     /// that may take [`state_ttl`](crate::CryptoBuilder::state_ttl), a minute by default. Before you rotate an index key,
-    /// [`prepare`](crate::KeyManager::prepare) the version and wait until all processes know it:
-    /// [`await_fleet`](crate::KeyManager::await_fleet).
+    /// [`prepare`](crate::keys::KeyManager::prepare) the version and wait until all processes know it:
+    /// [`await_fleet`](crate::keys::KeyManager::await_fleet).
     ///
     /// </div>
     ///

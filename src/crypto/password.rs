@@ -6,13 +6,13 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::index::{active_derivation_key, derivation_key_of};
-use crate::aad::{Aad, AsAad};
 use crate::cache::Entry;
-use crate::context::EncryptionContext;
 use crate::crypto::{Crypto, CryptoBuilder};
 use crate::error::Error;
-use crate::key::{DataKey, Derivation, KeyUsage, Subkey, fill_from_os};
 use crate::password::{self, PasswordHash, PasswordParams, PasswordVerdict, Prepared, SALT_LEN};
+use encx_core::aad::{Aad, AsAad};
+use encx_core::context::EncryptionContext;
+use encx_core::key::{DataKey, Derivation, KeyUsage, Subkey, fill_from_os};
 
 /// A future that names no type of the caller's, so that the compiler reports a wrong one once. Beside Argon2 its allocation
 /// costs nothing.
@@ -29,7 +29,8 @@ impl Crypto {
     ///
     /// ```
     /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
-    /// # use encx::{Crypto, EncryptionContext, Field, PasswordVerdict};
+    /// # use encx::{Crypto, EncryptionContext, Field};
+    /// # use encx::password::PasswordVerdict;
     /// # encx_testkit::block_on(async {
     /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
     /// const PASSWORD: Field = Field::new("users", "password");
@@ -249,7 +250,7 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::aad::Field;
+    use encx_core::aad::Field;
     use encx_testkit::{MemoryKeyStore, MemoryKms};
 
     const PASSWORD: Field = Field::new("users", "password");

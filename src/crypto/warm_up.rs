@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::mpsc;
 
 use crate::cache::{Cache, Entry};
-use crate::context::EncryptionContext;
 use crate::crypto::Crypto;
 use crate::error::Error;
+use encx_core::context::EncryptionContext;
 
 /// How many contexts one query of the key store asks for.
 const CONTEXTS_PER_QUERY: usize = 1000;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::aad::{Aad, Part};
-use crate::key::DataKeyId;
+use encx_core::aad::{Aad, Part};
+use encx_core::key::DataKeyId;
 
 /// Where a refused ciphertext is: its table, column and row as the AAD names them, and its data key.
 ///
@@ -198,7 +198,7 @@ fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aad::Field;
+    use encx_core::aad::Field;
 
     fn at(aad: &Aad) -> String {
         let location = Location::of(DataKeyId::generate(1, None).ok(), aad);

@@ -12,7 +12,7 @@ use super::run::{Events, JobRun};
 use super::{
     Job, JobEnd, JobError, JobEvent, JobFailure, JobReport, JobStopper, Walk, WalkOutcome, WalkPage,
 };
-use crate::store::JobTally;
+use encx_core::store::JobTally;
 
 pub(super) struct Engine<W> {
     job: Job<W>,

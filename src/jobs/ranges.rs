@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{JobError, WalkPage};
-use crate::store::{Coordination, JobRange, JobStatus, JobTally, ProcessId, RangeClaim, StoreError};
+use encx_core::store::{Coordination, JobRange, JobStatus, JobTally, ProcessId, RangeClaim, StoreError};
 
 /// How long a claim lasts. It is kept while a worker lives; after its death others take over once it has ended.
 pub(super) const CLAIM: Duration = Duration::from_secs(30);

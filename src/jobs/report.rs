@@ -3,9 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::causes::debug_as_text;
 use crate::error::Error;
-use crate::store::JobTally;
+use encx_core::causes::debug_as_text;
+use encx_core::store::JobTally;
 
 /// How many failures a report keeps.
 const MAX_FAILURES: usize = 100;

@@ -17,7 +17,8 @@ use super::{JobEvent, JobReport};
 ///
 /// ```
 /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
-/// # use encx::{Crypto, JobEvent};
+/// # use encx::Crypto;
+/// # use encx::jobs::JobEvent;
 /// # encx_testkit::block_on(async {
 /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
 /// let mut run = crypto.key_manager().rewrap_all().start();

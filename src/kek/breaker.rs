@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::error::Error;
-use crate::key::KmsName;
+use encx_core::key::KmsName;
 
 /// After how many failures in a row a KMS is called no more.
 pub(super) const MAX_FAILURES: u32 = 5;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::kek::KekRef;
-use crate::key::KekId;
+use encx_core::key::KekId;
 
 /// How long an answer of the KMS is believed. An alias that is moved takes effect within it.
 const FRESH: Duration = Duration::from_secs(60);

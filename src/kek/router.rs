@@ -14,14 +14,14 @@ use tokio::sync::Semaphore;
 
 pub(crate) use self::missing::Unreachable;
 use crate::clock::Clock;
-use crate::context::EncryptionContext;
 use crate::error::{Error, Location};
 use crate::kek::breaker::Breaker;
 use crate::kek::names::Names;
 use crate::kek::{KekChoice, KekRef, KekRule};
-use crate::key::{DataKey, DataKeyId, KekId, KeyUsage, KmsName, MAX_WRAPS, WrappedKey};
-use crate::kms::{KekDescription, KeyManagementService, KmsContext, KmsError};
-use crate::store::{KeyRecord, StoredWrap};
+use encx_core::context::EncryptionContext;
+use encx_core::key::{DataKey, DataKeyId, KekId, KeyUsage, KmsName, MAX_WRAPS, WrappedKey};
+use encx_core::kms::{KekDescription, KeyManagementService, KmsContext, KmsError};
+use encx_core::store::{KeyRecord, StoredWrap};
 
 /// The registered KMSs and the KEK rule.
 pub(crate) struct Keks {

@@ -15,12 +15,12 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use super::core::{Core, check_input};
-use crate::aad::Aad;
 use crate::cache::{DataCipher, Entry, KeyMeta, Later, Purpose};
-use crate::ciphertext::Ciphertext;
 use crate::error::{Error, Hot, unbox};
-use crate::key::{DataKeyId, Scope};
 use crate::plaintext::Plaintext;
+use encx_core::aad::Aad;
+use encx_core::ciphertext::Ciphertext;
+use encx_core::key::{DataKeyId, Scope};
 use encx_suite::Epochs;
 
 /// What became of the items of a batch, in their order.

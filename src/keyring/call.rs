@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::core::{Core, Waiting, check_input};
-use crate::aad::{Aad, AsAad};
 use crate::cache::{DataCipher, Entry, Later};
-use crate::ciphertext::Ciphertext;
 use crate::error::{Error, Hot};
 use crate::plaintext::Plaintext;
+use encx_core::aad::{Aad, AsAad};
+use encx_core::ciphertext::Ciphertext;
 use encx_suite::Epochs;
 
 /// One call: done at once if its key is in memory, otherwise when the key is there.

@@ -4,14 +4,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::aad::Aad;
 use crate::cache::{
     Cache, CacheHandle, DataCipher, Entry, KeyMeta, Later, Purpose, Snapshot, SnapshotGuard, check_len,
 };
-use crate::ciphertext::{Ciphertext, Header, Suite};
 use crate::error::{Error, Hot, Location, unbox};
-use crate::key::DataKeyId;
 use crate::plaintext::Plaintext;
+use encx_core::aad::Aad;
+use encx_core::ciphertext::{Ciphertext, Header, Suite};
+use encx_core::key::DataKeyId;
 use encx_suite::{Epoch, Epochs};
 
 /// What a call waits for whose key is not in memory. On the heap, so that the futures of hot calls are small: they are

@@ -7,15 +7,15 @@ use zeroize::Zeroize;
 use super::Keyring;
 use super::call::{Call, HotFirst, Place, poll_use};
 use super::core::{Waiting, check_input};
-use crate::aad::{Aad, AsAad};
 use crate::cache::Later;
-use crate::ciphertext::Header;
 use crate::error::{Error, Hot, unbox};
+use encx_core::aad::{Aad, AsAad};
+use encx_core::ciphertext::Header;
 use encx_suite::Epochs;
 
 impl Keyring {
     /// Encrypts into a buffer, whose content it replaces by the ciphertext's bytes. Allocates nothing if the buffer has
-    /// room: the plaintext's length and [`Suite::overhead`](crate::Suite::overhead), 90 bytes. The buffer is emptied at once, before
+    /// room: the plaintext's length and [`Suite::overhead`](crate::suite::Suite::overhead), 90 bytes. The buffer is emptied at once, before
     /// the future is polled.
     ///
     /// # Errors

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::quarantine::Quarantine;
 use super::{FleetReport, KeyManager};
-use crate::context::EncryptionContext;
 use crate::error::Error;
-use crate::key::{DataKeyId, KeyState};
-use crate::store::{KeyCensus, KeyRecord, OpenTransactions, StoreError, Timestamp};
+use encx_core::context::EncryptionContext;
+use encx_core::key::{DataKeyId, KeyState};
+use encx_core::store::{KeyCensus, KeyRecord, OpenTransactions, StoreError, Timestamp};
 
 /// How long each step waits for the processes.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::KeyManager;
 use crate::error::Error;
-use crate::store::{
+use encx_core::store::{
     ChangeCursor, Coordination, CursorPosition, Fence, ProcessId, ProcessInfo, ProcessList, ProcessRecord,
     StoreError, Timestamp,
 };

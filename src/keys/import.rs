@@ -1,10 +1,10 @@
 //! Keys that come from elsewhere, and keys that are made ahead of their use.
 
 use super::{KeyManager, MAX_ATTEMPTS, waiting};
-use crate::context::EncryptionContext;
 use crate::error::Error;
-use crate::key::{DataKey, KeyState};
-use crate::store::{KeyRecord, StoreError, are_shredded};
+use encx_core::context::EncryptionContext;
+use encx_core::key::{DataKey, KeyState};
+use encx_core::store::{KeyRecord, StoreError, are_shredded};
 
 impl KeyManager {
     /// Takes over a key of 32 bytes that was made elsewhere: wraps it, stores it as the context's next version and
@@ -14,7 +14,9 @@ impl KeyManager {
     ///
     /// ```
     /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
-    /// # use encx::{Crypto, DataKey, EncryptionContext, KeyUsage};
+    /// # use encx::{Crypto, EncryptionContext};
+    /// # use encx::keys::KeyUsage;
+    /// # use encx::kms::DataKey;
     /// # encx_testkit::block_on(async {
     /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
     /// # let context = EncryptionContext::builder().pair("purpose", "login").build()?;

@@ -14,10 +14,10 @@ use self::rules::Rules;
 pub use self::task::MaintenanceTask;
 use super::{FleetReport, KeyManager, is_overtaken, waiting};
 use crate::cache::CacheHandle;
-use crate::context::EncryptionContext;
 use crate::error::Error;
-use crate::key::{DataKeyId, KeyState, KeyUsage, Scope};
-use crate::store::{KeyQuery, KeyRecord, ProcessId, StoreError, Timestamp};
+use encx_core::context::EncryptionContext;
+use encx_core::key::{DataKeyId, KeyState, KeyUsage, Scope};
+use encx_core::store::{KeyQuery, KeyRecord, ProcessId, StoreError, Timestamp};
 
 /// Rotates keys that have encrypted for long enough, without a request ever waiting for it.
 ///
@@ -34,7 +34,8 @@ use crate::store::{KeyQuery, KeyRecord, ProcessId, StoreError, Timestamp};
 /// use std::time::Duration;
 ///
 /// use encx_testkit::{MemoryKeyStore, MemoryKms};
-/// use encx::{Crypto, Maintenance};
+/// use encx::Crypto;
+/// use encx::keys::Maintenance;
 ///
 /// const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 ///

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::store::OpenTransactions;
+use encx_core::store::OpenTransactions;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 

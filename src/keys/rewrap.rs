@@ -9,12 +9,12 @@ use futures_util::stream;
 use tokio::sync::{Mutex, OnceCell, Semaphore};
 
 use super::KeyManager;
-use crate::context::EncryptionContext;
 use crate::error::Error;
 use crate::jobs::{Job, JobError, Walk, WalkOutcome, WalkPage};
 use crate::kek::{KekRef, Keks};
-use crate::key::{DataKeyId, KekId, KeyState, KeyUsage};
-use crate::store::{JobStatus, KeyQuery, KeyRecord, KeyStore, StoreError, StoredWrap, WrapChange};
+use encx_core::context::EncryptionContext;
+use encx_core::key::{DataKeyId, KekId, KeyState, KeyUsage};
+use encx_core::store::{JobStatus, KeyQuery, KeyRecord, KeyStore, StoreError, StoredWrap, WrapChange};
 
 /// How many KMS calls a worker has under way at once.
 const CONCURRENCY: usize = 16;
@@ -56,7 +56,8 @@ impl KeyManager {
     ///
     /// ```
     /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
-    /// # use encx::{Crypto, KekRef};
+    /// # use encx::Crypto;
+    /// # use encx::kms::KekRef;
     /// # encx_testkit::block_on(async {
     /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
     /// let old = KekRef::try_from("memory/retired")?;

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::KeyManager;
-use crate::context::EncryptionContext;
 use crate::error::Error;
-use crate::key::{DataKeyId, KeyState, KeyUsage, KeyVersion};
 use crate::keys::FleetReport;
-use crate::store::{KeyRecord, NewKey, StoreError, Timestamp, load_all_usages};
+use encx_core::context::EncryptionContext;
+use encx_core::key::{DataKeyId, KeyState, KeyUsage, KeyVersion};
+use encx_core::store::{KeyRecord, NewKey, StoreError, Timestamp, load_all_usages};
 
 /// How often the keys are looked at again, because others change them meanwhile.
 const MAX_ROUNDS: usize = 64;
@@ -249,7 +249,7 @@ impl DestroyedVersion {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::{DataKey, Scope};
+    use encx_core::key::{DataKey, Scope};
 
     #[test]
     fn every_state_has_a_way_to_destruction() {

@@ -3,8 +3,8 @@
 use super::KeyManager;
 use crate::error::Error;
 use crate::kek::{KekRef, Unreachable};
-use crate::key::{DataKeyId, KeyState};
-use crate::store::{KeyQuery, KeyRecord};
+use encx_core::key::{DataKeyId, KeyState};
+use encx_core::store::{KeyQuery, KeyRecord};
 
 /// How many records a job reads at once.
 const PAGE: u32 = 500;
@@ -39,7 +39,7 @@ impl KeyManager {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Corrupt`](crate::StoreError::Corrupt) if the row was edited; those of the KEK rule; and those of the KMS, which is asked only what an alias stands for.
+    /// [`StoreError::Corrupt`](crate::store::StoreError::Corrupt) if the row was edited; those of the KEK rule; and those of the KMS, which is asked only what an alias stands for.
     ///
     /// # Cancellation
     ///

@@ -2,8 +2,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::aad::Field;
-use crate::key::{DataKey, DataKeyId, Derivation};
+use encx_core::aad::Field;
+use encx_core::key::{DataKey, DataKeyId, Derivation};
 
 /// From docs/format.md, which `scripts/check_format.py` computes with Argon2's reference implementation.
 const KNOWN: &str = "$encx$v=1,k=01a2053d-7b01-7cc1-b36a-182ccc288e45$argon2id$v=19$m=64,t=1,p=1\
@@ -41,7 +41,8 @@ fn a_hash_is_pinned() {
 /// So a pepper that somebody has from elsewhere, by the format alone, computes the same.
 #[test]
 fn an_imported_pepper_is_what_the_secret_is_derived_from() {
-    use crate::{Crypto, EncryptionContext, KeyUsage};
+    use crate::keys::KeyUsage;
+    use crate::{Crypto, EncryptionContext};
     use encx_testkit::{MemoryKeyStore, MemoryKms, block_on};
 
     block_on(async {
@@ -107,7 +108,8 @@ fn what_looks_the_same_is_the_same_password() {
 /// Earlier versions hashed the bytes as they came.
 #[test]
 fn a_hash_of_bytes_that_were_not_normalised_verifies_and_asks_for_a_new_one() {
-    use crate::{Crypto, EncryptionContext, KeyUsage};
+    use crate::keys::KeyUsage;
+    use crate::{Crypto, EncryptionContext};
     use encx_testkit::{MemoryKeyStore, MemoryKms, block_on};
 
     block_on(async {

@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use zeroize::Zeroizing;
 
 use super::{Output, PasswordError, PasswordParams, SALT_LEN, argon2id};
-use crate::key::Subkey;
+use encx_core::key::Subkey;
 
 /// What the builder of a `Crypto` says about passwords.
 #[derive(Clone, Copy, Debug, Default)]

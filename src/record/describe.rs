@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use crate::column::{ContextSource, EncryptedColumn, RowIdKind};
 use crate::search::IndexField;
+use encx_core::column::{ContextSource, EncryptedColumn, RowIdKind};
 
 /// Collects the columns of a record.
 #[derive(Debug, Default)]

@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::causes::debug_as_text;
-use crate::context::ContextError;
 use crate::error::Error;
+use encx_core::causes::debug_as_text;
+use encx_core::context::ContextError;
 
 /// Names every field of a record, or of a page of them, that could not be encrypted or decrypted.
 ///

@@ -19,7 +19,7 @@ use crate::password::PasswordHash;
 /// one, for forms.
 ///
 /// ```
-/// use encx::Password;
+/// use encx::record::Password;
 ///
 /// let password = Password::new("correct horse");
 /// assert!(password.hash().is_none());
@@ -88,9 +88,9 @@ impl<'de> serde::Deserialize<'de> for Password {
 
 /// The type of a field with `#[encx(password)]`: [`Password`].
 #[diagnostic::on_unimplemented(
-    message = "a password is kept in a field of type `encx::Password`, and not of `{Self}`",
-    label = "write `encx::Password` here",
-    note = "or `Option<encx::Password>`, where some rows have none"
+    message = "a password is kept in a field of type `encx::record::Password`, and not of `{Self}`",
+    label = "write `encx::record::Password` here",
+    note = "or `Option<encx::record::Password>`, where some rows have none"
 )]
 pub trait PasswordField: sealed::Sealed {
     #[doc(hidden)]

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::aad::{Aad, ColumnValue, Field, RowId};
+use encx_core::aad::{Aad, ColumnValue, Field, RowId};
 
 /// Columns that a value is bound to, with what they hold.
 pub(super) type Bound<'v> = &'v [(&'static str, &'v dyn ColumnValue)];

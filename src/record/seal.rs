@@ -3,17 +3,17 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
-use crate::aad::Aad;
-use crate::blind_index::BlindIndex;
-use crate::ciphertext::Ciphertext;
-use crate::codec::{CodecError, Encoded};
-use crate::context::{ContextError, EncryptionContext};
 use crate::crypto::Crypto;
 use crate::error::Error;
-use crate::key::KeyUsage;
 #[cfg(feature = "password")]
 use crate::password::PasswordHash;
 use crate::search::{IndexField, IndexValue, Message};
+use encx_core::aad::Aad;
+use encx_core::blind_index::BlindIndex;
+use encx_core::ciphertext::Ciphertext;
+use encx_core::codec::{CodecError, Encoded};
+use encx_core::context::{ContextError, EncryptionContext};
+use encx_core::key::KeyUsage;
 
 use super::error::{FieldFailure, RecordError};
 #[cfg(feature = "password")]

@@ -1,13 +1,13 @@
 //! The digest of an API token in a record.
 
-use crate::codec::FieldCodec;
 use crate::token::TokenDigest;
+use encx_core::codec::FieldCodec;
 
 /// The type of a field with `#[encx(token, ..)]`: [`TokenDigest`].
 #[diagnostic::on_unimplemented(
-    message = "a token is kept in a field of type `encx::TokenDigest`, and not of `{Self}`",
-    label = "write `encx::TokenDigest` here",
-    note = "or `Option<encx::TokenDigest>`, where some rows have none"
+    message = "a token is kept in a field of type `encx::token::TokenDigest`, and not of `{Self}`",
+    label = "write `encx::token::TokenDigest` here",
+    note = "or `Option<encx::token::TokenDigest>`, where some rows have none"
 )]
 pub trait TokenField: FieldCodec + sealed::Sealed {}
 

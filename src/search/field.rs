@@ -2,12 +2,12 @@
 
 use super::value::{IndexValue, Normalized, Parts, frame};
 use super::{IndexError, Message, Normalizer};
-use crate::aad::{TYPE_INTEGER, TYPE_TEXT};
+use encx_core::aad::{TYPE_INTEGER, TYPE_TEXT};
 
 /// Names the blind index of a column, so that its encrypted values can be found by equality.
 ///
 /// ```
-/// use encx::{IndexField, IndexPart, Normalizer};
+/// use encx::search::{IndexField, IndexPart, Normalizer};
 ///
 /// const EMAIL: IndexField = IndexField::new("users", "email", 64).normalize(Normalizer::Email);
 /// const NAME_BORN: IndexField = IndexField::compound(
@@ -97,7 +97,7 @@ impl IndexField {
     /// with a probability of 2⁻²⁹.
     pub const MIN_UNIQUE_BITS: u16 = 128;
     /// The fewest different values among which the smallest index hides any: two for each of its 2⁸ terms.
-    pub const MIN_DISTINCT: u64 = crate::blind_index::MIN_DISTINCT;
+    pub const MIN_DISTINCT: u64 = encx_core::blind_index::MIN_DISTINCT;
     /// The most columns of a compound index.
     pub const MAX_PARTS: usize = 8;
 
@@ -228,12 +228,12 @@ impl IndexField {
     /// Demands that the index hides something among so many different values; see [`check_domain`](Self::check_domain).
     ///
     /// ```
-    /// # use encx::IndexField;
+    /// # use encx::search::IndexField;
     /// const CITY: IndexField = IndexField::new("users", "city", 10).expecting(10_000);
     /// ```
     ///
     /// ```compile_fail
-    /// # use encx::IndexField;
+    /// # use encx::search::IndexField;
     /// const IS_ADMIN: IndexField = IndexField::new("users", "is_admin", 8).expecting(2);
     /// ```
     ///
@@ -312,12 +312,12 @@ impl IndexField {
     /// for, or only shares its term by chance.
     ///
     /// ```
-    /// # use encx::{IndexField, Normalizer};
+    /// # use encx::search::{IndexField, Normalizer};
     /// const EMAIL: IndexField = IndexField::new("users", "email", 64).normalize(Normalizer::Email);
     ///
     /// assert!(EMAIL.is_same("Ada@BÜCHER.example", " ada@bücher.example")?);
     /// assert!(!EMAIL.is_same("ada@example.org", "eve@example.org")?);
-    /// # Ok::<(), encx::IndexError>(())
+    /// # Ok::<(), encx::search::IndexError>(())
     /// ```
     ///
     /// # Errors
@@ -355,7 +355,7 @@ impl IndexField {
         self.bits
     }
 
-    /// Returns the length of every [`BlindIndex`](crate::BlindIndex) of this index, in bytes.
+    /// Returns the length of every [`BlindIndex`](crate::search::BlindIndex) of this index, in bytes.
     #[must_use]
     pub const fn stored_len(&self) -> usize {
         4 + self.bits.div_ceil(8) as usize

@@ -55,7 +55,7 @@ impl Normalizer {
     /// any value**: otherwise rows that were indexed before are not found any more, and nobody notices.
     ///
     /// ```
-    /// use encx::{IndexField, Normalizer};
+    /// use encx::search::{IndexField, Normalizer};
     ///
     /// const ORDER: IndexField = IndexField::new("orders", "number", 48)
     ///     .normalize(Normalizer::custom("order-number", 1, |text| Some(text.replace('-', ""))));

@@ -6,8 +6,8 @@ use unicode_normalization::UnicodeNormalization;
 use uuid::Uuid;
 
 use super::*;
-use crate::blind_index::IndexTerms;
-use crate::key::{DataKey, Derivation};
+use encx_core::blind_index::IndexTerms;
+use encx_core::key::{DataKey, Derivation};
 
 const EMAIL: IndexField = IndexField::new("users", "email", 64).normalize(Normalizer::Email);
 const LOGIN: IndexField = IndexField::new("users", "email", 256)

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{IndexError, MAX_INDEXED_LEN, Normalizer};
-use crate::aad::{TYPE_BYTES, TYPE_INTEGER, TYPE_TEXT, TYPE_UUID, for_tuples};
+use encx_core::aad::{TYPE_BYTES, TYPE_INTEGER, TYPE_TEXT, TYPE_UUID, for_tuples};
 
 /// A value that a blind index finds: text, bytes, an integer of 16 bits and more, a UUID, or a tuple of two to eight of these
 /// for a compound index.
@@ -18,7 +18,7 @@ use crate::aad::{TYPE_BYTES, TYPE_INTEGER, TYPE_TEXT, TYPE_UUID, for_tuples};
 /// of one number; not for `Option`: NULL is not indexed. For a type of your own, implement it with what the type wraps:
 ///
 /// ```
-/// use encx::{IndexValue, IndexValues};
+/// use encx::search::{IndexValue, IndexValues};
 ///
 /// struct CustomerNumber(String);
 ///

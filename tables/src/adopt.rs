@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use encx::{
-    Ciphertext, Crypto, Encoded, EncryptedColumn, Error, FieldCodec, Job, JobError, JobStatus, Walk,
-    WalkOutcome, WalkPage,
-};
+use encx::jobs::{Job, JobError, Walk, WalkOutcome, WalkPage};
+use encx::record::{Encoded, EncryptedColumn, FieldCodec};
+use encx::store::JobStatus;
+use encx::{Ciphertext, Crypto, Error};
 
 use crate::adoption::Adoption;
 use crate::cell::Cell;
@@ -129,7 +129,7 @@ impl AdoptionJobs {
     ///
     /// It refuses to run after the [`Adoption`]'s end ([`RowsError::AdoptionEnded`]), by the clock of the `Crypto`, and once
     /// [`contract`](Self::contract) has made a plaintext NULL ([`RowsError::Contracted`]), as the key store's job table
-    /// remembers. The run ends with [`JobEnd::GaveUp`](encx::JobEnd::GaveUp), and the [`RowsError`] is its source.
+    /// remembers. The run ends with [`JobEnd::GaveUp`](encx::jobs::JobEnd::GaveUp), and the [`RowsError`] is its source.
     ///
     /// <div class="warning">
     ///

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use encx::{RowId, RowIdKind, RowIdParts};
+use encx::record::RowIdKind;
+use encx::{RowId, RowIdParts};
 use uuid::Uuid;
 
 /// A value as the database keeps it.

@@ -1,7 +1,9 @@
 //! Counting the rows that each data key encrypts.
 
 use async_trait::async_trait;
-use encx::{ColumnCount, DataKeyId, EncryptedColumn, KeyCensus, OpenTransactions, StoreError};
+use encx::keys::DataKeyId;
+use encx::record::EncryptedColumn;
+use encx::store::{ColumnCount, KeyCensus, OpenTransactions, StoreError};
 
 use crate::error::RowsError;
 use crate::layout::Layout;

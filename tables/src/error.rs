@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use encx::JobError;
+use encx::jobs::JobError;
 use encx_sqlx::__private::{may_pass, without_rows};
 
 use crate::adoption::Adoption;
@@ -123,7 +123,7 @@ pub enum RowsError {
 
 impl fmt::Debug for RowsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        encx::debug_error(self, f)
+        encx_core::causes::debug_error(self, f)
     }
 }
 

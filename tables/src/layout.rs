@@ -1,6 +1,8 @@
 //! A described column, checked and with its names quoted.
 
-use encx::{Aad, Ciphertext, ContextSource, EncryptedColumn, EncryptionContext, Field, JobError, RowIdKind};
+use encx::jobs::JobError;
+use encx::record::{ContextSource, EncryptedColumn, RowIdKind};
+use encx::{Aad, Ciphertext, EncryptionContext, Field};
 
 use crate::cell::{Cell, Framed, Id};
 use crate::error::RowsError;

@@ -2,7 +2,7 @@
 //! count them by data key, and turn plaintext columns into encrypted ones.
 //!
 //! [`Rows`] stands for the tables of one database, through your own pool. Its methods give jobs: shared by processes,
-//! throttled, stopped and resumed, as [`encx::Job`] says.
+//! throttled, stopped and resumed, as [`encx::jobs::Job`] says.
 //!
 //! | to do | call |
 //! | --- | --- |

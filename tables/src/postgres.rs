@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use encx::{OpenTransactions, RowIdKind};
+use encx::record::RowIdKind;
+use encx::store::OpenTransactions;
 use encx_sqlx::__private::postgres_passing;
 use sqlx::postgres::{PgArguments, PgPool, PgRow};
 use sqlx::query::Query;

@@ -1,6 +1,7 @@
 //! Reading while some rows are encrypted already and others not yet.
 
-use encx::{AsAad, Ciphertext, Crypto, EncryptionContext, Error, FieldCodec};
+use encx::record::FieldCodec;
+use encx::{AsAad, Ciphertext, Crypto, EncryptionContext, Error};
 
 use crate::adoption::Adoption;
 use crate::error::RowsError;

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::fmt;
 
 use async_trait::async_trait;
-use encx::{
-    Ciphertext, Crypto, EncryptedColumn, EncryptionContext, Error, Job, JobError, Suite, Walk, WalkOutcome,
-    WalkPage,
-};
+use encx::jobs::{Job, JobError, Walk, WalkOutcome, WalkPage};
+use encx::record::EncryptedColumn;
+use encx::suite::Suite;
+use encx::{Ciphertext, Crypto, EncryptionContext, Error};
 
 use crate::error::RowsError;
 use crate::layout::{HEADER, Layout, Row};
@@ -45,7 +45,7 @@ impl Rows {
     ///
     /// ```no_run
     /// # async fn example(pool: sqlx::PgPool, crypto: encx::Crypto) -> Result<(), encx_tables::RowsError> {
-    /// use encx::{EncryptedColumn, RowIdKind};
+    /// use encx::record::{EncryptedColumn, RowIdKind};
     /// use encx_tables::Rows;
     ///
     /// let ssn = EncryptedColumn::new("users", "ssn")

@@ -18,7 +18,7 @@ use crate::sqlite;
 
 /// The rows of your own tables, through your own pool.
 ///
-/// Which columns hold ciphertexts, whose ids and whose encryption contexts, an [`EncryptedColumn`](encx::EncryptedColumn)
+/// Which columns hold ciphertexts, whose ids and whose encryption contexts, an [`EncryptedColumn`](encx::record::EncryptedColumn)
 /// describes. Names in it are taken as they are, so in PostgreSQL `Users` is not `users`; a table's may have a
 /// schema's before it (`app.users`), and a part with a dot in it is written in double quotes.
 ///

@@ -1,6 +1,7 @@
 //! The statements that walk over users' tables: static text, quoted names and placeholders.
 
-use encx::{MAX_PAIR_CHARS, RowIdKind};
+use encx::limits::MAX_PAIR_CHARS;
+use encx::record::RowIdKind;
 use sqlx::AssertSqlSafe;
 
 use crate::cell::{Cell, Id};
@@ -473,7 +474,7 @@ pub(crate) const COLUMNS_OF_SQLITE_SCHEMA: &str =
 
 #[cfg(test)]
 mod tests {
-    use encx::EncryptedColumn;
+    use encx::record::EncryptedColumn;
 
     use super::*;
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use encx::OpenTransactions;
+use encx::store::OpenTransactions;
 use encx_sqlx::__private::{SQLITE_BEGIN, sqlite_passing};
 use sqlx::error::DatabaseError;
 use sqlx::query::Query;

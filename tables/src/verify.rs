@@ -3,7 +3,9 @@
 use std::fmt;
 
 use async_trait::async_trait;
-use encx::{Ciphertext, Crypto, EncryptedColumn, Error, Job, JobError, Walk, WalkOutcome, WalkPage};
+use encx::jobs::{Job, JobError, Walk, WalkOutcome, WalkPage};
+use encx::record::EncryptedColumn;
+use encx::{Ciphertext, Crypto, Error};
 
 use crate::error::RowsError;
 use crate::layout::{Layout, Row};
@@ -28,7 +30,7 @@ impl Rows {
     ///
     /// ```no_run
     /// # async fn example(pool: sqlx::PgPool, crypto: encx::Crypto) -> Result<(), encx_tables::RowsError> {
-    /// use encx::{EncryptedColumn, RowIdKind};
+    /// use encx::record::{EncryptedColumn, RowIdKind};
     /// use encx_tables::Rows;
     ///
     /// let ssn = EncryptedColumn::new("users", "ssn")

@@ -4,10 +4,9 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use encx::{
-    Aad, Ciphertext, Crypto, EncryptionContext, Error, JobError, JobStatus, Plaintext, StoreError,
-    WalkOutcome, WalkPage,
-};
+use encx::jobs::{JobError, WalkOutcome, WalkPage};
+use encx::store::{JobStatus, StoreError};
+use encx::{Aad, Ciphertext, Crypto, EncryptionContext, Error, Plaintext};
 
 use crate::cell::{Cell, Position};
 use crate::error::RowsError;

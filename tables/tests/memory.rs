@@ -6,7 +6,9 @@
 #[path = "../../providers/sqlx/tests/common/mod.rs"]
 mod common;
 
-use encx::{Crypto, EncryptedColumn, EncryptionContext, JobReport, RowIdKind};
+use encx::jobs::JobReport;
+use encx::record::{EncryptedColumn, RowIdKind};
+use encx::{Crypto, EncryptionContext};
 use encx_tables::{Adoption, PlaintextColumn, Rows};
 use encx_testkit::{MemoryKeyStore, MemoryKms};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};

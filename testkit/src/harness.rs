@@ -9,7 +9,8 @@ use std::time::Duration;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::{ManualClock, MemoryKeyStore, MemoryKms};
-use encx::{Crypto, CryptoBuilder, Error, KeyManager};
+use encx::keys::KeyManager;
+use encx::{Crypto, CryptoBuilder, Error};
 use encx_core::clock::Clock;
 use encx_core::key::KeyState;
 use encx_core::store::NewKey;
@@ -35,7 +36,8 @@ const MAX_TURNS: usize = 1_000_000;
 ///
 /// ```
 /// use encx_testkit::Harness;
-/// use encx::{Ciphertext, Crypto, EncryptionContext, Error, Field, KmsErrorKind};
+/// use encx::{Ciphertext, Crypto, EncryptionContext, Error, Field};
+/// use encx::kms::KmsErrorKind;
 /// use std::time::Duration;
 ///
 /// /// The code under test: a part of the service.

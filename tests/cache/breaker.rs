@@ -1,6 +1,7 @@
 //! A KMS that does not answer is left alone for a while; one that refuses answers.
 
-use encx::{Crypto, Error, KekChoice, KmsErrorKind, KmsName};
+use encx::kms::{KekChoice, KmsErrorKind, KmsName};
+use encx::{Crypto, Error};
 use encx_testkit::MemoryKms;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -255,8 +256,8 @@ async fn each_kms_has_a_breaker_of_its_own() {
     let builder = || {
         let builder = world.builder().kms_named("second", second.clone());
         builder.kek_rule(|_| {
-            let both = KekChoice::new(encx::KekRef::try_from(MemoryKms::DEFAULT_KEK).ok()?);
-            Some(both.also_wrap(encx::KekRef::try_from(("second", "memory/second")).ok()?))
+            let both = KekChoice::new(encx::kms::KekRef::try_from(MemoryKms::DEFAULT_KEK).ok()?);
+            Some(both.also_wrap(encx::kms::KekRef::try_from(("second", "memory/second")).ok()?))
         })
     };
     let writer = world.built(builder()).await;

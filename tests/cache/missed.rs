@@ -1,6 +1,8 @@
 //! What a poll does not list, lists and cannot follow, or lists only in part.
 
-use encx::{Error, KeyState, Scope, StateChange};
+use encx::Error;
+use encx::keys::{KeyState, Scope};
+use encx::store::StateChange;
 
 use crate::support::{HOUR, MINUTE, World, context, open, seal, settle, until};
 
@@ -107,8 +109,8 @@ async fn a_row_that_was_never_unwrapped_is_no_rollback() {
         let mut row = rows[0].clone();
         let mut id = [0xff; 16];
         (id[6], id[8]) = (0x7f, 0xbf);
-        row.id = encx::DataKeyId::from_bytes(id).unwrap();
-        row.version = encx::KeyVersion::new(2).unwrap();
+        row.id = encx::keys::DataKeyId::from_bytes(id).unwrap();
+        row.version = encx::keys::KeyVersion::new(2).unwrap();
         rows.push(row);
     });
     world.clock.advance(HOUR + MINUTE);
@@ -143,7 +145,7 @@ async fn an_insert_that_is_answered_late_brings_no_older_state_back() {
     let record = world.rows.records().remove(0);
     assert_eq!(record.scope, Scope::of(record.usage, &context("a")));
     let suspend = StateChange::new(&record, KeyState::Suspended);
-    encx::KeyStore::apply(&world.rows, &suspend).await.unwrap();
+    encx::store::KeyStore::apply(&world.rows, &suspend).await.unwrap();
     world.next_poll().await;
     world.store.inserts.release();
     let _ = first.await.unwrap();

@@ -1,6 +1,7 @@
 //! What happens while the key store does not answer.
 
-use encx::{Ciphertext, Clock, Crypto, CryptoBuilder, Error, Keyring, StoreError};
+use encx::store::StoreError;
+use encx::{Ciphertext, Clock, Crypto, CryptoBuilder, Error, Keyring};
 use tokio::task::JoinSet;
 
 use super::support::{HOUR, MINUTE, SECOND, SSN, World, at_once, context, open, seal, settle, until, within};

@@ -1,6 +1,7 @@
 //! Keys that are used are unwrapped again before their time is over, and no request waits for it.
 
-use encx::{Clock, Error, KmsErrorKind};
+use encx::kms::KmsErrorKind;
+use encx::{Clock, Error};
 use encx_testkit::MemoryKms;
 use tokio::task::JoinSet;
 

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use encx::{
-    BlindIndex, Ciphertext, Crypto, CryptoBuilder, DataKey, DataKeyId, EncryptionContext, IndexField,
-    IndexValue, KeyManager, KeyState, Keyring, Maintenance, MaintenanceTask, PasswordHash,
-};
+use encx::keys::{DataKeyId, KeyManager, KeyState, Maintenance, MaintenanceTask};
+use encx::kms::DataKey;
+use encx::password::PasswordHash;
+use encx::search::{BlindIndex, IndexField, IndexValue};
+use encx::{Ciphertext, Crypto, CryptoBuilder, EncryptionContext, Keyring};
 use encx_testkit::Harness;
 
 use super::support::{SECOND, SSN};

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use encx::{Error, KekChoice, KmsErrorKind};
+use encx::Error;
+use encx::kms::{KekChoice, KmsErrorKind};
 use tokio::task::JoinSet;
 
 use super::support::{SECOND, SSN, World, context, open, seal, settle, until, with_unknown_key, within};

@@ -1,6 +1,7 @@
 //! What happens while the KMS does not answer, where the builder allows keys to serve past their time.
 
-use encx::{Ciphertext, Crypto, CryptoBuilder, EncryptionContext, Error, KmsErrorKind};
+use encx::kms::KmsErrorKind;
+use encx::{Ciphertext, Crypto, CryptoBuilder, EncryptionContext, Error};
 use encx_testkit::MemoryKms;
 
 use super::support::{

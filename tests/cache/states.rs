@@ -1,6 +1,8 @@
 //! A state that another process changed is seen in time, by one poll for all keys, and no old read undoes it.
 
-use encx::{Crypto, Error, KeyState, KeyStore, Keyring, StoreError};
+use encx::keys::KeyState;
+use encx::store::{KeyStore, StoreError};
+use encx::{Crypto, Error, Keyring};
 use tokio::task::JoinHandle;
 
 use super::support::{
@@ -415,7 +417,7 @@ async fn a_row_that_was_moved_here_is_refused_and_what_was_known_is_dropped() {
     let tampered = &world.rows.records()[0];
     world
         .rows
-        .apply(&encx::StateChange::new(tampered, KeyState::Suspended))
+        .apply(&encx::store::StateChange::new(tampered, KeyState::Suspended))
         .await
         .unwrap();
     until("the key to be dropped", || process.stats().keys == 0).await;

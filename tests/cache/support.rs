@@ -8,11 +8,12 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use encx::{
-    ChangeCursor, ChangePage, Ciphertext, Clock, Coordination, Crypto, CryptoBuilder, DataKeyId,
-    EncryptionContext, Error, Field, KeyChanges, KeyHint, KeyManager, KeyPage, KeyQuery, KeyRecord, KeyState,
-    KeyStore, KeyUsage, NewKey, Plaintext, Scope, StateChange, StoreError, WrapChange, WrapOutcome,
+use encx::keys::{DataKeyId, KeyManager, KeyState, KeyUsage, Scope};
+use encx::store::{
+    ChangeCursor, ChangePage, Coordination, KeyChanges, KeyHint, KeyPage, KeyQuery, KeyRecord, KeyStore,
+    NewKey, StateChange, StoreError, WrapChange, WrapOutcome,
 };
+use encx::{Ciphertext, Clock, Crypto, CryptoBuilder, EncryptionContext, Error, Field, Plaintext};
 use encx_testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 use futures_core::Stream;
 use tokio::sync::watch;

@@ -1,9 +1,10 @@
 //! Keys that the key store has lost: deleted rows, and backups that were restored under a process that runs.
 
-use encx::{
-    Crypto, DataKeyId, EncryptionContext, Error, IndexField, KeyRecord, KeyState, Keyring, PasswordVerdict,
-    Revision,
-};
+use encx::keys::{DataKeyId, KeyState};
+use encx::password::PasswordVerdict;
+use encx::search::IndexField;
+use encx::store::{KeyRecord, Revision};
+use encx::{Crypto, EncryptionContext, Error, Keyring};
 
 use super::support::{HOUR, MINUTE, SECOND, SSN, World, context, open, seal, settle, within};
 

@@ -6,10 +6,11 @@ use super::support::{
     HOUR, MINUTE, SECOND, SSN, World, context, open, seal, settle, with_unknown_key, within,
 };
 use super::{CallingClock, SERVICES, calling_world, register};
-use encx::{
-    Crypto, CryptoBuilder, EncryptionContext, Error, KekChoice, KeyCheck, KeyStore, Keyring, KmsErrorKind,
-    Maintenance, ProcessId, Suite,
-};
+use encx::keys::{KeyCheck, Maintenance};
+use encx::kms::{KekChoice, KmsErrorKind};
+use encx::store::{KeyStore, ProcessId};
+use encx::suite::Suite;
+use encx::{Crypto, CryptoBuilder, EncryptionContext, Error, Keyring};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -182,8 +183,8 @@ async fn processes_that_start() {
 async fn two_keks() {
     let world = calling_world();
     world.kms.create_kek("memory/second");
-    let both = KekChoice::new("memory/default".parse::<encx::KekId>().unwrap());
-    let both = both.also_wrap("memory/second".parse::<encx::KekId>().unwrap());
+    let both = KekChoice::new("memory/default".parse::<encx::kms::KekId>().unwrap());
+    let both = both.also_wrap("memory/second".parse::<encx::kms::KekId>().unwrap());
     let builder = |choice: KekChoice| world.builder().kek_rule(move |_| Some(choice.clone()));
     let (process, ..) = start(&world, builder(both.clone())).await;
     // A new key lacks a wrap.
@@ -199,8 +200,8 @@ async fn two_keks() {
         let wrap = wraps.find(|wrap| wrap.wrapped.kek.as_str() == "memory/second");
         wrap.unwrap().wrapped.ciphertext = vec![7; 60];
     });
-    let second = KekChoice::new("memory/second".parse::<encx::KekId>().unwrap());
-    let second = second.also_unwrap("memory/default".parse::<encx::KekId>().unwrap());
+    let second = KekChoice::new("memory/second".parse::<encx::kms::KekId>().unwrap());
+    let second = second.also_unwrap("memory/default".parse::<encx::kms::KekId>().unwrap());
     let manager = builder(second)
         .clock(CallingClock(world.clock.clone()))
         .build_key_manager()

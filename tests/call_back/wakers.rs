@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
-use encx::KeyState;
+use encx::keys::KeyState;
 
 use super::support::{MINUTE, SSN, World, context, settle};
 use super::{SERVICES, block_on, call_back, register, within_deadline};
@@ -89,7 +89,7 @@ async fn wakers() {
     let _ = report.unwrap();
     // Hints wake whoever listens, while the key store writes.
     let (mut hints, hinted) = (
-        encx::KeyStore::changes(&world.rows),
+        encx::store::KeyStore::changes(&world.rows),
         Arc::new(AtomicBool::new(false)),
     );
     let next = std::future::poll_fn(|context| futures_core::Stream::poll_next(Pin::new(&mut hints), context));

@@ -4,7 +4,11 @@ use std::collections::HashSet;
 use std::pin::pin;
 use std::task::{Context, Waker};
 
-use encx::{Ciphertext, EncryptionContext, Error, KekRef, KeyState, MAX_PLAINTEXT_LEN, Suite};
+use encx::keys::KeyState;
+use encx::kms::KekRef;
+use encx::limits::MAX_PLAINTEXT_LEN;
+use encx::suite::Suite;
+use encx::{Ciphertext, EncryptionContext, Error};
 use encx_testkit::MemoryKms;
 
 use crate::{NAME, SSN, World, context};

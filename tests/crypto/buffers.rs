@@ -3,7 +3,9 @@
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use encx::{Ciphertext, Error, Keyring, MAX_PLAINTEXT_LEN, Suite};
+use encx::limits::MAX_PLAINTEXT_LEN;
+use encx::suite::Suite;
+use encx::{Ciphertext, Error, Keyring};
 
 use crate::{SSN, World, context};
 

@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use encx::{Ciphertext, Error, Suite};
+use encx::suite::Suite;
+use encx::{Ciphertext, Error};
 
 use crate::{SSN, World, context};
 

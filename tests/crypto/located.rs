@@ -1,6 +1,8 @@
 //! A refused ciphertext says where it is, through whichever entrance it was opened, and is counted by kind.
 
-use encx::{Crypto, EncryptionContext, Error, Field, KeyCheck, KeyState, Refusals, Suite};
+use encx::keys::{KeyCheck, KeyState};
+use encx::suite::Suite;
+use encx::{Crypto, EncryptionContext, Error, Field, Refusals};
 use encx_testkit::{MemoryKeyStore, MemoryKms};
 
 const SSN: Field = Field::new("users", "ssn");

@@ -1,9 +1,10 @@
 //! What is refused, one test for each: moved, changed, crafted, planted, and by state.
 
-use encx::{
-    Aad, Ciphertext, DataKeyId, EncryptionContext, Error, Field, KeyManagementService, KeyState, KeyUsage,
-    KmsContext, KmsErrorKind, KmsName, StoreError, StoredWrap, Suite,
-};
+use encx::keys::{DataKeyId, KeyState, KeyUsage};
+use encx::kms::{KeyManagementService, KmsContext, KmsErrorKind, KmsName};
+use encx::store::{StoreError, StoredWrap};
+use encx::suite::Suite;
+use encx::{Aad, Ciphertext, EncryptionContext, Error, Field};
 use encx_testkit::MemoryKms;
 
 use crate::{NAME, SSN, World, context};
@@ -163,7 +164,7 @@ async fn input_that_cannot_be_sealed_makes_no_key() {
     let world = World::default();
     let crypto = world.process().await;
     let context = context("a");
-    let long = vec![0; encx::MAX_PLAINTEXT_LEN + 1];
+    let long = vec![0; encx::limits::MAX_PLAINTEXT_LEN + 1];
     let too_long = crypto.encrypt(&context, &long, SSN.row(1)).await.unwrap_err();
     assert!(matches!(too_long, Error::PlaintextTooLong { found } if found == long.len()));
     assert!(matches!(
@@ -277,7 +278,7 @@ async fn a_row_that_names_an_unregistered_kms_is_refused() {
 #[tokio::test]
 async fn edited_rows_are_refused() {
     let (a, b) = (context("a"), context("b"));
-    type Edit = fn(&mut Vec<encx::KeyRecord>);
+    type Edit = fn(&mut Vec<encx::store::KeyRecord>);
     let edits: [(&str, Edit); 5] = [
         ("its context was edited", |rows| {
             rows[0].context.insert("tenantId".into(), "b".into());

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use encx::{Crypto, CryptoBuilder, EncryptionContext, Error, KekChoice, KekRef, KmsErrorKind};
+use encx::kms::{KekChoice, KekRef, KmsErrorKind};
+use encx::{Crypto, CryptoBuilder, EncryptionContext, Error};
 use encx_testkit::{MemoryKeyStore, MemoryKms};
 
 use crate::{SSN, World, context};

@@ -1,6 +1,7 @@
 //! What a page of rows costs, and that it is all or nothing.
 
-use encx::{Error, RecordError, decrypt_all, decrypt_each, decrypt_each_in, encrypt_all};
+use encx::Error;
+use encx::record::{RecordError, decrypt_all, decrypt_each, decrypt_each_in, encrypt_all};
 
 use crate::{EncryptedUser, User, World, user};
 
@@ -56,7 +57,7 @@ async fn each_row_comes_back_with_its_own_result() {
     let users = [user(1, "a"), user(2, "a"), user(3, "b"), user(4, "a")];
     let mut rows = encrypt_all(&crypto, &users).await.unwrap();
     rows[1].email = rows[0].email.clone();
-    let context = encx::EncryptedRecord::<User>::context(&rows[0]).unwrap();
+    let context = encx::record::EncryptedRecord::<User>::context(&rows[0]).unwrap();
     let page: Vec<(EncryptedUser, Result<User, RecordError>)> =
         decrypt_each_in(&crypto, &context, rows.clone()).await;
     assert_eq!(page.len(), rows.len());
@@ -121,7 +122,7 @@ fn futures_are_send(crypto: &encx::Crypto, user: &User, row: EncryptedUser) {
     is_send(encrypt_all(crypto, std::slice::from_ref(user)));
     is_send(decrypt_all::<User, _>(crypto, vec![row.clone()]));
     let context = &encx::EncryptionContext::from_pairs([("tenantId", "t-1")]).unwrap();
-    is_send(encx::decrypt_all_in::<User, _>(
+    is_send(encx::record::decrypt_all_in::<User, _>(
         crypto,
         context,
         vec![row.clone()],

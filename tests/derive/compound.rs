@@ -1,6 +1,7 @@
 //! Indexes over several fields: the same that is computed by hand, terms for queries, and candidates that are verified.
 
-use encx::{BlindIndex, Encrypt, EncryptionContext, Error, IndexField, IndexPart, Normalizer};
+use encx::search::{BlindIndex, IndexField, IndexPart, Normalizer};
+use encx::{Encrypt, EncryptionContext, Error};
 
 use crate::World;
 
@@ -91,7 +92,7 @@ async fn only_rows_that_are_equal_in_all_fields_match() {
         patient(3, "t-1", "Lovelace", 1816),
         patient(4, "t-1", "Babbage", 1815),
     ];
-    let rows = encx::encrypt_all(&crypto, &people).await.unwrap();
+    let rows = encx::record::encrypt_all(&crypto, &people).await.unwrap();
     let terms = Patient::name_born_terms(&crypto, "t-1", ("lovelace", 1815))
         .await
         .unwrap();
@@ -120,7 +121,7 @@ async fn a_row_in_which_a_part_is_null_is_not_indexed() {
     let [mut no_phone, mut no_type] = [2, 3].map(|id| patient(id, "t-1", "Lovelace", 1815));
     (no_phone.phone, no_type.r#type) = (None, None);
     let all = [full.clone(), no_phone, no_type];
-    let rows = encx::encrypt_all(&crypto, &all).await.unwrap();
+    let rows = encx::record::encrypt_all(&crypto, &all).await.unwrap();
     let indexed: Vec<_> = rows.iter().map(|row| row.reached_index.is_some()).collect();
     assert_eq!(indexed, [true, false, false]);
     // What follows in the struct has its own index all the same.

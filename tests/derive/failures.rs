@@ -1,6 +1,8 @@
 //! Every field that failed is named, nothing is shown of any value, and there is no partial record.
 
-use encx::{CodecError, Encrypt, Error, FieldFailure, KmsErrorKind, RecordError};
+use encx::kms::KmsErrorKind;
+use encx::record::{CodecError, FieldFailure, RecordError};
+use encx::{Encrypt, Error};
 
 use crate::{EncryptedUser, World, user};
 
@@ -147,13 +149,13 @@ async fn what_cannot_be_encoded_asks_nobody_for_a_key() {
 #[tokio::test]
 async fn a_row_without_a_context_fails_alone() {
     let crypto = World::default().process().await;
-    let rows = encx::encrypt_all(&crypto, &[user(1, "a"), user(2, "a")])
+    let rows = encx::record::encrypt_all(&crypto, &[user(1, "a"), user(2, "a")])
         .await
         .unwrap();
     let mut rows = rows.into_iter();
     let mut broken = rows.next().unwrap();
     broken.tenant_id.clear();
-    let each = encx::decrypt_each::<crate::User, _>(&crypto, [broken, rows.next().unwrap()]).await;
+    let each = encx::record::decrypt_each::<crate::User, _>(&crypto, [broken, rows.next().unwrap()]).await;
     let error = each[0].as_ref().unwrap_err();
     assert!(matches!(
         error.failures(),

@@ -1,6 +1,8 @@
 //! Names that the derive chooses, and names that a struct's fields may have: all of them.
 
-use encx::{Encrypt, EncryptionContext, Password, PasswordParams};
+use encx::password::PasswordParams;
+use encx::record::Password;
+use encx::{Encrypt, EncryptionContext};
 
 use crate::World;
 
@@ -172,7 +174,8 @@ async fn the_struct_that_is_written_is_seen_where_the_other_is() {
 mod shadowed {
     #![allow(dead_code, reason = "they have to be there, not to be used")]
 
-    use encx::{Crypto, Encrypt, Password};
+    use encx::record::Password;
+    use encx::{Crypto, Encrypt};
 
     pub(super) struct Vec;
     pub(super) struct Box;

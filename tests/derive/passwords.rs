@@ -1,6 +1,8 @@
 //! Passwords of records: hashed when new, kept when stored, verified without decrypting.
 
-use encx::{Crypto, Encrypt, Error, Password, PasswordParams, PasswordVerdict};
+use encx::password::{PasswordParams, PasswordVerdict};
+use encx::record::Password;
+use encx::{Crypto, Encrypt, Error};
 
 use crate::World;
 

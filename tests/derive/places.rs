@@ -1,6 +1,7 @@
 //! Where the derive binds each field: the bytes of a format come from names that a refactoring cannot change unnoticed.
 
-use encx::{EncryptedColumn, EncryptionContext, Field, RowIdKind};
+use encx::record::{EncryptedColumn, RowIdKind};
+use encx::{EncryptionContext, Field};
 
 use crate::{User, World, user};
 

@@ -1,6 +1,8 @@
 //! Blind indexes that the derive writes: terms for queries, and candidates that are verified.
 
-use encx::{BlindIndex, Encrypt, Error, IndexField, Normalizer, RecordError};
+use encx::record::RecordError;
+use encx::search::{BlindIndex, IndexField, Normalizer};
+use encx::{Encrypt, Error};
 
 use crate::World;
 
@@ -45,7 +47,7 @@ async fn a_log_in_finds_its_row_without_a_tenant() {
         person(2, "t-2", "ada@example.org"),
         person(3, "t-1", "bob@example.org"),
     ];
-    let rows = encx::encrypt_all(&crypto, &people).await.unwrap();
+    let rows = encx::record::encrypt_all(&crypto, &people).await.unwrap();
     let terms = Person::email_terms(&crypto, " ADA@example.org").await.unwrap();
     let found = |row: &&EncryptedPerson| terms.contains(&row.email_index);
     let found: Vec<_> = rows.iter().filter(found).cloned().collect();
@@ -87,7 +89,7 @@ async fn candidates_that_share_a_term_by_chance_are_dropped() {
         ..person(id, "t-1", &format!("{id}@example.org"))
     });
     let people: Vec<_> = std::iter::once(ada.clone()).chain(others).collect();
-    let rows = encx::encrypt_all(&crypto, &people).await.unwrap();
+    let rows = encx::record::encrypt_all(&crypto, &people).await.unwrap();
 
     let terms = Person::name_terms(&crypto, "t-1", "ada lovelace").await.unwrap();
     let is_found = |row: &EncryptedPerson| terms.contains(&row.name_index.unwrap());
@@ -112,7 +114,9 @@ async fn candidates_that_share_a_term_by_chance_are_dropped() {
 async fn an_index_in_the_structs_context_asks_for_the_tenant() {
     let crypto = World::default().process().await;
     let [first, second] = [person(1, "t-1", "a@b"), person(2, "t-2", "a@b")];
-    let rows = encx::encrypt_all(&crypto, [&first, &second]).await.unwrap();
+    let rows = encx::record::encrypt_all(&crypto, [&first, &second])
+        .await
+        .unwrap();
     let terms = Person::name_terms(&crypto, "t-1", "ADA LOVELACE").await.unwrap();
     assert!(terms.contains(&rows[0].name_index.unwrap()));
     assert!(
@@ -179,7 +183,7 @@ async fn a_row_of_another_tenant_is_refused_though_its_term_was_copied() {
     let tenant = encx::EncryptionContext::from_pairs([("tenantId", "t-1"), ("purpose", "pii")]).unwrap();
     let found = Person::matching_email_in(&cold, &tenant, rows.clone(), "ada@example.org").await;
     assert_is_of_another(&found.unwrap_err(), 1);
-    let page = encx::decrypt_all_in::<Person, _>(&cold, &tenant, rows).await;
+    let page = encx::record::decrypt_all_in::<Person, _>(&cold, &tenant, rows).await;
     assert_is_of_another(&page.unwrap_err(), 1);
     assert_is_of_another(&planted.clone().decrypt_in(&cold, &tenant).await.unwrap_err(), 0);
     assert_eq!(world.kms.calls().unwrap, unwraps, "nothing was decrypted");
@@ -224,7 +228,7 @@ async fn null_is_not_indexed_and_what_cannot_be_fails_by_name() {
     let crypto = world.process().await;
     world.kms.reset_calls();
     let mut person = person(1, "t-1", "no address");
-    person.order = "1".repeat(encx::MAX_INDEXED_LEN + 1);
+    person.order = "1".repeat(encx::limits::MAX_INDEXED_LEN + 1);
     let error = person.encrypt(&crypto).await.unwrap_err();
     let names: Vec<_> = error.failures().iter().map(|failure| &*failure.field).collect();
     assert_eq!(names, ["email", "order"]);
@@ -286,7 +290,7 @@ async fn an_empty_field_is_written_and_found() {
         contact(2, " ", "Ada", None),
         contact(3, "ada@example.org", "\u{a0}", Some("-")),
     ];
-    let rows = encx::encrypt_all(&crypto, &all).await.unwrap();
+    let rows = encx::record::encrypt_all(&crypto, &all).await.unwrap();
     for (sought, ids) in [("", &[1, 2][..]), ("\t", &[1, 2]), ("ADA@example.org", &[3])] {
         let terms = Contact::email_terms(&crypto, "acme", sought).await.unwrap();
         let candidates = rows
@@ -317,7 +321,12 @@ async fn an_empty_field_is_written_and_found() {
             .unwrap();
         assert_eq!(found, [all[id - 1].clone()]);
     }
-    assert_eq!(encx::decrypt_all::<Contact, _>(&crypto, rows).await.unwrap(), all);
+    assert_eq!(
+        encx::record::decrypt_all::<Contact, _>(&crypto, rows)
+            .await
+            .unwrap(),
+        all
+    );
 }
 
 #[tokio::test]
@@ -328,7 +337,7 @@ async fn any_case_finds_a_final_sigma() {
         .zip(people)
         .map(|(id, email)| person(id, "t-1", email))
         .collect();
-    let rows = encx::encrypt_all(&crypto, &rows).await.unwrap();
+    let rows = encx::record::encrypt_all(&crypto, &rows).await.unwrap();
     for sought in people {
         let terms = Person::email_terms(&crypto, sought).await.unwrap();
         assert!(

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::fmt::Debug;
 
-use encx::{CodecError, Encoded, Encrypt, FieldCodec, RowId, RowIdParts};
+use encx::record::{CodecError, Encoded, FieldCodec};
+use encx::{Encrypt, RowId, RowIdParts};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -64,7 +65,7 @@ struct Pair<T> {
 #[encx(table = "holders", context("purpose" = "pii"))]
 struct Holder<F, K>
 where
-    F: encx::Fragment<Encrypted: Debug + Clone>,
+    F: encx::record::Fragment<Encrypted: Debug + Clone>,
     K: Clone + Debug,
 {
     #[encx(id)]

@@ -1,6 +1,8 @@
 //! Digests of API tokens in records: bound to the columns that say what a token may do.
 
-use encx::{ApiToken, ColumnPart, ColumnValue, Encrypt, Error, RecordError, TokenDigest};
+use encx::record::{ColumnPart, ColumnValue, RecordError};
+use encx::token::{ApiToken, TokenDigest};
+use encx::{Encrypt, Error};
 use uuid::Uuid;
 
 use crate::World;

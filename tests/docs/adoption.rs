@@ -1,6 +1,8 @@
 //! The code of `docs/adoption.md`.
 
-use encx::{Ciphertext, Crypto, EncryptedColumn, EncryptionContext, Field, JobEvent, RowIdKind};
+use encx::jobs::JobEvent;
+use encx::record::{EncryptedColumn, RowIdKind};
+use encx::{Ciphertext, Crypto, EncryptionContext, Field};
 use encx_tables::{Adoption, AdoptionJobs, PlaintextColumn, Rows, read_either};
 use encx_testkit::{MemoryKeyStore, MemoryKms};
 use sqlx::sqlite::SqlitePool;

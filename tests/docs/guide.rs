@@ -42,7 +42,8 @@ async fn ssn(crypto: &Crypto, pool: &SqlitePool, tenant: &str, id: i64) -> Resul
 mod a_struct {
     use super::{Crypto, Result, SqlitePool, pii};
 
-    use encx::{Encrypt, decrypt_all_in, decrypt_each_in};
+    use encx::Encrypt;
+    use encx::record::{decrypt_all_in, decrypt_each_in};
 
     #[derive(Encrypt, Debug, PartialEq)]
     #[encx(table = "patients", context("tenantId" = tenant_id, "purpose" = "pii"))]
@@ -104,7 +105,7 @@ field diagnosis: text, in patients.diagnosis
 mod a_query {
     use super::{Ciphertext, Crypto, Field, Result, SqlitePool, pii};
 
-    use encx::{BlindIndex, IndexField, Normalizer};
+    use encx::search::{BlindIndex, IndexField, Normalizer};
     use sqlx::QueryBuilder;
 
     const EMAIL: Field = Field::new("members", "email");
@@ -154,7 +155,7 @@ mod a_query {
 mod a_password {
     use super::{Crypto, EncryptionContext, Field, Result, SqlitePool};
 
-    use encx::{PasswordHash, PasswordVerdict};
+    use encx::password::{PasswordHash, PasswordVerdict};
 
     const PASSWORD: Field = Field::new("accounts", "password");
 

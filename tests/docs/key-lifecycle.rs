@@ -1,7 +1,8 @@
 //! The code of `docs/key-lifecycle.md`.
 #![allow(clippy::print_stdout, reason = "as the document shows it")]
 
-use encx::{Crypto, DataKeyId, Destruction, EncryptionContext, KeyManager, KeyState};
+use encx::keys::{DataKeyId, Destruction, KeyManager, KeyState};
+use encx::{Crypto, EncryptionContext};
 use encx_testkit::{MemoryKeyStore, MemoryKms};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;

@@ -1,8 +1,9 @@
 //! The code of `docs/passwords.md`.
 
-use encx::{
-    Crypto, DataKey, EncryptionContext, Field, KeyUsage, PasswordHash, PasswordParams, PasswordVerdict,
-};
+use encx::keys::KeyUsage;
+use encx::kms::DataKey;
+use encx::password::{PasswordHash, PasswordParams, PasswordVerdict};
+use encx::{Crypto, EncryptionContext, Field};
 use encx_testkit::{Harness, MemoryKeyStore, MemoryKms};
 use sqlx::sqlite::SqlitePool;
 

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use encx::{
-    Aad, ApiToken, BlindIndex, Ciphertext, Crypto, DataKeyId, EncryptionContext, Field, FieldCodec,
-    IndexField, IndexPart, KeyUsage, Normalizer, TokenDigest,
-};
+use encx::keys::{DataKeyId, KeyUsage};
+use encx::record::FieldCodec;
+use encx::search::{BlindIndex, IndexField, IndexPart, Normalizer};
+use encx::token::{ApiToken, TokenDigest};
+use encx::{Aad, Ciphertext, Crypto, EncryptionContext, Field};
 use encx_testkit::{MemoryKeyStore, MemoryKms};
 use sqlx::QueryBuilder;
 use sqlx::sqlite::SqlitePool;

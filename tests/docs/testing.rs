@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use encx::{KeyState, KmsErrorKind, StoreError};
+use encx::keys::KeyState;
+use encx::kms::KmsErrorKind;
+use encx::store::StoreError;
 use encx_testkit::Harness;
 
 use encx::{Ciphertext, Crypto, EncryptionContext, Error, Field};

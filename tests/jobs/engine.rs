@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use encx::{Clock, Job, JobEnd, JobEvent, JobReport, JobRun, JobTally, KeyStore};
+use encx::Clock;
+use encx::jobs::{Job, JobEnd, JobEvent, JobReport, JobRun};
+use encx::store::{JobTally, KeyStore};
 use encx_testkit::{ManualClock, MemoryKeyStore};
 
 use super::support::{Numbers, idle, in_time, process};

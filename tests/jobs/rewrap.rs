@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use encx::{
-    Crypto, CryptoBuilder, EncryptionContext, Error, Field, JobEnd, JobError, JobTally, KekRef, KeyState,
-    KeyStore, KeyUsage, KmsErrorKind,
-};
+use encx::jobs::{JobEnd, JobError};
+use encx::keys::{KeyState, KeyUsage};
+use encx::kms::{KekRef, KmsErrorKind};
+use encx::store::{JobTally, KeyStore};
+use encx::{Crypto, CryptoBuilder, EncryptionContext, Error, Field};
 use encx_testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 
 use super::support::{REFUSED, idle, in_time};

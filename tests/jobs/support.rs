@@ -6,7 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use encx::{Clock, Crypto, Error, JobError, KmsErrorKind, StoreError, Walk, WalkOutcome, WalkPage};
+use encx::jobs::{JobError, Walk, WalkOutcome, WalkPage};
+use encx::kms::KmsErrorKind;
+use encx::store::StoreError;
+use encx::{Clock, Crypto, Error};
 use encx_testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 use tokio::sync::watch;
 

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use encx::{Crypto, EncryptionContext, KeyRecord, KeyState};
+use encx::keys::KeyState;
+use encx::store::KeyRecord;
+use encx::{Crypto, EncryptionContext};
 
 use super::support::{HOUR, MINUTE, SECOND, SSN, World, at_once, context, open, seal, settle, until, within};
 use super::{drive, other_process, registry, tool};

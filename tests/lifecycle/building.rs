@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use encx::{Clock, Crypto, CryptoBuilder, Error, KekChoice, KekRef, KmsErrorKind, KmsOperation, StoreError};
+use encx::kms::{KekChoice, KekRef, KmsErrorKind, KmsOperation};
+use encx::store::StoreError;
+use encx::{Clock, Crypto, CryptoBuilder, Error};
 use encx_local::{LocalKms, Protection};
 use encx_sqlx::SqliteKeyStore;
 use encx_testkit::{MemoryKeyStore, MemoryKms};

@@ -3,10 +3,9 @@
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use encx::{
-    Ciphertext, ColumnCount, Crypto, DataKeyId, Destruction, Error, KeyCensus, KeyManager, KeyRecord,
-    KeyState, OpenTransactions, StoreError, Timestamp,
-};
+use encx::keys::{DataKeyId, Destruction, KeyManager, KeyState};
+use encx::store::{ColumnCount, KeyCensus, KeyRecord, OpenTransactions, StoreError, Timestamp};
+use encx::{Ciphertext, Crypto, Error};
 
 use super::support::{HOUR, SECOND, World, context, open, seal, settle};
 use super::{drive, tool};

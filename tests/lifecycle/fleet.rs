@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use encx::{Clock, Crypto, Error, FleetReport, KeyStore, ProcessId, ProcessInfo, StoreError};
+use encx::keys::FleetReport;
+use encx::store::{KeyStore, ProcessId, ProcessInfo, StoreError};
+use encx::{Clock, Crypto, Error};
 use encx_testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 
 use super::support::{HOUR, MINUTE, SECOND, SSN, World, context, open, seal, settle, until};

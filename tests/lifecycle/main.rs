@@ -20,7 +20,9 @@ mod warm_up;
 use std::pin::pin;
 use std::time::Duration;
 
-use encx::{Crypto, KeyManager, KeyStore, ProcessRecord};
+use encx::Crypto;
+use encx::keys::KeyManager;
+use encx::store::{KeyStore, ProcessRecord};
 
 use support::{World, settle, within};
 

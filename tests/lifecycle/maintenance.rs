@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use encx::{
-    Error, KeyState, KeyStore, KeyUsage, Maintenance, MaintenanceReport, ProcessId, RotationPeriod,
-    StoreError,
-};
+use encx::Error;
+use encx::keys::{KeyState, KeyUsage, Maintenance, MaintenanceReport, RotationPeriod};
+use encx::store::{KeyStore, ProcessId, StoreError};
 
 use super::support::{HOUR, MINUTE, SECOND, SSN, World, context, open, seal, settle, within};
 use super::{drive, other_process, tool};

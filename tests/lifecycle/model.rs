@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use encx::{
-    Ciphertext, Crypto, DataKeyId, EncryptionContext, Error, KeyManager, KeyState, KeyUsage, StoreError,
-};
+use encx::keys::{DataKeyId, KeyManager, KeyState, KeyUsage};
+use encx::store::StoreError;
+use encx::{Ciphertext, Crypto, EncryptionContext, Error};
 use proptest::prelude::*;
 use proptest::sample::Index;
 

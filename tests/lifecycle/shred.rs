@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use encx::{
-    Crypto, DataKey, EncryptionContext, Error, IndexField, KeyRecord, KeyState, KeyUsage, ShredReceipt,
-    StoreError,
-};
+use encx::keys::{KeyState, KeyUsage, ShredReceipt};
+use encx::kms::DataKey;
+use encx::search::IndexField;
+use encx::store::{KeyRecord, StoreError};
+use encx::{Crypto, EncryptionContext, Error};
 use tokio::task::JoinHandle;
 
 use super::support::{HOUR, MINUTE, SECOND, World, context, open, seal, settle, within};

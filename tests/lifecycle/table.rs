@@ -1,6 +1,6 @@
 //! The table in the documentation is the one in the code.
 
-use encx::KeyState;
+use encx::keys::KeyState;
 
 const DOCS: &str = include_str!("../../docs/key-lifecycle.md");
 

@@ -3,7 +3,10 @@
 use std::fmt::{Debug, Write};
 use std::sync::{Arc, Mutex};
 
-use encx::{Crypto, DataKey, Error, KeyState, KmsErrorKind, Maintenance, Suite};
+use encx::keys::{KeyState, Maintenance};
+use encx::kms::{DataKey, KmsErrorKind};
+use encx::suite::Suite;
+use encx::{Crypto, Error};
 use tracing::dispatcher::DefaultGuard;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};

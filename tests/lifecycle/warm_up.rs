@@ -1,6 +1,7 @@
 //! Many keyrings are loaded with few queries and a bounded number of KMS calls.
 
-use encx::{Crypto, Error, KeyState};
+use encx::keys::KeyState;
+use encx::{Crypto, Error};
 use encx_testkit::{MemoryKeyStore, MemoryKms};
 
 use super::support::{World, context, seal, settle, within};

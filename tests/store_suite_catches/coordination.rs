@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use encx::{
+use encx::store::{
     Coordination, Fence, JobRange, JobStatus, JobTally, Lease, ProcessId, ProcessInfo, ProcessList,
     RangeClaim, StoreError, Timestamp,
 };

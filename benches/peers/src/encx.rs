@@ -11,10 +11,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use encx_testkit::MemoryKeyStore;
-use encx::{
-    Aad, Ciphertext, Crypto, DataKey, EncryptionContext, Error, Field, GeneratedDataKey, KekDescription,
-    KekId, KeyManagementService, Keyring, KmsContext, KmsError, Plaintext, WrappedKey,
-};
+use encx::{Aad, Ciphertext, Crypto, EncryptionContext, Error, Field, Keyring, Plaintext};
+use encx::kms::{DataKey, GeneratedDataKey, KekDescription, KekId, KeyManagementService, KmsContext, KmsError, WrappedKey};
 use encx_local::{LocalKms, Protection};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;

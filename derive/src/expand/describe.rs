@@ -38,8 +38,8 @@ fn head(model: &Model) -> Option<TokenStream> {
     let ids = model.ids().map(|field| {
         let Field { ty, sql, .. } = field;
         let kind = match &field.role {
-            Role::Id { kind: Some(kind) } => quote!(#krate::RowIdKind::#kind),
-            _ => quote_spanned!(span_of(field)=> <#ty as #krate::RowIdPart>::KIND),
+            Role::Id { kind: Some(kind) } => quote!(#krate::record::RowIdKind::#kind),
+            _ => quote_spanned!(span_of(field)=> <#ty as #krate::record::RowIdPart>::KIND),
         };
         quote!(out.id(#sql, #kind);)
     });
@@ -68,7 +68,7 @@ fn describe(model: &Model, field: &Field) -> Option<TokenStream> {
         Role::Id { .. } | Role::Plain => None,
         Role::Nested { prefix } => Some(quote! {
             out.enter(#column, #prefix);
-            <#ty as #krate::Fragment>::describe(out);
+            <#ty as #krate::record::Fragment>::describe(out);
             out.leave();
         }),
         Role::Password { context } => {
@@ -78,14 +78,14 @@ fn describe(model: &Model, field: &Field) -> Option<TokenStream> {
         Role::Token { bound } => {
             let bound = bound.iter().filter_map(|name| model.field(name));
             let bound = bound.map(|field| &field.column);
-            let format = quote!(<#ty as #krate::FieldCodec>::FORMAT);
+            let format = quote!(<#ty as #krate::record::FieldCodec>::FORMAT);
             Some(quote!(out.bound_field(#column, #sql, #format, &[#(#bound),*]);))
         }
         Role::Value { json } => {
             let format = if *json {
                 quote!(#krate::__private::json::FORMAT)
             } else {
-                quote!(<#ty as #krate::FieldCodec>::FORMAT)
+                quote!(<#ty as #krate::record::FieldCodec>::FORMAT)
             };
             let indexes = field.indexes.iter().map(|one| index(model, one));
             Some(quote! {
@@ -114,7 +114,7 @@ fn own_context(model: &Model, own: Option<&Context>) -> TokenStream {
                 quote!(Column(::core::convert::From::from(#sql)))
             }
         };
-        quote!((#key, #krate::ContextSource::#source))
+        quote!((#key, #krate::record::ContextSource::#source))
     });
     quote!(::std::vec![#(#pairs),*])
 }

@@ -53,7 +53,7 @@ fn field_of(model: &Model, field: &Field) -> TokenStream {
         Role::Id { .. } | Role::Plain => (None, quote!(#ty)),
         Role::Nested { .. } => {
             let (inner, is_optional) = field.value_type();
-            let ty = quote!(<#inner as #krate::Fragment>::Encrypted);
+            let ty = quote!(<#inner as #krate::record::Fragment>::Encrypted);
             (
                 Some(format!("`{}`, with its own fields encrypted.", field.name)),
                 optional(&ty, is_optional),
@@ -62,7 +62,10 @@ fn field_of(model: &Model, field: &Field) -> TokenStream {
         Role::Password { .. } => {
             let (_, is_optional) = field.value_type();
             let doc = format!("The hash of `{}`.", field.name);
-            (Some(doc), optional(&quote!(#krate::PasswordHash), is_optional))
+            (
+                Some(doc),
+                optional(&quote!(#krate::password::PasswordHash), is_optional),
+            )
         }
         Role::Token { .. } | Role::Value { .. } => {
             let (_, is_optional) = field.value_type();
@@ -107,7 +110,7 @@ fn index_of(
         ident, sql, attrs, ..
     } = index;
     let doc = format!("The blind index of `{of}`.");
-    let ty = optional(&quote!(#krate::BlindIndex), is_optional);
+    let ty = optional(&quote!(#krate::search::BlindIndex), is_optional);
     let is_renamed = model.encrypted.is_from_row() && *ident != sql.value();
     let from_row = is_renamed.then(|| quote!(#[sqlx(rename = #sql)]));
     quote! {

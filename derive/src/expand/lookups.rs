@@ -45,7 +45,11 @@ struct Searched<'m> {
 impl Searched<'_> {
     /// The type of what is searched for: a tuple, if there are several fields.
     fn value(&self, krate: &Path) -> TokenStream {
-        tuple(self.fields.iter().map(|_| quote!(impl #krate::IndexValue)))
+        tuple(
+            self.fields
+                .iter()
+                .map(|_| quote!(impl #krate::search::IndexValue)),
+        )
     }
 
     /// Tells whether a decrypted record has the value that was sought.
@@ -102,7 +106,7 @@ fn search(model: &Model, split: &Split, searched: &Searched<'_>, record_context:
                 #(#fields: impl ::core::fmt::Display,)*
                 #rows: impl ::core::iter::IntoIterator<Item = #encrypted #encrypted_generics>,
                 #value: #value_type,
-            ) -> ::core::result::Result<::std::vec::Vec<Self>, #krate::RecordError> {
+            ) -> ::core::result::Result<::std::vec::Vec<Self>, #krate::record::RecordError> {
                 let #rows: ::std::vec::Vec<_> = #rows.into_iter().collect();
                 let #context = ::core::result::Result::Ok(::core::clone::Clone::clone(#context));
                 #krate::__private::same_context(#context, #rows.iter().map(|#record| #found))?;
@@ -133,7 +137,7 @@ fn search(model: &Model, split: &Split, searched: &Searched<'_>, record_context:
             #crypto: &#krate::Crypto,
             #(#fields: impl ::core::fmt::Display,)*
             #value: #value_type,
-        ) -> ::core::result::Result<#krate::IndexTerms, #krate::Error> {
+        ) -> ::core::result::Result<#krate::search::IndexTerms, #krate::Error> {
             let #context = #build?;
             #crypto.index_terms(&#context, &#constant, #value).await
         }
@@ -154,11 +158,11 @@ fn search(model: &Model, split: &Split, searched: &Searched<'_>, record_context:
             #(#fields: impl ::core::fmt::Display,)*
             #rows: impl ::core::iter::IntoIterator<Item = #encrypted #encrypted_generics>,
             #value: #value_type,
-        ) -> ::core::result::Result<::std::vec::Vec<Self>, #krate::RecordError> {
+        ) -> ::core::result::Result<::std::vec::Vec<Self>, #krate::record::RecordError> {
             let #sought = #krate::__private::Sought::new(#title, &#constant, &#value)?;
             let #rows: ::std::vec::Vec<_> = #rows.into_iter().collect();
             #same
-            let mut #rows: ::std::vec::Vec<Self> = #krate::decrypt_all(#crypto, #rows).await?;
+            let mut #rows: ::std::vec::Vec<Self> = #krate::record::decrypt_all(#crypto, #rows).await?;
             #rows.retain(|#record| #keep);
             ::core::result::Result::Ok(#rows)
         }
@@ -263,7 +267,7 @@ fn password(model: &Model, field: &Field, pairs: &[Pair], record: &[Pair]) -> To
                 #context: &#krate::EncryptionContext,
                 #(#fields: impl ::core::fmt::Display,)*
                 #typed: impl ::core::convert::AsRef<[u8]>,
-            ) -> ::core::result::Result<#krate::PasswordVerdict, #krate::Error> {
+            ) -> ::core::result::Result<#krate::password::PasswordVerdict, #krate::Error> {
                 #krate::__private::is_in_context(#context, #found)?;
                 self.#verify(#crypto, #(#fields,)* #typed).await
             }
@@ -305,7 +309,7 @@ fn password(model: &Model, field: &Field, pairs: &[Pair], record: &[Pair]) -> To
             #crypto: &#krate::Crypto,
             #(#fields: impl ::core::fmt::Display,)*
             #typed: impl ::core::convert::AsRef<[u8]>,
-        ) -> ::core::result::Result<#krate::PasswordVerdict, #krate::Error> {
+        ) -> ::core::result::Result<#krate::password::PasswordVerdict, #krate::Error> {
             let #context = #build?;
             #same
             let #aad = #place;
@@ -329,7 +333,7 @@ fn password(model: &Model, field: &Field, pairs: &[Pair], record: &[Pair]) -> To
             #crypto: &#krate::Crypto,
             #(#fields: impl ::core::fmt::Display,)*
             #typed: impl ::core::convert::AsRef<[u8]>,
-        ) -> ::core::result::Result<#krate::PasswordHash, #krate::Error> {
+        ) -> ::core::result::Result<#krate::password::PasswordHash, #krate::Error> {
             let #context = #build?;
             #same
             let #aad = #place;

@@ -54,13 +54,13 @@ pub(super) fn write(model: &Model, split: &Split) -> Option<TokenStream> {
             #vis async fn encrypt(
                 &self,
                 crypto: &#krate::Crypto,
-            ) -> ::core::result::Result<#encrypted #encrypted_generics, #krate::RecordError> {
+            ) -> ::core::result::Result<#encrypted #encrypted_generics, #krate::record::RecordError> {
                 #krate::__private::encrypt(crypto, self).await
             }
 
             /// Describes every column of ciphertexts, for jobs that walk over rows.
             #[must_use]
-            #vis fn encx_columns() -> ::std::vec::Vec<#krate::EncryptedColumn> {
+            #vis fn encx_columns() -> ::std::vec::Vec<#krate::record::EncryptedColumn> {
                 #krate::__private::columns::<Self>()
             }
 
@@ -93,7 +93,7 @@ pub(super) fn write(model: &Model, split: &Split) -> Option<TokenStream> {
                 self,
                 crypto: &#krate::Crypto,
                 context: &#krate::EncryptionContext,
-            ) -> ::core::result::Result<#ident #plain_generics, #krate::RecordError>
+            ) -> ::core::result::Result<#ident #plain_generics, #krate::record::RecordError>
             #decrypt_where
             {
                 #krate::__private::decrypt_in(crypto, context, self).await
@@ -118,7 +118,7 @@ pub(super) fn write(model: &Model, split: &Split) -> Option<TokenStream> {
             #vis async fn decrypt #dropped_params (
                 self,
                 crypto: &#krate::Crypto,
-            ) -> ::core::result::Result<#ident #plain_generics, #krate::RecordError>
+            ) -> ::core::result::Result<#ident #plain_generics, #krate::record::RecordError>
             #decrypt_where
             {
                 #krate::__private::decrypt(crypto, self).await

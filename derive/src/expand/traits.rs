@@ -67,7 +67,7 @@ pub(super) fn write(model: &Model, split: &Split) -> TokenStream {
     quote! {
         #[automatically_derived]
         #[allow(trivial_bounds)]
-        impl #encrypt_generics #krate::#record for #ident #plain_generics #encrypt_where {
+        impl #encrypt_generics #krate::record::#record for #ident #plain_generics #encrypt_where {
             type Encrypted = #encrypted #encrypted_generics;
 
             #context
@@ -86,7 +86,7 @@ pub(super) fn write(model: &Model, split: &Split) -> TokenStream {
 
         #[automatically_derived]
         #[allow(trivial_bounds)]
-        impl #decrypt_generics #krate::#encrypted_record<#ident #plain_generics>
+        impl #decrypt_generics #krate::record::#encrypted_record<#ident #plain_generics>
             for #encrypted #encrypted_generics #decrypt_where
         {
             #context
@@ -119,7 +119,7 @@ pub(super) fn index_constants(model: &Model) -> TokenStream {
     let constants = of_fields.chain(of_several).map(|index| {
         let constant = index.constant();
         let value = index.field(krate, table);
-        quote!(const #constant: #krate::IndexField = #value;)
+        quote!(const #constant: #krate::search::IndexField = #value;)
     });
     quote!(#(#constants)*)
 }
@@ -204,7 +204,7 @@ fn collect_value(model: &Model, field: &Field) -> Option<TokenStream> {
     let then = match &field.role {
         Role::Id { .. } | Role::Plain => return None,
         Role::Nested { .. } => {
-            let collect = quote_spanned!(span_of(field)=> <#ty as #krate::Fragment>::collect);
+            let collect = quote_spanned!(span_of(field)=> <#ty as #krate::record::Fragment>::collect);
             quote! {
                 row.enter(#name, #column);
                 #collect(value, out, row);
@@ -219,14 +219,14 @@ fn collect_value(model: &Model, field: &Field) -> Option<TokenStream> {
         }
         Role::Token { bound } => {
             let bound = bound_values(model, bound);
-            let encode = quote_spanned!(span_of(field)=> <#ty as #krate::FieldCodec>::encode);
+            let encode = quote_spanned!(span_of(field)=> <#ty as #krate::record::FieldCodec>::encode);
             quote!(out.bound_field(row, #name, #column, #bound, #encode(value));)
         }
         Role::Value { json } => {
             let encode = if *json {
                 quote_spanned!(span_of(field)=> #krate::__private::json::encode::<#ty>)
             } else {
-                quote_spanned!(span_of(field)=> <#ty as #krate::FieldCodec>::encode)
+                quote_spanned!(span_of(field)=> <#ty as #krate::record::FieldCodec>::encode)
             };
             let indexes = field.indexes.iter().map(|index| {
                 let own = own_context(model, index.context.as_ref());
@@ -327,7 +327,7 @@ fn collect_ciphertext(model: &Model, field: &Field) -> Option<TokenStream> {
         Role::Id { .. } | Role::Password { .. } | Role::Plain => return None,
         Role::Nested { .. } => quote! {
             row.enter(#name, #column);
-            #krate::EncryptedFragment::<#ty>::collect(value, out, row);
+            #krate::record::EncryptedFragment::<#ty>::collect(value, out, row);
             row.leave();
         },
         Role::Token { bound } => {
@@ -349,7 +349,7 @@ fn assemble_ciphertext(model: &Model, field: &Field) -> TokenStream {
             let clone = quote_spanned!(span_of(field)=> <#ty as ::core::clone::Clone>::clone);
             return quote!(#ident: #clone(&self.#ident));
         }
-        Role::Nested { .. } => quote!(<#ty as #krate::Fragment>::assemble(value, sealed)?),
+        Role::Nested { .. } => quote!(<#ty as #krate::record::Fragment>::assemble(value, sealed)?),
         Role::Password { .. } => quote!(sealed.hash()?),
         Role::Token { .. } | Role::Value { .. } => quote!(sealed.ciphertext()?),
     };
@@ -393,7 +393,7 @@ fn decode_value(model: &Model, field: &Field, slot: &Ident) -> TokenStream {
         Role::Id { .. } | Role::Plain => {
             return quote!(let #slot = ::core::option::Option::Some(self.#ident););
         }
-        Role::Nested { .. } => quote!(#krate::EncryptedFragment::<#ty>::assemble(value, opened)),
+        Role::Nested { .. } => quote!(#krate::record::EncryptedFragment::<#ty>::assemble(value, opened)),
         Role::Password { .. } => {
             let stored = quote!(<#ty as #krate::__private::PasswordField>::stored);
             return if is_optional {
@@ -403,7 +403,7 @@ fn decode_value(model: &Model, field: &Field, slot: &Ident) -> TokenStream {
             };
         }
         Role::Token { .. } | Role::Value { json: false } => {
-            quote!(opened.field(<#ty as #krate::FieldCodec>::decode))
+            quote!(opened.field(<#ty as #krate::record::FieldCodec>::decode))
         }
         Role::Value { json: true } => quote!(opened.field(#krate::__private::json::decode::<#ty>)),
     };

@@ -27,7 +27,7 @@ struct Passwords {
     #[encx(id)]
     id: i64,
     #[encx(password, encrypt)]
-    password: encx::Password,
+    password: encx::record::Password,
 }
 
 #[derive(Encrypt)]

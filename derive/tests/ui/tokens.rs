@@ -1,5 +1,6 @@
 // Tokens that are bound to nothing, or to what cannot be bound.
-use encx::{Encrypt, TokenDigest};
+use encx::Encrypt;
+use encx::token::TokenDigest;
 
 #[derive(Encrypt)]
 #[encx(table = "tokens", context("purpose" = "tokens"))]

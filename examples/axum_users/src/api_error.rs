@@ -3,7 +3,8 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use encx::{Error, RecordError};
+use encx::Error;
+use encx::record::RecordError;
 use serde_json::json;
 
 /// Why a request failed. What callers see of it is [`answer`](ApiError::answer) alone; the rest goes to the log.

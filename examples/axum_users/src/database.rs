@@ -3,7 +3,9 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
-use encx::{IndexTerms, KeyStore, PasswordHash};
+use encx::password::PasswordHash;
+use encx::search::IndexTerms;
+use encx::store::KeyStore;
 use encx_sqlx::{PostgresKeyStore, SqliteKeyStore};
 use sqlx::postgres::PgPool;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};

@@ -1,6 +1,7 @@
 //! Which keys there are: one for each tenant's data, one to find users by email, one pepper for passwords.
 
-use encx::{Crypto, EncryptionContext, Error, KeyManager, KeyUsage};
+use encx::keys::{KeyManager, KeyUsage};
+use encx::{Crypto, EncryptionContext, Error};
 
 /// The context of what is known about a tenant's users. Destroying its keys destroys that.
 pub(crate) fn tenant(id: &str) -> Result<EncryptionContext, Error> {

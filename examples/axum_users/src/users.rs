@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use encx::{Crypto, Encrypt, Password, PasswordVerdict, decrypt_all_in};
+use encx::password::PasswordVerdict;
+use encx::record::{Password, decrypt_all_in};
+use encx::{Crypto, Encrypt};
 use serde::Deserialize;
 use uuid::Uuid;
 

@@ -17,9 +17,10 @@ use std::collections::BTreeSet;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use encx::{
-    Ciphertext, Crypto, EncryptionContext, Field, KeyManagementService, KeyQuery, KeyState, KeyStore,
-};
+use encx::keys::KeyState;
+use encx::kms::KeyManagementService;
+use encx::store::{KeyQuery, KeyStore};
+use encx::{Ciphertext, Crypto, EncryptionContext, Field};
 use encx_aws::AwsKms;
 use encx_local::{LocalKms, Protection};
 use encx_sqlx::SqliteKeyStore;

@@ -16,7 +16,7 @@
 
 use std::error::Error;
 
-use encx::KekId;
+use encx::kms::KekId;
 use encx_aws::AwsKms;
 use encx_aws::admin::{Change, KmsAdmin, NewKek, RotationPeriod};
 use encx_aws::policy::{IdentityPolicy, KeyPolicy};

@@ -4,7 +4,7 @@
 //! use encx::Crypto;
 //! use encx_aws::AwsKms;
 //!
-//! # async fn example(store: impl encx::KeyStore) -> Result<(), Box<dyn std::error::Error>> {
+//! # async fn example(store: impl encx::store::KeyStore) -> Result<(), Box<dyn std::error::Error>> {
 //! // Credentials and AWS_REGION as for any program that uses AWS; the KEK from AWS_KMS_KEY_ID.
 //! let kms = AwsKms::from_env().await?;
 //! let crypto = Crypto::builder(kms, store).build().await?;

@@ -4,7 +4,7 @@
 //! delete a key gets that elsewhere, for that day.
 //!
 //! ```
-//! use encx::KekId;
+//! use encx::kms::KekId;
 //! use encx_aws::policy::IdentityPolicy;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {

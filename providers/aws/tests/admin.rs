@@ -5,7 +5,7 @@ mod common;
 
 use std::process::Command;
 
-use encx::{KekState, KeyManagementService, KmsErrorKind};
+use encx::kms::{KekState, KeyManagementService, KmsErrorKind};
 use encx_aws::admin::{Change, KmsAdmin, NewKek, RotationPeriod};
 use encx_aws::policy::KeyPolicy;
 

@@ -6,7 +6,7 @@ mod common;
 #[path = "../../../tests/support/error_types.rs"]
 mod error_types;
 
-use encx::{KekId, KmsErrorKind};
+use encx::kms::{KekId, KmsErrorKind};
 use encx_aws::admin::{KmsAdmin, NewKek};
 use encx_aws::policy::PolicyError;
 use encx_aws::{AwsError, AwsKmsError};

@@ -5,9 +5,8 @@ mod common;
 
 use std::time::Duration;
 
-use encx::{
-    Ciphertext, Crypto, CryptoBuilder, Error, Field, KekChoice, KekRef, KeyManagementService, KmsErrorKind,
-};
+use encx::kms::{KekChoice, KekRef, KeyManagementService, KmsErrorKind};
+use encx::{Ciphertext, Crypto, CryptoBuilder, Error, Field};
 use encx_aws::{AwsKms, AwsKmsBuilder};
 use sqlx::{query, query_scalar};
 

@@ -4,10 +4,9 @@
 //! requests.
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
-use encx::{
-    Crypto, DataKey, DataKeyId, EncryptionContext, Field, KekId, KekState, KeyManagementService, KeyUsage,
-    KmsContext, KmsErrorKind,
-};
+use encx::keys::{DataKeyId, KeyUsage};
+use encx::kms::{DataKey, KekId, KekState, KeyManagementService, KmsContext, KmsErrorKind};
+use encx::{Crypto, EncryptionContext, Field};
 use encx_aws::AwsKms;
 use encx_testkit::MemoryKeyStore;
 
@@ -46,7 +45,7 @@ async fn aws_keeps_what_moto_promises() {
     assert_eq!(made.wrapped.kek_material, described.current_material);
     let again = kms.unwrap_key(&made.wrapped, &right).await.unwrap();
     assert_eq!(again.expose(), made.key.expose());
-    let kind = |error: encx::KmsError| error.kind();
+    let kind = |error: encx::kms::KmsError| error.kind();
     assert_eq!(
         kms.unwrap_key(&made.wrapped, &wrong)
             .await

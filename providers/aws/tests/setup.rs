@@ -13,7 +13,7 @@ use aws_sdk_kms::error::ConnectorError;
 use aws_smithy_runtime_api::client::http::{
     HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
 };
-use encx::KeyManagementService;
+use encx::kms::KeyManagementService;
 use encx_aws::{AwsKms, AwsKmsBuilder, AwsKmsError, RetryMode};
 
 use crate::common::scripted::{ARN, MRK, Scripted, refusal};

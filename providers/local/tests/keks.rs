@@ -1,10 +1,8 @@
 //! KEKs, their ids, aliases, materials and states, as one process leaves them to another.
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
-use encx::{
-    Crypto, CryptoBuilder, EncryptionContext, Error, Field, GeneratedDataKey, KekId, KekState,
-    KeyManagementService, KmsErrorKind,
-};
+use encx::kms::{GeneratedDataKey, KekId, KekState, KeyManagementService, KmsErrorKind};
+use encx::{Crypto, CryptoBuilder, EncryptionContext, Error, Field};
 use encx_local::{LocalKms, LocalKmsError};
 use encx_testkit::{MemoryKeyStore, block_on};
 use tempfile::TempDir;

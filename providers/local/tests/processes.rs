@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use encx::{DataKey, KeyManagementService};
+use encx::kms::{DataKey, KeyManagementService};
 use encx_local::{LocalKms, LocalKmsError, Protection};
 use encx_testkit::block_on;
 

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use common::Server;
-use encx::{KekId, KeyQuery, KeyRecord, KeyStore, KmsName, StoredWrap, WrapChange, WrappedKey};
+use encx::kms::{KekId, KmsName, WrappedKey};
+use encx::store::{KeyQuery, KeyRecord, KeyStore, StoredWrap, WrapChange};
 use encx_sqlx::PostgresKeyStore;
 
 /// How many keys there are, and how many change in one call.

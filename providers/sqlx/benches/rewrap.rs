@@ -11,9 +11,9 @@
 use std::str::FromStr;
 use std::time::Instant;
 
-use encx::{
-    Crypto, DataKey, DataKeyId, EncryptionContext, KeyManagementService, KeyUsage, KmsContext, Scope,
-};
+use encx::keys::{DataKeyId, KeyUsage, Scope};
+use encx::kms::{DataKey, KeyManagementService, KmsContext};
+use encx::{Crypto, EncryptionContext};
 use encx_local::{LocalKms, Protection};
 use encx_sqlx::PostgresKeyStore;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};

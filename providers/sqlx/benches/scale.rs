@@ -10,7 +10,9 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{FIRST_MOMENT, Server, VERSIONS};
-use encx::{ChangeCursor, KekId, KeyQuery, KeyState, KeyStore, KeyUsage, KmsName, Scope, Timestamp};
+use encx::keys::{KeyState, KeyUsage, Scope};
+use encx::kms::{KekId, KmsName};
+use encx::store::{ChangeCursor, KeyQuery, KeyStore, Timestamp};
 use encx_sqlx::PostgresKeyStore;
 use sqlx::{Executor, Row};
 

@@ -11,7 +11,7 @@
 //!
 //! ```no_run
 //! # #[cfg(feature = "postgres")]
-//! # async fn example() -> Result<(), encx::StoreError> {
+//! # async fn example() -> Result<(), encx::store::StoreError> {
 //! use encx_sqlx::PostgresKeyStore;
 //!
 //! let store = PostgresKeyStore::connect("postgres://app@db.internal/app").await?;

@@ -17,9 +17,9 @@ use std::task::Poll;
 
 use common::new_key;
 use common::postgres::{Database, on_a_database};
-use encx::{
-    ChangeCursor, Ciphertext, CursorPosition, KeyState, KeyStore, StateChange, StoreError, WrapChange,
-};
+use encx::Ciphertext;
+use encx::keys::KeyState;
+use encx::store::{ChangeCursor, CursorPosition, KeyStore, StateChange, StoreError, WrapChange};
 use encx_sqlx::PostgresKeyStore;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
@@ -115,7 +115,10 @@ fn a_change_with_an_earlier_time_that_commits_later_is_not_missed() {
     });
 }
 
-async fn poll(store: &PostgresKeyStore, mut cursor: ChangeCursor) -> (Vec<encx::KeyChange>, ChangeCursor) {
+async fn poll(
+    store: &PostgresKeyStore,
+    mut cursor: ChangeCursor,
+) -> (Vec<encx::store::KeyChange>, ChangeCursor) {
     let mut changes = Vec::new();
     loop {
         let page = store.changed_since(&cursor).await.unwrap();
@@ -140,7 +143,7 @@ fn every_write_leaves_a_row_in_the_audit_log() {
         let mut next = new_key("t")
             .with_version(first.version.next().unwrap())
             .with_state(KeyState::PreActive);
-        next.id = encx::DataKeyId::generate(1_767_225_600_000, Some(first.id)).unwrap();
+        next.id = encx::keys::DataKeyId::generate(1_767_225_600_000, Some(first.id)).unwrap();
         let second = store.insert(&next).await.unwrap();
         let change = StateChange::new(&second, KeyState::Active).because("planned rotation");
         let second = store.apply(&change).await.unwrap();
@@ -342,8 +345,9 @@ fn a_change_that_cannot_be_read_hides_no_other() {
             .execute(&mut connection)
             .await
             .unwrap();
-            let ids =
-                |changes: &[encx::KeyChange]| changes.iter().map(|change| change.id).collect::<Vec<_>>();
+            let ids = |changes: &[encx::store::KeyChange]| {
+                changes.iter().map(|change| change.id).collect::<Vec<_>>()
+            };
             let (changes, next) = poll(&store, ChangeCursor::start()).await;
             assert_eq!(ids(&changes), [before.id, after.id], "{edit}");
             assert!(poll(&store, next).await.0.is_empty(), "{edit}");
@@ -367,7 +371,7 @@ fn a_change_that_cannot_be_read_hides_no_other() {
             let (changes, _) = poll(&store, next).await;
             assert_eq!(ids(&changes), [later.id], "{edit}");
             // Whoever needs the row itself is told.
-            let all = store.page(&encx::KeyQuery::new(10)).await;
+            let all = store.page(&encx::store::KeyQuery::new(10)).await;
             assert!(matches!(all, Err(StoreError::Corrupt { .. })), "{edit}: {all:?}");
         });
     }
@@ -450,7 +454,7 @@ type Customer = (Ciphertext, Option<Ciphertext>);
 
 fn ciphertext(plaintext_len: usize) -> Ciphertext {
     let mut bytes = vec![1, 1];
-    bytes.extend(encx::DataKeyId::generate(1, None).unwrap().to_bytes());
+    bytes.extend(encx::keys::DataKeyId::generate(1, None).unwrap().to_bytes());
     bytes.resize(90 + plaintext_len, 0);
     Ciphertext::parse(bytes).unwrap()
 }

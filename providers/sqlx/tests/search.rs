@@ -5,10 +5,10 @@
 
 mod common;
 
-use encx::{
-    BlindIndex, Ciphertext, Crypto, EncryptionContext, Field, IndexField, IndexTerms, KeyManager, KeyUsage,
-    Normalizer, PasswordHash, PasswordParams, PasswordVerdict,
-};
+use encx::keys::{KeyManager, KeyUsage};
+use encx::password::{PasswordHash, PasswordParams, PasswordVerdict};
+use encx::search::{BlindIndex, IndexField, IndexTerms, Normalizer};
+use encx::{Ciphertext, Crypto, EncryptionContext, Field};
 use encx_testkit::{MemoryKeyStore, MemoryKms};
 use sqlx::FromRow;
 

@@ -8,9 +8,9 @@ mod connecting;
 
 use common::new_key;
 use common::sqlite::File;
-use encx::{
-    ChangeCursor, Ciphertext, CursorPosition, KeyState, KeyStore, StateChange, StoreError, WrapChange,
-};
+use encx::Ciphertext;
+use encx::keys::KeyState;
+use encx::store::{ChangeCursor, CursorPosition, KeyStore, StateChange, StoreError, WrapChange};
 use encx_sqlx::SqliteKeyStore;
 use encx_testkit::block_on;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions};
@@ -380,7 +380,7 @@ fn rows_that_encx_did_not_write_are_errors() {
 
 fn ciphertext(plaintext_len: usize) -> Ciphertext {
     let mut bytes = vec![1, 1];
-    bytes.extend(encx::DataKeyId::generate(1, None).unwrap().to_bytes());
+    bytes.extend(encx::keys::DataKeyId::generate(1, None).unwrap().to_bytes());
     bytes.resize(90 + plaintext_len, 0);
     Ciphertext::parse(bytes).unwrap()
 }
@@ -429,7 +429,10 @@ fn a_ciphertext_is_a_column() {
     });
 }
 
-async fn poll(store: &SqliteKeyStore, mut cursor: ChangeCursor) -> (Vec<encx::KeyChange>, ChangeCursor) {
+async fn poll(
+    store: &SqliteKeyStore,
+    mut cursor: ChangeCursor,
+) -> (Vec<encx::store::KeyChange>, ChangeCursor) {
     let mut changes = Vec::new();
     loop {
         let page = store.changed_since(&cursor).await.unwrap();
@@ -500,7 +503,7 @@ fn a_cursor_from_the_future_begins_again() {
         let store = file.store().await;
         store.migrate().await.unwrap();
         let record = store.insert(&new_key("t")).await.unwrap();
-        let ahead = encx::Timestamp::from_micros(record.changed_at.as_micros() + 10_000_000_000);
+        let ahead = encx::store::Timestamp::from_micros(record.changed_at.as_micros() + 10_000_000_000);
         let (changes, next) = poll(&store, ChangeCursor::at(ahead, Some(record.id))).await;
         assert_eq!(changes.len(), 1);
         let CursorPosition::At { at, .. } = next.position() else {
@@ -537,8 +540,9 @@ fn a_change_that_cannot_be_read_hides_no_other() {
                 .execute(&mut connection)
                 .await
                 .unwrap();
-            let ids =
-                |changes: &[encx::KeyChange]| changes.iter().map(|change| change.id).collect::<Vec<_>>();
+            let ids = |changes: &[encx::store::KeyChange]| {
+                changes.iter().map(|change| change.id).collect::<Vec<_>>()
+            };
             let (changes, _) = poll(&store, ChangeCursor::start()).await;
             assert_eq!(ids(&changes), [before.id, after.id], "{edit}");
             // Also when it is the last.
@@ -557,7 +561,7 @@ fn a_change_that_cannot_be_read_hides_no_other() {
             let (changes, _) = poll(&store, next).await;
             assert!(ids(&changes).contains(&later.id), "{edit}");
             // Whoever needs the row itself is told.
-            let all = store.page(&encx::KeyQuery::new(10)).await;
+            let all = store.page(&encx::store::KeyQuery::new(10)).await;
             assert!(matches!(all, Err(StoreError::Corrupt { .. })), "{edit}: {all:?}");
         });
     }

@@ -6,7 +6,9 @@ mod common;
 use std::pin::Pin;
 use std::time::Duration;
 
-use encx::{Clock, Crypto, DataKeyId, EncryptionContext, Error, Field, KeyState, KeyStore, Keyring};
+use encx::keys::{DataKeyId, KeyState};
+use encx::store::KeyStore;
+use encx::{Clock, Crypto, EncryptionContext, Error, Field, Keyring};
 use encx_sqlx::PostgresKeyStore;
 use encx_testkit::{ManualClock, MemoryKms};
 use sqlx::AssertSqlSafe;

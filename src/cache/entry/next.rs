@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::state::{State, Tried};
 use super::{Entry, Records};
 use crate::cache::Limits;
-use crate::key::{DataKeyId, KeyState};
-use crate::store::KeyRecord;
+use encx_core::key::{DataKeyId, KeyState};
+use encx_core::store::KeyRecord;
 
 impl Records {
     /// Returns the newest version that waits to take the active one's place.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Location};
-use crate::key::{DataKeyId, KeyState};
-use crate::store::{KeyRecord, Revision};
+use encx_core::key::{DataKeyId, KeyState};
+use encx_core::store::{KeyRecord, Revision};
 
 /// The greatest version that this process has encrypted under, and the greatest revision of it that was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::cache::data_cipher::DataCipher;
 use crate::cache::derivation_key::DerivationKey;
-use crate::key::DataKeyId;
+use encx_core::key::DataKeyId;
 use encx_suite::Epoch;
 
 /// What a hot call reads: the usable keys of an entry, as they were at one moment.

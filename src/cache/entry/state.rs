@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::records::{Records, Used};
 use super::refresh_schedule::ScheduledKey;
 use crate::cache::CachedKey;
-use crate::key::DataKeyId;
-use crate::store::Revision;
+use encx_core::key::DataKeyId;
+use encx_core::store::Revision;
 
 #[derive(Default)]
 pub(super) struct State {

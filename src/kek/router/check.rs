@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use super::Keks;
 use crate::error::Error;
 use crate::kek::KekRef;
-use crate::kms::{KekDescription, KekState, KmsError, KmsErrorKind, KmsOperation};
+use encx_core::kms::{KekDescription, KekState, KmsError, KmsErrorKind, KmsOperation};
 
 /// How long a KMS has to describe a KEK. A process that starts while its KMS does not answer is not held up for longer.
 const PATIENCE: Duration = Duration::from_secs(5);

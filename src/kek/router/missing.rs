@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use super::{Keks, is_by, push_new};
-use crate::context::EncryptionContext;
 use crate::error::Error;
 use crate::kek::KekRef;
-use crate::key::KeyUsage;
-use crate::kms::KmsContext;
-use crate::store::{KeyRecord, StoredWrap};
+use encx_core::context::EncryptionContext;
+use encx_core::key::KeyUsage;
+use encx_core::kms::KmsContext;
+use encx_core::store::{KeyRecord, StoredWrap};
 
 /// How often a KEK may be out of reach before a job stops asking for it.
 const PATIENCE: u32 = 3;

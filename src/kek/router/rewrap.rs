@@ -1,12 +1,12 @@
 //! Moving a key to the KEKs that the KEK rule chooses now.
 
 use super::{Keks, is_by, keep_most_hopeful, not_allowed, push_new};
-use crate::context::EncryptionContext;
 use crate::error::{Error, Location};
 use crate::kek::{KekChoice, KekRef};
-use crate::key::{KekId, KeyUsage};
-use crate::kms::KmsContext;
-use crate::store::{KeyRecord, StoredWrap};
+use encx_core::context::EncryptionContext;
+use encx_core::key::{KekId, KeyUsage};
+use encx_core::kms::KmsContext;
+use encx_core::store::{KeyRecord, StoredWrap};
 
 /// KEKs, with their lasting names.
 type Targets<'a> = Vec<(&'a KekRef, KekId)>;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Moment};
 use crate::error::Error;
-use crate::store::{Coordination, ProcessId, Timestamp};
+use encx_core::store::{Coordination, ProcessId, Timestamp};
 
 const NAME: &str = "maintenance/rotation";
 

@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::context::EncryptionContext;
-use crate::key::KeyUsage;
+use encx_core::context::EncryptionContext;
+use encx_core::key::KeyUsage;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -15,7 +15,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub enum RotationPeriod {
     /// Once the active version has been active for this long.
     Every(Duration),
-    /// Not by [`Maintenance`](crate::Maintenance).
+    /// Not by [`Maintenance`](crate::keys::Maintenance).
     Never,
 }
 

@@ -1,6 +1,7 @@
 //! The code of `docs/derive.md`: compiled, run, and held against the document.
 
-use encx::{Crypto, EncryptionContext, PasswordParams};
+use encx::password::PasswordParams;
+use encx::{Crypto, EncryptionContext};
 use encx_testkit::{MemoryKeyStore, MemoryKms, block_on};
 use sqlx::postgres::PgPool;
 use sqlx::sqlite::SqlitePool;
@@ -18,7 +19,8 @@ fn pii(tenant: &str) -> Result<EncryptionContext> {
 }
 
 mod a_struct {
-    use encx::{Crypto, EncryptionContext, RecordError};
+    use encx::record::RecordError;
+    use encx::{Crypto, EncryptionContext};
     use sqlx::postgres::PgPool;
     use sqlx::{FromRow, Row};
 
@@ -69,7 +71,7 @@ mod a_struct {
     }
 
     pub(super) async fn insert_all(crypto: &Crypto, pool: &PgPool, users: &[User]) -> Result<()> {
-        let rows = encx::encrypt_all(crypto, users).await?;
+        let rows = encx::record::encrypt_all(crypto, users).await?;
         let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
         let tenants: Vec<_> = rows.iter().map(|row| row.tenant_id.as_str()).collect();
         let emails: Vec<_> = rows.iter().map(|row| &row.email).collect();
@@ -89,7 +91,7 @@ mod a_struct {
     ) -> Result<Vec<User>> {
         let sql = "SELECT * FROM users WHERE tenant_id = $1 ORDER BY id LIMIT 50";
         let rows: Vec<EncryptedUser> = sqlx::query_as(sql).bind(tenant_id).fetch_all(pool).await?;
-        let users: Vec<User> = encx::decrypt_all_in(crypto, context, rows).await?;
+        let users: Vec<User> = encx::record::decrypt_all_in(crypto, context, rows).await?;
         Ok(users)
     }
 
@@ -109,7 +111,7 @@ mod a_struct {
             }
         }
         let mut users = Vec::new();
-        for (row, user) in encx::decrypt_each_in(crypto, context, rows).await {
+        for (row, user) in encx::record::decrypt_each_in(crypto, context, rows).await {
             match user {
                 Ok(user) => users.push(user),
                 Err(error) => unreadable.push((row.id, error.to_string())),
@@ -263,7 +265,9 @@ mod search {
 }
 
 mod passwords {
-    use encx::{Crypto, Encrypt, EncryptionContext, Password, PasswordVerdict};
+    use encx::password::PasswordVerdict;
+    use encx::record::Password;
+    use encx::{Crypto, Encrypt, EncryptionContext};
     use sqlx::postgres::PgPool;
 
     use super::Result;
@@ -323,9 +327,11 @@ mod passwords {
 }
 
 mod kinds {
-    use encx::{Crypto, RecordError};
+    use encx::Crypto;
+    use encx::record::RecordError;
 
-    use encx::{CodecError, Encoded, Encrypt, FieldCodec};
+    use encx::Encrypt;
+    use encx::record::{CodecError, Encoded, FieldCodec};
     use serde::{Deserialize, Serialize};
 
     #[derive(Encrypt, Clone, Debug, PartialEq)]

@@ -10,10 +10,11 @@ mod shown;
 mod tokens;
 mod upsert;
 
-use encx::{
-    BlindIndex, Ciphertext, Crypto, Encrypt, EncryptionContext, JobTally, KeyStore, Password, PasswordHash,
-    PasswordParams, PasswordVerdict,
-};
+use encx::password::{PasswordHash, PasswordParams, PasswordVerdict};
+use encx::record::Password;
+use encx::search::BlindIndex;
+use encx::store::{JobTally, KeyStore};
+use encx::{Ciphertext, Crypto, Encrypt, EncryptionContext};
 use encx_tables::Rows;
 use encx_testkit::{MemoryKms, block_on};
 use uuid::Uuid;
@@ -88,7 +89,7 @@ fn shown(user: &User) -> (Uuid, &str, &str, Option<&str>, i32, &Address) {
 macro_rules! writes_and_reads {
     ($pool:expr, $crypto:expr, $search:path, $rows:path) => {{
         let (pool, crypto) = ($pool, $crypto);
-        for row in encx::encrypt_all(&crypto, &users()).await.unwrap() {
+        for row in encx::record::encrypt_all(&crypto, &users()).await.unwrap() {
             let insert = sqlx::query(INSERT)
                 .bind(row.id)
                 .bind(row.tenant_id)
@@ -102,7 +103,7 @@ macro_rules! writes_and_reads {
             .fetch_all(&pool)
             .await
             .unwrap();
-        let read: Vec<User> = encx::decrypt_all(&crypto, rows).await.unwrap();
+        let read: Vec<User> = encx::record::decrypt_all(&crypto, rows).await.unwrap();
         assert!(read.iter().map(shown).eq(users().iter().map(shown)));
 
         // A log-in knows an address and a password. Both columns come back as their types.
@@ -147,7 +148,7 @@ macro_rules! writes_and_reads {
             .fetch_all(&pool)
             .await
             .unwrap();
-        let read: Vec<User> = encx::decrypt_all(&crypto, rows).await.unwrap();
+        let read: Vec<User> = encx::record::decrypt_all(&crypto, rows).await.unwrap();
         assert!(read.iter().map(shown).eq(users().iter().map(shown)));
 
         // Whoever can write the database cannot move a value to another row.
@@ -211,7 +212,7 @@ fn postgres_rows_decrypt() {
 
 /// Each of the three types as an array: written by `unnest`, read by `array_agg`, and sought by `ANY`.
 async fn arrays_go_there_and_back(pool: &sqlx::PgPool, crypto: &Crypto) {
-    let rows = encx::encrypt_all(crypto, &users()).await.unwrap();
+    let rows = encx::record::encrypt_all(crypto, &users()).await.unwrap();
     let emails: Vec<Ciphertext> = rows.iter().map(|row| row.email.clone()).collect();
     let socials: Vec<Option<Ciphertext>> = rows.iter().map(|row| row.social.clone()).collect();
     let terms: Vec<BlindIndex> = rows.iter().map(|row| row.email_index).collect();
@@ -232,12 +233,12 @@ async fn arrays_go_there_and_back(pool: &sqlx::PgPool, crypto: &Crypto) {
     assert_eq!(page, (emails, socials, terms, hashes, 6, 1));
 }
 
-async fn search_postgres(pool: &sqlx::PgPool, terms: &encx::IndexTerms) -> Vec<EncryptedUser> {
+async fn search_postgres(pool: &sqlx::PgPool, terms: &encx::search::IndexTerms) -> Vec<EncryptedUser> {
     let query = sqlx::query_as("SELECT * FROM users WHERE email_term = ANY($1)").bind(terms.as_slice());
     query.fetch_all(pool).await.unwrap()
 }
 
-async fn search_sqlite(pool: &sqlx::SqlitePool, terms: &encx::IndexTerms) -> Vec<EncryptedUser> {
+async fn search_sqlite(pool: &sqlx::SqlitePool, terms: &encx::search::IndexTerms) -> Vec<EncryptedUser> {
     let mut query = sqlx::QueryBuilder::new("SELECT * FROM users WHERE email_term");
     terms.push_in(&mut query);
     query.build_query_as().fetch_all(pool).await.unwrap()

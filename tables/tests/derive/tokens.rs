@@ -3,7 +3,8 @@
 mod postgres;
 mod sqlite;
 
-use encx::{Error, RecordError};
+use encx::Error;
+use encx::record::RecordError;
 
 const TABLE: &str = "CREATE TABLE tokens (id uuid PRIMARY KEY, owner text NOT NULL, rights text NOT NULL, \
                      expires_at bigint NOT NULL, digest blob NOT NULL)";
@@ -26,7 +27,10 @@ fn assert_refused<T: std::fmt::Debug>(answer: crate::document::Result<T>) {
 macro_rules! tokens_cannot_be_changed {
     ($pool:expr, $rows:path) => {{
         use code::{Token, authenticate, issue, restrict};
-        use encx::{ApiToken, EncryptionContext, JobTally, KeyState};
+        use encx::EncryptionContext;
+        use encx::keys::KeyState;
+        use encx::store::JobTally;
+        use encx::token::ApiToken;
 
         use super::{NOW, assert_refused};
 

@@ -97,13 +97,13 @@ macro_rules! upserts {
         let read = row.decrypt(&crypto).await.unwrap();
         assert!(read.motto.starts_with("motto "));
         // Then an update, in another spelling, and after a rotation of both keys.
-        for usage in [encx::KeyUsage::Data, encx::KeyUsage::Index] {
+        for usage in [encx::keys::KeyUsage::Data, encx::keys::KeyUsage::Index] {
             let context = encx::EncryptionContext::from_pairs([("tenantId", "acme")]).unwrap();
             crypto.key_manager().for_usage(usage).rotate(&context).await.unwrap();
         }
         assert_eq!($save(&crypto, &pool, profile("ADA", "new")).await.unwrap(), read.id);
         $save(&crypto, &pool, profile("Eve", "other")).await.unwrap();
-        let read: Vec<Profile> = encx::decrypt_all(&crypto, rows().await).await.unwrap();
+        let read: Vec<Profile> = encx::record::decrypt_all(&crypto, rows().await).await.unwrap();
         let mut shown: Vec<_> = read.iter().map(|row| (row.handle.as_str(), row.motto.as_str())).collect();
         shown.sort_unstable();
         assert_eq!(shown, [("ADA", "new"), ("Eve", "other")]);
@@ -114,7 +114,7 @@ macro_rules! upserts {
                    ON CONFLICT (handle_index) DO UPDATE SET handle = excluded.handle, motto = excluded.motto";
         let query = sqlx::query(sql).bind(wrong.id).bind(wrong.tenant_id).bind(wrong.handle);
         query.bind(wrong.handle_index).bind(wrong.motto).execute(&pool).await.unwrap();
-        let read = encx::decrypt_each::<Profile, _>(&crypto, rows().await).await;
+        let read = encx::record::decrypt_each::<Profile, _>(&crypto, rows().await).await;
         let failed: Vec<_> = read.into_iter().filter_map(std::result::Result::err).collect();
         let [error] = failed.as_slice() else {
             panic!("{failed:?}");

@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use encx::{
-    Ciphertext, Clock, EncryptedColumn, Error, Field, FieldCodec, JobEnd, JobError, JobEvent, JobReport,
-    JobTally, KeyStore, RowIdKind,
-};
+use encx::jobs::{JobEnd, JobError, JobEvent, JobReport};
+use encx::record::{EncryptedColumn, FieldCodec, RowIdKind};
+use encx::store::{JobTally, KeyStore};
+use encx::{Ciphertext, Clock, Error, Field};
 use encx_tables::{Adoption, AdoptionJobs, PlaintextColumn, RowsError, read_either};
 use uuid::Uuid;
 

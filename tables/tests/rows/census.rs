@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use encx::{Ciphertext, Destruction, Error, KeyCensus, KeyState};
+use encx::keys::{Destruction, KeyState};
+use encx::store::KeyCensus;
+use encx::{Ciphertext, Error};
 
 use crate::on_both;
 use crate::support::{SSN, USERS, World, ssn, tenant};

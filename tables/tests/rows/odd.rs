@@ -1,6 +1,9 @@
 //! Rows with values that cannot be read: each fails alone and by name.
 
-use encx::{EncryptedColumn, Field, JobReport, JobTally, RowIdKind};
+use encx::Field;
+use encx::jobs::JobReport;
+use encx::record::{EncryptedColumn, RowIdKind};
+use encx::store::JobTally;
 
 use crate::on_both;
 use crate::support::{Pool, World, on_postgres, ssn, tenant};
@@ -59,7 +62,7 @@ async fn ids_that_are_too_long_for_a_position_are_passed(world: World) {
 
 #[cfg(feature = "sqlite")]
 mod sqlite {
-    use encx::KeyCensus;
+    use encx::store::KeyCensus;
     use encx_tables::PlaintextColumn;
 
     use super::*;

@@ -1,6 +1,8 @@
 //! Where ciphertexts lie: names, ids and contexts of every kind.
 
-use encx::{Ciphertext, EncryptedColumn, EncryptionContext, Field, JobEnd, JobReport, RowIdKind};
+use encx::jobs::{JobEnd, JobReport};
+use encx::record::{EncryptedColumn, RowIdKind};
+use encx::{Ciphertext, EncryptionContext, Field};
 use encx_tables::{PlaintextColumn, RowsError};
 use uuid::Uuid;
 

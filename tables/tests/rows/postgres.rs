@@ -2,7 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use encx::{EncryptedColumn, Field, JobEvent, JobTally, RowIdKind};
+use encx::Field;
+use encx::jobs::JobEvent;
+use encx::record::{EncryptedColumn, RowIdKind};
+use encx::store::JobTally;
 use sqlx::{Connection, Executor};
 
 use crate::support::{Pool, World, on_postgres, ssn, value};

@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use encx::{Crypto, JobEnd, JobEvent, JobReport, JobTally};
+use encx::Crypto;
+use encx::jobs::{JobEnd, JobEvent, JobReport};
+use encx::store::JobTally;
 use encx_tables::Reencrypt;
 
 use crate::on_both;
@@ -19,7 +21,7 @@ on_both![
     a_row_that_was_locked_or_deleted_meanwhile_is_seen_to,
 ];
 
-fn job(world: &World, crypto: &Crypto) -> encx::Job<Reencrypt> {
+fn job(world: &World, crypto: &Crypto) -> encx::jobs::Job<Reencrypt> {
     world.rows().reencrypt(crypto, [ssn()]).unwrap().range_size(20)
 }
 

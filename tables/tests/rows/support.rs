@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use encx::{Ciphertext, Crypto, EncryptedColumn, EncryptionContext, Field, RowIdKind};
+use encx::record::{EncryptedColumn, RowIdKind};
+use encx::{Ciphertext, Crypto, EncryptionContext, Field};
 use encx_tables::{Adoption, Rows};
 use encx_testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 use sqlx::AssertSqlSafe;

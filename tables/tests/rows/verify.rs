@@ -1,6 +1,7 @@
 //! Every row is opened, and those that do not open are named.
 
-use encx::{JobEnd, JobTally};
+use encx::jobs::JobEnd;
+use encx::store::JobTally;
 
 use crate::on_both;
 use crate::support::{SSN, World, ssn, tenant};

@@ -10,8 +10,8 @@ mod work;
 
 use std::io::{BufRead, stdin};
 
+use encx::kms::{DataKey, KeyManagementService};
 use encx::suite::KcXaes256Gcm;
-use encx::{DataKey, KeyManagementService};
 use encx_local::{LocalKms, Protection};
 use encx_testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 

@@ -1,7 +1,7 @@
 //! Tells the test which data keys there are.
 
 use async_trait::async_trait;
-use encx::{
+use encx::kms::{
     DataKey, GeneratedDataKey, KekDescription, KekId, KeyManagementService, KmsContext, KmsError, WrappedKey,
 };
 

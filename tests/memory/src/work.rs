@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use encx::{
-    Ciphertext, Crypto, EncryptionContext, Field, IndexField, KeyManagementService, KeyUsage, PasswordParams,
-};
+use encx::keys::KeyUsage;
+use encx::kms::KeyManagementService;
+use encx::password::PasswordParams;
+use encx::search::IndexField;
+use encx::{Ciphertext, Crypto, EncryptionContext, Field};
 use encx_testkit::{ManualClock, MemoryKeyStore};
 
 use crate::tap::{Tap, report_key};
@@ -60,7 +62,7 @@ impl World {
             tokio::spawn(work).await.unwrap();
         }
         // A key that somebody brings along.
-        let key = encx::DataKey::generate().unwrap();
+        let key = encx::kms::DataKey::generate().unwrap();
         report_key(&key);
         let imported = EncryptionContext::from_pairs([("tenantId", "t-2")]).unwrap();
         self.one.key_manager().import(&imported, key).await.unwrap();

@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::Path;
 
-use encx::{
-    Crypto, CryptoBuilder, DataKeyId, Field, KekChoice, KekId, KekRef, KeyManagementService, KeyManager,
-    KeyRecord, KeyState, KeyStore, KeyUsage, KeyVersion, KmsContext, KmsName, NewKey, Scope, StoredWrap,
-    Suite,
-};
+use encx::keys::{DataKeyId, KeyManager, KeyState, KeyUsage, KeyVersion, Scope};
+use encx::kms::{KekChoice, KekId, KekRef, KeyManagementService, KmsContext, KmsName};
+use encx::store::{KeyRecord, KeyStore, NewKey, StoredWrap};
+use encx::suite::Suite;
+use encx::{Crypto, CryptoBuilder, Field};
 use encx_local::LocalKms;
 use encx_sqlx::SqliteKeyStore;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool};

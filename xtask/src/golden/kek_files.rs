@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use encx::{DataKey, KekId, KekState, KeyManagementService};
+use encx::kms::{DataKey, KekId, KekState, KeyManagementService};
 use encx_local::{Argon2Params, LocalKms, Protection};
 
 use super::manifest::{Change, Expected, Kek, KekFileCase, ProtectedBy, unhex};

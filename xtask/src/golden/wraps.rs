@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use encx::{DataKey, DataKeyId, KekId, KeyManagementService, KeyUsage, KmsContext};
+use encx::keys::{DataKeyId, KeyUsage};
+use encx::kms::{DataKey, KekId, KeyManagementService, KmsContext};
 use encx_local::LocalKms;
 
 use super::manifest::{Change, Expected, WrapCase, hex};

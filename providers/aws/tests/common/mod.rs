@@ -11,7 +11,8 @@ use aws_config::{Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_kms::Client;
-use encx::{EncryptionContext, KekId};
+use encx::EncryptionContext;
+use encx::kms::KekId;
 use encx_aws::{AwsKms, AwsKmsBuilder};
 
 pub(crate) const HOME: &str = "eu-central-1";

@@ -13,9 +13,10 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use encx::{
-    DataKey, DataKeyId, KekId, KekState, KeyManagementService, KeyUsage, KmsContext, KmsError, KmsErrorKind,
-    KmsOperation, WrappedKey,
+use encx::keys::{DataKeyId, KeyUsage};
+use encx::kms::{
+    DataKey, KekId, KekState, KeyManagementService, KmsContext, KmsError, KmsErrorKind, KmsOperation,
+    WrappedKey,
 };
 use encx_aws::{AwsError, AwsKms};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

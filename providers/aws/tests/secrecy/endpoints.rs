@@ -8,7 +8,9 @@ use aws_sdk_kms::error::ConnectorError;
 use aws_smithy_runtime_api::client::http::{
     HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
 };
-use encx::{Crypto, DataKey, DataKeyId, Field, KeyManagementService, KeyUsage, KmsContext, WrappedKey};
+use encx::keys::{DataKeyId, KeyUsage};
+use encx::kms::{DataKey, KeyManagementService, KmsContext, WrappedKey};
+use encx::{Crypto, Field};
 use encx_aws::AwsKms;
 use encx_aws::admin::{KmsAdmin, NewKek};
 use encx_testkit::MemoryKeyStore;

@@ -1,9 +1,9 @@
 //! The other providers: KEKs in memory and in a file, and key stores that fail.
 
-use encx::{
-    Crypto, DataKey, DataKeyId, Field, KekId, KeyManagementService, KeyStore, KeyUsage, KmsContext,
-    KmsErrorKind, WrappedKey,
-};
+use encx::keys::{DataKeyId, KeyUsage};
+use encx::kms::{DataKey, KekId, KeyManagementService, KmsContext, KmsErrorKind, WrappedKey};
+use encx::store::KeyStore;
+use encx::{Crypto, Field};
 use encx_local::{LocalKms, Protection};
 use encx_sqlx::{PostgresKeyStore, SqliteKeyStore};
 use encx_testkit::{MemoryKms, block_on};

@@ -1,6 +1,8 @@
 //! What the tests of this crate share.
 
-use encx::{DataKeyId, EncryptionContext, KeyUsage, KmsContext};
+use encx::EncryptionContext;
+use encx::keys::{DataKeyId, KeyUsage};
+use encx::kms::KmsContext;
 use encx_local::Protection;
 
 pub(crate) fn insecure() -> Protection {

@@ -3,8 +3,8 @@
 use std::fs;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use encx::kms::{DataKey, KekId, KeyManagementService};
 use encx::suite::KcXaes256Gcm;
-use encx::{DataKey, KekId, KeyManagementService};
 use encx_testkit::block_on;
 
 use crate::common::{context, insecure};

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
-use encx::{DataKey, KekId, KeyManagementService, KmsErrorKind};
+use encx::kms::{DataKey, KekId, KeyManagementService, KmsErrorKind};
 use encx_local::{Argon2Params, LocalKms, LocalKmsError, Protection};
 use encx_testkit::block_on;
 use sha2::{Digest, Sha256};

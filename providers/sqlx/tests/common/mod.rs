@@ -9,9 +9,10 @@ pub(crate) mod postgres;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
 
-use encx::{
-    DataKeyId, EncryptionContext, KekId, KeyCheck, KeyUsage, KmsName, NewKey, StoredWrap, WrappedKey,
-};
+use encx::EncryptionContext;
+use encx::keys::{DataKeyId, KeyCheck, KeyUsage};
+use encx::kms::{KekId, KmsName, WrappedKey};
+use encx::store::{NewKey, StoredWrap};
 
 /// Describes the first key of a tenant.
 pub(crate) fn new_key(tenant: &str) -> NewKey {

@@ -4,7 +4,8 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
-use encx::{DataKeyId, KeyState, KeyStore};
+use encx::keys::{DataKeyId, KeyState};
+use encx::store::KeyStore;
 use encx_sqlx::PostgresKeyStore;
 use encx_testkit::{AuditedChange, StoreFixture};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use encx::{DataKeyId, KeyState, KeyStore};
+use encx::keys::{DataKeyId, KeyState};
+use encx::store::KeyStore;
 use encx_sqlx::SqliteKeyStore;
 use encx_testkit::{AuditedChange, StoreFixture};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};

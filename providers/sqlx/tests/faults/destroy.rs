@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use encx::{Ciphertext, Destruction, Error, KeyManager, KeyState, OpenTransactions, StoreError};
+use encx::keys::{Destruction, KeyManager, KeyState};
+use encx::store::{OpenTransactions, StoreError};
+use encx::{Ciphertext, Error};
 use encx_tables::Rows;
 use libtest_mimic::Trial;
 use sqlx::postgres::{PgConnectOptions, PgPool};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use encx::KeyState;
+use encx::keys::KeyState;
 use sqlx::{PgPool, Row};
 use uuid::Uuid;
 

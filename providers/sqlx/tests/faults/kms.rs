@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use encx::{
+use encx::kms::{
     DataKey, GeneratedDataKey, KekDescription, KekId, KeyManagementService, KmsContext, KmsError,
     KmsErrorKind, KmsOperation, WrappedKey,
 };

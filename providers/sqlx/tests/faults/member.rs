@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use encx::{
-    Ciphertext, Crypto, DataKeyId, EncryptedColumn, EncryptionContext, Error, JobEnd, JobReport, KeyManager,
-    KeyState, Maintenance, MaintenanceReport, RowIdKind, StoreError,
-};
+use encx::jobs::{JobEnd, JobReport};
+use encx::keys::{DataKeyId, KeyManager, KeyState, Maintenance, MaintenanceReport};
+use encx::record::{EncryptedColumn, RowIdKind};
+use encx::store::StoreError;
+use encx::{Ciphertext, Crypto, EncryptionContext, Error};
 use encx_sqlx::PostgresKeyStore;
 use encx_tables::Rows;
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,7 @@
 //! Eight processes do everything at once to the same keys.
 
-use encx::{Ciphertext, Error, StoreError};
+use encx::store::StoreError;
+use encx::{Ciphertext, Error};
 use libtest_mimic::Trial;
 use serde::{Deserialize, Serialize};
 

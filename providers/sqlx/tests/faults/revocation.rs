@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use encx::KeyState;
+use encx::keys::KeyState;
 use libtest_mimic::Trial;
 use tokio::time::Instant;
 

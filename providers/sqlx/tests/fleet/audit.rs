@@ -1,8 +1,8 @@
 //! The audit log: who changed what, from which state to which, when and why, for whatever a key manager does.
 
-use encx::{
-    Crypto, EncryptionContext, KekChoice, KekId, KekRef, KeyManagementService, KeyManager, KeyState, KmsName,
-};
+use encx::keys::{KeyManager, KeyState};
+use encx::kms::{KekChoice, KekId, KekRef, KeyManagementService, KmsName};
+use encx::{Crypto, EncryptionContext};
 use encx_sqlx::PostgresKeyStore;
 use encx_testkit::MemoryKms;
 use sqlx::Row;

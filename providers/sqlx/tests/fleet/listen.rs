@@ -5,10 +5,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use encx::{
-    Aad, Crypto, EncryptionContext, Error, KeyChanges, KeyHint, KeyState, KeyStore, Scope, StateChange,
-    StoreError, WrapChange,
-};
+use encx::keys::{KeyState, Scope};
+use encx::store::{KeyChanges, KeyHint, KeyStore, StateChange, StoreError, WrapChange};
+use encx::{Aad, Crypto, EncryptionContext, Error};
 use encx_sqlx::PostgresKeyStore;
 use encx_testkit::{ManualClock, MemoryKms};
 use futures_core::Stream;

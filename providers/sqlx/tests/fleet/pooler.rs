@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use encx::KeyStore;
+use encx::store::KeyStore;
 use encx_sqlx::PostgresKeyStore;
 use encx_testkit::{AuditedChange, StoreFixture};
 
@@ -73,11 +73,14 @@ fn clients_do_not_get_each_others_statements() {
                         std::slice::from_ref(&record)
                     );
                     let page = store
-                        .page(&encx::KeyQuery::new(5).scope(new.scope))
+                        .page(&encx::store::KeyQuery::new(5).scope(new.scope))
                         .await
                         .unwrap();
                     assert_eq!(page.records, [record]);
-                    store.changed_since(&encx::ChangeCursor::now()).await.unwrap();
+                    store
+                        .changed_since(&encx::store::ChangeCursor::now())
+                        .await
+                        .unwrap();
                 }
             });
         }
@@ -93,7 +96,7 @@ fn a_direct_listen_url_hears_what_goes_through_the_pooler() {
         let pooled = Pooled::create().await;
         let store = pooled.store().await.listen_url(&pooled.database.url());
         let mut hints = store.changes();
-        assert_eq!(crate::listen::heard(&mut hints).await, encx::KeyHint::Gap);
+        assert_eq!(crate::listen::heard(&mut hints).await, encx::store::KeyHint::Gap);
         let new = crate::common::new_key("t");
         store.insert(&new).await.unwrap();
         assert_eq!(crate::listen::heard_of(&mut hints, new.scope).await, []);

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use encx::{
-    DataKeyId, KekId, KeyRecord, KeyState, KeyStore, KmsName, StateChange, StoreError, StoredWrap,
-    WrapChange, WrapOutcome, WrappedKey,
-};
+use encx::keys::{DataKeyId, KeyState};
+use encx::kms::{KekId, KmsName, WrappedKey};
+use encx::store::{KeyRecord, KeyStore, StateChange, StoreError, StoredWrap, WrapChange, WrapOutcome};
 use encx_sqlx::PostgresKeyStore;
 use sqlx::{Connection, Executor, Row};
 use tokio::time::Instant;

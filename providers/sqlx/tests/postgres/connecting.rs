@@ -3,7 +3,8 @@
 use std::error::Error as _;
 use std::time::Duration;
 
-use encx::{Coordination, Crypto, EncryptionContext, Error, Field, KeyStore, StoreError};
+use encx::store::{Coordination, KeyStore, StoreError};
+use encx::{Crypto, EncryptionContext, Error, Field};
 use encx_sqlx::PostgresKeyStore;
 use encx_testkit::{MemoryKms, block_on};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};

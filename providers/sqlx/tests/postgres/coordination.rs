@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use encx::{Coordination, Fence, JobTally, KeyStore, ProcessId, ProcessInfo, RangeClaim, StoreError};
+use encx::store::{Coordination, Fence, JobTally, KeyStore, ProcessId, ProcessInfo, RangeClaim, StoreError};
 use encx_sqlx::PostgresKeyStore;
 use sqlx::postgres::PgListener;
 use sqlx::{AssertSqlSafe, Executor};

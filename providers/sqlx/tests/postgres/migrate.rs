@@ -1,6 +1,6 @@
 //! Migrations of PostgreSQL's schema.
 
-use encx::{KeyStore, StoreError};
+use encx::store::{KeyStore, StoreError};
 use encx_sqlx::PostgresKeyStore;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use encx::{KeyStore, StoreError};
+use encx::store::{KeyStore, StoreError};
 use encx_sqlx::PostgresKeyStore;
 use sqlx::postgres::PgPool;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use encx::{Crypto, EncryptionContext, Field, KeyStore, StoreError};
+use encx::store::{KeyStore, StoreError};
+use encx::{Crypto, EncryptionContext, Field};
 use encx_sqlx::SqliteKeyStore;
 use encx_testkit::{MemoryKms, block_on};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions};

@@ -3,7 +3,8 @@
 use super::PgPool;
 use crate::document::Result;
 
-use encx::{ApiToken, Crypto, Encrypt, TokenDigest};
+use encx::token::{ApiToken, TokenDigest};
+use encx::{Crypto, Encrypt};
 use uuid::Uuid;
 
 #[derive(Encrypt, Clone, Debug, PartialEq)]

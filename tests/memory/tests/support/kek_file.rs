@@ -1,6 +1,6 @@
 //! A KEK file under a passphrase, and the keys in it, read by its description in `docs/format.md`.
 
-use encx::DataKey;
+use encx::kms::DataKey;
 use encx::suite::KcXaes256Gcm;
 use encx_local::{Argon2Params, LocalKms, Protection};
 use encx_testkit::block_on;
