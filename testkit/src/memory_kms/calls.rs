@@ -117,6 +117,7 @@ impl CallLog {
     }
 
     /// Returns how many calls there ever were.
+    #[cfg(feature = "harness")]
     pub(super) fn ever(&self) -> u64 {
         self.next
     }
