@@ -187,7 +187,7 @@ impl Cache {
             refreshes: Semaphore::new((keks.max_concurrent_calls / 2).max(1)),
             sweeper: RunsIn::default(),
             polls: Polls::new(&tasks, &limits, clock.elapsed()),
-            membership: Membership::new(store.coordination().is_some(), process_name, &limits),
+            membership: Membership::new(store.processes().is_some(), process_name, &limits),
             env: Environment::new(keks, store, clock, limits),
             entries,
             settled,

@@ -110,10 +110,11 @@ pub mod kms {
 /// A store implements [`KeyStore`](store::KeyStore), for which crate `encx-core` suffices.
 pub mod store {
     pub use encx_core::store::{
-        ChangeCursor, ChangePage, ColumnCount, Coordination, CursorPosition, Fence, JobRange, JobStatus,
+        ChangeCursor, ChangePage, ColumnCount, CursorPosition, Fence, JobRange, JobStatus, JobStore,
         JobTally, KeyCensus, KeyChange, KeyChanges, KeyHint, KeyPage, KeyQuery, KeyRecord, KeyStore, Lease,
-        NewKey, OpenTransactions, ProcessId, ProcessInfo, ProcessList, ProcessRecord, RangeClaim, Revision,
-        StateChange, StoreError, StoredWrap, Timestamp, WrapChange, WrapOutcome,
+        Leases, NewKey, OpenTransactions, ProcessId, ProcessInfo, ProcessList, ProcessRecord,
+        ProcessRegistry, RangeClaim, Revision, StateChange, StoreError, StoredWrap, Timestamp, WrapChange,
+        WrapOutcome,
     };
 }
 

@@ -13,11 +13,11 @@ use crate::crypto::{Crypto, check};
 use crate::error::Error;
 use crate::kek::{KekChoice, KekRef, KekRule, Keks};
 use crate::keyring::Core;
-use encx_core::memory;
 use encx_core::ciphertext::Suite;
 use encx_core::context::EncryptionContext;
 use encx_core::key::{KmsName, NameError};
 use encx_core::kms::KeyManagementService;
+use encx_core::memory;
 use encx_core::store::{KeyCensus, KeyStore};
 
 /// Builds a [`Crypto`]. Every setting has a default that is safe.

@@ -10,8 +10,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use encx::keys::{DataKeyId, KeyManager, KeyState, KeyUsage, Scope};
 use encx::store::{
-    ChangeCursor, ChangePage, Coordination, KeyChanges, KeyHint, KeyPage, KeyQuery, KeyRecord, KeyStore,
-    NewKey, StateChange, StoreError, WrapChange, WrapOutcome,
+    ChangeCursor, ChangePage, JobStore, KeyChanges, KeyHint, KeyPage, KeyQuery, KeyRecord, KeyStore, Leases,
+    NewKey, ProcessRegistry, StateChange, StoreError, WrapChange, WrapOutcome,
 };
 use encx::{Ciphertext, Clock, Crypto, CryptoBuilder, EncryptionContext, Error, Field, Plaintext};
 use encx_testkit::{ManualClock, MemoryKeyStore, MemoryKms};
@@ -430,7 +430,15 @@ impl KeyStore for Connection {
         }
     }
 
-    fn coordination(&self) -> Option<&dyn Coordination> {
-        self.rows.coordination().filter(|_| self.coordinates)
+    fn leases(&self) -> Option<&dyn Leases> {
+        self.rows.leases().filter(|_| self.coordinates)
+    }
+
+    fn jobs(&self) -> Option<&dyn JobStore> {
+        self.rows.jobs().filter(|_| self.coordinates)
+    }
+
+    fn processes(&self) -> Option<&dyn ProcessRegistry> {
+        self.rows.processes().filter(|_| self.coordinates)
     }
 }

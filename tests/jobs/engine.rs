@@ -244,7 +244,7 @@ async fn a_dry_run_counts_and_changes_nothing_and_shares_nothing() {
     let report = world.finish(world.worker(&walk).await.dry_run()).await;
     assert_eq!(report.run, tally(25, 0, 0));
     assert_eq!(walk.changed(), [0; 25]);
-    let shared = world.store.coordination().unwrap();
+    let shared = world.store.jobs().unwrap();
     assert_eq!(shared.job("count").await.unwrap(), None);
 }
 

@@ -58,6 +58,6 @@ fn tool(world: &World) -> KeyManager {
 
 /// What the key store knows of the processes.
 async fn registry(world: &World) -> Vec<ProcessRecord> {
-    let list = world.rows.coordination().unwrap().processes().await;
+    let list = world.rows.processes().unwrap().list_processes().await;
     list.unwrap().processes
 }

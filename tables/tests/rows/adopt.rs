@@ -430,7 +430,7 @@ async fn what_the_database_says_only_narrows_an_adoption(world: World) {
     plain_users(&world, 3).await;
     let adoption = january(&world).await;
     // Somebody says that it was contracted: it refuses, within its time.
-    let jobs = world.keys.coordination().unwrap();
+    let jobs = world.keys.jobs().unwrap();
     let name = "encx/contracted \"users\".\"plain\"";
     jobs.open_job(name, "whatever").await.unwrap();
     let report = world.in_time(adoption.backfill().run()).await;
