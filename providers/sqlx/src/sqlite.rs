@@ -15,7 +15,6 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use encx::{
@@ -26,9 +25,9 @@ use encx::{
 use sqlx::query::Query;
 use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
-    SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+    SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Executor, Row, Sqlite};
+use sqlx::{Row, Sqlite};
 
 use crate::application::name_of_executable;
 use crate::changes::{ONE_MORE, greatest_id, page_of};
@@ -39,7 +38,7 @@ pub(crate) use error::is_passing;
 use error::store_error;
 use row::raw_change;
 pub(crate) use sql::BEGIN;
-use statement::{hex, json_list, last_change, list_of, now, records};
+use statement::{hex, json_list, last_change, list_of, now, records, run};
 
 /// How many connections a store that was made from a URL keeps: one writes while the others read.
 const CONNECTIONS: u32 = 4;

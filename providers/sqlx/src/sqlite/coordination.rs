@@ -15,7 +15,8 @@ use uuid::Uuid;
 use super::SqliteKeyStore;
 use super::error::store_error;
 use super::sql::coordination as sql;
-use super::statement::{now, run};
+use super::statement;
+use super::statement::now;
 use crate::shared_work::{RawJob, RawProcess, counts, range, unreadable};
 
 type Statement<'q> = Query<'q, Sqlite, SqliteArguments>;
@@ -60,7 +61,7 @@ impl Coordination for SqliteKeyStore {
         Lease::check_name(name)?;
         let mut transaction = self.begin().await?;
         let release = sqlx::query(sql::RELEASE_LEASE).bind(name).bind(bytes(holder));
-        run(&mut *transaction, release).await?;
+        statement::run(&mut *transaction, release).await?;
         transaction.commit().await.map_err(store_error)
     }
 
@@ -72,7 +73,7 @@ impl Coordination for SqliteKeyStore {
         if let Some(begun) = row_of(&mut *transaction, begin).await? {
             let number: i64 = Columns("jobs", &begun).get("run")?;
             let delete = sqlx::query(sql::DELETE_OLD_RANGES).bind(name).bind(number);
-            run(&mut *transaction, delete).await?;
+            statement::run(&mut *transaction, delete).await?;
         }
         let row = row_of(&mut *transaction, sqlx::query(sql::JOB).bind(name)).await?;
         transaction.commit().await.map_err(store_error)?;
@@ -155,7 +156,7 @@ impl Coordination for SqliteKeyStore {
             .bind(upto)
             .bind(bytes(holder))
             .bind(end(now, term));
-        run(&mut *transaction, insert).await?;
+        statement::run(&mut *transaction, insert).await?;
         transaction.commit().await.map_err(store_error)?;
         let (after, upto) = (after.map(<[u8]>::to_vec), upto.map(<[u8]>::to_vec));
         Ok(Some(range(run, number, holder, after, upto)))
@@ -166,7 +167,7 @@ impl Coordination for SqliteKeyStore {
         let mut transaction = self.begin().await?;
         let until = end(now(&mut *transaction).await?, term);
         let keep = of_range(sql::KEEP_RANGE, range).bind(until);
-        let kept = run(&mut *transaction, keep).await? == 1;
+        let kept = statement::run(&mut *transaction, keep).await? == 1;
         transaction.commit().await.map_err(store_error)?;
         Ok(kept)
     }
@@ -181,8 +182,8 @@ impl Coordination for SqliteKeyStore {
             .bind(changed)
             .bind(unchanged)
             .bind(failed);
-        let done = run(&mut *transaction, count).await? == 1
-            && run(&mut *transaction, of_range(sql::DELETE_RANGE, range)).await? == 1;
+        let done = statement::run(&mut *transaction, count).await? == 1
+            && statement::run(&mut *transaction, of_range(sql::DELETE_RANGE, range)).await? == 1;
         if done {
             transaction.commit().await.map_err(store_error)?;
         } else {
@@ -201,8 +202,8 @@ impl Coordination for SqliteKeyStore {
             .bind(&process.name)
             .bind(process.serves_for_micros())
             .bind(now);
-        run(&mut *transaction, heartbeat).await?;
-        run(&mut *transaction, sqlx::query(sql::FORGET).bind(now)).await?;
+        statement::run(&mut *transaction, heartbeat).await?;
+        statement::run(&mut *transaction, sqlx::query(sql::FORGET).bind(now)).await?;
         let fence: i64 = sqlx::query_scalar(sql::FENCE)
             .fetch_one(&mut *transaction)
             .await
@@ -216,13 +217,13 @@ impl Coordination for SqliteKeyStore {
         let acknowledge = sqlx::query(sql::ACKNOWLEDGE)
             .bind(bytes(process))
             .bind(fence.get());
-        run(&mut *transaction, acknowledge).await?;
+        statement::run(&mut *transaction, acknowledge).await?;
         transaction.commit().await.map_err(store_error)
     }
 
     async fn deregister(&self, process: ProcessId) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
-        run(
+        statement::run(
             &mut *transaction,
             sqlx::query(sql::DEREGISTER).bind(bytes(process)),
         )
