@@ -374,6 +374,26 @@ mod tests {
     use crate::{Aad, Crypto};
     use encx_testkit::{MemoryKeyStore, MemoryKms, block_on};
 
+    #[test]
+    fn the_builder_says_who_draws_nonces() -> Result<(), Error> {
+        use encx_suite::NonceSource::{OperatingSystem, Thread};
+
+        block_on(async {
+            let store = MemoryKeyStore::new();
+            let builder = || Crypto::builder(MemoryKms::new(), store.clone());
+            let context = EncryptionContext::from_pairs([("tenantId", "a")])?;
+            for (builder, expected) in [(builder(), Thread), (builder().os_nonces(), OperatingSystem)] {
+                let crypto = builder.build().await?;
+                crypto.encrypt(&context, "x", Aad::unbound()).await?;
+                let entry = crypto.core().cache().entry(&context, KeyUsage::Data);
+                let guard = entry.snapshot();
+                let snapshot = guard.get().expect("it has encrypted");
+                assert_eq!(snapshot.active.as_ref().expect("a key").nonces(), expected);
+            }
+            Ok(())
+        })
+    }
+
     /// Two entries of one scope, as a race or a bound that is reached makes them.
     #[test]
     fn what_the_loser_of_a_race_has_used_is_kept() -> Result<(), Error> {
