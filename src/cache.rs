@@ -379,8 +379,8 @@ mod tests {
         use encx_suite::NonceSource::{OperatingSystem, Thread};
 
         block_on(async {
-            let store = MemoryKeyStore::new();
-            let builder = || Crypto::builder(MemoryKms::new(), store.clone());
+            let (kms, store) = (MemoryKms::new(), MemoryKeyStore::new());
+            let builder = || Crypto::builder(kms.clone(), store.clone());
             let context = EncryptionContext::from_pairs([("tenantId", "a")])?;
             for (builder, expected) in [(builder(), Thread), (builder().os_nonces(), OperatingSystem)] {
                 let crypto = builder.build().await?;
