@@ -25,6 +25,22 @@ use encx_core::context::EncryptionContext;
 ///
 /// A keyring is a cheap handle: it holds no key. Keys leave memory when their time is over, and come back when
 /// they are needed, however long a keyring is kept. Get one from [`Crypto::keyring`](crate::Crypto::keyring).
+///
+/// ```
+/// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+/// use encx::{Crypto, EncryptionContext, Field};
+///
+/// const SSN: Field = Field::new("users", "ssn");
+///
+/// # encx_testkit::block_on(async {
+/// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
+/// let tenant = crypto.keyring(&EncryptionContext::from_pairs([("tenantId", "t-42")])?).await?;
+/// let sealed = tenant.encrypt("123-45-6789", SSN.row(7)).await?;
+/// // The key is in memory now, so code that cannot wait may decrypt, too.
+/// assert_eq!(tenant.try_decrypt(&sealed, SSN.row(7))?.as_str()?, "123-45-6789");
+/// # Ok::<(), encx::Error>(())
+/// # }).unwrap();
+/// ```
 #[derive(Clone)]
 pub struct Keyring {
     core: Core,

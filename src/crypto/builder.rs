@@ -22,6 +22,23 @@ use encx_core::store::{KeyCensus, KeyStore};
 use encx_suite::NonceSource;
 
 /// Builds a [`Crypto`]. Every setting has a default that is safe.
+///
+/// ```
+/// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+/// use std::time::Duration;
+///
+/// use encx::Crypto;
+///
+/// # encx_testkit::block_on(async {
+/// # let (kms, store) = (MemoryKms::new(), MemoryKeyStore::new());
+/// let crypto = Crypto::builder(kms, store)
+///     .ttl(Duration::from_secs(15 * 60))
+///     .stale_if_unavailable(Duration::from_secs(4 * 3600))
+///     .build()
+///     .await?;
+/// # Ok::<(), encx::Error>(())
+/// # }).unwrap();
+/// ```
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct CryptoBuilder {
     kms: BTreeMap<KmsName, Arc<dyn KeyManagementService>>,

@@ -25,7 +25,7 @@ use crate::memory::{DEEP, wiping_stack};
 /// </div>
 ///
 /// ```
-/// use encx::DataKey;
+/// use encx::kms::DataKey;
 /// use encx::suite::{KcXaes256Gcm, OpenError};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
