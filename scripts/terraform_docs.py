@@ -1,0 +1,114 @@
+"""Writes the tables of inputs and outputs into the READMEs of the Terraform modules, and finds what no test touches.
+
+    terraform_docs.py write MODULE..    writes the tables
+    terraform_docs.py check MODULE..    fails if a table is not what the code says
+    terraform_docs.py untested MODULE.. fails if a variable or an output appears in no run of the module's tests, or a
+                                        variable, check or precondition has fewer runs that expect its refusal than it has conditions
+
+Reads what `terraform fmt` writes: blocks begin and end at the first column.
+"""
+
+import pathlib
+import re
+import sys
+
+BEGIN, END = "<!-- begin of what scripts/terraform_docs.py writes -->", "<!-- end -->"
+
+
+def blocks(folder, kind):
+    """Returns the text of each top-level block of a kind, by its last label."""
+    found = {}
+    for path in sorted(folder.glob("*.tf")):
+        pattern = rf'^{kind} ((?:"[^"]+" ?)+)\{{(.*?)^\}}|^{kind} ((?:"[^"]+" ?)+)\{{\}}'
+        for match in re.finditer(pattern, path.read_text(), re.M | re.S):
+            labels = re.findall(r'"([^"]+)"', match.group(1) or match.group(3))
+            found[".".join(labels)] = match.group(2) or ""
+    return found
+
+
+def attribute(block, name):
+    """Returns the value of an attribute of a block as it is written, on one line; None if there is none."""
+    match = re.search(rf"^  {name}\s+= (.*(?:\n(?:   .*|  [\]}})].*|))*)", block, re.M)
+    if match is None:
+        return None
+    value = re.sub(r"\s*\n\s*", " ", match.group(1).strip())
+    return re.sub(r" +", " ", value)
+
+
+def text(block):
+    value = attribute(block, "description")
+    if value is None:
+        sys.exit(f"no description: {block}")
+    return value[1:-1].replace('\\"', '"').replace("|", "\\|")
+
+
+def table(folder):
+    lines = ["### Inputs", "", "| name | what it is | type | default |", "| --- | --- | --- | --- |"]
+    for name, block in sorted(blocks(folder, "variable").items()):
+        default = attribute(block, "default")
+        shown = "required" if default is None else f"`{default}`"
+        kind = attribute(block, "type").replace("|", "\\|")
+        lines.append(f"| `{name}` | {text(block)} | `{kind}` | {shown} |")
+    lines += ["", "### Outputs", "", "| name | what it is |", "| --- | --- |"]
+    for name, block in sorted(blocks(folder, "output").items()):
+        lines.append(f"| `{name}` | {text(block)} |")
+    return "\n".join(lines)
+
+
+def readme(folder):
+    path = folder / "README.md"
+    now = path.read_text()
+    before, begin, rest = now.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        sys.exit(f"{path}: the marks {BEGIN} and {END} are missing")
+    return path, now, f"{before}{BEGIN}\n\n{table(folder)}\n\n{END}{after}"
+
+
+def write(folder):
+    path, now, new = readme(folder)
+    if new != now:
+        path.write_text(new)
+    return []
+
+
+def check(folder):
+    path, now, new = readme(folder)
+    return [] if new == now else [f"{path}: the tables are not what the code says; run scripts/terraform_docs.py write {folder}"]
+
+
+def untested(folder):
+    tests = "\n".join(path.read_text() for path in sorted(folder.glob("tests/*.tftest.hcl")))
+    # Comments touch nothing.
+    tests = re.sub(r"^\s*#.*$", "", tests, flags=re.M)
+    expected = re.findall(r"expect_failures\s*=\s*\[([^\]]*)\]", tests)
+    expected = [name.strip() for names in expected for name in names.split(",")]
+    problems = []
+    for name, block in blocks(folder, "variable").items():
+        if not re.search(rf"^\s+{name}\s+= ", tests, re.M):
+            problems.append(f"{folder}: no test sets the variable {name}")
+        conditions, runs = block.count("  validation {"), expected.count(f"var.{name}")
+        if runs < conditions:
+            problems.append(f"{folder}: the variable {name} has {conditions} validations, and {runs} runs expect a refusal")
+    for name in blocks(folder, "output"):
+        if not re.search(rf"\boutput\.{name}\b", tests):
+            problems.append(f"{folder}: no test reads the output {name}")
+    for name in blocks(folder, "check"):
+        if f"check.{name}" not in expected:
+            problems.append(f"{folder}: no test expects the check {name} to fail")
+    for name, block in blocks(folder, "resource").items():
+        if "  precondition {" in block and name not in expected:
+            problems.append(f"{folder}: no test expects a precondition of {name} to fail")
+    return problems
+
+
+def main():
+    actions = {"write": write, "check": check, "untested": untested}
+    if len(sys.argv) < 3 or sys.argv[1] not in actions:
+        sys.exit(__doc__)
+    problems = [problem for folder in sys.argv[2:] for problem in actions[sys.argv[1]](pathlib.Path(folder))]
+    print("\n".join(problems), end="\n" if problems else "")
+    sys.exit(bool(problems))
+
+
+main()
