@@ -28,11 +28,16 @@ def blocks(folder, kind):
 
 def attribute(block, name):
     """Returns the value of an attribute of a block as it is written, on one line; None if there is none."""
-    match = re.search(rf"^  {name}\s+= (.*(?:\n(?:   .*|  [\]}})].*|))*)", block, re.M)
+    match = re.search(rf"^  {name}\s+= (.*(?:\n(?:   .*|  [\]}})].*))*)", block, re.M)
     if match is None:
         return None
-    value = re.sub(r"\s*\n\s*", " ", match.group(1).strip())
-    return re.sub(r" +", " ", value)
+    lines = re.sub(r" +", " ", match.group(1)).split("\n")
+    value = ""
+    for line in (line.strip() for line in lines):
+        # On one line, what stood on lines of their own needs commas.
+        between = "" if not value else " " if value[-1] in "{[(," or line[:1] in "}])" else ", "
+        value += between + line
+    return value
 
 
 def text(block):

@@ -17,6 +17,8 @@ locals {
   requests_usd = ceil(max(0, local.calls - local.price.free_calls) * local.price.calls / 100) / 100
 
   monthly_cost = {
+    usd_for_10000_calls     = local.price.calls
+    free_calls              = local.price.free_calls
     calls                   = local.calls
     keys_usd                = local.keys_usd
     requests_usd            = local.requests_usd
