@@ -163,6 +163,17 @@ locals {
         Resource  = "*"
         Condition = { StringEquals = { "aws:SourceAccount" = local.account } }
       },
+      # EventBridge does not say for which account it publishes, but the context names the topic.
+      length(local.publishing) == 0 ? null : {
+        Sid       = "EncxTopicPublishers"
+        Effect    = "Allow"
+        Principal = { Service = [for name in local.publishing : "${name}.amazonaws.com"] }
+        Action    = sort(concat(local.service_actions, local.describe_actions))
+        Resource  = "*"
+        Condition = {
+          ArnLike = { "kms:EncryptionContext:aws:sns:topicArn" = "arn:${local.partition}:sns:${local.region}:${local.account}:*" }
+        }
+      },
       # CloudTrail is documented to say which trail, not which account.
       !contains(var.allow_services, "cloudtrail") ? null : {
         Sid       = "EncxCloudTrail"
@@ -203,7 +214,8 @@ locals {
     ] : statement if statement != null
   ]
 
-  called_by  = sort(setsubtract(setintersection(var.allow_services, local.calling_services), ["cloudtrail"]))
+  called_by  = sort(setintersection(var.allow_services, ["s3", "sns"]))
+  publishing = sort(setintersection(var.allow_services, ["cloudwatch", "events"]))
   called_via = sort(setintersection(var.allow_services, local.via_services))
   granted_to = sort(setintersection(var.allow_services, local.granted_services))
 

@@ -297,11 +297,17 @@ run "services" {
 
   assert {
     condition = jsonencode({
-      for statement in jsondecode(output.key_policy_json).Statement : statement.Sid => [statement.Principal, statement.Condition] if strcontains(statement.Sid, "Services") || statement.Sid == "EncxCloudTrail"
+      for statement in jsondecode(output.key_policy_json).Statement : statement.Sid => [statement.Principal, statement.Condition] if contains(
+        ["EncxServices", "EncxTopicPublishers", "EncxCloudTrail", "EncxThroughServices", "EncxGrantsThroughServices"], statement.Sid
+      )
       }) == jsonencode({
       EncxServices = [
-        { Service = ["cloudwatch.amazonaws.com", "events.amazonaws.com", "s3.amazonaws.com", "sns.amazonaws.com"] },
+        { Service = ["s3.amazonaws.com", "sns.amazonaws.com"] },
         { StringEquals = { "aws:SourceAccount" = "111122223333" } },
+      ]
+      EncxTopicPublishers = [
+        { Service = ["cloudwatch.amazonaws.com", "events.amazonaws.com"] },
+        { ArnLike = { "kms:EncryptionContext:aws:sns:topicArn" = "arn:aws:sns:eu-central-1:111122223333:*" } },
       ]
       EncxCloudTrail = [
         { Service = "cloudtrail.amazonaws.com" },
