@@ -4,13 +4,18 @@
     terraform_docs.py check MODULE..    fails if a table is not what the code says
     terraform_docs.py untested MODULE.. fails if a variable or an output appears in no run of the module's tests, or a
                                         variable, check or precondition has fewer runs that expect its refusal than it has conditions
+    terraform_docs.py refusals MODULE.. fails if a validation refuses nothing in the module's tests; runs Terraform
 
 Reads what `terraform fmt` writes: blocks begin and end at the first column.
 """
 
+import json
 import pathlib
 import re
+import shutil
+import subprocess
 import sys
+import tempfile
 
 BEGIN, END = "<!-- begin of what scripts/terraform_docs.py writes -->", "<!-- end -->"
 
@@ -107,8 +112,61 @@ def untested(folder):
     return problems
 
 
+def refusals(folder):
+    """Runs every test that expects a variable to be refused once more, and looks which of its validations did it.
+
+    Without resources, and so without a provider: validations look at variables, and at locals of one line.
+    """
+    problems, hit = [], set()
+    with tempfile.TemporaryDirectory() as scratch:
+        scratch = pathlib.Path(scratch)
+        shutil.copy(folder / "variables.tf", scratch)
+        variables = (folder / "variables.tf").read_text()
+        source = "\n".join(path.read_text() for path in sorted(folder.glob("*.tf")))
+        needed = sorted(set(re.findall(r"\blocal\.(\w+)", variables)))
+        lines = [re.search(rf"^  {name}\s+= .*$", source, re.M).group(0) for name in needed]
+        (scratch / "locals.tf").write_text("\n".join(["locals {", *lines, "}", ""]))
+        (scratch / "tests").mkdir()
+        expected = {}
+        for path in sorted(folder.glob("tests/*.tftest.hcl")):
+            text = path.read_text()
+            shared = re.search(r"^variables \{.*?^\}\n", text, re.M | re.S)
+            for name, run in re.findall(r'^run "([^"]+)" (\{.*?^\})', text, re.M | re.S):
+                refused = re.search(r"^  expect_failures = \[var\.(\w+)\]\n", run, re.M)
+                if refused is None:
+                    continue
+                expected[name] = refused.group(1)
+                # A file for each: after a run that fails, Terraform skips the rest of its file.
+                test = f'{shared.group(0) if shared else ""}run "{name}" {run.replace(refused.group(0), "")}\n'
+                (scratch / "tests" / f"{name}.tftest.hcl").write_text(test)
+        subprocess.run(["terraform", "init", "-input=false"], cwd=scratch, check=True, stdout=subprocess.DEVNULL)
+        done = subprocess.run(["terraform", "test", "-json"], cwd=scratch, stdout=subprocess.PIPE, text=True)
+    found = {}
+    for message in map(json.loads, done.stdout.splitlines()):
+        if message["type"] == "diagnostic":
+            detail = message["diagnostic"].get("detail", "")
+            for line in re.findall(r"validation rule at variables\.tf:(\d+),", detail):
+                found.setdefault(message.get("@testrun"), set()).add(int(line))
+    starts = {}
+    variable = None
+    for number, line in enumerate(variables.splitlines(), 1):
+        if match := re.match(r'variable "(\w+)"', line):
+            variable = match.group(1)
+        elif line == "  validation {":
+            starts[number] = variable
+    for name, variable in expected.items():
+        lines = {line for line in found.get(name, ()) if starts.get(line) == variable}
+        if not lines:
+            problems.append(f"{folder}: the run {name} was to be refused by a validation of {variable}, and was not")
+        hit |= lines
+    for line in sorted(starts.keys() - hit):
+        problems.append(f"{folder}/variables.tf:{line}: no test is refused by this validation of {starts[line]}")
+    print(f"{folder.name}: {len(expected)} refusals, {len(hit)} of {len(starts)} validations")
+    return problems
+
+
 def main():
-    actions = {"write": write, "check": check, "untested": untested}
+    actions = {"write": write, "check": check, "untested": untested, "refusals": refusals}
     if len(sys.argv) < 3 or sys.argv[1] not in actions:
         sys.exit(__doc__)
     problems = [problem for folder in sys.argv[2:] for problem in actions[sys.argv[1]](pathlib.Path(folder))]
