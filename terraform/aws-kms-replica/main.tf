@@ -44,6 +44,9 @@ resource "aws_kms_replica_key" "this" {
   }
 
   lifecycle {
+    # Terraform's own, and never set; after an import it would show as a change.
+    ignore_changes = [bypass_policy_lockout_safety_check]
+
     precondition {
       condition     = local.region != local.primary_region
       error_message = "The provider is one of the primary's own region. Write providers = { aws = aws.… } with a provider of another region."

@@ -31,6 +31,9 @@ resource "aws_kms_key" "this" {
   tags                    = local.tags
 
   lifecycle {
+    # Terraform's own, and never set; after an import it would show as a change.
+    ignore_changes = [bypass_policy_lockout_safety_check]
+
     precondition {
       condition     = length(local.key_policy_json) <= 32768
       error_message = "The key policy is longer than the 32768 characters that AWS KMS takes. Name fewer principals or context_values: values of one pair, such as purpose, instead of every tenant."
