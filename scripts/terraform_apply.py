@@ -31,6 +31,8 @@ DELETERS = json.dumps([f"arn:aws:iam::{ACCOUNT}:role/terraform"])
 OVERRIDE = 'provider "aws" {\n  s3_use_path_style = true\n}\n'
 # What encx-aws itself uses, by its tests that take a key of the user's.
 USED_BY_ENCX = ("existing-role", "two-regions")
+# As the workspace is built for its tests, so that nothing is built twice.
+CARGO = ("--locked", "--quiet", "--workspace", "--all-features")
 # What moto does not know; the rest of the example is applied.
 ONLY = {"eks-pod-identity": "module.kms"}
 CONTEXT = {"purpose": "pii", "tenantId": "t-42", "encx:v": "1"}
@@ -52,7 +54,7 @@ def must(folder, *command, **variables):
     status, output = run(folder, *command, **variables)
     if status != 0:
         # A failed apply shows its whole plan before what went wrong.
-        raise Failed(f"{shlex.join(command)} failed in {folder}:\n{output[output.find('Error:') :]}")
+        raise Failed(f"{shlex.join(command)} failed in {folder}:\n{output[max(0, output.find('Error: ')) :]}")
     return output
 
 
@@ -113,7 +115,7 @@ def check_commands(name, commands):
 
 def use_by_encx(name, environment):
     output = must(
-        *(".", "cargo", "test", "--locked", "--quiet", "-p", "encx-aws", "--test", "live", "--", "--ignored"),
+        *(".", "cargo", "test", *CARGO, "--test", "live", "--", "--ignored"),
         TEST_KMS_KEY_ID=environment["AWS_KMS_KEY_ID"],
         AWS_REGION=environment["AWS_REGION"],
     )
@@ -126,7 +128,9 @@ def provision(users):
     arguments = ["--alias", "alias/shop-old", "--account", ACCOUNT]
     for user in users:
         arguments += ["--user", user]
-    must(".", "cargo", "run", "--locked", "--quiet", "-p", "encx-aws", "--example", "provision", "--", *arguments, AWS_REGION=REGION)
+    must(".", "cargo", "build", *CARGO, "--example", "provision")
+    built = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", "target"), "debug", "examples", "provision").resolve()
+    must(".", str(built), *arguments, AWS_REGION=REGION)
     kms = client("kms", region_name=REGION)
     return kms.describe_key(KeyId="alias/shop-old")["KeyMetadata"]["KeyId"]
 
