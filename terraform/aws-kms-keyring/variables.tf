@@ -94,7 +94,7 @@ variable "default_domain" {
 }
 
 variable "protected_environments" {
-  description = "Environments whose keys nobody may delete, and whose window is 30 days unless it is set."
+  description = "Environments whose keys no identity may delete, and whose window is 30 days unless it is set."
   type        = list(string)
   default     = ["prod", "production"]
   nullable    = false

@@ -95,7 +95,7 @@ variable "kms_key_owners" {
 }
 
 variable "key_deleters" {
-  description = "ARNs of roles and users that may schedule the key's deletion and remove its alias, as `terraform destroy` does. Empty: nobody deletes it by accident."
+  description = "ARNs of roles and users that may schedule the key's deletion and remove its alias, as `terraform destroy` does. Empty: no identity deletes it by accident."
   type        = list(string)
   default     = []
   nullable    = false

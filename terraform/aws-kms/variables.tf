@@ -131,7 +131,7 @@ variable "kms_key_owners" {
 }
 
 variable "key_deleters" {
-  description = "ARNs of roles and users that may schedule the key's deletion and remove its alias, as `terraform destroy` does. Empty: nobody deletes it by accident."
+  description = "ARNs of roles and users that may schedule the key's deletion and remove its alias, as `terraform destroy` does. Empty: no identity deletes it by accident."
   type        = list(string)
   default     = []
   nullable    = false
@@ -266,7 +266,7 @@ variable "create_iam_role" {
 
   validation {
     condition     = !var.create_iam_role || length(var.service_principals) + length(var.trusted_principals) > 0 || var.oidc_provider_arn != null
-    error_message = "create_iam_role: nobody could take the role. Write service_principals, oidc_provider_arn or trusted_principals."
+    error_message = "create_iam_role: no identity could take the role. Write service_principals, oidc_provider_arn or trusted_principals."
   }
 }
 

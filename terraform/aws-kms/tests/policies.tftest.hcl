@@ -145,7 +145,7 @@ run "never" {
     error_message = "ForAllValues passes where no context is sent; denials can lock out."
   }
 
-  # Whoever may use the key in its policy is under a condition, whatever its name.
+  # Every statement that allows use has a condition, whatever its name.
   assert {
     condition = alltrue([
       for statement in jsondecode(output.key_policy_json).Statement : can(statement.Condition)
@@ -163,7 +163,7 @@ run "never" {
     error_message = "Without context_values, encx:v = 1 has to be demanded."
   }
 
-  # Nobody is on both sides but the account, whose root administers always and delegates if asked.
+  # No identity is on both sides but the account, whose root administers always and delegates if asked.
   assert {
     condition = length(setintersection(
       flatten([for statement in jsondecode(output.key_policy_json).Statement : statement.Principal.AWS if contains(statement.Action, "kms:PutKeyPolicy") && statement.Sid != "EncxAccountAdministers"]),

@@ -314,7 +314,7 @@ run "unknown_service" {
   expect_failures = [var.allow_services]
 }
 
-run "role_that_nobody_takes" {
+run "role_without_a_taker" {
   command = plan
 
   variables {
