@@ -20,7 +20,7 @@ use std::fmt;
 ///
 /// impl fmt::Debug for VaultError {
 ///     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-///         encx::debug_error(self, f)
+///         encx_core::causes::debug_error(self, f)
 ///     }
 /// }
 ///
