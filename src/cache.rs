@@ -36,14 +36,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use encx_core::context::EncryptionContext;
+use encx_core::key::{DataKey, DataKeyId, KeyUsage, Scope};
+use encx_core::store::KeyStore;
 use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::kek::Keks;
-use encx_core::context::EncryptionContext;
-use encx_core::key::{DataKey, DataKeyId, KeyUsage, Scope};
-use encx_core::store::KeyStore;
 
 pub(crate) use cached_key::CachedKey;
 pub(crate) use data_cipher::{DataCipher, check_len};

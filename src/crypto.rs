@@ -11,15 +11,16 @@ mod warm_up;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::cache::{Entry, Stats};
-use crate::error::{Error, Hot};
-use crate::keyring::{Core, Decrypt, Encrypt, HotFirst, Keyring, Place};
-use crate::plaintext::Plaintext;
 use encx_core::aad::{Aad, AsAad};
 use encx_core::ciphertext::Ciphertext;
 use encx_core::context::EncryptionContext;
 use encx_core::key::KeyUsage;
 use encx_core::store::KeyCensus;
+
+use crate::cache::{Entry, Stats};
+use crate::error::{Error, Hot};
+use crate::keyring::{Core, Decrypt, Encrypt, HotFirst, Keyring, Place};
+use crate::plaintext::Plaintext;
 
 pub use builder::CryptoBuilder;
 pub(crate) use builder::Parts;

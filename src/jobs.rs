@@ -12,10 +12,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use encx_core::store::{KeyStore, StoreError};
 
 use crate::clock::Clock;
 use crate::crypto::Crypto;
-use encx_core::store::{KeyStore, StoreError};
 
 pub use self::report::{JobEnd, JobError, JobEvent, JobFailure, JobReport};
 pub use self::run::{JobRun, JobStopper};

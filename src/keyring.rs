@@ -9,6 +9,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use encx_core::aad::{Aad, AsAad};
+use encx_core::ciphertext::{Ciphertext, Header};
+use encx_core::context::EncryptionContext;
 use zeroize::Zeroize;
 
 pub(crate) use self::batch::{Batch, Done, Item, ToOpen, ToSeal, Work, loaded};
@@ -19,9 +22,6 @@ use self::in_place::{BufferPlace, DecryptInPlace, EncryptInto};
 use crate::cache::Entry;
 use crate::error::{Error, Hot, unbox};
 use crate::plaintext::Plaintext;
-use encx_core::aad::{Aad, AsAad};
-use encx_core::ciphertext::{Ciphertext, Header};
-use encx_core::context::EncryptionContext;
 
 /// Encrypts and decrypts under one encryption context, without looking it up each time.
 ///

@@ -12,12 +12,6 @@ mod wraps;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::quarantine::Quarantine;
-use crate::clock::Clock;
-use crate::crypto::{Crypto, CryptoBuilder, Parts};
-use crate::error::{Error, Location};
-use crate::kek::Keks;
-use crate::keyring::Core;
 use encx_core::context::EncryptionContext;
 use encx_core::key::DataKey;
 use encx_core::kms::KeyManagementService;
@@ -25,6 +19,13 @@ use encx_core::store::{
     KeyCensus, KeyRecord, KeyStore, NewKey, StateChange, StoreError, StoredWrap, WrapChange, are_shredded,
     load_all_usages,
 };
+
+use self::quarantine::Quarantine;
+use crate::clock::Clock;
+use crate::crypto::{Crypto, CryptoBuilder, Parts};
+use crate::error::{Error, Location};
+use crate::kek::Keks;
+use crate::keyring::Core;
 
 pub use self::destroy::Destruction;
 pub use self::fleet::{FleetReport, SilentProcess};

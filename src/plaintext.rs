@@ -2,10 +2,10 @@
 
 use std::fmt;
 
+use encx_suite::Opened;
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use crate::error::Error;
-use encx_suite::Opened;
 
 /// A decrypted value. It is zeroised when dropped, and prints as `Plaintext([REDACTED])`.
 ///

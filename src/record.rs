@@ -12,8 +12,9 @@ mod seal;
 mod search;
 mod token;
 
-use crate::crypto::Crypto;
 use encx_core::context::{ContextError, EncryptionContext};
+
+use crate::crypto::Crypto;
 
 pub use encx_core::aad::{ColumnPart, ColumnValue};
 pub use encx_core::codec::{CodecError, Encoded, FieldCodec};

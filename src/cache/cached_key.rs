@@ -3,12 +3,13 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use encx_core::key::{DataKey, KeyUsage, Scope};
+use encx_suite::NonceSource;
+
 use crate::cache::data_cipher::DataCipher;
 use crate::cache::derivation_key::DerivationKey;
 use crate::cache::key_meta::KeyMeta;
 use crate::error::Error;
-use encx_core::key::{DataKey, KeyUsage, Scope};
-use encx_suite::NonceSource;
 
 /// A key in memory, in the one form that its usage allows.
 #[derive(Clone)]

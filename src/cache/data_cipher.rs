@@ -4,16 +4,16 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use encx_core::aad::Aad;
+use encx_core::ciphertext::{Ciphertext, HEADER_LEN, Header, MAX_PLAINTEXT_LEN, SUITE_AT, Suite};
+use encx_core::key::{DataKey, Scope};
+use encx_suite::{Batch, Epoch, Epochs, NonceSource, OpenError, SealError, SuiteKey};
 use zeroize::Zeroize;
 
 use crate::cache::key_meta::KeyMeta;
 use crate::cache::later::Later;
 use crate::error::{Error, Hot, Location};
 use crate::plaintext::Plaintext;
-use encx_core::aad::Aad;
-use encx_core::ciphertext::{Ciphertext, HEADER_LEN, Header, MAX_PLAINTEXT_LEN, SUITE_AT, Suite};
-use encx_core::key::{DataKey, Scope};
-use encx_suite::{Batch, Epoch, Epochs, NonceSource, OpenError, SealError, SuiteKey};
 
 /// A data key, unwrapped and expanded. It is zeroised when the last user lets go of it.
 pub(crate) struct DataCipher {

@@ -4,8 +4,9 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::OnceLock;
 
-use crate::cache::key_meta::KeyMeta;
 use encx_core::key::{DataKey, Derivation, Subkey};
+
+use crate::cache::key_meta::KeyMeta;
 
 /// How many subkeys a key keeps: one for each index of a context, of which there are few.
 const MAX_SUBKEYS: usize = 64;

@@ -13,14 +13,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::cache::failure::Failure;
-use crate::cache::key_meta::KeyMeta;
-use crate::cache::{CachedKey, Environment, Limits, Purpose, ReadStart};
-use crate::error::Error;
 use encx_core::context::EncryptionContext;
 use encx_core::key::{DataKey, DataKeyId, KeyUsage, Scope};
 use encx_core::store::KeyRecord;
 use encx_suite::Epoch;
+
+use crate::cache::failure::Failure;
+use crate::cache::key_meta::KeyMeta;
+use crate::cache::{CachedKey, Environment, Limits, Purpose, ReadStart};
+use crate::error::Error;
 
 pub(crate) use records::{Records, Used};
 use refresh_schedule::ScheduledKey;

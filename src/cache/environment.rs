@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use encx_core::key::KeyState;
+use encx_core::store::{KeyRecord, KeyStore};
+
 use crate::cache::Limits;
 use crate::cache::stats::Counters;
 use crate::clock::Clock;
 use crate::error::{Error, Location};
 use crate::kek::Keks;
-use encx_core::key::KeyState;
-use encx_core::store::{KeyRecord, KeyStore};
 
 /// What a cache was built with, and what it counts.
 pub(crate) struct Environment {

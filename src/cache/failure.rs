@@ -1,7 +1,8 @@
 //! What an error of the KMS means for a key in memory.
 
-use crate::error::Error;
 use encx_core::kms::KmsErrorKind;
+
+use crate::error::Error;
 
 /// What the failure to unwrap a key that is in memory means for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

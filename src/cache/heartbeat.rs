@@ -3,12 +3,12 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use encx_core::store::{Fence, ProcessId, ProcessRegistry, StoreError};
 use tokio::runtime::Handle;
 
 use crate::cache::Cache;
 use crate::cache::running::Running;
 use crate::error::Error;
-use encx_core::store::{Fence, ProcessId, ProcessRegistry, StoreError};
 
 /// How often a process says that it is there, unless a fence is raised.
 const BETWEEN_HEARTBEATS: Duration = Duration::from_secs(10);

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use encx_core::key::DataKeyId;
+
 use crate::cache::Limits;
 use crate::cache::stats::{Counters, KeyGauge};
 use crate::clock::Moment;
-use encx_core::key::DataKeyId;
 
 /// The id of a key in memory, its time, and what was heard about it.
 pub(crate) struct KeyMeta {

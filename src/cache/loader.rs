@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use encx_core::key::{DataKey, DataKeyId};
+use encx_core::store::{KeyRecord, NewKey, are_shredded, load_all_usages};
+
 use crate::cache::failure::Failure;
 use crate::cache::later::tell_stale;
 use crate::cache::{Cache, CachedKey, Entry, EntryKey, KeyMeta, MAX_ATTEMPTS, Purpose, Records};
 use crate::error::Error;
-use encx_core::key::{DataKey, DataKeyId};
-use encx_core::store::{KeyRecord, NewKey, are_shredded, load_all_usages};
 
 impl Cache {
     /// Makes sure that there is a runtime, that background work runs, and that states are known well enough.

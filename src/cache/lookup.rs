@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use encx_core::context::EncryptionContext;
+use encx_core::key::{DataKeyId, KeyUsage};
+use encx_core::store::KeyRecord;
+
 use crate::cache::reread::read;
 use crate::cache::{
     Cache, CachedKey, DataCipher, Entry, MAX_ATTEMPTS, Purpose, Records, Snapshot, UNKNOWN_TTL,
 };
 use crate::error::{Error, Hot};
-use encx_core::context::EncryptionContext;
-use encx_core::key::{DataKeyId, KeyUsage};
-use encx_core::store::KeyRecord;
 
 impl Cache {
     /// Tells whether the states of a snapshot were read, or polled for, so short a time ago that nobody has to look closer.

@@ -3,14 +3,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use encx_core::memory;
+use encx_core::store::{Fence, ProcessId, ProcessInfo};
 use tokio::sync::{Notify, watch};
 
 use crate::cache::Limits;
 use crate::cache::running::RunsIn;
 use crate::clock::Clock;
 use crate::error::Error;
-use encx_core::memory;
-use encx_core::store::{Fence, ProcessId, ProcessInfo};
 
 /// How long the first who need a key wait for the key store to know that this process is there.
 const INTRODUCTION: Duration = Duration::from_secs(2);

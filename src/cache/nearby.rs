@@ -3,10 +3,11 @@
 use std::cell::{Cell, Ref, RefCell};
 use std::sync::Arc;
 
-use crate::cache::Cache;
-use crate::cache::entry::Entry;
 use encx_core::context::EncryptionContext;
 use encx_core::key::KeyUsage;
+
+use crate::cache::Cache;
+use crate::cache::entry::Entry;
 
 /// How many entries a thread remembers, in 3 KiB.
 const PLACES: usize = 128;

@@ -6,6 +6,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
+use encx_core::key::Scope;
+use encx_core::store::{CursorPosition, KeyChange, KeyChanges, KeyHint};
 use futures_core::Stream;
 
 use crate::cache::entry::tidy_seats;
@@ -14,8 +16,6 @@ use crate::cache::running::Running;
 use crate::cache::vanished::check_vanished;
 use crate::cache::{Cache, Entry};
 use crate::error::Error;
-use encx_core::key::Scope;
-use encx_core::store::{CursorPosition, KeyChange, KeyChanges, KeyHint};
 
 /// How many hints are taken together before the key store is read.
 const HINTS_PER_READ: usize = 1000;

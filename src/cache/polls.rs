@@ -4,11 +4,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use encx_core::store::ChangeCursor;
+
 use crate::cache::Limits;
 use crate::cache::running::RunsIn;
 use crate::cache::single_flight::{Flights, Tasks};
 use crate::clock::Moment;
-use encx_core::store::ChangeCursor;
 
 /// As of when this process knows all changes of the keys that it has in memory.
 #[derive(Debug)]

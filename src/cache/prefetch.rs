@@ -5,12 +5,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use encx_core::key::{DataKeyId, KeyState};
 use tokio::sync::mpsc;
 
 use crate::cache::Cache;
 use crate::cache::entry::Entry;
 use crate::error::Error;
-use encx_core::key::{DataKeyId, KeyState};
 
 /// How long an acknowledgement waits for keys that are being loaded: a KMS that hangs must not keep others from learning
 /// that what was withdrawn is gone.

@@ -6,11 +6,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use encx_core::key::DataKeyId;
+
 use crate::cache::entry::Due;
 use crate::cache::reread::read;
 use crate::cache::{Cache, Records};
 use crate::error::Error;
-use encx_core::key::DataKeyId;
 
 impl Due {
     fn records(&self) -> Option<Arc<Records>> {

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::cache::{Cache, Entry};
-use crate::error::Error;
 use encx_core::key::Scope;
 use encx_core::store::{KeyRecord, StoreError};
+
+use crate::cache::{Cache, Entry};
+use crate::error::Error;
 
 /// How many scopes one read of the key store asks for.
 const SCOPES_PER_READ: usize = 1000;

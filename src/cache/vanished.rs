@@ -4,11 +4,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use encx_core::key::DataKeyId;
+use encx_core::store::{KeyRecord, StoreError};
+
 use crate::cache::reread::read_again;
 use crate::cache::{Cache, Entry};
 use crate::error::Error;
-use encx_core::key::DataKeyId;
-use encx_core::store::{KeyRecord, StoreError};
 
 /// How many keys one query asks for.
 const KEYS_PER_QUERY: usize = 1000;

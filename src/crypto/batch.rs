@@ -4,13 +4,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use encx_core::aad::AsAad;
+use encx_core::ciphertext::Ciphertext;
+use encx_core::context::EncryptionContext;
+
 use crate::cache::Entry;
 use crate::crypto::Crypto;
 use crate::keyring::{Batch, Done, Item, ToOpen, ToSeal, Work};
 use crate::plaintext::Plaintext;
-use encx_core::aad::AsAad;
-use encx_core::ciphertext::Ciphertext;
-use encx_core::context::EncryptionContext;
 
 impl Crypto {
     /// Encrypts many values, each under its own context and bound to its own place.

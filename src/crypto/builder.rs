@@ -5,6 +5,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use encx_core::ciphertext::Suite;
+use encx_core::context::EncryptionContext;
+use encx_core::key::{KmsName, NameError};
+use encx_core::kms::KeyManagementService;
+use encx_core::memory;
+use encx_core::store::{KeyCensus, KeyStore};
+use encx_suite::NonceSource;
 use tokio::runtime::Handle;
 
 use crate::cache::{Cache, CacheHandle, Limits, MAX_NAME_LEN};
@@ -13,13 +20,6 @@ use crate::crypto::{Crypto, check};
 use crate::error::Error;
 use crate::kek::{KekChoice, KekRef, KekRule, Keks};
 use crate::keyring::Core;
-use encx_core::ciphertext::Suite;
-use encx_core::context::EncryptionContext;
-use encx_core::key::{KmsName, NameError};
-use encx_core::kms::KeyManagementService;
-use encx_core::memory;
-use encx_core::store::{KeyCensus, KeyStore};
-use encx_suite::NonceSource;
 
 /// Builds a [`Crypto`]. Every setting has a default that is safe.
 ///

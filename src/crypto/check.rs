@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use encx_core::key::KeyState;
+use encx_core::store::{KeyPage, KeyQuery, KeyRecord, KeyStore, StoreError};
+
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::kek::Keks;
-use encx_core::key::KeyState;
-use encx_core::store::{KeyPage, KeyQuery, KeyRecord, KeyStore, StoreError};
 
 /// How many records are read to see whether there are any, and to name one in an error.
 const SAMPLE: u32 = 1;

@@ -3,14 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use encx_core::blind_index::{BlindIndex, IndexTerms};
+use encx_core::context::EncryptionContext;
+use encx_core::key::{DataKeyId, KeyUsage, Scope};
+
 use crate::cache::{DerivationKey, Entry, Purpose, Snapshot};
 use crate::crypto::Crypto;
 use crate::error::{Error, unbox};
 use crate::keyring::{Core, Look, loaded};
 use crate::search::{IndexField, IndexValue, Message};
-use encx_core::blind_index::{BlindIndex, IndexTerms};
-use encx_core::context::EncryptionContext;
-use encx_core::key::{DataKeyId, KeyUsage, Scope};
 
 impl Crypto {
     /// Computes the blind index of a value under the context's active index key, for a column beside the ciphertext's.

@@ -3,6 +3,9 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use encx_core::aad::{Aad, AsAad};
+use encx_core::context::EncryptionContext;
+use encx_core::key::{DataKey, Derivation, KeyUsage, Subkey, fill_from_os};
 use zeroize::Zeroizing;
 
 use super::index::{active_derivation_key, derivation_key_of};
@@ -10,9 +13,6 @@ use crate::cache::Entry;
 use crate::crypto::{Crypto, CryptoBuilder};
 use crate::error::Error;
 use crate::password::{self, PasswordHash, PasswordParams, PasswordVerdict, Prepared, SALT_LEN};
-use encx_core::aad::{Aad, AsAad};
-use encx_core::context::EncryptionContext;
-use encx_core::key::{DataKey, Derivation, KeyUsage, Subkey, fill_from_os};
 
 /// A future that names no type of the caller's, so that the compiler reports a wrong one once. Beside Argon2 its allocation
 /// costs nothing.

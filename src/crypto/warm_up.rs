@@ -4,12 +4,12 @@ use std::borrow::Borrow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use encx_core::context::EncryptionContext;
 use tokio::sync::mpsc;
 
 use crate::cache::{Cache, Entry};
 use crate::crypto::Crypto;
 use crate::error::Error;
-use encx_core::context::EncryptionContext;
 
 /// How many contexts one query of the key store asks for.
 const CONTEXTS_PER_QUERY: usize = 1000;

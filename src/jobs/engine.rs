@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 
+use encx_core::store::JobTally;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
@@ -12,7 +13,6 @@ use super::run::{Events, JobRun};
 use super::{
     Job, JobEnd, JobError, JobEvent, JobFailure, JobReport, JobStopper, Walk, WalkOutcome, WalkPage,
 };
-use encx_core::store::JobTally;
 
 pub(super) struct Engine<W> {
     job: Job<W>,

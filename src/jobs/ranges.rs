@@ -3,8 +3,9 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{JobError, WalkPage};
 use encx_core::store::{JobRange, JobStatus, JobStore, JobTally, ProcessId, RangeClaim, StoreError};
+
+use super::{JobError, WalkPage};
 
 /// How long a claim lasts. It is kept while a worker lives; after its death others take over once it has ended.
 pub(super) const CLAIM: Duration = Duration::from_secs(30);

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::error::Error;
 use encx_core::causes::debug_as_text;
 use encx_core::store::JobTally;
+
+use crate::error::Error;
 
 /// How many failures a report keeps.
 const MAX_FAILURES: usize = 100;

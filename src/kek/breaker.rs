@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use encx_core::key::KmsName;
+
 use crate::clock::Clock;
 use crate::error::Error;
-use encx_core::key::KmsName;
 
 /// After how many failures in a row a KMS is called no more.
 pub(super) const MAX_FAILURES: u32 = 5;

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use encx_core::key::KekId;
+
 use crate::error::Error;
 use crate::kek::KekRef;
-use encx_core::key::KekId;
 
 /// How long an answer of the KMS is believed. An alias that is moved takes effect within it.
 const FRESH: Duration = Duration::from_secs(60);

@@ -10,6 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use encx_core::context::EncryptionContext;
+use encx_core::key::{DataKey, DataKeyId, KekId, KeyUsage, KmsName, MAX_WRAPS, WrappedKey};
+use encx_core::kms::{KekDescription, KeyManagementService, KmsContext, KmsError};
+use encx_core::store::{KeyRecord, StoredWrap};
 use tokio::sync::Semaphore;
 
 pub(crate) use self::missing::Unreachable;
@@ -18,10 +22,6 @@ use crate::error::{Error, Location};
 use crate::kek::breaker::Breaker;
 use crate::kek::names::Names;
 use crate::kek::{KekChoice, KekRef, KekRule};
-use encx_core::context::EncryptionContext;
-use encx_core::key::{DataKey, DataKeyId, KekId, KeyUsage, KmsName, MAX_WRAPS, WrappedKey};
-use encx_core::kms::{KekDescription, KeyManagementService, KmsContext, KmsError};
-use encx_core::store::{KeyRecord, StoredWrap};
 
 /// The registered KMSs and the KEK rule.
 pub(crate) struct Keks {

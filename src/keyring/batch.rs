@@ -10,6 +10,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use encx_core::aad::Aad;
+use encx_core::ciphertext::Ciphertext;
+use encx_core::key::{DataKeyId, Scope};
+use encx_suite::Epochs;
 use smallvec::SmallVec;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
@@ -18,10 +22,6 @@ use super::core::{Core, check_input};
 use crate::cache::{DataCipher, Entry, KeyMeta, Later, Purpose};
 use crate::error::{Error, Hot, unbox};
 use crate::plaintext::Plaintext;
-use encx_core::aad::Aad;
-use encx_core::ciphertext::Ciphertext;
-use encx_core::key::{DataKeyId, Scope};
-use encx_suite::Epochs;
 
 /// What became of the items of a batch, in their order.
 pub(crate) type Done<T> = Vec<Result<T, Error>>;

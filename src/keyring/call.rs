@@ -5,13 +5,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use encx_core::aad::{Aad, AsAad};
+use encx_core::ciphertext::Ciphertext;
+use encx_suite::Epochs;
+
 use super::core::{Core, Waiting, check_input};
 use crate::cache::{DataCipher, Entry, Later};
 use crate::error::{Error, Hot};
 use crate::plaintext::Plaintext;
-use encx_core::aad::{Aad, AsAad};
-use encx_core::ciphertext::Ciphertext;
-use encx_suite::Epochs;
 
 /// One call: done at once if its key is in memory, otherwise when the key is there.
 pub(crate) trait Call {

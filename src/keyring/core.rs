@@ -4,15 +4,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use encx_core::aad::Aad;
+use encx_core::ciphertext::{Ciphertext, Header, Suite};
+use encx_core::key::DataKeyId;
+use encx_suite::{Epoch, Epochs};
+
 use crate::cache::{
     Cache, CacheHandle, DataCipher, Entry, KeyMeta, Later, Purpose, Snapshot, SnapshotGuard, check_len,
 };
 use crate::error::{Error, Hot, Location, unbox};
 use crate::plaintext::Plaintext;
-use encx_core::aad::Aad;
-use encx_core::ciphertext::{Ciphertext, Header, Suite};
-use encx_core::key::DataKeyId;
-use encx_suite::{Epoch, Epochs};
 
 /// What a call waits for whose key is not in memory. On the heap, so that the futures of hot calls are small: they are
 /// polled where they are made, and the future that awaits them has room for them.

@@ -2,15 +2,15 @@
 
 use std::task::{Context, Poll};
 
+use encx_core::aad::{Aad, AsAad};
+use encx_core::ciphertext::Header;
+use encx_suite::Epochs;
 use zeroize::Zeroize;
 
 use super::call::{Call, Place, poll_use};
 use super::core::{Waiting, check_input};
 use crate::cache::Later;
 use crate::error::{Error, Hot};
-use encx_core::aad::{Aad, AsAad};
-use encx_core::ciphertext::Header;
-use encx_suite::Epochs;
 
 /// Where the key of a call in a buffer is found.
 pub(crate) trait BufferPlace: Place {

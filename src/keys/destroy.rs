@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use super::quarantine::Quarantine;
-use super::{FleetReport, KeyManager};
-use crate::error::Error;
 use encx_core::context::EncryptionContext;
 use encx_core::key::{DataKeyId, KeyState};
 use encx_core::store::{KeyCensus, KeyRecord, OpenTransactions, StoreError, Timestamp};
+
+use super::quarantine::Quarantine;
+use super::{FleetReport, KeyManager};
+use crate::error::Error;
 
 /// How long each step waits for the processes.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::KeyManager;
-use crate::error::Error;
 use encx_core::store::{
     ChangeCursor, CursorPosition, Fence, ProcessId, ProcessInfo, ProcessList, ProcessRecord, ProcessRegistry,
     StoreError, Timestamp,
 };
+
+use super::KeyManager;
+use crate::error::Error;
 
 /// A process that has not been heard of for longer is not waited for.
 const LIVE_FOR: Duration = Duration::from_secs(30);

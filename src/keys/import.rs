@@ -1,10 +1,11 @@
 //! Keys that come from elsewhere, and keys that are made ahead of their use.
 
-use super::{KeyManager, MAX_ATTEMPTS, waiting};
-use crate::error::Error;
 use encx_core::context::EncryptionContext;
 use encx_core::key::{DataKey, KeyState};
 use encx_core::store::{KeyRecord, StoreError, are_shredded};
+
+use super::{KeyManager, MAX_ATTEMPTS, waiting};
+use crate::error::Error;
 
 impl KeyManager {
     /// Takes over a key of 32 bytes that was made elsewhere: wraps it, stores it as the context's next version and

@@ -12,12 +12,13 @@ use self::lease::{Lease, Stop};
 pub use self::rules::RotationPeriod;
 use self::rules::Rules;
 pub use self::task::MaintenanceTask;
-use super::{FleetReport, KeyManager, is_overtaken, waiting};
-use crate::cache::CacheHandle;
-use crate::error::Error;
 use encx_core::context::EncryptionContext;
 use encx_core::key::{DataKeyId, KeyState, KeyUsage, Scope};
 use encx_core::store::{KeyQuery, KeyRecord, ProcessId, StoreError, Timestamp};
+
+use super::{FleetReport, KeyManager, is_overtaken, waiting};
+use crate::cache::CacheHandle;
+use crate::error::Error;
 
 /// Rotates keys that have encrypted for long enough, without a request ever waiting for it.
 ///

@@ -4,6 +4,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use encx_core::context::EncryptionContext;
+use encx_core::key::{DataKeyId, KekId, KeyState, KeyUsage};
+use encx_core::store::{JobStatus, KeyQuery, KeyRecord, KeyStore, StoreError, StoredWrap, WrapChange};
 use futures_util::StreamExt;
 use futures_util::stream;
 use tokio::sync::{Mutex, OnceCell, Semaphore};
@@ -12,9 +15,6 @@ use super::KeyManager;
 use crate::error::Error;
 use crate::jobs::{Job, JobError, Walk, WalkOutcome, WalkPage};
 use crate::kek::{KekRef, Keks};
-use encx_core::context::EncryptionContext;
-use encx_core::key::{DataKeyId, KekId, KeyState, KeyUsage};
-use encx_core::store::{JobStatus, KeyQuery, KeyRecord, KeyStore, StoreError, StoredWrap, WrapChange};
 
 /// How many KMS calls a worker has under way at once.
 const CONCURRENCY: usize = 16;

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use super::KeyManager;
-use crate::error::Error;
-use crate::keys::FleetReport;
 use encx_core::context::EncryptionContext;
 use encx_core::key::{DataKeyId, KeyState, KeyUsage, KeyVersion};
 use encx_core::store::{KeyRecord, NewKey, StoreError, Timestamp, load_all_usages};
+
+use super::KeyManager;
+use crate::error::Error;
+use crate::keys::FleetReport;
 
 /// How often the keys are looked at again, because others change them meanwhile.
 const MAX_ROUNDS: usize = 64;

@@ -1,10 +1,11 @@
 //! Wraps that are missing, as when a KMS was down while a key was made: finding them and filling them in.
 
+use encx_core::key::{DataKeyId, KeyState};
+use encx_core::store::{KeyQuery, KeyRecord};
+
 use super::KeyManager;
 use crate::error::Error;
 use crate::kek::{KekRef, Unreachable};
-use encx_core::key::{DataKeyId, KeyState};
-use encx_core::store::{KeyQuery, KeyRecord};
 
 /// How many records a job reads at once.
 const PAGE: u32 = 500;

@@ -1,9 +1,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::*;
 use encx_core::aad::Field;
 use encx_core::key::{DataKey, DataKeyId, Derivation};
+
+use super::*;
 
 /// From docs/format.md, which `scripts/check_format.py` computes with Argon2's reference implementation.
 const KNOWN: &str = "$encx$v=1,k=01a2053d-7b01-7cc1-b36a-182ccc288e45$argon2id$v=19$m=64,t=1,p=1\

@@ -4,12 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::thread;
 
+use encx_core::key::Subkey;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use zeroize::Zeroizing;
 
 use super::{Output, PasswordError, PasswordParams, SALT_LEN, argon2id};
-use encx_core::key::Subkey;
 
 /// What the builder of a `Crypto` says about passwords.
 #[derive(Clone, Copy, Debug, Default)]

@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
-use crate::search::IndexField;
 use encx_core::column::{ContextSource, EncryptedColumn, RowIdKind};
+
+use crate::search::IndexField;
 
 /// Collects the columns of a record.
 #[derive(Debug, Default)]

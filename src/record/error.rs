@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::error::Error;
 use encx_core::causes::debug_as_text;
 use encx_core::context::ContextError;
+
+use crate::error::Error;
 
 /// Names every field of a record, or of a page of them, that could not be encrypted or decrypted.
 ///

@@ -3,11 +3,12 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
-use crate::error::Error;
-use crate::plaintext::Plaintext;
 use encx_core::aad::Aad;
 use encx_core::ciphertext::Ciphertext;
 use encx_core::codec::CodecError;
+
+use crate::error::Error;
+use crate::plaintext::Plaintext;
 
 use super::error::FieldFailure;
 use super::row::{Bound, Row};

@@ -6,14 +6,15 @@ use std::collections::VecDeque;
 use crate::crypto::Crypto;
 use crate::error::Error;
 #[cfg(feature = "password")]
-use crate::password::PasswordHash;
-use crate::search::{IndexField, IndexValue, Message};
 use encx_core::aad::Aad;
 use encx_core::blind_index::BlindIndex;
 use encx_core::ciphertext::Ciphertext;
 use encx_core::codec::{CodecError, Encoded};
 use encx_core::context::{ContextError, EncryptionContext};
 use encx_core::key::KeyUsage;
+
+use crate::password::PasswordHash;
+use crate::search::{IndexField, IndexValue, Message};
 
 use super::error::{FieldFailure, RecordError};
 #[cfg(feature = "password")]

@@ -1,7 +1,8 @@
 //! The digest of an API token in a record.
 
-use crate::token::TokenDigest;
 use encx_core::codec::FieldCodec;
+
+use crate::token::TokenDigest;
 
 /// The type of a field with `#[encx(token, ..)]`: [`TokenDigest`].
 #[diagnostic::on_unimplemented(

@@ -1,8 +1,9 @@
 //! Which column an index is of, how its values are normalised, and how many bits are kept.
 
+use encx_core::aad::{TYPE_INTEGER, TYPE_TEXT};
+
 use super::value::{IndexValue, Normalized, Parts, frame};
 use super::{IndexError, Message, Normalizer};
-use encx_core::aad::{TYPE_INTEGER, TYPE_TEXT};
 
 /// Names the blind index of a column, so that its encrypted values can be found by equality.
 ///

@@ -1,13 +1,13 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use encx_core::blind_index::IndexTerms;
+use encx_core::key::{DataKey, Derivation};
 use proptest::prelude::*;
 use unicode_normalization::UnicodeNormalization;
 use uuid::Uuid;
 
 use super::*;
-use encx_core::blind_index::IndexTerms;
-use encx_core::key::{DataKey, Derivation};
 
 const EMAIL: IndexField = IndexField::new("users", "email", 64).normalize(Normalizer::Email);
 const LOGIN: IndexField = IndexField::new("users", "email", 256)

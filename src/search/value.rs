@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use encx_core::aad::{TYPE_BYTES, TYPE_INTEGER, TYPE_TEXT, TYPE_UUID, for_tuples};
 use uuid::Uuid;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{IndexError, MAX_INDEXED_LEN, Normalizer};
-use encx_core::aad::{TYPE_BYTES, TYPE_INTEGER, TYPE_TEXT, TYPE_UUID, for_tuples};
 
 /// A value that a blind index finds: text, bytes, an integer of 16 bits and more, a UUID, or a tuple of two to eight of these
 /// for a compound index.

@@ -6,14 +6,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::runtime::{Handle, RuntimeFlavor};
-
-use crate::{ManualClock, MemoryKeyStore, MemoryKms};
 use encx::keys::KeyManager;
 use encx::{Crypto, CryptoBuilder, Error};
 use encx_core::clock::Clock;
 use encx_core::key::KeyState;
 use encx_core::store::NewKey;
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+use crate::{ManualClock, MemoryKeyStore, MemoryKms};
 
 /// How many turns nothing may happen in until background work counts as done.
 const QUIET_TURNS: usize = 32;

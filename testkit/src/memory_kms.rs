@@ -11,6 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use encx_core::clock::Clock;
+use encx_core::key::{DataKey, KekId, WrappedKey};
+use encx_core::kms::{
+    GeneratedDataKey, KekDescription, KekState, KeyManagementService, KmsContext, KmsError, KmsErrorKind,
+    KmsOperation,
+};
 use tokio::sync::watch;
 
 pub use self::calls::{KmsCall, KmsCalls};
@@ -19,12 +25,6 @@ use self::calls::CallLog;
 use self::faults::{Faults, Throttle};
 use self::material::Material;
 use crate::clock::MachineClock;
-use encx_core::clock::Clock;
-use encx_core::key::{DataKey, KekId, WrappedKey};
-use encx_core::kms::{
-    GeneratedDataKey, KekDescription, KekState, KeyManagementService, KmsContext, KmsError, KmsErrorKind,
-    KmsOperation,
-};
 
 const PROVIDER: &str = "memory";
 

@@ -11,13 +11,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
-use futures_core::Stream;
-use tokio::sync::broadcast;
-use tokio::sync::broadcast::error::RecvError;
-
-use crate::clock::MachineClock;
-use crate::store_suite::AuditedChange;
-use coordination::SharedWork;
 use encx_core::clock::Clock;
 use encx_core::key::{DataKeyId, Scope};
 use encx_core::store::{
@@ -25,6 +18,13 @@ use encx_core::store::{
     KeyRecord, KeyStore, Leases, NewKey, ProcessRegistry, StateChange, StoreError, Timestamp, WrapChange,
     WrapOutcome,
 };
+use futures_core::Stream;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::clock::MachineClock;
+use crate::store_suite::AuditedChange;
+use coordination::SharedWork;
 
 const CHANGES_PER_PAGE: usize = 1000;
 

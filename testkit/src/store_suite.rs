@@ -24,10 +24,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-
-use crate::runtime::block_on;
 use encx_core::key::{DataKeyId, KeyState};
 use encx_core::store::KeyStore;
+
+use crate::runtime::block_on;
 
 /// No case needs this long, even on a busy machine: whatever takes longer hangs.
 const DEADLINE: Duration = Duration::from_secs(180);

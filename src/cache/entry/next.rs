@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use encx_core::key::{DataKeyId, KeyState};
+use encx_core::store::KeyRecord;
+
 use super::state::{State, Tried};
 use super::{Entry, Records};
 use crate::cache::Limits;
-use encx_core::key::{DataKeyId, KeyState};
-use encx_core::store::KeyRecord;
 
 impl Records {
     /// Returns the newest version that waits to take the active one's place.

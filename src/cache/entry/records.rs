@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::{Error, Location};
 use encx_core::key::{DataKeyId, KeyState};
 use encx_core::store::{KeyRecord, Revision};
+
+use crate::error::{Error, Location};
 
 /// The greatest version that this process has encrypted under, and the greatest revision of it that was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

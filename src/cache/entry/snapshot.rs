@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::data_cipher::DataCipher;
-use crate::cache::derivation_key::DerivationKey;
 use encx_core::key::DataKeyId;
 use encx_suite::Epoch;
+
+use crate::cache::data_cipher::DataCipher;
+use crate::cache::derivation_key::DerivationKey;
 
 /// What a hot call reads: the usable keys of an entry, as they were at one moment.
 pub(crate) struct Snapshot {

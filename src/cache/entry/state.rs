@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use encx_core::key::DataKeyId;
+use encx_core::store::Revision;
+
 use super::records::{Records, Used};
 use super::refresh_schedule::ScheduledKey;
 use crate::cache::CachedKey;
-use encx_core::key::DataKeyId;
-use encx_core::store::Revision;
 
 #[derive(Default)]
 pub(super) struct State {

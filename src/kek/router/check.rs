@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use encx_core::kms::{KekDescription, KekState, KmsError, KmsErrorKind, KmsOperation};
 use tokio::task::JoinSet;
 
 use super::Keks;
 use crate::error::Error;
 use crate::kek::KekRef;
-use encx_core::kms::{KekDescription, KekState, KmsError, KmsErrorKind, KmsOperation};
 
 /// How long a KMS has to describe a KEK. A process that starts while its KMS does not answer is not held up for longer.
 const PATIENCE: Duration = Duration::from_secs(5);

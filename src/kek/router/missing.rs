@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 
-use super::{Keks, is_by, push_new};
-use crate::error::Error;
-use crate::kek::KekRef;
 use encx_core::context::EncryptionContext;
 use encx_core::key::KeyUsage;
 use encx_core::kms::KmsContext;
 use encx_core::store::{KeyRecord, StoredWrap};
+
+use super::{Keks, is_by, push_new};
+use crate::error::Error;
+use crate::kek::KekRef;
 
 /// How often a KEK may be out of reach before a job stops asking for it.
 const PATIENCE: u32 = 3;

@@ -1,12 +1,13 @@
 //! Moving a key to the KEKs that the KEK rule chooses now.
 
-use super::{Keks, is_by, keep_most_hopeful, not_allowed, push_new};
-use crate::error::{Error, Location};
-use crate::kek::{KekChoice, KekRef};
 use encx_core::context::EncryptionContext;
 use encx_core::key::{KekId, KeyUsage};
 use encx_core::kms::KmsContext;
 use encx_core::store::{KeyRecord, StoredWrap};
+
+use super::{Keks, is_by, keep_most_hopeful, not_allowed, push_new};
+use crate::error::{Error, Location};
+use crate::kek::{KekChoice, KekRef};
 
 /// KEKs, with their lasting names.
 type Targets<'a> = Vec<(&'a KekRef, KekId)>;

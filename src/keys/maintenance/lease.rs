@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use encx_core::store::{Leases, ProcessId, Timestamp};
+
 use crate::clock::{Clock, Moment};
 use crate::error::Error;
-use encx_core::store::{Leases, ProcessId, Timestamp};
 
 const NAME: &str = "maintenance/rotation";
 

@@ -5,12 +5,12 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
 
-use tokio::task::JoinSet;
-
-use super::{KmsFixture, PAIRS};
 use encx_core::context::EncryptionContext;
 use encx_core::key::{DataKey, DataKeyId, KekId, KeyUsage, WrappedKey};
 use encx_core::kms::{KmsContext, KmsError, KmsErrorKind};
+use tokio::task::JoinSet;
+
+use super::{KmsFixture, PAIRS};
 
 /// Makes a data key under the fixture's first KEK and checks what must be true of every wrap.
 pub(super) async fn generate(fixture: &dyn KmsFixture, context: &KmsContext) -> (DataKey, WrappedKey) {

@@ -1,10 +1,10 @@
 //! What a KMS in memory answers where no fault was ordered.
 
+use encx_core::key::{DATA_KEY_LEN, DataKey, KekId, WrappedKey, fill_from_os};
+use encx_core::kms::{KekState, KmsContext, KmsError, KmsErrorKind, KmsOperation};
 use hmac::Mac as _;
 
 use super::{Kek, PROVIDER, State};
-use encx_core::key::{DATA_KEY_LEN, DataKey, KekId, WrappedKey, fill_from_os};
-use encx_core::kms::{KekState, KmsContext, KmsError, KmsErrorKind, KmsOperation};
 
 impl State {
     /// Finds a KEK by its id or an alias.

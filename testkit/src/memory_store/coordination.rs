@@ -5,12 +5,12 @@ use std::sync::MutexGuard;
 use std::time::Duration;
 
 use async_trait::async_trait;
-
-use super::{MemoryKeyStore, lock};
 use encx_core::store::{
     Fence, JobRange, JobStatus, JobStore, JobTally, KeyHint, Lease, Leases, ProcessId, ProcessInfo,
     ProcessList, ProcessRecord, ProcessRegistry, RangeClaim, StoreError, Timestamp,
 };
+
+use super::{MemoryKeyStore, lock};
 
 /// An hour, in microseconds.
 const AN_HOUR: i64 = 3_600_000_000;

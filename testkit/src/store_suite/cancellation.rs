@@ -5,10 +5,11 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use super::StoreFixture;
-use super::support::{Family, Store, active, change, wrap};
 use encx_core::key::KeyState;
 use encx_core::store::{ChangeCursor, KeyQuery, KeyRecord, StateChange, WrapChange};
+
+use super::StoreFixture;
+use super::support::{Family, Store, active, change, wrap};
 
 /// At which of its waits a call is dropped: from the first on, further than any call goes.
 const WAITS: usize = 24;

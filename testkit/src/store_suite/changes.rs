@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use encx_core::key::{DataKeyId, KeyState};
+use encx_core::store::{ChangeCursor, KeyChange, KeyQuery, KeyRecord, Revision, WrapChange};
 use tokio::task::JoinSet;
 
 use super::StoreFixture;
 use super::support::{Family, Store, change, list, poll, wrap};
-use encx_core::key::{DataKeyId, KeyState};
-use encx_core::store::{ChangeCursor, KeyChange, KeyQuery, KeyRecord, Revision, WrapChange};
 
 fn change_of(record: &KeyRecord) -> KeyChange {
     KeyChange::new(record.id, record.scope, record.state, record.revision)

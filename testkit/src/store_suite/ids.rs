@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::StoreFixture;
-use super::support::{Family, new_id, wrap};
 use encx_core::key::{DataKeyId, KeyState, KeyVersion};
 use encx_core::store::{Revision, StateChange, StoreError, WrapChange};
+
+use super::StoreFixture;
+use super::support::{Family, new_id, wrap};
 
 fn version(number: u32) -> KeyVersion {
     KeyVersion::new(number).unwrap()

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use encx_core::store::{JobRange, JobStatus, JobTally, ProcessId, RangeClaim, StoreError};
+
 use super::StoreFixture;
 use super::support::{LONG, RACERS, SHORT, Store, handles, jobs, now, outwait, race};
-use encx_core::store::{JobRange, JobStatus, JobTally, ProcessId, RangeClaim, StoreError};
 
 /// Claims the next range.
 async fn extend(

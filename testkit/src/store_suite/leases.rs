@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use encx_core::store::{Lease, ProcessId, StoreError};
+
 use super::StoreFixture;
 use super::support::{LONG, SHORT, handles, leases, now, race, wait_until};
-use encx_core::store::{Lease, ProcessId, StoreError};
 
 pub(super) async fn a_lease_is_held_by_one(fixture: Arc<dyn StoreFixture>) {
     let Some([first, second]) = handles(&*fixture).await else {

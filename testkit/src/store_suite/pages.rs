@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::StoreFixture;
-use super::support::{Family, Store, change, list, wrap};
 use encx_core::key::{KekId, KeyState, KeyUsage, KmsName};
 use encx_core::store::{KeyQuery, KeyRecord, WrapChange};
+
+use super::StoreFixture;
+use super::support::{Family, Store, change, list, wrap};
 
 pub(super) async fn pages_list_every_key_once_while_keys_are_added(fixture: Arc<dyn StoreFixture>) {
     let (store, other) = (fixture.open().await, fixture.open().await);

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::StoreFixture;
-use super::support::{Family, RACERS, active, change, only_winner, race, wrap};
 use encx_core::key::{KeyState, KeyVersion};
 use encx_core::store::{StateChange, StoreError, WrapChange};
+
+use super::StoreFixture;
+use super::support::{Family, RACERS, active, change, only_winner, race, wrap};
 
 const ROUNDS: usize = 4;
 

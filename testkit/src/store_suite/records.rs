@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use super::StoreFixture;
-use super::support::{Family, change, check_bytes, list, new_id, wrap};
 use encx_core::key::{
     KekId, KeyCheck, KeyState, KeyUsage, KeyVersion, KmsName, MAX_WRAPS, Scope, WrappedKey,
 };
 use encx_core::store::{KeyQuery, KeyRecord, NewKey, Revision, StoredWrap};
+
+use super::StoreFixture;
+use super::support::{Family, change, check_bytes, list, new_id, wrap};
 
 /// Checks that a record is the one that was asked for, field by field.
 fn assert_is(record: &KeyRecord, new: &NewKey) {

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use encx_core::store::{Fence, ProcessId, ProcessInfo, StoreError};
+
 use super::StoreFixture;
 use super::support::{RACERS, handles, processes, race};
-use encx_core::store::{Fence, ProcessId, ProcessInfo, StoreError};
 
 fn process(name: &str) -> ProcessInfo {
     ProcessInfo::new(ProcessId::random(), name, Duration::from_secs(3600))

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::StoreFixture;
-use super::support::{Family, RACERS, Store, change, current, list, new_id, only_winner, poll, race, wrap};
 use encx_core::key::{KeyState, KeyUsage, KeyVersion};
 use encx_core::store::{ChangeCursor, KeyQuery, KeyRecord, NewKey, StateChange, StoreError, WrapChange};
+
+use super::StoreFixture;
+use super::support::{Family, RACERS, Store, change, current, list, new_id, only_winner, poll, race, wrap};
 
 use KeyState::{Active, Destroyed, PreActive, Suspended};
 

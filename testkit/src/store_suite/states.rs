@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::StoreFixture;
-use super::support::{Family, Store, active, change, current, wrap};
 use encx_core::key::KeyState;
 use encx_core::store::{KeyRecord, StateChange, StoreError, WrapChange};
+
+use super::StoreFixture;
+use super::support::{Family, Store, active, change, current, wrap};
 
 use KeyState::{Active, Compromised, Deactivated, Destroyed, PreActive, Suspended};
 

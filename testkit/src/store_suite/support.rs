@@ -3,11 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Barrier;
-use tokio::task::JoinSet;
-
-use super::StoreFixture;
-use crate::clock::MachineClock;
 use encx_core::clock::Clock;
 use encx_core::context::EncryptionContext;
 use encx_core::key::{
@@ -17,6 +12,11 @@ use encx_core::store::{
     ChangeCursor, JobStore, KeyChange, KeyQuery, KeyRecord, KeyStore, Leases, NewKey, ProcessId,
     ProcessRegistry, StateChange, StoreError, StoredWrap, Timestamp,
 };
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
+
+use super::StoreFixture;
+use crate::clock::MachineClock;
 
 /// A store, as fixtures open it.
 pub(super) type Store = Arc<dyn KeyStore>;

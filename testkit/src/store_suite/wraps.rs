@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::StoreFixture;
-use super::support::{Family, change, current, new_id, wrap};
 use encx_core::key::{KeyState, KmsName, MAX_WRAPS, WrappedKey};
 use encx_core::store::{StateChange, StoreError, StoredWrap, WrapChange};
+
+use super::StoreFixture;
+use super::support::{Family, change, current, new_id, wrap};
 
 fn wraps(count: usize) -> Vec<StoredWrap> {
     (0..count).map(|n| wrap(&format!("kek-{n}"), 7)).collect()
