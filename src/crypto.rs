@@ -1,11 +1,11 @@
-//! The entrance: `Crypto` and its builder.
+//! The entrance: `Crypto`.
 
 mod batch;
 mod builder;
 mod check;
-mod index;
 #[cfg(feature = "password")]
 mod password;
+mod search;
 mod warm_up;
 
 use std::fmt;

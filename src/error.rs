@@ -343,6 +343,9 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
+    /// How many kinds there are; the last is the last of the alphabet.
+    pub(crate) const KINDS: usize = Self::UnknownKey as usize + 1;
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Authentication => "authentication",

@@ -1,8 +1,8 @@
 //! Jobs: long walks over many items, which any number of processes share, which can be stopped at any time, and which go
 //! on where they were.
 
+mod budget;
 mod engine;
-mod memory;
 mod pace;
 mod ranges;
 mod report;

@@ -1,8 +1,8 @@
 //! Which KEK wraps a data key, and which may unwrap it.
 
 mod breaker;
+mod keks;
 mod names;
-mod router;
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use encx_core::context::EncryptionContext;
 use encx_core::key::{KekId, KmsName, NameError};
 
-pub(crate) use router::{Keks, Unreachable};
+pub(crate) use keks::{Keks, Unreachable};
 
 /// Names a KEK and the KMS that holds it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

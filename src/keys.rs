@@ -5,7 +5,7 @@ mod fleet;
 mod import;
 mod maintenance;
 mod quarantine;
-mod rewrap;
+mod rewrap_all;
 mod shred;
 mod wraps;
 
@@ -32,7 +32,7 @@ pub use self::fleet::{FleetReport, SilentProcess};
 pub use self::maintenance::{
     FailedRotation, Maintenance, MaintenanceReport, MaintenanceTask, RotationPeriod,
 };
-pub use self::rewrap::RewrapAll;
+pub use self::rewrap_all::RewrapAll;
 pub use self::shred::{DestroyedVersion, ShredReceipt};
 pub use self::wraps::{FailedWraps, WrapsReport};
 pub use encx_core::key::{

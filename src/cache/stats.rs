@@ -69,7 +69,7 @@ pub struct Refusals {
 
 /// Counts [`Refusals`].
 #[derive(Debug, Default)]
-pub(crate) struct RefusalCounters([AtomicU64; 5]);
+pub(crate) struct RefusalCounters([AtomicU64; Refusal::KINDS]);
 
 impl RefusalCounters {
     pub(crate) fn count(&self, refusal: Refusal) {

@@ -8,7 +8,7 @@ use encx_core::context::EncryptionContext;
 use encx_core::key::{DataKey, Derivation, KeyUsage, Subkey, fill_from_os};
 use zeroize::Zeroizing;
 
-use super::index::{active_derivation_key, derivation_key_of};
+use super::search::{active_derivation_key, derivation_key_of};
 use crate::cache::Entry;
 use crate::crypto::{Crypto, CryptoBuilder};
 use crate::error::Error;

@@ -6,7 +6,7 @@ use encx_core::store::JobTally;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
-use super::memory::{IN_HAND, Memory};
+use super::budget::{IN_HAND, Memory};
 use super::pace::{MAX_TRIES, Pace, pause_after};
 use super::ranges::{CLAIM, Claimed, LOOK_AGAIN, Outcome, Range, Ranges};
 use super::run::{Events, JobRun};

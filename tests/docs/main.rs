@@ -28,7 +28,7 @@ fn all_code_is_tested() {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/docs");
     for document in documents() {
         let name = document.file_stem().unwrap().to_str().unwrap();
-        // It needs PostgreSQL: providers/sqlx/tests/derive/document.rs.
+        // It needs PostgreSQL: tables/tests/derive/document.rs.
         let is_tested = name == "derive" || tests.join(name).with_extension("rs").exists();
         let text = std::fs::read_to_string(&document).unwrap();
         assert!(is_tested || !text.contains("```rust"), "{name}");
