@@ -4,7 +4,6 @@ mod location;
 
 use std::sync::Arc;
 
-#[cfg(feature = "password")]
 use encx_core::aad::AadError;
 use encx_core::blind_index::IndexError;
 use encx_core::causes::debug_as_text;
@@ -15,6 +14,7 @@ use encx_core::key::{DataKeyId, KekId, KmsName, NewIdError, RandomError};
 use encx_core::kms::KmsError;
 use encx_core::store::{ColumnCount, StoreError};
 
+#[cfg(feature = "password")]
 use crate::password::{NotDone, PasswordError};
 
 pub use location::Location;

@@ -44,6 +44,14 @@ fn the_tables_of_features_list_those_of_the_manifest() {
 fn readmes_name_the_features_of_their_packages() {
     for (manifest, readme) in [
         (
+            include_str!("../core/Cargo.toml"),
+            include_str!("../core/README.md"),
+        ),
+        (
+            include_str!("../suite/Cargo.toml"),
+            include_str!("../suite/README.md"),
+        ),
+        (
             include_str!("../providers/aws/Cargo.toml"),
             include_str!("../providers/aws/README.md"),
         ),

@@ -129,7 +129,8 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// Returns the store's jobs; `None` if it has none. Without them each process walks the whole of a job by itself.
     fn jobs(&self) -> Option<&dyn JobStore>;
 
-    /// Returns the store's registry of processes; `None` if it has none. Without it no version that rows used can be destroyed.
+    /// Returns the store's registry of processes; `None` if it has none. Without it, only time tells that no process uses
+    /// a version any more.
     fn processes(&self) -> Option<&dyn ProcessRegistry>;
 }
 

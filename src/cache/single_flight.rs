@@ -19,14 +19,41 @@ pub(crate) struct Tasks(Arc<TasksInner>);
 #[derive(Debug)]
 struct TasksInner {
     closed: watch::Sender<bool>,
-    running: watch::Sender<usize>,
+    running: watch::Sender<Running>,
+}
+
+/// How many tasks a process has. Those of the process that this one was forked from are not here.
+#[derive(Clone, Copy, Debug)]
+struct Running {
+    process: u32,
+    tasks: usize,
+}
+
+impl Running {
+    fn now(self) -> usize {
+        if self.process == std::process::id() {
+            self.tasks
+        } else {
+            0
+        }
+    }
+
+    fn set(&mut self, tasks: usize) {
+        *self = Self {
+            process: std::process::id(),
+            tasks,
+        };
+    }
 }
 
 impl Tasks {
     pub(crate) fn new() -> Self {
         let inner = TasksInner {
             closed: watch::Sender::new(false),
-            running: watch::Sender::new(0),
+            running: watch::Sender::new(Running {
+                process: std::process::id(),
+                tasks: 0,
+            }),
         };
         Self(Arc::new(inner))
     }
@@ -43,7 +70,8 @@ impl Tasks {
     /// Completes once no task is left.
     pub(crate) async fn ended(&self) {
         // The sender lives in `self`, so the channel is open and waiting cannot fail.
-        let _ = self.0.running.subscribe().wait_for(|running| *running == 0).await;
+        let mut running = self.0.running.subscribe();
+        let _ = running.wait_for(|running| running.now() == 0).await;
     }
 
     /// Starts a task on the caller's runtime. It is dropped where it stands when the cache is closed.
@@ -79,27 +107,31 @@ impl Tasks {
 }
 
 /// Counts a task for as long as it exists, even if its runtime drops it.
-struct RunningTask(watch::Sender<usize>);
+struct RunningTask(watch::Sender<Running>);
 
 impl RunningTask {
-    fn new(running: &watch::Sender<usize>) -> Self {
-        running.send_modify(|running| *running += 1);
+    fn new(running: &watch::Sender<Running>) -> Self {
+        running.send_modify(|running| running.set(running.now() + 1));
         Self(running.clone())
     }
 }
 
 impl Drop for RunningTask {
     fn drop(&mut self) {
-        self.0.send_modify(|running| *running -= 1);
+        self.0
+            .send_modify(|running| running.set(running.now().saturating_sub(1)));
     }
 }
 
 type Landing<V> = watch::Receiver<Option<Result<V, Error>>>;
 
+/// The flights that are under way, and the processes that they are in: a process that is forked has the map and not the tasks.
+type UnderWay<K, V> = Mutex<HashMap<K, (u32, Landing<V>)>>;
+
 /// The flights of one kind that are under way, by what they fetch.
 #[derive(Debug)]
 pub(crate) struct Flights<K, V> {
-    under_way: Arc<Mutex<HashMap<K, Landing<V>>>>,
+    under_way: Arc<UnderWay<K, V>>,
     tasks: Tasks,
     timeout: Duration,
 }
@@ -143,14 +175,17 @@ where
         work: impl Future<Output = Result<V, Error>> + Send + 'static,
     ) -> Result<Landing<V>, Error> {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(landing) = under_way.get(&key) {
+        let process = std::process::id();
+        if let Some((of, landing)) = under_way.get(&key)
+            && *of == process
+        {
             return Ok(landing.clone());
         }
         // Asked before anybody can join: a flight that cannot start would strand them.
         let runtime = Handle::try_current().map_err(|_| Error::NoRuntime)?;
         let (land, landing) = watch::channel(None);
         // In the map before the task starts, so that its end finds it there.
-        under_way.insert(key.clone(), landing.clone());
+        under_way.insert(key.clone(), (process, landing.clone()));
         drop(under_way);
         let departed = Departed {
             under_way: Arc::clone(&self.under_way),
@@ -174,7 +209,7 @@ where
 
 /// Takes a flight out of the map, however it ended.
 struct Departed<K: Eq + Hash, V> {
-    under_way: Arc<Mutex<HashMap<K, Landing<V>>>>,
+    under_way: Arc<UnderWay<K, V>>,
     key: K,
 }
 
@@ -185,5 +220,34 @@ impl<K: Eq + Hash, V> Drop for Departed<K, V> {
         // In this order: whoever may be woken by the end of the channel finds no lock.
         drop(under_way);
         drop(landing);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::SystemClock;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A child has the memory of its parent, and none of its tasks.
+    #[tokio::test]
+    async fn what_was_under_way_when_the_process_was_forked_is_begun_anew() {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let tasks = Tasks::new();
+        let flights = Flights::<u8, u8>::new(&tasks, SECOND);
+        let (_never_lands, landing) = watch::channel(None);
+        let parent = std::process::id() + 1;
+        flights.under_way.lock().unwrap().insert(7, (parent, landing));
+        tasks.0.running.send_replace(Running {
+            process: parent,
+            tasks: 3,
+        });
+        tokio::time::timeout(SECOND, tasks.ended()).await.unwrap();
+        let joined = flights.join(7, &clock, async { Ok(42) });
+        assert_eq!(tokio::time::timeout(SECOND, joined).await.unwrap().unwrap(), 42);
+        tokio::time::timeout(SECOND, tasks.ended()).await.unwrap();
     }
 }

@@ -199,10 +199,10 @@ impl Core {
                     done.push(sealed.map_err(unbox));
                 }
                 active.keep(entry, epochs);
+                self.cache.counters.hits.add(values.len() as u64);
             }
             Some(Err(error)) => done.extend(values.iter().map(|_| Err((*error).clone()))),
         }
-        self.cache.counters.hits.add(values.len() as u64);
         true
     }
 

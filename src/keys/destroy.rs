@@ -6,7 +6,7 @@ use encx_core::context::EncryptionContext;
 use encx_core::key::{DataKeyId, KeyState};
 use encx_core::store::{KeyCensus, KeyRecord, OpenTransactions, StoreError, Timestamp};
 
-use super::quarantine::Quarantine;
+use super::quarantine::{DAY, Quarantine};
 use super::{FleetReport, KeyManager};
 use crate::error::Error;
 
@@ -218,15 +218,18 @@ impl KeyManager {
 
     /// Checks that the quarantine can stand in for the wait for the processes.
     fn check_quarantine_alone(&self) -> Result<(), Error> {
-        let serves_for = self.core.as_ref().map(|core| core.cache.limits.serves_for());
+        // A process of its own with this manager does not know the `ttl` of those that encrypt.
+        let own = self.core.as_ref().map(|core| core.cache.limits.serves_for());
+        let serves_for = own.unwrap_or(DAY);
         let what = match self.quarantine {
             Quarantine::None(_) => "the key store has no registry of processes, so only a quarantine waits until they have stopped \
                  encrypting under the version: set one with `quarantine`, or give up the data with `destroy_with_data`"
                 .to_owned(),
-            Quarantine::For(length) if serves_for.is_some_and(|serves_for| length < serves_for) => format!(
+            Quarantine::For(length) if length < serves_for => format!(
                 "the key store has no registry of processes, so a quarantine must be no shorter than a process serves a \
-                 key (its `ttl`, and how long keys serve beyond): set one of {} seconds or more with `quarantine`",
-                serves_for.unwrap_or_default().as_secs_f64().ceil()
+                 key (its `ttl`, and how long keys serve beyond; a day where that is not known, as by a manager without \
+                 `Crypto`): set one of {} seconds or more with `quarantine`",
+                serves_for.as_secs_f64().ceil()
             ),
             Quarantine::For(_) => return Ok(()),
         };

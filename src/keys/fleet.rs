@@ -129,7 +129,7 @@ impl KeyManager {
     }
 
     pub(crate) fn registry(&self) -> Result<&dyn ProcessRegistry, Error> {
-        let what = "leases and a registry of processes";
+        let what = "a registry of processes";
         self.store
             .processes()
             .ok_or_else(|| StoreError::Unsupported { what }.into())

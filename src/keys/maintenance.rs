@@ -416,15 +416,16 @@ impl Run<'_> {
 
     async fn await_fleet(&mut self) -> Result<(), Stop> {
         let deadline = self.of.publish_deadline;
-        let Some(lease) = self.lease else {
-            // Nobody says what the others have seen: they see it in this time.
-            self.of.manager.clock.sleep(deadline).await;
-            return self.check_alive();
-        };
-        let fleet = tokio::select! {
-            fleet = self.of.manager.await_fleet(deadline) => fleet.map_err(Stop::Failed)?,
-            stop = self.keep_lease_forever(lease) => return Err(stop),
-        };
+        let manager = &self.of.manager;
+        if manager.store.processes().is_none() {
+            // No registry says what the others have seen: they see it in this time.
+            self.while_alive(manager.clock.sleep(deadline)).await?;
+            return Ok(());
+        }
+        let fleet = self
+            .while_alive(manager.await_fleet(deadline))
+            .await?
+            .map_err(Stop::Failed)?;
         for silent in &fleet.silent {
             tracing::info!(
                 target: "encx::maintenance", process = %silent.process.name,
@@ -433,6 +434,19 @@ impl Run<'_> {
         }
         self.report.fleet = Some(fleet);
         Ok(())
+    }
+
+    /// Waits for something, and keeps the lease meanwhile if there is one.
+    async fn while_alive<T>(&self, what: impl Future<Output = T>) -> Result<T, Stop> {
+        let done = match self.lease {
+            None => what.await,
+            Some(lease) => tokio::select! {
+                done = what => done,
+                stop = self.keep_lease_forever(lease) => return Err(stop),
+            },
+        };
+        self.check_alive()?;
+        Ok(done)
     }
 
     /// Makes sure that this process may still write.

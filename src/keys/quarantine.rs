@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use encx_core::store::OpenTransactions;
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long it lasts unless something else is said.
+pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How far two databases' clocks may run apart during a quarantine. A transaction that began by so much after the
 /// suspension is waited for too, which costs nothing where the quarantine is longer.

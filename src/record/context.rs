@@ -6,6 +6,7 @@ use super::error::{FieldFailure, RecordError};
 use crate::error::Error;
 
 /// Checks that rows say the context that the caller expects.
+#[doc(hidden)]
 pub fn same_context(
     expected: Result<EncryptionContext, ContextError>,
     found: impl IntoIterator<Item = Result<EncryptionContext, ContextError>>,
@@ -19,6 +20,7 @@ pub fn same_context(
 }
 
 /// Checks that a row says the context that the caller expects.
+#[doc(hidden)]
 pub fn is_in_context(
     expected: &EncryptionContext,
     found: Result<EncryptionContext, ContextError>,

@@ -17,16 +17,19 @@ use super::{EncryptedRecord, Record, decrypt_all, decrypt_all_in, encrypt_all};
 use crate::crypto::Crypto;
 
 /// Encrypts one record.
+#[doc(hidden)]
 pub async fn encrypt<P: Record>(crypto: &Crypto, record: &P) -> Result<P::Encrypted, RecordError> {
     only(encrypt_all(crypto, [record]).await?)
 }
 
 /// Decrypts one row.
+#[doc(hidden)]
 pub async fn decrypt<P, R: EncryptedRecord<P>>(crypto: &Crypto, row: R) -> Result<P, RecordError> {
     only(decrypt_all(crypto, [row]).await?)
 }
 
 /// Decrypts one row of a context.
+#[doc(hidden)]
 pub async fn decrypt_in<P, R: EncryptedRecord<P>>(
     crypto: &Crypto,
     context: &EncryptionContext,
@@ -36,12 +39,14 @@ pub async fn decrypt_in<P, R: EncryptedRecord<P>>(
 }
 
 /// Describes the columns of a record.
+#[doc(hidden)]
 #[must_use]
 pub fn columns<P: Record>() -> Vec<EncryptedColumn> {
     described::<P>().into_columns()
 }
 
 /// Writes down what a record's ciphertexts depend on.
+#[doc(hidden)]
 #[must_use]
 pub fn manifest<P: Record>() -> String {
     described::<P>().manifest()

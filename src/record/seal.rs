@@ -3,9 +3,6 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
-use crate::crypto::Crypto;
-use crate::error::Error;
-#[cfg(feature = "password")]
 use encx_core::aad::Aad;
 use encx_core::blind_index::BlindIndex;
 use encx_core::ciphertext::Ciphertext;
@@ -13,6 +10,9 @@ use encx_core::codec::{CodecError, Encoded};
 use encx_core::context::{ContextError, EncryptionContext};
 use encx_core::key::KeyUsage;
 
+use crate::crypto::Crypto;
+use crate::error::Error;
+#[cfg(feature = "password")]
 use crate::password::PasswordHash;
 use crate::search::{IndexField, IndexValue, Message};
 

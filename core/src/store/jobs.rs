@@ -110,19 +110,25 @@ impl JobStatus {
 
     /// Puts together a job's name: what it does, and to what, such as the columns that it walks over. For walks.
     ///
-    /// The same words give the same name in every process. What would be too long, or has a control character, is cut
+    /// The same words give the same name in every process. What would be too long, or has a control character, or a space in a part, is cut
     /// short and ends with a hash of the whole.
     #[must_use]
     pub fn name_for<T: AsRef<str>>(what: &str, of: impl IntoIterator<Item = T>) -> String {
         let mut name = what.to_owned();
+        let (mut hash, mut is_clear) = (Sha256::new_with_prefix(what), true);
         for part in of {
+            let part = part.as_ref();
             name.push(' ');
-            name.push_str(part.as_ref());
+            name.push_str(part);
+            // A part with a space could be two.
+            is_clear &= !part.contains(' ');
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
         }
-        if is_name(&name) {
+        if is_clear && is_name(&name) {
             return name;
         }
-        let hash = Sha256::digest(name.as_bytes());
+        let hash = hash.finalize();
         let mut short: String = name.chars().filter(|char| !char.is_control()).collect();
         let mut end = short.len().min(160);
         while !short.is_char_boundary(end) {
@@ -262,6 +268,10 @@ mod tests {
             name(&["a\nb"]),
             name(&["ab"]),
             name(&["a", "b"]),
+            name(&["a", "b c"]),
+            name(&["a b", "c"]),
+            name(&["a", "b", "c"]),
+            name(&["a b c"]),
         ];
         for (place, name) in names.iter().enumerate() {
             JobStatus::check_name(name).unwrap();

@@ -53,6 +53,10 @@ pub struct ProcessId(Uuid);
 
 impl ProcessId {
     /// Draws a new one.
+    ///
+    /// # Panics
+    ///
+    /// If the operating system gives no randomness.
     #[must_use]
     pub fn random() -> Self {
         Self(Uuid::new_v4())

@@ -7,7 +7,7 @@ use crate::ciphertext::{HEADER_LEN, MAX_PLAINTEXT_LEN, Suite};
 use crate::key::DataKey;
 use crate::tests::support::suite_key;
 use crate::xaes::Xaes;
-use crate::{Epochs, KcXaes256Gcm, OpenError, SealError, SuiteKey};
+use crate::{Epochs, KcXaes256Gcm, NonceSource, OpenError, SealError, SuiteKey};
 
 #[test]
 fn keys_are_wiped_and_shared_between_threads() {
@@ -24,7 +24,10 @@ fn keys_are_wiped_and_shared_between_threads() {
 #[test]
 fn debug_shows_no_key() {
     let key = DataKey::copy_from(&[0xaa; 32]).unwrap();
-    assert_eq!(format!("{:?}", SuiteKey::<C>::new(&key)), "SuiteKey([REDACTED])");
+    assert_eq!(
+        format!("{:?}", SuiteKey::<C>::new(&key, NonceSource::Thread)),
+        "SuiteKey([REDACTED])"
+    );
     assert_eq!(
         format!("{:?}", KcXaes256Gcm::new(&key)),
         "KcXaes256Gcm([REDACTED])"
@@ -74,7 +77,8 @@ fn the_public_cipher_is_suite_one() {
     assert_eq!(sealed.len(), KcXaes256Gcm::OVERHEAD + 9);
     assert_eq!(KcXaes256Gcm::OVERHEAD, 72);
     assert_eq!(*cipher.open(b"aad", &sealed).unwrap(), b"plaintext");
-    let opened = SuiteKey::<C>::new(&key).open(None, Suite::KcXaes256Gcm, b"aad", &sealed);
+    let opened =
+        SuiteKey::<C>::new(&key, NonceSource::Thread).open(None, Suite::KcXaes256Gcm, b"aad", &sealed);
     assert_eq!(&*opened.unwrap(), b"plaintext");
     let other = KcXaes256Gcm::new(&DataKey::copy_from(&[8; 32]).unwrap());
     assert_eq!(other.open(b"aad", &sealed), Err(OpenError::Commitment));
