@@ -12,7 +12,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use sqlx::{QueryBuilder, migrate, query, query_as};
 use uuid::Uuid;
 
-use crate::service::StartError;
+use crate::start_error::StartError;
 use crate::users::EncryptedUser;
 
 /// Runs the same query on whichever database there is.
