@@ -13,7 +13,7 @@ use sqlx::{QueryBuilder, migrate, query, query_as};
 use uuid::Uuid;
 
 use crate::start_error::StartError;
-use crate::users::EncryptedUser;
+use crate::user::EncryptedUser;
 
 /// Runs the same query on whichever database there is.
 macro_rules! on {

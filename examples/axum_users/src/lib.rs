@@ -15,6 +15,7 @@ mod keys;
 mod routes;
 mod service;
 mod start_error;
+mod user;
 mod users;
 
 pub use service::{Service, Settings};
