@@ -21,7 +21,7 @@ use self::support::{
 };
 
 use encx_core::context::EncryptionContext;
-use encx_core::key::{DataKey, KekId, KeyUsage};
+use encx_core::key::{DataKey, KeyUsage};
 use encx_core::kms::{KekState, KeyManagementService, KmsContext, KmsErrorKind};
 
 /// Mounts the conformance suite of `KeyManagementService`: one `#[test]` for each case.
