@@ -9,7 +9,7 @@ use encx::kms::KekRef;
 use encx::limits::MAX_PLAINTEXT_LEN;
 use encx::suite::Suite;
 use encx::{Ciphertext, EncryptionContext, Error};
-use encx_test_support::{HarnessExt, NAME, SSN, context};
+use encx_test_support::{HarnessExt, MINUTE, NAME, SSN, context};
 use encx_testkit::{Harness, MemoryKms};
 
 /// More than are drawn together.
@@ -135,6 +135,8 @@ async fn a_keyrings_batch_is_as_many_single_calls() {
         processes.push((crypto, keyring));
     }
     for (cold, (crypto, keyring)) in [true, false, true].into_iter().zip(processes) {
+        // A poll tells the others of the key.
+        harness.clock().advance(MINUTE).await;
         if !cold {
             keyring.encrypt("hot", SSN.row(1)).await.unwrap();
         }
