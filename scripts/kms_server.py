@@ -8,8 +8,10 @@ What is put right, because AWS KMS does otherwise, as its documentation says:
 - A wrong KeyId or SourceKeyId is an IncorrectKeyException. (moto: AccessDeniedException, or ignored.)
 - Pairs of an encryption context do not run together. (moto: `{a: bc}` and `{ab: c}` are the same.)
 - Replicas of a multi-region key open each other's ciphertexts, and each knows what it is. (moto: neither.)
+- A replica has the policy, description and tags that it is made with. (moto: the primary's policy, and no tags.)
 - An ARN of another region or account is not found. (moto: looks at the id alone.)
 - Key material has an id, an on-demand rotation makes new material, and a rotation has a period. (moto: no.)
+- A key that is made without a usage is for encryption. (moto: has none.)
 - Keys are disabled, enabled and deleted by their ARN as well as by their id. (moto: by id.)
 - A key policy comes back with its lists in another order, and a list of one as a text. (moto: as it was put.)
 - A blob that cannot be parsed is an InvalidCiphertextException. (moto: some raise other errors.)
@@ -60,6 +62,7 @@ key_init = Key.__init__
 
 def init_with_materials(self, *args, **kwargs):
     key_init(self, *args, **kwargs)
+    self.key_usage = self.key_usage or "ENCRYPT_DECRYPT"
     self.materials = [self.key_material]
     self.rotation_period = 365
 
@@ -133,6 +136,24 @@ def replicate_key(self, key_id, replica_region):
     replica.multi_region_configuration = dict(primary.multi_region_configuration, MultiRegionKeyType="REPLICA")
     elsewhere.keys[replica.id] = replica
     return replica
+
+
+replicate_key_alone = KmsResponse.replicate_key
+
+
+def replicate_with_its_own(self):
+    answer = replicate_key_alone(self)
+    metadata = json.loads(answer)["ReplicaKeyMetadata"]
+    elsewhere = models.kms_backends[self.current_account][self._get_param("ReplicaRegion")]
+    replica = elsewhere.keys[metadata["KeyId"]]
+    replica.policy = self._get_param("Policy") or replica.policy
+    replica.description = self._get_param("Description") or ""
+    if tags := self._get_param("Tags"):
+        elsewhere.tagger.tag_resource(replica.id, tags)
+    return answer
+
+
+KmsResponse.replicate_key = replicate_with_its_own
 
 
 def describe_key(self, key_id):

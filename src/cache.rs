@@ -187,7 +187,7 @@ impl Cache {
             refreshes: Semaphore::new((keks.max_concurrent_calls / 2).max(1)),
             sweeper: RunsIn::default(),
             polls: Polls::new(&tasks, &limits, clock.elapsed()),
-            membership: Membership::new(store.coordination().is_some(), process_name, &limits),
+            membership: Membership::new(store.processes().is_some(), process_name, &limits),
             env: Environment::new(keks, store, clock, limits),
             entries,
             settled,
@@ -373,6 +373,26 @@ mod tests {
     use super::*;
     use crate::{Aad, Crypto};
     use encx_testkit::{MemoryKeyStore, MemoryKms, block_on};
+
+    #[test]
+    fn the_builder_says_who_draws_nonces() -> Result<(), Error> {
+        use encx_suite::NonceSource::{OperatingSystem, Thread};
+
+        block_on(async {
+            let (kms, store) = (MemoryKms::new(), MemoryKeyStore::new());
+            let builder = || Crypto::builder(kms.clone(), store.clone());
+            let context = EncryptionContext::from_pairs([("tenantId", "a")])?;
+            for (builder, expected) in [(builder(), Thread), (builder().os_nonces(), OperatingSystem)] {
+                let crypto = builder.build().await?;
+                crypto.encrypt(&context, "x", Aad::unbound()).await?;
+                let entry = crypto.core().cache().entry(&context, KeyUsage::Data);
+                let guard = entry.snapshot();
+                let snapshot = guard.get().expect("it has encrypted");
+                assert_eq!(snapshot.active.as_ref().expect("a key").nonces(), expected);
+            }
+            Ok(())
+        })
+    }
 
     /// Two entries of one scope, as a race or a bound that is reached makes them.
     #[test]

@@ -20,6 +20,14 @@ pub(crate) use moment::Moment;
 /// [`elapsed_coarsely`](Clock::elapsed_coarsely) is kept by one thread per process, `encx-clock`, which runs while it is
 /// asked for and wakes twenty times a second. A process that was stopped and goes on reads the old time until that
 /// thread has run again. Where it cannot run the machine is asked instead.
+///
+/// ```
+/// use encx::{Clock, SystemClock};
+///
+/// let clock = SystemClock::new();
+/// let began = clock.elapsed();
+/// assert!(clock.elapsed() >= began);
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock {
     _private: (),

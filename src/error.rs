@@ -23,6 +23,25 @@ pub use location::Location;
 /// Cheap to clone. Errors of a KMS or a database keep what caused them as their `source()`. No variant
 /// carries a plaintext or a key. A refused ciphertext has its [`Location`], with table, column and row as its AAD names them:
 /// do not let a row's id be a secret.
+///
+/// ```
+/// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+/// use encx::{Crypto, EncryptionContext, Error, Field};
+///
+/// # encx_testkit::block_on(async {
+/// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
+/// # let context = EncryptionContext::from_pairs([("tenantId", "t-42")])?;
+/// const SSN: Field = Field::new("users", "ssn");
+/// # let sealed = crypto.encrypt(&context, "123-45-6789", SSN.row(7)).await?;
+/// match crypto.decrypt(&context, &sealed, SSN.row(8)).await {
+///     Ok(ssn) => println!("{}", ssn.as_str()?),
+///     Err(error) if error.is_retryable() => eprintln!("try again later: {error}"),
+///     Err(Error::Decrypt { at }) => eprintln!("row {} was not written here", at.row().unwrap_or("?")),
+///     Err(error) => return Err(error),
+/// }
+/// # Ok::<(), encx::Error>(())
+/// # }).unwrap();
+/// ```
 // The variants' fields then begin at a whole word. Next to a tag of one byte they would begin at its second byte, and every
 // `Result` of a hot call would be moved in pieces that do not fit those it was written in, for which processors wait.
 #[repr(u64)]

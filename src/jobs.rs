@@ -119,7 +119,7 @@ pub enum WalkOutcome<T> {
 /// A walk, and how fast and how far it goes.
 ///
 /// Any number of processes may run a job of the same name at once on one key store that
-/// [coordinates](KeyStore::coordination): they share the ranges. A range whose process died is taken over by another after
+/// [keeps jobs](KeyStore::jobs): they share the ranges. A range whose process died is taken over by another after
 /// half a minute. A job that ended before all was done goes on where it was when it is run again.
 ///
 /// ```

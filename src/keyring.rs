@@ -9,22 +9,40 @@ use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use zeroize::Zeroize;
 
 pub(crate) use self::batch::{Batch, Done, Item, ToOpen, ToSeal, Work, loaded};
 pub(crate) use self::call::{Decrypt, Encrypt, HotFirst, Place};
 pub(crate) use self::core::{Core, Look};
+use self::in_place::{BufferPlace, DecryptInPlace, EncryptInto};
 
 use crate::cache::Entry;
 use crate::error::{Error, Hot, unbox};
 use crate::plaintext::Plaintext;
 use encx_core::aad::{Aad, AsAad};
-use encx_core::ciphertext::Ciphertext;
+use encx_core::ciphertext::{Ciphertext, Header};
 use encx_core::context::EncryptionContext;
 
 /// Encrypts and decrypts under one encryption context, without looking it up each time.
 ///
 /// A keyring is a cheap handle: it holds no key. Keys leave memory when their time is over, and come back when
 /// they are needed, however long a keyring is kept. Get one from [`Crypto::keyring`](crate::Crypto::keyring).
+///
+/// ```
+/// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+/// use encx::{Crypto, EncryptionContext, Field};
+///
+/// const SSN: Field = Field::new("users", "ssn");
+///
+/// # encx_testkit::block_on(async {
+/// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
+/// let tenant = crypto.keyring(&EncryptionContext::from_pairs([("tenantId", "t-42")])?).await?;
+/// let sealed = tenant.encrypt("123-45-6789", SSN.row(7)).await?;
+/// // The key is in memory now, so code that cannot wait may decrypt, too.
+/// assert_eq!(tenant.try_decrypt(&sealed, SSN.row(7))?.as_str()?, "123-45-6789");
+/// # Ok::<(), encx::Error>(())
+/// # }).unwrap();
+/// ```
 #[derive(Clone)]
 pub struct Keyring {
     core: Core,
@@ -83,6 +101,71 @@ impl Keyring {
             .map_err(unbox)
     }
 
+    /// Encrypts into a buffer, whose content it replaces by the ciphertext's bytes. Allocates nothing if the buffer has
+    /// room: the plaintext's length and [`Suite::overhead`](crate::suite::Suite::overhead), 90 bytes. The buffer is emptied at once, before
+    /// the future is polled.
+    ///
+    /// # Errors
+    ///
+    /// As [`encrypt`](Self::encrypt); the buffer is then empty.
+    ///
+    /// # Cancellation
+    ///
+    /// As [`encrypt`](Self::encrypt); the buffer is then empty.
+    ///
+    /// ```
+    /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx::{Crypto, EncryptionContext, Field};
+    /// # encx_testkit::block_on(async {
+    /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
+    /// # let context = EncryptionContext::builder().pair("tenantId", "t-42").build()?;
+    /// const SSN: Field = Field::new("users", "ssn");
+    ///
+    /// let keyring = crypto.keyring(&context).await?;
+    /// let mut buffer = Vec::new();
+    /// for (row, ssn) in [(7, "123-45-6789"), (8, "987-65-4321")] {
+    ///     keyring.encrypt_into(ssn, SSN.row(row), &mut buffer).await?;
+    ///     // `buffer` is what the column keeps.
+    ///     keyring.decrypt_in_place(&mut buffer, SSN.row(row)).await?;
+    ///     assert_eq!(buffer, ssn.as_bytes());
+    /// }
+    /// # Ok::<(), encx::Error>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn encrypt_into<'a, 'b, P: AsRef<[u8]>, A: AsAad>(
+        &'a self,
+        plaintext: P,
+        aad: A,
+        buffer: &'b mut Vec<u8>,
+    ) -> HotFirst<(), EncryptInto<'b, &'a Self, P, A::Kept>> {
+        buffer.clear();
+        HotFirst::new(EncryptInto {
+            place: self,
+            plaintext,
+            aad: aad.keep(),
+            buffer,
+        })
+    }
+
+    /// Encrypts into a buffer if the key is in memory. Never waits and needs no runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotReady`] if the key is not in memory; otherwise as [`encrypt_into`](Self::encrypt_into).
+    pub fn try_encrypt_into(
+        &self,
+        plaintext: impl AsRef<[u8]>,
+        aad: impl AsAad,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        let aad = aad.keep();
+        let (plaintext, aad) = (plaintext.as_ref(), aad.as_aad());
+        buffer.clear();
+        self.hot_encrypt_into(plaintext, aad, buffer)
+            .unwrap_or_else(|| Err(Box::new(self.core.cache.why_not_ready())))
+            .map_err(unbox)
+    }
+
     /// Decrypts a value that was encrypted under this context and bound to this place.
     ///
     /// # Errors
@@ -115,6 +198,50 @@ impl Keyring {
         self.hot_decrypt(ciphertext, aad)
             .unwrap_or_else(|| Err(Box::new(self.core.cache.why_not_ready())))
             .map_err(|error| self.core.refused(error, Some(ciphertext.key_id()), aad))
+    }
+
+    /// Decrypts a buffer that holds a ciphertext's bytes, and leaves the plaintext in their place. Allocates nothing.
+    ///
+    /// Nobody zeroises the buffer afterwards, unless it is a `Zeroizing<Vec<u8>>`, as of crate `zeroize`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Ciphertext`] if the buffer holds no ciphertext; otherwise as [`decrypt`](Self::decrypt). After any error the
+    /// buffer is wiped and empty, so that nobody takes what it held for a plaintext: keep the ciphertext elsewhere if
+    /// you mean to try again.
+    ///
+    /// # Cancellation
+    ///
+    /// May be dropped at any time; the buffer then still holds the ciphertext, or is wiped and empty.
+    pub fn decrypt_in_place<'a, 'b, A: AsAad>(
+        &'a self,
+        buffer: &'b mut Vec<u8>,
+        aad: A,
+    ) -> HotFirst<(), DecryptInPlace<'b, &'a Self, A::Kept>> {
+        HotFirst::new(DecryptInPlace {
+            place: self,
+            buffer,
+            aad: aad.keep(),
+        })
+    }
+
+    /// Decrypts a buffer in place if the key is in memory. Never waits and needs no runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotReady`] if the key is not in memory; otherwise as [`decrypt_in_place`](Self::decrypt_in_place). The
+    /// buffer is then wiped and empty.
+    pub fn try_decrypt_in_place(&self, buffer: &mut Vec<u8>, aad: impl AsAad) -> Result<(), Error> {
+        let aad = aad.keep();
+        let aad = aad.as_aad();
+        self.hot_decrypt_in_place(buffer, aad)
+            .unwrap_or_else(|| Err(Box::new(self.core.cache.why_not_ready())))
+            .map_err(|error| {
+                let key = Header::key_id_of(buffer);
+                // Before a subscriber runs, which may panic.
+                buffer.zeroize();
+                self.core.refused(error, key, aad)
+            })
     }
 
     /// Encrypts many values, such as the fields of a record, each bound to its own place. The results are in the order of
@@ -290,6 +417,14 @@ impl Place for &Keyring {
     #[inline(never)]
     fn hot_decrypt(&self, ciphertext: &Ciphertext, aad: &Aad) -> Option<Hot<Plaintext>> {
         self.core.hot_decrypt(self.hot_entry(&mut None), ciphertext, aad)
+    }
+}
+
+impl BufferPlace for &Keyring {
+    #[inline(never)]
+    fn hot_decrypt_in_place(&self, buffer: &mut Vec<u8>, aad: &Aad) -> Option<Hot<()>> {
+        self.core
+            .hot_decrypt_in_place(self.hot_entry(&mut None), buffer, aad)
     }
 }
 

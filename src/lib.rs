@@ -18,23 +18,15 @@
 //! # }).unwrap();
 //! ```
 //!
-//! Where to look:
+//! # Where to go
 //!
-//! - To encrypt: [`Crypto`], or [`Keyring`] for a context that is used again and again.
-//! - To say what belongs where: [`EncryptionContext`] chooses the key and has few values; [`Field`] and [`Aad`] bind a
-//!   value to its row and have many.
-//! - To encrypt structs: `#[derive(Encrypt)]` of feature `derive`, and [`FieldCodec`] for types of your own.
-//! - To handle many values at once: [`Crypto::encrypt_many`] and [`Crypto::decrypt_many`].
-//! - To see what went wrong, and whether it may pass: [`Error`].
-//! - To keep the result: [`Ciphertext`], a column of bytes.
-//! - To find what is encrypted: [`IndexField`] and [`Crypto::index_terms`].
-//! - To let people log in: `Crypto::hash_password`, with feature `password`.
-//! - To rotate, suspend, destroy: [`KeyManager`]; the states and what they may become: [`KeyState`].
-//! - To move all keys to another KEK: [`KeyManager::rewrap_all`]. How such a [`Job`] is shared, slowed down, stopped and
-//!   resumed; and [`Walk`], for one of your own.
-//! - To rotate on schedule: [`Maintenance`].
-//! - To test a service: `encx-testkit`, with KMS and key store in memory and a clock that tests set.
-//! - To write a provider: [`KeyManagementService`] and [`KeyStore`], with the conformance suites of `encx-testkit`.
+//! - Encrypt and decrypt: [`Crypto`], or [`Keyring`] for a context that is used again and again; many values at once by
+//!   [`Crypto::encrypt_many`]. [`EncryptionContext`] chooses the key and has few values; [`Field`] binds a value to its row.
+//! - Structs: `#[derive(Encrypt)]` of feature `derive`, with [`record`] for many rows and for types of your own.
+//! - Search, passwords, API tokens: [`search`], `password` (a feature), [`token`].
+//! - What went wrong, and whether it may pass: [`Error`].
+//! - Rotate, suspend, destroy, move to another KEK, on schedule too: [`keys`]. Long walks that processes share: [`jobs`].
+//! - A KMS or a key store of your own: [`kms`] and [`store`], with the conformance suites of `encx-testkit`.
 //!
 //! # Words
 //!
@@ -55,14 +47,14 @@
 //! | feature | what it adds |
 //! | --- | --- |
 //! | `aes-gcm` (default) | the cipher backend, in Rust; at least one backend must be on |
+//! | `aws-lc-rs` | the cipher backend of AWS-LC: faster, and it needs a C compiler |
 //! | `chrono`, `time` | dates and times of these crates as encrypted fields |
 //! | `derive` | `#[derive(Encrypt)]` |
 //! | `json` | encrypted fields of any type that serde knows, as JSON |
-//! | `os-nonces` | draws every nonce byte from the operating system |
 //! | `password` | password hashes: Argon2id with a pepper that the KMS protects |
-//! | `serde` | `Serialize` and `Deserialize` for [`Ciphertext`], [`BlindIndex`] and `PasswordHash` |
-//! | `sqlx-0_9` | [`Ciphertext`], [`BlindIndex`] and `PasswordHash` as columns of sqlx 0.9 |
-//! | `sqlx-0_9-postgres` | arrays of [`BlindIndex`], for `= ANY($1)`, of [`Ciphertext`], for `unnest($1)`, and of password hashes |
+//! | `serde` | `Serialize` and `Deserialize` for [`Ciphertext`], [`BlindIndex`](search::BlindIndex) and `PasswordHash` |
+//! | `sqlx-0_9` | [`Ciphertext`], [`BlindIndex`](search::BlindIndex) and `PasswordHash` as columns of sqlx 0.9 |
+//! | `sqlx-0_9-postgres` | arrays of [`BlindIndex`](search::BlindIndex), for `= ANY($1)`, of [`Ciphertext`], for `unnest($1)`, and of password hashes |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod cache;
@@ -110,10 +102,11 @@ pub mod kms {
 /// A store implements [`KeyStore`](store::KeyStore), for which crate `encx-core` suffices.
 pub mod store {
     pub use encx_core::store::{
-        ChangeCursor, ChangePage, ColumnCount, Coordination, CursorPosition, Fence, JobRange, JobStatus,
+        ChangeCursor, ChangePage, ColumnCount, CursorPosition, Fence, JobRange, JobStatus, JobStore,
         JobTally, KeyCensus, KeyChange, KeyChanges, KeyHint, KeyPage, KeyQuery, KeyRecord, KeyStore, Lease,
-        NewKey, OpenTransactions, ProcessId, ProcessInfo, ProcessList, ProcessRecord, RangeClaim, Revision,
-        StateChange, StoreError, StoredWrap, Timestamp, WrapChange, WrapOutcome,
+        Leases, NewKey, OpenTransactions, ProcessId, ProcessInfo, ProcessList, ProcessRecord,
+        ProcessRegistry, RangeClaim, Revision, StateChange, StoreError, StoredWrap, Timestamp, WrapChange,
+        WrapOutcome,
     };
 }
 

@@ -15,6 +15,22 @@ use encx_suite::Opened;
 ///
 /// The zeroised memory serves the next plaintexts: a thread keeps at most 64 KiB of it, and the process 4 MiB of what
 /// is larger.
+///
+/// ```
+/// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+/// use encx::{Crypto, EncryptionContext, Field};
+///
+/// # encx_testkit::block_on(async {
+/// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
+/// # let context = EncryptionContext::from_pairs([("tenantId", "t-42")])?;
+/// const SSN: Field = Field::new("users", "ssn");
+/// # let sealed = crypto.encrypt(&context, "123-45-6789", SSN.row(7)).await?;
+/// let ssn = crypto.decrypt(&context, &sealed, SSN.row(7)).await?;
+/// assert_eq!(ssn.as_str()?, "123-45-6789");
+/// assert!(!format!("{ssn:?}").contains("123"));
+/// # Ok::<(), encx::Error>(())
+/// # }).unwrap();
+/// ```
 pub struct Plaintext(Opened);
 
 impl Plaintext {

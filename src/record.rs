@@ -166,7 +166,7 @@ where
 ///
 /// # Errors
 ///
-/// [`RecordError`] names every row of another context, with [`Error::OtherContext`]; otherwise as
+/// [`RecordError`] names every row of another context, with [`Error::OtherContext`](crate::Error::OtherContext); otherwise as
 /// [`decrypt_all`].
 ///
 /// # Cancellation
@@ -308,7 +308,7 @@ where
 ///
 /// # Errors
 ///
-/// Each row's [`RecordError`] names the fields that failed; that of a row of another context is [`Error::OtherContext`].
+/// Each row's [`RecordError`] names the fields that failed; that of a row of another context is [`Error::OtherContext`](crate::Error::OtherContext).
 ///
 /// # Cancellation
 ///

@@ -139,31 +139,39 @@ fn claims_end_when_the_clock_says_so_and_a_fence_is_a_hint() {
         let clock = ManualClock::new();
         let store = MemoryKeyStore::with_clock(clock.clone());
         let mut changes = store.changes();
-        let work = store.coordination().unwrap();
+        let (leases, registry) = (store.leases().unwrap(), store.processes().unwrap());
         let (one, two) = (ProcessId::random(), ProcessId::random());
         let term = Duration::from_secs(30);
         // Writes move the time of writes on; claims go by the clock.
         store.insert(&new_key("t-1", None)).await.unwrap();
         assert!(matches!(hint(&mut changes), Some(KeyHint::Changed { .. })));
-        let lease = work.acquire_lease("rotation", one, term).await.unwrap().unwrap();
+        let lease = leases
+            .acquire_lease("rotation", one, term)
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(
             lease.until.as_micros() - lease.since.as_micros(),
             i64::try_from(term.as_micros()).unwrap()
         );
         clock.advance(term - Duration::from_millis(1));
-        assert_eq!(work.acquire_lease("rotation", two, term).await.unwrap(), None);
+        assert_eq!(leases.acquire_lease("rotation", two, term).await.unwrap(), None);
         clock.advance(Duration::from_millis(1));
-        let next = work.acquire_lease("rotation", two, term).await.unwrap().unwrap();
+        let next = leases
+            .acquire_lease("rotation", two, term)
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!((next.since, next.term), (lease.until, lease.term + 1));
 
-        let fence = work.raise_fence().await.unwrap();
+        let fence = registry.raise_fence().await.unwrap();
         assert_eq!(hint(&mut changes), Some(KeyHint::Fence(fence)));
         // Faults of the store are not used up by what processes do in the background.
         store.fail_next(1, StoreError::Conflict);
-        work.raise_fence().await.unwrap();
+        registry.raise_fence().await.unwrap();
         assert!(store.load(&[]).await.is_err());
         store.set_unavailable(true);
-        assert!(work.raise_fence().await.unwrap_err().is_retryable());
+        assert!(registry.raise_fence().await.unwrap_err().is_retryable());
     });
 }
 
@@ -173,14 +181,14 @@ fn processes_that_could_serve_no_key_any_more_are_forgotten() {
     block_on(async {
         let clock = ManualClock::new();
         let store = MemoryKeyStore::with_clock(clock.clone());
-        let work = store.coordination().unwrap();
+        let registry = store.processes().unwrap();
         let serves_for = Duration::from_secs(7200);
         let process = ProcessInfo::new(ProcessId::random(), "billing-7", serves_for);
-        work.heartbeat(&process).await.unwrap();
+        registry.heartbeat(&process).await.unwrap();
         clock.advance(serves_for + Duration::from_secs(3600));
-        assert_eq!(work.processes().await.unwrap().processes.len(), 1);
+        assert_eq!(registry.list_processes().await.unwrap().processes.len(), 1);
         clock.advance(Duration::from_millis(1));
-        assert_eq!(work.processes().await.unwrap().processes.len(), 0);
+        assert_eq!(registry.list_processes().await.unwrap().processes.len(), 0);
     });
 }
 

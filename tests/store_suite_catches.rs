@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use encx::keys::{DataKeyId, KeyState, Scope};
 use encx::store::{
-    ChangeCursor, ChangePage, Coordination, CursorPosition, KeyChanges, KeyPage, KeyQuery, KeyRecord,
-    KeyStore, NewKey, Revision, StateChange, StoreError, Timestamp, WrapChange, WrapOutcome,
+    ChangeCursor, ChangePage, CursorPosition, JobStore, KeyChanges, KeyPage, KeyQuery, KeyRecord, KeyStore,
+    Leases, NewKey, ProcessRegistry, Revision, StateChange, StoreError, Timestamp, WrapChange, WrapOutcome,
 };
 use encx_testkit::{AuditedChange, MemoryKeyStore, StoreFixture, store_cases};
 
@@ -401,7 +401,15 @@ impl KeyStore for Broken {
         self.inner.changes()
     }
 
-    fn coordination(&self) -> Option<&dyn Coordination> {
+    fn leases(&self) -> Option<&dyn Leases> {
+        Some(self)
+    }
+
+    fn jobs(&self) -> Option<&dyn JobStore> {
+        Some(self)
+    }
+
+    fn processes(&self) -> Option<&dyn ProcessRegistry> {
         Some(self)
     }
 }

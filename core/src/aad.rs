@@ -28,6 +28,16 @@ pub const MAX_AAD_PARTS: usize = 64;
 /// Parts are typed and framed: the text `1`, the integer 1 and the two texts `1` and `1` are all different, while
 /// 1 as an `i32` and as a `u64` are the same. A part that cannot be framed is remembered and refused, as an
 /// [`AadError`], by the call that uses the AAD.
+///
+/// ```
+/// use encx::{Aad, Field};
+///
+/// const SSN: Field = Field::new("users", "ssn");
+///
+/// let of_a_column = SSN.row(7);
+/// let of_a_file = Aad::free().text("exports").integer(2026);
+/// # let _ = (of_a_column, of_a_file);
+/// ```
 #[derive(Clone)]
 pub struct Aad(Result<SmallVec<[u8; INLINE]>, AadError>);
 
@@ -159,6 +169,20 @@ impl fmt::Debug for Aad {
 /// What calls take to bind a value to its place: an [`Aad`], as [`Field::row`] makes it, or a reference to one.
 ///
 /// The trait is sealed, so no code of a caller runs while a call holds a key.
+///
+/// ```
+/// use encx::{Aad, AsAad, Field};
+///
+/// /// Takes what `Crypto::encrypt` takes.
+/// fn describe(place: impl AsAad) {
+///     # let _ = place;
+/// }
+///
+/// const SSN: Field = Field::new("users", "ssn");
+/// let kept: Aad = SSN.row(7);
+/// describe(&kept);
+/// describe(SSN.row(8));
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not say where the value belongs: write `FIELD.row(id)`",
     label = "write `FIELD.row(id)`, where `FIELD` is an `encx::Field`",
@@ -418,6 +442,15 @@ for_tuples! {
 }
 
 /// Says why an AAD was refused. No part's content is shown.
+///
+/// ```
+/// use encx::{AadError, Field};
+///
+/// const NAME: Field = Field::new("users", "name");
+///
+/// // Calls refuse it, before a key is asked for.
+/// assert_eq!(NAME.row("").framed().unwrap_err(), AadError::EmptyPart);
+/// ```
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AadError {

@@ -295,6 +295,13 @@ impl fmt::Debug for Ciphertext {
 }
 
 /// Says why bytes were no ciphertext.
+///
+/// ```
+/// use encx::{Ciphertext, CiphertextError};
+///
+/// let refused = Ciphertext::parse(b"123-45-6789".to_vec()).unwrap_err();
+/// assert_eq!(refused, CiphertextError::NotEncrypted);
+/// ```
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CiphertextError {

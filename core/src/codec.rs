@@ -43,7 +43,7 @@ use crate::causes::debug_as_text;
 /// Not for `Option`: what is absent is `NULL`. For a type of your own, implement it with what the type wraps:
 ///
 /// ```
-/// use encx::{CodecError, Encoded, FieldCodec};
+/// use encx::record::{CodecError, Encoded, FieldCodec};
 ///
 /// struct Iban(String);
 ///
@@ -63,7 +63,7 @@ use crate::causes::debug_as_text;
     message = "`{Self}` has no bytes to encrypt",
     label = "encx does not know how to encrypt this type",
     note = "if it implements `Serialize` and `DeserializeOwned`, write `#[encx(json)]`; if it is a type of your own, \
-            implement `encx::FieldCodec`; dates need feature `chrono` or `time` of `encx`",
+            implement `encx::record::FieldCodec`; dates need feature `chrono` or `time` of `encx`",
     note = "an optional value is written `Option<..>`, by that name and not by an alias"
 )]
 pub trait FieldCodec: Sized {

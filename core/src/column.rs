@@ -7,7 +7,7 @@ use crate::aad::{Field, RowId};
 /// Describes a column of ciphertexts, for jobs that walk over its rows.
 ///
 /// ```
-/// use encx::{EncryptedColumn, RowIdKind};
+/// use encx::record::{EncryptedColumn, RowIdKind};
 ///
 /// let ssn = EncryptedColumn::new("users", "ssn")
 ///     .row_id("id", RowIdKind::Integer)

@@ -150,6 +150,15 @@ impl fmt::Debug for EncryptionContext {
 }
 
 /// Collects the pairs of an [`EncryptionContext`].
+///
+/// ```
+/// use encx::EncryptionContext;
+///
+/// let tenant = 42;
+/// let context = EncryptionContext::builder().pair("tenantId", tenant).pair("purpose", "pii").build()?;
+/// # assert_eq!(context, EncryptionContext::from_pairs([("purpose", "pii"), ("tenantId", "42")])?);
+/// # Ok::<(), encx::ContextError>(())
+/// ```
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct EncryptionContextBuilder {
@@ -239,6 +248,13 @@ fn excerpt(key: &str) -> String {
 /// Says why an encryption context was refused.
 ///
 /// Keys are shortened to 48 characters; values are never shown.
+///
+/// ```
+/// use encx::{ContextError, EncryptionContext};
+///
+/// let refused = EncryptionContext::from_pairs([("encx:tenant", "t-42")]).unwrap_err();
+/// assert!(matches!(refused, ContextError::ReservedKey { .. }));
+/// ```
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ContextError {
@@ -290,6 +306,13 @@ pub enum ContextError {
 debug_as_text!(ContextError);
 
 /// What is wrong with a text of an encryption context.
+///
+/// ```
+/// use encx::{ContextError, EncryptionContext, TextFault};
+///
+/// let refused = EncryptionContext::from_pairs([("tenantId", "")]).unwrap_err();
+/// assert!(matches!(refused, ContextError::Value { fault: TextFault::Empty, .. }));
+/// ```
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TextFault {

@@ -105,7 +105,7 @@ pub fn forget_in_copies(forget: fn()) {
 ///   nothing.
 ///
 /// It costs a few nanoseconds, and each thread's next nonce asks the operating system once. Where neither place can be
-/// found in time, build with feature `os-nonces`: every nonce then comes from the operating system.
+/// found in time, build with `CryptoBuilder::os_nonces`: every nonce then comes from the operating system.
 ///
 /// <div class="warning">
 ///

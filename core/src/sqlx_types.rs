@@ -112,7 +112,7 @@ impl IndexTerms {
     /// there is no term.
     ///
     /// ```
-    /// # use encx::IndexTerms;
+    /// # use encx::search::IndexTerms;
     /// # fn find(terms: &IndexTerms) -> sqlx::QueryBuilder<sqlx::Sqlite> {
     /// let mut query = sqlx::QueryBuilder::new("SELECT id, email FROM users WHERE email_index");
     /// terms.push_in(&mut query);

@@ -1,10 +1,13 @@
 //! The contract of a key store: where wrapped data keys and their states are kept.
 
 mod all_usages;
+mod bounds;
 mod census;
-mod coordination;
 mod error;
+mod jobs;
+mod leases;
 mod params;
+mod processes;
 mod query;
 mod record;
 mod revision;
@@ -22,12 +25,11 @@ use crate::key::{DataKeyId, Scope};
 #[doc(hidden)]
 pub use all_usages::load_all_usages;
 pub use census::{ColumnCount, KeyCensus, OpenTransactions};
-pub use coordination::{
-    Coordination, Fence, JobRange, JobStatus, JobTally, Lease, ProcessId, ProcessInfo, ProcessList,
-    ProcessRecord, RangeClaim,
-};
 pub use error::StoreError;
+pub use jobs::{JobRange, JobStatus, JobStore, JobTally, RangeClaim};
+pub use leases::{Lease, Leases};
 pub use params::{NewKey, StateChange, WrapChange, WrapOutcome};
+pub use processes::{Fence, ProcessId, ProcessInfo, ProcessList, ProcessRecord, ProcessRegistry};
 pub use query::{ChangeCursor, ChangePage, CursorPosition, KeyChange, KeyPage, KeyQuery};
 #[doc(hidden)]
 pub use record::are_shredded;
@@ -121,8 +123,14 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// Subscribes to hints of changes, for stores that can push them. It may never yield anything.
     fn changes(&self) -> KeyChanges;
 
-    /// Returns what lets processes work together on long jobs; `None` if the store has nothing of the kind.
-    fn coordination(&self) -> Option<&dyn Coordination>;
+    /// Returns the store's leases; `None` if it has none. Without them every process does scheduled work.
+    fn leases(&self) -> Option<&dyn Leases>;
+
+    /// Returns the store's jobs; `None` if it has none. Without them each process walks the whole of a job by itself.
+    fn jobs(&self) -> Option<&dyn JobStore>;
+
+    /// Returns the store's registry of processes; `None` if it has none. Without it no version that rows used can be destroyed.
+    fn processes(&self) -> Option<&dyn ProcessRegistry>;
 }
 
 #[async_trait]
@@ -160,8 +168,16 @@ impl<T: KeyStore + ?Sized> KeyStore for Arc<T> {
         (**self).changes()
     }
 
-    fn coordination(&self) -> Option<&dyn Coordination> {
-        (**self).coordination()
+    fn leases(&self) -> Option<&dyn Leases> {
+        (**self).leases()
+    }
+
+    fn jobs(&self) -> Option<&dyn JobStore> {
+        (**self).jobs()
+    }
+
+    fn processes(&self) -> Option<&dyn ProcessRegistry> {
+        (**self).processes()
     }
 }
 

@@ -8,6 +8,7 @@ use crate::cache::derivation_key::DerivationKey;
 use crate::cache::key_meta::KeyMeta;
 use crate::error::Error;
 use encx_core::key::{DataKey, KeyUsage, Scope};
+use encx_suite::NonceSource;
 
 /// A key in memory, in the one form that its usage allows.
 #[derive(Clone)]
@@ -20,12 +21,18 @@ pub(crate) enum CachedKey {
 
 impl CachedKey {
     /// Takes over a key of a scope, in the form for its usage.
-    pub(super) fn new(meta: KeyMeta, usage: KeyUsage, scope: Scope, key: &DataKey) -> Self {
+    pub(super) fn new(
+        meta: KeyMeta,
+        usage: KeyUsage,
+        scope: Scope,
+        key: &DataKey,
+        nonces: NonceSource,
+    ) -> Self {
         match usage {
             KeyUsage::Index | KeyUsage::Pepper => {
                 Self::DerivationKey(Arc::new(DerivationKey::new(meta, key)))
             }
-            _ => Self::Cipher(DataCipher::new(meta, scope, key)),
+            _ => Self::Cipher(DataCipher::new(meta, scope, key, nonces)),
         }
     }
 

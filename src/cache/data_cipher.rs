@@ -13,7 +13,7 @@ use crate::plaintext::Plaintext;
 use encx_core::aad::Aad;
 use encx_core::ciphertext::{Ciphertext, HEADER_LEN, Header, MAX_PLAINTEXT_LEN, SUITE_AT, Suite};
 use encx_core::key::{DataKey, Scope};
-use encx_suite::{Batch, Epoch, Epochs, OpenError, SealError, SuiteKey};
+use encx_suite::{Batch, Epoch, Epochs, NonceSource, OpenError, SealError, SuiteKey};
 
 /// A data key, unwrapped and expanded. It is zeroised when the last user lets go of it.
 pub(crate) struct DataCipher {
@@ -37,16 +37,21 @@ type AadPrefix = [u8; HEADER_LEN + Scope::LEN];
 
 impl DataCipher {
     /// Takes a key of a scope over.
-    pub(super) fn new(meta: KeyMeta, scope: Scope, key: &DataKey) -> Arc<Self> {
+    pub(super) fn new(meta: KeyMeta, scope: Scope, key: &DataKey, nonces: NonceSource) -> Arc<Self> {
         let header = Header {
             suite: Suite::KcXaes256Gcm,
             key_id: meta.id,
         };
         Arc::new(Self {
             meta,
-            key: SuiteKey::new(key),
+            key: SuiteKey::new(key, nonces),
             prefix: aad_prefix(header, scope),
         })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn nonces(&self) -> NonceSource {
+        self.key.nonces()
     }
 
     /// Seals a plaintext of any allowed length.

@@ -282,7 +282,7 @@ impl Entry {
     ) -> CachedKey {
         let expires_at = began.saturating_add(env.limits.ttl);
         let meta = KeyMeta::new(id, expires_at, &env.counters);
-        CachedKey::new(meta, self.key.usage, self.scope, key)
+        CachedKey::new(meta, self.key.usage, self.scope, key, env.limits.nonces)
     }
 
     /// Has a key ready whose record is about to be stored: whoever reads the record before we know that it was

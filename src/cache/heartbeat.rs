@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use crate::cache::Cache;
 use crate::cache::running::Running;
 use crate::error::Error;
-use encx_core::store::{Coordination, Fence, ProcessId, StoreError};
+use encx_core::store::{Fence, ProcessId, ProcessRegistry, StoreError};
 
 /// How often a process says that it is there, unless a fence is raised.
 const BETWEEN_HEARTBEATS: Duration = Duration::from_secs(10);
@@ -37,11 +37,11 @@ impl Cache {
 
     /// Has the key store forget this process, which holds no key any more.
     pub(super) async fn leave(&self) {
-        let Some((coordination, id)) = self.store.coordination().zip(self.membership.resign()) else {
+        let Some((registry, id)) = self.store.processes().zip(self.membership.resign()) else {
             return;
         };
         let left = tokio::select! {
-            left = coordination.deregister(id) => left.map_err(Error::from),
+            left = registry.deregister(id) => left.map_err(Error::from),
             () = self.clock.sleep(FAREWELL) => Err(Error::TimedOut { after: FAREWELL }),
         };
         if let Err(error) = left {
@@ -96,11 +96,11 @@ async fn beat_forever(cache: Weak<Cache>) {
 
 /// Says that this process is there, and if the fence was raised follows all changes and acknowledges it.
 async fn beat(cache: &Arc<Cache>) -> Result<(), Error> {
-    let Some(coordination) = cache.store.coordination() else {
+    let Some(registry) = cache.store.processes() else {
         return Ok(());
     };
     let (info, acknowledged) = cache.membership.introduce();
-    let told = in_time(cache, coordination.heartbeat(&info)).await;
+    let told = in_time(cache, registry.heartbeat(&info)).await;
     // Also if that failed: it is tried again, and no load waits for it.
     cache.membership.note_introduced();
     let fence = told?;
@@ -115,16 +115,16 @@ async fn beat(cache: &Arc<Cache>) -> Result<(), Error> {
     }
     // Whoever raised the fence may be about to promote what it published.
     cache.prefetch_now().await;
-    acknowledge(cache, coordination, info.id, fence).await
+    acknowledge(cache, registry, info.id, fence).await
 }
 
 async fn acknowledge(
     cache: &Cache,
-    coordination: &dyn Coordination,
+    registry: &dyn ProcessRegistry,
     id: ProcessId,
     fence: Fence,
 ) -> Result<(), Error> {
-    in_time(cache, coordination.acknowledge(id, fence)).await?;
+    in_time(cache, registry.acknowledge(id, fence)).await?;
     cache.membership.note_acknowledged(id, fence);
     Ok(())
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use encx_suite::NonceSource;
+
 /// How long a key that could not be refreshed is left alone at first, and at most.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -23,6 +25,7 @@ pub(crate) struct Limits {
     pub(crate) fail_closed_on_stale_state: bool,
     pub(crate) create_on_first_use: bool,
     pub(crate) accept_compromised: bool,
+    pub(crate) nonces: NonceSource,
 }
 
 impl Limits {

@@ -7,6 +7,17 @@ use crate::cache::threads::{self, NUMBERED};
 use crate::error::Refusal;
 
 /// What a `Crypto` has done since it was built, and what it holds.
+///
+/// ```
+/// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+/// # use encx::Crypto;
+/// # encx_testkit::block_on(async {
+/// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
+/// let stats = crypto.stats();
+/// println!("{} keys in memory, {} hits, {} misses", stats.keys, stats.hits, stats.misses);
+/// # Ok::<(), encx::Error>(())
+/// # }).unwrap();
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {

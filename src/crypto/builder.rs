@@ -13,14 +13,32 @@ use crate::crypto::{Crypto, check};
 use crate::error::Error;
 use crate::kek::{KekChoice, KekRef, KekRule, Keks};
 use crate::keyring::Core;
-use encx_core::memory;
 use encx_core::ciphertext::Suite;
 use encx_core::context::EncryptionContext;
 use encx_core::key::{KmsName, NameError};
 use encx_core::kms::KeyManagementService;
+use encx_core::memory;
 use encx_core::store::{KeyCensus, KeyStore};
+use encx_suite::NonceSource;
 
 /// Builds a [`Crypto`]. Every setting has a default that is safe.
+///
+/// ```
+/// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+/// use std::time::Duration;
+///
+/// use encx::Crypto;
+///
+/// # encx_testkit::block_on(async {
+/// # let (kms, store) = (MemoryKms::new(), MemoryKeyStore::new());
+/// let crypto = Crypto::builder(kms, store)
+///     .ttl(Duration::from_secs(15 * 60))
+///     .stale_if_unavailable(Duration::from_secs(4 * 3600))
+///     .build()
+///     .await?;
+/// # Ok::<(), encx::Error>(())
+/// # }).unwrap();
+/// ```
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct CryptoBuilder {
     kms: BTreeMap<KmsName, Arc<dyn KeyManagementService>>,
@@ -66,6 +84,7 @@ impl CryptoBuilder {
                 fail_closed_on_stale_state: false,
                 create_on_first_use: true,
                 accept_compromised: false,
+                nonces: NonceSource::Thread,
             },
             max_concurrent_kms_calls: 32,
             suite: Suite::KcXaes256Gcm,
@@ -169,6 +188,17 @@ impl CryptoBuilder {
     /// </div>
     pub fn accept_compromised(mut self) -> Self {
         self.limits.accept_compromised = true;
+        self
+    }
+
+    /// Draws every byte of every nonce from the operating system. Default: the second half of a nonce comes from a generator of
+    /// the thread, which the operating system seeds, and which notices forks.
+    ///
+    /// For a process that may be copied while it runs without noticing, such as a virtual machine that is restored from a
+    /// snapshot, if [`reseed`](crate::reseed) cannot be called in time. A call of the operating system takes longer than
+    /// encrypting a field.
+    pub fn os_nonces(mut self) -> Self {
+        self.limits.nonces = NonceSource::OperatingSystem;
         self
     }
 

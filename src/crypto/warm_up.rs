@@ -15,6 +15,22 @@ use encx_core::context::EncryptionContext;
 const CONTEXTS_PER_QUERY: usize = 1000;
 
 /// What [`Crypto::warm_up`] did.
+///
+/// ```
+/// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+/// use encx::{Crypto, EncryptionContext};
+///
+/// # encx_testkit::block_on(async {
+/// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
+/// let tenants = [EncryptionContext::from_pairs([("tenantId", "t-42")])?];
+/// let report = crypto.warm_up(&tenants).await;
+/// for failed in &report.failed {
+///     eprintln!("{:?}: {}", tenants[failed.index], failed.error);
+/// }
+/// # assert!(report.failed.is_empty());
+/// # Ok::<(), encx::Error>(())
+/// # }).unwrap();
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 #[must_use = "contexts that could not be loaded stand here and nowhere else"]

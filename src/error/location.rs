@@ -14,6 +14,21 @@ use encx_core::key::DataKeyId;
 /// the row that it was copied to. A row's id shows its type: `7` is an integer, `"7"` is text, `0x07` is bytes.
 ///
 /// An AAD of free parts, or none, has no table, column and row; the parts are the caller's own and are not shown.
+///
+/// ```
+/// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+/// use encx::{Crypto, EncryptionContext, Error, Field};
+///
+/// # encx_testkit::block_on(async {
+/// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
+/// # let context = EncryptionContext::from_pairs([("tenantId", "t-42")])?;
+/// const SSN: Field = Field::new("users", "ssn");
+/// let sealed = crypto.encrypt(&context, "123-45-6789", SSN.row(7)).await?;
+/// let Err(Error::Decrypt { at }) = crypto.decrypt(&context, &sealed, SSN.row(8)).await else { panic!() };
+/// assert_eq!((at.table(), at.column(), at.row()), (Some("users"), Some("ssn"), Some("8")));
+/// # Ok::<(), encx::Error>(())
+/// # }).unwrap();
+/// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Location(Option<Arc<Inner>>);
 

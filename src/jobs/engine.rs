@@ -133,7 +133,7 @@ impl<W: Walk> Engine<W> {
 
     /// Joins the job, or goes about it alone.
     async fn open(&self) -> Result<Ranges<'_>, JobError> {
-        let shared = self.job.store.coordination().filter(|_| !self.job.dry_run);
+        let shared = self.job.store.jobs().filter(|_| !self.job.dry_run);
         let mut ranges = Ranges::alone();
         let mut run = JobTally::default();
         if let Some(with) = shared {

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{JobError, WalkPage};
-use encx_core::store::{Coordination, JobRange, JobStatus, JobTally, ProcessId, RangeClaim, StoreError};
+use encx_core::store::{JobRange, JobStatus, JobStore, JobTally, ProcessId, RangeClaim, StoreError};
 
 /// How long a claim lasts. It is kept while a worker lives; after its death others take over once it has ended.
 pub(super) const CLAIM: Duration = Duration::from_secs(30);
@@ -19,7 +19,7 @@ pub(super) enum Ranges<'a> {
         frontier: Mutex<Option<Option<Vec<u8>>>>,
     },
     Shared {
-        with: &'a dyn Coordination,
+        with: &'a dyn JobStore,
         run: JobStatus,
         holder: ProcessId,
     },
@@ -63,7 +63,7 @@ impl<'a> Ranges<'a> {
         }
     }
 
-    pub(super) fn shared(with: &'a dyn Coordination, run: JobStatus) -> Self {
+    pub(super) fn shared(with: &'a dyn JobStore, run: JobStatus) -> Self {
         let holder = ProcessId::random();
         Self::Shared { with, run, holder }
     }

@@ -123,7 +123,7 @@ impl KeyManager {
     /// The version is then as it was, suspended or destroyed; the next call goes on from there.
     pub async fn destroy(&self, context: &EncryptionContext, id: DataKeyId) -> Result<Destruction, Error> {
         let reason = self.reason_to_destroy()?;
-        if self.store.coordination().is_none() {
+        if self.store.processes().is_none() {
             self.check_quarantine_alone()?;
         }
         let mut version = self.find(context, id).await?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::KeyManager;
 use crate::error::Error;
 use encx_core::store::{
-    ChangeCursor, Coordination, CursorPosition, Fence, ProcessId, ProcessInfo, ProcessList, ProcessRecord,
+    ChangeCursor, CursorPosition, Fence, ProcessId, ProcessInfo, ProcessList, ProcessRecord, ProcessRegistry,
     StoreError, Timestamp,
 };
 
@@ -88,16 +88,16 @@ impl KeyManager {
     ///
     /// May be dropped at any time.
     pub async fn await_fleet(&self, patience: Duration) -> Result<FleetReport, Error> {
-        let coordination = self.coordination()?;
+        let registry = self.registry()?;
         let began = self.clock.elapsed();
-        let fence = coordination.raise_fence().await?;
+        let fence = registry.raise_fence().await?;
         if let Some(core) = &self.core {
             // This process need not be told by others.
             core.cache().membership.wake();
         }
         let (mut watch, mut pause) = (Watch::new(fence), FIRST_PAUSE);
         loop {
-            let seen = coordination.processes().await;
+            let seen = registry.list_processes().await;
             let waited = self.clock.elapsed().saturating_sub(began);
             match seen {
                 Ok(list) if watch.look(&list, waited) || waited >= patience => return Ok(watch.report()),
@@ -114,8 +114,8 @@ impl KeyManager {
 
     /// Asks the key store what time it is, or was a moment ago.
     pub(crate) async fn time_of_store(&self) -> Result<Timestamp, Error> {
-        if let Some(coordination) = self.store.coordination() {
-            return Ok(coordination.processes().await?.now);
+        if let Some(registry) = self.store.processes() {
+            return Ok(registry.list_processes().await?.now);
         }
         let page = self.store.changed_since(&ChangeCursor::now()).await?;
         match page.next.position() {
@@ -127,10 +127,10 @@ impl KeyManager {
         }
     }
 
-    pub(crate) fn coordination(&self) -> Result<&dyn Coordination, Error> {
+    pub(crate) fn registry(&self) -> Result<&dyn ProcessRegistry, Error> {
         let what = "leases and a registry of processes";
         self.store
-            .coordination()
+            .processes()
             .ok_or_else(|| StoreError::Unsupported { what }.into())
     }
 }

@@ -212,10 +212,10 @@ impl Maintenance {
     pub async fn run_once(&self) -> Result<MaintenanceReport, Error> {
         self.check()?;
         let mut report = MaintenanceReport::default();
-        let lease = match self.manager.store.coordination() {
-            Some(coordination) => {
+        let lease = match self.manager.store.leases() {
+            Some(leases) => {
                 let clock = &*self.manager.clock;
-                match Lease::take(coordination, clock, self.holder, self.lease_term).await? {
+                match Lease::take(leases, clock, self.holder, self.lease_term).await? {
                     Some(lease) => Some(lease),
                     None => {
                         report.held_elsewhere = true;

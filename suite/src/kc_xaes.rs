@@ -7,6 +7,7 @@ use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use super::epoch::{Epoch, Epochs};
 use super::error::{OpenError, SealError};
+use super::nonce::NonceSource;
 use super::suite_key::SuiteKey;
 use crate::ciphertext::Suite;
 use crate::key::DataKey;
@@ -24,7 +25,7 @@ use crate::memory::{DEEP, wiping_stack};
 /// </div>
 ///
 /// ```
-/// use encx::DataKey;
+/// use encx::kms::DataKey;
 /// use encx::suite::{KcXaes256Gcm, OpenError};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -51,7 +52,8 @@ impl KcXaes256Gcm {
     #[must_use]
     pub fn new(key: &DataKey) -> Self {
         Self {
-            key: SuiteKey::new(key),
+            // What it seals are few keys, so a nonce may take its time.
+            key: SuiteKey::new(key, NonceSource::OperatingSystem),
             epoch: ArcSwapOption::empty(),
         }
     }

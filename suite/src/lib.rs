@@ -51,6 +51,8 @@ pub use self::error::{OpenError, SealError};
 pub use self::fastest::{Backend, backend};
 pub use self::kc_xaes::KcXaes256Gcm;
 #[doc(hidden)]
+pub use self::nonce::NonceSource;
+#[doc(hidden)]
 pub use self::opened::Opened;
 #[doc(hidden)]
 pub use self::suite_key::{Batch, SuiteKey};

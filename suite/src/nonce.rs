@@ -11,6 +11,17 @@ use super::bytes::Block;
 use crate::key::{RandomError, fill_from_os};
 use crate::memory;
 
+/// Who draws the second half of a nonce. The first is the operating system's always.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[doc(hidden)]
+pub enum NonceSource {
+    /// A generator per thread, which the operating system seeds.
+    #[default]
+    Thread,
+    /// The operating system, each time. It needs no notice of forks and snapshots.
+    OperatingSystem,
+}
+
 /// How much one seed gives, in bytes.
 const RESEED_AFTER: usize = 64 << 10;
 
@@ -34,27 +45,27 @@ struct Generator {
 
 /// Draws a block, as [`draw`] does.
 #[inline(always)]
-pub(super) fn draw_one() -> Result<(Block, Option<u64>), RandomError> {
+pub(super) fn draw_one(source: NonceSource) -> Result<(Block, Option<u64>), RandomError> {
     let fork = memory::fork_count();
     let at_hand = with_generator(|generator| {
         let generator = generator
             .as_mut()
-            .filter(|at| Some(at.fork) == fork && !cfg!(feature = "os-nonces"))?;
+            .filter(|at| Some(at.fork) == fork && source == NonceSource::Thread)?;
         let block = *generator.pool.get(generator.next)?;
         generator.next += 1;
         Some(block)
     });
     match at_hand.flatten() {
         Some(block) => Ok((block, fork)),
-        None => draw_one_slowly(),
+        None => draw_one_slowly(source),
     }
 }
 
 #[cold]
 #[inline(never)]
-fn draw_one_slowly() -> Result<(Block, Option<u64>), RandomError> {
+fn draw_one_slowly(source: NonceSource) -> Result<(Block, Option<u64>), RandomError> {
     let mut blocks = [Block::default()];
-    let fork = draw(&mut blocks)?;
+    let fork = draw(source, &mut blocks)?;
     Ok((blocks[0], fork))
 }
 
@@ -62,9 +73,9 @@ fn draw_one_slowly() -> Result<(Block, Option<u64>), RandomError> {
 ///
 /// Whenever this thread's generator cannot be used, the operating system gives the bytes: while the thread ends,
 /// when a signal handler interrupts a draw, or when forks cannot be noticed.
-pub(super) fn draw(blocks: &mut [Block]) -> Result<Option<u64>, RandomError> {
+pub(super) fn draw(source: NonceSource, blocks: &mut [Block]) -> Result<Option<u64>, RandomError> {
     let fork = memory::fork_count();
-    let Some(number) = fork.filter(|_| !cfg!(feature = "os-nonces")) else {
+    let Some(number) = fork.filter(|_| source == NonceSource::Thread) else {
         return draw_from_os(blocks).map(|()| fork);
     };
     let drawn = with_generator(|generator| take(generator, number, blocks, fill_from_os));
@@ -148,6 +159,7 @@ fn refill<E>(
 
 #[cfg(test)]
 mod tests {
+    use super::NonceSource::{OperatingSystem, Thread};
     use super::*;
 
     type Never = std::convert::Infallible;
@@ -237,52 +249,49 @@ mod tests {
         }
     }
 
-    #[cfg(not(feature = "os-nonces"))]
     #[test]
     fn reseeding_reaches_every_thread() {
         let seen = || GENERATOR.with_borrow(|generator| generator.as_ref().unwrap().fork);
         let (go, wait) = std::sync::mpsc::channel::<()>();
         let (ready, begun) = std::sync::mpsc::channel();
         let other = std::thread::spawn(move || {
-            draw(&mut [Block::default()]).unwrap();
+            draw(Thread, &mut [Block::default()]).unwrap();
             let before = seen();
             ready.send(()).unwrap();
             wait.recv().unwrap();
-            draw(&mut [Block::default()]).unwrap();
+            draw(Thread, &mut [Block::default()]).unwrap();
             (before, seen())
         });
-        draw(&mut [Block::default()]).unwrap();
+        draw(Thread, &mut [Block::default()]).unwrap();
         let before = seen();
         begun.recv().unwrap();
         memory::reseed();
         go.send(()).unwrap();
-        draw(&mut [Block::default()]).unwrap();
+        draw(Thread, &mut [Block::default()]).unwrap();
         assert!(seen() > before);
         let (before, after) = other.join().unwrap();
         assert!(after > before);
     }
 
-    #[cfg(not(feature = "os-nonces"))]
     #[test]
     fn a_generator_in_use_or_gone_is_not_needed() {
         let mut blocks = [Block::default(); 2];
-        GENERATOR.with_borrow_mut(|_| draw(&mut blocks)).unwrap();
+        GENERATOR.with_borrow_mut(|_| draw(Thread, &mut blocks)).unwrap();
         assert!(!blocks.contains(&Block::default()));
-        let at_hand = draw_one().unwrap().0;
+        let at_hand = draw_one(Thread).unwrap().0;
         let next = GENERATOR.with_borrow(|generator| generator.as_ref().unwrap().next);
-        let (other, _) = GENERATOR.with_borrow_mut(|_| draw_one()).unwrap();
+        let (other, _) = GENERATOR.with_borrow_mut(|_| draw_one(Thread)).unwrap();
         assert!(other != at_hand && other != Block::default());
         let after = GENERATOR.with_borrow(|generator| generator.as_ref().unwrap().next);
         assert_eq!(after, next, "the generator was in use and gave nothing");
     }
 
-    #[cfg(feature = "os-nonces")]
     #[test]
     fn the_operating_system_gives_every_byte() {
         let mut blocks = [Block::default(); 2];
-        draw(&mut blocks).unwrap();
+        draw(OperatingSystem, &mut blocks).unwrap();
         assert!(!blocks.contains(&Block::default()));
-        assert_ne!(draw_one().unwrap().0, Block::default());
+        assert_ne!(draw_one(OperatingSystem).unwrap().0, Block::default());
         assert!(GENERATOR.with_borrow(Option::is_none));
     }
 }

@@ -13,7 +13,7 @@ use super::epoch::{Epoch, Epochs};
 use super::error::{OpenError, SealError};
 use super::fastest::Fastest;
 use super::message_key_cache::{CachedMessageKey, MessageKeyCache};
-use super::nonce;
+use super::nonce::{self, NonceSource};
 use super::opened::Opened;
 use super::xaes::{MessageKey, PaddedHalf, Xaes, half};
 use crate::ciphertext::{MAX_PLAINTEXT_LEN, NONCE_LEN, Suite};
@@ -24,6 +24,7 @@ use crate::memory;
 #[doc(hidden)]
 pub struct SuiteKey<C: Cipher = Fastest> {
     pub(super) xaes: Xaes<C>,
+    nonces: NonceSource,
     /// Whether an epoch began yet. The first is not kept: of many data keys in memory, most encrypt nothing, or once.
     begun: AtomicBool,
     pub(super) opened: MessageKeyCache<C>,
@@ -32,9 +33,10 @@ pub struct SuiteKey<C: Cipher = Fastest> {
 impl<C: Cipher> SuiteKey<C> {
     #[doc(hidden)]
     #[must_use]
-    pub fn new(key: &DataKey) -> Self {
+    pub fn new(key: &DataKey, nonces: NonceSource) -> Self {
         Self {
             xaes: Xaes::new(key.expose()),
+            nonces,
             begun: AtomicBool::new(false),
             opened: MessageKeyCache::new(),
         }
@@ -54,8 +56,15 @@ impl<C: Cipher> SuiteKey<C> {
         plaintext: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), SealError> {
-        let (second_half, fork) = nonce::draw_one()?;
+        let (second_half, fork) = nonce::draw_one(self.nonces)?;
         self.seal_drawn(epochs, &second_half, fork, suite, aad, plaintext, out)
+    }
+
+    /// Tells who draws the second half of nonces.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn nonces(&self) -> NonceSource {
+        self.nonces
     }
 
     /// Begins to seal so many messages, whose nonces are drawn together.
@@ -316,7 +325,8 @@ impl<C: Cipher> Batch<'_, C> {
         plaintext: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), SealError> {
-        let (second_half, fork) = self.draw(nonce::draw)?;
+        let nonces = self.key.nonces;
+        let (second_half, fork) = self.draw(|blocks| nonce::draw(nonces, blocks))?;
         self.key
             .seal_drawn(epochs, &second_half, fork, suite, aad, plaintext, out)
     }

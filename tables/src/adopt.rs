@@ -231,7 +231,7 @@ impl Adopt {
     async fn check(&self) -> Result<(), JobError> {
         self.adoption.check(&self.crypto)?;
         let store = self.crypto.key_store();
-        if let Some(jobs) = store.coordination()
+        if let Some(jobs) = store.jobs()
             && jobs.job(&self.contracted).await?.is_some()
         {
             let layout = self.walked.layouts.first();
@@ -254,7 +254,7 @@ impl Adopt {
         if self.is_remembered.load(Ordering::Relaxed) {
             return Ok(());
         }
-        if let Some(jobs) = self.crypto.key_store().coordination() {
+        if let Some(jobs) = self.crypto.key_store().jobs() {
             jobs.open_job(&self.contracted, "contracted").await?;
         }
         self.is_remembered.store(true, Ordering::Relaxed);

@@ -21,8 +21,9 @@ use crate::store_suite::AuditedChange;
 use encx_core::clock::Clock;
 use encx_core::key::{DataKeyId, Scope};
 use encx_core::store::{
-    ChangeCursor, ChangePage, Coordination, CursorPosition, KeyChange, KeyChanges, KeyHint, KeyPage,
-    KeyQuery, KeyRecord, KeyStore, NewKey, StateChange, StoreError, Timestamp, WrapChange, WrapOutcome,
+    ChangeCursor, ChangePage, CursorPosition, JobStore, KeyChange, KeyChanges, KeyHint, KeyPage, KeyQuery,
+    KeyRecord, KeyStore, Leases, NewKey, ProcessRegistry, StateChange, StoreError, Timestamp, WrapChange,
+    WrapOutcome,
 };
 use shared_work::SharedWork;
 
@@ -102,20 +103,20 @@ impl MemoryKeyStore {
     }
 
     /// Makes the next `calls` calls fail with this error, whatever they ask. Repeated, it adds to what was ordered
-    /// before. Calls of [`Coordination`] neither fail of it nor count: processes make them in the background.
+    /// before. Calls of [`Leases`], [`JobStore`] and [`ProcessRegistry`] neither fail of it nor count: processes make them in the background.
     pub fn fail_next(&self, calls: usize, error: StoreError) {
         lock(&self.0.faults)
             .next
             .extend(std::iter::repeat_n(error, calls));
     }
 
-    /// Makes every call fail with this error, those of [`Coordination`] too, until
+    /// Makes every call fail with this error, those of leases, jobs and the registry too, until
     /// [`clear_faults`](Self::clear_faults).
     pub fn fail_until_cleared(&self, error: StoreError) {
         lock(&self.0.faults).lasting = Some(error);
     }
 
-    /// Makes every call fail with [`StoreError::Unavailable`], those of [`Coordination`] too, until it is called with
+    /// Makes every call fail with [`StoreError::Unavailable`], those of leases, jobs and the registry too, until it is called with
     /// `false`.
     pub fn set_unavailable(&self, unavailable: bool) {
         let error = || StoreError::unavailable(std::io::Error::other("the test made the store unavailable"));
@@ -375,7 +376,15 @@ impl KeyStore for MemoryKeyStore {
         }
     }
 
-    fn coordination(&self) -> Option<&dyn Coordination> {
+    fn leases(&self) -> Option<&dyn Leases> {
+        Some(self)
+    }
+
+    fn jobs(&self) -> Option<&dyn JobStore> {
+        Some(self)
+    }
+
+    fn processes(&self) -> Option<&dyn ProcessRegistry> {
         Some(self)
     }
 }

@@ -43,7 +43,7 @@ pub trait StoreFixture: Send + Sync + 'static {
     /// Opens a further handle on the same database, as another process would.
     async fn open(&self) -> Arc<dyn KeyStore>;
 
-    /// Tells whether the store has [`KeyStore::coordination`], as stores should: without it, the cases about it pass
+    /// Tells whether the store has leases, jobs and the registry of processes, as stores should: without them, the cases about them pass
     /// untested.
     fn coordinates(&self) -> bool {
         true

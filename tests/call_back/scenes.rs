@@ -247,7 +247,7 @@ async fn maintenance() {
     harness.store.set_down(false);
     let manager = elsewhere(&harness).clock(CallingClock(harness.clock.clone()));
     let manager = manager.build_key_manager().unwrap();
-    let coordination = harness.rows.coordination().unwrap();
+    let leases = harness.rows.leases().unwrap();
     let holder = ProcessId::random();
     let name = "maintenance/rotation";
     let task = Maintenance::new(manager.clone())
@@ -261,7 +261,7 @@ async fn maintenance() {
     pass_with(&harness, 2 * HOUR, || {}).await;
     harness.store.set_down(false);
     // As soon as a run is over.
-    while coordination
+    while leases
         .acquire_lease(name, holder, 5 * MINUTE)
         .await
         .unwrap()

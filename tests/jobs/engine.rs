@@ -234,7 +234,7 @@ async fn a_dry_run_counts_and_changes_nothing_and_shares_nothing() {
     let report = finish(&harness, worker(&harness, &walk).await.dry_run()).await;
     assert_eq!(report.run, tally(25, 0, 0));
     assert_eq!(walk.changed(), [0; 25]);
-    let shared = harness.store().coordination().unwrap();
+    let shared = harness.store().jobs().unwrap();
     assert_eq!(shared.job("count").await.unwrap(), None);
 }
 

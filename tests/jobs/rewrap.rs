@@ -275,7 +275,7 @@ async fn two_that_move_different_keys_at_once_do_not_replace_each_other() {
     for report in [all, index, old, named] {
         assert!(report.is_complete(), "{report}");
     }
-    let named = harness.store().coordination().unwrap().job("mine").await.unwrap();
+    let named = harness.store().jobs().unwrap().job("mine").await.unwrap();
     assert!(named.unwrap().finished, "a name of the caller's own is kept");
 }
 

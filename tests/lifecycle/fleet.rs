@@ -97,7 +97,7 @@ async fn heartbeats_that_are_hinted_at_keep_their_distance() {
     let _process = harness.process().await;
     settle().await;
     let raise = async || {
-        let raised = harness.rows.coordination().unwrap().raise_fence().await.unwrap();
+        let raised = harness.rows.processes().unwrap().raise_fence().await.unwrap();
         settle().await;
         raised
     };
@@ -175,7 +175,7 @@ async fn a_poll_that_began_before_the_fence_is_not_enough() {
     harness.store.polls.hold();
     harness.clock.advance(30 * SECOND);
     harness.store.polls.until_waiting(1).await;
-    let fence = harness.rows.coordination().unwrap().raise_fence().await.unwrap();
+    let fence = harness.rows.processes().unwrap().raise_fence().await.unwrap();
     // It learns of the fence with its next heartbeat, while that poll is still under way.
     harness.clock.advance(11 * SECOND);
     settle().await;
@@ -190,13 +190,13 @@ async fn a_poll_that_began_before_the_fence_is_not_enough() {
 async fn whoever_is_not_heard_of_is_not_waited_for_and_not_forgotten() {
     let harness = FaultHarness::with_hints().in_a_fleet();
     let process = harness.process().await;
-    let coordination = harness.rows.coordination().unwrap();
+    let registry = harness.rows.processes().unwrap();
     let (short, long) = (ProcessId::random(), ProcessId::random());
-    coordination
+    registry
         .heartbeat(&ProcessInfo::new(short, "short", MINUTE))
         .await
         .unwrap();
-    coordination
+    registry
         .heartbeat(&ProcessInfo::new(long, "long", HOUR))
         .await
         .unwrap();
@@ -217,9 +217,9 @@ async fn whoever_is_not_heard_of_is_not_waited_for_and_not_forgotten() {
 #[tokio::test]
 async fn a_jump_of_the_databases_clock_makes_nobody_gone() {
     let harness = FaultHarness::new();
-    let coordination = harness.rows.coordination().unwrap();
+    let registry = harness.rows.processes().unwrap();
     let info = ProcessInfo::new(ProcessId::random(), "alive", MINUTE);
-    coordination.heartbeat(&info).await.unwrap();
+    registry.heartbeat(&info).await.unwrap();
     // Longer than it serves, and not so long that the registry forgets it.
     harness.clock.advance(HOUR);
     // The clock of the process that waits does not jump.
@@ -239,10 +239,10 @@ async fn a_jump_of_the_databases_clock_makes_nobody_gone() {
         own.advance(SECOND);
         seconds += 1;
         match seconds {
-            10 => drop(coordination.heartbeat(&info).await.unwrap()),
+            10 => drop(registry.heartbeat(&info).await.unwrap()),
             20 => {
-                let fence = coordination.heartbeat(&info).await.unwrap();
-                coordination.acknowledge(info.id, fence).await.unwrap();
+                let fence = registry.heartbeat(&info).await.unwrap();
+                registry.acknowledge(info.id, fence).await.unwrap();
             }
             _ => {}
         }
@@ -259,16 +259,16 @@ async fn a_jump_of_the_databases_clock_makes_nobody_gone() {
 #[tokio::test]
 async fn whoever_signs_off_meanwhile_is_gone() {
     let harness = FaultHarness::new().in_a_fleet();
-    let coordination = harness.rows.coordination().unwrap();
+    let registry = harness.rows.processes().unwrap();
     let id = ProcessId::random();
-    coordination
+    registry
         .heartbeat(&ProcessInfo::new(id, "leaves", HOUR))
         .await
         .unwrap();
     let manager = tool(&harness);
     let leaving = async {
         harness.clock.sleep(SECOND).await;
-        coordination.deregister(id).await.unwrap();
+        registry.deregister(id).await.unwrap();
         std::future::pending::<()>().await;
     };
     let report = drive(&harness, STEP, async {

@@ -54,6 +54,6 @@ fn tool(harness: &FaultHarness) -> KeyManager {
 
 /// What the key store knows of the processes.
 async fn registry(harness: &FaultHarness) -> Vec<ProcessRecord> {
-    let list = harness.rows.coordination().unwrap().processes().await;
+    let list = harness.rows.processes().unwrap().list_processes().await;
     list.unwrap().processes
 }

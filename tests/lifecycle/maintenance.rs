@@ -242,8 +242,8 @@ async fn whoever_lost_the_lease_writes_nothing_more() {
     within(harness.kms.until_in_flight(1)).await;
     // It stands still for so long that another takes over.
     harness.clock.advance(10 * SECOND);
-    let coordination = harness.rows.coordination().unwrap();
-    let taken = coordination
+    let leases = harness.rows.leases().unwrap();
+    let taken = leases
         .acquire_lease("maintenance/rotation", ProcessId::random(), HOUR)
         .await;
     assert!(taken.unwrap().is_some());
@@ -392,8 +392,8 @@ async fn in_the_background_it_follows_a_process_that_died_with_the_lease() {
     let manager = tool(&harness);
     manager.create(&context("a")).await.unwrap();
     harness.pass(2 * HOUR).await;
-    let coordination = harness.rows.coordination().unwrap();
-    let taken = coordination
+    let leases = harness.rows.leases().unwrap();
+    let taken = leases
         .acquire_lease("maintenance/rotation", ProcessId::random(), 600 * SECOND)
         .await;
     assert!(taken.unwrap().is_some());

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use encx::store::{
-    Coordination, Fence, JobRange, JobStatus, JobTally, Lease, ProcessId, ProcessInfo, ProcessList,
-    RangeClaim, StoreError, Timestamp,
+    Fence, JobRange, JobStatus, JobStore, JobTally, Lease, Leases, ProcessId, ProcessInfo, ProcessList,
+    ProcessRegistry, RangeClaim, StoreError, Timestamp,
 };
 
 use super::{Broken, Fault};
@@ -34,7 +34,7 @@ impl Broken {
 }
 
 #[async_trait]
-impl Coordination for Broken {
+impl Leases for Broken {
     async fn acquire_lease(
         &self,
         name: &str,
@@ -61,7 +61,10 @@ impl Coordination for Broken {
             .unwrap_or(holder);
         self.inner.release_lease(name, holder).await
     }
+}
 
+#[async_trait]
+impl JobStore for Broken {
     async fn open_job(&self, name: &str, plan: &str) -> Result<JobStatus, StoreError> {
         if self.is(Fault::JoinsUnderAnyPlan)
             && let Some(job) = self.inner.job(name).await?
@@ -150,7 +153,10 @@ impl Coordination for Broken {
         }
         Ok(completed || self.is(Fault::CompletesTwice))
     }
+}
 
+#[async_trait]
+impl ProcessRegistry for Broken {
     async fn heartbeat(&self, process: &ProcessInfo) -> Result<Fence, StoreError> {
         self.inner.heartbeat(process).await
     }
@@ -175,8 +181,8 @@ impl Coordination for Broken {
         })
     }
 
-    async fn processes(&self) -> Result<ProcessList, StoreError> {
-        let mut list = self.inner.processes().await?;
+    async fn list_processes(&self) -> Result<ProcessList, StoreError> {
+        let mut list = self.inner.list_processes().await?;
         for process in &mut list.processes {
             let memories = self.memories.lock().unwrap();
             let last = memories.acknowledged.get(&process.info.id);

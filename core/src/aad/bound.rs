@@ -21,7 +21,7 @@ const TYPE_TEXTS: u8 = 7;
 /// type wraps:
 ///
 /// ```
-/// use encx::{ColumnPart, ColumnValue};
+/// use encx::record::{ColumnPart, ColumnValue};
 ///
 /// enum Rights {
 ///     Read,
@@ -41,7 +41,7 @@ const TYPE_TEXTS: u8 = 7;
     message = "`{Self}` cannot be bound as the value of a column",
     label = "no value of a bound column",
     note = "text, bytes, integers, `bool`, UUIDs, lists of texts, `Option`s of them, and moments of feature `chrono` or `time` can, \
-            and types of your own that implement `encx::ColumnValue`; floats cannot, which have several forms of one number"
+            and types of your own that implement `encx::record::ColumnValue`; floats cannot, which have several forms of one number"
 )]
 pub trait ColumnValue {
     /// Appends the value: exactly one part.

@@ -58,7 +58,7 @@ impl DataKey {
     /// it. For keys that are computed, such as from a passphrase.
     ///
     /// ```
-    /// use encx::DataKey;
+    /// use encx::kms::DataKey;
     ///
     /// let parse = |hex: &str| {
     ///     DataKey::try_fill(|key| {

@@ -21,8 +21,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use encx_core::key::{DataKeyId, KeyState, KeyUsage, Scope};
 use encx_core::store::{
-    ChangeCursor, ChangePage, Coordination, CursorPosition, KeyChanges, KeyPage, KeyQuery, KeyRecord,
-    KeyStore, NewKey, StateChange, StoreError, Timestamp, WrapChange, WrapOutcome,
+    ChangeCursor, ChangePage, CursorPosition, JobStore, KeyChanges, KeyPage, KeyQuery, KeyRecord, KeyStore,
+    Leases, NewKey, ProcessRegistry, StateChange, StoreError, Timestamp, WrapChange, WrapOutcome,
 };
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool};
 use sqlx::query::Query;
@@ -250,7 +250,15 @@ impl KeyStore for PostgresKeyStore {
         }
     }
 
-    fn coordination(&self) -> Option<&dyn Coordination> {
+    fn leases(&self) -> Option<&dyn Leases> {
+        Some(self)
+    }
+
+    fn jobs(&self) -> Option<&dyn JobStore> {
+        Some(self)
+    }
+
+    fn processes(&self) -> Option<&dyn ProcessRegistry> {
         Some(self)
     }
 }

@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use encx_core::key::{DataKeyId, KeyState, KeyUsage, Scope};
 use encx_core::store::{
-    ChangeCursor, ChangePage, Coordination, CursorPosition, KeyChanges, KeyPage, KeyQuery, KeyRecord,
-    KeyStore, NewKey, StateChange, StoreError, Timestamp, WrapChange, WrapOutcome,
+    ChangeCursor, ChangePage, CursorPosition, JobStore, KeyChanges, KeyPage, KeyQuery, KeyRecord, KeyStore,
+    Leases, NewKey, ProcessRegistry, StateChange, StoreError, Timestamp, WrapChange, WrapOutcome,
 };
 use sqlx::query::Query;
 use sqlx::sqlite::{
@@ -298,7 +298,15 @@ impl KeyStore for SqliteKeyStore {
         KeyChanges::never()
     }
 
-    fn coordination(&self) -> Option<&dyn Coordination> {
+    fn leases(&self) -> Option<&dyn Leases> {
+        Some(self)
+    }
+
+    fn jobs(&self) -> Option<&dyn JobStore> {
+        Some(self)
+    }
+
+    fn processes(&self) -> Option<&dyn ProcessRegistry> {
         Some(self)
     }
 }

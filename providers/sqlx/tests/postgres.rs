@@ -61,7 +61,7 @@ fn a_dropped_call_leaves_no_transaction_in_the_pool() {
             })
             .await;
             drop(call);
-            store.coordination().unwrap().raise_fence().await.unwrap();
+            store.processes().unwrap().raise_fence().await.unwrap();
             assert_eq!(
                 count(&mut other, "SELECT number FROM encx.fences").await,
                 waits + 1,

@@ -237,7 +237,7 @@ fn tables_of_version_1_are_brought_up_to_date() {
         );
         store.migrate().await.unwrap();
         store.insert(&new_key("t")).await.unwrap();
-        store.coordination().unwrap().raise_fence().await.unwrap();
+        store.processes().unwrap().raise_fence().await.unwrap();
         let compatible = "SELECT compatible_from FROM encx_migrations WHERE version = 3";
         assert_eq!(count(&mut connection, compatible).await, 1);
     });

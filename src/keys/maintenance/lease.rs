@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Moment};
 use crate::error::Error;
-use encx_core::store::{Coordination, ProcessId, Timestamp};
+use encx_core::store::{Leases, ProcessId, Timestamp};
 
 const NAME: &str = "maintenance/rotation";
 
@@ -19,7 +19,7 @@ pub(super) enum Stop {
 
 /// The lease, held.
 pub(super) struct Lease<'a> {
-    coordination: &'a dyn Coordination,
+    leases: &'a dyn Leases,
     clock: &'a dyn Clock,
     holder: ProcessId,
     term: Duration,
@@ -32,15 +32,15 @@ pub(super) struct Lease<'a> {
 impl<'a> Lease<'a> {
     /// Takes the lease; `None` if another process has it.
     pub(super) async fn take(
-        coordination: &'a dyn Coordination,
+        leases: &'a dyn Leases,
         clock: &'a dyn Clock,
         holder: ProcessId,
         term: Duration,
     ) -> Result<Option<Self>, Error> {
         let began = clock.elapsed();
-        let taken = coordination.acquire_lease(NAME, holder, term).await?;
+        let taken = leases.acquire_lease(NAME, holder, term).await?;
         Ok(taken.map(|lease| Self {
-            coordination,
+            leases,
             clock,
             holder,
             term,
@@ -61,11 +61,7 @@ impl<'a> Lease<'a> {
         if age < self.pause() {
             return Ok(());
         }
-        match self
-            .coordination
-            .acquire_lease(NAME, self.holder, self.term)
-            .await
-        {
+        match self.leases.acquire_lease(NAME, self.holder, self.term).await {
             Ok(Some(_)) => {
                 self.kept_at.advance_to(now);
                 Ok(())
@@ -79,14 +75,14 @@ impl<'a> Lease<'a> {
 
     /// Gives it back, so that others need not wait for its end.
     pub(super) async fn release(self) {
-        release(self.coordination, self.clock, self.holder).await;
+        release(self.leases, self.clock, self.holder).await;
     }
 }
 
 /// Gives the lease back if this process holds it.
-pub(super) async fn release(coordination: &dyn Coordination, clock: &dyn Clock, holder: ProcessId) {
+pub(super) async fn release(leases: &dyn Leases, clock: &dyn Clock, holder: ProcessId) {
     let released = tokio::select! {
-        released = coordination.release_lease(NAME, holder) => released,
+        released = leases.release_lease(NAME, holder) => released,
         () = clock.sleep(FAREWELL) => return,
     };
     if let Err(error) = released {

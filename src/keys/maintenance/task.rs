@@ -40,8 +40,8 @@ impl Maintenance {
                 _ = stopped.wait_for(|stopped| *stopped) => {}
                 () = self.run_forever() => {}
             }
-            if let Some(coordination) = self.manager.store.coordination() {
-                lease::release(coordination, &*self.manager.clock, self.holder).await;
+            if let Some(leases) = self.manager.store.leases() {
+                lease::release(leases, &*self.manager.clock, self.holder).await;
             }
         });
         Ok(MaintenanceTask { stop, task })

@@ -10,10 +10,11 @@ use crate::bytes::HalfNonce;
 use crate::ciphertext::{COMMITMENT_LEN, NONCE_LEN, Suite};
 use crate::epoch::{Epoch, Epochs};
 use crate::key::DataKey;
+use crate::nonce::NonceSource;
 use crate::xaes::PaddedHalf;
 
 pub(crate) fn suite_key<C: Cipher>(bytes: [u8; 32]) -> SuiteKey<C> {
-    SuiteKey::new(&DataKey::copy_from(&bytes).unwrap())
+    SuiteKey::new(&DataKey::copy_from(&bytes).unwrap(), NonceSource::Thread)
 }
 
 pub(crate) fn halves(nonce: [u8; 24]) -> [HalfNonce; 2] {

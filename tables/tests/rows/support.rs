@@ -49,18 +49,18 @@ macro_rules! with_pool {
     };
 }
 
-/// A service: its own tables, in either database, and what its processes share.
+/// A service's own tables, in PostgreSQL or SQLite, and what its processes share.
 ///
 /// Not a `Harness`: jobs over real databases need a runtime of several threads, and time that goes by while they wait.
 #[derive(Clone)]
-pub(crate) struct Service {
+pub(crate) struct TestDatabase {
     pub(crate) pool: Pool,
     pub(crate) clock: ManualClock,
     pub(crate) kms: MemoryKms,
     pub(crate) keys: MemoryKeyStore,
 }
 
-impl Service {
+impl TestDatabase {
     fn new(pool: Pool) -> Self {
         let clock = ManualClock::new();
         let keys = MemoryKeyStore::with_clock(clock.clone());
@@ -282,19 +282,19 @@ pub(crate) fn value(id: i64, times: u32) -> String {
 }
 
 #[cfg(feature = "postgres")]
-pub(crate) fn on_postgres<F>(test: impl FnOnce(Service) -> F + Send + 'static)
+pub(crate) fn on_postgres<F>(test: impl FnOnce(TestDatabase) -> F + Send + 'static)
 where
     F: Future<Output = ()> + Send + 'static,
 {
     crate::common::postgres::on_a_database(|database: Arc<crate::common::postgres::Database>| async move {
         let pool = sqlx::postgres::PgPoolOptions::new().max_connections(8);
         let pool = pool.connect_with(database.options()).await.unwrap();
-        test(Service::new(Pool::Postgres(pool))).await;
+        test(TestDatabase::new(Pool::Postgres(pool))).await;
     });
 }
 
 #[cfg(feature = "sqlite")]
-pub(crate) fn on_sqlite<F>(test: impl FnOnce(Service) -> F)
+pub(crate) fn on_sqlite<F>(test: impl FnOnce(TestDatabase) -> F)
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -312,7 +312,7 @@ where
             .connect_with(options)
             .await
             .unwrap();
-        tokio::spawn(test(Service::new(Pool::Sqlite(pool))))
+        tokio::spawn(test(TestDatabase::new(Pool::Sqlite(pool))))
             .await
             .unwrap();
     });

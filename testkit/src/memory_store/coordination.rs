@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use super::shared_work::{Job, SharedWork};
 use super::{MemoryKeyStore, lock};
 use encx_core::store::{
-    Coordination, Fence, JobRange, JobStatus, JobTally, KeyHint, Lease, ProcessId, ProcessInfo, ProcessList,
-    ProcessRecord, RangeClaim, StoreError, Timestamp,
+    Fence, JobRange, JobStatus, JobStore, JobTally, KeyHint, Lease, Leases, ProcessId, ProcessInfo,
+    ProcessList, ProcessRecord, ProcessRegistry, RangeClaim, StoreError, Timestamp,
 };
 
 /// An hour, in microseconds.
@@ -29,7 +29,7 @@ fn end(now: Timestamp, term: Duration) -> Timestamp {
 }
 
 #[async_trait]
-impl Coordination for MemoryKeyStore {
+impl Leases for MemoryKeyStore {
     async fn acquire_lease(
         &self,
         name: &str,
@@ -59,7 +59,10 @@ impl Coordination for MemoryKeyStore {
         }
         Ok(())
     }
+}
 
+#[async_trait]
+impl JobStore for MemoryKeyStore {
     async fn open_job(&self, name: &str, plan: &str) -> Result<JobStatus, StoreError> {
         JobStatus::check_name(name)?;
         JobStatus::check_plan(plan)?;
@@ -162,7 +165,10 @@ impl Coordination for MemoryKeyStore {
         job.status.finished = job.status.at_end && job.claimed.is_empty();
         Ok(true)
     }
+}
 
+#[async_trait]
+impl ProcessRegistry for MemoryKeyStore {
     async fn heartbeat(&self, process: &ProcessInfo) -> Result<Fence, StoreError> {
         process.check()?;
         let (mut work, now) = self.shared_work()?;
@@ -206,7 +212,7 @@ impl Coordination for MemoryKeyStore {
         Ok(fence)
     }
 
-    async fn processes(&self) -> Result<ProcessList, StoreError> {
+    async fn list_processes(&self) -> Result<ProcessList, StoreError> {
         let (mut work, now) = self.shared_work()?;
         work.processes.retain(|_, record| {
             let forgotten = record.info.serves_for_micros().saturating_add(AN_HOUR);

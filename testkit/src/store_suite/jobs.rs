@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::StoreFixture;
-use super::support::{LONG, RACERS, SHORT, Store, handles, now, outwait, race, work};
+use super::support::{LONG, RACERS, SHORT, Store, handles, jobs, now, outwait, race};
 use encx_core::store::{JobRange, JobStatus, JobTally, ProcessId, RangeClaim, StoreError};
 
 /// Claims the next range.
@@ -16,7 +16,7 @@ async fn extend(
     holder: ProcessId,
     term: Duration,
 ) -> Option<JobRange> {
-    let moved = work(store).extend_job(run, after, upto, holder, term).await;
+    let moved = jobs(store).extend_job(run, after, upto, holder, term).await;
     moved.unwrap()
 }
 
@@ -28,15 +28,15 @@ fn begun(name: &str, run: i64, plan: &str) -> JobStatus {
 }
 
 async fn status(store: &Store, name: &str) -> JobStatus {
-    work(store).job(name).await.unwrap().unwrap()
+    jobs(store).job(name).await.unwrap().unwrap()
 }
 
 async fn claim(store: &Store, run: &JobStatus, holder: ProcessId) -> RangeClaim {
-    work(store).claim_range(run, holder, LONG).await.unwrap()
+    jobs(store).claim_range(run, holder, LONG).await.unwrap()
 }
 
 async fn complete(store: &Store, range: &JobRange, tally: JobTally) -> bool {
-    work(store).complete_range(range, tally).await.unwrap()
+    jobs(store).complete_range(range, tally).await.unwrap()
 }
 
 pub(super) async fn a_job_is_joined_or_begun_anew(fixture: Arc<dyn StoreFixture>) {
@@ -44,8 +44,8 @@ pub(super) async fn a_job_is_joined_or_begun_anew(fixture: Arc<dyn StoreFixture>
         return;
     };
     let holder = ProcessId::random();
-    assert_eq!(work(&first).job("rewrap").await.unwrap(), None);
-    let run = work(&first).open_job("rewrap", "to kek-2").await.unwrap();
+    assert_eq!(jobs(&first).job("rewrap").await.unwrap(), None);
+    let run = jobs(&first).open_job("rewrap", "to kek-2").await.unwrap();
     assert_eq!(run, begun("rewrap", run.run, "to kek-2"));
     assert_eq!(status(&second, "rewrap").await, run);
     let range = extend(&first, &run, None, Some(b"m"), holder, LONG)
@@ -54,18 +54,18 @@ pub(super) async fn a_job_is_joined_or_begun_anew(fixture: Arc<dyn StoreFixture>
     let tally = JobTally::new(1, 2, 3);
     assert!(complete(&first, &range, tally).await);
 
-    let joined = work(&second).open_job("rewrap", "to kek-2").await.unwrap();
+    let joined = jobs(&second).open_job("rewrap", "to kek-2").await.unwrap();
     let mut expected = run.clone();
     expected.frontier = Some(b"m".to_vec());
     expected.tally = tally;
     assert_eq!(joined, expected, "it goes on where it was");
     assert_eq!(status(&first, "rewrap").await, expected);
-    let other = work(&second).open_job("another", "to kek-2").await.unwrap();
+    let other = jobs(&second).open_job("another", "to kek-2").await.unwrap();
     assert_eq!(other, begun("another", other.run, "to kek-2"));
 
     // Another plan, and the same once it is done.
     for plan in ["to kek-3", ""] {
-        let other = work(&second).open_job("rewrap", plan).await.unwrap();
+        let other = jobs(&second).open_job("rewrap", plan).await.unwrap();
         assert!(other.run > expected.run, "it is told from earlier ones");
         assert_eq!(other, begun("rewrap", other.run, plan));
         expected = other;
@@ -73,7 +73,7 @@ pub(super) async fn a_job_is_joined_or_begun_anew(fixture: Arc<dyn StoreFixture>
     let range = extend(&first, &expected, None, None, holder, LONG).await.unwrap();
     assert!(complete(&first, &range, tally).await);
     assert!(status(&first, "rewrap").await.finished);
-    let again = work(&first).open_job("rewrap", "").await.unwrap();
+    let again = jobs(&first).open_job("rewrap", "").await.unwrap();
     assert!(again.run > expected.run);
     assert_eq!(again, begun("rewrap", again.run, ""));
 }
@@ -82,7 +82,7 @@ pub(super) async fn one_of_sixteen_moves_the_frontier(fixture: Arc<dyn StoreFixt
     let Some(stores) = handles::<4>(&*fixture).await else {
         return;
     };
-    let run = work(&stores[0]).open_job("walk", "plan").await.unwrap();
+    let run = jobs(&stores[0]).open_job("walk", "plan").await.unwrap();
     // No bytes are a position too, and not the beginning.
     let long = vec![0xff; 8192];
     let positions: [Option<&[u8]>; 6] = [
@@ -130,7 +130,7 @@ pub(super) async fn an_abandoned_range_is_claimed_once(fixture: Arc<dyn StoreFix
     let Some(stores) = handles::<4>(&*fixture).await else {
         return;
     };
-    let run = work(&stores[0]).open_job("walk", "plan").await.unwrap();
+    let run = jobs(&stores[0]).open_job("walk", "plan").await.unwrap();
     let dead = ProcessId::random();
     let held = extend(&stores[0], &run, None, Some(b"a"), dead, LONG)
         .await
@@ -157,9 +157,9 @@ pub(super) async fn an_abandoned_range_is_claimed_once(fixture: Arc<dyn StoreFix
     expected.holder = second.holder;
     assert_eq!(second, expected);
     // Who lost it is told so, and counts nothing.
-    assert!(!work(&stores[0]).keep_range(&lost, LONG).await.unwrap());
+    assert!(!jobs(&stores[0]).keep_range(&lost, LONG).await.unwrap());
     assert!(!complete(&stores[0], &lost, JobTally::new(1, 0, 0)).await);
-    assert!(work(&stores[2]).keep_range(&second, SHORT).await.unwrap());
+    assert!(jobs(&stores[2]).keep_range(&second, SHORT).await.unwrap());
     outwait(&stores[0], SHORT).await;
     let claims = race(|number| {
         let store = stores[number % stores.len()].clone();
@@ -186,26 +186,26 @@ pub(super) async fn a_claim_is_kept(fixture: Arc<dyn StoreFixture>) {
     let Some([first, second]) = handles(&*fixture).await else {
         return;
     };
-    let run = work(&first).open_job("walk", "plan").await.unwrap();
+    let run = jobs(&first).open_job("walk", "plan").await.unwrap();
     let (one, two) = (ProcessId::random(), ProcessId::random());
     let range = extend(&first, &run, None, Some(b"a"), one, SHORT).await.unwrap();
-    assert!(work(&first).keep_range(&range, LONG).await.unwrap());
+    assert!(jobs(&first).keep_range(&range, LONG).await.unwrap());
     let late = extend(&first, &run, Some(b"a"), None, one, SHORT).await.unwrap();
     outwait(&first, SHORT).await;
     // Its term is over, and nobody has taken it.
-    assert!(work(&second).keep_range(&late, LONG).await.unwrap());
+    assert!(jobs(&second).keep_range(&late, LONG).await.unwrap());
     assert_eq!(claim(&second, &run, two).await, RangeClaim::Wait);
 
     let mut foreign = range.clone();
     foreign.holder = two;
-    assert!(!work(&second).keep_range(&foreign, LONG).await.unwrap());
+    assert!(!jobs(&second).keep_range(&foreign, LONG).await.unwrap());
     assert!(!complete(&second, &foreign, JobTally::new(1, 0, 0)).await);
     let mut unknown = range.clone();
     unknown.number = 3;
-    assert!(!work(&second).keep_range(&unknown, LONG).await.unwrap());
+    assert!(!jobs(&second).keep_range(&unknown, LONG).await.unwrap());
     assert!(!complete(&second, &unknown, JobTally::new(1, 0, 0)).await);
     assert!(complete(&first, &range, JobTally::default()).await);
-    assert!(!work(&first).keep_range(&range, LONG).await.unwrap());
+    assert!(!jobs(&first).keep_range(&range, LONG).await.unwrap());
     assert_eq!(status(&first, "walk").await.tally, JobTally::default());
 }
 
@@ -213,7 +213,7 @@ pub(super) async fn what_is_complete_counts_once(fixture: Arc<dyn StoreFixture>)
     let Some([first, second]) = handles(&*fixture).await else {
         return;
     };
-    let run = work(&first).open_job("walk", "plan").await.unwrap();
+    let run = jobs(&first).open_job("walk", "plan").await.unwrap();
     let holder = ProcessId::random();
     let mut ranges = Vec::new();
     let positions: [Option<&[u8]>; 4] = [None, Some(b"a"), Some(b"b"), None];
@@ -241,7 +241,7 @@ pub(super) async fn what_is_complete_counts_once(fixture: Arc<dyn StoreFixture>)
         None
     );
     for range in &ranges {
-        assert!(!work(&first).keep_range(range, LONG).await.unwrap());
+        assert!(!jobs(&first).keep_range(range, LONG).await.unwrap());
         assert!(!complete(&first, range, JobTally::new(1, 0, 0)).await);
     }
     assert_eq!(status(&second, "walk").await, end);
@@ -254,7 +254,7 @@ pub(super) async fn sixteen_complete_the_last_ranges(fixture: Arc<dyn StoreFixtu
     };
     for round in 0..4 {
         let name = format!("walk-{round}");
-        let run = work(&stores[0]).open_job(&name, "plan").await.unwrap();
+        let run = jobs(&stores[0]).open_job(&name, "plan").await.unwrap();
         let mut ranges = Vec::new();
         for number in 0..RACERS {
             let position = |number: usize| number.to_be_bytes().to_vec();
@@ -283,7 +283,7 @@ pub(super) async fn a_replaced_run_is_over(fixture: Arc<dyn StoreFixture>) {
         return;
     };
     let holder = ProcessId::random();
-    let old = work(&first).open_job("walk", "old").await.unwrap();
+    let old = jobs(&first).open_job("walk", "old").await.unwrap();
     // One that is held and one that is abandoned.
     let held = extend(&first, &old, None, Some(b"a"), holder, LONG)
         .await
@@ -292,14 +292,14 @@ pub(super) async fn a_replaced_run_is_over(fixture: Arc<dyn StoreFixture>) {
         .await
         .unwrap();
     outwait(&first, SHORT).await;
-    let new = work(&second).open_job("walk", "new").await.unwrap();
+    let new = jobs(&second).open_job("walk", "new").await.unwrap();
 
     assert_eq!(claim(&first, &old, holder).await, RangeClaim::Finished);
     for after in [None, Some(&b"b"[..])] {
         assert_eq!(extend(&first, &old, after, Some(b"c"), holder, LONG).await, None);
     }
     for range in [&held, &lost] {
-        assert!(!work(&first).keep_range(range, LONG).await.unwrap());
+        assert!(!jobs(&first).keep_range(range, LONG).await.unwrap());
         assert!(!complete(&first, range, JobTally::new(1, 0, 0)).await);
     }
     assert_eq!(
@@ -325,7 +325,7 @@ pub(super) async fn a_walk_of_many_misses_nothing(fixture: Arc<dyn StoreFixture>
     let Some(stores) = handles::<4>(&*fixture).await else {
         return;
     };
-    let run = work(&stores[0]).open_job("walk", "plan").await.unwrap();
+    let run = jobs(&stores[0]).open_job("walk", "plan").await.unwrap();
     let completed = race(|number| {
         let store = stores[number % stores.len()].clone();
         let run = run.clone();
@@ -333,7 +333,7 @@ pub(super) async fn a_walk_of_many_misses_nothing(fixture: Arc<dyn StoreFixture>
             let holder = ProcessId::random();
             let mut completed = Vec::new();
             loop {
-                let range = match work(&store).claim_range(&run, holder, LONG).await.unwrap() {
+                let range = match jobs(&store).claim_range(&run, holder, LONG).await.unwrap() {
                     RangeClaim::Finished => return completed,
                     RangeClaim::Range(range) => range,
                     RangeClaim::Frontier(after) => {
@@ -383,23 +383,23 @@ pub(super) async fn a_job_has_bounds(fixture: Arc<dyn StoreFixture>) {
     for name in ["", "a\nb", "a\0", &"n".repeat(201)] {
         let run = JobStatus::new(name, 1);
         let range = JobRange::new(&run, 1, holder);
-        refused(&work(&store).open_job(name, "plan").await);
-        refused(&work(&store).job(name).await);
-        refused(&work(&store).claim_range(&run, holder, LONG).await);
-        refused(&work(&store).extend_job(&run, None, None, holder, LONG).await);
-        refused(&work(&store).keep_range(&range, LONG).await);
-        refused(&work(&store).complete_range(&range, JobTally::default()).await);
+        refused(&jobs(&store).open_job(name, "plan").await);
+        refused(&jobs(&store).job(name).await);
+        refused(&jobs(&store).claim_range(&run, holder, LONG).await);
+        refused(&jobs(&store).extend_job(&run, None, None, holder, LONG).await);
+        refused(&jobs(&store).keep_range(&range, LONG).await);
+        refused(&jobs(&store).complete_range(&range, JobTally::default()).await);
     }
     for plan in ["p\0", &"p".repeat(8193)] {
-        refused(&work(&store).open_job("walk", plan).await);
+        refused(&jobs(&store).open_job("walk", plan).await);
     }
     let longest = "p\n".repeat(4096);
-    let run = work(&store).open_job(&"n".repeat(200), &longest).await.unwrap();
-    let joined = work(&store).open_job(&run.name, &longest).await.unwrap();
+    let run = jobs(&store).open_job(&"n".repeat(200), &longest).await.unwrap();
+    let joined = jobs(&store).open_job(&run.name, &longest).await.unwrap();
     assert_eq!(joined, run);
     let long = vec![0; 8193];
     for (after, upto) in [(None, Some(&long[..])), (Some(&long[..]), None)] {
-        refused(&work(&store).extend_job(&run, after, upto, holder, LONG).await);
+        refused(&jobs(&store).extend_job(&run, after, upto, holder, LONG).await);
     }
     // More than a column holds is counted as much as one holds.
     for upto in [Some(&b"a"[..]), None] {

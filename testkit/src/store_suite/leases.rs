@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::StoreFixture;
-use super::support::{LONG, SHORT, handles, now, race, wait_until, work};
+use super::support::{LONG, SHORT, handles, leases, now, race, wait_until};
 use encx_core::store::{Lease, ProcessId, StoreError};
 
 pub(super) async fn a_lease_is_held_by_one(fixture: Arc<dyn StoreFixture>) {
@@ -13,15 +13,19 @@ pub(super) async fn a_lease_is_held_by_one(fixture: Arc<dyn StoreFixture>) {
     };
     let (one, two) = (ProcessId::random(), ProcessId::random());
     let before = now(&first).await;
-    let lease = work(&first).acquire_lease("a", one, LONG).await.unwrap().unwrap();
+    let lease = leases(&first)
+        .acquire_lease("a", one, LONG)
+        .await
+        .unwrap()
+        .unwrap();
     assert!(lease.since >= before && lease.since <= now(&second).await);
     let lasts = lease.until.as_micros() - lease.since.as_micros();
     let off = (lasts - i64::try_from(LONG.as_micros()).unwrap()).abs();
     assert!(off < 1_000_000, "it lasts for its term: {lasts} µs");
     assert_eq!(lease.term, 1);
-    assert_eq!(work(&second).acquire_lease("a", two, LONG).await.unwrap(), None);
+    assert_eq!(leases(&second).acquire_lease("a", two, LONG).await.unwrap(), None);
     assert!(
-        work(&second)
+        leases(&second)
             .acquire_lease("A", two, LONG)
             .await
             .unwrap()
@@ -29,36 +33,36 @@ pub(super) async fn a_lease_is_held_by_one(fixture: Arc<dyn StoreFixture>) {
         "another name is another lease"
     );
 
-    let extended = work(&second)
+    let extended = leases(&second)
         .acquire_lease("a", one, LONG)
         .await
         .unwrap()
         .unwrap();
     assert_eq!(extended.term, lease.term, "the holder stays the same");
     assert!(extended.since >= lease.since && extended.until >= lease.until);
-    assert_eq!(work(&first).acquire_lease("a", two, LONG).await.unwrap(), None);
+    assert_eq!(leases(&first).acquire_lease("a", two, LONG).await.unwrap(), None);
 
     // Extended beyond its first term, it outlasts that.
-    let short = work(&first)
+    let short = leases(&first)
         .acquire_lease("short", one, SHORT)
         .await
         .unwrap()
         .unwrap();
-    work(&first)
+    leases(&first)
         .acquire_lease("short", one, LONG)
         .await
         .unwrap()
         .unwrap();
     wait_until(&first, short.until).await;
     assert_eq!(
-        work(&second).acquire_lease("short", two, LONG).await.unwrap(),
+        leases(&second).acquire_lease("short", two, LONG).await.unwrap(),
         None
     );
     // No term is too long to be taken.
-    let endless = work(&first).acquire_lease("endless", one, Duration::MAX).await;
+    let endless = leases(&first).acquire_lease("endless", one, Duration::MAX).await;
     assert!(endless.unwrap().is_some());
     assert_eq!(
-        work(&second).acquire_lease("endless", two, LONG).await.unwrap(),
+        leases(&second).acquire_lease("endless", two, LONG).await.unwrap(),
         None
     );
 }
@@ -71,7 +75,7 @@ pub(super) async fn a_lease_ends_by_itself(fixture: Arc<dyn StoreFixture>) {
     let mut last: Option<Lease> = None;
     for turn in 0..4 {
         let lease = loop {
-            let taken = work(&second).acquire_lease("a", holders[turn % 2], SHORT).await;
+            let taken = leases(&second).acquire_lease("a", holders[turn % 2], SHORT).await;
             if let Some(lease) = taken.unwrap() {
                 break lease;
             }
@@ -86,7 +90,7 @@ pub(super) async fn a_lease_ends_by_itself(fixture: Arc<dyn StoreFixture>) {
     // Who had it may have it again, in the same term: nobody else had it meanwhile.
     let last = last.unwrap();
     wait_until(&first, last.until).await;
-    let again = work(&first).acquire_lease("a", holders[1], LONG).await.unwrap();
+    let again = leases(&first).acquire_lease("a", holders[1], LONG).await.unwrap();
     assert_eq!(again.unwrap().term, last.term);
 }
 
@@ -95,20 +99,24 @@ pub(super) async fn a_lease_is_given_back_by_its_holder_alone(fixture: Arc<dyn S
         return;
     };
     let (one, two) = (ProcessId::random(), ProcessId::random());
-    work(&first).release_lease("a", one).await.unwrap();
-    let lease = work(&first).acquire_lease("a", one, LONG).await.unwrap().unwrap();
-    work(&second).release_lease("a", two).await.unwrap();
-    assert_eq!(work(&second).acquire_lease("a", two, LONG).await.unwrap(), None);
-    work(&first).release_lease("a", one).await.unwrap();
-    let next = work(&second)
+    leases(&first).release_lease("a", one).await.unwrap();
+    let lease = leases(&first)
+        .acquire_lease("a", one, LONG)
+        .await
+        .unwrap()
+        .unwrap();
+    leases(&second).release_lease("a", two).await.unwrap();
+    assert_eq!(leases(&second).acquire_lease("a", two, LONG).await.unwrap(), None);
+    leases(&first).release_lease("a", one).await.unwrap();
+    let next = leases(&second)
         .acquire_lease("a", two, LONG)
         .await
         .unwrap()
         .unwrap();
     assert_eq!(next.term, lease.term + 1);
     // A release that comes late takes nothing from the next holder.
-    work(&first).release_lease("a", one).await.unwrap();
-    assert_eq!(work(&first).acquire_lease("a", one, LONG).await.unwrap(), None);
+    leases(&first).release_lease("a", one).await.unwrap();
+    assert_eq!(leases(&first).acquire_lease("a", one, LONG).await.unwrap(), None);
 }
 
 pub(super) async fn one_of_sixteen_takes_a_lease(fixture: Arc<dyn StoreFixture>) {
@@ -120,7 +128,7 @@ pub(super) async fn one_of_sixteen_takes_a_lease(fixture: Arc<dyn StoreFixture>)
             let store = stores[number % stores.len()].clone();
             let holder = ProcessId::random();
             async move {
-                let taken = work(&store).acquire_lease("a", holder, LONG).await.unwrap();
+                let taken = leases(&store).acquire_lease("a", holder, LONG).await.unwrap();
                 taken.map(|lease| (holder, lease))
             }
         })
@@ -129,7 +137,7 @@ pub(super) async fn one_of_sixteen_takes_a_lease(fixture: Arc<dyn StoreFixture>)
         assert_eq!(winners.len(), 1, "one holds it: {winners:?}");
         let (holder, lease) = winners[0];
         assert_eq!(lease.term, round);
-        work(&stores[0]).release_lease("a", holder).await.unwrap();
+        leases(&stores[0]).release_lease("a", holder).await.unwrap();
     }
 }
 
@@ -139,13 +147,13 @@ pub(super) async fn a_lease_has_a_fit_name(fixture: Arc<dyn StoreFixture>) {
     };
     let holder = ProcessId::random();
     for name in ["", "a\nb", "a\0", &"n".repeat(201), &"ü".repeat(101)] {
-        let taken = work(&store).acquire_lease(name, holder, LONG).await;
+        let taken = leases(&store).acquire_lease(name, holder, LONG).await;
         assert!(matches!(taken, Err(StoreError::Invalid { .. })), "{name:?}");
-        let released = work(&store).release_lease(name, holder).await;
+        let released = leases(&store).release_lease(name, holder).await;
         assert!(matches!(released, Err(StoreError::Invalid { .. })), "{name:?}");
     }
     for name in ["n", "' \" \\ %", &"ü".repeat(100)] {
-        let taken = work(&store).acquire_lease(name, holder, LONG).await.unwrap();
+        let taken = leases(&store).acquire_lease(name, holder, LONG).await.unwrap();
         assert!(taken.is_some(), "{name:?}");
     }
 }

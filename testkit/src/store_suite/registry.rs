@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::StoreFixture;
-use super::support::{RACERS, handles, race, work};
+use super::support::{RACERS, handles, processes, race};
 use encx_core::store::{Fence, ProcessId, ProcessInfo, StoreError};
 
 fn process(name: &str) -> ProcessInfo {
@@ -16,15 +16,22 @@ pub(super) async fn processes_are_listed_while_they_live(fixture: Arc<dyn StoreF
     let Some([first, second]) = handles(&*fixture).await else {
         return;
     };
-    assert!(work(&first).processes().await.unwrap().processes.is_empty());
+    assert!(
+        processes(&first)
+            .list_processes()
+            .await
+            .unwrap()
+            .processes
+            .is_empty()
+    );
     let mut infos = [process("billing-1"), process(""), process(&"ü".repeat(100))];
     infos[1].serves_for = Duration::ZERO;
     infos[2].serves_for = Duration::from_micros(86_400_000_001);
     infos.sort_by_key(|info| info.id);
     for info in infos.iter().rev() {
-        assert_eq!(work(&first).heartbeat(info).await.unwrap(), Fence::NONE);
+        assert_eq!(processes(&first).heartbeat(info).await.unwrap(), Fence::NONE);
     }
-    let listed = work(&second).processes().await.unwrap();
+    let listed = processes(&second).list_processes().await.unwrap();
     let found: Vec<_> = listed.processes.iter().map(|record| &record.info).collect();
     assert_eq!(found, infos.iter().collect::<Vec<_>>());
     for record in &listed.processes {
@@ -38,8 +45,8 @@ pub(super) async fn processes_are_listed_while_they_live(fixture: Arc<dyn StoreF
     infos[0].serves_for += Duration::from_secs(1);
     let before = listed.processes[0].clone();
     let later = loop {
-        work(&second).heartbeat(&infos[0]).await.unwrap();
-        let listed = work(&first).processes().await.unwrap();
+        processes(&second).heartbeat(&infos[0]).await.unwrap();
+        let listed = processes(&first).list_processes().await.unwrap();
         assert_eq!(listed.processes.len(), 3, "it is still the same process");
         let record = listed.processes[0].clone();
         if record.seen_at > before.seen_at {
@@ -50,19 +57,19 @@ pub(super) async fn processes_are_listed_while_they_live(fixture: Arc<dyn StoreF
     assert_eq!(later.started_at, before.started_at);
 
     for _ in 0..2 {
-        work(&second).deregister(infos[1].id).await.unwrap();
+        processes(&second).deregister(infos[1].id).await.unwrap();
     }
-    let listed = work(&first).processes().await.unwrap().processes;
+    let listed = processes(&first).list_processes().await.unwrap().processes;
     let left: Vec<_> = listed.iter().map(|record| record.info.id).collect();
     assert_eq!(left, [infos[0].id, infos[2].id]);
 
     // As long as possible is longer than anybody asks.
     infos[2].serves_for = Duration::MAX;
-    work(&first).heartbeat(&infos[2]).await.unwrap();
-    let listed = work(&first).processes().await.unwrap().processes;
+    processes(&first).heartbeat(&infos[2]).await.unwrap();
+    let listed = processes(&first).list_processes().await.unwrap().processes;
     assert!(listed[1].info.serves_for > Duration::from_secs(99 * 365 * 86_400));
     for name in ["a\nb", "a\0", &"n".repeat(201)] {
-        let refused = work(&first).heartbeat(&process(name)).await;
+        let refused = processes(&first).heartbeat(&process(name)).await;
         assert!(matches!(refused, Err(StoreError::Invalid { .. })), "{name:?}");
     }
 }
@@ -72,45 +79,49 @@ pub(super) async fn fences_grow_and_are_acknowledged(fixture: Arc<dyn StoreFixtu
         return;
     };
     let (one, two) = (process("one"), process("two"));
-    assert_eq!(work(&first).heartbeat(&one).await.unwrap(), Fence::NONE);
+    assert_eq!(processes(&first).heartbeat(&one).await.unwrap(), Fence::NONE);
     let mut last = Fence::NONE;
     for _ in 0..3 {
-        let fence = work(&second).raise_fence().await.unwrap();
+        let fence = processes(&second).raise_fence().await.unwrap();
         assert!(fence > last, "{fence:?} comes after {last:?}");
         last = fence;
     }
-    assert_eq!(work(&first).heartbeat(&one).await.unwrap(), last);
-    assert_eq!(work(&first).heartbeat(&two).await.unwrap(), last, "a new process");
+    assert_eq!(processes(&first).heartbeat(&one).await.unwrap(), last);
+    assert_eq!(
+        processes(&first).heartbeat(&two).await.unwrap(),
+        last,
+        "a new process"
+    );
 
     let acknowledged = async |id| {
-        let listed = work(&second).processes().await.unwrap().processes;
+        let listed = processes(&second).list_processes().await.unwrap().processes;
         let record = listed.into_iter().find(|record| record.info.id == id);
         record.map(|record| record.acknowledged)
     };
     assert_eq!(acknowledged(two.id).await, Some(Fence::NONE));
     for never_raised in [Fence::new(last.get() + 1), Fence::new(i64::MAX)] {
-        work(&first).acknowledge(two.id, never_raised).await.unwrap();
+        processes(&first).acknowledge(two.id, never_raised).await.unwrap();
         assert_eq!(
             acknowledged(two.id).await,
             Some(Fence::NONE),
             "{never_raised:?} was not raised"
         );
     }
-    work(&first).acknowledge(two.id, last).await.unwrap();
+    processes(&first).acknowledge(two.id, last).await.unwrap();
     assert_eq!(acknowledged(two.id).await, Some(last));
     assert_eq!(acknowledged(one.id).await, Some(Fence::NONE), "each for itself");
     for earlier in [Fence::new(last.get() - 1), Fence::NONE] {
-        work(&first).acknowledge(two.id, earlier).await.unwrap();
+        processes(&first).acknowledge(two.id, earlier).await.unwrap();
         assert_eq!(acknowledged(two.id).await, Some(last), "it never goes back");
     }
-    work(&first).heartbeat(&two).await.unwrap();
+    processes(&first).heartbeat(&two).await.unwrap();
     assert_eq!(
         acknowledged(two.id).await,
         Some(last),
         "a heartbeat forgets nothing"
     );
     let stranger = ProcessId::random();
-    work(&first).acknowledge(stranger, last).await.unwrap();
+    processes(&first).acknowledge(stranger, last).await.unwrap();
     assert_eq!(acknowledged(stranger).await, None);
 }
 
@@ -122,8 +133,8 @@ pub(super) async fn sixteen_raise_sixteen_fences(fixture: Arc<dyn StoreFixture>)
         let store = stores[number % stores.len()].clone();
         async move {
             // Heartbeats of processes that begin, beside them.
-            let before = work(&store).heartbeat(&process("racer")).await.unwrap();
-            let fence = work(&store).raise_fence().await.unwrap();
+            let before = processes(&store).heartbeat(&process("racer")).await.unwrap();
+            let fence = processes(&store).raise_fence().await.unwrap();
             assert!(fence > before, "{fence:?} is raised over {before:?}");
             fence
         }
@@ -131,6 +142,6 @@ pub(super) async fn sixteen_raise_sixteen_fences(fixture: Arc<dyn StoreFixture>)
     .await;
     let distinct: BTreeSet<_> = fences.iter().copied().collect();
     assert_eq!(distinct.len(), RACERS, "{fences:?}");
-    let last = work(&stores[0]).heartbeat(&process("last")).await.unwrap();
+    let last = processes(&stores[0]).heartbeat(&process("last")).await.unwrap();
     assert_eq!(Some(&last), distinct.last());
 }

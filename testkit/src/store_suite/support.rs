@@ -14,8 +14,8 @@ use encx_core::key::{
     DataKeyId, KekId, KeyCheck, KeyState, KeyUsage, KeyVersion, KmsName, Scope, WrappedKey,
 };
 use encx_core::store::{
-    ChangeCursor, Coordination, KeyChange, KeyQuery, KeyRecord, KeyStore, NewKey, ProcessId, StateChange,
-    StoreError, StoredWrap, Timestamp,
+    ChangeCursor, JobStore, KeyChange, KeyQuery, KeyRecord, KeyStore, Leases, NewKey, ProcessId,
+    ProcessRegistry, StateChange, StoreError, StoredWrap, Timestamp,
 };
 
 /// A store, as fixtures open it.
@@ -35,24 +35,39 @@ pub(super) async fn handles<const N: usize>(fixture: &dyn StoreFixture) -> Optio
     let mut stores = Vec::with_capacity(N);
     for _ in 0..N {
         let store = fixture.open().await;
+        let offers = [
+            store.leases().is_some(),
+            store.jobs().is_some(),
+            store.processes().is_some(),
+        ];
         assert_eq!(
-            store.coordination().is_some(),
-            fixture.coordinates(),
-            "the store offers coordination if its fixture says so"
+            offers,
+            [fixture.coordinates(); 3],
+            "the store has leases, jobs and the registry if its fixture says so"
         );
         stores.push(store);
     }
     fixture.coordinates().then(|| stores.try_into().unwrap())
 }
 
-/// What a handle from [`handles`] offers.
-pub(super) fn work(store: &Store) -> &dyn Coordination {
-    store.coordination().unwrap()
+/// The leases of a handle from [`handles`].
+pub(super) fn leases(store: &Store) -> &dyn Leases {
+    store.leases().unwrap()
+}
+
+/// The jobs of a handle from [`handles`].
+pub(super) fn jobs(store: &Store) -> &dyn JobStore {
+    store.jobs().unwrap()
+}
+
+/// The registry of a handle from [`handles`].
+pub(super) fn processes(store: &Store) -> &dyn ProcessRegistry {
+    store.processes().unwrap()
 }
 
 /// Asks what time it is by the store's clock.
 pub(super) async fn now(store: &Store) -> Timestamp {
-    let clock = work(store).acquire_lease("clock", ProcessId::random(), Duration::ZERO);
+    let clock = leases(store).acquire_lease("clock", ProcessId::random(), Duration::ZERO);
     clock.await.unwrap().unwrap().since
 }
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use encx::keys::{DataKeyId, KeyUsage, Scope};
 use encx::store::{
-    ChangeCursor, ChangePage, Coordination, KeyChanges, KeyHint, KeyPage, KeyQuery, KeyRecord, KeyStore,
-    NewKey, StateChange, StoreError, WrapChange, WrapOutcome,
+    ChangeCursor, ChangePage, JobStore, KeyChanges, KeyHint, KeyPage, KeyQuery, KeyRecord, KeyStore, Leases,
+    NewKey, ProcessRegistry, StateChange, StoreError, WrapChange, WrapOutcome,
 };
 use encx::{Clock, EncryptionContext};
 use encx_testkit::{ManualClock, MemoryKeyStore};
@@ -202,7 +202,15 @@ impl KeyStore for Connection {
         }
     }
 
-    fn coordination(&self) -> Option<&dyn Coordination> {
-        self.rows.coordination().filter(|_| self.coordinates)
+    fn leases(&self) -> Option<&dyn Leases> {
+        self.rows.leases().filter(|_| self.coordinates)
+    }
+
+    fn jobs(&self) -> Option<&dyn JobStore> {
+        self.rows.jobs().filter(|_| self.coordinates)
+    }
+
+    fn processes(&self) -> Option<&dyn ProcessRegistry> {
+        self.rows.processes().filter(|_| self.coordinates)
     }
 }

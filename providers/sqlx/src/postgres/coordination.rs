@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use encx_core::store::{
-    Coordination, Fence, JobRange, JobStatus, JobTally, Lease, ProcessId, ProcessInfo, ProcessList,
-    RangeClaim, StoreError, Timestamp,
+    Fence, JobRange, JobStatus, JobStore, JobTally, Lease, Leases, ProcessId, ProcessInfo, ProcessList,
+    ProcessRegistry, RangeClaim, StoreError, Timestamp,
 };
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
@@ -31,7 +31,7 @@ impl PostgresKeyStore {
 }
 
 #[async_trait]
-impl Coordination for PostgresKeyStore {
+impl Leases for PostgresKeyStore {
     async fn acquire_lease(
         &self,
         name: &str,
@@ -59,7 +59,10 @@ impl Coordination for PostgresKeyStore {
         let statement = sqlx::query(sql::RELEASE_LEASE).bind(name).bind(holder.as_uuid());
         self.write_one(statement).await.map(drop)
     }
+}
 
+#[async_trait]
+impl JobStore for PostgresKeyStore {
     async fn open_job(&self, name: &str, plan: &str) -> Result<JobStatus, StoreError> {
         JobStatus::check_name(name)?;
         JobStatus::check_plan(plan)?;
@@ -166,7 +169,10 @@ impl Coordination for PostgresKeyStore {
         }
         Ok(done)
     }
+}
 
+#[async_trait]
+impl ProcessRegistry for PostgresKeyStore {
     async fn heartbeat(&self, process: &ProcessInfo) -> Result<Fence, StoreError> {
         process.check()?;
         self.ready().await?;
@@ -207,7 +213,7 @@ impl Coordination for PostgresKeyStore {
         Columns("fences", &row).get("number").map(Fence::new)
     }
 
-    async fn processes(&self) -> Result<ProcessList, StoreError> {
+    async fn list_processes(&self) -> Result<ProcessList, StoreError> {
         self.ready().await?;
         let rows = self.database.fetch(sqlx::query(sql::PROCESSES)).await?;
         let mut list = ProcessList::new(Timestamp::from_micros(0), Vec::new());

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use encx_core::store::{
-    Coordination, Fence, JobRange, JobStatus, JobTally, Lease, ProcessId, ProcessInfo, ProcessList,
-    RangeClaim, StoreError, Timestamp,
+    Fence, JobRange, JobStatus, JobStore, JobTally, Lease, Leases, ProcessId, ProcessInfo, ProcessList,
+    ProcessRegistry, RangeClaim, StoreError, Timestamp,
 };
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
@@ -28,7 +28,7 @@ impl SqliteKeyStore {
 }
 
 #[async_trait]
-impl Coordination for SqliteKeyStore {
+impl Leases for SqliteKeyStore {
     async fn acquire_lease(
         &self,
         name: &str,
@@ -63,7 +63,10 @@ impl Coordination for SqliteKeyStore {
         execute(&mut *transaction, release).await?;
         transaction.commit().await.map_err(store_error)
     }
+}
 
+#[async_trait]
+impl JobStore for SqliteKeyStore {
     async fn open_job(&self, name: &str, plan: &str) -> Result<JobStatus, StoreError> {
         JobStatus::check_name(name)?;
         JobStatus::check_plan(plan)?;
@@ -191,7 +194,10 @@ impl Coordination for SqliteKeyStore {
         }
         Ok(done)
     }
+}
 
+#[async_trait]
+impl ProcessRegistry for SqliteKeyStore {
     async fn heartbeat(&self, process: &ProcessInfo) -> Result<Fence, StoreError> {
         process.check()?;
         let mut transaction = self.begin().await?;
@@ -239,7 +245,7 @@ impl Coordination for SqliteKeyStore {
         Columns("fences", &row).get("number").map(Fence::new)
     }
 
-    async fn processes(&self) -> Result<ProcessList, StoreError> {
+    async fn list_processes(&self) -> Result<ProcessList, StoreError> {
         self.ready().await?;
         let mut connection = self.connections.acquire().await?;
         let now = now(&mut *connection).await?;

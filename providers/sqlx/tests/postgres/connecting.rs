@@ -3,7 +3,7 @@
 use std::error::Error as _;
 use std::time::Duration;
 
-use encx::store::{Coordination, KeyStore, StoreError};
+use encx::store::{KeyStore, ProcessRegistry, StoreError};
 use encx::{Crypto, EncryptionContext, Error, Field};
 use encx_sqlx::PostgresKeyStore;
 use encx_testkit::{MemoryKms, block_on};

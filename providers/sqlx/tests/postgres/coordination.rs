@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use encx::store::{Coordination, Fence, JobTally, KeyStore, ProcessId, ProcessInfo, RangeClaim, StoreError};
+use encx::store::{
+    Fence, JobStore, JobTally, KeyStore, Leases, ProcessId, ProcessInfo, ProcessRegistry, RangeClaim,
+    StoreError,
+};
 use encx_sqlx::PostgresKeyStore;
 use sqlx::postgres::PgListener;
 use sqlx::{AssertSqlSafe, Executor};
@@ -109,7 +112,7 @@ fn a_process_that_ended_without_a_word_is_forgotten_when_another_begins() {
                 "UPDATE encx.processes SET seen_at = now() - interval '{hours}', started_at = now() - interval '1 day'"
             );
             connection.execute(AssertSqlSafe(age)).await.unwrap();
-            assert_eq!(store.processes().await.unwrap().processes.len(), listed);
+            assert_eq!(store.list_processes().await.unwrap().processes.len(), listed);
         }
         store.heartbeat(&other).await.unwrap();
         let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM encx.processes")
@@ -187,6 +190,6 @@ fn rows_that_encx_did_not_write_are_refused_or_errors() {
         connection.execute("DROP TABLE encx.leases").await.unwrap();
         let error = store.acquire_lease("a", holder, LONG).await.unwrap_err();
         assert!(matches!(error, StoreError::NotMigrated { .. }), "{error}");
-        assert!(store.coordination().is_some());
+        assert!(store.leases().is_some() && store.jobs().is_some() && store.processes().is_some());
     });
 }

@@ -1,0 +1,22 @@
+//! The bounds of what leases, jobs and the registry are given.
+
+use crate::store::StoreError;
+
+/// The longest term, 366 days in microseconds: what stands in a row for longer is of no use to anybody.
+pub(super) const LONGEST_TERM: i64 = 366 * 86_400_000_000;
+
+/// The most bytes that a plan or a position has.
+pub(super) const MAX_BYTES: usize = 8192;
+
+pub(super) fn check(fits: bool, rule: &str) -> Result<(), StoreError> {
+    if fits {
+        return Ok(());
+    }
+    Err(StoreError::Invalid {
+        what: rule.to_owned(),
+    })
+}
+
+pub(super) fn is_name(name: &str) -> bool {
+    (1..=200).contains(&name.len()) && !name.contains(char::is_control)
+}
