@@ -15,8 +15,8 @@ async fn process(kms: &MemoryKms, store: &MemoryKeyStore) -> Crypto {
     Crypto::builder(kms.clone(), store.clone()).build().await.unwrap()
 }
 
-/// An in-memory world with one process.
-async fn world() -> (MemoryKms, MemoryKeyStore, Crypto) {
+/// A KMS and a key store in memory, and one process on them.
+async fn set_up() -> (MemoryKms, MemoryKeyStore, Crypto) {
     let (kms, store) = (MemoryKms::new(), MemoryKeyStore::new());
     let crypto = process(&kms, &store).await;
     kms.reset_calls();
@@ -32,7 +32,7 @@ fn states(versions: &[encx::store::KeyRecord]) -> Vec<(u32, KeyState)> {
 
 #[tokio::test]
 async fn creating_makes_the_first_version_once() {
-    let (kms, _, crypto) = world().await;
+    let (kms, _, crypto) = set_up().await;
     let manager = crypto.key_manager();
     assert!(matches!(manager.rotate(&context("a")).await, Err(Error::NoKeys)));
     assert!(matches!(manager.revive(&context("a")).await, Err(Error::NoKeys)));
@@ -53,7 +53,7 @@ async fn creating_makes_the_first_version_once() {
 
 #[tokio::test]
 async fn after_a_rotation_old_and_new_rows_both_read() {
-    let (kms, store, crypto) = world().await;
+    let (kms, store, crypto) = set_up().await;
     let manager = crypto.key_manager();
     let mut rows = Vec::new();
     for round in 0..4_i64 {
@@ -94,7 +94,7 @@ async fn after_a_rotation_old_and_new_rows_both_read() {
 
 #[tokio::test]
 async fn sixteen_processes_that_rotate_at_once_agree_on_one_version() {
-    let (kms, store, crypto) = world().await;
+    let (kms, store, crypto) = set_up().await;
     crypto.key_manager().create(&context("a")).await.unwrap();
     let mut rotations = tokio::task::JoinSet::new();
     // All have seen version 1, and all are at the KMS, before any of them writes.
@@ -117,7 +117,7 @@ async fn sixteen_processes_that_rotate_at_once_agree_on_one_version() {
 
 #[tokio::test]
 async fn a_rotation_that_died_halfway_is_finished_by_the_next() {
-    let (kms, store, crypto) = world().await;
+    let (kms, store, crypto) = set_up().await;
     crypto.key_manager().create(&context("a")).await.unwrap();
     // Cut off between its two writes: the version was inserted and not promoted.
     let prepared = crypto.key_manager().rotate(&context("a")).await.unwrap();
@@ -144,7 +144,7 @@ async fn a_rotation_that_died_halfway_is_finished_by_the_next() {
 
 #[tokio::test]
 async fn a_failing_kms_leaves_a_rotation_undone() {
-    let (kms, store, crypto) = world().await;
+    let (kms, store, crypto) = set_up().await;
     let manager = crypto.key_manager();
     manager.create(&context("a")).await.unwrap();
     let before = store.records();
@@ -156,7 +156,7 @@ async fn a_failing_kms_leaves_a_rotation_undone() {
 
 #[tokio::test]
 async fn suspending_stops_every_use_and_resuming_brings_it_back() {
-    let (_, _, crypto) = world().await;
+    let (_, _, crypto) = set_up().await;
     let manager = crypto.key_manager().because("ticket 42");
     let sealed = crypto.encrypt(&context("a"), "x", SSN.row(1)).await.unwrap();
     let id = sealed.key_id();
@@ -211,7 +211,7 @@ async fn suspending_stops_every_use_and_resuming_brings_it_back() {
 
 #[tokio::test]
 async fn a_compromised_key_reads_only_for_who_asks_for_it() {
-    let (kms, store, crypto) = world().await;
+    let (kms, store, crypto) = set_up().await;
     let sealed = crypto.encrypt(&context("a"), "x", SSN.row(1)).await.unwrap();
     let manager = crypto.key_manager();
     manager.rotate(&context("a")).await.unwrap();
@@ -235,7 +235,7 @@ async fn a_compromised_key_reads_only_for_who_asks_for_it() {
 
 #[tokio::test]
 async fn destroying_every_version_shreds_and_only_revive_starts_anew() {
-    let (kms, store, crypto) = world().await;
+    let (kms, store, crypto) = set_up().await;
     let manager = crypto.key_manager();
     let first = crypto.encrypt(&context("a"), "x", SSN.row(1)).await.unwrap();
     let active = manager
@@ -307,7 +307,7 @@ async fn destroying_every_version_shreds_and_only_revive_starts_anew() {
 
 #[tokio::test]
 async fn an_unknown_or_foreign_version_is_refused() {
-    let (_, _, crypto) = world().await;
+    let (_, _, crypto) = set_up().await;
     let other = EncryptionContext::builder()
         .pair("tenantId", "b")
         .build()
@@ -455,7 +455,7 @@ async fn a_process_never_goes_back_to_an_earlier_version() {
 
 #[tokio::test]
 async fn edited_rows_are_refused_in_jobs_too() {
-    let (_, store, crypto) = world().await;
+    let (_, store, crypto) = set_up().await;
     let manager = crypto.key_manager();
     let made = manager.create(&context("a")).await.unwrap();
     assert_eq!(store.records()[0].verified_context().unwrap(), context("a"));
