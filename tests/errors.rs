@@ -2,9 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
-#[path = "support/error_types.rs"]
-mod error_types;
-
 use std::error::Error as StdError;
 use std::io;
 
@@ -16,9 +13,8 @@ use encx::record::{CodecError, FieldCodec, RecordError};
 use encx::search::{BlindIndex, IndexError};
 use encx::store::StoreError;
 use encx::suite::{OpenError, SealError};
-use encx::{AadError, Ciphertext, ContextError, EncryptionContext, Error, Field};
-
-const SSN: Field = Field::new("users", "ssn");
+use encx::{AadError, Ciphertext, ContextError, EncryptionContext, Error};
+use encx_test_support::{SSN, error_types};
 
 /// A sample under the name of its type.
 fn sample<E: StdError + 'static>(error: E) -> (&'static str, Box<dyn StdError>) {

@@ -2,25 +2,13 @@
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
 
 use encx::keys::KeyState;
 use encx::kms::KmsErrorKind;
 use encx::store::StoreError;
-use encx::{Ciphertext, Clock, Crypto, EncryptionContext, Error, Field, Plaintext};
+use encx::{Ciphertext, Clock, Crypto, Error, Plaintext};
+use encx_test_support::{HOUR, MINUTE, SECOND, SSN, context};
 use encx_testkit::{Harness, block_on};
-
-const SSN: Field = Field::new("users", "ssn");
-const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3600);
-
-fn context(tenant: &str) -> EncryptionContext {
-    EncryptionContext::builder()
-        .pair("tenantId", tenant)
-        .build()
-        .unwrap()
-}
 
 async fn seal(crypto: &Crypto, tenant: &str) -> Result<Ciphertext, Error> {
     crypto.encrypt(&context(tenant), "123-45-6789", SSN.row(1)).await
@@ -51,7 +39,7 @@ async fn a_wrong_number_of_calls_lists_them() {
     );
     for part in [
         "generate a data key under KEK `memory/default` for encx:key=",
-        "encx:usage=data, encx:v=1, tenantId=t-1: done",
+        "encx:usage=data, encx:v=1, purpose=pii, tenantId=t-1: done",
         "unwrap a data key with KEK `memory/default` for",
         "tenantId=t-1: access is denied",
     ] {

@@ -6,18 +6,9 @@ use std::time::Duration;
 
 use encx::keys::{DataKeyId, KeyState, KeyUsage, KeyVersion};
 use encx::kms::{KekChoice, KekRef, KeyManagementService, KmsContext, KmsErrorKind};
-use encx::{Crypto, CryptoBuilder, EncryptionContext, Error, Field};
+use encx::{Crypto, CryptoBuilder, EncryptionContext, Error};
+use encx_test_support::{MINUTE, SSN, context};
 use encx_testkit::{ManualClock, MemoryKeyStore, MemoryKms};
-
-const SSN: Field = Field::new("users", "ssn");
-const MINUTE: Duration = Duration::from_secs(60);
-
-fn context() -> EncryptionContext {
-    EncryptionContext::builder()
-        .pair("tenantId", "a")
-        .build()
-        .unwrap()
-}
 
 /// A KMS with the KEKs `memory/a`, `memory/b` and `memory/c`, and the alias `alias/app` for the first.
 fn kms() -> MemoryKms {
@@ -39,7 +30,7 @@ async fn wrapped_by_a_and_b(kms: &MemoryKms, store: &MemoryKeyStore) -> encx::Ci
         Some(KekChoice::new(kek("memory/a")).also_wrap(kek("memory/b")))
     };
     let crypto = builder(kms, store).kek_rule(both).build().await.unwrap();
-    let sealed = crypto.encrypt(&context(), "x", SSN.row(1)).await.unwrap();
+    let sealed = crypto.encrypt(&context("a"), "x", SSN.row(1)).await.unwrap();
     assert_eq!(keks(store), ["memory/a", "memory/b"]);
     sealed
 }
@@ -65,11 +56,11 @@ async fn rewrapping_never_drops_the_last_wrap_that_opens() {
         .build()
         .await
         .unwrap();
-    assert_eq!(crypto.key_manager().rewrap(&context()).await.unwrap().len(), 1);
+    assert_eq!(crypto.key_manager().rewrap(&context("a")).await.unwrap().len(), 1);
     assert_eq!(keks(&store), ["memory/b"]);
     let reader = builder(&kms, &store).kek("memory/b").build().await.unwrap();
     assert!(
-        reader.decrypt(&context(), &sealed, SSN.row(1)).await.is_ok(),
+        reader.decrypt(&context("a"), &sealed, SSN.row(1)).await.is_ok(),
         "a good wrap took its place"
     );
 }
@@ -79,7 +70,7 @@ async fn rewrapping_moves_no_wrap_that_holds_another_key() {
     let (kms, store) = (kms(), MemoryKeyStore::new());
     let sealed = wrapped_by_a_and_b(&kms, &store).await;
     // Somebody with rights on the first KEK planted their own key beside the good one.
-    let pairs = KmsContext::new(&context(), KeyUsage::Data, sealed.key_id());
+    let pairs = KmsContext::new(&context("a"), KeyUsage::Data, sealed.key_id());
     let planted = kms
         .generate_data_key(&"memory/a".parse().unwrap(), &pairs)
         .await
@@ -91,10 +82,10 @@ async fn rewrapping_moves_no_wrap_that_holds_another_key() {
         .also_unwrap("memory/a")
         .also_unwrap("memory/b");
     let moving = moving.build().await.unwrap();
-    assert_eq!(moving.key_manager().rewrap(&context()).await.unwrap().len(), 1);
+    assert_eq!(moving.key_manager().rewrap(&context("a")).await.unwrap().len(), 1);
     assert_eq!(keks(&store), ["memory/c"]);
     let reader = builder(&kms, &store).kek("memory/c").build().await.unwrap();
-    assert!(reader.decrypt(&context(), &sealed, SSN.row(1)).await.is_ok());
+    assert!(reader.decrypt(&context("a"), &sealed, SSN.row(1)).await.is_ok());
 }
 
 #[tokio::test]
@@ -107,9 +98,9 @@ async fn rewrapping_goes_on_with_another_source_when_one_is_disabled() {
         .also_unwrap("memory/a")
         .also_unwrap("memory/b");
     let moving = moving.build().await.unwrap();
-    assert_eq!(moving.key_manager().rewrap(&context()).await.unwrap().len(), 1);
+    assert_eq!(moving.key_manager().rewrap(&context("a")).await.unwrap().len(), 1);
     let reader = builder(&kms, &store).kek("memory/c").build().await.unwrap();
-    assert!(reader.decrypt(&context(), &sealed, SSN.row(1)).await.is_ok());
+    assert!(reader.decrypt(&context("a"), &sealed, SSN.row(1)).await.is_ok());
 }
 
 #[tokio::test]
@@ -127,7 +118,7 @@ async fn a_rewrap_that_cannot_tell_leaves_every_wrap_where_it_is() {
     assert!(
         crypto
             .key_manager()
-            .rewrap(&context())
+            .rewrap(&context("a"))
             .await
             .unwrap_err()
             .is_retryable()
@@ -144,13 +135,13 @@ async fn rewrapping_follows_an_alias_that_was_moved_a_moment_ago() {
         .build()
         .await
         .unwrap();
-    let sealed = crypto.encrypt(&context(), "x", SSN.row(1)).await.unwrap();
+    let sealed = crypto.encrypt(&context("a"), "x", SSN.row(1)).await.unwrap();
     kms.set_alias("alias/app", "memory/b");
-    assert_eq!(crypto.key_manager().rewrap(&context()).await.unwrap().len(), 1);
+    assert_eq!(crypto.key_manager().rewrap(&context("a")).await.unwrap().len(), 1);
     assert_eq!(keks(&store), ["memory/b"]);
     kms.delete_kek("memory/a");
     let reader = builder(&kms, &store).kek("alias/app").build().await.unwrap();
-    assert!(reader.decrypt(&context(), &sealed, SSN.row(1)).await.is_ok());
+    assert!(reader.decrypt(&context("a"), &sealed, SSN.row(1)).await.is_ok());
 }
 
 #[tokio::test]
@@ -161,12 +152,12 @@ async fn a_running_process_sees_within_a_minute_that_an_alias_moved() {
         .clock(clock.clone())
         .ttl(10 * MINUTE);
     let running = running.build().await.unwrap();
-    let sealed = running.encrypt(&context(), "x", SSN.row(1)).await.unwrap();
+    let sealed = running.encrypt(&context("a"), "x", SSN.row(1)).await.unwrap();
     kms.set_alias("alias/app", "memory/b");
     clock.advance(11 * MINUTE);
     // What the alias stood for earlier is not allowed any more, as in a process that starts now.
     let refused = running
-        .decrypt(&context(), &sealed, SSN.row(1))
+        .decrypt(&context("a"), &sealed, SSN.row(1))
         .await
         .unwrap_err();
     assert!(matches!(refused, Error::KekNotAllowed { .. }), "{refused}");
@@ -187,18 +178,18 @@ async fn while_the_kms_cannot_tell_an_alias_keeps_its_meaning() {
         builder.clock(clock.clone()).ttl(10 * MINUTE).build()
     };
     let crypto = build().await.unwrap();
-    let sealed = crypto.encrypt(&context(), "x", SSN.row(1)).await.unwrap();
+    let sealed = crypto.encrypt(&context("a"), "x", SSN.row(1)).await.unwrap();
     clock.advance(11 * MINUTE);
     near.set_unavailable(true);
     assert!(
-        crypto.decrypt(&context(), &sealed, SSN.row(1)).await.is_ok(),
+        crypto.decrypt(&context("a"), &sealed, SSN.row(1)).await.is_ok(),
         "the far one opens"
     );
     clock.advance(11 * MINUTE);
     far.set_unavailable(true);
     assert!(
         crypto
-            .decrypt(&context(), &sealed, SSN.row(1))
+            .decrypt(&context("a"), &sealed, SSN.row(1))
             .await
             .unwrap_err()
             .is_retryable()
@@ -213,22 +204,32 @@ async fn an_alias_and_a_name_of_one_kek_make_one_wrap() {
         Some(KekChoice::new(kek("alias/app")).also_wrap(kek("memory/a")))
     };
     let crypto = builder(&kms, &store).kek_rule(rule).build().await.unwrap();
-    crypto.encrypt(&context(), "x", SSN.row(1)).await.unwrap();
+    crypto.encrypt(&context("a"), "x", SSN.row(1)).await.unwrap();
     assert_eq!(keks(&store), ["memory/a"]);
-    assert!(crypto.key_manager().rewrap(&context()).await.unwrap().is_empty());
+    assert!(
+        crypto
+            .key_manager()
+            .rewrap(&context("a"))
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[tokio::test]
 async fn a_row_of_a_foreign_kek_cannot_hammer_the_kms() {
     let (kms, store) = (kms(), MemoryKeyStore::new());
     let crypto = builder(&kms, &store).kek("memory/a").build().await.unwrap();
-    let sealed = crypto.encrypt(&context(), "x", SSN.row(1)).await.unwrap();
+    let sealed = crypto.encrypt(&context("a"), "x", SSN.row(1)).await.unwrap();
     for (rule, is_known) in [("memory/b", true), ("alias/app-of-nobody", false)] {
         let reader = builder(&kms, &store).kek(rule).connect_lazily();
         let reader = reader.build().await.unwrap();
         let calls = kms.calls().total();
         for _ in 0..100 {
-            let refused = reader.decrypt(&context(), &sealed, SSN.row(1)).await.unwrap_err();
+            let refused = reader
+                .decrypt(&context("a"), &sealed, SSN.row(1))
+                .await
+                .unwrap_err();
             let as_expected = match &refused {
                 Error::KekNotAllowed { .. } => is_known,
                 // About the alias, not about the row.
@@ -249,11 +250,14 @@ async fn a_row_of_a_foreign_kek_cannot_hammer_the_kms() {
 async fn whose_own_alias_may_not_be_looked_up_learns_just_that() {
     let (kms, store) = (kms(), MemoryKeyStore::new());
     let crypto = builder(&kms, &store).kek("alias/app").build().await.unwrap();
-    let sealed = crypto.encrypt(&context(), "x", SSN.row(1)).await.unwrap();
+    let sealed = crypto.encrypt(&context("a"), "x", SSN.row(1)).await.unwrap();
     kms.set_kek_fault("memory/a", Some(KmsErrorKind::AccessDenied));
     let reader = builder(&kms, &store).kek("alias/app").connect_lazily();
     let reader = reader.build().await.unwrap();
-    let refused = reader.decrypt(&context(), &sealed, SSN.row(1)).await.unwrap_err();
+    let refused = reader
+        .decrypt(&context("a"), &sealed, SSN.row(1))
+        .await
+        .unwrap_err();
     assert!(
         matches!(&refused, Error::Kms(error) if error.kind() == KmsErrorKind::AccessDenied),
         "{refused}"
@@ -284,12 +288,12 @@ async fn a_first_kms_that_hangs_leaves_time_for_the_next() {
     let sealed = build()
         .await
         .unwrap()
-        .encrypt(&context(), "x", SSN.row(1))
+        .encrypt(&context("a"), "x", SSN.row(1))
         .await
         .unwrap();
     near.hold();
     let reader = build().await.unwrap();
-    let reading = tokio::spawn(async move { reader.decrypt(&context(), &sealed, SSN.row(1)).await });
+    let reading = tokio::spawn(async move { reader.decrypt(&context("a"), &sealed, SSN.row(1)).await });
     near.until_in_flight(1).await;
     clock.advance(Duration::from_secs(10));
     assert!(reading.await.unwrap().is_ok());
@@ -300,8 +304,8 @@ async fn rotation_does_not_promote_a_waiting_version_that_does_not_open() {
     let (kms, store) = (kms(), MemoryKeyStore::new());
     let crypto = builder(&kms, &store).kek("memory/a").build().await.unwrap();
     let manager = crypto.key_manager();
-    manager.create(&context()).await.unwrap();
-    let broken: DataKeyId = manager.rotate(&context()).await.unwrap().id;
+    manager.create(&context("a")).await.unwrap();
+    let broken: DataKeyId = manager.rotate(&context("a")).await.unwrap().id;
     store.tamper(|rows| {
         for row in rows {
             let first = row.version == KeyVersion::FIRST;
@@ -317,7 +321,7 @@ async fn rotation_does_not_promote_a_waiting_version_that_does_not_open() {
         }
     });
     let fresh = builder(&kms, &store).kek("memory/a").build().await.unwrap();
-    let promoted = fresh.key_manager().rotate(&context()).await.unwrap();
+    let promoted = fresh.key_manager().rotate(&context("a")).await.unwrap();
     assert!(promoted.id > broken);
-    assert!(fresh.encrypt(&context(), "x", SSN.row(1)).await.is_ok());
+    assert!(fresh.encrypt(&context("a"), "x", SSN.row(1)).await.is_ok());
 }

@@ -4,8 +4,9 @@
 
 use encx::keys::{KeyManager, KeyState, KeyUsage};
 use encx::password::{PasswordError, PasswordHash, PasswordParams, PasswordVerdict};
-use encx::{Aad, Crypto, CryptoBuilder, EncryptionContext, Error, Field};
-use encx_testkit::{MemoryKeyStore, MemoryKms, block_on};
+use encx::{Aad, Crypto, EncryptionContext, Error, Field};
+use encx_test_support::HarnessExt;
+use encx_testkit::{Harness, block_on};
 
 const PASSWORD: Field = Field::new("users", "password");
 const RIGHT: &str = "correct horse battery staple";
@@ -13,14 +14,11 @@ const MATCH: PasswordVerdict = PasswordVerdict::Match { needs_rehash: false };
 const OUTDATED: PasswordVerdict = PasswordVerdict::Match { needs_rehash: true };
 
 fn login() -> EncryptionContext {
-    context("login")
+    purpose("login")
 }
 
-fn context(purpose: &str) -> EncryptionContext {
-    EncryptionContext::builder()
-        .pair("purpose", purpose)
-        .build()
-        .unwrap()
+fn purpose(purpose: &str) -> EncryptionContext {
+    EncryptionContext::from_pairs([("purpose", purpose)]).unwrap()
 }
 
 /// So cheap that the tests take no time.
@@ -28,21 +26,9 @@ fn cheap() -> PasswordParams {
     PasswordParams::insecure_new(64, 1, 1).unwrap()
 }
 
-/// An in-memory KMS and key store, and processes on them.
-#[derive(Default)]
-struct World {
-    kms: MemoryKms,
-    store: MemoryKeyStore,
-}
-
-impl World {
-    fn builder(&self) -> CryptoBuilder {
-        Crypto::builder(self.kms.clone(), self.store.clone()).password_params(cheap())
-    }
-
-    async fn process(&self) -> Crypto {
-        self.builder().build().await.unwrap()
-    }
+/// Starts a process whose passwords take no time, as do those of all processes beside it.
+async fn harness() -> Harness {
+    Harness::with(|settings| settings.password_params(cheap())).await
 }
 
 fn keys(crypto: &Crypto) -> KeyManager {
@@ -66,8 +52,8 @@ async fn verify(crypto: &Crypto, hash: &PasswordHash, password: &str) -> Passwor
 #[test]
 fn another_process_verifies_the_right_password_alone() {
     block_on(async {
-        let world = World::default();
-        let (crypto, other) = (world.process().await, world.process().await);
+        let harness = harness().await;
+        let (crypto, other) = (harness.process().await, harness.process().await);
         let stored = hash(&crypto).await;
         for process in [&crypto, &other] {
             assert_eq!(verify(process, &stored, RIGHT).await, MATCH);
@@ -92,7 +78,7 @@ fn another_process_verifies_the_right_password_alone() {
 #[test]
 fn a_hash_in_another_place_does_not_verify() {
     block_on(async {
-        let crypto = World::default().process().await;
+        let crypto = harness().await.process().await;
         let stored = hash(&crypto).await;
         for place in [
             PASSWORD.row(8),
@@ -108,7 +94,7 @@ fn a_hash_in_another_place_does_not_verify() {
             assert_eq!(verdict, PasswordVerdict::NoMatch);
         }
         // The pepper of another context does not even have this id.
-        let admin = context("admin");
+        let admin = purpose("admin");
         let place = PASSWORD.row(7);
         let error = crypto
             .verify_password(&admin, &stored, RIGHT, &place)
@@ -128,8 +114,8 @@ fn a_hash_in_another_place_does_not_verify() {
 #[test]
 fn a_changed_hash_does_not_verify() {
     block_on(async {
-        let world = World::default();
-        let crypto = world.process().await;
+        let harness = harness().await;
+        let crypto = harness.process().await;
         let stored = hash(&crypto).await;
         let text = stored.as_str();
         let mut parsed = 0;
@@ -158,8 +144,8 @@ fn a_changed_hash_does_not_verify() {
 #[test]
 fn a_password_needs_a_new_hash_after_a_rotation_and_with_other_parameters() {
     block_on(async {
-        let world = World::default();
-        let crypto = world.process().await;
+        let harness = harness().await;
+        let crypto = harness.process().await;
         let stored = hash(&crypto).await;
         keys(&crypto).rotate(&login()).await.unwrap();
         assert_eq!(verify(&crypto, &stored, RIGHT).await, OUTDATED);
@@ -169,7 +155,7 @@ fn a_password_needs_a_new_hash_after_a_rotation_and_with_other_parameters() {
         assert_eq!(verify(&crypto, &anew, RIGHT).await, MATCH);
 
         let stronger = PasswordParams::insecure_new(128, 1, 1).unwrap();
-        let later = world.builder().password_params(stronger).build().await.unwrap();
+        let later = harness.builder().password_params(stronger).build().await.unwrap();
         assert_eq!(verify(&later, &anew, RIGHT).await, OUTDATED);
         assert_eq!(hash(&later).await.params(), stronger);
         // A stronger hash than those of today is no reason to keep it either: one parameter for all.
@@ -180,8 +166,8 @@ fn a_password_needs_a_new_hash_after_a_rotation_and_with_other_parameters() {
 #[test]
 fn the_peppers_state_decides() {
     block_on(async {
-        let world = World::default();
-        let crypto = world.process().await;
+        let harness = harness().await;
+        let crypto = harness.process().await;
         let stored = hash(&crypto).await;
         let attempt = async || {
             crypto
@@ -220,8 +206,8 @@ fn the_peppers_state_decides() {
 #[test]
 fn an_imported_pepper_is_used_and_rotates_like_any() {
     block_on(async {
-        let world = World::default();
-        let (crypto, other) = (world.process().await, world.process().await);
+        let harness = harness().await;
+        let (crypto, other) = (harness.process().await, harness.process().await);
         let pepper = |byte| encx::kms::DataKey::copy_from(&[byte; 32]).unwrap();
         let record = keys(&crypto).import(&login(), pepper(7)).await.unwrap();
         let stored = hash(&crypto).await;
@@ -247,15 +233,15 @@ fn an_imported_pepper_is_used_and_rotates_like_any() {
             assert_eq!(verify(&crypto, hash, "wrong").await, PasswordVerdict::NoMatch);
         }
         // In another process too.
-        assert_eq!(verify(&world.process().await, &stored, RIGHT).await, OUTDATED);
+        assert_eq!(verify(&harness.process().await, &stored, RIGHT).await, OUTDATED);
     });
 }
 
 #[test]
 fn nobody_is_verified_in_vain_and_has_no_key_made() {
     block_on(async {
-        let world = World::default();
-        let crypto = world.process().await;
+        let harness = harness().await;
+        let crypto = harness.process().await;
         let nobody = async |password: &str| crypto.verify_nobody(&login(), password).await.unwrap();
         assert_eq!(nobody(RIGHT).await, PasswordVerdict::NoMatch);
         assert_eq!(nobody("").await, PasswordVerdict::NoMatch);
@@ -268,7 +254,7 @@ fn nobody_is_verified_in_vain_and_has_no_key_made() {
 #[test]
 fn passwords_that_are_none_are_refused() {
     block_on(async {
-        let crypto = World::default().process().await;
+        let crypto = harness().await.process().await;
         let attempt = async |password: &str| {
             crypto
                 .hash_password(&login(), password, PASSWORD.row(7))
@@ -294,7 +280,7 @@ fn passwords_that_are_none_are_refused() {
 #[test]
 fn nobody_fails_as_everybody_does() {
     block_on(async {
-        let crypto = World::default().process().await;
+        let crypto = harness().await.process().await;
         let stored = hash(&crypto).await;
         let keys = keys(&crypto);
         let attempts = async || {
@@ -315,7 +301,7 @@ fn nobody_fails_as_everybody_does() {
             assert_eq!(attempts().await, (somebody, nobody));
         }
         // An older one that still verifies: its users get verdicts, and so does nobody.
-        let other = World::default().process().await;
+        let other = harness().await.process().await;
         let stored = hash(&other).await;
         let manager = self::keys(&other);
         let newest = manager.rotate(&login()).await.unwrap();
@@ -338,9 +324,15 @@ fn a_pepper_withdrawn_while_a_password_waits_for_room_is_not_used() {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let world = World::default();
-        let stored = hash(&world.process().await).await;
-        let crypto = world.builder().max_password_memory_mib(0).build().await.unwrap();
+        let harness = harness().await;
+        let stored = hash(&harness.process().await).await;
+        let crypto = harness
+            .builder()
+            .password_params(cheap())
+            .max_password_memory_mib(0)
+            .build()
+            .await
+            .unwrap();
         assert!(!verify(&crypto, &stored, "wrong").await.is_match());
         let (release, held) = std::sync::mpsc::channel::<()>();
         let thread = tokio::task::spawn_blocking(move || held.recv());

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use encx::keys::{KeyManager, KeyState, KeyUsage};
 use encx::search::{BlindIndex, IndexError, IndexField, IndexPart, IndexValue, Normalizer};
-use encx::{Crypto, CryptoBuilder, EncryptionContext, Error};
-use encx_testkit::{Harness, ManualClock, MemoryKeyStore, MemoryKms, block_on};
+use encx::{Crypto, EncryptionContext, Error};
+use encx_test_support::{HarnessExt, context};
+use encx_testkit::{Harness, ManualClock, block_on};
 
 const EMAIL: IndexField = IndexField::new("users", "email", 64).normalize(Normalizer::Email);
 const NUMBER: IndexField = IndexField::new("users", "number", 32);
@@ -21,30 +22,6 @@ const NAME_BORN: IndexField = IndexField::compound(
 );
 const ADA: &str = "ada@example.org";
 
-fn context(tenant: &str) -> EncryptionContext {
-    EncryptionContext::builder()
-        .pair("tenantId", tenant)
-        .build()
-        .unwrap()
-}
-
-/// An in-memory KMS and key store, and processes on them.
-#[derive(Default)]
-struct World {
-    kms: MemoryKms,
-    store: MemoryKeyStore,
-}
-
-impl World {
-    fn builder(&self) -> CryptoBuilder {
-        Crypto::builder(self.kms.clone(), self.store.clone())
-    }
-
-    async fn process(&self) -> Crypto {
-        self.builder().build().await.unwrap()
-    }
-}
-
 fn keys(crypto: &Crypto) -> KeyManager {
     crypto.key_manager().for_usage(KeyUsage::Index)
 }
@@ -56,8 +33,8 @@ async fn index(crypto: &Crypto, context: &EncryptionContext, value: &str) -> Bli
 #[test]
 fn one_process_finds_what_another_indexed() {
     block_on(async {
-        let world = World::default();
-        let (writer, reader) = (world.process().await, world.process().await);
+        let harness = Harness::new().await;
+        let (writer, reader) = (harness.process().await, harness.process().await);
         let stored = index(&writer, &context("a"), "Ada@Example.org").await;
         let terms = reader.index_terms(&context("a"), &EMAIL, ADA).await.unwrap();
         assert_eq!(terms.as_slice(), [stored]);
@@ -80,7 +57,7 @@ fn one_process_finds_what_another_indexed() {
 #[test]
 fn contexts_have_indexes_of_their_own() {
     block_on(async {
-        let crypto = World::default().process().await;
+        let crypto = Harness::new().await.process().await;
         let [a, b] = [context("a"), context("b")];
         let stored = index(&crypto, &a, ADA).await;
         assert!(
@@ -100,14 +77,19 @@ fn contexts_have_indexes_of_their_own() {
 #[test]
 fn to_search_makes_no_key_and_finds_nothing_without_one() {
     block_on(async {
-        let world = World::default();
-        let crypto = world.process().await;
+        let harness = Harness::new().await;
+        let crypto = harness.process().await;
         let terms = crypto.index_terms(&context("a"), &EMAIL, ADA).await.unwrap();
         assert!(terms.is_empty());
         assert_eq!(crypto.stats().kms_calls, 0);
         assert!(keys(&crypto).list(&context("a")).await.unwrap().is_empty());
 
-        let strict = world.builder().create_on_first_use(false).build().await.unwrap();
+        let strict = harness
+            .builder()
+            .create_on_first_use(false)
+            .build()
+            .await
+            .unwrap();
         let error = strict.blind_index(&context("a"), &EMAIL, ADA).await.unwrap_err();
         assert!(matches!(error, Error::NoKeys), "{error}");
     });
@@ -116,8 +98,8 @@ fn to_search_makes_no_key_and_finds_nothing_without_one() {
 #[test]
 fn after_a_rotation_old_and_new_rows_are_found() {
     block_on(async {
-        let world = World::default();
-        let (crypto, other) = (world.process().await, world.process().await);
+        let harness = Harness::new().await;
+        let (crypto, other) = (harness.process().await, harness.process().await);
         let a = context("a");
         let old = index(&crypto, &a, ADA).await;
         assert!(!crypto.needs_reindex(&a, &old).await.unwrap());
@@ -164,8 +146,8 @@ async fn a_rotation_that_was_prepared_hides_no_row_at_any_time() {
 #[test]
 fn states_decide_which_versions_are_searched() {
     block_on(async {
-        let world = World::default();
-        let (crypto, a) = (world.process().await, context("a"));
+        let harness = Harness::new().await;
+        let (crypto, a) = (harness.process().await, context("a"));
         let first = index(&crypto, &a, ADA).await;
         let old = keys(&crypto).list(&a).await.unwrap().remove(0).id;
         keys(&crypto).rotate(&a).await.unwrap();
@@ -177,7 +159,7 @@ fn states_decide_which_versions_are_searched() {
         assert_eq!(keys(&crypto).prepare(&a).await.unwrap().id, next);
 
         let terms = async |expected: &[BlindIndex]| {
-            for process in [&crypto, &world.process().await] {
+            for process in [&crypto, &harness.process().await] {
                 let found = process.index_terms(&a, &EMAIL, ADA).await.unwrap();
                 assert_eq!(found.as_slice(), expected);
             }
@@ -205,7 +187,7 @@ fn states_decide_which_versions_are_searched() {
 #[test]
 fn a_version_of_another_context_is_unknown() {
     block_on(async {
-        let crypto = World::default().process().await;
+        let crypto = Harness::new().await.process().await;
         let [a, b] = [context("a"), context("b")];
         index(&crypto, &a, ADA).await;
         index(&crypto, &b, ADA).await;
@@ -221,11 +203,11 @@ fn a_version_of_another_context_is_unknown() {
 #[test]
 fn a_hot_term_asks_nobody_and_a_batch_loads_together() {
     block_on(async {
-        let world = World::default();
-        let writer = world.process().await;
+        let harness = Harness::new().await;
+        let writer = harness.process().await;
         let [a, b] = [context("a"), context("b")];
         let stored = [index(&writer, &a, ADA).await, index(&writer, &b, ADA).await];
-        let crypto = world.process().await;
+        let crypto = harness.process().await;
         let value: &(dyn IndexValue + Sync) = &ADA;
         let items = [
             (&a, &EMAIL, value),
@@ -324,7 +306,7 @@ fn every_normaliser_finds_what_it_makes_equal_and_nothing_else() {
         (ORDER, "ab-12é", &["AB12É", "a-b-1-2é"], &["ab-13é", "ab12e"]),
     ];
     block_on(async {
-        let crypto = World::default().process().await;
+        let crypto = Harness::new().await.process().await;
         let a = context("a");
         for (normalizer, stored, equal, different) in known {
             let field = IndexField::new("t", "c", 128).normalize(normalizer);
@@ -355,7 +337,7 @@ fn every_normaliser_finds_what_it_makes_equal_and_nothing_else() {
 #[test]
 fn a_compound_index_finds_what_is_equal_in_all_parts() {
     block_on(async {
-        let crypto = World::default().process().await;
+        let crypto = Harness::new().await.process().await;
         let a = context("a");
         let kept = crypto
             .blind_index(&a, &NAME_BORN, ("Straße", 1815_i32))
@@ -380,9 +362,9 @@ fn a_compound_index_finds_what_is_equal_in_all_parts() {
 #[test]
 fn an_index_key_lives_as_long_as_any() {
     block_on(async {
-        let world = World::default();
+        let harness = Harness::new().await;
         let clock = ManualClock::new();
-        let crypto = world
+        let crypto = harness
             .builder()
             .clock(clock.clone())
             .refresh_ahead(0.0)
@@ -399,7 +381,7 @@ fn an_index_key_lives_as_long_as_any() {
         let terms = crypto.index_terms(&a, &EMAIL, ADA).await.unwrap();
         assert_eq!(terms.as_slice(), [stored]);
         assert_eq!(crypto.stats().kms_calls, 2);
-        world.kms.fail_next(1, encx::kms::KmsErrorKind::AccessDenied);
+        harness.kms().fail_next(1, encx::kms::KmsErrorKind::AccessDenied);
         clock.advance(Duration::from_secs(61 * 60));
         crypto.index_terms(&a, &EMAIL, ADA).await.unwrap_err();
         crypto.shutdown().await;
@@ -410,7 +392,7 @@ fn an_index_key_lives_as_long_as_any() {
 #[test]
 fn values_that_cannot_be_indexed_ask_for_no_key() {
     block_on(async {
-        let crypto = World::default().process().await;
+        let crypto = Harness::new().await.process().await;
         let a = context("a");
         for refused in [
             crypto.blind_index(&a, &EMAIL, "nobody").await.map(drop),
@@ -425,8 +407,8 @@ fn values_that_cannot_be_indexed_ask_for_no_key() {
 #[test]
 fn an_imported_key_gives_the_terms_that_it_gave_elsewhere() {
     block_on(async {
-        let world = World::default();
-        let (crypto, other) = (world.process().await, world.process().await);
+        let harness = Harness::new().await;
+        let (crypto, other) = (harness.process().await, harness.process().await);
         let [a, b] = [context("a"), context("b")];
         let key = || encx::kms::DataKey::copy_from(&[9; 32]).unwrap();
         let first = keys(&crypto).import(&a, key()).await.unwrap();

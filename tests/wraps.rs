@@ -4,57 +4,59 @@
 
 use encx::kms::{KekChoice, KekId, KekRef, KmsErrorKind, KmsName};
 use encx::store::KeyRecord;
-use encx::{Crypto, EncryptionContext, Error, Field};
-use encx_testkit::{MemoryKeyStore, MemoryKms};
+use encx::{Crypto, EncryptionContext, Error};
+use encx_test_support::{SSN, context};
+use encx_testkit::{Harness, MemoryKeyStore, MemoryKms};
 
-const SSN: Field = Field::new("users", "ssn");
 const HERE: &str = "memory/default";
 const THERE: &str = "memory/there";
-
-fn context(tenant: &str) -> EncryptionContext {
-    EncryptionContext::builder()
-        .pair("tenantId", tenant)
-        .build()
-        .unwrap()
-}
 
 fn there() -> KekRef {
     KekRef::new(KmsName::new("there").unwrap(), KekId::new(THERE).unwrap())
 }
 
-/// Two KMSs, whose KEKs both wrap every key.
-struct World {
-    here: MemoryKms,
+/// A harness with a second KMS. The KEKs of both wrap every key.
+struct TwoKms {
+    harness: Harness,
     there: MemoryKms,
-    store: MemoryKeyStore,
 }
 
-impl World {
-    fn new() -> Self {
+impl TwoKms {
+    async fn new() -> Self {
+        let there_kms = MemoryKms::new().with_kek(THERE);
+        let choice = KekChoice::new(KekRef::try_from(HERE).unwrap()).also_wrap(there());
+        let there = there_kms.clone();
+        let harness = Harness::with(move |settings| {
+            let choice = choice.clone();
+            settings
+                .kms_named("there", there_kms.clone())
+                .kek_rule(move |_| Some(choice.clone()))
+        });
         Self {
-            here: MemoryKms::new(),
-            there: MemoryKms::new().with_kek(THERE),
-            store: MemoryKeyStore::new(),
+            harness: harness.await,
+            there,
         }
     }
 
+    fn here(&self) -> &MemoryKms {
+        self.harness.kms()
+    }
+
+    fn store(&self) -> &MemoryKeyStore {
+        self.harness.store()
+    }
+
     async fn crypto(&self) -> Crypto {
-        let choice = KekChoice::new(KekRef::try_from(HERE).unwrap()).also_wrap(there());
-        Crypto::builder(self.here.clone(), self.store.clone())
-            .kms_named("there", self.there.clone())
-            .kek_rule(move |_| Some(choice.clone()))
-            .build()
-            .await
-            .unwrap()
+        self.harness.process().await
     }
 
     fn reset_calls(&self) {
-        self.here.reset_calls();
+        self.here().reset_calls();
         self.there.reset_calls();
     }
 
     fn calls(&self) -> (u64, u64) {
-        (self.here.calls().total(), self.there.calls().total())
+        (self.here().calls().total(), self.there.calls().total())
     }
 }
 
@@ -68,13 +70,13 @@ fn keks(record: &KeyRecord) -> Vec<&str> {
 
 #[tokio::test]
 async fn a_key_gets_one_wrap_under_each_kek() {
-    let world = World::new();
-    let crypto = world.crypto().await;
-    world.reset_calls();
+    let both = TwoKms::new().await;
+    let crypto = both.crypto().await;
+    both.reset_calls();
     let manager = crypto.key_manager();
     let made = manager.create(&context("a")).await.unwrap();
     assert_eq!(keks(&made), [HERE, THERE]);
-    assert_eq!(world.calls(), (1, 1));
+    assert_eq!(both.calls(), (1, 1));
     assert_eq!(manager.missing_wraps(&made).await.unwrap(), []);
     let report = manager.complete_wraps().await.unwrap();
     assert_eq!((report.already_complete, report.completed.len()), (1, 0));
@@ -82,11 +84,11 @@ async fn a_key_gets_one_wrap_under_each_kek() {
 
 #[tokio::test]
 async fn a_second_kms_that_is_down_delays_no_key_and_is_made_up_for() {
-    let world = World::new();
-    let crypto = world.crypto().await;
+    let both = TwoKms::new().await;
+    let crypto = both.crypto().await;
     let manager = crypto.key_manager();
     let whole = manager.create(&context("whole")).await.unwrap();
-    world.there.set_unavailable(true);
+    both.there.set_unavailable(true);
     let made = manager.create(&context("a")).await.unwrap();
     assert_eq!(keks(&made), [HERE]);
     assert_eq!(manager.missing_wraps(&made).await.unwrap(), [there()]);
@@ -95,27 +97,27 @@ async fn a_second_kms_that_is_down_delays_no_key_and_is_made_up_for() {
 
     // Still down: said of each, and asked for no longer than a few times.
     for _ in 0..5 {
-        let tenant = format!("tenant-{}", world.store.records().len());
+        let tenant = format!("tenant-{}", both.store().records().len());
         manager.create(&context(&tenant)).await.unwrap();
     }
-    world.reset_calls();
+    both.reset_calls();
     let report = manager.complete_wraps().await.unwrap();
     assert_eq!((report.already_complete, report.completed.len()), (1, 0));
     assert_eq!(report.failed.len(), 7);
     assert!(report.failed.iter().all(|failed| failed.error.is_retryable()));
-    assert!(world.calls().1 <= 3, "it went on asking: {:?}", world.calls());
+    assert!(both.calls().1 <= 3, "it went on asking: {:?}", both.calls());
 
-    world.there.set_unavailable(false);
+    both.there.set_unavailable(false);
     // A job in a process of its own, which has not learned of the outage.
-    let manager = world.crypto().await.key_manager();
+    let manager = both.crypto().await.key_manager();
     assert_eq!(manager.missing_wraps(&made).await.unwrap(), [there()]);
-    world.reset_calls();
+    both.reset_calls();
     let report = manager.complete_wraps().await.unwrap();
     assert_eq!((report.already_complete, report.completed.len()), (1, 7));
     assert!(report.failed.is_empty());
     // One to unwrap each that lacked a wrap, one to wrap it.
-    assert_eq!(world.calls(), (7, 7));
-    for record in world.store.records() {
+    assert_eq!(both.calls(), (7, 7));
+    for record in both.store().records() {
         assert_eq!(keks(&record), [HERE, THERE]);
         assert_eq!(manager.missing_wraps(&record).await.unwrap(), []);
     }
@@ -127,8 +129,8 @@ async fn a_second_kms_that_is_down_delays_no_key_and_is_made_up_for() {
     );
 
     // The other wrap alone is enough.
-    world.here.set_unavailable(true);
-    let opened = world
+    both.here().set_unavailable(true);
+    let opened = both
         .crypto()
         .await
         .decrypt(&context("b"), &sealed, SSN.row(1))
@@ -138,16 +140,16 @@ async fn a_second_kms_that_is_down_delays_no_key_and_is_made_up_for() {
 
 #[tokio::test]
 async fn if_the_first_kms_is_down_the_next_makes_the_key() {
-    let world = World::new();
-    let crypto = world.crypto().await;
+    let both = TwoKms::new().await;
+    let crypto = both.crypto().await;
     let manager = crypto.key_manager();
     manager.create(&context("a")).await.unwrap();
-    world.here.set_unavailable(true);
+    both.here().set_unavailable(true);
     let made = manager.create(&context("b")).await.unwrap();
     assert_eq!(keks(&made), [THERE]);
     let rotated = manager.rotate(&context("b")).await.unwrap();
     assert_eq!(keks(&rotated), [THERE]);
-    world.here.set_unavailable(false);
+    both.here().set_unavailable(false);
     assert_eq!(
         manager.missing_wraps(&rotated).await.unwrap(),
         [KekRef::try_from(HERE).unwrap()]
@@ -158,17 +160,17 @@ async fn if_the_first_kms_is_down_the_next_makes_the_key() {
 
 #[tokio::test]
 async fn without_any_kms_there_is_no_key() {
-    let world = World::new();
-    let manager = world.crypto().await.key_manager();
-    world.here.set_unavailable(true);
-    world.there.set_unavailable(true);
+    let both = TwoKms::new().await;
+    let manager = both.crypto().await.key_manager();
+    both.here().set_unavailable(true);
+    both.there.set_unavailable(true);
     let error = manager.create(&context("a")).await.unwrap_err();
     assert!(
         matches!(&error, Error::Kms(error) if error.kek().as_str() == HERE),
         "{error}"
     );
     assert!(error.is_retryable());
-    assert!(world.store.records().is_empty());
+    assert!(both.store().records().is_empty());
 }
 
 #[tokio::test]
@@ -180,12 +182,12 @@ async fn only_unavailability_is_passed_over() {
         KmsErrorKind::NotFound,
     ] {
         for first in [true, false] {
-            let world = World::new();
-            let manager = world.crypto().await.key_manager();
+            let both = TwoKms::new().await;
+            let manager = both.crypto().await.key_manager();
             let (kms, kek) = if first {
-                (&world.here, HERE)
+                (both.here(), HERE)
             } else {
-                (&world.there, THERE)
+                (&both.there, THERE)
             };
             kms.set_kek_fault(kek, Some(kind));
             let error = manager.create(&context("a")).await.unwrap_err();
@@ -193,20 +195,20 @@ async fn only_unavailability_is_passed_over() {
                 matches!(&error, Error::Kms(error) if error.kind() == kind),
                 "{error}"
             );
-            assert!(world.store.records().is_empty());
+            assert!(both.store().records().is_empty());
         }
     }
 }
 
 #[tokio::test]
 async fn a_failure_of_one_version_stands_in_the_report_alone() {
-    let world = World::new();
-    let manager = world.crypto().await.key_manager();
-    world.there.set_unavailable(true);
+    let both = TwoKms::new().await;
+    let manager = both.crypto().await.key_manager();
+    both.there.set_unavailable(true);
     let damaged = manager.create(&context("damaged")).await.unwrap();
     let sound = manager.create(&context("sound")).await.unwrap();
-    world.there.set_unavailable(false);
-    world.store.tamper(|records| {
+    both.there.set_unavailable(false);
+    both.store().tamper(|records| {
         let record = records.iter_mut().find(|record| record.id == damaged.id);
         record.unwrap().wraps[0].wrapped.ciphertext[40] ^= 1;
     });
@@ -223,19 +225,19 @@ async fn a_failure_of_one_version_stands_in_the_report_alone() {
 
 #[tokio::test]
 async fn what_has_all_wraps_is_told_apart_while_a_kms_is_down() {
-    let world = World::new();
-    let manager = world.crypto().await.key_manager();
-    world.there.set_unavailable(true);
+    let both = TwoKms::new().await;
+    let manager = both.crypto().await.key_manager();
+    both.there.set_unavailable(true);
     for tenant in ["a", "b", "c", "d", "e"] {
         manager.create(&context(tenant)).await.unwrap();
     }
-    world.there.set_unavailable(false);
-    let manager = world.crypto().await.key_manager();
+    both.there.set_unavailable(false);
+    let manager = both.crypto().await.key_manager();
     for tenant in ["x", "y", "z"] {
         let whole = manager.create(&context(tenant)).await.unwrap();
         assert_eq!(keks(&whole), [HERE, THERE]);
     }
-    world.there.set_unavailable(true);
+    both.there.set_unavailable(true);
     // The lacking ones come first, so that the KEK is given up before the whole ones are looked at.
     let report = manager.complete_wraps().await.unwrap();
     assert_eq!((report.already_complete, report.completed.len()), (3, 0));
@@ -244,8 +246,8 @@ async fn what_has_all_wraps_is_told_apart_while_a_kms_is_down() {
 
 #[tokio::test]
 async fn a_source_that_is_down_stops_only_what_it_holds() {
-    let (world, old) = (World::new(), MemoryKms::new().with_kek("memory/old"));
-    let build = |both: bool| {
+    let (both, old) = (TwoKms::new().await, MemoryKms::new().with_kek("memory/old"));
+    let build = |wraps_both: bool| {
         let rule = move |context: &EncryptionContext| {
             let of_old = context.pairs().any(|(_, value)| value.starts_with("old"));
             let first = if of_old {
@@ -254,10 +256,14 @@ async fn a_source_that_is_down_stops_only_what_it_holds() {
                 KekRef::try_from(HERE).unwrap()
             };
             let choice = KekChoice::new(first);
-            Some(if both { choice.also_wrap(there()) } else { choice })
+            Some(if wraps_both {
+                choice.also_wrap(there())
+            } else {
+                choice
+            })
         };
-        Crypto::builder(world.here.clone(), world.store.clone())
-            .kms_named("there", world.there.clone())
+        Crypto::builder(both.here().clone(), both.store().clone())
+            .kms_named("there", both.there.clone())
             .kms_named("old", old.clone())
             .kek_rule(rule)
             .build()
@@ -280,23 +286,23 @@ async fn a_source_that_is_down_stops_only_what_it_holds() {
 
 #[tokio::test]
 async fn two_that_complete_at_once_both_find_it_done() {
-    let world = World::new();
-    let manager = world.crypto().await.key_manager();
-    world.there.set_unavailable(true);
+    let both = TwoKms::new().await;
+    let manager = both.crypto().await.key_manager();
+    both.there.set_unavailable(true);
     let made = manager.create(&context("a")).await.unwrap();
-    world.there.set_unavailable(false);
+    both.there.set_unavailable(false);
     let (one, other) = (
-        world.crypto().await.key_manager(),
-        world.crypto().await.key_manager(),
+        both.crypto().await.key_manager(),
+        both.crypto().await.key_manager(),
     );
     for manager in [&one, &other] {
         assert_eq!(manager.missing_wraps(&made).await.unwrap(), [there()]);
     }
     // Both have read the version, and are wrapping it.
-    world.there.hold();
+    both.there.hold();
     let release = async {
-        world.there.until_in_flight(2).await;
-        world.there.release();
+        both.there.until_in_flight(2).await;
+        both.there.release();
     };
     let (one, other, ()) = tokio::join!(one.complete_wraps(), other.complete_wraps(), release);
     let (one, other) = (one.unwrap(), other.unwrap());
@@ -306,5 +312,5 @@ async fn two_that_complete_at_once_both_find_it_done() {
     );
     assert_eq!(one.completed.len() + other.completed.len(), 1);
     assert_eq!(one.already_complete + other.already_complete, 1);
-    assert_eq!(keks(&world.store.records()[0]), [HERE, THERE]);
+    assert_eq!(keks(&both.store().records()[0]), [HERE, THERE]);
 }

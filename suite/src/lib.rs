@@ -43,8 +43,6 @@ mod message_key_cache;
 mod nonce;
 mod opened;
 mod suite_key;
-#[cfg(test)]
-mod tests;
 mod xaes;
 
 #[doc(hidden)]
@@ -72,3 +70,6 @@ pub mod raw {
 compile_error!(
     "encx needs a cipher backend: enable feature `aes-gcm`, which is a default feature, or `aws-lc-rs`"
 );
+
+#[cfg(test)]
+mod tests;

@@ -2,12 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
-#[path = "../../tests/support/error_types.rs"]
-mod error_types;
-
 use std::sync::Arc;
 
 use encx_tables::RowsError;
+use encx_test_support::error_types;
 
 #[test]
 fn every_error_reads_as_text_with_its_causes() {

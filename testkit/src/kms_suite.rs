@@ -9,43 +9,20 @@
 //!
 //! The macro owns the list of cases, so no provider can leave one out by accident.
 
+mod fixture;
 mod support;
 
 use std::fmt::{Debug, Write as _};
-use std::sync::Arc;
 
-use async_trait::async_trait;
-
+pub use self::fixture::KmsFixture;
 use self::support::{
-    cancel_each_call, check_wrap, concurrent_calls, context, context_of, every_use_fails, fails, generate,
-    id, none_unwraps, ok, only_unwraps_under, printed_forms, with_ciphertext,
+    PAIRS, cancel_each_call, check_wrap, concurrent_calls, context, context_of, every_use_fails, fails,
+    generate, id, none_unwraps, ok, only_unwraps_under, printed_forms, with_ciphertext,
 };
 
 use encx_core::context::EncryptionContext;
-use encx_core::key::{DataKey, KekId, KeyUsage};
+use encx_core::key::{DataKey, KeyUsage};
 use encx_core::kms::{KekState, KeyManagementService, KmsContext, KmsErrorKind};
-
-/// Gives the conformance suite a KMS to test, and the KEKs in it. Each case gets a fixture of its own.
-#[async_trait]
-pub trait KmsFixture: Send + Sync {
-    /// Returns the KMS.
-    fn kms(&self) -> Arc<dyn KeyManagementService>;
-
-    /// Returns the lasting id of an enabled KEK.
-    fn kek(&self) -> KekId;
-
-    /// Returns the lasting id of another enabled KEK.
-    fn other_kek(&self) -> KekId;
-
-    /// Returns an id that is well formed and names no KEK.
-    fn unknown_kek(&self) -> KekId;
-
-    /// Returns an alias of [`kek`](Self::kek); `None` where the KMS has no aliases.
-    fn alias(&self) -> Option<KekId>;
-
-    /// Disables [`kek`](Self::kek) or [`other_kek`](Self::other_kek), and returns when that is in effect.
-    async fn disable(&self, kek: &KekId);
-}
 
 /// Mounts the conformance suite of `KeyManagementService`: one `#[test]` for each case.
 ///
@@ -110,9 +87,6 @@ macro_rules! kms_conformance {
 }
 
 kms_conformance! { @each table () }
-
-/// The user's part of the context that most cases wrap under.
-const PAIRS: &[(&str, &str)] = &[("purpose", "pii"), ("tenantId", "t-42")];
 
 async fn a_key_unwraps_under_its_context_with(fixture: &dyn KmsFixture, context: &KmsContext) {
     let (key, wrapped) = generate(fixture, context).await;

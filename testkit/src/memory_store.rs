@@ -1,6 +1,7 @@
 //! A key store in memory, which can be made to fail and which an attacker can edit.
 
 mod coordination;
+mod shared_work;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -24,7 +25,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::clock::MachineClock;
 use crate::store_suite::AuditedChange;
-use coordination::SharedWork;
+use shared_work::SharedWork;
 
 const CHANGES_PER_PAGE: usize = 1000;
 

@@ -2,11 +2,12 @@
 
 use encx::kms::{KekChoice, KmsErrorKind, KmsName};
 use encx::{Crypto, Error};
+use encx_test_support::{
+    FaultHarness, MINUTE, SECOND, SSN, at_once, context, open, seal, settle, until, within,
+};
 use encx_testkit::MemoryKms;
 use std::time::Duration;
 use tokio::task::JoinSet;
-
-use super::support::{MINUTE, SECOND, SSN, World, at_once, context, open, seal, settle, until, within};
 
 /// Encrypts for a tenant that was never seen, so that the KMS must be called.
 async fn call(process: &Crypto, tenant: impl std::fmt::Display) -> Result<(), Error> {
@@ -15,8 +16,8 @@ async fn call(process: &Crypto, tenant: impl std::fmt::Display) -> Result<(), Er
 }
 
 /// Fails five calls in a row.
-async fn break_down(world: &World, process: &Crypto) {
-    world.kms.set_unavailable(true);
+async fn break_down(harness: &FaultHarness, process: &Crypto) {
+    harness.kms.set_unavailable(true);
     for tenant in 0..5 {
         let failed = call(process, tenant).await;
         assert!(matches!(failed, Err(Error::Kms(_))), "{failed:?}");
@@ -39,18 +40,18 @@ fn retry_in(outcome: Result<(), Error>) -> Duration {
 #[tokio::test]
 async fn after_five_failures_in_a_row_calls_fail_without_a_call() {
     for kind in [KmsErrorKind::Unavailable, KmsErrorKind::Throttled] {
-        let world = World::new();
-        let process = world.process().await;
-        world.kms.set_kek_fault(MemoryKms::DEFAULT_KEK, Some(kind));
+        let harness = FaultHarness::new();
+        let process = harness.process().await;
+        harness.kms.set_kek_fault(MemoryKms::DEFAULT_KEK, Some(kind));
         for tenant in 0..5 {
             assert!(matches!(call(&process, tenant).await, Err(Error::Kms(_))));
         }
-        let calls = world.kms.calls().total();
+        let calls = harness.kms.calls().total();
         for tenant in 0..20 {
             let left = retry_in(call(&process, tenant).await);
             assert!(left > Duration::ZERO && left <= SECOND, "{left:?}");
         }
-        assert_eq!(world.kms.calls().total(), calls);
+        assert_eq!(harness.kms.calls().total(), calls);
         let stats = process.stats();
         assert_eq!((stats.kms_calls, stats.kms_circuit_openings), (calls, 1));
     }
@@ -58,30 +59,30 @@ async fn after_five_failures_in_a_row_calls_fail_without_a_call() {
 
 #[tokio::test]
 async fn refusals_are_answers() {
-    let world = World::new();
-    let process = world.process().await;
+    let harness = FaultHarness::new();
+    let process = harness.process().await;
     let kinds = [
         KmsErrorKind::AccessDenied,
         KmsErrorKind::Integrity,
         KmsErrorKind::LimitExceeded,
     ];
     for kind in kinds {
-        world.kms.set_kek_fault(MemoryKms::DEFAULT_KEK, Some(kind));
+        harness.kms.set_kek_fault(MemoryKms::DEFAULT_KEK, Some(kind));
         for tenant in 0..20 {
             assert!(matches!(call(&process, tenant).await, Err(Error::Kms(_))));
         }
-        world.kms.set_kek_fault(MemoryKms::DEFAULT_KEK, None);
+        harness.kms.set_kek_fault(MemoryKms::DEFAULT_KEK, None);
     }
     // Four failures, an answer of any kind, and four more are not five in a row.
     for _ in 0..3 {
-        world.kms.fail_next(4, KmsErrorKind::Unavailable);
-        world.kms.fail_next(1, KmsErrorKind::AccessDenied);
-        world.kms.fail_next(4, KmsErrorKind::Throttled);
+        harness.kms.fail_next(4, KmsErrorKind::Unavailable);
+        harness.kms.fail_next(1, KmsErrorKind::AccessDenied);
+        harness.kms.fail_next(4, KmsErrorKind::Throttled);
         for tenant in 0..9 {
             assert!(matches!(call(&process, tenant).await, Err(Error::Kms(_))));
         }
         call(&process, "good").await.unwrap();
-        world.clock.advance(2 * 60 * MINUTE);
+        harness.clock.advance(2 * 60 * MINUTE);
         settle().await;
     }
     assert_eq!(process.stats().kms_circuit_openings, 0);
@@ -89,22 +90,22 @@ async fn refusals_are_answers() {
 
 #[tokio::test]
 async fn one_call_probes_and_its_answer_closes() {
-    let world = World::new();
-    let process = world.process().await;
-    break_down(&world, &process).await;
-    world.kms.set_unavailable(false);
-    world.clock.advance(SECOND);
-    world.kms.hold();
-    let before = world.kms.calls().total();
+    let harness = FaultHarness::new();
+    let process = harness.process().await;
+    break_down(&harness, &process).await;
+    harness.kms.set_unavailable(false);
+    harness.clock.advance(SECOND);
+    harness.kms.hold();
+    let before = harness.kms.calls().total();
     let mut calls = JoinSet::new();
     for tenant in 0..50 {
         let process = process.clone();
         calls.spawn(async move { call(&process, format!("b{tenant}")).await });
     }
-    within(world.kms.until_in_flight(1)).await;
+    within(harness.kms.until_in_flight(1)).await;
     settle().await;
-    assert_eq!(world.kms.calls().total(), before + 1);
-    world.kms.release();
+    assert_eq!(harness.kms.calls().total(), before + 1);
+    harness.kms.release();
     let outcomes = within(calls.join_all()).await;
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
     for outcome in outcomes.into_iter().filter(Result::is_err) {
@@ -115,7 +116,7 @@ async fn one_call_probes_and_its_answer_closes() {
     }
     assert_eq!(process.stats().kms_circuit_openings, 1);
     // It begins to count from zero.
-    world.kms.fail_next(4, KmsErrorKind::Unavailable);
+    harness.kms.fail_next(4, KmsErrorKind::Unavailable);
     for tenant in 0..4 {
         assert!(matches!(
             call(&process, format!("c{tenant}")).await,
@@ -127,31 +128,31 @@ async fn one_call_probes_and_its_answer_closes() {
 
 #[tokio::test]
 async fn a_refused_probe_closes_too() {
-    let world = World::new();
-    let process = world.process().await;
-    break_down(&world, &process).await;
-    world.kms.set_unavailable(false);
-    world.clock.advance(SECOND);
-    world.kms.fail_next(1, KmsErrorKind::AccessDenied);
+    let harness = FaultHarness::new();
+    let process = harness.process().await;
+    break_down(&harness, &process).await;
+    harness.kms.set_unavailable(false);
+    harness.clock.advance(SECOND);
+    harness.kms.fail_next(1, KmsErrorKind::AccessDenied);
     assert!(matches!(call(&process, "b").await, Err(Error::Kms(_))));
     call(&process, "b").await.unwrap();
 }
 
 #[tokio::test]
 async fn pauses_double_up_to_a_bound() {
-    let world = World::new();
-    let process = world.process().await;
-    break_down(&world, &process).await;
+    let harness = FaultHarness::new();
+    let process = harness.process().await;
+    break_down(&harness, &process).await;
     let mut pauses = Vec::new();
     for _ in 0..8 {
         let pause = retry_in(call(&process, "b").await);
-        let calls = world.kms.calls().total();
-        world.clock.advance(pause - Duration::from_millis(1));
+        let calls = harness.kms.calls().total();
+        harness.clock.advance(pause - Duration::from_millis(1));
         retry_in(call(&process, "b").await);
-        assert_eq!(world.kms.calls().total(), calls);
-        world.clock.advance(Duration::from_millis(1));
+        assert_eq!(harness.kms.calls().total(), calls);
+        harness.clock.advance(Duration::from_millis(1));
         assert!(matches!(call(&process, "b").await, Err(Error::Kms(_))));
-        assert_eq!(world.kms.calls().total(), calls + 1);
+        assert_eq!(harness.kms.calls().total(), calls + 1);
         pauses.push(pause.as_secs_f64());
     }
     for (pause, longest) in pauses.iter().zip([1, 2, 4, 8, 16, 30, 30, 30]) {
@@ -160,11 +161,11 @@ async fn pauses_double_up_to_a_bound() {
     }
     // One breakdown, however often it was tried.
     assert_eq!(process.stats().kms_circuit_openings, 1);
-    world.kms.set_unavailable(false);
-    world.clock.advance(30 * SECOND);
+    harness.kms.set_unavailable(false);
+    harness.clock.advance(30 * SECOND);
     call(&process, "b").await.unwrap();
     // From the beginning the next time.
-    world.kms.set_unavailable(true);
+    harness.kms.set_unavailable(true);
     for tenant in 0..5 {
         assert!(matches!(
             call(&process, format!("c{tenant}")).await,
@@ -177,102 +178,102 @@ async fn pauses_double_up_to_a_bound() {
 
 #[tokio::test]
 async fn a_probe_that_is_cancelled_leaves_its_place_to_the_next() {
-    let world = World::new();
-    let process = world.process().await;
+    let harness = FaultHarness::new();
+    let process = harness.process().await;
     let sealed = seal(&process, &context("a")).await;
-    break_down(&world, &process).await;
-    world.kms.set_unavailable(false);
-    world.clock.advance(SECOND);
-    world.kms.hold();
+    break_down(&harness, &process).await;
+    harness.kms.set_unavailable(false);
+    harness.clock.advance(SECOND);
+    harness.kms.hold();
     // A key manager's call belongs to its caller alone.
     let manager = process.key_manager();
     let probe = tokio::spawn(async move { manager.rotate(&context("a")).await });
-    within(world.kms.until_in_flight(1)).await;
+    within(harness.kms.until_in_flight(1)).await;
     retry_in(call(&process, "b").await);
     probe.abort();
     assert!(probe.await.unwrap_err().is_cancelled());
-    world.kms.release();
+    harness.kms.release();
     call(&process, "b").await.unwrap();
     open(&process, &context("a"), &sealed).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_kms_that_hangs_is_unavailable() {
-    let world = World::new();
-    let process = world.process().await;
-    world.kms.hold();
+    let harness = FaultHarness::new();
+    let process = harness.process().await;
+    harness.kms.hold();
     let mut calls = JoinSet::new();
     for tenant in 0..5 {
         let process = process.clone();
         calls.spawn(async move { call(&process, tenant).await });
     }
-    within(world.kms.until_in_flight(5)).await;
-    world.clock.advance(30 * SECOND);
+    within(harness.kms.until_in_flight(5)).await;
+    harness.clock.advance(30 * SECOND);
     for outcome in within(calls.join_all()).await {
         assert!(matches!(outcome, Err(Error::TimedOut { .. })), "{outcome:?}");
     }
-    until("the calls to be dropped", || world.kms.in_flight() == 0).await;
+    until("the calls to be dropped", || harness.kms.in_flight() == 0).await;
     settle().await;
     retry_in(call(&process, "b").await);
     // So is one whose probe hangs.
-    world.clock.advance(SECOND);
+    harness.clock.advance(SECOND);
     let probe = tokio::spawn({
         let process = process.clone();
         async move { call(&process, "b").await }
     });
-    within(world.kms.until_in_flight(1)).await;
-    world.clock.advance(30 * SECOND);
+    within(harness.kms.until_in_flight(1)).await;
+    harness.clock.advance(30 * SECOND);
     assert!(within(probe).await.unwrap().is_err());
     settle().await;
     assert!(retry_in(call(&process, "b").await) > SECOND);
-    world.kms.release();
-    world.clock.advance(2 * SECOND);
+    harness.kms.release();
+    harness.clock.advance(2 * SECOND);
     call(&process, "b").await.unwrap();
 }
 
 #[tokio::test]
 async fn whoever_waits_for_a_permit_meanwhile_does_not_call() {
-    let world = World::new();
-    let process = world.built(world.builder().max_concurrent_kms_calls(5)).await;
-    world.kms.hold();
+    let harness = FaultHarness::new();
+    let process = harness.built(harness.builder().max_concurrent_kms_calls(5)).await;
+    harness.kms.hold();
     let mut calls = JoinSet::new();
     for tenant in 0..40 {
         let process = process.clone();
         calls.spawn(async move { call(&process, tenant).await });
     }
-    within(world.kms.until_in_flight(5)).await;
+    within(harness.kms.until_in_flight(5)).await;
     settle().await;
-    world.kms.set_unavailable(true);
-    world.kms.release();
+    harness.kms.set_unavailable(true);
+    harness.kms.release();
     let outcomes = within(calls.join_all()).await;
     assert!(outcomes.iter().all(Result::is_err));
-    assert_eq!(world.kms.calls().total(), 5);
+    assert_eq!(harness.kms.calls().total(), 5);
 }
 
 #[tokio::test]
 async fn each_kms_has_a_breaker_of_its_own() {
-    let world = World::new();
+    let harness = FaultHarness::new();
     let second = MemoryKms::new().with_kek("memory/second");
     let builder = || {
-        let builder = world.builder().kms_named("second", second.clone());
+        let builder = harness.builder().kms_named("second", second.clone());
         builder.kek_rule(|_| {
             let both = KekChoice::new(encx::kms::KekRef::try_from(MemoryKms::DEFAULT_KEK).ok()?);
             Some(both.also_wrap(encx::kms::KekRef::try_from(("second", "memory/second")).ok()?))
         })
     };
-    let writer = world.built(builder()).await;
+    let writer = harness.built(builder()).await;
     let mut sealed = Vec::new();
     for tenant in 0..20 {
         sealed.push(seal(&writer, &context(tenant)).await);
     }
-    let process = world.built(builder()).await;
-    world.kms.set_unavailable(true);
-    let (first_before, second_before) = (world.kms.calls().unwrap, second.calls().unwrap);
+    let process = harness.built(builder()).await;
+    harness.kms.set_unavailable(true);
+    let (first_before, second_before) = (harness.kms.calls().unwrap, second.calls().unwrap);
     for (tenant, sealed) in sealed.iter().enumerate() {
         open(&process, &context(tenant), sealed).await.unwrap();
     }
     // Five tries found out that the first does not answer; the second was asked at once from then on.
-    assert_eq!(world.kms.calls().unwrap - first_before, 5);
+    assert_eq!(harness.kms.calls().unwrap - first_before, 5);
     assert_eq!(second.calls().unwrap - second_before, 20);
     assert_eq!(process.stats().kms_circuit_openings, 1);
     // Where there is no other the error says whose turn it is.
@@ -286,10 +287,10 @@ async fn each_kms_has_a_breaker_of_its_own() {
 
 #[tokio::test]
 async fn a_key_in_memory_needs_no_kms() {
-    let world = World::new();
-    let process = world.process().await;
+    let harness = FaultHarness::new();
+    let process = harness.process().await;
     let (a, sealed) = (context("a"), seal(&process, &context("a")).await);
-    break_down(&world, &process).await;
+    break_down(&harness, &process).await;
     retry_in(call(&process, "b").await);
     at_once(process.decrypt(&a, &sealed, SSN.row(1)))
         .unwrap()

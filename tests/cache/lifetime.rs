@@ -1,42 +1,41 @@
 //! How long keys are used and kept, how many, and what is counted.
 
 use encx::{Crypto, Error, Stats};
-use tokio::task::JoinSet;
-
-use super::support::{
-    HOUR, MINUTE, SECOND, SSN, World, context, open, seal, settle, until, with_unknown_key, within,
+use encx_test_support::{
+    FaultHarness, HOUR, MINUTE, SECOND, SSN, context, open, seal, settle, until, with_unknown_key, within,
 };
+use tokio::task::JoinSet;
 
 #[tokio::test]
 async fn a_key_is_unwrapped_again_after_its_ttl_and_not_before() {
-    let world = World::new();
-    let process = world.built(world.builder().refresh_ahead(0.0)).await;
+    let harness = FaultHarness::new();
+    let process = harness.built(harness.builder().refresh_ahead(0.0)).await;
     let context = context("a");
     let sealed = seal(&process, &context).await;
-    world.clock.advance(HOUR - SECOND);
+    harness.clock.advance(HOUR - SECOND);
     open(&process, &context, &sealed).await.unwrap();
-    assert_eq!(world.kms.calls().unwrap, 0);
-    world.clock.advance(SECOND);
+    assert_eq!(harness.kms.calls().unwrap, 0);
+    harness.clock.advance(SECOND);
     open(&process, &context, &sealed).await.unwrap();
-    assert_eq!(world.kms.calls().unwrap, 1);
+    assert_eq!(harness.kms.calls().unwrap, 1);
     // From then on it lives as long again.
-    world.clock.advance(HOUR - SECOND);
+    harness.clock.advance(HOUR - SECOND);
     open(&process, &context, &sealed).await.unwrap();
-    assert_eq!(world.kms.calls().unwrap, 1);
+    assert_eq!(harness.kms.calls().unwrap, 1);
 }
 
 #[tokio::test]
 async fn a_key_is_not_used_past_its_ttl_even_if_it_is_still_in_memory() {
-    let world = World::new();
+    let harness = FaultHarness::new();
     // States never grow old here: only the key's own time matters.
-    let process = world.built(world.builder().state_ttl(100 * HOUR)).await;
+    let process = harness.built(harness.builder().state_ttl(100 * HOUR)).await;
     let context = context("a");
     let sealed = seal(&process, &context).await;
     let keyring = process.keyring(&context).await.unwrap();
-    world.clock.advance(HOUR - SECOND);
+    harness.clock.advance(HOUR - SECOND);
     keyring.try_encrypt("", SSN.row(1)).unwrap();
     keyring.try_decrypt(&sealed, SSN.row(1)).unwrap();
-    world.clock.advance(SECOND);
+    harness.clock.advance(SECOND);
     // This test's only thread has not let go since, so the sweeper cannot have run.
     assert_eq!(process.stats().keys, 1);
     assert!(matches!(
@@ -47,36 +46,36 @@ async fn a_key_is_not_used_past_its_ttl_even_if_it_is_still_in_memory() {
         keyring.try_decrypt(&sealed, SSN.row(1)),
         Err(Error::NotReady)
     ));
-    world.kms.set_unavailable(true);
+    harness.kms.set_unavailable(true);
     let failed = open(&process, &context, &sealed).await;
     assert!(matches!(failed, Err(Error::Kms(_))), "{failed:?}");
 }
 
 #[tokio::test]
 async fn keys_leave_memory_in_an_idle_process() {
-    let world = World::new();
-    let process = world.process().await;
+    let harness = FaultHarness::new();
+    let process = harness.process().await;
     for tenant in 0..5 {
         seal(&process, &context(tenant)).await;
     }
-    world.clock.advance(HOUR / 2);
+    harness.clock.advance(HOUR / 2);
     settle().await;
     seal(&process, &context("later")).await;
     assert_eq!(process.stats().keys, 6);
-    world.clock.advance(HOUR / 2);
+    harness.clock.advance(HOUR / 2);
     until("the sweep of five keys", || process.stats().keys == 1).await;
-    world.clock.advance(HOUR / 2);
+    harness.clock.advance(HOUR / 2);
     until("the sweep of the last key", || process.stats().keys == 0).await;
-    assert_eq!(world.kms.calls().total(), 6);
+    assert_eq!(harness.kms.calls().total(), 6);
 }
 
 #[tokio::test]
 async fn a_keyring_that_is_held_across_that_works_again() {
-    let world = World::new();
-    let (process, context) = (world.process().await, context("a"));
+    let harness = FaultHarness::new();
+    let (process, context) = (harness.process().await, context("a"));
     let sealed = seal(&process, &context).await;
     let keyring = process.keyring(&context).await.unwrap();
-    world.clock.advance(HOUR);
+    harness.clock.advance(HOUR);
     until("the sweep", || process.stats().keys == 0).await;
     assert!(matches!(
         keyring.try_decrypt(&sealed, SSN.row(1)),
@@ -84,16 +83,16 @@ async fn a_keyring_that_is_held_across_that_works_again() {
     ));
     within(keyring.decrypt(&sealed, SSN.row(1))).await.unwrap();
     keyring.try_decrypt(&sealed, SSN.row(1)).unwrap();
-    assert_eq!(world.kms.calls().unwrap, 1);
+    assert_eq!(harness.kms.calls().unwrap, 1);
 }
 
 #[tokio::test]
 async fn a_keyring_that_was_just_asked_for_is_ready() {
-    let world = World::new();
-    let process = world.built(world.builder().state_ttl(100 * HOUR)).await;
+    let harness = FaultHarness::new();
+    let process = harness.built(harness.builder().state_ttl(100 * HOUR)).await;
     let context = context("a");
     seal(&process, &context).await;
-    world.clock.advance(HOUR);
+    harness.clock.advance(HOUR);
     // The sweeper has not run: an expired key lies where a usable one should.
     let keyring = within(process.keyring(&context)).await.unwrap();
     keyring.try_encrypt("", SSN.row(1)).unwrap();
@@ -101,29 +100,29 @@ async fn a_keyring_that_was_just_asked_for_is_ready() {
 
 #[tokio::test]
 async fn an_operation_that_is_under_way_when_its_key_expires_still_ends() {
-    let world = World::new();
+    let harness = FaultHarness::new();
     let context = context("a");
-    let sealed = seal(&world.process().await, &context).await;
-    let process = world.built(world.builder().ttl(10 * SECOND)).await;
-    world.kms.hold();
+    let sealed = seal(&harness.process().await, &context).await;
+    let process = harness.built(harness.builder().ttl(10 * SECOND)).await;
+    harness.kms.hold();
     let call = tokio::spawn({
         let (process, context, sealed) = (process.clone(), context.clone(), sealed.clone());
         async move { process.decrypt(&context, &sealed, SSN.row(1)).await }
     });
-    within(world.kms.until_in_flight(1)).await;
-    world.clock.advance(15 * SECOND);
-    world.kms.release();
+    within(harness.kms.until_in_flight(1)).await;
+    harness.clock.advance(15 * SECOND);
+    harness.kms.release();
     within(call).await.unwrap().unwrap();
-    assert_eq!(world.kms.calls().unwrap, 1);
+    assert_eq!(harness.kms.calls().unwrap, 1);
     // It was good for that one operation: its time counts from when its unwrapping began.
     open(&process, &context, &sealed).await.unwrap();
-    assert_eq!(world.kms.calls().unwrap, 2);
+    assert_eq!(harness.kms.calls().unwrap, 2);
 }
 
 #[tokio::test]
 async fn no_more_keyrings_than_allowed_are_kept_nor_their_keys() {
-    let world = World::new();
-    let process = world.built(world.builder().max_keyrings(10)).await;
+    let harness = FaultHarness::new();
+    let process = harness.built(harness.builder().max_keyrings(10)).await;
     for tenant in 0..50 {
         seal(&process, &context(tenant)).await;
     }
@@ -138,14 +137,14 @@ fn take_stock(process: &Crypto) {
 
 #[tokio::test]
 async fn the_least_recently_used_keyring_is_dropped() {
-    let world = World::new();
-    let process = world.built(world.builder().max_keyrings(3)).await;
+    let harness = FaultHarness::new();
+    let process = harness.built(harness.builder().max_keyrings(3)).await;
     let mut sealed = Vec::new();
     for tenant in ["a", "b", "c", "a", "d"] {
         sealed.push((tenant, seal(&process, &context(tenant)).await));
         take_stock(&process);
     }
-    let unwraps = || world.kms.calls().unwrap;
+    let unwraps = || harness.kms.calls().unwrap;
     for tenant in ["a", "c", "d"] {
         let (_, sealed) = sealed.iter().find(|(of, _)| *of == tenant).unwrap();
         open(&process, &context(tenant), sealed).await.unwrap();
@@ -157,14 +156,14 @@ async fn the_least_recently_used_keyring_is_dropped() {
 
 #[tokio::test]
 async fn a_keyring_that_is_used_through_its_handle_counts_as_used() {
-    let world = World::new();
-    let process = world.built(world.builder().max_keyrings(2)).await;
+    let harness = FaultHarness::new();
+    let process = harness.built(harness.builder().max_keyrings(2)).await;
     seal(&process, &context("handle")).await;
     let keyring = process.keyring(&context("handle")).await.unwrap();
     seal(&process, &context("b")).await;
     take_stock(&process);
     keyring.try_encrypt("", SSN.row(1)).unwrap();
-    world.next_poll().await;
+    harness.next_poll().await;
     take_stock(&process);
     seal(&process, &context("c")).await;
     assert_eq!(process.stats().keyrings, 2);
@@ -173,8 +172,8 @@ async fn a_keyring_that_is_used_through_its_handle_counts_as_used() {
 
 #[tokio::test]
 async fn a_keyring_that_was_dropped_while_it_is_held_comes_back() {
-    let world = World::new();
-    let process = world.built(world.builder().max_keyrings(1)).await;
+    let harness = FaultHarness::new();
+    let process = harness.built(harness.builder().max_keyrings(1)).await;
     seal(&process, &context("a")).await;
     let keyring = process.keyring(&context("a")).await.unwrap();
     let clone = keyring.clone();
@@ -185,7 +184,7 @@ async fn a_keyring_that_was_dropped_while_it_is_held_comes_back() {
         Err(Error::NotReady)
     ));
     within(keyring.encrypt("", SSN.row(1))).await.unwrap();
-    assert_eq!(world.kms.calls().unwrap, 1);
+    assert_eq!(harness.kms.calls().unwrap, 1);
     keyring.try_encrypt("", SSN.row(1)).unwrap();
     clone.try_encrypt("", SSN.row(1)).unwrap();
     assert_eq!(process.stats().keyrings, 1);
@@ -193,21 +192,21 @@ async fn a_keyring_that_was_dropped_while_it_is_held_comes_back() {
 
 #[tokio::test]
 async fn a_key_that_arrives_for_a_dropped_keyring_serves_its_caller_and_is_not_kept() {
-    let world = World::new();
-    let other = world.process().await;
+    let harness = FaultHarness::new();
+    let other = harness.process().await;
     let sealed = seal(&other, &context("a")).await;
     let newer = seal(&other, &context("b")).await;
-    let process = world.built(world.builder().max_keyrings(1)).await;
-    world.kms.hold();
+    let process = harness.built(harness.builder().max_keyrings(1)).await;
+    harness.kms.hold();
     let call = tokio::spawn({
         let (process, sealed) = (process.clone(), sealed.clone());
         async move { process.decrypt(&context("a"), &sealed, SSN.row(1)).await }
     });
-    within(world.kms.until_in_flight(1)).await;
+    within(harness.kms.until_in_flight(1)).await;
     // Needs the key store alone.
     assert!(!process.needs_reencryption(&context("b"), &newer).await.unwrap());
     assert_eq!(process.stats().keyrings, 1);
-    world.kms.release();
+    harness.kms.release();
     within(call).await.unwrap().unwrap();
     until("the key to leave memory", || process.stats().keys == 0).await;
     open(&process, &context("a"), &sealed).await.unwrap();
@@ -215,8 +214,8 @@ async fn a_key_that_arrives_for_a_dropped_keyring_serves_its_caller_and_is_not_k
 
 #[tokio::test]
 async fn the_counts_are_right() {
-    let world = World::new();
-    let process = world.process().await;
+    let harness = FaultHarness::new();
+    let process = harness.process().await;
     let (a, b) = (context("a"), context("b"));
     assert_eq!(process.stats(), Stats::default());
 
@@ -238,9 +237,9 @@ async fn the_counts_are_right() {
     assert_eq!((stats.stale_serves, stats.failed_polls), (0, 0));
     assert_eq!((stats.keyrings, stats.keys), (2, 2));
 
-    world.store.set_down(true);
-    world.next_failed_poll(&process).await;
-    world.clock.advance(MINUTE);
+    harness.store.set_down(true);
+    harness.next_failed_poll(&process).await;
+    harness.clock.advance(MINUTE);
     keyring.try_decrypt(&sealed, SSN.row(1)).unwrap();
     let stats = process.stats();
     assert_eq!((stats.stale_serves, stats.hits), (1, 6));
@@ -249,8 +248,12 @@ async fn the_counts_are_right() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn expiry_eviction_and_rotation_at_once_harm_nobody() {
-    let world = World::with_hints();
-    let builder = world.builder().max_keyrings(3).ttl(MINUTE).state_ttl(10 * SECOND);
+    let harness = FaultHarness::with_hints();
+    let builder = harness
+        .builder()
+        .max_keyrings(3)
+        .ttl(MINUTE)
+        .state_ttl(10 * SECOND);
     let process = builder.build().await.unwrap();
     for tenant in 0..6 {
         seal(&process, &context(tenant)).await;
@@ -270,13 +273,13 @@ async fn expiry_eviction_and_rotation_at_once_harm_nobody() {
         });
     }
     for round in 0..60 {
-        world.elsewhere().rotate(&context(round % 6)).await.unwrap();
-        world.clock.advance(3 * SECOND);
+        harness.elsewhere().rotate(&context(round % 6)).await.unwrap();
+        harness.clock.advance(3 * SECOND);
         tokio::task::yield_now().await;
     }
     let written = within(calls.join_all()).await.concat();
     // Nothing was encrypted under a key that was not stored.
-    let reader = world.builder().build().await.unwrap();
+    let reader = harness.builder().build().await.unwrap();
     for (tenant, sealed) in written {
         open(&reader, &tenant, &sealed).await.unwrap();
     }

@@ -18,6 +18,5 @@ mod shutdown;
 mod single_flight;
 mod stale;
 mod states;
-mod support;
 mod unknown;
 mod vanished;

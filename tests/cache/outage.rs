@@ -2,17 +2,18 @@
 
 use encx::store::StoreError;
 use encx::{Ciphertext, Clock, Crypto, CryptoBuilder, Error, Keyring};
+use encx_test_support::{
+    FaultHarness, HOUR, MINUTE, SECOND, SSN, at_once, context, open, seal, settle, until, within,
+};
 use tokio::task::JoinSet;
 
-use super::support::{HOUR, MINUTE, SECOND, SSN, World, at_once, context, open, seal, settle, until, within};
-
 /// A process that has used one key, and has learned since that its key store is down.
-async fn cut_off(world: &World, builder: CryptoBuilder) -> (Crypto, Keyring, Ciphertext) {
-    let process = world.built(builder).await;
+async fn cut_off(harness: &FaultHarness, builder: CryptoBuilder) -> (Crypto, Keyring, Ciphertext) {
+    let process = harness.built(builder).await;
     let sealed = seal(&process, &context("a")).await;
     let keyring = process.keyring(&context("a")).await.unwrap();
-    world.store.set_down(true);
-    world.next_failed_poll(&process).await;
+    harness.store.set_down(true);
+    harness.next_failed_poll(&process).await;
     (process, keyring, sealed)
 }
 
@@ -24,34 +25,34 @@ fn assert_unavailable<T: std::fmt::Debug>(outcome: Result<T, Error>) {
 
 #[tokio::test]
 async fn cached_states_serve_and_are_counted() {
-    let world = World::new();
-    let (process, keyring, sealed) = cut_off(&world, world.builder()).await;
+    let harness = FaultHarness::new();
+    let (process, keyring, sealed) = cut_off(&harness, harness.builder()).await;
     // Not stale yet.
     keyring.try_decrypt(&sealed, SSN.row(1)).unwrap();
     assert_eq!(process.stats().stale_serves, 0);
-    world.clock.advance(MINUTE);
+    harness.clock.advance(MINUTE);
     keyring.try_decrypt(&sealed, SSN.row(1)).unwrap();
     keyring.try_encrypt("", SSN.row(1)).unwrap();
     open(&process, &context("a"), &sealed).await.unwrap();
     assert_eq!(process.stats().stale_serves, 3);
     // A context that is not in memory has nothing to be served from, and is not remembered as broken.
     assert_unavailable(within(process.encrypt(&context("b"), "", SSN.row(1))).await);
-    world.store.set_down(false);
+    harness.store.set_down(false);
     seal(&process, &context("b")).await;
 }
 
 #[tokio::test]
 async fn a_request_does_not_wait_for_a_key_store_that_is_known_to_hang() {
-    let world = World::new();
-    let process = world.process().await;
+    let harness = FaultHarness::new();
+    let process = harness.process().await;
     let sealed = seal(&process, &context("a")).await;
-    world.store.polls.hold();
-    world.clock.advance(MINUTE / 2);
-    world.store.polls.until_waiting(1).await;
-    world.clock.advance(MINUTE / 2);
+    harness.store.polls.hold();
+    harness.clock.advance(MINUTE / 2);
+    harness.store.polls.until_waiting(1).await;
+    harness.clock.advance(MINUTE / 2);
     until("the poll to be given up", || process.stats().failed_polls == 1).await;
-    world.clock.advance(10 * SECOND);
-    world.store.polls.until_waiting(1).await;
+    harness.clock.advance(10 * SECOND);
+    harness.store.polls.until_waiting(1).await;
     // One is under way again, and nobody waits for it.
     let context = context("a");
     at_once(process.decrypt(&context, &sealed, SSN.row(1)))
@@ -67,11 +68,11 @@ async fn a_request_does_not_wait_for_a_key_store_that_is_known_to_hang() {
 
 #[tokio::test]
 async fn a_key_store_that_is_slower_than_state_ttl_still_serves() {
-    let world = World::new();
-    let sealed = seal(&world.process().await, &context("a")).await;
-    let builder = world.builder().state_ttl(10 * SECOND).load_timeout(MINUTE);
-    let process = world.built(builder).await;
-    world.store.slow_down(&world.clock, 15 * SECOND);
+    let harness = FaultHarness::new();
+    let sealed = seal(&harness.process().await, &context("a")).await;
+    let builder = harness.builder().state_ttl(10 * SECOND).load_timeout(MINUTE);
+    let process = harness.built(builder).await;
+    harness.store.slow_down(&harness.clock, 15 * SECOND);
     let call = tokio::spawn({
         let process = process.clone();
         async move {
@@ -80,37 +81,41 @@ async fn a_key_store_that_is_slower_than_state_ttl_still_serves() {
         }
     });
     // Until it has read twice or so; what it reads is never young enough.
-    while !call.is_finished() && world.clock.elapsed() < HOUR {
-        world.clock.advance(SECOND);
+    while !call.is_finished() && harness.clock.elapsed() < HOUR {
+        harness.clock.advance(SECOND);
         settle().await;
     }
     within(call).await.unwrap().unwrap();
-    assert!(world.clock.elapsed() < 2 * MINUTE, "{:?}", world.clock.elapsed());
+    assert!(
+        harness.clock.elapsed() < 2 * MINUTE,
+        "{:?}",
+        harness.clock.elapsed()
+    );
 }
 
 #[tokio::test]
 async fn cached_states_serve_until_ttl_and_no_longer() {
-    let world = World::new();
-    let process = world.process().await;
+    let harness = FaultHarness::new();
+    let process = harness.process().await;
     let context = context("a");
     let sealed = seal(&process, &context).await;
     let keyring = process.keyring(&context).await.unwrap();
-    world.clock.advance(50 * MINUTE);
-    let polls = world.rows.polls();
-    until("a late poll", || world.rows.polls() > polls || polls > 1).await;
+    harness.clock.advance(50 * MINUTE);
+    let polls = harness.rows.polls();
+    until("a late poll", || harness.rows.polls() > polls || polls > 1).await;
     settle().await;
-    world.store.set_down(true);
-    world.next_failed_poll(&process).await;
+    harness.store.set_down(true);
+    harness.next_failed_poll(&process).await;
 
     // The key's own time is over, its state's is not: it is unwrapped again on the word of the cache.
-    world.clock.advance(20 * MINUTE);
+    harness.clock.advance(20 * MINUTE);
     open(&process, &context, &sealed).await.unwrap();
-    assert_eq!(world.kms.calls().unwrap, 1);
+    assert_eq!(harness.kms.calls().unwrap, 1);
     let served = process.stats().stale_serves;
     assert!(served > 0);
 
     // The key would live on, but nobody has known for a `ttl` whether it may be used.
-    world.clock.advance(40 * MINUTE);
+    harness.clock.advance(40 * MINUTE);
     assert!(matches!(
         keyring.try_decrypt(&sealed, SSN.row(1)),
         Err(Error::NotReady)
@@ -125,18 +130,18 @@ async fn cached_states_serve_until_ttl_and_no_longer() {
     assert_eq!(process.stats().stale_serves, served);
 
     // The next request finds it itself when the key store is back.
-    world.store.set_down(false);
+    harness.store.set_down(false);
     open(&process, &context, &sealed).await.unwrap();
-    assert_eq!(world.kms.calls().unwrap, 1);
+    assert_eq!(harness.kms.calls().unwrap, 1);
 }
 
 #[tokio::test]
 async fn fail_closed_refuses_stale_states() {
-    let world = World::new();
-    let builder = world.builder().fail_closed_on_stale_state();
-    let (process, keyring, sealed) = cut_off(&world, builder).await;
+    let harness = FaultHarness::new();
+    let builder = harness.builder().fail_closed_on_stale_state();
+    let (process, keyring, sealed) = cut_off(&harness, builder).await;
     keyring.try_decrypt(&sealed, SSN.row(1)).unwrap();
-    world.clock.advance(MINUTE);
+    harness.clock.advance(MINUTE);
     let is_refused = |outcome: Result<(), Error>| {
         assert!(matches!(outcome, Err(Error::StaleState)), "{outcome:?}");
         assert!(Error::StaleState.is_retryable());
@@ -151,26 +156,26 @@ async fn fail_closed_refuses_stale_states() {
     }
     assert_eq!(process.stats().stale_serves, 0);
 
-    world.store.set_down(false);
-    let polls = world.rows.polls();
-    world.clock.advance(MINUTE / 10);
-    until("the next poll", || world.rows.polls() > polls).await;
+    harness.store.set_down(false);
+    let polls = harness.rows.polls();
+    harness.clock.advance(MINUTE / 10);
+    until("the next poll", || harness.rows.polls() > polls).await;
     settle().await;
     keyring.try_decrypt(&sealed, SSN.row(1)).unwrap();
 }
 
 #[tokio::test]
 async fn a_change_during_an_outage_is_seen_soon_after_it() {
-    let world = World::new();
-    let (process, keyring, sealed) = cut_off(&world, world.builder()).await;
-    world.suspend_elsewhere(&context("a")).await;
-    world.clock.advance(MINUTE);
+    let harness = FaultHarness::new();
+    let (process, keyring, sealed) = cut_off(&harness, harness.builder()).await;
+    harness.suspend_elsewhere(&context("a")).await;
+    harness.clock.advance(MINUTE);
     keyring.try_decrypt(&sealed, SSN.row(1)).unwrap();
-    world.store.set_down(false);
-    let polls = world.rows.polls();
+    harness.store.set_down(false);
+    let polls = harness.rows.polls();
     // While polls fail they come ten times in a `state_ttl`.
-    world.clock.advance(MINUTE / 10);
-    until("the next poll", || world.rows.polls() > polls).await;
+    harness.clock.advance(MINUTE / 10);
+    until("the next poll", || harness.rows.polls() > polls).await;
     settle().await;
     let refused = open(&process, &context("a"), &sealed).await;
     assert!(matches!(refused, Err(Error::Suspended { .. })), "{refused:?}");
@@ -178,21 +183,21 @@ async fn a_change_during_an_outage_is_seen_soon_after_it() {
 
 #[tokio::test]
 async fn a_failed_poll_is_counted_once_however_many_wait_for_it() {
-    let world = World::new();
-    let process = world.process().await;
+    let harness = FaultHarness::new();
+    let process = harness.process().await;
     let sealed = seal(&process, &context("a")).await;
-    world.store.polls.hold();
+    harness.store.polls.hold();
     // The whole process stood still: every request finds the states too old, and polls or waits for the poll.
-    world.clock.advance(MINUTE + SECOND);
+    harness.clock.advance(MINUTE + SECOND);
     let mut calls = JoinSet::new();
     for _ in 0..100 {
         let (process, sealed) = (process.clone(), sealed.clone());
         calls.spawn(async move { open(&process, &context("a"), &sealed).await });
     }
-    world.store.polls.until_waiting(1).await;
+    harness.store.polls.until_waiting(1).await;
     settle().await;
-    world.store.set_down(true);
-    world.store.polls.release();
+    harness.store.set_down(true);
+    harness.store.polls.release();
     for outcome in within(calls.join_all()).await {
         outcome.unwrap();
     }
@@ -202,10 +207,10 @@ async fn a_failed_poll_is_counted_once_however_many_wait_for_it() {
 
 #[tokio::test]
 async fn keys_leave_memory_during_an_outage_too() {
-    let world = World::new();
-    let (process, keyring, sealed) = cut_off(&world, world.builder()).await;
-    world.clock.advance(HOUR);
+    let harness = FaultHarness::new();
+    let (process, keyring, sealed) = cut_off(&harness, harness.builder()).await;
+    harness.clock.advance(HOUR);
     until("the sweep", || process.stats().keys == 0).await;
     assert_unavailable(within(keyring.decrypt(&sealed, SSN.row(1))).await);
-    assert_eq!(world.kms.calls().unwrap, 0);
+    assert_eq!(harness.kms.calls().unwrap, 0);
 }

@@ -2,18 +2,17 @@
 
 use encx::kms::KmsErrorKind;
 use encx::{Clock, Error};
+use encx_test_support::{
+    FaultHarness, HOUR, MINUTE, SECOND, SSN, at_once, context, open, open_at_once, seal, seal_at_once,
+    settle, until, within,
+};
 use encx_testkit::MemoryKms;
 use tokio::task::JoinSet;
 
-use super::support::{
-    HOUR, MINUTE, SECOND, SSN, World, at_once, context, open, open_at_once, seal, seal_at_once, settle,
-    until, within,
-};
-
 #[tokio::test]
 async fn under_steady_use_no_request_waits_for_the_kms_again() {
-    let world = World::new();
-    let (process, context) = (world.process().await, context("a"));
+    let harness = FaultHarness::new();
+    let (process, context) = (harness.process().await, context("a"));
     let sealed = seal(&process, &context).await;
     let keyring = process.keyring(&context).await.unwrap();
     let misses = process.stats().misses;
@@ -23,21 +22,21 @@ async fn under_steady_use_no_request_waits_for_the_kms_again() {
         keyring.try_encrypt("", SSN.row(1)).unwrap();
         keyring.try_decrypt(&sealed, SSN.row(1)).unwrap();
     };
-    world.pass_with(4 * HOUR, request).await;
+    harness.pass_with(4 * HOUR, request).await;
     let stats = process.stats();
     assert_eq!(stats.misses, misses);
     // Each life lasts between 90 % and 97.5 % of an hour.
     assert_eq!(stats.refreshes, 4);
     assert_eq!((stats.failed_refreshes, stats.stale_key_serves), (0, 0));
     assert_eq!(stats.kms_calls, 1 + stats.refreshes);
-    assert_eq!(world.kms.calls().unwrap, stats.refreshes);
+    assert_eq!(harness.kms.calls().unwrap, stats.refreshes);
     assert_eq!(stats.keys, 1);
 }
 
 #[tokio::test]
 async fn keys_that_came_together_are_not_refreshed_together() {
-    let world = World::new();
-    let process = world.process().await;
+    let harness = FaultHarness::new();
+    let process = harness.process().await;
     let mut tenants = Vec::new();
     for tenant in 0..100 {
         let context = context(tenant);
@@ -46,15 +45,15 @@ async fn keys_that_came_together_are_not_refreshed_together() {
     }
     let misses = process.stats().misses;
     let mut per_step = Vec::new();
-    let begin = world.clock.elapsed();
+    let begin = harness.clock.elapsed();
     let mut seen = 0;
-    world
+    harness
         .pass_with(HOUR + MINUTE, || {
             for (context, sealed) in &tenants {
                 open_at_once(&process, context, sealed);
             }
-            let now = world.kms.calls().unwrap;
-            per_step.push((world.clock.elapsed() - begin, now - seen));
+            let now = harness.kms.calls().unwrap;
+            per_step.push((harness.clock.elapsed() - begin, now - seen));
             seen = now;
         })
         .await;
@@ -70,8 +69,8 @@ async fn keys_that_came_together_are_not_refreshed_together() {
 
 #[tokio::test]
 async fn refreshes_leave_room_for_requests_under_the_bound_on_kms_calls() {
-    let world = World::new();
-    let process = world.built(world.builder().max_concurrent_kms_calls(6)).await;
+    let harness = FaultHarness::new();
+    let process = harness.built(harness.builder().max_concurrent_kms_calls(6)).await;
     let mut tenants = Vec::new();
     for tenant in 0..100 {
         let context = context(tenant);
@@ -79,29 +78,29 @@ async fn refreshes_leave_room_for_requests_under_the_bound_on_kms_calls() {
         open_at_once(&process, &context, &sealed);
         tenants.push((context, sealed));
     }
-    world.pass(53 * MINUTE).await;
-    let loads = world.rows.loads();
-    world.kms.reset_calls();
-    world.kms.hold();
+    harness.pass(53 * MINUTE).await;
+    let loads = harness.rows.loads();
+    harness.kms.reset_calls();
+    harness.kms.hold();
     // Past every key's moment at once.
-    world.clock.advance(6 * MINUTE);
-    within(world.kms.until_in_flight(3)).await;
+    harness.clock.advance(6 * MINUTE);
+    within(harness.kms.until_in_flight(3)).await;
     settle().await;
-    assert_eq!(world.kms.in_flight(), 3);
+    assert_eq!(harness.kms.in_flight(), 3);
     // One query for the rows of all of them.
-    assert_eq!(world.rows.loads(), loads + 1);
+    assert_eq!(harness.rows.loads(), loads + 1);
     let request = tokio::spawn({
         let process = process.clone();
         async move { seal(&process, &context("new")).await }
     });
-    within(world.kms.until_in_flight(4)).await;
-    world.kms.release();
+    within(harness.kms.until_in_flight(4)).await;
+    harness.kms.release();
     within(request).await.unwrap();
     until("the refreshes", || process.stats().refreshes == 100).await;
-    assert_eq!(world.kms.max_in_flight(), 4);
-    assert_eq!(world.kms.calls().unwrap, 100);
+    assert_eq!(harness.kms.max_in_flight(), 4);
+    assert_eq!(harness.kms.calls().unwrap, 100);
     let misses = process.stats().misses;
-    world.pass(2 * MINUTE).await;
+    harness.pass(2 * MINUTE).await;
     for (context, sealed) in &tenants {
         open_at_once(&process, context, sealed);
     }
@@ -110,51 +109,51 @@ async fn refreshes_leave_room_for_requests_under_the_bound_on_kms_calls() {
 
 #[tokio::test]
 async fn a_request_during_a_refresh_is_served_from_the_old_key() {
-    let world = World::new();
-    let (process, context) = (world.process().await, context("a"));
+    let harness = FaultHarness::new();
+    let (process, context) = (harness.process().await, context("a"));
     let sealed = seal(&process, &context).await;
     open_at_once(&process, &context, &sealed);
-    world.pass(53 * MINUTE).await;
-    world.kms.hold();
-    world.clock.advance(6 * MINUTE);
-    within(world.kms.until_in_flight(1)).await;
+    harness.pass(53 * MINUTE).await;
+    harness.kms.hold();
+    harness.clock.advance(6 * MINUTE);
+    within(harness.kms.until_in_flight(1)).await;
     // A poll is late after such a jump.
     open(&process, &context, &sealed).await.unwrap();
     let misses = process.stats().misses;
     open_at_once(&process, &context, &sealed);
     seal_at_once(&process, &context);
-    assert_eq!(world.kms.in_flight(), 1);
-    world.kms.release();
+    assert_eq!(harness.kms.in_flight(), 1);
+    harness.kms.release();
     until("the refresh", || process.stats().refreshes == 1).await;
-    world.pass(2 * MINUTE).await;
+    harness.pass(2 * MINUTE).await;
     open_at_once(&process, &context, &sealed);
     assert_eq!(process.stats().misses, misses);
-    assert_eq!(world.kms.calls().unwrap, 1);
+    assert_eq!(harness.kms.calls().unwrap, 1);
 }
 
 #[tokio::test]
 async fn whoever_comes_when_the_time_is_over_joins_the_refresh() {
-    let world = World::new();
-    let (process, context) = (world.process().await, context("a"));
+    let harness = FaultHarness::new();
+    let (process, context) = (harness.process().await, context("a"));
     let sealed = seal(&process, &context).await;
     open_at_once(&process, &context, &sealed);
-    world.pass(59 * MINUTE - MINUTE / 2).await;
-    assert_eq!(world.kms.calls().unwrap, 1);
+    harness.pass(59 * MINUTE - MINUTE / 2).await;
+    assert_eq!(harness.kms.calls().unwrap, 1);
     // The refreshed key's own refresh.
     open_at_once(&process, &context, &sealed);
-    world.pass(53 * MINUTE).await;
-    world.kms.hold();
-    world.pass_with(6 * MINUTE, || {}).await;
+    harness.pass(53 * MINUTE).await;
+    harness.kms.hold();
+    harness.pass_with(6 * MINUTE, || {}).await;
     // Each try hangs until it is given up, and one is under way.
-    world.clock.advance(4 * MINUTE);
+    harness.clock.advance(4 * MINUTE);
     let mut calls = JoinSet::new();
     for _ in 0..20 {
         let (process, context, sealed) = (process.clone(), context.clone(), sealed.clone());
         calls.spawn(async move { open(&process, &context, &sealed).await.map(drop) });
     }
     settle().await;
-    assert!(world.kms.in_flight() <= 1, "{}", world.kms.in_flight());
-    world.kms.release();
+    assert!(harness.kms.in_flight() <= 1, "{}", harness.kms.in_flight());
+    harness.kms.release();
     let outcomes = within(calls.join_all()).await;
     // All of them fared alike.
     assert!(outcomes.iter().all(Result::is_ok) || outcomes.iter().all(Result::is_err));
@@ -171,15 +170,15 @@ async fn a_refusal_drops_the_key_before_its_time_is_over() {
         KmsErrorKind::Unsupported,
     ];
     for kind in kinds {
-        let world = World::new();
-        let builder = world.builder().stale_if_unavailable(HOUR);
-        let (process, context) = (world.built(builder).await, context("a"));
+        let harness = FaultHarness::new();
+        let builder = harness.builder().stale_if_unavailable(HOUR);
+        let (process, context) = (harness.built(builder).await, context("a"));
         let sealed = seal(&process, &context).await;
         open_at_once(&process, &context, &sealed);
-        world.pass(53 * MINUTE).await;
-        world.kms.set_kek_fault(MemoryKms::DEFAULT_KEK, Some(kind));
+        harness.pass(53 * MINUTE).await;
+        harness.kms.set_kek_fault(MemoryKms::DEFAULT_KEK, Some(kind));
         open_at_once(&process, &context, &sealed);
-        world.pass(6 * MINUTE).await;
+        harness.pass(6 * MINUTE).await;
         assert_eq!(process.stats().keys, 0, "{kind:?}");
         assert_eq!(process.stats().failed_refreshes, 1, "{kind:?}");
         let refused = open(&process, &context, &sealed).await;
@@ -190,26 +189,26 @@ async fn a_refusal_drops_the_key_before_its_time_is_over() {
         let refused = within(process.encrypt(&context, "", SSN.row(1))).await;
         assert!(refused.is_err(), "{kind:?}");
         // When it is granted again all is as before.
-        world.kms.set_kek_fault(MemoryKms::DEFAULT_KEK, None);
+        harness.kms.set_kek_fault(MemoryKms::DEFAULT_KEK, None);
         open(&process, &context, &sealed).await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn a_used_up_quota_says_nothing_against_a_key() {
-    let world = World::new();
-    let builder = world.builder().stale_if_unavailable(HOUR);
-    let (process, context) = (world.built(builder).await, context("a"));
+    let harness = FaultHarness::new();
+    let builder = harness.builder().stale_if_unavailable(HOUR);
+    let (process, context) = (harness.built(builder).await, context("a"));
     let sealed = seal(&process, &context).await;
     open_at_once(&process, &context, &sealed);
-    world.pass(53 * MINUTE).await;
+    harness.pass(53 * MINUTE).await;
     let quota = Some(KmsErrorKind::LimitExceeded);
-    world.kms.set_kek_fault(MemoryKms::DEFAULT_KEK, quota);
-    world
+    harness.kms.set_kek_fault(MemoryKms::DEFAULT_KEK, quota);
+    harness
         .pass_with(6 * MINUTE, || open_at_once(&process, &context, &sealed))
         .await;
     // But it is no unavailability either.
-    world.pass(2 * MINUTE).await;
+    harness.pass(2 * MINUTE).await;
     assert_eq!(process.stats().keys, 0);
     assert!(open(&process, &context, &sealed).await.is_err());
     assert_eq!(process.stats().stale_key_serves, 0);
@@ -218,42 +217,42 @@ async fn a_used_up_quota_says_nothing_against_a_key() {
 #[tokio::test]
 async fn a_kms_that_does_not_answer_is_asked_again_until_it_does() {
     for kind in [KmsErrorKind::Unavailable, KmsErrorKind::Throttled] {
-        let world = World::new();
+        let harness = FaultHarness::new();
         // From some moment between half an hour and 52 minutes on.
-        let process = world.built(world.builder().refresh_ahead(0.5)).await;
+        let process = harness.built(harness.builder().refresh_ahead(0.5)).await;
         let context = context("a");
         let sealed = seal(&process, &context).await;
         let misses = process.stats().misses;
         let request = || open_at_once(&process, &context, &sealed);
-        world.pass_with(29 * MINUTE, request).await;
-        world.kms.set_kek_fault(MemoryKms::DEFAULT_KEK, Some(kind));
-        world.pass_with(26 * MINUTE, request).await;
-        let tries = world.kms.calls().unwrap;
+        harness.pass_with(29 * MINUTE, request).await;
+        harness.kms.set_kek_fault(MemoryKms::DEFAULT_KEK, Some(kind));
+        harness.pass_with(26 * MINUTE, request).await;
+        let tries = harness.kms.calls().unwrap;
         assert!((2..60).contains(&tries), "{tries} tries");
         assert_eq!(
             (process.stats().failed_refreshes, process.stats().refreshes),
             (tries, 0)
         );
-        world.kms.set_kek_fault(MemoryKms::DEFAULT_KEK, None);
+        harness.kms.set_kek_fault(MemoryKms::DEFAULT_KEK, None);
         // It is still the old key, and the next try is not much more than a minute away.
-        world.pass_with(2 * MINUTE, request).await;
+        harness.pass_with(2 * MINUTE, request).await;
         assert_eq!(process.stats().refreshes, 1);
-        world.pass_with(10 * MINUTE, request).await;
+        harness.pass_with(10 * MINUTE, request).await;
         assert_eq!(process.stats().misses, misses);
     }
 }
 
 #[tokio::test]
 async fn without_an_answer_a_key_serves_to_the_end_of_its_time_and_no_longer() {
-    let world = World::new();
-    let (process, context) = (world.process().await, context("a"));
+    let harness = FaultHarness::new();
+    let (process, context) = (harness.process().await, context("a"));
     let sealed = seal(&process, &context).await;
     let keyring = process.keyring(&context).await.unwrap();
     let request = || open_at_once(&process, &context, &sealed);
-    world.pass_with(53 * MINUTE, request).await;
-    world.kms.set_unavailable(true);
-    world.pass_with(7 * MINUTE - SECOND, request).await;
-    world.clock.advance(SECOND);
+    harness.pass_with(53 * MINUTE, request).await;
+    harness.kms.set_unavailable(true);
+    harness.pass_with(7 * MINUTE - SECOND, request).await;
+    harness.clock.advance(SECOND);
     assert!(matches!(
         keyring.try_decrypt(&sealed, SSN.row(1)),
         Err(Error::NotReady)
@@ -261,97 +260,97 @@ async fn without_an_answer_a_key_serves_to_the_end_of_its_time_and_no_longer() {
     let failed = open(&process, &context, &sealed).await.unwrap_err();
     assert!(failed.is_retryable(), "{failed:?}");
     until("the sweep", || {
-        world.clock.advance(SECOND);
+        harness.clock.advance(SECOND);
         process.stats().keys == 0
     })
     .await;
     assert_eq!(process.stats().stale_key_serves, 0);
-    world.kms.set_unavailable(false);
-    world.clock.advance(MINUTE);
+    harness.kms.set_unavailable(false);
+    harness.clock.advance(MINUTE);
     open(&process, &context, &sealed).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_key_that_nobody_uses_costs_no_call_and_leaves_memory() {
-    let world = World::new();
-    let builder = world.builder().stale_if_unavailable(HOUR);
-    let (process, idle, once) = (world.built(builder).await, context("idle"), context("once"));
+    let harness = FaultHarness::new();
+    let builder = harness.builder().stale_if_unavailable(HOUR);
+    let (process, idle, once) = (harness.built(builder).await, context("idle"), context("once"));
     seal(&process, &idle).await;
     let sealed = seal(&process, &once).await;
     open_at_once(&process, &once, &sealed);
-    world.pass(HOUR + 10 * SECOND).await;
+    harness.pass(HOUR + 10 * SECOND).await;
     // One was used after it was made, and the other was not.
     assert_eq!((process.stats().refreshes, process.stats().keys), (1, 1));
-    world.pass(HOUR).await;
+    harness.pass(HOUR).await;
     assert_eq!((process.stats().refreshes, process.stats().keys), (1, 0));
-    assert_eq!(world.kms.calls().unwrap, 1);
+    assert_eq!(harness.kms.calls().unwrap, 1);
 }
 
 #[tokio::test]
 async fn a_key_that_is_used_late_in_its_life_is_refreshed_too() {
-    let world = World::new();
-    let (process, context) = (world.process().await, context("a"));
+    let harness = FaultHarness::new();
+    let (process, context) = (harness.process().await, context("a"));
     let sealed = seal(&process, &context).await;
-    world.pass(59 * MINUTE).await;
-    assert_eq!(world.kms.calls().unwrap, 0);
+    harness.pass(59 * MINUTE).await;
+    assert_eq!(harness.kms.calls().unwrap, 0);
     open_at_once(&process, &context, &sealed);
     let misses = process.stats().misses;
-    world.pass(2 * MINUTE).await;
+    harness.pass(2 * MINUTE).await;
     open_at_once(&process, &context, &sealed);
     assert_eq!(process.stats().misses, misses);
 }
 
 #[tokio::test]
 async fn old_versions_that_only_decrypt_are_refreshed_by_themselves() {
-    let world = World::new();
-    let (process, context) = (world.process().await, context("a"));
+    let harness = FaultHarness::new();
+    let (process, context) = (harness.process().await, context("a"));
     let old = seal(&process, &context).await;
     process.key_manager().rotate(&context).await.unwrap();
     let new = seal(&process, &context).await;
     assert_ne!(old.key_id(), new.key_id());
     let misses = process.stats().misses;
-    world
+    harness
         .pass_with(2 * HOUR, || open_at_once(&process, &context, &old))
         .await;
     assert_eq!(process.stats().misses, misses);
     // The old one twice, and the new one once after its one use.
     assert_eq!(process.stats().refreshes, 3);
     assert_eq!(process.stats().keys, 1);
-    assert_eq!(world.kms.calls().unwrap, 3);
+    assert_eq!(harness.kms.calls().unwrap, 3);
 }
 
 #[tokio::test]
 async fn shutdown_stops_refreshes() {
-    let world = World::new();
-    let process = world.process().await;
+    let harness = FaultHarness::new();
+    let process = harness.process().await;
     for tenant in 0..20 {
         let context = context(tenant);
         let sealed = seal(&process, &context).await;
         open_at_once(&process, &context, &sealed);
     }
-    world.kms.hold();
-    world.clock.advance(59 * MINUTE);
-    within(world.kms.until_in_flight(16)).await;
+    harness.kms.hold();
+    harness.clock.advance(59 * MINUTE);
+    within(harness.kms.until_in_flight(16)).await;
     within(process.shutdown()).await;
-    assert_eq!(world.kms.in_flight(), 0);
-    let calls = world.kms.calls().total();
-    world.kms.release();
-    world.pass(2 * HOUR).await;
-    assert_eq!(world.kms.calls().total(), calls);
+    assert_eq!(harness.kms.in_flight(), 0);
+    let calls = harness.kms.calls().total();
+    harness.kms.release();
+    harness.pass(2 * HOUR).await;
+    assert_eq!(harness.kms.calls().total(), calls);
     assert_eq!(process.stats().keys, 0);
 }
 
 #[tokio::test]
 async fn a_row_that_was_changed_by_hand_is_read_again_before_a_refresh() {
-    let world = World::new();
-    let (process, context) = (world.process().await, context("a"));
+    let harness = FaultHarness::new();
+    let (process, context) = (harness.process().await, context("a"));
     let sealed = seal(&process, &context).await;
     open_at_once(&process, &context, &sealed);
-    world.pass(53 * MINUTE).await;
-    world.rows.tamper(Vec::clear);
+    harness.pass(53 * MINUTE).await;
+    harness.rows.tamper(Vec::clear);
     open_at_once(&process, &context, &sealed);
-    world.pass(6 * MINUTE).await;
-    assert_eq!(world.kms.calls().unwrap, 0);
+    harness.pass(6 * MINUTE).await;
+    assert_eq!(harness.kms.calls().unwrap, 0);
     assert_eq!(process.stats().keys, 0);
     let refused = open(&process, &context, &sealed).await;
     assert!(matches!(refused, Err(Error::RolledBack { .. })), "{refused:?}");
@@ -359,52 +358,52 @@ async fn a_row_that_was_changed_by_hand_is_read_again_before_a_refresh() {
 
 #[tokio::test]
 async fn a_wrap_that_was_replaced_since_its_row_was_read_does_not_cost_the_key() {
-    let world = World::new();
-    world.kms.create_kek("memory/new");
+    let harness = FaultHarness::new();
+    harness.kms.create_kek("memory/new");
     // Read once and believed for long.
-    let builder = world.builder().state_ttl(100 * HOUR).also_unwrap("memory/new");
-    let (process, context) = (world.built(builder).await, context("a"));
+    let builder = harness.builder().state_ttl(100 * HOUR).also_unwrap("memory/new");
+    let (process, context) = (harness.built(builder).await, context("a"));
     let sealed = seal(&process, &context).await;
     open_at_once(&process, &context, &sealed);
-    let elsewhere = encx::Crypto::builder(world.kms.clone(), world.rows.clone())
+    let elsewhere = encx::Crypto::builder(harness.kms.clone(), harness.rows.clone())
         .kek("memory/new")
         .also_unwrap(MemoryKms::DEFAULT_KEK)
-        .clock(world.clock.clone())
+        .clock(harness.clock.clone())
         .build_key_manager()
         .unwrap();
     elsewhere.rewrap(&context).await.unwrap();
-    world.kms.disable_kek(MemoryKms::DEFAULT_KEK);
-    world.pass(59 * MINUTE).await;
+    harness.kms.disable_kek(MemoryKms::DEFAULT_KEK);
+    harness.pass(59 * MINUTE).await;
     assert_eq!(process.stats().refreshes, 1);
-    world.pass(2 * MINUTE).await;
+    harness.pass(2 * MINUTE).await;
     open_at_once(&process, &context, &sealed);
 }
 
 #[tokio::test]
 async fn it_can_be_switched_off_and_is_a_part_of_the_time() {
-    let world = World::new();
+    let harness = FaultHarness::new();
     let (process, context) = (
-        world.built(world.builder().refresh_ahead(0.0)).await,
+        harness.built(harness.builder().refresh_ahead(0.0)).await,
         context("a"),
     );
     let sealed = seal(&process, &context).await;
-    world
+    harness
         .pass_with(HOUR - SECOND, || open_at_once(&process, &context, &sealed))
         .await;
-    world.pass(10 * SECOND).await;
-    assert_eq!(world.kms.calls().unwrap, 0);
+    harness.pass(10 * SECOND).await;
+    assert_eq!(harness.kms.calls().unwrap, 0);
     assert_eq!(process.stats().keys, 0);
     for part in [1.0, -0.1, 0.001, f64::NAN, f64::INFINITY] {
-        let built = at_once(world.builder().refresh_ahead(part).build()).unwrap();
+        let built = at_once(harness.builder().refresh_ahead(part).build()).unwrap();
         assert!(matches!(built, Err(Error::Config { .. })), "{part}");
     }
     // Nearly all of it is allowed: the key is unwrapped more often then.
-    let builder = world.builder().refresh_ahead(0.9);
-    let eager = world.built(builder).await;
+    let builder = harness.builder().refresh_ahead(0.9);
+    let eager = harness.built(builder).await;
     open(&eager, &context, &sealed).await.unwrap();
-    let before = world.kms.calls().unwrap;
-    world
+    let before = harness.kms.calls().unwrap;
+    harness
         .pass_with(2 * HOUR, || open_at_once(&eager, &context, &sealed))
         .await;
-    assert!(world.kms.calls().unwrap - before >= 2);
+    assert!(harness.kms.calls().unwrap - before >= 2);
 }

@@ -3,10 +3,9 @@
 use std::thread;
 
 use encx::{Ciphertext, Crypto, EncryptionContext, Error, Keyring};
+use encx_test_support::{FaultHarness, HOUR, SSN, at_once, context, open, seal, until, within};
 use encx_testkit::{MemoryKeyStore, MemoryKms};
 use tokio::runtime::{Builder, Runtime};
-
-use super::support::{HOUR, SSN, World, at_once, context, open, seal, until, within};
 
 fn runtime() -> Runtime {
     let mut builder = Builder::new_multi_thread();
@@ -75,10 +74,10 @@ fn without_a_runtime_what_is_hot_works_and_what_is_cold_is_refused() {
 
 #[test]
 fn after_its_runtime_ended_a_process_says_so_and_goes_on_in_another() {
-    let world = World::new();
+    let harness = FaultHarness::new();
     let first = runtime();
     let (process, sealed, keyring) = first.block_on(async {
-        let process = world.process().await;
+        let process = harness.process().await;
         let sealed = seal(&process, &context("a")).await;
         let keyring = process.keyring(&context("a")).await.unwrap();
         (process, sealed, keyring)
@@ -90,10 +89,10 @@ fn after_its_runtime_ended_a_process_says_so_and_goes_on_in_another() {
         open(&process, &context("a"), &sealed).await.unwrap();
         seal(&process, &context("b")).await;
         // The poller and the sweeper run again.
-        world.suspend_elsewhere(&context("b")).await;
-        world.next_poll().await;
+        harness.suspend_elsewhere(&context("b")).await;
+        harness.next_poll().await;
         until("the suspended key to be dropped", || process.stats().keys == 1).await;
-        world.clock.advance(HOUR);
+        harness.clock.advance(HOUR);
         until("the sweep", || process.stats().keys == 0).await;
         within(process.shutdown()).await;
     });
@@ -101,22 +100,22 @@ fn after_its_runtime_ended_a_process_says_so_and_goes_on_in_another() {
 
 #[test]
 fn a_load_whose_runtime_ends_is_interrupted_and_can_be_repeated_in_another() {
-    let world = World::new();
+    let harness = FaultHarness::new();
     let (first, second) = (runtime(), runtime());
-    let process = first.block_on(world.process());
-    world.kms.hold();
+    let process = first.block_on(harness.process());
+    harness.kms.hold();
     let spawn = |on: &Runtime| {
         let process = process.clone();
         on.spawn(async move { process.encrypt(&context("a"), "", SSN.row(1)).await })
     };
     spawn(&first);
-    second.block_on(within(world.kms.until_in_flight(1)));
+    second.block_on(within(harness.kms.until_in_flight(1)));
     let follower = spawn(&second);
     // It has joined once it is counted as having missed.
     second.block_on(until("the follower", || process.stats().misses == 2));
     thread::spawn(move || drop(first)).join().unwrap();
     let outcome = second.block_on(within(follower)).unwrap();
-    world.kms.release();
+    harness.kms.release();
     match outcome {
         Err(error) => assert!(
             matches!(error, Error::Interrupted) && error.is_retryable(),

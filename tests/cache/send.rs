@@ -7,9 +7,8 @@ use encx::kms::DataKey;
 use encx::password::PasswordHash;
 use encx::search::{BlindIndex, IndexField, IndexValue};
 use encx::{Ciphertext, Crypto, CryptoBuilder, EncryptionContext, Keyring};
+use encx_test_support::{SECOND, SSN};
 use encx_testkit::Harness;
-
-use super::support::{SECOND, SSN};
 
 fn is_send(_: impl Send) {}
 

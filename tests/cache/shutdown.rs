@@ -3,15 +3,14 @@
 use std::sync::Arc;
 
 use encx::{Crypto, Error, Keyring};
+use encx_test_support::{Connection, FaultHarness, SSN, context, open, seal, until, within};
 use tokio::task::JoinSet;
 
-use super::support::{Connection, SSN, World, context, open, seal, until, within};
-
 /// Builds a process that holds its key store in an `Arc`, so that a test sees when nothing refers to it any more.
-async fn traced(world: &World) -> (Crypto, Arc<Connection>) {
-    let store = Arc::new(world.store.clone());
-    let builder = Crypto::builder(world.kms.clone(), Arc::clone(&store)).clock(world.clock.clone());
-    (world.built(builder).await, store)
+async fn traced(harness: &FaultHarness) -> (Crypto, Arc<Connection>) {
+    let store = Arc::new(harness.store.clone());
+    let builder = Crypto::builder(harness.kms.clone(), Arc::clone(&store)).clock(harness.clock.clone());
+    (harness.built(builder).await, store)
 }
 
 async fn until_unused(store: &Arc<Connection>) {
@@ -24,8 +23,8 @@ fn assert_shut_down<T: std::fmt::Debug>(outcome: Result<T, Error>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn shutdown_stops_everything() {
-    let world = World::with_hints().in_a_fleet();
-    let (process, store) = traced(&world).await;
+    let harness = FaultHarness::with_hints().in_a_fleet();
+    let (process, store) = traced(&harness).await;
     let (clone, context) = (process.clone(), context("a"));
     let sealed = seal(&process, &context).await;
     let keyring = process.keyring(&context).await.unwrap();
@@ -59,18 +58,18 @@ async fn shutdown_stops_everything() {
 
 #[tokio::test]
 async fn whoever_waits_when_it_is_shut_down_is_told() {
-    let world = World::new();
-    let (process, store) = traced(&world).await;
-    world.kms.hold();
+    let harness = FaultHarness::new();
+    let (process, store) = traced(&harness).await;
+    harness.kms.hold();
     let mut calls = JoinSet::new();
     for caller in 0..20 {
         let process = process.clone();
         calls.spawn(async move { process.encrypt(&context(caller % 2), "", SSN.row(1)).await });
     }
-    within(world.kms.until_in_flight(2)).await;
+    within(harness.kms.until_in_flight(2)).await;
     within(process.shutdown()).await;
     // The calls to the KMS were dropped before `shutdown` came back.
-    assert_eq!(world.kms.in_flight(), 0);
+    assert_eq!(harness.kms.in_flight(), 0);
     for outcome in within(calls.join_all()).await {
         assert_shut_down(outcome);
     }
@@ -81,8 +80,8 @@ async fn whoever_waits_when_it_is_shut_down_is_told() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_shutdown_amid_many_first_uses_leaves_no_key_behind() {
     for round in 0..20 {
-        let world = World::with_hints();
-        let (process, store) = traced(&world).await;
+        let harness = FaultHarness::with_hints();
+        let (process, store) = traced(&harness).await;
         let mut calls = JoinSet::new();
         for tenant in 0..100 {
             let process = process.clone();
@@ -101,8 +100,8 @@ async fn a_shutdown_amid_many_first_uses_leaves_no_key_behind() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn everything_stops_with_the_last_handle() {
-    let world = World::with_hints().in_a_fleet();
-    let (process, store) = traced(&world).await;
+    let harness = FaultHarness::with_hints().in_a_fleet();
+    let (process, store) = traced(&harness).await;
     seal(&process, &context("a")).await;
     let keyring: Keyring = process.keyring(&context("a")).await.unwrap();
     let manager = process.key_manager();
@@ -117,13 +116,13 @@ async fn everything_stops_with_the_last_handle() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_load_that_everybody_left_stops_with_the_last_handle() {
-    let world = World::new();
-    let (process, store) = traced(&world).await;
-    world.kms.hold();
+    let harness = FaultHarness::new();
+    let (process, store) = traced(&harness).await;
+    harness.kms.hold();
     let left = tokio::spawn(async move { process.encrypt(&context("a"), "", SSN.row(1)).await });
-    within(world.kms.until_in_flight(1)).await;
+    within(harness.kms.until_in_flight(1)).await;
     left.abort();
     assert!(left.await.unwrap_err().is_cancelled());
     until_unused(&store).await;
-    assert_eq!(world.kms.in_flight(), 0);
+    assert_eq!(harness.kms.in_flight(), 0);
 }

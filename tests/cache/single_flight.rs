@@ -5,16 +5,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use encx::Error;
 use encx::kms::{KekChoice, KmsErrorKind};
+use encx_test_support::{
+    FaultHarness, SECOND, SSN, context, open, seal, settle, until, with_unknown_key, within,
+};
 use tokio::task::JoinSet;
-
-use super::support::{SECOND, SSN, World, context, open, seal, settle, until, with_unknown_key, within};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn ten_thousand_first_uses_cost_one_kms_call() {
     // With hints, which arrive while the key is being made.
-    let world = World::with_hints();
+    let harness = FaultHarness::with_hints();
     let context = Arc::new(context("a"));
-    let writer = world.builder().build().await.unwrap();
+    let writer = harness.builder().build().await.unwrap();
     let mut calls = JoinSet::new();
     for row in 0..10_000_u32 {
         let (writer, context) = (writer.clone(), Arc::clone(&context));
@@ -24,11 +25,11 @@ async fn ten_thousand_first_uses_cost_one_kms_call() {
         });
     }
     let sealed = within(calls.join_all()).await;
-    assert_eq!(world.kms.calls().generate, 1);
-    assert_eq!(world.kms.calls().total(), 1);
-    assert_eq!(world.rows.records().len(), 1);
+    assert_eq!(harness.kms.calls().generate, 1);
+    assert_eq!(harness.kms.calls().total(), 1);
+    assert_eq!(harness.rows.records().len(), 1);
 
-    let reader = world.builder().build().await.unwrap();
+    let reader = harness.builder().build().await.unwrap();
     let mut calls = JoinSet::new();
     for (row, sealed) in sealed {
         let (reader, context) = (reader.clone(), Arc::clone(&context));
@@ -38,19 +39,19 @@ async fn ten_thousand_first_uses_cost_one_kms_call() {
         });
     }
     within(calls.join_all()).await;
-    assert_eq!(world.kms.calls().unwrap, 1);
-    assert_eq!(world.kms.calls().total(), 2);
+    assert_eq!(harness.kms.calls().unwrap, 1);
+    assert_eq!(harness.kms.calls().total(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn callers_of_every_kind_share_one_kms_call() {
     // Each round is one race; between rounds nothing is shared but the KMS.
     for round in 0..50 {
-        let world = World::with_hints();
+        let harness = FaultHarness::with_hints();
         let (cold, other) = (Arc::new(context(round)), Arc::new(context("other")));
-        let garbage = seal(&world.builder().build().await.unwrap(), &other).await;
-        world.kms.reset_calls();
-        let writer = world.builder().build().await.unwrap();
+        let garbage = seal(&harness.builder().build().await.unwrap(), &other).await;
+        harness.kms.reset_calls();
+        let writer = harness.builder().build().await.unwrap();
         let mut calls = JoinSet::new();
         for caller in 0..40 {
             let (writer, cold, garbage) = (writer.clone(), Arc::clone(&cold), garbage.clone());
@@ -72,10 +73,10 @@ async fn callers_of_every_kind_share_one_kms_call() {
             });
         }
         within(calls.join_all()).await;
-        assert_eq!(world.kms.calls().total(), 1, "round {round}");
+        assert_eq!(harness.kms.calls().total(), 1, "round {round}");
 
         let sealed = seal(&writer, &cold).await;
-        let reader = world.builder().build().await.unwrap();
+        let reader = harness.builder().build().await.unwrap();
         let mut calls = JoinSet::new();
         for caller in 0..40 {
             let (reader, cold, sealed) = (reader.clone(), Arc::clone(&cold), sealed.clone());
@@ -101,18 +102,18 @@ async fn callers_of_every_kind_share_one_kms_call() {
             });
         }
         within(calls.join_all()).await;
-        assert_eq!(world.kms.calls().unwrap, 1, "round {round}");
-        assert_eq!(world.kms.calls().total(), 2, "round {round}");
+        assert_eq!(harness.kms.calls().unwrap, 1, "round {round}");
+        assert_eq!(harness.kms.calls().total(), 2, "round {round}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn processes_that_start_together_agree_on_one_key() {
-    let world = World::with_hints();
+    let harness = FaultHarness::with_hints();
     let context = Arc::new(context("a"));
     let mut calls = JoinSet::new();
     for _ in 0..8 {
-        let process = world.builder().build().await.unwrap();
+        let process = harness.builder().build().await.unwrap();
         for _ in 0..50 {
             let (process, context) = (process.clone(), Arc::clone(&context));
             calls.spawn(async move { process.encrypt(&context, "", SSN.row(1)).await.unwrap() });
@@ -121,19 +122,19 @@ async fn processes_that_start_together_agree_on_one_key() {
     let sealed = within(calls.join_all()).await;
     let ids: std::collections::BTreeSet<_> = sealed.iter().map(encx::Ciphertext::key_id).collect();
     assert_eq!(ids.len(), 1);
-    assert_eq!(world.rows.records().len(), 1);
+    assert_eq!(harness.rows.records().len(), 1);
     // Each made at most one, and those that lost the race unwrapped the winner's.
-    let calls = world.kms.calls();
+    let calls = harness.kms.calls();
     assert!(calls.generate <= 8 && calls.total() <= 15, "{calls:?}");
 }
 
 #[tokio::test]
 async fn an_error_of_the_kms_is_shared_and_not_kept() {
-    let world = World::new();
-    let (process, context) = (world.process().await, context("a"));
+    let harness = FaultHarness::new();
+    let (process, context) = (harness.process().await, context("a"));
     let fail_together = async |sealed: Option<&encx::Ciphertext>, process: &encx::Crypto| {
-        let before = world.kms.calls().total();
-        world.kms.hold();
+        let before = harness.kms.calls().total();
+        harness.kms.hold();
         let mut calls = JoinSet::new();
         for _ in 0..100 {
             let (process, context, sealed) = (process.clone(), context.clone(), sealed.cloned());
@@ -144,34 +145,34 @@ async fn an_error_of_the_kms_is_shared_and_not_kept() {
                 }
             });
         }
-        within(world.kms.until_in_flight(1)).await;
+        within(harness.kms.until_in_flight(1)).await;
         settle().await;
-        world.kms.fail_next(1, KmsErrorKind::Throttled);
-        world.kms.release();
+        harness.kms.fail_next(1, KmsErrorKind::Throttled);
+        harness.kms.release();
         for outcome in within(calls.join_all()).await {
             let Err(Error::Kms(error)) = outcome else {
                 panic!("{outcome:?}");
             };
             assert!(error.is_retryable());
         }
-        assert_eq!(world.kms.calls().total(), before + 1);
+        assert_eq!(harness.kms.calls().total(), before + 1);
     };
 
     fail_together(None, &process).await;
     let sealed = seal(&process, &context).await;
-    assert_eq!(world.kms.calls().generate, 2);
+    assert_eq!(harness.kms.calls().generate, 2);
 
-    let reader = world.process().await;
+    let reader = harness.process().await;
     fail_together(Some(&sealed), &reader).await;
     open(&reader, &context, &sealed).await.unwrap();
-    assert_eq!(world.kms.calls().unwrap, 2);
+    assert_eq!(harness.kms.calls().unwrap, 2);
 }
 
 #[tokio::test]
 async fn an_error_of_the_key_store_is_not_kept() {
-    let world = World::new();
-    let (process, context) = (world.process().await, context("a"));
-    world.store.set_down(true);
+    let harness = FaultHarness::new();
+    let (process, context) = (harness.process().await, context("a"));
+    harness.store.set_down(true);
     let failed = within(process.encrypt(&context, "", SSN.row(1)))
         .await
         .unwrap_err();
@@ -179,73 +180,73 @@ async fn an_error_of_the_key_store_is_not_kept() {
         matches!(failed, Error::Store(_)) && failed.is_retryable(),
         "{failed:?}"
     );
-    world.store.set_down(false);
+    harness.store.set_down(false);
     seal(&process, &context).await;
 }
 
 #[tokio::test]
 async fn a_leader_that_goes_away_strands_nobody() {
-    let world = World::new();
+    let harness = FaultHarness::new();
     let context = context("a");
-    let sealed = seal(&world.process().await, &context).await;
-    for process in [world.process().await, world.process().await] {
-        let before = world.kms.calls().total();
-        world.kms.hold();
+    let sealed = seal(&harness.process().await, &context).await;
+    for process in [harness.process().await, harness.process().await] {
+        let before = harness.kms.calls().total();
+        harness.kms.hold();
         let call = || {
             let (process, context, sealed) = (process.clone(), context.clone(), sealed.clone());
             tokio::spawn(async move { process.decrypt(&context, &sealed, SSN.row(1)).await })
         };
         let leader = call();
-        within(world.kms.until_in_flight(1)).await;
+        within(harness.kms.until_in_flight(1)).await;
         let followers: Vec<_> = (0..50).map(|_| call()).collect();
         settle().await;
         leader.abort();
         assert!(leader.await.unwrap_err().is_cancelled());
-        world.kms.release();
+        harness.kms.release();
         for follower in followers {
             within(follower).await.unwrap().unwrap();
         }
-        assert_eq!(world.kms.calls().total(), before + 1);
+        assert_eq!(harness.kms.calls().total(), before + 1);
     }
 }
 
 #[tokio::test]
 async fn a_load_that_everybody_left_still_ends_and_serves_the_next() {
-    let world = World::new();
-    let (process, context) = (world.process().await, context("a"));
-    world.kms.hold();
+    let harness = FaultHarness::new();
+    let (process, context) = (harness.process().await, context("a"));
+    harness.kms.hold();
     let left = tokio::spawn({
         let (process, context) = (process.clone(), context.clone());
         async move { process.encrypt(&context, "", SSN.row(1)).await }
     });
-    within(world.kms.until_in_flight(1)).await;
+    within(harness.kms.until_in_flight(1)).await;
     left.abort();
     assert!(left.await.unwrap_err().is_cancelled());
-    world.kms.release();
+    harness.kms.release();
     until("the load's end", || process.stats().keys == 1).await;
     let hits = process.stats().hits;
     seal(&process, &context).await;
     assert_eq!(process.stats().hits, hits + 1);
-    assert_eq!(world.kms.calls().total(), 1);
+    assert_eq!(harness.kms.calls().total(), 1);
 }
 
 #[tokio::test]
 async fn calls_to_the_kms_are_bounded_in_concurrency() {
-    let world = World::new();
-    let process = world.built(world.builder().max_concurrent_kms_calls(3)).await;
-    world.kms.hold();
+    let harness = FaultHarness::new();
+    let process = harness.built(harness.builder().max_concurrent_kms_calls(3)).await;
+    harness.kms.hold();
     let mut calls = JoinSet::new();
     for tenant in 0..50 {
         let process = process.clone();
         calls.spawn(async move { seal(&process, &context(tenant)).await });
     }
-    within(world.kms.until_in_flight(3)).await;
+    within(harness.kms.until_in_flight(3)).await;
     settle().await;
-    assert_eq!(world.kms.in_flight(), 3);
-    world.kms.release();
+    assert_eq!(harness.kms.in_flight(), 3);
+    harness.kms.release();
     within(calls.join_all()).await;
-    assert_eq!(world.kms.max_in_flight(), 3);
-    assert_eq!(world.kms.calls().generate, 50);
+    assert_eq!(harness.kms.max_in_flight(), 3);
+    assert_eq!(harness.kms.calls().generate, 50);
 }
 
 fn assert_timed_out<T: std::fmt::Debug>(outcome: Result<T, Error>) {
@@ -256,44 +257,44 @@ fn assert_timed_out<T: std::fmt::Debug>(outcome: Result<T, Error>) {
 
 #[tokio::test]
 async fn a_kms_that_hangs_is_given_up_and_asked_again() {
-    let world = World::new();
-    let process = world.process().await;
-    world.kms.hold();
+    let harness = FaultHarness::new();
+    let process = harness.process().await;
+    harness.kms.hold();
     let call = tokio::spawn({
         let process = process.clone();
         async move { process.encrypt(&context("a"), "", SSN.row(1)).await }
     });
-    within(world.kms.until_in_flight(1)).await;
-    world.clock.advance(30 * SECOND);
+    within(harness.kms.until_in_flight(1)).await;
+    harness.clock.advance(30 * SECOND);
     assert_timed_out(within(call).await.unwrap());
     // The call itself was dropped, so it takes nobody's place.
-    within(world.kms.until_in_flight(0)).await;
-    world.kms.release();
+    within(harness.kms.until_in_flight(0)).await;
+    harness.kms.release();
     seal(&process, &context("a")).await;
 }
 
 #[tokio::test]
 async fn a_key_store_that_hangs_is_given_up_and_asked_again() {
-    let world = World::new();
-    let process = world.process().await;
-    world.store.loads.hold();
+    let harness = FaultHarness::new();
+    let process = harness.process().await;
+    harness.store.loads.hold();
     let call = tokio::spawn({
         let process = process.clone();
         async move { process.encrypt(&context("a"), "", SSN.row(1)).await }
     });
-    world.store.loads.until_waiting(1).await;
-    world.clock.advance(30 * SECOND);
+    harness.store.loads.until_waiting(1).await;
+    harness.clock.advance(30 * SECOND);
     assert_timed_out(within(call).await.unwrap());
-    world.store.loads.release();
+    harness.store.loads.release();
     seal(&process, &context("a")).await;
 }
 
 #[tokio::test]
 async fn a_key_store_that_hangs_does_not_hold_a_batch_for_ever() {
-    let world = World::new();
-    let process = world.process().await;
-    world.store.wide_loads.hold();
-    world.store.loads.hold();
+    let harness = FaultHarness::new();
+    let process = harness.process().await;
+    harness.store.wide_loads.hold();
+    harness.store.loads.hold();
     let call = tokio::spawn({
         let process = process.clone();
         async move {
@@ -303,22 +304,22 @@ async fn a_key_store_that_hangs_does_not_hold_a_batch_for_ever() {
                 .await
         }
     });
-    world.store.wide_loads.until_waiting(1).await;
-    world.clock.advance(30 * SECOND);
+    harness.store.wide_loads.until_waiting(1).await;
+    harness.clock.advance(30 * SECOND);
     // What was to be read together is now tried one by one.
-    world.store.loads.until_waiting(2).await;
-    world.clock.advance(30 * SECOND);
+    harness.store.loads.until_waiting(2).await;
+    harness.clock.advance(30 * SECOND);
     for outcome in within(call).await.unwrap() {
         assert_timed_out(outcome);
     }
-    world.store.wide_loads.release();
-    world.store.loads.release();
+    harness.store.wide_loads.release();
+    harness.store.loads.release();
     seal(&process, &context("a")).await;
 }
 
 #[tokio::test]
 async fn a_provider_that_panics_interrupts_the_call_and_not_the_next() {
-    let world = World::new();
+    let harness = FaultHarness::new();
     let panics = Arc::new(AtomicBool::new(true));
     let rule = {
         let panics = Arc::clone(&panics);
@@ -330,8 +331,8 @@ async fn a_provider_that_panics_interrupts_the_call_and_not_the_next() {
             None::<KekChoice>
         }
     };
-    let process = world.built(world.builder().kek_rule(rule)).await;
-    world.store.panic_in_next_load();
+    let process = harness.built(harness.builder().kek_rule(rule)).await;
+    harness.store.panic_in_next_load();
     for what in ["the key store", "the KEK rule"] {
         let outcome = within(process.encrypt(&context("a"), "", SSN.row(1))).await;
         let error = outcome.expect_err(what);

@@ -3,11 +3,10 @@
 use encx::keys::KeyState;
 use encx::store::{KeyStore, StoreError};
 use encx::{Crypto, Error, Keyring};
-use tokio::task::JoinHandle;
-
-use super::support::{
-    MINUTE, SECOND, SSN, World, at_once, context, open, seal, settle, until, with_unknown_key, within,
+use encx_test_support::{
+    FaultHarness, MINUTE, SECOND, SSN, at_once, context, open, seal, settle, until, with_unknown_key, within,
 };
+use tokio::task::JoinHandle;
 
 fn is_ready(keyring: &Keyring) -> bool {
     keyring.try_encrypt("", SSN.row(1)).is_ok()
@@ -15,14 +14,14 @@ fn is_ready(keyring: &Keyring) -> bool {
 
 #[tokio::test]
 async fn a_suspension_elsewhere_is_seen_within_state_ttl() {
-    let world = World::new();
-    let (process, context) = (world.process().await, context("a"));
+    let harness = FaultHarness::new();
+    let (process, context) = (harness.process().await, context("a"));
     let sealed = seal(&process, &context).await;
     let keyring = process.keyring(&context).await.unwrap();
-    let id = world.suspend_elsewhere(&context).await;
+    let id = harness.suspend_elsewhere(&context).await;
 
     // The clock jumps past it at once: what is known is too old to be used without asking.
-    world.clock.advance(MINUTE + SECOND);
+    harness.clock.advance(MINUTE + SECOND);
     assert!(matches!(
         keyring.try_decrypt(&sealed, SSN.row(1)),
         Err(Error::NotReady)
@@ -40,37 +39,37 @@ async fn a_suspension_elsewhere_is_seen_within_state_ttl() {
     assert!(matches!(refused, Err(Error::NoActiveKey)), "{refused:?}");
     assert_eq!(process.stats().keys, 0);
 
-    world
+    harness
         .elsewhere()
         .set_state(&context, id, KeyState::Active)
         .await
         .unwrap();
-    world.clock.advance(MINUTE + SECOND);
+    harness.clock.advance(MINUTE + SECOND);
     within(keyring.decrypt(&sealed, SSN.row(1))).await.unwrap();
     within(keyring.encrypt("", SSN.row(1))).await.unwrap();
 }
 
 #[tokio::test]
 async fn the_poller_sees_a_change_before_anybody_calls() {
-    let world = World::new();
-    let (process, context) = (world.process().await, context("a"));
+    let harness = FaultHarness::new();
+    let (process, context) = (harness.process().await, context("a"));
     seal(&process, &context).await;
     let keyring = process.keyring(&context).await.unwrap();
-    world.suspend_elsewhere(&context).await;
+    harness.suspend_elsewhere(&context).await;
     assert!(is_ready(&keyring));
-    world.next_poll().await;
+    harness.next_poll().await;
     assert!(!is_ready(&keyring));
     assert_eq!(process.stats().keys, 0);
 }
 
 #[tokio::test]
 async fn a_promotion_elsewhere_is_followed_within_state_ttl() {
-    let world = World::new();
-    let (process, context) = (world.process().await, context("a"));
+    let harness = FaultHarness::new();
+    let (process, context) = (harness.process().await, context("a"));
     let old = seal(&process, &context).await;
-    let promoted = world.elsewhere().rotate(&context).await.unwrap();
+    let promoted = harness.elsewhere().rotate(&context).await.unwrap();
     assert!(!process.needs_reencryption(&context, &old).await.unwrap());
-    world.next_poll().await;
+    harness.next_poll().await;
     assert_eq!(seal(&process, &context).await.key_id(), promoted.id);
     assert!(process.needs_reencryption(&context, &old).await.unwrap());
     open(&process, &context, &old).await.unwrap();
@@ -79,19 +78,19 @@ async fn a_promotion_elsewhere_is_followed_within_state_ttl() {
 
 #[tokio::test]
 async fn a_destruction_elsewhere_is_followed_within_state_ttl() {
-    let world = World::new();
-    let (process, context) = (world.process().await, context("a"));
+    let harness = FaultHarness::new();
+    let (process, context) = (harness.process().await, context("a"));
     let old = seal(&process, &context).await;
-    world.elsewhere().rotate(&context).await.unwrap();
-    world.next_poll().await;
+    harness.elsewhere().rotate(&context).await.unwrap();
+    harness.next_poll().await;
     seal(&process, &context).await;
     assert_eq!(process.stats().keys, 2);
-    world
+    harness
         .elsewhere()
         .destroy_with_data(&context, old.key_id(), "a test")
         .await
         .unwrap();
-    world.next_poll().await;
+    harness.next_poll().await;
     assert_eq!(process.stats().keys, 1);
     let refused = open(&process, &context, &old).await;
     assert!(matches!(refused, Err(Error::Destroyed { .. })), "{refused:?}");
@@ -100,8 +99,8 @@ async fn a_destruction_elsewhere_is_followed_within_state_ttl() {
 
 #[tokio::test]
 async fn one_poll_serves_all_keys_of_a_process() {
-    let world = World::new();
-    let process = world.process().await;
+    let harness = FaultHarness::new();
+    let process = harness.process().await;
     let tenants: Vec<_> = (0..200).map(context).collect();
     let mut sealed = Vec::new();
     for tenant in &tenants {
@@ -110,17 +109,17 @@ async fn one_poll_serves_all_keys_of_a_process() {
     let loads = process.stats().store_loads;
     // The first poll that lists anything lists what this process has made itself, and it knows all that.
     for _ in 0..3 {
-        let polls = world.rows.polls();
-        world.next_poll().await;
-        assert_eq!(world.rows.polls(), polls + 1);
+        let polls = harness.rows.polls();
+        harness.next_poll().await;
+        assert_eq!(harness.rows.polls(), polls + 1);
         assert_eq!(process.stats().store_loads, loads);
     }
     for tenant in &tenants[..3] {
-        world.suspend_elsewhere(tenant).await;
+        harness.suspend_elsewhere(tenant).await;
     }
-    let polls = world.rows.polls();
-    world.next_poll().await;
-    assert_eq!(world.rows.polls(), polls + 1);
+    let polls = harness.rows.polls();
+    harness.next_poll().await;
+    assert_eq!(harness.rows.polls(), polls + 1);
     assert_eq!(process.stats().store_loads, loads + 1);
     for (number, (tenant, sealed)) in tenants.iter().zip(&sealed).enumerate() {
         assert_eq!(
@@ -134,88 +133,88 @@ async fn one_poll_serves_all_keys_of_a_process() {
 
 #[tokio::test]
 async fn with_hints_a_change_is_seen_at_once() {
-    let world = World::with_hints();
-    let (process, context) = (world.process().await, context("a"));
+    let harness = FaultHarness::with_hints();
+    let (process, context) = (harness.process().await, context("a"));
     let sealed = seal(&process, &context).await;
     let keyring = process.keyring(&context).await.unwrap();
-    let polls = world.rows.polls();
-    world.suspend_elsewhere(&context).await;
+    let polls = harness.rows.polls();
+    harness.suspend_elsewhere(&context).await;
     until("the hint", || !is_ready(&keyring)).await;
     let refused = open(&process, &context, &sealed).await;
     assert!(matches!(refused, Err(Error::Suspended { .. })), "{refused:?}");
-    assert_eq!(world.rows.polls(), polls);
+    assert_eq!(harness.rows.polls(), polls);
 }
 
 #[tokio::test]
 async fn a_flood_of_hints_puts_off_no_poll() {
-    let world = World::new();
-    world.store.flood_with_hints();
-    let (process, context) = (world.process().await, context("a"));
+    let harness = FaultHarness::new();
+    harness.store.flood_with_hints();
+    let (process, context) = (harness.process().await, context("a"));
     let sealed = seal(&process, &context).await;
     for _ in 0..5 {
-        let polls = world.rows.polls();
-        world.clock.advance(30 * SECOND);
-        until("the next poll", || world.rows.polls() > polls).await;
+        let polls = harness.rows.polls();
+        harness.clock.advance(30 * SECOND);
+        until("the next poll", || harness.rows.polls() > polls).await;
     }
-    world.suspend_elsewhere(&context).await;
-    world.next_poll().await;
+    harness.suspend_elsewhere(&context).await;
+    harness.next_poll().await;
     let refused = open(&process, &context, &sealed).await;
     assert!(matches!(refused, Err(Error::Suspended { .. })), "{refused:?}");
 }
 
 #[tokio::test]
 async fn a_key_store_that_hangs_on_a_hint_does_not_stop_the_polls() {
-    let world = World::with_hints();
-    let (process, context) = (world.process().await, context("a"));
+    let harness = FaultHarness::with_hints();
+    let (process, context) = (harness.process().await, context("a"));
     seal(&process, &context).await;
     settle().await;
     let keyring = process.keyring(&context).await.unwrap();
-    world.store.loads.hold();
-    world.suspend_elsewhere(&context).await;
-    world.store.loads.until_waiting(1).await;
-    let polls = world.rows.polls();
-    world.clock.advance(30 * SECOND);
-    until("the next poll", || world.rows.polls() > polls).await;
-    world.store.loads.release();
+    harness.store.loads.hold();
+    harness.suspend_elsewhere(&context).await;
+    harness.store.loads.until_waiting(1).await;
+    let polls = harness.rows.polls();
+    harness.clock.advance(30 * SECOND);
+    until("the next poll", || harness.rows.polls() > polls).await;
+    harness.store.loads.release();
     until("the change", || !is_ready(&keyring)).await;
 }
 
 #[tokio::test]
 async fn a_change_before_the_first_poll_is_not_missed() {
-    let world = World::new();
-    world.store.polls.hold();
-    let process = world.builder().build().await.unwrap();
+    let harness = FaultHarness::new();
+    harness.store.polls.hold();
+    let process = harness.builder().build().await.unwrap();
     let context = context("a");
     seal(&process, &context).await;
     let keyring = process.keyring(&context).await.unwrap();
-    world.suspend_elsewhere(&context).await;
+    harness.suspend_elsewhere(&context).await;
     // Its first poll begins to follow changes from here on, after the one that counts.
-    world.store.polls.until_waiting(1).await;
-    world.store.polls.release();
+    harness.store.polls.until_waiting(1).await;
+    harness.store.polls.release();
     until("the change", || !is_ready(&keyring)).await;
 }
 
 #[tokio::test]
 async fn a_first_poll_that_fails_is_made_up_for() {
-    let world = World::new();
-    world.store.polls.hold();
-    let process = world.builder().build().await.unwrap();
+    let harness = FaultHarness::new();
+    harness.store.polls.hold();
+    let process = harness.builder().build().await.unwrap();
     let context = context("a");
     seal(&process, &context).await;
     let keyring = process.keyring(&context).await.unwrap();
-    world.store.polls.until_waiting(1).await;
-    world.store.set_down(true);
-    world.store.polls.release();
+    harness.store.polls.until_waiting(1).await;
+    harness.store.set_down(true);
+    harness.store.polls.release();
     until("the poll to fail", || process.stats().failed_polls == 1).await;
-    world.suspend_elsewhere(&context).await;
-    world.store.set_down(false);
-    world.next_poll().await;
+    harness.suspend_elsewhere(&context).await;
+    harness.store.set_down(false);
+    harness.next_poll().await;
     assert!(!is_ready(&keyring));
 }
 
-/// A world whose loads may hang for longer than it takes until the next poll.
-async fn patient_process(world: &World) -> Crypto {
-    world.built(world.builder().load_timeout(10 * MINUTE)).await
+/// A harness whose loads may hang for longer than it takes until the next poll.
+async fn patient_process(harness: &FaultHarness) -> Crypto {
+    harness.built(harness.builder().load_timeout(10 * MINUTE)).await
 }
 
 fn spawn_open(
@@ -229,20 +228,20 @@ fn spawn_open(
 
 #[tokio::test]
 async fn a_load_that_read_before_a_change_is_not_believed() {
-    for world in [World::new(), World::with_hints()] {
-        let sealed = seal(&world.process().await, &context("a")).await;
-        let process = patient_process(&world).await;
-        world.store.loads.hold();
+    for harness in [FaultHarness::new(), FaultHarness::with_hints()] {
+        let sealed = seal(&harness.process().await, &context("a")).await;
+        let process = patient_process(&harness).await;
+        harness.store.loads.hold();
         let call = spawn_open(&process, "a", &sealed);
-        world.store.loads.until_waiting(1).await;
-        world.suspend_elsewhere(&context("a")).await;
-        if world.store.changes_are_pushed() {
-            until("the hint to be followed", || world.store.loads.waiting() == 2).await;
+        harness.store.loads.until_waiting(1).await;
+        harness.suspend_elsewhere(&context("a")).await;
+        if harness.store.changes_are_pushed() {
+            until("the hint to be followed", || harness.store.loads.waiting() == 2).await;
         } else {
-            world.clock.advance(MINUTE / 2);
-            until("the poll to read again", || world.store.loads.waiting() == 2).await;
+            harness.clock.advance(MINUTE / 2);
+            until("the poll to read again", || harness.store.loads.waiting() == 2).await;
         }
-        world.store.loads.release();
+        harness.store.loads.release();
         let refused = within(call).await.unwrap();
         assert!(matches!(refused, Err(Error::Suspended { .. })), "{refused:?}");
         let refused = open(&process, &context("a"), &sealed).await;
@@ -253,16 +252,16 @@ async fn a_load_that_read_before_a_change_is_not_believed() {
 #[tokio::test]
 async fn a_load_that_read_before_a_change_is_not_believed_where_the_change_is_known_already() {
     for is_waited_for in [true, false] {
-        let world = World::new();
-        let maker = world.process().await;
+        let harness = FaultHarness::new();
+        let maker = harness.process().await;
         let (a, b) = (
             seal(&maker, &context("a")).await,
             seal(&maker, &context("b")).await,
         );
-        let process = patient_process(&world).await;
+        let process = patient_process(&harness).await;
         // A batch begins to read first, but what it reads is newer.
-        world.store.wide_loads.hold();
-        world.store.loads.hold();
+        harness.store.wide_loads.hold();
+        harness.store.loads.hold();
         let batch = tokio::spawn({
             let (process, a) = (process.clone(), a.clone());
             async move {
@@ -271,23 +270,23 @@ async fn a_load_that_read_before_a_change_is_not_believed_where_the_change_is_kn
                 process.decrypt_many(items).await
             }
         });
-        world.store.wide_loads.until_waiting(1).await;
+        harness.store.wide_loads.until_waiting(1).await;
         let late = spawn_open(&process, "a", &a);
-        world.store.loads.until_waiting(1).await;
-        world.suspend_elsewhere(&context("a")).await;
-        world.store.wide_loads.release();
+        harness.store.loads.until_waiting(1).await;
+        harness.suspend_elsewhere(&context("a")).await;
+        harness.store.wide_loads.release();
         let opened = within(batch).await.unwrap();
         assert!(matches!(opened[0], Err(Error::Suspended { .. })), "{opened:?}");
         assert!(opened[1].is_ok(), "{opened:?}");
 
-        world.next_poll().await;
+        harness.next_poll().await;
         if is_waited_for {
-            world.store.loads.release();
+            harness.store.loads.release();
             let refused = within(late).await.unwrap();
             assert!(matches!(refused, Err(Error::Suspended { .. })), "{refused:?}");
         } else {
             late.abort();
-            world.store.loads.release();
+            harness.store.loads.release();
             settle().await;
         }
         let refused = open(&process, &context("a"), &a).await;
@@ -297,48 +296,48 @@ async fn a_load_that_read_before_a_change_is_not_believed_where_the_change_is_kn
 
 #[tokio::test]
 async fn a_read_that_began_before_a_key_was_made_does_not_make_it_be_forgotten() {
-    let world = World::new();
-    let process = patient_process(&world).await;
+    let harness = FaultHarness::new();
+    let process = patient_process(&harness).await;
     let garbage = with_unknown_key(&seal(&process, &context("other")).await);
-    world.kms.reset_calls();
+    harness.kms.reset_calls();
     // Somebody finds nothing, and makes the first key; just before it is stored, another read finds nothing too.
-    world.store.early_inserts.hold();
+    harness.store.early_inserts.hold();
     let making = tokio::spawn({
         let process = process.clone();
         async move { seal(&process, &context("a")).await }
     });
-    world.store.early_inserts.until_waiting(1).await;
-    world.store.loads.hold();
+    harness.store.early_inserts.until_waiting(1).await;
+    harness.store.loads.hold();
     let late = spawn_open(&process, "a", &garbage);
-    world.store.loads.until_waiting(1).await;
-    world.store.early_inserts.release();
+    harness.store.loads.until_waiting(1).await;
+    harness.store.early_inserts.release();
     let sealed = within(making).await.unwrap();
-    world.store.loads.release();
+    harness.store.loads.release();
     let refused = within(late).await.unwrap();
     assert!(matches!(refused, Err(Error::UnknownKey { .. })), "{refused:?}");
     let keyring = at_once(process.keyring(&context("a"))).unwrap().unwrap();
     keyring.try_decrypt(&sealed, SSN.row(1)).unwrap();
-    assert_eq!(world.kms.calls().total(), 1);
+    assert_eq!(harness.kms.calls().total(), 1);
 }
 
 #[tokio::test]
 async fn a_change_while_the_first_key_is_being_stored_is_not_missed() {
-    let world = World::new();
-    let process = patient_process(&world).await;
-    world.store.inserts.hold();
+    let harness = FaultHarness::new();
+    let process = patient_process(&harness).await;
+    harness.store.inserts.hold();
     let making = tokio::spawn({
         let process = process.clone();
         async move { seal(&process, &context("a")).await }
     });
-    world.store.inserts.until_waiting(1).await;
+    harness.store.inserts.until_waiting(1).await;
     // It is stored, and suspended; a poll reads that; and only then its maker learns that it was stored.
-    world.suspend_elsewhere(&context("a")).await;
-    world.store.loads.hold();
-    world.clock.advance(MINUTE / 2);
-    world.store.loads.until_waiting(1).await;
-    world.store.inserts.release();
+    harness.suspend_elsewhere(&context("a")).await;
+    harness.store.loads.hold();
+    harness.clock.advance(MINUTE / 2);
+    harness.store.loads.until_waiting(1).await;
+    harness.store.inserts.release();
     within(making).await.unwrap();
-    world.store.loads.release();
+    harness.store.loads.release();
     until("the suspended key to be dropped", || process.stats().keys == 0).await;
     let refused = within(process.encrypt(&context("a"), "", SSN.row(1))).await;
     assert!(matches!(refused, Err(Error::NoActiveKey)), "{refused:?}");
@@ -346,52 +345,52 @@ async fn a_change_while_the_first_key_is_being_stored_is_not_missed() {
 
 #[tokio::test]
 async fn whoever_reads_a_key_while_it_is_being_stored_has_it_ready() {
-    let world = World::new();
-    let process = patient_process(&world).await;
-    world.store.inserts.hold();
+    let harness = FaultHarness::new();
+    let process = patient_process(&harness).await;
+    harness.store.inserts.hold();
     let making = tokio::spawn({
         let process = process.clone();
         async move { seal(&process, &context("a")).await }
     });
-    world.store.inserts.until_waiting(1).await;
+    harness.store.inserts.until_waiting(1).await;
     assert_eq!(process.stats().keys, 1);
-    world.next_poll().await;
+    harness.next_poll().await;
     seal(&process, &context("a")).await;
-    world.store.inserts.release();
+    harness.store.inserts.release();
     within(making).await.unwrap();
-    assert_eq!(world.kms.calls().total(), 1);
+    assert_eq!(harness.kms.calls().total(), 1);
 }
 
 #[tokio::test]
 async fn a_key_that_could_not_be_stored_is_not_kept() {
-    let world = World::new();
-    let process = world.process().await;
-    world.store.inserts.hold();
+    let harness = FaultHarness::new();
+    let process = harness.process().await;
+    harness.store.inserts.hold();
     let making = tokio::spawn({
         let process = process.clone();
         async move { process.encrypt(&context("a"), "", SSN.row(1)).await }
     });
-    world.store.inserts.until_waiting(1).await;
+    harness.store.inserts.until_waiting(1).await;
     // Given up: perhaps it was stored, perhaps not.
-    world.clock.advance(30 * SECOND);
+    harness.clock.advance(30 * SECOND);
     let given_up = within(making).await.unwrap();
     assert!(matches!(given_up, Err(Error::TimedOut { .. })), "{given_up:?}");
     until("the key to be dropped", || process.stats().keys == 0).await;
-    world.store.inserts.release();
+    harness.store.inserts.release();
     seal(&process, &context("a")).await;
-    assert_eq!((world.kms.calls().generate, world.kms.calls().unwrap), (1, 1));
+    assert_eq!((harness.kms.calls().generate, harness.kms.calls().unwrap), (1, 1));
 }
 
 #[tokio::test]
 async fn a_corrupt_row_hides_no_other_change() {
-    let world = World::new();
-    let process = world.process().await;
+    let harness = FaultHarness::new();
+    let process = harness.process().await;
     let (a, b) = (context("a"), context("b"));
     let sealed = (seal(&process, &a).await, seal(&process, &b).await);
-    world.elsewhere().rotate(&a).await.unwrap();
-    world.suspend_elsewhere(&b).await;
-    world.store.corrupt(&a);
-    world.next_poll().await;
+    harness.elsewhere().rotate(&a).await.unwrap();
+    harness.suspend_elsewhere(&b).await;
+    harness.store.corrupt(&a);
+    harness.next_poll().await;
     assert_eq!(process.stats().failed_polls, 0);
     let refused = open(&process, &b, &sealed.1).await;
     assert!(matches!(refused, Err(Error::Suspended { .. })), "{refused:?}");
@@ -405,17 +404,17 @@ async fn a_corrupt_row_hides_no_other_change() {
 
 #[tokio::test]
 async fn a_row_that_was_moved_here_is_refused_and_what_was_known_is_dropped() {
-    let world = World::with_hints();
-    let (process, context) = (world.process().await, context("a"));
+    let harness = FaultHarness::with_hints();
+    let (process, context) = (harness.process().await, context("a"));
     let sealed = seal(&process, &context).await;
     settle().await;
-    world
+    harness
         .rows
         .tamper(|rows| drop(rows[0].context.insert("purpose".into(), "other".into())));
-    world.elsewhere().list(&context).await.unwrap_err();
+    harness.elsewhere().list(&context).await.unwrap_err();
     // Any change of the scope makes it be read again.
-    let tampered = &world.rows.records()[0];
-    world
+    let tampered = &harness.rows.records()[0];
+    harness
         .rows
         .apply(&encx::store::StateChange::new(tampered, KeyState::Suspended))
         .await

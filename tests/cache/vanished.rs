@@ -5,8 +5,7 @@ use encx::password::PasswordVerdict;
 use encx::search::IndexField;
 use encx::store::{KeyRecord, Revision};
 use encx::{Crypto, EncryptionContext, Error, Keyring};
-
-use super::support::{HOUR, MINUTE, SECOND, SSN, World, context, open, seal, settle, within};
+use encx_test_support::{FaultHarness, HOUR, MINUTE, SECOND, SSN, context, open, seal, settle, within};
 
 const BY_SSN: IndexField = IndexField::new("users", "ssn", 64);
 
@@ -23,8 +22,8 @@ const LOSSES: [Loss; 4] = [Loss::Everything, Loss::Key, Loss::Revision, Loss::Wr
 
 impl Loss {
     /// Loses the key `id`, whose first revision was `first`.
-    fn befalls(self, world: &World, id: DataKeyId, first: &KeyRecord) {
-        world.rows.tamper(|rows| match self {
+    fn befalls(self, harness: &FaultHarness, id: DataKeyId, first: &KeyRecord) {
+        harness.rows.tamper(|rows| match self {
             Self::Everything => rows.clear(),
             Self::Key => rows.retain(|row| row.id != id),
             Self::Revision => rows
@@ -45,18 +44,18 @@ impl Loss {
 }
 
 /// A context whose key has changed since it was made, in a process that has used it.
-async fn used(world: &World, process: &Crypto, tenant: &str) -> (Keyring, DataKeyId, KeyRecord) {
+async fn used(harness: &FaultHarness, process: &Crypto, tenant: &str) -> (Keyring, DataKeyId, KeyRecord) {
     let context = context(tenant);
     let id = seal(process, &context).await.key_id();
     let record = |rows: Vec<KeyRecord>| rows.into_iter().find(|row| row.id == id).unwrap();
-    let first = record(world.rows.records());
-    world.suspend_elsewhere(&context).await;
-    let manager = world.elsewhere();
+    let first = record(harness.rows.records());
+    harness.suspend_elsewhere(&context).await;
+    let manager = harness.elsewhere();
     manager.set_state(&context, id, KeyState::Active).await.unwrap();
-    world.next_poll().await;
+    harness.next_poll().await;
     let keyring = process.keyring(&context).await.unwrap();
     keyring.try_encrypt("", SSN.row(1)).unwrap();
-    assert!(record(world.rows.records()).revision > first.revision && first.revision == Revision::FIRST);
+    assert!(record(harness.rows.records()).revision > first.revision && first.revision == Revision::FIRST);
     (keyring, id, first)
 }
 
@@ -97,14 +96,14 @@ async fn assert_nothing_is_encrypted(process: &Crypto, keyring: &Keyring, loss: 
 #[tokio::test]
 async fn what_is_lost_encrypts_no_more_within_state_ttl_and_nothing_is_made_in_its_place() {
     for loss in LOSSES {
-        let world = World::new();
-        let process = world.process().await;
-        let (keyring, id, first) = used(&world, &process, "a").await;
+        let harness = FaultHarness::new();
+        let process = harness.process().await;
+        let (keyring, id, first) = used(&harness, &process, "a").await;
         let other = seal(&process, &context("b")).await;
-        let made = world.kms.calls().generate;
-        loss.befalls(&world, id, &first);
-        let rows = world.rows.records();
-        world.pass(MINUTE).await;
+        let made = harness.kms.calls().generate;
+        loss.befalls(&harness, id, &first);
+        let rows = harness.rows.records();
+        harness.pass(MINUTE).await;
         assert_nothing_is_encrypted(&process, &keyring, loss, id).await;
         if loss != Loss::Everything {
             // The others' keys are where they were.
@@ -113,24 +112,24 @@ async fn what_is_lost_encrypts_no_more_within_state_ttl_and_nothing_is_made_in_i
         }
         // Nor does time help.
         for _ in 0..3 {
-            world.clock.advance(HOUR);
+            harness.clock.advance(HOUR);
             settle().await;
             assert_nothing_is_encrypted(&process, &keyring, loss, id).await;
         }
-        assert_eq!(world.kms.calls().generate, made, "{loss:?}");
-        assert_eq!(world.rows.records(), rows, "{loss:?}");
+        assert_eq!(harness.kms.calls().generate, made, "{loss:?}");
+        assert_eq!(harness.rows.records(), rows, "{loss:?}");
     }
 }
 
 #[tokio::test]
 async fn what_was_lost_does_not_decrypt_as_if_it_were_there() {
     for loss in LOSSES {
-        let world = World::new();
-        let process = world.process().await;
-        let (keyring, id, first) = used(&world, &process, "a").await;
+        let harness = FaultHarness::new();
+        let process = harness.process().await;
+        let (keyring, id, first) = used(&harness, &process, "a").await;
         let sealed = keyring.encrypt("x", SSN.row(1)).await.unwrap();
-        loss.befalls(&world, id, &first);
-        world.pass(MINUTE).await;
+        loss.befalls(&harness, id, &first);
+        harness.pass(MINUTE).await;
         let opened = open(&process, &context("a"), &sealed).await;
         match loss {
             // The key is there.
@@ -142,8 +141,8 @@ async fn what_was_lost_does_not_decrypt_as_if_it_were_there() {
 
 #[tokio::test]
 async fn indexes_and_passwords_are_refused_likewise() {
-    let world = World::new();
-    let (process, context) = (world.process().await, context("a"));
+    let harness = FaultHarness::new();
+    let (process, context) = (harness.process().await, context("a"));
     let index = async || process.blind_index(&context, &BY_SSN, "1").await;
     let terms = async || process.index_terms(&context, &BY_SSN, "1").await;
     let hash = async || process.hash_password(&context, "secret", SSN.row(1)).await;
@@ -152,11 +151,11 @@ async fn indexes_and_passwords_are_refused_likewise() {
     assert_eq!(terms().await.unwrap().len(), 1);
     let hashed = hash().await.unwrap();
     assert_eq!(nobody().await.unwrap(), PasswordVerdict::NoMatch);
-    let made = world.kms.calls().generate;
-    world.rows.tamper(Vec::clear);
-    world.pass(MINUTE).await;
+    let made = harness.kms.calls().generate;
+    harness.rows.tamper(Vec::clear);
+    harness.pass(MINUTE).await;
     for later in [SECOND, 3 * HOUR] {
-        world.clock.advance(later);
+        harness.clock.advance(later);
         settle().await;
         let is_refused = |error: Option<Error>| matches!(error, Some(Error::RolledBack { found: None, .. }));
         assert!(is_refused(index().await.err()));
@@ -172,22 +171,22 @@ async fn indexes_and_passwords_are_refused_likewise() {
             "the error tells nobody who exists"
         );
     }
-    assert_eq!(world.kms.calls().generate, made);
+    assert_eq!(harness.kms.calls().generate, made);
 }
 
 #[tokio::test]
 async fn rows_that_are_put_back_serve_again() {
     for loss in LOSSES {
-        let world = World::new();
-        let process = world.process().await;
-        let (keyring, id, first) = used(&world, &process, "a").await;
+        let harness = FaultHarness::new();
+        let process = harness.process().await;
+        let (keyring, id, first) = used(&harness, &process, "a").await;
         let sealed = keyring.encrypt("x", SSN.row(1)).await.unwrap();
-        let before = world.rows.records();
-        loss.befalls(&world, id, &first);
-        world.pass(MINUTE).await;
+        let before = harness.rows.records();
+        loss.befalls(&harness, id, &first);
+        harness.pass(MINUTE).await;
         assert_nothing_is_encrypted(&process, &keyring, loss, id).await;
-        world.rows.tamper(|rows| *rows = before);
-        world.pass(MINUTE + SECOND).await;
+        harness.rows.tamper(|rows| *rows = before);
+        harness.pass(MINUTE + SECOND).await;
         assert_eq!(seal(&process, &context("a")).await.key_id(), id, "{loss:?}");
         open(&process, &context("a"), &sealed).await.unwrap();
     }
@@ -196,18 +195,18 @@ async fn rows_that_are_put_back_serve_again() {
 #[tokio::test]
 async fn a_new_version_that_is_asked_for_is_the_way_on() {
     for loss in LOSSES {
-        let world = World::new();
-        let process = world.process().await;
-        let (keyring, id, first) = used(&world, &process, "a").await;
-        loss.befalls(&world, id, &first);
-        world.pass(MINUTE).await;
+        let harness = FaultHarness::new();
+        let process = harness.process().await;
+        let (keyring, id, first) = used(&harness, &process, "a").await;
+        loss.befalls(&harness, id, &first);
+        harness.pass(MINUTE).await;
         assert_nothing_is_encrypted(&process, &keyring, loss, id).await;
-        let (manager, context) = (world.elsewhere(), context("a"));
+        let (manager, context) = (harness.elsewhere(), context("a"));
         let next = match loss.found(id) {
             Some(_) => manager.rotate(&context).await.unwrap(),
             None => manager.create(&context).await.unwrap(),
         };
-        world.pass(MINUTE + SECOND).await;
+        harness.pass(MINUTE + SECOND).await;
         assert_eq!(seal(&process, &context).await.key_id(), next.id, "{loss:?}");
     }
 }
@@ -215,16 +214,16 @@ async fn a_new_version_that_is_asked_for_is_the_way_on() {
 /// More contexts than entries: what was used is known of those too that were pushed out.
 #[tokio::test]
 async fn a_context_that_was_pushed_out_of_memory_is_not_begun_anew() {
-    let world = World::new();
-    let process = world.built(world.builder().max_keyrings(8)).await;
+    let harness = FaultHarness::new();
+    let process = harness.built(harness.builder().max_keyrings(8)).await;
     let tenants: Vec<EncryptionContext> = (0..12).map(context).collect();
     for tenant in &tenants {
         seal(&process, tenant).await;
     }
     assert!(process.stats().keyrings <= 8);
-    let made = world.kms.calls().generate;
-    world.rows.tamper(Vec::clear);
-    world.pass(MINUTE).await;
+    let made = harness.kms.calls().generate;
+    harness.rows.tamper(Vec::clear);
+    harness.pass(MINUTE).await;
     for tenant in &tenants {
         let refused = within(process.encrypt(tenant, "", SSN.row(1))).await;
         assert!(
@@ -232,33 +231,33 @@ async fn a_context_that_was_pushed_out_of_memory_is_not_begun_anew() {
             "{refused:?}"
         );
     }
-    assert_eq!(world.kms.calls().generate, made);
+    assert_eq!(harness.kms.calls().generate, made);
 }
 
 /// Of two reads at once the one that began later may have seen less.
 #[tokio::test]
 async fn a_read_that_was_overtaken_is_no_loss() {
-    let world = World::new();
-    let elsewhere = world.elsewhere();
+    let harness = FaultHarness::new();
+    let elsewhere = harness.elsewhere();
     for tenant in ["a", "b"] {
         elsewhere.create(&context(tenant)).await.unwrap();
     }
-    let process = world.process().await;
+    let process = harness.process().await;
     // It has begun, and not read yet.
-    world.store.wide_loads.hold();
+    harness.store.wide_loads.hold();
     let of = process.clone();
     let warming = tokio::spawn(async move { of.warm_up([context("a"), context("b")]).await });
-    world.store.wide_loads.until_waiting(1).await;
+    harness.store.wide_loads.until_waiting(1).await;
     // It begins later, has read, and is held on its way back.
-    world.store.loads.hold();
+    harness.store.loads.hold();
     let of = process.clone();
     let encrypting = tokio::spawn(async move { of.encrypt(&context("a"), "", SSN.row(1)).await });
-    world.store.loads.until_waiting(1).await;
+    harness.store.loads.until_waiting(1).await;
     let next = elsewhere.rotate(&context("a")).await.unwrap();
-    world.store.wide_loads.release();
+    harness.store.wide_loads.release();
     assert_eq!(within(warming).await.unwrap().loaded, 2);
     assert_eq!(seal(&process, &context("a")).await.key_id(), next.id);
-    world.store.loads.release();
+    harness.store.loads.release();
     assert_eq!(within(encrypting).await.unwrap().unwrap().key_id(), next.id);
     settle().await;
     assert_eq!(seal(&process, &context("a")).await.key_id(), next.id);

@@ -8,9 +8,9 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use encx::{Ciphertext, Clock, Crypto, EncryptionContext, Error, Keyring};
+use encx_test_support::{FaultHarness, SSN, context, seal, within};
 use encx_testkit::ManualClock;
 
-use super::support::{SSN, World, context, seal, within};
 use super::within_deadline;
 
 /// Drops every key of a process, and checks that none is held by the call that is under way.
@@ -53,8 +53,8 @@ impl Drop for Plain {
 
 /// A process that holds the keys of two contexts.
 async fn process() -> (Crypto, [EncryptionContext; 2], [Ciphertext; 2]) {
-    let world = World::new();
-    let (process, contexts) = (world.process().await, ["a", "b"].map(context));
+    let harness = FaultHarness::new();
+    let (process, contexts) = (harness.process().await, ["a", "b"].map(context));
     let sealed = [
         seal(&process, &contexts[0]).await,
         seal(&process, &contexts[1]).await,
@@ -146,8 +146,8 @@ fn a_key_that_is_dropped_while_a_plaintext_is_asked_for_is_not_used() {
 
     within_deadline(|| {
         super::block_on(async {
-            let world = World::new();
-            let process = world.process().await;
+            let harness = FaultHarness::new();
+            let process = harness.process().await;
             let refused = within(process.encrypt(&context("a"), Late(process.clone()), SSN.row(1))).await;
             assert!(matches!(refused, Err(Error::ShutDown)), "{refused:?}");
             assert_eq!(process.stats().keys, 0);
@@ -205,12 +205,12 @@ fn no_key_is_held_while_the_clock_is_asked() {
                 },
             ];
             for call in calls {
-                let world = World::new();
+                let harness = FaultHarness::new();
                 let clock = ShuttingClock {
-                    time: world.clock.clone(),
+                    time: harness.clock.clone(),
                     shutter: Arc::default(),
                 };
-                let process = world.builder().clock(clock.clone()).build().await.unwrap();
+                let process = harness.builder().clock(clock.clone()).build().await.unwrap();
                 let sealed = seal(&process, &context("a")).await;
                 let keyring = process.keyring(&context("a")).await.unwrap();
                 // So often that the thread has the snapshot at hand.

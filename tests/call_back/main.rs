@@ -7,9 +7,6 @@ mod events;
 mod held;
 mod panics;
 mod scenes;
-#[allow(dead_code, reason = "shared with the tests of the cache, which use the rest")]
-#[path = "../cache/support.rs"]
-mod support;
 mod wakers;
 
 use std::cell::Cell;
@@ -22,9 +19,8 @@ use std::thread;
 use std::time::Duration;
 
 use encx::{Clock, Crypto, Keyring};
+use encx_test_support::{Connection, FaultHarness, SSN};
 use encx_testkit::{ManualClock, MemoryKeyStore, MemoryKms};
-
-use support::{Connection, SSN, World};
 
 /// Long enough for a machine that does much else; reached only when a test fails.
 const DEADLINE: Duration = Duration::from_secs(300);
@@ -109,26 +105,26 @@ impl Clock for CallingClock {
     }
 }
 
-/// A world whose KMS and key store ask a clock that calls back, and which pushes hints and knows its processes.
-fn calling_world() -> World {
+/// A harness whose KMS and key store ask a clock that calls back, and which pushes hints and knows its processes.
+fn calling_harness() -> FaultHarness {
     let clock = ManualClock::new();
     let rows = MemoryKeyStore::with_clock(CallingClock(clock.clone()));
-    let world = World {
+    let harness = FaultHarness {
         store: Connection::new(rows.clone(), true),
         kms: MemoryKms::new().with_clock(CallingClock(clock.clone())),
         clock,
         rows,
     };
-    world.in_a_fleet()
+    harness.in_a_fleet()
 }
 
 /// Has a process called back from now on.
-fn register(world: &World, crypto: &Crypto, keyring: &Keyring) {
+fn register(harness: &FaultHarness, crypto: &Crypto, keyring: &Keyring) {
     SERVICES.lock().unwrap().push(Service {
         crypto: crypto.clone(),
         keyring: keyring.clone(),
-        kms: world.kms.clone(),
-        rows: world.rows.clone(),
+        kms: harness.kms.clone(),
+        rows: harness.rows.clone(),
     });
 }
 

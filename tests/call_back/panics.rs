@@ -5,11 +5,11 @@ use std::pin::pin;
 use std::task::{Context, Waker};
 
 use encx::search::IndexField;
+use encx_test_support::{FaultHarness, HOUR, MINUTE, SSN, context, seal};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
 use super::scenes::pass_with;
-use super::support::{HOUR, MINUTE, SSN, World, context, seal};
 use super::{block_on, within_deadline};
 
 const EMAIL: IndexField = IndexField::new("users", "email", 64);
@@ -49,11 +49,11 @@ impl Subscriber for Panicking {
 #[test]
 fn a_buffer_that_is_refused_is_wiped_before_a_subscriber_hears_of_it() {
     within_deadline(|| {
-        let world = World::new();
+        let harness = FaultHarness::new();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.unwrap();
         let (keyring, sealed) = runtime.block_on(async {
-            let process = world.process().await;
+            let process = harness.process().await;
             let sealed = seal(&process, &context("a")).await;
             (process.keyring(&context("a")).await.unwrap(), sealed)
         });
@@ -78,11 +78,13 @@ fn a_buffer_that_is_refused_is_wiped_before_a_subscriber_hears_of_it() {
 fn a_key_that_a_call_returns_is_let_go_of_if_a_subscriber_panics() {
     within_deadline(|| {
         block_on(async {
-            let world = World::new();
-            let process = world.built(world.builder().stale_if_unavailable(24 * HOUR)).await;
+            let harness = FaultHarness::new();
+            let process = harness
+                .built(harness.builder().stale_if_unavailable(24 * HOUR))
+                .await;
             process.blind_index(&context("a"), &EMAIL, "x").await.unwrap();
             assert_eq!(process.stats().keys, 1);
-            world.kms.set_unavailable(true);
+            harness.kms.set_unavailable(true);
             let mut panics = 0;
             let request = || {
                 let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
@@ -93,7 +95,7 @@ fn a_key_that_a_call_returns_is_let_go_of_if_a_subscriber_panics() {
                     panics += usize::from(catch_unwind(AssertUnwindSafe(poll)).is_err());
                 });
             };
-            pass_with(&world, HOUR + 5 * MINUTE, request).await;
+            pass_with(&harness, HOUR + 5 * MINUTE, request).await;
             assert_eq!(panics, 1, "the key served past its time, which is told once");
             process.shutdown().await;
             assert_eq!(process.stats().keys, 0);

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use super::support::{
-    HOUR, MINUTE, SECOND, SSN, World, context, open, seal, settle, with_unknown_key, within,
-};
-use super::{CallingClock, SERVICES, calling_world, register};
+use super::{CallingClock, SERVICES, calling_harness, register};
 use encx::keys::{KeyCheck, Maintenance};
 use encx::kms::{KekChoice, KmsErrorKind};
 use encx::store::{KeyStore, ProcessId};
 use encx::suite::Suite;
 use encx::{Crypto, CryptoBuilder, EncryptionContext, Error, Keyring};
+use encx_test_support::{
+    FaultHarness, HOUR, MINUTE, SECOND, SSN, context, open, seal, settle, with_unknown_key, within,
+};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -42,10 +42,10 @@ fn begin(scene: &str) {
 }
 
 /// Lets time go by in steps as long as polls are apart, with a request between them.
-pub(crate) async fn pass_with(world: &World, time: Duration, mut request: impl FnMut()) {
+pub(crate) async fn pass_with(harness: &FaultHarness, time: Duration, mut request: impl FnMut()) {
     let steps = time.as_secs() / 25;
     for _ in 0..=steps {
-        world.clock.advance(25 * SECOND);
+        harness.clock.advance(25 * SECOND);
         for _ in 0..30 {
             tokio::task::yield_now().await;
         }
@@ -54,35 +54,35 @@ pub(crate) async fn pass_with(world: &World, time: Duration, mut request: impl F
 }
 
 /// Starts a process with a clock that calls back, and has it called back.
-async fn start(world: &World, builder: CryptoBuilder) -> (Crypto, Keyring, EncryptionContext) {
-    let (process, context) = (build(world, builder).await, context("a"));
+async fn start(harness: &FaultHarness, builder: CryptoBuilder) -> (Crypto, Keyring, EncryptionContext) {
+    let (process, context) = (build(harness, builder).await, context("a"));
     let _ = process.encrypt(&context, "x", SSN.row(1)).await;
     let keyring = process.keyring(&context).await.unwrap();
-    register(world, &process, &keyring);
+    register(harness, &process, &keyring);
     (process, keyring, context)
 }
 
-async fn build(world: &World, builder: CryptoBuilder) -> Crypto {
-    let builder = builder.clock(CallingClock(world.clock.clone()));
+async fn build(harness: &FaultHarness, builder: CryptoBuilder) -> Crypto {
+    let builder = builder.clock(CallingClock(harness.clock.clone()));
     // Some scenes are of KEKs that are refused.
     let process = builder.connect_lazily().build().await.unwrap();
     settle().await;
     process
 }
 
-fn elsewhere(world: &World) -> CryptoBuilder {
-    Crypto::builder(world.kms.clone(), world.rows.clone())
+fn elsewhere(harness: &FaultHarness) -> CryptoBuilder {
+    Crypto::builder(harness.kms.clone(), harness.rows.clone())
 }
 
 /// Lets time go by in steps until something is done.
-async fn drive<F: Future>(world: &World, work: F) -> F::Output {
+async fn drive<F: Future>(harness: &FaultHarness, work: F) -> F::Output {
     let mut work = std::pin::pin!(work);
     within(async {
         loop {
             tokio::select! {
                 biased;
                 done = &mut work => return done,
-                () = settle() => world.clock.advance(Duration::from_millis(250)),
+                () = settle() => harness.clock.advance(Duration::from_millis(250)),
             }
         }
     })
@@ -90,35 +90,35 @@ async fn drive<F: Future>(world: &World, work: F) -> F::Output {
 }
 
 async fn refusals() {
-    let world = calling_world();
-    let (process, keyring, context) = start(&world, world.builder()).await;
+    let harness = calling_harness();
+    let (process, keyring, context) = start(&harness, harness.builder()).await;
     let sealed = seal(&process, &context).await;
     keyring.try_decrypt(&sealed, SSN.row(2)).unwrap_err();
     open(&process, &context, &with_unknown_key(&sealed))
         .await
         .unwrap_err();
-    let uncommitted = elsewhere(&world)
+    let uncommitted = elsewhere(&harness)
         .accept_uncommitted()
         .encrypt_with(Suite::Xaes256Gcm);
-    let uncommitted = build(&world, uncommitted).await;
+    let uncommitted = build(&harness, uncommitted).await;
     let of_suite_2 = seal(&uncommitted, &context).await;
     keyring.try_decrypt(&of_suite_2, SSN.row(1)).unwrap_err();
-    world.suspend_elsewhere(&context).await;
+    harness.suspend_elsewhere(&context).await;
     settle().await;
     open(&process, &context, &sealed).await.unwrap_err();
     process.encrypt(&context, "", SSN.row(1)).await.unwrap_err();
 }
 
 async fn rows_that_were_edited() {
-    let world = calling_world();
-    let (process, _, here) = start(&world, world.builder()).await;
+    let harness = calling_harness();
+    let (process, _, here) = start(&harness, harness.builder()).await;
     let other = context("b");
     let sealed = [seal(&process, &here).await, seal(&process, &other).await];
-    world.kms.create_kek("memory/other");
-    let strict = build(&world, elsewhere(&world).kek("memory/other")).await;
+    harness.kms.create_kek("memory/other");
+    let strict = build(&harness, elsewhere(&harness).kek("memory/other")).await;
     let refused = open(&strict, &here, &sealed[0]).await;
     assert!(matches!(refused, Err(Error::KekNotAllowed { .. })), "{refused:?}");
-    world.rows.tamper(|rows| {
+    harness.rows.tamper(|rows| {
         for row in rows {
             if row.id == sealed[0].key_id() {
                 row.key_check = KeyCheck::from_bytes([7; 32]);
@@ -127,75 +127,75 @@ async fn rows_that_were_edited() {
             }
         }
     });
-    let second = build(&world, elsewhere(&world)).await;
+    let second = build(&harness, elsewhere(&harness)).await;
     let refused = open(&second, &here, &sealed[0]).await;
     assert!(matches!(refused, Err(Error::KeyMismatch { .. })), "{refused:?}");
     open(&second, &other, &sealed[1]).await.unwrap_err();
-    world.rows.tamper(Vec::clear);
-    pass_with(&world, MINUTE + SECOND, || {}).await;
+    harness.rows.tamper(Vec::clear);
+    pass_with(&harness, MINUTE + SECOND, || {}).await;
     let refused = within(process.encrypt(&here, "", SSN.row(1))).await;
     assert!(matches!(refused, Err(Error::RolledBack { .. })), "{refused:?}");
 }
 
 async fn a_key_store_that_is_down() {
-    let world = calling_world();
-    let (process, _, context) = start(&world, world.builder()).await;
+    let harness = calling_harness();
+    let (process, _, context) = start(&harness, harness.builder()).await;
     // A hint that cannot be followed.
-    world.store.fail_loads(true);
-    world.suspend_elsewhere(&context).await;
+    harness.store.fail_loads(true);
+    harness.suspend_elsewhere(&context).await;
     settle().await;
-    world.store.fail_loads(false);
-    world.rows.set_unavailable(true);
-    pass_with(&world, 2 * MINUTE, || {}).await;
-    drive(&world, process.shutdown()).await;
+    harness.store.fail_loads(false);
+    harness.rows.set_unavailable(true);
+    pass_with(&harness, 2 * MINUTE, || {}).await;
+    drive(&harness, process.shutdown()).await;
 }
 
 async fn a_kms_that_is_down() {
-    let world = calling_world();
-    let (process, keyring, _) = start(&world, world.builder().stale_if_unavailable(DAY)).await;
-    world.kms.set_unavailable(true);
+    let harness = calling_harness();
+    let (process, keyring, _) = start(&harness, harness.builder().stale_if_unavailable(DAY)).await;
+    harness.kms.set_unavailable(true);
     let request = || drop(keyring.try_encrypt("x", SSN.row(1)));
-    pass_with(&world, HOUR + 5 * MINUTE, request).await;
+    pass_with(&harness, HOUR + 5 * MINUTE, request).await;
     assert!(process.stats().stale_key_serves > 0 && process.stats().kms_circuit_openings > 0);
-    world.kms.set_unavailable(false);
-    pass_with(&world, 10 * MINUTE, request).await;
+    harness.kms.set_unavailable(false);
+    pass_with(&harness, 10 * MINUTE, request).await;
 }
 
 async fn a_kms_that_refuses() {
-    let world = calling_world();
-    let (process, keyring, _) = start(&world, world.builder()).await;
-    world.kms.fail_until_cleared(KmsErrorKind::AccessDenied);
+    let harness = calling_harness();
+    let (process, keyring, _) = start(&harness, harness.builder()).await;
+    harness.kms.fail_until_cleared(KmsErrorKind::AccessDenied);
     let request = || drop(keyring.try_encrypt("x", SSN.row(1)));
-    pass_with(&world, HOUR, request).await;
+    pass_with(&harness, HOUR, request).await;
     assert_eq!(process.stats().keys, 0);
 }
 
 async fn processes_that_start() {
-    let world = calling_world();
-    let _running = start(&world, world.builder()).await;
-    let starting = || elsewhere(&world).clock(CallingClock(world.clock.clone()));
+    let harness = calling_harness();
+    let _running = start(&harness, harness.builder()).await;
+    let starting = || elsewhere(&harness).clock(CallingClock(harness.clock.clone()));
     let retired = starting().also_unwrap("memory/gone");
-    drive(&world, retired.build()).await.unwrap();
-    world.kms.set_unavailable(true);
-    drive(&world, starting().build()).await.unwrap();
+    drive(&harness, retired.build()).await.unwrap();
+    harness.kms.set_unavailable(true);
+    drive(&harness, starting().build()).await.unwrap();
 }
 
 async fn two_keks() {
-    let world = calling_world();
-    world.kms.create_kek("memory/second");
+    let harness = calling_harness();
+    harness.kms.create_kek("memory/second");
     let both = KekChoice::new("memory/default".parse::<encx::kms::KekId>().unwrap());
     let both = both.also_wrap("memory/second".parse::<encx::kms::KekId>().unwrap());
-    let builder = |choice: KekChoice| world.builder().kek_rule(move |_| Some(choice.clone()));
-    let (process, ..) = start(&world, builder(both.clone())).await;
+    let builder = |choice: KekChoice| harness.builder().kek_rule(move |_| Some(choice.clone()));
+    let (process, ..) = start(&harness, builder(both.clone())).await;
     // A new key lacks a wrap.
-    world
+    harness
         .kms
         .set_kek_fault("memory/second", Some(KmsErrorKind::Unavailable));
     let other = context("b");
     seal(&process, &other).await;
-    world.kms.set_kek_fault("memory/second", None);
+    harness.kms.set_kek_fault("memory/second", None);
     // A wrap that does not open is replaced.
-    world.rows.tamper(|rows| {
+    harness.rows.tamper(|rows| {
         let mut wraps = rows.iter_mut().flat_map(|row| &mut row.wraps);
         let wrap = wraps.find(|wrap| wrap.wrapped.kek.as_str() == "memory/second");
         wrap.unwrap().wrapped.ciphertext = vec![7; 60];
@@ -203,31 +203,31 @@ async fn two_keks() {
     let second = KekChoice::new("memory/second".parse::<encx::kms::KekId>().unwrap());
     let second = second.also_unwrap("memory/default".parse::<encx::kms::KekId>().unwrap());
     let manager = builder(second)
-        .clock(CallingClock(world.clock.clone()))
+        .clock(CallingClock(harness.clock.clone()))
         .build_key_manager()
         .unwrap();
     manager.rewrap(&context("a")).await.unwrap();
 }
 
 async fn rotations() {
-    let world = calling_world();
-    let (process, keyring, context) = start(&world, world.builder()).await;
+    let harness = calling_harness();
+    let (process, keyring, context) = start(&harness, harness.builder()).await;
     for _ in 0..2 {
         seal(&process, &context).await;
     }
     // A version that is about to become active, and cannot be loaded.
-    world.kms.fail_until_cleared(KmsErrorKind::AccessDenied);
-    let failed = world.kms.calls().unwrap;
-    world.kms.clear_faults();
-    let manager = world.elsewhere();
+    harness.kms.fail_until_cleared(KmsErrorKind::AccessDenied);
+    let failed = harness.kms.calls().unwrap;
+    harness.kms.clear_faults();
+    let manager = harness.elsewhere();
     let waiting = manager.prepare(&context).await.unwrap();
-    world.kms.fail_until_cleared(KmsErrorKind::AccessDenied);
+    harness.kms.fail_until_cleared(KmsErrorKind::AccessDenied);
     let request = || drop(keyring.try_encrypt("x", SSN.row(1)));
-    pass_with(&world, 2 * MINUTE, request).await;
-    assert!(world.kms.calls().unwrap > failed);
-    world.kms.clear_faults();
+    pass_with(&harness, 2 * MINUTE, request).await;
+    assert!(harness.kms.calls().unwrap > failed);
+    harness.kms.clear_faults();
     // Nor opened.
-    world.rows.tamper(|rows| {
+    harness.rows.tamper(|rows| {
         let row = rows.iter_mut().find(|row| row.id == waiting.id).unwrap();
         row.wraps[0].wrapped.ciphertext = vec![7; 60];
     });
@@ -236,18 +236,18 @@ async fn rotations() {
 }
 
 async fn maintenance() {
-    let world = calling_world();
-    let (process, ..) = start(&world, world.builder()).await;
+    let harness = calling_harness();
+    let (process, ..) = start(&harness, harness.builder()).await;
     // It has the lease, and then the key store fails.
-    world.store.set_down(true);
+    harness.store.set_down(true);
     let task = Maintenance::new(process.key_manager()).interval(MINUTE);
     let task = task.spawn().unwrap();
-    pass_with(&world, 3 * MINUTE, || {}).await;
-    drive(&world, task.stop()).await;
-    world.store.set_down(false);
-    let manager = elsewhere(&world).clock(CallingClock(world.clock.clone()));
+    pass_with(&harness, 3 * MINUTE, || {}).await;
+    drive(&harness, task.stop()).await;
+    harness.store.set_down(false);
+    let manager = elsewhere(&harness).clock(CallingClock(harness.clock.clone()));
     let manager = manager.build_key_manager().unwrap();
-    let leases = world.rows.leases().unwrap();
+    let leases = harness.rows.leases().unwrap();
     let holder = ProcessId::random();
     let name = "maintenance/rotation";
     let task = Maintenance::new(manager.clone())
@@ -257,9 +257,9 @@ async fn maintenance() {
         .spawn()
         .unwrap();
     // Rotated, while a process does not answer; another has the lease; what cannot be rotated; what cannot begin.
-    world.store.set_down(true);
-    pass_with(&world, 2 * HOUR, || {}).await;
-    world.store.set_down(false);
+    harness.store.set_down(true);
+    pass_with(&harness, 2 * HOUR, || {}).await;
+    harness.store.set_down(false);
     // As soon as a run is over.
     while leases
         .acquire_lease(name, holder, 5 * MINUTE)
@@ -267,14 +267,14 @@ async fn maintenance() {
         .unwrap()
         .is_none()
     {
-        pass_with(&world, SECOND, || {}).await;
+        pass_with(&harness, SECOND, || {}).await;
     }
-    pass_with(&world, 5 * MINUTE, || {}).await;
-    world.kms.fail_until_cleared(KmsErrorKind::AccessDenied);
-    pass_with(&world, 2 * HOUR, || {}).await;
-    world.kms.clear_faults();
-    world.rows.set_unavailable(true);
-    pass_with(&world, 5 * MINUTE, || {}).await;
-    drive(&world, task.stop()).await;
-    world.rows.set_unavailable(false);
+    pass_with(&harness, 5 * MINUTE, || {}).await;
+    harness.kms.fail_until_cleared(KmsErrorKind::AccessDenied);
+    pass_with(&harness, 2 * HOUR, || {}).await;
+    harness.kms.clear_faults();
+    harness.rows.set_unavailable(true);
+    pass_with(&harness, 5 * MINUTE, || {}).await;
+    drive(&harness, task.stop()).await;
+    harness.rows.set_unavailable(false);
 }

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use encx::keys::KeyState;
+use encx_test_support::{FaultHarness, MINUTE, SSN, context, settle};
 
-use super::support::{MINUTE, SSN, World, context, settle};
 use super::{SERVICES, block_on, call_back, register, within_deadline};
 
 /// Calls back before it wakes who waits.
@@ -58,21 +58,21 @@ fn a_waker_may_call_back() {
 }
 
 async fn wakers() {
-    let world = World::with_hints().in_a_fleet();
-    let (process, here) = (world.process().await, context("waker"));
+    let harness = FaultHarness::with_hints().in_a_fleet();
+    let (process, here) = (harness.process().await, context("waker"));
     process.encrypt(&here, "x", SSN.row(1)).await.unwrap();
     let keyring = process.keyring(&here).await.unwrap();
-    register(&world, &process, &keyring);
+    register(&harness, &process, &keyring);
     // Each is woken by what another task does: a flight that lands, a KMS that is released, a clock that moves, a
     // lock of a store that is given back.
     for tenant in 0..3 {
         let tenant = context(tenant);
-        world.kms.hold();
+        harness.kms.hold();
         let (cold, woken) = calling(process.encrypt(&tenant, "x", SSN.row(1)));
         let cold = async { cold.await.unwrap() };
         let release = async {
-            world.kms.until_in_flight(1).await;
-            world.kms.release();
+            harness.kms.until_in_flight(1).await;
+            harness.kms.release();
         };
         tokio::join!(cold, release);
         assert!(woken.load(Ordering::SeqCst));
@@ -82,14 +82,14 @@ async fn wakers() {
     let move_on = async {
         while !woken.load(Ordering::SeqCst) {
             settle().await;
-            world.clock.advance(MINUTE / 60);
+            harness.clock.advance(MINUTE / 60);
         }
     };
     let (report, ()) = tokio::join!(waiting, move_on);
     let _ = report.unwrap();
     // Hints wake whoever listens, while the key store writes.
     let (mut hints, hinted) = (
-        encx::store::KeyStore::changes(&world.rows),
+        encx::store::KeyStore::changes(&harness.rows),
         Arc::new(AtomicBool::new(false)),
     );
     let next = std::future::poll_fn(|context| futures_core::Stream::poll_next(Pin::new(&mut hints), context));

@@ -9,9 +9,8 @@ use encx::kms::KekRef;
 use encx::limits::MAX_PLAINTEXT_LEN;
 use encx::suite::Suite;
 use encx::{Ciphertext, EncryptionContext, Error};
-use encx_testkit::MemoryKms;
-
-use crate::{NAME, SSN, World, context};
+use encx_test_support::{HarnessExt, MINUTE, NAME, SSN, context};
+use encx_testkit::{Harness, MemoryKms};
 
 /// More than are drawn together.
 const ITEMS: i64 = 50;
@@ -30,8 +29,8 @@ fn assert_nonces_differ<'a>(sealed: impl IntoIterator<Item = &'a Ciphertext>) {
 /// Items may come from code that uses the same keys, and has them dropped: they are taken before a key is.
 #[tokio::test]
 async fn items_may_come_from_what_uses_the_same_keys_and_shuts_down() {
-    let world = World::default();
-    let crypto = world.process().await;
+    let harness = Harness::new().await;
+    let crypto = harness.process().await;
     let mut keyrings = Vec::new();
     for tenant in ["a", "b"] {
         let context = context(tenant);
@@ -71,8 +70,8 @@ async fn items_may_come_from_what_uses_the_same_keys_and_shuts_down() {
 #[tokio::test]
 async fn what_happens_to_a_key_while_items_come_counts_for_all_of_them() {
     for many_contexts in [false, true] {
-        let world = World::default();
-        let (crypto, here) = (world.process().await, context("a"));
+        let harness = Harness::new().await;
+        let (crypto, here) = (harness.process().await, context("a"));
         let keyring = crypto.keyring(&here).await.unwrap();
         let old = crypto.encrypt(&here, "warm", SSN.row(0)).await.unwrap();
         let manager = crypto.key_manager();
@@ -127,15 +126,17 @@ async fn what_happens_to_a_key_while_items_come_counts_for_all_of_them() {
 
 #[tokio::test]
 async fn a_keyrings_batch_is_as_many_single_calls() {
-    let world = World::default();
+    let harness = Harness::new().await;
     // Before there is a key, so that nobody has it: the first makes it, the others have it unwrapped.
     let mut processes = Vec::new();
     for _ in 0..3 {
-        let crypto = world.process().await;
+        let crypto = harness.process().await;
         let keyring = crypto.keyring(&context("a")).await.unwrap();
         processes.push((crypto, keyring));
     }
     for (cold, (crypto, keyring)) in [true, false, true].into_iter().zip(processes) {
+        // A poll tells the others of the key.
+        harness.clock().advance(MINUTE).await;
         if !cold {
             keyring.encrypt("hot", SSN.row(1)).await.unwrap();
         }
@@ -154,7 +155,7 @@ async fn a_keyrings_batch_is_as_many_single_calls() {
         }
         assert_eq!(i64::try_from(sealed.len()).unwrap(), ITEMS);
         assert_nonces_differ(&sealed);
-        let single = world.process().await.keyring(&context("a")).await.unwrap();
+        let single = harness.process().await.keyring(&context("a")).await.unwrap();
         for (n, sealed) in (0..).zip(&sealed) {
             let opened = single.decrypt(sealed, SSN.row(n)).await.unwrap();
             assert_eq!(opened.as_bytes(), value(n));
@@ -173,15 +174,15 @@ async fn a_keyrings_batch_is_as_many_single_calls() {
             }
         }
     }
-    assert_eq!(world.kms.calls().generate, 1);
+    assert_eq!(harness.kms().calls().generate, 1);
 }
 
 #[tokio::test]
 async fn one_item_fails_by_itself() {
-    let world = World::default();
+    let harness = Harness::new().await;
     let long = vec![0; MAX_PLAINTEXT_LEN + 1];
     for hot in [false, true] {
-        let crypto = world.process().await;
+        let crypto = harness.process().await;
         // Without a key of its own, so that it has to be loaded.
         let context = context(if hot { "hot" } else { "cold" });
         let keyring = crypto.keyring(&context).await.unwrap();
@@ -234,11 +235,11 @@ async fn one_item_fails_by_itself() {
 
 #[tokio::test]
 async fn an_item_that_can_never_be_encrypted_asks_nobody_for_a_key() {
-    let world = World::default();
-    let crypto = world.process().await;
+    let harness = Harness::new().await;
+    let crypto = harness.process().await;
     let context = context("a");
     let keyring = crypto.keyring(&context).await.unwrap();
-    let calls = world.kms.calls();
+    let calls = harness.kms().calls();
     let sealed = keyring
         .encrypt_many([("x", SSN.row("")), ("y", SSN.row(""))])
         .await;
@@ -251,23 +252,23 @@ async fn an_item_that_can_never_be_encrypted_asks_nobody_for_a_key() {
             .await
             .is_empty()
     );
-    assert_eq!(world.kms.calls(), calls);
-    assert!(world.store.records().is_empty());
+    assert_eq!(harness.kms().calls(), calls);
+    assert!(harness.store().records().is_empty());
 }
 
 #[tokio::test]
 async fn contexts_may_be_mixed_in_any_order() {
-    let world = World::default();
+    let harness = Harness::new().await;
     let contexts: Vec<_> = (0..5).map(|n| context(&format!("t{n}"))).collect();
     // Runs of one, runs of some, and contexts that come back.
     let order = [0, 1, 0, 1, 1, 1, 2, 0, 3, 3, 2, 2, 4, 0, 4, 4, 1];
     let rows = |at: usize| i64::try_from(at).unwrap();
-    let crypto = world.process().await;
+    let crypto = harness.process().await;
     let mut all: Vec<Vec<Ciphertext>> = Vec::new();
     // Cold, some of it hot, and hot.
     for round in 0..3 {
         let process = if round == 1 {
-            &world.process().await
+            &harness.process().await
         } else {
             &crypto
         };
@@ -283,12 +284,12 @@ async fn contexts_may_be_mixed_in_any_order() {
         let sealed = process.encrypt_many(items).await;
         all.push(sealed.into_iter().collect::<Result<_, _>>().unwrap());
     }
-    assert_eq!(world.kms.calls().generate, 5, "one for each context");
-    assert_eq!(world.kms.calls().unwrap, 5);
+    assert_eq!(harness.kms().calls().generate, 5, "one for each context");
+    assert_eq!(harness.kms().calls().unwrap, 5);
     assert_nonces_differ(all.iter().flatten());
     for sealed in &all {
-        let reader = world.process().await;
-        let unwraps = world.kms.calls().unwrap;
+        let reader = harness.process().await;
+        let unwraps = harness.kms().calls().unwrap;
         for _ in 0..2 {
             let items = order
                 .iter()
@@ -299,7 +300,7 @@ async fn contexts_may_be_mixed_in_any_order() {
                 let text = opened.unwrap().into_string().unwrap();
                 assert_eq!(text, format!("{at} of {}", order[at]));
             }
-            assert_eq!(world.kms.calls().unwrap - unwraps, 5, "one call for each key");
+            assert_eq!(harness.kms().calls().unwrap - unwraps, 5, "one call for each key");
         }
         for (at, of) in order.iter().enumerate() {
             let opened = reader
@@ -312,8 +313,8 @@ async fn contexts_may_be_mixed_in_any_order() {
 
 #[tokio::test]
 async fn versions_may_be_mixed() {
-    let world = World::default();
-    let (crypto, context) = (world.process().await, context("a"));
+    let harness = Harness::new().await;
+    let (crypto, context) = (harness.process().await, context("a"));
     let mut sealed = Vec::new();
     for version in 0..3 {
         if version > 0 {
@@ -324,9 +325,9 @@ async fn versions_may_be_mixed() {
     }
     let ids: HashSet<_> = sealed.iter().map(Ciphertext::key_id).collect();
     assert_eq!(ids.len(), 3);
-    let reader = world.process().await;
+    let reader = harness.process().await;
     let keyring = reader.keyring(&context).await.unwrap();
-    let unwraps = world.kms.calls().unwrap;
+    let unwraps = harness.kms().calls().unwrap;
     let order: Vec<_> = (0..30).map(|at| at * 7 % 30).collect();
     let row = |at: usize| SSN.row(i64::try_from(at % 10).unwrap());
     let check = |opened: Vec<Result<encx::Plaintext, Error>>| {
@@ -341,7 +342,11 @@ async fn versions_may_be_mixed() {
             .decrypt_many(order.iter().map(|at| (&sealed[*at], row(*at))))
             .await,
     );
-    assert_eq!(world.kms.calls().unwrap - unwraps, 2, "the active one was there");
+    assert_eq!(
+        harness.kms().calls().unwrap - unwraps,
+        2,
+        "the active one was there"
+    );
     let hits = reader.stats().hits;
     check(
         keyring
@@ -351,17 +356,17 @@ async fn versions_may_be_mixed() {
     let items = order.iter().map(|at| (&context, &sealed[*at], row(*at)));
     check(reader.decrypt_many(items).await);
     assert_eq!(reader.stats().hits - hits, 60);
-    assert_eq!(world.kms.calls().unwrap - unwraps, 2);
+    assert_eq!(harness.kms().calls().unwrap - unwraps, 2);
     // All three cold, in one run.
     let items = order.iter().map(|at| (&context, &sealed[*at], row(*at)));
-    check(world.process().await.decrypt_many(items).await);
-    assert_eq!(world.kms.calls().unwrap - unwraps, 2 + 3);
+    check(harness.process().await.decrypt_many(items).await);
+    assert_eq!(harness.kms().calls().unwrap - unwraps, 2 + 3);
 }
 
 #[tokio::test]
 async fn hits_are_counted_item_by_item() {
-    let world = World::default();
-    let crypto = world.process().await;
+    let harness = Harness::new().await;
+    let crypto = harness.process().await;
     let contexts = ["a", "b"].map(context);
     for context in &contexts {
         crypto.encrypt(context, "x", SSN.row(1)).await.unwrap();
@@ -390,12 +395,12 @@ async fn hits_are_counted_item_by_item() {
 
 #[tokio::test]
 async fn batches_of_either_suite_open_as_they_should() {
-    let world = World::default();
-    let plain = world
+    let harness = Harness::new().await;
+    let plain = harness
         .builder()
         .encrypt_with(Suite::Xaes256Gcm)
         .accept_uncommitted();
-    let (plain, strict) = (plain.build().await.unwrap(), world.process().await);
+    let (plain, strict) = (plain.build().await.unwrap(), harness.process().await);
     let context = context("a");
     let keyring = plain.keyring(&context).await.unwrap();
     let sealed = keyring.encrypt_many((0..20).map(|n| ("x", SSN.row(n)))).await;
@@ -419,10 +424,10 @@ async fn batches_of_either_suite_open_as_they_should() {
 /// The first key is there at once, and withdrawn while the second is waited for.
 #[tokio::test]
 async fn a_key_withdrawn_while_the_batch_waits_for_others_is_not_used() {
-    let (world, slow) = (World::default(), MemoryKms::new());
+    let (harness, slow) = (Harness::new().await, MemoryKms::new());
     let builder = || {
         let kek = KekRef::new("slow".parse().unwrap(), "memory/default".parse().unwrap());
-        let builder = world.builder().kms_named("slow", slow.clone());
+        let builder = harness.builder().kms_named("slow", slow.clone());
         builder.kek_for("tenantId", "b", kek)
     };
     let (a, b) = (context("a"), context("b"));
@@ -432,7 +437,7 @@ async fn a_key_withdrawn_while_the_batch_waits_for_others_is_not_used() {
     for encrypts in [false, true] {
         let process = builder().build().await.unwrap();
         slow.hold();
-        let before = world.kms.calls();
+        let before = harness.kms().calls();
         let batch = {
             let (process, a, b) = (process.clone(), a.clone(), b.clone());
             let (sealed_a, sealed_b) = (sealed_a.clone(), sealed_b.clone());
@@ -452,7 +457,7 @@ async fn a_key_withdrawn_while_the_batch_waits_for_others_is_not_used() {
         while process.stats().keys == 0 {
             tokio::task::yield_now().await;
         }
-        assert_ne!(world.kms.calls(), before, "the first was unwrapped");
+        assert_ne!(harness.kms().calls(), before, "the first was unwrapped");
         let manager = process.key_manager();
         let id = sealed_a.key_id();
         manager.set_state(&a, id, KeyState::Suspended).await.unwrap();

@@ -5,9 +5,8 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use encx::{Ciphertext, Clock, Crypto, EncryptionContext, Error, Keyring};
-use encx_testkit::{ManualClock, block_on};
-
-use crate::{SSN, World, context};
+use encx_test_support::{HarnessExt, SSN, context};
+use encx_testkit::{Harness, ManualClock, block_on};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -112,8 +111,8 @@ impl Batch {
 }
 
 /// A process whose key is in memory.
-async fn process(world: &World, clock: &ManualClock) -> (Crypto, EncryptionContext, Ciphertext) {
-    let builder = world.builder().clock(LookedAt(clock.clone()));
+async fn process(harness: &Harness, clock: &ManualClock) -> (Crypto, EncryptionContext, Ciphertext) {
+    let builder = harness.builder().clock(LookedAt(clock.clone()));
     let crypto = builder.ttl(HOUR).build().await.unwrap();
     let context = context("a");
     let sealed = crypto.encrypt(&context, "x", SSN.row(1)).await.unwrap();
@@ -124,11 +123,11 @@ async fn process(world: &World, clock: &ManualClock) -> (Crypto, EncryptionConte
 async fn a_key_that_expires_while_a_batch_runs_is_loaded_again() {
     for batch in BATCHES {
         for kms_answers in [true, false] {
-            let (world, clock) = (World::default(), ManualClock::new());
-            let (crypto, context, sealed) = process(&world, &clock).await;
+            let (harness, clock) = (Harness::new().await, ManualClock::new());
+            let (crypto, context, sealed) = process(&harness, &clock).await;
             let keyring = crypto.keyring(&context).await.unwrap();
-            world.kms.set_unavailable(!kms_answers);
-            let before = world.kms.calls().unwrap;
+            harness.kms().set_unavailable(!kms_answers);
+            let before = harness.kms().calls().unwrap;
             at_second_look(move || clock.advance(HOUR));
             let done = batch.run((&crypto, &keyring), &context, &sealed).await;
             assert!(SECOND_LOOK.take().is_none(), "{batch:?} took one look");
@@ -137,7 +136,7 @@ async fn a_key_that_expires_while_a_batch_runs_is_loaded_again() {
             assert!(first.iter().all(Result::is_ok), "{batch:?}: {first:?}");
             if kms_answers {
                 assert!(rest.iter().all(Result::is_ok), "{batch:?}: {rest:?}");
-                assert_eq!(world.kms.calls().unwrap - before, 1, "{batch:?}");
+                assert_eq!(harness.kms().calls().unwrap - before, 1, "{batch:?}");
             } else {
                 assert!(
                     rest.iter().all(|one| matches!(one, Err(Error::Kms(_)))),
@@ -151,8 +150,8 @@ async fn a_key_that_expires_while_a_batch_runs_is_loaded_again() {
 #[tokio::test]
 async fn a_key_that_is_destroyed_while_a_batch_runs_is_used_no_more() {
     for batch in BATCHES {
-        let (world, clock) = (World::default(), ManualClock::new());
-        let (crypto, here, sealed) = process(&world, &clock).await;
+        let (harness, clock) = (Harness::new().await, ManualClock::new());
+        let (crypto, here, sealed) = process(&harness, &clock).await;
         let keyring = crypto.keyring(&here).await.unwrap();
         let (manager, old) = (crypto.key_manager(), sealed.key_id());
         let (ask, asked) = std::sync::mpsc::channel();

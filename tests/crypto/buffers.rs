@@ -6,8 +6,8 @@ use std::task::{Context, Poll, Waker};
 use encx::limits::MAX_PLAINTEXT_LEN;
 use encx::suite::Suite;
 use encx::{Ciphertext, Error, Keyring};
-
-use crate::{SSN, World, context};
+use encx_test_support::{HarnessExt, SSN, context};
+use encx_testkit::Harness;
 
 /// A buffer with more room than any of these tests needs.
 fn roomy(content: &[u8]) -> Vec<u8> {
@@ -45,17 +45,17 @@ fn assert_wiped(buffer: &Vec<u8>, what: &str) {
     );
 }
 
-async fn hot(world: &World) -> Keyring {
-    let keyring = world.process().await.keyring(&context("a")).await.unwrap();
+async fn hot(harness: &Harness) -> Keyring {
+    let keyring = harness.process().await.keyring(&context("a")).await.unwrap();
     keyring.encrypt("makes the key", SSN.row(1)).await.unwrap();
     keyring
 }
 
 #[tokio::test]
 async fn buffers_and_values_are_interchangeable() {
-    let world = World::default();
-    let keyring = hot(&world).await;
-    let another = || async { world.process().await.keyring(&context("a")).await.unwrap() };
+    let harness = Harness::new().await;
+    let keyring = hot(&harness).await;
+    let another = || async { harness.process().await.keyring(&context("a")).await.unwrap() };
     for len in [0, 1, 16, 17, 100, 70_000] {
         let plaintext: Vec<_> = (0..=250).cycle().take(len).collect();
         let mut buffer = roomy(b"what was here before is replaced");
@@ -96,14 +96,14 @@ async fn buffers_and_values_are_interchangeable() {
 
 #[tokio::test]
 async fn a_cold_key_fills_the_same_buffer() {
-    let world = World::default();
+    let harness = Harness::new().await;
     let context = context("a");
     let mut buffer = roomy(b"old");
     let room = (buffer.as_ptr(), buffer.capacity());
     // Before there is a key, so that nobody has it. The first makes it, the second has it unwrapped.
     let keyrings = [
-        world.process().await.keyring(&context).await.unwrap(),
-        world.process().await.keyring(&context).await.unwrap(),
+        harness.process().await.keyring(&context).await.unwrap(),
+        harness.process().await.keyring(&context).await.unwrap(),
     ];
     for keyring in keyrings {
         let unready = keyring.try_encrypt_into("secret", SSN.row(1), &mut buffer);
@@ -113,7 +113,7 @@ async fn a_cold_key_fills_the_same_buffer() {
             .await
             .unwrap();
         // An older version, which a new keyring does not load.
-        let crypto = world.process().await;
+        let crypto = harness.process().await;
         crypto.key_manager().rotate(&context).await.unwrap();
         let reader = crypto.keyring(&context).await.unwrap();
         let unready = reader.try_decrypt_in_place(&mut buffer.clone(), SSN.row(1));
@@ -126,13 +126,13 @@ async fn a_cold_key_fills_the_same_buffer() {
 
 #[tokio::test]
 async fn after_a_failed_decryption_the_buffer_is_wiped_and_empty() {
-    let world = World::default();
-    let keyring = hot(&world).await;
+    let harness = Harness::new().await;
+    let keyring = hot(&harness).await;
     let sealed = keyring.encrypt([0x5a; 500], SSN.row(1)).await.unwrap();
     let sealed = sealed.as_bytes();
-    let foreign = world.process().await;
+    let foreign = harness.process().await;
     let foreign = foreign.encrypt(&context("b"), "x", SSN.row(1)).await.unwrap();
-    let uncommitted = world
+    let uncommitted = harness
         .builder()
         .encrypt_with(Suite::Xaes256Gcm)
         .accept_uncommitted();
@@ -171,15 +171,20 @@ async fn after_a_failed_decryption_the_buffer_is_wiped_and_empty() {
         assert!(keyring.try_decrypt_in_place(&mut buffer, aad).is_err(), "{what}");
         assert_wiped(&buffer, what);
         // With a key that has to be loaded.
-        let cold = world.process().await.keyring(&context("c")).await.unwrap();
+        let cold = harness.process().await.keyring(&context("c")).await.unwrap();
         let mut buffer = roomy(bytes);
         assert!(cold.decrypt_in_place(&mut buffer, aad).await.is_err(), "{what}");
         assert_wiped(&buffer, what);
     }
 
-    let crypto = world.process().await;
+    let crypto = harness.process().await;
     let keyring = crypto.keyring(&context("a")).await.unwrap();
-    let unready = world.builder().create_on_first_use(false).build().await.unwrap();
+    let unready = harness
+        .builder()
+        .create_on_first_use(false)
+        .build()
+        .await
+        .unwrap();
     let unready = unready.keyring(&context("c")).await.unwrap();
     let mut buffer = roomy(sealed);
     let refused = unready.try_decrypt_in_place(&mut buffer, SSN.row(1));
@@ -194,10 +199,15 @@ async fn after_a_failed_decryption_the_buffer_is_wiped_and_empty() {
 
 #[tokio::test]
 async fn after_a_failed_encryption_the_buffer_is_empty() {
-    let world = World::default();
-    let keyring = hot(&world).await;
+    let harness = Harness::new().await;
+    let keyring = hot(&harness).await;
     let long = vec![0; MAX_PLAINTEXT_LEN + 1];
-    let cold = world.builder().create_on_first_use(false).build().await.unwrap();
+    let cold = harness
+        .builder()
+        .create_on_first_use(false)
+        .build()
+        .await
+        .unwrap();
     let cold = cold.keyring(&context("c")).await.unwrap();
     let cases: [(&str, &Keyring, &[u8], encx::Aad); 4] = [
         ("too long", &keyring, &long, SSN.row(1)),
@@ -220,18 +230,18 @@ async fn after_a_failed_encryption_the_buffer_is_empty() {
 /// Dropped while it waits, a call leaves the ciphertext, or nothing.
 #[tokio::test]
 async fn a_cancelled_call_leaves_no_plaintext() {
-    let world = World::default();
-    let sealed = hot(&world).await.encrypt("secret", SSN.row(1)).await.unwrap();
-    let keyring = world.process().await.keyring(&context("other")).await.unwrap();
+    let harness = Harness::new().await;
+    let sealed = hot(&harness).await.encrypt("secret", SSN.row(1)).await.unwrap();
+    let keyring = harness.process().await.keyring(&context("other")).await.unwrap();
     let mut buffer = roomy(sealed.as_bytes());
-    world.kms.hold();
+    harness.kms().hold();
     let pending = |polled: Poll<Result<(), Error>>| assert!(polled.is_pending());
     let cx = || Context::from_waker(Waker::noop());
     pending(pin!(keyring.decrypt_in_place(&mut buffer, SSN.row(1))).poll(&mut cx()));
     assert_eq!(buffer, sealed.as_bytes());
     pending(pin!(keyring.encrypt_into("secret", SSN.row(1), &mut buffer)).poll(&mut cx()));
     assert!(buffer.is_empty());
-    world.kms.release();
+    harness.kms().release();
 }
 
 /// A buffer that has to grow held a plaintext before: it is not given back with it.
@@ -239,8 +249,8 @@ async fn a_cancelled_call_leaves_no_plaintext() {
 #[tokio::test]
 async fn a_buffer_that_grows_is_wiped_first() {
     const SECRET: [u8; 16] = *b"hunter2-hunter2-";
-    let world = World::default();
-    let keyring = hot(&world).await;
+    let harness = Harness::new().await;
+    let keyring = hot(&harness).await;
     let long = vec![0; 100_000];
     for _ in 0..20 {
         let mut buffer = Vec::with_capacity(1000 + Suite::KcXaes256Gcm.overhead());

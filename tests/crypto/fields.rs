@@ -4,13 +4,13 @@ use std::collections::HashSet;
 
 use encx::suite::Suite;
 use encx::{Ciphertext, Error};
-
-use crate::{SSN, World, context};
+use encx_test_support::{HarnessExt, SSN, context};
+use encx_testkit::Harness;
 
 #[tokio::test]
 async fn what_one_process_encrypts_another_decrypts() {
-    let world = World::default();
-    let (writer, reader) = (world.process().await, world.process().await);
+    let harness = Harness::new().await;
+    let (writer, reader) = (harness.process().await, harness.process().await);
     let context = context("a");
     for len in [0, 1, 15, 16, 17, 64, 1000, 70_000] {
         let plaintext = vec![0x5a; len];
@@ -27,12 +27,15 @@ async fn what_one_process_encrypts_another_decrypts() {
             plaintext
         );
     }
-    assert_eq!((world.kms.calls().generate, world.kms.calls().unwrap), (1, 1));
+    assert_eq!(
+        (harness.kms().calls().generate, harness.kms().calls().unwrap),
+        (1, 1)
+    );
 }
 
 #[tokio::test]
 async fn encrypting_twice_gives_different_ciphertexts() {
-    let crypto = World::default().process().await;
+    let crypto = Harness::new().await.process().await;
     let mut seen = HashSet::new();
     for _ in 0..200 {
         assert!(seen.insert(crypto.encrypt(&context("a"), "same", SSN.row(1)).await.unwrap()));
@@ -41,8 +44,8 @@ async fn encrypting_twice_gives_different_ciphertexts() {
 
 #[tokio::test]
 async fn decryption_never_makes_a_key() {
-    let world = World::default();
-    let crypto = world.process().await;
+    let harness = Harness::new().await;
+    let crypto = harness.process().await;
     let sealed = crypto.encrypt(&context("a"), "x", SSN.row(1)).await.unwrap();
     let refused = crypto
         .decrypt(&context("b"), &sealed, SSN.row(1))
@@ -53,26 +56,31 @@ async fn decryption_never_makes_a_key() {
         crypto.keyring(&context("c")).await.is_ok(),
         "a keyring may come before its key"
     );
-    assert_eq!(world.store.records().len(), 1);
+    assert_eq!(harness.store().records().len(), 1);
 }
 
 #[tokio::test]
 async fn a_service_can_forbid_keys_on_first_use() {
-    let world = World::default();
-    let crypto = world.builder().create_on_first_use(false).build().await.unwrap();
+    let harness = Harness::new().await;
+    let crypto = harness
+        .builder()
+        .create_on_first_use(false)
+        .build()
+        .await
+        .unwrap();
     assert!(matches!(
         crypto.encrypt(&context("a"), "x", SSN.row(1)).await,
         Err(Error::NoKeys)
     ));
-    assert_eq!(world.kms.calls().total(), 0);
+    assert_eq!(harness.kms().calls().total(), 0);
     crypto.key_manager().create(&context("a")).await.unwrap();
     assert!(crypto.encrypt(&context("a"), "x", SSN.row(1)).await.is_ok());
 }
 
 #[tokio::test]
 async fn a_keyring_works_without_waiting_once_its_key_is_there() {
-    let world = World::default();
-    let crypto = world.process().await;
+    let harness = Harness::new().await;
+    let crypto = harness.process().await;
     let context = context("a");
     let keyring = crypto.keyring(&context).await.unwrap();
     assert!(matches!(
@@ -92,7 +100,7 @@ async fn a_keyring_works_without_waiting_once_its_key_is_there() {
         b"y"
     );
 
-    let other = world.process().await.keyring(&context).await.unwrap();
+    let other = harness.process().await.keyring(&context).await.unwrap();
     assert!(
         other.try_encrypt("z", SSN.row(3)).is_ok(),
         "`keyring` loads the active key"
@@ -103,8 +111,8 @@ async fn a_keyring_works_without_waiting_once_its_key_is_there() {
 
 #[tokio::test]
 async fn batches_mix_contexts_and_fail_item_by_item() {
-    let world = World::default();
-    let writer = world.process().await;
+    let harness = Harness::new().await;
+    let writer = harness.process().await;
     let contexts: Vec<_> = (0..20).map(|n| context(&format!("t{n}"))).collect();
     let items: Vec<_> = (0..100)
         .map(|n| {
@@ -121,15 +129,15 @@ async fn batches_mix_contexts_and_fail_item_by_item() {
         .into_iter()
         .collect::<Result<_, _>>()
         .unwrap();
-    assert_eq!(world.kms.calls().generate, 20);
+    assert_eq!(harness.kms().calls().generate, 20);
 
-    let polls = world.store.polls();
-    let reader = world.process().await;
-    while world.store.polls() == polls {
+    let polls = harness.store().polls();
+    let reader = harness.process().await;
+    while harness.store().polls() == polls {
         // Its first poll would read once more what is read meanwhile.
         tokio::task::yield_now().await;
     }
-    let loads = world.store.loads();
+    let loads = harness.store().loads();
     let mut items: Vec<_> = (0..100)
         .map(|n| (&contexts[n % 20], &sealed[n], SSN.row(i64::try_from(n).unwrap())))
         .collect();
@@ -138,11 +146,11 @@ async fn batches_mix_contexts_and_fail_item_by_item() {
     items[7].2 = SSN.row("");
     let opened = reader.decrypt_many(items).await;
     assert_eq!(
-        world.store.loads(),
+        harness.store().loads(),
         loads + 2,
         "one query for all contexts, one for the unknown key"
     );
-    assert_eq!(world.kms.calls().unwrap, 20);
+    assert_eq!(harness.kms().calls().unwrap, 20);
     for (n, opened) in opened.into_iter().enumerate() {
         match n {
             3 => assert!(matches!(opened, Err(Error::Decrypt { .. }))),
@@ -161,8 +169,8 @@ async fn batches_mix_contexts_and_fail_item_by_item() {
 
 #[tokio::test]
 async fn reencryption_is_due_after_a_rotation_and_for_another_suite() {
-    let world = World::default();
-    let crypto = world.process().await;
+    let harness = Harness::new().await;
+    let crypto = harness.process().await;
     let context = context("a");
     let old = crypto.encrypt(&context, "x", SSN.row(1)).await.unwrap();
     assert!(!crypto.needs_reencryption(&context, &old).await.unwrap());
@@ -173,18 +181,18 @@ async fn reencryption_is_due_after_a_rotation_and_for_another_suite() {
     let keyring = crypto.keyring(&context).await.unwrap();
     assert!(keyring.needs_reencryption(&old).await.unwrap());
 
-    let other = world
+    let other = harness
         .builder()
         .encrypt_with(Suite::Xaes256Gcm)
         .accept_uncommitted()
         .build()
         .await
         .unwrap();
-    let calls = world.kms.calls().total();
+    let calls = harness.kms().calls().total();
     assert!(other.needs_reencryption(&context, &new).await.unwrap());
-    assert_eq!(world.kms.calls().total(), calls, "no KMS is called");
+    assert_eq!(harness.kms().calls().total(), calls, "no KMS is called");
     let unknown = crypto
-        .needs_reencryption(&crate::context("b"), &new)
+        .needs_reencryption(&encx_test_support::context("b"), &new)
         .await
         .unwrap_err();
     assert!(matches!(unknown, Error::UnknownKey { .. }));
@@ -192,8 +200,8 @@ async fn reencryption_is_due_after_a_rotation_and_for_another_suite() {
 
 #[tokio::test]
 async fn nothing_prints_a_secret() {
-    let world = World::default();
-    let crypto = world.process().await;
+    let harness = Harness::new().await;
+    let crypto = harness.process().await;
     let context = context("a");
     let secret = "hunter2-the-secret";
     let sealed = crypto
@@ -211,7 +219,7 @@ async fn nothing_prints_a_secret() {
         .unwrap_err();
     let shown = format!(
         "{crypto:?} {keyring:?} {sealed:?} {opened:?} {refused:?} {refused} {:?} {:?} {:?}",
-        world.builder(),
+        harness.builder(),
         crypto.key_manager(),
         SSN.row("alice-the-row"),
     );

@@ -2,12 +2,11 @@
 
 use encx::keys::{KeyCheck, KeyState};
 use encx::suite::Suite;
-use encx::{Crypto, EncryptionContext, Error, Field, Refusals};
+use encx::{Crypto, EncryptionContext, Error, Refusals};
+use encx_test_support::SSN;
 use encx_testkit::{MemoryKeyStore, MemoryKms};
 
-const SSN: Field = Field::new("users", "ssn");
-
-async fn world() -> (Crypto, EncryptionContext) {
+async fn process() -> (Crypto, EncryptionContext) {
     let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new())
         .build()
         .await
@@ -20,7 +19,7 @@ async fn world() -> (Crypto, EncryptionContext) {
 
 #[tokio::test]
 async fn each_entrance_says_where_a_value_does_not_authenticate() {
-    let (crypto, context) = world().await;
+    let (crypto, context) = process().await;
     let sealed = crypto.encrypt(&context, "123-45-6789", SSN.row(7)).await.unwrap();
     let keyring = crypto.keyring(&context).await.unwrap();
     let elsewhere = || SSN.row_path("7", ["home"]);
@@ -88,7 +87,7 @@ async fn each_entrance_says_where_a_value_does_not_authenticate() {
 
 #[tokio::test]
 async fn keys_that_are_unknown_or_withdrawn_name_the_row_too() {
-    let (crypto, context) = world().await;
+    let (crypto, context) = process().await;
     let sealed = crypto.encrypt(&context, "123-45-6789", SSN.row(7)).await.unwrap();
     let other = EncryptionContext::from_pairs([("tenantId", "t-43")]).unwrap();
     crypto.encrypt(&other, "", SSN.row(1)).await.unwrap();
@@ -193,7 +192,7 @@ fn total(refused: Refusals) -> u64 {
 /// An error says what to do, and that is true.
 #[tokio::test]
 async fn rotating_a_context_without_a_key_says_what_is_missing() {
-    let (crypto, context) = world().await;
+    let (crypto, context) = process().await;
     let error = crypto.key_manager().rotate(&context).await.unwrap_err();
     assert!(matches!(error, Error::NoKeys), "{error}");
     let text = error.to_string();

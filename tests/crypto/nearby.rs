@@ -8,9 +8,9 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 
 use encx::{Ciphertext, Crypto, EncryptionContext, Error, Plaintext};
+use encx_test_support::{HarnessExt, SSN, context};
+use encx_testkit::Harness;
 use tracing::span;
-
-use crate::{SSN, World, context};
 
 /// Completes a future that has nothing to wait for.
 fn ready<F: Future>(future: F) -> F::Output {
@@ -29,13 +29,13 @@ fn round_trip(crypto: &Crypto, context: &EncryptionContext) -> Ciphertext {
 
 #[tokio::test]
 async fn two_cryptos_in_one_thread_are_two() {
-    let worlds = [World::default(), World::default()];
-    let cryptos = [worlds[0].process().await, worlds[1].process().await];
+    let harnesses = [Harness::new().await, Harness::new().await];
+    let cryptos = [harnesses[0].process().await, harnesses[1].process().await];
     let context = context("a");
     for crypto in &cryptos {
         crypto.encrypt(&context, "x", SSN.row(1)).await.unwrap();
     }
-    let ids = [0, 1].map(|of| worlds[of].store.records()[0].id);
+    let ids = [0, 1].map(|of| harnesses[of].store().records()[0].id);
     for round in 0..20 {
         let of = round / 3 % 2;
         let sealed = round_trip(&cryptos[of], &context);
@@ -50,15 +50,15 @@ async fn two_cryptos_in_one_thread_are_two() {
     assert!(matches!(refused, Err(Error::ShutDown)));
     round_trip(&stays, &context);
     drop(gone);
-    let anew = worlds[0].process().await;
+    let anew = harnesses[0].process().await;
     let sealed = anew.encrypt(&context, "x", SSN.row(1)).await.unwrap();
     assert_eq!(sealed.key_id(), ids[0]);
 }
 
 #[tokio::test]
 async fn an_entry_that_was_dropped_is_not_used() {
-    let world = World::default();
-    let crypto = world.builder().max_keyrings(4).build().await.unwrap();
+    let harness = Harness::new().await;
+    let crypto = harness.builder().max_keyrings(4).build().await.unwrap();
     let evicted = context("evicted");
     crypto.encrypt(&evicted, "x", SSN.row(1)).await.unwrap();
     round_trip(&crypto, &evicted);
@@ -78,24 +78,24 @@ async fn an_entry_that_was_dropped_is_not_used() {
         assert!(crypto.stats().keyrings > 0);
         tokio::task::yield_now().await;
     }
-    let unwraps = world.kms.calls().unwrap;
+    let unwraps = harness.kms().calls().unwrap;
     crypto.encrypt(&evicted, "x", SSN.row(1)).await.unwrap();
     // From an entry that the cache has dropped it would be unwrapped each time.
     for _ in 0..10 {
         round_trip(&crypto, &evicted);
     }
-    assert!(world.kms.calls().unwrap - unwraps <= 1);
+    assert!(harness.kms().calls().unwrap - unwraps <= 1);
 }
 
 #[tokio::test]
 async fn more_contexts_than_a_thread_remembers() {
-    let world = World::default();
-    let crypto = world.process().await;
+    let harness = Harness::new().await;
+    let crypto = harness.process().await;
     let contexts: Vec<_> = (0..400).map(|n| context(&format!("t{n}"))).collect();
     let items = contexts.iter().map(|context| (context, "x", SSN.row(1)));
     let first = crypto.encrypt_many(items).await;
     let ids: Vec<_> = first.into_iter().map(|sealed| sealed.unwrap().key_id()).collect();
-    let calls = world.kms.calls();
+    let calls = harness.kms().calls();
     for round in 0..3 {
         for n in 0..contexts.len() {
             let n = n * (2 * round + 1) * 3 % contexts.len();
@@ -104,13 +104,13 @@ async fn more_contexts_than_a_thread_remembers() {
             assert_eq!(round_trip(&crypto, &context(&format!("t{n}"))).key_id(), ids[n]);
         }
     }
-    assert_eq!(world.kms.calls(), calls);
+    assert_eq!(harness.kms().calls(), calls);
 }
 
 #[tokio::test]
 async fn a_context_in_use_is_the_last_to_go() {
-    let world = World::default();
-    let crypto = world.builder().max_keyrings(16).build().await.unwrap();
+    let harness = Harness::new().await;
+    let crypto = harness.builder().max_keyrings(16).build().await.unwrap();
     let used = context("used");
     crypto.encrypt(&used, "x", SSN.row(1)).await.unwrap();
     for n in 0..100 {
@@ -122,7 +122,7 @@ async fn a_context_in_use_is_the_last_to_go() {
         round_trip(&crypto, &other);
         round_trip(&crypto, &used);
     }
-    assert_eq!(world.kms.calls().unwrap, 0, "it never had to come back");
+    assert_eq!(harness.kms().calls().unwrap, 0, "it never had to come back");
 }
 
 #[test]
@@ -144,9 +144,9 @@ fn a_thread_that_ends_still_encrypts() {
         .enable_all()
         .build()
         .unwrap();
-    let (world, context) = (World::default(), context("a"));
+    let context = context("a");
     let crypto = runtime.block_on(async {
-        let crypto = world.process().await;
+        let crypto = Harness::new().await.process().await;
         crypto.encrypt(&context, "x", SSN.row(1)).await.unwrap();
         crypto
     });
@@ -213,8 +213,8 @@ impl tracing::Subscriber for Encrypting {
 
 #[tokio::test]
 async fn a_subscriber_may_encrypt() {
-    let world = World::default();
-    let crypto = world.process().await;
+    let harness = Harness::new().await;
+    let crypto = harness.process().await;
     let contexts = ["a", "b", "c", "d"].map(context);
     let mut forged = Vec::new();
     for context in &contexts {

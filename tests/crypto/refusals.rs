@@ -5,14 +5,13 @@ use encx::kms::{KeyManagementService, KmsContext, KmsErrorKind, KmsName};
 use encx::store::{StoreError, StoredWrap};
 use encx::suite::Suite;
 use encx::{Aad, Ciphertext, EncryptionContext, Error, Field};
-use encx_testkit::MemoryKms;
-
-use crate::{NAME, SSN, World, context};
+use encx_test_support::{HarnessExt, NAME, SSN, context};
+use encx_testkit::{Harness, MemoryKms};
 
 #[tokio::test]
 async fn a_ciphertext_opens_in_its_own_place_only() {
-    let world = World::default();
-    let crypto = world.process().await;
+    let harness = Harness::new().await;
+    let crypto = harness.process().await;
     let (a, b) = (context("a"), context("b"));
     let sealed = crypto.encrypt(&a, "123", SSN.row(7)).await.unwrap();
     crypto.encrypt(&b, "456", SSN.row(7)).await.unwrap();
@@ -69,7 +68,7 @@ async fn a_ciphertext_opens_in_its_own_place_only() {
 
 #[tokio::test]
 async fn every_changed_bit_is_refused() {
-    let crypto = World::default().process().await;
+    let crypto = Harness::new().await.process().await;
     let context = context("a");
     let sealed = crypto.encrypt(&context, "some text", SSN.row(7)).await.unwrap();
     for at in 0..sealed.as_bytes().len() * 8 {
@@ -90,14 +89,14 @@ async fn every_changed_bit_is_refused() {
 
 #[tokio::test]
 async fn a_crafted_uncommitted_ciphertext_is_refused() {
-    let world = World::default();
+    let harness = Harness::new().await;
     let context = context("a");
-    let crypto = world.process().await;
+    let crypto = harness.process().await;
     crypto.encrypt(&context, "x", SSN.row(1)).await.unwrap();
-    let calls = world.kms.calls();
+    let calls = harness.kms().calls();
 
     // Whoever knows the key can write suite 2, whatever the service writes.
-    let attacker = world
+    let attacker = harness
         .builder()
         .encrypt_with(Suite::Xaes256Gcm)
         .accept_uncommitted()
@@ -141,7 +140,7 @@ async fn a_crafted_uncommitted_ciphertext_is_refused() {
         Err(Error::SuiteNotAccepted { .. })
     ));
     assert_eq!(
-        world.kms.calls().unwrap,
+        harness.kms().calls().unwrap,
         calls.unwrap + 1,
         "only the attacker's own"
     );
@@ -155,14 +154,14 @@ async fn a_crafted_uncommitted_ciphertext_is_refused() {
         attacker.decrypt(&context, &renamed, SSN.row(1)).await,
         Err(Error::Decrypt { .. })
     ));
-    let misbuilt = world.builder().encrypt_with(Suite::Xaes256Gcm).build().await;
+    let misbuilt = harness.builder().encrypt_with(Suite::Xaes256Gcm).build().await;
     assert!(matches!(misbuilt, Err(Error::Config { what }) if what.contains("accept_uncommitted")));
 }
 
 #[tokio::test]
 async fn input_that_cannot_be_sealed_makes_no_key() {
-    let world = World::default();
-    let crypto = world.process().await;
+    let harness = Harness::new().await;
+    let crypto = harness.process().await;
     let context = context("a");
     let long = vec![0; encx::limits::MAX_PLAINTEXT_LEN + 1];
     let too_long = crypto.encrypt(&context, &long, SSN.row(1)).await.unwrap_err();
@@ -178,8 +177,8 @@ async fn input_that_cannot_be_sealed_makes_no_key() {
         many[..],
         [Err(Error::PlaintextTooLong { .. }), Err(Error::Aad(_))]
     ));
-    assert_eq!(world.kms.calls().total(), 0);
-    assert_eq!(world.store.records(), []);
+    assert_eq!(harness.kms().calls().total(), 0);
+    assert_eq!(harness.store().records(), []);
 
     let largest = crypto.encrypt(&context, &long[1..], SSN.row(1)).await.unwrap();
     assert_eq!(
@@ -193,15 +192,15 @@ async fn input_that_cannot_be_sealed_makes_no_key() {
 }
 
 /// Has an attacker who can write rows, and may use some KEK, plant a data key that they know.
-async fn plant(world: &World, context: &EncryptionContext, kek: &str) -> DataKeyId {
+async fn plant(harness: &Harness, context: &EncryptionContext, kek: &str) -> DataKeyId {
     let id = DataKeyId::generate(1, None).unwrap();
     let pairs = KmsContext::new(context, KeyUsage::Data, id);
-    let made = world
-        .kms
+    let made = harness
+        .kms()
         .generate_data_key(&kek.parse().unwrap(), &pairs)
         .await
         .unwrap();
-    world.store.tamper(|rows| {
+    harness.store().tamper(|rows| {
         let mut row = rows.pop().unwrap();
         row.id = id;
         row.key_check = made.key.check(id);
@@ -213,24 +212,20 @@ async fn plant(world: &World, context: &EncryptionContext, kek: &str) -> DataKey
 
 #[tokio::test]
 async fn a_row_whose_kek_is_not_allowed_is_refused_before_any_call() {
-    let kms = MemoryKms::new()
-        .with_kek("memory/attacker")
-        .with_kek("memory/retired");
-    let world = World {
-        kms,
-        ..World::default()
-    };
+    let harness = Harness::new().await;
+    harness.kms().create_kek("memory/attacker");
+    harness.kms().create_kek("memory/retired");
     let context = context("a");
-    world
+    harness
         .process()
         .await
         .encrypt(&context, "x", SSN.row(1))
         .await
         .unwrap();
-    let id = plant(&world, &context, "memory/attacker").await;
+    let id = plant(&harness, &context, "memory/attacker").await;
 
-    let calls = world.kms.calls().unwrap;
-    let crypto = world.process().await;
+    let calls = harness.kms().calls().unwrap;
+    let crypto = harness.process().await;
     let refused = crypto.encrypt(&context, "x", SSN.row(1)).await.unwrap_err();
     assert!(
         matches!(&refused, Error::KekNotAllowed { id: of, kek, .. } if *of == id && kek.as_str() == "memory/attacker"),
@@ -241,10 +236,10 @@ async fn a_row_whose_kek_is_not_allowed_is_refused_before_any_call() {
         matches!(refused, Error::KekNotAllowed { .. }),
         "in rewrap too: {refused}"
     );
-    assert_eq!(world.kms.calls().unwrap, calls);
+    assert_eq!(harness.kms().calls().unwrap, calls);
 
     // Only the operator's own word allows a KEK.
-    let crypto = world
+    let crypto = harness
         .builder()
         .also_unwrap("memory/attacker")
         .build()
@@ -255,18 +250,18 @@ async fn a_row_whose_kek_is_not_allowed_is_refused_before_any_call() {
 
 #[tokio::test]
 async fn a_row_that_names_an_unregistered_kms_is_refused() {
-    let world = World::default();
+    let harness = Harness::new().await;
     let context = context("a");
-    world
+    harness
         .process()
         .await
         .encrypt(&context, "x", SSN.row(1))
         .await
         .unwrap();
-    world
-        .store
+    harness
+        .store()
         .tamper(|rows| rows[0].wraps[0].kms = "elsewhere".parse().unwrap());
-    let refused = world
+    let refused = harness
         .process()
         .await
         .encrypt(&context, "x", SSN.row(1))
@@ -297,15 +292,15 @@ async fn edited_rows_are_refused() {
         }),
     ];
     for (what, edit) in edits {
-        let world = World::default();
-        let crypto = world.process().await;
+        let harness = Harness::new().await;
+        let crypto = harness.process().await;
         let sealed = crypto.encrypt(&a, "x", SSN.row(1)).await.unwrap();
         crypto.encrypt(&b, "x", SSN.row(1)).await.unwrap();
-        world.store.tamper(|rows| {
+        harness.store().tamper(|rows| {
             rows.sort_by_key(|row| row.id != sealed.key_id());
             edit(rows);
         });
-        let fresh = world.process().await;
+        let fresh = harness.process().await;
         let tenants = [
             fresh.decrypt(&a, &sealed, SSN.row(1)).await,
             fresh.decrypt(&b, &sealed, SSN.row(1)).await,
@@ -324,22 +319,22 @@ async fn edited_rows_are_refused() {
 
 #[tokio::test]
 async fn a_swapped_data_key_is_noticed_even_if_it_unwraps() {
-    let world = World::default();
+    let harness = Harness::new().await;
     let context = context("a");
-    let crypto = world.process().await;
+    let crypto = harness.process().await;
     crypto.encrypt(&context, "x", SSN.row(1)).await.unwrap();
-    let id = world.store.records()[0].id;
+    let id = harness.store().records()[0].id;
     // Somebody with rights on the KEK wraps another key for the same id.
     let pairs = KmsContext::new(&context, KeyUsage::Data, id);
-    let other = world
-        .kms
+    let other = harness
+        .kms()
         .generate_data_key(&MemoryKms::DEFAULT_KEK.parse().unwrap(), &pairs)
         .await
         .unwrap();
-    world
-        .store
+    harness
+        .store()
         .tamper(|rows| rows[0].wraps[0].wrapped = other.wrapped);
-    let refused = world
+    let refused = harness
         .process()
         .await
         .encrypt(&context, "x", SSN.row(1))
@@ -355,22 +350,22 @@ async fn a_swapped_data_key_is_noticed_even_if_it_unwraps() {
 async fn each_state_encrypts_and_decrypts_what_the_table_says() {
     use KeyState::{Active, Compromised, Deactivated, Destroyed, PreActive, Suspended};
     for state in KeyState::ALL {
-        let world = World::default();
+        let harness = Harness::new().await;
         let context = context("a");
-        let sealed = world
+        let sealed = harness
             .process()
             .await
             .encrypt(&context, "x", SSN.row(1))
             .await
             .unwrap();
-        world.store.tamper(|rows| {
+        harness.store().tamper(|rows| {
             rows[0].state = state;
             rows[0].suspended_from = (state == Suspended).then_some(Active);
             if state == Destroyed {
                 rows[0].wraps.clear();
             }
         });
-        let crypto = world.process().await;
+        let crypto = harness.process().await;
         let read = crypto.decrypt(&context, &sealed, SSN.row(1)).await;
         let expected = match state {
             Active | Deactivated | PreActive => read.is_ok(),
@@ -386,9 +381,9 @@ async fn each_state_encrypts_and_decrypts_what_the_table_says() {
             _ => matches!(written, Err(Error::NoActiveKey)),
         };
         assert!(expected, "{state}: {written:?}");
-        assert_eq!(world.store.records().len(), 1, "nothing is minted silently");
+        assert_eq!(harness.store().records().len(), 1, "nothing is minted silently");
 
-        let tolerant = world.builder().accept_compromised().build().await.unwrap();
+        let tolerant = harness.builder().accept_compromised().build().await.unwrap();
         let read = tolerant.decrypt(&context, &sealed, SSN.row(1)).await;
         assert_eq!(
             read.is_ok(),

@@ -4,18 +4,15 @@ use std::time::Duration;
 
 use encx::kms::{KekChoice, KekRef, KmsErrorKind};
 use encx::{Crypto, CryptoBuilder, EncryptionContext, Error};
-use encx_testkit::{MemoryKeyStore, MemoryKms};
-
-use crate::{SSN, World, context};
+use encx_test_support::{HarnessExt, SSN, context};
+use encx_testkit::{Harness, MemoryKeyStore, MemoryKms};
 
 #[tokio::test]
 async fn the_kek_rule_goes_from_closure_to_pair_to_default() {
-    let kms = MemoryKms::new().with_kek("memory/logs").with_kek("memory/vip");
-    let world = World {
-        kms,
-        ..World::default()
-    };
-    let crypto = world
+    let harness = Harness::new().await;
+    harness.kms().create_kek("memory/logs");
+    harness.kms().create_kek("memory/vip");
+    let crypto = harness
         .builder()
         .kek("memory/default")
         .kek_for("purpose", "logs", "memory/logs")
@@ -35,8 +32,8 @@ async fn the_kek_rule_goes_from_closure_to_pair_to_default() {
         (pairs("vip", "logs"), "memory/vip"),
     ] {
         let sealed = crypto.encrypt(&context, "x", SSN.row(1)).await.unwrap();
-        let record = world
-            .store
+        let record = harness
+            .store()
             .records()
             .into_iter()
             .find(|record| record.id == sealed.key_id())
@@ -48,27 +45,26 @@ async fn the_kek_rule_goes_from_closure_to_pair_to_default() {
 
 #[tokio::test]
 async fn an_alias_in_the_rule_finds_the_rows_it_wrapped() {
-    let kms = MemoryKms::new()
-        .with_kek("memory/1")
-        .with_alias("alias/app", "memory/1")
-        .with_kek("memory/2");
-    let world = World {
-        kms,
-        ..World::default()
-    };
+    let harness = Harness::new().await;
+    harness.kms().create_kek("memory/1");
+    harness.kms().set_alias("alias/app", "memory/1");
+    harness.kms().create_kek("memory/2");
     let context = context("a");
-    let crypto = world.builder().kek("alias/app").build().await.unwrap();
+    let crypto = harness.builder().kek("alias/app").build().await.unwrap();
     let sealed = crypto.encrypt(&context, "x", SSN.row(1)).await.unwrap();
-    assert_eq!(world.store.records()[0].wraps[0].wrapped.kek.as_str(), "memory/1");
-    let reader = world.builder().kek("alias/app").build().await.unwrap();
+    assert_eq!(
+        harness.store().records()[0].wraps[0].wrapped.kek.as_str(),
+        "memory/1"
+    );
+    let reader = harness.builder().kek("alias/app").build().await.unwrap();
     assert!(reader.decrypt(&context, &sealed, SSN.row(1)).await.is_ok());
 
     // The alias moves on: what it wrapped earlier is allowed only by name.
-    world.kms.set_alias("alias/app", "memory/2");
-    let reader = world.builder().kek("alias/app").build().await.unwrap();
+    harness.kms().set_alias("alias/app", "memory/2");
+    let reader = harness.builder().kek("alias/app").build().await.unwrap();
     let refused = reader.decrypt(&context, &sealed, SSN.row(1)).await.unwrap_err();
     assert!(matches!(refused, Error::KekNotAllowed { .. }), "{refused}");
-    let reader = world
+    let reader = harness
         .builder()
         .kek("alias/app")
         .also_unwrap("memory/1")
@@ -127,29 +123,32 @@ async fn several_kmss_wrap_one_key_and_any_of_them_is_enough() {
 
 #[tokio::test]
 async fn settings_that_cannot_work_are_refused_by_build() {
-    let world = World::default();
+    let harness = Harness::new().await;
     let refused = |builder: CryptoBuilder| async move { builder.build().await.unwrap_err() };
     for (wrong, says) in [
-        (world.builder().kek(""), "is not empty"),
+        (harness.builder().kek(""), "is not empty"),
         (
-            world.builder().kek(("eu", "k")),
+            harness.builder().kek(("eu", "k")),
             "no KMS is registered under the name `eu`",
         ),
-        (world.builder().also_unwrap(("eu", "k")), "`eu`"),
-        (world.builder().kek_for("a", "b", ("eu", "k")), "`eu`"),
+        (harness.builder().also_unwrap(("eu", "k")), "`eu`"),
+        (harness.builder().kek_for("a", "b", ("eu", "k")), "`eu`"),
         (
-            world
+            harness
                 .builder()
                 .kms_named("eu", MemoryKms::new())
                 .kms_named("eu", MemoryKms::new()),
             "two KMSs",
         ),
-        (world.builder().kms_named("default", MemoryKms::new()), "two KMSs"),
-        (world.builder().ttl(Duration::ZERO), "`ttl`"),
-        (world.builder().state_ttl(Duration::ZERO), "`state_ttl`"),
-        (world.builder().max_keyrings(0), "`max_keyrings`"),
         (
-            world.builder().max_concurrent_kms_calls(0),
+            harness.builder().kms_named("default", MemoryKms::new()),
+            "two KMSs",
+        ),
+        (harness.builder().ttl(Duration::ZERO), "`ttl`"),
+        (harness.builder().state_ttl(Duration::ZERO), "`state_ttl`"),
+        (harness.builder().max_keyrings(0), "`max_keyrings`"),
+        (
+            harness.builder().max_concurrent_kms_calls(0),
             "`max_concurrent_kms_calls`",
         ),
     ] {

@@ -2,12 +2,13 @@
 
 use encx::Error;
 use encx::record::{RecordError, decrypt_all, decrypt_each, decrypt_each_in, encrypt_all};
+use encx_testkit::Harness;
 
-use crate::{EncryptedUser, User, World, user};
+use crate::{EncryptedUser, User, user};
 
 #[tokio::test]
 async fn what_is_encrypted_comes_back() {
-    let crypto = World::default().process().await;
+    let crypto = Harness::new().await.process().await;
     let mut full = user(1, "t-1");
     full.billing = Some(crate::address("Side Street"));
     let mut empty = user(2, "t-1");
@@ -27,33 +28,33 @@ async fn what_is_encrypted_comes_back() {
 
 #[tokio::test]
 async fn a_page_of_several_tenants_loads_keys_once() {
-    let world = World::default();
+    let harness = Harness::new().await;
     let users: Vec<_> = (0..60).map(|n| user(n, &format!("t-{}", n % 20))).collect();
-    let writer = world.process().await;
+    let writer = harness.process().await;
     let rows = encrypt_all(&writer, &users).await.unwrap();
     // It hears of the keys that it made, and would read them while we count.
     writer.shutdown().await;
 
-    let reader = world.process().await;
-    let (loads, calls) = (world.store.loads(), world.kms.calls().unwrap);
+    let reader = harness.process().await;
+    let (loads, calls) = (harness.store().loads(), harness.kms().calls().unwrap);
     let read: Vec<User> = decrypt_all(&reader, rows).await.unwrap();
     assert_eq!(read, users);
     // One for the page. The poller may look once more at keys that are so new.
-    assert!(world.store.loads() - loads <= 2);
-    assert_eq!(world.kms.calls().unwrap - calls, 20, "one for each tenant");
+    assert!(harness.store().loads() - loads <= 2);
+    assert_eq!(harness.kms().calls().unwrap - calls, 20, "one for each tenant");
     reader.shutdown().await;
 
     // The same to write: all fields of all records go in one batch.
-    let writer = world.process().await;
-    let (loads, calls) = (world.store.loads(), world.kms.calls().unwrap);
+    let writer = harness.process().await;
+    let (loads, calls) = (harness.store().loads(), harness.kms().calls().unwrap);
     encrypt_all(&writer, &users).await.unwrap();
-    assert!(world.store.loads() - loads <= 2);
-    assert_eq!(world.kms.calls().unwrap - calls, 20);
+    assert!(harness.store().loads() - loads <= 2);
+    assert_eq!(harness.kms().calls().unwrap - calls, 20);
 }
 
 #[tokio::test]
 async fn each_row_comes_back_with_its_own_result() {
-    let crypto = World::default().process().await;
+    let crypto = Harness::new().await.process().await;
     let users = [user(1, "a"), user(2, "a"), user(3, "b"), user(4, "a")];
     let mut rows = encrypt_all(&crypto, &users).await.unwrap();
     rows[1].email = rows[0].email.clone();
@@ -87,7 +88,7 @@ async fn each_row_comes_back_with_its_own_result() {
 
 #[tokio::test]
 async fn one_row_that_fails_fails_the_page_and_not_the_others() {
-    let crypto = World::default().process().await;
+    let crypto = Harness::new().await.process().await;
     let mut rows = encrypt_all(&crypto, &[user(1, "a"), user(2, "a"), user(3, "a")])
         .await
         .unwrap();
@@ -108,7 +109,7 @@ async fn one_row_that_fails_fails_the_page_and_not_the_others() {
 
 #[tokio::test]
 async fn an_empty_page_is_no_error() {
-    let crypto = World::default().process().await;
+    let crypto = Harness::new().await.process().await;
     assert!(encrypt_all::<User>(&crypto, []).await.unwrap().is_empty());
     let rows: [EncryptedUser; 0] = [];
     assert!(decrypt_all::<User, _>(&crypto, rows).await.unwrap().is_empty());

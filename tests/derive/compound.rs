@@ -2,8 +2,7 @@
 
 use encx::search::{BlindIndex, IndexField, IndexPart, Normalizer};
 use encx::{Encrypt, EncryptionContext, Error};
-
-use crate::World;
+use encx_testkit::Harness;
 
 #[derive(Encrypt, Clone, Debug, PartialEq)]
 #[encx(table = "patients", context("tenantId" = tenant_id, "purpose" = "pii"))]
@@ -55,7 +54,7 @@ async fn the_index_is_the_one_that_the_attribute_says() {
         32,
     )
     .named("name_born");
-    let crypto = World::default().process().await;
+    let crypto = Harness::new().await.process().await;
     let row = patient(1, "t-1", "Straße", 1815).encrypt(&crypto).await.unwrap();
     let context = EncryptionContext::from_pairs([("tenantId", "t-1"), ("purpose", "pii")]).unwrap();
     let value = ("STRASSE", 1815);
@@ -85,7 +84,7 @@ async fn the_index_is_the_one_that_the_attribute_says() {
 
 #[tokio::test]
 async fn only_rows_that_are_equal_in_all_fields_match() {
-    let crypto = World::default().process().await;
+    let crypto = Harness::new().await.process().await;
     let people = [
         patient(1, "t-1", "Lovelace", 1815),
         patient(2, "t-1", "LOVELACE", 1815),
@@ -116,7 +115,7 @@ async fn only_rows_that_are_equal_in_all_fields_match() {
 
 #[tokio::test]
 async fn a_row_in_which_a_part_is_null_is_not_indexed() {
-    let crypto = World::default().process().await;
+    let crypto = Harness::new().await.process().await;
     let full = patient(1, "t-1", "Lovelace", 1815);
     let [mut no_phone, mut no_type] = [2, 3].map(|id| patient(id, "t-1", "Lovelace", 1815));
     (no_phone.phone, no_type.r#type) = (None, None);
@@ -139,7 +138,7 @@ async fn a_row_in_which_a_part_is_null_is_not_indexed() {
 
 #[tokio::test]
 async fn what_cannot_be_indexed_is_named() {
-    let crypto = World::default().process().await;
+    let crypto = Harness::new().await.process().await;
     let mut patient = patient(1, "t-1", "Lovelace", 1815);
     patient.phone = Some("ask Babbage".to_owned());
     let error = patient.encrypt(&crypto).await.unwrap_err();

@@ -3,8 +3,9 @@
 use encx::kms::KmsErrorKind;
 use encx::record::{CodecError, FieldFailure, RecordError};
 use encx::{Encrypt, Error};
+use encx_testkit::Harness;
 
-use crate::{EncryptedUser, World, user};
+use crate::{EncryptedUser, user};
 
 fn names(error: &RecordError) -> Vec<&str> {
     error.failures().iter().map(|failure| &*failure.field).collect()
@@ -12,7 +13,7 @@ fn names(error: &RecordError) -> Vec<&str> {
 
 #[tokio::test]
 async fn every_field_that_fails_is_named() {
-    let crypto = World::default().process().await;
+    let crypto = Harness::new().await.process().await;
     let row = user(1, "t-1").encrypt(&crypto).await.unwrap();
     let other = user(2, "t-1").encrypt(&crypto).await.unwrap();
     let mixed = EncryptedUser {
@@ -48,7 +49,7 @@ async fn every_field_that_fails_is_named() {
 
 #[tokio::test]
 async fn a_ciphertext_belongs_to_its_tenant() {
-    let crypto = World::default().process().await;
+    let crypto = Harness::new().await.process().await;
     let row = user(1, "t-1").encrypt(&crypto).await.unwrap();
     let moved = EncryptedUser {
         tenant_id: "t-2".to_owned(),
@@ -99,7 +100,7 @@ impl EncryptedWide {
 
 #[tokio::test]
 async fn widths_may_change_and_types_may_not() {
-    let crypto = World::default().process().await;
+    let crypto = Harness::new().await.process().await;
     let wide = |a, b: &str| Wide {
         id: 5,
         tenant: "t".to_owned(),
@@ -128,9 +129,9 @@ async fn widths_may_change_and_types_may_not() {
 
 #[tokio::test]
 async fn what_cannot_be_encoded_asks_nobody_for_a_key() {
-    let world = World::default();
-    let crypto = world.process().await;
-    world.kms.reset_calls();
+    let harness = Harness::new().await;
+    let crypto = harness.process().await;
+    harness.kms().reset_calls();
     let mut narrow = Narrow {
         id: 1,
         tenant: "t".to_owned(),
@@ -143,12 +144,12 @@ async fn what_cannot_be_encoded_asks_nobody_for_a_key() {
     let error = narrow.encrypt(&crypto).await.unwrap_err();
     assert_eq!(names(&error), [RecordError::CONTEXT, "c"]);
     assert!(matches!(error.failures()[0].error, Error::Context(_)));
-    assert_eq!((world.kms.calls().total(), world.store.loads()), (0, 0));
+    assert_eq!((harness.kms().calls().total(), harness.store().loads()), (0, 0));
 }
 
 #[tokio::test]
 async fn a_row_without_a_context_fails_alone() {
-    let crypto = World::default().process().await;
+    let crypto = Harness::new().await.process().await;
     let rows = encx::record::encrypt_all(&crypto, &[user(1, "a"), user(2, "a")])
         .await
         .unwrap();
@@ -169,13 +170,13 @@ async fn a_row_without_a_context_fails_alone() {
 
 #[tokio::test]
 async fn an_outage_is_retryable_and_names_all_fields() {
-    let world = World::default();
-    let row = user(1, "a").encrypt(&world.process().await).await.unwrap();
-    world.kms.fail_next(100, KmsErrorKind::Unavailable);
-    let error = row.decrypt(&world.process().await).await.unwrap_err();
+    let harness = Harness::new().await;
+    let row = user(1, "a").encrypt(&harness.process().await).await.unwrap();
+    harness.kms().fail_next(100, KmsErrorKind::Unavailable);
+    let error = row.decrypt(&harness.process().await).await.unwrap_err();
     assert!(error.is_retryable(), "{error}");
     assert_eq!(names(&error).len(), 7);
-    let error = user(1, "b").encrypt(&world.process().await).await.unwrap_err();
+    let error = user(1, "b").encrypt(&harness.process().await).await.unwrap_err();
     assert!(error.is_retryable(), "{error}");
     assert_eq!(names(&error).len(), 7);
 }

@@ -12,8 +12,7 @@ mod search;
 mod shapes;
 mod tokens;
 
-use encx::{Crypto, Encrypt};
-use encx_testkit::{MemoryKeyStore, MemoryKms};
+use encx::Encrypt;
 use uuid::Uuid;
 
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -83,19 +82,5 @@ fn user(number: u8, tenant: &str) -> User {
             sizes: vec![1, 2],
         },
         r#type: Some(vec![3]),
-    }
-}
-
-/// An in-memory KMS and key store, and processes on them.
-#[derive(Default)]
-struct World {
-    kms: MemoryKms,
-    store: MemoryKeyStore,
-}
-
-impl World {
-    async fn process(&self) -> Crypto {
-        let builder = Crypto::builder(self.kms.clone(), self.store.clone());
-        builder.build().await.unwrap()
     }
 }

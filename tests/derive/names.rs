@@ -3,8 +3,8 @@
 use encx::password::PasswordParams;
 use encx::record::Password;
 use encx::{Encrypt, EncryptionContext};
-
-use crate::World;
+use encx_test_support::HarnessExt;
+use encx_testkit::Harness;
 
 /// Its fields are called what the methods that are written call their parameters and variables.
 #[derive(Encrypt, Debug)]
@@ -72,9 +72,9 @@ async fn fields_may_be_called_as_parameters_and_variables_are() {
         secret: Password::new("secret"),
         pin: Some(Password::new("1234")),
     };
-    let world = World::default();
+    let harness = Harness::new().await;
     let quick = PasswordParams::insecure_new(64, 1, 1).unwrap();
-    let builder = encx::Crypto::builder(world.kms.clone(), world.store.clone());
+    let builder = harness.builder();
     let crypto = builder.password_params(quick).build().await.unwrap();
     let row = names.encrypt(&crypto).await.unwrap();
     let read = row.clone().decrypt(&crypto).await.unwrap();
@@ -160,7 +160,7 @@ mod elsewhere {
 /// That what is private stays so is shown by `derive/tests/ui/visibility.rs`.
 #[tokio::test]
 async fn the_struct_that_is_written_is_seen_where_the_other_is() {
-    let crypto = World::default().process().await;
+    let crypto = Harness::new().await.process().await;
     let note = elsewhere::Note::new(7, "title");
     let row: elsewhere::EncryptedNote = note.encrypt(&crypto).await.unwrap();
     let terms = elsewhere::Note::title_terms(&crypto, "title").await.unwrap();
@@ -213,7 +213,7 @@ mod shadowed {
 
 #[tokio::test]
 async fn names_of_the_prelude_may_be_used_otherwise() {
-    let crypto = World::default().process().await;
+    let crypto = Harness::new().await.process().await;
     let shadow = shadowed::Shadow {
         id: 1,
         text: "text".to_owned(),

@@ -3,8 +3,8 @@
 use encx::password::{PasswordParams, PasswordVerdict};
 use encx::record::Password;
 use encx::{Crypto, Encrypt, Error};
-
-use crate::World;
+use encx_test_support::HarnessExt;
+use encx_testkit::Harness;
 
 #[derive(Encrypt, Debug)]
 #[encx(table = "accounts", context("tenantId" = tenant_id, "purpose" = "pii"))]
@@ -31,8 +31,8 @@ fn account(id: i64) -> Account {
 }
 
 /// Hashes as quickly as Argon2 lets one.
-async fn process(world: &World) -> Crypto {
-    let builder = Crypto::builder(world.kms.clone(), world.store.clone());
+async fn process(harness: &Harness) -> Crypto {
+    let builder = harness.builder();
     let quick = PasswordParams::insecure_new(64, 1, 1).unwrap();
     builder.password_params(quick).build().await.unwrap()
 }
@@ -41,7 +41,7 @@ const MATCH: PasswordVerdict = PasswordVerdict::Match { needs_rehash: false };
 
 #[tokio::test]
 async fn a_password_is_hashed_and_verified_and_survives_reading_and_writing() {
-    let crypto = process(&World::default()).await;
+    let crypto = process(&Harness::new().await).await;
     let row = account(1).encrypt(&crypto).await.unwrap();
     assert_eq!(
         row.verify_password(&crypto, "t-1", "correct horse")
@@ -84,7 +84,7 @@ async fn a_password_is_hashed_and_verified_and_survives_reading_and_writing() {
 
 #[tokio::test]
 async fn a_hash_in_another_row_or_column_does_not_verify() {
-    let crypto = process(&World::default()).await;
+    let crypto = process(&Harness::new().await).await;
     let row = account(1).encrypt(&crypto).await.unwrap();
     let moved = EncryptedAccount { id: 2, ..row.clone() };
     assert_eq!(
@@ -105,7 +105,7 @@ async fn a_hash_in_another_row_or_column_does_not_verify() {
 /// Her own password verifies in Mallory's tenant, and nothing is let in to Ada's.
 #[tokio::test]
 async fn a_row_of_another_tenant_is_not_verified() {
-    let crypto = process(&World::default()).await;
+    let crypto = process(&Harness::new().await).await;
     let mut mallory = account(2);
     mallory.tenant_id = "t-2".to_owned();
     mallory.pin = Some(Password::new("1234"));
@@ -131,7 +131,7 @@ async fn a_row_of_another_tenant_is_not_verified() {
 
 #[tokio::test]
 async fn who_has_no_password_is_told_from_nobody() {
-    let crypto = process(&World::default()).await;
+    let crypto = process(&Harness::new().await).await;
     let row = account(1).encrypt(&crypto).await.unwrap();
     assert_eq!(
         row.verify_pin(&crypto, "1234").await.unwrap(),
@@ -141,7 +141,7 @@ async fn who_has_no_password_is_told_from_nobody() {
 
 #[tokio::test]
 async fn a_password_that_cannot_be_hashed_fails_by_name() {
-    let crypto = process(&World::default()).await;
+    let crypto = process(&Harness::new().await).await;
     let mut empty = account(1);
     empty.password = Password::new("");
     let error = empty.encrypt(&crypto).await.unwrap_err();
@@ -190,7 +190,7 @@ struct Login {
 
 #[tokio::test]
 async fn a_struct_with_a_password_can_be_cloned_and_compared() {
-    let crypto = process(&World::default()).await;
+    let crypto = process(&Harness::new().await).await;
     let login = |typed: &str| Login {
         id: 1,
         email: "a@b".to_owned(),

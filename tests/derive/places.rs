@@ -2,8 +2,9 @@
 
 use encx::record::{EncryptedColumn, RowIdKind};
 use encx::{EncryptionContext, Field};
+use encx_testkit::Harness;
 
-use crate::{User, World, user};
+use crate::{User, user};
 
 /// The manifest is what a service pins. Any change to it makes rows unreadable.
 #[test]
@@ -31,7 +32,7 @@ field type: json, in users.type
 /// Opened by hand, so that the manifest tells the truth about the bytes.
 #[tokio::test]
 async fn every_field_lies_where_the_manifest_says() {
-    let crypto = World::default().process().await;
+    let crypto = Harness::new().await.process().await;
     let mut user = user(1, "t-1");
     user.billing = Some(crate::address("Side Street"));
     let row = user.encrypt(&crypto).await.unwrap();

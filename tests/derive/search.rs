@@ -3,8 +3,7 @@
 use encx::record::RecordError;
 use encx::search::{BlindIndex, IndexField, Normalizer};
 use encx::{Encrypt, Error};
-
-use crate::World;
+use encx_testkit::Harness;
 
 const ORDER_NUMBER: Normalizer = Normalizer::custom("order-number", 2, |text| Some(text.replace('-', "")));
 
@@ -41,7 +40,7 @@ fn person(id: i64, tenant: &str, email: &str) -> Person {
 
 #[tokio::test]
 async fn a_log_in_finds_its_row_without_a_tenant() {
-    let crypto = World::default().process().await;
+    let crypto = Harness::new().await.process().await;
     let people = [
         person(1, "t-1", "Ada@Example.org"),
         person(2, "t-2", "ada@example.org"),
@@ -68,7 +67,7 @@ async fn a_log_in_finds_its_row_without_a_tenant() {
 #[tokio::test]
 async fn candidates_that_share_a_term_by_chance_are_dropped() {
     const NAME: IndexField = IndexField::new("people", "name", 8).normalize(Normalizer::CaseFold);
-    let crypto = World::default().process().await;
+    let crypto = Harness::new().await.process().await;
     let tenant = encx::EncryptionContext::from_pairs([("tenantId", "t-1"), ("purpose", "pii")]).unwrap();
     let term = async |name: &str| crypto.blind_index(&tenant, &NAME, name).await.unwrap();
     let ada = person(1, "t-1", "ada@example.org");
@@ -112,7 +111,7 @@ async fn candidates_that_share_a_term_by_chance_are_dropped() {
 
 #[tokio::test]
 async fn an_index_in_the_structs_context_asks_for_the_tenant() {
-    let crypto = World::default().process().await;
+    let crypto = Harness::new().await.process().await;
     let [first, second] = [person(1, "t-1", "a@b"), person(2, "t-2", "a@b")];
     let rows = encx::record::encrypt_all(&crypto, [&first, &second])
         .await
@@ -157,8 +156,8 @@ fn assert_is_of_another(error: &RecordError, row: usize) {
 /// and has the log-in of Ada's tenant find her row: it is given the terms of Ada's.
 #[tokio::test]
 async fn a_row_of_another_tenant_is_refused_though_its_term_was_copied() {
-    let world = World::default();
-    let crypto = world.process().await;
+    let harness = Harness::new().await;
+    let crypto = harness.process().await;
     let [ada, mallory] = [
         person(1, "t-1", "ada@example.org"),
         person(2, "t-2", "ada@example.org"),
@@ -170,8 +169,8 @@ async fn a_row_of_another_tenant_is_refused_though_its_term_was_copied() {
 
     let terms = Person::name_terms(&crypto, "t-1", "Ada Lovelace").await.unwrap();
     assert!(terms.contains(&planted.name_index.unwrap()), "the query finds it");
-    let cold = world.process().await;
-    let unwraps = world.kms.calls().unwrap;
+    let cold = harness.process().await;
+    let unwraps = harness.kms().calls().unwrap;
     let found = Person::matching_name(&cold, "t-1", [planted.clone()], "Ada Lovelace").await;
     assert_is_of_another(&found.unwrap_err(), 0);
     // The page is refused as a whole, and says which row it was.
@@ -186,7 +185,7 @@ async fn a_row_of_another_tenant_is_refused_though_its_term_was_copied() {
     let page = encx::record::decrypt_all_in::<Person, _>(&cold, &tenant, rows).await;
     assert_is_of_another(&page.unwrap_err(), 1);
     assert_is_of_another(&planted.clone().decrypt_in(&cold, &tenant).await.unwrap_err(), 0);
-    assert_eq!(world.kms.calls().unwrap, unwraps, "nothing was decrypted");
+    assert_eq!(harness.kms().calls().unwrap, unwraps, "nothing was decrypted");
 
     // A row that says it is Ada's tenant's, and is not, does not open.
     planted.tenant_id = "t-1".to_owned();
@@ -200,7 +199,7 @@ async fn a_row_of_another_tenant_is_refused_though_its_term_was_copied() {
 #[tokio::test]
 async fn the_index_is_the_one_that_the_attributes_say() {
     const MAIL: IndexField = IndexField::new("people", "mail", 64).normalize(Normalizer::Email);
-    let crypto = World::default().process().await;
+    let crypto = Harness::new().await.process().await;
     let row = person(1, "t-1", "a@b").encrypt(&crypto).await.unwrap();
     let login = encx::EncryptionContext::from_pairs([("purpose", "login")]).unwrap();
     let by_hand = crypto.blind_index(&login, &MAIL, "a@b").await.unwrap();
@@ -224,9 +223,9 @@ async fn the_index_is_the_one_that_the_attributes_say() {
 
 #[tokio::test]
 async fn null_is_not_indexed_and_what_cannot_be_fails_by_name() {
-    let world = World::default();
-    let crypto = world.process().await;
-    world.kms.reset_calls();
+    let harness = Harness::new().await;
+    let crypto = harness.process().await;
+    harness.kms().reset_calls();
     let mut person = person(1, "t-1", "no address");
     person.order = "1".repeat(encx::limits::MAX_INDEXED_LEN + 1);
     let error = person.encrypt(&crypto).await.unwrap_err();
@@ -239,7 +238,7 @@ async fn null_is_not_indexed_and_what_cannot_be_fails_by_name() {
             .all(|failure| matches!(failure.error, Error::Index(_)))
     );
     assert!(!error.to_string().contains("no address"));
-    assert_eq!(world.kms.calls().total(), 0);
+    assert_eq!(harness.kms().calls().total(), 0);
 
     (person.email, person.order, person.name) = ("a@b".to_owned(), "1".to_owned(), None);
     let row = person.encrypt(&crypto).await.unwrap();
@@ -277,7 +276,7 @@ struct Contact {
 /// Empty is a value: its record is written, and found by what is empty once normalised.
 #[tokio::test]
 async fn an_empty_field_is_written_and_found() {
-    let crypto = World::default().process().await;
+    let crypto = Harness::new().await.process().await;
     let contact = |id, email: &str, name: &str, phone: Option<&str>| Contact {
         id,
         tenant_id: "acme".to_owned(),
@@ -331,7 +330,7 @@ async fn an_empty_field_is_written_and_found() {
 
 #[tokio::test]
 async fn any_case_finds_a_final_sigma() {
-    let crypto = World::default().process().await;
+    let crypto = Harness::new().await.process().await;
     let people = ["ΝΙΚΟΣ@example.gr", "νικος@example.gr", "νικοσ@example.gr"];
     let rows: Vec<_> = (1..)
         .zip(people)

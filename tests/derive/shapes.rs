@@ -5,10 +5,9 @@ use std::fmt::Debug;
 
 use encx::record::{CodecError, Encoded, FieldCodec};
 use encx::{Encrypt, RowId, RowIdParts};
+use encx_testkit::Harness;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-
-use crate::World;
 
 #[derive(Encrypt, Clone, Debug, PartialEq)]
 #[encx(table = "generic", context("tenantId" = tenant))]
@@ -35,7 +34,7 @@ where
 
 #[tokio::test]
 async fn generics_and_lifetimes_work() {
-    let crypto = World::default().process().await;
+    let crypto = Harness::new().await.process().await;
     let tenant = String::from("t");
     let generic = Generic::<'_, String, u8, bool, 2> {
         id: 1,
@@ -76,7 +75,7 @@ where
 
 #[tokio::test]
 async fn generic_ids_and_fragments_work() {
-    let crypto = World::default().process().await;
+    let crypto = Harness::new().await.process().await;
     let inner = Pair {
         left: 1_i32,
         right: 2,
@@ -149,7 +148,7 @@ impl FieldCodec for Money {
 
 #[tokio::test]
 async fn names_derives_attributes_and_composite_ids_are_the_users() {
-    let crypto = World::default().process().await;
+    let crypto = Harness::new().await.process().await;
     let line = |line, price| outer::Line {
         order: "o-1".to_owned(),
         line: LineId(line),
@@ -210,7 +209,7 @@ struct Moments {
 
 #[tokio::test]
 async fn every_type_with_a_codec_can_be_a_field() {
-    let crypto = World::default().process().await;
+    let crypto = Harness::new().await.process().await;
     let seen = chrono::DateTime::from_timestamp(1_800_000_000, 42).unwrap();
     let kinds = Kinds {
         id: [1, 2],

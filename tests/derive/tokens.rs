@@ -3,9 +3,8 @@
 use encx::record::{ColumnPart, ColumnValue, RecordError};
 use encx::token::{ApiToken, TokenDigest};
 use encx::{Encrypt, Error};
+use encx_testkit::Harness;
 use uuid::Uuid;
-
-use crate::World;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Rights {
@@ -69,7 +68,7 @@ fn assert_refused(read: Result<Token, RecordError>, field: &str) {
 /// One negative test for every input that is authenticated.
 #[tokio::test]
 async fn nothing_that_a_token_is_bound_to_can_be_changed() {
-    let crypto = World::default().process().await;
+    let crypto = Harness::new().await.process().await;
     let [token, other] = [(); 2].map(|()| ApiToken::generate("acme").unwrap());
     let mut kept = row_of(&token);
     kept.previous = Some(other.digest());

@@ -6,18 +6,14 @@ use encx::jobs::{JobEnd, JobError};
 use encx::keys::{KeyState, KeyUsage};
 use encx::kms::{KekRef, KmsErrorKind};
 use encx::store::{JobTally, KeyStore};
-use encx::{Crypto, CryptoBuilder, EncryptionContext, Error, Field};
-use encx_testkit::{ManualClock, MemoryKeyStore, MemoryKms};
+use encx::{Crypto, CryptoBuilder, EncryptionContext, Error};
+use encx_test_support::{HarnessExt, SSN, context, settle};
+use encx_testkit::{Harness, MemoryKeyStore, MemoryKms};
 
-use super::support::{REFUSED, idle, in_time};
-
-const SSN: Field = Field::new("users", "ssn");
+use super::support::REFUSED;
 
 fn tenant(number: u32) -> EncryptionContext {
-    EncryptionContext::builder()
-        .pair("tenantId", format!("t-{number}"))
-        .build()
-        .unwrap()
+    context(format!("t-{number}"))
 }
 
 fn tally(changed: u64, unchanged: u64, failed: u64) -> JobTally {
@@ -30,47 +26,38 @@ fn by(store: &MemoryKeyStore, kek: &str) -> usize {
     wraps.filter(|wrap| wrap.wrapped.kek.as_str() == kek).count()
 }
 
-struct World {
-    clock: ManualClock,
-    kms: MemoryKms,
-    store: MemoryKeyStore,
+/// A harness whose key store holds `tenants` keys under `memory/old`; every fifth tenant has a second version.
+async fn under_the_old_kek(tenants: u32) -> Harness {
+    let harness = Harness::new().await;
+    harness.kms().create_kek("memory/old");
+    harness.kms().create_kek("memory/new");
+    let before = process(&harness, |builder| builder.kek("memory/old")).await;
+    for number in 0..tenants {
+        before.key_manager().create(&tenant(number)).await.unwrap();
+        if number % 5 == 0 {
+            before.key_manager().rotate(&tenant(number)).await.unwrap();
+        }
+    }
+    harness.kms().reset_calls();
+    harness
 }
 
-impl World {
-    /// `tenants` keys under `memory/old`; every fifth tenant has a second version.
-    async fn new(tenants: u32) -> Self {
-        let clock = ManualClock::new();
-        let store = MemoryKeyStore::with_clock(clock.clone());
-        let kms = MemoryKms::new().with_kek("memory/old").with_kek("memory/new");
-        let world = Self { clock, kms, store };
-        let before = world.process(|builder| builder.kek("memory/old")).await;
-        for number in 0..tenants {
-            before.key_manager().create(&tenant(number)).await.unwrap();
-            if number % 5 == 0 {
-                before.key_manager().rotate(&tenant(number)).await.unwrap();
-            }
-        }
-        world.kms.reset_calls();
-        world
-    }
+async fn process(harness: &Harness, set_up: impl FnOnce(CryptoBuilder) -> CryptoBuilder) -> Crypto {
+    set_up(harness.builder()).build().await.unwrap()
+}
 
-    async fn process(&self, set_up: impl FnOnce(CryptoBuilder) -> CryptoBuilder) -> Crypto {
-        let builder = Crypto::builder(self.kms.clone(), self.store.clone()).clock(self.clock.clone());
-        // Calls are counted, and some rules name no KEK that wraps the keys that are there.
-        set_up(builder).connect_lazily().build().await.unwrap()
-    }
-
-    /// A process whose KEK rule wraps under the new KEK.
-    async fn moving(&self) -> Crypto {
-        self.process(|builder| builder.kek("memory/new").also_unwrap("memory/old"))
-            .await
-    }
+/// A process whose KEK rule wraps under the new KEK.
+async fn moving(harness: &Harness) -> Crypto {
+    process(harness, |builder| {
+        builder.kek("memory/new").also_unwrap("memory/old")
+    })
+    .await
 }
 
 #[tokio::test]
 async fn all_keys_move_with_one_call_each_and_the_second_time_none() {
-    let world = World::new(100).await;
-    let before = world.process(|builder| builder.kek("memory/old")).await;
+    let harness = under_the_old_kek(100).await;
+    let before = process(&harness, |builder| builder.kek("memory/old")).await;
     let sealed = before.encrypt(&tenant(0), "text", SSN.row(1)).await.unwrap();
     let peppers = before.key_manager().for_usage(KeyUsage::Pepper);
     peppers.create(&tenant(1)).await.unwrap();
@@ -82,89 +69,99 @@ async fn all_keys_move_with_one_call_each_and_the_second_time_none() {
         .await
         .unwrap();
     assert_ne!(gone.id, old.id);
-    world.kms.reset_calls();
+    harness.kms().reset_calls();
 
-    let crypto = world.moving().await;
+    let crypto = moving(&harness).await;
     let report = crypto.key_manager().rewrap_all().range_size(50).run().await;
     assert!(report.is_complete(), "{report}");
     // A hundred, twenty that were rotated, the pepper, and the successor of the one that is destroyed, left out.
     assert_eq!(report.run, tally(121, 0, 0));
-    let calls = world.kms.calls();
+    let calls = harness.kms().calls();
     assert_eq!((calls.rewrap, calls.unwrap, calls.wrap), (121, 0, 0));
     // What the two KEKs stand for.
     assert_eq!(calls.describe, 2);
     assert_eq!(
-        (by(&world.store, "memory/old"), by(&world.store, "memory/new")),
+        (
+            by(harness.store(), "memory/old"),
+            by(harness.store(), "memory/new")
+        ),
         (0, 121)
     );
     let read = crypto.decrypt(&tenant(0), &sealed, SSN.row(1)).await.unwrap();
     assert_eq!(read.as_bytes(), b"text");
 
-    world.kms.reset_calls();
-    let writes = world.store.writes();
+    harness.kms().reset_calls();
+    let writes = harness.store().writes();
     let again = crypto.key_manager().rewrap_all().run().await;
     assert_eq!(again.run, tally(0, 121, 0));
-    assert_eq!((world.kms.calls().total(), world.kms.calls().describe), (1, 1));
-    assert_eq!(world.store.writes(), writes);
+    assert_eq!(
+        (harness.kms().calls().total(), harness.kms().calls().describe),
+        (1, 1)
+    );
+    assert_eq!(harness.store().writes(), writes);
 }
 
 #[tokio::test]
 async fn workers_share_and_no_key_is_moved_twice() {
-    let world = World::new(400).await;
-    let (a, b) = (world.moving().await, world.moving().await);
+    let harness = under_the_old_kek(400).await;
+    let (a, b) = (moving(&harness).await, moving(&harness).await);
     let job = |crypto: &Crypto| crypto.key_manager().rewrap_all().range_size(20).run();
-    let (a, b) = in_time(&world.clock, async { tokio::join!(job(&a), job(&b)) }).await;
+    let (a, b) = harness.in_time(async { tokio::join!(job(&a), job(&b)) }).await;
     assert_eq!((a.run, b.run), (tally(480, 0, 0), tally(480, 0, 0)));
     assert_eq!(a.worker.changed + b.worker.changed, 480);
     assert!(a.worker.changed > 50 && b.worker.changed > 50);
-    assert_eq!(world.kms.calls().rewrap, 480);
-    assert_eq!(by(&world.store, "memory/new"), 480);
+    assert_eq!(harness.kms().calls().rewrap, 480);
+    assert_eq!(by(harness.store(), "memory/new"), 480);
 }
 
 #[tokio::test]
 async fn a_worker_that_dies_in_the_middle_loses_nothing_and_another_repeats_nothing() {
-    let world = World::new(100).await;
-    let crypto = world.moving().await;
+    let harness = under_the_old_kek(100).await;
+    let crypto = moving(&harness).await;
     let mut run = crypto.key_manager().rewrap_all().range_size(10).start();
     for _ in 0..6 {
         run.next_event().await;
     }
-    world.kms.hold();
+    harness.kms().hold();
     tokio::select! {
         biased;
         _ = async { while run.next_event().await.is_some() {} } => panic!("the KMS is held"),
-        () = idle() => {}
+        () = settle() => {}
     }
     drop(run);
-    world.kms.release();
-    let moved = by(&world.store, "memory/new");
+    harness.kms().release();
+    let moved = by(harness.store(), "memory/new");
     assert!((30..90).contains(&moved), "{moved}");
-    world.kms.reset_calls();
+    harness.kms().reset_calls();
 
-    let heir = world.moving().await;
-    let report = in_time(&world.clock, heir.key_manager().rewrap_all().range_size(10).run()).await;
+    let heir = moving(&harness).await;
+    let report = harness
+        .in_time(heir.key_manager().rewrap_all().range_size(10).run())
+        .await;
     assert!(report.is_complete(), "{report}");
-    assert_eq!(by(&world.store, "memory/new"), 120);
-    assert_eq!(usize::try_from(world.kms.calls().rewrap).unwrap(), 120 - moved);
+    assert_eq!(by(harness.store(), "memory/new"), 120);
+    assert_eq!(
+        usize::try_from(harness.kms().calls().rewrap).unwrap(),
+        120 - moved
+    );
     assert_eq!(report.run.changed + report.run.unchanged, 120);
 }
 
 #[tokio::test]
 async fn keys_whose_kek_refuses_are_named_and_hold_up_no_other() {
-    let world = World::new(10).await;
-    world.kms.create_kek("memory/lost");
-    let other = world.process(|builder| builder.kek("memory/lost")).await;
+    let harness = under_the_old_kek(10).await;
+    harness.kms().create_kek("memory/lost");
+    let other = process(&harness, |builder| builder.kek("memory/lost")).await;
     let lost = other.key_manager().create(&tenant(500)).await.unwrap();
-    world.kms.set_kek_fault("memory/lost", Some(REFUSED));
-    let crypto = world
-        .process(|builder| {
-            builder
-                .kek("memory/new")
-                .also_unwrap("memory/old")
-                .also_unwrap("memory/lost")
-        })
-        .await;
-    let report = in_time(&world.clock, crypto.key_manager().rewrap_all().run()).await;
+    harness.kms().set_kek_fault("memory/lost", Some(REFUSED));
+    let crypto = process(&harness, |builder| {
+        builder
+            .kek("memory/new")
+            .also_unwrap("memory/old")
+            .also_unwrap("memory/lost")
+    })
+    .await;
+    let report = harness.in_time(crypto.key_manager().rewrap_all().run()).await;
     assert!(matches!(report.ended_by, JobEnd::Finished) && !report.is_complete());
     assert_eq!(report.run, tally(12, 0, 1));
     let failure = &report.failures[0];
@@ -172,32 +169,32 @@ async fn keys_whose_kek_refuses_are_named_and_hold_up_no_other() {
     assert!(!failure.error.is_retryable());
 
     // A refusal is remembered for a moment.
-    world.clock.advance(Duration::from_secs(10));
+    harness.clock().advance(Duration::from_secs(10)).await;
     // One that is out of reach for a while is tried a few times, and holds up no other either.
-    world
-        .kms
+    harness
+        .kms()
         .set_kek_fault("memory/lost", Some(KmsErrorKind::Unavailable));
-    let report = in_time(&world.clock, crypto.key_manager().rewrap_all().run()).await;
+    let report = harness.in_time(crypto.key_manager().rewrap_all().run()).await;
     assert_eq!(report.run, tally(0, 12, 1));
     assert!(report.failures[0].error.is_retryable());
 
-    world.kms.set_kek_fault("memory/lost", None);
-    world.clock.advance(Duration::from_secs(60));
-    let report = in_time(&world.clock, crypto.key_manager().rewrap_all().run()).await;
+    harness.kms().set_kek_fault("memory/lost", None);
+    harness.clock().advance(Duration::from_secs(60)).await;
+    let report = harness.in_time(crypto.key_manager().rewrap_all().run()).await;
     assert_eq!(report.run, tally(1, 12, 0));
 }
 
 #[tokio::test]
 async fn a_kek_that_the_rule_does_not_allow_moves_nothing() {
-    let world = World::new(3).await;
-    let crypto = world.process(|builder| builder.kek("memory/new")).await;
+    let harness = under_the_old_kek(3).await;
+    let crypto = process(&harness, |builder| builder.kek("memory/new")).await;
     let report = crypto.key_manager().rewrap_all().run().await;
     assert_eq!(report.run, tally(0, 0, 4));
     assert!(matches!(
         report.failures[0].error,
         JobError::Encx(Error::KekNotAllowed { .. })
     ));
-    assert_eq!(world.kms.calls().rewrap, 0);
+    assert_eq!(harness.kms().calls().rewrap, 0);
     // A dry run says the same.
     let report = crypto.key_manager().rewrap_all().dry_run().run().await;
     assert_eq!(report.run, tally(0, 0, 4));
@@ -205,30 +202,30 @@ async fn a_kek_that_the_rule_does_not_allow_moves_nothing() {
 
 #[tokio::test]
 async fn a_row_that_was_edited_is_refused_and_holds_up_no_other() {
-    let world = World::new(4).await;
-    world.store.tamper(|rows| {
+    let harness = under_the_old_kek(4).await;
+    harness.store().tamper(|rows| {
         rows[1].context.insert("tenantId".to_owned(), "other".to_owned());
     });
-    let report = world.moving().await.key_manager().rewrap_all().run().await;
+    let report = moving(&harness).await.key_manager().rewrap_all().run().await;
     assert_eq!(report.run, tally(4, 0, 1));
 }
 
 #[tokio::test]
 async fn a_dry_run_counts_and_asks_only_what_aliases_stand_for() {
-    let world = World::new(10).await;
-    let crypto = world.moving().await;
-    let before = world.store.records();
+    let harness = under_the_old_kek(10).await;
+    let crypto = moving(&harness).await;
+    let before = harness.store().records();
     let report = crypto.key_manager().rewrap_all().dry_run().run().await;
     assert_eq!(report.run, tally(12, 0, 0));
-    let calls = world.kms.calls();
+    let calls = harness.kms().calls();
     assert_eq!(calls.total(), calls.describe);
-    assert_eq!(world.store.records(), before);
+    assert_eq!(harness.store().records(), before);
 }
 
 #[tokio::test]
 async fn only_keys_of_a_kek_or_a_usage_move_if_so_asked() {
-    let world = World::new(5).await;
-    let other = world.process(|builder| builder).await;
+    let harness = under_the_old_kek(5).await;
+    let other = process(&harness, |builder| builder).await;
     other.key_manager().create(&tenant(500)).await.unwrap();
     other
         .key_manager()
@@ -236,13 +233,12 @@ async fn only_keys_of_a_kek_or_a_usage_move_if_so_asked() {
         .create(&tenant(501))
         .await
         .unwrap();
-    world.kms.set_alias("alias/default", MemoryKms::DEFAULT_KEK);
-    let crypto = world
-        .process(|builder| {
-            let builder = builder.kek("memory/new").also_unwrap("memory/old");
-            builder.also_unwrap(MemoryKms::DEFAULT_KEK)
-        })
-        .await;
+    harness.kms().set_alias("alias/default", MemoryKms::DEFAULT_KEK);
+    let crypto = process(&harness, |builder| {
+        let builder = builder.kek("memory/new").also_unwrap("memory/old");
+        builder.also_unwrap(MemoryKms::DEFAULT_KEK)
+    })
+    .await;
     let indexes = crypto
         .key_manager()
         .rewrap_all()
@@ -254,15 +250,18 @@ async fn only_keys_of_a_kek_or_a_usage_move_if_so_asked() {
     let moved = crypto.key_manager().rewrap_all().from(from).run().await;
     assert_eq!(moved.run, tally(1, 0, 0));
     assert_eq!(
-        (by(&world.store, "memory/old"), by(&world.store, "memory/new")),
+        (
+            by(harness.store(), "memory/old"),
+            by(harness.store(), "memory/new")
+        ),
         (6, 2)
     );
 }
 
 #[tokio::test]
 async fn two_that_move_different_keys_at_once_do_not_replace_each_other() {
-    let world = World::new(20).await;
-    let crypto = world.moving().await;
+    let harness = under_the_old_kek(20).await;
+    let crypto = moving(&harness).await;
     let job = || crypto.key_manager().rewrap_all().range_size(2);
     let jobs = async {
         tokio::join!(
@@ -272,37 +271,38 @@ async fn two_that_move_different_keys_at_once_do_not_replace_each_other() {
             job().job_name("mine").usage(KeyUsage::Pepper).run(),
         )
     };
-    let (all, index, old, named) = in_time(&world.clock, jobs).await;
+    let (all, index, old, named) = harness.in_time(jobs).await;
     for report in [all, index, old, named] {
         assert!(report.is_complete(), "{report}");
     }
-    let named = world.store.jobs().unwrap().job("mine").await.unwrap();
+    let named = harness.store().jobs().unwrap().job("mine").await.unwrap();
     assert!(named.unwrap().finished, "a name of the caller's own is kept");
 }
 
 #[tokio::test]
 async fn an_alias_that_was_moved_a_moment_ago_moves_the_keys() {
-    let world = World::new(5).await;
-    world.kms.set_alias("alias/app", "memory/old");
-    let crypto = world
-        .process(|builder| builder.kek("alias/app").also_unwrap("memory/old"))
-        .await;
+    let harness = under_the_old_kek(5).await;
+    harness.kms().set_alias("alias/app", "memory/old");
+    let crypto = process(&harness, |builder| {
+        builder.kek("alias/app").also_unwrap("memory/old")
+    })
+    .await;
     assert_eq!(crypto.key_manager().rewrap_all().run().await.run, tally(0, 6, 0));
-    world.kms.set_alias("alias/app", "memory/new");
+    harness.kms().set_alias("alias/app", "memory/new");
     assert_eq!(crypto.key_manager().rewrap_all().run().await.run, tally(6, 0, 0));
 }
 
 #[tokio::test]
 async fn a_key_that_changes_while_it_is_moved_keeps_the_change_and_moves_all_the_same() {
-    let world = World::new(3).await;
-    let crypto = world.moving().await;
-    let other = world.process(|builder| builder.kek("memory/old")).await;
+    let harness = under_the_old_kek(3).await;
+    let crypto = moving(&harness).await;
+    let other = process(&harness, |builder| builder.kek("memory/old")).await;
     crypto.key_manager().rewrap(&tenant(1)).await.unwrap();
-    world.kms.reset_calls();
-    world.kms.hold();
+    harness.kms().reset_calls();
+    harness.kms().hold();
     let run = tokio::spawn(crypto.key_manager().rewrap_all().run());
     // It has asked what its KEK stands for; behind that come the keys.
-    world.kms.until_in_flight(1).await;
+    harness.kms().until_in_flight(1).await;
     let suspended = other.key_manager().list(&tenant(0)).await.unwrap().remove(0);
     other
         .key_manager()
@@ -321,7 +321,7 @@ async fn a_key_that_changes_while_it_is_moved_keeps_the_change_and_moves_all_the
         .destroy_with_data(&tenant(2), old.id, "a test")
         .await
         .unwrap();
-    world.kms.release();
+    harness.kms().release();
     let report = run.await.unwrap();
     assert!(report.is_complete(), "{report}");
     assert_eq!(report.run, tally(2, 2, 0));
@@ -329,15 +329,18 @@ async fn a_key_that_changes_while_it_is_moved_keeps_the_change_and_moves_all_the
     let now = other.key_manager().list(&tenant(0)).await.unwrap().remove(0);
     assert_eq!(now.state, KeyState::Suspended);
     assert_eq!(
-        (by(&world.store, "memory/old"), by(&world.store, "memory/new")),
+        (
+            by(harness.store(), "memory/old"),
+            by(harness.store(), "memory/new")
+        ),
         (0, 3)
     );
 }
 
 #[tokio::test]
 async fn the_managers_reason_goes_to_the_audit_log() {
-    let world = World::new(3).await;
-    let manager = world.moving().await.key_manager();
+    let harness = under_the_old_kek(3).await;
+    let manager = moving(&harness).await.key_manager();
     // The store in memory keeps none, but refuses one that cannot be kept.
     let unfit = manager.clone().because("two\nlines");
     assert_eq!(unfit.rewrap_all().run().await.run, tally(0, 0, 4));

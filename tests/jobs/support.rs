@@ -1,7 +1,6 @@
-//! A walk over numbers that a test makes slow or makes fail, and time that passes while nobody is at work.
+//! A walk over numbers that a test makes slow or makes fail.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,35 +8,9 @@ use async_trait::async_trait;
 use encx::jobs::{JobError, Walk, WalkOutcome, WalkPage};
 use encx::kms::KmsErrorKind;
 use encx::store::StoreError;
-use encx::{Clock, Crypto, Error};
-use encx_testkit::{ManualClock, MemoryKeyStore, MemoryKms};
+use encx::{Clock, Error};
+use encx_testkit::HarnessClock;
 use tokio::sync::watch;
-
-/// Lets the clock run on in steps whenever there is nothing else to do, until a future is done.
-pub(crate) async fn in_time<T>(clock: &ManualClock, future: impl Future<Output = T>) -> T {
-    let mut future = pin!(future);
-    loop {
-        tokio::select! {
-            biased;
-            done = &mut future => return done,
-            () = idle() => clock.advance(Duration::from_millis(100)),
-        }
-    }
-}
-
-/// Lets everybody else go as far as they can.
-pub(crate) async fn idle() {
-    for _ in 0..50 {
-        tokio::task::yield_now().await;
-    }
-}
-
-/// A process with a key store that others share.
-pub(crate) async fn process(clock: &ManualClock, store: &MemoryKeyStore) -> Crypto {
-    let builder = Crypto::builder(MemoryKms::new(), store.clone()).clock(clock.clone());
-    // Some tests begin with a key store that fails.
-    builder.connect_lazily().build().await.unwrap()
-}
 
 /// A walk over the numbers from 0 to `count`. Clones share what was done.
 #[derive(Clone)]
@@ -47,7 +20,7 @@ pub(crate) struct Numbers {
     state: Arc<Mutex<State>>,
     /// While this is set, work stands.
     held: Arc<watch::Sender<bool>>,
-    takes: Option<(ManualClock, Duration)>,
+    takes: Option<(HarnessClock, Duration)>,
     weight: u64,
 }
 
@@ -78,7 +51,7 @@ impl Numbers {
     }
 
     /// Makes every piece of work take so long.
-    pub(crate) fn taking(mut self, clock: &ManualClock, time: Duration) -> Self {
+    pub(crate) fn taking(mut self, clock: &HarnessClock, time: Duration) -> Self {
         self.takes = Some((clock.clone(), time));
         self
     }

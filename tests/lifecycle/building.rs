@@ -7,15 +7,15 @@ use encx::store::StoreError;
 use encx::{Clock, Crypto, CryptoBuilder, Error};
 use encx_local::{LocalKms, Protection};
 use encx_sqlx::SqliteKeyStore;
+use encx_test_support::{FaultHarness, SECOND, SSN, context, seal};
 use encx_testkit::{MemoryKeyStore, MemoryKms};
 
 use super::drive;
-use super::support::{SECOND, SSN, World, context, seal};
 use super::traces::{Log, traced};
 
 /// A builder that asks, unlike that of the other tests.
-fn builder(world: &World) -> CryptoBuilder {
-    Crypto::builder(world.kms.clone(), world.rows.clone()).clock(world.clock.clone())
+fn builder(harness: &FaultHarness) -> CryptoBuilder {
+    Crypto::builder(harness.kms.clone(), harness.rows.clone()).clock(harness.clock.clone())
 }
 
 fn kind(error: &Error) -> Option<KmsErrorKind> {
@@ -33,30 +33,30 @@ async fn a_kms_that_refuses_fails_the_build() {
         KmsErrorKind::KeyState,
         KmsErrorKind::NotFound,
     ] {
-        let world = World::new();
-        world.kms.fail_until_cleared(refusal);
-        let error = builder(&world).build().await.unwrap_err();
+        let harness = FaultHarness::new();
+        harness.kms.fail_until_cleared(refusal);
+        let error = builder(&harness).build().await.unwrap_err();
         assert_eq!(kind(&error), Some(refusal), "{error}");
         // A process that has to come up all the same says so.
-        builder(&world).connect_lazily().build().await.unwrap();
+        builder(&harness).connect_lazily().build().await.unwrap();
     }
     // What no KMS has, and what it describes as unusable.
-    let world = World::new();
-    let error = builder(&world).kek("memory/none").build().await.unwrap_err();
+    let harness = FaultHarness::new();
+    let error = builder(&harness).kek("memory/none").build().await.unwrap_err();
     assert_eq!(kind(&error), Some(KmsErrorKind::NotFound), "{error}");
-    world.kms.create_kek("memory/off");
-    world.kms.disable_kek("memory/off");
+    harness.kms.create_kek("memory/off");
+    harness.kms.disable_kek("memory/off");
     for settings in [
-        builder(&world).kek("memory/off"),
-        builder(&world).kek_for("purpose", "logs", "memory/off"),
+        builder(&harness).kek("memory/off"),
+        builder(&harness).kek_for("purpose", "logs", "memory/off"),
     ] {
         let error = settings.build().await.unwrap_err();
         assert_eq!(kind(&error), Some(KmsErrorKind::KeyState), "{error}");
         assert!(error.to_string().contains("`memory/off`"), "{error}");
         assert!(error.to_string().contains("enable it"), "{error}");
     }
-    world.kms.enable_kek("memory/off");
-    builder(&world).kek("memory/off").build().await.unwrap();
+    harness.kms.enable_kek("memory/off");
+    builder(&harness).kek("memory/off").build().await.unwrap();
 }
 
 /// A restart in an outage comes up, and says what is the matter.
@@ -68,12 +68,12 @@ async fn a_kms_that_is_unavailable_is_told_and_fails_no_build() {
         KmsErrorKind::Unavailable,
         KmsErrorKind::Unsupported,
     ] {
-        let world = World::new();
-        let sealed = seal(&world.process().await, &context("a")).await;
-        world.kms.fail_until_cleared(outage);
+        let harness = FaultHarness::new();
+        let sealed = seal(&harness.process().await, &context("a")).await;
+        harness.kms.fail_until_cleared(outage);
         let log = Log::default();
         let guard = traced(&log);
-        let process = builder(&world).build().await.unwrap();
+        let process = builder(&harness).build().await.unwrap();
         drop(guard);
         let told = log.lines();
         let told: Vec<_> = told
@@ -90,7 +90,7 @@ async fn a_kms_that_is_unavailable_is_told_and_fails_no_build() {
         };
         assert!(told[0].contains(meaning), "{told:?}");
         assert!(told[0].contains("kek=memory/default"), "{told:?}");
-        world.kms.clear_faults();
+        harness.kms.clear_faults();
         process.decrypt(&context("a"), &sealed, SSN.row(1)).await.unwrap();
     }
 }
@@ -98,21 +98,25 @@ async fn a_kms_that_is_unavailable_is_told_and_fails_no_build() {
 /// A KMS that does not answer holds a build up for 5 seconds, and not for as long as a load may take.
 #[tokio::test]
 async fn a_kms_that_hangs_holds_a_build_up_for_seconds() {
-    let world = World::new();
-    world.kms.hold();
-    let process = drive(&world, SECOND, builder(&world).build()).await;
+    let harness = FaultHarness::new();
+    harness.kms.hold();
+    let process = drive(&harness, SECOND, builder(&harness).build()).await;
     process.unwrap();
-    let took = world.clock.elapsed();
+    let took = harness.clock.elapsed();
     assert!((5 * SECOND..=7 * SECOND).contains(&took), "{took:?}");
 }
 
 /// Nothing is wrapped with it any more, and other keys can be read.
 #[tokio::test]
 async fn a_retired_kek_that_is_refused_is_told_and_fails_no_build() {
-    let world = World::new();
+    let harness = FaultHarness::new();
     let log = Log::default();
     let guard = traced(&log);
-    let process = builder(&world).also_unwrap("memory/gone").build().await.unwrap();
+    let process = builder(&harness)
+        .also_unwrap("memory/gone")
+        .build()
+        .await
+        .unwrap();
     drop(guard);
     let told = log.lines();
     let told = told
@@ -124,12 +128,12 @@ async fn a_retired_kek_that_is_refused_is_told_and_fails_no_build() {
     assert!(told.contains("only it wraps cannot be read"), "{told}");
     seal(&process, &context("a")).await;
     // It may be used and not be described: permissions are apart.
-    world.kms.create_kek("memory/shy");
+    harness.kms.create_kek("memory/shy");
     let fault = Some(KmsErrorKind::AccessDenied);
-    world.kms.set_kek_fault("memory/shy", fault);
+    harness.kms.set_kek_fault("memory/shy", fault);
     let log = Log::default();
     let guard = traced(&log);
-    builder(&world).also_unwrap("memory/shy").build().await.unwrap();
+    builder(&harness).also_unwrap("memory/shy").build().await.unwrap();
     drop(guard);
     let told = log.lines().join("\n");
     assert!(told.contains("this process may not describe it"), "{told}");
@@ -137,16 +141,16 @@ async fn a_retired_kek_that_is_refused_is_told_and_fails_no_build() {
 
 #[tokio::test]
 async fn a_build_describes_each_kek_of_the_rule_once_and_does_nothing_else() {
-    let world = World::new();
+    let harness = FaultHarness::new();
     for kek in ["memory/logs", "memory/old"] {
-        world.kms.create_kek(kek);
+        harness.kms.create_kek(kek);
     }
-    let settings = builder(&world)
+    let settings = builder(&harness)
         .kek_for("purpose", "logs", "memory/logs")
         .kek_for("purpose", "traces", "memory/logs")
         .also_unwrap("memory/old");
     let process = settings.build().await.unwrap();
-    let calls = world.kms.last_calls();
+    let calls = harness.kms.last_calls();
     assert!(
         calls
             .iter()
@@ -156,11 +160,11 @@ async fn a_build_describes_each_kek_of_the_rule_once_and_does_nothing_else() {
     let mut keks: Vec<_> = calls.iter().map(|call| call.kek.as_str()).collect();
     keks.sort_unstable();
     assert_eq!(keks, ["memory/default", "memory/logs", "memory/old"]);
-    assert_eq!((world.rows.writes(), process.stats().kms_calls), (0, 0));
+    assert_eq!((harness.rows.writes(), process.stats().kms_calls), (0, 0));
 
-    world.kms.reset_calls();
-    builder(&world).connect_lazily().build().await.unwrap();
-    world.kms.assert_calls(0);
+    harness.kms.reset_calls();
+    builder(&harness).connect_lazily().build().await.unwrap();
+    harness.kms.assert_calls(0);
 }
 
 #[tokio::test]
@@ -170,14 +174,14 @@ async fn a_key_store_that_fails_fails_the_build() {
     };
     let down = StoreError::unavailable(std::io::Error::other("down"));
     for fault in [missing, down] {
-        let world = World::new();
+        let harness = FaultHarness::new();
         let says = fault.to_string();
-        world.rows.fail_until_cleared(fault);
-        let error = builder(&world).build().await.unwrap_err();
+        harness.rows.fail_until_cleared(fault);
+        let error = builder(&harness).build().await.unwrap_err();
         assert!(matches!(error, Error::Store(_)), "{error}");
         assert_eq!(error.to_string(), says);
-        world.kms.assert_calls(0);
-        builder(&world).connect_lazily().build().await.unwrap();
+        harness.kms.assert_calls(0);
+        builder(&harness).connect_lazily().build().await.unwrap();
     }
 }
 
@@ -250,6 +254,6 @@ async fn another_kek_file_fails_the_build_and_so_do_missing_tables() {
 #[test]
 fn a_build_needs_a_runtime() {
     let builder = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new());
-    let built = super::support::at_once(builder.build()).expect("at once");
+    let built = encx_test_support::at_once(builder.build()).expect("at once");
     assert!(matches!(built, Err(Error::NoRuntime)));
 }

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use encx::keys::{DataKeyId, Destruction, KeyManager, KeyState};
 use encx::store::{ColumnCount, KeyCensus, KeyRecord, OpenTransactions, StoreError, Timestamp};
 use encx::{Ciphertext, Crypto, Error};
+use encx_test_support::{FaultHarness, HOUR, SECOND, context, open, seal, settle};
 
-use super::support::{HOUR, SECOND, World, context, open, seal, settle};
 use super::{drive, tool};
 
 /// Answers as it is told, and notes what it was asked.
@@ -63,8 +63,8 @@ impl KeyCensus for Census {
     }
 }
 
-async fn rotated(world: &World, census: &Census) -> (Crypto, Ciphertext) {
-    let process = world.built(world.builder().census(census.clone())).await;
+async fn rotated(harness: &FaultHarness, census: &Census) -> (Crypto, Ciphertext) {
+    let process = harness.built(harness.builder().census(census.clone())).await;
     let sealed = seal(&process, &context("a")).await;
     process.key_manager().rotate(&context("a")).await.unwrap();
     (process, sealed)
@@ -82,14 +82,14 @@ async fn suspend(manager: &KeyManager, id: DataKeyId) -> (KeyRecord, Timestamp) 
     }
 }
 
-fn state(world: &World, id: DataKeyId) -> KeyState {
-    let records = world.rows.records();
+fn state(harness: &FaultHarness, id: DataKeyId) -> KeyState {
+    let records = harness.rows.records();
     records.iter().find(|record| record.id == id).unwrap().state
 }
 
 /// Why a version came to be as it is, as the audit log has it.
-fn reason(world: &World, id: DataKeyId, to: KeyState) -> Option<String> {
-    let log = world.rows.audit_log();
+fn reason(harness: &FaultHarness, id: DataKeyId, to: KeyState) -> Option<String> {
+    let log = harness.rows.audit_log();
     let change = log
         .into_iter()
         .rfind(|change| change.key == id && change.to == to);
@@ -98,8 +98,8 @@ fn reason(world: &World, id: DataKeyId, to: KeyState) -> Option<String> {
 
 #[tokio::test]
 async fn destroying_is_refused_while_rows_use_the_version() {
-    let (world, census) = (World::new(), Census::default());
-    let (process, sealed) = rotated(&world, &census).await;
+    let (harness, census) = (FaultHarness::new(), Census::default());
+    let (process, sealed) = rotated(&harness, &census).await;
     let (manager, context, id) = (process.key_manager(), context("a"), sealed.key_id());
     census.set(&[("users", "ssn", 12), ("users", "iban", 0), ("orders", "card", 1)]);
     let refused = manager.destroy(&context, id).await.unwrap_err();
@@ -126,8 +126,8 @@ async fn destroying_is_refused_while_rows_use_the_version() {
 
 #[tokio::test]
 async fn a_version_is_suspended_for_a_day_and_counted_again_before_it_is_destroyed() {
-    let (world, census) = (World::new(), Census::default());
-    let (process, sealed) = rotated(&world, &census).await;
+    let (harness, census) = (FaultHarness::new(), Census::default());
+    let (process, sealed) = rotated(&harness, &census).await;
     let (manager, id) = (process.key_manager(), sealed.key_id());
     let (record, until) = suspend(&manager, id).await;
     assert_eq!(record.state, KeyState::Suspended);
@@ -136,18 +136,18 @@ async fn a_version_is_suspended_for_a_day_and_counted_again_before_it_is_destroy
     // A read is refused, and nothing is lost.
     let refused = open(&process, &context("a"), &sealed).await;
     assert!(matches!(refused, Err(Error::Suspended { .. })), "{refused:?}");
-    world.clock.advance(24 * HOUR - SECOND);
+    harness.clock.advance(24 * HOUR - SECOND);
     settle().await;
     assert_eq!(suspend(&manager, id).await.1, until);
     assert_eq!(census.asked(), [], "nobody is asked before its time");
 
     // Whatever arrived since is found. Who resumes the version reads it.
-    world.clock.advance(2 * SECOND);
+    harness.clock.advance(2 * SECOND);
     census.set(&[("users", "ssn", 1)]);
     let refused = manager.destroy(&context("a"), id).await;
     assert!(matches!(refused, Err(Error::StillInUse { .. })), "{refused:?}");
     assert_eq!(census.asked(), [Asked::Transactions, Asked::Rows(id)]);
-    assert_eq!(state(&world, id), KeyState::Suspended);
+    assert_eq!(state(&harness, id), KeyState::Suspended);
     let a = context("a");
     manager.set_state(&a, id, KeyState::Deactivated).await.unwrap();
     open(&process, &context("a"), &sealed).await.unwrap();
@@ -155,8 +155,8 @@ async fn a_version_is_suspended_for_a_day_and_counted_again_before_it_is_destroy
     // From the beginning, and this time another process, which knows nothing of the first, goes on.
     census.set(&[]);
     let (_, until) = suspend(&manager, id).await;
-    world.clock.advance(24 * HOUR + SECOND);
-    let other = tool(&world).with_census(census.clone());
+    harness.clock.advance(24 * HOUR + SECOND);
+    let other = tool(&harness).with_census(census.clone());
     census.asked();
     let Destruction::Destroyed(record) = destroy(&other, id).await else {
         panic!("not destroyed after {until:?}");
@@ -169,11 +169,11 @@ async fn a_version_is_suspended_for_a_day_and_counted_again_before_it_is_destroy
 
 #[tokio::test]
 async fn a_transaction_that_may_be_older_than_the_suspension_is_waited_for() {
-    let (world, census) = (World::new(), Census::default());
-    let (process, sealed) = rotated(&world, &census).await;
+    let (harness, census) = (FaultHarness::new(), Census::default());
+    let (process, sealed) = rotated(&harness, &census).await;
     let (manager, id) = (process.key_manager(), sealed.key_id());
     suspend(&manager, id).await;
-    world.clock.advance(25 * HOUR);
+    harness.clock.advance(25 * HOUR);
     for older in [
         OpenTransactions::new(Some(26 * HOUR), None),
         OpenTransactions::new(None, Some(2 * HOUR)),
@@ -198,21 +198,21 @@ async fn a_transaction_that_may_be_older_than_the_suspension_is_waited_for() {
 
 #[tokio::test]
 async fn a_process_that_has_not_followed_is_waited_for() {
-    let (world, census) = (World::with_hints().in_a_fleet(), Census::default());
-    let (process, sealed) = rotated(&world, &census).await;
-    let (manager, id) = (tool(&world).with_census(census.clone()), sealed.key_id());
+    let (harness, census) = (FaultHarness::with_hints().in_a_fleet(), Census::default());
+    let (process, sealed) = rotated(&harness, &census).await;
+    let (manager, id) = (tool(&harness).with_census(census.clone()), sealed.key_id());
     let context = context("a");
-    let step = || drive(&world, SECOND, manager.destroy(&context, id));
+    let step = || drive(&harness, SECOND, manager.destroy(&context, id));
     // Before the suspension, and after it.
     for expected in [KeyState::Deactivated, KeyState::Suspended] {
-        world.store.polls.hold();
+        harness.store.polls.hold();
         match step().await.unwrap() {
             Destruction::AwaitingProcesses(fleet) => assert_eq!(fleet.silent.len(), 1),
             other => panic!("{other:?}"),
         }
-        assert_eq!(state(&world, id), expected);
+        assert_eq!(state(&harness, id), expected);
         assert_eq!(census.asked(), [], "it may write as long as it has not followed");
-        world.store.polls.release();
+        harness.store.polls.release();
         if expected == KeyState::Deactivated {
             let suspended = step().await.unwrap();
             assert!(
@@ -221,7 +221,7 @@ async fn a_process_that_has_not_followed_is_waited_for() {
             );
             census.asked();
             for _ in 0..24 {
-                world.clock.advance(HOUR);
+                harness.clock.advance(HOUR);
                 settle().await;
             }
         }
@@ -232,8 +232,8 @@ async fn a_process_that_has_not_followed_is_waited_for() {
 
 #[tokio::test]
 async fn a_quarantine_is_skipped_by_name_and_for_a_reason() {
-    let (world, census) = (World::with_hints().in_a_fleet(), Census::default());
-    let (process, sealed) = rotated(&world, &census).await;
+    let (harness, census) = (FaultHarness::with_hints().in_a_fleet(), Census::default());
+    let (process, sealed) = rotated(&harness, &census).await;
     let (manager, id) = (process.key_manager(), sealed.key_id());
     for unfit in [
         manager.clone().without_quarantine(" "),
@@ -241,7 +241,7 @@ async fn a_quarantine_is_skipped_by_name_and_for_a_reason() {
     ] {
         let refused = unfit.destroy(&context("a"), id).await;
         assert!(matches!(refused, Err(Error::Config { .. })), "{refused:?}");
-        assert_eq!(state(&world, id), KeyState::Deactivated);
+        assert_eq!(state(&harness, id), KeyState::Deactivated);
     }
     let skipping = manager
         .without_quarantine("the table was dropped")
@@ -249,7 +249,7 @@ async fn a_quarantine_is_skipped_by_name_and_for_a_reason() {
     // Rows and transactions are asked for all the same.
     census.set_open(OpenTransactions::new(Some(HOUR), None));
     let a = context("a");
-    let step = || drive(&world, SECOND, skipping.destroy(&a, id));
+    let step = || drive(&harness, SECOND, skipping.destroy(&a, id));
     let waiting = step().await.unwrap();
     assert!(
         matches!(waiting, Destruction::AwaitingTransactions { .. }),
@@ -263,7 +263,7 @@ async fn a_quarantine_is_skipped_by_name_and_for_a_reason() {
         [rows, Asked::Transactions, Asked::Transactions, rows]
     );
     for to in [KeyState::Suspended, KeyState::Destroyed] {
-        let said = reason(&world, id, to);
+        let said = reason(&harness, id, to);
         assert_eq!(
             said.as_deref(),
             Some("without_quarantine: the table was dropped; ticket 7")
@@ -274,15 +274,15 @@ async fn a_quarantine_is_skipped_by_name_and_for_a_reason() {
 /// Where no process is known, only time tells when all have stopped.
 #[tokio::test]
 async fn without_a_registry_the_quarantine_lasts_as_long_as_a_process_serves_a_key() {
-    let (world, census) = (World::new(), Census::default());
-    let builder = world.builder().census(census.clone());
+    let (harness, census) = (FaultHarness::new(), Census::default());
+    let builder = harness.builder().census(census.clone());
     let builder = builder.ttl(HOUR).stale_encrypt_if_unavailable(HOUR);
-    let process = world.built(builder).await;
+    let process = harness.built(builder).await;
     let (a, sealed) = (context("a"), seal(&process, &context("a")).await);
     let (manager, id) = (process.key_manager(), sealed.key_id());
     manager.rotate(&a).await.unwrap();
     let serves_for = 2 * HOUR;
-    let alone = tool_without_registry(&world);
+    let alone = tool_without_registry(&harness);
     for (unfit, advice) in [
         (manager.clone().without_quarantine("why"), "`destroy_with_data`"),
         (alone.clone().without_quarantine("why"), "`destroy_with_data`"),
@@ -292,7 +292,7 @@ async fn without_a_registry_the_quarantine_lasts_as_long_as_a_process_serves_a_k
         let text = refused.to_string();
         assert!(matches!(refused, Error::Config { .. }), "{text}");
         assert!(text.contains("no registry") && text.contains(advice), "{text}");
-        assert_eq!(state(&world, id), KeyState::Deactivated);
+        assert_eq!(state(&harness, id), KeyState::Deactivated);
         assert_eq!(census.asked(), []);
     }
     let long_enough = manager.clone().quarantine(serves_for);
@@ -300,8 +300,8 @@ async fn without_a_registry_the_quarantine_lasts_as_long_as_a_process_serves_a_k
     // Also what is suspended already.
     let refused = manager.without_quarantine("why").destroy(&a, id).await;
     assert!(matches!(refused, Err(Error::Config { .. })), "{refused:?}");
-    assert_eq!(state(&world, id), KeyState::Suspended);
-    world.clock.advance(serves_for + SECOND);
+    assert_eq!(state(&harness, id), KeyState::Suspended);
+    harness.clock.advance(serves_for + SECOND);
     assert!(destroy(&long_enough, id).await.is_destroyed());
     // A manager that was built alone has no `ttl` to compare with.
     let other = seal(&process, &a).await.key_id();
@@ -310,25 +310,25 @@ async fn without_a_registry_the_quarantine_lasts_as_long_as_a_process_serves_a_k
 }
 
 /// A manager alone, on the connection that knows no processes.
-fn tool_without_registry(world: &World) -> KeyManager {
-    world.builder().build_key_manager().unwrap()
+fn tool_without_registry(harness: &FaultHarness) -> KeyManager {
+    harness.builder().build_key_manager().unwrap()
 }
 
 #[tokio::test]
 async fn a_shorter_quarantine_is_set_by_name() {
-    let (world, census) = (World::new(), Census::default());
-    let (process, sealed) = rotated(&world, &census).await;
+    let (harness, census) = (FaultHarness::new(), Census::default());
+    let (process, sealed) = rotated(&harness, &census).await;
     let (manager, id) = (process.key_manager().quarantine(HOUR), sealed.key_id());
     let (record, until) = suspend(&manager, id).await;
     assert_eq!(until, record.changed_at.plus(HOUR));
-    world.clock.advance(HOUR + SECOND);
+    harness.clock.advance(HOUR + SECOND);
     assert!(destroy(&manager, id).await.is_destroyed());
 }
 
 #[tokio::test]
 async fn a_compromised_version_reads_nothing_already_and_goes_on_from_there() {
-    let (world, census) = (World::new(), Census::default());
-    let (process, sealed) = rotated(&world, &census).await;
+    let (harness, census) = (FaultHarness::new(), Census::default());
+    let (process, sealed) = rotated(&harness, &census).await;
     let (manager, id) = (process.key_manager(), sealed.key_id());
     let a = context("a");
     let compromised = manager.set_state(&a, id, KeyState::Compromised).await.unwrap();
@@ -337,15 +337,15 @@ async fn a_compromised_version_reads_nothing_already_and_goes_on_from_there() {
         (record.state, until),
         (KeyState::Compromised, compromised.changed_at.plus(24 * HOUR))
     );
-    world.clock.advance(24 * HOUR + SECOND);
+    harness.clock.advance(24 * HOUR + SECOND);
     assert!(destroy(&manager, id).await.is_destroyed());
     assert_eq!(census.asked(), [Asked::Transactions, Asked::Rows(id)]);
 }
 
 #[tokio::test]
 async fn destroying_with_the_data_asks_nobody_and_says_why() {
-    let (world, census) = (World::new(), Census::default());
-    let (process, sealed) = rotated(&world, &census).await;
+    let (harness, census) = (FaultHarness::new(), Census::default());
+    let (process, sealed) = rotated(&harness, &census).await;
     census.set(&[("users", "ssn", 12)]);
     let (manager, id) = (process.key_manager(), sealed.key_id());
     let refused = manager.destroy_with_data(&context("a"), id, "").await;
@@ -356,15 +356,15 @@ async fn destroying_with_the_data_asks_nobody_and_says_why() {
     let refused = open(&process, &context("a"), &sealed).await;
     assert!(matches!(refused, Err(Error::Destroyed { .. })), "{refused:?}");
     assert_eq!(census.asked(), []);
-    let said = reason(&world, id, KeyState::Destroyed);
+    let said = reason(&harness, id, KeyState::Destroyed);
     assert_eq!(said.as_deref(), Some("destroy_with_data: test data"));
 }
 
 #[tokio::test]
 async fn a_manager_alone_asks_the_census_that_it_is_given() {
-    let (world, census) = (World::new(), Census::default());
-    let sealed = seal(&world.process().await, &context("a")).await;
-    let manager = world.elsewhere().with_census(Arc::new(census.clone()));
+    let (harness, census) = (FaultHarness::new(), Census::default());
+    let sealed = seal(&harness.process().await, &context("a")).await;
+    let manager = harness.elsewhere().with_census(Arc::new(census.clone()));
     manager.rotate(&context("a")).await.unwrap();
     census.set(&[("users", "ssn", 1)]);
     let refused = manager.destroy(&context("a"), sealed.key_id()).await;

@@ -10,9 +10,6 @@ mod maintenance;
 mod model;
 
 mod shred;
-#[allow(dead_code, reason = "shared with the tests of the cache, which use the rest")]
-#[path = "../cache/support.rs"]
-mod support;
 mod table;
 mod traces;
 mod warm_up;
@@ -23,18 +20,17 @@ use std::time::Duration;
 use encx::Crypto;
 use encx::keys::KeyManager;
 use encx::store::{KeyStore, ProcessRecord};
-
-use support::{World, settle, within};
+use encx_test_support::{FaultHarness, settle, within};
 
 /// Lets time go by in steps until something is done.
-async fn drive<F: Future>(world: &World, step: Duration, work: F) -> F::Output {
+async fn drive<F: Future>(harness: &FaultHarness, step: Duration, work: F) -> F::Output {
     let mut work = pin!(work);
     within(async {
         loop {
             tokio::select! {
                 biased;
                 done = &mut work => return done,
-                () = settle() => world.clock.advance(step),
+                () = settle() => harness.clock.advance(step),
             }
         }
     })
@@ -42,9 +38,9 @@ async fn drive<F: Future>(world: &World, step: Duration, work: F) -> F::Output {
 }
 
 /// A process with a connection of its own, which nothing happens to.
-async fn other_process(world: &World) -> Crypto {
-    let builder = Crypto::builder(world.kms.clone(), world.rows.clone());
-    let builder = builder.clock(world.clock.clone()).process_name("other");
+async fn other_process(harness: &FaultHarness) -> Crypto {
+    let builder = Crypto::builder(harness.kms.clone(), harness.rows.clone());
+    let builder = builder.clock(harness.clock.clone()).process_name("other");
     // The KMS may be held.
     let process = builder.connect_lazily().build().await.unwrap();
     settle().await;
@@ -52,12 +48,12 @@ async fn other_process(world: &World) -> Crypto {
 }
 
 /// A manager of a tool: it registers nowhere and holds no key.
-fn tool(world: &World) -> KeyManager {
-    world.elsewhere()
+fn tool(harness: &FaultHarness) -> KeyManager {
+    harness.elsewhere()
 }
 
 /// What the key store knows of the processes.
-async fn registry(world: &World) -> Vec<ProcessRecord> {
-    let list = world.rows.processes().unwrap().list_processes().await;
+async fn registry(harness: &FaultHarness) -> Vec<ProcessRecord> {
+    let list = harness.rows.processes().unwrap().list_processes().await;
     list.unwrap().processes
 }

@@ -5,19 +5,19 @@ use std::time::Duration;
 use encx::Error;
 use encx::keys::{KeyState, KeyUsage, Maintenance, MaintenanceReport, RotationPeriod};
 use encx::store::{KeyStore, ProcessId, StoreError};
+use encx_test_support::{FaultHarness, HOUR, MINUTE, SECOND, SSN, context, open, seal, settle, within};
 
-use super::support::{HOUR, MINUTE, SECOND, SSN, World, context, open, seal, settle, within};
 use super::{drive, other_process, tool};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const STEP: Duration = Duration::from_millis(250);
 
-async fn run(world: &World, maintenance: &Maintenance) -> MaintenanceReport {
-    drive(world, STEP, maintenance.run_once()).await.unwrap()
+async fn run(harness: &FaultHarness, maintenance: &Maintenance) -> MaintenanceReport {
+    drive(harness, STEP, maintenance.run_once()).await.unwrap()
 }
 
-fn states(world: &World) -> Vec<(u32, KeyState)> {
-    let records = world.rows.records();
+fn states(harness: &FaultHarness) -> Vec<(u32, KeyState)> {
+    let records = harness.rows.records();
     records
         .iter()
         .map(|record| (record.version.get(), record.state))
@@ -26,8 +26,8 @@ fn states(world: &World) -> Vec<(u32, KeyState)> {
 
 #[tokio::test]
 async fn what_is_old_enough_is_rotated_and_nothing_else() {
-    let world = World::with_hints().in_a_fleet();
-    let manager = tool(&world);
+    let harness = FaultHarness::with_hints().in_a_fleet();
+    let manager = tool(&harness);
     let of = |tenant: &str, purpose: &str| {
         let builder = encx::EncryptionContext::builder();
         builder
@@ -46,7 +46,7 @@ async fn what_is_old_enough_is_rotated_and_nothing_else() {
         .create(&old[0])
         .await
         .unwrap();
-    world.clock.advance(60 * DAY);
+    harness.clock.advance(60 * DAY);
     let young = ["pii", "payments"].map(|purpose| of("young", purpose));
     for context in &young {
         manager.create(context).await.unwrap();
@@ -54,7 +54,7 @@ async fn what_is_old_enough_is_rotated_and_nothing_else() {
     let maintenance = Maintenance::new(manager.clone())
         .rotate_every_for("purpose", "payments", 30 * DAY)
         .never_rotate_for("purpose", "archive");
-    let report = run(&world, &maintenance).await;
+    let report = run(&harness, &maintenance).await;
     assert_eq!(
         (report.published.len(), report.promoted.len()),
         (1, 1),
@@ -62,8 +62,8 @@ async fn what_is_old_enough_is_rotated_and_nothing_else() {
     );
     assert_eq!(manager.list(&old[1]).await.unwrap().len(), 2);
 
-    world.clock.advance(31 * DAY);
-    let report = run(&world, &maintenance).await;
+    harness.clock.advance(31 * DAY);
+    let report = run(&harness, &maintenance).await;
     assert_eq!(report.published, report.promoted);
     let versions = |context: &encx::EncryptionContext| {
         let (manager, context) = (manager.clone(), context.clone());
@@ -86,26 +86,26 @@ async fn what_is_old_enough_is_rotated_and_nothing_else() {
     );
     assert!(report.failed.is_empty() && report.stopped.is_none() && !report.held_elsewhere);
 
-    let report = run(&world, &maintenance).await;
+    let report = run(&harness, &maintenance).await;
     assert!(report.published.is_empty() && report.promoted.is_empty() && report.fleet.is_none());
-    let report = run(&world, &maintenance.clone().also_rotate(KeyUsage::Pepper)).await;
+    let report = run(&harness, &maintenance.clone().also_rotate(KeyUsage::Pepper)).await;
     assert_eq!(report.promoted.len(), 1);
     assert_eq!(peppers.list(&old[0]).await.unwrap().len(), 2);
     let by_function = maintenance.rotate_by(HOUR, |context, _| match context.get("tenantId") {
         Some("young") => Some(RotationPeriod::Every(HOUR)),
         _ => Some(RotationPeriod::Never),
     });
-    world.clock.advance(2 * HOUR);
-    let report = run(&world, &by_function).await;
+    harness.clock.advance(2 * HOUR);
+    let report = run(&harness, &by_function).await;
     assert_eq!(report.promoted.len(), 2);
     assert_eq!((versions(&young[0]).await, versions(&young[1]).await), (2, 3));
 }
 
 #[tokio::test]
 async fn no_request_waits_for_a_rotation() {
-    let world = World::with_hints().in_a_fleet();
-    let process = world.process().await;
-    let other = world.built(world.builder()).await;
+    let harness = FaultHarness::with_hints().in_a_fleet();
+    let process = harness.process().await;
+    let other = harness.built(harness.builder()).await;
     let tenants: Vec<_> = (0..20).map(context).collect();
     let mut keyrings = Vec::new();
     for context in &tenants {
@@ -126,10 +126,10 @@ async fn no_request_waits_for_a_rotation() {
             keyring.try_decrypt(sealed, SSN.row(1)).unwrap();
         }
     };
-    world.pass_with(HOUR + MINUTE, request).await;
+    harness.pass_with(HOUR + MINUTE, request).await;
     let running = tokio::spawn(async move { maintenance.run_once().await });
     while !running.is_finished() {
-        world.clock.advance(STEP / 10);
+        harness.clock.advance(STEP / 10);
         settle().await;
         request();
     }
@@ -147,51 +147,51 @@ async fn no_request_waits_for_a_rotation() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn however_many_run_it_each_version_is_made_once() {
-    let world = World::with_hints().in_a_fleet();
-    let manager = tool(&world);
+    let harness = FaultHarness::with_hints().in_a_fleet();
+    let manager = tool(&harness);
     for tenant in 0..30 {
         manager.create(&context(tenant)).await.unwrap();
     }
-    world.clock.advance(91 * DAY);
-    world.kms.reset_calls();
+    harness.clock.advance(91 * DAY);
+    harness.kms.reset_calls();
     let mut runs = tokio::task::JoinSet::new();
     for _ in 0..8 {
-        let maintenance = Maintenance::new(tool(&world));
+        let maintenance = Maintenance::new(tool(&harness));
         runs.spawn(async move { maintenance.run_once().await.unwrap() });
     }
     let reports = within(runs.join_all()).await;
     let promoted: usize = reports.iter().map(|report| report.promoted.len()).sum();
     assert_eq!(promoted, 30);
-    assert_eq!(world.kms.calls().generate, 30);
+    assert_eq!(harness.kms.calls().generate, 30);
     let mut expected = vec![(1, KeyState::Deactivated); 30];
     expected.extend([(2, KeyState::Active); 30]);
-    assert_eq!(states(&world), expected);
+    assert_eq!(states(&harness), expected);
 }
 
 #[tokio::test]
 async fn a_process_that_dies_delays_the_others_by_no_more_than_the_lease() {
-    let world = World::with_hints().in_a_fleet();
-    let manager = tool(&world);
+    let harness = FaultHarness::with_hints().in_a_fleet();
+    let manager = tool(&harness);
     for tenant in ["a", "b"] {
         manager.create(&context(tenant)).await.unwrap();
     }
-    world.clock.advance(91 * DAY);
+    harness.clock.advance(91 * DAY);
     // It dies with the first version stored, and the KMS making the second.
-    let _slow = world.kms.clone().with_latency(world.clock.clone(), SECOND);
-    let doomed = Maintenance::new(tool(&world));
+    let _slow = harness.kms.clone().with_latency(harness.clock.clone(), SECOND);
+    let doomed = Maintenance::new(tool(&harness));
     let dying = tokio::spawn(async move { doomed.run_once().await });
-    within(world.kms.until_in_flight(1)).await;
-    world.clock.advance(SECOND);
+    within(harness.kms.until_in_flight(1)).await;
+    harness.clock.advance(SECOND);
     settle().await;
-    assert_eq!((world.rows.records().len(), world.kms.in_flight()), (3, 1));
+    assert_eq!((harness.rows.records().len(), harness.kms.in_flight()), (3, 1));
     dying.abort();
     let _ = dying.await;
 
-    let maintenance = Maintenance::new(tool(&world));
-    let report = run(&world, &maintenance).await;
+    let maintenance = Maintenance::new(tool(&harness));
+    let report = run(&harness, &maintenance).await;
     assert!(report.held_elsewhere && report.promoted.is_empty(), "{report:?}");
-    world.clock.advance(61 * SECOND);
-    let report = run(&world, &maintenance).await;
+    harness.clock.advance(61 * SECOND);
+    let report = run(&harness, &maintenance).await;
     assert!(!report.held_elsewhere);
     // The one that was published is promoted, and no second one made for it.
     assert_eq!(
@@ -199,91 +199,94 @@ async fn a_process_that_dies_delays_the_others_by_no_more_than_the_lease() {
         (1, 2),
         "{report:?}"
     );
-    assert_eq!(world.rows.records().len(), 4);
+    assert_eq!(harness.rows.records().len(), 4);
 }
 
 /// As an index key whose second column is being filled; see `blind_index_under`.
 #[tokio::test]
 async fn what_somebody_prepared_waits_until_the_active_version_is_due() {
-    let world = World::with_hints().in_a_fleet();
-    let manager = tool(&world).for_usage(KeyUsage::Index);
+    let harness = FaultHarness::with_hints().in_a_fleet();
+    let manager = tool(&harness).for_usage(KeyUsage::Index);
     manager.create(&context("a")).await.unwrap();
     let prepared = manager.prepare(&context("a")).await.unwrap();
-    let maintenance = Maintenance::new(tool(&world))
+    let maintenance = Maintenance::new(tool(&harness))
         .also_rotate(KeyUsage::Index)
         .publish_deadline(10 * MINUTE);
-    world.clock.advance(89 * DAY);
-    let report = run(&world, &maintenance).await;
+    harness.clock.advance(89 * DAY);
+    let report = run(&harness, &maintenance).await;
     assert!(
         report.promoted.is_empty() && report.failed.is_empty(),
         "{report:?}"
     );
-    assert_eq!(states(&world), [(1, KeyState::Active), (2, KeyState::PreActive)]);
-    world.clock.advance(2 * DAY);
-    let report = run(&world, &maintenance).await;
+    assert_eq!(
+        states(&harness),
+        [(1, KeyState::Active), (2, KeyState::PreActive)]
+    );
+    harness.clock.advance(2 * DAY);
+    let report = run(&harness, &maintenance).await;
     assert_eq!(report.promoted, [prepared.id]);
     assert!(report.published.is_empty(), "no second one is made for it");
 }
 
 #[tokio::test]
 async fn whoever_lost_the_lease_writes_nothing_more() {
-    let world = World::with_hints().in_a_fleet();
-    let manager = tool(&world);
+    let harness = FaultHarness::with_hints().in_a_fleet();
+    let manager = tool(&harness);
     for tenant in 0..3 {
         manager.create(&context(tenant)).await.unwrap();
     }
-    world.clock.advance(91 * DAY);
-    world.kms.hold();
-    let maintenance = Maintenance::new(tool(&world)).lease_term(6 * SECOND);
+    harness.clock.advance(91 * DAY);
+    harness.kms.hold();
+    let maintenance = Maintenance::new(tool(&harness)).lease_term(6 * SECOND);
     let running = tokio::spawn(async move { maintenance.run_once().await.unwrap() });
-    within(world.kms.until_in_flight(1)).await;
+    within(harness.kms.until_in_flight(1)).await;
     // It stands still for so long that another takes over.
-    world.clock.advance(10 * SECOND);
-    let leases = world.rows.leases().unwrap();
+    harness.clock.advance(10 * SECOND);
+    let leases = harness.rows.leases().unwrap();
     let taken = leases
         .acquire_lease("maintenance/rotation", ProcessId::random(), HOUR)
         .await;
     assert!(taken.unwrap().is_some());
-    world.kms.release();
+    harness.kms.release();
     let report = within(running).await.unwrap();
     assert!(report.held_elsewhere, "{report:?}");
     assert_eq!((report.published.len(), report.promoted.len()), (1, 0));
-    assert_eq!(world.kms.calls().generate, 4);
+    assert_eq!(harness.kms.calls().generate, 4);
 }
 
 /// It waits for the processes for longer than the lease's term.
 #[tokio::test]
 async fn whoever_waits_keeps_the_lease() {
-    let world = World::with_hints().in_a_fleet();
-    let process = world.process().await;
+    let harness = FaultHarness::with_hints().in_a_fleet();
+    let process = harness.process().await;
     seal(&process, &context("a")).await;
-    world.clock.advance(91 * DAY);
+    harness.clock.advance(91 * DAY);
     settle().await;
-    world.store.set_down(true);
-    let maintenance = Maintenance::new(tool(&world))
+    harness.store.set_down(true);
+    let maintenance = Maintenance::new(tool(&harness))
         .lease_term(6 * SECOND)
         .publish_deadline(MINUTE);
-    let (first, second) = (maintenance.clone(), Maintenance::new(tool(&world)));
+    let (first, second) = (maintenance.clone(), Maintenance::new(tool(&harness)));
     let running = tokio::spawn(async move { first.run_once().await.unwrap() });
     for _ in 0..50 {
         settle().await;
         assert!(second.run_once().await.unwrap().held_elsewhere);
-        world.clock.advance(SECOND);
+        harness.clock.advance(SECOND);
     }
-    let report = drive(&world, STEP, running).await.unwrap();
+    let report = drive(&harness, STEP, running).await.unwrap();
     assert_eq!(report.promoted.len(), 1, "promoted all the same: {report:?}");
     assert_eq!(report.fleet.unwrap().silent.len(), 1);
 }
 
 #[tokio::test]
 async fn a_key_that_does_not_open_holds_up_no_other() {
-    let world = World::with_hints().in_a_fleet();
-    let manager = tool(&world);
+    let harness = FaultHarness::with_hints().in_a_fleet();
+    let manager = tool(&harness);
     for tenant in ["a", "b", "c", "d"] {
         manager.create(&context(tenant)).await.unwrap();
     }
     let waiting = manager.prepare(&context("a")).await.unwrap();
-    world.rows.tamper(|rows| {
+    harness.rows.tamper(|rows| {
         for row in rows {
             if row.id == waiting.id {
                 row.wraps[0].wrapped.kek = "memory/planted".parse().unwrap();
@@ -299,8 +302,8 @@ async fn a_key_that_does_not_open_holds_up_no_other() {
         .set_state(&context("d"), suspended, KeyState::Suspended)
         .await
         .unwrap();
-    world.clock.advance(91 * DAY);
-    let report = run(&world, &Maintenance::new(tool(&world))).await;
+    harness.clock.advance(91 * DAY);
+    let report = run(&harness, &Maintenance::new(tool(&harness))).await;
     let mut failed: Vec<_> = report
         .failed
         .iter()
@@ -330,52 +333,52 @@ async fn a_key_that_does_not_open_holds_up_no_other() {
 
 #[tokio::test]
 async fn a_kms_that_is_down_leaves_it_for_the_next_run() {
-    let world = World::with_hints().in_a_fleet();
-    let manager = tool(&world);
+    let harness = FaultHarness::with_hints().in_a_fleet();
+    let manager = tool(&harness);
     for tenant in 0..3 {
         manager.create(&context(tenant)).await.unwrap();
     }
-    world.clock.advance(91 * DAY);
-    world.kms.set_unavailable(true);
+    harness.clock.advance(91 * DAY);
+    harness.kms.set_unavailable(true);
     let maintenance = Maintenance::new(manager);
-    let report = run(&world, &maintenance).await;
+    let report = run(&harness, &maintenance).await;
     assert_eq!((report.failed.len(), report.promoted.len()), (3, 0));
     assert!(report.failed.iter().all(|failed| failed.error.is_retryable()));
-    world.kms.set_unavailable(false);
-    world.clock.advance(HOUR);
-    assert_eq!(run(&world, &maintenance).await.promoted.len(), 3);
+    harness.kms.set_unavailable(false);
+    harness.clock.advance(HOUR);
+    assert_eq!(run(&harness, &maintenance).await.promoted.len(), 3);
 }
 
 #[tokio::test]
 async fn in_the_background_it_runs_at_its_interval_and_ends_with_its_crypto() {
-    let world = World::with_hints().in_a_fleet();
-    let process = world.process().await;
+    let harness = FaultHarness::with_hints().in_a_fleet();
+    let process = harness.process().await;
     let sealed = seal(&process, &context("a")).await;
     let task = Maintenance::new(process.key_manager())
         .rotate_every(2 * HOUR)
         .spawn()
         .unwrap();
-    let newest = || world.rows.records().pop().unwrap();
-    world.pass(HOUR).await;
+    let newest = || harness.rows.records().pop().unwrap();
+    harness.pass(HOUR).await;
     assert_eq!(newest().id, sealed.key_id());
-    world.pass(3 * HOUR).await;
+    harness.pass(3 * HOUR).await;
     assert_eq!((newest().version.get(), newest().state), (2, KeyState::Active));
     // It does not keep the process alive.
     drop(process);
     settle().await;
-    assert_eq!(super::registry(&world).await, []);
-    world.pass(4 * HOUR).await;
+    assert_eq!(super::registry(&harness).await, []);
+    harness.pass(4 * HOUR).await;
     assert_eq!(newest().version.get(), 2);
     within(task.stop()).await;
 
     // With its handle it ends too.
-    let process = other_process(&world).await;
+    let process = other_process(&harness).await;
     let task = Maintenance::new(process.key_manager())
         .rotate_every(HOUR)
         .spawn()
         .unwrap();
     drop(task);
-    world.pass(2 * HOUR).await;
+    harness.pass(2 * HOUR).await;
     assert_eq!(newest().version.get(), 2);
     let spawned = Maintenance::new(process.key_manager())
         .interval(Duration::ZERO)
@@ -385,57 +388,57 @@ async fn in_the_background_it_runs_at_its_interval_and_ends_with_its_crypto() {
 
 #[tokio::test]
 async fn in_the_background_it_follows_a_process_that_died_with_the_lease() {
-    let world = World::with_hints().in_a_fleet();
-    let manager = tool(&world);
+    let harness = FaultHarness::with_hints().in_a_fleet();
+    let manager = tool(&harness);
     manager.create(&context("a")).await.unwrap();
-    world.pass(2 * HOUR).await;
-    let leases = world.rows.leases().unwrap();
+    harness.pass(2 * HOUR).await;
+    let leases = harness.rows.leases().unwrap();
     let taken = leases
         .acquire_lease("maintenance/rotation", ProcessId::random(), 600 * SECOND)
         .await;
     assert!(taken.unwrap().is_some());
     let maintenance = Maintenance::new(manager).rotate_every(HOUR);
     let task = maintenance.interval(HOUR).spawn().unwrap();
-    world.pass(540 * SECOND).await;
-    assert_eq!(world.rows.records().len(), 1, "the lease is held");
+    harness.pass(540 * SECOND).await;
+    assert_eq!(harness.rows.records().len(), 1, "the lease is held");
     // Well before the next interval.
-    world.pass(360 * SECOND).await;
-    assert_eq!(world.rows.records().len(), 2);
+    harness.pass(360 * SECOND).await;
+    assert_eq!(harness.rows.records().len(), 2);
     within(task.stop()).await;
 }
 
 #[tokio::test]
 async fn stopped_in_the_midst_it_gives_the_lease_back() {
-    let world = World::with_hints().in_a_fleet();
-    let manager = tool(&world);
+    let harness = FaultHarness::with_hints().in_a_fleet();
+    let manager = tool(&harness);
     manager.create(&context("a")).await.unwrap();
-    world.clock.advance(91 * DAY);
-    world.kms.hold();
+    harness.clock.advance(91 * DAY);
+    harness.kms.hold();
     let task = Maintenance::new(manager.clone()).spawn().unwrap();
     within(async {
-        while world.kms.in_flight() == 0 {
-            world.clock.advance(10 * SECOND);
+        while harness.kms.in_flight() == 0 {
+            harness.clock.advance(10 * SECOND);
             settle().await;
         }
     })
     .await;
     within(task.stop()).await;
-    assert_eq!(world.kms.in_flight(), 0);
-    world.kms.release();
-    let report = run(&world, &Maintenance::new(manager)).await;
+    assert_eq!(harness.kms.in_flight(), 0);
+    harness.kms.release();
+    let report = run(&harness, &Maintenance::new(manager)).await;
     assert_eq!(report.promoted.len(), 1, "{report:?}");
 }
 
 #[tokio::test]
 async fn without_leases_it_works_alone() {
-    let world = World::new();
-    let process = world.process().await;
+    let harness = FaultHarness::new();
+    let process = harness.process().await;
     let context = context("a");
     seal(&process, &context).await;
     seal(&process, &context).await;
-    world.pass(HOUR / 2).await;
+    harness.pass(HOUR / 2).await;
     let maintenance = Maintenance::new(process.key_manager()).rotate_every(MINUTE);
-    let report = run(&world, &maintenance).await;
+    let report = run(&harness, &maintenance).await;
     assert_eq!(
         (report.published.len(), report.promoted.len()),
         (1, 1),

@@ -5,10 +5,10 @@ use std::time::Duration;
 use encx::keys::{DataKeyId, KeyManager, KeyState, KeyUsage};
 use encx::store::StoreError;
 use encx::{Ciphertext, Crypto, EncryptionContext, Error};
+use encx_test_support::{FaultHarness, SSN, context, settle};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use super::support::{SSN, World, context, settle};
 use super::{other_process, tool};
 
 use KeyState::{Active, Compromised, Deactivated, Destroyed, PreActive, Suspended};
@@ -235,7 +235,7 @@ fn outcome<T>(done: &Result<T, Error>) -> Outcome {
 
 /// The real thing, beside the model.
 struct Real {
-    world: World,
+    harness: FaultHarness,
     processes: [Crypto; 2],
     manager: KeyManager,
     context: EncryptionContext,
@@ -245,12 +245,12 @@ struct Real {
 
 impl Real {
     async fn new() -> Self {
-        let world = World::with_hints().in_a_fleet();
+        let harness = FaultHarness::with_hints().in_a_fleet();
         Self {
-            processes: [world.process().await, other_process(&world).await],
-            manager: tool(&world),
+            processes: [harness.process().await, other_process(&harness).await],
+            manager: tool(&harness),
             context: context("a"),
-            world,
+            harness,
             ids: Vec::new(),
             sealed: Vec::new(),
         }
@@ -316,7 +316,7 @@ impl Real {
 
     /// Compares the rows with the model.
     fn follow(&mut self, model: &Model) {
-        let mut records = self.world.rows.records();
+        let mut records = self.harness.rows.records();
         // A shredding leaves tombstones of the other usages.
         records.retain(|record| record.usage == KeyUsage::Data);
         self.ids = records.iter().map(|record| record.id).collect();

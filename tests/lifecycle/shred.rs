@@ -7,28 +7,28 @@ use encx::kms::DataKey;
 use encx::search::IndexField;
 use encx::store::{KeyRecord, StoreError};
 use encx::{Crypto, EncryptionContext, Error};
+use encx_test_support::{FaultHarness, HOUR, MINUTE, SECOND, context, open, seal, settle, within};
 use tokio::task::JoinHandle;
 
-use super::support::{HOUR, MINUTE, SECOND, World, context, open, seal, settle, within};
 use super::{drive, other_process, tool};
 
-async fn shred(world: &World, process: &Crypto, context: &EncryptionContext) -> ShredReceipt {
+async fn shred(harness: &FaultHarness, process: &Crypto, context: &EncryptionContext) -> ShredReceipt {
     let manager = process.key_manager();
-    drive(world, SECOND / 40, manager.shred(context, MINUTE))
+    drive(harness, SECOND / 40, manager.shred(context, MINUTE))
         .await
         .unwrap()
 }
 
 /// Returns the rows of keys, without the tombstones.
-fn keys(world: &World) -> Vec<KeyRecord> {
-    let mut records = world.rows.records();
+fn keys(harness: &FaultHarness) -> Vec<KeyRecord> {
+    let mut records = harness.rows.records();
     records.retain(|record| !record.is_tombstone());
     records
 }
 
 /// Checks that no usage has a key that can be unwrapped, and that each has a row at which a first use loses its race.
-fn assert_buried(world: &World) {
-    let records = world.rows.records();
+fn assert_buried(harness: &FaultHarness) {
+    let records = harness.rows.records();
     for usage in KeyUsage::ALL {
         assert!(
             records.iter().any(|record| record.usage == usage),
@@ -44,7 +44,7 @@ fn assert_buried(world: &World) {
 async fn assert_shredded(process: &Crypto, context: &EncryptionContext, sealed: &encx::Ciphertext) {
     let refused = open(process, context, sealed).await;
     assert!(matches!(refused, Err(Error::Shredded)), "{refused:?}");
-    let refused = within(process.encrypt(context, "x", super::support::SSN.row(1))).await;
+    let refused = within(process.encrypt(context, "x", encx_test_support::SSN.row(1))).await;
     assert!(matches!(refused, Err(Error::Shredded)), "{refused:?}");
     let refused = process.needs_reencryption(context, sealed).await;
     assert!(matches!(refused, Err(Error::Shredded)), "{refused:?}");
@@ -53,15 +53,20 @@ async fn assert_shredded(process: &Crypto, context: &EncryptionContext, sealed: 
 #[tokio::test]
 async fn nothing_reads_in_any_process_afterwards() {
     for hints in [true, false] {
-        let world = if hints { World::with_hints() } else { World::new() }.in_a_fleet();
-        let process = world.process().await;
-        let other = world.built(world.builder().process_name("other")).await;
+        let harness = if hints {
+            FaultHarness::with_hints()
+        } else {
+            FaultHarness::new()
+        }
+        .in_a_fleet();
+        let process = harness.process().await;
+        let other = harness.built(harness.builder().process_name("other")).await;
         let (a, b) = (context("a"), context("b"));
         let (sealed, kept) = (seal(&process, &a).await, seal(&process, &b).await);
         for sealed in [(&a, &sealed), (&b, &kept)] {
             open(&other, sealed.0, sealed.1).await.unwrap();
         }
-        let receipt = shred(&world, &process, &a).await;
+        let receipt = shred(&harness, &process, &a).await;
         assert!(receipt.is_complete(), "{receipt:?}");
         let fleet = receipt.fleet.as_ref().unwrap();
         assert_eq!(fleet.acknowledged.len(), 2);
@@ -79,7 +84,7 @@ async fn nothing_reads_in_any_process_afterwards() {
             open(process, &b, &kept).await.unwrap();
         }
         // To shred again gives the same receipt.
-        let again = shred(&world, &process, &a).await;
+        let again = shred(&harness, &process, &a).await;
         assert_eq!(again.versions, receipt.versions);
         // And only who asks for it begins anew.
         let manager = process.key_manager();
@@ -95,8 +100,8 @@ async fn nothing_reads_in_any_process_afterwards() {
 
 #[tokio::test]
 async fn every_usage_and_every_state_is_destroyed() {
-    let world = World::with_hints().in_a_fleet();
-    let (process, context) = (world.process().await, context("a"));
+    let harness = FaultHarness::with_hints().in_a_fleet();
+    let (process, context) = (harness.process().await, context("a"));
     let mut made = Vec::new();
     for usage in KeyUsage::ALL {
         let manager = process.key_manager().for_usage(usage);
@@ -117,14 +122,14 @@ async fn every_usage_and_every_state_is_destroyed() {
         .await
         .unwrap();
     manager.prepare(&context).await.unwrap();
-    let before = world.rows.records();
+    let before = harness.rows.records();
     assert_eq!(before.len(), 9);
-    let receipt = shred(&world, &process, &context).await;
+    let receipt = shred(&harness, &process, &context).await;
     let mut ids: Vec<_> = before.iter().map(|record| record.id).collect();
     ids.sort();
     let destroyed: Vec<_> = receipt.versions.iter().map(|version| version.id).collect();
     assert_eq!(destroyed, ids);
-    for record in world.rows.records() {
+    for record in harness.rows.records() {
         assert_eq!(record.state, KeyState::Destroyed);
         assert!(record.wraps.is_empty() && record.destroyed_at.is_some());
     }
@@ -136,21 +141,21 @@ async fn every_usage_and_every_state_is_destroyed() {
 /// Whoever was about to rotate must not bring the context back.
 #[tokio::test]
 async fn a_rotation_under_way_does_not_outlive_it() {
-    let world = World::with_hints().in_a_fleet();
-    let (process, context) = (world.process().await, context("a"));
+    let harness = FaultHarness::with_hints().in_a_fleet();
+    let (process, context) = (harness.process().await, context("a"));
     let sealed = seal(&process, &context).await;
-    world.kms.hold();
+    harness.kms.hold();
     let rotating = tokio::spawn({
-        let (manager, context) = (tool(&world), context.clone());
+        let (manager, context) = (tool(&harness), context.clone());
         async move { manager.rotate(&context).await }
     });
-    within(world.kms.until_in_flight(1)).await;
-    let receipt = shred(&world, &process, &context).await;
+    within(harness.kms.until_in_flight(1)).await;
+    let receipt = shred(&harness, &process, &context).await;
     assert!(receipt.is_complete(), "{receipt:?}");
-    world.kms.release();
+    harness.kms.release();
     let rotated = within(rotating).await.unwrap();
     assert!(matches!(rotated, Err(Error::Shredded)), "{rotated:?}");
-    assert_eq!(keys(&world).len(), 1);
+    assert_eq!(keys(&harness).len(), 1);
     assert_shredded(&process, &context, &sealed).await;
 }
 
@@ -158,12 +163,12 @@ async fn a_rotation_under_way_does_not_outlive_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nothing_that_others_do_meanwhile_survives_it() {
     for _ in 0..20 {
-        let world = World::with_hints().in_a_fleet();
+        let harness = FaultHarness::with_hints().in_a_fleet();
         let context = context("a");
-        tool(&world).create(&context).await.unwrap();
+        tool(&harness).create(&context).await.unwrap();
         let mut others = tokio::task::JoinSet::new();
         for number in 0..4 {
-            let (manager, context) = (tool(&world), context.clone());
+            let (manager, context) = (tool(&harness), context.clone());
             others.spawn(async move {
                 for _ in 0..10 {
                     let done = match number {
@@ -182,9 +187,9 @@ async fn nothing_that_others_do_meanwhile_survives_it() {
                 }
             });
         }
-        let receipt = tool(&world).shred(&context, Duration::ZERO).await.unwrap();
+        let receipt = tool(&harness).shred(&context, Duration::ZERO).await.unwrap();
         others.join_all().await;
-        let records = keys(&world);
+        let records = keys(&harness);
         assert!(
             records.iter().all(|record| record.state == KeyState::Destroyed),
             "{records:?}"
@@ -195,17 +200,17 @@ async fn nothing_that_others_do_meanwhile_survives_it() {
 
 #[tokio::test]
 async fn who_does_not_answer_is_told_with_the_latest_moment() {
-    let world = World::with_hints().in_a_fleet();
-    let builder = world
+    let harness = FaultHarness::with_hints().in_a_fleet();
+    let builder = harness
         .builder()
         .process_name("cut off")
         .stale_decrypt_if_unavailable(HOUR);
-    let cut_off = world.built(builder).await;
+    let cut_off = harness.built(builder).await;
     let sealed = seal(&cut_off, &context("a")).await;
-    let process = other_process(&world).await;
+    let process = other_process(&harness).await;
     open(&process, &context("a"), &sealed).await.unwrap();
-    world.store.set_down(true);
-    let receipt = shred(&world, &process, &context("a")).await;
+    harness.store.set_down(true);
+    let receipt = shred(&harness, &process, &context("a")).await;
     assert!(!receipt.is_complete());
     let fleet = receipt.fleet.as_ref().unwrap();
     assert_eq!(fleet.silent.len(), 1);
@@ -214,15 +219,15 @@ async fn who_does_not_answer_is_told_with_the_latest_moment() {
     assert_shredded(&process, &context("a"), &sealed).await;
     // It reads indeed, as long as it cannot know better; and not beyond what the receipt says.
     open(&cut_off, &context("a"), &sealed).await.unwrap();
-    world.kms.set_unavailable(true);
-    world.pass(2 * HOUR).await;
+    harness.kms.set_unavailable(true);
+    harness.pass(2 * HOUR).await;
     open(&cut_off, &context("a"), &sealed).await.unwrap_err();
 }
 
 #[tokio::test]
 async fn without_a_registry_the_receipt_says_so() {
-    let world = World::new();
-    let (process, context) = (world.process().await, context("a"));
+    let harness = FaultHarness::new();
+    let (process, context) = (harness.process().await, context("a"));
     let sealed = seal(&process, &context).await;
     let receipt = process.key_manager().shred(&context, MINUTE).await.unwrap();
     assert!(!receipt.is_complete());
@@ -233,7 +238,7 @@ async fn without_a_registry_the_receipt_says_so() {
     assert_shredded(&process, &context, &sealed).await;
     let none = process
         .key_manager()
-        .shred(&super::support::context("nobody"), MINUTE)
+        .shred(&encx_test_support::context("nobody"), MINUTE)
         .await;
     assert!(matches!(none, Err(Error::NoKeys)), "{none:?}");
     settle().await;
@@ -251,7 +256,7 @@ const MAKERS: [(&str, Begin); 7] = [
     }),
     ("the first password", |process, context| {
         tokio::spawn(async move {
-            let hash = process.hash_password(&context, "correct horse", super::support::SSN.row(1));
+            let hash = process.hash_password(&context, "correct horse", encx_test_support::SSN.row(1));
             hash.await.map(drop)
         })
     }),
@@ -280,28 +285,28 @@ const MAKERS: [(&str, Begin); 7] = [
 #[tokio::test]
 async fn nothing_that_was_under_way_makes_a_key() {
     for (name, begin) in MAKERS {
-        let world = World::with_hints().in_a_fleet();
-        let (process, context) = (world.process().await, context("a"));
+        let harness = FaultHarness::with_hints().in_a_fleet();
+        let (process, context) = (harness.process().await, context("a"));
         let sealed = seal(&process, &context).await;
-        world.kms.hold();
+        harness.kms.hold();
         let under_way = begin(process.clone(), context.clone());
-        within(world.kms.until_in_flight(1)).await;
-        let other = other_process(&world).await;
-        let receipt = shred(&world, &other, &context).await;
+        within(harness.kms.until_in_flight(1)).await;
+        let other = other_process(&harness).await;
+        let receipt = shred(&harness, &other, &context).await;
         assert!(receipt.is_complete(), "{name}: {receipt:?}");
         assert_eq!(receipt.versions.len(), 1, "{name}: tombstones are no versions");
-        world.kms.release();
+        harness.kms.release();
         let made = within(under_way).await.unwrap();
         assert!(matches!(made, Err(Error::Shredded)), "{name}: {made:?}");
         settle().await;
-        assert_buried(&world);
-        assert_eq!(keys(&world).len(), 1, "{name}");
-        for process in [&process, &other, &world.process().await] {
+        assert_buried(&harness);
+        assert_eq!(keys(&harness).len(), 1, "{name}");
+        for process in [&process, &other, &harness.process().await] {
             let refused = within(process.blind_index(&context, &EMAIL, "bob")).await;
             assert!(matches!(refused, Err(Error::Shredded)), "{name}: {refused:?}");
             assert_shredded(process, &context, &sealed).await;
         }
-        let again = shred(&world, &other, &context).await;
+        let again = shred(&harness, &other, &context).await;
         assert_eq!(again.versions, receipt.versions, "{name}");
     }
 }
@@ -309,20 +314,20 @@ async fn nothing_that_was_under_way_makes_a_key() {
 /// The other order: the key is in its row before the tombstone, so the shredding destroys it and the receipt has it.
 #[tokio::test]
 async fn a_first_use_that_is_faster_stands_in_the_receipt() {
-    let world = World::with_hints().in_a_fleet();
-    let (process, context) = (world.process().await, context("a"));
+    let harness = FaultHarness::with_hints().in_a_fleet();
+    let (process, context) = (harness.process().await, context("a"));
     seal(&process, &context).await;
     // The insert is done, and its process does not know it yet.
-    world.store.inserts.hold();
+    harness.store.inserts.hold();
     let first_use = MAKERS[0].1(process.clone(), context.clone());
-    world.store.inserts.until_waiting(1).await;
-    let other = other_process(&world).await;
-    let receipt = shred(&world, &other, &context).await;
+    harness.store.inserts.until_waiting(1).await;
+    let other = other_process(&harness).await;
+    let receipt = shred(&harness, &other, &context).await;
     let mut usages: Vec<_> = receipt.versions.iter().map(|version| version.usage).collect();
     usages.sort_unstable();
     assert_eq!(usages, [KeyUsage::Data, KeyUsage::Index]);
-    assert_buried(&world);
-    world.store.inserts.release();
+    assert_buried(&harness);
+    harness.store.inserts.release();
     let _ = within(first_use).await.unwrap();
     let refused = within(process.blind_index(&context, &EMAIL, "bob")).await;
     assert!(matches!(refused, Err(Error::Shredded)), "{refused:?}");
@@ -331,33 +336,33 @@ async fn a_first_use_that_is_faster_stands_in_the_receipt() {
 /// A receipt says what the rows had after every process acknowledged, not before.
 #[tokio::test]
 async fn a_receipt_is_read_after_the_fence() {
-    let world = World::with_hints().in_a_fleet();
-    let (process, context) = (world.process().await, context("a"));
+    let harness = FaultHarness::with_hints().in_a_fleet();
+    let (process, context) = (harness.process().await, context("a"));
     let sealed = seal(&process, &context).await;
     // The process does not acknowledge yet.
-    world.store.polls.hold();
+    harness.store.polls.hold();
     let shredding = tokio::spawn({
-        let (manager, context) = (tool(&world), context.clone());
+        let (manager, context) = (tool(&harness), context.clone());
         async move { manager.shred(&context, MINUTE).await }
     });
-    let buried = || world.rows.records().len() == KeyUsage::ALL.len();
-    super::support::until("the tombstones", buried).await;
-    let revived = tool(&world).revive(&context).await.unwrap();
-    world.store.polls.release();
-    let receipt = drive(&world, SECOND / 40, shredding).await.unwrap().unwrap();
+    let buried = || harness.rows.records().len() == KeyUsage::ALL.len();
+    encx_test_support::until("the tombstones", buried).await;
+    let revived = tool(&harness).revive(&context).await.unwrap();
+    harness.store.polls.release();
+    let receipt = drive(&harness, SECOND / 40, shredding).await.unwrap().unwrap();
     assert!(receipt.is_complete(), "{receipt:?}");
     let ids: Vec<_> = receipt.versions.iter().map(|version| version.id).collect();
     assert_eq!(ids, [sealed.key_id(), revived.id]);
-    assert_buried(&world);
+    assert_buried(&harness);
     assert_shredded(&process, &context, &sealed).await;
 }
 
 #[tokio::test]
 async fn a_usage_that_had_no_key_does_not_begin_by_itself() {
-    let world = World::with_hints().in_a_fleet();
-    let (process, context) = (world.process().await, context("a"));
+    let harness = FaultHarness::with_hints().in_a_fleet();
+    let (process, context) = (harness.process().await, context("a"));
     let sealed = seal(&process, &context).await;
-    assert!(shred(&world, &process, &context).await.is_complete());
+    assert!(shred(&harness, &process, &context).await.is_complete());
     let refused = within(process.blind_index(&context, &EMAIL, "ada")).await;
     assert!(matches!(refused, Err(Error::Shredded)), "{refused:?}");
     let indexes = process.key_manager().for_usage(KeyUsage::Index);
@@ -372,40 +377,40 @@ async fn a_usage_that_had_no_key_does_not_begin_by_itself() {
         .await
         .unwrap();
     assert_shredded(&process, &context, &sealed).await;
-    let hash = process.hash_password(&context, "correct horse", super::support::SSN.row(1));
+    let hash = process.hash_password(&context, "correct horse", encx_test_support::SSN.row(1));
     let refused = within(hash).await;
     assert!(matches!(refused, Err(Error::Shredded)), "{refused:?}");
-    let never = indexes.revive(&super::support::context("nobody")).await;
+    let never = indexes.revive(&encx_test_support::context("nobody")).await;
     assert!(matches!(never, Err(Error::NoKeys)), "{never:?}");
 }
 
 /// Tables of an earlier version of this library have no tombstones.
 #[tokio::test]
 async fn a_context_that_was_shredded_without_tombstones_stays_so() {
-    let world = World::with_hints().in_a_fleet();
-    let (process, context) = (world.process().await, context("a"));
+    let harness = FaultHarness::with_hints().in_a_fleet();
+    let (process, context) = (harness.process().await, context("a"));
     let sealed = seal(&process, &context).await;
-    assert!(shred(&world, &process, &context).await.is_complete());
-    world.rows.tamper(|rows| rows.retain(|row| !row.is_tombstone()));
-    let process = world.process().await;
+    assert!(shred(&harness, &process, &context).await.is_complete());
+    harness.rows.tamper(|rows| rows.retain(|row| !row.is_tombstone()));
+    let process = harness.process().await;
     let refused = within(process.blind_index(&context, &EMAIL, "ada")).await;
     assert!(matches!(refused, Err(Error::Shredded)), "{refused:?}");
     assert_shredded(&process, &context, &sealed).await;
     // To shred it again adds them.
-    assert!(shred(&world, &process, &context).await.is_complete());
-    assert_buried(&world);
+    assert!(shred(&harness, &process, &context).await.is_complete());
+    assert_buried(&harness);
 }
 
 #[tokio::test]
 async fn no_receipt_claims_what_the_rows_do_not_show() {
     let (a, hour) = (context("a"), Duration::from_secs(3600));
     // A row that says that it is destroyed, and keeps its wraps.
-    let world = World::with_hints();
-    let manager = tool(&world);
+    let harness = FaultHarness::with_hints();
+    let manager = tool(&harness);
     let first = manager.create(&a).await.unwrap();
     manager.rotate(&a).await.unwrap();
     let wraps = first.wraps.clone();
-    world.rows.tamper(|rows| {
+    harness.rows.tamper(|rows| {
         for row in rows.iter_mut().filter(|row| row.id == first.id) {
             row.state = KeyState::Destroyed;
         }
@@ -416,10 +421,10 @@ async fn no_receipt_claims_what_the_rows_do_not_show() {
         "{refused:?}"
     );
     // What could be destroyed was.
-    let states: Vec<_> = world.rows.records().iter().map(|row| row.state).collect();
+    let states: Vec<_> = harness.rows.records().iter().map(|row| row.state).collect();
     assert_eq!(states, [KeyState::Destroyed; 2]);
-    assert_eq!(world.rows.records()[0].wraps, wraps);
-    world.rows.tamper(|rows| {
+    assert_eq!(harness.rows.records()[0].wraps, wraps);
+    harness.rows.tamper(|rows| {
         for row in rows {
             row.wraps.clear();
         }
@@ -427,12 +432,12 @@ async fn no_receipt_claims_what_the_rows_do_not_show() {
     assert_eq!(manager.shred(&a, hour).await.unwrap().versions.len(), 2);
     // A row that is not there: its key may lie elsewhere. The first, or one between others.
     for missing in [1, 2] {
-        let world = World::with_hints();
-        let manager = tool(&world).for_usage(KeyUsage::Index);
+        let harness = FaultHarness::with_hints();
+        let manager = tool(&harness).for_usage(KeyUsage::Index);
         manager.create(&a).await.unwrap();
         manager.rotate(&a).await.unwrap();
         manager.rotate(&a).await.unwrap();
-        world
+        harness
             .rows
             .tamper(|rows| rows.retain(|row| row.version.get() != missing));
         let refused = manager.shred(&a, hour).await;

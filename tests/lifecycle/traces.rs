@@ -7,12 +7,12 @@ use encx::keys::{KeyState, Maintenance};
 use encx::kms::{DataKey, KmsErrorKind};
 use encx::suite::Suite;
 use encx::{Crypto, Error};
+use encx_test_support::{FaultHarness, HOUR, MINUTE, SSN, context, open, settle, with_unknown_key};
 use tracing::dispatcher::DefaultGuard;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Dispatch, Event, Metadata, Subscriber};
 
-use super::support::{HOUR, MINUTE, SSN, World, context, open, settle, with_unknown_key};
 use super::{drive, other_process};
 
 /// Keeps everything that is traced, as text.
@@ -61,16 +61,16 @@ impl Subscriber for Log {
 const PLAINTEXT: &str = "a social security number";
 
 /// Everything that is traced about keys, once each.
-async fn live_through(world: &World) {
-    let process = world.process().await;
+async fn live_through(harness: &FaultHarness) {
+    let process = harness.process().await;
     let context = context("a");
     let manager = process.key_manager();
     let key = DataKey::copy_from(&key_bytes()).unwrap();
     manager.import(&context, key).await.unwrap();
     let sealed = process.encrypt(&context, PLAINTEXT, SSN.row(1)).await.unwrap();
     // Unwrapped, by another process, at the second try.
-    let other = other_process(world).await;
-    world.kms.fail_next(1, KmsErrorKind::AccessDenied);
+    let other = other_process(harness).await;
+    harness.kms.fail_next(1, KmsErrorKind::AccessDenied);
     let refused = open(&other, &context, &sealed).await;
     assert!(matches!(refused, Err(Error::Kms(_))), "{refused:?}");
     open(&other, &context, &sealed).await.unwrap();
@@ -78,7 +78,7 @@ async fn live_through(world: &World) {
     assert!(matches!(refused, Err(Error::Decrypt { .. })), "{refused:?}");
     let refused = open(&other, &context, &with_unknown_key(&sealed)).await;
     assert!(matches!(refused, Err(Error::UnknownKey { .. })), "{refused:?}");
-    let uncommitted = Crypto::builder(world.kms.clone(), world.rows.clone()).clock(world.clock.clone());
+    let uncommitted = Crypto::builder(harness.kms.clone(), harness.rows.clone()).clock(harness.clock.clone());
     let uncommitted = uncommitted
         .accept_uncommitted()
         .encrypt_with(Suite::Xaes256Gcm)
@@ -95,24 +95,24 @@ async fn live_through(world: &World) {
         "{refused:?}"
     );
     // A KEK that the rule does not allow.
-    let strict = Crypto::builder(world.kms.clone().with_kek("memory/other"), world.rows.clone())
-        .clock(world.clock.clone())
+    let strict = Crypto::builder(harness.kms.clone().with_kek("memory/other"), harness.rows.clone())
+        .clock(harness.clock.clone())
         .connect_lazily()
         .kek("memory/other");
     let refused = open(&strict.build().await.unwrap(), &context, &sealed).await;
     assert!(matches!(refused, Err(Error::KekNotAllowed { .. })), "{refused:?}");
     // Rotated on schedule, while a process does not answer.
-    world.clock.advance(2 * HOUR);
+    harness.clock.advance(2 * HOUR);
     settle().await;
-    world.rows.set_unavailable(true);
-    world.pass(MINUTE).await;
-    world.rows.set_unavailable(false);
-    world.pass(MINUTE).await;
+    harness.rows.set_unavailable(true);
+    harness.pass(MINUTE).await;
+    harness.rows.set_unavailable(false);
+    harness.pass(MINUTE).await;
     let task = Maintenance::new(manager.clone())
         .rotate_every(HOUR)
         .spawn()
         .unwrap();
-    world.pass(HOUR / 3).await;
+    harness.pass(HOUR / 3).await;
     task.stop().await;
     // Suspended, and then gone.
     manager
@@ -121,7 +121,7 @@ async fn live_through(world: &World) {
         .unwrap();
     let refused = open(&process, &context, &sealed).await;
     assert!(matches!(refused, Err(Error::Suspended { .. })), "{refused:?}");
-    let receipt = drive(world, MINUTE / 600, manager.shred(&context, MINUTE))
+    let receipt = drive(harness, MINUTE / 600, manager.shred(&context, MINUTE))
         .await
         .unwrap();
     drop(receipt);
@@ -145,7 +145,7 @@ pub(super) fn traced(log: &Log) -> (DefaultGuard, Dispatch) {
 async fn everything_is_traced_and_no_secret_is() {
     let log = Log::default();
     let guard = traced(&log);
-    live_through(&World::with_hints().in_a_fleet()).await;
+    live_through(&FaultHarness::with_hints().in_a_fleet()).await;
     drop(guard);
     let lines = log.0.lock().unwrap().clone();
     let all = lines.join("\n");

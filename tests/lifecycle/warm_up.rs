@@ -2,29 +2,32 @@
 
 use encx::keys::KeyState;
 use encx::{Crypto, Error};
+use encx_test_support::{FaultHarness, context, seal, settle, within};
 use encx_testkit::{MemoryKeyStore, MemoryKms};
-
-use super::support::{World, context, seal, settle, within};
 
 #[tokio::test]
 async fn thousands_are_loaded_with_a_query_for_a_thousand() {
     const CONTEXTS: u32 = 2500;
-    let world = World::new();
-    let maker = world.process().await;
+    let harness = FaultHarness::new();
+    let maker = harness.process().await;
     let contexts: Vec<_> = (0..CONTEXTS).map(context).collect();
     for context in &contexts {
         maker.key_manager().create(context).await.unwrap();
     }
-    let process = world.built(world.builder().max_concurrent_kms_calls(7)).await;
-    world.kms.reset_calls();
-    let loads = world.rows.loads();
+    let process = harness.built(harness.builder().max_concurrent_kms_calls(7)).await;
+    harness.kms.reset_calls();
+    let loads = harness.rows.loads();
     let report = within(process.warm_up(&contexts)).await;
     assert_eq!((report.loaded, report.without_keys), (2500, 0));
     assert!(report.failed.is_empty(), "{:?}", report.failed);
-    assert_eq!(world.rows.loads() - loads, 3);
-    assert_eq!(world.kms.calls().unwrap, 2500);
-    assert_eq!(world.kms.calls().total(), 2500);
-    assert!(world.kms.max_in_flight() <= 7, "{}", world.kms.max_in_flight());
+    assert_eq!(harness.rows.loads() - loads, 3);
+    assert_eq!(harness.kms.calls().unwrap, 2500);
+    assert_eq!(harness.kms.calls().total(), 2500);
+    assert!(
+        harness.kms.max_in_flight() <= 7,
+        "{}",
+        harness.kms.max_in_flight()
+    );
     let misses = process.stats().misses;
     for context in contexts.iter().step_by(100) {
         seal(&process, context).await;
@@ -33,13 +36,16 @@ async fn thousands_are_loaded_with_a_query_for_a_thousand() {
     // Again, it costs nothing.
     let report = within(process.warm_up(&contexts)).await;
     assert_eq!(report.loaded, 2500);
-    assert_eq!((world.kms.calls().total(), world.rows.loads() - loads), (2500, 3));
+    assert_eq!(
+        (harness.kms.calls().total(), harness.rows.loads() - loads),
+        (2500, 3)
+    );
 }
 
 #[tokio::test]
 async fn what_fails_holds_up_no_other_and_is_told() {
-    let world = World::new();
-    let (maker, process) = (world.process().await, world.process().await);
+    let harness = FaultHarness::new();
+    let (maker, process) = (harness.process().await, harness.process().await);
     for tenant in ["a", "b", "c"] {
         seal(&maker, &context(tenant)).await;
     }
@@ -78,6 +84,6 @@ fn without_a_runtime_it_says_so() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let process = runtime.block_on(Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build());
     let process = process.unwrap();
-    let report = super::support::at_once(process.warm_up([context("a")])).unwrap();
+    let report = encx_test_support::at_once(process.warm_up([context("a")])).unwrap();
     assert!(matches!(report.failed[0].error, Error::NoRuntime), "{report:?}");
 }

@@ -12,8 +12,8 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use sqlx::{QueryBuilder, migrate, query, query_as};
 use uuid::Uuid;
 
-use crate::service::StartError;
-use crate::users::EncryptedUser;
+use crate::start_error::StartError;
+use crate::user::EncryptedUser;
 
 /// Runs the same query on whichever database there is.
 macro_rules! on {

@@ -14,6 +14,9 @@ mod database;
 mod keys;
 mod routes;
 mod service;
+mod start_error;
+mod user;
 mod users;
 
-pub use service::{Service, Settings, StartError};
+pub use service::{Service, Settings};
+pub use start_error::StartError;

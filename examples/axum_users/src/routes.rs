@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::api_error::ApiError;
-use crate::users::{NewUser, User, Users};
+use crate::user::User;
+use crate::users::{NewUser, Users};
 
 type Shared = State<Arc<Users>>;
 

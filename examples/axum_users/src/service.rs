@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use crate::database::Database;
 use crate::keys;
 use crate::routes::router;
+use crate::start_error::StartError;
 use crate::users::Users;
 
 /// The variable that may hold the key of the KEK file: 32 random bytes, as base64 or hex.
@@ -40,27 +41,6 @@ impl Settings {
             listen: or("LISTEN", "127.0.0.1:3000"),
         }
     }
-}
-
-/// Says why the service could not start.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// The database refused, or its tables could not be made.
-    #[error("database: {0}")]
-    Database(#[from] sqlx::Error),
-    /// Keys could not be prepared.
-    #[error("keys: {0}")]
-    Keys(#[from] encx::Error),
-    /// The KEK file could not be opened or made.
-    #[error("KEK file: {0}")]
-    KekFile(#[from] LocalKmsError),
-    /// The network refused.
-    #[error("network: {0}")]
-    Network(#[from] std::io::Error),
-    /// The service's own tables could not be made.
-    #[error("tables: {0}")]
-    Tables(#[from] sqlx::migrate::MigrateError),
 }
 
 /// A service that is ready to serve.

@@ -2,36 +2,16 @@
 
 use std::time::Duration;
 
+use encx::Crypto;
 use encx::password::PasswordVerdict;
 use encx::record::{Password, decrypt_all_in};
-use encx::{Crypto, Encrypt};
 use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::api_error::ApiError;
 use crate::database::Database;
 use crate::keys;
-
-/// A user of a tenant. `EncryptedUser` is what the table keeps.
-///
-/// Users are found by email, and log in, in all tenants: a log-in knows no tenant. With so many bits an email has a term of its
-/// own, so whoever has the database sees which users share one, and nothing else of it.
-#[derive(Encrypt)]
-#[encx(table = "users", context("tenantId" = tenant_id, "purpose" = "pii"))]
-#[encx(encrypted(derive(sqlx::FromRow)))]
-pub(crate) struct User {
-    #[encx(id)]
-    pub(crate) id: Uuid,
-    pub(crate) tenant_id: String,
-    #[encx(encrypt, index(normalize = "email", bits = 64, context("purpose" = "login")))]
-    pub(crate) email: String,
-    #[encx(encrypt)]
-    pub(crate) name: String,
-    #[encx(encrypt)]
-    pub(crate) phone: Option<String>,
-    #[encx(password(context("purpose" = "login")))]
-    pub(crate) password: Password,
-}
+use crate::user::{EncryptedUser, User};
 
 /// How long a request waits for other processes to drop the keys of a tenant that is deleted.
 const PATIENCE: Duration = Duration::from_secs(5);

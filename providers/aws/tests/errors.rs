@@ -3,13 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 mod common;
-#[path = "../../../tests/support/error_types.rs"]
-mod error_types;
 
 use encx::kms::{KekId, KmsErrorKind};
 use encx_aws::admin::{KmsAdmin, NewKek};
 use encx_aws::policy::PolicyError;
 use encx_aws::{AwsError, AwsKmsError};
+use encx_test_support::error_types;
 
 use crate::common::arn;
 use crate::common::scripted::{ARN, Scripted, refusal};

@@ -7,8 +7,6 @@ mod error;
 mod hints;
 mod migrate;
 mod moment;
-#[cfg(test)]
-mod plans;
 mod row;
 mod sql;
 mod wraps;
@@ -334,3 +332,6 @@ fn page_query(query: &KeyQuery) -> Query<'static, Postgres, PgArguments> {
         (None, None) => bound,
     }
 }
+
+#[cfg(test)]
+mod tests;

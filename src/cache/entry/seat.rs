@@ -8,9 +8,6 @@
 //! that is taken means to read elsewhere, and who is about to use a seat empties it afterwards if it was evicted
 //! meanwhile. So it holds nobody up that a thread was interrupted, or does not exist in this process since a `fork`.
 
-#[cfg(test)]
-mod tests;
-
 use std::hint::spin_loop;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, compiler_fence, fence};
@@ -307,3 +304,6 @@ impl Seat {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

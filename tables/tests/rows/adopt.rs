@@ -8,10 +8,11 @@ use encx::record::{EncryptedColumn, FieldCodec, RowIdKind};
 use encx::store::{JobTally, KeyStore};
 use encx::{Ciphertext, Clock, Error, Field};
 use encx_tables::{Adoption, AdoptionJobs, PlaintextColumn, RowsError, read_either};
+use encx_test_support::SSN;
 use uuid::Uuid;
 
 use crate::on_both;
-use crate::support::{SSN, UNTIL, USERS, World, ssn, tenant, value};
+use crate::support::{TestDatabase, UNTIL, USERS, ssn, tenant, value};
 
 on_both![
     a_column_is_backfilled_verified_and_contracted,
@@ -33,32 +34,30 @@ fn tally(changed: u64, unchanged: u64, failed: u64) -> JobTally {
 }
 
 /// Users with plaintexts and without ciphertexts.
-async fn plain_users(world: &World, count: i64) {
-    world.run(USERS).await;
+async fn plain_users(db: &TestDatabase, count: i64) {
+    db.run(USERS).await;
     let rows: Vec<_> = (1..=count)
         .map(|id| format!("({id}, 't-{}', NULL, '{}')", id % 3, value(id, 0)))
         .collect();
-    world
-        .run(&format!("INSERT INTO users VALUES {}", rows.join(", ")))
+    db.run(&format!("INSERT INTO users VALUES {}", rows.join(", ")))
         .await;
 }
 
-async fn adoption(world: &World) -> AdoptionJobs {
-    let crypto = world.process().await;
-    world
-        .rows()
+async fn adoption(db: &TestDatabase) -> AdoptionJobs {
+    let crypto = db.process().await;
+    db.rows()
         .adopt(&crypto, PlaintextColumn::text("plain"), ssn(), UNTIL)
         .unwrap()
 }
 
-async fn a_column_is_backfilled_verified_and_contracted(world: World) {
-    plain_users(&world, 100).await;
-    world.run("UPDATE users SET plain = NULL WHERE id = 7").await;
-    world.run("UPDATE users SET plain = '' WHERE id = 8").await;
-    let adoption = adoption(&world).await;
-    let dry = world.in_time(adoption.backfill().dry_run().run()).await;
+async fn a_column_is_backfilled_verified_and_contracted(db: TestDatabase) {
+    plain_users(&db, 100).await;
+    db.run("UPDATE users SET plain = NULL WHERE id = 7").await;
+    db.run("UPDATE users SET plain = '' WHERE id = 8").await;
+    let adoption = adoption(&db).await;
+    let dry = db.in_time(adoption.backfill().dry_run().run()).await;
     assert_eq!(dry.run, tally(99, 0, 0));
-    let early = world.in_time(adoption.contract().run()).await;
+    let early = db.in_time(adoption.contract().run()).await;
     assert_eq!(early.run, tally(0, 0, 99));
     assert!(
         early.failures[0].to_string().contains("backfill"),
@@ -66,40 +65,38 @@ async fn a_column_is_backfilled_verified_and_contracted(world: World) {
         early.failures[0]
     );
 
-    let report = world.in_time(adoption.backfill().range_size(30).run()).await;
+    let report = db.in_time(adoption.backfill().range_size(30).run()).await;
     assert!(report.is_complete(), "{report}");
     assert_eq!(report.run, tally(99, 0, 0));
-    assert_eq!(world.in_time(adoption.backfill().run()).await.run, tally(0, 0, 0));
-    assert_eq!(world.in_time(adoption.verify().run()).await.run, tally(0, 99, 0));
-    assert_eq!(world.number("SELECT count(plain) FROM users").await, 99);
+    assert_eq!(db.in_time(adoption.backfill().run()).await.run, tally(0, 0, 0));
+    assert_eq!(db.in_time(adoption.verify().run()).await.run, tally(0, 99, 0));
+    assert_eq!(db.number("SELECT count(plain) FROM users").await, 99);
 
-    let report = world.in_time(adoption.contract().range_size(30).run()).await;
+    let report = db.in_time(adoption.contract().range_size(30).run()).await;
     assert!(report.is_complete(), "{report}");
     assert_eq!(report.run, tally(99, 0, 0));
-    assert_eq!(world.number("SELECT count(plain) FROM users").await, 0);
-    let (read, old) = world.read_users(&world.process().await).await;
+    assert_eq!(db.number("SELECT count(plain) FROM users").await, 0);
+    let (read, old) = db.read_users(&db.process().await).await;
     let mut expected: Vec<_> = (1..=100).map(|id| Some(value(id, 0))).collect();
     (expected[6], expected[7]) = (None, Some(String::new()));
     assert_eq!((read, old), (expected, 0));
 }
 
-async fn values_of_every_kind_are_encoded_as_fields_are(world: World) {
-    world
-        .run("CREATE TABLE t (id {int} PRIMARY KEY, a {bytes}, b {int}, c {text}, d {uuid}, x {bytes})")
+async fn values_of_every_kind_are_encoded_as_fields_are(db: TestDatabase) {
+    db.run("CREATE TABLE t (id {int} PRIMARY KEY, a {bytes}, b {int}, c {text}, d {uuid}, x {bytes})")
         .await;
     let uuid = Uuid::from_u128(77);
-    let literal = if world.is_postgres() {
+    let literal = if db.is_postgres() {
         format!("'{uuid}'")
     } else {
-        world.literal(uuid.as_bytes())
+        db.literal(uuid.as_bytes())
     };
-    let bytes = world.literal(&[0, 255, 1]);
-    world
-        .run(&format!(
-            "INSERT INTO t VALUES (1, {bytes}, -5, 'größe', {literal}, NULL)"
-        ))
-        .await;
-    let crypto = world.process().await;
+    let bytes = db.literal(&[0, 255, 1]);
+    db.run(&format!(
+        "INSERT INTO t VALUES (1, {bytes}, -5, 'größe', {literal}, NULL)"
+    ))
+    .await;
+    let crypto = db.process().await;
     let described = || {
         EncryptedColumn::new("t", "x")
             .row_id("id", RowIdKind::Integer)
@@ -114,38 +111,36 @@ async fn values_of_every_kind_are_encoded_as_fields_are(world: World) {
         (PlaintextColumn::uuid("d"), uuid.encode().unwrap()),
     ];
     for (plain, expected) in columns {
-        let adoption = world.rows().adopt(&crypto, plain, described(), UNTIL).unwrap();
-        assert_eq!(world.in_time(adoption.backfill().run()).await.run, tally(1, 0, 0));
-        let sealed = world.bytes("SELECT x FROM t").await.remove(0).unwrap();
+        let adoption = db.rows().adopt(&crypto, plain, described(), UNTIL).unwrap();
+        assert_eq!(db.in_time(adoption.backfill().run()).await.run, tally(1, 0, 0));
+        let sealed = db.bytes("SELECT x FROM t").await.remove(0).unwrap();
         let sealed = Ciphertext::parse(sealed).unwrap();
         let opened = crypto
             .decrypt(&tenant(0), &sealed, Field::new("t", "x").row(1))
             .await
             .unwrap();
         assert_eq!(opened.as_bytes(), expected.as_bytes());
-        assert_eq!(world.in_time(adoption.contract().run()).await.run, tally(1, 0, 0));
-        world.run("UPDATE t SET x = NULL").await;
+        assert_eq!(db.in_time(adoption.contract().run()).await.run, tally(1, 0, 0));
+        db.run("UPDATE t SET x = NULL").await;
     }
     assert_eq!(
-        world
-            .number("SELECT count(a) + count(b) + count(c) + count(d) FROM t")
+        db.number("SELECT count(a) + count(b) + count(c) + count(d) FROM t")
             .await,
         0
     );
 }
 
-async fn what_does_not_agree_stays_and_is_named(world: World) {
-    plain_users(&world, 30).await;
-    let adoption = adoption(&world).await;
-    assert!(world.in_time(adoption.backfill().run()).await.is_complete());
+async fn what_does_not_agree_stays_and_is_named(db: TestDatabase) {
+    plain_users(&db, 30).await;
+    let adoption = adoption(&db).await;
+    assert!(db.in_time(adoption.backfill().run()).await.is_complete());
     // What writes the plaintext alone; a copied ciphertext; and what is not backfilled.
-    world.run("UPDATE users SET plain = 'secret' WHERE id = 4").await;
-    world
-        .run("UPDATE users SET ssn = (SELECT ssn FROM users WHERE id = 9) WHERE id = 12")
+    db.run("UPDATE users SET plain = 'secret' WHERE id = 4").await;
+    db.run("UPDATE users SET ssn = (SELECT ssn FROM users WHERE id = 9) WHERE id = 12")
         .await;
-    world.run("UPDATE users SET ssn = NULL WHERE id = 20").await;
+    db.run("UPDATE users SET ssn = NULL WHERE id = 20").await;
     for job in [adoption.verify(), adoption.contract()] {
-        let report = world.in_time(job.run()).await;
+        let report = db.in_time(job.run()).await;
         assert_eq!(report.run.failed, 3, "{report}");
         let mut failed: Vec<_> = report.failures.iter().map(ToString::to_string).collect();
         failed.sort();
@@ -163,7 +158,7 @@ async fn what_does_not_agree_stays_and_is_named(world: World) {
         );
         assert!(!format!("{report} {report:?}").contains("secret"));
     }
-    let left = world
+    let left = db
         .texts("SELECT plain FROM users WHERE plain IS NOT NULL ORDER BY id")
         .await;
     assert_eq!(
@@ -172,14 +167,14 @@ async fn what_does_not_agree_stays_and_is_named(world: World) {
     );
 }
 
-async fn a_service_may_write_meanwhile(world: World) {
+async fn a_service_may_write_meanwhile(db: TestDatabase) {
     const ROWS: i64 = 300;
-    plain_users(&world, ROWS).await;
-    let adoption = adoption(&world).await;
+    plain_users(&db, ROWS).await;
+    let adoption = adoption(&db).await;
     let over = AtomicBool::new(false);
     // Writes both columns in one statement, as every service does from the first step on.
     let write = async {
-        let (service, mut written) = (world.process().await, vec![0_u32; 300]);
+        let (service, mut written) = (db.process().await, vec![0_u32; 300]);
         let mut id = 0;
         while !over.load(Ordering::SeqCst) {
             id += 11;
@@ -187,12 +182,11 @@ async fn a_service_may_write_meanwhile(world: World) {
             let place = usize::try_from(row - 1).unwrap();
             let next = value(row, written[place] + 1);
             let sealed = service.encrypt(&tenant(row), &next, SSN.row(row)).await.unwrap();
-            let sealed = world.literal(sealed.as_bytes());
-            world
-                .run(&format!(
-                    "UPDATE users SET ssn = {sealed}, plain = '{next}' WHERE id = {row}"
-                ))
-                .await;
+            let sealed = db.literal(sealed.as_bytes());
+            db.run(&format!(
+                "UPDATE users SET ssn = {sealed}, plain = '{next}' WHERE id = {row}"
+            ))
+            .await;
             written[place] += 1;
         }
         written
@@ -203,10 +197,10 @@ async fn a_service_may_write_meanwhile(world: World) {
         over.store(true, Ordering::SeqCst);
         (a, b)
     };
-    let (written, (a, b)) = world.in_time(async { tokio::join!(write, work) }).await;
+    let (written, (a, b)) = db.in_time(async { tokio::join!(write, work) }).await;
     assert!(a.is_complete() && b.is_complete(), "{a}\n{b}");
-    assert_eq!(world.in_time(adoption.verify().run()).await.run, tally(0, 300, 0));
-    let (read, _) = world.read_users(&world.process().await).await;
+    assert_eq!(db.in_time(adoption.verify().run()).await.run, tally(0, 300, 0));
+    let (read, _) = db.read_users(&db.process().await).await;
     let expected: Vec<_> = (1..)
         .zip(&written)
         .map(|(id, times)| Some(value(id, *times)))
@@ -214,20 +208,20 @@ async fn a_service_may_write_meanwhile(world: World) {
     assert_eq!(read, expected);
 }
 
-async fn a_backfill_keeps_to_its_pace_and_tells_how_far_it_is(world: World) {
-    plain_users(&world, 40).await;
-    let adoption = adoption(&world).await;
+async fn a_backfill_keeps_to_its_pace_and_tells_how_far_it_is(db: TestDatabase) {
+    plain_users(&db, 40).await;
+    let adoption = adoption(&db).await;
     let mut run = adoption.backfill().range_size(10).throttle(20).start();
     let (mut began, mut told, mut failed) = (None, Vec::new(), 0);
-    while let Some(event) = world.in_time(run.next_event()).await {
+    while let Some(event) = db.in_time(run.next_event()).await {
         match event {
-            JobEvent::Started { .. } => began = Some(world.clock.elapsed()),
+            JobEvent::Started { .. } => began = Some(db.clock.elapsed()),
             JobEvent::RangeDone { worker, .. } => told.push(worker.changed),
             JobEvent::ItemFailed(_) => failed += 1,
             _ => {}
         }
     }
-    let took = world.clock.elapsed() - began.unwrap();
+    let took = db.clock.elapsed() - began.unwrap();
     // Ranges behind the last row have nothing in them.
     told.dedup();
     assert_eq!((told, failed), (vec![10, 20, 30, 40], 0));
@@ -236,56 +230,53 @@ async fn a_backfill_keeps_to_its_pace_and_tells_how_far_it_is(world: World) {
     assert!(run.report().await.is_complete());
 }
 
-async fn a_backfill_that_is_killed_goes_on_where_it_was(world: World) {
-    plain_users(&world, 200).await;
-    let adoption = adoption(&world).await;
+async fn a_backfill_that_is_killed_goes_on_where_it_was(db: TestDatabase) {
+    plain_users(&db, 200).await;
+    let adoption = adoption(&db).await;
     // So slow that it is not done before it is killed.
     let mut run = adoption.backfill().range_size(20).throttle(20).start();
     while !matches!(
-        world.in_time(run.next_event()).await,
+        db.in_time(run.next_event()).await,
         Some(JobEvent::RangeDone { .. })
     ) {}
     drop(run);
     // What was under way when it was killed may still arrive.
-    let kept = world.bytes("SELECT ssn FROM users ORDER BY id").await;
+    let kept = db.bytes("SELECT ssn FROM users ORDER BY id").await;
     let done = kept.iter().flatten().count();
     assert!((20..200).contains(&done), "{done}");
-    world.clock.advance(Duration::from_secs(31));
-    let report = world.in_time(adoption.backfill().range_size(20).run()).await;
+    db.clock.advance(Duration::from_secs(31));
+    let report = db.in_time(adoption.backfill().range_size(20).run()).await;
     assert!(report.is_complete(), "{report}");
     let changed = usize::try_from(report.worker.changed).unwrap();
     assert!((1..=200 - done).contains(&changed), "{changed} and {done}");
-    let now = world.bytes("SELECT ssn FROM users ORDER BY id").await;
+    let now = db.bytes("SELECT ssn FROM users ORDER BY id").await;
     assert!(now.iter().all(Option::is_some));
     let mut rows = kept.iter().zip(&now).filter(|(kept, _)| kept.is_some());
     assert!(rows.all(|(kept, now)| kept == now), "nothing is encrypted twice");
-    assert_eq!(world.in_time(adoption.verify().run()).await.run, tally(0, 200, 0));
+    assert_eq!(db.in_time(adoption.verify().run()).await.run, tally(0, 200, 0));
 }
 
-async fn a_plaintext_that_may_not_be_null_is_not_contracted(world: World) {
-    world
-        .run(
-            "CREATE TABLE users (id {int} PRIMARY KEY, tenant_id {text}, ssn {bytes}, plain {text} NOT NULL)",
-        )
+async fn a_plaintext_that_may_not_be_null_is_not_contracted(db: TestDatabase) {
+    db.run("CREATE TABLE users (id {int} PRIMARY KEY, tenant_id {text}, ssn {bytes}, plain {text} NOT NULL)")
         .await;
-    world.run("INSERT INTO users VALUES (1, 't-1', NULL, 'x')").await;
-    let adoption = adoption(&world).await;
-    assert!(world.in_time(adoption.backfill().run()).await.is_complete());
-    let report = world.in_time(adoption.contract().run()).await;
+    db.run("INSERT INTO users VALUES (1, 't-1', NULL, 'x')").await;
+    let adoption = adoption(&db).await;
+    assert!(db.in_time(adoption.backfill().run()).await.is_complete());
+    let report = db.in_time(adoption.contract().run()).await;
     let JobEnd::GaveUp(error) = &report.ended_by else {
         panic!("{report}");
     };
     assert!(error.to_string().contains("NOT NULL"), "{error}");
 
-    let crypto = world.process().await;
-    let same = world
+    let crypto = db.process().await;
+    let same = db
         .rows()
         .adopt(&crypto, PlaintextColumn::bytes("ssn"), ssn(), UNTIL);
     assert!(matches!(same, Err(RowsError::Description { .. })));
 }
 
-async fn either_column_is_read(world: World) {
-    let crypto = world.process().await;
+async fn either_column_is_read(db: TestDatabase) {
+    let crypto = db.process().await;
     let sealed = crypto.encrypt(&tenant(1), "sealed", SSN.row(1)).await.unwrap();
     let read = |sealed: Option<Ciphertext>, plain: Option<&str>| {
         let (crypto, plain) = (crypto.clone(), plain.map(str::to_owned));
@@ -308,9 +299,9 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// The tests' clock begins with that year.
 const JANUARY: Adoption = Adoption::until("2026-01-31");
 
-async fn january(world: &World) -> AdoptionJobs {
-    let crypto = world.process().await;
-    let jobs = world
+async fn january(db: &TestDatabase) -> AdoptionJobs {
+    let crypto = db.process().await;
+    let jobs = db
         .rows()
         .adopt(&crypto, PlaintextColumn::text("plain"), ssn(), JANUARY);
     jobs.unwrap()
@@ -324,23 +315,23 @@ fn gave_up(report: &JobReport) -> &RowsError {
     }
 }
 
-async fn after_its_end_an_adoption_believes_no_plaintext(world: World) {
-    plain_users(&world, 6).await;
-    let adoption = january(&world).await;
-    let crypto = world.process().await;
+async fn after_its_end_an_adoption_believes_no_plaintext(db: TestDatabase) {
+    plain_users(&db, 6).await;
+    let adoption = january(&db).await;
+    let crypto = db.process().await;
     let sealed = crypto.encrypt(&tenant(1), "sealed", SSN.row(1)).await.unwrap();
     let read = async |sealed: Option<&Ciphertext>, plain: Option<&str>| {
         let plain = plain.map(str::to_owned);
         read_either(&crypto, &tenant(1), sealed, plain, SSN.row(1), JANUARY).await
     };
     // The last moment of the last day, and the first of the next.
-    world.clock.advance(DAY * 31 - Duration::from_millis(1));
+    db.clock.advance(DAY * 31 - Duration::from_millis(1));
     assert_eq!(read(None, Some("plain")).await.unwrap().unwrap(), "plain");
-    world.run("UPDATE users SET plain = NULL WHERE id > 3").await;
+    db.run("UPDATE users SET plain = NULL WHERE id > 3").await;
     assert_eq!(adoption.backfill().run().await.run, tally(3, 0, 0));
 
-    world.clock.advance(Duration::from_millis(1));
-    world.run("UPDATE users SET plain = 'forged' WHERE id > 3").await;
+    db.clock.advance(Duration::from_millis(1));
+    db.run("UPDATE users SET plain = 'forged' WHERE id > 3").await;
     let refused = read(None, Some("forged")).await.unwrap_err();
     assert!(matches!(refused, RowsError::AdoptionEnded { until } if until == JANUARY));
     let text = refused.to_string();
@@ -355,25 +346,25 @@ async fn after_its_end_an_adoption_believes_no_plaintext(world: World) {
     assert_eq!(read(None, None).await.unwrap(), None);
 
     for job in [adoption.backfill(), adoption.backfill().dry_run()] {
-        let report = world.in_time(job.run()).await;
+        let report = db.in_time(job.run()).await;
         assert!(matches!(gave_up(&report), RowsError::AdoptionEnded { .. }));
         assert_eq!(report.run, tally(0, 0, 0));
     }
-    assert_eq!(world.number("SELECT count(ssn) FROM users").await, 3);
+    assert_eq!(db.number("SELECT count(ssn) FROM users").await, 3);
     // These believe nothing, and are what is left to do.
-    assert_eq!(world.in_time(adoption.verify().run()).await.run, tally(0, 3, 3));
-    assert_eq!(world.in_time(adoption.contract().run()).await.run, tally(3, 0, 3));
+    assert_eq!(db.in_time(adoption.verify().run()).await.run, tally(0, 3, 3));
+    assert_eq!(db.in_time(adoption.contract().run()).await.run, tally(3, 0, 3));
 }
 
-async fn a_backfill_that_lasts_beyond_the_end_stops(world: World) {
-    plain_users(&world, 60).await;
-    let adoption = january(&world).await;
-    world.clock.advance(DAY * 31 - Duration::from_secs(1));
+async fn a_backfill_that_lasts_beyond_the_end_stops(db: TestDatabase) {
+    plain_users(&db, 60).await;
+    let adoption = january(&db).await;
+    db.clock.advance(DAY * 31 - Duration::from_secs(1));
     // The first range may begin at once; the others wait for time to pass.
     let mut run = adoption.backfill().range_size(10).throttle(10).start();
     while !matches!(run.next_event().await, Some(JobEvent::RangeDone { .. })) {}
-    world.clock.advance(Duration::from_secs(1));
-    let report = world.in_time(run.report()).await;
+    db.clock.advance(Duration::from_secs(1));
+    let report = db.in_time(run.report()).await;
     assert!(!report.is_complete(), "{report}");
     let ended = report.failures.iter().filter(|failure| {
         let JobError::Walk { source, .. } = &failure.error else {
@@ -381,7 +372,7 @@ async fn a_backfill_that_lasts_beyond_the_end_stops(world: World) {
         };
         matches!(source.downcast_ref(), Some(RowsError::AdoptionEnded { .. }))
     });
-    let (ended, sealed) = (ended.count(), world.number("SELECT count(ssn) FROM users").await);
+    let (ended, sealed) = (ended.count(), db.number("SELECT count(ssn) FROM users").await);
     // What a range had in hand fails, and no other range is begun.
     assert!(
         ended > 0 && sealed > 0 && sealed < 60,
@@ -389,28 +380,24 @@ async fn a_backfill_that_lasts_beyond_the_end_stops(world: World) {
     );
 }
 
-async fn what_is_put_into_a_contracted_column_is_not_encrypted(world: World) {
-    plain_users(&world, 30).await;
-    let adoption = adoption(&world).await;
+async fn what_is_put_into_a_contracted_column_is_not_encrypted(db: TestDatabase) {
+    plain_users(&db, 30).await;
+    let adoption = adoption(&db).await;
     // Nothing agrees yet, so this contracts nothing, and neither do a verification and a dry run.
-    assert_eq!(
-        world.in_time(adoption.contract().run()).await.run,
-        tally(0, 0, 30)
-    );
-    assert!(world.in_time(adoption.backfill().run()).await.is_complete());
-    assert!(world.in_time(adoption.verify().run()).await.is_complete());
-    let dry = world.in_time(adoption.contract().dry_run().run()).await;
+    assert_eq!(db.in_time(adoption.contract().run()).await.run, tally(0, 0, 30));
+    assert!(db.in_time(adoption.backfill().run()).await.is_complete());
+    assert!(db.in_time(adoption.verify().run()).await.is_complete());
+    let dry = db.in_time(adoption.contract().dry_run().run()).await;
     assert_eq!(dry.run, tally(30, 0, 0));
-    assert_eq!(world.in_time(adoption.backfill().run()).await.run, tally(0, 0, 0));
+    assert_eq!(db.in_time(adoption.backfill().run()).await.run, tally(0, 0, 0));
 
-    assert!(world.in_time(adoption.contract().run()).await.is_complete());
-    world
-        .run("UPDATE users SET ssn = NULL, plain = 'forged' WHERE id = 7")
+    assert!(db.in_time(adoption.contract().run()).await.is_complete());
+    db.run("UPDATE users SET ssn = NULL, plain = 'forged' WHERE id = 7")
         .await;
     // In another process, too.
-    let later = self::adoption(&world).await;
+    let later = self::adoption(&db).await;
     for job in [adoption.backfill(), later.backfill(), later.backfill().dry_run()] {
-        let report = world.in_time(job.job_name("another").run()).await;
+        let report = db.in_time(job.job_name("another").run()).await;
         let error = gave_up(&report);
         assert!(matches!(error, RowsError::Contracted { column, .. } if column == "plain"));
         let text = error.to_string();
@@ -418,31 +405,27 @@ async fn what_is_put_into_a_contracted_column_is_not_encrypted(world: World) {
         assert!(text.contains("encx/contracted"), "{text}");
     }
     assert_eq!(
-        world
-            .number("SELECT count(*) FROM users WHERE id = 7 AND ssn IS NOT NULL")
+        db.number("SELECT count(*) FROM users WHERE id = 7 AND ssn IS NOT NULL")
             .await,
         0
     );
 }
 
 /// The job table is in the database of whoever may attack.
-async fn what_the_database_says_only_narrows_an_adoption(world: World) {
-    plain_users(&world, 3).await;
-    let adoption = january(&world).await;
+async fn what_the_database_says_only_narrows_an_adoption(db: TestDatabase) {
+    plain_users(&db, 3).await;
+    let adoption = january(&db).await;
     // Somebody says that it was contracted: it refuses, within its time.
-    let jobs = world.keys.jobs().unwrap();
+    let jobs = db.keys.jobs().unwrap();
     let name = "encx/contracted \"users\".\"plain\"";
     jobs.open_job(name, "whatever").await.unwrap();
-    let report = world.in_time(adoption.backfill().run()).await;
+    let report = db.in_time(adoption.backfill().run()).await;
     assert!(matches!(gave_up(&report), RowsError::Contracted { job, .. } if job == name));
     // Somebody removed what was remembered: the end of the adoption holds all the same.
-    let keys = encx_testkit::MemoryKeyStore::with_clock(world.clock.clone());
-    let forgetful = World {
-        keys,
-        ..world.clone()
-    };
+    let keys = encx_testkit::MemoryKeyStore::with_clock(db.clock.clone());
+    let forgetful = TestDatabase { keys, ..db.clone() };
     let adoption = january(&forgetful).await;
-    world.clock.advance(DAY * 31);
-    let report = world.in_time(adoption.backfill().run()).await;
+    db.clock.advance(DAY * 31);
+    let report = db.in_time(adoption.backfill().run()).await;
     assert!(matches!(gave_up(&report), RowsError::AdoptionEnded { .. }));
 }

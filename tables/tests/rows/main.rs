@@ -58,7 +58,7 @@ fn futures_are_send(
         context,
         None,
         None::<String>,
-        support::SSN.row(1),
+        encx_test_support::SSN.row(1),
         support::UNTIL,
     ));
 }

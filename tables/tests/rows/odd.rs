@@ -6,7 +6,7 @@ use encx::record::{EncryptedColumn, RowIdKind};
 use encx::store::JobTally;
 
 use crate::on_both;
-use crate::support::{Pool, World, on_postgres, ssn, tenant};
+use crate::support::{Pool, TestDatabase, on_postgres, ssn, tenant};
 
 on_both![ids_that_are_too_long_for_a_position_are_passed];
 
@@ -34,10 +34,9 @@ fn note(kind: RowIdKind) -> EncryptedColumn {
 
 const NOTE: Field = Field::new("notes", "x");
 
-async fn ids_that_are_too_long_for_a_position_are_passed(world: World) {
-    let crypto = world.process().await;
-    world
-        .run("CREATE TABLE notes (id {text} PRIMARY KEY, x {bytes})")
+async fn ids_that_are_too_long_for_a_position_are_passed(db: TestDatabase) {
+    let crypto = db.process().await;
+    db.run("CREATE TABLE notes (id {text} PRIMARY KEY, x {bytes})")
         .await;
     let ids = ["a", "b", "c"]
         .map(str::to_owned)
@@ -46,18 +45,17 @@ async fn ids_that_are_too_long_for_a_position_are_passed(world: World) {
     let mut count = 0;
     for id in ids {
         let sealed = crypto.encrypt(&tenant(1), "text", NOTE.row(&*id)).await.unwrap();
-        let sealed = world.literal(sealed.as_bytes());
-        world
-            .run(&format!("INSERT INTO notes VALUES ('{id}', {sealed})"))
+        let sealed = db.literal(sealed.as_bytes());
+        db.run(&format!("INSERT INTO notes VALUES ('{id}', {sealed})"))
             .await;
         count += 1;
     }
     crypto.key_manager().rotate(&tenant(1)).await.unwrap();
-    let job = world.rows().reencrypt(&crypto, [note(RowIdKind::Text)]).unwrap();
-    let report = world.in_time(job.range_size(1).run()).await;
+    let job = db.rows().reencrypt(&crypto, [note(RowIdKind::Text)]).unwrap();
+    let report = db.in_time(job.range_size(1).run()).await;
     assert_eq!(report.run, JobTally::new(count, 0, 0), "{report}");
-    let verify = world.rows().verify(&crypto, [note(RowIdKind::Text)]).unwrap();
-    assert!(world.in_time(verify.run()).await.is_complete());
+    let verify = db.rows().verify(&crypto, [note(RowIdKind::Text)]).unwrap();
+    assert!(db.in_time(verify.run()).await.is_complete());
 }
 
 #[cfg(feature = "sqlite")]
@@ -70,10 +68,10 @@ mod sqlite {
 
     #[test]
     fn ciphertexts_and_contexts_of_another_class_fail_alone() {
-        on_sqlite(|world| async move {
-            let crypto = world.process().await;
-            world.users(&crypto, 60).await;
-            world.rotate(&crypto).await;
+        on_sqlite(|db| async move {
+            let crypto = db.process().await;
+            db.users(&crypto, 60).await;
+            db.rotate(&crypto).await;
             for set in [
                 "ssn = 'text' WHERE id = 11",
                 "ssn = CAST(ssn AS TEXT) WHERE id = 12",
@@ -83,7 +81,7 @@ mod sqlite {
                 "tenant_id = x'0102' WHERE id = 16",
                 "tenant_id = NULL WHERE id = 17",
             ] {
-                world.run(&format!("UPDATE users SET {set}")).await;
+                db.run(&format!("UPDATE users SET {set}")).await;
             }
             let expected = [
                 "users.ssn of row 11: users.ssn is text",
@@ -94,18 +92,18 @@ mod sqlite {
                 "users.ssn of row 16: users.tenant_id is bytes",
                 "users.ssn of row 17: the column of the encryption context's pair \"tenantId\" is NULL",
             ];
-            let job = || world.rows().reencrypt(&crypto, [ssn()]).unwrap();
+            let job = || db.rows().reencrypt(&crypto, [ssn()]).unwrap();
             for (job, tally) in [
                 (job().dry_run(), JobTally::new(53, 0, 7)),
                 (job().range_size(7), JobTally::new(53, 0, 7)),
                 (job(), JobTally::new(0, 53, 7)),
             ] {
-                let report = world.in_time(job.run()).await;
+                let report = db.in_time(job.run()).await;
                 assert_eq!(report.run, tally, "{report}");
                 are(&failed(&report), &expected);
             }
-            let verify = world.rows().verify(&crypto, [ssn()]).unwrap();
-            let report = world.in_time(verify.run()).await;
+            let verify = db.rows().verify(&crypto, [ssn()]).unwrap();
+            let report = db.in_time(verify.run()).await;
             assert_eq!(report.run, JobTally::new(0, 53, 7), "{report}");
             are(&failed(&report), &expected);
         });
@@ -113,22 +111,19 @@ mod sqlite {
 
     #[test]
     fn plaintexts_of_another_class_fail_alone() {
-        on_sqlite(|world| async move {
-            let crypto = world.process().await;
-            world.run(USERS).await;
+        on_sqlite(|db| async move {
+            let crypto = db.process().await;
+            db.run(USERS).await;
             let rows: Vec<_> = (1..=60)
                 .map(|id| format!("({id}, 't-{}', NULL, '{}')", id % 3, value(id, 0)))
                 .collect();
-            world
-                .run(&format!("INSERT INTO users VALUES {}", rows.join(", ")))
+            db.run(&format!("INSERT INTO users VALUES {}", rows.join(", ")))
                 .await;
-            world
-                .run("UPDATE users SET plain = CAST(plain AS BLOB) WHERE id = 25")
+            db.run("UPDATE users SET plain = CAST(plain AS BLOB) WHERE id = 25")
                 .await;
-            world
-                .run("UPDATE users SET plain = CAST(x'61ff' AS TEXT) WHERE id = 26")
+            db.run("UPDATE users SET plain = CAST(x'61ff' AS TEXT) WHERE id = 26")
                 .await;
-            let adoption = world
+            let adoption = db
                 .rows()
                 .adopt(&crypto, PlaintextColumn::text("plain"), ssn(), UNTIL)
                 .unwrap();
@@ -141,7 +136,7 @@ mod sqlite {
                 (adoption.verify(), JobTally::new(0, 58, 2)),
                 (adoption.contract(), JobTally::new(58, 0, 2)),
             ] {
-                let report = world.in_time(job.run()).await;
+                let report = db.in_time(job.run()).await;
                 assert_eq!(report.run, tally, "{report}");
                 are(&failed(&report), &expected);
             }
@@ -150,14 +145,13 @@ mod sqlite {
 
     #[test]
     fn row_ids_of_another_class_fail_alone_and_are_passed() {
-        on_sqlite(|world| async move {
-            let crypto = world.process().await;
-            world.run("CREATE TABLE notes (id UNIQUE, x BLOB)").await;
+        on_sqlite(|db| async move {
+            let crypto = db.process().await;
+            db.run("CREATE TABLE notes (id UNIQUE, x BLOB)").await;
             for id in 1..=20 {
                 let sealed = crypto.encrypt(&tenant(1), "text", NOTE.row(id)).await.unwrap();
-                let sealed = world.literal(sealed.as_bytes());
-                world
-                    .run(&format!("INSERT INTO notes VALUES ({id}, {sealed})"))
+                let sealed = db.literal(sealed.as_bytes());
+                db.run(&format!("INSERT INTO notes VALUES ({id}, {sealed})"))
                     .await;
             }
             let odd = [
@@ -170,24 +164,17 @@ mod sqlite {
                 "x''",
             ];
             for id in odd {
-                world
-                    .run(&format!(
-                        "INSERT INTO notes SELECT {id}, x FROM notes WHERE id = 1"
-                    ))
-                    .await;
+                db.run(&format!(
+                    "INSERT INTO notes SELECT {id}, x FROM notes WHERE id = 1"
+                ))
+                .await;
             }
-            world
-                .run("INSERT INTO notes SELECT NULL, x FROM notes WHERE id = 1")
+            db.run("INSERT INTO notes SELECT NULL, x FROM notes WHERE id = 1")
                 .await;
             crypto.key_manager().rotate(&tenant(1)).await.unwrap();
-            let job = || {
-                world
-                    .rows()
-                    .reencrypt(&crypto, [note(RowIdKind::Integer)])
-                    .unwrap()
-            };
+            let job = || db.rows().reencrypt(&crypto, [note(RowIdKind::Integer)]).unwrap();
             for size in [1, 2, 3, 100] {
-                let report = world.in_time(job().range_size(size).dry_run().run()).await;
+                let report = db.in_time(job().range_size(size).dry_run().run()).await;
                 assert_eq!(
                     report.run,
                     JobTally::new(20, 0, 7),
@@ -195,7 +182,7 @@ mod sqlite {
                 );
             }
             // Ranges of one row: every odd id is a position, which the key store keeps.
-            let report = world.in_time(job().range_size(1).run()).await;
+            let report = db.in_time(job().range_size(1).run()).await;
             assert_eq!(report.run, JobTally::new(20, 0, 7), "{report}");
             let expected = [
                 "row \"8\": notes.id is text",
@@ -213,14 +200,13 @@ mod sqlite {
     /// A key whose row was written as text must not be destroyed.
     #[test]
     fn a_census_counts_ciphertexts_that_are_no_blobs() {
-        on_sqlite(|world| async move {
-            let crypto = world.process().await;
-            world.users(&crypto, 9).await;
-            world
-                .run("UPDATE users SET ssn = CAST(ssn AS TEXT) WHERE id = 4")
+        on_sqlite(|db| async move {
+            let crypto = db.process().await;
+            db.users(&crypto, 9).await;
+            db.run("UPDATE users SET ssn = CAST(ssn AS TEXT) WHERE id = 4")
                 .await;
-            world.run("UPDATE users SET ssn = 12 WHERE id = 5").await;
-            let census = world.rows().census([ssn()]).unwrap();
+            db.run("UPDATE users SET ssn = 12 WHERE id = 5").await;
+            let census = db.rows().census([ssn()]).unwrap();
             let counts = census.count().await.unwrap();
             let named: Vec<_> = counts.iter().filter(|count| count.key.is_some()).collect();
             assert_eq!(named.iter().map(|count| count.rows).sum::<u64>(), 8, "{counts:?}");
@@ -236,10 +222,12 @@ mod postgres {
     use sqlx::{AssertSqlSafe, Executor};
 
     use super::*;
-    use crate::support::{SSN, UNTIL};
+    use encx_test_support::SSN;
 
-    fn pool(world: &World) -> sqlx::PgPool {
-        match &world.pool {
+    use crate::support::UNTIL;
+
+    fn pool(db: &TestDatabase) -> sqlx::PgPool {
+        match &db.pool {
             Pool::Postgres(pool) => pool.clone(),
             #[cfg(feature = "sqlite")]
             Pool::Sqlite(_) => unreachable!(),
@@ -249,37 +237,34 @@ mod postgres {
     /// A value of which the server lost a part, as after a fault of the disk.
     #[test]
     fn a_row_that_the_server_cannot_read_fails_alone() {
-        on_postgres(|world| async move {
-            let crypto = world.process().await;
-            world.users(&crypto, 60).await;
-            world.run("CREATE EXTENSION pg_surgery").await;
-            world
-                .run("ALTER TABLE users ALTER COLUMN ssn SET STORAGE EXTERNAL")
+        on_postgres(|db| async move {
+            let crypto = db.process().await;
+            db.users(&crypto, 60).await;
+            db.run("CREATE EXTENSION pg_surgery").await;
+            db.run("ALTER TABLE users ALTER COLUMN ssn SET STORAGE EXTERNAL")
                 .await;
             let sealed = crypto
                 .encrypt(&tenant(33), vec![7; 8000], SSN.row(33))
                 .await
                 .unwrap();
-            let sealed = world.literal(sealed.as_bytes());
-            world
-                .run(&format!("UPDATE users SET ssn = {sealed} WHERE id = 33"))
+            let sealed = db.literal(sealed.as_bytes());
+            db.run(&format!("UPDATE users SET ssn = {sealed} WHERE id = 33"))
                 .await;
-            world
-                .run(
-                    "DO $$ DECLARE t regclass; BEGIN
+            db.run(
+                "DO $$ DECLARE t regclass; BEGIN
                          SELECT reltoastrelid INTO t FROM pg_class WHERE oid = 'users'::regclass;
                          PERFORM heap_force_kill(t, ARRAY['(0,1)'::tid]);
                      END $$",
-                )
-                .await;
-            world.rotate(&crypto).await;
+            )
+            .await;
+            db.rotate(&crypto).await;
             let expected = ["users.ssn of row 33: the rows could not be read or written: "];
-            let job = || world.rows().reencrypt(&crypto, [ssn()]).unwrap();
-            let report = world.in_time(job().range_size(20).run()).await;
+            let job = || db.rows().reencrypt(&crypto, [ssn()]).unwrap();
+            let report = db.in_time(job().range_size(20).run()).await;
             assert_eq!(report.run, JobTally::new(59, 0, 1), "{report}");
             are(&failed(&report), &expected);
-            let verify = world.rows().verify(&crypto, [ssn()]).unwrap();
-            let report = world.in_time(verify.run()).await;
+            let verify = db.rows().verify(&crypto, [ssn()]).unwrap();
+            let report = db.in_time(verify.run()).await;
             assert_eq!(report.run, JobTally::new(0, 59, 1), "{report}");
             are(&failed(&report), &expected);
         });
@@ -288,52 +273,49 @@ mod postgres {
     /// A database of the encoding `SQL_ASCII` takes text of any.
     #[test]
     fn text_that_is_not_utf_8_fails_alone() {
-        on_postgres(|world| async move {
-            let options = (*pool(&world).connect_options()).clone();
+        on_postgres(|db| async move {
+            let options = (*pool(&db).connect_options()).clone();
             let name = format!("encx_test_{}", uuid::Uuid::new_v4().simple());
             let create = format!("CREATE DATABASE {name} ENCODING 'SQL_ASCII' TEMPLATE template0 LOCALE 'C'");
-            world.run(&create).await;
+            db.run(&create).await;
             let ascii = sqlx::PgPool::connect_with(options.database(&name)).await.unwrap();
-            let there = World {
+            let there = TestDatabase {
                 pool: Pool::Postgres(ascii.clone()),
-                ..world.clone()
+                ..db.clone()
             };
             let outcome = tokio::spawn(walked(there)).await;
             ascii.close().await;
             let drop = format!("DROP DATABASE {name} WITH (FORCE)");
-            pool(&world).execute(AssertSqlSafe(drop)).await.unwrap();
+            pool(&db).execute(AssertSqlSafe(drop)).await.unwrap();
             if let Err(error) = outcome {
                 std::panic::resume_unwind(error.into_panic());
             }
         });
     }
 
-    async fn walked(world: World) {
-        let crypto = world.process().await;
-        world
-            .run("CREATE TABLE notes (id text PRIMARY KEY, tenant text, x bytea, plain text)")
+    async fn walked(db: TestDatabase) {
+        let crypto = db.process().await;
+        db.run("CREATE TABLE notes (id text PRIMARY KEY, tenant text, x bytea, plain text)")
             .await;
         for id in ["a", "b", "c", "d", "e"] {
-            world
-                .run(&format!("INSERT INTO notes VALUES ('{id}', 't-1', NULL, 'text')"))
+            db.run(&format!("INSERT INTO notes VALUES ('{id}', 't-1', NULL, 'text')"))
                 .await;
         }
         let odd = "convert_from('\\x61ff', 'SQL_ASCII')";
         for (set, row) in [("id", 'b'), ("tenant", 'c'), ("plain", 'd')] {
-            world
-                .run(&format!("UPDATE notes SET {set} = {odd} WHERE id = '{row}'"))
+            db.run(&format!("UPDATE notes SET {set} = {odd} WHERE id = '{row}'"))
                 .await;
         }
         let described = EncryptedColumn::new("notes", "x")
             .row_id("id", RowIdKind::Text)
             .context_column("tenantId", "tenant")
             .context_value("purpose", "pii");
-        let adoption = world
+        let adoption = db
             .rows()
             .adopt(&crypto, PlaintextColumn::text("plain"), described, UNTIL)
             .unwrap();
         // Ranges of one row: the odd id is a position, too.
-        let report = world.in_time(adoption.backfill().range_size(1).run()).await;
+        let report = db.in_time(adoption.backfill().range_size(1).run()).await;
         assert_eq!(report.run, JobTally::new(2, 0, 3), "{report}");
         let failed = failed(&report).join("\n");
         for column in [

@@ -7,7 +7,7 @@ use encx_tables::{PlaintextColumn, RowsError};
 use uuid::Uuid;
 
 use crate::on_both;
-use crate::support::{UNTIL, World, ssn};
+use crate::support::{TestDatabase, UNTIL, ssn};
 
 on_both![
     names_may_be_anything,
@@ -20,25 +20,24 @@ on_both![
 
 /// Encrypts under the first version of a key, rotates, re-encrypts, and opens again.
 async fn moves(
-    world: &World,
+    db: &TestDatabase,
     column: EncryptedColumn,
     context: &EncryptionContext,
     rows: Vec<(String, encx::Aad)>,
 ) {
-    let crypto = world.process().await;
+    let crypto = db.process().await;
     let mut before = Vec::new();
     for (insert, aad) in &rows {
         let sealed = crypto.encrypt(context, "text", aad).await.unwrap();
-        world
-            .run(&insert.replace("$CIPHER", &world.literal(sealed.as_bytes())))
+        db.run(&insert.replace("$CIPHER", &db.literal(sealed.as_bytes())))
             .await;
         before.push(sealed);
     }
     crypto.key_manager().rotate(context).await.unwrap();
     let (table, name) = (column.sql_table.clone(), column.sql_column.clone());
     // Ranges of one row: every position is read and written.
-    let job = world.rows().reencrypt(&crypto, [column]).unwrap().range_size(1);
-    let report = world.in_time(job.run()).await;
+    let job = db.rows().reencrypt(&crypto, [column]).unwrap().range_size(1);
+    let report = db.in_time(job.run()).await;
     assert!(report.is_complete(), "{report}");
     assert_eq!(report.run.changed, u64::try_from(rows.len()).unwrap());
 
@@ -47,7 +46,7 @@ async fn moves(
         .map(|part| format!("\"{}\"", part.replace('"', "\"\"")))
         .collect();
     let name = name.replace('"', "\"\"");
-    let after = world
+    let after = db
         .bytes(&format!("SELECT \"{name}\" FROM {}", quoted.join(".")))
         .await;
     let mut opened = 0;
@@ -68,7 +67,7 @@ fn context() -> EncryptionContext {
         .unwrap()
 }
 
-async fn names_may_be_anything(world: World) {
+async fn names_may_be_anything(db: TestDatabase) {
     let names = [
         ("People", "Ssn", "Id"),
         ("order", "select", "from"),
@@ -79,11 +78,10 @@ async fn names_may_be_anything(world: World) {
     for (table, column, id) in names {
         let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
         let (sql_table, sql_column, sql_id) = (quoted(table), quoted(column), quoted(id));
-        world
-            .run(&format!(
-                "CREATE TABLE {sql_table} ({sql_id} {{int}} PRIMARY KEY, {sql_column} {{bytes}})"
-            ))
-            .await;
+        db.run(&format!(
+            "CREATE TABLE {sql_table} ({sql_id} {{int}} PRIMARY KEY, {sql_column} {{bytes}})"
+        ))
+        .await;
         let described = EncryptedColumn::new("t", "c")
             .stored_in(table, column)
             .row_id(id, RowIdKind::Integer)
@@ -92,32 +90,30 @@ async fn names_may_be_anything(world: World) {
             let insert = format!("INSERT INTO {sql_table} VALUES ({id}, $CIPHER)");
             (insert, Field::new("t", "c").row(id))
         };
-        moves(&world, described, &context(), vec![row(1), row(2)]).await;
+        moves(&db, described, &context(), vec![row(1), row(2)]).await;
     }
-    let schema = if world.is_postgres() { "app" } else { "main" };
-    if world.is_postgres() {
-        world.run("CREATE SCHEMA app").await;
+    let schema = if db.is_postgres() { "app" } else { "main" };
+    if db.is_postgres() {
+        db.run("CREATE SCHEMA app").await;
     }
-    world
-        .run(&format!(
-            "CREATE TABLE {schema}.users (id {{int}} PRIMARY KEY, ssn {{bytes}})"
-        ))
-        .await;
+    db.run(&format!(
+        "CREATE TABLE {schema}.users (id {{int}} PRIMARY KEY, ssn {{bytes}})"
+    ))
+    .await;
     let described = EncryptedColumn::new("users", "ssn")
         .stored_in(format!("{schema}.users"), "ssn")
         .row_id("id", RowIdKind::Integer)
         .context_value("purpose", "pii");
     let insert = format!("INSERT INTO {schema}.users VALUES (1, $CIPHER)");
     let rows = vec![(insert, Field::new("users", "ssn").row(1))];
-    moves(&world, described, &context(), rows).await;
+    moves(&db, described, &context(), rows).await;
 }
 
-async fn a_composite_id_has_parts_of_every_kind(world: World) {
-    world
-        .run(
-            "CREATE TABLE notes (a {int}, b {text}, c {bytes}, d {uuid}, note {bytes}, PRIMARY KEY (a, b, c, d))",
-        )
-        .await;
+async fn a_composite_id_has_parts_of_every_kind(db: TestDatabase) {
+    db.run(
+        "CREATE TABLE notes (a {int}, b {text}, c {bytes}, d {uuid}, note {bytes}, PRIMARY KEY (a, b, c, d))",
+    )
+    .await;
     let described = EncryptedColumn::new("notes", "note")
         .row_id("a", RowIdKind::Integer)
         .row_id("b", RowIdKind::Text)
@@ -130,67 +126,64 @@ async fn a_composite_id_has_parts_of_every_kind(world: World) {
         for b in ["x", "y"] {
             for c in [vec![1_u8], vec![1, 0]] {
                 let d = Uuid::from_u128(u128::from(c.len() as u64) << 64);
-                let uuid = if world.is_postgres() {
+                let uuid = if db.is_postgres() {
                     format!("'{d}'")
                 } else {
-                    world.literal(d.as_bytes())
+                    db.literal(d.as_bytes())
                 };
                 let insert = format!(
                     "INSERT INTO notes VALUES ({a}, '{b}', {}, {uuid}, $CIPHER)",
-                    world.literal(&c)
+                    db.literal(&c)
                 );
                 rows.push((insert, field.row((a, b, c, d))));
             }
         }
     }
-    moves(&world, described, &context(), rows).await;
+    moves(&db, described, &context(), rows).await;
 }
 
-async fn several_columns_are_walked_one_after_the_other(world: World) {
-    let crypto = world.process().await;
+async fn several_columns_are_walked_one_after_the_other(db: TestDatabase) {
+    let crypto = db.process().await;
     let mut columns = Vec::new();
     for (table, rows) in [("a", 5), ("b", 0), ("c", 4)] {
-        world
-            .run(&format!(
-                "CREATE TABLE {table} (id {{int}} PRIMARY KEY, x {{bytes}})"
-            ))
-            .await;
+        db.run(&format!(
+            "CREATE TABLE {table} (id {{int}} PRIMARY KEY, x {{bytes}})"
+        ))
+        .await;
         let column = EncryptedColumn::new(table, "x")
             .row_id("id", RowIdKind::Integer)
             .context_value("purpose", "pii");
         let field = Field::try_new(table, "x").unwrap();
         for id in 1..=rows {
             let sealed = crypto.encrypt(&context(), "text", field.row(id)).await.unwrap();
-            let sealed = world.literal(sealed.as_bytes());
-            world
-                .run(&format!("INSERT INTO {table} VALUES ({id}, {sealed})"))
+            let sealed = db.literal(sealed.as_bytes());
+            db.run(&format!("INSERT INTO {table} VALUES ({id}, {sealed})"))
                 .await;
         }
         columns.push(column);
     }
     crypto.key_manager().rotate(&context()).await.unwrap();
     for size in [2, 4, 5, 100] {
-        let job = world
+        let job = db
             .rows()
             .reencrypt(&crypto, columns.clone())
             .unwrap()
             .range_size(size);
-        let dry = world.in_time(job.dry_run().run()).await;
+        let dry = db.in_time(job.dry_run().run()).await;
         assert_eq!(dry.run.changed, 9, "in ranges of {size}");
     }
-    let job = world
+    let job = db
         .rows()
         .reencrypt(&crypto, columns.clone())
         .unwrap()
         .range_size(2);
-    assert_eq!(world.in_time(job.run()).await.run.changed, 9);
-    let none = world.rows().reencrypt(&crypto, []).unwrap();
-    assert!(world.in_time(none.run()).await.is_complete());
+    assert_eq!(db.in_time(job.run()).await.run.changed, 9);
+    let none = db.rows().reencrypt(&crypto, []).unwrap();
+    assert!(db.in_time(none.run()).await.is_complete());
 }
 
-async fn a_part_of_a_nested_value_is_bound_to_its_path(world: World) {
-    world
-        .run("CREATE TABLE users (id {int} PRIMARY KEY, street {bytes})")
+async fn a_part_of_a_nested_value_is_bound_to_its_path(db: TestDatabase) {
+    db.run("CREATE TABLE users (id {int} PRIMARY KEY, street {bytes})")
         .await;
     let described = EncryptedColumn::new("users", "address")
         .stored_in("users", "street")
@@ -199,15 +192,14 @@ async fn a_part_of_a_nested_value_is_bound_to_its_path(world: World) {
         .context_value("purpose", "pii");
     let aad = Field::new("users", "address").row_path(1, ["street"]);
     let insert = "INSERT INTO users VALUES (1, $CIPHER)".to_owned();
-    moves(&world, described, &context(), vec![(insert, aad)]).await;
+    moves(&db, described, &context(), vec![(insert, aad)]).await;
 }
 
-async fn descriptions_that_fit_nothing_are_said_so(world: World) {
-    world
-        .run("CREATE TABLE users (id {int} PRIMARY KEY, tenant_id {text}, ssn {bytes}, weight real)")
+async fn descriptions_that_fit_nothing_are_said_so(db: TestDatabase) {
+    db.run("CREATE TABLE users (id {int} PRIMARY KEY, tenant_id {text}, ssn {bytes}, weight real)")
         .await;
-    let crypto = world.process().await;
-    let refused = |column: EncryptedColumn| match world.rows().reencrypt(&crypto, [column]) {
+    let crypto = db.process().await;
+    let refused = |column: EncryptedColumn| match db.rows().reencrypt(&crypto, [column]) {
         Err(RowsError::Description { what }) => what,
         other => panic!("{other:?}"),
     };
@@ -225,18 +217,17 @@ async fn descriptions_that_fit_nothing_are_said_so(world: World) {
         (ssn().row_id("weight", RowIdKind::Integer), "users.weight is"),
         (ssn().context_column("weight", "weight"), "users.weight is"),
     ];
-    let some = world.literal(b"x");
-    world
-        .run(&format!("INSERT INTO users VALUES (1, 't-1', {some}, 1.5)"))
+    let some = db.literal(b"x");
+    db.run(&format!("INSERT INTO users VALUES (1, 't-1', {some}, 1.5)"))
         .await;
     for (column, what) in wrong {
-        let report = world
-            .in_time(world.rows().reencrypt(&crypto, [column]).unwrap().run())
+        let report = db
+            .in_time(db.rows().reencrypt(&crypto, [column]).unwrap().run())
             .await;
         let error = match (&report.ended_by, report.failures.first()) {
             (JobEnd::GaveUp(error), _) => error,
             // In SQLite each row has types of its own.
-            (_, Some(failure)) if !world.is_postgres() => &failure.error,
+            (_, Some(failure)) if !db.is_postgres() => &failure.error,
             _ => panic!("{report}"),
         };
         assert!(error.to_string().contains(what), "{error}");
@@ -245,10 +236,10 @@ async fn descriptions_that_fit_nothing_are_said_so(world: World) {
 }
 
 /// Two columns of one table, and one of another service's on the same key store.
-async fn jobs_on_different_columns_do_not_replace_each_other(world: World) {
-    let (ours, theirs) = (world.process().await, world.process().await);
+async fn jobs_on_different_columns_do_not_replace_each_other(db: TestDatabase) {
+    let (ours, theirs) = (db.process().await, db.process().await);
     for table in ["people", "bills"] {
-        world
+        db
             .run(&format!(
                 "CREATE TABLE {table} (id {{int}} PRIMARY KEY, a {{text}}, b {{text}}, xa {{bytes}}, xb {{bytes}})"
             ))
@@ -256,8 +247,7 @@ async fn jobs_on_different_columns_do_not_replace_each_other(world: World) {
         let rows: Vec<_> = (1..=60)
             .map(|id| format!("({id}, 'a', 'b', NULL, NULL)"))
             .collect();
-        world
-            .run(&format!("INSERT INTO {table} VALUES {}", rows.join(", ")))
+        db.run(&format!("INSERT INTO {table} VALUES {}", rows.join(", ")))
             .await;
     }
     let column = |table: &str, name: &str| {
@@ -267,7 +257,7 @@ async fn jobs_on_different_columns_do_not_replace_each_other(world: World) {
     };
     let adopt = |crypto, table, plain, name| {
         let plain = PlaintextColumn::text(plain);
-        let jobs = world.rows().adopt(crypto, plain, column(table, name), UNTIL);
+        let jobs = db.rows().adopt(crypto, plain, column(table, name), UNTIL);
         jobs.unwrap()
     };
     let adoptions = [
@@ -289,10 +279,10 @@ async fn jobs_on_different_columns_do_not_replace_each_other(world: World) {
             c.backfill().range_size(7).run()
         )
     };
-    complete(world.in_time(all).await.into(), "backfill");
+    complete(db.in_time(all).await.into(), "backfill");
     ours.key_manager().rotate(&context()).await.unwrap();
     let reencrypt = |crypto, table, name| {
-        let job = world.rows().reencrypt(crypto, [column(table, name)]).unwrap();
+        let job = db.rows().reencrypt(crypto, [column(table, name)]).unwrap();
         job.range_size(7).run()
     };
     let all = async {
@@ -302,7 +292,7 @@ async fn jobs_on_different_columns_do_not_replace_each_other(world: World) {
             reencrypt(&theirs, "bills", "xa")
         )
     };
-    complete(world.in_time(all).await.into(), "re-encryption");
+    complete(db.in_time(all).await.into(), "re-encryption");
     let all = async {
         tokio::join!(
             a.verify().range_size(7).run(),
@@ -310,7 +300,7 @@ async fn jobs_on_different_columns_do_not_replace_each_other(world: World) {
             c.verify().range_size(7).run()
         )
     };
-    complete(world.in_time(all).await.into(), "verification");
+    complete(db.in_time(all).await.into(), "verification");
     let all = async {
         tokio::join!(
             a.contract().range_size(7).run(),
@@ -318,5 +308,5 @@ async fn jobs_on_different_columns_do_not_replace_each_other(world: World) {
             c.contract().range_size(7).run()
         )
     };
-    complete(world.in_time(all).await.into(), "contraction");
+    complete(db.in_time(all).await.into(), "contraction");
 }

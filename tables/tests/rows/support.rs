@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use encx::record::{EncryptedColumn, RowIdKind};
-use encx::{Ciphertext, Crypto, EncryptionContext, Field};
+use encx::{Ciphertext, Crypto, EncryptionContext};
 use encx_tables::{Adoption, Rows};
+use encx_test_support::{SSN, context};
 use encx_testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 use sqlx::AssertSqlSafe;
-
-pub(crate) const SSN: Field = Field::new("users", "ssn");
 
 /// An adoption that the tests' clock, which begins in 2026, does not outlast.
 pub(crate) const UNTIL: Adoption = Adoption::until("2029-12-31");
@@ -27,11 +26,7 @@ pub(crate) fn ssn() -> EncryptedColumn {
 }
 
 pub(crate) fn tenant(id: i64) -> EncryptionContext {
-    EncryptionContext::builder()
-        .pair("tenantId", format!("t-{}", id % 3))
-        .pair("purpose", "pii")
-        .build()
-        .unwrap()
+    context(format!("t-{}", id % 3))
 }
 
 #[derive(Clone)]
@@ -54,16 +49,18 @@ macro_rules! with_pool {
     };
 }
 
-/// A database, and what processes share.
+/// A service's own tables, in PostgreSQL or SQLite, and what its processes share.
+///
+/// Not a `Harness`: jobs over real databases need a runtime of several threads, and time that goes by while they wait.
 #[derive(Clone)]
-pub(crate) struct World {
+pub(crate) struct TestDatabase {
     pub(crate) pool: Pool,
     pub(crate) clock: ManualClock,
     pub(crate) kms: MemoryKms,
     pub(crate) keys: MemoryKeyStore,
 }
 
-impl World {
+impl TestDatabase {
     fn new(pool: Pool) -> Self {
         let clock = ManualClock::new();
         let keys = MemoryKeyStore::with_clock(clock.clone());
@@ -285,19 +282,19 @@ pub(crate) fn value(id: i64, times: u32) -> String {
 }
 
 #[cfg(feature = "postgres")]
-pub(crate) fn on_postgres<F>(test: impl FnOnce(World) -> F + Send + 'static)
+pub(crate) fn on_postgres<F>(test: impl FnOnce(TestDatabase) -> F + Send + 'static)
 where
     F: Future<Output = ()> + Send + 'static,
 {
     crate::common::postgres::on_a_database(|database: Arc<crate::common::postgres::Database>| async move {
         let pool = sqlx::postgres::PgPoolOptions::new().max_connections(8);
         let pool = pool.connect_with(database.options()).await.unwrap();
-        test(World::new(Pool::Postgres(pool))).await;
+        test(TestDatabase::new(Pool::Postgres(pool))).await;
     });
 }
 
 #[cfg(feature = "sqlite")]
-pub(crate) fn on_sqlite<F>(test: impl FnOnce(World) -> F)
+pub(crate) fn on_sqlite<F>(test: impl FnOnce(TestDatabase) -> F)
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -315,6 +312,8 @@ where
             .connect_with(options)
             .await
             .unwrap();
-        tokio::spawn(test(World::new(Pool::Sqlite(pool)))).await.unwrap();
+        tokio::spawn(test(TestDatabase::new(Pool::Sqlite(pool))))
+            .await
+            .unwrap();
     });
 }

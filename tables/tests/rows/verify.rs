@@ -2,35 +2,34 @@
 
 use encx::jobs::JobEnd;
 use encx::store::JobTally;
+use encx_test_support::SSN;
 
 use crate::on_both;
-use crate::support::{SSN, World, ssn, tenant};
+use crate::support::{TestDatabase, ssn, tenant};
 
 on_both![
     rows_that_open_are_counted_and_those_that_do_not_are_named,
     a_row_that_an_upsert_kept_under_another_id_is_found,
 ];
 
-async fn rows_that_open_are_counted_and_those_that_do_not_are_named(world: World) {
-    let crypto = world.process().await;
-    world.users(&crypto, 60).await;
-    let job = || world.rows().verify(&crypto, [ssn()]).unwrap().range_size(20);
-    let report = world.in_time(job().run()).await;
+async fn rows_that_open_are_counted_and_those_that_do_not_are_named(db: TestDatabase) {
+    let crypto = db.process().await;
+    db.users(&crypto, 60).await;
+    let job = || db.rows().verify(&crypto, [ssn()]).unwrap().range_size(20);
+    let report = db.in_time(job().run()).await;
     assert!(report.is_complete(), "{report}");
     assert_eq!(report.run, JobTally::new(0, 60, 0));
 
-    let garbage = world.literal(b"123-45-6789");
-    world
-        .run(&format!("UPDATE users SET ssn = {garbage} WHERE id = 5"))
+    let garbage = db.literal(b"123-45-6789");
+    db.run(&format!("UPDATE users SET ssn = {garbage} WHERE id = 5"))
         .await;
-    world
-        .run("UPDATE users SET ssn = (SELECT ssn FROM users WHERE id = 7) WHERE id = 10")
+    db.run("UPDATE users SET ssn = (SELECT ssn FROM users WHERE id = 7) WHERE id = 10")
         .await;
-    world.run("UPDATE users SET tenant_id = NULL WHERE id = 20").await;
-    world.run("UPDATE users SET ssn = NULL WHERE id = 30").await;
-    let before = world.bytes("SELECT ssn FROM users ORDER BY id").await;
+    db.run("UPDATE users SET tenant_id = NULL WHERE id = 20").await;
+    db.run("UPDATE users SET ssn = NULL WHERE id = 30").await;
+    let before = db.bytes("SELECT ssn FROM users ORDER BY id").await;
     for job in [job(), job().dry_run()] {
-        let report = world.in_time(job.run()).await;
+        let report = db.in_time(job.run()).await;
         assert!(matches!(report.ended_by, JobEnd::Finished) && !report.is_complete());
         assert_eq!(report.run, JobTally::new(0, 56, 3), "{report}");
         let mut failed: Vec<_> = report.failures.iter().map(ToString::to_string).collect();
@@ -45,33 +44,30 @@ async fn rows_that_open_are_counted_and_those_that_do_not_are_named(world: World
             assert!(!failed.contains("123-45"));
         }
     }
-    assert_eq!(world.bytes("SELECT ssn FROM users ORDER BY id").await, before);
+    assert_eq!(db.bytes("SELECT ssn FROM users ORDER BY id").await, before);
 }
 
-async fn a_row_that_an_upsert_kept_under_another_id_is_found(world: World) {
-    let crypto = world.process().await;
-    world
-        .run("CREATE TABLE users (id {int} PRIMARY KEY, tenant_id {text}, ssn {bytes}, plain {text} UNIQUE)")
+async fn a_row_that_an_upsert_kept_under_another_id_is_found(db: TestDatabase) {
+    let crypto = db.process().await;
+    db.run("CREATE TABLE users (id {int} PRIMARY KEY, tenant_id {text}, ssn {bytes}, plain {text} UNIQUE)")
         .await;
     let upsert = async |id: i64| {
         let sealed = crypto.encrypt(&tenant(1), "ada", SSN.row(id)).await.unwrap();
-        let sealed = world.literal(sealed.as_bytes());
-        world
-            .run(&format!(
-                "INSERT INTO users VALUES ({id}, 't-1', {sealed}, 'ada@example.org')
+        let sealed = db.literal(sealed.as_bytes());
+        db.run(&format!(
+            "INSERT INTO users VALUES ({id}, 't-1', {sealed}, 'ada@example.org')
                  ON CONFLICT (plain) DO UPDATE SET ssn = excluded.ssn"
-            ))
-            .await;
+        ))
+        .await;
     };
     upsert(100).await;
-    world
-        .run("INSERT INTO users VALUES (1, 't-1', NULL, 'nothing')")
+    db.run("INSERT INTO users VALUES (1, 't-1', NULL, 'nothing')")
         .await;
-    let job = || world.rows().verify(&crypto, [ssn()]).unwrap();
-    assert!(world.in_time(job().run()).await.is_complete());
+    let job = || db.rows().verify(&crypto, [ssn()]).unwrap();
+    assert!(db.in_time(job().run()).await.is_complete());
     // The row stays number 100, and its value is bound to 101.
     upsert(101).await;
-    let report = world.in_time(job().run()).await;
+    let report = db.in_time(job().run()).await;
     assert_eq!(report.run, JobTally::new(0, 0, 1), "{report}");
     let failed = report.failures[0].to_string();
     assert!(
@@ -79,8 +75,8 @@ async fn a_row_that_an_upsert_kept_under_another_id_is_found(world: World) {
         "{failed}"
     );
     // A census counts it under its key, so that the key is not destroyed.
-    let counts = world.rows().census([ssn()]).unwrap().count().await.unwrap();
+    let counts = db.rows().census([ssn()]).unwrap().count().await.unwrap();
     assert_eq!(counts.iter().map(|count| count.rows).sum::<u64>(), 1);
     upsert(100).await;
-    assert!(world.in_time(job().run()).await.is_complete());
+    assert!(db.in_time(job().run()).await.is_complete());
 }

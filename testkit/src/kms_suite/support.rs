@@ -10,7 +10,10 @@ use encx_core::key::{DataKey, DataKeyId, KekId, KeyUsage, WrappedKey};
 use encx_core::kms::{KmsContext, KmsError, KmsErrorKind};
 use tokio::task::JoinSet;
 
-use super::{KmsFixture, PAIRS};
+use super::fixture::KmsFixture;
+
+/// The user's part of the context that most cases wrap under.
+pub(super) const PAIRS: &[(&str, &str)] = &[("purpose", "pii"), ("tenantId", "t-42")];
 
 /// Makes a data key under the fixture's first KEK and checks what must be true of every wrap.
 pub(super) async fn generate(fixture: &dyn KmsFixture, context: &KmsContext) -> (DataKey, WrappedKey) {

@@ -1,6 +1,5 @@
 //! What lets processes work together, in memory: the same as the databases do, under one lock.
 
-use std::collections::BTreeMap;
 use std::sync::MutexGuard;
 use std::time::Duration;
 
@@ -10,47 +9,11 @@ use encx_core::store::{
     ProcessList, ProcessRecord, ProcessRegistry, RangeClaim, StoreError, Timestamp,
 };
 
+use super::shared_work::{Job, SharedWork};
 use super::{MemoryKeyStore, lock};
 
 /// An hour, in microseconds.
 const AN_HOUR: i64 = 3_600_000_000;
-
-/// The leases, jobs and processes of a store.
-#[derive(Default)]
-pub(super) struct SharedWork {
-    leases: BTreeMap<String, (ProcessId, Lease)>,
-    jobs: BTreeMap<String, Job>,
-    processes: BTreeMap<ProcessId, ProcessRecord>,
-    fence: i64,
-}
-
-struct Job {
-    status: JobStatus,
-    /// How many ranges there were so far.
-    ranges: i64,
-    /// The ranges that are not complete, and when their claims end.
-    claimed: BTreeMap<i64, (Timestamp, JobRange)>,
-}
-
-impl Job {
-    fn begin(name: &str, run: i64, plan: &str) -> Self {
-        let mut status = JobStatus::new(name, run);
-        plan.clone_into(&mut status.plan);
-        Self {
-            status,
-            ranges: 0,
-            claimed: BTreeMap::new(),
-        }
-    }
-}
-
-impl SharedWork {
-    /// Finds a job if its run is still this one.
-    fn running(&mut self, name: &str, run: i64) -> Option<&mut Job> {
-        let job = self.jobs.get_mut(name)?;
-        (job.status.run == run && !job.status.finished).then_some(job)
-    }
-}
 
 impl MemoryKeyStore {
     fn shared_work(&self) -> Result<(MutexGuard<'_, SharedWork>, Timestamp), StoreError> {

@@ -2,21 +2,20 @@
 //!
 //! What it tells by standard output, a line each: `dek` with a data key, masked, so that nothing here is what the search
 //! looks for; `message` with the bytes of a ciphertext; `wrap` with a wrapped key; `scan` where it waits to be searched.
-#![allow(clippy::print_stdout, reason = "the test reads it")]
 #![allow(clippy::unwrap_used, reason = "a part of a test, which clippy cannot tell")]
 
+mod report;
 mod tap;
 mod work;
-
-use std::io::{BufRead, stdin};
 
 use encx::kms::{DataKey, KeyManagementService};
 use encx::suite::KcXaes256Gcm;
 use encx_local::{LocalKms, Protection};
 use encx_testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 
-use crate::tap::{Tap, report_key, unmask};
-use crate::work::{World, until};
+use crate::report::{report_bytes, report_key, scan, unmask};
+use crate::tap::Tap;
+use crate::work::{TTL, TwoServices, until};
 
 fn main() {
     let args: Vec<_> = std::env::args().skip(1).collect();
@@ -35,21 +34,6 @@ fn main() {
         }),
         _ => panic!("unknown arguments: {args:?}"),
     }
-}
-
-/// Prints a line that stands for a moment, and waits for an answer.
-pub(crate) fn scan(moment: &str) {
-    println!("scan {moment}");
-    let mut line = String::new();
-    assert!(
-        stdin().lock().read_line(&mut line).unwrap() > 0,
-        "the test has ended"
-    );
-}
-
-pub(crate) fn report_bytes(kind: &str, bytes: &[u8]) {
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    println!("{kind} {hex}");
 }
 
 /// 20 messages under the AEAD alone.
@@ -86,8 +70,8 @@ fn service<K: KeyManagementService + Clone>(end: &str, kms: impl AsyncFnOnce() -
     runtime.block_on(async {
         let (clock, store) = (ManualClock::new(), MemoryKeyStore::new());
         let kms = Tap(kms().await);
-        let world = World::new(&kms, &store, &clock).await;
-        world.work().await;
+        let services = TwoServices::new(&kms, &store, &clock).await;
+        services.work().await;
         for record in store.records() {
             for wrap in record.wraps {
                 report_bytes("wrap", &wrap.wrapped.ciphertext);
@@ -96,27 +80,23 @@ fn service<K: KeyManagementService + Clone>(end: &str, kms: impl AsyncFnOnce() -
         scan("alive");
         match end {
             "drop" => {
-                drop((world, kms));
+                drop((services, kms));
                 scan("closed");
             }
             "ttl" => {
-                clock.advance(encx_ttl() + std::time::Duration::from_secs(10));
-                until("the keys leave memory", || world.keys() == 0).await;
+                clock.advance(TTL + std::time::Duration::from_secs(10));
+                until("the keys leave memory", || services.keys() == 0).await;
                 scan("expired");
-                drop((world, kms));
+                drop((services, kms));
                 scan("closed");
             }
             "shutdown" => {
-                world.shut_down().await;
+                services.shut_down().await;
                 scan("expired");
-                drop((world, kms));
+                drop((services, kms));
                 scan("closed");
             }
             _ => panic!("unknown end: {end}"),
         }
     });
-}
-
-pub(crate) fn encx_ttl() -> std::time::Duration {
-    std::time::Duration::from_secs(8)
 }

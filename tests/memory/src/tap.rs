@@ -1,35 +1,15 @@
-//! Tells the test which data keys there are.
+//! A KMS that reports the data keys that it hands out.
 
 use async_trait::async_trait;
 use encx::kms::{
     DataKey, GeneratedDataKey, KekDescription, KekId, KeyManagementService, KmsContext, KmsError, WrappedKey,
 };
 
-use crate::report_bytes;
+use crate::report::report_key;
 
-/// A KMS that tells of each data key that it hands out.
+/// Reports each data key that the KMS hands out.
 #[derive(Clone, Debug)]
 pub(crate) struct Tap<K>(pub(crate) K);
-
-/// What is not to stand in this process's memory goes over its pipes masked.
-const MASK: u8 = 0x5a;
-
-pub(crate) fn report_key(key: &DataKey) {
-    let mut masked = [0; 32];
-    for (masked, byte) in masked.iter_mut().zip(key.expose()) {
-        *masked = byte ^ MASK;
-    }
-    report_bytes("dek", &masked);
-}
-
-/// Reads masked hex, into memory that never moves.
-pub(crate) fn unmask(hex: &str) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(hex.len() / 2);
-    for at in (0..hex.len()).step_by(2) {
-        bytes.push(u8::from_str_radix(&hex[at..at + 2], 16).unwrap() ^ MASK);
-    }
-    bytes
-}
 
 #[async_trait]
 impl<K: KeyManagementService> KeyManagementService for Tap<K> {

@@ -10,21 +10,24 @@ use encx::search::IndexField;
 use encx::{Ciphertext, Crypto, EncryptionContext, Field};
 use encx_testkit::{ManualClock, MemoryKeyStore};
 
-use crate::tap::{Tap, report_key};
-use crate::{encx_ttl, report_bytes};
+use crate::report::{report_bytes, report_key};
+use crate::tap::Tap;
 
 const NAME: Field = Field::new("users", "name");
 const PASSWORD: Field = Field::new("users", "password");
 const BY_NAME: IndexField = IndexField::new("users", "name", 64);
 
+/// How long a key stays in memory.
+pub(crate) const TTL: Duration = Duration::from_secs(8);
+
 /// Two services on one key store: what one encrypts the other decrypts.
-pub(crate) struct World {
+pub(crate) struct TwoServices {
     one: Crypto,
     other: Crypto,
     context: EncryptionContext,
 }
 
-impl World {
+impl TwoServices {
     pub(crate) async fn new<K: KeyManagementService + Clone>(
         kms: &Tap<K>,
         store: &MemoryKeyStore,
@@ -33,7 +36,7 @@ impl World {
         let build = || {
             Crypto::builder(kms.clone(), store.clone())
                 .clock(clock.clone())
-                .ttl(encx_ttl())
+                .ttl(TTL)
                 .password_params(PasswordParams::insecure_new(64, 1, 1).unwrap())
                 .build()
         };
@@ -53,10 +56,10 @@ impl World {
             let work = {
                 let (one, other, context) = (self.one.clone(), self.other.clone(), context.clone());
                 async move {
-                    let world = World { one, other, context };
-                    let sealed = world.encrypt_some().await;
-                    world.decrypt(&sealed).await;
-                    world.index_and_hash().await;
+                    let services = Self { one, other, context };
+                    let sealed = services.encrypt_some().await;
+                    services.decrypt(&sealed).await;
+                    services.index_and_hash().await;
                 }
             };
             tokio::spawn(work).await.unwrap();

@@ -5,7 +5,7 @@ mod mix;
 mod support;
 
 #[cfg(feature = "aes-gcm")]
-#[path = "."]
+#[path = "tests"]
 mod aes_gcm {
     type C = crate::aes_gcm::RustCrypto;
 
@@ -19,7 +19,7 @@ mod aes_gcm {
 }
 
 #[cfg(feature = "aws-lc-rs")]
-#[path = "."]
+#[path = "tests"]
 #[allow(clippy::duplicate_mod, reason = "the same tests on another backend")]
 mod aws_lc_rs {
     type C = crate::aws_lc_rs::AwsLc;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 /// Checks that `samples` and `elsewhere` have every public error type of the sources of a package, and that each one's
 /// `Debug` is its text and, a line each, the causes that the text leaves out.
-pub(crate) fn check(sources: &[&str], samples: &[(&'static str, Box<dyn Error>)], elsewhere: &[&str]) {
+pub fn check(sources: &[&str], samples: &[(&'static str, Box<dyn Error>)], elsewhere: &[&str]) {
     let named = samples
         .iter()
         .map(|(name, _)| *name)

@@ -1,0 +1,24 @@
+//! Why the service could not start.
+
+use encx_local::LocalKmsError;
+
+/// Says why the service could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The database refused, or its tables could not be made.
+    #[error("database: {0}")]
+    Database(#[from] sqlx::Error),
+    /// Keys could not be prepared.
+    #[error("keys: {0}")]
+    Keys(#[from] encx::Error),
+    /// The KEK file could not be opened or made.
+    #[error("KEK file: {0}")]
+    KekFile(#[from] LocalKmsError),
+    /// The network refused.
+    #[error("network: {0}")]
+    Network(#[from] std::io::Error),
+    /// The service's own tables could not be made.
+    #[error("tables: {0}")]
+    Tables(#[from] sqlx::migrate::MigrateError),
+}

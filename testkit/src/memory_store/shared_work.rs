@@ -1,0 +1,42 @@
+//! What processes share, apart from keys: the rows of leases, jobs and processes.
+
+use std::collections::BTreeMap;
+
+use encx_core::store::{JobRange, JobStatus, Lease, ProcessId, ProcessRecord, Timestamp};
+
+/// The leases, jobs and processes of a store.
+#[derive(Default)]
+pub(super) struct SharedWork {
+    pub(super) leases: BTreeMap<String, (ProcessId, Lease)>,
+    pub(super) jobs: BTreeMap<String, Job>,
+    pub(super) processes: BTreeMap<ProcessId, ProcessRecord>,
+    pub(super) fence: i64,
+}
+
+pub(super) struct Job {
+    pub(super) status: JobStatus,
+    /// How many ranges there were so far.
+    pub(super) ranges: i64,
+    /// The ranges that are not complete, and when their claims end.
+    pub(super) claimed: BTreeMap<i64, (Timestamp, JobRange)>,
+}
+
+impl Job {
+    pub(super) fn begin(name: &str, run: i64, plan: &str) -> Self {
+        let mut status = JobStatus::new(name, run);
+        plan.clone_into(&mut status.plan);
+        Self {
+            status,
+            ranges: 0,
+            claimed: BTreeMap::new(),
+        }
+    }
+}
+
+impl SharedWork {
+    /// Finds a job if its run is still this one.
+    pub(super) fn running(&mut self, name: &str, run: i64) -> Option<&mut Job> {
+        let job = self.jobs.get_mut(name)?;
+        (job.status.run == run && !job.status.finished).then_some(job)
+    }
+}
