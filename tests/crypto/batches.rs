@@ -259,7 +259,7 @@ async fn an_item_that_can_never_be_encrypted_asks_nobody_for_a_key() {
 #[tokio::test]
 async fn contexts_may_be_mixed_in_any_order() {
     let harness = Harness::new().await;
-    let contexts: Vec<_> = (0..5).map(|n| context(&format!("t{n}"))).collect();
+    let contexts: Vec<_> = (0..5).map(|n| context(format!("t{n}"))).collect();
     // Runs of one, runs of some, and contexts that come back.
     let order = [0, 1, 0, 1, 1, 1, 2, 0, 3, 3, 2, 2, 4, 0, 4, 4, 1];
     let rows = |at: usize| i64::try_from(at).unwrap();

@@ -113,7 +113,7 @@ async fn a_keyring_works_without_waiting_once_its_key_is_there() {
 async fn batches_mix_contexts_and_fail_item_by_item() {
     let harness = Harness::new().await;
     let writer = harness.process().await;
-    let contexts: Vec<_> = (0..20).map(|n| context(&format!("t{n}"))).collect();
+    let contexts: Vec<_> = (0..20).map(|n| context(format!("t{n}"))).collect();
     let items: Vec<_> = (0..100)
         .map(|n| {
             (

@@ -70,7 +70,7 @@ async fn an_entry_that_was_dropped_is_not_used() {
             .is_ready()
     };
     for n in 0..20 {
-        let other = context(&format!("other {n}"));
+        let other = context(format!("other {n}"));
         crypto.encrypt(&other, "x", SSN.row(1)).await.unwrap();
     }
     // The bound is applied now and then.
@@ -91,7 +91,7 @@ async fn an_entry_that_was_dropped_is_not_used() {
 async fn more_contexts_than_a_thread_remembers() {
     let harness = Harness::new().await;
     let crypto = harness.process().await;
-    let contexts: Vec<_> = (0..400).map(|n| context(&format!("t{n}"))).collect();
+    let contexts: Vec<_> = (0..400).map(|n| context(format!("t{n}"))).collect();
     let items = contexts.iter().map(|context| (context, "x", SSN.row(1)));
     let first = crypto.encrypt_many(items).await;
     let ids: Vec<_> = first.into_iter().map(|sealed| sealed.unwrap().key_id()).collect();
@@ -101,7 +101,7 @@ async fn more_contexts_than_a_thread_remembers() {
             let n = n * (2 * round + 1) * 3 % contexts.len();
             assert_eq!(round_trip(&crypto, &contexts[n]).key_id(), ids[n]);
             // An equal context that was built anew.
-            assert_eq!(round_trip(&crypto, &context(&format!("t{n}"))).key_id(), ids[n]);
+            assert_eq!(round_trip(&crypto, &context(format!("t{n}"))).key_id(), ids[n]);
         }
     }
     assert_eq!(harness.kms().calls(), calls);
@@ -114,7 +114,7 @@ async fn a_context_in_use_is_the_last_to_go() {
     let used = context("used");
     crypto.encrypt(&used, "x", SSN.row(1)).await.unwrap();
     for n in 0..100 {
-        let other = context(&format!("other {n}"));
+        let other = context(format!("other {n}"));
         crypto.encrypt(&other, "x", SSN.row(1)).await.unwrap();
         // Two that take turns, so that the thread has to tell.
         // The bound is applied here, not after a pile of newcomers that is larger than the bound.

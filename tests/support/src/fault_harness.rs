@@ -38,6 +38,7 @@ impl FaultHarness {
     }
 
     /// Lets its key store know the processes that use it.
+    #[must_use]
     pub fn in_a_fleet(mut self) -> Self {
         self.store.coordinates = true;
         self
@@ -124,5 +125,11 @@ impl FaultHarness {
         self.clock.advance(MINUTE / 2);
         until("the next poll to fail", || process.stats().failed_polls > before).await;
         settle().await;
+    }
+}
+
+impl Default for FaultHarness {
+    fn default() -> Self {
+        Self::new()
     }
 }

@@ -38,6 +38,10 @@ pub async fn seal(crypto: &Crypto, context: &EncryptionContext) -> Ciphertext {
 }
 
 /// Decrypts what [`seal`] encrypted.
+///
+/// # Errors
+///
+/// Those of [`Crypto::decrypt`].
 pub async fn open(
     crypto: &Crypto,
     context: &EncryptionContext,
