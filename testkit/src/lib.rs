@@ -29,4 +29,4 @@ pub use memory_store::MemoryKeyStore;
 pub use runtime::block_on;
 #[doc(hidden)]
 pub use store_suite::store_case;
-pub use store_suite::{AuditedChange, StoreCase, StoreFixture, store_cases};
+pub use store_suite::{AuditedChange, StoreCase, StoreFixture, StoreOffer, store_cases};

@@ -43,9 +43,8 @@ pub trait StoreFixture: Send + Sync + 'static {
     /// Opens a further handle on the same database, as another process would.
     async fn open(&self) -> Arc<dyn KeyStore>;
 
-    /// Tells whether the store has leases, jobs and the registry of processes, as stores should: without them, the cases about them pass
-    /// untested.
-    fn coordinates(&self) -> bool {
+    /// Tells whether the store offers this, as stores should: without it, the cases about it pass untested.
+    fn offers(&self, _what: StoreOffer) -> bool {
         true
     }
 
@@ -54,6 +53,18 @@ pub trait StoreFixture: Send + Sync + 'static {
 
     /// Removes the database. It is called after the case, also when that failed.
     async fn remove(&self);
+}
+
+/// What processes do together, through a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoreOffer {
+    /// [`KeyStore::jobs`].
+    Jobs,
+    /// [`KeyStore::leases`].
+    Leases,
+    /// [`KeyStore::processes`].
+    Processes,
 }
 
 /// A row of a store's audit log: one change of one key.

@@ -303,10 +303,18 @@ async fn without_a_registry_the_quarantine_lasts_as_long_as_a_process_serves_a_k
     assert_eq!(state(&harness, id), KeyState::Suspended);
     harness.clock.advance(serves_for + SECOND);
     assert!(destroy(&long_enough, id).await.is_destroyed());
-    // A manager that was built alone has no `ttl` to compare with.
+    // A manager that was built alone does not know the `ttl` of the processes that encrypt.
     let other = seal(&process, &a).await.key_id();
     process.key_manager().rotate(&a).await.unwrap();
-    suspend(&alone.quarantine(SECOND), other).await;
+    let refused = alone
+        .clone()
+        .quarantine(SECOND)
+        .destroy(&a, other)
+        .await
+        .unwrap_err();
+    assert!(refused.to_string().contains("86400 seconds"), "{refused}");
+    assert_eq!(state(&harness, other), KeyState::Deactivated);
+    suspend(&alone, other).await;
 }
 
 /// A manager alone, on the connection that knows no processes.

@@ -429,6 +429,27 @@ async fn stopped_in_the_midst_it_gives_the_lease_back() {
     assert_eq!(report.promoted.len(), 1, "{report:?}");
 }
 
+/// With leases, one process rotates; without a registry, it waits for as long as the others need to see the new version.
+#[tokio::test]
+async fn without_a_registry_the_deadline_stands_in_for_the_processes() {
+    let harness = FaultHarness::new().without_registry();
+    let process = harness.process().await;
+    let context = context("a");
+    seal(&process, &context).await;
+    harness.pass(HOUR / 2).await;
+    let maintenance = Maintenance::new(process.key_manager())
+        .rotate_every(MINUTE)
+        .publish_deadline(10 * MINUTE);
+    let report = run(&harness, &maintenance).await;
+    assert_eq!(
+        (report.published.len(), report.promoted.len()),
+        (1, 1),
+        "{report:?}"
+    );
+    assert!(report.fleet.is_none() && report.stopped.is_none(), "{report:?}");
+    assert_eq!(seal(&process, &context).await.key_id(), report.promoted[0]);
+}
+
 #[tokio::test]
 async fn without_leases_it_works_alone() {
     let harness = FaultHarness::new();

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use encx_core::store::{JobRange, JobStatus, JobTally, ProcessId, RangeClaim, StoreError};
 
-use super::StoreFixture;
 use super::support::{LONG, RACERS, SHORT, Store, handles, jobs, now, outwait, race};
+use super::{StoreFixture, StoreOffer};
 
 /// Claims the next range.
 async fn extend(
@@ -41,7 +41,7 @@ async fn complete(store: &Store, range: &JobRange, tally: JobTally) -> bool {
 }
 
 pub(super) async fn a_job_is_joined_or_begun_anew(fixture: Arc<dyn StoreFixture>) {
-    let Some([first, second]) = handles(&*fixture).await else {
+    let Some([first, second]) = handles(&*fixture, StoreOffer::Jobs).await else {
         return;
     };
     let holder = ProcessId::random();
@@ -80,7 +80,7 @@ pub(super) async fn a_job_is_joined_or_begun_anew(fixture: Arc<dyn StoreFixture>
 }
 
 pub(super) async fn one_of_sixteen_moves_the_frontier(fixture: Arc<dyn StoreFixture>) {
-    let Some(stores) = handles::<4>(&*fixture).await else {
+    let Some(stores) = handles::<4>(&*fixture, StoreOffer::Jobs).await else {
         return;
     };
     let run = jobs(&stores[0]).open_job("walk", "plan").await.unwrap();
@@ -128,7 +128,7 @@ pub(super) async fn one_of_sixteen_moves_the_frontier(fixture: Arc<dyn StoreFixt
 }
 
 pub(super) async fn an_abandoned_range_is_claimed_once(fixture: Arc<dyn StoreFixture>) {
-    let Some(stores) = handles::<4>(&*fixture).await else {
+    let Some(stores) = handles::<4>(&*fixture, StoreOffer::Jobs).await else {
         return;
     };
     let run = jobs(&stores[0]).open_job("walk", "plan").await.unwrap();
@@ -184,7 +184,7 @@ pub(super) async fn an_abandoned_range_is_claimed_once(fixture: Arc<dyn StoreFix
 }
 
 pub(super) async fn a_claim_is_kept(fixture: Arc<dyn StoreFixture>) {
-    let Some([first, second]) = handles(&*fixture).await else {
+    let Some([first, second]) = handles(&*fixture, StoreOffer::Jobs).await else {
         return;
     };
     let run = jobs(&first).open_job("walk", "plan").await.unwrap();
@@ -211,7 +211,7 @@ pub(super) async fn a_claim_is_kept(fixture: Arc<dyn StoreFixture>) {
 }
 
 pub(super) async fn what_is_complete_counts_once(fixture: Arc<dyn StoreFixture>) {
-    let Some([first, second]) = handles(&*fixture).await else {
+    let Some([first, second]) = handles(&*fixture, StoreOffer::Jobs).await else {
         return;
     };
     let run = jobs(&first).open_job("walk", "plan").await.unwrap();
@@ -250,7 +250,7 @@ pub(super) async fn what_is_complete_counts_once(fixture: Arc<dyn StoreFixture>)
 
 /// Of ranges that are completed at once, each may take another for the last.
 pub(super) async fn sixteen_complete_the_last_ranges(fixture: Arc<dyn StoreFixture>) {
-    let Some(stores) = handles::<4>(&*fixture).await else {
+    let Some(stores) = handles::<4>(&*fixture, StoreOffer::Jobs).await else {
         return;
     };
     for round in 0..4 {
@@ -280,7 +280,7 @@ pub(super) async fn sixteen_complete_the_last_ranges(fixture: Arc<dyn StoreFixtu
 }
 
 pub(super) async fn a_replaced_run_is_over(fixture: Arc<dyn StoreFixture>) {
-    let Some([first, second]) = handles(&*fixture).await else {
+    let Some([first, second]) = handles(&*fixture, StoreOffer::Jobs).await else {
         return;
     };
     let holder = ProcessId::random();
@@ -323,7 +323,7 @@ pub(super) async fn a_replaced_run_is_over(fixture: Arc<dyn StoreFixture>) {
 /// Sixteen walk together, and each drops every third range that it begins.
 pub(super) async fn a_walk_of_many_misses_nothing(fixture: Arc<dyn StoreFixture>) {
     const STEPS: u8 = 60;
-    let Some(stores) = handles::<4>(&*fixture).await else {
+    let Some(stores) = handles::<4>(&*fixture, StoreOffer::Jobs).await else {
         return;
     };
     let run = jobs(&stores[0]).open_job("walk", "plan").await.unwrap();
@@ -374,7 +374,7 @@ pub(super) async fn a_walk_of_many_misses_nothing(fixture: Arc<dyn StoreFixture>
 }
 
 pub(super) async fn a_job_has_bounds(fixture: Arc<dyn StoreFixture>) {
-    let Some([store]) = handles(&*fixture).await else {
+    let Some([store]) = handles(&*fixture, StoreOffer::Jobs).await else {
         return;
     };
     let holder = ProcessId::random();

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use encx_core::store::{Lease, ProcessId, StoreError};
 
-use super::StoreFixture;
 use super::support::{LONG, SHORT, handles, leases, now, race, wait_until};
+use super::{StoreFixture, StoreOffer};
 
 pub(super) async fn a_lease_is_held_by_one(fixture: Arc<dyn StoreFixture>) {
-    let Some([first, second]) = handles(&*fixture).await else {
+    let Some([first, second]) = handles(&*fixture, StoreOffer::Leases).await else {
         return;
     };
     let (one, two) = (ProcessId::random(), ProcessId::random());
@@ -69,7 +69,7 @@ pub(super) async fn a_lease_is_held_by_one(fixture: Arc<dyn StoreFixture>) {
 }
 
 pub(super) async fn a_lease_ends_by_itself(fixture: Arc<dyn StoreFixture>) {
-    let Some([first, second]) = handles(&*fixture).await else {
+    let Some([first, second]) = handles(&*fixture, StoreOffer::Leases).await else {
         return;
     };
     let holders = [ProcessId::random(), ProcessId::random()];
@@ -96,7 +96,7 @@ pub(super) async fn a_lease_ends_by_itself(fixture: Arc<dyn StoreFixture>) {
 }
 
 pub(super) async fn a_lease_is_given_back_by_its_holder_alone(fixture: Arc<dyn StoreFixture>) {
-    let Some([first, second]) = handles(&*fixture).await else {
+    let Some([first, second]) = handles(&*fixture, StoreOffer::Leases).await else {
         return;
     };
     let (one, two) = (ProcessId::random(), ProcessId::random());
@@ -121,7 +121,7 @@ pub(super) async fn a_lease_is_given_back_by_its_holder_alone(fixture: Arc<dyn S
 }
 
 pub(super) async fn one_of_sixteen_takes_a_lease(fixture: Arc<dyn StoreFixture>) {
-    let Some(stores) = handles::<4>(&*fixture).await else {
+    let Some(stores) = handles::<4>(&*fixture, StoreOffer::Leases).await else {
         return;
     };
     for round in 1..=4 {
@@ -143,7 +143,7 @@ pub(super) async fn one_of_sixteen_takes_a_lease(fixture: Arc<dyn StoreFixture>)
 }
 
 pub(super) async fn a_lease_has_a_fit_name(fixture: Arc<dyn StoreFixture>) {
-    let Some([store]) = handles(&*fixture).await else {
+    let Some([store]) = handles(&*fixture, StoreOffer::Leases).await else {
         return;
     };
     let holder = ProcessId::random();

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use encx_core::store::{Fence, ProcessId, ProcessInfo, StoreError};
 
-use super::StoreFixture;
 use super::support::{RACERS, handles, processes, race};
+use super::{StoreFixture, StoreOffer};
 
 fn process(name: &str) -> ProcessInfo {
     ProcessInfo::new(ProcessId::random(), name, Duration::from_secs(3600))
 }
 
 pub(super) async fn processes_are_listed_while_they_live(fixture: Arc<dyn StoreFixture>) {
-    let Some([first, second]) = handles(&*fixture).await else {
+    let Some([first, second]) = handles(&*fixture, StoreOffer::Processes).await else {
         return;
     };
     assert!(
@@ -76,7 +76,7 @@ pub(super) async fn processes_are_listed_while_they_live(fixture: Arc<dyn StoreF
 }
 
 pub(super) async fn fences_grow_and_are_acknowledged(fixture: Arc<dyn StoreFixture>) {
-    let Some([first, second]) = handles(&*fixture).await else {
+    let Some([first, second]) = handles(&*fixture, StoreOffer::Processes).await else {
         return;
     };
     let (one, two) = (process("one"), process("two"));
@@ -127,7 +127,7 @@ pub(super) async fn fences_grow_and_are_acknowledged(fixture: Arc<dyn StoreFixtu
 }
 
 pub(super) async fn sixteen_raise_sixteen_fences(fixture: Arc<dyn StoreFixture>) {
-    let Some(stores) = handles::<4>(&*fixture).await else {
+    let Some(stores) = handles::<4>(&*fixture, StoreOffer::Processes).await else {
         return;
     };
     let fences = race(|number| {

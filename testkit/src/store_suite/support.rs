@@ -9,13 +9,13 @@ use encx_core::key::{
     DataKeyId, KekId, KeyCheck, KeyState, KeyUsage, KeyVersion, KmsName, Scope, WrappedKey,
 };
 use encx_core::store::{
-    ChangeCursor, JobStore, KeyChange, KeyQuery, KeyRecord, KeyStore, Leases, NewKey, ProcessId,
-    ProcessRegistry, StateChange, StoreError, StoredWrap, Timestamp,
+    ChangeCursor, CursorPosition, JobStore, KeyChange, KeyQuery, KeyRecord, KeyStore, Leases, NewKey,
+    ProcessId, ProcessRegistry, StateChange, StoreError, StoredWrap, Timestamp,
 };
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
-use super::StoreFixture;
+use super::{StoreFixture, StoreOffer};
 use crate::clock::MachineClock;
 
 /// A store, as fixtures open it.
@@ -30,24 +30,28 @@ pub(super) const LONG: Duration = Duration::from_secs(600);
 /// A term that cases wait for.
 pub(super) const SHORT: Duration = Duration::from_millis(50);
 
-/// Opens handles on a store that lets processes work together; `None` if the fixture says that this one does not.
-pub(super) async fn handles<const N: usize>(fixture: &dyn StoreFixture) -> Option<[Store; N]> {
+/// Opens handles on a store that offers this; `None` if the fixture says that this one does not.
+pub(super) async fn handles<const N: usize>(
+    fixture: &dyn StoreFixture,
+    what: StoreOffer,
+) -> Option<[Store; N]> {
     let mut stores = Vec::with_capacity(N);
     for _ in 0..N {
         let store = fixture.open().await;
-        let offers = [
-            store.leases().is_some(),
-            store.jobs().is_some(),
-            store.processes().is_some(),
-        ];
-        assert_eq!(
-            offers,
-            [fixture.coordinates(); 3],
-            "the store has leases, jobs and the registry if its fixture says so"
-        );
+        for (what, offered) in [
+            (StoreOffer::Jobs, store.jobs().is_some()),
+            (StoreOffer::Leases, store.leases().is_some()),
+            (StoreOffer::Processes, store.processes().is_some()),
+        ] {
+            assert_eq!(
+                offered,
+                fixture.offers(what),
+                "the fixture says whether its store has {what:?}"
+            );
+        }
         stores.push(store);
     }
-    fixture.coordinates().then(|| stores.try_into().unwrap())
+    fixture.offers(what).then(|| stores.try_into().unwrap())
 }
 
 /// The leases of a handle from [`handles`].
@@ -65,10 +69,20 @@ pub(super) fn processes(store: &Store) -> &dyn ProcessRegistry {
     store.processes().unwrap()
 }
 
-/// Asks what time it is by the store's clock.
+/// Asks what time it is by the store's clock, as well as the store can tell: a poll may lag behind.
 pub(super) async fn now(store: &Store) -> Timestamp {
-    let clock = leases(store).acquire_lease("clock", ProcessId::random(), Duration::ZERO);
-    clock.await.unwrap().unwrap().since
+    if let Some(leases) = store.leases() {
+        let clock = leases.acquire_lease("clock", ProcessId::random(), Duration::ZERO);
+        return clock.await.unwrap().unwrap().since;
+    }
+    if let Some(processes) = store.processes() {
+        return processes.list_processes().await.unwrap().now;
+    }
+    let page = store.changed_since(&ChangeCursor::now()).await.unwrap();
+    match page.next.position() {
+        CursorPosition::At { at, .. } => at,
+        other => panic!("a poll ends at a moment, not {other:?}"),
+    }
 }
 
 /// Waits until it is that late by the store's clock.

@@ -24,6 +24,7 @@ pub struct Connection {
     rows: MemoryKeyStore,
     hints: bool,
     pub(crate) coordinates: bool,
+    pub(crate) registers: bool,
     /// Holds loads that have read already: what they bring grows old until the test lets them go on.
     pub loads: Gate,
     /// Holds loads of several scopes before they read.
@@ -68,6 +69,7 @@ impl Connection {
             rows,
             hints,
             coordinates: false,
+            registers: true,
             loads: Gate::new(),
             wide_loads: Gate::new(),
             early_inserts: Gate::new(),
@@ -211,6 +213,8 @@ impl KeyStore for Connection {
     }
 
     fn processes(&self) -> Option<&dyn ProcessRegistry> {
-        self.rows.processes().filter(|_| self.coordinates)
+        self.rows
+            .processes()
+            .filter(|_| self.coordinates && self.registers)
     }
 }

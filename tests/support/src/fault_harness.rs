@@ -44,6 +44,13 @@ impl FaultHarness {
         self
     }
 
+    /// Lets its key store have leases and jobs, and know no processes.
+    pub fn without_registry(mut self) -> Self {
+        self.store.coordinates = true;
+        self.store.registers = false;
+        self
+    }
+
     fn of(hints: bool) -> Self {
         let clock = ManualClock::new();
         let rows = MemoryKeyStore::with_clock(clock.clone());
