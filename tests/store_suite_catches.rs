@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
-#[path = "store_suite_catches/coordination.rs"]
-mod coordination;
+#[path = "store_suite_catches/sharing.rs"]
+mod sharing;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
@@ -176,7 +176,7 @@ struct Broken {
     inner: MemoryKeyStore,
     fault: Fault,
     cached: Arc<Mutex<Vec<Answer>>>,
-    memories: Arc<Mutex<coordination::Memories>>,
+    memories: Arc<Mutex<sharing::Memories>>,
 }
 
 impl Broken {

@@ -1,7 +1,7 @@
 //! A key store in memory, which can be made to fail and which an attacker can edit.
 
-mod coordination;
 mod shared_work;
+mod sharing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;

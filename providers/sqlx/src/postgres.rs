@@ -1,13 +1,13 @@
 //! The key store in PostgreSQL.
 
 mod connections;
-mod coordination;
 mod database;
 mod error;
 mod hints;
 mod migrate;
 mod moment;
 mod row;
+mod shared_work;
 mod sql;
 mod wraps;
 mod write;

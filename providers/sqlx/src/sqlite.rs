@@ -1,9 +1,9 @@
 //! The key store in SQLite.
 
 mod connections;
-mod coordination;
 mod error;
 mod row;
+mod shared_work;
 mod sql;
 mod statement;
 mod write;
@@ -467,8 +467,8 @@ mod tests {
     }
 
     #[test]
-    fn statements_of_coordination_use_the_indexes() {
-        use sql::coordination as work;
+    fn statements_of_shared_work_use_the_indexes() {
+        use sql::shared_work as work;
         encx_testkit::block_on(async {
             let store = SqliteKeyStore::connect("sqlite::memory:").await.unwrap();
             store.migrate().await.unwrap();

@@ -5,10 +5,10 @@
 mod common;
 #[path = "postgres/connecting.rs"]
 mod connecting;
-#[path = "postgres/coordination.rs"]
-mod coordination;
 #[path = "postgres/migrate.rs"]
 mod migrate;
+#[path = "postgres/shared_work.rs"]
+mod shared_work;
 #[path = "postgres/unanswered.rs"]
 mod unanswered;
 

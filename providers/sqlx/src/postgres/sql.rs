@@ -1,6 +1,6 @@
 //! Every statement that the PostgreSQL store runs, apart from the migrations.
 
-pub(super) mod coordination;
+pub(super) mod shared_work;
 
 /// The columns that become a record, of keys with their wraps.
 macro_rules! select_from {

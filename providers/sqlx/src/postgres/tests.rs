@@ -192,8 +192,8 @@ const FILL_COORDINATION: &str = "
 ";
 
 #[test]
-fn statements_of_coordination_use_the_indexes() {
-    use sql::coordination as work;
+fn statements_of_shared_work_use_the_indexes() {
+    use sql::shared_work as work;
     on_a_database(|database| async move {
         database.store().await.migrate().await.unwrap();
         let mut connection = database.connection().await;

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::PostgresKeyStore;
 use super::moment::Moment;
-use super::sql::coordination as sql;
+use super::sql::shared_work as sql;
 use crate::shared_work::{RawJob, RawProcess, counts, range, unreadable};
 
 type Statement<'q> = Query<'q, Postgres, PgArguments>;

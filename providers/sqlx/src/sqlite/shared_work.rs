@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::SqliteKeyStore;
 use super::error::store_error;
-use super::sql::coordination as sql;
+use super::sql::shared_work as sql;
 use super::statement::{execute, now};
 use crate::shared_work::{RawJob, RawProcess, counts, range, unreadable};
 
