@@ -350,6 +350,22 @@ pub trait RowId {
 }
 
 /// Takes the parts of a row's id; see [`RowId`].
+///
+/// ```
+/// use encx::{Field, RowId, RowIdParts};
+///
+/// /// An order's number, and the line in it.
+/// struct OrderLine(i64, i32);
+///
+/// impl RowId for OrderLine {
+///     fn append_to(&self, parts: RowIdParts) -> RowIdParts {
+///         self.1.append_to(self.0.append_to(parts))
+///     }
+/// }
+///
+/// const NOTE: Field = Field::new("order_lines", "note");
+/// assert_eq!(NOTE.row(OrderLine(7, 2)).framed(), NOTE.row((7, 2)).framed());
+/// ```
 #[derive(Debug)]
 pub struct RowIdParts(Aad);
 

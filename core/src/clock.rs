@@ -14,6 +14,35 @@ use std::time::Duration;
 /// memory; [`elapsed_coarsely`](Clock::elapsed_coarsely) is the same for calls that find their key in memory, which
 /// have no time to ask the machine; [`unix_millis`](Clock::unix_millis) may jump, and only makes the time part of
 /// key ids; [`sleep`](Clock::sleep) paces background work.
+///
+/// ```
+/// use std::pin::Pin;
+/// use std::time::Duration;
+///
+/// use encx::{Clock, SystemClock};
+///
+/// /// A clock that runs ten times as fast, for a test of a service.
+/// #[derive(Debug)]
+/// struct Fast(SystemClock);
+///
+/// impl Clock for Fast {
+///     fn elapsed(&self) -> Duration {
+///         self.0.elapsed() * 10
+///     }
+///
+///     fn elapsed_coarsely(&self) -> Duration {
+///         self.0.elapsed_coarsely() * 10
+///     }
+///
+///     fn unix_millis(&self) -> u64 {
+///         self.0.unix_millis()
+///     }
+///
+///     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+///         self.0.sleep(duration / 10)
+///     }
+/// }
+/// ```
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// Returns the time since a fixed but arbitrary moment. It never goes back.
     fn elapsed(&self) -> Duration;

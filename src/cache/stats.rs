@@ -51,6 +51,21 @@ pub struct Stats {
 }
 
 /// Ciphertexts that a `Crypto` refused to open, by kind. Each has an event of target `encx::refused` that says where it is.
+///
+/// ```
+/// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+/// use encx::{Crypto, EncryptionContext, Field};
+///
+/// # encx_testkit::block_on(async {
+/// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
+/// # let context = EncryptionContext::from_pairs([("tenantId", "t-42")])?;
+/// const SSN: Field = Field::new("users", "ssn");
+/// let sealed = crypto.encrypt(&context, "123-45-6789", SSN.row(7)).await?;
+/// crypto.decrypt(&context, &sealed, SSN.row(8)).await.unwrap_err();
+/// assert_eq!(crypto.stats().refused.authentication, 1);
+/// # Ok::<(), encx::Error>(())
+/// # }).unwrap();
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Refusals {

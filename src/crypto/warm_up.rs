@@ -44,6 +44,15 @@ pub struct WarmUpReport {
 }
 
 /// A context whose key could not be loaded.
+///
+/// ```
+/// use encx::FailedWarmUp;
+///
+/// /// What to log of it: its place in the list, and why.
+/// fn describe(failed: &FailedWarmUp) -> String {
+///     format!("context {}: {}", failed.index, failed.error)
+/// }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct FailedWarmUp {
