@@ -18,8 +18,8 @@ use encx_core::key::KeyUsage;
 use encx_core::store::KeyCensus;
 
 use crate::cache::{Entry, Stats};
-use crate::error::{Error, Hot};
-use crate::keyring::{Core, Decrypt, Encrypt, HotFirst, Keyring, Place};
+use crate::error::{Boxed, Error};
+use crate::keyring::{Core, Decrypt, Encrypt, Keyring, Place, TryFirst};
 use crate::plaintext::Plaintext;
 
 pub use builder::CryptoBuilder;
@@ -84,8 +84,8 @@ impl Crypto {
         context: &'c EncryptionContext,
         plaintext: P,
         aad: A,
-    ) -> HotFirst<Ciphertext, Encrypt<InContext<'a, 'c>, P, A::Kept>> {
-        HotFirst::new(Encrypt {
+    ) -> TryFirst<Ciphertext, Encrypt<InContext<'a, 'c>, P, A::Kept>> {
+        TryFirst::new(Encrypt {
             place: self.place(context),
             plaintext,
             aad: aad.keep(),
@@ -112,8 +112,8 @@ impl Crypto {
         context: &'c EncryptionContext,
         ciphertext: &'c Ciphertext,
         aad: A,
-    ) -> HotFirst<Plaintext, Decrypt<'c, InContext<'a, 'c>, A::Kept>> {
-        HotFirst::new(Decrypt {
+    ) -> TryFirst<Plaintext, Decrypt<'c, InContext<'a, 'c>, A::Kept>> {
+        TryFirst::new(Decrypt {
             place: self.place(context),
             ciphertext,
             aad: aad.keep(),
@@ -220,9 +220,9 @@ impl Place for InContext<'_, '_> {
     }
 
     #[inline(never)]
-    fn hot_encrypt_into(&self, plaintext: &[u8], aad: &Aad, buffer: &mut Vec<u8>) -> Option<Hot<()>> {
+    fn try_encrypt_into(&self, plaintext: &[u8], aad: &Aad, buffer: &mut Vec<u8>) -> Option<Boxed<()>> {
         let mut done = None;
-        let call = |entry: &Arc<Entry>| done = self.core.hot_encrypt_into(entry, plaintext, aad, buffer);
+        let call = |entry: &Arc<Entry>| done = self.core.try_encrypt_into(entry, plaintext, aad, buffer);
         if !self.core.cache.with_entry(self.context, KeyUsage::Data, call) {
             return self.encrypt_at_the_end(plaintext, aad, buffer);
         }
@@ -230,9 +230,9 @@ impl Place for InContext<'_, '_> {
     }
 
     #[inline(never)]
-    fn hot_decrypt(&self, ciphertext: &Ciphertext, aad: &Aad) -> Option<Hot<Plaintext>> {
+    fn try_decrypt(&self, ciphertext: &Ciphertext, aad: &Aad) -> Option<Boxed<Plaintext>> {
         let mut done = None;
-        let call = |entry: &Arc<Entry>| done = self.core.hot_decrypt(entry, ciphertext, aad);
+        let call = |entry: &Arc<Entry>| done = self.core.try_decrypt(entry, ciphertext, aad);
         if !self.core.cache.with_entry(self.context, KeyUsage::Data, call) {
             return self.decrypt_at_the_end(ciphertext, aad);
         }
@@ -244,16 +244,16 @@ impl InContext<'_, '_> {
     /// Encrypts while the thread ends and has nothing nearby any more.
     #[cold]
     #[inline(never)]
-    fn encrypt_at_the_end(&self, plaintext: &[u8], aad: &Aad, buffer: &mut Vec<u8>) -> Option<Hot<()>> {
+    fn encrypt_at_the_end(&self, plaintext: &[u8], aad: &Aad, buffer: &mut Vec<u8>) -> Option<Boxed<()>> {
         let entry = self.entry();
-        self.core.hot_encrypt_into(&entry, plaintext, aad, buffer)
+        self.core.try_encrypt_into(&entry, plaintext, aad, buffer)
     }
 
     /// Decrypts while the thread ends and has nothing nearby any more.
     #[cold]
     #[inline(never)]
-    fn decrypt_at_the_end(&self, ciphertext: &Ciphertext, aad: &Aad) -> Option<Hot<Plaintext>> {
-        self.core.hot_decrypt(&self.entry(), ciphertext, aad)
+    fn decrypt_at_the_end(&self, ciphertext: &Ciphertext, aad: &Aad) -> Option<Boxed<Plaintext>> {
+        self.core.try_decrypt(&self.entry(), ciphertext, aad)
     }
 }
 

@@ -323,7 +323,7 @@ fn list(columns: &[ColumnCount]) -> String {
 
 /// The result of a hot call. Three words at most: a whole [`Error`] in it would be moved about by every call, also by
 /// those that succeed.
-pub(crate) type Hot<T> = Result<T, Box<Error>>;
+pub(crate) type Boxed<T> = Result<T, Box<Error>>;
 
 /// Takes an error out of the result of a hot call.
 #[cold]

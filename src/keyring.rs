@@ -15,12 +15,12 @@ use encx_core::context::EncryptionContext;
 use zeroize::Zeroize;
 
 pub(crate) use self::batch::{Batch, Done, Item, ToOpen, ToSeal, Work, loaded};
-pub(crate) use self::call::{Decrypt, Encrypt, HotFirst, Place};
+pub(crate) use self::call::{Decrypt, Encrypt, Place, TryFirst};
 pub(crate) use self::core::{Core, Look};
 use self::in_place::{BufferPlace, DecryptInPlace, EncryptInto};
 
 use crate::cache::Entry;
-use crate::error::{Error, Hot, unbox};
+use crate::error::{Boxed, Error, unbox};
 use crate::plaintext::Plaintext;
 
 /// Encrypts and decrypts under one encryption context, without looking it up each time.
@@ -80,8 +80,8 @@ impl Keyring {
         &self,
         plaintext: P,
         aad: A,
-    ) -> HotFirst<Ciphertext, Encrypt<&Self, P, A::Kept>> {
-        HotFirst::new(Encrypt {
+    ) -> TryFirst<Ciphertext, Encrypt<&Self, P, A::Kept>> {
+        TryFirst::new(Encrypt {
             place: self,
             plaintext,
             aad: aad.keep(),
@@ -96,7 +96,7 @@ impl Keyring {
     pub fn try_encrypt(&self, plaintext: impl AsRef<[u8]>, aad: impl AsAad) -> Result<Ciphertext, Error> {
         let aad = aad.keep();
         let (plaintext, aad) = (plaintext.as_ref(), aad.as_aad());
-        self.hot_encrypt(plaintext, aad)
+        Place::try_encrypt(&self, plaintext, aad)
             .unwrap_or_else(|| Err(Box::new(self.core.cache.why_not_ready())))
             .map_err(unbox)
     }
@@ -137,9 +137,9 @@ impl Keyring {
         plaintext: P,
         aad: A,
         buffer: &'b mut Vec<u8>,
-    ) -> HotFirst<(), EncryptInto<'b, &'a Self, P, A::Kept>> {
+    ) -> TryFirst<(), EncryptInto<'b, &'a Self, P, A::Kept>> {
         buffer.clear();
-        HotFirst::new(EncryptInto {
+        TryFirst::new(EncryptInto {
             place: self,
             plaintext,
             aad: aad.keep(),
@@ -161,7 +161,7 @@ impl Keyring {
         let aad = aad.keep();
         let (plaintext, aad) = (plaintext.as_ref(), aad.as_aad());
         buffer.clear();
-        self.hot_encrypt_into(plaintext, aad, buffer)
+        Place::try_encrypt_into(&self, plaintext, aad, buffer)
             .unwrap_or_else(|| Err(Box::new(self.core.cache.why_not_ready())))
             .map_err(unbox)
     }
@@ -179,8 +179,8 @@ impl Keyring {
         &'a self,
         ciphertext: &'c Ciphertext,
         aad: A,
-    ) -> HotFirst<Plaintext, Decrypt<'c, &'a Self, A::Kept>> {
-        HotFirst::new(Decrypt {
+    ) -> TryFirst<Plaintext, Decrypt<'c, &'a Self, A::Kept>> {
+        TryFirst::new(Decrypt {
             place: self,
             ciphertext,
             aad: aad.keep(),
@@ -195,7 +195,7 @@ impl Keyring {
     pub fn try_decrypt(&self, ciphertext: &Ciphertext, aad: impl AsAad) -> Result<Plaintext, Error> {
         let aad = aad.keep();
         let aad = aad.as_aad();
-        self.hot_decrypt(ciphertext, aad)
+        Place::try_decrypt(&self, ciphertext, aad)
             .unwrap_or_else(|| Err(Box::new(self.core.cache.why_not_ready())))
             .map_err(|error| self.core.refused(error, Some(ciphertext.key_id()), aad))
     }
@@ -217,8 +217,8 @@ impl Keyring {
         &'a self,
         buffer: &'b mut Vec<u8>,
         aad: A,
-    ) -> HotFirst<(), DecryptInPlace<'b, &'a Self, A::Kept>> {
-        HotFirst::new(DecryptInPlace {
+    ) -> TryFirst<(), DecryptInPlace<'b, &'a Self, A::Kept>> {
+        TryFirst::new(DecryptInPlace {
             place: self,
             buffer,
             aad: aad.keep(),
@@ -234,7 +234,7 @@ impl Keyring {
     pub fn try_decrypt_in_place(&self, buffer: &mut Vec<u8>, aad: impl AsAad) -> Result<(), Error> {
         let aad = aad.keep();
         let aad = aad.as_aad();
-        self.hot_decrypt_in_place(buffer, aad)
+        BufferPlace::try_decrypt_in_place(&self, buffer, aad)
             .unwrap_or_else(|| Err(Box::new(self.core.cache.why_not_ready())))
             .map_err(|error| {
                 let key = Header::key_id_of(buffer);
@@ -284,7 +284,7 @@ impl Keyring {
         P: AsRef<[u8]> + Send + Sync + 'a,
         A: AsAad + 'a,
     {
-        Batch::new(self, items, Self::hot_encrypt_many, |keyring, items, mut done| {
+        Batch::new(self, items, Self::try_encrypt_many, |keyring, items, mut done| {
             Box::pin(async move {
                 let rest = items[done.len()..].iter().map(to_seal);
                 done.extend(keyring.do_rest(rest).await);
@@ -293,13 +293,13 @@ impl Keyring {
         })
     }
 
-    fn hot_encrypt_many<P: AsRef<[u8]>, A: AsAad>(
+    fn try_encrypt_many<P: AsRef<[u8]>, A: AsAad>(
         &self,
         items: &[(P, A)],
         done: &mut Done<Ciphertext>,
     ) -> bool {
         self.core
-            .hot_encrypt_many(self.hot_entry(&mut None), items, to_seal, done)
+            .try_encrypt_many(self.current_entry(&mut None), items, to_seal, done)
     }
 
     /// Decrypts many values that were encrypted under this context, each bound to its own place. The results are in the
@@ -319,7 +319,7 @@ impl Keyring {
     where
         A: AsAad + 'a,
     {
-        Batch::new(self, items, Self::hot_decrypt_many, |keyring, items, mut done| {
+        Batch::new(self, items, Self::try_decrypt_many, |keyring, items, mut done| {
             Box::pin(async move {
                 let rest = items[done.len()..].iter().map(to_open);
                 done.extend(keyring.do_rest(rest).await);
@@ -331,14 +331,14 @@ impl Keyring {
         })
     }
 
-    fn hot_decrypt_many<A: AsAad>(&self, items: &[(&Ciphertext, A)], done: &mut Done<Plaintext>) -> bool {
-        let hot = self
+    fn try_decrypt_many<A: AsAad>(&self, items: &[(&Ciphertext, A)], done: &mut Done<Plaintext>) -> bool {
+        let all = self
             .core
-            .hot_decrypt_many(self.hot_entry(&mut None), items, to_open, done);
-        if hot {
+            .try_decrypt_many(self.current_entry(&mut None), items, to_open, done);
+        if all {
             self.core.note_all_refused(items.iter().map(to_open), done);
         }
-        hot
+        all
     }
 
     /// Does what is left of a batch once a key has to be loaded.
@@ -362,7 +362,7 @@ impl Keyring {
     }
 
     pub(crate) fn entry(&self) -> Arc<Entry> {
-        Arc::clone(self.hot_entry(&mut None))
+        Arc::clone(self.current_entry(&mut None))
     }
 
     /// Returns the entry, or the new one if the cache has dropped it, which `kept` then keeps.
@@ -370,7 +370,7 @@ impl Keyring {
     /// It borrows the entry: an `Arc` would be counted up and down by all threads in one place. And it calls nobody with
     /// it: a call that stands here twice, for the old entry and the new one, is not inlined.
     #[inline(always)]
-    pub(crate) fn hot_entry<'a>(&'a self, kept: &'a mut Option<Arc<Entry>>) -> &'a Arc<Entry> {
+    pub(crate) fn current_entry<'a>(&'a self, kept: &'a mut Option<Arc<Entry>>) -> &'a Arc<Entry> {
         if self.entry.is_detached() {
             return self.successor_in(kept);
         }
@@ -409,22 +409,23 @@ impl Place for &Keyring {
     }
 
     #[inline(never)]
-    fn hot_encrypt_into(&self, plaintext: &[u8], aad: &Aad, buffer: &mut Vec<u8>) -> Option<Hot<()>> {
+    fn try_encrypt_into(&self, plaintext: &[u8], aad: &Aad, buffer: &mut Vec<u8>) -> Option<Boxed<()>> {
         self.core
-            .hot_encrypt_into(self.hot_entry(&mut None), plaintext, aad, buffer)
+            .try_encrypt_into(self.current_entry(&mut None), plaintext, aad, buffer)
     }
 
     #[inline(never)]
-    fn hot_decrypt(&self, ciphertext: &Ciphertext, aad: &Aad) -> Option<Hot<Plaintext>> {
-        self.core.hot_decrypt(self.hot_entry(&mut None), ciphertext, aad)
+    fn try_decrypt(&self, ciphertext: &Ciphertext, aad: &Aad) -> Option<Boxed<Plaintext>> {
+        self.core
+            .try_decrypt(self.current_entry(&mut None), ciphertext, aad)
     }
 }
 
 impl BufferPlace for &Keyring {
     #[inline(never)]
-    fn hot_decrypt_in_place(&self, buffer: &mut Vec<u8>, aad: &Aad) -> Option<Hot<()>> {
+    fn try_decrypt_in_place(&self, buffer: &mut Vec<u8>, aad: &Aad) -> Option<Boxed<()>> {
         self.core
-            .hot_decrypt_in_place(self.hot_entry(&mut None), buffer, aad)
+            .try_decrypt_in_place(self.current_entry(&mut None), buffer, aad)
     }
 }
 

@@ -12,7 +12,7 @@ use zeroize::Zeroize;
 
 use crate::cache::key_meta::KeyMeta;
 use crate::cache::later::Later;
-use crate::error::{Error, Hot, Location};
+use crate::error::{Boxed, Error, Location};
 use crate::plaintext::Plaintext;
 
 /// A data key, unwrapped and expanded. It is zeroised when the last user lets go of it.
@@ -62,7 +62,7 @@ impl DataCipher {
         suite: Suite,
         plaintext: &[u8],
         aad: &Aad,
-    ) -> Hot<Ciphertext> {
+    ) -> Boxed<Ciphertext> {
         let mut sealed = Vec::new();
         self.seal_into(epochs, suite, plaintext, aad, &mut sealed)?;
         Ok(Ciphertext::from_sealed(sealed))
@@ -77,7 +77,7 @@ impl DataCipher {
         plaintext: &[u8],
         aad: &Aad,
         buffer: &mut Vec<u8>,
-    ) -> Hot<()> {
+    ) -> Boxed<()> {
         let mut room = GcmAad::new();
         let aad = self.begin(suite, plaintext, aad, buffer, &mut room)?;
         if let Err(error) = self.key.seal(epochs, suite, aad, plaintext, buffer) {
@@ -104,7 +104,7 @@ impl DataCipher {
         aad: &Aad,
         out: &mut Vec<u8>,
         room: &'r mut GcmAad,
-    ) -> Hot<&'r [u8]> {
+    ) -> Boxed<&'r [u8]> {
         let aad = room.put(&self.prefix, suite, aad)?;
         // Nothing is allocated for a plaintext that is refused anyway.
         check_len(plaintext)?;
@@ -129,7 +129,7 @@ impl DataCipher {
         ciphertext: &Ciphertext,
         aad: &Aad,
         later: &mut Later,
-    ) -> Hot<Plaintext> {
+    ) -> Boxed<Plaintext> {
         let suite = ciphertext.suite();
         let mut room = GcmAad::new();
         let aad = room.put(&self.prefix, suite, aad)?;
@@ -148,7 +148,7 @@ impl DataCipher {
         buffer: &mut Vec<u8>,
         aad: &Aad,
         later: &mut Later,
-    ) -> Hot<()> {
+    ) -> Boxed<()> {
         let mut room = GcmAad::new();
         let aad = room.put(&self.prefix, header.suite, aad)?;
         let opened = self
@@ -189,7 +189,7 @@ impl DataCipherBatch<'_> {
         suite: Suite,
         plaintext: &[u8],
         aad: &Aad,
-    ) -> Hot<Ciphertext> {
+    ) -> Boxed<Ciphertext> {
         let (key, batch) = (self.key, &mut self.batch);
         let (mut sealed, mut room) = (Vec::new(), GcmAad::new());
         let aad = key.begin(suite, plaintext, aad, &mut sealed, &mut room)?;
@@ -213,7 +213,7 @@ fn why_not_sealed(error: SealError) -> Box<Error> {
 
 /// Refuses plaintexts that one ciphertext does not hold.
 #[inline]
-pub(crate) fn check_len(plaintext: &[u8]) -> Hot<()> {
+pub(crate) fn check_len(plaintext: &[u8]) -> Boxed<()> {
     let found = plaintext.len();
     if found > MAX_PLAINTEXT_LEN {
         return Err(Error::boxed(Error::PlaintextTooLong { found }));
@@ -247,7 +247,7 @@ impl GcmAad {
 
     /// Puts it together, where it stays: it is not moved, which takes longer than all the rest.
     #[inline(always)]
-    fn put(&mut self, prefix: &AadPrefix, suite: Suite, aad: &Aad) -> Hot<&[u8]> {
+    fn put(&mut self, prefix: &AadPrefix, suite: Suite, aad: &Aad) -> Boxed<&[u8]> {
         let framed = aad.framed().map_err(Error::boxed)?;
         let len = prefix.len() + framed.len();
         let whole = if len <= self.short.len() {

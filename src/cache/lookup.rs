@@ -12,7 +12,7 @@ use crate::cache::reread::read;
 use crate::cache::{
     Cache, CachedKey, DataCipher, Entry, MAX_ATTEMPTS, Purpose, Records, Snapshot, UNKNOWN_TTL,
 };
-use crate::error::{Error, Hot};
+use crate::error::{Boxed, Error};
 
 impl Cache {
     /// Tells whether the states of a snapshot were read, or polled for, so short a time ago that nobody has to look closer.
@@ -23,7 +23,7 @@ impl Cache {
 
     /// Tells whether the states of a snapshot may be relied on now without asking anybody. `None` if somebody has to be
     /// asked.
-    pub(crate) fn is_snapshot_current(&self, snapshot: &Snapshot, now: Duration) -> Option<Hot<()>> {
+    pub(crate) fn is_snapshot_current(&self, snapshot: &Snapshot, now: Duration) -> Option<Boxed<()>> {
         if self.is_snapshot_fresh(snapshot, now) {
             return Some(Ok(()));
         }

@@ -51,7 +51,7 @@ impl Crypto {
         P: AsRef<[u8]> + Send + Sync + 'a,
         A: AsAad + 'a,
     {
-        Batch::new(self, items, Self::hot_encrypt_many, |crypto, items, mut done| {
+        Batch::new(self, items, Self::try_encrypt_many, |crypto, items, mut done| {
             Box::pin(async move {
                 let rest = &items[done.len()..];
                 let contexts = rest.iter().map(|(context, ..)| *context);
@@ -61,14 +61,14 @@ impl Crypto {
         })
     }
 
-    fn hot_encrypt_many<P: AsRef<[u8]>, A: AsAad>(
+    fn try_encrypt_many<P: AsRef<[u8]>, A: AsAad>(
         &self,
         items: &[(&EncryptionContext, P, A)],
         done: &mut Done<Ciphertext>,
     ) -> bool {
         items.chunk_by(|a, b| a.0 == b.0).all(|run| {
             let entry = self.entry(run[0].0);
-            self.core().hot_encrypt_many(&entry, run, to_seal, done)
+            self.core().try_encrypt_many(&entry, run, to_seal, done)
         })
     }
 
@@ -91,7 +91,7 @@ impl Crypto {
     where
         A: AsAad + 'a,
     {
-        Batch::new(self, items, Self::hot_decrypt_many, |crypto, items, mut done| {
+        Batch::new(self, items, Self::try_decrypt_many, |crypto, items, mut done| {
             Box::pin(async move {
                 let rest = &items[done.len()..];
                 let contexts = rest.iter().map(|(context, ..)| *context);
@@ -104,19 +104,19 @@ impl Crypto {
         })
     }
 
-    fn hot_decrypt_many<A: AsAad>(
+    fn try_decrypt_many<A: AsAad>(
         &self,
         items: &[(&EncryptionContext, &Ciphertext, A)],
         done: &mut Done<Plaintext>,
     ) -> bool {
-        let hot = items.chunk_by(|a, b| a.0 == b.0).all(|run| {
+        let all = items.chunk_by(|a, b| a.0 == b.0).all(|run| {
             let entry = self.entry(run[0].0);
-            self.core().hot_decrypt_many(&entry, run, to_open, done)
+            self.core().try_decrypt_many(&entry, run, to_open, done)
         });
-        if hot {
+        if all {
             self.core().note_all_refused(items.iter().map(to_open), done);
         }
-        hot
+        all
     }
 
     /// Does what is left of a batch once a key has to be loaded. Each value has a context.

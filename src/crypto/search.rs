@@ -83,7 +83,7 @@ impl Crypto {
     ) -> Vec<Result<BlindIndex, Error>> {
         let mut missing: HashMap<Scope, Arc<Entry>> = HashMap::new();
         for (entry, _) in items.iter().flatten() {
-            if hot_active(self.core(), entry).is_none() {
+            if try_active(self.core(), entry).is_none() {
                 missing.insert(entry.scope, Arc::clone(entry));
             }
         }
@@ -265,7 +265,7 @@ fn term(key: &DerivationKey, message: &Message) -> BlindIndex {
 }
 
 async fn terms(core: &Core, entry: &Arc<Entry>, messages: &[Message]) -> Result<IndexTerms, Error> {
-    if let Some(computed) = hot_terms(core, entry, messages) {
+    if let Some(computed) = try_terms(core, entry, messages) {
         return computed;
     }
     let known = entry.records();
@@ -305,7 +305,7 @@ async fn terms(core: &Core, entry: &Arc<Entry>, messages: &[Message]) -> Result<
 }
 
 /// Computes the terms if all keys are in memory and may be used; `None` if a key has to be loaded.
-fn hot_terms(core: &Core, entry: &Entry, messages: &[Message]) -> Option<Result<IndexTerms, Error>> {
+fn try_terms(core: &Core, entry: &Entry, messages: &[Message]) -> Option<Result<IndexTerms, Error>> {
     let mut visit = core.visit(entry);
     let mut look = visit.look();
     let snapshot = look.snapshot?;
@@ -328,13 +328,13 @@ pub(super) async fn active_derivation_key(
     core: &Core,
     entry: &Arc<Entry>,
 ) -> Result<Arc<DerivationKey>, Error> {
-    match hot_active(core, entry) {
+    match try_active(core, entry) {
         Some(key) => key,
         None => core.cache().active(entry).await?.derivation_key(),
     }
 }
 
-fn hot_active(core: &Core, entry: &Entry) -> Option<Result<Arc<DerivationKey>, Error>> {
+fn try_active(core: &Core, entry: &Entry) -> Option<Result<Arc<DerivationKey>, Error>> {
     let mut visit = core.visit(entry);
     let mut look = visit.look();
     let snapshot = look.snapshot?;
@@ -350,13 +350,13 @@ pub(super) async fn derivation_key_of(
     entry: &Arc<Entry>,
     id: DataKeyId,
 ) -> Result<Arc<DerivationKey>, Error> {
-    match hot_of(core, entry, id) {
+    match try_of(core, entry, id) {
         Some(key) => key,
         None => core.cache().by_id(entry, id).await?.derivation_key(),
     }
 }
 
-fn hot_of(core: &Core, entry: &Entry, id: DataKeyId) -> Option<Result<Arc<DerivationKey>, Error>> {
+fn try_of(core: &Core, entry: &Entry, id: DataKeyId) -> Option<Result<Arc<DerivationKey>, Error>> {
     let mut visit = core.visit(entry);
     let mut look = visit.look();
     let snapshot = look.snapshot?;

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 
 use super::core::{Core, check_input};
 use crate::cache::{DataCipher, Entry, KeyMeta, Later, Purpose};
-use crate::error::{Error, Hot, unbox};
+use crate::error::{Boxed, Error, unbox};
 use crate::plaintext::Plaintext;
 
 /// What became of the items of a batch, in their order.
@@ -32,14 +32,14 @@ type Rest<'a, T> = Pin<Box<dyn Future<Output = Done<T>> + Send + 'a>>;
 /// The future of a batch: done at once if its keys are in memory. Only what has to wait is put on the heap.
 ///
 /// It has taken the items from the caller's iterator, so that none of the caller's code runs while a key is held. Calls
-/// return it by name, as [`HotFirst`](super::HotFirst).
+/// return it by name, as [`TryFirst`](super::TryFirst).
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct Batch<'a, W, I, T> {
     place: &'a W,
     /// `None` when it is done, or waits.
     items: Option<Vec<I>>,
     /// Does it, or a part of it, with the keys that are in memory; `false` if a key has to be loaded for the next item.
-    hot: fn(&W, &[I], &mut Done<T>) -> bool,
+    try_now: fn(&W, &[I], &mut Done<T>) -> bool,
     /// Does the rest.
     cold: fn(&'a W, Vec<I>, Done<T>) -> Rest<'a, T>,
     rest: Option<Rest<'a, T>>,
@@ -49,13 +49,13 @@ impl<'a, W, I, T> Batch<'a, W, I, T> {
     pub(crate) fn new(
         place: &'a W,
         items: impl IntoIterator<Item = I>,
-        hot: fn(&W, &[I], &mut Done<T>) -> bool,
+        try_now: fn(&W, &[I], &mut Done<T>) -> bool,
         cold: fn(&'a W, Vec<I>, Done<T>) -> Rest<'a, T>,
     ) -> Self {
         Self {
             place,
             items: Some(items.into_iter().collect()),
-            hot,
+            try_now,
             cold,
             rest: None,
         }
@@ -72,7 +72,7 @@ impl<W, I, T> Future for Batch<'_, W, I, T> {
         let this = self.get_mut();
         if let Some(items) = this.items.take() {
             let mut done = Vec::with_capacity(items.len());
-            if (this.hot)(this.place, &items, &mut done) {
+            if (this.try_now)(this.place, &items, &mut done) {
                 return Poll::Ready(done);
             }
             this.rest = Some((this.cold)(this.place, items, done));
@@ -121,7 +121,7 @@ pub(crate) trait Work {
     fn at_once(&self, core: &Core, entry: &Entry) -> Option<Result<Self::Done, Error>>;
 
     /// Does it with a key that was loaded.
-    fn with(&self, core: &Core, key: &DataCipher, later: &mut Later) -> Hot<Self::Done>;
+    fn with(&self, core: &Core, key: &DataCipher, later: &mut Later) -> Boxed<Self::Done>;
 }
 
 impl Work for (&[u8], &Aad) {
@@ -135,12 +135,12 @@ impl Work for (&[u8], &Aad) {
 
     fn at_once(&self, core: &Core, entry: &Entry) -> Option<Result<Ciphertext, Error>> {
         let (plaintext, aad) = *self;
-        let hot = core.hot_encrypt(entry, plaintext, aad);
-        hot.map(|done| done.map_err(unbox))
+        let done = core.try_encrypt(entry, plaintext, aad);
+        done.map(|done| done.map_err(unbox))
             .or_else(|| check_input(plaintext, aad).err().map(Err))
     }
 
-    fn with(&self, core: &Core, key: &DataCipher, _: &mut Later) -> Hot<Ciphertext> {
+    fn with(&self, core: &Core, key: &DataCipher, _: &mut Later) -> Boxed<Ciphertext> {
         let (plaintext, aad) = *self;
         key.seal(&mut Epochs::new(None), core.suite, plaintext, aad)
     }
@@ -157,14 +157,14 @@ impl Work for (&Ciphertext, &Aad) {
 
     fn at_once(&self, core: &Core, entry: &Entry) -> Option<Result<Plaintext, Error>> {
         let (ciphertext, aad) = *self;
-        if let Some(done) = core.hot_decrypt(entry, ciphertext, aad) {
+        if let Some(done) = core.try_decrypt(entry, ciphertext, aad) {
             return Some(done.map_err(unbox));
         }
         let accepted = core.check_suite(ciphertext.suite());
         Some(Err(accepted.and_then(|()| check_input(&[], aad)).err()?))
     }
 
-    fn with(&self, core: &Core, key: &DataCipher, later: &mut Later) -> Hot<Plaintext> {
+    fn with(&self, core: &Core, key: &DataCipher, later: &mut Later) -> Boxed<Plaintext> {
         let (ciphertext, aad) = *self;
         core.open(key, None, ciphertext, aad, later)
     }
@@ -175,7 +175,7 @@ impl Core {
     /// done by then is in `done`.
     ///
     /// `value` is, or calls, code of the caller's, as `AsRef` is. It runs before the look.
-    pub(crate) fn hot_encrypt_many<'i, T>(
+    pub(crate) fn try_encrypt_many<'i, T>(
         &self,
         entry: &Entry,
         items: &'i [T],
@@ -184,11 +184,11 @@ impl Core {
     ) -> bool {
         items.chunks(CHUNK).all(|some| {
             let values: SmallVec<[ToSeal<'i>; CHUNK]> = some.iter().map(&value).collect();
-            self.hot_encrypt_chunk(entry, &values, done)
+            self.try_encrypt_chunk(entry, &values, done)
         })
     }
 
-    fn hot_encrypt_chunk(&self, entry: &Entry, values: &[ToSeal<'_>], done: &mut Done<Ciphertext>) -> bool {
+    fn try_encrypt_chunk(&self, entry: &Entry, values: &[ToSeal<'_>], done: &mut Done<Ciphertext>) -> bool {
         let mut visit = self.visit(entry);
         match self.active_of(&mut visit.look()) {
             None => return false,
@@ -208,7 +208,7 @@ impl Core {
 
     /// Decrypts items of one entry, a chunk under one look at its keys. `false` if a key has to be loaded first: what is
     /// done by then is in `done`.
-    pub(crate) fn hot_decrypt_many<'i, T>(
+    pub(crate) fn try_decrypt_many<'i, T>(
         &self,
         entry: &Entry,
         items: &'i [T],

@@ -11,7 +11,7 @@ use encx_suite::Epochs;
 
 use super::core::{Core, Waiting, check_input};
 use crate::cache::{DataCipher, Entry, Later};
-use crate::error::{Error, Hot};
+use crate::error::{Boxed, Error};
 use crate::plaintext::Plaintext;
 
 /// One call: done at once if its key is in memory, otherwise when the key is there.
@@ -19,7 +19,7 @@ pub(crate) trait Call {
     type Output;
 
     /// Does it, if that needs no load; `None` if it does.
-    fn hot(&mut self) -> Option<Hot<Self::Output>>;
+    fn try_now(&mut self) -> Option<Boxed<Self::Output>>;
 
     /// Has the key loaded, unless the input can never be used.
     fn load(&self) -> Waiting;
@@ -32,7 +32,7 @@ pub(crate) trait Call {
         waiting: &mut Waiting,
         later: &mut Later,
         context: &mut Context<'_>,
-    ) -> Poll<Hot<Self::Output>>;
+    ) -> Poll<Boxed<Self::Output>>;
 
     /// Leaves nothing behind that is no result, and says where a refused ciphertext is.
     fn failed(&mut self, _: &mut Error) {}
@@ -47,14 +47,14 @@ pub(crate) trait Call {
 /// Calls return it by name. An `impl Future` contains every type of its function, so the compiler would report an AAD of a
 /// wrong type three times: at the argument, at the call and at the `.await`.
 #[must_use = "futures do nothing unless they are awaited"]
-pub struct HotFirst<T, C> {
+pub struct TryFirst<T, C> {
     /// `None` when it is done.
     call: Option<C>,
     waiting: Option<Waiting>,
     output: PhantomData<fn() -> T>,
 }
 
-impl<T, C> HotFirst<T, C> {
+impl<T, C> TryFirst<T, C> {
     #[inline(always)]
     pub(crate) fn new(call: C) -> Self {
         Self {
@@ -71,7 +71,7 @@ fn poll_key<C: Call>(
     call: &mut C,
     waiting: &mut Option<Waiting>,
     context: &mut Context<'_>,
-) -> Poll<Hot<C::Output>> {
+) -> Poll<Boxed<C::Output>> {
     let key = waiting.get_or_insert_with(|| call.load());
     let mut later = Later::default();
     let done = std::task::ready!(call.finish(key, &mut later, context));
@@ -84,8 +84,8 @@ fn poll_key<C: Call>(
 pub(super) fn poll_use<T>(
     waiting: &mut Waiting,
     context: &mut Context<'_>,
-    call: impl FnOnce(&DataCipher) -> Hot<T>,
-) -> Poll<Hot<T>> {
+    call: impl FnOnce(&DataCipher) -> Boxed<T>,
+) -> Poll<Boxed<T>> {
     let loaded = std::task::ready!(waiting.as_mut().poll(context));
     Poll::Ready(match loaded {
         Ok(key) => call(&key),
@@ -93,7 +93,7 @@ pub(super) fn poll_use<T>(
     })
 }
 
-impl<T, C: Call<Output = T>> Future for HotFirst<T, C> {
+impl<T, C: Call<Output = T>> Future for TryFirst<T, C> {
     type Output = Result<T, Error>;
 
     /// # Panics
@@ -106,11 +106,11 @@ impl<T, C: Call<Output = T>> Future for HotFirst<T, C> {
             .call
             .as_mut()
             .expect("a future is not polled after it is done");
-        let hot = match this.waiting {
-            None => call.hot(),
+        let done = match this.waiting {
+            None => call.try_now(),
             Some(_) => None,
         };
-        let done = match hot {
+        let done = match done {
             Some(done) => done,
             None => std::task::ready!(poll_key(call, &mut this.waiting, context)),
         };
@@ -130,7 +130,7 @@ impl<T, C: Call<Output = T>> Future for HotFirst<T, C> {
 }
 
 /// What is pinned is on the heap.
-impl<T, C> Unpin for HotFirst<T, C> {}
+impl<T, C> Unpin for TryFirst<T, C> {}
 
 /// Where the key of a call is found.
 pub(crate) trait Place {
@@ -139,18 +139,18 @@ pub(crate) trait Place {
     fn entry(&self) -> Arc<Entry>;
 
     /// Encrypts into an empty buffer, if that needs no load; `None` if it does.
-    fn hot_encrypt_into(&self, plaintext: &[u8], aad: &Aad, buffer: &mut Vec<u8>) -> Option<Hot<()>>;
+    fn try_encrypt_into(&self, plaintext: &[u8], aad: &Aad, buffer: &mut Vec<u8>) -> Option<Boxed<()>>;
 
     /// Encrypts if that needs no load; `None` if it does.
     #[inline(always)]
-    fn hot_encrypt(&self, plaintext: &[u8], aad: &Aad) -> Option<Hot<Ciphertext>> {
+    fn try_encrypt(&self, plaintext: &[u8], aad: &Aad) -> Option<Boxed<Ciphertext>> {
         let mut sealed = Vec::new();
-        let done = self.hot_encrypt_into(plaintext, aad, &mut sealed)?;
+        let done = self.try_encrypt_into(plaintext, aad, &mut sealed)?;
         Some(done.map(|()| Ciphertext::from_sealed(sealed)))
     }
 
     /// Decrypts if that needs no load; `None` if it does.
-    fn hot_decrypt(&self, ciphertext: &Ciphertext, aad: &Aad) -> Option<Hot<Plaintext>>;
+    fn try_decrypt(&self, ciphertext: &Ciphertext, aad: &Aad) -> Option<Boxed<Plaintext>>;
 }
 
 /// Encrypts one value.
@@ -164,8 +164,8 @@ impl<W: Place, P: AsRef<[u8]>, A: AsAad> Call for Encrypt<W, P, A> {
     type Output = Ciphertext;
 
     #[inline(always)]
-    fn hot(&mut self) -> Option<Hot<Ciphertext>> {
-        self.place.hot_encrypt(self.plaintext.as_ref(), self.aad.as_aad())
+    fn try_now(&mut self) -> Option<Boxed<Ciphertext>> {
+        self.place.try_encrypt(self.plaintext.as_ref(), self.aad.as_aad())
     }
 
     fn load(&self) -> Waiting {
@@ -178,7 +178,7 @@ impl<W: Place, P: AsRef<[u8]>, A: AsAad> Call for Encrypt<W, P, A> {
         waiting: &mut Waiting,
         _: &mut Later,
         context: &mut Context<'_>,
-    ) -> Poll<Hot<Ciphertext>> {
+    ) -> Poll<Boxed<Ciphertext>> {
         let suite = self.place.core().suite;
         let (plaintext, aad) = (self.plaintext.as_ref(), self.aad.as_aad());
         poll_use(waiting, context, |key| {
@@ -198,8 +198,8 @@ impl<W: Place, A: AsAad> Call for Decrypt<'_, W, A> {
     type Output = Plaintext;
 
     #[inline(always)]
-    fn hot(&mut self) -> Option<Hot<Plaintext>> {
-        self.place.hot_decrypt(self.ciphertext, self.aad.as_aad())
+    fn try_now(&mut self) -> Option<Boxed<Plaintext>> {
+        self.place.try_decrypt(self.ciphertext, self.aad.as_aad())
     }
 
     fn load(&self) -> Waiting {
@@ -212,7 +212,7 @@ impl<W: Place, A: AsAad> Call for Decrypt<'_, W, A> {
         waiting: &mut Waiting,
         later: &mut Later,
         context: &mut Context<'_>,
-    ) -> Poll<Hot<Plaintext>> {
+    ) -> Poll<Boxed<Plaintext>> {
         let (core, aad) = (self.place.core(), self.aad.as_aad());
         poll_use(waiting, context, |key| {
             core.open(key, None, self.ciphertext, aad, later)
@@ -237,7 +237,7 @@ mod tests {
     impl Call for AtOnce {
         type Output = usize;
 
-        fn hot(&mut self) -> Option<Hot<usize>> {
+        fn try_now(&mut self) -> Option<Boxed<usize>> {
             Some(Ok(Arc::strong_count(&self.0)))
         }
 
@@ -245,7 +245,7 @@ mod tests {
             unreachable!("it is done at once")
         }
 
-        fn finish(&mut self, _: &mut Waiting, _: &mut Later, _: &mut Context<'_>) -> Poll<Hot<usize>> {
+        fn finish(&mut self, _: &mut Waiting, _: &mut Later, _: &mut Context<'_>) -> Poll<Boxed<usize>> {
             unreachable!("it is done at once")
         }
     }
@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn what_is_done_is_dropped_and_not_done_again() {
         let held = Arc::new(());
-        let mut future = HotFirst::new(AtOnce(Arc::clone(&held)));
+        let mut future = TryFirst::new(AtOnce(Arc::clone(&held)));
         let mut poll = || Pin::new(&mut future).poll(&mut Context::from_waker(Waker::noop()));
         assert!(matches!(poll(), Poll::Ready(Ok(2))));
         assert_eq!(Arc::strong_count(&held), 1);

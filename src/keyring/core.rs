@@ -12,7 +12,7 @@ use encx_suite::{Epoch, Epochs};
 use crate::cache::{
     Cache, CacheHandle, DataCipher, Entry, KeyMeta, Later, Purpose, Snapshot, SnapshotGuard, check_len,
 };
-use crate::error::{Error, Hot, Location, unbox};
+use crate::error::{Boxed, Error, Location, unbox};
 use crate::plaintext::Plaintext;
 
 /// What a call waits for whose key is not in memory. On the heap, so that the futures of hot calls are small: they are
@@ -65,21 +65,26 @@ impl Core {
     }
 
     /// Encrypts if that needs nobody else; `None` if it does.
-    pub(crate) fn hot_encrypt(&self, entry: &Entry, plaintext: &[u8], aad: &Aad) -> Option<Hot<Ciphertext>> {
+    pub(crate) fn try_encrypt(
+        &self,
+        entry: &Entry,
+        plaintext: &[u8],
+        aad: &Aad,
+    ) -> Option<Boxed<Ciphertext>> {
         let mut sealed = Vec::new();
-        let done = self.hot_encrypt_into(entry, plaintext, aad, &mut sealed)?;
+        let done = self.try_encrypt_into(entry, plaintext, aad, &mut sealed)?;
         Some(done.map(|()| Ciphertext::from_sealed(sealed)))
     }
 
     /// Encrypts into an empty buffer if that needs nobody else; `None` if it does.
     #[inline(always)]
-    pub(crate) fn hot_encrypt_into(
+    pub(crate) fn try_encrypt_into(
         &self,
         entry: &Entry,
         plaintext: &[u8],
         aad: &Aad,
         buffer: &mut Vec<u8>,
-    ) -> Option<Hot<()>> {
+    ) -> Option<Boxed<()>> {
         let mut visit = self.visit(entry);
         let active = match self.active_of(&mut visit.look())? {
             Ok(active) => active,
@@ -97,7 +102,7 @@ impl Core {
     /// Finds the key that encrypts for one use, if it is in a snapshot of an entry and may be used. `None` if somebody has
     /// to be asked.
     #[inline(always)]
-    pub(super) fn active_of<'a>(&self, look: &mut Look<'a>) -> Option<Hot<Active<'a>>> {
+    pub(super) fn active_of<'a>(&self, look: &mut Look<'a>) -> Option<Boxed<Active<'a>>> {
         let snapshot = look.snapshot?;
         let key = snapshot.active.as_ref()?;
         if let Err(error) = self.may_use(snapshot, key, Purpose::Encrypt, look)? {
@@ -127,7 +132,7 @@ impl Core {
         key: &KeyMeta,
         purpose: Purpose,
         look: &mut Look<'_>,
-    ) -> Option<Hot<()>> {
+    ) -> Option<Boxed<()>> {
         if look.now < key.expires_at && self.cache.is_snapshot_fresh(snapshot, look.now) {
             // Nearly always.
             key.mark_used();
@@ -143,7 +148,7 @@ impl Core {
         key: &KeyMeta,
         purpose: Purpose,
         look: &mut Look<'_>,
-    ) -> Option<Hot<()>> {
+    ) -> Option<Boxed<()>> {
         let may = self.check_use(snapshot, key, purpose, look.now);
         if let Some(Ok(())) = may {
             key.mark_used();
@@ -160,7 +165,7 @@ impl Core {
         key: &KeyMeta,
         purpose: Purpose,
         now: Duration,
-    ) -> Option<Hot<()>> {
+    ) -> Option<Boxed<()>> {
         if !key.serves(purpose, now, &self.cache.limits) {
             return None;
         }
@@ -169,12 +174,12 @@ impl Core {
 
     /// Decrypts if that needs nobody else; `None` if it does.
     #[inline(always)]
-    pub(crate) fn hot_decrypt(
+    pub(crate) fn try_decrypt(
         &self,
         entry: &Entry,
         ciphertext: &Ciphertext,
         aad: &Aad,
-    ) -> Option<Hot<Plaintext>> {
+    ) -> Option<Boxed<Plaintext>> {
         let mut visit = self.visit(entry);
         let mut look = visit.look();
         let done = match self.key_of(&mut look, ciphertext.key_id())? {
@@ -186,12 +191,12 @@ impl Core {
     }
 
     #[inline(always)]
-    pub(crate) fn hot_decrypt_in_place(
+    pub(crate) fn try_decrypt_in_place(
         &self,
         entry: &Entry,
         buffer: &mut Vec<u8>,
         aad: &Aad,
-    ) -> Option<Hot<()>> {
+    ) -> Option<Boxed<()>> {
         let header = match Header::of(buffer) {
             Ok(header) => header,
             Err(error) => return Some(Err(Error::boxed(error))),
@@ -210,7 +215,7 @@ impl Core {
         &self,
         look: &mut Look<'a>,
         id: DataKeyId,
-    ) -> Option<Hot<(&'a DataCipher, Option<&'a Epoch>)>> {
+    ) -> Option<Boxed<(&'a DataCipher, Option<&'a Epoch>)>> {
         let snapshot = look.snapshot?;
         let key = snapshot.find(id)?;
         if let Err(error) = self.may_use(snapshot, key, Purpose::Decrypt, look)? {
@@ -239,7 +244,7 @@ impl Core {
         ciphertext: &Ciphertext,
         aad: &Aad,
         later: &mut Later,
-    ) -> Hot<Plaintext> {
+    ) -> Boxed<Plaintext> {
         let suite = ciphertext.suite();
         if !self.accepts(suite) {
             return Err(Error::boxed(refuse_suite(suite)));
@@ -255,7 +260,7 @@ impl Core {
         buffer: &mut Vec<u8>,
         aad: &Aad,
         later: &mut Later,
-    ) -> Hot<()> {
+    ) -> Boxed<()> {
         if !self.accepts(header.suite) {
             return Err(Error::boxed(refuse_suite(header.suite)));
         }

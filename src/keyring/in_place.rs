@@ -10,12 +10,12 @@ use zeroize::Zeroize;
 use super::call::{Call, Place, poll_use};
 use super::core::{Waiting, check_input};
 use crate::cache::Later;
-use crate::error::{Error, Hot};
+use crate::error::{Boxed, Error};
 
 /// Where the key of a call in a buffer is found.
 pub(crate) trait BufferPlace: Place {
     /// Decrypts a buffer in place, if that needs no load; `None` if it does.
-    fn hot_decrypt_in_place(&self, buffer: &mut Vec<u8>, aad: &Aad) -> Option<Hot<()>>;
+    fn try_decrypt_in_place(&self, buffer: &mut Vec<u8>, aad: &Aad) -> Option<Boxed<()>>;
 }
 
 /// Encrypts into an empty buffer.
@@ -30,9 +30,9 @@ impl<W: Place, P: AsRef<[u8]>, A: AsAad> Call for EncryptInto<'_, W, P, A> {
     type Output = ();
 
     #[inline(always)]
-    fn hot(&mut self) -> Option<Hot<()>> {
+    fn try_now(&mut self) -> Option<Boxed<()>> {
         let (plaintext, aad) = (self.plaintext.as_ref(), self.aad.as_aad());
-        self.place.hot_encrypt_into(plaintext, aad, self.buffer)
+        self.place.try_encrypt_into(plaintext, aad, self.buffer)
     }
 
     fn load(&self) -> Waiting {
@@ -40,7 +40,7 @@ impl<W: Place, P: AsRef<[u8]>, A: AsAad> Call for EncryptInto<'_, W, P, A> {
         self.place.core().key_to_seal(self.place.entry(), checked)
     }
 
-    fn finish(&mut self, waiting: &mut Waiting, _: &mut Later, context: &mut Context<'_>) -> Poll<Hot<()>> {
+    fn finish(&mut self, waiting: &mut Waiting, _: &mut Later, context: &mut Context<'_>) -> Poll<Boxed<()>> {
         let suite = self.place.core().suite;
         let (plaintext, aad) = (self.plaintext.as_ref(), self.aad.as_aad());
         poll_use(waiting, context, |key| {
@@ -60,8 +60,8 @@ impl<W: BufferPlace, A: AsAad> Call for DecryptInPlace<'_, W, A> {
     type Output = ();
 
     #[inline(always)]
-    fn hot(&mut self) -> Option<Hot<()>> {
-        self.place.hot_decrypt_in_place(self.buffer, self.aad.as_aad())
+    fn try_now(&mut self) -> Option<Boxed<()>> {
+        self.place.try_decrypt_in_place(self.buffer, self.aad.as_aad())
     }
 
     fn load(&self) -> Waiting {
@@ -79,7 +79,7 @@ impl<W: BufferPlace, A: AsAad> Call for DecryptInPlace<'_, W, A> {
         waiting: &mut Waiting,
         later: &mut Later,
         context: &mut Context<'_>,
-    ) -> Poll<Hot<()>> {
+    ) -> Poll<Boxed<()>> {
         let (core, aad) = (self.place.core(), self.aad.as_aad());
         poll_use(waiting, context, |key| {
             let header = Header::of(self.buffer).map_err(Error::boxed)?;
