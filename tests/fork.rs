@@ -50,14 +50,17 @@ fn report(passed: usize) {
 
 #[cfg(unix)]
 mod unix {
+    use std::cell::RefCell;
     use std::collections::HashSet;
     use std::io::{PipeWriter, Read, Write, pipe};
     use std::process::exit;
+    use std::sync::Arc;
     use std::time::Duration;
 
     use encx::kms::DataKey;
-    use encx::suite::KcXaes256Gcm;
+    use encx::suite::Suite;
     use encx::{Ciphertext, Clock, Crypto, EncryptionContext, Field, Keyring, SystemClock};
+    use encx_suite::{Epoch, Epochs, NonceSource, SuiteKey};
     use encx_testkit::{MemoryKeyStore, MemoryKms};
     use fork::{Fork, fork, waitpid};
     use nix::unistd::alarm;
@@ -205,13 +208,37 @@ mod unix {
         goes_on(clock.elapsed());
     }
 
-    fn cipher() -> KcXaes256Gcm {
-        KcXaes256Gcm::new(&DataKey::generate().unwrap())
+    /// A key as `Crypto` has it: the second halves of its nonces come from a generator of the thread.
+    struct Cipher {
+        key: SuiteKey,
+        epoch: RefCell<Option<Arc<Epoch>>>,
     }
 
-    fn draw(cipher: &KcXaes256Gcm, out: &mut dyn Write, draws: usize) {
+    impl Cipher {
+        fn seal(&self) -> Vec<u8> {
+            let mut sealed = Vec::new();
+            let epoch = self.epoch.borrow().clone();
+            let mut epochs = Epochs::new(epoch.as_ref());
+            self.key
+                .seal(&mut epochs, Suite::KcXaes256Gcm, b"", b"", &mut sealed)
+                .unwrap();
+            if let Some(begun) = epochs.begun() {
+                self.epoch.replace(Some(begun));
+            }
+            sealed
+        }
+    }
+
+    fn cipher() -> Cipher {
+        Cipher {
+            key: SuiteKey::new(&DataKey::generate().unwrap(), NonceSource::Thread),
+            epoch: RefCell::new(None),
+        }
+    }
+
+    fn draw(cipher: &Cipher, out: &mut dyn Write, draws: usize) {
         for _ in 0..draws {
-            let sealed = cipher.seal(b"", b"").unwrap();
+            let sealed = cipher.seal();
             let process = std::process::id().to_be_bytes();
             out.write_all(&[&process[..], &sealed[..NONCE_LEN]].concat())
                 .unwrap();

@@ -107,19 +107,28 @@ impl Tasks {
 }
 
 /// Counts a task for as long as it exists, even if its runtime drops it.
-struct RunningTask(watch::Sender<Running>);
+struct RunningTask {
+    running: watch::Sender<Running>,
+    process: u32,
+}
 
 impl RunningTask {
     fn new(running: &watch::Sender<Running>) -> Self {
         running.send_modify(|running| running.set(running.now() + 1));
-        Self(running.clone())
+        Self {
+            running: running.clone(),
+            process: std::process::id(),
+        }
     }
 }
 
 impl Drop for RunningTask {
     fn drop(&mut self) {
-        self.0
-            .send_modify(|running| running.set(running.now().saturating_sub(1)));
+        // Not in a child that drops what it has of its parent's tasks.
+        if self.process == std::process::id() {
+            self.running
+                .send_modify(|running| running.set(running.now().saturating_sub(1)));
+        }
     }
 }
 
@@ -190,6 +199,7 @@ where
         let departed = Departed {
             under_way: Arc::clone(&self.under_way),
             key,
+            process,
         };
         let (after, clock) = (self.timeout, Arc::clone(clock));
         self.tasks.spawn_on(&runtime, async move {
@@ -211,12 +221,16 @@ where
 struct Departed<K: Eq + Hash, V> {
     under_way: Arc<UnderWay<K, V>>,
     key: K,
+    process: u32,
 }
 
 impl<K: Eq + Hash, V> Drop for Departed<K, V> {
     fn drop(&mut self) {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        let landing = under_way.remove(&self.key);
+        let is_own = under_way
+            .get(&self.key)
+            .is_some_and(|(of, _)| *of == self.process);
+        let landing = is_own.then(|| under_way.remove(&self.key));
         // In this order: whoever may be woken by the end of the channel finds no lock.
         drop(under_way);
         drop(landing);
@@ -249,5 +263,25 @@ mod tests {
         let joined = flights.join(7, &clock, async { Ok(42) });
         assert_eq!(tokio::time::timeout(SECOND, joined).await.unwrap().unwrap(), 42);
         tokio::time::timeout(SECOND, tasks.ended()).await.unwrap();
+
+        // What the child drops of its parent's tasks ends none of its own.
+        let (land, landed) = tokio::sync::oneshot::channel();
+        let joined = flights.join(7, &clock, async { landed.await.map_err(|_| Error::Interrupted) });
+        let mut joined = std::pin::pin!(joined);
+        let mut waiting = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(joined.as_mut().poll(&mut waiting).is_pending());
+        drop(RunningTask {
+            running: tasks.0.running.clone(),
+            process: parent,
+        });
+        drop(Departed {
+            under_way: Arc::clone(&flights.under_way),
+            key: 7,
+            process: parent,
+        });
+        assert_eq!(tasks.0.running.borrow().now(), 1);
+        assert!(flights.under_way.lock().unwrap().contains_key(&7));
+        land.send(43).unwrap();
+        assert_eq!(joined.await.unwrap(), 43);
     }
 }

@@ -22,7 +22,7 @@ use crate::memory::Wiped;
 /// Two things share an epoch more widely. A thread that is in a batch goes on with the epoch that it began with, even if
 /// another thread has ended it: t threads that do nothing but batches make q·m at most t·q·m. And n copies of a memory
 /// that nobody noticed (see [`reseed`](crate::memory::reseed)), whose second halves all come from the operating system with
-/// `os_nonces`, go on with one epoch: they add about (n·m)²/2⁹⁷, which is 2⁻³³ for a million copies.
+/// `os_nonces` or under `KcXaes256Gcm`, go on with one epoch: they add about (n·m)²/2⁹⁷, which is 2⁻³³ for a million copies.
 const EPOCH_END_BITS: u32 = 12;
 
 /// Tells whether a half nonce ends the epoch. It is then discarded.

@@ -1,4 +1,4 @@
-//! Where nonces come from: a generator per thread, seeded by the operating system.
+//! Where the second halves of nonces come from: a generator per thread, seeded by the operating system, or that itself.
 
 use std::cell::RefCell;
 use std::sync::atomic::{Ordering, compiler_fence};
