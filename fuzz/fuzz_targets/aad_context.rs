@@ -8,8 +8,8 @@
 use std::collections::BTreeMap;
 
 use arbitrary::Arbitrary;
-use encx::{Aad, EncryptionContext, Field, RowId, RowIdParts};
 use encx::limits::{MAX_AAD_LEN, MAX_AAD_PARTS, MAX_PAIRS};
+use encx::{Aad, EncryptionContext, Field, RowId, RowIdParts};
 use libfuzzer_sys::fuzz_target;
 use uuid::Uuid;
 
