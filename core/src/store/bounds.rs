@@ -2,7 +2,7 @@
 
 use crate::store::StoreError;
 
-/// The longest term, 366 days in microseconds: what stands in a row for longer is of no use to anybody.
+/// The longest term, 366 days, in microseconds.
 pub(super) const LONGEST_TERM: i64 = 366 * 86_400_000_000;
 
 /// The most bytes that a plan or a position has.

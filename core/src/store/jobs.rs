@@ -33,8 +33,8 @@ use crate::store::StoreError;
 pub trait JobStore: fmt::Debug + Send + Sync {
     /// Joins a job, or begins it anew if there is none of this name, if it is finished, or if its plan was another.
     ///
-    /// The plan says what the job does, in at most 8192 bytes of text without a NUL: whoever opens the job under another plan discards
-    /// all its ranges and counts. Returns how far it is.
+    /// The plan says what the job does, in at most 8192 bytes of text without a NUL. Opening the job under
+    /// another plan discards all its ranges and counts. Returns how far it is.
     async fn open_job(&self, name: &str, plan: &str) -> Result<JobStatus, StoreError>;
 
     /// Returns how far a job is; `None` if there is none of this name.
@@ -64,7 +64,7 @@ pub trait JobStore: fmt::Debug + Send + Sync {
         term: Duration,
     ) -> Result<Option<JobRange>, StoreError>;
 
-    /// Keeps a claim for another `term`. `false` if it was lost: the range belongs to somebody else, or is complete. A
+    /// Keeps a claim for another `term`. `false` if it was lost: the range is another process's, or is complete. A
     /// claim whose term is over is not lost before another process takes the range.
     async fn keep_range(&self, range: &JobRange, term: Duration) -> Result<bool, StoreError>;
 

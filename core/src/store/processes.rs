@@ -32,8 +32,8 @@ pub trait ProcessRegistry: fmt::Debug + Send + Sync {
     async fn heartbeat(&self, process: &ProcessInfo) -> Result<Fence, StoreError>;
 
     /// Notes that a process has followed every change that was committed before the fence was raised. Never goes back.
-    /// Does nothing for a process that is not registered, nor for a fence that was not raised: whoever said today that it
-    /// has followed all that is to come would be believed tomorrow.
+    /// Does nothing for a process that is not registered, nor for a fence that was not raised:
+    /// an acknowledgement of a later fence would count once that is raised.
     async fn acknowledge(&self, process: ProcessId, fence: Fence) -> Result<(), StoreError>;
 
     /// Forgets a process that ends.
@@ -110,7 +110,7 @@ pub struct ProcessInfo {
     pub id: ProcessId,
     /// What people call it, such as `billing-7`: at most 200 bytes, no control characters.
     pub name: String,
-    /// How long it may use a key that is withdrawn while nobody can reach it: its `ttl`, and how long keys may serve beyond.
+    /// How long it may use a key that is withdrawn while it cannot be reached: its `ttl`, and how long keys may serve beyond.
     /// Kept to the microsecond, rounded up, and 100 years at most.
     pub serves_for: Duration,
 }
