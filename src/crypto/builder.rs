@@ -314,7 +314,7 @@ impl CryptoBuilder {
     ///
     /// Where the key store has a registry of processes, the `Crypto` stands there under this name and says every ten
     /// seconds, at least twice in each [`state_ttl`](Self::state_ttl), that it is there. So others can wait until every
-    /// process has followed a change: [`KeyManager::await_fleet`](crate::keys::KeyManager::await_fleet).
+    /// process has followed a change: [`KeyManager::await_processes`](crate::keys::KeyManager::await_processes).
     pub fn process_name(mut self, name: impl Into<String>) -> Self {
         self.process_name = Some(name.into());
         self

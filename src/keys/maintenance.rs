@@ -16,7 +16,7 @@ use encx_core::context::EncryptionContext;
 use encx_core::key::{DataKeyId, KeyState, KeyUsage, Scope};
 use encx_core::store::{KeyQuery, KeyRecord, ProcessId, StoreError, Timestamp};
 
-use super::{FleetReport, KeyManager, is_overtaken, waiting};
+use super::{KeyManager, ProcessReport, is_overtaken, waiting};
 use crate::cache::CacheHandle;
 use crate::error::Error;
 
@@ -80,7 +80,7 @@ pub struct MaintenanceReport {
     pub failed: Vec<FailedRotation>,
     /// Which processes had the versions in memory when they were promoted, as of the last batch; `None` if nothing was
     /// published, or if the key store does not know its processes.
-    pub fleet: Option<FleetReport>,
+    pub processes: Option<ProcessReport>,
     /// Whether another process holds the lease, or took it over meanwhile.
     pub held_elsewhere: bool,
     /// Why the run ended before all was done, if it did. What it published is promoted by a later one.
@@ -381,7 +381,7 @@ impl Run<'_> {
         if self.published.is_empty() {
             return Ok(());
         }
-        self.await_fleet().await?;
+        self.await_processes().await?;
         for published in std::mem::take(&mut self.published) {
             self.keep_lease().await?;
             match self.promote(&published).await {
@@ -414,7 +414,7 @@ impl Run<'_> {
         }
     }
 
-    async fn await_fleet(&mut self) -> Result<(), Stop> {
+    async fn await_processes(&mut self) -> Result<(), Stop> {
         let deadline = self.of.publish_deadline;
         let manager = &self.of.manager;
         if manager.store.processes().is_none() {
@@ -422,17 +422,17 @@ impl Run<'_> {
             self.while_alive(manager.clock.sleep(deadline)).await?;
             return Ok(());
         }
-        let fleet = self
-            .while_alive(manager.await_fleet(deadline))
+        let processes = self
+            .while_alive(manager.await_processes(deadline))
             .await?
             .map_err(Stop::Failed)?;
-        for silent in &fleet.silent {
+        for silent in &processes.silent {
             tracing::info!(
                 target: "encx::maintenance", process = %silent.process.name,
                 "promoting versions that this process may not have loaded yet"
             );
         }
-        self.report.fleet = Some(fleet);
+        self.report.processes = Some(processes);
         Ok(())
     }
 
