@@ -95,6 +95,16 @@ impl KekChoice {
         self
     }
 
+    /// Wraps with this KEK alone, and lets the others go on unwrapping. `None` if it is not one of those allowed.
+    fn wrapped_with(self, kek: &KekRef) -> Option<Self> {
+        self.allowed().find(|allowed| *allowed == kek)?;
+        let others = self.allowed().filter(|allowed| *allowed != kek);
+        Some(Self {
+            unwrap: others.cloned().collect(),
+            wrap: vec![kek.clone()],
+        })
+    }
+
     /// Lists the KEKs that wrap new data keys, the first of which makes them.
     #[must_use]
     pub fn wraps(&self) -> &[KekRef] {
@@ -116,6 +126,8 @@ pub(crate) struct KekRule {
     pub(crate) by_pair: Vec<(String, String, KekRef)>,
     pub(crate) default: Option<KekRef>,
     pub(crate) retired: Vec<KekRef>,
+    /// Wraps in place of what the rule chooses, where the rule allows it.
+    pub(crate) target: Option<KekRef>,
 }
 
 impl KekRule {
@@ -146,6 +158,7 @@ impl fmt::Debug for KekRule {
             .field("by_pair", &self.by_pair)
             .field("default", &self.default)
             .field("retired", &self.retired)
+            .field("target", &self.target)
             .finish()
     }
 }

@@ -17,9 +17,11 @@ use crate::error::ConfigError;
 use crate::keys;
 use crate::kms::{KmsSchemes, KmsSettings, OpenKms};
 use crate::limits::Limits;
+use crate::resolve::Raw;
 use crate::rotation::Rotation;
-use crate::rule::{KekSetting, Rule, unknown_kms};
+use crate::rule::{KekSetting, Rule, kek_of, unknown_kms};
 use crate::secret::SecretUrl;
+use crate::source::Origin;
 use crate::store::{OpenStore, StoreSchemes, StoreUrl};
 
 /// What a service or a program is set to. Made by [`Settings::load`] or a [`Loader`](crate::Loader); cheap to clone.
@@ -109,6 +111,25 @@ impl Settings {
             by_name.insert(name.clone(), self.0.kms_schemes.open(url).await?);
         }
         Ok(OpenKms { by_name, primary })
+    }
+
+    /// Lists the KEKs that the KEK rule names, those that wrap new keys first. What a closure of yours names is not among them.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Value`] for a rule that names a KMS which is not configured, or a KMS without a KEK of its own.
+    pub fn keks(&self, kms: &OpenKms) -> Result<Vec<KekRef>, ConfigError> {
+        let rule = ResolvedRule::new(&self.0.rule, kms)?;
+        Ok(distinct(rule.wrapping().chain(rule.unwrapping())))
+    }
+
+    /// Lists the KEKs that the KEK rule has wrap new keys.
+    ///
+    /// # Errors
+    ///
+    /// As [`keks`](Self::keks).
+    pub fn wrapping_keks(&self, kms: &OpenKms) -> Result<Vec<KekRef>, ConfigError> {
+        Ok(distinct(ResolvedRule::new(&self.0.rule, kms)?.wrapping()))
     }
 
     /// Connects to the key store.
@@ -274,6 +295,21 @@ impl ResolvedRule {
         })
     }
 
+    /// Lists the KEKs that wrap, in any context.
+    fn wrapping(&self) -> impl Iterator<Item = &KekRef> {
+        let by_pair = self
+            .by_pair
+            .iter()
+            .flat_map(|rule| std::iter::once(&rule.kek).chain(&rule.also_wrap));
+        self.default.iter().chain(&self.also_wrap).chain(by_pair)
+    }
+
+    /// Lists the KEKs that only unwrap, in any context.
+    fn unwrapping(&self) -> impl Iterator<Item = &KekRef> {
+        let by_pair = self.by_pair.iter().flat_map(|rule| &rule.also_unwrap);
+        self.also_unwrap.iter().chain(by_pair)
+    }
+
     fn apply(self, mut builder: CryptoBuilder) -> CryptoBuilder {
         if let Some(kek) = &self.default {
             builder = builder.kek(kek.clone());
@@ -309,6 +345,28 @@ impl ResolvedRule {
                 .iter()
                 .fold(choice, |choice, kek| choice.also_unwrap(kek.clone())),
         )
+    }
+}
+
+/// Keeps the first of each KEK.
+fn distinct<'k>(keks: impl Iterator<Item = &'k KekRef>) -> Vec<KekRef> {
+    let mut distinct: Vec<KekRef> = Vec::new();
+    for kek in keks {
+        if !distinct.contains(kek) {
+            distinct.push(kek.clone());
+        }
+    }
+    distinct
+}
+
+impl OpenKms {
+    /// Finds the KEK that a text names: `KEK`, `KMS:KEK`, or `KMS:` for the KMS's own.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Value`] for a text that is no name, a KMS that is not configured, or one without a KEK of its own.
+    pub fn parse_kek(&self, text: &str) -> Result<KekRef, ConfigError> {
+        find(&kek_of(&Origin::Argument, Raw::Text(text.to_owned()))?, self)
     }
 }
 

@@ -158,6 +158,16 @@ impl CryptoBuilder {
         self
     }
 
+    /// Wraps with this KEK alone, in place of those that the KEK rule chooses: for a tool that moves keys before services
+    /// are told to.
+    ///
+    /// The rule must allow it for each context, under this very name ([`also_unwrap`](Self::also_unwrap) will do); elsewhere calls
+    /// are [`Error::KekNotInRule`].
+    pub fn wrap_with(mut self, kek: impl TryInto<KekRef, Error: Into<NameError>>) -> Self {
+        self.rule.target = self.parse(kek).or(self.rule.target);
+        self
+    }
+
     /// Sets the suite that encrypts. Default: [`Suite::KcXaes256Gcm`], which commits to its key.
     ///
     /// [`Suite::Xaes256Gcm`] needs [`accept_uncommitted`](Self::accept_uncommitted) too.

@@ -60,6 +60,7 @@ impl Keks {
         if let Some(kek) = by_pair
             .chain(&rule.default)
             .chain(&rule.retired)
+            .chain(&rule.target)
             .find(|kek| !kms.contains_key(&kek.kms))
         {
             return Err(Error::UnknownKms { kms: kek.kms.clone() });
@@ -256,7 +257,13 @@ impl Keks {
             let what = format!("the KEK rule names {found} KEKs to wrap with, and may name {MAX_WRAPS}");
             return Err(Error::Config { what });
         }
-        Ok(choice)
+        let Some(target) = &self.rule.target else {
+            return Ok(choice);
+        };
+        choice.wrapped_with(target).ok_or_else(|| Error::KekNotInRule {
+            kms: target.kms.clone(),
+            kek: target.kek.clone(),
+        })
     }
 
     /// Unwraps one wrap, and checks that it holds the record's key.
