@@ -9,7 +9,7 @@ use encx::keys::{KeyManager, Maintenance};
 use encx::kms::{KekChoice, KekRef, KmsName};
 use encx::record::EncryptedColumn;
 use encx::store::KeyStore;
-use encx::{Crypto, CryptoBuilder, EncryptionContext};
+use encx::{Crypto, CryptoBuilder};
 
 use crate::columns::{DeclaredColumn, difference};
 use crate::describe::Description;
@@ -59,9 +59,6 @@ impl Settings {
 
     /// Connects to KMSs and key store and gives a builder that is told all settings, to go on with.
     ///
-    /// Where `also_wrap` is set, or a pair has lists of its own, the rule is a closure: a
-    /// [`kek_rule`](CryptoBuilder::kek_rule) of yours takes its place.
-    ///
     /// # Errors
     ///
     /// Those of [`kms`](Self::kms) and [`key_store`](Self::key_store), and [`ConfigError::Value`] for a rule that names a KMS
@@ -83,14 +80,13 @@ impl Settings {
     ///
     /// [`ConfigError::Value`] for a rule that names a KMS which is not configured, or a KMS without a KEK of its own.
     pub fn builder_on(&self, kms: &OpenKms, store: impl KeyStore) -> Result<CryptoBuilder, ConfigError> {
-        let rule = ResolvedRule::new(&self.0.rule, kms)?;
         // The one that the builder is given is registered as `default`. Where no KMS has that name, the rule never gives it.
         let default = kms.get(&KmsName::default()).map_or_else(|| kms.primary(), Ok)?;
         let mut builder = Crypto::builder(Arc::clone(default), store);
         for (name, kms) in kms.iter().filter(|(name, _)| name.as_str() != KmsName::DEFAULT) {
             builder = builder.kms_named(name.as_str(), Arc::clone(kms));
         }
-        Ok(rule.apply(self.0.limits.apply(builder)))
+        apply_rule(&self.0.rule, kms, self.0.limits.apply(builder))
     }
 
     /// Sets up all KMSs that are configured.
@@ -235,81 +231,41 @@ impl fmt::Debug for Settings {
     }
 }
 
-/// The rule with all names found.
-struct ResolvedRule {
-    default: Option<KekRef>,
-    also_wrap: Vec<KekRef>,
-    also_unwrap: Vec<KekRef>,
-    by_pair: Vec<ResolvedPair>,
-}
-
-struct ResolvedPair {
-    key: String,
-    value: String,
-    kek: KekRef,
-    also_wrap: Vec<KekRef>,
-    also_unwrap: Vec<KekRef>,
-}
-
-impl ResolvedRule {
-    fn new(rule: &Rule, kms: &OpenKms) -> Result<Self, ConfigError> {
-        let find = |setting: &KekSetting| find(setting, kms);
-        let all = |settings: &[KekSetting]| settings.iter().map(find).collect::<Result<Vec<_>, _>>();
-        let default = rule.default.as_ref().map(find).transpose()?;
-        let own = || Some(KekRef::new(kms.primary.clone(), kms.own_kek(&kms.primary)?));
-        let by_pair = rule.by_pair.iter().map(|rule| {
-            Ok::<_, ConfigError>(ResolvedPair {
-                key: rule.key.clone(),
-                value: rule.value.clone(),
-                kek: find(&rule.kek)?,
-                also_wrap: all(&rule.also_wrap)?,
-                also_unwrap: all(&rule.also_unwrap)?,
-            })
+/// Tells a builder the rule, with all names found.
+fn apply_rule(rule: &Rule, kms: &OpenKms, mut builder: CryptoBuilder) -> Result<CryptoBuilder, ConfigError> {
+    let choice = |kek: KekRef, also_wrap: &[KekSetting], also_unwrap: &[KekSetting]| {
+        let mut choice = KekChoice::new(kek);
+        for setting in also_wrap {
+            choice = choice.also_wrap(find(setting, kms)?);
+        }
+        for setting in also_unwrap {
+            choice = choice.also_unwrap(find(setting, kms)?);
+        }
+        Ok::<_, ConfigError>(choice)
+    };
+    let default = match &rule.default {
+        Some(setting) => Some(find(setting, kms)?),
+        None => kms
+            .own_kek(&kms.primary)
+            .map(|kek| KekRef::new(kms.primary.clone(), kek)),
+    };
+    if let Some(kek) = default {
+        builder = builder.kek_choice(choice(kek, &rule.also_wrap, &[])?);
+    } else if let Some(setting) = rule.also_wrap.first() {
+        return Err(ConfigError::Value {
+            origin: setting.origin.clone(),
+            what: "there is no KEK beside which it could wrap".to_owned(),
+            write: format!("the KEK that wraps first to {}", keys::KEK.variable),
         });
-        Ok(Self {
-            default: default.or_else(own),
-            also_wrap: all(&rule.also_wrap)?,
-            also_unwrap: all(&rule.also_unwrap)?,
-            by_pair: by_pair.collect::<Result<_, _>>()?,
-        })
     }
-
-    fn apply(self, mut builder: CryptoBuilder) -> CryptoBuilder {
-        if let Some(kek) = &self.default {
-            builder = builder.kek(kek.clone());
-        }
-        for rule in &self.by_pair {
-            builder = builder.kek_for(&rule.key, &rule.value, rule.kek.clone());
-        }
-        for kek in &self.also_unwrap {
-            builder = builder.also_unwrap(kek.clone());
-        }
-        let has_lists = |rule: &ResolvedPair| !rule.also_wrap.is_empty() || !rule.also_unwrap.is_empty();
-        // The builder's own rule has one KEK that wraps.
-        if self.also_wrap.is_empty() && !self.by_pair.iter().any(has_lists) {
-            return builder;
-        }
-        builder.kek_rule(move |context| self.choose(context))
+    for pair in &rule.by_pair {
+        let choice = choice(find(&pair.kek, kms)?, &pair.also_wrap, &pair.also_unwrap)?;
+        builder = builder.kek_choice_for(&pair.key, &pair.value, choice);
     }
-
-    fn choose(&self, context: &EncryptionContext) -> Option<KekChoice> {
-        let of_pair = self
-            .by_pair
-            .iter()
-            .find(|rule| context.get(&rule.key) == Some(&rule.value));
-        let (kek, wrap, unwrap) = match of_pair {
-            Some(rule) => (&rule.kek, &rule.also_wrap[..], &rule.also_unwrap[..]),
-            None => (self.default.as_ref()?, &self.also_wrap[..], &[][..]),
-        };
-        let choice = wrap.iter().fold(KekChoice::new(kek.clone()), |choice, kek| {
-            choice.also_wrap(kek.clone())
-        });
-        Some(
-            unwrap
-                .iter()
-                .fold(choice, |choice, kek| choice.also_unwrap(kek.clone())),
-        )
+    for setting in &rule.also_unwrap {
+        builder = builder.also_unwrap(find(setting, kms)?);
     }
+    Ok(builder)
 }
 
 /// Finds the KMS and the KEK that a setting means.

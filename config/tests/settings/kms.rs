@@ -158,7 +158,7 @@ async fn aws_is_set_as_its_users_expect() {
         Some(arn)
     );
     assert_eq!(kek_of(&[("ENCX_KMS", "aws-kms:"), region]).await, None);
-    let refused = of_env(&[("ENCX_KMS", "aws-kms:shop pii"), region])
+    let refused = of_env(&[("ENCX_KMS", "aws-kms:arn:aws:s3:::shop"), region])
         .unwrap()
         .kms()
         .await
@@ -166,7 +166,7 @@ async fn aws_is_set_as_its_users_expect() {
         .to_string();
     assert!(
         refused.starts_with(
-            "the KMS `default`, which `ENCX_KMS` names, cannot be used: `shop pii` is no key of AWS KMS"
+            "the KMS `default`, which `ENCX_KMS` names, cannot be used: `arn:aws:s3:::shop` is no key of AWS KMS"
         ),
         "{refused}"
     );
