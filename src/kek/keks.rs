@@ -54,11 +54,10 @@ impl Keks {
             let own = kms
                 .get(&KmsName::default())
                 .and_then(|kms| kms.default_kek().cloned());
-            rule.default = own.map(KekRef::from);
+            rule.default = own.map(KekChoice::new);
         }
-        let by_pair = rule.by_pair.iter().map(|(_, _, kek)| kek);
-        if let Some(kek) = by_pair
-            .chain(&rule.default)
+        let chosen = rule.choices().flat_map(KekChoice::allowed);
+        if let Some(kek) = chosen
             .chain(&rule.retired)
             .chain(&rule.target)
             .find(|kek| !kms.contains_key(&kek.kms))

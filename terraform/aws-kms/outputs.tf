@@ -59,8 +59,8 @@ output "encx_env" {
 output "encx_config" {
   description = "The part of `encx.toml` that names the KMS and the KEK."
   value       = local.key_arn == null ? null : <<-TOML
-    [kms]
-    default = ${jsonencode("aws-kms:${local.key_arn}")}
+    [kms.default]
+    url = ${jsonencode("aws-kms:${local.key_arn}")}
     regions = ${jsonencode(concat([local.region], var.replica_regions))}
 
     [kek]
