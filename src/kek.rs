@@ -1,6 +1,7 @@
 //! Which KEK wraps a data key, and which may unwrap it.
 
 mod breaker;
+mod calls;
 mod keks;
 mod names;
 
@@ -10,7 +11,9 @@ use std::sync::Arc;
 use encx_core::context::EncryptionContext;
 use encx_core::key::{KekId, KmsName, NameError};
 
-pub(crate) use keks::{Keks, Unreachable};
+pub use breaker::CircuitState;
+pub use calls::{KmsOperationStats, KmsOutcome, KmsStats, LatencyStats};
+pub(crate) use keks::{Keks, KnownKms, Unreachable};
 
 /// Names a KEK and the KMS that holds it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -119,6 +122,12 @@ pub(crate) struct KekRule {
 }
 
 impl KekRule {
+    /// Lists the KEKs that the rule names: the default, those of pairs, and retired ones. A closure's are not known.
+    pub(crate) fn named(&self) -> impl Iterator<Item = &KekRef> {
+        let by_pair = self.by_pair.iter().map(|(_, _, kek)| kek);
+        self.default.iter().chain(by_pair).chain(&self.retired)
+    }
+
     fn choose(&self, context: &EncryptionContext) -> Option<KekChoice> {
         let by_closure = self.by_closure.as_ref().and_then(|rule| rule(context));
         let by_pair = || {

@@ -133,7 +133,7 @@ async fn acknowledge(
 async fn in_time<T>(cache: &Cache, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, Error> {
     let after = cache.limits.load_timeout;
     tokio::select! {
-        done = call => Ok(done?),
+        done = cache.ask(call) => Ok(done?),
         () = cache.clock.sleep(after) => Err(Error::TimedOut { after }),
     }
 }
