@@ -8,17 +8,21 @@
 //!
 //! All three return plain data, which feature `serde` serialises.
 
+mod cost;
 mod health;
 #[cfg(feature = "serde")]
 mod json;
+mod reported;
 mod status;
 mod validate;
 
+pub use cost::CostEstimate;
 pub use health::{
     CallHealth, Health, HealthCheck, HealthData, HealthStatus, KeyStoreHealth, KeysHealth, KmsHealth,
 };
+pub use reported::Reported;
 pub use status::{
-    CacheStatus, CostEstimate, DayStatus, DueStatus, KekStatus, KmsStatus, ProcessStatus, Reported, Status,
-    StatusOptions, VersionsStatus,
+    CacheStatus, DayStatus, DueStatus, KekStatus, KmsStatus, ProcessStatus, Status, StatusOptions,
+    VersionsStatus,
 };
 pub use validate::{TestOutcome, Validation, ValidationStep, ValidationTest};

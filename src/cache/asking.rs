@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use encx_core::store::StoreError;
+use encx_core::context::EncryptionContext;
+use encx_core::key::{KeyUsage, Scope};
+use encx_core::store::{KeyRecord, StoreError};
 
 use crate::cache::Environment;
 use crate::calls::CallFailure;
+use crate::error::Error;
 
 impl Environment {
     /// Asks the key store, and remembers how that ended.
@@ -23,6 +26,34 @@ impl Environment {
         let answer = call.await;
         asked.ended(answer.as_ref().err());
         answer
+    }
+}
+
+impl Environment {
+    /// Asks the key store for as long as a load may take: one that hangs stops nothing for good.
+    pub(crate) async fn ask_in_time<T>(
+        &self,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, Error> {
+        let after = self.limits.load_timeout;
+        tokio::select! {
+            answer = self.ask(call) => Ok(answer?),
+            () = self.clock.sleep(after) => Err(Error::TimedOut { after }),
+        }
+    }
+
+    /// Reads the versions of a context's key, and keeps nothing.
+    pub(crate) async fn read_versions(
+        &self,
+        context: &EncryptionContext,
+        usage: KeyUsage,
+    ) -> Result<Vec<KeyRecord>, Error> {
+        let scope = [Scope::of(usage, context)];
+        let versions = self.ask_in_time(self.store.load(&scope)).await?;
+        for version in &versions {
+            version.check_belongs(context, usage)?;
+        }
+        Ok(versions)
     }
 }
 

@@ -316,17 +316,19 @@ pub(super) struct CountedCall<'a> {
 }
 
 impl CountedCall<'_> {
-    /// Counts how it ended. A refusal that was asked for says nothing of the KMS but that it answers.
+    /// Counts how it ended. Where a refusal is what was asked for, it is what success is elsewhere.
     pub(super) fn ended<T>(mut self, result: &Result<T, Error>, refusal_expected: bool) {
+        use KmsErrorKind::{AccessDenied, Integrity};
         self.has_ended = true;
-        let outcome = KmsOutcome::of(result);
+        let outcome = match KmsOutcome::of(result) {
+            KmsOutcome::Failed(AccessDenied | Integrity) if refusal_expected => KmsOutcome::Ok,
+            outcome => outcome,
+        };
         if let Some(of_operation) = self.of_operation {
             of_operation.count(outcome);
             of_operation.measure(self.clock.elapsed().saturating_sub(self.began));
         }
-        let failure = outcome.failure();
-        let failure = failure.filter(|failure| failure.is_silence || !refusal_expected);
-        self.counters.last.note(self.clock, failure);
+        self.counters.last.note(self.clock, outcome.failure());
     }
 }
 

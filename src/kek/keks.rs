@@ -2,6 +2,7 @@
 
 mod check;
 mod missing;
+mod probe;
 mod rewrap;
 
 use std::collections::BTreeMap;
@@ -150,7 +151,11 @@ impl Keks {
         let known = self.kms.iter().map(|(name, kms)| KnownKms {
             name: name.clone(),
             provider: kms.service.provider(),
-            kek: self.rule.named().find(|kek| kek.kms == *name).map(|kek| self.last_name(kek)),
+            kek: self
+                .rule
+                .named()
+                .find(|kek| kek.kms == *name)
+                .map(|kek| self.last_name(kek)),
             circuit: kms.breaker.circuit(),
             calls: kms.calls.last.read(),
         });
@@ -211,9 +216,10 @@ impl Keks {
             let wrapped = match &made {
                 None => {
                     let first = self
-                        .call(Call::new(&kek.kms, KmsOperation::GenerateDataKey, timeout), |kms| {
-                            kms.generate_data_key(&kek.kek, &pairs)
-                        })
+                        .call(
+                            Call::new(&kek.kms, KmsOperation::GenerateDataKey, timeout),
+                            |kms| kms.generate_data_key(&kek.kek, &pairs),
+                        )
                         .await;
                     first.map(|first| {
                         made = Some(first.key);

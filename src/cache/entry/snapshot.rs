@@ -41,11 +41,17 @@ impl Snapshot {
     /// Tells whether any key encrypts now, and whether any decrypts, as far as their times go.
     pub(crate) fn serves(&self, now: Duration, limits: &Limits) -> (bool, bool) {
         let serves = |key: &KeyMeta, purpose| key.serves(purpose, now, limits);
-        let mut ciphers = self.active.iter().chain(self.decrypting.iter().flat_map(|keys| keys.iter()));
+        let mut ciphers = self
+            .active
+            .iter()
+            .chain(self.decrypting.iter().flat_map(|keys| keys.iter()));
         let derivation_keys = self.derivation_keys.as_deref();
         let active = derivation_keys.and_then(|keys| keys.active.as_ref());
         let mut derivation = derivation_keys.into_iter().flat_map(|keys| keys.all.iter());
-        let encrypts = self.active.as_ref().is_some_and(|key| serves(key, Purpose::Encrypt))
+        let encrypts = self
+            .active
+            .as_ref()
+            .is_some_and(|key| serves(key, Purpose::Encrypt))
             || active.is_some_and(|key| serves(key, Purpose::Encrypt));
         let decrypts = ciphers.any(|key| serves(key, Purpose::Decrypt))
             || derivation.any(|key| serves(key, Purpose::Decrypt));

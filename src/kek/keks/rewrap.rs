@@ -125,10 +125,9 @@ impl Keks {
             match self.open(record, source, pairs).await {
                 Ok(key) => {
                     let wrapped = self
-                        .call(
-                            Call::new(&kek.kms, KmsOperation::WrapKey, self.timeout),
-                            |kms| kms.wrap_key(&kek.kek, &key, pairs),
-                        )
+                        .call(Call::new(&kek.kms, KmsOperation::WrapKey, self.timeout), |kms| {
+                            kms.wrap_key(&kek.kek, &key, pairs)
+                        })
                         .await?;
                     return Ok(self.stored(kek, wrapped));
                 }
