@@ -1,6 +1,7 @@
 //! Which KEK wraps a data key, and which may unwrap it.
 
 mod breaker;
+mod calls;
 mod keks;
 mod names;
 
@@ -10,7 +11,9 @@ use std::sync::Arc;
 use encx_core::context::EncryptionContext;
 use encx_core::key::{KekId, KmsName, NameError};
 
-pub(crate) use keks::{Keks, Unreachable};
+pub use breaker::CircuitState;
+pub use calls::{KmsOperationStats, KmsOutcome, KmsStats, LatencyStats};
+pub(crate) use keks::{Keks, KnownKms, Unreachable};
 
 /// Names a KEK and the KMS that holds it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -135,6 +138,13 @@ impl KekRule {
     pub(crate) fn choices(&self) -> impl Iterator<Item = &KekChoice> {
         let by_pair = self.by_pair.iter().map(|(_, _, choice)| choice);
         by_pair.chain(&self.default)
+    }
+
+    /// Lists the KEKs that the rule names, the default first. A closure's are not known.
+    pub(crate) fn named(&self) -> impl Iterator<Item = &KekRef> {
+        let by_pair = self.by_pair.iter().map(|(_, _, choice)| choice);
+        let choices = self.default.iter().chain(by_pair);
+        choices.flat_map(KekChoice::allowed).chain(&self.retired)
     }
 
     fn choose(&self, context: &EncryptionContext) -> Option<KekChoice> {

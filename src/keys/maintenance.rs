@@ -1,5 +1,6 @@
 //! Scheduled rotation, off the path of requests.
 
+mod due;
 mod lease;
 mod rules;
 mod task;
@@ -8,13 +9,14 @@ use std::collections::HashSet;
 use std::sync::Weak;
 use std::time::Duration;
 
+pub use self::due::{DueReport, DueVersion};
 use self::lease::{Lease, Stop};
 pub use self::rules::RotationPeriod;
 use self::rules::Rules;
 pub use self::task::MaintenanceTask;
 use encx_core::context::EncryptionContext;
 use encx_core::key::{DataKeyId, KeyState, KeyUsage, Scope};
-use encx_core::store::{KeyPage, KeyQuery, KeyRecord, ProcessId, StoreError, Timestamp};
+use encx_core::store::{KeyQuery, KeyRecord, ProcessId, StoreError, Timestamp};
 
 use super::{KeyManager, ProcessReport, is_overtaken, waiting};
 use crate::cache::CacheHandle;
@@ -249,61 +251,6 @@ impl Maintenance {
         Ok(report)
     }
 
-    /// Lists versions that [`run_once`](Self::run_once) would rotate now, of those that `query` asks for: a page at a time, in the
-    /// order of their ids. Changes nothing.
-    ///
-    /// A page may be empty and not the last.
-    ///
-    /// ```
-    /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
-    /// # use encx::Crypto;
-    /// # use encx::keys::Maintenance;
-    /// # use encx::store::KeyQuery;
-    /// # encx_testkit::block_on(async {
-    /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
-    /// let maintenance = Maintenance::new(crypto.key_manager());
-    /// let page = maintenance.due(KeyQuery::new(100)).await?;
-    /// for version in &page.records {
-    ///     println!("{} is due since {:?}", version.id, maintenance.due_at(version));
-    /// }
-    /// # assert!(page.records.is_empty());
-    /// # Ok::<(), encx::Error>(())
-    /// # }).unwrap();
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// Those of the key store.
-    ///
-    /// # Cancellation
-    ///
-    /// May be dropped at any time.
-    pub async fn due(&self, query: KeyQuery) -> Result<KeyPage, Error> {
-        let Some(shortest) = self.rules.shortest() else {
-            return Ok(KeyPage::of_one_more(Vec::new(), query.limit));
-        };
-        let now = self.manager.time_of_store().await?;
-        let query = query
-            .state(KeyState::Active)
-            .activated_before(now.minus(shortest));
-        let mut page = self.manager.store.page(&query).await?;
-        page.records
-            .retain(|record| self.due_at(record).is_some_and(|at| at < now));
-        Ok(page)
-    }
-
-    /// Returns the moment from which a version is due. `None` if it is not active, or is never rotated.
-    #[must_use]
-    pub fn due_at(&self, version: &KeyRecord) -> Option<Timestamp> {
-        let is_rotated = version.state == KeyState::Active && self.usages.contains(&version.usage);
-        let activated_at = version.activated_at.filter(|_| is_rotated)?;
-        let context = version.verified_context().ok()?;
-        match self.rules.period(&context, version.usage) {
-            RotationPeriod::Every(period) => Some(activated_at.plus(period)),
-            RotationPeriod::Never => None,
-        }
-    }
-
     fn check(&self) -> Result<(), Error> {
         if self.lease_term.is_zero()
             || self.interval.is_zero()
@@ -377,10 +324,12 @@ impl Run<'_> {
 
     /// Publishes the next version of a key that is due, or takes over the one that waits.
     async fn publish(&mut self, record: &KeyRecord) -> Result<(), Stop> {
-        // The row says what it is for, and has to agree with its own scope.
-        let (context, usage) = (record.verified_context().map_err(failed)?, record.usage);
-        let is_due = self.of.due_at(record).is_some_and(|at| at < self.now);
-        if !is_due || self.seen.contains(&record.scope) {
+        let Some(DueVersion { context, usage, .. }) =
+            self.of.if_due(record, self.now).map_err(Stop::Failed)?
+        else {
+            return Ok(());
+        };
+        if self.seen.contains(&record.scope) {
             return Ok(());
         }
         let manager = self.of.manager.clone().for_usage(usage);

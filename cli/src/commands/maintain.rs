@@ -31,7 +31,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
     let maintenance = session.settings.maintenance(manager);
     if args.dry_run {
         let query = encx::store::KeyQuery::new(1000);
-        let due = maintenance.due(query).await?;
+        let due = maintenance.due_page(query).await?;
         let more = if due.next.is_some() { " or more" } else { "" };
         return super::keys::would(&format!(
             "rotate {}{more}: see `encx keys list --due`",

@@ -81,7 +81,7 @@ impl Source<'_> {
     async fn page(&self, query: KeyQuery) -> Result<KeyPage> {
         Ok(match self {
             Self::All(store) => store.page(&query).await?,
-            Self::Due(maintenance) => maintenance.due(query).await?,
+            Self::Due(maintenance) => maintenance.due_page(query).await?,
         })
     }
 }
