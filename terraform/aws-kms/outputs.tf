@@ -49,18 +49,19 @@ output "iam_role_name" {
 }
 
 output "encx_env" {
-  description = "Environment variables for a service, as Docker and Kubernetes take them."
+  description = "Environment variables for a service, as Docker and Kubernetes take them: for `AwsKms::from_env` and for `encx-config`."
   value = local.key_arn == null ? null : {
     AWS_REGION     = local.region
     AWS_KMS_KEY_ID = local.key_arn
+    ENCX_KMS       = "aws-kms:${local.key_arn}"
   }
 }
 
 output "encx_config" {
   description = "The part of `encx.toml` that names the KMS and the KEK."
   value       = local.key_arn == null ? null : <<-TOML
-    [kms]
-    default = ${jsonencode("aws-kms:${local.key_arn}")}
+    [kms.default]
+    url = ${jsonencode("aws-kms:${local.key_arn}")}
     regions = ${jsonencode(concat([local.region], var.replica_regions))}
 
     [kek]

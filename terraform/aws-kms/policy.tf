@@ -163,7 +163,8 @@ locals {
         Resource  = "*"
         Condition = { StringEquals = { "aws:SourceAccount" = local.account } }
       },
-      # EventBridge does not say for which account it publishes, but the context names the topic.
+      # AWS supports no aws:SourceAccount and aws:SourceArn for EventBridge here, but the context names the topic:
+      # https://docs.aws.amazon.com/sns/latest/dg/sns-key-management.html
       length(local.publishing) == 0 ? null : {
         Sid       = "EncxTopicPublishers"
         Effect    = "Allow"

@@ -33,8 +33,8 @@ run "defaults" {
 
   assert {
     condition     = output.encx_config == <<-TOML
-      [kms]
-      default = "aws-kms:arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+      [kms.default]
+      url = "aws-kms:arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
       regions = ["eu-central-1"]
 
       [kek]

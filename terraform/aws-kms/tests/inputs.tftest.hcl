@@ -41,14 +41,15 @@ run "defaults" {
     condition = output.encx_env == {
       AWS_REGION     = "eu-central-1"
       AWS_KMS_KEY_ID = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+      ENCX_KMS       = "aws-kms:arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
     }
     error_message = "The environment does not name region and key."
   }
 
   assert {
     condition     = output.encx_config == <<-TOML
-      [kms]
-      default = "aws-kms:arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+      [kms.default]
+      url = "aws-kms:arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
       regions = ["eu-central-1"]
 
       [kek]
