@@ -8,6 +8,8 @@ FOLDER is a copy of terraform/, whose examples get files of their own here. Need
 - AWS_CLI: the command of the AWS CLI
 - whatever lets `terraform init` find the provider
 
+and the example `provision` of encx-aws, as Cargo has built it.
+
 For each example: apply; plan again, which has to change nothing; wrap and unwrap a data key with the outputs as they are, and
 not under another context; destroy; look that the key waits for its deletion. encx-aws itself uses two of them, and takes part in a third, whose
 key `provision` makes.
@@ -128,7 +130,6 @@ def provision(users):
     arguments = ["--alias", "alias/shop-old", "--account", ACCOUNT]
     for user in users:
         arguments += ["--user", user]
-    must(".", "cargo", "build", *CARGO, "--example", "provision")
     built = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", "target"), "debug", "examples", "provision").resolve()
     must(".", str(built), *arguments, AWS_REGION=REGION)
     kms = client("kms", region_name=REGION)
