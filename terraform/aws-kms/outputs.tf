@@ -33,6 +33,11 @@ output "lifecycle_policy_json" {
   value       = local.lifecycle_policy_json
 }
 
+output "auditor_policy_json" {
+  description = "Identity policy for a role that is managed elsewhere and sees the key's state, policy, rotation and tags."
+  value       = local.auditor_policy_json
+}
+
 output "administrator_policy_json" {
   description = "Identity policy for a role that creates and administers keys of the account."
   value       = local.administrator_policy_json

@@ -78,6 +78,7 @@ run "policy_of_its_region" {
     administrators          = ["arn:aws:iam::111122223333:role/key-admin"]
     kms_key_owners          = ["arn:aws:iam::111122223333:role/terraform"]
     key_deleters            = ["arn:aws:iam::111122223333:role/terraform"]
+    auditors                = ["arn:aws:iam::111122223333:role/auditor"]
     service_role_arns       = ["arn:aws:iam::111122223333:role/api"]
     lifecycle_users         = ["arn:aws:iam::111122223333:role/rewrap"]
     context_values          = { purpose = ["pii"] }
@@ -87,7 +88,7 @@ run "policy_of_its_region" {
 
   assert {
     condition = jsonencode([for statement in jsondecode(output.key_policy_json).Statement : statement.Sid]) == jsonencode([
-      "EncxAccountAdministers", "EncxAdministrators", "EncxUsersWhere1", "EncxLifecycleUsersWhere1", "EncxUsersWhereDescribe",
+      "EncxAccountAdministers", "EncxAdministrators", "EncxAuditors", "EncxUsersWhere1", "EncxLifecycleUsersWhere1", "EncxUsersWhereDescribe",
       "EncxOwners", "EncxDeleters", "EncxCloudWatchLogs", "EncxThroughServices",
     ])
     error_message = "The policy is another one."

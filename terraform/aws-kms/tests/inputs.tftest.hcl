@@ -198,6 +198,34 @@ run "managers" {
   }
 }
 
+run "auditors" {
+  variables {
+    auditors = ["arn:aws:iam::111122223333:role/auditor"]
+  }
+
+  assert {
+    condition = jsonencode([
+      for statement in jsondecode(output.key_policy_json).Statement :
+      [statement.Principal.AWS, statement.Action, try(statement.Condition, null)] if statement.Sid == "EncxAuditors"
+      ]) == jsonencode([[
+        ["arn:aws:iam::111122223333:role/auditor"],
+        ["kms:DescribeKey", "kms:GetKeyPolicy", "kms:GetKeyRotationStatus", "kms:ListResourceTags"],
+        null,
+    ]])
+    error_message = "Auditors may do something else."
+  }
+
+  assert {
+    condition = jsonencode(jsondecode(output.auditor_policy_json).Statement) == jsonencode([{
+      Action   = ["kms:DescribeKey", "kms:GetKeyPolicy", "kms:GetKeyRotationStatus", "kms:ListResourceTags"]
+      Effect   = "Allow"
+      Resource = ["arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"]
+      Sid      = "EncxAuditKeys"
+    }])
+    error_message = "The identity policy of auditors is another one."
+  }
+}
+
 run "users_of_all_kinds" {
   variables {
     service_role_arns = ["arn:aws:iam::111122223333:role/api"]
