@@ -16,12 +16,12 @@ mod later;
 mod limits;
 mod loader;
 mod lookup;
-mod membership;
 mod nearby;
 mod poller;
 mod polls;
 mod prefetch;
 mod refresh;
+mod registration;
 mod reread;
 mod running;
 mod single_flight;
@@ -54,9 +54,9 @@ pub(crate) use environment::{Environment, ReadStart};
 pub(crate) use key_meta::{KeyMeta, Purpose};
 pub(crate) use later::Later;
 pub(crate) use limits::Limits;
-pub(crate) use membership::MAX_NAME_LEN;
-use membership::Membership;
 use polls::Polls;
+pub(crate) use registration::MAX_NAME_LEN;
+use registration::Registration;
 use running::RunsIn;
 use single_flight::{Flights, Tasks};
 use stats::Counters;
@@ -116,7 +116,7 @@ pub(crate) struct Cache {
     refreshes: Semaphore,
     sweeper: RunsIn,
     polls: Polls,
-    pub(crate) membership: Arc<Membership>,
+    pub(crate) registration: Arc<Registration>,
     tasks: Tasks,
 }
 
@@ -187,7 +187,7 @@ impl Cache {
             refreshes: Semaphore::new((keks.max_concurrent_calls / 2).max(1)),
             sweeper: RunsIn::default(),
             polls: Polls::new(&tasks, &limits, clock.elapsed()),
-            membership: Membership::new(store.processes().is_some(), process_name, &limits),
+            registration: Registration::new(store.processes().is_some(), process_name, &limits),
             env: Environment::new(keks, store, clock, limits),
             entries,
             settled,

@@ -95,6 +95,16 @@ impl KekChoice {
         self
     }
 
+    /// Wraps with this KEK alone, and lets the others go on unwrapping. `None` if it is not one of those allowed.
+    fn wrapped_with(self, kek: &KekRef) -> Option<Self> {
+        self.allowed().find(|allowed| *allowed == kek)?;
+        let others = self.allowed().filter(|allowed| *allowed != kek);
+        Some(Self {
+            unwrap: others.cloned().collect(),
+            wrap: vec![kek.clone()],
+        })
+    }
+
     /// Lists the KEKs that wrap new data keys, the first of which makes them.
     #[must_use]
     pub fn wraps(&self) -> &[KekRef] {
@@ -113,12 +123,20 @@ type RuleFn = Arc<dyn Fn(&EncryptionContext) -> Option<KekChoice> + Send + Sync>
 #[derive(Clone, Default)]
 pub(crate) struct KekRule {
     pub(crate) by_closure: Option<RuleFn>,
-    pub(crate) by_pair: Vec<(String, String, KekRef)>,
-    pub(crate) default: Option<KekRef>,
+    pub(crate) by_pair: Vec<(String, String, KekChoice)>,
+    pub(crate) default: Option<KekChoice>,
     pub(crate) retired: Vec<KekRef>,
+    /// Wraps in place of what the rule chooses, where the rule allows it.
+    pub(crate) target: Option<KekRef>,
 }
 
 impl KekRule {
+    /// Lists what pairs and the default give. What a closure gives is known only when it is asked.
+    pub(crate) fn choices(&self) -> impl Iterator<Item = &KekChoice> {
+        let by_pair = self.by_pair.iter().map(|(_, _, choice)| choice);
+        by_pair.chain(&self.default)
+    }
+
     fn choose(&self, context: &EncryptionContext) -> Option<KekChoice> {
         let by_closure = self.by_closure.as_ref().and_then(|rule| rule(context));
         let by_pair = || {
@@ -126,11 +144,9 @@ impl KekRule {
                 .by_pair
                 .iter()
                 .find(|(key, value, _)| context.get(key) == Some(value));
-            matching.map(|(_, _, kek)| KekChoice::new(kek.clone()))
+            matching.map(|(_, _, choice)| choice.clone())
         };
-        let choice = by_closure
-            .or_else(by_pair)
-            .or_else(|| self.default.clone().map(KekChoice::new))?;
+        let choice = by_closure.or_else(by_pair).or_else(|| self.default.clone())?;
         Some(
             self.retired
                 .iter()
@@ -146,6 +162,7 @@ impl fmt::Debug for KekRule {
             .field("by_pair", &self.by_pair)
             .field("default", &self.default)
             .field("retired", &self.retired)
+            .field("target", &self.target)
             .finish()
     }
 }

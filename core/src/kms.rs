@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use crate::causes::debug_as_text;
 use crate::context::{EncryptionContext, frame_pairs};
 use crate::key::{DataKey, DataKeyId, KekId, KeyUsage, WrappedKey};
+use crate::timestamp::Timestamp;
 
 /// Wraps and unwraps data keys under KEKs that never leave it.
 ///
@@ -215,6 +216,12 @@ pub struct KekDescription {
     pub rotation: Option<bool>,
     /// The period of automatic rotation in days, where it is on and the KMS tells.
     pub rotation_days: Option<u32>,
+    /// When it last got new material, by the KMS's clock; `None` if it never did, or the KMS does not tell.
+    pub last_rotation: Option<Timestamp>,
+    /// When it gets new material next, by the KMS's clock, where that is planned and the KMS tells.
+    pub next_rotation: Option<Timestamp>,
+    /// When it will be deleted, by the KMS's clock, where that is planned and the KMS tells.
+    pub deletion: Option<Timestamp>,
 }
 
 impl KekDescription {
@@ -228,6 +235,9 @@ impl KekDescription {
             multi_region: None,
             rotation: None,
             rotation_days: None,
+            last_rotation: None,
+            next_rotation: None,
+            deletion: None,
         }
     }
 }

@@ -31,3 +31,4 @@ mod serde_types;
 #[cfg(feature = "sqlx-0_9")]
 mod sqlx_types;
 pub mod store;
+mod timestamp;

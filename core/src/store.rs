@@ -33,8 +33,10 @@ pub use processes::{Fence, ProcessId, ProcessInfo, ProcessList, ProcessRecord, P
 pub use query::{ChangeCursor, ChangePage, CursorPosition, KeyChange, KeyPage, KeyQuery};
 #[doc(hidden)]
 pub use record::are_shredded;
-pub use record::{KeyRecord, StoredWrap, Timestamp};
+pub use record::{KeyRecord, StoredWrap};
 pub use revision::Revision;
+
+pub use crate::timestamp::Timestamp;
 
 /// Keeps wrapped data keys, their versions and their states.
 ///

@@ -19,7 +19,7 @@ impl Cache {
             return Err(Error::ShutDown);
         }
         self.start()?;
-        self.membership.introduced(&*self.clock).await;
+        self.registration.introduced(&*self.clock).await;
         let age = self.clock.elapsed().saturating_sub(self.polls.polled_at());
         if age <= self.limits.state_ttl || self.polls.is_store_unreachable() {
             return Ok(());

@@ -212,7 +212,7 @@ async fn follow_changes(cache: &Arc<Cache>, changes: &[KeyChange], followed_sinc
 
 async fn follow_hints(cache: &Arc<Cache>, hints: &[KeyHint]) {
     if hints.iter().any(|hint| !matches!(hint, KeyHint::Changed { .. })) {
-        cache.membership.wake();
+        cache.registration.wake();
     }
     let of: HashSet<Scope> = hints
         .iter()

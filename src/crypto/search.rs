@@ -163,7 +163,7 @@ impl Crypto {
     /// Nor are rows under a version that this process has not heard of yet: where another process rotates without notice,
     /// that may take [`state_ttl`](crate::CryptoBuilder::state_ttl), a minute by default. Before you rotate an index key,
     /// [`prepare`](crate::keys::KeyManager::prepare) the version and wait until all processes know it:
-    /// [`await_fleet`](crate::keys::KeyManager::await_fleet).
+    /// [`await_processes`](crate::keys::KeyManager::await_processes).
     ///
     /// </div>
     ///

@@ -98,7 +98,7 @@ impl State {
 
     fn open(&mut self, now: Duration) -> Duration {
         let doubled = FIRST_PAUSE.saturating_mul(1 << self.pauses.min(16));
-        // Up to a quarter less, so that a fleet does not probe all at once.
+        // Up to a quarter less, so that processes do not probe all at once.
         let pause = doubled
             .min(LONGEST_PAUSE)
             .mul_f64(1.0 - 0.25 * rand::random::<f64>());

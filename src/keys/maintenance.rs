@@ -14,9 +14,9 @@ use self::rules::Rules;
 pub use self::task::MaintenanceTask;
 use encx_core::context::EncryptionContext;
 use encx_core::key::{DataKeyId, KeyState, KeyUsage, Scope};
-use encx_core::store::{KeyQuery, KeyRecord, ProcessId, StoreError, Timestamp};
+use encx_core::store::{KeyPage, KeyQuery, KeyRecord, ProcessId, StoreError, Timestamp};
 
-use super::{FleetReport, KeyManager, is_overtaken, waiting};
+use super::{KeyManager, ProcessReport, is_overtaken, waiting};
 use crate::cache::CacheHandle;
 use crate::error::Error;
 
@@ -80,7 +80,7 @@ pub struct MaintenanceReport {
     pub failed: Vec<FailedRotation>,
     /// Which processes had the versions in memory when they were promoted, as of the last batch; `None` if nothing was
     /// published, or if the key store does not know its processes.
-    pub fleet: Option<FleetReport>,
+    pub processes: Option<ProcessReport>,
     /// Whether another process holds the lease, or took it over meanwhile.
     pub held_elsewhere: bool,
     /// Why the run ended before all was done, if it did. What it published is promoted by a later one.
@@ -249,6 +249,61 @@ impl Maintenance {
         Ok(report)
     }
 
+    /// Lists versions that [`run_once`](Self::run_once) would rotate now, of those that `query` asks for: a page at a time, in the
+    /// order of their ids. Changes nothing.
+    ///
+    /// A page may be empty and not the last.
+    ///
+    /// ```
+    /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx::Crypto;
+    /// # use encx::keys::Maintenance;
+    /// # use encx::store::KeyQuery;
+    /// # encx_testkit::block_on(async {
+    /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
+    /// let maintenance = Maintenance::new(crypto.key_manager());
+    /// let page = maintenance.due(KeyQuery::new(100)).await?;
+    /// for version in &page.records {
+    ///     println!("{} is due since {:?}", version.id, maintenance.due_at(version));
+    /// }
+    /// # assert!(page.records.is_empty());
+    /// # Ok::<(), encx::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of the key store.
+    ///
+    /// # Cancellation
+    ///
+    /// May be dropped at any time.
+    pub async fn due(&self, query: KeyQuery) -> Result<KeyPage, Error> {
+        let Some(shortest) = self.rules.shortest() else {
+            return Ok(KeyPage::of_one_more(Vec::new(), query.limit));
+        };
+        let now = self.manager.time_of_store().await?;
+        let query = query
+            .state(KeyState::Active)
+            .activated_before(now.minus(shortest));
+        let mut page = self.manager.store.page(&query).await?;
+        page.records
+            .retain(|record| self.due_at(record).is_some_and(|at| at < now));
+        Ok(page)
+    }
+
+    /// Returns the moment from which a version is due. `None` if it is not active, or is never rotated.
+    #[must_use]
+    pub fn due_at(&self, version: &KeyRecord) -> Option<Timestamp> {
+        let is_rotated = version.state == KeyState::Active && self.usages.contains(&version.usage);
+        let activated_at = version.activated_at.filter(|_| is_rotated)?;
+        let context = version.verified_context().ok()?;
+        match self.rules.period(&context, version.usage) {
+            RotationPeriod::Every(period) => Some(activated_at.plus(period)),
+            RotationPeriod::Never => None,
+        }
+    }
+
     fn check(&self) -> Result<(), Error> {
         if self.lease_term.is_zero()
             || self.interval.is_zero()
@@ -324,12 +379,7 @@ impl Run<'_> {
     async fn publish(&mut self, record: &KeyRecord) -> Result<(), Stop> {
         // The row says what it is for, and has to agree with its own scope.
         let (context, usage) = (record.verified_context().map_err(failed)?, record.usage);
-        let RotationPeriod::Every(period) = self.of.rules.period(&context, usage) else {
-            return Ok(());
-        };
-        let is_due = record
-            .activated_at
-            .is_some_and(|activated_at| activated_at < self.now.minus(period));
+        let is_due = self.of.due_at(record).is_some_and(|at| at < self.now);
         if !is_due || self.seen.contains(&record.scope) {
             return Ok(());
         }
@@ -381,7 +431,7 @@ impl Run<'_> {
         if self.published.is_empty() {
             return Ok(());
         }
-        self.await_fleet().await?;
+        self.await_processes().await?;
         for published in std::mem::take(&mut self.published) {
             self.keep_lease().await?;
             match self.promote(&published).await {
@@ -414,7 +464,7 @@ impl Run<'_> {
         }
     }
 
-    async fn await_fleet(&mut self) -> Result<(), Stop> {
+    async fn await_processes(&mut self) -> Result<(), Stop> {
         let deadline = self.of.publish_deadline;
         let manager = &self.of.manager;
         if manager.store.processes().is_none() {
@@ -422,17 +472,17 @@ impl Run<'_> {
             self.while_alive(manager.clock.sleep(deadline)).await?;
             return Ok(());
         }
-        let fleet = self
-            .while_alive(manager.await_fleet(deadline))
+        let processes = self
+            .while_alive(manager.await_processes(deadline))
             .await?
             .map_err(Stop::Failed)?;
-        for silent in &fleet.silent {
+        for silent in &processes.silent {
             tracing::info!(
                 target: "encx::maintenance", process = %silent.process.name,
                 "promoting versions that this process may not have loaded yet"
             );
         }
-        self.report.fleet = Some(fleet);
+        self.report.processes = Some(processes);
         Ok(())
     }
 

@@ -1,12 +1,11 @@
 //! What a key store keeps of one key.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{Revision, StoreError};
 use crate::context::EncryptionContext;
 use crate::key::{DataKeyId, KeyCheck, KeyState, KeyUsage, KeyVersion, KmsName, Scope, WrappedKey};
+use crate::timestamp::Timestamp;
 
 /// The check value of a tombstone, which no key has.
 pub(super) const NO_KEY: [u8; 32] = [0; 32];
@@ -164,58 +163,4 @@ pub fn are_shredded(versions: &[KeyRecord]) -> bool {
         && versions
             .iter()
             .all(|version| version.state == KeyState::Destroyed)
-}
-
-/// A moment by the store's clock, in microseconds since 1970-01-01T00:00:00Z.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Timestamp(i64);
-
-impl Timestamp {
-    /// Takes the microseconds since 1970.
-    #[must_use]
-    pub const fn from_micros(micros: i64) -> Self {
-        Self(micros)
-    }
-
-    /// Returns the microseconds since 1970.
-    #[must_use]
-    pub const fn as_micros(self) -> i64 {
-        self.0
-    }
-
-    /// Returns the moment that lies `duration` before this one, or the earliest there is.
-    #[must_use]
-    pub fn minus(self, duration: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_sub(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)),
-        )
-    }
-
-    /// Returns the moment that lies `duration` after this one, or the latest there is.
-    #[must_use]
-    pub fn plus(self, duration: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)),
-        )
-    }
-}
-
-impl From<Timestamp> for SystemTime {
-    fn from(at: Timestamp) -> Self {
-        let distance = Duration::from_micros(at.0.unsigned_abs());
-        let moment = if at.0 < 0 {
-            UNIX_EPOCH.checked_sub(distance)
-        } else {
-            UNIX_EPOCH.checked_add(distance)
-        };
-        moment.unwrap_or(UNIX_EPOCH)
-    }
-}
-
-impl fmt::Debug for Timestamp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Timestamp({} µs)", self.0)
-    }
 }

@@ -1,7 +1,7 @@
 //! How an [`AwsKms`] is set up: from the environment, from an `SdkConfig`, or setting by setting.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aws_config::SdkConfig;
@@ -254,6 +254,8 @@ impl AwsKmsBuilder {
             several,
             default_kek,
             rotation_is_secret: false.into(),
+            rotations_are_secret: false.into(),
+            last_rotations: Mutex::default(),
         })))
     }
 }

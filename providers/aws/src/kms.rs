@@ -2,20 +2,21 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use aws_sdk_kms::Client;
 use aws_sdk_kms::config::http::HttpResponse;
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_kms::primitives::Blob;
+use aws_sdk_kms::primitives::{Blob, DateTime};
 use aws_sdk_kms::types::{DataKeySpec, KeyMetadata, KeyState};
 use encx_core::key::{DataKey, KekId, WrappedKey};
 use encx_core::kms::{
     GeneratedDataKey, KekDescription, KekState, KeyManagementService, KmsContext, KmsError, KmsErrorKind,
     KmsOperation,
 };
+use encx_core::store::Timestamp;
 use tracing::instrument::WithSubscriber;
 use zeroize::Zeroizing;
 
@@ -38,7 +39,14 @@ pub(crate) struct Inner {
     pub(crate) default_kek: Option<KekId>,
     /// Whether this process was refused to learn of rotation, which a service need not know: it is not asked again.
     pub(crate) rotation_is_secret: AtomicBool,
+    /// Likewise of past rotations, which are another permission.
+    pub(crate) rotations_are_secret: AtomicBool,
+    /// By a key's ARN, the material that was current when its rotations were listed, and when the last one was.
+    pub(crate) last_rotations: Mutex<HashMap<String, (String, Option<Timestamp>)>>,
 }
+
+/// The most keys whose last rotation is remembered.
+const MAX_LAST_ROTATIONS: usize = 1000;
 
 impl AwsKms {
     /// Returns the regions in which multi-region keys are used, nearest first. The first is where aliases are looked up.
@@ -191,30 +199,74 @@ impl Inner {
             .map_err(|mismatch| mismatch.of_wrapping(&asked))
     }
 
-    async fn rotation(&self, place: &Place, arn: &str) -> (Option<bool>, Option<u32>) {
-        let unknown = (None, None);
+    /// Fills in what AWS KMS tells of a key's rotation, as far as this process may know it.
+    async fn describe_rotation(&self, description: &mut KekDescription, place: &Place, arn: &str) {
         if self.rotation_is_secret.load(Ordering::Relaxed) {
-            return unknown;
+            return;
         }
         let client = self.clients.client(&place.region);
         match client.get_key_rotation_status().key_id(arn).send().await {
             Ok(answer) => {
-                let days = answer
-                    .rotation_period_in_days()
-                    .and_then(|days| days.try_into().ok());
+                let days = answer.rotation_period_in_days();
                 let on = answer.key_rotation_enabled();
-                (Some(on), days.filter(|_| on))
+                description.rotation = Some(on);
+                description.rotation_days = days.and_then(|days| days.try_into().ok()).filter(|_| on);
+                description.next_rotation = answer.next_rotation_date().filter(|_| on).map(timestamp);
+            }
+            Err(error) => return unknown_rotation(&error, arn, &self.rotation_is_secret),
+        }
+        let material = description.current_material.as_deref();
+        description.last_rotation = self.last_rotation(&client, arn, material).await;
+    }
+
+    /// Lists the rotations of a key, again only when it has other material, and returns when the last one was.
+    async fn last_rotation(&self, client: &Client, arn: &str, material: Option<&str>) -> Option<Timestamp> {
+        let known = || self.last_rotations.lock().unwrap_or_else(PoisonError::into_inner);
+        match known().get(arn) {
+            Some((of, last)) if Some(of.as_str()) == material => return *last,
+            _ if self.rotations_are_secret.load(Ordering::Relaxed) => return None,
+            _ => {}
+        }
+        // One page holds them all: AWS KMS rotates a key every 90 days at most, and 25 times on demand.
+        match client.list_key_rotations().key_id(arn).limit(1000).send().await {
+            Ok(answer) => {
+                let dates = answer
+                    .rotations()
+                    .iter()
+                    .filter_map(|entry| entry.rotation_date());
+                let last = dates.map(timestamp).max();
+                if let Some(material) = material {
+                    let mut known = known();
+                    if known.len() >= MAX_LAST_ROTATIONS {
+                        known.clear();
+                    }
+                    known.insert(arn.to_owned(), (material.to_owned(), last));
+                }
+                last
             }
             Err(error) => {
-                let error = AwsError::new(&error, Message::Kept);
-                if error.kind() == KmsErrorKind::AccessDenied {
-                    self.rotation_is_secret.store(true, Ordering::Relaxed);
-                }
-                tracing::debug!(target: "encx::aws", kek = arn, %error, "rotation is unknown");
-                unknown
+                unknown_rotation(&error, arn, &self.rotations_are_secret);
+                None
             }
         }
     }
+}
+
+/// Notes that a question about rotation was not answered, and whether not to ask it again.
+fn unknown_rotation<E>(error: &SdkError<E, HttpResponse>, arn: &str, is_secret: &AtomicBool)
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    let error = AwsError::new(error, Message::Kept);
+    if error.kind() == KmsErrorKind::AccessDenied {
+        is_secret.store(true, Ordering::Relaxed);
+    }
+    tracing::debug!(target: "encx::aws", kek = arn, %error, "rotation is unknown");
+}
+
+fn timestamp(at: &DateTime) -> Timestamp {
+    let micros = at.as_nanos() / 1000;
+    Timestamp::from_micros(i64::try_from(micros).unwrap_or(i64::MAX))
 }
 
 /// Says what is wrong with an answer.
@@ -445,8 +497,8 @@ impl KeyManagementService for AwsKms {
 
     /// Tells what AWS KMS says of a key, also which material is current.
     ///
-    /// Whether it is rotated stays unknown without `kms:GetKeyRotationStatus`, which a service does not need; after one
-    /// refusal it is not asked for again.
+    /// Whether it is rotated stays unknown without `kms:GetKeyRotationStatus`, and when it last was without
+    /// `kms:ListKeyRotations`. A service needs neither; what was refused once is not asked again.
     async fn describe_kek(&self, kek: &KekId) -> Result<KekDescription, KmsError> {
         let (mut description, place, arn) = self
             .0
@@ -463,13 +515,14 @@ impl KeyManagementService for AwsKms {
                         let mut description = KekDescription::new(lasting, state_of(&metadata));
                         description.current_material = metadata.current_key_material_id;
                         description.multi_region = metadata.multi_region;
+                        description.deletion = metadata.deletion_date.as_ref().map(timestamp);
                         Ok((description, place.clone(), metadata.arn.unwrap_or_default()))
                     };
                     described().map_err(|mismatch: Mismatch| mismatch.of_wrapping(asked))
                 },
             )
             .await?;
-        (description.rotation, description.rotation_days) = self.0.rotation(&place, &arn).await;
+        self.0.describe_rotation(&mut description, &place, &arn).await;
         Ok(description)
     }
 }

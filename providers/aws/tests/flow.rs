@@ -194,6 +194,7 @@ async fn calls_are_as_few_as_promised() {
         &[
             ("DescribeKey", 2),
             ("GetKeyRotationStatus", 2),
+            ("ListKeyRotations", 2),
             ("ReEncrypt", TENANTS),
         ],
     );
@@ -239,6 +240,7 @@ async fn an_alias_costs_one_question_and_stands_in_no_row() {
             ("Decrypt", TENANTS),
             ("DescribeKey", 1),
             ("GetKeyRotationStatus", 1),
+            ("ListKeyRotations", 1),
         ],
     );
     database.remove().await;

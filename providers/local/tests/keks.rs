@@ -101,6 +101,13 @@ fn rotated_out_material_still_unwraps_and_wraps_no_more() {
         assert_eq!(moved.kek_material, Some(material.clone()));
         let described = other.describe_kek(kek).await.unwrap();
         assert_eq!(described.current_material, Some(material));
+        // The file keeps no times.
+        let moments = [
+            described.last_rotation,
+            described.next_rotation,
+            described.deletion,
+        ];
+        assert_eq!(moments, [None; 3]);
         assert_eq!(other.list_keks().await.unwrap()[0].materials.len(), 2);
     });
 }

@@ -42,6 +42,8 @@ mod shared_work;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub use migrate::MigrationStep;
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresKeyStore;
 #[cfg(feature = "sqlite")]

@@ -18,6 +18,7 @@ use encx::kms::{
     DataKey, KekId, KekState, KeyManagementService, KmsContext, KmsError, KmsErrorKind, KmsOperation,
     WrappedKey,
 };
+use encx::store::Timestamp;
 use encx_aws::{AwsError, AwsKms};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -525,7 +526,7 @@ async fn a_description_tells_the_state_and_asks_a_refused_question_once() {
     ] {
         let scripted = Scripted::start().await;
         let body = format!(
-            r#"{{"KeyMetadata":{{"KeyId":"1","Arn":"{ARN}","KeyState":"{state}","Enabled":true,"MultiRegion":false,"CurrentKeyMaterialId":"cafe"}}}}"#
+            r#"{{"KeyMetadata":{{"KeyId":"1","Arn":"{ARN}","KeyState":"{state}","Enabled":true,"MultiRegion":false,"CurrentKeyMaterialId":"cafe","DeletionDate":1800000000.5}}}}"#
         );
         scripted.answer("DescribeKey", [json(&body)]).await;
         scripted
@@ -542,13 +543,92 @@ async fn a_description_tells_the_state_and_asks_a_refused_question_once() {
             assert_eq!(described.multi_region, Some(false));
             assert_eq!(described.current_material.as_deref(), Some("cafe"));
             assert_eq!((described.rotation, described.rotation_days), (None, None));
+            assert_eq!((described.last_rotation, described.next_rotation), (None, None));
+            assert_eq!(described.deletion, Some(moment(1_800_000_000_500)));
         }
-        let asked = scripted.asked().await;
-        let count = asked
-            .iter()
-            .filter(|(operation, _)| operation == "GetKeyRotationStatus");
-        assert_eq!(count.count(), 1, "a service that may not know is not asked again");
+        assert_eq!(
+            count(&scripted, "GetKeyRotationStatus").await,
+            1,
+            "a service that may not know is not asked again"
+        );
+        assert_eq!(count(&scripted, "ListKeyRotations").await, 0);
     }
+}
+
+fn moment(millis: i64) -> Timestamp {
+    Timestamp::from_micros(millis * 1000)
+}
+
+async fn count(scripted: &Scripted, operation: &str) -> usize {
+    let asked = scripted.asked().await;
+    asked.iter().filter(|(asked, _)| asked == operation).count()
+}
+
+#[tokio::test]
+async fn a_description_tells_of_past_and_next_rotations() {
+    let scripted = Scripted::start().await;
+    let describe = |material: &str| {
+        json(&format!(
+            r#"{{"KeyMetadata":{{"KeyId":"1","Arn":"{ARN}","KeyState":"Enabled","CurrentKeyMaterialId":"{material}"}}}}"#
+        ))
+    };
+    let describes = ["cafe", "cafe", "beef"].map(describe);
+    scripted.answer("DescribeKey", describes).await;
+    let status = json(
+        r#"{"KeyRotationEnabled":true,"RotationPeriodInDays":90,"NextRotationDate":1790000000.25,"OnDemandRotationStartDate":1.0}"#,
+    );
+    scripted.answer("GetKeyRotationStatus", [status]).await;
+    let rotations = |last: &str| {
+        json(&format!(
+            r#"{{"Truncated":false,"Rotations":[{{"KeyId":"1","RotationDate":1700000000.0,"RotationType":"AUTOMATIC"}},{{"KeyId":"1","RotationDate":{last},"RotationType":"ON_DEMAND"}},{{"KeyId":"1","RotationDate":1690000000.0}}]}}"#
+        ))
+    };
+    let lists = [rotations("1710000000.5"), rotations("1720000000.0")];
+    scripted.answer("ListKeyRotations", lists).await;
+    let kms = scripted.builder().build().await.unwrap();
+    // The material stays the same, and then is another.
+    for (last, lists) in [
+        (1_710_000_000_500, 1),
+        (1_710_000_000_500, 1),
+        (1_720_000_000_000, 2),
+    ] {
+        let described = kms.describe_kek(&arn(ARN)).await.unwrap();
+        assert_eq!(
+            (described.rotation, described.rotation_days),
+            (Some(true), Some(90))
+        );
+        assert_eq!(described.next_rotation, Some(moment(1_790_000_000_250)));
+        assert_eq!(described.last_rotation, Some(moment(last)));
+        assert_eq!(described.deletion, None);
+        assert_eq!(count(&scripted, "ListKeyRotations").await, lists);
+    }
+    assert_eq!(count(&scripted, "GetKeyRotationStatus").await, 3);
+}
+
+#[tokio::test]
+async fn without_leave_to_list_rotations_the_rest_is_known() {
+    let scripted = Scripted::start().await;
+    let describes = json(&format!(
+        r#"{{"KeyMetadata":{{"KeyId":"1","Arn":"{ARN}","KeyState":"Enabled","CurrentKeyMaterialId":"cafe"}}}}"#
+    ));
+    scripted.answer("DescribeKey", [describes]).await;
+    // A date that stays behind when rotation was switched off tells of no next one.
+    let status = json(r#"{"KeyRotationEnabled":false,"NextRotationDate":1790000000.0}"#);
+    scripted.answer("GetKeyRotationStatus", [status]).await;
+    scripted
+        .answer("ListKeyRotations", [refusal(400, "AccessDeniedException")])
+        .await;
+    let kms = scripted.builder().build().await.unwrap();
+    for _ in 0..2 {
+        let described = kms.describe_kek(&arn(ARN)).await.unwrap();
+        assert_eq!(described.rotation, Some(false));
+        assert_eq!((described.last_rotation, described.next_rotation), (None, None));
+    }
+    assert_eq!(
+        count(&scripted, "ListKeyRotations").await,
+        1,
+        "what was refused is not asked again"
+    );
 }
 
 #[tokio::test]
