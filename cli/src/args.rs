@@ -70,6 +70,10 @@ pub(crate) enum Command {
     Migrate(migrate::Command),
     /// Moves all keys to the KEKs that the KEK rule chooses
     Rewrap(rewrap::Args),
+    /// Shows KMSs, keys, processes, what is due and what it costs
+    Status(status::Args),
+    /// Does the whole chain under an encryption context, and leaves nothing behind
+    Validate(validate::Args),
     /// Writes the program's version
     Version,
 }
