@@ -19,12 +19,11 @@ import time
 PRELUDE = r"""
 set -euo pipefail
 dry=
-# PyPI has version 1 of the AWS CLI, which does not know AWS_REGION.
 aws() {
   if [ -n "$dry" ]; then
-    AWS_DEFAULT_REGION=$AWS_REGION $AWS_CLI "$@" --generate-cli-skeleton output >/dev/null
+    $AWS_CLI "$@" --generate-cli-skeleton output >/dev/null
   else
-    AWS_DEFAULT_REGION=$AWS_REGION $AWS_CLI "$@"
+    $AWS_CLI "$@"
   fi
 }
 cargo() {
