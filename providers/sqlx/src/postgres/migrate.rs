@@ -7,7 +7,7 @@ use super::{PostgresKeyStore, sql};
 use crate::migrate::{Found, Migration};
 
 /// The migrations, in their order.
-const MIGRATIONS: [Migration; 2] = [
+const MIGRATIONS: [Migration; 3] = [
     Migration {
         version: 1,
         compatible_from: 1,
@@ -17,6 +17,11 @@ const MIGRATIONS: [Migration; 2] = [
         version: 2,
         compatible_from: 1,
         text: include_str!("../../migrations/postgres/0002_coordination.sql"),
+    },
+    Migration {
+        version: 3,
+        compatible_from: 1,
+        text: include_str!("../../migrations/postgres/0003_lists.sql"),
     },
 ];
 
