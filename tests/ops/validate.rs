@@ -137,7 +137,10 @@ async fn each_kek_of_the_rule_is_tried_and_the_worst_counts() {
     second.set_kek_fault("kek-2", Some(KmsErrorKind::AccessDenied));
     let written = json(&within(process.validate(&context("a"))).await);
     assert_eq!(written["tests"]["generate_data_key"], "FAIL");
-    assert_eq!(written["tests"]["generate_data_key:default/memory/default"], "PASS");
+    assert_eq!(
+        written["tests"]["generate_data_key:default/memory/default"],
+        "PASS"
+    );
     assert_eq!(written["tests"]["generate_data_key:second/kek-2"], "FAIL");
     assert_eq!(written["tests"]["wrap_key"], "SKIPPED");
     assert_eq!(written["tests"]["encrypt"], "PASS");
