@@ -108,11 +108,12 @@ pub mod kms {
 /// A store implements [`KeyStore`](store::KeyStore), for which crate `encx-core` suffices.
 pub mod store {
     pub use encx_core::store::{
-        ChangeCursor, ChangePage, ColumnCount, CursorPosition, Fence, JobRange, JobStatus, JobStore,
-        JobTally, KeyCensus, KeyChange, KeyChanges, KeyHint, KeyPage, KeyQuery, KeyRecord, KeyStore, Lease,
-        Leases, NewKey, OpenTransactions, ProcessId, ProcessInfo, ProcessList, ProcessRecord,
-        ProcessRegistry, RangeClaim, Revision, StateChange, StoreError, StoredWrap, Timestamp, WrapChange,
-        WrapOutcome,
+        AuditEntry, AuditLog, AuditPage, AuditQuery, AuditedPart, ChangeCursor, ChangePage, ColumnCount,
+        Counted, CursorPosition, DailyCounts, Fence, JobRange, JobStatus, JobStore, JobTally, KekUse,
+        KeyCensus, KeyChange, KeyChanges, KeyCount, KeyHint, KeyPage, KeyQuery, KeyRecord, KeyStore,
+        KeySummary, Lease, Leases, NewKey, OpenTransactions, ProcessCounts, ProcessId, ProcessInfo,
+        ProcessList, ProcessRecord, ProcessRegistry, RangeClaim, Revision, StateChange, StoreError,
+        StoredWrap, Timestamp, WrapChange, WrapOutcome,
     };
 }
 

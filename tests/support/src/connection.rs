@@ -9,8 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use encx::keys::{DataKeyId, KeyUsage, Scope};
 use encx::store::{
-    ChangeCursor, ChangePage, JobStore, KeyChanges, KeyHint, KeyPage, KeyQuery, KeyRecord, KeyStore, Leases,
-    NewKey, ProcessRegistry, StateChange, StoreError, WrapChange, WrapOutcome,
+    AuditLog, ChangeCursor, ChangePage, JobStore, KekUse, KeyChanges, KeyHint, KeyPage, KeyQuery, KeyRecord,
+    KeyStore, KeySummary, Leases, NewKey, ProcessRegistry, StateChange, StoreError, WrapChange, WrapOutcome,
 };
 use encx::{Clock, EncryptionContext};
 use encx_testkit::{ManualClock, MemoryKeyStore};
@@ -184,6 +184,16 @@ impl KeyStore for Connection {
         self.rows.page(query).await
     }
 
+    async fn summary(&self) -> Result<KeySummary, StoreError> {
+        self.check()?;
+        self.rows.summary().await
+    }
+
+    async fn keks(&self) -> Result<Vec<KekUse>, StoreError> {
+        self.check()?;
+        self.rows.keks().await
+    }
+
     async fn changed_since(&self, cursor: &ChangeCursor) -> Result<ChangePage, StoreError> {
         self.polls.pass().await;
         self.check()?;
@@ -216,5 +226,9 @@ impl KeyStore for Connection {
         self.rows
             .processes()
             .filter(|_| self.coordinates && self.registers)
+    }
+
+    fn audit(&self) -> Option<&dyn AuditLog> {
+        self.rows.audit()
     }
 }
