@@ -89,12 +89,11 @@ impl Keks {
             let own = kms
                 .get(&KmsName::default())
                 .and_then(|kms| kms.default_kek().cloned());
-            rule.default = own.map(KekRef::from);
+            rule.default = own.map(KekChoice::new);
         }
-        let by_pair = rule.by_pair.iter().map(|(_, _, kek)| kek);
-        if let Some(kek) = by_pair
-            .chain(&rule.default)
-            .chain(&rule.retired)
+        if let Some(kek) = rule
+            .named()
+            .chain(&rule.target)
             .find(|kek| !kms.contains_key(&kek.kms))
         {
             return Err(Error::UnknownKms { kms: kek.kms.clone() });
@@ -325,7 +324,13 @@ impl Keks {
             let what = format!("the KEK rule names {found} KEKs to wrap with, and may name {MAX_WRAPS}");
             return Err(Error::Config { what });
         }
-        Ok(choice)
+        let Some(target) = &self.rule.target else {
+            return Ok(choice);
+        };
+        choice.wrapped_with(target).ok_or_else(|| Error::KekNotInRule {
+            kms: target.kms.clone(),
+            kek: target.kek.clone(),
+        })
     }
 
     /// Unwraps one wrap, and checks that it holds the record's key.

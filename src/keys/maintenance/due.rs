@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use encx_core::context::EncryptionContext;
 use encx_core::key::{DataKeyId, KeyState, KeyUsage};
-use encx_core::store::{KeyQuery, KeyRecord, Timestamp};
+use encx_core::store::{KeyPage, KeyQuery, KeyRecord, Timestamp};
 
 use super::{Maintenance, RotationPeriod};
 use crate::error::Error;
@@ -93,20 +93,80 @@ impl Maintenance {
         Ok(report)
     }
 
+    /// Lists versions that [`run_once`](Self::run_once) would rotate now, of those that `query` asks for: a page at a time, in the
+    /// order of their ids. Changes nothing.
+    ///
+    /// A page may be empty and not the last.
+    ///
+    /// ```
+    /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx::Crypto;
+    /// # use encx::keys::Maintenance;
+    /// # use encx::store::KeyQuery;
+    /// # encx_testkit::block_on(async {
+    /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
+    /// let maintenance = Maintenance::new(crypto.key_manager());
+    /// let page = maintenance.due_page(KeyQuery::new(100)).await?;
+    /// for version in &page.records {
+    ///     println!("{} is due since {:?}", version.id, maintenance.due_at(version));
+    /// }
+    /// # assert!(page.records.is_empty());
+    /// # Ok::<(), encx::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of the key store.
+    ///
+    /// # Cancellation
+    ///
+    /// May be dropped at any time.
+    pub async fn due_page(&self, query: KeyQuery) -> Result<KeyPage, Error> {
+        let Some(shortest) = self.rules.shortest() else {
+            return Ok(KeyPage::of_one_more(Vec::new(), query.limit));
+        };
+        let now = self.manager.time_of_store().await?;
+        let query = query
+            .state(KeyState::Active)
+            .activated_before(now.minus(shortest));
+        let mut page = self.manager.store.page(&query).await?;
+        page.records
+            .retain(|record| self.due_at(record).is_some_and(|at| at < now));
+        Ok(page)
+    }
+
+    /// Returns the moment from which a version is due. `None` if it is not active, or is never rotated.
+    #[must_use]
+    pub fn due_at(&self, version: &KeyRecord) -> Option<Timestamp> {
+        let is_rotated = version.state == KeyState::Active && self.usages.contains(&version.usage);
+        let activated_at = version.activated_at.filter(|_| is_rotated)?;
+        let (_, period) = self.period_of(version).ok()??;
+        Some(activated_at.plus(period))
+    }
+
     /// Describes an active version if it is due.
     pub(super) fn if_due(&self, record: &KeyRecord, now: Timestamp) -> Result<Option<DueVersion>, Error> {
-        // The row says what it is for, and has to agree with its own scope.
-        let (context, usage) = (record.verified_context()?, record.usage);
-        let RotationPeriod::Every(period) = self.rules.period(&context, usage) else {
+        let Some((context, period)) = self.period_of(record)? else {
             return Ok(None);
         };
         let since = record.activated_at.filter(|since| *since < now.minus(period));
         Ok(since.map(|active_since| DueVersion {
             id: record.id,
-            usage,
+            usage: record.usage,
             context,
             active_since,
             period,
         }))
+    }
+
+    /// Finds for how long a version encrypts; `None` if it is never rotated.
+    fn period_of(&self, record: &KeyRecord) -> Result<Option<(EncryptionContext, Duration)>, Error> {
+        // The row says what it is for, and has to agree with its own scope.
+        let context = record.verified_context()?;
+        Ok(match self.rules.period(&context, record.usage) {
+            RotationPeriod::Every(period) => Some((context, period)),
+            RotationPeriod::Never => None,
+        })
     }
 }
