@@ -36,6 +36,10 @@ impl Cache {
         Ok(())
     }
 
+    fn between_heartbeats(&self) -> Duration {
+        BETWEEN_HEARTBEATS.min(self.limits.state_ttl / 2)
+    }
+
     /// Has the key store forget this process, which holds no key any more.
     pub(super) async fn leave(&self) {
         let Some((registry, id)) = self.store.processes().zip(self.registration.resign()) else {
@@ -71,15 +75,16 @@ impl Cache {
 
 async fn beat_forever(cache: Weak<Cache>) {
     let mut hinted = false;
+    let mut told_at = Duration::ZERO;
     loop {
         let Some(strong) = cache.upgrade() else { return };
-        let outcome = beat(&strong, hinted).await;
+        let outcome = beat(&strong, &mut told_at).await;
         if let Err(Error::ShutDown | Error::NoRuntime) = outcome {
             return;
         }
         strong.registration.note_outcome(&outcome);
         let registration = Arc::clone(&strong.registration);
-        let longest = BETWEEN_HEARTBEATS.min(strong.limits.state_ttl / 2);
+        let longest = strong.between_heartbeats();
         // As for polls: processes that started together do not stay together.
         let sleep = strong
             .clock
@@ -101,8 +106,8 @@ async fn beat_forever(cache: Weak<Cache>) {
 }
 
 /// Says that this process is there, and if the fence was raised follows all changes and acknowledges it. Then tells what was
-/// counted, unless this heartbeat is one that others asked for.
-async fn beat(cache: &Arc<Cache>, hinted: bool) -> Result<(), Error> {
+/// counted, unless that was told a moment ago: others can ask for heartbeats as often as they like.
+async fn beat(cache: &Arc<Cache>, told_at: &mut Duration) -> Result<(), Error> {
     let Some(registry) = cache.store.processes() else {
         return Ok(());
     };
@@ -115,7 +120,9 @@ async fn beat(cache: &Arc<Cache>, hinted: bool) -> Result<(), Error> {
     if fence != Fence::NONE && acknowledged != Some(fence) {
         follow(cache, registry, info.id, fence).await?;
     }
-    if !hinted {
+    let now = cache.clock.elapsed();
+    if now.saturating_sub(*told_at) >= cache.between_heartbeats() / 2 {
+        *told_at = now;
         tell_counts(cache, registry, info.id).await;
     }
     Ok(())

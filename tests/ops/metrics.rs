@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use ::metrics as facade;
-use encx::ops::metrics::{self, MetricKind};
-use encx_test_support::{FaultHarness, SSN, context, open, seal, within};
+use encx::Crypto;
+use encx::keys::{KeyState, Maintenance};
+use encx::ops::metrics::{self, MetricKind, StoreGauges};
+use encx_test_support::{FaultHarness, HOUR, MINUTE, SSN, context, open, seal, within};
 use facade::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
@@ -272,10 +274,70 @@ async fn documentation_alerts_and_dashboard_name_what_a_process_publishes() {
 
 /// All that a process publishes.
 async fn published() -> Kept {
-    let harness = FaultHarness::new();
+    let harness = FaultHarness::new().with_registry();
     let process = harness.process().await;
     seal(&process, &context("a")).await;
     let kept = Kept::default();
     facade::with_local_recorder(&kept, || metrics::record(&process));
+    assert!(record_store(&kept, &mut gauges(&process)).await);
     kept
+}
+
+fn gauges(process: &Crypto) -> StoreGauges {
+    let maintenance = Maintenance::new(process.key_manager()).rotate_every(HOUR);
+    StoreGauges::new(process, &maintenance)
+}
+
+/// Has the figures of the key store published. The recorder is the thread's, and the runtime has one thread.
+async fn record_store(kept: &Kept, gauges: &mut StoreGauges) -> bool {
+    let _set = facade::set_default_local_recorder(kept);
+    within(gauges.record()).await.unwrap()
+}
+
+#[tokio::test]
+async fn one_process_of_all_publishes_what_is_in_the_key_store() {
+    let harness = FaultHarness::new().with_registry();
+    let process = harness.process().await;
+    seal(&process, &context("a")).await;
+    let other = harness.process().await;
+    let (mut first, mut second) = (gauges(&process), gauges(&other));
+    let (seen, unseen) = (Kept::default(), Kept::default());
+    harness.clock.advance(2 * HOUR);
+    assert!(record_store(&seen, &mut first).await);
+    assert!(!record_store(&unseen, &mut second).await);
+    assert_eq!(seen.get("encx_key_versions{usage=data,state=active}"), 1.0);
+    let oldest = seen.get("encx_oldest_active_seconds{usage=data}");
+    assert!((oldest - 7200.0).abs() < 0.01, "{oldest}");
+    assert_eq!(seen.get("encx_due_versions{}"), 1.0);
+    assert_eq!(
+        (
+            seen.get("encx_store_gauges_held{}"),
+            unseen.get("encx_store_gauges_held{}")
+        ),
+        (1.0, 0.0)
+    );
+    assert_eq!(unseen.names().len(), 1, "{:?}", unseen.names());
+    // Versions that are gone from a state are 0 there, and not what they were.
+    let id = process.key_manager().list(&context("a")).await.unwrap()[0].id;
+    let manager = process.key_manager();
+    manager
+        .set_state(&context("a"), id, KeyState::Suspended)
+        .await
+        .unwrap();
+    assert!(record_store(&seen, &mut first).await);
+    assert_eq!(seen.get("encx_key_versions{usage=data,state=active}"), 0.0);
+    assert_eq!(seen.get("encx_key_versions{usage=data,state=suspended}"), 1.0);
+    // The first dies, or stops: another takes over, and the first takes back what it said.
+    harness.clock.advance(4 * MINUTE);
+    assert!(record_store(&unseen, &mut second).await);
+    assert_eq!(unseen.get("encx_key_versions{usage=data,state=suspended}"), 1.0);
+    assert!(!record_store(&seen, &mut first).await);
+    assert!(seen.get("encx_key_versions{usage=data,state=suspended}").is_nan());
+    assert!(seen.get("encx_due_versions{}").is_nan());
+    // As where the key store cannot be asked.
+    harness.rows.set_unavailable(true);
+    let _set = facade::set_default_local_recorder(&unseen);
+    within(second.record()).await.unwrap_err();
+    assert!(unseen.get("encx_due_versions{}").is_nan());
+    assert_eq!(unseen.get("encx_store_gauges_held{}"), 0.0);
 }

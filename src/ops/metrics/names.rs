@@ -138,15 +138,15 @@ pub const ALL: [Metric; 23] = [
         &["what"],
         "Uses of a key whose state was too old, or that was past its time, during an outage.",
     ),
-    counter(
-        "encx_store_loads_total",
-        &[],
-        "Reads of keys from the key store, polls not counted.",
-    ),
     gauge(
         "encx_store_gauges_held",
         &[],
         "1 in the process that publishes what is in the key store; 0 in the others that try.",
+    ),
+    counter(
+        "encx_store_loads_total",
+        &[],
+        "Reads of keys from the key store, polls not counted.",
     ),
 ];
 
