@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
+mod counts;
 mod health;
+mod metrics;
 mod stats;
+mod status;
 mod validate;
 
 /// The JSON that a probe would serve.

@@ -17,6 +17,7 @@ use encx_testkit::{ManualClock, MemoryKeyStore};
 use futures_core::Stream;
 
 use crate::gate::Gate;
+use crate::registry::Registry;
 
 /// One process's connection to a database, which can hang, break and lag by itself.
 #[derive(Clone, Debug)]
@@ -25,6 +26,8 @@ pub struct Connection {
     hints: bool,
     pub(crate) coordinates: bool,
     pub(crate) registers: bool,
+    /// Its registry of processes, in which adding counts can fail alone.
+    pub registry: Registry,
     /// Holds loads that have read already: what they bring grows old until the test lets them go on.
     pub loads: Gate,
     /// Holds loads of several scopes before they read.
@@ -66,6 +69,7 @@ impl Connection {
     /// Connects to a database that works. With `hints` it pushes what changes.
     pub fn new(rows: MemoryKeyStore, hints: bool) -> Self {
         Self {
+            registry: Registry::new(rows.clone()),
             rows,
             hints,
             coordinates: false,
@@ -223,9 +227,8 @@ impl KeyStore for Connection {
     }
 
     fn processes(&self) -> Option<&dyn ProcessRegistry> {
-        self.rows
-            .processes()
-            .filter(|_| self.coordinates && self.registers)
+        let registers = self.coordinates && self.registers && self.rows.processes().is_some();
+        registers.then_some(&self.registry)
     }
 
     fn audit(&self) -> Option<&dyn AuditLog> {
