@@ -93,7 +93,7 @@ pub mod kms {
     };
     pub use encx_core::kms::{
         GeneratedDataKey, KekDescription, KekState, KeyManagementService, KmsContext, KmsError, KmsErrorKind,
-        KmsOperation,
+        KmsOperation, RequestCounter, report_requests,
     };
 }
 

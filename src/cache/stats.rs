@@ -29,7 +29,7 @@ pub struct Stats {
     pub refreshes: u64,
     /// Tries of that which failed. Each key is tried again until its time is over.
     pub failed_refreshes: u64,
-    /// Calls to all registered KMSs.
+    /// Requests to all registered KMSs: one for each call, or as many as its provider says that it took, repeated ones included.
     pub kms_calls: u64,
     /// How often a KMS had failed to answer so many times in a row that it was called no more for a while.
     pub kms_circuit_openings: u64,
