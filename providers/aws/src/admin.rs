@@ -419,7 +419,7 @@ impl<'a> Failed<'a> {
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
         // No request of an administrator carries a secret.
-        let source = AwsError::new(error, Message::Kept);
+        let source = AwsError::new(error, Message::Kept, true);
         AdminError {
             action: self.action,
             of: self.of.to_owned(),
@@ -469,7 +469,16 @@ impl fmt::Display for AdminError {
         if let Some(what) = &self.what {
             write!(f, ": {what}")?;
         }
+        let about_credentials = self
+            .source
+            .as_ref()
+            .and_then(|source| source.credentials_advice());
         match self.kind {
+            _ if about_credentials.is_some() => write!(
+                f,
+                ": there are no credentials; {}",
+                about_credentials.unwrap_or_default()
+            ),
             KmsErrorKind::AccessDenied => write!(
                 f,
                 ": access is denied; the caller's identity policy and the key's policy must allow {}",

@@ -13,7 +13,9 @@ use encx_core::key::KekId;
 use crate::arn::{KeyName, is_region};
 use crate::clients::{Clients, Endpoints};
 use crate::endpoint::Endpoint;
+use crate::flights::Flights;
 use crate::kms::{AwsKms, Inner};
+use crate::regions::Regions;
 use crate::setup_error::AwsKmsError;
 
 /// The variable that names the default KEK.
@@ -242,17 +244,24 @@ impl AwsKmsBuilder {
             attempt: self.attempt_timeout,
             operation: self.operation_timeout,
         };
-        base.set_timeout_config(Some(timeouts.or(config.timeout_config())?));
+        let timeouts = timeouts.or(config.timeout_config())?;
+        let order = Regions::new(
+            timeouts.operation_attempt_timeout().unwrap_or(ATTEMPT_TIMEOUT),
+            timeouts.operation_timeout().unwrap_or(OPERATION_TIMEOUT),
+        );
+        base.set_timeout_config(Some(timeouts));
         base.set_retry_config(Some(retries(
             self.retry_mode,
             self.attempts,
             config.retry_config(),
         )?));
         Ok(AwsKms(Arc::new(Inner {
-            clients: Clients::new(base, endpoints),
+            clients: Clients::new(base, endpoints, config.http_client().is_none()),
             regions,
             several,
             default_kek,
+            order: Arc::new(order),
+            descriptions: Flights::default(),
             rotation_is_secret: false.into(),
             rotations_are_secret: false.into(),
             last_rotations: Mutex::default(),

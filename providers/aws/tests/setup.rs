@@ -16,6 +16,7 @@ use aws_smithy_runtime_api::client::http::{
 use encx::kms::KeyManagementService;
 use encx_aws::{AwsKms, AwsKmsBuilder, AwsKmsError, RetryMode};
 
+use crate::common::environment::in_environment;
 use crate::common::scripted::{ARN, MRK, Scripted, refusal};
 use crate::common::{AWAY, HOME, arn, config};
 
@@ -320,28 +321,6 @@ async fn region_fips_and_endpoints_say_who_is_asked() {
         let asked = asked(Some("https://vpce.example"), |kms| kms, kek).await;
         assert_eq!(asked, "https://vpce.example/", "{kek}");
     }
-}
-
-/// Runs a test again in a process of its own, whose environment says this, and returns what it printed after `said: `.
-/// `None` in that process itself.
-fn in_environment(test: &str, variables: &[(&str, &str)]) -> Option<String> {
-    const CHILD: &str = "ENCX_TEST_CHILD";
-    if std::env::var_os(CHILD).is_some() {
-        return None;
-    }
-    let child = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(CHILD, "1")
-        .env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
-        .env("AWS_SECRET_ACCESS_KEY", "not-a-secret")
-        .env("AWS_EC2_METADATA_DISABLED", "true")
-        .envs(variables.iter().copied())
-        .output()
-        .unwrap();
-    let printed = String::from_utf8_lossy(&child.stdout);
-    assert!(child.status.success(), "{printed}");
-    let said = printed.lines().filter_map(|line| line.split_once("said: "));
-    Some(said.map(|(_, said)| format!("{said}\n")).collect())
 }
 
 /// What a service's environment says, read in a process of its own: this one's is shared by all tests.

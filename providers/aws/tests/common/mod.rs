@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 pub(crate) mod capture;
+pub(crate) mod environment;
 pub(crate) mod postgres;
 pub(crate) mod proxy;
 pub(crate) mod scripted;

@@ -1,10 +1,14 @@
 //! What AWS KMS does on no request: refusals of every kind, silence, and answers that must not be believed.
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
+#![allow(clippy::print_stdout, reason = "how a process of a test tells what it saw")]
 
 #[path = "../common/mod.rs"]
 mod common;
+mod credentials;
 mod pages;
 mod regions;
+mod stampede;
+mod way;
 
 use std::error::Error as _;
 use std::time::Duration;
