@@ -8,9 +8,11 @@ FOLDER is a copy of terraform/, whose examples get files of their own here. Need
 - AWS_CLI: the command of the AWS CLI
 - whatever lets `terraform init` find the provider
 
-For each example: apply; plan again, which has to change nothing; wrap and unwrap a data key with the outputs as they are, and
-not under another context; destroy; look that the key waits for its deletion. encx-aws itself uses two of them, and takes part in a third, whose
-key `provision` makes.
+and the examples `encrypt_row` and `provision` of encx-aws, as Cargo has built them.
+
+For each example: apply; plan again, which has to change nothing; have encx-aws encrypt and decrypt a row with the outputs as they are; wrap and
+unwrap a data key, and not under another context; destroy; look that the key waits for its deletion. The tests of encx-aws that take a key
+of the user's run with two of them. `existing-key` takes over a key that `provision` made, and plans to take over one that was made by hand.
 """
 
 import concurrent.futures
@@ -20,6 +22,7 @@ import pathlib
 import shlex
 import subprocess
 import sys
+import tomllib
 
 import boto3
 import botocore.exceptions
@@ -99,6 +102,36 @@ def wrap_and_unwrap(name, environment):
     raise Failed(f"{name}: the data key was unwrapped under another context")
 
 
+def built(example):
+    """Returns the path of an example of encx-aws."""
+    return str(pathlib.Path(os.environ.get("CARGO_TARGET_DIR", "target"), "debug", "examples", example).resolve())
+
+
+def encrypt_row(name, folder, environment):
+    output = must(folder, built("encrypt_row"), "row.db", **environment)
+    (folder / "row.db").unlink()
+    if "read row 1: 123-45-6789" not in output:
+        raise Failed(f"{name}: encx-aws read something else:\n{output}")
+
+
+def check_config(name, config, environment):
+    """Looks whether a part of encx.toml names the same key as the environment, in the tables that encx-config has."""
+    found = tomllib.loads(config)
+    kms, kek = found.pop("kms"), found.pop("kek")
+    default = kms.pop("default")
+    wanted = {"url": environment["ENCX_KMS"], "regions": default.get("regions")}
+    rules = kek.pop("for", [])
+    if (
+        found
+        or kms
+        or default != wanted
+        or environment["AWS_REGION"] not in default["regions"]
+        or kek != {"default": environment["AWS_KMS_KEY_ID"]}
+        or any(set(rule) != {"pair", "value", "kek"} for rule in rules)
+    ):
+        raise Failed(f"{name}: encx-config does not read this, or reads another key:\n{config}")
+
+
 def check_commands(name, commands):
     """Runs what the output `validation_commands` says, as it says it."""
     for shows, command in commands.items():
@@ -128,11 +161,31 @@ def provision(users):
     arguments = ["--alias", "alias/shop-old", "--account", ACCOUNT]
     for user in users:
         arguments += ["--user", user]
-    must(".", "cargo", "build", *CARGO, "--example", "provision")
-    built = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", "target"), "debug", "examples", "provision").resolve()
-    must(".", str(built), *arguments, AWS_REGION=REGION)
+    must(".", built("provision"), *arguments, AWS_REGION=REGION)
     kms = client("kms", region_name=REGION)
     return kms.describe_key(KeyId="alias/shop-old")["KeyMetadata"]["KeyId"]
+
+
+def make_by_hand(users):
+    """Makes a key as docs/aws.md does by the AWS CLI, and returns its id."""
+    arguments = ["--print-policy", "key", "--account", ACCOUNT]
+    for user in users:
+        arguments += ["--user", user]
+    kms = client("kms", region_name=REGION)
+    key = kms.create_key(
+        Description="KEK of encx, alias/shop-old",
+        Tags=[{"TagKey": "encx", "TagValue": "kek"}],
+        Policy=must(".", built("provision"), *arguments),
+    )["KeyMetadata"]["KeyId"]
+    kms.create_alias(AliasName="alias/shop-old", TargetKeyId=key)
+    kms.enable_key_rotation(KeyId=key, RotationPeriodInDays=90)
+    return key
+
+
+def check_import(name, folder, by, key):
+    planned = must(folder, "terraform", "plan", "-input=false", "-no-color", f"-var=key_id={key}")
+    if "Plan: 2 to import, 0 to add, 0 to change, 0 to destroy." not in planned:
+        raise Failed(f"{name}: Terraform would change the key that was made by {by}:\n{planned}")
 
 
 def keys_of(folder):
@@ -154,13 +207,14 @@ def apply(folder):
     arguments = ["-input=false", "-no-color"]
     if name == "existing-key":
         # Its policy is that of `provision`, which lets no identity delete.
-        arguments.append(f"-var=key_id={provision([f'arn:aws:iam::{ACCOUNT}:role/shop'])}")
-        planned = must(folder, "terraform", "plan", *arguments)
-        if "Plan: 2 to import, 0 to add, 0 to change, 0 to destroy." not in planned:
-            raise Failed(f"{name}: Terraform would change the key that `provision` made:\n{planned}")
+        users = [f"arn:aws:iam::{ACCOUNT}:role/shop"]
+        check_import(name, folder, "hand", make_by_hand(users))
+        client("kms", region_name=REGION).delete_alias(AliasName="alias/shop-old")
+        key = provision(users)
+        check_import(name, folder, "`provision`", key)
+        arguments.append(f"-var=key_id={key}")
     else:
         arguments.append(f"-var=key_deleters={DELETERS}")
-        must(folder, "terraform", "plan", *arguments)
     if name in ONLY:
         arguments.append(f"-target={ONLY[name]}")
     must(folder, "terraform", "apply", "-auto-approve", *arguments)
@@ -171,6 +225,8 @@ def apply(folder):
     for key, environment in outputs.items():
         if key.startswith("encx_env"):
             wrap_and_unwrap(name, environment)
+            encrypt_row(name, folder, environment)
+            check_config(name, outputs[key.replace("encx_env", "encx_config")], environment)
     check_commands(name, outputs.get("validation_commands", {}))
     if name in USED_BY_ENCX:
         use_by_encx(name, outputs["encx_env"])

@@ -29,7 +29,7 @@ use crate::keyring::Core;
 
 pub use self::destroy::Destruction;
 pub use self::maintenance::{
-    FailedRotation, Maintenance, MaintenanceReport, MaintenanceTask, RotationPeriod,
+    DueReport, DueVersion, FailedRotation, Maintenance, MaintenanceReport, MaintenanceTask, RotationPeriod,
 };
 pub use self::processes::{ProcessReport, SilentProcess};
 pub use self::rewrap_all::RewrapAll;

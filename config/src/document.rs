@@ -74,6 +74,26 @@ impl Section {
         })
     }
 
+    /// Finds a text that has a property, and says where it stands.
+    pub(crate) fn find_text(&self, has: fn(&str) -> bool) -> Option<Origin> {
+        fn find(entries: &BTreeMap<String, Node>, has: fn(&str) -> bool) -> Option<(String, usize)> {
+            entries.iter().find_map(|(key, node)| {
+                let (inner, line) = find_in(node, has)?;
+                Some((format!("{key}{inner}"), line))
+            })
+        }
+        fn find_in(node: &Node, has: fn(&str) -> bool) -> Option<(String, usize)> {
+            match &node.value {
+                Value::Text(text) => has(text).then(|| (String::new(), node.line)),
+                Value::List(list) => list.iter().find_map(|node| find_in(node, has)),
+                Value::Table(entries) => find(entries, has).map(|(key, line)| (format!(".{key}"), line)),
+                Value::Boolean(_) | Value::Number(_) | Value::Other => None,
+            }
+        }
+        let (key, line) = find(&self.entries, has)?;
+        Some(self.origin_at(&key, line))
+    }
+
     /// Takes a value out.
     pub(crate) fn take(&mut self, key: &str) -> Option<Node> {
         if !self.asked.iter().any(|asked| asked == key) {

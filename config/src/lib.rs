@@ -50,3 +50,8 @@ pub use secret::SecretUrl;
 pub use settings::{Settings, assert_columns_match};
 pub use source::Origin;
 pub use store::{MigrationStep, Migrations, OpenStore, StoreUrl};
+
+/// Compiles the examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -19,7 +19,10 @@ use crate::limits::Limits;
 use crate::resolve::{Environment, Resolver};
 use crate::rotation::Rotation;
 use crate::rule::Rule;
+use crate::secret::has_password;
 use crate::settings::{Inner, Settings};
+#[cfg(unix)]
+use crate::source::Origin;
 use crate::store::{self, OpenStore, StoreSchemes, StoreUrl};
 
 /// The file that is read if it is there and none is named.
@@ -143,15 +146,19 @@ impl Loader {
         check_variables(&self.env)?;
         let path = self.path();
         let mut file = match &path {
-            Some((path, named_by)) => Some((Section::parse(path, &read(path, named_by)?)?, path)),
+            Some((path, named_by)) => {
+                let file = Section::parse(path, &read(path, named_by)?)?;
+                check_permissions(path, &file)?;
+                Some(file)
+            }
             None => None,
         };
         let env = Arc::new(self.env);
         let (kms_section, column_sections) = match &mut file {
-            Some((file, _)) => (Some(file.section("kms")?), file.sections("column")?),
+            Some(file) => (Some(file.section("kms")?), file.sections("column")?),
             None => (None, Vec::new()),
         };
-        let mut resolver = Resolver::new(&env, file.as_mut().map(|(file, _)| file))?;
+        let mut resolver = Resolver::new(&env, file.as_mut())?;
         let allow_insecure = resolver.boolean(&keys::ALLOW_INSECURE)?.unwrap_or_default();
         let mut protection = BTreeMap::new();
         for (option, key) in [
@@ -177,9 +184,8 @@ impl Loader {
         let rotation = Rotation::resolve(&mut resolver)?;
         let columns = columns::read(column_sections)?;
         let description = Description(resolver.finish()?);
-        if let Some((file, path)) = file {
+        if let Some(file) = file {
             file.finish()?;
-            check_permissions(path, store.as_ref())?;
         }
         Ok(Settings(Arc::new(Inner {
             file: path.map(|(path, _)| path),
@@ -267,37 +273,24 @@ fn is_of_kubernetes(name: &str) -> bool {
 
 /// Refuses a file with a password that every user of the machine can read.
 #[cfg(unix)]
-fn check_permissions(path: &Path, store: Option<&StoreUrl>) -> Result<(), ConfigError> {
+fn check_permissions(path: &Path, file: &Section) -> Result<(), ConfigError> {
     use std::os::unix::fs::PermissionsExt as _;
-
-    use crate::source::Origin;
-    let is_of_file = |store: &&StoreUrl| matches!(store.origin, Origin::File { .. });
-    let Some(store) = store.filter(is_of_file) else {
-        return Ok(());
-    };
-    let urls = [Some(&store.url), store.listen_url.as_ref()];
-    if !urls
-        .into_iter()
-        .flatten()
-        .any(crate::secret::SecretUrl::has_secret)
-    {
-        return Ok(());
-    }
-    let Ok(metadata) = std::fs::metadata(path) else {
+    let (Some(secret), Ok(metadata)) = (file.find_text(has_password), std::fs::metadata(path)) else {
         return Ok(());
     };
     let mode = metadata.permissions().mode() & 0o7777;
     if mode & 0o007 == 0 {
         return Ok(());
     }
-    Err(ConfigError::Permissions {
-        path: path.to_path_buf(),
-        mode,
-        what: "the password in the URL of the key store".to_owned(),
-    })
+    let what = match secret {
+        Origin::File { line, key, .. } => format!("the password of `{key}` in line {line}"),
+        _ => "a password in it".to_owned(),
+    };
+    let path = path.to_path_buf();
+    Err(ConfigError::Permissions { path, mode, what })
 }
 
 #[cfg(not(unix))]
-fn check_permissions(_: &Path, _: Option<&StoreUrl>) -> Result<(), ConfigError> {
+fn check_permissions(_: &Path, _: &Section) -> Result<(), ConfigError> {
     Ok(())
 }

@@ -203,7 +203,7 @@ fn keks_of(section: &mut Section, key: &str) -> Result<Vec<KekSetting>, ConfigEr
 }
 
 /// Reads the name of a KEK: a text, or in the file a table.
-fn kek_of(origin: &Origin, raw: Raw) -> Result<KekSetting, ConfigError> {
+pub(crate) fn kek_of(origin: &Origin, raw: Raw) -> Result<KekSetting, ConfigError> {
     let refuse = |what: String| {
         ConfigError::Value {
         origin: origin.clone(),

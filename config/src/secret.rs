@@ -51,11 +51,6 @@ impl SecretUrl {
     pub fn scheme(&self) -> Option<&str> {
         scheme_of(&self.0)
     }
-
-    /// Tells whether it holds a secret.
-    pub(crate) fn has_secret(&self) -> bool {
-        redact(&self.0).contains(REDACTED)
-    }
 }
 
 impl fmt::Display for SecretUrl {
@@ -77,6 +72,11 @@ pub(crate) fn scheme_of(url: &str) -> Option<&str> {
     let is_scheme = chars.next().is_some_and(|first| first.is_ascii_alphabetic())
         && chars.all(|char| char.is_ascii_alphanumeric() || matches!(char, '+' | '-' | '.'));
     is_scheme.then_some(scheme)
+}
+
+/// Tells whether a text is a URL with a password.
+pub(crate) fn has_password(text: &str) -> bool {
+    text.contains("://") && scheme_of(text).is_some() && redact(text).contains(REDACTED)
 }
 
 /// Leaves out passwords. What has not the form of a URL is left out whole, for it may be one.

@@ -9,7 +9,7 @@ use encx::keys::{KeyManager, Maintenance};
 use encx::kms::{KekChoice, KekRef, KmsName};
 use encx::record::EncryptedColumn;
 use encx::store::KeyStore;
-use encx::{Crypto, CryptoBuilder, EncryptionContext};
+use encx::{Crypto, CryptoBuilder};
 
 use crate::columns::{DeclaredColumn, difference};
 use crate::describe::Description;
@@ -17,9 +17,11 @@ use crate::error::ConfigError;
 use crate::keys;
 use crate::kms::{KmsSchemes, KmsSettings, OpenKms};
 use crate::limits::Limits;
+use crate::resolve::Raw;
 use crate::rotation::Rotation;
-use crate::rule::{KekSetting, Rule, unknown_kms};
+use crate::rule::{KekSetting, Rule, kek_of, unknown_kms};
 use crate::secret::SecretUrl;
+use crate::source::Origin;
 use crate::store::{OpenStore, StoreSchemes, StoreUrl};
 
 /// What a service or a program is set to. Made by [`Settings::load`] or a [`Loader`](crate::Loader); cheap to clone.
@@ -59,9 +61,6 @@ impl Settings {
 
     /// Connects to KMSs and key store and gives a builder that is told all settings, to go on with.
     ///
-    /// Where `also_wrap` is set, or a pair has lists of its own, the rule is a closure: a
-    /// [`kek_rule`](CryptoBuilder::kek_rule) of yours takes its place.
-    ///
     /// # Errors
     ///
     /// Those of [`kms`](Self::kms) and [`key_store`](Self::key_store), and [`ConfigError::Value`] for a rule that names a KMS
@@ -83,14 +82,13 @@ impl Settings {
     ///
     /// [`ConfigError::Value`] for a rule that names a KMS which is not configured, or a KMS without a KEK of its own.
     pub fn builder_on(&self, kms: &OpenKms, store: impl KeyStore) -> Result<CryptoBuilder, ConfigError> {
-        let rule = ResolvedRule::new(&self.0.rule, kms)?;
         // The one that the builder is given is registered as `default`. Where no KMS has that name, the rule never gives it.
         let default = kms.get(&KmsName::default()).map_or_else(|| kms.primary(), Ok)?;
         let mut builder = Crypto::builder(Arc::clone(default), store);
         for (name, kms) in kms.iter().filter(|(name, _)| name.as_str() != KmsName::DEFAULT) {
             builder = builder.kms_named(name.as_str(), Arc::clone(kms));
         }
-        Ok(rule.apply(self.0.limits.apply(builder)))
+        apply_rule(&self.0.rule, kms, self.0.limits.apply(builder))
     }
 
     /// Sets up all KMSs that are configured.
@@ -109,6 +107,35 @@ impl Settings {
             by_name.insert(name.clone(), self.0.kms_schemes.open(url).await?);
         }
         Ok(OpenKms { by_name, primary })
+    }
+
+    /// Lists the KEKs that the KEK rule names, those that wrap new keys first. What a closure of yours names is not among them.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Value`] for a rule that names a KMS which is not configured, or a KMS without a KEK of its own.
+    pub fn keks(&self, kms: &OpenKms) -> Result<Vec<KekRef>, ConfigError> {
+        let rule = &self.0.rule;
+        let by_pair = rule.by_pair.iter().flat_map(|rule| &rule.also_unwrap);
+        let mut keks = self.wrapping_keks(kms)?;
+        add(&mut keks, rule.also_unwrap.iter().chain(by_pair), kms)?;
+        Ok(keks)
+    }
+
+    /// Lists the KEKs that the KEK rule has wrap new keys.
+    ///
+    /// # Errors
+    ///
+    /// As [`keks`](Self::keks).
+    pub fn wrapping_keks(&self, kms: &OpenKms) -> Result<Vec<KekRef>, ConfigError> {
+        let rule = &self.0.rule;
+        let by_pair = rule
+            .by_pair
+            .iter()
+            .flat_map(|rule| std::iter::once(&rule.kek).chain(&rule.also_wrap));
+        let mut keks: Vec<_> = default_kek(rule, kms)?.into_iter().collect();
+        add(&mut keks, rule.also_wrap.iter().chain(by_pair), kms)?;
+        Ok(keks)
     }
 
     /// Connects to the key store.
@@ -235,80 +262,70 @@ impl fmt::Debug for Settings {
     }
 }
 
-/// The rule with all names found.
-struct ResolvedRule {
-    default: Option<KekRef>,
-    also_wrap: Vec<KekRef>,
-    also_unwrap: Vec<KekRef>,
-    by_pair: Vec<ResolvedPair>,
+/// Tells a builder the rule, with all names found.
+fn apply_rule(rule: &Rule, kms: &OpenKms, mut builder: CryptoBuilder) -> Result<CryptoBuilder, ConfigError> {
+    let choice = |kek: KekRef, also_wrap: &[KekSetting], also_unwrap: &[KekSetting]| {
+        let mut choice = KekChoice::new(kek);
+        for setting in also_wrap {
+            choice = choice.also_wrap(find(setting, kms)?);
+        }
+        for setting in also_unwrap {
+            choice = choice.also_unwrap(find(setting, kms)?);
+        }
+        Ok::<_, ConfigError>(choice)
+    };
+    if let Some(kek) = default_kek(rule, kms)? {
+        builder = builder.kek_choice(choice(kek, &rule.also_wrap, &[])?);
+    } else if let Some(setting) = rule.also_wrap.first() {
+        return Err(ConfigError::Value {
+            origin: setting.origin.clone(),
+            what: "there is no KEK beside which it could wrap".to_owned(),
+            write: format!("the KEK that wraps first to {}", keys::KEK.variable),
+        });
+    }
+    for pair in &rule.by_pair {
+        let choice = choice(find(&pair.kek, kms)?, &pair.also_wrap, &pair.also_unwrap)?;
+        builder = builder.kek_choice_for(&pair.key, &pair.value, choice);
+    }
+    for setting in &rule.also_unwrap {
+        builder = builder.also_unwrap(find(setting, kms)?);
+    }
+    Ok(builder)
 }
 
-struct ResolvedPair {
-    key: String,
-    value: String,
-    kek: KekRef,
-    also_wrap: Vec<KekRef>,
-    also_unwrap: Vec<KekRef>,
+/// Finds the KEK of contexts that no pair decides: the rule's, or the KMS's own.
+fn default_kek(rule: &Rule, kms: &OpenKms) -> Result<Option<KekRef>, ConfigError> {
+    match &rule.default {
+        Some(setting) => find(setting, kms).map(Some),
+        None => Ok(kms
+            .own_kek(&kms.primary)
+            .map(|kek| KekRef::new(kms.primary.clone(), kek))),
+    }
 }
 
-impl ResolvedRule {
-    fn new(rule: &Rule, kms: &OpenKms) -> Result<Self, ConfigError> {
-        let find = |setting: &KekSetting| find(setting, kms);
-        let all = |settings: &[KekSetting]| settings.iter().map(find).collect::<Result<Vec<_>, _>>();
-        let default = rule.default.as_ref().map(find).transpose()?;
-        let own = || Some(KekRef::new(kms.primary.clone(), kms.own_kek(&kms.primary)?));
-        let by_pair = rule.by_pair.iter().map(|rule| {
-            Ok::<_, ConfigError>(ResolvedPair {
-                key: rule.key.clone(),
-                value: rule.value.clone(),
-                kek: find(&rule.kek)?,
-                also_wrap: all(&rule.also_wrap)?,
-                also_unwrap: all(&rule.also_unwrap)?,
-            })
-        });
-        Ok(Self {
-            default: default.or_else(own),
-            also_wrap: all(&rule.also_wrap)?,
-            also_unwrap: all(&rule.also_unwrap)?,
-            by_pair: by_pair.collect::<Result<_, _>>()?,
-        })
+/// Adds KEKs that are not in the list yet.
+fn add<'s>(
+    keks: &mut Vec<KekRef>,
+    settings: impl Iterator<Item = &'s KekSetting>,
+    kms: &OpenKms,
+) -> Result<(), ConfigError> {
+    for setting in settings {
+        let kek = find(setting, kms)?;
+        if !keks.contains(&kek) {
+            keks.push(kek);
+        }
     }
+    Ok(())
+}
 
-    fn apply(self, mut builder: CryptoBuilder) -> CryptoBuilder {
-        if let Some(kek) = &self.default {
-            builder = builder.kek(kek.clone());
-        }
-        for rule in &self.by_pair {
-            builder = builder.kek_for(&rule.key, &rule.value, rule.kek.clone());
-        }
-        for kek in &self.also_unwrap {
-            builder = builder.also_unwrap(kek.clone());
-        }
-        let has_lists = |rule: &ResolvedPair| !rule.also_wrap.is_empty() || !rule.also_unwrap.is_empty();
-        // The builder's own rule has one KEK that wraps.
-        if self.also_wrap.is_empty() && !self.by_pair.iter().any(has_lists) {
-            return builder;
-        }
-        builder.kek_rule(move |context| self.choose(context))
-    }
-
-    fn choose(&self, context: &EncryptionContext) -> Option<KekChoice> {
-        let of_pair = self
-            .by_pair
-            .iter()
-            .find(|rule| context.get(&rule.key) == Some(&rule.value));
-        let (kek, wrap, unwrap) = match of_pair {
-            Some(rule) => (&rule.kek, &rule.also_wrap[..], &rule.also_unwrap[..]),
-            None => (self.default.as_ref()?, &self.also_wrap[..], &[][..]),
-        };
-        let choice = wrap.iter().fold(KekChoice::new(kek.clone()), |choice, kek| {
-            choice.also_wrap(kek.clone())
-        });
-        Some(
-            unwrap
-                .iter()
-                .fold(choice, |choice, kek| choice.also_unwrap(kek.clone())),
-        )
+impl OpenKms {
+    /// Finds the KEK that a text names: `KEK`, `KMS:KEK`, or `KMS:` for the KMS's own.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Value`] for a text that is no name, a KMS that is not configured, or one without a KEK of its own.
+    pub fn parse_kek(&self, text: &str) -> Result<KekRef, ConfigError> {
+        find(&kek_of(&Origin::Argument, Raw::Text(text.to_owned()))?, self)
     }
 }
 

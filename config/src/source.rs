@@ -8,6 +8,8 @@ use std::sync::Arc;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Origin {
+    /// An argument of a call, or of a command.
+    Argument,
     /// Nothing sets it.
     Default,
     /// An environment variable.
@@ -29,6 +31,7 @@ pub enum Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Argument => f.write_str("what was given"),
             Self::Default => f.write_str("default"),
             Self::Env { variable } => write!(f, "`{variable}`"),
             Self::File { path, line, key } => write!(f, "`{key}` in {}, line {line}", path.display()),

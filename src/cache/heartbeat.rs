@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use encx_core::store::{Fence, ProcessId, ProcessRegistry, StoreError};
+use encx_core::store::{Fence, ProcessId, ProcessRegistry};
 use tokio::runtime::Handle;
 
 use crate::cache::Cache;
@@ -100,7 +100,7 @@ async fn beat(cache: &Arc<Cache>) -> Result<(), Error> {
         return Ok(());
     };
     let (info, acknowledged) = cache.registration.introduce();
-    let told = in_time(cache, registry.heartbeat(&info)).await;
+    let told = cache.ask_in_time(registry.heartbeat(&info)).await;
     // Also if that failed: it is tried again, and no load waits for it.
     cache.registration.note_introduced();
     let fence = told?;
@@ -124,16 +124,7 @@ async fn acknowledge(
     id: ProcessId,
     fence: Fence,
 ) -> Result<(), Error> {
-    in_time(cache, registry.acknowledge(id, fence)).await?;
+    cache.ask_in_time(registry.acknowledge(id, fence)).await?;
     cache.registration.note_acknowledged(id, fence);
     Ok(())
-}
-
-/// A key store that hangs stops nothing for good.
-async fn in_time<T>(cache: &Cache, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, Error> {
-    let after = cache.limits.load_timeout;
-    tokio::select! {
-        done = call => Ok(done?),
-        () = cache.clock.sleep(after) => Err(Error::TimedOut { after }),
-    }
 }

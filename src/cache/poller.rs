@@ -143,7 +143,7 @@ async fn poll(cache: &Arc<Cache>) -> Result<(), Error> {
     let (began, tick) = (cache.clock.elapsed(), cache.tick());
     let mut cursor = *polls.cursor.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
-        let page = cache.store.changed_since(&cursor).await?;
+        let page = cache.ask(cache.store.changed_since(&cursor)).await?;
         let followed_since = cache.tick();
         if cursor.position() == CursorPosition::Now {
             // Before the first poll nothing was followed: what was read until then is read again.

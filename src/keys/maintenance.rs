@@ -1,5 +1,6 @@
 //! Scheduled rotation, off the path of requests.
 
+mod due;
 mod lease;
 mod rules;
 mod task;
@@ -8,6 +9,7 @@ use std::collections::HashSet;
 use std::sync::Weak;
 use std::time::Duration;
 
+pub use self::due::{DueReport, DueVersion};
 use self::lease::{Lease, Stop};
 pub use self::rules::RotationPeriod;
 use self::rules::Rules;
@@ -322,15 +324,12 @@ impl Run<'_> {
 
     /// Publishes the next version of a key that is due, or takes over the one that waits.
     async fn publish(&mut self, record: &KeyRecord) -> Result<(), Stop> {
-        // The row says what it is for, and has to agree with its own scope.
-        let (context, usage) = (record.verified_context().map_err(failed)?, record.usage);
-        let RotationPeriod::Every(period) = self.of.rules.period(&context, usage) else {
+        let Some(DueVersion { context, usage, .. }) =
+            self.of.if_due(record, self.now).map_err(Stop::Failed)?
+        else {
             return Ok(());
         };
-        let is_due = record
-            .activated_at
-            .is_some_and(|activated_at| activated_at < self.now.minus(period));
-        if !is_due || self.seen.contains(&record.scope) {
+        if self.seen.contains(&record.scope) {
             return Ok(());
         }
         let manager = self.of.manager.clone().for_usage(usage);
