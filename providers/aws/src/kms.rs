@@ -451,7 +451,8 @@ fn pairs(context: &KmsContext) -> HashMap<String, String> {
         .collect()
 }
 
-fn state_of(metadata: &KeyMetadata) -> KekState {
+/// Reads whether a key can be used.
+pub(crate) fn state_of(metadata: &KeyMetadata) -> KekState {
     match metadata.key_state() {
         Some(KeyState::Enabled) => KekState::Enabled,
         Some(KeyState::Disabled) => KekState::Disabled,

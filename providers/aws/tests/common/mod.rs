@@ -5,6 +5,7 @@
 pub(crate) mod capture;
 pub(crate) mod environment;
 pub(crate) mod postgres;
+pub(crate) mod provision;
 pub(crate) mod proxy;
 pub(crate) mod scripted;
 
