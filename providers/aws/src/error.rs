@@ -352,10 +352,12 @@ impl Asked<'_> {
             (_, Some("InvalidKeyUsageException"), _) => {
                 "a KEK has to be a symmetric key for ENCRYPT_DECRYPT".to_owned()
             }
-            (_, Some("DisabledException"), _) => "enable the key with `aws kms enable-key`".to_owned(),
+            (_, Some("DisabledException"), _) => {
+                "enable the key with `aws kms enable-key`, and find out who disabled it (DisableKey in CloudTrail)".to_owned()
+            }
             (KmsErrorKind::KeyState, ..) => {
-                "see its state with `aws kms describe-key`: pending deletion can be cancelled with `aws kms cancel-key-deletion`, \
-                 and a replica is being created for some seconds"
+                "see its state with `aws kms describe-key`: a pending deletion is cancelled with `aws kms cancel-key-deletion` and then \
+                 `aws kms enable-key`, as the key is disabled after that; a replica is being created for some seconds"
                     .to_owned()
             }
             (KmsErrorKind::LimitExceeded, ..) => {

@@ -214,6 +214,23 @@ async fn an_error_says_what_to_do() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_disabled_or_waits_for_deletion_is_brought_back_step_by_step() {
+    for (code, steps) in [
+        ("DisabledException", vec!["`aws kms enable-key`"]),
+        (
+            "KMSInvalidStateException",
+            vec!["`aws kms cancel-key-deletion` and then `aws kms enable-key`"],
+        ),
+    ] {
+        let scripted = Scripted::start().await;
+        scripted.answer("Decrypt", [refusal(400, code)]).await;
+        let kms = scripted.builder().build().await.unwrap();
+        let error = unwrap(&kms, ARN).await.unwrap_err().to_string();
+        assert!(steps.iter().all(|step| error.contains(step)), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_found_is_looked_for_with_prefix_and_region() {
     let scripted = Scripted::start().await;
     scripted
