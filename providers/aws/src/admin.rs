@@ -612,7 +612,7 @@ impl<'a> Failed<'a> {
         }
     }
 
-    /// Refuses a policy that names somebody whom it must not.
+    /// Refuses a policy that names a principal which it must not name.
     fn check(&self, policy: &KeyPolicy) -> Result<(), AdminError> {
         policy.check().map_err(|error| self.odd(&error.to_string()))
     }

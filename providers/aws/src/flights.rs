@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_goes_away_strands_nobody_and_leaves_nothing() {
+    async fn who_goes_away_strands_no_one_and_leaves_nothing() {
         let flights = Arc::new(Flights::<u32>::default());
         let asking = Arc::clone(&flights);
         let first = tokio::spawn(async move { asking.ask("a", std::future::pending::<u32>).await });

@@ -371,7 +371,7 @@ async fn conditions_stand_in_the_policy_of_the_key() {
             key().user_where(&shop, [("encx:v", "1")]).unwrap(),
         ),
         (
-            "nobody",
+            "delegated",
             vec!["--enforce-context"],
             key()
                 .let_identity_policies_decide_where([("encx:v", "1")])
@@ -386,7 +386,7 @@ async fn conditions_stand_in_the_policy_of_the_key() {
         assert!(difference.is_empty(), "{name}: {difference:?}");
         assert_eq!(
             run.out.contains("\"kms:EncryptionContext:encx:v\""),
-            name == "nobody",
+            name == "delegated",
             "{}",
             run.out
         );
