@@ -1,13 +1,11 @@
 //! What the program is told on the command line.
 
-use std::path::PathBuf;
-
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
     audit, completions, config, inspect, keks, keys, local, maintain, man, migrate, rewrap, status, validate,
 };
-use crate::output::Format;
+use crate::session::Global;
 
 /// Operates the keys of encx: lists what there is and what is due, rotates, moves to other KEKs.
 ///
@@ -28,16 +26,6 @@ pub(crate) struct Args {
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct Global {
-    /// Read settings from this file in place of encx.toml
-    #[arg(long, global = true, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-    /// How data is written to stdout
-    #[arg(long, global = true, value_enum, default_value_t)]
-    pub(crate) format: Format,
 }
 
 #[derive(Debug, Subcommand)]

@@ -324,11 +324,10 @@ impl Run<'_> {
 
     /// Publishes the next version of a key that is due, or takes over the one that waits.
     async fn publish(&mut self, record: &KeyRecord) -> Result<(), Stop> {
-        let Some(DueVersion { context, usage, .. }) =
-            self.of.if_due(record, self.now).map_err(Stop::Failed)?
-        else {
+        let Some(due) = self.of.if_due(record, self.now).map_err(Stop::Failed)? else {
             return Ok(());
         };
+        let (context, usage) = (due.context, due.usage);
         if self.seen.contains(&record.scope) {
             return Ok(());
         }
