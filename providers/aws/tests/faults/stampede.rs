@@ -8,7 +8,7 @@ use super::*;
 const SSN: Field = Field::new("users", "ssn");
 const TENANTS: usize = 64;
 
-/// Answers slowly to DescribeKey, so that all who ask meet, and refuses to tell of rotation.
+/// Answers slowly to `DescribeKey`, so that all who ask meet, and refuses to tell of rotation.
 async fn scripted() -> Scripted {
     let scripted = Scripted::start().await;
     let describes = json(&format!(
