@@ -6,7 +6,8 @@ FOLDER holds a copy of terraform/, and gets what the commands write. Needs in th
 `cargo run -p encx-aws --example NAME -- ..` in the page starts such a one.
 
 Before a block, a comment may say `<!-- not run: why -->`, or `<!-- dry run: why -->`: then the AWS CLI only checks its arguments. Every other
-block runs, in one shell. A block of text shows what the block before it printed: its lines are compared, without ids and numbers.
+block runs, in one shell. A block of text shows what the block before it printed: its lines are compared, without ids and numbers. The texts of errors
+that the page explains have to be in the code of encx-aws, but for those of AWS.
 """
 
 import os
@@ -19,12 +20,11 @@ import time
 PRELUDE = r"""
 set -euo pipefail
 dry=
-# PyPI has version 1 of the AWS CLI, which does not know AWS_REGION.
 aws() {
   if [ -n "$dry" ]; then
-    AWS_DEFAULT_REGION=$AWS_REGION $AWS_CLI "$@" --generate-cli-skeleton output >/dev/null
+    $AWS_CLI "$@" --generate-cli-skeleton output >/dev/null
   else
-    AWS_DEFAULT_REGION=$AWS_REGION $AWS_CLI "$@"
+    $AWS_CLI "$@"
   fi
 }
 cargo() {
@@ -41,6 +41,20 @@ cargo() {
 BLOCK = re.compile(r"^(?:<!-- (not|dry) run: ([^\n]+) -->\n)?```(\w*)\n(.*?)^```$", re.M | re.S)
 
 
+# What AWS says, and encx hands on.
+OF_AWS = {"KeyRotationEnabled: false", "explicit deny", "no identity-based policy allows", "no resource-based policy allows"}
+
+
+def unknown_errors(text):
+    """Finds texts of errors in the page's table that encx-aws does not have."""
+    code = "\n".join(path.read_text() for path in sorted(pathlib.Path("providers/aws/src").rglob("*.rs")))
+    code = re.sub(r"\\\n\s*", "", code)
+    table = text[text.index("| text | cause | do |") :].partition("\n\n")[0]
+    said = [it for line in table.splitlines()[2:] for it in re.findall(r"`([^`]+)`", line.split("|")[1])]
+    parts = [part.strip() for it in said for part in it.split("…")]
+    return [part for part in parts if part not in code and part not in OF_AWS and part != "alias/"], len(parts)
+
+
 def blank(line):
     """Returns a line without what is another one in each run."""
     return re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}|\d+", "…", line.strip())
@@ -49,6 +63,9 @@ def blank(line):
 def main():
     page, folder = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
     text = page.read_text()
+    unknown, known = unknown_errors(text)
+    if unknown or not known:
+        sys.exit(f"{page}: encx-aws says nothing of this: {unknown}")
     script, shown, ran, left = [PRELUDE], {}, 0, []
     for block in BLOCK.finditer(text):
         how, why, language, body = block.groups()

@@ -6,6 +6,7 @@
 
 mod asking;
 mod cached_key;
+mod counted;
 mod data_cipher;
 mod derivation_key;
 mod entry;

@@ -2,6 +2,7 @@
 //! on where they were.
 
 mod budget;
+mod counted;
 mod engine;
 mod pace;
 mod ranges;
@@ -17,6 +18,8 @@ use encx_core::store::{KeyStore, StoreError};
 use crate::clock::Clock;
 use crate::crypto::Crypto;
 
+#[cfg(feature = "metrics")]
+pub(crate) use self::counted::items_of_this_process;
 pub use self::report::{JobEnd, JobError, JobEvent, JobFailure, JobReport};
 pub use self::run::{JobRun, JobStopper};
 

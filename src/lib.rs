@@ -26,6 +26,7 @@
 //! - Search, passwords, API tokens: [`search`], `password` (a feature), [`token`].
 //! - What went wrong, and whether it may pass: [`Error`].
 //! - Rotate, suspend, destroy, move to another KEK, on schedule too: [`keys`]. Long walks that processes share: [`jobs`].
+//! - Probes, validation, status, metrics: [`ops`].
 //! - A KMS or a key store of your own: [`kms`] and [`store`], with the conformance suites of `encx-testkit`.
 //!
 //! # Words
@@ -51,8 +52,9 @@
 //! | `chrono`, `time` | dates and times of these crates as encrypted fields |
 //! | `derive` | `#[derive(Encrypt)]` |
 //! | `json` | encrypted fields of any type that serde knows, as JSON |
+//! | `metrics` | `ops::metrics`: counters and gauges, by the facade of crate `metrics` |
 //! | `password` | password hashes: Argon2id with a pepper that the KMS protects |
-//! | `serde` | `Serialize` and `Deserialize` for [`Ciphertext`], [`BlindIndex`](search::BlindIndex) and `PasswordHash` |
+//! | `serde` | `Serialize` and `Deserialize` for [`Ciphertext`], [`BlindIndex`](search::BlindIndex) and `PasswordHash`; `Serialize` for the reports of [`ops`] |
 //! | `sqlx-0_9` | [`Ciphertext`], [`BlindIndex`](search::BlindIndex) and `PasswordHash` as columns of sqlx 0.9 |
 //! | `sqlx-0_9-postgres` | arrays of [`BlindIndex`](search::BlindIndex), for `= ANY($1)`, of [`Ciphertext`], for `unnest($1)`, and of password hashes |
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -106,11 +108,12 @@ pub mod kms {
 /// A store implements [`KeyStore`](store::KeyStore), for which crate `encx-core` suffices.
 pub mod store {
     pub use encx_core::store::{
-        ChangeCursor, ChangePage, ColumnCount, CursorPosition, Fence, JobRange, JobStatus, JobStore,
-        JobTally, KeyCensus, KeyChange, KeyChanges, KeyHint, KeyPage, KeyQuery, KeyRecord, KeyStore, Lease,
-        Leases, NewKey, OpenTransactions, ProcessId, ProcessInfo, ProcessList, ProcessRecord,
-        ProcessRegistry, RangeClaim, Revision, StateChange, StoreError, StoredWrap, Timestamp, WrapChange,
-        WrapOutcome,
+        AuditEntry, AuditLog, AuditPage, AuditQuery, AuditedPart, ChangeCursor, ChangePage, ColumnCount,
+        Counted, CursorPosition, DailyCounts, Fence, JobRange, JobStatus, JobStore, JobTally, KekUse,
+        KeyCensus, KeyChange, KeyChanges, KeyCount, KeyHint, KeyPage, KeyQuery, KeyRecord, KeyStore,
+        KeySummary, Lease, Leases, NewKey, OpenTransactions, ProcessCounts, ProcessId, ProcessInfo,
+        ProcessList, ProcessRecord, ProcessRegistry, RangeClaim, Revision, StateChange, StoreError,
+        StoredWrap, Timestamp, WrapChange, WrapOutcome,
     };
 }
 

@@ -12,6 +12,8 @@ mod cost;
 mod health;
 #[cfg(feature = "serde")]
 mod json;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod reported;
 mod status;
 mod validate;

@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use encx::keys::{DataKeyId, KeyState, Scope};
 use encx::store::{
-    ChangeCursor, ChangePage, CursorPosition, JobStore, KeyChanges, KeyPage, KeyQuery, KeyRecord, KeyStore,
-    Leases, NewKey, ProcessRegistry, Revision, StateChange, StoreError, Timestamp, WrapChange, WrapOutcome,
+    AuditLog, ChangeCursor, ChangePage, CursorPosition, JobStore, KekUse, KeyChanges, KeyPage, KeyQuery,
+    KeyRecord, KeyStore, KeySummary, Leases, NewKey, ProcessRegistry, Revision, StateChange, StoreError,
+    Timestamp, WrapChange, WrapOutcome,
 };
 use encx_testkit::{AuditedChange, MemoryKeyStore, StoreFixture, store_cases};
 
@@ -24,11 +25,15 @@ enum Fault {
     AddsToTheShredded,
     AnyoneReleasesALease,
     AppliesOverAnyRevision,
+    AuditIgnoresTheEnd,
+    AuditLeavesOutDemotions,
     AuditsOneReasonAChange,
     ChangesDoNotShowInPolls,
     ClaimsEndAtOnce,
     CommitsOutOfOrder,
     CompletesTwice,
+    ContextFilterTakesFirstOnly,
+    CountsOverwrite,
     CountsTwice,
     CountsWhatIsLost,
     CursorSkipsAMicrosecond,
@@ -47,6 +52,7 @@ enum Fault {
     InsertsWhateverTheId,
     JoinsUnderAnyPlan,
     KeepsWhatIsLost,
+    KeksCountEveryWrapAsSole,
     LoadsOneThousandScopes,
     LosersOfInsertsWin,
     LosesAbandonedRanges,
@@ -62,6 +68,7 @@ enum Fault {
     ServesOldRuns,
     SortsByNothing,
     StateFilterTakesFirstOnly,
+    SummaryLeavesOutTheDestroyed,
     TermsOfLeasesStand,
     TruncatesTimes,
     TwoHoldALease,
@@ -69,7 +76,7 @@ enum Fault {
 }
 
 /// Every fault, the case that must catch it, and how: each was watched doing so.
-const FAULTS: [(Fault, &str); 47] = [
+const FAULTS: [(Fault, &str); 53] = [
     (
         Fault::AcknowledgesAnEarlierFence,
         "fences_grow_and_are_acknowledged",
@@ -87,6 +94,8 @@ const FAULTS: [(Fault, &str); 47] = [
         "a_lease_is_given_back_by_its_holder_alone",
     ),
     (Fault::AppliesOverAnyRevision, "one_of_sixteen_state_changes_wins"),
+    (Fault::AuditIgnoresTheEnd, "the_audit_log_is_filtered_and_paged"),
+    (Fault::AuditLeavesOutDemotions, "every_change_leaves_an_entry"),
     (
         Fault::AuditsOneReasonAChange,
         "every_row_of_the_audit_log_has_the_reason",
@@ -98,6 +107,8 @@ const FAULTS: [(Fault, &str); 47] = [
         "polling_misses_nothing_under_concurrent_writers",
     ),
     (Fault::CompletesTwice, "what_is_complete_counts_once"),
+    (Fault::ContextFilterTakesFirstOnly, "filters_list_what_matches"),
+    (Fault::CountsOverwrite, "counts_add_up_by_day"),
     (Fault::CountsTwice, "what_is_complete_counts_once"),
     (Fault::CountsWhatIsLost, "an_abandoned_range_is_claimed_once"),
     (
@@ -128,6 +139,10 @@ const FAULTS: [(Fault, &str); 47] = [
     (Fault::InsertsWhateverTheId, "ids_only_grow"),
     (Fault::JoinsUnderAnyPlan, "a_job_is_joined_or_begun_anew"),
     (Fault::KeepsWhatIsLost, "a_claim_is_kept"),
+    (
+        Fault::KeksCountEveryWrapAsSole,
+        "keks_are_counted_with_what_they_alone_wrap",
+    ),
     (Fault::LoadsOneThousandScopes, "many_scopes_and_ids_fit_one_call"),
     (Fault::LosersOfInsertsWin, "one_of_sixteen_inserts_wins"),
     (Fault::LosesAbandonedRanges, "an_abandoned_range_is_claimed_once"),
@@ -161,6 +176,10 @@ const FAULTS: [(Fault, &str); 47] = [
         "loading_sorts_and_leaves_out_what_is_unknown",
     ),
     (Fault::StateFilterTakesFirstOnly, "filters_list_what_matches"),
+    (
+        Fault::SummaryLeavesOutTheDestroyed,
+        "a_summary_counts_every_version",
+    ),
     (Fault::TermsOfLeasesStand, "a_lease_ends_by_itself"),
     (Fault::TruncatesTimes, "times_grow_and_stay"),
     (Fault::TwoHoldALease, "a_lease_is_held_by_one"),
@@ -368,6 +387,9 @@ impl KeyStore for Broken {
         if self.is(Fault::StateFilterTakesFirstOnly) {
             query.states.truncate(1);
         }
+        if self.is(Fault::ContextFilterTakesFirstOnly) {
+            query.context = query.context.into_iter().take(1).collect();
+        }
         let mut page = self.inner.page(&query).await?;
         match (self.fault, query.after) {
             (Fault::NextPageRepeats, Some(after)) => {
@@ -380,6 +402,22 @@ impl KeyStore for Broken {
             _ => {}
         }
         Ok(page)
+    }
+
+    async fn summary(&self) -> Result<KeySummary, StoreError> {
+        let mut summary = self.inner.summary().await?;
+        if self.is(Fault::SummaryLeavesOutTheDestroyed) {
+            summary.counts.retain(|count| count.state != KeyState::Destroyed);
+        }
+        Ok(summary)
+    }
+
+    async fn keks(&self) -> Result<Vec<KekUse>, StoreError> {
+        let mut keks = self.inner.keks().await?;
+        if self.is(Fault::KeksCountEveryWrapAsSole) {
+            keks.iter_mut().for_each(|kek| kek.sole = kek.versions);
+        }
+        Ok(keks)
     }
 
     async fn changed_since(&self, cursor: &ChangeCursor) -> Result<ChangePage, StoreError> {
@@ -410,6 +448,10 @@ impl KeyStore for Broken {
     }
 
     fn processes(&self) -> Option<&dyn ProcessRegistry> {
+        Some(self)
+    }
+
+    fn audit(&self) -> Option<&dyn AuditLog> {
         Some(self)
     }
 }

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    audit, completions, config, inspect, keks, keys, local, maintain, man, migrate, rewrap,
+    audit, completions, config, inspect, keks, keys, local, maintain, man, migrate, rewrap, status, validate,
 };
 use crate::output::Format;
 
 /// Operates the keys of encx: lists what there is and what is due, rotates, moves to other KEKs.
 ///
-/// Settings come from the environment (ENCX_KMS, ENCX_KEY_STORE, ..) and encx.toml, as for the service: see `encx config
+/// Settings come from the environment (`ENCX_KMS`, `ENCX_KEY_STORE`, ..) and encx.toml, as for the service: see `encx config
 /// show`. Data goes to stdout, all else to stderr.
 ///
 /// Exit codes: 0 done; 1 wrong usage or settings; 2 the KMS or the key store failed; 3 a finding; 4 a rule refuses it;
@@ -70,6 +70,10 @@ pub(crate) enum Command {
     Migrate(migrate::Command),
     /// Moves all keys to the KEKs that the KEK rule chooses
     Rewrap(rewrap::Args),
+    /// Shows KMSs, keys, processes, what is due and what it costs
+    Status(status::Args),
+    /// Does the whole chain under an encryption context, and leaves nothing behind
+    Validate(validate::Args),
     /// Writes the program's version
     Version,
 }

@@ -11,6 +11,8 @@ pub(crate) mod maintain;
 pub(crate) mod man;
 pub(crate) mod migrate;
 pub(crate) mod rewrap;
+pub(crate) mod status;
+pub(crate) mod validate;
 
 use std::io;
 use std::process::ExitCode;
@@ -58,6 +60,8 @@ fn dispatch(program: &Program, args: Args) -> Result<Exit> {
         Command::Maintain(args) => wait(maintain::run(&session, args)),
         Command::Migrate(command) => wait(migrate::run(&session, command)),
         Command::Rewrap(args) => wait(rewrap::run(&session, args)),
+        Command::Status(args) => wait(status::run(&session, args)),
+        Command::Validate(args) => wait(validate::run(&session, args)),
         // Done above, because they need no settings.
         Command::Completions(_) | Command::Local(_) | Command::Man(_) | Command::Version => Ok(Exit::Done),
     }

@@ -260,8 +260,8 @@ pub enum KekState {
     Unavailable,
 }
 
-/// What was asked of a KMS when it failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// What is asked of a KMS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum KmsOperation {
     /// [`KeyManagementService::describe_kek`].

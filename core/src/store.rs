@@ -1,8 +1,10 @@
 //! The contract of a key store: where wrapped data keys and their states are kept.
 
 mod all_usages;
+mod audit;
 mod bounds;
 mod census;
+mod counts;
 mod error;
 mod jobs;
 mod leases;
@@ -11,6 +13,7 @@ mod processes;
 mod query;
 mod record;
 mod revision;
+mod summary;
 
 use std::fmt;
 use std::pin::Pin;
@@ -24,7 +27,9 @@ use crate::key::{DataKeyId, Scope};
 
 #[doc(hidden)]
 pub use all_usages::load_all_usages;
+pub use audit::{AuditEntry, AuditLog, AuditPage, AuditQuery, AuditedPart};
 pub use census::{ColumnCount, KeyCensus, OpenTransactions};
+pub use counts::{Counted, DailyCounts, ProcessCounts};
 pub use error::StoreError;
 pub use jobs::{JobRange, JobStatus, JobStore, JobTally, RangeClaim};
 pub use leases::{Lease, Leases};
@@ -35,6 +40,7 @@ pub use query::{ChangeCursor, ChangePage, CursorPosition, KeyChange, KeyPage, Ke
 pub use record::are_shredded;
 pub use record::{KeyRecord, StoredWrap};
 pub use revision::Revision;
+pub use summary::{KekUse, KeyCount, KeySummary};
 
 pub use crate::timestamp::Timestamp;
 
@@ -113,6 +119,22 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// As [`load`](Self::load).
     async fn page(&self, query: &KeyQuery) -> Result<KeyPage, StoreError>;
 
+    /// Counts the versions by usage and state, in the database. Over a million keys it takes about half a second: it is for
+    /// status pages, not for requests.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    async fn summary(&self) -> Result<KeySummary, StoreError>;
+
+    /// Lists the KEKs that wrap any version, sorted by KMS and KEK, with how many versions each wraps. It reads all wraps
+    /// in the database, a million in some seconds.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    async fn keks(&self) -> Result<Vec<KekUse>, StoreError>;
+
     /// Lists what changed since an earlier call: one cheap poll for a whole process.
     ///
     /// No change is missed, whatever order writers commit in; a change may be listed more than once.
@@ -134,6 +156,9 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// Returns the store's registry of processes; `None` if it has none. Without it, only time tells that no process uses
     /// a version any more.
     fn processes(&self) -> Option<&dyn ProcessRegistry>;
+
+    /// Returns the store's audit log; `None` if it keeps none that can be listed.
+    fn audit(&self) -> Option<&dyn AuditLog>;
 }
 
 #[async_trait]
@@ -163,6 +188,14 @@ impl<T: KeyStore + ?Sized> KeyStore for Arc<T> {
         (**self).page(query).await
     }
 
+    async fn summary(&self) -> Result<KeySummary, StoreError> {
+        (**self).summary().await
+    }
+
+    async fn keks(&self) -> Result<Vec<KekUse>, StoreError> {
+        (**self).keks().await
+    }
+
     async fn changed_since(&self, cursor: &ChangeCursor) -> Result<ChangePage, StoreError> {
         (**self).changed_since(cursor).await
     }
@@ -181,6 +214,10 @@ impl<T: KeyStore + ?Sized> KeyStore for Arc<T> {
 
     fn processes(&self) -> Option<&dyn ProcessRegistry> {
         (**self).processes()
+    }
+
+    fn audit(&self) -> Option<&dyn AuditLog> {
+        (**self).audit()
     }
 }
 

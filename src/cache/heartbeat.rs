@@ -7,6 +7,7 @@ use encx_core::store::{Fence, ProcessId, ProcessRegistry};
 use tokio::runtime::Handle;
 
 use crate::cache::Cache;
+use crate::cache::counted::counts_of;
 use crate::cache::running::Running;
 use crate::error::Error;
 
@@ -35,13 +36,22 @@ impl Cache {
         Ok(())
     }
 
+    fn between_heartbeats(&self) -> Duration {
+        BETWEEN_HEARTBEATS.min(self.limits.state_ttl / 2)
+    }
+
     /// Has the key store forget this process, which holds no key any more.
     pub(super) async fn leave(&self) {
         let Some((registry, id)) = self.store.processes().zip(self.registration.resign()) else {
             return;
         };
+        let leaving = async {
+            // A process that ends soon after it began has told nothing yet.
+            tell_counts(self, registry, id).await;
+            registry.deregister(id).await
+        };
         let left = tokio::select! {
-            left = registry.deregister(id) => left.map_err(Error::from),
+            left = leaving => left.map_err(Error::from),
             () = self.clock.sleep(FAREWELL) => Err(Error::TimedOut { after: FAREWELL }),
         };
         if let Err(error) = left {
@@ -65,15 +75,16 @@ impl Cache {
 
 async fn beat_forever(cache: Weak<Cache>) {
     let mut hinted = false;
+    let mut told_at = Duration::ZERO;
     loop {
         let Some(strong) = cache.upgrade() else { return };
-        let outcome = beat(&strong).await;
+        let outcome = beat(&strong, &mut told_at).await;
         if let Err(Error::ShutDown | Error::NoRuntime) = outcome {
             return;
         }
         strong.registration.note_outcome(&outcome);
         let registration = Arc::clone(&strong.registration);
-        let longest = BETWEEN_HEARTBEATS.min(strong.limits.state_ttl / 2);
+        let longest = strong.between_heartbeats();
         // As for polls: processes that started together do not stay together.
         let sleep = strong
             .clock
@@ -94,8 +105,9 @@ async fn beat_forever(cache: Weak<Cache>) {
     }
 }
 
-/// Says that this process is there, and if the fence was raised follows all changes and acknowledges it.
-async fn beat(cache: &Arc<Cache>) -> Result<(), Error> {
+/// Says that this process is there, and if the fence was raised follows all changes and acknowledges it. Then tells what was
+/// counted, unless that was told a moment ago: others can ask for heartbeats as often as they like.
+async fn beat(cache: &Arc<Cache>, told_at: &mut Duration) -> Result<(), Error> {
     let Some(registry) = cache.store.processes() else {
         return Ok(());
     };
@@ -105,9 +117,40 @@ async fn beat(cache: &Arc<Cache>) -> Result<(), Error> {
     cache.registration.note_introduced();
     let fence = told?;
     // Equal, and not greater: a database that was restored counts anew.
-    if fence == Fence::NONE || acknowledged == Some(fence) {
-        return Ok(());
+    if fence != Fence::NONE && acknowledged != Some(fence) {
+        follow(cache, registry, info.id, fence).await?;
     }
+    let now = cache.clock.elapsed();
+    if now.saturating_sub(*told_at) >= cache.between_heartbeats() / 2 {
+        *told_at = now;
+        tell_counts(cache, registry, info.id).await;
+    }
+    Ok(())
+}
+
+/// Tells the key store what this process has counted since it was last told. What could not be told is told with the next
+/// heartbeat: only one whose answer was lost may be counted twice.
+async fn tell_counts(cache: &Cache, registry: &dyn ProcessRegistry, id: ProcessId) {
+    let counts = counts_of(&cache.stats());
+    let untold = cache.registration.untold(&counts);
+    if untold.is_empty() {
+        return;
+    }
+    match cache.ask_in_time(registry.add_counts(&untold)).await {
+        Ok(()) => cache.registration.note_told(id, counts),
+        Err(error) => {
+            tracing::debug!(target: "encx::processes", %error, "what was counted could not be told, and is told later");
+        }
+    }
+}
+
+/// Follows all changes, and acknowledges the fence.
+async fn follow(
+    cache: &Arc<Cache>,
+    registry: &dyn ProcessRegistry,
+    id: ProcessId,
+    fence: Fence,
+) -> Result<(), Error> {
     let learned = cache.tick();
     if !cache.poll_since(learned).await? {
         // The poll itself has said why.
@@ -115,7 +158,7 @@ async fn beat(cache: &Arc<Cache>) -> Result<(), Error> {
     }
     // Whoever raised the fence may be about to promote what it published.
     cache.prefetch_now().await;
-    acknowledge(cache, registry, info.id, fence).await
+    acknowledge(cache, registry, id, fence).await
 }
 
 async fn acknowledge(

@@ -4,10 +4,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use encx_core::memory;
-use encx_core::store::{Fence, ProcessId, ProcessInfo};
+use encx_core::store::{Fence, ProcessCounts, ProcessId, ProcessInfo};
 use tokio::sync::{Notify, watch};
 
 use crate::cache::Limits;
+use crate::cache::counted::growth;
 use crate::cache::running::RunsIn;
 use crate::clock::Clock;
 use crate::error::Error;
@@ -42,6 +43,8 @@ struct Me {
     acknowledged: Option<Fence>,
     /// How often in a row the key store could not be told.
     failures: u32,
+    /// What the key store was told of this process's work. `None` in a copy of a process, which has its counts and did none of it.
+    told: Option<ProcessCounts>,
 }
 
 /// Tells a process from its copies, as `fork` makes them and as snapshots of machines do.
@@ -68,6 +71,7 @@ impl Me {
             registered: false,
             acknowledged: None,
             failures: 0,
+            told: None,
         }
     }
 }
@@ -79,7 +83,10 @@ impl Registration {
             running: RunsIn::default(),
             name,
             serves_for: limits.serves_for(),
-            me: Mutex::new(Me::new()),
+            me: Mutex::new(Me {
+                told: Some(ProcessCounts::new()),
+                ..Me::new()
+            }),
             hinted: Notify::new(),
             introduced: watch::Sender::new(0),
         })
@@ -125,6 +132,20 @@ impl Registration {
         let mut me = self.me();
         if me.id == id {
             me.acknowledged = Some(fence);
+        }
+    }
+
+    /// Returns by how much counts have grown since the key store was told of them.
+    pub(super) fn untold(&self, counts: &ProcessCounts) -> ProcessCounts {
+        let mut me = self.me();
+        growth(me.told.get_or_insert_with(|| counts.clone()), counts)
+    }
+
+    /// Notes that the key store was told of all these.
+    pub(super) fn note_told(&self, id: ProcessId, counts: ProcessCounts) {
+        let mut me = self.me();
+        if me.id == id {
+            me.told = Some(counts);
         }
     }
 
@@ -223,6 +244,34 @@ mod tests {
             assert_eq!(registration.resign(), Some(copy.id));
             assert_eq!(registration.resign(), None);
         }
+    }
+
+    #[test]
+    fn what_was_told_is_not_told_again_nor_by_a_copy() {
+        use encx_core::store::Counted::{Encrypts, Hits};
+
+        let counts = |encrypts, hits| {
+            let mut counts = ProcessCounts::new();
+            counts.add(Encrypts, encrypts);
+            counts.add(Hits, hits);
+            counts
+        };
+        let registration = Registration::new(true, None, &limits());
+        let (me, _) = registration.introduce();
+        assert_eq!(registration.untold(&counts(3, 2)), counts(3, 2));
+        // It could not be told, and goes on.
+        assert_eq!(registration.untold(&counts(4, 2)), counts(4, 2));
+        registration.note_told(me.id, counts(4, 2));
+        assert_eq!(registration.untold(&counts(4, 5)), counts(0, 3));
+        assert!(registration.untold(&counts(4, 2)).is_empty());
+        // A copy of the process has all these counts, and has done nothing yet.
+        registration.me().origin.pid ^= 1;
+        let (copy, _) = registration.introduce();
+        assert!(registration.untold(&counts(4, 5)).is_empty());
+        assert_eq!(registration.untold(&counts(6, 5)), counts(2, 0));
+        registration.note_told(me.id, counts(9, 9));
+        registration.note_told(copy.id, counts(6, 5));
+        assert_eq!(registration.untold(&counts(7, 5)), counts(1, 0));
     }
 
     #[test]

@@ -36,7 +36,7 @@ impl Cache {
         if serving.keys == 0 {
             return serving;
         }
-        for (_, entry) in self.entries.iter() {
+        for (_, entry) in &self.entries {
             let guard = entry.snapshot();
             let Some(snapshot) = guard.get() else { continue };
             if matches!(self.trust(snapshot.known_at, now), Trust::Ask | Trust::Refuse) {

@@ -7,6 +7,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::budget::{IN_HAND, Memory};
+use super::counted;
 use super::pace::{MAX_TRIES, Pace, pause_after};
 use super::ranges::{CLAIM, Claimed, LOOK_AGAIN, Outcome, Range, Ranges};
 use super::run::{Events, JobRun};
@@ -205,6 +206,9 @@ impl<W: Walk> Engine<W> {
     }
 
     fn count(&self, counts: Counts, report: &mut JobReport) {
+        if !self.job.dry_run {
+            counted::count(counts.tally);
+        }
         report.worker += counts.tally;
         report.overtaken += counts.overtaken;
         report.add_failures(counts.failures);

@@ -1,10 +1,11 @@
 //! Status: KMSs, KEKs, keys, processes and cost, for people.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use encx_core::key::{KekId, KeyState, KeyUsage, KmsName};
 use encx_core::kms::KekDescription;
-use encx_core::store::{ProcessId, Timestamp};
+use encx_core::store::{Counted, DailyCounts, ProcessId, Timestamp};
 
 use crate::cache::Stats;
 use crate::crypto::Crypto;
@@ -220,6 +221,8 @@ impl StatusOptions {
 /// How many versions that are due are listed.
 const LISTED: usize = 100;
 
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
 impl Crypto {
     /// Reports what is there: KMSs and KEKs, keys, processes, what is due, what it costs.
     ///
@@ -311,11 +314,52 @@ impl Crypto {
 
 impl Crypto {
     async fn versions(&self) -> Reported<Vec<VersionsStatus>> {
-        Reported::NotRecorded
+        let cache = self.core().cache();
+        let summary = cache.ask_in_time(cache.store.summary()).await;
+        Reported::of(summary).map(|summary| {
+            let counts = summary.counts.into_iter().map(|count| VersionsStatus {
+                usage: count.usage,
+                state: count.state,
+                versions: count.versions,
+                oldest_activated_at: count.first_activated_at,
+            });
+            counts.collect()
+        })
     }
 
-    async fn days(&self, _days: u32) -> Reported<Vec<DayStatus>> {
-        Reported::NotRecorded
+    async fn days(&self, days: u32) -> Reported<Vec<DayStatus>> {
+        let cache = self.core().cache();
+        let Some(registry) = cache.store.processes() else {
+            return Reported::NotRecorded;
+        };
+        let counted = async {
+            let now = self.key_manager().time_of_store().await?;
+            // Today is one of them.
+            let since = now.minus(DAY.saturating_mul(days.saturating_sub(1)));
+            cache.ask_in_time(registry.daily_counts(since)).await
+        };
+        let counted = counted.await;
+        Reported::of(counted).map(|days| days.iter().map(DayStatus::of).collect())
+    }
+}
+
+impl DayStatus {
+    fn of(counted: &DailyCounts) -> Self {
+        let get = |what| counted.counts.get(what);
+        let of_kms = |is: fn(Counted) -> bool| {
+            let counts = counted.counts.iter().filter(|(what, _)| is(*what));
+            counts.map(|(_, count)| count).fold(0, u64::saturating_add)
+        };
+        Self {
+            day: counted.day,
+            encrypts: get(Counted::Encrypts),
+            decrypts: get(Counted::Decrypts),
+            hits: get(Counted::Hits),
+            misses: get(Counted::Misses),
+            refusals: get(Counted::Refusals),
+            kms_calls: of_kms(|what| matches!(what, Counted::KmsCalls(_))),
+            kms_failures: of_kms(|what| matches!(what, Counted::KmsFailures(_))),
+        }
     }
 }
 

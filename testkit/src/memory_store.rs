@@ -15,9 +15,9 @@ use async_trait::async_trait;
 use encx_core::clock::Clock;
 use encx_core::key::{DataKeyId, Scope};
 use encx_core::store::{
-    ChangeCursor, ChangePage, CursorPosition, JobStore, KeyChange, KeyChanges, KeyHint, KeyPage, KeyQuery,
-    KeyRecord, KeyStore, Leases, NewKey, ProcessRegistry, StateChange, StoreError, Timestamp, WrapChange,
-    WrapOutcome,
+    AuditEntry, AuditLog, AuditPage, AuditQuery, AuditedPart, ChangeCursor, ChangePage, CursorPosition,
+    JobStore, KekUse, KeyChange, KeyChanges, KeyHint, KeyPage, KeyQuery, KeyRecord, KeyStore, KeySummary,
+    Leases, NewKey, ProcessRegistry, StateChange, StoreError, Timestamp, WrapChange, WrapOutcome,
 };
 use futures_core::Stream;
 use tokio::sync::broadcast;
@@ -103,7 +103,7 @@ impl MemoryKeyStore {
     }
 
     /// Makes the next `calls` calls fail with this error, whatever they ask. Repeated, it adds to what was ordered
-    /// before. Calls of [`Leases`], [`JobStore`] and [`ProcessRegistry`] neither fail of it nor count: processes make them in the background.
+    /// before. Calls of [`Leases`], [`JobStore`], [`ProcessRegistry`] and [`AuditLog`] neither fail of it nor count: processes make them in the background.
     pub fn fail_next(&self, calls: usize, error: StoreError) {
         lock(&self.0.faults)
             .next
@@ -155,7 +155,7 @@ impl MemoryKeyStore {
         self.0.calls.gets.load(Ordering::SeqCst)
     }
 
-    /// Counts the calls of [`KeyStore::page`], failed ones too.
+    /// Counts the calls of [`KeyStore::page`], [`KeyStore::summary`] and [`KeyStore::keks`], failed ones too.
     #[must_use]
     pub fn pages(&self) -> usize {
         self.0.calls.pages.load(Ordering::SeqCst)
@@ -183,7 +183,9 @@ impl MemoryKeyStore {
     /// Returns the audit log: a row for every change that was made, oldest first.
     #[must_use]
     pub fn audit_log(&self) -> Vec<AuditedChange> {
-        self.rows().audited.clone()
+        let changes =
+            |entry: &AuditEntry| AuditedChange::new(entry.key, entry.from, entry.to, entry.reason.clone());
+        self.rows().audited.iter().map(changes).collect()
     }
 
     /// Edits the rows as an attacker does who can write the database: no rule is checked, no time moves, no
@@ -337,6 +339,16 @@ impl KeyStore for MemoryKeyStore {
         ))
     }
 
+    async fn summary(&self) -> Result<KeySummary, StoreError> {
+        self.begin(&self.0.calls.pages)?;
+        Ok(KeySummary::of(self.rows().by_id.values()))
+    }
+
+    async fn keks(&self) -> Result<Vec<KekUse>, StoreError> {
+        self.begin(&self.0.calls.pages)?;
+        Ok(KekUse::of(self.rows().by_id.values()))
+    }
+
     async fn changed_since(&self, cursor: &ChangeCursor) -> Result<ChangePage, StoreError> {
         self.begin(&self.0.calls.polls)?;
         let now = self.now();
@@ -387,13 +399,33 @@ impl KeyStore for MemoryKeyStore {
     fn processes(&self) -> Option<&dyn ProcessRegistry> {
         Some(self)
     }
+
+    fn audit(&self) -> Option<&dyn AuditLog> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl AuditLog for MemoryKeyStore {
+    async fn audit_page(&self, query: &AuditQuery) -> Result<AuditPage, StoreError> {
+        self.check_available()?;
+        let one_more = usize::try_from(query.limit)
+            .unwrap_or(usize::MAX)
+            .saturating_add(1);
+        let rows = self.rows();
+        let matching = rows.audited.iter().filter(|entry| query.matches(entry));
+        Ok(AuditPage::of_one_more(
+            matching.take(one_more).cloned().collect(),
+            query.limit,
+        ))
+    }
 }
 
 #[derive(Default)]
 struct Rows {
     by_id: BTreeMap<DataKeyId, KeyRecord>,
     by_scope: BTreeMap<Scope, BTreeSet<DataKeyId>>,
-    audited: Vec<AuditedChange>,
+    audited: Vec<AuditEntry>,
     last: i64,
 }
 
@@ -431,9 +463,26 @@ impl Rows {
 
     /// Logs what is about to be written over the row that is there.
     fn audit(&mut self, record: &KeyRecord, reason: Option<&str>) {
-        let from = self.by_id.get(&record.id).map(|old| old.state);
-        let change = AuditedChange::new(record.id, from, record.state, reason.map(str::to_owned));
-        self.audited.push(change);
+        let old = self.by_id.get(&record.id);
+        let what = match old {
+            None => AuditedPart::Added,
+            Some(old) if old.state == record.state && old.suspended_from == record.suspended_from => {
+                AuditedPart::Wraps
+            }
+            Some(_) => AuditedPart::State,
+        };
+        let number = i64::try_from(self.audited.len()).map_or(i64::MAX, |len| len.saturating_add(1));
+        let mut entry = AuditEntry::new(
+            number,
+            record.changed_at,
+            record.id,
+            record.scope,
+            what,
+            record.state,
+        );
+        entry.from = old.map(|old| old.state);
+        entry.reason = reason.map(str::to_owned);
+        self.audited.push(entry);
     }
 
     fn remove(&mut self, record: &KeyRecord) {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
+mod audit;
 mod cancellation;
 mod changes;
 mod ids;
@@ -55,10 +56,12 @@ pub trait StoreFixture: Send + Sync + 'static {
     async fn remove(&self);
 }
 
-/// What processes do together, through a store.
+/// What a store may do besides keeping keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StoreOffer {
+    /// [`KeyStore::audit`].
+    AuditLog,
     /// [`KeyStore::jobs`].
     Jobs,
     /// [`KeyStore::leases`].
@@ -237,12 +240,17 @@ macro_rules! __store_cases {
             pages:
                 pages_list_every_key_once_while_keys_are_added,
                 pages_end_where_the_keys_end,
-                filters_list_what_matches;
+                filters_list_what_matches,
+                a_summary_counts_every_version,
+                keks_are_counted_with_what_they_alone_wrap;
             changes:
                 polling_begins_at_the_start_or_now,
                 more_changes_than_a_page_are_listed_all,
                 a_promotion_lists_both_keys,
                 polling_misses_nothing_under_concurrent_writers;
+            audit:
+                every_change_leaves_an_entry,
+                the_audit_log_is_filtered_and_paged;
             cancellation:
                 a_cancelled_write_is_done_or_not_done,
                 a_cancelled_read_harms_nobody;
@@ -265,7 +273,9 @@ macro_rules! __store_cases {
             registry:
                 processes_are_listed_while_they_live,
                 fences_grow_and_are_acknowledged,
-                sixteen_raise_sixteen_fences;
+                sixteen_raise_sixteen_fences,
+                counts_add_up_by_day,
+                sixteen_add_their_counts;
         }
     };
 }

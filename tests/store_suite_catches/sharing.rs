@@ -1,12 +1,14 @@
-//! What broken stores do with leases, jobs and the registry.
+//! What broken stores do with leases, jobs, the registry and the audit log.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use encx::keys::KeyState;
 use encx::store::{
-    Fence, JobRange, JobStatus, JobStore, JobTally, Lease, Leases, ProcessId, ProcessInfo, ProcessList,
-    ProcessRegistry, RangeClaim, StoreError, Timestamp,
+    AuditLog, AuditPage, AuditQuery, DailyCounts, Fence, JobRange, JobStatus, JobStore, JobTally, Lease,
+    Leases, ProcessCounts, ProcessId, ProcessInfo, ProcessList, ProcessRegistry, RangeClaim, StoreError,
+    Timestamp,
 };
 
 use super::{Broken, Fault};
@@ -18,6 +20,7 @@ pub(super) struct Memories {
     claimed: Option<JobRange>,
     tally: JobTally,
     acknowledged: HashMap<ProcessId, Fence>,
+    last_counts: ProcessCounts,
 }
 
 impl Broken {
@@ -193,5 +196,35 @@ impl ProcessRegistry for Broken {
             }
         }
         Ok(list)
+    }
+
+    async fn add_counts(&self, counts: &ProcessCounts) -> Result<(), StoreError> {
+        self.memories.lock().unwrap().last_counts = counts.clone();
+        self.inner.add_counts(counts).await
+    }
+
+    async fn daily_counts(&self, since: Timestamp) -> Result<Vec<DailyCounts>, StoreError> {
+        let mut days = self.inner.daily_counts(since).await?;
+        if self.is(Fault::CountsOverwrite) {
+            for day in &mut days {
+                day.counts = self.memories.lock().unwrap().last_counts.clone();
+            }
+        }
+        Ok(days)
+    }
+}
+
+#[async_trait]
+impl AuditLog for Broken {
+    async fn audit_page(&self, query: &AuditQuery) -> Result<AuditPage, StoreError> {
+        let mut query = query.clone();
+        if self.is(Fault::AuditIgnoresTheEnd) {
+            query.until = None;
+        }
+        let mut page = self.inner.audit_page(&query).await?;
+        if self.is(Fault::AuditLeavesOutDemotions) {
+            page.entries.retain(|entry| entry.to != KeyState::Deactivated);
+        }
+        Ok(page)
     }
 }

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::bounds::{LONGEST_TERM, check, is_name};
+use super::counts::{DailyCounts, ProcessCounts};
 use crate::store::{StoreError, Timestamp};
 
 /// Knows which processes use the store, and how far each has followed the changes of keys.
@@ -45,6 +46,15 @@ pub trait ProcessRegistry: fmt::Debug + Send + Sync {
     /// Lists the processes, and what time it is by the same clock. Those that have not been heard of for longer than they
     /// could serve any key ([`ProcessInfo::serves_for`]), and an hour, may be left out and forgotten.
     async fn list_processes(&self) -> Result<ProcessList, StoreError>;
+
+    /// Adds what a process has counted since it last did, to the store's day (UTC): its clock decides.
+    ///
+    /// If the answer is lost, the counts may have been added all the same: a caller that adds them again counts them twice.
+    async fn add_counts(&self, counts: &ProcessCounts) -> Result<(), StoreError>;
+
+    /// Lists what all processes counted, by day, from the day of `since` on, oldest first. Days on which nothing was counted
+    /// are left out, and so are those before the last [`DailyCounts::KEPT_DAYS`].
+    async fn daily_counts(&self, since: Timestamp) -> Result<Vec<DailyCounts>, StoreError>;
 }
 
 /// Names one `Crypto` of one process, for as long as it lives: 128 random bits.

@@ -1,5 +1,7 @@
 //! How keys and their changes are listed, a page at a time.
 
+use std::collections::BTreeMap;
+
 use crate::key::{DataKeyId, KekId, KeyState, KeyUsage, KmsName, Scope};
 use crate::store::{KeyRecord, Revision, Timestamp};
 
@@ -21,6 +23,8 @@ pub struct KeyQuery {
     pub wrapped_by: Option<(KmsName, KekId)>,
     /// Only keys that became active before this moment.
     pub activated_before: Option<Timestamp>,
+    /// Only keys whose encryption context has all of these pairs, besides any others.
+    pub context: BTreeMap<String, String>,
 }
 
 impl KeyQuery {
@@ -35,6 +39,7 @@ impl KeyQuery {
             states: Vec::new(),
             wrapped_by: None,
             activated_before: None,
+            context: BTreeMap::new(),
         }
     }
 
@@ -80,6 +85,22 @@ impl KeyQuery {
         self
     }
 
+    /// Asks for keys whose encryption context has this pair, and every other that is asked for. Asked again with the same
+    /// key, the later value counts.
+    ///
+    /// It is for people who look for keys, not for use of a key: the context of a row is what the row says.
+    ///
+    /// ```
+    /// use encx_core::store::KeyQuery;
+    ///
+    /// let query = KeyQuery::new(100).context_pair("tenantId", "t-42").context_pair("purpose", "pii");
+    /// ```
+    #[must_use]
+    pub fn context_pair(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.context.insert(key.into(), value.into());
+        self
+    }
+
     /// Tells whether a record belongs into the list. Stores whose database does not filter use it.
     #[must_use]
     pub fn matches(&self, record: &KeyRecord) -> bool {
@@ -89,7 +110,9 @@ impl KeyQuery {
                 .iter()
                 .any(|wrap| wrap.kms == *kms && wrap.wrapped.kek == *kek)
         };
+        let in_context = |(key, value): (&String, &String)| record.context.get(key) == Some(value);
         self.after.is_none_or(|after| record.id > after)
+            && self.context.iter().all(in_context)
             && self.scope.is_none_or(|scope| record.scope == scope)
             && self.usage.is_none_or(|usage| record.usage == usage)
             && (self.states.is_empty() || self.states.contains(&record.state))

@@ -60,7 +60,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .await?
         .into_string()?;
     println!(
-        "read row 1: {opened}, with {} calls of AWS KMS",
+        "read row 1: {opened}, calls of AWS KMS: {}",
         crypto.stats().kms_calls
     );
     crypto.shutdown().await;

@@ -28,6 +28,8 @@ extern crate self as encx_sqlx;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod application;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod audit;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod changes;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod error;
@@ -41,6 +43,8 @@ mod row;
 mod shared_work;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod summary;
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use migrate::MigrationStep;

@@ -1,5 +1,6 @@
 //! The key store in PostgreSQL.
 
+mod audit;
 mod connections;
 mod database;
 mod error;
@@ -21,8 +22,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use encx_core::key::{DataKeyId, KeyState, KeyUsage, Scope};
 use encx_core::store::{
-    ChangeCursor, ChangePage, CursorPosition, JobStore, KeyChanges, KeyPage, KeyQuery, KeyRecord, KeyStore,
-    Leases, NewKey, ProcessRegistry, StateChange, StoreError, Timestamp, WrapChange, WrapOutcome,
+    AuditLog, ChangeCursor, ChangePage, CursorPosition, JobStore, KekUse, KeyChanges, KeyPage, KeyQuery,
+    KeyRecord, KeyStore, KeySummary, Leases, NewKey, ProcessRegistry, StateChange, StoreError, Timestamp,
+    WrapChange, WrapOutcome,
 };
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool};
 use sqlx::query::Query;
@@ -33,13 +35,14 @@ use crate::application::name_of_executable;
 use crate::changes::{ONE_MORE, page_of};
 use crate::error::check_scheme;
 use crate::row::assemble;
+use crate::summary::kek_uses;
 use connections::Connections;
 use database::{Database, scalar};
 pub use error::is_passing;
 use error::store_error;
 use hints::Hints;
 use moment::Moment;
-use row::{raw_change, raw_row};
+use row::{raw_change, raw_count, raw_kek_use, raw_row};
 
 /// How far a poll for changes reaches back, because writers do not commit in the order of their times.
 ///
@@ -214,8 +217,21 @@ impl KeyStore for PostgresKeyStore {
 
     async fn page(&self, query: &KeyQuery) -> Result<KeyPage, StoreError> {
         self.ready().await?;
-        let records = self.records(page_query(query)).await?;
+        let records = self.records(page_query(query)?).await?;
         Ok(KeyPage::of_one_more(records, query.limit))
+    }
+
+    async fn summary(&self) -> Result<KeySummary, StoreError> {
+        self.ready().await?;
+        let rows = self.database.fetch(sqlx::query(sql::SUMMARY)).await?;
+        let counts = rows.iter().map(|row| raw_count(row)?.into_count());
+        counts.collect::<Result<_, _>>().map(KeySummary::new)
+    }
+
+    async fn keks(&self) -> Result<Vec<KekUse>, StoreError> {
+        self.ready().await?;
+        let rows = self.database.fetch(sqlx::query(sql::KEKS)).await?;
+        kek_uses(rows.iter().map(raw_kek_use))
     }
 
     async fn changed_since(&self, cursor: &ChangeCursor) -> Result<ChangePage, StoreError> {
@@ -261,6 +277,10 @@ impl KeyStore for PostgresKeyStore {
     fn processes(&self) -> Option<&dyn ProcessRegistry> {
         Some(self)
     }
+
+    fn audit(&self) -> Option<&dyn AuditLog> {
+        Some(self)
+    }
 }
 
 /// Reads a URL, and says who connects if it does not. No error repeats the URL: it may hold a password.
@@ -296,7 +316,7 @@ fn keeps_no_statements(url: &str) -> bool {
 }
 
 /// Chooses the statement that fits a query's most selective filter, and binds the rest.
-fn page_query(query: &KeyQuery) -> Query<'static, Postgres, PgArguments> {
+fn page_query(query: &KeyQuery) -> Result<Query<'static, Postgres, PgArguments>, StoreError> {
     let after = query.after.map_or(Uuid::nil(), Uuid::from);
     let one_more = i64::from(query.limit).saturating_add(1);
     let states: BTreeSet<_> = query.states.iter().copied().collect();
@@ -315,8 +335,11 @@ fn page_query(query: &KeyQuery) -> Query<'static, Postgres, PgArguments> {
         Some((kms, kek)) => (Some(kms.as_str().to_owned()), Some(kek.as_str().to_owned())),
         None => (None, None),
     };
+    let context = serde_json::to_string(&query.context).map_err(StoreError::database)?;
+    let has_context = !query.context.is_empty();
     let statement = match (&scope, &kek) {
         (Some(_), _) => sql::PAGE_OF_SCOPE,
+        (None, _) if has_context => sql::PAGE_OF_CONTEXT,
         (None, Some(_)) => sql::PAGE_OF_KEK,
         (None, None) if filters => sql::PAGE_OF_STATES,
         (None, None) => sql::PAGE,
@@ -325,12 +348,20 @@ fn page_query(query: &KeyQuery) -> Query<'static, Postgres, PgArguments> {
         .bind(after)
         .bind(one_more)
         .bind(query.activated_before.map(Moment));
-    match (scope, kek) {
-        (Some(scope), kek) => bound.bind(states).bind(usages).bind(scope).bind(kms).bind(kek),
+    Ok(match (scope, kek) {
+        (Some(scope), kek) => {
+            let bound = bound.bind(states).bind(usages).bind(scope);
+            bound.bind(kms).bind(kek).bind(context)
+        }
+        (None, kek) if has_context => {
+            let bound = bound.bind(states).bind(usages).bind(context);
+            // A plan that fits any pairs would read the whole table for rare ones.
+            bound.bind(kms).bind(kek).persistent(false)
+        }
         (None, Some(kek)) => bound.bind(states).bind(usages).bind(kms).bind(kek),
         (None, None) if filters => bound.bind(states).bind(usages),
         (None, None) => bound,
-    }
+    })
 }
 
 #[cfg(test)]

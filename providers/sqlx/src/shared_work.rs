@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use encx_core::store::{
-    Fence, JobRange, JobStatus, JobTally, ProcessId, ProcessInfo, ProcessRecord, StoreError, Timestamp,
+    Counted, DailyCounts, Fence, JobRange, JobStatus, JobTally, ProcessCounts, ProcessId, ProcessInfo,
+    ProcessRecord, StoreError, Timestamp,
 };
 use uuid::Uuid;
 
@@ -85,6 +86,40 @@ impl RawProcess {
             acknowledged,
         ))
     }
+}
+
+/// Returns what was counted, as rows hold it.
+pub(crate) fn rows_of(counts: &ProcessCounts) -> impl Iterator<Item = (&'static str, i64)> {
+    counts
+        .iter()
+        .map(|(what, count)| (what.name(), i64::try_from(count).unwrap_or(i64::MAX)))
+}
+
+/// Puts days together from rows in which those of one day follow each other: its number, what was counted, and how much.
+///
+/// # Errors
+///
+/// [`StoreError::Corrupt`] if a count is negative.
+pub(crate) fn daily_counts(
+    rows: impl IntoIterator<Item = Result<(i64, String, i64), StoreError>>,
+) -> Result<Vec<DailyCounts>, StoreError> {
+    let mut days: Vec<DailyCounts> = Vec::new();
+    for row in rows {
+        let (number, what, count) = row?;
+        let count = u64::try_from(count).map_err(|_| unreadable("daily counts", "count"))?;
+        // A newer library counts more.
+        let Some(what) = Counted::from_name(&what) else {
+            continue;
+        };
+        let mut counts = ProcessCounts::new();
+        counts.add(what, count);
+        let day = DailyCounts::new(number, counts);
+        match days.last_mut() {
+            Some(last) if last.day == day.day => last.counts.add(what, count),
+            _ => days.push(day),
+        }
+    }
+    Ok(days)
 }
 
 /// Says that a column has a value that encx does not write.

@@ -1,5 +1,6 @@
 //! The key store in SQLite.
 
+mod audit;
 mod connections;
 mod error;
 mod row;
@@ -17,8 +18,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use encx_core::key::{DataKeyId, KeyState, KeyUsage, Scope};
 use encx_core::store::{
-    ChangeCursor, ChangePage, CursorPosition, JobStore, KeyChanges, KeyPage, KeyQuery, KeyRecord, KeyStore,
-    Leases, NewKey, ProcessRegistry, StateChange, StoreError, Timestamp, WrapChange, WrapOutcome,
+    AuditLog, ChangeCursor, ChangePage, CursorPosition, JobStore, KekUse, KeyChanges, KeyPage, KeyQuery,
+    KeyRecord, KeyStore, KeySummary, Leases, NewKey, ProcessRegistry, StateChange, StoreError, Timestamp,
+    WrapChange, WrapOutcome,
 };
 use sqlx::query::Query;
 use sqlx::sqlite::{
@@ -31,10 +33,11 @@ use crate::application::name_of_executable;
 use crate::changes::{ONE_MORE, greatest_id, page_of};
 use crate::error::check_scheme;
 use crate::migrate::{Found, Migration, MigrationStep};
+use crate::summary::kek_uses;
 use connections::{BUSY, Connections};
 pub use error::is_passing;
 use error::store_error;
-use row::raw_change;
+use row::{raw_change, raw_count, raw_kek_use};
 pub use sql::BEGIN;
 use statement::{execute, hex, json_list, last_change, list_of, now, records};
 
@@ -268,8 +271,24 @@ impl KeyStore for SqliteKeyStore {
 
     async fn page(&self, query: &KeyQuery) -> Result<KeyPage, StoreError> {
         self.ready().await?;
-        let found = records(&mut *self.connections.acquire().await?, page_query(query)).await?;
+        let found = records(&mut *self.connections.acquire().await?, page_query(query)?).await?;
         Ok(KeyPage::of_one_more(found, query.limit))
+    }
+
+    async fn summary(&self) -> Result<KeySummary, StoreError> {
+        self.ready().await?;
+        let mut connection = self.connections.acquire().await?;
+        let rows = sqlx::query(sql::SUMMARY).fetch_all(&mut *connection).await;
+        let rows = rows.map_err(store_error)?;
+        let counts = rows.iter().map(|row| raw_count(row)?.into_count());
+        counts.collect::<Result<_, _>>().map(KeySummary::new)
+    }
+
+    async fn keks(&self) -> Result<Vec<KekUse>, StoreError> {
+        self.ready().await?;
+        let mut connection = self.connections.acquire().await?;
+        let rows = sqlx::query(sql::KEKS).fetch_all(&mut *connection).await;
+        kek_uses(rows.map_err(store_error)?.iter().map(raw_kek_use))
     }
 
     async fn changed_since(&self, cursor: &ChangeCursor) -> Result<ChangePage, StoreError> {
@@ -325,10 +344,14 @@ impl KeyStore for SqliteKeyStore {
     fn processes(&self) -> Option<&dyn ProcessRegistry> {
         Some(self)
     }
+
+    fn audit(&self) -> Option<&dyn AuditLog> {
+        Some(self)
+    }
 }
 
 /// Chooses the statement that fits a query's most selective filter, and binds the rest.
-fn page_query(query: &KeyQuery) -> Query<'static, Sqlite, SqliteArguments> {
+fn page_query(query: &KeyQuery) -> Result<Query<'static, Sqlite, SqliteArguments>, StoreError> {
     let states: BTreeSet<_> = query.states.iter().copied().collect();
     let states: Vec<_> = if states.is_empty() {
         KeyState::ALL.map(KeyState::name).to_vec()
@@ -341,12 +364,15 @@ fn page_query(query: &KeyQuery) -> Query<'static, Sqlite, SqliteArguments> {
     };
     let statement = match (&query.scope, &query.wrapped_by) {
         (Some(_), _) => sql::PAGE_OF_SCOPE,
+        (None, _) if !query.context.is_empty() => sql::PAGE_OF_CONTEXT,
         (None, Some(_)) => sql::PAGE_OF_KEK,
         (None, None) if query.usage.is_some() || !query.states.is_empty() => sql::PAGE_OF_STATES,
         (None, None) => sql::PAGE,
     };
+    let context = serde_json::to_string(&query.context).map_err(StoreError::database)?;
+    let pairs = i64::try_from(query.context.len()).unwrap_or(i64::MAX);
     let text = |name: &str| name.to_owned();
-    sqlx::query(statement)
+    let bound = sqlx::query(statement)
         .bind(query.after.map_or(Vec::new(), |id| id.to_bytes().to_vec()))
         .bind(i64::from(query.limit).saturating_add(1))
         .bind(query.activated_before.map(Timestamp::as_micros))
@@ -355,10 +381,13 @@ fn page_query(query: &KeyQuery) -> Query<'static, Sqlite, SqliteArguments> {
         .bind(query.scope.map(|scope| scope.as_bytes().to_vec()))
         .bind(query.wrapped_by.as_ref().map(|(kms, _)| text(kms.as_str())))
         .bind(query.wrapped_by.as_ref().map(|(_, kek)| text(kek.as_str())))
+        .bind(context)
+        .bind(pairs);
+    Ok(bound)
 }
 
 /// The migrations, in their order.
-const MIGRATIONS: [Migration; 3] = [
+const MIGRATIONS: [Migration; 4] = [
     Migration {
         version: 1,
         name: "keys",
@@ -376,6 +405,12 @@ const MIGRATIONS: [Migration; 3] = [
         name: "application",
         compatible_from: 1,
         text: include_str!("../migrations/sqlite/0003_application.sql"),
+    },
+    Migration {
+        version: 4,
+        name: "lists",
+        compatible_from: 1,
+        text: include_str!("../migrations/sqlite/0004_lists.sql"),
     },
 ];
 
@@ -415,7 +450,7 @@ mod tests {
     //! That the statements of the store use the indexes, asserted on the statements themselves.
 
     use encx_core::key::{DataKeyId, KekId, KeyState, KeyUsage, KmsName, Scope};
-    use encx_core::store::KeyQuery;
+    use encx_core::store::{AuditQuery, KeyQuery};
     use sqlx::{AssertSqlSafe, Execute};
 
     use super::*;
@@ -448,6 +483,8 @@ mod tests {
                 page().scope(scope),
                 page().wrapped_by(kms.clone(), kek.clone()),
                 page().wrapped_by(kms, kek).state(KeyState::Active).scope(scope),
+                page().context_pair("tenantId", "t"),
+                page().context_pair("tenantId", "t").scope(scope),
             ];
             let mut queries = vec![
                 ("load", sqlx::query(sql::LOAD).bind(list_of(&[scope]))),
@@ -467,7 +504,10 @@ mod tests {
                 ),
                 ("wraps", sqlx::query(sql::DELETE_WRAPS).bind(vec![1_u8])),
             ];
-            queries.extend(pages.iter().map(|query| ("page", page_query(query))));
+            queries.extend(pages.iter().map(|query| ("page", page_query(query).unwrap())));
+            let log = || AuditQuery::new(100).after(3);
+            let logs = [log().key(id), log().key(id).scope(scope), log().scope(scope)];
+            queries.extend(logs.iter().map(|query| ("audit log", audit::audit_query(query))));
             for (what, query) in queries {
                 let steps = plan(&store, query).await;
                 // `SCAN k` is the page that a subquery gave; `SCAN json_each` the list that was asked for.

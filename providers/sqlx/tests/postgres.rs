@@ -19,7 +19,9 @@ use common::new_key;
 use common::postgres::{Database, on_a_database};
 use encx::Ciphertext;
 use encx::keys::KeyState;
-use encx::store::{ChangeCursor, CursorPosition, KeyStore, StateChange, StoreError, WrapChange};
+use encx::store::{
+    AuditLog, AuditQuery, ChangeCursor, CursorPosition, KeyStore, StateChange, StoreError, WrapChange,
+};
 use encx_sqlx::PostgresKeyStore;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
@@ -151,6 +153,18 @@ fn every_write_leaves_a_row_in_the_audit_log() {
         store.replace_wraps(&[rewrap]).await.unwrap();
         // What is refused leaves nothing.
         store.apply(&change).await.unwrap_err();
+
+        // As a list shows them.
+        let listed = store.audit_page(&AuditQuery::new(10)).await.unwrap().entries;
+        assert_eq!(listed.len(), 5);
+        let user: String = sqlx::query_scalar("SELECT session_user::text")
+            .fetch_one(&mut database.connection().await)
+            .await
+            .unwrap();
+        for entry in listed {
+            assert_eq!(entry.application.as_deref(), Some("billing"));
+            assert_eq!(entry.db_user.as_ref(), Some(&user));
+        }
 
         let rows = sqlx::query(
             "SELECT key_id, scope, what, from_state, to_state, reason, db_user = current_user AS own, application,

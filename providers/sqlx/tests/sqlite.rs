@@ -10,7 +10,10 @@ use common::new_key;
 use common::sqlite::File;
 use encx::Ciphertext;
 use encx::keys::KeyState;
-use encx::store::{ChangeCursor, CursorPosition, KeyStore, StateChange, StoreError, WrapChange};
+use encx::store::{
+    AuditLog, AuditQuery, ChangeCursor, Counted, CursorPosition, KeyQuery, KeyStore, ProcessCounts,
+    ProcessRegistry, StateChange, StoreError, Timestamp, WrapChange,
+};
 use encx_sqlx::SqliteKeyStore;
 use encx_testkit::block_on;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions};
@@ -58,7 +61,7 @@ fn sixteen_processes_migrate_at_once_and_again() {
         let mut connection = connection(&file).await;
         assert_eq!(
             count(&mut connection, "SELECT count(*) FROM encx_migrations").await,
-            3
+            4
         );
         assert_eq!(
             count(&mut connection, "SELECT count(*) FROM encx_data_keys").await,
@@ -71,7 +74,7 @@ fn sixteen_processes_migrate_at_once_and_again() {
 }
 
 /// The migrations that a library of each version had run; the empty string is no tables at all.
-const OLDER: [&str; 3] = [
+const OLDER: [&str; 4] = [
     "",
     concat!(
         include_str!("../migrations/sqlite/0001_keys.sql"),
@@ -81,6 +84,12 @@ const OLDER: [&str; 3] = [
         include_str!("../migrations/sqlite/0001_keys.sql"),
         include_str!("../migrations/sqlite/0002_coordination.sql"),
         "INSERT INTO encx_migrations (version, compatible_from) VALUES (1, NULL), (2, 1);"
+    ),
+    concat!(
+        include_str!("../migrations/sqlite/0001_keys.sql"),
+        include_str!("../migrations/sqlite/0002_coordination.sql"),
+        include_str!("../migrations/sqlite/0003_application.sql"),
+        "INSERT INTO encx_migrations (version, compatible_from) VALUES (1, NULL), (2, 1), (3, 1);"
     ),
 ];
 
@@ -142,7 +151,7 @@ fn pools_of_one_connection_migrate_at_once() {
                     result.unwrap();
                 }
                 let versions = "SELECT count(*) FROM encx_migrations";
-                assert_eq!(count(&mut connection(&file).await, versions).await, 3);
+                assert_eq!(count(&mut connection(&file).await, versions).await, 4);
             });
         }
     }
@@ -182,7 +191,7 @@ fn processes_migrate_one_file_at_once() {
         }
         block_on(async {
             let versions = "SELECT count(*) FROM encx_migrations";
-            assert_eq!(count(&mut connection(&file).await, versions).await, 3);
+            assert_eq!(count(&mut connection(&file).await, versions).await, 4);
         });
     }
 }
@@ -224,7 +233,7 @@ fn newer_tables_are_used_if_they_say_that_they_may_be() {
         let mut connection = connection(&file).await;
         run(
             &mut connection,
-            "INSERT INTO encx_migrations (version, compatible_from) VALUES (99, 3)",
+            "INSERT INTO encx_migrations (version, compatible_from) VALUES (99, 4)",
         )
         .await;
         let store = file.store().await;
@@ -232,7 +241,7 @@ fn newer_tables_are_used_if_they_say_that_they_may_be() {
         store.migrate().await.unwrap();
         run(
             &mut connection,
-            "INSERT INTO encx_migrations (version, compatible_from) VALUES (100, 4)",
+            "INSERT INTO encx_migrations (version, compatible_from) VALUES (100, 5)",
         )
         .await;
         let store = file.store().await;
@@ -272,7 +281,7 @@ fn tables_of_version_1_are_brought_up_to_date() {
         store.migrate().await.unwrap();
         store.insert(&new_key("t")).await.unwrap();
         store.processes().unwrap().raise_fence().await.unwrap();
-        let compatible = "SELECT compatible_from FROM encx_migrations WHERE version = 3";
+        let compatible = "SELECT compatible_from FROM encx_migrations WHERE version = 4";
         assert_eq!(count(&mut connection, compatible).await, 1);
     });
 }
@@ -347,6 +356,13 @@ fn every_write_leaves_a_row_in_the_audit_log() {
                 ["wraps", "suspended", "suspended", "to another KEK", "billing"],
             ]
         );
+        // As a list shows them; an older library did not say which application it was.
+        let forget = "UPDATE encx_audit_log SET application = '' WHERE seq = 1";
+        run(&mut connection(&file).await, forget).await;
+        let listed = store.audit_page(&AuditQuery::new(10)).await.unwrap().entries;
+        let applications: Vec<_> = listed.iter().map(|entry| entry.application.as_deref()).collect();
+        assert_eq!(applications, [None, Some(executable), Some("billing")]);
+        assert!(listed.iter().all(|entry| entry.db_user.is_none()));
     });
 }
 
@@ -599,4 +615,78 @@ fn a_change_that_cannot_be_read_hides_no_other() {
             assert!(matches!(all, Err(StoreError::Corrupt { .. })), "{edit}: {all:?}");
         });
     }
+}
+
+#[test]
+fn counts_are_kept_for_four_hundred_days() {
+    block_on(async {
+        let file = File::new();
+        let store = file.store().await;
+        store.migrate().await.unwrap();
+        let mut connection = connection(&file).await;
+        let today = "CAST(unixepoch('now') / 86400 AS INTEGER)";
+        // What only a later library counts is left out, and kept.
+        let rows = format!(
+            "INSERT INTO encx_daily_counts VALUES ({today} - 400, 'hits', 1), ({today} - 399, 'hits', 2),
+                 ({today} - 399, 'hits.of_tomorrow', 3), ({today} - 3, 'hits.of_tomorrow', 4)"
+        );
+        run(&mut connection, &rows).await;
+        let ever = Timestamp::from_micros(i64::MIN);
+        for left in [4, 3] {
+            let days = store.daily_counts(ever).await.unwrap();
+            assert_eq!(days.len(), 1, "{days:?}");
+            let hits: Vec<_> = days[0].counts.iter().collect();
+            assert_eq!(hits, [(Counted::Hits, 2)]);
+            let age = store.list_processes().await.unwrap().now.as_micros() - days[0].day.as_micros();
+            assert!((399..=400).contains(&(age / 86_400_000_000)), "{days:?}");
+            let rows = "SELECT count(*) FROM encx_daily_counts";
+            assert_eq!(count(&mut connection, rows).await, left);
+            store.add_counts(&ProcessCounts::new()).await.unwrap();
+        }
+        for refused in [
+            "UPDATE encx_daily_counts SET count = -1",
+            "UPDATE encx_daily_counts SET what = ''",
+            "UPDATE encx_daily_counts SET day = NULL",
+        ] {
+            assert!(connection.execute(refused).await.is_err(), "{refused}");
+        }
+    });
+}
+
+/// Other writers may put spaces between a context's pairs, and write what is no text.
+#[test]
+fn pairs_of_a_context_are_compared_as_json() {
+    block_on(async {
+        let file = File::new();
+        let store = file.store().await;
+        store.migrate().await.unwrap();
+        let record = store.insert(&new_key("t")).await.unwrap();
+        let mut connection = connection(&file).await;
+        let (key, value) = record.context.iter().next().unwrap();
+        let spaced = format!("UPDATE encx_data_keys SET context = '{{ \"{key}\" : \"{value}\" }}'");
+        run(&mut connection, &spaced).await;
+        let query = KeyQuery::new(10).context_pair(key, value);
+        assert_eq!(store.page(&query).await.unwrap().records.len(), 1);
+        let number = format!("UPDATE encx_data_keys SET context = '{{\"{key}\":42}}'");
+        run(&mut connection, &number).await;
+        let query = KeyQuery::new(10).context_pair(key, "42");
+        assert_eq!(store.page(&query).await.unwrap().records, []);
+    });
+}
+
+#[test]
+fn a_forged_entry_of_the_audit_log_is_named() {
+    block_on(async {
+        let file = File::new();
+        let store = file.store().await;
+        store.migrate().await.unwrap();
+        let forged = "INSERT INTO encx_audit_log (seq, at, key_id, scope, what, to_state)
+                      VALUES (7, 1, zeroblob(16), zeroblob(32), 'added', 'active')";
+        run(&mut connection(&file).await, forged).await;
+        let error = store.audit_page(&AuditQuery::new(1)).await.unwrap_err();
+        assert!(
+            matches!(&error, StoreError::Corrupt { what } if what.contains("entry 7 ")),
+            "{error}"
+        );
+    });
 }

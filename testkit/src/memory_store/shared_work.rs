@@ -1,16 +1,18 @@
-//! What processes share, apart from keys: the rows of leases, jobs and processes.
+//! What processes share, apart from keys: the rows of leases, jobs, processes and counts.
 
 use std::collections::BTreeMap;
 
-use encx_core::store::{JobRange, JobStatus, Lease, ProcessId, ProcessRecord, Timestamp};
+use encx_core::store::{JobRange, JobStatus, Lease, ProcessCounts, ProcessId, ProcessRecord, Timestamp};
 
-/// The leases, jobs and processes of a store.
+/// The leases, jobs, processes and counts of a store.
 #[derive(Default)]
 pub(super) struct SharedWork {
     pub(super) leases: BTreeMap<String, (ProcessId, Lease)>,
     pub(super) jobs: BTreeMap<String, Job>,
     pub(super) processes: BTreeMap<ProcessId, ProcessRecord>,
     pub(super) fence: i64,
+    /// By the number of the day.
+    pub(super) counts: BTreeMap<i64, ProcessCounts>,
 }
 
 pub(super) struct Job {

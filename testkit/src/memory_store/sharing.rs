@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use encx_core::store::{
-    Fence, JobRange, JobStatus, JobStore, JobTally, KeyHint, Lease, Leases, ProcessId, ProcessInfo,
-    ProcessList, ProcessRecord, ProcessRegistry, RangeClaim, StoreError, Timestamp,
+    DailyCounts, Fence, JobRange, JobStatus, JobStore, JobTally, KeyHint, Lease, Leases, ProcessCounts,
+    ProcessId, ProcessInfo, ProcessList, ProcessRecord, ProcessRegistry, RangeClaim, StoreError, Timestamp,
 };
 
 use super::shared_work::{Job, SharedWork};
@@ -219,5 +219,28 @@ impl ProcessRegistry for MemoryKeyStore {
             now.as_micros().saturating_sub(record.seen_at.as_micros()) <= forgotten
         });
         Ok(ProcessList::new(now, work.processes.values().cloned().collect()))
+    }
+
+    async fn add_counts(&self, counts: &ProcessCounts) -> Result<(), StoreError> {
+        let (mut work, now) = self.shared_work()?;
+        let today = DailyCounts::number_of(now);
+        let day = work.counts.entry(today).or_default();
+        counts.iter().for_each(|(what, count)| day.add(what, count));
+        work.counts
+            .retain(|day, _| *day > today.saturating_sub(DailyCounts::KEPT_DAYS));
+        Ok(())
+    }
+
+    async fn daily_counts(&self, since: Timestamp) -> Result<Vec<DailyCounts>, StoreError> {
+        let (work, now) = self.shared_work()?;
+        let kept = DailyCounts::number_of(now)
+            .saturating_sub(DailyCounts::KEPT_DAYS)
+            .saturating_add(1);
+        let first = DailyCounts::number_of(since).max(kept);
+        let days = work.counts.range(first..);
+        let days = days.filter(|(_, counts)| !counts.is_empty());
+        Ok(days
+            .map(|(day, counts)| DailyCounts::new(*day, counts.clone()))
+            .collect())
     }
 }

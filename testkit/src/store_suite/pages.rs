@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use encx_core::key::{KekId, KeyState, KeyUsage, KmsName};
-use encx_core::store::{KeyQuery, KeyRecord, WrapChange};
+use encx_core::store::{KekUse, KeyCount, KeyQuery, KeyRecord, WrapChange};
 
 use super::StoreFixture;
 use super::support::{Family, Store, change, list, wrap};
@@ -102,8 +102,29 @@ async fn mixture(store: &Store) -> Vec<KeyRecord> {
 pub(super) async fn filters_list_what_matches(fixture: Arc<dyn StoreFixture>) {
     type Filter = Box<dyn Fn(&KeyRecord) -> bool + Send + Sync>;
     let store = fixture.open().await;
-    let all = mixture(&store).await;
-    assert_eq!(all.len(), 15);
+    mixture(&store).await;
+    // Contexts that share pairs, and texts that a database could mistake for its own syntax.
+    let odd = r#"a","tenantId":"b\\%_'{}ü🔑"#;
+    for (tenant, purpose) in [
+        ("a", "pii"),
+        ("b", "pii"),
+        ("c", "logs"),
+        (odd, "pii"),
+        ("1", odd),
+    ] {
+        let pairs = [("tenantId", tenant), ("purpose", purpose)];
+        let mut family = Family::of(KeyUsage::Data, &pairs);
+        family.add(&store, KeyState::Active).await;
+        family.add(&store, KeyState::PreActive).await;
+    }
+    let all = list(&store, &KeyQuery::new(1000)).await;
+    assert_eq!(all.len(), 15 + 10);
+    let pairs = |pairs: &'static [(&str, &str)]| -> Filter {
+        Box::new(move |record| {
+            let held = |(key, value): &(&str, &str)| record.context.get(*key).is_some_and(|v| v == value);
+            pairs.iter().all(held)
+        })
+    };
     let kek = |name: &str| KekId::new(name).unwrap();
     let named = |name: &str| KmsName::new(name).unwrap();
     let has = |kms: &'static str, kek: &'static str| -> Filter {
@@ -219,6 +240,70 @@ pub(super) async fn filters_list_what_matches(fixture: Arc<dyn StoreFixture>) {
             }),
         ),
         (
+            "pair of the context",
+            query().context_pair("tenantId", "a"),
+            pairs(&[("tenantId", "a")]),
+        ),
+        (
+            "pairs of the context",
+            query()
+                .context_pair("tenantId", "b")
+                .context_pair("purpose", "pii"),
+            pairs(&[("tenantId", "b"), ("purpose", "pii")]),
+        ),
+        (
+            "pair that others have the key or the value of",
+            query().context_pair("purpose", "a"),
+            Box::new(|_| false),
+        ),
+        (
+            "pair whose key differs in case",
+            query().context_pair("tenantid", "a"),
+            Box::new(|_| false),
+        ),
+        (
+            "pair with a number for a text",
+            query().context_pair("tenantId", "1"),
+            pairs(&[("tenantId", "1")]),
+        ),
+        (
+            "pair of odd text",
+            query().context_pair("tenantId", odd),
+            Box::new(move |r| r.context["tenantId"] == odd),
+        ),
+        (
+            "pair, state and usage",
+            query()
+                .context_pair("tenantId", "a")
+                .state(KeyState::Active)
+                .usage(KeyUsage::Data),
+            Box::new({
+                let pairs = pairs(&[("tenantId", "a")]);
+                move |r| pairs(r) && r.state == KeyState::Active && r.usage == KeyUsage::Data
+            }),
+        ),
+        (
+            "pair, KEK and moment",
+            query()
+                .context_pair("tenantId", "a")
+                .wrapped_by(named("default"), kek("kek-1"))
+                .activated_before(moment),
+            Box::new({
+                let (pairs, has) = (pairs(&[("tenantId", "a")]), has("default", "kek-1"));
+                move |r| pairs(r) && has(r) && r.activated_at.is_some_and(|at| at < moment)
+            }),
+        ),
+        (
+            "pair and scope",
+            query().context_pair("tenantId", "a").scope(scope),
+            Box::new(move |r| r.scope == scope),
+        ),
+        (
+            "pair of another scope",
+            query().context_pair("tenantId", "b").scope(scope),
+            Box::new(|_| false),
+        ),
+        (
             "the wrong usage for the scope",
             query().scope(scope).usage(KeyUsage::Index),
             Box::new(|_| false),
@@ -232,4 +317,66 @@ pub(super) async fn filters_list_what_matches(fixture: Arc<dyn StoreFixture>) {
             assert_eq!(list(&store, &query).await, expected, "{what}, {limit} a page");
         }
     }
+}
+
+pub(super) async fn a_summary_counts_every_version(fixture: Arc<dyn StoreFixture>) {
+    let store = fixture.open().await;
+    assert_eq!(store.summary().await.unwrap().counts, []);
+    let all = mixture(&store).await;
+    let summary = fixture.open().await.summary().await.unwrap();
+    let mut expected = Vec::new();
+    for usage in KeyUsage::ALL {
+        let mut states = KeyState::ALL.to_vec();
+        states.sort();
+        for state in states {
+            let found = || {
+                let records = all.iter();
+                records.filter(move |record| record.usage == usage && record.state == state)
+            };
+            let versions = u64::try_from(found().count()).unwrap();
+            assert_eq!(summary.versions(usage, state), versions, "{usage:?}, {state:?}");
+            let first = found().filter_map(|record| record.activated_at).min();
+            if versions > 0 {
+                expected.push(KeyCount::new(usage, state, versions, first));
+            }
+        }
+    }
+    expected.sort_by_key(|count| (count.usage, count.state));
+    assert_eq!(summary.counts, expected);
+    let oldest = all
+        .iter()
+        .filter(|record| record.usage == KeyUsage::Data && record.state == KeyState::Active)
+        .filter_map(|record| record.activated_at)
+        .min();
+    assert!(oldest.is_some());
+    assert_eq!(summary.oldest_active(KeyUsage::Data), oldest);
+    assert_eq!(summary.oldest_active(KeyUsage::Pepper), None);
+}
+
+pub(super) async fn keks_are_counted_with_what_they_alone_wrap(fixture: Arc<dyn StoreFixture>) {
+    let store = fixture.open().await;
+    assert_eq!(store.keks().await.unwrap(), []);
+    mixture(&store).await;
+    // Capital letters come first, whatever the database's language.
+    let record = Family::new("Z").add(&store, KeyState::Active).await;
+    let other = WrapChange::new(&record, vec![wrap("KEK", 1)]);
+    store
+        .replace_wraps(&[other])
+        .await
+        .unwrap()
+        .remove(0)
+        .result
+        .unwrap();
+    // Of each of three families one version is destroyed, two have one wrap, and two have two.
+    let uses = [
+        ("default", "KEK", 1, 1),
+        ("default", "kek-1", 3 * 3, 3 * 2),
+        ("default", "kek-2", 3 * 2, 0),
+        ("eu", "kek-1", 3, 0),
+    ];
+    let uses = uses.map(|(kms, kek, versions, sole)| {
+        let (kms, kek) = (KmsName::new(kms).unwrap(), KekId::new(kek).unwrap());
+        KekUse::new(kms, kek, versions, sole)
+    });
+    assert_eq!(fixture.open().await.keks().await.unwrap(), uses);
 }

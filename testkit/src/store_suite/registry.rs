@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use encx_core::store::{Fence, ProcessId, ProcessInfo, StoreError};
+use encx_core::kms::KmsOperation;
+use encx_core::store::{Counted, Fence, ProcessCounts, ProcessId, ProcessInfo, StoreError, Timestamp};
 
-use super::support::{RACERS, handles, processes, race};
+use super::support::{RACERS, Store, handles, now, processes, race};
 use super::{StoreFixture, StoreOffer};
 
 fn process(name: &str) -> ProcessInfo {
@@ -145,4 +146,98 @@ pub(super) async fn sixteen_raise_sixteen_fences(fixture: Arc<dyn StoreFixture>)
     assert_eq!(distinct.len(), RACERS, "{fences:?}");
     let last = processes(&stores[0]).heartbeat(&process("last")).await.unwrap();
     assert_eq!(Some(&last), distinct.last());
+}
+
+/// Adds all days up: midnight may fall into a case.
+async fn total(store: &Store, since: Timestamp) -> ProcessCounts {
+    let mut total = ProcessCounts::new();
+    for day in processes(store).daily_counts(since).await.unwrap() {
+        day.counts.iter().for_each(|(what, count)| total.add(what, count));
+    }
+    total
+}
+
+pub(super) async fn counts_add_up_by_day(fixture: Arc<dyn StoreFixture>) {
+    const DAY: i64 = 86_400_000_000;
+    let Some([first, second]) = handles(&*fixture, StoreOffer::Processes).await else {
+        return;
+    };
+    let ever = Timestamp::from_micros(i64::MIN);
+    assert_eq!(processes(&first).daily_counts(ever).await.unwrap(), []);
+    processes(&first).add_counts(&ProcessCounts::new()).await.unwrap();
+    assert_eq!(processes(&first).daily_counts(ever).await.unwrap(), []);
+
+    let began = now(&first).await;
+    let mut expected = ProcessCounts::new();
+    for (number, store) in [(1, &first), (1 << 40, &second)] {
+        let mut counts = ProcessCounts::new();
+        for (place, what) in Counted::ALL.into_iter().enumerate() {
+            counts.add(what, number + u64::try_from(place).unwrap());
+        }
+        counts.iter().for_each(|(what, count)| expected.add(what, count));
+        processes(store).add_counts(&counts).await.unwrap();
+    }
+    let mut unwraps = ProcessCounts::new();
+    unwraps.add(Counted::KmsCalls(KmsOperation::UnwrapKey), 7);
+    processes(&first).add_counts(&unwraps).await.unwrap();
+    expected.add(Counted::KmsCalls(KmsOperation::UnwrapKey), 7);
+    for since in [ever, began] {
+        assert_eq!(total(&second, since).await, expected, "since {since:?}");
+    }
+
+    let days = processes(&second).daily_counts(began).await.unwrap();
+    let ended = now(&second).await;
+    assert!(days.is_sorted_by_key(|day| day.day));
+    for day in &days {
+        let begins = day.day.as_micros();
+        assert_eq!(begins % DAY, 0, "{day:?} begins at midnight");
+        let range = (began.as_micros() - DAY)..=ended.as_micros();
+        assert!(range.contains(&begins), "{day:?} is today");
+    }
+    for later in [ended.as_micros() + 2 * DAY, i64::MAX] {
+        let later = Timestamp::from_micros(later);
+        assert_eq!(processes(&first).daily_counts(later).await.unwrap(), []);
+    }
+
+    // More than a column holds is counted as much as one holds.
+    let mut most = ProcessCounts::new();
+    most.add(Counted::Hits, u64::MAX);
+    for _ in 0..2 {
+        processes(&second).add_counts(&most).await.unwrap();
+    }
+    let hits = total(&first, ever).await.get(Counted::Hits);
+    assert!(hits >= u64::try_from(i64::MAX).unwrap(), "{hits}");
+}
+
+pub(super) async fn sixteen_add_their_counts(fixture: Arc<dyn StoreFixture>) {
+    let Some(stores) = handles::<4>(&*fixture, StoreOffer::Processes).await else {
+        return;
+    };
+    race(|number| {
+        let store = stores[number % stores.len()].clone();
+        async move {
+            for round in 0..5 {
+                let mut counts = ProcessCounts::new();
+                // Each time others, so that no two lock the same ones in the same order by chance.
+                let some = Counted::ALL
+                    .into_iter()
+                    .enumerate()
+                    .filter(|(place, _)| (place + number + round) % 3 > 0);
+                some.for_each(|(_, what)| counts.add(what, 1));
+                processes(&store).add_counts(&counts).await.unwrap();
+            }
+        }
+    })
+    .await;
+    let total = total(&stores[0], Timestamp::from_micros(i64::MIN)).await;
+    let mut expected = ProcessCounts::new();
+    for number in 0..RACERS {
+        for round in 0..5 {
+            for (place, what) in Counted::ALL.into_iter().enumerate() {
+                let counted = (place + number + round) % 3 > 0;
+                expected.add(what, counted.into());
+            }
+        }
+    }
+    assert_eq!(total, expected);
 }

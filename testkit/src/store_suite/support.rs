@@ -39,6 +39,7 @@ pub(super) async fn handles<const N: usize>(
     for _ in 0..N {
         let store = fixture.open().await;
         for (what, offered) in [
+            (StoreOffer::AuditLog, store.audit().is_some()),
             (StoreOffer::Jobs, store.jobs().is_some()),
             (StoreOffer::Leases, store.leases().is_some()),
             (StoreOffer::Processes, store.processes().is_some()),

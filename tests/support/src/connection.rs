@@ -9,14 +9,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use encx::keys::{DataKeyId, KeyUsage, Scope};
 use encx::store::{
-    ChangeCursor, ChangePage, JobStore, KeyChanges, KeyHint, KeyPage, KeyQuery, KeyRecord, KeyStore, Leases,
-    NewKey, ProcessRegistry, StateChange, StoreError, WrapChange, WrapOutcome,
+    AuditLog, ChangeCursor, ChangePage, JobStore, KekUse, KeyChanges, KeyHint, KeyPage, KeyQuery, KeyRecord,
+    KeyStore, KeySummary, Leases, NewKey, ProcessRegistry, StateChange, StoreError, WrapChange, WrapOutcome,
 };
 use encx::{Clock, EncryptionContext};
 use encx_testkit::{ManualClock, MemoryKeyStore};
 use futures_core::Stream;
 
 use crate::gate::Gate;
+use crate::registry::Registry;
 
 /// One process's connection to a database, which can hang, break and lag by itself.
 #[derive(Clone, Debug)]
@@ -25,6 +26,8 @@ pub struct Connection {
     hints: bool,
     pub(crate) coordinates: bool,
     pub(crate) registers: bool,
+    /// Its registry of processes, in which adding counts can fail alone.
+    pub registry: Registry,
     /// Holds loads that have read already: what they bring grows old until the test lets them go on.
     pub loads: Gate,
     /// Holds loads of several scopes before they read.
@@ -66,6 +69,7 @@ impl Connection {
     /// Connects to a database that works. With `hints` it pushes what changes.
     pub fn new(rows: MemoryKeyStore, hints: bool) -> Self {
         Self {
+            registry: Registry::new(rows.clone()),
             rows,
             hints,
             coordinates: false,
@@ -184,6 +188,16 @@ impl KeyStore for Connection {
         self.rows.page(query).await
     }
 
+    async fn summary(&self) -> Result<KeySummary, StoreError> {
+        self.check()?;
+        self.rows.summary().await
+    }
+
+    async fn keks(&self) -> Result<Vec<KekUse>, StoreError> {
+        self.check()?;
+        self.rows.keks().await
+    }
+
     async fn changed_since(&self, cursor: &ChangeCursor) -> Result<ChangePage, StoreError> {
         self.polls.pass().await;
         self.check()?;
@@ -213,8 +227,11 @@ impl KeyStore for Connection {
     }
 
     fn processes(&self) -> Option<&dyn ProcessRegistry> {
-        self.rows
-            .processes()
-            .filter(|_| self.coordinates && self.registers)
+        let registers = self.coordinates && self.registers && self.rows.processes().is_some();
+        registers.then_some(&self.registry)
+    }
+
+    fn audit(&self) -> Option<&dyn AuditLog> {
+        self.rows.audit()
     }
 }

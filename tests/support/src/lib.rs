@@ -20,6 +20,7 @@ pub mod error_types;
 mod fault_harness;
 mod gate;
 mod harness_ext;
+mod registry;
 mod standard;
 mod waiting;
 
@@ -27,6 +28,7 @@ pub use connection::Connection;
 pub use fault_harness::FaultHarness;
 pub use gate::Gate;
 pub use harness_ext::HarnessExt;
+pub use registry::Registry;
 pub use standard::{
     HOUR, MINUTE, NAME, SECOND, SSN, context, open, open_at_once, seal, seal_at_once, with_unknown_key,
 };

@@ -563,3 +563,38 @@ fn without_a_runtime_there_is_an_error() {
         std::task::Poll::Ready(Err(LocalKmsError::NoRuntime))
     ));
 }
+
+#[test]
+fn a_file_that_is_protected_anew_keeps_its_keks_and_forgets_the_old_passphrase() {
+    let (_folder, path) = folder();
+    let kms = create(&path, passphrase("correct horse"));
+    let kek = block_on(kms.create_kek()).unwrap();
+    let made = block_on(kms.generate_data_key(&kek, &context())).unwrap();
+    block_on(kms.reprotect(key(7))).unwrap();
+    assert_eq!(mode(&path), 0o600);
+
+    let old = open(&path, passphrase("correct horse"));
+    assert!(matches!(old, Err(LocalKmsError::Protection { .. })), "{old:?}");
+    // An open handle does not write the file back under the old passphrase.
+    let open_handle = block_on(kms.create_kek());
+    assert!(
+        matches!(open_handle, Err(LocalKmsError::Replaced { .. })),
+        "{open_handle:?}"
+    );
+
+    let anew = open(&path, key(7)).unwrap();
+    let unwrapped = block_on(anew.unwrap_key(&made.wrapped, &context())).unwrap();
+    assert_eq!(unwrapped.expose(), made.key.expose());
+    block_on(anew.reprotect(passphrase("battery staple"))).unwrap();
+    let wrong = open(&path, passphrase("correct horse"));
+    assert!(
+        matches!(wrong, Err(LocalKmsError::WrongPassphrase { .. })),
+        "{wrong:?}"
+    );
+    assert_eq!(
+        block_on(open(&path, passphrase("battery staple")).unwrap().list_keks())
+            .unwrap()
+            .len(),
+        2
+    );
+}

@@ -7,7 +7,7 @@ use super::{PostgresKeyStore, sql};
 use crate::migrate::{Found, Migration, MigrationStep};
 
 /// The migrations, in their order.
-const MIGRATIONS: [Migration; 2] = [
+const MIGRATIONS: [Migration; 3] = [
     Migration {
         version: 1,
         name: "keys",
@@ -19,6 +19,12 @@ const MIGRATIONS: [Migration; 2] = [
         name: "coordination",
         compatible_from: 1,
         text: include_str!("../../migrations/postgres/0002_coordination.sql"),
+    },
+    Migration {
+        version: 3,
+        name: "lists",
+        compatible_from: 1,
+        text: include_str!("../../migrations/postgres/0003_lists.sql"),
     },
 ];
 

@@ -9,6 +9,8 @@ use uuid::Uuid;
 use super::moment::Moment;
 use crate::changes::{RawChange, change_of};
 use crate::row::{RawRow, RawWrap, corrupt_column, corrupt_id};
+use crate::shared_work::unreadable;
+use crate::summary::{RawCount, RawKekUse};
 
 pub(super) fn id_of(row: &PgRow) -> Result<DataKeyId, StoreError> {
     let id: Uuid = row.try_get("id").map_err(|error| corrupt_id(&error))?;
@@ -76,4 +78,36 @@ pub(super) fn raw_change(row: &PgRow) -> Option<Result<RawChange, StoreError>> {
     });
     let id = id.as_bytes().to_vec();
     Some(Ok(RawChange { at, id, change }))
+}
+
+pub(super) fn raw_count(row: &PgRow) -> Result<RawCount, StoreError> {
+    macro_rules! column {
+        ($name:literal) => {
+            row.try_get($name)
+                .map_err(|_| unreadable("data keys", $name))?
+        };
+    }
+    let usage: i16 = column!("usage");
+    let first: Option<Moment> = column!("first_activated_at");
+    Ok(RawCount {
+        usage: usage.into(),
+        state: column!("state"),
+        versions: column!("versions"),
+        first_activated_at: first.map(|moment| moment.0),
+    })
+}
+
+pub(super) fn raw_kek_use(row: &PgRow) -> Result<RawKekUse, StoreError> {
+    macro_rules! column {
+        ($name:literal) => {
+            row.try_get($name)
+                .map_err(|_| unreadable("wrapped keys", $name))?
+        };
+    }
+    Ok(RawKekUse {
+        kms: column!("kms"),
+        kek: column!("kek"),
+        versions: column!("versions"),
+        sole: column!("sole"),
+    })
 }

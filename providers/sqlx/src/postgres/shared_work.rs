@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use encx_core::store::{
-    Fence, JobRange, JobStatus, JobStore, JobTally, Lease, Leases, ProcessId, ProcessInfo, ProcessList,
-    ProcessRegistry, RangeClaim, StoreError, Timestamp,
+    DailyCounts, Fence, JobRange, JobStatus, JobStore, JobTally, Lease, Leases, ProcessCounts, ProcessId,
+    ProcessInfo, ProcessList, ProcessRegistry, RangeClaim, StoreError, Timestamp,
 };
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::PostgresKeyStore;
 use super::moment::Moment;
 use super::sql::shared_work as sql;
-use crate::shared_work::{RawJob, RawProcess, counts, range, unreadable};
+use crate::shared_work::{RawJob, RawProcess, counts, daily_counts, range, rows_of, unreadable};
 
 type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
@@ -234,6 +234,30 @@ impl ProcessRegistry for PostgresKeyStore {
             list.processes.push(raw.into_record()?);
         }
         Ok(list)
+    }
+
+    async fn add_counts(&self, counts: &ProcessCounts) -> Result<(), StoreError> {
+        self.ready().await?;
+        let (names, numbers): (Vec<_>, Vec<_>) = rows_of(counts).unzip();
+        let mut transaction = self.database.begin_write().await?;
+        let add = sqlx::query(sql::ADD_COUNTS).bind(names).bind(numbers);
+        transaction.run(add).await?;
+        let delete = sqlx::query(sql::DELETE_OLD_COUNTS).bind(DailyCounts::KEPT_DAYS);
+        transaction.run(delete).await?;
+        transaction.commit().await
+    }
+
+    async fn daily_counts(&self, since: Timestamp) -> Result<Vec<DailyCounts>, StoreError> {
+        self.ready().await?;
+        let statement = sqlx::query(sql::DAILY_COUNTS)
+            .bind(DailyCounts::number_of(since))
+            .bind(DailyCounts::KEPT_DAYS);
+        let rows = self.database.fetch(statement).await?;
+        daily_counts(rows.iter().map(|row| {
+            let counts = Columns("daily counts", row);
+            let day: i32 = counts.get("day")?;
+            Ok((day.into(), counts.get("what")?, counts.get("count")?))
+        }))
     }
 }
 

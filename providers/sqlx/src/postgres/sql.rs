@@ -75,11 +75,14 @@ pub(super) const PAGE_OF_KEK: &str = concat!(
     " ORDER BY k.id"
 );
 
-/// $1 after, $2 limit, $3 activated before, $4 states, $5 usages, $6 scope, $7 KMS, $8 KEK or null.
-pub(super) const PAGE_OF_SCOPE: &str = concat!(
+/// Planned anew for the pairs that are asked for: of those that few keys have the index finds all, and those that many have
+/// are found soon along the primary key.
+///
+/// $1 after, $2 limit, $3 activated before, $4 states, $5 usages, $6 context, $7 KMS, $8 KEK or null.
+pub(super) const PAGE_OF_CONTEXT: &str = concat!(
     select_from!(
         "(SELECT d.* FROM encx.data_keys d
-          WHERE d.scope = $6 AND d.id > $1
+          WHERE d.context @> $6::jsonb AND d.id > $1
             AND ($3::timestamptz IS NULL OR d.activated_at < $3)
             AND d.state = ANY($4::text[]) AND d.usage = ANY($5::smallint[])
             AND ($8::text IS NULL OR EXISTS (
@@ -88,6 +91,52 @@ pub(super) const PAGE_OF_SCOPE: &str = concat!(
     ),
     " ORDER BY k.id"
 );
+
+/// $1 after, $2 limit, $3 activated before, $4 states, $5 usages, $6 scope, $7 KMS, $8 KEK or null, $9 context.
+pub(super) const PAGE_OF_SCOPE: &str = concat!(
+    select_from!(
+        "(SELECT d.* FROM encx.data_keys d
+          WHERE d.scope = $6 AND d.id > $1 AND d.context @> $9::jsonb
+            AND ($3::timestamptz IS NULL OR d.activated_at < $3)
+            AND d.state = ANY($4::text[]) AND d.usage = ANY($5::smallint[])
+            AND ($8::text IS NULL OR EXISTS (
+                SELECT FROM encx.wrapped_keys b WHERE b.key_id = d.id AND b.kms = $7::text AND b.kek = $8::text))
+          ORDER BY d.id LIMIT $2)"
+    ),
+    " ORDER BY k.id"
+);
+
+pub(super) const SUMMARY: &str = "
+    SELECT usage, state, count(*) AS versions, min(activated_at) AS first_activated_at
+    FROM encx.data_keys GROUP BY usage, state";
+
+/// A key's wraps lie side by side in the primary key: each is counted beside the others.
+pub(super) const KEKS: &str = "
+    SELECT kms, kek, count(*) AS versions, count(*) FILTER (WHERE wraps = 1) AS sole
+    FROM (SELECT kms, kek, count(*) OVER (PARTITION BY key_id) AS wraps FROM encx.wrapped_keys) w
+    GROUP BY kms, kek";
+
+/// The columns of an entry of the audit log.
+macro_rules! select_audit {
+    ($filter:literal) => {
+        concat!(
+            "SELECT seq, at, db_user, application, key_id, scope, what, from_state, to_state, reason FROM encx.audit_log \
+             WHERE seq > $1 AND ($3::timestamptz IS NULL OR at >= $3) AND ($4::timestamptz IS NULL OR at < $4)",
+            $filter,
+            " ORDER BY seq LIMIT $2"
+        )
+    };
+}
+
+/// $1 after, $2 limit, $3 since, $4 until.
+pub(super) const AUDIT_PAGE: &str = select_audit!("");
+
+/// As [`AUDIT_PAGE`]. $5 scope.
+pub(super) const AUDIT_PAGE_OF_SCOPE: &str = select_audit!(" AND scope = $5");
+
+/// As [`AUDIT_PAGE`]. $5 scope or null, $6 key.
+pub(super) const AUDIT_PAGE_OF_KEY: &str =
+    select_audit!(" AND ($5::bytea IS NULL OR scope = $5) AND key_id = $6");
 
 /// The time comes from before the statement's snapshot: whatever had committed by then, the snapshot holds.
 pub(super) const CHANGES: &str = "

@@ -8,7 +8,7 @@
 mod database;
 
 use encx_core::key::{DataKeyId, KekId, KeyState, KeyUsage, KmsName, Scope};
-use encx_core::store::KeyQuery;
+use encx_core::store::{AuditQuery, KeyQuery};
 use sqlx::{AssertSqlSafe, Execute, Executor, PgConnection};
 
 use super::*;
@@ -22,12 +22,14 @@ const FILL: &str = "
            sha256(int4send(n / 4)), 1 + n / 4 % 4, 1 + n % 4,
            CASE WHEN n % 4 = 3 THEN 'active' WHEN n % 997 = 0 THEN 'suspended' ELSE 'deactivated' END,
            CASE WHEN n % 4 <> 3 AND n % 997 = 0 THEN 'deactivated' END,
-           '{\"tenantId\": \"t\"}', sha256(''), 1,
-           moment, moment, moment
+           jsonb_build_object('tenantId', CASE WHEN n / 4 % 2 = 0 THEN 't' ELSE 't-' || n / 4 END, 'purpose', 'pii'),
+           sha256(''), 1, moment, moment, moment
     FROM generate_series(0, 11999) AS n,
          LATERAL (SELECT timestamptz '2026-01-01 00:00:00Z' + n * interval '1 minute') AS m (moment);
     INSERT INTO encx.wrapped_keys (key_id, kms, kek, ciphertext)
     SELECT id, 'default', 'kek-' || (row_number() OVER (ORDER BY id)) / 1000, sha256('') FROM encx.data_keys;
+    INSERT INTO encx.audit_log (at, key_id, scope, what, to_state)
+    SELECT created_at, id, scope, 'added', 'pre-active' FROM encx.data_keys ORDER BY created_at;
 ";
 
 async fn plan(connection: &mut PgConnection, mut query: Query<'_, Postgres, PgArguments>) -> String {
@@ -119,7 +121,15 @@ fn statements_use_the_indexes() {
                 ),
                 ("the wraps of keys", sqlx::query(sql::DELETE_WRAPS_OF).bind(ids)),
             ]);
-            queries.extend(pages.iter().map(|query| ("page", page_query(query))));
+            queries.extend(pages.iter().map(|query| ("page", page_query(query).unwrap())));
+            let log = || AuditQuery::new(100).after(3);
+            let logs = [
+                log(),
+                log().key(id),
+                log().key(id).scope(scope),
+                log().scope(scope),
+            ];
+            queries.extend(logs.iter().map(|query| ("audit log", audit::audit_query(query))));
             for (what, query) in queries {
                 let plan = plan(&mut connection, query).await;
                 assert!(
@@ -139,10 +149,33 @@ fn statements_use_the_indexes() {
         // A page of what is rare does not walk through what is frequent.
         let rare = plan(
             &mut connection,
-            page_query(&KeyQuery::new(100).state(KeyState::Suspended)),
+            page_query(&KeyQuery::new(100).state(KeyState::Suspended)).unwrap(),
         )
         .await;
         assert!(rare.contains("data_keys_listed"), "{rare}");
+        // So are pairs of the context that few keys have. Such a statement is never planned for any pairs.
+        connection.execute("SET plan_cache_mode = auto").await.unwrap();
+        for (tenant, index) in [("t-77", "data_keys_context"), ("t", "data_keys_pkey")] {
+            let pages = [
+                KeyQuery::new(2).context_pair("tenantId", tenant),
+                KeyQuery::new(1000)
+                    .context_pair("tenantId", tenant)
+                    .context_pair("purpose", "pii")
+                    .state(KeyState::Active),
+            ];
+            for query in pages {
+                let query = page_query(&query).unwrap();
+                assert!(!Execute::persistent(&query));
+                let plan = plan(&mut connection, query).await;
+                assert!(plan.contains(index), "{tenant}: {plan}");
+            }
+        }
+        // Of a log that is long, the last hour.
+        let last = AuditQuery::new(100).since(Timestamp::from_micros(
+            1_767_225_600_000_000 + 60_000_000 * 11_950,
+        ));
+        let plan = plan(&mut connection, audit::audit_query(&last)).await;
+        assert!(plan.contains("audit_log_at"), "{plan}");
     });
 }
 
@@ -169,7 +202,7 @@ fn where_all_keys_are_alike_nobody_walks_through_them_for_others() {
                 .filter(|state| *state != KeyState::Destroyed);
             let query = not_destroyed.fold(KeyQuery::new(1000), KeyQuery::state);
             for query in [query.clone(), query.usage(KeyUsage::Pepper)] {
-                let plan = plan(&mut connection, page_query(&query)).await;
+                let plan = plan(&mut connection, page_query(&query).unwrap()).await;
                 assert!(plan.contains("data_keys_listed"), "{mode}: {plan}");
                 assert!(!plan.contains("Filter: ((usage"), "{mode}: {plan}");
             }

@@ -7,6 +7,8 @@ use sqlx::sqlite::SqliteRow;
 
 use crate::changes::{RawChange, change_of};
 use crate::row::{RawRow, RawWrap, corrupt_column, corrupt_id};
+use crate::shared_work::unreadable;
+use crate::summary::{RawCount, RawKekUse};
 
 pub(super) fn id_of(row: &SqliteRow) -> Result<DataKeyId, StoreError> {
     let id: Vec<u8> = row.try_get("id").map_err(|error| corrupt_id(&error))?;
@@ -73,4 +75,35 @@ pub(super) fn raw_change(row: &SqliteRow) -> Option<Result<RawChange, StoreError
         ))
     });
     Some(Ok(RawChange { at, id, change }))
+}
+
+pub(super) fn raw_count(row: &SqliteRow) -> Result<RawCount, StoreError> {
+    macro_rules! column {
+        ($name:literal) => {
+            row.try_get($name)
+                .map_err(|_| unreadable("data keys", $name))?
+        };
+    }
+    let first: Option<i64> = column!("first_activated_at");
+    Ok(RawCount {
+        usage: column!("usage"),
+        state: column!("state"),
+        versions: column!("versions"),
+        first_activated_at: first.map(Timestamp::from_micros),
+    })
+}
+
+pub(super) fn raw_kek_use(row: &SqliteRow) -> Result<RawKekUse, StoreError> {
+    macro_rules! column {
+        ($name:literal) => {
+            row.try_get($name)
+                .map_err(|_| unreadable("wrapped keys", $name))?
+        };
+    }
+    Ok(RawKekUse {
+        kms: column!("kms"),
+        kek: column!("kek"),
+        versions: column!("versions"),
+        sole: column!("sole"),
+    })
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use encx_core::store::{
-    Fence, JobRange, JobStatus, JobStore, JobTally, Lease, Leases, ProcessId, ProcessInfo, ProcessList,
-    ProcessRegistry, RangeClaim, StoreError, Timestamp,
+    DailyCounts, Fence, JobRange, JobStatus, JobStore, JobTally, Lease, Leases, ProcessCounts, ProcessId,
+    ProcessInfo, ProcessList, ProcessRegistry, RangeClaim, StoreError, Timestamp,
 };
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
@@ -16,7 +16,7 @@ use super::SqliteKeyStore;
 use super::error::store_error;
 use super::sql::shared_work as sql;
 use super::statement::{execute, now};
-use crate::shared_work::{RawJob, RawProcess, counts, range, unreadable};
+use crate::shared_work::{RawJob, RawProcess, counts, daily_counts, range, rows_of, unreadable};
 
 type Statement<'q> = Query<'q, Sqlite, SqliteArguments>;
 
@@ -269,6 +269,36 @@ impl ProcessRegistry for SqliteKeyStore {
             list.processes.push(raw.into_record()?);
         }
         Ok(list)
+    }
+
+    async fn add_counts(&self, counts: &ProcessCounts) -> Result<(), StoreError> {
+        let mut transaction = self.begin().await?;
+        let now = Timestamp::from_micros(now(&mut *transaction).await?);
+        let today = DailyCounts::number_of(now);
+        for (what, count) in rows_of(counts) {
+            let add = sqlx::query(sql::ADD_COUNT).bind(today).bind(what).bind(count);
+            execute(&mut *transaction, add).await?;
+        }
+        let delete = sqlx::query(sql::DELETE_OLD_COUNTS).bind(today.saturating_sub(DailyCounts::KEPT_DAYS));
+        execute(&mut *transaction, delete).await?;
+        transaction.commit().await.map_err(store_error)
+    }
+
+    async fn daily_counts(&self, since: Timestamp) -> Result<Vec<DailyCounts>, StoreError> {
+        self.ready().await?;
+        let mut connection = self.connections.acquire().await?;
+        let now = Timestamp::from_micros(now(&mut *connection).await?);
+        let past = DailyCounts::number_of(now).saturating_sub(DailyCounts::KEPT_DAYS);
+        let first = DailyCounts::number_of(since).max(past.saturating_add(1));
+        let rows = sqlx::query(sql::DAILY_COUNTS)
+            .bind(first)
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(store_error)?;
+        daily_counts(rows.iter().map(|row| {
+            let counts = Columns("daily counts", row);
+            Ok((counts.get("day")?, counts.get("what")?, counts.get("count")?))
+        }))
     }
 }
 

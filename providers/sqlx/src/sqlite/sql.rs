@@ -27,7 +27,8 @@ pub(super) const GET: &str = concat!(
     " WHERE k.id IN (SELECT unhex(value) FROM json_each(?1)) ORDER BY k.id"
 );
 
-// Of every page: ?1 after, ?2 limit, ?3 activated before, ?4 states, ?5 usages, ?6 scope, ?7 KMS, ?8 KEK.
+// Of every page: ?1 after, ?2 limit, ?3 activated before, ?4 states, ?5 usages, ?6 scope, ?7 KMS, ?8 KEK,
+// ?9 context, ?10 how many pairs that has.
 
 pub(super) const PAGE: &str = concat!(
     select_from!(
@@ -59,10 +60,28 @@ pub(super) const PAGE_OF_KEK: &str = concat!(
     " ORDER BY k.id"
 );
 
+/// Reads the keys in the order of their ids, and each key's context, until enough have all of the pairs.
+pub(super) const PAGE_OF_CONTEXT: &str = concat!(
+    select_from!(
+        "(SELECT d.* FROM encx_data_keys d
+          WHERE d.id > ?1
+            AND d.usage IN (SELECT value FROM json_each(?5)) AND d.state IN (SELECT value FROM json_each(?4))
+            AND (?3 IS NULL OR d.activated_at < ?3)
+            AND (SELECT count(*) FROM json_each(d.context) c
+                 WHERE (c.key, c.value) IN (SELECT key, value FROM json_each(?9))) = ?10
+            AND (?8 IS NULL OR EXISTS (
+                SELECT 1 FROM encx_wrapped_keys b WHERE b.key_id = d.id AND b.kms = ?7 AND b.kek = ?8))
+          ORDER BY d.id LIMIT ?2)"
+    ),
+    " ORDER BY k.id"
+);
+
 pub(super) const PAGE_OF_SCOPE: &str = concat!(
     select_from!(
         "(SELECT d.* FROM encx_data_keys d
           WHERE d.scope = ?6 AND d.id > ?1
+            AND (SELECT count(*) FROM json_each(d.context) c
+                 WHERE (c.key, c.value) IN (SELECT key, value FROM json_each(?9))) = ?10
             AND d.usage IN (SELECT value FROM json_each(?5)) AND d.state IN (SELECT value FROM json_each(?4))
             AND (?3 IS NULL OR d.activated_at < ?3)
             AND (?8 IS NULL OR EXISTS (
@@ -71,6 +90,37 @@ pub(super) const PAGE_OF_SCOPE: &str = concat!(
     ),
     " ORDER BY k.id"
 );
+
+pub(super) const SUMMARY: &str = "
+    SELECT usage, state, count(*) AS versions, min(activated_at) AS first_activated_at
+    FROM encx_data_keys GROUP BY usage, state";
+
+pub(super) const KEKS: &str = "
+    SELECT w.kms, w.kek, count(*) AS versions, sum(NOT EXISTS (
+        SELECT 1 FROM encx_wrapped_keys o
+        WHERE o.key_id = w.key_id AND (o.kms, o.kek) <> (w.kms, w.kek))) AS sole
+    FROM encx_wrapped_keys w GROUP BY w.kms, w.kek";
+
+/// The columns of an entry of the audit log.
+macro_rules! select_audit {
+    ($filter:literal) => {
+        concat!(
+            "SELECT seq, at, application, key_id, scope, what, from_state, to_state, reason FROM encx_audit_log \
+             WHERE seq > ?1 AND (?3 IS NULL OR at >= ?3) AND (?4 IS NULL OR at < ?4)",
+            $filter,
+            " ORDER BY seq LIMIT ?2"
+        )
+    };
+}
+
+/// ?1 after, ?2 limit, ?3 since, ?4 until.
+pub(super) const AUDIT_PAGE: &str = select_audit!("");
+
+/// As [`AUDIT_PAGE`]. ?5 scope.
+pub(super) const AUDIT_PAGE_OF_SCOPE: &str = select_audit!(" AND scope = ?5");
+
+/// As [`AUDIT_PAGE`]. ?5 scope or null, ?6 key.
+pub(super) const AUDIT_PAGE_OF_KEY: &str = select_audit!(" AND (?5 IS NULL OR scope = ?5) AND key_id = ?6");
 
 /// One statement, so that the last time and the rows are of one moment. There is a row even if nothing changed.
 ///

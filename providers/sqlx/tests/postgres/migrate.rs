@@ -12,11 +12,16 @@ use crate::common::postgres::{Database, on_a_database};
 use crate::{count, run};
 
 /// The migrations that a library of each version had run; the empty string is no tables at all.
-const OLDER: [&str; 2] = [
+const OLDER: [&str; 3] = [
     "",
     concat!(
         include_str!("../../migrations/postgres/0001_keys.sql"),
         "INSERT INTO encx.migrations (version) VALUES (1);"
+    ),
+    concat!(
+        include_str!("../../migrations/postgres/0001_keys.sql"),
+        include_str!("../../migrations/postgres/0002_coordination.sql"),
+        "INSERT INTO encx.migrations (version, compatible_from) VALUES (1, NULL), (2, 1);"
     ),
 ];
 
@@ -45,7 +50,7 @@ async fn migrate_at_once(database: &Database, stores: Vec<PostgresKeyStore>, wai
         result.unwrap();
     }
     let versions = "SELECT count(*) FROM encx.migrations";
-    assert_eq!(count(&mut watcher, versions).await, 2);
+    assert_eq!(count(&mut watcher, versions).await, 3);
 }
 
 #[test]
@@ -114,7 +119,7 @@ fn sixteen_processes_migrate_at_once_and_again() {
         assert_eq!(count(&mut connection, applied).await, when);
         assert_eq!(
             count(&mut connection, "SELECT count(*) FROM encx.migrations").await,
-            2
+            3
         );
         assert_eq!(
             count(&mut connection, "SELECT count(*) FROM encx.data_keys").await,
@@ -168,7 +173,7 @@ fn newer_tables_are_used_if_they_say_that_they_may_be() {
         let mut connection = database.connection().await;
         run(
             &mut connection,
-            "INSERT INTO encx.migrations (version, compatible_from) VALUES (99, 2)",
+            "INSERT INTO encx.migrations (version, compatible_from) VALUES (99, 3)",
         )
         .await;
         let store = database.store().await;
@@ -176,7 +181,7 @@ fn newer_tables_are_used_if_they_say_that_they_may_be() {
         store.migrate().await.unwrap();
         run(
             &mut connection,
-            "INSERT INTO encx.migrations (version, compatible_from) VALUES (100, 3)",
+            "INSERT INTO encx.migrations (version, compatible_from) VALUES (100, 4)",
         )
         .await;
         let store = database.store().await;
@@ -212,7 +217,7 @@ fn tables_of_version_1_are_brought_up_to_date() {
         store.migrate().await.unwrap();
         store.insert(&new_key("t")).await.unwrap();
         store.processes().unwrap().raise_fence().await.unwrap();
-        let compatible = "SELECT compatible_from::bigint FROM encx.migrations WHERE version = 2";
+        let compatible = "SELECT compatible_from::bigint FROM encx.migrations WHERE version = 3";
         assert_eq!(count(&mut connection, compatible).await, 1);
     });
 }

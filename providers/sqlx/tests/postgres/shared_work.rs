@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use encx::store::{
-    Fence, JobStore, JobTally, KeyStore, Leases, ProcessId, ProcessInfo, ProcessRegistry, RangeClaim,
-    StoreError,
+    AuditLog, AuditQuery, Counted, Fence, JobStore, JobTally, KeyStore, Leases, ProcessCounts, ProcessId,
+    ProcessInfo, ProcessRegistry, RangeClaim, StoreError, Timestamp,
 };
 use encx_sqlx::PostgresKeyStore;
 use sqlx::postgres::PgListener;
@@ -191,5 +191,67 @@ fn rows_that_encx_did_not_write_are_refused_or_errors() {
         let error = store.acquire_lease("a", holder, LONG).await.unwrap_err();
         assert!(matches!(error, StoreError::NotMigrated { .. }), "{error}");
         assert!(store.leases().is_some() && store.jobs().is_some() && store.processes().is_some());
+    });
+}
+
+#[test]
+fn counts_are_kept_for_four_hundred_days() {
+    on_a_database(|database| async move {
+        let store = database.store().await;
+        store.migrate().await.unwrap();
+        let mut connection = database.connection().await;
+        let today = "(statement_timestamp() AT TIME ZONE 'UTC')::date";
+        // What only a later library counts is left out, and kept.
+        let rows = format!(
+            "INSERT INTO encx.daily_counts VALUES ({today} - 400, 'hits', 1), ({today} - 399, 'hits', 2),
+                 ({today} - 399, 'hits.of_tomorrow', 3), ({today} - 3, 'hits.of_tomorrow', 4)"
+        );
+        connection.execute(AssertSqlSafe(rows)).await.unwrap();
+        let ever = Timestamp::from_micros(i64::MIN);
+        let count = "SELECT count(*) FROM encx.daily_counts";
+        for left in [4, 3] {
+            let days = store.daily_counts(ever).await.unwrap();
+            assert_eq!(days.len(), 1, "{days:?}");
+            let hits: Vec<_> = days[0].counts.iter().collect();
+            assert_eq!(hits, [(Counted::Hits, 2)]);
+            let age = store.list_processes().await.unwrap().now.as_micros() - days[0].day.as_micros();
+            assert!((399..=400).contains(&(age / 86_400_000_000)), "{days:?}");
+            assert_eq!(crate::count(&mut connection, count).await, left);
+            store.add_counts(&ProcessCounts::new()).await.unwrap();
+        }
+        for refused in [
+            "UPDATE encx.daily_counts SET count = -1",
+            "UPDATE encx.daily_counts SET what = ''",
+            "UPDATE encx.daily_counts SET what = repeat('x', 65)",
+            "UPDATE encx.daily_counts SET day = NULL",
+        ] {
+            assert!(connection.execute(refused).await.is_err(), "{refused}");
+        }
+        let bad = "ALTER TABLE encx.daily_counts DROP CONSTRAINT daily_counts_count_check;
+                   UPDATE encx.daily_counts SET count = -1";
+        connection.execute(bad).await.unwrap();
+        let error = store.daily_counts(ever).await.unwrap_err();
+        assert!(
+            matches!(&error, StoreError::Corrupt { what } if what.contains("count")),
+            "{error}"
+        );
+    });
+}
+
+#[test]
+fn a_forged_entry_of_the_audit_log_is_named() {
+    on_a_database(|database| async move {
+        let store = database.store().await;
+        store.migrate().await.unwrap();
+        let mut connection = database.connection().await;
+        let forged = "INSERT INTO encx.audit_log (at, key_id, scope, what, to_state)
+                      VALUES (now(), gen_random_uuid(), sha256(''), 'added', 'active') RETURNING seq";
+        let number = crate::count(&mut connection, forged).await;
+        let error = store.audit_page(&AuditQuery::new(1)).await.unwrap_err();
+        let entry = format!("entry {number} ");
+        assert!(
+            matches!(&error, StoreError::Corrupt { what } if what.contains(&entry)),
+            "{error}"
+        );
     });
 }

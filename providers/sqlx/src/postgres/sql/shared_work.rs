@@ -1,4 +1,4 @@
-//! The statements of leases, jobs and the registry.
+//! The statements of leases, jobs, the registry and what processes count.
 //!
 //! `statement_timestamp()` where a claim of another's must have ended: it is from before any wait, so it never takes too
 //! early. `clock_timestamp()` where a claim's own term begins, after the wait.
@@ -123,3 +123,23 @@ pub(in super::super) const PROCESSES: &str = "
     LEFT JOIN encx.processes p
         ON p.seen_at >= n.now - interval '1 hour' - p.serves_for * interval '1 microsecond'
     ORDER BY p.id";
+
+/// In the order of names, as all processes lock these rows. $1 names, none twice, $2 counts.
+pub(in super::super) const ADD_COUNTS: &str = "
+    INSERT INTO encx.daily_counts AS c (day, what, count)
+    SELECT (statement_timestamp() AT TIME ZONE 'UTC')::date, n.what, n.count
+    FROM unnest($1::text[], $2::bigint[]) AS n (what, count)
+    ORDER BY n.what
+    ON CONFLICT (day, what) DO UPDATE
+    SET count = c.count + least(excluded.count, 9223372036854775807 - c.count)";
+
+/// $1 how many days are kept.
+pub(in super::super) const DELETE_OLD_COUNTS: &str = "
+    DELETE FROM encx.daily_counts WHERE day <= (statement_timestamp() AT TIME ZONE 'UTC')::date - $1::integer";
+
+/// $1 the first day, as days since 1970, $2 how many days are kept.
+pub(in super::super) const DAILY_COUNTS: &str = "
+    SELECT c.day - date '1970-01-01' AS day, c.what, c.count FROM encx.daily_counts c
+    WHERE c.day > (statement_timestamp() AT TIME ZONE 'UTC')::date - $2::integer
+        AND c.day - date '1970-01-01' >= $1
+    ORDER BY c.day, c.what";

@@ -1,4 +1,4 @@
-//! The statements of leases, jobs and the registry. Each runs in a transaction that has taken its turn to write.
+//! The statements of leases, jobs, the registry and what processes count. Each runs in a transaction that has taken its turn to write.
 
 /// ?1 name, ?2 holder, ?3 now, ?4 end. No row if another holds it.
 pub(in super::super) const ACQUIRE_LEASE: &str = "
@@ -100,3 +100,16 @@ pub(in super::super) const PROCESSES: &str = "
     SELECT id, name, serves_for, started_at, seen_at, acknowledged FROM encx_processes
     WHERE seen_at >= ?1 - 3600000000 - serves_for
     ORDER BY id";
+
+/// ?1 the day, ?2 what, ?3 how much.
+pub(in super::super) const ADD_COUNT: &str = "
+    INSERT INTO encx_daily_counts AS c (day, what, count) VALUES (?1, ?2, ?3)
+    ON CONFLICT (day, what) DO UPDATE
+    SET count = c.count + min(excluded.count, 9223372036854775807 - c.count)";
+
+/// ?1 the last day that is not kept.
+pub(in super::super) const DELETE_OLD_COUNTS: &str = "DELETE FROM encx_daily_counts WHERE day <= ?1";
+
+/// ?1 the first day.
+pub(in super::super) const DAILY_COUNTS: &str =
+    "SELECT day, what, count FROM encx_daily_counts WHERE day >= ?1 ORDER BY day, what";

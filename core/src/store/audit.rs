@@ -1,0 +1,239 @@
+//! The audit log: who changed which key, how, when and why.
+
+use std::fmt;
+
+use async_trait::async_trait;
+
+use crate::key::{DataKeyId, KeyState, Scope};
+use crate::store::{StoreError, Timestamp};
+
+/// Lists what happened to keys. The store writes an entry with every change, in the same transaction.
+///
+/// Who can write the database can forge, edit and delete entries.
+///
+/// # Errors
+///
+/// Every method: [`StoreError::Unavailable`], [`StoreError::NotMigrated`], [`StoreError::Corrupt`] or
+/// [`StoreError::Database`].
+///
+/// # Cancellation
+///
+/// Every method may be cancelled by dropping its future.
+#[async_trait]
+#[allow(
+    clippy::missing_errors_doc,
+    reason = "the errors are those of the trait, once for all"
+)]
+pub trait AuditLog: fmt::Debug + Send + Sync {
+    /// Lists entries in the order of their numbers, a page at a time.
+    ///
+    /// Numbers grow with time, but changes do not commit in the order of their numbers: within 15 seconds after a page an
+    /// entry may still appear before its last one. A follower of the log asks [`until`](AuditQuery::until) a moment
+    /// that lies further back.
+    async fn audit_page(&self, query: &AuditQuery) -> Result<AuditPage, StoreError>;
+}
+
+/// Which entries to list. Everything that is not set matches every entry.
+///
+/// ```
+/// use encx_core::key::DataKeyId;
+/// use encx_core::store::{AuditQuery, KeyStore, StoreError};
+///
+/// # async fn history(store: &dyn KeyStore, key: DataKeyId) -> Result<(), StoreError> {
+/// let Some(log) = store.audit() else { return Ok(()) };
+/// let mut query = AuditQuery::new(100).key(key);
+/// loop {
+///     let page = log.audit_page(&query).await?;
+///     for entry in page.entries {
+///         println!("{:?}: {:?} -> {}: {:?}", entry.at, entry.from, entry.to.name(), entry.reason);
+///     }
+///     match page.next {
+///         Some(next) => query = query.after(next),
+///         None => return Ok(()),
+///     }
+/// }
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct AuditQuery {
+    /// The most entries in a page, 1 to 1000.
+    pub limit: u32,
+    /// Only entries whose number is greater.
+    pub after: Option<i64>,
+    /// Only entries of this key.
+    pub key: Option<DataKeyId>,
+    /// Only entries of this scope's keys.
+    pub scope: Option<Scope>,
+    /// Only entries of this moment or later.
+    pub since: Option<Timestamp>,
+    /// Only entries of before this moment.
+    pub until: Option<Timestamp>,
+}
+
+impl AuditQuery {
+    /// Asks for all entries, at most `limit` a page. A limit outside 1 to 1000 is moved into it.
+    #[must_use]
+    pub fn new(limit: u32) -> Self {
+        Self {
+            limit: limit.clamp(1, 1000),
+            after: None,
+            key: None,
+            scope: None,
+            since: None,
+            until: None,
+        }
+    }
+
+    /// Goes on after a page: pass its [`AuditPage::next`].
+    #[must_use]
+    pub fn after(mut self, number: i64) -> Self {
+        self.after = Some(number);
+        self
+    }
+
+    /// Asks for one key.
+    #[must_use]
+    pub fn key(mut self, id: DataKeyId) -> Self {
+        self.key = Some(id);
+        self
+    }
+
+    /// Asks for one scope.
+    #[must_use]
+    pub fn scope(mut self, scope: Scope) -> Self {
+        self.scope = Some(scope);
+        self
+    }
+
+    /// Asks for changes that were made at a moment or later.
+    #[must_use]
+    pub fn since(mut self, moment: Timestamp) -> Self {
+        self.since = Some(moment);
+        self
+    }
+
+    /// Asks for changes that were made before a moment.
+    #[must_use]
+    pub fn until(mut self, moment: Timestamp) -> Self {
+        self.until = Some(moment);
+        self
+    }
+
+    /// Tells whether an entry belongs into the list. For stores whose database does not filter.
+    #[must_use]
+    pub fn matches(&self, entry: &AuditEntry) -> bool {
+        self.after.is_none_or(|after| entry.number > after)
+            && self.key.is_none_or(|key| entry.key == key)
+            && self.scope.is_none_or(|scope| entry.scope == scope)
+            && self.since.is_none_or(|since| entry.at >= since)
+            && self.until.is_none_or(|until| entry.at < until)
+    }
+}
+
+/// A page of the audit log.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct AuditPage {
+    /// The entries, in the order of their numbers.
+    pub entries: Vec<AuditEntry>,
+    /// Where the next page begins; `None` after the last.
+    pub next: Option<i64>,
+}
+
+impl AuditPage {
+    /// Makes a page of what a query found when it asked for one entry more than its limit.
+    #[must_use]
+    pub fn of_one_more(mut entries: Vec<AuditEntry>, limit: u32) -> Self {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let more = entries.len() > limit;
+        entries.truncate(limit);
+        let next = entries.last().filter(|_| more).map(|entry| entry.number);
+        Self { entries, next }
+    }
+}
+
+/// One change of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AuditEntry {
+    /// Its number: no two entries have the same. Some numbers are missing.
+    pub number: i64,
+    /// When the change was made.
+    pub at: Timestamp,
+    /// The key. Its record may be gone.
+    pub key: DataKeyId,
+    /// The key's scope.
+    pub scope: Scope,
+    /// What changed.
+    pub what: AuditedPart,
+    /// The state before; `None` for a key that was added.
+    pub from: Option<KeyState>,
+    /// The state after. New wraps leave it as it was.
+    pub to: KeyState,
+    /// Why, as the caller of the change said.
+    pub reason: Option<String>,
+    /// The application that made the change, as it calls itself, where it does.
+    pub application: Option<String>,
+    /// The database's user who made the change, where the database has users.
+    pub db_user: Option<String>,
+}
+
+impl AuditEntry {
+    /// Begins an entry. A store fills in the rest from its row.
+    #[must_use]
+    pub fn new(
+        number: i64,
+        at: Timestamp,
+        key: DataKeyId,
+        scope: Scope,
+        what: AuditedPart,
+        to: KeyState,
+    ) -> Self {
+        Self {
+            number,
+            at,
+            key,
+            scope,
+            what,
+            from: None,
+            to,
+            reason: None,
+            application: None,
+            db_user: None,
+        }
+    }
+}
+
+/// What a change of a key changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum AuditedPart {
+    /// The key is new.
+    Added,
+    /// Its state, or the state that it goes back to.
+    State,
+    /// Its wraps.
+    Wraps,
+}
+
+impl AuditedPart {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Added, Self::State, Self::Wraps];
+
+    /// Returns the name that stores keep.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Added => "added",
+            Self::State => "state",
+            Self::Wraps => "wraps",
+        }
+    }
+
+    /// Finds one by its name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|part| part.name() == name)
+    }
+}

@@ -1,0 +1,147 @@
+//! What is in a key store, counted.
+
+use std::collections::BTreeMap;
+
+use crate::key::{KekId, KeyState, KeyUsage, KmsName};
+use crate::store::{KeyRecord, Timestamp};
+
+/// How many versions there are, by usage and state.
+///
+/// Tombstones count as destroyed versions, as lists show them.
+///
+/// ```
+/// # use encx_core::key::{KeyState, KeyUsage};
+/// # use encx_core::store::{KeyStore, StoreError};
+/// # async fn status(store: &dyn KeyStore) -> Result<(), StoreError> {
+/// let summary = store.summary().await?;
+/// println!("{} active data keys", summary.versions(KeyUsage::Data, KeyState::Active));
+/// println!("the oldest became active at {:?}", summary.oldest_active(KeyUsage::Data));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeySummary {
+    /// The counts, sorted by usage and state. Where there is no version, there is no count.
+    pub counts: Vec<KeyCount>,
+}
+
+/// How many versions of one usage are in one state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeyCount {
+    /// The usage.
+    pub usage: KeyUsage,
+    /// The state.
+    pub state: KeyState,
+    /// How many versions.
+    pub versions: u64,
+    /// When the first of them became active; `None` if none ever was.
+    pub first_activated_at: Option<Timestamp>,
+}
+
+impl KeyCount {
+    /// Puts a count together. For stores.
+    #[must_use]
+    pub fn new(
+        usage: KeyUsage,
+        state: KeyState,
+        versions: u64,
+        first_activated_at: Option<Timestamp>,
+    ) -> Self {
+        Self {
+            usage,
+            state,
+            versions,
+            first_activated_at,
+        }
+    }
+}
+
+impl KeySummary {
+    /// Sorts counts, of which no two are of the same usage and state. For stores.
+    #[must_use]
+    pub fn new(mut counts: Vec<KeyCount>) -> Self {
+        counts.sort_by_key(|count| (count.usage, count.state));
+        Self { counts }
+    }
+
+    /// Counts records. For stores whose database does not.
+    #[must_use]
+    pub fn of<'r>(records: impl IntoIterator<Item = &'r KeyRecord>) -> Self {
+        let mut counts = BTreeMap::new();
+        for record in records {
+            let key = (record.usage, record.state);
+            let count = counts
+                .entry(key)
+                .or_insert_with(|| KeyCount::new(record.usage, record.state, 0, None));
+            count.versions += 1;
+            let moments = [count.first_activated_at, record.activated_at];
+            count.first_activated_at = moments.into_iter().flatten().min();
+        }
+        Self::new(counts.into_values().collect())
+    }
+
+    /// Returns how many versions of a usage are in a state.
+    #[must_use]
+    pub fn versions(&self, usage: KeyUsage, state: KeyState) -> u64 {
+        self.count(usage, state).map_or(0, |count| count.versions)
+    }
+
+    /// Returns since when the oldest active version of a usage has been active; `None` if none is.
+    #[must_use]
+    pub fn oldest_active(&self, usage: KeyUsage) -> Option<Timestamp> {
+        self.count(usage, KeyState::Active)?.first_activated_at
+    }
+
+    fn count(&self, usage: KeyUsage, state: KeyState) -> Option<&KeyCount> {
+        let mut counts = self.counts.iter();
+        counts.find(|count| count.usage == usage && count.state == state)
+    }
+}
+
+/// How many versions a KEK wraps, and how many no other does.
+///
+/// A KEK whose `sole` is 0 can be retired without losing a version, as far as the rows tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KekUse {
+    /// The KMS's name.
+    pub kms: KmsName,
+    /// The KEK.
+    pub kek: KekId,
+    /// How many versions have a wrap by it.
+    pub versions: u64,
+    /// How many of these have no other wrap.
+    pub sole: u64,
+}
+
+impl KekUse {
+    /// Puts a count together. For stores.
+    #[must_use]
+    pub fn new(kms: KmsName, kek: KekId, versions: u64, sole: u64) -> Self {
+        Self {
+            kms,
+            kek,
+            versions,
+            sole,
+        }
+    }
+
+    /// Counts records, sorted by KMS and KEK. For stores whose database does not.
+    #[must_use]
+    pub fn of<'r>(records: impl IntoIterator<Item = &'r KeyRecord>) -> Vec<Self> {
+        let mut uses = BTreeMap::new();
+        for record in records {
+            for wrap in &record.wraps {
+                let (kms, kek) = (wrap.kms.clone(), wrap.wrapped.kek.clone());
+                let found = uses
+                    .entry((kms.clone(), kek.clone()))
+                    .or_insert_with(|| Self::new(kms, kek, 0, 0));
+                found.versions += 1;
+                found.sole += u64::from(record.wraps.len() == 1);
+            }
+        }
+        uses.into_values().collect()
+    }
+}

@@ -1,0 +1,44 @@
+//! From rows of the audit log to its entries: the same for both databases.
+
+use encx_core::key::{DataKeyId, KeyState, Scope};
+use encx_core::store::{AuditEntry, AuditedPart, StoreError, Timestamp};
+
+/// The columns of an entry.
+pub(crate) struct RawEntry {
+    pub(crate) number: i64,
+    pub(crate) at: Timestamp,
+    pub(crate) key: Vec<u8>,
+    pub(crate) scope: Vec<u8>,
+    pub(crate) what: String,
+    pub(crate) from: Option<String>,
+    pub(crate) to: String,
+    pub(crate) reason: Option<String>,
+    /// Empty if it did not say.
+    pub(crate) application: String,
+    pub(crate) db_user: Option<String>,
+}
+
+impl RawEntry {
+    /// # Errors
+    ///
+    /// [`StoreError::Corrupt`] with the entry's number if it is not what encx writes.
+    pub(crate) fn into_entry(self) -> Result<AuditEntry, StoreError> {
+        let number = self.number;
+        let unfit = |what: &str| StoreError::Corrupt {
+            what: format!("entry {number} of the audit log: {what}"),
+        };
+        let state = |name: &str| KeyState::from_name(name).ok_or_else(|| unfit("its state is unknown"));
+        let key = <[u8; DataKeyId::LEN]>::try_from(self.key.as_slice()).ok();
+        let key = key.and_then(|bytes| DataKeyId::from_bytes(bytes).ok());
+        let key = key.ok_or_else(|| unfit("it names no data key"))?;
+        let scope = <[u8; Scope::LEN]>::try_from(self.scope.as_slice());
+        let scope = Scope::from_bytes(scope.map_err(|_| unfit("its scope has not 32 bytes"))?);
+        let what = AuditedPart::from_name(&self.what).ok_or_else(|| unfit("what it changed is unknown"))?;
+        let mut entry = AuditEntry::new(number, self.at, key, scope, what, state(&self.to)?);
+        entry.from = self.from.as_deref().map(state).transpose()?;
+        entry.reason = self.reason;
+        entry.application = Some(self.application).filter(|name| !name.is_empty());
+        entry.db_user = self.db_user;
+        Ok(entry)
+    }
+}

@@ -1,0 +1,67 @@
+//! The audit log, as it is listed.
+
+use async_trait::async_trait;
+use encx_core::store::{AuditLog, AuditPage, AuditQuery, StoreError};
+use sqlx::Row;
+use sqlx::postgres::{PgArguments, PgRow, Postgres};
+use sqlx::query::Query;
+use uuid::Uuid;
+
+use super::PostgresKeyStore;
+use super::moment::Moment;
+use super::sql;
+use crate::audit::RawEntry;
+use crate::shared_work::unreadable;
+
+#[async_trait]
+impl AuditLog for PostgresKeyStore {
+    async fn audit_page(&self, query: &AuditQuery) -> Result<AuditPage, StoreError> {
+        self.ready().await?;
+        let rows = self.database.fetch(audit_query(query)).await?;
+        let entries = rows.iter().map(|row| raw_entry(row)?.into_entry());
+        let entries = entries.collect::<Result<_, _>>()?;
+        Ok(AuditPage::of_one_more(entries, query.limit))
+    }
+}
+
+/// Chooses the statement that fits a query's most selective filter, and binds the rest.
+pub(super) fn audit_query(query: &AuditQuery) -> Query<'static, Postgres, PgArguments> {
+    let scope = query.scope.map(|scope| scope.as_bytes().to_vec());
+    let statement = match (query.key, &scope) {
+        (Some(_), _) => sql::AUDIT_PAGE_OF_KEY,
+        (None, Some(_)) => sql::AUDIT_PAGE_OF_SCOPE,
+        (None, None) => sql::AUDIT_PAGE,
+    };
+    let bound = sqlx::query(statement)
+        .bind(query.after.unwrap_or(i64::MIN))
+        .bind(i64::from(query.limit).saturating_add(1))
+        .bind(query.since.map(Moment))
+        .bind(query.until.map(Moment));
+    match (query.key, scope) {
+        (Some(key), scope) => bound.bind(scope).bind(Uuid::from(key)),
+        (None, Some(scope)) => bound.bind(scope),
+        // Planned for these moments: how many entries lie between them decides where to look.
+        (None, None) => bound.persistent(false),
+    }
+}
+
+fn raw_entry(row: &PgRow) -> Result<RawEntry, StoreError> {
+    macro_rules! column {
+        ($name:literal as $kind:ty) => {
+            row.try_get::<$kind, _>($name)
+                .map_err(|_| unreadable("audit log", $name))?
+        };
+    }
+    Ok(RawEntry {
+        number: column!("seq" as i64),
+        at: column!("at" as Moment).0,
+        key: column!("key_id" as Uuid).as_bytes().to_vec(),
+        scope: column!("scope" as Vec<u8>),
+        what: column!("what" as String),
+        from: column!("from_state" as Option<String>),
+        to: column!("to_state" as String),
+        reason: column!("reason" as Option<String>),
+        application: column!("application" as String),
+        db_user: Some(column!("db_user" as String)),
+    })
+}

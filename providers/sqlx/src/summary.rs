@@ -1,0 +1,60 @@
+//! From rows of counts to what was asked for: the same for both databases.
+
+use encx_core::key::{KekId, KeyState, KeyUsage, KmsName};
+use encx_core::store::{KekUse, KeyCount, StoreError, Timestamp};
+
+use crate::shared_work::unreadable;
+
+/// The columns of a count of versions.
+pub(crate) struct RawCount {
+    pub(crate) usage: i64,
+    pub(crate) state: String,
+    pub(crate) versions: i64,
+    pub(crate) first_activated_at: Option<Timestamp>,
+}
+
+impl RawCount {
+    /// # Errors
+    ///
+    /// [`StoreError::Corrupt`] if the usage or the state is unknown.
+    pub(crate) fn into_count(self) -> Result<KeyCount, StoreError> {
+        let unfit = |column| unreadable("data keys", column);
+        let usage = u8::try_from(self.usage).ok().and_then(KeyUsage::from_code);
+        let usage = usage.ok_or_else(|| unfit("usage"))?;
+        let state = KeyState::from_name(&self.state).ok_or_else(|| unfit("state"))?;
+        let versions = self.versions.unsigned_abs();
+        Ok(KeyCount::new(usage, state, versions, self.first_activated_at))
+    }
+}
+
+/// The columns of a count of wraps.
+pub(crate) struct RawKekUse {
+    pub(crate) kms: String,
+    pub(crate) kek: String,
+    pub(crate) versions: i64,
+    pub(crate) sole: i64,
+}
+
+/// Puts the KEKs in order, here rather than in SQL, where the order of text is a matter of the database's language.
+///
+/// # Errors
+///
+/// [`StoreError::Corrupt`] if the name of a KMS or a KEK is none.
+pub(crate) fn kek_uses(
+    rows: impl IntoIterator<Item = Result<RawKekUse, StoreError>>,
+) -> Result<Vec<KekUse>, StoreError> {
+    let mut uses = Vec::new();
+    for row in rows {
+        let row = row?;
+        let kms = KmsName::new(row.kms).map_err(|_| unreadable("wrapped keys", "kms"))?;
+        let kek = KekId::new(row.kek).map_err(|_| unreadable("wrapped keys", "kek"))?;
+        uses.push(KekUse::new(
+            kms,
+            kek,
+            row.versions.unsigned_abs(),
+            row.sole.unsigned_abs(),
+        ));
+    }
+    uses.sort_by(|a, b| (&a.kms, &a.kek).cmp(&(&b.kms, &b.kek)));
+    Ok(uses)
+}
