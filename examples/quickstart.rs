@@ -2,9 +2,11 @@
 //!
 //! ```text
 //! cargo run --example quickstart
+//! cargo run --example quickstart -- --keep FOLDER
 //! ```
 //!
-//! It needs no server and no settings. Everything lies in a temporary folder, which is removed at the end.
+//! It needs no server and no settings. Everything is in a temporary folder, which is removed at the end, or in the one named by
+//! `--keep`, for the program `encx` to look at.
 
 #![allow(clippy::print_stdout, reason = "an example tells what it does")]
 
@@ -50,24 +52,70 @@ struct Row {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    if let Some(folder) = std::env::args_os().nth(1) {
-        return second_process(Path::new(&folder)).await;
+    let args: Vec<_> = std::env::args_os().skip(1).collect();
+    match &args[..] {
+        [] => {
+            let folder = tempfile::tempdir()?;
+            println!(
+                "\nencx quickstart, in {} (removed at the end)",
+                folder.path().display()
+            );
+            both_processes(folder.path()).await
+        }
+        [option, folder] if option == "--keep" => {
+            std::fs::create_dir_all(folder)?;
+            let folder = Path::new(folder).canonicalize()?;
+            println!("\nencx quickstart, in {}", folder.display());
+            both_processes(&folder).await?;
+            write_settings(&folder)?;
+            println!(
+                "Kept. Operate its keys: cargo run -p encx-cli -- --config {}/encx.toml status\n",
+                folder.display()
+            );
+            Ok(())
+        }
+        [option, folder] if option == "--second-process" => second_process(Path::new(folder)).await,
+        _ => Err("usage: quickstart [--keep FOLDER]".into()),
     }
-    let folder = tempfile::tempdir()?;
-    println!(
-        "\nencx quickstart, in {} (removed at the end)",
-        folder.path().display()
-    );
-    first_process(folder.path()).await?;
+}
+
+async fn both_processes(folder: &Path) -> Result<()> {
+    first_process(folder).await?;
     // Nothing is handed over but the folder.
     let status = Command::new(std::env::current_exe()?)
-        .arg(folder.path())
+        .arg("--second-process")
+        .arg(folder)
         .status()?;
     if status.success() {
         Ok(())
     } else {
         Err("the second process failed".into())
     }
+}
+
+/// Writes what the program `encx` has to know of a folder that is kept.
+fn write_settings(folder: &Path) -> Result<()> {
+    let folder = folder.display();
+    let settings = format!(
+        r#"key_store = "sqlite:{folder}/service.db"
+
+[kms]
+default = {{ url = "local:{folder}/keks.encx", key_file = "{folder}/master.key" }}
+
+[[column]]
+table = "customers"
+column = "email"
+id = {{ column = "id", kind = "integer" }}
+context = {{ tenantId = {{ column = "tenant" }}, purpose = "pii" }}
+
+[[column]]
+table = "customers"
+column = "ssn"
+id = {{ column = "id", kind = "integer" }}
+context = {{ tenantId = {{ column = "tenant" }}, purpose = "pii" }}
+"#
+    );
+    Ok(std::fs::write(format!("{folder}/encx.toml"), settings)?)
 }
 
 /// Opens everything that a folder holds: the KEKs, the data keys, the customers.

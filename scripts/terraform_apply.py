@@ -8,9 +8,12 @@ FOLDER is a copy of terraform/, whose examples get files of their own here. Need
 - AWS_CLI: the command of the AWS CLI
 - whatever lets `terraform init` find the provider
 
-For each example: apply; plan again, which has to change nothing; wrap and unwrap a data key with the outputs as they are, and
-not under another context; destroy; look that the key waits for its deletion. encx-aws itself uses two of them, and takes part in a third, whose
-key `provision` makes.
+and the examples `encrypt_row` and `provision` of encx-aws and `notes` of encx-config, as Cargo has built them.
+
+For each example: apply; plan again, which has to change nothing; with the outputs as they are, have encx-aws and encx-config encrypt and decrypt
+rows; wrap and unwrap a data key, and not under another context; destroy; look that the key waits for its deletion. The tests of encx-aws that
+take a key of the user's run with two of them. `existing-key` takes over a key that `provision` made, and plans to take over one that was made by
+hand.
 """
 
 import concurrent.futures
@@ -99,6 +102,29 @@ def wrap_and_unwrap(name, environment):
     raise Failed(f"{name}: the data key was unwrapped under another context")
 
 
+def built(example):
+    """Returns the path of an example that Cargo has built."""
+    return str(pathlib.Path(os.environ.get("CARGO_TARGET_DIR", "target"), "debug", "examples", example).resolve())
+
+
+def encrypt_rows(name, folder, environment, config):
+    """Has encx-aws write and read a row by the environment, and encx-config rows by the environment and by the part of encx.toml."""
+    output = must(folder, built("encrypt_row"), "row.db", **environment)
+    if "read row 1: 123-45-6789" not in output:
+        raise Failed(f"{name}: encx-aws read something else:\n{output}")
+    store = {"ENCX_KEY_STORE": f"sqlite:{folder / 'row.db'}"}
+    # This one counts, and not the variable that AWS users have.
+    must(folder, built("notes"), "write", **environment | store | {"AWS_KMS_KEY_ID": "alias/another"})
+    (folder / "encx.toml").write_text(config)
+    status, output = run(folder, built("notes"), "read", **store)
+    (folder / "encx.toml").unlink()
+    (folder / "row.db").unlink()
+    # moto has one endpoint, and one for several regions is refused. By then the file has been understood.
+    several = "cannot serve several regions" in output and environment["AWS_REGION"] in output
+    if "read 40 notes" not in output and not (several and config.count("eu-west-1") > 0):
+        raise Failed(f"{name}: encx-config exits with {status} and {output}\nunder\n{config}")
+
+
 def check_commands(name, commands):
     """Runs what the output `validation_commands` says, as it says it."""
     for shows, command in commands.items():
@@ -128,11 +154,31 @@ def provision(users):
     arguments = ["--alias", "alias/shop-old", "--account", ACCOUNT]
     for user in users:
         arguments += ["--user", user]
-    must(".", "cargo", "build", *CARGO, "--example", "provision")
-    built = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", "target"), "debug", "examples", "provision").resolve()
-    must(".", str(built), *arguments, AWS_REGION=REGION)
+    must(".", built("provision"), *arguments, AWS_REGION=REGION)
     kms = client("kms", region_name=REGION)
     return kms.describe_key(KeyId="alias/shop-old")["KeyMetadata"]["KeyId"]
+
+
+def make_by_hand(users):
+    """Makes a key as docs/aws.md does by the AWS CLI, and returns its id."""
+    arguments = ["--print-policy", "key", "--account", ACCOUNT]
+    for user in users:
+        arguments += ["--user", user]
+    kms = client("kms", region_name=REGION)
+    key = kms.create_key(
+        Description="KEK of encx, alias/shop-old",
+        Tags=[{"TagKey": "encx", "TagValue": "kek"}],
+        Policy=must(".", built("provision"), *arguments),
+    )["KeyMetadata"]["KeyId"]
+    kms.create_alias(AliasName="alias/shop-old", TargetKeyId=key)
+    kms.enable_key_rotation(KeyId=key, RotationPeriodInDays=90)
+    return key
+
+
+def check_import(name, folder, by, key):
+    planned = must(folder, "terraform", "plan", "-input=false", "-no-color", f"-var=key_id={key}")
+    if "Plan: 2 to import, 0 to add, 0 to change, 0 to destroy." not in planned:
+        raise Failed(f"{name}: Terraform would change the key that was made by {by}:\n{planned}")
 
 
 def keys_of(folder):
@@ -154,13 +200,14 @@ def apply(folder):
     arguments = ["-input=false", "-no-color"]
     if name == "existing-key":
         # Its policy is that of `provision`, which lets no identity delete.
-        arguments.append(f"-var=key_id={provision([f'arn:aws:iam::{ACCOUNT}:role/shop'])}")
-        planned = must(folder, "terraform", "plan", *arguments)
-        if "Plan: 2 to import, 0 to add, 0 to change, 0 to destroy." not in planned:
-            raise Failed(f"{name}: Terraform would change the key that `provision` made:\n{planned}")
+        users = [f"arn:aws:iam::{ACCOUNT}:role/shop"]
+        check_import(name, folder, "hand", make_by_hand(users))
+        client("kms", region_name=REGION).delete_alias(AliasName="alias/shop-old")
+        key = provision(users)
+        check_import(name, folder, "`provision`", key)
+        arguments.append(f"-var=key_id={key}")
     else:
         arguments.append(f"-var=key_deleters={DELETERS}")
-        must(folder, "terraform", "plan", *arguments)
     if name in ONLY:
         arguments.append(f"-target={ONLY[name]}")
     must(folder, "terraform", "apply", "-auto-approve", *arguments)
@@ -171,6 +218,7 @@ def apply(folder):
     for key, environment in outputs.items():
         if key.startswith("encx_env"):
             wrap_and_unwrap(name, environment)
+            encrypt_rows(name, folder, environment, outputs[key.replace("encx_env", "encx_config")])
     check_commands(name, outputs.get("validation_commands", {}))
     if name in USED_BY_ENCX:
         use_by_encx(name, outputs["encx_env"])

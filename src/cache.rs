@@ -4,6 +4,7 @@
 //! store, the KMS) runs in a *flight*, a task of its own that many callers share, so that a caller who goes away
 //! strands no other caller. The *sweeper* empties entries whose keys are too old; the *poller* follows changes of state.
 
+mod asking;
 mod cached_key;
 mod data_cipher;
 mod derivation_key;
@@ -16,14 +17,15 @@ mod later;
 mod limits;
 mod loader;
 mod lookup;
-mod membership;
 mod nearby;
 mod poller;
 mod polls;
 mod prefetch;
 mod refresh;
+mod registration;
 mod reread;
 mod running;
+mod serving;
 mod single_flight;
 mod stats;
 mod sweeper;
@@ -54,12 +56,14 @@ pub(crate) use environment::{Environment, ReadStart};
 pub(crate) use key_meta::{KeyMeta, Purpose};
 pub(crate) use later::Later;
 pub(crate) use limits::Limits;
-pub(crate) use membership::MAX_NAME_LEN;
-use membership::Membership;
 use polls::Polls;
+pub(crate) use registration::MAX_NAME_LEN;
+use registration::Registration;
 use running::RunsIn;
+pub(crate) use serving::Serving;
 use single_flight::{Flights, Tasks};
 use stats::Counters;
+pub(crate) use stats::Use;
 pub use stats::{Refusals, Stats};
 
 /// How many unknown key ids are remembered, and for how long.
@@ -116,7 +120,7 @@ pub(crate) struct Cache {
     refreshes: Semaphore,
     sweeper: RunsIn,
     polls: Polls,
-    pub(crate) membership: Arc<Membership>,
+    pub(crate) registration: Arc<Registration>,
     tasks: Tasks,
 }
 
@@ -187,7 +191,7 @@ impl Cache {
             refreshes: Semaphore::new((keks.max_concurrent_calls / 2).max(1)),
             sweeper: RunsIn::default(),
             polls: Polls::new(&tasks, &limits, clock.elapsed()),
-            membership: Membership::new(store.processes().is_some(), process_name, &limits),
+            registration: Registration::new(store.processes().is_some(), process_name, &limits),
             env: Environment::new(keks, store, clock, limits),
             entries,
             settled,
@@ -281,6 +285,8 @@ impl Cache {
     pub(crate) fn stats(&self) -> Stats {
         let Counters {
             hits,
+            waited_encrypts,
+            waited_decrypts,
             misses,
             loads,
             stale_serves,
@@ -293,12 +299,16 @@ impl Cache {
         } = &*self.counters;
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         self.apply_bounds();
+        let (encrypts, decrypts) = (hits.sum(Use::Encrypt), hits.sum(Use::Decrypt));
         Stats {
-            hits: hits.sum(),
+            encrypts: encrypts + load(waited_encrypts),
+            decrypts: decrypts + load(waited_decrypts),
+            hits: encrypts + decrypts + hits.sum(Use::Derive),
             misses: load(misses),
             refreshes: load(refreshes),
             failed_refreshes: load(failed_refreshes),
             kms_calls: self.keks.calls(),
+            kms: self.keks.stats(),
             kms_circuit_openings: self.keks.circuit_openings(),
             store_loads: load(loads),
             stale_serves: load(stale_serves),

@@ -8,6 +8,7 @@ mod password;
 mod search;
 mod warm_up;
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -15,11 +16,12 @@ use encx_core::aad::{Aad, AsAad};
 use encx_core::ciphertext::Ciphertext;
 use encx_core::context::EncryptionContext;
 use encx_core::key::KeyUsage;
-use encx_core::store::KeyCensus;
+use encx_core::store::{KeyCensus, KeyStore};
 
 use crate::cache::{Entry, Stats};
+use crate::clock::Clock;
 use crate::error::{Boxed, Error};
-use crate::keyring::{Core, Decrypt, Encrypt, Keyring, Place, TryFirst};
+use crate::keyring::{Batch, Core, Decrypt, Encrypt, Keyring, Place, TryFirst};
 use crate::plaintext::Plaintext;
 
 pub use builder::CryptoBuilder;
@@ -120,6 +122,79 @@ impl Crypto {
         })
     }
 
+    /// Encrypts many values, each under its own context and bound to its own place.
+    ///
+    /// The results are in the order of the items, and each may fail by itself. Keys that are not in memory are
+    /// loaded together: one query for all of them, and the KMS calls at once. Items of one context are faster than as many
+    /// calls of [`encrypt`](Self::encrypt) if they stand next to each other, as the fields of a record do.
+    ///
+    /// ```
+    /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx::{Crypto, EncryptionContext, Field};
+    /// # encx_testkit::block_on(async {
+    /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
+    /// # let context = EncryptionContext::builder().pair("tenantId", "t-42").build()?;
+    /// const NAME: Field = Field::new("users", "name");
+    /// const SSN: Field = Field::new("users", "ssn");
+    ///
+    /// let items = [(&context, "Ada", NAME.row(7)), (&context, "123-45-6789", SSN.row(7))];
+    /// let sealed = crypto.encrypt_many(items).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+    /// # assert_eq!(sealed.len(), 2);
+    /// # Ok::<(), encx::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Each item's result is as that of [`encrypt`](Self::encrypt).
+    ///
+    /// # Cancellation
+    ///
+    /// May be dropped at any time; keys that are being loaded are loaded all the same.
+    pub fn encrypt_many<'a, P, A>(
+        &'a self,
+        items: impl IntoIterator<Item = (&'a EncryptionContext, P, A)>,
+    ) -> Batch<'a, Self, (&'a EncryptionContext, P, A), Ciphertext>
+    where
+        P: AsRef<[u8]> + Send + Sync + 'a,
+        A: AsAad + 'a,
+    {
+        let try_now =
+            |crypto: &Self, items: &[_], done: &mut _| batch::try_encrypt_many(&crypto.core, items, done);
+        Batch::new(self, items, try_now, |crypto, items, mut done| {
+            Box::pin(async move {
+                batch::encrypt_rest(&crypto.core, &items, &mut done).await;
+                done
+            })
+        })
+    }
+
+    /// Decrypts many values, each under its own context and bound to its own place.
+    ///
+    /// The results are in the order of the items, and each may fail by itself. Keys that are not in memory are
+    /// loaded together: one query for all of them, and the KMS calls at once.
+    ///
+    /// # Errors
+    ///
+    /// Each item's result is as that of [`decrypt`](Self::decrypt).
+    ///
+    /// # Cancellation
+    ///
+    /// May be dropped at any time; keys that are being loaded are loaded all the same.
+    pub fn decrypt_many<'a, A: AsAad + 'a>(
+        &'a self,
+        items: impl IntoIterator<Item = (&'a EncryptionContext, &'a Ciphertext, A)>,
+    ) -> Batch<'a, Self, (&'a EncryptionContext, &'a Ciphertext, A), Plaintext> {
+        let try_now =
+            |crypto: &Self, items: &[_], done: &mut _| batch::try_decrypt_many(&crypto.core, items, done);
+        Batch::new(self, items, try_now, |crypto, items, mut done| {
+            Box::pin(async move {
+                batch::decrypt_rest(&crypto.core, &items, &mut done).await;
+                done
+            })
+        })
+    }
+
     /// Returns the hot handle for a context, and loads its active key if there is one.
     ///
     /// A context without keys is no error here: the first encryption makes one.
@@ -162,6 +237,42 @@ impl Crypto {
     ) -> Result<bool, Error> {
         let entry = self.entry(context);
         self.core.needs_reencryption(&entry, ciphertext).await
+    }
+
+    /// Loads the active keys of many contexts, so that the first requests after a start wait for nobody.
+    ///
+    /// It costs one query for a thousand contexts, and one KMS call for each key that is not in memory yet, of which
+    /// [`max_concurrent_kms_calls`](crate::CryptoBuilder::max_concurrent_kms_calls) are under way at once. More contexts than
+    /// [`max_keyrings`](crate::CryptoBuilder::max_keyrings) push each other out. A key that nobody uses is not refreshed.
+    ///
+    /// # Errors
+    ///
+    /// None as a whole: what failed stands in the report, and does not keep the others from being loaded.
+    ///
+    /// # Cancellation
+    ///
+    /// May be dropped at any time. Keys that are being loaded are loaded all the same.
+    pub async fn warm_up<C: Borrow<EncryptionContext>>(
+        &self,
+        contexts: impl IntoIterator<Item = C>,
+    ) -> WarmUpReport {
+        let entries: Vec<_> = contexts
+            .into_iter()
+            .map(|context| self.entry(context.borrow()))
+            .collect();
+        warm_up::warm_up(self.core.cache(), &entries).await
+    }
+
+    /// Returns the clock that this `Crypto` was built with. For walks.
+    #[must_use]
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.core.cache().clock)
+    }
+
+    /// Returns the key store that this `Crypto` was built with. For walks.
+    #[must_use]
+    pub fn key_store(&self) -> Arc<dyn KeyStore> {
+        Arc::clone(&self.core.cache().store)
     }
 
     /// Returns what this `Crypto` has done and what it holds. All clones share one count.

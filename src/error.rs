@@ -126,6 +126,17 @@ pub enum Error {
         /// The KEK that the row names.
         kek: KekId,
     },
+    /// The KEK to wrap with is not one of those that the KEK rule allows for this encryption context.
+    #[error(
+        "the KEK rule does not allow KEK `{kek}` of KMS `{kms}` for this encryption context; allow it with `also_unwrap` in \
+         every service first, so that each can read what is moved"
+    )]
+    KekNotInRule {
+        /// The KMS.
+        kms: KmsName,
+        /// The KEK.
+        kek: KekId,
+    },
     /// The unwrapped key is not the one that was stored under this id.
     #[error(
         "what was unwrapped for data key {id} is another key; the key store was tampered with or mixed up"

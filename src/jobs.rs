@@ -29,7 +29,7 @@ const MAX_MEMORY: u64 = 64 << 20;
 /// A walk over items that have an order, such as the rows of a table: what a [`Job`] does.
 ///
 /// The walks that encx brings are those of [`KeyManager::rewrap_all`](crate::keys::KeyManager::rewrap_all) and of `encx-tables`;
-/// write one for rows that lie elsewhere, and run it with [`Crypto::job`].
+/// write one for rows that lie elsewhere, and run it with [`Job::new`].
 ///
 /// A *position* is a place between two items, as bytes of the walk's own, at most 8192. Work may be done twice, when a
 /// process dies before it could say that it was done: so working on an item that is done already must do nothing, and an
@@ -149,34 +149,19 @@ pub struct Job<W> {
     dry_run: bool,
 }
 
-impl Crypto {
-    /// Makes a job of a walk. It is shared through this `Crypto`'s key store.
+impl<W: Walk> Job<W> {
+    /// Makes a job of a walk, shared through the key store of `crypto`.
     ///
     /// The name should say what the walk does and to what: [`JobStatus::name_for`](crate::store::JobStatus::name_for).
-    pub fn job<W: Walk>(&self, name: impl Into<String>, walk: W) -> Job<W> {
-        let cache = self.core().cache();
-        Job::new(name, walk, Arc::clone(&cache.store), Arc::clone(&cache.clock))
+    pub fn new(crypto: &Crypto, name: impl Into<String>, walk: W) -> Self {
+        Self::on(crypto.key_store(), crypto.clock(), name, walk)
     }
 
-    /// Returns the clock that this `Crypto` was built with. For walks.
-    #[must_use]
-    pub fn clock(&self) -> Arc<dyn Clock> {
-        Arc::clone(&self.core().cache().clock)
-    }
-
-    /// Returns the key store that this `Crypto` was built with. For walks.
-    #[must_use]
-    pub fn key_store(&self) -> Arc<dyn KeyStore> {
-        Arc::clone(&self.core().cache().store)
-    }
-}
-
-impl<W: Walk> Job<W> {
-    pub(crate) fn new(
-        name: impl Into<String>,
-        walk: W,
+    pub(crate) fn on(
         store: Arc<dyn KeyStore>,
         clock: Arc<dyn Clock>,
+        name: impl Into<String>,
+        walk: W,
     ) -> Self {
         Self {
             walk,

@@ -1,6 +1,7 @@
 //! Which KEK wraps a data key, and which may unwrap it.
 
 mod breaker;
+mod calls;
 mod keks;
 mod names;
 
@@ -10,7 +11,9 @@ use std::sync::Arc;
 use encx_core::context::EncryptionContext;
 use encx_core::key::{KekId, KmsName, NameError};
 
-pub(crate) use keks::{Keks, Unreachable};
+pub use breaker::CircuitState;
+pub use calls::{KmsOperationStats, KmsOutcome, KmsStats, LatencyStats};
+pub(crate) use keks::{Keks, KnownKms, Unreachable};
 
 /// Names a KEK and the KMS that holds it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -95,6 +98,16 @@ impl KekChoice {
         self
     }
 
+    /// Wraps with this KEK alone, and lets the others go on unwrapping. `None` if it is not one of those allowed.
+    fn wrapped_with(self, kek: &KekRef) -> Option<Self> {
+        self.allowed().find(|allowed| *allowed == kek)?;
+        let others = self.allowed().filter(|allowed| *allowed != kek);
+        Some(Self {
+            unwrap: others.cloned().collect(),
+            wrap: vec![kek.clone()],
+        })
+    }
+
     /// Lists the KEKs that wrap new data keys, the first of which makes them.
     #[must_use]
     pub fn wraps(&self) -> &[KekRef] {
@@ -113,12 +126,27 @@ type RuleFn = Arc<dyn Fn(&EncryptionContext) -> Option<KekChoice> + Send + Sync>
 #[derive(Clone, Default)]
 pub(crate) struct KekRule {
     pub(crate) by_closure: Option<RuleFn>,
-    pub(crate) by_pair: Vec<(String, String, KekRef)>,
-    pub(crate) default: Option<KekRef>,
+    pub(crate) by_pair: Vec<(String, String, KekChoice)>,
+    pub(crate) default: Option<KekChoice>,
     pub(crate) retired: Vec<KekRef>,
+    /// Wraps in place of what the rule chooses, where the rule allows it.
+    pub(crate) target: Option<KekRef>,
 }
 
 impl KekRule {
+    /// Lists what pairs and the default give. What a closure gives is known only when it is asked.
+    pub(crate) fn choices(&self) -> impl Iterator<Item = &KekChoice> {
+        let by_pair = self.by_pair.iter().map(|(_, _, choice)| choice);
+        by_pair.chain(&self.default)
+    }
+
+    /// Lists the KEKs that the rule names, the default first. A closure's are not known.
+    pub(crate) fn named(&self) -> impl Iterator<Item = &KekRef> {
+        let by_pair = self.by_pair.iter().map(|(_, _, choice)| choice);
+        let choices = self.default.iter().chain(by_pair);
+        choices.flat_map(KekChoice::allowed).chain(&self.retired)
+    }
+
     fn choose(&self, context: &EncryptionContext) -> Option<KekChoice> {
         let by_closure = self.by_closure.as_ref().and_then(|rule| rule(context));
         let by_pair = || {
@@ -126,11 +154,9 @@ impl KekRule {
                 .by_pair
                 .iter()
                 .find(|(key, value, _)| context.get(key) == Some(value));
-            matching.map(|(_, _, kek)| KekChoice::new(kek.clone()))
+            matching.map(|(_, _, choice)| choice.clone())
         };
-        let choice = by_closure
-            .or_else(by_pair)
-            .or_else(|| self.default.clone().map(KekChoice::new))?;
+        let choice = by_closure.or_else(by_pair).or_else(|| self.default.clone())?;
         Some(
             self.retired
                 .iter()
@@ -146,6 +172,7 @@ impl fmt::Debug for KekRule {
             .field("by_pair", &self.by_pair)
             .field("default", &self.default)
             .field("retired", &self.retired)
+            .field("target", &self.target)
             .finish()
     }
 }

@@ -1,9 +1,9 @@
 //! The life of keys: create, rotate, rewrap, change state, destroy.
 
 mod destroy;
-mod fleet;
 mod import;
 mod maintenance;
+mod processes;
 mod quarantine;
 mod rewrap_all;
 mod shred;
@@ -28,10 +28,10 @@ use crate::kek::Keks;
 use crate::keyring::Core;
 
 pub use self::destroy::Destruction;
-pub use self::fleet::{FleetReport, SilentProcess};
 pub use self::maintenance::{
-    FailedRotation, Maintenance, MaintenanceReport, MaintenanceTask, RotationPeriod,
+    DueReport, DueVersion, FailedRotation, Maintenance, MaintenanceReport, MaintenanceTask, RotationPeriod,
 };
+pub use self::processes::{ProcessReport, SilentProcess};
 pub use self::rewrap_all::RewrapAll;
 pub use self::shred::{DestroyedVersion, ShredReceipt};
 pub use self::wraps::{FailedWraps, WrapsReport};

@@ -58,6 +58,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod cache;
+mod calls;
 mod clock;
 mod crypto;
 mod error;
@@ -65,6 +66,7 @@ pub mod jobs;
 mod kek;
 mod keyring;
 pub mod keys;
+pub mod ops;
 #[cfg(feature = "password")]
 pub mod password;
 mod plaintext;
@@ -87,7 +89,9 @@ pub use plaintext::Plaintext;
 ///
 /// A provider implements [`KeyManagementService`](kms::KeyManagementService), for which crate `encx-core` suffices.
 pub mod kms {
-    pub use crate::kek::{KekChoice, KekRef};
+    pub use crate::kek::{
+        CircuitState, KekChoice, KekRef, KmsOperationStats, KmsOutcome, KmsStats, LatencyStats,
+    };
     pub use encx_core::key::{
         DATA_KEY_LEN, DataKey, DataKeyLenError, KekId, KmsName, NameError, RandomError, WrappedKey,
     };

@@ -44,6 +44,10 @@ fn the_tables_of_features_list_those_of_the_manifest() {
 fn readmes_name_the_features_of_their_packages() {
     for (manifest, readme) in [
         (
+            include_str!("../config/Cargo.toml"),
+            include_str!("../config/README.md"),
+        ),
+        (
             include_str!("../core/Cargo.toml"),
             include_str!("../core/README.md"),
         ),

@@ -9,6 +9,7 @@ use encx_core::store::{KeyRecord, KeyStore};
 
 use crate::cache::Limits;
 use crate::cache::stats::Counters;
+use crate::calls::LastCalls;
 use crate::clock::Clock;
 use crate::error::{Error, Location};
 use crate::kek::Keks;
@@ -20,6 +21,8 @@ pub(crate) struct Environment {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) limits: Limits,
     pub(crate) counters: Arc<Counters>,
+    /// How the calls to the key store ended.
+    pub(crate) store_calls: LastCalls,
     /// Orders reads of the key store and what makes them too old, more finely than a clock could.
     ticks: AtomicU64,
 }
@@ -37,6 +40,7 @@ impl Environment {
             clock,
             limits,
             counters: Arc::default(),
+            store_calls: LastCalls::default(),
             ticks: AtomicU64::new(0),
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use encx_core::store::{Fence, ProcessId, ProcessRegistry, StoreError};
+use encx_core::store::{Fence, ProcessId, ProcessRegistry};
 use tokio::runtime::Handle;
 
 use crate::cache::Cache;
@@ -23,8 +23,8 @@ const FAREWELL: Duration = Duration::from_secs(5);
 impl Cache {
     /// Starts the heartbeat if the key store has a registry of processes and it does not run.
     pub(super) fn ensure_heartbeat(self: &Arc<Self>) -> Result<(), Error> {
-        if self.membership.is_on
-            && let Some(running) = Running::claim(&self.membership.running)
+        if self.registration.is_on
+            && let Some(running) = Running::claim(&self.registration.running)
         {
             let cache = Arc::downgrade(self);
             self.tasks.spawn(async move {
@@ -37,7 +37,7 @@ impl Cache {
 
     /// Has the key store forget this process, which holds no key any more.
     pub(super) async fn leave(&self) {
-        let Some((registry, id)) = self.store.processes().zip(self.membership.resign()) else {
+        let Some((registry, id)) = self.store.processes().zip(self.registration.resign()) else {
             return;
         };
         let left = tokio::select! {
@@ -45,13 +45,13 @@ impl Cache {
             () = self.clock.sleep(FAREWELL) => Err(Error::TimedOut { after: FAREWELL }),
         };
         if let Err(error) = left {
-            tracing::debug!(target: "encx::fleet", %error, "the key store could not be told that this process ends");
+            tracing::debug!(target: "encx::processes", %error, "the key store could not be told that this process ends");
         }
     }
 
     /// The same where nobody waits, as far as there is a runtime.
     pub(super) fn leave_soon(self: &Arc<Self>) {
-        let is_known = self.membership.is_registered();
+        let is_known = self.registration.is_registered();
         if let Some(runtime) = Handle::try_current().ok().filter(|_| is_known) {
             let cache = Arc::clone(self);
             runtime.spawn(async move {
@@ -71,8 +71,8 @@ async fn beat_forever(cache: Weak<Cache>) {
         if let Err(Error::ShutDown | Error::NoRuntime) = outcome {
             return;
         }
-        strong.membership.note_outcome(&outcome);
-        let membership = Arc::clone(&strong.membership);
+        strong.registration.note_outcome(&outcome);
+        let registration = Arc::clone(&strong.registration);
         let longest = BETWEEN_HEARTBEATS.min(strong.limits.state_ttl / 2);
         // As for polls: processes that started together do not stay together.
         let sleep = strong
@@ -85,7 +85,7 @@ async fn beat_forever(cache: Weak<Cache>) {
             if let Some(pause) = pause {
                 pause.await;
             }
-            membership.hinted.notified().await;
+            registration.hinted.notified().await;
         };
         hinted = tokio::select! {
             () = sleep => false,
@@ -99,10 +99,10 @@ async fn beat(cache: &Arc<Cache>) -> Result<(), Error> {
     let Some(registry) = cache.store.processes() else {
         return Ok(());
     };
-    let (info, acknowledged) = cache.membership.introduce();
-    let told = in_time(cache, registry.heartbeat(&info)).await;
+    let (info, acknowledged) = cache.registration.introduce();
+    let told = cache.ask_in_time(registry.heartbeat(&info)).await;
     // Also if that failed: it is tried again, and no load waits for it.
-    cache.membership.note_introduced();
+    cache.registration.note_introduced();
     let fence = told?;
     // Equal, and not greater: a database that was restored counts anew.
     if fence == Fence::NONE || acknowledged == Some(fence) {
@@ -124,16 +124,7 @@ async fn acknowledge(
     id: ProcessId,
     fence: Fence,
 ) -> Result<(), Error> {
-    in_time(cache, registry.acknowledge(id, fence)).await?;
-    cache.membership.note_acknowledged(id, fence);
+    cache.ask_in_time(registry.acknowledge(id, fence)).await?;
+    cache.registration.note_acknowledged(id, fence);
     Ok(())
-}
-
-/// A key store that hangs stops nothing for good.
-async fn in_time<T>(cache: &Cache, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, Error> {
-    let after = cache.limits.load_timeout;
-    tokio::select! {
-        done = call => Ok(done?),
-        () = cache.clock.sleep(after) => Err(Error::TimedOut { after }),
-    }
 }

@@ -19,7 +19,7 @@ impl Cache {
             return Err(Error::ShutDown);
         }
         self.start()?;
-        self.membership.introduced(&*self.clock).await;
+        self.registration.introduced(&*self.clock).await;
         let age = self.clock.elapsed().saturating_sub(self.polls.polled_at());
         if age <= self.limits.state_ttl || self.polls.is_store_unreachable() {
             return Ok(());
@@ -46,7 +46,7 @@ impl Cache {
                 .join(entry.scope, &self.clock, async move {
                     let read = cache.begin_read();
                     cache.counters.loads.fetch_add(1, Ordering::Relaxed);
-                    let rows = cache.store.load(&[of.scope]).await?;
+                    let rows = cache.ask(cache.store.load(&[of.scope])).await?;
                     let records = of.publish_records(&cache, rows, read)?;
                     cache.settle(&of);
                     Ok(records)
@@ -197,7 +197,7 @@ impl Cache {
                     return Ok(());
                 }
                 // After a shredding nothing begins by itself, also of a usage that there was no key for.
-                if are_shredded(&load_all_usages(&*cache.store, &of.key.context).await?) {
+                if are_shredded(&cache.ask(load_all_usages(&*cache.store, &of.key.context)).await?) {
                     return Err(Error::Shredded);
                 }
                 let began = cache.clock.elapsed();
@@ -210,7 +210,7 @@ impl Cache {
                 drop(made);
                 let expected = of.expect_record(&cache, &key);
                 let read = cache.begin_read();
-                match cache.store.insert(&new).await {
+                match cache.ask(cache.store.insert(&new)).await {
                     Ok(record) => {
                         record.check_belongs(context, *usage)?;
                         expected.stored(record, read);

@@ -14,6 +14,19 @@ use crate::cache::{
 };
 use crate::error::{Boxed, Error};
 
+/// How far the states of keys may be relied on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// The key store has to be asked.
+    Ask,
+    /// They are known well enough.
+    Current,
+    /// They are too old, and the builder said to fail then.
+    Refuse,
+    /// They are too old, and the key store cannot be asked.
+    Stale,
+}
+
 impl Cache {
     /// Tells whether the states of a snapshot were read, or polled for, so short a time ago that nobody has to look closer.
     #[inline(always)]
@@ -38,22 +51,34 @@ impl Cache {
     ///
     /// `Err` says that they may not be used at all; `Ok(false)` that the caller has to ask.
     pub(crate) fn is_current(&self, known_at: Duration, now: Duration) -> Result<bool, Error> {
+        match self.trust(known_at, now) {
+            Trust::Ask => Ok(false),
+            Trust::Current => Ok(true),
+            Trust::Refuse => Err(Error::StaleState),
+            Trust::Stale => {
+                self.counters.stale_serves.fetch_add(1, Ordering::Relaxed);
+                Ok(true)
+            }
+        }
+    }
+
+    /// Tells how far states that were read at `known_at` may be relied on now.
+    pub(super) fn trust(&self, known_at: Duration, now: Duration) -> Trust {
         let age = now.saturating_sub(known_at.max(self.polls.polled_at()));
         if age <= self.limits.state_ttl {
-            return Ok(true);
+            return Trust::Current;
         }
         if !self.polls.is_store_unreachable() {
-            return Ok(false);
+            return Trust::Ask;
         }
         if self.limits.fail_closed_on_stale_state {
-            return Err(Error::StaleState);
+            return Trust::Refuse;
         }
         if age > self.limits.ttl {
             // Not for ever: the KMS alone does not know that a key was suspended.
-            return Ok(false);
+            return Trust::Ask;
         }
-        self.counters.stale_serves.fetch_add(1, Ordering::Relaxed);
-        Ok(true)
+        Trust::Stale
     }
 
     /// Returns the key that encrypts, making or unwrapping it if need be.

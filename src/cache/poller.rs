@@ -143,7 +143,7 @@ async fn poll(cache: &Arc<Cache>) -> Result<(), Error> {
     let (began, tick) = (cache.clock.elapsed(), cache.tick());
     let mut cursor = *polls.cursor.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
-        let page = cache.store.changed_since(&cursor).await?;
+        let page = cache.ask(cache.store.changed_since(&cursor)).await?;
         let followed_since = cache.tick();
         if cursor.position() == CursorPosition::Now {
             // Before the first poll nothing was followed: what was read until then is read again.
@@ -212,7 +212,7 @@ async fn follow_changes(cache: &Arc<Cache>, changes: &[KeyChange], followed_sinc
 
 async fn follow_hints(cache: &Arc<Cache>, hints: &[KeyHint]) {
     if hints.iter().any(|hint| !matches!(hint, KeyHint::Changed { .. })) {
-        cache.membership.wake();
+        cache.registration.wake();
     }
     let of: HashSet<Scope> = hints
         .iter()

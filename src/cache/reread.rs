@@ -76,7 +76,7 @@ async fn read_together(
     let mut rows: HashMap<Scope, Vec<KeyRecord>> = HashMap::new();
     let read = cache.begin_read();
     cache.counters.loads.fetch_add(1, Ordering::Relaxed);
-    for row in cache.store.load(&scopes).await? {
+    for row in cache.ask(cache.store.load(&scopes)).await? {
         rows.entry(row.scope).or_default().push(row);
     }
     for entry in entries {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::cache::threads::{self, NUMBERED};
 use crate::error::Refusal;
+use crate::kek::KmsStats;
 
 /// What a `Crypto` has done since it was built, and what it holds.
 ///
@@ -18,10 +19,14 @@ use crate::error::Refusal;
 /// # Ok::<(), encx::Error>(())
 /// # }).unwrap();
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Encryptions and decryptions whose key was in memory.
+    /// Values that were encrypted, or could not be although there was a key.
+    pub encrypts: u64,
+    /// Values that were decrypted, or refused although there was a key.
+    pub decrypts: u64,
+    /// Encryptions, decryptions, blind indexes and password hashes whose key was in memory.
     pub hits: u64,
     /// How often a key had to be waited for, successfully or not. A batch waits once for each key.
     pub misses: u64,
@@ -31,6 +36,8 @@ pub struct Stats {
     pub failed_refreshes: u64,
     /// Calls to all registered KMSs.
     pub kms_calls: u64,
+    /// What these calls did, by KMS, in the order of their names.
+    pub kms: Vec<KmsStats>,
     /// How often a KMS had failed to answer so many times in a row that it was called no more for a while.
     pub kms_circuit_openings: u64,
     /// Reads of keys from the key store, polls for changes not counted.
@@ -106,6 +113,10 @@ impl RefusalCounters {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) hits: Striped,
+    /// Values that were encrypted once their key was there.
+    pub(crate) waited_encrypts: AtomicU64,
+    /// Values that were decrypted once their key was there.
+    pub(crate) waited_decrypts: AtomicU64,
     pub(crate) misses: AtomicU64,
     pub(crate) loads: AtomicU64,
     pub(crate) stale_serves: AtomicU64,
@@ -140,7 +151,20 @@ impl Drop for KeyGauge {
     }
 }
 
-/// A counter that threads add to without sharing a cache line, because every hot call adds to it.
+/// What a key in memory was used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    Decrypt,
+    Derive,
+    Encrypt,
+}
+
+impl Use {
+    /// How many there are; the last is the last of the alphabet.
+    const KINDS: usize = Self::Encrypt as usize + 1;
+}
+
+/// Counters that threads add to without sharing a cache line, because every hot call adds to one.
 ///
 /// The first so many threads have a stripe each, which nobody else writes: they add to it by a load and a store, which
 /// cost a fraction of an addition that other cores could interrupt. All other threads share the last stripe.
@@ -149,7 +173,7 @@ pub(crate) struct Striped([Stripe; NUMBERED + 1]);
 
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Stripe(AtomicU64);
+struct Stripe([AtomicU64; Use::KINDS]);
 
 impl Default for Striped {
     fn default() -> Self {
@@ -159,16 +183,19 @@ impl Default for Striped {
 
 impl Striped {
     #[inline]
-    pub(crate) fn add(&self, count: u64) {
+    pub(crate) fn add(&self, to: Use, count: u64) {
+        let to = to as usize;
         let Some(Stripe(stripe)) = self.0[..NUMBERED].get(threads::mine()) else {
-            self.0[NUMBERED].0.fetch_add(count, Ordering::Relaxed);
+            self.0[NUMBERED].0[to].fetch_add(count, Ordering::Relaxed);
             return;
         };
+        let stripe = &stripe[to];
         stripe.store(stripe.load(Ordering::Relaxed) + count, Ordering::Relaxed);
     }
 
-    pub(crate) fn sum(&self) -> u64 {
-        self.0.iter().map(|stripe| stripe.0.load(Ordering::Relaxed)).sum()
+    pub(crate) fn sum(&self, of: Use) -> u64 {
+        let of = self.0.iter().map(|stripe| &stripe.0[of as usize]);
+        of.map(|counter| counter.load(Ordering::Relaxed)).sum()
     }
 }
 
@@ -191,14 +218,17 @@ mod tests {
                     scope.spawn(|| {
                         all_there.wait();
                         for _ in 0..1000 {
-                            counter.add(1);
-                            other.add(2);
+                            counter.add(Use::Encrypt, 1);
+                            counter.add(Use::Decrypt, 3);
+                            other.add(Use::Derive, 2);
                         }
                     });
                 }
             });
         }
-        assert_eq!(counter.sum(), 5 * 1000 * THREADS as u64);
-        assert_eq!(other.sum(), 2 * counter.sum());
+        let added = 5 * 1000 * THREADS as u64;
+        let sums = |counter: &Striped| [Use::Decrypt, Use::Derive, Use::Encrypt].map(|to| counter.sum(to));
+        assert_eq!(sums(&counter), [3 * added, 0, added]);
+        assert_eq!(sums(&other), [0, 2 * added, 0]);
     }
 }

@@ -34,7 +34,7 @@ pub(super) async fn check_vanished(cache: &Arc<Cache>, tick: u64) -> Result<(), 
     let mut differing = HashMap::new();
     for some in held.chunks(KEYS_PER_QUERY) {
         let ids: Vec<_> = some.iter().map(|held| held.record.id).collect();
-        let rows = match cache.store.get(&ids).await {
+        let rows = match cache.ask(cache.store.get(&ids)).await {
             Ok(rows) => rows,
             // Each scope is then read by itself: one row that encx did not write must not hide what happened to the others.
             Err(StoreError::Corrupt { .. }) => Vec::new(),

@@ -122,7 +122,32 @@ impl CryptoBuilder {
     /// A KEK is named by an id, an ARN or an alias of the KMS that [`Crypto::builder`] was given, or by a pair of
     /// a registered KMS's name and the KEK's name there.
     pub fn kek(mut self, kek: impl TryInto<KekRef, Error: Into<NameError>>) -> Self {
-        self.rule.default = self.parse(kek).or(self.rule.default);
+        if let Some(kek) = self.parse::<KekRef>(kek) {
+            self.rule.default = Some(KekChoice::new(kek));
+        }
+        self
+    }
+
+    /// Names all KEKs for contexts that no other rule covers: several that wrap, and those that may unwrap besides.
+    ///
+    /// ```
+    /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+    /// use encx::Crypto;
+    /// use encx::kms::{KekChoice, KekRef};
+    ///
+    /// # encx_testkit::block_on(async {
+    /// # let (frankfurt, paris) = (MemoryKms::new(), MemoryKms::new());
+    /// let (first, second) = (KekRef::try_from("memory/default")?, KekRef::try_from(("paris", "memory/default"))?);
+    /// let crypto = Crypto::builder(frankfurt, MemoryKeyStore::new())
+    ///     .kms_named("paris", paris)
+    ///     .kek_choice(KekChoice::new(first).also_wrap(second))
+    ///     .build()
+    ///     .await?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn kek_choice(mut self, choice: KekChoice) -> Self {
+        self.rule.default = Some(choice);
         self
     }
 
@@ -133,9 +158,21 @@ impl CryptoBuilder {
         value: impl fmt::Display,
         kek: impl TryInto<KekRef, Error: Into<NameError>>,
     ) -> Self {
-        if let Some(kek) = self.parse(kek) {
-            self.rule.by_pair.push((key.into(), value.to_string(), kek));
+        match self.parse::<KekRef>(kek) {
+            Some(kek) => self.kek_choice_for(key, value, KekChoice::new(kek)),
+            None => self,
         }
+    }
+
+    /// Names all KEKs for contexts that have this pair: several that wrap, and those that may unwrap besides. Of several
+    /// pairs that match, those of [`kek_for`](Self::kek_for) too, the first counts.
+    pub fn kek_choice_for(
+        mut self,
+        key: impl Into<String>,
+        value: impl fmt::Display,
+        choice: KekChoice,
+    ) -> Self {
+        self.rule.by_pair.push((key.into(), value.to_string(), choice));
         self
     }
 
@@ -155,6 +192,16 @@ impl CryptoBuilder {
         if let Some(kek) = self.parse(kek) {
             self.rule.retired.push(kek);
         }
+        self
+    }
+
+    /// Wraps with this KEK alone, in place of those that the KEK rule chooses: for a tool that moves keys before services
+    /// are told to.
+    ///
+    /// The rule must allow it for each context, under this very name ([`also_unwrap`](Self::also_unwrap) will do); elsewhere calls
+    /// are [`Error::KekNotInRule`].
+    pub fn wrap_with(mut self, kek: impl TryInto<KekRef, Error: Into<NameError>>) -> Self {
+        self.rule.target = self.parse(kek).or(self.rule.target);
         self
     }
 
@@ -314,7 +361,7 @@ impl CryptoBuilder {
     ///
     /// Where the key store has a registry of processes, the `Crypto` stands there under this name and says every ten
     /// seconds, at least twice in each [`state_ttl`](Self::state_ttl), that it is there. So others can wait until every
-    /// process has followed a change: [`KeyManager::await_fleet`](crate::keys::KeyManager::await_fleet).
+    /// process has followed a change: [`KeyManager::await_processes`](crate::keys::KeyManager::await_processes).
     pub fn process_name(mut self, name: impl Into<String>) -> Self {
         self.process_name = Some(name.into());
         self

@@ -7,7 +7,7 @@ use encx_core::blind_index::{BlindIndex, IndexTerms};
 use encx_core::context::EncryptionContext;
 use encx_core::key::{DataKeyId, KeyUsage, Scope};
 
-use crate::cache::{DerivationKey, Entry, Purpose, Snapshot};
+use crate::cache::{DerivationKey, Entry, Purpose, Snapshot, Use};
 use crate::crypto::Crypto;
 use crate::error::{Error, unbox};
 use crate::keyring::{Core, Look, loaded};
@@ -163,7 +163,7 @@ impl Crypto {
     /// Nor are rows under a version that this process has not heard of yet: where another process rotates without notice,
     /// that may take [`state_ttl`](crate::CryptoBuilder::state_ttl), a minute by default. Before you rotate an index key,
     /// [`prepare`](crate::keys::KeyManager::prepare) the version and wait until all processes know it:
-    /// [`await_fleet`](crate::keys::KeyManager::await_fleet).
+    /// [`await_processes`](crate::keys::KeyManager::await_processes).
     ///
     /// </div>
     ///
@@ -376,7 +376,7 @@ fn use_now(
 ) -> Option<Result<Arc<DerivationKey>, Error>> {
     let may = core.may_use(snapshot, key, purpose, look)?;
     if may.is_ok() {
-        core.cache.counters.hits.add(1);
+        core.cache.counters.hits.add(Use::Derive, 1);
     }
     Some(may.map(|()| Arc::clone(key)).map_err(unbox))
 }

@@ -1,20 +1,17 @@
 //! Loading many keyrings before they are needed.
 
-use std::borrow::Borrow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use encx_core::context::EncryptionContext;
 use tokio::sync::mpsc;
 
 use crate::cache::{Cache, Entry};
-use crate::crypto::Crypto;
 use crate::error::Error;
 
 /// How many contexts one query of the key store asks for.
 const CONTEXTS_PER_QUERY: usize = 1000;
 
-/// What [`Crypto::warm_up`] did.
+/// What [`Crypto::warm_up`](crate::Crypto::warm_up) did.
 ///
 /// ```
 /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -62,36 +59,14 @@ pub struct FailedWarmUp {
     pub error: Error,
 }
 
-impl Crypto {
-    /// Loads the active keys of many contexts, so that the first requests after a start wait for nobody.
-    ///
-    /// It costs one query for a thousand contexts, and one KMS call for each key that is not in memory yet, of which
-    /// [`max_concurrent_kms_calls`](crate::CryptoBuilder::max_concurrent_kms_calls) are under way at once. More contexts than
-    /// [`max_keyrings`](crate::CryptoBuilder::max_keyrings) push each other out. A key that nobody uses is not refreshed.
-    ///
-    /// # Errors
-    ///
-    /// None as a whole: what failed stands in the report, and does not keep the others from being loaded.
-    ///
-    /// # Cancellation
-    ///
-    /// May be dropped at any time. Keys that are being loaded are loaded all the same.
-    pub async fn warm_up<C: Borrow<EncryptionContext>>(
-        &self,
-        contexts: impl IntoIterator<Item = C>,
-    ) -> WarmUpReport {
-        let entries: Vec<_> = contexts
-            .into_iter()
-            .map(|context| self.entry(context.borrow()))
-            .collect();
-        let mut report = WarmUpReport::default();
-        for (number, some) in entries.chunks(CONTEXTS_PER_QUERY).enumerate() {
-            // A part at a time, so that its rows are still fresh when its last key is unwrapped.
-            warm_up_part(self.core.cache(), some, number * CONTEXTS_PER_QUERY, &mut report).await;
-        }
-        report.failed.sort_by_key(|failed| failed.index);
-        report
+/// Loads the active keys of entries, a part at a time, so that a part's rows are still fresh when its last key is unwrapped.
+pub(super) async fn warm_up(cache: &Arc<Cache>, entries: &[Arc<Entry>]) -> WarmUpReport {
+    let mut report = WarmUpReport::default();
+    for (number, some) in entries.chunks(CONTEXTS_PER_QUERY).enumerate() {
+        warm_up_part(cache, some, number * CONTEXTS_PER_QUERY, &mut report).await;
     }
+    report.failed.sort_by_key(|failed| failed.index);
+    report
 }
 
 async fn warm_up_part(cache: &Arc<Cache>, entries: &[Arc<Entry>], first: usize, report: &mut WarmUpReport) {

@@ -34,6 +34,19 @@ pub(super) struct Breaker {
     openings: AtomicU64,
 }
 
+/// Whether calls to a KMS are let through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum CircuitState {
+    /// They are.
+    Closed,
+    /// They fail at once, because the KMS did not answer several times in a row.
+    Open,
+    /// One may go through, or is under way, and decides.
+    Probing,
+}
+
 #[derive(Debug)]
 struct State {
     phase: Phase,
@@ -98,7 +111,7 @@ impl State {
 
     fn open(&mut self, now: Duration) -> Duration {
         let doubled = FIRST_PAUSE.saturating_mul(1 << self.pauses.min(16));
-        // Up to a quarter less, so that a fleet does not probe all at once.
+        // Up to a quarter less, so that processes do not probe all at once.
         let pause = doubled
             .min(LONGEST_PAUSE)
             .mul_f64(1.0 - 0.25 * rand::random::<f64>());
@@ -133,6 +146,16 @@ impl Breaker {
     pub(super) fn is_failing(&self) -> bool {
         let state = self.state();
         state.failures > 0 || !matches!(state.phase, Phase::Closed)
+    }
+
+    /// Returns whether calls are let through now.
+    pub(super) fn circuit(&self) -> CircuitState {
+        let now = self.clock.elapsed();
+        match self.state().phase {
+            Phase::Closed => CircuitState::Closed,
+            Phase::Open { until } if now < until => CircuitState::Open,
+            Phase::Open { .. } | Phase::Probing => CircuitState::Probing,
+        }
     }
 
     /// Fails as [`admit`](Self::admit) would now, and lets nobody through.

@@ -2,6 +2,7 @@
 
 mod check;
 mod missing;
+mod probe;
 mod rewrap;
 
 use std::collections::BTreeMap;
@@ -12,14 +13,16 @@ use std::time::Duration;
 
 use encx_core::context::EncryptionContext;
 use encx_core::key::{DataKey, DataKeyId, KekId, KeyUsage, KmsName, MAX_WRAPS, WrappedKey};
-use encx_core::kms::{KekDescription, KeyManagementService, KmsContext, KmsError};
+use encx_core::kms::{KekDescription, KeyManagementService, KmsContext, KmsError, KmsOperation};
 use encx_core::store::{KeyRecord, StoredWrap};
 use tokio::sync::Semaphore;
 
 pub(crate) use self::missing::Unreachable;
+use crate::calls::CallMemory;
 use crate::clock::Clock;
 use crate::error::{Error, Location};
-use crate::kek::breaker::Breaker;
+use crate::kek::breaker::{Breaker, CircuitState};
+use crate::kek::calls::{CallCounters, KmsStats};
 use crate::kek::names::Names;
 use crate::kek::{KekChoice, KekRef, KekRule};
 
@@ -40,6 +43,38 @@ struct Registered {
     service: Arc<dyn KeyManagementService>,
     permits: Semaphore,
     breaker: Breaker,
+    calls: CallCounters,
+}
+
+/// What is known of a KMS without a call.
+#[derive(Clone, Debug)]
+pub(crate) struct KnownKms {
+    pub(crate) name: KmsName,
+    pub(crate) provider: &'static str,
+    /// The first KEK there that the rule names.
+    pub(crate) kek: Option<KekId>,
+    pub(crate) circuit: CircuitState,
+    pub(crate) calls: CallMemory,
+}
+
+/// What is asked of which KMS, and how long it may take.
+struct Call<'a> {
+    kms: &'a KmsName,
+    operation: KmsOperation,
+    timeout: Duration,
+    /// Whether a refusal is what is hoped for, and says nothing against the KMS.
+    refusal_expected: bool,
+}
+
+impl<'a> Call<'a> {
+    fn new(kms: &'a KmsName, operation: KmsOperation, timeout: Duration) -> Self {
+        Self {
+            kms,
+            operation,
+            timeout,
+            refusal_expected: false,
+        }
+    }
 }
 
 impl Keks {
@@ -54,12 +89,11 @@ impl Keks {
             let own = kms
                 .get(&KmsName::default())
                 .and_then(|kms| kms.default_kek().cloned());
-            rule.default = own.map(KekRef::from);
+            rule.default = own.map(KekChoice::new);
         }
-        let by_pair = rule.by_pair.iter().map(|(_, _, kek)| kek);
-        if let Some(kek) = by_pair
-            .chain(&rule.default)
-            .chain(&rule.retired)
+        if let Some(kek) = rule
+            .named()
+            .chain(&rule.target)
             .find(|kek| !kms.contains_key(&kek.kms))
         {
             return Err(Error::UnknownKms { kms: kek.kms.clone() });
@@ -69,6 +103,7 @@ impl Keks {
             service,
             permits: Semaphore::new(max_concurrent_calls),
             breaker: Breaker::new(name.clone(), Arc::clone(&clock)),
+            calls: CallCounters::default(),
         };
         let kms = kms
             .into_iter()
@@ -96,6 +131,34 @@ impl Keks {
     /// Returns the number of calls to all KMSs so far.
     pub(crate) fn calls(&self) -> u64 {
         self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Returns what the calls to each KMS did so far.
+    pub(crate) fn stats(&self) -> Vec<KmsStats> {
+        let stats = self.kms.iter().map(|(name, kms)| KmsStats {
+            kms: name.clone(),
+            provider: kms.service.provider(),
+            circuit: kms.breaker.circuit(),
+            circuit_openings: kms.breaker.openings(),
+            operations: kms.calls.read(),
+        });
+        stats.collect()
+    }
+
+    /// Tells what is known of each KMS without a call.
+    pub(crate) fn known(&self) -> Vec<KnownKms> {
+        let known = self.kms.iter().map(|(name, kms)| KnownKms {
+            name: name.clone(),
+            provider: kms.service.provider(),
+            kek: self
+                .rule
+                .named()
+                .find(|kek| kek.kms == *name)
+                .map(|kek| self.last_name(kek)),
+            circuit: kms.breaker.circuit(),
+            calls: kms.calls.last.read(),
+        });
+        known.collect()
     }
 
     /// Returns how often KMSs were left alone because they did not answer.
@@ -152,7 +215,10 @@ impl Keks {
             let wrapped = match &made {
                 None => {
                     let first = self
-                        .call(&kek.kms, timeout, |kms| kms.generate_data_key(&kek.kek, &pairs))
+                        .call(
+                            Call::new(&kek.kms, KmsOperation::GenerateDataKey, timeout),
+                            |kms| kms.generate_data_key(&kek.kek, &pairs),
+                        )
                         .await;
                     first.map(|first| {
                         made = Some(first.key);
@@ -160,8 +226,10 @@ impl Keks {
                     })
                 }
                 Some(key) => {
-                    self.call(&kek.kms, timeout, |kms| kms.wrap_key(&kek.kek, key, &pairs))
-                        .await
+                    self.call(Call::new(&kek.kms, KmsOperation::WrapKey, timeout), |kms| {
+                        kms.wrap_key(&kek.kek, key, &pairs)
+                    })
+                    .await
                 }
             };
             match wrapped {
@@ -256,7 +324,13 @@ impl Keks {
             let what = format!("the KEK rule names {found} KEKs to wrap with, and may name {MAX_WRAPS}");
             return Err(Error::Config { what });
         }
-        Ok(choice)
+        let Some(target) = &self.rule.target else {
+            return Ok(choice);
+        };
+        choice.wrapped_with(target).ok_or_else(|| Error::KekNotInRule {
+            kms: target.kms.clone(),
+            kek: target.kek.clone(),
+        })
     }
 
     /// Unwraps one wrap, and checks that it holds the record's key.
@@ -269,7 +343,9 @@ impl Keks {
         let began = self.clock.elapsed();
         let timeout = self.share_of_time(record.wraps.len());
         let unwrapped = self
-            .call(&wrap.kms, timeout, |kms| kms.unwrap_key(&wrap.wrapped, pairs))
+            .call(Call::new(&wrap.kms, KmsOperation::UnwrapKey, timeout), |kms| {
+                kms.unwrap_key(&wrap.wrapped, pairs)
+            })
             .await;
         let opened = match unwrapped {
             Ok(key) if key.check(record.id) == record.key_check => Ok(key),
@@ -320,6 +396,11 @@ impl Keks {
             .unwrap_or_else(|| kek.kek.clone())
     }
 
+    /// Returns the lasting name of a KEK as it was last known; else the name that the rule gives it.
+    fn last_name(&self, kek: &KekRef) -> KekId {
+        self.names.last(kek).unwrap_or_else(|| kek.kek.clone())
+    }
+
     /// Returns the lasting name of a KEK, asking the KMS unless it said so a moment ago.
     pub(crate) async fn name(&self, kek: &KekRef) -> Result<KekId, Error> {
         let now = self.clock.elapsed();
@@ -347,8 +428,8 @@ impl Keks {
     }
 
     async fn describe(&self, kek: &KekRef, timeout: Duration) -> Result<KekDescription, Error> {
-        self.call(&kek.kms, timeout, |kms| kms.describe_kek(&kek.kek))
-            .await
+        let call = Call::new(&kek.kms, KmsOperation::DescribeKek, timeout);
+        self.call(call, |kms| kms.describe_kek(&kek.kek)).await
     }
 
     /// Takes a new wrap over, and learns from it what the KEK's alias stands for.
@@ -359,13 +440,18 @@ impl Keks {
 
     async fn call<'a, T, F>(
         &'a self,
-        kms: &KmsName,
-        timeout: Duration,
+        of: Call<'_>,
         call: impl FnOnce(&'a dyn KeyManagementService) -> F,
     ) -> Result<T, Error>
     where
         F: Future<Output = Result<T, KmsError>>,
     {
+        let Call {
+            kms,
+            operation,
+            timeout,
+            refusal_expected,
+        } = of;
         let kms = self
             .kms
             .get(kms)
@@ -378,11 +464,13 @@ impl Keks {
         // where both are dropped: the permit is given back before a subscriber hears how the call ended.
         let (admitted, permit) = (kms.breaker.admit(timeout)?, permit);
         self.calls.fetch_add(1, Ordering::Relaxed);
+        let counted = kms.calls.begin(operation, &*self.clock, timeout);
         let outcome = tokio::select! {
             answer = call(kms.service.as_ref()) => answer.map_err(Error::from),
             () = self.clock.sleep(timeout) => Err(Error::TimedOut { after: timeout }),
         };
         drop(permit);
+        counted.ended(&outcome, refusal_expected);
         admitted.ended(&outcome);
         outcome
     }

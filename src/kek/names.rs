@@ -39,6 +39,11 @@ impl Names {
         self.not_older(kek, now, STALE)
     }
 
+    /// Returns the last name that the KMS told, however long ago.
+    pub(super) fn last(&self, kek: &KekRef) -> Option<KekId> {
+        self.not_older(kek, Duration::ZERO, Duration::MAX)
+    }
+
     /// Returns a refusal of a moment ago.
     pub(super) fn refused(&self, kek: &KekRef, now: Duration) -> Option<Error> {
         let known = self.known();

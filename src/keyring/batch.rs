@@ -19,7 +19,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use super::core::{Core, check_input};
-use crate::cache::{DataCipher, Entry, KeyMeta, Later, Purpose};
+use crate::cache::{DataCipher, Entry, KeyMeta, Later, Purpose, Use};
 use crate::error::{Boxed, Error, unbox};
 use crate::plaintext::Plaintext;
 
@@ -199,7 +199,7 @@ impl Core {
                     done.push(sealed.map_err(unbox));
                 }
                 active.keep(entry, epochs);
-                self.cache.counters.hits.add(values.len() as u64);
+                self.cache.counters.hits.add(Use::Encrypt, values.len() as u64);
             }
             Some(Err(error)) => done.extend(values.iter().map(|_| Err((*error).clone()))),
         }
@@ -269,6 +269,11 @@ impl Core {
             // Dropped after the keys, however this ends.
             let mut later = Later::default();
             let keys = self.load_together(missing, T::PURPOSE, load).await;
+            let counters = &self.cache.counters;
+            let waited = match T::PURPOSE {
+                Purpose::Encrypt => &counters.waited_encrypts,
+                Purpose::Decrypt => &counters.waited_decrypts,
+            };
             let mut left = CHUNK;
             for (item, done) in items.iter().zip(&mut done).filter(|(_, done)| done.is_none()) {
                 let key = match loaded(&keys, &(item.entry.scope, item.what.key())) {
@@ -283,6 +288,7 @@ impl Core {
                     continue;
                 }
                 left = left.saturating_sub(1);
+                counters.count(waited);
                 *done = Some(item.what.with(self, &key, &mut later).map_err(unbox));
             }
             drop(keys);

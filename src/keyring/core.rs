@@ -10,7 +10,7 @@ use encx_core::key::DataKeyId;
 use encx_suite::{Epoch, Epochs};
 
 use crate::cache::{
-    Cache, CacheHandle, DataCipher, Entry, KeyMeta, Later, Purpose, Snapshot, SnapshotGuard, check_len,
+    Cache, CacheHandle, DataCipher, Entry, KeyMeta, Later, Purpose, Snapshot, SnapshotGuard, Use, check_len,
 };
 use crate::error::{Boxed, Error, Location, unbox};
 use crate::plaintext::Plaintext;
@@ -37,7 +37,9 @@ impl Core {
         let cache = Arc::clone(&self.cache);
         Box::pin(async move {
             checked?;
-            cache.active_key(&entry).await
+            let key = cache.active_key(&entry).await?;
+            cache.counters.count(&cache.counters.waited_encrypts);
+            Ok(key)
         })
     }
 
@@ -48,7 +50,9 @@ impl Core {
         let cache = Arc::clone(&self.cache);
         Box::pin(async move {
             checked?;
-            cache.key_by_id(&entry, header.key_id).await
+            let key = cache.key_by_id(&entry, header.key_id).await?;
+            cache.counters.count(&cache.counters.waited_decrypts);
+            Ok(key)
         })
     }
 
@@ -90,7 +94,7 @@ impl Core {
             Ok(active) => active,
             Err(error) => return Some(Err(error)),
         };
-        self.cache.counters.hits.add(1);
+        self.cache.counters.hits.add(Use::Encrypt, 1);
         let mut epochs = active.epochs();
         let done = active
             .key
@@ -221,7 +225,7 @@ impl Core {
         if let Err(error) = self.may_use(snapshot, key, Purpose::Decrypt, look)? {
             return Some(Err(error));
         }
-        self.cache.counters.hits.add(1);
+        self.cache.counters.hits.add(Use::Decrypt, 1);
         Some(Ok((key, snapshot.epoch_of(key))))
     }
 

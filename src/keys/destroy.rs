@@ -7,7 +7,7 @@ use encx_core::key::{DataKeyId, KeyState};
 use encx_core::store::{KeyCensus, KeyRecord, OpenTransactions, StoreError, Timestamp};
 
 use super::quarantine::{DAY, Quarantine};
-use super::{FleetReport, KeyManager};
+use super::{KeyManager, ProcessReport};
 use crate::error::Error;
 
 /// How long each step waits for the processes.
@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub enum Destruction {
     /// Some processes have not followed the version's last change and may still encrypt under it. Nothing was changed by
     /// this call, or the version is suspended. Call again when they have, or have ended.
-    AwaitingProcesses(FleetReport),
+    AwaitingProcesses(ProcessReport),
     /// The version is suspended, and a transaction is open in the database of the rows that may be older than that: what it
     /// wrote cannot be counted. Call again when it has ended.
     AwaitingTransactions {
@@ -139,8 +139,8 @@ impl KeyManager {
             return Err(StoreError::IllegalTransition { id, from, to }.into());
         }
         if !matches!(version.state, KeyState::Suspended | KeyState::Compromised) {
-            if let Some(fleet) = self.silent_processes().await? {
-                return Ok(Destruction::AwaitingProcesses(fleet));
+            if let Some(processes) = self.silent_processes().await? {
+                return Ok(Destruction::AwaitingProcesses(processes));
             }
             if let Some(census) = &self.census {
                 check_unused(&**census, id).await?;
@@ -158,8 +158,8 @@ impl KeyManager {
                 return Ok(Destruction::Quarantined { record, until });
             }
         }
-        if let Some(fleet) = self.silent_processes().await? {
-            return Ok(Destruction::AwaitingProcesses(fleet));
+        if let Some(processes) = self.silent_processes().await? {
+            return Ok(Destruction::AwaitingProcesses(processes));
         }
         if let Some(census) = &self.census {
             // In this order: what a transaction wrote that has ended by now, the count sees.
@@ -208,9 +208,9 @@ impl KeyManager {
     }
 
     /// Waits for the processes. `Some` if not all have followed.
-    async fn silent_processes(&self) -> Result<Option<FleetReport>, Error> {
-        match self.await_fleet(PATIENCE).await {
-            Ok(fleet) => Ok(Some(fleet).filter(|fleet| !fleet.is_complete())),
+    async fn silent_processes(&self) -> Result<Option<ProcessReport>, Error> {
+        match self.await_processes(PATIENCE).await {
+            Ok(processes) => Ok(Some(processes).filter(|processes| !processes.is_complete())),
             Err(Error::Store(StoreError::Unsupported { .. })) => self.check_quarantine_alone().map(|()| None),
             Err(error) => Err(error),
         }

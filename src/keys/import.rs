@@ -88,7 +88,7 @@ impl KeyManager {
     /// process, before [`rotate`](Self::rotate) promotes it. A version that is pre-active already is returned instead.
     ///
     /// Processes that use the context unwrap it in the background, so that no request waits for the KMS once it is promoted:
-    /// wait for them with [`await_fleet`](Self::await_fleet), and then rotate. And a column can be made ready for a rotation
+    /// wait for them with [`await_processes`](Self::await_processes), and then rotate. And a column can be made ready for a rotation
     /// ahead of it: [`Crypto::blind_index_under`](crate::Crypto::blind_index_under).
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! Scheduled rotation, off the path of requests.
 
+mod due;
 mod lease;
 mod rules;
 mod task;
@@ -8,6 +9,7 @@ use std::collections::HashSet;
 use std::sync::Weak;
 use std::time::Duration;
 
+pub use self::due::{DueReport, DueVersion};
 use self::lease::{Lease, Stop};
 pub use self::rules::RotationPeriod;
 use self::rules::Rules;
@@ -16,7 +18,7 @@ use encx_core::context::EncryptionContext;
 use encx_core::key::{DataKeyId, KeyState, KeyUsage, Scope};
 use encx_core::store::{KeyQuery, KeyRecord, ProcessId, StoreError, Timestamp};
 
-use super::{FleetReport, KeyManager, is_overtaken, waiting};
+use super::{KeyManager, ProcessReport, is_overtaken, waiting};
 use crate::cache::CacheHandle;
 use crate::error::Error;
 
@@ -80,7 +82,7 @@ pub struct MaintenanceReport {
     pub failed: Vec<FailedRotation>,
     /// Which processes had the versions in memory when they were promoted, as of the last batch; `None` if nothing was
     /// published, or if the key store does not know its processes.
-    pub fleet: Option<FleetReport>,
+    pub processes: Option<ProcessReport>,
     /// Whether another process holds the lease, or took it over meanwhile.
     pub held_elsewhere: bool,
     /// Why the run ended before all was done, if it did. What it published is promoted by a later one.
@@ -322,15 +324,12 @@ impl Run<'_> {
 
     /// Publishes the next version of a key that is due, or takes over the one that waits.
     async fn publish(&mut self, record: &KeyRecord) -> Result<(), Stop> {
-        // The row says what it is for, and has to agree with its own scope.
-        let (context, usage) = (record.verified_context().map_err(failed)?, record.usage);
-        let RotationPeriod::Every(period) = self.of.rules.period(&context, usage) else {
+        let Some(DueVersion { context, usage, .. }) =
+            self.of.if_due(record, self.now).map_err(Stop::Failed)?
+        else {
             return Ok(());
         };
-        let is_due = record
-            .activated_at
-            .is_some_and(|activated_at| activated_at < self.now.minus(period));
-        if !is_due || self.seen.contains(&record.scope) {
+        if self.seen.contains(&record.scope) {
             return Ok(());
         }
         let manager = self.of.manager.clone().for_usage(usage);
@@ -381,7 +380,7 @@ impl Run<'_> {
         if self.published.is_empty() {
             return Ok(());
         }
-        self.await_fleet().await?;
+        self.await_processes().await?;
         for published in std::mem::take(&mut self.published) {
             self.keep_lease().await?;
             match self.promote(&published).await {
@@ -414,7 +413,7 @@ impl Run<'_> {
         }
     }
 
-    async fn await_fleet(&mut self) -> Result<(), Stop> {
+    async fn await_processes(&mut self) -> Result<(), Stop> {
         let deadline = self.of.publish_deadline;
         let manager = &self.of.manager;
         if manager.store.processes().is_none() {
@@ -422,17 +421,17 @@ impl Run<'_> {
             self.while_alive(manager.clock.sleep(deadline)).await?;
             return Ok(());
         }
-        let fleet = self
-            .while_alive(manager.await_fleet(deadline))
+        let processes = self
+            .while_alive(manager.await_processes(deadline))
             .await?
             .map_err(Stop::Failed)?;
-        for silent in &fleet.silent {
+        for silent in &processes.silent {
             tracing::info!(
                 target: "encx::maintenance", process = %silent.process.name,
                 "promoting versions that this process may not have loaded yet"
             );
         }
-        self.report.fleet = Some(fleet);
+        self.report.processes = Some(processes);
         Ok(())
     }
 

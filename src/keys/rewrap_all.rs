@@ -79,7 +79,7 @@ impl KeyManager {
             asked: Mutex::default(),
         };
         let name = walk.job_name();
-        Job::new(name, walk, Arc::clone(&self.store), Arc::clone(&self.clock))
+        Job::on(Arc::clone(&self.store), Arc::clone(&self.clock), name, walk)
     }
 }
 

@@ -8,7 +8,7 @@ use encx_core::store::{KeyRecord, NewKey, StoreError, Timestamp, load_all_usages
 
 use super::KeyManager;
 use crate::error::Error;
-use crate::keys::FleetReport;
+use crate::keys::ProcessReport;
 
 /// How often the keys are looked at again, because others change them meanwhile.
 const MAX_ROUNDS: usize = 64;
@@ -28,7 +28,7 @@ pub struct ShredReceipt {
     /// Which processes have dropped them, and until when the others may still read at most. An error if that is not known,
     /// [`StoreError::Unsupported`] where the key store has no registry of processes: each then drops them within its
     /// `state_ttl`, or, if it does not reach the key store, its `ttl` and how long it lets keys serve beyond.
-    pub fleet: Result<FleetReport, Error>,
+    pub processes: Result<ProcessReport, Error>,
 }
 
 /// A version that was destroyed.
@@ -49,7 +49,7 @@ impl ShredReceipt {
     /// Tells whether every registered process has dropped the keys.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.fleet.as_ref().is_ok_and(FleetReport::is_complete)
+        self.processes.as_ref().is_ok_and(ProcessReport::is_complete)
     }
 }
 
@@ -97,14 +97,14 @@ impl KeyManager {
         self.all_seen(context).await;
         let mut destroyed = destroyed?;
         let mut rounds = 1..MAX_ROUNDS;
-        let fleet = loop {
+        let processes = loop {
             let waited = self.clock.elapsed().saturating_sub(began);
-            let fleet = self.await_fleet(patience.saturating_sub(waited)).await;
+            let processes = self.await_processes(patience.saturating_sub(waited)).await;
             // Read after the fence: a receipt says what is there when no process holds a key any more. What came
             // nevertheless, as from `revive`, is destroyed too, and its key has to leave the processes in turn.
             let now = self.destroy_all(context).await;
             if now.as_ref().is_ok_and(|now| *now == destroyed) {
-                break fleet;
+                break processes;
             }
             self.all_seen(context).await;
             match now {
@@ -123,7 +123,7 @@ impl KeyManager {
             context: context.clone(),
             versions,
             at: at.ok_or(Error::NoKeys)?,
-            fleet,
+            processes,
         })
     }
 

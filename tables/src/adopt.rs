@@ -183,7 +183,7 @@ impl AdoptionJobs {
             contracted: JobStatus::name_for("encx/contracted", [plain]),
             is_remembered: AtomicBool::new(false),
         };
-        self.crypto.job(name, walk)
+        Job::new(&self.crypto, name, walk)
     }
 }
 

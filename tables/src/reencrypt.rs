@@ -75,7 +75,7 @@ impl Rows {
             crypto: walk_crypto,
             walked,
         };
-        Ok(crypto.job(name, walk))
+        Ok(Job::new(crypto, name, walk))
     }
 }
 

@@ -62,7 +62,7 @@ impl Rows {
             crypto: walk_crypto,
             walked,
         };
-        Ok(crypto.job(name, walk))
+        Ok(Job::new(crypto, name, walk))
     }
 }
 

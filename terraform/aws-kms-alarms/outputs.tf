@@ -14,10 +14,11 @@ output "event_rule_arns" {
 }
 
 output "alarm_arns" {
-  description = "ARN of each alarm on a metric: `throttled`, `denied`, `pending_deletion`, and `decrypt-…` for each key."
+  description = "ARN of each alarm on a metric: `throttled`, `denied`, `pending_deletion`, `decrypt-…` for each key, and `encx-…`."
   value = merge(
     { for name, alarm in aws_cloudwatch_metric_alarm.counted : name => alarm.arn },
     { for name, alarm in aws_cloudwatch_metric_alarm.decrypt : "decrypt-${name}" => alarm.arn },
+    { for name, alarm in aws_cloudwatch_metric_alarm.encx : "encx-${name}" => alarm.arn },
   )
 }
 

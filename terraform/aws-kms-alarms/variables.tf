@@ -204,6 +204,44 @@ variable "thresholds" {
   }
 }
 
+variable "encx_namespace" {
+  description = "CloudWatch namespace into which your collector writes the metrics `encx_*` of your services, such as `Shop`. Without it there are no alarms on them."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.encx_namespace == null || can(regex("^[a-zA-Z0-9._/#:-]{1,255}$", var.encx_namespace))
+    error_message = "encx_namespace: write the namespace as the collector has it, of letters, digits and ._/#:-, such as \"Shop\"."
+  }
+
+  validation {
+    condition     = var.encx_namespace == null || !startswith(coalesce(var.encx_namespace, "-"), "AWS/")
+    error_message = "encx_namespace: namespaces that begin with AWS/ belong to AWS. Write the one that the collector writes to, such as \"Shop\"."
+  }
+}
+
+variable "encx_thresholds" {
+  description = "Values of `encx_*` from which an alarm is raised: refusals and KMS calls of all processes in a period, seconds for which a process heard nothing of changes, seconds of a KMS call. 0 for no alarm."
+  type = object({
+    refusals         = optional(number, 1)
+    poll_lag_seconds = optional(number, 120)
+    call_seconds     = optional(number, 3)
+    calls            = optional(number, 0)
+  })
+  default  = {}
+  nullable = false
+
+  validation {
+    condition     = alltrue([for threshold in values(var.encx_thresholds) : threshold >= 0])
+    error_message = "encx_thresholds: write numbers above 0, or 0 for no alarm."
+  }
+
+  validation {
+    condition     = var.encx_namespace != null || jsonencode(var.encx_thresholds) == jsonencode({ refusals = 1, poll_lag_seconds = 120, call_seconds = 3, calls = 0 })
+    error_message = "encx_thresholds: nothing is measured without a namespace. Write encx_namespace, too."
+  }
+}
+
 variable "tags" {
   description = "Tags of all that is created."
   type        = map(string)

@@ -30,6 +30,7 @@ module "key" {
   administrators    = concat(var.administrators, each.value.administrators)
   kms_key_owners    = var.kms_key_owners
   key_deleters      = var.key_deleters
+  auditors          = var.auditors
   users             = each.value.users
   service_role_arns = concat(var.service_role_arns, each.value.service_role_arns)
   lifecycle_users   = concat(var.lifecycle_users, each.value.lifecycle_users)

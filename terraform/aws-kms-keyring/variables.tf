@@ -160,6 +160,18 @@ variable "kms_key_owners" {
   }
 }
 
+variable "auditors" {
+  description = "ARNs of roles and users that see state, policy, rotation and tags of all keys, and change nothing."
+  type        = list(string)
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for arn in var.auditors : can(regex(local.principal_pattern, arn))])
+    error_message = "auditors: write ARNs of roles or users, such as [\"arn:aws:iam::111122223333:role/auditor\"]."
+  }
+}
+
 variable "service_role_arns" {
   description = "ARNs of roles under which services use the keys of all domains."
   type        = list(string)

@@ -21,6 +21,7 @@ module "policy" {
   administrators               = var.administrators
   kms_key_owners               = var.kms_key_owners
   key_deleters                 = var.key_deleters
+  auditors                     = var.auditors
   users                        = var.users
   service_role_arns            = var.service_role_arns
   lifecycle_users              = var.lifecycle_users

@@ -28,7 +28,20 @@ output "encx_env" {
   value = local.key_arn == null ? null : {
     AWS_REGION     = local.region
     AWS_KMS_KEY_ID = var.primary_key_arn
+    ENCX_KMS       = "aws-kms:${var.primary_key_arn}"
   }
+}
+
+output "encx_config" {
+  description = "The part of `encx.toml` for a service that runs in this region: it asks this region first, then the primary's."
+  value       = local.key_arn == null ? null : <<-TOML
+    [kms.default]
+    url = ${jsonencode("aws-kms:${var.primary_key_arn}")}
+    regions = ${jsonencode([local.region, local.primary_region])}
+
+    [kek]
+    default = ${jsonencode(var.primary_key_arn)}
+  TOML
 }
 
 output "validation_commands" {

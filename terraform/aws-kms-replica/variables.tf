@@ -106,6 +106,18 @@ variable "key_deleters" {
   }
 }
 
+variable "auditors" {
+  description = "ARNs of roles and users that see the key's state, policy, rotation and tags, and change nothing."
+  type        = list(string)
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for arn in var.auditors : can(regex(local.principal_pattern, arn))])
+    error_message = "auditors: write ARNs of roles or users, such as [\"arn:aws:iam::111122223333:role/auditor\"]."
+  }
+}
+
 variable "users" {
   description = "ARNs of roles and users that make and unwrap data keys."
   type        = list(string)

@@ -33,6 +33,11 @@ output "lifecycle_policy_json" {
   value       = local.lifecycle_policy_json
 }
 
+output "auditor_policy_json" {
+  description = "Identity policy for a role that is managed elsewhere and sees the key's state, policy, rotation and tags."
+  value       = local.auditor_policy_json
+}
+
 output "administrator_policy_json" {
   description = "Identity policy for a role that creates and administers keys of the account."
   value       = local.administrator_policy_json
@@ -49,18 +54,19 @@ output "iam_role_name" {
 }
 
 output "encx_env" {
-  description = "Environment variables for a service, as Docker and Kubernetes take them."
+  description = "Environment variables for a service, as Docker and Kubernetes take them: for `AwsKms::from_env` and for `encx-config`."
   value = local.key_arn == null ? null : {
     AWS_REGION     = local.region
     AWS_KMS_KEY_ID = local.key_arn
+    ENCX_KMS       = "aws-kms:${local.key_arn}"
   }
 }
 
 output "encx_config" {
   description = "The part of `encx.toml` that names the KMS and the KEK."
   value       = local.key_arn == null ? null : <<-TOML
-    [kms]
-    default = ${jsonencode("aws-kms:${local.key_arn}")}
+    [kms.default]
+    url = ${jsonencode("aws-kms:${local.key_arn}")}
     regions = ${jsonencode(concat([local.region], var.replica_regions))}
 
     [kek]

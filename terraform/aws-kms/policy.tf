@@ -38,6 +38,7 @@ locals {
   ]
   alias_actions   = ["kms:CreateAlias", "kms:UpdateAlias"]
   admin_actions   = sort(concat(local.key_admin_actions, local.alias_actions))
+  auditor_actions = ["kms:DescribeKey", "kms:GetKeyPolicy", "kms:GetKeyRotationStatus", "kms:ListResourceTags"]
   owner_actions   = sort(concat(local.admin_actions, ["kms:DeleteAlias", "kms:DisableKeyRotation"]))
   deleter_actions = ["kms:DeleteAlias", "kms:DescribeKey", "kms:ScheduleKeyDeletion"]
 
@@ -81,6 +82,13 @@ locals {
         Effect    = "Allow"
         Principal = { AWS = sort(distinct(var.administrators)) }
         Action    = local.admin_actions
+        Resource  = "*"
+      },
+      length(var.auditors) == 0 ? null : {
+        Sid       = "EncxAuditors"
+        Effect    = "Allow"
+        Principal = { AWS = sort(distinct(var.auditors)) }
+        Action    = local.auditor_actions
         Resource  = "*"
       },
       !local.has_users || var.enforce_encryption_context ? null : {
@@ -163,7 +171,8 @@ locals {
         Resource  = "*"
         Condition = { StringEquals = { "aws:SourceAccount" = local.account } }
       },
-      # EventBridge does not say for which account it publishes, but the context names the topic.
+      # AWS supports no aws:SourceAccount and aws:SourceArn for EventBridge here, but the context names the topic:
+      # https://docs.aws.amazon.com/sns/latest/dg/sns-key-management.html
       length(local.publishing) == 0 ? null : {
         Sid       = "EncxTopicPublishers"
         Effect    = "Allow"
@@ -252,6 +261,16 @@ locals {
   ] }
   service_policy_json   = jsonencode({ Version = "2012-10-17", Statement = local.use_statements.service })
   lifecycle_policy_json = jsonencode({ Version = "2012-10-17", Statement = local.use_statements.lifecycle })
+
+  auditor_policy_json = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Sid      = "EncxAuditKeys"
+      Effect   = "Allow"
+      Action   = local.auditor_actions
+      Resource = local.key_arns
+    }]
+  })
 
   any_key   = "arn:${local.partition}:kms:*:${local.account}:key/*"
   any_alias = "arn:${local.partition}:kms:*:${local.account}:alias/*"

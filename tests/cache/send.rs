@@ -66,7 +66,7 @@ fn futures_are_send(
     is_send(manager.rewrap_all().start().next_event());
     is_send(manager.prepare(context));
     is_send(manager.destroy_with_data(context, id, "a test"));
-    is_send(manager.await_fleet(Duration::ZERO));
+    is_send(manager.await_processes(Duration::ZERO));
     is_send(manager.shred(context, Duration::ZERO));
 
     is_send(maintenance.run_once());

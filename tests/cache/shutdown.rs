@@ -23,7 +23,7 @@ fn assert_shut_down<T: std::fmt::Debug>(outcome: Result<T, Error>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn shutdown_stops_everything() {
-    let harness = FaultHarness::with_hints().in_a_fleet();
+    let harness = FaultHarness::with_hints().with_registry();
     let (process, store) = traced(&harness).await;
     let (clone, context) = (process.clone(), context("a"));
     let sealed = seal(&process, &context).await;
@@ -100,7 +100,7 @@ async fn a_shutdown_amid_many_first_uses_leaves_no_key_behind() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn everything_stops_with_the_last_handle() {
-    let harness = FaultHarness::with_hints().in_a_fleet();
+    let harness = FaultHarness::with_hints().with_registry();
     let (process, store) = traced(&harness).await;
     seal(&process, &context("a")).await;
     let keyring: Keyring = process.keyring(&context("a")).await.unwrap();

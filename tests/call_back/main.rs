@@ -115,7 +115,7 @@ fn calling_harness() -> FaultHarness {
         clock,
         rows,
     };
-    harness.in_a_fleet()
+    harness.with_registry()
 }
 
 /// Has a process called back from now on.

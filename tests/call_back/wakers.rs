@@ -58,7 +58,7 @@ fn a_waker_may_call_back() {
 }
 
 async fn wakers() {
-    let harness = FaultHarness::with_hints().in_a_fleet();
+    let harness = FaultHarness::with_hints().with_registry();
     let (process, here) = (harness.process().await, context("waker"));
     process.encrypt(&here, "x", SSN.row(1)).await.unwrap();
     let keyring = process.keyring(&here).await.unwrap();
@@ -78,7 +78,7 @@ async fn wakers() {
         assert!(woken.load(Ordering::SeqCst));
     }
     let manager = process.key_manager();
-    let (waiting, woken) = calling(manager.await_fleet(MINUTE));
+    let (waiting, woken) = calling(manager.await_processes(MINUTE));
     let move_on = async {
         while !woken.load(Ordering::SeqCst) {
             settle().await;

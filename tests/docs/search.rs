@@ -104,9 +104,9 @@ async fn rotate(crypto: &Crypto, pool: &SqlitePool, context: &EncryptionContext)
     let keys = crypto.key_manager().for_usage(KeyUsage::Index);
     // From here on all processes search for the next version too, and none writes it yet.
     keys.prepare(context).await?;
-    let fleet = keys.await_fleet(Duration::from_secs(30)).await?;
-    if !fleet.is_complete() {
-        return Err(format!("try again later: {:?} did not answer", fleet.silent).into());
+    let processes = keys.await_processes(Duration::from_secs(30)).await?;
+    if !processes.is_complete() {
+        return Err(format!("try again later: {:?} did not answer", processes.silent).into());
     }
     keys.rotate(context).await?;
 

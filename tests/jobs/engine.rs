@@ -16,7 +16,7 @@ const CLAIM: Duration = Duration::from_secs(30);
 /// A worker of the job, in a process of its own, with ranges of ten.
 async fn worker(harness: &Harness, walk: &Numbers) -> Job<Numbers> {
     let crypto = harness.process().await;
-    crypto.job("count", walk.clone()).range_size(10)
+    Job::new(&crypto, "count", walk.clone()).range_size(10)
 }
 
 async fn finish(harness: &Harness, job: Job<Numbers>) -> JobReport {

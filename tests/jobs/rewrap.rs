@@ -201,6 +201,44 @@ async fn a_kek_that_the_rule_does_not_allow_moves_nothing() {
 }
 
 #[tokio::test]
+async fn a_tool_moves_keys_to_a_kek_that_services_only_unwrap_with_and_to_no_other() {
+    let harness = under_the_old_kek(3).await;
+    let service = process(&harness, |builder| {
+        builder.kek("memory/old").also_unwrap("memory/new")
+    })
+    .await;
+    let sealed = service.encrypt(&tenant(1), "text", SSN.row(1)).await.unwrap();
+    let tool = |kek: &'static str| {
+        process(&harness, move |builder| {
+            builder.kek("memory/old").also_unwrap("memory/new").wrap_with(kek)
+        })
+    };
+    let moved = tool("memory/new").await.key_manager().rewrap_all().run().await;
+    assert!(moved.is_complete(), "{moved}");
+    assert_eq!(
+        (
+            by(harness.store(), "memory/old"),
+            by(harness.store(), "memory/new")
+        ),
+        (0, 4)
+    );
+    let again = process(&harness, |builder| {
+        builder.kek("memory/old").also_unwrap("memory/new")
+    })
+    .await;
+    let read = again.decrypt(&tenant(1), &sealed, SSN.row(1)).await.unwrap();
+    assert_eq!(read.as_bytes(), b"text");
+
+    harness.kms().create_kek("memory/other");
+    let refused = tool("memory/other").await.key_manager().rewrap_all().run().await;
+    assert_eq!(refused.run, tally(0, 0, 4));
+    assert!(matches!(
+        &refused.failures[0].error,
+        JobError::Encx(Error::KekNotInRule { kek, .. }) if kek.as_str() == "memory/other"
+    ));
+}
+
+#[tokio::test]
 async fn a_row_that_was_edited_is_refused_and_holds_up_no_other() {
     let harness = under_the_old_kek(4).await;
     harness.store().tamper(|rows| {

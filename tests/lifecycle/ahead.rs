@@ -41,14 +41,14 @@ async fn at_the_switch_nobody_waits_for_the_kms() {
         } else {
             FaultHarness::new()
         }
-        .in_a_fleet();
+        .with_registry();
         let (process, context) = (harness.process().await, context("a"));
         let old = seal(&process, &context).await;
         use_it(&process, &context).await;
         let published = publish(&harness, &context).await;
         let calls = harness.kms.calls();
         let manager = tool(&harness);
-        let waiting = manager.await_fleet(MINUTE);
+        let waiting = manager.await_processes(MINUTE);
         let report = drive(&harness, Duration::from_millis(25), waiting).await.unwrap();
         assert!(report.is_complete(), "{report:?}");
         assert_eq!(harness.kms.calls().unwrap, calls.unwrap + 1);
@@ -70,7 +70,7 @@ async fn at_the_switch_nobody_waits_for_the_kms() {
 }
 
 #[tokio::test]
-async fn without_a_fleet_the_polls_see_to_it() {
+async fn without_a_registry_the_polls_see_to_it() {
     let harness = FaultHarness::new();
     let (process, context) = (harness.process().await, context("a"));
     use_it(&process, &context).await;
@@ -90,7 +90,7 @@ async fn without_a_fleet_the_polls_see_to_it() {
 
 #[tokio::test]
 async fn what_nobody_uses_costs_no_call() {
-    let harness = FaultHarness::with_hints().in_a_fleet();
+    let harness = FaultHarness::with_hints().with_registry();
     let (process, context) = (harness.process().await, context("a"));
     // Made here, and not used since.
     seal(&process, &context).await;
@@ -133,7 +133,7 @@ async fn it_is_kept_for_as_long_as_it_takes() {
 
 #[tokio::test]
 async fn a_kms_that_is_down_is_asked_again_and_not_in_a_loop() {
-    let harness = FaultHarness::with_hints().in_a_fleet();
+    let harness = FaultHarness::with_hints().with_registry();
     let (process, context) = (harness.process().await, context("a"));
     use_it(&process, &context).await;
     publish(&harness, &context).await;
@@ -149,7 +149,7 @@ async fn a_kms_that_is_down_is_asked_again_and_not_in_a_loop() {
     assert!((3..=25).contains(&tries), "{tries}");
     // Nobody is kept from learning that something else was withdrawn.
     let manager = tool(&harness);
-    let report = drive(&harness, SECOND / 40, manager.await_fleet(MINUTE))
+    let report = drive(&harness, SECOND / 40, manager.await_processes(MINUTE))
         .await
         .unwrap();
     assert!(report.is_complete(), "{report:?}");
@@ -163,7 +163,7 @@ async fn a_kms_that_is_down_is_asked_again_and_not_in_a_loop() {
 #[tokio::test]
 async fn an_acknowledgement_waits_for_what_is_being_loaded_and_not_for_ever() {
     for kms_hangs in [false, true] {
-        let harness = FaultHarness::with_hints().in_a_fleet();
+        let harness = FaultHarness::with_hints().with_registry();
         let (process, context) = (harness.process().await, context("a"));
         use_it(&process, &context).await;
         // It learns of the version when the KMS has begun to take its time.
@@ -173,7 +173,7 @@ async fn an_acknowledgement_waits_for_what_is_being_loaded_and_not_for_ever() {
         harness.kms.hold();
         harness.store.loads.release();
         within(harness.kms.until_in_flight(1)).await;
-        let report = tool(&harness).await_fleet(Duration::ZERO).await.unwrap();
+        let report = tool(&harness).await_processes(Duration::ZERO).await.unwrap();
         settle().await;
         assert!(!report.is_complete());
         assert!(

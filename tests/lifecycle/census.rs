@@ -198,7 +198,7 @@ async fn a_transaction_that_may_be_older_than_the_suspension_is_waited_for() {
 
 #[tokio::test]
 async fn a_process_that_has_not_followed_is_waited_for() {
-    let (harness, census) = (FaultHarness::with_hints().in_a_fleet(), Census::default());
+    let (harness, census) = (FaultHarness::with_hints().with_registry(), Census::default());
     let (process, sealed) = rotated(&harness, &census).await;
     let (manager, id) = (tool(&harness).with_census(census.clone()), sealed.key_id());
     let context = context("a");
@@ -207,7 +207,7 @@ async fn a_process_that_has_not_followed_is_waited_for() {
     for expected in [KeyState::Deactivated, KeyState::Suspended] {
         harness.store.polls.hold();
         match step().await.unwrap() {
-            Destruction::AwaitingProcesses(fleet) => assert_eq!(fleet.silent.len(), 1),
+            Destruction::AwaitingProcesses(processes) => assert_eq!(processes.silent.len(), 1),
             other => panic!("{other:?}"),
         }
         assert_eq!(state(&harness, id), expected);
@@ -232,7 +232,7 @@ async fn a_process_that_has_not_followed_is_waited_for() {
 
 #[tokio::test]
 async fn a_quarantine_is_skipped_by_name_and_for_a_reason() {
-    let (harness, census) = (FaultHarness::with_hints().in_a_fleet(), Census::default());
+    let (harness, census) = (FaultHarness::with_hints().with_registry(), Census::default());
     let (process, sealed) = rotated(&harness, &census).await;
     let (manager, id) = (process.key_manager(), sealed.key_id());
     for unfit in [

@@ -1,13 +1,13 @@
-//! Keys over time and across processes: what is destroyed, and when; what the fleet knows; what is done ahead.
+//! Keys over time and across processes: what is destroyed, and when; what processes know; what is done ahead.
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 mod ahead;
 mod building;
 mod census;
-mod fleet;
 mod maintenance;
 mod model;
+mod processes;
 
 mod shred;
 mod table;

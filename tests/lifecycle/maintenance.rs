@@ -26,7 +26,7 @@ fn states(harness: &FaultHarness) -> Vec<(u32, KeyState)> {
 
 #[tokio::test]
 async fn what_is_old_enough_is_rotated_and_nothing_else() {
-    let harness = FaultHarness::with_hints().in_a_fleet();
+    let harness = FaultHarness::with_hints().with_registry();
     let manager = tool(&harness);
     let of = |tenant: &str, purpose: &str| {
         let builder = encx::EncryptionContext::builder();
@@ -87,7 +87,7 @@ async fn what_is_old_enough_is_rotated_and_nothing_else() {
     assert!(report.failed.is_empty() && report.stopped.is_none() && !report.held_elsewhere);
 
     let report = run(&harness, &maintenance).await;
-    assert!(report.published.is_empty() && report.promoted.is_empty() && report.fleet.is_none());
+    assert!(report.published.is_empty() && report.promoted.is_empty() && report.processes.is_none());
     let report = run(&harness, &maintenance.clone().also_rotate(KeyUsage::Pepper)).await;
     assert_eq!(report.promoted.len(), 1);
     assert_eq!(peppers.list(&old[0]).await.unwrap().len(), 2);
@@ -103,7 +103,7 @@ async fn what_is_old_enough_is_rotated_and_nothing_else() {
 
 #[tokio::test]
 async fn no_request_waits_for_a_rotation() {
-    let harness = FaultHarness::with_hints().in_a_fleet();
+    let harness = FaultHarness::with_hints().with_registry();
     let process = harness.process().await;
     let other = harness.built(harness.builder()).await;
     let tenants: Vec<_> = (0..20).map(context).collect();
@@ -135,7 +135,7 @@ async fn no_request_waits_for_a_rotation() {
     }
     let report = running.await.unwrap().unwrap();
     assert_eq!(report.promoted.len(), 20, "{report:?}");
-    assert!(report.fleet.as_ref().unwrap().is_complete());
+    assert!(report.processes.as_ref().unwrap().is_complete());
     settle().await;
     request();
     for (keyring, sealed) in &keyrings {
@@ -147,7 +147,7 @@ async fn no_request_waits_for_a_rotation() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn however_many_run_it_each_version_is_made_once() {
-    let harness = FaultHarness::with_hints().in_a_fleet();
+    let harness = FaultHarness::with_hints().with_registry();
     let manager = tool(&harness);
     for tenant in 0..30 {
         manager.create(&context(tenant)).await.unwrap();
@@ -170,7 +170,7 @@ async fn however_many_run_it_each_version_is_made_once() {
 
 #[tokio::test]
 async fn a_process_that_dies_delays_the_others_by_no_more_than_the_lease() {
-    let harness = FaultHarness::with_hints().in_a_fleet();
+    let harness = FaultHarness::with_hints().with_registry();
     let manager = tool(&harness);
     for tenant in ["a", "b"] {
         manager.create(&context(tenant)).await.unwrap();
@@ -205,7 +205,7 @@ async fn a_process_that_dies_delays_the_others_by_no_more_than_the_lease() {
 /// As an index key whose second column is being filled; see `blind_index_under`.
 #[tokio::test]
 async fn what_somebody_prepared_waits_until_the_active_version_is_due() {
-    let harness = FaultHarness::with_hints().in_a_fleet();
+    let harness = FaultHarness::with_hints().with_registry();
     let manager = tool(&harness).for_usage(KeyUsage::Index);
     manager.create(&context("a")).await.unwrap();
     let prepared = manager.prepare(&context("a")).await.unwrap();
@@ -230,7 +230,7 @@ async fn what_somebody_prepared_waits_until_the_active_version_is_due() {
 
 #[tokio::test]
 async fn whoever_lost_the_lease_writes_nothing_more() {
-    let harness = FaultHarness::with_hints().in_a_fleet();
+    let harness = FaultHarness::with_hints().with_registry();
     let manager = tool(&harness);
     for tenant in 0..3 {
         manager.create(&context(tenant)).await.unwrap();
@@ -257,7 +257,7 @@ async fn whoever_lost_the_lease_writes_nothing_more() {
 /// It waits for the processes for longer than the lease's term.
 #[tokio::test]
 async fn whoever_waits_keeps_the_lease() {
-    let harness = FaultHarness::with_hints().in_a_fleet();
+    let harness = FaultHarness::with_hints().with_registry();
     let process = harness.process().await;
     seal(&process, &context("a")).await;
     harness.clock.advance(91 * DAY);
@@ -275,12 +275,12 @@ async fn whoever_waits_keeps_the_lease() {
     }
     let report = drive(&harness, STEP, running).await.unwrap();
     assert_eq!(report.promoted.len(), 1, "promoted all the same: {report:?}");
-    assert_eq!(report.fleet.unwrap().silent.len(), 1);
+    assert_eq!(report.processes.unwrap().silent.len(), 1);
 }
 
 #[tokio::test]
 async fn a_key_that_does_not_open_holds_up_no_other() {
-    let harness = FaultHarness::with_hints().in_a_fleet();
+    let harness = FaultHarness::with_hints().with_registry();
     let manager = tool(&harness);
     for tenant in ["a", "b", "c", "d"] {
         manager.create(&context(tenant)).await.unwrap();
@@ -333,7 +333,7 @@ async fn a_key_that_does_not_open_holds_up_no_other() {
 
 #[tokio::test]
 async fn a_kms_that_is_down_leaves_it_for_the_next_run() {
-    let harness = FaultHarness::with_hints().in_a_fleet();
+    let harness = FaultHarness::with_hints().with_registry();
     let manager = tool(&harness);
     for tenant in 0..3 {
         manager.create(&context(tenant)).await.unwrap();
@@ -351,7 +351,7 @@ async fn a_kms_that_is_down_leaves_it_for_the_next_run() {
 
 #[tokio::test]
 async fn in_the_background_it_runs_at_its_interval_and_ends_with_its_crypto() {
-    let harness = FaultHarness::with_hints().in_a_fleet();
+    let harness = FaultHarness::with_hints().with_registry();
     let process = harness.process().await;
     let sealed = seal(&process, &context("a")).await;
     let task = Maintenance::new(process.key_manager())
@@ -388,7 +388,7 @@ async fn in_the_background_it_runs_at_its_interval_and_ends_with_its_crypto() {
 
 #[tokio::test]
 async fn in_the_background_it_follows_a_process_that_died_with_the_lease() {
-    let harness = FaultHarness::with_hints().in_a_fleet();
+    let harness = FaultHarness::with_hints().with_registry();
     let manager = tool(&harness);
     manager.create(&context("a")).await.unwrap();
     harness.pass(2 * HOUR).await;
@@ -409,7 +409,7 @@ async fn in_the_background_it_follows_a_process_that_died_with_the_lease() {
 
 #[tokio::test]
 async fn stopped_in_the_midst_it_gives_the_lease_back() {
-    let harness = FaultHarness::with_hints().in_a_fleet();
+    let harness = FaultHarness::with_hints().with_registry();
     let manager = tool(&harness);
     manager.create(&context("a")).await.unwrap();
     harness.clock.advance(91 * DAY);
@@ -446,7 +446,10 @@ async fn without_a_registry_the_deadline_stands_in_for_the_processes() {
         (1, 1),
         "{report:?}"
     );
-    assert!(report.fleet.is_none() && report.stopped.is_none(), "{report:?}");
+    assert!(
+        report.processes.is_none() && report.stopped.is_none(),
+        "{report:?}"
+    );
     assert_eq!(seal(&process, &context).await.key_id(), report.promoted[0]);
 }
 
@@ -465,6 +468,6 @@ async fn without_leases_it_works_alone() {
         (1, 1),
         "{report:?}"
     );
-    assert!(report.fleet.is_none());
+    assert!(report.processes.is_none());
     assert_eq!(seal(&process, &context).await.key_id(), report.promoted[0]);
 }

@@ -245,7 +245,7 @@ struct Real {
 
 impl Real {
     async fn new() -> Self {
-        let harness = FaultHarness::with_hints().in_a_fleet();
+        let harness = FaultHarness::with_hints().with_registry();
         Self {
             processes: [harness.process().await, other_process(&harness).await],
             manager: tool(&harness),

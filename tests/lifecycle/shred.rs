@@ -58,7 +58,7 @@ async fn nothing_reads_in_any_process_afterwards() {
         } else {
             FaultHarness::new()
         }
-        .in_a_fleet();
+        .with_registry();
         let process = harness.process().await;
         let other = harness.built(harness.builder().process_name("other")).await;
         let (a, b) = (context("a"), context("b"));
@@ -68,8 +68,8 @@ async fn nothing_reads_in_any_process_afterwards() {
         }
         let receipt = shred(&harness, &process, &a).await;
         assert!(receipt.is_complete(), "{receipt:?}");
-        let fleet = receipt.fleet.as_ref().unwrap();
-        assert_eq!(fleet.acknowledged.len(), 2);
+        let processes = receipt.processes.as_ref().unwrap();
+        assert_eq!(processes.acknowledged.len(), 2);
         assert_eq!(receipt.context, a);
         assert_eq!(receipt.versions.len(), 1);
         assert_eq!(
@@ -100,7 +100,7 @@ async fn nothing_reads_in_any_process_afterwards() {
 
 #[tokio::test]
 async fn every_usage_and_every_state_is_destroyed() {
-    let harness = FaultHarness::with_hints().in_a_fleet();
+    let harness = FaultHarness::with_hints().with_registry();
     let (process, context) = (harness.process().await, context("a"));
     let mut made = Vec::new();
     for usage in KeyUsage::ALL {
@@ -141,7 +141,7 @@ async fn every_usage_and_every_state_is_destroyed() {
 /// Whoever was about to rotate must not bring the context back.
 #[tokio::test]
 async fn a_rotation_under_way_does_not_outlive_it() {
-    let harness = FaultHarness::with_hints().in_a_fleet();
+    let harness = FaultHarness::with_hints().with_registry();
     let (process, context) = (harness.process().await, context("a"));
     let sealed = seal(&process, &context).await;
     harness.kms.hold();
@@ -163,7 +163,7 @@ async fn a_rotation_under_way_does_not_outlive_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nothing_that_others_do_meanwhile_survives_it() {
     for _ in 0..20 {
-        let harness = FaultHarness::with_hints().in_a_fleet();
+        let harness = FaultHarness::with_hints().with_registry();
         let context = context("a");
         tool(&harness).create(&context).await.unwrap();
         let mut others = tokio::task::JoinSet::new();
@@ -200,7 +200,7 @@ async fn nothing_that_others_do_meanwhile_survives_it() {
 
 #[tokio::test]
 async fn who_does_not_answer_is_told_with_the_latest_moment() {
-    let harness = FaultHarness::with_hints().in_a_fleet();
+    let harness = FaultHarness::with_hints().with_registry();
     let builder = harness
         .builder()
         .process_name("cut off")
@@ -212,10 +212,10 @@ async fn who_does_not_answer_is_told_with_the_latest_moment() {
     harness.store.set_down(true);
     let receipt = shred(&harness, &process, &context("a")).await;
     assert!(!receipt.is_complete());
-    let fleet = receipt.fleet.as_ref().unwrap();
-    assert_eq!(fleet.silent.len(), 1);
-    assert_eq!(fleet.silent[0].process.name, "cut off");
-    assert_eq!(fleet.serves_until(), Some(fleet.at.plus(2 * HOUR)));
+    let processes = receipt.processes.as_ref().unwrap();
+    assert_eq!(processes.silent.len(), 1);
+    assert_eq!(processes.silent[0].process.name, "cut off");
+    assert_eq!(processes.serves_until(), Some(processes.at.plus(2 * HOUR)));
     assert_shredded(&process, &context("a"), &sealed).await;
     // It reads indeed, as long as it cannot know better; and not beyond what the receipt says.
     open(&cut_off, &context("a"), &sealed).await.unwrap();
@@ -232,7 +232,10 @@ async fn without_a_registry_the_receipt_says_so() {
     let receipt = process.key_manager().shred(&context, MINUTE).await.unwrap();
     assert!(!receipt.is_complete());
     assert!(
-        matches!(receipt.fleet, Err(Error::Store(StoreError::Unsupported { .. }))),
+        matches!(
+            receipt.processes,
+            Err(Error::Store(StoreError::Unsupported { .. }))
+        ),
         "{receipt:?}"
     );
     assert_shredded(&process, &context, &sealed).await;
@@ -285,7 +288,7 @@ const MAKERS: [(&str, Begin); 7] = [
 #[tokio::test]
 async fn nothing_that_was_under_way_makes_a_key() {
     for (name, begin) in MAKERS {
-        let harness = FaultHarness::with_hints().in_a_fleet();
+        let harness = FaultHarness::with_hints().with_registry();
         let (process, context) = (harness.process().await, context("a"));
         let sealed = seal(&process, &context).await;
         harness.kms.hold();
@@ -314,7 +317,7 @@ async fn nothing_that_was_under_way_makes_a_key() {
 /// The other order: the key is in its row before the tombstone, so the shredding destroys it and the receipt has it.
 #[tokio::test]
 async fn a_first_use_that_is_faster_stands_in_the_receipt() {
-    let harness = FaultHarness::with_hints().in_a_fleet();
+    let harness = FaultHarness::with_hints().with_registry();
     let (process, context) = (harness.process().await, context("a"));
     seal(&process, &context).await;
     // The insert is done, and its process does not know it yet.
@@ -336,7 +339,7 @@ async fn a_first_use_that_is_faster_stands_in_the_receipt() {
 /// A receipt says what the rows had after every process acknowledged, not before.
 #[tokio::test]
 async fn a_receipt_is_read_after_the_fence() {
-    let harness = FaultHarness::with_hints().in_a_fleet();
+    let harness = FaultHarness::with_hints().with_registry();
     let (process, context) = (harness.process().await, context("a"));
     let sealed = seal(&process, &context).await;
     // The process does not acknowledge yet.
@@ -359,7 +362,7 @@ async fn a_receipt_is_read_after_the_fence() {
 
 #[tokio::test]
 async fn a_usage_that_had_no_key_does_not_begin_by_itself() {
-    let harness = FaultHarness::with_hints().in_a_fleet();
+    let harness = FaultHarness::with_hints().with_registry();
     let (process, context) = (harness.process().await, context("a"));
     let sealed = seal(&process, &context).await;
     assert!(shred(&harness, &process, &context).await.is_complete());
@@ -387,7 +390,7 @@ async fn a_usage_that_had_no_key_does_not_begin_by_itself() {
 /// Tables of an earlier version of this library have no tombstones.
 #[tokio::test]
 async fn a_context_that_was_shredded_without_tombstones_stays_so() {
-    let harness = FaultHarness::with_hints().in_a_fleet();
+    let harness = FaultHarness::with_hints().with_registry();
     let (process, context) = (harness.process().await, context("a"));
     let sealed = seal(&process, &context).await;
     assert!(shred(&harness, &process, &context).await.is_complete());

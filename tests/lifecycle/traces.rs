@@ -145,7 +145,7 @@ pub(super) fn traced(log: &Log) -> (DefaultGuard, Dispatch) {
 async fn everything_is_traced_and_no_secret_is() {
     let log = Log::default();
     let guard = traced(&log);
-    live_through(&FaultHarness::with_hints().in_a_fleet()).await;
+    live_through(&FaultHarness::with_hints().with_registry()).await;
     drop(guard);
     let lines = log.0.lock().unwrap().clone();
     let all = lines.join("\n");
@@ -171,7 +171,7 @@ async fn everything_is_traced_and_no_secret_is() {
         ["WARN encx::refused", "refusal=\"key_state\" table=\"users\""],
         ["WARN encx::refused", "KEK not allowed"],
         ["INFO encx::maintenance", "promoted=1"],
-        ["WARN encx::fleet", "could not be told"],
+        ["WARN encx::processes", "could not be told"],
         ["WARN encx::store", "polling the key store failed"],
     ] {
         let is_there = |line: &String| expected.iter().all(|part| line.contains(part));

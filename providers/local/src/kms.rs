@@ -217,6 +217,20 @@ impl LocalKms {
         self.change(move |keks| keks.set_default(&kek)).await
     }
 
+    /// Protects the file in another way from now on: by another passphrase or key. The KEKs stay the same.
+    ///
+    /// Handles that are open, this one among them, refuse the file afterwards ([`LocalKmsError::Replaced`]): restart services
+    /// with the new passphrase or key. A copy of the old file still opens with the old one. If KEKs may have
+    /// become known to others, [`rotate_kek`](Self::rotate_kek) does not undo that; move to a new KEK.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading and writing the file, and those that say that the new protection cannot be used.
+    pub async fn reprotect(&self, protection: Protection) -> Result<(), LocalKmsError> {
+        let inner = Arc::clone(&self.0);
+        blocking(move || inner.reprotect(&protection)).await
+    }
+
     async fn change<T: Send + 'static>(
         &self,
         change: impl FnOnce(&mut Keks) -> Result<T, LocalKmsError> + Send + 'static,
@@ -303,6 +317,15 @@ impl Inner {
         let stamp = lock.replace(&seal(&self.cipher, &self.header, &keks)?)?;
         *self.current() = Arc::new(Snapshot { keks, stamp });
         Ok(result)
+    }
+
+    fn reprotect(&self, protection: &Protection) -> Result<(), LocalKmsError> {
+        let header = protection.new_header()?;
+        let cipher = KcXaes256Gcm::new(&protection.file_key(&header, &self.path)?);
+        let lock = WriteLock::acquire(&self.path)?;
+        let keks = self.read()?.keks;
+        lock.replace(&seal(&cipher, &header.to_bytes(), &keks)?)?;
+        Ok(())
     }
 
     fn read(&self) -> Result<Snapshot, LocalKmsError> {

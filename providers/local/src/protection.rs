@@ -22,6 +22,7 @@ enum Kind {
     KeyEnv(String),
     KeyFile(PathBuf),
     Passphrase(Zeroizing<String>, Argon2Params),
+    PassphraseFile(PathBuf),
     PermissionsOnly,
 }
 
@@ -40,6 +41,17 @@ impl Protection {
     #[must_use]
     pub fn passphrase_with(passphrase: impl Into<String>, params: Argon2Params) -> Self {
         Self(Kind::Passphrase(Zeroizing::new(passphrase.into()), params))
+    }
+
+    /// Protects the file by a passphrase that stands in another file, through Argon2id with [`Argon2Params::default`]. A line
+    /// break at its end is no part of it.
+    ///
+    /// It is read when the KEK file is opened, and refused when it belongs to neither this process's user nor root, or
+    /// its group or others have any permission on it. It may be a symbolic link, as mounted secrets are. Keep it
+    /// elsewhere than the KEK file and its backups.
+    #[must_use]
+    pub fn passphrase_from_file(path: impl Into<PathBuf>) -> Self {
+        Self(Kind::PassphraseFile(path.into()))
     }
 
     /// Protects the file by a key of 256 random bits.
@@ -88,7 +100,7 @@ impl Protection {
     pub(crate) fn name(&self) -> &'static str {
         match self.0 {
             Kind::Key(_) | Kind::KeyEnv(_) | Kind::KeyFile(_) => Header::KEY,
-            Kind::Passphrase(..) => Header::PASSPHRASE,
+            Kind::Passphrase(..) | Kind::PassphraseFile(_) => Header::PASSPHRASE,
             Kind::PermissionsOnly => Header::PERMISSIONS_ONLY,
         }
     }
@@ -103,6 +115,10 @@ impl Protection {
                 params: *params,
                 salt: random::<SALT_LEN>()?,
             },
+            Kind::PassphraseFile(_) => Header::Passphrase {
+                params: Argon2Params::default(),
+                salt: random::<SALT_LEN>()?,
+            },
             Kind::PermissionsOnly => Header::PermissionsOnly {
                 key: DataKey::generate()?,
             },
@@ -114,6 +130,9 @@ impl Protection {
         match (&self.0, header) {
             (Kind::Passphrase(passphrase, _), Header::Passphrase { params, salt }) => {
                 params.derive(passphrase, salt)
+            }
+            (Kind::PassphraseFile(path), Header::Passphrase { params, salt }) => {
+                params.derive(&passphrase_from_file(path)?, salt)
             }
             (Kind::Key(key), Header::Key { .. }) => copy(key),
             (Kind::KeyEnv(variable), Header::Key { .. }) => key_from_env(variable),
@@ -135,7 +154,7 @@ impl fmt::Debug for Protection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
             Kind::Key(_) | Kind::KeyEnv(_) | Kind::KeyFile(_) => "Protection::Key([REDACTED])",
-            Kind::Passphrase(..) => "Protection::Passphrase([REDACTED])",
+            Kind::Passphrase(..) | Kind::PassphraseFile(_) => "Protection::Passphrase([REDACTED])",
             Kind::PermissionsOnly => "Protection::InsecureFilePermissionsOnly",
         })
     }
@@ -168,6 +187,18 @@ fn key_from_file(path: &Path) -> Result<DataKey, LocalKmsError> {
         Ok(text) => parse_key(text, origin),
         Err(_) => Err(LocalKmsError::key(origin(), "it is no text")),
     }
+}
+
+fn passphrase_from_file(path: &Path) -> Result<Zeroizing<String>, LocalKmsError> {
+    let unusable = |what| LocalKmsError::key(format!("the file {}", path.display()), what);
+    let bytes = disk::read_key_file(path)?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| unusable("it is no text"))?;
+    let line = text.strip_suffix('\n').unwrap_or(text);
+    let passphrase = line.strip_suffix('\r').unwrap_or(line);
+    if passphrase.is_empty() {
+        return Err(unusable("it is empty"));
+    }
+    Ok(Zeroizing::new(passphrase.to_owned()))
 }
 
 /// Parses a key's text. The two forms cannot be confused: 32 bytes are 64 digits of hex and 43 or 44 of base64.

@@ -46,6 +46,8 @@ mod sqlite;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod summary;
 
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub use migrate::MigrationStep;
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresKeyStore;
 #[cfg(feature = "sqlite")]

@@ -8,12 +8,58 @@
 
 use encx_core::store::StoreError;
 
+/// One step of the tables' history, and whether it ran. From `migrations` of a key store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MigrationStep {
+    /// Its number, from 1.
+    pub version: i64,
+    /// What it brings, in a word, such as `keys`.
+    pub name: &'static str,
+    /// Whether the database has it.
+    pub is_applied: bool,
+    /// A script that runs and records it in a transaction, for an administrator who runs it by hand. Scripts are run in
+    /// the order of their numbers.
+    pub sql: String,
+}
+
 /// One step of the tables' history.
 pub(crate) struct Migration {
     pub(crate) version: i64,
+    /// What it brings, in a word.
+    pub(crate) name: &'static str,
     /// The oldest version whose library works with the tables of this one: its own, unless this one only adds.
     pub(crate) compatible_from: i64,
     pub(crate) text: &'static str,
+}
+
+/// From this migration on the tables tell which libraries work with them.
+const TELLS_COMPATIBLE: i64 = 2;
+
+impl Migration {
+    /// Describes a step of the tables in `table`, for a database whose transactions begin with `begin`.
+    pub(crate) fn step(&self, found: Found, begin: &str, table: &str) -> MigrationStep {
+        let Self {
+            version,
+            name,
+            compatible_from,
+            text,
+        } = self;
+        let text = text.trim_end();
+        let mut sql = format!("{begin};\n{text}\nINSERT INTO {table} (version) VALUES ({version});\n");
+        if *version >= TELLS_COMPATIBLE {
+            sql.push_str(&format!(
+                "UPDATE {table} SET compatible_from = {compatible_from} WHERE version = {version};\n"
+            ));
+        }
+        sql.push_str("COMMIT;\n");
+        MigrationStep {
+            version: *version,
+            name,
+            is_applied: *version <= found.version,
+            sql,
+        }
+    }
 }
 
 /// What the tables say of themselves.

@@ -32,7 +32,7 @@ use sqlx::{Row, Sqlite};
 use crate::application::name_of_executable;
 use crate::changes::{ONE_MORE, greatest_id, page_of};
 use crate::error::check_scheme;
-use crate::migrate::{Found, Migration};
+use crate::migrate::{Found, Migration, MigrationStep};
 use crate::summary::kek_uses;
 use connections::{BUSY, Connections};
 pub use error::is_passing;
@@ -192,6 +192,22 @@ impl SqliteKeyStore {
             execute(&mut *transaction, record).await?;
         }
         transaction.commit().await.map_err(store_error)
+    }
+
+    /// Lists the steps that [`migrate`](Self::migrate) runs, those that ran already included.
+    ///
+    /// # Errors
+    ///
+    /// As [`migrate`](Self::migrate).
+    ///
+    /// # Cancellation
+    ///
+    /// The future may be dropped at any time.
+    pub async fn migrations(&self) -> Result<Vec<MigrationStep>, StoreError> {
+        let found = self.found().await?;
+        found.is_behind(current())?;
+        let step = |migration: &Migration| migration.step(found, sql::BEGIN, "encx_migrations");
+        Ok(MIGRATIONS.iter().map(step).collect())
     }
 
     /// Checks once that the tables are those of this version, or newer ones that it works with. SQLite has no code of its own for a missing table.
@@ -374,21 +390,25 @@ fn page_query(query: &KeyQuery) -> Result<Query<'static, Sqlite, SqliteArguments
 const MIGRATIONS: [Migration; 4] = [
     Migration {
         version: 1,
+        name: "keys",
         compatible_from: 1,
         text: include_str!("../migrations/sqlite/0001_keys.sql"),
     },
     Migration {
         version: 2,
+        name: "coordination",
         compatible_from: 1,
         text: include_str!("../migrations/sqlite/0002_coordination.sql"),
     },
     Migration {
         version: 3,
+        name: "application",
         compatible_from: 1,
         text: include_str!("../migrations/sqlite/0003_application.sql"),
     },
     Migration {
         version: 4,
+        name: "lists",
         compatible_from: 1,
         text: include_str!("../migrations/sqlite/0004_lists.sql"),
     },

@@ -94,6 +94,41 @@ const OLDER: [&str; 4] = [
 ];
 
 #[test]
+fn the_steps_say_which_ran_and_their_scripts_run_by_hand() {
+    block_on(async {
+        for (ran, older) in OLDER.iter().enumerate() {
+            let file = File::new();
+            let mut connection = connection(&file).await;
+            run(&mut connection, older).await;
+            let store = file.store().await;
+            let steps = store.migrations().await.unwrap();
+            let versions: Vec<_> = steps.iter().map(|step| (step.version, step.name)).collect();
+            let expected = [(1, "keys"), (2, "coordination"), (3, "application"), (4, "lists")];
+            assert_eq!(versions, expected);
+            assert_eq!(steps.iter().filter(|step| step.is_applied).count(), ran);
+            for step in steps.iter().filter(|step| !step.is_applied) {
+                run(&mut connection, &step.sql).await;
+            }
+            assert!(
+                store
+                    .migrations()
+                    .await
+                    .unwrap()
+                    .iter()
+                    .all(|step| step.is_applied)
+            );
+            let others = "SELECT count(*) FROM encx_migrations WHERE version = 4 AND compatible_from = 1";
+            assert_eq!(
+                count(&mut connection, others).await,
+                1,
+                "a library of version 1 works on"
+            );
+            store.insert(&new_key("t")).await.unwrap();
+        }
+    });
+}
+
+#[test]
 fn pools_of_one_connection_migrate_at_once() {
     for older in OLDER {
         for journal in [SqliteJournalMode::Delete, SqliteJournalMode::Wal] {

@@ -8,6 +8,7 @@ use encx_suite::Epoch;
 
 use crate::cache::data_cipher::DataCipher;
 use crate::cache::derivation_key::DerivationKey;
+use crate::cache::{KeyMeta, Limits, Purpose};
 
 /// What a hot call reads: the usable keys of an entry, as they were at one moment.
 pub(crate) struct Snapshot {
@@ -35,6 +36,26 @@ impl Snapshot {
         let others = self.decrypting.as_deref()?;
         let at = others.binary_search_by_key(&id, |key| key.id).ok()?;
         others.get(at)
+    }
+
+    /// Tells whether any key encrypts now, and whether any decrypts, as far as their times go.
+    pub(crate) fn serves(&self, now: Duration, limits: &Limits) -> (bool, bool) {
+        let serves = |key: &KeyMeta, purpose| key.serves(purpose, now, limits);
+        let mut ciphers = self
+            .active
+            .iter()
+            .chain(self.decrypting.iter().flat_map(|keys| keys.iter()));
+        let derivation_keys = self.derivation_keys.as_deref();
+        let active = derivation_keys.and_then(|keys| keys.active.as_ref());
+        let mut derivation = derivation_keys.into_iter().flat_map(|keys| keys.all.iter());
+        let encrypts = self
+            .active
+            .as_ref()
+            .is_some_and(|key| serves(key, Purpose::Encrypt))
+            || active.is_some_and(|key| serves(key, Purpose::Encrypt));
+        let decrypts = ciphers.any(|key| serves(key, Purpose::Decrypt))
+            || derivation.any(|key| serves(key, Purpose::Decrypt));
+        (encrypts, decrypts)
     }
 
     /// Returns the epoch, if it is of this key.

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use super::Keks;
 use crate::error::Error;
-use crate::kek::KekRef;
+use crate::kek::{KekChoice, KekRef};
 
 /// How long a KMS has to describe a KEK. A process that starts while its KMS does not answer is not held up for longer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -33,9 +33,11 @@ impl Keks {
     /// [`Error::Kms`] if the KMS refuses a KEK that wraps, or describes one that cannot wrap.
     pub(crate) async fn check(self: &Arc<Self>) -> Result<Named, Error> {
         let mut calls = JoinSet::new();
-        let wrapping = self.rule.by_pair.iter().map(|(_, _, kek)| kek);
-        let wrapping = wrapping.chain(&self.rule.default).map(|kek| (kek, true));
-        let all = wrapping.chain(self.rule.retired.iter().map(|kek| (kek, false)));
+        let wrapping = self.rule.choices().flat_map(KekChoice::wraps);
+        let unwrapping = self.rule.choices().flat_map(KekChoice::allowed);
+        let retired = unwrapping.chain(&self.rule.retired).map(|kek| (kek, false));
+        // One that wraps anywhere is asked about as such.
+        let all = wrapping.map(|kek| (kek, true)).chain(retired);
         let mut asked: Vec<&KekRef> = Vec::new();
         for (kek, wraps) in all {
             if asked.contains(&kek) {

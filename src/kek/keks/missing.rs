@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use encx_core::context::EncryptionContext;
 use encx_core::key::KeyUsage;
-use encx_core::kms::KmsContext;
+use encx_core::kms::{KmsContext, KmsOperation};
 use encx_core::store::{KeyRecord, StoredWrap};
 
-use super::{Keks, is_by, push_new};
+use super::{Call, Keks, is_by, push_new};
 use crate::error::Error;
 use crate::kek::KekRef;
 
@@ -102,9 +102,10 @@ impl Keks {
                     None => key.insert(self.unwrap(record, context, usage).await?),
                 };
                 let wrapped = self
-                    .call(&kek.kms, self.share_of_time(2), |kms| {
-                        kms.wrap_key(&kek.kek, key, &pairs)
-                    })
+                    .call(
+                        Call::new(&kek.kms, KmsOperation::WrapKey, self.share_of_time(2)),
+                        |kms| kms.wrap_key(&kek.kek, key, &pairs),
+                    )
                     .await;
                 unreachable.learn(kek, &wrapped);
                 wrapped.map(Some)

@@ -2,10 +2,10 @@
 
 use encx_core::context::EncryptionContext;
 use encx_core::key::{KekId, KeyUsage};
-use encx_core::kms::KmsContext;
+use encx_core::kms::{KmsContext, KmsOperation};
 use encx_core::store::{KeyRecord, StoredWrap};
 
-use super::{Keks, is_by, keep_most_hopeful, not_allowed, push_new};
+use super::{Call, Keks, is_by, keep_most_hopeful, not_allowed, push_new};
 use crate::error::{Error, Location};
 use crate::kek::{KekChoice, KekRef};
 
@@ -105,9 +105,10 @@ impl Keks {
         let mut failed = None;
         for source in sources.iter().filter(|source| source.kms == kek.kms) {
             let moved = self
-                .call(&kek.kms, self.timeout, |kms| {
-                    kms.rewrap_key(&source.wrapped, pairs, &kek.kek)
-                })
+                .call(
+                    Call::new(&kek.kms, KmsOperation::RewrapKey, self.timeout),
+                    |kms| kms.rewrap_key(&source.wrapped, pairs, &kek.kek),
+                )
                 .await
                 .map(|wrapped| self.stored(kek, wrapped));
             let moved = match moved {
@@ -124,7 +125,9 @@ impl Keks {
             match self.open(record, source, pairs).await {
                 Ok(key) => {
                     let wrapped = self
-                        .call(&kek.kms, self.timeout, |kms| kms.wrap_key(&kek.kek, &key, pairs))
+                        .call(Call::new(&kek.kms, KmsOperation::WrapKey, self.timeout), |kms| {
+                            kms.wrap_key(&kek.kek, &key, pairs)
+                        })
                         .await?;
                     return Ok(self.stored(kek, wrapped));
                 }

@@ -216,3 +216,47 @@ run "new_trail" {
     error_message = "The audit key has another policy."
   }
 }
+
+run "metrics_of_encx" {
+  variables {
+    encx_namespace    = "Shop"
+    period_in_seconds = 60
+  }
+
+  assert {
+    condition = jsonencode({ for name, alarm in aws_cloudwatch_metric_alarm.encx : name => [
+      one(alarm.metric_query).expression, alarm.threshold, alarm.evaluation_periods, one(alarm.metric_query).period
+      ] }) == jsonencode({
+      call_seconds = ["SELECT MAX(encx_kms_call_seconds) FROM \"Shop\"", 3, 3, 60]
+      circuit_open = ["SELECT MAX(encx_kms_circuit_open) FROM \"Shop\"", 1, 1, 60]
+      poll_lag     = ["SELECT MAX(encx_poll_lag_seconds) FROM \"Shop\"", 120, 2, 60]
+      refusals     = ["SELECT SUM(encx_refusals_total) FROM \"Shop\"", 1, 1, 60]
+    })
+    error_message = "Something else is asked of the metrics of encx."
+  }
+
+  assert {
+    condition = (
+      jsonencode(sort(keys(output.alarm_arns))) == jsonencode(["encx-call_seconds", "encx-circuit_open", "encx-poll_lag", "encx-refusals"])
+      && alltrue([for alarm in aws_cloudwatch_metric_alarm.encx : contains(alarm.alarm_actions, output.sns_topic_arn)])
+      && output.metric_namespace == null
+    )
+    error_message = "The alarms are not among the outputs, tell no topic, or need a log group."
+  }
+}
+
+run "thresholds_of_encx" {
+  variables {
+    encx_namespace  = "Shop"
+    encx_thresholds = { calls = 10000, refusals = 0, poll_lag_seconds = 300, call_seconds = 0 }
+  }
+
+  assert {
+    condition = jsonencode({ for name, alarm in aws_cloudwatch_metric_alarm.encx : name => alarm.threshold }) == jsonencode({
+      calls        = 10000
+      circuit_open = 1
+      poll_lag     = 300
+    })
+    error_message = "Alarms have other thresholds."
+  }
+}

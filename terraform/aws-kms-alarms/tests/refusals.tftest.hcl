@@ -189,3 +189,44 @@ run "tag_of_aws" {
 
   expect_failures = [var.tags]
 }
+
+run "namespace_with_spaces" {
+  command = plan
+
+  variables {
+    encx_namespace = "my shop"
+  }
+
+  expect_failures = [var.encx_namespace]
+}
+
+run "namespace_of_aws" {
+  command = plan
+
+  variables {
+    encx_namespace = "AWS/KMS"
+  }
+
+  expect_failures = [var.encx_namespace]
+}
+
+run "threshold_of_encx_below_nothing" {
+  command = plan
+
+  variables {
+    encx_namespace  = "Shop"
+    encx_thresholds = { refusals = -1 }
+  }
+
+  expect_failures = [var.encx_thresholds]
+}
+
+run "threshold_of_encx_without_a_namespace" {
+  command = plan
+
+  variables {
+    encx_thresholds = { calls = 10000 }
+  }
+
+  expect_failures = [var.encx_thresholds]
+}

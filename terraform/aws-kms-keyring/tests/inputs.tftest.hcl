@@ -33,8 +33,8 @@ run "defaults" {
 
   assert {
     condition     = output.encx_config == <<-TOML
-      [kms]
-      default = "aws-kms:arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+      [kms.default]
+      url = "aws-kms:arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
       regions = ["eu-central-1"]
 
       [kek]
@@ -114,6 +114,7 @@ run "protected" {
     environment     = "production"
     administrators  = ["arn:aws:iam::111122223333:role/key-admin"]
     kms_key_owners  = ["arn:aws:iam::111122223333:role/terraform"]
+    auditors        = ["arn:aws:iam::111122223333:role/auditor"]
     lifecycle_users = ["arn:aws:iam::111122223333:role/rewrap"]
     multi_region    = true
     replica_regions = ["eu-west-1"]
@@ -123,7 +124,7 @@ run "protected" {
   assert {
     condition = (
       output.deletion_protected
-      && alltrue([for policy in values(output.key_policies_json) : strcontains(policy, "role/key-admin") && strcontains(policy, "EncxOwners") && strcontains(policy, "role/rewrap")])
+      && alltrue([for policy in values(output.key_policies_json) : strcontains(policy, "role/key-admin") && strcontains(policy, "EncxOwners") && strcontains(policy, "EncxAuditors") && strcontains(policy, "role/rewrap")])
       && strcontains(output.encx_config, "regions = [\"eu-central-1\",\"eu-west-1\"]")
     )
     error_message = "What holds for all domains does not, or production is not protected."

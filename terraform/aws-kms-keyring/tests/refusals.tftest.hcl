@@ -121,6 +121,16 @@ run "key_deleters_with_a_wildcard" {
   expect_failures = [var.key_deleters]
 }
 
+run "auditors_with_a_wildcard" {
+  command = plan
+
+  variables {
+    auditors = ["*"]
+  }
+
+  expect_failures = [var.auditors]
+}
+
 run "administrators_with_a_wildcard" {
   command = plan
 

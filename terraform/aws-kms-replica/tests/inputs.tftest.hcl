@@ -29,11 +29,27 @@ run "defaults" {
       && output.key_arn == "arn:aws:kms:eu-west-1:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab"
       && output.alias_name == "alias/shop-pii"
       && output.alias_arn == "arn:aws:kms:eu-west-1:111122223333:alias/shop-pii"
-      && output.encx_env == { AWS_REGION = "eu-west-1", AWS_KMS_KEY_ID = "arn:aws:kms:eu-central-1:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab" }
+      && output.encx_env == {
+        AWS_REGION     = "eu-west-1"
+        AWS_KMS_KEY_ID = "arn:aws:kms:eu-central-1:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab"
+        ENCX_KMS       = "aws-kms:arn:aws:kms:eu-central-1:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab"
+      }
       && output.monthly_cost_estimate.keys_usd == 1
       && alltrue([for command in values(output.validation_commands) : strcontains(command, "--region eu-west-1")])
     )
     error_message = "Outputs are others."
+  }
+
+  assert {
+    condition     = output.encx_config == <<-TOML
+      [kms.default]
+      url = "aws-kms:arn:aws:kms:eu-central-1:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab"
+      regions = ["eu-west-1","eu-central-1"]
+
+      [kek]
+      default = "arn:aws:kms:eu-central-1:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab"
+    TOML
+    error_message = "The part of encx.toml is another one."
   }
 
   assert {
@@ -48,7 +64,7 @@ run "create" {
   }
 
   assert {
-    condition     = length(aws_kms_replica_key.this) == 0 && length(aws_kms_alias.this) == 0 && output.encx_env == null && output.key_id == null
+    condition     = length(aws_kms_replica_key.this) == 0 && length(aws_kms_alias.this) == 0 && output.encx_env == null && output.encx_config == null && output.key_id == null
     error_message = "Something was created."
   }
 }
@@ -62,6 +78,7 @@ run "policy_of_its_region" {
     administrators          = ["arn:aws:iam::111122223333:role/key-admin"]
     kms_key_owners          = ["arn:aws:iam::111122223333:role/terraform"]
     key_deleters            = ["arn:aws:iam::111122223333:role/terraform"]
+    auditors                = ["arn:aws:iam::111122223333:role/auditor"]
     service_role_arns       = ["arn:aws:iam::111122223333:role/api"]
     lifecycle_users         = ["arn:aws:iam::111122223333:role/rewrap"]
     context_values          = { purpose = ["pii"] }
@@ -71,7 +88,7 @@ run "policy_of_its_region" {
 
   assert {
     condition = jsonencode([for statement in jsondecode(output.key_policy_json).Statement : statement.Sid]) == jsonencode([
-      "EncxAccountAdministers", "EncxAdministrators", "EncxUsersWhere1", "EncxLifecycleUsersWhere1", "EncxUsersWhereDescribe",
+      "EncxAccountAdministers", "EncxAdministrators", "EncxAuditors", "EncxUsersWhere1", "EncxLifecycleUsersWhere1", "EncxUsersWhereDescribe",
       "EncxOwners", "EncxDeleters", "EncxCloudWatchLogs", "EncxThroughServices",
     ])
     error_message = "The policy is another one."

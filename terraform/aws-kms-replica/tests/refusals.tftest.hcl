@@ -70,6 +70,16 @@ run "window_too_long" {
   expect_failures = [var.deletion_window_in_days]
 }
 
+run "auditors_with_a_wildcard" {
+  command = plan
+
+  variables {
+    auditors = ["*"]
+  }
+
+  expect_failures = [var.auditors]
+}
+
 run "administrators_with_a_wildcard" {
   command = plan
 

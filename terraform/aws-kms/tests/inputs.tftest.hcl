@@ -41,14 +41,15 @@ run "defaults" {
     condition = output.encx_env == {
       AWS_REGION     = "eu-central-1"
       AWS_KMS_KEY_ID = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+      ENCX_KMS       = "aws-kms:arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
     }
     error_message = "The environment does not name region and key."
   }
 
   assert {
     condition     = output.encx_config == <<-TOML
-      [kms]
-      default = "aws-kms:arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+      [kms.default]
+      url = "aws-kms:arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
       regions = ["eu-central-1"]
 
       [kek]
@@ -194,6 +195,34 @@ run "managers" {
       contains(statement.Action, "kms:DisableKeyRotation") == (statement.Sid == "EncxOwners")
     ])
     error_message = "Others than owners switch rotation off."
+  }
+}
+
+run "auditors" {
+  variables {
+    auditors = ["arn:aws:iam::111122223333:role/auditor"]
+  }
+
+  assert {
+    condition = jsonencode([
+      for statement in jsondecode(output.key_policy_json).Statement :
+      [statement.Principal.AWS, statement.Action, try(statement.Condition, null)] if statement.Sid == "EncxAuditors"
+      ]) == jsonencode([[
+        ["arn:aws:iam::111122223333:role/auditor"],
+        ["kms:DescribeKey", "kms:GetKeyPolicy", "kms:GetKeyRotationStatus", "kms:ListResourceTags"],
+        null,
+    ]])
+    error_message = "Auditors may do something else."
+  }
+
+  assert {
+    condition = jsonencode(jsondecode(output.auditor_policy_json).Statement) == jsonencode([{
+      Action   = ["kms:DescribeKey", "kms:GetKeyPolicy", "kms:GetKeyRotationStatus", "kms:ListResourceTags"]
+      Effect   = "Allow"
+      Resource = ["arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"]
+      Sid      = "EncxAuditKeys"
+    }])
+    error_message = "The identity policy of auditors is another one."
   }
 }
 

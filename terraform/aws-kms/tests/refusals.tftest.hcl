@@ -120,6 +120,16 @@ run "replicas_of_a_single_region_key" {
   expect_failures = [var.replica_regions]
 }
 
+run "auditors_with_a_wildcard" {
+  command = plan
+
+  variables {
+    auditors = ["*"]
+  }
+
+  expect_failures = [var.auditors]
+}
+
 run "administrators_with_a_wildcard" {
   command = plan
 

@@ -57,6 +57,8 @@ module "alarms" {
   create_trail         = true
   force_destroy_bucket = true
   key_deleters         = var.key_deleters
+  # Where the CloudWatch agent writes the metrics of the service.
+  encx_namespace = "Shop"
 }
 
 output "key_arns" {

@@ -60,6 +60,10 @@ output "encx_env_ireland" {
   value = module.ireland.encx_env
 }
 
+output "encx_config_ireland" {
+  value = module.ireland.encx_config
+}
+
 output "encx_env" {
   value = module.kms.encx_env
 }

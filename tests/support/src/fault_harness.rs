@@ -39,7 +39,7 @@ impl FaultHarness {
 
     /// Lets its key store know the processes that use it.
     #[must_use]
-    pub fn in_a_fleet(mut self) -> Self {
+    pub fn with_registry(mut self) -> Self {
         self.store.coordinates = true;
         self
     }

@@ -415,6 +415,39 @@ fn a_key_file_is_text_of_32_bytes_and_its_owners_alone() {
 }
 
 #[test]
+fn a_passphrase_file_is_one_line_and_its_owners_alone() {
+    let (folder, path) = folder();
+    create(&path, passphrase(" tr0m bone"));
+    let file = folder.path().join("passphrase");
+    let put = |text: &str, mode: u32| {
+        fs::write(&file, text).unwrap();
+        chmod(&file, mode);
+        open(&path, Protection::passphrase_from_file(&file))
+    };
+    for right in [" tr0m bone", " tr0m bone\n", " tr0m bone\r\n"] {
+        put(right, 0o400).unwrap();
+        chmod(&file, 0o600);
+    }
+    // White space is part of a passphrase, and of two line breaks one.
+    for wrong in ["tr0m bone", " tr0m bone \n", " tr0m bone\n\n"] {
+        let error = put(wrong, 0o600).unwrap_err();
+        assert!(matches!(error, LocalKmsError::WrongPassphrase { .. }), "{error}");
+        assert!(!format!("{error} {error:?}").contains("tr0m"));
+    }
+    for unusable in ["", "\n", "\r\n"] {
+        let error = put(unusable, 0o600).unwrap_err();
+        assert!(matches!(error, LocalKmsError::Key { .. }), "{error}");
+    }
+    let shared = put(" tr0m bone\n", 0o640).unwrap_err();
+    assert!(matches!(shared, LocalKmsError::Permissions { mode: 0o640, .. }));
+    // A file that is begun with it has the default parameters, and opens with the passphrase itself.
+    chmod(&file, 0o600);
+    let other = folder.path().join("other");
+    create(&other, Protection::passphrase_from_file(&file));
+    open(&other, passphrase(" tr0m bone")).unwrap();
+}
+
+#[test]
 fn a_file_that_was_replaced_by_another_is_not_followed() {
     let (_folder, path) = folder();
     let kms = create(&path, passphrase("p"));
@@ -507,7 +540,12 @@ fn nothing_that_prints_shows_a_secret() {
     let (_folder, path) = folder();
     let kms = create(&path, passphrase("tr0mbone"));
     let wrong = open(&path, passphrase("tr0mpete")).unwrap_err();
-    let protections = [passphrase("tr0mbone"), key(0xa5), insecure()];
+    let protections = [
+        passphrase("tr0mbone"),
+        Protection::passphrase_from_file("tr0mbone"),
+        key(0xa5),
+        insecure(),
+    ];
     let printed = format!("{kms:?} {wrong} {wrong:?} {protections:?} {protections:#?}");
     for secret in ["tr0mbone", "tr0mpete", "a5a5", "165, 165", "A5A5", "paWl"] {
         assert!(!printed.contains(secret), "{printed}");
@@ -524,4 +562,39 @@ fn without_a_runtime_there_is_an_error() {
         result,
         std::task::Poll::Ready(Err(LocalKmsError::NoRuntime))
     ));
+}
+
+#[test]
+fn a_file_that_is_protected_anew_keeps_its_keks_and_forgets_the_old_passphrase() {
+    let (_folder, path) = folder();
+    let kms = create(&path, passphrase("correct horse"));
+    let kek = block_on(kms.create_kek()).unwrap();
+    let made = block_on(kms.generate_data_key(&kek, &context())).unwrap();
+    block_on(kms.reprotect(key(7))).unwrap();
+    assert_eq!(mode(&path), 0o600);
+
+    let old = open(&path, passphrase("correct horse"));
+    assert!(matches!(old, Err(LocalKmsError::Protection { .. })), "{old:?}");
+    // An open handle does not write the file back under the old passphrase.
+    let open_handle = block_on(kms.create_kek());
+    assert!(
+        matches!(open_handle, Err(LocalKmsError::Replaced { .. })),
+        "{open_handle:?}"
+    );
+
+    let anew = open(&path, key(7)).unwrap();
+    let unwrapped = block_on(anew.unwrap_key(&made.wrapped, &context())).unwrap();
+    assert_eq!(unwrapped.expose(), made.key.expose());
+    block_on(anew.reprotect(passphrase("battery staple"))).unwrap();
+    let wrong = open(&path, passphrase("correct horse"));
+    assert!(
+        matches!(wrong, Err(LocalKmsError::WrongPassphrase { .. })),
+        "{wrong:?}"
+    );
+    assert_eq!(
+        block_on(open(&path, passphrase("battery staple")).unwrap().list_keks())
+            .unwrap()
+            .len(),
+        2
+    );
 }

@@ -4,22 +4,25 @@ use encx_core::store::StoreError;
 
 use super::database::{Database, Transaction, scalar};
 use super::{PostgresKeyStore, sql};
-use crate::migrate::{Found, Migration};
+use crate::migrate::{Found, Migration, MigrationStep};
 
 /// The migrations, in their order.
 const MIGRATIONS: [Migration; 3] = [
     Migration {
         version: 1,
+        name: "keys",
         compatible_from: 1,
         text: include_str!("../../migrations/postgres/0001_keys.sql"),
     },
     Migration {
         version: 2,
+        name: "coordination",
         compatible_from: 1,
         text: include_str!("../../migrations/postgres/0002_coordination.sql"),
     },
     Migration {
         version: 3,
+        name: "lists",
         compatible_from: 1,
         text: include_str!("../../migrations/postgres/0003_lists.sql"),
     },
@@ -67,6 +70,22 @@ impl PostgresKeyStore {
             transaction.run(record).await?;
         }
         transaction.commit().await
+    }
+
+    /// Lists the steps that [`migrate`](Self::migrate) runs, those that ran already included.
+    ///
+    /// # Errors
+    ///
+    /// As [`migrate`](Self::migrate).
+    ///
+    /// # Cancellation
+    ///
+    /// The future may be dropped at any time.
+    pub async fn migrations(&self) -> Result<Vec<MigrationStep>, StoreError> {
+        let found = found(&self.database).await?;
+        found.is_behind(current())?;
+        let step = |migration: &Migration| migration.step(found, "BEGIN", "encx.migrations");
+        Ok(MIGRATIONS.iter().map(step).collect())
     }
 
     /// Checks that the tables are those of this version, or newer ones that it works with.

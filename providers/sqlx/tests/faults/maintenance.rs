@@ -80,7 +80,7 @@ fn switch() {
 /// Where the process is killed that holds the lease.
 enum Step {
     Kms(&'static str),
-    /// The version is published, and the fleet is waited for.
+    /// The version is published, and every process is waited for.
     Published,
     Write(Gate),
 }

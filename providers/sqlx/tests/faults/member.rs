@@ -1,4 +1,4 @@
-//! A member of the fleet: a `Crypto` and what it is asked to do, in the test's process or in a worker.
+//! A process of the test: a `Crypto` and what it is asked to do, in the test's process or in a worker.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -263,7 +263,7 @@ impl Member {
             Ask::Shred { tenant } => {
                 let patience = Duration::from_secs(2);
                 let receipt = self.keys().shred(&context(&tenant), patience).await;
-                receipt.and_then(|receipt| receipt.fleet).map(|_| nothing())
+                receipt.and_then(|receipt| receipt.processes).map(|_| nothing())
             }
             Ask::UntilSwitched { tenants } => self.until_switched(&tenants).await,
             Ask::Reencrypt { range } => {

@@ -1,4 +1,4 @@
-//! A key is suspended, and every process of the fleet refuses.
+//! A key is suspended, and every process refuses.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ const PROCESSES: usize = 5;
 pub(crate) fn tests() -> Vec<Trial> {
     vec![
         trial("revocation::with_listen_url_within_a_second", within_a_second),
-        trial("revocation::the_fleet_says_so", the_fleet_says_so),
+        trial("revocation::every_process_says_so", every_process_says_so),
         trial("revocation::through_a_pooler_within_state_ttl", within_state_ttl),
         trial("revocation::through_a_pooler_and_past_it", past_the_pooler),
     ]
@@ -38,7 +38,7 @@ fn within_a_second() {
 
 /// Who withdrew a key waits until every process has dropped it, N of N. A process that hangs stands in the report, with the
 /// moment from which it cannot serve the key at most, and is waited for no longer than asked.
-fn the_fleet_says_so() {
+fn every_process_says_so() {
     play(server::shared(), async |scene| {
         let mut settings = scene.settings();
         settings.state_ttl = Duration::from_secs(3600);
@@ -63,7 +63,7 @@ fn the_fleet_says_so() {
             .await
             .unwrap();
         let began = Instant::now();
-        let report = keys.await_fleet(Duration::from_secs(10)).await.unwrap();
+        let report = keys.await_processes(Duration::from_secs(10)).await.unwrap();
         say(&format!(
             "{} processes acknowledged within {:?}",
             PROCESSES + 1,
@@ -78,7 +78,7 @@ fn the_fleet_says_so() {
         let frozen = &workers[0];
         frozen.freeze();
         let began = Instant::now();
-        let report = keys.await_fleet(Duration::from_secs(1)).await.unwrap();
+        let report = keys.await_processes(Duration::from_secs(1)).await.unwrap();
         assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
         assert_eq!(report.acknowledged.len(), PROCESSES);
         let [silent] = &report.silent[..] else {
@@ -90,7 +90,7 @@ fn the_fleet_says_so() {
         assert_eq!(u128::try_from(serves_for), Ok(settings.ttl.as_micros()));
         frozen.thaw();
         assert!(
-            keys.await_fleet(Duration::from_secs(10))
+            keys.await_processes(Duration::from_secs(10))
                 .await
                 .unwrap()
                 .is_complete()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use encx::keys::FleetReport;
+use encx::keys::ProcessReport;
 use encx::store::{KeyStore, ProcessId, ProcessInfo, StoreError};
 use encx::{Clock, Crypto, Error};
 use encx_test_support::{FaultHarness, HOUR, MINUTE, SECOND, SSN, context, open, seal, settle, until};
@@ -18,15 +18,15 @@ fn names(infos: &[ProcessInfo]) -> Vec<&str> {
     names
 }
 
-async fn await_fleet(harness: &FaultHarness, patience: Duration) -> FleetReport {
-    drive(harness, STEP, tool(harness).await_fleet(patience))
+async fn await_processes(harness: &FaultHarness, patience: Duration) -> ProcessReport {
+    drive(harness, STEP, tool(harness).await_processes(patience))
         .await
         .unwrap()
 }
 
 #[tokio::test]
 async fn a_process_registers_says_that_it_is_there_and_signs_off() {
-    let harness = FaultHarness::new().in_a_fleet();
+    let harness = FaultHarness::new().with_registry();
     let builder = harness.builder().process_name("billing-7");
     let process = harness.built(builder.stale_decrypt_if_unavailable(HOUR)).await;
     let first = registry(&harness).await;
@@ -45,7 +45,7 @@ async fn a_process_registers_says_that_it_is_there_and_signs_off() {
 
 #[tokio::test]
 async fn with_the_last_handle_a_process_signs_off_too() {
-    let harness = FaultHarness::new().in_a_fleet();
+    let harness = FaultHarness::new().with_registry();
     let process = harness.process().await;
     let keyring = process.keyring(&context("a")).await.unwrap();
     drop(process);
@@ -58,7 +58,7 @@ async fn with_the_last_handle_a_process_signs_off_too() {
 
 #[tokio::test]
 async fn a_short_state_ttl_makes_a_process_speak_more_often() {
-    let harness = FaultHarness::new().in_a_fleet();
+    let harness = FaultHarness::new().with_registry();
     let _process = harness.built(harness.builder().state_ttl(2 * SECOND)).await;
     let first = registry(&harness).await[0].seen_at;
     harness.clock.advance(SECOND);
@@ -68,13 +68,13 @@ async fn a_short_state_ttl_makes_a_process_speak_more_often() {
 
 #[tokio::test]
 async fn whoever_waits_knows_that_everybody_has_dropped_a_key() {
-    let harness = FaultHarness::with_hints().in_a_fleet();
+    let harness = FaultHarness::with_hints().with_registry();
     let (process, other) = (harness.process().await, other_process(&harness).await);
     let sealed = seal(&process, &context("a")).await;
     open(&other, &context("a"), &sealed).await.unwrap();
     let began = harness.clock.elapsed();
     harness.suspend_elsewhere(&context("a")).await;
-    let report = await_fleet(&harness, MINUTE).await;
+    let report = await_processes(&harness, MINUTE).await;
     assert!(
         report.is_complete() && report.serves_until().is_none(),
         "{report:?}"
@@ -93,7 +93,7 @@ async fn whoever_waits_knows_that_everybody_has_dropped_a_key() {
 /// Each is a write, and hints can be forged.
 #[tokio::test]
 async fn heartbeats_that_are_hinted_at_keep_their_distance() {
-    let harness = FaultHarness::with_hints().in_a_fleet();
+    let harness = FaultHarness::with_hints().with_registry();
     let _process = harness.process().await;
     settle().await;
     let raise = async || {
@@ -118,13 +118,13 @@ async fn heartbeats_that_are_hinted_at_keep_their_distance() {
 
 #[tokio::test]
 async fn without_hints_it_takes_a_heartbeat() {
-    let harness = FaultHarness::new().in_a_fleet();
+    let harness = FaultHarness::new().with_registry();
     let process = harness.process().await;
     let sealed = seal(&process, &context("a")).await;
     let keyring = process.keyring(&context("a")).await.unwrap();
     harness.suspend_elsewhere(&context("a")).await;
     let began = harness.clock.elapsed();
-    let report = await_fleet(&harness, MINUTE).await;
+    let report = await_processes(&harness, MINUTE).await;
     assert!(report.is_complete(), "{report:?}");
     let took = harness.clock.elapsed() - began;
     // Not half of `state_ttl`, which is when the next poll would have come.
@@ -134,11 +134,13 @@ async fn without_hints_it_takes_a_heartbeat() {
 
 #[tokio::test]
 async fn a_crypto_that_waits_acknowledges_by_itself() {
-    let harness = FaultHarness::new().in_a_fleet();
+    let harness = FaultHarness::new().with_registry();
     let process = harness.process().await;
     let began = harness.clock.elapsed();
     let waiting = process.key_manager();
-    let report = drive(&harness, STEP, waiting.await_fleet(MINUTE)).await.unwrap();
+    let report = drive(&harness, STEP, waiting.await_processes(MINUTE))
+        .await
+        .unwrap();
     assert!(
         report.is_complete() && report.acknowledged.len() == 1,
         "{report:?}"
@@ -148,14 +150,14 @@ async fn a_crypto_that_waits_acknowledges_by_itself() {
 
 #[tokio::test]
 async fn a_poll_that_fails_acknowledges_nothing() {
-    let harness = FaultHarness::with_hints().in_a_fleet();
+    let harness = FaultHarness::with_hints().with_registry();
     let process = harness.built(harness.builder().process_name("cut off")).await;
     let _other = other_process(&harness).await;
     seal(&process, &context("a")).await;
     // Its heartbeats arrive, and it cannot read.
     harness.store.set_down(true);
     harness.suspend_elsewhere(&context("a")).await;
-    let report = await_fleet(&harness, 20 * SECOND).await;
+    let report = await_processes(&harness, 20 * SECOND).await;
     assert_eq!(names(&report.acknowledged), ["other"]);
     assert_eq!(report.silent.len(), 1);
     assert_eq!(report.silent[0].process.name, "cut off");
@@ -164,13 +166,13 @@ async fn a_poll_that_fails_acknowledges_nothing() {
     assert_eq!(report.silent[0].serves_until, report.at.plus(HOUR));
     assert_eq!(report.serves_until(), Some(report.at.plus(HOUR)));
     harness.store.set_down(false);
-    let report = await_fleet(&harness, MINUTE).await;
+    let report = await_processes(&harness, MINUTE).await;
     assert!(report.is_complete(), "{report:?}");
 }
 
 #[tokio::test]
 async fn a_poll_that_began_before_the_fence_is_not_enough() {
-    let harness = FaultHarness::with_hints().in_a_fleet();
+    let harness = FaultHarness::with_hints().with_registry();
     let _process = harness.process().await;
     harness.store.polls.hold();
     harness.clock.advance(30 * SECOND);
@@ -188,7 +190,7 @@ async fn a_poll_that_began_before_the_fence_is_not_enough() {
 
 #[tokio::test]
 async fn whoever_is_not_heard_of_is_not_waited_for_and_not_forgotten() {
-    let harness = FaultHarness::with_hints().in_a_fleet();
+    let harness = FaultHarness::with_hints().with_registry();
     let process = harness.process().await;
     let registry = harness.rows.processes().unwrap();
     let (short, long) = (ProcessId::random(), ProcessId::random());
@@ -202,7 +204,7 @@ async fn whoever_is_not_heard_of_is_not_waited_for_and_not_forgotten() {
         .unwrap();
     harness.pass(5 * MINUTE).await;
     let began = harness.clock.elapsed();
-    let report = await_fleet(&harness, MINUTE).await;
+    let report = await_processes(&harness, MINUTE).await;
     assert!(
         harness.clock.elapsed() - began < 14 * SECOND,
         "nobody waits for the dead, once they have had time to speak"
@@ -228,7 +230,7 @@ async fn a_jump_of_the_databases_clock_makes_nobody_gone() {
         .clock(own.clone())
         .build_key_manager()
         .unwrap();
-    let mut waiting = std::pin::pin!(manager.await_fleet(MINUTE));
+    let mut waiting = std::pin::pin!(manager.await_processes(MINUTE));
     let mut seconds = 0;
     let report = loop {
         tokio::select! {
@@ -252,13 +254,13 @@ async fn a_jump_of_the_databases_clock_makes_nobody_gone() {
     assert_eq!(names(&report.acknowledged), ["alive"]);
     // Without time to speak it is not known to be gone either.
     harness.clock.advance(HOUR);
-    let report = tool(&harness).await_fleet(Duration::ZERO).await.unwrap();
+    let report = tool(&harness).await_processes(Duration::ZERO).await.unwrap();
     assert_eq!((report.gone.len(), report.silent.len()), (0, 1), "{report:?}");
 }
 
 #[tokio::test]
 async fn whoever_signs_off_meanwhile_is_gone() {
-    let harness = FaultHarness::new().in_a_fleet();
+    let harness = FaultHarness::new().with_registry();
     let registry = harness.rows.processes().unwrap();
     let id = ProcessId::random();
     registry
@@ -273,7 +275,7 @@ async fn whoever_signs_off_meanwhile_is_gone() {
     };
     let report = drive(&harness, STEP, async {
         tokio::select! {
-            report = manager.await_fleet(MINUTE) => report.unwrap(),
+            report = manager.await_processes(MINUTE) => report.unwrap(),
             () = leaving => unreachable!(),
         }
     })
@@ -284,7 +286,7 @@ async fn whoever_signs_off_meanwhile_is_gone() {
 
 #[tokio::test]
 async fn a_registry_that_is_down_stops_no_encryption() {
-    let harness = FaultHarness::new().in_a_fleet();
+    let harness = FaultHarness::new().with_registry();
     harness.rows.set_unavailable(true);
     let process = harness.builder().build().await.unwrap();
     settle().await;
@@ -293,7 +295,7 @@ async fn a_registry_that_is_down_stops_no_encryption() {
     harness.rows.set_unavailable(true);
     harness.pass(5 * MINUTE).await;
     seal(&process, &context("a")).await;
-    let waited = tool(&harness).await_fleet(Duration::ZERO).await;
+    let waited = tool(&harness).await_processes(Duration::ZERO).await;
     assert!(
         matches!(waited, Err(Error::Store(StoreError::Unavailable { .. }))),
         "{waited:?}"
@@ -308,7 +310,7 @@ async fn a_registry_that_is_down_stops_no_encryption() {
 async fn where_nobody_registers_nobody_can_be_waited_for() {
     let harness = FaultHarness::new();
     let process = harness.process().await;
-    let waited = process.key_manager().await_fleet(MINUTE).await;
+    let waited = process.key_manager().await_processes(MINUTE).await;
     assert!(
         matches!(waited, Err(Error::Store(StoreError::Unsupported { .. }))),
         "{waited:?}"

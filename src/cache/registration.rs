@@ -20,7 +20,7 @@ pub(crate) const MAX_NAME_LEN: usize = 200;
 
 /// This process, as the others know it.
 #[derive(Debug)]
-pub(crate) struct Membership {
+pub(crate) struct Registration {
     /// Whether the key store has a registry of processes.
     pub(super) is_on: bool,
     pub(super) running: RunsIn,
@@ -72,7 +72,7 @@ impl Me {
     }
 }
 
-impl Membership {
+impl Registration {
     pub(crate) fn new(is_on: bool, name: Option<String>, limits: &Limits) -> Arc<Self> {
         Arc::new(Self {
             is_on,
@@ -141,11 +141,11 @@ impl Membership {
         let Err(error) = outcome else { return };
         if failures == 1 {
             tracing::warn!(
-                target: "encx::fleet", %error,
+                target: "encx::processes", %error,
                 "the key store could not be told that this process is there; whoever waits for all processes does not wait for this one"
             );
         } else {
-            tracing::debug!(target: "encx::fleet", %error, "the key store could still not be told");
+            tracing::debug!(target: "encx::processes", %error, "the key store could still not be told");
         }
     }
 
@@ -201,27 +201,27 @@ mod tests {
 
     #[test]
     fn a_copy_of_a_process_is_another_one_and_does_not_sign_the_first_off() {
-        let membership = Membership::new(true, Some("billing".to_owned()), &limits());
-        let (first, _) = membership.introduce();
+        let registration = Registration::new(true, Some("billing".to_owned()), &limits());
+        let (first, _) = registration.introduce();
         assert_eq!(first.serves_for, Duration::from_secs(3660));
-        membership.note_acknowledged(first.id, Fence::new(3));
-        assert_eq!(membership.introduce(), (first.clone(), Some(Fence::new(3))));
+        registration.note_acknowledged(first.id, Fence::new(3));
+        assert_eq!(registration.introduce(), (first.clone(), Some(Fence::new(3))));
         // As after `fork`, or `reseed` in a machine that was cloned.
         let others: [fn(&mut Origin); 2] = [
             |origin| origin.pid ^= 1,
             |origin| origin.fork = origin.fork.map(|fork| fork ^ 1),
         ];
         for become_another in others {
-            become_another(&mut membership.me().origin);
-            assert_eq!(membership.resign(), None);
-            let (copy, acknowledged) = membership.introduce();
+            become_another(&mut registration.me().origin);
+            assert_eq!(registration.resign(), None);
+            let (copy, acknowledged) = registration.introduce();
             assert_ne!(copy.id, first.id);
             assert_eq!(acknowledged, None);
             // What was under way for the first says nothing of the copy.
-            membership.note_acknowledged(first.id, Fence::new(4));
-            assert_eq!(membership.introduce(), (copy.clone(), None));
-            assert_eq!(membership.resign(), Some(copy.id));
-            assert_eq!(membership.resign(), None);
+            registration.note_acknowledged(first.id, Fence::new(4));
+            assert_eq!(registration.introduce(), (copy.clone(), None));
+            assert_eq!(registration.resign(), Some(copy.id));
+            assert_eq!(registration.resign(), None);
         }
     }
 
@@ -232,23 +232,23 @@ mod tests {
 
         let mut context = Context::from_waker(Waker::noop());
         let clock = encx_testkit::ManualClock::new();
-        let membership = Membership::new(true, None, &limits());
-        let mut waiting = pin!(membership.introduced(&clock));
+        let registration = Registration::new(true, None, &limits());
+        let mut waiting = pin!(registration.introduced(&clock));
         assert_eq!(waiting.as_mut().poll(&mut context), Poll::Pending);
-        membership.note_introduced();
+        registration.note_introduced();
         assert_eq!(waiting.as_mut().poll(&mut context), Poll::Ready(()));
         // After a fork it is another process that nobody knows yet.
-        membership.introduced.send_modify(|process| *process ^= 1);
-        let mut waiting = pin!(membership.introduced(&clock));
+        registration.introduced.send_modify(|process| *process ^= 1);
+        let mut waiting = pin!(registration.introduced(&clock));
         assert_eq!(waiting.as_mut().poll(&mut context), Poll::Pending);
         clock.advance(INTRODUCTION);
         assert_eq!(waiting.as_mut().poll(&mut context), Poll::Ready(()));
         // Once is enough.
         assert_eq!(
-            pin!(membership.introduced(&clock)).poll(&mut context),
+            pin!(registration.introduced(&clock)).poll(&mut context),
             Poll::Ready(())
         );
-        let nowhere = Membership::new(false, None, &limits());
+        let nowhere = Registration::new(false, None, &limits());
         assert_eq!(
             pin!(nowhere.introduced(&clock)).poll(&mut context),
             Poll::Ready(())

@@ -22,11 +22,11 @@ const UNHEARD_FOR: Duration = Duration::from_secs(12);
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Which processes have followed every change, as [`KeyManager::await_fleet`] found.
+/// Which processes have followed every change, as [`KeyManager::await_processes`] found.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 #[must_use = "processes that have not answered stand here and nowhere else"]
-pub struct FleetReport {
+pub struct ProcessReport {
     /// The fence that was raised.
     pub fence: Fence,
     /// When, by the key store's clock; what was changed before lies before it.
@@ -40,7 +40,7 @@ pub struct FleetReport {
     pub gone: Vec<ProcessInfo>,
 }
 
-impl FleetReport {
+impl ProcessReport {
     /// Tells whether every process that may hold a key has followed every change.
     #[must_use]
     pub fn is_complete(&self) -> bool {
@@ -88,13 +88,13 @@ impl KeyManager {
     /// # Cancellation
     ///
     /// May be dropped at any time.
-    pub async fn await_fleet(&self, patience: Duration) -> Result<FleetReport, Error> {
+    pub async fn await_processes(&self, patience: Duration) -> Result<ProcessReport, Error> {
         let registry = self.registry()?;
         let began = self.clock.elapsed();
         let fence = registry.raise_fence().await?;
         if let Some(core) = &self.core {
             // This process need not be told by others.
-            core.cache().membership.wake();
+            core.cache().registration.wake();
         }
         let (mut watch, mut pause) = (Watch::new(fence), FIRST_PAUSE);
         loop {
@@ -183,9 +183,9 @@ impl Watch {
             .all(|process| process.acknowledged >= self.fence || self.given_up.contains(&process.info.id))
     }
 
-    fn report(self) -> FleetReport {
+    fn report(self) -> ProcessReport {
         let at = self.at.unwrap_or(Timestamp::from_micros(0));
-        let mut report = FleetReport {
+        let mut report = ProcessReport {
             fence: self.fence,
             at,
             acknowledged: Vec::new(),

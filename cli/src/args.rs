@@ -1,0 +1,79 @@
+//! What the program is told on the command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{
+    audit, completions, config, inspect, keks, keys, local, maintain, man, migrate, rewrap,
+};
+use crate::output::Format;
+
+/// Operates the keys of encx: lists what there is and what is due, rotates, moves to other KEKs.
+///
+/// Settings come from the environment (ENCX_KMS, ENCX_KEY_STORE, ..) and encx.toml, as for the service: see `encx config
+/// show`. Data goes to stdout, all else to stderr.
+///
+/// Exit codes: 0 done; 1 wrong usage or settings; 2 the KMS or the key store failed; 3 a finding; 4 a rule refuses it;
+/// 130 stopped by Ctrl-C.
+#[derive(Debug, Parser)]
+#[command(
+    name = "encx",
+    version,
+    disable_help_subcommand = true,
+    propagate_version = true
+)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Global {
+    /// Read settings from this file in place of encx.toml
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// How data is written to stdout
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Reads the audit log
+    #[command(subcommand)]
+    Audit(audit::Command),
+    /// Writes what completes commands in a shell
+    Completions(completions::Args),
+    /// Shows and checks settings
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Says what a ciphertext's header holds; decrypts nothing
+    Inspect(inspect::Args),
+    /// Lists and checks KEKs
+    #[command(subcommand)]
+    Keks(keks::Command),
+    /// Lists keys and changes their states
+    #[command(subcommand)]
+    Keys(keys::Command),
+    /// Makes and changes a file of local KEKs
+    #[command(subcommand)]
+    Local(local::Command),
+    /// Rotates what is due, once or for as long as it runs
+    Maintain(maintain::Args),
+    /// Writes manual pages
+    Man(man::Args),
+    /// Creates and updates the key store's tables
+    #[command(subcommand)]
+    Migrate(migrate::Command),
+    /// Moves all keys to the KEKs that the KEK rule chooses
+    Rewrap(rewrap::Args),
+    /// Shows KMSs, keys, processes, what is due and what it costs
+    Status(status::Args),
+    /// Does the whole chain under an encryption context, and leaves nothing behind
+    Validate(validate::Args),
+    /// Writes the program's version
+    Version,
+}

@@ -1,0 +1,174 @@
+//! `encx audit`: who changed which key, how, when and why.
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Result, anyhow};
+use encx::keys::{DataKeyId, KeyState};
+use encx::store::{AuditEntry, AuditLog, AuditQuery, KeyStore, Timestamp};
+use serde::Serialize;
+
+use crate::exit::Exit;
+use crate::output::{Format, Output, tell};
+use crate::record::moment;
+use crate::session::Session;
+
+const PAGE: u32 = 1000;
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Lists entries, oldest first
+    List(ListArgs),
+    /// Writes all entries as JSON, one in each line
+    Export(Filter),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    filter: Filter,
+    /// At most so many
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    limit: u64,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Filter {
+    /// Only entries of this key version
+    #[arg(long, value_name = "ID")]
+    key: Option<DataKeyId>,
+    /// Only entries from this moment on, such as 2026-11-30T00:00:00Z, or from so long ago, such as 7days
+    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+    since: Option<Timestamp>,
+    /// Only entries before this moment
+    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+    until: Option<Timestamp>,
+    /// Go on behind this entry
+    #[arg(long, value_name = "NUMBER")]
+    after: Option<i64>,
+}
+
+/// An entry, as plain data.
+#[derive(Debug, Serialize)]
+struct View {
+    number: i64,
+    at: String,
+    key: String,
+    what: &'static str,
+    from: Option<&'static str>,
+    to: &'static str,
+    reason: Option<String>,
+    application: Option<String>,
+    db_user: Option<String>,
+}
+
+impl View {
+    fn new(entry: &AuditEntry) -> Self {
+        Self {
+            number: entry.number,
+            at: moment(entry.at),
+            key: entry.key.to_string(),
+            what: entry.what.name(),
+            from: entry.from.map(KeyState::name),
+            to: entry.to.name(),
+            reason: entry.reason.clone(),
+            application: entry.application.clone(),
+            db_user: entry.db_user.clone(),
+        }
+    }
+}
+
+pub(crate) async fn run(session: &Session, command: Command) -> Result<Exit> {
+    let store = session.store().await?;
+    let log = store
+        .audit()
+        .ok_or_else(|| anyhow!("this key store keeps no audit log"))?;
+    match command {
+        Command::List(args) => write(session.output, log, &args.filter, args.limit).await?,
+        Command::Export(filter) => write(Output(Format::Json), log, &filter, u64::MAX).await?,
+    }
+    Ok(Exit::Done)
+}
+
+/// Writes pages as they come, so that memory holds one.
+async fn write(output: Output, log: &dyn AuditLog, filter: &Filter, limit: u64) -> Result<()> {
+    let (mut query, mut rest, mut is_first) = (filter.query(), limit, true);
+    loop {
+        query.limit = u32::try_from(rest.min(u64::from(PAGE))).unwrap_or(PAGE);
+        let page = log.audit_page(&query).await?;
+        let views: Vec<_> = page.entries.iter().map(View::new).collect();
+        if is_first || !views.is_empty() {
+            write_page(output, &views)?;
+        }
+        is_first = false;
+        rest -= u64::try_from(views.len()).unwrap_or(rest).min(rest);
+        match page.next {
+            None => return Ok(()),
+            Some(next) if rest == 0 => {
+                tell(&format!("there are more: go on with --after {next}"));
+                return Ok(());
+            }
+            Some(next) => query = query.after(next),
+        }
+    }
+}
+
+fn write_page(output: Output, views: &[View]) -> Result<()> {
+    let header = ["NUMBER", "AT", "KEY", "WHAT", "FROM", "TO", "BY", "REASON"];
+    output.list(header, views, |view| {
+        let dash = |text: Option<&str>| text.unwrap_or("-").to_owned();
+        [
+            view.number.to_string(),
+            view.at.clone(),
+            view.key.clone(),
+            view.what.to_owned(),
+            dash(view.from),
+            view.to.to_owned(),
+            dash(view.application.as_deref().or(view.db_user.as_deref())),
+            dash(view.reason.as_deref()),
+        ]
+    })
+}
+
+impl Filter {
+    fn query(&self) -> AuditQuery {
+        let mut query = AuditQuery::new(PAGE);
+        query.key = self.key;
+        query.since = self.since;
+        query.until = self.until;
+        query.after = self.after;
+        query
+    }
+}
+
+/// Parses a moment by RFC 3339, or how long ago it was.
+fn parse_moment(text: &str) -> Result<Timestamp, String> {
+    let at = match humantime::parse_rfc3339_weak(text) {
+        Ok(at) => Some(at),
+        Err(_) => humantime::parse_duration(text)
+            .ok()
+            .and_then(|ago| SystemTime::now().checked_sub(ago)),
+    };
+    let since_1970 = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).ok();
+    let micros = |since: Duration| i64::try_from(since.as_micros()).ok();
+    at.and_then(since_1970)
+        .and_then(micros)
+        .map(Timestamp::from_micros)
+        .ok_or_else(|| {
+            "write a moment such as 2026-11-30T00:00:00Z, or how long ago it was, such as 7days".to_owned()
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_a_date_or_a_time_ago() {
+        let at = parse_moment("2023-11-14T22:13:20Z").unwrap();
+        assert_eq!(at, Timestamp::from_micros(1_700_000_000_000_000));
+        assert!(parse_moment("7days").unwrap() > at);
+        for wrong in ["", "yesterday", "9999999years"] {
+            assert!(parse_moment(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! `encx completions`: what completes commands in a shell.
+
+use std::io;
+
+use anyhow::Result;
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+use crate::exit::Exit;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The shell
+    #[arg(value_enum)]
+    shell: Shell,
+}
+
+pub(crate) fn run(args: &Args) -> Result<Exit> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut crate::args::Args::command(), "encx", &mut script);
+    io::Write::write_all(&mut io::stdout().lock(), &script)?;
+    Ok(Exit::Done)
+}

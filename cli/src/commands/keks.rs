@@ -1,0 +1,301 @@
+//! `encx keks`: the KEKs that the KEK rule names, and those that wrap keys.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use encx::kms::{KekDescription, KekRef, KekState, KmsError};
+use encx::store::{KekUse, KeyStore};
+use encx_config::OpenKms;
+use serde::Serialize;
+
+use crate::exit::{Exit, Refused};
+use crate::output::{pairs, tell};
+use crate::record::moment;
+use crate::session::Session;
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Lists KEKs: what the KMS says of each, and how many versions it wraps
+    List,
+    /// Checks that each KEK answers, is enabled, rotates, and is allowed by the KEK rule; exits 3 if one does not
+    Check,
+    /// Says whether a KEK can be taken away without losing a key; exits 3 if not
+    CanRetire {
+        /// The KEK, behind the name of its KMS and a colon if it has one
+        #[arg(value_name = "[KMS:]KEK")]
+        kek: String,
+    },
+}
+
+/// A KEK: what the rule, the KMS and the key store say of it.
+#[derive(Debug, Serialize)]
+struct View {
+    kms: String,
+    kek: String,
+    /// The name that the rule has for it, if another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alias: Option<String>,
+    is_in_rule: bool,
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    rotation: Option<bool>,
+    rotation_days: Option<u32>,
+    last_rotation: Option<String>,
+    next_rotation: Option<String>,
+    multi_region: Option<bool>,
+    deletion_at: Option<String>,
+    versions: u64,
+    sole: u64,
+    #[serde(skip)]
+    failed: bool,
+}
+
+pub(crate) async fn run(session: &Session, command: Command) -> Result<Exit> {
+    match command {
+        Command::List => {
+            let views = views(session).await?;
+            write(session, &views)?;
+            Ok(Exit::Done)
+        }
+        Command::Check => check(session).await,
+        Command::CanRetire { kek } => can_retire(session, &kek).await,
+    }
+}
+
+async fn views(session: &Session) -> Result<Vec<View>> {
+    let (kms, store) = (session.kms().await?, session.store().await?);
+    let mut used: BTreeMap<_, _> = store
+        .keks()
+        .await?
+        .into_iter()
+        .map(|used| (KekRef::new(used.kms.clone(), used.kek.clone()), used))
+        .collect();
+    let mut views: Vec<View> = Vec::new();
+    for named in session.settings.keks(&kms)? {
+        let described = describe(&kms, &named).await;
+        let lasting = match &described {
+            Ok(description) => KekRef::new(named.kms.clone(), description.kek.clone()),
+            Err(_) => named.clone(),
+        };
+        // Two names may stand for one KEK.
+        if views.iter().any(|view| view.is(&lasting)) {
+            continue;
+        }
+        let used = used.remove(&lasting);
+        views.push(View::new(&lasting, Some(&named), Some(described), used.as_ref()));
+    }
+    for (kek, used) in used {
+        let described = match kms.get(&kek.kms) {
+            Some(_) => Some(describe(&kms, &kek).await),
+            None => None,
+        };
+        views.push(View::new(&kek, None, described, Some(&used)));
+    }
+    Ok(views)
+}
+
+async fn describe(kms: &OpenKms, kek: &KekRef) -> Result<KekDescription, String> {
+    match kms.get(&kek.kms) {
+        Some(service) => service
+            .describe_kek(&kek.kek)
+            .await
+            .map_err(|error: KmsError| error.to_string()),
+        None => Err(format!("no KMS is called `{}`", kek.kms)),
+    }
+}
+
+impl View {
+    fn new(
+        kek: &KekRef,
+        named: Option<&KekRef>,
+        described: Option<Result<KekDescription, String>>,
+        used: Option<&KekUse>,
+    ) -> Self {
+        let (description, error) = match described {
+            Some(Ok(description)) => (Some(description), None),
+            Some(Err(error)) => (None, Some(error)),
+            None => (None, Some(format!("no KMS is called `{}`", kek.kms))),
+        };
+        let told = description.as_ref();
+        Self {
+            kms: kek.kms.to_string(),
+            kek: kek.kek.to_string(),
+            alias: named
+                .filter(|named| *named != kek)
+                .map(|named| named.kek.to_string()),
+            is_in_rule: named.is_some(),
+            state: told.map_or("unknown", |told| state_name(told.state)),
+            rotation: told.and_then(|told| told.rotation),
+            rotation_days: told.and_then(|told| told.rotation_days),
+            last_rotation: told.and_then(|told| told.last_rotation).map(moment),
+            next_rotation: told.and_then(|told| told.next_rotation).map(moment),
+            multi_region: told.and_then(|told| told.multi_region),
+            deletion_at: told.and_then(|told| told.deletion_date).map(moment),
+            versions: used.map_or(0, |used| used.versions),
+            sole: used.map_or(0, |used| used.sole),
+            failed: error.is_some(),
+            error,
+        }
+    }
+
+    fn is(&self, kek: &KekRef) -> bool {
+        self.kms == kek.kms.as_str() && self.kek == kek.kek.as_str()
+    }
+
+    /// Says what is wrong with it, and what to do.
+    fn findings(&self) -> Vec<String> {
+        let name = format!("{}:{}", self.kms, self.kek);
+        let mut findings = Vec::new();
+        if let Some(error) = &self.error {
+            findings.push(format!("{name} does not answer: {error}"));
+        } else if self.state != "enabled" {
+            findings.push(format!(
+                "{name} is {}: enable it, or move its {} versions with `encx rewrap`",
+                self.state, self.versions
+            ));
+        }
+        if !self.is_in_rule {
+            findings.push(format!(
+                "{name} wraps {} versions and the KEK rule does not allow it: add it to `also_unwrap`, or restore the rows if they were edited",
+                self.versions
+            ));
+        }
+        if self.rotation == Some(false) && self.is_in_rule {
+            findings.push(format!(
+                "{name} does not rotate: switch on automatic rotation in its KMS"
+            ));
+        }
+        findings
+    }
+}
+
+fn write(session: &Session, views: &[View]) -> Result<()> {
+    let header = [
+        "KMS", "KEK", "RULE", "STATE", "ROTATION", "NEXT", "VERSIONS", "SOLE",
+    ];
+    session.output.list(header, views, |view| {
+        let rotation = match (view.rotation, view.rotation_days) {
+            (Some(true), Some(days)) => format!("{days} days"),
+            (Some(true), None) => "on".to_owned(),
+            (Some(false), _) => "off".to_owned(),
+            (None, _) => "-".to_owned(),
+        };
+        [
+            view.kms.clone(),
+            view.alias
+                .as_ref()
+                .map_or_else(|| view.kek.clone(), |alias| format!("{} ({alias})", view.kek)),
+            if view.is_in_rule { "yes" } else { "no" }.to_owned(),
+            view.state.to_owned(),
+            rotation,
+            view.next_rotation.clone().unwrap_or_else(|| "-".to_owned()),
+            view.versions.to_string(),
+            view.sole.to_string(),
+        ]
+    })?;
+    for view in views {
+        if let Some(error) = &view.error {
+            tell(&format!("{}:{}: {error}", view.kms, view.kek));
+        }
+    }
+    Ok(())
+}
+
+async fn check(session: &Session) -> Result<Exit> {
+    #[derive(Serialize)]
+    struct Finding {
+        finding: String,
+    }
+    let views = views(session).await?;
+    let findings: Vec<_> = views
+        .iter()
+        .flat_map(View::findings)
+        .map(|finding| Finding { finding })
+        .collect();
+    if findings.is_empty() {
+        tell(&format!("{} KEKs, all well", views.len()));
+        return Ok(Exit::Done);
+    }
+    session
+        .output
+        .list(["FINDING"], &findings, |finding| [finding.finding.clone()])?;
+    Ok(match views.iter().any(|view| view.failed && view.is_in_rule) {
+        true => Exit::Unreachable,
+        false => Exit::Finding,
+    })
+}
+
+async fn can_retire(session: &Session, text: &str) -> Result<Exit> {
+    #[derive(Serialize)]
+    struct Answer {
+        kms: String,
+        kek: String,
+        can_retire: bool,
+        versions: u64,
+        sole: u64,
+        wraps_new_keys: bool,
+    }
+    let kms = session.kms().await?;
+    let kek = session.lasting(&kms, kms.parse_kek(text)?).await;
+    let used = session.store().await?.keks().await?;
+    let used = used
+        .iter()
+        .find(|used| used.kms == kek.kms && used.kek == kek.kek);
+    let mut wraps_new_keys = false;
+    for wrapping in session.settings.wrapping_keks(&kms)? {
+        wraps_new_keys |= session.lasting(&kms, wrapping).await == kek;
+    }
+    let (versions, sole) = used.map_or((0, 0), |used| (used.versions, used.sole));
+    let answer = Answer {
+        kms: kek.kms.to_string(),
+        kek: kek.kek.to_string(),
+        can_retire: versions == 0 && !wraps_new_keys,
+        versions,
+        sole,
+        wraps_new_keys,
+    };
+    session.output.object(&answer, || {
+        let yes_or_no = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
+        pairs([
+            ("KEK", format!("{}:{}", answer.kms, answer.kek)),
+            ("can be retired", yes_or_no(answer.can_retire)),
+            ("versions it wraps", answer.versions.to_string()),
+            ("of these, by no other KEK", answer.sole.to_string()),
+            ("wraps new keys", yes_or_no(answer.wraps_new_keys)),
+        ])
+    })?;
+    if answer.can_retire {
+        tell("as far as the database tells; backups may hold versions that only this KEK unwraps");
+        return Ok(Exit::Done);
+    }
+    if wraps_new_keys {
+        tell("the KEK rule has it wrap new keys: name another KEK first");
+    }
+    if versions > 0 {
+        tell("move its versions first: `encx rewrap`");
+    }
+    Ok(Exit::Finding)
+}
+
+/// Refuses a KEK that the rule does not name at all.
+pub(crate) async fn refuse_unknown(session: &Session, kek: &KekRef) -> Result<()> {
+    let kms = session.kms().await?;
+    if session.settings.keks(&kms)?.contains(kek) {
+        return Ok(());
+    }
+    Err(Refused(format!(
+        "the KEK rule does not name `{}:{}`: add it to `also_unwrap`, and deploy that to every service before keys are moved to it",
+        kek.kms, kek.kek
+    ))
+    .into())
+}
+
+fn state_name(state: KekState) -> &'static str {
+    match state {
+        KekState::Disabled => "disabled",
+        KekState::Enabled => "enabled",
+        KekState::PendingDeletion => "pending deletion",
+        _ => "unavailable",
+    }
+}

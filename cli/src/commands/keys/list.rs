@@ -1,0 +1,226 @@
+//! `encx keys list` and `encx keys needs-rotation`.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use encx::keys::{DataKeyId, KeyState, KeyUsage, Maintenance};
+use encx::store::{KeyPage, KeyQuery, KeyStore, Timestamp};
+
+use crate::context::{Pair, parse_pair};
+use crate::exit::Exit;
+use crate::output::{Output, tell};
+use crate::record::{KeyView, moment_or_dash, parse_state, parse_usage};
+use crate::session::Session;
+
+const PAGE: u32 = 1000;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    filter: Filter,
+    /// Only versions in this state; may be given several times
+    #[arg(long, value_name = "STATE", value_parser = parse_state, conflicts_with = "due")]
+    state: Vec<KeyState>,
+    /// Only versions that became active longer ago than this, such as 90days
+    #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
+    older_than: Option<Duration>,
+    /// Only versions that are due for rotation
+    #[arg(long)]
+    due: bool,
+    /// Only versions that this KEK wraps: its lasting name, behind the name of its KMS and a colon if it has one
+    #[arg(long, value_name = "[KMS:]KEK")]
+    kek: Option<String>,
+    /// At most so many
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    limit: u64,
+    /// No limit
+    #[arg(long, conflicts_with = "limit")]
+    all: bool,
+    /// Go on behind this version
+    #[arg(long, value_name = "ID")]
+    after: Option<DataKeyId>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct DueArgs {
+    #[command(flatten)]
+    filter: Filter,
+}
+
+/// What keys are wanted.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Filter {
+    /// Only contexts that have this pair, besides any others; may be given several times
+    #[arg(long = "context", short = 'c', value_name = "KEY=VALUE", value_parser = parse_pair)]
+    context: Vec<Pair>,
+    /// Only versions for this usage: data, index, pepper or stream
+    #[arg(long, value_name = "USAGE", value_parser = parse_usage)]
+    usage: Option<KeyUsage>,
+}
+
+impl Filter {
+    fn query(&self) -> KeyQuery {
+        let mut query = KeyQuery::new(PAGE);
+        for pair in &self.context {
+            query = query.context_pair(&pair.key, &pair.value);
+        }
+        match self.usage {
+            Some(usage) => query.usage(usage),
+            None => query,
+        }
+    }
+}
+
+/// Where pages come from.
+enum Source<'s> {
+    All(&'s dyn KeyStore),
+    Due(&'s Maintenance),
+}
+
+impl Source<'_> {
+    async fn page(&self, query: KeyQuery) -> Result<KeyPage> {
+        Ok(match self {
+            Self::All(store) => store.page(&query).await?,
+            Self::Due(maintenance) => maintenance.due_page(query).await?,
+        })
+    }
+}
+
+pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
+    let mut query = args
+        .state
+        .iter()
+        .copied()
+        .fold(args.filter.query(), KeyQuery::state);
+    if let Some(kek) = &args.kek {
+        let kms = session.kms().await?;
+        let kek = session.lasting(&kms, kms.parse_kek(kek)?).await;
+        query = query.wrapped_by(kek.kms, kek.kek);
+    }
+    if let Some(age) = args.older_than {
+        query = query.activated_before(now().minus(age));
+    }
+    if let Some(after) = args.after {
+        query = query.after(after);
+    }
+    let limit = if args.all { u64::MAX } else { args.limit };
+    let store = session.store().await?;
+    if args.due {
+        let maintenance = session.settings.maintenance(session.manager(None).await?);
+        write(
+            session.output,
+            &Source::Due(&maintenance),
+            &query,
+            limit,
+            Some(&maintenance),
+        )
+        .await?;
+    } else {
+        let maintenance = session.maintenance().await;
+        write(
+            session.output,
+            &Source::All(&*store),
+            &query,
+            limit,
+            maintenance.as_ref(),
+        )
+        .await?;
+    }
+    Ok(Exit::Done)
+}
+
+pub(crate) async fn needs_rotation(session: &Session, args: DueArgs) -> Result<Exit> {
+    let maintenance = session.settings.maintenance(session.manager(None).await?);
+    let source = Source::Due(&maintenance);
+    let found = write(
+        session.output,
+        &source,
+        &args.filter.query(),
+        u64::MAX,
+        Some(&maintenance),
+    )
+    .await?;
+    match found {
+        0 => {
+            tell("nothing is due");
+            Ok(Exit::Done)
+        }
+        found => {
+            tell(&format!("{found} due: run `encx maintain --once`"));
+            Ok(Exit::Finding)
+        }
+    }
+}
+
+/// Writes pages as they come, so that memory holds one. Returns how many versions were written.
+async fn write(
+    output: Output,
+    source: &Source<'_>,
+    query: &KeyQuery,
+    limit: u64,
+    maintenance: Option<&Maintenance>,
+) -> Result<u64> {
+    let (mut written, mut query, mut rest) = (0, query.clone(), limit);
+    let mut is_first = true;
+    loop {
+        query.limit = u32::try_from(rest.min(u64::from(PAGE))).unwrap_or(PAGE);
+        let page = source.page(query.clone()).await?;
+        let views: Vec<_> = page
+            .records
+            .iter()
+            .map(|record| {
+                KeyView::new(
+                    record,
+                    maintenance.and_then(|maintenance| maintenance.due_at(record)),
+                )
+            })
+            .collect();
+        if is_first || !views.is_empty() {
+            write_page(output, &views)?;
+        }
+        is_first = false;
+        let found = u64::try_from(views.len()).unwrap_or(u64::MAX);
+        written += found;
+        rest -= found.min(rest);
+        match page.next {
+            None => return Ok(written),
+            Some(next) if rest == 0 => {
+                tell(&format!("there are more: go on with --after {next}"));
+                return Ok(written);
+            }
+            Some(next) => query = query.after(next),
+        }
+    }
+}
+
+fn write_page(output: Output, views: &[KeyView]) -> Result<()> {
+    let header = [
+        "ID",
+        "USAGE",
+        "VERSION",
+        "STATE",
+        "CONTEXT",
+        "KEK",
+        "ACTIVE SINCE",
+        "DUE",
+    ];
+    output.list(header, views, |view| {
+        [
+            view.id.clone(),
+            view.usage.to_owned(),
+            view.version.to_string(),
+            view.state.to_owned(),
+            view.context(),
+            view.keks(),
+            moment_or_dash(view.activated_at.as_ref()),
+            moment_or_dash(view.due_at.as_ref()),
+        ]
+    })
+}
+
+/// This machine's clock: `--older-than` is for people, and a minute more or less is nothing to them.
+fn now() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let micros = since.unwrap_or_default().as_micros();
+    Timestamp::from_micros(i64::try_from(micros).unwrap_or(i64::MAX))
+}

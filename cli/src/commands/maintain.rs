@@ -1,0 +1,121 @@
+//! `encx maintain`: scheduled rotation, once or as a daemon.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use encx::keys::{Maintenance, MaintenanceReport};
+use serde_json::json;
+
+use crate::exit::Exit;
+use crate::output::{Output, tell};
+use crate::session::Session;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Rotate what is due now and end, as from cron
+    #[arg(long)]
+    once: bool,
+    /// Say what is due, and change nothing: `encx keys needs-rotation`
+    #[arg(long, requires = "once")]
+    dry_run: bool,
+    /// Why, for the audit log
+    #[arg(long, value_name = "REASON", default_value = "encx maintain")]
+    because: String,
+    /// How often to look for something to do, in place of the setting
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "once")]
+    interval: Option<Duration>,
+}
+
+pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
+    let manager = session.manager(Some(&args.because)).await?;
+    let maintenance = session.settings.maintenance(manager);
+    if args.dry_run {
+        let query = encx::store::KeyQuery::new(1000);
+        let due = maintenance.due_page(query).await?;
+        let more = if due.next.is_some() { " or more" } else { "" };
+        return super::keys::would(&format!(
+            "rotate {}{more}: see `encx keys list --due`",
+            due.records.len()
+        ));
+    }
+    if args.once {
+        let report = maintenance.run_once().await?;
+        return write(session.output, &report);
+    }
+    let maintenance = match args.interval {
+        Some(interval) => maintenance.interval(interval),
+        None => maintenance,
+    };
+    serve(maintenance).await
+}
+
+/// Runs until it is told to end, and ends in order: the lease is given back, and what was published is promoted by the next run.
+async fn serve(maintenance: Maintenance) -> Result<Exit> {
+    // What the task does and what fails are its events.
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    let task = maintenance.spawn()?;
+    tell("rotating what is due, until Ctrl-C or SIGTERM");
+    told_to_end().await;
+    tell("ending, as told");
+    task.stop().await;
+    Ok(Exit::Done)
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+async fn told_to_end() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+            return;
+        }
+    }
+    let _ = tokio::signal::ctrl_c().await;
+}
+
+fn write(output: Output, report: &MaintenanceReport) -> Result<Exit> {
+    let (published, promoted) = (report.published.len(), report.promoted.len());
+    for failed in &report.failed {
+        tell(&format!("data key {}: {}", failed.id, failed.error));
+    }
+    if output.is_json() {
+        let ids = |ids: &[encx::keys::DataKeyId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let failed: Vec<_> = report
+            .failed
+            .iter()
+            .map(|failed| json!({ "id": failed.id.to_string(), "error": failed.error.to_string() }))
+            .collect();
+        output.text(
+            &json!({
+                "published": ids(&report.published),
+                "promoted": ids(&report.promoted),
+                "failed": failed,
+                "held_elsewhere": report.held_elsewhere,
+                "stopped": report.stopped.as_ref().map(ToString::to_string),
+            })
+            .to_string(),
+        )?;
+    } else if report.held_elsewhere {
+        output.text("another process is rotating")?;
+    } else {
+        output.text(&format!(
+            "{published} made, {promoted} promoted, {} failed",
+            report.failed.len()
+        ))?;
+    }
+    Ok(match (&report.stopped, report.failed.is_empty()) {
+        (Some(error), _) => {
+            tell(&format!("ended early: {error}"));
+            Exit::of_encx(error)
+        }
+        (None, false) => Exit::Finding,
+        (None, true) => Exit::Done,
+    })
+}

@@ -1,0 +1,29 @@
+//! `encx man`: manual pages.
+
+use std::io;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use clap::CommandFactory;
+
+use crate::exit::Exit;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Write a page for each command into this folder, in place of the first page to stdout
+    #[arg(long, value_name = "FOLDER")]
+    dir: Option<PathBuf>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<Exit> {
+    let command = crate::args::Args::command();
+    match &args.dir {
+        Some(dir) => {
+            std::fs::create_dir_all(dir).with_context(|| format!("could not make {}", dir.display()))?;
+            clap_mangen::generate_to(command, dir)
+                .with_context(|| format!("could not write pages to {}", dir.display()))?;
+        }
+        None => clap_mangen::Man::new(command).render(&mut io::stdout().lock())?,
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,63 @@
+//! `encx rewrap`: moves all keys to other KEKs.
+
+use anyhow::Result;
+use encx::jobs::JobEnd;
+use encx::keys::KeyUsage;
+
+use crate::commands::keks::refuse_unknown;
+use crate::confirm::Change;
+use crate::exit::Exit;
+use crate::progress::follow;
+use crate::record::parse_usage;
+use crate::session::Session;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Move keys to this KEK, which the KEK rule must allow, in place of the one that it chooses
+    #[arg(long, value_name = "[KMS:]KEK")]
+    to: Option<String>,
+    /// Move only keys that this KEK wraps
+    #[arg(long, value_name = "[KMS:]KEK")]
+    from: Option<String>,
+    /// Move only keys for this usage
+    #[arg(long, value_name = "USAGE", value_parser = parse_usage)]
+    usage: Option<KeyUsage>,
+    /// At most so many keys a second
+    #[arg(long, value_name = "KEYS", value_parser = clap::value_parser!(u32).range(1..))]
+    throttle: Option<u32>,
+    #[command(flatten)]
+    change: Change,
+}
+
+pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
+    let mut builder = session.builder().await?;
+    if let Some(to) = &args.to {
+        let to = session.kek(to).await?;
+        refuse_unknown(session, &to).await?;
+        builder = builder.wrap_with(to);
+    }
+    let mut manager = builder.build_key_manager()?;
+    if let Some(reason) = &args.change.because {
+        manager = manager.because(reason);
+    }
+    let mut job = manager.rewrap_all();
+    if let Some(from) = &args.from {
+        job = job.from(session.kek(from).await?);
+    }
+    if let Some(usage) = args.usage {
+        job = job.usage(usage);
+    }
+    if let Some(throttle) = args.throttle {
+        job = job.throttle(throttle);
+    }
+    if args.change.dry_run {
+        job = job.dry_run();
+    }
+    let report = follow(session.output, "moving keys", job.start()).await?;
+    Ok(match &report.ended_by {
+        JobEnd::Stopped => Exit::Interrupted,
+        JobEnd::GaveUp(_) => Exit::Unreachable,
+        _ if report.is_complete() => Exit::Done,
+        _ => Exit::Finding,
+    })
+}

@@ -1,0 +1,198 @@
+//! `encx status`: KMSs, keys, processes, what is due, what it costs.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use anyhow::Result;
+use encx::kms::KekState;
+use encx::ops::{Reported, Status, StatusOptions};
+
+use crate::exit::Exit;
+use crate::output::{columns, pairs};
+use crate::record::moment;
+use crate::session::Session;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Show it again and again, every so often [default: 5s], until Ctrl-C
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "5s", value_parser = humantime::parse_duration)]
+    watch: Option<Duration>,
+    /// Of how many days usage and cost are told
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=400))]
+    days: u32,
+}
+
+pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
+    let crypto = session.crypto().await?;
+    let maintenance = session.settings.maintenance(crypto.key_manager());
+    let options = StatusOptions::new().due_by(&maintenance).days(args.days);
+    let mut ended = std::pin::pin!(tokio::signal::ctrl_c());
+    let exit = loop {
+        let status = crypto.status(&options).await;
+        if args.watch.is_some() && !session.output.is_json() && std::io::stdout().is_terminal() {
+            // Clears the screen, as `watch` does.
+            session.output.text("\u{1b}[H\u{1b}[2J")?;
+        }
+        session.output.object(&status, || table(&status))?;
+        let exit = exit_of(&status);
+        let Some(every) = args.watch else { break exit };
+        tokio::select! {
+            _ = &mut ended => break Exit::Done,
+            () = tokio::time::sleep(every) => {}
+        }
+    };
+    crypto.shutdown().await;
+    Ok(exit)
+}
+
+/// What could not be found out is the fault of a KMS or of the key store.
+fn exit_of(status: &Status) -> Exit {
+    let keks = status.kms.iter().flat_map(|kms| &kms.keks);
+    let failed = matches!(status.versions, Reported::Failed { .. })
+        || matches!(status.due, Reported::Failed { .. })
+        || matches!(status.processes, Reported::Failed { .. })
+        || keks
+            .into_iter()
+            .any(|kek| matches!(kek.description, Reported::Failed { .. }));
+    if failed { Exit::Unreachable } else { Exit::Done }
+}
+
+fn table(status: &Status) -> String {
+    let parts = [
+        ("KEKs", keks(status)),
+        ("KEYS", told(&status.versions, versions)),
+        ("DUE", told(&status.due, due)),
+        ("PROCESSES", told(&status.processes, processes)),
+        ("USE BY DAY", told(&status.days, days)),
+        ("COST", told(&status.cost, cost)),
+    ];
+    let parts: Vec<_> = parts
+        .into_iter()
+        .map(|(title, text)| {
+            let lines: Vec<_> = text.lines().map(|line| format!("  {line}")).collect();
+            format!("{title}\n{}", lines.join("\n"))
+        })
+        .collect();
+    parts.join("\n\n")
+}
+
+fn told<T>(reported: &Reported<T>, show: impl FnOnce(&T) -> String) -> String {
+    match reported {
+        Reported::Known(known) => show(known),
+        Reported::Failed { error } => format!("unknown: {error}"),
+        _ => "not recorded".to_owned(),
+    }
+}
+
+fn keks(status: &Status) -> String {
+    let header = ["KMS", "PROVIDER", "KEK", "STATE", "ROTATION", "NEXT ROTATION"];
+    let rows = status.kms.iter().flat_map(|kms| {
+        kms.keks.iter().map(|kek| {
+            let (state, rotation, next) = match &kek.description {
+                Reported::Known(described) => (
+                    match described.state {
+                        KekState::Enabled => "enabled".to_owned(),
+                        KekState::Disabled => "disabled".to_owned(),
+                        KekState::PendingDeletion => "pending deletion".to_owned(),
+                        _ => "unavailable".to_owned(),
+                    },
+                    match (described.rotation, described.rotation_days) {
+                        (Some(true), Some(days)) => format!("{days} days"),
+                        (Some(true), None) => "on".to_owned(),
+                        (Some(false), _) => "off".to_owned(),
+                        (None, _) => "-".to_owned(),
+                    },
+                    described.next_rotation.map_or_else(|| "-".to_owned(), moment),
+                ),
+                Reported::Failed { error } => (error.clone(), "-".to_owned(), "-".to_owned()),
+                _ => ("unknown".to_owned(), "-".to_owned(), "-".to_owned()),
+            };
+            let (kms_name, provider) = (kms.kms.to_string(), kms.provider.to_owned());
+            [kms_name, provider, kek.name.to_string(), state, rotation, next]
+        })
+    });
+    columns(Some(header), rows)
+}
+
+fn versions(versions: &Vec<encx::ops::VersionsStatus>) -> String {
+    if versions.is_empty() {
+        return "none".to_owned();
+    }
+    let rows = versions.iter().map(|of| {
+        let oldest = of.oldest_activated_at.map_or_else(|| "-".to_owned(), moment);
+        [
+            of.usage.name().to_owned(),
+            of.state.to_string(),
+            of.versions.to_string(),
+            oldest,
+        ]
+    });
+    columns(Some(["USAGE", "STATE", "VERSIONS", "OLDEST ACTIVE SINCE"]), rows)
+}
+
+fn due(due: &encx::ops::DueStatus) -> String {
+    let advice = if due.versions > 0 {
+        ": `encx maintain --once`"
+    } else {
+        ""
+    };
+    let unreadable = match due.unreadable {
+        0 => String::new(),
+        rows => format!("; {rows} rows do not say what they are for"),
+    };
+    format!("{} versions{advice}{unreadable}", due.versions)
+}
+
+fn processes(processes: &Vec<encx::ops::ProcessStatus>) -> String {
+    if processes.is_empty() {
+        return "none".to_owned();
+    }
+    let rows = processes.iter().map(|process| {
+        [
+            process.name.clone(),
+            moment(process.started_at),
+            moment(process.seen_at),
+        ]
+    });
+    columns(Some(["NAME", "SINCE", "LAST HEARD OF"]), rows)
+}
+
+fn days(days: &Vec<encx::ops::DayStatus>) -> String {
+    if days.is_empty() {
+        return "none yet".to_owned();
+    }
+    let rows = days.iter().map(|of| {
+        let day = moment(of.day);
+        let counts = [
+            of.encrypts,
+            of.decrypts,
+            of.refusals,
+            of.kms_calls,
+            of.kms_failures,
+        ]
+        .map(|count| count.to_string());
+        let [encrypts, decrypts, refusals, kms_calls, kms_failures] = counts;
+        let day = day.split('T').next().unwrap_or(&day).to_owned();
+        [day, encrypts, decrypts, refusals, kms_calls, kms_failures]
+    });
+    columns(
+        Some([
+            "DAY",
+            "ENCRYPTED",
+            "DECRYPTED",
+            "REFUSED",
+            "KMS CALLS",
+            "OF THESE FAILED",
+        ]),
+        rows,
+    )
+}
+
+fn cost(cost: &encx::ops::CostEstimate) -> String {
+    pairs([
+        ("USD a month", format!("{:.2}", cost.usd_per_month)),
+        ("for calls", format!("{:.2}", cost.calls_usd)),
+        ("for KEKs", format!("{:.2}", cost.keks_usd)),
+        ("days counted", cost.days.to_string()),
+    ])
+}

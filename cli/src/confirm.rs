@@ -1,0 +1,40 @@
+//! Asking before something that cannot be taken back.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use anyhow::{Result, bail};
+
+/// The options of commands that change something.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Change {
+    /// Why, for the audit log: at most 1024 bytes, never a secret
+    #[arg(long, value_name = "REASON")]
+    pub(crate) because: Option<String>,
+    /// Say what would be done, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Ask nothing
+    #[arg(long, short = 'y')]
+    pub(crate) yes: bool,
+}
+
+impl Change {
+    /// Asks whether to go on. Without a terminal, and without `--yes`, it refuses.
+    pub(crate) fn confirm(&self, what: &str) -> Result<()> {
+        if self.yes {
+            return Ok(());
+        }
+        if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+            bail!("{what}: there is no terminal to ask, so say --yes");
+        }
+        let mut stderr = io::stderr().lock();
+        write!(stderr, "{}. Go on? [y/N] ", crate::output::printable(what))?;
+        stderr.flush()?;
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer)?;
+        match answer.trim() {
+            "y" | "Y" | "yes" => Ok(()),
+            _ => bail!("nothing was changed"),
+        }
+    }
+}

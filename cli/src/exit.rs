@@ -1,0 +1,176 @@
+//! Exit codes, and which error gives which.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::process::ExitCode;
+
+use encx::Error;
+use encx::kms::KmsError;
+use encx::store::StoreError;
+use encx_config::ConfigError;
+
+/// What the program ends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Done,
+    Usage,
+    Unreachable,
+    Finding,
+    Refused,
+    Interrupted,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Usage => 1,
+            Exit::Unreachable => 2,
+            Exit::Finding => 3,
+            Exit::Refused => 4,
+            Exit::Interrupted => 130,
+        })
+    }
+}
+
+/// A rule of this program's own that refuses something.
+#[derive(Debug)]
+pub(crate) struct Refused(pub(crate) String);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl StdError for Refused {}
+
+impl Exit {
+    /// Finds the code of an error by the types in its chain, never by its text.
+    pub(crate) fn of(error: &anyhow::Error) -> Self {
+        error.chain().find_map(of_cause).unwrap_or(Self::Usage)
+    }
+
+    pub(crate) fn of_encx(error: &Error) -> Self {
+        match error {
+            Error::Kms(_)
+            | Error::KmsCircuitOpen { .. }
+            | Error::TimedOut { .. }
+            | Error::Interrupted
+            | Error::StaleState
+            | Error::KeyMismatch { .. }
+            | Error::RolledBack { .. } => Self::Unreachable,
+            Error::Store(error) => of_store(error),
+            Error::AlreadyExists
+            | Error::Compromised { .. }
+            | Error::Destroyed { .. }
+            | Error::KekNotAllowed { .. }
+            | Error::KekNotInRule { .. }
+            | Error::NoActiveKey
+            | Error::NoKek
+            | Error::NoKeys
+            | Error::Shredded
+            | Error::StillInUse { .. }
+            | Error::Suspended { .. } => Self::Refused,
+            _ => Self::Usage,
+        }
+    }
+}
+
+fn of_cause(cause: &(dyn StdError + 'static)) -> Option<Exit> {
+    if let Some(error) = cause.downcast_ref::<ConfigError>() {
+        return match error {
+            ConfigError::Encx(error) => Some(Exit::of_encx(error)),
+            ConfigError::Store { source, .. } => Some(of_store(source)),
+            // Its source says whether the KMS or the settings are at fault.
+            _ => None,
+        };
+    }
+    if let Some(error) = cause.downcast_ref::<Error>() {
+        return Some(Exit::of_encx(error));
+    }
+    if let Some(error) = cause.downcast_ref::<StoreError>() {
+        return Some(of_store(error));
+    }
+    if cause.is::<KmsError>() {
+        return Some(Exit::Unreachable);
+    }
+    cause.is::<Refused>().then_some(Exit::Refused)
+}
+
+fn of_store(error: &StoreError) -> Exit {
+    match error {
+        StoreError::Conflict
+        | StoreError::IllegalTransition { .. }
+        | StoreError::StaleRevision { .. }
+        | StoreError::Superseded { .. } => Exit::Refused,
+        StoreError::NotFound { .. } | StoreError::Invalid { .. } => Exit::Usage,
+        _ => Exit::Unreachable,
+    }
+}
+
+/// Writes an error and what caused it, each text once: most of ours tell their cause already.
+pub(crate) fn describe(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text.push_str("\n  caused by: ");
+            text.push_str(&cause);
+        }
+    }
+    crate::output::printable(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use encx::kms::{KekId, KmsErrorKind, KmsOperation};
+
+    use super::*;
+
+    fn kms_error() -> KmsError {
+        let kek = KekId::new("alias/app").unwrap();
+        KmsError::new(
+            KmsErrorKind::AccessDenied,
+            "aws-kms",
+            KmsOperation::DescribeKek,
+            &kek,
+        )
+    }
+
+    #[test]
+    fn the_code_follows_the_type_and_not_the_text() {
+        let of = |error: anyhow::Error| Exit::of(&error);
+        assert_eq!(of(Error::Shredded.into()), Exit::Refused);
+        assert_eq!(of(Error::Kms(kms_error()).into()), Exit::Unreachable);
+        assert_eq!(of(ConfigError::Encx(Error::NoKek).into()), Exit::Refused);
+        assert_eq!(of(StoreError::Conflict.into()), Exit::Refused);
+        assert_eq!(
+            of(StoreError::NotMigrated { found: "none".into() }.into()),
+            Exit::Unreachable
+        );
+        assert_eq!(of(Refused("no".into()).into()), Exit::Refused);
+        assert_eq!(of(anyhow::anyhow!("the KMS failed")), Exit::Usage);
+        let wrapped = anyhow::Error::from(Error::Shredded).context("could not rotate");
+        assert_eq!(of(wrapped), Exit::Refused);
+    }
+
+    #[test]
+    fn a_cause_that_is_told_already_is_not_told_twice() {
+        let error = anyhow::Error::from(Error::Store(StoreError::Unavailable {
+            source: Arc::new(std::io::Error::other("connection refused")),
+        }));
+        let text = describe(&error.context("could not list keys"));
+        assert_eq!(text.matches("connection refused").count(), 1, "{text}");
+        assert!(text.starts_with("could not list keys\n  caused by: "), "{text}");
+    }
+
+    #[test]
+    fn a_terminal_is_not_controlled_by_what_an_error_says() {
+        assert_eq!(describe(&anyhow::anyhow!("no\u{1b}[2Jkey")), "no\\u{1b}[2Jkey");
+    }
+}

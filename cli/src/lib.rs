@@ -1,0 +1,71 @@
+//! The program `encx`, as a library: for applications whose KEK rule is a closure, or whose KMS or key store is their own.
+//!
+//! ```no_run
+//! use std::process::ExitCode;
+//!
+//! use encx::kms::{KekChoice, KekRef};
+//! use encx_cli::Program;
+//! use encx_config::Loader;
+//!
+//! fn main() -> ExitCode {
+//!     let program = Program::new(Loader::from_env()).customize(|builder| {
+//!         // The same rule as in the service.
+//!         builder.kek_rule(|context| {
+//!             let tenant = context.get("tenantId")?;
+//!             KekRef::try_from(format!("alias/tenant-{tenant}")).ok().map(KekChoice::new)
+//!         })
+//!     });
+//!     encx_cli::run(program)
+//! }
+//! ```
+//!
+//! The README has the program's commands and exit codes.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod args;
+mod commands;
+mod confirm;
+mod context;
+mod exit;
+mod output;
+mod program;
+mod progress;
+mod record;
+mod rows;
+mod session;
+
+pub use program::Program;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::Args;
+use crate::exit::Exit;
+
+/// Runs the program on this process's arguments, and returns its exit code.
+///
+/// | code | meaning |
+/// | --- | --- |
+/// | 0 | done |
+/// | 1 | wrong usage or settings, or something local |
+/// | 2 | the KMS or the key store failed |
+/// | 3 | a finding: something is due, missing or failed |
+/// | 4 | a rule refuses it |
+/// | 130 | stopped by Ctrl-C |
+pub fn run(program: impl Into<Program>) -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(help_or_error) => {
+            // `--help` and `--version` are no errors and go to stdout.
+            let exit = match help_or_error.use_stderr() {
+                true => Exit::Usage,
+                false => Exit::Done,
+            };
+            // Nothing is left to tell whom it could be told.
+            let _ = help_or_error.print();
+            return exit.into();
+        }
+    };
+    commands::run(&program.into(), args)
+}

@@ -1,0 +1,108 @@
+//! What a command opens: settings, key store, KMSs, key manager.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use encx::keys::{KeyManager, Maintenance};
+use encx::kms::KekRef;
+use encx::store::KeyStore;
+use encx::{Crypto, CryptoBuilder};
+use encx_config::{OpenKms, OpenStore, Settings};
+use encx_tables::Census;
+
+use crate::args::Global;
+use crate::exit;
+use crate::output::{Output, tell};
+use crate::program::Program;
+use crate::rows;
+
+/// A run of the program: its settings, and what is opened by them when a command needs it.
+pub(crate) struct Session {
+    program: Program,
+    pub(crate) settings: Settings,
+    pub(crate) output: Output,
+}
+
+impl Session {
+    pub(crate) fn new(program: &Program, global: &Global) -> Result<Self> {
+        let mut loader = program.loader.clone();
+        if let Some(file) = &global.config {
+            loader = loader.file(file);
+        }
+        Ok(Self {
+            program: program.clone(),
+            settings: loader.load()?,
+            output: Output(global.format),
+        })
+    }
+
+    pub(crate) async fn open_store(&self) -> Result<OpenStore> {
+        Ok(self.settings.key_store().await?)
+    }
+
+    pub(crate) async fn store(&self) -> Result<Arc<dyn KeyStore>> {
+        Ok(self.open_store().await?.key_store())
+    }
+
+    pub(crate) async fn builder(&self) -> Result<CryptoBuilder> {
+        Ok(self.program.customized(self.settings.builder().await?))
+    }
+
+    pub(crate) async fn crypto(&self) -> Result<Crypto> {
+        Ok(self.builder().await?.process_name("encx").build().await?)
+    }
+
+    pub(crate) async fn kms(&self) -> Result<OpenKms> {
+        Ok(self.settings.kms().await?)
+    }
+
+    /// Finds the KEK that a text names: `KEK`, or `KMS:KEK`.
+    pub(crate) async fn kek(&self, text: &str) -> Result<KekRef> {
+        Ok(self.kms().await?.parse_kek(text)?)
+    }
+
+    /// Finds the name that wraps have for a KEK. Where its KMS does not tell, the one given.
+    pub(crate) async fn lasting(&self, kms: &OpenKms, kek: KekRef) -> KekRef {
+        let Some(service) = kms.get(&kek.kms) else {
+            return kek;
+        };
+        match service.describe_kek(&kek.kek).await {
+            Ok(description) => KekRef::new(kek.kms, description.kek),
+            Err(_) => kek,
+        }
+    }
+
+    /// Says what is due by the rotation periods that are set, or why that cannot be told.
+    pub(crate) async fn maintenance(&self) -> Option<Maintenance> {
+        match self.manager(None).await {
+            Ok(manager) => Some(self.settings.maintenance(manager)),
+            Err(error) => {
+                tell(&format!("what is due is not shown: {}", exit::describe(&error)));
+                None
+            }
+        }
+    }
+
+    /// Counts rows of the declared columns. `None` if none is declared.
+    pub(crate) async fn census(&self) -> Result<Option<Census>> {
+        let columns: Vec<_> = self
+            .settings
+            .columns()
+            .iter()
+            .map(|declared| declared.column.clone())
+            .collect();
+        if columns.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(rows::connect(&self.settings).await?.census(columns)?))
+    }
+
+    /// Opens a key manager that gives this reason to the audit log.
+    pub(crate) async fn manager(&self, because: Option<&str>) -> Result<KeyManager> {
+        let manager = self.builder().await?.build_key_manager()?;
+        Ok(match because {
+            Some(reason) => manager.because(reason),
+            None => manager,
+        })
+    }
+}

@@ -1,0 +1,9 @@
+//! The program as a process, on SQLite and on PostgreSQL: what it writes, and how it ends.
+#![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
+
+mod failures;
+mod files;
+mod keks;
+mod keys;
+mod long;
+mod support;

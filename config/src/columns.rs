@@ -1,0 +1,393 @@
+//! Encrypted columns: `[[column]]` entries, and their comparison with what `#[derive(Encrypt)]` says.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use encx::record::{ContextSource, EncryptedColumn, RowIdKind};
+use encx::search::IndexField;
+
+use crate::document::{Node, Section, Value, quoted, quoted_key};
+use crate::error::ConfigError;
+use crate::source::Origin;
+use crate::units;
+
+const KINDS: [RowIdKind; 4] = [
+    RowIdKind::Bytes,
+    RowIdKind::Integer,
+    RowIdKind::Text,
+    RowIdKind::Uuid,
+];
+
+/// The normalisers that settings can name; others are functions of the program.
+const NORMALIZERS: [&str; 6] = ["case-fold", "email", "exact", "lowercase", "phone", "trim"];
+
+/// A column that the file declares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DeclaredColumn {
+    /// The column, as jobs over rows take it.
+    pub column: EncryptedColumn,
+    /// Its blind index, if it has one.
+    pub index: Option<DeclaredIndex>,
+    /// Where it is declared.
+    pub origin: Origin,
+}
+
+/// The blind index of a column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DeclaredIndex {
+    /// The index's column in SQL.
+    pub sql_column: String,
+    /// The normaliser's name, such as `email`.
+    pub normalizer: String,
+    /// How many bits are kept, 8 to 256.
+    pub bits: u16,
+}
+
+/// Reads all `[[column]]` entries.
+///
+/// # Errors
+///
+/// [`ConfigError::Value`] for an entry that cannot be used, such as one twice; [`ConfigError::UnknownKey`].
+pub(crate) fn read(sections: Vec<Section>) -> Result<Vec<DeclaredColumn>, ConfigError> {
+    let mut columns: Vec<DeclaredColumn> = Vec::new();
+    for section in sections {
+        let declared = column_of(section)?;
+        let twice = columns
+            .iter()
+            .find(|other| key_of(&other.column) == key_of(&declared.column));
+        if let Some(first) = twice {
+            return Err(ConfigError::Value {
+                what: format!(
+                    "{} is declared twice, first by {}",
+                    place_of(&declared.column),
+                    first.origin
+                ),
+                origin: declared.origin,
+                write: "it once".to_owned(),
+            });
+        }
+        columns.push(declared);
+    }
+    Ok(columns)
+}
+
+fn column_of(mut section: Section) -> Result<DeclaredColumn, ConfigError> {
+    let origin = section.origin();
+    let table = section.needed_text("table", "`table = \"users\"`")?.value;
+    let name = section.needed_text("column", "`column = \"ssn\"`")?.value;
+    let sql_table = section.text("sql_table")?.map(|set| set.value);
+    let sql_column = section.text("sql_column")?.map(|set| set.value);
+    let mut column = EncryptedColumn::new(&table, &name).stored_in(
+        sql_table.unwrap_or_else(|| table.clone()),
+        sql_column.unwrap_or_else(|| name.clone()),
+    );
+    for step in section.texts("path")? {
+        column = column.step(step);
+    }
+    let ids = match section.take("id") {
+        Some(Node {
+            line,
+            value: value @ Value::Table(_),
+        }) => vec![Node { line, value }],
+        Some(Node {
+            value: Value::List(list),
+            ..
+        }) if !list.is_empty() => list,
+        other => {
+            let what = other.map_or("it has no `id`".to_owned(), |node| {
+                format!("its `id` is {}", node.value.kind())
+            });
+            return Err(ConfigError::Value {
+                origin,
+                what,
+                write: "`id = { column = \"id\", kind = \"integer\" }`, or a list of such, the columns of the row's id".to_owned(),
+            });
+        }
+    };
+    for node in ids {
+        let mut id = section.section_of("column.id".to_owned(), node)?;
+        let name = id.needed_text("column", "`{ column = \"id\", kind = \"integer\" }`")?;
+        let kind = id.needed_text("kind", "`kind = \"integer\"`, or `text`, `uuid`, `bytes`")?;
+        id.finish()?;
+        let known = KINDS.into_iter().find(|known| known.name() == kind.value);
+        let Some(known) = known else {
+            return Err(ConfigError::Value {
+                origin: kind.origin,
+                what: format!("`{}` is no kind of row ids", units::shown(&kind.value)),
+                write: "`integer`, `text`, `uuid` or `bytes`".to_owned(),
+            });
+        };
+        column = column.row_id(name.value, known);
+    }
+    let mut context = section.section("context")?;
+    let context_origin = context.origin();
+    for (key, node) in context.take_all() {
+        column = match node.value {
+            Value::Text(value) => column.context_value(key, value),
+            Value::Table(_) => {
+                let mut source = context.section_of(format!("column.context.{key}"), node)?;
+                let of = source
+                    .needed_text("column", "`{ column = \"tenant_id\" }`")?
+                    .value;
+                source.finish()?;
+                column.context_column(key, of)
+            }
+            other => {
+                return Err(ConfigError::Value {
+                    origin: context.origin_at(&key, node.line),
+                    what: format!("it is {}", other.kind()),
+                    write: "a text that all rows share, or `{ column = \"tenant_id\" }`".to_owned(),
+                });
+            }
+        };
+    }
+    if column.context.is_empty() {
+        return Err(ConfigError::Value {
+            origin: if column.context.is_empty() {
+                origin
+            } else {
+                context_origin
+            },
+            what: "it has no `context`, which chooses the key".to_owned(),
+            write: "`context = { tenantId = { column = \"tenant_id\" }, purpose = \"pii\" }`".to_owned(),
+        });
+    }
+    for bound in section.texts("bound")? {
+        column = column.bind(bound);
+    }
+    let index = match section.take("index") {
+        None => None,
+        Some(node) => Some(index_of(section.section_of("column.index".to_owned(), node)?)?),
+    };
+    section.finish()?;
+    Ok(DeclaredColumn {
+        column,
+        index,
+        origin,
+    })
+}
+
+fn index_of(mut section: Section) -> Result<DeclaredIndex, ConfigError> {
+    let sql_column = section
+        .needed_text("column", "`column = \"email_index\"`, the index's column in SQL")?
+        .value;
+    let normalizer = section.text("normalizer")?;
+    let normalizer = match normalizer {
+        None => "exact".to_owned(),
+        Some(set) if NORMALIZERS.contains(&set.value.as_str()) || set.value.starts_with("custom/") => {
+            set.value
+        }
+        Some(set) => {
+            let known: Vec<_> = NORMALIZERS.iter().map(|known| format!("`{known}`")).collect();
+            return Err(ConfigError::Value {
+                origin: set.origin,
+                what: format!("`{}` is no normaliser", units::shown(&set.value)),
+                write: format!(
+                    "one of {}, or `custom/NAME` for a function of your own",
+                    known.join(", ")
+                ),
+            });
+        }
+    };
+    let (least, most) = (IndexField::MIN_BITS, IndexField::MAX_BITS);
+    let bits = match section.take("bits") {
+        Some(Node {
+            value: Value::Number(number),
+            line,
+        }) => {
+            let origin = section.origin_at("bits", line);
+            let read = units::integer(&number, least.into(), most.into());
+            let read = read.map_err(|refused| ConfigError::Value {
+                origin,
+                what: refused.what,
+                write: refused.write,
+            })?;
+            u16::try_from(read).unwrap_or(most)
+        }
+        _ => {
+            return Err(ConfigError::Value {
+                origin: section.origin(),
+                what: "it has no number of `bits`".to_owned(),
+                write: format!("`bits = 32`, from {least} to {most}"),
+            });
+        }
+    };
+    section.finish()?;
+    Ok(DeclaredIndex {
+        sql_column,
+        normalizer,
+        bits,
+    })
+}
+
+/// Writes columns as `[[column]]` entries of `encx.toml`, such as those of `User::encx_columns()`.
+///
+/// Blind indexes are not part of a column's description: add `index = { column = "..", normalizer = "..", bits = .. }` by hand.
+///
+/// ```
+/// use encx::record::{EncryptedColumn, RowIdKind};
+///
+/// let ssn = EncryptedColumn::new("users", "ssn")
+///     .row_id("id", RowIdKind::Integer)
+///     .context_column("tenantId", "tenant_id")
+///     .context_value("purpose", "pii");
+/// assert_eq!(
+///     encx_config::columns_toml(&[ssn]),
+///     r#"[[column]]
+/// table = "users"
+/// column = "ssn"
+/// id = { column = "id", kind = "integer" }
+/// context = { tenantId = { column = "tenant_id" }, purpose = "pii" }
+/// "#
+/// );
+/// ```
+#[must_use]
+pub fn columns_toml(columns: &[EncryptedColumn]) -> String {
+    let entries: Vec<_> = columns.iter().map(|column| column_toml(column, false)).collect();
+    entries.join("\n")
+}
+
+/// `sorted`: with the context's pairs in an order that does not depend on how they were declared.
+fn column_toml(column: &EncryptedColumn, sorted: bool) -> String {
+    let mut toml = String::from("[[column]]\n");
+    let mut line = |key: &str, value: &str| {
+        // Writing to a `String` cannot fail.
+        let _ = writeln!(toml, "{key} = {value}");
+    };
+    line("table", &quoted(&column.table));
+    line("column", &quoted(&column.column));
+    if column.sql_table != column.table {
+        line("sql_table", &quoted(&column.sql_table));
+    }
+    if column.sql_column != column.column {
+        line("sql_column", &quoted(&column.sql_column));
+    }
+    let list = |names: &[String]| {
+        let names: Vec<_> = names.iter().map(|name| quoted(name)).collect();
+        format!("[{}]", names.join(", "))
+    };
+    if !column.path.is_empty() {
+        line("path", &list(&column.path));
+    }
+    let ids: Vec<_> = column
+        .row_id
+        .iter()
+        .map(|id| {
+            format!(
+                "{{ column = {}, kind = {} }}",
+                quoted(&id.sql_column),
+                quoted(id.kind.name())
+            )
+        })
+        .collect();
+    match ids.as_slice() {
+        [id] => line("id", id),
+        ids => line("id", &format!("[{}]", ids.join(", "))),
+    }
+    let mut pairs: Vec<_> = column
+        .context
+        .iter()
+        .map(|(key, source)| match source {
+            ContextSource::Column(name) => format!("{} = {{ column = {} }}", quoted_key(key), quoted(name)),
+            ContextSource::Value(value) => format!("{} = {}", quoted_key(key), quoted(value)),
+            other => format!("{} = {}", quoted_key(key), quoted(&format!("{other:?}"))),
+        })
+        .collect();
+    if sorted {
+        pairs.sort();
+    }
+    line("context", &format!("{{ {} }}", pairs.join(", ")));
+    if !column.bound.is_empty() {
+        line("bound", &list(&column.bound));
+    }
+    toml
+}
+
+/// What makes a column another one: two entries with the same are one column.
+fn key_of(column: &EncryptedColumn) -> (&str, &str) {
+    (&column.sql_table, &column.sql_column)
+}
+
+fn place_of(column: &EncryptedColumn) -> String {
+    format!("`{}.{}`", column.sql_table, column.sql_column)
+}
+
+/// Compares declared columns with those of structs, in the tables that the structs have. Returns what differs.
+pub(crate) fn difference(declared: &[DeclaredColumn], derived: &[EncryptedColumn]) -> Option<String> {
+    let of_file: BTreeMap<_, _> = declared
+        .iter()
+        .map(|declared| (key_of(&declared.column), declared))
+        .collect();
+    let of_structs: BTreeMap<_, _> = derived.iter().map(|column| (key_of(column), column)).collect();
+    let mut text = String::new();
+    for (key, column) in &of_structs {
+        let wanted = column_toml(column, true);
+        match of_file.get(key) {
+            None => {
+                let _ = writeln!(
+                    text,
+                    "{} is not declared; add:\n\n{}",
+                    place_of(column),
+                    indented("+ ", &wanted)
+                );
+            }
+            Some(declared) => {
+                let found = column_toml(&declared.column, true);
+                if found != wanted {
+                    let _ = writeln!(
+                        text,
+                        "{}, declared by {}, differs from the struct:\n\n{}",
+                        place_of(column),
+                        declared.origin,
+                        lines_that_differ(&found, &wanted)
+                    );
+                }
+            }
+        }
+    }
+    for (key, declared) in &of_file {
+        let is_of_structs = of_structs.keys().any(|(table, _)| *table == key.0);
+        if is_of_structs && !of_structs.contains_key(key) {
+            let (place, origin) = (place_of(&declared.column), &declared.origin);
+            let _ = writeln!(
+                text,
+                "{place}, declared by {origin}, is in no struct that was given; remove it"
+            );
+        }
+    }
+    (!text.is_empty()).then_some(text)
+}
+
+fn indented(with: &str, text: &str) -> String {
+    text.lines().map(|line| format!("    {with}{line}\n")).collect()
+}
+
+/// Shows lines of the file with `-` and those of the struct with `+`, and the others as they are.
+fn lines_that_differ(found: &str, wanted: &str) -> String {
+    let mut text = String::new();
+    for line in found.lines() {
+        let sign = if wanted.lines().any(|other| other == line) {
+            "  "
+        } else {
+            "- "
+        };
+        text.push_str(&indented(sign, line));
+        let key = line.split(" = ").next();
+        let other = wanted
+            .lines()
+            .find(|other| other.split(" = ").next() == key && *other != line);
+        if let Some(other) = other {
+            text.push_str(&indented("+ ", other));
+        }
+    }
+    let keys: Vec<_> = found.lines().map(|line| line.split(" = ").next()).collect();
+    for line in wanted
+        .lines()
+        .filter(|line| !keys.contains(&line.split(" = ").next()))
+    {
+        text.push_str(&indented("+ ", line));
+    }
+    text
+}

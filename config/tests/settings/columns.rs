@@ -1,0 +1,146 @@
+//! Columns that the file declares, beside those of structs.
+
+use std::panic::AssertUnwindSafe;
+
+use encx::Encrypt;
+use encx_config::{assert_columns_match, columns_toml};
+
+use crate::File;
+
+#[derive(Encrypt)]
+#[encx(table = "users", sql_table = "app.users", context("tenantId" = tenant, "purpose" = "pii"))]
+#[allow(dead_code, reason = "only its columns are looked at")]
+struct User {
+    #[encx(id)]
+    id: i64,
+    tenant: String,
+    #[encx(encrypt)]
+    ssn: String,
+    #[encx(encrypt)]
+    email: String,
+}
+
+#[test]
+fn what_is_written_for_structs_matches_them() {
+    let columns = User::encx_columns();
+    assert_eq!(columns.len(), 2);
+    let toml = columns_toml(&columns);
+    let file = File::new(&toml);
+    let settings = file.load().unwrap();
+    assert_columns_match(&settings, &columns);
+    let read: Vec<_> = settings
+        .columns()
+        .iter()
+        .map(|declared| declared.column.clone())
+        .collect();
+    assert_eq!(columns_toml(&read).lines().count(), toml.lines().count());
+
+    // Other tables are none of its business; an index is declared besides.
+    let more = format!(
+        "{}index = {{ column = \"email_index\", normalizer = \"email\", bits = 32 }}\n\n[[column]]\ntable = \"orders\"\ncolumn = \
+         \"note\"\nid = [{{ column = \"shop\", kind = \"uuid\" }}, {{ column = \"nr\", kind = \"integer\" }}]\npath = [\"a\"]\nbound = \
+         [\"state\"]\ncontext = {{ purpose = \"notes\" }}\n",
+        toml
+    );
+    let settings = File::new(&more).load().unwrap();
+    assert_columns_match(&settings, &columns);
+    let email = settings.columns()[1].index.clone().unwrap();
+    assert_eq!(
+        (email.sql_column.as_str(), email.normalizer.as_str(), email.bits),
+        ("email_index", "email", 32)
+    );
+    let note = &settings.columns()[2].column;
+    assert_eq!((note.row_id.len(), note.path.len(), note.bound.len()), (2, 1, 1));
+}
+
+#[test]
+fn what_differs_is_shown_line_by_line() {
+    let columns = User::encx_columns();
+    let toml = columns_toml(&columns[..1]).replace("kind = \"integer\"", "kind = \"uuid\"")
+        + "\n[[column]]\ntable = \"users\"\nsql_table = \"app.users\"\ncolumn = \"phone\"\nid = { column = \"id\", kind = \"integer\" }\ncontext = { purpose = \"pii\" }\n";
+    let file = File::new(&toml);
+    let settings = file.load().unwrap();
+    let difference = file.shorten(&settings.columns_difference(&columns).unwrap());
+    for line in [
+        "`app.users.ssn`, declared by `column[1]` in encx.toml, line 1, differs from the struct:",
+        "    - id = { column = \"id\", kind = \"uuid\" }",
+        "    + id = { column = \"id\", kind = \"integer\" }",
+        "`app.users.email` is not declared; add:",
+        "    + column = \"email\"",
+        "`app.users.phone`, declared by `column[2]` in encx.toml, line 8, is in no struct that was given; remove it",
+    ] {
+        assert!(
+            difference.lines().any(|shown| shown == line),
+            "{line}\n\n{difference}"
+        );
+    }
+    let failed =
+        std::panic::catch_unwind(AssertUnwindSafe(|| assert_columns_match(&settings, &columns))).unwrap_err();
+    assert!(
+        failed
+            .downcast_ref::<String>()
+            .unwrap()
+            .contains("encx.toml are not those of the structs")
+    );
+}
+
+#[test]
+fn entries_that_cannot_be_used_are_refused() {
+    let entry = |change: &str, by: &str| {
+        let whole = "[[column]]\ntable = \"users\"\ncolumn = \"ssn\"\nid = { column = \"id\", kind = \"integer\" }\ncontext = { purpose = \
+                     \"pii\" }\nindex = { column = \"ssn_index\", bits = 32 }\n";
+        assert!(whole.contains(change));
+        File::new(&whole.replace(change, by)).refusal()
+    };
+    for (change, by, says) in [
+        (
+            "\"integer\"",
+            "\"number\"",
+            "`column.id.kind` in encx.toml, line 4 is refused: `number` is no kind of row ids; write `integer`",
+        ),
+        (
+            "table = \"users\"\n",
+            "",
+            "`column[1]` in encx.toml, line 1 is refused: it has no `table`",
+        ),
+        (
+            "id = { column = \"id\", kind = \"integer\" }\n",
+            "",
+            "`column[1]` in encx.toml, line 1 is refused: it has no `id`",
+        ),
+        (
+            "{ purpose = \"pii\" }",
+            "{}",
+            "`column[1]` in encx.toml, line 1 is refused: it has no `context`",
+        ),
+        (
+            "bits = 32",
+            "bits = 3",
+            "`column.index.bits` in encx.toml, line 6 is refused: 3 is out of range; write a whole number from 8",
+        ),
+        (
+            "bits = 32",
+            "bits = 32, normalizer = \"mail\"",
+            "`column.index.normalizer` in encx.toml, line 6 is refused: `mail` is no normaliser",
+        ),
+        (
+            "index =",
+            "indx =",
+            "`column[1].indx` in encx.toml, line 6 is no setting; did you mean `index`?",
+        ),
+        (
+            "\"pii\"",
+            "{ colum = \"x\" }",
+            "`column.context.purpose` in encx.toml, line 5 is refused: it has no `column`",
+        ),
+    ] {
+        let refused = entry(change, by);
+        assert!(refused.starts_with(says), "{refused}\n{says}");
+    }
+    let twice = columns_toml(&User::encx_columns()[..1]).repeat(2);
+    let refused = File::new(&twice).refusal();
+    assert!(
+        refused.contains("`app.users.ssn` is declared twice, first by `column[1]` in encx.toml, line 1"),
+        "{refused}"
+    );
+}

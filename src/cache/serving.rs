@@ -1,0 +1,54 @@
+//! What a process can do without a call to anything, and what is known of the key store.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::cache::Cache;
+use crate::cache::lookup::Trust;
+use crate::calls::CallMemory;
+
+/// What the cache knows without asking.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Serving {
+    /// Unwrapped keys in memory.
+    pub(crate) keys: u64,
+    /// Whether any of them encrypts now.
+    pub(crate) encrypts: bool,
+    /// Whether any of them decrypts now.
+    pub(crate) decrypts: bool,
+    /// How old the states of keys are at most.
+    pub(crate) states_age: Duration,
+    /// How the calls to the key store ended.
+    pub(crate) store: CallMemory,
+}
+
+impl Cache {
+    /// Looks at what is in memory, and at no more of it than it takes to find a key that serves.
+    pub(crate) fn serving(&self) -> Serving {
+        let now = self.clock.elapsed();
+        let mut serving = Serving {
+            keys: self.counters.keys.load(Ordering::Relaxed),
+            encrypts: false,
+            decrypts: false,
+            states_age: now.saturating_sub(self.polls.polled_at()),
+            store: self.store_calls.read(),
+        };
+        if serving.keys == 0 {
+            return serving;
+        }
+        for (_, entry) in &self.entries {
+            let guard = entry.snapshot();
+            let Some(snapshot) = guard.get() else { continue };
+            if matches!(self.trust(snapshot.known_at, now), Trust::Ask | Trust::Refuse) {
+                continue;
+            }
+            let (encrypts, decrypts) = snapshot.serves(now, &self.limits);
+            serving.encrypts |= encrypts;
+            serving.decrypts |= decrypts;
+            if serving.encrypts && serving.decrypts {
+                break;
+            }
+        }
+        serving
+    }
+}

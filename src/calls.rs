@@ -1,0 +1,60 @@
+//! How the calls to a KMS or to the key store ended last.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::clock::Clock;
+
+/// Remembers how calls ended. It is written where calls are made, and never by a hot call.
+#[derive(Debug, Default)]
+pub(crate) struct LastCalls(Mutex<CallMemory>);
+
+/// What is remembered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CallMemory {
+    pub(crate) answered: Option<When>,
+    pub(crate) failed: Option<(When, CallFailure)>,
+    /// Whether the call that ended last failed.
+    pub(crate) is_failing: bool,
+}
+
+/// A moment by both views of the clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct When {
+    pub(crate) unix_millis: u64,
+    pub(crate) elapsed: Duration,
+}
+
+impl When {
+    pub(crate) fn now(clock: &dyn Clock) -> Self {
+        Self {
+            unix_millis: clock.unix_millis(),
+            elapsed: clock.elapsed(),
+        }
+    }
+}
+
+/// Why a call failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CallFailure {
+    pub(crate) name: &'static str,
+    /// Whether there was no answer; else the answer was a refusal.
+    pub(crate) is_silence: bool,
+}
+
+impl LastCalls {
+    /// Notes how a call ended. The clock is the service's own code, so it is not asked under the lock.
+    pub(crate) fn note(&self, clock: &dyn Clock, failure: Option<CallFailure>) {
+        let now = When::now(clock);
+        let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.is_failing = failure.is_some();
+        match failure {
+            None => memory.answered = Some(now),
+            Some(failure) => memory.failed = Some((now, failure)),
+        }
+    }
+
+    pub(crate) fn read(&self) -> CallMemory {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

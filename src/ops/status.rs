@@ -1,0 +1,335 @@
+//! Status: KMSs, KEKs, keys, processes and cost, for people.
+
+use std::collections::BTreeSet;
+
+use encx_core::key::{KekId, KeyState, KeyUsage, KmsName};
+use encx_core::kms::KekDescription;
+use encx_core::store::{ProcessId, Timestamp};
+
+use crate::cache::Stats;
+use crate::crypto::Crypto;
+use crate::kek::{CircuitState, KekRef};
+use crate::keys::{DueVersion, Maintenance};
+use crate::ops::cost::{CostEstimate, is_billed};
+use crate::ops::health::Health;
+#[cfg(feature = "serde")]
+use crate::ops::json;
+use crate::ops::reported::Reported;
+
+/// What is there: KMSs and KEKs, keys, processes, what is due, what it costs.
+///
+/// From [`Crypto::status`](crate::Crypto::status). What could not be found out says so, and hides nothing else.
+///
+/// ```
+/// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+/// # use encx::Crypto;
+/// use encx::ops::{Reported, StatusOptions};
+///
+/// # encx_testkit::block_on(async {
+/// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
+/// let status = crypto.status(&StatusOptions::new()).await;
+/// for kek in status.kms.iter().flat_map(|kms| &kms.keks) {
+///     match &kek.description {
+///         Reported::Known(described) => println!("{}: {:?}", kek.name, described.state),
+///         unknown => println!("{}: {unknown:?}", kek.name),
+///     }
+/// }
+/// # Ok::<(), encx::Error>(())
+/// # }).unwrap();
+/// ```
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Status {
+    /// How well this process works.
+    pub health: Health,
+    /// The KMSs, and the KEKs that the KEK rule names.
+    pub kms: Vec<KmsStatus>,
+    /// The cache of this process.
+    pub cache: CacheStatus,
+    /// The versions in the key store, by usage and state.
+    pub versions: Reported<Vec<VersionsStatus>>,
+    /// What is due.
+    pub due: Reported<DueStatus>,
+    /// The processes that share the key store.
+    pub processes: Reported<Vec<ProcessStatus>>,
+    /// What all processes did, by day, oldest first.
+    pub days: Reported<Vec<DayStatus>>,
+    /// What the KMSs cost.
+    pub cost: Reported<CostEstimate>,
+}
+
+/// A KMS.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct KmsStatus {
+    /// The name under which it is registered.
+    #[cfg_attr(feature = "serde", serde(rename = "name", serialize_with = "json::text"))]
+    pub kms: KmsName,
+    /// The kind of provider, such as `aws-kms`.
+    pub provider: &'static str,
+    /// Whether calls are let through.
+    pub circuit: CircuitState,
+    /// Its KEKs, as far as the KEK rule names them; a closure's are not known.
+    pub keks: Vec<KekStatus>,
+}
+
+/// A KEK.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct KekStatus {
+    /// The name in the KEK rule.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "json::text"))]
+    pub name: KekId,
+    /// What the KMS says of it.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "json::description"))]
+    pub description: Reported<KekDescription>,
+}
+
+/// The cache of this process, since it started.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct CacheStatus {
+    /// Keyrings in memory.
+    pub keyrings: u64,
+    /// Unwrapped keys in memory.
+    pub keys: u64,
+    /// Uses of a key that was in memory.
+    pub hits: u64,
+    /// How often a key had to be waited for.
+    pub misses: u64,
+    /// The part of both that were hits, from 0 to 1; `None` before the first.
+    pub hit_rate: Option<f64>,
+}
+
+/// How many versions of one usage are in one state.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct VersionsStatus {
+    /// What they are for.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "json::usage"))]
+    pub usage: KeyUsage,
+    /// Their state.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "json::text"))]
+    pub state: KeyState,
+    /// How many there are.
+    pub versions: u64,
+    /// When the oldest of them became active; `None` if none ever was.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "json::moment_of"))]
+    pub oldest_activated_at: Option<Timestamp>,
+}
+
+/// Which versions should have been rotated by now.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct DueStatus {
+    /// How many versions are due.
+    pub versions: u64,
+    /// How many rows of active versions do not say what they are for.
+    pub unreadable: u64,
+    /// The first of them.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "json::due"))]
+    pub first: Vec<DueVersion>,
+}
+
+/// A process that shares the key store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct ProcessStatus {
+    /// Its id.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "json::text"))]
+    pub id: ProcessId,
+    /// Its name.
+    pub name: String,
+    /// When it was first heard of.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "json::moment"))]
+    pub started_at: Timestamp,
+    /// When it was last heard of.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "json::moment"))]
+    pub seen_at: Timestamp,
+}
+
+/// What all processes did on a day.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct DayStatus {
+    /// When the day began: midnight, UTC.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "json::day"))]
+    pub day: Timestamp,
+    /// Values that were encrypted.
+    pub encrypts: u64,
+    /// Values that were decrypted.
+    pub decrypts: u64,
+    /// Uses of a key that was in memory.
+    pub hits: u64,
+    /// How often a key had to be waited for.
+    pub misses: u64,
+    /// Ciphertexts that were refused.
+    pub refusals: u64,
+    /// Calls to KMSs, those that failed too.
+    pub kms_calls: u64,
+    /// Calls to KMSs that failed.
+    pub kms_failures: u64,
+}
+
+/// What a report asks for.
+#[derive(Clone, Debug)]
+pub struct StatusOptions {
+    due_by: Option<Maintenance>,
+    days: u32,
+}
+
+impl Default for StatusOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl StatusOptions {
+    /// Asks for the last 30 days, and takes those versions as due that [`Maintenance`] would rotate by its defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            due_by: None,
+            days: 30,
+        }
+    }
+
+    /// Takes those versions as due that this [`Maintenance`] would rotate.
+    #[must_use]
+    pub fn due_by(mut self, maintenance: &Maintenance) -> Self {
+        self.due_by = Some(maintenance.clone());
+        self
+    }
+
+    /// Sets for how many days usage is listed and cost is estimated: 1 to 400.
+    #[must_use]
+    pub fn days(mut self, days: u32) -> Self {
+        self.days = days.clamp(1, 400);
+        self
+    }
+}
+
+/// How many versions that are due are listed.
+const LISTED: usize = 100;
+
+impl Crypto {
+    /// Reports what is there: KMSs and KEKs, keys, processes, what is due, what it costs.
+    ///
+    /// It has each KEK described that the KEK rule names, and counts in the key store, which takes about half a second over a
+    /// million keys: it is for people and daily reports, not for probes.
+    ///
+    /// # Cancellation
+    ///
+    /// May be dropped at any time.
+    pub async fn status(&self, options: &StatusOptions) -> Status {
+        let kms = self.kms_status().await;
+        let days = self.days(options.days).await;
+        let billed = kms.iter().filter(|kms| is_billed(kms.provider));
+        let is_billed = billed.clone().next().is_some();
+        // An alias and a name of one KEK may both stand in a rule.
+        let lasting = |kek: &'_ KekStatus| match kek.description.known() {
+            Some(described) => described.kek.clone(),
+            None => kek.name.clone(),
+        };
+        let keks: BTreeSet<_> = billed.flat_map(|kms| &kms.keks).map(lasting).collect();
+        let keks = keks.len();
+        let cost = days.clone().map(|days| {
+            let calls: Vec<_> = days.iter().map(|day| day.kms_calls).collect();
+            CostEstimate::new(is_billed, keks, &calls)
+        });
+        Status {
+            health: self.health(),
+            kms,
+            cache: CacheStatus::of(&self.stats()),
+            versions: self.versions().await,
+            due: self.due(options.due_by.as_ref()).await,
+            processes: self.process_status().await,
+            days,
+            cost,
+        }
+    }
+
+    async fn kms_status(&self) -> Vec<KmsStatus> {
+        let keks = &self.core().cache().keks;
+        let mut named: Vec<&KekRef> = keks.rule().named().collect();
+        named.sort_unstable();
+        named.dedup();
+        let mut all = Vec::new();
+        for kms in keks.known() {
+            let mut of_kms = Vec::new();
+            for kek in named.iter().filter(|kek| kek.kms == kms.name) {
+                of_kms.push(KekStatus {
+                    name: kek.kek.clone(),
+                    description: Reported::of(keks.describe_now(kek).await),
+                });
+            }
+            all.push(KmsStatus {
+                kms: kms.name,
+                provider: kms.provider,
+                circuit: kms.circuit,
+                keks: of_kms,
+            });
+        }
+        all
+    }
+
+    async fn due(&self, by: Option<&Maintenance>) -> Reported<DueStatus> {
+        let default = || Maintenance::new(self.key_manager());
+        let due = by.cloned().unwrap_or_else(default).due(LISTED).await;
+        Reported::of(due).map(|due| DueStatus {
+            versions: due.versions,
+            unreadable: due.unreadable,
+            first: due.first,
+        })
+    }
+
+    async fn process_status(&self) -> Reported<Vec<ProcessStatus>> {
+        let cache = self.core().cache();
+        let Some(registry) = cache.store.processes() else {
+            return Reported::NotRecorded;
+        };
+        let list = cache.ask_in_time(registry.list_processes()).await;
+        Reported::of(list).map(|list| {
+            let processes = list.processes.into_iter().map(|process| ProcessStatus {
+                id: process.info.id,
+                name: process.info.name,
+                started_at: process.started_at,
+                seen_at: process.seen_at,
+            });
+            processes.collect()
+        })
+    }
+}
+
+impl Crypto {
+    async fn versions(&self) -> Reported<Vec<VersionsStatus>> {
+        Reported::NotRecorded
+    }
+
+    async fn days(&self, _days: u32) -> Reported<Vec<DayStatus>> {
+        Reported::NotRecorded
+    }
+}
+
+impl CacheStatus {
+    fn of(stats: &Stats) -> Self {
+        let lookups = stats.hits.saturating_add(stats.misses);
+        #[allow(clippy::cast_precision_loss, reason = "a rate for people")]
+        let hit_rate = (lookups > 0).then(|| stats.hits as f64 / lookups as f64);
+        Self {
+            keyrings: stats.keyrings,
+            keys: stats.keys,
+            hits: stats.hits,
+            misses: stats.misses,
+            hit_rate,
+        }
+    }
+}
