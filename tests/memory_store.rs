@@ -11,8 +11,8 @@ use std::time::Duration;
 use encx::keys::{DataKeyId, KeyCheck, KeyState, KeyUsage, KeyVersion};
 use encx::kms::{KekId, KmsName, WrappedKey};
 use encx::store::{
-    ChangeCursor, KeyChanges, KeyHint, KeyRecord, KeyStore, NewKey, ProcessId, ProcessInfo, StateChange,
-    StoreError, StoredWrap, Timestamp,
+    ChangeCursor, Counted, KeyChanges, KeyHint, KeyRecord, KeyStore, NewKey, ProcessCounts, ProcessId,
+    ProcessInfo, StateChange, StoreError, StoredWrap, Timestamp,
 };
 use encx::{Clock, EncryptionContext};
 use encx_testkit::{AuditedChange, ManualClock, MemoryKeyStore, StoreFixture, block_on};
@@ -242,5 +242,33 @@ fn a_row_from_the_future_hides_no_later_change() {
                 "{cursor:?}"
             );
         }
+    });
+}
+
+#[test]
+fn counts_are_kept_by_day_for_four_hundred_days() {
+    const DAY: Duration = Duration::from_secs(86_400);
+    block_on(async {
+        let clock = ManualClock::new();
+        let store = MemoryKeyStore::with_clock(clock.clone());
+        let store = store.processes().unwrap();
+        let ever = Timestamp::from_micros(i64::MIN);
+        for count in [1, 2] {
+            let mut hits = ProcessCounts::new();
+            hits.add(Counted::Hits, count);
+            store.add_counts(&hits).await.unwrap();
+            clock.advance(DAY);
+        }
+        let counted = async || {
+            let days = store.daily_counts(ever).await.unwrap();
+            days.iter()
+                .map(|day| day.counts.get(Counted::Hits))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(counted().await, [1, 2]);
+        clock.advance(DAY * 397);
+        assert_eq!(counted().await, [1, 2]);
+        clock.advance(DAY);
+        assert_eq!(counted().await, [2]);
     });
 }

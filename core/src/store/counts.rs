@@ -175,7 +175,8 @@ mod tests {
         assert_eq!([number(-1), number(0), number(DailyCounts::DAY - 1)], [-1, 0, 0]);
         let day = DailyCounts::new(-1, ProcessCounts::new()).day;
         assert_eq!(day.as_micros(), -86_400_000_000);
-        DailyCounts::new(i64::MAX, ProcessCounts::new());
+        let last = DailyCounts::new(i64::MAX, ProcessCounts::new()).day;
+        assert_eq!(last.as_micros(), i64::MAX);
     }
 
     #[test]

@@ -103,7 +103,8 @@ fn the_steps_say_which_ran_and_their_scripts_run_by_hand() {
             let store = file.store().await;
             let steps = store.migrations().await.unwrap();
             let versions: Vec<_> = steps.iter().map(|step| (step.version, step.name)).collect();
-            assert_eq!(versions, [(1, "keys"), (2, "coordination"), (3, "application")]);
+            let expected = [(1, "keys"), (2, "coordination"), (3, "application"), (4, "lists")];
+            assert_eq!(versions, expected);
             assert_eq!(steps.iter().filter(|step| step.is_applied).count(), ran);
             for step in steps.iter().filter(|step| !step.is_applied) {
                 run(&mut connection, &step.sql).await;
@@ -116,7 +117,7 @@ fn the_steps_say_which_ran_and_their_scripts_run_by_hand() {
                     .iter()
                     .all(|step| step.is_applied)
             );
-            let others = "SELECT count(*) FROM encx_migrations WHERE version = 3 AND compatible_from = 1";
+            let others = "SELECT count(*) FROM encx_migrations WHERE version = 4 AND compatible_from = 1";
             assert_eq!(
                 count(&mut connection, others).await,
                 1,

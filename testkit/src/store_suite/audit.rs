@@ -79,7 +79,11 @@ pub(super) async fn every_change_leaves_an_entry(fixture: Arc<dyn StoreFixture>)
     log(&second, AuditedPart::State, Some(Suspended), None);
     log(&third, AuditedPart::Added, None, None);
     let rewrap = WrapChange::new(&third, vec![wrap("kek-2", 2)]).because("moved");
-    let rewrapped = store.replace_wraps(&[rewrap.clone()]).await.unwrap().remove(0);
+    let rewrapped = store
+        .replace_wraps(std::slice::from_ref(&rewrap))
+        .await
+        .unwrap()
+        .remove(0);
     log(
         &rewrapped.result.unwrap(),
         AuditedPart::Wraps,
