@@ -168,7 +168,10 @@ pub enum Error {
     )]
     NoActiveKey,
     /// No KEK is configured for this encryption context.
-    #[error("no KEK is configured for this encryption context; name one with `kek`, `kek_for` or `kek_rule`")]
+    #[error(
+        "no KEK is configured for this encryption context; name one with `kek`, `kek_for` or `kek_rule`, or by the KMS's own setting, \
+         such as the variable AWS_KMS_KEY_ID"
+    )]
     NoKek,
     /// The encryption context has no key, and this call makes none, or `create_on_first_use(false)` forbids it.
     #[error(

@@ -1,17 +1,15 @@
 //! What the program is told on the command line.
 
-use std::path::PathBuf;
-
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    audit, completions, config, inspect, keks, keys, local, maintain, man, migrate, rewrap,
+    audit, completions, config, inspect, keks, keys, local, maintain, man, migrate, rewrap, status, validate,
 };
-use crate::output::Format;
+use crate::session::Global;
 
 /// Operates the keys of encx: lists what there is and what is due, rotates, moves to other KEKs.
 ///
-/// Settings come from the environment (ENCX_KMS, ENCX_KEY_STORE, ..) and encx.toml, as for the service: see `encx config
+/// Settings come from the environment (`ENCX_KMS`, `ENCX_KEY_STORE`, ..) and encx.toml, as for the service: see `encx config
 /// show`. Data goes to stdout, all else to stderr.
 ///
 /// Exit codes: 0 done; 1 wrong usage or settings; 2 the KMS or the key store failed; 3 a finding; 4 a rule refuses it;
@@ -28,16 +26,6 @@ pub(crate) struct Args {
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct Global {
-    /// Read settings from this file in place of encx.toml
-    #[arg(long, global = true, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-    /// How data is written to stdout
-    #[arg(long, global = true, value_enum, default_value_t)]
-    pub(crate) format: Format,
 }
 
 #[derive(Debug, Subcommand)]

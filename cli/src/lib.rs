@@ -26,6 +26,7 @@ mod args;
 mod commands;
 mod confirm;
 mod context;
+mod dispatch;
 mod exit;
 mod output;
 mod program;
@@ -67,5 +68,5 @@ pub fn run(program: impl Into<Program>) -> ExitCode {
             return exit.into();
         }
     };
-    commands::run(&program.into(), args)
+    dispatch::run(&program.into(), args)
 }

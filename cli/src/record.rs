@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use encx::keys::{KeyState, KeyUsage};
 use encx::store::{KeyRecord, Timestamp};
+use encx::{Clock, SystemClock};
 use serde::Serialize;
 
 /// A key version, as plain data.
@@ -84,6 +85,12 @@ pub(crate) fn moment(at: Timestamp) -> String {
         0..YEAR_10000 => humantime::format_rfc3339_seconds(SystemTime::from(at)).to_string(),
         micros => format!("{micros} µs"),
     }
+}
+
+/// Tells this machine's clock: for what people ask for, to whom a minute more or less is nothing.
+pub(crate) fn now() -> Timestamp {
+    let millis = i64::try_from(SystemClock::new().unix_millis()).unwrap_or(i64::MAX);
+    Timestamp::from_micros(millis.saturating_mul(1000))
 }
 
 /// Writes a moment, or a dash.

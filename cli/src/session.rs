@@ -1,5 +1,6 @@
 //! What a command opens: settings, key store, KMSs, key manager.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -10,11 +11,21 @@ use encx::{Crypto, CryptoBuilder};
 use encx_config::{OpenKms, OpenStore, Settings};
 use encx_tables::Census;
 
-use crate::args::Global;
 use crate::exit;
-use crate::output::{Output, tell};
+use crate::output::{Format, Output, tell};
 use crate::program::Program;
 use crate::rows;
+
+/// The options of every command.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Global {
+    /// Read settings from this file in place of encx.toml
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// How data is written to stdout
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
 
 /// A run of the program: its settings, and what is opened by them when a command needs it.
 pub(crate) struct Session {

@@ -145,7 +145,7 @@ impl KmsSettings {
             ));
         }
         for (name, url, options, origin) in urls {
-            let url = check(name, url, options, origin, around)?;
+            let url = check(&name, url, options, origin, around)?;
             let mut shown = url.url.to_string();
             for (key, values) in &url.options {
                 let values = if schemes::NAMES.contains(&url.scheme()) {
@@ -205,16 +205,16 @@ fn of_file(section: &Section, name: String, node: Node, origin: Origin) -> Resul
 
 /// Refuses what cannot be set up, before anything is.
 fn check(
-    name: String,
+    name: &str,
     url: String,
     mut options: BTreeMap<String, Vec<String>>,
     origin: Origin,
     around: &Surroundings<'_>,
 ) -> Result<KmsUrl, ConfigError> {
-    if !is_kms_name(&name) {
+    if !is_kms_name(name) {
         return Err(ConfigError::Value {
             origin,
-            what: format!("`{}` cannot be the name of a KMS", units::shown(&name)),
+            what: format!("`{}` cannot be the name of a KMS", units::shown(name)),
             write: "a name of 1 to 64 lower-case letters, digits, `-` and `_`, other than `arn`: it is kept with every wrapped \
                     key"
                 .to_owned(),
@@ -242,7 +242,7 @@ fn check(
     if scheme == "local" && !options.contains_key("passphrase_file") && !options.contains_key("key_file") {
         options.extend(around.protection.clone());
     }
-    let name = KmsName::new(&name).map_err(|error| unknown(error.to_string()))?;
+    let name = KmsName::new(name).map_err(|error| unknown(error.to_string()))?;
     let url = KmsUrl {
         name,
         url: SecretUrl::new(url),

@@ -1,5 +1,7 @@
 //! The contract of a key management service: what wraps and unwraps data keys, and how it fails.
 
+mod requests;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -9,6 +11,8 @@ use crate::causes::debug_as_text;
 use crate::context::{EncryptionContext, frame_pairs};
 use crate::key::{DataKey, DataKeyId, KekId, KeyUsage, WrappedKey};
 use crate::timestamp::Timestamp;
+
+pub use self::requests::{RequestCounter, report_requests};
 
 /// Wraps and unwraps data keys under KEKs that never leave it.
 ///

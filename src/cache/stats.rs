@@ -34,7 +34,7 @@ pub struct Stats {
     pub refreshes: u64,
     /// Tries of that which failed. Each key is tried again until its time is over.
     pub failed_refreshes: u64,
-    /// Calls to all registered KMSs.
+    /// Requests to all registered KMSs: one for each call, or as many as its provider says that it took, repeated ones included.
     pub kms_calls: u64,
     /// What these calls did, by KMS, in the order of their names.
     pub kms: Vec<KmsStats>,

@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use encx_core::context::EncryptionContext;
 use encx_core::key::{DataKey, DataKeyId, KekId, KeyUsage, KmsName, MAX_WRAPS, WrappedKey};
-use encx_core::kms::{KekDescription, KeyManagementService, KmsContext, KmsError, KmsOperation};
+use encx_core::kms::{
+    KekDescription, KeyManagementService, KmsContext, KmsError, KmsOperation, RequestCounter,
+};
 use encx_core::store::{KeyRecord, StoredWrap};
 use tokio::sync::Semaphore;
 
@@ -464,9 +466,10 @@ impl Keks {
         // where both are dropped: the permit is given back before a subscriber hears how the call ended.
         let (admitted, permit) = (kms.breaker.admit(timeout)?, permit);
         self.calls.fetch_add(1, Ordering::Relaxed);
+        let requests = Requests::new(&self.calls);
         let counted = kms.calls.begin(operation, &*self.clock, timeout);
         let outcome = tokio::select! {
-            answer = call(kms.service.as_ref()) => answer.map_err(Error::from),
+            answer = requests.counter.during(call(kms.service.as_ref())) => answer.map_err(Error::from),
             () = self.clock.sleep(timeout) => Err(Error::TimedOut { after: timeout }),
         };
         drop(permit);
@@ -483,6 +486,29 @@ impl fmt::Debug for Keks {
             .field("kms", &services)
             .field("rule", &self.rule)
             .finish_non_exhaustive()
+    }
+}
+
+/// Puts the number of calls right when a call ends, however it ends: it was counted as one, and took as many requests as its
+/// provider reports.
+struct Requests<'a> {
+    counter: RequestCounter,
+    calls: &'a AtomicU64,
+}
+
+impl<'a> Requests<'a> {
+    fn new(calls: &'a AtomicU64) -> Self {
+        let counter = RequestCounter::new();
+        Self { counter, calls }
+    }
+}
+
+impl Drop for Requests<'_> {
+    fn drop(&mut self) {
+        if let Some(requests) = self.counter.reported() {
+            // Of none it is one less: adding wraps around.
+            self.calls.fetch_add(requests.wrapping_sub(1), Ordering::Relaxed);
+        }
     }
 }
 

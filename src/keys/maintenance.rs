@@ -251,21 +251,6 @@ impl Maintenance {
         Ok(report)
     }
 
-    /// Tells of an active version that is due its context, since when it encrypts, and for how long it may.
-    fn if_due(
-        &self,
-        record: &KeyRecord,
-        now: Timestamp,
-    ) -> Result<Option<(EncryptionContext, Timestamp, Duration)>, Error> {
-        // The row says what it is for, and has to agree with its own scope.
-        let context = record.verified_context()?;
-        let RotationPeriod::Every(period) = self.rules.period(&context, record.usage) else {
-            return Ok(None);
-        };
-        let since = record.activated_at.filter(|since| *since < now.minus(period));
-        Ok(since.map(|since| (context, since, period)))
-    }
-
     fn check(&self) -> Result<(), Error> {
         if self.lease_term.is_zero()
             || self.interval.is_zero()
@@ -339,10 +324,10 @@ impl Run<'_> {
 
     /// Publishes the next version of a key that is due, or takes over the one that waits.
     async fn publish(&mut self, record: &KeyRecord) -> Result<(), Stop> {
-        let Some((context, ..)) = self.of.if_due(record, self.now).map_err(Stop::Failed)? else {
+        let Some(due) = self.of.if_due(record, self.now).map_err(Stop::Failed)? else {
             return Ok(());
         };
-        let usage = record.usage;
+        let (context, usage) = (due.context, due.usage);
         if self.seen.contains(&record.scope) {
             return Ok(());
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use encx::kms::{KekChoice, KekRef, KmsErrorKind};
+use encx::store::KeyRecord;
 use encx::{Crypto, CryptoBuilder, EncryptionContext, Error};
 use encx_test_support::{HarnessExt, SSN, context};
 use encx_testkit::{Harness, MemoryKeyStore, MemoryKms};
@@ -40,6 +41,93 @@ async fn the_kek_rule_goes_from_closure_to_pair_to_default() {
             .unwrap();
         assert_eq!(record.wraps[0].wrapped.kek.as_str(), kek);
         assert_eq!(crypto.key_manager().list(&context).await.unwrap(), [record]);
+    }
+}
+
+#[tokio::test]
+async fn a_choice_by_pair_and_by_default_has_several_keks() {
+    let harness = Harness::new().await;
+    let kek = |name: &str| KekRef::try_from(format!("memory/{name}")).unwrap();
+    for name in ["a", "b", "old"] {
+        harness.kms().create_kek(&format!("memory/{name}"));
+    }
+    let old = harness.builder().kek("memory/old").build().await.unwrap();
+    let of = |purpose: &str| EncryptionContext::from_pairs([("purpose", purpose)]).unwrap();
+    let mut sealed = Vec::new();
+    for purpose in ["logs", "pii"] {
+        sealed.push(old.encrypt(&of(purpose), "x", SSN.row(1)).await.unwrap());
+    }
+    let crypto = harness
+        .builder()
+        .kek_choice(KekChoice::new(kek("a")).also_wrap(kek("b")))
+        .kek_choice_for(
+            "purpose",
+            "logs",
+            KekChoice::new(kek("b")).also_unwrap(kek("old")),
+        )
+        .kek_choice_for("purpose", "logs", KekChoice::new(kek("a")))
+        .build()
+        .await
+        .unwrap();
+    // What the pair allows, the default does not.
+    crypto.decrypt(&of("logs"), &sealed[0], SSN.row(1)).await.unwrap();
+    let refused = crypto
+        .decrypt(&of("pii"), &sealed[1], SSN.row(1))
+        .await
+        .unwrap_err();
+    assert!(matches!(refused, Error::KekNotAllowed { .. }), "{refused}");
+    let made = crypto.encrypt(&of("other"), "x", SSN.row(1)).await.unwrap();
+    crypto.key_manager().rotate(&of("logs")).await.unwrap();
+    let wraps = |of: &dyn Fn(&KeyRecord) -> bool| -> Vec<String> {
+        let records = harness.store().records();
+        let record = records.iter().rfind(|record| of(record)).unwrap();
+        let keks = record.wraps.iter().map(|wrap| wrap.wrapped.kek.to_string());
+        keks.collect()
+    };
+    assert_eq!(
+        wraps(&|record| record.id == made.key_id()),
+        ["memory/a", "memory/b"]
+    );
+    assert_eq!(
+        wraps(&|record| record
+            .context
+            .get("purpose")
+            .is_some_and(|purpose| purpose == "logs")
+            && record.id != sealed[0].key_id()),
+        ["memory/b"]
+    );
+}
+
+#[tokio::test]
+async fn every_kek_of_a_choice_is_looked_at_by_build() {
+    // That of the harness connects lazily.
+    let builder = || Crypto::builder(MemoryKms::new(), MemoryKeyStore::new());
+    let kek = |name: &str| KekRef::try_from(name).unwrap();
+    let choice = || KekChoice::new(kek("memory/default"));
+    for settings in [
+        builder().kek_choice(choice().also_wrap(kek("memory/none"))),
+        builder().kek_choice_for("purpose", "logs", choice().also_wrap(kek("memory/none"))),
+    ] {
+        let error = settings.build().await.unwrap_err();
+        assert!(
+            matches!(&error, Error::Kms(error) if error.kind() == KmsErrorKind::NotFound),
+            "{error}"
+        );
+    }
+    // One that only unwraps costs a warning.
+    builder()
+        .kek_choice(choice().also_unwrap(kek("memory/none")))
+        .build()
+        .await
+        .unwrap();
+    let nowhere = KekRef::try_from(("nowhere", "memory/default")).unwrap();
+    for choice in [choice().also_wrap(nowhere.clone()), choice().also_unwrap(nowhere)] {
+        let error = builder()
+            .kek_choice_for("purpose", "logs", choice)
+            .build()
+            .await
+            .unwrap_err();
+        assert!(matches!(error, Error::UnknownKms { .. }), "{error}");
     }
 }
 

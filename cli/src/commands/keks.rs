@@ -131,7 +131,7 @@ impl View {
             last_rotation: told.and_then(|told| told.last_rotation).map(moment),
             next_rotation: told.and_then(|told| told.next_rotation).map(moment),
             multi_region: told.and_then(|told| told.multi_region),
-            deletion_at: told.and_then(|told| told.deletion_date).map(moment),
+            deletion_at: told.and_then(|told| told.deletion).map(moment),
             versions: used.map_or(0, |used| used.versions),
             sole: used.map_or(0, |used| used.sole),
             failed: error.is_some(),

@@ -4,7 +4,6 @@ use std::io;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use clap::CommandFactory;
 
 use crate::exit::Exit;
 
@@ -15,15 +14,14 @@ pub(crate) struct Args {
     dir: Option<PathBuf>,
 }
 
-pub(crate) fn run(args: &Args) -> Result<Exit> {
-    let command = crate::args::Args::command();
+pub(crate) fn run(args: &Args, program: clap::Command) -> Result<Exit> {
     match &args.dir {
         Some(dir) => {
             std::fs::create_dir_all(dir).with_context(|| format!("could not make {}", dir.display()))?;
-            clap_mangen::generate_to(command, dir)
+            clap_mangen::generate_to(program, dir)
                 .with_context(|| format!("could not write pages to {}", dir.display()))?;
         }
-        None => clap_mangen::Man::new(command).render(&mut io::stdout().lock())?,
+        None => clap_mangen::Man::new(program).render(&mut io::stdout().lock())?,
     }
     Ok(Exit::Done)
 }

@@ -60,10 +60,10 @@ fn exit_of(status: &Status) -> Exit {
 fn table(status: &Status) -> String {
     let parts = [
         ("KEKs", keks(status)),
-        ("KEYS", told(&status.versions, versions)),
+        ("KEYS", told(&status.versions, |known| versions(known))),
         ("DUE", told(&status.due, due)),
-        ("PROCESSES", told(&status.processes, processes)),
-        ("USE BY DAY", told(&status.days, days)),
+        ("PROCESSES", told(&status.processes, |known| processes(known))),
+        ("USE BY DAY", told(&status.days, |known| days(known))),
         ("COST", told(&status.cost, cost)),
     ];
     let parts: Vec<_> = parts
@@ -114,7 +114,7 @@ fn keks(status: &Status) -> String {
     columns(Some(header), rows)
 }
 
-fn versions(versions: &Vec<encx::ops::VersionsStatus>) -> String {
+fn versions(versions: &[encx::ops::VersionsStatus]) -> String {
     if versions.is_empty() {
         return "none".to_owned();
     }
@@ -143,7 +143,7 @@ fn due(due: &encx::ops::DueStatus) -> String {
     format!("{} versions{advice}{unreadable}", due.versions)
 }
 
-fn processes(processes: &Vec<encx::ops::ProcessStatus>) -> String {
+fn processes(processes: &[encx::ops::ProcessStatus]) -> String {
     if processes.is_empty() {
         return "none".to_owned();
     }
@@ -157,7 +157,7 @@ fn processes(processes: &Vec<encx::ops::ProcessStatus>) -> String {
     columns(Some(["NAME", "SINCE", "LAST HEARD OF"]), rows)
 }
 
-fn days(days: &Vec<encx::ops::DayStatus>) -> String {
+fn days(days: &[encx::ops::DayStatus]) -> String {
     if days.is_empty() {
         return "none yet".to_owned();
     }

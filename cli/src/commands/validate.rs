@@ -26,7 +26,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
         match &test.outcome {
             TestOutcome::Failed { error } => tell(&format!("{}: {error}", test.step.name())),
             TestOutcome::Skipped { reason } => {
-                tell(&format!("{}: skipped, because {reason}", test.step.name()))
+                tell(&format!("{}: skipped, because {reason}", test.step.name()));
             }
             _ => {}
         }

@@ -15,14 +15,24 @@ fn a_kek_file_is_made_rotated_and_protected_anew() {
         .run(&["local", "init", &file])
         .expect(1)
         .says("exists already");
-    assert_data_eq!(stable(&place.ok(&["local", "info", &file])), str![""]);
+    assert_data_eq!(
+        stable(&place.ok(&["local", "info", &file])),
+        str![[r#"
+KEK                                         DEFAULT  STATE    ALIASES  MATERIALS
+local/00000000-0000-0000-0000-000000000000  yes      enabled           1
+
+"#]]
+    );
     place
         .run(&["local", "rotate", &file])
         .expect(0)
         .says("back the file up");
     assert_data_eq!(
         stable(&place.ok(&["local", "info", &file, "--format", "json"])),
-        str![""]
+        str![[r#"
+{"kek":"local/00000000-0000-0000-0000-000000000000","is_default":true,"state":"enabled","aliases":[],"materials":["00000000-0000-0000-0000-000000000001","00000000-0000-0000-0000-000000000002"]}
+
+"#]]
     );
 
     place.write_private("new.key", &"5b".repeat(32));
@@ -43,7 +53,17 @@ fn a_ciphertext_is_inspected_in_every_form() {
         let id = place.create("tenantId=t-1");
         let hex = format!("0101{}{}", id.replace('-', ""), "00".repeat(24 + 11 + 16 + 32));
         let inspected = place.ok(&["inspect", &hex]);
-        assert_data_eq!(stable(&inspected), str![""]);
+        assert_data_eq!(
+            stable(&inspected),
+            str![[r#"
+suite        KcXaes256Gcm
+key          00000000-0000-0000-0000-000000000000
+key made at  YYYY-MM-DDThh:mm:ssZ
+plaintext    11 bytes
+ciphertext   101 bytes
+
+"#]]
+        );
         assert_eq!(place.ok(&["inspect", &format!("\\x{hex}")]), inspected);
         std::fs::write(place.path("value"), format!("{hex}\n")).unwrap();
         assert_eq!(place.ok(&["inspect", &place.path("value")]), inspected);

@@ -45,13 +45,38 @@ fn keys_move_to_another_kek_and_then_the_old_one_can_retire() {
             .says("`also_unwrap`");
         place.env.insert("ENCX_KEK".to_owned(), old.clone());
         place.env.insert("ENCX_ALSO_UNWRAP".to_owned(), new.clone());
-        assert_data_eq!(place.ok(&["rewrap", "--to", &new, "--dry-run"]), str![""]);
+        assert_data_eq!(
+            place.ok(&["rewrap", "--to", &new, "--dry-run"]),
+            str![[r#"
+finished; 3 changed, 0 unchanged, 0 failed
+
+"#]]
+        );
         assert_data_eq!(
             place.ok(&["rewrap", "--to", &new, "--because", "new KEK"]),
-            str![""]
+            str![[r#"
+finished; 3 changed, 0 unchanged, 0 failed
+
+"#]]
         );
-        assert_data_eq!(place.ok(&["rewrap", "--to", &new, "--format", "json"]), str![""]);
-        assert_data_eq!(stable(&place.ok(&["keks", "list"])), str![""]);
+        assert_data_eq!(
+            place.ok(&["rewrap", "--to", &new, "--format", "json"]),
+            str![[r#"
+{"changed":0,"event":"started","failed":0,"unchanged":0}
+{"changed":0,"event":"progress","failed":0,"unchanged":3}
+{"changed":0,"ended_by":"finished","event":"report","failed":0,"is_complete":true,"unchanged":3}
+
+"#]]
+        );
+        assert_data_eq!(
+            stable(&place.ok(&["keks", "list"])),
+            str![[r#"
+KMS      KEK                                         RULE  STATE    ROTATION  NEXT  VERSIONS  SOLE
+default  local/00000000-0000-0000-0000-000000000000  yes   enabled  -         -     0         0
+default  local/00000000-0000-0000-0000-000000000001  yes   enabled  -         -     3         3
+
+"#]]
+        );
         // It holds nothing, and still wraps what is made from now on.
         place
             .run(&["keks", "can-retire", &old])
@@ -59,7 +84,17 @@ fn keys_move_to_another_kek_and_then_the_old_one_can_retire() {
             .says("name another KEK first");
         place.env.insert("ENCX_KEK".to_owned(), new.clone());
         place.env.insert("ENCX_ALSO_UNWRAP".to_owned(), old.clone());
-        assert_data_eq!(stable(&place.ok(&["keks", "can-retire", &old])), str![""]);
+        assert_data_eq!(
+            stable(&place.ok(&["keks", "can-retire", &old])),
+            str![[r#"
+KEK                        default:local/00000000-0000-0000-0000-000000000000
+can be retired             yes
+versions it wraps          0
+of these, by no other KEK  0
+wraps new keys             no
+
+"#]]
+        );
         place.run(&["keks", "can-retire", &new]).expect(3);
         assert_eq!(
             place

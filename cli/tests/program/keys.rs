@@ -204,7 +204,15 @@ fn what_is_due_is_a_finding_until_it_is_rotated() {
             .run(&["keys", "needs-rotation"])
             .expect(3)
             .says("2 due: run `encx maintain --once`");
-        assert_data_eq!(stable(&due.stdout), str![""]);
+        assert_data_eq!(
+            stable(&due.stdout),
+            str![[r#"
+ID                                    USAGE  VERSION  STATE   CONTEXT       KEK                                                 ACTIVE SINCE          DUE
+00000000-0000-0000-0000-000000000000  data   1        active  tenantId=t-1  default:local/00000000-0000-0000-0000-000000000001  YYYY-MM-DDThh:mm:ssZ  YYYY-MM-DDThh:mm:ssZ
+00000000-0000-0000-0000-000000000002  data   1        active  tenantId=t-2  default:local/00000000-0000-0000-0000-000000000001  YYYY-MM-DDThh:mm:ssZ  YYYY-MM-DDThh:mm:ssZ
+
+"#]]
+        );
         assert_eq!(
             place
                 .ok(&["keys", "list", "--due", "--format", "json"])
@@ -220,7 +228,13 @@ fn what_is_due_is_a_finding_until_it_is_rotated() {
             .run(&["maintain", "--once", "--dry-run"])
             .expect(0)
             .says("would rotate 2");
-        assert_data_eq!(place.ok(&["maintain", "--once"]), str![""]);
+        assert_data_eq!(
+            place.ok(&["maintain", "--once"]),
+            str![[r#"
+2 made, 2 promoted, 0 failed
+
+"#]]
+        );
         place.run(&["keys", "needs-rotation"]).expect(0);
         let audit = place.ok(&["audit", "export"]);
         assert!(audit.contains("encx maintain"), "{audit}");

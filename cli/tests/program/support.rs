@@ -18,7 +18,6 @@ pub(crate) enum Database {
 /// Runs a test on both databases.
 pub(crate) fn on_both(test: impl Fn(Place)) {
     for database in [Database::Sqlite, Database::Postgres] {
-        eprintln!("on {database:?}");
         test(Place::new(database));
     }
 }

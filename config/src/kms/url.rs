@@ -40,6 +40,7 @@ pub struct KmsUrl {
     pub(crate) allow_insecure: bool,
     pub(crate) env: Arc<Environment>,
     /// Whether `env` is the environment of the process, which a client library reads by itself.
+    #[cfg_attr(not(feature = "aws"), allow(dead_code, reason = "only AWS's reads it"))]
     pub(crate) env_is_process: bool,
 }
 

@@ -80,6 +80,7 @@ fn with_ca_file(url: &str, file: Option<&str>) -> zeroize::Zeroizing<String> {
     url
 }
 
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 macro_rules! tables {
     ($module:ident, $store:ident) => {
         mod $module {

@@ -13,7 +13,15 @@ pub struct StoreUrl {
     pub(crate) url: SecretUrl,
     pub(crate) origin: Origin,
     pub(crate) listen_url: Option<SecretUrl>,
+    #[cfg_attr(
+        not(feature = "postgres"),
+        allow(dead_code, reason = "only PostgreSQL has it")
+    )]
     pub(crate) ca_file: Option<String>,
+    #[cfg_attr(
+        not(feature = "postgres"),
+        allow(dead_code, reason = "only PostgreSQL has it")
+    )]
     pub(crate) transaction_pooler: bool,
     pub(crate) env: Arc<Environment>,
 }

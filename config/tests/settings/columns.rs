@@ -37,10 +37,9 @@ fn what_is_written_for_structs_matches_them() {
 
     // Other tables are none of its business; an index is declared besides.
     let more = format!(
-        "{}index = {{ column = \"email_index\", normalizer = \"email\", bits = 32 }}\n\n[[column]]\ntable = \"orders\"\ncolumn = \
+        "{toml}index = {{ column = \"email_index\", normalizer = \"email\", bits = 32 }}\n\n[[column]]\ntable = \"orders\"\ncolumn = \
          \"note\"\nid = [{{ column = \"shop\", kind = \"uuid\" }}, {{ column = \"nr\", kind = \"integer\" }}]\npath = [\"a\"]\nbound = \
-         [\"state\"]\ncontext = {{ purpose = \"notes\" }}\n",
-        toml
+         [\"state\"]\ncontext = {{ purpose = \"notes\" }}\n"
     );
     let settings = File::new(&more).load().unwrap();
     assert_columns_match(&settings, &columns);

@@ -138,7 +138,7 @@ async fn aws_is_set_as_its_users_expect() {
     assert_eq!(kms.primary().unwrap().default_kek().unwrap().as_str(), arn);
     let kek_of = async |variables: &[(&str, &str)]| {
         let kms = of_env(variables).unwrap().kms().await.unwrap();
-        kms.primary().unwrap().default_kek().map(|kek| kek.to_string())
+        kms.primary().unwrap().default_kek().map(ToString::to_string)
     };
     let alias = "alias/shop-pii".to_owned();
     assert_eq!(

@@ -200,7 +200,7 @@ async fn a_scheme_of_the_programs_own_can_be_named() {
         .store_scheme("acme", |url| async move {
             match (
                 url.url().expose(),
-                url.listen_url().map(|url| url.to_string()).as_deref(),
+                url.listen_url().map(ToString::to_string).as_deref(),
             ) {
                 ("acme:keys", Some("acme:hints")) => {
                     Ok(OpenStore::new(MemoryKeyStore::new()).with_migrations(Steps))

@@ -15,19 +15,20 @@
 //! # }
 //! ```
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use aws_sdk_kms::Client;
 use aws_sdk_kms::config::http::HttpResponse;
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_kms::types::{KeyMetadata, MultiRegionConfiguration, Tag};
+use aws_sdk_kms::types::{KeyMetadata, KeySpec, KeyUsageType, MultiRegionConfiguration, Tag};
 use encx_core::key::KekId;
-use encx_core::kms::KmsErrorKind;
+use encx_core::kms::{KekState, KmsErrorKind};
 
 use crate::arn::{KeyArn, KeyName};
 use crate::error::{AwsError, Message};
-use crate::kms::{AwsKms, Inner};
+use crate::kms::{AwsKms, Inner, state_of};
 use crate::policy::{KeyPolicy, PolicyDifference};
 
 /// Creates and manages KEKs.
@@ -75,9 +76,91 @@ impl NewKek {
     }
 }
 
+/// A key as it was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FoundKek {
+    /// Its ARN.
+    pub kek: KekId,
+    /// Whether it can be used.
+    pub state: KekState,
+    /// Whether it is a symmetric key for encryption, as a KEK has to be.
+    pub is_symmetric: bool,
+    /// Whether it can have replicas. This cannot be changed.
+    pub multi_region: bool,
+    /// The keys that share its material, by region: the primary and its replicas, itself included. Empty for a key of one region.
+    pub everywhere: BTreeMap<String, KekId>,
+}
+
+impl FoundKek {
+    /// Makes sure that it can serve as a KEK now.
+    ///
+    /// # Errors
+    ///
+    /// [`AdminError`] that says what it is instead, and what to do.
+    pub fn check_usable(&self) -> Result<(), AdminError> {
+        let refused = |kind, what: &str| {
+            let failed = Failed::new("kms:DescribeKey", self.kek.as_str());
+            Err(AdminError {
+                kind,
+                ..failed.odd(what)
+            })
+        };
+        if !self.is_symmetric {
+            let what = "it is an asymmetric or HMAC key, and a KEK is a symmetric key for ENCRYPT_DECRYPT; name another key";
+            return refused(KmsErrorKind::Configuration, what);
+        }
+        match self.state {
+            KekState::Enabled => Ok(()),
+            KekState::Disabled => refused(
+                KmsErrorKind::KeyState,
+                "it is disabled; enable it with `aws kms enable-key`",
+            ),
+            KekState::PendingDeletion => refused(
+                KmsErrorKind::KeyState,
+                "it waits for its deletion; keep it with `aws kms cancel-key-deletion` and then `aws kms enable-key`, for it is \
+                 disabled after that",
+            ),
+            _ => refused(
+                KmsErrorKind::KeyState,
+                "its state does not let it be used; see `aws kms describe-key`",
+            ),
+        }
+    }
+}
+
+/// Checks that an alias is one that AWS KMS takes, before anything is made for it.
+///
+/// # Errors
+///
+/// [`AdminError`] that says how to write one.
+pub fn check_alias(alias: &str) -> Result<(), AdminError> {
+    let odd = |what: &str| Err(Failed::new("kms:CreateAlias", alias).odd(what));
+    let Some(name) = alias.strip_prefix("alias/") else {
+        return odd("an alias begins with `alias/`, such as `alias/shop-pii`");
+    };
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"/_-".contains(&byte);
+    if name.is_empty() || alias.len() > 256 || !name.bytes().all(is_allowed) {
+        return odd(
+            "an alias has letters, digits, `/`, `_` and `-` after `alias/`, and 256 characters at most",
+        );
+    }
+    if name.starts_with("aws/") {
+        return odd("names that begin with `alias/aws/` are AWS's own; choose another");
+    }
+    Ok(())
+}
+
 /// How often AWS KMS gives a key new material: 90 to 2560 days. Default: 90.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RotationPeriod(i32);
+
+impl fmt::Display for RotationPeriod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(days) = self;
+        write!(f, "every {days} days")
+    }
+}
 
 impl RotationPeriod {
     /// Parses a number of days. `None` unless it is 90 to 2560.
@@ -135,6 +218,7 @@ impl KmsAdmin {
     /// The key is then either created or not.
     pub async fn create_kek(&self, new: &NewKek) -> Result<KekId, AdminError> {
         let failed = Failed::new("kms:CreateKey", "a new key");
+        new.policy.iter().try_for_each(|policy| failed.check(policy))?;
         let mut create = self.home().create_key().description(&new.description);
         if new.multi_region {
             create = create.multi_region(true);
@@ -167,6 +251,95 @@ impl KmsAdmin {
         }
     }
 
+    /// Looks at the key that a name stands for: an alias, an id or an ARN. `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// As for [`find_kek`](Self::find_kek).
+    ///
+    /// # Cancellation
+    ///
+    /// May be dropped at any time.
+    pub async fn inspect_kek(&self, name: &str) -> Result<Option<FoundKek>, AdminError> {
+        let failed = Failed::new("kms:DescribeKey", name);
+        let metadata = match self.describe(name).await {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == KmsErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut everywhere = BTreeMap::new();
+        if let Some(regions) = metadata.multi_region_configuration() {
+            for key in regions.primary_key().into_iter().chain(regions.replica_keys()) {
+                if let (Some(region), Some(arn)) = (key.region(), key.arn()) {
+                    let kek = KekId::new(arn).map_err(|error| failed.odd(&error.to_string()))?;
+                    everywhere.insert(region.to_owned(), kek);
+                }
+            }
+        }
+        let is_for_encryption = metadata.key_usage() == Some(&KeyUsageType::EncryptDecrypt);
+        // What names no kind is of before there were others.
+        let spec = metadata
+            .key_spec()
+            .is_none_or(|spec| *spec == KeySpec::SymmetricDefault);
+        Ok(Some(FoundKek {
+            kek: arn_of(Some(&metadata), &failed)?,
+            state: state_of(&metadata),
+            is_symmetric: is_for_encryption && spec,
+            multi_region: metadata.multi_region().unwrap_or_default(),
+            everywhere,
+        }))
+    }
+
+    /// Gives a key these tags, and leaves its others as they are. Never a secret.
+    ///
+    /// # Errors
+    ///
+    /// [`AdminError`].
+    ///
+    /// # Cancellation
+    ///
+    /// The change is then either done or not.
+    pub async fn set_tags(&self, kek: &KekId, tags: &[(String, String)]) -> Result<Change, AdminError> {
+        let client = self.client_of(kek);
+        let failed = Failed::new("kms:ListResourceTags", kek.as_str());
+        let list = client.list_resource_tags().key_id(kek.as_str());
+        let found = list.send().await.map_err(|error| failed.because(&error))?;
+        let is_there = |key: &str, value: &str| {
+            let mut found = found.tags().iter();
+            found.any(|tag| tag.tag_key() == key && tag.tag_value() == value)
+        };
+        let missing: Vec<_> = tags.iter().filter(|(key, value)| !is_there(key, value)).collect();
+        if missing.is_empty() {
+            return Ok(Change::Unchanged);
+        }
+        let failed = Failed::new("kms:TagResource", kek.as_str());
+        let mut set = client.tag_resource().key_id(kek.as_str());
+        for (key, value) in missing {
+            let tag = Tag::builder().tag_key(key).tag_value(value).build();
+            set = set.tags(tag.map_err(|error| failed.odd(&error.to_string()))?);
+        }
+        set.send().await.map_err(|error| failed.because(&error))?;
+        Ok(Change::Changed)
+    }
+
+    /// Tells whether AWS KMS gives a key new material from time to time, and how often.
+    ///
+    /// # Errors
+    ///
+    /// [`AdminError`].
+    ///
+    /// # Cancellation
+    ///
+    /// May be dropped at any time.
+    pub async fn rotation(&self, kek: &KekId) -> Result<Option<RotationPeriod>, AdminError> {
+        let failed = Failed::new("kms:GetKeyRotationStatus", kek.as_str());
+        let status = self.client_of(kek).get_key_rotation_status().key_id(kek.as_str());
+        let status = status.send().await.map_err(|error| failed.because(&error))?;
+        // Without a period it is a year, as it was before periods could be chosen.
+        let days = status.rotation_period_in_days().unwrap_or(365);
+        Ok(status.key_rotation_enabled().then_some(RotationPeriod(days)))
+    }
+
     /// Lets an alias stand for a key, in the key's region, whatever it stood for before.
     ///
     /// Wraps are not affected: they name their key. Other processes follow within a minute.
@@ -179,6 +352,7 @@ impl KmsAdmin {
     ///
     /// The change is then either done or not.
     pub async fn set_alias(&self, alias: &str, kek: &KekId) -> Result<Change, AdminError> {
+        check_alias(alias)?;
         let (failed, client) = (Failed::new("kms:DescribeKey", alias), self.client_of(kek));
         let found = match client.describe_key().key_id(alias).send().await {
             Ok(found) => Some(arn_of(found.key_metadata(), &failed)?),
@@ -280,7 +454,11 @@ impl KmsAdmin {
         policy: Option<&KeyPolicy>,
     ) -> Result<(KekId, Change), AdminError> {
         let failed = Failed::new("kms:ReplicateKey", kek.as_str());
+        policy.into_iter().try_for_each(|policy| failed.check(policy))?;
         let metadata = self.describe(kek.as_str()).await?;
+        if metadata.multi_region() == Some(false) {
+            return Err(failed.odd(NO_REPLICAS));
+        }
         let regions = metadata.multi_region_configuration();
         let replicas = regions
             .map(MultiRegionConfiguration::replica_keys)
@@ -343,11 +521,12 @@ impl KmsAdmin {
     ///
     /// The change is then either done or not.
     pub async fn set_policy(&self, kek: &KekId, policy: &KeyPolicy) -> Result<Change, AdminError> {
+        let failed = Failed::new("kms:PutKeyPolicy", kek.as_str());
+        failed.check(policy)?;
         if self.compare_policy(kek, policy).await?.is_empty() {
             return Ok(Change::Unchanged);
         }
         let client = self.client_of(kek);
-        let failed = Failed::new("kms:PutKeyPolicy", kek.as_str());
         let put = client
             .put_key_policy()
             .key_id(kek.as_str())
@@ -403,6 +582,10 @@ fn arn_of(metadata: Option<&KeyMetadata>, failed: &Failed<'_>) -> Result<KekId, 
     KekId::new(arn).map_err(|error| failed.odd(&error.to_string()))
 }
 
+/// Why a key of one region cannot be replicated.
+const NO_REPLICAS: &str = "it is a key of one region, which cannot be changed; make a multi-region key under another alias, and move the \
+                           data keys there with `rewrap`";
+
 /// What was done, to what, when it failed.
 struct Failed<'a> {
     action: &'static str,
@@ -419,7 +602,7 @@ impl<'a> Failed<'a> {
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
         // No request of an administrator carries a secret.
-        let source = AwsError::new(error, Message::Kept);
+        let source = AwsError::new(error, Message::Kept, true);
         AdminError {
             action: self.action,
             of: self.of.to_owned(),
@@ -427,6 +610,11 @@ impl<'a> Failed<'a> {
             what: None,
             source: Some(Box::new(source)),
         }
+    }
+
+    /// Refuses a policy that names a principal which it must not name.
+    fn check(&self, policy: &KeyPolicy) -> Result<(), AdminError> {
+        policy.check().map_err(|error| self.odd(&error.to_string()))
     }
 
     fn odd(&self, what: &str) -> AdminError {
@@ -469,7 +657,16 @@ impl fmt::Display for AdminError {
         if let Some(what) = &self.what {
             write!(f, ": {what}")?;
         }
+        let about_credentials = self
+            .source
+            .as_ref()
+            .and_then(|source| source.credentials_advice());
         match self.kind {
+            _ if about_credentials.is_some() => write!(
+                f,
+                ": there are no credentials; {}",
+                about_credentials.unwrap_or_default()
+            ),
             KmsErrorKind::AccessDenied => write!(
                 f,
                 ": access is denied; the caller's identity policy and the key's policy must allow {}",

@@ -1,6 +1,7 @@
 //! How an [`AwsKms`] is set up: from the environment, from an `SdkConfig`, or setting by setting.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,11 +14,16 @@ use encx_core::key::KekId;
 use crate::arn::{KeyName, is_region};
 use crate::clients::{Clients, Endpoints};
 use crate::endpoint::Endpoint;
+use crate::flights::Flights;
 use crate::kms::{AwsKms, Inner};
+use crate::regions::Regions;
 use crate::setup_error::AwsKmsError;
 
 /// The variable that names the default KEK.
 const KEK_VARIABLE: &str = "AWS_KMS_KEY_ID";
+
+const KEK_EXPECTED: &str = "write a key's ARN, a key id, or an alias that begins with `alias/`; or leave it out, and name the KEK with `kek` \
+                            of `Crypto::builder`";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -44,6 +50,7 @@ pub struct AwsKmsBuilder {
     retry_mode: Option<RetryMode>,
     attempts: Option<u32>,
     default_kek: Option<String>,
+    kek_set_by: &'static str,
 }
 
 impl AwsKms {
@@ -51,7 +58,8 @@ impl AwsKms {
     ///
     /// # Errors
     ///
-    /// [`AwsKmsError::MissingRegion`] if there is no region; [`AwsKmsError::InvalidKek`] if `AWS_KMS_KEY_ID` names no key.
+    /// [`AwsKmsError::MissingRegion`] if there is no region; [`AwsKmsError::InvalidKek`] if `AWS_KMS_KEY_ID` names no key;
+    /// [`AwsKmsError::InvalidVariable`] if it, or a variable of the SDK, has a value that it cannot have, such as none at all.
     ///
     /// # Cancellation
     ///
@@ -160,6 +168,7 @@ impl AwsKmsBuilder {
     /// Names the KEK to use where `Crypto::builder` is told none: an ARN, a key id or an alias.
     pub fn default_kek(mut self, kek: impl Into<String>) -> Self {
         self.default_kek = Some(kek.into());
+        self.kek_set_by = "`default_kek`";
         self
     }
 
@@ -177,8 +186,10 @@ impl AwsKmsBuilder {
             Some(config) => config,
             None => {
                 if self.default_kek.is_none() {
-                    self.default_kek = std::env::var(KEK_VARIABLE).ok().filter(|kek| !kek.is_empty());
+                    self.default_kek = variable(KEK_VARIABLE, KEK_EXPECTED, |kek| !kek.is_empty())?;
+                    self.kek_set_by = KEK_VARIABLE;
                 }
+                check_variables()?;
                 let mut loader = aws_config::defaults(behavior_version());
                 if let Some(region) = self.regions.first() {
                     // Spares the search for one, which on some machines asks the network.
@@ -199,7 +210,12 @@ impl AwsKmsBuilder {
                 Some(KeyName::Arn(arn)) => Some(arn.region.to_owned()),
                 Some(KeyName::AliasArn { region }) => Some(region.to_owned()),
                 Some(KeyName::Alias | KeyName::Id { .. }) => None,
-                None => return Err(AwsKmsError::InvalidKek { kek: kek.to_string() }),
+                None => {
+                    return Err(AwsKmsError::InvalidKek {
+                        kek: kek.to_string(),
+                        set_by: self.kek_set_by,
+                    });
+                }
             },
         };
         if config.credentials_provider().is_none() {
@@ -242,22 +258,77 @@ impl AwsKmsBuilder {
             attempt: self.attempt_timeout,
             operation: self.operation_timeout,
         };
-        base.set_timeout_config(Some(timeouts.or(config.timeout_config())?));
+        let timeouts = timeouts.or(config.timeout_config())?;
+        let order = Regions::new(
+            timeouts.operation_attempt_timeout().unwrap_or(ATTEMPT_TIMEOUT),
+            timeouts.operation_timeout().unwrap_or(OPERATION_TIMEOUT),
+        );
+        base.set_timeout_config(Some(timeouts));
         base.set_retry_config(Some(retries(
             self.retry_mode,
             self.attempts,
             config.retry_config(),
         )?));
         Ok(AwsKms(Arc::new(Inner {
-            clients: Clients::new(base, endpoints),
+            clients: Clients::new(base, endpoints, config.http_client().is_none()),
             regions,
             several,
             default_kek,
+            order: Arc::new(order),
+            descriptions: Flights::default(),
             rotation_is_secret: false.into(),
             rotations_are_secret: false.into(),
             last_rotations: Mutex::default(),
         })))
     }
+}
+
+/// Reads a variable of the environment, if it is set.
+fn variable(
+    variable: &'static str,
+    expected: &'static str,
+    is_valid: impl Fn(&str) -> bool,
+) -> Result<Option<String>, AwsKmsError> {
+    let Some(value) = std::env::var_os(variable) else {
+        return Ok(None);
+    };
+    match value.to_str().filter(|value| is_valid(value)) {
+        Some(value) => Ok(Some(value.to_owned())),
+        None => Err(AwsKmsError::InvalidVariable {
+            variable,
+            value: value.to_string_lossy().into_owned(),
+            expected,
+        }),
+    }
+}
+
+/// Checks those variables that the SDK ignores when it cannot read them, so that requests go elsewhere than was meant, or for
+/// which it panics.
+fn check_variables() -> Result<(), AwsKmsError> {
+    let is_bool = |value: &str| {
+        let known = ["", "false", "true"];
+        known.iter().any(|known| value.eq_ignore_ascii_case(known))
+    };
+    for name in [
+        "AWS_USE_FIPS_ENDPOINT",
+        "AWS_USE_DUALSTACK_ENDPOINT",
+        "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+    ] {
+        variable(name, "write `true` or `false`, or leave it out", is_bool)?;
+    }
+    let is_count = |value: &str| value.parse::<u32>().is_ok_and(|attempts| attempts > 0);
+    variable(
+        "AWS_MAX_ATTEMPTS",
+        "write a number from 1 on, or leave it out",
+        is_count,
+    )?;
+    let is_mode = |value: &str| RetryMode::from_str(value).is_ok();
+    variable(
+        "AWS_RETRY_MODE",
+        "write `standard` or `adaptive`, or leave it out",
+        is_mode,
+    )?;
+    Ok(())
 }
 
 /// Names what sets a region that comes from the environment, the profile or the caller's `SdkConfig`.

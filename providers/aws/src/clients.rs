@@ -8,12 +8,24 @@ use aws_sdk_kms::Client;
 use aws_sdk_kms::config::{Builder, Region};
 
 use crate::endpoint::Endpoint;
+use crate::proxy::Proxy;
+use crate::requests::Requests;
 
 /// How to reach KMS in each region.
 pub(crate) struct Clients {
     base: Builder,
     endpoints: Endpoints,
-    made: Mutex<BTreeMap<String, Client>>,
+    made: Mutex<BTreeMap<String, Made>>,
+    requests: Requests,
+    /// Whether the SDK's own HTTP client sends the requests, which takes its proxy from the environment.
+    is_sdk_s_http: bool,
+}
+
+/// A client, and the proxy on the way to its KMS.
+#[derive(Clone)]
+struct Made {
+    client: Client,
+    proxy: Option<Proxy>,
 }
 
 /// The endpoints that are not AWS's own defaults.
@@ -34,25 +46,48 @@ impl Endpoints {
 }
 
 impl Clients {
-    pub(crate) fn new(base: Builder, endpoints: Endpoints) -> Self {
+    pub(crate) fn new(base: Builder, endpoints: Endpoints, is_sdk_s_http: bool) -> Self {
+        let requests = Requests::default();
         Self {
-            base,
+            base: base.interceptor(requests.clone()),
             endpoints,
             made: Mutex::default(),
+            requests,
+            is_sdk_s_http,
         }
     }
 
+    /// Returns what counts the requests of all clients.
+    pub(crate) fn requests(&self) -> &Requests {
+        &self.requests
+    }
+
+    /// Returns the proxy on the way to a region's KMS.
+    pub(crate) fn proxy(&self, region: &str) -> Option<Proxy> {
+        self.make(region).proxy
+    }
+
     pub(crate) fn client(&self, region: &str) -> Client {
-        if let Some(client) = self.made().get(region) {
-            return client.clone();
+        self.make(region).client
+    }
+
+    fn make(&self, region: &str) -> Made {
+        if let Some(made) = self.made().get(region) {
+            return made.clone();
         }
+        let own = || format!("https://kms.{region}.amazonaws.com");
+        let address = self
+            .endpoint(region)
+            .map_or_else(own, |endpoint| endpoint.url().to_owned());
+        let proxy = Proxy::before(&address).filter(|_| self.is_sdk_s_http);
         // Not under the lock: it may run code of the caller's configuration. Of two that are made at once one is kept.
         let mut config = self.base.clone().region(Region::new(region.to_owned()));
         // Also where there is none: `base` has the one that the environment names, which may be another region's.
-        config.set_endpoint_url(self.endpoint(region).map(str::to_owned));
+        config.set_endpoint_url(self.endpoint(region).map(|endpoint| endpoint.url().to_owned()));
         let client = Client::from_conf(config.build());
-        let client = self.made().entry(region.to_owned()).or_insert(client).clone();
-        if let (None, Some(shared)) = (self.endpoints.of(region), &self.endpoints.shared) {
+        let made = Made { client, proxy };
+        let made = self.made().entry(region.to_owned()).or_insert(made).clone();
+        if let (None, Some(shared)) = (self.endpoint(region), &self.endpoints.shared) {
             tracing::warn!(
                 target: "encx::aws",
                 region,
@@ -61,16 +96,16 @@ impl Clients {
                 "this endpoint is another region's, so AWS's own endpoint is used; `endpoint_url_for` sets one"
             );
         }
-        client
+        made
     }
 
-    fn made(&self) -> MutexGuard<'_, BTreeMap<String, Client>> {
+    fn made(&self) -> MutexGuard<'_, BTreeMap<String, Made>> {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the endpoint of a region, unless it is AWS's own.
-    pub(crate) fn endpoint(&self, region: &str) -> Option<&str> {
-        self.endpoints.of(region).map(Endpoint::url)
+    pub(crate) fn endpoint(&self, region: &str) -> Option<&Endpoint> {
+        self.endpoints.of(region)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Endpoints: what may be one, which region it serves, and who set it.
 
+use std::fmt;
+
 use aws_config::SdkConfig;
 use aws_sdk_kms::config::http::HttpRequest;
 use aws_types::service_config::ServiceConfigKey;
@@ -116,6 +118,13 @@ fn inherited_url(config: &SdkConfig) -> Option<String> {
         .build();
     let of_kms = key.ok().and_then(|key| config.service_config()?.load_config(key));
     of_kms.or(set)
+}
+
+/// Shows its URL and what sets it.
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, which {} sets", self.url, self.set_by)
+    }
 }
 
 #[cfg(test)]

@@ -1,99 +1,21 @@
-//! How AWS KMS fails: the one table of its error codes, and what to do about each.
+//! How AWS KMS fails, and what to do about each failure.
 
 use std::error::Error as StdError;
 use std::fmt;
 
-use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kms::config::http::HttpResponse;
-use aws_sdk_kms::error::{ErrorMetadata, ProvideErrorMetadata, SdkError};
+use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kms::operation::RequestId;
 use encx_core::key::KekId;
 use encx_core::kms::{KmsError, KmsErrorKind, KmsOperation};
 
 use crate::arn::KeyName;
+use crate::codes::{kind_of_code, kind_of_status};
+use crate::credentials::NoCredentials;
+use crate::endpoint::Endpoint;
+use crate::proxy::Proxy;
 
 pub(crate) const PROVIDER: &str = "aws-kms";
-
-/// What AWS's error codes mean to a caller. Codes that no operation models, such as `ThrottlingException`, are here like
-/// those that have a type of their own: the SDK gives the code of either.
-const CODES: &[(&str, KmsErrorKind)] = &[
-    // Permission.
-    ("AccessDenied", KmsErrorKind::AccessDenied),
-    ("AccessDeniedException", KmsErrorKind::AccessDenied),
-    ("ExpiredToken", KmsErrorKind::AccessDenied),
-    ("ExpiredTokenException", KmsErrorKind::AccessDenied),
-    ("InvalidClientTokenId", KmsErrorKind::AccessDenied),
-    ("MissingAuthenticationToken", KmsErrorKind::AccessDenied),
-    ("MissingAuthenticationTokenException", KmsErrorKind::AccessDenied),
-    ("NotAuthorized", KmsErrorKind::AccessDenied),
-    ("NotAuthorizedException", KmsErrorKind::AccessDenied),
-    ("UnrecognizedClientException", KmsErrorKind::AccessDenied),
-    // What can never succeed as it is asked.
-    ("AlreadyExistsException", KmsErrorKind::Configuration),
-    ("DryRunOperationException", KmsErrorKind::Configuration),
-    ("IncompleteSignature", KmsErrorKind::Configuration),
-    ("IncompleteSignatureException", KmsErrorKind::Configuration),
-    ("InvalidAliasNameException", KmsErrorKind::Configuration),
-    ("InvalidArnException", KmsErrorKind::Configuration),
-    ("InvalidGrantTokenException", KmsErrorKind::Configuration),
-    ("InvalidKeyUsageException", KmsErrorKind::Configuration),
-    ("InvalidMarkerException", KmsErrorKind::Configuration),
-    ("InvalidSignatureException", KmsErrorKind::Configuration),
-    ("MalformedPolicyDocumentException", KmsErrorKind::Configuration),
-    ("OptInRequired", KmsErrorKind::Configuration),
-    ("RequestExpired", KmsErrorKind::Configuration),
-    ("SignatureDoesNotMatch", KmsErrorKind::Configuration),
-    ("TagException", KmsErrorKind::Configuration),
-    ("ValidationError", KmsErrorKind::Configuration),
-    ("ValidationException", KmsErrorKind::Configuration),
-    // A damaged wrap, another context, another KEK.
-    ("IncorrectKeyException", KmsErrorKind::Integrity),
-    ("InvalidCiphertextException", KmsErrorKind::Integrity),
-    // The state of the KEK.
-    ("ConflictException", KmsErrorKind::KeyState),
-    ("DisabledException", KmsErrorKind::KeyState),
-    ("KMSInvalidStateException", KmsErrorKind::KeyState),
-    // Quotas of resources, such as keys of an account. The SDK retries this one, AWS's documentation does not say that
-    // waiting helps.
-    ("LimitExceededException", KmsErrorKind::LimitExceeded),
-    ("NotFoundException", KmsErrorKind::NotFound),
-    // Quotas of requests.
-    ("RequestLimitExceeded", KmsErrorKind::Throttled),
-    ("RequestThrottled", KmsErrorKind::Throttled),
-    ("RequestThrottledException", KmsErrorKind::Throttled),
-    ("SlowDown", KmsErrorKind::Throttled),
-    ("ThrottledException", KmsErrorKind::Throttled),
-    ("Throttling", KmsErrorKind::Throttled),
-    ("ThrottlingException", KmsErrorKind::Throttled),
-    ("TooManyRequestsException", KmsErrorKind::Throttled),
-    // Faults of KMS itself.
-    ("DependencyTimeoutException", KmsErrorKind::Unavailable),
-    ("InternalFailure", KmsErrorKind::Unavailable),
-    ("InternalServerError", KmsErrorKind::Unavailable),
-    ("KMSInternalException", KmsErrorKind::Unavailable),
-    ("KeyUnavailableException", KmsErrorKind::Unavailable),
-    ("RequestTimeout", KmsErrorKind::Unavailable),
-    ("RequestTimeoutException", KmsErrorKind::Unavailable),
-    ("ServiceUnavailable", KmsErrorKind::Unavailable),
-    ("ServiceUnavailableException", KmsErrorKind::Unavailable),
-    ("UnsupportedOperationException", KmsErrorKind::Unsupported),
-];
-
-fn kind_of_code(code: &str) -> Option<KmsErrorKind> {
-    let found = CODES.iter().find(|(known, _)| *known == code);
-    found.map(|(_, kind)| *kind)
-}
-
-/// Says what a code of AWS that we do not know means, from the HTTP status that came with it.
-fn kind_of_status(status: u16) -> KmsErrorKind {
-    match status {
-        401 | 403 => KmsErrorKind::AccessDenied,
-        404 => KmsErrorKind::NotFound,
-        429 => KmsErrorKind::Throttled,
-        400..500 => KmsErrorKind::Configuration,
-        _ => KmsErrorKind::Unavailable,
-    }
-}
 
 /// What AWS KMS, or the way to it, said: the `source()` of the [`KmsError`]s of this crate.
 ///
@@ -122,8 +44,8 @@ pub(crate) enum Message {
 enum Cause {
     /// The request was never sent, as it cannot be.
     Construction,
-    /// No credentials were found, or those found cannot be read.
-    Credentials,
+    /// No credentials were got: refused, not to be had as things are set up, or not given in time.
+    Credentials(KmsErrorKind),
     /// No answer came.
     Dispatch,
     /// What answered was not AWS KMS, or its answer cannot be read.
@@ -135,7 +57,8 @@ enum Cause {
 }
 
 impl AwsError {
-    pub(crate) fn new<E>(error: &SdkError<E, HttpResponse>, message: Message) -> Self
+    /// Reads an error of the SDK; `was_sent` tells whether a request was sent at all.
+    pub(crate) fn new<E>(error: &SdkError<E, HttpResponse>, message: Message, was_sent: bool) -> Self
     where
         E: ProvideErrorMetadata + StdError + 'static,
     {
@@ -156,11 +79,15 @@ impl AwsError {
             SdkError::TimeoutError(_) => Cause::Timeout,
             _ => Cause::Dispatch,
         };
-        let cause = match cause {
-            Cause::Construction | Cause::Dispatch if has_no_credentials(error) => Cause::Credentials,
-            cause => cause,
+        let (cause, detail) = match NoCredentials::behind(error) {
+            Some(none) => (Cause::Credentials(none.kind), Some(shown(&none.said.join(": ")))),
+            // Before a request is sent only credentials are waited for.
+            None if cause == Cause::Timeout && !was_sent => (
+                Cause::Credentials(KmsErrorKind::Unavailable),
+                Some("STS, or another service that gives them, did not answer in time".to_owned()),
+            ),
+            None => (cause, detail(error, message)),
         };
-        let detail = detail(error, message);
         // Without a code it was no refusal of AWS's, and the text may be anything.
         let message = match message {
             Message::Dropped => None,
@@ -201,10 +128,38 @@ impl AwsError {
         self.status
     }
 
+    /// Tells whether AWS KMS itself said it.
+    pub(crate) fn is_answer(&self) -> bool {
+        self.cause == Cause::Service
+    }
+
+    /// Says what to do about credentials, if it is they that are missing: no permission on a KEK helps then.
+    pub(crate) fn credentials_advice(&self) -> Option<&'static str> {
+        let Cause::Credentials(kind) = self.cause else {
+            return None;
+        };
+        Some(match kind {
+            KmsErrorKind::AccessDenied => {
+                "this is about the role to assume, not about the KEK: its trust policy must name this caller and, where it demands \
+                 them, the external id (`external_id` of the profile) or the service account; AWS_ROLE_ARN and the profile must name \
+                 that role; and the metadata service must be allowed to answer this process"
+            }
+            KmsErrorKind::Unavailable => {
+                "the service that gives credentials (STS, or the metadata service of EC2, ECS or EKS) did not answer: look at the way \
+                 there, a proxy, a VPC endpoint for STS, the metadata service's hop limit in containers"
+            }
+            _ => {
+                "AWS's credential chain found none that can be used: set a role, a profile or the environment's \
+                 AWS_ACCESS_KEY_ID; what AWS_PROFILE, AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN name must exist and be readable"
+            }
+        })
+    }
+
     /// Says why, as far as a caller acts on it.
     pub(crate) fn kind(&self) -> KmsErrorKind {
         match self.cause {
-            Cause::Construction | Cause::Credentials => KmsErrorKind::Configuration,
+            Cause::Construction => KmsErrorKind::Configuration,
+            Cause::Credentials(kind) => kind,
             // Whatever its status: what AWS KMS did not write is no refusal of AWS KMS's.
             Cause::Dispatch | Cause::Response | Cause::Timeout => KmsErrorKind::Unavailable,
             Cause::Service => self
@@ -219,7 +174,9 @@ impl fmt::Display for AwsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.cause {
             Cause::Construction => "the request could not be built",
-            Cause::Credentials => "there are no usable AWS credentials",
+            Cause::Credentials(KmsErrorKind::AccessDenied) => "AWS credentials were refused",
+            Cause::Credentials(KmsErrorKind::Unavailable) => "no AWS credentials came",
+            Cause::Credentials(_) => "there are no usable AWS credentials",
             Cause::Dispatch => "AWS KMS could not be reached",
             Cause::Response => "what answered was not AWS KMS, or its answer could not be read",
             Cause::Service => "AWS KMS refused",
@@ -290,51 +247,21 @@ fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (d
     std::iter::successors(Some(error), |&error| error.source())
 }
 
-/// Tells whether the credential chain came up with nothing that could become better by itself.
-fn has_no_credentials(error: &(dyn StdError + 'static)) -> bool {
-    let of_credentials = chain(error).find_map(|error| error.downcast_ref::<CredentialsError>());
-    of_credentials.is_some_and(is_final)
-}
-
-/// Tells whether a provider of credentials was never asked, as it is set up wrongly or not at all.
-fn is_final(error: &CredentialsError) -> bool {
-    matches!(
-        error,
-        CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_)
-    )
-}
-
-/// Says why no answer came, out of those errors only that never see a request: the operating system's and TLS's, the
-/// credential chain's, and refusals of the service that gives credentials.
+/// Says why no answer came, in the words of the operating system or TLS, which never see a request.
 ///
-/// Any other may show one: of KMS with a data key, of STS with a token. An I/O error of a caller's own HTTP client may, too:
-/// where messages are dropped, only those of the operating system are taken.
+/// Any other error may show one. An I/O error of a caller's own HTTP client may, too: where messages are dropped, only those
+/// of the operating system are taken.
 fn detail(error: &(dyn StdError + 'static), message: Message) -> Option<String> {
-    let mut texts = Vec::new();
-    for error in chain(error) {
-        if let Some(error) = error.downcast_ref::<CredentialsError>() {
-            texts.push(error.to_string());
-            let why = StdError::source(error).filter(|_| is_final(error));
-            texts.extend(why.map(ToString::to_string));
-        } else if let Some(refusal) = error
-            .downcast_ref::<ErrorMetadata>()
-            .filter(|_| !texts.is_empty())
-        {
-            let parts = [refusal.code(), refusal.message()];
-            texts.extend(parts.into_iter().flatten().map(str::to_owned));
-        } else if let Some(error) = error.downcast_ref::<std::io::Error>() {
-            texts.push(match message {
-                Message::Dropped if error.raw_os_error().is_none() => error.kind().to_string(),
-                _ => error.to_string(),
-            });
-            break;
-        }
-    }
-    Some(shown(&texts.join(": "))).filter(|text| !text.is_empty())
+    let error = chain(error).find_map(|error| error.downcast_ref::<std::io::Error>())?;
+    let text = match message {
+        Message::Dropped if error.raw_os_error().is_none() => error.kind().to_string(),
+        _ => error.to_string(),
+    };
+    Some(shown(&text)).filter(|text| !text.is_empty())
 }
 
 /// What was asked, of whom and where: what an error has to say besides AWS's own words.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Asked<'a> {
     pub(crate) operation: KmsOperation,
     /// The KEK, as the caller named it.
@@ -344,7 +271,9 @@ pub(crate) struct Asked<'a> {
     /// The region whose KMS was asked.
     pub(crate) region: &'a str,
     /// Its endpoint, unless it is AWS's own.
-    pub(crate) endpoint: Option<&'a str>,
+    pub(crate) endpoint: Option<&'a Endpoint>,
+    /// The proxy on the way there.
+    pub(crate) proxy: Option<Proxy>,
 }
 
 impl Asked<'_> {
@@ -381,11 +310,7 @@ impl Asked<'_> {
     fn advice(&self, kind: KmsErrorKind, error: &AwsError) -> String {
         let region = self.region;
         match (kind, error.code(), error.cause) {
-            (_, _, Cause::Credentials) => {
-                "AWS's credential chain found none that can be used: set a role, a profile or the environment's \
-                 AWS_ACCESS_KEY_ID"
-                    .to_owned()
-            }
+            (_, _, Cause::Credentials(_)) => error.credentials_advice().unwrap_or_default().to_owned(),
             (_, _, Cause::Construction) => format!("check the region `{region}` and the endpoint{}", self.at()),
             (
                 KmsErrorKind::AccessDenied,
@@ -427,10 +352,12 @@ impl Asked<'_> {
             (_, Some("InvalidKeyUsageException"), _) => {
                 "a KEK has to be a symmetric key for ENCRYPT_DECRYPT".to_owned()
             }
-            (_, Some("DisabledException"), _) => "enable the key with `aws kms enable-key`".to_owned(),
+            (_, Some("DisabledException"), _) => {
+                "enable the key with `aws kms enable-key`, and find out who disabled it (DisableKey in CloudTrail)".to_owned()
+            }
             (KmsErrorKind::KeyState, ..) => {
-                "see its state with `aws kms describe-key`: pending deletion can be cancelled with `aws kms cancel-key-deletion`, \
-                 and a replica is being created for some seconds"
+                "see its state with `aws kms describe-key`: a pending deletion is cancelled with `aws kms cancel-key-deletion` and then \
+                 `aws kms enable-key`, as the key is disabled after that; a replica is being created for some seconds"
                     .to_owned()
             }
             (KmsErrorKind::LimitExceeded, ..) => {
@@ -508,10 +435,12 @@ impl Asked<'_> {
         advice
     }
 
+    /// Names the endpoint and the proxy, and what sets them; nothing where it is AWS's own, and asked directly.
     fn at(&self) -> String {
-        self.endpoint
-            .map(|endpoint| format!(" at {endpoint}"))
-            .unwrap_or_default()
+        let endpoint = self.endpoint.map(|endpoint| format!(" at {endpoint}"));
+        let proxy = self.proxy.as_ref().map(|proxy| format!(" {proxy}"));
+        let parts: Vec<_> = endpoint.into_iter().chain(proxy).collect();
+        parts.join(",")
     }
 
     fn named_region(&self) -> String {

@@ -1,6 +1,6 @@
 //! [`AwsKms`]: the contract of a KMS, kept with AWS KMS.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +14,7 @@ use aws_sdk_kms::types::{DataKeySpec, KeyMetadata, KeyState};
 use encx_core::key::{DataKey, KekId, WrappedKey};
 use encx_core::kms::{
     GeneratedDataKey, KekDescription, KekState, KeyManagementService, KmsContext, KmsError, KmsErrorKind,
-    KmsOperation,
+    KmsOperation, RequestCounter, report_requests,
 };
 use encx_core::store::Timestamp;
 use tracing::instrument::WithSubscriber;
@@ -23,6 +23,8 @@ use zeroize::Zeroizing;
 use crate::arn::{KeyArn, KeyName};
 use crate::clients::Clients;
 use crate::error::{Asked, AwsError, Message, PROVIDER};
+use crate::flights::Flights;
+use crate::regions::Regions;
 
 /// AWS KMS as the key management service of `encx`.
 ///
@@ -37,6 +39,10 @@ pub(crate) struct Inner {
     /// Whether the caller named several, and so decided where multi-region keys are used.
     pub(crate) several: bool,
     pub(crate) default_kek: Option<KekId>,
+    /// Which of the regions is asked first.
+    pub(crate) order: Arc<Regions>,
+    /// Descriptions that are under way: what a name stands for is asked once, however many cold keys need it.
+    pub(crate) descriptions: Flights<Result<KekDescription, KmsError>>,
     /// Whether this process was refused to learn of rotation, which a service need not know: it is not asked again.
     pub(crate) rotation_is_secret: AtomicBool,
     /// Likewise of past rotations, which are another permission.
@@ -53,6 +59,23 @@ impl AwsKms {
     #[must_use]
     pub fn regions(&self) -> &[String] {
         &self.0.regions
+    }
+
+    /// Returns how many requests this process has sent to AWS KMS so far, by operation, such as `DescribeKey`.
+    ///
+    /// Each attempt counts, and so do the requests that no call of `encx` shows: about rotation, by an administrator, and to
+    /// try whether a region answers again. Clones count together.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), encx_aws::AwsKmsError> {
+    /// let kms = encx_aws::AwsKms::from_env().await?;
+    /// println!("{:?}", kms.requests().get("Decrypt"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn requests(&self) -> BTreeMap<String, u64> {
+        self.0.clients.requests().sent()
     }
 }
 
@@ -101,10 +124,11 @@ impl Inner {
             from: None,
             region,
             endpoint: self.clients.endpoint(region),
+            proxy: self.clients.proxy(region),
         }
     }
 
-    /// Asks in one place after the other, as long as the last one was unavailable, and reads what the first other one answers.
+    /// Asks in one place after the other until one answers, and reads what it answers.
     async fn ask<A, T, E, F>(
         &self,
         operation: KmsOperation,
@@ -120,20 +144,59 @@ impl Inner {
             KmsOperation::WrapKey => Message::Dropped,
             _ => Message::Kept,
         };
-        let mut failed = None;
-        for place in self.places(kek).ok_or_else(|| no_arn(operation, kek))? {
+        let places = self.places(kek).ok_or_else(|| no_arn(operation, kek))?;
+        let (call, read) = (&call, &read);
+        let at = async |place: &Place| {
             let asked = self.asked(operation, kek, &place.region);
-            let answer = call(self.clients.client(&place.region), place.name.clone()).await;
-            let answer = answer.map_err(|error| asked.failed(AwsError::new(&error, message)));
-            match answer.and_then(|answer| read(answer, &asked, &place)) {
-                Err(error) if error.kind() == KmsErrorKind::Unavailable => {
-                    tracing::warn!(target: "encx::aws", region = %place.region, %kek, %error, "region unavailable");
-                    failed = Some(error);
-                }
-                result => return result,
-            }
+            let call = call(self.clients.client(&place.region), place.name.clone());
+            let answer = send(call, message).await.map_err(|error| asked.failed(error));
+            self.note(answer.and_then(|answer| read(answer, &asked, place)), place, kek)
+        };
+        self.try_nearer(&places);
+        let answered = self.order.ask(&places, at).await;
+        answered.unwrap_or_else(|| Err(no_arn(operation, kek)))
+    }
+
+    /// Says that a region is unavailable, if that is how a call ended.
+    fn note<T>(&self, ended: Result<T, KmsError>, place: &Place, kek: &KekId) -> Result<T, KmsError> {
+        if let Err(error) = &ended
+            && error.kind() == KmsErrorKind::Unavailable
+        {
+            tracing::warn!(target: "encx::aws", region = %place.region, %kek, %error, "region unavailable");
         }
-        Err(failed.unwrap_or_else(|| no_arn(operation, kek)))
+        ended
+    }
+
+    /// Tries in the background whether nearer regions answer again, where a farther one is asked first.
+    fn try_nearer(&self, places: &[Place]) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        if places.len() < 2 {
+            return;
+        }
+        for at in self.order.to_try() {
+            let Some(place) = places.get(at) else {
+                return;
+            };
+            let describe = self
+                .clients
+                .client(&place.region)
+                .describe_key()
+                .key_id(&place.name);
+            let order = Arc::downgrade(&self.order);
+            // It ends by itself within the operation time-out, and holds no key.
+            runtime.spawn(async move {
+                let is_there = match send(describe.send(), Message::Kept).await {
+                    Ok(_) => true,
+                    // A refusal is an answer, too.
+                    Err(error) => error.is_answer() && error.kind() != KmsErrorKind::Unavailable,
+                };
+                if let (true, Some(order)) = (is_there, order.upgrade()) {
+                    order.nearer_answered(at);
+                }
+            });
+        }
     }
 
     /// Checks which key answered, and returns the lasting name of the KEK that was asked for.
@@ -180,17 +243,19 @@ impl Inner {
             ..self.asked(KmsOperation::RewrapKey, to, &target.region)
         };
         let client = self.clients.client(&target.region);
-        let answer = client
+        let re_encrypt = client
             .re_encrypt()
             .ciphertext_blob(Blob::new(wrapped.ciphertext.as_slice()))
             .source_key_id(&source.name)
             .set_source_encryption_context(Some(pairs(context)))
             .destination_key_id(&target.name)
-            .set_destination_encryption_context(Some(pairs(context)))
-            .send()
-            .await
-            .map_err(|error| asked.failed(AwsError::new(&error, Message::Kept)))?;
-        let unwrapping = Asked { kek: from, ..asked };
+            .set_destination_encryption_context(Some(pairs(context)));
+        let answer = send(re_encrypt.send(), Message::Kept).await;
+        let answer = answer.map_err(|error| asked.failed(error))?;
+        let unwrapping = Asked {
+            kek: from,
+            ..asked.clone()
+        };
         self.answered_by(&unwrapping, source, answer.source_key_id.as_deref())
             .map_err(|mismatch| mismatch.of_unwrapping(&unwrapping))?;
         let material = answer.destination_key_material_id.as_deref();
@@ -199,13 +264,41 @@ impl Inner {
             .map_err(|mismatch| mismatch.of_wrapping(&asked))
     }
 
+    /// Describes a key and its rotation.
+    async fn describe(&self, kek: &KekId) -> Result<KekDescription, KmsError> {
+        let (mut description, place, arn) = self
+            .ask(
+                KmsOperation::DescribeKek,
+                kek,
+                |client, name| client.describe_key().key_id(name).send(),
+                |answer, asked, place| {
+                    let described = || {
+                        let metadata = answer
+                            .key_metadata
+                            .ok_or(Mismatch::Missing("the answer has no metadata"))?;
+                        let lasting = self.answered_by(asked, place, metadata.arn())?;
+                        let mut description = KekDescription::new(lasting, state_of(&metadata));
+                        description.current_material = metadata.current_key_material_id;
+                        description.multi_region = metadata.multi_region;
+                        description.deletion = metadata.deletion_date.as_ref().map(timestamp);
+                        Ok((description, place.clone(), metadata.arn.unwrap_or_default()))
+                    };
+                    described().map_err(|mismatch: Mismatch| mismatch.of_wrapping(asked))
+                },
+            )
+            .await?;
+        self.describe_rotation(&mut description, &place, &arn).await;
+        Ok(description)
+    }
+
     /// Fills in what AWS KMS tells of a key's rotation, as far as this process may know it.
     async fn describe_rotation(&self, description: &mut KekDescription, place: &Place, arn: &str) {
         if self.rotation_is_secret.load(Ordering::Relaxed) {
             return;
         }
         let client = self.clients.client(&place.region);
-        match client.get_key_rotation_status().key_id(arn).send().await {
+        let status = client.get_key_rotation_status().key_id(arn);
+        match send(status.send(), Message::Kept).await {
             Ok(answer) => {
                 let days = answer.rotation_period_in_days();
                 let on = answer.key_rotation_enabled();
@@ -228,7 +321,8 @@ impl Inner {
             _ => {}
         }
         // One page holds them all: AWS KMS rotates a key every 90 days at most, and 25 times on demand.
-        match client.list_key_rotations().key_id(arn).limit(1000).send().await {
+        let list = client.list_key_rotations().key_id(arn).limit(1000);
+        match send(list.send(), Message::Kept).await {
             Ok(answer) => {
                 let dates = answer
                     .rotations()
@@ -252,12 +346,21 @@ impl Inner {
     }
 }
 
-/// Notes that a question about rotation was not answered, and whether not to ask it again.
-fn unknown_rotation<E>(error: &SdkError<E, HttpResponse>, arn: &str, is_secret: &AtomicBool)
+/// Sends a request, and says how that failed; also whether it was sent at all.
+async fn send<A, E>(
+    call: impl Future<Output = Result<A, SdkError<E, HttpResponse>>>,
+    message: Message,
+) -> Result<A, AwsError>
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
-    let error = AwsError::new(error, Message::Kept);
+    let requests = RequestCounter::new();
+    let answer = requests.during(call).await;
+    answer.map_err(|error| AwsError::new(&error, message, requests.reported().is_some()))
+}
+
+/// Notes that a question about rotation was not answered, and whether not to ask it again.
+fn unknown_rotation(error: &AwsError, arn: &str, is_secret: &AtomicBool) {
     if error.kind() == KmsErrorKind::AccessDenied {
         is_secret.store(true, Ordering::Relaxed);
     }
@@ -348,7 +451,8 @@ fn pairs(context: &KmsContext) -> HashMap<String, String> {
         .collect()
 }
 
-fn state_of(metadata: &KeyMetadata) -> KekState {
+/// Reads whether a key can be used.
+pub(crate) fn state_of(metadata: &KeyMetadata) -> KekState {
     match metadata.key_state() {
         Some(KeyState::Enabled) => KekState::Enabled,
         Some(KeyState::Disabled) => KekState::Disabled,
@@ -473,21 +577,20 @@ impl KeyManagementService for AwsKms {
         only_by_arn(operation, from)?;
         let sources = self.0.places(from).ok_or_else(|| no_arn(operation, from))?;
         let targets = self.0.places(to).ok_or_else(|| no_arn(operation, to))?;
-        let mut failed = None;
-        for target in targets {
-            let Some(source) = sources.iter().find(|source| source.region == target.region) else {
-                continue;
-            };
-            match self.0.re_encrypt(wrapped, context, to, source, &target).await {
-                Err(error) if error.kind() == KmsErrorKind::Unavailable => {
-                    tracing::warn!(target: "encx::aws", region = %target.region, kek = %to, %error, "region unavailable");
-                    failed = Some(error);
-                }
-                result => return result,
-            }
-        }
-        match failed {
-            Some(error) => Err(error),
+        let shared: Vec<_> = targets
+            .iter()
+            .filter_map(|target| {
+                let source = sources.iter().find(|source| source.region == target.region)?;
+                Some((source, target))
+            })
+            .collect();
+        self.0.try_nearer(if shared.len() > 1 { &targets } else { &[] });
+        let moved = self.0.order.ask(&shared, async |(source, target)| {
+            let moved = self.0.re_encrypt(wrapped, context, to, source, target).await;
+            self.0.note(moved, target, to)
+        });
+        match moved.await {
+            Some(moved) => moved,
             None => {
                 let key = self.unwrap_key(wrapped, context).await?;
                 self.wrap_key(to, &key, context).await
@@ -498,32 +601,13 @@ impl KeyManagementService for AwsKms {
     /// Tells what AWS KMS says of a key, also which material is current.
     ///
     /// Whether it is rotated stays unknown without `kms:GetKeyRotationStatus`, and when it last was without
-    /// `kms:ListKeyRotations`. A service needs neither; what was refused once is not asked again.
+    /// `kms:ListKeyRotations`. A service needs neither; what was refused once is not asked again. Callers that ask about one
+    /// KEK at once share an answer.
     async fn describe_kek(&self, kek: &KekId) -> Result<KekDescription, KmsError> {
-        let (mut description, place, arn) = self
-            .0
-            .ask(
-                KmsOperation::DescribeKek,
-                kek,
-                |client, name| client.describe_key().key_id(name).send(),
-                |answer, asked, place| {
-                    let described = || {
-                        let metadata = answer
-                            .key_metadata
-                            .ok_or(Mismatch::Missing("the answer has no metadata"))?;
-                        let lasting = self.0.answered_by(asked, place, metadata.arn())?;
-                        let mut description = KekDescription::new(lasting, state_of(&metadata));
-                        description.current_material = metadata.current_key_material_id;
-                        description.multi_region = metadata.multi_region;
-                        description.deletion = metadata.deletion_date.as_ref().map(timestamp);
-                        Ok((description, place.clone(), metadata.arn.unwrap_or_default()))
-                    };
-                    described().map_err(|mismatch: Mismatch| mismatch.of_wrapping(asked))
-                },
-            )
-            .await?;
-        self.0.describe_rotation(&mut description, &place, &arn).await;
-        Ok(description)
+        // For one who waits for another's question no request is sent.
+        report_requests(0);
+        let question = || self.0.describe(kek);
+        self.0.descriptions.ask(kek.as_str(), question).await
     }
 }
 

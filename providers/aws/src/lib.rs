@@ -35,10 +35,16 @@ pub mod admin;
 mod arn;
 mod builder;
 mod clients;
+mod codes;
+mod credentials;
 mod endpoint;
 mod error;
+mod flights;
 mod kms;
 pub mod policy;
+mod proxy;
+mod regions;
+mod requests;
 mod setup_error;
 
 pub use aws_sdk_kms::config::retry::RetryMode;

@@ -1,7 +1,8 @@
-//! Least privilege as JSON: what a service may do, who moves keys, who administers them, and the policy of the key itself.
+//! Least privilege as JSON: what a service may do, who moves keys, who administers and who audits them, and the policy of the key
+//! itself.
 //!
-//! None of these policies has `kms:ScheduleKeyDeletion` or `kms:DisableKey`, and none has a wildcard among its actions. Who is to
-//! delete a key gets that elsewhere, for that day.
+//! None of these policies has `kms:DisableKey`, and none has a wildcard among its actions. `kms:ScheduleKeyDeletion` is granted by
+//! [`KeyPolicy::key_deleter`] alone, so that no key is deleted by accident.
 //!
 //! ```
 //! use encx::kms::KekId;
@@ -62,6 +63,32 @@ const ADMINISTER: &[&str] = &[
     "kms:UpdatePrimaryRegion",
 ];
 
+/// What an auditor reads: evidence of a key's state, policy, rotation and tags.
+const AUDIT: &[&str] = &[
+    "kms:DescribeKey",
+    "kms:GetKeyPolicy",
+    "kms:GetKeyRotationStatus",
+    "kms:ListResourceTags",
+];
+
+/// What it takes to delete a key and its alias, as `terraform destroy` does.
+const DELETE: &[&str] = &["kms:DeleteAlias", "kms:DescribeKey", "kms:ScheduleKeyDeletion"];
+
+/// The condition on the encryption context that holds for everything that encx sends, and for nothing without a context.
+///
+/// For users who are limited to no purpose and no tenant: what is not encx's is refused all the same.
+///
+/// ```
+/// use encx_aws::policy::{ANY_CONTEXT_OF_ENCX, KeyPolicy};
+///
+/// # fn main() -> Result<(), encx_aws::policy::PolicyError> {
+/// let policy = KeyPolicy::new("111122223333")?
+///     .user_where("arn:aws:iam::111122223333:role/shop", ANY_CONTEXT_OF_ENCX)?;
+/// # Ok(())
+/// # }
+/// ```
+pub const ANY_CONTEXT_OF_ENCX: [(&str, &str); 1] = [("encx:v", "1")];
+
 /// What an administrator does to a key and an alias together.
 const ALIASES: &[&str] = &["kms:CreateAlias", "kms:UpdateAlias"];
 
@@ -83,6 +110,7 @@ type Pairs = BTreeMap<String, Vec<String>>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Administrator,
+    Auditor,
     Lifecycle,
     Service,
 }
@@ -108,6 +136,15 @@ impl IdentityPolicy {
     /// As for [`service`](Self::service).
     pub fn lifecycle<'a>(keks: impl IntoIterator<Item = &'a KekId>) -> Result<Self, PolicyError> {
         Self::for_keks(Kind::Lifecycle, keks)
+    }
+
+    /// Lets an auditor see state, policy, rotation and tags of keys, and use and change nothing.
+    ///
+    /// # Errors
+    ///
+    /// As for [`service`](Self::service).
+    pub fn auditor<'a>(keks: impl IntoIterator<Item = &'a KekId>) -> Result<Self, PolicyError> {
+        Self::for_keks(Kind::Auditor, keks)
     }
 
     /// Lets an administrator create and manage an account's keys and aliases: never use, disable or delete them.
@@ -165,13 +202,13 @@ impl IdentityPolicy {
     ///
     /// # Errors
     ///
-    /// [`PolicyError::VariesPerKey`] for `encx:key`; [`PolicyError::NotForAdministrators`], who use no context.
+    /// [`PolicyError::VariesPerKey`] for `encx:key`; [`PolicyError::NotForAdministrators`] and auditors, who use no context.
     pub fn only_where(
         mut self,
         key: impl Into<String>,
         value: impl Into<String>,
     ) -> Result<Self, PolicyError> {
-        if self.kind == Kind::Administrator {
+        if matches!(self.kind, Kind::Administrator | Kind::Auditor) {
             return Err(PolicyError::NotForAdministrators);
         }
         add_pair(&mut self.pairs, key.into(), value.into())?;
@@ -183,6 +220,7 @@ impl IdentityPolicy {
     pub fn to_json(&self) -> Value {
         let statements = match (self.kind, &self.resources[..]) {
             (Kind::Administrator, [account]) => administrator_statements(&self.partition, account),
+            (Kind::Auditor, _) => vec![self.statement("EncxAuditKeys", AUDIT)],
             (Kind::Service, _) => self.statements(SERVICE),
             _ => self.statements(&sorted(&[SERVICE, LIFECYCLE])),
         };
@@ -190,12 +228,15 @@ impl IdentityPolicy {
     }
 
     fn statements(&self, actions: &[&str]) -> Vec<Value> {
-        let statement = |sid, actions: &[&str]| json!({ "Sid": sid, "Effect": "Allow", "Action": actions, "Resource": self.resources });
-        let mut wrap = statement("EncxUseKeys", actions);
+        let mut wrap = self.statement("EncxUseKeys", actions);
         if !self.pairs.is_empty() {
             wrap["Condition"] = condition(&self.pairs);
         }
-        vec![wrap, statement("EncxDescribeKeys", &[DESCRIBE])]
+        vec![wrap, self.statement("EncxDescribeKeys", &[DESCRIBE])]
+    }
+
+    fn statement(&self, sid: &str, actions: &[&str]) -> Value {
+        json!({ "Sid": sid, "Effect": "Allow", "Action": actions, "Resource": self.resources })
     }
 }
 
@@ -213,11 +254,16 @@ pub struct KeyPolicy {
     partition: String,
     account: String,
     administrators: Vec<String>,
+    auditors: Vec<String>,
+    deleters: Vec<String>,
     users: Vec<String>,
     /// Users by the pairs under which they are.
     users_where: BTreeMap<Pairs, Vec<String>>,
     lifecycle_users: Vec<String>,
+    lifecycle_users_where: BTreeMap<Pairs, Vec<String>>,
     delegates: bool,
+    /// The pairs under which identity policies decide.
+    delegates_where: Vec<Pairs>,
 }
 
 impl KeyPolicy {
@@ -231,10 +277,14 @@ impl KeyPolicy {
             partition: "aws".to_owned(),
             account: check_account(account)?.to_owned(),
             administrators: Vec::new(),
+            auditors: Vec::new(),
+            deleters: Vec::new(),
             users: Vec::new(),
             users_where: BTreeMap::new(),
             lifecycle_users: Vec::new(),
+            lifecycle_users_where: BTreeMap::new(),
             delegates: false,
+            delegates_where: Vec::new(),
         })
     }
 
@@ -276,14 +326,8 @@ impl KeyPolicy {
         principal: impl Into<String>,
         pairs: impl IntoIterator<Item = (K, V)>,
     ) -> Result<Self, PolicyError> {
-        let mut found = Pairs::new();
-        for (key, value) in pairs {
-            add_pair(&mut found, key.into(), value.into())?;
-        }
-        if found.is_empty() {
-            return Err(PolicyError::NoPairs);
-        }
-        self.users_where.entry(found).or_default().push(principal.into());
+        let pairs = collect_pairs(pairs)?;
+        self.users_where.entry(pairs).or_default().push(principal.into());
         Ok(self)
     }
 
@@ -294,11 +338,100 @@ impl KeyPolicy {
         self
     }
 
+    /// Lets a role or a user, by its ARN, move keys from and to this one under encryption contexts with all of these pairs, as
+    /// [`user_where`](Self::user_where) does for users.
+    ///
+    /// # Errors
+    ///
+    /// As for [`user_where`](Self::user_where).
+    pub fn lifecycle_user_where<K: Into<String>, V: Into<String>>(
+        mut self,
+        principal: impl Into<String>,
+        pairs: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<Self, PolicyError> {
+        let pairs = collect_pairs(pairs)?;
+        let users = self.lifecycle_users_where.entry(pairs).or_default();
+        users.push(principal.into());
+        Ok(self)
+    }
+
+    /// Lets a role or a user, by its ARN, see the key's state, policy, rotation and tags.
+    #[must_use]
+    pub fn auditor(mut self, principal: impl Into<String>) -> Self {
+        self.auditors.push(principal.into());
+        self
+    }
+
+    /// Lets a role or a user, by its ARN, schedule the key's deletion and delete its alias: the only grant of it.
+    ///
+    /// <div class="warning">
+    ///
+    /// Deleting a KMS key loses all data that was encrypted under it. Name a principal for the day on which it is meant.
+    ///
+    /// </div>
+    #[must_use]
+    pub fn key_deleter(mut self, principal: impl Into<String>) -> Self {
+        self.deleters.push(principal.into());
+        self
+    }
+
     /// Lets the account's identity policies decide who uses the key, besides those who are named here.
     #[must_use]
     pub fn let_identity_policies_decide(mut self) -> Self {
         self.delegates = true;
         self
+    }
+
+    /// Lets the account's identity policies decide who uses the key under encryption contexts with all of these pairs.
+    ///
+    /// # Errors
+    ///
+    /// As for [`user_where`](Self::user_where).
+    pub fn let_identity_policies_decide_where<K: Into<String>, V: Into<String>>(
+        mut self,
+        pairs: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<Self, PolicyError> {
+        let pairs = collect_pairs(pairs)?;
+        if !self.delegates_where.contains(&pairs) {
+            self.delegates_where.push(pairs);
+        }
+        Ok(self)
+    }
+
+    /// Checks who is named: roles and users by their ARNs, none of whom both manages and uses the key, and none of whom has the
+    /// same with and without a condition.
+    ///
+    /// [`KmsAdmin`](crate::admin::KmsAdmin) sends no policy that fails it.
+    ///
+    /// # Errors
+    ///
+    /// [`PolicyError::NotAPrincipal`]; [`PolicyError::ManagesAndUses`]; [`PolicyError::VoidCondition`].
+    pub fn check(&self) -> Result<(), PolicyError> {
+        let managers = || self.administrators.iter().chain(&self.deleters);
+        let free = || self.users.iter().chain(&self.lifecycle_users);
+        let limited = || {
+            let users = self.users_where.values().flatten();
+            users.chain(self.lifecycle_users_where.values().flatten())
+        };
+        let mut all = managers().chain(&self.auditors).chain(free()).chain(limited());
+        if let Some(principal) = all.find(|principal| !is_principal(principal)) {
+            return Err(PolicyError::NotAPrincipal {
+                principal: principal.clone(),
+            });
+        }
+        let is_managing = |principal: &&String| managers().any(|managing| managing == *principal);
+        if let Some(principal) = free().chain(limited()).find(is_managing) {
+            return Err(PolicyError::ManagesAndUses {
+                principal: principal.clone(),
+            });
+        }
+        let is_free = |principal: &&String| free().any(|free| free == *principal);
+        if let Some(principal) = limited().find(is_free) {
+            return Err(PolicyError::VoidCondition {
+                principal: principal.clone(),
+            });
+        }
+        Ok(())
     }
 
     /// Returns the policy document.
@@ -327,6 +460,7 @@ impl KeyPolicy {
         }
         for (sid, principals, actions) in [
             ("EncxAdministrators", &self.administrators, &administer),
+            ("EncxAuditors", &self.auditors, &AUDIT.to_vec()),
             ("EncxUsers", &self.users, &service),
             ("EncxLifecycleUsers", &self.lifecycle_users, &lifecycle),
         ] {
@@ -334,17 +468,76 @@ impl KeyPolicy {
                 statements.push(statement(sid, principals, actions));
             }
         }
-        for (at, (pairs, principals)) in self.users_where.iter().enumerate() {
-            let mut uses = statement(&format!("EncxUsersWhere{}", at + 1), principals, SERVICE);
+        let moves = sorted(&[SERVICE, LIFECYCLE]);
+        let where_ = |sid: &str, at: usize, principals: &[String], actions: &[&str], pairs: &Pairs| {
+            let mut uses = statement(&format!("{sid}Where{}", at + 1), principals, actions);
             uses["Condition"] = condition(pairs);
-            statements.push(uses);
+            uses
+        };
+        for (sid, users, actions) in [
+            ("EncxUsers", &self.users_where, SERVICE),
+            ("EncxLifecycleUsers", &self.lifecycle_users_where, &moves[..]),
+        ] {
+            let users = users.iter().enumerate();
+            statements
+                .extend(users.map(|(at, (pairs, principals))| where_(sid, at, principals, actions, pairs)));
         }
-        if !self.users_where.is_empty() {
-            let principals = self.users_where.values().flatten().cloned().collect::<Vec<_>>();
-            statements.push(statement("EncxUsersWhereDescribe", &principals, &[DESCRIBE]));
+        let limited = self
+            .users_where
+            .values()
+            .chain(self.lifecycle_users_where.values());
+        let limited: Vec<_> = limited.flatten().cloned().collect();
+        if !limited.is_empty() {
+            statements.push(statement("EncxUsersWhereDescribe", &limited, &[DESCRIBE]));
+        }
+        // The account may describe its key by the first statement.
+        let decided = self.delegates_where.iter().enumerate();
+        statements.extend(
+            decided.map(|(at, pairs)| where_("EncxIdentityPoliciesDecide", at, &root, &moves, pairs)),
+        );
+        if !self.deleters.is_empty() {
+            statements.push(statement("EncxDeleters", &self.deleters, DELETE));
         }
         document(&statements)
     }
+}
+
+/// Tells whether a principal is a role or a user by its ARN: no account, no service, no wildcard, nothing that would let in
+/// more than one.
+fn is_principal(principal: &str) -> bool {
+    let mut parts = principal.splitn(6, ':');
+    let (arn, partition) = (parts.next(), parts.next().unwrap_or_default());
+    let (service, region) = (parts.next(), parts.next());
+    let (account, resource) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let name = resource
+        .strip_prefix("role/")
+        .or_else(|| resource.strip_prefix("user/"));
+    let is_named = |name: &str| {
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"+=,.@_/-".contains(&byte);
+        !name.is_empty() && name.bytes().all(is_allowed)
+    };
+    let is_partition = partition
+        .strip_prefix("aws")
+        .is_some_and(|rest| rest.bytes().all(|byte| byte == b'-' || byte.is_ascii_lowercase()));
+    arn == Some("arn")
+        && is_partition
+        && service == Some("iam")
+        && region == Some("")
+        && check_account(account).is_ok()
+        && name.is_some_and(is_named)
+}
+
+fn collect_pairs<K: Into<String>, V: Into<String>>(
+    pairs: impl IntoIterator<Item = (K, V)>,
+) -> Result<Pairs, PolicyError> {
+    let mut found = Pairs::new();
+    for (key, value) in pairs {
+        add_pair(&mut found, key.into(), value.into())?;
+    }
+    if found.is_empty() {
+        return Err(PolicyError::NoPairs);
+    }
+    Ok(found)
 }
 
 fn add_pair(pairs: &mut Pairs, key: String, value: String) -> Result<(), PolicyError> {
@@ -423,6 +616,15 @@ impl fmt::Display for KeyPolicy {
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PolicyError {
+    /// A principal both manages and uses the key.
+    #[error(
+        "`{principal}` both manages and uses the key; give one of the two to another role, as an administrator uses no key and a user \
+         administers none"
+    )]
+    ManagesAndUses {
+        /// The role or user.
+        principal: String,
+    },
     /// No KEK was named.
     #[error("a policy for keys names at least one")]
     NoKeks,
@@ -430,13 +632,22 @@ pub enum PolicyError {
     #[error("a user under a condition needs at least one pair of the encryption context")]
     NoPairs,
     /// Conditions on the encryption context would allow an administrator nothing.
-    #[error("administrators use no encryption context, so no condition on it can hold")]
+    #[error("administrators and auditors use no encryption context, so no condition on it can hold")]
     NotForAdministrators,
     /// This is no account.
     #[error("`{account}` is no AWS account: twelve digits")]
     NotAnAccount {
         /// What was given.
         account: String,
+    },
+    /// A principal is no role and no user.
+    #[error(
+        "`{principal}` is no role and no user; write its ARN, such as `arn:aws:iam::111122223333:role/shop`, for a key policy lets in no \
+         wildcard and no whole account"
+    )]
+    NotAPrincipal {
+        /// What was given.
+        principal: String,
     },
     /// A KEK is not named by its key's ARN.
     #[error("`{name}` is not the ARN of a key; policies do not see through aliases")]
@@ -447,6 +658,12 @@ pub enum PolicyError {
     /// The pair is another one for each data key.
     #[error("`encx:key` is another one for each data key, so a condition on it would allow one key or none")]
     VariesPerKey,
+    /// A principal is allowed the same with and without a condition.
+    #[error("the condition for `{principal}` is void, as it is named without one, too; name it once")]
+    VoidCondition {
+        /// The role or user.
+        principal: String,
+    },
 }
 
 impl fmt::Debug for PolicyError {

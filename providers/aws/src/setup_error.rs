@@ -50,11 +50,13 @@ pub enum AwsKmsError {
     },
     /// The default KEK cannot be a KEK of AWS KMS.
     #[error(
-        "`{kek}` is no key of AWS KMS: give a key's ARN, a key id, or an alias that begins with `alias/`"
+        "`{kek}`, which {set_by} sets, is no key of AWS KMS: give a key's ARN, a key id, or an alias that begins with `alias/`"
     )]
     InvalidKek {
         /// What was given.
         kek: String,
+        /// The variable or method that sets it.
+        set_by: &'static str,
     },
     /// A region's name does not have the form of one.
     #[error(
@@ -66,6 +68,16 @@ pub enum AwsKmsError {
         region: String,
         /// The variable or method that sets it.
         set_by: &'static str,
+    },
+    /// A variable of the environment has a value that it cannot have. The SDK would ignore it, or panic.
+    #[error("the variable {variable} is `{value}`; {expected}")]
+    InvalidVariable {
+        /// The variable.
+        variable: &'static str,
+        /// What it is.
+        value: String,
+        /// What it may be.
+        expected: &'static str,
     },
     /// The `SdkConfig` has no provider of credentials.
     #[error("the `SdkConfig` has no provider of credentials, so no request could be signed")]

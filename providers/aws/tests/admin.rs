@@ -3,17 +3,14 @@
 
 mod common;
 
-use std::process::Command;
-
 use encx::kms::{KekState, KeyManagementService, KmsErrorKind};
 use encx_aws::admin::{Change, KmsAdmin, NewKek, RotationPeriod};
 use encx_aws::policy::KeyPolicy;
 
+use crate::common::provision::{self, ACCOUNT};
 use crate::common::proxy::Proxy;
 use crate::common::scripted::{ARN, Scripted, refusal};
 use crate::common::{AWAY, HOME, arn, builder_at, client, server_url};
-
-const ACCOUNT: &str = "123456789012";
 
 #[test]
 fn a_period_is_one_that_aws_takes() {
@@ -140,29 +137,15 @@ async fn states_are_told() {
 
 /// Runs the example `provision`, and returns whether it succeeded and what it said.
 async fn run_provision(url: &str, arguments: &[&str]) -> (bool, String) {
-    let mut command = Command::new(common::example("provision"));
-    command
-        .args(["--account", ACCOUNT])
-        .args(arguments)
-        .env("AWS_REGION", HOME)
-        .env("AWS_ENDPOINT_URL_KMS", url)
-        .env("PROVISION_REPLICA_ENDPOINT", url)
-        .env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
-        .env("AWS_SECRET_ACCESS_KEY", "not-a-secret")
-        .env("AWS_EC2_METADATA_DISABLED", "true");
-    let output = tokio::task::spawn_blocking(move || command.output())
-        .await
-        .unwrap()
-        .unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8(said).unwrap())
+    let run = provision::run(url, url, arguments).await;
+    (run.succeeded, run.out + &run.err)
 }
 
 fn role(name: &str) -> String {
     format!("arn:aws:iam::{ACCOUNT}:role/{name}")
 }
 
-async fn provision(url: &str, alias: &str) -> String {
+async fn make(url: &str, alias: &str) -> String {
     let arguments = [
         "--alias",
         alias,
@@ -223,7 +206,7 @@ async fn policies_are_printed_without_asking_anybody() {
 async fn provisioning_twice_changes_nothing_the_second_time() {
     let proxy = Proxy::start().await;
     let alias = format!("alias/provision-{}", std::process::id());
-    let first = provision(proxy.url(), &alias).await;
+    let first = make(proxy.url(), &alias).await;
     assert!(first.contains("created"), "{first}");
     let calls = proxy.calls();
     for (call, count) in [
@@ -234,7 +217,7 @@ async fn provisioning_twice_changes_nothing_the_second_time() {
     ] {
         assert_eq!(calls.get(call), Some(&count), "{calls:?}");
     }
-    let second = provision(proxy.url(), &alias).await;
+    let second = make(proxy.url(), &alias).await;
     assert!(second.contains("nothing was changed"), "{second}");
     let changing: Vec<_> = proxy
         .calls()

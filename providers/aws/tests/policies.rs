@@ -3,7 +3,7 @@
 
 mod common;
 
-use encx_aws::policy::{IdentityPolicy, KeyPolicy, PolicyError};
+use encx_aws::policy::{ANY_CONTEXT_OF_ENCX, IdentityPolicy, KeyPolicy, PolicyError};
 use serde_json::Value;
 
 use crate::common::arn;
@@ -48,8 +48,24 @@ fn all() -> Vec<(&'static str, Value)> {
         ),
         ("key", named.to_json()),
         ("key-conditional", limited.unwrap().to_json()),
-        ("key-delegating", key.let_identity_policies_decide().to_json()),
+        (
+            "key-delegating",
+            key.clone().let_identity_policies_decide().to_json(),
+        ),
+        ("key-context", guarded(key).unwrap().to_json()),
+        ("auditor", IdentityPolicy::auditor([&kek]).unwrap().to_json()),
     ]
+}
+
+/// All kinds of users of a key, none of whom does anything without a context of encx.
+fn guarded(key: KeyPolicy) -> Result<KeyPolicy, PolicyError> {
+    let pairs = [("purpose", "pii"), ("purpose", "billing")];
+    key.administrator(role("key-admin"))
+        .auditor(role("audit"))
+        .key_deleter(role("terraform"))
+        .user_where(role("shop"), ANY_CONTEXT_OF_ENCX)?
+        .lifecycle_user_where(role("rewrap"), ANY_CONTEXT_OF_ENCX)?
+        .let_identity_policies_decide_where(pairs)
 }
 
 #[test]
@@ -85,7 +101,7 @@ fn actions(policy: &Value) -> Vec<String> {
 }
 
 #[test]
-fn no_policy_lets_anybody_disable_or_delete_a_key() {
+fn no_policy_disables_a_key_and_only_a_deleter_deletes_one() {
     for (name, policy) in all() {
         let text = policy.to_string();
         assert!(
@@ -97,17 +113,111 @@ fn no_policy_lets_anybody_disable_or_delete_a_key() {
                 !action.contains(['*', '?']),
                 "{name} allows whatever fits `{action}`"
             );
-            for never in [
-                "Schedule",
-                "Disable",
-                "Delete",
-                "CreateGrant",
-                "ImportKeyMaterial",
-            ] {
+            for never in ["Disable", "CreateGrant", "ImportKeyMaterial", "GrantToken"] {
                 assert!(!action.contains(never), "{name} allows {action}");
             }
         }
+        // Deletion stands in one statement, for those who were named for it.
+        for statement in policy["Statement"].as_array().unwrap() {
+            let text = statement["Action"].to_string();
+            let deletes = text.contains("Schedule") || text.contains("Delete");
+            assert_eq!(deletes, statement["Sid"] == "EncxDeleters", "{name}: {statement}");
+        }
     }
+}
+
+/// What AWS passes without a context would be no condition: `ForAllValues` and the operators with `IfExists` are in none.
+#[test]
+fn a_user_under_a_condition_does_nothing_without_a_context() {
+    for (name, policy) in all() {
+        let text = policy.to_string();
+        assert!(
+            !text.contains("ForAllValues") && !text.contains("IfExists"),
+            "{name}"
+        );
+    }
+    let policy = guarded(KeyPolicy::new(ACCOUNT).unwrap()).unwrap();
+    policy.check().unwrap();
+    for statement in policy.to_json()["Statement"].as_array().unwrap() {
+        let uses = ["Encrypt", "Decrypt", "GenerateDataKey", "ReEncrypt"];
+        let is_use = uses
+            .iter()
+            .any(|using| statement["Action"].to_string().contains(using));
+        let condition = &statement["Condition"]["StringEquals"];
+        assert_eq!(is_use, condition.is_object(), "{statement}");
+        for key in condition.as_object().into_iter().flatten().map(|(key, _)| key) {
+            assert!(key.starts_with("kms:EncryptionContext:"), "{statement}");
+        }
+    }
+}
+
+/// Whatever else it says, the account may always change the policy: it cannot be locked out.
+#[test]
+fn the_account_is_never_locked_out() {
+    for (name, policy) in all().into_iter().filter(|(name, _)| name.starts_with("key")) {
+        let first = &policy["Statement"][0];
+        let root = format!("arn:aws:iam::{ACCOUNT}:root");
+        assert_eq!(first["Principal"]["AWS"], serde_json::json!([root]), "{name}");
+        assert!(first["Action"].to_string().contains("kms:PutKeyPolicy"), "{name}");
+        assert!(first["Condition"].is_null(), "{name}");
+    }
+}
+
+#[test]
+fn who_manages_uses_nothing_and_every_principal_is_one() {
+    let key = || KeyPolicy::new(ACCOUNT).unwrap();
+    for (policy, error) in [
+        (
+            key().administrator(role("a")).user(role("a")),
+            PolicyError::ManagesAndUses { principal: role("a") },
+        ),
+        (
+            key().key_deleter(role("a")).lifecycle_user(role("a")),
+            PolicyError::ManagesAndUses { principal: role("a") },
+        ),
+        (
+            key()
+                .administrator(role("a"))
+                .user_where(role("a"), ANY_CONTEXT_OF_ENCX)
+                .unwrap(),
+            PolicyError::ManagesAndUses { principal: role("a") },
+        ),
+        (
+            key()
+                .user(role("a"))
+                .user_where(role("a"), [("purpose", "pii")])
+                .unwrap(),
+            PolicyError::VoidCondition { principal: role("a") },
+        ),
+    ] {
+        assert_eq!(policy.check(), Err(error));
+    }
+    for principal in [
+        "*",
+        ACCOUNT,
+        "arn:aws:iam::111122223333:root",
+        "arn:aws:iam::111122223333:role/",
+        "arn:aws:iam::111122223333:role/*",
+        "arn:aws:iam::1111:role/a",
+        "arn:aws:sts::111122223333:assumed-role/a/b",
+        "logs.amazonaws.com",
+        "",
+    ] {
+        let refused = PolicyError::NotAPrincipal {
+            principal: principal.to_owned(),
+        };
+        for policy in [
+            key().user(principal),
+            key().administrator(principal),
+            key().auditor(principal),
+        ] {
+            assert_eq!(policy.check(), Err(refused.clone()));
+        }
+    }
+    key()
+        .user("arn:aws-cn:iam::444455556666:user/team/ada@example.com")
+        .check()
+        .unwrap();
 }
 
 #[test]
@@ -150,6 +260,11 @@ fn what_makes_no_sense_is_refused() {
     let admin = IdentityPolicy::administrator(ACCOUNT).unwrap();
     assert_eq!(
         admin.only_where("purpose", "pii"),
+        Err(PolicyError::NotForAdministrators)
+    );
+    let auditor = IdentityPolicy::auditor([&arn(ARN)]).unwrap();
+    assert_eq!(
+        auditor.only_where("purpose", "pii"),
         Err(PolicyError::NotForAdministrators)
     );
     assert!(matches!(

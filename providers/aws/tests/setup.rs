@@ -16,6 +16,7 @@ use aws_smithy_runtime_api::client::http::{
 use encx::kms::KeyManagementService;
 use encx_aws::{AwsKms, AwsKmsBuilder, AwsKmsError, RetryMode};
 
+use crate::common::environment::{UNSET, in_environment};
 use crate::common::scripted::{ARN, MRK, Scripted, refusal};
 use crate::common::{AWAY, HOME, arn, config};
 
@@ -322,28 +323,6 @@ async fn region_fips_and_endpoints_say_who_is_asked() {
     }
 }
 
-/// Runs a test again in a process of its own, whose environment says this, and returns what it printed after `said: `.
-/// `None` in that process itself.
-fn in_environment(test: &str, variables: &[(&str, &str)]) -> Option<String> {
-    const CHILD: &str = "ENCX_TEST_CHILD";
-    if std::env::var_os(CHILD).is_some() {
-        return None;
-    }
-    let child = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(CHILD, "1")
-        .env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
-        .env("AWS_SECRET_ACCESS_KEY", "not-a-secret")
-        .env("AWS_EC2_METADATA_DISABLED", "true")
-        .envs(variables.iter().copied())
-        .output()
-        .unwrap();
-    let printed = String::from_utf8_lossy(&child.stdout);
-    assert!(child.status.success(), "{printed}");
-    let said = printed.lines().filter_map(|line| line.split_once("said: "));
-    Some(said.map(|(_, said)| format!("{said}\n")).collect())
-}
-
 /// What a service's environment says, read in a process of its own: this one's is shared by all tests.
 #[test]
 fn the_environment_names_region_and_default_kek() {
@@ -371,6 +350,8 @@ fn a_wrong_value_in_the_environment_is_refused_with_the_variable_s_name() {
     let for_kms =
         profile("[default]\nservices = here\n[services here]\nkms =\n  endpoint_url = localhost:4566\n");
     let city = profile("[default]\nregion = frankfurt\n");
+    let elsewhere = profile("[default]\nendpoint_url = https://kms.us-east-1.amazonaws.com\n");
+    let fips = profile("[default]\nuse_fips_endpoint = true\nendpoint_url = https://vpce.example\n");
     for (variables, parts) in [
         (
             vec![("AWS_ENDPOINT_URL_KMS", "localhost:4566")],
@@ -405,6 +386,46 @@ fn a_wrong_value_in_the_environment_is_refused_with_the_variable_s_name() {
             ["endpoints are AWS", "FIPS", "AWS_ENDPOINT_URL_KMS"],
         ),
         (
+            vec![("AWS_ENDPOINT_URL", "https://kms.us-east-1.amazonaws.com")],
+            ["belongs to region", "`us-east-1`", "AWS_ENDPOINT_URL"],
+        ),
+        (
+            vec![("AWS_CONFIG_FILE", &*elsewhere)],
+            ["belongs to region", "`us-east-1`", "profile"],
+        ),
+        (
+            vec![("AWS_CONFIG_FILE", &*fips)],
+            ["endpoints are AWS", "FIPS", "profile"],
+        ),
+        (
+            vec![
+                ("AWS_ENDPOINT_URL", "https://vpce.example"),
+                ("AWS_USE_DUALSTACK_ENDPOINT", "true"),
+            ],
+            ["endpoints are AWS", "dual-stack", "AWS_ENDPOINT_URL"],
+        ),
+        // What the SDK would ignore, and so ask an endpoint that is not FIPS's; or for which it panics.
+        (
+            vec![("AWS_USE_FIPS_ENDPOINT", "yes")],
+            ["AWS_USE_FIPS_ENDPOINT", "`yes`", "`true` or `false`"],
+        ),
+        (
+            vec![("AWS_MAX_ATTEMPTS", "many")],
+            ["AWS_MAX_ATTEMPTS", "`many`", "a number"],
+        ),
+        (
+            vec![("AWS_RETRY_MODE", "fast")],
+            ["AWS_RETRY_MODE", "`fast`", "`standard`"],
+        ),
+        (
+            vec![("AWS_KMS_KEY_ID", "")],
+            ["AWS_KMS_KEY_ID", "is ``", "key's ARN"],
+        ),
+        (
+            vec![("AWS_KMS_KEY_ID", "arn:aws:s3:::bucket")],
+            ["AWS_KMS_KEY_ID", "`arn:aws:s3:::bucket`", "no key of AWS KMS"],
+        ),
+        (
             vec![("AWS_REGION", "frankfurt")],
             ["no region of AWS", "`frankfurt`", "AWS_REGION"],
         ),
@@ -433,6 +454,30 @@ fn a_wrong_value_in_the_environment_is_refused_with_the_variable_s_name() {
         for part in parts {
             assert!(said.contains(part), "{variables:?}: `{part}` is not in: {said}");
         }
+    }
+}
+
+/// Without a KEK it can be built, as the caller may name one; if nobody does, the first call says which variable would.
+#[test]
+fn without_a_kek_the_first_call_names_the_variable() {
+    let name = "without_a_kek_the_first_call_names_the_variable";
+    match in_environment(name, &[("AWS_REGION", HOME), ("AWS_KMS_KEY_ID", UNSET)]) {
+        Some(said) => assert!(
+            said.contains("AWS_KMS_KEY_ID") && said.contains("`kek`"),
+            "{said}"
+        ),
+        None => encx_testkit::block_on(async {
+            let kms = AwsKms::from_env().await.unwrap();
+            let crypto = encx::Crypto::builder(kms, encx_testkit::MemoryKeyStore::new());
+            let error = match crypto.build().await {
+                Ok(crypto) => {
+                    let row = encx::Field::new("users", "ssn").row(1);
+                    crypto.encrypt(&common::context("a"), "x", row).await.unwrap_err()
+                }
+                Err(error) => error,
+            };
+            println!("said: {error}");
+        }),
     }
 }
 

@@ -6,7 +6,7 @@ use encx_core::context::EncryptionContext;
 use encx_core::key::{DataKeyId, KeyState, KeyUsage};
 use encx_core::store::{KeyPage, KeyQuery, KeyRecord, Timestamp};
 
-use super::Maintenance;
+use super::{Maintenance, RotationPeriod};
 use crate::error::Error;
 
 /// How many versions a page has.
@@ -74,16 +74,10 @@ impl Maintenance {
                 for record in &page.records {
                     match self.if_due(record, now) {
                         Ok(None) => {}
-                        Ok(Some((context, active_since, period))) => {
+                        Ok(Some(due)) => {
                             report.versions += 1;
                             if report.first.len() < list_at_most {
-                                report.first.push(DueVersion {
-                                    id: record.id,
-                                    usage: record.usage,
-                                    context,
-                                    active_since,
-                                    period,
-                                });
+                                report.first.push(due);
                             }
                         }
                         // One row that encx did not write hides nothing else.
@@ -149,5 +143,30 @@ impl Maintenance {
         let activated_at = version.activated_at.filter(|_| is_rotated)?;
         let (_, period) = self.period_of(version).ok()??;
         Some(activated_at.plus(period))
+    }
+
+    /// Describes an active version if it is due.
+    pub(super) fn if_due(&self, record: &KeyRecord, now: Timestamp) -> Result<Option<DueVersion>, Error> {
+        let Some((context, period)) = self.period_of(record)? else {
+            return Ok(None);
+        };
+        let since = record.activated_at.filter(|since| *since < now.minus(period));
+        Ok(since.map(|active_since| DueVersion {
+            id: record.id,
+            usage: record.usage,
+            context,
+            active_since,
+            period,
+        }))
+    }
+
+    /// Finds for how long a version encrypts; `None` if it is never rotated.
+    fn period_of(&self, record: &KeyRecord) -> Result<Option<(EncryptionContext, Duration)>, Error> {
+        // The row says what it is for, and has to agree with its own scope.
+        let context = record.verified_context()?;
+        Ok(match self.rules.period(&context, record.usage) {
+            RotationPeriod::Every(period) => Some((context, period)),
+            RotationPeriod::Never => None,
+        })
     }
 }

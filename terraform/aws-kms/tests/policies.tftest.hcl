@@ -76,6 +76,50 @@ run "key_conditional" {
   }
 }
 
+run "key_context" {
+  variables {
+    administrators  = ["arn:aws:iam::111122223333:role/key-admin"]
+    auditors        = ["arn:aws:iam::111122223333:role/audit"]
+    key_deleters    = ["arn:aws:iam::111122223333:role/terraform"]
+    users           = ["arn:aws:iam::111122223333:role/shop"]
+    lifecycle_users = ["arn:aws:iam::111122223333:role/rewrap"]
+  }
+
+  assert {
+    condition = (
+      jsonencode(jsondecode(output.key_policy_json).Statement)
+      == jsonencode([
+        for statement in jsondecode(file("../../providers/aws/tests/policies/key-context.json")).Statement :
+        statement if statement.Sid != "EncxIdentityPoliciesDecideWhere1"
+      ])
+    )
+    error_message = "The key policy is not that of KeyPolicy with ANY_CONTEXT_OF_ENCX."
+  }
+
+  assert {
+    condition     = output.auditor_policy_json == jsonencode(jsondecode(file("../../providers/aws/tests/policies/auditor.json")))
+    error_message = "The auditor policy is not that of IdentityPolicy::auditor."
+  }
+}
+
+run "key_context_of_the_account" {
+  variables {
+    let_identity_policies_decide = true
+    context_values               = { purpose = ["pii", "billing"] }
+  }
+
+  assert {
+    condition = (
+      jsonencode([for statement in jsondecode(output.key_policy_json).Statement : statement if statement.Sid == "EncxIdentityPoliciesDecideWhere1"])
+      == jsonencode([
+        for statement in jsondecode(file("../../providers/aws/tests/policies/key-context.json")).Statement :
+        statement if statement.Sid == "EncxIdentityPoliciesDecideWhere1"
+      ])
+    )
+    error_message = "The statement is not that of KeyPolicy::let_identity_policies_decide_where."
+  }
+}
+
 run "service_conditional" {
   variables {
     let_identity_policies_decide = true
@@ -117,6 +161,7 @@ run "service" {
 run "never" {
   variables {
     administrators               = ["arn:aws:iam::111122223333:role/key-admin"]
+    auditors                     = ["arn:aws:iam::111122223333:role/auditor"]
     kms_key_owners               = ["arn:aws:iam::111122223333:role/terraform"]
     users                        = ["arn:aws:iam::111122223333:role/shop", "arn:aws:iam::444455556666:user/foreign"]
     lifecycle_users              = ["arn:aws:iam::111122223333:role/rewrap"]
@@ -131,6 +176,7 @@ run "never" {
     condition = alltrue([
       for action in flatten([for policy in [
         output.key_policy_json, output.service_policy_json, output.lifecycle_policy_json, output.administrator_policy_json,
+        output.auditor_policy_json,
         aws_iam_role.this[0].assume_role_policy, aws_iam_role_policy.this[0].policy,
       ] : [for statement in jsondecode(policy).Statement : statement.Action]]) :
       !strcontains(action, "*") && !contains(

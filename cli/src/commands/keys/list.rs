@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use encx::keys::{DataKeyId, KeyState, KeyUsage, Maintenance};
-use encx::store::{KeyPage, KeyQuery, KeyStore, Timestamp};
+use encx::store::{KeyPage, KeyQuery, KeyStore};
 
 use crate::context::{Pair, parse_pair};
 use crate::exit::Exit;
 use crate::output::{Output, tell};
-use crate::record::{KeyView, moment_or_dash, parse_state, parse_usage};
+use crate::record::{KeyView, moment_or_dash, now, parse_state, parse_usage};
 use crate::session::Session;
 
 const PAGE: u32 = 1000;
@@ -216,11 +216,4 @@ fn write_page(output: Output, views: &[KeyView]) -> Result<()> {
             moment_or_dash(view.due_at.as_ref()),
         ]
     })
-}
-
-/// This machine's clock: `--older-than` is for people, and a minute more or less is nothing to them.
-fn now() -> Timestamp {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let micros = since.unwrap_or_default().as_micros();
-    Timestamp::from_micros(i64::try_from(micros).unwrap_or(i64::MAX))
 }

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 pub(crate) mod capture;
+pub(crate) mod environment;
 pub(crate) mod postgres;
+pub(crate) mod provision;
 pub(crate) mod proxy;
 pub(crate) mod scripted;
 

@@ -1,10 +1,14 @@
 //! What AWS KMS does on no request: refusals of every kind, silence, and answers that must not be believed.
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
+#![allow(clippy::print_stdout, reason = "how a process of a test tells what it saw")]
 
 #[path = "../common/mod.rs"]
 mod common;
+mod credentials;
 mod pages;
 mod regions;
+mod stampede;
+mod way;
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -206,6 +210,23 @@ async fn an_error_says_what_to_do() {
         ] {
             assert!(error.contains(part), "`{part}` is not in: {error}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_disabled_or_waits_for_deletion_is_brought_back_step_by_step() {
+    for (code, steps) in [
+        ("DisabledException", vec!["`aws kms enable-key`"]),
+        (
+            "KMSInvalidStateException",
+            vec!["`aws kms cancel-key-deletion` and then `aws kms enable-key`"],
+        ),
+    ] {
+        let scripted = Scripted::start().await;
+        scripted.answer("Decrypt", [refusal(400, code)]).await;
+        let kms = scripted.builder().build().await.unwrap();
+        let error = unwrap(&kms, ARN).await.unwrap_err().to_string();
+        assert!(steps.iter().all(|step| error.contains(step)), "{error}");
     }
 }
 

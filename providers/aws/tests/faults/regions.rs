@@ -53,8 +53,61 @@ async fn the_next_region_serves_if_one_is_unavailable_or_silent() {
         assert_eq!(unwrap(&kms, MRK).await.unwrap().expose(), &KEY);
         let made = kms.generate_data_key(&arn(MRK), &pairs()).await.unwrap();
         assert_eq!(made.wrapped.kek.as_str(), MRK);
-        assert_eq!((near.asked().await.len(), far.asked().await.len()), (2, 2));
+        // The second call begins with the region that answered the first.
+        assert_eq!((near.asked().await.len(), far.asked().await.len()), (1, 2));
     }
+}
+
+/// The nearest region hangs: it costs one call its time-out, and no other call anything, until it answers again.
+#[tokio::test]
+async fn a_region_that_hangs_is_waited_for_once_and_is_first_again_when_it_answers() {
+    let late = json("{}").set_delay(Duration::from_secs(60));
+    let (near, far) = (Scripted::start().await, Scripted::start().await);
+    near.answer("Decrypt", [late.clone(), answer_with(&KEY, &in_region(AWAY))])
+        .await;
+    let described = json(&format!(
+        r#"{{"KeyMetadata":{{"KeyId":"1","Arn":"{}","KeyState":"Enabled"}}}}"#,
+        in_region(AWAY)
+    ));
+    // The first time that it is tried it is still silent.
+    near.answer("DescribeKey", [late, described]).await;
+    far.answer("Decrypt", [answer_with(&KEY, MRK)]).await;
+    let operation = Duration::from_millis(900);
+    let kms = AwsKms::builder()
+        .sdk_config(&common::config())
+        .regions([AWAY, HOME])
+        .endpoint_url_for(AWAY, near.server.uri())
+        .endpoint_url_for(HOME, far.server.uri())
+        .attempt_timeout(Duration::from_millis(300))
+        .operation_timeout(operation);
+    let kms = kms.build().await.unwrap();
+    let began = tokio::time::Instant::now();
+    for _ in 0..20 {
+        unwrap(&kms, MRK).await.unwrap();
+    }
+    let took = began.elapsed();
+    assert!(
+        took < operation,
+        "it took {took:?}, so the silent region held up more than one call"
+    );
+    assert_eq!(count(&near, "Decrypt").await, 1);
+
+    let deadline = began + Duration::from_secs(30);
+    while count(&near, "Decrypt").await == 1 {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "the nearest region is never first again"
+        );
+        unwrap(&kms, MRK).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(
+        count(&near, "DescribeKey").await >= 2,
+        "it was tried until it answered"
+    );
+    let before = count(&far, "Decrypt").await;
+    unwrap(&kms, MRK).await.unwrap();
+    assert_eq!(count(&far, "Decrypt").await, before);
 }
 
 #[tokio::test]

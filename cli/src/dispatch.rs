@@ -1,0 +1,73 @@
+//! From the command line to a command, and from its error to an exit code.
+
+use std::io;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::CommandFactory as _;
+
+use crate::args::{Args, Command};
+use crate::commands::{
+    audit, completions, config, inspect, keks, keys, local, maintain, man, migrate, rewrap, status, validate,
+};
+use crate::exit::{self, Exit};
+use crate::output::{Output, tell};
+use crate::program::Program;
+use crate::session::Session;
+
+/// Runs a command and tells what went wrong.
+pub(crate) fn run(program: &Program, args: Args) -> ExitCode {
+    match dispatch(program, args) {
+        Ok(exit) => exit,
+        Err(error) if is_broken_pipe(&error) => Exit::Done,
+        Err(error) => {
+            tell(&format!("encx: {}", exit::describe(&error)));
+            Exit::of(&error)
+        }
+    }
+    .into()
+}
+
+fn dispatch(program: &Program, args: Args) -> Result<Exit> {
+    let output = Output(args.global.format);
+    match args.command {
+        Command::Completions(args) => return completions::run(&args, Args::command()),
+        Command::Local(command) => return wait(local::run(command, output)),
+        Command::Man(args) => return man::run(&args, Args::command()),
+        Command::Version => {
+            output.text(&format!("encx {}", env!("CARGO_PKG_VERSION")))?;
+            return Ok(Exit::Done);
+        }
+        _ => {}
+    }
+    let session = Session::new(program, &args.global)?;
+    match args.command {
+        Command::Audit(command) => wait(audit::run(&session, command)),
+        Command::Config(command) => wait(config::run(&session, command)),
+        Command::Inspect(args) => wait(inspect::run(&session, args)),
+        Command::Keks(command) => wait(keks::run(&session, command)),
+        Command::Keys(command) => wait(keys::run(&session, command)),
+        Command::Maintain(args) => wait(maintain::run(&session, args)),
+        Command::Migrate(command) => wait(migrate::run(&session, command)),
+        Command::Rewrap(args) => wait(rewrap::run(&session, args)),
+        Command::Status(args) => wait(status::run(&session, args)),
+        Command::Validate(args) => wait(validate::run(&session, args)),
+        // Done above, because they need no settings.
+        Command::Completions(_) | Command::Local(_) | Command::Man(_) | Command::Version => Ok(Exit::Done),
+    }
+}
+
+/// Runs what waits for servers and files.
+fn wait(command: impl Future<Output = Result<Exit>>) -> Result<Exit> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let done = runtime.block_on(command);
+    // A connection that hangs must not keep the program from ending.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    done
+}
+
+/// Tells whether the reader of our output has gone, as `head` does.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}

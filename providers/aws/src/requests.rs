@@ -1,0 +1,52 @@
+//! The requests that are sent, counted where the SDK sends them: each attempt by itself, and what no caller sees.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aws_sdk_kms::config::interceptors::BeforeTransmitInterceptorContextRef;
+use aws_sdk_kms::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_kms::error::BoxError;
+use encx_core::kms::report_requests;
+
+/// Counts requests by operation. Clones share what they counted.
+#[derive(Clone, Default)]
+pub(crate) struct Requests(Arc<Mutex<BTreeMap<String, u64>>>);
+
+impl Requests {
+    /// Returns the counts so far.
+    pub(crate) fn sent(&self) -> BTreeMap<String, u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Shows nothing: an interceptor sees whole requests.
+impl fmt::Debug for Requests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Requests").finish_non_exhaustive()
+    }
+}
+
+impl Intercept for Requests {
+    fn name(&self) -> &'static str {
+        "encx-aws requests"
+    }
+
+    fn read_before_transmit(
+        &self,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        report_requests(1);
+        let target = context
+            .request()
+            .headers()
+            .get("x-amz-target")
+            .unwrap_or_default();
+        let operation = target.rsplit('.').next().unwrap_or_default();
+        let mut sent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *sent.entry(operation.to_owned()).or_default() += 1;
+        Ok(())
+    }
+}

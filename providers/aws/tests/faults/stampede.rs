@@ -1,0 +1,100 @@
+//! What a KEK's name stands for is asked once, however many cold keys need it, and every request is counted.
+
+use encx::{Crypto, CryptoBuilder, Field};
+use encx_testkit::MemoryKeyStore;
+
+use super::*;
+
+const SSN: Field = Field::new("users", "ssn");
+const TENANTS: usize = 64;
+
+/// Answers slowly to DescribeKey, so that all who ask meet, and refuses to tell of rotation.
+async fn scripted() -> Scripted {
+    let scripted = Scripted::start().await;
+    let describes = json(&format!(
+        r#"{{"KeyMetadata":{{"KeyId":"1","Arn":"{ARN}","KeyState":"Enabled"}}}}"#
+    ));
+    let late = describes.set_delay(Duration::from_millis(300));
+    scripted.answer("DescribeKey", [late]).await;
+    scripted
+        .answer("GetKeyRotationStatus", [refusal(400, "AccessDeniedException")])
+        .await;
+    scripted.answer("GenerateDataKey", [answer_with(&KEY, ARN)]).await;
+    scripted.answer("Decrypt", [answer_with(&KEY, ARN)]).await;
+    scripted
+}
+
+async fn crypto(kms: &AwsKms, store: &MemoryKeyStore) -> Crypto {
+    let builder: CryptoBuilder = Crypto::builder(kms.clone(), store.clone()).connect_lazily();
+    builder.max_concurrent_kms_calls(TENANTS).build().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cold_tenants_ask_once_for_their_alias_and_all_requests_are_counted() {
+    let (scripted, store) = (scripted().await, MemoryKeyStore::new());
+    let kms = scripted.builder().default_kek("alias/app").build().await.unwrap();
+    let service = crypto(&kms, &store).await;
+    let mut sealed = Vec::new();
+    for tenant in 0..TENANTS {
+        let context = context(&tenant.to_string());
+        sealed.push(service.encrypt(&context, "x", SSN.row(1)).await.unwrap());
+    }
+    let made = scripted.asked().await.len();
+    assert_eq!(service.stats().kms_calls, made as u64);
+
+    let cold = crypto(&kms, &store).await;
+    let reads: Vec<_> = sealed
+        .into_iter()
+        .enumerate()
+        .map(|(tenant, sealed)| {
+            let cold = cold.clone();
+            tokio::spawn(async move {
+                let context = context(&tenant.to_string());
+                cold.decrypt(&context, &sealed, SSN.row(1)).await.map(drop)
+            })
+        })
+        .collect();
+    for read in reads {
+        read.await.unwrap().unwrap();
+    }
+    assert_eq!(count(&scripted, "DescribeKey").await, 1);
+    assert_eq!(count(&scripted, "GetKeyRotationStatus").await, 1);
+    assert_eq!(count(&scripted, "Decrypt").await, TENANTS);
+    let asked = scripted.asked().await.len();
+    assert_eq!(
+        cold.stats().kms_calls,
+        (asked - made) as u64,
+        "each request counts, and a call that shared another's answer does not"
+    );
+    let requests = kms.requests();
+    assert_eq!(requests.values().sum::<u64>(), asked as u64, "{requests:?}");
+    assert_eq!(requests["GetKeyRotationStatus"], 1);
+}
+
+#[tokio::test]
+async fn repeated_requests_are_counted() {
+    let scripted = Scripted::start().await;
+    let answers = [refusal(400, "ThrottlingException"), answer_with(&KEY, ARN)];
+    scripted.answer("GenerateDataKey", answers).await;
+    let kms = scripted.builder().default_kek(ARN).build().await.unwrap();
+    let service = crypto(&kms, &MemoryKeyStore::new()).await;
+    service.encrypt(&context("a"), "x", SSN.row(1)).await.unwrap();
+    assert_eq!(service.stats().kms_calls, 2);
+    assert_eq!(kms.requests()["GenerateDataKey"], 2);
+}
+
+#[tokio::test]
+async fn a_refused_question_about_a_kek_is_shared_and_asked_again_later() {
+    let scripted = Scripted::start().await;
+    let refused = refusal(400, "AccessDeniedException").set_delay(Duration::from_millis(200));
+    scripted.answer("DescribeKey", [refused]).await;
+    let kms = scripted.builder().build().await.unwrap();
+    for round in 1..=2 {
+        let kek = arn("alias/app");
+        let (one, other) = tokio::join!(kms.describe_kek(&kek), kms.describe_kek(&kek));
+        for outcome in [one, other] {
+            assert_eq!(outcome.unwrap_err().kind(), KmsErrorKind::AccessDenied);
+        }
+        assert_eq!(count(&scripted, "DescribeKey").await, round);
+    }
+}
