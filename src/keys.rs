@@ -321,15 +321,24 @@ impl KeyManager {
                 continue;
             };
             let change = self.wrap_change(&version, wraps);
-            for outcome in self.store.replace_wraps(&[change]).await? {
+            for outcome in self.ask(self.store.replace_wraps(&[change])).await? {
                 moved.push(outcome.result?);
             }
         }
         self.seen(context, Ok(moved)).await
     }
 
+    /// Asks the key store, and lets the health of the manager's `Crypto`, if it has one, know how that ended.
+    async fn ask<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        match &self.core {
+            Some(core) => core.cache().ask(call).await,
+            None => call.await,
+        }
+    }
+
     pub(crate) async fn load(&self, context: &EncryptionContext) -> Result<Vec<KeyRecord>, Error> {
-        let mut versions = self.store.load(&[Scope::of(self.usage, context)]).await?;
+        let scope = [Scope::of(self.usage, context)];
+        let mut versions = self.ask(self.store.load(&scope)).await?;
         for version in &versions {
             version.check_belongs(context, self.usage)?;
         }
@@ -340,7 +349,8 @@ impl KeyManager {
     /// Tells whether these versions, which are all of this usage, are destroyed, or if there are none those of all others.
     async fn is_shredded(&self, context: &EncryptionContext, versions: &[KeyRecord]) -> Result<bool, Error> {
         if versions.is_empty() {
-            return Ok(are_shredded(&load_all_usages(&*self.store, context).await?));
+            let all = self.ask(load_all_usages(&*self.store, context)).await?;
+            return Ok(are_shredded(&all));
         }
         Ok(are_shredded(versions))
     }
@@ -452,7 +462,7 @@ impl KeyManager {
         new.wraps = wraps;
         new.revives = revives;
         new.reason.clone_from(&self.reason);
-        let record = self.store.insert(&new).await?;
+        let record = self.ask(self.store.insert(&new)).await?;
         Ok(Made { record, key, began })
     }
 
@@ -468,7 +478,7 @@ impl KeyManager {
     ) -> Result<KeyRecord, Error> {
         let mut change = StateChange::new(version, to);
         change.reason = reason;
-        Ok(self.store.apply(&change).await?)
+        Ok(self.ask(self.store.apply(&change)).await?)
     }
 
     fn wrap_change(&self, version: &KeyRecord, wraps: Vec<StoredWrap>) -> WrapChange {

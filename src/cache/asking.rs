@@ -14,7 +14,7 @@ impl Environment {
     /// Asks the key store, and remembers how that ended.
     ///
     /// A call that is dropped counts as a failure if it had lasted for a good part of `load_timeout`: its flight was given up.
-    pub(super) async fn ask<T>(
+    pub(crate) async fn ask<T>(
         &self,
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {

@@ -12,6 +12,7 @@
 mod api_error;
 mod database;
 mod keys;
+mod operations;
 mod routes;
 mod service;
 mod start_error;

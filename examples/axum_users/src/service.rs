@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use axum::Router;
 use encx::Crypto;
+use encx::kms::KeyManagementService;
 use encx_local::{LocalKms, LocalKmsError, Protection};
 use tokio::net::TcpListener;
 
 use crate::database::Database;
 use crate::keys;
+use crate::operations::Operations;
 use crate::routes::router;
 use crate::start_error::StartError;
 use crate::users::Users;
@@ -27,11 +29,13 @@ pub struct Settings {
     pub kek_file: PathBuf,
     /// Where to listen.
     pub listen: String,
+    /// What callers of `/admin` have to know. Without it nobody may call that.
+    pub admin_token: Option<String>,
 }
 
 impl Settings {
-    /// Reads `DATABASE_URL`, `KEK_FILE` and `LISTEN`. Each has a default: files in the current folder, and port 3000 of this
-    /// machine alone.
+    /// Reads `DATABASE_URL`, `KEK_FILE`, `LISTEN` and `ADMIN_TOKEN`. The first three have a default: files in the current folder,
+    /// and port 3000 of this machine alone.
     #[must_use]
     pub fn from_env() -> Self {
         let or = |name: &str, default: &str| env::var(name).unwrap_or_else(|_| default.to_owned());
@@ -39,6 +43,7 @@ impl Settings {
             database_url: or("DATABASE_URL", "sqlite:axum_users.db"),
             kek_file: or("KEK_FILE", "axum_users.encx").into(),
             listen: or("LISTEN", "127.0.0.1:3000"),
+            admin_token: env::var("ADMIN_TOKEN").ok().filter(|token| !token.is_empty()),
         }
     }
 }
@@ -47,6 +52,7 @@ impl Settings {
 #[derive(Debug)]
 pub struct Service {
     users: Arc<Users>,
+    operations: Operations,
 }
 
 impl Service {
@@ -56,20 +62,30 @@ impl Service {
     ///
     /// [`StartError`].
     pub async fn start(settings: &Settings) -> Result<Self, StartError> {
+        Self::start_with(settings, open_kms(settings).await?).await
+    }
+
+    /// The same with a KMS of the caller's, such as one that tests can stop.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`].
+    pub async fn start_with(settings: &Settings, kms: impl KeyManagementService) -> Result<Self, StartError> {
         let database = Database::open(&settings.database_url).await?;
-        let crypto = Crypto::builder(open_kms(settings).await?, database.key_store().await?)
+        let crypto = Crypto::builder(kms, database.key_store().await?)
             // Tenants come from outside: nobody may have keys made by inventing one.
             .create_on_first_use(false)
             .build()
             .await?;
         keys::prepare_login(&crypto).await?;
+        let operations = Operations::start(&crypto, settings.admin_token.as_deref());
         let users = Arc::new(Users { crypto, database });
-        Ok(Self { users })
+        Ok(Self { users, operations })
     }
 
     /// Returns the routes, for tests and for servers of your own.
     pub fn router(&self) -> Router {
-        router(Arc::clone(&self.users))
+        router(Arc::clone(&self.users)).merge(self.operations.router())
     }
 
     /// Answers requests until `end` completes; then lets those that are under way end, and wipes the keys.
@@ -85,6 +101,7 @@ impl Service {
         let served = axum::serve(listener, self.router())
             .with_graceful_shutdown(end)
             .await;
+        self.operations.stop();
         self.users.crypto.shutdown().await;
         self.users.database.close().await;
         Ok(served?)

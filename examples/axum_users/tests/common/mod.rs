@@ -1,7 +1,9 @@
 //! The service on a port of its own, a client, and the two databases.
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
+#![allow(dead_code, reason = "each test binary uses some of it")]
 
 pub(crate) mod databases;
+pub(crate) mod server;
 
 use std::path::Path;
 
@@ -29,10 +31,15 @@ impl Running {
             database_url: database_url.to_owned(),
             kek_file: folder.join("keks.encx"),
             listen: "127.0.0.1:0".to_owned(),
+            admin_token: None,
         };
-        let listener = TcpListener::bind(&settings.listen).await.unwrap();
+        Self::serve(Service::start(&settings).await.unwrap()).await
+    }
+
+    /// Has a service serve on a port of its own.
+    pub(crate) async fn serve(service: Service) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let service = Service::start(&settings).await.unwrap();
         let (end, ended) = oneshot::channel();
         let served = tokio::spawn(async move {
             let ended = async move { ended.await.unwrap_or_default() };
@@ -57,6 +64,17 @@ impl Running {
 
     /// Makes one request on a connection of its own. An empty answer is `null`.
     pub(crate) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
+        self.call_as("", method, path, body).await
+    }
+
+    /// The same, with a bearer token.
+    pub(crate) async fn call_as(
+        &self,
+        token: &str,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> (StatusCode, Value) {
         let stream = TcpStream::connect(&self.address).await.unwrap();
         let (mut client, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
@@ -68,6 +86,7 @@ impl Running {
             .uri(path)
             .header(header::HOST, &self.address)
             .header(header::CONTENT_TYPE, "application/json")
+            .header(header::AUTHORIZATION, format!("Bearer {token}"))
             .body(Full::new(Bytes::from(body)))
             .unwrap();
         let response = client.send_request(request).await.unwrap();
