@@ -24,7 +24,7 @@ use self::quarantine::Quarantine;
 use crate::clock::Clock;
 use crate::crypto::{Crypto, CryptoBuilder, Parts};
 use crate::error::{Error, Location};
-use crate::kek::Keks;
+use crate::kek::{KekChoice, KekRef, Keks};
 use crate::keyring::Core;
 
 pub use self::destroy::Destruction;
@@ -80,6 +80,18 @@ impl Crypto {
     }
 }
 
+/// The KEKs that a KEK rule names. From [`KeyManager::named_keks`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NamedKeks {
+    /// Those that wrap new keys, in any context.
+    pub wrapping: Vec<KekRef>,
+    /// Those that only unwrap.
+    pub unwrapping: Vec<KekRef>,
+    /// Whether a function chooses before all of them. Which KEKs it gives is not known.
+    pub by_closure: bool,
+}
+
 impl CryptoBuilder {
     /// Builds a key manager alone, with the same KMSs and KEK rule. Limits of the cache do not matter to it.
     ///
@@ -116,6 +128,27 @@ impl KeyManager {
     /// [`Error::Config`] for a KMS that cannot be used.
     pub fn new(kms: impl KeyManagementService, store: impl KeyStore) -> Result<Self, Error> {
         Crypto::builder(kms, store).build_key_manager()
+    }
+
+    /// Lists the KEKs that the KEK rule names: the default, those of pairs, and those that may only unwrap.
+    #[must_use]
+    pub fn named_keks(&self) -> NamedKeks {
+        let rule = self.keks.rule();
+        let mut named = NamedKeks {
+            by_closure: rule.by_closure.is_some(),
+            ..NamedKeks::default()
+        };
+        for kek in rule.choices().flat_map(KekChoice::wraps) {
+            if !named.wrapping.contains(kek) {
+                named.wrapping.push(kek.clone());
+            }
+        }
+        for kek in rule.named() {
+            if !named.wrapping.contains(kek) && !named.unwrapping.contains(kek) {
+                named.unwrapping.push(kek.clone());
+            }
+        }
+        named
     }
 
     /// Manages keys for another usage.

@@ -36,11 +36,16 @@ impl ContextArgs {
     }
 }
 
-/// Writes pairs as they are given on the command line.
+/// Writes pairs as they are given on the command line. What could be read as two pairs stands in quotation marks.
 pub(crate) fn describe<'p>(pairs: impl IntoIterator<Item = (&'p String, &'p String)>) -> String {
+    let is_plain = |c: char| !c.is_whitespace() && !matches!(c, '=' | '"' | '\'');
+    let quoted = |text: &str| match text.chars().all(is_plain) {
+        true => text.to_owned(),
+        false => format!("{text:?}"),
+    };
     let pairs: Vec<_> = pairs
         .into_iter()
-        .map(|(key, value)| format!("{key}={value}"))
+        .map(|(key, value)| format!("{}={}", quoted(key), quoted(value)))
         .collect();
     pairs.join(" ")
 }
@@ -48,6 +53,12 @@ pub(crate) fn describe<'p>(pairs: impl IntoIterator<Item = (&'p String, &'p Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_pair_is_not_shown_as_two() {
+        let (key, value) = ("note".to_owned(), "x tenantId=t-9".to_owned());
+        assert_eq!(describe([(&key, &value)]), "note=\"x tenantId=t-9\"");
+    }
 
     #[test]
     fn a_pair_has_a_key_and_a_value() {

@@ -19,7 +19,7 @@ use crate::session::Session;
 pub(crate) fn run(program: &Program, args: Args) -> ExitCode {
     match dispatch(program, args) {
         Ok(exit) => exit,
-        Err(error) if is_broken_pipe(&error) => Exit::Done,
+        Err(error) if is_broken_pipe(&error) => Exit::BrokenPipe,
         Err(error) => {
             tell(&format!("encx: {}", exit::describe(&error)));
             Exit::of(&error)
@@ -31,6 +31,7 @@ pub(crate) fn run(program: &Program, args: Args) -> ExitCode {
 fn dispatch(program: &Program, args: Args) -> Result<Exit> {
     let output = Output(args.global.format);
     match args.command {
+        Command::Inspect(ref args) if !args.resolve => return inspect::run(output, args, None),
         Command::Completions(args) => return completions::run(&args, Args::command()),
         Command::Local(command) => return wait(local::run(command, output)),
         Command::Man(args) => return man::run(&args, Args::command()),
@@ -44,7 +45,7 @@ fn dispatch(program: &Program, args: Args) -> Result<Exit> {
     match args.command {
         Command::Audit(command) => wait(audit::run(&session, command)),
         Command::Config(command) => wait(config::run(&session, command)),
-        Command::Inspect(args) => wait(inspect::run(&session, args)),
+        Command::Inspect(args) => wait(inspect::resolve(&session, &args)),
         Command::Keks(command) => wait(keks::run(&session, command)),
         Command::Keys(command) => wait(keys::run(&session, command)),
         Command::Maintain(args) => wait(maintain::run(&session, args)),

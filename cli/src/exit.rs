@@ -5,6 +5,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use encx::Error;
+use encx::jobs::JobError;
 use encx::kms::KmsError;
 use encx::store::StoreError;
 use encx_config::ConfigError;
@@ -18,6 +19,7 @@ pub(crate) enum Exit {
     Finding,
     Refused,
     Interrupted,
+    BrokenPipe,
 }
 
 impl From<Exit> for ExitCode {
@@ -29,6 +31,8 @@ impl From<Exit> for ExitCode {
             Exit::Finding => 3,
             Exit::Refused => 4,
             Exit::Interrupted => 130,
+            // As if SIGPIPE had ended it, which Rust programs ignore.
+            Exit::BrokenPipe => 141,
         })
     }
 }
@@ -95,7 +99,18 @@ fn of_cause(cause: &(dyn StdError + 'static)) -> Option<Exit> {
     if cause.is::<KmsError>() {
         return Some(Exit::Unreachable);
     }
+    if let Some(error) = cause.downcast_ref::<JobError>() {
+        return of_job(error);
+    }
     cause.is::<Refused>().then_some(Exit::Refused)
+}
+
+fn of_job(error: &JobError) -> Option<Exit> {
+    match error {
+        JobError::Encx(error) => Some(Exit::of_encx(error)),
+        // Its source says.
+        _ => None,
+    }
 }
 
 fn of_store(error: &StoreError) -> Exit {

@@ -54,6 +54,7 @@ use crate::exit::Exit;
 /// | 3 | a finding: something is due, missing or failed |
 /// | 4 | a rule refuses it |
 /// | 130 | stopped by Ctrl-C |
+/// | 141 | the reader of the output has gone |
 pub fn run(program: impl Into<Program>) -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,

@@ -77,7 +77,7 @@ pub(crate) fn columns<const N: usize>(
         table.set_header(header);
     }
     for row in rows {
-        table.add_row(row.map(|cell| printable(&cell)));
+        table.add_row(row.map(|cell| printable(&cell).replace('\n', "\\n")));
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
@@ -96,7 +96,9 @@ pub(crate) fn pairs(pairs: impl IntoIterator<Item = (&'static str, String)>) -> 
 
 /// Escapes what would control a terminal: a row of the database may say anything.
 pub(crate) fn printable(text: &str) -> String {
-    let escape = |c: char| c.is_control() && c != '\n';
+    let turns_text =
+        |c| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let escape = |c: char| (c.is_control() && c != '\n') || turns_text(c);
     match text.contains(escape) {
         false => text.to_owned(),
         true => text.chars().fold(String::new(), |mut text, c| {
@@ -129,5 +131,7 @@ mod tests {
     fn what_would_control_a_terminal_is_escaped() {
         assert_eq!(printable("a\u{1b}]0;title\u{7}\nb"), "a\\u{1b}]0;title\\u{7}\nb");
         assert_eq!(printable("straße"), "straße");
+        assert_eq!(printable("a\u{202e}b"), "a\\u{202e}b");
+        assert_eq!(columns(None, [["two\nlines".to_owned()]]), "two\\nlines");
     }
 }

@@ -1,6 +1,7 @@
 //! The tables whose columns are encrypted: in the database of the key store.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
+use encx::store::StoreError;
 use encx_config::Settings;
 use encx_tables::Rows;
 use sqlx::{PgPool, SqlitePool};
@@ -10,14 +11,17 @@ pub(crate) async fn connect(settings: &Settings) -> Result<Rows> {
     let Some(url) = settings.key_store_url() else {
         bail!("the key store is not set: `encx config show` says what is");
     };
-    let failed = "could not connect to the database of the encrypted columns";
     match url.scheme() {
         Some("postgres" | "postgresql") => {
-            let pool = PgPool::connect(url.expose()).await.context(failed)?;
+            let pool = PgPool::connect(url.expose())
+                .await
+                .map_err(StoreError::unavailable)?;
             Ok(Rows::postgres(pool))
         }
         Some("sqlite") => {
-            let pool = SqlitePool::connect(url.expose()).await.context(failed)?;
+            let pool = SqlitePool::connect(url.expose())
+                .await
+                .map_err(StoreError::unavailable)?;
             Ok(Rows::sqlite(pool))
         }
         _ => bail!("encrypted columns are counted in PostgreSQL and SQLite, and the key store is {url}"),

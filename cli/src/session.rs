@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use encx::keys::{KeyManager, Maintenance};
-use encx::kms::KekRef;
+use encx::kms::{KekRef, KmsErrorKind};
 use encx::store::KeyStore;
 use encx::{Crypto, CryptoBuilder};
 use encx_config::{OpenKms, OpenStore, Settings};
 use encx_tables::Census;
+use tokio::sync::OnceCell;
 
 use crate::exit;
 use crate::output::{Format, Output, tell};
@@ -32,6 +33,8 @@ pub(crate) struct Session {
     program: Program,
     pub(crate) settings: Settings,
     pub(crate) output: Output,
+    kms: OnceCell<OpenKms>,
+    store: OnceCell<OpenStore>,
 }
 
 impl Session {
@@ -44,27 +47,32 @@ impl Session {
             program: program.clone(),
             settings: loader.load()?,
             output: Output(global.format),
+            kms: OnceCell::new(),
+            store: OnceCell::new(),
         })
     }
 
-    pub(crate) async fn open_store(&self) -> Result<OpenStore> {
-        Ok(self.settings.key_store().await?)
+    pub(crate) async fn open_store(&self) -> Result<&OpenStore> {
+        let open = || async { self.settings.key_store().await };
+        Ok(self.store.get_or_try_init(open).await?)
     }
 
     pub(crate) async fn store(&self) -> Result<Arc<dyn KeyStore>> {
         Ok(self.open_store().await?.key_store())
     }
 
+    pub(crate) async fn kms(&self) -> Result<&OpenKms> {
+        let open = || async { self.settings.kms().await };
+        Ok(self.kms.get_or_try_init(open).await?)
+    }
+
     pub(crate) async fn builder(&self) -> Result<CryptoBuilder> {
-        Ok(self.program.customized(self.settings.builder().await?))
+        let builder = self.settings.builder_on(self.kms().await?, self.store().await?)?;
+        Ok(self.program.customized(builder))
     }
 
     pub(crate) async fn crypto(&self) -> Result<Crypto> {
         Ok(self.builder().await?.process_name("encx").build().await?)
-    }
-
-    pub(crate) async fn kms(&self) -> Result<OpenKms> {
-        Ok(self.settings.kms().await?)
     }
 
     /// Finds the KEK that a text names: `KEK`, or `KMS:KEK`.
@@ -72,14 +80,21 @@ impl Session {
         Ok(self.kms().await?.parse_kek(text)?)
     }
 
-    /// Finds the name that wraps have for a KEK. Where its KMS does not tell, the one given.
-    pub(crate) async fn lasting(&self, kms: &OpenKms, kek: KekRef) -> KekRef {
-        let Some(service) = kms.get(&kek.kms) else {
-            return kek;
+    /// Finds the name that wraps have for a KEK.
+    ///
+    /// What an alias stands for its KMS has to say. Any other name may be that of a KEK that is gone, and is taken as it is.
+    pub(crate) async fn lasting(&self, kek: KekRef) -> Result<KekRef> {
+        let Some(service) = self.kms().await?.get(&kek.kms) else {
+            return Ok(kek);
         };
         match service.describe_kek(&kek.kek).await {
-            Ok(description) => KekRef::new(kek.kms, description.kek),
-            Err(_) => kek,
+            Ok(description) => Ok(KekRef::new(kek.kms, description.kek)),
+            Err(error)
+                if error.kind() == KmsErrorKind::NotFound && !kek.kek.as_str().starts_with("alias/") =>
+            {
+                Ok(kek)
+            }
+            Err(error) => Err(error.into()),
         }
     }
 

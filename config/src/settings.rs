@@ -109,35 +109,6 @@ impl Settings {
         Ok(OpenKms { by_name, primary })
     }
 
-    /// Lists the KEKs that the KEK rule names, those that wrap new keys first. What a closure of yours names is not among them.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::Value`] for a rule that names a KMS which is not configured, or a KMS without a KEK of its own.
-    pub fn keks(&self, kms: &OpenKms) -> Result<Vec<KekRef>, ConfigError> {
-        let rule = &self.0.rule;
-        let by_pair = rule.by_pair.iter().flat_map(|rule| &rule.also_unwrap);
-        let mut keks = self.wrapping_keks(kms)?;
-        add(&mut keks, rule.also_unwrap.iter().chain(by_pair), kms)?;
-        Ok(keks)
-    }
-
-    /// Lists the KEKs that the KEK rule has wrap new keys.
-    ///
-    /// # Errors
-    ///
-    /// As [`keks`](Self::keks).
-    pub fn wrapping_keks(&self, kms: &OpenKms) -> Result<Vec<KekRef>, ConfigError> {
-        let rule = &self.0.rule;
-        let by_pair = rule
-            .by_pair
-            .iter()
-            .flat_map(|rule| std::iter::once(&rule.kek).chain(&rule.also_wrap));
-        let mut keks: Vec<_> = default_kek(rule, kms)?.into_iter().collect();
-        add(&mut keks, rule.also_wrap.iter().chain(by_pair), kms)?;
-        Ok(keks)
-    }
-
     /// Connects to the key store.
     ///
     /// # Errors
@@ -159,10 +130,11 @@ impl Settings {
         }
     }
 
-    /// Returns the URL of the key store's database, for tables of yours that stand beside it.
+    /// Returns the URL of the key store's database, for tables of yours that stand beside it: with the file of its
+    /// certificate authority, and without prepared statements behind a transaction pooler.
     #[must_use]
-    pub fn key_store_url(&self) -> Option<&SecretUrl> {
-        self.0.store.as_ref().map(|store| &store.url)
+    pub fn key_store_url(&self) -> Option<SecretUrl> {
+        self.0.store.as_ref().map(StoreUrl::for_tables)
     }
 
     /// Connects to KMSs and key store and builds a key manager alone, for a tool or a job.
@@ -301,21 +273,6 @@ fn default_kek(rule: &Rule, kms: &OpenKms) -> Result<Option<KekRef>, ConfigError
             .own_kek(&kms.primary)
             .map(|kek| KekRef::new(kms.primary.clone(), kek))),
     }
-}
-
-/// Adds KEKs that are not in the list yet.
-fn add<'s>(
-    keks: &mut Vec<KekRef>,
-    settings: impl Iterator<Item = &'s KekSetting>,
-    kms: &OpenKms,
-) -> Result<(), ConfigError> {
-    for setting in settings {
-        let kek = find(setting, kms)?;
-        if !keks.contains(&kek) {
-            keks.push(kek);
-        }
-    }
-    Ok(())
 }
 
 impl OpenKms {

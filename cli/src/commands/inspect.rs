@@ -10,9 +10,11 @@ use encx::Ciphertext;
 use serde::Serialize;
 
 use crate::exit::Exit;
-use crate::output::pairs;
+use crate::output::{Output, pairs, tell};
 use crate::record::KeyView;
 use crate::session::Session;
+
+const NO_CIPHERTEXT: &str = "this is no ciphertext of encx";
 
 /// A ciphertext of the largest value, as hex with a prefix.
 const MAX_INPUT: u64 = 2 * (64 << 20) + 1024;
@@ -24,7 +26,7 @@ pub(crate) struct Args {
     ciphertext: String,
     /// Look its key up in the key store: state, encryption context, KEKs
     #[arg(long)]
-    resolve: bool,
+    pub(crate) resolve: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -38,34 +40,32 @@ struct View {
     key: Option<KeyView>,
 }
 
-pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
-    let bytes = read(&args.ciphertext)?;
-    let len = bytes.len();
-    let ciphertext = Ciphertext::parse(bytes).context("this is no ciphertext of encx")?;
-    let id = ciphertext.key_id();
-    let mut view = View {
-        suite: format!("{:?}", ciphertext.suite()),
-        key_id: id.to_string(),
-        // 48 bits of milliseconds: before the year 10000, which it is compared with all the same.
-        key_made_at: made_at(id.unix_millis()),
-        plaintext_bytes: ciphertext.plaintext_len(),
-        bytes: len,
-        key: None,
-    };
-    let mut exit = Exit::Done;
-    if args.resolve {
-        let records = session.store().await?.get(&[id]).await?;
-        match records.first() {
-            Some(record) => view.key = Some(KeyView::new(record, None)),
-            None => {
-                crate::output::tell(
-                    "the key store has no such key: the value belongs to another database, or to none",
-                );
-                exit = Exit::Finding;
-            }
-        }
+/// Inspects, and looks the key up.
+pub(crate) async fn resolve(session: &Session, args: &Args) -> Result<Exit> {
+    let id = read(&args.ciphertext)?.key_id();
+    let mut records = session.store().await?.get(&[id]).await?;
+    let key = records.pop().map(|record| KeyView::new(&record, None));
+    let is_known = key.is_some();
+    run(session.output, args, key)?;
+    if is_known {
+        return Ok(Exit::Done);
     }
-    session.output.object(&view, || {
+    tell("the key store has no such key: the value belongs to another database, or to none");
+    Ok(Exit::Finding)
+}
+
+/// Inspects. Needs neither settings nor a server.
+pub(crate) fn run(output: Output, args: &Args, key: Option<KeyView>) -> Result<Exit> {
+    let ciphertext = read(&args.ciphertext)?;
+    let view = View {
+        suite: format!("{:?}", ciphertext.suite()),
+        key_id: ciphertext.key_id().to_string(),
+        key_made_at: made_at(ciphertext.key_id().unix_millis()),
+        plaintext_bytes: ciphertext.plaintext_len(),
+        bytes: ciphertext.as_bytes().len(),
+        key,
+    };
+    output.object(&view, || {
         let mut lines = vec![
             ("suite", view.suite.clone()),
             ("key", view.key_id.clone()),
@@ -84,7 +84,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
         }
         pairs(lines)
     })?;
-    Ok(exit)
+    Ok(Exit::Done)
 }
 
 fn made_at(unix_millis: u64) -> String {
@@ -98,40 +98,42 @@ fn made_at(unix_millis: u64) -> String {
     }
 }
 
-/// Reads a ciphertext: from stdin, from a file that is there, or from the text itself.
-fn read(given: &str) -> Result<Vec<u8>> {
+/// Reads a ciphertext: from stdin, from the text itself, or from a file of this name.
+fn read(given: &str) -> Result<Ciphertext> {
     if given == "-" {
-        let mut bytes = Vec::new();
-        io::stdin().lock().take(MAX_INPUT).read_to_end(&mut bytes)?;
-        return Ok(decoded(bytes));
+        return read_from(io::stdin().lock(), "stdin");
     }
-    if let Some(bytes) = parse(given) {
-        return Ok(bytes);
+    // A file may have a name that is hex or base64.
+    let of_text = parse(given).map(Ciphertext::parse);
+    if let Some(Ok(ciphertext)) = of_text {
+        return Ok(ciphertext);
     }
-    match std::fs::File::open(given) {
-        Ok(file) => {
-            let mut bytes = Vec::new();
-            file.take(MAX_INPUT)
-                .read_to_end(&mut bytes)
-                .with_context(|| format!("could not read {given}"))?;
-            Ok(decoded(bytes))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+    match (std::fs::File::open(given), of_text) {
+        (Ok(file), _) => read_from(file, given),
+        (Err(error), None) if error.kind() == io::ErrorKind::NotFound => {
             bail!("`{given}` is neither base64 nor hex, and no file has this name")
         }
-        Err(error) => Err(error).with_context(|| format!("could not read {given}")),
+        (Err(error), Some(Err(refused))) if error.kind() == io::ErrorKind::NotFound => {
+            Err(refused).context(NO_CIPHERTEXT)
+        }
+        (Err(error), _) => Err(error).with_context(|| format!("could not read {given}")),
     }
 }
 
-/// Decodes text; what is not text is the ciphertext itself.
-fn decoded(bytes: Vec<u8>) -> Vec<u8> {
-    match std::str::from_utf8(&bytes)
-        .ok()
-        .and_then(|text| parse(text.trim()))
-    {
-        Some(decoded) => decoded,
-        None => bytes,
+fn read_from(reader: impl Read, name: &str) -> Result<Ciphertext> {
+    let mut bytes = Vec::new();
+    let len = reader
+        .take(MAX_INPUT + 1)
+        .read_to_end(&mut bytes)
+        .with_context(|| format!("could not read {name}"))?;
+    if u64::try_from(len).is_ok_and(|len| len > MAX_INPUT) {
+        bail!("{name} is longer than any ciphertext");
     }
+    // Text is decoded; what is not text is the ciphertext itself.
+    let decoded = std::str::from_utf8(&bytes)
+        .ok()
+        .and_then(|text| parse(text.trim()));
+    Ciphertext::parse(decoded.unwrap_or(bytes)).context(NO_CIPHERTEXT)
 }
 
 /// Parses hex as databases write it, or base64. Hex goes first: a ciphertext in hex begins `0101`, and what that is as base64 is no
@@ -183,7 +185,5 @@ mod tests {
             assert_eq!(parse(text), Some(vec![1, 255]), "{text}");
         }
         assert_eq!(parse("no such.file"), None);
-        assert_eq!(decoded(vec![1, 1, 255]), [1, 1, 255]);
-        assert_eq!(decoded(b"\\x01ff\n".to_vec()), [1, 255]);
     }
 }

@@ -65,6 +65,7 @@ pub(crate) async fn run(session: &Session, command: Command) -> Result<Exit> {
 
 async fn views(session: &Session) -> Result<Vec<View>> {
     let (kms, store) = (session.kms().await?, session.store().await?);
+    let rule = session.manager(None).await?.named_keks();
     let mut used: BTreeMap<_, _> = store
         .keks()
         .await?
@@ -72,8 +73,8 @@ async fn views(session: &Session) -> Result<Vec<View>> {
         .map(|used| (KekRef::new(used.kms.clone(), used.kek.clone()), used))
         .collect();
     let mut views: Vec<View> = Vec::new();
-    for named in session.settings.keks(&kms)? {
-        let described = describe(&kms, &named).await;
+    for named in rule.wrapping.iter().chain(&rule.unwrapping) {
+        let described = describe(kms, named).await;
         let lasting = match &described {
             Ok(description) => KekRef::new(named.kms.clone(), description.kek.clone()),
             Err(_) => named.clone(),
@@ -83,15 +84,13 @@ async fn views(session: &Session) -> Result<Vec<View>> {
             continue;
         }
         let used = used.remove(&lasting);
-        views.push(View::new(&lasting, Some(&named), Some(described), used.as_ref()));
+        views.push(View::new(&lasting, Some(named), Some(described), used.as_ref()));
     }
-    for (kek, used) in used {
-        let described = match kms.get(&kek.kms) {
-            Some(_) => Some(describe(&kms, &kek).await),
-            None => None,
-        };
-        views.push(View::new(&kek, None, described, Some(&used)));
-    }
+    // Rows name these and the rule does not. No KMS is asked about them: a row never chooses whom we call.
+    views.extend(
+        used.iter()
+            .map(|(kek, used)| View::new(kek, None, None, Some(used))),
+    );
     Ok(views)
 }
 
@@ -115,7 +114,7 @@ impl View {
         let (description, error) = match described {
             Some(Ok(description)) => (Some(description), None),
             Some(Err(error)) => (None, Some(error)),
-            None => (None, Some(format!("no KMS is called `{}`", kek.kms))),
+            None => (None, None),
         };
         let told = description.as_ref();
         Self {
@@ -125,7 +124,7 @@ impl View {
                 .filter(|named| *named != kek)
                 .map(|named| named.kek.to_string()),
             is_in_rule: named.is_some(),
-            state: told.map_or("unknown", |told| state_name(told.state)),
+            state: told.map_or("not asked", |told| state_name(told.state)),
             rotation: told.and_then(|told| told.rotation),
             rotation_days: told.and_then(|told| told.rotation_days),
             last_rotation: told.and_then(|told| told.last_rotation).map(moment),
@@ -149,7 +148,7 @@ impl View {
         let mut findings = Vec::new();
         if let Some(error) = &self.error {
             findings.push(format!("{name} does not answer: {error}"));
-        } else if self.state != "enabled" {
+        } else if self.is_in_rule && self.state != "enabled" {
             findings.push(format!(
                 "{name} is {}: enable it, or move its {} versions with `encx rewrap`",
                 self.state, self.versions
@@ -234,23 +233,26 @@ async fn can_retire(session: &Session, text: &str) -> Result<Exit> {
         can_retire: bool,
         versions: u64,
         sole: u64,
-        wraps_new_keys: bool,
+        wraps_new_keys: Option<bool>,
     }
-    let kms = session.kms().await?;
-    let kek = session.lasting(&kms, kms.parse_kek(text)?).await;
+    let kek = session.lasting(session.kek(text).await?).await?;
     let used = session.store().await?.keks().await?;
     let used = used
         .iter()
         .find(|used| used.kms == kek.kms && used.kek == kek.kek);
-    let mut wraps_new_keys = false;
-    for wrapping in session.settings.wrapping_keks(&kms)? {
-        wraps_new_keys |= session.lasting(&kms, wrapping).await == kek;
+    let rule = session.manager(None).await?.named_keks();
+    // What a function gives is known only when it is asked, for a context.
+    let mut wraps_new_keys = if rule.by_closure { None } else { Some(false) };
+    for wrapping in rule.wrapping {
+        if session.lasting(wrapping).await? == kek {
+            wraps_new_keys = Some(true);
+        }
     }
     let (versions, sole) = used.map_or((0, 0), |used| (used.versions, used.sole));
     let answer = Answer {
         kms: kek.kms.to_string(),
         kek: kek.kek.to_string(),
-        can_retire: versions == 0 && !wraps_new_keys,
+        can_retire: versions == 0 && wraps_new_keys == Some(false),
         versions,
         sole,
         wraps_new_keys,
@@ -262,15 +264,22 @@ async fn can_retire(session: &Session, text: &str) -> Result<Exit> {
             ("can be retired", yes_or_no(answer.can_retire)),
             ("versions it wraps", answer.versions.to_string()),
             ("of these, by no other KEK", answer.sole.to_string()),
-            ("wraps new keys", yes_or_no(answer.wraps_new_keys)),
+            (
+                "wraps new keys",
+                answer
+                    .wraps_new_keys
+                    .map_or_else(|| "not known".to_owned(), yes_or_no),
+            ),
         ])
     })?;
     if answer.can_retire {
         tell("as far as the database tells; backups may hold versions that only this KEK unwraps");
         return Ok(Exit::Done);
     }
-    if wraps_new_keys {
-        tell("the KEK rule has it wrap new keys: name another KEK first");
+    match wraps_new_keys {
+        Some(true) => tell("the KEK rule has it wrap new keys: name another KEK first"),
+        Some(false) => {}
+        None => tell("the KEK rule is a function of the application, which may have it wrap new keys"),
     }
     if versions > 0 {
         tell("move its versions first: `encx rewrap`");
@@ -280,8 +289,8 @@ async fn can_retire(session: &Session, text: &str) -> Result<Exit> {
 
 /// Refuses a KEK that the rule does not name at all.
 pub(crate) async fn refuse_unknown(session: &Session, kek: &KekRef) -> Result<()> {
-    let kms = session.kms().await?;
-    if session.settings.keks(&kms)?.contains(kek) {
+    let rule = session.manager(None).await?.named_keks();
+    if rule.by_closure || rule.wrapping.contains(kek) || rule.unwrapping.contains(kek) {
         return Ok(());
     }
     Err(Refused(format!(

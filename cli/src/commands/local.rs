@@ -58,7 +58,8 @@ pub(crate) enum Command {
 pub(crate) struct File {
     /// The KEK file
     path: PathBuf,
-    /// The first line of this file is the passphrase; without, and without --key-file, it is asked for
+    /// The first line of this file is the passphrase; without it and --key-file, `ENCX_KEK_PASSPHRASE_FILE` or
+    /// `ENCX_KEK_KEY_FILE` names a file, or it is asked for
     #[arg(
         long,
         value_name = "FILE",
@@ -67,18 +68,22 @@ pub(crate) struct File {
     )]
     passphrase_file: Option<PathBuf>,
     /// This file holds the key, as 64 digits of hex or as base64
-    #[arg(long, value_name = "FILE", env = "ENCX_KEK_KEY_FILE")]
+    #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
 }
 
 impl File {
     fn protection(&self, is_new: bool) -> Result<Protection> {
-        protection(
-            self.passphrase_file.as_deref(),
-            self.key_file.as_deref(),
-            "Passphrase",
-            is_new,
-        )
+        let (mut passphrase, mut key) = (self.passphrase_file.clone(), self.key_file.clone());
+        if passphrase.is_none() && key.is_none() {
+            let named = |variable| {
+                std::env::var_os(variable)
+                    .filter(|name| !name.is_empty())
+                    .map(PathBuf::from)
+            };
+            (passphrase, key) = (named("ENCX_KEK_PASSPHRASE_FILE"), named("ENCX_KEK_KEY_FILE"));
+        }
+        protection(passphrase.as_deref(), key.as_deref(), "Passphrase", is_new)
     }
 
     async fn open(&self) -> Result<LocalKms> {

@@ -30,13 +30,8 @@ pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
     let manager = session.manager(Some(&args.because)).await?;
     let maintenance = session.settings.maintenance(manager);
     if args.dry_run {
-        let query = encx::store::KeyQuery::new(1000);
-        let due = maintenance.due_page(query).await?;
-        let more = if due.next.is_some() { " or more" } else { "" };
-        return super::keys::would(&format!(
-            "rotate {}{more}: see `encx keys list --due`",
-            due.records.len()
-        ));
+        let due = maintenance.due(0).await?.versions;
+        return super::keys::would(&format!("rotate {due}: see `encx keys list --due`"));
     }
     if args.once {
         let report = maintenance.run_once().await?;
@@ -51,11 +46,12 @@ pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
 
 /// Runs until it is told to end, and ends in order: the lease is given back, and what was published is promoted by the next run.
 async fn serve(maintenance: Maintenance) -> Result<Exit> {
-    // What the task does and what fails are its events.
+    // What the task does and what fails are its events. An application may have a subscriber of its own.
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(false)
-        .init();
+        .try_init()
+        .ok();
     let task = maintenance.spawn()?;
     tell("rotating what is due, until Ctrl-C or SIGTERM");
     told_to_end().await;

@@ -1,7 +1,7 @@
 //! `encx rewrap`: moves all keys to other KEKs.
 
 use anyhow::Result;
-use encx::jobs::JobEnd;
+use encx::jobs::{JobEnd, JobError};
 use encx::keys::KeyUsage;
 
 use crate::commands::keks::refuse_unknown;
@@ -56,6 +56,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
     let report = follow(session.output, "moving keys", job.start()).await?;
     Ok(match &report.ended_by {
         JobEnd::Stopped => Exit::Interrupted,
+        JobEnd::GaveUp(JobError::Encx(error)) => Exit::of_encx(error),
         JobEnd::GaveUp(_) => Exit::Unreachable,
         _ if report.is_complete() => Exit::Done,
         _ => Exit::Finding,

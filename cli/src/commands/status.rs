@@ -8,18 +8,27 @@ use encx::kms::KekState;
 use encx::ops::{Reported, Status, StatusOptions};
 
 use crate::exit::Exit;
-use crate::output::{columns, pairs};
+use crate::output::{columns, pairs, printable};
 use crate::record::moment;
 use crate::session::Session;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Show it again and again, every so often [default: 5s], until Ctrl-C
-    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "5s", value_parser = parse_interval)]
     watch: Option<Duration>,
     /// Of how many days usage and cost are told
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=400))]
     days: u32,
+}
+
+/// Parses how often to look. Each look asks the KMS of every KEK, and counts in the key store.
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(interval) if interval >= Duration::from_secs(1) => Ok(interval),
+        Ok(_) => Err("write a second or more".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
@@ -28,7 +37,10 @@ pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
     let options = StatusOptions::new().due_by(&maintenance).days(args.days);
     let mut ended = std::pin::pin!(tokio::signal::ctrl_c());
     let exit = loop {
-        let status = crypto.status(&options).await;
+        let status = tokio::select! {
+            status = crypto.status(&options) => status,
+            _ = &mut ended => break Exit::Interrupted,
+        };
         if args.watch.is_some() && !session.output.is_json() && std::io::stdout().is_terminal() {
             // Clears the screen, as `watch` does.
             session.output.text("\u{1b}[H\u{1b}[2J")?;
@@ -37,7 +49,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
         let exit = exit_of(&status);
         let Some(every) = args.watch else { break exit };
         tokio::select! {
-            _ = &mut ended => break Exit::Done,
+            _ = &mut ended => break Exit::Interrupted,
             () = tokio::time::sleep(every) => {}
         }
     };
@@ -79,7 +91,7 @@ fn table(status: &Status) -> String {
 fn told<T>(reported: &Reported<T>, show: impl FnOnce(&T) -> String) -> String {
     match reported {
         Reported::Known(known) => show(known),
-        Reported::Failed { error } => format!("unknown: {error}"),
+        Reported::Failed { error } => format!("unknown: {}", printable(error)),
         _ => "not recorded".to_owned(),
     }
 }

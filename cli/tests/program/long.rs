@@ -114,5 +114,5 @@ fn the_status_is_shown_again_until_ctrl_c() {
     await_line(&mut stdout, "\"health\"");
     await_line(&mut stdout, "\"health\"");
     signal(&child, "INT");
-    assert_eq!(end_of(child), Some(0));
+    assert_eq!(end_of(child), Some(130));
 }

@@ -60,6 +60,18 @@ async fn open_postgres(url: &StoreUrl) -> Result<OpenStore, StoreError> {
     Ok(OpenStore::new(store.clone()).with_migrations(postgres::Tables(store)))
 }
 
+/// Writes a URL by which sqlx connects as the store does.
+#[cfg(feature = "postgres")]
+pub(super) fn for_tables(url: &StoreUrl) -> zeroize::Zeroizing<String> {
+    let mut tables = with_ca_file(url.url.expose(), url.ca_file.as_deref());
+    if url.transaction_pooler && !tables.contains("statement-cache-capacity") {
+        let separator = if tables.contains('?') { '&' } else { '?' };
+        tables.push(separator);
+        tables.push_str("statement-cache-capacity=0");
+    }
+    tables
+}
+
 /// Names the file in the URL's own way.
 #[cfg(feature = "postgres")]
 fn with_ca_file(url: &str, file: Option<&str>) -> zeroize::Zeroizing<String> {

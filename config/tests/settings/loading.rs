@@ -191,7 +191,7 @@ fn no_secret_is_shown() {
         "{settings:?} {} {} {:?} {:?}",
         settings.describe(),
         serde_json::to_string(&settings.describe()).unwrap(),
-        settings.key_store_url(),
+        settings.key_store_url().as_ref(),
         Loader::new().env([("ENCX_KEY_STORE", url)]),
     );
     assert!(!shown.contains("hunter"), "{shown}");
