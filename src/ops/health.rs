@@ -41,23 +41,11 @@ pub struct Health {
     pub(super) is_shut_down: bool,
 }
 
-impl Crypto {
-    /// Tells whether this process can encrypt and decrypt now.
-    ///
-    /// It calls neither a KMS nor the key store: it remembers how the last real calls ended, and looks at the keys in memory.
-    /// So it costs microseconds, may be asked as often as a probe likes, and an outage is seen with the first real call or
-    /// poll that fails.
-    ///
-    /// A process is [`Degraded`](HealthStatus::Degraded) while keys in memory serve although a KMS or the key store failed
-    /// last, and [`Down`](HealthStatus::Down) when nothing can be served. The key store is polled in the background, so its
-    /// recovery shows by itself. A KMS is called only for requests: 30 seconds after its last failure the process counts as
-    /// degraded, so that a load balancer sends it a request, whose call tells.
-    #[must_use]
-    pub fn health(&self) -> Health {
-        let cache = self.core().cache();
-        let now = cache.clock.elapsed();
-        judge(&cache.keks.known(), &cache.serving(), cache.is_closed(), now)
-    }
+/// Judges from what is remembered and in memory.
+pub(super) fn health(crypto: &Crypto) -> Health {
+    let cache = crypto.core().cache();
+    let now = cache.clock.elapsed();
+    judge(&cache.keks.known(), &cache.serving(), cache.is_closed(), now)
 }
 
 impl Health {

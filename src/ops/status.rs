@@ -223,124 +223,112 @@ const LISTED: usize = 100;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-impl Crypto {
-    /// Reports what is there: KMSs and KEKs, keys, processes, what is due, what it costs.
-    ///
-    /// It has each KEK described that the KEK rule names, and counts in the key store, which takes about half a second over a
-    /// million keys: it is for people and daily reports, not for probes.
-    ///
-    /// # Cancellation
-    ///
-    /// May be dropped at any time.
-    pub async fn status(&self, options: &StatusOptions) -> Status {
-        let kms = self.kms_status().await;
-        let days = self.days(options.days).await;
-        let billed = kms.iter().filter(|kms| is_billed(kms.provider));
-        let is_billed = billed.clone().next().is_some();
-        // An alias and a name of one KEK may both stand in a rule.
-        let lasting = |kek: &'_ KekStatus| match kek.description.known() {
-            Some(described) => described.kek.clone(),
-            None => kek.name.clone(),
-        };
-        let keks: BTreeSet<_> = billed.flat_map(|kms| &kms.keks).map(lasting).collect();
-        let keks = keks.len();
-        let cost = days.clone().map(|days| {
-            let calls: Vec<_> = days.iter().map(|day| day.kms_calls).collect();
-            CostEstimate::new(is_billed, keks, &calls)
-        });
-        Status {
-            health: self.health(),
-            kms,
-            cache: CacheStatus::of(&self.stats()),
-            versions: self.versions().await,
-            due: self.due(options.due_by.as_ref()).await,
-            processes: self.process_status().await,
-            days,
-            cost,
-        }
-    }
-
-    async fn kms_status(&self) -> Vec<KmsStatus> {
-        let keks = &self.core().cache().keks;
-        let mut named: Vec<&KekRef> = keks.rule().named().collect();
-        named.sort_unstable();
-        named.dedup();
-        let mut all = Vec::new();
-        for kms in keks.known() {
-            let mut of_kms = Vec::new();
-            for kek in named.iter().filter(|kek| kek.kms == kms.name) {
-                of_kms.push(KekStatus {
-                    name: kek.kek.clone(),
-                    description: Reported::of(keks.describe_now(kek).await),
-                });
-            }
-            all.push(KmsStatus {
-                kms: kms.name,
-                provider: kms.provider,
-                circuit: kms.circuit,
-                keks: of_kms,
-            });
-        }
-        all
-    }
-
-    async fn due(&self, by: Option<&Maintenance>) -> Reported<DueStatus> {
-        let default = || Maintenance::new(self.key_manager());
-        let due = by.cloned().unwrap_or_else(default).due(LISTED).await;
-        Reported::of(due).map(|due| DueStatus {
-            versions: due.versions,
-            unreadable: due.unreadable,
-            first: due.first,
-        })
-    }
-
-    async fn process_status(&self) -> Reported<Vec<ProcessStatus>> {
-        let cache = self.core().cache();
-        let Some(registry) = cache.store.processes() else {
-            return Reported::NotRecorded;
-        };
-        let list = cache.ask_in_time(registry.list_processes()).await;
-        Reported::of(list).map(|list| {
-            let processes = list.processes.into_iter().map(|process| ProcessStatus {
-                id: process.info.id,
-                name: process.info.name,
-                started_at: process.started_at,
-                seen_at: process.seen_at,
-            });
-            processes.collect()
-        })
+/// Asks for each part.
+pub(super) async fn status(crypto: &Crypto, options: &StatusOptions) -> Status {
+    let kms = kms_status(crypto).await;
+    let days = daily(crypto, options.days).await;
+    let billed = kms.iter().filter(|kms| is_billed(kms.provider));
+    let is_billed = billed.clone().next().is_some();
+    // An alias and a name of one KEK may both stand in a rule.
+    let lasting = |kek: &'_ KekStatus| match kek.description.known() {
+        Some(described) => described.kek.clone(),
+        None => kek.name.clone(),
+    };
+    let keks: BTreeSet<_> = billed.flat_map(|kms| &kms.keks).map(lasting).collect();
+    let keks = keks.len();
+    let cost = days.clone().map(|days| {
+        let calls: Vec<_> = days.iter().map(|day| day.kms_calls).collect();
+        CostEstimate::new(is_billed, keks, &calls)
+    });
+    Status {
+        health: crypto.health(),
+        kms,
+        cache: CacheStatus::of(&crypto.stats()),
+        versions: versions(crypto).await,
+        due: due_status(crypto, options.due_by.as_ref()).await,
+        processes: process_status(crypto).await,
+        days,
+        cost,
     }
 }
 
-impl Crypto {
-    async fn versions(&self) -> Reported<Vec<VersionsStatus>> {
-        let cache = self.core().cache();
-        let summary = cache.ask_in_time(cache.store.summary()).await;
-        Reported::of(summary).map(|summary| {
-            let counts = summary.counts.into_iter().map(|count| VersionsStatus {
-                usage: count.usage,
-                state: count.state,
-                versions: count.versions,
-                oldest_activated_at: count.first_activated_at,
+async fn kms_status(crypto: &Crypto) -> Vec<KmsStatus> {
+    let keks = &crypto.core().cache().keks;
+    let mut named: Vec<&KekRef> = keks.rule().named().collect();
+    named.sort_unstable();
+    named.dedup();
+    let mut all = Vec::new();
+    for kms in keks.known() {
+        let mut of_kms = Vec::new();
+        for kek in named.iter().filter(|kek| kek.kms == kms.name) {
+            of_kms.push(KekStatus {
+                name: kek.kek.clone(),
+                description: Reported::of(keks.describe_now(kek).await),
             });
-            counts.collect()
-        })
+        }
+        all.push(KmsStatus {
+            kms: kms.name,
+            provider: kms.provider,
+            circuit: kms.circuit,
+            keks: of_kms,
+        });
     }
+    all
+}
 
-    async fn days(&self, days: u32) -> Reported<Vec<DayStatus>> {
-        let cache = self.core().cache();
-        let Some(registry) = cache.store.processes() else {
-            return Reported::NotRecorded;
-        };
-        let counted = async {
-            let now = self.key_manager().time_of_store().await?;
-            // Today is one of them.
-            let since = now.minus(DAY.saturating_mul(days.saturating_sub(1)));
-            cache.ask_in_time(registry.daily_counts(since)).await
-        };
-        let counted = counted.await;
-        Reported::of(counted).map(|days| days.iter().map(DayStatus::of).collect())
-    }
+async fn due_status(crypto: &Crypto, by: Option<&Maintenance>) -> Reported<DueStatus> {
+    let default = || Maintenance::new(crypto.key_manager());
+    let due = by.cloned().unwrap_or_else(default).due(LISTED).await;
+    Reported::of(due).map(|due| DueStatus {
+        versions: due.versions,
+        unreadable: due.unreadable,
+        first: due.first,
+    })
+}
+
+async fn process_status(crypto: &Crypto) -> Reported<Vec<ProcessStatus>> {
+    let cache = crypto.core().cache();
+    let Some(registry) = cache.store.processes() else {
+        return Reported::NotRecorded;
+    };
+    let list = cache.ask_in_time(registry.list_processes()).await;
+    Reported::of(list).map(|list| {
+        let processes = list.processes.into_iter().map(|process| ProcessStatus {
+            id: process.info.id,
+            name: process.info.name,
+            started_at: process.started_at,
+            seen_at: process.seen_at,
+        });
+        processes.collect()
+    })
+}
+async fn versions(crypto: &Crypto) -> Reported<Vec<VersionsStatus>> {
+    let cache = crypto.core().cache();
+    let summary = cache.ask_in_time(cache.store.summary()).await;
+    Reported::of(summary).map(|summary| {
+        let counts = summary.counts.into_iter().map(|count| VersionsStatus {
+            usage: count.usage,
+            state: count.state,
+            versions: count.versions,
+            oldest_activated_at: count.first_activated_at,
+        });
+        counts.collect()
+    })
+}
+
+async fn daily(crypto: &Crypto, days: u32) -> Reported<Vec<DayStatus>> {
+    let cache = crypto.core().cache();
+    let Some(registry) = cache.store.processes() else {
+        return Reported::NotRecorded;
+    };
+    let counted = async {
+        let now = crypto.key_manager().time_of_store().await?;
+        // Today is one of them.
+        let since = now.minus(DAY.saturating_mul(days.saturating_sub(1)));
+        cache.ask_in_time(registry.daily_counts(since)).await
+    };
+    let counted = counted.await;
+    Reported::of(counted).map(|days| days.iter().map(DayStatus::of).collect())
 }
 
 impl DayStatus {

@@ -77,30 +77,17 @@ pub enum ValidationStep {
     CacheHit,
 }
 
-impl Crypto {
-    /// Does the whole chain for a context, and leaves nothing behind in the key store.
-    ///
-    /// With each KEK that the KEK rule names to wrap for this context: has the KMS make a data key, unwrap it, wrap it and
-    /// unwrap that, and refuse it under another context. With the data key, which is dropped then: encrypts and decrypts.
-    /// Then reads the context's keys from the key store, and finds the active one in memory, having loaded it if it is not there.
-    ///
-    /// It costs five KMS calls for each KEK, and one more if the active key is not in memory. KEKs that may only unwrap are not
-    /// tried, for want of something that they wrapped. Steps fail in the result, so that one hides no other.
-    ///
-    /// # Cancellation
-    ///
-    /// May be dropped at any time.
-    pub async fn validate(&self, context: &EncryptionContext) -> Validation {
-        let cache = self.core().cache();
-        let mut run = Run {
-            clock: &*cache.clock,
-            tests: Vec::new(),
-        };
-        let made = run.all_keks(&cache.keks, context).await;
-        run.use_key(made).await;
-        run.find_keys(self, context).await;
-        Validation { tests: run.tests }
-    }
+/// Runs all steps.
+pub(super) async fn validate(crypto: &Crypto, context: &EncryptionContext) -> Validation {
+    let cache = crypto.core().cache();
+    let mut run = Run {
+        clock: &*cache.clock,
+        tests: Vec::new(),
+    };
+    let made = run.all_keks(&cache.keks, context).await;
+    run.use_key(made).await;
+    run.find_keys(crypto, context).await;
+    Validation { tests: run.tests }
 }
 
 impl Validation {

@@ -171,8 +171,8 @@ fn status_in(text: &str) -> Option<u16> {
 mod tests {
     use super::*;
 
-    fn read(error: CredentialsError) -> NoCredentials {
-        NoCredentials::behind(&error).unwrap()
+    fn read(error: &CredentialsError) -> NoCredentials {
+        NoCredentials::behind(error).unwrap()
     }
 
     #[test]
@@ -203,11 +203,11 @@ mod tests {
             (CredentialsError::unhandled("no JSON"), KmsErrorKind::Unavailable),
         ] {
             let text = format!("{error:?}");
-            assert_eq!(read(error).kind, kind, "{text}");
+            assert_eq!(read(&error).kind, kind, "{text}");
         }
         let status = |status: &str| {
             let text = format!("Non-success status from HTTP credential provider: {status}");
-            read(CredentialsError::provider_error(text)).kind
+            read(&CredentialsError::provider_error(text)).kind
         };
         assert_eq!(status("403"), KmsErrorKind::AccessDenied);
         assert_eq!(status("StatusCode(404)"), KmsErrorKind::Configuration);
@@ -218,10 +218,10 @@ mod tests {
     fn the_deepest_failure_decides_and_what_a_process_said_is_left_out() {
         let inner = CredentialsError::provider_error(ConnectorError::timeout("late".into()));
         assert_eq!(
-            read(CredentialsError::provider_error(inner)).kind,
+            read(&CredentialsError::provider_error(inner)).kind,
             KmsErrorKind::Unavailable
         );
-        let process = read(CredentialsError::provider_error("Stderr: hunter2"));
+        let process = read(&CredentialsError::provider_error("Stderr: hunter2"));
         assert!(!format!("{process:?}").contains("hunter2"));
         assert!(NoCredentials::behind(&std::io::Error::other("x")).is_none());
     }

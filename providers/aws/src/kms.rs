@@ -347,16 +347,20 @@ impl Inner {
 }
 
 /// Sends a request, and says how that failed; also whether it was sent at all.
-async fn send<A, E>(
+fn send<A, E>(
     call: impl Future<Output = Result<A, SdkError<E, HttpResponse>>>,
     message: Message,
-) -> Result<A, AwsError>
+) -> impl Future<Output = Result<A, AwsError>>
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
-    let requests = RequestCounter::new();
-    let answer = requests.during(call).await;
-    answer.map_err(|error| AwsError::new(&error, message, requests.reported().is_some()))
+    // The SDK's futures are large, and what waits for one would hold it several times.
+    let call = Box::pin(call);
+    async move {
+        let requests = RequestCounter::new();
+        let answer = requests.during(call).await;
+        answer.map_err(|error| AwsError::new(&error, message, requests.reported().is_some()))
+    }
 }
 
 /// Notes that a question about rotation was not answered, and whether not to ask it again.

@@ -18,7 +18,7 @@ fn role(name: &str) -> String {
     format!("arn:aws:iam::{ACCOUNT}:role/{name}")
 }
 
-/// The answer of DescribeKey.
+/// The answer of `DescribeKey`.
 fn described(arn: &str, state: &str, usage: &str, multi_region: bool) -> ResponseTemplate {
     json(&format!(
         r#"{{"KeyMetadata":{{"KeyId":"1","Arn":"{arn}","KeyState":"{state}","KeyUsage":"{usage}","MultiRegion":{multi_region}}}}}"#

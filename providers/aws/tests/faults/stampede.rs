@@ -8,7 +8,7 @@ use super::*;
 const SSN: Field = Field::new("users", "ssn");
 const TENANTS: usize = 64;
 
-/// Answers slowly to DescribeKey, so that all who ask meet, and refuses to tell of rotation.
+/// Answers slowly to `DescribeKey`, so that all who ask meet, and refuses to tell of rotation.
 async fn scripted() -> Scripted {
     let scripted = Scripted::start().await;
     let describes = json(&format!(
@@ -97,4 +97,56 @@ async fn a_refused_question_about_a_kek_is_shared_and_asked_again_later() {
         }
         assert_eq!(count(&scripted, "DescribeKey").await, round);
     }
+}
+
+/// Answers about whichever key a request names, slowly enough that all who ask meet.
+async fn of_any_key(scripted: &Scripted) {
+    let answer = |request: &wiremock::Request| {
+        let asked: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
+        let target = request.headers["x-amz-target"].to_str().unwrap();
+        match target.trim_start_matches("TrentService.") {
+            "DescribeKey" => {
+                let arn = &asked["KeyId"];
+                let body = format!(r#"{{"KeyMetadata":{{"KeyId":"1","Arn":{arn},"KeyState":"Enabled"}}}}"#);
+                json(&body).set_delay(Duration::from_millis(300))
+            }
+            "ReEncrypt" => answer_re_encrypt(
+                asked["SourceKeyId"].as_str().unwrap(),
+                asked["DestinationKeyId"].as_str().unwrap(),
+            ),
+            "GetKeyRotationStatus" => refusal(400, "AccessDeniedException"),
+            _ => answer_with(&KEY, ARN),
+        }
+    };
+    let any = wiremock::Mock::given(wiremock::matchers::any());
+    any.respond_with(answer).mount(&scripted.server).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rewraps_at_once_ask_once_for_each_of_their_keks() {
+    const CONTEXTS: usize = 8;
+    let (scripted, store) = (Scripted::start().await, MemoryKeyStore::new());
+    of_any_key(&scripted).await;
+    let kms = scripted.builder().default_kek(ARN).build().await.unwrap();
+    let service = crypto(&kms, &store).await;
+    for tenant in 0..CONTEXTS {
+        let context = context(&tenant.to_string());
+        service.encrypt(&context, "x", SSN.row(1)).await.unwrap();
+    }
+    let builder = Crypto::builder(kms.clone(), store.clone()).connect_lazily();
+    let moving = builder.kek(OTHER_ARN).also_unwrap(ARN).build().await.unwrap();
+    let rewraps: Vec<_> = (0..CONTEXTS)
+        .map(|tenant| {
+            let manager = moving.key_manager();
+            tokio::spawn(async move { manager.rewrap(&context(&tenant.to_string())).await.unwrap().len() })
+        })
+        .collect();
+    for rewrap in rewraps {
+        assert_eq!(rewrap.await.unwrap(), 1);
+    }
+    assert_eq!(count(&scripted, "ReEncrypt").await, CONTEXTS);
+    assert_eq!(count(&scripted, "DescribeKey").await, 2);
+    assert!(count(&scripted, "GetKeyRotationStatus").await <= 2);
+    let asked = scripted.asked().await.len() - CONTEXTS;
+    assert_eq!(moving.stats().kms_calls, asked as u64);
 }
