@@ -12,11 +12,14 @@ use facade::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
 
+/// The kind and the labels of each name.
+type Kinds = BTreeMap<String, (MetricKind, Vec<String>)>;
+
 /// Keeps what is published: name and labels, and the last value.
 #[derive(Clone, Debug, Default)]
 struct Kept {
     values: Arc<Mutex<BTreeMap<String, f64>>>,
-    kinds: Arc<Mutex<BTreeMap<String, (MetricKind, Vec<String>)>>>,
+    kinds: Arc<Mutex<Kinds>>,
     described: Arc<Mutex<BTreeSet<String>>>,
 }
 
