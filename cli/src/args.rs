@@ -15,12 +15,7 @@ use crate::session::Global;
 /// Exit codes: 0 done; 1 wrong usage or settings; 2 the KMS or the key store failed; 3 a finding; 4 a rule refuses it;
 /// 130 stopped by Ctrl-C.
 #[derive(Debug, Parser)]
-#[command(
-    name = "encx",
-    version,
-    disable_help_subcommand = true,
-    propagate_version = true
-)]
+#[command(name = "encx", version, propagate_version = true)]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) global: Global,

@@ -1,6 +1,6 @@
 //! Data on stdout, talk on stderr; as a table for people, or as JSON.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -70,9 +70,8 @@ pub(crate) fn columns<const N: usize>(
 ) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    if io::stdout().is_terminal() {
-        table.set_content_arrangement(ContentArrangement::Dynamic);
-    }
+    // A line that is too long for the terminal is wrapped by it, so that an id stays in one piece.
+    table.set_content_arrangement(ContentArrangement::Disabled);
     if let Some(header) = header {
         table.set_header(header);
     }
@@ -96,9 +95,9 @@ pub(crate) fn pairs(pairs: impl IntoIterator<Item = (&'static str, String)>) -> 
 
 /// Escapes what would control a terminal: a row of the database may say anything.
 pub(crate) fn printable(text: &str) -> String {
-    let turns_text =
-        |c| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let escape = |c: char| (c.is_control() && c != '\n') || turns_text(c);
+    // Directions, separators and characters without a width.
+    let is_hidden = |c| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+    let escape = |c: char| (c.is_control() && c != '\n') || is_hidden(c);
     match text.contains(escape) {
         false => text.to_owned(),
         true => text.chars().fold(String::new(), |mut text, c| {

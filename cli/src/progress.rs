@@ -10,6 +10,9 @@ use serde_json::{Value, json};
 
 use crate::output::{Output, tell};
 
+/// How many failures are told to people.
+const TOLD: u64 = 20;
+
 /// Runs a job to its end, and writes its report.
 pub(crate) async fn follow(output: Output, what: &'static str, mut run: JobRun) -> Result<JobReport> {
     let bar = bar(what);
@@ -23,13 +26,18 @@ pub(crate) async fn follow(output: Output, what: &'static str, mut run: JobRun) 
             }
         }
     });
-    let mut failed_to_write = None;
+    let (mut failed_to_write, mut failed) = (None, 0);
     while let Some(event) = run.next_event().await {
         if let JobEvent::RangeDone { worker, .. } = &event {
             bar.set_position(worker.changed + worker.unchanged + worker.failed);
         }
         if let JobEvent::ItemFailed(failure) = &event {
-            bar.suspend(|| tell(&failure.to_string()));
+            failed += 1;
+            match failed {
+                ..=TOLD => bar.suspend(|| tell(&failure.to_string())),
+                _ if failed == TOLD + 1 => bar.suspend(|| tell("more failed; --format json lists all")),
+                _ => {}
+            }
         }
         if let JobEvent::Retrying { error } = &event {
             bar.suspend(|| tell(&format!("trying again: {error}")));

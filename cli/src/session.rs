@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use encx::keys::{KeyManager, Maintenance};
@@ -72,7 +73,10 @@ impl Session {
     }
 
     pub(crate) async fn crypto(&self) -> Result<Crypto> {
-        Ok(self.builder().await?.process_name("encx").build().await?)
+        // It signs off at its end. One that is killed is waited for by `keys destroy` for no longer than this.
+        let builder = self.builder().await?.ttl(Duration::from_secs(60));
+        let name = format!("encx {}", std::process::id());
+        Ok(builder.process_name(name).build().await?)
     }
 
     /// Finds the KEK that a text names: `KEK`, or `KMS:KEK`.

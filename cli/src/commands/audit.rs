@@ -77,6 +77,22 @@ impl View {
     }
 }
 
+impl View {
+    /// Names who: the database's user, and the program by its name for the database.
+    fn by(&self) -> String {
+        let names: Vec<_> = self
+            .db_user
+            .iter()
+            .chain(&self.application)
+            .map(String::as_str)
+            .collect();
+        match names[..] {
+            [] => "-".to_owned(),
+            _ => names.join("/"),
+        }
+    }
+}
+
 pub(crate) async fn run(session: &Session, command: Command) -> Result<Exit> {
     let store = session.store().await?;
     let log = store
@@ -123,7 +139,7 @@ fn write_page(output: Output, views: &[View]) -> Result<()> {
             view.what.to_owned(),
             dash(view.from),
             view.to.to_owned(),
-            dash(view.application.as_deref().or(view.db_user.as_deref())),
+            view.by(),
             dash(view.reason.as_deref()),
         ]
     })
@@ -142,11 +158,17 @@ impl Filter {
 
 /// Parses a moment by RFC 3339, or how long ago it was.
 fn parse_moment(text: &str) -> Result<Timestamp, String> {
-    let advice = "write a moment such as 2026-11-30T00:00:00Z, or how long ago it was, such as 7days";
+    let advice = "write a date, a moment such as 2026-11-30T00:00:00Z, or how long ago it was, such as 7days";
     if let Ok(ago) = humantime::parse_duration(text) {
         return Ok(now().minus(ago));
     }
-    let at = humantime::parse_rfc3339_weak(text).map_err(|_| advice.to_owned())?;
+    let is_date = text.len() == 10;
+    let text = if is_date {
+        format!("{text}T00:00:00Z")
+    } else {
+        text.to_owned()
+    };
+    let at = humantime::parse_rfc3339_weak(&text).map_err(|_| advice.to_owned())?;
     let since_1970 = at
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_err(|_| advice.to_owned())?;
@@ -162,6 +184,10 @@ mod tests {
     fn a_moment_is_a_date_or_a_time_ago() {
         let at = parse_moment("2023-11-14T22:13:20Z").unwrap();
         assert_eq!(at, Timestamp::from_micros(1_700_000_000_000_000));
+        assert_eq!(
+            parse_moment("2023-11-14").unwrap(),
+            parse_moment("2023-11-14T00:00:00Z").unwrap()
+        );
         assert!(parse_moment("7days").unwrap() > at);
         for wrong in ["", "yesterday", "1969-01-01T00:00:00Z"] {
             assert!(parse_moment(wrong).is_err(), "{wrong}");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use encx::kms::{KekDescription, KekRef, KekState, KmsError};
 use encx::store::{KekUse, KeyStore};
 use encx_config::OpenKms;
@@ -56,7 +56,10 @@ pub(crate) async fn run(session: &Session, command: Command) -> Result<Exit> {
         Command::List => {
             let views = views(session).await?;
             write(session, &views)?;
-            Ok(Exit::Done)
+            Ok(match views.iter().any(|view| view.failed) {
+                true => Exit::Unreachable,
+                false => Exit::Done,
+            })
         }
         Command::Check => check(session).await,
         Command::CanRetire { kek } => can_retire(session, &kek).await,
@@ -213,7 +216,7 @@ async fn check(session: &Session) -> Result<Exit> {
         .map(|finding| Finding { finding })
         .collect();
     if findings.is_empty() {
-        tell(&format!("{} KEKs, all well", views.len()));
+        tell(&format!("all well with {} KEKs", views.len()));
         return Ok(Exit::Done);
     }
     session

@@ -157,6 +157,9 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<Exit> {
         }
         Command::AddKek { file, alias, default } => {
             let kms = file.open().await?;
+            if let Some(alias) = &alias {
+                refuse_taken(&kms, alias).await?;
+            }
             let kek = kms.create_kek().await?;
             if let Some(alias) = alias {
                 kms.create_alias(&alias, &kek).await?;
@@ -195,6 +198,19 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<Exit> {
         Command::Info { file } => info(&file.open().await?, output).await?,
     }
     Ok(Exit::Done)
+}
+
+/// Refuses an alias before a KEK is made for it.
+async fn refuse_taken(kms: &LocalKms, alias: &str) -> Result<()> {
+    let keks = kms.list_keks().await?;
+    let names = |kek: &&LocalKek| kek.aliases.iter().any(|name| name.as_str() == alias);
+    match keks.iter().find(names) {
+        Some(kek) => bail!(
+            "the alias `{alias}` names {} already; nothing was changed: choose another",
+            kek.kek
+        ),
+        None => Ok(()),
+    }
 }
 
 async fn default_of(kms: &LocalKms) -> Result<KekId> {

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use anyhow::Result;
+use encx::Crypto;
 use encx::kms::KekState;
 use encx::ops::{Reported, Status, StatusOptions};
 
@@ -33,28 +34,34 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
 
 pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
     let crypto = session.crypto().await?;
+    let shown = show(session, &args, &crypto).await;
+    // Whatever became of it: `keys destroy` waits for processes that did not sign off.
+    crypto.shutdown().await;
+    shown
+}
+
+async fn show(session: &Session, args: &Args, crypto: &Crypto) -> Result<Exit> {
     let maintenance = session.settings.maintenance(crypto.key_manager());
     let options = StatusOptions::new().due_by(&maintenance).days(args.days);
     let mut ended = std::pin::pin!(tokio::signal::ctrl_c());
-    let exit = loop {
+    loop {
         let status = tokio::select! {
             status = crypto.status(&options) => status,
-            _ = &mut ended => break Exit::Interrupted,
+            _ = &mut ended => return Ok(Exit::Interrupted),
         };
         if args.watch.is_some() && !session.output.is_json() && std::io::stdout().is_terminal() {
             // Clears the screen, as `watch` does.
             session.output.text("\u{1b}[H\u{1b}[2J")?;
         }
         session.output.object(&status, || table(&status))?;
-        let exit = exit_of(&status);
-        let Some(every) = args.watch else { break exit };
+        let Some(every) = args.watch else {
+            return Ok(exit_of(&status));
+        };
         tokio::select! {
-            _ = &mut ended => break Exit::Interrupted,
+            _ = &mut ended => return Ok(Exit::Interrupted),
             () = tokio::time::sleep(every) => {}
         }
-    };
-    crypto.shutdown().await;
-    Ok(exit)
+    }
 }
 
 /// What could not be found out is the fault of a KMS or of the key store.

@@ -29,7 +29,10 @@ fn keys_move_to_another_kek_and_then_the_old_one_can_retire() {
         for tenant in 1..=3 {
             place.create(&format!("tenantId=t-{tenant}"));
         }
-        place.run(&["keks", "check"]).expect(0).says("1 KEKs, all well");
+        place
+            .run(&["keks", "check"])
+            .expect(0)
+            .says("all well with 1 KEKs");
         let old = place.ok(&["keks", "list", "--format", "json"]);
         let old: serde_json::Value = serde_json::from_str(&old).unwrap();
         let old = old["kek"].as_str().unwrap().to_owned();
@@ -96,6 +99,10 @@ wraps new keys             no
 "#]]
         );
         place.run(&["keks", "can-retire", &new]).expect(3);
+        place
+            .run(&["keks", "can-retire", "local/misspelled"])
+            .expect(1)
+            .says("does not know it");
         assert_eq!(
             place
                 .ok(&["keys", "list", "--kek", &new, "--format", "json"])

@@ -81,6 +81,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
 }
 
 async fn finish(session: &Session, found: &Found) -> Result<Exit> {
+    tell("waiting for every process to follow the last change, for at most a minute");
     match found.manager.destroy(&found.context, found.record.id).await? {
         Destruction::Destroyed(record) => {
             write(session.output, &KeyView::new(&record, None))?;

@@ -141,12 +141,11 @@ pub(crate) async fn needs_rotation(session: &Session, args: DueArgs) -> Result<E
         ));
     }
     if found > 0 {
-        tell(&format!("{found} due: run `encx maintain --once`"));
+        tell(&format!("{found} versions are due: run `encx maintain --once`"));
     }
     if found > 0 || unreadable > 0 {
         return Ok(Exit::Finding);
     }
-    tell("nothing is due");
     Ok(Exit::Done)
 }
 
@@ -181,7 +180,12 @@ async fn write(
         written += found;
         rest -= found.min(rest);
         match page.next {
-            None => return Ok(written),
+            None => {
+                if written == 0 {
+                    tell("there is no such version");
+                }
+                return Ok(written);
+            }
             Some(next) if rest == 0 => {
                 tell(&format!("there are more: go on with --after {next}"));
                 return Ok(written);
