@@ -25,6 +25,13 @@ pub(crate) struct When {
     pub(crate) elapsed: Duration,
 }
 
+impl CallMemory {
+    /// Tells whether any call has ended.
+    pub(crate) fn has_any(&self) -> bool {
+        self.answered.is_some() || self.failed.is_some()
+    }
+}
+
 impl When {
     pub(crate) fn now(clock: &dyn Clock) -> Self {
         Self {

@@ -243,10 +243,13 @@ impl Outlook {
 
 fn judge(kms: &[KnownKms], serving: &Serving, is_shut_down: bool, now: Duration) -> Health {
     let mut checks = Vec::new();
+    // A KMS that only unwraps old wraps, or that is registered and not used, makes no process ready. Where it is not known
+    // which one wraps, such as before the first call by a closure's choice, all count.
+    let wrapping_is_known = kms.iter().any(|known| known.wraps);
     let mut kms_hopeful = false;
     for known in kms {
         let outlook = Outlook::of(&known.calls, now, FAILURE_COUNTS_FOR);
-        kms_hopeful |= outlook.is_hopeful();
+        kms_hopeful |= outlook.is_hopeful() && (known.wraps || !wrapping_is_known);
         let status = match (outlook.status(), known.circuit) {
             (HealthStatus::Up, CircuitState::Open | CircuitState::Probing) => HealthStatus::Degraded,
             (status, _) => status,
