@@ -47,6 +47,8 @@ pub(crate) struct CallFailure {
     pub(crate) name: &'static str,
     /// Whether there was no answer; else the answer was a refusal.
     pub(crate) is_silence: bool,
+    /// Whether the refusal is about one KEK, and says nothing of calls about others.
+    pub(crate) is_of_one_kek: bool,
 }
 
 impl LastCalls {

@@ -57,6 +57,8 @@ pub(crate) struct KnownKms {
     pub(crate) kek: Option<KekId>,
     /// Whether keys of this process are wrapped there: by the rule, or where a closure decides, as calls to it tell.
     pub(crate) wraps: bool,
+    /// Whether the rule has several KEKs there wrap, or a closure may: one that is refused leaves others.
+    pub(crate) has_several_keks: bool,
     pub(crate) circuit: CircuitState,
     pub(crate) calls: CallMemory,
 }
@@ -164,6 +166,11 @@ impl Keks {
                 wraps: match self.rule.by_closure {
                     Some(_) => calls.has_any(),
                     None => self.rule.wrapping().any(|kek| kek.kms == *name),
+                },
+                has_several_keks: self.rule.by_closure.is_some() || {
+                    let mut there = self.rule.wrapping().filter(|kek| kek.kms == *name);
+                    let first = there.next();
+                    there.any(|kek| Some(kek) != first)
                 },
                 circuit: kms.breaker.circuit(),
                 calls,

@@ -330,7 +330,10 @@ async fn a_kms_that_wraps_nothing_makes_no_process_ready() {
     // Nor does one that only unwraps what it wrapped earlier.
     let harness = FaultHarness::new();
     let old = MemoryKms::new().with_kek("kek-old");
-    let builder = harness.builder().kms_named("old", old).also_unwrap(("old", "kek-old"));
+    let builder = harness
+        .builder()
+        .kms_named("old", old)
+        .also_unwrap(("old", "kek-old"));
     let process = harness.built(builder).await;
     harness.kms.set_unavailable(true);
     fail_often(&process).await;
@@ -350,5 +353,42 @@ async fn where_a_closure_decides_the_kms_that_was_called_counts() {
     assert!(process.health().is_ready());
     used.set_unavailable(true);
     fail_often(&process).await;
+    assert!(!process.health().is_ready());
+}
+
+#[tokio::test]
+async fn one_kek_that_is_refused_leaves_a_process_ready_for_others() {
+    for (kind, ready) in [
+        (KmsErrorKind::AccessDenied, true),
+        (KmsErrorKind::KeyState, true),
+        (KmsErrorKind::NotFound, true),
+        (KmsErrorKind::Configuration, false),
+    ] {
+        let kms = MemoryKms::new().with_kek("kek-of-a");
+        let harness = FaultHarness::new();
+        let builder = Crypto::builder(kms.clone(), harness.store.clone())
+            .clock(harness.clock.clone())
+            .connect_lazily()
+            .kek_for("tenantId", "a", "kek-of-a");
+        let process = harness.built(builder).await;
+        kms.set_kek_fault("kek-of-a", Some(kind));
+        fail(&process, "a").await;
+        let health = process.health();
+        assert_eq!(health.is_ready(), ready, "{kind:?}");
+        let expected = if ready {
+            HealthStatus::Degraded
+        } else {
+            HealthStatus::Down
+        };
+        assert_eq!(health.status, expected, "{kind:?}");
+        assert_eq!(status_of(&health, "kms"), HealthStatus::Degraded, "{kind:?}");
+    }
+    // Where there is no other KEK, nothing can be served.
+    let harness = FaultHarness::new();
+    let process = harness.process().await;
+    harness
+        .kms
+        .set_kek_fault(MemoryKms::DEFAULT_KEK, Some(KmsErrorKind::AccessDenied));
+    fail(&process, "a").await;
     assert!(!process.health().is_ready());
 }
