@@ -343,7 +343,7 @@ impl Run<'_> {
         // The first look-up may load it, and is not what is measured.
         let loaded = match core.is_ready(&entry) {
             true => Ok(()),
-            false => cache.active_key(&entry).await.map(drop),
+            false => cache.existing_active(&entry).await.map(drop),
         };
         let found = async {
             loaded.map_err(|error| text(&error))?;

@@ -7,7 +7,7 @@ use encx::kms::{
     KmsError, KmsErrorKind, KmsOperation, WrappedKey,
 };
 use encx::ops::{HealthStatus, TestOutcome, Validation, ValidationStep};
-use encx_test_support::{FaultHarness, context, seal, within};
+use encx_test_support::{FaultHarness, context, open, seal, within};
 use encx_testkit::MemoryKms;
 
 use crate::json;
@@ -236,4 +236,19 @@ async fn a_kms_that_refuses_every_unwrap_is_not_said_to_check_the_context() {
     assert_eq!(outcome_of(&validation, ValidationStep::UnwrapKey).name(), "FAIL");
     let wrong_context = outcome_of(&validation, ValidationStep::WrongContext);
     assert_eq!(wrong_context.name(), "SKIPPED");
+}
+
+#[tokio::test]
+async fn a_key_that_another_process_made_a_moment_ago_is_found_and_none_is_made() {
+    let harness = FaultHarness::new();
+    let (process, other) = (harness.process().await, harness.process().await);
+    let mine = context("mine");
+    // This process learns that there is no key.
+    let of_another = seal(&other, &context("another")).await;
+    open(&process, &mine, &of_another).await.unwrap_err();
+    seal(&other, &mine).await;
+    let validation = within(process.validate(&mine)).await;
+    assert!(validation.passed(), "{validation:?}");
+    let made = process.stats().kms[0].of(KmsOperation::GenerateDataKey).calls();
+    assert_eq!(made, 1, "the step that makes one, and no other");
 }
