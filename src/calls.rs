@@ -25,6 +25,13 @@ pub(crate) struct When {
     pub(crate) elapsed: Duration,
 }
 
+impl CallMemory {
+    /// Tells whether any call has ended.
+    pub(crate) fn has_any(&self) -> bool {
+        self.answered.is_some() || self.failed.is_some()
+    }
+}
+
 impl When {
     pub(crate) fn now(clock: &dyn Clock) -> Self {
         Self {
@@ -40,6 +47,8 @@ pub(crate) struct CallFailure {
     pub(crate) name: &'static str,
     /// Whether there was no answer; else the answer was a refusal.
     pub(crate) is_silence: bool,
+    /// Whether the refusal is about one KEK, and says nothing of calls about others.
+    pub(crate) is_of_one_kek: bool,
 }
 
 impl LastCalls {

@@ -140,6 +140,11 @@ impl KekRule {
         by_pair.chain(&self.default)
     }
 
+    /// Lists the KEKs that pairs and the default have wrap new data keys.
+    fn wrapping(&self) -> impl Iterator<Item = &KekRef> {
+        self.choices().flat_map(KekChoice::wraps)
+    }
+
     /// Lists the KEKs that the rule names, the default first. A closure's are not known.
     pub(crate) fn named(&self) -> impl Iterator<Item = &KekRef> {
         let by_pair = self.by_pair.iter().map(|(_, _, choice)| choice);

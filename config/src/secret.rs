@@ -20,6 +20,34 @@ const SECRET_PARAMETERS: [&str; 8] = [
     "token",
 ];
 
+/// Parameters of a URL that may be shown: those of PostgreSQL, SQLite and AWS KMS that name no secret.
+const HARMLESS_PARAMETERS: [&str; 24] = [
+    "application_name",
+    "cache",
+    "channel_binding",
+    "connect_timeout",
+    "dbname",
+    "endpoint_url",
+    "gssencmode",
+    "host",
+    "hostaddr",
+    "immutable",
+    "mode",
+    "port",
+    "profile",
+    "region",
+    "ssl-ca",
+    "ssl-mode",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+    "statement-cache-capacity",
+    "target_session_attrs",
+    "user",
+    "vfs",
+];
+
 /// Holds a URL that may have a password. `Debug` and `Display` show it without.
 ///
 /// ```
@@ -76,40 +104,64 @@ pub(crate) fn scheme_of(url: &str) -> Option<&str> {
 
 /// Tells whether a text is a URL with a password.
 pub(crate) fn has_password(text: &str) -> bool {
-    text.contains("://") && scheme_of(text).is_some() && redact(text).contains(REDACTED)
+    text.contains("://") && scheme_of(text).is_some_and(|scheme| Shown::of(scheme, text).has_password)
 }
 
-/// Leaves out passwords. What has not the form of a URL is left out whole, for it may be one.
+/// Leaves out passwords, and parameters that are not known to be harmless. What has not the form of a URL is left out whole,
+/// for it may be a password.
 pub(crate) fn redact(url: &str) -> String {
-    let Some(scheme) = scheme_of(url) else {
-        return REDACTED.to_owned();
-    };
-    let rest = &url[scheme.len() + 1..];
-    // Up to the last `@`, because passwords are not always encoded: rather too much than a part of one.
-    let rest = match rest.rsplit_once('@') {
-        Some((before, after)) => {
-            let user = before.trim_start_matches('/');
-            let slashes = &before[..before.len() - user.len()];
-            match user.split_once(':') {
-                Some((user, _)) => format!("{slashes}{user}:{REDACTED}@{after}"),
-                None => format!("{slashes}{user}@{after}"),
+    match scheme_of(url) {
+        Some(scheme) => Shown::of(scheme, url).text,
+        None => REDACTED.to_owned(),
+    }
+}
+
+/// What may be shown of a URL.
+struct Shown {
+    text: String,
+    has_password: bool,
+}
+
+impl Shown {
+    /// Takes a URL and its scheme apart. Passwords are not always encoded: rather too much is left out than a part of one is shown.
+    fn of(scheme: &str, url: &str) -> Self {
+        let rest = &url[scheme.len() + 1..];
+        let (before_query, query) = match rest.split_once('?') {
+            Some((before, query)) => (before, Some(query)),
+            None => (rest, None),
+        };
+        let unslashed = before_query.trim_start_matches('/');
+        let slashes = &before_query[..before_query.len() - unslashed.len()];
+        let user = unslashed.split_once(':').map(|(user, _)| user);
+        // An `@` behind the `?` ends a password with a `?` in it, or stands in a parameter: where the host begins is not known.
+        if let (Some(user), true) = (user, query.is_some_and(|query| query.contains('@'))) {
+            return Self {
+                text: format!("{scheme}:{slashes}{user}:{REDACTED}"),
+                has_password: true,
+            };
+        }
+        let password = unslashed.rsplit_once('@').and_then(|(credentials, host)| {
+            let (user, _) = credentials.split_once(':')?;
+            Some((user, host))
+        });
+        let mut text = match password {
+            Some((user, host)) => format!("{scheme}:{slashes}{user}:{REDACTED}@{host}"),
+            None => format!("{scheme}:{before_query}"),
+        };
+        let mut has_password = password.is_some();
+        for (at, parameter) in query.iter().flat_map(|query| query.split('&')).enumerate() {
+            let name = parameter.split_once('=').map(|(name, _)| name);
+            let is = |names: &[&str]| name.is_some_and(|name| names.contains(&name.to_ascii_lowercase().as_str()));
+            has_password |= is(&SECRET_PARAMETERS);
+            text.push(if at == 0 { '?' } else { '&' });
+            match name {
+                _ if is(&HARMLESS_PARAMETERS) => text.push_str(parameter),
+                Some(name) if is(&SECRET_PARAMETERS) => text.push_str(&format!("{name}={REDACTED}")),
+                // Its name may be part of a password too.
+                _ => text.push_str(REDACTED),
             }
         }
-        None => rest.to_owned(),
-    };
-    let Some((path, parameters)) = rest.split_once('?') else {
-        return format!("{scheme}:{rest}");
-    };
-    let parameters: Vec<_> = parameters.split('&').map(shown_parameter).collect();
-    format!("{scheme}:{path}?{}", parameters.join("&"))
-}
-
-fn shown_parameter(parameter: &str) -> String {
-    match parameter.split_once('=') {
-        Some((name, _)) if SECRET_PARAMETERS.contains(&name.to_ascii_lowercase().as_str()) => {
-            format!("{name}={REDACTED}")
-        }
-        _ => parameter.to_owned(),
+        Self { text, has_password }
     }
 }
 
@@ -125,9 +177,29 @@ mod tests {
                 "postgres://app:[REDACTED]@db/app",
             ),
             (
-                "postgres://app:hun@t/er?2@db/app",
+                "postgres://app:hun@t/er2@db/app",
                 "postgres://app:[REDACTED]@db/app",
             ),
+            // Where the password ends is not known.
+            ("postgres://app:hun@t/er?2@db/app", "postgres://app:[REDACTED]"),
+            (
+                "postgres://db:5432/app?user=a&password=hun@ter2",
+                "postgres://db:[REDACTED]",
+            ),
+            (
+                "postgres://db/app?password=hun@ter2",
+                "postgres://db/app?password=[REDACTED]",
+            ),
+            (
+                "postgres://db/app?password=x:hun@ter2",
+                "postgres://db/app?password=[REDACTED]",
+            ),
+            (
+                "postgres://db/app?sslmode=require&password=x&hunter2&hun=ter&SSLMODE=y",
+                "postgres://db/app?sslmode=require&password=[REDACTED]&[REDACTED]&[REDACTED]&SSLMODE=y",
+            ),
+            ("postgres://us?hunter2@db/app", "postgres://us?[REDACTED]"),
+            ("postgres://app@db:5432/app", "postgres://app@db:5432/app"),
             ("postgres://app@db/app", "postgres://app@db/app"),
             (
                 "postgres://db:5432/app?user=a&password=hunter2",
@@ -146,7 +218,8 @@ mod tests {
             let secret = SecretUrl::new(url);
             assert_eq!(secret.to_string(), shown);
             assert_eq!(secret.expose(), url);
-            assert!(!format!("{secret:?}").contains("hun"));
+            let debug = format!("{secret:?}");
+            assert!(!debug.contains("hun") && !debug.contains("ter2"), "{debug}");
         }
     }
 }

@@ -80,6 +80,7 @@ impl Drop for Asked<'_> {
             let failure = CallFailure {
                 name: "timed_out",
                 is_silence: true,
+                is_of_one_kek: false,
             };
             self.env.store_calls.note(&*self.env.clock, Some(failure));
         }
@@ -94,5 +95,9 @@ fn failure(error: &StoreError) -> Option<CallFailure> {
         StoreError::Unavailable { .. } => ("unavailable", true),
         _ => return None,
     };
-    Some(CallFailure { name, is_silence })
+    Some(CallFailure {
+        name,
+        is_silence,
+        is_of_one_kek: false,
+    })
 }

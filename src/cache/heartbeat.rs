@@ -18,6 +18,10 @@ const BETWEEN_HEARTBEATS: Duration = Duration::from_secs(10);
 /// heartbeat of each process is a write.
 const BETWEEN_HINTED: Duration = Duration::from_millis(250);
 
+/// How long the key store may take to hear what was counted: all processes write the same rows, and a heartbeat that waits for
+/// them acknowledges no fence.
+const TELLING: Duration = Duration::from_secs(2);
+
 /// How long a process that ends waits for the key store to hear of it.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -130,13 +134,19 @@ async fn beat(cache: &Arc<Cache>, told_at: &mut Duration) -> Result<(), Error> {
 
 /// Tells the key store what this process has counted since it was last told. What could not be told is told with the next
 /// heartbeat: only one whose answer was lost may be counted twice.
+///
+/// How that ends says nothing of the key store: keys are loaded without these rows, and a role may lack the right to write them.
 async fn tell_counts(cache: &Cache, registry: &dyn ProcessRegistry, id: ProcessId) {
     let counts = counts_of(&cache.stats());
     let untold = cache.registration.untold(&counts);
     if untold.is_empty() {
         return;
     }
-    match cache.ask_in_time(registry.add_counts(&untold)).await {
+    let told = tokio::select! {
+        told = registry.add_counts(&untold) => told.map_err(Error::from),
+        () = cache.clock.sleep(TELLING) => Err(Error::TimedOut { after: TELLING }),
+    };
+    match told {
         Ok(()) => cache.registration.note_told(id, counts),
         Err(error) => {
             tracing::debug!(target: "encx::processes", %error, "what was counted could not be told, and is told later");

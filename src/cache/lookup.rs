@@ -88,6 +88,15 @@ impl Cache {
 
     /// Returns the active key, making or unwrapping it if need be.
     pub(crate) async fn active(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<CachedKey, Error> {
+        self.find_active(entry, true).await
+    }
+
+    /// Returns the active key, unwrapping it if need be. Makes none.
+    pub(crate) async fn existing_active(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<CachedKey, Error> {
+        self.find_active(entry, false).await
+    }
+
+    async fn find_active(self: &Arc<Self>, entry: &Arc<Entry>, may_make: bool) -> Result<CachedKey, Error> {
         self.counters.misses.fetch_add(1, Ordering::Relaxed);
         self.prepare().await?;
         for attempt in 0..MAX_ATTEMPTS {
@@ -109,7 +118,9 @@ impl Cache {
                         return Ok(key);
                     }
                 }
-                None if records.is_empty() => self.mint(entry).await?,
+                None if records.is_empty() && may_make => self.mint(entry).await?,
+                // Another process may have made it a moment ago.
+                None if records.is_empty() && attempt == 0 => drop(self.reload(entry).await?),
                 None => {
                     let error = records.why_none_is_active();
                     tracing::info!(target: "encx::refused", %error, "there is no key to encrypt with");

@@ -188,14 +188,19 @@ impl KmsOutcome {
 
     /// Says why the KMS could not serve. `None` for an answer; a refusal that is about one wrap is one.
     fn failure(self) -> Option<CallFailure> {
-        use KmsErrorKind::{Integrity, Throttled, Unavailable, Unsupported};
+        use KmsErrorKind::{
+            AccessDenied, Integrity, KeyState, NotFound, Throttled, Unavailable, Unsupported,
+        };
         let is_silence = match self {
             Self::Ok | Self::Failed(Integrity | Unsupported) => return None,
             Self::Failed(kind) => matches!(kind, Throttled | Unavailable),
             Self::Cancelled | Self::TimedOut => true,
         };
-        let name = self.name();
-        Some(CallFailure { name, is_silence })
+        Some(CallFailure {
+            name: self.name(),
+            is_silence,
+            is_of_one_kek: matches!(self, Self::Failed(AccessDenied | KeyState | NotFound)),
+        })
     }
 }
 

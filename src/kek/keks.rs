@@ -55,6 +55,10 @@ pub(crate) struct KnownKms {
     pub(crate) provider: &'static str,
     /// The first KEK there that the rule names.
     pub(crate) kek: Option<KekId>,
+    /// Whether keys of this process are wrapped there: by the rule, or where a closure decides, as calls to it tell.
+    pub(crate) wraps: bool,
+    /// Whether the rule has several KEKs there wrap, or a closure may: one that is refused leaves others.
+    pub(crate) has_several_keks: bool,
     pub(crate) circuit: CircuitState,
     pub(crate) calls: CallMemory,
 }
@@ -149,16 +153,28 @@ impl Keks {
 
     /// Tells what is known of each KMS without a call.
     pub(crate) fn known(&self) -> Vec<KnownKms> {
-        let known = self.kms.iter().map(|(name, kms)| KnownKms {
-            name: name.clone(),
-            provider: kms.service.provider(),
-            kek: self
-                .rule
-                .named()
-                .find(|kek| kek.kms == *name)
-                .map(|kek| self.last_name(kek)),
-            circuit: kms.breaker.circuit(),
-            calls: kms.calls.last.read(),
+        let known = self.kms.iter().map(|(name, kms)| {
+            let calls = kms.calls.last.read();
+            KnownKms {
+                name: name.clone(),
+                provider: kms.service.provider(),
+                kek: self
+                    .rule
+                    .named()
+                    .find(|kek| kek.kms == *name)
+                    .map(|kek| self.last_name(kek)),
+                wraps: match self.rule.by_closure {
+                    Some(_) => calls.has_any(),
+                    None => self.rule.wrapping().any(|kek| kek.kms == *name),
+                },
+                has_several_keks: self.rule.by_closure.is_some() || {
+                    let mut there = self.rule.wrapping().filter(|kek| kek.kms == *name);
+                    let first = there.next();
+                    there.any(|kek| Some(kek) != first)
+                },
+                circuit: kms.breaker.circuit(),
+                calls,
+            }
         });
         known.collect()
     }

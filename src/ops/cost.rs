@@ -39,9 +39,11 @@ impl CostEstimate {
         let (per_call, per_kek) = price.map_or((0.0, 0.0), |price| {
             (price.usd_per_call, price.usd_per_kek_and_month)
         });
-        let calls: u64 = calls_by_day.iter().sum();
+        // Rows can say anything, and as `f64` the sum does not overflow.
         #[allow(clippy::cast_precision_loss, reason = "an estimate")]
-        let (calls, keks, counted) = (calls as f64, keks as f64, calls_by_day.len().max(1) as f64);
+        let calls: f64 = calls_by_day.iter().map(|calls| *calls as f64).sum();
+        #[allow(clippy::cast_precision_loss, reason = "an estimate")]
+        let (keks, counted) = (keks as f64, calls_by_day.len().max(1) as f64);
         let calls_usd = calls / counted * DAYS_PER_MONTH * per_call;
         let keks_usd = keks * per_kek;
         Self {
@@ -72,5 +74,6 @@ mod tests {
         assert_eq!(cost.days, 2);
         assert_eq!(CostEstimate::new(false, 2, &days).usd_per_month, 0.0);
         assert_eq!(CostEstimate::new(true, 0, &[]).usd_per_month, 0.0);
+        assert!(CostEstimate::new(true, 0, &[u64::MAX; 2]).calls_usd > 1e13);
     }
 }

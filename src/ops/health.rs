@@ -211,6 +211,8 @@ enum Outlook {
     FailedOnce,
     /// The last call was refused.
     Refuses,
+    /// The last call was refused, for a reason that is about one KEK.
+    RefusesOneKek,
     /// The last call was not answered.
     Silent,
 }
@@ -222,6 +224,7 @@ impl Outlook {
                 Self::FailedOnce
             }
             Some((_, failure)) if memory.is_failing && failure.is_silence => Self::Silent,
+            Some((_, failure)) if memory.is_failing && failure.is_of_one_kek => Self::RefusesOneKek,
             Some(_) if memory.is_failing => Self::Refuses,
             _ => Self::Answers,
         }
@@ -230,7 +233,7 @@ impl Outlook {
     fn status(&self) -> HealthStatus {
         match self {
             Self::Answers => HealthStatus::Up,
-            Self::FailedOnce | Self::Refuses => HealthStatus::Degraded,
+            Self::FailedOnce | Self::Refuses | Self::RefusesOneKek => HealthStatus::Degraded,
             Self::Silent => HealthStatus::Down,
         }
     }
@@ -243,10 +246,14 @@ impl Outlook {
 
 fn judge(kms: &[KnownKms], serving: &Serving, is_shut_down: bool, now: Duration) -> Health {
     let mut checks = Vec::new();
+    // A KMS that only unwraps old wraps, or that is registered and not used, makes no process ready. Where it is not known
+    // which one wraps, such as before the first call by a closure's choice, all count.
+    let wrapping_is_known = kms.iter().any(|known| known.wraps);
     let mut kms_hopeful = false;
     for known in kms {
         let outlook = Outlook::of(&known.calls, now, FAILURE_COUNTS_FOR);
-        kms_hopeful |= outlook.is_hopeful();
+        let leaves_others = known.has_several_keks && matches!(outlook, Outlook::RefusesOneKek);
+        kms_hopeful |= (outlook.is_hopeful() || leaves_others) && (known.wraps || !wrapping_is_known);
         let status = match (outlook.status(), known.circuit) {
             (HealthStatus::Up, CircuitState::Open | CircuitState::Probing) => HealthStatus::Degraded,
             (status, _) => status,

@@ -1,6 +1,7 @@
 //! Processes add what they counted to the key store when they say that they are there.
 
 use encx::kms::KmsOperation;
+use encx::ops::HealthStatus;
 use encx::store::{Counted, KeyStore, ProcessCounts, Timestamp};
 use encx_test_support::{FaultHarness, SECOND, SSN, context, open, seal, settle, until, within};
 
@@ -57,6 +58,8 @@ async fn what_could_not_be_added_is_added_later_and_once() {
         open(&process, &mine, &sealed).await.unwrap();
         harness.pass(11 * SECOND).await;
         assert!(harness.store.registry.tries() > before);
+        // Keys are loaded all the same.
+        assert_eq!(process.health().status, HealthStatus::Up);
     }
     assert!(stored(&harness).await.is_empty());
     harness.store.registry.fail_counts(false);
@@ -68,6 +71,25 @@ async fn what_could_not_be_added_is_added_later_and_once() {
     );
     harness.pass(60 * SECOND).await;
     assert_eq!(stored(&harness).await, counts);
+}
+
+#[tokio::test]
+async fn counts_that_cannot_be_added_now_keep_no_fence_waiting() {
+    let harness = FaultHarness::new().with_registry();
+    let process = harness.process().await;
+    harness.store.registry.counts.hold();
+    seal(&process, &context("a")).await;
+    harness.pass(11 * SECOND).await;
+    assert_eq!(harness.store.registry.counts.waiting(), 1);
+    let registry = harness.rows.processes().unwrap();
+    let fence = registry.raise_fence().await.unwrap();
+    harness.pass(3 * SECOND).await;
+    assert_eq!(harness.store.registry.counts.waiting(), 0);
+    harness.pass(10 * SECOND).await;
+    let processes = registry.list_processes().await.unwrap().processes;
+    let acknowledged: Vec<_> = processes.iter().map(|process| process.acknowledged).collect();
+    assert_eq!(acknowledged, [fence]);
+    assert_eq!(process.health().status, HealthStatus::Up);
 }
 
 #[tokio::test]

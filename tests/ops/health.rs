@@ -1,6 +1,6 @@
 //! Health calls nobody, and says what the last real calls told.
 
-use encx::kms::{CircuitState, KekId, KmsErrorKind};
+use encx::kms::{CircuitState, KekChoice, KekId, KekRef, KmsErrorKind};
 use encx::ops::{CallHealth, Health, HealthData, HealthStatus, KeysHealth};
 use encx::{Crypto, Field};
 use encx_test_support::{
@@ -304,4 +304,91 @@ async fn each_kms_has_a_check_with_the_lasting_name_of_its_kek() {
     assert_eq!(health.status, HealthStatus::Degraded);
     assert_eq!(status_of(&health, "kms:eu"), HealthStatus::Down);
     assert_eq!(status_of(&health, "kms"), HealthStatus::Up);
+}
+
+/// Has the calls to a KMS fail until a process without keys has learned that it is down.
+async fn fail_often(process: &Crypto) {
+    for tenant in ["a", "b", "c", "d", "e"] {
+        fail(process, tenant).await;
+    }
+}
+
+#[tokio::test]
+async fn a_kms_that_wraps_nothing_makes_no_process_ready() {
+    // As settings with `[kms.eu]` alone give it: the KMS is registered as `default` too.
+    let harness = FaultHarness::new();
+    let used = MemoryKms::new().with_kek("kek-eu");
+    let builder = harness.builder().kms_named("eu", used.clone());
+    let builder = builder.kek_choice(KekChoice::new(KekRef::try_from(("eu", "kek-eu")).unwrap()));
+    let process = harness.built(builder).await;
+    assert!(process.health().is_ready());
+    used.set_unavailable(true);
+    fail_often(&process).await;
+    let health = process.health();
+    assert_eq!(health.status, HealthStatus::Down);
+    assert!(!health.is_ready());
+    // Nor does one that only unwraps what it wrapped earlier.
+    let harness = FaultHarness::new();
+    let old = MemoryKms::new().with_kek("kek-old");
+    let builder = harness
+        .builder()
+        .kms_named("old", old)
+        .also_unwrap(("old", "kek-old"));
+    let process = harness.built(builder).await;
+    harness.kms.set_unavailable(true);
+    fail_often(&process).await;
+    assert!(!process.health().is_ready());
+}
+
+#[tokio::test]
+async fn where_a_closure_decides_the_kms_that_was_called_counts() {
+    let harness = FaultHarness::new();
+    let used = MemoryKms::new().with_kek("kek-eu");
+    let builder = harness.builder().kms_named("eu", used.clone());
+    let builder = builder.kek_rule(|_| {
+        let kek = KekRef::try_from(("eu", "kek-eu")).unwrap();
+        Some(KekChoice::new(kek))
+    });
+    let process = harness.built(builder).await;
+    assert!(process.health().is_ready());
+    used.set_unavailable(true);
+    fail_often(&process).await;
+    assert!(!process.health().is_ready());
+}
+
+#[tokio::test]
+async fn one_kek_that_is_refused_leaves_a_process_ready_for_others() {
+    for (kind, ready) in [
+        (KmsErrorKind::AccessDenied, true),
+        (KmsErrorKind::KeyState, true),
+        (KmsErrorKind::NotFound, true),
+        (KmsErrorKind::Configuration, false),
+    ] {
+        let kms = MemoryKms::new().with_kek("kek-of-a");
+        let harness = FaultHarness::new();
+        let builder = Crypto::builder(kms.clone(), harness.store.clone())
+            .clock(harness.clock.clone())
+            .connect_lazily()
+            .kek_for("tenantId", "a", "kek-of-a");
+        let process = harness.built(builder).await;
+        kms.set_kek_fault("kek-of-a", Some(kind));
+        fail(&process, "a").await;
+        let health = process.health();
+        assert_eq!(health.is_ready(), ready, "{kind:?}");
+        let expected = if ready {
+            HealthStatus::Degraded
+        } else {
+            HealthStatus::Down
+        };
+        assert_eq!(health.status, expected, "{kind:?}");
+        assert_eq!(status_of(&health, "kms"), HealthStatus::Degraded, "{kind:?}");
+    }
+    // Where there is no other KEK, nothing can be served.
+    let harness = FaultHarness::new();
+    let process = harness.process().await;
+    harness
+        .kms
+        .set_kek_fault(MemoryKms::DEFAULT_KEK, Some(KmsErrorKind::AccessDenied));
+    fail(&process, "a").await;
+    assert!(!process.health().is_ready());
 }

@@ -3,6 +3,7 @@
 use encx::keys::{KeyState, KeyUsage, Maintenance};
 use encx::kms::{KekState, KmsErrorKind};
 use encx::ops::{Reported, StatusOptions};
+use encx::store::KeyQuery;
 use encx_test_support::{FaultHarness, HOUR, SECOND, context, seal, within};
 use encx_testkit::MemoryKms;
 
@@ -97,4 +98,24 @@ async fn a_row_that_encx_did_not_write_hides_no_other_that_is_due() {
     let maintenance = Maintenance::new(process.key_manager()).rotate_every(HOUR);
     let due = within(maintenance.due(1)).await.unwrap();
     assert_eq!((due.versions, due.unreadable, due.first.len()), (1, 1, 1));
+}
+
+#[tokio::test]
+async fn a_list_of_what_is_due_is_of_those_that_were_asked_for() {
+    let harness = FaultHarness::new();
+    let process = harness.process().await;
+    seal(&process, &context("old")).await;
+    let began = harness.rows.records()[0].activated_at.unwrap();
+    harness.clock.advance(HOUR);
+    seal(&process, &context("newer")).await;
+    harness.clock.advance(2 * HOUR);
+    let maintenance = Maintenance::new(process.key_manager()).rotate_every(HOUR);
+    let due = async |query: KeyQuery| within(maintenance.due_page(query)).await.unwrap().records.len();
+    assert_eq!(due(KeyQuery::new(10)).await, 2);
+    let early = began.plus(HOUR / 2);
+    assert_eq!(due(KeyQuery::new(10).activated_before(early)).await, 1);
+    // What is not due is not listed, whatever is asked for.
+    let late = began.plus(10 * HOUR);
+    seal(&process, &context("young")).await;
+    assert_eq!(due(KeyQuery::new(10).activated_before(late)).await, 2);
 }

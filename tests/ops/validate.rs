@@ -1,9 +1,13 @@
 //! Validation does the whole chain and leaves nothing behind.
 
+use async_trait::async_trait;
 use encx::EncryptionContext;
-use encx::kms::{KekChoice, KekRef, KmsErrorKind, KmsOperation};
+use encx::kms::{
+    DataKey, GeneratedDataKey, KekChoice, KekDescription, KekId, KekRef, KeyManagementService, KmsContext,
+    KmsError, KmsErrorKind, KmsOperation, WrappedKey,
+};
 use encx::ops::{HealthStatus, TestOutcome, Validation, ValidationStep};
-use encx_test_support::{FaultHarness, context, seal, within};
+use encx_test_support::{FaultHarness, context, open, seal, within};
 use encx_testkit::MemoryKms;
 
 use crate::json;
@@ -163,4 +167,88 @@ async fn without_a_kek_nothing_is_called() {
     };
     assert!(error.starts_with("no KEK is configured"), "{error}");
     assert_eq!(process.stats().kms_calls, 0);
+}
+
+/// A KMS whose policy lets this process make and wrap keys, and unwrap none.
+#[derive(Debug)]
+struct NoDecrypt(MemoryKms);
+
+#[async_trait]
+impl KeyManagementService for NoDecrypt {
+    fn provider(&self) -> &'static str {
+        self.0.provider()
+    }
+
+    fn default_kek(&self) -> Option<&KekId> {
+        self.0.default_kek()
+    }
+
+    async fn generate_data_key(
+        &self,
+        kek: &KekId,
+        context: &KmsContext,
+    ) -> Result<GeneratedDataKey, KmsError> {
+        self.0.generate_data_key(kek, context).await
+    }
+
+    async fn wrap_key(
+        &self,
+        kek: &KekId,
+        key: &DataKey,
+        context: &KmsContext,
+    ) -> Result<WrappedKey, KmsError> {
+        self.0.wrap_key(kek, key, context).await
+    }
+
+    async fn unwrap_key(&self, wrapped: &WrappedKey, _: &KmsContext) -> Result<DataKey, KmsError> {
+        let kind = KmsErrorKind::AccessDenied;
+        Err(KmsError::new(
+            kind,
+            self.provider(),
+            KmsOperation::UnwrapKey,
+            &wrapped.kek,
+        ))
+    }
+
+    async fn rewrap_key(
+        &self,
+        wrapped: &WrappedKey,
+        context: &KmsContext,
+        to: &KekId,
+    ) -> Result<WrappedKey, KmsError> {
+        self.0.rewrap_key(wrapped, context, to).await
+    }
+
+    async fn describe_kek(&self, kek: &KekId) -> Result<KekDescription, KmsError> {
+        self.0.describe_kek(kek).await
+    }
+}
+
+#[tokio::test]
+async fn a_kms_that_refuses_every_unwrap_is_not_said_to_check_the_context() {
+    let harness = FaultHarness::new();
+    let kms = NoDecrypt(MemoryKms::new());
+    let builder = encx::Crypto::builder(kms, harness.store.clone())
+        .clock(harness.clock.clone())
+        .connect_lazily();
+    let process = harness.built(builder).await;
+    let validation = within(process.validate(&context("a"))).await;
+    assert_eq!(outcome_of(&validation, ValidationStep::UnwrapKey).name(), "FAIL");
+    let wrong_context = outcome_of(&validation, ValidationStep::WrongContext);
+    assert_eq!(wrong_context.name(), "SKIPPED");
+}
+
+#[tokio::test]
+async fn a_key_that_another_process_made_a_moment_ago_is_found_and_none_is_made() {
+    let harness = FaultHarness::new();
+    let (process, other) = (harness.process().await, harness.process().await);
+    let mine = context("mine");
+    // This process learns that there is no key.
+    let of_another = seal(&other, &context("another")).await;
+    open(&process, &mine, &of_another).await.unwrap_err();
+    seal(&other, &mine).await;
+    let validation = within(process.validate(&mine)).await;
+    assert!(validation.passed(), "{validation:?}");
+    let made = process.stats().kms[0].of(KmsOperation::GenerateDataKey).calls();
+    assert_eq!(made, 1, "the step that makes one, and no other");
 }

@@ -96,7 +96,8 @@ impl Maintenance {
     /// Lists versions that [`run_once`](Self::run_once) would rotate now, of those that `query` asks for: a page at a time, in the
     /// order of their ids. Changes nothing.
     ///
-    /// A page may be empty and not the last.
+    /// A page may be empty and not the last. Rows that do not say what they are for are left out, with a warning each;
+    /// [`due`](Self::due) counts them.
     ///
     /// ```
     /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -127,12 +128,18 @@ impl Maintenance {
             return Ok(KeyPage::of_one_more(Vec::new(), query.limit));
         };
         let now = self.manager.time_of_store().await?;
-        let query = query
-            .state(KeyState::Active)
-            .activated_before(now.minus(shortest));
+        let oldest_not_due = now.minus(shortest);
+        let before = query
+            .activated_before
+            .map_or(oldest_not_due, |asked| asked.min(oldest_not_due));
+        let query = query.state(KeyState::Active).activated_before(before);
         let mut page = self.manager.store.page(&query).await?;
-        page.records
-            .retain(|record| self.due_at(record).is_some_and(|at| at < now));
+        page.records.retain(|record| {
+            if let Err(error) = self.period_of(record) {
+                tracing::warn!(target: "encx::refused", key = %record.id, %error, "it is not known whether a key is due");
+            }
+            self.due_at(record).is_some_and(|at| at < now)
+        });
         Ok(page)
     }
 

@@ -10,12 +10,16 @@ use encx::store::{
 };
 use encx_testkit::MemoryKeyStore;
 
+use crate::gate::Gate;
+
 /// The registry of a key store in memory.
 #[derive(Clone, Debug)]
 pub struct Registry {
     rows: MemoryKeyStore,
     counts_fail: Arc<AtomicBool>,
     tries: Arc<AtomicUsize>,
+    /// Holds the calls that add counts.
+    pub counts: Gate,
 }
 
 impl Registry {
@@ -24,6 +28,7 @@ impl Registry {
             rows,
             counts_fail: Arc::default(),
             tries: Arc::default(),
+            counts: Gate::new(),
         }
     }
 
@@ -66,6 +71,7 @@ impl ProcessRegistry for Registry {
 
     async fn add_counts(&self, counts: &ProcessCounts) -> Result<(), StoreError> {
         self.tries.fetch_add(1, Ordering::SeqCst);
+        self.counts.pass().await;
         if self.counts_fail.load(Ordering::SeqCst) {
             return Err(StoreError::unavailable(std::io::Error::other("no counts")));
         }
