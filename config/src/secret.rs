@@ -151,7 +151,8 @@ impl Shown {
         let mut has_password = password.is_some();
         for (at, parameter) in query.iter().flat_map(|query| query.split('&')).enumerate() {
             let name = parameter.split_once('=').map(|(name, _)| name);
-            let is = |names: &[&str]| name.is_some_and(|name| names.contains(&name.to_ascii_lowercase().as_str()));
+            let is =
+                |names: &[&str]| name.is_some_and(|name| names.contains(&name.to_ascii_lowercase().as_str()));
             has_password |= is(&SECRET_PARAMETERS);
             text.push(if at == 0 { '?' } else { '&' });
             match name {

@@ -243,6 +243,13 @@ async fn can_retire(session: &Session, text: &str) -> Result<Exit> {
     let used = used
         .iter()
         .find(|used| used.kms == kek.kms && used.kek == kek.kek);
+    if used.is_none() {
+        // People take a KEK away on this answer: a name that is spelled wrongly must not get it.
+        let (kms, name) = (session.kms().await?, format!("{}:{}", kek.kms, kek.kek));
+        describe(kms, &kek).await.map_err(|error| {
+            anyhow!("no version is wrapped by `{name}`, and its KMS does not know it: {error}")
+        })?;
+    }
     let rule = session.manager(None).await?.named_keks();
     // What a function gives is known only when it is asked, for a context.
     let mut wraps_new_keys = if rule.by_closure { None } else { Some(false) };
