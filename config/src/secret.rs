@@ -151,12 +151,13 @@ impl Shown {
         let mut has_password = password.is_some();
         for (at, parameter) in query.iter().flat_map(|query| query.split('&')).enumerate() {
             let name = parameter.split_once('=').map(|(name, _)| name);
-            let is = |names: &[&str]| name.is_some_and(|name| names.contains(&name.to_ascii_lowercase().as_str()));
+            let is =
+                |names: &[&str]| name.is_some_and(|name| names.contains(&name.to_ascii_lowercase().as_str()));
             has_password |= is(&SECRET_PARAMETERS);
             text.push(if at == 0 { '?' } else { '&' });
             match name {
                 _ if is(&HARMLESS_PARAMETERS) => text.push_str(parameter),
-                Some(name) if is(&SECRET_PARAMETERS) => text.push_str(&format!("{name}={REDACTED}")),
+                Some(name) if is(&SECRET_PARAMETERS) => text.extend([name, "=", REDACTED]),
                 // Its name may be part of a password too.
                 _ => text.push_str(REDACTED),
             }
