@@ -161,6 +161,22 @@ pub enum ConfigError {
         /// What to write.
         write: String,
     },
+    /// A file can be changed by others than root and the user of this process.
+    #[error(
+        "{} has mode {mode:04o} and belongs to user {owner}, so that others than root and user {user} of this process could have \
+         changed where keys are sent to; read it, and then run `chmod go-w {}`, and `chown {user}` where it belongs to another",
+        path.display(), path.display()
+    )]
+    Writable {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+        /// The number of the user whom it belongs to.
+        owner: u32,
+        /// The number of the user of this process.
+        user: u32,
+    },
 }
 
 impl ConfigError {

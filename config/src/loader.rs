@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::{File, Metadata};
 use std::future::Future;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -147,8 +148,10 @@ impl Loader {
         let path = self.path();
         let mut file = match &path {
             Some((path, named_by)) => {
-                let file = Section::parse(path, &read(path, named_by)?)?;
-                check_permissions(path, &file)?;
+                let (text, metadata) = read(path, named_by)?;
+                check_writers(path, &metadata)?;
+                let file = Section::parse(path, &text)?;
+                check_readers(path, &metadata, &file)?;
                 Some(file)
             }
             None => None,
@@ -230,9 +233,16 @@ impl fmt::Debug for Loader {
     }
 }
 
-fn read(path: &Path, named_by: &str) -> Result<String, ConfigError> {
-    let read = std::fs::read(path).and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other));
-    read.map_err(|source| ConfigError::File {
+/// Reads a file, and what is known of the very file that was read: its name may be another's a moment later.
+fn read(path: &Path, named_by: &str) -> Result<(String, Metadata), ConfigError> {
+    let read = || {
+        let mut file = File::open(path)?;
+        let metadata = file.metadata()?;
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        Ok((text, metadata))
+    };
+    read().map_err(|source: io::Error| ConfigError::File {
         path: path.to_path_buf(),
         named_by: named_by.to_owned(),
         source: Arc::new(source),
@@ -271,14 +281,43 @@ fn is_of_kubernetes(name: &str) -> bool {
         .any(|end| name.split_once(end).is_some_and(|(_, rest)| is_port(rest)))
 }
 
+/// Refuses a file that others than root and the user of this process can change: it names where data keys are sent to.
+#[cfg(unix)]
+fn check_writers(path: &Path, metadata: &Metadata) -> Result<(), ConfigError> {
+    use std::os::unix::fs::MetadataExt as _;
+    let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
+    let mode = metadata.mode() & 0o7777;
+    if owner_ok(owner, user) && mode & 0o022 == 0 {
+        return Ok(());
+    }
+    let path = path.to_path_buf();
+    Err(ConfigError::Writable {
+        path,
+        mode,
+        owner,
+        user,
+    })
+}
+
+/// Tells whether a file of `owner` may be trusted by a process of `user`.
+#[cfg(unix)]
+fn owner_ok(owner: u32, user: u32) -> bool {
+    owner == user || owner == 0
+}
+
+#[cfg(not(unix))]
+fn check_writers(_: &Path, _: &Metadata) -> Result<(), ConfigError> {
+    Ok(())
+}
+
 /// Refuses a file with a password that every user of the machine can read.
 #[cfg(unix)]
-fn check_permissions(path: &Path, file: &Section) -> Result<(), ConfigError> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let (Some(secret), Ok(metadata)) = (file.find_text(has_password), std::fs::metadata(path)) else {
+fn check_readers(path: &Path, metadata: &Metadata, file: &Section) -> Result<(), ConfigError> {
+    use std::os::unix::fs::MetadataExt as _;
+    let Some(secret) = file.find_text(has_password) else {
         return Ok(());
     };
-    let mode = metadata.permissions().mode() & 0o7777;
+    let mode = metadata.mode() & 0o7777;
     if mode & 0o007 == 0 {
         return Ok(());
     }
@@ -291,6 +330,24 @@ fn check_permissions(path: &Path, file: &Section) -> Result<(), ConfigError> {
 }
 
 #[cfg(not(unix))]
-fn check_permissions(_: &Path, _: &Section) -> Result<(), ConfigError> {
+fn check_readers(_: &Path, _: &Metadata, _: &Section) -> Result<(), ConfigError> {
     Ok(())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_its_users_or_roots() {
+        for (owner, user, ok) in [
+            (0, 0, true),
+            (0, 1000, true),
+            (1000, 1000, true),
+            (1000, 0, false),
+            (1001, 1000, false),
+        ] {
+            assert_eq!(owner_ok(owner, user), ok, "{owner}'s file, {user}'s process");
+        }
+    }
 }

@@ -157,7 +157,7 @@ impl Shown {
             text.push(if at == 0 { '?' } else { '&' });
             match name {
                 _ if is(&HARMLESS_PARAMETERS) => text.push_str(parameter),
-                Some(name) if is(&SECRET_PARAMETERS) => text.push_str(&format!("{name}={REDACTED}")),
+                Some(name) if is(&SECRET_PARAMETERS) => text.extend([name, "=", REDACTED]),
                 // Its name may be part of a password too.
                 _ => text.push_str(REDACTED),
             }

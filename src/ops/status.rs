@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use encx_core::key::{KekId, KeyState, KeyUsage, KmsName};
 use encx_core::kms::KekDescription;
-use encx_core::store::{Counted, DailyCounts, ProcessId, Timestamp};
+use encx_core::store::{Counted, DailyCounts, KeySummary, ProcessId, Timestamp};
 
 use crate::cache::Stats;
 use crate::crypto::Crypto;
@@ -50,6 +50,8 @@ pub struct Status {
     pub cache: CacheStatus,
     /// The versions in the key store, by usage and state.
     pub versions: Reported<Vec<VersionsStatus>>,
+    /// How many more there are, whose rows have a usage or a state that encx does not know.
+    pub unreadable_versions: Reported<u64>,
     /// What is due.
     pub due: Reported<DueStatus>,
     /// The processes that share the key store.
@@ -240,11 +242,14 @@ pub(super) async fn status(crypto: &Crypto, options: &StatusOptions) -> Status {
         let calls: Vec<_> = days.iter().map(|day| day.kms_calls).collect();
         CostEstimate::new(is_billed, keks, &calls)
     });
+    let cache = crypto.core().cache();
+    let summary = Reported::of(cache.ask_in_time(cache.store.summary()).await);
     Status {
         health: crypto.health(),
         kms,
         cache: CacheStatus::of(&crypto.stats()),
-        versions: versions(crypto).await,
+        unreadable_versions: summary.clone().map(|summary| summary.unreadable),
+        versions: summary.map(versions),
         due: due_status(crypto, options.due_by.as_ref()).await,
         processes: process_status(crypto).await,
         days,
@@ -302,18 +307,15 @@ async fn process_status(crypto: &Crypto) -> Reported<Vec<ProcessStatus>> {
         processes.collect()
     })
 }
-async fn versions(crypto: &Crypto) -> Reported<Vec<VersionsStatus>> {
-    let cache = crypto.core().cache();
-    let summary = cache.ask_in_time(cache.store.summary()).await;
-    Reported::of(summary).map(|summary| {
-        let counts = summary.counts.into_iter().map(|count| VersionsStatus {
-            usage: count.usage,
-            state: count.state,
-            versions: count.versions,
-            oldest_activated_at: count.first_activated_at,
-        });
-        counts.collect()
-    })
+
+fn versions(summary: KeySummary) -> Vec<VersionsStatus> {
+    let counts = summary.counts.into_iter().map(|count| VersionsStatus {
+        usage: count.usage,
+        state: count.state,
+        versions: count.versions,
+        oldest_activated_at: count.first_activated_at,
+    });
+    counts.collect()
 }
 
 async fn daily(crypto: &Crypto, days: u32) -> Reported<Vec<DayStatus>> {

@@ -51,6 +51,7 @@ async fn a_report_has_keks_versions_what_is_due_processes_and_days() {
     assert_eq!(written["health"]["status"], "UP");
     assert_eq!(written["kms"][0]["keks"][0]["description"]["state"], "enabled");
     assert_eq!(written["versions"][0]["state"], "active");
+    assert_eq!(written["unreadable_versions"], 0);
     assert_eq!(written["due"]["first"][0]["context"]["tenantId"], "a");
     assert_eq!(written["cache"]["misses"], 4);
     assert_eq!(written["processes"][0]["name"], "billing-7");

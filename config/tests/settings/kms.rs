@@ -166,7 +166,7 @@ async fn aws_is_set_as_its_users_expect() {
         .to_string();
     assert!(
         refused.starts_with(
-            "the KMS `default`, which `ENCX_KMS` names, cannot be used: `arn:aws:s3:::shop` is no key of AWS KMS"
+            "the KMS `default`, which `ENCX_KMS` names, cannot be used: `arn:aws:s3:::shop`, which `default_kek` sets, is no key of AWS KMS"
         ),
         "{refused}"
     );

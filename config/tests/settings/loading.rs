@@ -232,6 +232,30 @@ fn a_password_in_a_file_that_all_can_read_is_refused() {
         .unwrap();
 }
 
+#[cfg(unix)]
+#[test]
+fn a_file_that_others_can_change_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let file = File::new("key_store = \"sqlite:keys.db\"\n");
+    let mode = |mode| std::fs::set_permissions(&file.path, std::fs::Permissions::from_mode(mode)).unwrap();
+    for writable in [0o660, 0o602, 0o664] {
+        mode(writable);
+        let refused = file.load().unwrap_err();
+        assert!(
+            matches!(refused, ConfigError::Writable { mode, .. } if mode == writable),
+            "{refused}"
+        );
+        let refused = file.shorten(&refused.to_string());
+        assert!(
+            refused.contains(&format!("encx.toml has mode {writable:04o}"))
+                && refused.contains("`chmod go-w "),
+            "{refused}"
+        );
+    }
+    mode(0o644);
+    file.load().unwrap();
+}
+
 #[test]
 fn what_is_described_says_where_it_comes_from() {
     let file = File::new("[kms]\neu = \"aws-kms:alias/eu\"\n");

@@ -137,6 +137,8 @@ impl AuditQuery {
 pub struct AuditPage {
     /// The entries, in the order of their numbers.
     pub entries: Vec<AuditEntry>,
+    /// The numbers of entries of this page that are not what encx writes, in their order: no entry stands for them.
+    pub unreadable: Vec<i64>,
     /// Where the next page begins; `None` after the last.
     pub next: Option<i64>,
 }
@@ -149,7 +151,32 @@ impl AuditPage {
         let more = entries.len() > limit;
         entries.truncate(limit);
         let next = entries.last().filter(|_| more).map(|entry| entry.number);
-        Self { entries, next }
+        Self {
+            entries,
+            unreadable: Vec::new(),
+            next,
+        }
+    }
+
+    /// Makes a page in the same way of rows that may not be what encx writes: their numbers, and what could be read.
+    #[must_use]
+    pub fn of_rows(mut rows: Vec<(i64, Option<AuditEntry>)>, limit: u32) -> Self {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        let next = rows.last().filter(|_| more).map(|(number, _)| *number);
+        let (mut entries, mut unreadable) = (Vec::new(), Vec::new());
+        for (number, entry) in rows {
+            match entry {
+                Some(entry) => entries.push(entry),
+                None => unreadable.push(number),
+            }
+        }
+        Self {
+            entries,
+            unreadable,
+            next,
+        }
     }
 }
 

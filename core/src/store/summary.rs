@@ -24,6 +24,9 @@ use crate::store::{KeyRecord, Timestamp};
 pub struct KeySummary {
     /// The counts, sorted by usage and state. Where there is no version, there is no count.
     pub counts: Vec<KeyCount>,
+    /// How many versions are in none of the counts, because their rows have a usage or a state that encx does not know. At least:
+    /// a group of rows that cannot be counted at all is one.
+    pub unreadable: u64,
 }
 
 /// How many versions of one usage are in one state.
@@ -63,7 +66,17 @@ impl KeySummary {
     #[must_use]
     pub fn new(mut counts: Vec<KeyCount>) -> Self {
         counts.sort_by_key(|count| (count.usage, count.state));
-        Self { counts }
+        Self {
+            counts,
+            unreadable: 0,
+        }
+    }
+
+    /// Notes how many versions are in none of the counts. For stores.
+    #[must_use]
+    pub fn with_unreadable(mut self, versions: u64) -> Self {
+        self.unreadable = versions;
+        self
     }
 
     /// Counts records. For stores whose database does not.

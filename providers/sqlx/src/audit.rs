@@ -18,11 +18,20 @@ pub(crate) struct RawEntry {
     pub(crate) db_user: Option<String>,
 }
 
+/// Returns an entry if it is what encx writes; one that is not hides no others.
+pub(crate) fn readable(row: Result<RawEntry, StoreError>) -> Option<AuditEntry> {
+    row.and_then(RawEntry::into_entry)
+        .inspect_err(|error| {
+            tracing::warn!(target: "encx::store", %error, "an entry of the audit log is not what encx writes");
+        })
+        .ok()
+}
+
 impl RawEntry {
     /// # Errors
     ///
     /// [`StoreError::Corrupt`] with the entry's number if it is not what encx writes.
-    pub(crate) fn into_entry(self) -> Result<AuditEntry, StoreError> {
+    fn into_entry(self) -> Result<AuditEntry, StoreError> {
         let number = self.number;
         let unfit = |what: &str| StoreError::Corrupt {
             what: format!("entry {number} of the audit log: {what}"),

@@ -35,7 +35,7 @@ use crate::application::name_of_executable;
 use crate::changes::{ONE_MORE, page_of};
 use crate::error::check_scheme;
 use crate::row::assemble;
-use crate::summary::kek_uses;
+use crate::summary::{kek_uses, key_summary};
 use connections::Connections;
 use database::{Database, scalar};
 pub use error::is_passing;
@@ -224,8 +224,7 @@ impl KeyStore for PostgresKeyStore {
     async fn summary(&self) -> Result<KeySummary, StoreError> {
         self.ready().await?;
         let rows = self.database.fetch(sqlx::query(sql::SUMMARY)).await?;
-        let counts = rows.iter().map(|row| raw_count(row)?.into_count());
-        counts.collect::<Result<_, _>>().map(KeySummary::new)
+        Ok(key_summary(rows.iter().map(raw_count)))
     }
 
     async fn keks(&self) -> Result<Vec<KekUse>, StoreError> {

@@ -33,7 +33,7 @@ use crate::application::name_of_executable;
 use crate::changes::{ONE_MORE, greatest_id, page_of};
 use crate::error::check_scheme;
 use crate::migrate::{Found, Migration, MigrationStep};
-use crate::summary::kek_uses;
+use crate::summary::{kek_uses, key_summary};
 use connections::{BUSY, Connections};
 pub use error::is_passing;
 use error::store_error;
@@ -280,8 +280,7 @@ impl KeyStore for SqliteKeyStore {
         let mut connection = self.connections.acquire().await?;
         let rows = sqlx::query(sql::SUMMARY).fetch_all(&mut *connection).await;
         let rows = rows.map_err(store_error)?;
-        let counts = rows.iter().map(|row| raw_count(row)?.into_count());
-        counts.collect::<Result<_, _>>().map(KeySummary::new)
+        Ok(key_summary(rows.iter().map(raw_count)))
     }
 
     async fn keks(&self) -> Result<Vec<KekUse>, StoreError> {

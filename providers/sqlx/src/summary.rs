@@ -1,7 +1,7 @@
 //! From rows of counts to what was asked for: the same for both databases.
 
 use encx_core::key::{KekId, KeyState, KeyUsage, KmsName};
-use encx_core::store::{KekUse, KeyCount, StoreError, Timestamp};
+use encx_core::store::{KekUse, KeyCount, KeySummary, StoreError, Timestamp};
 
 use crate::shared_work::unreadable;
 
@@ -17,7 +17,7 @@ impl RawCount {
     /// # Errors
     ///
     /// [`StoreError::Corrupt`] if the usage or the state is unknown.
-    pub(crate) fn into_count(self) -> Result<KeyCount, StoreError> {
+    fn into_count(self) -> Result<KeyCount, StoreError> {
         let unfit = |column| unreadable("data keys", column);
         let usage = u8::try_from(self.usage).ok().and_then(KeyUsage::from_code);
         let usage = usage.ok_or_else(|| unfit("usage"))?;
@@ -25,6 +25,22 @@ impl RawCount {
         let versions = self.versions.unsigned_abs();
         Ok(KeyCount::new(usage, state, versions, self.first_activated_at))
     }
+}
+
+/// Puts counts together. Rows that cannot be read are counted, and hide no others.
+pub(crate) fn key_summary(rows: impl IntoIterator<Item = Result<RawCount, StoreError>>) -> KeySummary {
+    let (mut counts, mut unreadable) = (Vec::new(), 0u64);
+    for row in rows {
+        let versions = row.as_ref().map_or(1, |raw| raw.versions.unsigned_abs());
+        match row.and_then(RawCount::into_count) {
+            Ok(count) => counts.push(count),
+            Err(error) => {
+                tracing::warn!(target: "encx::store", versions, %error, "versions could not be counted");
+                unreadable = unreadable.saturating_add(versions);
+            }
+        }
+    }
+    KeySummary::new(counts).with_unreadable(unreadable)
 }
 
 /// The columns of a count of wraps.

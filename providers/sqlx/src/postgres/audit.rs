@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::PostgresKeyStore;
 use super::moment::Moment;
 use super::sql;
-use crate::audit::RawEntry;
+use crate::audit::{RawEntry, readable};
 use crate::shared_work::unreadable;
 
 #[async_trait]
@@ -18,9 +18,10 @@ impl AuditLog for PostgresKeyStore {
     async fn audit_page(&self, query: &AuditQuery) -> Result<AuditPage, StoreError> {
         self.ready().await?;
         let rows = self.database.fetch(audit_query(query)).await?;
-        let entries = rows.iter().map(|row| raw_entry(row)?.into_entry());
-        let entries = entries.collect::<Result<_, _>>()?;
-        Ok(AuditPage::of_one_more(entries, query.limit))
+        let rows = rows
+            .iter()
+            .map(|row| Ok::<_, StoreError>((number(row)?, readable(raw_entry(row)))));
+        Ok(AuditPage::of_rows(rows.collect::<Result<_, _>>()?, query.limit))
     }
 }
 
@@ -45,6 +46,10 @@ pub(super) fn audit_query(query: &AuditQuery) -> Query<'static, Postgres, PgArgu
     }
 }
 
+fn number(row: &PgRow) -> Result<i64, StoreError> {
+    row.try_get("seq").map_err(|_| unreadable("audit log", "seq"))
+}
+
 fn raw_entry(row: &PgRow) -> Result<RawEntry, StoreError> {
     macro_rules! column {
         ($name:literal as $kind:ty) => {
@@ -53,7 +58,7 @@ fn raw_entry(row: &PgRow) -> Result<RawEntry, StoreError> {
         };
     }
     Ok(RawEntry {
-        number: column!("seq" as i64),
+        number: number(row)?,
         at: column!("at" as Moment).0,
         key: column!("key_id" as Uuid).as_bytes().to_vec(),
         scope: column!("scope" as Vec<u8>),

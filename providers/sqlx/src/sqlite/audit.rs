@@ -9,7 +9,7 @@ use sqlx::{Row, Sqlite};
 use super::SqliteKeyStore;
 use super::error::store_error;
 use super::sql;
-use crate::audit::RawEntry;
+use crate::audit::{RawEntry, readable};
 use crate::shared_work::unreadable;
 
 #[async_trait]
@@ -19,9 +19,10 @@ impl AuditLog for SqliteKeyStore {
         let mut connection = self.connections.acquire().await?;
         let rows = audit_query(query).fetch_all(&mut *connection).await;
         let rows = rows.map_err(store_error)?;
-        let entries = rows.iter().map(|row| raw_entry(row)?.into_entry());
-        let entries = entries.collect::<Result<_, _>>()?;
-        Ok(AuditPage::of_one_more(entries, query.limit))
+        let rows = rows
+            .iter()
+            .map(|row| Ok::<_, StoreError>((number(row)?, readable(raw_entry(row)))));
+        Ok(AuditPage::of_rows(rows.collect::<Result<_, _>>()?, query.limit))
     }
 }
 
@@ -41,6 +42,10 @@ pub(super) fn audit_query(query: &AuditQuery) -> Query<'static, Sqlite, SqliteAr
         .bind(query.key.map(|key| key.to_bytes().to_vec()))
 }
 
+fn number(row: &SqliteRow) -> Result<i64, StoreError> {
+    row.try_get("seq").map_err(|_| unreadable("audit log", "seq"))
+}
+
 fn raw_entry(row: &SqliteRow) -> Result<RawEntry, StoreError> {
     macro_rules! column {
         ($name:literal as $kind:ty) => {
@@ -49,7 +54,7 @@ fn raw_entry(row: &SqliteRow) -> Result<RawEntry, StoreError> {
         };
     }
     Ok(RawEntry {
-        number: column!("seq" as i64),
+        number: number(row)?,
         at: Timestamp::from_micros(column!("at" as i64)),
         key: column!("key_id" as Vec<u8>),
         scope: column!("scope" as Vec<u8>),

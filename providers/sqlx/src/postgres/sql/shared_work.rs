@@ -137,9 +137,10 @@ pub(in super::super) const ADD_COUNTS: &str = "
 pub(in super::super) const DELETE_OLD_COUNTS: &str = "
     DELETE FROM encx.daily_counts WHERE day <= (statement_timestamp() AT TIME ZONE 'UTC')::date - $1::integer";
 
-/// $1 the first day, as days since 1970, $2 how many days are kept.
+/// $1 the first day, as days since 1970, $2 how many days are kept. A day may be `infinity`, which has no number.
 pub(in super::super) const DAILY_COUNTS: &str = "
     SELECT c.day - date '1970-01-01' AS day, c.what, c.count FROM encx.daily_counts c
     WHERE c.day > (statement_timestamp() AT TIME ZONE 'UTC')::date - $2::integer
-        AND c.day - date '1970-01-01' >= $1
+        AND c.day < date 'infinity'
+        AND CASE WHEN isfinite(c.day) THEN c.day - date '1970-01-01' END >= $1
     ORDER BY c.day, c.what";
