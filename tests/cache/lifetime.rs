@@ -234,6 +234,7 @@ async fn the_counts_are_right() {
     assert!(refused.is_err());
 
     let stats = process.stats();
+    assert_eq!((stats.encrypts, stats.decrypts), (2 + 3, 2));
     assert_eq!(stats.hits, 2 + 3);
     assert_eq!(stats.misses, 3);
     assert_eq!(stats.kms_calls, 2);

@@ -98,19 +98,26 @@ pub(crate) async fn run(session: &Session, command: Command) -> Result<Exit> {
     let log = store
         .audit()
         .ok_or_else(|| anyhow!("this key store keeps no audit log"))?;
-    match command {
+    let is_whole = match command {
         Command::List(args) => write(session.output, log, &args.filter, args.limit).await?,
         Command::Export(filter) => write(Output(Format::Json), log, &filter, u64::MAX).await?,
-    }
-    Ok(Exit::Done)
+    };
+    Ok(if is_whole { Exit::Done } else { Exit::Finding })
 }
 
-/// Writes pages as they come, so that memory holds one.
-async fn write(output: Output, log: &dyn AuditLog, filter: &Filter, limit: u64) -> Result<()> {
+/// Writes pages as they come, so that memory holds one. `false` if entries were left out, because they were edited.
+async fn write(output: Output, log: &dyn AuditLog, filter: &Filter, limit: u64) -> Result<bool> {
     let (mut query, mut rest, mut is_first) = (filter.query(), limit, true);
+    let mut is_whole = true;
     loop {
         query.limit = u32::try_from(rest.min(u64::from(PAGE))).unwrap_or(PAGE);
         let page = log.audit_page(&query).await?;
+        for number in &page.unreadable {
+            tell(&format!(
+                "entry {number} was edited and says nothing that encx writes: it is left out"
+            ));
+            is_whole = false;
+        }
         let views: Vec<_> = page.entries.iter().map(View::new).collect();
         if is_first || !views.is_empty() {
             write_page(output, &views)?;
@@ -118,10 +125,10 @@ async fn write(output: Output, log: &dyn AuditLog, filter: &Filter, limit: u64) 
         is_first = false;
         rest -= u64::try_from(views.len()).unwrap_or(rest).min(rest);
         match page.next {
-            None => return Ok(()),
+            None => return Ok(is_whole),
             Some(next) if rest == 0 => {
                 tell(&format!("there are more: go on with --after {next}"));
-                return Ok(());
+                return Ok(is_whole);
             }
             Some(next) => query = query.after(next),
         }

@@ -79,7 +79,10 @@ fn exit_of(status: &Status) -> Exit {
 fn table(status: &Status) -> String {
     let parts = [
         ("KEKs", keks(status)),
-        ("KEYS", told(&status.versions, |known| versions(known))),
+        (
+            "KEYS",
+            told(&status.versions, |known| versions(known)) + &unreadable(status),
+        ),
         ("DUE", told(&status.due, due)),
         ("PROCESSES", told(&status.processes, |known| processes(known))),
         ("USE BY DAY", told(&status.days, |known| days(known))),
@@ -147,6 +150,16 @@ fn versions(versions: &[encx::ops::VersionsStatus]) -> String {
         ]
     });
     columns(Some(["USAGE", "STATE", "VERSIONS", "OLDEST ACTIVE SINCE"]), rows)
+}
+
+/// Tells of rows that were edited.
+fn unreadable(status: &Status) -> String {
+    match status.unreadable_versions.known() {
+        None | Some(0) => String::new(),
+        Some(rows) => {
+            format!("\n{rows} more rows were edited: encx knows neither their usage nor their state")
+        }
+    }
 }
 
 fn due(due: &encx::ops::DueStatus) -> String {

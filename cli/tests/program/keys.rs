@@ -12,7 +12,7 @@ fn a_key_lives_from_create_to_destroy_and_the_audit_log_has_it_all() {
         place
             .run(&with(&["keys", "rotate"], &[]))
             .expect(4)
-            .says("no keys");
+            .says("has no key yet");
         let first = id_of(&place.ok(&with(
             &["keys", "create"],
             &["--format", "json", "--because", "onboarding"],
