@@ -64,7 +64,7 @@ pub fn run(program: impl Into<Program>) -> ExitCode {
                 true => Exit::Usage,
                 false => Exit::Done,
             };
-            // Nothing is left to tell whom it could be told.
+            // With stdout and stderr closed, only the exit code is left.
             let _ = help_or_error.print();
             return exit.into();
         }

@@ -59,7 +59,7 @@ impl Output {
 
 /// Tells people something. Never data.
 pub(crate) fn tell(text: &str) {
-    // Where nobody reads, nothing is lost.
+    // A closed stderr has no reader to tell.
     let _ = writeln!(io::stderr().lock(), "{}", printable(text));
 }
 

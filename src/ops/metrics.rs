@@ -2,7 +2,7 @@
 //!
 //! Nothing is counted twice: [`record`] publishes what [`Crypto::stats`] counts anyway, when it is called. Call it before
 //! the exporter renders, and [`StoreGauges::record`] now and then in the background. Names and labels are in [`ALL`]; labels have few
-//! values, and none is a tenant. `docs/operations.md` says what to ask them and when to wake somebody.
+//! values, and none is a tenant. `docs/operations.md` says what to ask them and which alerts go with them.
 //!
 //! ```
 //! # use encx_testkit::{MemoryKeyStore, MemoryKms};

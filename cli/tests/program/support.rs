@@ -79,7 +79,7 @@ impl Place {
         self.folder.path().join(name).display().to_string()
     }
 
-    /// Writes a file that nobody else can read.
+    /// Writes a file that only this user can read.
     pub(crate) fn write_private(&self, name: &str, text: &str) {
         use std::os::unix::fs::PermissionsExt as _;
         let path: PathBuf = self.folder.path().join(name);
