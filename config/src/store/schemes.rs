@@ -5,6 +5,7 @@ use encx::store::StoreError;
 use super::open::OpenStore;
 use super::url::StoreUrl;
 use crate::error::ConfigError;
+use crate::secret::SecretUrl;
 use crate::source::Origin;
 
 /// All of them, whether or not they are compiled in.
@@ -60,16 +61,21 @@ async fn open_postgres(url: &StoreUrl) -> Result<OpenStore, StoreError> {
     Ok(OpenStore::new(store.clone()).with_migrations(postgres::Tables(store)))
 }
 
-/// Writes a URL by which sqlx connects as the store does.
-#[cfg(feature = "postgres")]
-pub(super) fn for_tables(url: &StoreUrl) -> zeroize::Zeroizing<String> {
-    let mut tables = with_ca_file(url.url.expose(), url.ca_file.as_deref());
-    if url.transaction_pooler && !tables.contains("statement-cache-capacity") {
-        let separator = if tables.contains('?') { '&' } else { '?' };
-        tables.push(separator);
-        tables.push_str("statement-cache-capacity=0");
+impl StoreUrl {
+    /// Returns the URL by which a driver connects as the key store does.
+    pub(crate) fn for_tables(&self) -> SecretUrl {
+        #[cfg(feature = "postgres")]
+        if is_postgres(self.scheme()) {
+            let mut url = with_ca_file(self.url.expose(), self.ca_file.as_deref());
+            if self.transaction_pooler && !url.contains("statement-cache-capacity") {
+                let separator = if url.contains('?') { '&' } else { '?' };
+                url.push(separator);
+                url.push_str("statement-cache-capacity=0");
+            }
+            return SecretUrl::new(url.as_str());
+        }
+        self.url.clone()
     }
-    tables
 }
 
 /// Names the file in the URL's own way.

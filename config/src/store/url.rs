@@ -54,15 +54,6 @@ impl StoreUrl {
             .filter(|value| !value.is_empty())
     }
 
-    /// Returns the URL by which a driver connects as the key store does.
-    pub(crate) fn for_tables(&self) -> SecretUrl {
-        #[cfg(feature = "postgres")]
-        if super::schemes::is_postgres(self.scheme()) {
-            return SecretUrl::new(super::schemes::for_tables(self).as_str());
-        }
-        self.url.clone()
-    }
-
     pub(super) fn scheme(&self) -> &str {
         self.url.scheme().unwrap_or_default()
     }

@@ -4,7 +4,7 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum_users::{Service, Settings};
 use common::Running;
@@ -12,6 +12,7 @@ use common::server::Server;
 use encx_testkit::MemoryKms;
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 const TOKEN: &str = "of-operators";
 
