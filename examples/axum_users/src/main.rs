@@ -20,7 +20,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> Result<(), StartError> {
-    let settings = Settings::from_env();
+    let settings = Settings::from_env()?;
     let listener = TcpListener::bind(&settings.listen).await?;
     let service = Service::start(&settings).await?;
     tracing::info!("listening on http://{}", listener.local_addr()?);

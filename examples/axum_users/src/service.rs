@@ -1,13 +1,12 @@
 //! The service: what it is set up with, what it is made of, how it ends.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::Router;
-use encx::Crypto;
-use encx::kms::KeyManagementService;
-use encx_local::{LocalKms, LocalKmsError, Protection};
+use encx_config::{ConfigError, Loader};
+use encx_local::{LocalKms, Protection};
 use tokio::net::TcpListener;
 
 use crate::database::Database;
@@ -17,34 +16,50 @@ use crate::routes::router;
 use crate::start_error::StartError;
 use crate::users::Users;
 
-/// The variable that may hold the key of the KEK file: 32 random bytes, as base64 or hex.
-const KEK_FILE_KEY: &str = "KEK_FILE_KEY";
+/// What a first start without settings has: everything in the current folder. The KEK file is protected by its permissions alone.
+const DEVELOPMENT: [(&str, &str); 3] = [
+    ("ENCX_KMS", "local:axum_users.encx"),
+    ("ENCX_KEY_STORE", "sqlite:axum_users.db"),
+    ("ENCX_ALLOW_INSECURE", "1"),
+];
 
 /// What the service is set up with.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `sqlite:` and a path, or `postgres://..`.
-    pub database_url: String,
-    /// The file of the local KEK, which is made if there is none. Whoever loses it loses all data.
-    pub kek_file: PathBuf,
+    /// KMS, database and limits, as every program of encx reads them.
+    pub encx: encx_config::Settings,
     /// Where to listen.
     pub listen: String,
     /// What callers of `/admin` have to know. Without it nobody may call that.
     pub admin_token: Option<String>,
+    /// A KEK file to make if there is none. Without it a file that is missing is an error, as it should be in production.
+    pub new_kek_file: Option<PathBuf>,
 }
 
 impl Settings {
-    /// Reads `DATABASE_URL`, `KEK_FILE`, `LISTEN` and `ADMIN_TOKEN`. The first three have a default: files in the current folder,
-    /// and port 3000 of this machine alone.
-    #[must_use]
-    pub fn from_env() -> Self {
-        let or = |name: &str, default: &str| env::var(name).unwrap_or_else(|_| default.to_owned());
-        Self {
-            database_url: or("DATABASE_URL", "sqlite:axum_users.db"),
-            kek_file: or("KEK_FILE", "axum_users.encx").into(),
-            listen: or("LISTEN", "127.0.0.1:3000"),
+    /// Reads the settings of encx from the environment and `encx.toml`, and `LISTEN` and `ADMIN_TOKEN`.
+    ///
+    /// Where nothing says which KMS serves, there are files in the current folder, to try it out.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], which names the variable or the line.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        let is_set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
+        let is_configured = is_set("ENCX_KMS") || is_set("ENCX_CONFIG") || Path::new("encx.toml").exists();
+        let (loader, new_kek_file) = match is_configured {
+            true => (Loader::from_env(), None),
+            false => {
+                tracing::warn!("ENCX_KMS is not set: whoever can read axum_users.encx can read everything");
+                (Loader::new().env(DEVELOPMENT), Some("axum_users.encx".into()))
+            }
+        };
+        Ok(Self {
+            encx: loader.load()?,
+            listen: env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:3000".to_owned()),
             admin_token: env::var("ADMIN_TOKEN").ok().filter(|token| !token.is_empty()),
-        }
+            new_kek_file,
+        })
     }
 }
 
@@ -56,23 +71,22 @@ pub struct Service {
 }
 
 impl Service {
-    /// Opens the database and the KEK file, makes what is not there yet, and builds the one `Crypto` of this process.
+    /// Opens KMS and database, makes what is not there yet, and builds the one `Crypto` of this process.
     ///
     /// # Errors
     ///
     /// [`StartError`].
     pub async fn start(settings: &Settings) -> Result<Self, StartError> {
-        Self::start_with(settings, open_kms(settings).await?).await
-    }
-
-    /// The same with a KMS of the caller's, such as one that tests can stop.
-    ///
-    /// # Errors
-    ///
-    /// [`StartError`].
-    pub async fn start_with(settings: &Settings, kms: impl KeyManagementService) -> Result<Self, StartError> {
-        let database = Database::open(&settings.database_url).await?;
-        let crypto = Crypto::builder(kms, database.key_store().await?)
+        if let Some(file) = &settings.new_kek_file {
+            LocalKms::open_or_create(file, Protection::insecure_file_permissions_only()).await?;
+        }
+        let kms = settings.encx.kms().await?;
+        // The service's own tables stand beside those of the keys.
+        let url = settings.encx.key_store_url().ok_or(StartError::NoDatabase)?;
+        let database = Database::open(url.expose()).await?;
+        let crypto = settings
+            .encx
+            .builder_on(&kms, database.key_store().await?)?
             // Tenants come from outside: nobody may have keys made by inventing one.
             .create_on_first_use(false)
             .build()
@@ -106,15 +120,4 @@ impl Service {
         self.users.database.close().await;
         Ok(served?)
     }
-}
-
-/// In production, `encx_aws::AwsKms::from_env().await?` takes the place of this.
-async fn open_kms(settings: &Settings) -> Result<LocalKms, LocalKmsError> {
-    let protection = if env::var_os(KEK_FILE_KEY).is_some() {
-        Protection::key_from_env(KEK_FILE_KEY)
-    } else {
-        tracing::warn!("{KEK_FILE_KEY} is not set: whoever can read the KEK file can read everything");
-        Protection::insecure_file_permissions_only()
-    };
-    LocalKms::open_or_create(&settings.kek_file, protection).await
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum_users::{Service, Settings};
 use common::Running;
 use common::server::Server;
+use encx_config::Loader;
 use encx_testkit::MemoryKms;
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -20,13 +21,17 @@ const TOKEN: &str = "of-operators";
 const SOON: Duration = Duration::from_secs(1);
 
 async fn start(database_url: &str, kms: &MemoryKms) -> Running {
+    let kms = kms.clone();
+    let loader = Loader::new()
+        .env([("ENCX_KMS", "switchable:"), ("ENCX_KEY_STORE", database_url)])
+        .kms_scheme("switchable", move |_| std::future::ready(Ok(kms.clone())));
     let settings = Settings {
-        database_url: database_url.to_owned(),
-        kek_file: "unused".into(),
+        encx: loader.load().unwrap(),
         listen: "127.0.0.1:0".to_owned(),
         admin_token: Some(TOKEN.to_owned()),
+        new_kek_file: None,
     };
-    Running::serve(Service::start_with(&settings, kms.clone()).await.unwrap()).await
+    Running::serve(Service::start(&settings).await.unwrap()).await
 }
 
 async fn create_tenant(service: &Running, tenant: &str) -> StatusCode {

@@ -8,6 +8,7 @@ pub(crate) mod server;
 use std::path::Path;
 
 use axum_users::{Service, Settings};
+use encx_config::Loader;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::{Method, Request, StatusCode, header};
@@ -27,11 +28,17 @@ pub(crate) struct Running {
 impl Running {
     /// Starts the service on a database, with its KEK file in a folder.
     pub(crate) async fn start(database_url: &str, folder: &Path) -> Self {
+        let kek_file = folder.join("keks.encx");
+        let variables = [
+            ("ENCX_KMS", format!("local:{}", kek_file.display())),
+            ("ENCX_KEY_STORE", database_url.to_owned()),
+            ("ENCX_ALLOW_INSECURE", "1".to_owned()),
+        ];
         let settings = Settings {
-            database_url: database_url.to_owned(),
-            kek_file: folder.join("keks.encx"),
+            encx: Loader::new().env(variables).load().unwrap(),
             listen: "127.0.0.1:0".to_owned(),
             admin_token: None,
+            new_kek_file: Some(kek_file),
         };
         Self::serve(Service::start(&settings).await.unwrap()).await
     }
