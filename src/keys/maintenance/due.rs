@@ -134,12 +134,8 @@ impl Maintenance {
             .map_or(oldest_not_due, |asked| asked.min(oldest_not_due));
         let query = query.state(KeyState::Active).activated_before(before);
         let mut page = self.manager.store.page(&query).await?;
-        page.records.retain(|record| {
-            if let Err(error) = self.period_of(record) {
-                tracing::warn!(target: "encx::refused", key = %record.id, %error, "it is not known whether a key is due");
-            }
-            self.due_at(record).is_some_and(|at| at < now)
-        });
+        page.records
+            .retain(|record| self.due_at(record).is_some_and(|at| at < now));
         Ok(page)
     }
 
