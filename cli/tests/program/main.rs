@@ -3,6 +3,7 @@
 
 mod failures;
 mod files;
+mod formats;
 mod keks;
 mod keys;
 mod long;

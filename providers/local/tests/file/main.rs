@@ -568,8 +568,8 @@ fn without_a_runtime_there_is_an_error() {
 fn a_file_that_is_protected_anew_keeps_its_keks_and_forgets_the_old_passphrase() {
     let (_folder, path) = folder();
     let kms = create(&path, passphrase("correct horse"));
-    let kek = block_on(kms.create_kek()).unwrap();
-    let made = block_on(kms.generate_data_key(&kek, &context())).unwrap();
+    let (kek, context) = (block_on(kms.create_kek()).unwrap(), context());
+    let made = block_on(kms.generate_data_key(&kek, &context)).unwrap();
     block_on(kms.reprotect(key(7))).unwrap();
     assert_eq!(mode(&path), 0o600);
 
@@ -583,7 +583,7 @@ fn a_file_that_is_protected_anew_keeps_its_keks_and_forgets_the_old_passphrase()
     );
 
     let anew = open(&path, key(7)).unwrap();
-    let unwrapped = block_on(anew.unwrap_key(&made.wrapped, &context())).unwrap();
+    let unwrapped = block_on(anew.unwrap_key(&made.wrapped, &context)).unwrap();
     assert_eq!(unwrapped.expose(), made.key.expose());
     block_on(anew.reprotect(passphrase("battery staple"))).unwrap();
     let wrong = open(&path, passphrase("correct horse"));
