@@ -84,6 +84,12 @@ impl Session {
         Ok(self.kms().await?.parse_kek(text)?)
     }
 
+    /// Lists the KEKs that the KEK rule names.
+    pub(crate) async fn named_keks(&self) -> Result<Vec<KekRef>> {
+        let named = self.manager(None).await?.named_keks();
+        Ok(named.wrapping.into_iter().chain(named.unwrapping).collect())
+    }
+
     /// Finds the name that wraps have for a KEK.
     ///
     /// What an alias stands for its KMS has to say. Any other name may be that of a KEK that is gone, and is taken as it is.

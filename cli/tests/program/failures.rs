@@ -111,6 +111,7 @@ fn a_kms_that_is_down_is_2() {
         .expect(2)
         .says("127.0.0.1:1");
     place.run(&["keks", "check"]).expect(2);
+    place.run(&["config", "check"]).expect(2).says("127.0.0.1:1");
 }
 
 #[test]

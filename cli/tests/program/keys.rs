@@ -24,12 +24,15 @@ fn a_key_lives_from_create_to_destroy_and_the_audit_log_has_it_all() {
         let second = id_of(&place.ok(&with(&["keys", "rotate"], &["--format", "json"])));
         assert!(second > first);
 
-        assert_data_eq!(stable(&place.ok(&["keys", "list"])), str![[r#"
+        assert_data_eq!(
+            stable(&place.ok(&["keys", "list"])),
+            str![[r#"
 ID                                    USAGE  VERSION  STATE        CONTEXT                   KEK                                                 ACTIVE SINCE          DUE
 00000000-0000-0000-0000-000000000000  data   1        deactivated  purpose=pii tenantId=t-1  default:local/00000000-0000-0000-0000-000000000001  YYYY-MM-DDThh:mm:ssZ  -
 00000000-0000-0000-0000-000000000002  data   2        active       purpose=pii tenantId=t-1  default:local/00000000-0000-0000-0000-000000000001  YYYY-MM-DDThh:mm:ssZ  YYYY-MM-DDThh:mm:ssZ
 
-"#]]);
+"#]]
+        );
         assert_data_eq!(
             stable(&place.ok(&["keys", "list", "--format", "json", "--state", "active"])),
             str![[r#"
@@ -37,7 +40,9 @@ ID                                    USAGE  VERSION  STATE        CONTEXT      
 
 "#]]
         );
-        assert_data_eq!(stable(&place.ok(&["keys", "show", &second])), str![[r#"
+        assert_data_eq!(
+            stable(&place.ok(&["keys", "show", &second])),
+            str![[r#"
 id            00000000-0000-0000-0000-000000000000
 usage         data
 version       2
@@ -49,7 +54,8 @@ active since  YYYY-MM-DDThh:mm:ssZ
 changed at    YYYY-MM-DDThh:mm:ssZ
 due at        YYYY-MM-DDThh:mm:ssZ
 
-"#]]);
+"#]]
+        );
 
         place
             .run(&["keys", "suspend", &second])
@@ -91,7 +97,9 @@ due at        YYYY-MM-DDThh:mm:ssZ
 
         let listed = stable(&audit(&place, &["list"]));
         match place.database {
-            Database::Sqlite => assert_data_eq!(listed, str![[r#"
+            Database::Sqlite => assert_data_eq!(
+                listed,
+                str![[r#"
 NUMBER  AT                    KEY                                   WHAT   FROM         TO           BY    REASON
 1       YYYY-MM-DDThh:mm:ssZ  00000000-0000-0000-0000-000000000000  added  -            active       encx  onboarding
 2       YYYY-MM-DDThh:mm:ssZ  00000000-0000-0000-0000-000000000001  added  -            pre-active   encx  -
@@ -102,7 +110,8 @@ NUMBER  AT                    KEY                                   WHAT   FROM 
 7       YYYY-MM-DDThh:mm:ssZ  00000000-0000-0000-0000-000000000000  state  deactivated  compromised  encx  -
 8       YYYY-MM-DDThh:mm:ssZ  00000000-0000-0000-0000-000000000000  state  compromised  destroyed    encx  destroy_with_data: tenant left
 
-"#]]),
+"#]]
+            ),
             Database::Postgres => assert!(listed.contains("/encx  "), "{listed}"),
         }
         let exported = audit(&place, &["export"]);
