@@ -240,7 +240,7 @@ fn what_is_due_is_a_finding_until_it_is_rotated() {
         place
             .run(&["keys", "needs-rotation"])
             .expect(0)
-            .says("there is no such version");
+            .says("nothing is due");
         place.age(91);
         let due = place
             .run(&["keys", "needs-rotation"])

@@ -132,7 +132,7 @@ async fn render(State(crypto): State<Crypto>) -> Result<String, StatusCode> {
     Ok(recorder.render())
 }
 
-/// Lets through who knows the token; nobody, if there is none.
+/// Lets callers through who send the token. Without a token it refuses all.
 async fn demand_token(
     State(token): State<Option<Arc<str>>>,
     request: Request,

@@ -17,11 +17,18 @@ use crate::start_error::StartError;
 use crate::users::Users;
 
 /// What a first start without settings has: everything in the current folder. The KEK file is protected by its permissions alone.
-const DEVELOPMENT: [(&str, &str); 3] = [
-    ("ENCX_KMS", "local:axum_users.encx"),
-    ("ENCX_KEY_STORE", "sqlite:axum_users.db"),
-    ("ENCX_ALLOW_INSECURE", "1"),
-];
+fn development() -> [(&'static str, String); 3] {
+    let set = |name| env::var(name).ok().filter(|value| !value.is_empty());
+    let store = set("ENCX_KEY_STORE").or_else(|| set("DATABASE_URL"));
+    [
+        ("ENCX_KMS", "local:axum_users.encx".to_owned()),
+        (
+            "ENCX_KEY_STORE",
+            store.unwrap_or_else(|| "sqlite:axum_users.db".to_owned()),
+        ),
+        ("ENCX_ALLOW_INSECURE", "1".to_owned()),
+    ]
+}
 
 /// What the service is set up with.
 #[derive(Clone, Debug)]
@@ -30,7 +37,7 @@ pub struct Settings {
     pub encx: encx_config::Settings,
     /// Where to listen.
     pub listen: String,
-    /// What callers of `/admin` have to know. Without it nobody may call that.
+    /// The bearer token of `/admin`. Without it `/admin` refuses every caller.
     pub admin_token: Option<String>,
     /// A KEK file to make if there is none. Without it a file that is missing is an error, as it should be in production.
     pub new_kek_file: Option<PathBuf>,
@@ -50,8 +57,10 @@ impl Settings {
         let (loader, new_kek_file) = match is_configured {
             true => (Loader::from_env(), None),
             false => {
-                tracing::warn!("ENCX_KMS is not set: whoever can read axum_users.encx can read everything");
-                (Loader::new().env(DEVELOPMENT), Some("axum_users.encx".into()))
+                tracing::warn!(
+                    "ENCX_KMS is not set: the KEKs in axum_users.encx are protected by file permissions alone"
+                );
+                (Loader::new().env(development()), Some("axum_users.encx".into()))
             }
         };
         Ok(Self {

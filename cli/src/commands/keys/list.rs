@@ -104,26 +104,16 @@ pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
     }
     let limit = if args.all { u64::MAX } else { args.limit };
     let store = session.store().await?;
-    if args.due {
+    let found = if args.due {
         let maintenance = session.settings.maintenance(session.manager(None).await?);
-        write(
-            session.output,
-            &Source::Due(&maintenance),
-            &query,
-            limit,
-            Some(&maintenance),
-        )
-        .await?;
+        let source = Source::Due(&maintenance);
+        write(session.output, &source, &query, limit, Some(&maintenance)).await?
     } else {
-        let maintenance = session.maintenance().await;
-        write(
-            session.output,
-            &Source::All(&*store),
-            &query,
-            limit,
-            maintenance.as_ref(),
-        )
-        .await?;
+        let (maintenance, source) = (session.maintenance().await, Source::All(&*store));
+        write(session.output, &source, &query, limit, maintenance.as_ref()).await?
+    };
+    if found == 0 {
+        tell("there is no such version");
     }
     Ok(Exit::Done)
 }
@@ -146,6 +136,7 @@ pub(crate) async fn needs_rotation(session: &Session, args: DueArgs) -> Result<E
     if found > 0 || unreadable > 0 {
         return Ok(Exit::Finding);
     }
+    tell("nothing is due");
     Ok(Exit::Done)
 }
 
@@ -180,12 +171,7 @@ async fn write(
         written += found;
         rest -= found.min(rest);
         match page.next {
-            None => {
-                if written == 0 {
-                    tell("there is no such version");
-                }
-                return Ok(written);
-            }
+            None => return Ok(written),
             Some(next) if rest == 0 => {
                 tell(&format!("there are more: go on with --after {next}"));
                 return Ok(written);
