@@ -109,9 +109,9 @@ pub mod kms {
 pub mod store {
     pub use encx_core::store::{
         AuditEntry, AuditLog, AuditPage, AuditQuery, AuditedPart, ChangeCursor, ChangePage, ColumnCount,
-        Counted, CursorPosition, DailyCounts, Fence, JobRange, JobStatus, JobStore, JobTally, KekUse,
-        KeyCensus, KeyChange, KeyChanges, KeyCount, KeyHint, KeyPage, KeyQuery, KeyRecord, KeyStore,
-        KeySummary, Lease, Leases, NewKey, OpenTransactions, ProcessCounts, ProcessId, ProcessInfo,
+        Counted, CursorPosition, DailyCounts, Fence, JobFault, JobFaults, JobRange, JobStatus, JobStore,
+        JobTally, KekUse, KeyCensus, KeyChange, KeyChanges, KeyCount, KeyHint, KeyPage, KeyQuery, KeyRecord,
+        KeyStore, KeySummary, Lease, Leases, NewKey, OpenTransactions, ProcessCounts, ProcessId, ProcessInfo,
         ProcessList, ProcessRecord, ProcessRegistry, RangeClaim, Revision, StateChange, StoreError,
         StoredWrap, Timestamp, WrapChange, WrapOutcome,
     };

@@ -41,6 +41,7 @@ enum Fault {
     DestroyedKeepsWraps,
     DestroyedTakesWraps,
     ExtendsFromAnywhere,
+    ForgetsFaults,
     FinishesBeforeTheLastRange,
     ForgetsMaterial,
     ForgetsNoProcess,
@@ -76,7 +77,7 @@ enum Fault {
 }
 
 /// Every fault, the case that must catch it, and how: each was watched doing so.
-const FAULTS: [(Fault, &str); 53] = [
+const FAULTS: [(Fault, &str); 54] = [
     (
         Fault::AcknowledgesAnEarlierFence,
         "fences_grow_and_are_acknowledged",
@@ -128,6 +129,7 @@ const FAULTS: [(Fault, &str); 53] = [
         "destroyed_keys_have_no_wraps_and_take_none",
     ),
     (Fault::ExtendsFromAnywhere, "one_of_sixteen_moves_the_frontier"),
+    (Fault::ForgetsFaults, "faults_are_kept_with_their_run"),
     (Fault::FinishesBeforeTheLastRange, "what_is_complete_counts_once"),
     (Fault::ForgetsMaterial, "every_field_comes_back_bit_by_bit"),
     (Fault::ForgetsNoProcess, "processes_are_listed_while_they_live"),

@@ -31,7 +31,7 @@ pub use audit::{AuditEntry, AuditLog, AuditPage, AuditQuery, AuditedPart};
 pub use census::{ColumnCount, KeyCensus, OpenTransactions};
 pub use counts::{Counted, DailyCounts, ProcessCounts};
 pub use error::StoreError;
-pub use jobs::{JobRange, JobStatus, JobStore, JobTally, RangeClaim};
+pub use jobs::{JobFault, JobFaults, JobRange, JobStatus, JobStore, JobTally, RangeClaim};
 pub use leases::{Lease, Leases};
 pub use params::{NewKey, StateChange, WrapChange, WrapOutcome};
 pub use processes::{Fence, ProcessId, ProcessInfo, ProcessList, ProcessRecord, ProcessRegistry};

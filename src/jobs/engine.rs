@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use encx_core::store::JobTally;
+use encx_core::store::{JobFaults, JobTally};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
@@ -71,12 +71,14 @@ struct Counts {
     tally: JobTally,
     overtaken: u64,
     failures: Vec<JobFailure>,
+    faults: JobFaults,
 }
 
 impl Counts {
     fn fail(&mut self, events: &Events, what: String, error: JobError) {
         let failure = JobFailure::new(what, error);
         self.tally.failed += 1;
+        self.faults.add(failure.error.kind(), &failure.what);
         events.tell(JobEvent::ItemFailed(failure.clone()));
         self.failures.push(failure);
     }
@@ -115,7 +117,7 @@ impl<W: Walk> Engine<W> {
         if let Some(ranges) = shared {
             match self.outcome(&ranges).await {
                 Ok(Outcome::Alone) => {}
-                Ok(Outcome::Counted(tally)) => report.run = tally,
+                Ok(Outcome::Counted(status)) => (report.run, report.faults) = (status.tally, status.faults),
                 Ok(Outcome::BegunAgain) => {
                     // A worker that stopped, or gave up, says so: that the others went on does not change it.
                     if matches!(report.ended_by, JobEnd::Finished) {
@@ -212,6 +214,7 @@ impl<W: Walk> Engine<W> {
         report.worker += counts.tally;
         report.overtaken += counts.overtaken;
         report.add_failures(counts.failures);
+        report.faults.merge(counts.faults);
         self.events.tell(JobEvent::RangeDone {
             range: counts.tally,
             worker: report.worker,
@@ -293,7 +296,10 @@ impl<W: Walk> Engine<W> {
         };
         let mut tries = 0;
         loop {
-            match ranges.complete(claim.as_ref(), counts.tally).await {
+            match ranges
+                .complete(claim.as_ref(), counts.tally, &counts.faults)
+                .await
+            {
                 Ok(true) => return Worked::Done(counts),
                 // That an earlier try went through and its answer was lost cannot be told apart.
                 Ok(false) => return Worked::Lost,

@@ -3,7 +3,9 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use encx_core::store::{JobRange, JobStatus, JobStore, JobTally, ProcessId, RangeClaim, StoreError};
+use encx_core::store::{
+    JobFaults, JobRange, JobStatus, JobStore, JobTally, ProcessId, RangeClaim, StoreError,
+};
 
 use super::{JobError, WalkPage};
 
@@ -51,8 +53,8 @@ pub(super) enum Outcome {
     Alone,
     /// It was over, and others have begun the same job again.
     BegunAgain,
-    /// It stands in the store, with these counts of all its workers.
-    Counted(JobTally),
+    /// It stands in the store, with the counts of all its workers.
+    Counted(JobStatus),
     /// A job of the same name that does something else took its place.
     Replaced,
 }
@@ -131,9 +133,14 @@ impl<'a> Ranges<'a> {
     }
 
     /// Says that a range is done. `false` if its claim was lost.
-    pub(super) async fn complete(&self, claim: Option<&JobRange>, tally: JobTally) -> Result<bool, JobError> {
+    pub(super) async fn complete(
+        &self,
+        claim: Option<&JobRange>,
+        tally: JobTally,
+        faults: &JobFaults,
+    ) -> Result<bool, JobError> {
         match (self, claim) {
-            (Self::Shared { with, .. }, Some(claim)) => Ok(with.complete_range(claim, tally).await?),
+            (Self::Shared { with, .. }, Some(claim)) => Ok(with.complete_range(claim, tally, faults).await?),
             _ => Ok(true),
         }
     }
@@ -144,9 +151,9 @@ impl<'a> Ranges<'a> {
             return Ok(Outcome::Alone);
         };
         Ok(match with.job(&run.name).await? {
-            Some(now) if now.run == run.run => Outcome::Counted(now.tally),
+            Some(now) if now.run == run.run => Outcome::Counted(now),
             // The same walk was gone through after this one began, so its counts answer for both.
-            Some(now) if now.plan == run.plan && now.finished => Outcome::Counted(now.tally),
+            Some(now) if now.plan == run.plan && now.finished => Outcome::Counted(now),
             Some(now) if now.plan == run.plan => Outcome::BegunAgain,
             _ => Outcome::Replaced,
         })

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use encx_core::causes::debug_as_text;
-use encx_core::store::JobTally;
+use encx_core::store::{JobFaults, JobTally};
 
 use crate::error::Error;
 
@@ -59,6 +59,8 @@ pub enum JobError {
         source: Arc<dyn std::error::Error + Send + Sync>,
         /// Whether the same may succeed later.
         retryable: bool,
+        /// What kind of failure it is: see [`JobError::kind`].
+        kind: &'static str,
     },
 }
 
@@ -70,6 +72,39 @@ impl JobError {
         Self::Walk {
             source: Arc::new(source),
             retryable,
+            kind: "other",
+        }
+    }
+
+    /// Names the kind of a walk's failure, in 1 to 40 lower-case letters, digits and hyphens.
+    #[must_use]
+    pub fn of_kind(mut self, name: &'static str) -> Self {
+        if let Self::Walk { kind, .. } = &mut self {
+            *kind = name;
+        }
+        self
+    }
+
+    /// Returns the kind of failure, as the job's [faults](encx_core::store::JobStatus::faults) count it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Walk { kind, .. } => kind,
+            Self::Encx(error) => match error {
+                Error::Ciphertext(_) => "no-ciphertext",
+                Error::Codec(_) | Error::NotUtf8 => "mistyped",
+                Error::Compromised { .. } => "compromised",
+                Error::Decrypt { .. } => "damaged",
+                Error::Destroyed { .. } | Error::Shredded => "destroyed",
+                Error::KekNotAllowed { .. } => "kek-not-allowed",
+                Error::KeyMismatch { .. } | Error::RolledBack { .. } => "key-mismatch",
+                Error::Kms(_) | Error::KmsCircuitOpen { .. } | Error::UnknownKms { .. } => "kms",
+                Error::NoKeys | Error::UnknownKey { .. } => "missing-key",
+                Error::Store(_) => "store",
+                Error::SuiteNotAccepted { .. } => "suite-not-accepted",
+                Error::Suspended { .. } => "suspended",
+                _ => "other",
+            },
         }
     }
 
@@ -143,6 +178,8 @@ pub struct JobReport {
     pub overtaken: u64,
     /// What failed in this worker's ranges: the first 100.
     pub failures: Vec<JobFailure>,
+    /// What failed in all workers' ranges, by kind; in this worker's, where [`run`](Self::run) is.
+    pub faults: JobFaults,
     /// Why it is over.
     pub ended_by: JobEnd,
 }
@@ -154,6 +191,7 @@ impl JobReport {
             run: JobTally::default(),
             overtaken: 0,
             failures: Vec::new(),
+            faults: JobFaults::default(),
             ended_by: JobEnd::Stopped,
         }
     }

@@ -269,7 +269,8 @@ macro_rules! __store_cases {
                 sixteen_complete_the_last_ranges,
                 a_replaced_run_is_over,
                 a_walk_of_many_misses_nothing,
-                a_job_has_bounds;
+                a_job_has_bounds,
+                faults_are_kept_with_their_run;
             registry:
                 processes_are_listed_while_they_live,
                 fences_grow_and_are_acknowledged,

@@ -6,9 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use encx::keys::KeyState;
 use encx::store::{
-    AuditLog, AuditPage, AuditQuery, DailyCounts, Fence, JobRange, JobStatus, JobStore, JobTally, Lease,
-    Leases, ProcessCounts, ProcessId, ProcessInfo, ProcessList, ProcessRegistry, RangeClaim, StoreError,
-    Timestamp,
+    AuditLog, AuditPage, AuditQuery, DailyCounts, Fence, JobFaults, JobRange, JobStatus, JobStore, JobTally,
+    Lease, Leases, ProcessCounts, ProcessId, ProcessInfo, ProcessList, ProcessRegistry, RangeClaim,
+    StoreError, Timestamp,
 };
 
 use super::{Broken, Fault};
@@ -144,8 +144,18 @@ impl JobStore for Broken {
         Ok(kept || self.is(Fault::KeepsWhatIsLost))
     }
 
-    async fn complete_range(&self, range: &JobRange, tally: JobTally) -> Result<bool, StoreError> {
-        let completed = self.inner.complete_range(range, tally).await?;
+    async fn complete_range(
+        &self,
+        range: &JobRange,
+        tally: JobTally,
+        faults: &JobFaults,
+    ) -> Result<bool, StoreError> {
+        let told = if self.is(Fault::ForgetsFaults) {
+            &JobFaults::default()
+        } else {
+            faults
+        };
+        let completed = self.inner.complete_range(range, tally, told).await?;
         let counts = match self.fault {
             Fault::CountsWhatIsLost => !completed,
             Fault::CountsTwice => completed,

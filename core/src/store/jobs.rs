@@ -1,5 +1,6 @@
 //! Jobs: long walks that many processes share.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::bounds::{MAX_BYTES, check, is_name};
 use super::processes::ProcessId;
-use crate::store::StoreError;
+use crate::store::{StoreError, Timestamp};
 
 /// Jobs: long walks that any number of processes share. Each claims a range, works on it and completes it. A claim ends by
 /// itself, so that a range whose process died is claimed by another.
@@ -68,9 +69,14 @@ pub trait JobStore: fmt::Debug + Send + Sync {
     /// claim whose term is over is not lost before another process takes the range.
     async fn keep_range(&self, range: &JobRange, term: Duration) -> Result<bool, StoreError>;
 
-    /// Completes a range and adds to the job's counts. `false`, and nothing is counted, if the claim was lost. The job is
-    /// finished with the last range, once the frontier is at the end.
-    async fn complete_range(&self, range: &JobRange, tally: JobTally) -> Result<bool, StoreError>;
+    /// Completes a range and adds to the job's counts and faults. `false`, and nothing is counted, if the claim was lost. The
+    /// job is finished with the last range, once the frontier is at the end.
+    async fn complete_range(
+        &self,
+        range: &JobRange,
+        tally: JobTally,
+        faults: &JobFaults,
+    ) -> Result<bool, StoreError>;
 }
 
 /// How far a job is.
@@ -91,6 +97,10 @@ pub struct JobStatus {
     pub finished: bool,
     /// What was counted so far.
     pub tally: JobTally,
+    /// What failed so far, by kind.
+    pub faults: JobFaults,
+    /// When a range of this run was last completed; `None` if none was.
+    pub completed_at: Option<Timestamp>,
 }
 
 impl JobStatus {
@@ -105,6 +115,8 @@ impl JobStatus {
             at_end: false,
             finished: false,
             tally: JobTally::default(),
+            faults: JobFaults::default(),
+            completed_at: None,
         }
     }
 
@@ -195,6 +207,79 @@ impl std::ops::AddAssign for JobTally {
     }
 }
 
+/// What failed in a job: how many items of each kind of fault, and which were the first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JobFaults(BTreeMap<String, JobFault>);
+
+/// The faults of one kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct JobFault {
+    /// How many items have it.
+    pub items: u64,
+    /// The first of them, at most [`JobFaults::MAX_EXAMPLES`], as the walk names its items.
+    pub examples: Vec<String>,
+}
+
+impl JobFaults {
+    /// How many kinds are told apart. What would be one more counts as `other`.
+    pub const MAX_KINDS: usize = 32;
+
+    /// How many items of a kind are named.
+    pub const MAX_EXAMPLES: usize = 20;
+
+    /// Of how many bytes an item's name is at most; a longer one is cut.
+    const MAX_EXAMPLE: usize = 300;
+
+    /// Counts a fault of an item.
+    ///
+    /// A kind has 1 to 40 lower-case letters, digits and hyphens; anything else counts as `other`.
+    pub fn add(&mut self, kind: &str, item: &str) {
+        let mut end = item.len().min(Self::MAX_EXAMPLE);
+        while !item.is_char_boundary(end) {
+            end -= 1;
+        }
+        let examples = vec![item[..end].to_owned()];
+        self.put(kind, JobFault { items: 1, examples });
+    }
+
+    /// Adds the faults that others found. For stores.
+    pub fn merge(&mut self, more: Self) {
+        more.0
+            .into_iter()
+            .for_each(|(kind, fault)| self.put(&kind, fault));
+    }
+
+    /// Adds faults of a kind. For stores.
+    pub fn put(&mut self, kind: &str, fault: JobFault) {
+        let is_kind = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        let is_named = (1..=40).contains(&kind.len()) && kind.bytes().all(is_kind);
+        let has_room = self.0.contains_key(kind) || self.0.len() + 1 < Self::MAX_KINDS;
+        let kind = if is_named && has_room { kind } else { "other" };
+        let known = self.0.entry(kind.to_owned()).or_default();
+        known.items = known.items.saturating_add(fault.items);
+        let room = Self::MAX_EXAMPLES.saturating_sub(known.examples.len());
+        known.examples.extend(fault.examples.into_iter().take(room));
+    }
+
+    /// Returns the faults of a kind, if there are any.
+    #[must_use]
+    pub fn get(&self, kind: &str) -> Option<&JobFault> {
+        self.0.get(kind)
+    }
+
+    /// Lists the kinds of faults in the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &JobFault)> {
+        self.0.iter().map(|(kind, fault)| (kind.as_str(), fault))
+    }
+
+    /// Tells whether nothing failed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// A range of a job that a process has claimed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -277,5 +362,35 @@ mod tests {
             JobStatus::check_name(name).unwrap();
             assert!(!names[..place].contains(name), "{name}");
         }
+    }
+
+    #[test]
+    fn faults_are_bounded() {
+        let mut faults = JobFaults::default();
+        assert!(faults.is_empty());
+        for number in 0..50 {
+            faults.add("damaged", &format!("row {number}"));
+        }
+        let damaged = faults.get("damaged").unwrap();
+        assert_eq!(
+            (damaged.items, damaged.examples.len()),
+            (50, JobFaults::MAX_EXAMPLES)
+        );
+        assert_eq!(damaged.examples[0], "row 0");
+        for odd in ["", "Damaged", "a b", &"x".repeat(41)] {
+            faults.add(odd, &"ü".repeat(200));
+        }
+        let other = faults.get("other").unwrap();
+        assert_eq!((other.items, other.examples[0].len()), (4, 300));
+        for number in 0..100 {
+            faults.add(&format!("kind-{number}"), "row");
+        }
+        assert_eq!(faults.iter().count(), JobFaults::MAX_KINDS);
+        let all: u64 = faults.iter().map(|(_, fault)| fault.items).sum();
+        assert_eq!(all, 154, "nothing is lost");
+        let mut both = faults.clone();
+        both.merge(faults);
+        assert_eq!(both.get("damaged").unwrap().items, 100);
+        assert_eq!(both.iter().count(), JobFaults::MAX_KINDS);
     }
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use encx_core::store::{
-    Counted, DailyCounts, Fence, JobRange, JobStatus, JobTally, ProcessCounts, ProcessId, ProcessInfo,
-    ProcessRecord, StoreError, Timestamp,
+    Counted, DailyCounts, Fence, JobFault, JobFaults, JobRange, JobStatus, JobTally, ProcessCounts,
+    ProcessId, ProcessInfo, ProcessRecord, StoreError, Timestamp,
 };
 use uuid::Uuid;
 
@@ -18,12 +18,15 @@ pub(crate) struct RawJob {
     pub(crate) changed: i64,
     pub(crate) unchanged: i64,
     pub(crate) failed: i64,
+    /// As JSON, lists of kind, items and examples; NULL if there are none.
+    pub(crate) faults: Option<String>,
+    pub(crate) completed_at: Option<Timestamp>,
 }
 
 impl RawJob {
     /// # Errors
     ///
-    /// [`StoreError::Corrupt`] if a count is negative.
+    /// [`StoreError::Corrupt`] if a count is negative, or the faults cannot be read.
     pub(crate) fn into_status(self, name: &str) -> Result<JobStatus, StoreError> {
         let count = |count: i64, column| u64::try_from(count).map_err(|_| unreadable("jobs", column));
         let mut status = JobStatus::new(name, self.run);
@@ -36,8 +39,28 @@ impl RawJob {
         status.frontier = self.frontier;
         status.at_end = self.at_end;
         status.finished = self.finished;
+        status.completed_at = self.completed_at;
+        if let Some(faults) = self.faults {
+            let faults: Vec<(String, u64, Vec<String>)> =
+                serde_json::from_str(&faults).map_err(|_| unreadable("job faults", "examples"))?;
+            for (kind, items, examples) in faults {
+                let mut fault = JobFault::default();
+                (fault.items, fault.examples) = (items, examples);
+                status.faults.put(&kind, fault);
+            }
+        }
         Ok(status)
     }
+}
+
+/// The rows that a job's faults are kept as: the kind, how many items, and the first of them as JSON.
+pub(crate) fn fault_rows(faults: &JobFaults) -> impl Iterator<Item = (&str, i64, String)> {
+    faults.iter().map(|(kind, fault)| {
+        let items = i64::try_from(fault.items).unwrap_or(i64::MAX);
+        // A list of texts is always JSON.
+        let examples = serde_json::to_string(&fault.examples).unwrap_or_else(|_| "[]".to_owned());
+        (kind, items, examples)
+    })
 }
 
 /// Returns what was changed, was not, and failed, as columns hold it.

@@ -386,7 +386,7 @@ fn page_query(query: &KeyQuery) -> Result<Query<'static, Sqlite, SqliteArguments
 }
 
 /// The migrations, in their order.
-const MIGRATIONS: [Migration; 4] = [
+const MIGRATIONS: [Migration; 5] = [
     Migration {
         version: 1,
         name: "keys",
@@ -410,6 +410,12 @@ const MIGRATIONS: [Migration; 4] = [
         name: "lists",
         compatible_from: 1,
         text: include_str!("../migrations/sqlite/0004_lists.sql"),
+    },
+    Migration {
+        version: 5,
+        name: "faults",
+        compatible_from: 1,
+        text: include_str!("../migrations/sqlite/0005_faults.sql"),
     },
 ];
 

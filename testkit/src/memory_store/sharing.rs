@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use encx_core::store::{
-    DailyCounts, Fence, JobRange, JobStatus, JobStore, JobTally, KeyHint, Lease, Leases, ProcessCounts,
-    ProcessId, ProcessInfo, ProcessList, ProcessRecord, ProcessRegistry, RangeClaim, StoreError, Timestamp,
+    DailyCounts, Fence, JobFaults, JobRange, JobStatus, JobStore, JobTally, KeyHint, Lease, Leases,
+    ProcessCounts, ProcessId, ProcessInfo, ProcessList, ProcessRecord, ProcessRegistry, RangeClaim,
+    StoreError, Timestamp,
 };
 
 use super::shared_work::{Job, SharedWork};
@@ -150,9 +151,14 @@ impl JobStore for MemoryKeyStore {
         }
     }
 
-    async fn complete_range(&self, range: &JobRange, tally: JobTally) -> Result<bool, StoreError> {
+    async fn complete_range(
+        &self,
+        range: &JobRange,
+        tally: JobTally,
+        faults: &JobFaults,
+    ) -> Result<bool, StoreError> {
         JobStatus::check_name(&range.job)?;
-        let (mut work, _) = self.shared_work()?;
+        let (mut work, now) = self.shared_work()?;
         let Some(job) = work.running(&range.job, range.run) else {
             return Ok(false);
         };
@@ -162,6 +168,8 @@ impl JobStore for MemoryKeyStore {
         }
         job.claimed.remove(&range.number);
         job.status.tally += tally;
+        job.status.faults.merge(faults.clone());
+        job.status.completed_at = Some(now);
         job.status.finished = job.status.at_end && job.claimed.is_empty();
         Ok(true)
     }

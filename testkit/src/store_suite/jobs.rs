@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use encx_core::store::{JobRange, JobStatus, JobTally, ProcessId, RangeClaim, StoreError};
+use encx_core::store::{
+    JobFault, JobFaults, JobRange, JobStatus, JobTally, ProcessId, RangeClaim, StoreError,
+};
 
 use super::support::{LONG, RACERS, SHORT, Store, handles, jobs, now, outwait, race};
 use super::{StoreFixture, StoreOffer};
@@ -28,8 +30,11 @@ fn begun(name: &str, run: i64, plan: &str) -> JobStatus {
     status
 }
 
+/// What is known of a job, but for when a range was completed.
 async fn status(store: &Store, name: &str) -> JobStatus {
-    jobs(store).job(name).await.unwrap().unwrap()
+    let mut status = jobs(store).job(name).await.unwrap().unwrap();
+    status.completed_at = None;
+    status
 }
 
 async fn claim(store: &Store, run: &JobStatus, holder: ProcessId) -> RangeClaim {
@@ -37,7 +42,10 @@ async fn claim(store: &Store, run: &JobStatus, holder: ProcessId) -> RangeClaim 
 }
 
 async fn complete(store: &Store, range: &JobRange, tally: JobTally) -> bool {
-    jobs(store).complete_range(range, tally).await.unwrap()
+    jobs(store)
+        .complete_range(range, tally, &JobFaults::default())
+        .await
+        .unwrap()
 }
 
 pub(super) async fn a_job_is_joined_or_begun_anew(fixture: Arc<dyn StoreFixture>) {
@@ -55,7 +63,8 @@ pub(super) async fn a_job_is_joined_or_begun_anew(fixture: Arc<dyn StoreFixture>
     let tally = JobTally::new(1, 2, 3);
     assert!(complete(&first, &range, tally).await);
 
-    let joined = jobs(&second).open_job("rewrap", "to kek-2").await.unwrap();
+    let mut joined = jobs(&second).open_job("rewrap", "to kek-2").await.unwrap();
+    assert!(joined.completed_at.take().is_some());
     let mut expected = run.clone();
     expected.frontier = Some(b"m".to_vec());
     expected.tally = tally;
@@ -373,6 +382,66 @@ pub(super) async fn a_walk_of_many_misses_nothing(fixture: Arc<dyn StoreFixture>
     assert!(end.finished);
 }
 
+pub(super) async fn faults_are_kept_with_their_run(fixture: Arc<dyn StoreFixture>) {
+    let Some([first, second]) = handles(&*fixture, StoreOffer::Jobs).await else {
+        return;
+    };
+    let run = jobs(&first).open_job("verify", "plan").await.unwrap();
+    let holder = ProcessId::random();
+    let before = now(&first).await;
+    let (mut ranges, mut expected) = (Vec::new(), JobFaults::default());
+    for (number, upto) in [Some(&b"a"[..]), Some(b"b"), None].into_iter().enumerate() {
+        let after = status(&first, "verify").await.frontier;
+        let range = extend(&first, &run, after.as_deref(), upto, holder, LONG).await;
+        let mut faults = JobFaults::default();
+        for item in 0..8 {
+            faults.add("damaged", &format!("users.ssn of row {number}-{item} \"' ü"));
+        }
+        if number == 1 {
+            faults.add("missing-key", "users.ssn of row 7");
+        }
+        expected.merge(faults.clone());
+        ranges.push((range.unwrap(), faults));
+    }
+    for (range, faults) in &ranges {
+        let completed = jobs(&second).complete_range(range, JobTally::new(0, 1, 8), faults);
+        assert!(completed.await.unwrap());
+        // What is lost counts nothing.
+        let again = jobs(&first).complete_range(range, JobTally::new(0, 1, 8), faults);
+        assert!(!again.await.unwrap());
+    }
+    let end = jobs(&first).job("verify").await.unwrap().unwrap();
+    assert_eq!(end.faults, expected);
+    let damaged = end.faults.get("damaged").unwrap();
+    assert_eq!(
+        (damaged.items, damaged.examples.len()),
+        (24, JobFaults::MAX_EXAMPLES)
+    );
+    let completed_at = end.completed_at.unwrap();
+    assert!(before <= completed_at && completed_at <= now(&first).await);
+
+    let again = jobs(&second).open_job("verify", "plan").await.unwrap();
+    assert_eq!((&again.faults, again.completed_at), (&JobFaults::default(), None));
+    // More than a column holds is counted as much as one holds.
+    let mut many = JobFaults::default();
+    let mut fault = JobFault::default();
+    fault.items = u64::MAX;
+    many.put("damaged", fault);
+    for upto in [Some(&b"a"[..]), None] {
+        let after = upto.is_none().then_some(&b"a"[..]);
+        let range = extend(&first, &again, after, upto, holder, LONG).await.unwrap();
+        let completed = jobs(&first).complete_range(&range, JobTally::default(), &many);
+        assert!(completed.await.unwrap());
+    }
+    let items = status(&first, "verify")
+        .await
+        .faults
+        .get("damaged")
+        .unwrap()
+        .items;
+    assert!(items >= u64::try_from(i64::MAX).unwrap(), "{items}");
+}
+
 pub(super) async fn a_job_has_bounds(fixture: Arc<dyn StoreFixture>) {
     let Some([store]) = handles(&*fixture, StoreOffer::Jobs).await else {
         return;
@@ -389,7 +458,11 @@ pub(super) async fn a_job_has_bounds(fixture: Arc<dyn StoreFixture>) {
         refused(&jobs(&store).claim_range(&run, holder, LONG).await);
         refused(&jobs(&store).extend_job(&run, None, None, holder, LONG).await);
         refused(&jobs(&store).keep_range(&range, LONG).await);
-        refused(&jobs(&store).complete_range(&range, JobTally::default()).await);
+        refused(
+            &jobs(&store)
+                .complete_range(&range, JobTally::default(), &JobFaults::default())
+                .await,
+        );
     }
     for plan in ["p\0", &"p".repeat(8193)] {
         refused(&jobs(&store).open_job("walk", plan).await);

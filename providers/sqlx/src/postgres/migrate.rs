@@ -7,7 +7,7 @@ use super::{PostgresKeyStore, sql};
 use crate::migrate::{Found, Migration, MigrationStep};
 
 /// The migrations, in their order.
-const MIGRATIONS: [Migration; 3] = [
+const MIGRATIONS: [Migration; 4] = [
     Migration {
         version: 1,
         name: "keys",
@@ -25,6 +25,12 @@ const MIGRATIONS: [Migration; 3] = [
         name: "lists",
         compatible_from: 1,
         text: include_str!("../../migrations/postgres/0003_lists.sql"),
+    },
+    Migration {
+        version: 4,
+        name: "faults",
+        compatible_from: 1,
+        text: include_str!("../../migrations/postgres/0004_faults.sql"),
     },
 ];
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use encx_core::store::{
-    DailyCounts, Fence, JobRange, JobStatus, JobStore, JobTally, Lease, Leases, ProcessCounts, ProcessId,
-    ProcessInfo, ProcessList, ProcessRegistry, RangeClaim, StoreError, Timestamp,
+    DailyCounts, Fence, JobFaults, JobRange, JobStatus, JobStore, JobTally, Lease, Leases, ProcessCounts,
+    ProcessId, ProcessInfo, ProcessList, ProcessRegistry, RangeClaim, StoreError, Timestamp,
 };
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::PostgresKeyStore;
 use super::moment::Moment;
 use super::sql::shared_work as sql;
-use crate::shared_work::{RawJob, RawProcess, counts, daily_counts, range, rows_of, unreadable};
+use crate::shared_work::{RawJob, RawProcess, counts, daily_counts, fault_rows, range, rows_of, unreadable};
 
 type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
@@ -72,6 +72,8 @@ impl JobStore for PostgresKeyStore {
         if let Some(begun) = transaction.fetch_one(begin).await? {
             let number: i64 = Columns("jobs", &begun).get("run")?;
             let delete = sqlx::query(sql::DELETE_OLD_RANGES).bind(name).bind(number);
+            transaction.run(delete).await?;
+            let delete = sqlx::query(sql::DELETE_OLD_FAULTS).bind(name).bind(number);
             transaction.run(delete).await?;
         }
         let row = transaction.fetch_one(sqlx::query(sql::JOB).bind(name)).await?;
@@ -150,7 +152,12 @@ impl JobStore for PostgresKeyStore {
         Ok(kept)
     }
 
-    async fn complete_range(&self, range: &JobRange, tally: JobTally) -> Result<bool, StoreError> {
+    async fn complete_range(
+        &self,
+        range: &JobRange,
+        tally: JobTally,
+        faults: &JobFaults,
+    ) -> Result<bool, StoreError> {
         JobStatus::check_name(&range.job)?;
         self.ready().await?;
         let mut transaction = self.database.begin_write().await?;
@@ -163,6 +170,27 @@ impl JobStore for PostgresKeyStore {
             .bind(failed);
         let done = transaction.run(count).await? == 1
             && transaction.run(of_range(sql::DELETE_RANGE, range)).await? == 1;
+        if done && !faults.is_empty() {
+            // The count has locked the job's row, so nobody adds faults between these two.
+            let job = transaction
+                .fetch_one(sqlx::query(sql::JOB).bind(&range.job))
+                .await?;
+            let mut all = status_of(&range.job, &job.ok_or(StoreError::Conflict)?)?.faults;
+            all.merge(faults.clone());
+            let (mut kinds, mut items, mut examples) = (Vec::new(), Vec::new(), Vec::new());
+            for (kind, count, first) in fault_rows(&all) {
+                kinds.push(kind);
+                items.push(count);
+                examples.push(first);
+            }
+            let set = sqlx::query(sql::SET_FAULTS)
+                .bind(&range.job)
+                .bind(range.run)
+                .bind(kinds)
+                .bind(items)
+                .bind(examples);
+            transaction.run(set).await?;
+        }
         // Without it the transaction is rolled back: nothing is counted of what was lost.
         if done {
             transaction.commit().await?;
@@ -281,6 +309,8 @@ fn status_of(name: &str, row: &PgRow) -> Result<JobStatus, StoreError> {
         changed: job.get("changed")?,
         unchanged: job.get("unchanged")?,
         failed: job.get("failed")?,
+        faults: job.get("faults")?,
+        completed_at: job.get::<Option<Moment>>("completed_at")?.map(|moment| moment.0),
     };
     raw.into_status(name)
 }

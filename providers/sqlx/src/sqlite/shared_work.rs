@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use encx_core::store::{
-    DailyCounts, Fence, JobRange, JobStatus, JobStore, JobTally, Lease, Leases, ProcessCounts, ProcessId,
-    ProcessInfo, ProcessList, ProcessRegistry, RangeClaim, StoreError, Timestamp,
+    DailyCounts, Fence, JobFaults, JobRange, JobStatus, JobStore, JobTally, Lease, Leases, ProcessCounts,
+    ProcessId, ProcessInfo, ProcessList, ProcessRegistry, RangeClaim, StoreError, Timestamp,
 };
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
@@ -16,7 +16,7 @@ use super::SqliteKeyStore;
 use super::error::store_error;
 use super::sql::shared_work as sql;
 use super::statement::{execute, now};
-use crate::shared_work::{RawJob, RawProcess, counts, daily_counts, range, rows_of, unreadable};
+use crate::shared_work::{RawJob, RawProcess, counts, daily_counts, fault_rows, range, rows_of, unreadable};
 
 type Statement<'q> = Query<'q, Sqlite, SqliteArguments>;
 
@@ -75,6 +75,8 @@ impl JobStore for SqliteKeyStore {
         if let Some(begun) = row_of(&mut *transaction, begin).await? {
             let number: i64 = Columns("jobs", &begun).get("run")?;
             let delete = sqlx::query(sql::DELETE_OLD_RANGES).bind(name).bind(number);
+            execute(&mut *transaction, delete).await?;
+            let delete = sqlx::query(sql::DELETE_OLD_FAULTS).bind(name).bind(number);
             execute(&mut *transaction, delete).await?;
         }
         let row = row_of(&mut *transaction, sqlx::query(sql::JOB).bind(name)).await?;
@@ -174,18 +176,39 @@ impl JobStore for SqliteKeyStore {
         Ok(kept)
     }
 
-    async fn complete_range(&self, range: &JobRange, tally: JobTally) -> Result<bool, StoreError> {
+    async fn complete_range(
+        &self,
+        range: &JobRange,
+        tally: JobTally,
+        faults: &JobFaults,
+    ) -> Result<bool, StoreError> {
         JobStatus::check_name(&range.job)?;
         let mut transaction = self.begin().await?;
+        let now = now(&mut *transaction).await?;
         let [changed, unchanged, failed] = counts(tally);
         let count = sqlx::query(sql::COUNT_RANGE)
             .bind(&range.job)
             .bind(range.run)
             .bind(changed)
             .bind(unchanged)
-            .bind(failed);
+            .bind(failed)
+            .bind(now);
         let done = execute(&mut *transaction, count).await? == 1
             && execute(&mut *transaction, of_range(sql::DELETE_RANGE, range)).await? == 1;
+        if done && !faults.is_empty() {
+            let job = row_of(&mut *transaction, sqlx::query(sql::JOB).bind(&range.job)).await?;
+            let mut all = status_of(&range.job, &job.ok_or(StoreError::Conflict)?)?.faults;
+            all.merge(faults.clone());
+            for (kind, items, examples) in fault_rows(&all) {
+                let set = sqlx::query(sql::SET_FAULT)
+                    .bind(&range.job)
+                    .bind(range.run)
+                    .bind(kind)
+                    .bind(items)
+                    .bind(examples);
+                execute(&mut *transaction, set).await?;
+            }
+        }
         if done {
             transaction.commit().await.map_err(store_error)?;
         } else {
@@ -330,6 +353,10 @@ fn status_of(name: &str, row: &SqliteRow) -> Result<JobStatus, StoreError> {
         changed: job.get("changed")?,
         unchanged: job.get("unchanged")?,
         failed: job.get("failed")?,
+        faults: job.get("faults")?,
+        completed_at: job
+            .get::<Option<i64>>("completed_at")?
+            .map(Timestamp::from_micros),
     };
     raw.into_status(name)
 }

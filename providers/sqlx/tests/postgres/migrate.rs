@@ -12,7 +12,7 @@ use crate::common::postgres::{Database, on_a_database};
 use crate::{count, run};
 
 /// The migrations that a library of each version had run; the empty string is no tables at all.
-const OLDER: [&str; 3] = [
+const OLDER: [&str; 4] = [
     "",
     concat!(
         include_str!("../../migrations/postgres/0001_keys.sql"),
@@ -22,6 +22,12 @@ const OLDER: [&str; 3] = [
         include_str!("../../migrations/postgres/0001_keys.sql"),
         include_str!("../../migrations/postgres/0002_coordination.sql"),
         "INSERT INTO encx.migrations (version, compatible_from) VALUES (1, NULL), (2, 1);"
+    ),
+    concat!(
+        include_str!("../../migrations/postgres/0001_keys.sql"),
+        include_str!("../../migrations/postgres/0002_coordination.sql"),
+        include_str!("../../migrations/postgres/0003_lists.sql"),
+        "INSERT INTO encx.migrations (version, compatible_from) VALUES (1, NULL), (2, 1), (3, 1)"
     ),
 ];
 
@@ -50,7 +56,7 @@ async fn migrate_at_once(database: &Database, stores: Vec<PostgresKeyStore>, wai
         result.unwrap();
     }
     let versions = "SELECT count(*) FROM encx.migrations";
-    assert_eq!(count(&mut watcher, versions).await, 3);
+    assert_eq!(count(&mut watcher, versions).await, 4);
 }
 
 #[test]
@@ -173,7 +179,7 @@ fn newer_tables_are_used_if_they_say_that_they_may_be() {
         let mut connection = database.connection().await;
         run(
             &mut connection,
-            "INSERT INTO encx.migrations (version, compatible_from) VALUES (99, 3)",
+            "INSERT INTO encx.migrations (version, compatible_from) VALUES (99, 4)",
         )
         .await;
         let store = database.store().await;
@@ -181,7 +187,7 @@ fn newer_tables_are_used_if_they_say_that_they_may_be() {
         store.migrate().await.unwrap();
         run(
             &mut connection,
-            "INSERT INTO encx.migrations (version, compatible_from) VALUES (100, 4)",
+            "INSERT INTO encx.migrations (version, compatible_from) VALUES (100, 5)",
         )
         .await;
         let store = database.store().await;
@@ -217,7 +223,7 @@ fn tables_of_version_1_are_brought_up_to_date() {
         store.migrate().await.unwrap();
         store.insert(&new_key("t")).await.unwrap();
         store.processes().unwrap().raise_fence().await.unwrap();
-        let compatible = "SELECT compatible_from::bigint FROM encx.migrations WHERE version = 3";
+        let compatible = "SELECT compatible_from::bigint FROM encx.migrations WHERE version = 4";
         assert_eq!(count(&mut connection, compatible).await, 1);
     });
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use encx::store::{
-    AuditLog, AuditQuery, Counted, Fence, JobStore, JobTally, KeyStore, Leases, ProcessCounts, ProcessId,
-    ProcessInfo, ProcessRegistry, RangeClaim, StoreError, Timestamp,
+    AuditLog, AuditQuery, Counted, Fence, JobFaults, JobStore, JobTally, KeyStore, Leases, ProcessCounts,
+    ProcessId, ProcessInfo, ProcessRegistry, RangeClaim, StoreError, Timestamp,
 };
 use encx_sqlx::PostgresKeyStore;
 use sqlx::postgres::PgListener;
@@ -178,7 +178,7 @@ fn rows_that_encx_did_not_write_are_refused_or_errors() {
             .unwrap();
         assert!(
             store
-                .complete_range(&range, JobTally::new(1, 0, 0))
+                .complete_range(&range, JobTally::new(1, 0, 0), &JobFaults::default())
                 .await
                 .unwrap()
         );

@@ -23,7 +23,7 @@ pub(in super::super) const BEGIN_JOB: &str = "
     VALUES ($1, 1, $2, false, false, 0, 0, 0, 0, 0)
     ON CONFLICT (name) DO UPDATE
     SET run = j.run + 1, plan = excluded.plan, frontier = NULL, at_end = false, finished = false,
-        ranges = 0, open_ranges = 0, changed = 0, unchanged = 0, failed = 0
+        ranges = 0, open_ranges = 0, changed = 0, unchanged = 0, failed = 0, completed_at = NULL
     WHERE j.finished OR j.plan <> excluded.plan
     RETURNING run";
 
@@ -31,9 +31,16 @@ pub(in super::super) const BEGIN_JOB: &str = "
 pub(in super::super) const DELETE_OLD_RANGES: &str =
     "DELETE FROM encx.job_ranges WHERE job = $1 AND run < $2";
 
+/// As [`DELETE_OLD_RANGES`].
+pub(in super::super) const DELETE_OLD_FAULTS: &str =
+    "DELETE FROM encx.job_faults WHERE job = $1 AND run < $2";
+
 /// $1 name.
 pub(in super::super) const JOB: &str = "
-    SELECT run, plan, frontier, at_end, finished, changed, unchanged, failed FROM encx.jobs WHERE name = $1";
+    SELECT run, plan, frontier, at_end, finished, changed, unchanged, failed, completed_at,
+           (SELECT json_agg(json_build_array(f.kind, f.items, f.examples) ORDER BY f.kind)::text
+            FROM encx.job_faults f WHERE f.job = j.name AND f.run = j.run) AS faults
+    FROM encx.jobs j WHERE name = $1";
 
 /// Passes over what others are claiming or keeping at this moment. $1 job, $2 run, $3 holder, $4 term in microseconds.
 pub(in super::super) const CLAIM_RANGE: &str = "
@@ -73,12 +80,19 @@ pub(in super::super) const COUNT_RANGE: &str = "
     SET changed = changed + least($3, 9223372036854775807 - changed),
         unchanged = unchanged + least($4, 9223372036854775807 - unchanged),
         failed = failed + least($5, 9223372036854775807 - failed),
-        open_ranges = open_ranges - 1, finished = at_end AND open_ranges = 1
+        open_ranges = open_ranges - 1, finished = at_end AND open_ranges = 1, completed_at = clock_timestamp()
     WHERE name = $1 AND run = $2 AND open_ranges > 0";
 
 /// $1 job, $2 run, $3 number, $4 holder.
 pub(in super::super) const DELETE_RANGE: &str = "
     DELETE FROM encx.job_ranges WHERE job = $1 AND run = $2 AND number = $3 AND holder = $4";
+
+/// $1 job, $2 run, $3 kinds, none twice, $4 how many items of each, $5 the first of each as JSON.
+pub(in super::super) const SET_FAULTS: &str = "
+    INSERT INTO encx.job_faults (job, run, kind, items, examples)
+    SELECT $1, $2, n.kind, n.items, n.examples::jsonb
+    FROM unnest($3::text[], $4::bigint[], $5::text[]) AS n (kind, items, examples)
+    ON CONFLICT (job, run, kind) DO UPDATE SET items = excluded.items, examples = excluded.examples";
 
 /// $1 id, $2 name, $3 microseconds for which it serves. No row if it is not registered.
 pub(in super::super) const HEARTBEAT: &str = "

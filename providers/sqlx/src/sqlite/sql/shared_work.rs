@@ -19,7 +19,7 @@ pub(in super::super) const BEGIN_JOB: &str = "
     VALUES (?1, 1, ?2, 0, 0, 0, 0, 0, 0, 0)
     ON CONFLICT (name) DO UPDATE
     SET run = j.run + 1, plan = excluded.plan, frontier = NULL, at_end = 0, finished = 0,
-        ranges = 0, open_ranges = 0, changed = 0, unchanged = 0, failed = 0
+        ranges = 0, open_ranges = 0, changed = 0, unchanged = 0, failed = 0, completed_at = NULL
     WHERE j.finished OR j.plan <> excluded.plan
     RETURNING run";
 
@@ -27,9 +27,16 @@ pub(in super::super) const BEGIN_JOB: &str = "
 pub(in super::super) const DELETE_OLD_RANGES: &str =
     "DELETE FROM encx_job_ranges WHERE job = ?1 AND run < ?2";
 
+/// As [`DELETE_OLD_RANGES`].
+pub(in super::super) const DELETE_OLD_FAULTS: &str =
+    "DELETE FROM encx_job_faults WHERE job = ?1 AND run < ?2";
+
 /// ?1 name.
 pub(in super::super) const JOB: &str = "
-    SELECT run, plan, frontier, at_end, finished, changed, unchanged, failed FROM encx_jobs WHERE name = ?1";
+    SELECT run, plan, frontier, at_end, finished, changed, unchanged, failed, completed_at,
+           (SELECT json_group_array(json_array(f.kind, f.items, json(f.examples)))
+            FROM encx_job_faults f WHERE f.job = j.name AND f.run = j.run) AS faults
+    FROM encx_jobs j WHERE name = ?1";
 
 /// ?1 job, ?2 run, ?3 holder, ?4 now, ?5 end.
 pub(in super::super) const CLAIM_RANGE: &str = "
@@ -56,18 +63,23 @@ pub(in super::super) const INSERT_RANGE: &str = "
 pub(in super::super) const KEEP_RANGE: &str = "
     UPDATE encx_job_ranges SET until = ?5 WHERE job = ?1 AND run = ?2 AND number = ?3 AND holder = ?4";
 
-/// ?1 job, ?2 run, ?3 changed, ?4 unchanged, ?5 failed.
+/// ?1 job, ?2 run, ?3 changed, ?4 unchanged, ?5 failed, ?6 now.
 pub(in super::super) const COUNT_RANGE: &str = "
     UPDATE encx_jobs
     SET changed = changed + min(?3, 9223372036854775807 - changed),
         unchanged = unchanged + min(?4, 9223372036854775807 - unchanged),
         failed = failed + min(?5, 9223372036854775807 - failed),
-        open_ranges = open_ranges - 1, finished = at_end AND open_ranges = 1
+        open_ranges = open_ranges - 1, finished = at_end AND open_ranges = 1, completed_at = ?6
     WHERE name = ?1 AND run = ?2 AND open_ranges > 0";
 
 /// ?1 job, ?2 run, ?3 number, ?4 holder.
 pub(in super::super) const DELETE_RANGE: &str = "
     DELETE FROM encx_job_ranges WHERE job = ?1 AND run = ?2 AND number = ?3 AND holder = ?4";
+
+/// ?1 job, ?2 run, ?3 kind, ?4 how many items, ?5 the first of them as JSON.
+pub(in super::super) const SET_FAULT: &str = "
+    INSERT INTO encx_job_faults (job, run, kind, items, examples) VALUES (?1, ?2, ?3, ?4, ?5)
+    ON CONFLICT (job, run, kind) DO UPDATE SET items = excluded.items, examples = excluded.examples";
 
 /// ?1 id, ?2 name, ?3 microseconds for which it serves, ?4 now.
 pub(in super::super) const HEARTBEAT: &str = "
