@@ -29,6 +29,11 @@ pub(crate) struct Global {
     pub(crate) format: Format,
 }
 
+/// Returns the name under which this process is registered while it has a [`Crypto`].
+pub(crate) fn own_name() -> String {
+    format!("encx {}", std::process::id())
+}
+
 /// A run of the program: its settings, and what is opened by them when a command needs it.
 pub(crate) struct Session {
     program: Program,
@@ -69,14 +74,15 @@ impl Session {
 
     pub(crate) async fn builder(&self) -> Result<CryptoBuilder> {
         let builder = self.settings.builder_on(self.kms().await?, self.store().await?)?;
+        // What a command tells of an outage is worth more than its refusal to begin.
+        let builder = builder.require_kms(false);
         Ok(self.program.customized(builder))
     }
 
     pub(crate) async fn crypto(&self) -> Result<Crypto> {
         // It signs off at its end. One that is killed is waited for by `keys destroy` for no longer than this.
         let builder = self.builder().await?.ttl(Duration::from_secs(60));
-        let name = format!("encx {}", std::process::id());
-        Ok(builder.process_name(name).build().await?)
+        Ok(builder.process_name(own_name()).build().await?)
     }
 
     /// Finds the KEK that a text names: `KEK`, or `KMS:KEK`.

@@ -59,6 +59,7 @@ keys! {
     STALE_DECRYPT = "outage.stale_decrypt_if_unavailable", "ENCX_OUTAGE_STALE_DECRYPT_IF_UNAVAILABLE", "stale_if_unavailable";
     FAIL_CLOSED = "outage.fail_closed_on_stale_state", "ENCX_OUTAGE_FAIL_CLOSED_ON_STALE_STATE", "false";
     CONNECT_LAZILY = "outage.connect_lazily", "ENCX_OUTAGE_CONNECT_LAZILY", "false";
+    START_WITHOUT_KMS = "outage.start_without_kms", "ENCX_OUTAGE_START_WITHOUT_KMS", "false";
     SUITE = "cipher.suite", "ENCX_CIPHER_SUITE", "kc-xaes-256-gcm";
     ACCEPT_UNCOMMITTED = "cipher.accept_uncommitted", "ENCX_CIPHER_ACCEPT_UNCOMMITTED", "false";
     ACCEPT_COMPROMISED = "cipher.accept_compromised", "ENCX_CIPHER_ACCEPT_COMPROMISED", "false";

@@ -24,6 +24,7 @@ pub(crate) struct Limits {
     stale_decrypt: Option<Duration>,
     fail_closed: bool,
     connect_lazily: bool,
+    start_without_kms: bool,
     suite: Option<Suite>,
     accept_uncommitted: bool,
     accept_compromised: bool,
@@ -48,6 +49,7 @@ impl Limits {
         let stale_decrypt = resolver.duration(&keys::STALE_DECRYPT)?.or(stale);
         let fail_closed = resolver.boolean(&keys::FAIL_CLOSED)?.unwrap_or_default();
         let connect_lazily = resolver.boolean(&keys::CONNECT_LAZILY)?.unwrap_or_default();
+        let start_without_kms = resolver.boolean(&keys::START_WITHOUT_KMS)?.unwrap_or_default();
         let suite = resolver.text(&keys::SUITE)?.map(suite_of).transpose()?;
         let accept_uncommitted = resolver.boolean(&keys::ACCEPT_UNCOMMITTED)?.unwrap_or_default();
         let accept_compromised = resolver.boolean(&keys::ACCEPT_COMPROMISED)?.unwrap_or_default();
@@ -65,6 +67,7 @@ impl Limits {
             stale_decrypt,
             fail_closed,
             connect_lazily,
+            start_without_kms,
             suite,
             accept_uncommitted,
             accept_compromised,
@@ -117,6 +120,7 @@ impl Limits {
             CryptoBuilder::fail_closed_on_stale_state,
         );
         let builder = when(builder, self.connect_lazily, CryptoBuilder::connect_lazily);
+        let builder = builder.require_kms(!self.start_without_kms);
         let builder = with(builder, self.suite, CryptoBuilder::encrypt_with);
         let builder = when(
             builder,

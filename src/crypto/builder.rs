@@ -54,6 +54,7 @@ pub struct CryptoBuilder {
     pub(super) passwords: crate::password::Settings,
     process_name: Option<String>,
     connect_lazily: bool,
+    require_kms: bool,
     /// The first name that could not be parsed; `build` reports it.
     refused: Option<Error>,
 }
@@ -94,6 +95,7 @@ impl CryptoBuilder {
             passwords: crate::password::Settings::default(),
             process_name: None,
             connect_lazily: false,
+            require_kms: false,
             refused: None,
         }
     }
@@ -377,6 +379,15 @@ impl CryptoBuilder {
         self
     }
 
+    /// Sets whether [`build`](Self::build) fails if the KMS of a KEK that wraps new keys does not answer. Default: `false`.
+    ///
+    /// For services that an orchestrator starts, which keeps the old processes until the new ones are up.
+    /// [`connect_lazily`](Self::connect_lazily) asks no KMS and overrides this.
+    pub fn require_kms(mut self, required: bool) -> Self {
+        self.require_kms = required;
+        self
+    }
+
     /// Takes the time from another clock, in tests. Default: [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -389,8 +400,9 @@ impl CryptoBuilder {
     /// - *Each KEK that the rule names* is described once by its KMS, at the same time and within 5 seconds. What a
     ///   [`kek_rule`](Self::kek_rule) gives is not known until it is asked. The process needs the right to describe
     ///   KEKs.
-    /// - *A KMS that does not answer* is no error, because a process that is restarted in an outage must come up: an event at
-    ///   level warn says so, and calls fail until it answers. So does an event for a KEK of
+    /// - *A KMS that does not answer* is no error unless [`require_kms`](Self::require_kms) says so, because a process that is
+    ///   restarted in an outage must come up: an event at level warn says so, and calls fail until it answers. So does an event
+    ///   for a KEK of
     ///   [`also_unwrap`](Self::also_unwrap) that the KMS refuses.
     /// - *The keys and the rule* must belong together: if the key store has keys, and none of them is wrapped by a KEK of the
     ///   rule, this is another KEK file or another database.
@@ -403,7 +415,7 @@ impl CryptoBuilder {
     /// KEKs; [`Error::Store`] with [`StoreError::NotMigrated`](crate::store::StoreError::NotMigrated) if there are no tables, with
     /// [`StoreError::Unavailable`](crate::store::StoreError::Unavailable) or [`StoreError::Database`](crate::store::StoreError::Database)
     /// if the database cannot be used; [`Error::Kms`] if a KMS refuses: access is denied, the KEK does not exist, is disabled
-    /// or is wrongly configured; [`Error::NoRuntime`] outside a tokio runtime.
+    /// or is wrongly configured, or a KMS does not answer and [`require_kms`](Self::require_kms) is set; [`Error::NoRuntime`] outside a tokio runtime.
     ///
     /// # Cancellation
     ///
@@ -440,7 +452,7 @@ impl CryptoBuilder {
                 "`process_name` has 1 to 200 bytes and no control characters",
             ));
         }
-        let connect_lazily = self.connect_lazily;
+        let (connect_lazily, require_kms) = (self.connect_lazily, self.require_kms);
         let Parts {
             keks,
             store,
@@ -451,7 +463,7 @@ impl CryptoBuilder {
             return Err(Error::NoRuntime);
         }
         if !connect_lazily {
-            check::check(&keks, &*store, &*clock, limits.load_timeout).await?;
+            check::check(&keks, &*store, &*clock, limits.load_timeout, require_kms).await?;
         }
         if memory::fork_count().is_some() {
             forks_are_noticed();

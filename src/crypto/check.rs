@@ -28,6 +28,7 @@ pub(super) async fn check(
     store: &dyn KeyStore,
     clock: &dyn Clock,
     timeout: Duration,
+    require_kms: bool,
 ) -> Result<(), Error> {
     let page = |query: KeyQuery| async move {
         let query = WRAPPED.iter().fold(query, |query, state| query.state(*state));
@@ -38,7 +39,7 @@ pub(super) async fn check(
         }
     };
     let KeyPage { records, .. } = page(KeyQuery::new(SAMPLE)).await?;
-    let named = keks.check().await?;
+    let named = keks.check(require_kms).await?;
     // A record that has lost its wraps says nothing of KEKs. Its first use reports the loss.
     if records.iter().all(|record| record.wraps.is_empty()) || !named.complete {
         return Ok(());

@@ -95,6 +95,28 @@ async fn a_kms_that_is_unavailable_is_told_and_fails_no_build() {
     }
 }
 
+#[tokio::test]
+async fn a_kms_that_is_required_and_does_not_answer_fails_a_build() {
+    for (outage, starts) in [
+        (KmsErrorKind::Throttled, false),
+        (KmsErrorKind::Unavailable, false),
+        (KmsErrorKind::Unsupported, true),
+    ] {
+        let harness = FaultHarness::new();
+        harness.kms.fail_until_cleared(outage);
+        let built = builder(&harness).require_kms(true).build().await;
+        assert_eq!(built.is_ok(), starts, "{built:?}");
+        if let Err(error) = built {
+            assert_eq!(kind(&error), Some(outage), "{error}");
+            assert!(error.to_string().contains("memory/default"), "{error}");
+        }
+        let lazily = builder(&harness).require_kms(true).connect_lazily();
+        lazily.build().await.unwrap();
+        harness.kms.clear_faults();
+        builder(&harness).require_kms(true).build().await.unwrap();
+    }
+}
+
 /// A KMS that does not answer holds a build up for 5 seconds, and not for as long as a load may take.
 #[tokio::test]
 async fn a_kms_that_hangs_holds_a_build_up_for_seconds() {

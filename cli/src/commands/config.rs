@@ -1,6 +1,7 @@
 //! `encx config`: shows and checks settings.
 
 use anyhow::Result;
+use encx::kms::KekState;
 
 use crate::exit::Exit;
 use crate::output::{columns, tell};
@@ -12,6 +13,14 @@ pub(crate) enum Command {
     Show,
     /// Connects to KMSs and key store, and checks that they belong together
     Check,
+}
+
+/// A server that answered.
+#[derive(serde::Serialize)]
+struct Check {
+    what: &'static str,
+    name: String,
+    answer: &'static str,
 }
 
 pub(crate) async fn run(session: &Session, command: Command) -> Result<Exit> {
@@ -27,15 +36,42 @@ pub(crate) async fn run(session: &Session, command: Command) -> Result<Exit> {
             })?;
         }
         Command::Check => {
-            // A service starts while its KMS is down; here every KEK has to answer.
+            let mut checks = Vec::new();
             for kek in session.named_keks().await? {
                 if let Some(kms) = session.kms().await?.get(&kek.kms) {
-                    kms.describe_kek(&kek.kek).await?;
+                    let described = kms.describe_kek(&kek.kek).await?;
+                    checks.push(Check {
+                        what: "KEK",
+                        name: format!("{}:{}", kek.kms, described.kek),
+                        answer: state_name(described.state),
+                    });
                 }
             }
             session.crypto().await?.shutdown().await;
+            checks.push(Check {
+                what: "key store",
+                name: session
+                    .settings
+                    .key_store_url()
+                    .map_or_else(String::new, |url| url.to_string()),
+                answer: "has its tables",
+            });
+            session
+                .output
+                .list(["WHAT", "NAME", "ANSWER"], &checks, |check| {
+                    [check.what, &check.name, check.answer].map(str::to_owned)
+                })?;
             tell("the settings are good: every KMS answers, and the key store has its tables");
         }
     }
     Ok(Exit::Done)
+}
+
+fn state_name(state: KekState) -> &'static str {
+    match state {
+        KekState::Enabled => "enabled",
+        KekState::Disabled => "disabled",
+        KekState::PendingDeletion => "pending deletion",
+        _ => "unavailable",
+    }
 }

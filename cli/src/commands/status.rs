@@ -11,7 +11,7 @@ use encx::ops::{Reported, Status, StatusOptions};
 use crate::exit::Exit;
 use crate::output::{columns, pairs, printable};
 use crate::record::moment;
-use crate::session::Session;
+use crate::session::{Session, own_name};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -45,10 +45,14 @@ async fn show(session: &Session, args: &Args, crypto: &Crypto) -> Result<Exit> {
     let options = StatusOptions::new().due_by(&maintenance).days(args.days);
     let mut ended = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
-        let status = tokio::select! {
+        let mut status = tokio::select! {
             status = crypto.status(&options) => status,
             _ = &mut ended => return Ok(Exit::Interrupted),
         };
+        if let Reported::Known(processes) = &mut status.processes {
+            // This one is gone when its answer is read.
+            processes.retain(|process| process.name != own_name());
+        }
         if args.watch.is_some() && !session.output.is_json() && std::io::stdout().is_terminal() {
             // Clears the screen, as `watch` does.
             session.output.text("\u{1b}[H\u{1b}[2J")?;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use encx::kms::KmsName;
+use encx::kms::{KmsErrorKind, KmsName};
 use encx_config::{ConfigError, Loader};
 use encx_testkit::MemoryKms;
 
@@ -223,4 +223,33 @@ async fn a_scheme_of_the_programs_own_can_be_named() {
         failed,
         "the KMS `hsm`, which `kms.hsm.url` in encx.toml, line 2 names, cannot be used: the token expired; ask Acme for another"
     );
+}
+
+#[tokio::test]
+async fn a_service_does_not_start_without_its_kms_unless_it_may() {
+    let kms = MemoryKms::new();
+    kms.fail_until_cleared(KmsErrorKind::Unavailable);
+    let folder = tempfile::tempdir().unwrap();
+    let database = format!("sqlite:{}?mode=rwc", folder.path().join("keys.db").display());
+    let load = |variables: &[(&str, &str)]| {
+        let kms = kms.clone();
+        let variables = [
+            &[("ENCX_KMS", "acme-kms:vault"), ("ENCX_KEY_STORE", &database)],
+            variables,
+        ]
+        .concat();
+        let loader = Loader::new().env(variables);
+        let loader = loader.kms_scheme("acme-kms", move |_| {
+            let kms = kms.clone();
+            async move { Ok(kms) }
+        });
+        loader.load().unwrap()
+    };
+    load(&[]).key_store().await.unwrap().migrate().await.unwrap();
+    let refused = load(&[]).crypto().await.unwrap_err();
+    assert!(refused.to_string().contains("memory/default"), "{refused}");
+    let may = load(&[("ENCX_OUTAGE_START_WITHOUT_KMS", "true")]);
+    may.crypto().await.unwrap();
+    kms.clear_faults();
+    load(&[]).crypto().await.unwrap();
 }

@@ -25,13 +25,14 @@ impl Keks {
     /// Has each KEK described that the rule names: the default, those of pairs, and retired ones. What a closure names is
     /// known only when it is asked.
     ///
-    /// A KMS that does not answer is no error, but a warn event. So is a retired KEK that the KMS refuses: no key is
+    /// A KMS that does not answer is no error, but a warn event, unless all of them are `required`. So is a retired KEK that the KMS refuses: no key is
     /// wrapped under it any more, and others can still be read.
     ///
     /// # Errors
     ///
-    /// [`Error::Kms`] if the KMS refuses a KEK that wraps, or describes one that cannot wrap.
-    pub(crate) async fn check(self: &Arc<Self>) -> Result<Named, Error> {
+    /// [`Error::Kms`] if the KMS refuses a KEK that wraps, or describes one that cannot wrap, or does not answer and is
+    /// required.
+    pub(crate) async fn check(self: &Arc<Self>, required: bool) -> Result<Named, Error> {
         let mut calls = JoinSet::new();
         let wrapping = self.rule.choices().flat_map(KekChoice::wraps);
         let unwrapping = self.rule.choices().flat_map(KekChoice::allowed);
@@ -66,6 +67,7 @@ impl Keks {
             named.complete = false;
             match (is_refusal(&error), wraps) {
                 (true, true) => return Err(error),
+                (false, true) if required && error.is_retryable() => return Err(error),
                 (true, false) => {
                     let meaning = what_it_means(&error);
                     tracing::warn!(
