@@ -215,7 +215,7 @@ fn a_cache_grows_when_it_is_crowded_and_for_nothing_else() {
     for forged in forgeries(&sealed(200)) {
         assert!(key.open(None, Suite::KcXaes256Gcm, AAD, &forged).is_err());
     }
-    assert_eq!(key.opened.size(), (1, 8), "forgeries crowd nobody");
+    assert_eq!(key.opened.size(), (1, 8), "forgeries do not crowd the cache");
     for crowded in 1..=8 {
         assert_eq!(key.opened.size(), (1, 8), "{crowded}");
         open(&key, &sealed(200));
