@@ -73,7 +73,7 @@ pub enum Error {
         at: Location,
     },
     /// The builder's settings cannot work.
-    #[error("encx is configured wrongly: {what}")]
+    #[error("encx is misconfigured: {what}")]
     Config {
         /// Which setting, and what to change.
         what: String,
@@ -136,9 +136,7 @@ pub enum Error {
         kek: KekId,
     },
     /// The unwrapped key is not the one that was stored under this id.
-    #[error(
-        "what was unwrapped for data key {id} is another key; the key store was tampered with or mixed up"
-    )]
+    #[error("unwrapping data key {id} gave another key; the key store was tampered with or mixed up")]
     KeyMismatch {
         /// The requested key.
         id: DataKeyId,
@@ -219,14 +217,14 @@ pub enum Error {
     },
     /// Every version of the encryption context's key was destroyed.
     #[error(
-        "every key of this encryption context was destroyed; its data cannot be read again, and only `revive` starts anew"
+        "every key of this encryption context was destroyed; its data cannot be read again, and only `revive` makes a new key"
     )]
     Shredded,
     /// [`Crypto::shutdown`](crate::Crypto::shutdown) was called.
     #[error("this `Crypto` was shut down")]
     ShutDown,
     /// The key's state is older than `state_ttl`, and `fail_closed_on_stale_state()` forbids using it.
-    #[error("the key store could not be asked for too long whether the key may still be used")]
+    #[error("the known state of the key is too old to use it, because the key store is unreachable")]
     StaleState,
     /// The census found rows that are still encrypted under the key.
     #[error(
@@ -256,7 +254,7 @@ pub enum Error {
         at: Location,
     },
     /// The key is suspended.
-    #[error("data key {id}{} is suspended; it reads again when it is resumed", .at.suffix())]
+    #[error("data key {id}{} is suspended; resume it to decrypt with it", .at.suffix())]
     Suspended {
         /// The key.
         id: DataKeyId,

@@ -19,7 +19,7 @@ const MAX_PASSWORD_LEN: usize = 4096;
 
 /// The result of comparing a password with a hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "without a look at the verdict every password is accepted"]
+#[must_use = "ignoring the verdict accepts every password"]
 pub enum PasswordVerdict {
     /// The password matches.
     Match {

@@ -51,7 +51,7 @@ pub trait Record: Sized {
 /// A record `P` as the database stores it. `#[derive(Encrypt)]` implements it.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not decrypt to `{P}`",
-    note = "it is the derive `encx::Encrypt` of `{P}` that writes the encrypted struct"
+    note = "`#[derive(encx::Encrypt)]` on `{P}` generates the encrypted struct"
 )]
 pub trait EncryptedRecord<P>: Sized {
     #[doc(hidden)]

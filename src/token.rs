@@ -48,7 +48,7 @@ pub struct TokenDigest([u8; DIGEST_LEN]);
 #[non_exhaustive]
 pub enum TokenError {
     /// The text is not a token of this form. Refuse the request, as for an unknown token.
-    #[error("this is no API token: it is not a prefix, 32 and 64 digits of hex, joined by `_`")]
+    #[error("this is not an API token: it must be a prefix, 32 and 64 hex digits, joined by `_`")]
     NotAToken,
     /// The prefix is not allowed.
     #[error("the prefix of an API token has 1 to 32 ASCII letters, digits and `_`, and begins with a letter")]

@@ -469,7 +469,7 @@ for_tuples! {
 #[non_exhaustive]
 pub enum AadError {
     /// The value of a bound column is not exactly one part.
-    #[error("the value of a bound column is one part; append what the type wraps, once")]
+    #[error("the value of a bound column must be one part; append the wrapped value once")]
     BoundValue,
     /// A name, a part of a row's id or a step of a path is empty.
     #[error(

@@ -223,8 +223,8 @@ impl<'a> IntoIterator for &'a IndexTerms {
 pub enum IndexError {
     /// There are too few distinct values for an index to hide anything.
     #[error(
-        "among {distinct} different values a blind index hides none: whoever reads the database counts how often each \
-         occurs; index no column with fewer than {}, or say `insecure_small_domain()`",
+        "a blind index hides none of {distinct} distinct values: an attacker with the database counts how often each \
+         occurs; index no column with fewer than {}, or call `insecure_small_domain()`",
         MIN_DISTINCT
     )]
     DomainTooSmall {
@@ -250,13 +250,13 @@ pub enum IndexError {
         what: &'static str,
     },
     /// The normaliser takes only text, and the value is not text.
-    #[error("normaliser `{normalizer}` is for text, and this value is none; use `Normalizer::Exact`")]
+    #[error("normaliser `{normalizer}` takes only text, and this value is not text; use `Normalizer::Exact`")]
     NotText {
         /// The normaliser's name.
         normalizer: &'static str,
     },
     /// The value and the index differ in their number of parts.
-    #[error("the index is of {expected} columns, and the value has {found} parts")]
+    #[error("the index has {expected} columns, but the value has {found} parts")]
     Parts {
         /// How many columns the index has.
         expected: usize,
@@ -268,8 +268,8 @@ pub enum IndexError {
     TooLong,
     /// The index has so many bits that every value gets its own term.
     #[error(
-        "with {bits} bits each of {distinct} different values has a term of its own; take at most {most}, as `bits_for` \
-         says, or do without `expecting`, if it may be seen which rows are equal"
+        "with {bits} bits each of {distinct} distinct values has its own term; use at most {most}, as `bits_for` \
+         says, or omit `expecting` if equal rows may be visible"
     )]
     TooManyBits {
         /// The index's bits.

@@ -147,7 +147,7 @@ pub enum CodecError {
         what: &'static str,
     },
     /// The bytes do not have the length of the type's encoding.
-    #[error("the bytes of {format} are {expected}, not {found}; was the field's type changed?")]
+    #[error("the encoding of {format} has {expected} bytes, not {found}; was the field's type changed?")]
     Length {
         /// The expected encoding.
         format: &'static str,
@@ -157,7 +157,7 @@ pub enum CodecError {
         expected: usize,
     },
     /// The bytes have the right length, but are not a value.
-    #[error("the bytes are no {format}; was the field's type changed?")]
+    #[error("the bytes are not a valid {format}; was the field's type changed?")]
     Malformed {
         /// The expected encoding.
         format: &'static str,
@@ -174,7 +174,7 @@ pub enum CodecError {
     #[error("{0}")]
     Other(Cow<'static, str>),
     /// The value was not written as JSON, because it could not be read back.
-    #[error("the value is not written as JSON, because it could not be read again: {what}")]
+    #[error("the value is not written as JSON, because it could not be read back: {what}")]
     Unreadable {
         /// Why, and what to do.
         what: &'static str,

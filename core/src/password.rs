@@ -63,13 +63,13 @@ impl PasswordHash {
         let key_id = id
             .parse::<DataKeyId>()
             .map_err(|_| not_a_hash("it names no pepper key"))?;
-        let parsed = Phc::new(phc).map_err(|_| not_a_hash("what follows the key is no PHC string"))?;
+        let parsed = Phc::new(phc).map_err(|_| not_a_hash("the text after the key is not a PHC string"))?;
         if parsed.algorithm.as_str() != "argon2id" || parsed.version != Some(VERSION) {
             return Err(not_a_hash("the algorithm is not Argon2id, version 19"));
         }
         let cost = |name| parsed.params.get_decimal(name);
         let (Some(memory), Some(passes), Some(lanes)) = (cost("m"), cost("t"), cost("p")) else {
-            return Err(not_a_hash("it has not the parameters `m`, `t` and `p`"));
+            return Err(not_a_hash("its parameters are not `m`, `t` and `p`"));
         };
         let params = PasswordParams::computable(memory, passes, lanes)?;
         let mut salt = [0; SALT_LEN];
@@ -83,7 +83,7 @@ impl PasswordHash {
         let hash = Self::new(key_id, params, salt, output);
         // Each hash has exactly one text: no extra parameters, no other order, no other spelling.
         if *hash.text != *text {
-            return Err(not_a_hash("it is not written as encx writes it"));
+            return Err(not_a_hash("it is not in the form that encx writes"));
         }
         Ok(hash)
     }
@@ -277,7 +277,7 @@ impl PasswordParams {
             return refuse("Argon2 gets 1 to 16 lanes here");
         }
         if !(8 * lanes..=Self::MAX_MEMORY_KIB).contains(&memory_kib) {
-            return refuse("Argon2 gets 8 KiB for each lane to 256 MiB of memory here");
+            return refuse("the memory must be from 8 KiB for each lane to 256 MiB");
         }
         if !(1..=Self::MAX_PASSES).contains(&passes) {
             return refuse("Argon2 makes 1 to 16 passes here");
@@ -332,10 +332,10 @@ impl Default for PasswordParams {
 #[non_exhaustive]
 pub enum PasswordError {
     /// The password is empty.
-    #[error("an empty password is no password; ask for one of at least 8 characters")]
+    #[error("the password is empty; ask for one of at least 8 characters")]
     Empty,
     /// The text is not a hash that encx wrote.
-    #[error("this is no password hash of encx: {what}; is this the right column?")]
+    #[error("this is not a password hash of encx: {what}; is this the right column?")]
     NotAHash {
         /// What is wrong, without the hash.
         what: &'static str,

@@ -206,7 +206,7 @@ impl Entry {
     /// Records a failed attempt to unwrap a key again: the cached key may have to be dropped, or may serve longer.
     pub(crate) fn note_failure(&self, env: &Environment, id: DataKeyId, error: &Error) {
         if self.take_failure(env, id, error, env.clock.elapsed()) {
-            tracing::warn!(target: "encx::cache", key = %id, %error, "a key leaves memory, because it would not be unwrapped again");
+            tracing::warn!(target: "encx::cache", key = %id, %error, "a cached key is dropped, because unwrapping it again failed");
         }
     }
 

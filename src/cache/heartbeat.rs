@@ -59,7 +59,7 @@ impl Cache {
             () = self.clock.sleep(FAREWELL) => Err(Error::TimedOut { after: FAREWELL }),
         };
         if let Err(error) = left {
-            tracing::debug!(target: "encx::processes", %error, "the key store could not be told that this process ends");
+            tracing::debug!(target: "encx::processes", %error, "deregistering this process from the key store failed");
         }
     }
 
@@ -150,7 +150,7 @@ async fn tell_counts(cache: &Cache, registry: &dyn ProcessRegistry, id: ProcessI
     match told {
         Ok(()) => cache.registration.note_told(id, counts),
         Err(error) => {
-            tracing::debug!(target: "encx::processes", %error, "what was counted could not be told, and is told later");
+            tracing::debug!(target: "encx::processes", %error, "reporting the counts failed; they are reported later");
         }
     }
 }

@@ -67,7 +67,7 @@ fn start(cache: &Arc<Cache>, due: Vec<(Arc<Entry>, DataKeyId)>) -> Result<mpsc::
             if let Err(error) = loaded {
                 tracing::warn!(
                     target: "encx::cache", key = %id, %error,
-                    "a version that is about to become active could not be loaded; it is tried again"
+                    "loading a version that is about to become active failed; it is retried"
                 );
             }
         })?;

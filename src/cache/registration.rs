@@ -164,10 +164,10 @@ impl Registration {
         if failures == 1 {
             tracing::warn!(
                 target: "encx::processes", %error,
-                "the key store could not be told that this process is there; whoever waits for all processes does not wait for this one"
+                "registering this process in the key store failed; a wait for all processes does not include this one"
             );
         } else {
-            tracing::debug!(target: "encx::processes", %error, "the key store could still not be told");
+            tracing::debug!(target: "encx::processes", %error, "registering this process in the key store still fails");
         }
     }
 

@@ -411,7 +411,7 @@ impl CryptoBuilder {
         let (suite, accept_uncommitted) = (self.suite, self.accept_uncommitted);
         if suite == Suite::Xaes256Gcm && !accept_uncommitted {
             return Err(config(
-                "what suite 2 encrypts is refused on decryption; add `accept_uncommitted()`",
+                "ciphertexts of suite 2 would be refused on decryption; add `accept_uncommitted()`",
             ));
         }
         let limits = self.limits.clone();

@@ -30,7 +30,7 @@ const CONTEXTS_PER_QUERY: usize = 1000;
 /// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
-#[must_use = "contexts that could not be loaded stand here and nowhere else"]
+#[must_use = "only the report lists the contexts that could not be loaded"]
 pub struct WarmUpReport {
     /// How many contexts now have their active key cached.
     pub loaded: u64,

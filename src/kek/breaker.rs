@@ -208,7 +208,7 @@ impl Breaker {
                 self.openings.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(
                     target: "encx::kms", %kms, failures = MAX_FAILURES, ?pause,
-                    "the KMS is unavailable and is called no more for a while"
+                    "the KMS is unavailable; calls to it are paused"
                 );
             }
             Some(Change::StaysOpen { pause }) => {

@@ -338,7 +338,7 @@ impl Keks {
         let choice = self.rule.choose(context).ok_or(Error::NoKek)?;
         let found = choice.wraps().len();
         if found > MAX_WRAPS {
-            let what = format!("the KEK rule names {found} KEKs to wrap with, and may name {MAX_WRAPS}");
+            let what = format!("the KEK rule names {found} KEKs to wrap with, more than {MAX_WRAPS}");
             return Err(Error::Config { what });
         }
         let Some(target) = &self.rule.target else {

@@ -85,7 +85,7 @@ impl FieldFailure {
             "record",
             Error::Config {
                 what: "the record's fields changed while they were encrypted or decrypted; an `Option` among them \
-                       must stay as it is meanwhile"
+                       must not change during the call"
                     .to_owned(),
             },
         )

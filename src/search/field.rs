@@ -126,11 +126,11 @@ impl IndexField {
     pub const fn compound(table: &'static str, parts: &'static [IndexPart], bits: u16) -> Self {
         assert!(
             parts.len() >= 2 && parts.len() <= Self::MAX_PARTS,
-            "a compound index is of 2 to 8 columns"
+            "a compound index has 2 to 8 columns"
         );
         match parts {
             [first, more @ ..] => Self::of(table, *first, more, bits),
-            [] => panic!("a compound index is of 2 to 8 columns"),
+            [] => panic!("a compound index has 2 to 8 columns"),
         }
     }
 
@@ -246,11 +246,11 @@ impl IndexField {
             Ok(()) => self,
             Err(IndexError::DomainTooSmall { .. }) => {
                 panic!(
-                    "so few different values cannot be hidden: index another column, or say `insecure_small_domain()`"
+                    "an index cannot hide so few values: index another column, or call `insecure_small_domain()`"
                 )
             }
             Err(_) => {
-                panic!("with so many bits every value has a term of its own: take as many as `bits_for` says")
+                panic!("with so many bits every value has its own term: use as many as `bits_for` returns")
             }
         }
     }

@@ -315,7 +315,7 @@ impl HarnessClock {
                 return;
             }
         }
-        panic!("background work does not come to an end: does something try again without a pause?");
+        panic!("background work does not end: does something retry without a pause?");
     }
 }
 

@@ -113,7 +113,7 @@ pub async fn a_generated_key_is_new_each_time(fixture: &dyn KmsFixture) {
     let mut seen = Vec::new();
     for _ in 0..8 {
         let (key, wrapped) = generate(fixture, &context).await;
-        assert_ne!(key.expose(), &[0; 32], "a key of zeros is no key");
+        assert_ne!(key.expose(), &[0; 32], "the key is all zeros");
         assert!(!seen.contains(&(*key.expose(), wrapped.ciphertext.clone())));
         assert!(
             seen.iter().all(|(seen, _)| seen != key.expose()),
@@ -280,7 +280,7 @@ pub async fn a_wrap_names_its_kek_for_good(fixture: &dyn KmsFixture) {
 pub async fn an_alias_resolves_to_its_kek(fixture: &dyn KmsFixture) {
     let Some(alias) = fixture.alias() else { return };
     let (kms, kek, context) = (fixture.kms(), fixture.kek(), context());
-    assert_ne!(alias, kek, "the fixture's alias is no alias");
+    assert_ne!(alias, kek, "the fixture's alias is the KEK's own name");
     assert_eq!(ok(kms.describe_kek(&alias).await).kek, kek);
     let made = ok(kms.generate_data_key(&alias, &context).await);
     let given = ok(kms.wrap_key(&alias, &made.key, &context).await);

@@ -126,7 +126,7 @@ impl StoreCase {
             fixture.remove().await;
             match outcome {
                 Ok(Ok(())) => {}
-                Ok(Err(_)) => panic!("`{}` was not done after {DEADLINE:?}: it hangs", self.name),
+                Ok(Err(_)) => panic!("`{}` did not finish within {DEADLINE:?}: it hangs", self.name),
                 Err(error) => resume_unwind(error.into_panic()),
             }
         });

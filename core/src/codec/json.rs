@@ -33,7 +33,7 @@ pub fn encode<T: Serialize + DeserializeOwned>(value: &T) -> Result<Encoded<'sta
         }
         Err(Unreadable::SomeOfNothing) => {
             return Err(unreadable(
-                "`Some(None)` and `Some(())` would come back as `None`; keep an enum in their place",
+                "`Some(None)` and `Some(())` would read back as `None`; use an enum instead",
             ));
         }
     }
@@ -67,7 +67,7 @@ fn redacted(direction: &'static str, error: &serde_json::Error) -> CodecError {
             serde_json::error::Category::Data => "it does not fit the type; was the type changed?",
             serde_json::error::Category::Eof => "it ends early",
             serde_json::error::Category::Io => "no memory",
-            serde_json::error::Category::Syntax => "it is no JSON",
+            serde_json::error::Category::Syntax => "it is not JSON",
         },
     }
 }

@@ -48,7 +48,7 @@ impl Time {
             nanos,
         } = self;
         if nanos >= 1_000_000_000 {
-            let what = "it lies within a leap second";
+            let what = "it is within a leap second";
             return Err(CodecError::OutOfRange { format, what });
         }
         Ok(format!("{hour:02}:{minute:02}:{second:02}.{nanos:09}"))

@@ -147,7 +147,7 @@ debug_as_text!(NewIdError);
 
 /// The bytes or the text are not a data key id.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a data key id is a UUID of version 7 (RFC 9562), and this is none")]
+#[error("a data key id is a UUID of version 7 (RFC 9562), and this is not one")]
 pub struct DataKeyIdError;
 
 debug_as_text!(DataKeyIdError);

@@ -20,10 +20,7 @@ use crate::store::{StoreError, Timestamp};
 ///
 /// Every method may be cancelled by dropping its future.
 #[async_trait]
-#[allow(
-    clippy::missing_errors_doc,
-    reason = "the errors are those of the trait, once for all"
-)]
+#[allow(clippy::missing_errors_doc, reason = "the trait documents the errors once")]
 pub trait AuditLog: fmt::Debug + Send + Sync {
     /// Lists entries in the order of their numbers, one page at a time.
     ///

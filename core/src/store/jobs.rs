@@ -27,10 +27,7 @@ use crate::store::{StoreError, Timestamp};
 ///
 /// Every method may be cancelled by dropping its future. A write is then either done or not done.
 #[async_trait]
-#[allow(
-    clippy::missing_errors_doc,
-    reason = "the errors are those of the trait, once for all"
-)]
+#[allow(clippy::missing_errors_doc, reason = "the trait documents the errors once")]
 pub trait JobStore: fmt::Debug + Send + Sync {
     /// Joins a job. Begins a new run if there is no job of this name, if it is finished, or if its plan differs.
     ///

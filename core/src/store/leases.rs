@@ -24,10 +24,7 @@ use crate::store::{StoreError, Timestamp};
 ///
 /// Every method may be cancelled by dropping its future. A write is then either done or not done.
 #[async_trait]
-#[allow(
-    clippy::missing_errors_doc,
-    reason = "the errors are those of the trait, once for all"
-)]
+#[allow(clippy::missing_errors_doc, reason = "the trait documents the errors once")]
 pub trait Leases: fmt::Debug + Send + Sync {
     /// Takes a lease for `term`, or extends the one that `holder` has. `None` if another process holds it.
     async fn acquire_lease(

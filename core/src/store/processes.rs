@@ -24,10 +24,7 @@ use crate::store::{StoreError, Timestamp};
 ///
 /// Every method may be cancelled by dropping its future. A write is then either done or not done.
 #[async_trait]
-#[allow(
-    clippy::missing_errors_doc,
-    reason = "the errors are those of the trait, once for all"
-)]
+#[allow(clippy::missing_errors_doc, reason = "the trait documents the errors once")]
 pub trait ProcessRegistry: fmt::Debug + Send + Sync {
     /// Registers a process or refreshes its registration, and returns the last raised fence.
     async fn heartbeat(&self, process: &ProcessInfo) -> Result<Fence, StoreError>;

@@ -123,7 +123,7 @@ fn is_refusal(error: &Error) -> bool {
     }
 }
 
-const UNKNOWN: &str = "whether it can be used shows when it is";
+const UNKNOWN: &str = "its first use shows whether it can be used";
 
 /// Returns the consequence of a failure to describe a KEK.
 fn what_it_means(error: &Error) -> &'static str {
@@ -134,7 +134,7 @@ fn what_it_means(error: &Error) -> &'static str {
     };
     match kind {
         KmsErrorKind::AccessDenied => {
-            "this process may not describe it; unless it may unwrap with it all the same, data keys that only it wraps cannot be read"
+            "this process may not describe it; unless it may still unwrap with it, data keys that only it wraps cannot be read"
         }
         KmsErrorKind::Configuration
         | KmsErrorKind::Integrity
@@ -150,7 +150,7 @@ fn what_it_means(error: &Error) -> &'static str {
             "its KMS does not answer; until it does, no data key can be made or unwrapped with it"
         }
         KmsErrorKind::Unsupported => {
-            "its provider describes no KEKs; whether it can be used shows when a data key is made or unwrapped with it"
+            "its provider describes no KEKs; the first data key made or unwrapped with it shows whether it can be used"
         }
         _ => UNKNOWN,
     }

@@ -48,12 +48,12 @@ pub(super) fn context() -> KmsContext {
 }
 
 pub(super) fn ok<T, E: Debug>(result: Result<T, E>) -> T {
-    result.unwrap_or_else(|error| panic!("this must succeed, and failed with {error:?}"))
+    result.unwrap_or_else(|error| panic!("this must succeed, but failed with {error:?}"))
 }
 
 pub(super) fn fails<T>(result: Result<T, KmsError>, kind: KmsErrorKind, what: &str) -> KmsError {
     match result {
-        Ok(_) => panic!("{what}: this must fail with {kind:?}, and succeeded"),
+        Ok(_) => panic!("{what}: this must fail with {kind:?}, but succeeded"),
         Err(error) => {
             assert_eq!(error.kind(), kind, "{what}: wrong kind of error: {error}");
             error

@@ -102,7 +102,7 @@ pub(super) async fn promotion_demotes_in_the_same_step(fixture: Arc<dyn StoreFix
     let stale = change(&store, &first, Suspended).await.unwrap_err();
     assert!(
         stale.is_lost_race(),
-        "who saw the demoted key as active saw it too early"
+        "a revision from before the demotion is stale"
     );
 }
 
@@ -174,7 +174,7 @@ pub(super) async fn a_key_suspended_while_active_comes_back_deactivated_after_a_
         let stale = change(&store, &suspended, Active).await.unwrap_err();
         assert!(
             stale.is_lost_race(),
-            "who suspended it learns of the promotion: {stale}"
+            "the earlier revision is stale after the promotion: {stale}"
         );
         let result = change(&store, &stepped_back, Active).await;
         assert!(
