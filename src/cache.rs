@@ -108,8 +108,8 @@ pub(crate) struct Cache {
     entries: moka::sync::Cache<EntryKey, Arc<Entry>>,
     /// The number of these entries.
     settled: Arc<AtomicU64>,
-    /// Entries of scopes that have no keys as far as is known. Separate, so that invented contexts evict none of the
-    /// others.
+    /// Entries of scopes that have no keys as far as is known. Separate, so that invented contexts
+    /// evict none of the others.
     newcomers: moka::sync::Cache<EntryKey, Arc<Entry>>,
     /// The versions under which this process encrypted in evicted scopes, within the bound on keyrings: a new entry must
     /// still notice if the key store has lost them.
@@ -322,8 +322,8 @@ impl Cache {
         }
     }
 
-    /// Starts background work that is not running, if there is a runtime: at first, after its runtime ended, and in a
-    /// forked process.
+    /// Starts background work that is not running, if there is a runtime: at first, after its runtime ended,
+    /// and in a forked process.
     pub(crate) fn start(self: &Arc<Self>) -> Result<(), Error> {
         self.ensure_sweeper()?;
         self.ensure_poller()?;

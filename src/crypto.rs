@@ -283,8 +283,8 @@ impl Crypto {
     /// Stops all background work, drops and zeroises every key, and waits until that is done. Then deregisters from the
     /// registry of processes, if the key store has one, within at most five seconds.
     ///
-    /// Every later call on any clone or keyring is [`Error::ShutDown`]. Dropping the last clone and keyring does the same
-    /// without waiting.
+    /// Every later call on any clone or keyring is [`Error::ShutDown`]. Dropping the last clone and keyring does
+    /// the same without waiting.
     ///
     /// # Cancellation
     ///

@@ -144,8 +144,8 @@ pub enum Error {
     /// The KMS failed.
     #[error(transparent)]
     Kms(#[from] KmsError),
-    /// The KMS did not answer several times in a row, so its circuit breaker is open and this call failed at once.
-    /// Retryable.
+    /// The KMS did not answer several times in a row, so its circuit breaker is open and this call
+    /// failed at once. Retryable.
     #[error(
         "KMS `{kms}` did not answer several times in a row and is not called for a while; try again in {}s. Why it \
          failed stands in the errors and traces before this",
@@ -205,8 +205,8 @@ pub enum Error {
     Random(#[from] RandomError),
     /// The key store has lost a used version or its wraps, or has an earlier version or revision as the active one.
     ///
-    /// Nothing is encrypted and no key is made: a new key would hide that data under the lost one is unreadable for other
-    /// processes.
+    /// Nothing is encrypted and no key is made: a new key would hide that data under the lost one is
+    /// unreadable for other processes.
     #[error("{}", rolled_back(*found, *used))]
     RolledBack {
         /// What the store has instead: an earlier active version, or the same version in an earlier revision or without

@@ -47,8 +47,8 @@ use crate::plaintext::Plaintext;
 pub struct Keyring {
     core: Core,
     entry: Arc<Entry>,
-    /// The entry that replaced it after the cache dropped it. Almost always empty, so a hot call only follows a plain
-    /// reference.
+    /// The entry that replaced it after the cache dropped it. Almost always empty, so a hot call only
+    /// follows a plain reference.
     successor: Arc<ArcSwapOption<Entry>>,
 }
 

@@ -55,9 +55,9 @@ pub(crate) struct Prepared {
 
 /// Prepares a password so that keyboards that write one text in different bytes give one hash.
 ///
-/// This applies the mappings of RFC 8265 (`OpaqueString`): every Unicode space becomes U+0020, and the text is composed
-/// by NFC. It refuses no characters, because the password may have been accepted before. Bytes that are not UTF-8 stay
-/// unchanged.
+/// This applies the mappings of RFC 8265 (`OpaqueString`): every Unicode space becomes U+0020, and the text is
+/// composed by NFC. It refuses no characters, because the password may have been accepted before. Bytes that are
+/// not UTF-8 stay unchanged.
 pub(crate) fn prepare(password: &[u8]) -> Result<Prepared, PasswordError> {
     let found = password.len();
     if found == 0 {

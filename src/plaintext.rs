@@ -9,12 +9,12 @@ use crate::error::Error;
 
 /// A decrypted value. It is zeroised on drop, and prints as `Plaintext([REDACTED])`.
 ///
-/// It has no `Clone` and no `Serialize`. Read its bytes with [`as_bytes`](Self::as_bytes) or [`as_str`](Self::as_str), or
-/// take them out with [`into_bytes`](Self::into_bytes) or [`into_string`](Self::into_string), after which they are no
-/// longer zeroised.
+/// It has no `Clone` and no `Serialize`. Read its bytes with [`as_bytes`](Self::as_bytes) or
+/// [`as_str`](Self::as_str), or take them out with [`into_bytes`](Self::into_bytes) or
+/// [`into_string`](Self::into_string), after which they are no longer zeroised.
 ///
-/// The zeroised memory is reused for later plaintexts: a thread keeps at most 64 KiB of it, and the process 4 MiB of
-/// larger buffers.
+/// The zeroised memory is reused for later plaintexts: a thread keeps at most 64 KiB of it, and the process
+/// 4 MiB of larger buffers.
 ///
 /// ```
 /// # use encx_testkit::{MemoryKeyStore, MemoryKms};

@@ -62,8 +62,8 @@ pub trait EncryptedRecord<P>: Sized {
     fn assemble(self, opened: &mut Opened) -> Option<P>;
 }
 
-/// A struct that is nested in records and has no row of its own. `#[derive(Encrypt)]` with `#[encx(fragment)]`
-/// implements it.
+/// A struct that is nested in records and has no row of its own. `#[derive(Encrypt)]` with
+/// `#[encx(fragment)]` implements it.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be nested in an encrypted record",
     label = "this type is not derived",

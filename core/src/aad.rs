@@ -25,9 +25,9 @@ pub const MAX_AAD_PARTS: usize = 64;
 /// Most AADs come from [`Field::row`]. An AAD never leaves the process and costs nothing to vary, so put values that
 /// vary much here rather than into the encryption context.
 ///
-/// Parts are typed and framed: the text `1`, the integer 1 and the two texts `1` and `1` all differ, while 1 as an `i32`
-/// equals 1 as a `u64`. A part that cannot be framed does not fail here: the call that uses the AAD returns the
-/// [`AadError`].
+/// Parts are typed and framed: the text `1`, the integer 1 and the two texts `1` and `1` all differ, while 1 as
+/// an `i32` equals 1 as a `u64`. A part that cannot be framed does not fail here: the call that uses the AAD
+/// returns the [`AadError`].
 ///
 /// ```
 /// use encx::{Aad, Field};

@@ -141,8 +141,8 @@ impl TryFrom<Vec<u8>> for BlindIndex {
 
 /// The terms that find one value: its blind index under every usable version of the index key. Empty if there is no key.
 ///
-/// If an older version of the normaliser made a different term for the value, that term is included, so that its rows are
-/// found.
+/// If an older version of the normaliser made a different term for the value, that term is included, so
+/// that its rows are found.
 ///
 /// On PostgreSQL use `WHERE email_index = ANY($1)` and bind [`as_slice`](Self::as_slice); elsewhere use `push_in`, of
 /// feature `sqlx-0_9`. Matches are candidates: see `IndexField`.

@@ -35,8 +35,8 @@ pub enum Suite {
     ///
     /// [ePrint 2025/758]: https://eprint.iacr.org/2025/758
     KcXaes256Gcm,
-    /// Suite 2, on request: [C2SP XAES-256-GCM](https://c2sp.org/XAES-256-GCM) without a commitment. 58 bytes longer than the
-    /// plaintext.
+    /// Suite 2, on request: [C2SP XAES-256-GCM](https://c2sp.org/XAES-256-GCM) without a commitment. 58 bytes
+    /// longer than the plaintext.
     Xaes256Gcm,
 }
 

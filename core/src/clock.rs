@@ -7,8 +7,8 @@ use std::time::Duration;
 
 /// Tells the time, and wakes a task later.
 ///
-/// `encx` reads the time only through this trait, so that a test can move it. Services use `encx::SystemClock`; tests use
-/// `encx_testkit::ManualClock`.
+/// `encx` reads the time only through this trait, so that a test can move it. Services use `encx::SystemClock`; tests
+/// use `encx_testkit::ManualClock`.
 ///
 /// The methods are not interchangeable:
 ///

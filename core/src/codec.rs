@@ -40,8 +40,8 @@ use crate::causes::debug_as_text;
 /// Integers, floats, booleans, UUIDs and moments have a fixed length, so their ciphertexts reveal nothing about the value.
 /// A text's ciphertext reveals the text's length.
 ///
-/// Not implemented for `Option`: an absent value is `NULL`. Implement it for your own type by delegating to the wrapped
-/// value:
+/// Not implemented for `Option`: an absent value is `NULL`. Implement it for your own type by
+/// delegating to the wrapped value:
 ///
 /// ```
 /// use encx::record::{CodecError, Encoded, FieldCodec};

@@ -18,9 +18,9 @@ pub const MAX_PAIR_CHARS: usize = 384;
 /// Each distinct context has its own data keys and costs one KMS call per cache lifetime. Put what has *few* values
 /// (tenant, purpose) here, and what has many (the row) into the AAD.
 ///
-/// Order does not matter. Keys and values are 1 to 384 Unicode scalars without control characters. Keys must differ by
-/// more than case, and keys that begin with `encx:` are reserved. Nothing is normalised: `é` as one scalar and as two are
-/// different values.
+/// Order does not matter. Keys and values are 1 to 384 Unicode scalars without control characters. Keys must differ
+/// by more than case, and keys that begin with `encx:` are reserved. Nothing is normalised: `é` as one scalar and as
+/// two are different values.
 ///
 /// <div class="warning">
 ///

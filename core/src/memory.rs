@@ -11,12 +11,11 @@ use std::{ptr, slice};
 
 use zeroize::{Zeroize, ZeroizeOnDrop, zeroize_stack};
 
-/// Holds a value and wipes all its memory on drop: its fields, its padding, and the inactive variants of its unions.
-/// Crates that wipe their own keys wipe less: a cipher chosen at run time is in a union, and moving it copies the
-/// whole union.
+/// Holds a value and wipes all its memory on drop: its fields, its padding, and the inactive variants of its
+/// unions. Crates that wipe their own keys wipe less: a cipher chosen at run time is in a union, and moving
+/// it copies the whole union.
 ///
-/// A move leaves a copy behind. Make the value in [`wiping_stack`], and move it no further than into its `Box` or
-/// `Arc`.
+/// A move leaves a copy behind. Make the value in [`wiping_stack`], and move it no further than into its `Box` or `Arc`.
 pub struct Wiped<T>(MaybeUninit<T>);
 
 impl<T> Wiped<T> {
@@ -76,19 +75,18 @@ pub const DEEP: usize = 32 << 10;
 /// Whether ciphers are assumed to be compiled without optimisation: they then use more stack and leave more on it.
 ///
 /// No `cfg` reports `opt-level`. Cargo's own profiles set `debug_assertions` along with it, so this follows that. A
-/// profile that sets them separately gets the wrong depth: with both on, the stack is wiped deeper than necessary,
-/// which takes time; with both off, not deep enough, and keys may remain there. SECURITY.md says so.
+/// profile that sets them separately gets the wrong depth. With optimisation and debug assertions, the stack is wiped
+/// deeper than necessary, which takes time; with neither, not deep enough, and keys may remain there. SECURITY.md says so.
 pub const UNOPTIMISED: bool = cfg!(debug_assertions);
 
 /// Counts the times that this process's memory may have been copied.
 static FORKS: AtomicU64 = AtomicU64::new(0);
 
-/// A `fn()` that invalidates other state in a copy, or null. Not behind a lock: a child could be forked while it is
-/// held.
+/// A `fn()` that invalidates other state in a copy, or null. Not behind a lock: a child could be forked while it is held.
 static FORGET: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 
-/// Registers a function to call whenever this process's memory may have been copied. Only the last one registered is
-/// kept.
+/// Registers a function to call whenever this process's memory may have been copied. Only the
+/// last one registered is kept.
 ///
 /// It runs between `fork` and `exec`, so it must only store to atomics.
 pub fn forget_in_copies(forget: fn()) {

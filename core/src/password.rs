@@ -22,10 +22,9 @@ pub const OUTPUT_LEN: usize = 32;
 /// $encx$v=1,k=<id of the pepper key>$argon2id$v=19$m=19456,t=2,p=1$<salt>$<hash>
 /// ```
 ///
-/// The rest after the pepper's id is a PHC string with a salt of 16 bytes and a hash of 32. At most 148 characters.
-/// Every value of this type has this form and computable parameters; only `Crypto::verify_password` can tell whether
-/// a password matches. Two hashes are equal if their texts are, compared in constant time. `Debug` shows neither salt
-/// nor hash.
+/// The rest after the pepper's id is a PHC string with a salt of 16 bytes and a hash of 32. At most 148 characters. Every
+/// value of this type has this form and computable parameters; only `Crypto::verify_password` can tell whether a password
+/// matches. Two hashes are equal if their texts are, compared in constant time. `Debug` shows neither salt nor hash.
 #[derive(Clone)]
 pub struct PasswordHash {
     text: Box<str>,
@@ -213,9 +212,8 @@ impl fmt::Debug for PasswordHash {
 
 /// The cost of one guess at a password: the parameters of Argon2id ([RFC 9106]).
 ///
-/// Default: 19 MiB, 2 passes, 1 lane, as OWASP's
-/// [Password Storage Cheat Sheet](https://cheatsheetseries.owasp.org/cheatsheets/Password_Storage_Cheat_Sheet.html)
-/// requires.
+/// Default: 19 MiB, 2 passes, 1 lane, as required by OWASP's
+/// [Password Storage Cheat Sheet](https://cheatsheetseries.owasp.org/cheatsheets/Password_Storage_Cheat_Sheet.html).
 ///
 /// [RFC 9106]: https://www.rfc-editor.org/rfc/rfc9106
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -243,8 +241,8 @@ impl PasswordParams {
     ///
     /// # Errors
     ///
-    /// [`PasswordError::Params`] if they are weaker than OWASP's weakest choice, or too expensive for a server: see the
-    /// constants.
+    /// [`PasswordError::Params`] if they are weaker than OWASP's weakest choice, or too expensive for a
+    /// server: see the constants.
     pub fn new(memory_kib: u32, passes: u32, lanes: u32) -> Result<Self, PasswordError> {
         let params = Self::computable(memory_kib, passes, lanes)?;
         if memory_kib < Self::MIN_MEMORY_KIB || params.work() < u64::from(Self::MIN_WORK) {

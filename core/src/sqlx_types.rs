@@ -56,8 +56,7 @@ macro_rules! column {
 column! {
     /// A column of bytes: `bytea` in PostgreSQL, `BLOB` in SQLite.
     ///
-    /// A column of text decodes too, but [`Ciphertext::parse`] refuses it with an error that explains the column's
-    /// fault.
+    /// A column of text decodes too, but [`Ciphertext::parse`] refuses it with an error that explains the column's fault.
     Ciphertext as Vec<u8>, or String, |ciphertext| ciphertext.as_vec()
 }
 

@@ -98,8 +98,8 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Those of [`StateChange::plan`], above all [`StoreError::StaleRevision`] for the loser of a race; and as
-    /// [`load`](Self::load).
+    /// Those of [`StateChange::plan`], above all [`StoreError::StaleRevision`] for the loser of a race; and
+    /// as [`load`](Self::load).
     async fn apply(&self, change: &StateChange) -> Result<KeyRecord, StoreError>;
 
     /// Replaces the wraps of keys, each independently. Returns one outcome for each change, in the same order.

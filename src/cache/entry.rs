@@ -73,8 +73,8 @@ impl Entry {
         self.state().used
     }
 
-    /// Merges what this process encrypted under in another entry of the same scope, and checks the known records
-    /// against it.
+    /// Merges what this process encrypted under in another entry of the same scope, and checks the
+    /// known records against it.
     pub(in crate::cache) fn also_used(&self, env: &Environment, used: Used) {
         let mut state = self.state();
         let merged = Some(used.or_later(state.used));
@@ -343,8 +343,8 @@ impl Entry {
         self.show(&state, None);
     }
 
-    /// Drops expired keys, and adds those that must be unwrapped again to `due`. Returns when the entry must be swept
-    /// next.
+    /// Drops expired keys, and adds those that must be unwrapped again to `due`. Returns when the
+    /// entry must be swept next.
     pub(super) fn sweep(
         self: &Arc<Self>,
         env: &Environment,

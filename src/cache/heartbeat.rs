@@ -135,8 +135,8 @@ async fn beat(cache: &Arc<Cache>, told_at: &mut Duration) -> Result<(), Error> {
 /// Reports the counts since the last report to the key store. On failure they are reported with the next heartbeat; they
 /// may be counted twice only if the answer was lost.
 ///
-/// The outcome says nothing about the key store: keys are loaded without these rows, and a role may lack the right to
-/// write them.
+/// The outcome says nothing about the key store: keys are loaded without these rows, and a role may lack
+/// the right to write them.
 async fn tell_counts(cache: &Cache, registry: &dyn ProcessRegistry, id: ProcessId) {
     let counts = counts_of(&cache.stats());
     let untold = cache.registration.untold(&counts);

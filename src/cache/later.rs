@@ -4,8 +4,8 @@
 use encx_core::key::DataKeyId;
 use encx_suite::OpenError;
 
-/// Events that wait until no key, no snapshot and no lock is held: dropping this sends them to subscribers. Boxed: almost
-/// always `None`.
+/// Events that wait until no key, no snapshot and no lock is held: dropping this sends them to subscribers.
+/// Boxed: almost always `None`.
 #[derive(Default)]
 pub(crate) struct Later(Option<Box<Told>>);
 

@@ -24,8 +24,8 @@ impl Cache {
         if age <= self.limits.state_ttl || self.polls.is_store_unreachable() {
             return Ok(());
         }
-        // The poller is late, as after a pause of the whole process. If the poll fails, states are stale, and
-        // `is_current` decides.
+        // The poller is late, as after a pause of the whole process. If the poll fails, states are stale,
+        // and `is_current` decides.
         self.poll_once().await
     }
 

@@ -36,8 +36,8 @@ impl Near {
 }
 
 impl Cache {
-    /// Calls a non-waiting function with the entry of a context and usage. `false`, without a call, while the thread
-    /// exits.
+    /// Calls a non-waiting function with the entry of a context and usage. `false`, without a
+    /// call, while the thread exits.
     ///
     /// The function must not be user code, which might come back here. If it does all the same, for example through a
     /// subscriber of `tracing`, the entry is found the slow way.

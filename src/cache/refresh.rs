@@ -32,8 +32,8 @@ impl Due {
     }
 }
 
-/// Unwraps keys again: one query for those whose rows were read too long ago, then the KMS calls, a limited number at
-/// once.
+/// Unwraps keys again: one query for those whose rows were read too long ago, then the KMS calls,
+/// a limited number at once.
 pub(super) async fn refresh(cache: Arc<Cache>, mut due: Vec<Due>) {
     // Without a query, and so without cost during an outage, however many keys there are.
     due.retain(|due| !due.is_hopeless(&cache));

@@ -77,8 +77,8 @@ pub struct Stats {
 pub struct Refusals {
     /// Authentication failed: the ciphertext was changed, or moved from another row, column or context.
     pub authentication: u64,
-    /// The data key's row was refused: its KEK or KMS is not allowed, it contains another key, or the key store has
-    /// lost it.
+    /// The data key's row was refused: its KEK or KMS is not allowed, it contains another key, or
+    /// the key store has lost it.
     pub key_row: u64,
     /// The data key is suspended, compromised or destroyed.
     pub key_state: u64,

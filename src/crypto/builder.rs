@@ -174,8 +174,8 @@ impl CryptoBuilder {
         self
     }
 
-    /// Chooses KEKs with a function of the context, before every other rule. If it returns `None`, the other rules
-    /// decide.
+    /// Chooses KEKs with a function of the context, before every other rule. If it returns
+    /// `None`, the other rules decide.
     ///
     /// It is called whenever a key is made or unwrapped, and must always return the same choice for a context.
     pub fn kek_rule(

@@ -19,8 +19,8 @@ use crate::password::{self, PasswordHash, PasswordParams, PasswordVerdict, Prepa
 type Hashing<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
 
 impl Crypto {
-    /// Hashes a password with Argon2id, and binds the hash to its place: with [`Field::row`](crate::Field::row), to the
-    /// row.
+    /// Hashes a password with Argon2id, and binds the hash to its place: with
+    /// [`Field::row`](crate::Field::row), to the row.
     ///
     /// The pepper is a separate key, wrapped by the KMS like those that encrypt. If the context has none yet, this
     /// makes it. A copy of the database alone does not suffice to test a guess.

@@ -56,8 +56,8 @@ impl Crypto {
         Ok(term(&key, &message))
     }
 
-    /// Computes many blind indexes, each under its own context. For values of different types, use `&(dyn IndexValue +
-    /// Sync)`.
+    /// Computes many blind indexes, each under its own context. For values of different types, use
+    /// `&(dyn IndexValue + Sync)`.
     ///
     /// The results are in the order of the items, and each may fail separately. Missing keys are loaded together.
     ///
@@ -161,10 +161,10 @@ impl Crypto {
     ///
     /// <div class="warning">
     ///
-    /// Rows under a version that this process does not know yet are not found either. If another process rotates without
-    /// notice, that may take [`state_ttl`](crate::CryptoBuilder::state_ttl), a minute by default. Before you rotate an
-    /// index key, [`prepare`](crate::keys::KeyManager::prepare) the version and wait until all processes know it:
-    /// [`await_processes`](crate::keys::KeyManager::await_processes).
+    /// Rows under a version that this process does not know yet are not found either. If another process rotates
+    /// without notice, that may take [`state_ttl`](crate::CryptoBuilder::state_ttl), a minute by default. Before you
+    /// rotate an index key, [`prepare`](crate::keys::KeyManager::prepare) the version and wait until all processes
+    /// know it: [`await_processes`](crate::keys::KeyManager::await_processes).
     ///
     /// </div>
     ///

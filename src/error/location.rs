@@ -10,12 +10,12 @@ use encx_core::key::DataKeyId;
 
 /// The location of a refused ciphertext: its table, column and row as the AAD names them, and its data key.
 ///
-/// It describes what the caller asked for, not what the ciphertext says: a value that was copied from another row is
-/// reported at the row that it was copied to. A row's id shows its type: `7` is an integer, `"7"` is text, `0x07` is
-/// bytes.
+/// It describes what the caller asked for, not what the ciphertext says: a value that was copied from
+/// another row is reported at the row that it was copied to. A row's id shows its type: `7` is an integer,
+/// `"7"` is text, `0x07` is bytes.
 ///
-/// An AAD of free parts, or an unbound one, has no table, column and row; its parts are the caller's own and are not
-/// shown.
+/// An AAD of free parts, or an unbound one, has no table, column and row; its parts are the
+/// caller's own and are not shown.
 ///
 /// ```
 /// # use encx_testkit::{MemoryKeyStore, MemoryKms};

@@ -184,8 +184,8 @@ impl Keks {
         self.kms.values().map(|kms| kms.breaker.openings()).sum()
     }
 
-    /// Tells whether every KMS that wraps a record's key did not answer its last call, so that asking for this key is
-    /// useless.
+    /// Tells whether every KMS that wraps a record's key did not answer its last call, so that asking
+    /// for this key is useless.
     pub(crate) fn are_failing(&self, record: &KeyRecord) -> bool {
         let mut breakers = self.breakers(record).peekable();
         breakers.peek().is_some() && breakers.all(Breaker::is_failing)
@@ -324,8 +324,8 @@ impl Keks {
         }
     }
 
-    /// Asks what the KEKs that wrap for a context stand for now: an alias that was just moved is a common reason to
-    /// rewrap.
+    /// Asks what the KEKs that wrap for a context stand for now: an alias that was just moved is a
+    /// common reason to rewrap.
     pub(crate) async fn ask_names(&self, context: &EncryptionContext) -> Result<(), Error> {
         for kek in self.choose(context)?.wraps() {
             self.name_now(kek).await?;
@@ -504,8 +504,8 @@ impl fmt::Debug for Keks {
     }
 }
 
-/// Corrects the number of requests when a call ends, in whatever way: it was counted as one, and took as many as its
-/// provider reports.
+/// Corrects the number of requests when a call ends, in whatever way: it was counted as one, and took as many
+/// as its provider reports.
 struct Requests<'a> {
     counter: RequestCounter,
     calls: &'a AtomicU64,

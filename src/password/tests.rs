@@ -146,8 +146,8 @@ fn a_hash_of_bytes_that_were_not_normalised_verifies_and_asks_for_a_new_one() {
     });
 }
 
-/// Does not compile if Argon2's output implements `==`, which stops at the first different byte. The `_` would then be
-/// ambiguous.
+/// Does not compile if Argon2's output implements `==`, which stops at the first different byte. The `_`
+/// would then be ambiguous.
 #[test]
 fn what_argon2_gives_is_compared_in_constant_time_or_not_at_all() {
     trait OneOf<T> {

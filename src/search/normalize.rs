@@ -40,8 +40,8 @@ pub enum Normalizer {
     Email,
     /// Nothing: the bytes unchanged.
     Exact,
-    /// Lower case, character by character, and `σ` for `ς`: `ΟΔΟΣ` and `οδος` are the same. `ß` and `SS`, `ı` and `I`
-    /// are not.
+    /// Lower case, character by character, and `σ` for `ς`: `ΟΔΟΣ` and `οδος` are the same. `ß` and
+    /// `SS`, `ı` and `I` are not.
     Lowercase,
     /// Phone numbers: a leading `+`, and digits. White space, `-`, `.`, `/` and parentheses are dropped; letters and
     /// everything else are refused. It does not know whether `0151…` is `+49151…`: store numbers with their country code.
@@ -241,8 +241,8 @@ fn with_sigmas(text: &str, form: impl Fn(bool) -> char) -> Zeroizing<String> {
     written
 }
 
-/// Collects characters with exact capacity. A string that grew would leave pieces of the value in memory that is not
-/// wiped.
+/// Collects characters with exact capacity. A string that grew would leave pieces of the value in
+/// memory that is not wiped.
 fn collect<I: Iterator<Item = char>>(chars: impl Fn() -> I) -> Zeroizing<String> {
     let len = chars().map(char::len_utf8).sum();
     let mut text = Zeroizing::new(String::with_capacity(len));

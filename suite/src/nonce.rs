@@ -37,8 +37,8 @@ struct Generator {
     fork: u64,
     /// How many more pools this seed may produce.
     left: usize,
-    /// Unused blocks, from `next` on. They are handed out whole: reading a block that was written in pieces stalls the
-    /// processor.
+    /// Unused blocks, from `next` on. They are handed out whole: reading a block that was written in
+    /// pieces stalls the processor.
     pool: [Block; POOL],
     next: usize,
 }

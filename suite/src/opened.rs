@@ -16,8 +16,8 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// Makes a buffer to decrypt into, and returns the bytes to decrypt into it; `None` if the buffer already contains
-    /// them.
+    /// Makes a buffer to decrypt into, and returns the bytes to decrypt into it; `None` if the
+    /// buffer already contains them.
     #[inline(always)]
     pub(super) fn begin(encrypted: &[u8]) -> (Self, Option<&[u8]>) {
         let len = encrypted.len();

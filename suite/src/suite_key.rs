@@ -298,8 +298,8 @@ impl<C: Cipher> SuiteKey<C> {
     }
 }
 
-/// Seals a known number of messages in sequence. Their nonces are drawn together, each at random; none is computed from
-/// another.
+/// Seals a known number of messages in sequence. Their nonces are drawn together, each at random; none
+/// is computed from another.
 #[doc(hidden)]
 pub struct Batch<'a, C: Cipher = Fastest> {
     key: &'a SuiteKey<C>,
@@ -354,8 +354,8 @@ impl<C: Cipher> Batch<'_, C> {
     }
 }
 
-/// The parts of a ciphertext's body, besides the encrypted plaintext. Borrowed: copying them takes as long as an AES
-/// block.
+/// The parts of a ciphertext's body, besides the encrypted plaintext. Borrowed: copying them takes
+/// as long as an AES block.
 #[derive(Clone, Copy)]
 struct Parts<'a> {
     first_half: &'a HalfNonce,

@@ -1,8 +1,8 @@
 //! XAES-256-GCM and its key commitment: derives a message key from a data key and a nonce.
 //!
-//! [`Xaes::derive`] makes everything that depends only on the first half of the nonce, so that a caller that seals many
-//! messages under one first half derives once. The second half is the IV of AES-256-GCM and enters the commitment's last
-//! blocks.
+//! [`Xaes::derive`] makes everything that depends only on the first half of the nonce, so that a caller that seals
+//! many messages under one first half derives once. The second half is the IV of AES-256-GCM and enters the
+//! commitment's last blocks.
 
 use zeroize::ZeroizeOnDrop;
 
@@ -101,8 +101,8 @@ pub(super) fn half(padded: &PaddedHalf) -> &HalfNonce {
     padded.first_chunk().expect("a block is longer than half a nonce")
 }
 
-/// The ends of the last blocks of both CMACs, as whole blocks: reading a block that was put together from pieces stalls
-/// the processor.
+/// The ends of the last blocks of both CMACs, as whole blocks: reading a block that was put together from
+/// pieces stalls the processor.
 const COUNTERS: [Block; 2] = [
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1],
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2],

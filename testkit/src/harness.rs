@@ -190,9 +190,9 @@ impl Harness {
         self.kms().assert_calls(expected);
     }
 
-    /// Makes another process add a key just before the next one is added in the same scope, so that the next one loses
-    /// the race. This happens in production when two processes see a new tenant at once. The other process's KMS calls
-    /// count too.
+    /// Makes another process add a key just before the next one is added in the same scope, so that the next one
+    /// loses the race. This happens in production when two processes see a new tenant at once. The other
+    /// process's KMS calls count too.
     ///
     /// # Panics
     ///

@@ -1,5 +1,5 @@
-//! Support for tests of [encx](https://docs.rs/encx): an in-memory KMS and key store, a clock that tests control, and
-//! conformance suites.
+//! Support for tests of [encx](https://docs.rs/encx): an in-memory KMS and key store, a clock that tests
+//! control, and conformance suites.
 //!
 //! - A service's tests start with `Harness` (feature `harness`), a `Crypto` on an in-memory KMS and key store, with a
 //!   clock that stands still until the test moves it.

@@ -100,9 +100,9 @@ impl MemoryKeyStore {
         self
     }
 
-    /// Makes the next `calls` calls of any method fail with this error. A second call adds to the first. Calls of
-    /// [`Leases`], [`JobStore`], [`ProcessRegistry`] and [`AuditLog`] neither fail nor count: processes make them in
-    /// the background.
+    /// Makes the next `calls` calls of any method fail with this error. A second call adds to the first. Calls
+    /// of [`Leases`], [`JobStore`], [`ProcessRegistry`] and [`AuditLog`] neither fail nor count: processes
+    /// make them in the background.
     pub fn fail_next(&self, calls: usize, error: StoreError) {
         lock(&self.0.faults)
             .next
@@ -166,8 +166,8 @@ impl MemoryKeyStore {
         self.0.calls.polls.load(Ordering::SeqCst)
     }
 
-    /// Counts the calls of [`KeyStore::insert`], [`KeyStore::apply`] and [`KeyStore::replace_wraps`], including failed
-    /// ones.
+    /// Counts the calls of [`KeyStore::insert`], [`KeyStore::apply`] and
+    /// [`KeyStore::replace_wraps`], including failed ones.
     #[must_use]
     pub fn writes(&self) -> usize {
         self.0.calls.writes.load(Ordering::SeqCst)
@@ -187,8 +187,8 @@ impl MemoryKeyStore {
         self.rows().audited.iter().map(changes).collect()
     }
 
-    /// Edits the rows like an attacker with write access to the database: no rule is checked, no time advances, no hint
-    /// is pushed.
+    /// Edits the rows like an attacker with write access to the database: no rule is checked, no time
+    /// advances, no hint is pushed.
     ///
     /// Of rows with the same id the last one stays, as in a table with a primary key. The edit may call the store: it
     /// edits a copy, which is written back afterwards.

@@ -15,10 +15,10 @@ const TYPE_TEXTS: u8 = 7;
 
 /// The value of another column of the row, as an AAD binds it.
 ///
-/// Implemented for text, bytes, the integers up to 128 bits, `bool`, [`Uuid`], lists of texts, references to them, `Box`
-/// and `Cow` of them, and `Option` of them, where `None` is NULL; with feature `chrono` or `time` for moments and dates. A
-/// moment is bound to the microsecond, the precision of databases. Implement it for your own type by delegating to the
-/// wrapped value:
+/// Implemented for text, bytes, the integers up to 128 bits, `bool`, [`Uuid`], lists of texts, references to them,
+/// `Box` and `Cow` of them, and `Option` of them, where `None` is NULL; with feature `chrono` or `time` for moments
+/// and dates. A moment is bound to the microsecond, the precision of databases. Implement it for your own type by
+/// delegating to the wrapped value:
 ///
 /// ```
 /// use encx::record::{ColumnPart, ColumnValue};

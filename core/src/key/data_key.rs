@@ -17,8 +17,8 @@ pub const DATA_KEY_LEN: usize = 32;
 
 /// Holds a 256-bit data key (DEK), unwrapped.
 ///
-/// The key stays in one place on the heap and is zeroised on drop. It has no `Clone` and no `Serialize`, and prints as
-/// `DataKey([REDACTED])`.
+/// The key stays in one place on the heap and is zeroised on drop. It has no `Clone` and no `Serialize`, and prints
+/// as `DataKey([REDACTED])`.
 ///
 /// <div class="warning">
 ///

@@ -46,8 +46,8 @@ impl KeyState {
         Self::Destroyed,
     ];
 
-    /// Returns the state's name, as stores keep it: `pre-active`, `active`, `deactivated`, `suspended`, `compromised`
-    /// or `destroyed`.
+    /// Returns the state's name, as stores keep it: `pre-active`, `active`, `deactivated`, `suspended`,
+    /// `compromised` or `destroyed`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

@@ -24,9 +24,9 @@ use crate::store::{StoreError, Timestamp};
 pub trait AuditLog: fmt::Debug + Send + Sync {
     /// Lists entries in the order of their numbers, one page at a time.
     ///
-    /// Numbers grow with time, but changes do not commit in the order of their numbers: within 15 seconds after a page,
-    /// an entry may still appear before its last one. A follower of the log asks [`until`](AuditQuery::until) an
-    /// earlier moment.
+    /// Numbers grow with time, but changes do not commit in the order of their numbers: within 15 seconds after a
+    /// page, an entry may still appear before its last one. A follower of the log asks
+    /// [`until`](AuditQuery::until) an earlier moment.
     async fn audit_page(&self, query: &AuditQuery) -> Result<AuditPage, StoreError>;
 }
 

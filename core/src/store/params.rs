@@ -102,10 +102,10 @@ impl NewKey {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Conflict`] if the version is not the next one, if the id is not greater than every other, if it
-    /// would be a second active version, or if all others are destroyed and it is not an active one that
-    /// [revives](Self::reviving) the scope; [`StoreError::Invalid`] if it could never be added, or if the reason cannot
-    /// be stored.
+    /// [`StoreError::Conflict`] if the version is not the next one, if the id is not greater than every other,
+    /// if it would be a second active version, or if all others are destroyed and it is not an active one that
+    /// [revives](Self::reviving) the scope; [`StoreError::Invalid`] if it could never be added, or if the
+    /// reason cannot be stored.
     pub fn plan(&self, siblings: &[KeyRecord], at: Timestamp) -> Result<Vec<KeyRecord>, StoreError> {
         let is_tombstone = match self.state {
             KeyState::PreActive | KeyState::Active => false,

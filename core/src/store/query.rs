@@ -192,8 +192,8 @@ impl ChangeCursor {
         })
     }
 
-    /// Makes the cursor of a page that is not the last, and remembers where the poll returns after the last page. For
-    /// stores.
+    /// Makes the cursor of a page that is not the last, and remembers where the poll returns after
+    /// the last page. For stores.
     #[must_use]
     pub fn at_and_back_to(at: Timestamp, after: DataKeyId, back_to: Timestamp) -> Self {
         Self(CursorPosition::At {

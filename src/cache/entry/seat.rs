@@ -18,8 +18,8 @@ use spin::mutex::{SpinMutex, SpinMutexGuard};
 use super::snapshot::Snapshot;
 use crate::cache::threads::{self, NUMBERED};
 
-/// How often in a row a thread must miss an entry's snapshot before it takes a seat. Alternating between entries takes
-/// none.
+/// How often in a row a thread must miss an entry's snapshot before it takes a seat. Alternating
+/// between entries takes none.
 const IN_A_ROW: u32 = 8;
 
 /// How many spin hints an eviction waits, some microseconds, before its second attempt to empty a seat.
@@ -124,8 +124,8 @@ impl Published {
 
     /// Empties all seats with this snapshot. No seat takes it while `replacing` is set, so later readers read `current`.
     ///
-    /// A seat in use is emptied by its user. With `twice`, eviction tries again after a pause, which is almost certain to
-    /// succeed.
+    /// A seat in use is emptied by its user. With `twice`, eviction tries again after a pause, which is
+    /// almost certain to succeed.
     fn evict(&self, twice: bool) {
         fence(Ordering::SeqCst);
         let of = self.address();
@@ -241,8 +241,8 @@ impl Mine {
         };
         let before = seated.kept.take();
         self.holds.store(of, Ordering::Relaxed);
-        // Pairs with the fence in `evict`: either `evict` sees this `holds`, or this sees that the snapshot is being
-        // replaced.
+        // Pairs with the fence in `evict`: either `evict` sees this `holds`, or this sees that the
+        // snapshot is being replaced.
         fence(Ordering::SeqCst);
         let replaced = published.replacing.load(Ordering::Acquire);
         let snapshot = published.current.load_full().filter(|_| !replaced);

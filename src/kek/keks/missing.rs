@@ -14,8 +14,8 @@ use crate::kek::KekRef;
 /// How often a KEK may be unreachable before a job stops asking for it.
 const PATIENCE: u32 = 3;
 
-/// The KEKs that a job could not reach, and how often in a row, so that it does not wait again for each of thousands of
-/// keys.
+/// The KEKs that a job could not reach, and how often in a row, so that it does not wait again for
+/// each of thousands of keys.
 #[derive(Debug, Default)]
 pub(crate) struct Unreachable(HashMap<KekRef, (u32, Error)>);
 
