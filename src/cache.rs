@@ -1,8 +1,8 @@
-//! Unwrapped keys in memory: time to live, single flight, states that follow the key store.
+//! Caches unwrapped keys: time to live, single flight, states that follow the key store.
 //!
-//! An *entry* belongs to one scope. Reading its snapshot never waits; everything that waits (the key
-//! store, the KMS) runs in a *flight*, a task of its own that many callers share, so that a caller who goes away
-//! strands no other caller. The *sweeper* empties entries whose keys are too old; the *poller* follows changes of state.
+//! An *entry* belongs to one scope. Reading its snapshot never waits. Everything that waits (the key store, the KMS) runs
+//! in a *flight*, a separate task that many callers share, so that cancelling one caller does not affect the others. The
+//! *sweeper* drops keys that are too old; the *poller* follows changes of state.
 
 mod asking;
 mod cached_key;
@@ -71,10 +71,10 @@ pub use stats::{Refusals, Stats};
 const MAX_UNKNOWN: u64 = 10_000;
 const UNKNOWN_TTL: Duration = Duration::from_secs(5);
 
-/// How often a lost race or a read that turned out too old is followed by another try.
+/// How often to retry after a lost race or a read that turned out too old.
 const MAX_ATTEMPTS: usize = 8;
 
-/// Holds a cache open. When the last clone goes, background work stops and every key is dropped.
+/// Keeps a cache open. When the last clone is dropped, background work stops and every key is dropped.
 #[derive(Debug)]
 pub(crate) struct CacheHandle(Arc<Cache>);
 
@@ -101,17 +101,18 @@ impl Drop for CacheHandle {
 
 /// The unwrapped keys of one `Crypto`.
 pub(crate) struct Cache {
-    /// Tells it from the other caches of this process.
+    /// Distinguishes it from the other caches of this process.
     id: u64,
     env: Environment,
-    /// Scopes that have keys.
+    /// Entries of scopes with keys.
     entries: moka::sync::Cache<EntryKey, Arc<Entry>>,
-    /// How many of these there are.
+    /// The number of these entries.
     settled: Arc<AtomicU64>,
-    /// Scopes that have no keys, as far as is known: invented contexts push none of the others out.
+    /// Entries of scopes that have no keys as far as is known. Separate, so that invented contexts
+    /// evict none of the others.
     newcomers: moka::sync::Cache<EntryKey, Arc<Entry>>,
-    /// What this process has encrypted under in scopes whose entries were dropped, as far as the bound on keyrings goes: a new
-    /// entry must not begin anew where the key store has lost that.
+    /// The versions under which this process encrypted in evicted scopes, within the bound on keyrings: a new entry must
+    /// still notice if the key store has lost them.
     departed: moka::sync::Cache<Scope, Used>,
     unknown: moka::sync::Cache<(Scope, DataKeyId), Duration>,
     loads: Flights<Scope, Arc<Records>>,
@@ -173,7 +174,7 @@ impl Cache {
             .eviction_listener({
                 let departed = departed.clone();
                 move |_, entry: Arc<Entry>, _| {
-                    // Those that settled stay, and nothing has to be kept for them.
+                    // A settled entry stays, and its state need not be saved.
                     if entry.detach_unless_settled() {
                         note_departure(&departed, &entry);
                     }
@@ -203,7 +204,7 @@ impl Cache {
         }
     }
 
-    /// Finds the entry of a context and usage, or makes an empty one.
+    /// Returns the entry of a context and usage, or makes an empty one.
     pub(crate) fn entry(&self, context: &EncryptionContext, usage: KeyUsage) -> Arc<Entry> {
         let key = EntryKey {
             context: context.clone(),
@@ -215,11 +216,11 @@ impl Cache {
         let entry = self.newcomers.get_with(key.clone(), || {
             Arc::new(Entry::new(key.clone(), |scope| self.departed.get(&scope)))
         });
-        // It may have settled between the two looks.
+        // It may have settled between the two lookups.
         self.entries.get(&key).unwrap_or(entry)
     }
 
-    /// Moves an entry to those that have keys, once it has some.
+    /// Moves an entry to those with keys, once it has some.
     pub(crate) fn settle(&self, entry: &Arc<Entry>) {
         if entry.records().is_none_or(|records| records.is_empty()) || !entry.become_settled() {
             return;
@@ -229,7 +230,7 @@ impl Cache {
             Arc::clone(entry)
         });
         if !Arc::ptr_eq(&settled, entry) {
-            // Another task's entry of the same scope settled first. Nothing is encrypted under this one once it is detached.
+            // Another task's entry of the same scope settled first. A detached entry encrypts nothing.
             entry.detach();
             if let Some(used) = entry.used() {
                 settled.also_used(self, used);
@@ -238,7 +239,7 @@ impl Cache {
         self.newcomers.invalidate(&entry.key);
     }
 
-    /// Tells whether the bound on keyrings is about to drop some, or does.
+    /// Tells whether the bound on keyrings evicts entries, or is about to.
     #[inline]
     fn is_crowded(&self) -> bool {
         self.settled.load(Ordering::Relaxed) >= self.limits.max_keyrings - self.limits.max_keyrings / 8
@@ -247,7 +248,7 @@ impl Cache {
     /// Lists all entries.
     fn all_entries(&self) -> Vec<Arc<Entry>> {
         let newcomers = self.newcomers.iter().map(|(_, entry)| entry);
-        // Newcomers first: one that settles meanwhile is listed twice rather than not at all.
+        // Newcomers first: an entry that settles during this is listed twice rather than not at all.
         let mut entries: Vec<_> = newcomers.collect();
         entries.extend(self.entries.iter().map(|(_, entry)| entry));
         entries
@@ -261,7 +262,7 @@ impl Cache {
         self.entries.get(&key).or_else(|| self.newcomers.get(&key))
     }
 
-    /// Applies the bounds now, and not at the next access.
+    /// Applies the bounds now rather than at the next access.
     fn apply_bounds(&self) {
         self.entries.run_pending_tasks();
         self.newcomers.run_pending_tasks();
@@ -269,7 +270,7 @@ impl Cache {
         self.unknown.run_pending_tasks();
     }
 
-    /// Takes over a key that this process has just made, so that its next use asks no KMS.
+    /// Caches a key that this process has just made, so that its next use needs no KMS call.
     pub(crate) fn adopt(
         &self,
         context: &EncryptionContext,
@@ -321,8 +322,8 @@ impl Cache {
         }
     }
 
-    /// Starts background work, if there is a runtime, and what does not run: at first, after its runtime ended, and in a process
-    /// that was forked.
+    /// Starts background work that is not running, if there is a runtime: at first, after its runtime ended,
+    /// and in a forked process.
     pub(crate) fn start(self: &Arc<Self>) -> Result<(), Error> {
         self.ensure_sweeper()?;
         self.ensure_poller()?;
@@ -341,11 +342,11 @@ impl Cache {
         tidy_seats();
     }
 
-    /// Closes, and completes once no task is left.
+    /// Closes, and completes once all tasks have ended.
     pub(crate) async fn shutdown(&self) {
         self.close();
         self.tasks.ended().await;
-        // An entry that came while the others were emptied may have got a key from a task that was ending.
+        // A task that was ending may have put a key into a new entry while the others were emptied.
         self.close();
         self.leave().await;
     }
@@ -360,7 +361,7 @@ impl Cache {
         self.tasks.is_closed()
     }
 
-    /// Says why a call that may not wait has no key.
+    /// Returns the error of a call that may not wait and has no key.
     pub(crate) fn why_not_ready(&self) -> Error {
         if self.tasks.is_closed() {
             Error::ShutDown
@@ -405,7 +406,7 @@ mod tests {
         })
     }
 
-    /// Two entries of one scope, as a race or a bound that is reached makes them.
+    /// Two entries of one scope, which a race or the bound on keyrings can cause.
     #[test]
     fn what_the_loser_of_a_race_has_used_is_kept() -> Result<(), Error> {
         block_on(async {
@@ -439,7 +440,7 @@ mod tests {
                     "{refused:?}"
                 );
             }
-            // Nor does one that has used less take anything back.
+            // Merging an entry that has used less changes nothing.
             let used = winner.used();
             winner.also_used(cache, first);
             assert_eq!(winner.used(), used);

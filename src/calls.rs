@@ -1,20 +1,20 @@
-//! How the calls to a KMS or to the key store ended last.
+//! The outcomes of the last calls to a KMS or to the key store.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Clock;
 
-/// Remembers how calls ended. It is written where calls are made, and never by a hot call.
+/// Remembers outcomes of calls. Written where calls are made, never by a hot call.
 #[derive(Debug, Default)]
 pub(crate) struct LastCalls(Mutex<CallMemory>);
 
-/// What is remembered.
+/// The remembered outcomes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CallMemory {
     pub(crate) answered: Option<When>,
     pub(crate) failed: Option<(When, CallFailure)>,
-    /// Whether the call that ended last failed.
+    /// Whether the last call failed.
     pub(crate) is_failing: bool,
 }
 
@@ -45,14 +45,14 @@ impl When {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CallFailure {
     pub(crate) name: &'static str,
-    /// Whether there was no answer; else the answer was a refusal.
+    /// Whether there was no answer; otherwise the answer was a refusal.
     pub(crate) is_silence: bool,
-    /// Whether the refusal is about one KEK, and says nothing of calls about others.
+    /// Whether the refusal concerns one KEK, and says nothing about calls for others.
     pub(crate) is_of_one_kek: bool,
 }
 
 impl LastCalls {
-    /// Notes how a call ended. The clock is the service's own code, so it is not asked under the lock.
+    /// Records the outcome of a call. The clock is the service's code, so it is not called under the lock.
     pub(crate) fn note(&self, clock: &dyn Clock, failure: Option<CallFailure>) {
         let now = When::now(clock);
         let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);

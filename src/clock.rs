@@ -14,12 +14,12 @@ pub(crate) use moment::Moment;
 
 /// The machine's own clock.
 ///
-/// [`elapsed`](Clock::elapsed) is [`Instant`](std::time::Instant), which on Linux stands still while the machine is suspended:
-/// a key in memory does not age while nothing runs. All clocks of a process show the same time.
+/// [`elapsed`](Clock::elapsed) is [`Instant`](std::time::Instant), which on Linux stands still while the machine is
+/// suspended: a cached key does not age while nothing runs. All clocks of a process show the same time.
 ///
-/// [`elapsed_coarsely`](Clock::elapsed_coarsely) is kept by one thread per process, `encx-clock`, which runs while it is
-/// asked for and wakes twenty times a second. A process that was stopped and goes on reads the old time until that
-/// thread has run again. Where it cannot run the machine is asked instead.
+/// One thread per process, `encx-clock`, updates [`elapsed_coarsely`](Clock::elapsed_coarsely) twenty times a second
+/// while it is in use. A process that was stopped and continued reads the old time until that thread has run again. If
+/// the thread cannot run, the machine is asked instead.
 ///
 /// ```
 /// use encx::{Clock, SystemClock};
@@ -37,7 +37,7 @@ impl SystemClock {
     /// Creates a handle on the machine's clock.
     #[must_use]
     pub fn new() -> Self {
-        // The first one is the beginning of time.
+        // The first call defines time zero.
         let _ = machine::since_start();
         Self::default()
     }

@@ -1,4 +1,4 @@
-//! The entrance: `Crypto`.
+//! The entry point: `Crypto`.
 
 mod batch;
 mod builder;
@@ -30,8 +30,8 @@ pub use warm_up::{FailedWarmUp, WarmUpReport};
 
 /// Encrypts and decrypts fields.
 ///
-/// Build one per process and clone it freely: a clone is a handle on the same cache. Data keys are made on
-/// first use, unwrapped by the KMS once, kept in memory for a bounded time and zeroised afterwards.
+/// Build one per process and clone it freely: a clone is a handle on the same cache. Data keys are made on first use,
+/// unwrapped by the KMS once, cached for a bounded time and then zeroised.
 ///
 /// ```
 /// use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -64,12 +64,12 @@ pub struct Crypto {
 impl Crypto {
     /// Encrypts a value of at most 64 MiB under the context's active key, and binds it to its place.
     ///
-    /// The ciphertext is 90 bytes longer than the value. The context's first key is made here if there is none
-    /// yet, unless the builder forbade it.
+    /// The ciphertext is 90 bytes longer than the value. If the context has no key yet, this makes the first one,
+    /// unless the builder forbids it.
     ///
     /// # Errors
     ///
-    /// - [`Error::Aad`], [`Error::PlaintextTooLong`]: the input cannot be used; nobody was asked for a key.
+    /// - [`Error::Aad`], [`Error::PlaintextTooLong`]: the input cannot be used. No key was loaded.
     /// - [`Error::NoActiveKey`], [`Error::NoKeys`], [`Error::Shredded`], [`Error::RolledBack`]: there is no key to
     ///   encrypt with.
     /// - [`Error::NoKek`], [`Error::UnknownKms`], [`Error::Config`], [`Error::KekNotAllowed`]: the KEK rule does not cover this.
@@ -79,8 +79,7 @@ impl Crypto {
     ///
     /// # Cancellation
     ///
-    /// May be dropped at any time. A key that is being loaded for it is loaded all the same, so that others who
-    /// wait for it are not harmed.
+    /// May be dropped at any time. A key that is being loaded still loads, for other callers that wait for it.
     pub fn encrypt<'a, 'c, P: AsRef<[u8]>, A: AsAad>(
         &'a self,
         context: &'c EncryptionContext,
@@ -96,14 +95,14 @@ impl Crypto {
 
     /// Decrypts a value that was encrypted under this context and bound to this place.
     ///
-    /// No key is ever made here.
+    /// Never makes a key.
     ///
     /// # Errors
     ///
     /// - [`Error::Decrypt`]: the value was changed, or belongs to another row or column.
-    /// - [`Error::UnknownKey`]: the context has no such key; above all, the value belongs to another context.
+    /// - [`Error::UnknownKey`]: the context has no such key; most likely, the value belongs to another context.
     /// - [`Error::Suspended`], [`Error::Compromised`], [`Error::Destroyed`], [`Error::Shredded`]: the key's state forbids it.
-    /// - [`Error::SuiteNotAccepted`], [`Error::Aad`]: the input cannot be used; nobody was asked for a key.
+    /// - [`Error::SuiteNotAccepted`], [`Error::Aad`]: the input cannot be used. No key was loaded.
     /// - otherwise as [`encrypt`](Self::encrypt).
     ///
     /// # Cancellation
@@ -124,9 +123,9 @@ impl Crypto {
 
     /// Encrypts many values, each under its own context and bound to its own place.
     ///
-    /// The results are in the order of the items, and each may fail by itself. Keys that are not in memory are
-    /// loaded together: one query for all of them, and the KMS calls at once. Items of one context are faster than as many
-    /// calls of [`encrypt`](Self::encrypt) if they stand next to each other, as the fields of a record do.
+    /// The results are in the order of the items, and each may fail separately. Missing keys are loaded together: one
+    /// query for all of them, and concurrent KMS calls. Adjacent items of one context, such as the fields of a record,
+    /// are faster than separate calls of [`encrypt`](Self::encrypt).
     ///
     /// ```
     /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -150,7 +149,7 @@ impl Crypto {
     ///
     /// # Cancellation
     ///
-    /// May be dropped at any time; keys that are being loaded are loaded all the same.
+    /// May be dropped at any time; keys that are being loaded still load.
     pub fn encrypt_many<'a, P, A>(
         &'a self,
         items: impl IntoIterator<Item = (&'a EncryptionContext, P, A)>,
@@ -171,8 +170,8 @@ impl Crypto {
 
     /// Decrypts many values, each under its own context and bound to its own place.
     ///
-    /// The results are in the order of the items, and each may fail by itself. Keys that are not in memory are
-    /// loaded together: one query for all of them, and the KMS calls at once.
+    /// The results are in the order of the items, and each may fail separately. Missing keys are loaded together: one
+    /// query for all of them, and concurrent KMS calls.
     ///
     /// # Errors
     ///
@@ -180,7 +179,7 @@ impl Crypto {
     ///
     /// # Cancellation
     ///
-    /// May be dropped at any time; keys that are being loaded are loaded all the same.
+    /// May be dropped at any time; keys that are being loaded still load.
     pub fn decrypt_many<'a, A: AsAad + 'a>(
         &'a self,
         items: impl IntoIterator<Item = (&'a EncryptionContext, &'a Ciphertext, A)>,
@@ -197,7 +196,7 @@ impl Crypto {
 
     /// Returns the hot handle for a context, and loads its active key if there is one.
     ///
-    /// A context without keys is no error here: the first encryption makes one.
+    /// A context without keys is not an error: the first encryption makes one.
     ///
     /// # Errors
     ///
@@ -220,12 +219,12 @@ impl Crypto {
 
     /// Tells whether encrypting the same value again would use a newer key or another suite.
     ///
-    /// Only the header is looked at; nothing is authenticated, and no KMS is called.
+    /// Only reads the header. Authenticates nothing and calls no KMS.
     ///
     /// # Errors
     ///
     /// [`Error::UnknownKey`] if the context has no such key, [`Error::NoActiveKey`] or [`Error::Shredded`] if it has none
-    /// to encrypt with; and those of [`encrypt`](Self::encrypt) that are about the key store.
+    /// to encrypt with; and those of [`encrypt`](Self::encrypt) that concern the key store.
     ///
     /// # Cancellation
     ///
@@ -239,19 +238,19 @@ impl Crypto {
         self.core.needs_reencryption(&entry, ciphertext).await
     }
 
-    /// Loads the active keys of many contexts, so that the first requests after a start wait for nobody.
+    /// Loads the active keys of many contexts, so that the first requests after a start need not wait.
     ///
-    /// It costs one query for a thousand contexts, and one KMS call for each key that is not in memory yet, of which
-    /// [`max_concurrent_kms_calls`](crate::CryptoBuilder::max_concurrent_kms_calls) are under way at once. More contexts than
-    /// [`max_keyrings`](crate::CryptoBuilder::max_keyrings) push each other out. A key that nobody uses is not refreshed.
+    /// It costs one query for a thousand contexts, and one KMS call for each key that is not cached, of which
+    /// [`max_concurrent_kms_calls`](crate::CryptoBuilder::max_concurrent_kms_calls) run at once. More contexts than
+    /// [`max_keyrings`](crate::CryptoBuilder::max_keyrings) evict each other. A key that is not used is not refreshed.
     ///
     /// # Errors
     ///
-    /// None as a whole: what failed stands in the report, and does not keep the others from being loaded.
+    /// None as a whole: the report lists failures, and a failure does not stop the others from loading.
     ///
     /// # Cancellation
     ///
-    /// May be dropped at any time. Keys that are being loaded are loaded all the same.
+    /// May be dropped at any time; keys that are being loaded still load.
     pub async fn warm_up<C: Borrow<EncryptionContext>>(
         &self,
         contexts: impl IntoIterator<Item = C>,
@@ -263,33 +262,33 @@ impl Crypto {
         warm_up::warm_up(self.core.cache(), &entries).await
     }
 
-    /// Returns the clock that this `Crypto` was built with. For walks.
+    /// Returns the clock with which this `Crypto` was built. For walks.
     #[must_use]
     pub fn clock(&self) -> Arc<dyn Clock> {
         Arc::clone(&self.core.cache().clock)
     }
 
-    /// Returns the key store that this `Crypto` was built with. For walks.
+    /// Returns the key store with which this `Crypto` was built. For walks.
     #[must_use]
     pub fn key_store(&self) -> Arc<dyn KeyStore> {
         Arc::clone(&self.core.cache().store)
     }
 
-    /// Returns what this `Crypto` has done and what it holds. All clones share one count.
+    /// Returns what this `Crypto` has done and what it holds. All clones share the counts.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.core.cache.stats()
     }
 
-    /// Stops all background work, drops and zeroises every key, and waits until that is done. Then, for at most five
-    /// seconds, it signs off from the registry of processes, if the key store has one.
+    /// Stops all background work, drops and zeroises every key, and waits until that is done. Then deregisters from the
+    /// registry of processes, if the key store has one, within at most five seconds.
     ///
-    /// Every later call on any clone or keyring is [`Error::ShutDown`]. Dropping the last clone and keyring does the
-    /// same without waiting.
+    /// Every later call on any clone or keyring is [`Error::ShutDown`]. Dropping the last clone and keyring does
+    /// the same without waiting.
     ///
     /// # Cancellation
     ///
-    /// May be dropped; everything stops all the same.
+    /// May be dropped; everything still stops.
     pub async fn shutdown(&self) {
         self.core.cache.shutdown().await;
     }
@@ -314,13 +313,13 @@ impl Crypto {
     }
 }
 
-/// Where `Crypto` finds the key of a context.
+/// Locates the key of a context for `Crypto`.
 pub struct InContext<'a, 'c> {
     core: &'a Core,
     context: &'c EncryptionContext,
 }
 
-/// Functions of their own, as those of a keyring.
+/// Separate functions, as those of a keyring.
 impl Place for InContext<'_, '_> {
     fn core(&self) -> &Core {
         self.core
@@ -352,7 +351,7 @@ impl Place for InContext<'_, '_> {
 }
 
 impl InContext<'_, '_> {
-    /// Encrypts while the thread ends and has nothing nearby any more.
+    /// Encrypts while the thread exits and its nearby entries are gone.
     #[cold]
     #[inline(never)]
     fn encrypt_at_the_end(&self, plaintext: &[u8], aad: &Aad, buffer: &mut Vec<u8>) -> Option<Boxed<()>> {
@@ -360,7 +359,7 @@ impl InContext<'_, '_> {
         self.core.try_encrypt_into(&entry, plaintext, aad, buffer)
     }
 
-    /// Decrypts while the thread ends and has nothing nearby any more.
+    /// Decrypts while the thread exits and its nearby entries are gone.
     #[cold]
     #[inline(never)]
     fn decrypt_at_the_end(&self, ciphertext: &Ciphertext, aad: &Aad) -> Option<Boxed<Plaintext>> {

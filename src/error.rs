@@ -1,4 +1,4 @@
-//! How encryption and decryption fail.
+//! Errors of encryption, decryption and key management.
 
 mod location;
 
@@ -19,11 +19,11 @@ use crate::password::{NotDone, PasswordError};
 
 pub use location::Location;
 
-/// Says why something could not be encrypted, decrypted or managed, and what to do.
+/// Why something could not be encrypted, decrypted or managed, and what to do.
 ///
-/// Cheap to clone. Errors of a KMS or a database keep what caused them as their `source()`. No variant
-/// carries a plaintext or a key. A refused ciphertext has its [`Location`], with table, column and row as its AAD names them:
-/// do not let a row's id be a secret.
+/// Cheap to clone. Errors of a KMS or a database keep their cause as their `source()`. No variant carries a plaintext
+/// or a key. A refused ciphertext has its [`Location`], with table, column and row as its AAD names them: a row's id
+/// must not be a secret.
 ///
 /// ```
 /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -43,8 +43,8 @@ pub use location::Location;
 /// # Ok::<(), encx::Error>(())
 /// # }).unwrap();
 /// ```
-// The variants' fields then begin at a whole word. Next to a tag of one byte they would begin at its second byte, and every
-// `Result` of a hot call would be moved in pieces that do not fit those it was written in, for which processors wait.
+// Makes the variants' fields begin at a whole word. After a tag of one byte they would begin at the second byte, and
+// every `Result` of a hot call would be moved in other pieces than it was written in, which stalls processors.
 #[repr(u64)]
 #[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -52,16 +52,16 @@ pub enum Error {
     /// The AAD cannot be used.
     #[error(transparent)]
     Aad(#[from] AadError),
-    /// The scope has keys already.
+    /// The scope already has keys.
     #[error("this encryption context has keys already; use `rotate` for a new version")]
     AlreadyExists,
     /// The ciphertext cannot be parsed.
     #[error(transparent)]
     Ciphertext(#[from] CiphertextError),
-    /// A field's value has no bytes, or what was decrypted is no value of the field's type.
+    /// A field's value cannot be encoded, or the decrypted bytes cannot be decoded as the field's type.
     #[error(transparent)]
     Codec(#[from] CodecError),
-    /// The key is compromised: its holder can forge, so what it decrypts proves nothing.
+    /// The key is compromised: an attacker who has it can forge, so what it decrypts proves nothing.
     #[error(
         "data key {id}{} is compromised; to read and re-encrypt its data build with `accept_compromised()`",
         .at.suffix()
@@ -69,13 +69,13 @@ pub enum Error {
     Compromised {
         /// The key.
         id: DataKeyId,
-        /// Where the ciphertext is that was to be opened.
+        /// The location of the ciphertext.
         at: Location,
     },
-    /// The builder was told something that cannot work.
-    #[error("encx is configured wrongly: {what}")]
+    /// The builder's settings cannot work.
+    #[error("encx is misconfigured: {what}")]
     Config {
-        /// What, and what to change.
+        /// Which setting, and what to change.
         what: String,
     },
     /// The encryption context cannot be used.
@@ -83,15 +83,14 @@ pub enum Error {
     Context(#[from] ContextError),
     /// Authentication failed.
     ///
-    /// The ciphertext was changed, or belongs to another row, column or encryption context. Which of these, the error does not
-    /// say.
+    /// The ciphertext was changed, or belongs to another row, column or encryption context. The error does not say which.
     #[error(
         "the ciphertext{} does not authenticate: it was changed, or it belongs to another row, column or encryption \
          context; compare its place with the one it was encrypted for{}",
         .at.suffix(), .at.hint()
     )]
     Decrypt {
-        /// Where it is.
+        /// The location of the ciphertext.
         at: Location,
     },
     /// The key was destroyed, and its data with it.
@@ -99,14 +98,13 @@ pub enum Error {
     Destroyed {
         /// The key.
         id: DataKeyId,
-        /// Where the ciphertext is that was to be opened.
+        /// The location of the ciphertext.
         at: Location,
     },
-    /// A value cannot be indexed, or an index is refused.
+    /// A value cannot be indexed, or an index was refused.
     #[error(transparent)]
     Index(#[from] IndexError),
-    /// What was loading the key stopped before it was done: its runtime shut down, or a provider panicked.
-    /// Retryable.
+    /// Loading the key was interrupted: its runtime shut down, or a provider panicked. Retryable.
     #[error(
         "loading the key was interrupted, because its runtime shut down or a provider panicked; try again"
     )]
@@ -126,7 +124,7 @@ pub enum Error {
         /// The KEK that the row names.
         kek: KekId,
     },
-    /// The KEK to wrap with is not one of those that the KEK rule allows for this encryption context.
+    /// The KEK to wrap with is not one that the KEK rule allows for this encryption context.
     #[error(
         "the KEK rule does not allow KEK `{kek}` of KMS `{kms}` for this encryption context; allow it with `also_unwrap` in \
          every service first, so that each can read what is moved"
@@ -138,18 +136,16 @@ pub enum Error {
         kek: KekId,
     },
     /// The unwrapped key is not the one that was stored under this id.
-    #[error(
-        "what was unwrapped for data key {id} is another key; the key store was tampered with or mixed up"
-    )]
+    #[error("unwrapping data key {id} gave another key; the key store was tampered with or mixed up")]
     KeyMismatch {
-        /// The key asked for.
+        /// The requested key.
         id: DataKeyId,
     },
     /// The KMS failed.
     #[error(transparent)]
     Kms(#[from] KmsError),
-    /// The KMS did not answer several times in a row and is left alone for a while, so this call failed at once.
-    /// Retryable.
+    /// The KMS did not answer several times in a row, so its circuit breaker is open and this call
+    /// failed at once. Retryable.
     #[error(
         "KMS `{kms}` did not answer several times in a row and is not called for a while; try again in {}s. Why it \
          failed stands in the errors and traces before this",
@@ -158,10 +154,10 @@ pub enum Error {
     KmsCircuitOpen {
         /// The name under which the KMS is registered.
         kms: KmsName,
-        /// When the next call may be let through, from now.
+        /// How long until the next call may be let through.
         retry_in: std::time::Duration,
     },
-    /// Keys exist, and none is active.
+    /// There are keys, but none is active.
     #[error(
         "no version of this encryption context's key is active, so nothing is encrypted; resume a suspended \
          version, or rotate"
@@ -182,19 +178,19 @@ pub enum Error {
     /// There is no tokio runtime.
     #[error("encx needs a tokio runtime here; call it from a task, or inside `Runtime::enter`")]
     NoRuntime,
-    /// The key is not in memory, and a `try_` call does not wait for it.
+    /// The key is not cached, and a `try_` call does not wait for it.
     #[error("the key is not in memory yet; call the async form, which loads it")]
     NotReady,
     /// The plaintext is not text.
     #[error("the plaintext is not UTF-8; take its bytes instead")]
     NotUtf8,
-    /// A row says that it belongs to another encryption context than the caller's.
+    /// A row's own columns name another encryption context than the caller's.
     #[error(
         "the row says that it belongs to another encryption context than the caller's, such as another tenant; does the \
          query ask for the tenant's rows alone?"
     )]
     OtherContext,
-    /// A password cannot be hashed, or what was stored is no hash that encx verifies.
+    /// A password cannot be hashed, or the stored text is not a hash that encx verifies.
     #[cfg(feature = "password")]
     #[error(transparent)]
     Password(#[from] PasswordError),
@@ -204,34 +200,33 @@ pub enum Error {
         /// Its length, in bytes.
         found: usize,
     },
-    /// The operating system gave no randomness.
+    /// The operating system returned no randomness.
     #[error(transparent)]
     Random(#[from] RandomError),
-    /// The key store has lost a version that was in use, or its wraps, or says that an earlier version or revision is
-    /// active.
+    /// The key store has lost a used version or its wraps, or has an earlier version or revision as the active one.
     ///
-    /// Nothing is encrypted and no key is made: a new key would hide that what was encrypted under the lost one cannot be
-    /// read elsewhere.
+    /// Nothing is encrypted and no key is made: a new key would hide that data under the lost one is
+    /// unreadable for other processes.
     #[error("{}", rolled_back(*found, *used))]
     RolledBack {
-        /// What the store has instead: an earlier version that is active, or the same version in an earlier revision or
-        /// without its wraps; `None` if no version is active.
+        /// What the store has instead: an earlier active version, or the same version in an earlier revision or without
+        /// its wraps; `None` if no version is active.
         found: Option<DataKeyId>,
-        /// The version that was in use.
+        /// The used version.
         used: DataKeyId,
     },
     /// Every version of the encryption context's key was destroyed.
     #[error(
-        "every key of this encryption context was destroyed; its data cannot be read again, and only `revive` starts anew"
+        "every key of this encryption context was destroyed; its data cannot be read again, and only `revive` makes a new key"
     )]
     Shredded,
     /// [`Crypto::shutdown`](crate::Crypto::shutdown) was called.
     #[error("this `Crypto` was shut down")]
     ShutDown,
     /// The key's state is older than `state_ttl`, and `fail_closed_on_stale_state()` forbids using it.
-    #[error("the key store could not be asked for too long whether the key may still be used")]
+    #[error("the known state of the key is too old to use it, because the key store is unreachable")]
     StaleState,
-    /// Rows are still encrypted under the key, as its census found.
+    /// The census found rows that are still encrypted under the key.
     #[error(
         "data key {id} still encrypts rows ({}); resume it if it is suspended, re-encrypt them, then try again; `destroy_with_data` \
          would lose them",
@@ -240,7 +235,7 @@ pub enum Error {
     StillInUse {
         /// The key.
         id: DataKeyId,
-        /// Where the rows are, and how many; none of the counts is 0.
+        /// The columns with such rows, and their counts, none of them 0.
         columns: Arc<[ColumnCount]>,
     },
     /// The key store failed.
@@ -255,15 +250,15 @@ pub enum Error {
     SuiteNotAccepted {
         /// The suite.
         suite: Suite,
-        /// Where the ciphertext is that was to be opened.
+        /// The location of the ciphertext.
         at: Location,
     },
     /// The key is suspended.
-    #[error("data key {id}{} is suspended; it reads again when it is resumed", .at.suffix())]
+    #[error("data key {id}{} is suspended; resume it to decrypt with it", .at.suffix())]
     Suspended {
         /// The key.
         id: DataKeyId,
-        /// Where the ciphertext is that was to be opened.
+        /// The location of the ciphertext.
         at: Location,
     },
     /// Loading the key took too long. Retryable.
@@ -272,7 +267,7 @@ pub enum Error {
         /// The time-out.
         after: std::time::Duration,
     },
-    /// There is no such key in this encryption context.
+    /// The encryption context has no such key.
     #[error(
         "there is no data key {id}{} in this encryption context; does the value belong to another, such as another tenant?",
         .at.suffix()
@@ -280,7 +275,7 @@ pub enum Error {
     UnknownKey {
         /// The key that the ciphertext names.
         id: DataKeyId,
-        /// Where the ciphertext is that was to be opened.
+        /// The location of the ciphertext.
         at: Location,
     },
     /// The row or the KEK rule names a KMS that is not registered.
@@ -329,17 +324,16 @@ fn rolled_back(found: Option<DataKeyId>, used: DataKeyId) -> String {
     )
 }
 
-/// Lists counts for an error's text.
+/// Formats counts for an error's text.
 fn list(columns: &[ColumnCount]) -> String {
     let columns: Vec<_> = columns.iter().map(ToString::to_string).collect();
     columns.join(", ")
 }
 
-/// The result of a hot call. Three words at most: a whole [`Error`] in it would be moved about by every call, also by
-/// those that succeed.
+/// The result of a hot call. At most three words: every call would move a whole [`Error`], even the successful ones.
 pub(crate) type Boxed<T> = Result<T, Box<Error>>;
 
-/// Takes an error out of the result of a hot call.
+/// Unboxes the error of a hot call.
 #[cold]
 #[allow(clippy::boxed_local, reason = "it is boxed where it comes from")]
 pub(crate) fn unbox(error: Box<Error>) -> Error {
@@ -357,7 +351,7 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    /// How many kinds there are; the last is the last of the alphabet.
+    /// The number of variants; the last one is the last in the alphabet.
     pub(crate) const KINDS: usize = Self::UnknownKey as usize + 1;
 
     pub(crate) fn name(self) -> &'static str {
@@ -372,7 +366,7 @@ impl Refusal {
 }
 
 impl Error {
-    /// Tells why a ciphertext was refused; `None` if it was not, as where a KMS does not answer.
+    /// Returns why a ciphertext was refused; `None` if it was not, as when a KMS does not answer.
     pub(crate) fn refusal(&self) -> Option<Refusal> {
         Some(match self {
             Self::Decrypt { .. } => Refusal::Authentication,
@@ -389,7 +383,7 @@ impl Error {
         })
     }
 
-    /// Returns where the refused ciphertext is, in the errors that say so.
+    /// Returns the location of the refused ciphertext, for errors that have one.
     pub(crate) fn location_mut(&mut self) -> Option<&mut Location> {
         match self {
             Self::Compromised { at, .. }
@@ -407,7 +401,7 @@ impl Error {
         Box::new(error.into())
     }
 
-    /// Tells whether the same call may succeed later without a change.
+    /// Tells whether the same call may succeed later unchanged.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
@@ -422,7 +416,7 @@ impl Error {
         }
     }
 
-    /// Of an error of a KMS call: tells whether the KMS gave no answer. All others are answers, such as a refusal.
+    /// For an error of a KMS call: tells whether the KMS gave no answer. All others are answers, such as a refusal.
     pub(crate) fn is_unavailability(&self) -> bool {
         match self {
             Self::Kms(error) => error.is_retryable(),

@@ -1,4 +1,4 @@
-//! Which KEK wraps a data key, and which may unwrap it.
+//! Chooses the KEKs that wrap a data key, and those that may unwrap it.
 
 mod breaker;
 mod calls;
@@ -15,7 +15,7 @@ pub use breaker::CircuitState;
 pub use calls::{KmsOperationStats, KmsOutcome, KmsStats, LatencyStats};
 pub(crate) use keks::{Keks, KnownKms, Unreachable};
 
-/// Names a KEK and the KMS that holds it.
+/// Names a KEK and its KMS.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub struct KekRef {
@@ -65,10 +65,10 @@ impl TryFrom<(&str, &str)> for KekRef {
     }
 }
 
-/// What the KEK rule gives for one encryption context: the KEKs that wrap, and those that may unwrap.
+/// The KEK rule's choice for one encryption context: the KEKs that wrap, and those that may unwrap.
 ///
-/// A key store's row may choose among them and never add to them. Otherwise whoever can write a row could plant
-/// a data key that they know.
+/// A key store's row may choose among them but never add to them. Otherwise an attacker who can write a row could plant a
+/// data key that they know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KekChoice {
     wrap: Vec<KekRef>,
@@ -84,7 +84,7 @@ impl KekChoice {
         }
     }
 
-    /// Wraps new data keys under a further KEK too; any one that answers is enough to unwrap. At most 8 in all.
+    /// Wraps new data keys under another KEK too; any one that answers suffices to unwrap. At most 8 in all.
     #[must_use]
     pub fn also_wrap(mut self, kek: impl Into<KekRef>) -> Self {
         self.wrap.push(kek.into());
@@ -98,7 +98,7 @@ impl KekChoice {
         self
     }
 
-    /// Wraps with this KEK alone, and lets the others go on unwrapping. `None` if it is not one of those allowed.
+    /// Wraps only with this KEK, and lets the others unwrap. `None` if it is not allowed.
     fn wrapped_with(self, kek: &KekRef) -> Option<Self> {
         self.allowed().find(|allowed| *allowed == kek)?;
         let others = self.allowed().filter(|allowed| *allowed != kek);
@@ -108,7 +108,7 @@ impl KekChoice {
         })
     }
 
-    /// Lists the KEKs that wrap new data keys, the first of which makes them.
+    /// Lists the KEKs that wrap new data keys. The first one generates them.
     #[must_use]
     pub fn wraps(&self) -> &[KekRef] {
         &self.wrap
@@ -122,30 +122,30 @@ impl KekChoice {
 
 type RuleFn = Arc<dyn Fn(&EncryptionContext) -> Option<KekChoice> + Send + Sync>;
 
-/// The KEK rule, as a builder collects it: a closure, then pairs, then a default, then the KMS's own.
+/// The KEK rule from a builder: a closure, then pairs, then a default, then the KMS's own.
 #[derive(Clone, Default)]
 pub(crate) struct KekRule {
     pub(crate) by_closure: Option<RuleFn>,
     pub(crate) by_pair: Vec<(String, String, KekChoice)>,
     pub(crate) default: Option<KekChoice>,
     pub(crate) retired: Vec<KekRef>,
-    /// Wraps in place of what the rule chooses, where the rule allows it.
+    /// Wraps instead of the rule's choice, where the rule allows it.
     pub(crate) target: Option<KekRef>,
 }
 
 impl KekRule {
-    /// Lists what pairs and the default give. What a closure gives is known only when it is asked.
+    /// Lists the choices of pairs and the default. A closure's are not known in advance.
     pub(crate) fn choices(&self) -> impl Iterator<Item = &KekChoice> {
         let by_pair = self.by_pair.iter().map(|(_, _, choice)| choice);
         by_pair.chain(&self.default)
     }
 
-    /// Lists the KEKs that pairs and the default have wrap new data keys.
+    /// Lists the KEKs of pairs and the default that wrap new data keys.
     fn wrapping(&self) -> impl Iterator<Item = &KekRef> {
         self.choices().flat_map(KekChoice::wraps)
     }
 
-    /// Lists the KEKs that the rule names, the default first. A closure's are not known.
+    /// Lists the KEKs that the rule names, the default first. A closure's are not known in advance.
     pub(crate) fn named(&self) -> impl Iterator<Item = &KekRef> {
         let by_pair = self.by_pair.iter().map(|(_, _, choice)| choice);
         let choices = self.default.iter().chain(by_pair);

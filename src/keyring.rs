@@ -23,10 +23,10 @@ use crate::cache::Entry;
 use crate::error::{Boxed, Error, unbox};
 use crate::plaintext::Plaintext;
 
-/// Encrypts and decrypts under one encryption context, without looking it up each time.
+/// Encrypts and decrypts under one encryption context, without a lookup for each call.
 ///
-/// A keyring is a cheap handle: it holds no key. Keys leave memory when their time is over, and come back when
-/// they are needed, however long a keyring is kept. Get one from [`Crypto::keyring`](crate::Crypto::keyring).
+/// A keyring is a cheap handle and holds no key. Keys leave memory when they expire and are loaded again when needed,
+/// however long a keyring is kept. Get one from [`Crypto::keyring`](crate::Crypto::keyring).
 ///
 /// ```
 /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -38,7 +38,7 @@ use crate::plaintext::Plaintext;
 /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
 /// let tenant = crypto.keyring(&EncryptionContext::from_pairs([("tenantId", "t-42")])?).await?;
 /// let sealed = tenant.encrypt("123-45-6789", SSN.row(7)).await?;
-/// // The key is in memory now, so code that cannot wait may decrypt, too.
+/// // The key is cached now, so code that cannot wait may decrypt, too.
 /// assert_eq!(tenant.try_decrypt(&sealed, SSN.row(7))?.as_str()?, "123-45-6789");
 /// # Ok::<(), encx::Error>(())
 /// # }).unwrap();
@@ -47,8 +47,8 @@ use crate::plaintext::Plaintext;
 pub struct Keyring {
     core: Core,
     entry: Arc<Entry>,
-    /// The entry that took its place after the cache dropped it. Nearly always empty, so a hot call looks no further
-    /// than a plain reference.
+    /// The entry that replaced it after the cache dropped it. Almost always empty, so a hot call only
+    /// follows a plain reference.
     successor: Arc<ArcSwapOption<Entry>>,
 }
 
@@ -75,7 +75,7 @@ impl Keyring {
     ///
     /// # Cancellation
     ///
-    /// May be dropped at any time; a key that is being loaded for it is loaded all the same.
+    /// May be dropped at any time; a key that is being loaded still loads.
     pub fn encrypt<P: AsRef<[u8]>, A: AsAad>(
         &self,
         plaintext: P,
@@ -88,11 +88,11 @@ impl Keyring {
         })
     }
 
-    /// Encrypts if the key is in memory. Never waits and needs no runtime.
+    /// Encrypts if the key is cached. Never waits and needs no runtime.
     ///
     /// # Errors
     ///
-    /// [`Error::NotReady`] if the key is not in memory; otherwise as [`encrypt`](Self::encrypt).
+    /// [`Error::NotReady`] if the key is not cached; otherwise as [`encrypt`](Self::encrypt).
     pub fn try_encrypt(&self, plaintext: impl AsRef<[u8]>, aad: impl AsAad) -> Result<Ciphertext, Error> {
         let aad = aad.keep();
         let (plaintext, aad) = (plaintext.as_ref(), aad.as_aad());
@@ -101,9 +101,9 @@ impl Keyring {
             .map_err(unbox)
     }
 
-    /// Encrypts into a buffer, whose content it replaces by the ciphertext's bytes. Allocates nothing if the buffer has
-    /// room: the plaintext's length and [`Suite::overhead`](crate::suite::Suite::overhead), 90 bytes. The buffer is emptied at once, before
-    /// the future is polled.
+    /// Encrypts into a buffer, and replaces its content by the ciphertext's bytes. Allocates nothing if the buffer has
+    /// room for the plaintext's length and [`Suite::overhead`](crate::suite::Suite::overhead), 90 bytes. The buffer is
+    /// emptied at once, before the future is polled.
     ///
     /// # Errors
     ///
@@ -125,7 +125,7 @@ impl Keyring {
     /// let mut buffer = Vec::new();
     /// for (row, ssn) in [(7, "123-45-6789"), (8, "987-65-4321")] {
     ///     keyring.encrypt_into(ssn, SSN.row(row), &mut buffer).await?;
-    ///     // `buffer` is what the column keeps.
+    ///     // The column stores `buffer`.
     ///     keyring.decrypt_in_place(&mut buffer, SSN.row(row)).await?;
     ///     assert_eq!(buffer, ssn.as_bytes());
     /// }
@@ -147,11 +147,11 @@ impl Keyring {
         })
     }
 
-    /// Encrypts into a buffer if the key is in memory. Never waits and needs no runtime.
+    /// Encrypts into a buffer if the key is cached. Never waits and needs no runtime.
     ///
     /// # Errors
     ///
-    /// [`Error::NotReady`] if the key is not in memory; otherwise as [`encrypt_into`](Self::encrypt_into).
+    /// [`Error::NotReady`] if the key is not cached; otherwise as [`encrypt_into`](Self::encrypt_into).
     pub fn try_encrypt_into(
         &self,
         plaintext: impl AsRef<[u8]>,
@@ -174,7 +174,7 @@ impl Keyring {
     ///
     /// # Cancellation
     ///
-    /// May be dropped at any time; a key that is being loaded for it is loaded all the same.
+    /// May be dropped at any time; a key that is being loaded still loads.
     pub fn decrypt<'a, 'c, A: AsAad>(
         &'a self,
         ciphertext: &'c Ciphertext,
@@ -187,11 +187,11 @@ impl Keyring {
         })
     }
 
-    /// Decrypts if the key is in memory. Never waits and needs no runtime.
+    /// Decrypts if the key is cached. Never waits and needs no runtime.
     ///
     /// # Errors
     ///
-    /// [`Error::NotReady`] if the key is not in memory; otherwise as [`decrypt`](Self::decrypt).
+    /// [`Error::NotReady`] if the key is not cached; otherwise as [`decrypt`](Self::decrypt).
     pub fn try_decrypt(&self, ciphertext: &Ciphertext, aad: impl AsAad) -> Result<Plaintext, Error> {
         let aad = aad.keep();
         let aad = aad.as_aad();
@@ -200,19 +200,19 @@ impl Keyring {
             .map_err(|error| self.core.refused(error, Some(ciphertext.key_id()), aad))
     }
 
-    /// Decrypts a buffer that holds a ciphertext's bytes, and leaves the plaintext in their place. Allocates nothing.
+    /// Decrypts the ciphertext in a buffer, and replaces it by the plaintext. Allocates nothing.
     ///
-    /// Nobody zeroises the buffer afterwards, unless it is a `Zeroizing<Vec<u8>>`, as of crate `zeroize`.
+    /// The buffer is not zeroised afterwards, unless it is a `Zeroizing<Vec<u8>>`, as of crate `zeroize`.
     ///
     /// # Errors
     ///
-    /// [`Error::Ciphertext`] if the buffer holds no ciphertext; otherwise as [`decrypt`](Self::decrypt). After any error the
-    /// buffer is wiped and empty, so that nobody takes what it held for a plaintext: keep the ciphertext elsewhere if
-    /// you mean to try again.
+    /// [`Error::Ciphertext`] if the buffer does not contain a ciphertext; otherwise as [`decrypt`](Self::decrypt).
+    /// After any error the buffer is wiped and empty, so that its content cannot be mistaken for a plaintext: to try
+    /// again, keep the ciphertext elsewhere.
     ///
     /// # Cancellation
     ///
-    /// May be dropped at any time; the buffer then still holds the ciphertext, or is wiped and empty.
+    /// May be dropped at any time; the buffer then still contains the ciphertext, or is wiped and empty.
     pub fn decrypt_in_place<'a, 'b, A: AsAad>(
         &'a self,
         buffer: &'b mut Vec<u8>,
@@ -225,11 +225,11 @@ impl Keyring {
         })
     }
 
-    /// Decrypts a buffer in place if the key is in memory. Never waits and needs no runtime.
+    /// Decrypts a buffer in place if the key is cached. Never waits and needs no runtime.
     ///
     /// # Errors
     ///
-    /// [`Error::NotReady`] if the key is not in memory; otherwise as [`decrypt_in_place`](Self::decrypt_in_place). The
+    /// [`Error::NotReady`] if the key is not cached; otherwise as [`decrypt_in_place`](Self::decrypt_in_place). The
     /// buffer is then wiped and empty.
     pub fn try_decrypt_in_place(&self, buffer: &mut Vec<u8>, aad: impl AsAad) -> Result<(), Error> {
         let aad = aad.keep();
@@ -238,16 +238,16 @@ impl Keyring {
             .unwrap_or_else(|| Err(Box::new(self.core.cache.why_not_ready())))
             .map_err(|error| {
                 let key = Header::key_id_of(buffer);
-                // Before a subscriber runs, which may panic.
+                // Before a subscriber runs, because it may panic.
                 buffer.zeroize();
                 self.core.refused(error, key, aad)
             })
     }
 
-    /// Encrypts many values, such as the fields of a record, each bound to its own place. The results are in the order of
-    /// the items.
+    /// Encrypts many values, such as the fields of a record, each bound to its own place. The results are in the order
+    /// of the items.
     ///
-    /// Faster than as many calls of [`encrypt`](Self::encrypt): nonces are drawn together, and the key is looked at once.
+    /// Faster than separate calls of [`encrypt`](Self::encrypt): nonces are drawn together, and the key is checked once.
     ///
     /// # Errors
     ///
@@ -341,7 +341,7 @@ impl Keyring {
         all
     }
 
-    /// Does what is left of a batch once a key has to be loaded.
+    /// Does the rest of a batch once a key must be loaded.
     async fn do_rest<T: Work>(&self, values: impl Iterator<Item = T>) -> Done<T::Done> {
         let entry = &self.entry();
         let items: Vec<_> = values.map(|what| Item { entry, what }).collect();
@@ -365,10 +365,10 @@ impl Keyring {
         Arc::clone(self.current_entry(&mut None))
     }
 
-    /// Returns the entry, or the new one if the cache has dropped it, which `kept` then keeps.
+    /// Returns the entry, or its replacement if the cache has dropped it. `kept` keeps the replacement.
     ///
-    /// It borrows the entry: an `Arc` would be counted up and down by all threads in one place. And it calls nobody with
-    /// it: a call that stands here twice, for the old entry and the new one, is not inlined.
+    /// It borrows the entry: all threads would contend on an `Arc`'s count. And it takes no function to call: with two
+    /// call sites, for the old entry and the new one, the function would not be inlined.
     #[inline(always)]
     pub(crate) fn current_entry<'a>(&'a self, kept: &'a mut Option<Arc<Entry>>) -> &'a Arc<Entry> {
         if self.entry.is_detached() {
@@ -398,7 +398,7 @@ impl Keyring {
     }
 }
 
-/// Functions of their own, and one of each: to have all of that wherever somebody awaits a call would gain nothing.
+/// Separate functions, each compiled once: inlining them at every `.await` would gain nothing.
 impl Place for &Keyring {
     fn core(&self) -> &Core {
         &self.core

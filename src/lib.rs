@@ -20,12 +20,12 @@
 //!
 //! # Where to go
 //!
-//! - Encrypt and decrypt: [`Crypto`], or [`Keyring`] for a context that is used again and again; many values at once by
-//!   [`Crypto::encrypt_many`]. [`EncryptionContext`] chooses the key and has few values; [`Field`] binds a value to its row.
+//! - Encrypt and decrypt: [`Crypto`], or [`Keyring`] for a context that is used repeatedly; many values at once with
+//!   [`Crypto::encrypt_many`]. [`EncryptionContext`] selects the key and has few values; [`Field`] binds a value to its row.
 //! - Structs: `#[derive(Encrypt)]` of feature `derive`, with [`record`] for many rows and for types of your own.
 //! - Search, passwords, API tokens: [`search`], `password` (a feature), [`token`].
-//! - What went wrong, and whether it may pass: [`Error`].
-//! - Rotate, suspend, destroy, move to another KEK, on schedule too: [`keys`]. Long walks that processes share: [`jobs`].
+//! - What went wrong, and whether to retry: [`Error`].
+//! - Rotate, suspend, destroy, move to another KEK, also on a schedule: [`keys`]. Long walks shared by processes: [`jobs`].
 //! - Probes, validation, status, metrics: [`ops`].
 //! - A KMS or a key store of your own: [`kms`] and [`store`], with the conformance suites of `encx-testkit`.
 //!
@@ -36,12 +36,12 @@
 //! | KEK | key-encryption key: a key of a KMS, which never leaves it |
 //! | DEK, data key | a 256-bit key that encrypts data; exists unwrapped only in memory |
 //! | wrap, unwrap, rewrap | encrypt a DEK with a KEK, decrypt it, move it to another KEK |
-//! | encryption context | non-secret pairs that choose the DEK and that the KMS authenticates and logs |
-//! | AAD | what binds a ciphertext to its place; it never leaves the process |
-//! | usage | what a DEK is for; one DEK, one usage |
+//! | encryption context | non-secret pairs that select the DEK and that the KMS authenticates and logs |
+//! | AAD | binds a ciphertext to its place; it never leaves the process |
+//! | usage | the purpose of a DEK; one DEK, one usage |
 //! | scope | one family of DEKs: a usage under a context |
-//! | blind index | a keyed, truncated hash that makes search by equality possible |
-//! | pepper | a secret that password hashes are made with, and that is not in the database |
+//! | blind index | a keyed, truncated hash for search by equality |
+//! | pepper | a secret input of password hashes that is not in the database |
 //!
 //! # Features
 //!
@@ -87,9 +87,9 @@ pub use error::{Error, Location};
 pub use keyring::Keyring;
 pub use plaintext::Plaintext;
 
-/// What a KMS does, and which KEK of which KMS wraps a key.
+/// The contract of a KMS, and the choice of the KEK that wraps a key.
 ///
-/// A provider implements [`KeyManagementService`](kms::KeyManagementService), for which crate `encx-core` suffices.
+/// A provider implements [`KeyManagementService`](kms::KeyManagementService), and needs only crate `encx-core` for it.
 pub mod kms {
     pub use crate::kek::{
         CircuitState, KekChoice, KekRef, KmsOperationStats, KmsOutcome, KmsStats, LatencyStats,
@@ -103,9 +103,9 @@ pub mod kms {
     };
 }
 
-/// What a key store keeps, and how processes work together through it.
+/// The contract of a key store, through which processes also coordinate.
 ///
-/// A store implements [`KeyStore`](store::KeyStore), for which crate `encx-core` suffices.
+/// A store implements [`KeyStore`](store::KeyStore), and needs only crate `encx-core` for it.
 pub mod store {
     pub use encx_core::store::{
         AuditEntry, AuditLog, AuditPage, AuditQuery, AuditedPart, ChangeCursor, ChangePage, ColumnCount,
@@ -123,7 +123,7 @@ pub mod suite {
     pub use encx_suite::{Backend, KcXaes256Gcm, OpenError, SealError, backend};
 }
 
-/// The bounds of what is given to encx.
+/// The limits on inputs of encx.
 pub mod limits {
     pub use encx_core::aad::{MAX_AAD_LEN, MAX_AAD_PARTS};
     pub use encx_core::blind_index::MAX_INDEXED_LEN;
@@ -136,7 +136,7 @@ pub mod limits {
 #[cfg(feature = "derive")]
 pub use encx_derive::Encrypt;
 
-/// What code written by `#[derive(Encrypt)]` calls. Not part of the API.
+/// Called by code that `#[derive(Encrypt)]` generates. Not part of the API.
 #[doc(hidden)]
 pub mod __private {
     #[cfg(feature = "json")]
@@ -152,7 +152,7 @@ pub mod __private {
     pub use encx_core::codec::json;
 }
 
-/// Compiles the example that newcomers copy.
+/// Compiles the README's example.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -14,49 +14,50 @@ use encx_core::password::OUTPUT_LEN;
 pub(crate) use encx_core::password::SALT_LEN;
 pub use encx_core::password::{PasswordError, PasswordHash, PasswordParams};
 
-/// The longest password, in bytes. Argon2 takes much longer ones; nobody types them.
+/// The longest password, in bytes. Argon2 accepts much longer ones, but people do not type them.
 const MAX_PASSWORD_LEN: usize = 4096;
 
-/// What came of the comparison of a password with its hash.
+/// The result of comparing a password with a hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "without a look at the verdict every password is accepted"]
+#[must_use = "ignoring the verdict accepts every password"]
 pub enum PasswordVerdict {
-    /// It is the password.
+    /// The password matches.
     Match {
         /// Whether to hash it again now, while it is known: the hash has other parameters than new ones get, an older
-        /// pepper, or is one of the password's bytes before they were normalised.
+        /// pepper, or is one of the password's bytes before normalisation.
         needs_rehash: bool,
     },
-    /// It is not the password, or the hash is of another row, column or context.
+    /// The password does not match, or the hash belongs to another row, column or context.
     NoMatch,
 }
 
 impl PasswordVerdict {
-    /// Tells whether it is the password.
+    /// Tells whether the password matches.
     #[must_use]
     pub fn is_match(self) -> bool {
         matches!(self, Self::Match { .. })
     }
 
-    /// Tells whether it is the password and should be hashed again.
+    /// Tells whether the password matches and should be hashed again.
     #[must_use]
     pub fn needs_rehash(self) -> bool {
         matches!(self, Self::Match { needs_rehash: true })
     }
 }
 
-/// A password as it is hashed, wiped when dropped.
+/// A password in the form that is hashed. Wiped on drop.
 pub(crate) struct Prepared {
     /// The form that is hashed.
     pub(crate) bytes: Zeroizing<Vec<u8>>,
-    /// What was given, where that differs: earlier versions of encx hashed it.
+    /// The original, if it differs: earlier versions of encx hashed it.
     pub(crate) raw: Option<Zeroizing<Vec<u8>>>,
 }
 
 /// Prepares a password so that keyboards that write one text in different bytes give one hash.
 ///
-/// Of RFC 8265 (`OpaqueString`) this takes what maps: every space of Unicode becomes U+0020, and the text is composed by
-/// NFC. Nothing is refused for its characters: the password may have been accepted before. What is no UTF-8 stays as it is.
+/// This applies the mappings of RFC 8265 (`OpaqueString`): every Unicode space becomes U+0020, and the text is
+/// composed by NFC. It refuses no characters, because the password may have been accepted before. Bytes that are
+/// not UTF-8 stay unchanged.
 pub(crate) fn prepare(password: &[u8]) -> Result<Prepared, PasswordError> {
     let found = password.len();
     if found == 0 {
@@ -73,7 +74,7 @@ pub(crate) fn prepare(password: &[u8]) -> Result<Prepared, PasswordError> {
         });
     };
     let composed = || text.chars().map(space).nfc();
-    // With just the room it needs: bytes that grew would leave a copy in memory that is not wiped.
+    // With exact capacity: a buffer that grew would leave a copy in memory that is not wiped.
     let mut bytes = Zeroizing::new(Vec::with_capacity(composed().map(char::len_utf8).sum()));
     for c in composed() {
         bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
@@ -82,7 +83,7 @@ pub(crate) fn prepare(password: &[u8]) -> Result<Prepared, PasswordError> {
     Ok(Prepared { bytes, raw })
 }
 
-/// Replaces the spaces of Unicode (category Zs) by that of ASCII.
+/// Replaces Unicode spaces (category Zs) by the ASCII space.
 fn space(c: char) -> char {
     match c {
         '\u{a0}' | '\u{1680}' | '\u{2000}'..='\u{200a}' | '\u{202f}' | '\u{205f}' | '\u{3000}' => ' ',
@@ -90,16 +91,16 @@ fn space(c: char) -> char {
     }
 }
 
-/// Returns what the pepper of one place is derived with: `"encx/pepper/v1" ‖ framed AAD`.
+/// Returns the info that derives the pepper of one place: `"encx/pepper/v1" ‖ framed AAD`.
 pub(crate) fn pepper_info(aad: &Aad) -> Result<Vec<u8>, AadError> {
     Ok([b"encx/pepper/v1", aad.framed()?].concat())
 }
 
-/// What Argon2 gives. It is compared in constant time, and in no other way: there is no `PartialEq`.
+/// Argon2's output. There is no `PartialEq`: it is only compared in constant time.
 pub(crate) struct Output(Zeroizing<[u8; OUTPUT_LEN]>);
 
 impl Output {
-    /// Makes the hash that is kept.
+    /// Makes the hash to store.
     pub(crate) fn into_hash(
         self,
         pepper: DataKeyId,
@@ -109,13 +110,13 @@ impl Output {
         PasswordHash::new(pepper, params, salt, *self.0)
     }
 
-    /// Compares with what is kept, in constant time.
+    /// Compares with a stored hash, in constant time.
     pub(crate) fn is_of(&self, hash: &PasswordHash) -> bool {
         self.0.ct_eq(hash.output()).into()
     }
 }
 
-/// Computes Argon2id, version 0x13. Takes its time and memory, so it runs on a blocking thread: see `Room`.
+/// Computes Argon2id, version 0x13. It takes time and memory, so it runs on a blocking thread: see `Room`.
 fn argon2id(
     params: PasswordParams,
     pepper: &Subkey,

@@ -1,4 +1,4 @@
-//! What decryption returns: bytes that are zeroised when dropped.
+//! The result of decryption: bytes that are zeroised on drop.
 
 use std::fmt;
 
@@ -7,14 +7,14 @@ use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use crate::error::Error;
 
-/// A decrypted value. It is zeroised when dropped, and prints as `Plaintext([REDACTED])`.
+/// A decrypted value. It is zeroised on drop, and prints as `Plaintext([REDACTED])`.
 ///
-/// It has no `Clone` and no `Serialize`. Its bytes are reached with [`as_bytes`](Self::as_bytes) or
-/// [`as_str`](Self::as_str), or taken out with [`into_bytes`](Self::into_bytes) or
-/// [`into_string`](Self::into_string), after which nobody zeroises them.
+/// It has no `Clone` and no `Serialize`. Read its bytes with [`as_bytes`](Self::as_bytes) or
+/// [`as_str`](Self::as_str), or take them out with [`into_bytes`](Self::into_bytes) or
+/// [`into_string`](Self::into_string), after which they are no longer zeroised.
 ///
-/// The zeroised memory serves the next plaintexts: a thread keeps at most 64 KiB of it, and the process 4 MiB of what
-/// is larger.
+/// The zeroised memory is reused for later plaintexts: a thread keeps at most 64 KiB of it, and the process
+/// 4 MiB of larger buffers.
 ///
 /// ```
 /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -49,22 +49,22 @@ impl Plaintext {
     ///
     /// # Errors
     ///
-    /// [`Error::NotUtf8`] if the bytes are no text.
+    /// [`Error::NotUtf8`] if the bytes are not text.
     pub fn as_str(&self) -> Result<&str, Error> {
         std::str::from_utf8(self.as_bytes()).map_err(|_| Error::NotUtf8)
     }
 
-    /// Takes the bytes out, without a copy. Nobody zeroises them any more.
+    /// Takes the bytes out, without a copy. They are no longer zeroised.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
         self.0.into_bytes()
     }
 
-    /// Takes the text out, without a copy. Nobody zeroises it any more.
+    /// Takes the text out, without a copy. It is no longer zeroised.
     ///
     /// # Errors
     ///
-    /// [`Error::NotUtf8`] if the bytes are no text; they are then zeroised.
+    /// [`Error::NotUtf8`] if the bytes are not text; they are then zeroised.
     pub fn into_string(self) -> Result<String, Error> {
         String::from_utf8(self.into_bytes()).map_err(|error| {
             drop(Zeroizing::new(error.into_bytes()));

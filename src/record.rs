@@ -1,4 +1,4 @@
-//! Records: structs whose fields are encrypted together, as `#[derive(Encrypt)]` writes them.
+//! Records: structs whose fields are encrypted together, with code from `#[derive(Encrypt)]`.
 
 mod context;
 pub(crate) mod derived;
@@ -29,13 +29,13 @@ use open::{Opened, Opening};
 use row::Row;
 use seal::{Sealed, Sealing};
 
-/// A struct with fields that are encrypted. `#[derive(Encrypt)]` implements it; its methods are for what the derive writes.
+/// A struct with encrypted fields. `#[derive(Encrypt)]` implements it; its methods are for the generated code.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a record that can be encrypted",
     note = "write `#[derive(encx::Encrypt)]` and `#[encx(table = \"..\", context(..))]` above it"
 )]
 pub trait Record: Sized {
-    /// What is kept in the database instead.
+    /// The struct that the database stores instead.
     type Encrypted: EncryptedRecord<Self>;
 
     #[doc(hidden)]
@@ -48,10 +48,10 @@ pub trait Record: Sized {
     fn describe(out: &mut Description);
 }
 
-/// What is kept of a record `P` in the database. `#[derive(Encrypt)]` implements it.
+/// A record `P` as the database stores it. `#[derive(Encrypt)]` implements it.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not decrypt to `{P}`",
-    note = "it is the derive `encx::Encrypt` of `{P}` that writes the encrypted struct"
+    note = "`#[derive(encx::Encrypt)]` on `{P}` generates the encrypted struct"
 )]
 pub trait EncryptedRecord<P>: Sized {
     #[doc(hidden)]
@@ -62,7 +62,8 @@ pub trait EncryptedRecord<P>: Sized {
     fn assemble(self, opened: &mut Opened) -> Option<P>;
 }
 
-/// A struct that is nested in records, and has no row of its own. `#[derive(Encrypt)]` with `#[encx(fragment)]` implements it.
+/// A struct that is nested in records and has no row of its own. `#[derive(Encrypt)]` with
+/// `#[encx(fragment)]` implements it.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be nested in an encrypted record",
     label = "this type is not derived",
@@ -70,7 +71,7 @@ pub trait EncryptedRecord<P>: Sized {
             `#[encx(json)]` instead of `#[encx(nested)]`"
 )]
 pub trait Fragment: Sized {
-    /// What is kept in the database instead.
+    /// The struct that the database stores instead.
     type Encrypted: EncryptedFragment<Self>;
 
     #[doc(hidden)]
@@ -81,7 +82,7 @@ pub trait Fragment: Sized {
     fn describe(out: &mut Description);
 }
 
-/// What is kept of a fragment `P` in the database. `#[derive(Encrypt)]` implements it.
+/// A fragment `P` as the database stores it. `#[derive(Encrypt)]` implements it.
 pub trait EncryptedFragment<P>: Sized {
     #[doc(hidden)]
     fn collect<'a>(&'a self, out: &mut Opening<'a>, row: &mut Row<'_>);
@@ -97,7 +98,7 @@ pub trait EncryptedFragment<P>: Sized {
 ///
 /// # Cancellation
 ///
-/// May be dropped at any time; keys that are being loaded are loaded all the same.
+/// May be dropped at any time; keys that are being loaded still load.
 pub async fn encrypt_all<'a, P>(
     crypto: &Crypto,
     records: impl IntoIterator<Item = &'a P>,
@@ -119,7 +120,7 @@ where
         failures.extend(sealing.take_failures().map(|failure| failure.in_row(row)));
         collected.push(sealing);
     }
-    // Nobody is asked for a key before the whole input can be used.
+    // No key is loaded before the whole input has been checked.
     RecordError::check(failures)?;
     let mut sealed = seal::seal(crypto, &contexts, collected).await?;
     let assembled = records.iter().zip(&mut sealed);
@@ -135,8 +136,8 @@ where
 
 /// Decrypts a page of rows of one encryption context in one batch: all of them, or none.
 ///
-/// The context is the caller's, such as that of the tenant who is logged in. If the columns of a row say another, no row
-/// is decrypted: it is not the caller's, however it came into the page.
+/// The context is the caller's, such as that of the logged-in tenant. If the columns of any row name another context,
+/// no row is decrypted, because that row is not the caller's.
 ///
 /// ```
 /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -167,8 +168,8 @@ where
 ///
 /// # Errors
 ///
-/// [`RecordError`] names every row of another context, with [`Error::OtherContext`](crate::Error::OtherContext); otherwise as
-/// [`decrypt_all`].
+/// [`RecordError`] names every row of another context, with [`Error::OtherContext`](crate::Error::OtherContext);
+/// otherwise as [`decrypt_all`].
 ///
 /// # Cancellation
 ///
@@ -190,13 +191,13 @@ where
 ///
 /// <div class="warning">
 ///
-/// Each row is decrypted in the encryption context that its own columns say. Nothing authenticates these: whoever can write
-/// the table can put a row of one tenant, whole, in the place of another's. Where the caller knows the context, as for a
-/// page of one tenant, use [`decrypt_all_in`]; and let the query ask for the tenant's rows alone.
+/// Each row is decrypted in the encryption context that its own columns name. These are not authenticated: an attacker
+/// who can write the table can replace a row of one tenant by a whole row of another. If the caller knows the context,
+/// as for a page of one tenant, use [`decrypt_all_in`], and let the query ask for the tenant's rows only.
 ///
 /// </div>
 ///
-/// Keys that are not in memory are loaded together, whichever contexts the rows have: one query, and the KMS calls at once.
+/// Missing keys are loaded together, whatever contexts the rows have: one query, and concurrent KMS calls.
 ///
 /// ```
 /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -224,7 +225,7 @@ where
 ///
 /// # Errors
 ///
-/// [`RecordError`] names every row and field that failed. To keep the rows that can be read, use [`decrypt_each_in`].
+/// [`RecordError`] names every row and field that failed. To keep the readable rows, use [`decrypt_each_in`].
 ///
 /// # Cancellation
 ///
@@ -249,9 +250,9 @@ where
     Ok(records)
 }
 
-/// Decrypts a page of rows in one batch, and tells of each whether it could be read. The results are in the rows' order.
+/// Decrypts a page of rows in one batch, and returns a result for each row, in the rows' order.
 ///
-/// It believes what rows say of their encryption context, as [`decrypt_all`] does; mind the warning there.
+/// It trusts the encryption context in the rows, as [`decrypt_all`] does; see the warning there.
 ///
 /// # Errors
 ///
@@ -270,10 +271,10 @@ where
     open_rows(crypto, rows.into_iter().collect()).await
 }
 
-/// Decrypts a page of rows of one encryption context in one batch, and gives back each row with what became of it, in the rows'
-/// order: a damaged row does not take its page down, and can be shown, repaired or reported as it is.
+/// Decrypts a page of rows of one encryption context in one batch, and returns each row with its result, in the rows'
+/// order: a damaged row does not fail its page, and can be shown, repaired or reported.
 ///
-/// The context is the caller's, as in [`decrypt_all_in`]. A row whose columns say another context is not decrypted.
+/// The context is the caller's, as in [`decrypt_all_in`]. A row whose columns name another context is not decrypted.
 ///
 /// ```
 /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -309,7 +310,8 @@ where
 ///
 /// # Errors
 ///
-/// Each row's [`RecordError`] names the fields that failed; that of a row of another context is [`Error::OtherContext`](crate::Error::OtherContext).
+/// Each row's [`RecordError`] names the fields that failed; for a row of another context it contains
+/// [`Error::OtherContext`](crate::Error::OtherContext).
 ///
 /// # Cancellation
 ///
@@ -390,7 +392,7 @@ where
     names.into_iter().zip(contexts).map(hand_out).collect()
 }
 
-/// Decodes every value, so that every field that fails is named, and returns the record only if none did.
+/// Decodes every value, so that the error names every field that failed, and returns the record only if none did.
 fn put_together<P, R: EncryptedRecord<P>>(row: R, mut opened: Opened) -> Result<P, RecordError> {
     let record = row.assemble(&mut opened);
     RecordError::check(opened.failures)?;

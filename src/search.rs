@@ -17,21 +17,21 @@ use encx_core::key::{DataKeyId, Subkey};
 
 /// A value that was normalised for one index.
 pub(crate) struct Message {
-    /// What the index's subkey is derived with.
+    /// The info that derives the index's subkey.
     pub(crate) info: Vec<u8>,
     normalized: Zeroizing<Vec<u8>>,
     bits: u16,
 }
 
 impl Message {
-    /// Tells whether it is the same value of the same index, once normalised.
+    /// Tells whether it is the same value of the same index, after normalisation.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.info == other.info && self.normalized == other.normalized
     }
 
-    /// Computes the blind index under a version of the index key, whose subkey for this index this is.
+    /// Computes the blind index under a version of the index key, given that version's subkey for this index.
     pub(crate) fn under(&self, id: DataKeyId, subkey: &Subkey) -> BlindIndex {
-        // HMAC takes a key of any length (RFC 2104), so the error cannot occur for one of 32 bytes.
+        // HMAC takes a key of any length (RFC 2104), so 32 bytes cannot fail.
         #[allow(clippy::unwrap_used, reason = "HMAC has no invalid key length")]
         let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(subkey.expose()).unwrap();
         mac.update(&self.normalized);

@@ -1,4 +1,4 @@
-//! API tokens: what a client presents, and the digest of it that a column keeps, encrypted.
+//! API tokens: the text that a client presents, and its digest, which a column stores encrypted.
 
 use std::fmt;
 
@@ -10,17 +10,17 @@ use zeroize::{ZeroizeOnDrop, Zeroizing};
 use encx_core::codec::{CodecError, Encoded, FieldCodec};
 use encx_core::key::{RandomError, fill_from_os};
 
-/// An API token: a secret of 256 random bits, and the id by which its row is found.
+/// An API token: a secret of 256 random bits, and the id that finds its row.
 ///
 /// ```text
 /// <prefix>_<id, 32 digits of hex>_<secret, 64 digits of hex>
 /// ```
 ///
-/// Hand [`expose`](Self::expose) to its owner once, and keep [`digest`](Self::digest) in a field with
-/// `#[encx(token, bind(..))]`, in the row whose id is [`id`](Self::id). When a client presents a token, parse it, read the row
-/// of that id, decrypt it, and compare with [`TokenDigest::is_of`]; docs/search.md shows all of it.
+/// Give [`expose`](Self::expose) to its owner once, and store [`digest`](Self::digest) in a field with
+/// `#[encx(token, bind(..))]`, in the row whose id is [`id`](Self::id). When a client presents a token, parse it, read
+/// the row with its id, decrypt the row, and compare with [`TokenDigest::is_of`]; docs/search.md shows all of it.
 ///
-/// It is zeroised when dropped. It has no `Clone` and no `Serialize`, and `Debug` shows the id alone.
+/// It is zeroised on drop. It has no `Clone` and no `Serialize`, and `Debug` shows only the id.
 ///
 /// ```
 /// use encx::token::ApiToken;
@@ -36,24 +36,24 @@ pub struct ApiToken {
     id: Uuid,
 }
 
-/// SHA-256 of an [`ApiToken`], as `#[encx(token, bind(..))]` keeps it: encrypted, and bound to the columns that say what the
-/// token may do.
+/// SHA-256 of an [`ApiToken`], as `#[encx(token, bind(..))]` stores it: encrypted, and bound to the columns that define
+/// the token's rights.
 ///
-/// Two are compared in constant time. `Debug` shows nothing of it.
+/// Compared in constant time. `Debug` shows nothing of it.
 #[derive(Clone)]
 pub struct TokenDigest([u8; DIGEST_LEN]);
 
-/// Says why there is no token. No part of one is shown.
+/// Why there is no token. Shows no part of one.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenError {
-    /// The text is no token of this form. Refuse the request, as for a token that is not known.
-    #[error("this is no API token: it is not a prefix, 32 and 64 digits of hex, joined by `_`")]
+    /// The text is not a token of this form. Refuse the request, as for an unknown token.
+    #[error("this is not an API token: it must be a prefix, 32 and 64 hex digits, joined by `_`")]
     NotAToken,
-    /// The prefix cannot be used.
+    /// The prefix is not allowed.
     #[error("the prefix of an API token has 1 to 32 ASCII letters, digits and `_`, and begins with a letter")]
     Prefix,
-    /// The operating system gave no random bytes.
+    /// The operating system returned no randomness.
     #[error(transparent)]
     Random(#[from] RandomError),
 }
@@ -65,15 +65,15 @@ const SECRET_LEN: usize = 32;
 const DIGEST_LEN: usize = 32;
 
 impl ApiToken {
-    /// The most bytes that the text of a token has.
+    /// The greatest length of a token's text, in bytes.
     pub const MAX_LEN: usize = MAX_PREFIX_LEN + 1 + 32 + 1 + 2 * SECRET_LEN;
 
-    /// Makes a token of random bytes of the operating system. The prefix says whose it is, such as `acme_live`, so that
-    /// scanners of leaked secrets recognise it.
+    /// Generates a token from the operating system's randomness. The prefix names its issuer, such as `acme_live`, so
+    /// that scanners for leaked secrets recognise it.
     ///
     /// # Errors
     ///
-    /// [`TokenError::Prefix`], and [`TokenError::Random`] if the operating system gives no random bytes.
+    /// [`TokenError::Prefix`], and [`TokenError::Random`] if the operating system returns no randomness.
     pub fn generate(prefix: &str) -> Result<Self, TokenError> {
         if !is_prefix(prefix) {
             return Err(TokenError::Prefix);
@@ -83,7 +83,7 @@ impl ApiToken {
         let id = uuid::Builder::from_random_bytes(id).into_uuid();
         let mut secret = Zeroizing::new([0; SECRET_LEN]);
         fill_from_os(secret.as_mut_slice())?;
-        // Room for all of it: a text that grew would leave a copy in memory that is not wiped.
+        // Full capacity: a text that grew would leave a copy in memory that is not wiped.
         let mut text = Zeroizing::new(String::with_capacity(Self::MAX_LEN));
         text.push_str(prefix);
         text.push('_');
@@ -93,7 +93,7 @@ impl ApiToken {
         Ok(Self { text, id })
     }
 
-    /// Parses what a client presents. Whether it is a token that was issued, its row says.
+    /// Parses the text that a client presents. Only its row tells whether it is an issued token.
     ///
     /// # Errors
     ///
@@ -119,19 +119,19 @@ impl ApiToken {
         Uuid::try_parse(id).ok()
     }
 
-    /// Returns the id by which its row is found. It is random and no secret.
+    /// Returns the id that finds its row. It is random and not secret.
     #[must_use]
     pub fn id(&self) -> Uuid {
         self.id
     }
 
-    /// Returns the text, for its owner: it is shown once, and kept nowhere.
+    /// Returns the text, for its owner: show it once, and do not store it.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.text
     }
 
-    /// Returns what a column keeps.
+    /// Returns the digest to store.
     #[must_use]
     pub fn digest(&self) -> TokenDigest {
         TokenDigest(Sha256::digest(self.text.as_bytes()).into())
@@ -139,10 +139,10 @@ impl ApiToken {
 }
 
 impl TokenDigest {
-    /// Tells whether it is that of this token, in constant time.
+    /// Tells whether it is the digest of this token, in constant time.
     ///
-    /// It says nothing of the token's expiry: compare that with the clock, now that the row has been decrypted and the
-    /// expiry is known to be the one that was set.
+    /// It does not check the token's expiry: compare that with the clock, now that the row has been decrypted and its
+    /// expiry is known to be authentic.
     #[must_use]
     pub fn is_of(&self, token: &ApiToken) -> bool {
         *self == token.digest()
@@ -154,7 +154,7 @@ fn is_prefix(prefix: &str) -> bool {
     begins && prefix.len() <= MAX_PREFIX_LEN && prefix.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_')
 }
 
-/// Tells whether a text is so many digits of hex in lower case: one token has one text.
+/// Tells whether a text is `len` lower-case hex digits: one token has one text.
 fn is_hex(text: &str, len: usize) -> bool {
     text.len() == len && text.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
 }
@@ -227,7 +227,7 @@ mod tests {
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
-        // By Python's hashlib.
+        // Computed by Python's hashlib.
         assert_eq!(
             hex,
             "59b949da5e0b5fe14241df1fed19a449b8c1c1addca5a1a9438a1d0d13d98928"

@@ -1,4 +1,4 @@
-//! The AAD: what binds one ciphertext to its place, such as a table, a column and a row.
+//! The AAD (additional authenticated data): binds a ciphertext to its place, such as a table, a column and a row.
 
 mod bound;
 mod place;
@@ -17,17 +17,17 @@ use crate::causes::debug_as_text;
 /// The longest framed AAD, in bytes.
 pub const MAX_AAD_LEN: usize = 65_536;
 
-/// The most parts that an AAD has.
+/// The greatest number of parts in an AAD.
 pub const MAX_AAD_PARTS: usize = 64;
 
-/// Binds a ciphertext to its place: it opens only where it was sealed.
+/// Binds a ciphertext to its place, so that it opens only where it was sealed.
 ///
-/// Most come from [`Field::row`]. The bytes never leave the process and cost nothing to vary, so everything
-/// that has many values belongs here rather than into the encryption context.
+/// Most AADs come from [`Field::row`]. An AAD never leaves the process and costs nothing to vary, so put values that
+/// vary much here rather than into the encryption context.
 ///
-/// Parts are typed and framed: the text `1`, the integer 1 and the two texts `1` and `1` are all different, while
-/// 1 as an `i32` and as a `u64` are the same. A part that cannot be framed is remembered and refused, as an
-/// [`AadError`], by the call that uses the AAD.
+/// Parts are typed and framed: the text `1`, the integer 1 and the two texts `1` and `1` all differ, while 1 as
+/// an `i32` equals 1 as a `u64`. A part that cannot be framed does not fail here: the call that uses the AAD
+/// returns the [`AadError`].
 ///
 /// ```
 /// use encx::{Aad, Field};
@@ -41,16 +41,15 @@ pub const MAX_AAD_PARTS: usize = 64;
 #[derive(Clone)]
 pub struct Aad(Result<SmallVec<[u8; INLINE]>, AadError>);
 
-/// Long enough for a table, a column and a UUID with names of ordinary length, so that binding a row
-/// allocates nothing.
+/// Fits a table, a column and a UUID with names of ordinary length, so that binding a row does not allocate.
 const INLINE: usize = 104;
 
 impl Aad {
-    /// Binds to nothing: the ciphertext opens wherever its encryption context is known.
+    /// Binds to nothing: the ciphertext opens anywhere under its encryption context.
     ///
     /// <div class="warning">
     ///
-    /// Whoever can write the database can then copy this value from one row to another of the same tenant.
+    /// An attacker with write access to the database can then copy this value from one row to another of the same tenant.
     ///
     /// </div>
     #[must_use]
@@ -58,7 +57,7 @@ impl Aad {
         Self::begin(KIND_UNBOUND)
     }
 
-    /// Begins an AAD of the caller's own parts, for what is not a column of a table.
+    /// Starts an AAD of the caller's own parts, for values that are not in a column of a table.
     ///
     /// ```
     /// use encx::Aad;
@@ -70,13 +69,13 @@ impl Aad {
         Self::begin(KIND_FREE)
     }
 
-    /// Adds a text part. It may be empty.
+    /// Adds a text part, which may be empty.
     #[must_use]
     pub fn text(self, text: impl AsRef<str>) -> Self {
         self.part(TYPE_TEXT, text.as_ref().as_bytes())
     }
 
-    /// Adds a part of bytes. It may be empty.
+    /// Adds a part of bytes, which may be empty.
     #[must_use]
     pub fn bytes(self, bytes: impl AsRef<[u8]>) -> Self {
         self.part(TYPE_BYTES, bytes.as_ref())
@@ -156,7 +155,7 @@ pub const TYPE_INTEGER: u8 = 2;
 pub const TYPE_UUID: u8 = 3;
 const TYPE_PATH: u8 = 4;
 
-/// Shows the framed length only: a row's id may be somebody's name.
+/// Shows only the framed length: a row's id may be a person's name.
 impl fmt::Debug for Aad {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
@@ -166,9 +165,9 @@ impl fmt::Debug for Aad {
     }
 }
 
-/// What calls take to bind a value to its place: an [`Aad`], as [`Field::row`] makes it, or a reference to one.
+/// A place to bind a value to: an [`Aad`], such as [`Field::row`] returns, or a reference to one.
 ///
-/// The trait is sealed, so no code of a caller runs while a call holds a key.
+/// The trait is sealed, so a call that holds a key runs no code of the caller.
 ///
 /// ```
 /// use encx::{Aad, AsAad, Field};
@@ -190,8 +189,8 @@ impl fmt::Debug for Aad {
             insert the row. For what is not in a column there is `encx::Aad::free()`"
 )]
 pub trait AsAad: Send + Sync + sealed::Sealed {
-    /// `Self`. The futures of calls name it in place of `Self`: the compiler then reports a wrong type once, where it stands,
-    /// and not again wherever the future is used.
+    /// `Self`. The futures of calls name this type instead of `Self`, so the compiler reports a wrong type once, at the call,
+    /// and not again at every use of the future.
     #[doc(hidden)]
     type Kept: AsAad;
 
@@ -202,7 +201,7 @@ pub trait AsAad: Send + Sync + sealed::Sealed {
     fn as_aad(&self) -> &Aad;
 }
 
-/// Not for every `&T` where `T` is one: a reference to a wrong type would be reported twice.
+/// Not implemented for every `&T` with `T: AsAad`: a reference to a wrong type would be reported twice.
 macro_rules! as_aad {
     ($($type:ty),+) => {$(
         impl sealed::Sealed for $type {}
@@ -229,7 +228,7 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// Names a column of a table, so that its values can be bound to their rows.
+/// Names a column of a table, to bind its values to their rows.
 ///
 /// ```
 /// use encx::Field;
@@ -240,8 +239,7 @@ mod sealed {
 /// let of_a_composite_key = Field::new("line_items", "note").row(("order-7", 3));
 /// ```
 ///
-/// The names are part of every ciphertext's authentication. If the column is renamed in the database, keep
-/// the old names here.
+/// Every ciphertext authenticates these names. If the column is renamed in the database, keep the old names here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Field {
     table: Cow<'static, str>,
@@ -249,11 +247,11 @@ pub struct Field {
 }
 
 impl Field {
-    /// Names a column. In a `const`, an empty name does not compile.
+    /// Names a column. An empty name in a `const` does not compile.
     ///
     /// # Panics
     ///
-    /// If a name is empty. For names that are not literals there is [`Field::try_new`].
+    /// If a name is empty. Use [`Field::try_new`] for names that are not literals.
     #[must_use]
     pub const fn new(table: &'static str, column: &'static str) -> Self {
         assert!(!table.is_empty(), "the table's name is empty");
@@ -264,7 +262,7 @@ impl Field {
         }
     }
 
-    /// Names a column whose names are known at run time only.
+    /// Names a column whose names are known only at run time.
     ///
     /// # Errors
     ///
@@ -292,15 +290,15 @@ impl Field {
         &self.column
     }
 
-    /// Binds to a row: an integer of any width, text, bytes, a UUID, or a tuple of up to six of these.
+    /// Binds to a row by its id: an integer of any width, text, bytes, a UUID, or a tuple of up to six of these.
     ///
-    /// Use what identifies the row and never changes. An empty id is refused by the call that uses the AAD. An upsert by
-    /// another unique column keeps the id of the row that exists: encrypt for that one.
+    /// Use an id that never changes. The call that uses the AAD refuses an empty id. An upsert on another unique column keeps
+    /// the existing row's id: encrypt for that id.
     #[must_use]
     pub fn row(&self, id: impl RowId) -> Aad {
         let place = Aad::begin(KIND_FIELD).text(&self.table).text(&self.column);
         let Aad(bound) = id.append_to(RowIdParts(place)).0;
-        // An id type of the caller's own may have appended nothing, which would bind to the column alone.
+        // A caller's `RowId` may append nothing, which would bind to the column alone.
         Aad(bound.and_then(|framed| {
             if framed[2] > 2 {
                 Ok(framed)
@@ -310,9 +308,9 @@ impl Field {
         }))
     }
 
-    /// Binds to a place inside a row's document, such as `["address", "street"]` of a JSON column.
+    /// Binds to a place inside a document in the row, such as `["address", "street"]` of a JSON column.
     ///
-    /// Steps are marked as such, so they cannot be taken for parts of the row's id.
+    /// Steps of the path have a type of their own, so they cannot be mistaken for parts of the row's id.
     #[must_use]
     pub fn row_path<S: AsRef<str>>(&self, id: impl RowId, path: impl IntoIterator<Item = S>) -> Aad {
         path.into_iter()
@@ -320,11 +318,11 @@ impl Field {
     }
 }
 
-/// What identifies a row: an integer, text, bytes, a UUID, or a tuple of them.
+/// Identifies a row: an integer, text, bytes, a UUID, or a tuple of them.
 ///
 /// Implemented for the integers up to 128 bits, `str`, `String`, `[u8]`, `Vec<u8>`, `[u8; N]`, [`Uuid`], references to
-/// them, and tuples of two to six. Not for `Option`: a row without an id cannot be bound. For an id type of
-/// your own, implement it with what the type wraps:
+/// them, and tuples of two to six. Not implemented for `Option`: a row without an id cannot be bound. Implement it for
+/// your own id type by delegating to the wrapped value:
 ///
 /// ```
 /// use encx::{RowId, RowIdParts};
@@ -349,7 +347,7 @@ pub trait RowId {
     fn append_to(&self, parts: RowIdParts) -> RowIdParts;
 }
 
-/// Takes the parts of a row's id; see [`RowId`].
+/// Collects the parts of a row's id; see [`RowId`].
 ///
 /// ```
 /// use encx::{Field, RowId, RowIdParts};
@@ -431,7 +429,7 @@ impl<const N: usize> RowId for [u8; N] {
     }
 }
 
-/// Implements a trait for tuples whose members append their parts, one after the other.
+/// Implements a trait for tuples whose members append their parts in order.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __for_tuples {
@@ -457,21 +455,21 @@ for_tuples! {
     A 0 B 1 C 2 D 3 E 4 F 5;
 }
 
-/// Says why an AAD was refused. No part's content is shown.
+/// Why an AAD was refused. Shows no part's content.
 ///
 /// ```
 /// use encx::{AadError, Field};
 ///
 /// const NAME: Field = Field::new("users", "name");
 ///
-/// // Calls refuse it, before a key is asked for.
+/// // Calls return this error before they ask for a key.
 /// assert_eq!(NAME.row("").framed().unwrap_err(), AadError::EmptyPart);
 /// ```
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AadError {
-    /// A bound column's value is not one part.
-    #[error("the value of a bound column is one part; append what the type wraps, once")]
+    /// The value of a bound column is not exactly one part.
+    #[error("the value of a bound column must be one part; append the wrapped value once")]
     BoundValue,
     /// A name, a part of a row's id or a step of a path is empty.
     #[error(
@@ -479,13 +477,13 @@ pub enum AadError {
          row, and insert the row first if the database assigns its id"
     )]
     EmptyPart,
-    /// An integer needs more than 128 bits with its sign.
+    /// An integer does not fit into a signed 128-bit integer.
     #[error("an integer of an AAD is greater than 2^127 - 1; bind its bytes instead")]
     IntegerTooLarge,
     /// The framed AAD is too long.
     #[error("an AAD has at most {MAX_AAD_LEN} bytes when framed, not {found}; bind a hash of the long part")]
     TooLong {
-        /// The length it would have, in bytes.
+        /// The framed length, in bytes.
         found: usize,
     },
     /// There are too many parts.

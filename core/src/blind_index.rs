@@ -1,29 +1,29 @@
-//! Blind indexes as columns keep them: keyed, truncated hashes that find encrypted values by equality.
+//! Blind indexes as stored in columns: keyed, truncated hashes that find encrypted values by equality.
 
 use std::fmt;
 
 use crate::causes::debug_as_text;
 use crate::key::DataKeyId;
 
-/// The longest value that is indexed, in bytes, before and after it is normalised.
+/// The greatest length of an indexed value, in bytes, before and after normalisation.
 pub const MAX_INDEXED_LEN: usize = 65_536;
 
-/// The fewest different values that an index hides.
+/// The smallest number of distinct values for which an index hides anything.
 #[doc(hidden)]
 pub const MIN_DISTINCT: u64 = 512;
 
-/// The length of the tag that a stored term begins with.
+/// The length of the tag at the start of a stored term.
 const TAG_LEN: usize = 4;
 
-/// A blind index as a column keeps it: what finds one value under one version of the index key.
+/// A blind index as stored in a column: finds one value under one version of the index key.
 ///
 /// ```text
 /// last 4 bytes of the index key's id ‖ the top L bits of HMAC-SHA-256, in whole bytes; unused low bits are zero
 /// ```
 ///
-/// So it has 5 to 36 bytes, all of one `IndexField` equally many. It is no secret to whoever reads the database, and
-/// tells them which rows have the same value; see `IndexField` for what else. In a log it would tell who was looked
-/// for, so `Debug` shows the length alone.
+/// It has 5 to 36 bytes, the same number for all terms of one `IndexField`. A reader of the database sees which rows have
+/// the same value; see `IndexField` for what else leaks. `Debug` shows only the length, so that a log does not reveal
+/// which value was searched for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlindIndex {
     /// Zero from `len` on.
@@ -32,12 +32,12 @@ pub struct BlindIndex {
 }
 
 impl BlindIndex {
-    /// The length of the shortest, in bytes.
+    /// The smallest length, in bytes.
     pub const MIN_LEN: usize = TAG_LEN + 1;
-    /// The length of the longest, in bytes.
+    /// The greatest length, in bytes.
     pub const MAX_LEN: usize = TAG_LEN + 32;
 
-    /// Puts the tag of a version of the index key before so many bits of a hash.
+    /// Joins the tag of an index key's version and the first `bits` bits of a hash.
     #[doc(hidden)]
     #[must_use]
     pub fn of_hash(id: DataKeyId, hash: &[u8; 32], bits: u16) -> Self {
@@ -58,11 +58,11 @@ impl BlindIndex {
         }
     }
 
-    /// Parses what a column kept.
+    /// Parses the bytes from a column.
     ///
     /// # Errors
     ///
-    /// [`IndexError::Length`] if it has not 5 to 36 bytes.
+    /// [`IndexError::Length`] unless there are 5 to 36 bytes.
     pub fn parse(bytes: impl AsRef<[u8]>) -> Result<Self, IndexError> {
         let bytes = bytes.as_ref();
         let found = bytes.len();
@@ -78,25 +78,25 @@ impl BlindIndex {
         Ok(parsed)
     }
 
-    /// Returns the bytes to keep.
+    /// Returns the bytes to store.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }
 
-    /// Returns the bytes to keep.
+    /// Returns the bytes to store.
     #[must_use]
     pub fn to_vec(&self) -> Vec<u8> {
         self.as_bytes().to_vec()
     }
 
-    /// Returns the tag of the index key's version that it was made under: the last 4 bytes of its id.
+    /// Returns the tag of the version of the index key that made this term: the last 4 bytes of the key's id.
     #[must_use]
     pub fn key_tag(&self) -> [u8; TAG_LEN] {
         [self.bytes[0], self.bytes[1], self.bytes[2], self.bytes[3]]
     }
 
-    /// Returns the tag that all terms under a version of the index key begin with: the last 4 bytes of its id.
+    /// Returns the tag of all terms under a version of the index key: the last 4 bytes of its id.
     #[must_use]
     pub fn tag_of(id: DataKeyId) -> [u8; TAG_LEN] {
         let [.., a, b, c, d] = id.to_bytes();
@@ -104,7 +104,7 @@ impl BlindIndex {
     }
 }
 
-/// Shows the length only: who reads a log could otherwise look up whom it is about.
+/// Shows only the length, so that a log does not reveal which value was searched for.
 impl fmt::Debug for BlindIndex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "BlindIndex([{} bytes])", self.len)
@@ -139,48 +139,49 @@ impl TryFrom<Vec<u8>> for BlindIndex {
     }
 }
 
-/// What finds one value: its blind index under every version of the index key that may be used. None, if there is no key.
+/// The terms that find one value: its blind index under every usable version of the index key. Empty if there is no key.
 ///
-/// A value of which an older version of the normaliser made another term has that one too, so that its rows are found.
+/// If an older version of the normaliser made a different term for the value, that term is included, so
+/// that its rows are found.
 ///
-/// On PostgreSQL `WHERE email_index = ANY($1)` with [`as_slice`](Self::as_slice) bound; elsewhere
-/// `push_in`, of feature `sqlx-0_9`. What is found are candidates: see `IndexField`.
+/// On PostgreSQL use `WHERE email_index = ANY($1)` and bind [`as_slice`](Self::as_slice); elsewhere use `push_in`, of
+/// feature `sqlx-0_9`. Matches are candidates: see `IndexField`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IndexTerms(Vec<BlindIndex>);
 
 impl IndexTerms {
-    /// Lists terms, those of older versions first.
+    /// Collects terms, oldest version first.
     #[doc(hidden)]
     #[must_use]
     pub fn new(terms: Vec<BlindIndex>) -> Self {
         Self(terms)
     }
 
-    /// Returns the terms, those of older versions first.
+    /// Returns the terms, oldest version first.
     #[must_use]
     pub fn as_slice(&self) -> &[BlindIndex] {
         &self.0
     }
 
-    /// Returns the terms, those of older versions first.
+    /// Returns the terms, oldest version first.
     #[must_use]
     pub fn into_vec(self) -> Vec<BlindIndex> {
         self.0
     }
 
-    /// Tells whether what a column kept is one of them.
+    /// Tells whether a column's value is one of the terms.
     #[must_use]
     pub fn contains(&self, index: &BlindIndex) -> bool {
         self.0.contains(index)
     }
 
-    /// Tells whether there is none, because there is no index key: nothing can be found then.
+    /// Tells whether there are no terms because there is no index key. A search then finds nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Returns how many there are: one for each version of the index key, and more where older terms are looked for too.
+    /// Returns the number of terms: one for each version of the index key, plus those of older normalisers.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
@@ -216,21 +217,21 @@ impl<'a> IntoIterator for &'a IndexTerms {
     }
 }
 
-/// Says why a value was not indexed, or an index refused. No value is shown.
+/// Why a value was not indexed, or an index was refused. Shows no value.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IndexError {
-    /// There are too few different values for an index to hide anything.
+    /// There are too few distinct values for an index to hide anything.
     #[error(
-        "among {distinct} different values a blind index hides none: whoever reads the database counts how often each \
-         occurs; index no column with fewer than {}, or say `insecure_small_domain()`",
+        "a blind index hides none of {distinct} distinct values: an attacker with the database counts how often each \
+         occurs; index no column with fewer than {}, or call `insecure_small_domain()`",
         MIN_DISTINCT
     )]
     DomainTooSmall {
-        /// How many different values are expected.
+        /// The expected number of distinct values.
         distinct: u64,
     },
-    /// These bytes are no blind index.
+    /// The bytes are not a blind index.
     #[error(
         "a blind index has {} to {} bytes, not {found}; is this the right column?",
         BlindIndex::MIN_LEN,
@@ -240,7 +241,7 @@ pub enum IndexError {
         /// Their length.
         found: usize,
     },
-    /// The value has not the form that the normaliser knows.
+    /// The value does not have the form that the normaliser expects.
     #[error("the value cannot be normalised as `{normalizer}`: {what}")]
     NotNormalized {
         /// The normaliser's name.
@@ -248,14 +249,14 @@ pub enum IndexError {
         /// What is wrong, without the value.
         what: &'static str,
     },
-    /// The normaliser is for text, and the value is none.
-    #[error("normaliser `{normalizer}` is for text, and this value is none; use `Normalizer::Exact`")]
+    /// The normaliser takes only text, and the value is not text.
+    #[error("normaliser `{normalizer}` takes only text, and this value is not text; use `Normalizer::Exact`")]
     NotText {
         /// The normaliser's name.
         normalizer: &'static str,
     },
-    /// The value has another number of parts than the index.
-    #[error("the index is of {expected} columns, and the value has {found} parts")]
+    /// The value and the index differ in their number of parts.
+    #[error("the index has {expected} columns, but the value has {found} parts")]
     Parts {
         /// How many columns the index has.
         expected: usize,
@@ -265,17 +266,17 @@ pub enum IndexError {
     /// The value is too long.
     #[error("an indexed value has at most {MAX_INDEXED_LEN} bytes, before and after it is normalised")]
     TooLong,
-    /// The index has so many bits that every value has a term of its own.
+    /// The index has so many bits that every value gets its own term.
     #[error(
-        "with {bits} bits each of {distinct} different values has a term of its own; take at most {most}, as `bits_for` \
-         says, or do without `expecting`, if it may be seen which rows are equal"
+        "with {bits} bits each of {distinct} distinct values has its own term; use at most {most}, as `bits_for` \
+         says, or omit `expecting` if equal rows may be visible"
     )]
     TooManyBits {
         /// The index's bits.
         bits: u16,
-        /// How many different values are expected.
+        /// The expected number of distinct values.
         distinct: u64,
-        /// The most bits at which two values share a term, on average.
+        /// The most bits at which two values still share a term, on average.
         most: u16,
     },
 }

@@ -1,12 +1,12 @@
-//! How errors print themselves where a program shows their `Debug`: as text, with their causes.
+//! Prints errors as text with their causes where a program shows their `Debug`.
 
 use std::error::Error;
 use std::fmt;
 
-/// Writes an error's text, then `caused by: ..` on a line of its own for each cause that the text does not contain already.
+/// Writes an error's text, then a line `caused by: ..` for each cause that the text does not already contain.
 ///
-/// `main` prints the `Debug` of the error that it returns, and so do `unwrap` and `expect`. The errors of encx implement
-/// `Debug` with this; a provider's own errors do too:
+/// `main` prints the `Debug` of the error that it returns, as do `unwrap` and `expect`. The errors of encx implement
+/// `Debug` with this function; a provider's own errors can do the same:
 ///
 /// ```
 /// use std::fmt;
@@ -31,7 +31,7 @@ use std::fmt;
 /// );
 /// ```
 ///
-/// Of the causes only `Display` is used, so no field of a foreign error is shown.
+/// Causes are printed with `Display` only, so a foreign error's fields never show.
 ///
 /// # Errors
 ///
@@ -45,7 +45,7 @@ pub fn debug_error(error: &dyn Error, f: &mut fmt::Formatter<'_>) -> fmt::Result
         if shown.contains(&text) {
             continue;
         }
-        // A line each, whatever a foreign error writes.
+        // One line for each cause, even if the foreign error's text has several.
         let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
         write!(f, "\ncaused by: {line}")?;
         shown.push('\n');
@@ -54,7 +54,7 @@ pub fn debug_error(error: &dyn Error, f: &mut fmt::Formatter<'_>) -> fmt::Result
     Ok(())
 }
 
-/// A foreign error may name itself as its cause.
+/// Bounds the loop: a foreign error may name itself as its cause.
 const MAX_CAUSES: usize = 16;
 
 /// Implements `Debug` with [`debug_error`].

@@ -1,18 +1,18 @@
-//! The wire format of a ciphertext: parse and write, no cryptography.
+//! The wire format of a ciphertext: parsing and writing, without cryptography.
 
 use std::fmt;
 
 use crate::causes::debug_as_text;
 use crate::key::DataKeyId;
 
-/// The longest plaintext that one ciphertext holds, in bytes: 64 MiB.
+/// The longest plaintext of one ciphertext, in bytes: 64 MiB.
 pub const MAX_PLAINTEXT_LEN: usize = 64 << 20;
 
-/// How many bytes stand before the nonce: version, suite, data key id.
+/// The length of the part before the nonce, in bytes: version, suite, data key id.
 #[doc(hidden)]
 pub const HEADER_LEN: usize = 2 + DataKeyId::LEN;
 
-/// Where the suite's byte stands.
+/// The offset of the suite's byte.
 #[doc(hidden)]
 pub const SUITE_AT: usize = 1;
 
@@ -24,20 +24,19 @@ pub const TAG_LEN: usize = 16;
 #[doc(hidden)]
 pub const COMMITMENT_LEN: usize = 32;
 
-/// Tells how a ciphertext was sealed.
+/// The algorithm that sealed a ciphertext.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Suite {
     /// Suite 1, the default: XAES-256-GCM with a key commitment. 90 bytes longer than the plaintext.
     ///
     /// [C2SP XAES-256-GCM](https://c2sp.org/XAES-256-GCM) plus the commitment of [ePrint 2025/758]. It commits to key and
-    /// nonce: a ciphertext opens under one key only, so nobody can make one that reads differently to two
-    /// readers.
+    /// nonce: a ciphertext opens under one key only, so it cannot be crafted to decrypt differently for two readers.
     ///
     /// [ePrint 2025/758]: https://eprint.iacr.org/2025/758
     KcXaes256Gcm,
-    /// Suite 2, on request: [C2SP XAES-256-GCM](https://c2sp.org/XAES-256-GCM) without a commitment. 58 bytes longer than the
-    /// plaintext.
+    /// Suite 2, on request: [C2SP XAES-256-GCM](https://c2sp.org/XAES-256-GCM) without a commitment. 58 bytes
+    /// longer than the plaintext.
     Xaes256Gcm,
 }
 
@@ -55,14 +54,14 @@ impl Suite {
         }
     }
 
-    /// Returns how much longer than its plaintext a ciphertext is, in bytes.
+    /// Returns how many bytes longer than its plaintext a ciphertext is.
     #[inline]
     #[must_use]
     pub const fn overhead(self) -> usize {
         HEADER_LEN + self.body_overhead()
     }
 
-    /// Returns the same without the header: nonce, tag and commitment.
+    /// Returns the overhead without the header: nonce, tag and commitment, in bytes.
     #[doc(hidden)]
     #[inline]
     #[must_use]
@@ -74,20 +73,19 @@ impl Suite {
     }
 }
 
-/// A sealed value, as a column of bytes keeps it.
+/// A sealed value, as stored in a column of bytes.
 ///
 /// ```text
 /// version 1 ‖ suite 1 ‖ data key id 16 ‖ nonce 24 ‖ encrypted plaintext ‖ tag 16 ‖ commitment 32 (suite 1)
 /// ```
 ///
-/// Every value of this type has a header that is understood and a length that its suite allows. Whether it
-/// opens, only the key can tell.
+/// Every value of this type has a valid header and a length that its suite allows. Only the key can tell whether it opens.
 ///
-/// With feature `serde` it serialises as standard base64 in formats for people and as bytes in others; with
-/// feature `sqlx-0_9` it is a column type.
+/// With feature `serde` it serialises as standard base64 in human-readable formats and as bytes in others. With feature
+/// `sqlx-0_9` it is a column type.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Ciphertext {
-    /// Whose header was parsed once, and is read again when somebody asks: to carry it along costs a hot call more.
+    /// The header is parsed once for validity and again on access: carrying it along would slow the hot calls.
     bytes: Vec<u8>,
 }
 
@@ -103,14 +101,14 @@ impl Ciphertext {
         Ok(Self { bytes })
     }
 
-    /// Returns the suite that it was sealed with. Nobody has authenticated this yet.
+    /// Returns the suite from the header, which is not yet authenticated.
     #[inline]
     #[must_use]
     pub fn suite(&self) -> Suite {
         self.header().suite
     }
 
-    /// Returns the id of the data key that it was sealed under. Nobody has authenticated this yet.
+    /// Returns the data key's id from the header, which is not yet authenticated.
     #[inline]
     #[must_use]
     pub fn key_id(&self) -> DataKeyId {
@@ -123,7 +121,7 @@ impl Ciphertext {
         self.bytes.len() - self.suite().overhead()
     }
 
-    /// Returns the bytes to keep.
+    /// Returns the bytes to store.
     #[inline]
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
@@ -136,13 +134,13 @@ impl Ciphertext {
         &self.bytes
     }
 
-    /// Returns the bytes to keep, without a copy.
+    /// Returns the bytes to store, without a copy.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
 
-    /// Takes over what the keyring sealed behind a [`Header`].
+    /// Wraps bytes that the keyring sealed behind a [`Header`].
     #[inline]
     #[doc(hidden)]
     #[must_use]
@@ -157,7 +155,7 @@ impl Ciphertext {
     pub fn header(&self) -> Header {
         let suite = match self.bytes[SUITE_AT] {
             2 => Suite::Xaes256Gcm,
-            // There are these two in a ciphertext.
+            // A `Ciphertext` has one of these two suites.
             _ => Suite::KcXaes256Gcm,
         };
         let mut id = [0; DataKeyId::LEN];
@@ -174,7 +172,7 @@ impl Ciphertext {
     }
 }
 
-/// What stands at the beginning of a ciphertext: `version 1 ‖ suite 1 ‖ data key id 16`.
+/// The start of a ciphertext: `version 1 ‖ suite 1 ‖ data key id 16`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[doc(hidden)]
 pub struct Header {
@@ -183,7 +181,7 @@ pub struct Header {
 }
 
 impl Header {
-    /// Reads the header of a ciphertext, whose length must be one that its suite allows.
+    /// Reads the header of a ciphertext and checks that its suite allows its length.
     #[doc(hidden)]
     #[inline]
     pub fn of(ciphertext: &[u8]) -> Result<Self, CiphertextError> {
@@ -199,7 +197,7 @@ impl Header {
         Ok(Self { suite, key_id })
     }
 
-    /// Returns the id of the data key, if these bytes are a ciphertext.
+    /// Returns the data key's id if the bytes are a ciphertext.
     #[doc(hidden)]
     #[must_use]
     pub fn key_id_of(ciphertext: &[u8]) -> Option<DataKeyId> {
@@ -218,7 +216,7 @@ impl Header {
     }
 }
 
-/// Reads the header as far as it is there, so that the most telling error comes first.
+/// Reads as much of the header as is there, so that the most helpful error comes first.
 fn parse_header(bytes: &[u8]) -> Result<(Suite, DataKeyId), CiphertextError> {
     let shortest = Suite::Xaes256Gcm.overhead();
     let too_short = CiphertextError::TooShort {
@@ -239,10 +237,10 @@ fn parse_header(bytes: &[u8]) -> Result<(Suite, DataKeyId), CiphertextError> {
     Ok((suite, key_id))
 }
 
-/// Says what bytes are that begin with no version of ours.
+/// Chooses the error for bytes that start with an unknown version.
 #[cold]
 fn not_ours(bytes: &[u8], version: u8) -> CiphertextError {
-    // As PostgreSQL shows `bytea`: version 1 and suite 1 or 2.
+    // `bytea` in PostgreSQL's hex form: version 1 and suite 1 or 2.
     if [b"\\x0101", b"\\x0102"].iter().any(|hex| bytes.starts_with(*hex)) {
         return CiphertextError::HexText;
     }
@@ -294,7 +292,7 @@ impl fmt::Debug for Ciphertext {
     }
 }
 
-/// Says why bytes were no ciphertext.
+/// Why bytes are not a ciphertext.
 ///
 /// ```
 /// use encx::{Ciphertext, CiphertextError};
@@ -305,10 +303,10 @@ impl fmt::Debug for Ciphertext {
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CiphertextError {
-    /// What stands where the data key's id belongs is no UUID of version 7.
+    /// The data key's id is not a UUID of version 7.
     #[error("these bytes name no data key, so encx did not write them; is this the right column?")]
     BadKeyId,
-    /// It is a ciphertext that was written as hex, as PostgreSQL shows bytes.
+    /// The bytes are a ciphertext in hex, as PostgreSQL prints `bytea`.
     #[error(
         "this is a ciphertext written as hex text: the column's type is text; make it `bytea` (in SQLite `BLOB`), as by \
          `ALTER TABLE .. ALTER COLUMN .. TYPE bytea USING column::bytea`"
@@ -320,23 +318,23 @@ pub enum CiphertextError {
          as docs/adoption.md says; is this the right column?"
     )]
     NotEncrypted,
-    /// There are more bytes than the longest ciphertext has.
+    /// There are more bytes than in the longest ciphertext.
     #[error("a ciphertext of this suite has at most {max} bytes, not {found}; large values need a stream")]
     TooLong {
-        /// The length of what was given, in bytes.
+        /// The given length, in bytes.
         found: usize,
         /// The greatest length, in bytes.
         max: usize,
     },
-    /// There are fewer bytes than the shortest ciphertext has.
+    /// There are fewer bytes than in the shortest ciphertext.
     #[error("a ciphertext of this suite has at least {min} bytes, not {found}; was it cut short?")]
     TooShort {
-        /// The length of what was given, in bytes.
+        /// The given length, in bytes.
         found: usize,
-        /// The least length, in bytes.
+        /// The smallest length, in bytes.
         min: usize,
     },
-    /// The suite is none that this version of encx opens as a ciphertext.
+    /// This version of encx does not know the suite.
     #[error("this version of encx knows no suite {found}; was it written by a later one?")]
     UnknownSuite {
         /// The suite's byte.
@@ -465,7 +463,7 @@ mod tests {
         #[test]
         fn parsing_never_panics_and_loses_nothing(bytes in prop::collection::vec(any::<u8>(), 0..200), fix in 0..4) {
             let mut bytes = bytes;
-            // Most random bytes fail at the first one: let three in four get further.
+            // Most random bytes fail at the first byte: let three in four get further.
             if fix > 0 && bytes.len() > 10 {
                 bytes[0] = 1;
                 bytes[1] = 1 + bytes[1] % 2;

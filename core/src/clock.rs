@@ -1,4 +1,4 @@
-//! Where time comes from: the trait through which tests set it.
+//! The clock trait, through which tests control time.
 
 use std::fmt;
 use std::future::Future;
@@ -7,13 +7,15 @@ use std::time::Duration;
 
 /// Tells the time, and wakes a task later.
 ///
-/// `encx` never asks the machine for the time except through this trait, so that a test can move it.
-/// Services use `encx::SystemClock`; tests use `encx_testkit::ManualClock`.
+/// `encx` reads the time only through this trait, so that a test can move it. Services use `encx::SystemClock`; tests
+/// use `encx_testkit::ManualClock`.
 ///
-/// The views must not be confused: [`elapsed`](Clock::elapsed) never goes back and decides how long a key may stay in
-/// memory; [`elapsed_coarsely`](Clock::elapsed_coarsely) is the same for calls that find their key in memory, which
-/// have no time to ask the machine; [`unix_millis`](Clock::unix_millis) may jump, and only makes the time part of
-/// key ids; [`sleep`](Clock::sleep) paces background work.
+/// The methods are not interchangeable:
+///
+/// - [`elapsed`](Clock::elapsed) never goes back, and decides how long a key may stay in memory.
+/// - [`elapsed_coarsely`](Clock::elapsed_coarsely) is a cheaper `elapsed` for calls whose key is in memory.
+/// - [`unix_millis`](Clock::unix_millis) may jump, and only makes the time part of key ids.
+/// - [`sleep`](Clock::sleep) paces background work.
 ///
 /// ```
 /// use std::pin::Pin;
@@ -47,10 +49,10 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// Returns the time since a fixed but arbitrary moment. It never goes back.
     fn elapsed(&self) -> Duration;
 
-    /// Returns [`elapsed`](Clock::elapsed) as of a moment ago: never ahead of it, and behind it by a tenth of a second
-    /// at most while the machine is not overloaded.
+    /// Returns a recent [`elapsed`](Clock::elapsed): never ahead of it, and at most a tenth of a second behind unless the
+    /// machine is overloaded.
     ///
-    /// Every encryption and decryption asks, so it must cost no more than a load from memory. A clock that has nothing
+    /// Every encryption and decryption calls this, so it must cost no more than a load from memory. A clock with nothing
     /// cheaper than `elapsed` returns that.
     fn elapsed_coarsely(&self) -> Duration;
 

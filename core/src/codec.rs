@@ -1,4 +1,4 @@
-//! The bytes that a field's value becomes before it is encrypted. `docs/format.md` states them for other languages.
+//! How a field's value is encoded as bytes before encryption. `docs/format.md` specifies it for other languages.
 
 #[cfg(feature = "chrono")]
 mod chrono;
@@ -18,9 +18,9 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::causes::debug_as_text;
 
-/// Turns a value into the bytes to encrypt, and back.
+/// Encodes a value as the bytes to encrypt, and decodes it.
 ///
-/// The bytes stand in `docs/format.md` and never change:
+/// `docs/format.md` specifies the bytes. They never change:
 ///
 /// | type | bytes |
 /// | --- | --- |
@@ -34,13 +34,14 @@ use crate::causes::debug_as_text;
 /// | feature `time`: `OffsetDateTime`, `PrimitiveDateTime`, `Date`, `Time` | the same text |
 /// | `Zeroizing<T>`, `Box<T>` | those of `T` |
 ///
-/// Moments are `2026-01-31T12:00:00.000000000Z`, always in UTC and with nine digits of a second; local ones have no `Z`,
-/// dates are `2026-01-31` and times `12:00:00.000000000`. Years are 0 to 9999. The two crates read each other's.
+/// Moments are `2026-01-31T12:00:00.000000000Z`, always in UTC and with nine digits of a second. Local ones have no `Z`;
+/// dates are `2026-01-31` and times `12:00:00.000000000`. Years are 0 to 9999. Each crate reads what the other wrote.
 ///
-/// Integers, floats, booleans, UUIDs and moments have one length whatever their value, so their ciphertexts tell nothing.
-/// Those of texts tell how long the text is.
+/// Integers, floats, booleans, UUIDs and moments have a fixed length, so their ciphertexts reveal nothing about the value.
+/// A text's ciphertext reveals the text's length.
 ///
-/// Not for `Option`: what is absent is `NULL`. For a type of your own, implement it with what the type wraps:
+/// Not implemented for `Option`: an absent value is `NULL`. Implement it for your own type by
+/// delegating to the wrapped value:
 ///
 /// ```
 /// use encx::record::{CodecError, Encoded, FieldCodec};
@@ -67,26 +68,26 @@ use crate::causes::debug_as_text;
     note = "an optional value is written `Option<..>`, by that name and not by an alias"
 )]
 pub trait FieldCodec: Sized {
-    /// What the bytes are, in a word. It stands in manifests of records, so that a test sees when it changes.
+    /// Names the encoding in one word. Manifests of records contain it, so that a test notices a change.
     const FORMAT: &'static str;
 
-    /// Returns the value's bytes.
+    /// Encodes the value.
     ///
     /// # Errors
     ///
-    /// [`CodecError`] if this value has none, such as a date in year 10 000. What could not be read again is refused
-    /// here, where the value still exists.
+    /// [`CodecError`] if the value cannot be encoded, such as a date in year 10 000. A value that could not be decoded again
+    /// is refused here, while it still exists.
     fn encode(&self) -> Result<Encoded<'_>, CodecError>;
 
-    /// Reads a value from its bytes, which are authentic but may be those of another type.
+    /// Decodes a value from authenticated bytes, which may be those of another type.
     ///
     /// # Errors
     ///
-    /// [`CodecError`] if they are no value of this type.
+    /// [`CodecError`] if the bytes are not a value of this type.
     fn decode(bytes: &[u8]) -> Result<Self, CodecError>;
 }
 
-/// The bytes of a value: the value's own, or made for it and zeroised when dropped.
+/// The encoding of a value: borrowed from the value, or owned and zeroised on drop.
 pub struct Encoded<'a>(Bytes<'a>);
 
 enum Bytes<'a> {
@@ -95,13 +96,13 @@ enum Bytes<'a> {
 }
 
 impl<'a> Encoded<'a> {
-    /// Takes bytes that the value has already.
+    /// Borrows bytes of the value itself.
     #[must_use]
     pub fn borrowed(bytes: &'a [u8]) -> Self {
         Self(Bytes::Borrowed(bytes))
     }
 
-    /// Takes bytes that were made for this.
+    /// Takes bytes that were allocated for the encoding.
     #[must_use]
     pub fn owned(bytes: Vec<u8>) -> Self {
         Self(Bytes::Owned(Zeroizing::new(bytes)))
@@ -129,11 +130,11 @@ impl fmt::Debug for Encoded<'_> {
     }
 }
 
-/// Says why a value has no bytes, or bytes are no value of a type. No part of the value is shown.
+/// Why a value cannot be encoded, or bytes cannot be decoded. Shows no part of the value.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CodecError {
-    /// The bytes are no JSON of the type, or the type cannot be written as JSON.
+    /// The bytes are not JSON of the type, or the type cannot be written as JSON.
     #[error("the value cannot be {direction} JSON at line {line}, column {column}: {what}")]
     Json {
         /// "written as" or "read from".
@@ -142,38 +143,38 @@ pub enum CodecError {
         line: usize,
         /// The column, from 1; 0 if there is none.
         column: usize,
-        /// The kind of fault. What `serde_json` says besides may quote the value.
+        /// The kind of fault. The rest of `serde_json`'s message may quote the value.
         what: &'static str,
     },
-    /// The bytes have another length than those of the type.
-    #[error("the bytes of {format} are {expected}, not {found}; was the field's type changed?")]
+    /// The bytes do not have the length of the type's encoding.
+    #[error("the encoding of {format} has {expected} bytes, not {found}; was the field's type changed?")]
     Length {
-        /// What they should have been.
+        /// The expected encoding.
         format: &'static str,
-        /// The length of those found.
+        /// The length found, in bytes.
         found: usize,
-        /// The length that it has.
+        /// The expected length, in bytes.
         expected: usize,
     },
-    /// The bytes are of the right length and no value.
-    #[error("the bytes are no {format}; was the field's type changed?")]
+    /// The bytes have the right length, but are not a value.
+    #[error("the bytes are not a valid {format}; was the field's type changed?")]
     Malformed {
-        /// What they should have been.
+        /// The expected encoding.
         format: &'static str,
     },
-    /// The value does not fit: into the type, or into the format.
+    /// The value does not fit into the type, or into the encoding.
     #[error("the {format} is out of range: {what}")]
     OutOfRange {
-        /// What it is.
+        /// The encoding.
         format: &'static str,
-        /// What does not fit into what.
+        /// What is out of range.
         what: &'static str,
     },
-    /// A codec of the caller's own refused.
+    /// A caller's own codec refused.
     #[error("{0}")]
     Other(Cow<'static, str>),
-    /// The value would be written as JSON and could not be read again.
-    #[error("the value is not written as JSON, because it could not be read again: {what}")]
+    /// The value was not written as JSON, because it could not be read back.
+    #[error("the value is not written as JSON, because it could not be read back: {what}")]
     Unreadable {
         /// Why, and what to do.
         what: &'static str,

@@ -1,10 +1,10 @@
-//! Where ciphertexts lie: which column, which row, under which encryption context. It names columns and runs no SQL.
+//! Describes where ciphertexts are stored: column, row and encryption context. Runs no SQL.
 
 use uuid::Uuid;
 
 use crate::aad::{Field, RowId};
 
-/// Describes a column of ciphertexts, for jobs that walk over its rows.
+/// Describes a column of ciphertexts, for jobs that visit its rows.
 ///
 /// ```
 /// use encx::record::{EncryptedColumn, RowIdKind};
@@ -25,14 +25,14 @@ pub struct EncryptedColumn {
     pub table: String,
     /// The column's name in the AAD.
     pub column: String,
-    /// The path within the column's value, for a part of a nested value; empty otherwise.
+    /// The path inside the column's value, for part of a nested value; otherwise empty.
     pub path: Vec<String>,
-    /// The columns that make up the row's id, in order. Together they are unique.
+    /// The columns of the row's id, in order. Together they are unique.
     pub row_id: Vec<RowIdColumn>,
-    /// Where the pairs of the encryption context come from: keys with their sources.
+    /// The pairs of the encryption context: each key with the source of its value.
     pub context: Vec<(String, ContextSource)>,
-    /// The columns, by their names in the AAD, whose values the AAD binds by [`Aad::bind`](crate::aad::Aad::bind). Jobs count
-    /// such ciphertexts and do not encrypt them anew.
+    /// The columns, by their names in the AAD, whose values the AAD binds with [`Aad::bind`](crate::aad::Aad::bind). Jobs
+    /// count such ciphertexts but do not re-encrypt them.
     pub bound: Vec<String>,
 }
 
@@ -42,11 +42,11 @@ pub struct EncryptedColumn {
 pub struct RowIdColumn {
     /// The column's name in SQL.
     pub sql_column: String,
-    /// What it holds.
+    /// The type of its value.
     pub kind: RowIdKind,
 }
 
-/// What a part of a row's id is, as the AAD frames it.
+/// The type of a part of a row's id, as the AAD frames it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RowIdKind {
@@ -61,7 +61,7 @@ pub enum RowIdKind {
 }
 
 impl RowIdKind {
-    /// Returns the kind in a word.
+    /// Returns the kind's name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -81,7 +81,7 @@ impl RowIdKind {
             or \"text\", \"bytes\" or \"uuid\"; `Option` is none: ask the database for an id before you insert the row"
 )]
 pub trait RowIdPart: RowId {
-    /// What the AAD frames it as.
+    /// The kind as which the AAD frames it.
     const KIND: RowIdKind;
 }
 
@@ -108,18 +108,18 @@ impl<T: RowIdPart + ?Sized> RowIdPart for &T {
     const KIND: RowIdKind = T::KIND;
 }
 
-/// Where a pair of the encryption context comes from.
+/// The source of a value of the encryption context.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ContextSource {
-    /// A column of the same row: text as it is, an integer in decimal, a UUID with hyphens and in lower case.
+    /// A column of the same row: text unchanged, an integer in decimal, a UUID in lower case with hyphens.
     Column(String),
     /// A value that all rows share.
     Value(String),
 }
 
 impl EncryptedColumn {
-    /// Describes a column whose names in SQL and in the AAD are the same.
+    /// Describes a column whose names in SQL and in the AAD are equal.
     #[must_use]
     pub fn new(table: impl Into<String>, column: impl Into<String>) -> Self {
         let (table, column) = (table.into(), column.into());
@@ -135,13 +135,13 @@ impl EncryptedColumn {
         }
     }
 
-    /// Describes the column of a field, with the field's names.
+    /// Describes a field's column, under the field's names.
     #[must_use]
     pub fn of(field: &Field) -> Self {
         Self::new(field.table(), field.column())
     }
 
-    /// Says what the table and the column are called in SQL, where that differs from the AAD.
+    /// Sets the table's and the column's names in SQL, if they differ from those in the AAD.
     #[must_use]
     pub fn stored_in(mut self, sql_table: impl Into<String>, sql_column: impl Into<String>) -> Self {
         self.sql_table = sql_table.into();
@@ -156,7 +156,7 @@ impl EncryptedColumn {
         self
     }
 
-    /// Adds a column of the row's id; their order is that of the AAD's parts.
+    /// Adds a column of the row's id, in the order of the AAD's parts.
     #[must_use]
     pub fn row_id(mut self, sql_column: impl Into<String>, kind: RowIdKind) -> Self {
         self.row_id.push(RowIdColumn {
@@ -166,14 +166,14 @@ impl EncryptedColumn {
         self
     }
 
-    /// Names a column whose value the AAD binds by [`Aad::bind`](crate::aad::Aad::bind).
+    /// Names a column whose value the AAD binds with [`Aad::bind`](crate::aad::Aad::bind).
     #[must_use]
     pub fn bind(mut self, column: impl Into<String>) -> Self {
         self.bound.push(column.into());
         self
     }
 
-    /// Takes a pair of the encryption context from a column of the same row.
+    /// Adds a pair of the encryption context whose value is in a column of the same row.
     #[must_use]
     pub fn context_column(mut self, key: impl Into<String>, sql_column: impl Into<String>) -> Self {
         self.context
@@ -181,7 +181,7 @@ impl EncryptedColumn {
         self
     }
 
-    /// Gives a pair of the encryption context that all rows share.
+    /// Adds a pair of the encryption context that all rows share.
     #[must_use]
     pub fn context_value(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.context

@@ -1,4 +1,4 @@
-//! The encryption context: non-secret pairs that choose a data key and that the KMS authenticates.
+//! The encryption context: non-secret pairs that select a data key and that the KMS authenticates.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,25 +7,25 @@ use std::sync::{Arc, LazyLock};
 
 use crate::causes::debug_as_text;
 
-/// The most pairs that an encryption context has.
+/// The greatest number of pairs in an encryption context.
 pub const MAX_PAIRS: usize = 8;
 
-/// The most Unicode scalars that a key or a value of an encryption context has.
+/// The greatest length of a key or a value of an encryption context, in Unicode scalars.
 pub const MAX_PAIR_CHARS: usize = 384;
 
-/// Chooses a data key: 1 to 8 pairs of text, such as `tenantId` = `t-42` and `purpose` = `pii`.
+/// Selects a data key by 1 to 8 pairs of text, such as `tenantId` = `t-42` and `purpose` = `pii`.
 ///
-/// Each distinct context has its own data keys and costs one KMS call per cache lifetime, so put into it
-/// what has *few* values (tenant, purpose), and into the AAD what has many (the row).
+/// Each distinct context has its own data keys and costs one KMS call per cache lifetime. Put what has *few* values
+/// (tenant, purpose) here, and what has many (the row) into the AAD.
 ///
-/// Order does not matter. Keys and values are 1 to 384 Unicode scalars without control characters; two keys
-/// may not be equal ignoring case, and keys that begin with `encx:` belong to encx. Nothing is normalised:
-/// `é` as one scalar and as two are different values.
+/// Order does not matter. Keys and values are 1 to 384 Unicode scalars without control characters. Keys must differ
+/// by more than case, and keys that begin with `encx:` are reserved. Nothing is normalised: `é` as one scalar and as
+/// two are different values.
 ///
 /// <div class="warning">
 ///
-/// A context is not secret: it stands in your database, in the KMS's log, and in error messages' sources.
-/// Put no personal data into it.
+/// A context is not secret: it appears in your database, in the KMS's log, and in the sources of errors. Put no personal
+/// data into it.
 ///
 /// </div>
 ///
@@ -46,11 +46,11 @@ struct Inner {
     hash: u64,
 }
 
-/// Hashes contexts under a secret of this process: whoever chooses tenants' names chooses no collisions.
+/// Hashes contexts under a secret of this process, so that tenants' names cannot be chosen to collide.
 static HASHES: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 impl EncryptionContext {
-    /// Begins a context without pairs.
+    /// Starts a context without pairs.
     pub fn builder() -> EncryptionContextBuilder {
         EncryptionContextBuilder { pairs: Vec::new() }
     }
@@ -94,7 +94,7 @@ impl EncryptionContext {
         &self.0.canonical
     }
 
-    /// Returns a hash that is computed once, when the context is built.
+    /// Returns a hash that was computed when the context was built.
     #[doc(hidden)]
     #[inline]
     #[must_use]
@@ -102,16 +102,16 @@ impl EncryptionContext {
         self.0.hash
     }
 
-    /// Returns the pairs as an owned map, for a store to keep.
+    /// Returns the pairs as an owned map, for a store.
     #[must_use]
     pub fn to_map(&self) -> BTreeMap<String, String> {
         self.0.pairs.iter().cloned().collect()
     }
 }
 
-/// Frames pairs that are already sorted by key, as in [`EncryptionContext::canonical`].
+/// Frames pairs that are sorted by key, as in [`EncryptionContext::canonical`].
 ///
-/// Lengths are bounded by [`MAX_PAIRS`] and [`MAX_PAIR_CHARS`] (four bytes a scalar), which fit 16 bits.
+/// [`MAX_PAIRS`] and [`MAX_PAIR_CHARS`] (four bytes a scalar) bound the lengths, which fit into 16 bits.
 pub(crate) fn frame_pairs<'a>(pairs: impl ExactSizeIterator<Item = (&'a str, &'a str)>) -> Vec<u8> {
     let mut framed = Vec::new();
     let put_len = |framed: &mut Vec<u8>, len: usize| {
@@ -166,7 +166,7 @@ pub struct EncryptionContextBuilder {
 }
 
 impl EncryptionContextBuilder {
-    /// Adds a pair. The value may be anything that prints: text, a number, a UUID.
+    /// Adds a pair. The value may be anything that implements `Display`: text, a number, a UUID.
     pub fn pair(mut self, key: impl Into<String>, value: impl fmt::Display) -> Self {
         self.pairs.push((key.into(), value.to_string()));
         self
@@ -240,14 +240,14 @@ fn check_text(text: &str) -> Result<(), TextFault> {
     }
 }
 
-/// Shortens a key for an error message, and keeps control characters out of a log.
+/// Shortens a key for an error message, and escapes control characters.
 fn excerpt(key: &str) -> String {
     key.chars().take(48).flat_map(char::escape_debug).collect()
 }
 
-/// Says why an encryption context was refused.
+/// Why an encryption context was refused.
 ///
-/// Keys are shortened to 48 characters; values are never shown.
+/// Keys are shortened to 48 characters. Values never show.
 ///
 /// ```
 /// use encx::{ContextError, EncryptionContext};
@@ -258,7 +258,7 @@ fn excerpt(key: &str) -> String {
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ContextError {
-    /// Two keys are equal, or differ in case only.
+    /// Two keys are equal, or differ only in case.
     #[error(
         "two pairs of the encryption context have the key `{key}` (ignoring case, as policies of a KMS do); \
          rename or remove one"
@@ -267,7 +267,7 @@ pub enum ContextError {
         /// The key, in lower case.
         key: String,
     },
-    /// A key cannot be used.
+    /// A key is not allowed.
     #[error("the encryption context's key `{key}` {fault}")]
     Key {
         /// The key.
@@ -290,13 +290,13 @@ pub enum ContextError {
          the AAD"
     )]
     TooManyPairs {
-        /// How many there are.
+        /// The number of pairs.
         found: usize,
     },
-    /// A value cannot be used.
+    /// A value is not allowed.
     #[error("the value of the encryption context's key `{key}` {fault}")]
     Value {
-        /// The key whose value it is.
+        /// The value's key.
         key: String,
         /// What is wrong with the value.
         fault: TextFault,
@@ -305,7 +305,7 @@ pub enum ContextError {
 
 debug_as_text!(ContextError);
 
-/// What is wrong with a text of an encryption context.
+/// A fault in a text of an encryption context.
 ///
 /// ```
 /// use encx::{ContextError, EncryptionContext, TextFault};
@@ -316,16 +316,16 @@ debug_as_text!(ContextError);
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TextFault {
-    /// It has a control character.
+    /// The text has a control character.
     #[error("has a control character at position {at}; remove it, or encode the text")]
     ControlCharacter {
-        /// How many characters stand before it.
+        /// The number of characters before it.
         at: usize,
     },
-    /// It is empty.
+    /// The text is empty.
     #[error("is empty; leave the pair out, or give it a text that says so")]
     Empty,
-    /// It is too long.
+    /// The text is too long.
     #[error("has {found} characters and may have at most {MAX_PAIR_CHARS}; use an id or a hash of it")]
     TooLong {
         /// Its length in Unicode scalars.

@@ -1,4 +1,4 @@
-//! Data keys and what names them: ids, versions, KEKs, usages, states, scopes and wraps.
+//! Data keys and their parts: ids, versions, KEKs, usages, states, scopes and wraps.
 
 mod data_key;
 mod id;
@@ -23,10 +23,10 @@ pub use state::KeyState;
 #[doc(hidden)]
 pub use subkey::{Derivation, Subkey};
 
-/// The most wraps that one data key may carry.
+/// The greatest number of wraps of one data key.
 pub const MAX_WRAPS: usize = 8;
 
-/// Numbers the versions of a scope's data key, from 1 and without gaps.
+/// Numbers the versions of a scope's data key, from 1 without gaps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyVersion(u32);
 
@@ -34,8 +34,7 @@ impl KeyVersion {
     /// The first version of every scope.
     pub const FIRST: Self = Self(1);
 
-    /// Takes a version's number; `None` for zero, which no version has, and for numbers that a store could
-    /// not keep in a signed 32-bit column.
+    /// Takes a version's number. `None` for zero, and for numbers that do not fit into a store's signed 32-bit column.
     #[must_use]
     pub const fn new(number: u32) -> Option<Self> {
         if number == 0 || number > i32::MAX.cast_unsigned() {
@@ -51,7 +50,7 @@ impl KeyVersion {
         self.0
     }
 
-    /// Returns the version that follows; `None` after the last.
+    /// Returns the next version; `None` after the last.
     #[must_use]
     pub const fn next(self) -> Option<Self> {
         Self::new(self.0.saturating_add(1))
@@ -64,7 +63,7 @@ impl fmt::Display for KeyVersion {
     }
 }
 
-/// What a data key is for. A key has one usage, and its scope and its encryption context say which.
+/// The purpose of a data key. A key has one usage, which its scope and its encryption context contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum KeyUsage {
@@ -93,13 +92,13 @@ impl KeyUsage {
         }
     }
 
-    /// Finds the usage that has this byte; `None` if there is none.
+    /// Returns the usage with this byte; `None` if there is none.
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|usage| usage.code() == code)
     }
 
-    /// Returns the usage's name, as the encryption context carries it under `encx:usage`.
+    /// Returns the usage's name, which the encryption context carries under `encx:usage`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -135,7 +134,7 @@ impl Scope {
         Self(digest.finalize().into())
     }
 
-    /// Takes the 32 bytes of a stored scope.
+    /// Takes a stored scope.
     #[must_use]
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
@@ -163,24 +162,24 @@ impl fmt::Debug for Scope {
 
 /// A data key encrypted by a KEK, as the KMS returned it.
 ///
-/// The bytes are the provider's own format. They are no identity: two wraps of one key differ, and some
-/// formats carry metadata that nobody authenticates.
+/// The bytes are in the provider's own format. They do not identify the key: two wraps of one key differ, and some
+/// formats carry unauthenticated metadata.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WrappedKey {
-    /// The KEK that wrapped it, under the name that will still find it later: never an alias.
+    /// The KEK that wrapped it, under its permanent name: never an alias.
     pub kek: KekId,
     /// The wrapped key, 1 to 8192 bytes.
     pub ciphertext: Vec<u8>,
-    /// Which material of the KEK wrapped it, where the KMS says so. At most 256 bytes of text.
+    /// The KEK's material that wrapped it, if the KMS reports it. At most 256 bytes of text.
     pub kek_material: Option<String>,
 }
 
 impl WrappedKey {
-    /// The longest wrap that a store keeps, in bytes. AWS KMS makes at most 6144.
+    /// The longest wrap that a store keeps, in bytes. AWS KMS returns at most 6144.
     pub const MAX_LEN: usize = 8192;
 
-    /// Puts a wrap together from what the KMS returned.
+    /// Makes a wrap from what the KMS returned.
     #[must_use]
     pub fn new(kek: KekId, ciphertext: Vec<u8>) -> Self {
         Self {
@@ -190,7 +189,7 @@ impl WrappedKey {
         }
     }
 
-    /// Adds the name of the KEK's material that did the wrapping.
+    /// Adds the name of the KEK's material that wrapped the key.
     #[must_use]
     pub fn with_material(mut self, material: impl Into<String>) -> Self {
         self.kek_material = Some(material.into());

@@ -1,4 +1,4 @@
-//! The contract of a key management service: what wraps and unwraps data keys, and how it fails.
+//! The contract of a key management service: it wraps and unwraps data keys, and reports typed failures.
 
 mod requests;
 
@@ -16,30 +16,30 @@ pub use self::requests::{RequestCounter, report_requests};
 
 /// Wraps and unwraps data keys under KEKs that never leave it.
 ///
-/// This is the least that a provider does. Caching, choosing KEKs, checking what may be unwrapped and
-/// bounding concurrency are done above it, once for all providers. Creating KEKs and aliases are a
-/// provider's own methods. A provider mounts the conformance suite with `encx_testkit::kms_conformance!`.
+/// This is the minimum that a provider implements. encx adds caching, choice of KEKs, checks before unwrapping and
+/// limits on concurrency, the same for all providers. Creating KEKs and aliases are a provider's own methods. A
+/// provider mounts the conformance suite with `encx_testkit::kms_conformance!`.
 ///
-/// What every provider guarantees:
+/// Every provider guarantees:
 ///
-/// - Every pair of the [`KmsContext`] is authenticated: a key unwraps only under exactly the pairs it was
-///   wrapped under. Anything else is [`KmsErrorKind::Integrity`].
-/// - `WrappedKey::kek` of a returned wrap names the KEK for good, never by an alias.
-/// - Retrying is the provider's business. Who calls it does not retry.
+/// - Every pair of the [`KmsContext`] is authenticated: a key unwraps only under exactly the pairs it was wrapped
+///   under. Anything else is [`KmsErrorKind::Integrity`].
+/// - `WrappedKey::kek` of a returned wrap is the KEK's permanent name, never an alias.
+/// - The provider retries. Its callers do not.
 ///
 /// # Cancellation
 ///
-/// Every method may be cancelled by dropping its future; no other call is harmed, and a key that was
-/// generated meanwhile is lost without a trace in any store.
+/// Every method may be cancelled by dropping its future. Other calls are unaffected, and a key that was being
+/// generated is lost without a trace in any store.
 #[async_trait]
 pub trait KeyManagementService: fmt::Debug + Send + Sync + 'static {
     /// Names the kind of provider, such as `aws-kms` or `local`.
     fn provider(&self) -> &'static str;
 
-    /// Returns the KEK to use where the service was told none, such as from `AWS_KMS_KEY_ID`.
+    /// Returns the KEK to use if the service does not name one, such as that of `AWS_KMS_KEY_ID`.
     fn default_kek(&self) -> Option<&KekId>;
 
-    /// Makes a data key and wraps it under `kek`, which may be an alias.
+    /// Generates a data key and wraps it under `kek`, which may be an alias.
     ///
     /// # Errors
     ///
@@ -50,7 +50,7 @@ pub trait KeyManagementService: fmt::Debug + Send + Sync + 'static {
         context: &KmsContext,
     ) -> Result<GeneratedDataKey, KmsError>;
 
-    /// Wraps a data key that exists already under `kek`, which may be an alias.
+    /// Wraps an existing data key under `kek`, which may be an alias.
     ///
     /// # Errors
     ///
@@ -67,13 +67,13 @@ pub trait KeyManagementService: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// [`KmsErrorKind::Integrity`] if the wrap was changed, the context is not the one it was wrapped under, or
-    /// another KEK made it; [`KmsErrorKind::NotFound`] if the KEK does not exist; [`KmsErrorKind::KeyState`] if it
-    /// is disabled; and any other kind.
+    /// another KEK made it; [`KmsErrorKind::NotFound`] if the KEK does not exist; [`KmsErrorKind::KeyState`] if it is
+    /// disabled; and any other kind.
     async fn unwrap_key(&self, wrapped: &WrappedKey, context: &KmsContext) -> Result<DataKey, KmsError>;
 
     /// Moves a wrap to the KEK `to`, which may be an alias, under the same context.
     ///
-    /// The data key stays the same. Where the service can do it alone, the key never leaves it.
+    /// The data key stays the same. If the service can rewrap by itself, the key never leaves it.
     ///
     /// # Errors
     ///
@@ -85,7 +85,7 @@ pub trait KeyManagementService: fmt::Debug + Send + Sync + 'static {
         to: &KekId,
     ) -> Result<WrappedKey, KmsError>;
 
-    /// Tells what a KEK is: its lasting name, its state, its material.
+    /// Describes a KEK: its permanent name, its state, its material.
     ///
     /// # Errors
     ///
@@ -139,10 +139,10 @@ impl<T: KeyManagementService + ?Sized> KeyManagementService for Arc<T> {
     }
 }
 
-/// The pairs that a KMS authenticates with a wrap: the caller's, and three of encx's own.
+/// The pairs that a KMS authenticates with a wrap: the caller's, and three that encx adds.
 ///
-/// `encx:key` is the data key's id, `encx:usage` its usage and `encx:v` is `1`. It is always built from what the
-/// caller asked for, never from what a row says.
+/// `encx:key` is the data key's id, `encx:usage` its usage and `encx:v` is `1`. encx always builds it from the caller's
+/// request, never from a row.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KmsContext {
     pairs: Vec<(String, String)>,
@@ -186,45 +186,45 @@ impl fmt::Debug for KmsContext {
     }
 }
 
-/// A new data key, and the same key wrapped.
+/// A new data key, unwrapped and wrapped.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct GeneratedDataKey {
-    /// The key, to use now.
+    /// The key, for use.
     pub key: DataKey,
-    /// The key, to keep.
+    /// The wrapped key, for a store.
     pub wrapped: WrappedKey,
 }
 
 impl GeneratedDataKey {
-    /// Puts both forms of a key together.
+    /// Joins both forms of a key.
     #[must_use]
     pub fn new(key: DataKey, wrapped: WrappedKey) -> Self {
         Self { key, wrapped }
     }
 }
 
-/// What a KMS says about a KEK.
+/// A KMS's description of a KEK.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KekDescription {
-    /// The KEK's lasting name. Wraps carry it.
+    /// The KEK's permanent name. Wraps carry it.
     pub kek: KekId,
-    /// Whether it can be used.
+    /// Whether the KEK can be used.
     pub state: KekState,
-    /// The material that wraps now, where the KMS tells.
+    /// The material that wraps now, if the KMS reports it.
     pub current_material: Option<String>,
-    /// Whether replicas in other regions share its material, where the KMS knows regions.
+    /// Whether replicas in other regions share its material, if the KMS has regions.
     pub multi_region: Option<bool>,
-    /// Whether it gets new material automatically, where the KMS tells.
+    /// Whether it rotates its material automatically, if the KMS reports it.
     pub rotation: Option<bool>,
-    /// The period of automatic rotation in days, where it is on and the KMS tells.
+    /// The period of automatic rotation in days, if it is on and the KMS reports it.
     pub rotation_days: Option<u32>,
-    /// When it last got new material, by the KMS's clock; `None` if it never did, or the KMS does not tell.
+    /// When it last rotated, by the KMS's clock; `None` if it never did, or the KMS does not report it.
     pub last_rotation: Option<Timestamp>,
-    /// When it gets new material next, by the KMS's clock, where that is planned and the KMS tells.
+    /// When it will next rotate, by the KMS's clock, if that is scheduled and the KMS reports it.
     pub next_rotation: Option<Timestamp>,
-    /// When it will be deleted, by the KMS's clock, where that is planned and the KMS tells.
+    /// When it will be deleted, by the KMS's clock, if that is scheduled and the KMS reports it.
     pub deletion: Option<Timestamp>,
 }
 
@@ -250,17 +250,17 @@ impl KekDescription {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum KekState {
-    /// Somebody switched it off; it can be switched on again.
+    /// It is switched off, and can be switched on again.
     Disabled,
     /// It wraps and unwraps.
     Enabled,
-    /// It will be deleted, and until then does nothing.
+    /// It is scheduled for deletion, and until then does nothing.
     PendingDeletion,
-    /// It exists and cannot be used for another reason.
+    /// It exists but cannot be used for another reason.
     Unavailable,
 }
 
-/// What is asked of a KMS.
+/// A request to a KMS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum KmsOperation {
@@ -288,27 +288,27 @@ impl fmt::Display for KmsOperation {
     }
 }
 
-/// Why a KMS failed, as far as a caller acts on it.
+/// Why a KMS failed, as far as a caller can act on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum KmsErrorKind {
-    /// The caller may not do this with this KEK.
+    /// The caller has no permission for this operation on this KEK.
     AccessDenied,
-    /// The request can never succeed as configured: a wrong kind of key, a wrong region, an invalid name.
+    /// The request cannot succeed as configured: a wrong kind of key, a wrong region, an invalid name.
     Configuration,
     /// The wrap was changed, the context is not the one it was wrapped under, or another KEK made it.
     Integrity,
     /// The KEK is disabled, pending deletion or otherwise in a state that forbids this.
     KeyState,
-    /// A quota is used up. Waiting does not help.
+    /// A quota is exhausted. Waiting does not help.
     LimitExceeded,
     /// The KEK does not exist.
     NotFound,
-    /// Too many requests. Retryable.
+    /// There were too many requests. Retryable.
     Throttled,
-    /// The KMS did not answer, answered with a fault of its own, or too late. Retryable.
+    /// The KMS did not answer, answered too late, or failed itself. Retryable.
     Unavailable,
-    /// The provider does not do this.
+    /// The provider does not support this.
     Unsupported,
 }
 
@@ -330,7 +330,7 @@ impl fmt::Display for KmsErrorKind {
     }
 }
 
-/// Says that a KMS could not do what was asked, of which KEK, why, and what to do.
+/// A failure of a KMS: which operation on which KEK, why, and what to do.
 ///
 /// Cheap to clone. The provider's own error is its `source()`.
 #[derive(Clone)]
@@ -361,7 +361,7 @@ impl KmsError {
         }))
     }
 
-    /// Adds what to do about it, as the end of a sentence. Never a secret.
+    /// Adds advice, as the end of a sentence. It must not contain a secret.
     #[must_use]
     pub fn with_advice(mut self, advice: impl Into<String>) -> Self {
         Arc::make_mut(&mut self.0).advice = Some(advice.into());
@@ -381,19 +381,19 @@ impl KmsError {
         self.0.kind
     }
 
-    /// Returns what was asked.
+    /// Returns the operation that failed.
     #[must_use]
     pub fn operation(&self) -> KmsOperation {
         self.0.operation
     }
 
-    /// Returns the KEK that it was asked of.
+    /// Returns the KEK of the operation.
     #[must_use]
     pub fn kek(&self) -> &KekId {
         &self.0.kek
     }
 
-    /// Tells whether the same request may succeed later without a change.
+    /// Tells whether the same request may succeed later unchanged.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         matches!(self.kind(), KmsErrorKind::Throttled | KmsErrorKind::Unavailable)

@@ -1,15 +1,15 @@
-//! Contracts and formats of [encx](https://docs.rs/encx): what a KMS and a key store offer, and what bytes look like.
+//! Contracts and formats of [encx](https://docs.rs/encx): the traits of a KMS and a key store, and the wire formats.
 //!
-//! Services use `encx`, which re-exports what they need. A provider, which talks to one KMS or one database, needs no more
-//! than this crate for its contract: it brings no cipher, no runtime and no cache.
+//! Services use `encx`, which re-exports what they need. A provider for a KMS or a database needs only this crate for
+//! its contract. It depends on no cipher, no runtime and no cache.
 //!
 //! - [`kms`]: the contract of a KMS, [`KeyManagementService`](kms::KeyManagementService).
-//! - [`store`]: the contract of a key store, [`KeyStore`](store::KeyStore), with what it is given and gives back.
-//! - [`key`]: data keys, their ids, states and wraps. [`context`]: what chooses them.
-//! - [`aad`]: what binds a ciphertext to its place. [`ciphertext`], [`blind_index`], `password`: what columns keep.
+//! - [`store`]: the contract of a key store, [`KeyStore`](store::KeyStore), with its parameters and results.
+//! - [`key`]: data keys, their ids, states and wraps. [`context`]: selects them.
+//! - [`aad`]: binds a ciphertext to its place. [`ciphertext`], [`blind_index`], `password`: the contents of columns.
 //! - [`causes`]: how errors print.
-//! - [`clock`]: the time, as tests set it.
-//! - [`codec`]: fields' values as bytes. [`column`](mod@column): encrypted columns, as jobs walk through them.
+//! - [`clock`]: the time, which tests control.
+//! - [`codec`]: fields' values as bytes. [`column`](mod@column): encrypted columns, for jobs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod aad;

@@ -1,7 +1,7 @@
-//! This process's memory: what is wiped from it, and whether it may have been copied.
+//! This process's memory: wiping it, and noticing that it may have been copied.
 //!
-//! The one file of encx that may hold unsafe code. Neither has a safe form: to wipe a value whole, with the bytes that it
-//! does not use, and to register a handler with `fork`.
+//! The only file of encx that may contain unsafe code. Two things have no safe form: wiping a value with its unused
+//! bytes, and registering a handler with `fork`.
 #![allow(unsafe_code, reason = "audited here, and nowhere else")]
 
 use std::mem::{self, MaybeUninit};
@@ -11,9 +11,9 @@ use std::{ptr, slice};
 
 use zeroize::{Zeroize, ZeroizeOnDrop, zeroize_stack};
 
-/// Holds a value whose memory is wiped whole when it is dropped: its fields, its padding, and the inactive variants of its
-/// unions. Crates that wipe their own keys wipe less: a cipher that is chosen at run time lies in a union, and a move of it
-/// copies all of that.
+/// Holds a value and wipes all its memory on drop: its fields, its padding, and the inactive variants of its
+/// unions. Crates that wipe their own keys wipe less: a cipher chosen at run time is in a union, and moving
+/// it copies the whole union.
 ///
 /// A move leaves a copy behind. Make the value in [`wiping_stack`], and move it no further than into its `Box` or `Arc`.
 pub struct Wiped<T>(MaybeUninit<T>);
@@ -30,7 +30,7 @@ impl<T> Deref for Wiped<T> {
 
     #[inline(always)]
     fn deref(&self) -> &T {
-        // SAFETY: `new` initialised it, and only `drop` takes it away.
+        // SAFETY: `new` initialised it, and only `drop` drops it.
         unsafe { self.0.assume_init_ref() }
     }
 }
@@ -46,7 +46,7 @@ impl<T> DerefMut for Wiped<T> {
 impl<T> Drop for Wiped<T> {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: it is initialised, as in `deref`, and nothing uses it after this.
+        // SAFETY: it is initialised, as in `deref`, and never used again.
         unsafe { self.0.assume_init_drop() };
         slice::from_mut(&mut self.0).zeroize();
     }
@@ -54,12 +54,12 @@ impl<T> Drop for Wiped<T> {
 
 impl<T> ZeroizeOnDrop for Wiped<T> {}
 
-/// Makes a call that handles keys, and wipes the stack that it used, as far as `DEPTH` bytes down.
+/// Runs a function that handles keys, and wipes `DEPTH` bytes of the stack below it.
 ///
-/// What the call takes and returns stays where the caller has it. It must be no secret: references and boxes are none.
+/// Its arguments and its result stay in the caller's frame and must not be secrets; references and boxes are fine.
 #[inline(always)]
 pub fn wiping_stack<const DEPTH: usize, T>(call: impl FnOnce() -> T) -> T {
-    // Not inlined: its frame, and those of all that it calls, begin where the wiped room begins.
+    // Not inlined, so that its frame and those of its callees start where the wiped region starts.
     #[inline(never)]
     fn apart<T>(call: impl FnOnce() -> T) -> T {
         call()
@@ -69,48 +69,50 @@ pub fn wiping_stack<const DEPTH: usize, T>(call: impl FnOnce() -> T) -> T {
     done
 }
 
-/// How deep a stack is wiped where time does not matter, in bytes.
+/// How many bytes of stack are wiped where time does not matter.
 pub const DEEP: usize = 32 << 10;
 
-/// Whether ciphers are taken to be compiled without optimisation, so that they need more stack and leave more there.
+/// Whether ciphers are assumed to be compiled without optimisation: they then use more stack and leave more on it.
 ///
-/// No `cfg` tells `opt-level`. Cargo's own profiles switch `debug_assertions` with it, so this follows that. A profile that sets
-/// them apart gets the wrong depth: with both, the stack is wiped deeper than it need be, which takes time; with neither, not deep
-/// enough, and keys may stay there. SECURITY.md says so.
+/// No `cfg` reports `opt-level`. Cargo's own profiles set `debug_assertions` along with it, so this follows that. A
+/// profile that sets them separately gets the wrong depth. With optimisation and debug assertions, the stack is wiped
+/// deeper than necessary, which takes time; with neither, not deep enough, and keys may remain there. SECURITY.md says so.
 pub const UNOPTIMISED: bool = cfg!(debug_assertions);
 
-/// Raised whenever this process's memory may have been copied.
+/// Counts the times that this process's memory may have been copied.
 static FORKS: AtomicU64 = AtomicU64::new(0);
 
-/// What else a copy of the memory has to forget: nothing, or a `fn()`. No lock, for a child could be made while one is held.
+/// A `fn()` that invalidates other state in a copy, or null. Not behind a lock: a child could be forked while it is held.
 static FORGET: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 
-/// Has a function called whenever this process's memory may have been copied. The last that is named stays.
+/// Registers a function to call whenever this process's memory may have been copied. Only the
+/// last one registered is kept.
 ///
-/// It is called between `fork` and `exec`, so it must do nothing but store to atomics.
+/// It runs between `fork` and `exec`, so it must only store to atomics.
 pub fn forget_in_copies(forget: fn()) {
     FORGET.store(forget as *mut (), Ordering::Release);
 }
 
 /// Makes every thread draw its next nonce from a freshly seeded generator.
 ///
-/// A nonce must never be used twice under one key. encx draws nonces from a generator in memory, so a second copy of
-/// that memory would draw the same ones. `fork`, as libc offers it, is noticed without this call: the child draws
-/// differently from its parent. Call this yourself, before anything else is encrypted,
+/// A nonce must never be used twice under one key. encx draws nonces from a generator in memory, so a copy of that
+/// memory would draw the same ones. encx detects libc's `fork` by itself: the child draws other nonces than its
+/// parent. Call this function yourself, before encrypting anything else,
 ///
-/// - in every machine that was restored or cloned from a snapshot taken while it ran (Firecracker, CRIU, a
-///   hypervisor's snapshot, Lambda SnapStart): nothing inside tells the process that it happened;
+/// - in every machine that was restored or cloned from a snapshot taken while it ran (Firecracker, CRIU, a hypervisor's
+///   snapshot, Lambda SnapStart): nothing inside tells the process that it happened;
 /// - in a child made by a raw `clone` system call, by `vfork`, by `_Fork`, or by a runtime that makes its own system
 ///   calls: they run none of the handlers that `pthread_atfork` registers. A child that only calls `exec` needs
 ///   nothing.
 ///
-/// It costs a few nanoseconds, and each thread's next nonce asks the operating system once. Where neither place can be
+/// It costs a few nanoseconds, and each thread's next nonce asks the operating system once. If you cannot call it in
+/// time, build with `CryptoBuilder::os_nonces`: every nonce then comes from the operating system.
 /// found in time, build with `CryptoBuilder::os_nonces`: every nonce then comes from the operating system.
 ///
 /// <div class="warning">
 ///
-/// Two machines that encrypt from one snapshot without this call may use a nonce twice, which reveals the
-/// plaintexts' difference and lets others forge.
+/// Two machines that encrypt from one snapshot without this call may use a nonce twice, which reveals the difference
+/// of the plaintexts and lets an attacker forge ciphertexts.
 ///
 /// </div>
 ///
@@ -121,13 +123,13 @@ pub fn reseed() {
     FORKS.fetch_add(1, Ordering::AcqRel);
     let forget = FORGET.load(Ordering::Acquire);
     if !forget.is_null() {
-        // SAFETY: only `forget_in_copies` stores there, and what it stores is a `fn()`.
+        // SAFETY: only `forget_in_copies` stores there, and it stores a `fn()`.
         let forget = unsafe { mem::transmute::<*mut (), fn()>(forget) };
         forget();
     }
 }
 
-/// Counts how often this memory may have been copied, once it is certain that a fork will be noticed; `None` if that is impossible.
+/// Counts how often this memory may have been copied; `None` if forks cannot be detected.
 #[inline]
 #[must_use]
 pub fn fork_count() -> Option<u64> {
@@ -145,8 +147,8 @@ fn watch_forks() -> bool {
         extern "C" fn in_child() {
             reseed();
         }
-        // SAFETY: the handler lives as long as this code is loaded; libc drops it with the library that holds it. It
-        // does nothing but write to atomics, which is allowed between `fork` and `exec`, and cannot unwind.
+        // SAFETY: the handler lives as long as this code is loaded; libc drops it with the library that contains it.
+        // It only writes to atomics, which is allowed between `fork` and `exec`, and cannot unwind.
         let status = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
         if status == 0 {
             WATCHED.store(true, Ordering::Release);
@@ -154,12 +156,12 @@ fn watch_forks() -> bool {
         status == 0
     }
 
-    // Two threads may both register, which only counts a fork twice. A lock here could be copied into a
-    // child while another thread held it, and would then never open.
+    // Two threads may both register, which only counts a fork twice. A lock could be held by another thread at a fork,
+    // and would then never open in the child.
     WATCHED.load(Ordering::Acquire) || register()
 }
 
-/// There is no `fork` here.
+/// This platform has no `fork`.
 #[cfg(not(unix))]
 fn watch_forks() -> bool {
     true
@@ -167,7 +169,7 @@ fn watch_forks() -> bool {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    //! What is wiped is read where it stood, as an attacker would read it.
+    //! Reads wiped memory at its address, as an attacker would.
     #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
     use std::fs::File;
@@ -179,7 +181,7 @@ mod tests {
 
     const SECRET: u8 = 0xa5;
 
-    /// Reads memory that is no longer a value's, as an attacker would who can read this process's memory.
+    /// Reads memory that no value owns any more, as an attacker with access to this process's memory would.
     fn read<const LEN: usize>(at: usize) -> [u8; LEN] {
         let mut bytes = [0; LEN];
         let memory = File::open("/proc/self/mem").unwrap();
@@ -187,13 +189,13 @@ mod tests {
         bytes
     }
 
-    /// As a cipher that is chosen at run time.
+    /// Has the layout of a cipher that is chosen at run time.
     union Cipher {
         whole: [u8; 64],
         _short: ManuallyDrop<DropsShort>,
     }
 
-    /// Nothing, so that of the union nothing is wiped by itself.
+    /// Wipes nothing, so that nothing in the union is wiped by its own `Drop`.
     struct DropsShort;
 
     #[test]
@@ -214,13 +216,13 @@ mod tests {
         let mut place = Box::new(ManuallyDrop::new(Wiped::new(Counts(&drops, held))));
         let at = std::ptr::from_ref(&*place).addr();
         assert!(read::<72>(at).contains(&SECRET));
-        // SAFETY: it is not used, and not dropped, again.
+        // SAFETY: it is not used or dropped again.
         unsafe { ManuallyDrop::drop(&mut place) };
         assert_eq!(drops.load(Ordering::Relaxed), 1);
         assert_eq!(read::<72>(at), [0; 72]);
     }
 
-    /// Leaves something on the stack, and says where: below what `read` uses itself.
+    /// Leaves a secret on the stack and returns its address, below what `read` itself uses.
     #[inline(never)]
     fn leave_behind() -> usize {
         let secret = black_box([SECRET; 8192]);

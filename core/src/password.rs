@@ -1,4 +1,4 @@
-//! The stored form of a password's hash, and the parameters in it.
+//! The stored form of a password's hash, and its parameters.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,16 +16,15 @@ pub const SALT_LEN: usize = 16;
 #[doc(hidden)]
 pub const OUTPUT_LEN: usize = 32;
 
-/// The hash of a password, as a column of text keeps it.
+/// The hash of a password, as stored in a column of text.
 ///
 /// ```text
 /// $encx$v=1,k=<id of the pepper key>$argon2id$v=19$m=19456,t=2,p=1$<salt>$<hash>
 /// ```
 ///
-/// What follows the pepper's id is a PHC string, with a salt of 16 bytes and a hash of 32. At most 148 characters. Every
-/// value of this type has this form, and parameters that can be computed; whether a password is the right one, only
-/// `Crypto::verify_password` can tell. Two are equal if their texts are, compared in
-/// constant time. `Debug` shows neither salt nor hash.
+/// The rest after the pepper's id is a PHC string with a salt of 16 bytes and a hash of 32. At most 148 characters. Every
+/// value of this type has this form and computable parameters; only `Crypto::verify_password` can tell whether a password
+/// matches. Two hashes are equal if their texts are, compared in constant time. `Debug` shows neither salt nor hash.
 #[derive(Clone)]
 pub struct PasswordHash {
     text: Box<str>,
@@ -36,14 +35,14 @@ pub struct PasswordHash {
 }
 
 impl PasswordHash {
-    /// The most characters that one has.
+    /// The greatest length, in characters.
     pub const MAX_LEN: usize = 148;
 
-    /// Parses what a column kept. Nothing is allocated by what its parameters say.
+    /// Parses the text from a column. Its parameters cause no allocation.
     ///
     /// # Errors
     ///
-    /// [`PasswordError::NotAHash`] and [`PasswordError::UnknownVersion`] if it has not this form,
+    /// [`PasswordError::NotAHash`] and [`PasswordError::UnknownVersion`] if the text does not have this form,
     /// [`PasswordError::Params`] if its parameters are out of bounds.
     pub fn parse(text: impl AsRef<str>) -> Result<Self, PasswordError> {
         let text = text.as_ref();
@@ -63,13 +62,13 @@ impl PasswordHash {
         let key_id = id
             .parse::<DataKeyId>()
             .map_err(|_| not_a_hash("it names no pepper key"))?;
-        let parsed = Phc::new(phc).map_err(|_| not_a_hash("what follows the key is no PHC string"))?;
+        let parsed = Phc::new(phc).map_err(|_| not_a_hash("the text after the key is not a PHC string"))?;
         if parsed.algorithm.as_str() != "argon2id" || parsed.version != Some(VERSION) {
             return Err(not_a_hash("the algorithm is not Argon2id, version 19"));
         }
         let cost = |name| parsed.params.get_decimal(name);
         let (Some(memory), Some(passes), Some(lanes)) = (cost("m"), cost("t"), cost("p")) else {
-            return Err(not_a_hash("it has not the parameters `m`, `t` and `p`"));
+            return Err(not_a_hash("its parameters are not `m`, `t` and `p`"));
         };
         let params = PasswordParams::computable(memory, passes, lanes)?;
         let mut salt = [0; SALT_LEN];
@@ -81,9 +80,9 @@ impl PasswordHash {
         let output = parsed.hash.and_then(|output| output.as_bytes().try_into().ok());
         let output = output.ok_or_else(|| not_a_hash("it has no hash of 32 bytes"))?;
         let hash = Self::new(key_id, params, salt, output);
-        // One hash has one text: neither other parameters besides, nor another order or another spelling of them.
+        // Each hash has exactly one text: no extra parameters, no other order, no other spelling.
         if *hash.text != *text {
-            return Err(not_a_hash("it is not written as encx writes it"));
+            return Err(not_a_hash("it is not in the form that encx writes"));
         }
         Ok(hash)
     }
@@ -113,19 +112,19 @@ impl PasswordHash {
         }
     }
 
-    /// Returns the text to keep.
+    /// Returns the text to store.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Returns the id of the pepper key that it was made with. Nobody has authenticated this yet.
+    /// Returns the id of the pepper key, which is not yet authenticated.
     #[must_use]
     pub fn key_id(&self) -> DataKeyId {
         self.key_id
     }
 
-    /// Returns the parameters that it was made with. Nobody has authenticated these yet.
+    /// Returns the parameters, which are not yet authenticated.
     #[must_use]
     pub fn params(&self) -> PasswordParams {
         self.params
@@ -155,7 +154,7 @@ impl Eq for PasswordHash {}
 /// Argon2's version 0x13.
 const VERSION: u32 = 19;
 
-/// Bytes in standard base64 without padding, as in PHC strings.
+/// Prints bytes in standard base64 without padding, as in PHC strings.
 struct Base64<'a>(&'a [u8]);
 
 impl fmt::Display for Base64<'_> {
@@ -211,10 +210,10 @@ impl fmt::Debug for PasswordHash {
     }
 }
 
-/// How much work a guess at a password takes: the parameters of Argon2id ([RFC 9106]).
+/// The cost of one guess at a password: the parameters of Argon2id ([RFC 9106]).
 ///
-/// Default: 19 MiB, 2 passes, 1 lane, which OWASP's
-/// [Password Storage Cheat Sheet](https://cheatsheetseries.owasp.org/cheatsheets/Password_Storage_Cheat_Sheet.html) asks for.
+/// Default: 19 MiB, 2 passes, 1 lane, as required by OWASP's
+/// [Password Storage Cheat Sheet](https://cheatsheetseries.owasp.org/cheatsheets/Password_Storage_Cheat_Sheet.html).
 ///
 /// [RFC 9106]: https://www.rfc-editor.org/rfc/rfc9106
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,25 +224,25 @@ pub struct PasswordParams {
 }
 
 impl PasswordParams {
-    /// The least memory, in KiB: 7 MiB, and with so little it takes 5 passes.
+    /// The least memory, in KiB: 7 MiB, which requires 5 passes.
     pub const MIN_MEMORY_KIB: u32 = 7 * 1024;
     /// The most memory, in KiB: 256 MiB.
     pub const MAX_MEMORY_KIB: u32 = 256 * 1024;
     /// The most passes over the memory.
     pub const MAX_PASSES: u32 = 16;
-    /// The most lanes. They cost no threads here: all are computed by one.
+    /// The most lanes. One thread computes them all.
     pub const MAX_LANES: u32 = 16;
-    /// The least product of memory, in KiB, and passes: what OWASP's weakest choice, 7 MiB and 5 passes, has.
+    /// The least product of memory, in KiB, and passes: that of OWASP's weakest choice, 7 MiB and 5 passes.
     pub const MIN_WORK: u32 = 5 * Self::MIN_MEMORY_KIB;
-    /// The greatest product of memory, in KiB, and passes: about a second of one core.
+    /// The greatest product of memory, in KiB, and passes: about one second on one core.
     pub const MAX_WORK: u32 = 1024 * 1024;
 
-    /// Checks parameters for new hashes: memory in KiB, passes over it, and lanes.
+    /// Checks parameters for new hashes: memory in KiB, passes, and lanes.
     ///
     /// # Errors
     ///
-    /// [`PasswordError::Params`] if they are weaker than OWASP's weakest choice, or more than a server should be made to
-    /// compute: see the constants.
+    /// [`PasswordError::Params`] if they are weaker than OWASP's weakest choice, or too expensive for a
+    /// server: see the constants.
     pub fn new(memory_kib: u32, passes: u32, lanes: u32) -> Result<Self, PasswordError> {
         let params = Self::computable(memory_kib, passes, lanes)?;
         if memory_kib < Self::MIN_MEMORY_KIB || params.work() < u64::from(Self::MIN_WORK) {
@@ -258,25 +257,25 @@ impl PasswordParams {
     ///
     /// <div class="warning">
     ///
-    /// What such hashes protect is guessed at leisure by whoever gets them and the pepper.
+    /// An attacker who has such hashes and the pepper guesses the passwords quickly.
     ///
     /// </div>
     ///
     /// # Errors
     ///
-    /// [`PasswordError::Params`] if Argon2 does not know them, or a server should not be made to compute them.
+    /// [`PasswordError::Params`] if Argon2 does not accept them, or they are too expensive for a server.
     pub fn insecure_new(memory_kib: u32, passes: u32, lanes: u32) -> Result<Self, PasswordError> {
         Self::computable(memory_kib, passes, lanes)
     }
 
-    /// Checks what a hash says, before anything is computed or allocated.
+    /// Checks a hash's parameters before anything is computed or allocated.
     fn computable(memory_kib: u32, passes: u32, lanes: u32) -> Result<Self, PasswordError> {
         let refuse = |what| Err(PasswordError::Params { what });
         if !(1..=Self::MAX_LANES).contains(&lanes) {
             return refuse("Argon2 gets 1 to 16 lanes here");
         }
         if !(8 * lanes..=Self::MAX_MEMORY_KIB).contains(&memory_kib) {
-            return refuse("Argon2 gets 8 KiB for each lane to 256 MiB of memory here");
+            return refuse("the memory must be from 8 KiB for each lane to 256 MiB");
         }
         if !(1..=Self::MAX_PASSES).contains(&passes) {
             return refuse("Argon2 makes 1 to 16 passes here");
@@ -326,15 +325,15 @@ impl Default for PasswordParams {
     }
 }
 
-/// Says why a password was not hashed, or what was stored is no hash. Neither is shown.
+/// Why a password was not hashed, or stored text is not a hash. Shows neither.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PasswordError {
     /// The password is empty.
-    #[error("an empty password is no password; ask for one of at least 8 characters")]
+    #[error("the password is empty; ask for one of at least 8 characters")]
     Empty,
-    /// These are not the parts of a hash that encx wrote.
-    #[error("this is no password hash of encx: {what}; is this the right column?")]
+    /// The text is not a hash that encx wrote.
+    #[error("this is not a password hash of encx: {what}; is this the right column?")]
     NotAHash {
         /// What is wrong, without the hash.
         what: &'static str,
@@ -342,7 +341,7 @@ pub enum PasswordError {
     /// The parameters are out of bounds.
     #[error("these parameters of Argon2id are out of bounds: {what}")]
     Params {
-        /// Which, and what the bounds are.
+        /// Which parameter, and its bounds.
         what: &'static str,
     },
     /// The password is too long.

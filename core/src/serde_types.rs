@@ -1,5 +1,5 @@
-//! `Serialize` and `Deserialize`: bytes are standard base64 in formats for people, and bytes in others; a password's hash is
-//! text.
+//! `Serialize` and `Deserialize`: bytes are standard base64 in human-readable formats and bytes in others; a password's
+//! hash is text.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::blind_index::BlindIndex;
 use crate::ciphertext::{Ciphertext, MAX_PLAINTEXT_LEN, Suite};
 
-/// A type that is bytes.
+/// A type that serialises as bytes.
 trait Bytes: Sized {
     const NAME: &'static str;
     const MAX_LEN: usize;
@@ -107,7 +107,7 @@ impl<'de, T: Bytes> Visitor<'de> for FromBytes<T> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<T, A::Error> {
-        // Formats without a byte type send a sequence. Its claimed length is not believed.
+        // Formats without a byte type send a sequence. Its size hint is not trusted.
         let mut bytes = Vec::with_capacity(seq.size_hint().unwrap_or(0).min(4096));
         while let Some(byte) = seq.next_element()? {
             if bytes.len() >= T::MAX_LEN {

@@ -9,7 +9,7 @@ use crate::ciphertext::Ciphertext;
 #[cfg(feature = "password")]
 use crate::password::PasswordHash;
 
-/// Makes a type a column of what it is kept as.
+/// Makes a type a column, encoded as its stored type.
 macro_rules! column {
     ($(#[$doc:meta])* $type:ty as $kept:ty $(, or $other:ty)?, |$value:ident| $keep:expr) => {
         $(#[$doc])*
@@ -56,8 +56,7 @@ macro_rules! column {
 column! {
     /// A column of bytes: `bytea` in PostgreSQL, `BLOB` in SQLite.
     ///
-    /// What a column of text holds is read too, and refused by [`Ciphertext::parse`], whose error says what is wrong with the
-    /// column.
+    /// A column of text decodes too, but [`Ciphertext::parse`] refuses it with an error that explains the column's fault.
     Ciphertext as Vec<u8>, or String, |ciphertext| ciphertext.as_vec()
 }
 
@@ -72,7 +71,7 @@ column! {
     PasswordHash as String, |hash| &hash.as_str().to_owned()
 }
 
-/// Makes a type an element of arrays of what it is kept as.
+/// Makes a type an array element, encoded as its stored type.
 #[cfg(feature = "sqlx-0_9-postgres")]
 macro_rules! array {
     ($(#[$doc:meta])* $type:ty as $kept:ty) => {
@@ -108,8 +107,8 @@ array! {
 }
 
 impl IndexTerms {
-    /// Appends ` IN (?, ?)` with each term bound, for databases without arrays; ` IN (NULL)`, which is true of nothing, if
-    /// there is no term.
+    /// Appends ` IN (?, ?)` and binds each term, for databases without arrays. Without terms it appends ` IN (NULL)`,
+    /// which matches no row.
     ///
     /// ```
     /// # use encx::search::IndexTerms;

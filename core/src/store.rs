@@ -1,4 +1,4 @@
-//! The contract of a key store: where wrapped data keys and their states are kept.
+//! The contract of a key store, which keeps wrapped data keys and their states.
 
 mod all_usages;
 mod audit;
@@ -46,15 +46,15 @@ pub use crate::timestamp::Timestamp;
 
 /// Keeps wrapped data keys, their versions and their states.
 ///
-/// This is the least that a store does. What a change means is worked out by [`NewKey::plan`],
-/// [`StateChange::plan`] and [`WrapChange::plan`]; a store reads, writes what the plan says if nobody wrote
-/// meanwhile, and says [`StoreError::Conflict`] or [`StoreError::StaleRevision`] otherwise. A store mounts the
-/// conformance suite with `encx_testkit::store_conformance!`.
+/// This is the minimum that a store implements. [`NewKey::plan`], [`StateChange::plan`] and [`WrapChange::plan`] work out
+/// what a change means. A store reads, writes the plan if no other process wrote since, and otherwise returns
+/// [`StoreError::Conflict`] or [`StoreError::StaleRevision`]. A store mounts the conformance suite with
+/// `encx_testkit::store_conformance!`.
 ///
-/// What every store guarantees:
+/// Every store guarantees:
 ///
-/// - Every write is atomic and compares before it swaps. A scope never has two active versions.
-/// - What is written comes back bit by bit, through every handle on the same database.
+/// - Every write is an atomic compare-and-swap. A scope never has two active versions.
+/// - A record reads back exactly as written, through every handle on the same database.
 /// - [`KeyRecord::changed_at`] and the other times are the store's clock, not the process's.
 /// - No connection or transaction is held between two calls.
 ///
@@ -71,21 +71,21 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// [`StoreError::Database`].
     async fn load(&self, scopes: &[Scope]) -> Result<Vec<KeyRecord>, StoreError>;
 
-    /// Loads keys by id, sorted by id: for jobs, for tools, and to see whether keys in memory are still there, up to a
-    /// thousand at once. Unknown ids are left out.
+    /// Loads keys by id, sorted by id, up to a thousand at once. Unknown ids are left out. For jobs, for tools, and for
+    /// checks that cached keys still exist.
     ///
-    /// What decrypts uses [`load`](Self::load): a key is found by scope and id, never by id alone.
+    /// Decryption uses [`load`](Self::load): it finds a key by scope and id, never by id alone.
     ///
     /// # Errors
     ///
     /// As [`load`](Self::load).
     async fn get(&self, ids: &[DataKeyId]) -> Result<Vec<KeyRecord>, StoreError>;
 
-    /// Adds a version if it is the one that follows the scope's last: pre-active, active, or the
-    /// [tombstone](NewKey::tombstone) of a scope without versions.
+    /// Adds the version that follows the scope's last one: pre-active, active, or the [tombstone](NewKey::tombstone) of a
+    /// scope without versions.
     ///
-    /// Of several that race to add the same version, one wins. So no key comes to be in a scope that was shredded: its
-    /// versions are destroyed, and if it had none its tombstone is version 1.
+    /// Of several processes that race to add the same version, one wins. A shredded scope therefore gets no new key: its
+    /// versions are destroyed, and if it had none, its tombstone is version 1.
     ///
     /// # Errors
     ///
@@ -93,33 +93,33 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// [`load`](Self::load).
     async fn insert(&self, new: &NewKey) -> Result<KeyRecord, StoreError>;
 
-    /// Changes a key's state. Promotion demotes the version that was active, in the same transaction;
-    /// destruction deletes the wraps, likewise.
+    /// Changes a key's state. In the same transaction, promotion deactivates the version that was active, and destruction
+    /// deletes the wraps.
     ///
     /// # Errors
     ///
-    /// Those of [`StateChange::plan`], above all [`StoreError::StaleRevision`] for the loser of a race; and as
-    /// [`load`](Self::load).
+    /// Those of [`StateChange::plan`], above all [`StoreError::StaleRevision`] for the loser of a race; and
+    /// as [`load`](Self::load).
     async fn apply(&self, change: &StateChange) -> Result<KeyRecord, StoreError>;
 
-    /// Replaces the wraps of keys, each by itself: one outcome for each change, in the same order.
+    /// Replaces the wraps of keys, each independently. Returns one outcome for each change, in the same order.
     ///
     /// # Errors
     ///
-    /// As [`load`](Self::load), if nothing could be tried. What went wrong with one key is in its outcome.
+    /// As [`load`](Self::load), if no change could be tried. The failure of a single key is in its outcome.
     async fn replace_wraps(&self, changes: &[WrapChange]) -> Result<Vec<WrapOutcome>, StoreError>;
 
-    /// Lists keys in the order of their ids, a page at a time.
+    /// Lists keys in the order of their ids, one page at a time.
     ///
-    /// Every key that existed before the first page and matches throughout is listed exactly once, whatever is
-    /// added meanwhile.
+    /// Every key that existed before the first page and matches throughout is listed exactly once, even if others are
+    /// added between the pages.
     ///
     /// # Errors
     ///
     /// As [`load`](Self::load).
     async fn page(&self, query: &KeyQuery) -> Result<KeyPage, StoreError>;
 
-    /// Counts the versions by usage and state, in the database. Over a million keys it takes about half a second: it is for
+    /// Counts the versions by usage and state, in the database. A million keys take about half a second: use it for
     /// status pages, not for requests.
     ///
     /// # Errors
@@ -127,34 +127,34 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// As [`load`](Self::load).
     async fn summary(&self) -> Result<KeySummary, StoreError>;
 
-    /// Lists the KEKs that wrap any version, sorted by KMS and KEK, with how many versions each wraps. It reads all wraps
-    /// in the database, a million in some seconds.
+    /// Lists the KEKs that wrap any version, sorted by KMS and KEK, with the number of versions that each wraps. Reads
+    /// all wraps in the database; a million take some seconds.
     ///
     /// # Errors
     ///
     /// As [`load`](Self::load).
     async fn keks(&self) -> Result<Vec<KekUse>, StoreError>;
 
-    /// Lists what changed since an earlier call: one cheap poll for a whole process.
+    /// Lists the changes since an earlier call. One cheap poll serves a whole process.
     ///
-    /// No change is missed, whatever order writers commit in; a change may be listed more than once.
+    /// No change is missed, in whatever order writers commit. A change may be listed more than once.
     ///
     /// # Errors
     ///
     /// As [`load`](Self::load).
     async fn changed_since(&self, cursor: &ChangeCursor) -> Result<ChangePage, StoreError>;
 
-    /// Subscribes to hints of changes, for stores that can push them. It may never yield anything.
+    /// Subscribes to hints of changes, for stores that can push them. The stream may never yield.
     fn changes(&self) -> KeyChanges;
 
-    /// Returns the store's leases; `None` if it has none. Without them every process does scheduled work.
+    /// Returns the store's leases; `None` if it has none. Without them, every process does the scheduled work.
     fn leases(&self) -> Option<&dyn Leases>;
 
-    /// Returns the store's jobs; `None` if it has none. Without them each process walks the whole of a job by itself.
+    /// Returns the store's jobs; `None` if it has none. Without them, each process does the whole of a job.
     fn jobs(&self) -> Option<&dyn JobStore>;
 
-    /// Returns the store's registry of processes; `None` if it has none. Without it, only time tells that no process uses
-    /// a version any more.
+    /// Returns the store's registry of processes; `None` if it has none. Without it, only elapsed time shows that no
+    /// process still uses a version.
     fn processes(&self) -> Option<&dyn ProcessRegistry>;
 
     /// Returns the store's audit log; `None` if it keeps none that can be listed.
@@ -221,22 +221,22 @@ impl<T: KeyStore + ?Sized> KeyStore for Arc<T> {
     }
 }
 
-/// A hint that a store pushed: read again.
+/// A hint from a store that something changed: read again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeyHint {
     /// A key of this scope changed.
     Changed {
-        /// The scope to load again.
+        /// The scope to reload.
         scope: Scope,
     },
-    /// The fence was raised: follow all changes, and acknowledge it.
+    /// The fence was raised: read all changes, then acknowledge it.
     Fence(Fence),
-    /// Hints may have been lost: everything may have changed.
+    /// Hints may have been lost: anything may have changed.
     Gap,
 }
 
-/// Hints of changes, as a store pushes them.
+/// A stream of hints that a store pushes.
 pub struct KeyChanges(Option<Pin<Box<dyn Stream<Item = KeyHint> + Send>>>);
 
 impl KeyChanges {
@@ -246,7 +246,7 @@ impl KeyChanges {
         Self(Some(Box::pin(hints)))
     }
 
-    /// Makes a stream that never yields, for a store that only answers polls.
+    /// Returns a stream that never yields, for a store that only answers polls.
     #[must_use]
     pub fn never() -> Self {
         Self(None)

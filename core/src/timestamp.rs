@@ -1,9 +1,9 @@
-//! Moments, as stores and KMSs tell them.
+//! Moments, as stores and KMSs report them.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A moment by the clock of the store or KMS that told it, in microseconds since 1970-01-01T00:00:00Z.
+/// A moment by the clock of the store or KMS that reported it, in microseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
@@ -20,7 +20,7 @@ impl Timestamp {
         self.0
     }
 
-    /// Returns the moment that lies `duration` before this one, or the earliest there is.
+    /// Returns the moment `duration` before this one, or the earliest possible.
     #[must_use]
     pub fn minus(self, duration: Duration) -> Self {
         Self(
@@ -29,7 +29,7 @@ impl Timestamp {
         )
     }
 
-    /// Returns the moment that lies `duration` after this one, or the latest there is.
+    /// Returns the moment `duration` after this one, or the latest possible.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
         Self(

@@ -1,4 +1,4 @@
-//! What stands in `#[encx(..)]`, as it was written. Every fault is noted and reading goes on, so that all are shown at once.
+//! The contents of `#[encx(..)]`, as written. Parsing continues after a fault, so that all faults are reported at once.
 
 mod index;
 mod parts;
@@ -17,7 +17,7 @@ pub(crate) use parts::{Context, Faults, Pair, PairValue};
 /// The attributes of a struct.
 #[derive(Default)]
 pub(crate) struct OfStruct {
-    /// Those over several fields.
+    /// Indexes over several fields.
     pub(crate) indexes: Vec<OfIndex>,
     pub(crate) table: Option<LitStr>,
     pub(crate) sql_table: Option<LitStr>,

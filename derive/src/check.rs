@@ -1,4 +1,4 @@
-//! What has to agree between fields: the pairs of contexts, and which columns there are.
+//! Checks across fields: the pairs of contexts, and which columns there are.
 
 use std::collections::{HashMap, HashSet};
 
@@ -39,7 +39,7 @@ pub(crate) fn check_context(context: &Context, fields: &[Field], faults: &mut Fa
                     Some(Role::Id { .. } | Role::Plain) => check_printed(ident, field, faults),
                     Some(_) => faults.add(
                         ident.span(),
-                        "the encryption context is needed to decrypt, so it takes plain fields only; keep this one \
+                        "the encryption context is needed to decrypt, so its fields must be plain; keep this one \
                          unencrypted, or take another",
                     ),
                     None => faults.add(
@@ -56,7 +56,7 @@ pub(crate) fn check_context(context: &Context, fields: &[Field], faults: &mut Fa
     context.pairs.iter().map(pair).collect()
 }
 
-/// Refuses what does not print the same forever, as far as a type's name tells.
+/// Refuses a type that may not print the same forever, as far as its name tells.
 fn check_printed(ident: &Ident, field: Option<&Field>, faults: &mut Faults) {
     let Some(ty) = field.map(|field| &field.ty) else {
         return;
@@ -64,17 +64,17 @@ fn check_printed(ident: &Ident, field: Option<&Field>, faults: &mut Faults) {
     if types::inside_option(ty).is_some() {
         faults.add(
             ident.span(),
-            "the encryption context chooses the key, so every row has all of it; take a field that is no `Option`",
+            "the encryption context selects the key, so no part of it may be absent; take a field that is not an `Option`",
         );
     } else if types::is_float(ty) {
         faults.add(
             ident.span(),
-            "a float prints in several forms, and each would have a key of its own; take an integer or a text",
+            "a float prints in several forms, each of which would select another key; take an integer or a text",
         );
     }
 }
 
-/// Refuses to bind a token to what the encrypted struct does not hold as it is.
+/// Refuses to bind a token to a field that the encrypted struct does not hold in plain.
 pub(crate) fn check_bound(fields: &[Field], faults: &mut Faults) {
     for field in fields {
         let Role::Token { bound } = &field.role else {
@@ -92,7 +92,7 @@ pub(crate) fn check_bound(fields: &[Field], faults: &mut Faults) {
                 ),
                 Some(_) => faults.add(
                     ident.span(),
-                    "a token is bound to plain fields; what is encrypted is bound to the same row by itself, so leave it out",
+                    "a token is bound to plain fields; encrypted fields are bound to the row anyway, so leave this one out",
                 ),
                 None => faults.add(ident.span(), format_args!("there is no field `{ident}`")),
             }
@@ -100,7 +100,7 @@ pub(crate) fn check_bound(fields: &[Field], faults: &mut Faults) {
     }
 }
 
-/// Refuses two fields in one place.
+/// Refuses two fields in one column.
 pub(crate) fn check_columns(fields: &[Field], compounds: &[Compound], faults: &mut Faults) {
     let mut in_aad = HashMap::new();
     let mut in_sql = HashMap::new();
@@ -112,7 +112,7 @@ pub(crate) fn check_columns(fields: &[Field], compounds: &[Compound], faults: &m
         let before = sealed
             .then(|| in_aad.insert(field.column.value(), &field.name))
             .flatten();
-        // What is nested has the columns of its own fields.
+        // A nested struct has the columns of its own fields.
         let is_nested = matches!(field.role, Role::Nested { .. });
         let before = before.or_else(|| {
             (!is_nested)
@@ -156,21 +156,21 @@ pub(crate) fn check_columns(fields: &[Field], compounds: &[Compound], faults: &m
     check_borrowed(fields, faults);
 }
 
-/// Refuses references: a decrypted value would lie nowhere. The compiler would say so no sooner than somebody decrypts.
+/// Refuses references: a decrypted value must be owned. The compiler would only complain where a value is decrypted.
 fn check_borrowed(fields: &[Field], faults: &mut Faults) {
     for field in fields {
         let (ty, _) = field.value_type();
         if matches!(field.role, Role::Value { .. }) && types::is_reference(ty) {
             faults.add(
                 span_of(field),
-                "what is borrowed cannot come back from a decryption; write `String`, `Vec<u8>`, or `Cow<'a, str>`, which \
-                 may be borrowed where it is encrypted",
+                "a decrypted value cannot be borrowed; write `String`, `Vec<u8>`, or `Cow<'a, str>`, which \
+                 may be borrowed for encryption",
             );
         }
     }
 }
 
-/// Refuses an index that the struct to write has no room for.
+/// Refuses an index whose field name is taken in the generated struct.
 fn check_names(fields: &[Field], compounds: &[Compound], faults: &mut Faults) {
     let mut names: HashSet<_> = fields.iter().map(|field| field.name.clone()).collect();
     let of_fields = fields.iter().flat_map(|field| &field.indexes);
@@ -179,7 +179,7 @@ fn check_names(fields: &[Field], compounds: &[Compound], faults: &mut Faults) {
             faults.add(
                 index.ident.span(),
                 format_args!(
-                    "there are two fields `{}` in the struct to write: one is of an index; give the index another `name`, or \
+                    "there are two fields `{}` in the generated struct: one belongs to an index; give the index another `name`, or \
                      rename the field and keep its column with `#[encx(rename = \"..\")]`",
                     index.ident
                 ),
@@ -188,7 +188,7 @@ fn check_names(fields: &[Field], compounds: &[Compound], faults: &mut Faults) {
     }
 }
 
-/// Refuses what has no columns of its own, and two fragments in the same columns.
+/// Refuses nested types without fixed columns, and two fragments in the same columns.
 fn check_nested(fields: &[Field], faults: &mut Faults) {
     let mut seen = HashMap::new();
     for field in fields {
@@ -200,7 +200,7 @@ fn check_nested(fields: &[Field], faults: &mut Faults) {
         if types::is_collection(ty) {
             faults.add(
                 place,
-                "a column has room for one value, and there are as many as you like of these; write `#[encx(json)]` to keep \
+                "a column holds one value, and this type holds any number; write `#[encx(json)]` to keep \
                  all as one value, or give them a table of their own, with the id of this row in it",
             );
         } else if let Some(before) = seen.insert((quote!(#ty).to_string(), prefix), &field.name) {
@@ -216,7 +216,7 @@ fn check_nested(fields: &[Field], faults: &mut Faults) {
     }
 }
 
-/// Refuses what `sqlx::FromRow` would read wrongly, or not at all, unless the user says how.
+/// Refuses what `sqlx::FromRow` would read wrongly or not at all, unless the user configures it.
 pub(crate) fn check_from_row(fields: &[Field], faults: &mut Faults) {
     for field in fields.iter().filter(|field| !field.says_how_to_read()) {
         let Role::Nested { prefix } = &field.role else {
@@ -226,15 +226,15 @@ pub(crate) fn check_from_row(fields: &[Field], faults: &mut Faults) {
         if !prefix.is_empty() {
             faults.add(
                 place,
-                "`sqlx::FromRow` reads what is nested from columns without a prefix; remove it, or keep the field as one \
-                 value with `#[encx(json)]`, or write `impl FromRow` in place of deriving it",
+                "`sqlx::FromRow` reads a nested struct from columns without a prefix; remove it, or keep the field as one \
+                 value with `#[encx(json)]`, or write `impl FromRow` instead of deriving it",
             );
         }
         if let (_, true) = field.value_type() {
             faults.add(
                 place,
                 "`sqlx::FromRow` reads no nested struct that may be absent; make its own fields `Option` instead, or keep \
-                 the field as one value with `#[encx(json)]`, or write `impl FromRow` in place of deriving it",
+                 the field as one value with `#[encx(json)]`, or write `impl FromRow` instead of deriving it",
             );
         }
     }

@@ -1,4 +1,4 @@
-//! Blind indexes over several fields, whose attributes were checked.
+//! Blind indexes over several fields, after their attributes were checked.
 
 use syn::ext::IdentExt;
 use syn::{Ident, LitStr};
@@ -10,13 +10,13 @@ use crate::index::{Index, Part, check_type, checked, own_name};
 /// An index over several fields.
 pub(crate) struct Compound {
     pub(crate) index: Index,
-    /// Which fields of the struct.
+    /// The positions of its fields in the struct.
     pub(crate) fields: Vec<usize>,
-    /// What errors and documents call it.
+    /// Its name in errors and documentation.
     pub(crate) title: String,
 }
 
-/// The most columns of `IndexField::compound`.
+/// The greatest number of columns of `IndexField::compound`.
 const MAX_PARTS: usize = 8;
 
 impl Compound {
@@ -27,7 +27,7 @@ impl Compound {
             faults.add(
                 read.span,
                 "an index above the struct is one over 2 to 8 fields: write `fields = [last_name, born]`; that of a single field \
-                 stands above the field",
+                 goes above the field",
             );
         }
         let stem = match &read.name {
@@ -80,7 +80,7 @@ fn position(ident: &Ident, fields: &[Field], faults: &mut Faults) -> Option<usiz
             "one value of JSON has many forms, so it is not indexed; index a field with a type of its own"
         }
         Role::Id { .. } | Role::Plain => {
-            "this field is not encrypted: leave it out, and ask for it in the same query"
+            "this field is not encrypted: leave it out, and filter by it in the same query"
         }
         Role::Nested { .. } | Role::Password { .. } | Role::Token { .. } => {
             "an index is over encrypted fields of this struct; leave this one out"

@@ -1,4 +1,4 @@
-//! Writes the code: the encrypted struct, the impls of `encx`'s traits, and methods that call into `encx`.
+//! Generates the code: the encrypted struct, the impls of `encx`'s traits, and methods that call into `encx`.
 
 mod describe;
 mod encrypted;

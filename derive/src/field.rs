@@ -1,4 +1,4 @@
-//! A field whose attributes were checked.
+//! A field, after its attributes were checked.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote};
@@ -31,9 +31,9 @@ pub(crate) enum Role {
     Id { kind: Option<TokenStream> },
     /// A fragment.
     Nested { prefix: String },
-    /// Hashed, under a context of its own if it has one.
+    /// Hashed, possibly under a context of its own.
     Password { context: Option<Context> },
-    /// Copied as it is.
+    /// Copied unchanged.
     Plain,
     /// The digest of an API token, encrypted and bound to other fields.
     Token { bound: Vec<Ident> },
@@ -44,7 +44,7 @@ pub(crate) enum Role {
 impl Field {
     pub(crate) fn read(field: &syn::Field, faults: &mut Faults) -> Self {
         let mut attributes = OfField::read(&field.attrs, faults);
-        // Only fields with names come here.
+        // Only named fields get here.
         let ident = field.ident.clone().unwrap_or_else(|| format_ident!("_"));
         let name = ident.unraw().to_string();
         let column = attributes
@@ -72,7 +72,7 @@ impl Field {
         }
     }
 
-    /// Tells whether the user says how `sqlx::FromRow` reads it.
+    /// Tells whether the user configures how `sqlx::FromRow` reads it.
     pub(crate) fn says_how_to_read(&self) -> bool {
         let mut attrs = self.attrs.iter().map(ToString::to_string);
         attrs.any(|attr| attr.starts_with("sqlx"))
@@ -82,7 +82,7 @@ impl Field {
         matches!(self.role, Role::Id { .. })
     }
 
-    /// Returns the type of a value that is not `NULL`, and whether it may be.
+    /// Returns the type of a non-NULL value, and whether NULL is possible.
     pub(crate) fn value_type(&self) -> (&Type, bool) {
         match types::inside_option(&self.ty) {
             Some(inner) => (inner, true),
@@ -91,12 +91,12 @@ impl Field {
     }
 }
 
-/// Refuses indexes of what has none.
+/// Refuses indexes on fields that cannot have any.
 fn check_indexes(indexes: Vec<OfIndex>, attributes: &OfField, faults: &mut Faults) -> Vec<OfIndex> {
     let reason = if attributes.json.is_some() {
         "one value of JSON has many forms, so it is not indexed; index a field with a type of its own"
     } else if attributes.encrypt.is_none() {
-        "an index stands beside an encrypted value; write `#[encx(encrypt, index(..))]`, or let the database index a plain \
+        "an index requires an encrypted value; write `#[encx(encrypt, index(..))]`, or let the database index a plain \
          column"
     } else {
         return indexes;
@@ -107,7 +107,7 @@ fn check_indexes(indexes: Vec<OfIndex>, attributes: &OfField, faults: &mut Fault
     Vec::new()
 }
 
-/// Decides what a field is; of several words that exclude each other, one is kept so that reading goes on.
+/// Decides the role of a field. Of several words that exclude each other, one is kept so that parsing continues.
 fn role(attributes: &mut OfField, faults: &mut Faults) -> Role {
     let value = attributes.encrypt.or(attributes.json);
     let mut exclude = |one: Option<Span>, other: Option<Span>, message: &str| {
@@ -128,7 +128,7 @@ fn role(attributes: &mut OfField, faults: &mut Faults) -> Role {
     exclude(
         attributes.encrypt,
         attributes.nested,
-        "what is nested says itself which of its fields are encrypted; remove `encrypt`",
+        "a nested struct declares itself which of its fields are encrypted; remove `encrypt`",
     );
     exclude(
         attributes.json,
@@ -138,7 +138,7 @@ fn role(attributes: &mut OfField, faults: &mut Faults) -> Role {
     exclude(
         value,
         attributes.password,
-        "a password is hashed and not encrypted: nobody needs it back; remove `encrypt`, or `password` for a secret that \
+        "a password is hashed, not encrypted, and cannot be decrypted; remove `encrypt`, or `password` for a secret that \
          has to be read again",
     );
     exclude(
@@ -152,7 +152,7 @@ fn role(attributes: &mut OfField, faults: &mut Faults) -> Role {
             .or(attributes.nested)
             .or(attributes.password),
         attributes.token,
-        "a token's digest is encrypted by `token` alone; remove the other word",
+        "`token` already encrypts the digest; remove the other word",
     );
     exclude(
         attributes
@@ -168,8 +168,8 @@ fn role(attributes: &mut OfField, faults: &mut Faults) -> Role {
             .token
             .filter(|_| attributes.bind.as_ref().is_none_or(|bind| bind.fields.is_empty())),
         attributes.token,
-        "name the fields that say what the token may do: `bind(owner, rights, expires_at)`; a writer of the database \
-         could change them otherwise",
+        "name the fields that say what the token may do: `bind(owner, rights, expires_at)`; otherwise they \
+         could be changed in the database",
     );
     if attributes.id.is_some() {
         let kind = attributes.id_kind.as_ref().map(|kind| id_kind(kind, faults));
@@ -213,7 +213,7 @@ fn id_kind(kind: &LitStr, faults: &mut Faults) -> TokenStream {
     }
 }
 
-/// Where to show what the compiler says about a field's type.
+/// Returns where compiler errors about a field's type should point.
 pub(crate) fn span_of(field: &Field) -> Span {
     field.ty.span()
 }

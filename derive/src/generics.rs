@@ -1,4 +1,4 @@
-//! Which generic parameters the struct to write has, and which bounds the impls need.
+//! The generic parameters of the generated struct, and the bounds of the impls.
 
 use std::collections::HashSet;
 
@@ -11,9 +11,9 @@ use crate::field::Role;
 use crate::model::Model;
 use crate::types::names_in;
 
-/// The struct to write has only the parameters that its fields use: a `T` that becomes a ciphertext leaves no trace.
+/// The generated struct has only the parameters that its fields use: a `T` that becomes a ciphertext is dropped.
 pub(crate) struct Split {
-    /// Those of the struct to write, with what bounds them.
+    /// The parameters of the generated struct, with their bounds.
     pub(crate) kept: Generics,
     /// The others.
     pub(crate) dropped: Generics,
@@ -86,7 +86,7 @@ fn without_default(param: &GenericParam) -> GenericParam {
     param
 }
 
-/// Tells whether a type depends on one of these type parameters. Bounds on others are left to the compiler, whose
+/// Tells whether a type depends on one of these type parameters. Bounds on other types are left to the compiler, whose
 /// message then points at the field.
 fn mentions_a_type(generics: &Generics, ty: &Type) -> bool {
     let names = names_in(ty);
@@ -95,8 +95,8 @@ fn mentions_a_type(generics: &Generics, ty: &Type) -> bool {
         .any(|param| names.contains(&param.ident.to_string()))
 }
 
-/// What the impls demand of fields beside the struct's own bounds. Also of those that are not generic: what is missing is
-/// then said once, at the field, and not at every use.
+/// The bounds of the impls on fields, besides the struct's own. Includes non-generic fields: a missing impl is then
+/// reported once, at the field, and not at every use.
 pub(crate) fn bounds(model: &Model) -> Vec<WherePredicate> {
     let krate = &model.krate;
     let bound = |ty: &Type, bound: TokenStream| -> WherePredicate {
@@ -136,7 +136,7 @@ pub(crate) fn bounds(model: &Model) -> Vec<WherePredicate> {
     bounds
 }
 
-/// Gives tokens the place where the compiler is to point.
+/// Gives tokens the span at which the compiler should point.
 fn respanned(tokens: TokenStream, span: Span) -> TokenStream {
     let respan = |token| match token {
         TokenTree::Group(group) => {
@@ -152,7 +152,7 @@ fn respanned(tokens: TokenStream, span: Span) -> TokenStream {
     tokens.into_iter().map(respan).collect()
 }
 
-/// What encrypting demands besides, as it copies plain fields.
+/// The additional bounds of encryption, which copies plain fields.
 pub(crate) fn copies(model: &Model) -> Vec<WherePredicate> {
     let plain = |role: &Role| matches!(role, Role::Id { .. } | Role::Plain);
     let generic = model

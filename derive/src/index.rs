@@ -1,4 +1,4 @@
-//! Blind indexes whose attributes were checked.
+//! Blind indexes, after their attributes were checked.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote};
@@ -9,14 +9,14 @@ use crate::attributes::{Context, Faults, Normalize, OfIndex};
 use crate::types;
 
 pub(crate) struct Index {
-    /// The field of the struct to write.
+    /// Its field in the generated struct.
     pub(crate) ident: Ident,
     /// The column's name in SQL.
     pub(crate) sql: LitStr,
-    /// What its methods are named for: the field, and the index's own name.
+    /// The stem of its methods' names: the field, and the index's own name.
     pub(crate) stem: String,
     pub(crate) context: Option<Context>,
-    /// Attributes for the field of the struct to write.
+    /// Attributes for its field in the generated struct.
     pub(crate) attrs: Vec<TokenStream>,
     parts: Vec<Part>,
     bits: LitInt,
@@ -44,7 +44,7 @@ const NORMALIZERS: [(&str, &str); 6] = [
 const MIN_UNIQUE_BITS: u16 = 128;
 
 impl Index {
-    /// Checks the index of one field, as far as that can be done without the type; `None` if something is missing.
+    /// Checks the index of one field, as far as possible without the type; `None` if something is missing.
     pub(crate) fn read(
         mut read: OfIndex,
         field: &Ident,
@@ -68,7 +68,7 @@ impl Index {
         Self::of(read, parts, stem, &sql, field.span(), faults)
     }
 
-    /// Checks what all kinds of them have; by default its column is called `sql`.
+    /// Checks what all kinds of index have in common; its default column is `sql`.
     pub(crate) fn of(
         read: OfIndex,
         parts: Vec<Part>,
@@ -80,8 +80,8 @@ impl Index {
         let Some(bits) = read.bits else {
             faults.add(
                 read.span,
-                "how many bits does the index keep? write `bits = 16`: about two less than the logarithm of how many different \
-                 values there will be, as `encx::search::IndexField::bits_for` says; more find fewer rows in vain and hide less",
+                "the number of bits is missing; write `bits = 16`: about two less than the logarithm of how many different \
+                 values there will be, as `encx::search::IndexField::bits_for` computes; more bits give fewer false matches and hide less",
             );
             return None;
         };
@@ -109,12 +109,12 @@ impl Index {
         })
     }
 
-    /// Names its constant.
+    /// Returns the name of its constant.
     pub(crate) fn constant(&self) -> Ident {
         format_ident!("INDEX_{}", self.stem.to_uppercase(), span = self.ident.span())
     }
 
-    /// Writes the `IndexField`.
+    /// Generates the `IndexField`.
     pub(crate) fn field(&self, krate: &Path, table: &LitStr) -> TokenStream {
         let bits = &self.bits;
         let of = match self.parts.as_slice() {
@@ -159,7 +159,7 @@ pub(crate) fn check_type(ty: &Type, place: Span, faults: &mut Faults) {
     if types::is_float(ty) {
         faults.add(
             place,
-            "a float is not indexed: one number has several forms, and a rounded one is another; index an integer, such \
+            "a float is not indexed: a number has several forms, and rounding changes it; index an integer, such \
              as cents",
         );
     }
@@ -189,7 +189,7 @@ fn check_normalizer(name: &LitStr, faults: &mut Faults) {
     }
 }
 
-/// The index's name becomes part of methods' names.
+/// Checks the index's name, which becomes part of methods' names.
 pub(crate) fn own_name(name: &LitStr, faults: &mut Faults) -> String {
     let value = name.value();
     if syn::parse_str::<Ident>(&value).is_err() {

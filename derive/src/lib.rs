@@ -14,7 +14,7 @@ mod types;
 use proc_macro::TokenStream;
 use syn::{DeriveInput, parse_macro_input};
 
-/// Writes the encrypted form of a struct, and the way there and back.
+/// Generates the encrypted form of a struct, and the conversions to and from it.
 ///
 /// ```
 /// use encx::Encrypt;
@@ -43,63 +43,64 @@ use syn::{DeriveInput, parse_macro_input};
 /// # }).unwrap();
 /// ```
 ///
-/// It writes `EncryptedUser`, with the fields of `User` under the same names, and these methods:
+/// It generates `EncryptedUser`, with the fields of `User` under the same names, and these methods:
 ///
 /// | method | what it does |
 /// | --- | --- |
 /// | `User::encrypt(&self, &crypto)` | encrypts all fields in one batch; plain ones are cloned |
-/// | `EncryptedUser::decrypt_in(self, &crypto, &context)` | decrypts all fields in one batch, if the row is of the caller's context |
-/// | `EncryptedUser::decrypt(self, &crypto)` | the same in whatever context the row's own columns say: nothing authenticates these, so the query has to ask for the tenant's rows alone |
-/// | `User::email_terms(&crypto, .., value)` | of an index: what a query looks for; a tuple, if it is over several fields. Takes the fields that the index's context is made of, in order |
-/// | `User::matching_email(&crypto, .., rows, value)` | of an index: decrypts candidates and returns those that really have the value. Takes the same fields, and refuses rows that say otherwise |
-/// | `EncryptedUser::verify_password(&self, &crypto, .., typed)` | of a password: verifies what somebody typed. Takes the fields that its context is made of, and refuses a row that says otherwise |
+/// | `EncryptedUser::decrypt_in(self, &crypto, &context)` | decrypts all fields in one batch, if the row has the caller's context |
+/// | `EncryptedUser::decrypt(self, &crypto)` | the same under the context in the row's own columns: these are not authenticated, so the query must ask for the tenant's rows only |
+/// | `User::email_terms(&crypto, .., value)` | of an index: the terms of a query; takes a tuple, if the index is over several fields. Takes the fields of the index's context, in order |
+/// | `User::matching_email(&crypto, .., rows, value)` | of an index: decrypts candidates and returns those that really have the value. Takes the same fields, and refuses rows that contradict them |
+/// | `EncryptedUser::verify_password(&self, &crypto, .., typed)` | of a password: verifies a typed password. Takes the fields of its context, and refuses a row that contradicts them |
 /// | `EncryptedUser::hash_password(&self, &crypto, .., typed)` | of a password: hashes a new one for this row |
-/// | `matching_email_in(&crypto, &context, ..)`, `verify_password_in(&crypto, &context, ..)` | where an index or a password has a context of its own without all the struct's fields: the same, for rows of this record's context alone |
-/// | `User::encx_columns()` | describes every column of ciphertexts, for jobs that walk over rows |
-/// | `User::encx_manifest()` | writes down all that ciphertexts depend on; pin it in a test |
+/// | `matching_email_in(&crypto, &context, ..)`, `verify_password_in(&crypto, &context, ..)` | if an index or a password has its own context without all the struct's fields: the same, only for rows of this record's context |
+/// | `User::encx_columns()` | describes every column of ciphertexts, for jobs that visit rows |
+/// | `User::encx_manifest()` | lists everything that ciphertexts depend on; pin it in a test |
 ///
-/// For many rows there are `encx::record::encrypt_all`, `encx::record::decrypt_all_in`, `encx::record::decrypt_all` and `encx::record::decrypt_each`. Errors are `encx::record::RecordError`, which
-/// names every field that failed; there is never a partial record.
+/// For many rows use `encx::record::encrypt_all`, `encx::record::decrypt_all_in`, `encx::record::decrypt_all` and
+/// `encx::record::decrypt_each`. Errors are `encx::record::RecordError`, which names every field that failed; there is
+/// never a partial record.
 ///
 /// # Attributes of the struct
 ///
 /// | `#[encx(..)]` | |
 /// | --- | --- |
-/// | `table = "users"` | the table's name in the AAD; must stay for as long as there are rows. Required |
+/// | `table = "users"` | the table's name in the AAD; must not change while rows exist. Required |
 /// | `context("tenantId" = tenant_id, "purpose" = "pii")` | the encryption context: keys, and plain fields of the struct or texts. A field must print the same forever. Required |
-/// | `sql_table = "app.users"` | the table's name in SQL, where it is another; only in `encx_columns` |
-/// | `fragment` | in place of the two: the struct has no row and is nested in others |
-/// | `encrypted(name = "UserRow")` | the name of the struct to write; by default `Encrypted` before its name |
+/// | `sql_table = "app.users"` | the table's name in SQL, if it differs; only in `encx_columns` |
+/// | `fragment` | instead of `table` and `context`: the struct has no row and is nested in others |
+/// | `encrypted(name = "UserRow")` | the name of the generated struct; by default `Encrypted` before the struct's name |
 /// | `encrypted(vis = "pub")` | its visibility; by default that of the struct |
-/// | `encrypted(derive(sqlx::FromRow, Clone))` | what it derives, in place of `Clone, Debug`. With `FromRow`, columns that are named otherwise and nested structs get their `#[sqlx(..)]` |
+/// | `encrypted(derive(sqlx::FromRow, Clone))` | its derives, instead of `Clone, Debug`. With `FromRow`, renamed columns and nested structs get their `#[sqlx(..)]` |
 /// | `encrypted(attr(serde(rename_all = "camelCase")))` | attributes for it |
-/// | `index(name = "name_born", fields = [last_name, born], bits = 16, ..)` | an index over several fields; see below. Several are possible |
-/// | `crate = "my_reexport::encx"` | where `encx` is found; by default `::encx` |
+/// | `index(name = "name_born", fields = [last_name, born], bits = 16, ..)` | an index over several fields; see below. May be repeated |
+/// | `crate = "my_reexport::encx"` | the path of `encx`; by default `::encx` |
 ///
 /// # Attributes of fields
 ///
 /// | `#[encx(..)]` | |
 /// | --- | --- |
-/// | `id` | identifies the row for good, such as its primary key. Several are parts of one id, in order. One at least is required |
-/// | `id(kind = "integer")` | for an id type of your own, what it wraps: `bytes`, `integer`, `text`, `uuid` |
+/// | `id` | identifies the row permanently, such as its primary key. Several fields are parts of one id, in order. At least one is required |
+/// | `id(kind = "integer")` | for an id type of your own, the wrapped type: `bytes`, `integer`, `text`, `uuid` |
 /// | `encrypt` | is encrypted by its `encx::record::FieldCodec`. An `Option`, written by that name, is NULL when it is `None` |
-/// | `index(bits = 16, ..)` | beside `encrypt`: is found by equality; see below. Several are possible |
+/// | `index(bits = 16, ..)` | with `encrypt`: can be found by equality; see below. May be repeated |
 /// | `password` | is an `encx::record::Password`, or an `Option` of one, and hashed; feature `password` of `encx` |
 /// | `password(context("purpose" = "login"))` | the same, under a context of its own |
-/// | `token, bind(owner, rights, expires_at)` | is an `encx::token::TokenDigest`, or an `Option` of one: the digest of an `encx::token::ApiToken`, encrypted, and bound to plain fields besides the row. None of them can be changed in the database; each implements `encx::record::ColumnValue` |
-/// | `json` | is encrypted as JSON, one value; feature `json` of `encx`. What could not be read again is refused, such as NaN and `Some(None)` |
-/// | `nested` | is a struct with `#[encx(fragment)]`, or an `Option` of one. Not with `Vec`: keep that as `json`, or in a table of its own |
+/// | `token, bind(owner, rights, expires_at)` | is an `encx::token::TokenDigest`, or an `Option` of one: the digest of an `encx::token::ApiToken`, encrypted, and bound to plain fields besides the row. Changing one of them in the database is detected; each implements `encx::record::ColumnValue` |
+/// | `json` | is encrypted as JSON, one value; feature `json` of `encx`. A value that could not be read back is refused, such as NaN and `Some(None)` |
+/// | `nested` | is a struct with `#[encx(fragment)]`, or an `Option` of one. Not with `Vec`: keep that as `json`, or in its own table |
 /// | `nested(prefix = "billing_")` | its columns in SQL begin with this; only in `encx_columns`. `sqlx::FromRow` cannot be derived for that, nor for an `Option` |
 /// | `rename = "ssn"` | the column's name, by default the field's. It is authenticated: after renaming a field, keep the old name here. The compiler cannot see a rename: the manifest in a test does |
-/// | `sql_column = "social"` | the column's name in SQL, where it is another |
-/// | `attr(serde(skip))` | attributes for the field of the struct to write |
+/// | `sql_column = "social"` | the column's name in SQL, if it differs |
+/// | `attr(serde(skip))` | attributes for the field in the generated struct |
 ///
-/// Fields without any are plain: they are copied.
+/// Fields without an attribute are plain: they are copied.
 ///
 /// # Attributes of a blind index
 ///
-/// It adds the field `email_index`, of type `encx::search::BlindIndex`, to the struct to write. What it shows to whoever reads the database
-/// stands at `encx::search::IndexField`.
+/// It adds the field `email_index`, of type `encx::search::BlindIndex`, to the generated struct.
+/// `encx::search::IndexField` says what it reveals to a reader of the database.
 ///
 /// | `index(..)` | |
 /// | --- | --- |
@@ -107,15 +108,16 @@ use syn::{DeriveInput, parse_macro_input};
 /// | `normalize = "email"` | `exact` (default), `trim`, `lowercase`, `email`, `phone`, `case-fold`, or a constant of your own: `normalize = MY_NORMALIZER` |
 /// | `context("purpose" = "login")` | a context of its own, for searches that do not know the struct's; by default the struct's |
 /// | `column = "email_term"` | its column in SQL; by default `email_index` |
-/// | `name = "exact"` | tells a second index of the same field from the first; fields and methods then are `email_exact_..`. Part of the index's key: keep it |
-/// | `expecting = 10_000` | does not compile if so few values cannot be hidden, or `bits` is too many for them |
+/// | `name = "exact"` | distinguishes a second index of the same field; its field and methods are then named `email_exact_..`. Part of the index's key: keep it |
+/// | `expecting = 10_000` | the number of distinct values. Does not compile if so few values cannot be hidden, or `bits` is too many for them |
 /// | `unique` | for a UNIQUE column: at least 128 bits. Before you rotate, see `Crypto::blind_index_under`; before you write an upsert, `IndexField::unique` |
-/// | `insecure_small_domain` | takes back what `expecting` demands |
+/// | `insecure_small_domain` | overrides the checks of `expecting` |
 /// | `attr(serde(skip))` | attributes for the field `email_index` |
 ///
-/// An index that finds rows by several encrypted fields together stands above the struct. It has a `name`, `fields`, each with a
-/// normaliser of its own if it needs one, and the rest of what stands here. This one adds the field `name_born_index`, which is NULL
-/// where one of the fields is, and the methods `name_born_terms` and `matching_name_born`, which take a tuple:
+/// An index that finds rows by several encrypted fields together goes above the struct. It has a `name`, `fields`, each
+/// optionally with its own normaliser, and the other attributes listed here. The following one adds the field
+/// `name_born_index`, which is NULL if one of the fields is, and the methods `name_born_terms` and `matching_name_born`,
+/// which take a tuple:
 ///
 /// ```
 /// # use encx::{Crypto, Encrypt};
@@ -145,8 +147,8 @@ use syn::{DeriveInput, parse_macro_input};
 ///
 /// <div class="warning">
 ///
-/// Table, columns, ids and context are authenticated. Changing one makes rows unreadable that were written before, so pin
-/// them: `assert_eq!(User::encx_manifest(), "...")` in a test.
+/// Table, columns, ids and context are authenticated. Changing one makes existing rows unreadable, so pin them:
+/// `assert_eq!(User::encx_manifest(), "...")` in a test.
 ///
 /// </div>
 #[proc_macro_derive(Encrypt, attributes(encx))]

@@ -1,4 +1,4 @@
-//! A struct whose attributes were checked: what is left is to write code.
+//! A struct, after its attributes were checked: ready for code generation.
 
 use proc_macro2::TokenStream;
 use quote::format_ident;
@@ -31,7 +31,7 @@ pub(crate) enum Kind {
     },
 }
 
-/// The struct to write.
+/// The generated struct.
 pub(crate) struct Encrypted {
     pub(crate) ident: Ident,
     pub(crate) vis: Visibility,
@@ -39,7 +39,7 @@ pub(crate) struct Encrypted {
     pub(crate) attrs: Vec<TokenStream>,
 }
 
-/// The most parts that `RowId` takes in a tuple.
+/// The greatest number of parts that `RowId` takes in a tuple.
 const MAX_ID_PARTS: usize = 6;
 
 impl Model {
@@ -49,7 +49,7 @@ impl Model {
         let Some(fields) = named_fields(input) else {
             faults.add(
                 input.ident.span(),
-                "`Encrypt` is derived for structs with named fields; name the fields, or put what differs into one \
+                "`Encrypt` is derived for structs with named fields; name the fields, or put the variants into one \
                  field with `#[encx(json)]`",
             );
             return Err(faults.finish().expect_err("one was just added"));
@@ -102,12 +102,12 @@ impl Model {
         })
     }
 
-    /// Returns the fields that an index is over.
+    /// Returns the fields of an index.
     pub(crate) fn parts(&self, compound: &Compound) -> impl Iterator<Item = &Field> {
         compound.fields.iter().map(|at| &self.fields[*at])
     }
 
-    /// Returns the fields that make up the row's id.
+    /// Returns the fields of the row's id.
     pub(crate) fn ids(&self) -> impl Iterator<Item = &Field> {
         self.fields.iter().filter(|field| field.is_id())
     }
@@ -119,7 +119,7 @@ impl Model {
 }
 
 impl Encrypted {
-    /// Tells whether the struct to write reads itself from rows of sqlx.
+    /// Tells whether the generated struct derives `sqlx::FromRow`.
     pub(crate) fn is_from_row(&self) -> bool {
         let last = |path: &Path| path.segments.last().is_some_and(|last| last.ident == "FromRow");
         self.derives.iter().any(last)
@@ -184,7 +184,7 @@ fn kind(
         faults.add(
             here,
             "the table is not named; write `#[encx(table = \"users\")]` with the table's name, which must not change \
-             afterwards, or `#[encx(fragment)]` if this is nested in other structs only",
+             afterwards, or `#[encx(fragment)]` if this struct is only nested in others",
         );
         empty()
     });
@@ -192,7 +192,7 @@ fn kind(
     if ids == 0 {
         faults.add(
             here,
-            "no field is bound to its row; write `#[encx(id)]` above the field that identifies the row for good, \
+            "no field is bound to its row; write `#[encx(id)]` above the field that identifies the row permanently, \
              such as its primary key, or above each part of it",
         );
     }
@@ -222,7 +222,7 @@ fn kind(
         None => {
             faults.add(
                 here,
-                "the encryption context is missing: it chooses the key; write \
+                "the encryption context is missing: it selects the key; write \
                  `#[encx(context(\"tenantId\" = tenant_id, \"purpose\" = \"pii\"))]`, where `tenant_id` is a field and \
                  \"pii\" a text",
             );

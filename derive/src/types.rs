@@ -1,4 +1,4 @@
-//! What a type's tokens tell.
+//! What the tokens of a type reveal.
 
 use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens;
@@ -30,7 +30,7 @@ pub(crate) fn is_float(ty: &Type) -> bool {
     last.is_some_and(|last| last.ident == "f32" || last.ident == "f64")
 }
 
-/// Tells whether it is many values of one type, as far as its name tells.
+/// Tells whether it is a collection, as far as its name tells.
 pub(crate) fn is_collection(ty: &Type) -> bool {
     let ty = ungroup(ty);
     if let Type::Array(_) | Type::Slice(_) = ty {
@@ -59,7 +59,7 @@ fn ungroup(mut ty: &Type) -> &Type {
     ty
 }
 
-/// Lists the identifiers and lifetimes in something, as `T` and `'a`.
+/// Lists the identifiers and lifetimes in tokens, such as `T` and `'a`.
 pub(crate) fn names_in(tokens: impl ToTokens) -> HashSet<String> {
     let mut names = HashSet::new();
     collect(tokens.into_token_stream(), &mut names);

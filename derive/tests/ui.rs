@@ -1,6 +1,6 @@
-//! Mistakes do not compile, and the compiler says what to write. Each file has several, and all of them are shown.
+//! Mistakes do not compile, and the compiler says what to write. Each file has several, and all of them are reported.
 //!
-//! After a change of messages: `TRYBUILD=overwrite cargo test -p encx-derive`, and read what changed.
+//! After a change of messages, run `TRYBUILD=overwrite cargo test -p encx-derive` and read what changed.
 
 #[test]
 fn mistakes_are_compile_errors_that_say_what_to_write() {
@@ -8,7 +8,7 @@ fn mistakes_are_compile_errors_that_say_what_to_write() {
     cases.compile_fail("tests/ui/*.rs");
 }
 
-/// The code that is written calls what `encx` keeps for it alone, so the two versions go together.
+/// The generated code calls hidden items of `encx`, so both versions must match.
 #[test]
 fn encx_takes_this_version_and_no_other() {
     let manifest = include_str!("../../Cargo.toml");

@@ -1,7 +1,7 @@
-//! Builds encryption contexts and AADs from any parts: no panic, and the framing loses nothing.
+//! Builds encryption contexts and AADs from arbitrary parts: no panic, and the framing loses nothing.
 //!
-//! A framing from which the parts can be read back is injective, so this target reads them back, with a
-//! reader that shares no code with the writer.
+//! A framing from which the parts can be read back is injective. This target reads them back with a reader that shares no
+//! code with the writer.
 
 #![no_main]
 
@@ -127,13 +127,13 @@ impl Place {
                 path,
             } => match Field::try_new(table, column) {
                 Ok(field) => field.row_path(row, path),
-                // Refused by name; what is left to try is the least place there is.
+                // An empty name is refused; continue with the smallest AAD.
                 Err(_) => Aad::unbound(),
             },
         }
     }
 
-    /// States the kind and the parts that the frame has to hold.
+    /// Returns the kind and the parts that the frame must contain.
     fn expected(&self) -> (u8, Vec<(u8, Vec<u8>)>) {
         match self {
             Self::Unbound => (0, Vec::new()),

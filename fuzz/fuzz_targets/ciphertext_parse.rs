@@ -1,4 +1,4 @@
-//! Feeds any bytes to the parser of ciphertexts: it never panics, and what it accepts it keeps to the byte.
+//! Feeds arbitrary bytes to the parser of ciphertexts: it never panics, and keeps what it accepts byte for byte.
 
 #![no_main]
 
@@ -7,7 +7,7 @@ use encx::limits::MAX_PLAINTEXT_LEN;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    // The same bytes as a document: as JSON text they take serde's road, and mostly its refusals.
+    // The same bytes as JSON go through serde, and are mostly refused.
     if let Ok(read) = serde_json::from_slice::<Ciphertext>(bytes) {
         assert_eq!(Ciphertext::parse(read.as_bytes()).as_ref(), Ok(&read));
     }

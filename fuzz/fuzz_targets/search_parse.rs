@@ -1,5 +1,5 @@
-//! Feeds any bytes to the parsers of blind indexes and password hashes: neither panics, and what is
-//! accepted is kept to the byte.
+//! Feeds arbitrary bytes to the parsers of blind indexes and password hashes: neither panics, and both keep what they
+//! accept byte for byte.
 
 #![no_main]
 

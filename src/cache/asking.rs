@@ -1,4 +1,4 @@
-//! Calls to the key store, of which is remembered how they ended.
+//! Calls to the key store whose outcomes are remembered.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use crate::calls::CallFailure;
 use crate::error::Error;
 
 impl Environment {
-    /// Asks the key store, and remembers how that ended.
+    /// Calls the key store, and remembers the outcome.
     ///
-    /// A call that is dropped counts as a failure if it had lasted for a good part of `load_timeout`: its flight was given up.
+    /// A dropped call counts as a failure if it lasted for a good part of `load_timeout`: its flight was abandoned.
     pub(crate) async fn ask<T>(
         &self,
         call: impl Future<Output = Result<T, StoreError>>,
@@ -30,7 +30,7 @@ impl Environment {
 }
 
 impl Environment {
-    /// Asks the key store for as long as a load may take: one that hangs stops nothing for good.
+    /// Calls the key store with the time-out of a load, so that a store that hangs stops nothing permanently.
     pub(crate) async fn ask_in_time<T>(
         &self,
         call: impl Future<Output = Result<T, StoreError>>,
@@ -42,7 +42,7 @@ impl Environment {
         }
     }
 
-    /// Reads the versions of a context's key, and keeps nothing.
+    /// Reads the versions of a context's key, and caches nothing.
     pub(crate) async fn read_versions(
         &self,
         context: &EncryptionContext,
@@ -57,7 +57,7 @@ impl Environment {
     }
 }
 
-/// A call that is under way.
+/// A call in flight.
 struct Asked<'a> {
     env: &'a Environment,
     began: Duration,
@@ -87,7 +87,7 @@ impl Drop for Asked<'_> {
     }
 }
 
-/// Says why the key store could not serve. `None` for an answer, such as that another process was faster.
+/// Returns why the key store could not serve. `None` for an answer, such as that another process was faster.
 fn failure(error: &StoreError) -> Option<CallFailure> {
     let (name, is_silence) = match error {
         StoreError::Database { .. } => ("database", false),

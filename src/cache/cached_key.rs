@@ -1,4 +1,4 @@
-//! A key in memory, whatever it is for.
+//! A cached key of any usage.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -11,17 +11,17 @@ use crate::cache::derivation_key::DerivationKey;
 use crate::cache::key_meta::KeyMeta;
 use crate::error::Error;
 
-/// A key in memory, in the one form that its usage allows.
+/// A cached key, in the one form that its usage allows.
 #[derive(Clone)]
 pub(crate) enum CachedKey {
-    /// It encrypts.
+    /// A key that encrypts.
     Cipher(Arc<DataCipher>),
-    /// It encrypts nothing, and others are derived from it.
+    /// A key that does not encrypt, and from which others are derived.
     DerivationKey(Arc<DerivationKey>),
 }
 
 impl CachedKey {
-    /// Takes over a key of a scope, in the form for its usage.
+    /// Takes a scope's key, in the form for its usage.
     pub(super) fn new(
         meta: KeyMeta,
         usage: KeyUsage,
@@ -37,7 +37,7 @@ impl CachedKey {
         }
     }
 
-    /// Returns the key that encrypts. Which form a key has follows from its entry, so nobody sees the error.
+    /// Returns the key that encrypts. The entry determines the form, so callers never see the error.
     pub(crate) fn cipher(self) -> Result<Arc<DataCipher>, Error> {
         match self {
             Self::Cipher(key) => Ok(key),
@@ -45,8 +45,7 @@ impl CachedKey {
         }
     }
 
-    /// Returns the key that others are derived from. Which form a key has follows from its entry, so nobody sees the
-    /// error.
+    /// Returns the key from which others are derived. The entry determines the form, so callers never see the error.
     pub(crate) fn derivation_key(self) -> Result<Arc<DerivationKey>, Error> {
         match self {
             Self::DerivationKey(key) => Ok(key),

@@ -1,10 +1,10 @@
-//! What a process tells the key store of its work.
+//! The counts that a process reports to the key store.
 
 use encx_core::store::{Counted, ProcessCounts};
 
 use crate::cache::Stats;
 
-/// Gives the counts of a process the names that key stores keep.
+/// Converts a process's counts to the names that key stores keep.
 pub(super) fn counts_of(stats: &Stats) -> ProcessCounts {
     let mut counts = ProcessCounts::new();
     counts.add(Counted::Decrypts, stats.decrypts);
@@ -28,7 +28,7 @@ pub(super) fn counts_of(stats: &Stats) -> ProcessCounts {
     counts
 }
 
-/// Returns by how much counts have grown.
+/// Returns how much counts have grown.
 pub(super) fn growth(since: &ProcessCounts, now: &ProcessCounts) -> ProcessCounts {
     let mut grown = ProcessCounts::new();
     for (what, count) in now.iter() {

@@ -1,4 +1,4 @@
-//! A data key in memory, which seals and opens the ciphertexts of its scope.
+//! A cached data key, which seals and opens the ciphertexts of its scope.
 
 use std::fmt;
 use std::ops::Deref;
@@ -15,11 +15,11 @@ use crate::cache::later::Later;
 use crate::error::{Boxed, Error, Location};
 use crate::plaintext::Plaintext;
 
-/// A data key, unwrapped and expanded. It is zeroised when the last user lets go of it.
+/// A data key, unwrapped and expanded. Zeroised when its last user drops it.
 pub(crate) struct DataCipher {
     meta: KeyMeta,
     key: SuiteKey,
-    /// What the AAD of a ciphertext of suite 1 begins with. Put together once, because that takes as long as a block of AES.
+    /// The start of the AAD of a suite 1 ciphertext. Computed once, because that takes as long as an AES block.
     prefix: AadPrefix,
 }
 
@@ -36,7 +36,7 @@ impl Deref for DataCipher {
 type AadPrefix = [u8; HEADER_LEN + Scope::LEN];
 
 impl DataCipher {
-    /// Takes a key of a scope over.
+    /// Takes a scope's key.
     pub(super) fn new(meta: KeyMeta, scope: Scope, key: &DataKey, nonces: NonceSource) -> Arc<Self> {
         let header = Header {
             suite: Suite::KcXaes256Gcm,
@@ -87,7 +87,7 @@ impl DataCipher {
         Ok(())
     }
 
-    /// Begins to seal so many messages.
+    /// Starts a batch of messages.
     pub(crate) fn batch(&self, messages: usize) -> DataCipherBatch<'_> {
         DataCipherBatch {
             key: self,
@@ -95,7 +95,7 @@ impl DataCipher {
         }
     }
 
-    /// Makes room for a ciphertext in an empty buffer, puts its header there, and returns GCM's AAD.
+    /// Reserves room for a ciphertext in an empty buffer, writes its header, and returns GCM's AAD.
     #[inline(always)]
     fn begin<'r>(
         &self,
@@ -106,13 +106,13 @@ impl DataCipher {
         room: &'r mut GcmAad,
     ) -> Boxed<&'r [u8]> {
         let aad = room.put(&self.prefix, suite, aad)?;
-        // Nothing is allocated for a plaintext that is refused anyway.
+        // Refuse a plaintext before allocating for it.
         check_len(plaintext)?;
         let len = suite.overhead() + plaintext.len();
         if out.capacity() < len {
             if out.capacity() > 0 {
-                // A buffer that held a plaintext before is not given back with it. (To write nothing to where no memory
-                // is takes a hundred nanoseconds by AVX-512.)
+                // The buffer may have held a plaintext; wipe it before it is reallocated. (Writing zero bytes through
+                // AVX-512 takes a hundred nanoseconds.)
                 out.zeroize();
             }
             *out = Vec::with_capacity(len);
@@ -121,7 +121,7 @@ impl DataCipher {
         Ok(aad)
     }
 
-    /// Opens a ciphertext of this key, in whichever suite.
+    /// Opens a ciphertext of this key, in either suite.
     #[inline(always)]
     pub(crate) fn open(
         &self,
@@ -139,7 +139,7 @@ impl DataCipher {
             .map_err(|error| self.refused(error, later))
     }
 
-    /// Opens a ciphertext of this key where it is; see [`SuiteKey::open_in_place`].
+    /// Opens a ciphertext of this key in place; see [`SuiteKey::open_in_place`].
     #[inline]
     pub(crate) fn open_in_place(
         &self,
@@ -157,7 +157,7 @@ impl DataCipher {
         opened.map_err(|error| self.refused(error, later))
     }
 
-    /// One opaque error: what exactly was wrong is for the key holder's own log.
+    /// Returns one opaque error. The exact fault goes only to the key holder's own log.
     #[cold]
     fn refused(&self, error: OpenError, later: &mut Later) -> Box<Error> {
         later.note_refused(self.id, error);
@@ -211,7 +211,7 @@ fn why_not_sealed(error: SealError) -> Box<Error> {
     })
 }
 
-/// Refuses plaintexts that one ciphertext does not hold.
+/// Refuses a plaintext that is too long for one ciphertext.
 #[inline]
 pub(crate) fn check_len(plaintext: &[u8]) -> Boxed<()> {
     let found = plaintext.len();
@@ -232,7 +232,7 @@ fn aad_prefix(header: Header, scope: Scope) -> AadPrefix {
 /// Room for GCM's AAD, `header 18 ‖ scope 32 ‖ framed AAD`: on the stack for AADs of ordinary length.
 struct GcmAad {
     short: [u8; 192],
-    /// In place of `short`, if that is too short.
+    /// Used instead of `short` if that is too short.
     long: Vec<u8>,
 }
 
@@ -245,7 +245,7 @@ impl GcmAad {
         }
     }
 
-    /// Puts it together, where it stays: it is not moved, which takes longer than all the rest.
+    /// Builds the AAD in place: moving it would take longer than all the rest.
     #[inline(always)]
     fn put(&mut self, prefix: &AadPrefix, suite: Suite, aad: &Aad) -> Boxed<&[u8]> {
         let framed = aad.framed().map_err(Error::boxed)?;

@@ -1,4 +1,4 @@
-//! A data key in memory that encrypts nothing: subkeys are derived from it, one for each index, one for each password.
+//! A cached data key that does not encrypt: subkeys are derived from it, one for each index, one for each password.
 
 use std::fmt;
 use std::ops::Deref;
@@ -8,20 +8,20 @@ use encx_core::key::{DataKey, Derivation, Subkey};
 
 use crate::cache::key_meta::KeyMeta;
 
-/// How many subkeys a key keeps: one for each index of a context, of which there are few.
+/// How many subkeys a key keeps: one for each index of a context, and there are few.
 const MAX_SUBKEYS: usize = 64;
 
-/// The next subkey that is kept. What stands in it stays as it is until the key dies, so that to find it takes no lock.
+/// The next kept subkey. It stays unchanged until the key is dropped, so a lookup takes no lock.
 type NextSubkey = OnceLock<Box<KeptSubkey>>;
 
-/// A data key of usage `index` or `pepper`. It is zeroised when the last user lets go of it, with what was derived.
+/// A data key of usage `index` or `pepper`. Zeroised when its last user drops it, with its subkeys.
 pub(crate) struct DerivationKey {
     meta: KeyMeta,
     derivation: Derivation,
     kept: NextSubkey,
 }
 
-/// A subkey, and the info that it was derived with.
+/// A subkey, and the info that derived it.
 struct KeptSubkey {
     info: Box<[u8]>,
     subkey: Subkey,
@@ -46,13 +46,13 @@ impl DerivationKey {
         }
     }
 
-    /// Derives a subkey that is used once.
+    /// Derives a subkey for a single use.
     pub(crate) fn derive(&self, info: &[u8]) -> Subkey {
         self.derivation.derive(info)
     }
 
-    /// Makes a call with a subkey that is derived when it is first asked for, and kept. Where too many are kept already
-    /// it is derived each time, which is slower and nothing else.
+    /// Calls a function with a subkey, which is derived on first use and kept. If too many are kept, it is derived each
+    /// time, which is only slower.
     pub(crate) fn with_subkey<T>(&self, info: &[u8], call: impl FnOnce(&Subkey) -> T) -> T {
         let mut next = &self.kept;
         for _ in 0..MAX_SUBKEYS {
@@ -84,7 +84,7 @@ impl fmt::Debug for DerivationKey {
 mod tests {
     use super::*;
 
-    /// Those that find no room are derived each time, and to the same bytes.
+    /// Subkeys beyond the bound are derived each time, to the same bytes.
     #[test]
     fn subkeys_are_kept_up_to_a_bound() {
         let key = DataKey::copy_from(&[1; 32]).unwrap();

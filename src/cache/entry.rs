@@ -1,4 +1,4 @@
-//! One scope's keys in memory.
+//! One scope's cached keys.
 
 mod next;
 mod records;
@@ -30,27 +30,27 @@ pub(crate) use seat::{SnapshotGuard, tidy as tidy_seats};
 pub(crate) use snapshot::{DerivationKeys, Snapshot};
 use state::State;
 
-/// Finds an entry.
+/// Identifies an entry.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct EntryKey {
     pub(crate) context: EncryptionContext,
     pub(crate) usage: KeyUsage,
 }
 
-/// One scope's place in the cache.
+/// One scope's entry in the cache.
 pub(crate) struct Entry {
     pub(crate) key: EntryKey,
     pub(crate) scope: Scope,
     published: Published,
     detached: AtomicBool,
     used: AtomicBool,
-    /// Whether a version waits to become active whose key is not in memory.
+    /// Whether a version without a cached key is waiting to become active.
     lacks_next: AtomicBool,
     state: Mutex<State>,
 }
 
 impl Entry {
-    /// Makes an empty entry. `used` is what this process has encrypted under in an earlier entry of the same scope.
+    /// Makes an empty entry. `used` returns what this process encrypted under in an earlier entry of the same scope.
     pub(crate) fn new(key: EntryKey, used: impl FnOnce(Scope) -> Option<Used>) -> Self {
         let scope = Scope::of(key.usage, &key.context);
         let state = State {
@@ -68,13 +68,13 @@ impl Entry {
         }
     }
 
-    /// Returns the greatest version that this process has encrypted under, if it has.
+    /// Returns the greatest version under which this process has encrypted, if any.
     pub(crate) fn used(&self) -> Option<Used> {
         self.state().used
     }
 
-    /// Takes in what this process has encrypted under in another entry of the same scope. What the key store said is judged
-    /// anew by it.
+    /// Merges what this process encrypted under in another entry of the same scope, and checks the
+    /// known records against it.
     pub(in crate::cache) fn also_used(&self, env: &Environment, used: Used) {
         let mut state = self.state();
         let merged = Some(used.or_later(state.used));
@@ -93,10 +93,10 @@ impl Entry {
         }
     }
 
-    /// Notes that a handle used this entry.
+    /// Records that a handle used this entry.
     #[inline]
     pub(crate) fn mark_used(&self) {
-        // Read first: a line that many cores write is slow, one that they read is not.
+        // Read first: a cache line that many cores write is slow, one that they only read is not.
         if !self.used.load(Ordering::Relaxed) {
             self.used.store(true, Ordering::Relaxed);
         }
@@ -107,16 +107,16 @@ impl Entry {
         self.used.swap(false, Ordering::Relaxed)
     }
 
-    /// Notes that the entry stands among those that have keys. `false` if it did already, or was dropped.
+    /// Records that the entry is among those with keys. `false` if it already was, or was dropped.
     pub(crate) fn become_settled(&self) -> bool {
         let mut state = self.state();
         !self.is_detached() && !std::mem::replace(&mut state.settled, true)
     }
 
-    /// Empties the entry for good, unless it stands among those that have keys. Returns whether it did.
+    /// Empties the entry permanently, unless it is among those with keys. Returns whether it did.
     pub(crate) fn detach_unless_settled(&self) -> bool {
         let mut state = self.state();
-        // In one step: an entry that was emptied must not come to stand there.
+        // Under one lock: an emptied entry must never settle.
         if !state.settled {
             self.empty(&mut state);
         }
@@ -129,15 +129,15 @@ impl Entry {
         self.published.read()
     }
 
-    /// Replaces the snapshot; the caller holds the state lock. Nobody begins to use the old one from then on.
+    /// Replaces the snapshot; the caller holds the state lock. No call that starts after this uses the old one.
     fn show(&self, _state: &State, snapshot: Option<Snapshot>) {
         self.published.replace(snapshot, true);
     }
 
-    /// Keeps the epoch that began under a snapshot, unless that was replaced.
+    /// Keeps the epoch that began under a snapshot, unless the snapshot was replaced.
     #[cold]
     pub(crate) fn keep_epoch(&self, of: &Arc<Snapshot>, epoch: Arc<Epoch>) {
-        // Snapshots are made under this lock alone.
+        // Snapshots are only made under this lock.
         let _state = self.state();
         if self.published.is(of) {
             let snapshot = Snapshot {
@@ -148,12 +148,12 @@ impl Entry {
                 known_until: of.known_until,
                 epoch: Some(epoch),
             };
-            // Its keys stay the same, so nobody has to wait until the old one is gone.
+            // Its keys stay the same, so there is no need to wait until the old one is gone.
             self.published.replace(Some(snapshot), false);
         }
     }
 
-    /// Tells whether the cache has dropped this entry. It then holds nothing any more.
+    /// Tells whether the cache has dropped this entry. It then holds nothing.
     #[inline]
     pub(crate) fn is_detached(&self) -> bool {
         self.detached.load(Ordering::Acquire)
@@ -184,33 +184,33 @@ impl Entry {
             .cloned()
     }
 
-    /// Tells whether a key is in memory, in its time or past it.
+    /// Tells whether a key is cached, expired or not.
     pub(crate) fn has_key(&self, id: DataKeyId) -> bool {
         self.state().find(id).is_some()
     }
 
-    /// Notes that a key which is in memory was asked for.
+    /// Records a request for a cached key.
     pub(crate) fn mark_key_used(&self, id: DataKeyId) {
         if let Some(key) = self.state().find(id) {
             key.mark_used();
         }
     }
 
-    /// Tells whether the key in memory is the one that expires then.
+    /// Tells whether the cached key is the one with this expiry.
     pub(crate) fn holds(&self, id: DataKeyId, expires_at: Duration) -> bool {
         self.state()
             .find(id)
             .is_some_and(|key| key.expires_at == expires_at)
     }
 
-    /// Notes that the KMS was asked to unwrap a key and did not: what is in memory may have to go, or may serve longer.
+    /// Records a failed attempt to unwrap a key again: the cached key may have to be dropped, or may serve longer.
     pub(crate) fn note_failure(&self, env: &Environment, id: DataKeyId, error: &Error) {
         if self.take_failure(env, id, error, env.clock.elapsed()) {
-            tracing::warn!(target: "encx::cache", key = %id, %error, "a key leaves memory, because it would not be unwrapped again");
+            tracing::warn!(target: "encx::cache", key = %id, %error, "a cached key is dropped, because unwrapping it again failed");
         }
     }
 
-    /// Returns whether the key left memory.
+    /// Returns whether the key was dropped.
     fn take_failure(&self, env: &Environment, id: DataKeyId, error: &Error, now: Duration) -> bool {
         let mut state = self.state();
         let Some(key) = state.find(id) else { return false };
@@ -235,8 +235,8 @@ impl Entry {
         leaves
     }
 
-    /// Takes over what the key store said, unless a later read was faster. Returns what the entry then knows, or
-    /// what was read if it came too late to be believed.
+    /// Takes the records that the key store returned, unless a later read was faster. Returns what the entry then
+    /// knows, or what was read if it is too old to use.
     pub(crate) fn publish_records(
         &self,
         env: &Environment,
@@ -249,7 +249,7 @@ impl Entry {
         }
         let mut state = self.state();
         let used = state.used;
-        // Room for no more than there is: whoever collects in place keeps what the rows took.
+        // Exactly this capacity: collecting in place would keep the rows' larger allocation.
         let mut list = Vec::with_capacity(rows.len());
         list.extend(rows.into_iter().map(cached));
         let records = Arc::new(Records {
@@ -258,7 +258,7 @@ impl Entry {
             tick: read.tick,
             used,
         });
-        // Of two reads at the same time the one that began later may have seen less.
+        // Of two concurrent reads, the one that began later may have seen less.
         let is_older = |known: &Records| {
             known.tick > read.tick || (state.published > read.tick && !known.are_followed_by(&records))
         };
@@ -286,32 +286,32 @@ impl Entry {
         CachedKey::new(meta, self.key.usage, self.scope, key, env.limits.nonces)
     }
 
-    /// Has a key ready whose record is about to be stored: whoever reads the record before we know that it was
-    /// stored need not have the key unwrapped.
+    /// Caches a key whose record is about to be stored, so that a caller that reads the record before this process
+    /// knows that it was stored need not unwrap the key.
     pub(crate) fn expect_record<'a>(&'a self, env: &'a Environment, key: &CachedKey) -> Expected<'a> {
         let mut state = self.state();
         if !self.is_detached() {
             state.expected = Some(key.id);
-            // Nearly always the only one.
+            // Almost always the only one.
             state.keys.reserve_exact(1);
             state.keys.push(ScheduledKey::new(key, &env.limits));
         }
         Expected { entry: self, env }
     }
 
-    /// Takes over an unwrapped key, unless its state has come to forbid it.
+    /// Takes an unwrapped key, unless its state has since forbidden it.
     pub(crate) fn publish_key(&self, env: &Environment, key: &CachedKey) {
         let mut state = self.state();
         if !self.is_detached() {
             state.keys.retain(|known| known.key.id != key.id);
-            // Nearly always the only one.
+            // Almost always the only one.
             state.keys.reserve_exact(1);
             state.keys.push(ScheduledKey::new(key, &env.limits));
             self.rebuild(env, &mut state);
         }
     }
 
-    /// Lists what is known of the keys in memory, unless it was read since `tick`.
+    /// Lists the records of the cached keys, unless they were read since `tick`.
     pub(in crate::cache) fn held_records(&self, tick: u64) -> Vec<Arc<KeyRecord>> {
         let state = self.state();
         let Some(records) = state.records.as_ref().filter(|records| records.tick < tick) else {
@@ -327,14 +327,14 @@ impl Entry {
         records.tick < self.state().not_before
     }
 
-    /// Refuses, from now on, what was read before `tick`.
+    /// Refuses, from now on, records that were read before `tick`.
     pub(crate) fn expect_change(&self, tick: u64) {
         let mut state = self.state();
-        // Never back: another change may have been announced meanwhile.
+        // Never backwards: another change may have been announced since.
         state.not_before = state.not_before.max(tick);
     }
 
-    /// Forgets what the key store said, so that the next caller reads again.
+    /// Forgets the records, so that the next caller reads again.
     pub(crate) fn forget(&self, tick: u64) {
         let mut state = self.state();
         state.not_before = state.not_before.max(tick);
@@ -343,8 +343,8 @@ impl Entry {
         self.show(&state, None);
     }
 
-    /// Drops keys whose time is over, and adds those to `due` that have to be unwrapped again. Returns when there is
-    /// something to do next.
+    /// Drops expired keys, and adds those that must be unwrapped again to `due`. Returns when the
+    /// entry must be swept next.
     pub(super) fn sweep(
         self: &Arc<Self>,
         env: &Environment,
@@ -378,7 +378,7 @@ impl Entry {
         state.keys.iter().map(|held| held.next(now, limits)).min()
     }
 
-    /// Empties the entry for good, because the cache has dropped it.
+    /// Empties the entry permanently, because the cache has dropped it.
     pub(crate) fn detach(&self) {
         self.empty(&mut self.state());
     }
@@ -409,7 +409,7 @@ impl Entry {
             Ok(active) => (active.filter(|active| state.find(active.id).is_some()), true),
             Err(_) => (None, false),
         };
-        // Only what was unwrapped counts: a row alone may say anything.
+        // Only an unwrapped version counts: a row alone may claim anything.
         if let Some(active) = active {
             state.used = Some(Used::with(state.used, active));
         }
@@ -456,36 +456,36 @@ impl Entry {
     }
 }
 
-/// A key whose moment has come.
+/// A key to unwrap again.
 #[derive(Debug)]
 pub(super) struct Due {
     pub(super) entry: Arc<Entry>,
     pub(super) id: DataKeyId,
-    /// Tells the key that is there from the one that is to take its place.
+    /// Distinguishes the cached key from the one that will replace it.
     pub(super) expires_at: Duration,
 }
 
-/// Makes a record ready to be kept. Its context was compared with the entry's, which is there once; this one's would take
-/// more memory than the rest of the record.
+/// Prepares a record for the cache. Its context was compared with the entry's, so it is dropped: it would take more
+/// memory than the rest of the record.
 fn cached(mut record: KeyRecord) -> Arc<KeyRecord> {
     record.context = BTreeMap::new();
     record.wraps.shrink_to_fit();
     Arc::new(record)
 }
 
-/// A key that waits for its record. It is dropped with this, unless the record has come.
+/// A cached key that waits for its record. Dropping this drops the key, unless the record has arrived.
 pub(crate) struct Expected<'a> {
     entry: &'a Entry,
     env: &'a Environment,
 }
 
 impl Expected<'_> {
-    /// Takes over the scope's first version, now that it was stored.
+    /// Takes the scope's first version, now that it is stored.
     pub(crate) fn stored(self, record: KeyRecord, read: ReadStart) {
         let mut state = self.entry.state();
         let known = state.records.as_ref().and_then(|records| records.find(record.id));
         if known.is_none() && !self.entry.is_detached() {
-            // Who began to read before now may not have seen it, and we have not seen what happened to it since.
+            // A read that began before now may not have seen it, and this process has not seen what happened to it since.
             state.not_before = state.not_before.max(self.env.tick());
             state.used = Some(Used::with(state.used, &record));
             state.published = state.not_before;
@@ -496,7 +496,7 @@ impl Expected<'_> {
                 used: state.used,
             }));
         }
-        // Let go before `self` is dropped, which makes the snapshot.
+        // Released before `self` is dropped, which makes the snapshot.
         drop(state);
     }
 }

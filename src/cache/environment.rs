@@ -1,4 +1,4 @@
-//! What all parts of the cache work with: the KMSs, the key store, the clock, the limits, the counters.
+//! Shared parts of the cache: the KMSs, the key store, the clock, the limits, the counters.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,16 +14,16 @@ use crate::clock::Clock;
 use crate::error::{Error, Location};
 use crate::kek::Keks;
 
-/// What a cache was built with, and what it counts.
+/// A cache's configuration and counters.
 pub(crate) struct Environment {
     pub(crate) keks: Arc<Keks>,
     pub(crate) store: Arc<dyn KeyStore>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) limits: Limits,
     pub(crate) counters: Arc<Counters>,
-    /// How the calls to the key store ended.
+    /// The outcomes of the calls to the key store.
     pub(crate) store_calls: LastCalls,
-    /// Orders reads of the key store and what makes them too old, more finely than a clock could.
+    /// Orders reads of the key store and the events that outdate them, more finely than a clock.
     ticks: AtomicU64,
 }
 
@@ -45,7 +45,7 @@ impl Environment {
         }
     }
 
-    /// Begins a read of the key store.
+    /// Starts a read of the key store.
     pub(crate) fn begin_read(&self) -> ReadStart {
         ReadStart {
             at: self.clock.elapsed(),
@@ -53,12 +53,12 @@ impl Environment {
         }
     }
 
-    /// Counts on.
+    /// Advances the order of events.
     pub(crate) fn tick(&self) -> u64 {
         self.ticks.fetch_add(1, Ordering::SeqCst) + 1
     }
 
-    /// Makes sure that the state of a version lets it decrypt.
+    /// Checks that a version's state lets it decrypt.
     pub(crate) fn check_decrypts(&self, record: &KeyRecord) -> Result<(), Error> {
         let (id, at) = (record.id, Location::default());
         match record.state {

@@ -1,17 +1,17 @@
-//! What an error of the KMS means for a key in memory.
+//! Classifies a KMS error by its consequence for a cached key.
 
 use encx_core::kms::KmsErrorKind;
 
 use crate::error::Error;
 
-/// What the failure to unwrap a key that is in memory means for it.
+/// The consequence of a failure to unwrap a cached key again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// The KMS was not heard about this key: it lives until its time is over.
+    /// The KMS said nothing about this key: keep it until it expires.
     Other,
-    /// The KMS answered, and said nothing against this key: it lives until its time is over and no longer.
+    /// The KMS answered, but not against this key: keep it until it expires and no longer.
     Quota,
-    /// The key may not be used any more.
+    /// The key may no longer be used.
     Refused,
     /// The KMS was asked and did not answer.
     Unanswered,
@@ -22,11 +22,11 @@ impl Failure {
         match error {
             error if error.is_unavailability() => Self::Unanswered,
             Error::Kms(error) if error.kind() == KmsErrorKind::LimitExceeded => Self::Quota,
-            // What else may succeed later without a change is about this process or the key store.
+            // Other retryable errors concern this process or the key store.
             error if error.is_retryable() => Self::Other,
             Error::NoRuntime | Error::Random(_) | Error::ShutDown | Error::Store(_) => Self::Other,
-            // No permission, a KEK that is disabled or gone, a wrap that was changed, a rule that forbids it: whatever
-            // it is, the key would not be unwrapped today.
+            // No permission, a KEK that is disabled or gone, a changed wrap, a rule that forbids it: in any case, the
+            // KMS would not unwrap the key today.
             _ => Self::Refused,
         }
     }

@@ -1,4 +1,4 @@
-//! The heartbeat: tells the key store that this process is there, and acknowledges the changes that it has followed.
+//! The heartbeat: tells the key store that this process is alive, and acknowledges the changes that it has followed.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -11,22 +11,22 @@ use crate::cache::counted::counts_of;
 use crate::cache::running::Running;
 use crate::error::Error;
 
-/// How often a process says that it is there, unless a fence is raised.
+/// The time between heartbeats, unless a fence is raised.
 const BETWEEN_HEARTBEATS: Duration = Duration::from_secs(10);
 
-/// How long after a heartbeat that was hinted at the next may be. Whoever can notify can hint as often as they like, and each
-/// heartbeat of each process is a write.
+/// The least time between a heartbeat and one that a hint causes. Hints can be sent at will, and each heartbeat of each
+/// process is a write.
 const BETWEEN_HINTED: Duration = Duration::from_millis(250);
 
-/// How long the key store may take to hear what was counted: all processes write the same rows, and a heartbeat that waits for
-/// them acknowledges no fence.
+/// How long reporting the counts may take. All processes write the same rows, and a heartbeat that waits for them
+/// acknowledges no fence.
 const TELLING: Duration = Duration::from_secs(2);
 
-/// How long a process that ends waits for the key store to hear of it.
+/// How long an ending process waits to deregister.
 const FAREWELL: Duration = Duration::from_secs(5);
 
 impl Cache {
-    /// Starts the heartbeat if the key store has a registry of processes and it does not run.
+    /// Starts the heartbeat, unless it is running or the key store has no registry of processes.
     pub(super) fn ensure_heartbeat(self: &Arc<Self>) -> Result<(), Error> {
         if self.registration.is_on
             && let Some(running) = Running::claim(&self.registration.running)
@@ -44,13 +44,13 @@ impl Cache {
         BETWEEN_HEARTBEATS.min(self.limits.state_ttl / 2)
     }
 
-    /// Has the key store forget this process, which holds no key any more.
+    /// Deregisters this process, which no longer holds keys.
     pub(super) async fn leave(&self) {
         let Some((registry, id)) = self.store.processes().zip(self.registration.resign()) else {
             return;
         };
         let leaving = async {
-            // A process that ends soon after it began has told nothing yet.
+            // A short-lived process has not reported its counts yet.
             tell_counts(self, registry, id).await;
             registry.deregister(id).await
         };
@@ -59,17 +59,17 @@ impl Cache {
             () = self.clock.sleep(FAREWELL) => Err(Error::TimedOut { after: FAREWELL }),
         };
         if let Err(error) = left {
-            tracing::debug!(target: "encx::processes", %error, "the key store could not be told that this process ends");
+            tracing::debug!(target: "encx::processes", %error, "deregistering this process from the key store failed");
         }
     }
 
-    /// The same where nobody waits, as far as there is a runtime.
+    /// Deregisters in the background, if there is a runtime.
     pub(super) fn leave_soon(self: &Arc<Self>) {
         let is_known = self.registration.is_registered();
         if let Some(runtime) = Handle::try_current().ok().filter(|_| is_known) {
             let cache = Arc::clone(self);
             runtime.spawn(async move {
-                // A heartbeat that is under way must not come after.
+                // A heartbeat in flight must not register it again.
                 cache.tasks.ended().await;
                 cache.leave().await;
             });
@@ -89,13 +89,13 @@ async fn beat_forever(cache: Weak<Cache>) {
         strong.registration.note_outcome(&outcome);
         let registration = Arc::clone(&strong.registration);
         let longest = strong.between_heartbeats();
-        // As for polls: processes that started together do not stay together.
+        // With jitter, as for polls, so that processes that started together do not stay in step.
         let sleep = strong
             .clock
             .sleep(longest.mul_f64(1.0 - 0.1 * rand::random::<f64>()));
         let pause = hinted.then(|| strong.clock.sleep(BETWEEN_HINTED));
         drop(strong);
-        // A hint that comes meanwhile is kept.
+        // A hint that arrives during this is kept.
         let hint = async {
             if let Some(pause) = pause {
                 pause.await;
@@ -109,18 +109,18 @@ async fn beat_forever(cache: Weak<Cache>) {
     }
 }
 
-/// Says that this process is there, and if the fence was raised follows all changes and acknowledges it. Then tells what was
-/// counted, unless that was told a moment ago: others can ask for heartbeats as often as they like.
+/// Sends a heartbeat. If the fence was raised, follows all changes and acknowledges it. Then reports the counts, unless
+/// that was done a moment ago: other processes can cause heartbeats at will.
 async fn beat(cache: &Arc<Cache>, told_at: &mut Duration) -> Result<(), Error> {
     let Some(registry) = cache.store.processes() else {
         return Ok(());
     };
     let (info, acknowledged) = cache.registration.introduce();
     let told = cache.ask_in_time(registry.heartbeat(&info)).await;
-    // Also if that failed: it is tried again, and no load waits for it.
+    // Even if that failed: it is retried, and no load waits for it.
     cache.registration.note_introduced();
     let fence = told?;
-    // Equal, and not greater: a database that was restored counts anew.
+    // Compared for equality, because a restored database starts from an earlier fence.
     if fence != Fence::NONE && acknowledged != Some(fence) {
         follow(cache, registry, info.id, fence).await?;
     }
@@ -132,10 +132,11 @@ async fn beat(cache: &Arc<Cache>, told_at: &mut Duration) -> Result<(), Error> {
     Ok(())
 }
 
-/// Tells the key store what this process has counted since it was last told. What could not be told is told with the next
-/// heartbeat: only one whose answer was lost may be counted twice.
+/// Reports the counts since the last report to the key store. On failure they are reported with the next heartbeat; they
+/// may be counted twice only if the answer was lost.
 ///
-/// How that ends says nothing of the key store: keys are loaded without these rows, and a role may lack the right to write them.
+/// The outcome says nothing about the key store: keys are loaded without these rows, and a role may lack
+/// the right to write them.
 async fn tell_counts(cache: &Cache, registry: &dyn ProcessRegistry, id: ProcessId) {
     let counts = counts_of(&cache.stats());
     let untold = cache.registration.untold(&counts);
@@ -149,7 +150,7 @@ async fn tell_counts(cache: &Cache, registry: &dyn ProcessRegistry, id: ProcessI
     match told {
         Ok(()) => cache.registration.note_told(id, counts),
         Err(error) => {
-            tracing::debug!(target: "encx::processes", %error, "what was counted could not be told, and is told later");
+            tracing::debug!(target: "encx::processes", %error, "reporting the counts failed; they are reported later");
         }
     }
 }
@@ -163,10 +164,10 @@ async fn follow(
 ) -> Result<(), Error> {
     let learned = cache.tick();
     if !cache.poll_since(learned).await? {
-        // The poll itself has said why.
+        // The poll has already logged the reason.
         return Ok(());
     }
-    // Whoever raised the fence may be about to promote what it published.
+    // The process that raised the fence may be about to promote the version that it published.
     cache.prefetch_now().await;
     acknowledge(cache, registry, id, fence).await
 }

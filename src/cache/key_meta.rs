@@ -1,4 +1,4 @@
-//! What every key in memory has, whatever it is for: an id, a time to live, and whether anybody uses it.
+//! The common part of every cached key: its id, its expiry, and its use.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,19 +11,19 @@ use crate::cache::Limits;
 use crate::cache::stats::{Counters, KeyGauge};
 use crate::clock::Moment;
 
-/// The id of a key in memory, its time, and what was heard about it.
+/// The id of a cached key, its expiry, and the outcome of asking the KMS again.
 pub(crate) struct KeyMeta {
     pub(crate) id: DataKeyId,
-    /// The clock's time from which it may not be used any more, unless the KMS does not answer.
+    /// The clock's time from which it may no longer be used, unless the KMS does not answer.
     pub(crate) expires_at: Duration,
     used: AtomicBool,
-    /// Up to here it counts that the KMS was asked to unwrap it again, and did not answer.
+    /// Until when a failed attempt to have it unwrapped again counts as no answer.
     pub(super) unanswered_until: Moment,
     stale: AtomicBool,
     _gauge: KeyGauge,
 }
 
-/// What a key is wanted for.
+/// The purpose of a key in a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     Encrypt,
@@ -31,7 +31,7 @@ pub(crate) enum Purpose {
 }
 
 impl Limits {
-    /// How long past its time a key serves while the KMS does not answer.
+    /// How long an expired key serves while the KMS does not answer.
     fn stale(&self, purpose: Purpose) -> Duration {
         match purpose {
             Purpose::Encrypt => self.stale_encrypt,
@@ -52,10 +52,10 @@ impl KeyMeta {
         }
     }
 
-    /// Notes that it was used since it was unwrapped.
+    /// Records that it was used since it was unwrapped.
     #[inline]
     pub(crate) fn mark_used(&self) {
-        // Read first: a line that many cores write is slow, one that they read is not.
+        // Read first: a cache line that many cores write is slow, one that they only read is not.
         if !self.used.load(Ordering::Relaxed) {
             self.used.store(true, Ordering::Relaxed);
         }
@@ -65,7 +65,7 @@ impl KeyMeta {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Tells whether it may be used now: in its time, or past it if the KMS was asked about it and did not answer.
+    /// Tells whether it may be used now: it has not expired, or the KMS was asked about it and did not answer.
     #[inline]
     pub(crate) fn serves(&self, purpose: Purpose, now: Duration, limits: &Limits) -> bool {
         now < self.expires_at || self.serves_stale(purpose, now, limits)
@@ -80,7 +80,7 @@ impl KeyMeta {
         now < self.unanswered_until.get()
     }
 
-    /// Notes that it serves past its time. `true` the first time.
+    /// Records that it serves although expired. `true` the first time.
     pub(crate) fn becomes_stale(&self) -> bool {
         !self.stale.swap(true, Ordering::Relaxed)
     }

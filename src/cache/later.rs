@@ -1,17 +1,17 @@
-//! What subscribers are told once a call has let go of its key: they are code of the service's own, which may call back or
-//! take its time.
+//! Events for subscribers that wait until a call has released its key. Subscribers are the service's code, which may call
+//! back or be slow.
 
 use encx_core::key::DataKeyId;
 use encx_suite::OpenError;
 
-/// Events that wait until no key, no snapshot and no lock is held: subscribers are told when this is dropped. Almost always
-/// none.
+/// Events that wait until no key, no snapshot and no lock is held: dropping this sends them to subscribers.
+/// Boxed: almost always `None`.
 #[derive(Default)]
 pub(crate) struct Later(Option<Box<Told>>);
 
 #[derive(Default)]
 struct Told {
-    /// A key that serves past its time, for the first time.
+    /// A key that serves for the first time after it expired.
     stale: Option<DataKeyId>,
     refused: Vec<(DataKeyId, OpenError)>,
 }
@@ -50,7 +50,7 @@ impl Told {
     }
 }
 
-/// Tells that a key serves past its time.
+/// Reports that a key serves after it expired.
 pub(super) fn tell_stale(key: DataKeyId) {
     tracing::warn!(
         target: "encx::cache", %key,

@@ -1,17 +1,17 @@
-//! How long and how much the cache keeps, and what follows from that for the times of keys.
+//! The cache's limits, and the times of keys that follow from them.
 
 use std::time::Duration;
 
 use encx_suite::NonceSource;
 
-/// How long a key that could not be refreshed is left alone at first, and at most.
+/// The first and the longest pause before a key that could not be refreshed is tried again.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// How many looks there are at least in the time in which keys are refreshed.
+/// The least number of checks within the refresh window.
 const LOOKS: u32 = 10;
 
-/// How long and how much is kept; see the builder of `Crypto` for what each limit means.
+/// How long and how much is cached; the builder of `Crypto` documents each limit.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
     pub(crate) ttl: Duration,
@@ -29,12 +29,12 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// The last part of a key's life, in which it is refreshed.
+    /// The last part of a key's lifetime, in which it is refreshed.
     pub(crate) fn refresh_window(&self) -> Duration {
         self.ttl.mul_f64(self.refresh_ahead)
     }
 
-    /// For how long a process may use a key that was withdrawn, if it reaches neither the KMS nor the key store.
+    /// How long a process may use a withdrawn key if it reaches neither the KMS nor the key store.
     pub(crate) fn serves_for(&self) -> Duration {
         self.ttl.saturating_add(self.longest_stale())
     }
@@ -43,7 +43,7 @@ impl Limits {
         self.stale_encrypt.max(self.stale_decrypt)
     }
 
-    /// How far apart the sweeper's rounds are at least. Keys that have their moment close together are taken together.
+    /// The least time between the sweeper's rounds. Keys that are due close together are handled together.
     pub(crate) fn between_sweeps(&self) -> Duration {
         let shortest = (self.ttl / 100).min(Duration::from_secs(10));
         match self.refresh_window() {
@@ -52,14 +52,14 @@ impl Limits {
         }
     }
 
-    /// Draws the moment from which a key that expires then is refreshed if it was used. A quarter of the window is left for
-    /// a KMS that does not answer at first.
+    /// Draws the moment from which a key with this expiry is refreshed if it was used. A quarter of the window is left
+    /// for a KMS that does not answer at first.
     pub(super) fn refresh_at(&self, expires_at: Duration) -> Duration {
         let ahead = self.refresh_window().mul_f64(1.0 - 0.75 * rand::random::<f64>());
         expires_at.saturating_sub(ahead)
     }
 
-    /// Draws how long a key is left alone after this many tries to refresh it.
+    /// Draws the pause after this many attempts to refresh a key.
     pub(super) fn pause_after(&self, tries: u32) -> Duration {
         let first = match self.refresh_window() {
             Duration::ZERO => FIRST_PAUSE,
@@ -71,8 +71,8 @@ impl Limits {
             .mul_f64(1.0 - 0.25 * rand::random::<f64>())
     }
 
-    /// For how long a KMS that was asked about a key and did not answer need not be asked again before the key may
-    /// serve. The background asks again long before that; if it cannot run, requests do.
+    /// How long a KMS that did not answer about a key need not be asked again before the key may serve. The background
+    /// asks again long before that; if it cannot run, requests do.
     pub(super) fn silence_counts_for(&self) -> Duration {
         let background = LONGEST_PAUSE.saturating_add(self.between_sweeps());
         background.saturating_add(self.load_timeout.saturating_mul(2))

@@ -1,4 +1,4 @@
-//! What calls wait for: reads of the key store, and calls to the KMS. Each runs in a flight that many share.
+//! The slow part of calls: reads of the key store, and calls to the KMS. Each runs in a flight that many callers share.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,7 +13,7 @@ use crate::cache::{Cache, CachedKey, Entry, EntryKey, KeyMeta, MAX_ATTEMPTS, Pur
 use crate::error::Error;
 
 impl Cache {
-    /// Makes sure that there is a runtime, that background work runs, and that states are known well enough.
+    /// Checks that there is a runtime, that background work runs, and that states are recent enough.
     pub(super) async fn prepare(self: &Arc<Self>) -> Result<(), Error> {
         if self.tasks.is_closed() {
             return Err(Error::ShutDown);
@@ -24,8 +24,8 @@ impl Cache {
         if age <= self.limits.state_ttl || self.polls.is_store_unreachable() {
             return Ok(());
         }
-        // The poller is late, as after a pause of the whole process. If the poll fails, states are stale, which
-        // `is_current` decides about.
+        // The poller is late, as after a pause of the whole process. If the poll fails, states are stale,
+        // and `is_current` decides.
         self.poll_once().await
     }
 
@@ -36,7 +36,7 @@ impl Cache {
     ) -> Result<Arc<Records>, Error> {
         let suffices = |records: &Records| records.tick >= not_before && !entry.is_outdated(records);
         for _ in 0..MAX_ATTEMPTS {
-            // Somebody else may have read it since.
+            // Another task may have read it since.
             if let Some(records) = entry.records().filter(|records| suffices(records)) {
                 return Ok(records);
             }
@@ -52,7 +52,7 @@ impl Cache {
                     Ok(records)
                 })
                 .await?;
-            // A flight that was under way already may have read before the change that we look for.
+            // A flight that was already running may have read before the change that this call waits for.
             if suffices(&records) {
                 return Ok(records);
             }
@@ -80,12 +80,12 @@ impl Cache {
             Err(error) if error.is_unavailability() => error,
             unwrapped => return unwrapped,
         };
-        // Again here, for a flight that was given up as a whole.
+        // Again here, in case the whole flight was abandoned.
         entry.note_failure(self, record.id, &failed);
         in_memory().ok_or(failed)
     }
 
-    /// Counts the use of a key that is past its time. `true` the first time, which subscribers are to be told of.
+    /// Counts the use of an expired key. `true` the first time, which subscribers are told.
     #[inline]
     pub(crate) fn count_use(&self, key: &KeyMeta, now: Duration) -> bool {
         now >= key.expires_at && self.count_stale_use(key)
@@ -97,7 +97,7 @@ impl Cache {
         key.becomes_stale()
     }
 
-    /// Has a key that is in memory unwrapped again. `false` if there was no need, or it is there no more.
+    /// Re-unwraps a cached key; `false` if it was unnecessary or the key is gone.
     pub(super) async fn refresh_key(
         self: &Arc<Self>,
         entry: &Arc<Entry>,
@@ -125,7 +125,7 @@ impl Cache {
         }
     }
 
-    /// Has the KMS unwrap a key, unless one is in memory that expires later than `than`.
+    /// Unwraps a key through the KMS, unless one is cached that expires later than `than`.
     pub(super) async fn unwrap(
         self: &Arc<Self>,
         entry: &Arc<Entry>,
@@ -135,7 +135,7 @@ impl Cache {
         let (cache, of, record) = (Arc::clone(self), Arc::clone(entry), Arc::clone(record));
         self.unwraps
             .join((entry.scope, record.id), &self.clock, async move {
-                // Somebody may have unwrapped it between our look and this flight's start.
+                // Another task may have unwrapped it between this call's check and the flight's start.
                 let began = cache.clock.elapsed();
                 if let Some(key) = of.key(record.id, began).filter(|key| key.expires_at > than) {
                     return Ok(key);
@@ -146,7 +146,7 @@ impl Cache {
                     && Failure::of(error) == Failure::Refused
                     && of.has_key(record.id)
                 {
-                    // In a box, because it is rare and would lie in the task of every load.
+                    // Boxed, because it is rare and would enlarge the task of every load.
                     let anew = Box::pin(cache.unwrap_replaced(&of, &record)).await;
                     unwrapped = anew.unwrap_or(unwrapped);
                 }
@@ -165,8 +165,8 @@ impl Cache {
             .await
     }
 
-    /// Unwraps a key by the wraps that the key store has now: a key in memory is not dropped for a wrap that was replaced since
-    /// its row was read. `None` if they are the same.
+    /// Unwraps a key by the key store's current wraps, so that a cached key is not dropped because of a wrap that was
+    /// replaced since its row was read. `None` if the wraps are the same.
     async fn unwrap_replaced(
         self: &Arc<Self>,
         entry: &Arc<Entry>,
@@ -186,17 +186,17 @@ impl Cache {
         let (cache, of) = (Arc::clone(self), Arc::clone(entry));
         self.mints
             .join(entry.scope, &self.clock, async move {
-                // Somebody may have made it between our look and this flight's start.
+                // Another task may have made it between this call's check and the flight's start.
                 let known = match of.records() {
                     Some(records) => records,
                     None => cache.load(&of, 0).await?,
                 };
-                // Nothing is made in the place of a key that was used and is gone.
+                // Make no key in place of one that was used and is gone.
                 known.active()?;
                 if !known.is_empty() {
                     return Ok(());
                 }
-                // After a shredding nothing begins by itself, also of a usage that there was no key for.
+                // After a shredding no key is made automatically, even of a usage without keys.
                 if are_shredded(&cache.ask(load_all_usages(&*cache.store, &of.key.context)).await?) {
                     return Err(Error::Shredded);
                 }
@@ -217,7 +217,7 @@ impl Cache {
                         cache.settle(&of);
                         Ok(())
                     }
-                    // The winner's key is loaded instead; ours encrypted nothing and is dropped here.
+                    // The winner's key is loaded instead; this one encrypted nothing and is dropped here.
                     Err(error) if error.is_lost_race() => {
                         of.forget(cache.tick());
                         Ok(())

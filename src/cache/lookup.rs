@@ -1,4 +1,4 @@
-//! Which key serves a call: what is in memory and known well enough, or what has to be loaded first.
+//! Chooses the key for a call: a cached one whose state is recent enough, or one to load first.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,28 +14,27 @@ use crate::cache::{
 };
 use crate::error::{Boxed, Error};
 
-/// How far the states of keys may be relied on.
+/// How far the known states of keys can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trust {
-    /// The key store has to be asked.
+    /// The key store must be asked.
     Ask,
-    /// They are known well enough.
+    /// They are recent enough.
     Current,
-    /// They are too old, and the builder said to fail then.
+    /// They are too old, and the builder forbids using them.
     Refuse,
-    /// They are too old, and the key store cannot be asked.
+    /// They are too old, but the key store is unreachable.
     Stale,
 }
 
 impl Cache {
-    /// Tells whether the states of a snapshot were read, or polled for, so short a time ago that nobody has to look closer.
+    /// Tells whether a snapshot's states were read or polled for so recently that no closer check is needed.
     #[inline(always)]
     pub(crate) fn is_snapshot_fresh(&self, snapshot: &Snapshot, now: Duration) -> bool {
         now <= snapshot.known_until || now <= self.polls.polled_until()
     }
 
-    /// Tells whether the states of a snapshot may be relied on now without asking anybody. `None` if somebody has to be
-    /// asked.
+    /// Tells whether a snapshot's states may be used now without asking. `None` if the key store must be asked.
     pub(crate) fn is_snapshot_current(&self, snapshot: &Snapshot, now: Duration) -> Option<Boxed<()>> {
         if self.is_snapshot_fresh(snapshot, now) {
             return Some(Ok(()));
@@ -47,9 +46,9 @@ impl Cache {
         }
     }
 
-    /// Tells whether states that were read at `known_at` may be relied on now without asking anybody.
+    /// Tells whether states that were read at `known_at` may be used now without asking.
     ///
-    /// `Err` says that they may not be used at all; `Ok(false)` that the caller has to ask.
+    /// `Err` if they may not be used at all; `Ok(false)` if the caller has to ask.
     pub(crate) fn is_current(&self, known_at: Duration, now: Duration) -> Result<bool, Error> {
         match self.trust(known_at, now) {
             Trust::Ask => Ok(false),
@@ -62,7 +61,7 @@ impl Cache {
         }
     }
 
-    /// Tells how far states that were read at `known_at` may be relied on now.
+    /// Returns how far states that were read at `known_at` can be trusted now.
     pub(super) fn trust(&self, known_at: Duration, now: Duration) -> Trust {
         let age = now.saturating_sub(known_at.max(self.polls.polled_at()));
         if age <= self.limits.state_ttl {
@@ -75,23 +74,23 @@ impl Cache {
             return Trust::Refuse;
         }
         if age > self.limits.ttl {
-            // Not for ever: the KMS alone does not know that a key was suspended.
+            // Not forever: the KMS does not know that a key was suspended.
             return Trust::Ask;
         }
         Trust::Stale
     }
 
-    /// Returns the key that encrypts, making or unwrapping it if need be.
+    /// Returns the key that encrypts. Makes or unwraps it if necessary.
     pub(crate) async fn active_key(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<Arc<DataCipher>, Error> {
         self.active(entry).await?.cipher()
     }
 
-    /// Returns the active key, making or unwrapping it if need be.
+    /// Returns the active key. Makes or unwraps it if necessary.
     pub(crate) async fn active(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<CachedKey, Error> {
         self.find_active(entry, true).await
     }
 
-    /// Returns the active key, unwrapping it if need be. Makes none.
+    /// Returns the active key. Unwraps it if necessary, but makes none.
     pub(crate) async fn existing_active(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<CachedKey, Error> {
         self.find_active(entry, false).await
     }
@@ -102,7 +101,7 @@ impl Cache {
         for attempt in 0..MAX_ATTEMPTS {
             let mut records = self.whole_records(entry).await?;
             if let Some(record) = active_of(&records)? {
-                // To make a key is not to use it again.
+                // Making a key does not count as using it again.
                 if attempt == 0 {
                     entry.mark_key_used(record.id);
                 }
@@ -119,7 +118,7 @@ impl Cache {
                     }
                 }
                 None if records.is_empty() && may_make => self.mint(entry).await?,
-                // Another process may have made it a moment ago.
+                // Another process may have just made it.
                 None if records.is_empty() && attempt == 0 => drop(self.reload(entry).await?),
                 None => {
                     let error = records.why_none_is_active();
@@ -131,7 +130,7 @@ impl Cache {
         Err(Error::Interrupted)
     }
 
-    /// Returns the key that decrypts what names this id, unwrapping it if need be.
+    /// Returns the key that decrypts for this id. Unwraps it if necessary.
     pub(crate) async fn key_by_id(
         self: &Arc<Self>,
         entry: &Arc<Entry>,
@@ -140,7 +139,7 @@ impl Cache {
         self.by_id(entry, id).await?.cipher()
     }
 
-    /// Returns the key of this id, unwrapping it if need be.
+    /// Returns the key of this id. Unwraps it if necessary.
     pub(crate) async fn by_id(
         self: &Arc<Self>,
         entry: &Arc<Entry>,
@@ -159,7 +158,7 @@ impl Cache {
         Ok(key)
     }
 
-    /// Finds the version that decrypts what names this id, if it may.
+    /// Returns the version that decrypts for this id, if it may.
     fn check_found<'a>(&self, records: &'a Records, id: DataKeyId) -> Result<&'a Arc<KeyRecord>, Error> {
         let refused = match records.find(id) {
             None => records.why_unknown(id),
@@ -173,12 +172,12 @@ impl Cache {
         Err(refused)
     }
 
-    /// Returns what is known of a scope after a KMS was waited for, perhaps long: the key may have been withdrawn meanwhile,
-    /// and this process may have said that it holds it no more.
+    /// Returns the known versions of a scope after a possibly long wait for the KMS: the key may have been withdrawn,
+    /// and this process may have acknowledged that it no longer holds it.
     async fn records_now(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<Arc<Records>, Error> {
         match entry.records() {
             Some(records) => Ok(records),
-            // The entry was dropped, or what was known of it forgotten.
+            // The entry was dropped, or its records were forgotten.
             None => self.reload(entry).await,
         }
     }
@@ -196,7 +195,7 @@ impl Cache {
         }
     }
 
-    /// Tells the same without asking anybody. `false` if nothing is known.
+    /// Tells the same without asking. `false` if nothing is known.
     pub(crate) fn allows_now(&self, entry: &Entry, id: DataKeyId, purpose: Purpose) -> bool {
         entry
             .records()
@@ -214,10 +213,10 @@ impl Cache {
         }
     }
 
-    /// Tells whether a key is unwrapped already, or its record was read recently enough to unwrap it.
+    /// Tells whether a key is already unwrapped, or its record was read recently enough to unwrap it.
     ///
-    /// Polls are not believed here. They list no row that was deleted or edited by hand, and look after the rows of keys in
-    /// memory alone. While the key store is unreachable, there is nothing better than what is known.
+    /// Polls do not suffice here. They list no row that was deleted or edited by hand, and only check the rows of
+    /// cached keys. While the key store is unreachable, the known records are used.
     fn may_unwrap(&self, entry: &Entry, records: &Records, id: DataKeyId, purpose: Purpose) -> bool {
         entry
             .key_for(id, purpose, self.clock.elapsed(), &self.limits)
@@ -231,14 +230,14 @@ impl Cache {
             || self.polls.is_store_unreachable()
     }
 
-    /// Returns all versions of the entry's scope, for who needs no key.
+    /// Returns all versions of the entry's scope, for a caller that needs no key.
     pub(crate) async fn current_records(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<Arc<Records>, Error> {
         self.prepare().await?;
         self.whole_records(entry).await
     }
 
-    /// Returns the same as `records`. Where the key store had lost what was in use, it is asked again every now and then: the
-    /// rows may have been put back, which no poll lists.
+    /// As `records`. If the key store had lost a used version, asks it again from time to time: the rows may have been
+    /// restored, which no poll lists.
     async fn whole_records(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<Arc<Records>, Error> {
         let records = self.records(entry).await?;
         if records.active().is_err() && !self.is_fresh(&records) {
@@ -247,8 +246,7 @@ impl Cache {
         Ok(records)
     }
 
-    /// Reads the scopes of entries that have not been read yet, in one query for many. Failures are left to the
-    /// loads that follow.
+    /// Reads the unread scopes of entries, many in one query. The loads that follow report failures.
     pub(crate) async fn preload(self: &Arc<Self>, entries: &[Arc<Entry>]) {
         let unread = entries.iter().filter(|entry| entry.records().is_none());
         let unread: Vec<_> = unread.map(Arc::clone).collect();
@@ -260,7 +258,7 @@ impl Cache {
         }
     }
 
-    /// Returns all versions of the entry's scope, as fresh as `state_ttl` asks.
+    /// Returns all versions of the entry's scope, as fresh as `state_ttl` requires.
     async fn records(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<Arc<Records>, Error> {
         match entry.records() {
             Some(records) if self.is_current(records.read_at, self.clock.elapsed())? => Ok(records),
@@ -280,8 +278,8 @@ impl Cache {
         if records.find(id).is_some() {
             return Ok(records);
         }
-        // Another process may have made it a moment ago. Whoever asks for garbage asks the database once per id
-        // and a while, and at most one query per scope is under way.
+        // Another process may have just made it. A caller that asks for invented ids causes one query per id within a
+        // while, and at most one query per scope at a time.
         let name = (entry.scope, id);
         let now = self.clock.elapsed();
         if self.unknown.get(&name).is_some_and(|until| now < until) {
@@ -295,23 +293,23 @@ impl Cache {
         Ok(records)
     }
 
-    /// Reads the entry's scope again, not satisfied with a read that began before this call.
+    /// Reads the entry's scope again. A read that began before this call does not suffice.
     pub(crate) async fn reload(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<Arc<Records>, Error> {
         self.load(entry, self.tick()).await
     }
 
-    /// Reads again what this process has of a scope, after it changed it itself.
+    /// Reloads what this process has cached of a scope, after it changed the scope itself.
     pub(crate) async fn refresh(self: &Arc<Self>, context: &EncryptionContext, usage: KeyUsage) {
         if let Some(entry) = self.find_entry(context, usage) {
             entry.expect_change(self.tick());
             if self.reload(&entry).await.is_err() {
-                // What the caller has just changed may not be undone by what is in memory.
+                // Cached records must not undo the caller's change.
                 entry.forget(self.tick());
             }
         }
     }
 
-    /// Makes sure that a version may decrypt, and that the key store still has what unwraps it.
+    /// Checks that a version may decrypt, and that the key store still has its wraps.
     fn check_opens(&self, record: &KeyRecord) -> Result<(), Error> {
         self.check_decrypts(record)?;
         if record.lacks_wraps() {
@@ -325,14 +323,14 @@ impl Cache {
     }
 }
 
-/// Returns the active version, and tells who watches if the key store has lost it.
+/// Returns the active version, and logs if the key store has lost it.
 fn active_of(records: &Records) -> Result<Option<&Arc<KeyRecord>>, Error> {
     records.active().inspect_err(|error| {
         tracing::info!(target: "encx::refused", %error, "the key store has lost the key to encrypt with");
     })
 }
 
-/// Says why there is no such key, to who asks and to who watches.
+/// Returns and logs why there is no such key.
 fn refuse_unknown(records: &Records, id: DataKeyId) -> Error {
     let error = records.why_unknown(id);
     tracing::info!(target: "encx::refused", key = %id, %error, "no such key in this context");

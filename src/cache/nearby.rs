@@ -1,4 +1,4 @@
-//! The entries that a thread used last: found without a lock, a count, or a word to other threads.
+//! The entries that a thread used last, found without a lock, a reference count or communication with other threads.
 
 use std::cell::{Cell, Ref, RefCell};
 use std::sync::Arc;
@@ -15,12 +15,12 @@ const PLACES: usize = 128;
 thread_local! {
     static NEARBY: RefCell<Box<[Option<Near>]>> = RefCell::new((0..PLACES).map(|_| None).collect());
 
-    /// The place of the entry that this thread has told the bound on keyrings about last.
+    /// The place of the entry that this thread last reported to the bound on keyrings.
     static TOLD: Cell<usize> = const { Cell::new(PLACES) };
 }
 
-/// An entry, and the cache that it belongs to. An `Arc`, because a weak one would be counted up and down by all threads in
-/// one place; keys leave an entry however long it is held.
+/// An entry, and the cache that it belongs to. A strong reference, because all threads would contend on a weak one's
+/// count; keys leave an entry however long it is held.
 struct Near {
     cache: u64,
     entry: Arc<Entry>,
@@ -36,13 +36,14 @@ impl Near {
 }
 
 impl Cache {
-    /// Makes a call that does not wait with the entry of a context and usage. `false`, and no call, while the thread ends.
+    /// Calls a non-waiting function with the entry of a context and usage. `false`, without a
+    /// call, while the thread exits.
     ///
-    /// The call must not be user code, which might come back here; if it does all the same, through a subscriber of
-    /// `tracing` for example, the entry is found the slow way.
+    /// The function must not be user code, which might come back here. If it does all the same, for example through a
+    /// subscriber of `tracing`, the entry is found the slow way.
     ///
-    /// The call stands here once: one that stood here twice, for an entry at hand and for one that is looked up, would not be
-    /// inlined. And it returns nothing: a result that went through here would be moved piece by piece.
+    /// There is only one call site: with two, for a nearby entry and for one that is looked up, the function would not be
+    /// inlined. And it returns nothing: a result passing through here would be moved piece by piece.
     #[inline(always)]
     pub(crate) fn with_entry(
         &self,
@@ -73,7 +74,7 @@ impl Cache {
         called.is_ok()
     }
 
-    /// Finds the entry of a context and usage where this thread used it last, if it did; otherwise as [`entry`](Self::entry).
+    /// Returns the entry of a context and usage from this thread's recent ones; otherwise as [`entry`](Self::entry).
     pub(crate) fn nearby_entry(&self, context: &EncryptionContext, usage: KeyUsage) -> Arc<Entry> {
         let mut nearby = None;
         self.with_entry(context, usage, |entry| nearby = Some(Arc::clone(entry)));
@@ -101,11 +102,10 @@ fn find(
     entry
 }
 
-/// Tells the bound on keyrings that an entry is in use. Who was used before whom matters only where it will soon have to
-/// drop some.
+/// Tells the bound on keyrings that an entry is in use. The order of use matters only when it will soon have to evict.
 fn tell(cache: &Cache, near: &Near, place: usize) {
     if TOLD.try_with(|told| told.replace(place)).ok() == Some(place) {
-        // It was the last one already, as far as this thread knows. The poller tells it for the others.
+        // It was already the last one used, as far as this thread knows. The poller reports it for the others.
         near.entry.mark_used();
     } else {
         let _ = cache.entries.get(&near.entry.key);

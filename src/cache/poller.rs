@@ -1,4 +1,4 @@
-//! The poller follows changes of keys in the key store: it polls, and in between takes hints.
+//! The poller: follows changes of keys in the key store by polling, and by hints in between.
 
 use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
@@ -17,11 +17,11 @@ use crate::cache::vanished::check_vanished;
 use crate::cache::{Cache, Entry};
 use crate::error::Error;
 
-/// How many hints are taken together before the key store is read.
+/// How many hints are collected before the key store is read.
 const HINTS_PER_READ: usize = 1000;
 
 impl Cache {
-    /// Starts the poller if it does not run.
+    /// Starts the poller, unless it is running.
     pub(super) fn ensure_poller(self: &Arc<Self>) -> Result<(), Error> {
         if let Some(running) = Running::claim(&self.polls.running) {
             let cache = Arc::downgrade(self);
@@ -33,7 +33,7 @@ impl Cache {
         Ok(())
     }
 
-    /// Polls now, or waits for the poll that is under way. Its failure shows in
+    /// Polls now, or waits for the poll in flight. A failure shows in
     /// [`is_store_unreachable`](super::polls::Polls::is_store_unreachable).
     pub(super) async fn poll_once(self: &Arc<Self>) -> Result<(), Error> {
         let of = Arc::clone(self);
@@ -55,9 +55,9 @@ impl Cache {
         }
     }
 
-    /// Polls, not satisfied with a poll that began before `tick`. `false` if that failed.
+    /// Polls; a poll that began before `tick` does not suffice. `false` if it failed.
     pub(super) async fn poll_since(self: &Arc<Self>, tick: u64) -> Result<bool, Error> {
-        // The first may be one that was under way already.
+        // The first may have been in flight already.
         for _ in 0..2 {
             self.poll_once().await?;
             if self.polls.tick.load(Ordering::Acquire) > tick {
@@ -68,7 +68,7 @@ impl Cache {
     }
 }
 
-/// Notes that a poll failed, also if it hung or panicked: once, however many wait for it.
+/// Records that a poll failed, even by hanging or panicking: once, however many callers wait for it.
 struct Attempt<'a>(&'a Cache);
 
 impl Attempt<'_> {
@@ -100,10 +100,10 @@ async fn poll_forever(cache: Weak<Cache>) {
         let sleep = strong.clock.sleep(pause_between_polls(&strong));
         drop(strong);
         tokio::pin!(sleep);
-        // Hints are taken as they come until it is time for the next poll.
+        // Hints are handled as they arrive until the next poll is due.
         loop {
             let hinted = tokio::select! {
-                // First, so that no flood of hints puts off a poll.
+                // First, so that a flood of hints cannot delay a poll.
                 biased;
                 () = &mut sleep => break,
                 hinted = next_hints(&mut hints) => hinted,
@@ -111,19 +111,19 @@ async fn poll_forever(cache: Weak<Cache>) {
             let Some(strong) = cache.upgrade() else { return };
             tokio::select! {
                 () = follow_hints(&strong, &hinted) => {}
-                // As every load: a key store that hangs does not stop the polls.
+                // With the time-out of a load: a key store that hangs does not stop the polls.
                 () = strong.clock.sleep(strong.limits.load_timeout) => {}
             }
-            // Hints of keys that are not held cost no wait: others have their turn all the same.
+            // Hints of keys that are not cached need no wait, so yield to other tasks.
             tokio::task::yield_now().await;
         }
     }
 }
 
-/// Tells the bound on keyrings which ones were used through a handle, which does not pass by it.
+/// Reports entries used through a handle, which bypasses the bound on keyrings, to that bound.
 fn touch_used(cache: &Cache) {
     let used = cache.entries.iter().filter(|(_, entry)| entry.take_used());
-    // Collected first, so that a look-up does not wait for the iteration's own lock.
+    // Collected first, so that a lookup does not wait for the iteration's lock.
     let used: Vec<_> = used.map(|(_, entry)| entry).collect();
     for entry in used {
         let _ = cache.entries.get(&entry.key);
@@ -133,7 +133,7 @@ fn touch_used(cache: &Cache) {
 /// Polls twice in a `state_ttl`, so that a change is seen within it; more often while polls fail.
 fn pause_between_polls(cache: &Cache) -> Duration {
     let part = if cache.polls.is_store_unreachable() { 10 } else { 2 };
-    // Up to a tenth less, so that processes which started together do not stay together.
+    // Up to a tenth less, so that processes that started together do not stay in step.
     (cache.limits.state_ttl / part).mul_f64(1.0 - 0.1 * rand::random::<f64>())
 }
 
@@ -146,20 +146,20 @@ async fn poll(cache: &Arc<Cache>) -> Result<(), Error> {
         let page = cache.ask(cache.store.changed_since(&cursor)).await?;
         let followed_since = cache.tick();
         if cursor.position() == CursorPosition::Now {
-            // Before the first poll nothing was followed: what was read until then is read again.
+            // Before the first poll nothing was followed: earlier reads are repeated.
             let missed = |entry: &Arc<Entry>| entry.records().is_none_or(|read| read.tick < followed_since);
             let missed = cache.all_entries().into_iter().filter(missed);
             read_again(cache, missed.map(|entry| (entry.scope, entry)).collect()).await?;
         }
         follow_changes(cache, &page.changes, followed_since).await?;
         cursor = page.next;
-        // Page by page, so that a poll that is cut off goes on from here.
+        // Page by page, so that an interrupted poll continues from here.
         *polls.cursor.lock().unwrap_or_else(PoisonError::into_inner) = cursor;
         if !page.more {
             break;
         }
     }
-    // Of the two polls in a `state_ttl`, one.
+    // Every second poll, so once in a `state_ttl`.
     if began.saturating_sub(polls.checked_at.get()) > cache.limits.state_ttl / 2 {
         check_vanished(cache, tick).await?;
         polls.checked_at.advance_to(began);
@@ -171,7 +171,7 @@ async fn poll(cache: &Arc<Cache>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Reads again what changed, of what is in memory.
+/// Reloads the cached scopes that changed.
 async fn follow_changes(cache: &Arc<Cache>, changes: &[KeyChange], followed_since: u64) -> Result<(), Error> {
     if changes.is_empty() {
         return Ok(());
@@ -187,7 +187,7 @@ async fn follow_changes(cache: &Arc<Cache>, changes: &[KeyChange], followed_sinc
         let Some(entry) = entries.get(&change.scope) else {
             continue;
         };
-        // Also where the change is known: a read that began before it may still be under way.
+        // Even if the change is known: a read that began before it may still be in flight.
         entry.expect_change(followed_since);
         let records = entry.records();
         let known = records.as_ref().and_then(|records| records.find(change.id));
@@ -202,7 +202,7 @@ async fn follow_changes(cache: &Arc<Cache>, changes: &[KeyChange], followed_sinc
     }
     let followed = read_again(cache, outdated).await;
     if followed.is_err() {
-        // What else is true of these keys could not be read, but that they may not do what they did, was.
+        // The reload failed, but the withdrawals were read.
         for entry in withdrawn {
             entry.forget(cache.tick());
         }
@@ -228,13 +228,13 @@ async fn follow_hints(cache: &Arc<Cache>, hints: &[KeyHint]) {
         .filter(|entry| all || of.contains(&entry.scope));
     let entries = entries.map(|entry| (entry.scope, entry)).collect();
     if let Err(error) = read_again(cache, entries).await {
-        // A hint is only a hint: the next poll finds the change.
+        // A hint may be lost: the next poll finds the change.
         tracing::warn!(target: "encx::store", %error, "reading changed keys failed");
     }
     cache.begin_prefetch();
 }
 
-/// Waits for a hint, and takes those that are there with it.
+/// Waits for a hint, and takes the others that are there.
 async fn next_hints(hints: &mut KeyChanges) -> Vec<KeyHint> {
     let mut taken = Vec::new();
     std::future::poll_fn(|context| {
@@ -242,7 +242,7 @@ async fn next_hints(hints: &mut KeyChanges) -> Vec<KeyHint> {
             match Pin::new(&mut *hints).poll_next(context) {
                 std::task::Poll::Ready(Some(hint)) => taken.push(hint),
                 std::task::Poll::Ready(None) => {
-                    // The store pushes no more; polls remain.
+                    // The store no longer pushes; polls remain.
                     *hints = KeyChanges::never();
                     taken.push(KeyHint::Gap);
                 }

@@ -1,4 +1,4 @@
-//! What the last polls of the key store found out.
+//! The results of the last polls of the key store.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,25 +11,25 @@ use crate::cache::running::RunsIn;
 use crate::cache::single_flight::{Flights, Tasks};
 use crate::clock::Moment;
 
-/// As of when this process knows all changes of the keys that it has in memory.
+/// The moment as of which this process knows all changes of its cached keys.
 #[derive(Debug)]
 pub(crate) struct Polls {
     pub(super) running: RunsIn,
     pub(super) flights: Flights<(), ()>,
     pub(super) cursor: Mutex<ChangeCursor>,
-    /// When the last poll that succeeded began.
+    /// When the last successful poll began.
     pub(super) polled_at: Moment,
-    /// Until when that is believed without asking anybody.
+    /// Until when its result may be used without asking.
     pub(super) polled_until: Moment,
-    /// Where the last poll that succeeded began, in the order of events.
+    /// Where the last successful poll began, in the order of events.
     pub(super) tick: AtomicU64,
-    /// When the key store was last asked whether it still has the keys in memory.
+    /// When the key store was last asked whether it still has the cached keys.
     pub(super) checked_at: Moment,
     pub(super) unreachable: AtomicBool,
 }
 
 impl Polls {
-    /// Begins at `now`, when nothing is in memory yet that could have changed.
+    /// Starts at `now`, with an empty cache that no change can affect.
     pub(super) fn new(tasks: &Tasks, limits: &Limits, now: Duration) -> Self {
         Self {
             running: RunsIn::default(),
@@ -43,7 +43,7 @@ impl Polls {
         }
     }
 
-    /// Returns the moment as of which this process knows all changes of the keys that it has in memory.
+    /// Returns the moment as of which this process knows all changes of its cached keys.
     pub(super) fn polled_at(&self) -> Duration {
         self.polled_at.get()
     }

@@ -1,6 +1,6 @@
-//! Unwraps versions that are published and not active yet, so that no request waits when they become active.
+//! Unwraps versions that are published but not yet active, so that no request waits when they become active.
 //!
-//! Only in entries that are in use. From then on such a key is kept and refreshed like one that is used.
+//! Only for entries in use. From then on such a key is kept and refreshed like a used one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,21 +12,21 @@ use crate::cache::Cache;
 use crate::cache::entry::Entry;
 use crate::error::Error;
 
-/// How long an acknowledgement waits for keys that are being loaded: a KMS that hangs must not keep others from learning
-/// that what was withdrawn is gone.
+/// How long an acknowledgement waits for keys to load: a KMS that hangs must not keep other processes from learning
+/// that a withdrawn key is gone.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Cache {
-    /// Begins to load what is due, and does not wait for it.
+    /// Starts to load due versions, without waiting.
     pub(super) fn begin_prefetch(self: &Arc<Self>) {
         let due = due(self, false);
         if !due.is_empty() {
-            // An error means that there is nothing to be done any more.
+            // An error means that there is nothing left to do.
             let _ = start(self, due);
         }
     }
 
-    /// Loads what is due, and waits for it and for what is being loaded already; not for long.
+    /// Loads due versions, and waits for them and for those already loading, up to a limit.
     pub(super) async fn prefetch_now(self: &Arc<Self>) {
         let due = due(self, true);
         if due.is_empty() {
@@ -34,7 +34,7 @@ impl Cache {
         }
         if let Ok(mut under_way) = start(self, due) {
             tokio::select! {
-                // `None`, once each task has let go of its end.
+                // `None` once each task has dropped its sender.
                 _ = under_way.recv() => {}
                 () = self.clock.sleep(PATIENCE) => {}
             }
@@ -67,7 +67,7 @@ fn start(cache: &Arc<Cache>, due: Vec<(Arc<Entry>, DataKeyId)>) -> Result<mpsc::
             if let Err(error) = loaded {
                 tracing::warn!(
                     target: "encx::cache", key = %id, %error,
-                    "a version that is about to become active could not be loaded; it is tried again"
+                    "loading a version that is about to become active failed; it is retried"
                 );
             }
         })?;
@@ -90,7 +90,7 @@ async fn load_one(cache: &Arc<Cache>, entry: &Arc<Entry>, id: DataKeyId) -> Resu
         return Err(error);
     }
     let key = cache.unwrap(entry, record, Duration::ZERO).await?;
-    // So that it is refreshed if nobody has used it when its time is nearly over.
+    // So that it is refreshed even if it has not been used when it is about to expire.
     key.mark_used();
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! Unwraps keys again before their time is over, so that no request waits when it is.
+//! Unwraps keys again before they expire, so that no request waits when they do.
 //!
-//! The sweeper looks at every key when its moment has come, and hands over those that were used. Each key's moment
-//! is drawn from the last part of its life, so that keys which came together do not go to the KMS together.
+//! The sweeper checks every key when it is due, and hands over those that were used. Each key's moment is drawn from the
+//! last part of its lifetime, so that keys that were loaded together are not refreshed together.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ impl Due {
             .filter(|records| records.find(self.id).is_some())
     }
 
-    /// Notes that a KMS which is known not to answer would not have answered. `false` if it can be asked.
+    /// Records no answer for a KMS that is known not to answer. `false` if it can be asked.
     fn is_hopeless(&self, cache: &Cache) -> bool {
         let records = self.records();
         let record = records.as_ref().and_then(|records| records.find(self.id));
@@ -32,10 +32,10 @@ impl Due {
     }
 }
 
-/// Unwraps keys again: one query for those whose rows were read too long ago, then the KMS calls, of which only some are under
-/// way at once.
+/// Unwraps keys again: one query for those whose rows were read too long ago, then the KMS calls,
+/// a limited number at once.
 pub(super) async fn refresh(cache: Arc<Cache>, mut due: Vec<Due>) {
-    // Without a query, and so at no cost during an outage however many keys there are.
+    // Without a query, and so without cost during an outage, however many keys there are.
     due.retain(|due| !due.is_hopeless(&cache));
     let unread = due
         .iter()
@@ -46,7 +46,7 @@ pub(super) async fn refresh(cache: Arc<Cache>, mut due: Vec<Due>) {
     if unread.len() > 1 {
         let unread: Vec<_> = unread.into_values().collect();
         tokio::select! {
-            // What it does not bring is read for each key by itself.
+            // Rows that it does not return are read for each key separately.
             _ = read(&cache, &unread) => {}
             () = cache.clock.sleep(cache.limits.load_timeout) => {}
         }
@@ -74,7 +74,7 @@ pub(super) async fn refresh(cache: Arc<Cache>, mut due: Vec<Due>) {
 fn note_refresh(cache: &Cache, id: DataKeyId, refreshed: Result<bool, Error>) {
     match refreshed {
         Ok(true) => cache.counters.count(&cache.counters.refreshes),
-        // It is gone, or was refreshed by somebody else.
+        // It is gone, or another task refreshed it.
         Ok(false) => {}
         Err(Error::ShutDown) => {}
         Err(error) => {

@@ -1,4 +1,4 @@
-//! Who this process is among those that share a key store.
+//! This process's registration among the processes that share a key store.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,13 +13,13 @@ use crate::cache::running::RunsIn;
 use crate::clock::Clock;
 use crate::error::Error;
 
-/// How long the first who need a key wait for the key store to know that this process is there.
+/// How long the first callers that need a key wait until this process is registered.
 const INTRODUCTION: Duration = Duration::from_secs(2);
 
-/// The most bytes of a process's name.
+/// The greatest length of a process's name, in bytes.
 pub(crate) const MAX_NAME_LEN: usize = 200;
 
-/// This process, as the others know it.
+/// This process, as other processes see it.
 #[derive(Debug)]
 pub(crate) struct Registration {
     /// Whether the key store has a registry of processes.
@@ -28,9 +28,9 @@ pub(crate) struct Registration {
     name: Option<String>,
     serves_for: Duration,
     me: Mutex<Me>,
-    /// Somebody said that the fence was raised, or that it may have been.
+    /// Signals that the fence was raised, or may have been.
     pub(super) hinted: Notify,
-    /// Which process has told the key store that it is there, or has waited long enough to; 0 for none.
+    /// The process that has registered, or has waited long enough to; 0 for none.
     introduced: watch::Sender<u32>,
 }
 
@@ -38,16 +38,17 @@ pub(crate) struct Registration {
 struct Me {
     id: ProcessId,
     origin: Origin,
-    /// Whether the key store may know of this id.
+    /// Whether the key store may know this id.
     registered: bool,
     acknowledged: Option<Fence>,
-    /// How often in a row the key store could not be told.
+    /// How many registrations failed in a row.
     failures: u32,
-    /// What the key store was told of this process's work. `None` in a copy of a process, which has its counts and did none of it.
+    /// The counts last reported to the key store. `None` in a copy of a process, which has the original's counts and
+    /// did none of that work.
     told: Option<ProcessCounts>,
 }
 
-/// Tells a process from its copies, as `fork` makes them and as snapshots of machines do.
+/// Distinguishes a process from its copies, which `fork` and machine snapshots make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Origin {
     pid: u32,
@@ -92,8 +93,8 @@ impl Registration {
         })
     }
 
-    /// Waits, not for long, until the key store was told that this process is there: whoever waits for all processes must
-    /// not overlook one that holds a key.
+    /// Waits, up to a limit, until this process is registered: a caller that waits for all processes must not overlook
+    /// one that holds a key.
     pub(super) async fn introduced(&self, clock: &dyn Clock) {
         let me = std::process::id();
         if !self.is_on || *self.introduced.borrow() == me {
@@ -102,7 +103,7 @@ impl Registration {
         let mut introduced = self.introduced.subscribe();
         tokio::select! {
             _ = introduced.wait_for(|process| *process == me) => {}
-            // Once is enough: a registry that does not answer stops nothing.
+            // Waiting once is enough: a registry that does not answer stops nothing.
             () = clock.sleep(INTRODUCTION) => self.note_introduced(),
         }
     }
@@ -111,18 +112,18 @@ impl Registration {
         self.introduced.send_replace(std::process::id());
     }
 
-    /// Has the key store asked for the fence now.
+    /// Makes the heartbeat ask for the fence now.
     pub(crate) fn wake(&self) {
         self.hinted.notify_one();
     }
 
-    /// Says who this process is; a copy of a process is another one.
+    /// Describes this process for the registry. A copy of a process gets a new id.
     pub(super) fn introduce(&self) -> (ProcessInfo, Option<Fence>) {
         let mut me = self.me();
         if me.origin != Origin::now() {
             *me = Me::new();
         }
-        // Before the key store is told: it may hear it and its answer get lost.
+        // Before the call: the key store may receive it although the answer is lost.
         me.registered = true;
         let name = self.name.clone().unwrap_or_else(|| default_name(me.origin.pid));
         (ProcessInfo::new(me.id, name, self.serves_for), me.acknowledged)
@@ -135,13 +136,13 @@ impl Registration {
         }
     }
 
-    /// Returns by how much counts have grown since the key store was told of them.
+    /// Returns how much counts have grown since the last report.
     pub(super) fn untold(&self, counts: &ProcessCounts) -> ProcessCounts {
         let mut me = self.me();
         growth(me.told.get_or_insert_with(|| counts.clone()), counts)
     }
 
-    /// Notes that the key store was told of all these.
+    /// Records that all these counts were reported.
     pub(super) fn note_told(&self, id: ProcessId, counts: ProcessCounts) {
         let mut me = self.me();
         if me.id == id {
@@ -149,7 +150,7 @@ impl Registration {
         }
     }
 
-    /// Counts failures in a row: the first is worth a warning, what follows says the same.
+    /// Counts failures in a row: only the first is logged as a warning.
     pub(super) fn note_outcome(&self, outcome: &Result<(), Error>) {
         let failures = {
             let mut me = self.me();
@@ -163,22 +164,22 @@ impl Registration {
         if failures == 1 {
             tracing::warn!(
                 target: "encx::processes", %error,
-                "the key store could not be told that this process is there; whoever waits for all processes does not wait for this one"
+                "registering this process in the key store failed; a wait for all processes does not include this one"
             );
         } else {
-            tracing::debug!(target: "encx::processes", %error, "the key store could still not be told");
+            tracing::debug!(target: "encx::processes", %error, "registering this process in the key store still fails");
         }
     }
 
-    /// Returns the id under which the key store may know this process, and from now on does not.
+    /// Returns the id under which the key store may know this process, and forgets it.
     pub(super) fn resign(&self) -> Option<ProcessId> {
         let mut me = self.me();
-        // The original of a copy lives on, and is not for the copy to sign off.
+        // The original of a copy still runs; the copy must not deregister it.
         let registered = std::mem::take(&mut me.registered) && me.origin == Origin::now();
         registered.then_some(me.id)
     }
 
-    /// Tells whether the key store may know of this process.
+    /// Tells whether the key store may know this process.
     pub(super) fn is_registered(&self) -> bool {
         self.me().registered
     }
@@ -194,7 +195,7 @@ fn default_name(pid: u32) -> String {
     let program = program.as_ref().and_then(|program| program.file_stem());
     let program = program.map(|program| program.to_string_lossy().into_owned());
     let program = program.unwrap_or_default();
-    // Of at most 4 bytes each.
+    // At most 4 bytes each.
     let printable = program.chars().filter(|letter| !letter.is_control());
     let short: String = printable.take(40).collect();
     format!("{short}-{pid}")
@@ -227,7 +228,7 @@ mod tests {
         assert_eq!(first.serves_for, Duration::from_secs(3660));
         registration.note_acknowledged(first.id, Fence::new(3));
         assert_eq!(registration.introduce(), (first.clone(), Some(Fence::new(3))));
-        // As after `fork`, or `reseed` in a machine that was cloned.
+        // As after `fork`, or after `reseed` in a cloned machine.
         let others: [fn(&mut Origin); 2] = [
             |origin| origin.pid ^= 1,
             |origin| origin.fork = origin.fork.map(|fork| fork ^ 1),
@@ -238,7 +239,7 @@ mod tests {
             let (copy, acknowledged) = registration.introduce();
             assert_ne!(copy.id, first.id);
             assert_eq!(acknowledged, None);
-            // What was under way for the first says nothing of the copy.
+            // An acknowledgement in flight for the original does not count for the copy.
             registration.note_acknowledged(first.id, Fence::new(4));
             assert_eq!(registration.introduce(), (copy.clone(), None));
             assert_eq!(registration.resign(), Some(copy.id));
@@ -259,12 +260,12 @@ mod tests {
         let registration = Registration::new(true, None, &limits());
         let (me, _) = registration.introduce();
         assert_eq!(registration.untold(&counts(3, 2)), counts(3, 2));
-        // It could not be told, and goes on.
+        // The report failed, and the counts grow further.
         assert_eq!(registration.untold(&counts(4, 2)), counts(4, 2));
         registration.note_told(me.id, counts(4, 2));
         assert_eq!(registration.untold(&counts(4, 5)), counts(0, 3));
         assert!(registration.untold(&counts(4, 2)).is_empty());
-        // A copy of the process has all these counts, and has done nothing yet.
+        // A copy of the process has all these counts, but has done no work yet.
         registration.me().origin.pid ^= 1;
         let (copy, _) = registration.introduce();
         assert!(registration.untold(&counts(4, 5)).is_empty());
@@ -286,13 +287,13 @@ mod tests {
         assert_eq!(waiting.as_mut().poll(&mut context), Poll::Pending);
         registration.note_introduced();
         assert_eq!(waiting.as_mut().poll(&mut context), Poll::Ready(()));
-        // After a fork it is another process that nobody knows yet.
+        // After a fork it is another process, which is not registered yet.
         registration.introduced.send_modify(|process| *process ^= 1);
         let mut waiting = pin!(registration.introduced(&clock));
         assert_eq!(waiting.as_mut().poll(&mut context), Poll::Pending);
         clock.advance(INTRODUCTION);
         assert_eq!(waiting.as_mut().poll(&mut context), Poll::Ready(()));
-        // Once is enough.
+        // Waiting once is enough.
         assert_eq!(
             pin!(registration.introduced(&clock)).poll(&mut context),
             Poll::Ready(())

@@ -1,4 +1,4 @@
-//! Reads again what the key store has of many entries.
+//! Reloads many entries from the key store.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use encx_core::store::{KeyRecord, StoreError};
 use crate::cache::{Cache, Entry};
 use crate::error::Error;
 
-/// How many scopes one read of the key store asks for.
+/// How many scopes one query reads.
 const SCOPES_PER_READ: usize = 1000;
 
-/// How often a read that another change overtook is repeated.
+/// How often a read is repeated because another change overtook it.
 const MAX_ATTEMPTS: usize = 8;
 
-/// Reads entries again. A read of theirs that is under way is not believed any more.
+/// Reloads entries. A read of theirs that is in flight becomes too old.
 pub(super) async fn read_again(cache: &Arc<Cache>, entries: HashMap<Scope, Arc<Entry>>) -> Result<(), Error> {
     let mut entries: Vec<_> = entries.into_values().collect();
     let changed = cache.tick();
@@ -27,7 +27,7 @@ pub(super) async fn read_again(cache: &Arc<Cache>, entries: HashMap<Scope, Arc<E
         if entries.is_empty() {
             return Ok(());
         }
-        // Who announced the change that overtook a read may fail to read it: this one does not rely on that.
+        // The task that announced the overtaking change may fail to read it, so do not rely on it.
         entries = read(cache, &entries).await?;
     }
     for entry in entries {
@@ -36,15 +36,14 @@ pub(super) async fn read_again(cache: &Arc<Cache>, entries: HashMap<Scope, Arc<E
     Ok(())
 }
 
-/// Reads the scopes of many entries, a thousand in one query. Returns those that another change overtook
-/// meanwhile.
+/// Reads the scopes of many entries, a thousand in one query. Returns those that another change overtook.
 pub(super) async fn read(cache: &Cache, entries: &[Arc<Entry>]) -> Result<Vec<Arc<Entry>>, Error> {
     let mut overtaken = Vec::new();
     let mut failed = None;
-    // What fails for some does not keep the others from being read.
+    // A failure for some does not stop the others.
     for some in entries.chunks(SCOPES_PER_READ) {
         match read_together(cache, some, &mut overtaken).await {
-            // One row that encx did not write must not hide what happened to the keys of others.
+            // One row that encx did not write must not hide changes of others' keys.
             Err(Error::Store(StoreError::Corrupt { .. })) => {
                 for entry in some {
                     failed = read_alone(cache, entry, &mut overtaken).await.err().or(failed);
@@ -59,7 +58,7 @@ pub(super) async fn read(cache: &Cache, entries: &[Arc<Entry>]) -> Result<Vec<Ar
 async fn read_alone(cache: &Cache, entry: &Arc<Entry>, overtaken: &mut Vec<Arc<Entry>>) -> Result<(), Error> {
     match read_together(cache, std::slice::from_ref(entry), overtaken).await {
         Err(Error::Store(StoreError::Corrupt { .. })) => {
-            // What is in memory may not outlive that, and the next caller learns what is wrong.
+            // Cached keys must not outlive that, and the next caller gets the error.
             entry.forget(cache.tick());
             Ok(())
         }
@@ -84,7 +83,7 @@ async fn read_together(
         match entry.publish_records(cache, rows, read) {
             Ok(records) if entry.is_outdated(&records) => overtaken.push(Arc::clone(entry)),
             Ok(_) => cache.settle(entry),
-            // The rows were tampered with: what is in memory may not outlive that.
+            // The rows were tampered with: cached keys must not outlive that.
             Err(_) => entry.forget(read.tick),
         }
     }

@@ -1,4 +1,4 @@
-//! What a process can do without a call to anything, and what is known of the key store.
+//! Which keys a process can use without any call, and the state of the key store.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,20 +10,20 @@ use crate::calls::CallMemory;
 /// What the cache knows without asking.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Serving {
-    /// Unwrapped keys in memory.
+    /// The number of cached keys.
     pub(crate) keys: u64,
     /// Whether any of them encrypts now.
     pub(crate) encrypts: bool,
     /// Whether any of them decrypts now.
     pub(crate) decrypts: bool,
-    /// How old the states of keys are at most.
+    /// The greatest age of the states of keys.
     pub(crate) states_age: Duration,
-    /// How the calls to the key store ended.
+    /// The outcomes of the calls to the key store.
     pub(crate) store: CallMemory,
 }
 
 impl Cache {
-    /// Looks at what is in memory, and at no more of it than it takes to find a key that serves.
+    /// Inspects the cache, and stops at the first key that serves.
     pub(crate) fn serving(&self) -> Serving {
         let now = self.clock.elapsed();
         let mut serving = Serving {

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 use crate::error::Error;
 
-/// Starts tasks that end when the cache is closed, and knows when all of them have.
+/// Starts tasks that end when the cache is closed, and tells when all have ended.
 #[derive(Clone, Debug)]
 pub(crate) struct Tasks(Arc<TasksInner>);
 
@@ -22,7 +22,7 @@ struct TasksInner {
     running: watch::Sender<Running>,
 }
 
-/// How many tasks a process has. Those of the process that this one was forked from are not here.
+/// The number of running tasks of a process. Tasks of the process from which it was forked do not count.
 #[derive(Clone, Copy, Debug)]
 struct Running {
     process: u32,
@@ -62,19 +62,19 @@ impl Tasks {
         *self.0.closed.borrow()
     }
 
-    /// Tells every task to end. None starts any more.
+    /// Tells every task to end, and starts no more.
     pub(crate) fn close(&self) {
         self.0.closed.send_replace(true);
     }
 
-    /// Completes once no task is left.
+    /// Completes once all tasks have ended.
     pub(crate) async fn ended(&self) {
-        // The sender lives in `self`, so the channel is open and waiting cannot fail.
+        // `self` owns the sender, so the channel is open and waiting cannot fail.
         let mut running = self.0.running.subscribe();
         let _ = running.wait_for(|running| running.now() == 0).await;
     }
 
-    /// Starts a task on the caller's runtime. It is dropped where it stands when the cache is closed.
+    /// Starts a task on the caller's runtime. Closing the cache drops it.
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
         let runtime = Handle::try_current().map_err(|_| Error::NoRuntime)?;
         self.spawn_on(&runtime, work)
@@ -85,14 +85,14 @@ impl Tasks {
         runtime: &Handle,
         work: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), Error> {
-        // Counted before the look at `closed`: whoever closes waits for this task, or this task sees it.
+        // Counted before `closed` is checked: either the closing call waits for this task, or this task sees the close.
         let count = RunningTask::new(&self.0.running);
         if self.is_closed() {
             return Err(Error::ShutDown);
         }
         let mut closed = self.0.closed.subscribe();
-        // Apart from the task, which tokio aligns to 128 bytes: of work as long as 4 KiB that leaves holes in memory, 1.6 KB for
-        // each keyring.
+        // Boxed separately from the task, which tokio aligns to 128 bytes: for a future of 4 KiB that leaves gaps in
+        // memory, 1.6 KB for each keyring.
         let work = Box::pin(work);
         runtime.spawn(async move {
             let _count = count;
@@ -124,7 +124,7 @@ impl RunningTask {
 
 impl Drop for RunningTask {
     fn drop(&mut self) {
-        // Not in a child that drops what it has of its parent's tasks.
+        // Not in a child process that drops its copy of the parent's tasks.
         if self.process == std::process::id() {
             self.running
                 .send_modify(|running| running.set(running.now().saturating_sub(1)));
@@ -134,10 +134,10 @@ impl Drop for RunningTask {
 
 type Landing<V> = watch::Receiver<Option<Result<V, Error>>>;
 
-/// The flights that are under way, and the processes that they are in: a process that is forked has the map and not the tasks.
+/// The flights, and the processes that they run in: a forked process has the map but not the tasks.
 type UnderWay<K, V> = Mutex<HashMap<K, (u32, Landing<V>)>>;
 
-/// The flights of one kind that are under way, by what they fetch.
+/// The flights of one kind, by what they fetch.
 #[derive(Debug)]
 pub(crate) struct Flights<K, V> {
     under_way: Arc<UnderWay<K, V>>,
@@ -158,9 +158,9 @@ where
         }
     }
 
-    /// Joins the flight for `key`, or starts `work` as one. Errors are shared with who waits, and not kept.
+    /// Joins the flight for `key`, or starts `work` as one. Errors are shared with the waiting callers, and not kept.
     ///
-    /// The work runs in a task of its own: a caller that goes away cancels nothing.
+    /// The work runs in a separate task, so cancelling a caller does not cancel it.
     pub(crate) async fn join(
         &self,
         key: K,
@@ -190,7 +190,7 @@ where
         {
             return Ok(landing.clone());
         }
-        // Asked before anybody can join: a flight that cannot start would strand them.
+        // Checked before any caller can join: a flight that cannot start would strand them.
         let runtime = Handle::try_current().map_err(|_| Error::NoRuntime)?;
         let (land, landing) = watch::channel(None);
         // In the map before the task starts, so that its end finds it there.
@@ -203,13 +203,13 @@ where
         };
         let (after, clock) = (self.timeout, Arc::clone(clock));
         self.tasks.spawn_on(&runtime, async move {
-            // Made in the task: a timer of tokio panics where there is no runtime.
+            // Created in the task: a tokio timer panics without a runtime.
             let timeout = clock.sleep(after);
             let result = tokio::select! {
                 result = work => result,
                 () = timeout => Err(Error::TimedOut { after }),
             };
-            // Out of the map first: who comes from here on must see what the work left, or start anew.
+            // Removed from the map first: later callers must see the result, or start anew.
             drop(departed);
             land.send_replace(Some(result));
         })?;
@@ -217,7 +217,7 @@ where
     }
 }
 
-/// Takes a flight out of the map, however it ended.
+/// Removes a flight from the map, however it ended.
 struct Departed<K: Eq + Hash, V> {
     under_way: Arc<UnderWay<K, V>>,
     key: K,
@@ -231,7 +231,7 @@ impl<K: Eq + Hash, V> Drop for Departed<K, V> {
             .get(&self.key)
             .is_some_and(|(of, _)| *of == self.process);
         let landing = is_own.then(|| under_way.remove(&self.key));
-        // In this order: whoever may be woken by the end of the channel finds no lock.
+        // In this order, so that a caller woken by the channel's end finds no lock.
         drop(under_way);
         drop(landing);
     }
@@ -246,7 +246,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// A child has the memory of its parent, and none of its tasks.
+    /// A child has its parent's memory, but none of its tasks.
     #[tokio::test]
     async fn what_was_under_way_when_the_process_was_forked_is_begun_anew() {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
@@ -264,7 +264,7 @@ mod tests {
         assert_eq!(tokio::time::timeout(SECOND, joined).await.unwrap().unwrap(), 42);
         tokio::time::timeout(SECOND, tasks.ended()).await.unwrap();
 
-        // What the child drops of its parent's tasks ends none of its own.
+        // Dropping the copies of the parent's tasks ends none of the child's own.
         let (land, landed) = tokio::sync::oneshot::channel();
         let joined = flights.join(7, &clock, async { landed.await.map_err(|_| Error::Interrupted) });
         let mut joined = std::pin::pin!(joined);

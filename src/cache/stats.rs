@@ -1,4 +1,4 @@
-//! What the cache counts.
+//! The cache's counters.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,42 +22,41 @@ use crate::kek::KmsStats;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Values that were encrypted, or could not be although there was a key.
+    /// Encrypted values, including those that failed although there was a key.
     pub encrypts: u64,
-    /// Values that were decrypted, or refused although there was a key.
+    /// Decrypted values, including those that were refused although there was a key.
     pub decrypts: u64,
-    /// Encryptions, decryptions, blind indexes and password hashes whose key was in memory.
+    /// Encryptions, decryptions, blind indexes and password hashes whose key was cached.
     pub hits: u64,
-    /// How often a key had to be waited for, successfully or not. A batch waits once for each key.
+    /// Waits for a key, successful or not. A batch waits once for each key.
     pub misses: u64,
-    /// Keys that were unwrapped again in the background before their time was over, so that nobody waited.
+    /// Keys unwrapped again in the background before they expired, so that no request waited.
     pub refreshes: u64,
-    /// Tries of that which failed. Each key is tried again until its time is over.
+    /// Failed refreshes. Each key is tried again until it expires.
     pub failed_refreshes: u64,
-    /// Requests to all registered KMSs: one for each call, or as many as its provider says that it took, repeated ones included.
+    /// Requests to all registered KMSs, including repeated ones: one for each call, or as many as its provider reports.
     pub kms_calls: u64,
-    /// What these calls did, by KMS, in the order of their names.
+    /// The calls by KMS, in the order of the KMSs' names.
     pub kms: Vec<KmsStats>,
-    /// How often a KMS had failed to answer so many times in a row that it was called no more for a while.
+    /// Times a KMS circuit breaker opened.
     pub kms_circuit_openings: u64,
-    /// Reads of keys from the key store, polls for changes not counted.
+    /// Reads of keys from the key store, without polls for changes.
     pub store_loads: u64,
-    /// Uses of a key whose state was older than `state_ttl`, because the key store was
-    /// unreachable.
+    /// Uses of a key whose state was older than `state_ttl`, because the key store was unreachable.
     pub stale_serves: u64,
     /// Uses of a key past its `ttl`, because the KMS was unavailable and `stale_if_unavailable` allows it.
     pub stale_key_serves: u64,
-    /// Polls for changes that failed.
+    /// Failed polls for changes.
     pub failed_polls: u64,
-    /// Ciphertexts that were refused, by kind.
+    /// Refused ciphertexts, by kind.
     pub refused: Refusals,
-    /// Keyrings in memory, with or without unwrapped keys.
+    /// Cached keyrings, with or without unwrapped keys.
     pub keyrings: u64,
     /// Unwrapped keys in memory.
     pub keys: u64,
 }
 
-/// Ciphertexts that a `Crypto` refused to open, by kind. Each has an event of target `encx::refused` that says where it is.
+/// Ciphertexts that a `Crypto` refused to open, by kind. For each, an event of target `encx::refused` says where it is.
 ///
 /// ```
 /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -76,16 +75,16 @@ pub struct Stats {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Refusals {
-    /// They did not authenticate: changed, or moved from another row, column or context.
+    /// Authentication failed: the ciphertext was changed, or moved from another row, column or context.
     pub authentication: u64,
-    /// The row of their data key was refused: its KEK or KMS is not allowed, it holds another key, or the key store has lost
-    /// it.
+    /// The data key's row was refused: its KEK or KMS is not allowed, it contains another key, or
+    /// the key store has lost it.
     pub key_row: u64,
-    /// Their data key is suspended, compromised or destroyed.
+    /// The data key is suspended, compromised or destroyed.
     pub key_state: u64,
-    /// Their suite is not accepted.
+    /// The suite is not accepted.
     pub suite: u64,
-    /// Their data key does not exist in this encryption context.
+    /// The data key does not exist in this encryption context.
     pub unknown_key: u64,
 }
 
@@ -113,9 +112,9 @@ impl RefusalCounters {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) hits: Striped,
-    /// Values that were encrypted once their key was there.
+    /// Values that were encrypted after waiting for their key.
     pub(crate) waited_encrypts: AtomicU64,
-    /// Values that were decrypted once their key was there.
+    /// Values that were decrypted after waiting for their key.
     pub(crate) waited_decrypts: AtomicU64,
     pub(crate) misses: AtomicU64,
     pub(crate) loads: AtomicU64,
@@ -134,7 +133,7 @@ impl Counters {
     }
 }
 
-/// Counts one unwrapped key for as long as it is in memory.
+/// Counts one unwrapped key for as long as it is cached.
 #[derive(Debug)]
 pub(crate) struct KeyGauge(Arc<Counters>);
 
@@ -151,7 +150,7 @@ impl Drop for KeyGauge {
     }
 }
 
-/// What a key in memory was used for.
+/// A use of a cached key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Use {
     Decrypt,
@@ -160,14 +159,14 @@ pub(crate) enum Use {
 }
 
 impl Use {
-    /// How many there are; the last is the last of the alphabet.
+    /// The number of variants; the last one is the last in the alphabet.
     const KINDS: usize = Self::Encrypt as usize + 1;
 }
 
-/// Counters that threads add to without sharing a cache line, because every hot call adds to one.
+/// Counters that threads increment without sharing a cache line, because every hot call increments one.
 ///
-/// The first so many threads have a stripe each, which nobody else writes: they add to it by a load and a store, which
-/// cost a fraction of an addition that other cores could interrupt. All other threads share the last stripe.
+/// Each of the first [`NUMBERED`] threads has a stripe that only it writes, by a load and a store, which cost a
+/// fraction of an atomic addition. All other threads share the last stripe.
 #[derive(Debug)]
 pub(crate) struct Striped([Stripe; NUMBERED + 1]);
 
@@ -211,7 +210,7 @@ mod tests {
         const THREADS: usize = 3 * NUMBERED;
         let (counter, other) = (Striped::default(), Striped::default());
         for _ in 0..5 {
-            // All at once, so that many share a stripe; and then again, so that each stripe has many owners.
+            // All threads at once, so that many share a stripe; then again, so that each stripe has many owners.
             let all_there = Barrier::new(THREADS);
             thread::scope(|scope| {
                 for _ in 0..THREADS {

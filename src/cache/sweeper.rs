@@ -1,4 +1,4 @@
-//! The sweeper empties entries whose keys are too old, and hands over keys to refresh.
+//! The sweeper: drops keys that are too old, and hands over keys to refresh.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -9,11 +9,11 @@ use crate::cache::refresh::refresh;
 use crate::cache::running::Running;
 use crate::error::Error;
 
-/// How many entries are swept before others have their turn.
+/// How many entries are swept before yielding to other tasks.
 const ENTRIES_PER_TURN: usize = 1000;
 
 impl Cache {
-    /// Starts the sweeper if it does not run.
+    /// Starts the sweeper, unless it is running.
     pub(super) fn ensure_sweeper(self: &Arc<Self>) -> Result<(), Error> {
         if let Some(running) = Running::claim(&self.sweeper) {
             let cache = Arc::downgrade(self);
@@ -36,18 +36,18 @@ async fn sweep_forever(cache: Weak<Cache>) {
                 next = Some(next.map_or(at, |next| next.min(at)));
             }
             if swept % ENTRIES_PER_TURN == ENTRIES_PER_TURN - 1 {
-                // There may be a hundred thousand, and requests on this thread.
+                // There may be a hundred thousand entries, and requests on this thread.
                 tokio::task::yield_now().await;
             }
         }
-        // What exceeds the bound is dropped even if nobody calls any more.
+        // Evicts what exceeds the bound even if no call does.
         cache.apply_bounds();
         tidy_seats();
         if !due.is_empty() && cache.tasks.spawn(refresh(Arc::clone(&cache), due)).is_err() {
             return;
         }
-        // A key that comes meanwhile has its moment later than that from now, less the time that its unwrapping
-        // takes at most: it may be refused for that long before it is dropped.
+        // A key that is loaded during the pause is due later than this, less the longest time of its unwrapping: for that
+        // long it may be expired and unusable before it is dropped.
         let limits = &cache.limits;
         let earliest = limits.ttl.saturating_sub(limits.refresh_window());
         let pause = next.map_or(earliest, |next| next.saturating_sub(now).min(earliest));

@@ -1,5 +1,5 @@
-//! Whether the key store still has the keys in memory: its changes are listed, and what was deleted or restored is not among
-//! them.
+//! Checks whether the key store still has the cached keys. Its changes are listed, but deleted and restored rows are
+//! not among them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use crate::error::Error;
 /// How many keys one query asks for.
 const KEYS_PER_QUERY: usize = 1000;
 
-/// A key in memory, as it was last read.
+/// A cached key, as last read.
 struct KeyInMemory {
     entry: Arc<Entry>,
     record: Arc<KeyRecord>,
 }
 
-/// Asks for the rows of all keys in memory, and reads again the scopes where something is missing or different. What was
-/// read since `tick` is not asked for.
+/// Reads the rows of all cached keys, and reloads the scopes where a row is missing or different. Skips records that were
+/// read since `tick`.
 pub(super) async fn check_vanished(cache: &Arc<Cache>, tick: u64) -> Result<(), Error> {
     let mut held: HashMap<DataKeyId, KeyInMemory> = HashMap::new();
     for entry in cache.all_entries() {
@@ -36,7 +36,7 @@ pub(super) async fn check_vanished(cache: &Arc<Cache>, tick: u64) -> Result<(), 
         let ids: Vec<_> = some.iter().map(|held| held.record.id).collect();
         let rows = match cache.ask(cache.store.get(&ids)).await {
             Ok(rows) => rows,
-            // Each scope is then read by itself: one row that encx did not write must not hide what happened to the others.
+            // Then each scope is read separately: one row that encx did not write must not hide changes of the others.
             Err(StoreError::Corrupt { .. }) => Vec::new(),
             Err(error) => return Err(error.into()),
         };
@@ -58,7 +58,7 @@ pub(super) async fn check_vanished(cache: &Arc<Cache>, tick: u64) -> Result<(), 
     Ok(())
 }
 
-/// Tells whether a row is the one that is known, as far as that decides about its use.
+/// Tells whether a row matches the known record, as far as that decides about the key's use.
 fn is_same(known: &KeyRecord, row: &KeyRecord) -> bool {
     row.scope == known.scope
         && row.state == known.state

@@ -1,7 +1,7 @@
 //! The machine's time as of a moment ago, for calls that cannot afford to ask the machine.
 //!
-//! One thread per process, the *keeper*, writes the time into one word. A thread and not a task: it goes on while
-//! every runtime is blocked or gone, and keys must grow old then too. It runs only while somebody reads.
+//! One thread per process, the *keeper*, writes the time into one word. It is a thread rather than a task because keys
+//! must age even while every runtime is blocked or gone. It runs only while the word is read.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -10,16 +10,16 @@ use std::time::Duration;
 use super::machine::since_start;
 use super::moment::{pack, unpack};
 
-/// How often the keeper writes. What is read lags by this, and by what the machine is late.
+/// How often the keeper writes. The read time lags by this, plus the machine's own delay.
 const EVERY: Duration = Duration::from_millis(50);
 
-/// After how many rounds in which nobody read the keeper ends.
+/// After how many rounds without a read the keeper ends.
 const ROUNDS_UNREAD: u32 = 200;
 
-/// How long a thread that could not be started is not tried again.
+/// How long to wait before another attempt to start the thread.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(10);
 
-/// Stands in the word when there is no keeper.
+/// The word's value while there is no keeper.
 const NOBODY: u64 = 0;
 
 static WORD: Word = Word {
@@ -36,28 +36,28 @@ struct Word {
     read: AtomicBool,
 }
 
-/// Allows a keeper, now that [`forget`] will be called in a process that `fork` makes. Until then every look asks the
-/// machine: a child has the word and not the thread, and its time would stand still.
+/// Allows a keeper, because from now on a `fork` calls [`forget`] in the child. Before that, every read asks the
+/// machine: a child would have the word but not the thread, and its time would stand still.
 pub(crate) fn forks_are_noticed() {
     encx_core::memory::forget_in_copies(forget);
     MAY_KEEP.store(true, Ordering::Release);
 }
 
-/// Makes the next look ask the machine, and a keeper start anew. The one that runs, if any, ends.
+/// Makes the next read ask the machine and start a new keeper. A running keeper ends.
 ///
-/// It is called between `fork` and `exec`, so it must do nothing but store to atomics.
+/// It runs between `fork` and `exec`, so it must only store to atomics.
 fn forget() {
     WORD.time.store(NOBODY, Ordering::Release);
 }
 
-/// Returns the time as of a moment ago; the exact one if nobody keeps it.
+/// Returns the time as of a moment ago, or the exact time if there is no keeper.
 #[inline]
 pub(super) fn elapsed() -> Duration {
     let time = WORD.time.load(Ordering::Relaxed);
     if time == NOBODY {
         return begin();
     }
-    // Read first: a line that many cores write is slow, one that they read is not.
+    // Read first: a cache line that many cores write is slow, one that they only read is not.
     if !WORD.read.load(Ordering::Relaxed) {
         WORD.read.store(true, Ordering::Relaxed);
     }
@@ -72,7 +72,7 @@ fn begin() -> Duration {
         return now;
     }
     let first = written(now);
-    // Before the thread is there: whoever comes meanwhile starts no second one.
+    // Before the thread exists, so that a concurrent caller does not start a second one.
     if let Err(kept) = WORD
         .time
         .compare_exchange(NOBODY, first, Ordering::AcqRel, Ordering::Acquire)
@@ -92,7 +92,7 @@ fn begin() -> Duration {
     now
 }
 
-/// Writes the time again and again. Ends when nobody reads it any more, or the word is not its own any more.
+/// Writes the time repeatedly. Ends when it is no longer read, or another keeper owns the word.
 fn keep(mut last: u64) {
     let mut rounds = 0;
     loop {
@@ -103,7 +103,7 @@ fn keep(mut last: u64) {
             rounds = 0;
         }
         let next = if unread { NOBODY } else { written(since_start()) };
-        // Only what this thread wrote is overwritten: after `forget` another may have begun.
+        // Overwrites only its own value: after `forget` another keeper may have started.
         let kept = WORD
             .time
             .compare_exchange(last, next, Ordering::AcqRel, Ordering::Relaxed);
@@ -114,7 +114,7 @@ fn keep(mut last: u64) {
     }
 }
 
-/// Gives the word for a time. The very first moment would read as `NOBODY`.
+/// Encodes a time. Time zero would read as `NOBODY`.
 fn written(time: Duration) -> u64 {
     pack(time).max(NOBODY + 1)
 }
@@ -123,7 +123,7 @@ fn written(time: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    /// Waits for a condition, which the keeper brings about.
+    /// Waits until the keeper makes a condition true.
     fn until(mut condition: impl FnMut() -> bool) {
         let begin = since_start();
         while !condition() {
@@ -132,13 +132,13 @@ mod tests {
         }
     }
 
-    /// All in one test: there is one word for all tests of this process.
+    /// A single test, because all tests of this process share one word.
     #[test]
     fn the_time_is_kept_while_it_may_be_and_is_never_ahead() {
         forks_are_noticed();
         let first = elapsed();
         assert!(first <= since_start());
-        // It moves on without anybody's help.
+        // It advances without further calls.
         until(|| elapsed() > first);
         let mut last = elapsed();
         for _ in 0..10_000 {
@@ -146,7 +146,7 @@ mod tests {
             assert!(last <= now && now <= since_start());
             last = now;
         }
-        // Again after it was forgotten, as in the child of a fork.
+        // Again after `forget`, as in the child of a fork.
         for _ in 0..3 {
             forget();
             let anew = elapsed();

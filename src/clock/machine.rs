@@ -7,13 +7,13 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Asks the machine how long ago this process first asked it.
+/// Returns the time since this process first asked.
 pub(super) fn since_start() -> Duration {
     static START: OnceLock<Instant> = OnceLock::new();
     START.get_or_init(Instant::now).elapsed()
 }
 
-/// Asks the machine for the milliseconds since 1970.
+/// Returns the milliseconds since 1970.
 pub(super) fn unix_millis() -> u64 {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)

@@ -1,21 +1,21 @@
-//! A moment of a clock that many threads read and some write.
+//! A clock's moment that many threads read and some write.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Holds a [`Clock`](super::Clock)'s moment.
+/// Stores a [`Clock`](super::Clock)'s moment.
 ///
-/// Whole seconds and the rest stand side by side in one word, as in [`Duration`]: to read it costs no division, and the
-/// greater word is the later moment.
+/// One word holds whole seconds and the rest, as [`Duration`] does: reading needs no division, and the greater word is
+/// the later moment.
 #[derive(Debug)]
 pub(crate) struct Moment(AtomicU64);
 
-/// As many bits as the nanoseconds of a second need.
+/// The bits of a second's nanoseconds.
 const REST_BITS: u32 = 30;
 const MAX_SECONDS: u64 = u64::MAX >> REST_BITS;
 
 impl Moment {
-    /// Begins at the clock's very first moment.
+    /// Starts at the clock's time zero.
     pub(crate) const fn zero() -> Self {
         Self(AtomicU64::new(0))
     }
@@ -33,18 +33,18 @@ impl Moment {
         self.0.store(pack(moment), Ordering::Release);
     }
 
-    /// Moves on, never back.
+    /// Advances, never back.
     pub(crate) fn advance_to(&self, moment: Duration) {
         self.0.fetch_max(pack(moment), Ordering::AcqRel);
     }
 }
 
-/// What lies more than five centuries ahead is that far ahead and no farther.
+/// Saturates at more than five centuries.
 pub(super) const fn pack(moment: Duration) -> u64 {
     if moment.as_secs() > MAX_SECONDS {
         return pack(Duration::new(MAX_SECONDS, 999_999_999));
     }
-    // Cannot lose bits: 30 hold a second's nanoseconds.
+    // Loses no bits: 30 hold a second's nanoseconds.
     moment.as_secs() << REST_BITS | moment.subsec_nanos() as u64
 }
 

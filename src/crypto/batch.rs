@@ -1,5 +1,5 @@
-//! Many values at once: every key that is missing is loaded once, and all of them together. Values of one context that
-//! stand next to each other share one look at its keys, and their nonces are drawn together.
+//! Batches: every missing key is loaded once, and all of them together. Adjacent values of one context share one check
+//! of its keys, and their nonces are drawn together.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use crate::cache::Entry;
 use crate::keyring::{Core, Done, Item, ToOpen, ToSeal, Work};
 use crate::plaintext::Plaintext;
 
-/// A value to encrypt: its context, itself, its place.
+/// A value to encrypt: context, plaintext, place.
 type Sealing<'a, P, A> = (&'a EncryptionContext, P, A);
 
-/// A value to decrypt: its context, itself, its place.
+/// A value to decrypt: context, ciphertext, place.
 type Opening<'a, A> = (&'a EncryptionContext, &'a Ciphertext, A);
 
-/// Encrypts for as long as the keys are in memory; `false` if one has to be loaded.
+/// Encrypts while the keys are cached; `false` if one must be loaded.
 pub(super) fn try_encrypt_many<P: AsRef<[u8]>, A: AsAad>(
     core: &Core,
     items: &[Sealing<'_, P, A>],
@@ -42,7 +42,7 @@ pub(super) async fn encrypt_rest<P: AsRef<[u8]> + Sync, A: AsAad>(
     done.extend(do_rest(core, contexts, rest.iter().map(to_seal)).await);
 }
 
-/// Decrypts for as long as the keys are in memory; `false` if one has to be loaded.
+/// Decrypts while the keys are cached; `false` if one must be loaded.
 pub(super) fn try_decrypt_many<A: AsAad>(
     core: &Core,
     items: &[Opening<'_, A>],
@@ -74,7 +74,7 @@ fn entry(core: &Core, context: &EncryptionContext) -> Arc<Entry> {
     core.cache().nearby_entry(context, KeyUsage::Data)
 }
 
-/// Does the rest of a batch once a key has to be loaded. Each value has a context.
+/// Does the rest of a batch once a key must be loaded. Each value has a context.
 async fn do_rest<'a, T: Work>(
     core: &Core,
     contexts: impl Iterator<Item = &'a EncryptionContext>,
@@ -91,7 +91,7 @@ async fn do_rest<'a, T: Work>(
     core.do_cold(&items).await
 }
 
-/// Finds the entry of each context once, and returns the index of each context's entry.
+/// Finds the entry of each context once, and returns each context's index into the entries.
 fn entries<'a>(
     core: &Core,
     contexts: impl Iterator<Item = &'a EncryptionContext>,

@@ -1,4 +1,4 @@
-//! What a `Crypto` is built from, and the defaults.
+//! The settings of a `Crypto`, and their defaults.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::kek::{KekChoice, KekRef, KekRule, Keks};
 use crate::keyring::Core;
 
-/// Builds a [`Crypto`]. Every setting has a default that is safe.
+/// Builds a [`Crypto`]. Every setting has a safe default.
 ///
 /// ```
 /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -55,12 +55,12 @@ pub struct CryptoBuilder {
     process_name: Option<String>,
     connect_lazily: bool,
     require_kms: bool,
-    /// The first name that could not be parsed; `build` reports it.
+    /// The first name that could not be parsed, which `build` reports.
     refused: Option<Error>,
 }
 
 impl Crypto {
-    /// Begins to build a `Crypto` on a KMS and a key store.
+    /// Starts to build a `Crypto` on a KMS and a key store.
     pub fn builder(kms: impl KeyManagementService, store: impl KeyStore) -> CryptoBuilder {
         CryptoBuilder::new(kms, store)
     }
@@ -100,10 +100,9 @@ impl CryptoBuilder {
         }
     }
 
-    /// Registers a further KMS under a name, such as `eu`.
+    /// Registers another KMS under a name, such as `eu`.
     ///
-    /// The name is kept with every wrap that the KMS makes; it must mean the same KMS for as long as the data
-    /// lives.
+    /// Every wrap that the KMS makes is stored with this name. It must mean the same KMS for as long as the data exists.
     pub fn kms_named(
         mut self,
         name: impl TryInto<KmsName, Error: Into<NameError>>,
@@ -118,11 +117,10 @@ impl CryptoBuilder {
         self
     }
 
-    /// Names the KEK for contexts that no other rule covers. Default: the KMS's own, such as from
-    /// `AWS_KMS_KEY_ID`.
+    /// Names the KEK for contexts that no other rule covers. Default: the KMS's own, such as that of `AWS_KMS_KEY_ID`.
     ///
-    /// A KEK is named by an id, an ARN or an alias of the KMS that [`Crypto::builder`] was given, or by a pair of
-    /// a registered KMS's name and the KEK's name there.
+    /// Name a KEK by an id, an ARN or an alias of the KMS given to [`Crypto::builder`], or by a pair of a registered
+    /// KMS's name and the KEK's name there.
     pub fn kek(mut self, kek: impl TryInto<KekRef, Error: Into<NameError>>) -> Self {
         if let Some(kek) = self.parse::<KekRef>(kek) {
             self.rule.default = Some(KekChoice::new(kek));
@@ -130,7 +128,7 @@ impl CryptoBuilder {
         self
     }
 
-    /// Names all KEKs for contexts that no other rule covers: several that wrap, and those that may unwrap besides.
+    /// Names all KEKs for contexts that no other rule covers: those that wrap, and those that may only unwrap.
     ///
     /// ```
     /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -153,7 +151,7 @@ impl CryptoBuilder {
         self
     }
 
-    /// Names the KEK for contexts that have this pair. Of several that match, the first counts.
+    /// Names the KEK for contexts that have this pair. The first matching rule wins.
     pub fn kek_for(
         mut self,
         key: impl Into<String>,
@@ -166,8 +164,8 @@ impl CryptoBuilder {
         }
     }
 
-    /// Names all KEKs for contexts that have this pair: several that wrap, and those that may unwrap besides. Of several
-    /// pairs that match, those of [`kek_for`](Self::kek_for) too, the first counts.
+    /// Names all KEKs for contexts that have this pair: those that wrap, and those that may only unwrap. The first
+    /// matching rule wins, including those of [`kek_for`](Self::kek_for).
     pub fn kek_choice_for(
         mut self,
         key: impl Into<String>,
@@ -178,9 +176,10 @@ impl CryptoBuilder {
         self
     }
 
-    /// Chooses KEKs by a function of the context, before every other rule. Where it gives `None` the others decide.
+    /// Chooses KEKs with a function of the context, before every other rule. If it returns
+    /// `None`, the other rules decide.
     ///
-    /// It is asked whenever a key is made or unwrapped, and must always give the same answer for a context.
+    /// It is called whenever a key is made or unwrapped, and must always return the same choice for a context.
     pub fn kek_rule(
         mut self,
         rule: impl Fn(&EncryptionContext) -> Option<KekChoice> + Send + Sync + 'static,
@@ -197,11 +196,11 @@ impl CryptoBuilder {
         self
     }
 
-    /// Wraps with this KEK alone, in place of those that the KEK rule chooses: for a tool that moves keys before services
-    /// are told to.
+    /// Wraps only with this KEK, instead of those that the KEK rule chooses: for a tool that moves keys before the
+    /// services' configuration changes.
     ///
-    /// The rule must allow it for each context, under this very name ([`also_unwrap`](Self::also_unwrap) will do); elsewhere calls
-    /// are [`Error::KekNotInRule`].
+    /// The rule must allow it for each context, under exactly this name ([`also_unwrap`](Self::also_unwrap) suffices);
+    /// otherwise calls are [`Error::KekNotInRule`].
     pub fn wrap_with(mut self, kek: impl TryInto<KekRef, Error: Into<NameError>>) -> Self {
         self.rule.target = self.parse(kek).or(self.rule.target);
         self
@@ -215,12 +214,12 @@ impl CryptoBuilder {
         self
     }
 
-    /// Decrypts ciphertexts without a key commitment too. Default: they are refused.
+    /// Also decrypts ciphertexts without a key commitment. Default: they are refused.
     ///
     /// <div class="warning">
     ///
-    /// Whoever can both write ciphertexts and plant keys can then make one that reads differently to two readers,
-    /// whatever suite you write yourself.
+    /// An attacker who can both write ciphertexts and plant keys can then craft one that decrypts differently for two
+    /// readers, whatever suite you encrypt with.
     ///
     /// </div>
     pub fn accept_uncommitted(mut self) -> Self {
@@ -228,11 +227,11 @@ impl CryptoBuilder {
         self
     }
 
-    /// Decrypts with compromised keys too, so that their data can be read and encrypted anew. Default: refused.
+    /// Also decrypts with compromised keys, so that their data can be read and re-encrypted. Default: refused.
     ///
     /// <div class="warning">
     ///
-    /// Whoever holds a compromised key can forge what it decrypts.
+    /// An attacker with a compromised key can forge what it decrypts.
     ///
     /// </div>
     pub fn accept_compromised(mut self) -> Self {
@@ -240,8 +239,8 @@ impl CryptoBuilder {
         self
     }
 
-    /// Draws every byte of every nonce from the operating system. Default: the second half of a nonce comes from a generator of
-    /// the thread, which the operating system seeds, and which notices forks.
+    /// Draws every byte of every nonce from the operating system. Default: the second half of a nonce comes from a
+    /// generator of the thread, which the operating system seeds and which detects forks.
     ///
     /// For a process that may be copied while it runs without noticing, such as a virtual machine that is restored from a
     /// snapshot, if [`reseed`](crate::reseed) cannot be called in time. A call of the operating system takes longer than
@@ -251,9 +250,9 @@ impl CryptoBuilder {
         self
     }
 
-    /// Sets whether a context's first key is made by its first encryption. Default: true.
+    /// Sets whether the first encryption under a context makes its first key. Default: true.
     ///
-    /// Switch it off where contexts come from outside, so that nobody can have keys made at will.
+    /// Switch it off if contexts come from outside, so that an attacker cannot make keys at will.
     pub fn create_on_first_use(mut self, create: bool) -> Self {
         self.limits.create_on_first_use = create;
         self
@@ -267,30 +266,31 @@ impl CryptoBuilder {
         self
     }
 
-    /// Sets in which last part of [`ttl`](Self::ttl) a key is refreshed: unwrapped again in the background, so that no request
-    /// waits for the KMS when its time is over. Default: 0.1, the last 10 %. From 0.01 up to less than 1; 0 switches it off.
+    /// Sets the last part of [`ttl`](Self::ttl) in which a key is refreshed, which means unwrapped again in the
+    /// background so that no request waits for the KMS when it expires. Default: 0.1, the last 10 %. From 0.01 up to
+    /// less than 1; 0 switches refreshing off.
     ///
-    /// Only keys that were used since they were unwrapped are refreshed, each at a moment that is drawn for it, and at most
-    /// half as many at once as [`max_concurrent_kms_calls`](Self::max_concurrent_kms_calls). A key that nobody uses
-    /// costs no call and leaves memory at its `ttl`. While a key is refreshed the old one serves. If the KMS refuses, the key is
-    /// dropped at once, before its `ttl` is over.
+    /// Only keys that were used since they were unwrapped are refreshed, each at a random moment, and at most half as
+    /// many at once as [`max_concurrent_kms_calls`](Self::max_concurrent_kms_calls). An unused key costs no call and
+    /// leaves memory at its `ttl`. The old key serves during a refresh. If the KMS refuses, the key is dropped at once,
+    /// before its `ttl` ends.
     pub fn refresh_ahead(mut self, part: f64) -> Self {
         self.limits.refresh_ahead = part;
         self
     }
 
-    /// Sets how long past [`ttl`](Self::ttl) a key in memory may serve while the KMS is unavailable, to encrypt and to
+    /// Sets how long past [`ttl`](Self::ttl) a cached key may serve while the KMS is unavailable, to encrypt and to
     /// decrypt. Default: not at all.
     ///
-    /// Unavailable is a KMS that does not answer, answers with a fault of its own, or throttles. A refusal is an answer:
-    /// where the permission was withdrawn, the KEK disabled or the wrapped key changed, the key is dropped at once. A key
-    /// serves past its time only after the KMS was asked about it, in vain; it is asked again in the background until it answers.
-    /// Such uses are counted in [`Stats::stale_key_serves`](crate::Stats::stale_key_serves). Keys that are not in
-    /// memory cannot be served.
+    /// A KMS is unavailable if it does not answer, fails itself, or throttles. A refusal is an answer: if the
+    /// permission was withdrawn, the KEK disabled or the wrapped key changed, the key is dropped at once. A key serves
+    /// past its `ttl` only after the KMS was asked about it and did not answer; the background keeps asking until it
+    /// does. [`Stats::stale_key_serves`](crate::Stats::stale_key_serves) counts such uses. Keys that are not cached
+    /// cannot be served.
     ///
     /// <div class="warning">
     ///
-    /// Whoever can cut this process off from its KMS can so delay the effect of a withdrawn permission, for this long.
+    /// An attacker who can cut this process off from its KMS can delay the effect of a withdrawn permission by this time.
     ///
     /// </div>
     pub fn stale_if_unavailable(self, limit: Duration) -> Self {
@@ -298,14 +298,14 @@ impl CryptoBuilder {
             .stale_decrypt_if_unavailable(limit)
     }
 
-    /// Sets [`stale_if_unavailable`](Self::stale_if_unavailable) for decryption alone: to go on reading costs less
-    /// secrecy than to go on writing under a key that the KMS may have withdrawn.
+    /// Sets [`stale_if_unavailable`](Self::stale_if_unavailable) only for decryption: continuing to read risks less than
+    /// continuing to write under a key that the KMS may have withdrawn.
     pub fn stale_decrypt_if_unavailable(mut self, limit: Duration) -> Self {
         self.limits.stale_decrypt = limit;
         self
     }
 
-    /// Sets [`stale_if_unavailable`](Self::stale_if_unavailable) for encryption alone.
+    /// Sets [`stale_if_unavailable`](Self::stale_if_unavailable) only for encryption.
     pub fn stale_encrypt_if_unavailable(mut self, limit: Duration) -> Self {
         self.limits.stale_encrypt = limit;
         self
@@ -313,10 +313,10 @@ impl CryptoBuilder {
 
     /// Sets how old a key's known state may be. Default: 60 seconds.
     ///
-    /// A change by another process is seen within this time, at the price of two small queries per process in it. So is the
-    /// loss of a key that is in memory, as after a restored backup, at the price of one query for a thousand such keys.
-    /// While the key store is unreachable, states that are older are used all the same, until
-    /// [`ttl`](Self::ttl), and counted in [`Stats::stale_serves`](crate::Stats::stale_serves).
+    /// The process notices a change by another process within this time, at the price of two small queries. Within the
+    /// same time it notices the loss of a cached key, as after a restored backup, at the price of one query for a
+    /// thousand such keys. While the key store is unreachable, older states are still used until [`ttl`](Self::ttl), and
+    /// [`Stats::stale_serves`](crate::Stats::stale_serves) counts such uses.
     pub fn state_ttl(mut self, state_ttl: Duration) -> Self {
         self.limits.state_ttl = state_ttl;
         self
@@ -329,28 +329,28 @@ impl CryptoBuilder {
         self
     }
 
-    /// Sets how many contexts' keys are kept in memory. Default: 10 000. The least recently used are dropped.
+    /// Sets how many contexts' keys are cached. Default: 10 000. The least recently used are dropped.
     pub fn max_keyrings(mut self, keyrings: u64) -> Self {
         self.limits.max_keyrings = keyrings;
         self
     }
 
-    /// Sets how many calls to one KMS may be under way at once. Default: 32.
+    /// Sets how many calls to one KMS may be in flight at once. Default: 32.
     pub fn max_concurrent_kms_calls(mut self, calls: usize) -> Self {
         self.max_concurrent_kms_calls = calls;
         self
     }
 
-    /// Sets how long one load of a key may take, from the first query to the KMS's answer, and one KMS call of a
-    /// key manager. Default: 30 seconds.
+    /// Sets how long one load of a key may take, from the first query to the KMS's answer, and one KMS call of a key
+    /// manager. Default: 30 seconds.
     ///
-    /// It is a backstop against a KMS or a key store that hangs; each should have a shorter time-out of its own.
+    /// It is a backstop against a KMS or a key store that hangs. Give each a shorter time-out of its own.
     pub fn load_timeout(mut self, timeout: Duration) -> Self {
         self.limits.load_timeout = timeout;
         self
     }
 
-    /// Has a census asked before a version of a key is destroyed, for rows and for open transactions. Default: none is asked.
+    /// Sets a census to ask for rows and open transactions before a version of a key is destroyed. Default: none.
     ///
     /// See [`KeyManager::destroy`](crate::keys::KeyManager::destroy).
     pub fn census(mut self, census: impl KeyCensus) -> Self {
@@ -358,22 +358,21 @@ impl CryptoBuilder {
         self
     }
 
-    /// Sets what people call this process, in at most 200 bytes. Default: the program's name and the process's number, such as
-    /// `billing-4711`.
+    /// Sets this process's name for people, in at most 200 bytes. Default: the program's name and the process's number,
+    /// such as `billing-4711`.
     ///
-    /// Where the key store has a registry of processes, the `Crypto` stands there under this name and says every ten
-    /// seconds, at least twice in each [`state_ttl`](Self::state_ttl), that it is there. So others can wait until every
+    /// If the key store has a registry of processes, the `Crypto` registers under this name and sends a heartbeat every
+    /// ten seconds, and at least twice in each [`state_ttl`](Self::state_ttl). Other processes can so wait until every
     /// process has followed a change: [`KeyManager::await_processes`](crate::keys::KeyManager::await_processes).
     pub fn process_name(mut self, name: impl Into<String>) -> Self {
         self.process_name = Some(name.into());
         self
     }
 
-    /// Builds without asking the key store or a KMS. Default: [`build`](Self::build) asks both, and fails if they cannot
-    /// serve as configured.
+    /// Builds without asking the key store or a KMS. Default: [`build`](Self::build) asks both, and fails if they
+    /// cannot serve as configured.
     ///
-    /// For processes that must come up before their database does. What is wrong is then told by the first call that needs
-    /// it.
+    /// For processes that must start before their database does. The first call that needs it then reports a fault.
     pub fn connect_lazily(mut self) -> Self {
         self.connect_lazily = true;
         self
@@ -388,34 +387,34 @@ impl CryptoBuilder {
         self
     }
 
-    /// Takes the time from another clock, in tests. Default: [`SystemClock`].
+    /// Uses another clock, in tests. Default: [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
-    /// Builds the `Crypto` and starts its background work, after it has asked whether the key store and the KMSs can serve.
+    /// Builds the `Crypto` and starts its background work, after checking that the key store and the KMSs can serve.
     ///
     /// - *The key store* must answer within [`load_timeout`](Self::load_timeout), and have its tables.
-    /// - *Each KEK that the rule names* is described once by its KMS, at the same time and within 5 seconds. What a
-    ///   [`kek_rule`](Self::kek_rule) gives is not known until it is asked. The process needs the right to describe
-    ///   KEKs.
-    /// - *A KMS that does not answer* is no error unless [`require_kms`](Self::require_kms) says so, because a process that is
-    ///   restarted in an outage must come up: an event at level warn says so, and calls fail until it answers. So does an event
-    ///   for a KEK of
+    /// - *Each KEK that the rule names* is described once by its KMS, all concurrently and within 5 seconds. The KEKs
+    ///   of a [`kek_rule`](Self::kek_rule) are not known in advance. The process needs the permission to describe KEKs.
+    /// - *A KMS that does not answer* is not an error unless [`require_kms`](Self::require_kms) is set, because a process
+    ///   that restarts in an outage must start: it logs an event at level warn, and calls fail until the KMS answers. The same holds for a KEK of
     ///   [`also_unwrap`](Self::also_unwrap) that the KMS refuses.
-    /// - *The keys and the rule* must belong together: if the key store has keys, and none of them is wrapped by a KEK of the
+    /// - *The keys and the rule* must match: if the key store has keys, and none of them is wrapped by a KEK of the
     ///   rule, this is another KEK file or another database.
     ///
-    /// [`connect_lazily`](Self::connect_lazily) leaves all of that to the first calls.
+    /// [`connect_lazily`](Self::connect_lazily) leaves all of this to the first calls.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] and [`Error::UnknownKms`] for settings that cannot work, and for a key store whose keys are all of other
-    /// KEKs; [`Error::Store`] with [`StoreError::NotMigrated`](crate::store::StoreError::NotMigrated) if there are no tables, with
-    /// [`StoreError::Unavailable`](crate::store::StoreError::Unavailable) or [`StoreError::Database`](crate::store::StoreError::Database)
-    /// if the database cannot be used; [`Error::Kms`] if a KMS refuses: access is denied, the KEK does not exist, is disabled
-    /// or is wrongly configured, or a KMS does not answer and [`require_kms`](Self::require_kms) is set; [`Error::NoRuntime`] outside a tokio runtime.
+    /// [`Error::Config`] and [`Error::UnknownKms`] for settings that cannot work, and for a key store whose keys all
+    /// belong to other KEKs; [`Error::Store`] with [`StoreError::NotMigrated`](crate::store::StoreError::NotMigrated)
+    /// if there are no tables, with [`StoreError::Unavailable`](crate::store::StoreError::Unavailable) or
+    /// [`StoreError::Database`](crate::store::StoreError::Database) if the database cannot be used; [`Error::Kms`] if a
+    /// KMS refuses: access is denied, the KEK does not exist, is disabled or is wrongly configured, or if a KMS does not
+    /// answer and [`require_kms`](Self::require_kms) is set;
+    /// [`Error::NoRuntime`] outside a tokio runtime.
     ///
     /// # Cancellation
     ///
@@ -424,7 +423,7 @@ impl CryptoBuilder {
         let (suite, accept_uncommitted) = (self.suite, self.accept_uncommitted);
         if suite == Suite::Xaes256Gcm && !accept_uncommitted {
             return Err(config(
-                "what suite 2 encrypts is refused on decryption; add `accept_uncommitted()`",
+                "ciphertexts of suite 2 would be refused on decryption; add `accept_uncommitted()`",
             ));
         }
         let limits = self.limits.clone();
@@ -467,7 +466,7 @@ impl CryptoBuilder {
         }
         if memory::fork_count().is_some() {
             forks_are_noticed();
-            // Has whatever keeps the time start now, and not in the first hot call.
+            // Starts the clock's keeper now rather than in the first hot call.
             let _ = clock.elapsed_coarsely();
         }
         let cache = CacheHandle::new(Cache::new(keks, store, clock, limits, process_name));
@@ -484,7 +483,7 @@ impl CryptoBuilder {
         })
     }
 
-    /// Checks what a key manager needs too: the KMSs under their rule, the store and the clock.
+    /// Checks the parts that a key manager also needs: the KMSs under their rule, the store and the clock.
     pub(crate) fn into_parts(self) -> Result<Parts, Error> {
         if let Some(refused) = self.refused {
             return Err(refused);
@@ -515,7 +514,7 @@ impl CryptoBuilder {
     }
 }
 
-/// What a `Crypto` and a key manager have in common.
+/// The common parts of a `Crypto` and a key manager.
 pub(crate) struct Parts {
     pub(crate) keks: Arc<Keks>,
     pub(crate) store: Arc<dyn KeyStore>,

@@ -1,4 +1,4 @@
-//! What `build` makes sure of: that the key store answers, and that its keys and the KEK rule belong together.
+//! The checks of `build`: the key store answers, and its keys match the KEK rule.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::error::Error;
 use crate::kek::Keks;
 
-/// How many records are read to see whether there are any, and to name one in an error.
+/// How many records are read, to see whether there are any and to name one in an error.
 const SAMPLE: u32 = 1;
 
 /// Destroyed keys have no wraps.
@@ -22,7 +22,7 @@ const WRAPPED: [KeyState; 5] = [
     KeyState::Compromised,
 ];
 
-/// Asks the key store and the KMSs whether a `Crypto` on them can work.
+/// Checks that a `Crypto` on the key store and the KMSs can work.
 pub(super) async fn check(
     keks: &Arc<Keks>,
     store: &dyn KeyStore,
@@ -40,7 +40,7 @@ pub(super) async fn check(
     };
     let KeyPage { records, .. } = page(KeyQuery::new(SAMPLE)).await?;
     let named = keks.check(require_kms).await?;
-    // A record that has lost its wraps says nothing of KEKs. Its first use reports the loss.
+    // A record that has lost its wraps says nothing about KEKs. Its first use reports the loss.
     if records.iter().all(|record| record.wraps.is_empty()) || !named.complete {
         return Ok(());
     }
@@ -55,7 +55,7 @@ pub(super) async fn check(
     })
 }
 
-/// Says that the key store's keys are wrapped by KEKs of others.
+/// Describes a key store whose keys are wrapped by other KEKs.
 fn foreign(records: &[KeyRecord]) -> String {
     let wrap = records.iter().find_map(|record| record.wraps.first());
     let by = wrap.map_or(String::new(), |wrap| {

@@ -1,4 +1,4 @@
-//! Passwords of a `Crypto`: hashed, verified, and verified in vain.
+//! Passwords of a `Crypto`: hashing, verification, and verification for unknown users.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,18 +14,19 @@ use crate::crypto::{Crypto, CryptoBuilder};
 use crate::error::Error;
 use crate::password::{self, PasswordHash, PasswordParams, PasswordVerdict, Prepared, SALT_LEN};
 
-/// A future that names no type of the caller's, so that the compiler reports a wrong one once. Beside Argon2 its allocation
-/// costs nothing.
+/// A future that names no type of the caller, so that the compiler reports a wrong one once. Its allocation costs nothing
+/// compared with Argon2.
 type Hashing<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
 
 impl Crypto {
-    /// Hashes a password with Argon2id, and binds the hash to its place: to the row by [`Field::row`](crate::Field::row).
+    /// Hashes a password with Argon2id, and binds the hash to its place: with
+    /// [`Field::row`](crate::Field::row), to the row.
     ///
-    /// The pepper is a key of its own, wrapped by the KMS like those that encrypt, and made here if the context has none yet.
-    /// A copy of the database alone is not enough to test a guess.
+    /// The pepper is a separate key, wrapped by the KMS like those that encrypt. If the context has none yet, this
+    /// makes it. A copy of the database alone does not suffice to test a guess.
     ///
-    /// A password that is UTF-8 is normalised first: spaces of Unicode become U+0020, then NFC, as in RFC 8265
-    /// (`OpaqueString`). So `ñ` is the same from every keyboard. Other bytes are hashed as they are.
+    /// A password in UTF-8 is normalised first: Unicode spaces become U+0020, then NFC, as in RFC 8265
+    /// (`OpaqueString`). So `ñ` is the same from every keyboard. Other bytes are hashed unchanged.
     ///
     /// ```
     /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -53,7 +54,7 @@ impl Crypto {
     ///
     /// # Cancellation
     ///
-    /// May be dropped at any time. A hash that is being computed is computed to its end, on its blocking thread.
+    /// May be dropped at any time. A hash being computed on a blocking thread is still computed to the end.
     pub fn hash_password<'a>(
         &'a self,
         context: &'a EncryptionContext,
@@ -73,12 +74,12 @@ impl Crypto {
     ) -> Result<PasswordHash, Error> {
         let entry = self.entry_of(context, KeyUsage::Pepper);
         let params = self.passwords.params;
-        // Loaded before the wait for room, and asked for again after it: the pepper may be withdrawn meanwhile.
+        // Loaded before waiting for room, and again after it: the pepper may be withdrawn in between.
         drop(active_derivation_key(self.core(), &entry).await?);
         let room = self.passwords.room(params).await?;
         let key = active_derivation_key(self.core(), &entry).await?;
         let (id, pepper) = (key.id, key.derive(&info));
-        // The derived pepper suffices from here on; the key may leave memory.
+        // From here the derived pepper suffices; the key may leave memory.
         drop(key);
         let mut salt = [0; SALT_LEN];
         fill_from_os(&mut salt)?;
@@ -88,21 +89,22 @@ impl Crypto {
 
     /// Verifies a password against the hash that was stored in this place.
     ///
-    /// It takes Argon2's time, on a blocking thread, and waits while too many others do: see
+    /// It takes Argon2's time, on a blocking thread, and waits while too many others run: see
     /// [`max_password_memory_mib`](CryptoBuilder::max_password_memory_mib). Outputs are compared in constant time. If the
-    /// verdict says so, hash the password anew and store that.
+    /// verdict says so, hash the password again and store the new hash.
     ///
-    /// A password that normalisation changes is tried as it was given, too, if it did not match, because earlier versions
-    /// hashed it so. That is a second computation, for such passwords alone; [`verify_nobody`](Self::verify_nobody) makes
-    /// it as well. A match then says `needs_rehash`.
+    /// If a password that normalisation changes does not match, it is also tried unchanged, because earlier versions
+    /// hashed it so. That is a second computation, only for such passwords; [`verify_nobody`](Self::verify_nobody)
+    /// makes it as well. A match then has `needs_rehash`.
     ///
     /// # Errors
     ///
-    /// - [`Error::UnknownKey`]: the context has no such pepper; above all, the hash belongs to another context.
-    /// - [`Error::Suspended`], [`Error::Compromised`], [`Error::Destroyed`], [`Error::Shredded`]: the pepper's state forbids it.
+    /// - [`Error::UnknownKey`]: the context has no such pepper; most likely, the hash belongs to another context.
+    /// - [`Error::Suspended`], [`Error::Compromised`], [`Error::Destroyed`], [`Error::Shredded`]: the pepper's state
+    ///   forbids it.
     /// - otherwise as [`encrypt`](Self::encrypt), without those about ciphertexts.
     ///
-    /// An error is no verdict: nobody may be let in, and the password may be the right one.
+    /// An error is not a verdict: deny access, although the password may be correct.
     ///
     /// # Cancellation
     ///
@@ -118,7 +120,7 @@ impl Crypto {
         let password = password::prepare(password.as_ref());
         Box::pin(async move {
             let info = info?;
-            // No hash is of a password that cannot be hashed.
+            // A password that cannot be hashed matches no hash.
             let Ok(password) = password else {
                 return Ok(PasswordVerdict::NoMatch);
             };
@@ -146,7 +148,7 @@ impl Crypto {
         let active = records
             .as_ref()
             .and_then(|records| records.active().ok().flatten());
-        // Without an active pepper nothing could be hashed anew.
+        // Without an active pepper a new hash is impossible.
         let outdated = active.is_some_and(|active| {
             is_raw || active.id != hash.key_id() || hash.params() != self.passwords.params
         });
@@ -163,7 +165,7 @@ impl Crypto {
         info: &[u8],
         password: Zeroizing<Vec<u8>>,
     ) -> Result<bool, Error> {
-        // As where it is hashed.
+        // As in hashing: once before waiting, once after.
         drop(derivation_key_of(self.core(), entry, hash.key_id()).await?);
         let room = self.passwords.room(hash.params()).await?;
         let key = derivation_key_of(self.core(), entry, hash.key_id()).await?;
@@ -173,14 +175,14 @@ impl Crypto {
         Ok(output.is_of(hash))
     }
 
-    /// Takes the time of a verification, for a user who does not exist. It is always [`PasswordVerdict::NoMatch`].
+    /// Takes the time of a verification, for a user who does not exist. Always returns [`PasswordVerdict::NoMatch`].
     ///
-    /// Otherwise the time that a log-in takes tells which users there are. It takes as long as for a hash with the
-    /// parameters of today; hashes with others take longer or shorter, until they are made anew. It makes no key.
+    /// Without it, the time of a log-in reveals which users exist. It takes as long as for a hash with the current
+    /// parameters; hashes with others take longer or shorter until they are replaced. It makes no key.
     ///
     /// # Errors
     ///
-    /// As [`verify_password`](Self::verify_password), of a hash under the active pepper; where none is active, under the
+    /// As [`verify_password`](Self::verify_password), for a hash under the active pepper; if none is active, under the
     /// newest that still verifies, or else under the newest.
     ///
     /// # Cancellation
@@ -208,7 +210,7 @@ impl Crypto {
         let entry = self.entry_of(context, KeyUsage::Pepper);
         let cache = self.core().cache();
         let records = cache.current_records(&entry).await?;
-        // Where somebody's hash cannot be verified nobody's is either, or the error would tell who exists.
+        // If existing users' hashes cannot be verified, this must fail too, or the error would reveal which users exist.
         let of_hashes = || records.iter().filter(|record| record.activated_at.is_some());
         let usable = of_hashes().rfind(|record| cache.check_decrypts(record).is_ok());
         let active = records.active().ok().flatten();
@@ -217,7 +219,7 @@ impl Crypto {
                 .await?
                 .derive(&info)),
             None => {
-                // Where the pepper is gone, nobody's hash can be verified.
+                // If the pepper is gone, no hash can be verified.
                 records.active()?;
                 Ok(Derivation::new(&DataKey::generate()?).derive(&info))
             }
@@ -226,19 +228,19 @@ impl Crypto {
 }
 
 impl CryptoBuilder {
-    /// Sets how passwords are hashed from now on. Default: Argon2id with 19 MiB, 2 passes and 1 lane, as OWASP asks for.
+    /// Sets how passwords are hashed from now on. Default: Argon2id with 19 MiB, 2 passes and 1 lane, as OWASP requires.
     ///
-    /// Hashes with other parameters are verified with theirs, and reported as in need of a new one.
+    /// Hashes with other parameters are verified with their own, and reported as in need of a new hash.
     pub fn password_params(mut self, params: PasswordParams) -> Self {
         self.passwords.params = params;
         self
     }
 
-    /// Sets how much memory passwords may take at once, in MiB; those that find none left wait. Default: one password
-    /// for each core, so 19 MiB a core.
+    /// Sets how much memory passwords may take at once, in MiB; others wait. Default: one password for each core, so 19
+    /// MiB a core.
     ///
-    /// It bounds what a wave of log-ins takes from the rest of the service. Less than one password needs counts as just
-    /// that.
+    /// It bounds what a wave of log-ins takes from the rest of the service. A value below the need of one password
+    /// counts as that need.
     pub fn max_password_memory_mib(mut self, mib: u32) -> Self {
         self.passwords.max_memory_mib = Some(mib);
         self
@@ -256,8 +258,8 @@ mod tests {
     const PASSWORD: Field = Field::new("users", "password");
     const RIGHT: &str = "correct horse";
 
-    /// The work is what takes the time, and what can be counted: Argon2 with the same parameters, once, whoever is asked for,
-    /// and never on a thread of the runtime.
+    /// The work determines the time and can be counted: Argon2 with the same parameters, once, for every user, and
+    /// never on a thread of the runtime.
     #[test]
     fn every_attempt_takes_the_same_work_on_a_blocking_thread() {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -303,13 +305,13 @@ mod tests {
                 nobody(&crypto, password).await;
                 assert_work(&crypto, &[params]);
             }
-            // What is no password costs nobody anything, and so tells nothing of who exists.
+            // An invalid password is refused without work for every user, and so reveals nothing about which users exist.
             for none in ["", &"x".repeat(4097)] {
                 assert!(!verify(&crypto, none, 7).await);
                 nobody(&crypto, none).await;
                 assert_work(&crypto, &[]);
             }
-            // What normalisation changes is tried twice, for everybody alike; the right one once.
+            // A password that normalisation changes is tried twice for every user; a correct one once.
             let decomposed = "man\u{303}ana";
             assert!(!verify(&crypto, decomposed, 7).await);
             assert_work(&crypto, &[params; 2]);
@@ -327,7 +329,7 @@ mod tests {
                 assert_eq!(verdict.unwrap(), PasswordVerdict::Match { needs_rehash: false });
                 assert_work(&crypto, &[params]);
             }
-            // A hash is verified with its own parameters. Nobody's has those of today.
+            // A hash is verified with its own parameters, an unknown user with the current ones.
             let today = PasswordParams::insecure_new(96, 2, 1).unwrap();
             let later = process(today).await.unwrap();
             assert!(verify(&later, RIGHT, 7).await);

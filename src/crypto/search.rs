@@ -1,4 +1,4 @@
-//! Blind indexes of a `Crypto`: what a column keeps, and what a query looks for.
+//! Blind indexes of a `Crypto`: the terms that columns store, and those that queries search for.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use crate::search::{IndexField, IndexValue, Message};
 impl Crypto {
     /// Computes the blind index of a value under the context's active index key, for a column beside the ciphertext's.
     ///
-    /// The index key is one of its own, wrapped by the KMS like those that encrypt, and made here if there is none yet. The
-    /// context may be another than the ciphertext's: a log-in that knows an address and no tenant searches under
+    /// The index key is a separate key, wrapped by the KMS like those that encrypt. If there is none yet, this makes
+    /// it. The context may differ from the ciphertext's: a log-in that knows an address but no tenant searches under
     /// `purpose` = `login`, if the index was computed under that.
     ///
     /// ```
@@ -38,8 +38,8 @@ impl Crypto {
     ///
     /// # Errors
     ///
-    /// [`Error::Index`] if the value cannot be indexed; no key is asked for then. Otherwise as
-    /// [`encrypt`](Self::encrypt), without those about ciphertexts.
+    /// [`Error::Index`] if the value cannot be indexed; no key is loaded then. Otherwise as [`encrypt`](Self::encrypt),
+    /// without those about ciphertexts.
     ///
     /// # Cancellation
     ///
@@ -56,11 +56,10 @@ impl Crypto {
         Ok(term(&key, &message))
     }
 
-    /// Computes many blind indexes, each under its own context. Values of different types fit in as
+    /// Computes many blind indexes, each under its own context. For values of different types, use
     /// `&(dyn IndexValue + Sync)`.
     ///
-    /// The results are in the order of the items, and each may fail by itself. Keys that are not in memory are loaded
-    /// together.
+    /// The results are in the order of the items, and each may fail separately. Missing keys are loaded together.
     ///
     /// # Errors
     ///
@@ -76,7 +75,7 @@ impl Crypto {
         self.blind_indexes_of(self.messages(items)).await
     }
 
-    /// Computes the blind indexes of values that were normalised already.
+    /// Computes the blind indexes of normalised values.
     pub(crate) async fn blind_indexes_of(
         &self,
         items: Vec<Result<(Arc<Entry>, Message), Error>>,
@@ -93,7 +92,7 @@ impl Crypto {
                 core.cache().active(&entry).await?.derivation_key()
             })
             .await;
-        // What was loaded is used before the next wait.
+        // A loaded key is used before the next wait.
         let at_once = |item: &Result<(Arc<Entry>, Message), Error>| match item {
             Ok((entry, message)) if keys.contains_key(&entry.scope) => {
                 Some(loaded(&keys, &entry.scope).map(|key| term(&key, message)))
@@ -118,14 +117,16 @@ impl Crypto {
 
     /// Computes the blind index of a value under a given version of the index key, which may be pre-active.
     ///
-    /// This makes a UNIQUE column ready for a rotation, after which the same value has another term and the
-    /// constraint would no longer find it. Go on like this, while the service runs:
+    /// Use it to prepare a UNIQUE column for a rotation, after which the same value has another term and the constraint
+    /// no longer finds it. Proceed as follows, while the service runs:
     ///
     /// 1. Add a second column with a UNIQUE constraint, NULL at first.
-    /// 2. [`KeyManager::prepare`](crate::keys::KeyManager::prepare) with usage [`Index`](KeyUsage::Index) makes the next version and gives its id.
-    /// 3. Have every writer fill both columns: the first as before, the second under that id.
+    /// 2. [`KeyManager::prepare`](crate::keys::KeyManager::prepare) with usage [`Index`](KeyUsage::Index) makes the
+    ///    next version and returns its id.
+    /// 3. Make every writer fill both columns: the first as before, the second under that id.
     /// 4. Fill the second column of all other rows.
-    /// 5. [`KeyManager::rotate`](crate::keys::KeyManager::rotate) promotes the version. Search by the second column, drop the first.
+    /// 5. [`KeyManager::rotate`](crate::keys::KeyManager::rotate) promotes the version. Search by the second column,
+    ///    drop the first.
     ///
     /// At every moment one of the two columns is complete, and its constraint holds.
     ///
@@ -150,27 +151,27 @@ impl Crypto {
         Ok(term(&key, &message))
     }
 
-    /// Computes what a query looks for: the value's blind index under every version of the index key that may be used,
+    /// Computes the terms of a query: the value's blind index under every usable version of the index key, which is
     /// pre-active, active or deactivated.
     ///
-    /// Rows that were indexed before a rotation are so found as well as those after it, and rows that an older version of the
-    /// normaliser indexed. The empty value finds the rows whose value is empty once normalised. Where the context has no index key
-    /// there is no term: nothing was indexed, and no key is made here. Rows that were indexed under a suspended,
-    /// compromised or destroyed version are not found.
+    /// A query so finds rows that were indexed before and after a rotation, and by older versions of the normaliser.
+    /// The empty value finds the rows whose value is empty after normalisation. A context without an index key has no
+    /// terms: nothing was indexed, and this makes no key. Rows that were indexed under a suspended, compromised or
+    /// destroyed version are not found.
     ///
     /// <div class="warning">
     ///
-    /// Nor are rows under a version that this process has not heard of yet: where another process rotates without notice,
-    /// that may take [`state_ttl`](crate::CryptoBuilder::state_ttl), a minute by default. Before you rotate an index key,
-    /// [`prepare`](crate::keys::KeyManager::prepare) the version and wait until all processes know it:
-    /// [`await_processes`](crate::keys::KeyManager::await_processes).
+    /// Rows under a version that this process does not know yet are not found either. If another process rotates
+    /// without notice, that may take [`state_ttl`](crate::CryptoBuilder::state_ttl), a minute by default. Before you
+    /// rotate an index key, [`prepare`](crate::keys::KeyManager::prepare) the version and wait until all processes
+    /// know it: [`await_processes`](crate::keys::KeyManager::await_processes).
     ///
     /// </div>
     ///
     /// # Errors
     ///
-    /// [`Error::Index`] if the value cannot be indexed. If any version cannot be loaded, its error: a search that finds
-    /// some of the rows would pass for one that found all. These are as those of [`decrypt`](Self::decrypt).
+    /// [`Error::Index`] if the value cannot be indexed. If any version cannot be loaded, its error, as those of
+    /// [`decrypt`](Self::decrypt): a search that finds only some of the rows would look like a complete one.
     ///
     /// # Cancellation
     ///
@@ -186,7 +187,7 @@ impl Crypto {
         terms(self.core(), &entry, &messages).await
     }
 
-    /// Computes what many queries look for, as [`index_terms`](Self::index_terms) does for one.
+    /// Computes the terms of many queries, as [`index_terms`](Self::index_terms) does for one.
     ///
     /// # Errors
     ///
@@ -216,13 +217,13 @@ impl Crypto {
 
     /// Tells whether indexing the same value again would use a newer version of the index key.
     ///
-    /// Nothing but the tag of the key's id is looked at. A term does not show which version of a normaliser made it: after
-    /// one has changed, compute the [`blind_index`](Self::blind_index) of each value again and compare.
+    /// Only reads the tag of the key's id. A term does not show which version of a normaliser made it: after a
+    /// normaliser has changed, compute the [`blind_index`](Self::blind_index) of each value again and compare.
     ///
     /// # Errors
     ///
     /// [`Error::NoActiveKey`], [`Error::NoKeys`] or [`Error::Shredded`] if there is no key to index with; and those of
-    /// [`encrypt`](Self::encrypt) that are about the key store.
+    /// [`encrypt`](Self::encrypt) that concern the key store.
     ///
     /// # Cancellation
     ///
@@ -241,7 +242,7 @@ impl Crypto {
         Ok(BlindIndex::tag_of(active.id) != index.key_tag())
     }
 
-    /// Finds the entry of another usage than that of data.
+    /// Returns the entry of another usage than data.
     pub(crate) fn entry_of(&self, context: &EncryptionContext, usage: KeyUsage) -> Arc<Entry> {
         self.core().cache().nearby_entry(context, usage)
     }
@@ -271,10 +272,10 @@ async fn terms(core: &Core, entry: &Arc<Entry>, messages: &[Message]) -> Result<
     let known = entry.records();
     let mut records = core.cache().current_records(entry).await?;
     if records.is_empty() && known.is_some() {
-        // Another process may have made the first key, and indexed with it, since this one read that there is none.
+        // Another process may have made the first key and indexed with it since this one read that there is none.
         records = core.cache().reload(entry).await?;
     }
-    // If the key store has lost the greatest version that this process has used, a search under the others would not find
+    // If the key store has lost the greatest version that this process has used, a search under the others would miss
     // the rows that it indexed.
     records.active()?;
     let usable = records
@@ -291,7 +292,7 @@ async fn terms(core: &Core, entry: &Arc<Entry>, messages: &[Message]) -> Result<
     for id in &usable {
         match loaded(&keys, id) {
             Ok(key) => terms.extend(messages.iter().map(|message| term(&key, message))),
-            // Its state changed meanwhile.
+            // Its state has changed since.
             Err(
                 Error::Suspended { .. }
                 | Error::Compromised { .. }
@@ -304,7 +305,7 @@ async fn terms(core: &Core, entry: &Arc<Entry>, messages: &[Message]) -> Result<
     Ok(IndexTerms::new(terms))
 }
 
-/// Computes the terms if all keys are in memory and may be used; `None` if a key has to be loaded.
+/// Computes the terms if all keys are cached and usable; `None` if a key must be loaded.
 fn try_terms(core: &Core, entry: &Entry, messages: &[Message]) -> Option<Result<IndexTerms, Error>> {
     let mut visit = core.visit(entry);
     let mut look = visit.look();
@@ -323,7 +324,7 @@ fn try_terms(core: &Core, entry: &Entry, messages: &[Message]) -> Option<Result<
     Some(Ok(IndexTerms::new(terms)))
 }
 
-/// Returns the active index key or pepper, making or loading it if need be.
+/// Returns the active index key or pepper. Makes or loads it if necessary.
 pub(super) async fn active_derivation_key(
     core: &Core,
     entry: &Arc<Entry>,
@@ -344,7 +345,7 @@ fn try_active(core: &Core, entry: &Entry) -> Option<Result<Arc<DerivationKey>, E
     done
 }
 
-/// Returns a version of the index key or pepper, loading it if need be.
+/// Returns a version of the index key or pepper. Loads it if necessary.
 pub(super) async fn derivation_key_of(
     core: &Core,
     entry: &Arc<Entry>,
@@ -366,7 +367,7 @@ fn try_of(core: &Core, entry: &Entry, id: DataKeyId) -> Option<Result<Arc<Deriva
     done
 }
 
-/// Uses a key of a snapshot if that needs no load.
+/// Uses a key of a snapshot if no load is necessary.
 fn use_now(
     core: &Core,
     snapshot: &Snapshot,

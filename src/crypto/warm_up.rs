@@ -1,4 +1,4 @@
-//! Loading many keyrings before they are needed.
+//! Loads many keyrings before they are needed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,10 +8,10 @@ use tokio::sync::mpsc;
 use crate::cache::{Cache, Entry};
 use crate::error::Error;
 
-/// How many contexts one query of the key store asks for.
+/// How many contexts one query covers.
 const CONTEXTS_PER_QUERY: usize = 1000;
 
-/// What [`Crypto::warm_up`](crate::Crypto::warm_up) did.
+/// The report of [`Crypto::warm_up`](crate::Crypto::warm_up).
 ///
 /// ```
 /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -30,13 +30,13 @@ const CONTEXTS_PER_QUERY: usize = 1000;
 /// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
-#[must_use = "contexts that could not be loaded stand here and nowhere else"]
+#[must_use = "only the report lists the contexts that could not be loaded"]
 pub struct WarmUpReport {
-    /// How many contexts have their active key in memory now.
+    /// How many contexts now have their active key cached.
     pub loaded: u64,
     /// How many contexts have no key yet. None was made.
     pub without_keys: u64,
-    /// What could not be loaded, in the order of the contexts.
+    /// The failures, in the order of the contexts.
     pub failed: Vec<FailedWarmUp>,
 }
 
@@ -45,7 +45,7 @@ pub struct WarmUpReport {
 /// ```
 /// use encx::FailedWarmUp;
 ///
-/// /// What to log of it: its place in the list, and why.
+/// /// Formats a log line: its place in the list, and why.
 /// fn describe(failed: &FailedWarmUp) -> String {
 ///     format!("context {}: {}", failed.index, failed.error)
 /// }
@@ -53,13 +53,13 @@ pub struct WarmUpReport {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct FailedWarmUp {
-    /// Which of the contexts, counted from 0.
+    /// The index of the context, from 0.
     pub index: usize,
     /// Why.
     pub error: Error,
 }
 
-/// Loads the active keys of entries, a part at a time, so that a part's rows are still fresh when its last key is unwrapped.
+/// Loads the active keys of entries in parts, so that a part's rows are still fresh when its last key is unwrapped.
 pub(super) async fn warm_up(cache: &Arc<Cache>, entries: &[Arc<Entry>]) -> WarmUpReport {
     let mut report = WarmUpReport::default();
     for (number, some) in entries.chunks(CONTEXTS_PER_QUERY).enumerate() {
@@ -104,7 +104,7 @@ async fn warm_up_part(cache: &Arc<Cache>, entries: &[Arc<Entry>], first: usize, 
             }),
         }
     }
-    // Where there is no runtime, or it was shut down meanwhile.
+    // If there is no runtime, or the `Crypto` was shut down.
     for index in (0..entries.len()).filter(|index| !is_done[*index]) {
         let error = match cache.is_closed() {
             true => Error::ShutDown,
@@ -121,7 +121,7 @@ async fn warm_up_part(cache: &Arc<Cache>, entries: &[Arc<Entry>], first: usize, 
 /// Loads the active key of an entry. `false` if it has no keys.
 async fn load(cache: &Arc<Cache>, entry: &Arc<Entry>) -> Result<bool, Error> {
     let records = cache.current_records(entry).await?;
-    // Not without keys, if it had one.
+    // An entry that had a key is not without keys.
     records.active()?;
     if records.is_empty() {
         return Ok(false);

@@ -1,4 +1,4 @@
-//! Where a refused ciphertext is: read from its AAD, for errors and events.
+//! The location of a refused ciphertext, read from its AAD for errors and events.
 
 use std::fmt::{self, Write};
 use std::sync::Arc;
@@ -8,12 +8,14 @@ use uuid::Uuid;
 use encx_core::aad::{Aad, Part};
 use encx_core::key::DataKeyId;
 
-/// Where a refused ciphertext is: its table, column and row as the AAD names them, and its data key.
+/// The location of a refused ciphertext: its table, column and row as the AAD names them, and its data key.
 ///
-/// All of it is what the caller asked for, not what the ciphertext says: a value that was copied from another row is found at
-/// the row that it was copied to. A row's id shows its type: `7` is an integer, `"7"` is text, `0x07` is bytes.
+/// It describes what the caller asked for, not what the ciphertext says: a value that was copied from
+/// another row is reported at the row that it was copied to. A row's id shows its type: `7` is an integer,
+/// `"7"` is text, `0x07` is bytes.
 ///
-/// An AAD of free parts, or none, has no table, column and row; the parts are the caller's own and are not shown.
+/// An AAD of free parts, or an unbound one, has no table, column and row; its parts are the
+/// caller's own and are not shown.
 ///
 /// ```
 /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -43,18 +45,18 @@ struct Place {
     table: String,
     column: String,
     row: String,
-    /// The type of the row's id, and which other type the same id may have been encrypted with.
+    /// The type of the row's id, and another type with which the same id may have been encrypted.
     types: Option<(&'static str, &'static str)>,
 }
 
 impl Location {
-    /// Reads the place of a ciphertext from its AAD.
+    /// Reads the location of a ciphertext from its AAD.
     pub(crate) fn of(key: Option<DataKeyId>, aad: &Aad) -> Self {
         let place = Place::read(aad);
         Self(Some(Arc::new(Inner { key, place })))
     }
 
-    /// Names the data key alone, until the place is known.
+    /// Returns a location with only the data key, until the place is known.
     pub(crate) fn of_key(key: DataKeyId) -> Self {
         let (key, place) = (Some(key), None);
         Self(Some(Arc::new(Inner { key, place })))
@@ -79,7 +81,7 @@ impl Location {
         self.place().map(|place| place.row.as_str())
     }
 
-    /// Returns the version of the data key that the ciphertext names. Nothing authenticates it.
+    /// Returns the version of the data key that the ciphertext names. It is not authenticated.
     #[must_use]
     pub fn key_id(&self) -> Option<DataKeyId> {
         self.0.as_ref()?.key
@@ -89,7 +91,7 @@ impl Location {
         self.0.as_ref()?.place.as_ref()
     }
 
-    /// Says where, after a noun; nothing if that is not known.
+    /// Formats the location after a noun; empty if it is unknown.
     pub(super) fn suffix(&self) -> String {
         if self.place().is_some() {
             format!(" of {self}")
@@ -98,7 +100,7 @@ impl Location {
         }
     }
 
-    /// Says what may be wrong with the type of the row's id.
+    /// Formats a hint at a wrong type of the row's id.
     pub(super) fn hint(&self) -> String {
         let Some((given, other)) = self.place().and_then(|place| place.types) else {
             return String::new();
@@ -127,7 +129,7 @@ impl fmt::Debug for Location {
     }
 }
 
-/// The most characters of a name or of a text in a row's id that are shown, and the most bytes.
+/// The greatest shown length of a name or of a text in a row's id, in characters, and of bytes.
 const SHOWN: usize = 64;
 
 impl Place {
@@ -173,7 +175,7 @@ impl Place {
     }
 }
 
-/// What a text would be as an id of another type.
+/// Returns another type of id that a text could be.
 fn other_type(text: &str) -> Option<&'static str> {
     if text.parse::<i128>().is_ok() {
         Some("an integer")
@@ -184,7 +186,7 @@ fn other_type(text: &str) -> Option<&'static str> {
     }
 }
 
-/// A name, with what could break a line of a log escaped.
+/// Formats a name, and escapes what could break a log line.
 fn name(text: &str) -> String {
     let shown = shown(text);
     let inner = shown.strip_prefix('"').and_then(|shown| shown.strip_suffix('"'));
@@ -270,7 +272,7 @@ mod tests {
                 Field::try_new("u\n", "\"s\"").unwrap().row(1),
                 "u\\n.\\\"s\\\", row 1",
             ),
-            // Another column's value is not the row's id, and may be confidential.
+            // Another column's value is not part of the row's id, and may be confidential.
             (
                 SSN.row(7).bind("owner", "ada").bind("rights", None::<i64>),
                 "users.ssn, row 7",

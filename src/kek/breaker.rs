@@ -1,4 +1,4 @@
-//! A circuit breaker: a KMS that does not answer is left alone for a while, and nobody waits for it.
+//! A circuit breaker: stops calls to a KMS that does not answer, so that no caller waits for it.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,23 +10,23 @@ use encx_core::key::KmsName;
 use crate::clock::Clock;
 use crate::error::Error;
 
-/// After how many failures in a row a KMS is called no more.
+/// The number of consecutive failures that open the breaker.
 pub(super) const MAX_FAILURES: u32 = 5;
 
-/// How long it is left alone at first. Each time that it fails again this doubles, up to the longest.
+/// The first pause. It doubles with each further failure, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Stands before one KMS.
+/// Guards one KMS.
 ///
-/// *Closed*, calls go through. After [`MAX_FAILURES`] in a row that the KMS did not answer it is *open*: calls fail at
-/// once. After a pause one call, the *probe*, goes through: if it is answered the breaker closes, else it stays open
-/// for twice as long.
+/// While *closed*, calls go through. After [`MAX_FAILURES`] unanswered calls in a row it *opens*: calls fail at once.
+/// After a pause one call, the *probe*, goes through: if it is answered the breaker closes, otherwise it stays open for
+/// twice as long.
 ///
-/// Only unavailability counts, and a refusal is an answer: it closes the breaker as a success does. To be throttled counts as
-/// unavailability, although somebody answered: calling on would keep the throttle up, and the answer says nothing of the key.
+/// Only unavailability counts; a refusal is an answer and closes the breaker like a success. Throttling counts as
+/// unavailability, although the KMS answered: further calls would prolong it, and the answer says nothing about the key.
 ///
-/// The clock and subscribers of `tracing` are code of the service's own, which may call back here: none runs under the lock.
+/// The clock and subscribers of `tracing` are the service's code, which may call back here: neither runs under the lock.
 pub(super) struct Breaker {
     kms: KmsName,
     clock: Arc<dyn Clock>,
@@ -39,22 +39,22 @@ pub(super) struct Breaker {
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum CircuitState {
-    /// They are.
+    /// Calls are let through.
     Closed,
-    /// They fail at once, because the KMS did not answer several times in a row.
+    /// Calls fail at once, because the KMS did not answer several times in a row.
     Open,
-    /// One may go through, or is under way, and decides.
+    /// One call may go through, or is in flight, and decides.
     Probing,
 }
 
 #[derive(Debug)]
 struct State {
     phase: Phase,
-    /// Counts phases. What a call of an earlier phase brings says nothing about this one.
+    /// Counts phases. The outcome of a call from an earlier phase does not count.
     epoch: u64,
-    /// In a row, while closed.
+    /// Consecutive failures, while closed.
     failures: u32,
-    /// In a row, without an answer between them.
+    /// Consecutive pauses, without an answer between them.
     pauses: u32,
 }
 
@@ -65,7 +65,7 @@ enum Phase {
     Probing,
 }
 
-/// What the end of a call changed.
+/// The change that the end of a call causes.
 enum Change {
     Closed,
     Opened { pause: Duration },
@@ -79,7 +79,7 @@ impl State {
         self.failures = 0;
     }
 
-    /// Notes the end of a call that began in the phase `epoch`.
+    /// Records the end of a call that began in the phase `epoch`.
     fn note(&mut self, epoch: u64, end: End, now: Duration) -> Option<Change> {
         if self.epoch != epoch {
             return None;
@@ -103,7 +103,7 @@ impl State {
                 return Some(Change::StaysOpen { pause });
             }
             (End::Cancelled, Phase::Probing) => self.enter(Phase::Open { until: now }),
-            // No call is let through while it is open, so none is of that phase.
+            // No call is let through while it is open, so none belongs to that phase.
             (End::Cancelled, Phase::Closed) | (_, Phase::Open { .. }) => {}
         }
         None
@@ -111,7 +111,7 @@ impl State {
 
     fn open(&mut self, now: Duration) -> Duration {
         let doubled = FIRST_PAUSE.saturating_mul(1 << self.pauses.min(16));
-        // Up to a quarter less, so that processes do not probe all at once.
+        // Up to a quarter less, so that processes do not all probe at once.
         let pause = doubled
             .min(LONGEST_PAUSE)
             .mul_f64(1.0 - 0.25 * rand::random::<f64>());
@@ -137,12 +137,12 @@ impl Breaker {
         }
     }
 
-    /// Returns how often it has opened, probes that failed not counted.
+    /// Returns how often it has opened, not counting failed probes.
     pub(super) fn openings(&self) -> u64 {
         self.openings.load(Ordering::Relaxed)
     }
 
-    /// Tells whether the last call that was let through was not answered.
+    /// Tells whether the last call let through was not answered.
     pub(super) fn is_failing(&self) -> bool {
         let state = self.state();
         state.failures > 0 || !matches!(state.phase, Phase::Closed)
@@ -158,17 +158,17 @@ impl Breaker {
         }
     }
 
-    /// Fails as [`admit`](Self::admit) would now, and lets nobody through.
+    /// Fails as [`admit`](Self::admit) would now, without letting a call through.
     pub(super) fn check(&self) -> Result<(), Error> {
         let now = self.clock.elapsed();
         self.refusal(&self.state(), now).map_or(Ok(()), Err)
     }
 
-    /// Lets a call through, or says for how long there is no use in trying.
+    /// Lets a call through, or returns how long trying is useless.
     ///
-    /// The call says how it [`ended`](Admitted::ended). One that is dropped before that counts as a failure if it had lasted a
-    /// good part of its `timeout`: whoever waited for it had a time-out of his own. One that is dropped
-    /// sooner was cancelled and says nothing; the next call probes in its place.
+    /// The call reports how it [`ended`](Admitted::ended). One that is dropped before that counts as a failure if it
+    /// lasted a good part of its `timeout`, because its caller probably had a shorter time-out. One that is dropped
+    /// sooner was cancelled and does not count; the next call probes in its place.
     pub(super) fn admit(&self, timeout: Duration) -> Result<Admitted<'_>, Error> {
         let now = self.clock.elapsed();
         let mut state = self.state();
@@ -190,7 +190,7 @@ impl Breaker {
         let retry_in = match state.phase {
             Phase::Closed => return None,
             Phase::Open { until } => until.checked_sub(now).filter(|left| !left.is_zero())?,
-            // The probe decides, and nobody knows when.
+            // The probe decides, at an unknown time.
             Phase::Probing => FIRST_PAUSE,
         };
         let kms = self.kms.clone();
@@ -208,7 +208,7 @@ impl Breaker {
                 self.openings.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(
                     target: "encx::kms", %kms, failures = MAX_FAILURES, ?pause,
-                    "the KMS is unavailable and is called no more for a while"
+                    "the KMS is unavailable; calls to it are paused"
                 );
             }
             Some(Change::StaysOpen { pause }) => {
@@ -246,7 +246,7 @@ pub(super) struct Admitted<'a> {
 }
 
 impl Admitted<'_> {
-    /// Notes how the call ended, so that the next ones are let through or not.
+    /// Records how the call ended, which decides whether the next ones are let through.
     pub(super) fn ended<T>(mut self, outcome: &Result<T, Error>) {
         self.told = true;
         let end = match outcome {

@@ -1,4 +1,4 @@
-//! What the calls to a KMS did, counted.
+//! Counts the calls to a KMS and their outcomes.
 
 use std::array;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -51,34 +51,34 @@ pub struct KmsStats {
 pub struct KmsOperationStats {
     /// The operation.
     pub operation: KmsOperation,
-    /// How many calls ended so. Outcomes of which there was none are left out.
+    /// The number of calls with each outcome. Zero counts are left out.
     pub outcomes: Vec<(KmsOutcome, u64)>,
-    /// How long they took.
+    /// How long the calls took.
     pub latency: LatencyStats,
 }
 
-/// How a call to a KMS ended.
+/// The outcome of a call to a KMS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum KmsOutcome {
-    /// Its caller went away before it ended.
+    /// It was cancelled before it ended.
     Cancelled,
     /// It failed.
     Failed(KmsErrorKind),
-    /// It did what was asked.
+    /// It succeeded.
     Ok,
-    /// It did not end within `load_timeout`, or the part of it that one of several KEKs gets.
+    /// It did not end within `load_timeout`, or within its share of that if there are several KEKs.
     TimedOut,
 }
 
-/// How long calls took, as a histogram. Those that were cancelled are not in it.
+/// How long calls took, as a histogram. Cancelled calls are not included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LatencyStats {
-    /// How many calls took longer than the bound before, and no longer than the bound of this place in [`LatencyStats::BOUNDS`];
-    /// the last has no bound.
+    /// The number of calls that took longer than the previous bound in [`LatencyStats::BOUNDS`] and no longer than the
+    /// bound at this index; the last bucket has no bound.
     pub buckets: [u64; LatencyStats::BOUNDS.len() + 1],
-    /// How long all took together.
+    /// The total time of all calls.
     pub sum: Duration,
 }
 
@@ -93,7 +93,7 @@ impl KmsStats {
             .unwrap_or_else(|| OfOperation::default().read(operation))
     }
 
-    /// Returns how many calls ended, over all operations.
+    /// Returns the number of ended calls, over all operations.
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.operations.iter().map(KmsOperationStats::calls).sum()
@@ -101,7 +101,7 @@ impl KmsStats {
 }
 
 impl KmsOperationStats {
-    /// Returns how many calls ended so.
+    /// Returns the number of calls with this outcome.
     #[must_use]
     pub fn count(&self, outcome: KmsOutcome) -> u64 {
         let mut outcomes = self.outcomes.iter();
@@ -109,13 +109,13 @@ impl KmsOperationStats {
         found.map_or(0, |(_, count)| *count)
     }
 
-    /// Returns how many calls ended, in whatever way.
+    /// Returns the number of ended calls, whatever the outcome.
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.outcomes.iter().map(|(_, count)| count).sum()
     }
 
-    /// Returns how many calls failed or took too long. One whose caller went away did not fail.
+    /// Returns the number of calls that failed or timed out. A cancelled call did not fail.
     #[must_use]
     pub fn failures(&self) -> u64 {
         self.calls() - self.count(KmsOutcome::Ok) - self.count(KmsOutcome::Cancelled)
@@ -143,7 +143,7 @@ impl LatencyStats {
         Duration::from_secs(10),
     ];
 
-    /// Returns how many calls were measured.
+    /// Returns the number of measured calls.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
@@ -151,7 +151,7 @@ impl LatencyStats {
 }
 
 impl KmsOutcome {
-    /// All of them.
+    /// All outcomes.
     pub const ALL: [Self; 12] = [
         Self::Cancelled,
         Self::Failed(KmsErrorKind::AccessDenied),
@@ -167,7 +167,7 @@ impl KmsOutcome {
         Self::TimedOut,
     ];
 
-    /// Returns the name that metrics have, such as `access_denied`.
+    /// Returns the outcome's name in metrics, such as `access_denied`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -186,7 +186,7 @@ impl KmsOutcome {
         }
     }
 
-    /// Says why the KMS could not serve. `None` for an answer; a refusal that is about one wrap is one.
+    /// Returns why the KMS could not serve. `None` for an answer; a refusal of a single wrap is an answer.
     fn failure(self) -> Option<CallFailure> {
         use KmsErrorKind::{
             AccessDenied, Integrity, KeyState, NotFound, Throttled, Unavailable, Unsupported,
@@ -219,7 +219,7 @@ fn kind_name(kind: KmsErrorKind) -> &'static str {
     }
 }
 
-/// The operations that are counted, and their names in metrics.
+/// The counted operations, and their names in metrics.
 const OPERATIONS: [KmsOperation; 5] = [
     KmsOperation::DescribeKek,
     KmsOperation::GenerateDataKey,
@@ -282,7 +282,7 @@ impl OfOperation {
 }
 
 impl CallCounters {
-    /// Begins to count a call.
+    /// Starts to count a call.
     pub(super) fn begin<'a>(
         &'a self,
         operation: KmsOperation,
@@ -310,7 +310,7 @@ impl CallCounters {
     }
 }
 
-/// A call that is under way.
+/// A call in flight.
 pub(super) struct CountedCall<'a> {
     counters: &'a CallCounters,
     of_operation: Option<&'a OfOperation>,
@@ -321,7 +321,7 @@ pub(super) struct CountedCall<'a> {
 }
 
 impl CountedCall<'_> {
-    /// Counts how it ended. Where a refusal is what was asked for, it is what success is elsewhere.
+    /// Counts the outcome. If a refusal is expected, it counts as the success.
     pub(super) fn ended<T>(mut self, result: &Result<T, Error>, refusal_expected: bool) {
         use KmsErrorKind::{AccessDenied, Integrity};
         self.has_ended = true;
@@ -337,7 +337,7 @@ impl CountedCall<'_> {
     }
 }
 
-/// Its caller went away, as the breaker sees it: one that waited for a good part of the time-out was not answered.
+/// The call was cancelled. As in the breaker, one that lasted a good part of the time-out counts as not answered.
 impl Drop for CountedCall<'_> {
     fn drop(&mut self) {
         if self.has_ended {

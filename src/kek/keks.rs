@@ -1,4 +1,4 @@
-//! The calls to the KMSs, under the KEK rule: the only way from the rest of encx to a KMS.
+//! Calls to the KMSs under the KEK rule. The rest of encx reaches a KMS only through this.
 
 mod check;
 mod missing;
@@ -34,13 +34,13 @@ pub(crate) struct Keks {
     rule: KekRule,
     clock: Arc<dyn Clock>,
     pub(crate) max_concurrent_calls: usize,
-    /// How long one call may take.
+    /// The time-out of one call.
     timeout: Duration,
     calls: AtomicU64,
     names: Names,
 }
 
-/// A KMS, and how many calls to it may be under way: one that hangs holds up no other.
+/// A KMS, and its own limit on calls in flight: one that hangs does not block the others.
 struct Registered {
     service: Arc<dyn KeyManagementService>,
     permits: Semaphore,
@@ -48,27 +48,27 @@ struct Registered {
     calls: CallCounters,
 }
 
-/// What is known of a KMS without a call.
+/// What is known about a KMS without a call.
 #[derive(Clone, Debug)]
 pub(crate) struct KnownKms {
     pub(crate) name: KmsName,
     pub(crate) provider: &'static str,
-    /// The first KEK there that the rule names.
+    /// The first of its KEKs that the rule names.
     pub(crate) kek: Option<KekId>,
-    /// Whether keys of this process are wrapped there: by the rule, or where a closure decides, as calls to it tell.
+    /// Whether it wraps keys of this process: by the rule, or if a closure decides, as calls to it show.
     pub(crate) wraps: bool,
-    /// Whether the rule has several KEKs there wrap, or a closure may: one that is refused leaves others.
+    /// Whether several of its KEKs wrap by the rule or may wrap by a closure, so that refusing one leaves others.
     pub(crate) has_several_keks: bool,
     pub(crate) circuit: CircuitState,
     pub(crate) calls: CallMemory,
 }
 
-/// What is asked of which KMS, and how long it may take.
+/// A call: the KMS, the operation and its time-out.
 struct Call<'a> {
     kms: &'a KmsName,
     operation: KmsOperation,
     timeout: Duration,
-    /// Whether a refusal is what is hoped for, and says nothing against the KMS.
+    /// Whether a refusal is the expected outcome, and does not count against the KMS.
     refusal_expected: bool,
 }
 
@@ -129,7 +129,7 @@ impl Keks {
         })
     }
 
-    /// Describes the rule, as far as it can be told: a closure cannot.
+    /// Returns the rule. A closure's choices are not known in advance.
     pub(crate) fn rule(&self) -> &KekRule {
         &self.rule
     }
@@ -139,7 +139,7 @@ impl Keks {
         self.calls.load(Ordering::Relaxed)
     }
 
-    /// Returns what the calls to each KMS did so far.
+    /// Returns the counts of the calls to each KMS so far.
     pub(crate) fn stats(&self) -> Vec<KmsStats> {
         let stats = self.kms.iter().map(|(name, kms)| KmsStats {
             kms: name.clone(),
@@ -151,7 +151,7 @@ impl Keks {
         stats.collect()
     }
 
-    /// Tells what is known of each KMS without a call.
+    /// Returns what is known about each KMS without a call.
     pub(crate) fn known(&self) -> Vec<KnownKms> {
         let known = self.kms.iter().map(|(name, kms)| {
             let calls = kms.calls.last.read();
@@ -179,19 +179,19 @@ impl Keks {
         known.collect()
     }
 
-    /// Returns how often KMSs were left alone because they did not answer.
+    /// Returns how often circuit breakers of KMSs opened.
     pub(crate) fn circuit_openings(&self) -> u64 {
         self.kms.values().map(|kms| kms.breaker.openings()).sum()
     }
 
-    /// Tells whether no KMS that wraps a record's key answered when it was last called, so that it makes no difference
-    /// whether this key is asked for.
+    /// Tells whether every KMS that wraps a record's key did not answer its last call, so that asking
+    /// for this key is useless.
     pub(crate) fn are_failing(&self, record: &KeyRecord) -> bool {
         let mut breakers = self.breakers(record).peekable();
         breakers.peek().is_some() && breakers.all(Breaker::is_failing)
     }
 
-    /// Says why no KMS could be called now to unwrap a record's key; `None` if one can be.
+    /// Returns why no KMS can be called now to unwrap a record's key; `None` if one can be.
     pub(crate) fn circuits_open(&self, record: &KeyRecord) -> Option<Error> {
         let mut first = None;
         for breaker in self.breakers(record) {
@@ -205,9 +205,9 @@ impl Keks {
         registered.map(|kms| &kms.breaker)
     }
 
-    /// Makes a data key under the KEKs that the rule chooses.
+    /// Generates a data key under the KEKs that the rule chooses.
     ///
-    /// A KEK that cannot be reached now is left out, as long as one can: `complete_wraps` makes up for it.
+    /// A KEK that cannot be reached now is left out, as long as one can; `complete_wraps` adds its wrap later.
     pub(crate) async fn generate(
         &self,
         context: &EncryptionContext,
@@ -217,7 +217,7 @@ impl Keks {
         self.wrap(context, usage, id, None).await
     }
 
-    /// Wraps a given data key in the same way, or one that the first KMS makes.
+    /// Wraps a given data key in the same way, or one that the first KMS generates.
     pub(crate) async fn wrap(
         &self,
         context: &EncryptionContext,
@@ -279,9 +279,8 @@ impl Keks {
         let pairs = KmsContext::new(context, usage, record.id);
         let mut untried: Vec<&StoredWrap> = record.wraps.iter().collect();
         let mut failed = None;
-        // First the wraps that can be told without asking anybody. Then, if the rule names KEKs by aliases, it is
-        // asked what these stand for. Only the rule's own KEKs are asked about: a row that names another
-        // makes us ask nobody about that.
+        // First the wraps that are known to match without a call. Then, if the rule names KEKs by aliases, asks what
+        // these stand for. Only the rule's own KEKs are asked about, never a KEK that only a row names.
         for ask in [false, true] {
             for kek in choice.allowed() {
                 if !untried.iter().any(|wrap| wrap.kms == kek.kms) {
@@ -316,8 +315,8 @@ impl Keks {
                 id: record.id,
                 at: Location::default(),
             }),
-            // No wrap was tried: none is allowed, unless a KEK of the rule has no name that is known. The error is
-            // about that one then; the row's may be the very same.
+            // No wrap was tried: none is allowed, unless the name of a KEK in the rule is unknown. Then the error is
+            // about that KEK, because the row's may be the same.
             Some(first) if untried.len() == record.wraps.len() => {
                 Err(failed.unwrap_or_else(|| not_allowed(record, first)))
             }
@@ -325,8 +324,8 @@ impl Keks {
         }
     }
 
-    /// Asks what the KEKs that wrap for a context stand for now: an alias that was moved a moment ago is just why
-    /// somebody rewraps.
+    /// Asks what the KEKs that wrap for a context stand for now: an alias that was just moved is a
+    /// common reason to rewrap.
     pub(crate) async fn ask_names(&self, context: &EncryptionContext) -> Result<(), Error> {
         for kek in self.choose(context)?.wraps() {
             self.name_now(kek).await?;
@@ -334,12 +333,12 @@ impl Keks {
         Ok(())
     }
 
-    /// Makes sure that the rule has a KEK for a context, without calling a KMS.
+    /// Checks that the rule has a KEK for a context, without calling a KMS.
     pub(crate) fn choose(&self, context: &EncryptionContext) -> Result<KekChoice, Error> {
         let choice = self.rule.choose(context).ok_or(Error::NoKek)?;
         let found = choice.wraps().len();
         if found > MAX_WRAPS {
-            let what = format!("the KEK rule names {found} KEKs to wrap with, and may name {MAX_WRAPS}");
+            let what = format!("the KEK rule names {found} KEKs to wrap with, more than {MAX_WRAPS}");
             return Err(Error::Config { what });
         }
         let Some(target) = &self.rule.target else {
@@ -351,7 +350,7 @@ impl Keks {
         })
     }
 
-    /// Unwraps one wrap, and checks that it holds the record's key.
+    /// Unwraps one wrap, and checks that it contains the record's key.
     async fn open(
         &self,
         record: &KeyRecord,
@@ -368,7 +367,7 @@ impl Keks {
         let opened = match unwrapped {
             Ok(key) if key.check(record.id) == record.key_check => Ok(key),
             Ok(_) => {
-                // The best sign of tampering that there is, even if another wrap opens.
+                // The clearest sign of tampering, even if another wrap opens.
                 tracing::warn!(target: "encx::refused", key = %record.id, kek = %wrap.wrapped.kek, "a wrap holds another key");
                 Err(Error::KeyMismatch { id: record.id })
             }
@@ -378,7 +377,7 @@ impl Keks {
         opened
     }
 
-    /// Tells who watches that a key came into this process, or did not.
+    /// Logs that a key was unwrapped, or was not.
     fn trace_unwrap(
         &self,
         record: &KeyRecord,
@@ -402,24 +401,24 @@ impl Keks {
         }
     }
 
-    /// Says how long a call may take where there are so many to make: one that hangs may not use up the time of all.
+    /// Returns the time-out of each of several calls, so that one that hangs does not use up the time of all.
     fn share_of_time(&self, calls: usize) -> Duration {
         if calls > 1 { self.timeout / 3 } else { self.timeout }
     }
 
-    /// Returns the lasting name of a KEK as far as it is known; else the name that the rule gives it.
+    /// Returns the permanent name of a KEK if it is known; otherwise its name in the rule.
     fn known_name(&self, kek: &KekRef) -> KekId {
         self.names
             .fresh(kek, self.clock.elapsed())
             .unwrap_or_else(|| kek.kek.clone())
     }
 
-    /// Returns the lasting name of a KEK as it was last known; else the name that the rule gives it.
+    /// Returns the last known permanent name of a KEK; otherwise its name in the rule.
     fn last_name(&self, kek: &KekRef) -> KekId {
         self.names.last(kek).unwrap_or_else(|| kek.kek.clone())
     }
 
-    /// Returns the lasting name of a KEK, asking the KMS unless it said so a moment ago.
+    /// Returns the permanent name of a KEK. Asks the KMS unless it answered a moment ago.
     pub(crate) async fn name(&self, kek: &KekRef) -> Result<KekId, Error> {
         let now = self.clock.elapsed();
         if let Some(name) = self.names.fresh(kek, now) {
@@ -438,7 +437,7 @@ impl Keks {
         }
     }
 
-    /// Asks the KMS for the lasting name of a KEK.
+    /// Asks the KMS for the permanent name of a KEK.
     pub(crate) async fn name_now(&self, kek: &KekRef) -> Result<KekId, Error> {
         let described = self.describe(kek, self.timeout).await?;
         self.names.learn(kek, &described.kek, self.clock.elapsed());
@@ -450,7 +449,7 @@ impl Keks {
         self.call(call, |kms| kms.describe_kek(&kek.kek)).await
     }
 
-    /// Takes a new wrap over, and learns from it what the KEK's alias stands for.
+    /// Takes a new wrap, and learns from it what the KEK's alias stands for.
     fn stored(&self, kek: &KekRef, wrapped: WrappedKey) -> StoredWrap {
         self.names.learn(kek, &wrapped.kek, self.clock.elapsed());
         StoredWrap::new(kek.kms.clone(), wrapped)
@@ -474,12 +473,12 @@ impl Keks {
             .kms
             .get(kms)
             .ok_or_else(|| Error::UnknownKms { kms: kms.clone() })?;
-        // Before the wait for a permit, which calls that hang may hold.
+        // Before waiting for a permit, because calls that hang may hold them all.
         kms.breaker.check()?;
         // The semaphore is never closed, so waiting for a permit cannot fail.
         let permit = kms.permits.acquire().await.map_err(|_| Error::ShutDown)?;
-        // And after it: those that held the permits may have learned that there is no use in calling. In this order, also
-        // where both are dropped: the permit is given back before a subscriber hears how the call ended.
+        // And after it: the calls that held the permits may have opened the breaker. In this order, so that on a drop
+        // of both the permit is released before a subscriber hears how the call ended.
         let (admitted, permit) = (kms.breaker.admit(timeout)?, permit);
         self.calls.fetch_add(1, Ordering::Relaxed);
         let requests = Requests::new(&self.calls);
@@ -505,8 +504,8 @@ impl fmt::Debug for Keks {
     }
 }
 
-/// Puts the number of calls right when a call ends, however it ends: it was counted as one, and took as many requests as its
-/// provider reports.
+/// Corrects the number of requests when a call ends, in whatever way: it was counted as one, and took as many
+/// as its provider reports.
 struct Requests<'a> {
     counter: RequestCounter,
     calls: &'a AtomicU64,
@@ -522,18 +521,18 @@ impl<'a> Requests<'a> {
 impl Drop for Requests<'_> {
     fn drop(&mut self) {
         if let Some(requests) = self.counter.reported() {
-            // Of none it is one less: adding wraps around.
+            // For none this adds -1, by wrapping.
             self.calls.fetch_add(requests.wrapping_sub(1), Ordering::Relaxed);
         }
     }
 }
 
-/// Tells whether a wrap is by a KEK of the rule, whose lasting name is `name`.
+/// Tells whether a wrap is by a KEK of the rule with the permanent name `name`.
 fn is_by(wrap: &StoredWrap, kek: &KekRef, name: &KekId) -> bool {
     wrap.kms == kek.kms && wrap.wrapped.kek == *name
 }
 
-/// Adds a wrap, unless there is one by the same KEK: an alias and a name of one KEK may both stand in a rule.
+/// Adds a wrap, unless there is one by the same KEK: a rule may contain both an alias and a name of one KEK.
 fn push_new(wraps: &mut Vec<StoredWrap>, wrap: StoredWrap) {
     if !wraps
         .iter()
@@ -549,7 +548,7 @@ fn not_allowed(record: &KeyRecord, wrap: &StoredWrap) -> Error {
     Error::KekNotAllowed { id, kms, kek }
 }
 
-/// Of several failures, one that may be otherwise later says more than one that never will.
+/// Keeps the failure that may pass, rather than one that is permanent.
 fn keep_most_hopeful(kept: &mut Option<Error>, error: Error) {
     if kept
         .as_ref()
@@ -559,7 +558,7 @@ fn keep_most_hopeful(kept: &mut Option<Error>, error: Error) {
     }
 }
 
-/// Says that a new key lacks wraps.
+/// Logs that a new key lacks wraps.
 fn report_missing(id: DataKeyId, missing: &[(&KekRef, Error)]) {
     for (kek, error) in missing {
         tracing::warn!(

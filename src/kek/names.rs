@@ -1,4 +1,4 @@
-//! What the names in a KEK rule stand for: a rule may name a KEK by an alias, a row never does.
+//! Permanent names of the KEKs in a rule: a rule may name a KEK by an alias, a row never does.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,16 +9,16 @@ use encx_core::key::KekId;
 use crate::error::Error;
 use crate::kek::KekRef;
 
-/// How long an answer of the KMS is believed. An alias that is moved takes effect within it.
+/// How long an answer of the KMS is used. A moved alias takes effect within this time.
 const FRESH: Duration = Duration::from_secs(60);
 
-/// How long the last answer serves while the KMS does not answer.
+/// How long the last answer is used while the KMS does not answer.
 const STALE: Duration = Duration::from_secs(60 * 60);
 
-/// How long a refusal is remembered, so that rows which match no KEK cannot hammer the KMS.
+/// How long a refusal is remembered, so that rows that match no KEK cannot flood the KMS.
 const REFUSED: Duration = Duration::from_secs(5);
 
-/// The lasting names of KEKs that a rule names, as far as the KMS told them.
+/// The permanent names of the KEKs in a rule, as far as the KMS reported them.
 #[derive(Debug, Default)]
 pub(super) struct Names(Mutex<HashMap<KekRef, Known>>);
 
@@ -29,29 +29,29 @@ struct Known {
 }
 
 impl Names {
-    /// Returns a name that the KMS told a moment ago.
+    /// Returns a name that the KMS reported a moment ago.
     pub(super) fn fresh(&self, kek: &KekRef, now: Duration) -> Option<KekId> {
         self.not_older(kek, now, FRESH)
     }
 
-    /// Returns a name to go on with while the KMS does not answer.
+    /// Returns a name to use while the KMS does not answer.
     pub(super) fn stale(&self, kek: &KekRef, now: Duration) -> Option<KekId> {
         self.not_older(kek, now, STALE)
     }
 
-    /// Returns the last name that the KMS told, however long ago.
+    /// Returns the last name that the KMS reported, however old.
     pub(super) fn last(&self, kek: &KekRef) -> Option<KekId> {
         self.not_older(kek, Duration::ZERO, Duration::MAX)
     }
 
-    /// Returns a refusal of a moment ago.
+    /// Returns a recent refusal.
     pub(super) fn refused(&self, kek: &KekRef, now: Duration) -> Option<Error> {
         let known = self.known();
         let (error, at) = known.get(kek)?.refused.as_ref()?;
         (now.saturating_sub(*at) < REFUSED).then(|| error.clone())
     }
 
-    /// Takes over a name that the KMS has just told.
+    /// Stores a name that the KMS has just reported.
     pub(super) fn learn(&self, kek: &KekRef, name: &KekId, now: Duration) {
         let known = Known {
             name: Some((name.clone(), now)),
@@ -60,7 +60,7 @@ impl Names {
         self.known().insert(kek.clone(), known);
     }
 
-    /// Remembers that the KMS refused to tell.
+    /// Remembers that the KMS refused.
     pub(super) fn refuse(&self, kek: &KekRef, error: &Error, now: Duration) {
         self.known().entry(kek.clone()).or_default().refused = Some((error.clone(), now));
     }

@@ -1,6 +1,6 @@
-//! Many values at once: one look at the keys for each chunk, nonces that are drawn together, and one load for what is missing.
+//! Batches: one check of the keys for each chunk, nonces that are drawn together, and one load for what is missing.
 //!
-//! No code of the caller's runs while a key is held: items are collected first.
+//! No code of the caller runs while a key is held: items are collected first.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -23,22 +23,22 @@ use crate::cache::{DataCipher, Entry, KeyMeta, Later, Purpose, Use};
 use crate::error::{Boxed, Error, unbox};
 use crate::plaintext::Plaintext;
 
-/// What became of the items of a batch, in their order.
+/// The results of a batch's items, in their order.
 pub(crate) type Done<T> = Vec<Result<T, Error>>;
 
-/// What is left of a batch whose keys are not all in memory.
+/// The rest of a batch whose keys are not all cached.
 type Rest<'a, T> = Pin<Box<dyn Future<Output = Done<T>> + Send + 'a>>;
 
-/// The future of a batch: done at once if its keys are in memory. Only what has to wait is put on the heap.
+/// The future of a batch, ready at once if its keys are cached. Only the waiting part is boxed.
 ///
-/// It has taken the items from the caller's iterator, so that none of the caller's code runs while a key is held. Calls
-/// return it by name, as [`TryFirst`](super::TryFirst).
+/// It has taken the items from the caller's iterator, so no code of the caller runs while a key is held. Calls return
+/// it by name, as [`TryFirst`](super::TryFirst).
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct Batch<'a, W, I, T> {
     place: &'a W,
-    /// `None` when it is done, or waits.
+    /// `None` when it is done or waiting.
     items: Option<Vec<I>>,
-    /// Does it, or a part of it, with the keys that are in memory; `false` if a key has to be loaded for the next item.
+    /// Does as much as possible with cached keys; `false` if a key must be loaded for the next item.
     try_now: fn(&W, &[I], &mut Done<T>) -> bool,
     /// Does the rest.
     cold: fn(&'a W, Vec<I>, Done<T>) -> Rest<'a, T>,
@@ -67,7 +67,7 @@ impl<W, I, T> Future for Batch<'_, W, I, T> {
 
     /// # Panics
     ///
-    /// If it is done already, as futures of `async fn` do.
+    /// If it is already done, like futures of `async fn`.
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         if let Some(items) = this.items.take() {
@@ -87,40 +87,40 @@ impl<W, I, T> Future for Batch<'_, W, I, T> {
     }
 }
 
-/// What is pinned is on the heap.
+/// Pinned data is boxed.
 impl<W, I, T> Unpin for Batch<'_, W, I, T> {}
 
-/// How often what was withdrawn while others were loaded is asked for again.
+/// How often keys that were withdrawn during the load of others are requested again.
 const MAX_ATTEMPTS: usize = 8;
 
-/// How many items share one look at the keys. A key that is withdrawn while a batch runs is used for no more than these.
+/// How many items share one check of the keys. A key that is withdrawn during a batch is used for at most these.
 const CHUNK: usize = 64;
 
-/// A plaintext, and its place.
+/// A plaintext and its place.
 pub(crate) type ToSeal<'i> = (&'i [u8], &'i Aad);
 
-/// A ciphertext, and its place.
+/// A ciphertext and its place.
 pub(crate) type ToOpen<'i> = (&'i Ciphertext, &'i Aad);
 
-/// An item of a batch, and where its key is.
+/// An item of a batch, and the entry of its key.
 pub(crate) struct Item<'i, T> {
     pub(crate) entry: &'i Arc<Entry>,
     pub(crate) what: T,
 }
 
-/// What is done with an item.
+/// The work on an item.
 pub(crate) trait Work {
     type Done;
 
     const PURPOSE: Purpose;
 
-    /// The key that it needs, if that is not the active one.
+    /// Returns the key that it needs, if that is not the active one.
     fn key(&self) -> Option<DataKeyId>;
 
-    /// Does it, or refuses it, if that needs no load; `None` if it does.
+    /// Does the work or refuses it, if that needs no load; otherwise `None`.
     fn at_once(&self, core: &Core, entry: &Entry) -> Option<Result<Self::Done, Error>>;
 
-    /// Does it with a key that was loaded.
+    /// Does the work with a loaded key.
     fn with(&self, core: &Core, key: &DataCipher, later: &mut Later) -> Boxed<Self::Done>;
 }
 
@@ -171,10 +171,10 @@ impl Work for (&Ciphertext, &Aad) {
 }
 
 impl Core {
-    /// Encrypts items of one entry, a chunk under one look at its keys. `false` if a key has to be loaded first: what is
-    /// done by then is in `done`.
+    /// Encrypts items of one entry, with one check of its keys for each chunk. `false` if a key must be loaded first;
+    /// `done` then contains the earlier results.
     ///
-    /// `value` is, or calls, code of the caller's, as `AsRef` is. It runs before the look.
+    /// `value` is the caller's code or calls it, such as `AsRef`. It runs before the check.
     pub(crate) fn try_encrypt_many<'i, T>(
         &self,
         entry: &Entry,
@@ -206,8 +206,8 @@ impl Core {
         true
     }
 
-    /// Decrypts items of one entry, a chunk under one look at its keys. `false` if a key has to be loaded first: what is
-    /// done by then is in `done`.
+    /// Decrypts items of one entry, with one check of its keys for each chunk. `false` if a key must be loaded first;
+    /// `done` then contains the earlier results.
     pub(crate) fn try_decrypt_many<'i, T>(
         &self,
         entry: &Entry,
@@ -231,7 +231,7 @@ impl Core {
         })
     }
 
-    /// Does [`note_refused`](Self::note_refused) for each item of a batch.
+    /// Calls [`note_refused`](Self::note_refused) for each item of a batch.
     pub(crate) fn note_all_refused<'i>(
         &self,
         items: impl Iterator<Item = ToOpen<'i>>,
@@ -244,7 +244,7 @@ impl Core {
         }
     }
 
-    /// Does a batch of which some keys are not in memory: they are loaded together.
+    /// Does a batch whose keys are not all cached. They are loaded together.
     pub(crate) async fn do_cold<T: Work>(&self, items: &[Item<'_, T>]) -> Done<T::Done> {
         let mut done: Vec<Option<Result<T::Done, Error>>> = Vec::with_capacity(items.len());
         done.resize_with(items.len(), || None);
@@ -266,7 +266,7 @@ impl Core {
                     Some(id) => core.cache().key_by_id(&entry, id).await,
                 }
             };
-            // Dropped after the keys, however this ends.
+            // Dropped after the keys, in every case.
             let mut later = Later::default();
             let keys = self.load_together(missing, T::PURPOSE, load).await;
             let counters = &self.cache.counters;
@@ -283,7 +283,7 @@ impl Core {
                         continue;
                     }
                 };
-                // A key that was withdrawn since is looked for anew.
+                // A key that has been withdrawn since is looked up again.
                 if left == 0 && !self.cache.allows_now(item.entry, key.id, T::PURPOSE) {
                     continue;
                 }
@@ -296,7 +296,7 @@ impl Core {
         }
     }
 
-    /// Loads what is missing, all at once. What was withdrawn while the others were waited for is not among it.
+    /// Loads missing keys concurrently. Leaves out those that were withdrawn during the load of others.
     pub(crate) async fn load_together<K, T, F>(
         &self,
         missing: HashMap<K, Arc<Entry>>,
@@ -319,7 +319,7 @@ impl Core {
                 .map(|key| (key, Err(Error::NoRuntime)))
                 .collect();
         }
-        // One query for all. If it fails, each load below asks by itself and says what is wrong.
+        // One query for all. If it fails, each load below asks separately and reports the error.
         self.cache().preload(&entries).await;
         let mut left = missing.clone();
         for _ in 0..MAX_ATTEMPTS {
@@ -353,6 +353,6 @@ pub(crate) fn loaded<K: Eq + Hash, T>(
     keys: &HashMap<K, Result<Arc<T>, Error>>,
     key: &K,
 ) -> Result<Arc<T>, Error> {
-    // A load that is not there ended in a panic of a provider.
+    // A missing load ended in a provider's panic.
     keys.get(key).cloned().unwrap_or(Err(Error::Interrupted))
 }

@@ -1,4 +1,4 @@
-//! Calls as futures that are done at once where the key is in memory.
+//! Futures of calls that are ready at once if the key is cached.
 
 use std::marker::PhantomData;
 use std::pin::Pin;
@@ -14,19 +14,19 @@ use crate::cache::{DataCipher, Entry, Later};
 use crate::error::{Boxed, Error};
 use crate::plaintext::Plaintext;
 
-/// One call: done at once if its key is in memory, otherwise when the key is there.
+/// A call: done at once if its key is cached, otherwise when the key is loaded.
 pub(crate) trait Call {
     type Output;
 
-    /// Does it, if that needs no load; `None` if it does.
+    /// Does the call, if that needs no load; otherwise `None`.
     fn try_now(&mut self) -> Option<Boxed<Self::Output>>;
 
-    /// Has the key loaded, unless the input can never be used.
+    /// Starts to load the key, unless the input can never be used.
     fn load(&self) -> Waiting;
 
-    /// Does it with the key that is being loaded.
+    /// Does the call with the loaded key.
     ///
-    /// What is the caller's code, as `AsRef` is, runs before the key is taken, and so at each poll.
+    /// The caller's code, such as `AsRef`, runs before the key is taken, and so at each poll.
     fn finish(
         &mut self,
         waiting: &mut Waiting,
@@ -34,18 +34,18 @@ pub(crate) trait Call {
         context: &mut Context<'_>,
     ) -> Poll<Boxed<Self::Output>>;
 
-    /// Leaves nothing behind that is no result, and says where a refused ciphertext is.
+    /// Cleans up after an error, and adds the location of a refused ciphertext to it.
     fn failed(&mut self, _: &mut Error) {}
 }
 
 /// The future of a call that returns a `T`.
 ///
-/// It is written by hand, and not `async`, so that awaiting a hot call is no more than calling a function and taking its
-/// result. The future of an `async fn` that is awaited in several places is a function of its own, and to move a result out
-/// of it in other pieces than it was put together from makes the processor wait: for 10 ns of 170.
+/// It is written by hand rather than `async`, so that awaiting a hot call only calls a function and takes its result. The
+/// future of an `async fn` that is awaited in several places is a separate function, and moving a result out of it in
+/// other pieces than it was written in stalls the processor, for 10 ns of 170.
 ///
-/// Calls return it by name. An `impl Future` contains every type of its function, so the compiler would report an AAD of a
-/// wrong type three times: at the argument, at the call and at the `.await`.
+/// Calls return it by name. An `impl Future` contains every type of its function, so the compiler would report a wrong
+/// type of AAD three times: at the argument, at the call and at the `.await`.
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct TryFirst<T, C> {
     /// `None` when it is done.
@@ -80,7 +80,7 @@ fn poll_key<C: Call>(
     Poll::Ready(done)
 }
 
-/// Takes a key that is being loaded, for one use.
+/// Takes a loaded key, for one use.
 pub(super) fn poll_use<T>(
     waiting: &mut Waiting,
     context: &mut Context<'_>,
@@ -98,7 +98,7 @@ impl<T, C: Call<Output = T>> Future for TryFirst<T, C> {
 
     /// # Panics
     ///
-    /// If it is done already, as futures of `async fn` do.
+    /// If it is already done, like futures of `async fn`.
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
@@ -114,8 +114,8 @@ impl<T, C: Call<Output = T>> Future for TryFirst<T, C> {
             Some(done) => done,
             None => std::task::ready!(poll_key(call, &mut this.waiting, context)),
         };
-        // An error is unboxed here and not in a function of its own: what that returned would be moved through memory, also
-        // where there is none.
+        // The error is unboxed here rather than in a separate function, whose result would be moved through memory even
+        // without an error.
         let done = match done {
             Ok(done) => Ok(done),
             Err(error) => {
@@ -129,19 +129,19 @@ impl<T, C: Call<Output = T>> Future for TryFirst<T, C> {
     }
 }
 
-/// What is pinned is on the heap.
+/// Pinned data is boxed.
 impl<T, C> Unpin for TryFirst<T, C> {}
 
-/// Where the key of a call is found.
+/// Locates the key of a call.
 pub(crate) trait Place {
     fn core(&self) -> &Core;
 
     fn entry(&self) -> Arc<Entry>;
 
-    /// Encrypts into an empty buffer, if that needs no load; `None` if it does.
+    /// Encrypts into an empty buffer, if that needs no load; otherwise `None`.
     fn try_encrypt_into(&self, plaintext: &[u8], aad: &Aad, buffer: &mut Vec<u8>) -> Option<Boxed<()>>;
 
-    /// Encrypts if that needs no load; `None` if it does.
+    /// Encrypts if that needs no load; otherwise `None`.
     #[inline(always)]
     fn try_encrypt(&self, plaintext: &[u8], aad: &Aad) -> Option<Boxed<Ciphertext>> {
         let mut sealed = Vec::new();
@@ -149,7 +149,7 @@ pub(crate) trait Place {
         Some(done.map(|()| Ciphertext::from_sealed(sealed)))
     }
 
-    /// Decrypts if that needs no load; `None` if it does.
+    /// Decrypts if that needs no load; otherwise `None`.
     fn try_decrypt(&self, ciphertext: &Ciphertext, aad: &Aad) -> Option<Boxed<Plaintext>>;
 }
 

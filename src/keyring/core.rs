@@ -1,4 +1,4 @@
-//! What keyrings and `Crypto` share: a hot call that waits for nobody, and the way round when a key is not in memory.
+//! The core of keyrings and `Crypto`: a hot call that never waits, and a cold path for a key that is not cached.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use crate::cache::{
 use crate::error::{Boxed, Error, Location, unbox};
 use crate::plaintext::Plaintext;
 
-/// What a call waits for whose key is not in memory. On the heap, so that the futures of hot calls are small: they are
-/// polled where they are made, and the future that awaits them has room for them.
+/// The wait for a key that is not cached. Boxed, so that the futures of hot calls are small: they are polled where they
+/// are made, and the awaiting future reserves room for them.
 pub(crate) type Waiting = Pin<Box<dyn Future<Output = Result<Arc<DataCipher>, Error>> + Send>>;
 
-/// What keyrings and `Crypto` share: the cache, and which suites are written and read.
+/// The core of keyrings and `Crypto`: the cache, and the suites for writing and reading.
 #[derive(Clone, Debug)]
 pub(crate) struct Core {
     pub(crate) cache: Arc<CacheHandle>,
@@ -32,7 +32,7 @@ impl Core {
         &self.cache
     }
 
-    /// Has the key loaded that encrypts, unless the input was refused.
+    /// Loads the key that encrypts, unless the input was refused.
     pub(super) fn key_to_seal(&self, entry: Arc<Entry>, checked: Result<(), Error>) -> Waiting {
         let cache = Arc::clone(&self.cache);
         Box::pin(async move {
@@ -43,7 +43,7 @@ impl Core {
         })
     }
 
-    /// Has the key of a ciphertext loaded, unless the input is refused.
+    /// Loads the key of a ciphertext, unless the input is refused.
     pub(super) fn key_to_open(&self, entry: Arc<Entry>, header: Header, aad: &Aad) -> Waiting {
         let accepted = self.check_suite(header.suite);
         let checked = accepted.and_then(|()| check_input(&[], aad));
@@ -56,10 +56,10 @@ impl Core {
         })
     }
 
-    /// Begins a call with the snapshot of an entry.
+    /// Starts a call with the snapshot of an entry.
     #[inline(always)]
     pub(crate) fn visit(&self, entry: &Entry) -> Visit {
-        // The clock first: it is the service's own code, too.
+        // The clock first: it is the service's code, too.
         let now = self.cache.clock.elapsed_coarsely();
         Visit {
             snapshot: entry.snapshot(),
@@ -68,7 +68,7 @@ impl Core {
         }
     }
 
-    /// Encrypts if that needs nobody else; `None` if it does.
+    /// Encrypts if that needs no load or query; otherwise `None`.
     pub(crate) fn try_encrypt(
         &self,
         entry: &Entry,
@@ -80,7 +80,7 @@ impl Core {
         Some(done.map(|()| Ciphertext::from_sealed(sealed)))
     }
 
-    /// Encrypts into an empty buffer if that needs nobody else; `None` if it does.
+    /// Encrypts into an empty buffer if that needs no load or query; otherwise `None`.
     #[inline(always)]
     pub(crate) fn try_encrypt_into(
         &self,
@@ -103,8 +103,8 @@ impl Core {
         Some(done)
     }
 
-    /// Finds the key that encrypts for one use, if it is in a snapshot of an entry and may be used. `None` if somebody has
-    /// to be asked.
+    /// Returns the key that encrypts for one use, if it is in the snapshot and may be used. `None` if the key store or
+    /// the KMS must be asked.
     #[inline(always)]
     pub(super) fn active_of<'a>(&self, look: &mut Look<'a>) -> Option<Boxed<Active<'a>>> {
         let snapshot = look.snapshot?;
@@ -115,7 +115,7 @@ impl Core {
         Some(Ok(Active { key, snapshot }))
     }
 
-    /// Tells whether the key that encrypts is in memory and may be used.
+    /// Tells whether the key that encrypts is cached and may be used.
     pub(crate) fn is_ready(&self, entry: &Entry) -> bool {
         let mut visit = self.visit(entry);
         let look = visit.look();
@@ -127,8 +127,8 @@ impl Core {
         matches!(may, Some(Ok(())))
     }
 
-    /// Tells whether a key may be used now: by its age, and by how old its known state is. `None` if somebody has to be
-    /// asked.
+    /// Tells whether a key may be used now, by its age and by the age of its known state. `None` if the key store or
+    /// the KMS must be asked.
     #[inline(always)]
     pub(crate) fn may_use(
         &self,
@@ -138,7 +138,7 @@ impl Core {
         look: &mut Look<'_>,
     ) -> Option<Boxed<()>> {
         if look.now < key.expires_at && self.cache.is_snapshot_fresh(snapshot, look.now) {
-            // Nearly always.
+            // Almost always.
             key.mark_used();
             return Some(Ok(()));
         }
@@ -176,7 +176,7 @@ impl Core {
         self.cache.is_snapshot_current(snapshot, now)
     }
 
-    /// Decrypts if that needs nobody else; `None` if it does.
+    /// Decrypts if that needs no load or query; otherwise `None`.
     #[inline(always)]
     pub(crate) fn try_decrypt(
         &self,
@@ -213,7 +213,8 @@ impl Core {
         }
     }
 
-    /// Finds a key for one use to decrypt, and the epoch if it is of that key. `None` if somebody has to be asked.
+    /// Returns a key that decrypts for one use, and the epoch if it belongs to that key. `None` if the key store or the
+    /// KMS must be asked.
     #[inline(always)]
     pub(super) fn key_of<'a>(
         &self,
@@ -271,14 +272,14 @@ impl Core {
         key.open_in_place(epoch, header, buffer, aad, later)
     }
 
-    /// Says where a refused ciphertext is, in its error and in an event, and counts it. To be called where no key, no snapshot
-    /// and no lock is held, because a subscriber may call back.
+    /// Adds the location of a refused ciphertext to its error, logs it in an event, and counts it. Call it without
+    /// holding a key, a snapshot or a lock, because a subscriber may call back.
     #[cold]
     #[inline(never)]
     pub(crate) fn note_refused(&self, error: &mut Error, key: Option<DataKeyId>, aad: &Aad) {
         let Some(refusal) = error.refusal() else { return };
         self.cache.counters.refused.count(refusal);
-        // A buffer that was opened in place names its key no more.
+        // A buffer that was opened in place no longer names its key.
         let key = error.location_mut().and_then(|at| at.key_id()).or(key);
         let at = Location::of(key, aad);
         tracing::warn!(
@@ -295,7 +296,7 @@ impl Core {
         }
     }
 
-    /// Takes the error of a hot call that opens, as [`note_refused`](Self::note_refused).
+    /// Unboxes the error of a hot call that opens, as [`note_refused`](Self::note_refused).
     #[cold]
     pub(super) fn refused(&self, error: Box<Error>, key: Option<DataKeyId>, aad: &Aad) -> Error {
         let mut error = unbox(error);
@@ -321,10 +322,10 @@ impl Core {
 
 /// The snapshot of an entry, for one call.
 ///
-/// No code of the service's own runs while it is held, for it may call back or take its time: what the call tells [`Later`]
-/// goes to subscribers when this is dropped.
+/// No code of the service runs while it is held, because that code may call back or be slow: dropping it sends the events
+/// in [`Later`] to subscribers.
 pub(crate) struct Visit {
-    // In this order: the snapshot is let go of before subscribers are told.
+    // In this order: the snapshot is released before subscribers are told.
     snapshot: SnapshotGuard,
     now: Duration,
     later: Later,
@@ -340,13 +341,13 @@ impl Visit {
         }
     }
 
-    /// Ends the visit before its function returns a secret. At the function's own end that secret would already be where the
-    /// caller takes it, and if a subscriber panicked then, it would be dropped by neither (rust-lang/rust#47949).
+    /// Ends the visit before its function returns a secret. At the end of the function the secret would already be in the
+    /// caller's place, and if a subscriber then panicked, neither would drop it (rust-lang/rust#47949).
     #[inline(always)]
     pub(crate) fn end(self) {}
 }
 
-/// A look at an entry's snapshot.
+/// A view of an entry's snapshot.
 pub(crate) struct Look<'a> {
     pub(crate) snapshot: Option<&'a Arc<Snapshot>>,
     /// The clock's time, coarsely.
@@ -354,20 +355,20 @@ pub(crate) struct Look<'a> {
     pub(crate) later: &'a mut Later,
 }
 
-/// The key that encrypts, as a snapshot has it.
+/// The key that encrypts, from a snapshot.
 pub(super) struct Active<'a> {
     pub(super) key: &'a DataCipher,
     snapshot: &'a Arc<Snapshot>,
 }
 
 impl Active<'_> {
-    /// Returns the epoch to go on with.
+    /// Returns the epoch to continue with.
     #[inline(always)]
     pub(super) fn epochs(&self) -> Epochs<'_> {
         Epochs::new(self.snapshot.epoch.as_ref())
     }
 
-    /// Has the entry keep the epoch that began, if one did.
+    /// Stores the epoch in the entry, if a new one began.
     #[inline(always)]
     pub(super) fn keep(&self, entry: &Entry, epochs: Epochs<'_>) {
         if let Some(begun) = epochs.begun() {
@@ -382,7 +383,7 @@ fn refuse_suite(suite: Suite) -> Error {
     Error::SuiteNotAccepted { suite, at }
 }
 
-/// Refuses what can never be sealed or opened, before anybody is asked for a key.
+/// Refuses input that can never be sealed or opened, before a key is loaded.
 pub(crate) fn check_input(plaintext: &[u8], aad: &Aad) -> Result<(), Error> {
     aad.framed()?;
     check_len(plaintext).map_err(unbox)

@@ -1,4 +1,4 @@
-//! Calls that work in a buffer of the caller's.
+//! Calls that work in a caller's buffer.
 
 use std::task::{Context, Poll};
 
@@ -12,9 +12,9 @@ use super::core::{Waiting, check_input};
 use crate::cache::Later;
 use crate::error::{Boxed, Error};
 
-/// Where the key of a call in a buffer is found.
+/// Locates the key of a call in a buffer.
 pub(crate) trait BufferPlace: Place {
-    /// Decrypts a buffer in place, if that needs no load; `None` if it does.
+    /// Decrypts a buffer in place, if that needs no load; otherwise `None`.
     fn try_decrypt_in_place(&self, buffer: &mut Vec<u8>, aad: &Aad) -> Option<Boxed<()>>;
 }
 
@@ -49,7 +49,7 @@ impl<W: Place, P: AsRef<[u8]>, A: AsAad> Call for EncryptInto<'_, W, P, A> {
     }
 }
 
-/// Decrypts a buffer that holds a ciphertext's bytes. After an error it is wiped and empty.
+/// Decrypts the ciphertext in a buffer. After an error the buffer is wiped and empty.
 pub struct DecryptInPlace<'b, W, A> {
     pub(super) place: W,
     pub(super) buffer: &'b mut Vec<u8>,
@@ -89,7 +89,7 @@ impl<W: BufferPlace, A: AsAad> Call for DecryptInPlace<'_, W, A> {
 
     fn failed(&mut self, error: &mut Error) {
         let key = Header::key_id_of(self.buffer);
-        // Before a subscriber runs, which may panic.
+        // Before a subscriber runs, because it may panic.
         self.buffer.zeroize();
         self.place.core().note_refused(error, key, self.aad.as_aad());
     }

@@ -39,7 +39,7 @@ fn a_hash_is_pinned() {
     }
 }
 
-/// So a pepper that somebody has from elsewhere, by the format alone, computes the same.
+/// So a pepper that was imported from elsewhere, by the format alone, computes the same.
 #[test]
 fn an_imported_pepper_is_what_the_secret_is_derived_from() {
     use crate::keys::KeyUsage;
@@ -84,7 +84,7 @@ fn what_looks_the_same_is_the_same_password() {
             "a\u{a0}b\u{1680}c\u{2000}d\u{200a}e\u{202f}f\u{205f}g\u{3000}",
             "a b c d e f g ",
         ),
-        // RFC 8265 has neither case nor width mapped, and nothing dropped.
+        // RFC 8265 maps neither case nor width, and drops nothing.
         (
             "Stra\u{df}e \u{ff21} \u{fb01} \t\u{200b}",
             "Stra\u{df}e \u{ff21} \u{fb01} \t\u{200b}",
@@ -96,7 +96,7 @@ fn what_looks_the_same_is_the_same_password() {
         assert_eq!(prepared(text), expected);
         assert_eq!(prepared(expected), expected);
     }
-    // What is no text stays as it is.
+    // Bytes that are not text stay unchanged.
     let Prepared { bytes, raw } = prepare(b"\xffn\xcc\x83").unwrap();
     assert_eq!((bytes.as_slice(), raw), (b"\xffn\xcc\x83".as_slice(), None));
     assert!(matches!(prepare(b""), Err(PasswordError::Empty)));
@@ -106,7 +106,7 @@ fn what_looks_the_same_is_the_same_password() {
     ));
 }
 
-/// Earlier versions hashed the bytes as they came.
+/// Earlier versions hashed the bytes unchanged.
 #[test]
 fn a_hash_of_bytes_that_were_not_normalised_verifies_and_asks_for_a_new_one() {
     use crate::keys::KeyUsage;
@@ -146,8 +146,8 @@ fn a_hash_of_bytes_that_were_not_normalised_verifies_and_asks_for_a_new_one() {
     });
 }
 
-/// This does not compile if `==` compares what Argon2 gave: it stops at the first byte that differs. Then `_` could be either
-/// type, and nobody says which.
+/// Does not compile if Argon2's output implements `==`, which stops at the first different byte. The `_`
+/// would then be ambiguous.
 #[test]
 fn what_argon2_gives_is_compared_in_constant_time_or_not_at_all() {
     trait OneOf<T> {
@@ -159,7 +159,7 @@ fn what_argon2_gives_is_compared_in_constant_time_or_not_at_all() {
     <Output as OneOf<_>>::there_is_one();
 }
 
-/// RFC 9106, section 5.3: the crate takes the secret where the RFC has it.
+/// RFC 9106, section 5.3: the crate uses the secret where the RFC does.
 #[test]
 fn the_secret_is_argon2s() {
     let params = argon2::ParamsBuilder::new()
@@ -194,7 +194,7 @@ fn defaults_and_bounds_are_pinned() {
         PasswordParams::default(),
         PasswordParams::new(19 * 1024, 2, 1).unwrap()
     );
-    // OWASP's choices, of which none is stronger than another.
+    // OWASP's choices, which are equally strong.
     for (mib, passes) in [(46, 1), (19, 2), (12, 3), (9, 4), (7, 5)] {
         PasswordParams::new(mib * 1024, passes, 1).unwrap();
     }
@@ -238,7 +238,7 @@ fn hostile_parameters_are_refused_by_the_parser() {
         assert!(matches!(error, PasswordError::Params { .. }), "{params}: {error}");
     }
     for params in [
-        // Too long to be one.
+        // Exceeds the length of a hash.
         "m=4294967295,t=1,p=1",
         "m=64,t=1,p=4294967295",
         "m=-1,t=1,p=1",
@@ -260,7 +260,7 @@ fn hostile_parameters_are_refused_by_the_parser() {
     }
 }
 
-/// Of all parameters that may be chosen, for the text depends on the number of their digits alone.
+/// Checks all allowed parameters by the lengths of their digits, on which alone the text's length depends.
 #[test]
 fn the_longest_hash_is_parsed() {
     let mut longest = 0;
@@ -309,7 +309,7 @@ fn what_is_no_hash_is_refused() {
         changed("+c8Rba3Y", "+c8Rba3YA"),
         changed("ujeJXYe2DK6th2QB2or6RNmBPkvYSQx8UVh+c8Rba3Y", &"A".repeat(86)),
         changed("01a2053d", "01A2053D"),
-        // No UUID of version 7.
+        // Not a UUID of version 7.
         changed("-7cc1-", "-4cc1-"),
         changed("7b01-7cc1", "7b017cc1"),
         changed("$AAEC", "$AAEC="),
@@ -341,7 +341,7 @@ fn debug_shows_neither_salt_nor_hash() {
     );
 }
 
-/// However many log in at once, no more memory is taken than was allowed, and never on the runtime's own thread.
+/// However many log in at once, hashing takes no more memory than allowed, and never runs on the runtime's own thread.
 #[test]
 fn work_waits_for_room_and_runs_elsewhere() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -382,7 +382,7 @@ fn work_waits_for_room_and_runs_elsewhere() {
     assert!(done.0.is_ok() && done.9.is_ok());
     assert!((1024..=2048).contains(&most.load(Ordering::SeqCst)), "{most:?}");
 
-    // What alone takes more than all may runs alone, and a caller who went away holds no room.
+    // Work that needs more than the whole limit runs alone, and a cancelled caller holds no room.
     let large = PasswordParams::insecure_new(8 * 1024, 1, 1).unwrap();
     runtime.block_on(async {
         let (size, gate) = (
@@ -398,7 +398,7 @@ fn work_waits_for_room_and_runs_elsewhere() {
                 .await
             }
         });
-        // Until it has begun.
+        // Until it has started.
         while workers.free_kib() > 0 {
             tokio::task::yield_now().await;
         }

@@ -1,4 +1,4 @@
-//! Where passwords are hashed: on blocking threads, as many at once as the memory for them allows.
+//! Hashes passwords on blocking threads, as many at once as their memory allows.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,24 +11,24 @@ use zeroize::Zeroizing;
 
 use super::{Output, PasswordError, PasswordParams, SALT_LEN, argon2id};
 
-/// What the builder of a `Crypto` says about passwords.
+/// The password settings of a `Crypto`'s builder.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Settings {
     pub(crate) params: PasswordParams,
     pub(crate) max_memory_mib: Option<u32>,
 }
 
-/// Hashes passwords, and waits where too much memory would be taken at once.
+/// Hashes passwords, and waits while too much memory is in use.
 pub(crate) struct Workers {
     pub(crate) params: PasswordParams,
-    /// A permit is a KiB.
+    /// One permit is one KiB.
     memory: Arc<Semaphore>,
     max_memory_kib: u32,
     #[cfg(test)]
     computed: Computed,
 }
 
-/// What Argon2 computed, with which parameters and on which thread, for tests that hold one attempt against another.
+/// Argon2's computations, with their parameters and threads, for tests that compare attempts.
 #[cfg(test)]
 pub(crate) type Computed = Arc<std::sync::Mutex<Vec<(PasswordParams, thread::ThreadId)>>>;
 
@@ -42,7 +42,7 @@ impl Workers {
         let max_memory_kib = settings
             .max_memory_mib
             .map_or_else(by_cores, |mib| mib.saturating_mul(1024))
-            // Never so little that nothing can be hashed.
+            // Never so little that no password can be hashed.
             .max(of_params);
         Self {
             params: settings.params,
@@ -53,7 +53,7 @@ impl Workers {
         }
     }
 
-    /// Takes what was computed so far.
+    /// Takes the computations so far.
     #[cfg(test)]
     pub(crate) fn take_computed(&self) -> Vec<(PasswordParams, thread::ThreadId)> {
         std::mem::take(&mut self.computed.lock().unwrap())
@@ -64,10 +64,10 @@ impl Workers {
         self.memory.available_permits()
     }
 
-    /// Waits until there is room for a piece of work that takes so much memory.
+    /// Waits until there is enough memory for work with these parameters.
     pub(crate) async fn room(&self, params: PasswordParams) -> Result<Room, NotDone> {
         let runtime = Handle::try_current().map_err(|_| NotDone::NoRuntime)?;
-        // A hash that alone takes more than all may is computed alone.
+        // A hash that needs more than the whole limit is computed alone.
         let kib = params.memory_kib().min(self.max_memory_kib);
         // The semaphore is never closed, so waiting for it cannot fail.
         let permit = Arc::clone(&self.memory)
@@ -84,7 +84,7 @@ impl Workers {
     }
 }
 
-/// Room for one piece of work.
+/// Memory for one piece of work.
 pub(crate) struct Room {
     runtime: Handle,
     permit: OwnedSemaphorePermit,
@@ -94,9 +94,9 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// Computes Argon2id on a blocking thread, with the parameters that this room was made for.
+    /// Computes Argon2id on a blocking thread, with the parameters of this room.
     ///
-    /// Work that has begun goes on if its caller goes away, and keeps its room until it is done.
+    /// Work that has started continues if its caller is cancelled, and keeps its room until it is done.
     pub(crate) async fn argon2id(
         self,
         pepper: Subkey,
@@ -115,7 +115,7 @@ impl Room {
         .await
     }
 
-    /// Does a piece of work on a blocking thread.
+    /// Runs a piece of work on a blocking thread.
     pub(super) async fn run<T: Send + 'static>(
         self,
         work: impl FnOnce() -> T + Send + 'static,

@@ -1,11 +1,11 @@
-//! Whether rows are of the encryption context that the caller expects.
+//! Checks that rows belong to the encryption context that the caller expects.
 
 use encx_core::context::{ContextError, EncryptionContext};
 
 use super::error::{FieldFailure, RecordError};
 use crate::error::Error;
 
-/// Checks that rows say the context that the caller expects.
+/// Checks that rows name the context that the caller expects.
 #[doc(hidden)]
 pub fn same_context(
     expected: Result<EncryptionContext, ContextError>,
@@ -19,7 +19,7 @@ pub fn same_context(
     RecordError::check(found.into_iter().enumerate().filter_map(differ).collect())
 }
 
-/// Checks that a row says the context that the caller expects.
+/// Checks that a row names the context that the caller expects.
 #[doc(hidden)]
 pub fn is_in_context(
     expected: &EncryptionContext,

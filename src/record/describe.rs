@@ -1,4 +1,4 @@
-//! What a record says of its columns: for jobs that walk over rows, and for the test that pins them.
+//! A record's description of its columns: for jobs that visit rows, and for the test that pins them.
 
 use std::fmt::Write;
 
@@ -12,10 +12,10 @@ pub struct Description {
     table: Names,
     ids: Vec<(&'static str, RowIdKind)>,
     context: Vec<(&'static str, ContextSource)>,
-    /// The nested fields that lead to where we are: column, and what their columns in SQL begin with.
+    /// The nested fields on the path to the current one: column, and prefix of their columns in SQL.
     way: Vec<(&'static str, &'static str)>,
     columns: Vec<(EncryptedColumn, &'static str)>,
-    /// Of blind indexes and passwords: what stands in the manifest, with a context of their own.
+    /// Blind indexes and passwords: their manifest line, and their own context.
     others: Vec<(String, Vec<(&'static str, ContextSource)>)>,
 }
 
@@ -37,12 +37,12 @@ impl Description {
         self.ids.push((sql, kind));
     }
 
-    /// Takes a pair of the context from a column.
+    /// Adds a pair of the context whose value is in a column.
     pub fn context_column(&mut self, key: &'static str, sql: &'static str) {
         self.context.push((key, ContextSource::Column(sql.to_owned())));
     }
 
-    /// Gives a pair of the context.
+    /// Adds a pair of the context with a fixed value.
     pub fn context_value(&mut self, key: &'static str, value: &'static str) {
         self.context.push((key, ContextSource::Value(value.to_owned())));
     }
@@ -110,12 +110,12 @@ impl Description {
         self.others.push((line, own));
     }
 
-    /// Goes down into a nested field.
+    /// Enters a nested field.
     pub fn enter(&mut self, column: &'static str, prefix: &'static str) {
         self.way.push((column, prefix));
     }
 
-    /// Comes up again.
+    /// Leaves a nested field.
     pub fn leave(&mut self) {
         self.way.pop();
     }
@@ -126,7 +126,7 @@ impl Description {
         self.columns.into_iter().map(|(column, _)| column).collect()
     }
 
-    /// Writes down all that ciphertexts depend on, a line each, for a test to compare.
+    /// Lists everything that ciphertexts depend on, one item a line, for a test to compare.
     #[must_use]
     pub fn manifest(&self) -> String {
         let mut text = String::new();

@@ -1,4 +1,4 @@
-//! How records fail: which fields of which rows, and why.
+//! Errors of records: which fields of which rows failed, and why.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,9 +8,9 @@ use encx_core::context::ContextError;
 
 use crate::error::Error;
 
-/// Names every field of a record, or of a page of them, that could not be encrypted or decrypted.
+/// Names every field of a record or of a page of records that could not be encrypted or decrypted.
 ///
-/// There is at least one. Nothing was written and no partial record exists. No part of a value is shown.
+/// It contains at least one failure. Nothing was written, and there is no partial record. Shows no part of a value.
 #[derive(Clone)]
 pub struct RecordError {
     failures: Vec<FieldFailure>,
@@ -20,26 +20,26 @@ pub struct RecordError {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct FieldFailure {
-    /// Which of the rows that were given, counted from 0. Of a single record it is 0.
+    /// The index of the row in the input, from 0; 0 for a single record.
     pub row: usize,
-    /// The field's name in the struct, such as `email`, or `address.street` of a nested one. If the whole record failed, it is
-    /// [`RecordError::CONTEXT`].
+    /// The field's name in the struct, such as `email`, or `address.street` for a nested one. If the whole record
+    /// failed, it is [`RecordError::CONTEXT`].
     pub field: Cow<'static, str>,
     /// Why.
     pub error: Error,
 }
 
 impl RecordError {
-    /// Stands in place of a field's name if the record's encryption context cannot be used.
+    /// Replaces a field's name if the record's encryption context cannot be used.
     pub const CONTEXT: &'static str = "encryption context";
 
-    /// Lists what failed, by row and in the order of the struct.
+    /// Lists the failures, by row and in the order of the struct.
     #[must_use]
     pub fn failures(&self) -> &[FieldFailure] {
         &self.failures
     }
 
-    /// Tells whether the same call may succeed later without a change. It may if every failure is of that kind.
+    /// Tells whether the same call may succeed later unchanged, which requires every failure to be retryable.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         self.failures.iter().all(|failure| failure.error.is_retryable())
@@ -57,7 +57,7 @@ impl RecordError {
         self.failures
     }
 
-    /// Moves the failures of a record that was looked at alone to its row.
+    /// Sets the row of a single record's failures.
     pub(super) fn in_row(mut self, row: usize) -> Self {
         for failure in &mut self.failures {
             failure.row = row;
@@ -79,13 +79,13 @@ impl FieldFailure {
         Self::new(RecordError::CONTEXT, error)
     }
 
-    /// What was collected of a record is not what it is put together from.
+    /// Makes the error of a record whose fields changed between collecting and assembling.
     pub(super) fn misaligned() -> Self {
         Self::new(
             "record",
             Error::Config {
                 what: "the record's fields changed while they were encrypted or decrypted; an `Option` among them \
-                       must stay as it is meanwhile"
+                       must not change during the call"
                     .to_owned(),
             },
         )
@@ -105,7 +105,7 @@ impl From<FieldFailure> for RecordError {
     }
 }
 
-/// Enough to see what is the matter, and not the whole page.
+/// Enough failures to diagnose the cause, rather than the whole page.
 const SHOWN: usize = 8;
 
 impl fmt::Display for RecordError {

@@ -1,4 +1,4 @@
-//! From the ciphertexts of rows to values: collected first, decrypted in one batch, decoded in the same order.
+//! Decrypts rows: ciphertexts are collected, decrypted in one batch, and decoded in the same order.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -13,14 +13,14 @@ use crate::plaintext::Plaintext;
 use super::error::FieldFailure;
 use super::row::{Bound, Row};
 
-/// Takes the ciphertexts of one row.
+/// Collects the ciphertexts of one row.
 #[derive(Debug, Default)]
 pub struct Opening<'a> {
     pub(super) values: Vec<(Cow<'static, str>, &'a Ciphertext, Aad)>,
 }
 
 impl<'a> Opening<'a> {
-    /// Takes a ciphertext.
+    /// Adds a ciphertext.
     pub fn field(
         &mut self,
         row: &Row<'_>,
@@ -31,7 +31,7 @@ impl<'a> Opening<'a> {
         self.bound_field(row, name, column, &[], ciphertext);
     }
 
-    /// Takes a ciphertext that is bound to the values of other columns, too.
+    /// Adds a ciphertext that is also bound to the values of other columns.
     pub fn bound_field(
         &mut self,
         row: &Row<'_>,
@@ -45,7 +45,7 @@ impl<'a> Opening<'a> {
     }
 }
 
-/// Hands out what became of the ciphertexts of one row.
+/// Returns the decrypted values of one row.
 #[derive(Debug, Default)]
 pub struct Opened {
     pub(super) values: VecDeque<(Cow<'static, str>, Result<Plaintext, Error>)>,
@@ -53,7 +53,7 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// Decodes the next value; `None` if it failed, which is remembered.
+    /// Decodes the next value; `None` if it failed, which is recorded.
     pub fn field<T>(&mut self, decode: impl FnOnce(&[u8]) -> Result<T, CodecError>) -> Option<T> {
         let (name, opened) = self.values.pop_front()?;
         let decoded = opened.and_then(|plaintext| Ok(decode(plaintext.as_bytes())?));

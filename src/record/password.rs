@@ -1,4 +1,4 @@
-//! The password of a record: new and about to be hashed, or stored and known by its hash alone.
+//! The password of a record: a new one to hash, or a stored hash.
 
 use std::fmt;
 
@@ -9,14 +9,14 @@ use crate::password::PasswordHash;
 
 /// A record's password, for fields with `#[encx(password)]`.
 ///
-/// It is either new, as somebody typed it, or stored. When the record is encrypted, a new one is hashed and a stored one stays
-/// the hash that it is. When a row is decrypted, its password is a stored one: nobody gets back what was typed. Verify with
-/// the row's `verify_password`, which needs no decryption.
+/// It is either new, as typed, or stored. Encrypting the record hashes a new one and keeps a stored hash unchanged. A
+/// decrypted row contains a stored password: the typed text cannot be recovered. Verify with the row's `verify_password`,
+/// which needs no decryption.
 ///
-/// A new one is zeroised when dropped, and so is each clone of it. Two are equal if they are of one form and have the same
-/// text or the same hash, compared in constant time; a new password never equals a stored one, so this is no way to
-/// verify. There is no `Serialize`, and `Debug` shows neither form. With feature `serde` it can be deserialised, as a new
-/// one, for forms.
+/// A new one is zeroised on drop, and so is each clone of it. Two are equal if both are new with the same text or both
+/// are stored with the same hash, compared in constant time. A new password never equals a stored one, so this does not
+/// verify. There is no `Serialize`, and `Debug` shows neither form. With feature `serde` it can be deserialised, as a
+/// new one, for forms.
 ///
 /// ```
 /// use encx::record::Password;
@@ -35,19 +35,19 @@ pub(super) enum Form {
 }
 
 impl Password {
-    /// Takes what somebody typed.
+    /// Makes a new password from typed text.
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
         Self(Form::New(Zeroizing::new(text.into())))
     }
 
-    /// Takes the hash of a row, to keep it.
+    /// Makes a stored password from the hash of a row.
     #[must_use]
     pub fn stored(hash: PasswordHash) -> Self {
         Self(Form::Stored(hash))
     }
 
-    /// Returns the hash, if it is a stored one.
+    /// Returns the hash of a stored password.
     #[must_use]
     pub fn hash(&self) -> Option<&PasswordHash> {
         match &self.0 {

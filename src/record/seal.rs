@@ -1,4 +1,4 @@
-//! From the values of records to ciphertexts: collected first, encrypted in one batch, handed out in the same order.
+//! Encrypts records: values are collected, encrypted in one batch, and returned in the same order.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -21,7 +21,7 @@ use super::error::{FieldFailure, RecordError};
 use super::password::{Form, Password};
 use super::row::{Bound, Row};
 
-/// Takes the values of one record.
+/// Collects the values of one record.
 #[derive(Default)]
 pub struct Sealing<'a> {
     values: Vec<Item<(Encoded<'a>, Aad)>>,
@@ -31,23 +31,23 @@ pub struct Sealing<'a> {
     failures: Vec<FieldFailure>,
 }
 
-/// Something of a field.
+/// A value of a field.
 struct Item<T> {
     name: Cow<'static, str>,
     what: T,
 }
 
-/// A context of its own, in place of the record's.
+/// A context of its own, instead of the record's.
 type Own = Option<EncryptionContext>;
 
 #[cfg(feature = "password")]
 type OfPassword<'a> = (Own, &'a Form, Aad);
 
-/// What becomes of a batch: what of each record, or why not.
+/// The results of a batch, for each record.
 type Done<T> = Vec<Vec<(Cow<'static, str>, Result<T, Error>)>>;
 
 impl<'a> Sealing<'a> {
-    /// Takes a value.
+    /// Adds a value.
     pub fn field(
         &mut self,
         row: &Row<'_>,
@@ -58,7 +58,7 @@ impl<'a> Sealing<'a> {
         self.bound_field(row, name, column, &[], encoded);
     }
 
-    /// Takes a value that is bound to those of other columns, too.
+    /// Adds a value that is also bound to the values of other columns.
     pub fn bound_field(
         &mut self,
         row: &Row<'_>,
@@ -77,7 +77,7 @@ impl<'a> Sealing<'a> {
         }
     }
 
-    /// Takes a value of a blind index.
+    /// Adds a value of a blind index.
     pub fn index(
         &mut self,
         name: &'static str,
@@ -96,7 +96,7 @@ impl<'a> Sealing<'a> {
         }
     }
 
-    /// Takes a password.
+    /// Adds a password.
     #[cfg(feature = "password")]
     pub fn password(
         &mut self,
@@ -132,7 +132,7 @@ impl std::fmt::Debug for Sealing<'_> {
     }
 }
 
-/// Hands out what became of the values of one record.
+/// Returns the ciphertexts, indexes and hashes of one record.
 #[derive(Debug, Default)]
 pub struct Sealed {
     ciphertexts: VecDeque<Ciphertext>,
@@ -252,7 +252,7 @@ async fn index(
     regroup(names, results)
 }
 
-/// Hashes what is new, at the same time; a `Crypto` bounds what that takes.
+/// Hashes new passwords concurrently. A `Crypto` bounds the memory.
 #[cfg(feature = "password")]
 async fn hash(
     crypto: &Crypto,
@@ -279,7 +279,7 @@ async fn hash(
     regroup(records, results)
 }
 
-/// Gives the results of a batch back to the records that its items were of.
+/// Distributes the results of a batch to the records of its items.
 fn regroup<I, T>(records: Vec<Vec<Item<I>>>, results: Vec<Result<T, Error>>) -> Done<T> {
     let mut results = results.into_iter();
     let of = |record: Vec<Item<I>>| {

@@ -1,10 +1,10 @@
-//! Candidates of a blind index: which of them have the value that was looked for.
+//! Checks which candidates of a blind index really have the searched value.
 
 use crate::search::{IndexField, IndexValue, Message};
 
 use super::error::{FieldFailure, RecordError};
 
-/// A value that was looked for.
+/// A searched value.
 pub struct Sought {
     index: IndexField,
     message: Message,
@@ -15,7 +15,7 @@ impl Sought {
     ///
     /// # Errors
     ///
-    /// [`RecordError`] with [`Error::Index`](crate::Error::Index), if it cannot be indexed.
+    /// [`RecordError`] with [`Error::Index`](crate::Error::Index) if it cannot be indexed.
     pub fn new(name: &'static str, index: &IndexField, value: &impl IndexValue) -> Result<Self, RecordError> {
         let message = index
             .message(value)
@@ -24,7 +24,7 @@ impl Sought {
         Ok(Self { index, message })
     }
 
-    /// Tells whether a candidate has it: really, and not by chance.
+    /// Tells whether a candidate really has the value, rather than only the same term.
     #[must_use]
     pub fn is(&self, candidate: &impl IndexValue) -> bool {
         let candidate = self.index.message(candidate);

@@ -1,4 +1,4 @@
-//! Which column an index is of, how its values are normalised, and how many bits are kept.
+//! The configuration of a blind index: its column, its normaliser and its bits.
 
 use encx_core::aad::{TYPE_INTEGER, TYPE_TEXT};
 
@@ -18,22 +18,21 @@ use super::{IndexError, Message, Normalizer};
 /// );
 /// ```
 ///
-/// [`Crypto::blind_index`](crate::Crypto::blind_index) gives what a column of bytes keeps beside the ciphertext,
-/// [`Crypto::index_terms`](crate::Crypto::index_terms) what a query looks for. The table, the column, the index's name, its
-/// normalisers and its bits are part of the index's key: an index that changes in any of them is another index, and its
-/// column must be computed anew.
+/// [`Crypto::blind_index`](crate::Crypto::blind_index) computes the term that a column of bytes stores beside the
+/// ciphertext, [`Crypto::index_terms`](crate::Crypto::index_terms) the terms of a query. The table, the column, the
+/// index's name, its normalisers and its bits are part of the index's key. Changing any of them makes another index,
+/// and its column must be computed again.
 ///
-/// **What is found are candidates.** Two values share a term by chance, the more often the fewer bits are kept, and whenever
-/// they are the same once normalised. Decrypt each row that was found and compare, by [`is_same`](Self::is_same), before you
-/// believe it.
+/// **Matches are candidates.** Two values share a term if they are equal after normalisation, or by chance, which becomes
+/// likelier with fewer bits. Decrypt each found row and compare with [`is_same`](Self::is_same) before you rely on it.
 ///
 /// <div class="warning">
 ///
-/// Whoever reads the database sees which rows have the same term, and so, with many bits, the same value; how often each
-/// term occurs; and, from a query, which rows it looked for. Where some values are known to be frequent, or a row's value
-/// is known, that tells what others have. Whoever can have values of their choice stored or searched for can try them
-/// out, one by one. They cannot compute a term without the index key. Index what has to be searched and nothing else, with
-/// as few bits as searching allows: [`bits_for`](Self::bits_for).
+/// A reader of the database sees which rows have the same term, and so, with many bits, the same value; how often each
+/// term occurs; and, from a query, which rows it searched for. If frequent values or a row's value are known, this
+/// reveals the values of other rows. An attacker who can have chosen values stored or searched for can test guesses one
+/// by one, but cannot compute a term without the index key. Index only what must be searched, with as few bits as
+/// searching allows: [`bits_for`](Self::bits_for).
 ///
 /// </div>
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +54,7 @@ pub struct IndexPart {
 }
 
 impl IndexPart {
-    /// Names a column, whose values are indexed as they are.
+    /// Names a column whose values are indexed unchanged.
     ///
     /// # Panics
     ///
@@ -94,17 +93,17 @@ impl IndexField {
     pub const MIN_BITS: u16 = 8;
     /// The most bits of an index.
     pub const MAX_BITS: u16 = 256;
-    /// The fewest bits of an index that stands for its value in a UNIQUE constraint: among 2⁵⁰ values two share a term
+    /// The fewest bits of an index that represents its value in a UNIQUE constraint: among 2⁵⁰ values two share a term
     /// with a probability of 2⁻²⁹.
     pub const MIN_UNIQUE_BITS: u16 = 128;
-    /// The fewest different values among which the smallest index hides any: two for each of its 2⁸ terms.
+    /// The fewest distinct values among which the smallest index hides any: two for each of its 2⁸ terms.
     pub const MIN_DISTINCT: u64 = encx_core::blind_index::MIN_DISTINCT;
     /// The most columns of a compound index.
     pub const MAX_PARTS: usize = 8;
 
     /// Names the index of a column, of 8 to 256 bits. Choose them with [`bits_for`](Self::bits_for).
     ///
-    /// In a `const`, what is wrong does not compile.
+    /// In a `const`, a fault does not compile.
     ///
     /// # Panics
     ///
@@ -116,8 +115,8 @@ impl IndexField {
 
     /// Names an index of two to eight columns together, which finds rows that are equal in all of them.
     ///
-    /// It takes values of as many parts: `("Lovelace", "1815-12-10")`. Each part is framed with its type and length, so no
-    /// two different values are confused.
+    /// It takes values with as many parts: `("Lovelace", "1815-12-10")`. Each part is framed with its type and length,
+    /// so no two different values are confused.
     ///
     /// # Panics
     ///
@@ -127,11 +126,11 @@ impl IndexField {
     pub const fn compound(table: &'static str, parts: &'static [IndexPart], bits: u16) -> Self {
         assert!(
             parts.len() >= 2 && parts.len() <= Self::MAX_PARTS,
-            "a compound index is of 2 to 8 columns"
+            "a compound index has 2 to 8 columns"
         );
         match parts {
             [first, more @ ..] => Self::of(table, *first, more, bits),
-            [] => panic!("a compound index is of 2 to 8 columns"),
+            [] => panic!("a compound index has 2 to 8 columns"),
         }
     }
 
@@ -152,7 +151,7 @@ impl IndexField {
         }
     }
 
-    /// Gives the index a name, to have a second one of the same column. Default: none.
+    /// Names the index, to distinguish a second one of the same column. Default: no name.
     ///
     /// # Panics
     ///
@@ -168,7 +167,7 @@ impl IndexField {
     ///
     /// # Panics
     ///
-    /// For a compound index, whose parts are normalised each on its own. In a `const` it does not compile.
+    /// For a compound index, whose parts have their own normalisers. In a `const` it does not compile.
     #[must_use]
     pub const fn normalize(mut self, normalizer: Normalizer) -> Self {
         assert!(
@@ -179,23 +178,23 @@ impl IndexField {
         self
     }
 
-    /// Says that the column has a UNIQUE constraint. It takes at least 128 bits, so that no two values share a term by
-    /// chance.
+    /// Declares that the column has a UNIQUE constraint. The index then needs at least 128 bits, so that no two values
+    /// share a term by chance.
     ///
     /// <div class="warning">
     ///
-    /// Equality is then fully visible: every value has a term of its own. And the constraint holds within one version of
-    /// the index key only: after a rotation the same value has another term. Before you rotate, see
+    /// Equality is then fully visible, because every value has its own term. And the constraint holds only within one
+    /// version of the index key: after a rotation the same value has another term. Before you rotate, see
     /// [`Crypto::blind_index_under`](crate::Crypto::blind_index_under).
     ///
     /// </div>
     ///
     /// <div class="warning">
     ///
-    /// Never write `INSERT .. ON CONFLICT (name_index) DO UPDATE SET name = excluded.name`. The row that stays keeps its own id,
-    /// and the new ciphertext is bound to the id that was to be inserted: the row cannot be read again. Look the id up first
-    /// by [`Crypto::index_terms`](crate::Crypto::index_terms), or insert with `DO NOTHING`, and encrypt for the id that stays;
-    /// docs/search.md shows it.
+    /// Never write `INSERT .. ON CONFLICT (name_index) DO UPDATE SET name = excluded.name`. The existing row keeps its
+    /// id, but the new ciphertext is bound to the id of the rejected row, so the row can no longer be read. Find the id
+    /// first with [`Crypto::index_terms`](crate::Crypto::index_terms), or insert with `DO NOTHING`, and encrypt for the
+    /// existing id; docs/search.md shows it.
     ///
     /// </div>
     ///
@@ -212,12 +211,12 @@ impl IndexField {
         self
     }
 
-    /// Says that few different values are indexed, and that it may be seen which rows have which.
+    /// Allows an index of few distinct values, and accepts that it reveals which rows have which value.
     ///
     /// <div class="warning">
     ///
-    /// Among few values, whoever reads the database tells them apart by how often each occurs. Such a column is searched
-    /// as safely if it is not encrypted at all.
+    /// A reader of the database can tell few values apart by their frequencies. Searching such a column is as safe if
+    /// it is not encrypted at all.
     ///
     /// </div>
     #[must_use]
@@ -226,7 +225,7 @@ impl IndexField {
         self
     }
 
-    /// Demands that the index hides something among so many different values; see [`check_domain`](Self::check_domain).
+    /// Requires that the index hides something among `distinct` values; see [`check_domain`](Self::check_domain).
     ///
     /// ```
     /// # use encx::search::IndexField;
@@ -247,22 +246,22 @@ impl IndexField {
             Ok(()) => self,
             Err(IndexError::DomainTooSmall { .. }) => {
                 panic!(
-                    "so few different values cannot be hidden: index another column, or say `insecure_small_domain()`"
+                    "an index cannot hide so few values: index another column, or call `insecure_small_domain()`"
                 )
             }
             Err(_) => {
-                panic!("with so many bits every value has a term of its own: take as many as `bits_for` says")
+                panic!("with so many bits every value has its own term: use as many as `bits_for` returns")
             }
         }
     }
 
-    /// Checks that the index hides something among so many different values: those that one index key will have, so of one
-    /// tenant if each has a context of its own.
+    /// Checks that the index hides something among `distinct` values under one index key. If each tenant has its own
+    /// context, these are one tenant's values.
     ///
-    /// What cannot be hidden is refused: fewer than 512 values, unless the index was made with
-    /// [`insecure_small_domain`](Self::insecure_small_domain); and more bits than leave two values to a term, on average, unless
-    /// it is [`unique`](Self::unique), whose values are told apart on purpose. How often values occur nobody but you knows:
-    /// count the values that are about equally frequent.
+    /// It refuses fewer than 512 values, unless the index was made with
+    /// [`insecure_small_domain`](Self::insecure_small_domain). It refuses more bits than leave two values to a term on
+    /// average, unless the index is [`unique`](Self::unique), whose values are meant to be told apart. Only you know
+    /// how often values occur: count the values that are about equally frequent.
     ///
     /// # Errors
     ///
@@ -285,16 +284,16 @@ impl IndexField {
         Ok(())
     }
 
-    /// Returns the most bits with which at least two of so many different values share a term, on average.
+    /// Returns the most bits with which at least two of the expected values share a term, on average.
     ///
-    /// Of R values and L bits, each term stands for R · 2⁻ᴸ values. A query finds the rows of all of them, which is what its
-    /// result has to be filtered for, and an attacker cannot tell them apart, which is what hides them. Fewer bits hide more
-    /// and find more rows in vain; below √R values to a term, the search still narrows well. More bits hide nothing
-    /// but save decryption. Returns 8 for 512 values, 18 for a million.
+    /// With R values and L bits, each term stands for R · 2⁻ᴸ values. A query finds the rows of all of them. Its result
+    /// must be filtered for the searched value, and an attacker cannot tell the values apart, which hides them. Fewer
+    /// bits hide more and cause more false matches; below √R values to a term, the search is still selective. More bits
+    /// hide nothing and only save decryption. Returns 8 for 512 values, 18 for a million.
     ///
     /// # Errors
     ///
-    /// [`IndexError::DomainTooSmall`] for fewer than 512 values, which the fewest bits do not hide.
+    /// [`IndexError::DomainTooSmall`] for fewer than 512 values, which even the fewest bits do not hide.
     pub const fn bits_for(expected_distinct_values: u64) -> Result<u16, IndexError> {
         if expected_distinct_values < Self::MIN_DISTINCT {
             return Err(IndexError::DomainTooSmall {
@@ -309,8 +308,8 @@ impl IndexField {
         Ok(expected_distinct_values.ilog2() as u16 - 1)
     }
 
-    /// Tells whether two values are the same once normalised: whether a candidate, when it is decrypted, has what was looked
-    /// for, or only shares its term by chance.
+    /// Tells whether two values are equal after normalisation: whether a decrypted candidate has the searched value, or
+    /// only shares its term by chance.
     ///
     /// ```
     /// # use encx::search::{IndexField, Normalizer};
@@ -350,7 +349,7 @@ impl IndexField {
         self.first.normalizer
     }
 
-    /// Returns how many bits of the hash are kept.
+    /// Returns the number of bits of the hash that are kept.
     #[must_use]
     pub const fn bits(&self) -> u16 {
         self.bits
@@ -368,7 +367,7 @@ impl IndexField {
         self.unique
     }
 
-    /// Returns what the index's key is derived with: `"encx/index/v1" ‖ framed (table, column, name, normaliser, its
+    /// Returns the info that derives the index's key: `"encx/index/v1" ‖ framed (table, column, name, normaliser, its
     /// version; for each further column: column, normaliser, its version) ‖ u16 bits`.
     fn info(&self, versions: &[u32]) -> Vec<u8> {
         let text = |text: &str| (TYPE_TEXT, text.as_bytes().to_vec());
@@ -393,7 +392,7 @@ impl IndexField {
         Ok(self.message_of(parts.normalize(self.normalizers())?))
     }
 
-    /// Normalises a value for a search: as it is indexed now, and as older versions of its normalisers may have indexed it.
+    /// Normalises a value for a search: by the current version of its normalisers, and by older ones.
     pub(crate) fn sought(&self, value: &(impl IndexValue + ?Sized)) -> Result<Vec<Message>, IndexError> {
         let parts = self.parts_of(value)?;
         let now = parts.normalize(self.normalizers())?;

@@ -1,4 +1,4 @@
-//! How values are brought into one form before they are indexed.
+//! Brings values into one form before they are indexed.
 
 use std::fmt;
 
@@ -8,18 +8,18 @@ use zeroize::Zeroizing;
 
 use super::IndexError;
 
-/// Brings values that mean the same into one form, so that one finds the other.
+/// Brings equivalent values into one form, so that one finds the other.
 ///
-/// Which normaliser an index uses, and in which version, is part of its key: with another one, its column must be computed
-/// anew. What each does never changes within a version; docs/format.md states it exactly. All but [`Exact`](Self::Exact)
-/// are for text and drop white space at both ends. What is left may be empty: the empty value has a term like any other.
+/// An index's normaliser and its version are part of the index's key: with another one, its column must be computed
+/// again. Within a version its behaviour never changes; docs/format.md specifies it. All but [`Exact`](Self::Exact)
+/// take only text and drop white space at both ends. The rest may be empty: the empty value has a term like any other.
 ///
 /// [`Email`](Self::Email) and [`Lowercase`](Self::Lowercase) are in version 2, which writes `ς` as `σ`. Values without
-/// these two letters keep the terms of version 1. Terms that version 1 made of the others are searched for too, until
-/// their rows are indexed anew.
+/// these two letters keep the terms of version 1. For the others, terms of version 1 are searched for too, until their
+/// rows are indexed again.
 ///
-/// Unicode keeps normalisation and case folding as they are for every character that it has assigned. Texts with characters
-/// that a Unicode newer than these tables assigned may be normalised otherwise by a later encx.
+/// Unicode never changes normalisation and case folding of assigned characters. Texts with characters that are newer than
+/// these tables may be normalised differently by a later encx.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub enum Normalizer {
@@ -29,30 +29,32 @@ pub enum Normalizer {
     Custom(CustomNormalizer),
     /// Email addresses: NFKC, lower case, in the local part too, and `σ` for `ς`.
     ///
-    /// RFC 5321 lets a domain tell `Ada@` from `ada@`. None that matters does, and people type both, so the local part
-    /// is made lower case; the caller can compare the candidates more strictly. Dots and `+tags` stay, because some
-    /// domains tell them apart, and domains are not converted between Unicode and `xn--`. The empty text is a value. Other
-    /// text without a character on both sides of its last `@`, or with white space or control characters within, is refused.
+    /// RFC 5321 lets a domain distinguish `Ada@` from `ada@`. No important domain does, and people type both, so the
+    /// local part is made lower case; the caller can compare the candidates more strictly. Dots and `+tags` stay,
+    /// because some domains distinguish them, and domains are not converted between Unicode and `xn--`. The empty text
+    /// is a value. Other text without a character on both sides of its last `@`, or with white space or control
+    /// characters within, is refused.
     ///
-    /// Two addresses that find each other may lead to two mailboxes. Send mail, such as a link to a new password, to the address
-    /// that is stored, and never to the one that was typed.
+    /// Two addresses that find each other may belong to two mailboxes. Send mail, such as a password reset link, to the
+    /// stored address, never to the typed one.
     Email,
-    /// Nothing: bytes for bytes.
+    /// Nothing: the bytes unchanged.
     Exact,
-    /// Lower case, each character for itself, and `σ` for `ς`: `ΟΔΟΣ` and `οδος` are the same. `ß` and `SS`, `ı` and `I` are not.
+    /// Lower case, character by character, and `σ` for `ς`: `ΟΔΟΣ` and `οδος` are the same. `ß` and
+    /// `SS`, `ı` and `I` are not.
     Lowercase,
-    /// Phone numbers: a leading `+`, and digits. White space, `-`, `.`, `/` and parentheses are dropped; letters and all
-    /// else are refused. Whether `0151…` is `+49151…` it does not know: store numbers with their country.
+    /// Phone numbers: a leading `+`, and digits. White space, `-`, `.`, `/` and parentheses are dropped; letters and
+    /// everything else are refused. It does not know whether `0151…` is `+49151…`: store numbers with their country code.
     Phone,
     /// White space at both ends is dropped.
     Trim,
 }
 
 impl Normalizer {
-    /// Takes a function of your own. It returns `None` for what cannot be normalised.
+    /// Uses a function of your own. It returns `None` for text that cannot be normalised.
     ///
-    /// Its name and version are part of the index's key. **Raise the version whenever the function gives another result for
-    /// any value**: otherwise rows that were indexed before are not found any more, and nobody notices.
+    /// Its name and version are part of the index's key. **Raise the version whenever the function's result changes for
+    /// any value**: otherwise rows that were indexed before are silently no longer found.
     ///
     /// ```
     /// use encx::search::{IndexField, Normalizer};
@@ -99,8 +101,8 @@ impl Normalizer {
         }
     }
 
-    /// Returns the version whose key a normalised text is indexed under. Version 2 of those that have one differs from
-    /// version 1 in texts with a sigma alone; all others keep their terms.
+    /// Returns the version under whose key a normalised text is indexed. Version 2 of those that have one differs from
+    /// version 1 only in texts with a sigma; all others keep their terms.
     pub(super) fn version_for(&self, normalized: &str) -> u32 {
         match self {
             Self::Email | Self::Lowercase if !normalized.contains(SIGMA) => 1,
@@ -113,7 +115,7 @@ impl Normalizer {
         matches!(self, Self::Email | Self::Lowercase) && version > 1
     }
 
-    /// Returns what stands for it in an index's key: no name of the caller's is one of ours.
+    /// Returns its identifier in an index's key: a caller's name cannot equal one of encx's.
     pub(super) fn id(&self) -> String {
         match self {
             Self::Custom(custom) => format!("custom/{}", custom.name),
@@ -140,9 +142,9 @@ impl Normalizer {
         }
     }
 
-    /// Returns what version 1 may have made of texts that are now the same as this one: of its two usual spellings, with `σ`
-    /// throughout as from capitals, and with `ς` at the ends of words, and of the text itself. Three in this order, also where
-    /// two are the same, because parts of one value are paired by their place; none if the version is 1.
+    /// Returns the forms that version 1 may have made of texts that now equal this one: of its two usual spellings,
+    /// with `σ` throughout as from capitals, and with `ς` at the ends of words, and of the text itself. Always three in
+    /// this order, even if two are equal, because parts of one value are paired by position; none if the version is 1.
     pub(super) fn apply_older(&self, text: &str) -> Result<Vec<Zeroizing<String>>, IndexError> {
         let typed = match self {
             Self::Email | Self::Lowercase => self.apply_first(text)?,
@@ -156,7 +158,7 @@ impl Normalizer {
         Ok(vec![capitals, words, typed])
     }
 
-    /// Normalises a text in version 1, or in that of the caller's function.
+    /// Normalises a text in version 1, or in the version of the caller's function.
     fn apply_first(&self, text: &str) -> Result<Zeroizing<String>, IndexError> {
         Ok(match self {
             Self::Exact => Zeroizing::new(text.to_owned()),
@@ -181,7 +183,7 @@ impl Normalizer {
     fn email(&self, text: &str) -> Result<Zeroizing<String>, IndexError> {
         let composed = nfkc(text);
         let lower = lowercase(composed.trim());
-        // Lower case may have taken letters apart.
+        // Lower case may have decomposed letters.
         let email = nfkc(&lower);
         if email.is_empty() {
             return Ok(email);
@@ -221,7 +223,7 @@ fn nfkc(text: &str) -> Zeroizing<String> {
 const SIGMA: char = '\u{3c3}';
 const FINAL_SIGMA: char = '\u{3c2}';
 
-/// Writes each sigma, of either form, as `form` says. It is told whether the sigma ends a word.
+/// Replaces each sigma, of either form, by the result of `form`, whose argument says whether the sigma ends a word.
 fn with_sigmas(text: &str, form: impl Fn(bool) -> char) -> Zeroizing<String> {
     // Both forms have two bytes.
     let mut written = Zeroizing::new(String::with_capacity(text.len()));
@@ -239,7 +241,8 @@ fn with_sigmas(text: &str, form: impl Fn(bool) -> char) -> Zeroizing<String> {
     written
 }
 
-/// Collects what `chars` gives each time. A string that grew would leave pieces of the value in memory that is not wiped.
+/// Collects characters with exact capacity. A string that grew would leave pieces of the value in
+/// memory that is not wiped.
 fn collect<I: Iterator<Item = char>>(chars: impl Fn() -> I) -> Zeroizing<String> {
     let len = chars().map(char::len_utf8).sum();
     let mut text = Zeroizing::new(String::with_capacity(len));
@@ -247,12 +250,12 @@ fn collect<I: Iterator<Item = char>>(chars: impl Fn() -> I) -> Zeroizing<String>
     text
 }
 
-/// Replaces each character by its full lower-case mapping. No context and no language counts.
+/// Replaces each character by its full lower-case mapping, regardless of context and language.
 fn lowercase(text: &str) -> Zeroizing<String> {
     collect(|| text.chars().flat_map(char::to_lowercase))
 }
 
-/// The normaliser's name and version say what it is, as in the index's key.
+/// Compares name and version, as in the index's key.
 impl PartialEq for Normalizer {
     fn eq(&self, other: &Self) -> bool {
         self.id() == other.id() && self.version() == other.version()
@@ -267,7 +270,7 @@ impl fmt::Debug for Normalizer {
     }
 }
 
-/// A function of the caller's that normalises, with its name and version; see [`Normalizer::custom`].
+/// A caller's normalising function, with its name and version; see [`Normalizer::custom`].
 #[derive(Clone, Copy)]
 pub struct CustomNormalizer {
     name: &'static str,

@@ -47,7 +47,7 @@ fn under_a_key(message: &Message) -> BlindIndex {
     message.under(id, &derivation.derive(&message.info))
 }
 
-/// What the key of an index is derived with, for a value that every normaliser takes.
+/// The info that derives the key of an index, for a value that every normaliser takes.
 fn info(field: &IndexField) -> Vec<u8> {
     field.message("a@b").unwrap().info
 }
@@ -103,7 +103,7 @@ fn every_part_of_an_index_is_in_its_key() {
             .named("n")
             .normalize(Normalizer::Trim),
         base.normalize(Normalizer::Exact),
-        // A function of one's own is not ours, whatever it is called.
+        // A custom function differs from a built-in normaliser of the same name.
         base.normalize(custom(1)),
         base.normalize(custom(2)),
         // Names that join to the same text are different names.
@@ -113,7 +113,7 @@ fn every_part_of_an_index_is_in_its_key() {
     infos.sort();
     infos.dedup();
     assert_eq!(infos.len(), others.len() + 1);
-    // Whether an index is unique changes what is demanded of it, and not its terms.
+    // Whether an index is unique changes its checks, not its terms.
     assert_eq!(info(&EMAIL), info(&EMAIL.insecure_small_domain()));
 }
 
@@ -152,7 +152,7 @@ fn normalisers_do_what_they_say() {
         (Normalizer::Exact, " É ", " É "),
         (Normalizer::Trim, "\u{a0}\t É x \n", "É x"),
         (Normalizer::Lowercase, " ÀB Σ ", "àb σ"),
-        // No context counts: not that of a final sigma.
+        // Context does not matter, not even that of a final sigma.
         (Normalizer::Lowercase, "ΟΔΟΣ", "οδοσ"),
         (Normalizer::Lowercase, "οδος", "οδοσ"),
         (Normalizer::Lowercase, "ς", "σ"),
@@ -197,7 +197,7 @@ fn normalisers_do_what_they_say() {
     for (normalizer, text, expected) in known {
         let found = normalizer.apply(text).unwrap();
         assert_eq!(*found, expected, "{normalizer:?} of {text:?}");
-        // What is in its form already stays as it is.
+        // A normalised value stays unchanged.
         assert_eq!(*normalizer.apply(expected).unwrap(), expected, "{normalizer:?}");
     }
 }
@@ -258,7 +258,7 @@ fn what_cannot_be_normalised_is_refused() {
     ));
 }
 
-/// The empty value is one like any other: a record whose field is empty can be written, and found.
+/// The empty value is a value like any other: a record with an empty field can be written, and found.
 #[test]
 fn the_empty_value_has_a_term() {
     let nothing = Normalizer::custom("nothing", 1, |_| Some(String::new()));
@@ -285,7 +285,7 @@ fn the_empty_value_has_a_term() {
         assert_eq!(term(&field, some) == empty, normalizer == nothing);
         assert_eq!(field.sought("").unwrap().len(), 1);
     }
-    // Of an integer and of bytes, too, and in each part of several.
+    // It also differs from an integer and from bytes, and in each part of several.
     assert_ne!(term(&NUMBER, ""), term(&NUMBER, 0_i64));
     assert_eq!(term(&NUMBER, ""), term(&NUMBER, b""));
     let parts = [("", ""), ("a", ""), ("", "a"), ("", " "), ("a", "a")];
@@ -294,8 +294,8 @@ fn the_empty_value_has_a_term() {
     assert!(terms.windows(2).all(|pair| pair[0] != pair[1]));
 }
 
-/// Version 2 writes `σ` for `ς`. Values without a sigma have the terms of version 1, the others new ones, and what version 1
-/// made of them is searched for.
+/// Version 2 writes `σ` for `ς`. Values without a sigma have the terms of version 1; the others have new ones, and
+/// their terms of version 1 are searched for.
 #[test]
 fn a_final_sigma_is_a_sigma_and_old_terms_are_still_found() {
     let of = |normalizer| IndexField::new("users", "email", 64).normalize(normalizer);
@@ -338,7 +338,7 @@ fn a_final_sigma_is_a_sigma_and_old_terms_are_still_found() {
             }
             let terms = sought(&field, one);
             assert_eq!(terms.last(), Some(&term(&field, one)), "that of today, last");
-            // Each spelling that people have, whichever of them is sought; and the one that was typed.
+            // Each usual spelling, whichever of them is searched, and the typed one.
             for old in &spellings[..4] {
                 assert!(terms.contains(&first(normalizer, old)), "{one} finds {old}");
             }
@@ -346,7 +346,7 @@ fn a_final_sigma_is_a_sigma_and_old_terms_are_still_found() {
             assert!(terms.len() <= 4, "{}", terms.len());
             assert_ne!(first(normalizer, one), term(&field, one));
         }
-        // Nothing changes for the others, and they cost no second term.
+        // Nothing changes for the others, and they need no second term.
         for text in ["Ada@Example.org", "νικη@example.gr", ""] {
             assert_eq!(sought(&field, text), [first(normalizer, text)]);
         }
@@ -393,7 +393,7 @@ fn a_final_sigma_is_a_sigma_and_old_terms_are_still_found() {
     }
 }
 
-/// Of the letters of Latin, Greek and Cyrillic, all but these are found in any case. `CaseFold` finds `ß` as `SS`.
+/// All letters of Latin, Greek and Cyrillic except these are found in any case. `CaseFold` finds `ß` as `SS`.
 #[test]
 fn any_case_of_a_letter_is_one() {
     let differs = |c: &char| {
@@ -471,7 +471,7 @@ fn domains_that_hide_nothing_are_refused() {
         assert_eq!(eight.check_domain(distinct), Err(error));
         assert_eq!(eight.insecure_small_domain().check_domain(distinct), Ok(()));
     }
-    // A unique column's values are told apart on purpose, but few of them are no better hidden.
+    // A unique column's values are meant to be told apart, but few of them are still not hidden.
     LOGIN.check_domain(1_000_000).unwrap();
     LOGIN.check_domain(2).unwrap_err();
 }
@@ -559,7 +559,7 @@ proptest! {
     }
 }
 
-/// A string that grew leaves pieces of the value behind, which nobody wipes. What has just the room it needs did not grow.
+/// A string that grew leaves pieces of the value behind that are not wiped. One with exact capacity did not grow.
 #[test]
 fn what_is_normalised_is_written_once() {
     // One character becomes 18 by NFKC, two or three by the mappings of cases.
@@ -568,7 +568,7 @@ fn what_is_normalised_is_written_once() {
         let normalized = normalizer.apply(&text).unwrap();
         assert_eq!(normalized.capacity(), normalized.len(), "{normalizer:?}");
     }
-    // That of 18 has white space in it.
+    // The mapping to 18 characters contains white space.
     let text = text.replace('\u{fdfa}', "\u{fb03}");
     let email = Normalizer::Email.apply(&format!("{text}@b")).unwrap();
     assert_eq!(email.capacity(), email.len());

@@ -1,4 +1,4 @@
-//! What can be indexed, and how the parts of a value are framed.
+//! Values that can be indexed, and the framing of their parts.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -9,13 +9,14 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::{IndexError, MAX_INDEXED_LEN, Normalizer};
 
-/// A value that a blind index finds: text, bytes, an integer of 16 bits and more, a UUID, or a tuple of two to eight of these
-/// for a compound index.
+/// A value that a blind index finds: text, bytes, an integer of at least 16 bits, a UUID, or a tuple of two to eight of
+/// these for a compound index.
 ///
 /// Implemented for `str`, `String`, `[u8]`, `Vec<u8>`, `[u8; N]`, the integers of 16 to 128 bits, [`Uuid`], references to
-/// them, and `Box`, `Arc`, `Cow` and `Zeroizing` of them; with feature `chrono` for `NaiveDate` and with `time` for `Date`, which
-/// are indexed as the text `1815-12-10`. Not for `bool` and integers of 8 bits, of which there are too few to hide; not for floats, which have several forms
-/// of one number; not for `Option`: NULL is not indexed. For a type of your own, implement it with what the type wraps:
+/// them, and `Box`, `Arc`, `Cow` and `Zeroizing` of them; with feature `chrono` for `NaiveDate` and with `time` for
+/// `Date`, which are indexed as the text `1815-12-10`. Not implemented for `bool` and 8-bit integers, which have too
+/// few values to hide; for floats, which have several forms of one number; or for `Option`: NULL is not indexed.
+/// Implement it for your own type by delegating to the wrapped value:
 ///
 /// ```
 /// use encx::search::{IndexValue, IndexValues};
@@ -40,10 +41,10 @@ pub trait IndexValue {
     fn append_to(&self, values: IndexValues) -> IndexValues;
 }
 
-/// Takes the parts of an indexed value; see [`IndexValue`]. Wiped when dropped.
+/// Collects the parts of an indexed value; see [`IndexValue`]. Wiped on drop.
 pub struct IndexValues(Parts);
 
-/// The parts of a value as they came.
+/// The parts of a value as appended.
 #[derive(Default)]
 pub(super) struct Parts {
     parts: Vec<Part>,
@@ -68,7 +69,7 @@ impl Parts {
         self.parts.len()
     }
 
-    /// Normalises each part by its own normaliser.
+    /// Normalises each part with its own normaliser.
     pub(super) fn normalize(
         &self,
         normalizers: impl Iterator<Item = Normalizer>,
@@ -91,7 +92,7 @@ impl Parts {
         })
     }
 
-    /// Returns what version 1 of the normalisers may have made of values that are now the same as this one.
+    /// Returns the forms that version 1 of the normalisers may have made of values that now equal this one.
     pub(super) fn normalize_older(
         &self,
         normalizers: impl Iterator<Item = Normalizer>,
@@ -115,8 +116,7 @@ impl Parts {
                 spellings.push(older.iter().map(|text| bounded(text)).collect::<Result<_, _>>()?);
             }
         }
-        // Where several parts have several spellings, the first go together, the second, and so on: people write a whole
-        // value in one way.
+        // If several parts have several spellings, they are paired by position: people write a whole value in one way.
         let ways = spellings.iter().map(Vec::len).max().unwrap_or(0);
         let of = |way: usize| {
             let parts = spellings.iter().zip(&self.parts);
@@ -139,7 +139,7 @@ impl Parts {
     }
 }
 
-/// A value in the form that is indexed.
+/// A value in the indexed form.
 pub(super) struct Normalized {
     /// The version of each part's normaliser.
     pub(super) versions: Vec<u32>,
@@ -165,23 +165,23 @@ fn bounded(normalized: &str) -> Result<Zeroizing<Vec<u8>>, IndexError> {
     Ok(Zeroizing::new(normalized.as_bytes().to_vec()))
 }
 
-/// Joins parts: of one it returns the bytes, of several a frame.
+/// Joins parts: returns the bytes of a single part, and a frame of several.
 fn joined(mut parts: Vec<(u8, Zeroizing<Vec<u8>>)>) -> Zeroizing<Vec<u8>> {
     if let [(_, bytes)] = parts.as_mut_slice() {
         return std::mem::take(bytes);
     }
     let parts: Vec<_> = parts.iter().map(|(kind, bytes)| (*kind, &**bytes)).collect();
-    // Room for all of it at once: a vector that grew would leave plaintext behind in the memory it gave back.
+    // Reserve once: a vector that grew would leave plaintext behind in the freed memory.
     let len = parts.iter().map(|(_, bytes)| 5 + bytes.len()).sum::<usize>();
     let mut framed = Zeroizing::new(Vec::with_capacity(3 + len));
     frame(KIND_VALUES, &parts, &mut framed);
     framed
 }
 
-/// The kind of the frame that holds the parts of a value.
+/// The kind of the frame around the parts of a value.
 const KIND_VALUES: u8 = 4;
 
-/// Appends `u8 kind ‖ u16 count ‖ {u8 type ‖ u32 len ‖ bytes}*`. Counts and lengths are bounded far below what these hold.
+/// Appends `u8 kind ‖ u16 count ‖ {u8 type ‖ u32 len ‖ bytes}*`. Counts and lengths are bounded far below these types.
 pub(super) fn frame(kind: u8, parts: &[(u8, impl AsRef<[u8]>)], out: &mut Vec<u8>) {
     out.push(kind);
     out.extend_from_slice(&u16::try_from(parts.len()).unwrap_or(u16::MAX).to_be_bytes());
@@ -225,7 +225,7 @@ impl IndexValues {
 
     fn part(mut self, kind: u8, bytes: &[u8]) -> Self {
         let Parts { parts, too_long } = &mut self.0;
-        // More parts than any index takes are counted, so that the error can say how many.
+        // Parts beyond any index's number are still counted, so that the error can say how many there are.
         if bytes.len() > MAX_INDEXED_LEN || parts.len() > usize::from(u8::MAX) {
             *too_long = true;
         } else {
@@ -286,10 +286,10 @@ impl IndexValue for time::Date {
     }
 }
 
-/// Appends a date as both crates show it: `1815-12-10`.
+/// Appends a date as both crates print it: `1815-12-10`.
 #[cfg(any(feature = "chrono", feature = "time"))]
 fn append_date(date: &impl std::fmt::Display, values: IndexValues) -> IndexValues {
-    // Room for the longest, so that it leaves nothing behind where it grew.
+    // Capacity for the longest date, so that growing leaves nothing behind.
     let mut text = Zeroizing::new(String::with_capacity(16));
     // Writing to a `String` cannot fail.
     let _ = std::fmt::Write::write_fmt(&mut *text, format_args!("{date}"));

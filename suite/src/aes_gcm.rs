@@ -19,10 +19,10 @@ impl Cipher for RustCrypto {
     type Gcm = Aes256Gcm;
 }
 
-/// Holds an expanded AES-256 key, in a union of a kilobyte: a move copies all of it, and its `Drop` wipes the variant in
-/// use alone. So it belongs into `Wiped` memory.
+/// An expanded AES-256 key, in a union of one kilobyte. A move copies the whole union, and its `Drop` wipes only the
+/// active variant, so keep it in `Wiped` memory.
 ///
-/// It only ever encrypts, so the decryption schedule is never computed.
+/// It only encrypts, so the decryption schedule is never computed.
 #[doc(hidden)]
 pub struct Aes256(Aes256Enc);
 
@@ -39,13 +39,13 @@ impl BlockKey for Aes256 {
         if UNOPTIMISED {
             wiping_stack::<DEEP, _>(|| self.0.encrypt_blocks_inout(blocks));
         } else {
-            // With optimisation, so few blocks leave no round keys on the stack.
+            // With optimisation, this few blocks leave no round keys on the stack.
             self.0.encrypt_blocks_inout(blocks);
         }
     }
 }
 
-/// Holds an expanded key of AES-256-GCM: as [`Aes256`], and a union with the hash key, which has no `Drop` at all.
+/// An expanded AES-256-GCM key: as [`Aes256`], plus a union with the hash key, which has no `Drop` at all.
 #[doc(hidden)]
 pub struct Aes256Gcm(AesGcm<Aes256Enc, U12>);
 
@@ -94,9 +94,9 @@ impl GcmKey for Aes256Gcm {
     }
 }
 
-/// How deep the stack is wiped after every message, in bytes; measured with optimisation: 0.8 KiB. The round keys do not all fit
-/// into registers, so the compiler leaves copies of some of them there.
+/// How many bytes of stack are wiped after every message; measured with optimisation: 0.8 KiB. The round keys do not all
+/// fit into registers, so the compiler leaves copies of some on the stack.
 const ENCRYPTION: usize = if UNOPTIMISED { DEEP } else { 1 << 10 };
 
-/// How deep it is wiped after a message key was expanded and used: measured 5.4 KiB, of three unions.
+/// How many bytes are wiped after a message key was expanded and used; measured: 5.4 KiB, of three unions.
 const EXPANSION: usize = if UNOPTIMISED { DEEP } else { 6 << 10 };

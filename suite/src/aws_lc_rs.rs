@@ -1,7 +1,7 @@
 //! The cipher backend written in C and assembly: crate `aws-lc-rs`.
 //!
-//! GCM's keys never move: AWS-LC allocates them, and wipes whatever it frees. A key of single blocks is moved by value inside the
-//! crate, as those of crate `aes` are.
+//! GCM keys never move: AWS-LC allocates them, and wipes memory when it frees it. A key for single blocks is moved by
+//! value inside the crate, as in crate `aes`.
 
 use std::alloc::{Layout, handle_alloc_error};
 
@@ -21,26 +21,26 @@ impl Cipher for AwsLc {
     type Gcm = Aes256Gcm;
 }
 
-/// Holds an expanded AES-256 key.
+/// An expanded AES-256 key.
 #[doc(hidden)]
 pub struct Aes256(EncryptingKey);
 
 impl BlockKey for Aes256 {
     fn new(key: &[Block; 2]) -> Self {
         let key = UnboundCipherKey::new(&AES_256, key.as_flattened());
-        // One block by itself is what ECB does to it.
+        // ECB of one block is AES of that block.
         Self(expanded(key.and_then(EncryptingKey::ecb)))
     }
 
     #[inline]
     fn encrypt(&self, blocks: &mut [Block]) {
         let encrypted = self.0.encrypt(blocks.as_flattened_mut());
-        // Never to go on with blocks that were left as they are.
+        // Panics rather than go on with unencrypted blocks.
         encrypted.expect("ECB refuses nothing but what is not whole blocks");
     }
 }
 
-/// Holds an expanded key of AES-256-GCM.
+/// An expanded AES-256-GCM key.
 #[doc(hidden)]
 pub struct Aes256Gcm(LessSafeKey);
 
@@ -90,11 +90,11 @@ impl GcmKey for Aes256Gcm {
     }
 }
 
-/// How deep the stack is wiped after a message key was expanded and used, in bytes: measured 0.9 KiB with optimisation, for
-/// expanding. What encrypts goes deeper, and leaves no key there.
+/// How many bytes of stack are wiped after a message key was expanded and used; measured with optimisation: 0.9 KiB, for
+/// the expansion. Encryption goes deeper, but leaves no key there.
 const EXPANSION: usize = if UNOPTIMISED { DEEP } else { 2 << 10 };
 
-/// Takes an expanded key out. A key of 32 bytes is never refused, so what failed is an allocation.
+/// Unwraps an expanded key. A key of 32 bytes is never refused, so only an allocation can fail.
 fn expanded<K>(key: Result<K, Unspecified>) -> K {
     key.unwrap_or_else(|Unspecified| handle_alloc_error(Layout::new::<K>()))
 }

@@ -1,24 +1,24 @@
-//! What encx asks of a cipher library.
+//! The interface to a cipher library.
 
 use super::bytes::{Block, HalfNonce, Tag};
 
 /// A cipher library.
 ///
-/// Each lives in one file, with a type that implements this and two more for its keys. Nothing outside this package sees
-/// them, and nothing inside it knows another cipher. All give the same bytes.
+/// Each is in one file, with a type that implements this trait and two for its keys. Code outside this package does not
+/// see them, and code inside it knows no other cipher. All give the same bytes.
 #[doc(hidden)]
 pub trait Cipher: Sized + Send + Sync + 'static {
     type Block: BlockKey;
     type Gcm: GcmKey;
 }
 
-/// An expanded AES-256 key that only ever encrypts.
+/// An expanded AES-256 key that only encrypts.
 #[doc(hidden)]
 pub trait BlockKey: Send + Sync + 'static {
     /// Expands a key, given as its two halves.
     fn new(key: &[Block; 2]) -> Self;
 
-    /// Encrypts blocks in place, each by itself. Several in one call may run side by side in the processor.
+    /// Encrypts blocks in place, each independently. The processor may work on several blocks of one call in parallel.
     fn encrypt(&self, blocks: &mut [Block]);
 }
 
@@ -28,17 +28,17 @@ pub trait GcmKey: Send + Sync + 'static {
     /// Expands a key, given as its two halves.
     fn new(key: &[Block; 2]) -> Self;
 
-    /// Makes a call that expands a message key and uses it once, and wipes the stack. That is on the way of a read, so it wipes no
-    /// more than the call used.
+    /// Runs a function that expands a message key and uses it once, then wipes the stack. Reads wait for it, so it
+    /// wipes no more than the function used.
     fn wiping_stack<T>(call: impl FnOnce() -> T) -> T;
 
-    /// Encrypts in place and writes the tag. Refuses what GCM's counter cannot number.
+    /// Encrypts in place and writes the tag. Refuses a plaintext that exceeds GCM's counter.
     fn seal(&self, iv: &HalfNonce, aad: &[u8], buffer: &mut [u8], tag: &mut Tag) -> Result<(), Refused>;
 
-    /// Verifies the tag and decrypts in place. What is in the buffer after a refusal is nobody's business: wipe it.
+    /// Verifies the tag and decrypts in place. After a refusal the buffer's content is unspecified: wipe it.
     fn open(&self, iv: &HalfNonce, aad: &[u8], buffer: &mut [u8], tag: &Tag) -> Result<(), Refused>;
 
-    /// Does the same from one buffer into another of the same length.
+    /// As `open`, from one buffer into another of the same length.
     fn open_into(
         &self,
         iv: &HalfNonce,
@@ -49,7 +49,7 @@ pub trait GcmKey: Send + Sync + 'static {
     ) -> Result<(), Refused>;
 }
 
-/// Says that the cipher did nothing: a wrong tag, or more bytes than GCM allows.
+/// The cipher refused: a wrong tag, or more bytes than GCM allows.
 #[derive(Debug)]
 #[doc(hidden)]
 pub struct Refused;

@@ -1,33 +1,33 @@
-//! How sealing and opening fail.
+//! Errors of sealing and opening.
 
 use crate::causes::debug_as_text;
 use crate::ciphertext::MAX_PLAINTEXT_LEN;
 use crate::key::RandomError;
 
-/// Says why a message did not open.
-// As long as a pointer, so that what stands in its place in a `Result` is moved in whole words.
+/// Why a message did not open.
+// As long as a pointer, so that a `Result` with it is moved in whole words.
 #[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 #[repr(u64)]
 pub enum OpenError {
-    /// The commitment is another key's: this is the wrong key, or nonce or commitment were changed.
+    /// The commitment does not match: the key is wrong, or nonce or commitment were changed.
     #[error("this was sealed under another key")]
     Commitment,
-    /// The key is right, but bytes or AAD are not those that were sealed.
+    /// The key is right, but the bytes or the AAD are not those that were sealed.
     #[error("this was changed since it was sealed, or it belongs to another place")]
     Tag,
-    /// There are fewer bytes than an empty message has.
+    /// There are fewer bytes than in an empty message.
     #[error("too few bytes for a sealed message; was it cut short?")]
     TooShort,
 }
 
 debug_as_text!(OpenError);
 
-/// Says why a message was not sealed.
+/// Why a message was not sealed.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SealError {
-    /// There was no randomness for a nonce.
+    /// The operating system returned no randomness for a nonce.
     #[error(transparent)]
     Random(#[from] RandomError),
     /// The plaintext is longer than one message may be.

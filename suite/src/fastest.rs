@@ -1,9 +1,9 @@
-//! Which cipher library serves.
+//! Chooses the cipher library.
 
 #[cfg(all(feature = "aws-lc-rs", feature = "aes-gcm", target_arch = "x86_64"))]
 use super::backend::Cipher;
 
-/// A cipher library that encx can be built with, by the feature of the same name. All give the same bytes.
+/// A cipher library with which encx can be built, by the feature of the same name. All give the same bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Backend {
@@ -13,10 +13,10 @@ pub enum Backend {
     AwsLcRs,
 }
 
-/// Tells which cipher library encrypts messages: the fastest of those that were compiled in.
+/// Returns the cipher library that encrypts messages: the fastest of those compiled in.
 ///
-/// With both, `aws-lc-rs` encrypts, and on x86-64 crate `aes` still computes the few single blocks of AES that the key
-/// commitment takes, because a call into the other library costs more than these do.
+/// With both, `aws-lc-rs` encrypts. On x86-64, crate `aes` still computes the few single AES blocks of the key
+/// commitment, because a call into the other library costs more than these blocks.
 ///
 /// ```
 /// println!("encx encrypts with {:?}", encx::suite::backend());
@@ -30,7 +30,7 @@ pub const fn backend() -> Backend {
     }
 }
 
-/// The cipher library that serves.
+/// The chosen cipher library.
 #[cfg(not(feature = "aws-lc-rs"))]
 pub(crate) type Fastest = super::aes_gcm::RustCrypto;
 
@@ -40,8 +40,8 @@ pub(crate) type Fastest = super::aws_lc_rs::AwsLc;
 #[cfg(all(feature = "aws-lc-rs", feature = "aes-gcm", target_arch = "x86_64"))]
 pub(crate) type Fastest = Both;
 
-/// Messages by AWS-LC, single blocks by crate `aes`. Elsewhere than on x86-64 that crate uses the processor's AES only
-/// if it was compiled with special flags.
+/// Messages by AWS-LC, single blocks by crate `aes`. On other processors than x86-64 that crate uses AES instructions
+/// only if it was compiled with special flags.
 #[cfg(all(feature = "aws-lc-rs", feature = "aes-gcm", target_arch = "x86_64"))]
 #[doc(hidden)]
 pub struct Both;

@@ -15,12 +15,12 @@ use crate::memory::{DEEP, wiping_stack};
 
 /// Seals and opens byte strings with KC-XAES-256-GCM under one data key.
 ///
-/// The key is expanded once and wiped when this is dropped. Shared freely between threads.
+/// The key is expanded once and wiped on drop. Threads can share it.
 ///
 /// <div class="warning">
 ///
-/// Services want `Crypto`. Here the caller answers for the AAD: without one, a sealed value opens
-/// wherever somebody moves it.
+/// Services want `Crypto`. Here the caller is responsible for the AAD: without one, a sealed value opens wherever an
+/// attacker moves it.
 ///
 /// </div>
 ///
@@ -45,14 +45,14 @@ pub struct KcXaes256Gcm {
 }
 
 impl KcXaes256Gcm {
-    /// How much longer than its plaintext a sealed message is, in bytes.
+    /// How many bytes longer than its plaintext a sealed message is.
     pub const OVERHEAD: usize = Suite::KcXaes256Gcm.body_overhead();
 
     /// Expands a data key.
     #[must_use]
     pub fn new(key: &DataKey) -> Self {
         Self {
-            // What it seals are few keys, so a nonce may take its time.
+            // It seals only few keys, so a nonce may be slow.
             key: SuiteKey::new(key, NonceSource::OperatingSystem),
             epoch: ArcSwapOption::empty(),
         }
@@ -60,18 +60,18 @@ impl KcXaes256Gcm {
 
     /// Seals a plaintext under a fresh nonce: `nonce 24 ‖ encrypted plaintext ‖ tag 16 ‖ commitment 32`.
     ///
-    /// The AAD is authenticated and not stored: opening needs the same bytes. Frame what it consists of, so that
-    /// no two meanings share one byte string.
+    /// The AAD is authenticated but not stored: opening needs the same bytes. Frame its parts, so that no two meanings
+    /// share one byte string.
     ///
     /// # Errors
     ///
-    /// [`SealError::Random`] if the operating system gives no randomness; [`SealError::TooLong`] for a
-    /// plaintext longer than [`MAX_PLAINTEXT_LEN`](crate::ciphertext::MAX_PLAINTEXT_LEN).
+    /// [`SealError::Random`] if the operating system returns no randomness; [`SealError::TooLong`] for a plaintext
+    /// longer than [`MAX_PLAINTEXT_LEN`](crate::ciphertext::MAX_PLAINTEXT_LEN).
     pub fn seal(&self, aad: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, SealError> {
         let mut sealed = Vec::new();
         let epoch = self.epoch.load();
         let mut epochs = Epochs::new(epoch.as_ref());
-        // What it seals are keys.
+        // The plaintexts are keys.
         wiping_stack::<DEEP, _>(|| {
             self.key
                 .seal(&mut epochs, Suite::KcXaes256Gcm, aad, plaintext, &mut sealed)
@@ -82,7 +82,7 @@ impl KcXaes256Gcm {
         Ok(sealed)
     }
 
-    /// Opens what [`seal`](Self::seal) returned, given the same AAD.
+    /// Opens a message that [`seal`](Self::seal) returned, given the same AAD.
     ///
     /// # Errors
     ///

@@ -2,8 +2,8 @@
 //!
 //! <div class="warning">
 //!
-//! Services want `Crypto`: it finds the right key, binds each value to its place, and lets keys be
-//! rotated. What is here does none of that.
+//! Services want `Crypto`: it finds the right key, binds each value to its place, and rotates keys. This crate does
+//! none of that.
 //!
 //! </div>
 //!
@@ -19,9 +19,9 @@
 //! commitment = CMAC_K("XCMT" ‖ N ‖ "00 01 00 01") ‖ CMAC_K("XCMT" ‖ N ‖ "00 01 00 02")
 //! ```
 //!
-//! Nonces are random; their 192 bits let any number of processes share a key without a counter. Some thousand messages in
-//! a row share the first half of their nonces, so that Kx is derived once for all of them; the second half is drawn for
-//! each. The commitment depends on key and nonce, not on the AAD, and is compared before anything is decrypted: no
+//! Nonces are random; their 192 bits let any number of processes share a key without a counter. Some thousand consecutive
+//! messages share the first half of their nonces, so that Kx is derived once for all of them; the second half is drawn
+//! for each. The commitment depends on key and nonce, not on the AAD, and is compared before anything is decrypted: no
 //! message opens under two keys.
 //!
 //! [ePrint 2025/758]: https://eprint.iacr.org/2025/758
@@ -57,7 +57,7 @@ pub use self::opened::Opened;
 #[doc(hidden)]
 pub use self::suite_key::{Batch, SuiteKey};
 
-/// The bare ciphers, which benches compare with.
+/// The bare ciphers, for comparison in benches.
 #[doc(hidden)]
 pub mod raw {
     #[cfg(feature = "aes-gcm")]

@@ -1,7 +1,8 @@
-//! The message keys that one data key has opened messages with, kept for the next message of the same epoch.
+//! Caches the message keys with which one data key has opened messages, for later messages of the same epoch.
 //!
-//! A hit skips the derivation and nothing else: commitment and tag are checked as ever. What is in here was
-//! asked for by messages whose tags were right, so nobody without the key can fill it. It dies with the data key.
+//! A hit skips only the derivation: commitment and tag are always checked. A key enters the cache only after messages
+//! with correct tags asked for it, so an attacker without the data key cannot fill the cache. The cache is dropped with
+//! the data key.
 
 use std::cell::Cell;
 use std::sync::OnceLock;
@@ -12,10 +13,10 @@ use super::bytes::HalfNonce;
 use super::xaes::MessageKey;
 use crate::memory::Wiped;
 
-/// How many places each level of a cache has. A level is made when the one before has proved too small.
+/// The number of places in each level of a cache. A new level is added when the last one proves too small.
 const LEVELS: [usize; 4] = [8, 64, 512, 4096];
 
-/// So often must a key find its place taken before a cache gets another level.
+/// How often keys must find their place taken before a cache gets another level.
 const CROWDED: u32 = 8;
 
 /// How many message keys all caches of this process keep together: about 16 MiB.
@@ -23,22 +24,22 @@ const MAX_KEPT: usize = 16_384;
 
 static KEPT: AtomicUsize = AtomicUsize::new(0);
 
-/// How many messages a thread remembers to have opened whose keys were not kept, under whatever data key: in 4 KiB.
+/// How many opened messages without a kept key a thread remembers, across all data keys: in 4 KiB.
 const REMEMBERED: usize = 512;
 
 thread_local! {
-    /// Of each, what [`MessageKeyCache::mark`] gives. A thread's own, and not the cache's: where threads that open many different messages
-    /// all write to one place, they wait for each other.
+    /// The [`MessageKeyCache::mark`] of each remembered message. Per thread rather than per cache: threads that open many
+    /// different messages and all write to one place would wait for each other.
     static OPENED: [Cell<u64>; REMEMBERED] = const { [const { Cell::new(0) }; REMEMBERED] };
 }
 
-/// Keeps message keys by the first half of the nonce, whose random bits choose the place.
+/// Keeps message keys by the first half of the nonce, whose random bits select the place.
 ///
-/// It grows only where it is used: a message key is kept when a thread asked for it twice, with not too many others in between.
-/// What is kept stays as it is until the cache dies, so that to find it takes no count and no lock;
-/// a data key is unwrapped anew, and its cache begins anew, before it grows old.
+/// It grows only where it is used: it keeps a message key that a thread asked for twice, with not too many others in
+/// between. Entries stay unchanged until the cache is dropped, so a lookup needs no reference count and no lock. Data
+/// keys are unwrapped again, with an empty cache, before it grows stale.
 pub(super) struct MessageKeyCache<C: Cipher> {
-    /// Made with the first level, for the first key that is kept.
+    /// Allocated with the first level, for the first kept key.
     levels: OnceLock<Box<Levels<C>>>,
     /// How often a key found its place in the last level taken.
     crowd: AtomicU32,
@@ -48,13 +49,13 @@ type Levels<C> = [OnceLock<Box<[Place<C>]>>; LEVELS.len()];
 
 type Place<C> = OnceLock<Box<CachedMessageKey<C>>>;
 
-/// A message key, and its share of what all caches may keep.
+/// A message key, and its share of the total that all caches may keep.
 pub(super) struct CachedMessageKey<C: Cipher> {
     pub(super) key: Wiped<MessageKey<C>>,
     _share: Share,
 }
 
-/// Leave to keep a message key that is about to be derived.
+/// Permission to keep a message key that is about to be derived.
 pub(super) struct Admission(Share);
 
 impl<C: Cipher> MessageKeyCache<C> {
@@ -80,7 +81,7 @@ impl<C: Cipher> MessageKeyCache<C> {
         None
     }
 
-    /// Tells whether the message key of a first half should be kept, if its message proves right.
+    /// Decides whether to keep the message key of a first half, if its message is authentic.
     pub(super) fn admit(&self, first_half: &HalfNonce) -> Option<Admission> {
         if !self.was_missed(first_half) || self.is_taken(first_half) {
             return None;
@@ -88,7 +89,7 @@ impl<C: Cipher> MessageKeyCache<C> {
         Share::take().map(Admission)
     }
 
-    /// Notes that a message opened whose key was not kept.
+    /// Records that a message was opened whose key is not kept.
     pub(super) fn note_miss(&self, first_half: &HalfNonce) {
         if self.was_missed(first_half) {
             if self.is_taken(first_half) {
@@ -100,27 +101,27 @@ impl<C: Cipher> MessageKeyCache<C> {
         OPENED.with(|opened| opened[at].set(mark));
     }
 
-    /// Keeps a message key, which has just opened a message.
+    /// Keeps a message key that has just opened a message.
     pub(super) fn keep(&self, kept: Box<CachedMessageKey<C>>) {
         let levels = self
             .levels
             .get_or_init(|| Box::new([const { OnceLock::new() }; LEVELS.len()]));
         levels[0].get_or_init(|| places(LEVELS[0]));
         if let Some(place) = self.place(&kept.key.first_half) {
-            // Somebody else may have been faster.
+            // Another thread may have been faster.
             let _ = place.set(kept);
         }
     }
 
-    /// Tells whether this thread has opened a message of this first half lately.
+    /// Tells whether this thread has recently opened a message of this first half.
     fn was_missed(&self, first_half: &HalfNonce) -> bool {
         let (mark, at) = self.mark(first_half);
         OPENED.with(|opened| opened[at].get() == mark)
     }
 
-    /// Returns what tells a first half under this data key from others, as well as need be, and where to remember it.
+    /// Returns a mark that nearly always distinguishes a first half under this data key, and where to remember it.
     fn mark(&self, first_half: &HalfNonce) -> (u64, usize) {
-        // They are random, so any bytes do.
+        // All bytes are random, so any will do.
         let [first, second, rest @ ..] = *first_half;
         let [c, d, e, f, g, h, i, j, ..] = rest;
         let cache = std::ptr::from_ref(self).addr() as u64;
@@ -135,7 +136,7 @@ impl<C: Cipher> MessageKeyCache<C> {
         self.place(first_half).is_some_and(|place| place.get().is_some())
     }
 
-    /// Notes that a key found its place taken.
+    /// Records that a key found its place taken.
     fn note_crowd(&self) {
         let mut levels = self
             .levels
@@ -143,7 +144,7 @@ impl<C: Cipher> MessageKeyCache<C> {
             .into_iter()
             .flat_map(|levels| levels.iter().zip(LEVELS));
         let Some((level, count)) = levels.find(|(level, _)| level.get().is_none()) else {
-            // Nothing to count for: threads would only wait for each other.
+            // There is no further level: counting would only make threads wait for each other.
             return;
         };
         if self.crowd.fetch_add(1, Ordering::Relaxed) + 1 >= CROWDED {
@@ -152,7 +153,7 @@ impl<C: Cipher> MessageKeyCache<C> {
         }
     }
 
-    /// Counts the message keys that are kept, and the places that there are.
+    /// Counts the kept message keys, and the places.
     #[cfg(test)]
     pub(super) fn size(&self) -> (usize, usize) {
         let levels = || self.levels.get().into_iter().flat_map(|levels| levels.iter());
@@ -161,7 +162,7 @@ impl<C: Cipher> MessageKeyCache<C> {
         (kept.count(), places().count())
     }
 
-    /// Finds where a first half belongs: in the last level that there is.
+    /// Finds the place of a first half in the last level.
     fn place(&self, first_half: &HalfNonce) -> Option<&Place<C>> {
         let places = self.levels.get()?.iter().map_while(OnceLock::get).last()?;
         places.get(index(first_half, places.len()))
@@ -184,17 +185,17 @@ fn places<C: Cipher>(count: usize) -> Box<[Place<C>]> {
 #[inline]
 fn index(first_half: &HalfNonce, places: usize) -> usize {
     let [.., high, low] = *first_half;
-    // Each level has a power of two places, and a division would take as long as a block of AES.
+    // The number of places is a power of two; a division would take as long as an AES block.
     usize::from(u16::from_be_bytes([high, low])) & (places - 1)
 }
 
-/// A share of what all caches may keep; given back when dropped.
+/// A share of the total that all caches may keep; returned on drop.
 pub(super) struct Share;
 
 impl Share {
     fn take() -> Option<Self> {
         let more = |kept| (kept < MAX_KEPT).then(|| kept + 1);
-        // Made only if it was taken: what is made is given back.
+        // Constructed only if a share was taken, because `Drop` returns one.
         shares_taken()
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
             .ok()
@@ -218,22 +219,22 @@ fn shares_taken() -> &'static AtomicUsize {
     KEPT_APART.get().unwrap_or(&KEPT)
 }
 
-/// Counts what this thread keeps by itself, where no other test of the process takes or gives back a share.
+/// Counts this thread's shares separately, so that other tests of the process do not interfere.
 #[cfg(test)]
 pub(super) fn count_shares_apart() {
     KEPT_APART.set(Some(Box::leak(Box::default())));
 }
 
-/// Forgets what this thread has opened, as if it were another.
+/// Forgets what this thread has opened, as if it were another thread.
 #[cfg(test)]
 pub(super) fn forget_opened() {
     OPENED.with(|opened| opened.iter().for_each(|mark| mark.set(0)));
 }
 
-/// Takes every share that is left.
+/// Takes every remaining share.
 #[cfg(test)]
 pub(super) fn take_all_shares() -> Vec<Share> {
-    // One too many, if there is no end to them.
+    // Takes one too many if the limit does not hold.
     std::iter::from_fn(Share::take).take(MAX_KEPT + 1).collect()
 }
 

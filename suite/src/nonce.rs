@@ -1,4 +1,4 @@
-//! Where the second halves of nonces come from: a generator per thread, seeded by the operating system, or that itself.
+//! Sources of the second halves of nonces: a generator per thread, seeded by the operating system, or the system itself.
 
 use std::cell::RefCell;
 use std::sync::atomic::{Ordering, compiler_fence};
@@ -11,21 +11,21 @@ use super::bytes::Block;
 use crate::key::{RandomError, fill_from_os};
 use crate::memory;
 
-/// Who draws the second half of a nonce. The first is the operating system's always.
+/// The source of the second half of a nonce. The first half always comes from the operating system.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[doc(hidden)]
 pub enum NonceSource {
-    /// A generator per thread, which the operating system seeds.
+    /// A generator per thread, seeded by the operating system.
     #[default]
     Thread,
-    /// The operating system, each time. It needs no notice of forks and snapshots.
+    /// The operating system, each time. It needs no detection of forks and snapshots.
     OperatingSystem,
 }
 
-/// How much one seed gives, in bytes.
+/// How many bytes one seed produces.
 const RESEED_AFTER: usize = 64 << 10;
 
-/// How many blocks are made at once.
+/// How many blocks are generated at once.
 const POOL: usize = 64;
 
 thread_local! {
@@ -35,10 +35,10 @@ thread_local! {
 struct Generator {
     rng: StdRng,
     fork: u64,
-    /// How many pools this seed still gives.
+    /// How many more pools this seed may produce.
     left: usize,
-    /// Blocks that nobody has had yet, from `next` on. They are handed out whole: one that was written in pieces makes
-    /// the processor wait when it is read.
+    /// Unused blocks, from `next` on. They are handed out whole: reading a block that was written in
+    /// pieces stalls the processor.
     pool: [Block; POOL],
     next: usize,
 }
@@ -69,10 +69,10 @@ fn draw_one_slowly(source: NonceSource) -> Result<(Block, Option<u64>), RandomEr
     Ok((blocks[0], fork))
 }
 
-/// Draws blocks to make nonces of, and returns the fork count at which they were drawn; `None` if forks cannot be noticed.
+/// Draws blocks for nonces, and returns the fork count at which they were drawn; `None` if forks cannot be detected.
 ///
-/// Whenever this thread's generator cannot be used, the operating system gives the bytes: while the thread ends,
-/// when a signal handler interrupts a draw, or when forks cannot be noticed.
+/// The operating system supplies the bytes whenever this thread's generator cannot be used: while the thread exits,
+/// when a signal handler interrupts a draw, or when forks cannot be detected.
 pub(super) fn draw(source: NonceSource, blocks: &mut [Block]) -> Result<Option<u64>, RandomError> {
     let fork = memory::fork_count();
     let Some(number) = fork.filter(|_| source == NonceSource::Thread) else {
@@ -82,14 +82,14 @@ pub(super) fn draw(source: NonceSource, blocks: &mut [Block]) -> Result<Option<u
     drawn.unwrap_or_else(|| draw_from_os(blocks)).map(|()| fork)
 }
 
-/// Calls with this thread's generator. `None`, and no call, while the thread ends, or where a call is going on already: in a
-/// signal handler that interrupted it.
+/// Calls a function with this thread's generator. `None`, without a call, while the thread exits, or inside a signal
+/// handler that interrupted another such call.
 #[inline(always)]
 fn with_generator<T>(call: impl FnOnce(&mut Option<Generator>) -> T) -> Option<T> {
     let called = GENERATOR.try_with(|generator| {
         let mut generator = generator.try_borrow_mut().ok()?;
-        // The mark that it is in use must be there before it is, and stay until it is not: only such a handler could tell, so
-        // the compiler would leave the mark out, and both would get the same block.
+        // The mark must be set before the generator is used, and stay set until it is not. Only a signal handler could
+        // notice, so the compiler would omit the mark, and both callers would get the same block.
         compiler_fence(Ordering::SeqCst);
         let done = call(&mut generator);
         compiler_fence(Ordering::SeqCst);
@@ -103,7 +103,7 @@ fn draw_from_os(blocks: &mut [Block]) -> Result<(), RandomError> {
     fill_from_os(blocks.as_flattened_mut())
 }
 
-/// Takes blocks out of the pool of this fork count, making a new one if need be.
+/// Takes blocks from the pool of this fork count, and fills a new pool if necessary.
 #[inline]
 fn take<E>(
     slot: &mut Option<Generator>,
@@ -127,9 +127,9 @@ fn take<E>(
     Ok(())
 }
 
-/// Fills the pool and returns its first block. A generator that is of another fork count, or used up, is replaced.
+/// Fills the pool and returns its first block. Replaces a generator that has another fork count or is used up.
 ///
-/// If no seed can be had, the old generator stays but is not asked, now or later.
+/// If there is no seed, the old generator stays but is not used, now or later.
 #[cold]
 fn refill<E>(
     slot: &mut Option<Generator>,
@@ -164,7 +164,7 @@ mod tests {
 
     type Never = std::convert::Infallible;
 
-    /// The blocks that one seed gives.
+    /// The blocks that one seed produces.
     fn from_seed(seed: u8) -> impl FnMut() -> Block {
         let mut rng = StdRng::from_seed([seed; 32]);
         let mut pool = Vec::new();
@@ -239,7 +239,7 @@ mod tests {
         );
         take(&mut slot, 0, &mut blocks, |_| Ok::<_, Never>(())).unwrap();
         for _ in 0..2 {
-            // The generator from before the fork is there, and must not be asked.
+            // The generator from before the fork still exists, but must not be used.
             let mut blocks = [Block::default()];
             assert_eq!(
                 take(&mut slot, 1, &mut blocks, |_| Err("no seed")),

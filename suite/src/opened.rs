@@ -1,4 +1,4 @@
-//! What was decrypted, in a buffer that is wiped when dropped and then serves again.
+//! Decrypted bytes, in a buffer that is wiped on drop and then reused.
 
 mod spare;
 
@@ -7,16 +7,17 @@ use std::ops::Deref;
 
 use zeroize::{ZeroizeOnDrop, zeroize_bytes};
 
-/// Decrypted bytes. They are wiped when dropped, unless they were taken out.
+/// Decrypted bytes. They are wiped on drop, unless they were taken out.
 #[doc(hidden)]
 pub struct Opened {
-    /// What is beyond `len` is zero.
+    /// Zero beyond `len`.
     buffer: Vec<u8>,
     len: usize,
 }
 
 impl Opened {
-    /// Makes a place to decrypt into, and tells what to decrypt there from elsewhere; `None` if it was put there.
+    /// Makes a buffer to decrypt into, and returns the bytes to decrypt into it; `None` if the
+    /// buffer already contains them.
     #[inline(always)]
     pub(super) fn begin(encrypted: &[u8]) -> (Self, Option<&[u8]>) {
         let len = encrypted.len();
@@ -68,10 +69,10 @@ impl Drop for Opened {
     #[inline]
     fn drop(&mut self) {
         if self.buffer.is_empty() {
-            // Taken out. To write nothing to where no memory is takes a hundred nanoseconds by AVX-512.
+            // Taken out. Writing zero bytes through AVX-512 takes a hundred nanoseconds.
             return;
         }
-        // All at once: `Zeroizing` would do it byte by byte, which is a fifth of the time that decrypting takes.
+        // All at once: `Zeroizing` goes byte by byte, which takes a fifth of the time of decryption.
         zeroize_bytes(self.as_mut_bytes());
         spare::keep(std::mem::take(&mut self.buffer));
     }

@@ -1,4 +1,4 @@
-//! The AEAD of ciphertexts under one data key: which message key serves, and what stands where in a message.
+//! The AEAD of ciphertexts under one data key: chooses the message key, and lays out a message.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,12 +20,12 @@ use crate::ciphertext::{MAX_PLAINTEXT_LEN, NONCE_LEN, Suite};
 use crate::key::{DataKey, fill_from_os};
 use crate::memory;
 
-/// Seals and opens the bodies of ciphertexts under one data key, expanded once and wiped when dropped.
+/// Seals and opens the bodies of ciphertexts under one data key, which is expanded once and wiped on drop.
 #[doc(hidden)]
 pub struct SuiteKey<C: Cipher = Fastest> {
     pub(super) xaes: Xaes<C>,
     nonces: NonceSource,
-    /// Whether an epoch began yet. The first is not kept: of many data keys in memory, most encrypt nothing, or once.
+    /// Whether an epoch has begun. The first one is not kept: most cached data keys encrypt nothing, or once.
     begun: AtomicBool,
     pub(super) opened: MessageKeyCache<C>,
 }
@@ -42,10 +42,10 @@ impl<C: Cipher> SuiteKey<C> {
         }
     }
 
-    /// Appends `nonce 24 ‖ encrypted plaintext ‖ tag 16`, and for suite 1 `commitment 32`, to what `out` holds.
+    /// Appends `nonce 24 ‖ encrypted plaintext ‖ tag 16`, and for suite 1 `commitment 32`, to `out`.
     ///
-    /// `aad` is GCM's whole AAD. On an error `out` is as it was. It allocates only if `out` has not the room,
-    /// which is [`Suite::body_overhead`] and the plaintext, or when an epoch begins.
+    /// `aad` is GCM's whole AAD. On an error `out` is unchanged. It allocates only if `out` lacks room, which is
+    /// [`Suite::body_overhead`] plus the plaintext, or when an epoch begins.
     #[inline(always)]
     #[doc(hidden)]
     pub fn seal(
@@ -60,14 +60,14 @@ impl<C: Cipher> SuiteKey<C> {
         self.seal_drawn(epochs, &second_half, fork, suite, aad, plaintext, out)
     }
 
-    /// Tells who draws the second half of nonces.
+    /// Returns the source of the second half of nonces.
     #[doc(hidden)]
     #[must_use]
     pub fn nonces(&self) -> NonceSource {
         self.nonces
     }
 
-    /// Begins to seal so many messages, whose nonces are drawn together.
+    /// Starts a batch of messages whose nonces are drawn together.
     #[doc(hidden)]
     pub fn batch(&self, messages: usize) -> Batch<'_, C> {
         Batch {
@@ -80,7 +80,7 @@ impl<C: Cipher> SuiteKey<C> {
         }
     }
 
-    /// Seals with half a nonce that was drawn for this message, unless that ends the epoch.
+    /// Seals with a half nonce that was drawn for this message, unless it ends the epoch.
     #[inline(always)]
     #[allow(clippy::too_many_arguments, reason = "what a message consists of")]
     pub(super) fn seal_drawn(
@@ -101,7 +101,7 @@ impl<C: Cipher> SuiteKey<C> {
         self.begin_epoch(epochs, fork, suite, aad, plaintext, out)
     }
 
-    /// Seals the first message of an epoch, whose whole nonce is the operating system's.
+    /// Seals the first message of an epoch, whose whole nonce comes from the operating system.
     #[cold]
     #[inline(never)]
     fn begin_epoch(
@@ -116,7 +116,7 @@ impl<C: Cipher> SuiteKey<C> {
         let (mut first_half, mut second_half) = (HalfNonce::default(), PaddedHalf::default());
         fill_from_os(&mut first_half)?;
         fill_from_os(&mut second_half)?;
-        // Where forks cannot be noticed, an epoch is one message.
+        // If forks cannot be detected, an epoch is one message.
         let kept = fork.filter(|_| self.begun.swap(true, Ordering::Relaxed));
         C::Gcm::wiping_stack(|| {
             let key = self.xaes.derive(&first_half);
@@ -137,7 +137,7 @@ impl<C: Cipher> SuiteKey<C> {
         plaintext: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), SealError> {
-        // The padding does not count, whatever it is.
+        // The padding is ignored.
         let mut padded = [0xaa; 16];
         padded[..12].copy_from_slice(second_half);
         self.seal_under(&self.xaes.derive(first_half), &padded, suite, aad, plaintext, out)
@@ -158,10 +158,10 @@ impl<C: Cipher> SuiteKey<C> {
         if found > MAX_PLAINTEXT_LEN {
             return Err(SealError::TooLong { found });
         }
-        // First, because nothing waits for it: the processor encrypts meanwhile.
+        // First, because nothing depends on it: the processor encrypts in parallel.
         let commitment = (suite == Suite::KcXaes256Gcm).then(|| self.xaes.commit(key, second_half));
         let before = out.len();
-        // Never again below: a vector that grew would leave plaintext behind in the memory it gave back.
+        // Reserve once: a vector that grew would leave plaintext behind in the freed memory.
         out.reserve(suite.body_overhead() + found);
         out.extend_from_slice(&key.first_half);
         out.extend_from_slice(iv);
@@ -183,9 +183,9 @@ impl<C: Cipher> SuiteKey<C> {
         Ok(())
     }
 
-    /// Opens the body of a ciphertext. The commitment, where the suite has one, is compared first.
+    /// Opens the body of a ciphertext. Compares the commitment first, if the suite has one.
     ///
-    /// `epoch` is the one that the caller keeps to encrypt; messages of it need no derivation.
+    /// `epoch` is the caller's epoch for encryption; its messages need no derivation.
     #[inline(always)]
     #[doc(hidden)]
     pub fn open(
@@ -201,8 +201,8 @@ impl<C: Cipher> SuiteKey<C> {
         Ok(opened)
     }
 
-    /// Opens the body of a ciphertext that begins at `begin`, and leaves the plaintext alone in the buffer. After an
-    /// error the buffer is wiped and empty.
+    /// Opens the body of a ciphertext that starts at `begin`, and leaves only the plaintext in the buffer. On an error
+    /// the buffer is wiped and empty.
     #[doc(hidden)]
     pub fn open_in_place(
         &self,
@@ -223,14 +223,14 @@ impl<C: Cipher> SuiteKey<C> {
         self.open_parts(epoch, parts, aad, None, encrypted)?;
         let (from, len) = (begin + NONCE_LEN, encrypted.len());
         buffer.copy_within(from..from + len, 0);
-        // What was moved away from is plaintext still.
+        // The bytes behind still hold the old copy of the plaintext.
         buffer[len..].zeroize();
         buffer.truncate(len);
         wiped.0 = None;
         Ok(())
     }
 
-    /// Checks the commitment and the tag, and decrypts what is encrypted into a buffer, or in place.
+    /// Checks the commitment and the tag, and decrypts into a buffer, or in place.
     #[inline(always)]
     fn open_parts(
         &self,
@@ -298,8 +298,8 @@ impl<C: Cipher> SuiteKey<C> {
     }
 }
 
-/// Seals a known number of messages one after the other. Their nonces are drawn together, each fresh; none is counted on
-/// from another.
+/// Seals a known number of messages in sequence. Their nonces are drawn together, each at random; none
+/// is computed from another.
 #[doc(hidden)]
 pub struct Batch<'a, C: Cipher = Fastest> {
     key: &'a SuiteKey<C>,
@@ -310,7 +310,7 @@ pub struct Batch<'a, C: Cipher = Fastest> {
     to_come: usize,
 }
 
-/// How many half nonces are drawn in one go.
+/// How many half nonces are drawn at once.
 const DRAWN_TOGETHER: usize = 16;
 
 impl<C: Cipher> Batch<'_, C> {
@@ -331,17 +331,17 @@ impl<C: Cipher> Batch<'_, C> {
             .seal_drawn(epochs, &second_half, fork, suite, aad, plaintext, out)
     }
 
-    /// Takes the next half nonce, and draws more when all are taken. Returns each once, and the fork count at which it was
-    /// drawn.
+    /// Takes the next half nonce, and draws more when all are used. Returns each one once, with the fork count at which
+    /// it was drawn.
     #[inline]
     pub(super) fn draw<E>(
         &mut self,
         from: impl FnOnce(&mut [PaddedHalf]) -> Result<Option<u64>, E>,
     ) -> Result<(PaddedHalf, Option<u64>), E> {
-        // Between two messages of a batch the process may have forked, and the other one has these bytes too.
+        // The process may have forked between two messages of a batch, and the other process has these bytes too.
         let same_process = self.fork.is_some() && self.fork == memory::fork_count();
         if self.next == self.end || !same_process {
-            // If nothing can be drawn, nothing is left.
+            // If the draw fails, no half nonce is left.
             (self.next, self.end) = (0, 0);
             let end = self.to_come.clamp(1, DRAWN_TOGETHER);
             self.fork = from(&mut self.drawn[..end])?;
@@ -354,8 +354,8 @@ impl<C: Cipher> Batch<'_, C> {
     }
 }
 
-/// What the body of a ciphertext consists of, besides the encrypted plaintext. It lies where it lay: to copy it here takes
-/// as long as a block of AES.
+/// The parts of a ciphertext's body, besides the encrypted plaintext. Borrowed: copying them takes
+/// as long as an AES block.
 #[derive(Clone, Copy)]
 struct Parts<'a> {
     first_half: &'a HalfNonce,
@@ -365,11 +365,11 @@ struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    /// Takes a body apart. `None` if it is too short.
+    /// Splits a body. `None` if it is too short.
     #[inline(always)]
     fn of(suite: Suite, body: &'a [u8]) -> Option<(Self, &'a [u8])> {
         let (first_half, rest) = body.split_first_chunk()?;
-        // What follows the nonce is a tag at least.
+        // At least a tag follows the nonce.
         let second_half = rest.first_chunk()?;
         let rest = rest.get(NONCE_LEN / 2..)?;
         let (rest, commitment) = match suite {
@@ -390,7 +390,7 @@ impl<'a> Parts<'a> {
         Some((parts, encrypted))
     }
 
-    /// Takes a body apart whose plaintext is to be decrypted where it lies.
+    /// Splits a body whose plaintext is decrypted in place.
     #[inline(always)]
     fn in_place(
         suite: Suite,
@@ -419,7 +419,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Wipes and empties a buffer when dropped, unless it was taken out.
+/// Wipes and empties a buffer on drop, unless it was taken out.
 struct WipedUnlessOpened<'a>(Option<&'a mut Vec<u8>>);
 
 impl Drop for WipedUnlessOpened<'_> {
@@ -430,8 +430,8 @@ impl Drop for WipedUnlessOpened<'_> {
     }
 }
 
-/// Returns a number that is zero if two commitments are equal. It looks at all of both, in four steps: to compare them byte
-/// by byte in constant time is slower.
+/// Returns zero if two commitments are equal. Compares all bytes, in four steps: comparing them byte by byte in
+/// constant time is slower.
 #[inline(always)]
 fn difference(ours: &[Block; 2], theirs: &Commitment) -> u64 {
     let (ours, _) = ours.as_flattened().as_chunks();

@@ -1,4 +1,4 @@
-//! Tests of the suites, on each cipher backend that was compiled in and between them.
+//! Tests of the suites, on each compiled cipher backend and between backends.
 
 mod backends;
 mod mix;

@@ -1,8 +1,8 @@
-//! XAES-256-GCM and its key commitment: what turns a data key and a nonce into a message key.
+//! XAES-256-GCM and its key commitment: derives a message key from a data key and a nonce.
 //!
-//! Everything that depends on the first half of the nonce alone is made by [`Xaes::derive`], so that whoever
-//! seals many messages under one first half derives once. The second half is the IV of AES-256-GCM
-//! and enters the commitment's last blocks.
+//! [`Xaes::derive`] makes everything that depends only on the first half of the nonce, so that a caller that seals
+//! many messages under one first half derives once. The second half is the IV of AES-256-GCM and enters the
+//! commitment's last blocks.
 
 use zeroize::ZeroizeOnDrop;
 
@@ -35,9 +35,9 @@ impl<C: Cipher> Xaes<C> {
         })
     }
 
-    /// Derives the message key, and with it what its commitments begin with, in three blocks of AES.
+    /// Derives the message key and the start of its commitments, in three AES blocks.
     ///
-    /// To be called in [`wiping_stack`].
+    /// Call it in [`wiping_stack`].
     #[inline(always)]
     pub(super) fn derive(&self, first_half: &HalfNonce) -> Wiped<MessageKey<C>> {
         let [left, right, chain] = self.derive_blocks(first_half);
@@ -62,10 +62,9 @@ impl<C: Cipher> Xaes<C> {
         blocks
     }
 
-    /// Computes the commitment to the data key and the whole nonce, in two blocks of AES: two CMACs that
-    /// share their first block.
-    // A function of its own: as a part of others its blocks were put together in other pieces than they are read in, which
-    // cost 20 ns.
+    /// Computes the commitment to the data key and the whole nonce, in two AES blocks: two CMACs that share their first
+    /// block. A separate function: when inlined, its blocks were written in other pieces than they were read in, which
+    /// cost 20 ns.
     #[inline(never)]
     pub(super) fn commit(&self, key: &MessageKey<C>, second_half: &PaddedHalf) -> [Block; 2] {
         let mut blocks = key.last;
@@ -81,35 +80,35 @@ impl<C: Cipher> Xaes<C> {
 
 impl<C: Cipher> ZeroizeOnDrop for Xaes<C> {}
 
-/// What depends on the first half of a nonce alone: the key of all messages that share it. Nothing in it ever changes.
-/// It exists in [`Wiped`] memory alone.
+/// Everything that depends only on the first half of a nonce: the key of all messages that share it. Immutable. It exists
+/// only in [`Wiped`] memory.
 pub(super) struct MessageKey<C: Cipher> {
     pub(super) first_half: HalfNonce,
-    /// The last blocks of both CMACs over "XCMT" ‖ nonce ‖ counter, as far as they do not depend on the second half.
+    /// The last blocks of both CMACs over "XCMT" ‖ nonce ‖ counter, without the second half.
     last: [Block; 2],
-    /// Always [`HALF`]. It stands here, where the compiler does not know it, so that blocks are combined as a whole.
+    /// Always [`HALF`]. A field, so that the compiler does not know its value and combines whole blocks.
     mask: Block,
     pub(super) gcm: C::Gcm,
 }
 
-/// Half a nonce, and four bytes that do not count. It is read as one block: one that was written in other pieces than
-/// it is read makes the processor wait, for as long as a block of AES takes.
+/// A half nonce, and four ignored bytes. It is read as one block: reading a block that was written in other pieces stalls
+/// the processor, for as long as an AES block takes.
 pub(super) type PaddedHalf = Block;
 
-/// Takes the half out of a padded half.
+/// Returns the half of a padded half.
 #[inline(always)]
 pub(super) fn half(padded: &PaddedHalf) -> &HalfNonce {
     padded.first_chunk().expect("a block is longer than half a nonce")
 }
 
-/// What ends the last blocks of both CMACs, as whole blocks: one that was put together from pieces makes the processor
-/// wait when it is read.
+/// The ends of the last blocks of both CMACs, as whole blocks: reading a block that was put together from
+/// pieces stalls the processor.
 const COUNTERS: [Block; 2] = [
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1],
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2],
 ];
 
-/// Which bytes of a padded half count.
+/// Masks the bytes of a padded half that count.
 const HALF: Block = [
     255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0,
 ];

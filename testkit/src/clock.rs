@@ -1,4 +1,4 @@
-//! A clock that stands still until a test moves it, and the machine's.
+//! A clock that a test moves, and the machine's clock.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,9 +12,9 @@ use tokio::sync::watch;
 
 use encx_core::clock::Clock;
 
-/// Stands still until [`advance`](ManualClock::advance) is called, and then wakes who slept long enough.
+/// A clock that stands still until [`advance`](ManualClock::advance) moves it, which wakes every sleeper that is due.
 ///
-/// Clones share one time. It begins at 2026-01-01T00:00:00Z.
+/// Clones share one time, which begins at 2026-01-01T00:00:00Z.
 #[derive(Clone)]
 pub struct ManualClock(Arc<Shared>);
 
@@ -23,7 +23,7 @@ struct Shared {
     sleepers: Mutex<Sleepers>,
 }
 
-/// Who sleeps until when.
+/// The sleepers and when each is due.
 #[derive(Default)]
 struct Sleepers {
     until: BTreeSet<(Duration, u64)>,
@@ -42,12 +42,12 @@ impl ManualClock {
         }))
     }
 
-    /// Moves the clock, and wakes every sleeper whose time has come.
+    /// Moves the clock, and wakes every sleeper that is due.
     pub fn advance(&self, duration: Duration) {
         self.0.elapsed.send_modify(|elapsed| *elapsed += duration);
     }
 
-    /// Returns when the next sleeper is to be woken, of those whose time has not come.
+    /// Returns when the next sleeper is due, of those not due yet.
     #[cfg(feature = "harness")]
     pub(crate) fn next_wake(&self) -> Option<Duration> {
         let now = self.elapsed();
@@ -60,7 +60,7 @@ impl ManualClock {
             .map(|(until, _)| *until)
     }
 
-    /// Returns how often anybody went to sleep.
+    /// Returns the number of sleeps so far.
     #[cfg(feature = "harness")]
     pub(crate) fn sleeps_ever(&self) -> u64 {
         self.0.sleepers().ever
@@ -73,7 +73,7 @@ impl Shared {
     }
 }
 
-/// Takes a sleeper off the list when it wakes or is dropped.
+/// Removes a sleeper from the list when it wakes or is dropped.
 struct Asleep {
     shared: Arc<Shared>,
     entry: (Duration, u64),
@@ -128,16 +128,16 @@ impl Clock for ManualClock {
         let until = self.elapsed().saturating_add(duration);
         let asleep = Asleep::until(&self.0, until);
         Box::pin(async move {
-            // The sender lives in `asleep`, so it cannot be gone.
+            // `asleep` owns the sender, so the channel is open.
             let _ = elapsed.wait_for(|elapsed| *elapsed >= until).await;
             drop(asleep);
         })
     }
 }
 
-/// The machine's own clock, for a KMS and a key store that were given no other.
+/// The machine's own clock, the default of a KMS and a key store.
 ///
-/// Not `encx::SystemClock`: what is tested against them needs no `encx`.
+/// Not `encx::SystemClock`: tests of providers need no `encx`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MachineClock;
 

@@ -1,4 +1,4 @@
-//! What a service's own tests run on: processes, a KMS and a key store in memory, and a clock that drives them.
+//! An environment for a service's own tests: processes, an in-memory KMS and key store, and the clock that drives them.
 
 use std::fmt;
 use std::future::Future;
@@ -15,24 +15,24 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::{ManualClock, MemoryKeyStore, MemoryKms};
 
-/// How many turns nothing may happen in until background work counts as done.
+/// How many turns without activity mean that background work is done.
 const QUIET_TURNS: usize = 32;
 
-/// After so many turns something goes round in circles. The longest work of background tasks takes a few thousand.
+/// More turns than this mean an endless loop. The longest background work takes a few thousand.
 const MAX_TURNS: usize = 1_000_000;
 
-/// A [`Crypto`] on a KMS and a key store in memory, with a clock that stands still until the test moves it.
+/// A [`Crypto`] on an in-memory KMS and key store, with a clock that stands still until the test moves it.
 ///
-/// The code under test gets [`crypto`](Self::crypto) and knows nothing of the rest. The test makes the KMS fail, slow
-/// or throttled ([`kms`](Self::kms)), does the same to the key store ([`store`](Self::store)), lets time go by
-/// ([`clock`](Self::clock)), counts what was asked of the KMS ([`assert_kms_calls`](Self::assert_kms_calls)), and
-/// starts further processes on the same keys ([`process`](Self::process)).
+/// The code under test gets [`crypto`](Self::crypto) and nothing else. The test can make the KMS fail, slow or throttled
+/// ([`kms`](Self::kms)), do the same to the key store ([`store`](Self::store)), move time ([`clock`](Self::clock)), count
+/// KMS calls ([`assert_kms_calls`](Self::assert_kms_calls)), and start further processes on the same keys
+/// ([`process`](Self::process)).
 ///
-/// Its key store pushes no hints. What another process changes is seen at the latest after
-/// [`state_ttl`](CryptoBuilder::state_ttl), a minute by default, and seldom sooner: a test that passes relies on
-/// nothing that only some databases do.
+/// Its key store pushes no hints. A process sees another's changes at the latest after
+/// [`state_ttl`](CryptoBuilder::state_ttl), a minute by default, and seldom sooner. A passing test therefore does not
+/// rely on hints, which only some databases push.
 ///
-/// This is a test that a service developer would write; `docs/testing.md` has more of them:
+/// A test as a service developer would write it; `docs/testing.md` has more:
 ///
 /// ```
 /// use encx_testkit::Harness;
@@ -65,14 +65,14 @@ const MAX_TURNS: usize = 1_000_000;
 /// let patients = Patients(harness.crypto().clone());
 /// let sealed = patients.seal("acme", 1, "measles").await?;
 ///
-/// // Another process has to ask the KMS, once: its second request does not.
+/// // Another process has to ask the KMS, but only once.
 /// let elsewhere = Patients(harness.process().await);
 /// harness.kms().reset_calls();
 /// elsewhere.open("acme", 1, &sealed).await?;
 /// elsewhere.open("acme", 1, &sealed).await?;
 /// harness.assert_kms_calls(1);
 ///
-/// // An hour later the KMS is down, and the key's time is over.
+/// // An hour later the KMS is down, and the cached key has expired.
 /// harness.kms().fail_until_cleared(KmsErrorKind::Unavailable);
 /// harness.clock().advance(Duration::from_secs(3600)).await;
 /// let error = elsewhere.open("acme", 1, &sealed).await.unwrap_err();
@@ -102,8 +102,8 @@ impl Harness {
         Self::with(|builder| builder).await
     }
 
-    /// Starts a process with settings of the test's own, such as the `ttl` that the service sets. Each further
-    /// [`process`](Self::process) has them too. The clock is the harness's, whatever they say.
+    /// Starts a process with the test's own settings, such as the service's `ttl`. Each further
+    /// [`process`](Self::process) has them too. The clock is always the harness's.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -146,7 +146,7 @@ impl Harness {
         &self.crypto
     }
 
-    /// Starts another process: the same KMS, key store, clock and settings, and nothing in memory.
+    /// Starts another process with the same KMS, key store, clock and settings, and an empty cache.
     ///
     /// # Panics
     ///
@@ -167,21 +167,20 @@ impl Harness {
 
     /// Returns the key store, to make it fail and to look at its rows.
     ///
-    /// While nothing else is under way only requests call it: the polls for changes come when the
-    /// [`clock`](Self::clock) moves, and take their share of [`MemoryKeyStore::fail_next`] then.
+    /// Until the [`clock`](Self::clock) moves, only requests call it. When it moves, polls for changes call it too and
+    /// consume the errors of [`MemoryKeyStore::fail_next`].
     #[must_use]
     pub fn store(&self) -> &MemoryKeyStore {
         &self.clock.store
     }
 
-    /// Returns the clock of all its processes, of the KMS and of the key store.
+    /// Returns the clock of all processes, of the KMS and of the key store.
     #[must_use]
     pub fn clock(&self) -> &HarnessClock {
         &self.clock
     }
 
-    /// Asserts how many KMS calls there were, of all processes, since the beginning or since
-    /// [`MemoryKms::reset_calls`].
+    /// Asserts the number of KMS calls by all processes, since the beginning or since [`MemoryKms::reset_calls`].
     ///
     /// # Panics
     ///
@@ -191,8 +190,9 @@ impl Harness {
         self.kms().assert_calls(expected);
     }
 
-    /// Has another process add a key just before the next one is added, in the same scope: who adds it loses the
-    /// race, as when two processes see a new tenant at once. The other's calls of the KMS count like all others.
+    /// Makes another process add a key just before the next one is added in the same scope, so that the next one
+    /// loses the race. This happens in production when two processes see a new tenant at once. The other
+    /// process's KMS calls count too.
     ///
     /// # Panics
     ///
@@ -214,12 +214,12 @@ impl fmt::Debug for Harness {
     }
 }
 
-/// Builds a process, and waits for its first poll, so that none is under way when the test goes on.
+/// Builds a process and waits for its first poll, so that none is in flight when the test continues.
 async fn start(clock: &HarnessClock, settings: &Settings) -> Crypto {
     let polls = clock.store.polls();
     let crypto = settings(clock.builder())
         .clock(clock.manual.clone())
-        // Both are there, and a test counts the calls that it makes itself.
+        // The KMS and the store exist, and a test wants to count only its own calls.
         .connect_lazily()
         .build()
         .await;
@@ -231,7 +231,7 @@ async fn start(clock: &HarnessClock, settings: &Settings) -> Crypto {
     crypto
 }
 
-/// Adds the key that another process was about to add.
+/// Adds the key that the process under test was about to add.
 async fn win(rival: KeyManager, new: NewKey) {
     let rival = rival
         .for_usage(new.usage)
@@ -249,7 +249,7 @@ async fn win(rival: KeyManager, new: NewKey) {
     won.expect("the rival that the test ordered wins its race");
 }
 
-/// The clock of a [`Harness`]. It stands still until [`advance`](Self::advance) is called, and begins at
+/// The clock of a [`Harness`]. It stands still until [`advance`](Self::advance) moves it, and begins at
 /// 2026-01-01T00:00:00Z.
 #[derive(Clone)]
 pub struct HarnessClock {
@@ -259,20 +259,20 @@ pub struct HarnessClock {
 }
 
 impl HarnessClock {
-    /// Lets time go by as it does for a process that runs: whatever becomes due in it happens in its order, each
-    /// at its moment, and is done when this returns. Polls follow the key store, keys that are used are unwrapped again, keys
-    /// whose time is over are dropped, calls of a slow KMS are answered.
+    /// Moves time as a running process experiences it: every event that becomes due happens in order, at its moment,
+    /// and is done when this returns. Polls follow the key store, keys in use are unwrapped again, expired keys are
+    /// dropped, and calls of a slow KMS are answered.
     ///
     /// An hour takes some milliseconds, a year about a minute. A call that a test [holds](MemoryKms::hold) stays held.
     ///
     /// # Panics
     ///
-    /// Unless it runs in a runtime of one thread, as that of `#[tokio::test]` is: only there it can tell that background
-    /// work is done.
+    /// Unless it runs in a single-threaded runtime, such as that of `#[tokio::test]`: only there can it tell that
+    /// background work is done.
     ///
     /// # Cancellation
     ///
-    /// The clock then stands somewhere between.
+    /// Leaves the clock somewhere in between.
     pub async fn advance(&self, time: Duration) {
         let flavor = Handle::current().runtime_flavor();
         assert!(
@@ -281,7 +281,7 @@ impl HarnessClock {
         );
         let until = self.elapsed().saturating_add(time);
         loop {
-            // First what was begun before, so that it sleeps and can be seen.
+            // Earlier work first, so that its sleeps are registered.
             self.settle().await;
             let now = self.elapsed();
             if now >= until {
@@ -296,7 +296,7 @@ impl HarnessClock {
         Crypto::builder(self.kms.clone(), self.store.clone()).clock(self.manual.clone())
     }
 
-    /// Lets every task run until it waits for something that only the test can bring.
+    /// Runs every task until it waits for an event that only the test can cause.
     async fn settle(&self) {
         let seen = || {
             (
@@ -315,7 +315,7 @@ impl HarnessClock {
                 return;
             }
         }
-        panic!("background work does not come to an end: does something try again without a pause?");
+        panic!("background work does not end: does something retry without a pause?");
     }
 }
 

@@ -3,11 +3,11 @@
 //! A provider mounts it in two lines, in a test file of its own:
 //!
 //! ```ignore
-//! mod fixture; // something that implements `encx_testkit::KmsFixture`
+//! mod fixture; // contains an `encx_testkit::KmsFixture`
 //! encx_testkit::kms_conformance!(fixture::LocalFixture::start().await);
 //! ```
 //!
-//! The macro owns the list of cases, so no provider can leave one out by accident.
+//! The macro owns the list of cases, so a provider cannot leave one out by accident.
 
 mod fixture;
 mod support;
@@ -26,8 +26,8 @@ use encx_core::kms::{KekState, KeyManagementService, KmsContext, KmsErrorKind};
 
 /// Mounts the conformance suite of `KeyManagementService`: one `#[test]` for each case.
 ///
-/// Its argument is an expression, which may use `.await`, for something that implements
-/// [`KmsFixture`](crate::KmsFixture). It is evaluated anew for each case.
+/// The argument is an expression of a type that implements [`KmsFixture`](crate::KmsFixture). It may use `.await`, and is
+/// evaluated for each case.
 #[macro_export]
 macro_rules! kms_conformance {
     (@each $what:ident $args:tt) => {
@@ -66,10 +66,10 @@ macro_rules! kms_conformance {
         }
     )+};
     (@table () [$($case:ident)+]) => {
-        /// Names all cases of the suite.
+        /// The names of all cases of the suite.
         pub const CASES: &[&str] = &[$(stringify!($case)),+];
 
-        /// Runs one case by its name: for tests of the suite itself, which need to see cases fail.
+        /// Runs one case by its name, for tests of the suite itself that must see cases fail.
         ///
         /// # Panics
         ///
@@ -107,13 +107,13 @@ pub async fn a_key_unwraps_under_its_context(fixture: &dyn KmsFixture) {
     a_key_unwraps_under_its_context_with(fixture, &KmsContext::new(&user, KeyUsage::Data, id())).await;
 }
 
-/// Checks that no two generated keys and no two wraps are the same.
+/// Checks that no two generated keys and no two wraps are equal.
 pub async fn a_generated_key_is_new_each_time(fixture: &dyn KmsFixture) {
     let context = context();
     let mut seen = Vec::new();
     for _ in 0..8 {
         let (key, wrapped) = generate(fixture, &context).await;
-        assert_ne!(key.expose(), &[0; 32], "a key of zeros is no key");
+        assert_ne!(key.expose(), &[0; 32], "the key is all zeros");
         assert!(!seen.contains(&(*key.expose(), wrapped.ciphertext.clone())));
         assert!(
             seen.iter().all(|(seen, _)| seen != key.expose()),
@@ -123,7 +123,7 @@ pub async fn a_generated_key_is_new_each_time(fixture: &dyn KmsFixture) {
     }
 }
 
-/// Checks `wrap_key`: the key comes back, and two wraps of one key differ.
+/// Checks `wrap_key`: the wrap unwraps to the key, and two wraps of one key differ.
 pub async fn a_given_key_wraps_and_unwraps(fixture: &dyn KmsFixture) {
     let (kms, kek, context) = (fixture.kms(), fixture.kek(), context());
     let key = ok(DataKey::generate());
@@ -146,7 +146,7 @@ pub async fn a_given_key_wraps_and_unwraps(fixture: &dyn KmsFixture) {
     }
 }
 
-/// Checks that a changed key or value fails, also if only its case changed.
+/// Checks that unwrapping fails if a pair's key or value was changed, even only in case.
 pub async fn a_wrong_pair_fails(fixture: &dyn KmsFixture) {
     let wrong: [&[(&str, &str)]; 7] = [
         &[("purpose", "pii"), ("tenantId", "t-43")],
@@ -161,7 +161,7 @@ pub async fn a_wrong_pair_fails(fixture: &dyn KmsFixture) {
     only_unwraps_under(fixture, &[("name", "\u{e9}")], &[&[("name", "e\u{301}")]]).await;
 }
 
-/// Checks that a pair less and a pair more fail.
+/// Checks that unwrapping fails with a missing and with an extra pair.
 pub async fn a_missing_or_extra_pair_fails(fixture: &dyn KmsFixture) {
     let wrong: [&[(&str, &str)]; 4] = [
         &[("purpose", "pii")],
@@ -172,7 +172,7 @@ pub async fn a_missing_or_extra_pair_fails(fixture: &dyn KmsFixture) {
     only_unwraps_under(fixture, PAIRS, &wrong).await;
 }
 
-/// Checks contexts that run together when their parts are joined without lengths.
+/// Checks contexts that become equal if their parts are joined without lengths.
 pub async fn a_context_is_not_confused_by_its_framing(fixture: &dyn KmsFixture) {
     only_unwraps_under(
         fixture,
@@ -209,7 +209,7 @@ pub async fn another_key_id_or_usage_fails(fixture: &dyn KmsFixture) {
     fails(result, KmsErrorKind::Integrity, "another key id");
 }
 
-/// Flips every bit of a wrap.
+/// Checks that every single bit flip of a wrap is detected.
 pub async fn every_bit_flip_of_a_wrap_fails(fixture: &dyn KmsFixture) {
     let context = context();
     let (_, wrapped) = generate(fixture, &context).await;
@@ -221,7 +221,7 @@ pub async fn every_bit_flip_of_a_wrap_fails(fixture: &dyn KmsFixture) {
     none_unwraps(fixture, &context, flipped.collect()).await;
 }
 
-/// Cuts a wrap at every length, from either end.
+/// Checks every truncation of a wrap, from either end.
 pub async fn every_truncation_of_a_wrap_fails(fixture: &dyn KmsFixture) {
     let context = context();
     let (_, wrapped) = generate(fixture, &context).await;
@@ -268,7 +268,7 @@ pub async fn a_foreign_kek_unwraps_nothing(fixture: &dyn KmsFixture) {
     fails(result, KmsErrorKind::NotFound, "unwrap with an unknown KEK");
 }
 
-/// Checks that a wrap names a KEK that unwraps it and that describes itself under that very name.
+/// Checks that a wrap names the KEK that unwraps it, and that `describe_kek` returns the same name.
 pub async fn a_wrap_names_its_kek_for_good(fixture: &dyn KmsFixture) {
     let (kms, context) = (fixture.kms(), context());
     let (_, wrapped) = generate(fixture, &context).await;
@@ -276,11 +276,11 @@ pub async fn a_wrap_names_its_kek_for_good(fixture: &dyn KmsFixture) {
     assert_eq!(description.kek, wrapped.kek);
 }
 
-/// Checks that an alias may be used where a KEK is chosen, and never appears in what comes back.
+/// Checks that an alias may be used to choose a KEK, and that no result contains it.
 pub async fn an_alias_resolves_to_its_kek(fixture: &dyn KmsFixture) {
     let Some(alias) = fixture.alias() else { return };
     let (kms, kek, context) = (fixture.kms(), fixture.kek(), context());
-    assert_ne!(alias, kek, "the fixture's alias is no alias");
+    assert_ne!(alias, kek, "the fixture's alias is the KEK's own name");
     assert_eq!(ok(kms.describe_kek(&alias).await).kek, kek);
     let made = ok(kms.generate_data_key(&alias, &context).await);
     let given = ok(kms.wrap_key(&alias, &made.key, &context).await);
@@ -295,7 +295,7 @@ pub async fn an_alias_resolves_to_its_kek(fixture: &dyn KmsFixture) {
     }
 }
 
-/// Checks that a rewrap moves the very same key to the other KEK, and the old wrap stays as it was.
+/// Checks that a rewrap moves the same key to the other KEK, and that the old wrap still works.
 pub async fn rewrapping_keeps_the_key(fixture: &dyn KmsFixture) {
     let (kms, context) = (fixture.kms(), context());
     let (key, wrapped) = generate(fixture, &context).await;
@@ -311,7 +311,7 @@ pub async fn rewrapping_keeps_the_key(fixture: &dyn KmsFixture) {
     );
 }
 
-/// Checks that a rewrap authenticates the context, and that its result is bound to the same one.
+/// Checks that a rewrap authenticates the context and binds its result to the same context.
 pub async fn rewrapping_under_another_context_fails(fixture: &dyn KmsFixture) {
     let (kms, context, other) = (fixture.kms(), context(), context());
     let (_, wrapped) = generate(fixture, &context).await;
@@ -352,7 +352,7 @@ pub async fn an_unknown_kek_is_a_not_found_error(fixture: &dyn KmsFixture) {
     fails(result, KmsErrorKind::NotFound, "rewrap from it");
 }
 
-/// Checks every operation with a KEK that somebody disabled, and that other KEKs go on.
+/// Checks that every operation with a disabled KEK fails, and that other KEKs still work.
 pub async fn a_disabled_kek_is_a_key_state_error(fixture: &dyn KmsFixture) {
     let (kms, context, kek, other) = (fixture.kms(), context(), fixture.kek(), fixture.other_kek());
     let (key, wrapped) = generate(fixture, &context).await;
@@ -375,7 +375,7 @@ pub async fn a_disabled_kek_is_a_key_state_error(fixture: &dyn KmsFixture) {
     );
 }
 
-/// Checks what `describe_kek` tells, against what a wrap tells.
+/// Checks that `describe_kek` agrees with a wrap.
 pub async fn describing_a_kek_tells_its_id_state_and_material(fixture: &dyn KmsFixture) {
     let (_, wrapped) = generate(fixture, &context()).await;
     for kek in [fixture.kek(), fixture.other_kek()] {
@@ -388,7 +388,7 @@ pub async fn describing_a_kek_tells_its_id_state_and_material(fixture: &dyn KmsF
     }
 }
 
-/// Checks that the default KEK, where there is one, exists and wraps.
+/// Checks that the default KEK, if there is one, exists and wraps.
 pub async fn the_default_kek_can_be_used(fixture: &dyn KmsFixture) {
     let (kms, context) = (fixture.kms(), context());
     assert!(!kms.provider().is_empty());
@@ -400,7 +400,7 @@ pub async fn the_default_kek_can_be_used(fixture: &dyn KmsFixture) {
     );
 }
 
-/// Looks for a key's bytes in everything that prints: as hex, as a list of numbers, as base64.
+/// Searches everything printable for a key's bytes: as hex, as a list of numbers, as base64.
 pub async fn debug_output_shows_no_key(fixture: &dyn KmsFixture) {
     let (kms, context, kek) = (fixture.kms(), context(), fixture.kek());
     let made = ok(kms.generate_data_key(&kek, &context).await);
@@ -431,12 +431,12 @@ pub async fn debug_output_shows_no_key(fixture: &dyn KmsFixture) {
     }
 }
 
-/// Generates, moves and unwraps in 64 tasks at once, each under a context of its own.
+/// Generates, rewraps and unwraps in 64 tasks at once, each under its own context.
 pub async fn many_concurrent_calls_are_all_right(fixture: &dyn KmsFixture) {
     concurrent_calls(fixture, 64).await.join_all().await;
 }
 
-/// Cancels calls of every kind early and later in their course, first alone and then while others run.
+/// Cancels calls of every kind early and late, first alone and then while others run.
 pub async fn a_cancelled_call_harms_no_other(fixture: &dyn KmsFixture) {
     let (kms, context) = (fixture.kms(), context());
     let (key, wrapped) = generate(fixture, &context).await;
@@ -444,7 +444,7 @@ pub async fn a_cancelled_call_harms_no_other(fixture: &dyn KmsFixture) {
         let again = ok(kms.unwrap_key(&wrapped, &context).await);
         assert_eq!(again.expose(), key.expose());
     };
-    // Alone, so that what a cancelled call leaves behind cannot be hidden by what others do.
+    // Alone, so that other calls cannot hide what a cancelled call leaves behind.
     for polls in 1..=4 {
         cancel_each_call(fixture, polls).await;
         still_right().await;

@@ -1,13 +1,13 @@
-//! What tests of [encx](https://docs.rs/encx) need: an in-memory KMS and key store, a clock that tests set, and conformance
-//! suites.
+//! Support for tests of [encx](https://docs.rs/encx): an in-memory KMS and key store, a clock that tests
+//! control, and conformance suites.
 //!
-//! - A service's tests begin with `Harness` (feature `harness`), a `Crypto` on a KMS and a key store in memory, with a clock
-//!   that stands still until the test moves it.
-//! - A KMS provider's mount [`kms_conformance!`], a key store's [`store_conformance!`]. They need `encx-core` alone.
-//! - [`MemoryKms`] fails, slows down and throttles as a test orders, and counts its calls; so does [`MemoryKeyStore`].
+//! - A service's tests start with `Harness` (feature `harness`), a `Crypto` on an in-memory KMS and key store, with a
+//!   clock that stands still until the test moves it.
+//! - A KMS provider's tests mount [`kms_conformance!`], a key store's [`store_conformance!`]. They need only `encx-core`.
+//! - [`MemoryKms`] fails, slows down and throttles on a test's request, and counts its calls; so does [`MemoryKeyStore`].
 //!   [`ManualClock`] drives both.
 //!
-//! For tests alone: keys in memory are lost with the process.
+//! For tests only: in-memory keys are lost with the process.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod clock;

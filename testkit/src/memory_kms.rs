@@ -1,4 +1,4 @@
-//! A KMS in memory, with faults to order, counted calls and a gate that holds them in flight.
+//! An in-memory KMS with injected faults, counted calls and a gate that holds calls in flight.
 
 mod answers;
 mod calls;
@@ -28,18 +28,17 @@ use crate::clock::MachineClock;
 
 const PROVIDER: &str = "memory";
 
-/// Wraps data keys under KEKs that live in this process and die with it.
+/// Wraps data keys under KEKs that exist only in this process.
 ///
 /// Clones share everything. A new one has the KEK [`MemoryKms::DEFAULT_KEK`]. Its wraps are opaque bytes that
-/// authenticate the KEK, its material and every pair of the context, as those of a real KMS do.
+/// authenticate the KEK, its material and every pair of the context, like those of a real KMS.
 ///
-/// A test orders faults with [`fail_next`](Self::fail_next), [`fail_until_cleared`](Self::fail_until_cleared),
-/// [`set_kek_fault`](Self::set_kek_fault) and [`throttle`](Self::throttle); counts calls with
-/// [`calls`](Self::calls) and lists them with [`last_calls`](Self::last_calls); and keeps calls in flight with
-/// [`hold`](Self::hold), [`until_in_flight`](Self::until_in_flight) and [`release`](Self::release), so that
-/// nothing needs to sleep.
+/// A test injects faults with [`fail_next`](Self::fail_next), [`fail_until_cleared`](Self::fail_until_cleared),
+/// [`set_kek_fault`](Self::set_kek_fault) and [`throttle`](Self::throttle). It counts calls with [`calls`](Self::calls)
+/// and lists them with [`last_calls`](Self::last_calls). It keeps calls in flight with [`hold`](Self::hold),
+/// [`until_in_flight`](Self::until_in_flight) and [`release`](Self::release), so it never needs to sleep.
 ///
-/// Methods that set it up panic when they name a KEK that does not exist: such a test is wrong.
+/// Setup methods panic if they name a KEK that does not exist, because such a test is wrong.
 ///
 /// ```
 /// use encx_testkit::MemoryKms;
@@ -87,10 +86,10 @@ struct Kek {
 }
 
 impl MemoryKms {
-    /// The KEK that a new one has, and its [`default_kek`](KeyManagementService::default_kek).
+    /// The KEK of a new instance, and its [`default_kek`](KeyManagementService::default_kek).
     pub const DEFAULT_KEK: &'static str = "memory/default";
 
-    /// Creates a KMS that has one KEK, [`MemoryKms::DEFAULT_KEK`].
+    /// Creates a KMS with one KEK, [`MemoryKms::DEFAULT_KEK`].
     #[must_use]
     pub fn new() -> Self {
         let kms = Self {
@@ -112,14 +111,14 @@ impl MemoryKms {
         kms.with_kek(Self::DEFAULT_KEK)
     }
 
-    /// Answers `None` to [`default_kek`](KeyManagementService::default_kek). The KEK itself stays.
+    /// Makes [`default_kek`](KeyManagementService::default_kek) return `None`. The KEK itself stays.
     #[must_use]
     pub fn without_default_kek(mut self) -> Self {
         self.default_kek = None;
         self
     }
 
-    /// Adds a KEK; one that exists stays as it is.
+    /// Adds a KEK; does not change an existing one.
     #[must_use]
     pub fn with_kek(self, kek: &str) -> Self {
         self.create_kek(kek);
@@ -137,17 +136,16 @@ impl MemoryKms {
         self
     }
 
-    /// Takes the time from another clock, such as a [`ManualClock`](crate::ManualClock). Default: the
-    /// machine's.
+    /// Uses another clock, such as a [`ManualClock`](crate::ManualClock). Default: the machine's.
     #[must_use]
     pub fn with_clock(self, clock: impl Clock) -> Self {
         let before = std::mem::replace(&mut self.state().clock, Arc::new(clock));
-        // Not under the lock: it is the test's code.
+        // Dropped outside the lock, because the clock is the test's code.
         drop(before);
         self
     }
 
-    /// Makes every call take `latency` of a clock's time, such as a [`ManualClock`](crate::ManualClock)'s.
+    /// Makes every call take `latency` by a clock, such as a [`ManualClock`](crate::ManualClock).
     #[must_use]
     pub fn with_latency(self, clock: impl Clock, latency: Duration) -> Self {
         let kms = self.with_clock(clock);
@@ -155,7 +153,7 @@ impl MemoryKms {
         kms
     }
 
-    /// Adds a KEK; one that exists stays as it is.
+    /// Adds a KEK; does not change an existing one.
     pub fn create_kek(&self, kek: &str) {
         self.state().keks.entry(kek_id(kek)).or_insert_with(|| Kek {
             state: KekState::Enabled,
@@ -204,7 +202,7 @@ impl MemoryKms {
         assert!(removed.is_some(), "the KEK exists");
     }
 
-    /// Gives a KEK new material. What the old material wrapped still unwraps.
+    /// Gives a KEK new material. Wraps by the old material still unwrap.
     ///
     /// # Panics
     ///
@@ -213,7 +211,7 @@ impl MemoryKms {
         self.with(kek, |kek| kek.materials.push(Material::generate()));
     }
 
-    /// Makes every call that needs this KEK fail, such as with [`KmsErrorKind::AccessDenied`], until `None` is set.
+    /// Makes every call that needs this KEK fail, such as with [`KmsErrorKind::AccessDenied`], until called with `None`.
     ///
     /// # Panics
     ///
@@ -222,7 +220,7 @@ impl MemoryKms {
         self.with(kek, |kek| kek.fault = fault);
     }
 
-    /// Makes the next `calls` calls fail. Repeated, it adds to what was ordered before.
+    /// Makes the next `calls` calls fail. A second call adds to the first.
     pub fn fail_next(&self, calls: usize, kind: KmsErrorKind) {
         self.state().faults.next.extend(std::iter::repeat_n(kind, calls));
     }
@@ -232,7 +230,7 @@ impl MemoryKms {
         self.state().faults.lasting = Some(kind);
     }
 
-    /// Makes every call fail with [`KmsErrorKind::Unavailable`] until `false` is set.
+    /// Makes every call fail with [`KmsErrorKind::Unavailable`] until called with `false`.
     pub fn set_unavailable(&self, unavailable: bool) {
         self.state().faults.lasting = unavailable.then_some(KmsErrorKind::Unavailable);
     }
@@ -243,17 +241,17 @@ impl MemoryKms {
         self.state().faults.throttle = Some(Throttle::new(calls, period));
     }
 
-    /// Takes back every fault and the throttle, but not those of single KEKs.
+    /// Removes every fault and the throttle, but not the faults of single KEKs.
     pub fn clear_faults(&self) {
         self.state().faults = Faults::default();
     }
 
-    /// Makes every call take `latency` of its clock's time. Default: none.
+    /// Makes every call take `latency` by its clock. Default: none.
     pub fn set_latency(&self, latency: Duration) {
         self.state().latency = latency;
     }
 
-    /// Returns how often each method was called. A call counts from the moment that it is first polled.
+    /// Returns how often each method was called. A call counts when it is first polled.
     #[must_use]
     pub fn calls(&self) -> KmsCalls {
         self.state().calls.counts()
@@ -265,11 +263,10 @@ impl MemoryKms {
         self.state().calls.last()
     }
 
-    /// Asserts how many calls there were, of any method, since it was made or since
-    /// [`reset_calls`](Self::reset_calls).
+    /// Asserts the number of calls of any method, since the KMS was created or since [`reset_calls`](Self::reset_calls).
     ///
-    /// `CryptoBuilder::build` of `encx` has each KEK described that the rule names. Reset the calls after
-    /// it, or build with `connect_lazily()`, as the `Harness` does.
+    /// `CryptoBuilder::build` of `encx` describes each KEK that the rule names. Reset the calls after it, or build with
+    /// `connect_lazily()`, as the `Harness` does.
     ///
     /// # Panics
     ///
@@ -296,21 +293,21 @@ impl MemoryKms {
         panic!("expected {expected} KMS calls and found {found}{list}");
     }
 
-    /// Sets all counts back to zero, and the high-water mark to what is in flight now.
+    /// Resets all counts to zero, and the high-water mark to the calls in flight now.
     pub fn reset_calls(&self) {
         let mut state = self.state();
         state.calls.reset();
         state.max_in_flight = self.in_flight();
     }
 
-    /// Holds every call, also those to come, until [`release`](Self::release).
+    /// Holds every call, including later ones, until [`release`](Self::release).
     ///
-    /// A held call has been counted; whether it fails is decided once it is released.
+    /// A held call is already counted. Whether it fails is decided once it is released.
     pub fn hold(&self) {
         self.shared.held.send_replace(true);
     }
 
-    /// Lets all held calls go on.
+    /// Releases all held calls.
     pub fn release(&self) {
         self.shared.held.send_replace(false);
     }
@@ -321,25 +318,25 @@ impl MemoryKms {
         *self.shared.in_flight.borrow()
     }
 
-    /// Returns the most calls that were ever in flight at once.
+    /// Returns the greatest number of calls in flight at once.
     #[must_use]
     pub fn max_in_flight(&self) -> usize {
         self.state().max_in_flight
     }
 
-    /// Waits until exactly `n` calls are in flight: held, or none with 0.
+    /// Waits until exactly `n` calls are in flight. Held calls are in flight.
     ///
     /// # Cancellation
     ///
     /// The future may be dropped at any time.
     pub async fn until_in_flight(&self, n: usize) {
         let mut in_flight = self.shared.in_flight.subscribe();
-        // The sender lives in `self`, so it cannot be gone.
+        // `self` owns the sender, so the channel is open.
         let _ = in_flight.wait_for(|now| *now == n).await;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Every change is one assignment, so a test that panicked inside left nothing half done.
+        // Every change is one assignment, so a panic in a test cannot leave the state half changed.
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -348,13 +345,13 @@ impl MemoryKms {
         change(state.keks.get_mut(&kek_id(kek)).expect("the KEK exists"));
     }
 
-    /// Returns how many calls there ever were, whatever was reset.
+    /// Returns the number of calls so far, regardless of resets.
     #[cfg(feature = "harness")]
     pub(crate) fn calls_ever(&self) -> u64 {
         self.state().calls.ever()
     }
 
-    /// Counts a call, holds it at the gate, and answers it unless a fault was ordered.
+    /// Counts a call, holds it at the gate, and answers it or returns an injected fault.
     async fn call<T>(
         &self,
         (operation, kek): (KmsOperation, &KekId),
@@ -368,9 +365,9 @@ impl MemoryKms {
             state.calls.begin(operation, kek, context)
         };
         let mut held = self.shared.held.subscribe();
-        // The sender lives in `self`, so it cannot be gone.
+        // `self` owns the sender, so the channel is open.
         let _ = held.wait_for(|held| !held).await;
-        // The clock is the test's code, and may call back here: it is not asked under the lock.
+        // The clock is the test's code and may call back here, so it is not called under the lock.
         let (clock, latency) = {
             let state = self.state();
             (Arc::clone(&state.clock), state.latency)

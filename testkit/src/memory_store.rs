@@ -1,4 +1,4 @@
-//! A key store in memory, which can be made to fail and which an attacker can edit.
+//! An in-memory key store that a test can make fail and edit as an attacker.
 
 mod shared_work;
 mod sharing;
@@ -32,12 +32,11 @@ const CHANGES_PER_PAGE: usize = 1000;
 /// How many hints a subscriber may lag behind before it gets [`KeyHint::Gap`].
 const HINTS: usize = 256;
 
-/// Keeps keys in memory, as a database would. Clones share one state.
+/// Keeps keys in memory, like a database. Clones share one state.
 ///
-/// It passes the conformance suite that every store passes, pushes hints, and does what tests need besides:
-/// it fails on request, counts its calls, and lets an attacker at its rows. Its clock is the one given
-/// to [`with_clock`](Self::with_clock), moved on by a microsecond whenever it stands, so that no two writes
-/// share a time.
+/// It passes the conformance suite of every store and pushes hints. For tests it also fails on request, counts its calls,
+/// and exposes its rows to tampering. Its clock is the one given to [`with_clock`](Self::with_clock), advanced by a
+/// microsecond while it stands still, so that no two writes share a time.
 #[derive(Clone)]
 pub struct MemoryKeyStore(Arc<Shared>);
 
@@ -54,13 +53,13 @@ struct Shared {
 
 #[derive(Default)]
 struct Faults {
-    /// Of the next calls, in this order.
+    /// The errors of the next calls, in this order.
     next: VecDeque<StoreError>,
-    /// Of every call.
+    /// The error of every call.
     lasting: Option<StoreError>,
 }
 
-/// What comes before an insert and does what the insert was about to do.
+/// Runs before an insert and makes the write that the insert was about to make.
 type Rival = Box<dyn FnOnce(NewKey) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
 #[derive(Default)]
@@ -73,13 +72,13 @@ struct Calls {
 }
 
 impl MemoryKeyStore {
-    /// Creates an empty store that goes by the machine's clock.
+    /// Creates an empty store that uses the machine's clock.
     #[must_use]
     pub fn new() -> Self {
         Self::with_clock(MachineClock)
     }
 
-    /// Creates an empty store that goes by the given clock.
+    /// Creates an empty store that uses the given clock.
     #[must_use]
     pub fn with_clock(clock: impl Clock) -> Self {
         Self(Arc::new(Shared {
@@ -94,41 +93,41 @@ impl MemoryKeyStore {
         }))
     }
 
-    /// Pushes no hints any more to who begins to listen after this: changes are seen by polls alone, as behind a
-    /// connection pooler.
+    /// Stops pushing hints to new subscribers: they see changes only by polling, as behind a connection pooler.
     #[must_use]
     pub fn without_hints(self) -> Self {
         self.0.pushes_hints.store(false, Ordering::SeqCst);
         self
     }
 
-    /// Makes the next `calls` calls fail with this error, whatever they ask. Repeated, it adds to what was ordered
-    /// before. Calls of [`Leases`], [`JobStore`], [`ProcessRegistry`] and [`AuditLog`] neither fail of it nor count: processes make them in the background.
+    /// Makes the next `calls` calls of any method fail with this error. A second call adds to the first. Calls
+    /// of [`Leases`], [`JobStore`], [`ProcessRegistry`] and [`AuditLog`] neither fail nor count: processes
+    /// make them in the background.
     pub fn fail_next(&self, calls: usize, error: StoreError) {
         lock(&self.0.faults)
             .next
             .extend(std::iter::repeat_n(error, calls));
     }
 
-    /// Makes every call fail with this error, those of leases, jobs and the registry too, until
+    /// Makes every call fail with this error, including those of leases, jobs and the registry, until
     /// [`clear_faults`](Self::clear_faults).
     pub fn fail_until_cleared(&self, error: StoreError) {
         lock(&self.0.faults).lasting = Some(error);
     }
 
-    /// Makes every call fail with [`StoreError::Unavailable`], those of leases, jobs and the registry too, until it is called with
-    /// `false`.
+    /// Makes every call fail with [`StoreError::Unavailable`], including those of leases, jobs and the registry, until
+    /// called with `false`.
     pub fn set_unavailable(&self, unavailable: bool) {
         let error = || StoreError::unavailable(std::io::Error::other("the test made the store unavailable"));
         lock(&self.0.faults).lasting = unavailable.then(error);
     }
 
-    /// Takes back every fault that was ordered.
+    /// Removes every injected fault.
     pub fn clear_faults(&self) {
         *lock(&self.0.faults) = Faults::default();
     }
 
-    /// Has somebody else act before the next insert, which finds what they left.
+    /// Runs a rival before the next insert, which then sees the rival's writes.
     #[cfg(feature = "harness")]
     pub(crate) fn before_next_insert<F>(&self, rival: impl FnOnce(NewKey) -> F + Send + 'static)
     where
@@ -137,50 +136,50 @@ impl MemoryKeyStore {
         *lock(&self.0.rival) = Some(Box::new(|new| Box::pin(rival(new))));
     }
 
-    /// Counts all calls there ever were.
+    /// Returns the number of calls so far.
     #[cfg(feature = "harness")]
     pub(crate) fn calls_ever(&self) -> usize {
         self.loads() + self.gets() + self.pages() + self.polls() + self.writes()
     }
 
-    /// Counts the calls of [`KeyStore::load`], failed ones too.
+    /// Counts the calls of [`KeyStore::load`], including failed ones.
     #[must_use]
     pub fn loads(&self) -> usize {
         self.0.calls.loads.load(Ordering::SeqCst)
     }
 
-    /// Counts the calls of [`KeyStore::get`], failed ones too.
+    /// Counts the calls of [`KeyStore::get`], including failed ones.
     #[must_use]
     pub fn gets(&self) -> usize {
         self.0.calls.gets.load(Ordering::SeqCst)
     }
 
-    /// Counts the calls of [`KeyStore::page`], [`KeyStore::summary`] and [`KeyStore::keks`], failed ones too.
+    /// Counts the calls of [`KeyStore::page`], [`KeyStore::summary`] and [`KeyStore::keks`], including failed ones.
     #[must_use]
     pub fn pages(&self) -> usize {
         self.0.calls.pages.load(Ordering::SeqCst)
     }
 
-    /// Counts the calls of [`KeyStore::changed_since`], failed ones too.
+    /// Counts the calls of [`KeyStore::changed_since`], including failed ones.
     #[must_use]
     pub fn polls(&self) -> usize {
         self.0.calls.polls.load(Ordering::SeqCst)
     }
 
-    /// Counts the calls of [`KeyStore::insert`], [`KeyStore::apply`] and [`KeyStore::replace_wraps`], failed ones
-    /// too.
+    /// Counts the calls of [`KeyStore::insert`], [`KeyStore::apply`] and
+    /// [`KeyStore::replace_wraps`], including failed ones.
     #[must_use]
     pub fn writes(&self) -> usize {
         self.0.calls.writes.load(Ordering::SeqCst)
     }
 
-    /// Returns all rows as they are now, sorted by id, without counting as a call.
+    /// Returns all current rows, sorted by id, without counting as a call.
     #[must_use]
     pub fn records(&self) -> Vec<KeyRecord> {
         lock(&self.0.rows).by_id.values().cloned().collect()
     }
 
-    /// Returns the audit log: a row for every change that was made, oldest first.
+    /// Returns the audit log: a row for every change, oldest first.
     #[must_use]
     pub fn audit_log(&self) -> Vec<AuditedChange> {
         let changes =
@@ -188,10 +187,11 @@ impl MemoryKeyStore {
         self.rows().audited.iter().map(changes).collect()
     }
 
-    /// Edits the rows as an attacker does who can write the database: no rule is checked, no time moves, no
-    /// hint is pushed.
+    /// Edits the rows like an attacker with write access to the database: no rule is checked, no time
+    /// advances, no hint is pushed.
     ///
-    /// Of rows with the same id the last stays, as in a table with a primary key. The edit may call the store: it runs on a
+    /// Of rows with the same id the last one stays, as in a table with a primary key. The edit may call the store: it
+    /// edits a copy, which is written back afterwards.
     /// copy, and what it changed is written afterwards.
     pub fn tamper(&self, edit: impl FnOnce(&mut Vec<KeyRecord>)) {
         let before: BTreeMap<_, _> = self.rows().by_id.clone();
@@ -224,14 +224,14 @@ impl MemoryKeyStore {
         lock(&self.0.rows)
     }
 
-    /// Returns the clock's time in microseconds. Never under a lock: the clock is the test's code, and may call back here.
+    /// Returns the clock's time in microseconds. Not under a lock: the clock is the test's code, and may call back here.
     fn now(&self) -> i64 {
         micros(&*self.0.clock)
     }
 
-    /// Pushes a hint. Never under a lock: it wakes who listens.
+    /// Pushes a hint. Not under a lock: it wakes subscribers.
     fn hint(&self, hint: KeyHint) {
-        // An error means that there is no listener.
+        // An error means that there is no subscriber.
         let _ = self.0.hints.send(hint);
     }
 }
@@ -281,7 +281,7 @@ impl KeyStore for MemoryKeyStore {
             let at = rows.tick(now);
             let writes = new.plan(&rows.of(&new.scope), at)?;
             if rows.by_id.contains_key(&new.id) {
-                // In another scope: `plan` refuses the id in this one.
+                // The id exists in another scope: `plan` refuses it in this one.
                 return Err(StoreError::Conflict);
             }
             rows.write(writes, new.id, new.reason.as_deref())?
@@ -355,7 +355,7 @@ impl KeyStore for MemoryKeyStore {
         let mut rows = self.rows();
         let (at, after) = match cursor.position() {
             CursorPosition::At { at, after, .. } => (at, after),
-            // A time that every later write comes after.
+            // A time before every later write.
             CursorPosition::Now => (rows.tick(now), None),
             // `Start`.
             _ => (Timestamp::from_micros(i64::MIN), None),
@@ -367,8 +367,8 @@ impl KeyStore for MemoryKeyStore {
         later.sort_by_key(|record| (record.changed_at, record.id));
         let more = later.len() > CHANGES_PER_PAGE;
         later.truncate(CHANGES_PER_PAGE);
-        // Every write has a time of its own and the lock orders them, so nothing can still appear before the
-        // last: a database needs an overlap here. A later time was put there by an edit, and writes will pass it.
+        // Every write has its own time and the lock orders them, so no change can still appear before the last one; a
+        // database needs an overlap here. A later time comes from an edit, and writes will pass it.
         let last = later.last().map(|record| (record.changed_at, Some(record.id)));
         let next = cursor.following(
             last.unwrap_or((at, after)),
@@ -430,7 +430,7 @@ struct Rows {
 }
 
 impl Rows {
-    /// Returns the scope's records, sorted by version as ids and versions grow together.
+    /// Returns the scope's records, sorted by version, as ids and versions grow together.
     fn of(&self, scope: &Scope) -> Vec<KeyRecord> {
         let ids = self.by_scope.get(scope).into_iter().flatten();
         let mut records: Vec<_> = ids.filter_map(|id| self.by_id.get(id).cloned()).collect();
@@ -461,7 +461,7 @@ impl Rows {
         self.by_id.get(&id).cloned().ok_or(StoreError::NotFound { id })
     }
 
-    /// Logs what is about to be written over the row that is there.
+    /// Logs a change before it overwrites the current row.
     fn audit(&mut self, record: &KeyRecord, reason: Option<&str>) {
         let old = self.by_id.get(&record.id);
         let what = match old {
@@ -490,7 +490,7 @@ impl Rows {
         self.by_scope.entry(record.scope).or_default().remove(&record.id);
     }
 
-    /// Returns the time of a write: `now`, in microseconds, or a moment after the last one.
+    /// Returns the time of a write: `now`, in microseconds, or a microsecond after the last write.
     fn tick(&mut self, now: i64) -> Timestamp {
         self.last = now.max(self.last.saturating_add(1));
         Timestamp::from_micros(self.last)
@@ -526,7 +526,7 @@ impl Stream for Hints {
     }
 }
 
-/// Locks what a panicking test may have poisoned: its rows are whole, because no write panics half-way.
+/// Locks a mutex that a panicking test may have poisoned. Its rows are whole, because no write panics half-way.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,6 +1,6 @@
-//! A runtime for tests that have none.
+//! A runtime for tests without one.
 
-/// Runs a future to its end on a new multi-threaded runtime, for suites that are mounted in other crates.
+/// Runs a future to completion on a new multi-threaded runtime, for suites that are mounted in other crates.
 ///
 /// # Panics
 ///

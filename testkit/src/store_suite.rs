@@ -1,4 +1,4 @@
-//! The conformance suite of key stores: the list of its cases, the fixture, and what runs them.
+//! The conformance suite of key stores: the list of its cases, the fixture, and the runner.
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
@@ -30,10 +30,10 @@ use encx_core::store::KeyStore;
 
 use crate::runtime::block_on;
 
-/// No case needs this long, even on a busy machine: whatever takes longer hangs.
+/// No case needs this long, even on a busy machine. One that takes longer hangs.
 const DEADLINE: Duration = Duration::from_secs(180);
 
-/// A fresh place for keys, for one case of the suite.
+/// A fresh database for one case of the suite.
 #[async_trait]
 pub trait StoreFixture: Send + Sync + 'static {
     /// Makes an empty, migrated database.
@@ -41,22 +41,22 @@ pub trait StoreFixture: Send + Sync + 'static {
     where
         Self: Sized;
 
-    /// Opens a further handle on the same database, as another process would.
+    /// Opens another handle on the same database, as another process would.
     async fn open(&self) -> Arc<dyn KeyStore>;
 
-    /// Tells whether the store offers this, as stores should: without it, the cases about it pass untested.
+    /// Tells whether the store offers this, as stores should. If not, its cases pass untested.
     fn offers(&self, _what: StoreOffer) -> bool {
         true
     }
 
-    /// Lists the store's audit log, oldest first; `None` if the store keeps none: the cases about it then pass untested.
+    /// Lists the store's audit log, oldest first; `None` if the store keeps none. Its cases then pass untested.
     async fn audit_log(&self) -> Option<Vec<AuditedChange>>;
 
-    /// Removes the database. It is called after the case, also when that failed.
+    /// Removes the database. Called after the case, even if it failed.
     async fn remove(&self);
 }
 
-/// What a store may do besides keeping keys.
+/// An optional part of a store, besides keeping keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StoreOffer {
@@ -76,16 +76,16 @@ pub enum StoreOffer {
 pub struct AuditedChange {
     /// The key.
     pub key: DataKeyId,
-    /// The state before; `None` for a key that was added.
+    /// The state before; `None` for an added key.
     pub from: Option<KeyState>,
-    /// The state after. New wraps leave it as it was.
+    /// The state after. A change of wraps does not change it.
     pub to: KeyState,
-    /// Why, as the caller of the change said.
+    /// The reason that the caller gave.
     pub reason: Option<String>,
 }
 
 impl AuditedChange {
-    /// Puts a row together.
+    /// Makes a row.
     #[must_use]
     pub fn new(key: DataKeyId, from: Option<KeyState>, to: KeyState, reason: Option<String>) -> Self {
         Self {
@@ -107,17 +107,17 @@ pub struct StoreCase {
 type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl StoreCase {
-    /// Returns the case's name, which is that of its test.
+    /// Returns the case's name, which is also its test's name.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// Runs the case on a fixture of its own.
+    /// Runs the case on its own fixture.
     ///
     /// # Panics
     ///
-    /// If the store does not do what the case demands, or does not answer within minutes.
+    /// If the store does not behave as the case requires, or does not answer within minutes.
     pub fn run<F: StoreFixture>(&self) {
         block_on(async {
             let fixture: Arc<dyn StoreFixture> = Arc::new(F::create().await);
@@ -126,7 +126,7 @@ impl StoreCase {
             fixture.remove().await;
             match outcome {
                 Ok(Ok(())) => {}
-                Ok(Err(_)) => panic!("`{}` was not done after {DEADLINE:?}: it hangs", self.name),
+                Ok(Err(_)) => panic!("`{}` did not finish within {DEADLINE:?}: it hangs", self.name),
                 Err(error) => resume_unwind(error.into_panic()),
             }
         });
@@ -141,8 +141,7 @@ impl fmt::Debug for StoreCase {
 
 /// Mounts the conformance suite of key stores: one `#[test]` for each case.
 ///
-/// The suite owns the list, so no store can leave a case out. The argument is a type that implements
-/// [`StoreFixture`].
+/// The suite owns the list, so a store cannot leave a case out. The argument is a type that implements [`StoreFixture`].
 ///
 /// ```
 /// use std::sync::Arc;
@@ -189,7 +188,7 @@ macro_rules! __store_tests {
     )+)+};
 }
 
-/// The list of cases: the only one there is.
+/// The only list of cases.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __store_cases {
@@ -296,7 +295,7 @@ macro_rules! list {
 
 crate::__store_cases!(list,);
 
-/// Finds a case by its name.
+/// Returns the case with this name.
 ///
 /// # Panics
 ///

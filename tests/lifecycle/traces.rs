@@ -171,7 +171,7 @@ async fn everything_is_traced_and_no_secret_is() {
         ["WARN encx::refused", "refusal=\"key_state\" table=\"users\""],
         ["WARN encx::refused", "KEK not allowed"],
         ["INFO encx::maintenance", "promoted=1"],
-        ["WARN encx::processes", "could not be told"],
+        ["WARN encx::processes", "registering this process"],
         ["WARN encx::store", "polling the key store failed"],
     ] {
         let is_there = |line: &String| expected.iter().all(|part| line.contains(part));

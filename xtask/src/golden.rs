@@ -1,7 +1,7 @@
 //! Writes the golden files of a release, once: `tests/golden/README.md` says when.
 //!
-//! Everything goes through the public API, as a service would write it. The manifest beside the files says what they
-//! must open to. An existing folder is never written to.
+//! Everything goes through the public API, as a service would use it. The manifest beside the files says what they must
+//! open to. An existing folder is never overwritten.
 
 mod database;
 mod kek_files;
@@ -35,7 +35,7 @@ const DATABASE: &str = "keys.db";
 
 const PII: Pairs = &[("tenantId", "t-1"), ("purpose", "pii")];
 const OTHER_TENANT: Pairs = &[("tenantId", "t-2"), ("purpose", "pii")];
-/// Sorted by UTF-8 bytes the third key comes before the fourth, by UTF-16 units after it.
+/// By UTF-8 bytes the third key sorts before the fourth, by UTF-16 units after it.
 const UNICODE: Pairs = &[
     ("Mandant", "Ärztehaus Köln"),
     ("zweck", "données médicales"),
@@ -73,7 +73,7 @@ pub(crate) async fn make() -> Result<()> {
         )
         .into());
     }
-    // Beside its place, so that the folder appears whole or not at all.
+    // In a scratch folder beside the target, so that the rename is atomic.
     let scratch = tempfile::tempdir_in(&golden)?;
     let folder = scratch.path().join("release");
     fs::create_dir(&folder)?;
@@ -86,7 +86,7 @@ pub(crate) async fn make() -> Result<()> {
     fs::write(folder.join("manifest.json"), json + "\n")?;
     for entry in fs::read_dir(&folder)? {
         let path = entry?.path();
-        // The locks of KEK files stay behind, and are nothing to open.
+        // Lock files of KEK files remain, and contain nothing to open.
         if path.extension().is_some_and(|extension| extension == "lock") {
             fs::remove_file(path)?;
         }
@@ -148,7 +148,7 @@ impl Golden {
     }
 }
 
-/// A value to encrypt and what the manifest says of it.
+/// A value to encrypt, and the manifest's entry for it.
 struct Sealed {
     name: String,
     context: Pairs,

@@ -1,4 +1,4 @@
-//! Tasks of encx's maintainers: `cargo xtask NAME`.
+//! Maintainers' tasks: `cargo xtask NAME`.
 
 #![allow(
     clippy::print_stderr,

@@ -60,7 +60,9 @@ changed at    YYYY-MM-DDThh:mm:ssZ
             let told = (stable(&told.stdout), in_order(&as_json));
             match command {
                 "suspend" => {
-                    assert_data_eq!(told.0, str![[r#"
+                    assert_data_eq!(
+                        told.0,
+                        str![[r#"
 id            00000000-0000-0000-0000-000000000000
 usage         data
 version       1
@@ -71,14 +73,20 @@ made at       YYYY-MM-DDThh:mm:ssZ
 active since  YYYY-MM-DDThh:mm:ssZ
 changed at    YYYY-MM-DDThh:mm:ssZ
 
-"#]]);
-                    assert_data_eq!(told.1, str![[r#"
+"#]]
+                    );
+                    assert_data_eq!(
+                        told.1,
+                        str![[r#"
 {"activated_at":"YYYY-MM-DDThh:mm:ssZ","changed_at":"YYYY-MM-DDThh:mm:ssZ","context":{"tenantId":"t-2"},"created_at":"YYYY-MM-DDThh:mm:ssZ","deactivated_at":null,"destroyed_at":null,"id":"00000000-0000-0000-0000-000000000000","keks":[{"kek":"local/00000000-0000-0000-0000-000000000001","kms":"default","material":"00000000-0000-0000-0000-000000000002"}],"state":"suspended","suspended_from":"active","usage":"data","version":1}
 
-"#]]);
+"#]]
+                    );
                 }
                 _ => {
-                    assert_data_eq!(told.0, str![[r#"
+                    assert_data_eq!(
+                        told.0,
+                        str![[r#"
 id            00000000-0000-0000-0000-000000000000
 usage         data
 version       1
@@ -89,11 +97,15 @@ made at       YYYY-MM-DDThh:mm:ssZ
 active since  YYYY-MM-DDThh:mm:ssZ
 changed at    YYYY-MM-DDThh:mm:ssZ
 
-"#]]);
-                    assert_data_eq!(told.1, str![[r#"
+"#]]
+                    );
+                    assert_data_eq!(
+                        told.1,
+                        str![[r#"
 {"activated_at":"YYYY-MM-DDThh:mm:ssZ","changed_at":"YYYY-MM-DDThh:mm:ssZ","context":{"tenantId":"t-2"},"created_at":"YYYY-MM-DDThh:mm:ssZ","deactivated_at":null,"destroyed_at":null,"id":"00000000-0000-0000-0000-000000000000","keks":[{"kek":"local/00000000-0000-0000-0000-000000000001","kms":"default","material":"00000000-0000-0000-0000-000000000002"}],"state":"active","usage":"data","version":1}
 
-"#]]);
+"#]]
+                    );
                 }
             }
         }
@@ -190,18 +202,29 @@ changed at    YYYY-MM-DDThh:mm:ssZ
 "#]],
         );
         write(&place, &["keks", "check"], &["keks", "check"], str![], str![]);
-        write(&place, &["rewrap"], &["rewrap"], str![[r#"
+        write(
+            &place,
+            &["rewrap"],
+            &["rewrap"],
+            str![[r#"
 finished; 0 changed, 2 unchanged, 0 failed
 
-"#]], str![[r#"
+"#]],
+            str![[r#"
 {"changed":0,"event":"started","failed":0,"unchanged":0}
 {"changed":0,"event":"progress","failed":0,"unchanged":2}
 {"changed":0,"ended_by":"finished","event":"report","failed":0,"is_complete":true,"unchanged":2}
 
-"#]]);
+"#]],
+        );
         let exported = place.ok(&["audit", "export"]);
         let mut entries = serde_json::Deserializer::from_str(&exported).into_iter::<Value>();
-        assert_data_eq!(stable(&without_writer(entries.next().unwrap().unwrap())), str![[r#"{"at":"YYYY-MM-DDThh:mm:ssZ","from":null,"key":"00000000-0000-0000-0000-000000000000","number":1,"reason":null,"to":"active","what":"added"}"#]]);
+        assert_data_eq!(
+            stable(&without_writer(entries.next().unwrap().unwrap())),
+            str![[
+                r#"{"at":"YYYY-MM-DDThh:mm:ssZ","from":null,"key":"00000000-0000-0000-0000-000000000000","number":1,"reason":null,"to":"active","what":"added"}"#
+            ]]
+        );
     });
 }
 
@@ -236,41 +259,59 @@ fn changes_of_a_kek_file_write_the_kek() {
         };
         match command {
             "init" => {
-                assert_data_eq!(table, str![[r#"
+                assert_data_eq!(
+                    table,
+                    str![[r#"
 KEK                                         DEFAULT  STATE    ALIASES  MATERIALS
 local/00000000-0000-0000-0000-000000000000  yes      enabled           1
 
-"#]]);
-                assert_data_eq!(json, str![[r#"
+"#]]
+                );
+                assert_data_eq!(
+                    json,
+                    str![[r#"
 {"kek":"local/00000000-0000-0000-0000-000000000000","is_default":true,"state":"enabled","aliases":[],"materials":["00000000-0000-0000-0000-000000000001"]}
 
-"#]]);
+"#]]
+                );
             }
             "add-kek" => {
-                assert_data_eq!(table, str![[r#"
+                assert_data_eq!(
+                    table,
+                    str![[r#"
 KEK                                         DEFAULT  STATE    ALIASES  MATERIALS
 local/00000000-0000-0000-0000-000000000000  yes      enabled           1
 local/00000000-0000-0000-0000-000000000001  no       enabled           1
 
-"#]]);
-                assert_data_eq!(json, str![[r#"
+"#]]
+                );
+                assert_data_eq!(
+                    json,
+                    str![[r#"
 {"kek":"local/00000000-0000-0000-0000-000000000000","is_default":true,"state":"enabled","aliases":[],"materials":["00000000-0000-0000-0000-000000000001"]}
 {"kek":"local/00000000-0000-0000-0000-000000000002","is_default":false,"state":"enabled","aliases":[],"materials":["00000000-0000-0000-0000-000000000003"]}
 
-"#]]);
+"#]]
+                );
             }
             "rotate" => {
-                assert_data_eq!(table, str![[r#"
+                assert_data_eq!(
+                    table,
+                    str![[r#"
 KEK                                         DEFAULT  STATE    ALIASES  MATERIALS
 local/00000000-0000-0000-0000-000000000000  yes      enabled           2
 local/00000000-0000-0000-0000-000000000001  no       enabled           1
 
-"#]]);
-                assert_data_eq!(json, str![[r#"
+"#]]
+                );
+                assert_data_eq!(
+                    json,
+                    str![[r#"
 {"kek":"local/00000000-0000-0000-0000-000000000000","is_default":true,"state":"enabled","aliases":[],"materials":["00000000-0000-0000-0000-000000000001","00000000-0000-0000-0000-000000000002"]}
 {"kek":"local/00000000-0000-0000-0000-000000000003","is_default":false,"state":"enabled","aliases":[],"materials":["00000000-0000-0000-0000-000000000004"]}
 
-"#]]);
+"#]]
+                );
             }
             _ => {
                 assert_data_eq!(table, str![]);

@@ -1,4 +1,4 @@
-//! Values of other columns that an AAD binds, so that none of them can be changed alone.
+//! Values of other columns that an AAD binds, so that changing one alone makes the ciphertext fail to open.
 
 use std::borrow::Cow;
 
@@ -8,17 +8,17 @@ use super::{Aad, AadError, TYPE_BYTES, TYPE_TEXT, TYPE_UUID};
 
 /// Names a bound column; its value follows.
 const TYPE_COLUMN: u8 = 5;
-/// Stands for NULL.
+/// NULL.
 const TYPE_NULL: u8 = 6;
 /// Texts, each after its length.
 const TYPE_TEXTS: u8 = 7;
 
-/// What another column of a row holds, as an AAD binds it.
+/// The value of another column of the row, as an AAD binds it.
 ///
-/// Implemented for text, bytes, the integers up to 128 bits, `bool`, [`Uuid`], lists of texts, references to them, `Box` and
-/// `Cow` of them, and `Option` of them, where `None` is NULL; with feature `chrono` or `time` for moments and dates. A
-/// moment is bound to the microsecond, which is what databases keep. For a type of your own, implement it with what the
-/// type wraps:
+/// Implemented for text, bytes, the integers up to 128 bits, `bool`, [`Uuid`], lists of texts, references to them,
+/// `Box` and `Cow` of them, and `Option` of them, where `None` is NULL; with feature `chrono` or `time` for moments
+/// and dates. A moment is bound to the microsecond, the precision of databases. Implement it for your own type by
+/// delegating to the wrapped value:
 ///
 /// ```
 /// use encx::record::{ColumnPart, ColumnValue};
@@ -49,12 +49,12 @@ pub trait ColumnValue {
     fn bind_to(&self, part: ColumnPart) -> ColumnPart;
 }
 
-/// Takes the value of a bound column; see [`ColumnValue`].
+/// Collects the value of a bound column; see [`ColumnValue`].
 #[derive(Debug)]
 pub struct ColumnPart(Aad);
 
 impl Aad {
-    /// Binds to what another column of the row holds: the ciphertext opens only while that column has this value.
+    /// Binds to the value of another column of the row: the ciphertext opens only while that column has this value.
     ///
     /// ```
     /// use encx::Field;
@@ -64,8 +64,8 @@ impl Aad {
     /// let aad = DIGEST.row(7).bind("owner", "ada").bind("expires_at", None::<i64>);
     /// ```
     ///
-    /// The column's name and its value are authenticated, in the order of the calls. To change the value, decrypt with the
-    /// old one and encrypt with the new.
+    /// The AAD authenticates the column's name and its value, in the order of the calls. To change the value, decrypt with
+    /// the old one and encrypt with the new one.
     #[must_use]
     pub fn bind(self, column: impl AsRef<str>, value: impl ColumnValue) -> Self {
         let column = column.as_ref();
@@ -170,12 +170,12 @@ impl<const N: usize> ColumnValue for [u8; N] {
     }
 }
 
-/// A list is bound as it stands: another order is another list.
+/// The order of a list matters: a reordered list is another value.
 impl ColumnValue for [String] {
     fn bind_to(&self, part: ColumnPart) -> ColumnPart {
         let mut framed = Vec::new();
         for text in self {
-            // A text that is longer than an AAD makes the part too long, whatever its length says here.
+            // The length saturates: a text this long exceeds the AAD's limit anyway.
             let len = u32::try_from(text.len()).unwrap_or(u32::MAX);
             framed.extend_from_slice(&len.to_be_bytes());
             framed.extend_from_slice(text.as_bytes());

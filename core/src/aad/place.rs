@@ -1,4 +1,4 @@
-//! Reads which row an AAD binds to, for errors and events.
+//! Reads the row that an AAD binds to, for errors and events.
 
 use uuid::Uuid;
 
@@ -15,9 +15,9 @@ pub enum Part<'a> {
 }
 
 impl Aad {
-    /// Reads the parts of an AAD that names a row: table, column, then the row's id and the path. `None` for others.
+    /// Reads the parts of an AAD that names a row: table, column, the row's id and the path. `None` for other AADs.
     ///
-    /// Ends before the columns that are bound besides: their values may be confidential.
+    /// Stops before bound columns: their values may be confidential.
     #[doc(hidden)]
     #[must_use]
     pub fn row_parts(&self) -> Option<impl Iterator<Item = Part<'_>>> {

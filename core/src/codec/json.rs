@@ -1,4 +1,4 @@
-//! Values as JSON: written only if they can be read again.
+//! Values as JSON, written only if they can be read back.
 
 mod readable;
 
@@ -11,17 +11,17 @@ use zeroize::{Zeroize, Zeroizing};
 use self::readable::{Readable, Unreadable};
 use super::{CodecError, Encoded};
 
-/// What a manifest calls these bytes.
+/// The name of this encoding in manifests.
 pub const FORMAT: &str = "json";
 
-/// Writes a value as JSON, and reads it once to see that it can be.
+/// Writes a value as JSON, and reads it back once to check that it can be read.
 ///
-/// Reading costs about as much as writing. It finds what serde's attributes and hand-written impls make unreadable;
-/// whether the value that comes back is equal, it cannot tell.
+/// Reading costs about as much as writing. It catches values that serde attributes or hand-written impls make unreadable.
+/// It does not check that the value read is equal.
 ///
 /// # Errors
 ///
-/// [`CodecError::Unreadable`] if it could not be read again, [`CodecError::Json`] if it cannot be written.
+/// [`CodecError::Unreadable`] if it could not be read back, [`CodecError::Json`] if it cannot be written.
 pub fn encode<T: Serialize + DeserializeOwned>(value: &T) -> Result<Encoded<'static>, CodecError> {
     let unreadable = |what| CodecError::Unreadable { what };
     match Readable::check(value) {
@@ -33,7 +33,7 @@ pub fn encode<T: Serialize + DeserializeOwned>(value: &T) -> Result<Encoded<'sta
         }
         Err(Unreadable::SomeOfNothing) => {
             return Err(unreadable(
-                "`Some(None)` and `Some(())` would come back as `None`; keep an enum in their place",
+                "`Some(None)` and `Some(())` would read back as `None`; use an enum instead",
             ));
         }
     }
@@ -57,7 +57,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     serde_json::from_slice(bytes).map_err(|error| redacted("read from", &error))
 }
 
-/// Keeps where the fault is and of which kind. The message may quote the value.
+/// Keeps the position and the kind of the fault. The message may quote the value.
 fn redacted(direction: &'static str, error: &serde_json::Error) -> CodecError {
     CodecError::Json {
         direction,
@@ -67,12 +67,12 @@ fn redacted(direction: &'static str, error: &serde_json::Error) -> CodecError {
             serde_json::error::Category::Data => "it does not fit the type; was the type changed?",
             serde_json::error::Category::Eof => "it ends early",
             serde_json::error::Category::Io => "no memory",
-            serde_json::error::Category::Syntax => "it is no JSON",
+            serde_json::error::Category::Syntax => "it is not JSON",
         },
     }
 }
 
-/// A buffer that leaves nothing behind where it lay before it grew.
+/// A buffer that wipes its old memory when it grows.
 struct Wiped(Zeroizing<Vec<u8>>);
 
 impl io::Write for Wiped {

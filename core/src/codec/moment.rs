@@ -1,4 +1,4 @@
-//! Dates and times as text of RFC 3339: the part that `chrono` and `time` share.
+//! Dates and times as RFC 3339 text: the code that `chrono` and `time` share.
 
 use super::{CodecError, Encoded};
 
@@ -48,7 +48,7 @@ impl Time {
             nanos,
         } = self;
         if nanos >= 1_000_000_000 {
-            let what = "it lies within a leap second";
+            let what = "it is within a leap second";
             return Err(CodecError::OutOfRange { format, what });
         }
         Ok(format!("{hour:02}:{minute:02}:{second:02}.{nanos:09}"))
@@ -93,7 +93,7 @@ pub(super) fn decode_moment(bytes: &[u8]) -> Result<(Date, Time), CodecError> {
     Ok((date(bytes), time(&bytes[DATE_LEN + 1..])))
 }
 
-/// Demands a digit where the template has one, and its own character everywhere else.
+/// Requires a digit where the template has one, and the template's own character elsewhere.
 fn check(bytes: &[u8], template: &[u8], format: &'static str) -> Result<(), CodecError> {
     if bytes.len() != template.len() {
         return Err(CodecError::Length {

@@ -146,7 +146,7 @@ fn dates_of_time_are_pinned() {
     assert!(edge.encode().is_err());
 }
 
-/// Whatever is written is read as the same, and what could not be read is not written.
+/// Every value that is written reads back equal; a value that could not be read is not written.
 mod round_trips {
     use proptest::prelude::*;
 
@@ -183,7 +183,7 @@ mod round_trips {
             prop_assert_eq!(read.to_bits(), double.to_bits());
             let single = f32::from_bits(single);
             let read = f32::decode(single.encode().unwrap().as_bytes()).unwrap();
-            // A NaN stays one; which of them it is, the processor may change.
+            // A NaN stays a NaN, but the processor may change its payload.
             prop_assert!(read.to_bits() == single.to_bits() || read.is_nan() && single.is_nan());
         }
 
@@ -210,7 +210,7 @@ mod round_trips {
             use ::chrono::DateTime;
 
             for second in [second, short] {
-                // Nanoseconds from a billion on stand for a leap second, which only the last second of a minute may have.
+                // Nanoseconds from a billion on denote a leap second, which only the last second of a minute may have.
                 if let Some(moment) = DateTime::from_timestamp(second, nanos) {
                     comes_back(&moment)?;
                     comes_back(&moment.naive_utc())?;

@@ -5,7 +5,7 @@ use time::{Date, Month, OffsetDateTime, PrimitiveDateTime, Time, UtcOffset};
 use super::moment;
 use super::{CodecError, Encoded, FieldCodec};
 
-/// The moment is kept, and its offset is not: it comes back in UTC.
+/// Keeps the moment but not its offset: it reads back in UTC.
 impl FieldCodec for OffsetDateTime {
     const FORMAT: &'static str = moment::MOMENT;
 

@@ -1,4 +1,4 @@
-//! An unwrapped data key, and what recognises it.
+//! An unwrapped data key, and the check value that recognises it.
 
 use std::fmt;
 
@@ -17,34 +17,33 @@ pub const DATA_KEY_LEN: usize = 32;
 
 /// Holds a 256-bit data key (DEK), unwrapped.
 ///
-/// It lives on the heap from the first byte to the last and is zeroised when dropped. It has no `Clone`,
-/// no `Serialize`, and prints as `DataKey([REDACTED])`.
+/// The key stays in one place on the heap and is zeroised on drop. It has no `Clone` and no `Serialize`, and prints
+/// as `DataKey([REDACTED])`.
 ///
 /// <div class="warning">
 ///
-/// Whoever holds these bytes reads everything that was encrypted under them. Providers need this type;
-/// services do not.
+/// These bytes decrypt everything that was encrypted under them. Providers need this type; services do not.
 ///
 /// </div>
 pub struct DataKey(Box<[u8; DATA_KEY_LEN]>);
 
 impl DataKey {
-    /// Draws a new data key from the operating system's random number generator.
+    /// Generates a data key with the operating system's random number generator.
     ///
     /// # Errors
     ///
-    /// [`RandomError`] if the operating system gives no randomness.
+    /// [`RandomError`] if the operating system returns no randomness.
     pub fn generate() -> Result<Self, RandomError> {
         let mut key = Self(Box::new([0; DATA_KEY_LEN]));
         fill_from_os(key.0.as_mut_slice())?;
         Ok(key)
     }
 
-    /// Copies a data key out of a buffer of exactly 32 bytes. The caller zeroises the buffer.
+    /// Copies a data key from a buffer of exactly 32 bytes. The caller zeroises the buffer.
     ///
     /// # Errors
     ///
-    /// [`DataKeyLenError`] if the buffer has any other length.
+    /// [`DataKeyLenError`] if the buffer has another length.
     pub fn copy_from(bytes: &[u8]) -> Result<Self, DataKeyLenError> {
         let mut key = Self(Box::new([0; DATA_KEY_LEN]));
         if bytes.len() != DATA_KEY_LEN {
@@ -54,8 +53,8 @@ impl DataKey {
         Ok(key)
     }
 
-    /// Makes a data key by a call that writes its 32 bytes where they stay, and then wipes the stack that the call used, 32 KiB of
-    /// it. For keys that are computed, such as from a passphrase.
+    /// Makes a data key with a function that writes its 32 bytes in place, then wipes the 32 KiB of stack below the
+    /// call. For computed keys, such as those derived from a passphrase.
     ///
     /// ```
     /// use encx::kms::DataKey;
@@ -77,20 +76,20 @@ impl DataKey {
     ///
     /// # Errors
     ///
-    /// Those of the call. What it wrote is then wiped.
+    /// The function's own error. What it wrote is wiped.
     pub fn try_fill<E>(fill: impl FnOnce(&mut [u8; DATA_KEY_LEN]) -> Result<(), E>) -> Result<Self, E> {
         let mut key = Self(Box::new([0; DATA_KEY_LEN]));
         wiping_stack::<DEEP, _>(|| fill(&mut key.0))?;
         Ok(key)
     }
 
-    /// Gives access to the key's 32 bytes. Do not copy them into memory that nobody zeroises.
+    /// Exposes the key's 32 bytes. Do not copy them into memory that is not zeroised.
     #[must_use]
     pub fn expose(&self) -> &[u8; DATA_KEY_LEN] {
         &self.0
     }
 
-    /// Computes what a store keeps to recognise this key: HMAC-SHA-256(key, "encx/check/v1" ‖ id).
+    /// Computes the check value of this key, for a store: HMAC-SHA-256(key, "encx/check/v1" ‖ id).
     #[must_use]
     pub fn check(&self, id: DataKeyId) -> KeyCheck {
         wiping_stack::<DEEP, _>(|| {
@@ -101,7 +100,7 @@ impl DataKey {
     }
 
     fn check_mac(&self) -> Hmac<Sha256> {
-        // HMAC takes a key of any length (RFC 2104), so the error cannot occur for one of 32 bytes.
+        // HMAC takes a key of any length (RFC 2104), so 32 bytes cannot fail.
         #[allow(clippy::unwrap_used, reason = "HMAC has no invalid key length")]
         let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(self.expose()).unwrap();
         mac.update(b"encx/check/v1");
@@ -123,7 +122,7 @@ impl fmt::Debug for DataKey {
     }
 }
 
-/// Says that a buffer was no data key because of its length.
+/// A buffer is not a data key because of its length.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a data key has {DATA_KEY_LEN} bytes, not {found}")]
 pub struct DataKeyLenError {
@@ -144,7 +143,7 @@ impl KeyCheck {
         Self(bytes)
     }
 
-    /// Returns the check's 32 bytes, for a store to keep.
+    /// Returns the check's 32 bytes, for a store.
     #[must_use]
     pub fn to_bytes(self) -> [u8; 32] {
         self.0

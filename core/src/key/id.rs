@@ -10,7 +10,7 @@ use crate::causes::debug_as_text;
 
 /// Names one version of a data key: a UUIDv7 ([RFC 9562]).
 ///
-/// Within a scope ids only grow, so their order is the order of the versions.
+/// Ids only grow within a scope, so their order is the order of the versions.
 ///
 /// [RFC 9562]: https://www.rfc-editor.org/rfc/rfc9562#section-5.7
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,7 +25,7 @@ impl DataKeyId {
     ///
     /// # Errors
     ///
-    /// [`DataKeyIdError`] if the bytes are no UUID of version 7.
+    /// [`DataKeyIdError`] if the bytes are not a UUID of version 7.
     pub fn from_bytes(bytes: [u8; 16]) -> Result<Self, DataKeyIdError> {
         if bytes[6] >> 4 == 7 && bytes[8] >> 6 == 0b10 {
             Ok(Self(bytes))
@@ -34,7 +34,7 @@ impl DataKeyId {
         }
     }
 
-    /// Takes bytes that came from an id.
+    /// Takes bytes that are known to be an id.
     pub(crate) fn from_known(bytes: [u8; 16]) -> Self {
         debug_assert!(Self::from_bytes(bytes).is_ok());
         Self(bytes)
@@ -47,7 +47,7 @@ impl DataKeyId {
         self.0
     }
 
-    /// Returns the milliseconds since 1970 at which the id was made, by the maker's clock.
+    /// Returns the milliseconds since 1970 at which the id was made, by its maker's clock.
     #[must_use]
     pub fn unix_millis(self) -> u64 {
         let mut millis = [0; 8];
@@ -55,14 +55,14 @@ impl DataKeyId {
         u64::from_be_bytes(millis)
     }
 
-    /// Makes an id that is greater than `after`, even if the clock stands or went back.
+    /// Generates an id greater than `after`, even if the clock stood still or went back.
     ///
-    /// `unix_millis` is the wall clock's time. An id holds 48 bits of it, which last until the year 10889.
+    /// `unix_millis` is the wall clock's time. An id holds 48 bits of it, which suffice until the year 10889.
     ///
     /// # Errors
     ///
     /// [`NewIdError::Exhausted`] if no id is greater than `after`; [`NewIdError::Random`] if the operating system
-    /// gives no randomness.
+    /// returns no randomness.
     pub fn generate(unix_millis: u64, after: Option<Self>) -> Result<Self, NewIdError> {
         let mut random = [0; 10];
         fill_from_os(&mut random)?;
@@ -73,8 +73,7 @@ impl DataKeyId {
         let fresh = at(unix_millis);
         match after {
             Some(after) if fresh <= after => {
-                // The greatest id decides, not the clock: one millisecond past it is greater whatever the
-                // random part says.
+                // The last id decides, not the clock: an id one millisecond later is greater for any random part.
                 let millis = after.unix_millis() + 1;
                 if millis > MAX_ID_MILLIS {
                     Err(NewIdError::Exhausted { after })
@@ -87,7 +86,7 @@ impl DataKeyId {
     }
 }
 
-/// The greatest time that an id can hold: 48 bits of milliseconds.
+/// The greatest time in an id: 48 bits of milliseconds.
 const MAX_ID_MILLIS: u64 = (1 << 48) - 1;
 
 impl From<DataKeyId> for Uuid {
@@ -126,29 +125,29 @@ impl fmt::Debug for DataKeyId {
     }
 }
 
-/// Says why no new data key id could be made.
+/// Why no data key id could be generated.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NewIdError {
-    /// No id is greater than the greatest there is: somebody wrote one that lies at the end of time.
+    /// The greatest possible id exists already. A row was written with the last possible time.
     #[error(
         "no data key id is greater than {after}, whose time is the last that an id can hold, so this encryption context can get \
          no new version; encx did not make that id: find the row and who wrote it, and restore the key store from a backup"
     )]
     Exhausted {
-        /// The greatest id that there is.
+        /// The greatest existing id.
         after: DataKeyId,
     },
-    /// The operating system gave no randomness.
+    /// The operating system returned no randomness.
     #[error(transparent)]
     Random(#[from] RandomError),
 }
 
 debug_as_text!(NewIdError);
 
-/// Says that something was no data key id.
+/// The bytes or the text are not a data key id.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a data key id is a UUID of version 7 (RFC 9562), and this is none")]
+#[error("a data key id is a UUID of version 7 (RFC 9562), and this is not one")]
 pub struct DataKeyIdError;
 
 debug_as_text!(DataKeyIdError);

@@ -11,7 +11,7 @@ use crate::causes::debug_as_text;
 pub struct KekId(Arc<str>);
 
 impl KekId {
-    /// Parses the name of a KEK. Whether it exists, only its KMS can say.
+    /// Parses the name of a KEK. Only its KMS knows whether it exists.
     ///
     /// # Errors
     ///
@@ -27,14 +27,14 @@ impl KekId {
     }
 }
 
-/// Names one of the KMSs that a process has registered, such as `eu`. 1 to 64 bytes, no control characters.
+/// Names a KMS that a process has registered, such as `eu`. 1 to 64 bytes, no control characters.
 ///
-/// A wrap's row names the KMS that made it, so the name is as durable as the data.
+/// Every wrap's row contains the name of its KMS, so do not change the name while such rows exist.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KmsName(Arc<str>);
 
 impl KmsName {
-    /// The name of the KMS given to `Crypto::builder`, as it stands in a row.
+    /// The stored name of the KMS given to `Crypto::builder`.
     pub const DEFAULT: &'static str = "default";
 
     /// Parses the name of a KMS.
@@ -108,7 +108,7 @@ macro_rules! name_impls {
 
 name_impls!(KekId, KmsName);
 
-/// Says why a name of a KEK or a KMS was refused.
+/// Why the name of a KEK or a KMS was refused.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NameError {
@@ -117,7 +117,7 @@ pub enum NameError {
     ControlCharacter {
         /// What was named: "KEK id" or "KMS name".
         what: &'static str,
-        /// Where the character begins, in bytes.
+        /// The character's position, in bytes.
         at: usize,
     },
     /// The name is empty.
@@ -140,7 +140,7 @@ pub enum NameError {
 
 debug_as_text!(NameError);
 
-/// A name that needs no parsing is never refused.
+/// Converting an already parsed name never fails.
 impl From<std::convert::Infallible> for NameError {
     fn from(never: std::convert::Infallible) -> Self {
         match never {}

@@ -2,7 +2,7 @@
 
 use crate::causes::debug_as_text;
 
-/// Says that the operating system gave no randomness.
+/// The operating system returned no randomness.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the operating system's random number generator failed ({0}); nothing was encrypted")]
 pub struct RandomError(pub(super) String);
@@ -13,7 +13,7 @@ debug_as_text!(RandomError);
 ///
 /// # Errors
 ///
-/// [`RandomError`] if the operating system gives none; the buffer's content is then undefined.
+/// [`RandomError`] if the operating system returns none; the buffer's content is then undefined.
 #[doc(hidden)]
 pub fn fill_from_os(buffer: &mut [u8]) -> Result<(), RandomError> {
     getrandom::fill(buffer).map_err(|error| RandomError(error.to_string()))

@@ -1,14 +1,14 @@
-//! The states of a data key, and what may become what.
+//! The states of a data key, and the transitions between them.
 
 use std::fmt;
 
-/// Where a data key stands in its life ([NIST SP 800-57 part 1], section 7).
+/// The state of a data key in its life cycle ([NIST SP 800-57 part 1], section 7).
 ///
 /// ```text
 ///                  promote              promote the next
 ///   pre-active ───────────────▶ active ───────────────▶ deactivated
 ///       │  ▲                    │  │ ▲                     │  ▲ │
-///       │  │ resume             │  │ │ resume              │  │ │ resume comes back
+///       │  │ resume             │  │ │ resume              │  │ │ resume returns
 ///       ▼  │                    │  ▼ │                     ▼  │ │ from suspended
 ///      suspended ◀──────────────┘ suspended              suspended
 ///       │        \ compromise      │                        │
@@ -23,20 +23,20 @@ use std::fmt;
 pub enum KeyState {
     /// Encrypts and decrypts. A scope has at most one active version.
     Active,
-    /// Encrypts nothing and decrypts only on request: whoever else holds the key can forge.
+    /// Does not encrypt, and decrypts only on request: an attacker with the key can forge ciphertexts.
     Compromised,
     /// Decrypts only.
     Deactivated,
-    /// Gone: its wraps were deleted, and nothing reads what it encrypted.
+    /// Its wraps were deleted. What it encrypted can no longer be decrypted.
     Destroyed,
-    /// Decrypts only, because another process may have been told earlier that the key is active.
+    /// Decrypts only, because another process may have learned earlier that the key is active.
     PreActive,
-    /// Does nothing until it goes back to the state it was suspended from.
+    /// Does nothing until it returns to the state from which it was suspended.
     Suspended,
 }
 
 impl KeyState {
-    /// All states, in the order of a key's life.
+    /// All states, in the order of a key's life cycle.
     pub const ALL: [Self; 6] = [
         Self::PreActive,
         Self::Active,
@@ -60,7 +60,7 @@ impl KeyState {
         }
     }
 
-    /// Finds the state that has this name; `None` if there is none.
+    /// Returns the state with this name; `None` if there is none.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.name() == name)
@@ -72,17 +72,17 @@ impl KeyState {
         matches!(self, Self::Active)
     }
 
-    /// Tells whether a key in this state decrypts without being asked specially.
+    /// Tells whether a key in this state decrypts without a special request.
     #[must_use]
     pub const fn decrypts(self) -> bool {
         matches!(self, Self::Active | Self::Deactivated | Self::PreActive)
     }
 
-    /// Tells whether a key may go from this state to `to`.
+    /// Tells whether a key may change from this state to `to`.
     ///
-    /// `suspended_from` is the state that a suspended key was suspended from, and the only one besides
-    /// compromised and destroyed that it may go to. The step from active to deactivated is the store's
-    /// own, taken when the next version is promoted.
+    /// `suspended_from` is the state from which a suspended key was suspended. Besides compromised and destroyed, it
+    /// is the only state that the key may change to. The store itself deactivates the active key when the next
+    /// version is promoted.
     #[must_use]
     pub fn may_become(self, to: Self, suspended_from: Option<Self>) -> bool {
         use KeyState::{Active, Compromised, Deactivated, Destroyed, PreActive, Suspended};
@@ -108,7 +108,7 @@ impl fmt::Display for KeyState {
 mod tests {
     use super::*;
 
-    /// The design's table, written out once more and compared pair by pair.
+    /// Compares every pair of states with the design's table, written out again here.
     #[test]
     fn transitions_are_those_of_the_table() {
         use KeyState::*;

@@ -1,4 +1,4 @@
-//! Subkeys of a data key that encrypts nothing itself: HKDF-SHA-256 (RFC 5869).
+//! Subkeys of a data key that does not encrypt itself: HKDF-SHA-256 (RFC 5869).
 
 use std::fmt;
 
@@ -11,11 +11,11 @@ use crate::memory::{DEEP, wiping_stack};
 
 /// Derives subkeys of a data key: HKDF-SHA-256 without a salt.
 ///
-/// It holds the pseudorandom key of HKDF's first half, and no data key. Wiped when dropped.
+/// Holds the pseudorandom key of HKDF's extract step, not the data key. Wiped on drop.
 #[doc(hidden)]
 pub struct Derivation(Box<[u8; LEN]>);
 
-/// A subkey, 32 bytes. Wiped when dropped.
+/// A subkey, 32 bytes. Wiped on drop.
 #[doc(hidden)]
 pub struct Subkey(Box<[u8; LEN]>);
 
@@ -33,13 +33,13 @@ impl Derivation {
         held
     }
 
-    /// Derives the subkey that this info names.
+    /// Derives the subkey for this info.
     #[doc(hidden)]
     #[must_use]
     pub fn derive(&self, info: &[u8]) -> Subkey {
         let mut subkey = Subkey(Box::new([0; LEN]));
         wiping_stack::<DEEP, _>(|| {
-            // The key has the length of a hash, which suffices, and as much is asked for, which is not too much.
+            // The key is as long as a hash, which HKDF accepts; the output is as long, which is below HKDF's limit.
             #[allow(clippy::unwrap_used, reason = "neither length can be wrong")]
             Hkdf::<Sha256>::from_prk(self.0.as_slice())
                 .unwrap()
@@ -93,7 +93,7 @@ mod tests {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// RFC 5869 has no vector with a key of 32 bytes; this one is by Python's `hmac`, written out from the RFC.
+    /// RFC 5869 has no vector with a 32-byte key. Python's `hmac`, following the RFC, computed this one.
     #[test]
     fn derivation_is_hkdf() {
         let derivation = Derivation::new(&DataKey::copy_from(&[7; 32]).unwrap());

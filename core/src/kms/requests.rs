@@ -1,4 +1,4 @@
-//! How many requests a provider sends for one call: a call may take none, one, or several.
+//! Counts the requests that a provider sends for one call, which may need none, one or several.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 thread_local! {
-    /// The counters of the calls that are being polled on this thread, the innermost last.
+    /// The counters of the calls being polled on this thread, innermost last.
     static COUNTING: RefCell<Vec<RequestCounter>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Counts the requests that a provider reports while a call to it runs.
+/// Counts the requests that a provider reports during a call.
 ///
 /// ```
 /// use encx_core::kms::{RequestCounter, report_requests};
@@ -20,7 +20,7 @@ thread_local! {
 /// # impl std::task::Wake for Now { fn wake(self: std::sync::Arc<Self>) {} }
 /// let counter = RequestCounter::new();
 /// let call = counter.during(async {
-///     // A provider says so for each request that it sends.
+///     // A provider reports each request that it sends.
 ///     report_requests(1);
 ///     report_requests(1);
 /// });
@@ -33,22 +33,22 @@ pub struct RequestCounter(Arc<Reported>);
 
 #[derive(Debug, Default)]
 struct Reported {
-    /// One more than what was reported; 0 if nothing was.
+    /// One more than the reported number; 0 if nothing was reported.
     count: AtomicU64,
 }
 
 impl RequestCounter {
-    /// Begins without a report.
+    /// Creates a counter without a report.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Runs a call, and counts what is reported by the task that polls it. Counters around it count the same.
+    /// Runs a call, and counts the reports of the task that polls it. Enclosing counters count them too.
     ///
     /// # Cancellation
     ///
-    /// As that of the call. What was reported before stays counted.
+    /// As that of the call. Earlier reports stay counted.
     pub async fn during<F: Future>(&self, call: F) -> F::Output {
         let mut call = pin!(call);
         poll_fn(|context| {
@@ -58,7 +58,7 @@ impl RequestCounter {
         .await
     }
 
-    /// Returns how many requests were reported; `None` of a provider that reports nothing.
+    /// Returns the number of reported requests; `None` if the provider reports nothing.
     #[must_use]
     pub fn reported(&self) -> Option<u64> {
         self.0.count.load(Ordering::Relaxed).checked_sub(1)
@@ -66,7 +66,7 @@ impl RequestCounter {
 
     fn add(&self, requests: u64) {
         let add = |count: u64| Some(count.max(1).saturating_add(requests));
-        // The closure always gives a value, so this cannot fail.
+        // The closure always returns `Some`, so this cannot fail.
         let _ = self
             .0
             .count
@@ -74,14 +74,14 @@ impl RequestCounter {
     }
 }
 
-/// Reports requests that a provider sends for the call that is being polled; 0 for a call that needs none.
+/// Reports requests that a provider sends for the call being polled; 0 for a call that needs none.
 ///
-/// A provider that reports nothing is counted one request for each call. Where no call is being counted this does nothing.
+/// A provider that reports nothing is counted as one request for each call. Outside a counted call this does nothing.
 pub fn report_requests(requests: u64) {
     COUNTING.with_borrow(|counting| counting.iter().for_each(|counter| counter.add(requests)));
 }
 
-/// Makes a counter listen on this thread until it is dropped, also by a panic.
+/// Registers a counter on this thread until it is dropped, even by a panic.
 struct Entered;
 
 impl Entered {

@@ -1,4 +1,4 @@
-//! All keys of a context, whatever they are for.
+//! All keys of a context, of every usage.
 
 use super::{KeyRecord, KeyStore, StoreError};
 use crate::context::EncryptionContext;

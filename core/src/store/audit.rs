@@ -1,4 +1,4 @@
-//! The audit log: who changed which key, how, when and why.
+//! The audit log: which key changed how, when, why and by whom.
 
 use std::fmt;
 
@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use crate::key::{DataKeyId, KeyState, Scope};
 use crate::store::{StoreError, Timestamp};
 
-/// Lists what happened to keys. The store writes an entry with every change, in the same transaction.
+/// Lists the changes of keys. The store writes an entry with every change, in the same transaction.
 ///
-/// Who can write the database can forge, edit and delete entries.
+/// Write access to the database suffices to forge, edit and delete entries.
 ///
 /// # Errors
 ///
@@ -20,20 +20,17 @@ use crate::store::{StoreError, Timestamp};
 ///
 /// Every method may be cancelled by dropping its future.
 #[async_trait]
-#[allow(
-    clippy::missing_errors_doc,
-    reason = "the errors are those of the trait, once for all"
-)]
+#[allow(clippy::missing_errors_doc, reason = "the trait documents the errors once")]
 pub trait AuditLog: fmt::Debug + Send + Sync {
-    /// Lists entries in the order of their numbers, a page at a time.
+    /// Lists entries in the order of their numbers, one page at a time.
     ///
-    /// Numbers grow with time, but changes do not commit in the order of their numbers: within 15 seconds after a page an
-    /// entry may still appear before its last one. A follower of the log asks [`until`](AuditQuery::until) a moment
-    /// that lies further back.
+    /// Numbers grow with time, but changes do not commit in the order of their numbers: within 15 seconds after a
+    /// page, an entry may still appear before its last one. A follower of the log asks
+    /// [`until`](AuditQuery::until) an earlier moment.
     async fn audit_page(&self, query: &AuditQuery) -> Result<AuditPage, StoreError>;
 }
 
-/// Which entries to list. Everything that is not set matches every entry.
+/// Which entries to list. A filter that is not set matches every entry.
 ///
 /// ```
 /// use encx_core::key::DataKeyId;
@@ -57,22 +54,22 @@ pub trait AuditLog: fmt::Debug + Send + Sync {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct AuditQuery {
-    /// The most entries in a page, 1 to 1000.
+    /// The greatest number of entries in a page, 1 to 1000.
     pub limit: u32,
-    /// Only entries whose number is greater.
+    /// Only entries with a greater number.
     pub after: Option<i64>,
     /// Only entries of this key.
     pub key: Option<DataKeyId>,
     /// Only entries of this scope's keys.
     pub scope: Option<Scope>,
-    /// Only entries of this moment or later.
+    /// Only entries at or after this moment.
     pub since: Option<Timestamp>,
-    /// Only entries of before this moment.
+    /// Only entries before this moment.
     pub until: Option<Timestamp>,
 }
 
 impl AuditQuery {
-    /// Asks for all entries, at most `limit` a page. A limit outside 1 to 1000 is moved into it.
+    /// Asks for all entries, at most `limit` a page. The limit is clamped to 1 to 1000.
     #[must_use]
     pub fn new(limit: u32) -> Self {
         Self {
@@ -85,42 +82,42 @@ impl AuditQuery {
         }
     }
 
-    /// Goes on after a page: pass its [`AuditPage::next`].
+    /// Continues after a page: pass its [`AuditPage::next`].
     #[must_use]
     pub fn after(mut self, number: i64) -> Self {
         self.after = Some(number);
         self
     }
 
-    /// Asks for one key.
+    /// Restricts the query to one key.
     #[must_use]
     pub fn key(mut self, id: DataKeyId) -> Self {
         self.key = Some(id);
         self
     }
 
-    /// Asks for one scope.
+    /// Restricts the query to one scope.
     #[must_use]
     pub fn scope(mut self, scope: Scope) -> Self {
         self.scope = Some(scope);
         self
     }
 
-    /// Asks for changes that were made at a moment or later.
+    /// Restricts the query to changes at or after a moment.
     #[must_use]
     pub fn since(mut self, moment: Timestamp) -> Self {
         self.since = Some(moment);
         self
     }
 
-    /// Asks for changes that were made before a moment.
+    /// Restricts the query to changes before a moment.
     #[must_use]
     pub fn until(mut self, moment: Timestamp) -> Self {
         self.until = Some(moment);
         self
     }
 
-    /// Tells whether an entry belongs into the list. For stores whose database does not filter.
+    /// Tells whether an entry matches. For stores whose database does not filter.
     #[must_use]
     pub fn matches(&self, entry: &AuditEntry) -> bool {
         self.after.is_none_or(|after| entry.number > after)
@@ -137,14 +134,14 @@ impl AuditQuery {
 pub struct AuditPage {
     /// The entries, in the order of their numbers.
     pub entries: Vec<AuditEntry>,
-    /// The numbers of entries of this page that are not what encx writes, in their order: no entry stands for them.
+    /// The numbers, in order, of this page's rows that encx did not write. They have no entry.
     pub unreadable: Vec<i64>,
     /// Where the next page begins; `None` after the last.
     pub next: Option<i64>,
 }
 
 impl AuditPage {
-    /// Makes a page of what a query found when it asked for one entry more than its limit.
+    /// Makes a page from a query for one entry more than the limit.
     #[must_use]
     pub fn of_one_more(mut entries: Vec<AuditEntry>, limit: u32) -> Self {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -158,7 +155,8 @@ impl AuditPage {
         }
     }
 
-    /// Makes a page in the same way of rows that may not be what encx writes: their numbers, and what could be read.
+    /// Makes a page from rows that encx may not have written: their numbers, and the entries that could be read. The
+    /// query asked for one row more than the limit.
     #[must_use]
     pub fn of_rows(mut rows: Vec<(i64, Option<AuditEntry>)>, limit: u32) -> Self {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -184,30 +182,30 @@ impl AuditPage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AuditEntry {
-    /// Its number: no two entries have the same. Some numbers are missing.
+    /// The entry's number: unique, but with gaps.
     pub number: i64,
-    /// When the change was made.
+    /// When the key changed.
     pub at: Timestamp,
-    /// The key. Its record may be gone.
+    /// The key. Its record may no longer exist.
     pub key: DataKeyId,
     /// The key's scope.
     pub scope: Scope,
     /// What changed.
     pub what: AuditedPart,
-    /// The state before; `None` for a key that was added.
+    /// The state before; `None` for an added key.
     pub from: Option<KeyState>,
-    /// The state after. New wraps leave it as it was.
+    /// The state after. A change of wraps does not change it.
     pub to: KeyState,
-    /// Why, as the caller of the change said.
+    /// The reason that the caller gave.
     pub reason: Option<String>,
-    /// The application that made the change, as it calls itself, where it does.
+    /// The application that made the change, if it sets a name.
     pub application: Option<String>,
-    /// The database's user who made the change, where the database has users.
+    /// The database user that made the change, if the database has users.
     pub db_user: Option<String>,
 }
 
 impl AuditEntry {
-    /// Begins an entry. A store fills in the rest from its row.
+    /// Starts an entry. A store fills in the rest from its row.
     #[must_use]
     pub fn new(
         number: i64,
@@ -232,23 +230,23 @@ impl AuditEntry {
     }
 }
 
-/// What a change of a key changed.
+/// The part of a key that a change changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum AuditedPart {
-    /// The key is new.
+    /// The key was added.
     Added,
-    /// Its state, or the state that it goes back to.
+    /// The state, or the state to which a suspended key returns.
     State,
-    /// Its wraps.
+    /// The wraps.
     Wraps,
 }
 
 impl AuditedPart {
-    /// All of them.
+    /// All parts.
     pub const ALL: [Self; 3] = [Self::Added, Self::State, Self::Wraps];
 
-    /// Returns the name that stores keep.
+    /// Returns the stored name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -258,7 +256,7 @@ impl AuditedPart {
         }
     }
 
-    /// Finds one by its name.
+    /// Returns the part with this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|part| part.name() == name)

@@ -1,11 +1,11 @@
-//! The bounds of what leases, jobs and the registry are given.
+//! The bounds of parameters of leases, jobs and the registry.
 
 use crate::store::StoreError;
 
 /// The longest term, 366 days, in microseconds.
 pub(super) const LONGEST_TERM: i64 = 366 * 86_400_000_000;
 
-/// The most bytes that a plan or a position has.
+/// The greatest length of a plan or a position, in bytes.
 pub(super) const MAX_BYTES: usize = 8192;
 
 pub(super) fn check(fits: bool, rule: &str) -> Result<(), StoreError> {

@@ -1,4 +1,4 @@
-//! The contract of a census: how many rows are still encrypted under a version of a key.
+//! The contract of a census: counts the rows that are still encrypted under a version of a key.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use async_trait::async_trait;
 use crate::key::DataKeyId;
 use crate::store::StoreError;
 
-/// Counts the rows that a version of a key encrypts, in the columns that it was told of.
+/// Counts the rows encrypted under a version of a key, in the columns that it knows.
 ///
-/// `KeyManager::destroy` asks it, and destroys nothing that rows still use. It does not count
-/// what is elsewhere: in another column, in a file or a backup, in the memory of a process, or in an outbox.
+/// `KeyManager::destroy` asks it, and destroys no version that rows still use. It does not count data elsewhere: in other
+/// columns, in files or backups, in the memory of a process, or in an outbox.
 ///
-/// The rows may be in another database than the keys. So the census also says which transactions are open in the
-/// database of the rows: what they have written is not counted until they commit.
+/// The rows may be in another database than the keys. The census therefore also reports the open transactions in the
+/// database of the rows: their writes are not counted until they commit.
 ///
 /// # Cancellation
 ///
@@ -26,19 +26,20 @@ pub trait KeyCensus: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unavailable`] or [`StoreError::Database`] if a table could not be read to its end: to count less than
+    /// [`StoreError::Unavailable`] or [`StoreError::Database`] if a table could not be read to its end: a count that is
+    /// too low would lose data.
     /// there is would lose data.
     async fn rows_under(&self, id: DataKeyId) -> Result<Vec<ColumnCount>, StoreError>;
 
-    /// Finds the oldest transactions that are open in the database of the rows, on its primary.
+    /// Finds the oldest open transactions in the database of the rows, on its primary.
     ///
-    /// What a transaction wrote that is not reported here is visible to every later call of
+    /// Writes of a transaction that is not reported here are visible to every later call of
     /// [`rows_under`](Self::rows_under).
     ///
     /// # Errors
     ///
-    /// As [`rows_under`](Self::rows_under); and [`StoreError::Database`] if it cannot be known, as on a standby or without
-    /// the right to see other sessions.
+    /// As [`rows_under`](Self::rows_under); and [`StoreError::Database`] if the answer cannot be known, as on a standby
+    /// or without the right to see other sessions.
     async fn open_transactions(&self) -> Result<OpenTransactions, StoreError>;
 }
 
@@ -54,17 +55,17 @@ impl<T: KeyCensus + ?Sized> KeyCensus for Arc<T> {
     }
 }
 
-/// The oldest transactions that are open in the database of the rows.
+/// The oldest open transactions in the database of the rows.
 ///
-/// Ages, not times: the clock of that database need not be the one of the key store.
+/// These are ages, not times: that database's clock may differ from the key store's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OpenTransactions {
-    /// How long ago the oldest one began that has neither ended nor been prepared; [`Duration::MAX`] if that is not
-    /// known, `None` if there is none.
+    /// The age of the oldest transaction that has neither ended nor been prepared; [`Duration::MAX`] if the age is not
+    /// known, `None` if there is no such transaction.
     pub oldest: Option<Duration>,
-    /// How long ago the oldest one was prepared (`PREPARE TRANSACTION`) that has not ended; `None` if there is none.
-    /// It began earlier, and a database does not say when.
+    /// The time since the oldest prepared transaction (`PREPARE TRANSACTION`) that has not ended was prepared; `None`
+    /// if there is none. It began earlier, but databases do not say when.
     pub oldest_prepared: Option<Duration>,
 }
 
@@ -75,7 +76,7 @@ impl OpenTransactions {
         oldest_prepared: None,
     };
 
-    /// Puts a finding together.
+    /// Makes a report from both ages.
     #[must_use]
     pub const fn new(oldest: Option<Duration>, oldest_prepared: Option<Duration>) -> Self {
         Self {
@@ -85,7 +86,7 @@ impl OpenTransactions {
     }
 }
 
-/// How many rows of a column a version of a key encrypts.
+/// The number of rows of a column that are encrypted under a version of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ColumnCount {
@@ -93,12 +94,12 @@ pub struct ColumnCount {
     pub table: String,
     /// The column's name in SQL.
     pub column: String,
-    /// How many rows.
+    /// The number of rows.
     pub rows: u64,
 }
 
 impl ColumnCount {
-    /// Puts a count together.
+    /// Makes a count.
     #[must_use]
     pub fn new(table: impl Into<String>, column: impl Into<String>, rows: u64) -> Self {
         Self {

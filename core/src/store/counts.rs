@@ -1,32 +1,32 @@
-//! What processes count of their work, by the day.
+//! Daily counts of what processes do.
 
 use std::collections::BTreeMap;
 
 use crate::kms::KmsOperation;
 use crate::store::Timestamp;
 
-/// Something that processes count.
+/// An event that processes count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Counted {
-    /// Fields, records and streams that were decrypted.
+    /// Decrypted fields, records and streams.
     Decrypts,
-    /// Fields, records and streams that were encrypted.
+    /// Encrypted fields, records and streams.
     Encrypts,
-    /// Uses of a key that was in memory.
+    /// Uses of a cached key.
     Hits,
-    /// Calls of a KMS, those that failed too.
+    /// Calls of a KMS, including failed ones.
     KmsCalls(KmsOperation),
-    /// Calls of a KMS that failed.
+    /// Failed calls of a KMS.
     KmsFailures(KmsOperation),
-    /// Uses of a key that had to be waited for.
+    /// Uses of a key that had to wait for it to load.
     Misses,
-    /// Ciphertexts that were refused.
+    /// Refused ciphertexts.
     Refusals,
 }
 
 impl Counted {
-    /// All of them.
+    /// All events.
     pub const ALL: [Self; 15] = [
         Self::Decrypts,
         Self::Encrypts,
@@ -45,7 +45,7 @@ impl Counted {
         Self::Refusals,
     ];
 
-    /// Returns the name that stores keep.
+    /// Returns the stored name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -67,14 +67,14 @@ impl Counted {
         }
     }
 
-    /// Finds one by its name. `None` for what only a later version of this library counts.
+    /// Returns the event with this name. `None` for one that only a later version of this library counts.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|counted| counted.name() == name)
     }
 }
 
-/// What one or many processes counted.
+/// The counts of one or many processes.
 ///
 /// ```
 /// use encx_core::kms::KmsOperation;
@@ -90,13 +90,13 @@ impl Counted {
 pub struct ProcessCounts(BTreeMap<Counted, u64>);
 
 impl ProcessCounts {
-    /// Begins with nothing counted.
+    /// Creates empty counts.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds to a count, up to the greatest number there is.
+    /// Adds to a count, saturating.
     pub fn add(&mut self, what: Counted, count: u64) {
         if count > 0 {
             let sum = self.0.entry(what).or_default();
@@ -110,43 +110,43 @@ impl ProcessCounts {
         self.0.get(&what).copied().unwrap_or_default()
     }
 
-    /// Lists the counts that are not 0, in the order of [`Counted`].
+    /// Lists the non-zero counts, in the order of [`Counted`].
     pub fn iter(&self) -> impl Iterator<Item = (Counted, u64)> {
         self.0.iter().map(|(what, count)| (*what, *count))
     }
 
-    /// Tells whether nothing was counted.
+    /// Tells whether all counts are 0.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// What all processes counted on one day.
+/// The counts of all processes on one day.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DailyCounts {
     /// When the day began: midnight, UTC.
     pub day: Timestamp,
-    /// What was counted.
+    /// The counts.
     pub counts: ProcessCounts,
 }
 
 impl DailyCounts {
-    /// For how many days counts are kept.
+    /// How many days counts are kept.
     pub const KEPT_DAYS: i64 = 400;
 
     /// A day, in microseconds.
     const DAY: i64 = 86_400_000_000;
 
-    /// Describes a day by its number, counted from 1970-01-01. For stores.
+    /// Makes the counts of a day, given by its number since 1970-01-01. For stores.
     #[must_use]
     pub fn new(day: i64, counts: ProcessCounts) -> Self {
         let day = Timestamp::from_micros(day.saturating_mul(Self::DAY));
         Self { day, counts }
     }
 
-    /// Returns the number of the day on which a moment lies, counted from 1970-01-01. For stores.
+    /// Returns the number of a moment's day since 1970-01-01. For stores.
     #[must_use]
     pub const fn number_of(moment: Timestamp) -> i64 {
         moment.as_micros().div_euclid(Self::DAY)

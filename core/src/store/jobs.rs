@@ -1,4 +1,4 @@
-//! Jobs: long walks that many processes share.
+//! Jobs: long walks over rows or keys that many processes share.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,12 +11,12 @@ use super::bounds::{MAX_BYTES, check, is_name};
 use super::processes::ProcessId;
 use crate::store::{StoreError, Timestamp};
 
-/// Jobs: long walks that any number of processes share. Each claims a range, works on it and completes it. A claim ends by
-/// itself, so that a range whose process died is claimed by another.
+/// Jobs: long walks that any number of processes share. Each process claims a range, works on it and completes it. A
+/// claim ends by itself, so another process takes over the range of one that died.
 ///
-/// No connection or transaction is held between two calls. Times are the store's clock, and a claim has ended at the moment
-/// that its term ends; a term is 366 days at most. A job's name has 1 to 200 bytes and no control characters; anything else is
-/// [`StoreError::Invalid`], and stores ask [`JobStatus::check_name`] and its like.
+/// No connection or transaction is held between two calls. Times are the store's clock. A claim ends at the moment that
+/// its term ends; a term is at most 366 days. A job's name has 1 to 200 bytes and no control characters; anything else is
+/// [`StoreError::Invalid`]. Stores check with [`JobStatus::check_name`] and its like.
 ///
 /// # Errors
 ///
@@ -27,22 +27,18 @@ use crate::store::{StoreError, Timestamp};
 ///
 /// Every method may be cancelled by dropping its future. A write is then either done or not done.
 #[async_trait]
-#[allow(
-    clippy::missing_errors_doc,
-    reason = "the errors are those of the trait, once for all"
-)]
+#[allow(clippy::missing_errors_doc, reason = "the trait documents the errors once")]
 pub trait JobStore: fmt::Debug + Send + Sync {
-    /// Joins a job, or begins it anew if there is none of this name, if it is finished, or if its plan was another.
+    /// Joins a job. Begins a new run if there is no job of this name, if it is finished, or if its plan differs.
     ///
-    /// The plan says what the job does, in at most 8192 bytes of text without a NUL. Opening the job under
-    /// another plan discards all its ranges and counts. Returns how far it is.
+    /// The plan says what the job does, in at most 8192 bytes of text without a NUL. Opening the job under another plan
+    /// discards all its ranges and counts. Returns the job's progress.
     async fn open_job(&self, name: &str, plan: &str) -> Result<JobStatus, StoreError>;
 
-    /// Returns how far a job is; `None` if there is none of this name.
+    /// Returns a job's progress; `None` if there is no job of this name.
     async fn job(&self, name: &str) -> Result<Option<JobStatus>, StoreError>;
 
-    /// Claims, for `term`, a range that was claimed before and whose claim ended without its completion; else tells what
-    /// there is to do instead.
+    /// Claims, for `term`, a range whose earlier claim ended before it was completed; otherwise tells what to do instead.
     async fn claim_range(
         &self,
         run: &JobStatus,
@@ -50,12 +46,12 @@ pub trait JobStore: fmt::Debug + Send + Sync {
         term: Duration,
     ) -> Result<RangeClaim, StoreError>;
 
-    /// Moves a job's frontier from `after` to `upto` and claims the range between, for `term`. `None` if the frontier is
-    /// not at `after` any more: another process was faster.
+    /// Moves a job's frontier from `after` to `upto` and claims the range between, for `term`. `None` if the frontier
+    /// is no longer at `after`, because another process moved it first.
     ///
     /// Positions are the walker's own, of at most 8192 bytes; the store only compares them for equality. `after` is
-    /// `None` at the beginning; `upto` is `None` for the last range, which reaches to the end: the frontier then stays
-    /// where it was, and is at the end.
+    /// `None` at the beginning. `upto` is `None` for the last range, which reaches to the end: the frontier then keeps
+    /// its position and is marked as at the end.
     async fn extend_job(
         &self,
         run: &JobStatus,
@@ -65,11 +61,11 @@ pub trait JobStore: fmt::Debug + Send + Sync {
         term: Duration,
     ) -> Result<Option<JobRange>, StoreError>;
 
-    /// Keeps a claim for another `term`. `false` if it was lost: the range is another process's, or is complete. A
-    /// claim whose term is over is not lost before another process takes the range.
+    /// Extends a claim by another `term`. `false` if it was lost: another process has the range, or it is complete. An
+    /// expired claim is lost only when another process takes the range.
     async fn keep_range(&self, range: &JobRange, term: Duration) -> Result<bool, StoreError>;
 
-    /// Completes a range and adds to the job's counts and faults. `false`, and nothing is counted, if the claim was lost. The
+    /// Completes a range and adds to the job's counts and faults. `false`, without counting, if the claim was lost. The
     /// job is finished with the last range, once the frontier is at the end.
     async fn complete_range(
         &self,
@@ -79,32 +75,32 @@ pub trait JobStore: fmt::Debug + Send + Sync {
     ) -> Result<bool, StoreError>;
 }
 
-/// How far a job is.
+/// A job's progress.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JobStatus {
     /// The job's name.
     pub name: String,
-    /// Tells this run of the job from earlier ones of the same name.
+    /// Distinguishes this run of the job from earlier ones of the same name.
     pub run: i64,
-    /// What the job does: the plan under which this run was begun.
+    /// What the job does: the plan of this run.
     pub plan: String,
-    /// Where the frontier is: everything up to it was claimed at least once. `None` at the beginning.
+    /// The frontier: everything before it was claimed at least once. `None` at the beginning.
     pub frontier: Option<Vec<u8>>,
     /// Whether the frontier is at the end.
     pub at_end: bool,
-    /// Whether all is done.
+    /// Whether the job is finished.
     pub finished: bool,
-    /// What was counted so far.
+    /// The counts so far.
     pub tally: JobTally,
-    /// What failed so far, by kind.
+    /// The failures so far, by kind.
     pub faults: JobFaults,
     /// When a range of this run was last completed; `None` if none was.
     pub completed_at: Option<Timestamp>,
 }
 
 impl JobStatus {
-    /// Describes a job that has just begun. A store fills in the rest from its row, also the plan.
+    /// Describes a job that has just begun. A store fills in the rest from its row, including the plan.
     #[must_use]
     pub fn new(name: impl Into<String>, run: i64) -> Self {
         Self {
@@ -120,10 +116,10 @@ impl JobStatus {
         }
     }
 
-    /// Puts together a job's name: what it does, and to what, such as the columns that it walks over. For walks.
+    /// Makes a job's name from what it does and on what, such as its columns. For walks.
     ///
-    /// The same words give the same name in every process. What would be too long, or has a control character, or a space in a part, is cut
-    /// short and ends with a hash of the whole.
+    /// The same words give the same name in every process. A name that would be too long, or that has a control
+    /// character or a part with a space, is shortened and ends with a hash of the whole.
     #[must_use]
     pub fn name_for<T: AsRef<str>>(what: &str, of: impl IntoIterator<Item = T>) -> String {
         let mut name = what.to_owned();
@@ -132,7 +128,7 @@ impl JobStatus {
             let part = part.as_ref();
             name.push(' ');
             name.push_str(part);
-            // A part with a space could be two.
+            // A part with a space could be read as two.
             is_clear &= !part.contains(' ');
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
@@ -158,7 +154,7 @@ impl JobStatus {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Invalid`] if it has not 1 to 200 bytes, or has control characters.
+    /// [`StoreError::Invalid`] unless it has 1 to 200 bytes and no control characters.
     pub fn check_name(name: &str) -> Result<(), StoreError> {
         let rule = "a job's name has 1 to 200 bytes and no control characters";
         check(is_name(name), rule)
@@ -175,20 +171,20 @@ impl JobStatus {
     }
 }
 
-/// What a job counts.
+/// The counts of a job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JobTally {
-    /// How many were changed.
+    /// The number of changed items.
     pub changed: u64,
-    /// How many needed no change.
+    /// The number of items that needed no change.
     pub unchanged: u64,
-    /// How many could not be changed.
+    /// The number of items that could not be changed.
     pub failed: u64,
 }
 
 impl JobTally {
-    /// Puts counts together.
+    /// Makes a tally.
     #[must_use]
     pub const fn new(changed: u64, unchanged: u64, failed: u64) -> Self {
         Self {
@@ -207,7 +203,7 @@ impl std::ops::AddAssign for JobTally {
     }
 }
 
-/// What failed in a job: how many items of each kind of fault, and which were the first.
+/// The failures of a job: for each kind of fault, the number of items and the first of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JobFaults(BTreeMap<String, JobFault>);
 
@@ -215,25 +211,25 @@ pub struct JobFaults(BTreeMap<String, JobFault>);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JobFault {
-    /// How many items have it.
+    /// The number of items with this fault.
     pub items: u64,
-    /// The first of them, at most [`JobFaults::MAX_EXAMPLES`], as the walk names its items.
+    /// The first items, at most [`JobFaults::MAX_EXAMPLES`], as the walk names them.
     pub examples: Vec<String>,
 }
 
 impl JobFaults {
-    /// How many kinds are told apart. What would be one more counts as `other`.
+    /// The greatest number of kinds. Further kinds count as `other`.
     pub const MAX_KINDS: usize = 32;
 
-    /// How many items of a kind are named.
+    /// The greatest number of named items of a kind.
     pub const MAX_EXAMPLES: usize = 20;
 
-    /// Of how many bytes an item's name is at most; a longer one is cut.
+    /// The greatest length of an item's name, in bytes; a longer one is cut.
     const MAX_EXAMPLE: usize = 300;
 
     /// Counts a fault of an item.
     ///
-    /// A kind has 1 to 40 lower-case letters, digits and hyphens; anything else counts as `other`.
+    /// A kind has 1 to 40 lower-case letters, digits and hyphens; any other text counts as `other`.
     pub fn add(&mut self, kind: &str, item: &str) {
         let mut end = item.len().min(Self::MAX_EXAMPLE);
         while !item.is_char_boundary(end) {
@@ -243,7 +239,7 @@ impl JobFaults {
         self.put(kind, JobFault { items: 1, examples });
     }
 
-    /// Adds the faults that others found. For stores.
+    /// Adds another process's faults. For stores.
     pub fn merge(&mut self, more: Self) {
         more.0
             .into_iter()
@@ -262,7 +258,7 @@ impl JobFaults {
         known.examples.extend(fault.examples.into_iter().take(room));
     }
 
-    /// Returns the faults of a kind, if there are any.
+    /// Returns the faults of a kind, if any.
     #[must_use]
     pub fn get(&self, kind: &str) -> Option<&JobFault> {
         self.0.get(kind)
@@ -290,16 +286,16 @@ pub struct JobRange {
     pub run: i64,
     /// The number of the range within the run, from 1.
     pub number: i64,
-    /// Which process claimed it.
+    /// The process that claimed it.
     pub holder: ProcessId,
-    /// The range begins behind this position; `None` at the beginning.
+    /// The range begins after this position; `None` at the beginning.
     pub after: Option<Vec<u8>>,
     /// The range ends with this position; `None` at the end.
     pub upto: Option<Vec<u8>>,
 }
 
 impl JobRange {
-    /// Describes a range from the beginning to the end. A store fills in its bounds.
+    /// Describes a range from the beginning to the end. A store sets its bounds.
     #[must_use]
     pub fn new(run: &JobStatus, number: i64, holder: ProcessId) -> Self {
         Self {
@@ -323,17 +319,17 @@ impl JobRange {
     }
 }
 
-/// What [`JobStore::claim_range`] found.
+/// The result of [`JobStore::claim_range`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RangeClaim {
-    /// The run is finished, or was replaced by another.
+    /// The run is finished, or another run replaced it.
     Finished,
-    /// Nothing was abandoned: the walk goes on behind this position, with [`JobStore::extend_job`].
+    /// No range is abandoned: the walk continues after this position, with [`JobStore::extend_job`].
     Frontier(Option<Vec<u8>>),
-    /// A range that another process abandoned is this one's now.
+    /// A range that another process abandoned; this process has claimed it.
     Range(JobRange),
-    /// Others are at work on what is left; ask again later.
+    /// Other processes are working on the remaining ranges; ask again later.
     Wait,
 }
 

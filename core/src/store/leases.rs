@@ -1,4 +1,4 @@
-//! Leases: what one process holds at a time.
+//! Leases: names that one process at a time holds.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use super::bounds::{LONGEST_TERM, check, is_name};
 use super::processes::ProcessId;
 use crate::store::{StoreError, Timestamp};
 
-/// Leases, each held by one process at a time; it ends by itself.
+/// Leases, each held by one process at a time. A lease ends by itself.
 ///
-/// No connection or transaction is held between two calls. Times are the store's clock, and a lease has ended at the moment
-/// that its term ends; a term is 366 days at most. A lease's name has 1 to 200 bytes and no control characters; anything else
-/// is [`StoreError::Invalid`], and stores ask [`Lease::check_name`].
+/// No connection or transaction is held between two calls. Times are the store's clock. A lease ends at the moment that
+/// its term ends; a term is at most 366 days. A lease's name has 1 to 200 bytes and no control characters; anything
+/// else is [`StoreError::Invalid`]. Stores check with [`Lease::check_name`].
 ///
 /// # Errors
 ///
@@ -24,10 +24,7 @@ use crate::store::{StoreError, Timestamp};
 ///
 /// Every method may be cancelled by dropping its future. A write is then either done or not done.
 #[async_trait]
-#[allow(
-    clippy::missing_errors_doc,
-    reason = "the errors are those of the trait, once for all"
-)]
+#[allow(clippy::missing_errors_doc, reason = "the trait documents the errors once")]
 pub trait Leases: fmt::Debug + Send + Sync {
     /// Takes a lease for `term`, or extends the one that `holder` has. `None` if another process holds it.
     async fn acquire_lease(
@@ -37,7 +34,7 @@ pub trait Leases: fmt::Debug + Send + Sync {
         term: Duration,
     ) -> Result<Option<Lease>, StoreError>;
 
-    /// Gives a lease back before its time. Does nothing if `holder` does not hold it.
+    /// Releases a lease early. Does nothing if `holder` does not hold it.
     async fn release_lease(&self, name: &str, holder: ProcessId) -> Result<(), StoreError>;
 }
 
@@ -49,7 +46,7 @@ pub struct Lease {
     pub since: Timestamp,
     /// When it ends unless it is extended.
     pub until: Timestamp,
-    /// Grows by one whenever the lease goes to another holder: what was written under a smaller one is outdated.
+    /// Grows by one whenever the lease changes holders. Writes under a smaller term are outdated.
     pub term: i64,
 }
 
@@ -64,13 +61,13 @@ impl Lease {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Invalid`] if it has not 1 to 200 bytes, or has control characters.
+    /// [`StoreError::Invalid`] unless it has 1 to 200 bytes and no control characters.
     pub fn check_name(name: &str) -> Result<(), StoreError> {
         let rule = "a lease's name has 1 to 200 bytes and no control characters";
         check(is_name(name), rule)
     }
 
-    /// Returns a term of a lease or a claim in microseconds, 366 days at most. For stores.
+    /// Returns the term of a lease or a claim in microseconds, at most 366 days. For stores.
     #[must_use]
     pub fn term_micros(term: Duration) -> i64 {
         i64::try_from(term.as_micros()).map_or(LONGEST_TERM, |micros| micros.min(LONGEST_TERM))

@@ -1,4 +1,4 @@
-//! What is written to a key store, and what each change means: the rules of a key's life, in one place.
+//! Writes to a key store, and the rules of a key's life cycle that each must follow.
 
 use std::collections::BTreeSet;
 
@@ -15,27 +15,26 @@ pub struct NewKey {
     pub id: DataKeyId,
     /// The scope, computed from usage and context.
     pub scope: Scope,
-    /// What the key is for.
+    /// The key's purpose.
     pub usage: KeyUsage,
-    /// The encryption context that chooses it.
+    /// The encryption context that selects it.
     pub context: EncryptionContext,
     /// Its number: the one after the scope's last, or 1.
     pub version: KeyVersion,
     /// [`KeyState::PreActive`] or [`KeyState::Active`]; [`KeyState::Destroyed`] for a [tombstone](Self::tombstone).
     pub state: KeyState,
-    /// What recognises the unwrapped key.
+    /// The check value that recognises the unwrapped key.
     pub key_check: KeyCheck,
-    /// Its wrapped forms, 1 to 8; none of a tombstone.
+    /// Its wraps, 1 to 8; none for a tombstone.
     pub wraps: Vec<StoredWrap>,
-    /// Whether it may be added to a scope whose versions are all destroyed. Only
-    /// `KeyManager::revive` sets it.
+    /// Whether it may be added to a scope whose versions are all destroyed. Only `KeyManager::revive` sets it.
     pub revives: bool,
-    /// Why, for the audit log. At most 1024 bytes, no control characters; never a secret.
+    /// The reason, for the audit log. At most 1024 bytes, no control characters; never a secret.
     pub reason: Option<String>,
 }
 
 impl NewKey {
-    /// Describes the first version of a scope, active at once, without wraps.
+    /// Describes the first version of a scope: active, without wraps.
     #[must_use]
     pub fn new(id: DataKeyId, usage: KeyUsage, context: &EncryptionContext, key_check: KeyCheck) -> Self {
         Self {
@@ -52,17 +51,16 @@ impl NewKey {
         }
     }
 
-    /// Describes the tombstone of a scope that has no version: version 1, destroyed from the start, without a key and
-    /// without wraps.
+    /// Describes the tombstone of a scope without versions: version 1, destroyed from the start, without a key and wraps.
     ///
-    /// A shredding leaves one for each usage that had no key. A first use that is under way expects the scope to be empty,
-    /// and loses its race against the tombstone. [`KeyRecord::is_tombstone`] recognises it.
+    /// A shredding adds one for each usage that had no key. A concurrent first use expects the scope to be empty, and
+    /// so loses its race against the tombstone. [`KeyRecord::is_tombstone`] recognises it.
     #[must_use]
     pub fn tombstone(id: DataKeyId, usage: KeyUsage, context: &EncryptionContext) -> Self {
         Self::new(id, usage, context, KeyCheck::from_bytes(NO_KEY)).with_state(KeyState::Destroyed)
     }
 
-    /// Lets the version be added to a scope whose versions are all destroyed.
+    /// Allows the version in a scope whose versions are all destroyed.
     #[must_use]
     pub fn reviving(mut self) -> Self {
         self.revives = true;
@@ -90,24 +88,24 @@ impl NewKey {
         self
     }
 
-    /// Says why.
+    /// Sets the reason.
     #[must_use]
     pub fn because(mut self, reason: impl Into<String>) -> Self {
         self.reason = Some(reason.into());
         self
     }
 
-    /// Works out what adding this key writes: the new record first, then siblings that change with it.
+    /// Plans the writes that add this key: the new record first, then siblings that change with it.
     ///
-    /// `siblings` are all records of the scope, as they are now; `at` is the store's clock. Siblings in the
-    /// answer carry their next revision: the store writes them only over the one before.
+    /// `siblings` are all current records of the scope; `at` is the store's clock. Siblings in the plan carry their next
+    /// revision: the store must overwrite only the revision before it.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Conflict`] if the version is not the one that follows, if the id is not greater than every
-    /// other, if it would be a second active one, or if all others are destroyed and it is not an active one that
-    /// [revives](Self::reviving) the scope; [`StoreError::Invalid`] if it could never be added, or for a reason that
-    /// cannot be kept.
+    /// [`StoreError::Conflict`] if the version is not the next one, if the id is not greater than every other,
+    /// if it would be a second active version, or if all others are destroyed and it is not an active one that
+    /// [revives](Self::reviving) the scope; [`StoreError::Invalid`] if it could never be added, or if the
+    /// reason cannot be stored.
     pub fn plan(&self, siblings: &[KeyRecord], at: Timestamp) -> Result<Vec<KeyRecord>, StoreError> {
         let is_tombstone = match self.state {
             KeyState::PreActive | KeyState::Active => false,
@@ -133,7 +131,7 @@ impl NewKey {
         };
         let grows = siblings.iter().all(|record| record.id < self.id);
         let activates = self.state == KeyState::Active;
-        // An operation that began before a shredding must not bring the scope back: only a caller who asks for it does.
+        // An operation that began before a shredding must not restore the scope: only an explicit request does.
         if are_shredded(siblings) && !(self.revives && activates) {
             return Err(StoreError::Conflict);
         }
@@ -162,16 +160,16 @@ pub struct StateChange {
     pub id: DataKeyId,
     /// The scope that it must belong to.
     pub scope: Scope,
-    /// The revision that the caller has seen.
+    /// The revision that the caller last saw.
     pub revision: Revision,
-    /// The state to go to.
+    /// The new state.
     pub to: KeyState,
-    /// Why, for the audit log. At most 1024 bytes, no control characters; never a secret.
+    /// The reason, for the audit log. At most 1024 bytes, no control characters; never a secret.
     pub reason: Option<String>,
 }
 
 impl StateChange {
-    /// Asks for a new state of a record as the caller has seen it.
+    /// Asks for a new state of a record as the caller last saw it.
     #[must_use]
     pub fn new(record: &KeyRecord, to: KeyState) -> Self {
         Self {
@@ -183,23 +181,23 @@ impl StateChange {
         }
     }
 
-    /// Says why.
+    /// Sets the reason.
     #[must_use]
     pub fn because(mut self, reason: impl Into<String>) -> Self {
         self.reason = Some(reason.into());
         self
     }
 
-    /// Works out what the change writes: the changed record first, then siblings that change with it.
+    /// Plans the writes of the change: the changed record first, then siblings that change with it.
     ///
-    /// `siblings` are all records of the scope, the changed one among them, as they are now; `at` is the
-    /// store's clock. Every record in the answer carries its next revision: the store writes it only over
-    /// the one before. A record without wraps in the answer loses those it had.
+    /// `siblings` are all current records of the scope, including the changed one; `at` is the store's clock. Every
+    /// record in the plan carries its next revision: the store must overwrite only the revision before it. A record
+    /// without wraps in the plan loses those it had.
     ///
     /// # Errors
     ///
     /// [`StoreError::NotFound`], [`StoreError::StaleRevision`], [`StoreError::IllegalTransition`],
-    /// [`StoreError::Superseded`], or [`StoreError::Invalid`] for a reason that cannot be kept.
+    /// [`StoreError::Superseded`], or [`StoreError::Invalid`] if the reason cannot be stored.
     pub fn plan(&self, siblings: &[KeyRecord], at: Timestamp) -> Result<Vec<KeyRecord>, StoreError> {
         check_reason(self.reason.as_deref())?;
         let current = siblings
@@ -230,7 +228,7 @@ impl StateChange {
                 record.deactivated_at = record.deactivated_at.or(Some(at));
             }
             KeyState::Destroyed => {
-                // From suspended, a key that was active ends here without having been deactivated.
+                // A suspended key that was active reaches this state without having been deactivated.
                 if record.activated_at.is_some() {
                     record.deactivated_at = record.deactivated_at.or(Some(at));
                 }
@@ -255,16 +253,16 @@ pub struct WrapChange {
     pub id: DataKeyId,
     /// The scope that it must belong to.
     pub scope: Scope,
-    /// The revision that the caller has seen.
+    /// The revision that the caller last saw.
     pub revision: Revision,
-    /// All wraps that the key has afterwards, 1 to 8.
+    /// All wraps of the key after the change, 1 to 8.
     pub wraps: Vec<StoredWrap>,
-    /// Why, for the audit log. At most 1024 bytes, no control characters; never a secret.
+    /// The reason, for the audit log. At most 1024 bytes, no control characters; never a secret.
     pub reason: Option<String>,
 }
 
 impl WrapChange {
-    /// Asks for new wraps of a record as the caller has seen it.
+    /// Asks for new wraps of a record as the caller last saw it.
     #[must_use]
     pub fn new(record: &KeyRecord, wraps: Vec<StoredWrap>) -> Self {
         Self {
@@ -276,19 +274,19 @@ impl WrapChange {
         }
     }
 
-    /// Says why.
+    /// Sets the reason.
     #[must_use]
     pub fn because(mut self, reason: impl Into<String>) -> Self {
         self.reason = Some(reason.into());
         self
     }
 
-    /// Works out what the change writes. `current` is the record as it is now, if there is one.
+    /// Plans the write of the change. `current` is the current record, if there is one.
     ///
     /// # Errors
     ///
     /// [`StoreError::NotFound`], [`StoreError::StaleRevision`], or [`StoreError::Invalid`] for a destroyed key, for
-    /// wraps that break a rule, and for a reason that cannot be kept.
+    /// wraps that break a rule, and for a reason that cannot be stored.
     pub fn plan(&self, current: Option<&KeyRecord>, at: Timestamp) -> Result<KeyRecord, StoreError> {
         let current = current
             .filter(|record| record.id == self.id && record.scope == self.scope)
@@ -305,26 +303,26 @@ impl WrapChange {
     }
 }
 
-/// What became of one [`WrapChange`].
+/// The result of one [`WrapChange`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct WrapOutcome {
     /// The key.
     pub id: DataKeyId,
-    /// The record afterwards, or why it was left alone.
+    /// The changed record, or why it was not changed.
     pub result: Result<KeyRecord, StoreError>,
 }
 
 impl WrapOutcome {
-    /// Reports on one key.
+    /// Makes the outcome of one key.
     #[must_use]
     pub fn new(id: DataKeyId, result: Result<KeyRecord, StoreError>) -> Self {
         Self { id, result }
     }
 }
 
-/// Makes room for a newly active version: the active one is deactivated, and one that was suspended while
-/// active will come back deactivated.
+/// Makes room for a newly active version: deactivates the active one, and changes the return state of one that was
+/// suspended while active to deactivated.
 fn step_back(
     siblings: &[KeyRecord],
     activated: DataKeyId,

@@ -10,10 +10,10 @@ use super::bounds::{LONGEST_TERM, check, is_name};
 use super::counts::{DailyCounts, ProcessCounts};
 use crate::store::{StoreError, Timestamp};
 
-/// Knows which processes use the store, and how far each has followed the changes of keys.
+/// Lists the processes that use the store, and how far each has followed the changes of keys.
 ///
-/// A *fence* is a number that is raised after a change; a process acknowledges it once it has followed every change that was
-/// committed before. No connection or transaction is held between two calls. Times are the store's clock.
+/// A *fence* is a number that is raised after a change. A process acknowledges it once it has followed every change
+/// that was committed before. No connection or transaction is held between two calls. Times are the store's clock.
 ///
 /// # Errors
 ///
@@ -24,61 +24,58 @@ use crate::store::{StoreError, Timestamp};
 ///
 /// Every method may be cancelled by dropping its future. A write is then either done or not done.
 #[async_trait]
-#[allow(
-    clippy::missing_errors_doc,
-    reason = "the errors are those of the trait, once for all"
-)]
+#[allow(clippy::missing_errors_doc, reason = "the trait documents the errors once")]
 pub trait ProcessRegistry: fmt::Debug + Send + Sync {
-    /// Registers a process, or notes that it is still there, and returns the last fence that was raised.
+    /// Registers a process or refreshes its registration, and returns the last raised fence.
     async fn heartbeat(&self, process: &ProcessInfo) -> Result<Fence, StoreError>;
 
-    /// Notes that a process has followed every change that was committed before the fence was raised. Never goes back.
-    /// Does nothing for a process that is not registered, nor for a fence that was not raised:
-    /// an acknowledgement of a later fence would count once that is raised.
+    /// Records that a process has followed every change that was committed before the fence was raised. Never goes
+    /// back. Does nothing for an unregistered process, nor for a fence that was not raised: acknowledging a later fence
+    /// would count once that fence is raised.
     async fn acknowledge(&self, process: ProcessId, fence: Fence) -> Result<(), StoreError>;
 
-    /// Forgets a process that ends.
+    /// Removes a process that ends.
     async fn deregister(&self, process: ProcessId) -> Result<(), StoreError>;
 
     /// Raises the fence, pushes a hint of it if the store can, and returns it.
     async fn raise_fence(&self) -> Result<Fence, StoreError>;
 
-    /// Lists the processes, and what time it is by the same clock. Those that have not been heard of for longer than they
-    /// could serve any key ([`ProcessInfo::serves_for`]), and an hour, may be left out and forgotten.
+    /// Lists the processes, and the current time by the same clock. A process that has been silent for an hour longer
+    /// than it could use any key ([`ProcessInfo::serves_for`]) may be left out and removed.
     async fn list_processes(&self) -> Result<ProcessList, StoreError>;
 
-    /// Adds what a process has counted since it last did, to the store's day (UTC): its clock decides.
+    /// Adds a process's new counts to the current day (UTC) by the store's clock.
     ///
-    /// If the answer is lost, the counts may have been added all the same: a caller that adds them again counts them twice.
+    /// If the answer is lost, the counts may still have been added: a caller that adds them again counts them twice.
     async fn add_counts(&self, counts: &ProcessCounts) -> Result<(), StoreError>;
 
-    /// Lists what all processes counted, by day, from the day of `since` on, oldest first. Days on which nothing was counted
-    /// are left out, and so are those before the last [`DailyCounts::KEPT_DAYS`].
+    /// Lists the counts of all processes by day, from the day of `since` on, oldest first. Days without counts are left
+    /// out, as are those before the last [`DailyCounts::KEPT_DAYS`].
     async fn daily_counts(&self, since: Timestamp) -> Result<Vec<DailyCounts>, StoreError>;
 }
 
-/// Names one `Crypto` of one process, for as long as it lives: 128 random bits.
+/// Names one `Crypto` of one process for its lifetime: 128 random bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProcessId(Uuid);
 
 impl ProcessId {
-    /// Draws a new one.
+    /// Generates a new id.
     ///
     /// # Panics
     ///
-    /// If the operating system gives no randomness.
+    /// If the operating system returns no randomness.
     #[must_use]
     pub fn random() -> Self {
         Self(Uuid::new_v4())
     }
 
-    /// Takes a stored one.
+    /// Takes a stored id.
     #[must_use]
     pub const fn from_uuid(uuid: Uuid) -> Self {
         Self(uuid)
     }
 
-    /// Returns it as a UUID.
+    /// Returns the id as a UUID.
     #[must_use]
     pub const fn as_uuid(self) -> Uuid {
         self.0
@@ -91,12 +88,12 @@ impl fmt::Display for ProcessId {
     }
 }
 
-/// A number that is raised after a change, so that processes can say that they have seen it.
+/// A number that is raised after a change, so that processes can report that they have followed it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fence(i64);
 
 impl Fence {
-    /// Before the first that is raised.
+    /// The value before any fence is raised.
     pub const NONE: Self = Self(0);
 
     /// Takes a stored number.
@@ -112,16 +109,16 @@ impl Fence {
     }
 }
 
-/// What a process says of itself.
+/// A process's description of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProcessInfo {
     /// Its id.
     pub id: ProcessId,
-    /// What people call it, such as `billing-7`: at most 200 bytes, no control characters.
+    /// Its name for people, such as `billing-7`: at most 200 bytes, no control characters.
     pub name: String,
-    /// How long it may use a key that is withdrawn while it cannot be reached: its `ttl`, and how long keys may serve beyond.
-    /// Kept to the microsecond, rounded up, and 100 years at most.
+    /// How long it may use a withdrawn key while it cannot be reached: its `ttl`, and how long keys may serve beyond.
+    /// Stored in microseconds, rounded up, and at most 100 years.
     pub serves_for: Duration,
 }
 
@@ -136,7 +133,7 @@ impl ProcessInfo {
         }
     }
 
-    /// Checks what a process says of itself. For stores.
+    /// Checks a process's description. For stores.
     ///
     /// # Errors
     ///
@@ -146,8 +143,8 @@ impl ProcessInfo {
         check(self.name.is_empty() || is_name(&self.name), rule)
     }
 
-    /// Returns how long it may use a key that is withdrawn, as it is kept: in whole microseconds, rounded up, and 100 years
-    /// at most. For stores.
+    /// Returns how long it may use a withdrawn key, as stored: in whole microseconds, rounded up, and at most 100
+    /// years. For stores.
     #[must_use]
     pub fn serves_for_micros(&self) -> i64 {
         const LONGEST: i64 = 100 * LONGEST_TERM;
@@ -156,22 +153,22 @@ impl ProcessInfo {
     }
 }
 
-/// What the registry knows of a process.
+/// The registry's record of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProcessRecord {
-    /// What it said of itself.
+    /// The process's description of itself.
     pub info: ProcessInfo,
-    /// When it was first heard of.
+    /// When it first registered.
     pub started_at: Timestamp,
-    /// When it was last heard of.
+    /// Its last heartbeat.
     pub seen_at: Timestamp,
     /// The last fence that it acknowledged.
     pub acknowledged: Fence,
 }
 
 impl ProcessRecord {
-    /// Describes a process as it is in the registry. For stores.
+    /// Describes a process in the registry. For stores.
     #[must_use]
     pub fn new(info: ProcessInfo, started_at: Timestamp, seen_at: Timestamp, acknowledged: Fence) -> Self {
         Self {
@@ -187,14 +184,14 @@ impl ProcessRecord {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ProcessList {
-    /// What time it was.
+    /// The current time by the store's clock.
     pub now: Timestamp,
     /// The processes, in the order of their ids.
     pub processes: Vec<ProcessRecord>,
 }
 
 impl ProcessList {
-    /// Puts a list together. For stores.
+    /// Makes a list. For stores.
     #[must_use]
     pub fn new(now: Timestamp, processes: Vec<ProcessRecord>) -> Self {
         Self { now, processes }

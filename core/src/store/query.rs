@@ -1,21 +1,21 @@
-//! How keys and their changes are listed, a page at a time.
+//! Lists keys and their changes, one page at a time.
 
 use std::collections::BTreeMap;
 
 use crate::key::{DataKeyId, KekId, KeyState, KeyUsage, KmsName, Scope};
 use crate::store::{KeyRecord, Revision, Timestamp};
 
-/// Which keys to list. Everything that is not set matches every key.
+/// Which keys to list. A filter that is not set matches every key.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct KeyQuery {
-    /// The most records in a page, 1 to 1000.
+    /// The greatest number of records in a page, 1 to 1000.
     pub limit: u32,
-    /// Only keys whose id is greater.
+    /// Only keys with a greater id.
     pub after: Option<DataKeyId>,
     /// Only keys of this scope.
     pub scope: Option<Scope>,
-    /// Only keys for this.
+    /// Only keys of this usage.
     pub usage: Option<KeyUsage>,
     /// Only keys in one of these states; empty for all.
     pub states: Vec<KeyState>,
@@ -23,12 +23,12 @@ pub struct KeyQuery {
     pub wrapped_by: Option<(KmsName, KekId)>,
     /// Only keys that became active before this moment.
     pub activated_before: Option<Timestamp>,
-    /// Only keys whose encryption context has all of these pairs, besides any others.
+    /// Only keys whose encryption context has all of these pairs, and possibly others.
     pub context: BTreeMap<String, String>,
 }
 
 impl KeyQuery {
-    /// Asks for all keys, at most `limit` a page. A limit outside 1 to 1000 is moved into it.
+    /// Asks for all keys, at most `limit` a page. The limit is clamped to 1 to 1000.
     #[must_use]
     pub fn new(limit: u32) -> Self {
         Self {
@@ -43,52 +43,52 @@ impl KeyQuery {
         }
     }
 
-    /// Goes on after a page: pass its [`KeyPage::next`].
+    /// Continues after a page: pass its [`KeyPage::next`].
     #[must_use]
     pub fn after(mut self, id: DataKeyId) -> Self {
         self.after = Some(id);
         self
     }
 
-    /// Asks for one scope.
+    /// Restricts the query to one scope.
     #[must_use]
     pub fn scope(mut self, scope: Scope) -> Self {
         self.scope = Some(scope);
         self
     }
 
-    /// Asks for one usage.
+    /// Restricts the query to one usage.
     #[must_use]
     pub fn usage(mut self, usage: KeyUsage) -> Self {
         self.usage = Some(usage);
         self
     }
 
-    /// Adds a state to those asked for.
+    /// Adds a state to list.
     #[must_use]
     pub fn state(mut self, state: KeyState) -> Self {
         self.states.push(state);
         self
     }
 
-    /// Asks for keys that a KEK wraps.
+    /// Restricts the query to keys that a KEK wraps.
     #[must_use]
     pub fn wrapped_by(mut self, kms: KmsName, kek: KekId) -> Self {
         self.wrapped_by = Some((kms, kek));
         self
     }
 
-    /// Asks for keys that became active before a moment.
+    /// Restricts the query to keys that became active before a moment.
     #[must_use]
     pub fn activated_before(mut self, moment: Timestamp) -> Self {
         self.activated_before = Some(moment);
         self
     }
 
-    /// Asks for keys whose encryption context has this pair, and every other that is asked for. Asked again with the same
-    /// key, the later value counts.
+    /// Restricts the query to keys whose encryption context has this pair, and every other pair that is set. A second
+    /// value for a key replaces the first.
     ///
-    /// It is for people who look for keys, not for use of a key: the context of a row is what the row says.
+    /// Use it to look for keys, not to choose a key for a row: the row itself determines its context.
     ///
     /// ```
     /// use encx_core::store::KeyQuery;
@@ -101,7 +101,7 @@ impl KeyQuery {
         self
     }
 
-    /// Tells whether a record belongs into the list. Stores whose database does not filter use it.
+    /// Tells whether a record matches. For stores whose database does not filter.
     #[must_use]
     pub fn matches(&self, record: &KeyRecord) -> bool {
         let wrapped_by = |(kms, kek): &(KmsName, KekId)| {
@@ -134,7 +134,7 @@ pub struct KeyPage {
 }
 
 impl KeyPage {
-    /// Makes a page of what a query found when it asked for one record more than its limit.
+    /// Makes a page from a query for one record more than the limit.
     #[must_use]
     pub fn of_one_more(mut records: Vec<KeyRecord>, limit: u32) -> Self {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -145,38 +145,38 @@ impl KeyPage {
     }
 }
 
-/// Where a poll for changes goes on. Only the store that made it can read it.
+/// The position from which a poll for changes continues. Only the store that made it can read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChangeCursor(CursorPosition);
 
-/// What a [`ChangeCursor`] stands for.
+/// The position of a [`ChangeCursor`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CursorPosition {
-    /// Changes at or after `at`; of those at `at` itself only keys with a greater id than `after`.
+    /// Changes at or after `at`; of those at `at` itself, only keys with a greater id than `after`.
     At {
         /// The moment.
         at: Timestamp,
-        /// The last id seen of that moment, if any was.
+        /// The last id seen at that moment, if any.
         after: Option<DataKeyId>,
-        /// Where to go back to once there is no more, for a store whose commits may appear out of order: a
-        /// poll of several pages must not go on behind what could still appear when it began.
+        /// Where to return after the last page, for a store whose commits may appear out of order: a poll of several
+        /// pages must not skip changes that could still appear when it began.
         back_to: Option<Timestamp>,
     },
-    /// Only changes that are made from now on.
+    /// Only changes from now on.
     Now,
-    /// All there ever were.
+    /// All changes.
     Start,
 }
 
 impl ChangeCursor {
-    /// Begins with changes that are made from now on, for a process that has nothing in memory yet.
+    /// Starts with changes from now on, for a process with an empty cache.
     #[must_use]
     pub fn now() -> Self {
         Self(CursorPosition::Now)
     }
 
-    /// Begins with all changes there ever were.
+    /// Starts with all changes.
     #[must_use]
     pub fn start() -> Self {
         Self(CursorPosition::Start)
@@ -192,8 +192,8 @@ impl ChangeCursor {
         })
     }
 
-    /// Makes the cursor of a page that is not the last, and remembers where the poll goes back to after the last.
-    /// For stores.
+    /// Makes the cursor of a page that is not the last, and remembers where the poll returns after
+    /// the last page. For stores.
     #[must_use]
     pub fn at_and_back_to(at: Timestamp, after: DataKeyId, back_to: Timestamp) -> Self {
         Self(CursorPosition::At {
@@ -203,14 +203,14 @@ impl ChangeCursor {
         })
     }
 
-    /// Decides where a poll goes on after a page: never behind `horizon`, where changes may still appear. For stores.
+    /// Decides where a poll continues after a page: never after `horizon`, where changes may still appear. For stores.
     ///
-    /// `last` is the time and the id of the page's last row, or where this cursor stands if the page had none. A row
-    /// whose time lies behind the horizon is listed again by the next poll: so whoever edits a time into the future
-    /// hides nothing that is written later.
+    /// `last` is the time and the id of the page's last row, or this cursor's position if the page had none. A row
+    /// whose time is after the horizon is listed again by the next poll, so editing a row's time into the future cannot
+    /// hide later changes.
     ///
-    /// In the midst of several pages the poll must go on behind the horizon all the same, and remembers in the cursor
-    /// where to go back to; the horizon of the last page would not do, for whoever took long between the pages.
+    /// Between several pages the poll must go past the horizon all the same, and the cursor remembers where to return.
+    /// The horizon of the last page would not do, because the poll may have been slow between the pages.
     #[must_use]
     pub fn following(&self, last: (Timestamp, Option<DataKeyId>), horizon: Timestamp, more: bool) -> Self {
         let back_to = match self.0 {
@@ -225,7 +225,7 @@ impl ChangeCursor {
         }
     }
 
-    /// Returns what the cursor stands for. For stores.
+    /// Returns the cursor's position. For stores.
     #[must_use]
     pub fn position(&self) -> CursorPosition {
         self.0
@@ -240,14 +240,14 @@ pub struct KeyChange {
     pub id: DataKeyId,
     /// Its scope.
     pub scope: Scope,
-    /// Its state now.
+    /// Its current state.
     pub state: KeyState,
-    /// Its revision now.
+    /// Its current revision.
     pub revision: Revision,
 }
 
 impl KeyChange {
-    /// Reports a key as it is now.
+    /// Reports the current state of a key.
     #[must_use]
     pub fn new(id: DataKeyId, scope: Scope, state: KeyState, revision: Revision) -> Self {
         Self {
@@ -265,14 +265,14 @@ impl KeyChange {
 pub struct ChangePage {
     /// The changes. Some may have been listed before.
     pub changes: Vec<KeyChange>,
-    /// Where to go on.
+    /// Where to continue.
     pub next: ChangeCursor,
-    /// Whether to go on at once: there was more than fits a page.
+    /// Whether to continue at once, because more changes exist than fit into a page.
     pub more: bool,
 }
 
 impl ChangePage {
-    /// Puts a page together.
+    /// Makes a page.
     #[must_use]
     pub fn new(changes: Vec<KeyChange>, next: ChangeCursor, more: bool) -> Self {
         Self { changes, next, more }
@@ -304,7 +304,7 @@ mod tests {
         );
         let within = ChangeCursor::at_and_back_to(late, id, horizon);
         assert_eq!(next((late, Some(id)), None, true), within);
-        // Pages that began when the horizon lay at 12 go back there, however late it is by now.
+        // A poll that began with the horizon at 12 returns there, however late it is now.
         let kept = ChangeCursor::at_and_back_to(late, id, at(12));
         assert_eq!(next((late, Some(id)), Some(at(12)), true), kept);
         assert_eq!(
@@ -313,7 +313,7 @@ mod tests {
         );
         let kept = ChangeCursor::at_and_back_to(early, id, at(5));
         assert_eq!(next((early, Some(id)), Some(at(5)), true), kept);
-        // The clock was set back: so does the poll.
+        // If the clock is set back, the poll goes back too.
         assert_eq!(next((late, None), None, false), ChangeCursor::at(horizon, None));
     }
 }

@@ -1,4 +1,4 @@
-//! What a key store keeps of one key.
+//! A key store's record of one key.
 
 use std::collections::BTreeMap;
 
@@ -7,13 +7,13 @@ use crate::context::EncryptionContext;
 use crate::key::{DataKeyId, KeyCheck, KeyState, KeyUsage, KeyVersion, KmsName, Scope, WrappedKey};
 use crate::timestamp::Timestamp;
 
-/// The check value of a tombstone, which no key has.
+/// The check value of a tombstone, which matches no key.
 pub(super) const NO_KEY: [u8; 32] = [0; 32];
 
 /// One version of a data key, wrapped, with its state.
 ///
-/// Whoever can write the database can write anything into it. It is a hint: a key is unwrapped under the
-/// context that the *caller* names, never under what stands here.
+/// Treat it as a hint: an attacker with write access to the database can change any field. A key is unwrapped under the
+/// context that the *caller* names, never under the record's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeyRecord {
@@ -21,17 +21,17 @@ pub struct KeyRecord {
     pub id: DataKeyId,
     /// The scope that it belongs to.
     pub scope: Scope,
-    /// What it is for.
+    /// Its purpose.
     pub usage: KeyUsage,
     /// Its number within the scope.
     pub version: KeyVersion,
     /// Its state.
     pub state: KeyState,
-    /// The state that a suspended key goes back to; `None` in every other state.
+    /// The state to which a suspended key returns; `None` in every other state.
     pub suspended_from: Option<KeyState>,
     /// The pairs of its encryption context, unchecked: see [`verified_context`](Self::verified_context).
     pub context: BTreeMap<String, String>,
-    /// What recognises the unwrapped key.
+    /// The check value that recognises the unwrapped key.
     pub key_check: KeyCheck,
     /// Grows with every change of the record.
     pub revision: Revision,
@@ -39,19 +39,18 @@ pub struct KeyRecord {
     pub created_at: Timestamp,
     /// When it first became active.
     pub activated_at: Option<Timestamp>,
-    /// When it last ceased to be active for good.
+    /// When it was last deactivated permanently.
     pub deactivated_at: Option<Timestamp>,
     /// When it was destroyed.
     pub destroyed_at: Option<Timestamp>,
     /// When it last changed.
     pub changed_at: Timestamp,
-    /// The wrapped forms of the key, 1 to 8; none once it is destroyed. Sorted by KMS and KEK.
+    /// The key's wraps, 1 to 8, sorted by KMS and KEK; none once it is destroyed.
     pub wraps: Vec<StoredWrap>,
 }
 
 impl KeyRecord {
-    /// Begins a pre-active record of revision 1 without context and wraps. A store fills in the rest from its
-    /// row.
+    /// Starts a pre-active record of revision 1 without context and wraps. A store fills in the rest from its row.
     #[must_use]
     pub fn new(
         id: DataKeyId,
@@ -80,28 +79,27 @@ impl KeyRecord {
         }
     }
 
-    /// Tells whether this is no key, but what a shredding left for a usage that had none: see
+    /// Tells whether this is a tombstone, which a shredding leaves for a usage without keys: see
     /// [`NewKey::tombstone`](crate::store::NewKey::tombstone).
     #[must_use]
     pub fn is_tombstone(&self) -> bool {
         self.state == KeyState::Destroyed && self.key_check.to_bytes() == NO_KEY
     }
 
-    /// Tells whether the wraps are gone that a version in this state has.
+    /// Tells whether wraps are missing that a version in this state must have.
     #[doc(hidden)]
     #[must_use]
     pub fn lacks_wraps(&self) -> bool {
         self.wraps.is_empty() && self.state != KeyState::Destroyed
     }
 
-    /// Rebuilds the encryption context and checks that it gives the record's scope.
+    /// Rebuilds the encryption context and checks that it matches the record's scope.
     ///
-    /// For jobs that have only the row. Who decrypts has the context already.
+    /// For jobs that have only the row. A caller that decrypts already has the context.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Corrupt`] if the pairs are no context, or not the one of this scope: somebody edited the
-    /// row.
+    /// [`StoreError::Corrupt`] if the pairs are not a context, or not the one of this scope: the row was edited.
     pub fn verified_context(&self) -> Result<EncryptionContext, StoreError> {
         let corrupt = |what: &str| StoreError::Corrupt {
             what: format!("data key {}: {what}", self.id),
@@ -114,11 +112,11 @@ impl KeyRecord {
         Ok(context)
     }
 
-    /// Checks that a record is what it should be for whoever asked by context and usage.
+    /// Checks that a record belongs to the context and usage that the caller asked for.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Corrupt`] if somebody moved the row here from another scope, or edited its context.
+    /// [`StoreError::Corrupt`] if the row was moved here from another scope, or its context was edited.
     pub fn check_belongs(&self, context: &EncryptionContext, usage: KeyUsage) -> Result<(), StoreError> {
         let same = |(key, value)| self.context.get(key).is_some_and(|found| found == value);
         let belongs = self.usage == usage
@@ -137,7 +135,7 @@ impl KeyRecord {
     }
 }
 
-/// A wrap, and the name under which the process that made it had registered the KMS.
+/// A wrap, and the name under which its maker had registered the KMS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoredWrap {
@@ -148,14 +146,14 @@ pub struct StoredWrap {
 }
 
 impl StoredWrap {
-    /// Puts a KMS's name and its wrap together.
+    /// Joins a KMS's name and its wrap.
     #[must_use]
     pub fn new(kms: KmsName, wrapped: WrappedKey) -> Self {
         Self { kms, wrapped }
     }
 }
 
-/// Tells whether there were keys, and all of them are destroyed.
+/// Tells whether there were keys and all of them are destroyed.
 #[doc(hidden)]
 #[must_use]
 pub fn are_shredded(versions: &[KeyRecord]) -> bool {

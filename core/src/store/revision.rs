@@ -1,4 +1,4 @@
-//! How often a record was changed.
+//! A record's revision.
 
 use std::fmt;
 
@@ -22,7 +22,7 @@ impl Revision {
         self.0
     }
 
-    /// Returns the revision that a change makes.
+    /// Returns the next revision.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0.saturating_add(1))

@@ -1,13 +1,13 @@
-//! What is in a key store, counted.
+//! Counts of a key store's contents.
 
 use std::collections::BTreeMap;
 
 use crate::key::{KekId, KeyState, KeyUsage, KmsName};
 use crate::store::{KeyRecord, Timestamp};
 
-/// How many versions there are, by usage and state.
+/// The number of versions by usage and state.
 ///
-/// Tombstones count as destroyed versions, as lists show them.
+/// Tombstones count as destroyed versions, as in lists.
 ///
 /// ```
 /// # use encx_core::key::{KeyState, KeyUsage};
@@ -22,14 +22,14 @@ use crate::store::{KeyRecord, Timestamp};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeySummary {
-    /// The counts, sorted by usage and state. Where there is no version, there is no count.
+    /// The counts, sorted by usage and state. A zero count is left out.
     pub counts: Vec<KeyCount>,
-    /// How many versions are in none of the counts, because their rows have a usage or a state that encx does not know. At least:
-    /// a group of rows that cannot be counted at all is one.
+    /// How many versions are in none of the counts, because their rows have a usage or a state that encx does not know.
+    /// A lower bound: a group of rows that cannot be counted at all adds one.
     pub unreadable: u64,
 }
 
-/// How many versions of one usage are in one state.
+/// The number of versions of one usage in one state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeyCount {
@@ -37,14 +37,14 @@ pub struct KeyCount {
     pub usage: KeyUsage,
     /// The state.
     pub state: KeyState,
-    /// How many versions.
+    /// The number of versions.
     pub versions: u64,
-    /// When the first of them became active; `None` if none ever was.
+    /// When the first of them became active; `None` if none ever did.
     pub first_activated_at: Option<Timestamp>,
 }
 
 impl KeyCount {
-    /// Puts a count together. For stores.
+    /// Makes a count. For stores.
     #[must_use]
     pub fn new(
         usage: KeyUsage,
@@ -62,7 +62,7 @@ impl KeyCount {
 }
 
 impl KeySummary {
-    /// Sorts counts, of which no two are of the same usage and state. For stores.
+    /// Sorts counts, each of another usage and state. For stores.
     #[must_use]
     pub fn new(mut counts: Vec<KeyCount>) -> Self {
         counts.sort_by_key(|count| (count.usage, count.state));
@@ -72,14 +72,14 @@ impl KeySummary {
         }
     }
 
-    /// Notes how many versions are in none of the counts. For stores.
+    /// Sets the number of versions that are in none of the counts. For stores.
     #[must_use]
     pub fn with_unreadable(mut self, versions: u64) -> Self {
         self.unreadable = versions;
         self
     }
 
-    /// Counts records. For stores whose database does not.
+    /// Counts records. For stores whose database does not count.
     #[must_use]
     pub fn of<'r>(records: impl IntoIterator<Item = &'r KeyRecord>) -> Self {
         let mut counts = BTreeMap::new();
@@ -95,13 +95,13 @@ impl KeySummary {
         Self::new(counts.into_values().collect())
     }
 
-    /// Returns how many versions of a usage are in a state.
+    /// Returns the number of versions of a usage in a state.
     #[must_use]
     pub fn versions(&self, usage: KeyUsage, state: KeyState) -> u64 {
         self.count(usage, state).map_or(0, |count| count.versions)
     }
 
-    /// Returns since when the oldest active version of a usage has been active; `None` if none is.
+    /// Returns when the oldest active version of a usage became active; `None` if none is active.
     #[must_use]
     pub fn oldest_active(&self, usage: KeyUsage) -> Option<Timestamp> {
         self.count(usage, KeyState::Active)?.first_activated_at
@@ -113,7 +113,7 @@ impl KeySummary {
     }
 }
 
-/// How many versions a KEK wraps, and how many no other does.
+/// How many versions a KEK wraps, and how many only this KEK wraps.
 ///
 /// A KEK whose `sole` is 0 can be retired without losing a version, as far as the rows tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,14 +123,14 @@ pub struct KekUse {
     pub kms: KmsName,
     /// The KEK.
     pub kek: KekId,
-    /// How many versions have a wrap by it.
+    /// The number of versions with a wrap by it.
     pub versions: u64,
-    /// How many of these have no other wrap.
+    /// The number of those without another wrap.
     pub sole: u64,
 }
 
 impl KekUse {
-    /// Puts a count together. For stores.
+    /// Makes a count. For stores.
     #[must_use]
     pub fn new(kms: KmsName, kek: KekId, versions: u64, sole: u64) -> Self {
         Self {
@@ -141,7 +141,7 @@ impl KekUse {
         }
     }
 
-    /// Counts records, sorted by KMS and KEK. For stores whose database does not.
+    /// Counts records, sorted by KMS and KEK. For stores whose database does not count.
     #[must_use]
     pub fn of<'r>(records: impl IntoIterator<Item = &'r KeyRecord>) -> Vec<Self> {
         let mut uses = BTreeMap::new();

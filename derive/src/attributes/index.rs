@@ -1,4 +1,4 @@
-//! What stands in `index(..)`, above a field and above a struct.
+//! The contents of `index(..)`, above a field or above a struct.
 
 use proc_macro2::{Span, TokenStream};
 use syn::ext::IdentExt;
@@ -14,7 +14,7 @@ use super::parts::{
 /// An `index(..)`.
 pub(crate) struct OfIndex {
     pub(crate) span: Span,
-    /// Of an index over several fields.
+    /// The fields of a compound index.
     pub(crate) fields: Option<Vec<OfPart>>,
     pub(crate) normalize: Option<Normalize>,
     pub(crate) bits: Option<LitInt>,
@@ -27,16 +27,16 @@ pub(crate) struct OfIndex {
     pub(crate) attrs: Vec<TokenStream>,
 }
 
-/// A field of an index over several.
+/// A field of a compound index.
 pub(crate) struct OfPart {
     pub(crate) field: Ident,
     pub(crate) normalize: Option<Normalize>,
 }
 
 pub(crate) enum Normalize {
-    /// One of `encx`.
+    /// A normaliser of `encx`.
     Named(LitStr),
-    /// A constant of the user's.
+    /// A constant of the user's own.
     Own(Path),
 }
 
@@ -52,7 +52,7 @@ impl OfIndex {
                 "normalize" => once(&mut read.normalize, normalize(meta)?, meta.path.span(), faults),
                 "fields" => {
                     return Err(meta.error(
-                        "an index over several fields stands above the struct: `#[encx(index(name = \"name_born\", \
+                        "an index over several fields goes above the struct: `#[encx(index(name = \"name_born\", \
                          fields = [last_name, born], bits = 16))]`",
                     ));
                 }
@@ -80,7 +80,7 @@ impl OfIndex {
         })
     }
 
-    /// Reads what both kinds have, and leaves the rest to `other`.
+    /// Reads what both kinds of index have, and leaves the rest to `other`.
     fn read(
         meta: &ParseNestedMeta<'_>,
         faults: &mut Faults,
@@ -124,8 +124,8 @@ impl OfIndex {
     }
 }
 
-/// Reads `= [last_name(normalize = "case-fold"), born]`. In brackets, as Clippy takes equal words in the parentheses of two
-/// attributes for a mistake.
+/// Reads `= [last_name(normalize = "case-fold"), born]`. In brackets, because Clippy takes equal words in the parentheses
+/// of two attributes for a mistake.
 fn parts(meta: &ParseNestedMeta<'_>, faults: &mut Faults) -> syn::Result<Vec<OfPart>> {
     let content;
     let input = meta
@@ -168,7 +168,7 @@ impl Parse for OfPart {
             normalize = Some(read.map_err(|_| syn::Error::new(group.span.join(), message))?);
         }
         if !input.is_empty() && !input.peek(Token![,]) {
-            return Err(input.error("nothing more belongs here; remove it, or put a `,` before it"));
+            return Err(input.error("unexpected text; remove it, or put a `,` before it"));
         }
         Ok(Self { field, normalize })
     }

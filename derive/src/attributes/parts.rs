@@ -1,4 +1,4 @@
-//! What attributes are put together from.
+//! The parts of attributes.
 
 use proc_macro2::{Span, TokenStream, TokenTree};
 use syn::ext::IdentExt;
@@ -36,7 +36,7 @@ pub(crate) struct Pair {
 }
 
 pub(crate) enum PairValue {
-    /// Of a field of the same struct.
+    /// The value of a field of the same struct.
     Field(Ident),
     Literal(LitStr),
 }
@@ -44,7 +44,7 @@ pub(crate) enum PairValue {
 /// A `context(..)`.
 pub(crate) struct Context {
     pub(crate) span: Span,
-    /// Whether all of it could be read.
+    /// Whether all of it could be parsed.
     pub(crate) is_whole: bool,
     pub(crate) pairs: Vec<Pair>,
 }
@@ -55,7 +55,7 @@ pub(crate) struct Bind {
     pub(crate) fields: Vec<Ident>,
 }
 
-/// Reads every `#[encx(..)]`. Behind what cannot be read it goes on at the next comma.
+/// Reads every `#[encx(..)]`. After a part that cannot be parsed it continues at the next comma.
 pub(super) fn each(
     attrs: &[Attribute],
     faults: &mut Faults,
@@ -72,7 +72,7 @@ pub(super) fn each(
     }
 }
 
-/// Reads what stands in parentheses, if there are any.
+/// Reads the contents of parentheses, if there are any.
 pub(super) fn inner(
     meta: &ParseNestedMeta<'_>,
     faults: &mut Faults,
@@ -84,7 +84,7 @@ pub(super) fn inner(
     Ok(())
 }
 
-/// Reads what stands in parentheses.
+/// Reads the contents of parentheses.
 pub(super) fn nested(
     meta: &ParseNestedMeta<'_>,
     faults: &mut Faults,
@@ -96,17 +96,17 @@ pub(super) fn nested(
     })
 }
 
-/// Notes what could not be read, and skips it.
+/// Reports what could not be parsed, and skips it.
 fn go_on(input: ParseStream<'_>, done: syn::Result<()>, faults: &mut Faults) -> syn::Result<()> {
     if let Err(fault) = done {
         faults.push(fault);
     } else if !input.is_empty() && !input.peek(Token![,]) {
-        faults.push(input.error("nothing more belongs here; remove it, or put a `,` before it"));
+        faults.push(input.error("unexpected text; remove it, or put a `,` before it"));
     }
     skip(input)
 }
 
-/// Skips what is left before the next comma.
+/// Skips to the next comma.
 pub(super) fn skip(input: ParseStream<'_>) -> syn::Result<()> {
     while !input.is_empty() && !input.peek(Token![,]) {
         input.parse::<TokenTree>()?;
@@ -124,7 +124,7 @@ pub(super) fn once<T>(slot: &mut Option<T>, value: T, span: Span, faults: &mut F
     }
 }
 
-/// Notes an attribute that is none, and skips its value.
+/// Reports an unknown attribute, and skips its value.
 pub(super) fn unknown(
     meta: &ParseNestedMeta<'_>,
     of: &str,
@@ -135,7 +135,7 @@ pub(super) fn unknown(
     let shown = quote::quote!(#path).to_string().replace(' ', "");
     faults.add(
         path.span(),
-        format_args!("`{shown}` is no attribute of {of}; there are {known}"),
+        format_args!("`{shown}` is not an attribute of {of}; there are {known}"),
     );
     skip(meta.input)
 }
@@ -148,13 +148,13 @@ pub(super) fn text(meta: &ParseNestedMeta<'_>, faults: &mut Faults) -> syn::Resu
     Ok(text)
 }
 
-/// Reads what stands in quotes.
+/// Reads the contents of quotes.
 pub(super) fn parsed<T: Parse>(meta: &ParseNestedMeta<'_>, what: &str) -> syn::Result<T> {
     let text: LitStr = value(meta, what)?;
     text.parse().map_err(|_| syn::Error::new(text.span(), what))
 }
 
-/// Reads what stands behind a `=`.
+/// Reads what follows a `=`.
 pub(super) fn value<T: Parse>(meta: &ParseNestedMeta<'_>, what: &str) -> syn::Result<T> {
     let input = meta.value()?;
     let place = input.span();
@@ -167,7 +167,7 @@ pub(super) fn bind(meta: &ParseNestedMeta<'_>) -> syn::Result<Bind> {
     parenthesized!(content in meta.input);
     let fields = Punctuated::<Ident, Token![,]>::parse_terminated_with(&content, Ident::parse_any);
     let fields = fields.map_err(|fault| {
-        // What is left over would be a second fault.
+        // Leftover tokens would be reported as a second fault.
         let _ = content.parse::<TokenStream>();
         syn::Error::new(
             fault.span(),
@@ -241,7 +241,7 @@ fn pair(input: ParseStream<'_>) -> syn::Result<Pair> {
         })?)
     };
     if !input.is_empty() && !input.peek(Token![,]) {
-        return Err(input.error("nothing more belongs here; remove it, or put a `,` before it"));
+        return Err(input.error("unexpected text; remove it, or put a `,` before it"));
     }
     Ok(Pair { key, value })
 }

@@ -1,4 +1,4 @@
-//! What a record says of its columns.
+//! Generates a record's description of its columns.
 
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
@@ -102,7 +102,7 @@ fn index(model: &Model, index: &Index) -> TokenStream {
     quote!(out.index(#sql, &#constant, #own);)
 }
 
-/// Lists the pairs of a context that an index or a password has of its own.
+/// Lists the pairs of an index's or a password's own context.
 fn own_context(model: &Model, own: Option<&Context>) -> TokenStream {
     let krate = &model.krate;
     let pairs = own.iter().flat_map(|own| &own.pairs).map(|pair| {

@@ -1,4 +1,4 @@
-//! The methods that look things up: to search by an index, and to verify a password.
+//! Generates the lookup methods: searching by an index, and verifying a password.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote};
@@ -12,7 +12,7 @@ use crate::model::{Kind, Model};
 
 use super::traits::{begin_row, build_context, match_all, tuple};
 
-/// Writes what the struct itself gets.
+/// Generates the methods of the plain struct.
 pub(super) fn of_struct(model: &Model, split: &Split) -> TokenStream {
     let Kind::Record { context, .. } = &model.kind else {
         return TokenStream::new();
@@ -35,7 +35,7 @@ pub(super) fn of_struct(model: &Model, split: &Split) -> TokenStream {
     quote!(#(#methods)*)
 }
 
-/// What is searched by an index.
+/// The fields of an index search.
 struct Searched<'m> {
     index: &'m Index,
     title: &'m str,
@@ -43,7 +43,7 @@ struct Searched<'m> {
 }
 
 impl Searched<'_> {
-    /// The type of what is searched for: a tuple, if there are several fields.
+    /// The type of the searched value: a tuple, if there are several fields.
     fn value(&self, krate: &Path) -> TokenStream {
         tuple(
             self.fields
@@ -52,7 +52,7 @@ impl Searched<'_> {
         )
     }
 
-    /// Tells whether a decrypted record has the value that was sought.
+    /// Tells whether a decrypted record has the searched value.
     fn is_sought(&self, record: &Ident, sought: &Ident) -> TokenStream {
         let is = |parts: &[Ident]| {
             let value = tuple(parts.iter().map(|part| quote!(#part)));
@@ -65,7 +65,7 @@ impl Searched<'_> {
 fn search(model: &Model, split: &Split, searched: &Searched<'_>, record_context: &[Pair]) -> TokenStream {
     let Model { vis, krate, .. } = model;
     let Searched { index, title, .. } = searched;
-    // The fields of the context are parameters, too, and may be called the same.
+    // The fields of the context are parameters too, and may have the same names.
     let [crypto, context, rows, value] = hygienic(["crypto", "context", "rows", "value"]);
     let [sought, record] = hygienic(["sought", "record"]);
     let pairs = index.context.as_ref().map_or(record_context, |own| &own.pairs);
@@ -87,15 +87,15 @@ fn search(model: &Model, split: &Split, searched: &Searched<'_>, record_context:
     let in_context = claims.as_ref().map(|_| {
         let found = build_context(krate, record_context, |ident| quote!(&#record.#ident));
         let doc = format!(
-            "As [`{matching}`](Self::{matching}), of rows of this encryption context alone: the record's."
+            "As [`{matching}`](Self::{matching}), but only for rows of this encryption context: the record's."
         );
         quote! {
             #[doc = #doc]
             ///
             /// # Errors
             ///
-            /// `RecordError` names every row whose own columns say another context, with `Error::OtherContext`, and
-            /// nothing is decrypted; and every row and field that failed.
+            /// `RecordError` names every row whose own columns have another context, with `Error::OtherContext`, and then
+            /// nothing is decrypted. It also names every row and field that failed.
             ///
             /// # Cancellation
             ///
@@ -116,12 +116,12 @@ fn search(model: &Model, split: &Split, searched: &Searched<'_>, record_context:
     });
     let believed = claims.map(|claims| believed(&claims, &matching_in));
     let terms_doc = format!(
-        "Computes what a query for `{title}` looks for in column `{}`: a term for each version of the index key.",
+        "Computes the terms of a query for `{title}` in column `{}`: one for each version of the index key.",
         index.sql.value()
     );
     let matching_doc = format!(
-        "Decrypts the rows that a query found by [`{terms}`](Self::{terms}), and returns those whose `{title}` is really the \
-         value, once both are normalised.",
+        "Decrypts the rows that a query found by [`{terms}`](Self::{terms}), and returns those whose `{title}` really is the \
+         value, after normalising both.",
     );
     quote! {
         #[doc = #terms_doc]
@@ -147,8 +147,8 @@ fn search(model: &Model, split: &Split, searched: &Searched<'_>, record_context:
         ///
         /// # Errors
         ///
-        /// `RecordError` names every row whose own columns say something else than the caller, with `Error::OtherContext`,
-        /// and nothing is decrypted; and every row and field that failed.
+        /// `RecordError` names every row whose own columns contradict the caller, with `Error::OtherContext`, and then
+        /// nothing is decrypted. It also names every row and field that failed.
         ///
         /// # Cancellation
         ///
@@ -171,12 +171,12 @@ fn search(model: &Model, split: &Split, searched: &Searched<'_>, record_context:
     }
 }
 
-/// Makes names that no field of the struct is mistaken for.
+/// Makes names that cannot collide with a field of the struct.
 fn hygienic<const N: usize>(names: [&str; N]) -> [Ident; N] {
     names.map(|name| Ident::new(name, Span::mixed_site()))
 }
 
-/// The fields that a context is made of, in order: what a caller says of it.
+/// Lists the fields of a context, in order, which a caller supplies.
 fn fields_of(pairs: &[Pair]) -> Vec<&Ident> {
     let fields = pairs.iter().filter_map(|pair| match &pair.value {
         PairValue::Field(ident) => Some(ident),
@@ -185,7 +185,7 @@ fn fields_of(pairs: &[Pair]) -> Vec<&Ident> {
     fields.collect()
 }
 
-/// Names the fields of the record's context of which an own context says nothing, if there are any.
+/// Names the fields of the record's context that its own context omits, if any.
 fn claims(record: &[Pair], own: &[Pair]) -> Option<String> {
     let said = fields_of(own);
     let unsaid = fields_of(record)
@@ -195,12 +195,12 @@ fn claims(record: &[Pair], own: &[Pair]) -> Option<String> {
     (!unsaid.is_empty()).then(|| unsaid.join(", "))
 }
 
-/// Warns of what nobody compares.
+/// Warns of fields that are not compared.
 fn believed(claims: &str, in_context: &Ident) -> TokenStream {
     let warning = format!(
-        "A context of its own says nothing of {claims}, so a row is believed what it says there: whoever can write the table can \
-         have a row of another tenant's found and accepted. What follows from it is about the tenant that the row names, \
-         and no other. Where the caller knows the record's context, call [`{in_context}`](Self::{in_context})."
+        "Its own context does not contain {claims}, so these columns of a row are trusted: an attacker who can write the table \
+         can have a row of another tenant found and accepted. Act only for the tenant that the row names. If the caller \
+         knows the record's context, call [`{in_context}`](Self::{in_context})."
     );
     quote! {
         ///
@@ -212,7 +212,7 @@ fn believed(claims: &str, in_context: &Ident) -> TokenStream {
     }
 }
 
-/// Writes what the encrypted struct gets.
+/// Generates the methods of the encrypted struct.
 pub(super) fn of_encrypted(model: &Model) -> TokenStream {
     let Kind::Record { context, .. } = &model.kind else {
         return TokenStream::new();
@@ -248,15 +248,15 @@ fn password(model: &Model, field: &Field, pairs: &[Pair], record: &[Pair]) -> To
     let in_context = claims.as_ref().map(|_| {
         let found = build_context(krate, record, |ident| quote!(&self.#ident));
         let doc = format!(
-            "As [`{verify}`](Self::{verify}), of a row of this encryption context alone: the record's."
+            "As [`{verify}`](Self::{verify}), but only for a row of this encryption context: the record's."
         );
         quote! {
             #[doc = #doc]
             ///
             /// # Errors
             ///
-            /// `Error::OtherContext` if the row's own columns say another context; otherwise as `Crypto::verify_password`. An
-            /// error is no verdict: let nobody in.
+            /// `Error::OtherContext` if the row's own columns have another context; otherwise as
+            /// `Crypto::verify_password`. An error is not a verdict: deny access.
             ///
             /// # Cancellation
             ///
@@ -280,15 +280,14 @@ fn password(model: &Model, field: &Field, pairs: &[Pair], record: &[Pair]) -> To
         quote! {
             match &self.#ident {
                 ::core::option::Option::Some(#hashed) => #verified,
-                // It takes as long, so that nobody learns who has none.
+                // Takes as long as a real check, so that the time does not reveal who has no password.
                 ::core::option::Option::None => #crypto.verify_nobody(&#context, #typed).await,
             }
         }
     } else {
         quote!({ let #hashed = &self.#ident; #verified })
     };
-    let verify_doc =
-        format!("Verifies what somebody typed against the hash in `{name}`. Nothing is decrypted.");
+    let verify_doc = format!("Verifies a typed password against the hash in `{name}`. Nothing is decrypted.");
     let hash_doc = format!(
         "Hashes a new password for `{name}` of this row: to change it, or when a verdict asks for it."
     );
@@ -298,8 +297,8 @@ fn password(model: &Model, field: &Field, pairs: &[Pair], record: &[Pair]) -> To
         ///
         /// # Errors
         ///
-        /// `Error::OtherContext` if the row's own columns say something else than the caller; otherwise as
-        /// `Crypto::verify_password`. An error is no verdict: let nobody in.
+        /// `Error::OtherContext` if the row's own columns contradict the caller; otherwise as
+        /// `Crypto::verify_password`. An error is not a verdict: deny access.
         ///
         /// # Cancellation
         ///
@@ -322,8 +321,7 @@ fn password(model: &Model, field: &Field, pairs: &[Pair], record: &[Pair]) -> To
         ///
         /// # Errors
         ///
-        /// `Error::OtherContext` if the row's own columns say something else than the caller; otherwise as
-        /// `Crypto::hash_password`.
+        /// `Error::OtherContext` if the row's own columns contradict the caller; otherwise as `Crypto::hash_password`.
         ///
         /// # Cancellation
         ///

@@ -1,4 +1,4 @@
-//! The methods that users call; all of them call into `encx`.
+//! Generates the methods that users call; all of them call into `encx`.
 
 use proc_macro2::TokenStream;
 use quote::quote;
@@ -25,11 +25,11 @@ pub(super) fn write(model: &Model, split: &Split) -> Option<TokenStream> {
     let (all_generics, _, all_where) = all.split_for_impl();
     let (kept_generics, encrypted_generics, kept_where) = split.kept.split_for_impl();
     let decrypt_in_doc = format!(
-        "Decrypts every field, in one batch, if the row is of this encryption context, and returns the `{ident}`."
+        "Decrypts every field in one batch, if the row has this encryption context, and returns the `{ident}`."
     );
-    let decrypt_doc = format!("Decrypts every field, in one batch, and returns the `{ident}`.");
+    let decrypt_doc = format!("Decrypts every field in one batch, and returns the `{ident}`.");
     let encrypt_doc =
-        format!("Encrypts every field, in one batch, and returns what to keep: an `{encrypted}`.");
+        format!("Encrypts every field in one batch, and returns the row to store: an `{encrypted}`.");
     let decrypts: Generics = generics::with(&split.dropped, generics::bounds(model));
     let dropped_params = (!split.dropped.params.is_empty()).then(|| {
         let params = &split.dropped.params;
@@ -58,14 +58,14 @@ pub(super) fn write(model: &Model, split: &Split) -> Option<TokenStream> {
                 #krate::__private::encrypt(crypto, self).await
             }
 
-            /// Describes every column of ciphertexts, for jobs that walk over rows.
+            /// Describes every column of ciphertexts, for jobs that visit rows.
             #[must_use]
             #vis fn encx_columns() -> ::std::vec::Vec<#krate::record::EncryptedColumn> {
                 #krate::__private::columns::<Self>()
             }
 
-            /// Writes down all that the ciphertexts depend on, a line each. Compare it with a literal in a test: what
-            /// changes it makes rows unreadable that were written before.
+            /// Lists everything that the ciphertexts depend on, one item a line. Compare it with a literal in a test: a
+            /// change makes existing rows unreadable.
             #[must_use]
             #vis fn encx_manifest() -> ::std::string::String {
                 #krate::__private::manifest::<Self>()
@@ -79,12 +79,12 @@ pub(super) fn write(model: &Model, split: &Split) -> Option<TokenStream> {
         impl #kept_generics #encrypted #encrypted_generics #kept_where {
             #[doc = #decrypt_in_doc]
             ///
-            /// The context is the caller's, such as that of the tenant who is logged in.
+            /// The context is the caller's, such as that of the logged-in tenant.
             ///
             /// # Errors
             ///
-            /// `RecordError` with `Error::OtherContext` if the row's own columns say another context: nothing is decrypted.
-            /// Otherwise it names every field that failed; there is no partial record.
+            /// `RecordError` with `Error::OtherContext` if the row's own columns have another context: nothing is
+            /// decrypted. Otherwise it names every field that failed; there is no partial record.
             ///
             /// # Cancellation
             ///
@@ -103,8 +103,8 @@ pub(super) fn write(model: &Model, split: &Split) -> Option<TokenStream> {
             ///
             /// <div class="warning">
             ///
-            /// It trusts the row: the encryption context is what the row's own columns say, and nothing authenticates these.
-            /// Let queries ask for the tenant's rows alone, or use `decrypt_in`.
+            /// It trusts the row: the encryption context comes from the row's own columns, which are not authenticated.
+            /// Let queries ask for the tenant's rows only, or use `decrypt_in`.
             ///
             /// </div>
             ///

@@ -1,4 +1,4 @@
-//! The impls of `encx`'s traits.
+//! Generates the impls of `encx`'s traits.
 
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote, quote_spanned};
@@ -20,7 +20,7 @@ pub(super) fn write(model: &Model, split: &Split) -> TokenStream {
     let encrypts = generics::with(&decrypts, generics::copies(model));
     let (_, plain_generics, _) = model.generics.split_for_impl();
     let (encrypt_generics, _, encrypt_where) = encrypts.split_for_impl();
-    // What is put together must have what the other direction needs, too.
+    // `bounds` covers both directions; encryption also copies plain fields.
     let (decrypt_generics, _, decrypt_where) = decrypts.split_for_impl();
 
     let (record, encrypted_record) = match model.kind {
@@ -100,7 +100,7 @@ pub(super) fn write(model: &Model, split: &Split) -> TokenStream {
                 self,
                 opened: &mut #krate::__private::Opened,
             ) -> ::core::option::Option<#ident #plain_generics> {
-                // All before the first `?`, so that every field that fails is named.
+                // All before the first `?`, so that the error names every field that failed.
                 #(#open)*
                 ::core::option::Option::Some(#ident { #(#names: #slots?,)* })
             }
@@ -108,7 +108,7 @@ pub(super) fn write(model: &Model, split: &Split) -> TokenStream {
     }
 }
 
-/// Writes the constants of the indexes, so that what is wrong with one does not compile.
+/// Generates the constants of the indexes, so that a wrong index does not compile.
 pub(super) fn index_constants(model: &Model) -> TokenStream {
     let Kind::Record { table, .. } = &model.kind else {
         return TokenStream::new();
@@ -124,7 +124,7 @@ pub(super) fn index_constants(model: &Model) -> TokenStream {
     quote!(#(#constants)*)
 }
 
-/// Names the row. The id is borrowed from either struct, which have it under the same names.
+/// Names the row. The id is borrowed from either struct; both have it under the same names.
 pub(super) fn begin_row(model: &Model) -> Option<TokenStream> {
     let Kind::Record { table, .. } = &model.kind else {
         return None;
@@ -155,7 +155,7 @@ fn context(model: &Model) -> Option<TokenStream> {
     })
 }
 
-/// Builds a context; `value_of` says where a field's value is found.
+/// Builds a context; `value_of` returns the expression of a field's value.
 pub(super) fn build_context(
     krate: &Path,
     pairs: &[Pair],
@@ -171,7 +171,7 @@ pub(super) fn build_context(
     quote!(#krate::EncryptionContext::builder() #(#pairs)* .build())
 }
 
-/// Builds the context of an index or a password that has one of its own; `None` stands for the record's.
+/// Builds an index's or a password's own context; `None` stands for the record's.
 fn own_context(model: &Model, own: Option<&Context>) -> TokenStream {
     match own {
         Some(own) => {
@@ -182,7 +182,7 @@ fn own_context(model: &Model, own: Option<&Context>) -> TokenStream {
     }
 }
 
-/// Runs something with `value`, a reference to what is in the field, if anything is.
+/// Runs `then` with `value`, a reference to the field's value, if there is one.
 fn with_value(field: &Field, then: &TokenStream) -> TokenStream {
     let ident = &field.ident;
     let (_, is_optional) = field.value_type();
@@ -242,7 +242,7 @@ fn collect_value(model: &Model, field: &Field) -> Option<TokenStream> {
     Some(with_value(field, &then))
 }
 
-/// Takes the values of an index over several fields, unless one of them is absent.
+/// Collects the values of an index over several fields, unless one of them is absent.
 fn index_all(model: &Model, compound: &Compound) -> TokenStream {
     let own = own_context(model, compound.index.context.as_ref());
     let (index, title) = (compound.index.constant(), &compound.title);
@@ -255,7 +255,7 @@ fn index_all(model: &Model, compound: &Compound) -> TokenStream {
     )
 }
 
-/// Lists the columns that a token is bound to, with their values, which either struct has under the same names.
+/// Lists the columns that a token is bound to, with their values; either struct has them under the same names.
 fn bound_values(model: &Model, bound: &[Ident]) -> TokenStream {
     let bound = bound.iter().filter_map(|name| model.field(name)).map(|field| {
         let Field { ident, column, .. } = field;
@@ -280,7 +280,7 @@ fn hand_out_index(model: &Model, compound: &Compound) -> TokenStream {
     }
 }
 
-/// Runs something with references to all values of some fields, or something else if one is absent.
+/// Runs code with references to all values of some fields, or other code if one is absent.
 pub(super) fn match_all(
     fields: &[&Field],
     record: &TokenStream,
@@ -310,7 +310,7 @@ pub(super) fn match_all(
     }
 }
 
-/// Writes a tuple, or what is in it if that is one thing.
+/// Writes a tuple, or its only member.
 pub(super) fn tuple(of: impl IntoIterator<Item = TokenStream>) -> TokenStream {
     let of: Vec<_> = of.into_iter().collect();
     match of.as_slice() {
@@ -384,7 +384,7 @@ fn assemble_ciphertext(model: &Model, field: &Field) -> TokenStream {
     }
 }
 
-/// Puts into `slot` what the field becomes, or `None` if it failed.
+/// Stores the decoded field in `slot`, or `None` if it failed.
 fn decode_value(model: &Model, field: &Field, slot: &Ident) -> TokenStream {
     let krate = &model.krate;
     let ident = &field.ident;

@@ -1,4 +1,4 @@
-// Indexes over several fields that cannot be.
+// Invalid indexes over several fields.
 use encx::Encrypt;
 
 #[derive(Encrypt)]

@@ -1,4 +1,4 @@
-// What is sought has as many parts as the index, and all of them can be indexed.
+// A searched value has as many parts as the index, and each part can be indexed.
 use encx::{Crypto, Encrypt};
 
 #[derive(Encrypt)]

@@ -1,4 +1,4 @@
-// All of a struct's mistakes at once, also several in one attribute.
+// All mistakes of a struct at once, including several in one attribute.
 use encx::Encrypt;
 
 #[derive(Encrypt)]

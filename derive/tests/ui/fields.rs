@@ -1,4 +1,4 @@
-// Words on a field that exclude each other, and columns that collide.
+// Attributes of a field that exclude each other, and colliding columns.
 use encx::Encrypt;
 
 #[derive(Encrypt)]

@@ -1,4 +1,4 @@
-// Indexes and passwords that cannot be.
+// Invalid indexes and passwords.
 use encx::Encrypt;
 
 #[derive(Encrypt)]

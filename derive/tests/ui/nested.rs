@@ -1,4 +1,4 @@
-// What cannot be nested, or not like this.
+// Fields that cannot be nested, or not like this.
 use encx::Encrypt;
 
 #[derive(Encrypt)]

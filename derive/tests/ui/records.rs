@@ -1,4 +1,4 @@
-// What a struct lacks, or says twice. All of a struct's mistakes are shown at once.
+// Missing and repeated attributes of a struct. All mistakes of a struct are reported at once.
 use encx::Encrypt;
 
 #[derive(Encrypt)]

@@ -1,4 +1,4 @@
-// The code that is written looks for `encx` where `crate` says, and nowhere else.
+// The generated code looks for `encx` under the path in `crate`, and nowhere else.
 use encx::Encrypt;
 
 #[derive(Encrypt)]

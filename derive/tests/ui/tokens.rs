@@ -1,4 +1,4 @@
-// Tokens that are bound to nothing, or to what cannot be bound.
+// Tokens bound to nothing, or to something that cannot be bound.
 use encx::Encrypt;
 use encx::token::TokenDigest;
 

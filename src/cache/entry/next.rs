@@ -1,4 +1,4 @@
-//! The version of an entry that is published and not active yet.
+//! An entry's published version that is not active yet.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,7 +12,7 @@ use super::{Entry, Records};
 use crate::cache::Limits;
 
 impl Records {
-    /// Returns the newest version that waits to take the active one's place.
+    /// Returns the newest version that is waiting to become active.
     pub(crate) fn next_up(&self) -> Option<&Arc<KeyRecord>> {
         let active = self.active().ok().flatten()?;
         let newest = self.iter().rfind(|record| record.state == KeyState::PreActive)?;
@@ -21,7 +21,7 @@ impl Records {
 }
 
 impl State {
-    /// Tells whether a key was used since it was unwrapped, that of the next version not counted.
+    /// Tells whether a key other than the next version's was used since it was unwrapped.
     pub(super) fn is_in_use(&self, next: DataKeyId) -> bool {
         let others = self.keys.iter().filter(|held| held.key.id != next);
         others.map(|held| &held.key).any(|key| key.is_used())
@@ -44,15 +44,15 @@ impl State {
 }
 
 impl Entry {
-    /// Returns the version to load ahead of its time, and notes that this is tried now; `None` if there is none, if the entry
-    /// is not in use, or if it was tried a moment ago. One that is being loaded counts where that is asked for.
+    /// Returns the version to load in advance, and records the attempt. `None` if there is none, if the entry is not in
+    /// use, or if it was tried a moment ago. `or_under_way` includes one that is being loaded.
     pub(in crate::cache) fn next_to_load(
         &self,
         now: Duration,
         limits: &Limits,
         or_under_way: bool,
     ) -> Option<DataKeyId> {
-        // Without the lock: all entries are asked, and nearly none has anything waiting.
+        // Without the lock: every entry is asked, and almost none has a version waiting.
         if !self.lacks_next.load(Ordering::Relaxed) {
             return None;
         }
@@ -80,7 +80,7 @@ impl Entry {
         Some(id)
     }
 
-    /// Notes that a try to load a version ahead has ended.
+    /// Records the end of an attempt to load a version in advance.
     pub(in crate::cache) fn loaded_ahead(&self, id: DataKeyId) {
         let mut state = self.state();
         if let Some(tried) = state.tried.as_mut().filter(|tried| tried.id == id) {

@@ -1,4 +1,4 @@
-//! What the key store said about an entry's scope.
+//! The key store's records of an entry's scope.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use encx_core::store::{KeyRecord, Revision};
 
 use crate::error::{Error, Location};
 
-/// The greatest version that this process has encrypted under, and the greatest revision of it that was seen.
+/// The greatest version under which this process has encrypted, and the greatest revision of it that was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Used {
     pub(crate) id: DataKeyId,
@@ -16,7 +16,7 @@ pub(crate) struct Used {
 }
 
 impl Used {
-    /// Takes in a version that is used now. Never goes back.
+    /// Merges a version that is now used. Never goes back.
     pub(super) fn with(before: Option<Self>, now: &KeyRecord) -> Self {
         let now = Self {
             id: now.id,
@@ -34,14 +34,14 @@ impl Used {
     }
 }
 
-/// All versions of a scope, as one read of the key store found them.
+/// All versions of a scope, as one read of the key store returned them.
 #[derive(Debug)]
 pub(crate) struct Records {
     /// Sorted by id.
     pub(super) list: Vec<Arc<KeyRecord>>,
     /// The clock's time when the read began.
     pub(crate) read_at: Duration,
-    /// Where that read stands in the order of events.
+    /// The read's position in the order of events.
     pub(crate) tick: u64,
     pub(super) used: Option<Used>,
 }
@@ -64,14 +64,14 @@ impl Records {
     ///
     /// # Errors
     ///
-    /// [`Error::RolledBack`] if the key store has lost what this process encrypted under, so that what was encrypted under
-    /// the version that is active now, or under a new first one, would hide the loss.
+    /// [`Error::RolledBack`] if the key store has lost a version under which this process encrypted. Encrypting under
+    /// the now active version, or under a new first one, would hide the loss.
     pub(crate) fn active(&self) -> Result<Option<&Arc<KeyRecord>>, Error> {
         let active = self.iter().rfind(|record| record.state == KeyState::Active);
         let Some(used) = self.used else {
             return Ok(active);
         };
-        // A later version is how one goes on after a loss.
+        // Promoting a later version is the way to continue after a loss.
         if active.is_some_and(|active| active.id > used.id) {
             return Ok(active);
         }
@@ -92,7 +92,7 @@ impl Records {
         }
     }
 
-    /// Tells whether other records have all that these have, in revisions that are no older.
+    /// Tells whether other records contain all of these, in the same or later revisions.
     pub(super) fn are_followed_by(&self, others: &Self) -> bool {
         self.iter().all(|record| {
             let other = others.find(record.id);
@@ -112,12 +112,12 @@ impl Records {
         }
     }
 
-    /// Says why there is no version of this id.
+    /// Returns the error for an id without a version.
     pub(crate) fn why_unknown(&self, id: DataKeyId) -> Error {
         if self.is_shredded() {
             Error::Shredded
         } else if self.used.is_some_and(|used| used.id == id) {
-            // It was there.
+            // The version existed.
             let active = self.iter().rfind(|record| record.state == KeyState::Active);
             let found = active.map(|active| active.id);
             Error::RolledBack { found, used: id }

@@ -1,10 +1,10 @@
-//! When a key in memory is looked at, unwrapped again, and dropped.
+//! When a cached key is checked, unwrapped again, and dropped.
 
 use std::time::Duration;
 
 use crate::cache::{CachedKey, Limits};
 
-/// A key in memory, and when it is looked at next.
+/// A cached key, and when to check it next.
 pub(super) struct ScheduledKey {
     pub(super) key: CachedKey,
     look_at: Duration,
@@ -21,19 +21,19 @@ impl ScheduledKey {
         }
     }
 
-    /// Tells whether the key must stay in memory.
+    /// Tells whether to keep the key in memory.
     pub(super) fn is_kept(&self, now: Duration, limits: &Limits, is_hopeless: impl FnOnce() -> bool) -> bool {
         let key = &self.key;
         if now < key.expires_at {
             return true;
         }
-        // Past its time only for who may have to be served with it: because the KMS did not answer, is about to be
-        // asked, or is known not to answer.
+        // An expired key is kept only if it may have to serve: the KMS did not answer, is about to be asked, or is known
+        // not to answer.
         now < key.expires_at.saturating_add(limits.longest_stale())
             && (key.is_unanswered(now) || key.is_used() || is_hopeless())
     }
 
-    /// Tells whether to unwrap it again now, and decides when to look next.
+    /// Tells whether to unwrap it again now, and decides when to check next.
     pub(super) fn look(&mut self, now: Duration, limits: &Limits) -> bool {
         if now < self.look_at {
             return false;
@@ -45,7 +45,7 @@ impl ScheduledKey {
             return true;
         }
         let pause = if now < self.key.expires_at {
-            // It may still be used, up to its last moment.
+            // It may still be used until it expires.
             let left = self.key.expires_at.saturating_sub(now) / 2;
             left.max(limits.between_sweeps())
         } else {
@@ -55,7 +55,7 @@ impl ScheduledKey {
         false
     }
 
-    /// When there is something to do about it next.
+    /// Returns when the key must be handled next.
     pub(super) fn next(&self, now: Duration, limits: &Limits) -> Duration {
         let expires_at = self.key.expires_at;
         let end = if now < expires_at {

@@ -1,12 +1,12 @@
-//! Where a thread has at hand the snapshot that it reads again and again.
+//! Gives a thread fast access to the snapshot that it reads repeatedly.
 //!
-//! Keys must leave memory when their time is over, whoever else runs, so a snapshot is never a thread's own: to read one,
-//! `arc_swap` takes two instructions that lock a cache line, which cost a tenth of what encrypting a field does. A *seat* is
-//! one thread's, and needs one such instruction: a lock that nobody else wants, and that is given back by a plain store.
+//! Keys must leave memory when they expire, even if their threads are idle, so a thread cannot own a snapshot. Reading
+//! one through `arc_swap` takes two instructions that lock a cache line, a tenth of the time of encrypting a field. A
+//! *seat* belongs to one thread and needs one such instruction: an uncontended lock, released by a plain store.
 //!
-//! Whoever replaces a snapshot *evicts* it first: nobody begins to use it from then on. Nobody waits for another here: a lock
-//! that is taken means to read elsewhere, and who is about to use a seat empties it afterwards if it was evicted
-//! meanwhile. So it holds nobody up that a thread was interrupted, or does not exist in this process since a `fork`.
+//! Replacing a snapshot first *evicts* it, so that no new call uses it. Threads never wait for each other: if a lock is
+//! taken, the reader reads elsewhere, and the user of an evicted seat empties it when it is done. So a thread that was
+//! interrupted, or that does not exist after a `fork`, blocks no other.
 
 use std::hint::spin_loop;
 use std::sync::Arc;
@@ -18,27 +18,27 @@ use spin::mutex::{SpinMutex, SpinMutexGuard};
 use super::snapshot::Snapshot;
 use crate::cache::threads::{self, NUMBERED};
 
-/// So often in a row must a thread miss an entry's snapshot before it takes a seat: whoever goes from entry to entry takes none.
+/// How often in a row a thread must miss an entry's snapshot before it takes a seat. Alternating
+/// between entries takes none.
 const IN_A_ROW: u32 = 8;
 
-/// How many hints to the processor an eviction waits, some microseconds, before it looks for the second time whether a seat
-/// can be emptied.
+/// How many spin hints an eviction waits, some microseconds, before its second attempt to empty a seat.
 const PAUSE: u32 = 100;
 
-/// Instead of an address, where there is none.
+/// Stands for no address.
 const NOWHERE: usize = 0;
 
-/// By thread, the address of the place whose snapshot may be used in its seat. Apart from the seats and close together,
+/// By thread, the address of the `Published` whose snapshot its seat may serve. Separate from the seats and contiguous,
 /// because every eviction reads them all.
 static HOLDS: Holds = Holds([const { AtomicUsize::new(NOWHERE) }; NUMBERED]);
 
 static SEATS: [Seat; NUMBERED] = [const { Seat::empty() }; NUMBERED];
 
-/// On lines of their own, which hot calls read and hardly anybody writes.
+/// On cache lines of its own, which hot calls read and which are rarely written.
 #[repr(align(128))]
 struct Holds([AtomicUsize; NUMBERED]);
 
-/// On lines of its own, which only its thread writes while nobody evicts.
+/// On cache lines of its own, which only its thread writes unless it is evicted.
 #[repr(align(128))]
 struct Seat {
     kept: SpinMutex<Option<SeatedSnapshot>>,
@@ -52,14 +52,14 @@ struct SeatedSnapshot {
     snapshot: Arc<Snapshot>,
 }
 
-/// A thread's seat, and what it may be used for.
+/// A thread's seat, and the address that it may serve.
 #[derive(Clone, Copy)]
 struct Mine {
     seat: &'static Seat,
     holds: &'static AtomicUsize,
 }
 
-/// Where an entry publishes its snapshot. It stays where it is once it was read: seats know it by its address.
+/// An entry's published snapshot. It must not move after the first read: seats identify it by its address.
 pub(super) struct Published {
     current: ArcSwapOption<Snapshot>,
     /// Whether `current` is about to change.
@@ -74,12 +74,12 @@ pub(crate) enum SnapshotGuard {
 
 /// A seat in use.
 pub(crate) struct SeatGuard {
-    // In this order: the lock is given back before one looks whether the seat is to be emptied.
+    // In this order: the lock is released before `Leave` checks for an eviction.
     kept: SpinMutexGuard<'static, Option<SeatedSnapshot>>,
     _leave: Leave,
 }
 
-/// Empties the seat when dropped, if it was evicted.
+/// On drop, empties the seat if it was evicted.
 struct Leave {
     mine: Mine,
     of: usize,
@@ -105,7 +105,7 @@ impl Published {
         SnapshotGuard::Shared(self.current.load())
     }
 
-    /// Tells whether this is the snapshot now.
+    /// Tells whether this is the current snapshot.
     pub(super) fn is(&self, snapshot: &Arc<Snapshot>) -> bool {
         let current = self.current.load();
         current
@@ -116,28 +116,29 @@ impl Published {
     /// Replaces the snapshot; one caller at a time. `wait` retries the eviction of the old one.
     pub(super) fn replace(&self, snapshot: Option<Snapshot>, wait: bool) {
         self.replacing.store(true, Ordering::Relaxed);
-        // First: who has seen the new one must not hear of the old one again.
+        // First: a thread that has seen the new snapshot must not see the old one again.
         self.evict(wait);
         self.current.store(snapshot.map(Arc::new));
         self.replacing.store(false, Ordering::Release);
     }
 
-    /// Empties all seats that have the snapshot. Nobody takes one again while `replacing` is set, so whoever begins to read from then on reads `current`.
+    /// Empties all seats with this snapshot. No seat takes it while `replacing` is set, so later readers read `current`.
     ///
-    /// A seat that is in use is emptied by its user. With `twice`, this makes as good as sure of it.
+    /// A seat in use is emptied by its user. With `twice`, eviction tries again after a pause, which is
+    /// almost certain to succeed.
     fn evict(&self, twice: bool) {
         fence(Ordering::SeqCst);
         let of = self.address();
         let mut in_use = [false; NUMBERED];
         for ((holds, seat), in_use) in HOLDS.0.iter().zip(&SEATS).zip(&mut in_use) {
             if holds.load(Ordering::Relaxed) == of {
-                // Not if its thread has taken another's meanwhile.
+                // Fails if its thread has since taken another snapshot.
                 let _ = holds.compare_exchange(of, NOWHERE, Ordering::SeqCst, Ordering::Relaxed);
                 *in_use = !(Mine { seat, holds }).empty();
             }
         }
         if let Some(mine) = in_use.get_mut(threads::mine()) {
-            // This thread's own, if in use, is emptied when the call is done that is going on.
+            // This thread's own seat, if in use, is emptied when the current call ends.
             *mine = false;
         }
         if twice && in_use.contains(&true) {
@@ -154,7 +155,7 @@ impl Published {
         }
     }
 
-    /// Tells it from others for as long as it exists.
+    /// Identifies it for as long as it exists.
     #[inline(always)]
     fn address(&self) -> usize {
         std::ptr::from_ref(self).addr()
@@ -163,7 +164,7 @@ impl Published {
 
 impl Drop for Published {
     fn drop(&mut self) {
-        // Another may come to stand at the same address.
+        // Another `Published` may later have the same address.
         self.evict(true);
     }
 }
@@ -199,16 +200,16 @@ impl Mine {
             kept: self.seat.kept.try_lock()?,
             _leave: Leave { mine: self, of },
         };
-        // Not always: it may have been emptied between the two looks.
+        // It may have been emptied between the two checks.
         if seated.kept.as_ref().is_none_or(|kept| kept.of != of) {
             return None;
         }
-        // What is missed from now on is not missed in a row with what was before.
+        // A hit interrupts the run of misses.
         self.seat.missed.store(of, Ordering::Relaxed);
         Some(seated)
     }
 
-    /// Notes that the snapshot of an entry was not here, and takes it if that was so several times in a row.
+    /// Counts a miss, and takes the snapshot after several misses in a row.
     #[inline(always)]
     fn note_miss(self, published: &Published) {
         let (seat, of) = (self.seat, published.address());
@@ -233,14 +234,15 @@ impl Mine {
             return;
         };
         let of = published.address();
-        // As whoever used the seat: an eviction may come meanwhile.
+        // Guards the seat like any use: an eviction may happen now.
         let mut seated = SeatGuard {
             kept,
             _leave: Leave { mine: self, of },
         };
         let before = seated.kept.take();
         self.holds.store(of, Ordering::Relaxed);
-        // As in `evict`: either that sees what `holds` says now, or this sees that the snapshot is being replaced.
+        // Pairs with the fence in `evict`: either `evict` sees this `holds`, or this sees that the
+        // snapshot is being replaced.
         fence(Ordering::SeqCst);
         let replaced = published.replacing.load(Ordering::Acquire);
         let snapshot = published.current.load_full().filter(|_| !replaced);
@@ -252,7 +254,7 @@ impl Mine {
         drop(before);
     }
 
-    /// Lets go of a snapshot that was evicted. `false` if the seat is in use.
+    /// Drops an evicted snapshot. `false` if the seat is in use.
     #[cold]
     #[inline(never)]
     fn empty(self) -> bool {
@@ -262,10 +264,10 @@ impl Mine {
             };
             let gone = kept.take_if(|kept| self.holds.load(Ordering::Relaxed) != kept.of);
             let stays = kept.as_ref().map(|kept| kept.of);
-            // The lock is given back before keys are wiped, so that the thread need not read elsewhere meanwhile.
+            // Release the lock before keys are wiped, so that the thread need not read elsewhere.
             drop(kept);
             drop(gone);
-            // Who evicted it just now may have found the seat in use, by this.
+            // A concurrent eviction may have found the seat in use because of this call.
             if stays.is_none_or(|of| self.holds.load(Ordering::Relaxed) == of) {
                 return true;
             }
@@ -276,8 +278,8 @@ impl Mine {
 impl Drop for Leave {
     #[inline(always)]
     fn drop(&mut self) {
-        // The lock was given back before. The processor may look here first all the same, while others still see the lock:
-        // therefore `evict` looks twice, and `tidy` finds the rest.
+        // The lock was released before, but the processor may read here first while other cores still see the lock. So
+        // `evict` tries twice, and `tidy` finds the rest.
         compiler_fence(Ordering::SeqCst);
         if self.mine.holds.load(Ordering::Relaxed) != self.of {
             self.mine.empty();
@@ -285,8 +287,7 @@ impl Drop for Leave {
     }
 }
 
-/// Empties the seats of all evicted snapshots, should one have been left in its seat all the same. To be called every now
-/// and then.
+/// Empties the seats of evicted snapshots that eviction has missed. Call it regularly.
 pub(crate) fn tidy() {
     for (holds, seat) in HOLDS.0.iter().zip(&SEATS) {
         if holds.load(Ordering::Relaxed) == NOWHERE {

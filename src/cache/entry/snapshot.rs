@@ -1,4 +1,4 @@
-//! What a hot call reads of an entry.
+//! The data of an entry that a hot call reads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,26 +10,26 @@ use crate::cache::data_cipher::DataCipher;
 use crate::cache::derivation_key::DerivationKey;
 use crate::cache::{KeyMeta, Limits, Purpose};
 
-/// What a hot call reads: the usable keys of an entry, as they were at one moment.
+/// The data that a hot call reads: an entry's usable keys at one moment.
 pub(crate) struct Snapshot {
     /// The key that encrypts.
     pub(crate) active: Option<Arc<DataCipher>>,
-    /// The other keys that decrypt, sorted by id. Nearly always there are none.
+    /// The other keys that decrypt, sorted by id. Almost always `None`.
     pub(super) decrypting: Option<Arc<[Arc<DataCipher>]>>,
-    /// In place of both, of an entry whose keys encrypt nothing.
+    /// Used instead of both for keys that do not encrypt.
     pub(crate) derivation_keys: Option<Arc<DerivationKeys>>,
     /// When the states were read.
     pub(crate) known_at: Duration,
-    /// The epoch of the key that encrypts. It stands here, and not with the key, so that a hot call reads one snapshot.
+    /// The epoch of the key that encrypts. Here rather than with the key, so that a hot call reads one snapshot.
     pub(crate) epoch: Option<Arc<Epoch>>,
-    /// Until when that is believed without asking anybody.
+    /// Until when the states may be used without asking.
     pub(crate) known_until: Duration,
 }
 
 impl Snapshot {
     #[inline]
     pub(crate) fn find(&self, id: DataKeyId) -> Option<&Arc<DataCipher>> {
-        // Nearly always the key that encrypts.
+        // Almost always the key that encrypts.
         if let Some(active) = self.active.as_ref().filter(|active| active.id == id) {
             return Some(active);
         }
@@ -38,7 +38,7 @@ impl Snapshot {
         others.get(at)
     }
 
-    /// Tells whether any key encrypts now, and whether any decrypts, as far as their times go.
+    /// Tells whether any unexpired key encrypts, and whether any decrypts.
     pub(crate) fn serves(&self, now: Duration, limits: &Limits) -> (bool, bool) {
         let serves = |key: &KeyMeta, purpose| key.serves(purpose, now, limits);
         let mut ciphers = self
@@ -58,7 +58,7 @@ impl Snapshot {
         (encrypts, decrypts)
     }
 
-    /// Returns the epoch, if it is of this key.
+    /// Returns the epoch, if it belongs to this key.
     #[inline]
     pub(crate) fn epoch_of(&self, key: &DataCipher) -> Option<&Epoch> {
         let of_active = self
@@ -74,7 +74,7 @@ pub(crate) struct DerivationKeys {
     pub(crate) active: Option<Arc<DerivationKey>>,
     /// All of them, sorted by id.
     pub(crate) all: Box<[Arc<DerivationKey>]>,
-    /// Whether there is no version that may be used and is not in memory.
+    /// Whether every usable version is cached.
     pub(crate) complete: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What an entry knows, under its lock.
+//! An entry's state, which its lock protects.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,21 +14,21 @@ use crate::cache::CachedKey;
 pub(super) struct State {
     pub(super) records: Option<Arc<Records>>,
     pub(super) keys: Vec<ScheduledKey>,
-    /// When the records came here, in the order of events.
+    /// When the records arrived here, in the order of events.
     pub(super) published: u64,
-    /// Reads that began before this are too old to be believed.
+    /// Reads that began before this are too old to use.
     pub(super) not_before: u64,
     pub(super) used: Option<Used>,
-    /// A key that is kept although no record of it is known yet.
+    /// A key that is kept although its record is not known yet.
     pub(super) expected: Option<DataKeyId>,
-    /// What was tried to have the next version in memory. Nearly always nothing, in a hundred thousand entries.
+    /// The attempt to cache the next version. Boxed: almost always `None`.
     pub(super) tried: Option<Box<Tried>>,
-    /// Whether the entry stands among those that have keys.
+    /// Whether the entry is among those with keys.
     pub(super) settled: bool,
 }
 
 impl State {
-    /// Drops all keys, of which nothing is known, but the one that waits for its record.
+    /// Drops all keys, except the one that waits for its record: without records nothing is known about them.
     pub(super) fn keep_expected(&mut self) {
         self.keys.retain(|held| self.expected == Some(held.key.id));
     }
@@ -38,7 +38,7 @@ impl State {
     }
 }
 
-/// What was tried to have the next version in memory.
+/// An attempt to cache the next version.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tried {
     pub(super) id: DataKeyId,

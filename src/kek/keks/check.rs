@@ -1,4 +1,4 @@
-//! Asks the KMSs, before anything depends on them, about the KEKs that the rule names.
+//! Asks the KMSs about the KEKs that the rule names, before they are needed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,23 +10,23 @@ use super::Keks;
 use crate::error::Error;
 use crate::kek::{KekChoice, KekRef};
 
-/// How long a KMS has to describe a KEK. A process that starts while its KMS does not answer is not held up for longer.
+/// How long a KMS has to describe a KEK. Limits how long a KMS that does not answer delays a start.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What the KMSs said of the KEKs that the rule names.
+/// What the KMSs reported about the KEKs that the rule names.
 pub(crate) struct Named {
-    /// The KEKs by their lasting names, as far as the KMSs told them.
+    /// The KEKs by their permanent names, as far as the KMSs reported them.
     pub(crate) keks: Vec<KekRef>,
-    /// Whether these are all that the rule can name: it is no closure, and all KMSs answered for all KEKs.
+    /// Whether these are all that the rule can name: it has no closure, and all KMSs answered for all KEKs.
     pub(crate) complete: bool,
 }
 
 impl Keks {
-    /// Has each KEK described that the rule names: the default, those of pairs, and retired ones. What a closure names is
-    /// known only when it is asked.
+    /// Describes each KEK that the rule names: the default, those of pairs, and retired ones. A closure's KEKs are not
+    /// known in advance.
     ///
-    /// A KMS that does not answer is no error, but a warn event, unless all of them are `required`. So is a retired KEK that the KMS refuses: no key is
-    /// wrapped under it any more, and others can still be read.
+    /// A KMS that does not answer is not an error, but a warn event, unless all are `required`. The same holds for a retired KEK that the KMS
+    /// refuses: it wraps no new key, and data under other KEKs can still be read.
     ///
     /// # Errors
     ///
@@ -37,7 +37,7 @@ impl Keks {
         let wrapping = self.rule.choices().flat_map(KekChoice::wraps);
         let unwrapping = self.rule.choices().flat_map(KekChoice::allowed);
         let retired = unwrapping.chain(&self.rule.retired).map(|kek| (kek, false));
-        // One that wraps anywhere is asked about as such.
+        // A KEK that wraps anywhere is checked as one that wraps.
         let all = wrapping.map(|kek| (kek, true)).chain(retired);
         let mut asked: Vec<&KekRef> = Vec::new();
         for (kek, wraps) in all {
@@ -84,12 +84,12 @@ impl Keks {
                 }
             }
         }
-        // They count for nothing that the `Crypto` was asked to do, which begins now.
+        // These calls precede the `Crypto`'s own, which are counted from now on.
         self.calls.store(0, std::sync::atomic::Ordering::Relaxed);
         Ok(named)
     }
 
-    /// Takes over the lasting name of a KEK that can wrap.
+    /// Returns the permanent name of a KEK that can wrap.
     fn usable(&self, kek: &KekRef, described: KekDescription) -> Result<KekRef, Error> {
         let advice = match described.state {
             KekState::Enabled => {
@@ -110,8 +110,8 @@ impl Keks {
     }
 }
 
-/// Tells whether a KMS answered that a KEK cannot be used as configured. All else may be otherwise later, or is unknown
-/// to a provider that describes nothing.
+/// Tells whether a KMS answered that a KEK cannot be used as configured. All other failures may pass, or come from a
+/// provider that does not describe KEKs.
 fn is_refusal(error: &Error) -> bool {
     use KmsErrorKind::{AccessDenied, Configuration, Integrity, KeyState, NotFound};
     match error {
@@ -125,9 +125,9 @@ fn is_refusal(error: &Error) -> bool {
     }
 }
 
-const UNKNOWN: &str = "whether it can be used shows when it is";
+const UNKNOWN: &str = "its first use shows whether it can be used";
 
-/// Says what follows for a KEK from the failure to describe it.
+/// Returns the consequence of a failure to describe a KEK.
 fn what_it_means(error: &Error) -> &'static str {
     let kind = match error {
         Error::Kms(error) => error.kind(),
@@ -136,7 +136,7 @@ fn what_it_means(error: &Error) -> &'static str {
     };
     match kind {
         KmsErrorKind::AccessDenied => {
-            "this process may not describe it; unless it may unwrap with it all the same, data keys that only it wraps cannot be read"
+            "this process may not describe it; unless it may still unwrap with it, data keys that only it wraps cannot be read"
         }
         KmsErrorKind::Configuration
         | KmsErrorKind::Integrity
@@ -152,7 +152,7 @@ fn what_it_means(error: &Error) -> &'static str {
             "its KMS does not answer; until it does, no data key can be made or unwrapped with it"
         }
         KmsErrorKind::Unsupported => {
-            "its provider describes no KEKs; whether it can be used shows when a data key is made or unwrapped with it"
+            "its provider describes no KEKs; the first data key made or unwrapped with it shows whether it can be used"
         }
         _ => UNKNOWN,
     }

@@ -1,4 +1,4 @@
-//! Wraps that the KEK rule demands and a record lacks, as when a KMS was down while its key was made.
+//! Adds wraps that the KEK rule requires and a record lacks, as when a KMS was down while its key was made.
 
 use std::collections::HashMap;
 
@@ -11,10 +11,11 @@ use super::{Call, Keks, is_by, push_new};
 use crate::error::Error;
 use crate::kek::KekRef;
 
-/// How often a KEK may be out of reach before a job stops asking for it.
+/// How often a KEK may be unreachable before a job stops asking for it.
 const PATIENCE: u32 = 3;
 
-/// Which KEKs a job found out of reach, and how often in a row: it does not wait for each of thousands of keys anew.
+/// The KEKs that a job could not reach, and how often in a row, so that it does not wait again for
+/// each of thousands of keys.
 #[derive(Debug, Default)]
 pub(crate) struct Unreachable(HashMap<KekRef, (u32, Error)>);
 
@@ -39,17 +40,17 @@ impl Unreachable {
     }
 }
 
-/// What became of a record that was to be completed.
+/// The result of completing a record.
 #[derive(Debug)]
 pub(crate) struct Completed {
-    /// All wraps of the record, if it has more than before.
+    /// All wraps of the record, if there are new ones.
     pub(crate) wraps: Option<Vec<StoredWrap>>,
-    /// Why a wrap is missing still.
+    /// Why a wrap is still missing.
     pub(crate) failed: Option<Error>,
 }
 
 impl Keks {
-    /// Lists the KEKs that the rule demands and a record has no wrap by.
+    /// Lists the KEKs that the rule requires and that have not wrapped a record.
     pub(crate) async fn missing(
         &self,
         record: &KeyRecord,
@@ -60,7 +61,7 @@ impl Keks {
             match self.has_wrap_by(record, kek).await {
                 Ok(true) => {}
                 Ok(false) => missing.push(kek.clone()),
-                // That it cannot be reached is the likely reason for what is missing.
+                // Its wrap is probably missing because it is unreachable.
                 Err(error) if error.is_retryable() => missing.push(kek.clone()),
                 Err(error) => return Err(error),
             }
@@ -68,10 +69,9 @@ impl Keks {
         Ok(missing)
     }
 
-    /// Adds the wraps that the rule demands and a record lacks, as far as their KEKs can be reached.
+    /// Adds the wraps that the rule requires and a record lacks, as far as their KEKs can be reached.
     ///
-    /// The key is unwrapped first, by any wrap that is allowed, and checked: what is not this record's key is never
-    /// wrapped anew.
+    /// The key is first unwrapped by any allowed wrap, and checked: only this record's key is ever wrapped again.
     pub(crate) async fn complete(
         &self,
         record: &KeyRecord,
@@ -83,7 +83,7 @@ impl Keks {
         let pairs = KmsContext::new(context, usage, record.id);
         let (mut wraps, mut key, mut failed) = (record.wraps.clone(), None, None);
         for kek in choice.wraps() {
-            // What can be told without the KEK is, also of one that is given up.
+            // What is known without a call to the KEK counts, even for one that the job has stopped asking.
             if self.is_known_to_wrap(record, kek) {
                 continue;
             }
@@ -96,7 +96,7 @@ impl Keks {
                 if has_wrap? {
                     return Ok(None);
                 }
-                // A source that does not answer says nothing of this KEK.
+                // A source that does not answer says nothing about this KEK.
                 let key = match &key {
                     Some(key) => key,
                     None => key.insert(self.unwrap(record, context, usage).await?),
@@ -122,7 +122,7 @@ impl Keks {
         Ok(Completed { wraps, failed })
     }
 
-    /// Tells whether a record has a wrap by a KEK, asking what the KEK's name stands for only if that is needed.
+    /// Tells whether a KEK has wrapped a record. Asks for the KEK's permanent name only if necessary.
     async fn has_wrap_by(&self, record: &KeyRecord, kek: &KekRef) -> Result<bool, Error> {
         if self.is_known_to_wrap(record, kek) {
             return Ok(true);
@@ -131,7 +131,7 @@ impl Keks {
         Ok(record.wraps.iter().any(|wrap| is_by(wrap, kek, &name)))
     }
 
-    /// Tells whether a record has a wrap by a KEK under the name that the rule gives it, or the one it is known by.
+    /// Tells whether a KEK has wrapped a record, under its name in the rule or its known permanent name.
     fn is_known_to_wrap(&self, record: &KeyRecord, kek: &KekRef) -> bool {
         let name = self.known_name(kek);
         let mut wraps = record.wraps.iter();

@@ -1,4 +1,4 @@
-//! One call under one KEK, for those who find out whether it works.
+//! Single calls under one KEK, to check that it works.
 
 use encx_core::key::{DataKey, WrappedKey};
 use encx_core::kms::{GeneratedDataKey, KekDescription, KmsContext, KmsErrorKind, KmsOperation};
@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::kek::KekRef;
 
 impl Keks {
-    /// Has a data key made.
+    /// Generates a data key.
     pub(crate) async fn generate_under(
         &self,
         kek: &KekRef,
@@ -19,7 +19,7 @@ impl Keks {
             .await
     }
 
-    /// Has a data key wrapped.
+    /// Wraps a data key.
     pub(crate) async fn wrap_under(
         &self,
         kek: &KekRef,
@@ -30,7 +30,7 @@ impl Keks {
         self.call(call, |kms| kms.wrap_key(&kek.kek, key, pairs)).await
     }
 
-    /// Has a wrap unwrapped.
+    /// Unwraps a wrap.
     pub(crate) async fn unwrap_by(
         &self,
         kek: &KekRef,
@@ -41,11 +41,11 @@ impl Keks {
         self.call(call, |kms| kms.unwrap_key(wrapped, pairs)).await
     }
 
-    /// Tells whether a wrap is refused under pairs that are not its own. That the KMS's policy refuses them is as good.
+    /// Tells whether a wrap is refused under pairs that are not its own. A refusal by the KMS's policy counts.
     ///
     /// # Errors
     ///
-    /// Those of a call that was not refused for this reason.
+    /// Those of a call that failed for another reason.
     pub(crate) async fn refuses(
         &self,
         kek: &KekRef,
@@ -65,7 +65,7 @@ impl Keks {
         }
     }
 
-    /// Has a KEK described.
+    /// Describes a KEK.
     pub(crate) async fn describe_now(&self, kek: &KekRef) -> Result<KekDescription, Error> {
         self.describe(kek, self.timeout).await
     }

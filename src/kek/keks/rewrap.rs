@@ -1,4 +1,4 @@
-//! Moving a key to the KEKs that the KEK rule chooses now.
+//! Moves a key to the KEKs that the KEK rule chooses now.
 
 use encx_core::context::EncryptionContext;
 use encx_core::key::{KekId, KeyUsage};
@@ -9,14 +9,14 @@ use super::{Call, Keks, is_by, keep_most_hopeful, not_allowed, push_new};
 use crate::error::{Error, Location};
 use crate::kek::{KekChoice, KekRef};
 
-/// KEKs, with their lasting names.
+/// KEKs with their permanent names.
 type Targets<'a> = Vec<(&'a KekRef, KekId)>;
 
 impl Keks {
-    /// Moves a record's key to the KEKs that the rule chooses now. `None` if it is there already.
+    /// Moves a record's key to the KEKs that the rule chooses now. `None` if it is already there.
     ///
-    /// Of a record with one wrap the KMS moves it, and vouches for it. Where there are several, of which some
-    /// would be dropped, each that stays is opened first: the last good one must not go.
+    /// If a record has one wrap, the KMS moves it and vouches for it. If it has several, of which some would be
+    /// dropped, each remaining one is opened first, so that the last good one is not dropped.
     pub(crate) async fn rewrap(
         &self,
         record: &KeyRecord,
@@ -49,8 +49,8 @@ impl Keks {
         Ok((wraps != record.wraps).then_some(wraps))
     }
 
-    /// Tells whether [`rewrap`](Self::rewrap) would move a record's key, or say why it may not be. Nobody is asked but for
-    /// what an alias stands for.
+    /// Tells whether [`rewrap`](Self::rewrap) would move a record's key, or why it may not be moved. Calls a KMS only
+    /// to resolve an alias.
     pub(crate) async fn would_rewrap(
         &self,
         record: &KeyRecord,
@@ -72,7 +72,7 @@ impl Keks {
         Ok(true)
     }
 
-    /// Lists the KEKs that are to wrap, with their lasting names.
+    /// Lists the KEKs that should wrap, with their permanent names.
     async fn targets<'a>(&self, choice: &'a KekChoice) -> Result<Targets<'a>, Error> {
         let mut targets = Targets::new();
         for kek in choice.wraps() {
@@ -81,7 +81,7 @@ impl Keks {
         Ok(targets)
     }
 
-    /// Gives a wrap by one KEK: the one that is there, or one that is moved from a source.
+    /// Returns a wrap by one KEK: the existing one, or one that is moved from a source.
     async fn move_to(
         &self,
         kek: &KekRef,
@@ -94,7 +94,7 @@ impl Keks {
         if let Some(wrap) = record.wraps.iter().find(|wrap| is_by(wrap, kek, name)) {
             match self.open(record, wrap, pairs).await {
                 Ok(_) => return Ok(wrap.clone()),
-                // It may be good, and cannot be told now.
+                // It may be good; that cannot be checked now.
                 Err(error) if error.is_retryable() => return Err(error),
                 Err(error) => {
                     let id = record.id;
@@ -120,7 +120,7 @@ impl Keks {
                 Err(error) => keep_most_hopeful(&mut failed, error),
             }
         }
-        // From another provider the key passes through this process.
+        // From another KMS the key passes through this process.
         for source in sources.iter().filter(|source| source.kms != kek.kms) {
             match self.open(record, source, pairs).await {
                 Ok(key) => {
@@ -137,7 +137,7 @@ impl Keks {
         Err(failed.unwrap_or(Error::Interrupted))
     }
 
-    /// Picks the record's wraps that the rule allows, in the rule's order.
+    /// Selects the record's wraps that the rule allows, in the rule's order.
     async fn allowed_wraps<'a>(
         &self,
         record: &'a KeyRecord,
@@ -151,7 +151,7 @@ impl Keks {
             }
             let name = match self.name(kek).await {
                 Ok(name) => name,
-                // A KEK that is gone may still stand in the rule, among those that were retired.
+                // The rule's retired KEKs may include one that no longer exists.
                 Err(error) if !error.is_retryable() => continue,
                 Err(error) => return Err(error),
             };
@@ -167,7 +167,7 @@ impl Keks {
     }
 }
 
-/// Tells whether a record has a wrap by each of these KEKs and by no other.
+/// Tells whether exactly these KEKs have wrapped a record.
 fn is_there(record: &KeyRecord, targets: &Targets<'_>) -> bool {
     let is_target = |wrap: &StoredWrap| targets.iter().any(|(kek, name)| is_by(wrap, kek, name));
     let has_wrap = |(kek, name): &(&KekRef, KekId)| record.wraps.iter().any(|wrap| is_by(wrap, kek, name));

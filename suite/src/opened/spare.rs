@@ -1,21 +1,21 @@
-//! Wiped buffers that wait for the next plaintext.
+//! Wiped buffers that are reused for later plaintexts.
 //!
-//! A plaintext is decrypted into another buffer than the ciphertext's. One that was wiped before needs neither an allocation
-//! nor a copy of the encrypted bytes to begin with, which takes longer than wiping it again.
+//! A plaintext is decrypted into another buffer than the ciphertext's. A wiped buffer needs neither an allocation nor a
+//! copy of the encrypted bytes, which together take longer than wiping it again.
 
 use std::cell::RefCell;
 use std::sync::{Mutex, TryLockError};
 
-/// How many buffers a thread keeps, and how many the process.
+/// How many buffers a thread keeps, and how many the process keeps.
 const MAX_BUFFERS: usize = 16;
 
 /// How many bytes of buffers a thread keeps.
 const MAX_OF_THREAD: usize = 64 << 10;
 
-/// How many bytes of buffers the process keeps besides, of plaintexts that a thread does not keep.
+/// How many bytes of buffers the process keeps besides, for plaintexts that a thread does not keep.
 const MAX_OF_PROCESS: usize = 4 << 20;
 
-/// A new buffer has a multiple of so many bytes if it is small, so that it suits the next small value, too.
+/// A small new buffer's length is rounded up to a multiple of this, so that it fits the next small value, too.
 const GRAIN: usize = 64;
 const SMALL: usize = 1 << 10;
 
@@ -25,13 +25,13 @@ thread_local! {
 
 static OF_PROCESS: Mutex<Spares> = Mutex::new(Spares::new(MAX_OF_PROCESS));
 
-/// Returns a buffer of at least so many bytes, all zero, if one was kept.
+/// Returns a zeroed buffer of at least `len` bytes, if one was kept.
 #[inline(always)]
 pub(super) fn take(len: usize) -> Option<Vec<u8>> {
     with_spares(len, |spares| spares.take(len)).flatten()
 }
 
-/// Makes a buffer with this content, and a little room.
+/// Makes a buffer with this content, and a little spare room.
 #[cold]
 #[inline(never)]
 pub(super) fn made(content: &[u8]) -> Vec<u8> {
@@ -50,15 +50,15 @@ pub(super) fn made(content: &[u8]) -> Vec<u8> {
 #[inline(always)]
 pub(super) fn keep(mut buffer: Vec<u8>) {
     if buffer.len() < buffer.capacity() {
-        // Nothing was ever there.
+        // The spare capacity was never written.
         buffer.resize(buffer.capacity(), 0);
     }
     debug_assert!(buffer.iter().all(|byte| *byte == 0), "it was wiped");
     with_spares(buffer.len(), |spares| spares.keep(buffer));
 }
 
-/// `None` while the thread ends, or while another has the process's buffers: nobody waits for memory that there is elsewhere,
-/// nor for a thread that a fork left behind.
+/// `None` while the thread exits, or while another thread has the process's buffers. No thread waits here: it can
+/// allocate instead, and after a fork the other thread may not exist.
 #[inline(always)]
 fn with_spares<T>(len: usize, call: impl FnOnce(&mut Spares) -> T) -> Option<T> {
     if len > MAX_OF_THREAD {
@@ -73,9 +73,9 @@ fn with_spares<T>(len: usize, call: impl FnOnce(&mut Spares) -> T) -> Option<T> 
 }
 
 struct Spares {
-    /// The last one was kept last.
+    /// In the order in which they were kept.
     buffers: Vec<Vec<u8>>,
-    /// How many bytes they have together.
+    /// Their total length, in bytes.
     bytes: usize,
     max_bytes: usize,
 }
@@ -91,7 +91,7 @@ impl Spares {
 
     #[inline(always)]
     fn take(&mut self, len: usize) -> Option<Vec<u8>> {
-        // Nearly always the one that was kept last.
+        // Almost always the most recent one.
         let buffer = if self.buffers.last().is_some_and(|last| fits(last, len)) {
             self.buffers.pop()?
         } else {
@@ -126,7 +126,7 @@ impl Spares {
         if buffer.is_empty() || buffer.len() > self.max_bytes {
             return;
         }
-        // Other sizes are wanted now than when the first were kept.
+        // The sizes in demand have changed since the first buffers were kept.
         while self.buffers.len() == MAX_BUFFERS || self.bytes + buffer.len() > self.max_bytes {
             self.bytes -= self.buffers.remove(0).len();
         }
@@ -138,7 +138,7 @@ impl Spares {
     }
 }
 
-/// Tells whether a buffer serves so many bytes. Not one that is much too large: somebody may keep it for long.
+/// Tells whether a buffer fits `len` bytes. A much larger one does not: the caller may keep it for long.
 #[inline(always)]
 fn fits(buffer: &[u8], len: usize) -> bool {
     (len..=len.next_multiple_of(GRAIN).saturating_mul(2)).contains(&buffer.len())
@@ -197,7 +197,7 @@ mod tests {
             spares.buffers.iter().any(|buffer| buffer.len() == len)
         };
         assert!(!kept());
-        // Another test may have them at this moment, and then it is freed.
+        // Another test may have the buffers at this moment, and then it is freed.
         while !kept() {
             std::thread::spawn(move || keep(vec![0; len])).join().unwrap();
         }

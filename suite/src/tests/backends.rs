@@ -1,4 +1,4 @@
-//! Which backend serves, and that all give the same bytes.
+//! The chosen backend, and that all backends give the same bytes.
 
 use std::any::TypeId;
 
@@ -31,7 +31,7 @@ mod both {
     use crate::tests::mix::{plan, run};
     use crate::tests::support::{seal_with, suite_key};
 
-    /// Bytes that look like nothing.
+    /// Pseudorandom-looking bytes.
     fn bytes(len: usize, seed: u8) -> Vec<u8> {
         let numbers = (0..len).map(|at| at.wrapping_mul(0x9e37_79b9).rotate_left(7).to_le_bytes()[1]);
         numbers.map(|byte| byte ^ seed).collect()

@@ -1,4 +1,4 @@
-//! Epochs: what shares a message key, and that no nonce comes twice.
+//! Epochs: which messages share a message key, and that no nonce repeats.
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -22,7 +22,7 @@ use crate::{Epochs, KcXaes256Gcm, SealError};
 const KEY: [u8; 32] = [3; 32];
 const NOW: Option<u64> = Some(7);
 
-/// A half nonce that ends no epoch.
+/// A half nonce that does not end an epoch.
 fn half(number: u8) -> HalfNonce {
     let mut half = [number; 12];
     half[11] = 1;
@@ -91,7 +91,7 @@ fn drawn_halves_are_fresh() {
         .collect();
     let second: HashSet<_> = bodies.iter().map(|body| second_half(body)).collect();
     assert_eq!(second.len(), bodies.len());
-    // Twenty epochs would have ended once in 10²⁶ runs.
+    // Fails once in 10²⁶ runs, if one of twenty epochs happens to end.
     let first: HashSet<_> = bodies.iter().map(|body| first_half(body)).collect();
     assert!(first.len() < 20, "{} epochs", first.len());
 }
@@ -133,7 +133,7 @@ fn a_half_that_ends_an_epoch_is_discarded() {
     }
 }
 
-/// That is one in 4096, so an epoch's length is geometric with that mean.
+/// Hence one in 4096, so an epoch's length is geometric with that mean.
 #[test]
 fn sixteen_of_65536_endings_end_an_epoch() {
     for other in [0x00, 0x55, 0xff] {
@@ -156,7 +156,7 @@ fn epochs_last_4096_messages_on_average() {
     for _ in 0..16 * 4096 {
         epochs.insert(first_half(&sealer.seal(Suite::Xaes256Gcm, b"", b"")));
     }
-    // Poisson with mean 16, and the one that begins: outside once in a million runs.
+    // Poisson with mean 16, plus the first epoch: outside once in a million runs.
     const EXPECTED: RangeInclusive<usize> = 2..=42;
     assert!(EXPECTED.contains(&epochs.len()), "{} epochs", epochs.len());
 }
@@ -274,7 +274,7 @@ fn a_batch_draws_a_fresh_half_for_each_message() {
     let mut sealer = Sealer::<C>::begun(KEY);
     let bodies = sealer.with_epochs(|key, epochs| {
         let mut batch = key.batch(MESSAGES);
-        // More than were announced, too.
+        // Includes more messages than were announced.
         let bodies = (0..MESSAGES + 40).map(|_| {
             let mut body = Vec::new();
             batch
@@ -301,7 +301,7 @@ fn a_batch_draws_a_fresh_half_for_each_message() {
     }
 }
 
-/// Gives half nonces that are numbered, and notes how many were asked for at once.
+/// Returns numbered half nonces, and records how many were asked for at once.
 #[derive(Default)]
 struct Numbered {
     given: u8,
@@ -415,7 +415,7 @@ fn reseeding_between_two_messages_of_a_batch_draws_again() {
     assert_eq!(drawn, padded(half(17)), "the thirteen that were left are lost");
     assert_ne!(of, before);
 
-    // And the epoch ends.
+    // Now the epoch ends.
     let mut sealer = Sealer::<C>::begun(KEY);
     let [before, after] = sealer.with_epochs(|key, epochs| {
         let mut batch = key.batch(2);

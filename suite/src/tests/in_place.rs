@@ -1,4 +1,4 @@
-//! Opening where a message is: what the buffer holds afterwards.
+//! Opening in place: the buffer's content afterwards.
 
 use super::C;
 use crate::OpenError;
@@ -8,7 +8,7 @@ use crate::tests::support::{seal_with, suite_key};
 const NONCE: [u8; 24] = *b"ABCDEFGHIJKLMNOPQRSTUVWX";
 const AAD: &[u8] = b"table, column, row";
 
-/// Something in front of a message, as the header of a ciphertext.
+/// Puts bytes before a message, as a ciphertext's header does.
 fn behind(prefix: usize, body: &[u8]) -> Vec<u8> {
     let mut buffer = Vec::with_capacity(prefix + body.len() + 32);
     buffer.resize(prefix, 0xee);
@@ -29,7 +29,7 @@ fn the_plaintext_alone_is_left() {
                 key.open_in_place(None, suite, AAD, &mut buffer, prefix).unwrap();
                 assert_eq!(buffer, plaintext, "{suite:?}, {len} bytes behind {prefix}");
                 assert_eq!((buffer.as_ptr(), buffer.capacity()), room);
-                // Neither the tail of the plaintext, where it was before, nor anything else of the message.
+                // Neither the old copy of the plaintext's tail nor any other part of the message.
                 #[cfg(target_os = "linux")]
                 assert!(
                     crate::tests::support::spare_bytes(&buffer)[..prefix + body.len() - len]

@@ -1,4 +1,4 @@
-//! The cache of message keys that messages were opened with: what gets in, what a hit skips, how it grows.
+//! The cache of opened messages' keys: admission, hits, growth.
 
 use super::C;
 use crate::ciphertext::{NONCE_LEN, Suite};
@@ -10,7 +10,7 @@ use crate::{OpenError, SuiteKey};
 const KEY: [u8; 32] = [3; 32];
 const AAD: &[u8] = b"table, column, row";
 
-/// A nonce whose first half is numbered; bytes 10 and 11, which choose the place, are the same in all.
+/// A nonce with a numbered first half; bytes 10 and 11, which select the place, are the same in all.
 fn nonce_of(number: u8) -> [u8; NONCE_LEN] {
     let mut nonce = [0x77; NONCE_LEN];
     nonce[..8].fill(number);
@@ -32,7 +32,7 @@ fn open(key: &SuiteKey<C>, body: &[u8]) {
     assert_eq!(&*opened.unwrap(), b"secret");
 }
 
-/// A key that has opened nothing, not even one that was in the same place before.
+/// A key that has opened nothing, and whose predecessors at the same address are forgotten.
 fn fresh() -> SuiteKey<C> {
     forget_opened();
     suite_key(KEY)
@@ -99,7 +99,7 @@ fn what_is_kept_opens_all_messages_of_its_epoch() {
     assert_eq!(key.opened.size(), (1, 8));
 }
 
-/// Each changes one thing that is authenticated, and leaves the first half as it is.
+/// Each changes one authenticated byte, and leaves the first half unchanged.
 fn forgeries(body: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     (0..100).map(|number| {
         // From the second half of the nonce to the end of the commitment.
@@ -114,7 +114,7 @@ fn forgeries(body: &[u8]) -> impl Iterator<Item = Vec<u8>> {
 fn forgeries_leave_no_trace() {
     let _guard = undisturbed();
     let body = sealed(1);
-    // Before anything was opened, when the next right message is kept, and when it was kept.
+    // Before any message was opened, when the next correct message is kept, and after it was kept.
     for opened in 0..3 {
         let key = fresh();
         for _ in 0..opened {
@@ -154,7 +154,7 @@ fn all_twelve_bytes_are_compared() {
                 b"another",
                 "bit {bit}"
             );
-            // What the message key that is kept would open.
+            // Opens with the kept message key unless the nonce is compared.
             let mut moved = seal_with(&writer, suite, nonce_of(1), AAD, b"secret");
             moved[..NONCE_LEN].copy_from_slice(&nonce);
             let refused = match suite {
@@ -178,15 +178,15 @@ fn the_epoch_of_the_caller_is_compared_too() {
         (epoch(&key, 1), true),
         (epoch(&key, 2), true),
         (epoch(&other, 2), true),
-        // Never asked for: the caller keeps the epoch beside its data key. Nothing opens under it all the same.
+        // Does not occur, because a caller keeps an epoch beside its data key. Nothing opens under it all the same.
         (epoch(&other, 1), false),
     ] {
-        // Nothing is to be kept here.
+        // The cache must keep nothing here.
         forget_opened();
         let opened = key.open(Some(&epoch), Suite::KcXaes256Gcm, AAD, &body);
         assert_eq!(opened.is_ok(), opens);
     }
-    // What another data key sealed under the same nonce.
+    // Sealed by another data key under the same nonce.
     let foreign = seal_with(&other, Suite::KcXaes256Gcm, nonce_of(1), AAD, b"secret");
     assert_eq!(
         key.open(Some(&epoch(&key, 1)), Suite::KcXaes256Gcm, AAD, &foreign),
@@ -206,7 +206,7 @@ fn the_epoch_of_the_caller_is_compared_too() {
 fn a_cache_grows_when_it_is_crowded_and_for_nothing_else() {
     let _guard = undisturbed();
     let key = keeping(1);
-    // Once each crowds nobody.
+    // Keys seen once do not crowd the cache.
     for number in 2..100 {
         open(&key, &sealed(number));
     }
@@ -215,7 +215,7 @@ fn a_cache_grows_when_it_is_crowded_and_for_nothing_else() {
     for forged in forgeries(&sealed(200)) {
         assert!(key.open(None, Suite::KcXaes256Gcm, AAD, &forged).is_err());
     }
-    assert_eq!(key.opened.size(), (1, 8), "forgeries crowd nobody");
+    assert_eq!(key.opened.size(), (1, 8), "forgeries do not crowd the cache");
     for crowded in 1..=8 {
         assert_eq!(key.opened.size(), (1, 8), "{crowded}");
         open(&key, &sealed(200));
@@ -264,7 +264,7 @@ fn shares_are_bounded_and_given_back() {
         with[11] = nonce;
         let body = seal_with(&key, Suite::KcXaes256Gcm, with, AAD, b"secret");
         open(&key, &body);
-        // One that is refused when it would be kept gives its share back at once.
+        // A message that is refused when its key would be kept returns its share at once.
         for forged in forgeries(&body).take(20) {
             assert!(key.open(None, Suite::KcXaes256Gcm, AAD, &forged).is_err());
         }
@@ -303,7 +303,7 @@ fn a_cache_opens_nothing_that_would_not_open_without_it() {
             }
         }
     }
-    // What the key itself sealed; and suite 1 without its commitment is suite 2, which only the header tells apart.
+    // The key's own message; and suite 1 without its commitment is suite 2, which only the header tells apart.
     assert_eq!(opened, 4 + 1);
 }
 

@@ -1,4 +1,4 @@
-//! Everything at once: epochs, threads, batches, forks, keys that leave memory and come back, in any order.
+//! Everything at once: epochs, threads, batches, forks, keys that are evicted and reloaded, in any order.
 
 use std::collections::{HashMap, HashSet};
 use std::thread;
@@ -12,26 +12,26 @@ use crate::ciphertext::{COMMITMENT_LEN, Suite};
 use crate::memory;
 use crate::tests::support::{Sealer, disturbing, first_half, oracle_opens, second_half};
 
-/// How many of each there are: processes, as far as one process can tell.
+/// How many there are of each: sealers stand for processes, as far as one process can show that.
 const PLACES: usize = 3;
 
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     /// One message.
     Seal(Index, Suite, usize),
-    /// Messages of one batch, with a fork before that one, if it is one of them.
+    /// Messages of one batch, with a fork before the given one, if it is in the batch.
     Batch(Index, Suite, usize, usize),
     /// A draw that ends the epoch.
     End(Index),
     Fork,
-    /// As many messages in each of three threads, which share an epoch.
+    /// This many messages in each of three threads, which share an epoch.
     Threads(Index, Suite, usize),
     /// The data key is dropped and expanded again.
     EvictSealer(Index),
     EvictOpener(Index),
-    /// A message that was sealed earlier; in place or not.
+    /// An earlier message, opened in place or not.
     Open(Index, Index, bool),
-    /// It was changed at that place.
+    /// The same, changed at the given place.
     OpenForged(Index, Index, Index, bool),
 }
 
@@ -69,7 +69,7 @@ struct Message {
 
 const AAD: &[u8] = b"table, column, row";
 
-/// What a numbered plaintext consists of.
+/// The byte of which a numbered plaintext consists.
 fn byte(number: usize) -> u8 {
     number.to_le_bytes()[0]
 }
@@ -82,7 +82,7 @@ pub(crate) fn run<W: Cipher, R: Cipher>(Plan { key, steps }: &Plan) {
     let mut messages = Messages::default();
     let (mut forks, mut evictions) = (0, [0; PLACES]);
     for (number, step) in steps.iter().enumerate() {
-        // Whoever may share a first half: one expansion of the key, between two forks.
+        // Messages may share a first half only within one expansion of the key, between two forks.
         let life = |at: usize, forks: usize| (at, evictions[at], forks);
         match step {
             Step::Seal(at, suite, len) => {
@@ -165,7 +165,7 @@ pub(crate) fn run<W: Cipher, R: Cipher>(Plan { key, steps }: &Plan) {
             }
         }
     }
-    // What nobody has opened yet, and by whoever sealed it.
+    // Every message opens with an opener, with every sealer and with the oracle.
     for message in &messages.list {
         open(&openers[0], message, true);
         for sealer in &sealers {
@@ -195,7 +195,7 @@ fn open<C: Cipher>(by: &Sealer<C>, message: &Message, in_place: bool) {
 #[derive(Default)]
 struct Messages {
     list: Vec<Message>,
-    /// Whose a first half is.
+    /// The owner of each first half.
     first: HashMap<HalfNonce, (usize, usize, usize)>,
     second: HashSet<HalfNonce>,
 }

@@ -1,4 +1,4 @@
-//! One refusal for every input that is authenticated, and for what does not belong together.
+//! One refusal for every authenticated input, and for mismatched parts.
 
 use super::C;
 use crate::OpenError;
@@ -94,7 +94,7 @@ fn the_commitment_speaks_before_the_tag() {
 
 #[test]
 fn a_foreign_commitment_is_refused() {
-    // What the commitment is for: a body whose tag is right under this key, committed to another.
+    // The purpose of the commitment: a body with a correct tag under this key, committed to another key.
     let (key, other) = (suite_key::<C>([3; 32]), suite_key::<C>([4; 32]));
     let mut body = seal_with(&key, Suite::KcXaes256Gcm, NONCE, AAD, b"secret");
     let foreign = seal_with(&other, Suite::KcXaes256Gcm, NONCE, AAD, b"secret");
@@ -108,7 +108,7 @@ fn a_foreign_commitment_is_refused() {
         other.open(None, Suite::KcXaes256Gcm, AAD, &body),
         Err(OpenError::Tag)
     );
-    // Half a commitment is none.
+    // Half a commitment is not enough.
     let mut body = seal_with(&key, Suite::KcXaes256Gcm, NONCE, AAD, b"secret");
     let at = body.len() - COMMITMENT_LEN / 2;
     body[at..].fill(0);

@@ -1,4 +1,4 @@
-//! What the tests share.
+//! Shared helpers of the tests.
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -22,7 +22,7 @@ pub(crate) fn halves(nonce: [u8; 24]) -> [HalfNonce; 2] {
     [first.try_into().unwrap(), second.try_into().unwrap()]
 }
 
-/// Half a nonce, and bytes after it that must not count.
+/// A half nonce, and padding that must be ignored.
 pub(crate) fn padded(half: HalfNonce) -> PaddedHalf {
     let mut padded = [0x5a; 16];
     padded[..12].copy_from_slice(&half);
@@ -55,7 +55,7 @@ pub(crate) fn second_half(body: &[u8]) -> HalfNonce {
     halves(nonce(body))[1]
 }
 
-/// Opens all but the commitment with another implementation.
+/// Opens everything but the commitment with another implementation.
 pub(crate) fn oracle_opens(key: [u8; 32], suite: Suite, aad: &[u8], body: &[u8]) -> Vec<u8> {
     let end = match suite {
         Suite::KcXaes256Gcm => body.len() - COMMITMENT_LEN,
@@ -69,7 +69,7 @@ pub(crate) fn oracle_opens(key: [u8; 32], suite: Suite, aad: &[u8], body: &[u8])
     oracle.decrypt(&nonce(body).into(), payload).unwrap()
 }
 
-/// A data key and its epoch, kept between calls as the cache keeps them.
+/// A data key and its epoch, kept between calls as encx's cache keeps them.
 pub(crate) struct Sealer<C: Cipher> {
     pub(crate) key: SuiteKey<C>,
     pub(crate) epoch: Option<Arc<Epoch<C>>>,
@@ -83,7 +83,7 @@ impl<C: Cipher> Sealer<C> {
         }
     }
 
-    /// One past its first message, whose epoch is not kept.
+    /// A sealer past its first message, whose epoch is not kept.
     pub(crate) fn begun(key: [u8; 32]) -> Self {
         let mut sealer = Self::new(key);
         sealer.seal(Suite::KcXaes256Gcm, b"", b"");
@@ -107,7 +107,7 @@ impl<C: Cipher> Sealer<C> {
         })
     }
 
-    /// Seals a message for which this half nonce was drawn, at this fork count.
+    /// Seals a message with this half nonce, drawn at this fork count.
     pub(crate) fn seal_drawn(&mut self, half: HalfNonce, fork: Option<u64>) -> Vec<u8> {
         self.with_epochs(|key, epochs| {
             let (suite, mut body) = (Suite::KcXaes256Gcm, Vec::new());
@@ -118,20 +118,20 @@ impl<C: Cipher> Sealer<C> {
     }
 }
 
-/// What all tests of this process share: the fork count.
+/// The state that all tests of this process share: the fork count.
 static PROCESS: RwLock<()> = RwLock::new(());
 
-/// Keeps others from changing the fork count.
+/// Keeps other tests from changing the fork count.
 pub(crate) fn undisturbed() -> RwLockReadGuard<'static, ()> {
     PROCESS.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Lets this test change it.
+/// Allows this test to change the fork count.
 pub(crate) fn disturbing() -> RwLockWriteGuard<'static, ()> {
     PROCESS.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Reads what stands behind a vector's content, as an attacker would who can read this process's memory.
+/// Reads the memory after a vector's content, as an attacker with access to this process's memory would.
 #[cfg(target_os = "linux")]
 pub(crate) fn spare_bytes(buffer: &Vec<u8>) -> Vec<u8> {
     use std::fs::File;

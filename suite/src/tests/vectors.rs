@@ -64,7 +64,7 @@ fn the_published_vectors_hold() {
     }
 }
 
-/// Hashes what many rounds seal, with SHAKE-128 of the empty string for inputs, as C2SP's accumulated vectors do.
+/// Hashes the ciphertexts of many rounds, with SHAKE-128 of the empty string as input, as C2SP's accumulated vectors do.
 fn accumulated(rounds: usize) -> String {
     let mut random = Shake128::default().finalize_xof();
     let mut hash = Shake128::default();
@@ -144,7 +144,7 @@ fn wycheproof_aes_gcm_holds() {
     assert_eq!((accepted, refused), (39, 27));
 }
 
-/// CMAC (NIST SP 800-38B) of messages of any length, from the parts that the commitment is made of.
+/// CMAC (NIST SP 800-38B) of messages of any length, built from the commitment's parts.
 pub(super) fn cmac(key: &[u8; 32], message: &[u8]) -> Block {
     let key = <C as Cipher>::Block::new(key.as_chunks().0.try_into().unwrap());
     let encrypt = |block: Block| {

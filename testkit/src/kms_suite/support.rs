@@ -1,4 +1,4 @@
-//! What the cases of the KMS suite share.
+//! Shared helpers of the KMS suite's cases.
 
 use std::fmt::Debug;
 use std::future::{Future, poll_fn};
@@ -12,10 +12,10 @@ use tokio::task::JoinSet;
 
 use super::fixture::KmsFixture;
 
-/// The user's part of the context that most cases wrap under.
+/// The user's pairs of the context under which most cases wrap.
 pub(super) const PAIRS: &[(&str, &str)] = &[("purpose", "pii"), ("tenantId", "t-42")];
 
-/// Makes a data key under the fixture's first KEK and checks what must be true of every wrap.
+/// Generates a data key under the fixture's first KEK and checks what every wrap must satisfy.
 pub(super) async fn generate(fixture: &dyn KmsFixture, context: &KmsContext) -> (DataKey, WrappedKey) {
     let kek = fixture.kek();
     let made = ok(fixture.kms().generate_data_key(&kek, context).await);
@@ -48,12 +48,12 @@ pub(super) fn context() -> KmsContext {
 }
 
 pub(super) fn ok<T, E: Debug>(result: Result<T, E>) -> T {
-    result.unwrap_or_else(|error| panic!("this must succeed, and failed with {error:?}"))
+    result.unwrap_or_else(|error| panic!("this must succeed, but failed with {error:?}"))
 }
 
 pub(super) fn fails<T>(result: Result<T, KmsError>, kind: KmsErrorKind, what: &str) -> KmsError {
     match result {
-        Ok(_) => panic!("{what}: this must fail with {kind:?}, and succeeded"),
+        Ok(_) => panic!("{what}: this must fail with {kind:?}, but succeeded"),
         Err(error) => {
             assert_eq!(error.kind(), kind, "{what}: wrong kind of error: {error}");
             error
@@ -61,7 +61,7 @@ pub(super) fn fails<T>(result: Result<T, KmsError>, kind: KmsErrorKind, what: &s
     }
 }
 
-/// Wraps under one user context and expects every one of the others to fail, with the same id and usage.
+/// Wraps under one user context and expects unwrapping under each of the others to fail, with the same id and usage.
 pub(super) async fn only_unwraps_under(
     fixture: &dyn KmsFixture,
     right: &[(&str, &str)],
@@ -84,7 +84,7 @@ pub(super) async fn only_unwraps_under(
     assert_eq!(again.expose(), key.expose());
 }
 
-/// Expects every one of these changed wraps to fail. Runs a few at a time, since a wrap may have thousands of bits.
+/// Expects each of these changed wraps to fail. Runs a few at a time, since a wrap may have thousands of bits.
 pub(super) async fn none_unwraps(
     fixture: &dyn KmsFixture,
     context: &KmsContext,
@@ -110,7 +110,7 @@ pub(super) fn with_ciphertext(wrapped: &WrappedKey, ciphertext: Vec<u8>) -> Wrap
     changed
 }
 
-/// Expects that nothing can be wrapped under this KEK, and that the error names it.
+/// Expects every wrap under this KEK to fail with an error that names it.
 pub(super) async fn every_use_fails(
     fixture: &dyn KmsFixture,
     kek: &KekId,
@@ -127,7 +127,7 @@ pub(super) async fn every_use_fails(
     }
 }
 
-/// Writes the beginning of some bytes in all the forms that they may be printed in, without white space.
+/// Prints the first bytes in every form that `Debug` may use, without white space.
 pub(super) fn printed_forms(bytes: &[u8]) -> [String; 6] {
     const BASE64: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let join = |form: fn(&u8) -> String, separator: &str| {
@@ -169,7 +169,7 @@ pub(super) async fn concurrent_calls(fixture: &dyn KmsFixture, tasks: usize) -> 
     running
 }
 
-/// Cancels one call of every kind after so many polls.
+/// Cancels one call of every kind after `polls` polls.
 pub(super) async fn cancel_each_call(fixture: &dyn KmsFixture, polls: usize) {
     let (kms, kek, context) = (fixture.kms(), fixture.kek(), context());
     let (key, wrapped) = generate(fixture, &context).await;
@@ -180,7 +180,7 @@ pub(super) async fn cancel_each_call(fixture: &dyn KmsFixture, polls: usize) {
     poll_times(polls, kms.describe_kek(&kek)).await;
 }
 
-/// Begins a call and drops it after so many polls, unless it ends before.
+/// Starts a call and drops it after `polls` polls, unless it ends before.
 pub(super) async fn poll_times<F: Future>(polls: usize, call: F) {
     let mut call = pin!(call);
     for _ in 0..polls {

@@ -1,4 +1,4 @@
-//! What a KMS in memory answers where no fault was ordered.
+//! The answers of an in-memory KMS without an injected fault.
 
 use encx_core::key::{DATA_KEY_LEN, DataKey, KekId, WrappedKey, fill_from_os};
 use encx_core::kms::{KekState, KmsContext, KmsError, KmsErrorKind, KmsOperation};
@@ -26,7 +26,7 @@ impl State {
         }
     }
 
-    /// Wraps as `16 material id ‖ 16 nonce ‖ 32 body ‖ 32 tag`: a test's cipher, not one to keep data under.
+    /// Wraps as `16 material id ‖ 16 nonce ‖ 32 body ‖ 32 tag`. A test cipher: do not store data under it.
     pub(super) fn wrap(
         &self,
         operation: KmsOperation,

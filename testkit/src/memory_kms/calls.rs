@@ -1,4 +1,4 @@
-//! What a KMS in memory was asked: counts, and the last calls one by one.
+//! The calls of an in-memory KMS: counts, and the last calls in detail.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -6,10 +6,10 @@ use std::fmt;
 use encx_core::key::KekId;
 use encx_core::kms::{KmsContext, KmsErrorKind, KmsOperation};
 
-/// How many calls are kept one by one. A test that makes more counts them.
+/// How many calls are kept in detail. A test that makes more uses the counts.
 const KEPT: usize = 100;
 
-/// How often each method of a [`MemoryKms`](super::MemoryKms) was called, whatever came of it.
+/// How often each method of a [`MemoryKms`](super::MemoryKms) was called, whatever the outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KmsCalls {
@@ -33,17 +33,17 @@ impl KmsCalls {
     }
 }
 
-/// One call of a [`MemoryKms`](super::MemoryKms). It prints as a line for a failed assertion.
+/// One call of a [`MemoryKms`](super::MemoryKms). It prints as one line in a failed assertion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KmsCall {
-    /// What was asked.
+    /// The called operation.
     pub operation: KmsOperation,
-    /// The KEK that it was asked of.
+    /// The KEK in the call.
     pub kek: KekId,
-    /// The pairs that the KMS was given, sorted by key; none for `describe_kek`.
+    /// The pairs in the call, sorted by key; none for `describe_kek`.
     pub pairs: Vec<(String, String)>,
-    /// What came of it; `None` while it is under way, or if it was cancelled.
+    /// The outcome; `None` while it is in flight, or if it was cancelled.
     pub outcome: Option<Result<(), KmsErrorKind>>,
 }
 
@@ -67,12 +67,12 @@ impl fmt::Display for KmsCall {
 pub(super) struct CallLog {
     counts: KmsCalls,
     last: VecDeque<(u64, KmsCall)>,
-    /// The number of the next call. It is never set back, so that a call that began before a reset ends nobody else's.
+    /// The number of the next call. Never reset, so that a call from before a reset does not end a later one.
     next: u64,
 }
 
 impl CallLog {
-    /// Notes that a call began, and returns its number.
+    /// Records the start of a call, and returns its number.
     pub(super) fn begin(
         &mut self,
         operation: KmsOperation,
@@ -105,7 +105,7 @@ impl CallLog {
         self.next - 1
     }
 
-    /// Notes what came of a call.
+    /// Records the outcome of a call.
     pub(super) fn end(&mut self, number: u64, outcome: Result<(), KmsErrorKind>) {
         if let Some((_, call)) = self.last.iter_mut().find(|(of, _)| *of == number) {
             call.outcome = Some(outcome);
@@ -116,7 +116,7 @@ impl CallLog {
         self.counts
     }
 
-    /// Returns how many calls there ever were.
+    /// Returns the number of calls so far.
     #[cfg(feature = "harness")]
     pub(super) fn ever(&self) -> u64 {
         self.next

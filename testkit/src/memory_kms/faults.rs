@@ -1,4 +1,4 @@
-//! The faults that a test orders of a KMS in memory.
+//! The injected faults of an in-memory KMS.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,15 +7,15 @@ use encx_core::kms::KmsErrorKind;
 
 #[derive(Default)]
 pub(super) struct Faults {
-    /// Of the next calls, in this order.
+    /// The faults of the next calls, in this order.
     pub(super) next: VecDeque<KmsErrorKind>,
-    /// Of every call.
+    /// The fault of every call.
     pub(super) lasting: Option<KmsErrorKind>,
     pub(super) throttle: Option<Throttle>,
 }
 
 impl Faults {
-    /// Decides what becomes of a call that is answered at `now`.
+    /// Decides the fault of a call that is answered at `now`, if any.
     pub(super) fn take(&mut self, now: Duration) -> Option<KmsErrorKind> {
         let ordered = self.lasting.or_else(|| self.next.pop_front());
         ordered.or_else(|| {
@@ -25,7 +25,7 @@ impl Faults {
     }
 }
 
-/// Lets so many calls through in any period of a length.
+/// Lets a number of calls through in any period of a length.
 pub(super) struct Throttle {
     calls: usize,
     period: Duration,

@@ -1,4 +1,4 @@
-//! The material of a KEK in memory, and the cipher that wraps under it: a test's, not one to keep data under.
+//! The material of an in-memory KEK, and a test cipher that wraps under it: do not store data under it.
 
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
@@ -30,7 +30,7 @@ impl Material {
         mac
     }
 
-    /// Encrypts or decrypts 32 bytes: one block of HMAC in counter mode, and the nonce never repeats.
+    /// Encrypts or decrypts 32 bytes with one block of HMAC in counter mode. The nonce must never repeat.
     pub(super) fn mask(&self, nonce: &[u8], bytes: &[u8], masked: &mut [u8; DATA_KEY_LEN]) {
         wiping_stack::<DEEP, _>(|| {
             let mut mac = self.mac(b"mask");
@@ -44,7 +44,7 @@ impl Material {
 
     pub(super) fn tag(&self, kek: &KekId, body: &[u8], context: &KmsContext) -> Hmac<Sha256> {
         let mut mac = self.mac(b"tag!");
-        // Of the three parts only the first and the last vary in length, and the last frames itself.
+        // Of the three parts only the first and the last vary in length, and the last is self-framing.
         mac.update(&(kek.as_str().len() as u64).to_be_bytes());
         mac.update(kek.as_str().as_bytes());
         mac.update(body);

@@ -1,4 +1,4 @@
-//! What processes share, apart from keys: the rows of leases, jobs, processes and counts.
+//! State that processes share, besides keys: the rows of leases, jobs, processes and counts.
 
 use std::collections::BTreeMap;
 
@@ -17,9 +17,9 @@ pub(super) struct SharedWork {
 
 pub(super) struct Job {
     pub(super) status: JobStatus,
-    /// How many ranges there were so far.
+    /// The number of ranges so far.
     pub(super) ranges: i64,
-    /// The ranges that are not complete, and when their claims end.
+    /// The incomplete ranges, and when their claims end.
     pub(super) claimed: BTreeMap<i64, (Timestamp, JobRange)>,
 }
 
@@ -36,7 +36,7 @@ impl Job {
 }
 
 impl SharedWork {
-    /// Finds a job if its run is still this one.
+    /// Returns a job if its run is still this one.
     pub(super) fn running(&mut self, name: &str, run: i64) -> Option<&mut Job> {
         let job = self.jobs.get_mut(name)?;
         (job.status.run == run && !job.status.finished).then_some(job)

@@ -1,4 +1,4 @@
-//! What lets processes work together, in memory: the same as the databases do, under one lock.
+//! Leases, jobs and the registry in memory, under one lock, with the behaviour of the databases.
 
 use std::sync::MutexGuard;
 use std::time::Duration;
@@ -19,7 +19,7 @@ const AN_HOUR: i64 = 3_600_000_000;
 impl MemoryKeyStore {
     fn shared_work(&self) -> Result<(MutexGuard<'_, SharedWork>, Timestamp), StoreError> {
         self.check_available()?;
-        // Not the time of a write, which moves on by itself: a claim ends when the clock says so, to the moment.
+        // Not a write's time, which may run ahead of the clock: a claim ends exactly when the clock says so.
         let now = Timestamp::from_micros(self.now());
         Ok((lock(&self.0.shared_work), now))
     }
@@ -195,7 +195,7 @@ impl ProcessRegistry for MemoryKeyStore {
     async fn acknowledge(&self, process: ProcessId, fence: Fence) -> Result<(), StoreError> {
         let (mut work, _) = self.shared_work()?;
         let raised = Fence::new(work.fence);
-        // What was never raised cannot have been followed.
+        // A fence that was never raised cannot have been followed.
         if fence <= raised
             && let Some(record) = work.processes.get_mut(&process)
         {

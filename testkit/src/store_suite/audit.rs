@@ -1,4 +1,4 @@
-//! The audit log, as it is listed.
+//! Listing the audit log.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -73,7 +73,7 @@ pub(super) async fn every_change_leaves_an_entry(fixture: Arc<dyn StoreFixture>)
     log(&second, AuditedPart::State, Some(PreActive), Some("rotated"));
     let second = change(&store, &second, Suspended).await.unwrap();
     log(&second, AuditedPart::State, Some(Active), None);
-    // A key that was suspended while active steps back, and stays suspended.
+    // A key that was suspended while active changes its return state, and stays suspended.
     let third = family.add(&store, Active).await;
     let second = current(&store, second.id).await;
     log(&second, AuditedPart::State, Some(Suspended), None);
@@ -92,7 +92,7 @@ pub(super) async fn every_change_leaves_an_entry(fixture: Arc<dyn StoreFixture>)
     );
     let destroyed = change(&store, &first, Destroyed).await.unwrap();
     log(&destroyed, AuditedPart::State, Some(Deactivated), None);
-    // What is refused leaves nothing.
+    // A refused change leaves no entry.
     change(&store, &first, Destroyed).await.unwrap_err();
     store.replace_wraps(&[rewrap]).await.unwrap()[0]
         .result
@@ -110,7 +110,7 @@ pub(super) async fn every_change_leaves_an_entry(fixture: Arc<dyn StoreFixture>)
         })
         .collect();
     assert!(found.is_sorted_by_key(|entry| entry.0), "in the order of time");
-    // Of the entries of one change, either may come first.
+    // The entries of one change may come in either order.
     found.sort_by_key(|entry| (entry.0, entry.1));
     expected.sort_by_key(|entry| (entry.0, entry.1));
     assert_eq!(found, expected);
@@ -133,7 +133,7 @@ pub(super) async fn the_audit_log_is_filtered_and_paged(fixture: Arc<dyn StoreFi
         }
     }
     let all = list(&other, &AuditQuery::new(1000)).await;
-    // Each first version was added, promoted and demoted, each second added and promoted.
+    // Each first version was added, promoted and deactivated, each second added and promoted.
     assert_eq!(all.len(), 3 * 5);
     let (key, scope) = (all[0].key, families[1].scope());
     let other_scope = families[2].scope();

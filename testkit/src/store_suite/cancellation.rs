@@ -1,4 +1,4 @@
-//! Calls whose future is dropped part-way.
+//! Cancelled calls.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -11,10 +11,10 @@ use encx_core::store::{ChangeCursor, KeyQuery, KeyRecord, StateChange, WrapChang
 use super::StoreFixture;
 use super::support::{Family, Store, active, change, wrap};
 
-/// At which of its waits a call is dropped: from the first on, further than any call goes.
+/// The number of waits at which calls are dropped, more than any call has.
 const WAITS: usize = 24;
 
-/// Polls a future until it has waited `waits` times, and drops it then.
+/// Polls a future until it has waited `waits` times, then drops it.
 async fn cancel_after<T>(waits: usize, call: impl Future<Output = T>) -> Option<T> {
     let mut call = pin!(call);
     let mut left = waits;
@@ -29,7 +29,7 @@ async fn cancel_after<T>(waits: usize, call: impl Future<Output = T>) -> Option<
     .await
 }
 
-/// Makes a change that must succeed in the end: what was cancelled may still be under way in the database.
+/// Retries a change until it succeeds: a cancelled call may still be in flight in the database.
 async fn insist(store: &Store, family: &Family, to: impl Fn(&KeyRecord) -> KeyState) -> KeyRecord {
     loop {
         let newest = family.load(store).await.pop().unwrap();
@@ -74,7 +74,7 @@ pub(super) async fn a_cancelled_write_is_done_or_not_done(fixture: Arc<dyn Store
 
         let third = family.next(KeyState::PreActive);
         cancel_after(waits, store.insert(&third)).await;
-        // Whoever comes next adds that version or finds it added.
+        // The next caller adds that version or finds it added.
         match store.insert(&third).await {
             Ok(record) => assert_eq!(record.id, third.id),
             Err(error) => assert!(error.is_lost_race(), "{error}"),

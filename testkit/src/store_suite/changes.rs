@@ -32,7 +32,7 @@ pub(super) async fn polling_begins_at_the_start_or_now(fixture: Arc<dyn StoreFix
     let rewrap = WrapChange::new(&second, vec![wrap("kek-2", 1)]);
     let rewrapped = store.replace_wraps(&[rewrap]).await.unwrap().remove(0);
     let expected = [change_of(&changed), change_of(&rewrapped.result.unwrap())];
-    // Every handle understands the cursors of every other: they are positions in the database.
+    // Every handle understands every other's cursors: they are positions in the database.
     for handle in [&store, &other] {
         let (since, _) = poll(handle, cursor).await;
         let (all, _) = poll(handle, ChangeCursor::start()).await;
@@ -41,7 +41,7 @@ pub(super) async fn polling_begins_at_the_start_or_now(fixture: Arc<dyn StoreFix
             assert!(all.contains(change), "{change:?} was made after the start");
         }
     }
-    // A poll goes on where it ended, however quickly the next change follows.
+    // A poll continues where it ended, however soon the next change follows.
     let (_, mut next) = poll(&store, cursor).await;
     for _ in 0..20 {
         let added = family.add(&other, KeyState::PreActive).await;
@@ -135,9 +135,9 @@ async fn write(store: Store, number: usize) {
         }
         let next = own.add(&store, KeyState::PreActive).await;
         record = change(&store, &next, KeyState::Active).await.unwrap();
-        // A store that never waits would be done before anybody polls.
+        // A store that never waits would finish before the first poll.
         tokio::task::yield_now().await;
-        // One scope that all of them write: most lose, and whoever wins must be seen.
+        // All of them write one scope: most lose, and the winner's change must be seen.
         let mut shared = Family::new("shared");
         if let Some(last) = shared.load(&store).await.last() {
             shared.passed(last.id, last.version);

@@ -23,14 +23,14 @@ async fn extend(
     moved.unwrap()
 }
 
-/// What is known of a run that has just begun.
+/// The status of a run that has just begun.
 fn begun(name: &str, run: i64, plan: &str) -> JobStatus {
     let mut status = JobStatus::new(name, run);
     plan.clone_into(&mut status.plan);
     status
 }
 
-/// What is known of a job, but for when a range was completed.
+/// The status of a job, without the time of the last completed range.
 async fn status(store: &Store, name: &str) -> JobStatus {
     let mut status = jobs(store).job(name).await.unwrap().unwrap();
     status.completed_at = None;
@@ -73,7 +73,7 @@ pub(super) async fn a_job_is_joined_or_begun_anew(fixture: Arc<dyn StoreFixture>
     let other = jobs(&second).open_job("another", "to kek-2").await.unwrap();
     assert_eq!(other, begun("another", other.run, "to kek-2"));
 
-    // Another plan, and the same once it is done.
+    // Another plan, and the same plan once the job is finished.
     for plan in ["to kek-3", ""] {
         let other = jobs(&second).open_job("rewrap", plan).await.unwrap();
         assert!(other.run > expected.run, "it is told from earlier ones");
@@ -93,7 +93,7 @@ pub(super) async fn one_of_sixteen_moves_the_frontier(fixture: Arc<dyn StoreFixt
         return;
     };
     let run = jobs(&stores[0]).open_job("walk", "plan").await.unwrap();
-    // No bytes are a position too, and not the beginning.
+    // An empty position is a position too, and not the beginning.
     let long = vec![0xff; 8192];
     let positions: [Option<&[u8]>; 6] = [
         None,
@@ -149,7 +149,7 @@ pub(super) async fn an_abandoned_range_is_claimed_once(fixture: Arc<dyn StoreFix
     let lost = extend(&stores[0], &run, Some(b"a"), Some(b"b"), dead, SHORT)
         .await
         .unwrap();
-    // Before its end nobody has it.
+    // No other process gets it before its end.
     let mut found = claim(&stores[1], &run, ProcessId::random()).await;
     while found == RangeClaim::Frontier(Some(b"b".to_vec())) {
         tokio::time::sleep(SHORT / 10).await;
@@ -166,7 +166,7 @@ pub(super) async fn an_abandoned_range_is_claimed_once(fixture: Arc<dyn StoreFix
     let mut expected = lost.clone();
     expected.holder = second.holder;
     assert_eq!(second, expected);
-    // Who lost it is told so, and counts nothing.
+    // The process that lost it gets `false`, and counts nothing.
     assert!(!jobs(&stores[0]).keep_range(&lost, LONG).await.unwrap());
     assert!(!complete(&stores[0], &lost, JobTally::new(1, 0, 0)).await);
     assert!(jobs(&stores[2]).keep_range(&second, SHORT).await.unwrap());
@@ -202,7 +202,7 @@ pub(super) async fn a_claim_is_kept(fixture: Arc<dyn StoreFixture>) {
     assert!(jobs(&first).keep_range(&range, LONG).await.unwrap());
     let late = extend(&first, &run, Some(b"a"), None, one, SHORT).await.unwrap();
     outwait(&first, SHORT).await;
-    // Its term is over, and nobody has taken it.
+    // Its term is over, but no other process has taken it.
     assert!(jobs(&second).keep_range(&late, LONG).await.unwrap());
     assert_eq!(claim(&second, &run, two).await, RangeClaim::Wait);
 
@@ -231,7 +231,7 @@ pub(super) async fn what_is_complete_counts_once(fixture: Arc<dyn StoreFixture>)
         ranges.extend(extend(&first, &run, step[0], step[1], holder, LONG).await);
     }
     assert_eq!(ranges.len(), 3);
-    // The last is done first: the job is not.
+    // The last range is completed first: the job is not finished.
     let mut tally = JobTally::default();
     for (place, number) in [2, 0, 1].into_iter().enumerate() {
         let before = status(&second, "walk").await;
@@ -257,7 +257,7 @@ pub(super) async fn what_is_complete_counts_once(fixture: Arc<dyn StoreFixture>)
     assert_eq!(status(&second, "walk").await, end);
 }
 
-/// Of ranges that are completed at once, each may take another for the last.
+/// Each of several concurrent completions may believe that another is the last.
 pub(super) async fn sixteen_complete_the_last_ranges(fixture: Arc<dyn StoreFixture>) {
     let Some(stores) = handles::<4>(&*fixture, StoreOffer::Jobs).await else {
         return;
@@ -294,7 +294,7 @@ pub(super) async fn a_replaced_run_is_over(fixture: Arc<dyn StoreFixture>) {
     };
     let holder = ProcessId::random();
     let old = jobs(&first).open_job("walk", "old").await.unwrap();
-    // One that is held and one that is abandoned.
+    // One held and one abandoned.
     let held = extend(&first, &old, None, Some(b"a"), holder, LONG)
         .await
         .unwrap();
@@ -319,7 +319,7 @@ pub(super) async fn a_replaced_run_is_over(fixture: Arc<dyn StoreFixture>) {
     );
     let claimed = claim(&second, &new, holder).await;
     assert_eq!(claimed, RangeClaim::Frontier(None));
-    // The same number in the new run is another range.
+    // The same number in the new run is a different range.
     let range = extend(&second, &new, None, None, holder, LONG).await.unwrap();
     assert_eq!(range.number, held.number);
     assert!(!complete(&first, &held, JobTally::new(1, 0, 0)).await);
@@ -329,7 +329,7 @@ pub(super) async fn a_replaced_run_is_over(fixture: Arc<dyn StoreFixture>) {
     assert_eq!(extend(&first, &gone, None, None, holder, LONG).await, None);
 }
 
-/// Sixteen walk together, and each drops every third range that it begins.
+/// Sixteen processes walk together, and each abandons every third range that it begins.
 pub(super) async fn a_walk_of_many_misses_nothing(fixture: Arc<dyn StoreFixture>) {
     const STEPS: u8 = 60;
     let Some(stores) = handles::<4>(&*fixture, StoreOffer::Jobs).await else {
@@ -406,7 +406,7 @@ pub(super) async fn faults_are_kept_with_their_run(fixture: Arc<dyn StoreFixture
     for (range, faults) in &ranges {
         let completed = jobs(&second).complete_range(range, JobTally::new(0, 1, 8), faults);
         assert!(completed.await.unwrap());
-        // What is lost counts nothing.
+        // A lost range counts nothing.
         let again = jobs(&first).complete_range(range, JobTally::new(0, 1, 8), faults);
         assert!(!again.await.unwrap());
     }
@@ -422,7 +422,7 @@ pub(super) async fn faults_are_kept_with_their_run(fixture: Arc<dyn StoreFixture
 
     let again = jobs(&second).open_job("verify", "plan").await.unwrap();
     assert_eq!((&again.faults, again.completed_at), (&JobFaults::default(), None));
-    // More than a column holds is counted as much as one holds.
+    // Counts saturate at the column's maximum.
     let mut many = JobFaults::default();
     let mut fault = JobFault::default();
     fault.items = u64::MAX;
@@ -475,7 +475,7 @@ pub(super) async fn a_job_has_bounds(fixture: Arc<dyn StoreFixture>) {
     for (after, upto) in [(None, Some(&long[..])), (Some(&long[..]), None)] {
         refused(&jobs(&store).extend_job(&run, after, upto, holder, LONG).await);
     }
-    // More than a column holds is counted as much as one holds.
+    // Counts saturate at the column's maximum.
     for upto in [Some(&b"a"[..]), None] {
         let after = upto.is_none().then_some(&b"a"[..]);
         let range = extend(&store, &run, after, upto, holder, LONG).await.unwrap();

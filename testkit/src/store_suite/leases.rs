@@ -1,4 +1,4 @@
-//! Leases: held by one, and ended by time.
+//! Leases: held by one process, and ended by time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +43,7 @@ pub(super) async fn a_lease_is_held_by_one(fixture: Arc<dyn StoreFixture>) {
     assert!(extended.since >= lease.since && extended.until >= lease.until);
     assert_eq!(leases(&first).acquire_lease("a", two, LONG).await.unwrap(), None);
 
-    // Extended beyond its first term, it outlasts that.
+    // An extended lease outlasts its first term.
     let short = leases(&first)
         .acquire_lease("short", one, SHORT)
         .await
@@ -59,7 +59,7 @@ pub(super) async fn a_lease_is_held_by_one(fixture: Arc<dyn StoreFixture>) {
         leases(&second).acquire_lease("short", two, LONG).await.unwrap(),
         None
     );
-    // No term is too long to be taken.
+    // Any term is accepted.
     let endless = leases(&first).acquire_lease("endless", one, Duration::MAX).await;
     assert!(endless.unwrap().is_some());
     assert_eq!(
@@ -83,12 +83,12 @@ pub(super) async fn a_lease_ends_by_itself(fixture: Arc<dyn StoreFixture>) {
             tokio::time::sleep(SHORT / 10).await;
         };
         if let Some(last) = last {
-            assert!(lease.since >= last.until, "nobody has it before its end");
+            assert!(lease.since >= last.until, "the last holder has it until its end");
             assert_eq!(lease.term, last.term + 1, "each other holder has a greater term");
         }
         last = Some(lease);
     }
-    // Who had it may have it again, in the same term: nobody else had it meanwhile.
+    // The last holder may have it again, in the same term: no other process held it since.
     let last = last.unwrap();
     wait_until(&first, last.until).await;
     let again = leases(&first).acquire_lease("a", holders[1], LONG).await.unwrap();
@@ -115,7 +115,7 @@ pub(super) async fn a_lease_is_given_back_by_its_holder_alone(fixture: Arc<dyn S
         .unwrap()
         .unwrap();
     assert_eq!(next.term, lease.term + 1);
-    // A release that comes late takes nothing from the next holder.
+    // A late release takes nothing from the next holder.
     leases(&first).release_lease("a", one).await.unwrap();
     assert_eq!(leases(&first).acquire_lease("a", one, LONG).await.unwrap(), None);
 }

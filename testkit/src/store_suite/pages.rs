@@ -134,7 +134,7 @@ pub(super) async fn filters_list_what_matches(fixture: Arc<dyn StoreFixture>) {
         })
     };
     let scope = Family::of(KeyUsage::Data, &[("tenantId", "a")]).scope();
-    // Two of its versions became active before it, and two did not.
+    // Two of its versions became active before this moment, and two did not.
     let mut moments: Vec<_> = all
         .iter()
         .filter(|record| record.scope == scope)
@@ -357,7 +357,7 @@ pub(super) async fn keks_are_counted_with_what_they_alone_wrap(fixture: Arc<dyn 
     let store = fixture.open().await;
     assert_eq!(store.keks().await.unwrap(), []);
     mixture(&store).await;
-    // Capital letters come first, whatever the database's language.
+    // Capital letters come first, whatever the database's locale.
     let record = Family::new("Z").add(&store, KeyState::Active).await;
     let other = WrapChange::new(&record, vec![wrap("KEK", 1)]);
     store
@@ -367,7 +367,7 @@ pub(super) async fn keks_are_counted_with_what_they_alone_wrap(fixture: Arc<dyn 
         .remove(0)
         .result
         .unwrap();
-    // Of each of three families one version is destroyed, two have one wrap, and two have two.
+    // In each of three families one version is destroyed, two have one wrap, and two have two.
     let uses = [
         ("default", "KEK", 1, 1),
         ("default", "kek-1", 3 * 3, 3 * 2),

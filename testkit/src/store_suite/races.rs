@@ -1,4 +1,4 @@
-//! Races, of which one wins.
+//! Races, which one racer wins.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -98,8 +98,8 @@ pub(super) async fn one_of_sixteen_wrap_changes_wins(fixture: Arc<dyn StoreFixtu
     }
 }
 
-/// Sixteen versions are promoted at once while others read: the greatest that won is active, and nobody ever
-/// sees two active versions or none.
+/// Sixteen versions are promoted at once while others read: the greatest winner is active, and no reader ever sees two
+/// active versions or none.
 pub(super) async fn readers_always_see_one_active_version(fixture: Arc<dyn StoreFixture>) {
     let handles = [fixture.open().await, fixture.open().await, fixture.open().await];
     let mut family = Family::new("readers");

@@ -1,4 +1,4 @@
-//! What is written comes back.
+//! Records read back as written.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use encx_core::store::{KeyQuery, KeyRecord, NewKey, Revision, StoredWrap};
 use super::StoreFixture;
 use super::support::{Family, change, check_bytes, list, new_id, wrap};
 
-/// Checks that a record is the one that was asked for, field by field.
+/// Checks that a record matches the request, field by field.
 fn assert_is(record: &KeyRecord, new: &NewKey) {
     let mut wraps = new.wraps.clone();
     wraps.sort_by(|a, b| (&a.kms, &a.wrapped.kek).cmp(&(&b.kms, &b.wrapped.kek)));
@@ -39,7 +39,7 @@ pub(super) async fn every_field_comes_back_bit_by_bit(fixture: Arc<dyn StoreFixt
             let family = Family::of(usage, &[("tenantId", "t-42"), ("state", state.name())]);
             let mut new = family.next(state);
             new.wraps.clear();
-            // Out of order on purpose; every byte there is; with and without material, under two names.
+            // Out of order on purpose; with every byte value; with and without material, under two names.
             for number in (0..MAX_WRAPS).rev() {
                 let kek = KekId::new(format!("arn:aws:kms:eu-1:1:key/{number}")).unwrap();
                 let seed = u8::try_from(number).unwrap();
@@ -91,7 +91,7 @@ pub(super) async fn the_longest_and_strangest_texts_come_back(fixture: Arc<dyn S
         .collect();
     let pairs: Vec<_> = keys.iter().map(|key| (key.as_str(), longest.as_str())).collect();
     let mut new = Family::of(KeyUsage::Pepper, &pairs).next(KeyState::Active);
-    // No two bytes in a row alike, so that nothing gets by because it compresses.
+    // No two adjacent bytes are equal, so that compression cannot make them fit.
     let noise = |len: usize, seed: usize| -> String {
         let digit =
             |n: usize| char::from_digit(u32::try_from((n * n / 7 + n * seed) % 36).unwrap(), 36).unwrap();
@@ -131,7 +131,7 @@ pub(super) async fn every_state_comes_back(fixture: Arc<dyn StoreFixture>) {
         assert_eq!((record.state, record.suspended_from), (to, suspended_from));
         assert_eq!(family.load(&other).await, [record.clone()]);
     }
-    // The next version deactivates the first, without its being asked for.
+    // Promoting the next version deactivates the first.
     family.add(&store, PreActive).await;
     let second = family.load(&store).await.remove(1);
     change(&store, &second, Active).await.unwrap();

@@ -42,7 +42,7 @@ pub(super) async fn processes_are_listed_while_they_live(fixture: Arc<dyn StoreF
         assert_eq!(record.acknowledged, Fence::NONE);
     }
 
-    // It may say something else of itself; when it began stays.
+    // A process may change its description; its start time stays.
     infos[0].name = "renamed".to_owned();
     infos[0].serves_for += Duration::from_secs(1);
     let before = listed.processes[0].clone();
@@ -65,7 +65,7 @@ pub(super) async fn processes_are_listed_while_they_live(fixture: Arc<dyn StoreF
     let left: Vec<_> = listed.iter().map(|record| record.info.id).collect();
     assert_eq!(left, [infos[0].id, infos[2].id]);
 
-    // As long as possible is longer than anybody asks.
+    // The longest possible duration is accepted.
     infos[2].serves_for = Duration::MAX;
     processes(&first).heartbeat(&infos[2]).await.unwrap();
     let listed = processes(&first).list_processes().await.unwrap().processes;
@@ -134,7 +134,7 @@ pub(super) async fn sixteen_raise_sixteen_fences(fixture: Arc<dyn StoreFixture>)
     let fences = race(|number| {
         let store = stores[number % stores.len()].clone();
         async move {
-            // Heartbeats of processes that begin, beside them.
+            // Concurrent heartbeats of starting processes.
             let before = processes(&store).heartbeat(&process("racer")).await.unwrap();
             let fence = processes(&store).raise_fence().await.unwrap();
             assert!(fence > before, "{fence:?} is raised over {before:?}");
@@ -148,7 +148,7 @@ pub(super) async fn sixteen_raise_sixteen_fences(fixture: Arc<dyn StoreFixture>)
     assert_eq!(Some(&last), distinct.last());
 }
 
-/// Adds all days up: midnight may fall into a case.
+/// Adds up all days, because midnight may fall into a case.
 async fn total(store: &Store, since: Timestamp) -> ProcessCounts {
     let mut total = ProcessCounts::new();
     for day in processes(store).daily_counts(since).await.unwrap() {
@@ -199,7 +199,7 @@ pub(super) async fn counts_add_up_by_day(fixture: Arc<dyn StoreFixture>) {
         assert_eq!(processes(&first).daily_counts(later).await.unwrap(), []);
     }
 
-    // More than a column holds is counted as much as one holds.
+    // Counts saturate at the column's maximum.
     let mut most = ProcessCounts::new();
     most.add(Counted::Hits, u64::MAX);
     for _ in 0..2 {
@@ -218,7 +218,7 @@ pub(super) async fn sixteen_add_their_counts(fixture: Arc<dyn StoreFixture>) {
         async move {
             for round in 0..5 {
                 let mut counts = ProcessCounts::new();
-                // Each time others, so that no two lock the same ones in the same order by chance.
+                // A different selection each time, so that no two transactions lock the same rows in the same order by chance.
                 let some = Counted::ALL
                     .into_iter()
                     .enumerate()

@@ -1,4 +1,4 @@
-//! What is left of a scope that was shredded, and that nothing brings a key back into it.
+//! A shredded scope: what remains of it, and that no key can be added to it.
 
 use std::sync::Arc;
 
@@ -48,7 +48,7 @@ pub(super) async fn a_tombstone_comes_back_and_stands_alone(fixture: Arc<dyn Sto
             .iter()
             .any(|seen| seen.id == buried.id && seen.state == Destroyed)
     );
-    // It takes no wraps, no other state, and no second tombstone.
+    // It accepts no wraps, no other state, and no second tombstone.
     let refill = WrapChange::new(&buried, vec![wrap("kek-1", 1)]);
     let refused = store.replace_wraps(&[refill]).await.unwrap().remove(0).result;
     assert!(matches!(refused, Err(StoreError::Invalid { .. })), "{refused:?}");
@@ -60,16 +60,16 @@ pub(super) async fn a_tombstone_comes_back_and_stands_alone(fixture: Arc<dyn Sto
         );
     }
     assert_conflict(&store.insert(&tombstone(&family)).await, "a second tombstone");
-    // A first use that expects an empty scope has lost.
+    // A first use that expects an empty scope loses.
     for state in [PreActive, Active] {
         assert_conflict(&store.insert(&family.next(state)).await, state.name());
     }
     assert_eq!(family.load(&other).await, std::slice::from_ref(&buried));
-    // What has a key is never destroyed from the start.
+    // A version with a key cannot be added as destroyed.
     let family_of_others = Family::new("others");
     let refused = store.insert(&family_of_others.next(Destroyed)).await;
     assert!(matches!(refused, Err(StoreError::Invalid { .. })), "{refused:?}");
-    // It is revived as others are.
+    // Its scope can be revived like others.
     family.passed(buried.id, buried.version);
     assert_conflict(&store.insert(&family.next(Active)).await, "not asked for");
     let revived = store.insert(&family.next(Active).reviving()).await.unwrap();
@@ -81,7 +81,7 @@ pub(super) async fn nothing_is_added_where_all_is_destroyed(fixture: Arc<dyn Sto
     let mut family = Family::new("shredded");
     let active = family.add(&store, Active).await;
     let waiting = family.add(&store, PreActive).await;
-    // As long as one version is left, the next is added.
+    // While one version is left, the next can be added.
     change(&store, &waiting, Destroyed).await.unwrap();
     let last = family.add(&store, PreActive).await;
     change(&store, &last, Destroyed).await.unwrap();
@@ -99,7 +99,7 @@ pub(super) async fn nothing_is_added_where_all_is_destroyed(fixture: Arc<dyn Sto
     assert_eq!(family.load(&store).await, before);
     let revived = store.insert(&family.next(Active).reviving()).await.unwrap();
     family.passed(revived.id, revived.version);
-    // From then on versions are added as ever.
+    // From then on versions are added as usual.
     family.add(&store, PreActive).await;
 }
 
@@ -123,7 +123,7 @@ pub(super) async fn a_first_use_and_a_tombstone_do_not_both_win(fixture: Arc<dyn
     }
 }
 
-/// Some rotate, some add an active version, and one destroys what it finds until all is destroyed.
+/// Some rotate, some add an active version, and one destroys every version until none is left.
 pub(super) async fn no_race_leaves_a_key_in_a_shredded_scope(fixture: Arc<dyn StoreFixture>) {
     let handles = [fixture.open().await, fixture.open().await, fixture.open().await];
     for round in 0..ROUNDS {
@@ -135,7 +135,7 @@ pub(super) async fn no_race_leaves_a_key_in_a_shredded_scope(fixture: Arc<dyn St
                 match number {
                     0 => shred(&store, &family).await,
                     _ => {
-                        // What it was about to add when the shredding began.
+                        // The version that it was about to add when the shredding began.
                         let new = family.next([PreActive, Active][number % 2]);
                         for _ in 0..number * 10 {
                             tokio::task::yield_now().await;

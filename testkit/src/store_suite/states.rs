@@ -1,4 +1,4 @@
-//! The life of a key: which changes are made, which are refused, and what changes with them.
+//! The life cycle of a key: which changes are made, which are refused, and what changes with them.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::support::{Family, Store, active, change, current, wrap};
 
 use KeyState::{Active, Compromised, Deactivated, Destroyed, PreActive, Suspended};
 
-/// Adds a key to a scope of its own and brings it into a state.
+/// Adds a key to its own scope and brings it into a state.
 async fn key_in(store: &Store, tenant: &str, state: KeyState, from: Option<KeyState>) -> KeyRecord {
     let mut family = Family::new(tenant);
     let reached_from = match state {
@@ -37,7 +37,7 @@ async fn key_in(store: &Store, tenant: &str, state: KeyState, from: Option<KeySt
 }
 
 pub(super) async fn every_legal_change_is_made_and_every_other_refused(fixture: Arc<dyn StoreFixture>) {
-    // Written out, so that the oracle is not the code under test.
+    // Written out, so that the code under test is not its own oracle.
     let table: [(KeyState, Option<KeyState>, &[KeyState]); 8] = [
         (PreActive, None, &[Active, Suspended, Destroyed]),
         (Active, None, &[Suspended, Compromised]),
@@ -55,7 +55,7 @@ pub(super) async fn every_legal_change_is_made_and_every_other_refused(fixture: 
     let store = fixture.open().await;
     for (from, suspended_from, legal) in table {
         let suffix = suspended_from.map_or("", KeyState::name);
-        // Those that are refused leave the key as it is, so one key serves them all.
+        // Refused changes leave the key unchanged, so one key serves them all.
         let unmoved = key_in(&store, &format!("{from}-{suffix}"), from, suspended_from).await;
         for to in KeyState::ALL {
             assert_eq!(from.may_become(to, suspended_from), legal.contains(&to));
@@ -102,7 +102,7 @@ pub(super) async fn promotion_demotes_in_the_same_step(fixture: Arc<dyn StoreFix
     let stale = change(&store, &first, Suspended).await.unwrap_err();
     assert!(
         stale.is_lost_race(),
-        "who saw the demoted key as active saw it too early"
+        "a revision from before the demotion is stale"
     );
 }
 
@@ -174,7 +174,7 @@ pub(super) async fn a_key_suspended_while_active_comes_back_deactivated_after_a_
         let stale = change(&store, &suspended, Active).await.unwrap_err();
         assert!(
             stale.is_lost_race(),
-            "who suspended it learns of the promotion: {stale}"
+            "the earlier revision is stale after the promotion: {stale}"
         );
         let result = change(&store, &stepped_back, Active).await;
         assert!(
@@ -320,7 +320,7 @@ pub(super) async fn every_row_of_the_audit_log_has_the_reason(fixture: Arc<dyn S
         .unwrap();
     family.passed(second.id, second.version);
     log(&second, None, PreActive, "published");
-    // A rotation changes two keys, and both for its reason.
+    // A rotation changes two keys, and records its reason for both.
     let promotion = StateChange::new(&second, Active).because("rotated");
     let second = store.apply(&promotion).await.unwrap();
     log(&first, Some(Active), Deactivated, "rotated");
@@ -328,7 +328,7 @@ pub(super) async fn every_row_of_the_audit_log_has_the_reason(fixture: Arc<dyn S
     let suspension = StateChange::new(&second, Suspended).because("suspended");
     let second = store.apply(&suspension).await.unwrap();
     log(&second, Some(Active), Suspended, "suspended");
-    // A key that was suspended while active steps back, and stays suspended.
+    // A key that was suspended while active changes its return state, and stays suspended.
     let third = store
         .insert(&family.next(Active).because("replaced"))
         .await
@@ -342,7 +342,7 @@ pub(super) async fn every_row_of_the_audit_log_has_the_reason(fixture: Arc<dyn S
     let destruction = StateChange::new(&first, Destroyed).because("unused");
     store.apply(&destruction).await.unwrap();
     log(&first, Some(Deactivated), Destroyed, "unused");
-    // What is refused leaves nothing.
+    // A refused change leaves no row.
     store.apply(&destruction).await.unwrap_err();
 
     let Some(found) = fixture.audit_log().await else {
@@ -352,7 +352,7 @@ pub(super) async fn every_row_of_the_audit_log_has_the_reason(fixture: Arc<dyn S
         .into_iter()
         .map(|change| (change.key, change.from, change.to, change.reason))
         .collect();
-    // Of the rows of one change, either may come first.
+    // The rows of one change may come in either order.
     let order = |row: &(_, _, _, Option<String>)| row.3.clone();
     let position = |reason: &Option<String>| expected.iter().position(|row| row.3 == *reason);
     assert!(

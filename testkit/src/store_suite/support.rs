@@ -1,4 +1,4 @@
-//! What the cases share: keys to add, wraps to carry, and races.
+//! Shared helpers of the cases: keys to add, wraps for them, and races.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,16 +21,16 @@ use crate::clock::MachineClock;
 /// A store, as fixtures open it.
 pub(super) type Store = Arc<dyn KeyStore>;
 
-/// How many take part in a race.
+/// The number of racers.
 pub(super) const RACERS: usize = 16;
 
-/// A term that no case outlives.
+/// A term longer than any case.
 pub(super) const LONG: Duration = Duration::from_secs(600);
 
-/// A term that cases wait for.
+/// A term short enough to wait for.
 pub(super) const SHORT: Duration = Duration::from_millis(50);
 
-/// Opens handles on a store that offers this; `None` if the fixture says that this one does not.
+/// Opens handles on a store that offers this; `None` if the fixture says that it does not.
 pub(super) async fn handles<const N: usize>(
     fixture: &dyn StoreFixture,
     what: StoreOffer,
@@ -70,7 +70,7 @@ pub(super) fn processes(store: &Store) -> &dyn ProcessRegistry {
     store.processes().unwrap()
 }
 
-/// Asks what time it is by the store's clock, as well as the store can tell: a poll may lag behind.
+/// Returns the store's time, as well as the store can tell: a poll may lag behind.
 pub(super) async fn now(store: &Store) -> Timestamp {
     if let Some(leases) = store.leases() {
         let clock = leases.acquire_lease("clock", ProcessId::random(), Duration::ZERO);
@@ -86,20 +86,20 @@ pub(super) async fn now(store: &Store) -> Timestamp {
     }
 }
 
-/// Waits until it is that late by the store's clock.
+/// Waits until a moment by the store's clock.
 pub(super) async fn wait_until(store: &Store, moment: Timestamp) {
     while now(store).await < moment {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// Waits until what was begun before has lasted for a term.
+/// Waits until a term that began earlier has passed.
 pub(super) async fn outwait(store: &Store, term: Duration) {
     let end = now(store).await.as_micros() + i64::try_from(term.as_micros()).unwrap();
     wait_until(store, Timestamp::from_micros(end)).await;
 }
 
-/// Makes the keys of one scope, one after the other.
+/// Makes the keys of one scope in sequence.
 #[derive(Clone, Debug)]
 pub(super) struct Family {
     pub(super) usage: KeyUsage,
@@ -124,7 +124,7 @@ impl Family {
         Scope::of(self.usage, &self.context)
     }
 
-    /// Describes the version that follows, with one wrap, without taking its place.
+    /// Describes the next version, with one wrap, without advancing.
     pub(super) fn next(&self, state: KeyState) -> NewKey {
         let id = new_id(self.last.map(|(id, _)| id));
         let version = match self.last {
@@ -142,12 +142,12 @@ impl Family {
         .with_wrap(wrap("kek-1", 1))
     }
 
-    /// Goes on after a version.
+    /// Advances past a version.
     pub(super) fn passed(&mut self, id: DataKeyId, version: KeyVersion) {
         self.last = Some((id, version));
     }
 
-    /// Adds the version that follows.
+    /// Adds the next version.
     pub(super) async fn add(&mut self, store: &Store, state: KeyState) -> KeyRecord {
         let record = store.insert(&self.next(state)).await.unwrap();
         self.passed(record.id, record.version);
@@ -159,12 +159,12 @@ impl Family {
     }
 }
 
-/// Makes an id that is greater than another.
+/// Makes a greater id.
 pub(super) fn new_id(after: Option<DataKeyId>) -> DataKeyId {
     DataKeyId::generate(MachineClock.unix_millis(), after).unwrap()
 }
 
-/// Makes a check with every kind of byte in it, different for every key.
+/// Makes a check value with bytes of every kind, different for every key.
 pub(super) fn check_bytes(id: DataKeyId) -> [u8; 32] {
     let mut bytes = [0; 32];
     bytes[..16].copy_from_slice(&id.to_bytes());
@@ -173,7 +173,7 @@ pub(super) fn check_bytes(id: DataKeyId) -> [u8; 32] {
     bytes
 }
 
-/// Makes a wrap whose bytes hold a zero, which no text does, and the seed.
+/// Makes a wrap whose bytes contain a zero, which no text does, and the seed.
 pub(super) fn wrap(kek: &str, seed: u8) -> StoredWrap {
     let bytes = vec![0, seed, 0xff, 0x27, 0x5c, 0];
     StoredWrap::new(
@@ -182,7 +182,7 @@ pub(super) fn wrap(kek: &str, seed: u8) -> StoredWrap {
     )
 }
 
-/// Moves a key to a state by a change of the revision it was seen in.
+/// Changes a key's state, given the revision that was last seen.
 pub(super) async fn change(store: &Store, record: &KeyRecord, to: KeyState) -> Result<KeyRecord, StoreError> {
     store.apply(&StateChange::new(record, to)).await
 }
@@ -218,7 +218,7 @@ pub(super) async fn list(store: &Store, query: &KeyQuery) -> Vec<KeyRecord> {
     }
 }
 
-/// Polls until there is no more, and returns what was listed and where to go on.
+/// Polls to the end, and returns the changes and where to continue.
 pub(super) async fn poll(store: &Store, from: ChangeCursor) -> (Vec<KeyChange>, ChangeCursor) {
     let mut cursor = from;
     let mut found = Vec::new();
@@ -236,7 +236,7 @@ pub(super) async fn poll(store: &Store, from: ChangeCursor) -> (Vec<KeyChange>, 
     }
 }
 
-/// Lets [`RACERS`] run at once, and returns what each got.
+/// Runs [`RACERS`] racers at once, and returns their results.
 pub(super) async fn race<F, T>(racer: impl Fn(usize) -> F) -> Vec<T>
 where
     F: Future<Output = T> + Send + 'static,
@@ -255,7 +255,7 @@ where
     tasks.join_all().await
 }
 
-/// Checks that one racer won and every other learned that it lost, and returns the winner's record.
+/// Checks that one racer won and every other lost with the right error, and returns the winner's record.
 pub(super) fn only_winner(results: Vec<Result<KeyRecord, StoreError>>) -> KeyRecord {
     let mut winners = Vec::new();
     for result in results {

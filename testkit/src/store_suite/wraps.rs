@@ -1,4 +1,4 @@
-//! Wraps: how many, how long, and how they are replaced.
+//! Wraps: their number, their length, and their replacement.
 
 use std::sync::Arc;
 
@@ -83,7 +83,7 @@ pub(super) async fn wraps_are_replaced_as_a_set(fixture: Arc<dyn StoreFixture>) 
         assert_eq!(family.load(&other).await, [sibling.clone(), replaced.clone()]);
         record = replaced;
     }
-    // A change of state leaves them alone.
+    // A change of state does not touch them.
     let promoted = change(&store, &record, KeyState::Active).await.unwrap();
     assert_eq!(promoted.wraps, record.wraps);
 }

@@ -1,4 +1,4 @@
-//! A key store with keys in every state, and what happened to them.
+//! A key store with keys in every state, and their history.
 
 use std::fs;
 use std::path::Path;
@@ -41,7 +41,7 @@ impl Golden {
         self.uncommitted(&uncommitted).await?;
         self.contexts(&crypto).await?;
 
-        // Under the second material: the second version of a key, and what it seals.
+        // Under the second material: the second version of a key, and a value sealed by it.
         kms.rotate_kek(&main).await?;
         manager.rotate(&pairs(PII)).await?;
         let place = row(vec![Part::Integer("42".into())]);
@@ -80,7 +80,7 @@ impl Golden {
         self.seal(&crypto, seal, Field::new("users", "ssn").row(42))
             .await?;
 
-        // What another process seals that saw the promotion of a version that is pre-active here.
+        // A value sealed by another process that has seen the promotion of a version that is pre-active here.
         self.add_pre_active(&kms, &store, &manager).await?;
         crypto.shutdown().await;
         uncommitted.shutdown().await;

@@ -1,4 +1,4 @@
-//! KEK files: one for each kind of protection, and those that must be refused.
+//! KEK files: one for each kind of protection, and invalid ones.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ use super::{
 };
 
 impl Golden {
-    /// Makes the KEK files but not yet their entries: the database's story changes two of them.
+    /// Makes the KEK files but not yet their entries: the database's history changes two of them.
     pub(crate) async fn kek_files(&mut self) -> Result<()> {
         let kms = LocalKms::create(self.folder.join(PASSPHRASE_FILE), cheap_passphrase()).await?;
         let logs = kms.create_kek().await?;
@@ -59,7 +59,7 @@ impl Golden {
         self.manifest.kek_files.extend(match file {
             PASSPHRASE_FILE => vec![opens(ProtectedBy::Passphrase(PASSPHRASE.into()))],
             DEFAULTS_FILE => vec![opens(ProtectedBy::Passphrase(OTHER_PASSPHRASE.into()))],
-            // The same key in each form that its text may have.
+            // The same key in each accepted text form.
             KEY_FILE => [
                 KEY,
                 &KEY.to_uppercase(),
@@ -92,7 +92,7 @@ impl Golden {
                 ProtectedBy::Passphrase(OTHER_PASSPHRASE.into()),
                 "wrong-passphrase",
             ),
-            // The same text to the eye: nothing is normalised.
+            // Texts that look equal: nothing is normalised.
             unchanged(
                 PASSPHRASE_FILE,
                 ProtectedBy::Passphrase(PASSPHRASE.replace('ü', "u\u{308}")),
@@ -149,7 +149,7 @@ impl Golden {
             );
             cases.push(change(Change::Set { at: 8, to: 2 }, true, "unsupported-version"));
             cases.push(change(Change::Set { at: 9, to: 4 }, true, "corrupt"));
-            // What follows is what somebody would do who knows that the checksum is no protection.
+            // An attacker who recomputes the checksum, which is no protection.
             cases.push(change(Change::FlipBit(8 * (len - 32 - 1)), true, wrong));
             cases.push(change(
                 Change::FlipBit(8 * (len - 32 - 32 - 16 - 1)),
@@ -159,12 +159,12 @@ impl Golden {
             cases.push(change(Change::FlipBit(8 * (len - 32 - 32 - 1)), true, "corrupt"));
             cases.push(change(Change::Append(0), true, "corrupt"));
         }
-        // The file's id, which is authenticated but makes no key.
+        // The file's id, which is authenticated but does not derive the key.
         for at in [10, 25] {
             let change = Change::FlipBit(8 * at);
             cases.push(refused(KEY_FILE, key(), change, true, "corrupt"));
         }
-        // The salt, then Argon2's parameters: another key, or none that anybody should try to compute.
+        // The salt, then Argon2's parameters: another key, or parameters too expensive to compute.
         cases.push(refused(
             PASSPHRASE_FILE,
             passphrase(),

@@ -40,7 +40,7 @@ impl Golden {
             path: path.iter().map(ToString::to_string).collect(),
         };
 
-        // Another place.
+        // Another AAD.
         for wrong in [
             field("users", "ssn", vec![integer("43")], &[]),
             field("users", "ssn", vec![text("42")], &[]),
@@ -71,7 +71,7 @@ impl Golden {
             "decrypt",
             &place(row(vec![text("01890a5d-ac96-774b-bcce-b302099a8057")])),
         );
-        // A step of a path is no part of a row's id, though their bytes are the same.
+        // A step of a path is not a part of a row's id, though their bytes are the same.
         let as_row = field("users", "profile", vec![text("order-7"), text("3")], &[]);
         add("path-like-a-row", "decrypt", &place(as_row));
         add(
@@ -139,7 +139,7 @@ impl Golden {
         add("suite-2-empty", "too-short", &change(Change::Keep(57)));
         add("suite-2-short", "decrypt", &change(Change::Keep(60)));
 
-        // Rows of the key store that somebody edited.
+        // Edited rows of the key store.
         let of = |name: &str| {
             let bytes = fs::read(self.folder.join(format!("ciphertext-{name}.bin"))).unwrap();
             hex(&bytes[2..18])
@@ -172,7 +172,7 @@ impl Golden {
             )),
         );
         let other = of("second-version");
-        // A sibling that was edited, and a row that was moved to another scope.
+        // An edited sibling, and a row that was moved to another scope.
         add(
             "row",
             "row-edited",

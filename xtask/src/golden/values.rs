@@ -6,7 +6,7 @@ use super::manifest::{Content, Part, Place};
 use super::{EIGHT, Golden, LOGS, OTHER_TENANT, PII, Result, Sealed, TWO_WRAPS, UNICODE, row};
 
 impl Golden {
-    /// Every kind of a row's id, and paths.
+    /// Every kind of row id, and paths.
     pub(crate) async fn rows(&mut self, crypto: &Crypto) -> Result<()> {
         let ssn = Field::new("users", "ssn");
         let uuid = "01890a5d-ac96-774b-bcce-b302099a8057";
@@ -110,7 +110,7 @@ impl Golden {
         .await
     }
 
-    /// Plaintexts of many lengths: none, within a block, at its edges.
+    /// Plaintexts of many lengths: empty, within a block, at its edges.
     pub(crate) async fn values(&mut self, crypto: &Crypto) -> Result<()> {
         for len in [0, 1, 15, 16, 17] {
             let content = if len == 0 {

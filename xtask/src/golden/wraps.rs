@@ -1,4 +1,4 @@
-//! Wrapped keys, and those that must be refused.
+//! Wrapped keys, and invalid ones.
 
 use std::fs;
 
@@ -56,7 +56,7 @@ impl Golden {
             .retain(|case| case.file != PERMISSIONS_FILE || !matches!(case.expect, Expected::OpensTo(_)));
         self.describe_kek_file(PERMISSIONS_FILE).await?;
 
-        // Wrapped while its KEK was enabled; the file was kept with the KEK disabled.
+        // Wrapped while its KEK was enabled; the file was saved with the KEK disabled.
         let archive = kms.describe_kek(&KekId::new("alias/archive")?).await?.kek;
         kms.enable_kek(&archive).await?;
         self.wrap(

@@ -1,24 +1,24 @@
-//! Refuses values that JSON writes and does not read back: floats that are no numbers, and `Some` of nothing.
+//! Refuses values that JSON writes but does not read back: floats that are not numbers, and `Some` of nothing.
 
 use std::fmt;
 
 use serde::ser::{self, Serialize, Serializer};
 
-/// Walks over a value and writes nothing.
+/// Visits a value and writes nothing.
 #[derive(Clone, Copy)]
 pub(super) struct Readable {
-    /// Whether the value stands directly in a `Some`.
+    /// Whether the value is directly inside a `Some`.
     in_some: bool,
 }
 
-/// Why the walk ended early.
+/// Why a visit stopped.
 #[derive(Debug)]
 pub(super) enum Unreadable {
-    /// The value's own `Serialize` failed. `serde_json` reports that.
+    /// The value's own `Serialize` failed. `serde_json` reports the error.
     Failed,
-    /// NaN or an infinity: JSON has `null` for it.
+    /// NaN or an infinity, which JSON writes as `null`.
     Float,
-    /// `Some(None)`, `Some(())` and the like: JSON has `null` for it, which reads as `None`.
+    /// `Some(None)`, `Some(())` and the like, which JSON writes as `null` and reads as `None`.
     SomeOfNothing,
 }
 
@@ -51,7 +51,7 @@ impl ser::Error for Unreadable {
     }
 }
 
-/// Methods that accept a value as it is.
+/// Accepts a value as it is.
 macro_rules! accept {
     ($($method:ident($($type:ty),*);)+) => {$(
         fn $method(self, $(_: $type),*) -> Result<(), Unreadable> {
@@ -117,7 +117,7 @@ impl Serializer for Readable {
         value.serialize(Self { in_some: true })
     }
 
-    /// Written as what it holds.
+    /// JSON writes a newtype as its inner value.
     fn serialize_newtype_struct<T: Serialize + ?Sized>(
         self,
         _: &'static str,
@@ -182,7 +182,7 @@ impl Serializer for Readable {
     }
 }
 
-/// Checks the members of what has several.
+/// Checks the members of a compound value.
 macro_rules! members {
     ($($trait:ident: $method:ident($($key:ident: $type:ty),*);)+) => {$(
         impl ser::$trait for Readable {

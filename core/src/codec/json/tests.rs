@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::*;
 
-/// Demands that a value comes back as it was, or is not written at all.
+/// Asserts that a value reads back equal, or is not written at all.
 fn comes_back<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) -> Result<(), TestCaseError> {
     if let Ok(written) = encode(value) {
         prop_assert_eq!(&decode::<T>(written.as_bytes()).unwrap(), value);
@@ -82,7 +82,7 @@ fn floats_that_json_has_not_are_refused_wherever_they_are() {
     assert_eq!(decode::<Score>(written.as_bytes()).unwrap(), score);
 }
 
-/// `serde_json` refuses these itself. What is written as a key is text, so a float among keys would be no float any more.
+/// `serde_json` refuses these itself. JSON keys are text, so a float key would no longer be a float.
 #[test]
 fn keys_that_json_has_not_are_refused() {
     #[derive(Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
@@ -156,13 +156,13 @@ fn what_its_own_type_cannot_read_is_refused() {
     assert!(refused(&NoDefault { list: Vec::new() }).contains("skip_serializing_if"));
     encode(&NoDefault { list: vec![1] }).unwrap();
     refused(&OneWay { read: 1 });
-    // Serde keeps what is flattened or untagged in a form without integers of 128 bits.
+    // Serde buffers flattened and untagged values in a form without 128-bit integers.
     refused(&Flat {
         inner: Wide { wide: u128::MAX },
     });
     refused(&Untagged::Wide(u128::MAX));
     encode(&Untagged::Text(String::new())).unwrap();
-    // serde_json reads 128 levels and writes any number.
+    // serde_json reads 128 levels, but writes any number.
     let deep = |levels| (0..levels).fold(serde_json::Value::Null, |value, _| vec![value].into());
     encode(&deep(100)).unwrap();
     refused(&deep(200));

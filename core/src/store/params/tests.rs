@@ -1,4 +1,4 @@
-//! The rules of a key's life, planned on records in memory.
+//! The rules of a key's life cycle, planned on records in memory.
 
 use super::*;
 use crate::key::{KekId, KmsName};
@@ -30,7 +30,7 @@ fn new_key(siblings: &[KeyRecord], state: KeyState) -> NewKey {
         .with_wrap(wrap("kek"))
 }
 
-/// A scope, to which plans are applied as a store does.
+/// A scope to which plans are applied as a store does.
 #[derive(Default)]
 struct Family(Vec<KeyRecord>);
 
@@ -81,7 +81,7 @@ fn a_promotion_writes_the_key_first_and_then_who_steps_back() {
     assert_eq!(family.states(), [Deactivated, Active, PreActive]);
     assert_eq!(family.0[0].deactivated_at, Some(AT));
     assert_eq!(family.0[1].activated_at, Some(AT));
-    // Resuming the active one does not step anybody back.
+    // Resuming the active version deactivates no other.
     family.change(1, Suspended).unwrap();
     assert_eq!(family.change(1, Active).unwrap().len(), 1);
 }
@@ -140,7 +140,7 @@ fn encryption_never_goes_back_to_an_earlier_version() {
             "{later}"
         );
     }
-    // One that was never active is in nobody's way.
+    // A version that was never active does not block another.
     let mut family = Family::of(&[PreActive, PreActive]);
     family.change(1, Suspended).unwrap();
     family.change(0, Active).unwrap();
@@ -302,7 +302,7 @@ fn a_tombstone_is_no_key_and_stands_alone() {
     let family = Family::of(&[Active]);
     let late = NewKey::tombstone(new_key(&family.0, Active).id, KeyUsage::Data, &context());
     assert!(matches!(late.plan(&family.0, AT), Err(StoreError::Conflict)));
-    // What has a key is not destroyed from the start.
+    // A version with a key cannot be added as destroyed.
     let mut with_wrap = tombstone.clone();
     with_wrap.wraps.push(wrap("kek"));
     let mut with_key = tombstone;

@@ -9,7 +9,7 @@ fn published() -> Arc<Published> {
     Arc::new(Published::new())
 }
 
-/// Puts a snapshot in place, which its number tells from others.
+/// Publishes a snapshot that its number identifies.
 fn show(published: &Published, number: u64) -> Weak<Snapshot> {
     let snapshot = Snapshot {
         active: None,
@@ -36,8 +36,7 @@ fn sit(published: &Published) {
     assert!(soon(|| is_seated(published)), "no seat, however often it reads");
 }
 
-/// Tells whether something becomes true: for a moment, another thread of this process may look whether there is something to
-/// empty, and drop it.
+/// Waits for a condition: another thread of this process may briefly hold a seat to check it, and then drop its snapshot.
 fn soon(mut is_true: impl FnMut() -> bool) -> bool {
     (0..1_000_000).any(|tries| {
         if tries > 100 {
@@ -51,7 +50,7 @@ fn is_gone(old: &Weak<Snapshot>) -> bool {
     soon(|| old.strong_count() == 0)
 }
 
-/// Does something in a thread that has a number, for which other tests of this process may have to end first.
+/// Runs work in a thread with a number, after waiting for other tests' threads to end if necessary.
 fn numbered<T: Send>(work: impl Fn() -> T + Sync) -> T {
     loop {
         let numbered = || (threads::mine() < NUMBERED).then(&work);
@@ -71,7 +70,7 @@ fn who_reads_an_entry_again_and_again_takes_a_seat_and_who_alternates_takes_none
         for (number, published) in [&one, &other, &third].into_iter().enumerate() {
             show(published, number as u64);
         }
-        // Whatever the thread that had this number before has missed last.
+        // Whatever the last thread with this number missed.
         assert!(!is_seated(&third));
         for _ in 0..100 {
             assert!(!is_seated(&one) && !is_seated(&other));
@@ -94,7 +93,7 @@ fn only_the_snapshot_of_the_entry_itself_is_used() {
         show(&one, 1);
         show(&other, 2);
         sit(&one);
-        // As if it had been left in the seat for another published.
+        // As if it had been left in the seat for another `Published`.
         let mine = Mine::find().unwrap();
         mine.holds.store(other.address(), Ordering::Relaxed);
         let guard = other.read();
@@ -110,7 +109,7 @@ fn what_was_left_in_a_seat_is_found() {
         sit(&published);
         let left = published.current.load().as_ref().map(Arc::downgrade).unwrap();
         let before = left.strong_count();
-        // As if an eviction had come between the last look at it and the end of a call.
+        // As if an eviction had happened between the last check and the end of a call.
         Mine::find().unwrap().holds.store(NOWHERE, Ordering::Relaxed);
         tidy();
         assert!(soon(|| left.strong_count() == before - 1));
@@ -150,7 +149,7 @@ fn what_is_replaced_leaves_memory_at_once_although_others_have_seats() {
         }
         seated.wait();
         published.replace(None, true);
-        // Nobody who has a seat has done anything since.
+        // No thread with a seat has run since.
         let gone = is_gone(&old);
         checked.wait();
         assert!(gone);
@@ -218,7 +217,7 @@ fn nobody_sees_what_was_replaced_before_and_nothing_is_left() {
     let published = published();
     show(&published, 0);
     let shown = AtomicU64::new(0);
-    // What anybody has seen of the last snapshots.
+    // The newest snapshot that any thread has seen.
     let seen = AtomicU64::new(0);
     let [started, ended, checked] = [(); 3].map(|()| Barrier::new(READERS + 1));
     let read = || {
@@ -244,7 +243,7 @@ fn nobody_sees_what_was_replaced_before_and_nothing_is_left() {
             all.push(show(&published, next));
             shown.store(next, Ordering::Release);
             if next % 8 == 0 {
-                // Time to sit down.
+                // Gives the threads time to take a seat.
                 thread::yield_now();
             }
         }
