@@ -119,7 +119,7 @@ async fn rotate(crypto: &Crypto, pool: &SqlitePool, context: &EncryptionContext)
                 .await?
                 .into_string()?;
             let again = crypto.blind_index(context, &BY_EMAIL, email).await?;
-            // Only if nobody changed the value meanwhile.
+            // Writes only if the value is unchanged.
             let sql = "UPDATE users SET email_index = $1 WHERE id = $2 AND email = $3";
             let update = sqlx::query(sql).bind(again).bind(id).bind(sealed);
             update.execute(pool).await?;
