@@ -234,7 +234,7 @@ mod their_own_tests {
     }
 }
 
-/// What the document says of its code.
+/// The claims of the document about its code.
 #[tokio::test]
 async fn it_does_what_the_document_says() -> Result<()> {
     let folder = tempfile::tempdir()?;

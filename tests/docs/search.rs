@@ -442,7 +442,7 @@ async fn rows_are_indexed_anew_where_their_term_is_another() -> Result<()> {
         Ok(sqlx::query_scalar(sql).fetch_all(&pool).await?)
     };
     let now = index().await?;
-    // As a version of the normaliser that is no more might have left it.
+    // A term that an earlier version of the normalizer might have left.
     let old = crypto.blind_index(&acme, &BY_CITY, "another term").await?;
     let update = sqlx::query("UPDATE users SET email_index = $1 WHERE id = 1").bind(old);
     update.execute(&pool).await?;
