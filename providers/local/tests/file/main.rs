@@ -345,7 +345,7 @@ fn a_file_opens_only_in_the_way_that_protects_it() {
     assert!(matches!(open(&path, key(2)), Err(LocalKmsError::WrongKey { .. })));
 }
 
-/// The only test that uses the default parameters.
+/// Slow: uses the default parameters.
 #[test]
 fn a_passphrase_protects_with_the_default_parameters() {
     let (_folder, path) = folder();
