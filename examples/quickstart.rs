@@ -5,8 +5,8 @@
 //! cargo run --example quickstart -- --keep FOLDER
 //! ```
 //!
-//! It needs no server and no settings. Everything is in a temporary folder, which is removed at the end, or in the one named by
-//! `--keep`, for the program `encx` to look at.
+//! It needs no server and no settings. Everything is in a temporary folder, which is removed at the end, or in the
+//! folder of `--keep`, for the program `encx`.
 
 #![allow(clippy::print_stdout, reason = "an example tells what it does")]
 
@@ -30,7 +30,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 const EMAIL: Field = Field::new("customers", "email");
 const SSN: Field = Field::new("customers", "ssn");
 
-/// A customer as the service knows them.
+/// A customer in the service.
 #[derive(Deserialize)]
 struct Customer {
     id: i64,
@@ -40,7 +40,7 @@ struct Customer {
     ssn: String,
 }
 
-/// A customer as the database keeps them. `Ciphertext` is a column of bytes.
+/// A customer in the database. `Ciphertext` is a binary column.
 #[derive(FromRow)]
 struct Row {
     id: i64,
@@ -81,7 +81,7 @@ async fn main() -> Result<()> {
 
 async fn both_processes(folder: &Path) -> Result<()> {
     first_process(folder).await?;
-    // Nothing is handed over but the folder.
+    // It passes only the folder.
     let status = Command::new(std::env::current_exe()?)
         .arg("--second-process")
         .arg(folder)
@@ -93,7 +93,7 @@ async fn both_processes(folder: &Path) -> Result<()> {
     }
 }
 
-/// Writes what the program `encx` has to know of a folder that is kept.
+/// Writes the settings of the program `encx` for a kept folder.
 fn write_settings(folder: &Path) -> Result<()> {
     let folder = folder.display();
     let settings = format!(
@@ -118,7 +118,7 @@ context = {{ tenantId = {{ column = "tenant" }}, purpose = "pii" }}
     Ok(std::fs::write(format!("{folder}/encx.toml"), settings)?)
 }
 
-/// Opens everything that a folder holds: the KEKs, the data keys, the customers.
+/// Opens the content of a folder: the KEKs, the data keys, the customers.
 async fn open(folder: &Path) -> Result<(Crypto, SqlitePool)> {
     let protection = Protection::key_from_file(folder.join("master.key"));
     let kms = LocalKms::open_or_create(folder.join("keks.encx"), protection).await?;
@@ -270,7 +270,7 @@ async fn insert(crypto: &Crypto, pool: &SqlitePool, customer: &Customer) -> Resu
     Ok(())
 }
 
-/// Decrypts the two fields of a row, for the tenant who asks.
+/// Decrypts the two fields of a row, for the requesting tenant.
 async fn read(crypto: &Crypto, row: &Row, tenant: &str) -> Result<(String, String)> {
     let context = context(tenant)?;
     let email = crypto
@@ -289,7 +289,7 @@ async fn fetch(pool: &SqlitePool, id: i64) -> Result<Row> {
     Ok(query_as(sql).bind(id).fetch_one(pool).await?)
 }
 
-/// Says why something was refused. That it was not would be a failure of this example.
+/// Returns why a read was refused. A successful read would be a failure of this example.
 fn refusal(read: Result<(String, String)>) -> Result<String> {
     match read {
         Ok(_) => Err("a moved value was decrypted".into()),
@@ -297,7 +297,7 @@ fn refusal(read: Result<(String, String)>) -> Result<String> {
     }
 }
 
-/// Writes the key that protects the KEK file. A service takes it from its secrets manager instead.
+/// Writes the key that protects the KEK file. A service gets it from its secrets manager instead.
 fn write_master_key(path: &Path) -> Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);

@@ -1,13 +1,13 @@
-"""Runs the shell commands of docs/aws.md against moto, one after the other, as a newcomer copies them.
+"""Runs the shell commands of docs/aws.md against moto, in sequence, as a new user copies them.
 
     aws_page.py PAGE FOLDER
 
-FOLDER holds a copy of terraform/, and gets what the commands write. Needs in the environment what terraform_apply.py needs, and programs that Cargo has built:
-`cargo run -p encx-aws --example NAME -- ..` in the page starts such a one.
+FOLDER holds a copy of terraform/, and receives the files that the commands write. Needs the environment of terraform_apply.py, and the example
+programs that Cargo has built: `cargo run -p encx-aws --example NAME -- ..` in the page runs one of them.
 
-Before a block, a comment may say `<!-- not run: why -->`, or `<!-- dry run: why -->`: then the AWS CLI only checks its arguments. Every other
-block runs, in one shell. A block of text shows what the block before it printed: its lines are compared, without ids and numbers. The texts of errors
-that the page explains have to be in the code of encx-aws, but for those of AWS.
+A comment before a block may say `<!-- not run: why -->`, or `<!-- dry run: why -->`: then the AWS CLI only checks its arguments. Every other
+block runs, all in one shell. A text block shows the output of the block before it: its lines are compared, without ids and numbers. The error
+texts that the page explains must be in the code of encx-aws, except those of AWS.
 """
 
 import os
@@ -41,12 +41,12 @@ cargo() {
 BLOCK = re.compile(r"^(?:<!-- (not|dry) run: ([^\n]+) -->\n)?```(\w*)\n(.*?)^```$", re.M | re.S)
 
 
-# What AWS says, and encx hands on.
+# Texts of AWS that encx passes on.
 OF_AWS = {"KeyRotationEnabled: false", "explicit deny", "no identity-based policy allows", "no resource-based policy allows"}
 
 
 def unknown_errors(text):
-    """Finds texts of errors in the page's table that encx-aws does not have."""
+    """Finds error texts in the page's table that encx-aws does not have."""
     code = "\n".join(path.read_text() for path in sorted(pathlib.Path("providers/aws/src").rglob("*.rs")))
     code = re.sub(r"\\\n\s*", "", code)
     table = text[text.index("| text | cause | do |") :].partition("\n\n")[0]
@@ -56,7 +56,7 @@ def unknown_errors(text):
 
 
 def blank(line):
-    """Returns a line without what is another one in each run."""
+    """Returns a line without the parts that differ between runs."""
     return re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}|\d+", "…", line.strip())
 
 

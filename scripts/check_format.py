@@ -1,6 +1,6 @@
-"""Opens every golden file with nothing but what docs/format.md says, and so proves that it says enough.
+"""Opens every golden file using only docs/format.md, which proves that the document is complete.
 
-Run by scripts/check-format. It shares no code with encx: where the two disagree, one of them or the document is wrong.
+Run by scripts/check-format. It shares no code with encx: if the two disagree, one of them or the document is wrong.
 """
 
 import base64
@@ -153,7 +153,7 @@ USAGES = {"data": 1, "stream": 2, "index": 3, "pepper": 4}
 
 
 def fold(key):
-    # Scalar by scalar: Python's own `lower` of a whole text looks at a sigma's neighbours.
+    # Scalar by scalar: Python's `lower` of a whole text considers a sigma's neighbours.
     upper = "".join(scalar.upper() for scalar in key)
     return "".join(scalar.lower() for scalar in upper)
 
@@ -240,7 +240,7 @@ def nfkc(text):
 
 
 def normalized_now(normalizer, text):
-    """Returns a text in the normaliser's version of today, and the version that its index is of."""
+    """Returns a text in the normalizer's current version, and the version of its index."""
     first = normalized(normalizer, text)
     if normalizer not in ("lowercase", "email"):
         return first, 1
@@ -249,7 +249,7 @@ def normalized_now(normalizer, text):
 
 
 def normalized(normalizer, text):
-    """Returns a text in version 1 of the normaliser."""
+    """Returns a text in version 1 of the normalizer."""
     if normalizer == "exact":
         return text
     if normalizer == "trim":
@@ -265,7 +265,7 @@ def normalized(normalizer, text):
 
 
 def blind_index(key, key_id, index, values):
-    """Returns what k is derived with, k, and the blind index."""
+    """Returns the info from which k is derived, k, and the blind index."""
     names, parts = [], []
     for column, value in zip(index["columns"], values, strict=True):
         (type_, content), version = typed_part(value), 1
@@ -374,14 +374,14 @@ def key_from_text(text):
         key = base64.b64decode(text.rstrip("=") + "=", altchars=alphabet, validate=True)
     except (binascii.Error, ValueError) as error:
         raise Refused("key-text") from error
-    # Another text of the same key would leave bits of its last digit unused.
+    # Another text of the same key would not have zero bits in its last digit.
     refuse_unless(base64.b64encode(key, alphabet).decode().rstrip("=") == text.rstrip("="), "key-text")
     refuse_unless(len(key) == 32, "key-text")
     return key
 
 
 def open_kek_file(path, protection):
-    """Returns the KEKs as the manifest lists them, with each material's key besides."""
+    """Returns the KEKs as the manifest lists them, and each material's key."""
     status = os.stat(path)
     refuse_unless(status.st_uid in (os.geteuid(), 0), "owner")
     refuse_unless(status.st_mode & 0o077 == 0, "permissions")
@@ -464,7 +464,7 @@ class Database:
     def __init__(self, path, sql=None):
         with closing(sqlite3.connect(path)) as connection:
             if sql:
-                # The schema's checks call it, and SQLite has it since 3.43 only.
+                # The schema's checks call it, and SQLite has it only since 3.43.
                 length = lambda value: value if value is None else len(str(value).encode())  # noqa: E731
                 connection.create_function("octet_length", 1, length, deterministic=True)
                 assert connection.execute(sql).rowcount >= 1, "the change changes a row"
@@ -530,7 +530,7 @@ class Checks:
         print(f"FAILED {what}: found {shorten(found)}, expected {shorten(expected)}", file=sys.stderr)
 
     def case(self, what, expect, attempt):
-        """Runs an attempt and compares how it ends with what the manifest says."""
+        """Runs an attempt and compares its result with the manifest."""
         try:
             found = {"opens_to": attempt()}
         except Refused as error:
@@ -753,7 +753,7 @@ def check_compared(checks, document):
 
 
 def squeezed(document):
-    # Of the lines of an example, the first word is hex and the others are notes.
+    # In an example's lines, the first word is hex and the others are notes.
     blocks = re.findall(r"(?:^    [0-9a-f]+(?:  .*)?\n)+", document, re.MULTILINE)
     return "\n".join("".join(line.split()[0] for line in block.splitlines()) for block in blocks)
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-# What Grafana puts in place of its variables.
+# Values for Grafana's variables.
 VARIABLES = {"$__rate_interval": "5m", "$job": "shop"}
 
 

@@ -1,22 +1,22 @@
-"""Runs moto's AWS KMS for tests on a loopback port, with what moto gets wrong put right.
+"""Runs moto's AWS KMS for tests on a loopback port, with moto's faults corrected.
 
     kms_server.py PORT
 
-What is put right, because AWS KMS does otherwise, as its documentation says:
+Corrected, because AWS KMS behaves differently according to its documentation:
 
 - Keys that are disabled or pending deletion do nothing. (moto lets them.)
 - A wrong KeyId or SourceKeyId is an IncorrectKeyException. (moto: AccessDeniedException, or ignored.)
-- Pairs of an encryption context do not run together. (moto: `{a: bc}` and `{ab: c}` are the same.)
-- Replicas of a multi-region key open each other's ciphertexts, and each knows what it is. (moto: neither.)
-- A replica has the policy, description and tags that it is made with. (moto: the primary's policy, and no tags.)
+- Pairs of an encryption context are framed. (moto: `{a: bc}` and `{ab: c}` are the same.)
+- Replicas of a multi-region key open each other's ciphertexts, and each reports its role. (moto: neither.)
+- A replica has the policy, description and tags it was created with. (moto: the primary's policy, and no tags.)
 - An ARN of another region or account is not found. (moto: looks at the id alone.)
 - Key material has an id, an on-demand rotation makes new material, and a rotation has a period. (moto: no.)
-- A key that is made without a usage is for encryption. (moto: has none.)
+- A key that is created without a usage is for encryption. (moto: has none.)
 - Keys are disabled, enabled and deleted by their ARN as well as by their id. (moto: by id.)
-- A key policy comes back with its lists in another order, and a list of one as a text. (moto: as it was put.)
+- A key policy is returned with its lists in another order, and a list of one as a text. (moto: unchanged.)
 - A blob that cannot be parsed is an InvalidCiphertextException. (moto: some raise other errors.)
 
-Prints one line when it takes connections.
+Prints one line when it accepts connections.
 """
 
 import base64

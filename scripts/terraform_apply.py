@@ -1,19 +1,19 @@
-"""Applies the examples of the Terraform modules to moto, uses what they made, and destroys it.
+"""Applies the examples of the Terraform modules to moto, uses the resources, and destroys them.
 
     terraform_apply.py FOLDER [EXAMPLE..]
 
-FOLDER is a copy of terraform/, whose examples get files of their own here. Needs in the environment:
+FOLDER is a copy of terraform/; this script adds files to its examples. Needs in the environment:
 
-- AWS_ENDPOINT_URL and any credentials: moto takes all, and gives those of the account that the examples name
+- AWS_ENDPOINT_URL and any credentials: moto accepts all, and returns credentials for the account that the examples name
 - AWS_CLI: the command of the AWS CLI
-- whatever lets `terraform init` find the provider
+- the settings with which `terraform init` finds the provider
 
 and the examples `encrypt_row` and `provision` of encx-aws and `notes` of encx-config, as Cargo has built them.
 
-For each example: apply; plan again, which has to change nothing; with the outputs as they are, have encx-aws and encx-config encrypt and decrypt
-rows; wrap and unwrap a data key, and not under another context; destroy; look that the key waits for its deletion. The tests of encx-aws that
-take a key of the user's run with two of them. `existing-key` takes over a key that `provision` made, and plans to take over one that was made by
-hand.
+For each example: apply; plan again, which must change nothing; with the outputs, let encx-aws and encx-config encrypt and decrypt rows;
+wrap and unwrap a data key, and fail under another context; destroy; check that the key is pending deletion. The tests of encx-aws that
+take a user's key run with two of them. `existing-key` imports a key that `provision` created, and plans to import one that was created
+by hand.
 """
 
 import concurrent.futures
@@ -30,13 +30,13 @@ import botocore.exceptions
 ACCOUNT, OTHER = "111122223333", "444455556666"
 REGION = "eu-central-1"
 DELETERS = json.dumps([f"arn:aws:iam::{ACCOUNT}:role/terraform"])
-# Paths instead of hosts: the server has one address, and no domain for each bucket.
+# Paths instead of hosts: the server has one address, and no domain per bucket.
 OVERRIDE = 'provider "aws" {\n  s3_use_path_style = true\n}\n'
-# What encx-aws itself uses, by its tests that take a key of the user's.
+# The examples for encx-aws's tests that take a user's key.
 USED_BY_ENCX = ("existing-role", "two-regions")
-# As the workspace is built for its tests, so that nothing is built twice.
+# The same features as the workspace's tests, so that nothing is built twice.
 CARGO = ("--locked", "--quiet", "--workspace", "--all-features")
-# What moto does not know; the rest of the example is applied.
+# The parts that moto supports; the rest of the example is not applied.
 ONLY = {"eks-pod-identity": "module.kms"}
 CONTEXT = {"purpose": "pii", "tenantId": "t-42", "encx:v": "1"}
 
@@ -56,18 +56,18 @@ def run(folder, *command, **variables):
 def must(folder, *command, **variables):
     status, output = run(folder, *command, **variables)
     if status != 0:
-        # A failed apply shows its whole plan before what went wrong.
+        # A failed apply shows its whole plan before the error.
         raise Failed(f"{shlex.join(command)} failed in {folder}:\n{output[max(0, output.find('Error: ')) :]}")
     return output
 
 
 def client(service, region_name):
-    # Not the default session, which keeps the credentials that it began with.
+    # Not the default session, which keeps its first credentials.
     return boto3.Session(region_name=region_name).client(service)
 
 
 def take_account(account):
-    """Returns credentials for an account. To moto they are what tells accounts apart."""
+    """Returns credentials for an account. moto tells accounts apart by them."""
     role = f"arn:aws:iam::{account}:role/terraform"
     taken = client("sts", region_name=REGION).assume_role(RoleArn=role, RoleSessionName="test")["Credentials"]
     return {
@@ -78,7 +78,7 @@ def take_account(account):
 
 
 def make_roles():
-    """Makes what the examples say exists: the service's role, in both accounts. Goes on with the credentials of the first."""
+    """Creates what the examples expect to exist: the service's role, in both accounts. Continues with the credentials of the first."""
     for account in (OTHER, ACCOUNT):
         os.environ.update(take_account(account))
         trust = {"Version": "2012-10-17", "Statement": []}
@@ -89,7 +89,7 @@ def wrap_and_unwrap(name, environment):
     kms = client("kms", region_name=environment["AWS_REGION"])
     key = environment["AWS_KMS_KEY_ID"]
     if f":{environment['AWS_REGION']}:" not in key:
-        # A replica answers for its region; the SDK asks the region of the ARN first, encx the nearest.
+        # A replica answers for its region; the SDK calls the region of the ARN first, encx the nearest.
         key = key.split("/")[-1]
     made = kms.generate_data_key(KeyId=key, KeySpec="AES_256", EncryptionContext=CONTEXT)
     wrapped = {"KeyId": key, "CiphertextBlob": made["CiphertextBlob"]}
@@ -108,25 +108,25 @@ def built(example):
 
 
 def encrypt_rows(name, folder, environment, config):
-    """Has encx-aws write and read a row by the environment, and encx-config rows by the environment and by the part of encx.toml."""
+    """Lets encx-aws write and read a row with the environment, and encx-config rows with the environment and with the part of encx.toml."""
     output = must(folder, built("encrypt_row"), "row.db", **environment)
     if "read row 1: 123-45-6789" not in output:
         raise Failed(f"{name}: encx-aws read something else:\n{output}")
     store = {"ENCX_KEY_STORE": f"sqlite:{folder / 'row.db'}"}
-    # This one counts, and not the variable that AWS users have.
+    # This one takes precedence over AWS's usual variable.
     must(folder, built("notes"), "write", **environment | store | {"AWS_KMS_KEY_ID": "alias/another"})
     (folder / "encx.toml").write_text(config)
     status, output = run(folder, built("notes"), "read", **store)
     (folder / "encx.toml").unlink()
     (folder / "row.db").unlink()
-    # moto has one endpoint, and one for several regions is refused. By then the file has been understood.
+    # moto has one endpoint, and one for several regions is refused. At that point the file has been parsed.
     several = "cannot serve several regions" in output and environment["AWS_REGION"] in output
     if "read 40 notes" not in output and not (several and config.count("eu-west-1") > 0):
         raise Failed(f"{name}: encx-config exits with {status} and {output}\nunder\n{config}")
 
 
 def check_commands(name, commands):
-    """Runs what the output `validation_commands` says, as it says it."""
+    """Runs the commands in the output `validation_commands`, unchanged."""
     for shows, command in commands.items():
         # moto enforces no key policy, and so refuses nothing.
         if command is None or shows == "refused":
@@ -150,7 +150,7 @@ def use_by_encx(name, environment):
 
 
 def provision(users):
-    """Makes a key as `provision` of encx-aws does, and returns its id."""
+    """Creates a key as `provision` of encx-aws does, and returns its id."""
     arguments = ["--alias", "alias/shop-old", "--account", ACCOUNT]
     for user in users:
         arguments += ["--user", user]
@@ -160,7 +160,7 @@ def provision(users):
 
 
 def make_by_hand(users):
-    """Makes a key as docs/aws.md does by the AWS CLI, and returns its id."""
+    """Creates a key as docs/aws.md does with the AWS CLI, and returns its id."""
     arguments = ["--print-policy", "key", "--account", ACCOUNT]
     for user in users:
         arguments += ["--user", user]
@@ -199,7 +199,7 @@ def apply(folder):
     must(folder, "terraform", "init", "-input=false", "-no-color")
     arguments = ["-input=false", "-no-color"]
     if name == "existing-key":
-        # Its policy is that of `provision`, which lets no identity delete.
+        # Its policy is that of `provision`, which lets no identity delete it.
         users = [f"arn:aws:iam::{ACCOUNT}:role/shop"]
         check_import(name, folder, "hand", make_by_hand(users))
         client("kms", region_name=REGION).delete_alias(AliasName="alias/shop-old")
@@ -238,7 +238,7 @@ def main():
     names = sys.argv[2:] or sorted(path.name for path in (folder / "examples").iterdir() if path.is_dir())
     make_roles()
     failed = False
-    # They wait more than they compute: the provider polls until what it made is there.
+    # They mostly wait: the provider polls until its resources exist.
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         for done in concurrent.futures.as_completed([pool.submit(apply, folder / "examples" / name) for name in names]):
             try:

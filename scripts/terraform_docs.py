@@ -1,12 +1,12 @@
-"""Writes the tables of inputs and outputs into the READMEs of the Terraform modules, and finds what no test touches.
+"""Writes the tables of inputs and outputs into the READMEs of the Terraform modules, and finds what no test covers.
 
     terraform_docs.py write MODULE..    writes the tables
-    terraform_docs.py check MODULE..    fails if a table is not what the code says
+    terraform_docs.py check MODULE..    fails if a table differs from the code
     terraform_docs.py untested MODULE.. fails if a variable or an output appears in no run of the module's tests, or a
                                         variable, check or precondition has fewer runs that expect its refusal than it has conditions
     terraform_docs.py refusals MODULE.. fails if a validation refuses nothing in the module's tests; runs Terraform
 
-Reads what `terraform fmt` writes: blocks begin and end at the first column.
+Reads the output format of `terraform fmt`: blocks begin and end at the first column.
 """
 
 import json
@@ -32,14 +32,14 @@ def blocks(folder, kind):
 
 
 def attribute(block, name):
-    """Returns the value of an attribute of a block as it is written, on one line; None if there is none."""
+    """Returns the value of an attribute of a block as written, on one line; None if there is none."""
     match = re.search(rf"^  {name}\s+= (.*(?:\n(?:   .*|  [\]}})].*))*)", block, re.M)
     if match is None:
         return None
     lines = re.sub(r" +", " ", match.group(1)).split("\n")
     value = ""
     for line in (line.strip() for line in lines):
-        # On one line, what stood on lines of their own needs commas.
+        # Joining separate lines into one requires commas.
         between = "" if not value else " " if value[-1] in "{[(," or line[:1] in "}])" else ", "
         value += between + line
     return value
@@ -89,7 +89,7 @@ def check(folder):
 
 def untested(folder):
     tests = "\n".join(path.read_text() for path in sorted(folder.glob("tests/*.tftest.hcl")))
-    # Comments touch nothing.
+    # Comments cover nothing.
     tests = re.sub(r"^\s*#.*$", "", tests, flags=re.M)
     expected = re.findall(r"expect_failures\s*=\s*\[([^\]]*)\]", tests)
     expected = [name.strip() for names in expected for name in names.split(",")]
@@ -113,7 +113,7 @@ def untested(folder):
 
 
 def refusals(folder):
-    """Runs every test that expects a variable to be refused once more, and looks which of its validations did it.
+    """Runs every test that expects the refusal of a variable again, and finds which of its validations refused.
 
     Without resources, and so without a provider: validations look at variables, and at locals of one line.
     """
@@ -136,7 +136,7 @@ def refusals(folder):
                 if refused is None:
                     continue
                 expected[name] = refused.group(1)
-                # A file for each: after a run that fails, Terraform skips the rest of its file.
+                # A separate file for each: after a failed run, Terraform skips the rest of its file.
                 test = f'{shared.group(0) if shared else ""}run "{name}" {run.replace(refused.group(0), "")}\n'
                 (scratch / "tests" / f"{name}.tftest.hcl").write_text(test)
         subprocess.run(["terraform", "init", "-input=false"], cwd=scratch, check=True, stdout=subprocess.DEVNULL)

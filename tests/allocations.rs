@@ -1,4 +1,4 @@
-//! A hot call allocates what it returns and keeps, and nothing else.
+//! A hot call allocates only what it returns and keeps.
 //!
 //! `allocation_counter` replaces the global allocator of this program and counts for each thread.
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
@@ -17,8 +17,8 @@ use uuid::Uuid;
 
 const SSN: Field = Field::new("users", "ssn");
 
-/// Counts the allocations of a call. A thread's first calls also make what belongs to the thread, and a key's what
-/// belongs to the key; one in 4096 begins an epoch, which allocates. So the least of several counts.
+/// Counts the allocations of a call. The first calls also initialize state per thread and per key, and one in 4096
+/// begins an epoch, which allocates. So this returns the minimum of several counts.
 fn allocations<T>(call: impl Fn() -> T) -> u64 {
     let counts = (0..5).map(|_| {
         let counted = allocation_counter::measure(|| {
@@ -31,7 +31,7 @@ fn allocations<T>(call: impl Fn() -> T) -> u64 {
     total
 }
 
-/// Completes a future that has nothing to wait for, without a runtime that could allocate.
+/// Completes a future that never waits, without a runtime that could allocate.
 fn ready<F: Future>(future: F) -> F::Output {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,
@@ -39,7 +39,7 @@ fn ready<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// Runs a test while the key is hot and background work is driven by another thread.
+/// Runs a test while the key is hot and another thread drives background work.
 fn with_hot_keyring(test: impl FnOnce(&Keyring)) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -99,7 +99,7 @@ fn decrypting_allocates_a_plaintext_that_is_taken_out() {
     });
 }
 
-/// Its memory serves the next one.
+/// Its memory is reused for the next one.
 #[test]
 fn decrypting_allocates_nothing_for_a_plaintext_that_is_dropped() {
     with_hot_keyring(|keyring| {
@@ -119,7 +119,7 @@ fn decrypting_allocates_nothing_for_a_plaintext_that_is_dropped() {
     });
 }
 
-/// A buffer that a caller uses again and again.
+/// A buffer that a caller reuses.
 #[test]
 fn buffers_with_room_allocate_nothing() {
     with_hot_keyring(|keyring| {
@@ -163,7 +163,7 @@ fn a_buffer_without_room_is_allocated_once() {
     });
 }
 
-/// Whatever a stored hash asks for, the parser refuses it before there is any memory for it.
+/// The parser refuses a stored hash with excessive parameters before memory is allocated for it.
 #[test]
 fn a_hostile_password_hash_takes_no_memory() {
     let stored = |params: &str, salt: &str, output: &str| {
@@ -194,14 +194,14 @@ fn a_hostile_password_hash_takes_no_memory() {
     }
 }
 
-/// What the figures above rest on.
+/// The assumption behind the figures above.
 #[test]
 fn the_counter_counts() {
     assert_eq!(allocations(|| [Box::new(1), Box::new(2)]), 2);
 }
 
-/// To look whether the keys in memory are still in the key store costs a query for a thousand of them, once in a
-/// `state_ttl`, and keeps nothing.
+/// Checking whether the keys in memory are still in the key store costs one query per thousand keys, once per
+/// `state_ttl`, and keeps no memory.
 #[test]
 fn ten_thousand_keys_are_looked_after_by_ten_queries_and_in_no_memory() {
     const KEYRINGS: usize = 10_000;

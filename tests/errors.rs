@@ -1,4 +1,4 @@
-//! Public errors print themselves as text where a program shows their `Debug`: returned from `main`, unwrapped, or asserted.
+//! The `Debug` of public errors is their text: for programs that return them from `main`, unwrap or assert.
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
@@ -16,7 +16,7 @@ use encx::suite::{OpenError, SealError};
 use encx::{AadError, Ciphertext, ContextError, EncryptionContext, Error};
 use encx_test_support::{SSN, error_types};
 
-/// A sample under the name of its type.
+/// A sample with the name of its type.
 fn sample<E: StdError + 'static>(error: E) -> (&'static str, Box<dyn StdError>) {
     (std::any::type_name::<E>(), Box::new(error))
 }
@@ -72,7 +72,7 @@ fn every_error_reads_as_text_with_its_causes() {
             sample(StoreError::unavailable(refused())),
             sample(encx::token::TokenError::Prefix),
         ],
-        // Only encx makes one; see its unit test.
+        // Only encx can create one; see its unit test.
         &["RandomError"],
     );
 }
@@ -90,7 +90,7 @@ fn a_cause_stands_once_and_below() {
         shown,
         "local could not unwrap a data key with KEK `alias/app`: the KMS is unavailable\ncaused by: connection refused"
     );
-    // The text has the cause already.
+    // The text already contains the cause.
     let store = format!("{:?}", Error::from(StoreError::unavailable(refused())));
     assert_eq!(store, "the key store is unavailable: connection refused");
 }

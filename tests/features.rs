@@ -1,10 +1,10 @@
-//! The tables of features in README.md and in the documentation list what Cargo.toml has.
+//! The tables of features in README.md and in the documentation match Cargo.toml.
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 use std::collections::BTreeSet;
 
-/// The names of the section `[features]`, without the set of defaults.
+/// The names in the section `[features]`, except `default`.
 fn of_manifest(manifest: &str) -> BTreeSet<&str> {
     let (_, section) = manifest.split_once("\n[features]\n").unwrap();
     let (section, _) = section.split_once("\n[").unwrap();
@@ -14,7 +14,7 @@ fn of_manifest(manifest: &str) -> BTreeSet<&str> {
         .collect()
 }
 
-/// What stands in backticks in the first column of the table whose head begins so.
+/// The names in backticks in the first column of the table with this header.
 fn of_table<'a>(text: &'a str, head: &str) -> BTreeSet<&'a str> {
     let mut lines = text.lines().map(|line| line.trim_start_matches("//! "));
     assert!(
@@ -39,7 +39,7 @@ fn the_tables_of_features_list_those_of_the_manifest() {
     assert_eq!(of_table(include_str!("../src/lib.rs"), "| feature |"), features);
 }
 
-/// Those of the other packages are named in their READMEs.
+/// The READMEs of the other packages name their features.
 #[test]
 fn readmes_name_the_features_of_their_packages() {
     for (manifest, readme) in [

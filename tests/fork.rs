@@ -1,6 +1,6 @@
-//! Forks, and shows that parent, child and grandchild draw different nonces, and that time goes on in each.
+//! Forks, and checks that parent, child and grandchild draw different nonces, and that time advances in each.
 //!
-//! A program of its own, without libtest: a process should fork while it has one thread.
+//! A program without libtest, because a process should fork while it has one thread.
 #![allow(
     clippy::unwrap_used,
     reason = "a test, which clippy cannot tell without libtest"
@@ -33,7 +33,7 @@ fn main() {
         ("time_goes_on_in_a_child", unix::time_goes_on_in_a_child),
     ];
     for (name, test) in tests {
-        // Each in a process of its own: in the second nothing may have been drawn yet.
+        // Each in its own process: in the second, nothing may have been drawn before.
         unix::in_child(test);
         #[allow(clippy::print_stdout, reason = "what libtest prints")]
         {
@@ -72,7 +72,7 @@ mod unix {
     const HEADER_LEN: usize = 18;
     const NONCE_LEN: usize = 24;
     const PROCESS_LEN: usize = 4;
-    /// The kernel ends a process that takes longer, whatever it waits for.
+    /// The kernel kills a process that takes longer.
     const DEADLINE_SECONDS: u32 = 60;
 
     pub(super) fn a_child_forked_after_a_draw_draws_differently() {
@@ -107,8 +107,8 @@ mod unix {
         assert_all_differ(&nonces, 2 * DRAWS);
     }
 
-    /// What `Crypto` keeps of an epoch is a copy in the child: it must not go on there. Both decrypt what either
-    /// encrypted, before the fork and after.
+    /// The child has a copy of the parent's epoch and must not continue it. Both decrypt what either encrypted, before
+    /// the fork and after.
     pub(super) fn parent_and_child_share_a_keyring_and_no_epoch() {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -121,7 +121,7 @@ mod unix {
             keyring.encrypt("makes the key", AAD.row(1)).await.unwrap();
             keyring
         });
-        // An epoch is under way, and something was opened under it.
+        // An epoch has begun, and a message was decrypted under it.
         let before = encrypt(&keyring, 5);
         assert_decrypts(&keyring, &before);
         let sealed = collect(|out| {
@@ -165,7 +165,7 @@ mod unix {
     }
 
     fn in_a_batch(keyring: &Keyring) -> Vec<Ciphertext> {
-        // The key is hot, so nobody is waited for.
+        // The key is hot, so no call waits.
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let batch = keyring.encrypt_many((0..BATCH).map(|_| (PLAINTEXT, AAD.row(1))));
         runtime.block_on(batch).into_iter().map(Result::unwrap).collect()
@@ -179,17 +179,17 @@ mod unix {
         }
     }
 
-    /// One thread keeps the coarse time, and a child has it not. Without it no key would ever grow old there.
+    /// One thread keeps the coarse time, and a child does not have it. Without it, keys would never expire there.
     pub(super) fn time_goes_on_in_a_child() {
         let clock = SystemClock::new();
         let goes_on = |from: Duration| {
-            // The kernel ends a process for which it does not.
+            // The kernel kills a process in which it does not.
             while clock.elapsed_coarsely() <= from {
                 std::thread::yield_now();
             }
             assert!(clock.elapsed_coarsely() <= clock.elapsed());
         };
-        // Whoever builds a `Crypto` allows the thread.
+        // Building a `Crypto` allows the thread.
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -197,7 +197,7 @@ mod unix {
         let built = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build();
         let _crypto = runtime.block_on(built).unwrap();
         goes_on(clock.elapsed_coarsely());
-        // It is kept: two looks in a row see the same time now and then.
+        // It is coarse: two consecutive reads sometimes return the same time.
         while clock.elapsed_coarsely() != clock.elapsed_coarsely() {}
         in_child(|| {
             let begin = clock.elapsed();
@@ -208,7 +208,7 @@ mod unix {
         goes_on(clock.elapsed());
     }
 
-    /// A key as `Crypto` has it: the second halves of its nonces come from a generator of the thread.
+    /// A key as in `Crypto`: the second half of each nonce comes from a generator per thread.
     struct Cipher {
         key: SuiteKey,
         epoch: RefCell<Option<Arc<Epoch>>>,
@@ -245,7 +245,7 @@ mod unix {
         }
     }
 
-    /// Returns the nonces that some processes wrote: few enough for the pipe's own buffer.
+    /// Returns the nonces that some processes wrote: few enough for the pipe's buffer.
     fn collect(processes: impl FnOnce(&PipeWriter)) -> Vec<u8> {
         let (mut read, write) = pipe().unwrap();
         processes(&write);
@@ -259,25 +259,25 @@ mod unix {
         assert_eq!(records.len(), expected * (PROCESS_LEN + NONCE_LEN));
         let records = records.chunks_exact(PROCESS_LEN + NONCE_LEN);
         let records: Vec<_> = records.map(|record| record.split_at(PROCESS_LEN)).collect();
-        // The second half is fresh in every message.
+        // The second half is random in every message.
         let second: HashSet<_> = records.iter().map(|(_, nonce)| &nonce[12..]).collect();
         assert_eq!(second.len(), expected, "second halves came twice");
-        // An epoch, which is what shares a first half, belongs to one process.
+        // An epoch shares the first half of its nonces, and belongs to one process.
         let first: HashSet<_> = records.iter().map(|(_, nonce)| &nonce[..12]).collect();
         let epochs: HashSet<_> = records.iter().map(|(of, nonce)| (of, &nonce[..12])).collect();
         assert_eq!(epochs.len(), first.len(), "two processes went on with one epoch");
-        // Epochs are shared, or nothing above was tested.
+        // Epochs are shared; otherwise the checks above test nothing.
         assert!(first.len() < expected / 2);
     }
 
-    /// Runs something in a child and waits for it to succeed.
+    /// Runs a closure in a child and waits for it to succeed.
     pub(super) fn in_child(run: impl FnOnce()) {
         alarm::set(DEADLINE_SECONDS);
         match fork().unwrap() {
             Fork::Child => {
                 alarm::set(DEADLINE_SECONDS);
                 let run = std::panic::AssertUnwindSafe(run);
-                // The parent's stack continues below: it must not run here, whether this fails or not.
+                // The parent's stack continues below: it must not run here, even if this fails.
                 exit(i32::from(std::panic::catch_unwind(run).is_err()));
             }
             Fork::Parent(child) => {

@@ -1,6 +1,6 @@
-//! What any release wrote opens with today's code, and what it refused is still refused.
+//! Today's code opens what every release wrote, and still refuses what it refused.
 //!
-//! Each folder in `tests/golden/` is one release's; its manifest lists every file. `docs/format.md` describes the bytes.
+//! Each folder in `tests/golden/` is one release; its manifest lists every file. `docs/format.md` describes the bytes.
 
 // Windows has no permissions to set, and refuses the file that relies on them.
 #![cfg(unix)]
@@ -50,7 +50,7 @@ struct Release {
     scratch: TempDir,
 }
 
-/// The KMS of each KEK file, as it is unchanged.
+/// The KMS of each unmodified KEK file.
 type KmsByFile = BTreeMap<String, LocalKms>;
 
 impl Release {
@@ -140,7 +140,7 @@ impl Release {
         bytes
     }
 
-    /// Puts bytes into a file of its own, with permissions that git does not keep.
+    /// Writes bytes into a new file, with permissions that git does not record.
     fn place(&self, bytes: &[u8], mode: &str) -> PathBuf {
         let folder = tempfile::tempdir_in(self.scratch.path()).unwrap().keep();
         let path = folder.join("copy");
@@ -293,7 +293,7 @@ impl Release {
             pool.close().await;
         }
         let store = SqliteKeyStore::connect(path.to_str().unwrap()).await.unwrap();
-        // What an earlier release left is brought up to date as it would be by a service.
+        // A store of an earlier release is migrated as a service would migrate it.
         store.migrate().await.unwrap();
         store
     }
@@ -309,7 +309,7 @@ fn apply(change: Change, bytes: &mut Vec<u8>) {
     }
 }
 
-/// Does what somebody would do who knows that the checksum is no protection.
+/// Recomputes the checksum, as an attacker can.
 fn mend_checksum(bytes: &mut [u8]) {
     use sha2::Digest as _;
     let (content, checksum) = bytes.split_last_chunk_mut::<32>().unwrap();
@@ -377,7 +377,7 @@ impl RowId for Row<'_> {
     }
 }
 
-/// Names a refusal as `docs/format.md` does.
+/// Returns the name of a refusal in `docs/format.md`.
 fn code(error: &Error) -> &'static str {
     match error {
         Error::Aad(_) => "aad",
@@ -393,7 +393,7 @@ fn code(error: &Error) -> &'static str {
         Error::Compromised { .. } => "compromised",
         Error::Context(_) => "context",
         Error::Decrypt { .. } => "decrypt",
-        // The key is gone either way; where no version is left, the error says that, too.
+        // The key is gone in both cases; if no version is left, the error also says so.
         Error::Destroyed { .. } | Error::Shredded => "destroyed",
         Error::KekNotAllowed { .. } => "kek-not-allowed",
         Error::KeyMismatch { .. } => "key-mismatch",

@@ -1,4 +1,4 @@
-//! The harness that services test with: its clock, its faults, its counts.
+//! The harness for tests of services: its clock, its faults, its counts.
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -76,7 +76,7 @@ async fn a_key_in_use_is_unwrapped_again_while_time_goes_by_and_another_leaves_m
     open(&b, "t-1", &sealed).await.unwrap();
     harness.kms().reset_calls();
     harness.clock().advance(11 * MINUTE).await;
-    // Nobody used the one again after it was made.
+    // One of them was not used after it was created.
     assert_eq!((a.stats().keys, a.stats().refreshes), (0, 0));
     assert_eq!((b.stats().keys, b.stats().refreshes), (1, 1));
     harness.assert_kms_calls(1);
@@ -101,7 +101,7 @@ async fn what_another_process_changes_is_seen_within_a_minute_and_not_before() {
     open(harness.crypto(), "t-1", &sealed).await.unwrap();
     let (polls, keys) = (harness.store().polls(), harness.crypto().stats().keys);
     harness.clock().advance(59 * SECOND).await;
-    // The poll has seen it: no request is needed for the key to go.
+    // The poll has seen it: the key is dropped without a request.
     assert!(harness.store().polls() > polls);
     assert_eq!((keys, harness.crypto().stats().keys), (1, 0));
     let refused = open(harness.crypto(), "t-1", &sealed).await;
@@ -160,7 +160,7 @@ async fn faults_last_as_long_as_ordered() {
     let gone = StoreError::unavailable(std::io::Error::other("gone"));
     harness.store().fail_until_cleared(gone);
     seal(crypto, "t-2").await.unwrap_err();
-    // What is in memory serves.
+    // Keys in memory serve.
     seal(crypto, "t-1").await.unwrap();
     harness.clock().advance(5 * MINUTE).await;
     assert!(crypto.stats().failed_polls > 0);
@@ -178,7 +178,7 @@ async fn a_slow_kms_takes_the_clocks_time() {
         seal(harness.crypto(), "t-1").await.unwrap();
         harness.clock().elapsed()
     };
-    // Each thing at its moment, however far the clock is moved at once.
+    // Each event at its time, however far the clock is moved at once.
     let (answered, ()) = tokio::join!(request, harness.clock().advance(MINUTE));
     assert_eq!(answered - began, 5 * SECOND);
     assert_eq!(harness.clock().elapsed() - began, MINUTE);
@@ -201,7 +201,7 @@ async fn a_throttled_kms_lets_so_many_calls_through_in_a_period() {
     assert!(!is_throttled("t-2").await);
     harness.clock().advance(4 * SECOND).await;
     assert!(is_throttled("t-3").await);
-    // The first call is long enough ago, and refusals count for nothing.
+    // The first call is long enough ago, and refusals do not count.
     harness.clock().advance(2 * SECOND).await;
     assert!(!is_throttled("t-3").await);
     assert!(is_throttled("t-4").await);
@@ -215,7 +215,7 @@ async fn a_lost_race_leaves_one_active_key_which_everybody_uses() {
     harness.lose_next_race();
     let sealed = seal(harness.crypto(), "t-1").await.unwrap();
     assert_eq!(harness.store().records().len(), 1);
-    // Two keys were made. The loser's is thrown away, and it unwraps the winner's.
+    // Two keys were created. The loser's is discarded, and the loser unwraps the winner's.
     let calls = harness.kms().calls();
     assert_eq!((calls.generate, calls.unwrap), (2, 1));
     open(&harness.process().await, "t-1", &sealed).await.unwrap();

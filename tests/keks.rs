@@ -1,4 +1,4 @@
-//! Which KEK may wrap and unwrap as time goes by: aliases that move, several wraps, rewrapping.
+//! Which KEKs may wrap and unwrap over time: aliases that move, several wraps, rewrapping.
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
@@ -23,7 +23,7 @@ fn builder(kms: &MemoryKms, store: &MemoryKeyStore) -> CryptoBuilder {
     Crypto::builder(kms.clone(), store.clone())
 }
 
-/// A record that two KEKs wrap, and what was encrypted under it.
+/// A record that two KEKs wrap, and a ciphertext under it.
 async fn wrapped_by_a_and_b(kms: &MemoryKms, store: &MemoryKeyStore) -> encx::Ciphertext {
     let both = |_: &EncryptionContext| {
         let kek = |name| KekRef::try_from(name).unwrap();
@@ -48,7 +48,7 @@ fn keks(store: &MemoryKeyStore) -> Vec<String> {
 async fn rewrapping_never_drops_the_last_wrap_that_opens() {
     let (kms, store) = (kms(), MemoryKeyStore::new());
     let sealed = wrapped_by_a_and_b(&kms, &store).await;
-    // The wrap that would stay is damaged; so far nobody noticed, because the other one opens.
+    // The wrap that would stay is damaged; this is unnoticed so far, because the other one opens.
     store.tamper(|rows| rows[0].wraps[1].wrapped.ciphertext[30] ^= 1);
     let crypto = builder(&kms, &store)
         .kek("memory/b")
@@ -69,7 +69,7 @@ async fn rewrapping_never_drops_the_last_wrap_that_opens() {
 async fn rewrapping_moves_no_wrap_that_holds_another_key() {
     let (kms, store) = (kms(), MemoryKeyStore::new());
     let sealed = wrapped_by_a_and_b(&kms, &store).await;
-    // Somebody with rights on the first KEK planted their own key beside the good one.
+    // An attacker with rights on the first KEK planted their own key beside the good one.
     let pairs = KmsContext::new(&context("a"), KeyUsage::Data, sealed.key_id());
     let planted = kms
         .generate_data_key(&"memory/a".parse().unwrap(), &pairs)
@@ -155,7 +155,7 @@ async fn a_running_process_sees_within_a_minute_that_an_alias_moved() {
     let sealed = running.encrypt(&context("a"), "x", SSN.row(1)).await.unwrap();
     kms.set_alias("alias/app", "memory/b");
     clock.advance(11 * MINUTE);
-    // What the alias stood for earlier is not allowed any more, as in a process that starts now.
+    // The alias's earlier target is no longer allowed, as in a process that starts now.
     let refused = running
         .decrypt(&context("a"), &sealed, SSN.row(1))
         .await
@@ -232,7 +232,7 @@ async fn a_row_of_a_foreign_kek_cannot_hammer_the_kms() {
                 .unwrap_err();
             let as_expected = match &refused {
                 Error::KekNotAllowed { .. } => is_known,
-                // About the alias, not about the row.
+                // The error is about the alias, not about the row.
                 Error::Kms(error) => !is_known && error.kek().as_str() == rule,
                 _ => false,
             };

@@ -1,4 +1,4 @@
-//! The life of keys, as a key manager leads it, on an in-memory KMS and key store.
+//! The life of keys under a key manager, on an in-memory KMS and key store.
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
@@ -97,7 +97,7 @@ async fn sixteen_processes_that_rotate_at_once_agree_on_one_version() {
     let (kms, store, crypto) = set_up().await;
     crypto.key_manager().create(&context("a")).await.unwrap();
     let mut rotations = tokio::task::JoinSet::new();
-    // All have seen version 1, and all are at the KMS, before any of them writes.
+    // All have seen version 1, and all have called the KMS, before any of them writes.
     kms.hold();
     for _ in 0..16 {
         let manager = KeyManager::new(kms.clone(), store.clone()).unwrap();
@@ -119,7 +119,7 @@ async fn sixteen_processes_that_rotate_at_once_agree_on_one_version() {
 async fn a_rotation_that_died_halfway_is_finished_by_the_next() {
     let (kms, store, crypto) = set_up().await;
     crypto.key_manager().create(&context("a")).await.unwrap();
-    // Cut off between its two writes: the version was inserted and not promoted.
+    // Interrupted between its two writes: the version was inserted and not promoted.
     let prepared = crypto.key_manager().rotate(&context("a")).await.unwrap();
     store.tamper(|rows| {
         for row in rows {
@@ -188,7 +188,7 @@ async fn suspending_stops_every_use_and_resuming_brings_it_back() {
     assert!(crypto.encrypt(&context("a"), "x", SSN.row(1)).await.is_ok());
     assert!(crypto.decrypt(&context("a"), &sealed, SSN.row(1)).await.is_ok());
 
-    // Suspended again, and a new version takes its place: it comes back to decrypt only.
+    // Suspended again, and a new version replaces it: it comes back for decryption only.
     manager
         .set_state(&context("a"), id, KeyState::Suspended)
         .await
@@ -444,7 +444,7 @@ async fn a_process_never_goes_back_to_an_earlier_version() {
         matches!(refused, Error::RolledBack { found, used } if found == Some(backup[0].id) && used == newer),
         "{refused}"
     );
-    // Ids grow with the clock, so what is made after the restore is greater than what was in use before.
+    // Ids increase with the clock, so keys created after the restore have greater ids than those before it.
     clock.advance(Duration::from_millis(10));
     crypto.key_manager().rotate(&context("a")).await.unwrap();
     assert!(

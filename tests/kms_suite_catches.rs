@@ -1,4 +1,4 @@
-//! The conformance suite catches KMSs that are broken in the ways that real ones are, and no case is idle.
+//! The conformance suite detects KMSs with realistic faults, and every case detects one.
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -16,7 +16,7 @@ use encx::kms::{
 };
 use encx_testkit::{KmsFixture, MemoryKms, block_on, kms_suite};
 
-/// One way to be broken.
+/// A fault of a KMS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     AcceptsExcess,
@@ -47,7 +47,7 @@ enum Fault {
     UnwrapsToAnotherKey,
 }
 
-/// Every fault, and one case of those that must catch it.
+/// Every fault, and one case that must detect it.
 const CAUGHT: &[(Fault, &str)] = &[
     (Fault::AcceptsExcess, "a_wrap_with_excess_bytes_fails"),
     (Fault::AcceptsMissingEnd, "every_truncation_of_a_wrap_fails"),
@@ -136,7 +136,7 @@ struct Broken {
     memory: Arc<Memory>,
 }
 
-/// What some faults need to remember.
+/// State that some faults need.
 #[derive(Default)]
 struct Memory {
     busy: AtomicBool,
@@ -197,7 +197,7 @@ impl Broken {
             _ => return context.clone(),
         };
         pairs.sort();
-        // Any text will do that stands for these pairs and is short enough.
+        // Any short text that is unique for these pairs works.
         let digest = format!("{pairs:?}")
             .bytes()
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
@@ -240,7 +240,7 @@ impl Broken {
         wrapped
     }
 
-    /// Changes a wrap on its way in, back to what the inner KMS made.
+    /// Changes a wrap on its way in, back to the inner KMS's wrap.
     fn back(&self, wrapped: &WrappedKey) -> WrappedKey {
         let mut wrapped = wrapped.clone();
         match self.fault {

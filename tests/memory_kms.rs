@@ -1,4 +1,4 @@
-//! `MemoryKms` keeps the contract, and does what tests order.
+//! `MemoryKms` keeps the contract, and applies the faults that tests set.
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 use std::sync::Arc;
@@ -156,7 +156,7 @@ fn latency_passes_on_the_tests_clock() {
         };
         kms.until_in_flight(1).await;
         assert!(!call.is_finished());
-        // The call may not have asked the clock yet, so one step might not be enough.
+        // The call may not have read the clock yet, so one step may not be enough.
         while !call.is_finished() {
             clock.advance(Duration::from_secs(60));
             tokio::task::yield_now().await;

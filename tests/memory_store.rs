@@ -1,4 +1,4 @@
-//! The conformance suite of key stores on `MemoryKeyStore`, and what only that store can do.
+//! The conformance suite of key stores on `MemoryKeyStore`, and the features that only this store has.
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
@@ -49,7 +49,7 @@ fn new_key(tenant: &str, after: Option<DataKeyId>) -> NewKey {
         .with_wrap(StoredWrap::new(KmsName::default(), wrapped))
 }
 
-/// Takes a hint that is there already; `None` if there is none.
+/// Takes an available hint; `None` if there is none.
 fn hint(changes: &mut KeyChanges) -> Option<KeyHint> {
     let mut next = pin!(poll_fn(|context: &mut Context<'_>| {
         futures_core::Stream::poll_next(std::pin::Pin::new(changes), context)
@@ -142,7 +142,7 @@ fn claims_end_when_the_clock_says_so_and_a_fence_is_a_hint() {
         let (leases, registry) = (store.leases().unwrap(), store.processes().unwrap());
         let (one, two) = (ProcessId::random(), ProcessId::random());
         let term = Duration::from_secs(30);
-        // Writes move the time of writes on; claims go by the clock.
+        // Writes advance the time of writes; claims use the clock.
         store.insert(&new_key("t-1", None)).await.unwrap();
         assert!(matches!(hint(&mut changes), Some(KeyHint::Changed { .. })));
         let lease = leases
@@ -166,7 +166,7 @@ fn claims_end_when_the_clock_says_so_and_a_fence_is_a_hint() {
 
         let fence = registry.raise_fence().await.unwrap();
         assert_eq!(hint(&mut changes), Some(KeyHint::Fence(fence)));
-        // Faults of the store are not used up by what processes do in the background.
+        // Background work of processes does not use up faults of the store.
         store.fail_next(1, StoreError::Conflict);
         registry.raise_fence().await.unwrap();
         assert!(store.load(&[]).await.is_err());
@@ -175,7 +175,7 @@ fn claims_end_when_the_clock_says_so_and_a_fence_is_a_hint() {
     });
 }
 
-/// A crashed process is remembered for as long as it could have served a key, and an hour.
+/// A crashed process is remembered for as long as it could have served a key, plus an hour.
 #[test]
 fn processes_that_could_serve_no_key_any_more_are_forgotten() {
     block_on(async {
@@ -214,7 +214,7 @@ fn times_follow_the_clock_and_always_grow() {
     });
 }
 
-/// A time that no clock has written moves no cursor.
+/// A time that no clock has written does not move the cursor.
 #[test]
 fn a_row_from_the_future_hides_no_later_change() {
     block_on(async {

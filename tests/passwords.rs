@@ -21,12 +21,12 @@ fn purpose(purpose: &str) -> EncryptionContext {
     EncryptionContext::from_pairs([("purpose", purpose)]).unwrap()
 }
 
-/// So cheap that the tests take no time.
+/// The cheapest parameters, to keep the tests fast.
 fn cheap() -> PasswordParams {
     PasswordParams::insecure_new(64, 1, 1).unwrap()
 }
 
-/// Starts a process whose passwords take no time, as do those of all processes beside it.
+/// Starts a harness whose processes all hash with the cheapest parameters.
 async fn harness() -> Harness {
     Harness::with(|settings| settings.password_params(cheap())).await
 }
@@ -93,7 +93,7 @@ fn a_hash_in_another_place_does_not_verify() {
                 .unwrap();
             assert_eq!(verdict, PasswordVerdict::NoMatch);
         }
-        // The pepper of another context does not even have this id.
+        // The pepper of another context has a different id.
         let admin = purpose("admin");
         let place = PASSWORD.row(7);
         let error = crypto
@@ -110,7 +110,7 @@ fn a_hash_in_another_place_does_not_verify() {
     });
 }
 
-/// Whatever is changed in a stored hash, it does not verify: each part is an input of Argon2 or names the pepper.
+/// A changed stored hash does not verify: each part is an input of Argon2 or names the pepper.
 #[test]
 fn a_changed_hash_does_not_verify() {
     block_on(async {
@@ -158,7 +158,7 @@ fn a_password_needs_a_new_hash_after_a_rotation_and_with_other_parameters() {
         let later = harness.builder().password_params(stronger).build().await.unwrap();
         assert_eq!(verify(&later, &anew, RIGHT).await, OUTDATED);
         assert_eq!(hash(&later).await.params(), stronger);
-        // A stronger hash than those of today is no reason to keep it either: one parameter for all.
+        // A hash that is stronger than the current parameters is outdated too: the parameters are the same for all.
         assert_eq!(verify(&crypto, &hash(&later).await, RIGHT).await, OUTDATED);
     });
 }
@@ -221,7 +221,7 @@ fn an_imported_pepper_is_used_and_rotates_like_any() {
         assert!(!kept.windows(32).any(|part| part == [7; 32]));
         assert_eq!(keys(&crypto).list(&login()).await.unwrap().len(), 1);
 
-        // One that is made here takes its place, and then another that was not.
+        // A pepper that is created here replaces it, and then another imported one.
         keys(&crypto).rotate(&login()).await.unwrap();
         assert_eq!(verify(&crypto, &stored, RIGHT).await, OUTDATED);
         let made_here = hash(&crypto).await;
@@ -276,7 +276,7 @@ fn passwords_that_are_none_are_refused() {
     });
 }
 
-/// Otherwise the error would tell which users there are.
+/// Otherwise the error would reveal which users exist.
 #[test]
 fn nobody_fails_as_everybody_does() {
     block_on(async {
@@ -296,11 +296,11 @@ fn nobody_fails_as_everybody_does() {
             let (somebody, nobody) = attempts().await;
             assert!(somebody.is_err(), "{somebody:?}");
             assert_eq!(somebody, nobody);
-            // One that was never in use verifies nobody either.
+            // A pepper that was never active verifies no unknown user either.
             keys.prepare(&login()).await.unwrap();
             assert_eq!(attempts().await, (somebody, nobody));
         }
-        // An older one that still verifies: its users get verdicts, and so does nobody.
+        // An older pepper still verifies: known and unknown users get verdicts.
         let other = harness().await.process().await;
         let stored = hash(&other).await;
         let manager = self::keys(&other);
@@ -315,7 +315,7 @@ fn nobody_fails_as_everybody_does() {
     });
 }
 
-/// With one blocking thread, which is taken, and room for one password.
+/// With one blocking thread, which is busy, and memory for one password.
 #[test]
 fn a_pepper_withdrawn_while_a_password_waits_for_room_is_not_used() {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -352,7 +352,7 @@ fn a_pepper_withdrawn_while_a_password_waits_for_room_is_not_used() {
                 }
             })
         };
-        // It has the room, and what it began goes on.
+        // It has the memory, and its computation continues.
         let first = attempt(1);
         for _ in 0..100 {
             tokio::task::yield_now().await;

@@ -1,4 +1,4 @@
-//! Blind indexes: one key for each context, terms over rotations, states of keys, batches.
+//! Blind indexes: one key per context, terms across rotations, states of keys, batches.
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
@@ -48,7 +48,7 @@ fn one_process_finds_what_another_indexed() {
         let key = keys(&writer).list(&context("a")).await.unwrap().remove(0);
         assert_eq!(stored.key_tag(), BlindIndex::tag_of(key.id));
         assert_eq!(stored.as_bytes()[..4], key.id.to_bytes()[12..]);
-        // Each key serves one usage: nothing was made to encrypt with.
+        // Each key serves one usage: no key for encryption was created.
         let data = writer.key_manager().list(&context("a")).await.unwrap();
         assert!(data.is_empty());
     });
@@ -116,16 +116,16 @@ fn after_a_rotation_old_and_new_rows_are_found() {
     });
 }
 
-/// Searches and writes of several processes, of which none hears of the others but by polls, a minute apart.
+/// Searches and writes of several processes, which see each other's changes only by polls, a minute apart.
 #[tokio::test]
 async fn a_rotation_that_was_prepared_hides_no_row_at_any_time() {
     let harness = Harness::new().await;
     let (writer, reader, a) = (harness.crypto(), harness.process().await, context("a"));
     let found = async || reader.index_terms(&a, &EMAIL, ADA).await.unwrap();
-    // The first key of all, too: who looked in vain a moment ago looks again.
+    // Also for the first key: a process that recently found none looks again.
     assert!(found().await.is_empty());
     let old = index(writer, &a, ADA).await;
-    // Its second use makes it one that is in use.
+    // Its second use marks it as in use.
     for _ in 0..2 {
         assert_eq!(found().await.as_slice(), [old]);
     }
@@ -136,13 +136,13 @@ async fn a_rotation_that_was_prepared_hides_no_row_at_any_time() {
     assert_eq!(promoted.id, next);
     let new = index(writer, &a, ADA).await;
     assert_ne!(new, old);
-    // Not a moment later.
+    // Immediately after.
     harness.kms().reset_calls();
     assert_eq!(found().await.as_slice(), [old, new]);
     harness.assert_kms_calls(0);
 }
 
-/// Whether the keys are in memory or not, the same versions count.
+/// The same versions count whether the keys are in memory or not.
 #[test]
 fn states_decide_which_versions_are_searched() {
     block_on(async {
@@ -154,7 +154,7 @@ fn states_decide_which_versions_are_searched() {
         let second = index(&crypto, &a, ADA).await;
         let next = keys(&crypto).prepare(&a).await.unwrap().id;
         let third = crypto.blind_index_under(&a, &EMAIL, ADA, next).await.unwrap();
-        // Nothing is promoted by it, and a version that waits is not made twice.
+        // It promotes nothing, and does not create a second waiting version.
         assert_eq!(index(&crypto, &a, ADA).await, second);
         assert_eq!(keys(&crypto).prepare(&a).await.unwrap().id, next);
 
@@ -245,7 +245,7 @@ const ORDER: Normalizer = Normalizer::custom("order-number", 1, |text| {
         .then(|| number.to_uppercase())
 });
 
-/// What was stored, by which spellings it is found, and by which it is not.
+/// Stored values, the spellings that find them, and the spellings that do not.
 #[test]
 fn every_normaliser_finds_what_it_makes_equal_and_nothing_else() {
     let known: [(Normalizer, &str, &[&str], &[&str]); 7] = [
@@ -358,7 +358,7 @@ fn a_compound_index_finds_what_is_equal_in_all_parts() {
     });
 }
 
-/// The keys of indexes leave memory and come back as those of data do.
+/// Index keys leave memory and return like data keys.
 #[test]
 fn an_index_key_lives_as_long_as_any() {
     block_on(async {
@@ -416,7 +416,7 @@ fn an_imported_key_gives_the_terms_that_it_gave_elsewhere() {
         keys(&other).import(&b, key()).await.unwrap();
         let of = async |crypto: &Crypto, context| index(crypto, context, ADA).await.as_bytes()[4..].to_vec();
         assert_eq!(of(&crypto, &a).await, of(&other, &b).await);
-        // As a further version it is promoted, and what was there before goes on finding.
+        // It is promoted as a further version, and the previous one still finds rows.
         let old = index(&crypto, &a, ADA).await;
         let second = keys(&crypto)
             .import(&a, encx::kms::DataKey::copy_from(&[8; 32]).unwrap())

@@ -1,4 +1,4 @@
-//! That the conformance suite of key stores catches stores that are broken in one way each.
+//! The conformance suite of key stores detects stores with one fault each.
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
@@ -17,7 +17,7 @@ use encx::store::{
 };
 use encx_testkit::{AuditedChange, MemoryKeyStore, StoreFixture, store_cases};
 
-/// One thing that a store does wrong.
+/// A fault of a store.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
     AcknowledgesAnEarlierFence,
@@ -76,7 +76,7 @@ enum Fault {
     TwoRaiseOneFence,
 }
 
-/// Every fault, the case that must catch it, and how: each was watched doing so.
+/// Every fault, and the case that must detect it; each was observed to do so.
 const FAULTS: [(Fault, &str); 54] = [
     (
         Fault::AcknowledgesAnEarlierFence,
@@ -188,10 +188,10 @@ const FAULTS: [(Fault, &str); 54] = [
     (Fault::TwoRaiseOneFence, "sixteen_raise_sixteen_fences"),
 ];
 
-/// What was asked of a cache, and what it answers.
+/// A cached query and its answer.
 type Answer = (Vec<Scope>, Vec<KeyRecord>);
 
-/// A store in memory that does one thing wrong.
+/// A memory store with one fault.
 #[derive(Clone, Debug)]
 struct Broken {
     inner: MemoryKeyStore,
@@ -398,7 +398,7 @@ impl KeyStore for Broken {
                 page.records.splice(0..0, self.find(after)).for_each(drop);
             }
             (Fault::PagesSkipWhatIsAdded, _) => {
-                // An empty page at the end: whoever counts pages is told of one too many.
+                // An empty page at the end: a caller who counts pages gets one too many.
                 page.next = page.next.or(page.records.last().map(|record| record.id));
             }
             _ => {}
@@ -460,7 +460,7 @@ impl KeyStore for Broken {
 
 struct BrokenFixture(Broken);
 
-/// The fault of the fixture that is made next: a fixture makes itself.
+/// The fault of the next fixture: a fixture creates itself.
 static NEXT: Mutex<Fault> = Mutex::new(Fault::SortsByNothing);
 
 #[async_trait]

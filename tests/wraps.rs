@@ -1,4 +1,4 @@
-//! Several wraps of one key: made while a KMS is down, told, and completed later.
+//! Several wraps of one key: created while a KMS is down, reported, and completed later.
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
@@ -92,10 +92,10 @@ async fn a_second_kms_that_is_down_delays_no_key_and_is_made_up_for() {
     let made = manager.create(&context("a")).await.unwrap();
     assert_eq!(keks(&made), [HERE]);
     assert_eq!(manager.missing_wraps(&made).await.unwrap(), [there()]);
-    // A key that is made on first use is no other.
+    // A key created on first use behaves the same.
     let sealed = crypto.encrypt(&context("b"), "x", SSN.row(1)).await.unwrap();
 
-    // Still down: said of each, and asked for no longer than a few times.
+    // Still down: reported for each, but called only a few times.
     for _ in 0..5 {
         let tenant = format!("tenant-{}", both.store().records().len());
         manager.create(&context(&tenant)).await.unwrap();
@@ -108,14 +108,14 @@ async fn a_second_kms_that_is_down_delays_no_key_and_is_made_up_for() {
     assert!(both.calls().1 <= 3, "it went on asking: {:?}", both.calls());
 
     both.there.set_unavailable(false);
-    // A job in a process of its own, which has not learned of the outage.
+    // A job in another process, which has not noticed the outage.
     let manager = both.crypto().await.key_manager();
     assert_eq!(manager.missing_wraps(&made).await.unwrap(), [there()]);
     both.reset_calls();
     let report = manager.complete_wraps().await.unwrap();
     assert_eq!((report.already_complete, report.completed.len()), (1, 7));
     assert!(report.failed.is_empty());
-    // One to unwrap each that lacked a wrap, one to wrap it.
+    // Per key without a wrap, one call to unwrap it and one to wrap it.
     assert_eq!(both.calls(), (7, 7));
     for record in both.store().records() {
         assert_eq!(keks(&record), [HERE, THERE]);
@@ -238,7 +238,7 @@ async fn what_has_all_wraps_is_told_apart_while_a_kms_is_down() {
         assert_eq!(keks(&whole), [HERE, THERE]);
     }
     both.there.set_unavailable(true);
-    // The lacking ones come first, so that the KEK is given up before the whole ones are looked at.
+    // Those that lack a wrap come first, so that the KEK is given up before the complete ones are checked.
     let report = manager.complete_wraps().await.unwrap();
     assert_eq!((report.already_complete, report.completed.len()), (3, 0));
     assert_eq!(report.failed.len(), 5);

@@ -1,4 +1,4 @@
-//! The cold start: the first use of many tenants, one after the other.
+//! The cold start: the first use of many tenants in sequence.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,15 +11,16 @@ const SSN: Field = Field::new("users", "ssn");
 /// How long the first use of one tenant takes.
 #[derive(Clone, Copy)]
 pub(crate) struct Cold {
-    /// To encrypt: make a data key, wrap it, store it, unwrap nothing.
+    /// To encrypt: create a data key, wrap it, store it; no unwrap.
     pub(crate) encrypt: Duration,
-    /// To decrypt, in a second process as it were: load the key and unwrap it.
+    /// To decrypt, as in a second process: load the key and unwrap it.
     pub(crate) decrypt: Duration,
 }
 
-/// Uses so many tenants for the first time, with a KMS and a key store in memory, so that what is left is encx.
+/// Uses this many tenants for the first time, with a KMS and a key store in memory, so that only encx's own time
+/// remains.
 pub(crate) fn measure(tenants: u32) -> Cold {
-    // On one thread, because a task that wakes another thread takes longer than what is measured here.
+    // On one thread, because waking another thread takes longer than the measured work.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -1,4 +1,4 @@
-//! What encrypting and decrypting on a hot key costs, as a multiple of the bare cipher's cost in the same run.
+//! The cost of encrypting and decrypting on a hot key, as a multiple of the bare cipher's cost in the same run.
 //!
 //! ```text
 //! cargo bench --bench hot_path              everything, about three minutes
@@ -8,15 +8,15 @@
 //! cargo bench --bench hot_path --features aws-lc-rs    with the other cipher library, in encx and in the floor
 //! ```
 //!
-//! Criterion times each case by itself, and compares it with the run before. The table at the end does not use these
-//! figures: on a shared machine two cases that are timed a minute apart were timed on two different
-//! machines. It times the cases of one row in turns of about a millisecond, hundreds of times, divides by the floor's time
-//! in the same round, and takes the median: of moments in which the machine was disturbed, or faster than usual, and of
-//! places in memory, of which some suit the one case and some the other. So every few rounds all is made anew: keys,
-//! buffers and threads. It is also written to `hot_path.json` in the target directory.
+//! Criterion times each case separately, and compares it with the previous run. The table at the end does not use these
+//! figures: on a shared machine, two cases timed a minute apart see different conditions. Instead, the cases of one row
+//! alternate in turns of about a millisecond, hundreds of times. Each turn is divided by the floor's time in the same
+//! round, and the table shows the median. This cancels disturbances and clock changes. Memory layout can favour one
+//! case, so keys, buffers and threads are recreated every few rounds. The table is also written to `hot_path.json` in
+//! the target directory.
 //!
-//! A call on a hot key never waits, so its future is polled once, without a runtime: what is timed is encx, not an
-//! executor. A runtime lives beside it, because a service has one and the cache's background work runs there.
+//! A call on a hot key never waits, so its future is polled once, without a runtime: this times encx, not an executor.
+//! A runtime runs beside it for the cache's background work, as in a service.
 #![allow(clippy::disallowed_methods, reason = "a bench measures the machine's time")]
 #![allow(clippy::print_stdout, reason = "figures are what a bench is for")]
 
@@ -68,7 +68,7 @@ fn main() {
     if has("--list") || has("--profile-time") {
         return;
     }
-    // Cargo says `--bench` when it benches. Without it this runs as a test, which asks whether it works at all.
+    // Cargo passes `--bench` to benches. Without it this runs as a test, which only checks that it works.
     let benched = has("--bench") && !has("--test");
     let effort = match () {
         () if !benched => Effort::TEST,
@@ -82,7 +82,7 @@ fn main() {
     }
 }
 
-/// Lists what is timed, for every length.
+/// Lists the timed cases, for every length.
 fn rows(hot: &Hot) -> Vec<Row<'_>> {
     LENGTHS.into_iter().flat_map(|len| hot.rows(len)).collect()
 }

@@ -1,4 +1,4 @@
-//! What a service sees beyond single calls: the slowest ones, crowds, memory, and a start with a slow KMS.
+//! Behavior of a service beyond single calls: the slowest calls, many tasks, memory, and a start with a slow KMS.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use crate::timed::median;
 const SSN: Field = Field::new("users", "ssn");
 const VALUE: [u8; 64] = [0xa5; 64];
 
-/// How long the KMS takes for one call, where that matters.
+/// The time of one KMS call, where it matters.
 const KMS_LATENCY: Duration = Duration::from_millis(10);
-/// How many calls to a KMS are under way at once: the builder's default.
+/// The number of concurrent KMS calls: the builder's default.
 const KMS_CALLS: u32 = 32;
 
-/// How much is measured.
+/// The amount of measurement.
 #[derive(Clone, Copy)]
 pub(crate) struct Effort {
     pub(crate) rounds: u32,
@@ -40,7 +40,7 @@ impl Effort {
         rounds: 3,
         ..Self::FULL
     };
-    /// Once is enough to see that it works.
+    /// Once is enough to check that it works.
     pub(crate) const TEST: Self = Self {
         rounds: 1,
         calls: 100,
@@ -70,15 +70,15 @@ fn context(tenant: impl std::fmt::Display) -> EncryptionContext {
     context.build().expect("the context is valid")
 }
 
-/// The 99.9th percentile of a hot encryption, in nanoseconds: while nothing else happens, while the key is unwrapped anew
-/// in the background, and while it is rotated again and again. The least of several rounds: noise only adds.
+/// The 99.9th percentile of a hot encryption, in nanoseconds: in a quiet process, while the key is refreshed in the
+/// background, and during continuous rotation. The minimum of several rounds, because noise only adds.
 fn slowest(runtime: &Runtime, effort: Effort) -> Vec<(&'static str, f64)> {
     let slow_kms = || MemoryKms::new().with_latency(SystemClock::new(), KMS_LATENCY * 10);
     let built = runtime.block_on(async {
         let quiet = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new())
             .build()
             .await?;
-        // A refresh is under way for a third of the time.
+        // A refresh is in flight a third of the time.
         let refreshing = Crypto::builder(slow_kms(), MemoryKeyStore::new())
             .ttl(Duration::from_millis(400))
             .refresh_ahead(0.9)
@@ -142,7 +142,7 @@ fn percentile(runtime: &Runtime, keyring: &Keyring, calls: usize) -> f64 {
     nanos[nanos.len() - 1 - nanos.len() / 1000] as f64
 }
 
-/// How much longer 64 tasks take on one key than 2 that do as much together.
+/// How much longer 64 tasks on one key take than 2 tasks with the same total work.
 fn crowd(runtime: &Runtime, effort: Effort) -> Vec<(&'static str, f64)> {
     let keyring = runtime.block_on(async {
         let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new())
@@ -170,7 +170,7 @@ fn crowd(runtime: &Runtime, effort: Effort) -> Vec<(&'static str, f64)> {
         begin.elapsed().as_secs_f64()
     };
     let ratios = (0..effort.rounds).map(|round| {
-        // In turns, because the second of two finds a machine that the first has warmed.
+        // Alternating, because the first of the two warms up the machine for the second.
         let first = total(if round % 2 == 0 { 2 } else { 64 });
         let second = total(if round % 2 == 0 { 64 } else { 2 });
         if round % 2 == 0 {
@@ -182,7 +182,7 @@ fn crowd(runtime: &Runtime, effort: Effort) -> Vec<(&'static str, f64)> {
     vec![("tasks/64-to-2", median(ratios))]
 }
 
-/// What a first argument of this name makes this program do.
+/// The first argument that starts the memory measurement.
 pub(crate) const FOOTPRINT: &str = "footprint";
 
 /// Measures the memory of cached keyrings in a process that has freed nothing before.
@@ -196,7 +196,7 @@ fn footprint_in_child(effort: Effort) -> Option<(&'static str, f64)> {
     Some(("memory/100000-keyrings/megabytes", bytes * 100_000.0 / 1e6))
 }
 
-/// Returns the bytes that one keyring takes, whose key is in memory and has encrypted and decrypted one value.
+/// Returns the bytes of one keyring whose key is in memory and has encrypted and decrypted one value.
 pub(crate) fn footprint(keyrings: u32) -> Option<f64> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -226,7 +226,7 @@ pub(crate) fn footprint(keyrings: u32) -> Option<f64> {
     })
 }
 
-/// Returns how much of this process is in memory, in bytes; `None` where that cannot be told.
+/// Returns this process's resident memory in bytes; `None` if it is unknown.
 fn resident() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
@@ -234,7 +234,7 @@ fn resident() -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
-/// How much longer the first use of many tenants at once takes than the KMS needs for its answers.
+/// The time of the first use of many tenants at once, relative to the KMS's own time.
 fn cold_start(runtime: &Runtime, effort: Effort) -> Vec<(&'static str, f64)> {
     let kms = Arc::new(MemoryKms::new().with_latency(SystemClock::new(), KMS_LATENCY));
     let store = Arc::new(MemoryKeyStore::new());

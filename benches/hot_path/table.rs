@@ -10,14 +10,14 @@ use crate::support::cases::{Hot, Row};
 use crate::timed::{median, timed_on, turns};
 use crate::{rows, service};
 
-/// How much is measured.
+/// The amount of measurement.
 #[derive(Clone, Copy)]
 pub(crate) struct Effort {
-    /// How often all is made anew.
+    /// How often everything is recreated.
     passes: u32,
-    /// How many turns each case has in a pass.
+    /// How many turns each case has per pass.
     rounds: u32,
-    /// How long one turn of the floor takes.
+    /// The duration of one turn of the floor.
     turn: Duration,
     tenants: u32,
     cold_rounds: u32,
@@ -40,7 +40,7 @@ impl Effort {
         service: service::Effort::QUICK,
         ..Self::FULL
     };
-    /// Once is enough to see that it works.
+    /// Once is enough to check that it works.
     pub(crate) const TEST: Self = Self {
         passes: 1,
         rounds: 1,
@@ -51,15 +51,15 @@ impl Effort {
     };
 }
 
-/// What one case cost on one thread and on two: medians.
+/// The cost of one case on one thread and on two: medians.
 struct Line {
     operation: &'static str,
     case: &'static str,
     len: usize,
-    /// Nanoseconds a call, on one thread.
+    /// Nanoseconds per call, on one thread.
     nanos: f64,
     floor: f64,
-    /// How many times the floor's time in the same round, on one thread and on two.
+    /// The ratio to the floor's time in the same round, on one thread and on two.
     ratios: [f64; 2],
 }
 
@@ -68,7 +68,7 @@ impl Line {
         format!("{}/{}/{}", self.operation, self.case, self.len)
     }
 
-    /// How much more two threads do than one, where the floor's gain is 1.
+    /// The gain from a second thread, relative to the floor's gain.
     fn scaling(&self) -> f64 {
         self.ratios[0] / self.ratios[1]
     }
@@ -155,13 +155,13 @@ impl Table {
     }
 }
 
-/// What was timed of one row, on one thread and on two.
+/// The times of one row, on one thread and on two.
 struct Timed {
     operation: &'static str,
     len: usize,
     names: Vec<&'static str>,
     calls: u64,
-    /// By threads, by case: how long each turn took.
+    /// By threads, by case: the duration of each turn.
     took: [Vec<Vec<Duration>>; 2],
 }
 
@@ -224,11 +224,11 @@ fn lines(effort: Effort) -> Vec<Line> {
     timed.iter().flat_map(Timed::lines).collect()
 }
 
-/// Finds how many calls of the floor fill a turn.
+/// Finds the number of calls of the floor that fill a turn.
 fn calls_a_turn(row: &Row<'_>, effort: Effort) -> u64 {
     let floor = &*row.cases[0].run;
     let mut calls = 1;
-    // The least of several: one interruption of the first call would look like a whole turn.
+    // The minimum of several: one interruption of the first call would look like a full turn.
     let least = |calls| {
         (0..5)
             .map(|_| timed_on(floor, calls, 1))
@@ -254,7 +254,7 @@ fn micros(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e6
 }
 
-/// Cargo gives a bench a folder of its own there.
+/// Cargo gives each bench a separate folder there.
 fn target() -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     folder.parent().unwrap_or(folder).to_owned()

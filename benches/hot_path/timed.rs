@@ -8,25 +8,25 @@ use std::time::{Duration, Instant};
 use crate::support::Run;
 use crate::support::cases::Row;
 
-/// From how many places on the stack calls are made, one after the other.
+/// The number of stack positions from which calls are made in sequence.
 const DEPTHS: u32 = 16;
 
 /// How long a thread waits for another, which may have failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Times all cases of a row in turns of so many calls, on each of so many threads at once. Returns, case by case, how long
-/// the slowest thread took in each round.
+/// Times all cases of a row in turns of this many calls, on each of this many threads at once. Returns, per case, the
+/// time of the slowest thread in each round.
 pub(crate) fn turns(row: &Row<'_>, calls: u64, threads: usize, rounds: u32) -> Vec<Vec<Duration>> {
     let start = Start::of(threads);
     let work = || {
         let mut took = vec![Vec::new(); row.cases.len()];
         for case in &row.cases {
-            // What a thread does once, such as seeding its generator, is not what is asked about.
+            // One-time work of a thread, such as seeding its generator, is not measured.
             (case.run)(1);
         }
         for round in 0..rounds {
             for turn in 0..row.cases.len() {
-                // Each begins a round as often as the others, so that none always comes after the same one.
+                // Each starts a round equally often, so that none always follows the same one.
                 let at = (turn + round as usize) % row.cases.len();
                 start.wait();
                 took[at].push(timed(&*row.cases[at].run, calls, round));
@@ -48,7 +48,7 @@ pub(crate) fn turns(row: &Row<'_>, calls: u64, threads: usize, rounds: u32) -> V
         .collect()
 }
 
-/// Makes `calls` calls on each of so many threads at once, and returns how long the slowest of them took.
+/// Makes `calls` calls on each of this many threads at once, and returns the time of the slowest.
 pub(crate) fn timed_on(run: &Run<'_>, calls: u64, threads: usize) -> Duration {
     let start = Start::of(threads);
     let work = || {
@@ -66,22 +66,22 @@ pub(crate) fn timed_on(run: &Run<'_>, calls: u64, threads: usize) -> Duration {
     })
 }
 
-/// Returns the value in the middle.
+/// Returns the median.
 pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<_> = values.collect();
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
 
-/// Every turn begins elsewhere on the stack. By where that lies, as seen from the heap, the same instructions take up to a
-/// sixth longer, and that differs between two threads, two builds and two starts of one program.
+/// Every turn starts at another stack position. The position relative to the heap makes the same instructions up to a
+/// sixth slower, and differs between threads, builds and starts of one program.
 fn timed(run: &Run<'_>, calls: u64, turn: u32) -> Duration {
     let begin = Instant::now();
     deeper(run, calls, turn % DEPTHS);
     begin.elapsed()
 }
 
-/// Makes the calls from so many frames deeper, each of some cache lines.
+/// Makes the calls from this many frames deeper, each of several cache lines.
 #[inline(never)]
 fn deeper(run: &Run<'_>, calls: u64, frames: u32) {
     let frame = black_box([0_u8; 264]);
@@ -92,8 +92,8 @@ fn deeper(run: &Run<'_>, calls: u64, frames: u32) {
     black_box(&frame);
 }
 
-/// Where threads wait for each other without sleep: one that was woken up would run on the waker's core for a while, and the
-/// two would share it.
+/// Threads wait here for each other by spinning: a thread that is woken up would run on the waker's core for a while,
+/// and the two would share it.
 struct Start {
     threads: usize,
     arrived: AtomicUsize,
@@ -115,7 +115,7 @@ impl Start {
             spins += 1;
             if spins.is_multiple_of(1 << 14) {
                 assert!(begin.elapsed() < PATIENCE, "the other thread does not come");
-                // Where there is one core for both after all.
+                // In case there is only one core.
                 thread::yield_now();
             }
             spin_loop();

@@ -1,4 +1,4 @@
-//! What is timed on a hot key.
+//! The timed operations on a hot key.
 
 use std::cell::{Cell, RefCell};
 use std::hint::black_box;
@@ -12,11 +12,11 @@ use tokio::runtime::Runtime;
 use super::floor::{AAD_LEN, Floor};
 use super::{Run, ready};
 
-/// Long enough for a framed AAD of exactly the floor's length.
+/// Long enough for a framed AAD of the same length as the floor's.
 const HOUSE_NUMBER: Field = Field::new("customer_addresses", "house_number");
 const ROW: i64 = 42;
 
-/// One operation on plaintexts of one length: the floor first, then what is compared with it.
+/// One operation on plaintexts of one length: the floor first, then the cases compared with it.
 pub(crate) struct Row<'a> {
     pub(crate) name: &'static str,
     pub(crate) len: usize,
@@ -29,7 +29,7 @@ pub(crate) struct Case<'a> {
 }
 
 impl<'a> Case<'a> {
-    /// Times a call and the drop of what it returns.
+    /// Times a call and the drop of its result.
     fn new<T>(name: &'static str, call: impl Fn() -> T + Sync + 'a) -> Self {
         let run = move |calls| {
             for _ in 0..calls {
@@ -88,7 +88,7 @@ impl Hot {
         }
     }
 
-    /// Lists what is timed for one length.
+    /// Lists the timed cases for one length.
     pub(crate) fn rows(&self, len: usize) -> Vec<Row<'_>> {
         let mut rows = vec![self.encrypt(len), self.decrypt(len), self.decrypt_miss(len)];
         if len == 64 {
@@ -115,7 +115,7 @@ impl Hot {
             }),
         ];
         if len == 64 {
-            // As services call it: the AAD is framed for each row.
+            // As in a service: the AAD is framed for each row.
             cases.push(Case::new("keyring-and-row", move || {
                 let aad = HOUSE_NUMBER.row(black_box(ROW));
                 ready(self.keyring.encrypt(black_box(&of_row), aad)).expect("it encrypts")
@@ -137,7 +137,7 @@ impl Hot {
         }
     }
 
-    /// Of a value whose message key is in memory: one of many that were encrypted close to each other.
+    /// A value whose message key is cached: one of many that were encrypted close together.
     fn decrypt(&self, len: usize) -> Row<'_> {
         let bytes = vec![0xa5; len];
         let of_floor = self.floor.seal(&bytes);
@@ -154,7 +154,7 @@ impl Hot {
                     .decrypt(&self.context, black_box(&of_crypto), &self.aad);
                 ready(decrypted).expect("it decrypts")
             }),
-            // The floor does not wipe what it decrypted. Nor does this.
+            // The floor does not wipe what it decrypted, and neither does this.
             Case::new("keyring-unwiped", move || {
                 let decrypted = ready(self.keyring.decrypt(black_box(&of_unwiped), &self.aad));
                 decrypted.expect("it decrypts").into_bytes()
@@ -177,11 +177,11 @@ impl Hot {
         }
     }
 
-    /// Of values that share no message key, as when old ones are read at random.
+    /// Values that share no message key, as when old ones are read at random.
     fn decrypt_miss(&self, len: usize) -> Row<'_> {
         let bytes = vec![0xa5; len];
-        // A thread forgets each before it comes again, or its key would be kept. Of the longest there are few, and many keys
-        // are kept, but to derive one takes a thousandth of the time.
+        // A thread must forget each value before it recurs, or its key would be cached. For the longest there are few
+        // values, so many keys are cached, but deriving one takes a thousandth of the time.
         let others = if len < 1 << 20 { 1024 } else { 16 };
         let of_floor: Vec<_> = (0..others).map(|_| self.floor.seal(&bytes)).collect();
         let encrypted = std::iter::repeat_with(|| {
@@ -212,7 +212,7 @@ impl Hot {
         }
     }
 
-    /// Ten fields of 32 bytes: one by one, and together.
+    /// Ten fields of 32 bytes: individually, and in a batch.
     fn encrypt_record(&self) -> Row<'_> {
         let fields: [_; FIELDS] = std::array::from_fn(|_| [0xa5; FIELD_LEN]);
         let cases = vec![
@@ -283,30 +283,30 @@ impl Hot {
     }
 }
 
-/// Tells whether a value is one of those for which a thread has few places to remember that it has opened them: by the first
-/// bytes of the nonce, a sixteenth of all. Fewer values are needed then, which stay in the processor's cache.
+/// Tells whether a value is among the sixteenth for which a thread has few slots to remember that it has opened them,
+/// by the first bytes of the nonce. So fewer values are needed, and they stay in the processor's cache.
 fn is_soon_forgotten(encrypted: &Ciphertext) -> bool {
     encrypted.as_bytes()[HEADER_LEN] < 16
 }
 
-/// What stands before the nonce.
+/// The bytes before the nonce.
 const HEADER_LEN: usize = 18;
 
 const FIELDS: usize = 10;
 const FIELD_LEN: usize = 32;
 
 thread_local! {
-    /// What calls that allocate nothing write into.
+    /// The output buffer of calls that allocate nothing.
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     static TURN: Cell<usize> = const { Cell::new(0) };
-    /// Whether the thread is the first or the second of two that were started one after the other.
+    /// Whether the thread is the first or the second of two that were started in sequence.
     static SIDE: usize = THREADS.fetch_add(1, Ordering::Relaxed) % 2;
 }
 
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 
-/// Counts in a circle, each thread for itself and each of two in its own half: what one of them has just read, the other
-/// does not read again.
+/// Counts in a circle, separately per thread and, for two threads, each in its own half: neither reads what the other
+/// has just read.
 fn turn(of: usize) -> usize {
     let half = of / 2;
     TURN.set((TURN.get() + 1) % half);

@@ -1,6 +1,6 @@
-//! The floor: what a service would write that has one key, keeps it expanded, and wants nothing but the cipher.
+//! The floor: a service with one expanded key that only uses the cipher.
 //!
-//! It uses the cipher library that encx uses, so that what is compared is encx.
+//! It uses the same cipher library as encx, so that the comparison shows only encx.
 
 use rand::Rng;
 
@@ -91,7 +91,7 @@ mod cipher {
         LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &key).expect("the key has 32 bytes"))
     }
 
-    /// By the fastest of its calls that leave the tag by itself.
+    /// With the fastest call that keeps the tag separate.
     pub(super) fn seal(
         cipher: &Cipher,
         nonce: [u8; NONCE_LEN],

@@ -9,8 +9,7 @@ use std::task::{Context, Poll, Waker};
 /// Makes this many calls of one kind.
 pub(crate) type Run<'a> = dyn Fn(u64) + Sync + 'a;
 
-/// Completes a future that has nothing to wait for. Inlined, so that the future is made where it is polled, as
-/// `await` would.
+/// Completes a future that never waits. Inlined, so that the future is created where it is polled, as with `await`.
 #[inline(always)]
 pub(crate) fn ready<F: Future>(future: F) -> F::Output {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {

@@ -1,13 +1,13 @@
 # Alarms on what encx itself counts, if a collector writes its metrics to CloudWatch.
 
 locals {
-  # By queries of Metrics Insights, which take a metric under all its dimensions: the collector chooses those.
+  # Queries of Metrics Insights cover a metric under all its dimensions, which the collector chooses.
   encx = {
     circuit_open = {
       of          = "MAX(encx_kms_circuit_open)"
       threshold   = 1
       periods     = 1
-      description = "A process calls a KMS no more, because it failed too often: keys that are not in memory cannot be unwrapped there"
+      description = "The circuit breaker of a process is open because a KMS failed too often: the process cannot unwrap keys that are not in memory"
     }
     refusals = {
       of          = "SUM(encx_refusals_total)"
@@ -19,13 +19,13 @@ locals {
       of          = "MAX(encx_poll_lag_seconds)"
       threshold   = var.encx_thresholds.poll_lag_seconds
       periods     = 2
-      description = "A process does not hear of changes in the key store: a suspended or rotated key is still used there"
+      description = "A process does not see changes in the key store: it may still use a suspended or rotated key"
     }
     call_seconds = {
       of          = "MAX(encx_kms_call_seconds)"
       threshold   = var.encx_thresholds.call_seconds
       periods     = 3
-      description = "Calls of AWS KMS take long"
+      description = "Calls of AWS KMS are slow"
     }
     calls = {
       of          = "SUM(encx_kms_calls_total)"

@@ -1,4 +1,4 @@
-# What is told at once: calls on the keys that CloudTrail reports to EventBridge.
+# Reported at once: calls on the keys that CloudTrail reports to EventBridge.
 
 locals {
   on_the_keys = {
@@ -6,7 +6,7 @@ locals {
     resources   = { ARN = values(var.key_arns) }
   }
 
-  # A role's calls name the role as the issuer of the session, a user's calls the user. Without both it is unknown.
+  # A role's calls name the role as the issuer of the session, a user's calls the user. An identity without both is unknown.
   by_unknown = [
     { userIdentity = { sessionContext = { sessionIssuer = { arn = [{ anything-but = var.known_grantors }] } } } },
     {
@@ -71,7 +71,7 @@ resource "aws_cloudwatch_event_target" "this" {
       id     = "$.detail.eventID"
       region = "$.region"
     }
-    # Without quotation marks in it, it is a text of one line.
+    # Without quotation marks, it is a one-line text.
     input_template = "\"<call> on a key of encx in <region>, at <time>, by <who> from <from>. Error, if it was refused: <error>. CloudTrail event <id>.\""
   }
 }

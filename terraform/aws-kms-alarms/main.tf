@@ -16,7 +16,7 @@ locals {
   topic        = var.sns_topic_arn != null ? var.sns_topic_arn : one(aws_sns_topic.this[*].arn)
 }
 
-# Alarms and evidence do not hang on the keys that they watch.
+# Alarms and evidence do not depend on the keys that they watch.
 module "audit_key" {
   source = "../aws-kms"
   count  = local.create_key ? 1 : 0

@@ -5,14 +5,14 @@ locals {
   has_metrics = var.create && (var.create_trail || var.cloudtrail_log_group_name != null)
   namespace   = "Encx/${var.name}"
 
-  # Of the whole account: events of refused calls do not always name a key, and throttles strike all keys.
+  # For the whole account: events of refused calls do not always name a key, and throttling affects all keys.
   counted = {
     throttled = {
       pattern     = "{ ($.eventSource = \"kms.amazonaws.com\") && ($.errorCode = \"Throttling*\") }"
       threshold   = var.thresholds.throttled
       description = "AWS KMS throttles calls of this account: see the quota, and who else calls"
     }
-    # Every process of encx may ask once for the rotation status without being allowed to.
+    # Every process of encx may call GetKeyRotationStatus once without permission.
     denied = {
       pattern     = "{ ($.eventSource = \"kms.amazonaws.com\") && ($.errorCode = \"AccessDenied*\") && ($.eventName != \"GetKeyRotationStatus\") }"
       threshold   = var.thresholds.denied
@@ -75,7 +75,7 @@ resource "aws_cloudwatch_log_metric_filter" "decrypt" {
   }
 }
 
-# CloudWatch learns what is usual, by hour and weekday, from two weeks of the metric.
+# CloudWatch learns the normal values, by hour and weekday, from two weeks of the metric.
 resource "aws_cloudwatch_metric_alarm" "decrypt" {
   for_each = local.has_metrics ? var.key_arns : {}
 

@@ -18,7 +18,7 @@ variable "name" {
 }
 
 variable "key_arns" {
-  description = "ARNs of the keys of this region that are watched, by names of yours, such as `{ main = module.kms.key_arn }`."
+  description = "ARNs of the watched keys of this region, by a name that you choose, such as `{ main = module.kms.key_arn }`."
   type        = map(string)
   nullable    = false
 
@@ -31,13 +31,13 @@ variable "key_arns" {
 }
 
 variable "event_names" {
-  description = "Calls of AWS KMS on these keys that are told at once."
+  description = "Calls of AWS KMS on these keys that are reported at once."
   type        = list(string)
   default     = ["DeleteAlias", "DisableKey", "DisableKeyRotation", "PutKeyPolicy", "ScheduleKeyDeletion", "UpdateAlias"]
   nullable    = false
 
   validation {
-    # CloudTrail tells EventBridge calls that change something, and these are.
+    # CloudTrail reports calls that change something to EventBridge; these do.
     condition = length(setsubtract(var.event_names, [
       "CancelKeyDeletion", "DeleteAlias", "DisableKey", "DisableKeyRotation", "EnableKey", "EnableKeyRotation", "PutKeyPolicy", "ReplicateKey",
       "RetireGrant", "RevokeGrant", "RotateKeyOnDemand", "ScheduleKeyDeletion", "TagResource", "UntagResource", "UpdateAlias",
@@ -48,7 +48,7 @@ variable "event_names" {
 }
 
 variable "known_grantors" {
-  description = "ARNs of roles and users that may create grants. A grant by any other is told at once."
+  description = "ARNs of roles and users that may create grants. A grant by any other is reported at once."
   type        = list(string)
   default     = []
   nullable    = false
@@ -60,7 +60,7 @@ variable "known_grantors" {
 }
 
 variable "sns_topic_arn" {
-  description = "ARN of the topic that hears of it. Default: a new one, encrypted."
+  description = "ARN of the topic for all reports. Default: a new one, encrypted."
   type        = string
   default     = null
 
@@ -71,7 +71,7 @@ variable "sns_topic_arn" {
 }
 
 variable "notification_emails" {
-  description = "Addresses that the new topic writes to. Each has to confirm once."
+  description = "Email addresses that the new topic notifies. Each must confirm once."
   type        = list(string)
   default     = []
   nullable    = false
@@ -122,7 +122,7 @@ variable "bucket_name" {
 }
 
 variable "force_destroy_bucket" {
-  description = "Whether `terraform destroy` deletes the bucket with what is in it. Leave it off in production: it is evidence."
+  description = "Whether `terraform destroy` deletes the bucket with its content. Leave it off in production: it is evidence."
   type        = bool
   default     = false
   nullable    = false
@@ -141,7 +141,7 @@ variable "retention_in_days" {
 }
 
 variable "audit_key_arn" {
-  description = "ARN of the key that encrypts the new topic, bucket and log group; aws-kms with `allow_services` and `allow_cloudwatch_logs` makes such a one. Default: a new one."
+  description = "ARN of the key that encrypts the new topic, bucket and log group; aws-kms with `allow_services` and `allow_cloudwatch_logs` creates one. Default: a new one."
   type        = string
   default     = null
 
@@ -188,7 +188,7 @@ variable "period_in_seconds" {
 }
 
 variable "thresholds" {
-  description = "Calls in a period from which an alarm is raised: throttled ones, denied ones, uses of a key that is pending deletion; and how many standard deviations above its usual Decrypt has to be."
+  description = "Calls in a period from which an alarm is raised: throttled ones, denied ones, uses of a key that is pending deletion; and how many standard deviations above normal Decrypt must be."
   type = object({
     throttled          = optional(number, 10)
     denied             = optional(number, 1)

@@ -1,5 +1,5 @@
 terraform {
-  # Validations look at other variables, which 1.9 brought.
+  # Validations refer to other variables, which needs 1.9.
   required_version = ">= 1.9"
 
   required_providers {

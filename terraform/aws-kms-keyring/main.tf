@@ -6,7 +6,7 @@ locals {
 
   region    = data.aws_region.current.id
   protected = contains(var.protected_environments, var.environment)
-  # The default key serves what is named nowhere, which no list of purposes can say.
+  # The default key serves purposes that no domain names, which no list of purposes can express.
   purposes = {
     for name, domain in var.domains : name => domain.purposes != null ? domain.purposes : name == var.default_domain ? [] : [name]
   }

@@ -48,7 +48,7 @@ output "encx_config" {
 }
 
 output "validation_commands" {
-  description = "Commands of the AWS CLI that show that the key of each domain is as it should be."
+  description = "Commands of the AWS CLI that verify the key of each domain."
   value       = { for name, key in module.key : name => key.validation_commands }
 }
 
@@ -67,7 +67,7 @@ locals {
 }
 
 output "monthly_cost_estimate" {
-  description = "Estimate in USD a month for the set. What is free is free once."
+  description = "Estimate in USD per month for all keys. The free tier counts once."
   value = {
     calls                   = local.calls
     keys_usd                = local.keys_usd

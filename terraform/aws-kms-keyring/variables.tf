@@ -28,7 +28,7 @@ variable "environment" {
 }
 
 variable "domains" {
-  description = "What has a key of its own, by name, such as `main`, `messages`, `database`, `logs`. `purposes` are the values of the pair `purpose` under which the key is used; default: the name of the domain."
+  description = "Domains with a key of their own, by name, such as `main`, `messages`, `database`, `logs`. `purposes` are the values of the pair `purpose` under which the key is used; default: the name of the domain."
   type = map(object({
     description             = optional(string)
     purposes                = optional(list(string))
@@ -82,7 +82,7 @@ variable "domains" {
 }
 
 variable "default_domain" {
-  description = "Domain whose key serves every purpose that is named nowhere. Unless it has `purposes`, any context of encx may use it."
+  description = "Domain whose key serves every purpose that no domain names. Unless it has `purposes`, any context of encx may use it."
   type        = string
   default     = "main"
   nullable    = false
@@ -204,14 +204,14 @@ variable "enforce_encryption_context" {
 }
 
 variable "multi_region" {
-  description = "Whether the keys can have replicas in other regions. A change makes new keys."
+  description = "Whether the keys can have replicas in other regions. A change creates new keys."
   type        = bool
   default     = false
   nullable    = false
 }
 
 variable "replica_regions" {
-  description = "Regions in which `aws-kms-replica` makes replicas."
+  description = "Regions in which `aws-kms-replica` creates replicas."
   type        = list(string)
   default     = []
   nullable    = false
@@ -223,7 +223,7 @@ variable "replica_regions" {
 }
 
 variable "cost_assumptions" {
-  description = "What `monthly_cost_estimate` reckons with for each domain: tenants in use all day, processes, and how long the cache keeps a data key."
+  description = "Inputs of `monthly_cost_estimate` for each domain: tenants in use all day, processes, and how long the cache keeps a data key."
   type = object({
     tenants       = optional(number, 100)
     processes     = optional(number, 4)

@@ -12,7 +12,7 @@ locals {
   key_arn        = one(aws_kms_replica_key.this[*].arn)
 }
 
-# Makes nothing but the policy, as it has to be in this region: a replica does not share the primary's.
+# Creates only the policy for this region: a replica does not share the primary's.
 module "policy" {
   source = "../aws-kms"
 
@@ -32,7 +32,7 @@ module "policy" {
   allow_services               = var.allow_services
 }
 
-# Rotation is the primary's, and holds for all replicas.
+# Rotation is set on the primary and applies to all replicas.
 resource "aws_kms_replica_key" "this" {
   count = var.create ? 1 : 0
 
@@ -45,7 +45,7 @@ resource "aws_kms_replica_key" "this" {
   }
 
   lifecycle {
-    # Terraform's own, and never set; after an import it would show as a change.
+    # Known only to Terraform and never set; after an import it would show as a change.
     ignore_changes = [bypass_policy_lockout_safety_check]
 
     precondition {

@@ -24,7 +24,7 @@ output "key_policy_json" {
 }
 
 output "encx_env" {
-  description = "Environment variables for a service that runs in this region: its region, and the key by its one name."
+  description = "Environment variables for a service that runs in this region: its region, and the key by its only name."
   value = local.key_arn == null ? null : {
     AWS_REGION     = local.region
     AWS_KMS_KEY_ID = var.primary_key_arn
@@ -45,7 +45,7 @@ output "encx_config" {
 }
 
 output "validation_commands" {
-  description = "Commands of the AWS CLI that show that the replica is as it should be, by what each shows."
+  description = "Commands of the AWS CLI that verify the replica, by what each shows."
   value = local.key_arn == null ? null : {
     replica = "aws kms describe-key --region ${local.region} --key-id ${local.key_arn} --query KeyMetadata.MultiRegionConfiguration"
     enabled = "aws kms describe-key --region ${local.region} --key-id ${local.key_arn} --query KeyMetadata.KeyState"
@@ -55,7 +55,7 @@ output "validation_commands" {
 }
 
 output "monthly_cost_estimate" {
-  description = "What the replica adds in USD a month. Requests are those of the service, wherever they go."
+  description = "Additional cost of the replica in USD per month. Requests are counted for the service, in whichever region."
   value = {
     keys_usd                = var.create ? 1 : 0
     total_usd_rotated_twice = var.create ? 3 : 0

@@ -119,7 +119,7 @@ variable "auditors" {
 }
 
 variable "users" {
-  description = "ARNs of roles and users that make and unwrap data keys."
+  description = "ARNs of roles and users that create and unwrap data keys."
   type        = list(string)
   default     = []
   nullable    = false
@@ -170,7 +170,7 @@ variable "lifecycle_users" {
 }
 
 variable "let_identity_policies_decide" {
-  description = "Whether the account's identity policies decide who uses the key, besides those who are named here. The condition on the encryption context holds for them, too."
+  description = "Whether the account's identity policies decide who uses the key, in addition to the principals named here. The condition on the encryption context also applies to them."
   type        = bool
   default     = false
   nullable    = false
@@ -184,7 +184,7 @@ variable "enforce_encryption_context" {
 }
 
 variable "context_values" {
-  description = "Values that pairs of the encryption context may have, such as `{ purpose = [\"pii\"] }`. Each pair named here has to be sent."
+  description = "Values that pairs of the encryption context may have, such as `{ purpose = [\"pii\"] }`. Each pair named here must be sent."
   type        = map(list(string))
   default     = {}
   nullable    = false

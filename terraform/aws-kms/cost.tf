@@ -8,7 +8,7 @@ locals {
   }
 
   keys_made = var.create ? 1 + length(var.replica_regions) : 0
-  # One Decrypt for each tenant, process and lifetime of the cache; a tenth more, as keys in use are unwrapped ahead.
+  # One Decrypt per tenant, process and cache lifetime; a tenth more, because keys in use are refreshed early.
   calls = local.keys_made == 0 ? 0 : ceil(
     var.cost_assumptions.tenants * var.cost_assumptions.processes * 30 * 24 * 60 / var.cost_assumptions.cache_minutes * 1.1
   )

@@ -6,7 +6,7 @@ data "aws_region" "current" {}
 
 locals {
   alias_name = "alias/${trimprefix(var.alias, "alias/")}"
-  # What `provision` of encx-aws writes, so that both make the same key.
+  # The same as `provision` of encx-aws writes, so that both create the same key.
   description = coalesce(var.description, "KEK of encx, ${local.alias_name}")
   tags = {
     for key, value in merge({ encx = "kek", Environment = var.environment }, var.tags) : key => value if value != null
@@ -31,7 +31,7 @@ resource "aws_kms_key" "this" {
   tags                    = local.tags
 
   lifecycle {
-    # Terraform's own, and never set; after an import it would show as a change.
+    # Known only to Terraform and never set; after an import it would show as a change.
     ignore_changes = [bypass_policy_lockout_safety_check]
 
     precondition {
@@ -72,7 +72,7 @@ resource "aws_iam_role_policy" "this" {
   policy = var.iam_role_lifecycle ? local.lifecycle_policy_json : local.service_policy_json
 
   lifecycle {
-    # The ARN of a key that is not made yet is not known, so the condition alone is measured.
+    # The ARN of a key that does not exist yet is unknown, so only the condition is measured.
     precondition {
       condition     = length(jsonencode(local.condition)) <= 9000
       error_message = "The role's policy would be longer than the 10240 characters that IAM takes. Write fewer context_values."

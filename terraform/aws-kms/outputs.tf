@@ -80,7 +80,7 @@ locals {
 }
 
 output "validation_commands" {
-  description = "Commands of the AWS CLI that show that the key is as it should be, by what each shows."
+  description = "Commands of the AWS CLI that verify the key, by what each shows."
   value = local.key_arn == null ? null : {
     enabled  = "aws kms describe-key --region ${local.region} --key-id ${local.key_arn} --query KeyMetadata.KeyState"
     rotation = "aws kms get-key-rotation-status --region ${local.region} --key-id ${local.key_arn}"

@@ -1,18 +1,18 @@
 # Policies, with the text of `encx_aws::policy`: tests/policies.tftest.hcl compares both.
 #
-# They are written by jsonencode and not as aws_iam_policy_document, so that tests with a mocked provider see them.
+# They use jsonencode instead of aws_iam_policy_document, so that tests with a mocked provider see them.
 
 locals {
-  # No wildcard and no account: a role or user by its name.
+  # A role or user by its name; no wildcard and no account.
   principal_pattern = "^arn:aws[a-z-]*:iam::[0-9]{12}:(role|user)/[a-zA-Z0-9+=,.@_/-]+$"
 
-  # Who manages the key, and so may not use it.
+  # Principals that manage the key, and so may not use it.
   managers = toset(concat(var.administrators, var.kms_key_owners, var.key_deleters))
 
   # Services that call KMS in their own name, and those that call it with the rights of the identity that calls them.
   calling_services = ["cloudtrail", "cloudwatch", "events", "s3", "sns"]
   via_services     = ["dynamodb", "lambda", "secretsmanager", "sqs"]
-  # Of the latter, those that go on using the key when the caller is gone, by a grant.
+  # Of the latter, those that keep using the key by a grant after the call.
   granted_services = ["dynamodb", "lambda"]
 
   service_actions   = ["kms:Decrypt", "kms:GenerateDataKey"]
@@ -113,7 +113,7 @@ locals {
         Resource  = "*"
         Condition = local.condition
       },
-      # What follows goes beyond `encx_aws::policy::KeyPolicy`.
+      # The following statements are not in `encx_aws::policy::KeyPolicy`.
       !local.has_lifecycle || !var.enforce_encryption_context ? null : {
         Sid       = "EncxLifecycleUsersWhere1"
         Effect    = "Allow"
@@ -129,7 +129,7 @@ locals {
         Action    = local.describe_actions
         Resource  = "*"
       },
-      # The account may describe its key by the first statement.
+      # The first statement already lets the account describe its key.
       !var.let_identity_policies_decide || !var.enforce_encryption_context ? null : {
         Sid       = "EncxIdentityPoliciesDecideWhere1"
         Effect    = "Allow"
@@ -183,7 +183,7 @@ locals {
           ArnLike = { "kms:EncryptionContext:aws:sns:topicArn" = "arn:${local.partition}:sns:${local.region}:${local.account}:*" }
         }
       },
-      # CloudTrail is documented to say which trail, not which account.
+      # CloudTrail is documented to name the trail, not the account.
       !contains(var.allow_services, "cloudtrail") ? null : {
         Sid       = "EncxCloudTrail"
         Effect    = "Allow"
@@ -192,7 +192,7 @@ locals {
         Resource  = "*"
         Condition = { ArnLike = { "aws:SourceArn" = "arn:${local.partition}:cloudtrail:*:${local.account}:trail/*" } }
       },
-      # The caller's identity policy has to allow it besides.
+      # The caller's identity policy must allow it, too.
       length(local.called_via) == 0 ? null : {
         Sid       = "EncxThroughServices"
         Effect    = "Allow"
@@ -277,7 +277,7 @@ locals {
   administrator_policy_json = jsonencode({
     Version = "2012-10-17"
     Statement = [
-      # There is no key yet to name, and lists are of all.
+      # There is no key yet to name, and lists cover all keys.
       {
         Sid      = "EncxCreateKeys"
         Effect   = "Allow"
@@ -296,7 +296,7 @@ locals {
         Action   = local.alias_actions
         Resource = [local.any_key, local.any_alias]
       },
-      # AWS KMS makes this role with the first multi-region key of an account, to keep replicas alike.
+      # AWS KMS creates this role with the first multi-region key of an account, to synchronize replicas.
       {
         Sid       = "EncxMultiRegionKeys"
         Effect    = "Allow"
@@ -307,8 +307,8 @@ locals {
     ]
   })
 
-  # Who takes the new role. These services say for which account they take it; of others that is not documented, so the
-  # condition holds where they say it.
+  # Principals of the new role. These services send the account for which they assume it; for others that is not documented, so the
+  # condition applies only if it is sent.
   says_its_account = ["ecs-tasks.amazonaws.com", "lambda.amazonaws.com", "pods.eks.amazonaws.com"]
   strict_services  = sort(setsubtract(setintersection(var.service_principals, local.says_its_account), ["pods.eks.amazonaws.com"]))
   lenient_services = sort(setsubtract(var.service_principals, local.says_its_account))

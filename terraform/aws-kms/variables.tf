@@ -44,7 +44,7 @@ variable "description" {
 }
 
 variable "enable_key_rotation" {
-  description = "Whether AWS KMS gives the key new material from time to time. No wrap changes by it."
+  description = "Whether AWS KMS rotates the key's material. Wraps do not change."
   type        = bool
   default     = true
   nullable    = false
@@ -83,14 +83,14 @@ variable "deletion_window_in_days" {
 }
 
 variable "multi_region" {
-  description = "Whether the key can have replicas in other regions. A change makes a new key."
+  description = "Whether the key can have replicas in other regions. A change creates a new key."
   type        = bool
   default     = false
   nullable    = false
 }
 
 variable "replica_regions" {
-  description = "Regions in which `aws-kms-replica` makes replicas: identity policies name the key there, too."
+  description = "Regions in which `aws-kms-replica` creates replicas: identity policies name the key there, too."
   type        = list(string)
   default     = []
   nullable    = false
@@ -155,7 +155,7 @@ variable "auditors" {
 }
 
 variable "users" {
-  description = "ARNs of roles and users that make and unwrap data keys."
+  description = "ARNs of roles and users that create and unwrap data keys."
   type        = list(string)
   default     = []
   nullable    = false
@@ -206,7 +206,7 @@ variable "lifecycle_users" {
 }
 
 variable "let_identity_policies_decide" {
-  description = "Whether the account's identity policies decide who uses the key, besides those who are named here. The condition on the encryption context holds for them, too."
+  description = "Whether the account's identity policies decide who uses the key, in addition to the principals named here. The condition on the encryption context also applies to them."
   type        = bool
   default     = false
   nullable    = false
@@ -220,7 +220,7 @@ variable "enforce_encryption_context" {
 }
 
 variable "context_values" {
-  description = "Values that pairs of the encryption context may have, such as `{ purpose = [\"pii\"] }`. Each pair named here has to be sent."
+  description = "Values that pairs of the encryption context may have, such as `{ purpose = [\"pii\"] }`. Each pair named here must be sent."
   type        = map(list(string))
   default     = {}
   nullable    = false
@@ -353,7 +353,7 @@ variable "trusted_principals" {
 }
 
 variable "external_id" {
-  description = "What `trusted_principals` have to send to take the role, so that a third party cannot be led to take it for another customer. No secret."
+  description = "External id that `trusted_principals` must send to assume the role, so that a third party cannot be misled into assuming it for another customer. Not a secret."
   type        = string
   default     = null
 
@@ -399,7 +399,7 @@ variable "oidc_service_accounts" {
 }
 
 variable "cost_assumptions" {
-  description = "What `monthly_cost_estimate` reckons with: tenants in use all day, processes, and how long the cache keeps a data key."
+  description = "Inputs of `monthly_cost_estimate`: tenants in use all day, processes, and how long the cache keeps a data key."
   type = object({
     tenants       = optional(number, 100)
     processes     = optional(number, 4)

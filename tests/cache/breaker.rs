@@ -1,4 +1,4 @@
-//! A KMS that does not answer is left alone for a while; one that refuses answers.
+//! The circuit breaker pauses calls to a KMS that does not answer; a refusal is an answer.
 
 use encx::kms::{KekChoice, KmsErrorKind, KmsName};
 use encx::{Crypto, Error};
@@ -9,7 +9,7 @@ use encx_testkit::MemoryKms;
 use std::time::Duration;
 use tokio::task::JoinSet;
 
-/// Encrypts for a tenant that was never seen, so that the KMS must be called.
+/// Encrypts for a new tenant, so that the KMS must be called.
 async fn call(process: &Crypto, tenant: impl std::fmt::Display) -> Result<(), Error> {
     let context = context(tenant);
     within(process.encrypt(&context, "", SSN.row(1))).await.map(drop)
@@ -115,7 +115,7 @@ async fn one_call_probes_and_its_answer_closes() {
         call(&process, format!("b{tenant}")).await.unwrap();
     }
     assert_eq!(process.stats().kms_circuit_openings, 1);
-    // It begins to count from zero.
+    // The count starts at zero.
     harness.kms.fail_next(4, KmsErrorKind::Unavailable);
     for tenant in 0..4 {
         assert!(matches!(
@@ -159,12 +159,12 @@ async fn pauses_double_up_to_a_bound() {
         let longest = f64::from(longest);
         assert!((0.74 * longest..=longest).contains(pause), "{pauses:?}");
     }
-    // One breakdown, however often it was tried.
+    // One opening, regardless of the number of attempts.
     assert_eq!(process.stats().kms_circuit_openings, 1);
     harness.kms.set_unavailable(false);
     harness.clock.advance(30 * SECOND);
     call(&process, "b").await.unwrap();
-    // From the beginning the next time.
+    // The next outage starts the count again.
     harness.kms.set_unavailable(true);
     for tenant in 0..5 {
         assert!(matches!(
@@ -185,7 +185,7 @@ async fn a_probe_that_is_cancelled_leaves_its_place_to_the_next() {
     harness.kms.set_unavailable(false);
     harness.clock.advance(SECOND);
     harness.kms.hold();
-    // A key manager's call belongs to its caller alone.
+    // A key manager's call affects only its caller.
     let manager = process.key_manager();
     let probe = tokio::spawn(async move { manager.rotate(&context("a")).await });
     within(harness.kms.until_in_flight(1)).await;
@@ -272,11 +272,11 @@ async fn each_kms_has_a_breaker_of_its_own() {
     for (tenant, sealed) in sealed.iter().enumerate() {
         open(&process, &context(tenant), sealed).await.unwrap();
     }
-    // Five tries found out that the first does not answer; the second was asked at once from then on.
+    // Five attempts showed that the first does not answer; from then on the second was called at once.
     assert_eq!(harness.kms.calls().unwrap - first_before, 5);
     assert_eq!(second.calls().unwrap - second_before, 20);
     assert_eq!(process.stats().kms_circuit_openings, 1);
-    // Where there is no other the error says whose turn it is.
+    // Without an alternative, the error names the KMS.
     second.set_unavailable(true);
     let reader = process;
     for tenant in 20..30 {

@@ -1,4 +1,4 @@
-//! How long keys are used and kept, how many, and what is counted.
+//! How long keys are used and kept, how many are kept, and what is counted.
 
 use encx::{Crypto, Error, Stats};
 use encx_test_support::{
@@ -18,7 +18,7 @@ async fn a_key_is_unwrapped_again_after_its_ttl_and_not_before() {
     harness.clock.advance(SECOND);
     open(&process, &context, &sealed).await.unwrap();
     assert_eq!(harness.kms.calls().unwrap, 1);
-    // From then on it lives as long again.
+    // From then on it lives for another full `ttl`.
     harness.clock.advance(HOUR - SECOND);
     open(&process, &context, &sealed).await.unwrap();
     assert_eq!(harness.kms.calls().unwrap, 1);
@@ -27,7 +27,7 @@ async fn a_key_is_unwrapped_again_after_its_ttl_and_not_before() {
 #[tokio::test]
 async fn a_key_is_not_used_past_its_ttl_even_if_it_is_still_in_memory() {
     let harness = FaultHarness::new();
-    // States never grow old here: only the key's own time matters.
+    // States never expire here: only the key's own time matters.
     let process = harness.built(harness.builder().state_ttl(100 * HOUR)).await;
     let context = context("a");
     let sealed = seal(&process, &context).await;
@@ -36,7 +36,7 @@ async fn a_key_is_not_used_past_its_ttl_even_if_it_is_still_in_memory() {
     keyring.try_encrypt("", SSN.row(1)).unwrap();
     keyring.try_decrypt(&sealed, SSN.row(1)).unwrap();
     harness.clock.advance(SECOND);
-    // This test's only thread has not let go since, so the sweeper cannot have run.
+    // This test's only thread has not yielded since, so the sweeper cannot have run.
     assert_eq!(process.stats().keys, 1);
     assert!(matches!(
         keyring.try_encrypt("", SSN.row(1)),
@@ -93,7 +93,7 @@ async fn a_keyring_that_was_just_asked_for_is_ready() {
     let context = context("a");
     seal(&process, &context).await;
     harness.clock.advance(HOUR);
-    // The sweeper has not run: an expired key lies where a usable one should.
+    // The sweeper has not run: an expired key is still in the cache.
     let keyring = within(process.keyring(&context)).await.unwrap();
     keyring.try_encrypt("", SSN.row(1)).unwrap();
 }
@@ -114,7 +114,7 @@ async fn an_operation_that_is_under_way_when_its_key_expires_still_ends() {
     harness.kms.release();
     within(call).await.unwrap().unwrap();
     assert_eq!(harness.kms.calls().unwrap, 1);
-    // It was good for that one operation: its time counts from when its unwrapping began.
+    // It was valid for that one operation: its `ttl` starts when its unwrapping began.
     open(&process, &context, &sealed).await.unwrap();
     assert_eq!(harness.kms.calls().unwrap, 2);
 }
@@ -130,7 +130,7 @@ async fn no_more_keyrings_than_allowed_are_kept_nor_their_keys() {
     assert_eq!((stats.keyrings, stats.keys), (10, 10));
 }
 
-/// Makes the cache look at what was used in which order, which it otherwise does now and then.
+/// Forces the cache to update its usage order, which it otherwise does occasionally.
 fn take_stock(process: &Crypto) {
     let _ = process.stats();
 }
@@ -203,7 +203,7 @@ async fn a_key_that_arrives_for_a_dropped_keyring_serves_its_caller_and_is_not_k
         async move { process.decrypt(&context("a"), &sealed, SSN.row(1)).await }
     });
     within(harness.kms.until_in_flight(1)).await;
-    // Needs the key store alone.
+    // Needs only the key store.
     assert!(!process.needs_reencryption(&context("b"), &newer).await.unwrap());
     assert_eq!(process.stats().keyrings, 1);
     harness.kms.release();
@@ -218,7 +218,7 @@ async fn the_counts_are_right() {
     let process = harness.process().await;
     let (a, b) = (context("a"), context("b"));
     let mut before = process.stats();
-    // Each registered KMS is listed from the beginning.
+    // Each registered KMS is listed from the start.
     assert!(before.kms.iter().all(|kms| kms.operations.is_empty()));
     before.kms.clear();
     assert_eq!(before, Stats::default());

@@ -1,5 +1,5 @@
-//! What the cache promises: how often the KMS and the key store are asked, how long a key stays in memory, and what
-//! is believed about its state. Time moves only when a test moves it.
+//! The guarantees of the cache: how often it calls the KMS and the key store, how long a key stays in memory, and how
+//! long its state is trusted. Time moves only when a test moves it.
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 #![allow(

@@ -1,4 +1,4 @@
-//! What a poll does not list, lists and cannot follow, or lists only in part.
+//! Changes that a poll does not list, cannot follow, or lists only in part.
 
 use encx::Error;
 use encx::keys::{KeyState, Scope};
@@ -11,7 +11,7 @@ async fn what_was_edited_by_hand_is_found_out_within_state_ttl() {
     let process = harness.process().await;
     let sealed = seal(&process, &context("a")).await;
     harness.next_poll().await;
-    // Neither the revision nor the time of the change is touched, so no poll lists it.
+    // Neither the revision nor the time of the change is updated, so no poll lists it.
     harness.rows.tamper(|rows| {
         rows[0].state = KeyState::Suspended;
         rows[0].suspended_from = Some(KeyState::Active);
@@ -48,7 +48,7 @@ async fn a_poll_that_is_cut_off_has_followed_what_it_read_and_goes_on_from_there
     let first = seal(&process, &context("first")).await;
     let last = seal(&process, &context("last")).await;
     harness.next_poll().await;
-    // More changes than fit a page, between the two that matter.
+    // More changes than fit on a page, between the two that matter.
     harness.suspend_elsewhere(&context("first")).await;
     for n in 0..2500 {
         harness.elsewhere().create(&context(n)).await.unwrap();
@@ -103,7 +103,7 @@ async fn a_row_that_was_never_unwrapped_is_no_rollback() {
     let process = harness.process().await;
     seal(&process, &context("a")).await;
     let genuine = harness.rows.records();
-    // A false version, greater than any: it does not unwrap, and while it is there nothing is encrypted.
+    // A forged version with the highest number does not unwrap. While it exists, nothing is encrypted.
     harness.rows.tamper(|rows| {
         let mut row = rows[0].clone();
         let mut id = [0xff; 16];
@@ -140,7 +140,7 @@ async fn an_insert_that_is_answered_late_brings_no_older_state_back() {
         }
     });
     harness.store.inserts.until_waiting(1).await;
-    // Stored, and not answered yet: meanwhile it is suspended, and the poll sees that.
+    // Stored but not yet acknowledged: it is suspended in between, and the poll sees that.
     let record = harness.rows.records().remove(0);
     assert_eq!(record.scope, Scope::of(record.usage, &context("a")));
     let suspend = StateChange::new(&record, KeyState::Suspended);

@@ -1,4 +1,4 @@
-//! What happens while the key store does not answer.
+//! Behavior while the key store does not answer.
 
 use encx::store::StoreError;
 use encx::{Ciphertext, Clock, Crypto, CryptoBuilder, Error, Keyring};
@@ -7,7 +7,7 @@ use encx_test_support::{
 };
 use tokio::task::JoinSet;
 
-/// A process that has used one key, and has learned since that its key store is down.
+/// A process that has used one key, and then noticed that its key store is down.
 async fn cut_off(harness: &FaultHarness, builder: CryptoBuilder) -> (Crypto, Keyring, Ciphertext) {
     let process = harness.built(builder).await;
     let sealed = seal(&process, &context("a")).await;
@@ -35,7 +35,7 @@ async fn cached_states_serve_and_are_counted() {
     keyring.try_encrypt("", SSN.row(1)).unwrap();
     open(&process, &context("a"), &sealed).await.unwrap();
     assert_eq!(process.stats().stale_serves, 3);
-    // A context that is not in memory has nothing to be served from, and is not remembered as broken.
+    // A context that is not in memory cannot be served, and its failure is not cached.
     assert_unavailable(within(process.encrypt(&context("b"), "", SSN.row(1))).await);
     harness.store.set_down(false);
     seal(&process, &context("b")).await;
@@ -53,7 +53,7 @@ async fn a_request_does_not_wait_for_a_key_store_that_is_known_to_hang() {
     until("the poll to be given up", || process.stats().failed_polls == 1).await;
     harness.clock.advance(10 * SECOND);
     harness.store.polls.until_waiting(1).await;
-    // One is under way again, and nobody waits for it.
+    // One poll is in flight again, and no call waits for it.
     let context = context("a");
     at_once(process.decrypt(&context, &sealed, SSN.row(1)))
         .unwrap()
@@ -80,7 +80,7 @@ async fn a_key_store_that_is_slower_than_state_ttl_still_serves() {
             process.decrypt(&context("a"), &sealed, SSN.row(1)).await
         }
     });
-    // Until it has read twice or so; what it reads is never young enough.
+    // Until it has read about twice; what it reads is never recent enough.
     while !call.is_finished() && harness.clock.elapsed() < HOUR {
         harness.clock.advance(SECOND);
         settle().await;
@@ -107,14 +107,14 @@ async fn cached_states_serve_until_ttl_and_no_longer() {
     harness.store.set_down(true);
     harness.next_failed_poll(&process).await;
 
-    // The key's own time is over, its state's is not: it is unwrapped again on the word of the cache.
+    // The key has expired, its state has not: it is unwrapped again according to the cached state.
     harness.clock.advance(20 * MINUTE);
     open(&process, &context, &sealed).await.unwrap();
     assert_eq!(harness.kms.calls().unwrap, 1);
     let served = process.stats().stale_serves;
     assert!(served > 0);
 
-    // The key would live on, but nobody has known for a `ttl` whether it may be used.
+    // The key itself has not expired, but its state has been unknown for a `ttl`.
     harness.clock.advance(40 * MINUTE);
     assert!(matches!(
         keyring.try_decrypt(&sealed, SSN.row(1)),
@@ -129,7 +129,7 @@ async fn cached_states_serve_until_ttl_and_no_longer() {
     assert_unavailable(within(keyring.needs_reencryption(&sealed)).await);
     assert_eq!(process.stats().stale_serves, served);
 
-    // The next request finds it itself when the key store is back.
+    // The next request notices by itself that the key store is back.
     harness.store.set_down(false);
     open(&process, &context, &sealed).await.unwrap();
     assert_eq!(harness.kms.calls().unwrap, 1);
@@ -173,7 +173,7 @@ async fn a_change_during_an_outage_is_seen_soon_after_it() {
     keyring.try_decrypt(&sealed, SSN.row(1)).unwrap();
     harness.store.set_down(false);
     let polls = harness.rows.polls();
-    // While polls fail they come ten times in a `state_ttl`.
+    // While polls fail, they are repeated ten times per `state_ttl`.
     harness.clock.advance(MINUTE / 10);
     until("the next poll", || harness.rows.polls() > polls).await;
     settle().await;
@@ -187,7 +187,7 @@ async fn a_failed_poll_is_counted_once_however_many_wait_for_it() {
     let process = harness.process().await;
     let sealed = seal(&process, &context("a")).await;
     harness.store.polls.hold();
-    // The whole process stood still: every request finds the states too old, and polls or waits for the poll.
+    // The whole process was stopped: every request finds the states too old, and polls or waits for the poll.
     harness.clock.advance(MINUTE + SECOND);
     let mut calls = JoinSet::new();
     for _ in 0..100 {

@@ -1,4 +1,4 @@
-//! Keys that are used are unwrapped again before their time is over, and no request waits for it.
+//! Keys in use are refreshed before they expire, and no request waits for it.
 
 use encx::kms::KmsErrorKind;
 use encx::{Clock, Error};
@@ -25,7 +25,7 @@ async fn under_steady_use_no_request_waits_for_the_kms_again() {
     harness.pass_with(4 * HOUR, request).await;
     let stats = process.stats();
     assert_eq!(stats.misses, misses);
-    // Each life lasts between 90 % and 97.5 % of an hour.
+    // Each lifetime is between 90 % and 97.5 % of an hour.
     assert_eq!(stats.refreshes, 4);
     assert_eq!((stats.failed_refreshes, stats.stale_key_serves), (0, 0));
     assert_eq!(stats.kms_calls, 1 + stats.refreshes);
@@ -82,12 +82,12 @@ async fn refreshes_leave_room_for_requests_under_the_bound_on_kms_calls() {
     let loads = harness.rows.loads();
     harness.kms.reset_calls();
     harness.kms.hold();
-    // Past every key's moment at once.
+    // Past every key's refresh time at once.
     harness.clock.advance(6 * MINUTE);
     within(harness.kms.until_in_flight(3)).await;
     settle().await;
     assert_eq!(harness.kms.in_flight(), 3);
-    // One query for the rows of all of them.
+    // One query for all rows.
     assert_eq!(harness.rows.loads(), loads + 1);
     let request = tokio::spawn({
         let process = process.clone();
@@ -117,7 +117,7 @@ async fn a_request_during_a_refresh_is_served_from_the_old_key() {
     harness.kms.hold();
     harness.clock.advance(6 * MINUTE);
     within(harness.kms.until_in_flight(1)).await;
-    // A poll is late after such a jump.
+    // After such a jump, a poll is due.
     open(&process, &context, &sealed).await.unwrap();
     let misses = process.stats().misses;
     open_at_once(&process, &context, &sealed);
@@ -144,7 +144,7 @@ async fn whoever_comes_when_the_time_is_over_joins_the_refresh() {
     harness.pass(53 * MINUTE).await;
     harness.kms.hold();
     harness.pass_with(6 * MINUTE, || {}).await;
-    // Each try hangs until it is given up, and one is under way.
+    // Each attempt hangs until its timeout, and one is in flight.
     harness.clock.advance(4 * MINUTE);
     let mut calls = JoinSet::new();
     for _ in 0..20 {
@@ -155,7 +155,7 @@ async fn whoever_comes_when_the_time_is_over_joins_the_refresh() {
     assert!(harness.kms.in_flight() <= 1, "{}", harness.kms.in_flight());
     harness.kms.release();
     let outcomes = within(calls.join_all()).await;
-    // All of them fared alike.
+    // All had the same outcome.
     assert!(outcomes.iter().all(Result::is_ok) || outcomes.iter().all(Result::is_err));
 }
 
@@ -188,7 +188,7 @@ async fn a_refusal_drops_the_key_before_its_time_is_over() {
         );
         let refused = within(process.encrypt(&context, "", SSN.row(1))).await;
         assert!(refused.is_err(), "{kind:?}");
-        // When it is granted again all is as before.
+        // When the permission is granted again, everything works as before.
         harness.kms.set_kek_fault(MemoryKms::DEFAULT_KEK, None);
         open(&process, &context, &sealed).await.unwrap();
     }
@@ -207,7 +207,7 @@ async fn a_used_up_quota_says_nothing_against_a_key() {
     harness
         .pass_with(6 * MINUTE, || open_at_once(&process, &context, &sealed))
         .await;
-    // But it is no unavailability either.
+    // But it does not count as unavailable either.
     harness.pass(2 * MINUTE).await;
     assert_eq!(process.stats().keys, 0);
     assert!(open(&process, &context, &sealed).await.is_err());
@@ -218,7 +218,7 @@ async fn a_used_up_quota_says_nothing_against_a_key() {
 async fn a_kms_that_does_not_answer_is_asked_again_until_it_does() {
     for kind in [KmsErrorKind::Unavailable, KmsErrorKind::Throttled] {
         let harness = FaultHarness::new();
-        // From some moment between half an hour and 52 minutes on.
+        // From a time between half an hour and 52 minutes on.
         let process = harness.built(harness.builder().refresh_ahead(0.5)).await;
         let context = context("a");
         let sealed = seal(&process, &context).await;
@@ -234,7 +234,7 @@ async fn a_kms_that_does_not_answer_is_asked_again_until_it_does() {
             (tries, 0)
         );
         harness.kms.set_kek_fault(MemoryKms::DEFAULT_KEK, None);
-        // It is still the old key, and the next try is not much more than a minute away.
+        // It is still the old key, and the next attempt is about a minute away.
         harness.pass_with(2 * MINUTE, request).await;
         assert_eq!(process.stats().refreshes, 1);
         harness.pass_with(10 * MINUTE, request).await;
@@ -279,7 +279,7 @@ async fn a_key_that_nobody_uses_costs_no_call_and_leaves_memory() {
     let sealed = seal(&process, &once).await;
     open_at_once(&process, &once, &sealed);
     harness.pass(HOUR + 10 * SECOND).await;
-    // One was used after it was made, and the other was not.
+    // One was used after it was created, and the other was not.
     assert_eq!((process.stats().refreshes, process.stats().keys), (1, 1));
     harness.pass(HOUR).await;
     assert_eq!((process.stats().refreshes, process.stats().keys), (1, 0));
@@ -360,7 +360,7 @@ async fn a_row_that_was_changed_by_hand_is_read_again_before_a_refresh() {
 async fn a_wrap_that_was_replaced_since_its_row_was_read_does_not_cost_the_key() {
     let harness = FaultHarness::new();
     harness.kms.create_kek("memory/new");
-    // Read once and believed for long.
+    // Read once, and trusted for a long time.
     let builder = harness.builder().state_ttl(100 * HOUR).also_unwrap("memory/new");
     let (process, context) = (harness.built(builder).await, context("a"));
     let sealed = seal(&process, &context).await;
@@ -397,7 +397,7 @@ async fn it_can_be_switched_off_and_is_a_part_of_the_time() {
         let built = at_once(harness.builder().refresh_ahead(part).build()).unwrap();
         assert!(matches!(built, Err(Error::Config { .. })), "{part}");
     }
-    // Nearly all of it is allowed: the key is unwrapped more often then.
+    // Almost the full range is allowed: the key is then refreshed more often.
     let builder = harness.builder().refresh_ahead(0.9);
     let eager = harness.built(builder).await;
     open(&eager, &context, &sealed).await.unwrap();

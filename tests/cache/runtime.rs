@@ -1,4 +1,4 @@
-//! Without a runtime calls fail and do not panic; when a runtime ends, another goes on.
+//! Without a runtime calls fail instead of panicking; when a runtime ends, another takes over.
 
 use std::thread;
 
@@ -22,10 +22,10 @@ fn without_a_runtime_nothing_is_built() {
     assert_no_runtime(at_once(built).unwrap());
 }
 
-/// What a process with one hot key does on a thread without a runtime.
+/// The operations of a process with one hot key on a thread without a runtime.
 fn use_without_runtime(process: &Crypto, hot: (&EncryptionContext, &Keyring, &Ciphertext)) {
     let (context_of_hot, keyring, sealed) = hot;
-    // What is in memory needs no runtime.
+    // Keys in memory need no runtime.
     keyring.try_encrypt("", SSN.row(1)).unwrap();
     keyring.try_decrypt(sealed, SSN.row(1)).unwrap();
     at_once(keyring.encrypt("", SSN.row(1))).unwrap().unwrap();
@@ -33,7 +33,7 @@ fn use_without_runtime(process: &Crypto, hot: (&EncryptionContext, &Keyring, &Ci
         .unwrap()
         .unwrap();
     at_once(process.keyring(context_of_hot)).unwrap().unwrap();
-    // What is not does.
+    // Cold keys do.
     let cold = context("cold");
     assert_no_runtime(at_once(process.encrypt(&cold, "", SSN.row(1))).unwrap());
     assert_no_runtime(at_once(process.decrypt(&cold, sealed, SSN.row(1))).unwrap());
@@ -51,7 +51,7 @@ fn use_without_runtime(process: &Crypto, hot: (&EncryptionContext, &Keyring, &Ci
 
 #[test]
 fn without_a_runtime_what_is_hot_works_and_what_is_cold_is_refused() {
-    // With the machine's clock, whose timers belong to a runtime.
+    // With the machine's clock, whose timers need a runtime.
     let runtime = runtime();
     let process = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build();
     let process = runtime.block_on(process).unwrap();
@@ -65,7 +65,7 @@ fn without_a_runtime_what_is_hot_works_and_what_is_cold_is_refused() {
     use_without_runtime(&process, (&context_of_hot, &keyring, &sealed));
     assert!(matches!(cold.try_encrypt("", SSN.row(1)), Err(Error::NotReady)));
     assert_no_runtime(at_once(cold.encrypt("", SSN.row(1))).unwrap());
-    // Nobody who has a runtime is harmed by that.
+    // Callers with a runtime are not affected.
     runtime.block_on(async {
         seal(&process, &context("cold")).await;
         within(process.shutdown()).await;
@@ -111,7 +111,7 @@ fn a_load_whose_runtime_ends_is_interrupted_and_can_be_repeated_in_another() {
     spawn(&first);
     second.block_on(within(harness.kms.until_in_flight(1)));
     let follower = spawn(&second);
-    // It has joined once it is counted as having missed.
+    // It has joined once it is counted as a miss.
     second.block_on(until("the follower", || process.stats().misses == 2));
     thread::spawn(move || drop(first)).join().unwrap();
     let outcome = second.block_on(within(follower)).unwrap();
@@ -121,7 +121,7 @@ fn a_load_whose_runtime_ends_is_interrupted_and_can_be_repeated_in_another() {
             matches!(error, Error::Interrupted) && error.is_retryable(),
             "{error:?}"
         ),
-        // It came when the first load was gone already, and began its own.
+        // It started after the first load was gone, and began its own.
         Ok(_) => panic!("nothing was released yet"),
     }
     second.block_on(async {

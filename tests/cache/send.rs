@@ -1,4 +1,4 @@
-//! Every public future can be sent to another thread.
+//! Every public future is `Send`.
 
 use std::time::Duration;
 

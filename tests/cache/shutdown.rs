@@ -1,4 +1,4 @@
-//! Everything stops on request and with the last handle.
+//! Everything stops on `shutdown` and when the last handle is dropped.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use encx::{Crypto, Error, Keyring};
 use encx_test_support::{Connection, FaultHarness, SSN, context, open, seal, until, within};
 use tokio::task::JoinSet;
 
-/// Builds a process that holds its key store in an `Arc`, so that a test sees when nothing refers to it any more.
+/// Builds a process that holds its key store in an `Arc`, so that a test sees when the last reference is gone.
 async fn traced(harness: &FaultHarness) -> (Crypto, Arc<Connection>) {
     let store = Arc::new(harness.store.clone());
     let builder = Crypto::builder(harness.kms.clone(), Arc::clone(&store)).clock(harness.clock.clone());
@@ -68,7 +68,7 @@ async fn whoever_waits_when_it_is_shut_down_is_told() {
     }
     within(harness.kms.until_in_flight(2)).await;
     within(process.shutdown()).await;
-    // The calls to the KMS were dropped before `shutdown` came back.
+    // The calls to the KMS were dropped before `shutdown` returned.
     assert_eq!(harness.kms.in_flight(), 0);
     for outcome in within(calls.join_all()).await {
         assert_shut_down(outcome);

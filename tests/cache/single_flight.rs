@@ -1,4 +1,4 @@
-//! A cold key costs one KMS call, however many ask and whoever goes away; errors are shared, not kept.
+//! A cold key costs one KMS call for any number of callers, even if some are dropped; errors are shared, not cached.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn ten_thousand_first_uses_cost_one_kms_call() {
-    // With hints, which arrive while the key is being made.
+    // With hints, which arrive while the key is being created.
     let harness = FaultHarness::with_hints();
     let context = Arc::new(context("a"));
     let writer = harness.builder().build().await.unwrap();
@@ -45,7 +45,7 @@ async fn ten_thousand_first_uses_cost_one_kms_call() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn callers_of_every_kind_share_one_kms_call() {
-    // Each round is one race; between rounds nothing is shared but the KMS.
+    // Each round is one race; rounds share only the KMS.
     for round in 0..50 {
         let harness = FaultHarness::with_hints();
         let (cold, other) = (Arc::new(context(round)), Arc::new(context("other")));
@@ -123,7 +123,7 @@ async fn processes_that_start_together_agree_on_one_key() {
     let ids: std::collections::BTreeSet<_> = sealed.iter().map(encx::Ciphertext::key_id).collect();
     assert_eq!(ids.len(), 1);
     assert_eq!(harness.rows.records().len(), 1);
-    // Each made at most one, and those that lost the race unwrapped the winner's.
+    // Each created at most one, and the losers of the race unwrapped the winner's.
     let calls = harness.kms.calls();
     assert!(calls.generate <= 8 && calls.total() <= 15, "{calls:?}");
 }
@@ -267,7 +267,7 @@ async fn a_kms_that_hangs_is_given_up_and_asked_again() {
     within(harness.kms.until_in_flight(1)).await;
     harness.clock.advance(30 * SECOND);
     assert_timed_out(within(call).await.unwrap());
-    // The call itself was dropped, so it takes nobody's place.
+    // The call itself was dropped, so it occupies no slot.
     within(harness.kms.until_in_flight(0)).await;
     harness.kms.release();
     seal(&process, &context("a")).await;
@@ -306,7 +306,7 @@ async fn a_key_store_that_hangs_does_not_hold_a_batch_for_ever() {
     });
     harness.store.wide_loads.until_waiting(1).await;
     harness.clock.advance(30 * SECOND);
-    // What was to be read together is now tried one by one.
+    // The contexts of the failed batch read are now tried one by one.
     harness.store.loads.until_waiting(2).await;
     harness.clock.advance(30 * SECOND);
     for outcome in within(call).await.unwrap() {

@@ -1,4 +1,4 @@
-//! What happens while the KMS does not answer, where the builder allows keys to serve past their time.
+//! Behavior while the KMS does not answer, if the builder lets keys serve past their `ttl`.
 
 use encx::kms::KmsErrorKind;
 use encx::{Ciphertext, Crypto, CryptoBuilder, EncryptionContext, Error};
@@ -8,7 +8,7 @@ use encx_test_support::{
 };
 use encx_testkit::MemoryKms;
 
-/// A process that has used one key, and whose KMS went away half an hour later.
+/// A process that has used one key, and whose KMS became unavailable half an hour later.
 async fn cut_off(harness: &FaultHarness, builder: CryptoBuilder) -> (Crypto, EncryptionContext, Ciphertext) {
     let (process, context) = (harness.built(builder).await, context("a"));
     let sealed = seal(&process, &context).await;
@@ -52,7 +52,7 @@ async fn during_an_outage_that_is_tolerable_nothing_fails_until_its_limit() {
     let asked = harness.kms.calls().unwrap;
     assert!(asked > 0);
     harness.pass_with(2 * HOUR, request).await;
-    // Nobody waited, every use is counted, and the KMS was not hammered.
+    // No call waited, every use is counted, and the KMS was not flooded.
     let stats = process.stats();
     assert_eq!(stats.misses, misses);
     assert!(stats.stale_key_serves >= 2 * 2 * 360, "{stats:?}");
@@ -116,14 +116,14 @@ async fn decryption_and_encryption_have_limits_of_their_own() {
 #[tokio::test]
 async fn nobody_is_served_before_the_kms_was_asked() {
     let harness = FaultHarness::new();
-    // States never grow old here: only the key's own time matters.
+    // States never expire here: only the key's own time matters.
     let builder = harness.builder().state_ttl(100 * HOUR);
     let builder = builder.refresh_ahead(0.0).stale_if_unavailable(HOUR);
     let (process, context) = (harness.built(builder).await, context("a"));
     let sealed = seal(&process, &context).await;
     let keyring = process.keyring(&context).await.unwrap();
     open_at_once(&process, &context, &sealed);
-    // Past its time in one jump, so that nobody can have asked.
+    // Past its `ttl` in one jump, so that no refresh was possible.
     harness.kms.set_unavailable(true);
     harness.clock.advance(HOUR + SECOND);
     assert!(matches!(
@@ -148,7 +148,7 @@ async fn nobody_is_served_before_the_kms_was_asked() {
 #[tokio::test]
 async fn a_kms_that_answers_lets_no_key_serve_past_its_time() {
     let harness = FaultHarness::new();
-    // States never grow old here: only the key's own time matters.
+    // States never expire here: only the key's own time matters.
     let builder = harness.builder().state_ttl(100 * HOUR);
     let builder = builder.refresh_ahead(0.0).stale_if_unavailable(HOUR);
     let (process, context) = (harness.built(builder).await, context("a"));
@@ -177,7 +177,7 @@ async fn no_request_waits_for_a_kms_that_is_known_to_hang() {
     harness.pass_with(HOUR + 29 * MINUTE, request).await;
     assert_eq!(process.stats().misses, misses);
     assert!(process.stats().stale_key_serves > 300);
-    // Also where each try was given up as a whole the KMS is known to hang.
+    // The KMS is also known to hang if every attempt ended by a load's timeout.
     assert_eq!(process.stats().kms_circuit_openings, 1);
     harness.kms.release();
     harness.pass(4 * MINUTE).await;
@@ -201,7 +201,7 @@ async fn a_refusal_ends_it_at_once() {
         assert!(process.stats().stale_key_serves > 0);
         harness.kms.set_kek_fault(MemoryKms::DEFAULT_KEK, Some(kind));
         harness.kms.set_unavailable(false);
-        // The next try in the background, of a key or of the whole KMS.
+        // The next background attempt, for a key or for the whole KMS.
         harness.pass(2 * MINUTE).await;
         assert_eq!(process.stats().keys, 0, "{kind:?}");
         let refused = open(&process, &context, &sealed).await;
@@ -226,8 +226,8 @@ async fn a_refusal_that_a_request_gets_ends_it_too() {
     let denied = Some(KmsErrorKind::AccessDenied);
     harness.kms.set_kek_fault(MemoryKms::DEFAULT_KEK, denied);
     harness.kms.set_unavailable(false);
-    // Long enough for the breaker's pause. Nothing else has its turn before the request, which may not encrypt any more
-    // without asking.
+    // Long enough for the breaker's pause. Nothing else runs before the request, which may no longer encrypt without a
+    // KMS call.
     harness.clock.advance(31 * SECOND);
     let refused = within(process.encrypt(&context, "", SSN.row(1))).await;
     assert!(
@@ -251,7 +251,7 @@ async fn when_the_kms_comes_back_keys_are_refreshed_in_the_background() {
     harness.pass_with(2 * MINUTE, request).await;
     let stats = process.stats();
     assert_eq!((stats.refreshes, stats.keys), (1, 1));
-    // An ordinary life again.
+    // Back to normal operation.
     harness.pass_with(HOUR / 2, request).await;
     let after = process.stats();
     assert_eq!(after.stale_key_serves, stats.stale_key_serves);
@@ -282,7 +282,7 @@ async fn what_the_key_store_cannot_confirm_does_not_serve_longer_for_it() {
     let (process, context, sealed) = cut_off(&harness, builder).await;
     harness.store.set_down(true);
     let request = || open_at_once(&process, &context, &sealed);
-    // States that were read a `ttl` ago and not since are not believed, whatever the key may do.
+    // States that were read a `ttl` ago are not trusted, even if the key may still serve.
     harness.pass_with(HOUR - MINUTE, request).await;
     assert!(process.stats().stale_key_serves > 0 && process.stats().stale_serves > 0);
     harness.pass(2 * MINUTE).await;
@@ -303,7 +303,7 @@ async fn a_key_that_nobody_used_stays_only_while_the_kms_is_known_not_to_answer(
     harness.kms.set_unavailable(true);
     let request = || open_at_once(&process, &busy, &of_busy);
     harness.pass_with(2 * HOUR, request).await;
-    // The idle one's next request is served like the others.
+    // The idle key's next request is served like the others.
     assert_eq!(process.stats().keys, 2);
     let calls = harness.kms.calls().unwrap;
     open(&process, &idle, &of_idle).await.unwrap();
@@ -319,7 +319,7 @@ async fn a_key_that_nobody_used_stays_only_while_the_kms_is_known_not_to_answer(
     let request = || open_at_once(&process, &busy, &of_busy);
     harness.pass_with(2 * HOUR, request).await;
     assert_eq!(process.stats().keys, 2);
-    // Nobody asked for it in all that time, and the KMS answers again.
+    // It was unused in all that time, and the KMS answers again.
     harness.kms.set_unavailable(false);
     harness.pass_with(4 * MINUTE, request).await;
     assert_eq!(process.stats().keys, 1);

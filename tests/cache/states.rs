@@ -1,4 +1,4 @@
-//! A state that another process changed is seen in time, by one poll for all keys, and no old read undoes it.
+//! A state changed by another process is seen in time, by one poll for all keys, and no older read undoes it.
 
 use encx::keys::KeyState;
 use encx::store::{KeyStore, StoreError};
@@ -20,7 +20,7 @@ async fn a_suspension_elsewhere_is_seen_within_state_ttl() {
     let keyring = process.keyring(&context).await.unwrap();
     let id = harness.suspend_elsewhere(&context).await;
 
-    // The clock jumps past it at once: what is known is too old to be used without asking.
+    // The clock jumps past it at once: the known state is too old to use without a query.
     harness.clock.advance(MINUTE + SECOND);
     assert!(matches!(
         keyring.try_decrypt(&sealed, SSN.row(1)),
@@ -107,7 +107,7 @@ async fn one_poll_serves_all_keys_of_a_process() {
         sealed.push(seal(&process, tenant).await);
     }
     let loads = process.stats().store_loads;
-    // The first poll that lists anything lists what this process has made itself, and it knows all that.
+    // The first poll with results lists this process's own changes, which it already knows.
     for _ in 0..3 {
         let polls = harness.rows.polls();
         harness.next_poll().await;
@@ -188,7 +188,7 @@ async fn a_change_before_the_first_poll_is_not_missed() {
     seal(&process, &context).await;
     let keyring = process.keyring(&context).await.unwrap();
     harness.suspend_elsewhere(&context).await;
-    // Its first poll begins to follow changes from here on, after the one that counts.
+    // Its first poll, after the counted one, begins to follow changes here.
     harness.store.polls.until_waiting(1).await;
     harness.store.polls.release();
     until("the change", || !is_ready(&keyring)).await;
@@ -212,7 +212,7 @@ async fn a_first_poll_that_fails_is_made_up_for() {
     assert!(!is_ready(&keyring));
 }
 
-/// A harness whose loads may hang for longer than it takes until the next poll.
+/// A harness whose loads may hang for longer than the poll interval.
 async fn patient_process(harness: &FaultHarness) -> Crypto {
     harness.built(harness.builder().load_timeout(10 * MINUTE)).await
 }
@@ -259,7 +259,7 @@ async fn a_load_that_read_before_a_change_is_not_believed_where_the_change_is_kn
             seal(&maker, &context("b")).await,
         );
         let process = patient_process(&harness).await;
-        // A batch begins to read first, but what it reads is newer.
+        // A batch starts reading first, but what it reads is newer.
         harness.store.wide_loads.hold();
         harness.store.loads.hold();
         let batch = tokio::spawn({
@@ -300,7 +300,8 @@ async fn a_read_that_began_before_a_key_was_made_does_not_make_it_be_forgotten()
     let process = patient_process(&harness).await;
     let garbage = with_unknown_key(&seal(&process, &context("other")).await);
     harness.kms.reset_calls();
-    // Somebody finds nothing, and makes the first key; just before it is stored, another read finds nothing too.
+    // One read finds no key, and its process creates the first. Just before that is stored, another read finds no key
+    // either.
     harness.store.early_inserts.hold();
     let making = tokio::spawn({
         let process = process.clone();
@@ -330,7 +331,7 @@ async fn a_change_while_the_first_key_is_being_stored_is_not_missed() {
         async move { seal(&process, &context("a")).await }
     });
     harness.store.inserts.until_waiting(1).await;
-    // It is stored, and suspended; a poll reads that; and only then its maker learns that it was stored.
+    // It is stored and suspended, a poll reads the suspension, and only then does its creator learn that it was stored.
     harness.suspend_elsewhere(&context("a")).await;
     harness.store.loads.hold();
     harness.clock.advance(MINUTE / 2);
@@ -371,7 +372,7 @@ async fn a_key_that_could_not_be_stored_is_not_kept() {
         async move { process.encrypt(&context("a"), "", SSN.row(1)).await }
     });
     harness.store.inserts.until_waiting(1).await;
-    // Given up: perhaps it was stored, perhaps not.
+    // Timed out: it may or may not have been stored.
     harness.clock.advance(30 * SECOND);
     let given_up = within(making).await.unwrap();
     assert!(matches!(given_up, Err(Error::TimedOut { .. })), "{given_up:?}");
@@ -412,7 +413,7 @@ async fn a_row_that_was_moved_here_is_refused_and_what_was_known_is_dropped() {
         .rows
         .tamper(|rows| drop(rows[0].context.insert("purpose".into(), "other".into())));
     harness.elsewhere().list(&context).await.unwrap_err();
-    // Any change of the scope makes it be read again.
+    // Any change of the scope causes it to be read again.
     let tampered = &harness.rows.records()[0];
     harness
         .rows

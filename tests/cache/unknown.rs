@@ -1,4 +1,4 @@
-//! Ids that nobody knows do not hammer the database, and ids that another process just made are found.
+//! Unknown ids do not flood the database, and ids that another process just created are found.
 
 use encx::{Ciphertext, Error};
 use encx_test_support::{FaultHarness, SECOND, SSN, context, open, seal, settle, with_unknown_key, within};
@@ -70,7 +70,7 @@ async fn unknown_ids_of_one_scope_share_one_query_at_a_time() {
     assert_eq!(harness.store.loads.waiting(), 1);
     harness.store.loads.release();
     within(calls.join_all()).await;
-    // The first read began before the others came, so they cannot rely on it; they share the second.
+    // The first read began before the other callers arrived, so they cannot rely on it; they share the second.
     assert_eq!(harness.rows.loads(), before + 2);
 }
 
@@ -84,7 +84,7 @@ async fn an_id_that_another_process_just_made_is_found_at_once() {
     let new = seal(&harness.process().await, &context).await;
     assert_ne!(old.key_id(), new.key_id());
     within(keyring.decrypt(&new, SSN.row(1))).await.unwrap();
-    // What was learned on the way counts for encryption too.
+    // The result also counts for encryption.
     assert_eq!(seal(&process, &context).await.key_id(), new.key_id());
     open(&process, &context, &old).await.unwrap();
 }

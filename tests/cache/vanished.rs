@@ -1,4 +1,4 @@
-//! Keys that the key store has lost: deleted rows, and backups that were restored under a process that runs.
+//! Keys that the key store has lost: deleted rows, and backups restored under a running process.
 
 use encx::keys::{DataKeyId, KeyState};
 use encx::password::PasswordVerdict;
@@ -9,7 +9,7 @@ use encx_test_support::{FaultHarness, HOUR, MINUTE, SECOND, SSN, context, open, 
 
 const BY_SSN: IndexField = IndexField::new("users", "ssn", 64);
 
-/// What the key store loses of a context's key.
+/// The part of a context's key that the key store loses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Loss {
     Everything,
@@ -37,13 +37,13 @@ impl Loss {
         });
     }
 
-    /// What the store has instead.
+    /// The version that the store has instead.
     fn found(self, id: DataKeyId) -> Option<DataKeyId> {
         matches!(self, Self::Revision | Self::Wraps).then_some(id)
     }
 }
 
-/// A context whose key has changed since it was made, in a process that has used it.
+/// A context whose key has changed since it was created, in a process that has used it.
 async fn used(harness: &FaultHarness, process: &Crypto, tenant: &str) -> (Keyring, DataKeyId, KeyRecord) {
     let context = context(tenant);
     let id = seal(process, &context).await.key_id();
@@ -68,7 +68,7 @@ fn assert_rolled_back<T: std::fmt::Debug>(loss: Loss, id: DataKeyId, refused: Re
     }
 }
 
-/// Encrypts in every way there is, each of which has to be refused.
+/// Encrypts in every possible way; each must be refused.
 async fn assert_nothing_is_encrypted(process: &Crypto, keyring: &Keyring, loss: Loss, id: DataKeyId) {
     let context = keyring.context();
     let tried = keyring.try_encrypt("", SSN.row(1));
@@ -106,11 +106,11 @@ async fn what_is_lost_encrypts_no_more_within_state_ttl_and_nothing_is_made_in_i
         harness.pass(MINUTE).await;
         assert_nothing_is_encrypted(&process, &keyring, loss, id).await;
         if loss != Loss::Everything {
-            // The others' keys are where they were.
+            // The other tenants' keys are unaffected.
             open(&process, &context("b"), &other).await.unwrap();
             seal(&process, &context("b")).await;
         }
-        // Nor does time help.
+        // It does not recover with time.
         for _ in 0..3 {
             harness.clock.advance(HOUR);
             settle().await;
@@ -132,7 +132,7 @@ async fn what_was_lost_does_not_decrypt_as_if_it_were_there() {
         harness.pass(MINUTE).await;
         let opened = open(&process, &context("a"), &sealed).await;
         match loss {
-            // The key is there.
+            // The key exists.
             Loss::Revision => assert_eq!(opened.unwrap().as_bytes(), b"x"),
             _ => assert_rolled_back(loss, id, opened),
         }
@@ -159,7 +159,7 @@ async fn indexes_and_passwords_are_refused_likewise() {
         settle().await;
         let is_refused = |error: Option<Error>| matches!(error, Some(Error::RolledBack { found: None, .. }));
         assert!(is_refused(index().await.err()));
-        // A search that finds nothing would pass for one that found all there is.
+        // An empty search result would look like a complete one.
         assert!(is_refused(terms().await.err()));
         assert!(is_refused(hash().await.err()));
         let verified = process
@@ -168,7 +168,7 @@ async fn indexes_and_passwords_are_refused_likewise() {
         assert!(is_refused(verified.err()));
         assert!(
             is_refused(nobody().await.err()),
-            "the error tells nobody who exists"
+            "the error does not tell who exists"
         );
     }
     assert_eq!(harness.kms.calls().generate, made);
@@ -211,7 +211,7 @@ async fn a_new_version_that_is_asked_for_is_the_way_on() {
     }
 }
 
-/// More contexts than entries: what was used is known of those too that were pushed out.
+/// More contexts than cache entries: the last used version is remembered for evicted ones too.
 #[tokio::test]
 async fn a_context_that_was_pushed_out_of_memory_is_not_begun_anew() {
     let harness = FaultHarness::new();
@@ -234,7 +234,7 @@ async fn a_context_that_was_pushed_out_of_memory_is_not_begun_anew() {
     assert_eq!(harness.kms.calls().generate, made);
 }
 
-/// Of two reads at once the one that began later may have seen less.
+/// Of two concurrent reads, the one that began later may have seen less.
 #[tokio::test]
 async fn a_read_that_was_overtaken_is_no_loss() {
     let harness = FaultHarness::new();
@@ -243,12 +243,12 @@ async fn a_read_that_was_overtaken_is_no_loss() {
         elsewhere.create(&context(tenant)).await.unwrap();
     }
     let process = harness.process().await;
-    // It has begun, and not read yet.
+    // It has started but not read.
     harness.store.wide_loads.hold();
     let of = process.clone();
     let warming = tokio::spawn(async move { of.warm_up([context("a"), context("b")]).await });
     harness.store.wide_loads.until_waiting(1).await;
-    // It begins later, has read, and is held on its way back.
+    // It starts later, has read, and is held before it returns.
     harness.store.loads.hold();
     let of = process.clone();
     let encrypting = tokio::spawn(async move { of.encrypt(&context("a"), "", SSN.row(1)).await });

@@ -1,4 +1,4 @@
-//! A subscriber and a clock that call back, from every event there is.
+//! A subscriber and a clock that call back into encx, from every event.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -42,7 +42,7 @@ impl Subscriber for Calling {
     fn exit(&self, _: &Id) {}
 }
 
-/// Files whose events are not among the scenes, and why.
+/// Files whose events no scene covers, and why.
 const EXCEPT: [(&str, &str); 1] = [(
     "src/clock/coarse.rs",
     "only where the system starts no thread; nothing is held there, and the file has no lock",
@@ -67,7 +67,7 @@ fn a_subscriber_and_a_clock_may_call_back_from_every_event() {
         .collect();
     assert!(
         missing.is_empty(),
-        "events that no scene brings about, so that nobody knows whether a subscriber may call back from them: {missing:?}"
+        "events without a scene, so call-backs from them are untested: {missing:?}"
     );
 }
 

@@ -1,4 +1,4 @@
-//! No key is held while code of the service's own runs: shutting down from there leaves no key in memory.
+//! No key is held while the service's own code runs: a shutdown from that code leaves no key in memory.
 
 use std::fmt;
 use std::pin::{Pin, pin};
@@ -13,7 +13,7 @@ use encx_testkit::ManualClock;
 
 use super::within_deadline;
 
-/// Drops every key of a process, and checks that none is held by the call that is under way.
+/// Drops every key of a process, and checks that the in-flight call holds none.
 #[derive(Clone, Debug)]
 struct Shutter {
     process: Crypto,
@@ -35,7 +35,7 @@ impl Shutter {
     }
 }
 
-/// A plaintext whose bytes are asked for by code of the caller's.
+/// A plaintext whose bytes come from code of the caller.
 struct Plain(Shutter);
 
 impl AsRef<[u8]> for Plain {
@@ -129,7 +129,7 @@ fn no_key_is_held_while_plaintexts_are_asked_for_and_dropped() {
     });
 }
 
-/// Where the plaintext is asked for while the key is loaded: what happens to the key meanwhile counts.
+/// If the plaintext is read while the key is loaded, state changes of the key in between count.
 #[test]
 fn a_key_that_is_dropped_while_a_plaintext_is_asked_for_is_not_used() {
     /// Shuts down once the key is there.
@@ -155,7 +155,7 @@ fn a_key_that_is_dropped_while_a_plaintext_is_asked_for_is_not_used() {
     });
 }
 
-/// Shuts down when it is asked for the time, once it is told to.
+/// Shuts down when it is read, once armed.
 #[derive(Clone, Debug)]
 struct ShuttingClock {
     time: ManualClock,
@@ -213,7 +213,7 @@ fn no_key_is_held_while_the_clock_is_asked() {
                 let process = harness.builder().clock(clock.clone()).build().await.unwrap();
                 let sealed = seal(&process, &context("a")).await;
                 let keyring = process.keyring(&context("a")).await.unwrap();
-                // So often that the thread has the snapshot at hand.
+                // Often enough that the thread has the snapshot cached.
                 for _ in 0..50 {
                     assert!(call(&keyring, &sealed).is_none());
                 }

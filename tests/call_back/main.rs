@@ -1,5 +1,5 @@
-//! Subscribers, clocks and wakers are code of the service's own, and may call encx: none of them runs while encx holds a lock,
-//! where it would wait for itself, or a key, which it would keep in memory.
+//! Subscribers, clocks and wakers are the service's own code, and may call encx. None of them runs while encx holds a
+//! lock, which would deadlock, or a key, which would stay in memory.
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
@@ -22,10 +22,10 @@ use encx::{Clock, Crypto, Keyring};
 use encx_test_support::{Connection, FaultHarness, SSN};
 use encx_testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 
-/// Long enough for a machine that does much else; reached only when a test fails.
+/// Long enough for a busy machine; reached only when a test fails.
 const DEADLINE: Duration = Duration::from_secs(300);
 
-/// What is called back: everything that a subscriber, a clock or a waker may have a handle on.
+/// The handles that a subscriber, a clock or a waker may hold.
 #[derive(Clone)]
 struct Service {
     crypto: Crypto,
@@ -40,7 +40,7 @@ thread_local! {
     static CALLS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Calls every service there is, in every way that does not wait. Not from within itself.
+/// Calls every operation, in every way that does not wait. Not reentrant.
 fn call_back() {
     if CALLS.try_with(|calls| calls.replace(true)).unwrap_or(true) {
         return;
@@ -79,7 +79,7 @@ impl Wake for Calling {
     }
 }
 
-/// A clock that calls back whenever it is asked.
+/// A clock that calls back on every read.
 #[derive(Clone, Debug)]
 struct CallingClock(ManualClock);
 
@@ -105,7 +105,7 @@ impl Clock for CallingClock {
     }
 }
 
-/// A harness whose KMS and key store ask a clock that calls back, and which pushes hints and knows its processes.
+/// A harness whose KMS and key store use a clock that calls back, with hints and a registry of processes.
 fn calling_harness() -> FaultHarness {
     let clock = ManualClock::new();
     let rows = MemoryKeyStore::with_clock(CallingClock(clock.clone()));
@@ -118,7 +118,7 @@ fn calling_harness() -> FaultHarness {
     harness.with_registry()
 }
 
-/// Has a process called back from now on.
+/// Registers a process for call-backs.
 fn register(harness: &FaultHarness, crypto: &Crypto, keyring: &Keyring) {
     SERVICES.lock().unwrap().push(Service {
         crypto: crypto.clone(),
@@ -128,7 +128,7 @@ fn register(harness: &FaultHarness, crypto: &Crypto, keyring: &Keyring) {
     });
 }
 
-/// Runs a test in a thread of its own, and fails if it hangs.
+/// Runs a test in its own thread, and fails if it hangs.
 fn within_deadline(test: impl FnOnce() + Send + 'static) {
     let (done, end) = channel();
     let running = thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! A subscriber that panics finds nothing left undone.
+//! A subscriber that panics leaves no inconsistent state.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -30,7 +30,7 @@ impl Subscriber for Panicking {
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        // Those that end a call, and not those of what it called: of a refusal, and of a key that serves past its time.
+        // Events that end a call, not those of calls below it: of a refusal, and of a key that serves past its `ttl`.
         let names: Vec<_> = event
             .metadata()
             .fields()
@@ -57,11 +57,12 @@ fn a_buffer_that_is_refused_is_wiped_before_a_subscriber_hears_of_it() {
             let sealed = seal(&process, &context("a")).await;
             (process.keyring(&context("a")).await.unwrap(), sealed)
         });
-        // Of a suite that is refused before the buffer is touched.
+        // A suite that is refused before the buffer is touched.
         let mut bytes = sealed.as_bytes().to_vec();
         bytes[1] = 2;
         let (of_future, of_try) = (&mut bytes.clone(), &mut bytes);
-        // Two dispatchers: of a single one `tracing` takes it that all threads have it, and threads of other tests have none.
+        // Two dispatchers: `tracing` assumes that a single one applies to all threads, and threads of other tests have
+        // none.
         let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
         tracing::subscriber::with_default(Panicking, || {
             let waited = AssertUnwindSafe(|| block_on(keyring.decrypt_in_place(of_future, SSN.row(1))));
@@ -73,7 +74,7 @@ fn a_buffer_that_is_refused_is_wiped_before_a_subscriber_hears_of_it() {
     });
 }
 
-/// Where a function ends by a panic of what it drops last, what it has already returned is dropped by nobody.
+/// If a function ends by a panic in its last drop, its return value is never dropped.
 #[test]
 fn a_key_that_a_call_returns_is_let_go_of_if_a_subscriber_panics() {
     within_deadline(|| {

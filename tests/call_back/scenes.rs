@@ -1,4 +1,4 @@
-//! What brings about every event there is.
+//! The scenes that cause every event.
 
 use std::time::Duration;
 
@@ -34,14 +34,14 @@ pub(crate) async fn all() {
     maintenance().await;
 }
 
-/// Begins a scene, for which nothing of those before is called back. If it hangs its name is the last one printed.
+/// Begins a scene, without call-backs of the previous ones. If it hangs, its name is the last one printed.
 #[allow(clippy::print_stderr, reason = "shown where the test fails")]
 fn begin(scene: &str) {
     SERVICES.lock().unwrap().clear();
     eprintln!("{scene}");
 }
 
-/// Lets time go by in steps as long as polls are apart, with a request between them.
+/// Advances time in steps of the poll interval, with a request between them.
 pub(crate) async fn pass_with(harness: &FaultHarness, time: Duration, mut request: impl FnMut()) {
     let steps = time.as_secs() / 25;
     for _ in 0..=steps {
@@ -53,7 +53,7 @@ pub(crate) async fn pass_with(harness: &FaultHarness, time: Duration, mut reques
     }
 }
 
-/// Starts a process with a clock that calls back, and has it called back.
+/// Starts a process with a clock that calls back, and registers it for call-backs.
 async fn start(harness: &FaultHarness, builder: CryptoBuilder) -> (Crypto, Keyring, EncryptionContext) {
     let (process, context) = (build(harness, builder).await, context("a"));
     let _ = process.encrypt(&context, "x", SSN.row(1)).await;
@@ -64,7 +64,7 @@ async fn start(harness: &FaultHarness, builder: CryptoBuilder) -> (Crypto, Keyri
 
 async fn build(harness: &FaultHarness, builder: CryptoBuilder) -> Crypto {
     let builder = builder.clock(CallingClock(harness.clock.clone()));
-    // Some scenes are of KEKs that are refused.
+    // Some scenes have refused KEKs.
     let process = builder.connect_lazily().build().await.unwrap();
     settle().await;
     process
@@ -74,7 +74,7 @@ fn elsewhere(harness: &FaultHarness) -> CryptoBuilder {
     Crypto::builder(harness.kms.clone(), harness.rows.clone())
 }
 
-/// Lets time go by in steps until something is done.
+/// Advances time in steps until a future is done.
 async fn drive<F: Future>(harness: &FaultHarness, work: F) -> F::Output {
     let mut work = std::pin::pin!(work);
     within(async {
@@ -215,7 +215,7 @@ async fn rotations() {
     for _ in 0..2 {
         seal(&process, &context).await;
     }
-    // A version that is about to become active, and cannot be loaded.
+    // A version that is about to become active but cannot be loaded.
     harness.kms.fail_until_cleared(KmsErrorKind::AccessDenied);
     let failed = harness.kms.calls().unwrap;
     harness.kms.clear_faults();
@@ -226,7 +226,7 @@ async fn rotations() {
     pass_with(&harness, 2 * MINUTE, request).await;
     assert!(harness.kms.calls().unwrap > failed);
     harness.kms.clear_faults();
-    // Nor opened.
+    // Nor decrypted.
     harness.rows.tamper(|rows| {
         let row = rows.iter_mut().find(|row| row.id == waiting.id).unwrap();
         row.wraps[0].wrapped.ciphertext = vec![7; 60];
@@ -238,7 +238,7 @@ async fn rotations() {
 async fn maintenance() {
     let harness = calling_harness();
     let (process, ..) = start(&harness, harness.builder()).await;
-    // It has the lease, and then the key store fails.
+    // It gets the lease, and then the key store fails.
     harness.store.set_down(true);
     let task = Maintenance::new(process.key_manager()).interval(MINUTE);
     let task = task.spawn().unwrap();
@@ -256,11 +256,12 @@ async fn maintenance() {
         .interval(MINUTE)
         .spawn()
         .unwrap();
-    // Rotated, while a process does not answer; another has the lease; what cannot be rotated; what cannot begin.
+    // Rotation while a process does not answer; a lease held elsewhere; a key that cannot be rotated; a run that cannot
+    // start.
     harness.store.set_down(true);
     pass_with(&harness, 2 * HOUR, || {}).await;
     harness.store.set_down(false);
-    // As soon as a run is over.
+    // As soon as a run ends.
     while leases
         .acquire_lease(name, holder, 5 * MINUTE)
         .await

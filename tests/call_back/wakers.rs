@@ -11,7 +11,7 @@ use encx_test_support::{FaultHarness, MINUTE, SSN, context, settle};
 
 use super::{SERVICES, block_on, call_back, register, within_deadline};
 
-/// Calls back before it wakes who waits.
+/// Calls back before it wakes the waiter.
 struct CallsFirst {
     waker: Waker,
     woken: Arc<AtomicBool>,
@@ -25,7 +25,7 @@ impl Wake for CallsFirst {
     }
 }
 
-/// A future that is polled with a waker which calls back.
+/// A future that is polled with a waker that calls back.
 struct Calling<F> {
     future: Pin<Box<F>>,
     woken: Arc<AtomicBool>,
@@ -63,8 +63,8 @@ async fn wakers() {
     process.encrypt(&here, "x", SSN.row(1)).await.unwrap();
     let keyring = process.keyring(&here).await.unwrap();
     register(&harness, &process, &keyring);
-    // Each is woken by what another task does: a flight that lands, a KMS that is released, a clock that moves, a
-    // lock of a store that is given back.
+    // Each is woken by another task: a load that completes, a KMS that is released, a clock that moves, a store's lock
+    // that is released.
     for tenant in 0..3 {
         let tenant = context(tenant);
         harness.kms.hold();
@@ -87,7 +87,7 @@ async fn wakers() {
     };
     let (report, ()) = tokio::join!(waiting, move_on);
     let _ = report.unwrap();
-    // Hints wake whoever listens, while the key store writes.
+    // Hints wake their listeners while the key store writes.
     let (mut hints, hinted) = (
         encx::store::KeyStore::changes(&harness.rows),
         Arc::new(AtomicBool::new(false)),

@@ -1,4 +1,4 @@
-//! Many values at once: the same results as one by one, in order, with one load for each key.
+//! Batches: the same results as single calls, in order, with one load per key.
 
 use std::collections::HashSet;
 use std::pin::pin;
@@ -12,7 +12,7 @@ use encx::{Ciphertext, EncryptionContext, Error};
 use encx_test_support::{HarnessExt, MINUTE, NAME, SSN, context};
 use encx_testkit::{Harness, MemoryKms};
 
-/// More than are drawn together.
+/// More than one chunk of drawn items.
 const ITEMS: i64 = 50;
 
 fn value(item: i64) -> Vec<u8> {
@@ -26,7 +26,7 @@ fn assert_nonces_differ<'a>(sealed: impl IntoIterator<Item = &'a Ciphertext>) {
     }
 }
 
-/// Items may come from code that uses the same keys, and has them dropped: they are taken before a key is.
+/// The items' iterator may use the same keys and have them dropped, so items are taken before a key is.
 #[tokio::test]
 async fn items_may_come_from_what_uses_the_same_keys_and_shuts_down() {
     let harness = Harness::new().await;
@@ -44,7 +44,7 @@ async fn items_may_come_from_what_uses_the_same_keys_and_shuts_down() {
     }
     let items = (0..ITEMS).map(|n| {
         for keyring in keyrings.iter().chain([keyring]) {
-            // So often that epochs end meanwhile.
+            // Often enough that epochs end in between.
             for _ in 0..100 {
                 let nested = keyring.try_encrypt(value(n), NAME.row(n));
                 let opened = nested.and_then(|sealed| keyring.try_decrypt(&sealed, NAME.row(n)));
@@ -66,7 +66,7 @@ async fn items_may_come_from_what_uses_the_same_keys_and_shuts_down() {
     }
 }
 
-/// A batch whose items come slowly: meanwhile its key is rotated away, suspended and given up as compromised.
+/// A batch whose items arrive slowly: in between, its key is rotated away, suspended and marked as compromised.
 #[tokio::test]
 async fn what_happens_to_a_key_while_items_come_counts_for_all_of_them() {
     for many_contexts in [false, true] {
@@ -114,7 +114,7 @@ async fn what_happens_to_a_key_while_items_come_counts_for_all_of_them() {
             let opened = crypto.decrypt(&here, sealed, SSN.row(n)).await.unwrap();
             assert_eq!(opened.as_bytes(), value(n));
         }
-        // What names the old key is refused likewise, however many there are.
+        // All ciphertexts under the old key are refused likewise.
         for opened in crypto
             .decrypt_many((0..200).map(|n| (&here, &old, SSN.row(n))))
             .await
@@ -127,7 +127,7 @@ async fn what_happens_to_a_key_while_items_come_counts_for_all_of_them() {
 #[tokio::test]
 async fn a_keyrings_batch_is_as_many_single_calls() {
     let harness = Harness::new().await;
-    // Before there is a key, so that nobody has it: the first makes it, the others have it unwrapped.
+    // Before the key exists: the first process creates it, the others unwrap it.
     let mut processes = Vec::new();
     for _ in 0..3 {
         let crypto = harness.process().await;
@@ -183,7 +183,7 @@ async fn one_item_fails_by_itself() {
     let long = vec![0; MAX_PLAINTEXT_LEN + 1];
     for hot in [false, true] {
         let crypto = harness.process().await;
-        // Without a key of its own, so that it has to be loaded.
+        // Without a cached key, so that it must be loaded.
         let context = context(if hot { "hot" } else { "cold" });
         let keyring = crypto.keyring(&context).await.unwrap();
         if hot {
@@ -192,7 +192,7 @@ async fn one_item_fails_by_itself() {
         let items = || {
             (0..40).map(|n| match n {
                 7 => (&long[..], SSN.row(n)),
-                // The middle of what is drawn together.
+                // The middle of a chunk.
                 11 => (&b"x"[..], SSN.row("")),
                 _ => (&b"x"[..], SSN.row(n)),
             })
@@ -260,12 +260,12 @@ async fn an_item_that_can_never_be_encrypted_asks_nobody_for_a_key() {
 async fn contexts_may_be_mixed_in_any_order() {
     let harness = Harness::new().await;
     let contexts: Vec<_> = (0..5).map(|n| context(format!("t{n}"))).collect();
-    // Runs of one, runs of some, and contexts that come back.
+    // Runs of one, runs of several, and contexts that recur.
     let order = [0, 1, 0, 1, 1, 1, 2, 0, 3, 3, 2, 2, 4, 0, 4, 4, 1];
     let rows = |at: usize| i64::try_from(at).unwrap();
     let crypto = harness.process().await;
     let mut all: Vec<Vec<Ciphertext>> = Vec::new();
-    // Cold, some of it hot, and hot.
+    // Cold, partly hot, and hot.
     for round in 0..3 {
         let process = if round == 1 {
             &harness.process().await
@@ -275,7 +275,7 @@ async fn contexts_may_be_mixed_in_any_order() {
         if round == 1 {
             process.encrypt(&contexts[1], "x", SSN.row(1)).await.unwrap();
         }
-        // An equal context is as good as the same.
+        // An equal context works like the same one.
         let copies: Vec<EncryptionContext> = contexts.clone();
         let items = order.iter().enumerate().map(|(at, of)| {
             let contexts = if at % 2 == 0 { &contexts } else { &copies };
@@ -357,7 +357,7 @@ async fn versions_may_be_mixed() {
     check(reader.decrypt_many(items).await);
     assert_eq!(reader.stats().hits - hits, 60);
     assert_eq!(harness.kms().calls().unwrap - unwraps, 2);
-    // All three cold, in one run.
+    // All three cold, in one batch.
     let items = order.iter().map(|at| (&context, &sealed[*at], row(*at)));
     check(harness.process().await.decrypt_many(items).await);
     assert_eq!(harness.kms().calls().unwrap - unwraps, 2 + 3);
@@ -421,7 +421,7 @@ async fn batches_of_either_suite_open_as_they_should() {
     refused(strict.decrypt_many(items()).await);
 }
 
-/// The first key is there at once, and withdrawn while the second is waited for.
+/// The first key is in memory, and is withdrawn while the second is loaded.
 #[tokio::test]
 async fn a_key_withdrawn_while_the_batch_waits_for_others_is_not_used() {
     let (harness, slow) = (Harness::new().await, MemoryKms::new());

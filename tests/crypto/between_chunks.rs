@@ -1,4 +1,4 @@
-//! What happens to a key while a batch runs: it is used for the chunk that has begun, and for no more.
+//! Changes to a key during a batch: it is used for the chunk that has begun, and for no other.
 
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -10,15 +10,15 @@ use encx_testkit::{Harness, ManualClock, block_on};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Some chunks of 64.
+/// Several chunks of 64.
 const ITEMS: i64 = 200;
 const CHUNK: usize = 64;
 
-/// Whether the first look was taken, and what happens at the second.
+/// Whether the first read happened, and the action at the second.
 type Looks = (bool, Box<dyn FnOnce()>);
 
 thread_local! {
-    /// What is to happen when this thread looks at the clock for the second time.
+    /// The action for this thread's second clock read.
     static SECOND_LOOK: RefCell<Option<Looks>> = const { RefCell::new(None) };
 }
 
@@ -26,7 +26,7 @@ fn at_second_look(event: impl FnOnce() + 'static) {
     SECOND_LOOK.set(Some((false, Box::new(event))));
 }
 
-/// A clock that a batch looks at once for each chunk.
+/// A clock that a batch reads once per chunk.
 #[derive(Clone, Debug)]
 struct LookedAt(ManualClock);
 
@@ -58,7 +58,7 @@ impl Clock for LookedAt {
     }
 }
 
-/// How a batch is made: by a `Crypto` or a `Keyring`. What is decrypted is 200 times the same.
+/// How a batch runs: by a `Crypto` or a `Keyring`. Decryption repeats one ciphertext 200 times.
 #[derive(Clone, Copy, Debug)]
 enum Batch {
     CryptoDecrypts,
@@ -79,7 +79,7 @@ impl Batch {
         matches!(self, Self::CryptoDecrypts | Self::KeyringDecrypts)
     }
 
-    /// Runs it. The ciphertexts are those that were made.
+    /// Runs it. The ciphertexts are those it made.
     async fn run(
         self,
         (crypto, keyring): (&Crypto, &Keyring),

@@ -1,4 +1,4 @@
-//! Encrypting into a buffer and decrypting in place: what the buffer holds, whatever happens.
+//! Encrypting into a buffer and decrypting in place: the buffer's content in every outcome.
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -9,14 +9,14 @@ use encx::{Ciphertext, Error, Keyring};
 use encx_test_support::{HarnessExt, SSN, context};
 use encx_testkit::Harness;
 
-/// A buffer with more room than any of these tests needs.
+/// A buffer with more capacity than these tests need.
 fn roomy(content: &[u8]) -> Vec<u8> {
     let mut buffer = Vec::with_capacity(80_000);
     buffer.extend_from_slice(content);
     buffer
 }
 
-/// Reads this process's memory, as somebody else might.
+/// Reads this process's memory, as an attacker might.
 #[cfg(target_os = "linux")]
 fn memory(at: usize, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
@@ -24,7 +24,7 @@ fn memory(at: usize, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// The room is the caller's: what is allocated here may be what was given back, and would be overwritten.
+/// The buffer is the caller's: an allocation here could reuse freed memory and overwrite it.
 #[cfg(target_os = "linux")]
 fn read_memory(at: usize, bytes: &mut [u8]) {
     use std::os::unix::fs::FileExt;
@@ -33,7 +33,7 @@ fn read_memory(at: usize, bytes: &mut [u8]) {
     memory.read_exact_at(bytes, at as u64).unwrap();
 }
 
-/// Checks that nothing is left in a buffer, in use or not.
+/// Checks that nothing is left in a buffer, including its unused capacity.
 fn assert_wiped(buffer: &Vec<u8>, what: &str) {
     assert!(buffer.is_empty(), "{what}");
     #[cfg(target_os = "linux")]
@@ -100,7 +100,7 @@ async fn a_cold_key_fills_the_same_buffer() {
     let context = context("a");
     let mut buffer = roomy(b"old");
     let room = (buffer.as_ptr(), buffer.capacity());
-    // Before there is a key, so that nobody has it. The first makes it, the second has it unwrapped.
+    // Before the key exists. The first keyring creates it, the second unwraps it.
     let keyrings = [
         harness.process().await.keyring(&context).await.unwrap(),
         harness.process().await.keyring(&context).await.unwrap(),
@@ -227,7 +227,7 @@ async fn after_a_failed_encryption_the_buffer_is_empty() {
     }
 }
 
-/// Dropped while it waits, a call leaves the ciphertext, or nothing.
+/// A call that is dropped while it waits leaves the ciphertext, or nothing.
 #[tokio::test]
 async fn a_cancelled_call_leaves_no_plaintext() {
     let harness = Harness::new().await;
@@ -244,7 +244,7 @@ async fn a_cancelled_call_leaves_no_plaintext() {
     harness.kms().release();
 }
 
-/// A buffer that has to grow held a plaintext before: it is not given back with it.
+/// A buffer that must grow held a plaintext before: it is wiped before it is freed.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_buffer_that_grows_is_wiped_first() {
@@ -254,7 +254,7 @@ async fn a_buffer_that_grows_is_wiped_first() {
     let long = vec![0; 100_000];
     for _ in 0..20 {
         let mut buffer = Vec::with_capacity(1000 + Suite::KcXaes256Gcm.overhead());
-        // What stands behind it, so that it cannot grow where it is.
+        // An allocation behind it, so that it cannot grow in place.
         let wall = vec![1_u8; 1000];
         let secret = SECRET.iter().copied().cycle().take(1000).collect::<Vec<_>>();
         keyring

@@ -1,4 +1,4 @@
-//! What is encrypted comes back: one by one, through a keyring, in batches.
+//! Round trips: single calls, keyrings and batches.
 
 use std::collections::HashSet;
 
@@ -134,7 +134,7 @@ async fn batches_mix_contexts_and_fail_item_by_item() {
     let polls = harness.store().polls();
     let reader = harness.process().await;
     while harness.store().polls() == polls {
-        // Its first poll would read once more what is read meanwhile.
+        // Its first poll would repeat the reads below.
         tokio::task::yield_now().await;
     }
     let loads = harness.store().loads();

@@ -1,4 +1,4 @@
-//! A refused ciphertext says where it is, through whichever entrance it was opened, and is counted by kind.
+//! A refused ciphertext reports its place, through every API, and is counted by kind.
 
 use encx::keys::{KeyCheck, KeyState};
 use encx::suite::Suite;
@@ -77,7 +77,7 @@ async fn each_entrance_says_where_a_value_does_not_authenticate() {
         text.ends_with("was given as an integer; was the row encrypted with it as text?"),
         "{text}"
     );
-    // What opens is not counted, and the parts of a free AAD are not shown.
+    // Successful decryption is not counted, and the parts of a free AAD are not shown.
     crypto.decrypt(&context, &sealed, SSN.row(7)).await.unwrap();
     let free = encx::Aad::free().text("secret");
     let error = crypto.decrypt(&context, &sealed, free).await.unwrap_err();
@@ -132,7 +132,7 @@ async fn keys_that_are_unknown_or_withdrawn_name_the_row_too() {
     assert_eq!(crypto.stats().refused.key_state, 1);
 }
 
-/// The other two kinds are counted apart, by either entrance.
+/// The other two kinds are counted separately, through either API.
 #[tokio::test]
 async fn refused_suites_and_key_rows_are_counted() {
     let (kms, store) = (MemoryKms::new(), MemoryKeyStore::new());
@@ -189,7 +189,7 @@ fn total(refused: Refusals) -> u64 {
     refused.authentication + refused.key_row + refused.key_state + refused.suite + refused.unknown_key
 }
 
-/// An error says what to do, and that is true.
+/// An error says what to do, and doing it works.
 #[tokio::test]
 async fn rotating_a_context_without_a_key_says_what_is_missing() {
     let (crypto, context) = process().await;

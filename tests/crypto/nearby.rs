@@ -1,4 +1,4 @@
-//! The entries that a thread remembers: they never stand in for others, and nobody has to have them.
+//! The entries that a thread remembers: they never stand in for others, and calls work without them.
 
 use std::cell::{Cell, RefCell};
 use std::pin::pin;
@@ -12,7 +12,7 @@ use encx_test_support::{HarnessExt, SSN, context};
 use encx_testkit::Harness;
 use tracing::span;
 
-/// Completes a future that has nothing to wait for.
+/// Completes a future that never waits.
 fn ready<F: Future>(future: F) -> F::Output {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,
@@ -43,7 +43,7 @@ async fn two_cryptos_in_one_thread_are_two() {
         let other = cryptos[1 - of].decrypt(&context, &sealed, SSN.row(1)).await;
         assert!(matches!(other, Err(Error::UnknownKey { .. })));
     }
-    // One that is gone serves nobody, whatever the thread remembers.
+    // A dropped `Crypto` serves no call, although the thread remembers its entries.
     let [gone, stays] = cryptos;
     gone.shutdown().await;
     let refused = gone.encrypt(&context, "x", SSN.row(1)).await;
@@ -73,14 +73,14 @@ async fn an_entry_that_was_dropped_is_not_used() {
         let other = context(format!("other {n}"));
         crypto.encrypt(&other, "x", SSN.row(1)).await.unwrap();
     }
-    // The bound is applied now and then.
+    // The bound is applied occasionally.
     while key_is_there().await {
         assert!(crypto.stats().keyrings > 0);
         tokio::task::yield_now().await;
     }
     let unwraps = harness.kms().calls().unwrap;
     crypto.encrypt(&evicted, "x", SSN.row(1)).await.unwrap();
-    // From an entry that the cache has dropped it would be unwrapped each time.
+    // An entry that the cache has dropped would unwrap the key on every use.
     for _ in 0..10 {
         round_trip(&crypto, &evicted);
     }
@@ -100,7 +100,7 @@ async fn more_contexts_than_a_thread_remembers() {
         for n in 0..contexts.len() {
             let n = n * (2 * round + 1) * 3 % contexts.len();
             assert_eq!(round_trip(&crypto, &contexts[n]).key_id(), ids[n]);
-            // An equal context that was built anew.
+            // An equal context, built again.
             assert_eq!(round_trip(&crypto, &context(format!("t{n}"))).key_id(), ids[n]);
         }
     }
@@ -116,8 +116,8 @@ async fn a_context_in_use_is_the_last_to_go() {
     for n in 0..100 {
         let other = context(format!("other {n}"));
         crypto.encrypt(&other, "x", SSN.row(1)).await.unwrap();
-        // Two that take turns, so that the thread has to tell.
-        // The bound is applied here, not after a pile of newcomers that is larger than the bound.
+        // Two alternate, so that the thread must distinguish them. The bound is applied here, not after more new
+        // entries than the bound.
         assert!(crypto.stats().keyrings <= 16 + 1);
         round_trip(&crypto, &other);
         round_trip(&crypto, &used);
@@ -155,7 +155,7 @@ fn a_thread_that_ends_still_encrypts() {
     thread::scope(|scope| {
         let thread = scope.spawn(|| {
             let at_end = || Some(AtEnd(crypto.clone(), context.clone(), send.clone()));
-            // One of them outlives what the thread remembers, in whichever order that goes.
+            // One of them outlives what the thread remembers, in either order.
             EARLIER.set(at_end());
             round_trip(&crypto, &context);
             LATER.set(at_end());
@@ -170,7 +170,7 @@ fn a_thread_that_ends_still_encrypts() {
     assert_eq!(crypto.stats().misses, misses, "the key was in memory");
 }
 
-/// Encrypts whenever it is told of something, as one might that writes to an encrypted log.
+/// Encrypts on every event, like a subscriber that writes to an encrypted log.
 struct Encrypting {
     crypto: Crypto,
     contexts: [EncryptionContext; 4],
@@ -230,9 +230,10 @@ async fn a_subscriber_may_encrypt() {
         told: AtomicUsize::new(1),
         sealed,
     };
-    // Two dispatchers: of a single one `tracing` takes it that all threads have it, and threads of other tests have none.
+    // Two dispatchers: `tracing` assumes that a single one applies to all threads, and threads of other tests have
+    // none.
     let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
-    // In a thread that remembers none of them yet.
+    // In a thread that does not remember any of them yet.
     let refuse = || {
         tracing::subscriber::with_default(subscriber, || {
             for _ in 0..3 {

@@ -1,4 +1,4 @@
-//! What is refused, one test for each: moved, changed, crafted, planted, and by state.
+//! What is refused, one test each: moved, changed, crafted and planted values, and key states.
 
 use encx::keys::{DataKeyId, KeyState, KeyUsage};
 use encx::kms::{KeyManagementService, KmsContext, KmsErrorKind, KmsName};
@@ -95,7 +95,7 @@ async fn a_crafted_uncommitted_ciphertext_is_refused() {
     crypto.encrypt(&context, "x", SSN.row(1)).await.unwrap();
     let calls = harness.kms().calls();
 
-    // Whoever knows the key can write suite 2, whatever the service writes.
+    // An attacker who knows the key can write suite 2, whatever the service writes.
     let attacker = harness
         .builder()
         .encrypt_with(Suite::Xaes256Gcm)
@@ -191,7 +191,7 @@ async fn input_that_cannot_be_sealed_makes_no_key() {
     );
 }
 
-/// Has an attacker who can write rows, and may use some KEK, plant a data key that they know.
+/// Plants a data key that an attacker knows, who can write rows and use some KEK.
 async fn plant(harness: &Harness, context: &EncryptionContext, kek: &str) -> DataKeyId {
     let id = DataKeyId::generate(1, None).unwrap();
     let pairs = KmsContext::new(context, KeyUsage::Data, id);
@@ -238,7 +238,7 @@ async fn a_row_whose_kek_is_not_allowed_is_refused_before_any_call() {
     );
     assert_eq!(harness.kms().calls().unwrap, calls);
 
-    // Only the operator's own word allows a KEK.
+    // Only the operator can allow a KEK.
     let crypto = harness
         .builder()
         .also_unwrap("memory/attacker")
@@ -324,7 +324,7 @@ async fn a_swapped_data_key_is_noticed_even_if_it_unwraps() {
     let crypto = harness.process().await;
     crypto.encrypt(&context, "x", SSN.row(1)).await.unwrap();
     let id = harness.store().records()[0].id;
-    // Somebody with rights on the KEK wraps another key for the same id.
+    // An attacker with rights on the KEK wraps another key for the same id.
     let pairs = KmsContext::new(&context, KeyUsage::Data, id);
     let other = harness
         .kms()

@@ -1,4 +1,4 @@
-//! Which KEK wraps what, and settings that cannot work.
+//! The KEK rule, and invalid settings.
 
 use std::time::Duration;
 
@@ -69,7 +69,7 @@ async fn a_choice_by_pair_and_by_default_has_several_keks() {
         .build()
         .await
         .unwrap();
-    // What the pair allows, the default does not.
+    // The KEK of the pair allows it, the default does not.
     crypto.decrypt(&of("logs"), &sealed[0], SSN.row(1)).await.unwrap();
     let refused = crypto
         .decrypt(&of("pii"), &sealed[1], SSN.row(1))
@@ -100,7 +100,7 @@ async fn a_choice_by_pair_and_by_default_has_several_keks() {
 
 #[tokio::test]
 async fn every_kek_of_a_choice_is_looked_at_by_build() {
-    // That of the harness connects lazily.
+    // The harness's builder connects lazily.
     let builder = || Crypto::builder(MemoryKms::new(), MemoryKeyStore::new());
     let kek = |name: &str| KekRef::try_from(name).unwrap();
     let choice = || KekChoice::new(kek("memory/default"));
@@ -114,7 +114,7 @@ async fn every_kek_of_a_choice_is_looked_at_by_build() {
             "{error}"
         );
     }
-    // One that only unwraps costs a warning.
+    // A KEK that only unwraps causes just a warning.
     builder()
         .kek_choice(choice().also_unwrap(kek("memory/none")))
         .build()
@@ -147,7 +147,7 @@ async fn an_alias_in_the_rule_finds_the_rows_it_wrapped() {
     let reader = harness.builder().kek("alias/app").build().await.unwrap();
     assert!(reader.decrypt(&context, &sealed, SSN.row(1)).await.is_ok());
 
-    // The alias moves on: what it wrapped earlier is allowed only by name.
+    // The alias moves: what it wrapped earlier is allowed only by name.
     harness.kms().set_alias("alias/app", "memory/2");
     let reader = harness.builder().kek("alias/app").build().await.unwrap();
     let refused = reader.decrypt(&context, &sealed, SSN.row(1)).await.unwrap_err();

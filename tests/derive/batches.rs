@@ -1,4 +1,4 @@
-//! What a page of rows costs, and that it is all or nothing.
+//! The cost of a page of rows, which is all or nothing.
 
 use encx::Error;
 use encx::record::{RecordError, decrypt_all, decrypt_each, decrypt_each_in, encrypt_all};
@@ -32,19 +32,19 @@ async fn a_page_of_several_tenants_loads_keys_once() {
     let users: Vec<_> = (0..60).map(|n| user(n, &format!("t-{}", n % 20))).collect();
     let writer = harness.process().await;
     let rows = encrypt_all(&writer, &users).await.unwrap();
-    // It hears of the keys that it made, and would read them while we count.
+    // It gets hints of the keys that it created, and would read them during the count.
     writer.shutdown().await;
 
     let reader = harness.process().await;
     let (loads, calls) = (harness.store().loads(), harness.kms().calls().unwrap);
     let read: Vec<User> = decrypt_all(&reader, rows).await.unwrap();
     assert_eq!(read, users);
-    // One for the page. The poller may look once more at keys that are so new.
+    // One for the page. The poller may read such new keys once more.
     assert!(harness.store().loads() - loads <= 2);
     assert_eq!(harness.kms().calls().unwrap - calls, 20, "one for each tenant");
     reader.shutdown().await;
 
-    // The same to write: all fields of all records go in one batch.
+    // Likewise for writing: all fields of all records are in one batch.
     let writer = harness.process().await;
     let (loads, calls) = (harness.store().loads(), harness.kms().calls().unwrap);
     encrypt_all(&writer, &users).await.unwrap();

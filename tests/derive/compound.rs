@@ -1,4 +1,4 @@
-//! Indexes over several fields: the same that is computed by hand, terms for queries, and candidates that are verified.
+//! Indexes over several fields: equal to those computed by hand, with terms for queries and verified candidates.
 
 use encx::search::{BlindIndex, IndexField, IndexPart, Normalizer};
 use encx::{Encrypt, EncryptionContext, Error};
@@ -42,7 +42,7 @@ fn patient(id: i64, tenant: &str, name: &str, born: i32) -> Patient {
     }
 }
 
-/// Computed by hand, so that columns, normalisers, the name and the bits are those that the attribute says.
+/// Computed by hand, to check that columns, normalizers, name and bits are those of the attribute.
 #[tokio::test]
 async fn the_index_is_the_one_that_the_attribute_says() {
     const NAME_BORN: IndexField = IndexField::compound(
@@ -97,14 +97,14 @@ async fn only_rows_that_are_equal_in_all_fields_match() {
         .unwrap();
     let found = rows.iter().filter(|row| terms.contains(&row.name_born_index));
     assert_eq!(found.map(|row| row.id).collect::<Vec<_>>(), [1, 2]);
-    // Also if chance had made the others candidates.
+    // Even if chance had made the others candidates.
     let matching = Patient::matching_name_born(&crypto, "t-1", rows.clone(), ("lovelace", 1815));
     assert_eq!(matching.await.unwrap(), people[..2]);
 
     let other = Patient::matching_name_born(&crypto, "t-2", rows.clone(), ("lovelace", 1815));
     let error = other.await.unwrap_err();
     assert!(matches!(error.failures()[0].error, Error::OtherContext));
-    // Of a context of its own: a tenant is not asked for, and can be given.
+    // With a context of its own: the tenant is not required, but can be given.
     let value = ("+49 (151) 123", "Babbage");
     let terms = Patient::door_terms(&crypto, value).await.unwrap();
     assert!(terms.contains(&rows[3].door_index.unwrap()));
@@ -123,7 +123,7 @@ async fn a_row_in_which_a_part_is_null_is_not_indexed() {
     let rows = encx::record::encrypt_all(&crypto, &all).await.unwrap();
     let indexed: Vec<_> = rows.iter().map(|row| row.reached_index.is_some()).collect();
     assert_eq!(indexed, [true, false, false]);
-    // What follows in the struct has its own index all the same.
+    // The fields that follow in the struct still have their own index.
     assert_eq!(rows[1].door_index, None::<BlindIndex>);
     let hidden = Patient::hidden_terms(&crypto, "t-1", (1815, "Lovelace"))
         .await

@@ -1,4 +1,4 @@
-//! Every field that failed is named, nothing is shown of any value, and there is no partial record.
+//! Every field that failed is named, no value is shown, and there is no partial record.
 
 use encx::kms::KmsErrorKind;
 use encx::record::{CodecError, FieldFailure, RecordError};

@@ -1,4 +1,4 @@
-//! What `#[derive(Encrypt)]` writes, on an in-memory KMS and key store.
+//! What `#[derive(Encrypt)]` generates, on an in-memory KMS and key store.
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 

@@ -1,4 +1,4 @@
-//! Names that the derive chooses, and names that a struct's fields may have: all of them.
+//! Names that the derive chooses, and all names that a struct's fields may have.
 
 use encx::password::PasswordParams;
 use encx::record::Password;
@@ -6,7 +6,7 @@ use encx::{Encrypt, EncryptionContext};
 use encx_test_support::HarnessExt;
 use encx_testkit::Harness;
 
-/// Its fields are called what the methods that are written call their parameters and variables.
+/// Its fields have the names of the generated methods' parameters and variables.
 #[derive(Encrypt, Debug)]
 #[encx(table = "names")]
 #[encx(context(
@@ -88,7 +88,7 @@ async fn fields_may_be_called_as_parameters_and_variables_are() {
         ("of sealed", Some("of opened"))
     );
 
-    // Each parameter is what its field says, in the order of the context.
+    // Each parameter matches its field, in the order of the context.
     let all = [
         "crypto", "context", "rows", "value", "password", "hash", "aad", "row",
     ];
@@ -133,7 +133,7 @@ async fn fields_may_be_called_as_parameters_and_variables_are() {
 mod elsewhere {
     use encx::Encrypt;
 
-    /// Seen in this crate; one field of it here alone.
+    /// Visible in this crate, except one field that is private.
     #[derive(Encrypt)]
     #[encx(table = "notes", context("purpose" = "notes"))]
     pub(crate) struct Note {
@@ -157,7 +157,7 @@ mod elsewhere {
     }
 }
 
-/// That what is private stays so is shown by `derive/tests/ui/visibility.rs`.
+/// `derive/tests/ui/visibility.rs` shows that private items stay private.
 #[tokio::test]
 async fn the_struct_that_is_written_is_seen_where_the_other_is() {
     let crypto = Harness::new().await.process().await;
@@ -170,7 +170,7 @@ async fn the_struct_that_is_written_is_seen_where_the_other_is() {
     assert_eq!(row.decrypt(&crypto).await.unwrap().text(), "hidden");
 }
 
-/// What the prelude has under names that a module may use otherwise.
+/// Names of the prelude that a module may redefine.
 mod shadowed {
     #![allow(dead_code, reason = "they have to be there, not to be used")]
 

@@ -1,4 +1,4 @@
-//! Passwords of records: hashed when new, kept when stored, verified without decrypting.
+//! Passwords in records: hashed when new, kept when stored, verified without decryption.
 
 use encx::password::{PasswordParams, PasswordVerdict};
 use encx::record::Password;
@@ -30,7 +30,7 @@ fn account(id: i64) -> Account {
     }
 }
 
-/// Hashes as quickly as Argon2 lets one.
+/// Hashes with the cheapest Argon2 parameters.
 async fn process(harness: &Harness) -> Crypto {
     let builder = harness.builder();
     let quick = PasswordParams::insecure_new(64, 1, 1).unwrap();
@@ -58,7 +58,7 @@ async fn a_password_is_hashed_and_verified_and_survives_reading_and_writing() {
     let (hash, pin) = (row.password.clone(), row.pin.clone());
     assert!(pin.is_none());
 
-    // Read, changed elsewhere, and written: the hash stays.
+    // Read, changed in another field, and written: the hash stays.
     let mut read = row.decrypt(&crypto).await.unwrap();
     assert_eq!(read.password.hash(), Some(&hash));
     read.email = "b@c".to_owned();
@@ -102,7 +102,7 @@ async fn a_hash_in_another_row_or_column_does_not_verify() {
     assert!(!refused.is_ok_and(PasswordVerdict::is_match));
 }
 
-/// Her own password verifies in Mallory's tenant, and nothing is let in to Ada's.
+/// Mallory's password verifies in her own tenant, and does not open Ada's.
 #[tokio::test]
 async fn a_row_of_another_tenant_is_not_verified() {
     let crypto = process(&Harness::new().await).await;
@@ -120,7 +120,7 @@ async fn a_row_of_another_tenant_is_not_verified() {
     let hashed = row.hash_password(&crypto, "t-1", "battery staple").await;
     assert!(matches!(hashed, Err(Error::OtherContext)), "{hashed:?}");
 
-    // The context of the recovery has no tenant.
+    // The recovery's context has no tenant.
     assert_eq!(row.verify_pin(&crypto, "1234").await.unwrap(), MATCH);
     let context = |tenant| encx::EncryptionContext::from_pairs([("tenantId", tenant), ("purpose", "pii")]);
     let [first, second] = ["t-1", "t-2"].map(|tenant| context(tenant).unwrap());
@@ -176,7 +176,7 @@ fn futures_are_send(crypto: &Crypto, account: &Account, row: &EncryptedAccount) 
     is_send(row.hash_pin(crypto, "a"));
 }
 
-/// A struct with a password derives what others do.
+/// A struct with a password can derive the usual traits.
 #[derive(Encrypt, Clone, Debug, PartialEq, Eq)]
 #[encx(table = "logins", context("purpose" = "login"), encrypted(derive(Clone, Debug, PartialEq, Eq)))]
 struct Login {

@@ -1,4 +1,4 @@
-//! Where the derive binds each field: the bytes of a format come from names that a refactoring cannot change unnoticed.
+//! Where the derive binds each field: the format depends on names, and a refactoring cannot change them unnoticed.
 
 use encx::record::{EncryptedColumn, RowIdKind};
 use encx::{EncryptionContext, Field};
@@ -6,7 +6,7 @@ use encx_testkit::Harness;
 
 use crate::{User, user};
 
-/// The manifest is what a service pins. Any change to it makes rows unreadable.
+/// A service pins the manifest. Any change to it makes rows unreadable.
 #[test]
 fn the_manifest_is_pinned() {
     assert_eq!(
@@ -29,7 +29,7 @@ field type: json, in users.type
     );
 }
 
-/// Opened by hand, so that the manifest tells the truth about the bytes.
+/// Decrypted by hand, to check that the manifest matches the bytes.
 #[tokio::test]
 async fn every_field_lies_where_the_manifest_says() {
     let crypto = Harness::new().await.process().await;

@@ -1,4 +1,4 @@
-//! Blind indexes that the derive writes: terms for queries, and candidates that are verified.
+//! Derived blind indexes: terms for queries, and verified candidates.
 
 use encx::record::RecordError;
 use encx::search::{BlindIndex, IndexField, Normalizer};
@@ -62,8 +62,8 @@ async fn a_log_in_finds_its_row_without_a_tenant() {
     assert!(nobody.is_empty());
 }
 
-/// Of 8 bits, the fewest: of some hundred names two share a term. The query finds them all, and whoever believed it would let
-/// in the wrong person.
+/// With 8 bits, the fewest, two of some hundred names share a term. The query finds both; trusting it would admit the
+/// wrong person.
 #[tokio::test]
 async fn candidates_that_share_a_term_by_chance_are_dropped() {
     const NAME: IndexField = IndexField::new("people", "name", 8).normalize(Normalizer::CaseFold);
@@ -81,7 +81,7 @@ async fn candidates_that_share_a_term_by_chance_are_dropped() {
             break;
         }
     }
-    // The last one lives nowhere.
+    // The last one is not stored.
     let nobody = alike.pop().unwrap();
     let others = (2..).zip(&alike).map(|(id, name)| Person {
         name: Some(name.clone()),
@@ -104,7 +104,7 @@ async fn candidates_that_share_a_term_by_chance_are_dropped() {
     assert_eq!(matching("ADA LOVELACE").await, [ada]);
     assert_eq!(matching(&alike[1]).await, [people[2].clone()]);
     assert!(matching(&nobody).await.is_empty());
-    // By hand it is the same.
+    // The same by hand.
     assert!(NAME.is_same("Ada Lovelace", "ADA LOVELACE").unwrap());
     assert!(!NAME.is_same("Ada Lovelace", &nobody).unwrap());
 }
@@ -152,8 +152,8 @@ fn assert_is_of_another(error: &RecordError, row: usize) {
     assert!(!error.is_retryable());
 }
 
-/// Mallory has a tenant of her own, and writes the table. She registers Ada's address there, with a password that she knows,
-/// and has the log-in of Ada's tenant find her row: it is given the terms of Ada's.
+/// Mallory has her own tenant, and can write the table. She registers Ada's address there, with a password that she
+/// knows. She makes the log-in of Ada's tenant find her row by copying Ada's terms into it.
 #[tokio::test]
 async fn a_row_of_another_tenant_is_refused_though_its_term_was_copied() {
     let harness = Harness::new().await;
@@ -173,12 +173,12 @@ async fn a_row_of_another_tenant_is_refused_though_its_term_was_copied() {
     let unwraps = harness.kms().calls().unwrap;
     let found = Person::matching_name(&cold, "t-1", [planted.clone()], "Ada Lovelace").await;
     assert_is_of_another(&found.unwrap_err(), 0);
-    // The page is refused as a whole, and says which row it was.
+    // The whole page is refused, and the error names the row.
     let rows = [ada.clone(), planted.clone()];
     let found = Person::matching_year(&cold, "t-1", rows.clone(), 1815).await;
     assert_is_of_another(&found.unwrap_err(), 1);
 
-    // The index by address has no tenant in its context: the caller who knows one says so.
+    // The index by address has no tenant in its context: a caller who knows the tenant passes it.
     let tenant = encx::EncryptionContext::from_pairs([("tenantId", "t-1"), ("purpose", "pii")]).unwrap();
     let found = Person::matching_email_in(&cold, &tenant, rows.clone(), "ada@example.org").await;
     assert_is_of_another(&found.unwrap_err(), 1);
@@ -187,7 +187,7 @@ async fn a_row_of_another_tenant_is_refused_though_its_term_was_copied() {
     assert_is_of_another(&planted.clone().decrypt_in(&cold, &tenant).await.unwrap_err(), 0);
     assert_eq!(harness.kms().calls().unwrap, unwraps, "nothing was decrypted");
 
-    // A row that says it is Ada's tenant's, and is not, does not open.
+    // A row that claims to be of Ada's tenant does not decrypt.
     planted.tenant_id = "t-1".to_owned();
     assert!(planted.decrypt_in(&crypto, &tenant).await.is_err());
     let found = Person::matching_email_in(&crypto, &tenant, [ada.clone()], "ada@example.org").await;
@@ -195,7 +195,7 @@ async fn a_row_of_another_tenant_is_refused_though_its_term_was_copied() {
     assert_eq!(ada.decrypt_in(&crypto, &tenant).await.unwrap().id, 1);
 }
 
-/// Computed by hand, so that what the derive writes is the index that the attributes say.
+/// Computed by hand, to check that the derived index is that of the attributes.
 #[tokio::test]
 async fn the_index_is_the_one_that_the_attributes_say() {
     const MAIL: IndexField = IndexField::new("people", "mail", 64).normalize(Normalizer::Email);
@@ -273,7 +273,7 @@ struct Contact {
     phone: Option<String>,
 }
 
-/// Empty is a value: its record is written, and found by what is empty once normalised.
+/// Empty is a value: its record is written, and found by values that normalize to empty.
 #[tokio::test]
 async fn an_empty_field_is_written_and_found() {
     let crypto = Harness::new().await.process().await;

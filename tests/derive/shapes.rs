@@ -1,4 +1,4 @@
-//! Structs of every shape: generics, lifetimes, composite ids, names and derives of one's own.
+//! Structs of every shape: generics, lifetimes, composite ids, custom names and derives.
 
 use std::borrow::Cow;
 use std::fmt::Debug;
@@ -46,7 +46,7 @@ async fn generics_and_lifetimes_work() {
         bytes: [1, 2],
         note: Cow::Borrowed("note"),
     };
-    // What became a ciphertext leaves no parameter behind.
+    // A parameter is dropped if only encrypted fields used it.
     let row: EncryptedGeneric<'_, bool> = generic.encrypt(&crypto).await.unwrap();
     let read: Generic<'_, String, u8, bool, 2> = row.decrypt(&crypto).await.unwrap();
     assert_eq!(read, generic);
@@ -175,7 +175,7 @@ async fn names_derives_attributes_and_composite_ids_are_the_users() {
     );
 }
 
-/// Every type that has a codec of its own, in one row, and moments beside the others.
+/// Every type with its own codec, in one row, together with timestamps.
 #[derive(Encrypt, Clone, Debug, PartialEq)]
 #[encx(table = "kinds", context("purpose" = "pii"))]
 struct Kinds {

@@ -1,4 +1,4 @@
-//! Digests of API tokens in records: bound to the columns that say what a token may do.
+//! Digests of API tokens in records: bound to the columns that state a token's rights.
 
 use encx::record::{ColumnPart, ColumnValue, RecordError};
 use encx::token::{ApiToken, TokenDigest};
@@ -65,7 +65,7 @@ fn assert_refused(read: Result<Token, RecordError>, field: &str) {
     );
 }
 
-/// One negative test for every input that is authenticated.
+/// One negative test for every authenticated input.
 #[tokio::test]
 async fn nothing_that_a_token_is_bound_to_can_be_changed() {
     let crypto = Harness::new().await.process().await;
@@ -107,11 +107,11 @@ async fn nothing_that_a_token_is_bound_to_can_be_changed() {
     };
     assert_refused(copied.decrypt(&crypto).await, "digest");
 
-    // What a database rounds away is not bound.
+    // The precision that a database rounds away is not bound.
     let mut rounded = row.clone();
     rounded.expires_at = chrono::DateTime::from_timestamp(1_800_000_000, 123_456_000);
     assert!(rounded.decrypt(&crypto).await.unwrap().digest.is_of(&token));
-    // The service changes what it likes: the digest is encrypted for the new values.
+    // The service can change any column: the digest is encrypted for the new values.
     let mut promoted = read;
     promoted.rights = Rights::Admin;
     let row = promoted.encrypt(&crypto).await.unwrap();

@@ -177,7 +177,7 @@ mod a_password {
         let sql = "SELECT password FROM accounts WHERE id = $1";
         let hash: Option<PasswordHash> = sqlx::query_scalar(sql).bind(id).fetch_optional(pool).await?;
         let Some(hash) = hash else {
-            // Takes as long as for somebody who exists.
+            // Takes as long as for an existing account.
             return Ok(crypto.verify_nobody(&login()?, password).await?.is_match());
         };
         let verdict = crypto
@@ -204,7 +204,7 @@ async fn rotate(crypto: &Crypto, pool: &SqlitePool, tenant: &str) -> Result<()> 
         if crypto.needs_reencryption(&context, &sealed).await? {
             let ssn = crypto.decrypt(&context, &sealed, SSN.row(id)).await?;
             let again = crypto.encrypt(&context, ssn, SSN.row(id)).await?;
-            // Only if nobody changed it meanwhile.
+            // Writes only if the row is unchanged.
             let sql = "UPDATE users SET ssn = $1 WHERE id = $2 AND ssn = $3";
             sqlx::query(sql)
                 .bind(again)
@@ -234,7 +234,7 @@ mod their_own_tests {
     }
 }
 
-/// What the document says of its code.
+/// The claims of the document about its code.
 #[tokio::test]
 async fn it_does_what_the_document_says() -> Result<()> {
     let folder = tempfile::tempdir()?;

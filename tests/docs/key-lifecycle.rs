@@ -21,7 +21,7 @@ async fn the_code_is_shown_and_runs() {
         include_str!("../../docs/key-lifecycle.md"),
         include_str!("key-lifecycle.rs"),
     );
-    // A manager of its own registers no process, so there is none to wait for.
+    // A manager alone registers no process, so there is none to wait for.
     let builder = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new());
     let manager = builder.build_key_manager().unwrap();
     let context = EncryptionContext::from_pairs([("tenantId", "t-1")]).unwrap();

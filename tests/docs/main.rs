@@ -1,5 +1,5 @@
-//! The code that the documents show. Each piece stands in a file here, where it is compiled and run, and a test holds it
-//! against the document: so readers see no scaffolding, and nothing that does not work.
+//! The code in the documents. Each piece is in a file here, where it is compiled and run, and a test compares it with
+//! the document. So documents show no scaffolding, and only code that works.
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 mod adoption;
@@ -61,7 +61,7 @@ fn links_lead_somewhere() {
     }
 }
 
-/// What GitHub calls a heading in links.
+/// GitHub's anchor of a heading.
 fn place_of(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase();
     let kept = text.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));

@@ -29,7 +29,7 @@ async fn log_in(crypto: &Crypto, pool: &SqlitePool, name: &str, password: &str) 
     let sql = "SELECT id, password FROM users WHERE name = $1";
     let user: Option<(i64, PasswordHash)> = sqlx::query_as(sql).bind(name).fetch_optional(pool).await?;
     let Some((id, hash)) = user else {
-        // Takes as long as for somebody, so that time tells nobody who exists.
+        // Takes as long as for an existing account, so the time does not tell which accounts exist.
         let _ = crypto.verify_nobody(&login()?, password).await?;
         return Ok(None);
     };
@@ -39,7 +39,7 @@ async fn log_in(crypto: &Crypto, pool: &SqlitePool, name: &str, password: &str) 
     {
         PasswordVerdict::Match { needs_rehash: false } => Ok(Some(id)),
         PasswordVerdict::Match { needs_rehash: true } => {
-            // Now it is known. Only if nobody changed it meanwhile.
+            // Writes only if the row is unchanged.
             let anew = crypto
                 .hash_password(&login()?, password, PASSWORD.row(id))
                 .await?;

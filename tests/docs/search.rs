@@ -119,7 +119,7 @@ async fn rotate(crypto: &Crypto, pool: &SqlitePool, context: &EncryptionContext)
                 .await?
                 .into_string()?;
             let again = crypto.blind_index(context, &BY_EMAIL, email).await?;
-            // Only if nobody changed the value meanwhile.
+            // Writes only if the value is unchanged.
             let sql = "UPDATE users SET email_index = $1 WHERE id = $2 AND email = $3";
             let update = sqlx::query(sql).bind(again).bind(id).bind(sealed);
             update.execute(pool).await?;
@@ -442,7 +442,7 @@ async fn rows_are_indexed_anew_where_their_term_is_another() -> Result<()> {
         Ok(sqlx::query_scalar(sql).fetch_all(&pool).await?)
     };
     let now = index().await?;
-    // As a version of the normaliser that is no more might have left it.
+    // A term that an earlier version of the normalizer might have left.
     let old = crypto.blind_index(&acme, &BY_CITY, "another term").await?;
     let update = sqlx::query("UPDATE users SET email_index = $1 WHERE id = 1").bind(old);
     update.execute(&pool).await?;

@@ -1,7 +1,7 @@
-//! Holds a document against the file that has its code. Tests of other packages that show code use it, too.
+//! Compares a document with the file that contains its code. Tests of other packages use it, too.
 
-/// Fails if a document shows Rust that its file here has not, line by line. Indentation does not count, nor do the
-/// modules that keep the pieces apart.
+/// Fails if a document shows Rust code that the source does not contain, line by line. Indentation is ignored, and so
+/// are the modules that separate the pieces.
 #[track_caller]
 pub(crate) fn assert_shown(document: &str, source: &str) {
     let source = source.replace("pub(super) ", "");
@@ -9,7 +9,7 @@ pub(crate) fn assert_shown(document: &str, source: &str) {
     let mut lines = document.lines().enumerate();
     let mut pieces = 0;
     while let Some((number, line)) = lines.next() {
-        // Whatever else stands behind it, such as `ignore`.
+        // Including markers such as `ignore`.
         if !line.trim().starts_with("```rust") {
             continue;
         }

@@ -34,7 +34,7 @@ async fn the_second_request_does_not_call_the_kms() -> Result<(), Error> {
     let crypto = harness.crypto().clone();
     let sealed = Patients { crypto }.seal("acme", 1, "measles").await?;
 
-    // Another process, which has nothing in memory.
+    // Another process, with nothing in memory.
     let crypto = harness.process().await;
     let patients = Patients { crypto };
     harness.kms().reset_calls();
@@ -145,7 +145,7 @@ async fn one_tenant_cannot_read_anothers() -> Result<(), Error> {
 
     let error = patients.open("umbrella", 1, &sealed).await.unwrap_err();
     assert!(matches!(error, Error::UnknownKey { .. }));
-    // Nor does a value open that was copied into another row.
+    // A value copied into another row does not decrypt either.
     let error = patients.open("acme", 2, &sealed).await.unwrap_err();
     assert!(matches!(error, Error::Decrypt { .. }));
     Ok(())

@@ -1,14 +1,14 @@
-//! What a release's `manifest.json` says: each golden file, and what it must open to or be refused as.
+//! A release's `manifest.json`: each golden file, and the value that it opens to or the refusal.
 //!
-//! Shared by `tests/golden.rs`, which reads manifests, and `xtask`, which writes one. Contexts and
-//! places are kept as structured values, so that every reader frames them itself.
+//! Shared by `tests/golden.rs`, which reads manifests, and `xtask`, which writes one. Contexts and places are
+//! structured values, so that every reader frames them itself.
 
 use std::collections::BTreeMap;
 
 use encx::{ContextError, EncryptionContext};
 use serde::{Deserialize, Serialize};
 
-/// Everything that one release left behind.
+/// The golden files of one release.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Manifest {
@@ -21,7 +21,7 @@ pub(crate) struct Manifest {
     pub(crate) refused_places: Vec<Place>,
 }
 
-/// How an attempt must end. The codes of refusals are those of `docs/format.md`.
+/// The result of an attempt. The codes of refusals are those of `docs/format.md`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Expected<T> {
@@ -35,11 +35,11 @@ pub(crate) enum Expected<T> {
 pub(crate) enum Change {
     /// Adds a byte.
     Append(u8),
-    /// Adds zeros up to so many bytes.
+    /// Adds zeros up to this length.
     Extend(usize),
     /// Flips a bit, counted from the first byte's lowest.
     FlipBit(usize),
-    /// Keeps so many bytes.
+    /// Keeps this many bytes.
     Keep(usize),
     /// Sets a byte.
     Set { at: usize, to: u8 },
@@ -52,10 +52,10 @@ pub(crate) struct KekFileCase {
     pub(crate) protection: ProtectedBy,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) change: Option<Change>,
-    /// Whether the checksum is made right again after the change.
+    /// Whether the checksum is recomputed after the change.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) mend_checksum: bool,
-    /// The file's permissions in octal. Git keeps none.
+    /// The file's permissions in octal. Git does not record them.
     pub(crate) mode: String,
     pub(crate) expect: Expected<Vec<Kek>>,
 }
@@ -64,7 +64,7 @@ pub(crate) struct KekFileCase {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ProtectedBy {
     FilePermissions,
-    /// The text of a key, as a file or a variable would hold it.
+    /// The text of a key, as in a file or a variable.
     Key(String),
     Passphrase(String),
 }
@@ -98,7 +98,7 @@ pub(crate) struct WrapCase {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Database {
     pub(crate) file: String,
-    /// The KEK file behind each KMS's name.
+    /// The KEK file of each KMS, by name.
     pub(crate) kms: BTreeMap<String, String>,
     pub(crate) keys: Vec<Key>,
 }
@@ -132,12 +132,12 @@ pub(crate) struct CiphertextCase {
     pub(crate) database: String,
     pub(crate) context: BTreeMap<String, String>,
     pub(crate) place: Place,
-    /// What the reader was told to accept besides: `uncommitted`, `compromised`.
+    /// What else the reader accepts: `uncommitted`, `compromised`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) accept: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) change: Option<Change>,
-    /// A change to make to the database before.
+    /// A change to make to the database first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) sql: Option<String>,
     pub(crate) expect: Expected<Content>,
@@ -146,7 +146,7 @@ pub(crate) struct CiphertextCase {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Content {
-    /// So many bytes: each is its offset modulo 251.
+    /// This many bytes: each is its offset modulo 251.
     Counting(usize),
     Hex(String),
     Text(String),
@@ -162,7 +162,7 @@ impl Content {
     }
 }
 
-/// What an AAD is made of.
+/// The parts of an AAD.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Place {

@@ -1,4 +1,4 @@
-//! What the engine promises of every walk.
+//! The guarantees of the job engine for every walk.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use encx_testkit::Harness;
 
 use super::support::Numbers;
 
-/// Half a minute, after which a dead worker's range is taken over.
+/// Half a minute, after which another worker takes over a dead worker's range.
 const CLAIM: Duration = Duration::from_secs(30);
 
-/// A worker of the job, in a process of its own, with ranges of ten.
+/// A worker of the job, in its own process, with ranges of ten.
 async fn worker(harness: &Harness, walk: &Numbers) -> Job<Numbers> {
     let crypto = harness.process().await;
     Job::new(&crypto, "count", walk.clone()).range_size(10)
@@ -23,7 +23,7 @@ async fn finish(harness: &Harness, job: Job<Numbers>) -> JobReport {
     harness.in_time(job.run()).await
 }
 
-/// Polls a run until nothing more happens by itself, and returns what it said.
+/// Polls a run until no more events occur by themselves, and returns them.
 async fn drive(run: &mut JobRun) -> Vec<JobEvent> {
     let mut events = Vec::new();
     loop {
@@ -63,7 +63,7 @@ async fn a_worker_goes_through_all_once_and_says_so() {
         report.to_string(),
         "finished; 24 changed, 0 unchanged, 1 failed\nnumber 7: never"
     );
-    // Once it is finished, the same name begins anew.
+    // Once it is finished, the same name starts again.
     let again = finish(&harness, worker(&harness, &walk).await).await;
     assert_eq!(again.run, tally(0, 24, 1));
 }
@@ -115,7 +115,7 @@ async fn what_a_dropped_worker_had_in_hand_is_taken_over_when_its_claim_ends() {
     let mut heir = worker(&harness, &walk.unheld()).await.start();
     let events = drive(&mut heir).await;
     assert!(matches!(events.last(), Some(JobEvent::Waiting)), "{events:?}");
-    // Three ranges of ten were in hand.
+    // Three ranges of ten were claimed.
     assert_eq!(walk.changed().iter().sum::<u32>(), 70);
     harness.clock().advance(CLAIM - Duration::from_millis(1)).await;
     drive(&mut heir).await;
@@ -149,7 +149,7 @@ async fn a_worker_that_slept_through_its_claim_leaves_the_range_to_who_took_it()
     other.hold(true);
     let mut heir = worker(&harness, &other).await.start();
     drive(&mut heir).await;
-    // The sleeper wakes while the heir is at work, and finds that its ranges are somebody else's.
+    // The sleeper wakes while the heir works, and finds its ranges claimed by another worker.
     let events = drive(&mut sleeper).await;
     let lost = events.iter().filter(|event| matches!(event, JobEvent::RangeLost));
     assert_eq!(lost.count(), 3, "{events:?}");
@@ -212,7 +212,7 @@ async fn large_items_are_worked_on_few_at_a_time_and_small_ones_by_the_range() {
         assert!(report.is_complete(), "{report}");
         walk.pieces()
     };
-    // A row of 200 bytes; of 30 MiB, of which two fit into the 64 MiB of the default; and one that fits into no bound.
+    // A row of 200 bytes; rows of 30 MiB, of which two fit into the default of 64 MiB; and one that fits into no bound.
     let second = Duration::from_secs(1);
     let small = Numbers::new(1500).weighing(2600).taking(harness.clock(), second);
     assert_eq!(run(&small, 500, None).await, (vec![500; 3], 1500));
@@ -335,7 +335,7 @@ async fn another_job_of_the_same_name_replaces_this_one() {
     assert_eq!(report.worker, tally(0, 0, 0));
 }
 
-/// Leaves a worker waiting for the last ranges of a run, and has another finish them.
+/// Leaves a worker waiting for the last ranges of a run, and lets another finish them.
 async fn finished_by_others(harness: &Harness, walk: &Numbers) -> JobRun {
     let mut waiting = worker(harness, walk).await.start();
     let mut other = worker(harness, walk).await.start();
@@ -344,7 +344,7 @@ async fn finished_by_others(harness: &Harness, walk: &Numbers) -> JobRun {
     let events = drive(&mut waiting).await;
     assert!(matches!(events.last(), Some(JobEvent::Waiting)), "{events:?}");
     walk.hold(false);
-    // The clock stands, so the waiting one does not look again.
+    // The clock stands still, so the waiting worker does not check again.
     let report = other.report().await;
     assert!(matches!(report.ended_by, JobEnd::Finished), "{report}");
     waiting
@@ -361,7 +361,7 @@ async fn a_worker_whose_run_was_finished_and_begun_again_says_that() {
     drive(&mut next).await;
     let report = harness.in_time(waiting.report()).await;
     assert!(matches!(report.ended_by, JobEnd::BegunAgain), "{report}");
-    // What others failed at is not known, so nobody may rely on it.
+    // The failures of other workers are unknown, so the report must not be relied on.
     assert!(!report.is_complete());
     assert_eq!((report.worker, report.run), (tally(0, 0, 0), tally(0, 0, 0)));
     assert!(report.to_string().contains("begun again"), "{report}");

@@ -1,4 +1,4 @@
-//! Jobs: ranges that workers share, and what happens when one of them is slow, stops or dies.
+//! Jobs: ranges that workers share, and workers that are slow, stop or die.
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 

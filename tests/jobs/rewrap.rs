@@ -74,11 +74,12 @@ async fn all_keys_move_with_one_call_each_and_the_second_time_none() {
     let crypto = moving(&harness).await;
     let report = crypto.key_manager().rewrap_all().range_size(50).run().await;
     assert!(report.is_complete(), "{report}");
-    // A hundred, twenty that were rotated, the pepper, and the successor of the one that is destroyed, left out.
+    // A hundred, plus twenty that were rotated, plus the pepper, plus the successor of the destroyed one, which is left
+    // out.
     assert_eq!(report.run, tally(121, 0, 0));
     let calls = harness.kms().calls();
     assert_eq!((calls.rewrap, calls.unwrap, calls.wrap), (121, 0, 0));
-    // What the two KEKs stand for.
+    // Resolving the two KEKs.
     assert_eq!(calls.describe, 2);
     assert_eq!(
         (
@@ -168,9 +169,9 @@ async fn keys_whose_kek_refuses_are_named_and_hold_up_no_other() {
     assert_eq!(failure.what, format!("data key {}", lost.id));
     assert!(!failure.error.is_retryable());
 
-    // A refusal is remembered for a moment.
+    // A refusal is cached briefly.
     harness.clock().advance(Duration::from_secs(10)).await;
-    // One that is out of reach for a while is tried a few times, and holds up no other either.
+    // A KEK that is unavailable for a while is tried a few times, and does not delay others either.
     harness
         .kms()
         .set_kek_fault("memory/lost", Some(KmsErrorKind::Unavailable));
@@ -195,7 +196,7 @@ async fn a_kek_that_the_rule_does_not_allow_moves_nothing() {
         JobError::Encx(Error::KekNotAllowed { .. })
     ));
     assert_eq!(harness.kms().calls().rewrap, 0);
-    // A dry run says the same.
+    // A dry run reports the same.
     let report = crypto.key_manager().rewrap_all().dry_run().run().await;
     assert_eq!(report.run, tally(0, 0, 4));
 }
@@ -339,7 +340,7 @@ async fn a_key_that_changes_while_it_is_moved_keeps_the_change_and_moves_all_the
     harness.kms().reset_calls();
     harness.kms().hold();
     let run = tokio::spawn(crypto.key_manager().rewrap_all().run());
-    // It has asked what its KEK stands for; behind that come the keys.
+    // It has resolved its KEK; the keys come next.
     harness.kms().until_in_flight(1).await;
     let suspended = other.key_manager().list(&tenant(0)).await.unwrap().remove(0);
     other
@@ -379,7 +380,7 @@ async fn a_key_that_changes_while_it_is_moved_keeps_the_change_and_moves_all_the
 async fn the_managers_reason_goes_to_the_audit_log() {
     let harness = under_the_old_kek(3).await;
     let manager = moving(&harness).await.key_manager();
-    // The store in memory keeps none, but refuses one that cannot be kept.
+    // The memory store keeps none, but refuses an invalid one.
     let unfit = manager.clone().because("two\nlines");
     assert_eq!(unfit.rewrap_all().run().await.run, tally(0, 0, 4));
     assert!(unfit.rewrap(&tenant(1)).await.is_err());

@@ -1,4 +1,4 @@
-//! A walk over numbers that a test makes slow or makes fail.
+//! A walk over numbers that a test can slow down or make fail.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -12,13 +12,13 @@ use encx::{Clock, Error};
 use encx_testkit::HarnessClock;
 use tokio::sync::watch;
 
-/// A walk over the numbers from 0 to `count`. Clones share what was done.
+/// A walk over the numbers from 0 to `count`. Clones share their results.
 #[derive(Clone)]
 pub(crate) struct Numbers {
     pub(crate) plan: String,
     count: u32,
     state: Arc<Mutex<State>>,
-    /// While this is set, work stands.
+    /// While this is set, work waits.
     held: Arc<watch::Sender<bool>>,
     takes: Option<(HarnessClock, Duration)>,
     weight: u64,
@@ -28,7 +28,7 @@ pub(crate) struct Numbers {
 struct State {
     /// How often each number was changed.
     changed: BTreeMap<u32, u32>,
-    /// How often these still cannot be changed for now.
+    /// How many more attempts fail temporarily, by number.
     not_now: BTreeMap<u32, u32>,
     never: BTreeSet<u32>,
     /// How many reads fail.
@@ -50,18 +50,18 @@ impl Numbers {
         }
     }
 
-    /// Makes every piece of work take so long.
+    /// Sets the duration of every piece of work.
     pub(crate) fn taking(mut self, clock: &HarnessClock, time: Duration) -> Self {
         self.takes = Some((clock.clone(), time));
         self
     }
 
-    /// Says that each number takes so many bytes.
+    /// Sets the size of each number in bytes.
     pub(crate) fn weighing(self, weight: u64) -> Self {
         Self { weight, ..self }
     }
 
-    /// How many numbers were worked on at once, piece by piece; and how many in all pieces together, at most.
+    /// How many numbers each piece worked on at once, and the most across all pieces.
     pub(crate) fn pieces(&self) -> (Vec<usize>, usize) {
         let state = self.state.lock().unwrap();
         (state.pieces.clone(), state.most_in_hand)
@@ -85,7 +85,7 @@ impl Numbers {
         self.held.send_replace(held);
     }
 
-    /// Forgets who is held, for a worker that nothing holds.
+    /// Returns a clone that is never held, for another worker.
     pub(crate) fn unheld(&self) -> Self {
         let held = Arc::new(watch::Sender::new(false));
         Self { held, ..self.clone() }
@@ -189,5 +189,5 @@ impl Walk for Numbers {
     }
 }
 
-/// A refusal that no second try changes.
+/// A refusal that a retry does not change.
 pub(crate) const REFUSED: KmsErrorKind = KmsErrorKind::AccessDenied;

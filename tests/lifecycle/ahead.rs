@@ -1,4 +1,4 @@
-//! A version that is published is in memory before it becomes active, wherever its context is in use.
+//! A published version is in memory before it becomes active, in every process that uses its context.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ async fn publish(harness: &FaultHarness, context: &EncryptionContext) -> KeyReco
     published
 }
 
-/// Promotes without asking a KMS, in a process of its own.
+/// Promotes without calling a KMS, in another process.
 async fn promote(harness: &FaultHarness, context: &EncryptionContext, version: &KeyRecord) {
     let promoted = tool(harness)
         .set_state(context, version.id, KeyState::Active)
@@ -92,7 +92,7 @@ async fn without_a_registry_the_polls_see_to_it() {
 async fn what_nobody_uses_costs_no_call() {
     let harness = FaultHarness::with_hints().with_registry();
     let (process, context) = (harness.process().await, context("a"));
-    // Made here, and not used since.
+    // Created here, and not used since.
     seal(&process, &context).await;
     let other = other_process(&harness).await;
     publish(&harness, &context).await;
@@ -118,7 +118,7 @@ async fn it_is_kept_for_as_long_as_it_takes() {
     let request = || drop(keyring.try_encrypt("x", SSN.row(1)).unwrap());
     harness.pass_with(5 * HOUR, request).await;
     assert_eq!(process.stats().keys, 2);
-    // Each is unwrapped once an hour, or a little more often.
+    // Each is unwrapped about once an hour.
     let refreshes = process.stats().refreshes;
     assert!((9..=12).contains(&refreshes), "{refreshes}");
     let calls = harness.kms.calls();
@@ -147,7 +147,7 @@ async fn a_kms_that_is_down_is_asked_again_and_not_in_a_loop() {
         .await;
     let tries = harness.kms.calls().unwrap - before;
     assert!((3..=25).contains(&tries), "{tries}");
-    // Nobody is kept from learning that something else was withdrawn.
+    // Other withdrawals are still noticed.
     let manager = tool(&harness);
     let report = drive(&harness, SECOND / 40, manager.await_processes(MINUTE))
         .await
@@ -166,7 +166,7 @@ async fn an_acknowledgement_waits_for_what_is_being_loaded_and_not_for_ever() {
         let harness = FaultHarness::with_hints().with_registry();
         let (process, context) = (harness.process().await, context("a"));
         use_it(&process, &context).await;
-        // It learns of the version when the KMS has begun to take its time.
+        // It learns of the version while the KMS is slow.
         harness.store.loads.hold();
         publish(&harness, &context).await;
         harness.store.loads.until_waiting(1).await;

@@ -1,4 +1,4 @@
-//! What `build` asks the KMS and the key store, and what it does about the answers.
+//! The calls of `build` to the KMS and the key store, and its reaction to the answers.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use encx_testkit::{MemoryKeyStore, MemoryKms};
 use super::drive;
 use super::traces::{Log, traced};
 
-/// A builder that asks, unlike that of the other tests.
+/// A builder that connects, unlike that of the other tests.
 fn builder(harness: &FaultHarness) -> CryptoBuilder {
     Crypto::builder(harness.kms.clone(), harness.rows.clone()).clock(harness.clock.clone())
 }
@@ -37,10 +37,10 @@ async fn a_kms_that_refuses_fails_the_build() {
         harness.kms.fail_until_cleared(refusal);
         let error = builder(&harness).build().await.unwrap_err();
         assert_eq!(kind(&error), Some(refusal), "{error}");
-        // A process that has to come up all the same says so.
+        // A process that must start anyway says so.
         builder(&harness).connect_lazily().build().await.unwrap();
     }
-    // What no KMS has, and what it describes as unusable.
+    // A KEK that no KMS has, and one that is described as unusable.
     let harness = FaultHarness::new();
     let error = builder(&harness).kek("memory/none").build().await.unwrap_err();
     assert_eq!(kind(&error), Some(KmsErrorKind::NotFound), "{error}");
@@ -59,7 +59,7 @@ async fn a_kms_that_refuses_fails_the_build() {
     builder(&harness).kek("memory/off").build().await.unwrap();
 }
 
-/// A restart in an outage comes up, and says what is the matter.
+/// A restart during an outage succeeds, and reports the cause.
 #[tokio::test]
 async fn a_kms_that_is_unavailable_is_told_and_fails_no_build() {
     for outage in [
@@ -117,7 +117,7 @@ async fn a_kms_that_is_required_and_does_not_answer_fails_a_build() {
     }
 }
 
-/// A KMS that does not answer holds a build up for 5 seconds, and not for as long as a load may take.
+/// A KMS that does not answer delays a build by 5 seconds, not by the load timeout.
 #[tokio::test]
 async fn a_kms_that_hangs_holds_a_build_up_for_seconds() {
     let harness = FaultHarness::new();
@@ -128,7 +128,7 @@ async fn a_kms_that_hangs_holds_a_build_up_for_seconds() {
     assert!((5 * SECOND..=7 * SECOND).contains(&took), "{took:?}");
 }
 
-/// Nothing is wrapped with it any more, and other keys can be read.
+/// It no longer wraps anything, and other keys can be read.
 #[tokio::test]
 async fn a_retired_kek_that_is_refused_is_told_and_fails_no_build() {
     let harness = FaultHarness::new();
@@ -149,7 +149,7 @@ async fn a_retired_kek_that_is_refused_is_told_and_fails_no_build() {
     assert!(told.contains("kek=memory/gone"), "{told}");
     assert!(told.contains("only it wraps cannot be read"), "{told}");
     seal(&process, &context("a")).await;
-    // It may be used and not be described: permissions are apart.
+    // It may be used but not described: these are separate permissions.
     harness.kms.create_kek("memory/shy");
     let fault = Some(KmsErrorKind::AccessDenied);
     harness.kms.set_kek_fault("memory/shy", fault);
@@ -207,7 +207,7 @@ async fn a_key_store_that_fails_fails_the_build() {
     }
 }
 
-/// The KMS has a KEK of its own, and the key store's keys are all of another's.
+/// The KMS has its own KEK, and the key store's keys are all under another's.
 #[tokio::test]
 async fn keys_that_are_all_of_other_keks_fail_the_build() {
     let store = MemoryKeyStore::new();
@@ -225,7 +225,7 @@ async fn keys_that_are_all_of_other_keks_fail_the_build() {
     );
     other().connect_lazily().build().await.unwrap();
 
-    // The rule names it too, in each of the ways that there are.
+    // The rule also names it, in each possible way.
     other().also_unwrap("memory/default").build().await.unwrap();
     let pair = other().kek_for("tenantId", "a", "memory/default");
     pair.build().await.unwrap();
@@ -234,13 +234,13 @@ async fn keys_that_are_all_of_other_keks_fail_the_build() {
         (context.get("tenantId") == Some("a")).then(|| KekChoice::new(kek))
     });
     closure.build().await.unwrap();
-    // Nor is one service among several in the way of the others, once it has a key.
+    // Nor does one service block the others, once it has a key.
     let lazily = other().connect_lazily().build().await.unwrap();
     seal(&lazily, &context("b")).await;
     other().build().await.unwrap();
 }
 
-/// The smallest mistake: a new KEK file beside the database of an old one.
+/// The smallest mistake: a new KEK file with the database of an old one.
 #[tokio::test]
 async fn another_kek_file_fails_the_build_and_so_do_missing_tables() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! No version is destroyed that rows still use, unless that is meant and said why.
+//! No version that rows still use is destroyed, unless that is requested with a reason.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,7 +10,7 @@ use encx_test_support::{FaultHarness, HOUR, SECOND, context, open, seal, settle}
 
 use super::{drive, tool};
 
-/// Answers as it is told, and notes what it was asked.
+/// Gives configured answers, and records the queries.
 #[derive(Clone, Debug, Default)]
 struct Census(Arc<Mutex<Answers>>);
 
@@ -74,7 +74,7 @@ async fn destroy(manager: &KeyManager, id: DataKeyId) -> Destruction {
     manager.destroy(&context("a"), id).await.unwrap()
 }
 
-/// Destroys a version as far as to its quarantine.
+/// Runs the destruction of a version up to its quarantine.
 async fn suspend(manager: &KeyManager, id: DataKeyId) -> (KeyRecord, Timestamp) {
     match destroy(manager, id).await {
         Destruction::Quarantined { record, until } => (record, until),
@@ -87,7 +87,7 @@ fn state(harness: &FaultHarness, id: DataKeyId) -> KeyState {
     records.iter().find(|record| record.id == id).unwrap().state
 }
 
-/// Why a version came to be as it is, as the audit log has it.
+/// The reason for a version's state in the audit log.
 fn reason(harness: &FaultHarness, id: DataKeyId, to: KeyState) -> Option<String> {
     let log = harness.rows.audit_log();
     let change = log
@@ -112,7 +112,7 @@ async fn destroying_is_refused_while_rows_use_the_version() {
     assert_eq!((of, columns.len()), (id, 2));
     open(&process, &context, &sealed).await.unwrap();
 
-    // A census that cannot count does not count nothing.
+    // A census that fails does not count as zero.
     census.set(&[]);
     census.0.lock().unwrap().down = true;
     let refused = manager.destroy(&context, id).await.unwrap_err();
@@ -139,9 +139,9 @@ async fn a_version_is_suspended_for_a_day_and_counted_again_before_it_is_destroy
     harness.clock.advance(24 * HOUR - SECOND);
     settle().await;
     assert_eq!(suspend(&manager, id).await.1, until);
-    assert_eq!(census.asked(), [], "nobody is asked before its time");
+    assert_eq!(census.asked(), [], "the census is not asked before its time");
 
-    // Whatever arrived since is found. Who resumes the version reads it.
+    // Rows that arrived since are found. After the version is resumed, they can be read.
     harness.clock.advance(2 * SECOND);
     census.set(&[("users", "ssn", 1)]);
     let refused = manager.destroy(&context("a"), id).await;
@@ -152,7 +152,7 @@ async fn a_version_is_suspended_for_a_day_and_counted_again_before_it_is_destroy
     manager.set_state(&a, id, KeyState::Deactivated).await.unwrap();
     open(&process, &context("a"), &sealed).await.unwrap();
 
-    // From the beginning, and this time another process, which knows nothing of the first, goes on.
+    // A new destruction starts, and another process, without knowledge of the first, continues it.
     census.set(&[]);
     let (_, until) = suspend(&manager, id).await;
     harness.clock.advance(24 * HOUR + SECOND);
@@ -163,7 +163,7 @@ async fn a_version_is_suspended_for_a_day_and_counted_again_before_it_is_destroy
     };
     assert_eq!((record.state, record.wraps.len()), (KeyState::Destroyed, 0));
     assert_eq!(census.asked(), [Asked::Transactions, Asked::Rows(id)]);
-    // Whoever was told to come again is told that it is done.
+    // The waiting caller now gets the result.
     assert!(destroy(&manager, id).await.is_destroyed());
 }
 
@@ -246,7 +246,7 @@ async fn a_quarantine_is_skipped_by_name_and_for_a_reason() {
     let skipping = manager
         .without_quarantine("the table was dropped")
         .because("ticket 7");
-    // Rows and transactions are asked for all the same.
+    // Rows and transactions are still checked.
     census.set_open(OpenTransactions::new(Some(HOUR), None));
     let a = context("a");
     let step = || drive(&harness, SECOND, skipping.destroy(&a, id));
@@ -271,7 +271,7 @@ async fn a_quarantine_is_skipped_by_name_and_for_a_reason() {
     }
 }
 
-/// Where no process is known, only time tells when all have stopped.
+/// Without a registry, only time shows when all processes have stopped.
 #[tokio::test]
 async fn without_a_registry_the_quarantine_lasts_as_long_as_a_process_serves_a_key() {
     let (harness, census) = (FaultHarness::new(), Census::default());
@@ -297,7 +297,7 @@ async fn without_a_registry_the_quarantine_lasts_as_long_as_a_process_serves_a_k
     }
     let long_enough = manager.clone().quarantine(serves_for);
     suspend(&long_enough, id).await;
-    // Also what is suspended already.
+    // Also if it is suspended already.
     let refused = manager.without_quarantine("why").destroy(&a, id).await;
     assert!(matches!(refused, Err(Error::Config { .. })), "{refused:?}");
     assert_eq!(state(&harness, id), KeyState::Suspended);
@@ -317,7 +317,7 @@ async fn without_a_registry_the_quarantine_lasts_as_long_as_a_process_serves_a_k
     suspend(&alone, other).await;
 }
 
-/// A manager alone, on the connection that knows no processes.
+/// A manager alone, on the connection without a registry.
 fn tool_without_registry(harness: &FaultHarness) -> KeyManager {
     harness.builder().build_key_manager().unwrap()
 }
@@ -377,7 +377,7 @@ async fn a_manager_alone_asks_the_census_that_it_is_given() {
     census.set(&[("users", "ssn", 1)]);
     let refused = manager.destroy(&context("a"), sealed.key_id()).await;
     assert!(matches!(refused, Err(Error::StillInUse { .. })), "{refused:?}");
-    // The active version is refused for what it is, whatever rows there are.
+    // The active version is refused because of its state, regardless of rows.
     census.set(&[]);
     let active = manager.list(&context("a")).await.unwrap()[1].id;
     let refused = manager.destroy(&context("a"), active).await;

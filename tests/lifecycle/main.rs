@@ -1,4 +1,4 @@
-//! Keys over time and across processes: what is destroyed, and when; what processes know; what is done ahead.
+//! Keys over time and across processes: destruction, what processes know, and work done ahead of time.
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
@@ -22,7 +22,7 @@ use encx::keys::KeyManager;
 use encx::store::{KeyStore, ProcessRecord};
 use encx_test_support::{FaultHarness, settle, within};
 
-/// Lets time go by in steps until something is done.
+/// Advances time in steps until a future is done.
 async fn drive<F: Future>(harness: &FaultHarness, step: Duration, work: F) -> F::Output {
     let mut work = pin!(work);
     within(async {
@@ -37,7 +37,7 @@ async fn drive<F: Future>(harness: &FaultHarness, step: Duration, work: F) -> F:
     .await
 }
 
-/// A process with a connection of its own, which nothing happens to.
+/// A process with its own, unaffected connection.
 async fn other_process(harness: &FaultHarness) -> Crypto {
     let builder = Crypto::builder(harness.kms.clone(), harness.rows.clone());
     let builder = builder.clock(harness.clock.clone()).process_name("other");
@@ -47,12 +47,12 @@ async fn other_process(harness: &FaultHarness) -> Crypto {
     process
 }
 
-/// A manager of a tool: it registers nowhere and holds no key.
+/// A tool's manager: it does not register and holds no key.
 fn tool(harness: &FaultHarness) -> KeyManager {
     harness.elsewhere()
 }
 
-/// What the key store knows of the processes.
+/// The processes in the key store's registry.
 async fn registry(harness: &FaultHarness) -> Vec<ProcessRecord> {
     let list = harness.rows.processes().unwrap().list_processes().await;
     list.unwrap().processes

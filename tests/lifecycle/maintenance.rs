@@ -1,4 +1,4 @@
-//! Scheduled rotation: what is due is rotated, once across all processes, and no request notices.
+//! Scheduled rotation: due keys are rotated once across all processes, and no request waits.
 
 use std::time::Duration;
 
@@ -82,7 +82,7 @@ async fn what_is_old_enough_is_rotated_and_nothing_else() {
     assert_eq!(
         peppers.list(&old[0]).await.unwrap().len(),
         1,
-        "nobody asked for peppers"
+        "peppers were not requested"
     );
     assert!(report.failed.is_empty() && report.stopped.is_none() && !report.held_elsewhere);
 
@@ -176,7 +176,7 @@ async fn a_process_that_dies_delays_the_others_by_no_more_than_the_lease() {
         manager.create(&context(tenant)).await.unwrap();
     }
     harness.clock.advance(91 * DAY);
-    // It dies with the first version stored, and the KMS making the second.
+    // It dies when the first version is stored and the KMS is creating the second.
     let _slow = harness.kms.clone().with_latency(harness.clock.clone(), SECOND);
     let doomed = Maintenance::new(tool(&harness));
     let dying = tokio::spawn(async move { doomed.run_once().await });
@@ -193,7 +193,7 @@ async fn a_process_that_dies_delays_the_others_by_no_more_than_the_lease() {
     harness.clock.advance(61 * SECOND);
     let report = run(&harness, &maintenance).await;
     assert!(!report.held_elsewhere);
-    // The one that was published is promoted, and no second one made for it.
+    // The published version is promoted, and no second one is created for it.
     assert_eq!(
         (report.published.len(), report.promoted.len()),
         (1, 2),
@@ -202,7 +202,7 @@ async fn a_process_that_dies_delays_the_others_by_no_more_than_the_lease() {
     assert_eq!(harness.rows.records().len(), 4);
 }
 
-/// As an index key whose second column is being filled; see `blind_index_under`.
+/// Like an index key whose second column is being filled; see `blind_index_under`.
 #[tokio::test]
 async fn what_somebody_prepared_waits_until_the_active_version_is_due() {
     let harness = FaultHarness::with_hints().with_registry();
@@ -240,7 +240,7 @@ async fn whoever_lost_the_lease_writes_nothing_more() {
     let maintenance = Maintenance::new(tool(&harness)).lease_term(6 * SECOND);
     let running = tokio::spawn(async move { maintenance.run_once().await.unwrap() });
     within(harness.kms.until_in_flight(1)).await;
-    // It stands still for so long that another takes over.
+    // It is stopped for so long that another process takes over.
     harness.clock.advance(10 * SECOND);
     let leases = harness.rows.leases().unwrap();
     let taken = leases
@@ -309,13 +309,13 @@ async fn a_key_that_does_not_open_holds_up_no_other() {
         .iter()
         .map(|failed| (failed.id, &failed.error))
         .collect();
-    // They come in the order of their ids, which are random where the clock stands still.
+    // They are in the order of their ids, which are random while the clock stands still.
     failed.sort_by_key(|(_, error)| matches!(error, Error::Store(_)));
     assert!(
         matches!(failed[..], [(id, Error::KekNotAllowed { .. }), (_, Error::Store(StoreError::Corrupt { .. }))] if id == waiting.id),
         "{failed:?}"
     );
-    // Another took the place of the one that does not open, and nobody started what was suspended.
+    // Another version replaced the one that does not open, and the suspended one was not started.
     assert_eq!(
         (report.published.len(), report.promoted.len()),
         (2, 2),
@@ -371,7 +371,7 @@ async fn in_the_background_it_runs_at_its_interval_and_ends_with_its_crypto() {
     assert_eq!(newest().version.get(), 2);
     within(task.stop()).await;
 
-    // With its handle it ends too.
+    // Dropping its handle ends it too.
     let process = other_process(&harness).await;
     let task = Maintenance::new(process.key_manager())
         .rotate_every(HOUR)
@@ -429,7 +429,8 @@ async fn stopped_in_the_midst_it_gives_the_lease_back() {
     assert_eq!(report.promoted.len(), 1, "{report:?}");
 }
 
-/// With leases, one process rotates; without a registry, it waits for as long as the others need to see the new version.
+/// With leases, one process rotates. Without a registry, it waits for as long as the others need to see the new
+/// version.
 #[tokio::test]
 async fn without_a_registry_the_deadline_stands_in_for_the_processes() {
     let harness = FaultHarness::new().without_registry();

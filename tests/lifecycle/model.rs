@@ -1,4 +1,4 @@
-//! Whatever happens to a key, in whatever order: two processes agree with a simple model of it.
+//! For any sequence of key operations, two processes agree with a simple model.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What came of a step, as far as the model knows.
+/// The result of a step, as the model predicts it.
 type Outcome = Result<(), &'static str>;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -192,7 +192,7 @@ impl Model {
         }
     }
 
-    /// Says under which version is encrypted.
+    /// Returns the version that encrypts.
     fn encrypt(&mut self) -> Result<usize, &'static str> {
         if self.0.is_empty() {
             self.add(Active);
@@ -225,7 +225,7 @@ fn kind(error: &Error) -> &'static str {
         Error::Store(StoreError::IllegalTransition { .. }) => "illegal",
         Error::Store(StoreError::Superseded { .. }) => "superseded",
         Error::Suspended { .. } => "suspended",
-        other => panic!("nobody expects {other:?}"),
+        other => panic!("unexpected {other:?}"),
     }
 }
 
@@ -233,7 +233,7 @@ fn outcome<T>(done: &Result<T, Error>) -> Outcome {
     done.as_ref().map(|_| ()).map_err(kind)
 }
 
-/// The real thing, beside the model.
+/// The implementation, compared with the model.
 struct Real {
     harness: FaultHarness,
     processes: [Crypto; 2],
@@ -347,7 +347,7 @@ proptest! {
             for step in steps {
                 real.take(&mut model, step).await;
             }
-            // In the end each process reads what it should, and nothing else.
+            // At the end, each process reads exactly what the model allows.
             for process in [0, 1] {
                 for at in 0..real.sealed.len() {
                     let (sealed, version) = &real.sealed[at];

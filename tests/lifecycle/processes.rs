@@ -127,7 +127,7 @@ async fn without_hints_it_takes_a_heartbeat() {
     let report = await_processes(&harness, MINUTE).await;
     assert!(report.is_complete(), "{report:?}");
     let took = harness.clock.elapsed() - began;
-    // Not half of `state_ttl`, which is when the next poll would have come.
+    // Less than half of `state_ttl`, when the next poll would be due.
     assert!(took > SECOND && took <= 11 * SECOND, "{took:?}");
     assert!(keyring.try_decrypt(&sealed, SSN.row(1)).is_err());
 }
@@ -154,7 +154,7 @@ async fn a_poll_that_fails_acknowledges_nothing() {
     let process = harness.built(harness.builder().process_name("cut off")).await;
     let _other = other_process(&harness).await;
     seal(&process, &context("a")).await;
-    // Its heartbeats arrive, and it cannot read.
+    // Its heartbeats arrive, but it cannot read.
     harness.store.set_down(true);
     harness.suspend_elsewhere(&context("a")).await;
     let report = await_processes(&harness, 20 * SECOND).await;
@@ -162,7 +162,7 @@ async fn a_poll_that_fails_acknowledges_nothing() {
     assert_eq!(report.silent.len(), 1);
     assert_eq!(report.silent[0].process.name, "cut off");
     assert!(!report.is_complete());
-    // The default `ttl`: it has no other way to serve for longer.
+    // The default `ttl`: it cannot serve for longer.
     assert_eq!(report.silent[0].serves_until, report.at.plus(HOUR));
     assert_eq!(report.serves_until(), Some(report.at.plus(HOUR)));
     harness.store.set_down(false);
@@ -178,7 +178,7 @@ async fn a_poll_that_began_before_the_fence_is_not_enough() {
     harness.clock.advance(30 * SECOND);
     harness.store.polls.until_waiting(1).await;
     let fence = harness.rows.processes().unwrap().raise_fence().await.unwrap();
-    // It learns of the fence with its next heartbeat, while that poll is still under way.
+    // It learns of the fence with its next heartbeat, while that poll is in flight.
     harness.clock.advance(11 * SECOND);
     settle().await;
     let polls = harness.rows.polls();
@@ -207,7 +207,7 @@ async fn whoever_is_not_heard_of_is_not_waited_for_and_not_forgotten() {
     let report = await_processes(&harness, MINUTE).await;
     assert!(
         harness.clock.elapsed() - began < 14 * SECOND,
-        "nobody waits for the dead, once they have had time to speak"
+        "a dead process is not waited for after its time for a heartbeat"
     );
     assert_eq!(report.acknowledged.len(), 1);
     assert_eq!(names(&report.gone), ["short"]);
@@ -222,7 +222,7 @@ async fn a_jump_of_the_databases_clock_makes_nobody_gone() {
     let registry = harness.rows.processes().unwrap();
     let info = ProcessInfo::new(ProcessId::random(), "alive", MINUTE);
     registry.heartbeat(&info).await.unwrap();
-    // Longer than it serves, and not so long that the registry forgets it.
+    // Longer than it serves, but not so long that the registry forgets it.
     harness.clock.advance(HOUR);
     // The clock of the process that waits does not jump.
     let own = ManualClock::new();
@@ -252,7 +252,7 @@ async fn a_jump_of_the_databases_clock_makes_nobody_gone() {
     assert!(seconds >= 20, "{seconds}: {report:?}");
     assert!(report.gone.is_empty() && report.is_complete(), "{report:?}");
     assert_eq!(names(&report.acknowledged), ["alive"]);
-    // Without time to speak it is not known to be gone either.
+    // Without time for a heartbeat, it is not known to be gone.
     harness.clock.advance(HOUR);
     let report = tool(&harness).await_processes(Duration::ZERO).await.unwrap();
     assert_eq!((report.gone.len(), report.silent.len()), (0, 1), "{report:?}");

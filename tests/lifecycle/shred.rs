@@ -1,4 +1,4 @@
-//! After a shredding nothing of the context is readable, anywhere, and the receipt says what is known of that.
+//! After a shredding nothing of the context is readable, and the receipt says what is known.
 
 use std::time::Duration;
 
@@ -26,7 +26,8 @@ fn keys(harness: &FaultHarness) -> Vec<KeyRecord> {
     records
 }
 
-/// Checks that no usage has a key that can be unwrapped, and that each has a row at which a first use loses its race.
+/// Checks that no usage has a key that can be unwrapped, and that each has a row against which a first use loses its
+/// race.
 fn assert_buried(harness: &FaultHarness) {
     let records = harness.rows.records();
     for usage in KeyUsage::ALL {
@@ -83,10 +84,10 @@ async fn nothing_reads_in_any_process_afterwards() {
             assert_shredded(process, &a, &sealed).await;
             open(process, &b, &kept).await.unwrap();
         }
-        // To shred again gives the same receipt.
+        // Shredding again gives the same receipt.
         let again = shred(&harness, &process, &a).await;
         assert_eq!(again.versions, receipt.versions);
-        // And only who asks for it begins anew.
+        // Only `revive` allows new keys.
         let manager = process.key_manager();
         assert!(matches!(manager.rotate(&a).await, Err(Error::Shredded)));
         assert!(matches!(manager.prepare(&a).await, Err(Error::Shredded)));
@@ -138,7 +139,7 @@ async fn every_usage_and_every_state_is_destroyed() {
     assert_eq!(process.stats().keys, 0);
 }
 
-/// Whoever was about to rotate must not bring the context back.
+/// A concurrent rotation must not bring the context back.
 #[tokio::test]
 async fn a_rotation_under_way_does_not_outlive_it() {
     let harness = FaultHarness::with_hints().with_registry();
@@ -217,7 +218,7 @@ async fn who_does_not_answer_is_told_with_the_latest_moment() {
     assert_eq!(processes.silent[0].process.name, "cut off");
     assert_eq!(processes.serves_until(), Some(processes.at.plus(2 * HOUR)));
     assert_shredded(&process, &context("a"), &sealed).await;
-    // It reads indeed, as long as it cannot know better; and not beyond what the receipt says.
+    // It can read as long as it cannot know better, but not beyond the time in the receipt.
     open(&cut_off, &context("a"), &sealed).await.unwrap();
     harness.kms.set_unavailable(true);
     harness.pass(2 * HOUR).await;
@@ -249,10 +250,10 @@ async fn without_a_registry_the_receipt_says_so() {
 
 const EMAIL: IndexField = IndexField::new("users", "email", 64);
 
-/// An operation that makes a key, and says whether it did.
+/// An operation that creates a key, and reports whether it did.
 type Begin = fn(Crypto, EncryptionContext) -> JoinHandle<Result<(), Error>>;
 
-/// Whatever makes a key, of a usage that had none or of one that had, and its name.
+/// All operations that create a key, for a usage that had none or one, by name.
 const MAKERS: [(&str, Begin); 7] = [
     ("the first blind index", |process, context| {
         tokio::spawn(async move { process.blind_index(&context, &EMAIL, "ada").await.map(drop) })
@@ -284,7 +285,7 @@ const MAKERS: [(&str, Begin); 7] = [
     }),
 ];
 
-/// The KMS is called before a shredding begins and answers after its receipt is complete.
+/// The KMS is called before a shredding begins, and answers after its receipt is complete.
 #[tokio::test]
 async fn nothing_that_was_under_way_makes_a_key() {
     for (name, begin) in MAKERS {
@@ -314,13 +315,13 @@ async fn nothing_that_was_under_way_makes_a_key() {
     }
 }
 
-/// The other order: the key is in its row before the tombstone, so the shredding destroys it and the receipt has it.
+/// The reverse order: the key is in its row before the tombstone, so it is destroyed and in the receipt.
 #[tokio::test]
 async fn a_first_use_that_is_faster_stands_in_the_receipt() {
     let harness = FaultHarness::with_hints().with_registry();
     let (process, context) = (harness.process().await, context("a"));
     seal(&process, &context).await;
-    // The insert is done, and its process does not know it yet.
+    // The insert is complete, but its process does not know it yet.
     harness.store.inserts.hold();
     let first_use = MAKERS[0].1(process.clone(), context.clone());
     harness.store.inserts.until_waiting(1).await;
@@ -336,7 +337,7 @@ async fn a_first_use_that_is_faster_stands_in_the_receipt() {
     assert!(matches!(refused, Err(Error::Shredded)), "{refused:?}");
 }
 
-/// A receipt says what the rows had after every process acknowledged, not before.
+/// A receipt states the rows after every process acknowledged, not before.
 #[tokio::test]
 async fn a_receipt_is_read_after_the_fence() {
     let harness = FaultHarness::with_hints().with_registry();
@@ -373,7 +374,7 @@ async fn a_usage_that_had_no_key_does_not_begin_by_itself() {
     assert!(matches!(refused, Err(Error::Shredded)), "{refused:?}");
     let listed = indexes.list(&context).await.unwrap();
     assert!(listed.len() == 1 && listed[0].is_tombstone(), "{listed:?}");
-    // It is revived like those that had one, and by itself.
+    // It is revived like those that had a key, separately.
     let revived = indexes.revive(&context).await.unwrap();
     assert_eq!((revived.version.get(), revived.state), (2, KeyState::Active));
     within(process.blind_index(&context, &EMAIL, "ada"))
@@ -399,7 +400,7 @@ async fn a_context_that_was_shredded_without_tombstones_stays_so() {
     let refused = within(process.blind_index(&context, &EMAIL, "ada")).await;
     assert!(matches!(refused, Err(Error::Shredded)), "{refused:?}");
     assert_shredded(&process, &context, &sealed).await;
-    // To shred it again adds them.
+    // Shredding it again adds them.
     assert!(shred(&harness, &process, &context).await.is_complete());
     assert_buried(&harness);
 }
@@ -407,7 +408,7 @@ async fn a_context_that_was_shredded_without_tombstones_stays_so() {
 #[tokio::test]
 async fn no_receipt_claims_what_the_rows_do_not_show() {
     let (a, hour) = (context("a"), Duration::from_secs(3600));
-    // A row that says that it is destroyed, and keeps its wraps.
+    // A row that claims to be destroyed but has wraps.
     let harness = FaultHarness::with_hints();
     let manager = tool(&harness);
     let first = manager.create(&a).await.unwrap();
@@ -423,7 +424,7 @@ async fn no_receipt_claims_what_the_rows_do_not_show() {
         matches!(&refused, Err(Error::Store(StoreError::Corrupt { what })) if what.contains("wraps")),
         "{refused:?}"
     );
-    // What could be destroyed was.
+    // Everything that could be destroyed was.
     let states: Vec<_> = harness.rows.records().iter().map(|row| row.state).collect();
     assert_eq!(states, [KeyState::Destroyed; 2]);
     assert_eq!(harness.rows.records()[0].wraps, wraps);
@@ -433,7 +434,7 @@ async fn no_receipt_claims_what_the_rows_do_not_show() {
         }
     });
     assert_eq!(manager.shred(&a, hour).await.unwrap().versions.len(), 2);
-    // A row that is not there: its key may lie elsewhere. The first, or one between others.
+    // A missing row, whose key may exist elsewhere: the first, or one in between.
     for missing in [1, 2] {
         let harness = FaultHarness::with_hints();
         let manager = tool(&harness).for_usage(KeyUsage::Index);

@@ -1,4 +1,4 @@
-//! Unwraps and refusals are traced, and no secret is.
+//! Unwraps and refusals are traced; secrets are not.
 
 use std::fmt::{Debug, Write};
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ use tracing::{Dispatch, Event, Metadata, Subscriber};
 
 use super::{drive, other_process};
 
-/// Keeps everything that is traced, as text.
+/// Captures all traces as text.
 #[derive(Clone, Default)]
 pub(super) struct Log(Arc<Mutex<Vec<String>>>);
 
@@ -60,7 +60,7 @@ impl Subscriber for Log {
 
 const PLAINTEXT: &str = "a social security number";
 
-/// Everything that is traced about keys, once each.
+/// Causes every trace about keys once.
 async fn live_through(harness: &FaultHarness) {
     let process = harness.process().await;
     let context = context("a");
@@ -68,7 +68,7 @@ async fn live_through(harness: &FaultHarness) {
     let key = DataKey::copy_from(&key_bytes()).unwrap();
     manager.import(&context, key).await.unwrap();
     let sealed = process.encrypt(&context, PLAINTEXT, SSN.row(1)).await.unwrap();
-    // Unwrapped, by another process, at the second try.
+    // Unwrapped by another process, at the second attempt.
     let other = other_process(harness).await;
     harness.kms.fail_next(1, KmsErrorKind::AccessDenied);
     let refused = open(&other, &context, &sealed).await;
@@ -101,7 +101,7 @@ async fn live_through(harness: &FaultHarness) {
         .kek("memory/other");
     let refused = open(&strict.build().await.unwrap(), &context, &sealed).await;
     assert!(matches!(refused, Err(Error::KekNotAllowed { .. })), "{refused:?}");
-    // Rotated on schedule, while a process does not answer.
+    // Scheduled rotation while a process does not answer.
     harness.clock.advance(2 * HOUR);
     settle().await;
     harness.rows.set_unavailable(true);
@@ -114,7 +114,7 @@ async fn live_through(harness: &FaultHarness) {
         .unwrap();
     harness.pass(HOUR / 3).await;
     task.stop().await;
-    // Suspended, and then gone.
+    // Suspended, and then missing.
     manager
         .set_state(&context, sealed.key_id(), KeyState::Suspended)
         .await
@@ -133,9 +133,10 @@ fn key_bytes() -> [u8; 32] {
     std::array::from_fn(|at| 0xA0 ^ u8::try_from(at * 7).unwrap())
 }
 
-/// Has this thread's events logged, as long as what it returns lives.
+/// Captures this thread's events while the returned guard lives.
 pub(super) fn traced(log: &Log) -> (DefaultGuard, Dispatch) {
-    // Two: of a single one `tracing` takes it that all threads have it, and other tests run in threads that have none.
+    // Two: `tracing` assumes that a single dispatcher applies to all threads, and other tests run in threads without
+    // one.
     let second = Dispatch::new(Log::default());
     let guard = tracing::dispatcher::set_default(&Dispatch::new(log.clone()));
     (guard, second)
@@ -179,7 +180,7 @@ async fn everything_is_traced_and_no_secret_is() {
     }
     let key = key_bytes();
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    // In any form that a derive or a format would give it, whole or in part.
+    // In every form of a derive or a format, whole or in part.
     for part in key.chunks(8) {
         let decimal = part.iter().map(u8::to_string).collect::<Vec<_>>().join(", ");
         for secret in [hex(part), hex(part).to_uppercase(), decimal] {

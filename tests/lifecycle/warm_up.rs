@@ -33,7 +33,7 @@ async fn thousands_are_loaded_with_a_query_for_a_thousand() {
         seal(&process, context).await;
     }
     assert_eq!(process.stats().misses, misses, "all are hot");
-    // Again, it costs nothing.
+    // A second time, it costs nothing.
     let report = within(process.warm_up(&contexts)).await;
     assert_eq!(report.loaded, 2500);
     assert_eq!(
@@ -62,7 +62,7 @@ async fn what_fails_holds_up_no_other_and_is_told() {
     assert_eq!(report.failed.len(), 1);
     assert_eq!(report.failed[0].index, 1);
     assert!(matches!(report.failed[0].error, Error::NoActiveKey), "{report:?}");
-    // No key was made for who has none.
+    // No key was created for contexts without one.
     assert_eq!(manager.list(&context("new")).await.unwrap(), []);
     settle().await;
 

@@ -1,11 +1,11 @@
-//! Processes add what they counted to the key store when they say that they are there.
+//! Processes add their counts to the key store with their heartbeats.
 
 use encx::kms::KmsOperation;
 use encx::ops::HealthStatus;
 use encx::store::{Counted, KeyStore, ProcessCounts, Timestamp};
 use encx_test_support::{FaultHarness, SECOND, SSN, context, open, seal, settle, until, within};
 
-/// What the key store has of all days.
+/// The key store's counts for all days.
 async fn stored(harness: &FaultHarness) -> ProcessCounts {
     let registry = harness.rows.processes().unwrap();
     let days = registry.daily_counts(Timestamp::from_micros(0)).await.unwrap();
@@ -33,7 +33,7 @@ async fn heartbeats_add_what_was_counted_since_the_last_one() {
         [Counted::Encrypts, Counted::Decrypts, Counted::Refusals, made].map(|what| counts.get(what))
     };
     assert_eq!(of(&counts), [1, 2, 1, 1]);
-    // Nothing is written where nothing happened, and nothing twice.
+    // Nothing is written without changes, and nothing twice.
     let tries = harness.store.registry.tries();
     harness.pass(60 * SECOND).await;
     assert_eq!(stored(&harness).await, counts);
@@ -58,7 +58,7 @@ async fn what_could_not_be_added_is_added_later_and_once() {
         open(&process, &mine, &sealed).await.unwrap();
         harness.pass(11 * SECOND).await;
         assert!(harness.store.registry.tries() > before);
-        // Keys are loaded all the same.
+        // Keys are still loaded.
         assert_eq!(process.health().status, HealthStatus::Up);
     }
     assert!(stored(&harness).await.is_empty());

@@ -1,4 +1,4 @@
-//! Health calls nobody, and says what the last real calls told.
+//! Health makes no calls, and reports the results of the last real calls.
 
 use encx::kms::{CircuitState, KekChoice, KekId, KekRef, KmsErrorKind};
 use encx::ops::{CallHealth, Health, HealthData, HealthStatus, KeysHealth};
@@ -31,7 +31,7 @@ fn keys_of(health: &Health) -> KeysHealth {
     }
 }
 
-/// Asks the key store for a key that is not in memory, and lets that fail.
+/// Requests a key that is not in memory, and lets that fail.
 async fn fail(process: &Crypto, tenant: &str) {
     let context = context(tenant);
     within(process.encrypt(&context, "", SSN.row(1)))
@@ -88,7 +88,7 @@ async fn health_calls_neither_the_kms_nor_the_key_store() {
     }
     settle().await;
     assert_eq!(counts(), called);
-    // Nor is a probe a use of a key.
+    // A probe is not a use of a key either.
     assert_eq!(process.stats(), before);
 }
 
@@ -113,7 +113,7 @@ async fn a_kms_that_does_not_answer_degrades_a_process_whose_keys_serve() {
     );
     assert!(calls.last_success_at.is_some());
     open_at_once(&process, &mine, &sealed);
-    // The first call that is answered ends it.
+    // The first answered call ends it.
     harness.kms.set_unavailable(false);
     seal(&process, &other).await;
     let health = process.health();
@@ -137,7 +137,7 @@ async fn a_process_is_down_when_nothing_can_be_served_and_asks_for_a_request_lat
         panic!()
     };
     assert_eq!(kms.circuit, CircuitState::Open);
-    // Without requests nobody would ever call the KMS again.
+    // Without requests, the KMS would never be called again.
     harness.pass(29 * SECOND).await;
     assert_eq!(process.health().status, HealthStatus::Down);
     harness.pass(2 * SECOND).await;
@@ -234,7 +234,7 @@ async fn keys_whose_states_are_too_old_serve_only_where_the_builder_lets_them() 
             false => HealthStatus::Degraded,
         };
         assert_eq!(health.status, expected);
-        // As the calls themselves find.
+        // The calls themselves get the same result.
         let sealed = within(process.encrypt(&mine, "", SSN.row(1))).await;
         assert_eq!(sealed.is_err(), fail_closed);
     }
@@ -294,7 +294,7 @@ async fn each_kms_has_a_check_with_the_lasting_name_of_its_kek() {
         .await
         .unwrap();
     assert_eq!(kek(&process.health()), Some(KekId::new("kek-eu").unwrap()));
-    // One that fails does not take the other with it.
+    // The failure of one does not affect the other.
     replica.set_unavailable(true);
     let other = encx::EncryptionContext::from_pairs([("region", "eu"), ("tenant", "2")]).unwrap();
     within(process.encrypt(&other, "", field.row(1)))
@@ -306,7 +306,7 @@ async fn each_kms_has_a_check_with_the_lasting_name_of_its_kek() {
     assert_eq!(status_of(&health, "kms"), HealthStatus::Up);
 }
 
-/// Has the calls to a KMS fail until a process without keys has learned that it is down.
+/// Lets calls to a KMS fail until a process without keys has learned that it is down.
 async fn fail_often(process: &Crypto) {
     for tenant in ["a", "b", "c", "d", "e"] {
         fail(process, tenant).await;
@@ -315,7 +315,7 @@ async fn fail_often(process: &Crypto) {
 
 #[tokio::test]
 async fn a_kms_that_wraps_nothing_makes_no_process_ready() {
-    // As settings with `[kms.eu]` alone give it: the KMS is registered as `default` too.
+    // As with settings that have only `[kms.eu]`: the KMS is also registered as `default`.
     let harness = FaultHarness::new();
     let used = MemoryKms::new().with_kek("kek-eu");
     let builder = harness.builder().kms_named("eu", used.clone());
@@ -327,7 +327,7 @@ async fn a_kms_that_wraps_nothing_makes_no_process_ready() {
     let health = process.health();
     assert_eq!(health.status, HealthStatus::Down);
     assert!(!health.is_ready());
-    // Nor does one that only unwraps what it wrapped earlier.
+    // Nor does a KMS that only unwraps older wraps.
     let harness = FaultHarness::new();
     let old = MemoryKms::new().with_kek("kek-old");
     let builder = harness
@@ -383,7 +383,7 @@ async fn one_kek_that_is_refused_leaves_a_process_ready_for_others() {
         assert_eq!(health.status, expected, "{kind:?}");
         assert_eq!(status_of(&health, "kms"), HealthStatus::Degraded, "{kind:?}");
     }
-    // Where there is no other KEK, nothing can be served.
+    // Without another KEK, nothing can be served.
     let harness = FaultHarness::new();
     let process = harness.process().await;
     harness

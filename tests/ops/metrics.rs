@@ -1,4 +1,4 @@
-//! What is published: what was counted, under names that documentation, alerts and dashboards use.
+//! The published metrics: their values, and the names that documentation, alerts and dashboards use.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -141,12 +141,12 @@ async fn what_is_published_is_what_was_counted() {
             "encx_kms_call_seconds_bucket{{kms=default,operation=generate_data_key,le={le}}}"
         ))
     };
-    // By the clock of the test it took no time.
+    // It took no time by the test's clock.
     assert_eq!(
         (bucket("0.0001"), bucket("0.0025"), bucket("10"), bucket("+Inf")),
         (1.0, 1.0, 1.0, 1.0)
     );
-    // To publish is no use of a key, and calls nothing.
+    // Publishing is not a use of a key, and makes no calls.
     let before = process.stats();
     facade::with_local_recorder(&kept, || metrics::record(&process));
     assert_eq!(process.stats(), before);
@@ -197,7 +197,7 @@ async fn each_metric_is_listed_with_its_kind_and_labels() {
     assert_eq!(*kept.described.lock().unwrap(), listed.into_keys().collect());
 }
 
-/// The words of a text that begin as metrics do.
+/// The words of a text that have the form of metric names.
 fn named(text: &str) -> BTreeSet<String> {
     let words = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
     let names = words.filter(|word| word.starts_with("encx_"));
@@ -245,7 +245,7 @@ async fn documentation_alerts_and_dashboard_name_what_a_process_publishes() {
         ("ops/dashboard.json", named(&dashboard.to_string())),
         ("docs/operations.md", named(page)),
     ] {
-        // In the page, also names of crates.
+        // In the page, these may also be names of crates.
         let unknown: Vec<_> = names.difference(&published).collect();
         assert!(
             unknown.is_empty(),
@@ -256,7 +256,7 @@ async fn documentation_alerts_and_dashboard_name_what_a_process_publishes() {
     for query in queries {
         assert!(!named(query).is_empty(), "{query}");
     }
-    // What is published and watched by no panel would be seen by no one.
+    // Every published metric must be in a panel.
     let unseen: Vec<_> = published
         .difference(&named(&dashboard.to_string()))
         .cloned()
@@ -275,7 +275,7 @@ async fn documentation_alerts_and_dashboard_name_what_a_process_publishes() {
     assert_eq!(alert_names(alerts, "alert: "), alert_names(page, "`"));
 }
 
-/// All that a process publishes.
+/// All metrics that a process publishes.
 async fn published() -> Kept {
     let harness = FaultHarness::new().with_registry();
     let process = harness.process().await;
@@ -291,7 +291,7 @@ fn gauges(process: &Crypto) -> StoreGauges {
     StoreGauges::new(process, &maintenance)
 }
 
-/// Has the figures of the key store published. The recorder is the thread's, and the runtime has one thread.
+/// Publishes the metrics of the key store. The recorder is per thread, and the runtime has one thread.
 async fn record_store(kept: &Kept, gauges: &mut StoreGauges) -> bool {
     let _set = facade::set_default_local_recorder(kept);
     within(gauges.record()).await.unwrap()
@@ -320,7 +320,7 @@ async fn one_process_of_all_publishes_what_is_in_the_key_store() {
         (1.0, 0.0)
     );
     assert_eq!(unseen.names().len(), 1, "{:?}", unseen.names());
-    // Versions that are gone from a state are 0 there, and not what they were.
+    // A state without versions reports 0, not its last value.
     let id = process.key_manager().list(&context("a")).await.unwrap()[0].id;
     let manager = process.key_manager();
     manager
@@ -330,14 +330,14 @@ async fn one_process_of_all_publishes_what_is_in_the_key_store() {
     assert!(record_store(&seen, &mut first).await);
     assert_eq!(seen.get("encx_key_versions{usage=data,state=active}"), 0.0);
     assert_eq!(seen.get("encx_key_versions{usage=data,state=suspended}"), 1.0);
-    // The first dies, or stops: another takes over, and the first takes back what it said.
+    // The first process dies or stops: another takes over, and the first retracts its values.
     harness.clock.advance(4 * MINUTE);
     assert!(record_store(&unseen, &mut second).await);
     assert_eq!(unseen.get("encx_key_versions{usage=data,state=suspended}"), 1.0);
     assert!(!record_store(&seen, &mut first).await);
     assert!(seen.get("encx_key_versions{usage=data,state=suspended}").is_nan());
     assert!(seen.get("encx_due_versions{}").is_nan());
-    // As where the key store cannot be asked.
+    // As when the key store is unavailable.
     harness.rows.set_unavailable(true);
     let _set = facade::set_default_local_recorder(&unseen);
     within(second.record()).await.unwrap_err();

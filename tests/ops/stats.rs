@@ -1,4 +1,4 @@
-//! What processes count of their calls.
+//! The counters of processes.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ async fn calls_are_counted_by_operation_and_outcome() {
     let unwrapped = kms.of(KmsOperation::UnwrapKey);
     assert_eq!(unwrapped.outcomes, [(KmsOutcome::Ok, 1)]);
     assert_eq!(kms.calls(), stats.kms_calls);
-    // Each process counts for itself.
+    // Each process has its own counters.
     assert_eq!(process.stats().kms[0].of(KmsOperation::UnwrapKey).calls(), 0);
     assert_eq!(process.stats().kms[0].calls(), 1);
 }
@@ -89,7 +89,7 @@ async fn encryptions_and_decryptions_are_counted_apart_whether_they_waited_or_no
     let stats = process.stats();
     assert_eq!((stats.encrypts, stats.decrypts), (4, 1));
     assert_eq!((stats.hits, stats.misses), (4, 1));
-    // Batches wait once for each key, and do all their values.
+    // Batches wait once per key, and process all their values.
     let items = (0..10).map(|row| (if row % 2 == 0 { &a } else { &b }, "x", SSN.row(row)));
     let done = within(process.encrypt_many(items)).await;
     assert!(done.iter().all(Result::is_ok));

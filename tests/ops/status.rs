@@ -1,4 +1,4 @@
-//! Status says what is there, and what could not be found out.
+//! Status reports what exists, and what could not be determined.
 
 use encx::keys::{KeyState, KeyUsage, Maintenance};
 use encx::kms::{KekState, KmsErrorKind};
@@ -37,7 +37,7 @@ async fn a_report_has_keks_versions_what_is_due_processes_and_days() {
     );
     let due = status.due.known().unwrap();
     assert_eq!((due.versions, due.unreadable, due.first.len()), (2, 0, 2));
-    // In the order of their ids, which those of one millisecond have by chance.
+    // In the order of their ids, which is random within one millisecond.
     let of_due = |tenant| due.first.iter().any(|due| due.context == context(tenant));
     assert!(of_due("a") && of_due("b"), "{due:?}");
     assert_eq!(due.first[0].period, HOUR);
@@ -47,7 +47,7 @@ async fn a_report_has_keks_versions_what_is_due_processes_and_days() {
     let days = status.days.known().unwrap();
     assert_eq!(days.iter().map(|day| day.encrypts).sum::<u64>(), 5);
     assert_eq!(days.iter().map(|day| day.kms_failures).sum::<u64>(), 0);
-    // This KMS costs nothing.
+    // This KMS is free.
     assert_eq!(status.cost.known().unwrap().usd_per_month, 0.0);
     let written = json(&status);
     assert_eq!(written["health"]["status"], "UP");
@@ -117,7 +117,7 @@ async fn a_list_of_what_is_due_is_of_those_that_were_asked_for() {
     assert_eq!(due(KeyQuery::new(10)).await, 2);
     let early = began.plus(HOUR / 2);
     assert_eq!(due(KeyQuery::new(10).activated_before(early)).await, 1);
-    // What is not due is not listed, whatever is asked for.
+    // Keys that are not due are never listed.
     let late = began.plus(10 * HOUR);
     seal(&process, &context("young")).await;
     assert_eq!(due(KeyQuery::new(10).activated_before(late)).await, 2);

@@ -1,4 +1,4 @@
-//! Validation does the whole chain and leaves nothing behind.
+//! Validation runs the whole chain and leaves nothing behind.
 
 use async_trait::async_trait;
 use encx::EncryptionContext;
@@ -64,7 +64,7 @@ async fn all_steps_pass_where_all_works() {
         written.get("errors").is_none() && written.get("skipped").is_none(),
         "{written}"
     );
-    // The refusal that was asked for is no failure of the KMS.
+    // The expected refusal is not a failure of the KMS.
     let stats = process.stats();
     assert_eq!(stats.kms[0].of(KmsOperation::UnwrapKey).failures(), 0);
     assert_eq!(process.health().status, HealthStatus::Up);
@@ -117,7 +117,7 @@ async fn a_kms_that_is_down_fails_its_steps_and_hides_no_other() {
     }
     assert_eq!(written["tests"]["key_retrieval"], "PASS");
     assert_eq!(written["tests"]["cache_hit"], "PASS");
-    // A key store that is down is told apart.
+    // An unavailable key store is reported separately.
     harness.kms.set_unavailable(false);
     harness.rows.set_unavailable(true);
     let written = json(&within(process.validate(&mine)).await);
@@ -169,7 +169,7 @@ async fn without_a_kek_nothing_is_called() {
     assert_eq!(process.stats().kms_calls, 0);
 }
 
-/// A KMS whose policy lets this process make and wrap keys, and unwrap none.
+/// A KMS whose policy lets this process create and wrap keys, but not unwrap them.
 #[derive(Debug)]
 struct NoDecrypt(MemoryKms);
 

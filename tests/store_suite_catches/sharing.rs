@@ -1,4 +1,4 @@
-//! What broken stores do with leases, jobs, the registry and the audit log.
+//! Faults of stores with leases, jobs, the registry and the audit log.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use encx::store::{
 
 use super::{Broken, Fault};
 
-/// What the faults remember beside the store in memory.
+/// State of the faults besides the memory store.
 #[derive(Debug, Default)]
 pub(super) struct Memories {
     holder: Option<ProcessId>,
@@ -24,7 +24,7 @@ pub(super) struct Memories {
 }
 
 impl Broken {
-    /// Takes a run for the one that its job has now.
+    /// Replaces a run by the current one of its job.
     async fn current(&self, run: &JobStatus) -> Result<JobStatus, StoreError> {
         let mut current = run.clone();
         if self.is(Fault::ServesOldRuns)

@@ -1,7 +1,7 @@
-//! Compares `aes-gcm` 0.10 with 0.11 and `aes` 0.8 with 0.9, at the sizes that fields have.
+//! Compares `aes-gcm` 0.10 with 0.11 and `aes` 0.8 with 0.9, at typical field sizes.
 //!
-//! Every key is expanded once, outside what is timed: that is how encx uses them. A figure is the least of
-//! many rounds, because noise only ever adds.
+//! Every key is expanded once, outside the timed region, as in encx. A figure is the minimum of many rounds, because
+//! noise only adds.
 
 use std::hint::black_box;
 use std::time::Instant;

@@ -1,13 +1,13 @@
-//! Makes so many calls of one case of `hot_path`, for `scripts/check-instructions` to count their instructions.
+//! Makes a number of calls of one `hot_path` case, so that `scripts/check-instructions` can count their instructions.
 //!
 //! ```text
 //! cargo run --release -p encx-bench-instructions                           one call of each, and its name
 //! cargo run --release -p encx-bench-instructions -- encrypt/keyring 4096   so many calls of this one
 //! ```
 //!
-//! A case is a process: what it does to the key, such as ending an epoch, concerns no other. Whatever stands in
-//! `benches/support/cases.rs` is a case here, too. A package of its own, because the others' tests and benches
-//! depend on databases, which take minutes to build.
+//! Each case is a process, so its effects on the key, such as ending an epoch, do not affect others. Every case in
+//! `benches/support/cases.rs` is a case here, too. This is a separate package, because the tests and benches of the
+//! others depend on databases, which take minutes to build.
 #![allow(clippy::print_stdout, reason = "the script reads it")]
 
 #[allow(dead_code, reason = "some of it only `hot_path` needs")]
@@ -19,11 +19,10 @@ use std::hint::black_box;
 use support::Run;
 use support::cases::Hot;
 
-/// The length of the plaintexts, in bytes: so few that what encx adds weighs more than the cipher.
+/// The length of the plaintexts, in bytes: small, so that encx's overhead outweighs the cipher.
 const LEN: usize = 64;
 
-/// Calls that are not counted: they fill what a thread and a key make once, and see each message key often enough to
-/// keep it.
+/// Uncounted calls: they initialize state per thread and per key, and use each message key often enough to cache it.
 const WARM_UP: u64 = 64;
 
 fn main() {
@@ -52,10 +51,10 @@ fn main() {
     }
 }
 
-/// Callgrind counts while this function runs, which it finds by its name.
+/// Callgrind counts while this function runs; it finds it by name.
 #[inline(never)]
 fn counted_calls(run: &Run<'_>, calls: u64) {
     run(black_box(calls));
-    // Without this, the call above would be a jump that ends the function.
+    // Without this, the call above would become a tail call that ends the function.
     black_box(());
 }

@@ -1,8 +1,8 @@
-//! Asherah, with its default policy: shared caches of system and intermediate keys, expanded key schedules kept
-//! beside the locked memory, sessions cached; a static KEK in process, and a metastore in memory.
+//! Asherah, with its default policy: shared caches of system and intermediate keys, expanded key schedules outside the
+//! locked memory, cached sessions; a static KEK in process, and a metastore in memory.
 //!
-//! A session returns a `DataRowRecord`, a struct. What a service stores is its JSON, so it is measured both ways. No
-//! call takes associated data.
+//! A session returns a `DataRowRecord`, a struct. A service stores its JSON, so both are measured. No call takes
+//! associated data.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::support::{FIELD, KEY, Run, Subject, payload, timed, timed_with};
 pub(crate) const SESSION: &str = "asherah, session";
 pub(crate) const JSON: &str = "asherah, session and JSON";
 
-/// The tenant. Its name stands in every record, as do the service's and the product's.
+/// The tenant. Every record contains its name, and those of the service and the product.
 const PARTITION: &str = "t-42";
 const SERVICE: &str = "customers";
 const PRODUCT: &str = "pii";
@@ -33,7 +33,7 @@ pub(crate) fn subjects() -> [Box<dyn Subject>; 2] {
 type Factory = SessionFactory<AES256GCM, Metered, InMemoryMetastore>;
 type HotSession = Session<AES256GCM, Metered, InMemoryMetastore>;
 
-/// Begins as a process does: with nothing in memory but the KEK.
+/// Starts like a process: with nothing in memory but the KEK.
 fn begin(metastore: &InMemoryMetastore, meter: &Meter) -> Factory {
     let crypto = Arc::new(AES256GCM::new());
     let kms = StaticKMS::new(Arc::clone(&crypto), KEY.to_vec()).expect("the key has the right length");
@@ -45,7 +45,7 @@ fn begin(metastore: &InMemoryMetastore, meter: &Meter) -> Factory {
     new_session_factory(config, Arc::new(metastore.clone()), Arc::new(kms), crypto)
 }
 
-/// What a call gives, and takes.
+/// The output and input of a call.
 #[derive(Clone, Copy)]
 enum Output {
     /// Bytes to store.
@@ -114,7 +114,7 @@ impl Subject for Hot {
                     self.session.decrypt(record).expect("it decrypts")
                 })
             }
-            // The record is consumed. Its copies are no part of what decrypting costs.
+            // The record is consumed. Its copies are not part of the cost of decryption.
             Output::Record => timed_with(sealed, plaintext.len(), |record| {
                 self.session.decrypt(record).expect("it decrypts")
             }),
@@ -151,7 +151,7 @@ fn encrypt_at_once(runtime: &Runtime, count: usize) -> Stampede {
     })
 }
 
-/// The same for decryptions, in a process that did not make the keys.
+/// The same for decryptions, in a process that did not create the keys.
 fn decrypt_at_once(runtime: &Runtime, count: usize) -> Stampede {
     let metastore = InMemoryMetastore::new();
     let first = begin(&metastore, &Meter::instant()).get_session(PARTITION);

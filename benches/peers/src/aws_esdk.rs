@@ -1,9 +1,9 @@
 //! The AWS Encryption SDK, with a raw AES keyring: a KEK of 256 bits in process, a new data key for each message.
 //!
-//! Its default suite signs each message with ECDSA. Its documentation says to leave that out where whoever
-//! encrypts is as trusted as whoever decrypts, which is so for a service and its own database: it is measured both
-//! ways, and the unsigned suite commits to its key as well. The AAD is an encryption context of as many bytes, which
-//! is stored in the message.
+//! Its default suite signs each message with ECDSA. Its documentation suggests the unsigned suite if the encrypting and
+//! the decrypting party are equally trusted, as in a service with its own database. So both are measured; the unsigned
+//! suite commits to its key as well. The AAD is an encryption context of the same length, which is stored in the
+//! message.
 
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -101,7 +101,7 @@ fn raw_aes_keyring() -> KeyringRef {
     ready(call.send()).expect("the keyring is made")
 }
 
-/// Makes a context of as many bytes as the others' AAD.
+/// Creates a context with the length of the others' AAD.
 fn context(row: char) -> Context {
     let (key, value) = ("row", row.to_string());
     let value = value.repeat(AAD.len() - key.len());
@@ -136,7 +136,7 @@ impl Subject for Esdk {
         })
     }
 
-    /// Counts what the keyring is asked, in place of a KMS: with a keyring of a KMS each would be a call to it.
+    /// Counts the calls to the keyring: with a KMS keyring each would be a KMS call.
     fn kms_calls(&self) -> Option<KmsCalls> {
         let field = payload(FIELD);
         let meter = Meter::instant();

@@ -1,8 +1,8 @@
-//! encx: its default suite (XAES-256-GCM with a key commitment), its cache's defaults, KEKs of `encx-local`, and data
-//! keys in a key store in memory. Through a `Keyring`, and through `Crypto`.
+//! encx: its default suite (XAES-256-GCM with a key commitment), its cache's defaults, KEKs of `encx-local`, and a key
+//! store in memory. Through a `Keyring`, and through `Crypto`.
 //!
-//! Decrypting the same value again and again finds its message key derived. What that is worth, a third row shows:
-//! there each value was encrypted in another epoch, so that nothing is found.
+//! Decrypting the same value repeatedly finds its message key cached. A third row shows the benefit: there each value
+//! was encrypted in another epoch, so no message key is cached.
 
 use std::cell::Cell;
 use std::hint::black_box;
@@ -20,7 +20,7 @@ use tokio::runtime::Runtime;
 use crate::support::kms::{CROWDS, KEYS, KmsCalls, Meter, Stampede, runtime, tasks};
 use crate::support::{AAD, Run, Subject, ready, timed};
 
-/// Long enough for a framed AAD of exactly the others' length.
+/// Long enough for a framed AAD of the same length as the others'.
 const HOUSE_NUMBER: Field = Field::new("customer_addresses", "house_number");
 const ROW: i64 = 42;
 
@@ -35,7 +35,7 @@ pub(crate) fn subjects() -> [Box<dyn Subject>; 3] {
     ]
 }
 
-/// The KEK, which lies in a file, and what drives the cache's background work.
+/// The KEK, in a file, and the runtime for the cache's background work.
 struct Keys {
     kms: Arc<LocalKms>,
     runtime: Runtime,
@@ -58,7 +58,7 @@ impl Keys {
         }
     }
 
-    /// Begins as a process does: with nothing in memory.
+    /// Starts like a process: with nothing in memory.
     fn begin(&self, store: &MemoryKeyStore, meter: &Meter) -> Crypto {
         let kms = Metered {
             kms: Arc::clone(&self.kms),
@@ -76,7 +76,7 @@ enum Entrance {
     Crypto,
     /// With a handle, to decrypt values that share no message key.
     Epochs,
-    /// With a handle that was asked for once.
+    /// With a handle that was created once.
     Keyring,
 }
 
@@ -114,19 +114,19 @@ impl Hot {
         ready(self.keyring.encrypt(plaintext, &self.aad)).expect("it encrypts")
     }
 
-    /// Encrypts a plaintext often enough that no message key is asked for again before many others were, and within
-    /// what the processor's second cache holds.
+    /// Encrypts a plaintext in so many epochs that no message key is needed again before many others, but within the
+    /// processor's L2 cache.
     fn seal_in_epochs(&self, plaintext: &[u8]) -> Vec<Ciphertext> {
         let epochs = ((1 << 20) / plaintext.len()).clamp(64, 1024);
         let seal = |_| {
-            // As after a fork: the epoch ends.
+            // Ends the epoch, as after a fork.
             encx::reseed();
             self.seal(plaintext)
         };
         (0..epochs).map(seal).collect()
     }
 
-    /// Runs so many first encryptions at once.
+    /// Runs this many first encryptions at once.
     fn encrypt_at_once(&self, count: usize) -> Stampede {
         let meter = Meter::new();
         let crypto = self.keys.begin(&MemoryKeyStore::new(), &meter);
@@ -145,7 +145,7 @@ impl Hot {
         })
     }
 
-    /// The same for decryptions, in a process that did not make the key.
+    /// The same for decryptions, in a process that did not create the key.
     fn decrypt_at_once(&self, count: usize) -> Stampede {
         let store = MemoryKeyStore::new();
         let first = self.keys.begin(&store, &Meter::instant());

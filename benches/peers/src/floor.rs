@@ -1,7 +1,7 @@
-//! The floor: what a service would write that has one key, keeps it expanded, and wants nothing but the cipher.
+//! The floor: a service with one expanded key that only uses the cipher.
 //!
-//! AES-256-GCM with random nonces, `nonce 12 ‖ encrypted plaintext ‖ tag 16` in one allocation: once with the cipher
-//! written in C and assembly, once with the one written in Rust. No KEK, so no KMS calls.
+//! AES-256-GCM with random nonces, `nonce 12 ‖ encrypted plaintext ‖ tag 16` in one allocation: once with a cipher in C
+//! and assembly, once with one in Rust. No KEK, so no KMS calls.
 
 use std::hint::black_box;
 
@@ -22,7 +22,7 @@ fn nonce() -> [u8; NONCE_LEN] {
     nonce
 }
 
-/// A cipher, and nothing else. The first one is the floor that every figure is divided by.
+/// Only a cipher. The first one is the floor that every figure is divided by.
 pub(crate) fn subjects() -> [Box<dyn Subject>; 2] {
     let key = UnboundKey::new(&AES_256_GCM, &KEY).expect("the key has the right length");
     let aws_lc = LessSafeKey::new(key);

@@ -1,4 +1,4 @@
-//! Measures encx and its peers side by side: the same payloads, a local KEK everywhere, one run, one table.
+//! Measures encx and its peers side by side: the same payloads, a local KEK for all, one run, one table.
 //!
 //! ```text
 //! cargo run --release                the first build takes a quarter of an hour
@@ -7,8 +7,8 @@
 //!                                    without aws-esdk, which is most of the build
 //! ```
 //!
-//! A row of the table is a library in the configuration that its own documentation gives a service. Its file says
-//! which, and the README says what it does more and less than encx.
+//! Each row of the table is a library in the configuration that its own documentation recommends for a service. Its
+//! file describes it, and the README states what it does more and less than encx.
 #![allow(clippy::disallowed_methods, reason = "a bench measures the machine's time")]
 
 mod asherah;
@@ -36,7 +36,7 @@ fn main() {
     }
 }
 
-/// Lists what is measured: the floor first, because every figure is also a multiple of its time.
+/// Lists the measured subjects: the floor first, because every figure is also a multiple of its time.
 fn subjects() -> Vec<Box<dyn Subject>> {
     let mut subjects = Vec::from(floor::subjects());
     subjects.extend(encx::subjects());

@@ -1,5 +1,5 @@
-//! Tink's port to Rust, with AES-256-GCM keys: once with a keyset in memory, the way to encrypt many values; once as a
-//! KMS envelope, a new key for each value, under a KEK that is another keyset in memory.
+//! Tink's port to Rust, with AES-256-GCM keys: once with a keyset in memory, for encrypting many values; once as a KMS
+//! envelope, a new key for each value, under a KEK that is another keyset in memory.
 
 use std::hint::black_box;
 
@@ -29,7 +29,7 @@ fn envelope(kek: Box<dyn Aead>) -> KmsEnvelopeAead {
 
 struct Tink {
     aead: Box<dyn Aead>,
-    /// The envelope's. A keyset alone is read once, when a process begins, and has no KMS to ask after that.
+    /// The envelope's KEK. A keyset alone is read once at start, and calls no KMS after that.
     kek: Option<Handle>,
 }
 
@@ -109,7 +109,7 @@ impl Subject for Tink {
     }
 }
 
-/// Begins as a process does. Each thread needs its own, because the trait `Aead` is not `Send`.
+/// Starts like a process. Each thread needs its own, because the trait `Aead` is not `Send`.
 fn begin(kek: &Handle, meter: &Meter) -> KmsEnvelopeAead {
     envelope(Box::new(Metered {
         kek: aead(kek),

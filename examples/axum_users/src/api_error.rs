@@ -1,4 +1,4 @@
-//! What callers are told when something fails, and what they are not.
+//! What callers see of an error, and what they do not.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -7,7 +7,7 @@ use encx::Error;
 use encx::record::RecordError;
 use serde_json::json;
 
-/// Why a request failed. What callers see of it is [`answer`](ApiError::answer) alone; the rest goes to the log.
+/// Why a request failed. Callers see only [`answer`](ApiError::answer); the rest goes to the log.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiError {
     #[error(transparent)]
@@ -25,7 +25,7 @@ pub(crate) enum ApiError {
 }
 
 impl ApiError {
-    /// Chooses what to tell. Nothing of an error's own text: it names keys, KEKs and tables.
+    /// Chooses the answer. It contains none of the error's text, which names keys, KEKs and tables.
     fn answer(&self) -> (StatusCode, &'static str) {
         match self {
             Self::Crypto(error) => answer_to(error),
@@ -55,11 +55,11 @@ fn answer_to(error: &Error) -> (StatusCode, &'static str) {
         Error::Context(_) => (StatusCode::UNPROCESSABLE_ENTITY, "this is no name of a tenant"),
         Error::Index(_) => (StatusCode::UNPROCESSABLE_ENTITY, "this is no email"),
         Error::Password(_) => (StatusCode::UNPROCESSABLE_ENTITY, "this password is too long"),
-        // An operator took the key out of use.
+        // An operator suspended the key.
         Error::Suspended { .. } | Error::NoActiveKey => {
             (StatusCode::SERVICE_UNAVAILABLE, "this tenant is suspended")
         }
-        // Above all `Decrypt`, `UnknownKey` and `KeyMismatch`: somebody changed the database.
+        // Mainly `Decrypt`, `UnknownKey` and `KeyMismatch`: the database was changed.
         _ => INTERNAL,
     }
 }

@@ -1,4 +1,4 @@
-//! The database: PostgreSQL or SQLite. A service that knows which one it runs on has a pool in place of all this.
+//! The database: PostgreSQL or SQLite. A service that uses only one of them has a pool instead.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::start_error::StartError;
 use crate::user::EncryptedUser;
 
-/// Runs the same query on whichever database there is.
+/// Runs the same query on either database.
 macro_rules! on {
     ($database:expr, $pool:ident => $query:expr) => {
         match $database {
@@ -32,7 +32,7 @@ pub(crate) enum Database {
 }
 
 impl Database {
-    /// Opens a database by its URL, and makes the tables that are not there yet.
+    /// Opens a database by its URL, and creates missing tables.
     pub(crate) async fn open(url: &str) -> Result<Self, StartError> {
         if url.starts_with("sqlite:") {
             let options = SqliteConnectOptions::from_str(url)?
@@ -49,7 +49,7 @@ impl Database {
         }
     }
 
-    /// Returns the store of the wrapped keys, in tables of its own beside the service's.
+    /// Returns the key store, in its own tables beside the service's.
     pub(crate) async fn key_store(&self) -> Result<Arc<dyn KeyStore>, StartError> {
         Ok(match self {
             Self::Postgres(pool) => {
@@ -112,7 +112,7 @@ impl Database {
         on!(self, pool => query_as(sql).bind(tenant).bind(after).bind(limit).fetch_all(pool).await)
     }
 
-    /// Finds the rows that may have an email. They are candidates: compare when they are decrypted.
+    /// Finds the rows that may have an email. They are candidates: compare them after decryption.
     pub(crate) async fn users_by_email(&self, terms: &IndexTerms) -> Result<Vec<EncryptedUser>, sqlx::Error> {
         match self {
             Self::Postgres(pool) => {

@@ -1,9 +1,9 @@
-//! Which keys there are: one for each tenant's data, one to find users by email, one pepper for passwords.
+//! The keys: one per tenant's data, one to find users by email, one pepper for passwords.
 
 use encx::keys::{KeyManager, KeyUsage};
 use encx::{Crypto, EncryptionContext, Error};
 
-/// The context of what is known about a tenant's users. Destroying its keys destroys that.
+/// The context of a tenant's users. Destroying its keys destroys their data.
 pub(crate) fn tenant(id: &str) -> Result<EncryptionContext, Error> {
     let context = EncryptionContext::builder()
         .pair("tenantId", id)
@@ -11,12 +11,12 @@ pub(crate) fn tenant(id: &str) -> Result<EncryptionContext, Error> {
     Ok(context.build()?)
 }
 
-/// The context of what a log-in needs, which knows an email and no tenant yet.
+/// The context of a log-in, which knows an email but no tenant yet.
 pub(crate) fn login() -> Result<EncryptionContext, Error> {
     Ok(EncryptionContext::builder().pair("purpose", "login").build()?)
 }
 
-/// Makes the keys of the log-in, unless they are there: nothing is made on first use.
+/// Creates the keys of the log-in, unless they exist: no key is created on first use.
 pub(crate) async fn prepare_login(crypto: &Crypto) -> Result<(), Error> {
     let login = login()?;
     for usage in [KeyUsage::Index, KeyUsage::Pepper] {
@@ -25,7 +25,7 @@ pub(crate) async fn prepare_login(crypto: &Crypto) -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes the first version of a context's key, unless it is there.
+/// Creates the first version of a context's key, unless it exists.
 pub(crate) async fn ensure(keys: &KeyManager, context: &EncryptionContext) -> Result<(), Error> {
     match keys.create(context).await {
         Ok(_) | Err(Error::AlreadyExists) => Ok(()),

@@ -1,13 +1,13 @@
-//! A service that keeps the users of its tenants. What is personal is encrypted before it reaches the database.
+//! A service that stores the users of its tenants. It encrypts personal data before it reaches the database.
 //!
 //! ```text
 //! cargo run -p axum_users
 //! ```
 //!
-//! begins on SQLite in the current folder, with no set-up. `DATABASE_URL=postgres://..` puts it on PostgreSQL.
+//! starts on SQLite in the current folder, without set-up. `DATABASE_URL=postgres://..` selects PostgreSQL.
 //!
-//! Who may call what is left out: in a real service the tenant comes from the caller's session, and what is under
-//! `/tenants` is for operators.
+//! Authorization is left out: in a real service the tenant comes from the caller's session, and only operators may call
+//! `/tenants`.
 
 mod api_error;
 mod database;

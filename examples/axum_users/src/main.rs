@@ -1,4 +1,4 @@
-//! Starts the service, and ends it in order.
+//! Starts the service, and shuts it down.
 
 use std::process::ExitCode;
 
@@ -27,7 +27,7 @@ async fn run() -> Result<(), StartError> {
     service.serve(listener, asked_to_end()).await
 }
 
-/// Completes on Ctrl-C, and on the signal by which containers are stopped.
+/// Completes on Ctrl-C, and on the signal that stops containers.
 async fn asked_to_end() {
     let interrupted = async { tokio::signal::ctrl_c().await.ok() };
     #[cfg(unix)]

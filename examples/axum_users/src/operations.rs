@@ -1,4 +1,4 @@
-//! What operators and orchestrators ask: probes, validation, status, metrics.
+//! Endpoints for operators and orchestrators: probes, validation, status, metrics.
 
 use std::sync::{Arc, OnceLock};
 
@@ -30,7 +30,7 @@ pub(crate) struct Operations {
 }
 
 impl Operations {
-    /// Begins to publish what is in the key store. Of several processes one does.
+    /// Starts publishing the key store's metrics. Of several processes, one does.
     pub(crate) fn start(crypto: &Crypto, admin_token: Option<&str>) -> Self {
         recorder();
         let mut gauges = StoreGauges::new(crypto, &maintenance(crypto));
@@ -53,7 +53,7 @@ impl Operations {
         self.gauges.abort();
     }
 
-    /// Returns the routes. In a real service `/metrics` and `/admin` have a port of their own.
+    /// Returns the routes. In a real service `/metrics` and `/admin` have a separate port.
     pub(crate) fn router(&self) -> Router {
         let admin = Router::new()
             .route("/admin/kms/validate", get(validate))
@@ -71,7 +71,7 @@ impl Operations {
     }
 }
 
-/// Which versions count as due: those that a `Maintenance` of this service would rotate.
+/// Versions are due if a `Maintenance` of this service would rotate them.
 fn maintenance(crypto: &Crypto) -> Maintenance {
     Maintenance::new(crypto.key_manager())
 }
@@ -85,7 +85,7 @@ fn recorder() -> Option<&'static PrometheusHandle> {
     RECORDER.get_or_init(install).as_ref()
 }
 
-/// Does not depend on the KMS or the database: restarting a process would empty a memory that still serves.
+/// Does not depend on the KMS or the database: a restart would empty a cache that still serves.
 async fn live(State(crypto): State<Crypto>) -> StatusCode {
     code(crypto.health().is_live())
 }
@@ -105,7 +105,7 @@ fn code(is_well: bool) -> StatusCode {
 
 #[derive(Deserialize)]
 struct Validate {
-    /// Whose keys; those of the log-in if it is left out.
+    /// The tenant whose keys are checked; without it, those of the log-in.
     tenant: Option<String>,
 }
 
@@ -132,7 +132,7 @@ async fn render(State(crypto): State<Crypto>) -> Result<String, StatusCode> {
     Ok(recorder.render())
 }
 
-/// Lets callers through who send the token. Without a token it refuses all.
+/// Admits callers with the token. Without a configured token it refuses all.
 async fn demand_token(
     State(token): State<Option<Arc<str>>>,
     request: Request,
@@ -147,7 +147,7 @@ async fn demand_token(
     Ok(next.run(request).await)
 }
 
-/// Takes as long for any token of the right length.
+/// Takes the same time for any token of the right length.
 fn are_equal(a: &[u8], b: &[u8]) -> bool {
     let differing = a.iter().zip(b).fold(0, |differing, (a, b)| differing | (a ^ b));
     a.len() == b.len() && std::hint::black_box(differing) == 0

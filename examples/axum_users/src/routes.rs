@@ -1,4 +1,4 @@
-//! The routes, and what goes in and out of them.
+//! The routes, with their requests and responses.
 
 use std::sync::Arc;
 
@@ -54,14 +54,14 @@ async fn create_tenant(State(users): Shared, Path(tenant): Path<String>) -> Resu
     Ok(StatusCode::CREATED)
 }
 
-/// What came of a tenant's deletion.
+/// The result of a tenant's deletion.
 #[derive(Serialize)]
 struct Deleted {
-    /// Whether no process can read it any more. If not, ask again.
+    /// Whether no process can read it any more. If false, call again.
     everywhere: bool,
 }
 
-/// Deletes a tenant for good: also what backups of the database hold of its users.
+/// Deletes a tenant irrevocably, including its users' data in backups of the database.
 async fn delete_tenant(State(users): Shared, Path(tenant): Path<String>) -> Result<Json<Deleted>, ApiError> {
     let everywhere = users.delete_tenant(&tenant).await?;
     Ok(Json(Deleted { everywhere }))
@@ -95,7 +95,7 @@ async fn read(
 
 #[derive(Deserialize)]
 struct Page {
-    /// The last id of the page before.
+    /// The last id of the previous page.
     #[serde(default)]
     after: Uuid,
     #[serde(default = "fifty")]
@@ -115,7 +115,7 @@ async fn list(
     Ok(Json(users.into_iter().map(Shown::from).collect()))
 }
 
-/// In the body and not in the path: paths are logged all over the place.
+/// In the body and not in the path, because paths are logged.
 #[derive(Deserialize)]
 struct Search {
     email: String,
@@ -136,7 +136,7 @@ struct LogIn {
     password: String,
 }
 
-/// A real service would begin a session here.
+/// A real service would start a session here.
 async fn log_in(State(users): Shared, Json(log_in): Json<LogIn>) -> Result<Json<Shown>, ApiError> {
     Ok(Json(users.log_in(&log_in.email, &log_in.password).await?.into()))
 }

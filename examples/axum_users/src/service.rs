@@ -1,4 +1,4 @@
-//! The service: what it is set up with, what it is made of, how it ends.
+//! The service: its settings, its parts, its shutdown.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::routes::router;
 use crate::start_error::StartError;
 use crate::users::Users;
 
-/// What a first start without settings has: everything in the current folder. The KEK file is protected by its permissions alone.
+/// The settings of a first start: everything in the current folder. File permissions alone protect the KEK file.
 fn development() -> [(&'static str, String); 3] {
     let set = |name| env::var(name).ok().filter(|value| !value.is_empty());
     let store = set("ENCX_KEY_STORE").or_else(|| set("DATABASE_URL"));
@@ -30,7 +30,7 @@ fn development() -> [(&'static str, String); 3] {
     ]
 }
 
-/// What the service is set up with.
+/// The settings of the service.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// KMS, database and limits, as every program of encx reads them.
@@ -39,14 +39,14 @@ pub struct Settings {
     pub listen: String,
     /// The bearer token of `/admin`. Without it `/admin` refuses every caller.
     pub admin_token: Option<String>,
-    /// A KEK file to make if there is none. Without it a file that is missing is an error, as it should be in production.
+    /// A KEK file to create if there is none. Without it a missing file is an error, as it should be in production.
     pub new_kek_file: Option<PathBuf>,
 }
 
 impl Settings {
     /// Reads the settings of encx from the environment and `encx.toml`, and `LISTEN` and `ADMIN_TOKEN`.
     ///
-    /// Where nothing says which KMS serves, there are files in the current folder, to try it out.
+    /// If no KMS is configured, it uses files in the current folder, to try it out.
     ///
     /// # Errors
     ///
@@ -72,7 +72,7 @@ impl Settings {
     }
 }
 
-/// A service that is ready to serve.
+/// A running service.
 #[derive(Debug)]
 pub struct Service {
     users: Arc<Users>,
@@ -80,7 +80,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Opens KMS and database, makes what is not there yet, and builds the one `Crypto` of this process.
+    /// Opens KMS and database, creates what is missing, and builds the one `Crypto` of this process.
     ///
     /// # Errors
     ///
@@ -90,13 +90,13 @@ impl Service {
             LocalKms::open_or_create(file, Protection::insecure_file_permissions_only()).await?;
         }
         let kms = settings.encx.kms().await?;
-        // The service's own tables stand beside those of the keys.
+        // The service's own tables are beside those of the keys.
         let url = settings.encx.key_store_url().ok_or(StartError::NoDatabase)?;
         let database = Database::open(url.expose()).await?;
         let crypto = settings
             .encx
             .builder_on(&kms, database.key_store().await?)?
-            // Tenants come from outside: nobody may have keys made by inventing one.
+            // Tenants come from outside: an invented tenant must not create keys.
             .create_on_first_use(false)
             .build()
             .await?;
@@ -106,12 +106,12 @@ impl Service {
         Ok(Self { users, operations })
     }
 
-    /// Returns the routes, for tests and for servers of your own.
+    /// Returns the routes, for tests and other servers.
     pub fn router(&self) -> Router {
         router(Arc::clone(&self.users)).merge(self.operations.router())
     }
 
-    /// Answers requests until `end` completes; then lets those that are under way end, and wipes the keys.
+    /// Answers requests until `end` completes; then lets in-flight requests complete, and wipes the keys.
     ///
     /// # Errors
     ///

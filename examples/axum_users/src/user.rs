@@ -1,13 +1,13 @@
-//! What is kept of a user.
+//! A user's record.
 
 use encx::Encrypt;
 use encx::record::Password;
 use uuid::Uuid;
 
-/// A user of a tenant. `EncryptedUser` is what the table keeps.
+/// A user of a tenant. `EncryptedUser` is its row.
 ///
-/// Users are found by email, and log in, in all tenants: a log-in knows no tenant. With so many bits an email has a term of its
-/// own, so whoever has the database sees which users share one, and nothing else of it.
+/// Users are found by email, and log in, across all tenants: a log-in knows no tenant. With this many bits each email
+/// has its own term, so a copy of the database shows which users share an email, and nothing else about it.
 #[derive(Encrypt)]
 #[encx(table = "users", context("tenantId" = tenant_id, "purpose" = "pii"))]
 #[encx(encrypted(derive(sqlx::FromRow)))]

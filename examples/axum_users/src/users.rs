@@ -1,4 +1,4 @@
-//! The users: encrypted on the way into the database, decrypted on the way out.
+//! The users: encrypted before the database, decrypted after it.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use crate::database::Database;
 use crate::keys;
 use crate::user::{EncryptedUser, User};
 
-/// How long a request waits for other processes to drop the keys of a tenant that is deleted.
+/// How long a request waits for other processes to drop the keys of a deleted tenant.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 const SHORTEST_PASSWORD: usize = 12;
 
-/// What is asked for of a new user.
+/// The data of a new user.
 #[derive(Deserialize)]
 pub(crate) struct NewUser {
     email: String,
@@ -27,7 +27,7 @@ pub(crate) struct NewUser {
     password: String,
 }
 
-/// All that can be done with users, on one database and one `Crypto`.
+/// All operations on users, on one database and one `Crypto`.
 #[derive(Debug)]
 pub(crate) struct Users {
     pub(crate) crypto: Crypto,
@@ -35,17 +35,17 @@ pub(crate) struct Users {
 }
 
 impl Users {
-    /// Makes a tenant's first key. Only a tenant that has one can have users.
+    /// Creates a tenant's first key. Only a tenant that has one can have users.
     pub(crate) async fn create_tenant(&self, tenant: &str) -> Result<(), ApiError> {
         self.crypto.key_manager().create(&keys::tenant(tenant)?).await?;
         self.database.insert_tenant(tenant).await?;
         Ok(())
     }
 
-    /// Destroys a tenant's keys, with which every copy of its data is lost, and then deletes its rows. Tells whether every
-    /// process has dropped the keys; one that was not heard of may still read for as long as its `ttl`.
+    /// Destroys a tenant's keys, and with them every copy of its data, and then deletes its rows. Tells whether every
+    /// process has dropped the keys; a process that did not answer may still read for up to its `ttl`.
     ///
-    /// In this order: if it is interrupted, what remains is unreadable, and the next call deletes it.
+    /// In this order, because after an interruption the remaining rows are unreadable, and the next call deletes them.
     pub(crate) async fn delete_tenant(&self, tenant: &str) -> Result<bool, ApiError> {
         let manager = self.crypto.key_manager().because("the tenant was deleted");
         let receipt = manager.shred(&keys::tenant(tenant)?, PATIENCE).await?;
@@ -53,7 +53,8 @@ impl Users {
         Ok(receipt.is_complete())
     }
 
-    /// Has a new version of the tenant's key encrypt from now on. What older ones encrypted still opens.
+    /// Creates a new version of the tenant's key, which encrypts from now on. Values under older versions still
+    /// decrypt.
     pub(crate) async fn rotate(&self, tenant: &str) -> Result<u32, ApiError> {
         let rotated = self.crypto.key_manager().rotate(&keys::tenant(tenant)?).await?;
         Ok(rotated.version.get())
@@ -67,7 +68,7 @@ impl Users {
             return Err(ApiError::Invalid("an email address is needed to log in"));
         }
         let user = User {
-            // Known before anything is encrypted: everything is bound to it.
+            // Known before encryption: all values are bound to it.
             id: Uuid::now_v7(),
             tenant_id: tenant.to_owned(),
             email: new.email,
@@ -101,12 +102,12 @@ impl Users {
         Ok(User::matching_email_in(&self.crypto, &keys::tenant(tenant)?, rows, email).await?)
     }
 
-    /// Returns the user, whose tenant is the one that the row names: it opens there alone. Whoever logs in acts for that one,
-    /// and for no tenant that was named otherwise.
+    /// Returns the user, with the tenant that the row names: the row decrypts only under that tenant. The caller acts
+    /// for that tenant, and not for a tenant named in the request.
     pub(crate) async fn log_in(&self, email: &str, password: &str) -> Result<User, ApiError> {
         let candidates = self.candidates(email).await?;
         if candidates.is_empty() {
-            // Takes as long as for a user who exists, so that the time does not tell who does.
+            // Takes as long as for an existing user, so the time does not tell which users exist.
             let _ = self.crypto.verify_nobody(&keys::login()?, password).await?;
         }
         for row in candidates {
@@ -115,7 +116,7 @@ impl Users {
                 continue;
             };
             if needs_rehash {
-                // Now it is known.
+                // Rehashes now that the password is known.
                 let hash = row.hash_password(&self.crypto, password).await?;
                 self.database.set_password(row.id, hash).await?;
             }
@@ -126,14 +127,14 @@ impl Users {
         Err(ApiError::WrongPassword)
     }
 
-    /// Finds rows that may have this email: those whose blind index is the same.
+    /// Finds rows that may have this email: those with the same blind index.
     async fn candidates(&self, email: &str) -> Result<Vec<EncryptedUser>, ApiError> {
         let terms = User::email_terms(&self.crypto, email).await?;
         Ok(self.database.users_by_email(&terms).await?)
     }
 }
 
-/// Renaming a field must not make the rows unreadable that there are.
+/// Renaming a field must not make existing rows unreadable.
 #[cfg(test)]
 mod tests {
     use super::User;

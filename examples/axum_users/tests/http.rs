@@ -15,7 +15,7 @@ const NAME: &str = "Augusta Ada King";
 const PHONE: &str = "+44 20 7946 0321";
 const PASSWORD: &str = "difference engine no. 2";
 
-/// Runs each of these tests on an empty database of either kind, and removes it whatever the outcome.
+/// Runs each of these tests on an empty database of either kind, and removes it afterwards.
 macro_rules! on_both {
     ($($test:ident)+) => {
         mod postgres {$(
@@ -46,7 +46,7 @@ on_both! {
 }
 
 async fn run(database: Database, test: impl AsyncFnOnce(&Database)) {
-    // A panic in the test itself would leave the database behind: it is caught where it happens.
+    // Catches a panic in the test, which would leave the database behind.
     let outcome = catch(test(&database)).await;
     database.remove().await;
     if let Err(panic) = outcome {
@@ -166,7 +166,7 @@ async fn log_in_takes_the_right_password_alone(database: &Database) {
     assert_eq!(wrong.0, StatusCode::UNAUTHORIZED);
     assert_eq!(wrong, nobody, "who exists is not told");
 
-    // The hash of somebody whose password is known is worth nothing in another row.
+    // The hash of a known password does not verify in another row.
     let paste = "UPDATE users SET password = (SELECT password FROM users WHERE tenant_id = 'umbrella')";
     database.execute(paste).await;
     let (status, user) = log_in(&service, EMAIL, "analytical engine").await;
@@ -202,7 +202,7 @@ async fn a_deleted_tenant_is_gone_for_good(database: &Database) {
     create_tenant(&service, "umbrella").await;
     let ada = create_user(&service, "acme", EMAIL).await;
     let stays = create_user(&service, "umbrella", EMAIL).await;
-    // What a backup has.
+    // The content of a backup.
     database
         .execute("CREATE TABLE backup AS SELECT * FROM users")
         .await;
@@ -219,7 +219,7 @@ async fn a_deleted_tenant_is_gone_for_good(database: &Database) {
         (StatusCode::GONE, json!({ "error": "this tenant was deleted" }))
     );
 
-    // The rows come back, and nothing opens them.
+    // The rows are restored, but cannot be decrypted.
     database.execute("INSERT INTO tenants (id) VALUES ('acme')").await;
     database
         .execute("INSERT INTO users SELECT * FROM backup WHERE tenant_id = 'acme'")
@@ -228,7 +228,7 @@ async fn a_deleted_tenant_is_gone_for_good(database: &Database) {
     assert_eq!(status, StatusCode::GONE, "{error}");
     let (status, _) = service.get(&format!("/tenants/umbrella/users/{stays}")).await;
     assert_eq!(status, StatusCode::OK);
-    // Whoever is deleted twice is deleted.
+    // Deleting a tenant twice succeeds.
     let (status, deleted) = service.call(Method::DELETE, "/tenants/acme", None).await;
     assert_eq!((status, deleted), (StatusCode::OK, json!({ "everywhere": true })));
     service.end().await;
@@ -284,7 +284,7 @@ async fn a_dump_holds_no_plaintext(database: &Database) {
     let secrets = [EMAIL, "lovelace", NAME, PHONE, PASSWORD];
     let service = start(database).await;
     create_tenant(&service, "acme").await;
-    // All that the service does, and what it leaves behind: in SQLite also in the write-ahead log and in freed pages.
+    // Everything that the service does, and its traces: in SQLite also in the write-ahead log and in freed pages.
     create_user(&service, "acme", EMAIL).await;
     assert_eq!(log_in(&service, EMAIL, PASSWORD).await.0, StatusCode::OK);
     assert_eq!(search(&service, "acme", EMAIL).await.len(), 1);
@@ -297,14 +297,14 @@ async fn a_dump_holds_no_plaintext(database: &Database) {
     }
     let dump = database.dump();
     assert_eq!(find(&dump, &secrets), Vec::<String>::new());
-    // The dump is one of this database, with rows in it.
+    // The dump is of this database, and contains rows.
     assert_eq!(find(&dump, &["acme"]), ["acme in plain"]);
     service.call(Method::DELETE, "/tenants/umbrella", None).await;
     assert_eq!(find(&database.dump(), &secrets), Vec::<String>::new());
     service.end().await;
     assert_eq!(find(&database.dump(), &secrets), Vec::<String>::new());
 
-    // And what is there is found, however it is written.
+    // The search finds what is there, in every encoding.
     let hex: String = EMAIL.bytes().map(|byte| format!("{byte:02x}")).collect();
     let utf16: String = EMAIL.encode_utf16().map(|unit| format!("{unit:04x}")).collect();
     let bytes = match database {
@@ -330,13 +330,13 @@ async fn a_dump_holds_no_plaintext(database: &Database) {
     };
     assert_found();
     if let Database::Sqlite { .. } = database {
-        // What was deleted still stands in a page that is free now.
+        // The deleted value is still in a free page.
         database.execute("DROP TABLE leaks").await;
         assert_found();
     }
 }
 
-/// Looks for secrets in a dump: as they are, in UTF-16, and each of these as hex and as base64, in upper and lower case.
+/// Searches a dump for secrets: raw, in UTF-16, and each of these as hex and as base64, in upper and lower case.
 fn find(dump: &[u8], secrets: &[&str]) -> Vec<String> {
     let lower = dump.to_ascii_lowercase();
     let mut found = Vec::new();
@@ -356,7 +356,8 @@ fn find(dump: &[u8], secrets: &[&str]) -> Vec<String> {
             if contains(&lower, hex.as_bytes()) {
                 found.push(format!("{secret} in hex of {form}"));
             }
-            // In base64 it looks different at each of three offsets. Its ends share characters with what is beside it.
+            // Base64 has a different form at each of three offsets, and shares its first and last characters with its
+            // neighbours.
             for offset in 0..3 {
                 let padded = [vec![0; offset], bytes.clone()].concat();
                 let encoded = STANDARD_NO_PAD.encode(padded);

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 const TOKEN: &str = "of-operators";
 
-/// Within so long a probe has to tell the truth.
+/// The time within which a probe must be correct.
 const SOON: Duration = Duration::from_secs(1);
 
 async fn start(database_url: &str, kms: &MemoryKms) -> Running {
@@ -45,7 +45,7 @@ async fn create_user(service: &Running, tenant: &str) -> (StatusCode, Value) {
     service.post(&format!("/tenants/{tenant}/users"), user).await
 }
 
-/// Asks both probes: the codes, and the health.
+/// Requests both probes: the status codes, and the health.
 async fn probe(service: &Running) -> (StatusCode, StatusCode, Value) {
     let (live, _) = service.get("/health/live").await;
     let (ready, health) = service.get("/health/ready").await;
@@ -69,7 +69,7 @@ async fn probes_tell_the_truth_while_kms_and_database_are_stopped() {
     assert_eq!((live, ready), (StatusCode::OK, StatusCode::OK));
     assert_eq!(health["status"], "UP", "{health}");
 
-    // The KMS stops: what is in memory serves on.
+    // The KMS stops: cached keys keep serving.
     kms.set_unavailable(true);
     assert_ne!(create_tenant(&service, "other").await, StatusCode::CREATED);
     let failed = Instant::now();
@@ -84,7 +84,7 @@ async fn probes_tell_the_truth_while_kms_and_database_are_stopped() {
     let (status, users) = service.get("/tenants/acme/users").await;
     assert_eq!((status, users[0]["name"].as_str()), (StatusCode::OK, Some("Ada")));
 
-    // No probe calls the KMS, however many there are.
+    // Probes never call the KMS.
     let calls = kms.calls().total();
     for _ in 0..100 {
         assert_eq!(service.get("/health/ready").await.0, StatusCode::OK);
@@ -96,7 +96,7 @@ async fn probes_tell_the_truth_while_kms_and_database_are_stopped() {
     assert_eq!(create_tenant(&service, "other").await, StatusCode::CREATED);
     assert_eq!(probe(&service).await.2["status"], "UP");
 
-    // The database stops: no probe waits for it, and the first call that fails shows.
+    // The database stops: no probe waits for it, and the first failed call shows.
     server.stop();
     assert_ne!(create_tenant(&service, "third").await, StatusCode::CREATED);
     let failed = Instant::now();
@@ -109,13 +109,13 @@ async fn probes_tell_the_truth_while_kms_and_database_are_stopped() {
         assert_eq!(service.get("/health/ready").await.0, StatusCode::OK);
     }
 
-    // Its return shows by itself, with the next poll.
+    // The next poll detects its return.
     server.start();
     until_status(&service, "UP").await;
     service.end().await;
 }
 
-/// Waits for what polls find out: within `state_ttl`.
+/// Waits for a result of polls, within `state_ttl`.
 async fn until_status(service: &Running, status: &str) -> Value {
     let began = Instant::now();
     loop {
@@ -158,7 +158,7 @@ async fn validation_and_status_are_for_who_has_the_token() {
         .iter()
         .map(|count| count["versions"].as_u64().unwrap())
         .sum();
-    // The tenant's, and the index and the pepper of the log-in.
+    // The tenant's, and the log-in's index and pepper.
     assert_eq!(versions, 3, "{report}");
     kms.set_unavailable(true);
     let (status, validation) = admin("/admin/kms/validate?tenant=acme").await;
@@ -175,7 +175,7 @@ async fn metrics_are_those_that_are_documented() {
     create_tenant(&service, "acme").await;
     create_user(&service, "acme").await;
     let began = Instant::now();
-    // What is in the key store is published by a task of its own.
+    // A separate task publishes the metrics of the key store.
     let rendered = loop {
         let (status, rendered) = service.get("/metrics").await;
         assert_eq!(status, StatusCode::OK);

@@ -1,11 +1,11 @@
-//! Encrypts a column of one row under a KEK in AWS KMS, and reads it back as another process would.
+//! Encrypts a column of one row under a KEK in AWS KMS, and reads it as another process would.
 //!
 //! ```sh
 //! export AWS_REGION=eu-central-1 AWS_KMS_KEY_ID=arn:aws:kms:eu-central-1:111122223333:key/…
 //! cargo run -p encx-aws --example encrypt_row -- shop.db
 //! ```
 //!
-//! The argument is a SQLite file, which is created. It needs `IdentityPolicy::service` for the KEK.
+//! The argument is a SQLite file, which the example creates. It needs `IdentityPolicy::service` for the KEK.
 #![allow(clippy::print_stdout, reason = "an example tells what it does")]
 
 use std::error::Error;
@@ -31,7 +31,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     query("CREATE TABLE IF NOT EXISTS users (id integer PRIMARY KEY, ssn blob NOT NULL)")
         .execute(&pool)
         .await?;
-    // Every pair reaches AWS KMS, its policies and CloudTrail: nothing secret belongs into it.
+    // Every pair reaches AWS KMS, its policies and CloudTrail: put no secret into it.
     let context = EncryptionContext::builder()
         .pair("tenantId", "t-42")
         .pair("purpose", "pii")

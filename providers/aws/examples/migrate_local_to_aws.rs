@@ -5,13 +5,13 @@
 //! cargo run -p encx-aws --example migrate_local_to_aws -- target/migration
 //! ```
 //!
-//! 1. `fill`: rows of many tenants are written under the local provider, on SQLite.
-//! 2. `move`: both providers are registered; every version of every key is rewrapped to AWS. Killed halfway and run again, it
-//!    goes on: a version that was moved is left alone.
-//! 3. `read`: a `Crypto` that knows AWS alone reads every row.
+//! 1. `fill`: writes rows of many tenants under the local provider, on SQLite.
+//! 2. `move`: registers both providers, and rewraps every version of every key to AWS. Killed halfway and run again, it
+//!    resumes: it skips versions that are already moved.
+//! 3. `read`: reads every row with a `Crypto` that knows only AWS.
 //!
-//! A name as the second argument runs that step alone. It needs `IdentityPolicy::lifecycle` for the KEK.
-#![allow(clippy::print_stdout, reason = "a program that speaks to whoever runs it")]
+//! A name as the second argument runs only that step. It needs `IdentityPolicy::lifecycle` for the KEK.
+#![allow(clippy::print_stdout, reason = "a program that prints to its user")]
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -30,7 +30,7 @@ use sqlx::{query, query_as};
 const SSN: Field = Field::new("users", "ssn");
 const ROWS: i64 = 40;
 
-/// What the rows of the new wraps call AWS KMS. The rows of the old ones call the local provider `default`, as it was the only one.
+/// The name of AWS KMS in new wraps. Old wraps name the local provider `default`, because it was the only one.
 const AWS: &str = "aws";
 
 #[tokio::main]
@@ -65,7 +65,7 @@ fn context(tenant: i64) -> Result<EncryptionContext, encx::ContextError> {
         .build()
 }
 
-/// Opens the KEKs of the time before AWS. A service would have a passphrase or a key.
+/// Opens the local KEKs. A service would use a passphrase or a key.
 async fn local(folder: &Path) -> Result<LocalKms, Box<dyn Error>> {
     let protection = Protection::insecure_file_permissions_only();
     Ok(LocalKms::open_or_create(folder.join("keks.encx"), protection).await?)
@@ -103,8 +103,8 @@ async fn move_keys(folder: &Path, store: SqliteKeyStore) -> Result<(), Box<dyn E
         .ok_or("the KEK file has no default KEK")?
         .clone();
     let new = aws.default_kek().ok_or("AWS_KMS_KEY_ID is not set")?.clone();
-    // New keys are wrapped by AWS; old ones may still be unwrapped by the local provider. A service runs with this, too, from
-    // before the move until after it.
+    // AWS wraps new keys; the local provider may still unwrap old ones. A service also uses this rule, from before the
+    // move until after it.
     let crypto = Crypto::builder(local, store.clone())
         .kms_named(AWS, aws)
         .kek((AWS, new.as_str()))
@@ -120,7 +120,7 @@ async fn move_keys(folder: &Path, store: SqliteKeyStore) -> Result<(), Box<dyn E
             if record.state == KeyState::Destroyed || !seen.insert((record.usage.code(), record.scope)) {
                 continue;
             }
-            // A row is a hint: its context has to be that of its own scope.
+            // A row is a hint: its context must match its own scope.
             let context = record.verified_context()?;
             let manager = crypto.key_manager().for_usage(record.usage);
             moved += manager.rewrap(&context).await?.len();

@@ -1,6 +1,7 @@
-//! What administrators do with keys: create, name, rotate, replicate, and set their policies.
+//! Key administration: create, name, rotate and replicate keys, and set their policies.
 //!
-//! No service needs any of it. [`IdentityPolicy::administrator`](crate::policy::IdentityPolicy::administrator) allows it all.
+//! No service needs it. [`IdentityPolicy::administrator`](crate::policy::IdentityPolicy::administrator) allows all of
+//! it.
 //!
 //! ```no_run
 //! use encx_aws::AwsKms;
@@ -35,7 +36,7 @@ use crate::policy::{KeyPolicy, PolicyDifference};
 #[derive(Clone)]
 pub struct KmsAdmin(Arc<Inner>);
 
-/// What a KEK to create is like: a symmetric key whose material AWS KMS makes.
+/// The properties of a KEK to create: a symmetric key whose material AWS KMS generates.
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct NewKek {
@@ -46,18 +47,18 @@ pub struct NewKek {
 }
 
 impl NewKek {
-    /// Begins with a key of one region, without description and tags, and with AWS's default policy.
+    /// Creates the description of a single-region key, without description and tags, and with AWS's default policy.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Describes it. Never a secret.
+    /// Sets the description. Must not contain a secret.
     pub fn description(mut self, description: impl Into<String>) -> Self {
         self.description = description.into();
         self
     }
 
-    /// Adds a tag. Never a secret.
+    /// Adds a tag. Must not contain a secret.
     pub fn tag(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.tags.push((key.into(), value.into()));
         self
@@ -69,14 +70,14 @@ impl NewKek {
         self
     }
 
-    /// Gives it a policy.
+    /// Sets its policy.
     pub fn policy(mut self, policy: KeyPolicy) -> Self {
         self.policy = Some(policy);
         self
     }
 }
 
-/// A key as it was found.
+/// An existing key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FoundKek {
@@ -84,20 +85,21 @@ pub struct FoundKek {
     pub kek: KekId,
     /// Whether it can be used.
     pub state: KekState,
-    /// Whether it is a symmetric key for encryption, as a KEK has to be.
+    /// Whether it is a symmetric key for encryption, as a KEK must be.
     pub is_symmetric: bool,
     /// Whether it can have replicas. This cannot be changed.
     pub multi_region: bool,
-    /// The keys that share its material, by region: the primary and its replicas, itself included. Empty for a key of one region.
+    /// The keys that share its material, by region: the primary and its replicas, including itself. Empty for a
+    /// single-region key.
     pub everywhere: BTreeMap<String, KekId>,
 }
 
 impl FoundKek {
-    /// Makes sure that it can serve as a KEK now.
+    /// Checks that it can serve as a KEK now.
     ///
     /// # Errors
     ///
-    /// [`AdminError`] that says what it is instead, and what to do.
+    /// [`AdminError`] that says why not, and what to do.
     pub fn check_usable(&self) -> Result<(), AdminError> {
         let refused = |kind, what: &str| {
             let failed = Failed::new("kms:DescribeKey", self.kek.as_str());
@@ -129,11 +131,11 @@ impl FoundKek {
     }
 }
 
-/// Checks that an alias is one that AWS KMS takes, before anything is made for it.
+/// Checks that AWS KMS accepts an alias, before anything is created for it.
 ///
 /// # Errors
 ///
-/// [`AdminError`] that says how to write one.
+/// [`AdminError`] that states the valid form.
 pub fn check_alias(alias: &str) -> Result<(), AdminError> {
     let odd = |what: &str| Err(Failed::new("kms:CreateAlias", alias).odd(what));
     let Some(name) = alias.strip_prefix("alias/") else {
@@ -151,7 +153,7 @@ pub fn check_alias(alias: &str) -> Result<(), AdminError> {
     Ok(())
 }
 
-/// How often AWS KMS gives a key new material: 90 to 2560 days. Default: 90.
+/// How often AWS KMS rotates a key's material: every 90 to 2560 days. Default: 90.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RotationPeriod(i32);
 
@@ -179,14 +181,14 @@ impl Default for RotationPeriod {
     }
 }
 
-/// What a call that may find its work done has done.
+/// What an idempotent call has done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It was not there, and is now.
+    /// It did not exist, and was created.
     Created,
-    /// It was otherwise, and is so now.
+    /// It differed, and was changed.
     Changed,
-    /// It was so already.
+    /// It was already as requested.
     Unchanged,
 }
 
@@ -211,7 +213,7 @@ impl KmsAdmin {
     ///
     /// # Errors
     ///
-    /// [`AdminError`]; an interruption may leave a key behind that nothing names.
+    /// [`AdminError`]; an interruption may leave a key that has no name.
     ///
     /// # Cancellation
     ///
@@ -233,11 +235,11 @@ impl KmsAdmin {
         arn_of(made.key_metadata(), &failed)
     }
 
-    /// Returns the ARN of the key that a name stands for: an alias, an id or an ARN. `None` if there is none.
+    /// Returns the ARN of the key that a name refers to: an alias, an id or an ARN. `None` if there is none.
     ///
     /// # Errors
     ///
-    /// [`AdminError`] of any kind but that it is not found.
+    /// [`AdminError`], except if the key is not found.
     ///
     /// # Cancellation
     ///
@@ -251,7 +253,7 @@ impl KmsAdmin {
         }
     }
 
-    /// Looks at the key that a name stands for: an alias, an id or an ARN. `None` if there is none.
+    /// Describes the key that a name refers to: an alias, an id or an ARN. `None` if there is none.
     ///
     /// # Errors
     ///
@@ -277,7 +279,7 @@ impl KmsAdmin {
             }
         }
         let is_for_encryption = metadata.key_usage() == Some(&KeyUsageType::EncryptDecrypt);
-        // What names no kind is of before there were others.
+        // Keys without a spec predate other kinds of keys.
         let spec = metadata
             .key_spec()
             .is_none_or(|spec| *spec == KeySpec::SymmetricDefault);
@@ -290,7 +292,7 @@ impl KmsAdmin {
         }))
     }
 
-    /// Gives a key these tags, and leaves its others as they are. Never a secret.
+    /// Sets these tags on a key, and keeps its others. Must not contain a secret.
     ///
     /// # Errors
     ///
@@ -322,7 +324,7 @@ impl KmsAdmin {
         Ok(Change::Changed)
     }
 
-    /// Tells whether AWS KMS gives a key new material from time to time, and how often.
+    /// Returns how often AWS KMS rotates a key's material; `None` if it does not.
     ///
     /// # Errors
     ///
@@ -335,12 +337,12 @@ impl KmsAdmin {
         let failed = Failed::new("kms:GetKeyRotationStatus", kek.as_str());
         let status = self.client_of(kek).get_key_rotation_status().key_id(kek.as_str());
         let status = status.send().await.map_err(|error| failed.because(&error))?;
-        // Without a period it is a year, as it was before periods could be chosen.
+        // Without a period it is a year, the period before periods could be chosen.
         let days = status.rotation_period_in_days().unwrap_or(365);
         Ok(status.key_rotation_enabled().then_some(RotationPeriod(days)))
     }
 
-    /// Lets an alias stand for a key, in the key's region, whatever it stood for before.
+    /// Points an alias to a key, in the key's region, replacing its previous target.
     ///
     /// Wraps are not affected: they name their key. Other processes follow within a minute.
     ///
@@ -384,9 +386,9 @@ impl KmsAdmin {
         }
     }
 
-    /// Lets AWS KMS give a key new material from time to time. Old material goes on unwrapping, and no wrap changes.
+    /// Enables automatic rotation of a key's material. Old material still unwraps, and no wrap changes.
     ///
-    /// For a multi-region key it is set on the primary, and holds for all replicas.
+    /// For a multi-region key, it is set on the primary and applies to all replicas.
     ///
     /// # Errors
     ///
@@ -419,7 +421,7 @@ impl KmsAdmin {
         })
     }
 
-    /// Gives a key new material now. AWS KMS allows this 25 times for each key.
+    /// Rotates a key's material now. AWS KMS allows this 25 times per key.
     ///
     /// # Errors
     ///
@@ -427,7 +429,7 @@ impl KmsAdmin {
     ///
     /// # Cancellation
     ///
-    /// The rotation is then either begun or not.
+    /// The rotation has then either started or not.
     pub async fn rotate_now(&self, kek: &KekId) -> Result<(), AdminError> {
         let failed = Failed::new("kms:RotateKeyOnDemand", kek.as_str());
         let rotate = self.client_of(kek).rotate_key_on_demand().key_id(kek.as_str());
@@ -435,10 +437,10 @@ impl KmsAdmin {
         Ok(())
     }
 
-    /// Makes a replica of a multi-region key in a region, and returns its ARN. It is usable after some seconds.
+    /// Creates a replica of a multi-region key in a region, and returns its ARN. It is usable after some seconds.
     ///
-    /// The policy is the replica's own, AWS's default one if there is none. Tags, aliases and descriptions are not
-    /// replicated, either.
+    /// The replica has its own policy, by default AWS's default policy. Tags, aliases and descriptions are not
+    /// replicated either.
     ///
     /// # Errors
     ///
@@ -472,7 +474,7 @@ impl KmsAdmin {
             let kek = KekId::new(arn).map_err(|error| failed.odd(&error.to_string()))?;
             return Ok((kek, Change::Unchanged));
         }
-        // Only the primary is replicated.
+        // Only the primary can be replicated.
         let primary = primary.and_then(|primary| primary.arn()).unwrap_or(kek.as_str());
         let primary = KekId::new(primary).map_err(|error| failed.odd(&error.to_string()))?;
         let replicate = self.client_of(&primary).replicate_key().key_id(primary.as_str());
@@ -482,7 +484,7 @@ impl KmsAdmin {
         Ok((arn_of(made.replica_key_metadata(), &failed)?, Change::Created))
     }
 
-    /// Says what [`set_policy`](Self::set_policy) would change.
+    /// Compares a policy with the current one, to show what [`set_policy`](Self::set_policy) would change.
     ///
     /// # Errors
     ///
@@ -510,8 +512,8 @@ impl KmsAdmin {
         Ok(PolicyDifference::between(&found, &policy.to_json()))
     }
 
-    /// Gives a key this policy, unless it has it already. It takes the place of the whole policy: whoever is not named in it
-    /// loses what they had, see [`compare_policy`](Self::compare_policy).
+    /// Sets the policy of a key, unless it already has it. It replaces the whole policy: principals that it does not
+    /// name lose their permissions, see [`compare_policy`](Self::compare_policy).
     ///
     /// # Errors
     ///
@@ -582,11 +584,11 @@ fn arn_of(metadata: Option<&KeyMetadata>, failed: &Failed<'_>) -> Result<KekId, 
     KekId::new(arn).map_err(|error| failed.odd(&error.to_string()))
 }
 
-/// Why a key of one region cannot be replicated.
+/// Why a single-region key cannot be replicated.
 const NO_REPLICAS: &str = "it is a key of one region, which cannot be changed; make a multi-region key under another alias, and move the \
                            data keys there with `rewrap`";
 
-/// What was done, to what, when it failed.
+/// The failed action, and its target.
 struct Failed<'a> {
     action: &'static str,
     of: &'a str,
@@ -612,7 +614,7 @@ impl<'a> Failed<'a> {
         }
     }
 
-    /// Refuses a policy that names a principal which it must not name.
+    /// Refuses a policy that names an invalid principal.
     fn check(&self, policy: &KeyPolicy) -> Result<(), AdminError> {
         policy.check().map_err(|error| self.odd(&error.to_string()))
     }
@@ -628,7 +630,7 @@ impl<'a> Failed<'a> {
     }
 }
 
-/// Says what an administrator could not do, to what, and why.
+/// Says which administrator action failed, on what, and why.
 pub struct AdminError {
     action: &'static str,
     of: String,
@@ -644,7 +646,7 @@ impl AdminError {
         self.kind
     }
 
-    /// Returns the action of AWS KMS that failed, such as `kms:CreateKey`: the permission that it needs.
+    /// Returns the action of AWS KMS that failed, such as `kms:CreateKey`, which is also the permission it needs.
     #[must_use]
     pub fn action(&self) -> &'static str {
         self.action

@@ -2,14 +2,14 @@
 
 use std::fmt;
 
-/// The name of a KEK, as far as it says where the KEK is.
+/// The name of a KEK, with its location if the name has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KeyName<'a> {
     /// The ARN of a key, the only name that a wrap carries.
     Arn(KeyArn<'a>),
     /// The ARN of an alias, in this region.
     AliasArn { region: &'a str },
-    /// An alias of the caller's own account, in whichever region it is asked for.
+    /// An alias in the caller's own account, in any region.
     Alias,
     /// The id of a key in the caller's own account.
     Id { multi_region: bool },
@@ -25,7 +25,7 @@ pub(crate) struct KeyArn<'a> {
 }
 
 impl<'a> KeyName<'a> {
-    /// Reads a name. `None` if it begins like an ARN and is none that KMS could have.
+    /// Parses a name. `None` if it begins like an ARN but is not one of KMS.
     pub(crate) fn parse(name: &'a str) -> Option<Self> {
         let Some(rest) = name.strip_prefix("arn:") else {
             return Some(if name.starts_with("alias/") {
@@ -59,7 +59,7 @@ impl<'a> KeyName<'a> {
 }
 
 impl<'a> KeyArn<'a> {
-    /// Reads the ARN of a key, and of nothing else.
+    /// Parses the ARN of a key only.
     pub(crate) fn parse(name: &'a str) -> Option<Self> {
         match KeyName::parse(name)? {
             KeyName::Arn(arn) => Some(arn),
@@ -80,7 +80,7 @@ impl<'a> KeyArn<'a> {
         KeyArn { region, ..self }
     }
 
-    /// Tells whether both name one material: the same key, or replicas of one multi-region key.
+    /// Tells whether both name the same material: one key, or replicas of one multi-region key.
     pub(crate) fn shares_material_with(self, other: KeyArn<'_>) -> bool {
         self.partition == other.partition
             && self.account == other.account
@@ -106,9 +106,9 @@ impl fmt::Display for KeyArn<'_> {
     }
 }
 
-/// Tells whether a text has the form of a region's code, such as `eu-central-1` or `us-gov-west-1`.
+/// Tells whether a text has the form of a region code, such as `eu-central-1` or `us-gov-west-1`.
 ///
-/// It becomes part of a host name. Anything else, such as a city or an availability zone, would be a host that does not
+/// It becomes part of a host name. Other texts, such as a city or an availability zone, would name a host that does not
 /// exist, which looks like an outage.
 pub(crate) fn is_region(text: &str) -> bool {
     let mut labels = text.split('-');

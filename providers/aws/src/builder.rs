@@ -1,4 +1,4 @@
-//! How an [`AwsKms`] is set up: from the environment, from an `SdkConfig`, or setting by setting.
+//! Configures an [`AwsKms`]: from the environment, from an `SdkConfig`, or setting by setting.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -27,15 +27,15 @@ const KEK_EXPECTED: &str = "write a key's ARN, a key id, or an alias that begins
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Less than a third of the core's `load_timeout`, so that a region that hangs leaves time for two others.
+/// Less than a third of the core's `load_timeout`, so that two more regions can be tried if one hangs.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(8);
 const ATTEMPTS: u32 = 3;
 
-/// Sets up an [`AwsKms`].
+/// Configures an [`AwsKms`].
 ///
-/// What is not set comes from the environment, the profile and the machine, as for any program that uses AWS: credentials,
-/// `AWS_REGION`, `AWS_USE_FIPS_ENDPOINT`, `AWS_ENDPOINT_URL_KMS` or `AWS_ENDPOINT_URL`; and the default KEK from
-/// `AWS_KMS_KEY_ID`.
+/// Unset settings come from the environment, the profile and the machine, as for any program that uses AWS:
+/// credentials, `AWS_REGION`, `AWS_USE_FIPS_ENDPOINT`, `AWS_ENDPOINT_URL_KMS` or `AWS_ENDPOINT_URL`. The default KEK
+/// comes from `AWS_KMS_KEY_ID`.
 #[derive(Debug, Default)]
 #[must_use]
 pub struct AwsKmsBuilder {
@@ -54,12 +54,13 @@ pub struct AwsKmsBuilder {
 }
 
 impl AwsKms {
-    /// Sets up AWS KMS as the environment says: credentials, `AWS_REGION`, and `AWS_KMS_KEY_ID` for the default KEK.
+    /// Configures AWS KMS from the environment: credentials, `AWS_REGION`, and `AWS_KMS_KEY_ID` for the default KEK.
     ///
     /// # Errors
     ///
-    /// [`AwsKmsError::MissingRegion`] if there is no region; [`AwsKmsError::InvalidKek`] if `AWS_KMS_KEY_ID` names no key;
-    /// [`AwsKmsError::InvalidVariable`] if it, or a variable of the SDK, has a value that it cannot have, such as none at all.
+    /// [`AwsKmsError::MissingRegion`] if there is no region; [`AwsKmsError::InvalidKek`] if `AWS_KMS_KEY_ID` does not
+    /// name a key; [`AwsKmsError::InvalidVariable`] if it, or a variable of the SDK, has an invalid value, such as an
+    /// empty one.
     ///
     /// # Cancellation
     ///
@@ -68,7 +69,7 @@ impl AwsKms {
         Self::builder().build().await
     }
 
-    /// Sets up AWS KMS from an `SdkConfig` alone. It has no default KEK: name one with `kek` of `Crypto::builder`.
+    /// Configures AWS KMS from an `SdkConfig` alone. It has no default KEK: name one with `kek` of `Crypto::builder`.
     ///
     /// # Errors
     ///
@@ -77,29 +78,30 @@ impl AwsKms {
         Self::builder().finish(config)
     }
 
-    /// Sets up AWS KMS setting by setting.
+    /// Configures AWS KMS setting by setting.
     pub fn builder() -> AwsKmsBuilder {
         AwsKmsBuilder::default()
     }
 }
 
 impl AwsKmsBuilder {
-    /// Takes credentials, HTTP client and all else that is not set here from an `SdkConfig`, and nothing from the environment.
+    /// Takes credentials, HTTP client and all other unset settings from an `SdkConfig`, and nothing from the
+    /// environment.
     pub fn sdk_config(mut self, config: &SdkConfig) -> Self {
         self.config = Some(config.clone());
         self
     }
 
-    /// Uses this region for aliases and key ids. A KEK that is named by its ARN is found in the ARN's own region.
+    /// Uses this region for aliases and key ids. A KEK named by its ARN is used in the ARN's region.
     pub fn region(self, region: impl Into<String>) -> Self {
         self.regions([region])
     }
 
-    /// Uses these regions, the nearest first: multi-region keys (`mrk-`) are used in the first that is available, whichever
+    /// Uses these regions, nearest first. Multi-region keys (`mrk-`) are used in the first available one, whichever
     /// region their ARN names.
     ///
-    /// The key must have a replica in each. The next region is asked only if one is unavailable or does not answer
-    /// in time, never after a refusal. Aliases and the ids of other keys belong to the first region alone.
+    /// The key must have a replica in each. The next region is called only if one is unavailable or does not answer in
+    /// time, never after a refusal. Aliases and the ids of other keys belong to the first region only.
     pub fn regions<R: Into<String>>(mut self, regions: impl IntoIterator<Item = R>) -> Self {
         self.regions = Vec::new();
         for region in regions {
@@ -111,11 +113,11 @@ impl AwsKmsBuilder {
         self
     }
 
-    /// Sends requests to this endpoint, such as a VPC endpoint's or a test's. Default: what `AWS_ENDPOINT_URL_KMS`,
-    /// `AWS_ENDPOINT_URL` or the profile's `endpoint_url` name, else AWS's public endpoint.
+    /// Sends requests to this endpoint, such as a VPC endpoint or a test server. Default: `AWS_ENDPOINT_URL_KMS`,
+    /// `AWS_ENDPOINT_URL` or the profile's `endpoint_url`, else AWS's public endpoint.
     ///
-    /// It serves every region without an endpoint of its own, as in AWS's own tools; if its host names a region, as a VPC
-    /// endpoint's does, that region alone. Where several [`regions`](Self::regions) are used it must name one.
+    /// As in AWS's own tools, it serves every region without an endpoint of its own. If its host names a region, as a
+    /// VPC endpoint's does, it serves only that region. With several [`regions`](Self::regions) it must name one.
     pub fn endpoint_url(mut self, url: impl Into<String>) -> Self {
         self.endpoint = Some(url.into());
         self
@@ -127,56 +129,56 @@ impl AwsKmsBuilder {
         self
     }
 
-    /// Uses AWS's FIPS endpoints. Default: as `AWS_USE_FIPS_ENDPOINT` says, else no.
+    /// Uses AWS's FIPS endpoints. Default: the value of `AWS_USE_FIPS_ENDPOINT`, else no.
     pub fn fips(mut self, fips: bool) -> Self {
         self.fips = Some(fips);
         self
     }
 
-    /// Sets how long it may take to connect. Default: 2 seconds.
+    /// Sets the connect timeout. Default: 2 seconds.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = Some(timeout);
         self
     }
 
-    /// Sets how long one attempt may take. Default: 3 seconds.
+    /// Sets the timeout of one attempt. Default: 3 seconds.
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
         self.attempt_timeout = Some(timeout);
         self
     }
 
-    /// Sets how long an operation may take in one region, all its attempts included. Default: 8 seconds.
+    /// Sets the timeout of an operation in one region, including all its attempts. Default: 8 seconds.
     ///
-    /// Times the number of regions, it should stay below the `load_timeout` of `Crypto::builder`.
+    /// Multiplied by the number of regions, it should stay below the `load_timeout` of `Crypto::builder`.
     pub fn operation_timeout(mut self, timeout: Duration) -> Self {
         self.operation_timeout = Some(timeout);
         self
     }
 
-    /// Sets how attempts are repeated. Default: [`RetryMode::Standard`].
+    /// Sets how attempts are retried. Default: [`RetryMode::Standard`].
     pub fn retry_mode(mut self, mode: RetryMode) -> Self {
         self.retry_mode = Some(mode);
         self
     }
 
-    /// Sets how many attempts an operation has in all; 1 repeats none. Default: 3.
+    /// Sets the number of attempts of an operation; 1 disables retries. Default: 3.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.attempts = Some(attempts);
         self
     }
 
-    /// Names the KEK to use where `Crypto::builder` is told none: an ARN, a key id or an alias.
+    /// Sets the KEK to use if `Crypto::builder` names none: an ARN, a key id or an alias.
     pub fn default_kek(mut self, kek: impl Into<String>) -> Self {
         self.default_kek = Some(kek.into());
         self.kek_set_by = "`default_kek`";
         self
     }
 
-    /// Builds it. Asks nobody yet, neither AWS KMS nor for credentials.
+    /// Builds it. Makes no request, neither to AWS KMS nor for credentials.
     ///
     /// # Errors
     ///
-    /// [`AwsKmsError`] for settings that cannot work.
+    /// [`AwsKmsError`] for invalid settings.
     ///
     /// # Cancellation
     ///
@@ -192,7 +194,7 @@ impl AwsKmsBuilder {
                 check_variables()?;
                 let mut loader = aws_config::defaults(behavior_version());
                 if let Some(region) = self.regions.first() {
-                    // Spares the search for one, which on some machines asks the network.
+                    // Skips the search for a region, which uses the network on some machines.
                     loader = loader.region(aws_config::Region::new(region.clone()));
                 }
                 loader.load().await
@@ -283,7 +285,7 @@ impl AwsKmsBuilder {
     }
 }
 
-/// Reads a variable of the environment, if it is set.
+/// Reads an environment variable, if it is set.
 fn variable(
     variable: &'static str,
     expected: &'static str,
@@ -302,8 +304,8 @@ fn variable(
     }
 }
 
-/// Checks those variables that the SDK ignores when it cannot read them, so that requests go elsewhere than was meant, or for
-/// which it panics.
+/// Checks the variables that the SDK ignores if it cannot read them, which would send requests elsewhere, or for which
+/// it panics.
 fn check_variables() -> Result<(), AwsKmsError> {
     let is_bool = |value: &str| {
         let known = ["", "false", "true"];
@@ -331,7 +333,7 @@ fn check_variables() -> Result<(), AwsKmsError> {
     Ok(())
 }
 
-/// Names what sets a region that comes from the environment, the profile or the caller's `SdkConfig`.
+/// Names the source of a region from the environment, the profile or the caller's `SdkConfig`.
 fn region_set_by(region: &str) -> &'static str {
     ["AWS_REGION", "AWS_DEFAULT_REGION"]
         .into_iter()
@@ -339,7 +341,7 @@ fn region_set_by(region: &str) -> &'static str {
         .unwrap_or("the profile or the `SdkConfig`")
 }
 
-/// Parses all endpoints: those that were set here, and that of the environment or the profile.
+/// Parses all endpoints: those set here, and the one of the environment or the profile.
 fn endpoints(
     of_region: &BTreeMap<String, String>,
     shared: Option<&str>,
@@ -364,7 +366,7 @@ fn endpoints(
     Ok(endpoints)
 }
 
-/// Refuses endpoints that cannot work with the regions, or with what was `asked` of AWS's own endpoints.
+/// Refuses endpoints that conflict with the regions, or with `asked`, the requested variant of AWS's own endpoints.
 fn check_endpoints(
     endpoints: &Endpoints,
     regions: &[String],
@@ -412,7 +414,7 @@ fn check_endpoints(
     Ok(())
 }
 
-/// Says which of the SDK's defaults were tested. A newer one is a change to make on purpose.
+/// The tested version of the SDK's defaults. Change it deliberately.
 fn behavior_version() -> BehaviorVersion {
     BehaviorVersion::v2026_01_12()
 }
@@ -424,9 +426,9 @@ struct Timeouts {
 }
 
 impl Timeouts {
-    /// Completes what is set with what the caller's configuration says, and that with our own defaults.
+    /// Fills unset values from the caller's configuration, and then from our defaults.
     fn or(self, config: Option<&TimeoutConfig>) -> Result<TimeoutConfig, AwsKmsError> {
-        // The connect time-out in there may be a default of the SDK's, so ours stands unless it is shorter.
+        // The connect timeout there may be a default of the SDK, so ours applies unless it is shorter.
         let connect = self.connect.unwrap_or_else(|| {
             let set = config.and_then(TimeoutConfig::connect_timeout);
             set.map_or(CONNECT_TIMEOUT, |set| set.min(CONNECT_TIMEOUT))

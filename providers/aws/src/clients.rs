@@ -1,4 +1,4 @@
-//! A KMS client for each region, made when it is first needed.
+//! A KMS client per region, created on first use.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,7 +17,7 @@ pub(crate) struct Clients {
     endpoints: Endpoints,
     made: Mutex<BTreeMap<String, Made>>,
     requests: Requests,
-    /// Whether the SDK's own HTTP client sends the requests, which takes its proxy from the environment.
+    /// Whether the SDK's own HTTP client, which takes its proxy from the environment, sends the requests.
     is_sdk_s_http: bool,
 }
 
@@ -28,10 +28,10 @@ struct Made {
     proxy: Option<Proxy>,
 }
 
-/// The endpoints that are not AWS's own defaults.
+/// The endpoints other than AWS's defaults.
 #[derive(Debug, Default)]
 pub(crate) struct Endpoints {
-    /// Those that were set for one region.
+    /// Endpoints that are set for one region.
     pub(crate) of_region: BTreeMap<String, Endpoint>,
     /// For all other regions, unless its host names one.
     pub(crate) shared: Option<Endpoint>,
@@ -57,7 +57,7 @@ impl Clients {
         }
     }
 
-    /// Returns what counts the requests of all clients.
+    /// Returns the counter of the requests of all clients.
     pub(crate) fn requests(&self) -> &Requests {
         &self.requests
     }
@@ -80,9 +80,10 @@ impl Clients {
             .endpoint(region)
             .map_or_else(own, |endpoint| endpoint.url().to_owned());
         let proxy = Proxy::before(&address).filter(|_| self.is_sdk_s_http);
-        // Not under the lock: it may run code of the caller's configuration. Of two that are made at once one is kept.
+        // Not under the lock: it may run code of the caller's configuration. If two are created concurrently, one is
+        // kept.
         let mut config = self.base.clone().region(Region::new(region.to_owned()));
-        // Also where there is none: `base` has the one that the environment names, which may be another region's.
+        // Also without an endpoint: `base` has the one from the environment, which may be another region's.
         config.set_endpoint_url(self.endpoint(region).map(|endpoint| endpoint.url().to_owned()));
         let client = Client::from_conf(config.build());
         let made = Made { client, proxy };

@@ -1,9 +1,9 @@
-//! The one table of AWS's error codes.
+//! The table of AWS's error codes.
 
 use encx_core::kms::KmsErrorKind;
 
-/// What AWS's error codes mean to a caller. Codes that no operation models, such as `ThrottlingException`, are here like
-/// those that have a type of their own: the SDK gives the code of either.
+/// What AWS's error codes mean to a caller. The SDK reports a code for modeled and unmodeled errors alike, so both are
+/// here; `ThrottlingException`, for example, is unmodeled.
 const CODES: &[(&str, KmsErrorKind)] = &[
     // Permission.
     ("AccessDenied", KmsErrorKind::AccessDenied),
@@ -16,7 +16,7 @@ const CODES: &[(&str, KmsErrorKind)] = &[
     ("NotAuthorized", KmsErrorKind::AccessDenied),
     ("NotAuthorizedException", KmsErrorKind::AccessDenied),
     ("UnrecognizedClientException", KmsErrorKind::AccessDenied),
-    // What can never succeed as it is asked.
+    // Requests that can never succeed unchanged.
     ("AlreadyExistsException", KmsErrorKind::Configuration),
     ("DryRunOperationException", KmsErrorKind::Configuration),
     ("IncompleteSignature", KmsErrorKind::Configuration),
@@ -41,7 +41,7 @@ const CODES: &[(&str, KmsErrorKind)] = &[
     ("ConflictException", KmsErrorKind::KeyState),
     ("DisabledException", KmsErrorKind::KeyState),
     ("KMSInvalidStateException", KmsErrorKind::KeyState),
-    // Quotas of resources, such as keys of an account. The SDK retries this one, AWS's documentation does not say that
+    // Quotas of resources, such as keys of an account. The SDK retries this one; AWS's documentation does not say that
     // waiting helps.
     ("LimitExceededException", KmsErrorKind::LimitExceeded),
     ("NotFoundException", KmsErrorKind::NotFound),
@@ -67,13 +67,13 @@ const CODES: &[(&str, KmsErrorKind)] = &[
     ("UnsupportedOperationException", KmsErrorKind::Unsupported),
 ];
 
-/// Says what an error code means, if it is known.
+/// Maps an error code to a kind, if it is known.
 pub(crate) fn kind_of_code(code: &str) -> Option<KmsErrorKind> {
     let found = CODES.iter().find(|(known, _)| *known == code);
     found.map(|(_, kind)| *kind)
 }
 
-/// Says what a code of AWS that we do not know means, from the HTTP status that came with it.
+/// Maps the HTTP status of an unknown AWS error code to a kind.
 pub(crate) fn kind_of_status(status: u16) -> KmsErrorKind {
     match status {
         401 | 403 => KmsErrorKind::AccessDenied,

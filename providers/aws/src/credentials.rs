@@ -1,4 +1,4 @@
-//! Why there are no credentials: refused, not to be had as things are set up, or not given in time.
+//! Why there are no credentials: refused, not available in this configuration, or not provided in time.
 
 use std::error::Error as StdError;
 use std::fmt::Debug;
@@ -24,10 +24,10 @@ const CODES_OF_STS: &[(&str, KmsErrorKind)] = &[
     ("RegionDisabledException", KmsErrorKind::Configuration),
 ];
 
-/// A failure to get credentials, and what was said about it, which holds no token and no request.
+/// A failure to get credentials, with a message that contains no token and no request.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct NoCredentials {
-    /// `AccessDenied`, `Configuration`, or, only where a service that gives credentials did not answer, `Unavailable`.
+    /// `AccessDenied`, `Configuration`, or `Unavailable`, only if a credentials service did not answer.
     pub(crate) kind: KmsErrorKind,
     pub(crate) said: Vec<String>,
 }
@@ -42,7 +42,7 @@ impl NoCredentials {
             said: Vec::new(),
         };
         let mut next: Option<&(dyn StdError + 'static)> = Some(first);
-        // The deepest error that says anything decides: one profile may take its credentials from another.
+        // The innermost error with information decides: one profile may take its credentials from another.
         while let Some(error) = next {
             next = error.source();
             found.read(error);
@@ -55,12 +55,12 @@ impl NoCredentials {
             self.said.push(error.to_string());
             self.of_chain(error);
         } else if let Some(error) = error.downcast_ref::<SdkError<AssumeRoleError, HttpResponse>>() {
-            // Its request has an external id and no token, and its refusals say which role may not be assumed.
+            // The request has an external id and no token; a refusal names the role that may not be assumed.
             self.of_sts(error, true);
         } else if let Some(error) =
             error.downcast_ref::<SdkError<AssumeRoleWithWebIdentityError, HttpResponse>>()
         {
-            // Its request has a token, which a message may repeat.
+            // The request has a token, which a message may repeat.
             self.of_sts(error, false);
         } else if let Some(error) = error.downcast_ref::<SdkError<TokenError, HttpResponse>>() {
             self.of_service(error, "EC2's metadata service");
@@ -84,13 +84,13 @@ impl NoCredentials {
             }
             CredentialsError::ProviderError(_) => {
                 self.kind = KmsErrorKind::Configuration;
-                // The SDK has no type for this one: it is told in words.
+                // The SDK has no type for this error, only a text.
                 let status = source.map(ToString::to_string).and_then(|text| status_in(&text));
                 if let Some(status) = status {
                     self.of_status(status, "the container's credentials service");
                 }
             }
-            // An answer that cannot be read is no refusal, and neither is silence.
+            // An unreadable answer is not a refusal, and neither is silence.
             _ => self.kind = KmsErrorKind::Unavailable,
         }
     }
@@ -107,7 +107,7 @@ impl NoCredentials {
         let status = answer.raw().status().as_u16();
         self.kind = match known {
             Some(kind) => of_credentials(kind),
-            // As of AWS KMS: what sends no request id may be a proxy.
+            // As for AWS KMS: an answer without a request id may come from a proxy.
             None if error.request_id().is_some() => of_credentials(kind_of_status(status)),
             None => return self.of_service(error, "STS"),
         };
@@ -117,7 +117,7 @@ impl NoCredentials {
         }
     }
 
-    /// Reads a failure of a service that gives credentials, as far as it is no refusal in its own words.
+    /// Reads a failure of a credentials service that is not a refusal with a code.
     fn of_service<E: Debug>(&mut self, error: &SdkError<E, HttpResponse>, who: &str) {
         self.kind = match error {
             SdkError::ConstructionFailure(_) => KmsErrorKind::Configuration,
@@ -147,7 +147,7 @@ impl NoCredentials {
     }
 }
 
-/// Reduces what a service that gives credentials means to what it means for one who has none.
+/// Maps an error of a credentials service to its meaning for the caller without credentials.
 fn of_credentials(kind: KmsErrorKind) -> KmsErrorKind {
     match kind {
         KmsErrorKind::AccessDenied => KmsErrorKind::AccessDenied,
@@ -156,7 +156,7 @@ fn of_credentials(kind: KmsErrorKind) -> KmsErrorKind {
     }
 }
 
-/// Reads the HTTP status with which the service for containers refused.
+/// Reads the HTTP status of a refusal by the container's credentials service.
 fn status_in(text: &str) -> Option<u16> {
     let (_, rest) = text.split_once("Non-success status from HTTP credential provider: ")?;
     let digits: String = rest

@@ -1,4 +1,4 @@
-//! Endpoints: what may be one, which region it serves, and who set it.
+//! Endpoints: their syntax, the region they serve, and what set them.
 
 use std::fmt;
 
@@ -19,11 +19,11 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     /// Parses a URL.
     ///
-    /// The SDK itself looks at an endpoint when it sends a request, and then fails with an error that shows the
-    /// whole request, data key included.
+    /// Checked here because the SDK checks an endpoint only when it sends a request, and then fails with an error that
+    /// shows the whole request, data key included.
     pub(crate) fn parse(url: &str, set_by: &'static str) -> Result<Self, AwsKmsError> {
         let refused = |shown: &str, why| AwsKmsError::InvalidEndpoint {
-            // A user's name and password may stand before the last `@`, wherever in a malformed URL that is.
+            // User name and password may precede the last `@`, wherever that is in a malformed URL.
             url: match shown.rsplit_once('@') {
                 Some((_, host)) => format!("…@{host}"),
                 None => shown.to_owned(),
@@ -42,13 +42,13 @@ impl Endpoint {
         }
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
         if let Some((_, host)) = authority.rsplit_once('@') {
-            // A password may stand there.
+            // It may contain a password.
             return Err(refused(
                 &format!("{scheme}://…@{host}"),
                 "names a user, and AWS's requests are signed instead",
             ));
         }
-        // An IPv6 address stands in brackets, and has colons of its own.
+        // An IPv6 address is in brackets and contains colons.
         let (host, port) = match authority.rsplit_once(':') {
             Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
             _ => (authority, None),
@@ -65,7 +65,7 @@ impl Endpoint {
                 "has a query or a fragment, which AWS's requests do not carry",
             ));
         }
-        // What the SDK will do with it, on a request that has nothing to show.
+        // Does what the SDK will do with it, on an empty request.
         let is_applied = HttpRequest::empty().uri_mut().set_endpoint(url).is_ok();
         if !is_applied {
             return Err(refused(url, "has characters that no URI has"));
@@ -74,7 +74,7 @@ impl Endpoint {
         Ok(Self { url, set_by })
     }
 
-    /// Reads the endpoint that the environment, the profile or the caller's `SdkConfig` names for KMS, as the SDK would.
+    /// Reads the KMS endpoint of the environment, the profile or the caller's `SdkConfig`, as the SDK would.
     pub(crate) fn inherited(config: &SdkConfig) -> Result<Option<Self>, AwsKmsError> {
         let Some(url) = inherited_url(config) else {
             return Ok(None);
@@ -95,12 +95,12 @@ impl Endpoint {
         self.set_by
     }
 
-    /// Returns the region that the host names, if it is a host of AWS.
+    /// Returns the region that the host names, if it is an AWS host.
     pub(crate) fn region(&self) -> Option<&str> {
         region_of_endpoint(&self.url)
     }
 
-    /// Tells whether requests for a region can be sent there, as far as the host says.
+    /// Tells whether requests for a region can be sent there, judging by the host.
     pub(crate) fn can_serve(&self, region: &str) -> bool {
         self.region().is_none_or(|own| own == region)
     }

@@ -1,4 +1,4 @@
-//! How AWS KMS fails, and what to do about each failure.
+//! How AWS KMS fails, and the remedy for each failure.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -17,18 +17,18 @@ use crate::proxy::Proxy;
 
 pub(crate) const PROVIDER: &str = "aws-kms";
 
-/// What AWS KMS, or the way to it, said: the `source()` of the [`KmsError`]s of this crate.
+/// What AWS KMS, or the connection to it, reported: the `source()` of this crate's [`KmsError`]s.
 ///
-/// It holds neither a request nor an answer, either of which may have a data key in it, and no error of the SDK, some of which
-/// show a whole request: only AWS's code, request id and message, made short. To a request that carries a data key, which
-/// `Encrypt` alone does, no message is kept, as it may repeat the request. It has no `source()`.
+/// It holds AWS's code, request id and shortened message. It holds no request and no answer, because either may contain
+/// a data key, and no error of the SDK, because some show a whole request. For `Encrypt`, the one request that carries
+/// a data key, it drops the message, which may repeat the request. It has no `source()`.
 pub struct AwsError {
     code: Option<String>,
     message: Option<String>,
     request_id: Option<String>,
     status: Option<u16>,
     cause: Cause,
-    /// Why no answer came, in the operating system's words or those of the credential chain.
+    /// Why no answer came, in the words of the operating system or the credential chain.
     detail: Option<String>,
 }
 
@@ -42,13 +42,13 @@ pub(crate) enum Message {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cause {
-    /// The request was never sent, as it cannot be.
+    /// The request could not be built, and was not sent.
     Construction,
-    /// No credentials were got: refused, not to be had as things are set up, or not given in time.
+    /// There are no credentials: refused, not available in this configuration, or not provided in time.
     Credentials(KmsErrorKind),
     /// No answer came.
     Dispatch,
-    /// What answered was not AWS KMS, or its answer cannot be read.
+    /// The answer did not come from AWS KMS, or cannot be read.
     Response,
     /// AWS KMS refused.
     Service,
@@ -63,7 +63,7 @@ impl AwsError {
         E: ProvideErrorMetadata + StdError + 'static,
     {
         let request_id = error.request_id().and_then(parse_name).map(str::to_owned);
-        // A proxy's JSON may have a code, too. AWS KMS sends a request id with its own, also with those of tomorrow.
+        // A proxy's JSON may contain a code too. AWS KMS sends a request id with its codes, including future ones.
         let code = error
             .code()
             .and_then(parse_name)
@@ -81,14 +81,14 @@ impl AwsError {
         };
         let (cause, detail) = match NoCredentials::behind(error) {
             Some(none) => (Cause::Credentials(none.kind), Some(shown(&none.said.join(": ")))),
-            // Before a request is sent only credentials are waited for.
+            // Before a request is sent, only credentials can time out.
             None if cause == Cause::Timeout && !was_sent => (
                 Cause::Credentials(KmsErrorKind::Unavailable),
                 Some("STS, or another service that gives them, did not answer in time".to_owned()),
             ),
             None => (cause, detail(error, message)),
         };
-        // Without a code it was no refusal of AWS's, and the text may be anything.
+        // Without a code it is not a refusal by AWS, and the text may be anything.
         let message = match message {
             Message::Dropped => None,
             Message::Kept => code.as_ref().and(error.message()).map(shown),
@@ -109,14 +109,14 @@ impl AwsError {
         self.code.as_deref()
     }
 
-    /// Returns AWS's own words, if AWS answered: at most 300 characters, and no long run of what could be an encoded key.
-    /// `None` also where the request carried a data key.
+    /// Returns AWS's message, if AWS answered: at most 300 characters, without long runs of characters that could be an
+    /// encoded key. `None` if the request carried a data key.
     #[must_use]
     pub fn message(&self) -> Option<&str> {
         self.message.as_deref()
     }
 
-    /// Returns AWS's id of the request, which CloudTrail and AWS Support know.
+    /// Returns AWS's request id, for CloudTrail and AWS Support.
     #[must_use]
     pub fn request_id(&self) -> Option<&str> {
         self.request_id.as_deref()
@@ -128,12 +128,12 @@ impl AwsError {
         self.status
     }
 
-    /// Tells whether AWS KMS itself said it.
+    /// Tells whether the error comes from AWS KMS itself.
     pub(crate) fn is_answer(&self) -> bool {
         self.cause == Cause::Service
     }
 
-    /// Says what to do about credentials, if it is they that are missing: no permission on a KEK helps then.
+    /// Says what to do about missing credentials; `None` for other errors. No permission on a KEK would help.
     pub(crate) fn credentials_advice(&self) -> Option<&'static str> {
         let Cause::Credentials(kind) = self.cause else {
             return None;
@@ -155,12 +155,12 @@ impl AwsError {
         })
     }
 
-    /// Says why, as far as a caller acts on it.
+    /// Returns the kind that callers act on.
     pub(crate) fn kind(&self) -> KmsErrorKind {
         match self.cause {
             Cause::Construction => KmsErrorKind::Configuration,
             Cause::Credentials(kind) => kind,
-            // Whatever its status: what AWS KMS did not write is no refusal of AWS KMS's.
+            // Regardless of its status: an answer that AWS KMS did not write is not a refusal by AWS KMS.
             Cause::Dispatch | Cause::Response | Cause::Timeout => KmsErrorKind::Unavailable,
             Cause::Service => self
                 .code()
@@ -206,20 +206,20 @@ impl fmt::Debug for AwsError {
     }
 }
 
-/// Parses an error code or a request id. What is not short and plain was not written by AWS, and could hold a key.
+/// Parses an error code or a request id. A long or unusual text is not from AWS, and could contain a key.
 fn parse_name(text: &str) -> Option<&str> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     let is_short = (1..ENCODED).contains(&text.len());
     Some(text).filter(|text| is_short && text.bytes().all(is_plain))
 }
 
-/// How much of AWS's message is shown.
+/// The most characters of AWS's message that are shown.
 const MESSAGE: usize = 300;
 
-/// The shortest run of characters that is left out of a message: 32 bytes take 43 in base64, and 64 in hex.
+/// The shortest run of characters that is removed from a message: 32 bytes take 43 in base64, and 64 in hex.
 const ENCODED: usize = 40;
 
-/// Makes a text fit to be shown: one short line, without anything that could be a key, should AWS repeat one.
+/// Makes a text fit to be shown: one short line, without anything that could be a key that AWS repeats.
 fn shown(message: &str) -> String {
     let (mut line, mut run) = (String::new(), String::new());
     let end = |line: &mut String, run: &mut String| {
@@ -249,8 +249,8 @@ fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (d
 
 /// Says why no answer came, in the words of the operating system or TLS, which never see a request.
 ///
-/// Any other error may show one. An I/O error of a caller's own HTTP client may, too: where messages are dropped, only those
-/// of the operating system are taken.
+/// Other errors may show a request. So may an I/O error of a caller's own HTTP client: if messages are dropped, only
+/// those of the operating system are used.
 fn detail(error: &(dyn StdError + 'static), message: Message) -> Option<String> {
     let error = chain(error).find_map(|error| error.downcast_ref::<std::io::Error>())?;
     let text = match message {
@@ -260,15 +260,15 @@ fn detail(error: &(dyn StdError + 'static), message: Message) -> Option<String> 
     Some(shown(&text)).filter(|text| !text.is_empty())
 }
 
-/// What was asked, of whom and where: what an error has to say besides AWS's own words.
+/// The operation, its KEK and its region, which an error states besides AWS's message.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked<'a> {
     pub(crate) operation: KmsOperation,
     /// The KEK, as the caller named it.
     pub(crate) kek: &'a KekId,
-    /// Where a rewrap comes from.
+    /// The source KEK of a rewrap.
     pub(crate) from: Option<&'a KekId>,
-    /// The region whose KMS was asked.
+    /// The region whose KMS was called.
     pub(crate) region: &'a str,
     /// Its endpoint, unless it is AWS's own.
     pub(crate) endpoint: Option<&'a Endpoint>,
@@ -277,18 +277,18 @@ pub(crate) struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// Says that AWS KMS, or the way to it, failed.
+    /// Says that AWS KMS, or the connection to it, failed.
     pub(crate) fn failed(&self, error: AwsError) -> KmsError {
         let kind = error.kind();
         self.error(kind, self.advice(kind, &error)).with_source(error)
     }
 
-    /// Says that an answer came that must not be believed.
+    /// Says that an answer must not be trusted.
     pub(crate) fn refused(&self, kind: KmsErrorKind, why: impl Into<String>) -> KmsError {
         self.error(kind, why)
     }
 
-    /// Says that an answer came in which something is missing, so that AWS KMS cannot have written it.
+    /// Says that an answer is incomplete, so AWS KMS cannot have written it.
     pub(crate) fn not_answered(&self, what: &str) -> KmsError {
         let why = format!("{what}; {}", self.something_else_answered());
         self.error(KmsErrorKind::Unavailable, why)
@@ -391,7 +391,7 @@ impl Asked<'_> {
         }
     }
 
-    /// Names the permissions that the operation needs, and on what.
+    /// Names the permissions that the operation needs, and their resource.
     fn actions(&self) -> String {
         let kek = self.kek;
         match self.operation {
@@ -435,7 +435,7 @@ impl Asked<'_> {
         advice
     }
 
-    /// Names the endpoint and the proxy, and what sets them; nothing where it is AWS's own, and asked directly.
+    /// Names the endpoint and the proxy, and what sets them; empty for a direct connection to AWS's own endpoint.
     fn at(&self) -> String {
         let endpoint = self.endpoint.map(|endpoint| format!(" at {endpoint}"));
         let proxy = self.proxy.as_ref().map(|proxy| format!(" {proxy}"));

@@ -1,11 +1,11 @@
-//! Questions that several callers ask at once are asked once.
+//! Deduplicates concurrent questions.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::OnceCell;
 
-/// The questions that are under way, by name.
+/// The in-flight questions, by name.
 pub(crate) struct Flights<T>(Mutex<HashMap<String, Arc<OnceCell<T>>>>);
 
 impl<T> Default for Flights<T> {
@@ -15,11 +15,11 @@ impl<T> Default for Flights<T> {
 }
 
 impl<T: Clone> Flights<T> {
-    /// Asks, or waits for the answer to the same question if it is under way. Answers are shared, not kept.
+    /// Asks, or waits for the in-flight answer to the same question. Answers are shared, not kept.
     ///
     /// # Cancellation
     ///
-    /// If the caller that asks goes away, one of those that wait asks again.
+    /// If the asking caller is dropped, one of the waiting callers asks again.
     pub(crate) async fn ask<F: Future<Output = T>>(&self, name: &str, question: impl FnOnce() -> F) -> T {
         let flight = Arc::clone(self.under_way().entry(name.to_owned()).or_default());
         let landing = Landing {
@@ -39,7 +39,7 @@ impl<T> Flights<T> {
     }
 }
 
-/// Forgets a question once it is answered, or when the last one goes away that waited for it.
+/// Forgets a question once it is answered, or when its last waiter is dropped.
 struct Landing<'a, T> {
     flights: &'a Flights<T>,
     name: &'a str,

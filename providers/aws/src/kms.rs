@@ -1,4 +1,4 @@
-//! [`AwsKms`]: the contract of a KMS, kept with AWS KMS.
+//! [`AwsKms`]: the KMS contract on AWS KMS.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -28,43 +28,43 @@ use crate::regions::Regions;
 
 /// AWS KMS as the key management service of `encx`.
 ///
-/// Cheap to clone; clones share their connections. Retries are the SDK's, and nobody else's.
+/// Cheap to clone; clones share their connections. Only the SDK retries.
 #[derive(Clone)]
 pub struct AwsKms(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) clients: Clients,
-    /// The regions of multi-region keys, nearest first. Never empty; the first is where aliases are looked up.
+    /// The regions of multi-region keys, nearest first. Never empty. Aliases are resolved in the first.
     pub(crate) regions: Vec<String>,
-    /// Whether the caller named several, and so decided where multi-region keys are used.
+    /// Whether the caller named several, and so chose where multi-region keys are used.
     pub(crate) several: bool,
     pub(crate) default_kek: Option<KekId>,
-    /// Which of the regions is asked first.
+    /// Which of the regions is called first.
     pub(crate) order: Arc<Regions>,
-    /// Descriptions that are under way: what a name stands for is asked once, however many cold keys need it.
+    /// In-flight descriptions: any number of cold keys resolve a name with one call.
     pub(crate) descriptions: Flights<Result<KekDescription, KmsError>>,
-    /// Whether this process was refused to learn of rotation, which a service need not know: it is not asked again.
+    /// Set when this process was denied `GetKeyRotationStatus`, which a service does not need: it is not called again.
     pub(crate) rotation_is_secret: AtomicBool,
-    /// Likewise of past rotations, which are another permission.
+    /// Likewise for past rotations, which need another permission.
     pub(crate) rotations_are_secret: AtomicBool,
-    /// By a key's ARN, the material that was current when its rotations were listed, and when the last one was.
+    /// By a key's ARN, the current material when its rotations were listed, and the time of the last one.
     pub(crate) last_rotations: Mutex<HashMap<String, (String, Option<Timestamp>)>>,
 }
 
-/// The most keys whose last rotation is remembered.
+/// The most keys whose last rotation is cached.
 const MAX_LAST_ROTATIONS: usize = 1000;
 
 impl AwsKms {
-    /// Returns the regions in which multi-region keys are used, nearest first. The first is where aliases are looked up.
+    /// Returns the regions in which multi-region keys are used, nearest first. Aliases are resolved in the first.
     #[must_use]
     pub fn regions(&self) -> &[String] {
         &self.0.regions
     }
 
-    /// Returns how many requests this process has sent to AWS KMS so far, by operation, such as `DescribeKey`.
+    /// Returns the number of requests that this process has sent to AWS KMS, by operation, such as `DescribeKey`.
     ///
-    /// Each attempt counts, and so do the requests that no call of `encx` shows: about rotation, by an administrator, and to
-    /// try whether a region answers again. Clones count together.
+    /// Each attempt counts, and so do requests that no call of `encx` shows: rotation status, administration, and
+    /// trials of nearer regions. Clones share their counts.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), encx_aws::AwsKmsError> {
@@ -79,7 +79,7 @@ impl AwsKms {
     }
 }
 
-/// Where a KEK can be asked for, and by which name there.
+/// A region where a KEK can be called, and its name there.
 #[derive(Clone, Debug)]
 struct Place {
     region: String,
@@ -87,7 +87,7 @@ struct Place {
 }
 
 impl Inner {
-    /// Lists the places of a KEK, the nearest first.
+    /// Lists the places of a KEK, nearest first.
     fn places(&self, kek: &KekId) -> Option<Vec<Place>> {
         let one = |region: &str| {
             vec![Place {
@@ -128,7 +128,7 @@ impl Inner {
         }
     }
 
-    /// Asks in one place after the other until one answers, and reads what it answers.
+    /// Calls one place after another until one answers, and reads the answer.
     async fn ask<A, T, E, F>(
         &self,
         operation: KmsOperation,
@@ -157,7 +157,7 @@ impl Inner {
         answered.unwrap_or_else(|| Err(no_arn(operation, kek)))
     }
 
-    /// Says that a region is unavailable, if that is how a call ended.
+    /// Emits an event if a call failed because a region is unavailable.
     fn note<T>(&self, ended: Result<T, KmsError>, place: &Place, kek: &KekId) -> Result<T, KmsError> {
         if let Err(error) = &ended
             && error.kind() == KmsErrorKind::Unavailable
@@ -167,7 +167,7 @@ impl Inner {
         ended
     }
 
-    /// Tries in the background whether nearer regions answer again, where a farther one is asked first.
+    /// Tries in the background whether nearer regions answer again, if a farther one is first.
     fn try_nearer(&self, places: &[Place]) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
@@ -185,7 +185,7 @@ impl Inner {
                 .describe_key()
                 .key_id(&place.name);
             let order = Arc::downgrade(&self.order);
-            // It ends by itself within the operation time-out, and holds no key.
+            // It ends within the operation timeout, and holds no key.
             runtime.spawn(async move {
                 let is_there = match send(describe.send(), Message::Kept).await {
                     Ok(_) => true,
@@ -199,11 +199,11 @@ impl Inner {
         }
     }
 
-    /// Checks which key answered, and returns the lasting name of the KEK that was asked for.
+    /// Checks which key answered, and returns the permanent name of the requested KEK.
     ///
-    /// A KEK that was named by its ARN keeps that very name, also when a replica answered: whoever reads the wrap
-    /// compares names. One that was named otherwise gets the ARN; of a multi-region key that in the first of the
-    /// regions by the alphabet, so that processes with other nearest regions agree.
+    /// A KEK named by its ARN keeps that name, also if a replica answered: readers of the wrap compare names. A KEK
+    /// named otherwise gets the ARN. For a multi-region key, this is the ARN in the alphabetically first of the
+    /// regions, so that processes with different nearest regions agree.
     fn answered_by(&self, asked: &Asked<'_>, place: &Place, answer: Option<&str>) -> Result<KekId, Mismatch> {
         let answer = answer.ok_or(Mismatch::Missing("the answer names no key"))?;
         let found = KeyArn::parse(answer).ok_or(Mismatch::Wrong("the answer names its key by no ARN"))?;
@@ -291,7 +291,7 @@ impl Inner {
         Ok(description)
     }
 
-    /// Fills in what AWS KMS tells of a key's rotation, as far as this process may know it.
+    /// Fills in a key's rotation, if this process is allowed to read it.
     async fn describe_rotation(&self, description: &mut KekDescription, place: &Place, arn: &str) {
         if self.rotation_is_secret.load(Ordering::Relaxed) {
             return;
@@ -312,7 +312,7 @@ impl Inner {
         description.last_rotation = self.last_rotation(&client, arn, material).await;
     }
 
-    /// Lists the rotations of a key, again only when it has other material, and returns when the last one was.
+    /// Returns the time of a key's last rotation. Lists the rotations again only if the material has changed.
     async fn last_rotation(&self, client: &Client, arn: &str, material: Option<&str>) -> Option<Timestamp> {
         let known = || self.last_rotations.lock().unwrap_or_else(PoisonError::into_inner);
         match known().get(arn) {
@@ -320,7 +320,7 @@ impl Inner {
             _ if self.rotations_are_secret.load(Ordering::Relaxed) => return None,
             _ => {}
         }
-        // One page holds them all: AWS KMS rotates a key every 90 days at most, and 25 times on demand.
+        // One page holds all rotations: AWS KMS rotates a key every 90 days at most, and 25 times on demand.
         let list = client.list_key_rotations().key_id(arn).limit(1000);
         match send(list.send(), Message::Kept).await {
             Ok(answer) => {
@@ -346,7 +346,7 @@ impl Inner {
     }
 }
 
-/// Sends a request, and says how that failed; also whether it was sent at all.
+/// Sends a request, and reports how it failed and whether it was sent at all.
 fn send<A, E>(
     call: impl Future<Output = Result<A, SdkError<E, HttpResponse>>>,
     message: Message,
@@ -354,7 +354,7 @@ fn send<A, E>(
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
-    // The SDK's futures are large, and what waits for one would hold it several times.
+    // The SDK's futures are large, and each caller in the chain would hold a copy.
     let call = Box::pin(call);
     async move {
         let requests = RequestCounter::new();
@@ -363,7 +363,7 @@ where
     }
 }
 
-/// Notes that a question about rotation was not answered, and whether not to ask it again.
+/// Notes that rotation is unknown, and whether not to ask again.
 fn unknown_rotation(error: &AwsError, arn: &str, is_secret: &AtomicBool) {
     if error.kind() == KmsErrorKind::AccessDenied {
         is_secret.store(true, Ordering::Relaxed);
@@ -379,14 +379,14 @@ fn timestamp(at: &DateTime) -> Timestamp {
 /// Says what is wrong with an answer.
 #[derive(Clone, Copy, Debug)]
 enum Mismatch {
-    /// What every answer of AWS KMS has: something else wrote this one.
+    /// AWS KMS always sends this: the answer comes from something else.
     Missing(&'static str),
-    /// It must not be believed.
+    /// The answer must not be trusted.
     Wrong(&'static str),
 }
 
 impl Mismatch {
-    /// Of an answer to wrapping: nothing was lost, and what answers so is set up wrongly.
+    /// For wrapping: nothing was lost, and the configuration is wrong.
     fn of_wrapping(self, asked: &Asked<'_>) -> KmsError {
         match self {
             Self::Missing(what) => asked.not_answered(what),
@@ -397,7 +397,7 @@ impl Mismatch {
         }
     }
 
-    /// Of an answer to unwrapping: what came is not the key that was asked for.
+    /// For unwrapping: the answer is not the requested key.
     fn of_unwrapping(self, asked: &Asked<'_>) -> KmsError {
         match self {
             Self::Missing(what) => asked.not_answered(what),
@@ -409,9 +409,9 @@ impl Mismatch {
     }
 }
 
-/// Sends a request that carries a data key without telling `tracing`: at level TRACE the SDK logs whole requests.
+/// Sends a request that carries a data key without `tracing`: at level TRACE the SDK logs whole requests.
 async fn unlogged<F: Future>(call: F) -> F::Output {
-    // Where no subscriber was ever set nothing listens; setting one would switch off tracing's own way to the crate `log`.
+    // Without a subscriber nothing listens; setting one would disable tracing's own path to the crate `log`.
     if tracing::dispatcher::has_been_set() {
         call.with_subscriber(tracing::Dispatch::none()).await
     } else {
@@ -424,7 +424,7 @@ fn no_arn(operation: KmsOperation, kek: &KekId) -> KmsError {
         .with_advice("this is neither a key's ARN, nor a key id, nor an alias of AWS KMS")
 }
 
-/// Takes a key out of an answer, and wipes what held it.
+/// Takes a key out of an answer, and wipes its buffer.
 fn take_key(plaintext: Option<Blob>) -> Result<DataKey, Mismatch> {
     let bytes = Zeroizing::new(
         plaintext
@@ -461,7 +461,7 @@ pub(crate) fn state_of(metadata: &KeyMetadata) -> KekState {
         Some(KeyState::Enabled) => KekState::Enabled,
         Some(KeyState::Disabled) => KekState::Disabled,
         Some(KeyState::PendingDeletion | KeyState::PendingReplicaDeletion) => KekState::PendingDeletion,
-        // While it is being updated a key goes on working: only its primary region changes.
+        // A key stays usable while it is being updated: only its primary region changes.
         Some(KeyState::Updating) => KekState::Enabled,
         Some(_) => KekState::Unavailable,
         None if metadata.enabled() => KekState::Enabled,
@@ -497,7 +497,7 @@ impl KeyManagementService for AwsKms {
                         .send()
                 },
                 |mut answer, asked, place| {
-                    // First of all, so that it is wiped whatever else is wrong.
+                    // First, so that it is wiped even if another check fails.
                     let key = take_key(answer.plaintext.take());
                     let made = || {
                         let kek = self.0.answered_by(asked, place, answer.key_id.as_deref())?;
@@ -522,7 +522,7 @@ impl KeyManagementService for AwsKms {
                 KmsOperation::WrapKey,
                 kek,
                 |client, name| {
-                    // The SDK's own copies, of this and of the request's body, are out of our reach.
+                    // The SDK's own copies of it and of the request's body are out of reach.
                     let plaintext = Blob::new(key.expose().as_slice());
                     let call = client
                         .encrypt()
@@ -567,10 +567,10 @@ impl KeyManagementService for AwsKms {
             .await
     }
 
-    /// Moves a wrap with one `ReEncrypt`, inside AWS KMS, if both KEKs can be asked for in one region.
+    /// Moves a wrap with one `ReEncrypt`, inside AWS KMS, if both KEKs can be called in one region.
     ///
-    /// `ReEncrypt` knows no other region. Between two, the key is unwrapped and wrapped again, and so passes through this
-    /// process.
+    /// `ReEncrypt` works within one region. Between two, the key is unwrapped and wrapped again, and so passes through
+    /// this process.
     async fn rewrap_key(
         &self,
         wrapped: &WrappedKey,
@@ -602,20 +602,20 @@ impl KeyManagementService for AwsKms {
         }
     }
 
-    /// Tells what AWS KMS says of a key, also which material is current.
+    /// Describes a key, including its current material.
     ///
-    /// Whether it is rotated stays unknown without `kms:GetKeyRotationStatus`, and when it last was without
-    /// `kms:ListKeyRotations`. A service needs neither; what was refused once is not asked again. Callers that ask about one
-    /// KEK at once share an answer.
+    /// Without `kms:GetKeyRotationStatus` it is unknown whether the key is rotated, and without `kms:ListKeyRotations`
+    /// when it last was. A service needs neither; a denied call is not repeated. Concurrent calls about one KEK share
+    /// an answer.
     async fn describe_kek(&self, kek: &KekId) -> Result<KekDescription, KmsError> {
-        // For one who waits for another's question no request is sent.
+        // A caller that waits for an in-flight call sends no request.
         report_requests(0);
         let question = || self.0.describe(kek);
         self.0.descriptions.ask(kek.as_str(), question).await
     }
 }
 
-/// Refuses a wrap that names its KEK otherwise than by a key's ARN, as ours never do: what a name stands for may change.
+/// Refuses a wrap that names its KEK by anything but a key's ARN, as ours never do: other names can change their key.
 fn only_by_arn(operation: KmsOperation, kek: &KekId) -> Result<(), KmsError> {
     KeyArn::parse(kek.as_str()).map(|_| ()).ok_or_else(|| {
         KmsError::new(KmsErrorKind::Integrity, PROVIDER, operation, kek)

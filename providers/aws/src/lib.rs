@@ -12,21 +12,21 @@
 //! # }
 //! ```
 //!
-//! # What it does with each answer
+//! # How it treats answers
 //!
-//! - Every `Decrypt` and `ReEncrypt` names the KEK by its ARN, from the KEK rule's set, and the ARN that comes back is compared.
-//!   AWS KMS would find the key by the wrapped key's own metadata, which nobody has authenticated.
-//! - An alias is resolved by the call that wraps, and the wrap carries the key's ARN.
-//! - A multi-region key (`mrk-`) is used in the first region that is available. Its wraps carry the ARN by which the KEK
-//!   rule names it, whichever region made them: name it by one and the same ARN in every process.
-//! - A rewrap is one `ReEncrypt`, source key and context named twice: the data key stays inside AWS KMS. Between two
-//!   regions, which `ReEncrypt` cannot do, the key passes through this process.
-//! - Plaintexts are taken out of the answer and wiped. Copies that the SDK or TLS makes of an answer's bytes are out of reach.
+//! - Every `Decrypt` and `ReEncrypt` names the KEK by its ARN, from the KEK rule's set, and compares the ARN in the
+//!   answer. AWS KMS would find the key by the wrapped key's own metadata, which is not authenticated.
+//! - The call that wraps resolves an alias, and the wrap carries the key's ARN.
+//! - A multi-region key (`mrk-`) is used in the first available region. Its wraps carry the ARN by which the KEK rule
+//!   names it, whichever region wrapped: use the same ARN in every process.
+//! - A rewrap is one `ReEncrypt` that names source and destination key and context: the data key stays inside AWS KMS.
+//!   Between two regions, which `ReEncrypt` does not support, the key passes through this process.
+//! - Plaintexts are moved out of the answer and wiped. Copies by the SDK or TLS are out of reach.
 //!
 //! <div class="warning">
 //!
-//! **Deleting a KMS key loses all data** that was encrypted under it. None of the policies that [`policy`] makes allows it,
-//! nor disabling a key.
+//! **Deleting a KMS key loses all data** that was encrypted under it. Of the policies of [`policy`], only
+//! [`key_deleter`](policy::KeyPolicy::key_deleter) grants deletion, and none grants disabling a key.
 //!
 //! </div>
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -54,7 +54,7 @@ pub use error::AwsError;
 pub use kms::AwsKms;
 pub use setup_error::AwsKmsError;
 
-/// Compiles the examples that newcomers copy.
+/// Compiles the examples of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,8 +1,8 @@
-//! Least privilege as JSON: what a service may do, who moves keys, who administers and who audits them, and the policy of the key
-//! itself.
+//! Least-privilege policies as JSON: for services, for jobs that move keys, for administrators and auditors, and the
+//! policy of the key itself.
 //!
-//! None of these policies has `kms:DisableKey`, and none has a wildcard among its actions. `kms:ScheduleKeyDeletion` is granted by
-//! [`KeyPolicy::key_deleter`] alone, so that no key is deleted by accident.
+//! None of these policies has `kms:DisableKey`, and none has a wildcard among its actions. Only
+//! [`KeyPolicy::key_deleter`] grants `kms:ScheduleKeyDeletion`, so that no key is deleted by accident.
 //!
 //! ```
 //! use encx::kms::KekId;
@@ -18,9 +18,9 @@
 //!
 //! # Grants
 //!
-//! AWS KMS sees the pairs of the encryption context, and three of encx's own. Of these `encx:key` is another one for each data key,
-//! so that a grant must use `EncryptionContextSubset`: with `EncryptionContextEquals` it would fit no key or a single one.
-//! Conditions of policies name each pair by itself, and are not affected.
+//! AWS KMS sees the pairs of the encryption context, and three of encx's own. `encx:key` differs for each data key, so
+//! a grant must use `EncryptionContextSubset`: with `EncryptionContextEquals` it would match one key or none.
+//! Conditions in policies name individual pairs, and are not affected.
 
 mod difference;
 
@@ -33,18 +33,18 @@ use serde_json::{Value, json};
 pub use self::difference::PolicyDifference;
 use crate::arn::KeyArn;
 
-/// What a service calls that encrypts and decrypts.
+/// Actions of a service that encrypts and decrypts.
 const SERVICE: &[&str] = &["kms:Decrypt", "kms:GenerateDataKey"];
 
-/// What moving keys to another KEK and making several wraps of a key takes besides.
+/// Additional actions for moving keys to another KEK and for several wraps per key.
 const LIFECYCLE: &[&str] = &["kms:Encrypt", "kms:ReEncryptFrom", "kms:ReEncryptTo"];
 
-/// What has no encryption context, and so cannot be subject to conditions on it.
+/// Has no encryption context, so conditions on it cannot apply.
 const DESCRIBE: &str = "kms:DescribeKey";
 
-/// What an administrator does to one key.
+/// An administrator's actions on one key.
 ///
-/// `EnableKey` and `CancelKeyDeletion` only undo what nobody here may do.
+/// `EnableKey` and `CancelKeyDeletion` only undo actions that these policies never grant an administrator.
 const ADMINISTER: &[&str] = &[
     "kms:CancelKeyDeletion",
     "kms:DescribeKey",
@@ -71,12 +71,12 @@ const AUDIT: &[&str] = &[
     "kms:ListResourceTags",
 ];
 
-/// What it takes to delete a key and its alias, as `terraform destroy` does.
+/// Actions for deleting a key and its alias, as `terraform destroy` does.
 const DELETE: &[&str] = &["kms:DeleteAlias", "kms:DescribeKey", "kms:ScheduleKeyDeletion"];
 
-/// The condition on the encryption context that holds for everything that encx sends, and for nothing without a context.
+/// The condition on the encryption context that matches everything that encx sends, and nothing without a context.
 ///
-/// For users who are limited to no purpose and no tenant: what is not encx's is refused all the same.
+/// For users who are not limited to a purpose or a tenant: requests that are not encx's are still refused.
 ///
 /// ```
 /// use encx_aws::policy::{ANY_CONTEXT_OF_ENCX, KeyPolicy};
@@ -89,12 +89,12 @@ const DELETE: &[&str] = &["kms:DeleteAlias", "kms:DescribeKey", "kms:ScheduleKey
 /// ```
 pub const ANY_CONTEXT_OF_ENCX: [(&str, &str); 1] = [("encx:v", "1")];
 
-/// What an administrator does to a key and an alias together.
+/// An administrator's actions on a key and an alias together.
 const ALIASES: &[&str] = &["kms:CreateAlias", "kms:UpdateAlias"];
 
 /// A policy for a role or a user.
 ///
-/// Prints as the JSON that IAM takes.
+/// Its `Display` is the JSON that IAM takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdentityPolicy {
     kind: Kind,
@@ -104,7 +104,7 @@ pub struct IdentityPolicy {
     partition: String,
 }
 
-/// Pairs of an encryption context that are allowed: the values by their key.
+/// Allowed pairs of an encryption context: the values by their key.
 type Pairs = BTreeMap<String, Vec<String>>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,20 +116,20 @@ enum Kind {
 }
 
 impl IdentityPolicy {
-    /// Lets a service make data keys, unwrap them, and ask what an alias stands for.
+    /// Lets a service create data keys, unwrap them, and resolve aliases.
     ///
     /// A multi-region key is named once for each region in which it is used.
     ///
     /// # Errors
     ///
-    /// [`PolicyError::NotAnArn`] for a KEK that is not named by its key's ARN: a policy does not see through aliases.
+    /// [`PolicyError::NotAnArn`] for a KEK that is not named by its key's ARN: a policy does not resolve aliases.
     pub fn service<'a>(keks: impl IntoIterator<Item = &'a KekId>) -> Result<Self, PolicyError> {
         Self::for_keks(Kind::Service, keks)
     }
 
-    /// Lets a job move keys to another KEK, and wrap a key under several; and all that a service may do.
+    /// Lets a job move keys to another KEK, wrap a key under several, and do all that a service may.
     ///
-    /// A service whose KEK rule demands several wraps of each key needs this one, too.
+    /// A service whose KEK rule requires several wraps per key needs this policy, too.
     ///
     /// # Errors
     ///
@@ -138,7 +138,7 @@ impl IdentityPolicy {
         Self::for_keks(Kind::Lifecycle, keks)
     }
 
-    /// Lets an auditor see state, policy, rotation and tags of keys, and use and change nothing.
+    /// Lets an auditor read state, policy, rotation and tags of keys, but not use or change them.
     ///
     /// # Errors
     ///
@@ -147,7 +147,7 @@ impl IdentityPolicy {
         Self::for_keks(Kind::Auditor, keks)
     }
 
-    /// Lets an administrator create and manage an account's keys and aliases: never use, disable or delete them.
+    /// Lets an administrator create and manage an account's keys and aliases, but not use, disable or delete them.
     ///
     /// # Errors
     ///
@@ -194,15 +194,17 @@ impl IdentityPolicy {
         self
     }
 
-    /// Allows it only under an encryption context with this pair. The same key again allows a further value.
+    /// Allows the actions only under an encryption context with this pair. Calling it again with the same key allows
+    /// another value.
     ///
-    /// Within one account AWS allows what the key policy *or* an identity policy allows. Where the key's policy names the
+    /// Within one account, AWS allows what the key policy *or* an identity policy allows. If the key's policy names the
     /// role without a condition, as [`KeyPolicy::user`] does, this limits nothing: use
     /// [`KeyPolicy::let_identity_policies_decide`] and name no user, or [`KeyPolicy::user_where`].
     ///
     /// # Errors
     ///
-    /// [`PolicyError::VariesPerKey`] for `encx:key`; [`PolicyError::NotForAdministrators`] and auditors, who use no context.
+    /// [`PolicyError::VariesPerKey`] for `encx:key`; [`PolicyError::NotForAdministrators`] for administrators and
+    /// auditors, whose actions have no context.
     pub fn only_where(
         mut self,
         key: impl Into<String>,
@@ -242,13 +244,13 @@ impl IdentityPolicy {
 
 /// The policy of a key itself.
 ///
-/// The account may always administer its key, so that nobody is locked out of it. Who uses it is named here, or, after
-/// [`let_identity_policies_decide`](Self::let_identity_policies_decide), by identity policies.
+/// The account can always administer its key, so that it is never locked out. This policy names the users or, after
+/// [`let_identity_policies_decide`](Self::let_identity_policies_decide), defers to identity policies.
 ///
-/// Within one account AWS allows what either of the two allows: a condition in one is void if the other allows the same
-/// without it. A role of another account needs both.
+/// Within one account, AWS allows what either policy allows: a condition in one has no effect if the other allows the
+/// same without it. A role of another account needs both.
 ///
-/// Prints as the JSON that AWS KMS takes.
+/// Its `Display` is the JSON that AWS KMS takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyPolicy {
     partition: String,
@@ -257,7 +259,7 @@ pub struct KeyPolicy {
     auditors: Vec<String>,
     deleters: Vec<String>,
     users: Vec<String>,
-    /// Users by the pairs under which they are.
+    /// Users by the pairs that they must use.
     users_where: BTreeMap<Pairs, Vec<String>>,
     lifecycle_users: Vec<String>,
     lifecycle_users_where: BTreeMap<Pairs, Vec<String>>,
@@ -267,7 +269,7 @@ pub struct KeyPolicy {
 }
 
 impl KeyPolicy {
-    /// Begins a policy that lets the account administer the key, and nobody use it.
+    /// Creates a policy that lets the account administer the key, and grants its use to no principal.
     ///
     /// # Errors
     ///
@@ -295,28 +297,28 @@ impl KeyPolicy {
         self
     }
 
-    /// Lets a role or a user, by its ARN, administer the key: never use it.
+    /// Lets a role or a user, by its ARN, administer the key but not use it.
     #[must_use]
     pub fn administrator(mut self, principal: impl Into<String>) -> Self {
         self.administrators.push(principal.into());
         self
     }
 
-    /// Lets a role or a user, by its ARN, make and unwrap data keys, under any encryption context.
+    /// Lets a role or a user, by its ARN, create and unwrap data keys, under any encryption context.
     ///
-    /// A condition in the identity policy of a role that stands here limits nothing, see
-    /// [`user_where`](Self::user_where).
+    /// A condition in the identity policy of this role limits nothing; see [`user_where`](Self::user_where).
     #[must_use]
     pub fn user(mut self, principal: impl Into<String>) -> Self {
         self.users.push(principal.into());
         self
     }
 
-    /// Lets a role or a user, by its ARN, make and unwrap data keys under encryption contexts with all of these pairs. A
-    /// key that stands there again allows a further value.
+    /// Lets a role or a user, by its ARN, create and unwrap data keys under encryption contexts with all of these
+    /// pairs. A repeated key allows another value.
     ///
-    /// Within one account AWS allows what the key policy *or* an identity policy allows: the condition has to stand
-    /// wherever the role is allowed anything, so name it neither in [`user`](Self::user) nor in an identity policy without one.
+    /// Within one account, AWS allows what the key policy *or* an identity policy allows, so every policy that allows
+    /// the role must have the condition. Do not also name the role in [`user`](Self::user), or in an identity policy
+    /// without the condition.
     ///
     /// # Errors
     ///
@@ -331,7 +333,7 @@ impl KeyPolicy {
         Ok(self)
     }
 
-    /// Lets a role or a user, by its ARN, move keys from and to this one, and all that a user may do.
+    /// Lets a role or a user, by its ARN, move keys from and to this one, and do all that a user may.
     #[must_use]
     pub fn lifecycle_user(mut self, principal: impl Into<String>) -> Self {
         self.lifecycle_users.push(principal.into());
@@ -355,7 +357,7 @@ impl KeyPolicy {
         Ok(self)
     }
 
-    /// Lets a role or a user, by its ARN, see the key's state, policy, rotation and tags.
+    /// Lets a role or a user, by its ARN, read the key's state, policy, rotation and tags.
     #[must_use]
     pub fn auditor(mut self, principal: impl Into<String>) -> Self {
         self.auditors.push(principal.into());
@@ -366,7 +368,8 @@ impl KeyPolicy {
     ///
     /// <div class="warning">
     ///
-    /// Deleting a KMS key loses all data that was encrypted under it. Name a principal for the day on which it is meant.
+    /// Deleting a KMS key loses all data that was encrypted under it. Name a principal only when you intend to delete
+    /// the key.
     ///
     /// </div>
     #[must_use]
@@ -375,7 +378,7 @@ impl KeyPolicy {
         self
     }
 
-    /// Lets the account's identity policies decide who uses the key, besides those who are named here.
+    /// Lets the account's identity policies also decide who uses the key.
     #[must_use]
     pub fn let_identity_policies_decide(mut self) -> Self {
         self.delegates = true;
@@ -398,10 +401,10 @@ impl KeyPolicy {
         Ok(self)
     }
 
-    /// Checks who is named: roles and users by their ARNs, none of whom both manages and uses the key, and none of whom has the
-    /// same with and without a condition.
+    /// Checks the principals: roles and users by their ARNs, none of which both manages and uses the key, or is allowed
+    /// the same with and without a condition.
     ///
-    /// [`KmsAdmin`](crate::admin::KmsAdmin) sends no policy that fails it.
+    /// [`KmsAdmin`](crate::admin::KmsAdmin) sends no policy that fails this check.
     ///
     /// # Errors
     ///
@@ -490,7 +493,7 @@ impl KeyPolicy {
         if !limited.is_empty() {
             statements.push(statement("EncxUsersWhereDescribe", &limited, &[DESCRIBE]));
         }
-        // The account may describe its key by the first statement.
+        // The first statement already lets the account describe its key.
         let decided = self.delegates_where.iter().enumerate();
         statements.extend(
             decided.map(|(at, pairs)| where_("EncxIdentityPoliciesDecide", at, &root, &moves, pairs)),
@@ -502,7 +505,7 @@ impl KeyPolicy {
     }
 }
 
-/// Tells whether a principal is a role or a user by its ARN: no account, no service, no wildcard, nothing that would let in
+/// Tells whether a principal is the ARN of a role or a user: not an account, a service or a wildcard, which would admit
 /// more than one.
 fn is_principal(principal: &str) -> bool {
     let mut parts = principal.splitn(6, ':');
@@ -561,7 +564,7 @@ fn administrator_statements(partition: &str, account: &str) -> Vec<Value> {
     let keys = format!("arn:{partition}:kms:*:{account}:key/*");
     let aliases = format!("arn:{partition}:kms:*:{account}:alias/*");
     vec![
-        // There is no key yet to name, and lists are of all.
+        // There is no key yet to name, and lists cover all keys.
         json!({
             "Sid": "EncxCreateKeys",
             "Effect": "Allow",
@@ -570,7 +573,7 @@ fn administrator_statements(partition: &str, account: &str) -> Vec<Value> {
         }),
         json!({ "Sid": "EncxAdministerKeys", "Effect": "Allow", "Action": ADMINISTER, "Resource": keys }),
         json!({ "Sid": "EncxAliases", "Effect": "Allow", "Action": ALIASES, "Resource": [keys, aliases] }),
-        // AWS KMS makes this role with the first multi-region key of an account, to keep replicas alike.
+        // AWS KMS creates this role with the first multi-region key of an account, to synchronize replicas.
         json!({
             "Sid": "EncxMultiRegionKeys",
             "Effect": "Allow",
@@ -612,7 +615,7 @@ impl fmt::Display for KeyPolicy {
     }
 }
 
-/// Says why a policy cannot be made.
+/// Says why a policy is invalid.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PolicyError {
@@ -628,19 +631,19 @@ pub enum PolicyError {
     /// No KEK was named.
     #[error("a policy for keys names at least one")]
     NoKeks,
-    /// A condition has no pair, and so would be none.
+    /// A condition has no pair, and would have no effect.
     #[error("a user under a condition needs at least one pair of the encryption context")]
     NoPairs,
-    /// Conditions on the encryption context would allow an administrator nothing.
+    /// Conditions on the encryption context would grant an administrator nothing.
     #[error("administrators and auditors use no encryption context, so no condition on it can hold")]
     NotForAdministrators,
-    /// This is no account.
+    /// This is not an account.
     #[error("`{account}` is no AWS account: twelve digits")]
     NotAnAccount {
         /// What was given.
         account: String,
     },
-    /// A principal is no role and no user.
+    /// A principal is neither a role nor a user.
     #[error(
         "`{principal}` is no role and no user; write its ARN, such as `arn:aws:iam::111122223333:role/shop`, for a key policy lets in no \
          wildcard and no whole account"
@@ -655,7 +658,7 @@ pub enum PolicyError {
         /// What was given.
         name: String,
     },
-    /// The pair is another one for each data key.
+    /// The pair differs for each data key.
     #[error("`encx:key` is another one for each data key, so a condition on it would allow one key or none")]
     VariesPerKey,
     /// A principal is allowed the same with and without a condition.

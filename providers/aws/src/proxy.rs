@@ -1,4 +1,4 @@
-//! The proxy that the environment names: the SDK sends requests through it without a word.
+//! The proxy from the environment: the SDK uses it without reporting it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::Uri;
 use hyper_util::client::proxy::matcher::Matcher;
 
-/// A proxy, and the variable that names it. Without a user's name and password.
+/// A proxy, and the variable that names it. Without user name and password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Proxy {
     url: Arc<str>,
@@ -14,7 +14,7 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// Finds the proxy through which requests to an address go, by the rules of the SDK's own HTTP client.
+    /// Finds the proxy for requests to an address, by the rules of the SDK's HTTP client.
     pub(crate) fn before(address: &str) -> Option<Self> {
         let address: Uri = address.parse().ok()?;
         let proxy = Matcher::from_env().intercept(&address)?;

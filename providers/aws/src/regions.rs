@@ -1,5 +1,5 @@
-//! The order in which the regions of a multi-region key are asked: the one that answered last is first, until a nearer one
-//! answers again.
+//! The order in which the regions of a multi-region key are called: first the one that answered last, until a nearer
+//! one answers again.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -11,14 +11,14 @@ use std::time::Duration;
 use encx_core::kms::{KmsError, KmsErrorKind};
 use tokio::time::Instant;
 
-/// Which region is asked first, and when nearer ones are tried again.
+/// Which region is called first, and when nearer ones are tried again.
 #[derive(Debug)]
 pub(crate) struct Regions {
-    /// How long one is waited for before the next is asked besides.
+    /// How long to wait for one region before also calling the next.
     patience: Duration,
-    /// How often nearer ones are tried, while a farther one is first.
+    /// How often nearer regions are tried while a farther one is first.
     every: Duration,
-    /// The place, among the regions from the nearest on, of the one that answered last.
+    /// The index, with the nearest region at 0, of the one that answered last.
     first: AtomicUsize,
     tried: Mutex<Option<Instant>>,
 }
@@ -33,14 +33,15 @@ impl Regions {
         }
     }
 
-    /// Asks at one place after the other until one answers, be it with a refusal.
+    /// Calls one place after another until one answers; a refusal is an answer.
     ///
-    /// The next is asked when one is unavailable, and besides it when one is silent for a while. That a key is not found in
-    /// a region which is asked before a nearer one is no answer yet: it may have no replica there.
+    /// The next place is called when one is unavailable, and concurrently when one has been silent for `patience`. If a
+    /// key is not found in a region that is called before a nearer one, that is not yet an answer: the key may have no
+    /// replica there.
     ///
     /// # Cancellation
     ///
-    /// As that of each call. Those that were asked and did not answer yet are dropped when one answers.
+    /// As each call. When one answers, the pending calls are dropped.
     pub(crate) async fn ask<'a, P, T, F>(
         &self,
         places: &'a [P],
@@ -68,7 +69,7 @@ impl Regions {
             match ended {
                 None => start(&mut running, &mut waiting),
                 Some((at, Err(error))) if is_no_answer(&error, at, &waiting) => {
-                    // A key that is not found somewhere says more than a region that is down.
+                    // A key that is not found says more than a region that is down.
                     let is_more = |kept: &KmsError| kept.kind() == KmsErrorKind::Unavailable;
                     if failed.as_ref().is_none_or(is_more) {
                         failed = Some(error);
@@ -84,7 +85,7 @@ impl Regions {
         failed.map(Err)
     }
 
-    /// Notes that the region at a place answered, whatever it said.
+    /// Notes that the region at an index answered, with any answer.
     fn answered(&self, at: usize) {
         let before = self.first.swap(at, Ordering::Relaxed);
         if before == 0 && at > 0 {
@@ -92,12 +93,13 @@ impl Regions {
         }
     }
 
-    /// Notes that a nearer region answered when it was tried.
+    /// Notes that a nearer region answered a trial call.
     pub(crate) fn nearer_answered(&self, at: usize) {
         self.first.fetch_min(at, Ordering::Relaxed);
     }
 
-    /// Lists the nearer regions to try now, beside a call: none, unless a farther one is first and they were not tried for a while.
+    /// Lists the nearer regions to try during a call: none, unless a farther one is first and the last trial was long
+    /// enough ago.
     pub(crate) fn to_try(&self) -> std::ops::Range<usize> {
         let first = self.first.load(Ordering::Relaxed);
         if first == 0 {
@@ -124,7 +126,7 @@ impl Regions {
     }
 }
 
-/// Tells whether another region has to be asked, after the one at a place ended so.
+/// Tells whether another region must be called after this result of the one at an index.
 fn is_no_answer(error: &KmsError, at: usize, waiting: &VecDeque<usize>) -> bool {
     match error.kind() {
         KmsErrorKind::Unavailable => true,
@@ -133,7 +135,7 @@ fn is_no_answer(error: &KmsError, at: usize, waiting: &VecDeque<usize>) -> bool 
     }
 }
 
-/// Waits for the first of several calls to end, and takes it out.
+/// Waits for the first of several calls to complete, and removes it.
 async fn first_of<F: Future>(running: &mut Vec<(usize, Pin<Box<F>>)>) -> (usize, F::Output) {
     std::future::poll_fn(|context| {
         for index in 0..running.len() {
@@ -170,7 +172,7 @@ mod tests {
         KmsError::new(kind, "test", KmsOperation::UnwrapKey, &kek)
     }
 
-    /// Asks regions that answer like this, `None` being silence, and returns who was asked and what came of it.
+    /// Calls regions with these answers (`None` is silence), and returns the calls made and the result.
     async fn ask(
         regions: &Regions,
         answers: &[Option<Result<(), KmsErrorKind>>],
@@ -238,7 +240,7 @@ mod tests {
             ask(&regions, &[down, denied]).await,
             (vec![0, 1], Err(KmsErrorKind::AccessDenied))
         );
-        // The farther is first now.
+        // The farther one is first now.
         assert_eq!(
             ask(&regions, &[Some(Ok(())), denied]).await,
             (vec![1], Err(KmsErrorKind::AccessDenied))

@@ -1,4 +1,4 @@
-//! The requests that are sent, counted where the SDK sends them: each attempt by itself, and what no caller sees.
+//! Counts requests where the SDK sends them: every attempt, including those that no caller sees.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,7 @@ use aws_sdk_kms::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_kms::error::BoxError;
 use encx_core::kms::report_requests;
 
-/// Counts requests by operation. Clones share what they counted.
+/// Counts requests by operation. Clones share their counts.
 #[derive(Clone, Default)]
 pub(crate) struct Requests(Arc<Mutex<BTreeMap<String, u64>>>);
 

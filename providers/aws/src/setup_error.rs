@@ -1,14 +1,14 @@
-//! Why an [`AwsKms`](crate::AwsKms) could not be made.
+//! Why an [`AwsKms`](crate::AwsKms) could not be created.
 
 use std::fmt;
 
 use encx_core::key::NameError;
 
-/// Says why an [`AwsKms`](crate::AwsKms) could not be made.
+/// Says why an [`AwsKms`](crate::AwsKms) could not be created.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum AwsKmsError {
-    /// The host of an endpoint names another region than it is to serve.
+    /// The host of an endpoint names a region other than the one it is configured for.
     #[error(
         "the endpoint {url}, which {set_by} sets, belongs to region `{found}`, and was given for region `{region}`; give the \
          endpoint of that region, or change the region"
@@ -20,28 +20,28 @@ pub enum AwsKmsError {
         set_by: &'static str,
         /// The region that its host names.
         found: String,
-        /// The region that it was given for.
+        /// The region that it was configured for.
         region: String,
     },
-    /// FIPS or dual-stack endpoints were asked for, and an endpoint was named besides.
+    /// FIPS or dual-stack endpoints were requested together with an explicit endpoint.
     #[error(
         "{asked} endpoints are AWS's own: leave out either that setting or the endpoint {url}, which {set_by} sets and \
          which may be such a one"
     )]
     EndpointTwice {
-        /// What was asked for: FIPS or dual-stack.
+        /// What was requested: FIPS or dual-stack.
         asked: &'static str,
         /// The endpoint.
         url: String,
         /// The variable or method that sets it.
         set_by: &'static str,
     },
-    /// An endpoint is no URI that a request could be sent to.
+    /// An endpoint is not a URI to which requests can be sent.
     #[error(
         "the endpoint `{url}`, which {set_by} sets, {why}; write it as `https://HOST` or `http://HOST:PORT`"
     )]
     InvalidEndpoint {
-        /// What was given, without a user's name and password.
+        /// What was given, without user name and password.
         url: String,
         /// The variable or method that sets it.
         set_by: &'static str,
@@ -69,23 +69,23 @@ pub enum AwsKmsError {
         /// The variable or method that sets it.
         set_by: &'static str,
     },
-    /// A variable of the environment has a value that it cannot have. The SDK would ignore it, or panic.
+    /// An environment variable has an invalid value. The SDK would ignore it, or panic.
     #[error("the variable {variable} is `{value}`; {expected}")]
     InvalidVariable {
         /// The variable.
         variable: &'static str,
-        /// What it is.
+        /// Its value.
         value: String,
-        /// What it may be.
+        /// Its valid values.
         expected: &'static str,
     },
-    /// The `SdkConfig` has no provider of credentials.
+    /// The `SdkConfig` has no credentials provider.
     #[error("the `SdkConfig` has no provider of credentials, so no request could be signed")]
     MissingCredentials,
     /// No region is known.
     #[error("no AWS region is set: set AWS_REGION, call `region`, or name the default KEK by its ARN")]
     MissingRegion,
-    /// The default KEK cannot be a name.
+    /// The default KEK is not a valid name.
     #[error(transparent)]
     Name(#[from] NameError),
     /// One endpoint was named for several regions.
@@ -102,7 +102,7 @@ pub enum AwsKmsError {
         /// The regions that have no endpoint of their own.
         regions: Vec<String>,
     },
-    /// A setting that has to be more than nothing is not.
+    /// A setting that must be greater than zero is zero.
     #[error("`{setting}` must be more than nothing")]
     Zero {
         /// The setting.

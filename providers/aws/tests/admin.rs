@@ -1,4 +1,4 @@
-//! What administrators do, against the KMS server.
+//! Key administration against the KMS server.
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 mod common;
@@ -87,7 +87,7 @@ async fn a_key_is_created_named_rotated_replicated_and_guarded() {
             (replica.as_str(), change),
             (&*kek.as_str().replace(HOME, AWAY), expected)
         );
-        // A replica knows of the others, too.
+        // A replica lists the others, too.
         let (primary, change) = admin.replicate_kek(&replica, HOME, None).await.unwrap();
         assert_eq!((primary, change), (kek.clone(), Change::Unchanged));
     }
@@ -135,7 +135,7 @@ async fn states_are_told() {
     );
 }
 
-/// Runs the example `provision`, and returns whether it succeeded and what it said.
+/// Runs the example `provision`, and returns whether it succeeded and its output.
 async fn run_provision(url: &str, arguments: &[&str]) -> (bool, String) {
     let run = provision::run(url, url, arguments).await;
     (run.succeeded, run.out + &run.err)
@@ -225,7 +225,7 @@ async fn provisioning_twice_changes_nothing_the_second_time() {
         .filter(|call| !call.starts_with("Describe") && !call.starts_with("Get"))
         .collect();
     assert!(changing.is_empty(), "{changing:?}");
-    // And what it says to use can be used.
+    // The variables that it prints work.
     let kms = builder_at(&server_url()).build().await.unwrap();
     let kek = KmsAdmin::new(&kms).find_kek(&alias).await.unwrap().unwrap();
     assert!(second.contains(kek.as_str()), "{second}");

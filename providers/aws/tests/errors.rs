@@ -25,7 +25,7 @@ async fn every_error_reads_as_text_with_its_causes() {
     }
     let kms = scripted.builder().max_attempts(1).build().await.unwrap();
     let admin = KmsAdmin::new(&kms);
-    // Its text leaves out what AWS said; that of the other has it.
+    // Its text omits AWS's message; the text of the other contains it.
     let denied = admin.rotate_now(&arn(ARN)).await.unwrap_err();
     let limited = admin.create_kek(&NewKek::new()).await.unwrap_err();
     assert_eq!(denied.kind(), KmsErrorKind::AccessDenied);
@@ -43,7 +43,7 @@ async fn every_error_reads_as_text_with_its_causes() {
             ),
             ("PolicyError", Box::new(PolicyError::NoKeks)),
         ],
-        // Only the crate makes one.
+        // Only this crate can create one.
         &["AwsError"],
     );
 }

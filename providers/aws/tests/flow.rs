@@ -1,4 +1,4 @@
-//! The whole way, through `Crypto` and PostgreSQL to the KMS server and back; and what it costs in calls.
+//! End to end through `Crypto` and PostgreSQL to the KMS server, with the number of calls.
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 mod common;
@@ -17,7 +17,7 @@ use crate::common::{AWAY, HOME, builder_at, client, config, context, create_key,
 const SSN: Field = Field::new("users", "ssn");
 const TENANTS: usize = 7;
 
-/// Makes no call while it builds: tests count calls.
+/// Makes no call while it builds, because tests count calls.
 async fn crypto(
     kms: &AwsKms,
     database: &Database,
@@ -27,7 +27,7 @@ async fn crypto(
     set(builder).connect_lazily().build().await.unwrap()
 }
 
-/// Two regions, each behind a proxy of its own.
+/// Two regions, each behind its own proxy.
 struct Regions {
     home: Proxy,
     away: Proxy,
@@ -72,7 +72,7 @@ async fn a_value_goes_through_kms_and_database_and_back() {
         .await
         .unwrap();
 
-    // Another process, which has nothing but the database and the KMS.
+    // Another process, with only the database and the KMS.
     let other = crypto(&kms, &database, |builder| builder).await;
     let select = query_scalar("SELECT ssn FROM users WHERE id = 7");
     let sealed: Ciphertext = select.fetch_one(&pool).await.unwrap();
@@ -138,7 +138,7 @@ async fn calls_are_as_few_as_promised() {
         .build()
         .await
         .unwrap();
-    proxy.expect("building asks nobody", &[]);
+    proxy.expect("building makes no calls", &[]);
 
     let service = crypto(&kms, &database, |builder| builder).await;
     service.key_manager().create(&context("explicit")).await.unwrap();
@@ -188,7 +188,7 @@ async fn calls_are_as_few_as_promised() {
     .await;
     let moved = moving.key_manager().rewrap(&context("0")).await.unwrap();
     assert_eq!(moved.len(), TENANTS);
-    // Once each for a process and a minute: what the two KEKs' names stand for.
+    // Once per process and minute: resolving the two KEKs' names.
     proxy.expect(
         "a rewrap of all versions",
         &[
@@ -266,7 +266,7 @@ async fn a_multi_region_key_is_used_in_the_nearest_region_that_answers() {
         .home
         .expect("the other", &[("Decrypt", 1), ("GenerateDataKey", 1)]);
 
-    // A process that is nearer to the other region names the KEK alike, and reads both.
+    // A process that is nearer to the other region uses the same KEK name, and reads both.
     regions.away.set_down(false);
     let there = regions.builder().regions([HOME, AWAY]).default_kek(kek.as_str());
     let there = crypto(&there.build().await.unwrap(), &database, |builder| builder).await;
@@ -298,7 +298,7 @@ async fn of_a_key_in_each_region_one_is_enough() {
     regions.home.expect("making it", &[("GenerateDataKey", 1)]);
     regions.away.expect("wrapping it again", &[("Encrypt", 1)]);
 
-    // A region is down while keys are made, and the other one after.
+    // One region is down while keys are created, then the other.
     regions.away.set_down(true);
     let sealed = service.encrypt(&context("a"), "x", SSN.row(1)).await.unwrap();
     let lacking = &manager.list(&context("a")).await.unwrap()[0];

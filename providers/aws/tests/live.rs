@@ -1,7 +1,7 @@
 //! Against AWS itself, only on request: `TEST_KMS_KEY_ID=arn:… AWS_REGION=… cargo test -p encx-aws --test live -- --ignored`.
 //!
-//! It needs credentials with `IdentityPolicy::lifecycle` for the key. It makes no key and changes none; a run costs about thirty
-//! requests.
+//! Needs credentials with `IdentityPolicy::lifecycle` for the key. It creates and changes no key; a run costs about
+//! thirty requests.
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 use encx::keys::{DataKeyId, KeyUsage};

@@ -1,4 +1,4 @@
-//! From the local provider to AWS, also when the move is killed halfway.
+//! The move from the local provider to AWS, also when killed halfway.
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 mod common;
@@ -59,7 +59,7 @@ async fn a_move_that_was_killed_halfway_is_finished_by_the_next() {
     run(path, proxy.url(), kek.as_str(), "fill").await;
     let all = wraps(path, "default").await;
     assert!(all > 20, "{all} versions are too few to stop among them");
-    proxy.expect("the local provider asks nobody", &[]);
+    proxy.expect("the local provider makes no calls", &[]);
 
     proxy.forward_only(Some(12));
     let mut child = example(path, proxy.url(), kek.as_str(), "move")

@@ -1,4 +1,4 @@
-//! The policies, as they are, and what is in none of them.
+//! The policies: their exact form, and what none of them contains.
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 mod common;
@@ -15,7 +15,7 @@ fn role(name: &str) -> String {
     format!("arn:aws:iam::{ACCOUNT}:role/{name}")
 }
 
-/// Every policy that there is, by the name of its file in `tests/policies`.
+/// Every policy, by the name of its file in `tests/policies`.
 fn all() -> Vec<(&'static str, Value)> {
     let (kek, mrk) = (arn(ARN), arn(MRK));
     let key = KeyPolicy::new(ACCOUNT).unwrap();
@@ -57,7 +57,7 @@ fn all() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// All kinds of users of a key, none of whom does anything without a context of encx.
+/// All kinds of users of a key, each limited to a context of encx.
 fn guarded(key: KeyPolicy) -> Result<KeyPolicy, PolicyError> {
     let pairs = [("purpose", "pii"), ("purpose", "billing")];
     key.administrator(role("key-admin"))
@@ -76,7 +76,8 @@ fn policies_are_what_was_reviewed() {
         if std::env::var_os("ENCX_UPDATE_SNAPSHOTS").is_some() {
             std::fs::write(&path, format!("{policy:#}\n")).unwrap();
         }
-        // Compared as values: the order of an object's keys is a feature of serde_json that others may switch on.
+        // Compared as values: the order of an object's keys depends on a feature of serde_json that other crates may
+        // enable.
         let expected = std::fs::read_to_string(&path).unwrap_or_default();
         let expected: Value = serde_json::from_str(&expected).unwrap_or_default();
         assert_eq!(
@@ -86,7 +87,7 @@ fn policies_are_what_was_reviewed() {
     }
 }
 
-/// Lists the actions of a policy that a condition or nothing limits.
+/// Lists the actions of a policy, limited by a condition or not.
 fn actions(policy: &Value) -> Vec<String> {
     let statements = policy["Statement"].as_array().unwrap();
     let actions = statements
@@ -117,7 +118,7 @@ fn no_policy_disables_a_key_and_only_a_deleter_deletes_one() {
                 assert!(!action.contains(never), "{name} allows {action}");
             }
         }
-        // Deletion stands in one statement, for those who were named for it.
+        // Only one statement grants deletion, to the named principals.
         for statement in policy["Statement"].as_array().unwrap() {
             let text = statement["Action"].to_string();
             let deletes = text.contains("Schedule") || text.contains("Delete");
@@ -126,7 +127,8 @@ fn no_policy_disables_a_key_and_only_a_deleter_deletes_one() {
     }
 }
 
-/// What AWS passes without a context would be no condition: `ForAllValues` and the operators with `IfExists` are in none.
+/// A condition that AWS passes without a context would have no effect: no policy has `ForAllValues` or the operators
+/// with `IfExists`.
 #[test]
 fn a_user_under_a_condition_does_nothing_without_a_context() {
     for (name, policy) in all() {
@@ -151,7 +153,7 @@ fn a_user_under_a_condition_does_nothing_without_a_context() {
     }
 }
 
-/// Whatever else it says, the account may always change the policy: it cannot be locked out.
+/// In every policy the account can change the policy: it cannot be locked out.
 #[test]
 fn the_account_is_never_locked_out() {
     for (name, policy) in all().into_iter().filter(|(name, _)| name.starts_with("key")) {

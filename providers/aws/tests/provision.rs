@@ -1,4 +1,5 @@
-//! The example `provision`: what it checks before it changes anything, what it says when it fails, and what it leaves alone.
+//! The example `provision`: what it checks before the first change, what it reports on failure, and what it leaves
+//! unchanged.
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 mod common;
@@ -32,13 +33,13 @@ fn missing() -> ResponseTemplate {
 async fn describing(answers: impl Into<Vec<ResponseTemplate>>) -> Scripted {
     let scripted = Scripted::start().await;
     scripted.answer("DescribeKey", answers).await;
-    // Another policy than the one that would be put.
+    // A different policy from the one to set.
     let policy = json(r#"{"Policy":"{\"Statement\":[]}"}"#);
     scripted.answer("GetKeyPolicy", [policy]).await;
     scripted
 }
 
-/// Returns what was asked of an endpoint that changes something.
+/// Returns the requests to an endpoint that change something.
 async fn changes(scripted: &Scripted) -> Vec<String> {
     let asked = scripted.asked().await.into_iter().map(|(operation, _)| operation);
     let is_change = |operation: &String| {
@@ -261,7 +262,7 @@ async fn of_a_key_that_exists_only_what_is_named_is_changed() {
     assert!(first.succeeded, "{first:?}");
     let kms = KmsAdmin::new(&builder_at(&url).build().await.unwrap());
     let kek = kms.find_kek(&alias).await.unwrap().unwrap();
-    // As Terraform may have it.
+    // As Terraform may have created it.
     let client = client(HOME);
     client
         .disable_key_rotation()

@@ -1,4 +1,4 @@
-//! How an `AwsKms` is set up, and which settings it refuses.
+//! The configuration of an `AwsKms`, and the settings that it refuses.
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 #![allow(clippy::print_stdout, reason = "how a process of a test tells what it saw")]
 
@@ -190,7 +190,7 @@ async fn one_endpoint_for_several_regions_is_refused_by_name() {
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
-    // Not where one of them has its own, or where its host says which region it serves.
+    // Not if one of them has its own, or if its host names a region.
     for builder in [
         builder()
             .endpoint_url("https://vpce.example")
@@ -238,14 +238,14 @@ async fn attempts_and_mode_are_those_that_were_set() {
     }
 }
 
-/// An HTTP client that reaches nobody, and notes whom it was to reach.
+/// An HTTP client that connects nowhere, and records the hosts.
 #[derive(Clone, Debug, Default)]
 struct Recorder(Arc<Mutex<Vec<String>>>);
 
 impl HttpConnector for Recorder {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         self.0.lock().unwrap().push(request.uri().to_owned());
-        HttpConnectorFuture::ready(Err(ConnectorError::io("nobody is there".into())))
+        HttpConnectorFuture::ready(Err(ConnectorError::io("connection refused".into())))
     }
 }
 
@@ -285,7 +285,7 @@ async fn region_fips_and_endpoints_say_who_is_asked() {
             "alias/app",
             "https://vpce.example/",
         ),
-        // An endpoint serves every region that has none of its own, unless its host names one.
+        // An endpoint serves every region without its own, unless its host names one.
         (
             |kms| kms.endpoint_url("https://vpce.example"),
             &there,
@@ -323,7 +323,7 @@ async fn region_fips_and_endpoints_say_who_is_asked() {
     }
 }
 
-/// What a service's environment says, read in a process of its own: this one's is shared by all tests.
+/// A service's environment, read in a child process because all tests share this one's.
 #[test]
 fn the_environment_names_region_and_default_kek() {
     let name = "the_environment_names_region_and_default_kek";
@@ -361,7 +361,7 @@ fn a_wrong_value_in_the_environment_is_refused_with_the_variable_s_name() {
             vec![("AWS_ENDPOINT_URL", "localhost:4566")],
             ["the endpoint", "`localhost:4566`", "AWS_ENDPOINT_URL"],
         ),
-        // The SDK ignores this one, and would ask AWS.
+        // The SDK ignores this one, and would call AWS.
         (
             vec![("AWS_ENDPOINT_URL", "localhost")],
             ["the endpoint", "`localhost`", "AWS_ENDPOINT_URL"],
@@ -404,7 +404,7 @@ fn a_wrong_value_in_the_environment_is_refused_with_the_variable_s_name() {
             ],
             ["endpoints are AWS", "dual-stack", "AWS_ENDPOINT_URL"],
         ),
-        // What the SDK would ignore, and so ask an endpoint that is not FIPS's; or for which it panics.
+        // Values that the SDK would ignore and call a non-FIPS endpoint, or for which it panics.
         (
             vec![("AWS_USE_FIPS_ENDPOINT", "yes")],
             ["AWS_USE_FIPS_ENDPOINT", "`yes`", "`true` or `false`"],
@@ -457,7 +457,7 @@ fn a_wrong_value_in_the_environment_is_refused_with_the_variable_s_name() {
     }
 }
 
-/// Without a KEK it can be built, as the caller may name one; if nobody does, the first call says which variable would.
+/// It can be built without a KEK, because the caller may name one; otherwise the first call names the variable to set.
 #[test]
 fn without_a_kek_the_first_call_names_the_variable() {
     let name = "without_a_kek_the_first_call_names_the_variable";
@@ -481,7 +481,7 @@ fn without_a_kek_the_first_call_names_the_variable() {
     }
 }
 
-/// The endpoint of the environment is used for every region, or it is said by name that it is not.
+/// The endpoint of the environment is used for every region, or a warning names it.
 #[test]
 fn the_environment_s_endpoint_serves_the_region_of_each_arn() {
     let name = "the_environment_s_endpoint_serves_the_region_of_each_arn";
@@ -508,14 +508,14 @@ fn the_environment_s_endpoint_serves_the_region_of_each_arn() {
             return;
         };
         assert!(said.starts_with(&format!("asked {expected}\n")), "{said}");
-        // One that is left out in favour of AWS's own is named.
+        // A warning names an endpoint that is skipped in favour of AWS's own.
         let is_named =
             said.contains("us-west-2") && said.contains(variable) && said.contains("another region's");
         assert_eq!(is_named, url == vpce, "{said}");
     }
 }
 
-/// Prints who is asked for a KEK of the home region and for one of another, and what was said about it.
+/// Prints the endpoints called for a KEK of the home region and for one of another, and the warnings about them.
 async fn ask_home_and_there() {
     let events = common::capture::Capture::install();
     let recorder = Recorder::default();

@@ -1,4 +1,4 @@
-//! The key that a passphrase gives, through Argon2id.
+//! Derives a key from a passphrase with Argon2id.
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use encx_core::key::DataKey;
@@ -8,10 +8,9 @@ use crate::error::LocalKmsError;
 
 pub(crate) const SALT_LEN: usize = 16;
 
-/// How much work a guess at the passphrase takes ([RFC 9106]).
+/// The cost of one guess at the passphrase ([RFC 9106]).
 ///
-/// Bounded both ways, so that neither a slip nor a hostile file makes opening it cheap to guess or impossible to
-/// finish.
+/// Bounded below and above: a mistake or a hostile file can make guessing neither cheap nor opening endless.
 ///
 /// [RFC 9106]: https://www.rfc-editor.org/rfc/rfc9106
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,13 +21,13 @@ pub struct Argon2Params {
 }
 
 impl Argon2Params {
-    /// The least memory, in KiB, that protects nothing but a test's secrets.
+    /// The least memory, in KiB. It is for tests only: it protects no real secret.
     pub const MIN_MEMORY_KIB: u32 = 128;
     /// The most memory, in KiB: 1 GiB.
     pub const MAX_MEMORY_KIB: u32 = 1 << 20;
     /// The most passes over the memory.
     pub const MAX_PASSES: u32 = 16;
-    /// The most lanes. They cost no threads here: all are computed by one.
+    /// The most lanes. They need no threads here: one thread computes all.
     pub const MAX_LANES: u32 = 16;
 
     /// Checks parameters: memory of 128 KiB to 1 GiB, 1 to 16 passes, 1 to 16 lanes.
@@ -88,7 +87,7 @@ impl Argon2Params {
     }
 }
 
-/// 64 MiB, 3 passes, 4 lanes: what RFC 9106, section 4, recommends where 2 GiB are too much.
+/// 64 MiB, 3 passes, 4 lanes: the recommendation of RFC 9106, section 4, if 2 GiB are too much.
 impl Default for Argon2Params {
     fn default() -> Self {
         Self {

@@ -14,9 +14,9 @@ use crate::format::MAX_FILE_LEN;
 /// A key file is one line of text.
 const MAX_KEY_FILE_LEN: u64 = 1024;
 
-/// Recognises the file that was read last.
+/// Identifies the file that was read last.
 ///
-/// Keeps it open: its inode is not given to another file meanwhile, so that equal numbers mean the same file.
+/// Keeps it open, so that its inode is not reused and equal numbers mean the same file.
 pub(crate) struct Stamp {
     _open: File,
     identity: Identity,
@@ -52,15 +52,15 @@ impl Stamp {
         }
     }
 
-    /// Tells whether the path still leads to this very file, and its owner and permissions are still right.
+    /// Tells whether the path still refers to this file, with valid owner and permissions.
     pub(crate) fn is_current(&self, path: &Path) -> Result<bool, LocalKmsError> {
         Ok(Identity::of(&look_at(path)?) == self.identity)
     }
 }
 
-/// Reads a KEK file whole, if it is a regular file of ours that only its owner may use.
+/// Reads a whole KEK file, if it is a regular file of a permitted owner, and only the owner may access it.
 pub(crate) fn read(path: &Path) -> Result<(Zeroizing<Vec<u8>>, Stamp), LocalKmsError> {
-    // Before opening, since to open a pipe would wait for its other end.
+    // Before opening, because opening a pipe would wait for its other end.
     look_at(path)?;
     let mut file = open(path)?;
     let metadata = file.metadata().map_err(LocalKmsError::io("look at", path))?;
@@ -83,7 +83,7 @@ fn open(path: &Path) -> Result<File, LocalKmsError> {
     File::open(path).map_err(|error| missing_or(error, "open", path))
 }
 
-/// Looks at what a path leads to, without following a symbolic link.
+/// Checks what a path refers to, without following a symbolic link.
 fn look_at(path: &Path) -> Result<Metadata, LocalKmsError> {
     let metadata = fs::symlink_metadata(path).map_err(|error| missing_or(error, "look at", path))?;
     check(path, &metadata)?;
@@ -147,7 +147,7 @@ fn read_bounded(
         return Err(too_large());
     }
     let capacity = usize::try_from(metadata.len()).map_err(|_| too_large())?;
-    // One more than its length, so that reading finds the end without moving the bytes.
+    // One more than its length, so that reading finds the end without reallocating.
     let mut bytes = Zeroizing::new(Vec::with_capacity(capacity + 1));
     file.take(max + 1)
         .read_to_end(&mut bytes)
@@ -158,14 +158,14 @@ fn read_bounded(
     }
 }
 
-/// Keeps other writers away, in this process and in others, until it is dropped or the process dies.
+/// Excludes other writers, in this process and in others, until it is dropped or the process dies.
 pub(crate) struct WriteLock {
     _file: File,
     path: PathBuf,
 }
 
 impl WriteLock {
-    /// Waits for the lock of a KEK file. The file beside it stays: to remove it would let two writers in.
+    /// Waits for the lock of a KEK file. The lock file is never removed: that would admit two writers.
     pub(crate) fn acquire(path: &Path) -> Result<Self, LocalKmsError> {
         let lock = beside(path, ".lock");
         let file = private(OpenOptions::new().write(true).create(true).truncate(false))
@@ -178,7 +178,7 @@ impl WriteLock {
         })
     }
 
-    /// Tells whether there is anything at the path, be it a broken link.
+    /// Tells whether anything is at the path, including a broken link.
     pub(crate) fn exists(&self) -> Result<bool, LocalKmsError> {
         match fs::symlink_metadata(&self.path) {
             Ok(_) => Ok(true),
@@ -187,10 +187,10 @@ impl WriteLock {
         }
     }
 
-    /// Puts these bytes in the file's place: whoever opens it, after a crash too, finds the old ones or the new.
+    /// Replaces the file's content atomically: a reader finds the old bytes or the new ones, also after a crash.
     pub(crate) fn replace(&self, bytes: &[u8]) -> Result<Stamp, LocalKmsError> {
         let temporary = beside(&self.path, ".tmp");
-        // Whatever is there was left behind by a writer that died: we hold the lock.
+        // An existing file was left by a writer that died, because this process holds the lock.
         match fs::remove_file(&temporary) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(LocalKmsError::io("remove", &temporary)(error));
@@ -211,7 +211,7 @@ impl WriteLock {
     }
 }
 
-/// Makes files that are created this way the owner's alone from the first moment.
+/// Creates files with permissions for the owner only.
 fn private(options: &mut OpenOptions) -> &mut OpenOptions {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);

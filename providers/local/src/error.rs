@@ -1,4 +1,4 @@
-//! How opening and changing a KEK file fails.
+//! Errors of opening and changing a KEK file.
 
 use std::fmt;
 use std::io;
@@ -11,12 +11,11 @@ pub(crate) const PROVIDER: &str = "local";
 
 /// Says why a KEK file could not be opened or changed, and what to do.
 ///
-/// A wrong passphrase or key, a damaged file, an unknown KEK and a disabled KEK are told apart. Never shows a
-/// secret.
+/// Distinguishes a wrong passphrase or key, a damaged file, an unknown KEK and a disabled KEK. Never shows a secret.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum LocalKmsError {
-    /// An alias names another KEK already.
+    /// An alias already names another KEK.
     #[error("the alias `{alias}` names the KEK `{kek}` already; choose another alias, or move this one")]
     AliasExists {
         /// The alias.
@@ -42,7 +41,7 @@ pub enum LocalKmsError {
         /// What it was.
         found: u32,
     },
-    /// The file is damaged, cut short, or no KEK file at all.
+    /// The file is damaged, truncated, or not a KEK file.
     #[error(
         "the KEK file {} is corrupt: {what}; restore it from a backup, for nothing else brings its KEKs back",
         path.display()
@@ -53,21 +52,21 @@ pub enum LocalKmsError {
         /// What is wrong with it.
         what: &'static str,
     },
-    /// There is a file already where one was to be created.
+    /// A file to be created already exists.
     #[error("{} exists already; open it, or choose another place", path.display())]
     Exists {
         /// The file.
         path: PathBuf,
     },
-    /// The file holds as much as it may.
+    /// The file is full.
     #[error("a KEK file holds at most {max} {what}; begin another file")]
     Full {
-        /// What there is too much of.
+        /// What the file has too many of.
         what: &'static str,
-        /// How many there may be.
+        /// The limit.
         max: usize,
     },
-    /// The operating system failed.
+    /// An operating system call failed.
     #[error("could not {action} {}: {source}; does its directory exist, and may this process write there?", path.display())]
     Io {
         /// What was tried.
@@ -78,7 +77,7 @@ pub enum LocalKmsError {
         #[source]
         source: io::Error,
     },
-    /// The key that protects the file cannot be used as it is given.
+    /// The key that protects the file is not usable as given.
     #[error(
         "the key from {origin} is not usable: {what}; a key is 32 random bytes as base64 or as 64 hex digits, and a passphrase is not \
          empty"
@@ -114,7 +113,7 @@ pub enum LocalKmsError {
         /// The path.
         path: PathBuf,
     },
-    /// The file belongs to somebody else.
+    /// The file belongs to another user.
     #[error(
         "{} belongs to the user with the id {owner}, who can change it, and not to the one that runs this process \
          ({user}) or to root; run `chown {user}` on it, and consider whether its keys are known to others now",
@@ -128,7 +127,7 @@ pub enum LocalKmsError {
         /// The id of the effective user of this process.
         user: u32,
     },
-    /// Others than the file's owner have a permission on it.
+    /// Users other than the file's owner have a permission on it.
     #[error(
         "{} has mode {mode:04o}, so that others than its owner may use it; run `chmod 600` on it, and consider \
          whether its keys are known to others now",
@@ -140,7 +139,7 @@ pub enum LocalKmsError {
         /// Its permission bits.
         mode: u32,
     },
-    /// The file is protected in another way than the caller says.
+    /// The file's protection differs from the caller's.
     #[error(
         "the KEK file {} is protected by {found}, but was opened with {given}; open it in the way that it was \
          created",
@@ -151,13 +150,13 @@ pub enum LocalKmsError {
         path: PathBuf,
         /// How the file is protected.
         found: &'static str,
-        /// What the caller gave.
+        /// The caller's protection.
         given: &'static str,
     },
-    /// The operating system gave no randomness.
+    /// The operating system provided no randomness.
     #[error(transparent)]
     Random(#[from] RandomError),
-    /// Another file was put in the file's place while this process used it, be it one under the same passphrase or key.
+    /// Another file replaced the file while this process used it, possibly under the same passphrase or key.
     #[error(
         "{} is another KEK file than when it was opened; put the right one back, or if this is the right one, open it \
          again",
@@ -172,7 +171,7 @@ pub enum LocalKmsError {
     TooLarge {
         /// The file.
         path: PathBuf,
-        /// The most bytes that a KEK file has.
+        /// The most bytes of a KEK file.
         max: u64,
     },
     /// There is no such KEK.
@@ -181,7 +180,7 @@ pub enum LocalKmsError {
         /// The KEK's id or alias.
         kek: KekId,
     },
-    /// This platform cannot protect a file in the way asked for.
+    /// This platform does not support the requested protection.
     #[error("this platform has no file permissions to rely on; protect the file by a passphrase or a key")]
     UnsupportedPlatform,
     /// A newer version of `encx-local` wrote the file.
@@ -192,10 +191,10 @@ pub enum LocalKmsError {
         /// The file's version.
         found: u8,
     },
-    /// The thread that did the work died.
+    /// The worker thread died.
     #[error("the work was stopped before its end; look whether the runtime shut down or a thread panicked")]
     Worker(#[source] tokio::task::JoinError),
-    /// The key is not the one that protects the file.
+    /// The key is not the one of the file.
     #[error(
         "this key does not open the KEK file {}; give the key that it was created with",
         path.display()
@@ -204,7 +203,7 @@ pub enum LocalKmsError {
         /// The file.
         path: PathBuf,
     },
-    /// The passphrase is not the one that protects the file.
+    /// The passphrase is not the one of the file.
     #[error(
         "this passphrase does not open the KEK file {}; give the one that it was created with",
         path.display()
@@ -238,7 +237,7 @@ impl LocalKmsError {
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 KmsErrorKind::AccessDenied
             }
-            // The file's volume may come back, and randomness too.
+            // The file's volume and randomness may become available again.
             Self::Io { .. } | Self::Missing { .. } | Self::Random(_) | Self::Worker(_) => {
                 KmsErrorKind::Unavailable
             }

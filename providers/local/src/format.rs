@@ -1,4 +1,4 @@
-//! The bytes of a KEK file: parses and writes them, without cryptography but for the checksum.
+//! The bytes of a KEK file: parsing and writing, without cryptography except the checksum.
 //!
 //! All integers are big-endian. A file is
 //!
@@ -18,20 +18,20 @@
 //!           ‖ u16 count of materials ‖ {16 material id ‖ 32 key}*
 //! ```
 //!
-//! `sealed` is KC-XAES-256-GCM under the key that the protection gives, with the whole header as AAD. For a passphrase
-//! the key is Argon2id (version 0x13, no secret, no associated data) of its UTF-8 bytes, 32 bytes long.
+//! `sealed` is KC-XAES-256-GCM under the key of the protection, with the whole header as AAD. For a passphrase, the key
+//! is Argon2id (version 0x13, no secret, no associated data) of its UTF-8 bytes, 32 bytes long.
 //!
-//! The header is made when the file is created and stays for the file's life. Salt, file id and key are random, so no
-//! two files have the same one: who has a file open knows by it that another was put in its place.
+//! The header is written when the file is created and never changes. Salt, file id and key are random, so no two files
+//! have the same header: a process that has a file open detects by it that another file has replaced it.
 //!
-//! Indices count from 0. KEKs stand in the order of their creation; a KEK's materials too, and the last one wraps.
-//! Aliases are sorted by their UTF-8 bytes. Ids and aliases are UTF-8 and differ from one another, in one KEK also the
-//! material ids. There are 1 to 1000 KEKs, 1 to 1000 materials of each, and 0 to 1000 aliases; an id has 1 to 2048
-//! bytes, an alias begins with `alias/` and has 7 to 256. The file has at most 16 MiB. Argon2's bounds are 128 to
-//! 1 048 576 KiB, 1 to 16 passes and 1 to 16 lanes. Nothing follows what is described.
+//! Indices count from 0. KEKs are in creation order, and so are a KEK's materials, of which the last one wraps. Aliases
+//! are sorted by their UTF-8 bytes. Ids and aliases are UTF-8 and distinct; within one KEK, material ids are distinct
+//! too. There are 1 to 1000 KEKs, 1 to 1000 materials of each, and 0 to 1000 aliases. An id has 1 to 2048 bytes; an
+//! alias begins with `alias/` and has 7 to 256. The file has at most 16 MiB. Argon2's bounds are 128 to 1 048 576 KiB,
+//! 1 to 16 passes and 1 to 16 lanes. Trailing bytes are not allowed.
 //!
-//! The checksum is no protection: it tells damage from a wrong passphrase, which the commitment alone could not.
-//! Later versions keep magic, version byte and checksum where they are.
+//! The checksum protects against nothing: it distinguishes damage from a wrong passphrase, which the commitment alone
+//! could not. Later versions keep magic, version byte and checksum in place.
 
 use std::collections::BTreeMap;
 
@@ -44,7 +44,7 @@ use zeroize::Zeroizing;
 use crate::argon2_params::{Argon2Params, SALT_LEN};
 use crate::keks::{Kek, Keks, MAX_ALIASES, MAX_KEKS, MAX_MATERIALS, Material, is_alias};
 
-/// The most bytes that a file has.
+/// The most bytes of a file.
 pub(crate) const MAX_FILE_LEN: u64 = 16 << 20;
 
 pub(crate) const FILE_ID_LEN: usize = 16;
@@ -53,7 +53,7 @@ const MAGIC: &[u8; 8] = b"encx-kek";
 const VERSION: u8 = 1;
 const CHECKSUM_LEN: usize = 32;
 
-/// What stands before the sealed part: how the file is protected.
+/// The part before the sealed part: the protection of the file.
 pub(crate) enum Header {
     Key {
         file_id: [u8; FILE_ID_LEN],
@@ -67,14 +67,14 @@ pub(crate) enum Header {
     },
 }
 
-/// Why bytes are no KEK file.
+/// Why bytes are not a KEK file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FormatError {
     Corrupt(&'static str),
     Version(u8),
 }
 
-/// A file taken apart. Nothing has been authenticated yet.
+/// A parsed file. Nothing is authenticated yet.
 pub(crate) struct Parsed<'a> {
     pub(crate) header: Header,
     pub(crate) header_bytes: &'a [u8],
@@ -95,7 +95,7 @@ impl Header {
     }
 
     pub(crate) fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
-        // Enough for the longest, so that a key in it is never left behind by a move.
+        // Capacity for the longest header, so that no reallocation leaves a key behind.
         let mut bytes = Zeroizing::new(Vec::with_capacity(64));
         bytes.extend_from_slice(MAGIC);
         bytes.push(VERSION);
@@ -120,7 +120,7 @@ impl Header {
     }
 }
 
-/// Takes a file apart.
+/// Parses a file.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Parsed<'_>, FormatError> {
     let corrupt = FormatError::Corrupt;
     if !bytes.starts_with(MAGIC) {
@@ -161,7 +161,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Parsed<'_>, FormatError> {
     })
 }
 
-/// Puts a file together; `None` if it would be too large.
+/// Assembles a file; `None` if it would be too large.
 pub(crate) fn assemble(header: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let capacity = header.len() + 4 + sealed.len() + CHECKSUM_LEN;
     if u64::try_from(capacity).ok()? > MAX_FILE_LEN {
@@ -176,7 +176,7 @@ pub(crate) fn assemble(header: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>
     Some(bytes)
 }
 
-/// Parses what was sealed.
+/// Parses the plaintext of the sealed part.
 pub(crate) fn parse_body(body: &[u8]) -> Result<Keks, FormatError> {
     let corrupt = FormatError::Corrupt;
     let mut reader = Reader(body);
@@ -219,7 +219,7 @@ pub(crate) fn parse_body(body: &[u8]) -> Result<Keks, FormatError> {
     })
 }
 
-/// Writes what is to be sealed. The counts were bounded when KEKs, materials and aliases were added.
+/// Writes the plaintext of the sealed part. The counts were bounded when KEKs, materials and aliases were added.
 pub(crate) fn write_body(keks: &Keks) -> Zeroizing<Vec<u8>> {
     let kek_len = |kek: &Kek| 5 + kek.id.as_str().len() + 48 * kek.materials.len();
     let len: usize = keks.keks.iter().map(kek_len).sum::<usize>()
@@ -228,7 +228,7 @@ pub(crate) fn write_body(keks: &Keks) -> Zeroizing<Vec<u8>> {
             .keys()
             .map(|alias| 4 + alias.as_str().len())
             .sum::<usize>();
-    // Never grows below: a vector that moved would leave keys behind in the memory it gave back.
+    // Never grows below: a reallocation would leave keys behind in freed memory.
     let mut body = Zeroizing::new(Vec::with_capacity(6 + len));
     put_u16(&mut body, keks.keks.len());
     for kek in &keks.keks {
@@ -256,12 +256,12 @@ fn put_name(body: &mut Vec<u8>, name: &KekId) {
 }
 
 fn put_u16(body: &mut Vec<u8>, number: usize) {
-    // Every number is at most 2048; the greatest one would be refused when read back.
+    // Every number is at most 2048; a larger one is refused when read back.
     let number = u16::try_from(number).unwrap_or(u16::MAX);
     body.extend_from_slice(&number.to_be_bytes());
 }
 
-/// Takes bytes off the front, and never more than there are.
+/// Takes bytes off the front, at most as many as there are.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {

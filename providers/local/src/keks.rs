@@ -1,4 +1,4 @@
-//! The KEKs of a file, in memory: finds, changes and uses them.
+//! The KEKs of a file, in memory: look-up, changes and use.
 //!
 //! A wrap is 121 bytes:
 //!
@@ -7,8 +7,8 @@
 //! AAD = "encx/local-wrap/v1" ‖ the first 17 bytes ‖ u16 length ‖ KEK id ‖ canonical KMS context
 //! ```
 //!
-//! sealed by KC-XAES-256-GCM under the material. The canonical KMS context is `u16 count ‖ {u16 length ‖ key ‖ u16 length ‖
-//! value}*` of all pairs, the three of encx's own among them, sorted by the keys' UTF-8 bytes.
+//! sealed by KC-XAES-256-GCM under the material. The canonical KMS context is `u16 count ‖ {u16 length ‖ key ‖ u16
+//! length ‖ value}*` of all pairs, including encx's three, sorted by the keys' UTF-8 bytes.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -28,17 +28,17 @@ const WRAP_VERSION: u8 = 1;
 /// Version and material id.
 const WRAP_HEADER_LEN: usize = 17;
 
-/// A KEK as a list shows it.
+/// A KEK in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LocalKek {
-    /// Its lasting id.
+    /// Its permanent id.
     pub kek: KekId,
     /// Whether it can be used.
     pub state: KekState,
     /// Its aliases, sorted.
     pub aliases: Vec<KekId>,
-    /// The ids of its materials, in the order of their creation. The last one wraps.
+    /// The ids of its materials, in creation order. The last one wraps.
     pub materials: Vec<String>,
     /// Whether it is the file's default.
     pub is_default: bool,
@@ -61,7 +61,7 @@ pub(crate) struct Kek {
 pub(crate) struct Material {
     id: Uuid,
     key: DataKey,
-    /// Expanded when it is first used: most old material never is.
+    /// Expanded on first use: most old material is never used.
     cipher: OnceLock<KcXaes256Gcm>,
 }
 
@@ -74,7 +74,7 @@ pub(crate) enum UseError {
 }
 
 impl Keks {
-    /// Begins with one KEK, which is the default.
+    /// Creates the KEKs of a new file: one, which is the default.
     pub(crate) fn new() -> Result<Self, RandomError> {
         Ok(Self {
             keks: vec![Kek::generate()?],
@@ -193,9 +193,9 @@ impl Keks {
         Ok(WrappedKey::new(kek.id.clone(), blob).with_material(material.id))
     }
 
-    /// Unwraps with the KEK that the wrap names by its lasting id.
+    /// Unwraps with the KEK that the wrap names by its permanent id.
     pub(crate) fn unwrap(&self, wrapped: &WrappedKey, context: &KmsContext) -> Result<DataKey, UseError> {
-        // An alias in a wrap was not written by us, and what it names may change: it finds no KEK.
+        // encx writes no alias into a wrap, and an alias can change its target: it finds no KEK.
         let kek = self
             .keks
             .iter()

@@ -19,14 +19,13 @@ use crate::format::{self, FormatError, Header};
 use crate::keks::{Keks, LocalKek, UseError};
 use crate::protection::Protection;
 
-/// Wraps data keys under KEKs that lie in one protected file.
+/// Wraps data keys under KEKs in one protected file.
 ///
-/// A KEK's id is `local/` and a UUID, for good; aliases such as `alias/app` name it. The default KEK, which a file has
-/// from its creation on, is read when the file is opened and then stays for this handle. Clones share everything.
+/// A KEK's id is permanent: `local/` and a UUID. Aliases such as `alias/app` name it. Every file has a default KEK; a
+/// handle reads it on opening and keeps it. Clones share all state.
 ///
-/// Every call looks whether another process replaced the file, and reads it again if so: newer contents of the same
-/// file, for another file in its place is refused ([`LocalKmsError::Replaced`]). All file access and Argon2 run on
-/// Tokio's blocking threads.
+/// Every call checks whether another process replaced the file, and reads newer contents of the same file. Another file
+/// in its place is refused ([`LocalKmsError::Replaced`]). All file access and Argon2 run on Tokio's blocking threads.
 ///
 /// <div class="warning">
 ///
@@ -36,13 +35,13 @@ use crate::protection::Protection;
 ///
 /// # Cancellation
 ///
-/// A change whose future is dropped may still happen, and then happens wholly.
+/// A change whose future is dropped may still happen, but never partially.
 #[derive(Clone)]
 pub struct LocalKms(Arc<Inner>);
 
 struct Inner {
     path: PathBuf,
-    /// What the file begins with for as long as it lives. No other file does.
+    /// The file's header, which is unique and never changes.
     header: Zeroizing<Vec<u8>>,
     kind: HeaderKind,
     cipher: KcXaes256Gcm,
@@ -58,13 +57,13 @@ enum HeaderKind {
     PermissionsOnly,
 }
 
-/// The KEKs as some file had them.
+/// The KEKs of one version of the file.
 struct Snapshot {
     keks: Keks,
     stamp: Stamp,
 }
 
-/// What to do about a path.
+/// How to open a path.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Create,
@@ -77,8 +76,8 @@ impl LocalKms {
     ///
     /// # Errors
     ///
-    /// [`LocalKmsError::Exists`] if there is a file already; any other that says that the protection cannot be used or
-    /// the file not be written.
+    /// [`LocalKmsError::Exists`] if there is already a file; others if the protection is not usable or the file cannot
+    /// be written.
     pub async fn create(path: impl Into<PathBuf>, protection: Protection) -> Result<Self, LocalKmsError> {
         Self::begin(path.into(), protection, Mode::Create).await
     }
@@ -88,17 +87,17 @@ impl LocalKms {
     /// # Errors
     ///
     /// [`LocalKmsError::Missing`] if there is none, [`LocalKmsError::WrongPassphrase`] or [`LocalKmsError::WrongKey`],
-    /// [`LocalKmsError::Corrupt`] if it is damaged or cut short, [`LocalKmsError::Owner`] if it belongs to neither this
-    /// process's user nor root, [`LocalKmsError::Permissions`] if others than its owner have any on it, and any other
-    /// that says why it cannot be read.
+    /// [`LocalKmsError::Corrupt`] if it is damaged or truncated, [`LocalKmsError::Owner`] if it belongs to neither this
+    /// process's user nor root, [`LocalKmsError::Permissions`] if users other than its owner have a permission on it,
+    /// and others if it cannot be read.
     pub async fn open(path: impl Into<PathBuf>, protection: Protection) -> Result<Self, LocalKmsError> {
         Self::begin(path.into(), protection, Mode::Open).await
     }
 
     /// Opens a KEK file, or creates it if there is none.
     ///
-    /// A service in production is better off with [`open`](Self::open): where a volume is not mounted, this begins a
-    /// new file whose KEKs open nothing.
+    /// Prefer [`open`](Self::open) in production: if a volume is not mounted, this creates a new file whose KEKs open
+    /// nothing.
     ///
     /// # Errors
     ///
@@ -112,11 +111,11 @@ impl LocalKms {
 
     async fn begin(path: PathBuf, protection: Protection, mode: Mode) -> Result<Self, LocalKmsError> {
         blocking(move || {
-            // So that a service that changes its directory still finds its file.
+            // So that the process still finds its file after changing its directory.
             let path = std::path::absolute(&path).map_err(LocalKmsError::io("find", &path))?;
             let inner = match mode {
                 Mode::Open => Inner::open(path, &protection)?,
-                // The lock is only for creating: where the file cannot be written, it must still open.
+                // The lock is only for creating: a file on a read-only volume must still open.
                 Mode::OpenOrCreate => match Inner::open(path.clone(), &protection) {
                     Err(LocalKmsError::Missing { .. }) => Inner::create(path, &protection, mode)?,
                     opened => opened?,
@@ -134,7 +133,7 @@ impl LocalKms {
         &self.0.path
     }
 
-    /// Lists all KEKs, in the order of their creation.
+    /// Lists all KEKs, in creation order.
     ///
     /// # Errors
     ///
@@ -152,7 +151,7 @@ impl LocalKms {
         self.change(Keks::create_kek).await
     }
 
-    /// Lets an alias, such as `alias/app`, name a KEK. If it does so already, nothing happens.
+    /// Points an alias, such as `alias/app`, to a KEK. Does nothing if it already does.
     ///
     /// # Errors
     ///
@@ -163,7 +162,7 @@ impl LocalKms {
         self.change(move |keks| keks.create_alias(&alias, &kek)).await
     }
 
-    /// Lets an alias name this KEK from now on, whatever it named before. Wraps are not affected: they name their KEK.
+    /// Points an alias to this KEK, replacing its previous target. Wraps are not affected: they name their KEK.
     ///
     /// # Errors
     ///
@@ -174,7 +173,8 @@ impl LocalKms {
         self.change(move |keks| keks.move_alias(&alias, &kek)).await
     }
 
-    /// Gives a KEK new material, which wraps from now on, and returns its id. Old material stays for unwrapping.
+    /// Creates new material for a KEK, which wraps from now on, and returns its id. Old material is kept for
+    /// unwrapping.
     ///
     /// # Errors
     ///
@@ -207,7 +207,7 @@ impl LocalKms {
         self.change(move |keks| keks.set_state(&kek, state)).await
     }
 
-    /// Makes a KEK the default of handles that are opened from now on.
+    /// Makes a KEK the default for handles that are opened later.
     ///
     /// # Errors
     ///
@@ -217,15 +217,15 @@ impl LocalKms {
         self.change(move |keks| keks.set_default(&kek)).await
     }
 
-    /// Protects the file in another way from now on: by another passphrase or key. The KEKs stay the same.
+    /// Changes the protection of the file to another passphrase or key. The KEKs stay the same.
     ///
-    /// Handles that are open, this one among them, refuse the file afterwards ([`LocalKmsError::Replaced`]): restart services
-    /// with the new passphrase or key. A copy of the old file still opens with the old one. If KEKs may have
-    /// become known to others, [`rotate_kek`](Self::rotate_kek) does not undo that; move to a new KEK.
+    /// Open handles, including this one, then refuse the file ([`LocalKmsError::Replaced`]): restart services with the
+    /// new passphrase or key. A copy of the old file still opens with the old one. If KEKs may have leaked,
+    /// [`rotate_kek`](Self::rotate_kek) does not help; move to a new KEK.
     ///
     /// # Errors
     ///
-    /// Those of reading and writing the file, and those that say that the new protection cannot be used.
+    /// Those of reading and writing the file, and those for an unusable protection.
     pub async fn reprotect(&self, protection: Protection) -> Result<(), LocalKmsError> {
         let inner = Arc::clone(&self.0);
         blocking(move || inner.reprotect(&protection)).await
@@ -268,7 +268,7 @@ impl Inner {
             drop(lock);
             return match mode {
                 Mode::Create => Err(LocalKmsError::Exists { path }),
-                // Another process was faster.
+                // Another process created it first.
                 Mode::Open | Mode::OpenOrCreate => Self::open(path, protection),
             };
         }
@@ -297,7 +297,7 @@ impl Inner {
         }
     }
 
-    /// Returns the KEKs as the file has them now.
+    /// Returns the KEKs in the current file.
     fn snapshot(&self) -> Result<Arc<Snapshot>, LocalKmsError> {
         let mut current = self.current();
         if !current.stamp.is_current(&self.path)? {
@@ -306,7 +306,7 @@ impl Inner {
         Ok(Arc::clone(&current))
     }
 
-    /// Changes the KEKs under the lock of all writers, beginning from what the file has now.
+    /// Changes the KEKs under the writer lock, starting from the current file.
     fn change<T>(
         &self,
         change: impl FnOnce(&mut Keks) -> Result<T, LocalKmsError>,
@@ -332,7 +332,7 @@ impl Inner {
         let (bytes, stamp) = disk::read(&self.path)?;
         let parsed = format::parse(&bytes).map_err(|error| format_error(error, &self.path))?;
         if parsed.header_bytes != self.header.as_slice() {
-            // Another file, be it sealed under the same key: its KEKs are others.
+            // Another file, possibly sealed under the same key: its KEKs differ.
             return Err(LocalKmsError::Replaced {
                 path: self.path.clone(),
             });
@@ -342,7 +342,7 @@ impl Inner {
     }
 
     fn current(&self) -> MutexGuard<'_, Arc<Snapshot>> {
-        // The only change is an assignment, so a thread that panicked left nothing half done.
+        // The only change is an assignment, so a thread that panicked left consistent state.
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -356,7 +356,7 @@ impl HeaderKind {
         }
     }
 
-    /// Tells what it means that a file with a right checksum does not open.
+    /// Maps a failure to open a file with a valid checksum.
     fn refuse(self, error: OpenError, path: &Path) -> LocalKmsError {
         let path = path.to_path_buf();
         match (self, error) {
@@ -368,7 +368,7 @@ impl HeaderKind {
             },
             _ => LocalKmsError::Corrupt {
                 path,
-                what: "its KEKs fail authentication, so somebody changed it",
+                what: "its KEKs fail authentication, so it was changed",
             },
         }
     }
@@ -404,7 +404,7 @@ fn format_error(error: FormatError, path: &Path) -> LocalKmsError {
     }
 }
 
-/// Runs what waits for disks, locks and Argon2 where nobody else waits for it.
+/// Runs blocking work (disk, locks, Argon2) on a blocking thread.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, LocalKmsError> + Send + 'static,
 ) -> Result<T, LocalKmsError> {

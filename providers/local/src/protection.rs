@@ -14,7 +14,7 @@ use crate::disk;
 use crate::error::LocalKmsError;
 use crate::format::{FILE_ID_LEN, Header};
 
-/// Says what protects a KEK file. Wiped when dropped; prints no secret.
+/// The protection of a KEK file. Wiped when dropped; prints no secret.
 pub struct Protection(Kind);
 
 enum Kind {
@@ -27,69 +27,69 @@ enum Kind {
 }
 
 impl Protection {
-    /// Protects the file by a passphrase, through Argon2id with [`Argon2Params::default`].
+    /// Protects the file with a passphrase, through Argon2id with [`Argon2Params::default`].
     ///
-    /// The file is as safe as the passphrase is hard to guess: generate one, such as six random words.
+    /// The file is only as safe as the passphrase is hard to guess: generate one, such as six random words.
     #[must_use]
     pub fn passphrase(passphrase: impl Into<String>) -> Self {
         Self::passphrase_with(passphrase, Argon2Params::default())
     }
 
-    /// Protects the file by a passphrase, through Argon2id with other parameters.
+    /// Protects the file with a passphrase, through Argon2id with other parameters.
     ///
-    /// They count when a file is created; opening one uses what stands in it.
+    /// They apply when a file is created; opening one uses the parameters in the file.
     #[must_use]
     pub fn passphrase_with(passphrase: impl Into<String>, params: Argon2Params) -> Self {
         Self(Kind::Passphrase(Zeroizing::new(passphrase.into()), params))
     }
 
-    /// Protects the file by a passphrase that stands in another file, through Argon2id with [`Argon2Params::default`]. A line
-    /// break at its end is no part of it.
+    /// Protects the file with a passphrase in another file, through Argon2id with [`Argon2Params::default`]. A line
+    /// break at its end is removed.
     ///
-    /// It is read when the KEK file is opened, and refused when it belongs to neither this process's user nor root, or
-    /// its group or others have any permission on it. It may be a symbolic link, as mounted secrets are. Keep it
-    /// elsewhere than the KEK file and its backups.
+    /// It is read when the KEK file is opened. It is refused if it belongs to neither this process's user nor root, or
+    /// if its group or others have any permission on it. It may be a symbolic link, as mounted secrets are. Do not keep
+    /// it with the KEK file or its backups.
     #[must_use]
     pub fn passphrase_from_file(path: impl Into<PathBuf>) -> Self {
         Self(Kind::PassphraseFile(path.into()))
     }
 
-    /// Protects the file by a key of 256 random bits.
+    /// Protects the file with a key of 256 random bits.
     ///
-    /// One key, one file. A handle refuses another file that is put in the place of the one that it opened, even one
-    /// under the same key. What it opens first it must take for the right one: under a key that protects several
-    /// files, whoever can write the directory chooses among them, and among older copies of each.
+    /// Use one key for one file. A handle refuses another file in place of the one that it opened, even under the same
+    /// key. But when opening, it must accept any file under the key: if a key protects several files, an attacker who
+    /// can write the directory can choose among them, and among older copies of each.
     #[must_use]
     pub fn key(key: DataKey) -> Self {
         Self(Kind::Key(key))
     }
 
-    /// Protects the file by a key in an environment variable: 32 random bytes as base64 (either alphabet, padded
-    /// or not) or as 64 hex digits.
+    /// Protects the file with a key in an environment variable: 32 random bytes as base64 (either alphabet, padded or
+    /// not) or as 64 hex digits.
     ///
-    /// It is read when the KEK file is opened. One key, one file: [`key`](Self::key) says why.
+    /// It is read when the KEK file is opened. Use one key for one file, as explained at [`key`](Self::key).
     #[must_use]
     pub fn key_from_env(variable: impl Into<String>) -> Self {
         Self(Kind::KeyEnv(variable.into()))
     }
 
-    /// Protects the file by a key in another file: 32 random bytes as base64 (either alphabet, padded or not) or
-    /// as 64 hex digits, with or without white space around.
+    /// Protects the file with a key in another file: 32 random bytes as base64 (either alphabet, padded or not) or as
+    /// 64 hex digits, with optional white space around it.
     ///
-    /// It is read when the KEK file is opened, and refused when it belongs to neither this process's user nor root, or
-    /// its group or others have any permission on it. It may be a symbolic link, as mounted secrets are. Keep it
-    /// elsewhere than the KEK file and its backups. One key, one file: [`key`](Self::key) says why.
+    /// It is read when the KEK file is opened. It is refused if it belongs to neither this process's user nor root, or
+    /// if its group or others have any permission on it. It may be a symbolic link, as mounted secrets are. Do not keep
+    /// it with the KEK file or its backups. Use one key for one file, as explained at [`key`](Self::key).
     #[must_use]
     pub fn key_from_file(path: impl Into<PathBuf>) -> Self {
         Self(Kind::KeyFile(path.into()))
     }
 
-    /// Relies on the file's permissions alone: the key that encrypts the KEKs stands beside them.
+    /// Relies on the file's permissions alone: the key that encrypts the KEKs is in the same file.
     ///
     /// <div class="warning">
     ///
-    /// Whoever reads the file, or a backup of it, has the KEKs. This detects damage by accident and protects
-    /// against nothing else. It is for development and for tests.
+    /// Anyone who can read the file, or a backup of it, has the KEKs. This detects accidental damage and protects
+    /// against nothing else. It is for development and tests.
     ///
     /// </div>
     #[must_use]
@@ -105,7 +105,7 @@ impl Protection {
         }
     }
 
-    /// Makes the header of a new file.
+    /// Creates the header of a new file.
     pub(crate) fn new_header(&self) -> Result<Header, LocalKmsError> {
         Ok(match &self.0 {
             Kind::Key(_) | Kind::KeyEnv(_) | Kind::KeyFile(_) => Header::Key {
@@ -125,7 +125,7 @@ impl Protection {
         })
     }
 
-    /// Finds the key of a file with this header. Takes Argon2's time and memory, so it runs on a blocking thread.
+    /// Finds the key of a file with this header. Needs Argon2's time and memory, so it runs on a blocking thread.
     pub(crate) fn file_key(&self, header: &Header, path: &Path) -> Result<DataKey, LocalKmsError> {
         match (&self.0, header) {
             (Kind::Passphrase(passphrase, _), Header::Passphrase { params, salt }) => {
@@ -201,12 +201,12 @@ fn passphrase_from_file(path: &Path) -> Result<Zeroizing<String>, LocalKmsError>
     Ok(Zeroizing::new(passphrase.to_owned()))
 }
 
-/// Parses a key's text. The two forms cannot be confused: 32 bytes are 64 digits of hex and 43 or 44 of base64.
+/// Parses a key's text. The forms are unambiguous: 32 bytes are 64 digits of hex, and 43 or 44 of base64.
 fn parse_key(text: &str, origin: impl Fn() -> String) -> Result<DataKey, LocalKmsError> {
     let text = text.trim();
     let refuse = |what| LocalKmsError::key(origin(), what);
     DataKey::try_fill(|key| {
-        // Room to spare shows a key that is too long; the buffer never grows and leaves nothing behind.
+        // Larger than a key, to detect one that is too long; the buffer never grows, so nothing is left behind.
         let mut bytes = Zeroizing::new([0; 64]);
         let len = match text.len() {
             0 => return Err(refuse("it is empty")),

@@ -1,4 +1,4 @@
-//! KEKs, their ids, aliases, materials and states, as one process leaves them to another.
+//! KEKs, their ids, aliases, materials and states, across processes.
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 use encx::kms::{GeneratedDataKey, KekId, KekState, KeyManagementService, KmsErrorKind};
@@ -16,7 +16,7 @@ fn name(name: &str) -> KekId {
     KekId::new(name).unwrap()
 }
 
-/// Two handles on one file that share nothing in memory, as two processes do.
+/// Two handles on one file that share nothing in memory, like two processes.
 async fn two_handles() -> (TempDir, LocalKms, LocalKms) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keks");
@@ -92,7 +92,7 @@ fn rotated_out_material_still_unwraps_and_wraps_no_more() {
         let after = kms.wrap_key(kek, &before.key, &context).await.unwrap();
         assert_eq!(after.kek_material.as_ref(), Some(&material));
         assert_ne!(before.wrapped.kek_material, after.kek_material);
-        // The other handle learns of the material at its next call.
+        // The other handle sees the new material at its next call.
         for wrapped in [&before.wrapped, &after] {
             let key = other.unwrap_key(wrapped, &context).await.unwrap();
             assert_eq!(key.expose(), before.key.expose());
@@ -101,7 +101,7 @@ fn rotated_out_material_still_unwraps_and_wraps_no_more() {
         assert_eq!(moved.kek_material, Some(material.clone()));
         let described = other.describe_kek(kek).await.unwrap();
         assert_eq!(described.current_material, Some(material));
-        // The file keeps no times.
+        // The file stores no times.
         let moments = [
             described.last_rotation,
             described.next_rotation,
@@ -112,7 +112,7 @@ fn rotated_out_material_still_unwraps_and_wraps_no_more() {
     });
 }
 
-/// The material's id in a wrap is authenticated, though both materials are known.
+/// The material's id in a wrap is authenticated, even if both materials are known.
 #[test]
 fn a_wrap_that_names_another_material_of_its_kek_fails() {
     block_on(async {
@@ -232,7 +232,7 @@ fn a_cancelled_change_happens_wholly_or_not_at_all() {
     });
 }
 
-/// A service that opens another KEK file than the one its keys were wrapped under.
+/// A service that opens a KEK file other than the one that wrapped its keys.
 #[test]
 fn another_file_than_that_of_the_keys_is_named_as_the_likely_cause() {
     block_on(async {
@@ -252,7 +252,7 @@ fn another_file_than_that_of_the_keys_is_named_as_the_likely_cause() {
         let crypto = Crypto::builder(right, store.clone()).build().await.unwrap();
         let sealed = crypto.encrypt(&tenant, "x", SSN.row(1)).await.unwrap();
         crypto.shutdown().await;
-        // That `build` notices it too is tested with encx.
+        // A test of encx checks that `build` detects it too.
         let fails = async |builder: CryptoBuilder| match builder.connect_lazily().build().await {
             Err(error) => error,
             Ok(crypto) => crypto.decrypt(&tenant, &sealed, SSN.row(1)).await.unwrap_err(),
@@ -268,7 +268,7 @@ fn another_file_than_that_of_the_keys_is_named_as_the_likely_cause() {
         ] {
             assert!(text.contains(part), "`{part}` is not in: {text}");
         }
-        // Where the KEK rule allows that KEK, it is the file that does not have it.
+        // If the KEK rule allows that KEK, the error is that the file does not have it.
         let error = fails(Crypto::builder(wrong, store).also_unwrap(kek.as_str())).await;
         let Error::Kms(error) = error else {
             panic!("{error:?}");

@@ -1,4 +1,4 @@
-//! Several processes, one file: nothing is lost, also when one is killed while it writes.
+//! Several processes, one file: nothing is lost, also when one is killed while writing.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
@@ -17,7 +17,7 @@ use common::{context, insecure};
 const FILE: &str = "ENCX_LOCAL_TEST_FILE";
 const KEY: &str = "ENCX_LOCAL_TEST_KEY";
 
-/// Runs one of the ignored tests below in a process of its own.
+/// Runs one of the ignored tests below in a child process.
 fn child(test: &str, file: &Path) -> Command {
     let mut command = Command::new(env::current_exe().unwrap());
     command
@@ -27,12 +27,12 @@ fn child(test: &str, file: &Path) -> Command {
     command
 }
 
-/// Returns the file that the parent chose; `None` where somebody runs all ignored tests.
+/// Returns the file that the parent chose; `None` if all ignored tests are run directly.
 fn chosen_file() -> Option<PathBuf> {
     env::var_os(FILE).map(PathBuf::from)
 }
 
-/// Reads what a child says until it has said `n` things, or has ended.
+/// Reads a child's output until `n` lines, or its end.
 fn listen(child: &mut Child, n: usize) -> Vec<String> {
     let said = BufReader::new(child.stdout.take().unwrap()).lines();
     said.map_while(Result::ok)
@@ -42,7 +42,7 @@ fn listen(child: &mut Child, n: usize) -> Vec<String> {
 }
 
 fn say(what: &str) {
-    // In one write, so that a line is whole or absent.
+    // In one write, so that a line is complete or absent.
     std::io::stdout()
         .write_all(format!("\ndone={what}\n").as_bytes())
         .unwrap();
@@ -110,7 +110,7 @@ fn a_writer_that_is_killed_leaves_a_file_with_all_it_was_told_is_kept() {
     let made = block_on(kms.generate_data_key(kek, &context)).unwrap();
     for round in 0..20 {
         let mut child = child("child_rotates_until_it_is_killed", &file).spawn().unwrap();
-        // Killed right after something it said, so always in or near the next replacement.
+        // Killed right after a line of output, so always in or near the next replacement.
         kept.extend(listen(&mut child, 1 + round % 3));
         child.kill().unwrap();
         child.wait().unwrap();
@@ -122,7 +122,7 @@ fn a_writer_that_is_killed_leaves_a_file_with_all_it_was_told_is_kept() {
         });
         assert!(kept.iter().all(|material| listed[0].materials.contains(material)));
     }
-    // The dead hold no lock, and what they left behind is in nobody's way.
+    // A killed process holds no lock, and its leftovers do not block others.
     block_on(kms.rotate_kek(kek)).unwrap();
     assert!(!folder.path().join("keks.tmp").exists());
 }

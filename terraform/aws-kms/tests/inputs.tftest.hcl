@@ -68,7 +68,7 @@ run "defaults" {
     error_message = "Commands do not check this key."
   }
 
-  # As providers/aws/README.md has it: 100 tenants, 4 processes, an hour: 0.90 USD and what a key costs.
+  # As in providers/aws/README.md: 100 tenants, 4 processes, an hour: 0.90 USD plus the cost of a key.
   assert {
     condition = (
       output.monthly_cost_estimate.keys_usd == 1

@@ -1,4 +1,4 @@
-# The policies are those of `encx_aws::policy`, whose rendered text stands in providers/aws/tests/policies.
+# The policies are those of `encx_aws::policy`, whose rendered text is in providers/aws/tests/policies.
 
 mock_provider "aws" {
   source = "./tests/mocks"
@@ -50,7 +50,7 @@ run "key_delegating" {
   }
 }
 
-# The module has one condition for all; KeyPolicy has one for each list of pairs. So one statement is compared.
+# The module has one condition for all principals; KeyPolicy has one per list of pairs. So one statement is compared.
 run "key_conditional" {
   variables {
     users          = ["arn:aws:iam::111122223333:role/audit", "arn:aws:iam::111122223333:role/logs"]
@@ -157,7 +157,7 @@ run "service" {
   }
 }
 
-# Everything at once: what no policy of the module ever has.
+# All inputs at once: statements that no policy of the module may have.
 run "never" {
   variables {
     administrators               = ["arn:aws:iam::111122223333:role/key-admin"]
@@ -209,7 +209,7 @@ run "never" {
     error_message = "Without context_values, encx:v = 1 has to be demanded."
   }
 
-  # No identity is on both sides but the account, whose root administers always and delegates if asked.
+  # No identity is on both sides except the account, whose root always administers and can delegate.
   assert {
     condition = length(setintersection(
       flatten([for statement in jsondecode(output.key_policy_json).Statement : statement.Principal.AWS if contains(statement.Action, "kms:PutKeyPolicy") && statement.Sid != "EncxAccountAdministers"]),
@@ -227,7 +227,7 @@ run "never" {
     error_message = "A statement both administers and uses."
   }
 
-  # No lock-out: the account itself may always write the policy anew.
+  # No lock-out: the account itself can always replace the policy.
   assert {
     condition = (
       jsondecode(output.key_policy_json).Statement[0].Principal.AWS[0] == "arn:aws:iam::111122223333:root"
@@ -237,7 +237,7 @@ run "never" {
     error_message = "The account could be locked out."
   }
 
-  # Principals are named, services excepted.
+  # Principals are named, except services.
   assert {
     condition = alltrue([
       for statement in jsondecode(output.key_policy_json).Statement :

@@ -1,4 +1,4 @@
-# A key in one account that a service of another account uses. Both sides have to allow it: the key's policy names the role, and the role's
+# A key in one account that a service of another account uses. Both sides must allow it: the key's policy names the role, and the role's
 # policy names the key.
 terraform {
   required_version = ">= 1.9"

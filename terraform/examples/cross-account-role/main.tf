@@ -30,7 +30,7 @@ module "kms" {
 
   create_iam_role    = true
   trusted_principals = ["arn:aws:iam::444455556666:root"]
-  # One value for each partner, which the partner gets from you.
+  # One value per partner, which you give to the partner.
   external_id = "shop-partner-7f3a"
 }
 

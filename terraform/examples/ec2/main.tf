@@ -37,7 +37,7 @@ resource "aws_iam_instance_profile" "this" {
   role = module.kms.iam_role_name
 }
 
-# In the instance's user data or its unit file.
+# For the instance's user data or its unit file.
 output "environment_file" {
   value = join("\n", [for name, value in module.kms.encx_env : "${name}=${value}"])
 }

@@ -1,4 +1,4 @@
-# A key that `provision` of encx-aws made, taken over by Terraform. The plan imports two resources and changes nothing.
+# A key that `provision` of encx-aws created, imported into Terraform. The plan imports two resources and changes nothing.
 terraform {
   required_version = ">= 1.9"
 
@@ -27,7 +27,7 @@ variable "key_id" {
 }
 
 variable "users" {
-  description = "What was named by --user."
+  description = "ARN that was passed to --user."
   type        = list(string)
   default     = ["arn:aws:iam::111122223333:role/shop"]
 }
@@ -49,7 +49,7 @@ module "kms" {
   users        = var.users
   key_deleters = var.key_deleters
 
-  # As `provision` made it. Set both after the import, each in a plan of its own.
+  # As `provision` created it. Set both after the import, each in a separate plan.
   enforce_encryption_context = false
   deletion_window_in_days    = null
 }

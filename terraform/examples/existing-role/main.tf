@@ -1,4 +1,4 @@
-# A key for a service whose role exists already.
+# A key for a service with an existing role.
 terraform {
   required_version = ">= 1.9"
 

@@ -57,7 +57,7 @@ module "alarms" {
   create_trail         = true
   force_destroy_bucket = true
   key_deleters         = var.key_deleters
-  # Where the CloudWatch agent writes the metrics of the service.
+  # The namespace to which the CloudWatch agent writes the service's metrics.
   encx_namespace = "Shop"
 }
 

@@ -1,7 +1,8 @@
-//! Uses keys, lets go of them, and waits while `tests/memory.rs` searches this process's memory.
+//! Uses keys, releases them, and waits while `tests/memory.rs` searches this process's memory.
 //!
-//! What it tells by standard output, a line each: `dek` with a data key, masked, so that nothing here is what the search
-//! looks for; `message` with the bytes of a ciphertext; `wrap` with a wrapped key; `scan` where it waits to be searched.
+//! It reports on standard output, one line each: `dek` with a data key, masked, so that this process does not hold what
+//! the search looks for; `message` with the bytes of a ciphertext; `wrap` with a wrapped key; `scan` when it waits to
+//! be searched.
 #![allow(clippy::unwrap_used, reason = "a part of a test, which clippy cannot tell")]
 
 mod report;
@@ -45,11 +46,11 @@ fn suite() {
     for number in 0..20 {
         let message = vec![b'm'; number * number * 17];
         let sealed = cipher.seal(b"aad", &message).unwrap();
-        // Whatever stands before a message in other formats.
+        // The header of a message in the other formats.
         let mut reported = vec![0; 18];
         reported.extend_from_slice(&sealed);
         report_bytes("message", &reported[..42]);
-        // In the epoch, and out of it: the other cipher derives its key, and keeps it after some more.
+        // In the epoch and outside it: the other cipher derives its key, and caches it after some more messages.
         for cipher in [&cipher, &other, &other, &other] {
             assert_eq!(*cipher.open(b"aad", &sealed).unwrap(), message);
         }
@@ -60,7 +61,7 @@ fn suite() {
     scan("dropped");
 }
 
-/// A service that encrypts, indexes and hashes, and is then through with its keys.
+/// A service that encrypts, indexes and hashes, and then releases its keys.
 fn service<K: KeyManagementService + Clone>(end: &str, kms: impl AsyncFnOnce() -> K) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -1,11 +1,11 @@
-//! What the test reads from standard output, a line each.
+//! The lines that the test reads from standard output.
 #![allow(clippy::print_stdout, reason = "the test reads it")]
 
 use std::io::{BufRead, stdin};
 
 use encx::kms::DataKey;
 
-/// Prints a line that stands for a moment, and waits for an answer.
+/// Prints a line for a moment, and waits for an answer.
 pub(crate) fn scan(moment: &str) {
     println!("scan {moment}");
     let mut line = String::new();
@@ -20,7 +20,7 @@ pub(crate) fn report_bytes(kind: &str, bytes: &[u8]) {
     println!("{kind} {hex}");
 }
 
-/// What is not to stand in this process's memory goes over its pipes masked.
+/// Secrets that must not be in this process's memory are masked on its pipes.
 const MASK: u8 = 0x5a;
 
 pub(crate) fn report_key(key: &DataKey) {
@@ -31,7 +31,7 @@ pub(crate) fn report_key(key: &DataKey) {
     report_bytes("dek", &masked);
 }
 
-/// Reads masked hex, into memory that never moves.
+/// Decodes masked hex, without reallocating.
 pub(crate) fn unmask(hex: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(hex.len() / 2);
     for at in (0..hex.len()).step_by(2) {

@@ -1,4 +1,4 @@
-//! A KMS that reports the data keys that it hands out.
+//! A KMS that reports the data keys it returns.
 
 use async_trait::async_trait;
 use encx::kms::{
@@ -7,7 +7,7 @@ use encx::kms::{
 
 use crate::report::report_key;
 
-/// Reports each data key that the KMS hands out.
+/// Reports each data key that the KMS returns.
 #[derive(Clone, Debug)]
 pub(crate) struct Tap<K>(pub(crate) K);
 

@@ -1,4 +1,4 @@
-//! What a service does with its keys.
+//! A service's operations on its keys.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,7 +64,7 @@ impl TwoServices {
             };
             tokio::spawn(work).await.unwrap();
         }
-        // A key that somebody brings along.
+        // An imported key.
         let key = encx::kms::DataKey::generate().unwrap();
         report_key(&key);
         let imported = EncryptionContext::from_pairs([("tenantId", "t-2")]).unwrap();
@@ -72,7 +72,7 @@ impl TwoServices {
         let sealed = self.one.encrypt(&imported, "x", NAME.row(1)).await.unwrap();
         report_bytes("message", &sealed.as_bytes()[..42]);
         self.other.decrypt(&imported, &sealed, NAME.row(1)).await.unwrap();
-        // Another version, and other wraps of the first.
+        // Another version, and new wraps of the first.
         let manager = self.one.key_manager().for_usage(KeyUsage::Data);
         manager.rotate(context).await.unwrap();
         manager.rewrap(context).await.unwrap();
@@ -98,7 +98,7 @@ impl TwoServices {
     }
 
     async fn decrypt(&self, sealed: &[Ciphertext]) {
-        // More often than a message key needs to be kept.
+        // More often than a message key needs to be cached.
         for crypto in [&self.one, &self.other, &self.other, &self.other] {
             for one in sealed {
                 let opened = crypto.decrypt(&self.context, one, NAME.row(1)).await;

@@ -1,10 +1,11 @@
-//! Searches the memory of a process that is through with its keys, and finds none.
+//! Searches the memory of a process that has released its keys, and finds none.
 //!
-//! The process is this package's program, at whatever level of optimisation the package is built; `scripts/test` builds it
-//! at two. It stands still while it is searched: all that it can write to, heap, stacks of all threads and statics.
+//! The process is this package's program, at the optimization level of the package's build; `scripts/test` builds it at
+//! two levels. It is stopped during the search, which covers everything it can write to: heap, stacks of all threads
+//! and statics.
 //!
-//! Each run first searches while the keys are in use, and must find them: a search that finds nothing proves something
-//! only if it finds what is there.
+//! Each run first searches while the keys are in use, and must find them: an empty result proves something only if the
+//! search finds what is there.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
@@ -17,7 +18,7 @@ use support::child::{Child, Moment};
 use support::needles::Needles;
 use support::scan::found;
 
-/// So often each.
+/// Runs per case.
 const RUNS: usize = 20;
 
 #[test]
@@ -83,7 +84,7 @@ fn service(args: &[&str], file: Option<&support::kek_file::KekFile>) {
         assert_there(&child, &needles, &alive);
         if !args.contains(&"drop") {
             child.until(Moment::Expired);
-            // The KMS is open still, and keeps what it wraps with.
+            // The KMS is still open, and keeps the keys that it wraps with.
             assert_gone(
                 &child,
                 &needles,
@@ -95,7 +96,7 @@ fn service(args: &[&str], file: Option<&support::kek_file::KekFile>) {
     }
 }
 
-/// Asserts that of each kind something is found.
+/// Asserts that some needle of each kind is found.
 fn assert_there(child: &Child, needles: &Needles, kinds: &[&str]) {
     let given = needles.given_away(&found(child, needles));
     assert!(
@@ -104,8 +105,8 @@ fn assert_there(child: &Child, needles: &Needles, kinds: &[&str]) {
     );
 }
 
-/// Waits until nothing is found but of these kinds. Background tasks, and threads that opened the KEK file, let go of what
-/// they hold a moment after the call that they worked for.
+/// Waits until only these kinds are found. Background tasks, and threads that opened the KEK file, release their memory
+/// shortly after the call that they worked for.
 fn assert_gone(child: &Child, needles: &Needles, except: &[&str]) {
     let deadline = SystemClock::new().elapsed() + Duration::from_secs(10);
     loop {

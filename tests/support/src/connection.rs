@@ -1,4 +1,4 @@
-//! A key store that a test holds, breaks and slows down.
+//! A key store that a test can hold, break and slow down.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -19,24 +19,24 @@ use futures_core::Stream;
 use crate::gate::Gate;
 use crate::registry::Registry;
 
-/// One process's connection to a database, which can hang, break and lag by itself.
+/// One process's connection to a database, which can hang, break and lag separately.
 #[derive(Clone, Debug)]
 pub struct Connection {
     rows: MemoryKeyStore,
     hints: bool,
     pub(crate) coordinates: bool,
     pub(crate) registers: bool,
-    /// Its registry of processes, in which adding counts can fail alone.
+    /// Its registry of processes, in which adding counts can fail separately.
     pub registry: Registry,
-    /// Holds loads that have read already: what they bring grows old until the test lets them go on.
+    /// Holds loads after they have read: their results age until the test releases them.
     pub loads: Gate,
     /// Holds loads of several scopes before they read.
     pub wide_loads: Gate,
     /// Holds inserts before they write.
     pub early_inserts: Gate,
-    /// Holds inserts that are done already: their caller does not know it yet.
+    /// Holds inserts after they are done: their caller does not know it yet.
     pub inserts: Gate,
-    /// Holds polls before they ask.
+    /// Holds polls before they query.
     pub polls: Gate,
     faults: Arc<Faults>,
 }
@@ -53,7 +53,7 @@ struct Faults {
     flood: AtomicBool,
 }
 
-/// Hints that never end, of keys that no process holds.
+/// Endless hints about keys that no process holds.
 struct Flood;
 
 impl Stream for Flood {
@@ -66,7 +66,7 @@ impl Stream for Flood {
 }
 
 impl Connection {
-    /// Connects to a database that works. With `hints` it pushes what changes.
+    /// Connects to a working database. With `hints` it pushes changes.
     pub fn new(rows: MemoryKeyStore, hints: bool) -> Self {
         Self {
             registry: Registry::new(rows.clone()),
@@ -98,7 +98,7 @@ impl Connection {
         self.faults.polls_left.store(queries + 1, Ordering::SeqCst);
     }
 
-    /// Makes every load fail that asks for this context's data key, among others or alone.
+    /// Makes every load fail that includes this context's data key.
     pub fn corrupt(&self, context: &EncryptionContext) {
         *self.faults.corrupt.lock().unwrap() = Some(Scope::of(KeyUsage::Data, context));
     }
@@ -108,12 +108,12 @@ impl Connection {
         *self.faults.latency.lock().unwrap() = Some((clock.clone(), latency));
     }
 
-    /// Pushes hints without end to processes that subscribe from now on.
+    /// Pushes endless hints to processes that subscribe from now on.
     pub fn flood_with_hints(&self) {
         self.faults.flood.store(true, Ordering::SeqCst);
     }
 
-    /// Whether it pushes what changes.
+    /// Whether it pushes changes.
     pub fn changes_are_pushed(&self) -> bool {
         self.hints
     }

@@ -1,12 +1,12 @@
-//! Which public error types the sources of a package have, so that no list of them is kept by hand alone.
+//! The public error types in a package's sources, so that no list of them is maintained only by hand.
 
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::fs;
 use std::path::PathBuf;
 
-/// Checks that `samples` and `elsewhere` have every public error type of the sources of a package, and that each one's
-/// `Debug` is its text and, a line each, the causes that the text leaves out.
+/// Checks that `samples` and `elsewhere` contain every public error type in a package's sources. Checks that each one's
+/// `Debug` is its text, followed by the causes that the text omits, one per line.
 pub fn check(sources: &[&str], samples: &[(&'static str, Box<dyn Error>)], elsewhere: &[&str]) {
     let named = samples
         .iter()
@@ -46,7 +46,7 @@ fn short(name: &str) -> String {
     name.rsplit("::").next().unwrap().to_owned()
 }
 
-/// Finds what derives `thiserror::Error`, and what implements `Error` by hand.
+/// Finds types that derive `thiserror::Error`, or implement `Error` by hand.
 fn error_types(folders: &[&str]) -> BTreeSet<String> {
     let (mut public, mut errors) = (BTreeSet::new(), BTreeSet::new());
     let mut folders: Vec<_> = folders.iter().map(PathBuf::from).collect();

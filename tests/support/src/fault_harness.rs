@@ -1,4 +1,4 @@
-//! Processes on a KMS, a database and a clock in memory, with a connection that a test holds and breaks.
+//! Processes on a KMS, a database and a clock in memory, with a connection that a test can hold and break.
 
 use std::time::Duration;
 
@@ -12,22 +12,22 @@ use crate::waiting::{settle, until};
 
 /// A KMS, a database and a clock in memory, which processes share, and the connection of the process under test.
 ///
-/// `encx_testkit::Harness` has one key store for all its processes, and moves time from one event to the next. This one has
-/// faults that one process sees alone, and time that jumps past what is due.
+/// `encx_testkit::Harness` has one key store for all its processes, and moves time from one event to the next. This one
+/// has faults that only one process sees, and time that jumps past due events.
 #[derive(Debug)]
 pub struct FaultHarness {
-    /// The clock of all of them.
+    /// The clock of all processes.
     pub clock: ManualClock,
     /// The KMS.
     pub kms: MemoryKms,
-    /// The database itself: what other processes see, whatever happens to `store`.
+    /// The database itself: what other processes see, regardless of `store`.
     pub rows: MemoryKeyStore,
     /// The connection of the process under test.
     pub store: Connection,
 }
 
 impl FaultHarness {
-    /// Creates one whose key store pushes no hints, so that nothing is seen except by polls.
+    /// Creates one whose key store pushes no hints, so that only polls show changes.
     pub fn new() -> Self {
         Self::of(false)
     }
@@ -37,14 +37,14 @@ impl FaultHarness {
         Self::of(true)
     }
 
-    /// Lets its key store know the processes that use it.
+    /// Adds a registry of processes to its key store.
     #[must_use]
     pub fn with_registry(mut self) -> Self {
         self.store.coordinates = true;
         self
     }
 
-    /// Lets its key store have leases and jobs, and know no processes.
+    /// Gives its key store leases and jobs, but no registry.
     pub fn without_registry(mut self) -> Self {
         self.store.coordinates = true;
         self.store.registers = false;
@@ -62,8 +62,8 @@ impl FaultHarness {
         }
     }
 
-    /// Begins a process on the connection under test. It asks neither the KMS nor the key store while it builds: tests count
-    /// calls, and order faults before.
+    /// Begins a process on the connection under test. Its `build` calls neither the KMS nor the key store: tests count
+    /// calls, and set faults before.
     pub fn builder(&self) -> CryptoBuilder {
         Crypto::builder(self.kms.clone(), self.store.clone())
             .clock(self.clock.clone())
@@ -75,7 +75,7 @@ impl FaultHarness {
         self.built(self.builder()).await
     }
 
-    /// Starts a process, and waits for its first poll, so that none is under way when the test begins.
+    /// Starts a process, and waits for its first poll, so that none is in flight when the test begins.
     pub async fn built(&self, builder: CryptoBuilder) -> Crypto {
         let before = self.rows.polls();
         let crypto = builder.build().await.unwrap();
@@ -84,7 +84,7 @@ impl FaultHarness {
         crypto
     }
 
-    /// Manages keys in another process: the one under test is told nothing.
+    /// Manages keys in another process, without informing the one under test.
     pub fn elsewhere(&self) -> KeyManager {
         Crypto::builder(self.kms.clone(), self.rows.clone())
             .clock(self.clock.clone())
@@ -92,12 +92,12 @@ impl FaultHarness {
             .unwrap()
     }
 
-    /// Lets time go by as it does, bit by bit: polls, sweeps and whatever else is due have their turn.
+    /// Advances time in small steps, so that polls, sweeps and other due work run.
     pub async fn pass(&self, time: Duration) {
         self.pass_with(time, || {}).await;
     }
 
-    /// The same, with a request between the bits.
+    /// The same, with a request between the steps.
     pub async fn pass_with(&self, time: Duration, mut request: impl FnMut()) {
         let until = self.clock.elapsed() + time;
         while self.clock.elapsed() < until {
@@ -108,7 +108,7 @@ impl FaultHarness {
         }
     }
 
-    /// Suspends in another process the version that encrypts.
+    /// Suspends the active version in another process.
     pub async fn suspend_elsewhere(&self, context: &EncryptionContext) -> DataKeyId {
         let versions = self.elsewhere().list(context).await.unwrap();
         let active = versions.iter().find(|version| version.state == KeyState::Active);
@@ -118,7 +118,7 @@ impl FaultHarness {
         id
     }
 
-    /// Lets half of the default `state_ttl` go by, and waits for the poll that comes in it.
+    /// Advances half of the default `state_ttl`, and waits for the poll in it.
     pub async fn next_poll(&self) {
         let before = self.rows.polls();
         self.clock.advance(MINUTE / 2);

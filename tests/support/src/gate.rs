@@ -1,4 +1,4 @@
-//! Where calls wait until a test lets them go on.
+//! A gate that holds calls until a test releases them.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use crate::waiting::until;
 
-/// Holds the calls that reach it, and counts those that it holds.
+/// Holds the calls that reach it, and counts those it holds.
 #[derive(Clone, Debug)]
 pub struct Gate(Arc<(watch::Sender<bool>, watch::Sender<usize>)>);
 
@@ -20,12 +20,12 @@ impl Gate {
         self.0.0.send_replace(true);
     }
 
-    /// Lets all calls pass, those that it holds too.
+    /// Lets all calls pass, including those it holds.
     pub fn release(&self) {
         self.0.0.send_replace(false);
     }
 
-    /// Counts the calls that it holds.
+    /// Counts the calls it holds.
     pub fn waiting(&self) -> usize {
         *self.0.1.borrow()
     }

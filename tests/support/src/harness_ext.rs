@@ -1,4 +1,4 @@
-//! What our own tests need of a `Harness` besides what a service's do.
+//! Additions to `Harness` for encx's own tests.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -6,14 +6,14 @@ use std::time::Duration;
 use encx::{Crypto, CryptoBuilder};
 use encx_testkit::Harness;
 
-/// Starts processes on a [`Harness`] whose settings are their own.
+/// Starts processes on a [`Harness`] with their own settings.
 pub trait HarnessExt {
     /// Begins a process on the harness's KMS, key store and clock, without the settings of its other processes.
     ///
-    /// It asks neither the KMS nor the key store while it builds: tests count calls, and have edited rows read.
+    /// Its `build` calls neither the KMS nor the key store: tests count calls, and let edited rows be read.
     fn builder(&self) -> CryptoBuilder;
 
-    /// Lets time go by, 100 ms at a time, until a future is done.
+    /// Advances time, 100 ms at a time, until a future is done.
     fn in_time<F: Future>(&self, future: F) -> impl Future<Output = F::Output>;
 }
 

@@ -1,8 +1,9 @@
-//! What the tests of this workspace share. No package is published with it.
+//! Shared code of this workspace's tests. It is not published.
 //!
-//! - Most tests begin with `encx_testkit::Harness`, as those of a service do. [`HarnessExt`] adds what only our own need.
-//! - A test of faults begins with a [`FaultHarness`]: the process under test has a [`Connection`] that the test holds and breaks.
-//! - [`SSN`], [`NAME`] and [`context`] are the fields and the context that tests encrypt under if any will do.
+//! - Most tests use `encx_testkit::Harness`, like those of a service. [`HarnessExt`] adds what only our own tests need.
+//! - A test of faults uses a [`FaultHarness`]: the process under test has a [`Connection`] that the test can hold and
+//!   break.
+//! - [`SSN`], [`NAME`] and [`context`] are the default fields and context of tests.
 //! - [`settle`], [`until`], [`within`] and [`at_once`] wait without a fixed sleep.
 //! - [`error_types`] finds the public errors of a package.
 #![allow(

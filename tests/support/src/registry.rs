@@ -1,4 +1,4 @@
-//! A registry of processes that does not take counts for as long as a test wants.
+//! A registry of processes that can refuse counts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -37,7 +37,7 @@ impl Registry {
         self.counts_fail.store(fail, Ordering::SeqCst);
     }
 
-    /// Returns how often counts were to be added.
+    /// Returns how often counts were submitted.
     pub fn tries(&self) -> usize {
         self.tries.load(Ordering::SeqCst)
     }

@@ -1,4 +1,4 @@
-//! The fields and the context that tests use if any will do.
+//! The default fields and context of tests.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub fn context(tenant: impl std::fmt::Display) -> EncryptionContext {
         .unwrap()
 }
 
-/// Encrypts something under a context.
+/// Encrypts a value under a context.
 pub async fn seal(crypto: &Crypto, context: &EncryptionContext) -> Ciphertext {
     let sealed = within(crypto.encrypt(context, "123-45-6789", SSN.row(1))).await;
     sealed.unwrap()
@@ -50,21 +50,21 @@ pub async fn open(
     within(crypto.decrypt(context, sealed, SSN.row(1))).await
 }
 
-/// Opens what [`seal`] encrypted, and fails if that has to wait.
+/// Decrypts what [`seal`] encrypted, and fails if that would wait.
 pub fn open_at_once(crypto: &Crypto, context: &EncryptionContext, sealed: &Ciphertext) {
     at_once(crypto.decrypt(context, sealed, SSN.row(1)))
         .expect("a key in memory")
         .unwrap();
 }
 
-/// Encrypts, and fails if that has to wait.
+/// Encrypts, and fails if that would wait.
 pub fn seal_at_once(crypto: &Crypto, context: &EncryptionContext) {
     at_once(crypto.encrypt(context, "", SSN.row(1)))
         .expect("a key in memory")
         .unwrap();
 }
 
-/// Makes a ciphertext that names a key that does not exist.
+/// Returns a ciphertext that names a key that does not exist.
 pub fn with_unknown_key(sealed: &Ciphertext) -> Ciphertext {
     let mut bytes = sealed.as_bytes().to_vec();
     let id = DataKeyId::generate(1_767_225_600_000, None).unwrap();

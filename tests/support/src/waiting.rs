@@ -1,10 +1,10 @@
-//! Waiting for what happens by itself, without a fixed sleep.
+//! Waits for conditions without a fixed sleep.
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-/// Long enough for a machine that does much else; reached only when a test fails.
+/// Long enough for a busy machine; reached only when a test fails.
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Waits for a condition.
@@ -24,14 +24,14 @@ pub async fn within<F: Future>(future: F) -> F::Output {
     done.expect("done before the deadline")
 }
 
-/// Lets every task of a single-threaded runtime run until it waits for something that only the test can bring.
+/// Runs every task of a single-threaded runtime until it waits for an action of the test.
 pub async fn settle() {
     for _ in 0..200 {
         tokio::task::yield_now().await;
     }
 }
 
-/// Polls once, without a runtime being needed: what is done without waiting is done.
+/// Polls once, without a runtime; `None` if the future would wait.
 pub fn at_once<F: Future>(future: F) -> Option<F::Output> {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => Some(output),

@@ -1,4 +1,4 @@
-//! Counts the calls that first uses of a key cost, when many come at once.
+//! Counts the KMS calls of many concurrent first uses of a key.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,26 +7,26 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-/// How many tasks, or threads, use one key for the first time at once.
+/// The number of tasks, or threads, that use one key for the first time at once.
 pub(crate) const CROWDS: [usize; 2] = [64, 1000];
-/// How many keys are used once each, one after the other.
+/// The number of keys that are used once each, in sequence.
 pub(crate) const KEYS: usize = 1000;
 
-/// How long a call takes that others may come during: about as long as one to a cloud's KMS in the same region.
+/// The latency of a call, during which others may arrive: about that of a cloud's KMS in the same region.
 pub(crate) const LATENCY: Duration = Duration::from_millis(10);
 
-/// How many KMS calls a library made.
+/// The number of KMS calls of a library.
 #[derive(Clone, Copy)]
 pub(crate) struct KmsCalls {
-    /// For encryptions at once under a key that does not exist yet, by [`CROWDS`].
+    /// For concurrent encryptions under a key that does not exist yet, by [`CROWDS`].
     pub(crate) encrypt: [Stampede; 2],
-    /// For decryptions at once in a process that has just begun, by [`CROWDS`].
+    /// For concurrent decryptions in a process that has just started, by [`CROWDS`].
     pub(crate) decrypt: [Stampede; 2],
-    /// For one encryption under each of [`KEYS`] new keys, one after the other.
+    /// For one encryption under each of [`KEYS`] new keys, in sequence.
     pub(crate) keys: u64,
 }
 
-/// What a crowd cost.
+/// The cost of a crowd.
 #[derive(Clone, Copy)]
 pub(crate) struct Stampede {
     pub(crate) calls: u64,
@@ -49,7 +49,7 @@ impl Meter {
         }
     }
 
-    /// Counts without waiting, for calls that come one after the other.
+    /// Counts without waiting, for calls in sequence.
     pub(crate) fn instant() -> Self {
         Self {
             latency: Duration::ZERO,
@@ -76,7 +76,7 @@ impl Meter {
     }
 }
 
-/// Starts a runtime as a service has one.
+/// Starts a runtime like that of a service.
 pub(crate) fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -85,7 +85,7 @@ pub(crate) fn runtime() -> Runtime {
         .expect("a runtime starts")
 }
 
-/// Runs so many tasks that begin together, and counts the calls that they cause. A task tells whether it succeeded.
+/// Runs this many tasks that start together, and counts the calls they cause. A task returns whether it succeeded.
 pub(crate) fn tasks<F>(runtime: &Runtime, count: usize, meter: &Meter, task: impl Fn() -> F) -> Stampede
 where
     F: Future<Output = bool> + Send + 'static,
@@ -108,7 +108,7 @@ where
     }
 }
 
-/// The same with threads, for libraries whose calls block.
+/// The same with threads, for libraries with blocking calls.
 pub(crate) fn threads<T>(
     count: usize,
     meter: &Meter,

@@ -1,4 +1,4 @@
-//! What every peer is measured with: payloads, the clock, the counter of KMS calls, and the table.
+//! Shared parts of the measurement: payloads, the clock, the counter of KMS calls, and the table.
 
 pub(crate) mod kms;
 pub(crate) mod table;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use kms::KmsCalls;
 
-/// What every library authenticates besides the plaintext, where it can.
+/// What every library authenticates besides the plaintext, if it can.
 pub(crate) const AAD: [u8; 64] = [0x5a; 64];
 pub(crate) const OTHER_AAD: [u8; 64] = [0x5b; 64];
 
@@ -25,34 +25,34 @@ pub(crate) fn payload(len: usize) -> Vec<u8> {
     vec![0xa5; len]
 }
 
-/// Makes so many calls, and returns how long they took together.
+/// Makes this many calls, and returns their total time.
 pub(crate) type Run<'a> = Box<dyn Fn(u64) -> Duration + 'a>;
 
-/// A library in one configuration, with its key in memory wherever it keeps one.
+/// A library in one configuration, with its key in memory if it caches one.
 pub(crate) trait Subject {
     fn name(&self) -> &'static str;
 
-    /// Asserts that what it encrypts decrypts, and does not where it belongs elsewhere.
+    /// Asserts that its ciphertext decrypts, and does not decrypt in another place.
     fn check(&self);
 
-    /// Returns how many bytes are stored for a plaintext.
+    /// Returns the number of bytes that are stored for a plaintext.
     fn stored_len(&self, plaintext: &[u8]) -> usize;
 
     fn encrypt(&self, plaintext: Vec<u8>) -> Run<'_>;
 
-    /// Encrypts a plaintext once, and decrypts that again and again.
+    /// Encrypts a plaintext once, and decrypts it repeatedly.
     fn decrypt(&self, plaintext: Vec<u8>) -> Run<'_>;
 
-    /// Counts KMS calls, if the library has an interface to count them at.
+    /// Counts KMS calls, if the library has an interface for it.
     fn kms_calls(&self) -> Option<KmsCalls>;
 
-    /// Says what the table's figures do not.
+    /// Returns a remark for the table.
     fn note(&self) -> Option<String> {
         None
     }
 }
 
-/// Times a call and the drop of what it returns.
+/// Times a call and the drop of its result.
 pub(crate) fn timed<'a, T>(call: impl Fn() -> T + 'a) -> Run<'a> {
     Box::new(move |calls| {
         let begin = Instant::now();
@@ -63,8 +63,8 @@ pub(crate) fn timed<'a, T>(call: impl Fn() -> T + 'a) -> Run<'a> {
     })
 }
 
-/// Times a call that consumes its input. Inputs are cloned while the clock stands, in batches that stay in the
-/// processor's nearest cache.
+/// Times a call that consumes its input. Inputs are cloned outside the timed region, in batches that stay in the L1
+/// cache.
 pub(crate) fn timed_with<'a, I: Clone + 'a, T>(input: I, len: usize, call: impl Fn(I) -> T + 'a) -> Run<'a> {
     let batch = ((32 << 10) / len as u64).clamp(1, 32);
     Box::new(move |calls| {
@@ -82,8 +82,7 @@ pub(crate) fn timed_with<'a, I: Clone + 'a, T>(input: I, len: usize, call: impl 
     })
 }
 
-/// Completes a future that has nothing to wait for. Inlined, so that the future is made where it is polled, as
-/// `await` would.
+/// Completes a future that never waits. Inlined, so that the future is created where it is polled, as with `await`.
 #[inline(always)]
 pub(crate) fn ready<F: Future>(future: F) -> F::Output {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {

@@ -1,5 +1,5 @@
-//! The table, and how its figures are taken: the libraries take turns of a millisecond, hundreds of times, and the
-//! least of each counts, because noise only ever adds.
+//! The table, and how its figures are taken: the libraries alternate in turns of a millisecond, hundreds of times, and
+//! the minimum of each counts, because noise only adds.
 #![allow(clippy::print_stdout, reason = "the table is what a bench is for")]
 
 use std::time::Duration;
@@ -10,7 +10,7 @@ use comfy_table::{CellAlignment, Table as Grid};
 use super::kms::{CROWDS, KEYS, KmsCalls, LATENCY, Stampede};
 use super::{AAD, FIELD, LENGTHS, Run, Subject, payload};
 
-/// How much is measured.
+/// The amount of measurement.
 #[derive(Clone, Copy)]
 pub(crate) struct Effort {
     rounds: u32,
@@ -21,7 +21,7 @@ impl Effort {
     pub(crate) const QUICK: Self = Self { rounds: 30 };
 }
 
-/// How long one turn takes.
+/// The duration of one turn.
 const TURN: Duration = Duration::from_millis(1);
 
 pub(crate) struct Table {
@@ -30,9 +30,9 @@ pub(crate) struct Table {
 
 struct Line {
     name: &'static str,
-    /// Nanoseconds a call: encrypt and decrypt, for each length.
+    /// Nanoseconds per call: encrypt and decrypt, for each length.
     nanos: Vec<f64>,
-    /// What is stored for a field, less the field.
+    /// The bytes stored for a field, minus the field.
     overhead: usize,
     kms: Option<KmsCalls>,
     note: Option<String>,
@@ -85,7 +85,7 @@ impl Table {
         }
     }
 
-    /// Says how many times as fast as another one row is, for a field.
+    /// Prints how many times faster one row is than another, for a field.
     pub(crate) fn compare(&self, name: &str, other: &str) {
         let field = |name| {
             self.lines
@@ -168,7 +168,7 @@ fn add(lines: &mut [Line], runs: &[Run<'_>], effort: Effort) {
     }
 }
 
-/// Times all in turns, and returns the least of each, in nanoseconds a call.
+/// Times all in turns, and returns the minimum of each, in nanoseconds per call.
 fn least_nanos(runs: &[Run<'_>], effort: Effort) -> Vec<f64> {
     let calls: Vec<_> = runs.iter().map(calls_a_turn).collect();
     let mut least = vec![f64::INFINITY; runs.len()];
@@ -180,8 +180,8 @@ fn least_nanos(runs: &[Run<'_>], effort: Effort) -> Vec<f64> {
     least
 }
 
-/// Finds how many calls fill a turn. One that was interrupted looks full after a single call, so the least of several
-/// tries counts here too.
+/// Finds the number of calls that fill a turn. An interrupted turn looks full after a single call, so this also takes
+/// the minimum of several tries.
 fn calls_a_turn(run: &Run<'_>) -> u64 {
     let mut calls = 1;
     while (0..5).map(|_| run(calls)).min() < Some(TURN) {

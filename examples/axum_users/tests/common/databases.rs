@@ -1,4 +1,4 @@
-//! An empty database for each test, and a dump of all that is in it.
+//! An empty database for each test, and a dump of its content.
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor};
 use tempfile::TempDir;
 use uuid::Uuid;
 
-/// The server to test against. Its user may create databases.
+/// The test server. Its user may create databases.
 const VARIABLE: &str = "ENCX_TEST_POSTGRES_URL";
 
-/// A database, and a folder for what the service keeps beside it.
+/// A database, and a folder for the service's other files.
 pub(crate) enum Database {
     Postgres {
         server: Box<PgConnectOptions>,
@@ -60,12 +60,12 @@ impl Database {
         }
     }
 
-    /// Returns all that somebody has who has the database: of SQLite the files as they are, with what was not yet
-    /// written back.
+    /// Returns everything that a copy of the database contains: for SQLite the raw files, including the write-ahead
+    /// log.
     pub(crate) fn dump(&self) -> Vec<u8> {
         match self {
             Self::Postgres { .. } => {
-                // Without the parameters, which sqlx alone understands.
+                // Without the parameters, which only sqlx understands.
                 let url = self.url();
                 let url = url.split('?').next().unwrap();
                 let dump = Command::new(postgres_binary("pg_dump"))
@@ -76,7 +76,7 @@ impl Database {
                 dump.stdout
             }
             Self::Sqlite { folder } => {
-                // The write-ahead log goes when the last connection closes: then what it held is in the other files.
+                // Closing the last connection removes the write-ahead log; its content is then in the other files.
                 loop {
                     let files = std::fs::read_dir(folder.path()).unwrap();
                     let files = files.map(|file| file.unwrap().path());
@@ -91,7 +91,7 @@ impl Database {
         }
     }
 
-    /// Runs a statement of a test's own.
+    /// Runs a test's own statement.
     pub(crate) async fn execute(&self, sql: &str) {
         match self {
             Self::Postgres { server, name, .. } => {
@@ -105,7 +105,7 @@ impl Database {
         }
     }
 
-    /// Removes the database, and whoever is connected to it.
+    /// Removes the database, and disconnects its clients.
     pub(crate) async fn remove(self) {
         if let Self::Postgres { server, name, .. } = self {
             on_server(&server, format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
@@ -119,7 +119,7 @@ async fn on_server(server: &PgConnectOptions, statement: String) {
     connection.close().await.unwrap();
 }
 
-/// Finds a program of PostgreSQL's: the newest that Debian has, or the one that is in the path.
+/// Finds a program of PostgreSQL: the newest of Debian's packages, or the one in the path.
 fn postgres_binary(name: &str) -> PathBuf {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
     let binaries = versions.map(|version| version.unwrap().path().join("bin").join(name));

@@ -1,4 +1,4 @@
-//! The service on a port of its own, a client, and the two databases.
+//! The service on its own port, a client, and the two databases.
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 #![allow(dead_code, reason = "each test binary uses some of it")]
 
@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// A service that runs.
+/// A running service.
 pub(crate) struct Running {
     address: String,
     end: oneshot::Sender<()>,
@@ -43,7 +43,7 @@ impl Running {
         Self::serve(Service::start(&settings).await.unwrap()).await
     }
 
-    /// Has a service serve on a port of its own.
+    /// Serves a service on its own port.
     pub(crate) async fn serve(service: Service) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -55,7 +55,7 @@ impl Running {
         Self { address, end, served }
     }
 
-    /// Ends it as a signal does, and waits until it has ended.
+    /// Ends it as a signal does, and waits for the end.
     pub(crate) async fn end(self) {
         self.end.send(()).unwrap();
         self.served.await.unwrap();
@@ -69,7 +69,7 @@ impl Running {
         self.call(Method::POST, path, Some(body)).await
     }
 
-    /// Makes one request on a connection of its own. An empty answer is `null`.
+    /// Makes one request on its own connection. An empty answer is `null`.
     pub(crate) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
         self.call_as("", method, path, body).await
     }
@@ -102,7 +102,7 @@ impl Running {
         let body = match serde_json::from_slice(&body) {
             Ok(json) => json,
             Err(_) if body.is_empty() => Value::Null,
-            // What axum itself refuses.
+            // A refusal by axum itself.
             Err(_) => String::from_utf8_lossy(&body).into(),
         };
         (status, body)

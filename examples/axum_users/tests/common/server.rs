@@ -1,4 +1,4 @@
-//! A PostgreSQL server of a test's own, to stop and to start again.
+//! A PostgreSQL server per test, which the test can stop and restart.
 
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -16,7 +16,7 @@ const PROGRAMS: &str = "ENCX_TEST_POSTGRES_BIN";
 /// PostgreSQL refuses to run as root.
 const NOBODY: u32 = 65_534;
 
-/// A server that runs, until it is stopped or dropped.
+/// A server that runs until it is stopped or dropped.
 pub(crate) struct Server {
     folder: TempDir,
     port: u16,
@@ -68,7 +68,7 @@ impl Server {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
     }
 
-    /// Starts it on the same data and the same port, and waits until it accepts connections.
+    /// Starts it on the same data and port, and waits until it accepts connections.
     pub(crate) fn start(&mut self) {
         let process = program("postgres")
             .arg("-D")

@@ -1,4 +1,4 @@
-//! What the command line says, and the policies that it stands for.
+//! Parses the command line, and builds the policies it describes.
 
 use std::error::Error;
 
@@ -6,7 +6,7 @@ use encx::kms::KekId;
 use encx_aws::admin::{RotationPeriod, check_alias};
 use encx_aws::policy::{ANY_CONTEXT_OF_ENCX, IdentityPolicy, KeyPolicy, PolicyError};
 
-/// Everything that can be asked for.
+/// The arguments.
 #[derive(Default)]
 pub(crate) struct Arguments {
     pub(crate) alias: Option<String>,
@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    /// Parses the command line, and checks all of it that can be checked without AWS.
+    /// Parses the command line, and checks everything that can be checked without AWS.
     pub(crate) fn parse(given: impl IntoIterator<Item = String>) -> Result<Self, Box<dyn Error>> {
         let (mut found, mut given) = (Self::default(), given.into_iter());
         while let Some(name) = given.next() {
@@ -64,7 +64,7 @@ impl Arguments {
             }
         }
         if found.context.len() > 1 {
-            // Any other pair is stricter than this one, and has it besides.
+            // Any other pair is stricter than this one, and implies it.
             found
                 .context
                 .retain(|pair| !own_context().any(|own| own == *pair));
@@ -72,7 +72,7 @@ impl Arguments {
         Ok(found)
     }
 
-    /// Returns the alias, if it is one that AWS KMS takes.
+    /// Returns the alias, if AWS KMS accepts it.
     pub(crate) fn alias(&self) -> Result<&str, Box<dyn Error>> {
         let alias = self.alias.as_deref().ok_or("--alias alias/… is needed")?;
         check_alias(alias)?;
@@ -84,7 +84,7 @@ impl Arguments {
         account.ok_or("--account, twelve digits, is needed")
     }
 
-    /// Makes the policy of the key, and checks whom it names.
+    /// Builds the policy of the key, and checks its principals.
     pub(crate) fn key_policy(&self) -> Result<KeyPolicy, Box<dyn Error>> {
         let mut policy = KeyPolicy::new(self.account()?)?;
         for principal in &self.administrators {
@@ -119,7 +119,7 @@ impl Arguments {
         Ok(policy)
     }
 
-    /// Makes the identity policy for the service's role, where it needs one besides the key's policy.
+    /// Builds the identity policy for the service's role, if it needs one besides the key's policy.
     pub(crate) fn identity_policy(&self, keks: &[KekId]) -> Result<Option<IdentityPolicy>, Box<dyn Error>> {
         let account = format!("::{}:", self.account()?);
         let is_foreign = |user: &String| !user.contains(&account);
@@ -129,7 +129,7 @@ impl Arguments {
         Ok(Some(self.limited(IdentityPolicy::service(keks)?)?))
     }
 
-    /// Prints one policy by its name, for which AWS is not asked.
+    /// Prints one policy by its name, without calling AWS.
     pub(crate) fn policy_named(&self, name: &str) -> Result<String, Box<dyn Error>> {
         Ok(match name {
             "administrator" => IdentityPolicy::administrator(self.account()?)?.to_string(),

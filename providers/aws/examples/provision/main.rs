@@ -1,30 +1,32 @@
-//! Makes all that a service needs from nothing: a KEK with a policy, an alias, automatic rotation, replicas, and prints
-//! the identity policy for the service's role where it needs one. Run again, it changes nothing, and says so.
+//! Creates everything that a service needs: a KEK with a policy, an alias, automatic rotation, and replicas. Prints the
+//! identity policy for the service's role if it needs one. Run again, it changes nothing, and says so.
 //!
 //! ```sh
 //! cargo run -p encx-aws --example provision -- \
 //!   --alias alias/shop-pii --account 111122223333 --user arn:aws:iam::111122223333:role/shop --replica eu-west-1
 //! ```
 //!
-//! Needs credentials with `IdentityPolicy::administrator`, and `AWS_REGION`. Name all users, every time: the policy is made of
-//! the arguments alone. Without `--user` and `--lifecycle-user` the account's identity policies decide who uses the key.
+//! Needs credentials with `IdentityPolicy::administrator`, and `AWS_REGION`. Name all users on every run: the policy is
+//! built from the arguments alone. Without `--user` and `--lifecycle-user`, the account's identity policies decide who
+//! uses the key.
 //!
-//! Everything that can be checked is checked before the first change. Of a key that exists it changes only what the command line
-//! names, as Terraform may own it: its policy with `--replace-policy`, after showing who would lose and gain what; its rotation with
-//! `--rotation-days`; tags with `--tag`. If it fails, it says what exists now and how to go on.
+//! It checks everything that it can before the first change. On an existing key, which Terraform may own, it changes
+//! only what the command line names: its policy with `--replace-policy`, after showing which principals lose and gain
+//! what; its rotation with `--rotation-days`; tags with `--tag`. If it fails, it says what exists now and how to
+//! continue.
 //!
 //! | argument | means |
 //! | --- | --- |
-//! | `--user`, `--lifecycle-user`, `--administrator`, `--auditor`, `--key-deleter` | roles and users by ARN, each as often as there are |
-//! | `--context KEY=VALUE`, again for a further value | who uses the key does it under contexts with these pairs alone |
-//! | `--enforce-context` | under contexts of encx alone, whatever their values |
+//! | `--user`, `--lifecycle-user`, `--administrator`, `--auditor`, `--key-deleter` | roles and users by ARN, repeatable |
+//! | `--context KEY=VALUE`, again for another value | users may use the key only under contexts with these pairs |
+//! | `--enforce-context` | only under contexts of encx, with any values |
 //! | `--rotation-days N` | 90 to 2560; a new key has 90 |
-//! | `--tag KEY=VALUE` | besides `encx` = `kek` |
-//! | `--key ARN` | goes on with this key, which has no alias yet |
-//! | `--format json` | prints ids, ARNs, changes and the service's settings as JSON, and all else on standard error |
+//! | `--tag KEY=VALUE` | in addition to `encx` = `kek` |
+//! | `--key ARN` | continues with this key, which has no alias yet |
+//! | `--format json` | prints ids, ARNs, changes and the service's settings as JSON, and everything else on standard error |
 //!
-//! With `--print-policy NAME` it prints one policy and asks nobody: `administrator` and `key` need `--account`; `service`, `lifecycle`
-//! and `auditor` need `--kek` with the key's ARN, once for each region.
+//! With `--print-policy NAME` it prints one policy and calls no service: `administrator` and `key` need `--account`;
+//! `service`, `lifecycle` and `auditor` need `--kek` with the key's ARN, once for each region.
 #![allow(clippy::print_stdout, reason = "a program whose output is its work")]
 #![allow(clippy::print_stderr, reason = "a program that says what it does")]
 
@@ -62,7 +64,7 @@ async fn main() -> ExitCode {
 struct Done {
     is_quiet: bool,
     changes: Vec<(String, Change)>,
-    /// A key that was made in this run, and what it has.
+    /// A key that was created in this run, and its properties.
     made: Option<Made>,
     alias: String,
 }
@@ -127,7 +129,7 @@ async fn run(done: &mut Done) -> Result<(), Box<dyn Error>> {
     alias.clone_into(&mut done.alias);
     let policy = arguments.key_policy()?;
     let mut builder = AwsKms::builder();
-    // It also checks that they are regions. For tests these are all at one address.
+    // It also checks that they are regions. In tests they all have one address.
     let elsewhere = std::env::var("PROVISION_REPLICA_ENDPOINT").ok();
     for region in &arguments.replicas {
         let own = format!("https://kms.{region}.amazonaws.com");
@@ -199,7 +201,7 @@ async fn check(
         }
     };
     let Some(found) = found else {
-        // Where the key is to be replicated nothing else may have its name.
+        // Where the key will be replicated, its alias must be free.
         for region in &arguments.replicas {
             let elsewhere = format!("arn:aws:kms:{region}:{}:{alias}", arguments.account()?);
             refuse_other(admin, &elsewhere, None).await?;
@@ -243,7 +245,7 @@ async fn check(
     Ok(Some(found))
 }
 
-/// Refuses an alias that stands for something else: what uses it would change its key.
+/// Refuses an alias that refers to another key: its users would change keys.
 async fn refuse_other(admin: &KmsAdmin, alias: &str, own: Option<&KekId>) -> Result<(), Box<dyn Error>> {
     match admin.find_kek(alias).await? {
         Some(other) if Some(&other) != own => Err(format!(
@@ -290,7 +292,7 @@ async fn create(
     Ok(kek)
 }
 
-/// Rotates a new key, and one that exists as far as the command line says so.
+/// Rotates a new key, and an existing one if the command line says so.
 async fn rotate(
     admin: &KmsAdmin,
     arguments: &Arguments,

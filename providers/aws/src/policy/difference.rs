@@ -1,14 +1,14 @@
-//! What a new key policy changes, to be read by people.
+//! What a new key policy changes, for people to read.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-/// What a new policy changes, each a line to read: `arn:… may kms:Decrypt`.
+/// The changes of a new policy, one readable line each: `arn:… may kms:Decrypt`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PolicyDifference {
-    /// What is allowed now and would not be any more.
+    /// What is allowed now and would no longer be.
     pub lost: Vec<String>,
     /// What would be allowed and is not now.
     pub gained: Vec<String>,
@@ -30,14 +30,14 @@ impl PolicyDifference {
     }
 }
 
-/// Lists what a policy says, one line each, whatever the order of its lists and whether one that holds a single thing is
-/// a list: AWS gives back what was put in other forms.
+/// Lists the grants of a policy, one line each. The order of lists, and whether a single item is a list, do not matter:
+/// AWS returns policies in other forms than it was given.
 fn said(policy: &Value) -> BTreeSet<String> {
     let mut lines = BTreeSet::new();
     for statement in list(&policy["Statement"]) {
         match plain(statement) {
             Some(found) => lines.extend(found),
-            // Denials and the like stand there as they are.
+            // Denials and other statements are listed unchanged.
             None => {
                 lines.insert(sorted_lists(statement).to_string());
             }
@@ -46,7 +46,7 @@ fn said(policy: &Value) -> BTreeSet<String> {
     lines
 }
 
-/// Takes an ordinary statement of a key policy apart.
+/// Splits an ordinary statement of a key policy into grants.
 fn plain(statement: &Value) -> Option<Vec<String>> {
     const KNOWN: &[&str] = &["Action", "Condition", "Effect", "Principal", "Resource", "Sid"];
     let fields = statement.as_object()?;
@@ -71,7 +71,7 @@ fn plain(statement: &Value) -> Option<Vec<String>> {
     Some(lines)
 }
 
-/// Takes a single thing as a list of one.
+/// Treats a single item as a list of one.
 fn list(value: &Value) -> Vec<&Value> {
     match value {
         Value::Array(values) => values.iter().collect(),
@@ -80,7 +80,7 @@ fn list(value: &Value) -> Vec<&Value> {
     }
 }
 
-/// Makes every list sorted, and every text a list of one.
+/// Sorts every list, and turns every text into a list of one.
 fn sorted_lists(value: &Value) -> Value {
     match value {
         Value::Array(values) => {
@@ -141,7 +141,7 @@ mod tests {
         }
         assert_ne!(found, put);
         assert!(PolicyDifference::between(&found, &put).is_empty());
-        // What is no ordinary statement counts as well, in whatever form.
+        // Other statements count as well, in any form.
         let denial = |actions: Value| json!({ "Statement": { "Effect": "Deny", "Principal": "*", "Action": actions, "Resource": "*" } });
         let (one, same) = (denial(json!("kms:Decrypt")), denial(json!(["kms:Decrypt"])));
         assert!(PolicyDifference::between(&one, &same).is_empty());
@@ -160,7 +160,7 @@ mod tests {
             (&difference.lost[..], &difference.gained[..]),
             (&lines("a")[..], &lines("b")[..])
         );
-        // A condition that goes away is a gain, and not the same.
+        // Removing a condition is a gain, not a no-op.
         let limited = key()
             .user_where(format!("{ROLE}b"), [("purpose", "pii")])
             .unwrap();

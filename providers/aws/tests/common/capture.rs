@@ -1,4 +1,4 @@
-//! Keeps all that `tracing` is told, at every level, of every target.
+//! Captures all `tracing` events, at every level and of every target.
 
 use std::fmt::{self, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use tracing::{Event, Metadata, Subscriber};
 pub(crate) struct Capture(Arc<Mutex<String>>);
 
 impl Capture {
-    /// Makes it the subscriber of the whole process, once.
+    /// Installs it as the subscriber of the whole process, once.
     pub(crate) fn install() -> Self {
         let capture = Self::default();
         let shared = Shared {
@@ -25,7 +25,7 @@ impl Capture {
         capture
     }
 
-    /// Takes what was said since the last time.
+    /// Takes what was captured since the last call.
     pub(crate) fn take(&self) -> String {
         std::mem::take(&mut *self.0.lock().unwrap())
     }

@@ -1,7 +1,7 @@
-//! Tests that run again in a process of their own, whose environment they choose: this one's is shared by all tests.
+//! Runs tests again in a child process with a chosen environment, because all tests share this process's environment.
 
-/// Runs a test again in a process of its own, whose environment says this, and returns what it printed after `said: `.
-/// `None` in that process itself. A variable without a value is not set there.
+/// Runs a test again in a child process with this environment, and returns what it printed after `said: `. `None` in
+/// the child itself. A variable without a value is unset there.
 pub(crate) fn in_environment(test: &str, variables: &[(&str, &str)]) -> Option<String> {
     if is_child() {
         return None;
@@ -28,10 +28,10 @@ pub(crate) fn in_environment(test: &str, variables: &[(&str, &str)]) -> Option<S
 
 const CHILD: &str = "ENCX_TEST_CHILD";
 
-/// Tells whether this is such a process.
+/// Tells whether this is such a child.
 pub(crate) fn is_child() -> bool {
     std::env::var_os(CHILD).is_some()
 }
 
-/// The value of a variable that is not set.
+/// The value that unsets a variable.
 pub(crate) const UNSET: &str = "<unset>";

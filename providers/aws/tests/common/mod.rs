@@ -1,4 +1,4 @@
-//! What the tests share: where the KMS server is, clients for it, and a proxy that counts and fails.
+//! Shared test code: the address of the KMS server, clients for it, and a proxy that counts and fails.
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
@@ -20,13 +20,13 @@ use encx_aws::{AwsKms, AwsKmsBuilder};
 pub(crate) const HOME: &str = "eu-central-1";
 pub(crate) const AWAY: &str = "eu-west-1";
 
-/// Returns the address of the KMS server that `./scripts/test` starts. Without one the test fails: it is never skipped.
+/// Returns the address of the KMS server that `./scripts/test` starts. Without one the test fails; it is never skipped.
 pub(crate) fn server_url() -> String {
     std::env::var("ENCX_TEST_KMS_URL")
         .expect("ENCX_TEST_KMS_URL is not set: run the tests with ./scripts/test, which starts a KMS server")
 }
 
-/// Says what a service's environment would say, with credentials that are none.
+/// Returns a service's configuration, with invalid credentials.
 pub(crate) fn config() -> SdkConfig {
     let credentials = Credentials::new("AKIDEXAMPLE", "not-a-secret", None, None, "tests");
     SdkConfig::builder()
@@ -36,7 +36,7 @@ pub(crate) fn config() -> SdkConfig {
         .build()
 }
 
-/// Begins an `AwsKms` whose every region is at one address.
+/// Builds an `AwsKms` whose regions all have one address.
 pub(crate) fn builder_at(url: &str) -> AwsKmsBuilder {
     AwsKms::builder()
         .sdk_config(&config())
@@ -44,7 +44,7 @@ pub(crate) fn builder_at(url: &str) -> AwsKmsBuilder {
         .endpoint_url_for(AWAY, url)
 }
 
-/// Returns the SDK's own client, for what no service does: making and disabling keys.
+/// Returns the SDK's own client, for operations that no service uses: creating and disabling keys.
 pub(crate) fn client(region: &'static str) -> Client {
     let config = aws_sdk_kms::config::Builder::from(&config())
         .region(Region::from_static(region))
@@ -57,7 +57,7 @@ pub(crate) async fn create_key(region: &'static str) -> KekId {
     arn(made.key_metadata.unwrap().arn.unwrap())
 }
 
-/// Makes a multi-region key in `HOME`, with a replica in `AWAY`, and returns the ARN of the former.
+/// Creates a multi-region key in `HOME`, with a replica in `AWAY`, and returns the ARN of the former.
 pub(crate) async fn create_multi_region_key() -> KekId {
     let made = client(HOME).create_key().multi_region(true).send().await.unwrap();
     let made = made.key_metadata.unwrap();

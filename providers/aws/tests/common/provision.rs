@@ -6,7 +6,7 @@ use super::HOME;
 
 pub(crate) const ACCOUNT: &str = "123456789012";
 
-/// How it ended, and what it wrote.
+/// Its exit status and output.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) succeeded: bool,

@@ -1,4 +1,4 @@
-//! A proxy before the KMS server: it counts what is asked, and can be taken down.
+//! A proxy in front of the KMS server that counts calls and can be taken down.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,7 +18,7 @@ pub(crate) struct Proxy {
 struct Shared {
     calls: Mutex<BTreeMap<String, usize>>,
     is_down: AtomicBool,
-    /// How many calls are still forwarded, where that is limited.
+    /// How many more calls are forwarded, if limited.
     left: Mutex<Option<usize>>,
     stalled: AtomicUsize,
 }
@@ -43,28 +43,28 @@ impl Proxy {
         &self.url
     }
 
-    /// From here on every connection is cut, or not any more.
+    /// Starts or stops cutting every connection.
     pub(crate) fn set_down(&self, is_down: bool) {
         self.shared.is_down.store(is_down, Ordering::SeqCst);
     }
 
-    /// Forwards so many more calls, and leaves those that come then without an answer; `None` forwards all again.
+    /// Forwards this many more calls and leaves later ones without an answer; `None` forwards all again.
     pub(crate) fn forward_only(&self, calls: Option<usize>) {
         *self.shared.left.lock().unwrap() = calls;
         self.shared.stalled.store(0, Ordering::SeqCst);
     }
 
-    /// Tells whether a call is waiting for an answer that will not come.
+    /// Tells whether a call is waiting for an answer that will not arrive.
     pub(crate) fn is_stalled(&self) -> bool {
         self.shared.stalled.load(Ordering::SeqCst) > 0
     }
 
-    /// Returns the calls since the last time it was asked, by operation.
+    /// Returns the calls since the last query, by operation.
     pub(crate) fn calls(&self) -> BTreeMap<String, usize> {
         std::mem::take(&mut *self.shared.calls.lock().unwrap())
     }
 
-    /// Checks the calls since the last time.
+    /// Checks the calls since the last query.
     #[track_caller]
     pub(crate) fn expect(&self, what: &str, expected: &[(&str, usize)]) {
         let expected = expected.iter().map(|(name, count)| ((*name).to_owned(), *count));
@@ -90,7 +90,7 @@ async fn forward(client: TcpStream, server: String, shared: Arc<Shared>) {
                 return;
             }
             seen.push_str(&String::from_utf8_lossy(&buffer[..read]));
-            // A header may come in two pieces: what follows the last whole one is kept.
+            // A header may arrive in two pieces: the rest after the last complete one is kept.
             while let Some((_, rest)) = seen.split_once(TARGET) {
                 let Some((name, rest)) = rest.split_once("\r\n") else {
                     break;
@@ -116,7 +116,7 @@ async fn forward(client: TcpStream, server: String, shared: Arc<Shared>) {
         }
     };
     let answering = tokio::io::copy(&mut from_server, &mut to_client);
-    // Whichever side ends first, the connection is over.
+    // The connection ends when either side does.
     tokio::select! {
         () = asking => {}
         _ = answering => {}

@@ -1,4 +1,4 @@
-//! An endpoint that answers what a test says, for what no KMS server does on request.
+//! An endpoint with scripted answers, for behavior that no KMS server shows on request.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -11,17 +11,17 @@ pub(crate) const OTHER_ARN: &str =
     "arn:aws:kms:eu-central-1:111122223333:key/ffffffff-12ab-34cd-56ef-1234567890ab";
 pub(crate) const MRK: &str = "arn:aws:kms:eu-central-1:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab";
 
-/// An AWS KMS that answers as told.
+/// An AWS KMS with scripted answers.
 pub(crate) struct Scripted {
     pub(crate) server: MockServer,
 }
 
-/// The body of an answer: JSON, or what only looks like it.
+/// The body of an answer: JSON, or text that looks like it.
 pub(crate) fn json(body: &str) -> ResponseTemplate {
     ResponseTemplate::new(200).set_body_raw(body.to_owned(), "application/x-amz-json-1.1")
 }
 
-/// The answer of AWS KMS that refuses.
+/// A refusal by AWS KMS.
 pub(crate) fn refusal(status: u16, code: &str) -> ResponseTemplate {
     let body = format!(r#"{{"__type":"{code}","message":"said by the test"}}"#);
     ResponseTemplate::new(status)
@@ -29,7 +29,7 @@ pub(crate) fn refusal(status: u16, code: &str) -> ResponseTemplate {
         .set_body_raw(body, "application/x-amz-json-1.1")
 }
 
-/// Answers one after the other, the last again and again.
+/// Answers in sequence, repeating the last.
 struct Sequence {
     answers: Vec<ResponseTemplate>,
     next: AtomicUsize,
@@ -45,12 +45,12 @@ impl Respond for Sequence {
 impl Scripted {
     pub(crate) async fn start() -> Self {
         Self {
-            // A server of its own: those of the pool may still be answering for the test before.
+            // A dedicated server: pooled ones may still be answering for the previous test.
             server: MockServer::builder().start().await,
         }
     }
 
-    /// Answers an operation.
+    /// Sets the answers to an operation.
     pub(crate) async fn answer(&self, operation: &str, answers: impl Into<Vec<ResponseTemplate>>) {
         let answers = Sequence {
             answers: answers.into(),
@@ -66,7 +66,7 @@ impl Scripted {
             .await;
     }
 
-    /// Returns the bodies of what was asked, in order.
+    /// Returns the bodies of the requests, in order.
     pub(crate) async fn asked(&self) -> Vec<(String, serde_json::Value)> {
         let requests = self.server.received_requests().await.unwrap();
         let asked = requests.iter().map(|request| {
@@ -77,7 +77,7 @@ impl Scripted {
         asked.collect()
     }
 
-    /// Begins an `AwsKms` for this endpoint, with short time-outs.
+    /// Builds an `AwsKms` for this endpoint, with short timeouts.
     pub(crate) fn builder(&self) -> AwsKmsBuilder {
         super::builder_at(&self.server.uri())
     }

@@ -1,4 +1,4 @@
-//! The services that give credentials: what they refuse is no outage of AWS KMS, and what they are sent is not shown.
+//! Credentials services: their refusals are not outages of AWS KMS, and errors do not show requests to them.
 
 use wiremock::matchers::any;
 use wiremock::{Mock, MockServer, ResponseTemplate};
@@ -10,7 +10,7 @@ const NAME: &str = "credentials::what_gives_no_credentials_is_told_from_what_doe
 const TOKEN: &str = "the-token-of-a-pod";
 const ROLE: &str = "arn:aws:iam::111122223333:role/shop";
 
-/// A refusal of STS, which repeats what it was sent.
+/// A refusal by STS that repeats its request.
 fn sts(status: u16, code: &str) -> ResponseTemplate {
     let body = format!(
         "<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>not authorized for {ROLE}: {TOKEN} x-17</Message></Error>\
@@ -79,7 +79,7 @@ fn what_gives_no_credentials_is_told_from_what_does_not_answer() {
             ("AWS_PROFILE", "shop".to_owned()),
         ]
     };
-    // What stands at the address of STS, of EC2's metadata service and of the container's, and how it ends.
+    // The answers of STS, of EC2's metadata service and of the container's, and the result.
     let cases = [
         (
             "another external id",

@@ -1,4 +1,5 @@
-//! What AWS KMS does on no request: refusals of every kind, silence, and answers that must not be believed.
+//! Behavior that AWS KMS does not show on request: refusals of every kind, silence, and answers that must not be
+//! trusted.
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 #![allow(clippy::print_stdout, reason = "how a process of a test tells what it saw")]
 
@@ -59,7 +60,7 @@ async fn unwrap(kms: &AwsKms, kek: &str) -> Result<DataKey, KmsError> {
     kms.unwrap_key(&wrap_by(kek), &pairs()).await
 }
 
-/// Writes an error with all that stands behind it, in every form that a log may have it in.
+/// Formats an error with all its sources, in every form that a log may show.
 fn all_text(error: &KmsError) -> String {
     let mut text = format!("{error} {error:?} {error:#?}");
     let mut next = error.source();
@@ -74,7 +75,8 @@ fn aws(error: &KmsError) -> &AwsError {
     error.source().unwrap().downcast_ref::<AwsError>().unwrap()
 }
 
-/// Every code that AWS documents for the operations of a service, and those common to all of AWS; some that nobody knows.
+/// Every code that AWS documents for the operations of a service, the codes common to all of AWS, and some unknown
+/// ones.
 const REFUSALS: &[(u16, &str, KmsErrorKind)] = &[
     (400, "AccessDeniedException", KmsErrorKind::AccessDenied),
     (400, "ExpiredTokenException", KmsErrorKind::AccessDenied),
@@ -104,7 +106,7 @@ const REFUSALS: &[(u16, &str, KmsErrorKind)] = &[
     (500, "KeyUnavailableException", KmsErrorKind::Unavailable),
     (503, "ServiceUnavailable", KmsErrorKind::Unavailable),
     (400, "UnsupportedOperationException", KmsErrorKind::Unsupported),
-    // Of tomorrow: what the HTTP status says.
+    // Future codes: the HTTP status decides.
     (400, "SomethingNewException", KmsErrorKind::Configuration),
     (403, "SomethingNewException", KmsErrorKind::AccessDenied),
     (429, "SomethingNewException", KmsErrorKind::Throttled),
@@ -125,7 +127,7 @@ async fn every_refusal_has_its_kind_its_source_and_names_what_was_asked() {
         ] {
             scripted.answer(operation, [refusal(*status, code)]).await;
         }
-        // The SDK's own repetition has a test of its own.
+        // The SDK's own retries have a separate test.
         let kms = scripted.builder().max_attempts(1).build().await.unwrap();
         let kek = arn(ARN);
         let errors = [
@@ -151,7 +153,7 @@ async fn every_refusal_has_its_kind_its_source_and_names_what_was_asked() {
                 aws(&error).request_id(),
                 Some("11111111-2222-3333-4444-555555555555")
             );
-            // What answers a request with a key in it is not quoted.
+            // The answer to a request that carries a key is not quoted.
             let is_shown = all_text(&error).contains("said by the test");
             assert_eq!(is_shown, error.operation() != KmsOperation::WrapKey, "{error:?}");
             assert!(aws(&error).source().is_none(), "an error of the SDK is kept");
@@ -329,7 +331,7 @@ async fn silence_is_unavailability_after_the_time_out() {
 
 #[tokio::test]
 async fn a_connection_that_is_refused_or_cut_is_unavailability() {
-    // Says the beginning of an answer, or nothing, and hangs up.
+    // Sends the beginning of an answer, or nothing, and disconnects.
     let sealed = STANDARD.encode(KEY);
     let begin = format!(
         "HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.1\r\ncontent-length: 4000\r\n\r\n{{\"KeyId\":\"{ARN}\",\"Plaintext\":\"{sealed}\","
@@ -343,7 +345,7 @@ async fn a_connection_that_is_refused_or_cut_is_unavailability() {
                 let mut buffer = [0; 4096];
                 let _ = client.read(&mut buffer).await;
                 let _ = client.write_all(said.as_bytes()).await;
-                // Closing with unread bytes, or at once, resets.
+                // Closing with unread bytes, or at once, resets the connection.
                 drop(client);
             }
         });
@@ -607,7 +609,7 @@ async fn a_description_tells_of_past_and_next_rotations() {
     let lists = [rotations("1710000000.5"), rotations("1720000000.0")];
     scripted.answer("ListKeyRotations", lists).await;
     let kms = scripted.builder().build().await.unwrap();
-    // The material stays the same, and then is another.
+    // The material stays the same, then changes.
     for (last, lists) in [
         (1_710_000_000_500, 1),
         (1_710_000_000_500, 1),
@@ -633,7 +635,7 @@ async fn without_leave_to_list_rotations_the_rest_is_known() {
         r#"{{"KeyMetadata":{{"KeyId":"1","Arn":"{ARN}","KeyState":"Enabled","CurrentKeyMaterialId":"cafe"}}}}"#
     ));
     scripted.answer("DescribeKey", [describes]).await;
-    // A date that stays behind when rotation was switched off tells of no next one.
+    // A date that remains after rotation was disabled is not a next rotation.
     let status = json(r#"{"KeyRotationEnabled":false,"NextRotationDate":1790000000.0}"#);
     scripted.answer("GetKeyRotationStatus", [status]).await;
     scripted

@@ -1,4 +1,4 @@
-//! Answers that something else wrote than AWS KMS: pages of proxies, other servers' JSON. None of them is a refusal.
+//! Answers not written by AWS KMS: pages of proxies, other servers' JSON. None of them is a refusal.
 
 use encx::{Crypto, Field};
 use encx_testkit::{ManualClock, MemoryKeyStore};
@@ -20,7 +20,7 @@ pub(super) fn page(status: u16) -> ResponseTemplate {
     ResponseTemplate::new(status).set_body_raw(html, "text/html")
 }
 
-/// What answers in place of AWS KMS, with this status.
+/// Answers of other servers with this status.
 fn foreign(status: u16) -> Vec<ResponseTemplate> {
     let json = |body: &str| ResponseTemplate::new(status).set_body_raw(body.to_owned(), "application/json");
     vec![
@@ -30,10 +30,10 @@ fn foreign(status: u16) -> Vec<ResponseTemplate> {
         json(r#"{"status":"ok"}"#),
         json(r#"{"message":"Forbidden"}"#),
         json(r#"{"code":404,"message":"no such route"}"#),
-        // Codes, but of another server: AWS KMS sends a request id with its own.
+        // Codes of another server: AWS KMS sends a request id with its own.
         json(r#"{"code":"NOT_FOUND","message":"no such route"}"#),
         json(r#"{"__type":"ForbiddenException"}"#),
-        // With a request id, but no code that AWS could have.
+        // With a request id, but a code that AWS cannot have.
         json(r#"{"code":"not allowed: ask your administrator"}"#).insert_header("x-amzn-requestid", "1"),
     ]
 }
@@ -78,7 +78,7 @@ async fn an_answer_without_a_code_of_aws_is_unavailability_whatever_its_status()
     }
 }
 
-/// Where a code or a request id stands in an answer there may be anything.
+/// The field of a code or a request id may contain anything.
 #[tokio::test]
 async fn what_is_no_code_and_no_request_id_is_not_shown() {
     let hex: String = KEY.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -116,7 +116,8 @@ async fn a_code_of_aws_counts_also_without_a_request_id() {
     }
 }
 
-/// A process that holds a key, and whose KMS answers like this from then on: reads for eight seconds, at a `ttl` of three.
+/// A process that holds a key, and whose KMS gives this answer from then on: reads for eight seconds, at a `ttl` of
+/// three.
 async fn failed_reads(answer: ResponseTemplate) -> usize {
     let scripted = Scripted::start().await;
     scripted.answer("GenerateDataKey", [answer_with(&KEY, ARN)]).await;
@@ -159,14 +160,13 @@ async fn with_stale_if_unavailable_no_read_fails_while_a_page_answers() {
     for status in STATUSES {
         assert_eq!(failed_reads(page(status)).await, 0, "{status}");
     }
-    // A refusal of AWS KMS itself still takes the key away.
+    // A refusal by AWS KMS itself still drops the key.
     for code in ["AccessDeniedException", "DisabledException", "NotFoundException"] {
         assert!(failed_reads(refusal(400, code)).await > 16, "{code}");
     }
 }
 
-/// The service that gives credentials is one more that a proxy may stand in the way of. Its variables are read in a process
-/// of its own.
+/// A proxy may also answer in place of the credentials service. Its variables are read in a child process.
 #[test]
 fn a_page_in_place_of_credentials_is_unavailability_and_shows_no_token() {
     const CHILD: &str = "ENCX_TEST_CHILD";

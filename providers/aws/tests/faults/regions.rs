@@ -1,8 +1,8 @@
-//! Several regions: who is asked, in which order, and what is final.
+//! Several regions: which is called, in which order, and which answers are final.
 
 use super::*;
 
-/// Two regions, the first of which answers like this.
+/// Two regions, the first of which gives this answer.
 async fn two(first: Vec<ResponseTemplate>, second: Vec<ResponseTemplate>) -> (Scripted, Scripted, AwsKms) {
     let (near, far) = (Scripted::start().await, Scripted::start().await);
     for (scripted, answers) in [(&near, first), (&far, second)] {
@@ -53,12 +53,12 @@ async fn the_next_region_serves_if_one_is_unavailable_or_silent() {
         assert_eq!(unwrap(&kms, MRK).await.unwrap().expose(), &KEY);
         let made = kms.generate_data_key(&arn(MRK), &pairs()).await.unwrap();
         assert_eq!(made.wrapped.kek.as_str(), MRK);
-        // The second call begins with the region that answered the first.
+        // The second call starts with the region that answered the first.
         assert_eq!((near.asked().await.len(), far.asked().await.len()), (1, 2));
     }
 }
 
-/// The nearest region hangs: it costs one call its time-out, and no other call anything, until it answers again.
+/// The nearest region hangs: until it answers again, it delays one call by its timeout, and no other call.
 #[tokio::test]
 async fn a_region_that_hangs_is_waited_for_once_and_is_first_again_when_it_answers() {
     let late = json("{}").set_delay(Duration::from_secs(60));
@@ -69,7 +69,7 @@ async fn a_region_that_hangs_is_waited_for_once_and_is_first_again_when_it_answe
         r#"{{"KeyMetadata":{{"KeyId":"1","Arn":"{}","KeyState":"Enabled"}}}}"#,
         in_region(AWAY)
     ));
-    // The first time that it is tried it is still silent.
+    // At the first trial it is still silent.
     near.answer("DescribeKey", [late, described]).await;
     far.answer("Decrypt", [answer_with(&KEY, MRK)]).await;
     let operation = Duration::from_millis(900);
@@ -120,7 +120,7 @@ async fn a_refusal_is_final() {
         assert_eq!(unwrap(&kms, MRK).await.unwrap_err().kind(), *kind, "{code}");
         assert!(far.asked().await.is_empty(), "{code} went on to the next region");
     }
-    // Nor does an answer that is not believed.
+    // Nor does an untrusted answer.
     let other = in_region(AWAY).replace("mrk-1", "mrk-2");
     let (_near, far, kms) = two(vec![answer_with(&KEY, &other)], vec![answer_with(&KEY, MRK)]).await;
     assert_eq!(
@@ -151,7 +151,7 @@ async fn other_keys_and_aliases_stay_in_their_region() {
     assert_eq!((near.asked().await.len(), far.asked().await.len()), (1, 1));
 }
 
-/// `ReEncrypt` is asked for in one region after the other as every other call is.
+/// `ReEncrypt` tries one region after another like every other call.
 #[tokio::test]
 async fn a_rewrap_goes_on_to_the_next_region_and_a_refusal_of_it_is_final() {
     let other = MRK.replace("mrk-1", "mrk-2");

@@ -1,4 +1,4 @@
-//! What a KEK's name stands for is asked once, however many cold keys need it, and every request is counted.
+//! A KEK's name is resolved once for any number of cold keys, and every request is counted.
 
 use encx::{Crypto, CryptoBuilder, Field};
 use encx_testkit::MemoryKeyStore;
@@ -8,7 +8,7 @@ use super::*;
 const SSN: Field = Field::new("users", "ssn");
 const TENANTS: usize = 64;
 
-/// Answers slowly to `DescribeKey`, so that all who ask meet, and refuses to tell of rotation.
+/// Answers `DescribeKey` slowly, so that all callers overlap, and denies rotation status.
 async fn scripted() -> Scripted {
     let scripted = Scripted::start().await;
     let describes = json(&format!(
@@ -99,7 +99,7 @@ async fn a_refused_question_about_a_kek_is_shared_and_asked_again_later() {
     }
 }
 
-/// Answers about whichever key a request names, slowly enough that all who ask meet.
+/// Answers for whichever key a request names, slowly enough that all callers overlap.
 async fn of_any_key(scripted: &Scripted) {
     let answer = |request: &wiremock::Request| {
         let asked: serde_json::Value = serde_json::from_slice(&request.body).unwrap();

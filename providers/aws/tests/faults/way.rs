@@ -1,4 +1,4 @@
-//! The way to AWS KMS: an error names the endpoint and the proxy that were used, and what sets them.
+//! The connection to AWS KMS: an error names the endpoint and the proxy that were used, and what sets them.
 
 use super::*;
 use crate::common::environment::{in_environment, is_child};

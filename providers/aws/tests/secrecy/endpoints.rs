@@ -1,4 +1,4 @@
-//! AWS KMS: every operation, and every way in which an endpoint can fail it.
+//! AWS KMS: every operation, and every way in which an endpoint can make it fail.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -47,7 +47,7 @@ async fn try_all(search: &mut Search, kms: &AwsKms) {
     search.failed("creating a KEK", admin.create_kek(&NewKek::new()).await);
     search.failed("finding a KEK", admin.set_alias("alias/app", &arn(ARN)).await);
 
-    // What a service calls: it never gets as far as a key.
+    // The calls of a service: it never gets a key.
     let built = Crypto::builder(kms.clone(), MemoryKeyStore::new())
         .kek(ARN)
         .build();
@@ -79,7 +79,7 @@ fn json(status: u16, body: &serde_json::Value) -> ResponseTemplate {
 
 type Answer = Box<dyn Fn(&Request) -> ResponseTemplate + Send + Sync>;
 
-/// Answers that fail an operation, and repeat its request or show the key.
+/// Answers that make an operation fail, and repeat its request or show the key.
 fn answers() -> Vec<(String, Answer)> {
     let mut answers: Vec<(String, Answer)> = Vec::new();
     let echo = |request: &Request| String::from_utf8_lossy(&request.body).into_owned();
@@ -202,7 +202,7 @@ async fn whatever_is_answered() {
     );
 }
 
-/// Accepts connections, reads a request, says something and hangs up.
+/// Accepts connections, reads a request, sends something and disconnects.
 async fn speaker(said: Vec<u8>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -264,7 +264,7 @@ async fn silence() {
     search.end("silence");
 }
 
-/// An HTTP client of the caller's, whose errors show the request.
+/// A caller's own HTTP client, whose errors show the request.
 #[derive(Clone, Copy, Debug)]
 struct Indiscreet(fn(String) -> ConnectorError);
 
@@ -297,7 +297,7 @@ async fn whatever_an_http_client_says() {
     }
 }
 
-/// An endpoint that is none is refused before a request could be made for it.
+/// An invalid endpoint is refused before any request is built for it.
 #[tokio::test]
 async fn an_endpoint_that_is_none() {
     for url in [

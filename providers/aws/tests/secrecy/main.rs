@@ -1,6 +1,6 @@
-//! No error and no event of `tracing` shows a data key or a plaintext, whatever fails and however.
+//! No error and no `tracing` event shows a data key or a plaintext, for any failure.
 //!
-//! A package of its own tests all providers here, because the one that leaked is this one: its SDK's errors show requests.
+//! All providers are tested in this package, because this provider has leaked: its SDK's errors show requests.
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 #[path = "../common/mod.rs"]
@@ -17,11 +17,11 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 
 use crate::common::capture::Capture;
 
-/// A data key, in ASCII so that it would be seen raw, too.
+/// A data key, in ASCII so that the raw bytes are found too.
 const KEY: [u8; 32] = *b"a data key, of thirty-two bytes.";
 const PLAINTEXT: &str = "Ada Lovelace was treated for melancholy";
 
-/// One for all tests: each searches whatever was said since the last search.
+/// Shared by all tests: each searches everything since the last search.
 static EVENTS: LazyLock<Capture> = LazyLock::new(Capture::install);
 
 /// Whether events of the AWS SDK at level TRACE were among them.
@@ -40,7 +40,7 @@ impl Search {
         Self { text, errors: 0 }
     }
 
-    /// Adds an error with all that stands behind it, in every form that a log may have it in.
+    /// Adds an error with all its sources, in every form that a log may show.
     fn error(&mut self, error: &(dyn Error + 'static)) {
         self.errors += 1;
         let mut next = Some(error);
@@ -51,7 +51,7 @@ impl Search {
         }
     }
 
-    /// Adds the error of what had to fail.
+    /// Adds the error of a call that must fail.
     #[track_caller]
     fn failed<T, E: Error + 'static>(&mut self, what: &str, outcome: Result<T, E>) {
         match outcome {
@@ -86,8 +86,8 @@ impl Search {
     }
 }
 
-/// The one event that is left out: at level TRACE the SDK logs what AWS KMS says when it refuses. Only a KMS that tells a key in
-/// a refusal could be seen there.
+/// The one exception: at level TRACE the SDK logs refusals by AWS KMS. Only a KMS that includes a key in a refusal
+/// could leak one there.
 fn is_refusal_by_sdk(event: &str) -> bool {
     event.starts_with("TRACE aws_smithy_runtime::client::orchestrator ")
         && event.contains(" output_or_error=Err(")
@@ -97,9 +97,9 @@ fn without_spaces(text: &str) -> String {
     text.split_ascii_whitespace().collect()
 }
 
-/// Looks in a text without white space for a part of a secret, in the forms in which bytes are printed.
+/// Searches text without white space for a part of a secret, in the forms in which bytes are printed.
 fn found(plain: &str, secret: &[u8]) -> Option<String> {
-    // Finds whatever has twenty characters of it.
+    // Finds any twenty consecutive characters of it.
     const PART: usize = 16;
     const STEP: usize = 4;
     let parts = forms(secret).into_iter().flat_map(|form| {
@@ -111,7 +111,7 @@ fn found(plain: &str, secret: &[u8]) -> Option<String> {
     parts.into_iter().find(|part| plain.contains(part.as_str()))
 }
 
-/// Writes bytes in the forms in which they are printed, without white space.
+/// Formats bytes in all printed forms, without white space.
 fn forms(secret: &[u8]) -> Vec<String> {
     let raw: String = String::from_utf8_lossy(secret).split_whitespace().collect();
     let hex = |upper: bool| -> String {
@@ -126,7 +126,7 @@ fn forms(secret: &[u8]) -> Vec<String> {
     for engine in [&STANDARD, &URL_SAFE] {
         for before in 0..3 {
             let shifted = [vec![0; before], secret.to_vec()].concat();
-            // Without what its neighbours have a part in.
+            // Without the characters that neighbouring bytes affect.
             let encoded = engine.encode(shifted);
             forms.push(encoded[4..encoded.len() - 4].to_owned());
         }

@@ -63,7 +63,7 @@ async fn in_memory() {
 
 #[test]
 fn in_a_file() {
-    // What becomes of the file while it is open.
+    // What happens to the file while it is open.
     type Change = fn(&std::path::Path);
     let changes: [(&str, Change); 4] = [
         ("missing", |path| std::fs::remove_file(path).unwrap()),
@@ -115,7 +115,7 @@ fn in_a_file() {
     }
 }
 
-/// A key store that worked, and whose tables are gone, are damaged, or cannot be reached.
+/// A key store that worked, and whose tables are then missing, damaged, or unreachable.
 async fn try_store<S: KeyStore + Clone>(store: S, break_it: impl AsyncFnOnce()) {
     let mut search = Search::begin();
     let kms = MemoryKms::new();

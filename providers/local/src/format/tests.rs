@@ -1,4 +1,4 @@
-//! Tests of the file's bytes: they are as documented, and every other bytes are refused.
+//! Tests of the file's bytes: they match the documentation, and all other bytes are refused.
 
 use encx_core::kms::KekState;
 use encx_suite::KcXaes256Gcm;
@@ -170,7 +170,7 @@ fn hostile_argon2_parameters_and_lengths_are_refused_before_use() {
     }
 }
 
-/// Each is what an honest writer never seals, so that whoever holds the key cannot confuse a reader either.
+/// No honest writer seals these, so even an attacker who holds the key cannot confuse a reader.
 #[test]
 fn a_body_that_contradicts_itself_is_refused() {
     let kek = |id: &str, state: u8, materials: &[u8]| {
@@ -227,7 +227,7 @@ proptest! {
         let _ = parse(&checksummed([MAGIC, &[VERSION][..], &bytes].concat()));
     }
 
-    /// What parses was written like this and in no other way.
+    /// Parsing accepts only what writing produces.
     #[test]
     fn a_changed_body_is_refused_or_written_back_the_same(
         at in 0..body().len(), byte in any::<u8>(), cut in 0_usize..3,

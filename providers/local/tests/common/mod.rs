@@ -1,4 +1,4 @@
-//! What the tests of this crate share.
+//! Shared code of this crate's tests.
 
 use encx::EncryptionContext;
 use encx::keys::{DataKeyId, KeyUsage};

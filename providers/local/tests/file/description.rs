@@ -1,4 +1,4 @@
-//! What a file holds, read without this crate.
+//! Reads a file's content without this crate.
 
 use std::fs;
 
@@ -33,7 +33,7 @@ fn nothing_that_prints_shows_a_kek() {
     }
 }
 
-/// Reads a file's first KEK as its description says, without this crate: its id, and its materials.
+/// Reads a file's first KEK by the format description, without this crate: its id, and its materials.
 fn read_by_description(bytes: &[u8]) -> (KekId, Vec<([u8; 16], DataKey)>) {
     assert_eq!(bytes[..10], *b"encx-kek\x01\x03");
     let (header, rest) = bytes.split_at(42);

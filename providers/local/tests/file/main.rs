@@ -1,4 +1,4 @@
-//! A KEK file: what protects it, what it keeps, and how it is refused.
+//! A KEK file: its protection, its content, and how it is refused.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
@@ -28,7 +28,7 @@ fn name(name: &str) -> KekId {
     KekId::new(name).unwrap()
 }
 
-/// As cheap as allowed: these tests are not about guessing.
+/// The cheapest allowed: these tests are not about guessing.
 fn passphrase(passphrase: &str) -> Protection {
     Protection::passphrase_with(passphrase, Argon2Params::new(128, 1, 1).unwrap())
 }
@@ -53,7 +53,7 @@ fn chmod(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// Changes a file as somebody would who knows the format: with a right checksum.
+/// Changes a file as an attacker who knows the format would: with a valid checksum.
 fn tamper(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = fs::read(path).unwrap();
     bytes.truncate(bytes.len() - 32);
@@ -116,7 +116,7 @@ fn what_is_no_regular_file_is_refused() {
     symlink(folder.path().join("nothing"), &dangling).unwrap();
     let result = block_on(LocalKms::open_or_create(&dangling, insecure()));
     assert!(matches!(result, Err(LocalKmsError::NotAFile { .. })));
-    // Sparse, and far more than there is memory: it must be refused before anything is allocated.
+    // Sparse, and far larger than memory: it must be refused before anything is allocated.
     fs::OpenOptions::new()
         .write(true)
         .open(&path)
@@ -206,7 +206,7 @@ fn four_failures_are_four_errors() {
     ));
 }
 
-/// Every byte of the file, for one who opens it with the right key: never another error, never success.
+/// Every byte of the file, opened with the right key: always the expected error, never success.
 ///
 /// (The unit tests flip every bit.)
 #[test]
@@ -236,7 +236,7 @@ fn a_forged_file_fails_by_its_commitment_or_its_tag() {
     create(&path, passphrase("p"));
     let bytes = fs::read(&path).unwrap();
     let restore = || fs::write(&path, &bytes).unwrap();
-    // The header ends at 38, then 4 bytes of length, and the commitment stands 64 bytes from the end.
+    // The header ends at 38, then come 4 bytes of length; the commitment is 64 bytes from the end.
     let forge = |change: fn(&mut Vec<u8>)| {
         restore();
         tamper(&path, change);
@@ -269,13 +269,13 @@ fn a_forged_file_fails_by_its_commitment_or_its_tag() {
     open(&path, passphrase("p")).unwrap();
 }
 
-/// The header is AAD: under a key that opens the body, another header still does not.
+/// The header is AAD: a key that opens the body does not open it under another header.
 #[test]
 fn a_header_that_was_exchanged_is_refused() {
     let (_folder, path) = folder();
     create(&path, key(4));
     tamper(&path, |bytes| {
-        // Now it says that it is protected by permissions alone, and carries the right key.
+        // Now it claims protection by permissions alone, and contains the right key.
         bytes.splice(9..26, [&[3][..], &[4; 32]].concat());
     });
     assert!(matches!(
@@ -284,7 +284,7 @@ fn a_header_that_was_exchanged_is_refused() {
     ));
 }
 
-/// The file's id is part of the header, so the body under it is no other file's.
+/// The file's id is part of the header, so the body is bound to its file.
 #[test]
 fn a_body_under_another_files_id_is_refused() {
     let (folder, path) = folder();
@@ -312,7 +312,7 @@ fn two_files_under_one_secret_have_different_headers() {
         let other = folder.path().join("other");
         create(&path, protection());
         create(&other, protection());
-        // What the shortest header has behind its protection's byte, and behind Argon2's parameters.
+        // The random part after the protection's byte in the shortest header, and after Argon2's parameters.
         let random = |path: &Path| {
             let bytes = fs::read(path).unwrap();
             let at = if bytes[9] == 1 { 22 } else { 10 };
@@ -345,7 +345,7 @@ fn a_file_opens_only_in_the_way_that_protects_it() {
     assert!(matches!(open(&path, key(2)), Err(LocalKmsError::WrongKey { .. })));
 }
 
-/// The only test that takes the default parameters' time.
+/// Slow: uses the default parameters.
 #[test]
 fn a_passphrase_protects_with_the_default_parameters() {
     let (_folder, path) = folder();
@@ -428,7 +428,7 @@ fn a_passphrase_file_is_one_line_and_its_owners_alone() {
         put(right, 0o400).unwrap();
         chmod(&file, 0o600);
     }
-    // White space is part of a passphrase, and of two line breaks one.
+    // White space is part of a passphrase; of two line breaks, one is.
     for wrong in ["tr0m bone", " tr0m bone \n", " tr0m bone\n\n"] {
         let error = put(wrong, 0o600).unwrap_err();
         assert!(matches!(error, LocalKmsError::WrongPassphrase { .. }), "{error}");
@@ -440,7 +440,7 @@ fn a_passphrase_file_is_one_line_and_its_owners_alone() {
     }
     let shared = put(" tr0m bone\n", 0o640).unwrap_err();
     assert!(matches!(shared, LocalKmsError::Permissions { mode: 0o640, .. }));
-    // A file that is begun with it has the default parameters, and opens with the passphrase itself.
+    // A file created with it has the default parameters, and opens with the passphrase itself.
     chmod(&file, 0o600);
     let other = folder.path().join("other");
     create(&other, Protection::passphrase_from_file(&file));
@@ -460,7 +460,7 @@ fn a_file_that_was_replaced_by_another_is_not_followed() {
     ));
 }
 
-/// Under the same secret, so that it would open: whoever can write the directory put it there.
+/// Under the same secret, so that it would open: an attacker who can write the directory put it there.
 #[test]
 fn another_file_in_the_place_of_one_in_use_is_refused() {
     for protection in [|| passphrase("p"), || key(1), || insecure()] {
@@ -490,9 +490,9 @@ fn another_file_in_the_place_of_one_in_use_is_refused() {
             fs::read(&other).unwrap(),
             "it was written to"
         );
-        // Which is not found out by opening it.
+        // Opening does not detect this.
         assert_ne!(open(&path, protection()).unwrap().default_kek(), Some(kek));
-        // The right one back in its place is used again, and what was changed in it meanwhile counts.
+        // With the right file back in place the handle works again, and sees changes made to it in between.
         let elsewhere = open(&aside, protection()).unwrap();
         block_on(elsewhere.create_kek()).unwrap();
         fs::rename(&aside, &path).unwrap();
@@ -501,7 +501,7 @@ fn another_file_in_the_place_of_one_in_use_is_refused() {
     }
 }
 
-/// Needs root, who alone can give a file away; what is decided by the ids, a unit test says too.
+/// Needs root, which alone can change a file's owner; a unit test covers the decision by ids.
 #[test]
 fn a_file_of_another_user_is_refused() {
     let (folder, path) = folder();
@@ -525,7 +525,7 @@ fn a_file_of_another_user_is_refused() {
         chown(file, Some(ours), None).unwrap();
         open(&path, Protection::key_from_file(&key_file)).unwrap();
     }
-    // Also under a running handle, though the file's bytes are the same.
+    // Also under a running handle, although the file's bytes are the same.
     chown(&path, Some(65534), None).unwrap();
     for error in [
         block_on(kms.list_keks()).unwrap_err(),

@@ -1,4 +1,4 @@
-# What AWS would answer. An account, a region and ARNs as in the tests of encx-aws.
+# AWS's answers. An account, a region and ARNs as in the tests of encx-aws.
 
 mock_data "aws_caller_identity" {
   defaults = {

@@ -5,7 +5,7 @@ use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 
 use super::{MASK, from_hex};
 
-/// A running process, and what it has told.
+/// A running process, and what it has reported.
 pub(crate) struct Child {
     process: std::process::Child,
     stdin: ChildStdin,
@@ -19,7 +19,7 @@ pub(crate) struct Child {
     waits: bool,
 }
 
-/// Where it stands still.
+/// Where it stops.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Moment {
     Alive,
@@ -51,7 +51,7 @@ impl Child {
         self.process.id()
     }
 
-    /// Lets it go on up to a moment.
+    /// Lets it continue up to a moment.
     pub(crate) fn until(&mut self, moment: Moment) {
         if self.waits {
             self.stdin.write_all(b"\n").unwrap();
@@ -69,7 +69,7 @@ impl Child {
                     key.iter_mut().for_each(|byte| *byte ^= MASK);
                     self.keys.push(key);
                 }
-                // Version, suite and key id stand before the nonce.
+                // Version, suite and key id precede the nonce.
                 "message" => self.messages.push(from_hex(rest)[18..30].try_into().unwrap()),
                 "wrap" => self.wraps.push(from_hex(rest)),
                 "scan" => {

@@ -1,4 +1,4 @@
-//! A KEK file under a passphrase, and the keys in it, read by its description in `docs/format.md`.
+//! A KEK file under a passphrase, and the keys in it, read by the description in `docs/format.md`.
 
 use encx::kms::DataKey;
 use encx::suite::KcXaes256Gcm;
@@ -13,7 +13,7 @@ pub(crate) struct KekFile {
     passphrase: String,
 }
 
-/// What a file holds.
+/// The content of a file.
 pub(crate) struct Content {
     pub(crate) file_key: [u8; 32],
     /// The first half of the nonce that it is sealed under.

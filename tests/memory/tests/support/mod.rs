@@ -1,11 +1,11 @@
-//! The process that is searched, what is searched for, and the search.
+//! The searched process, the needles, and the search.
 
 pub(crate) mod child;
 pub(crate) mod kek_file;
 pub(crate) mod needles;
 pub(crate) mod scan;
 
-/// What is not to stand in the other process's memory goes over its pipes masked.
+/// Secrets that must not be in the other process's memory are masked on its pipes.
 pub(crate) const MASK: u8 = 0x5a;
 
 pub(crate) fn hex(bytes: impl IntoIterator<Item = u8>) -> String {

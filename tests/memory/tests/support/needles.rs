@@ -1,4 +1,4 @@
-//! What is searched for: keys, and whatever gives a key.
+//! The needles: keys, and everything that reveals a key.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -10,22 +10,23 @@ use sha2::Sha256;
 use super::child::Child;
 use super::kek_file::KekFile;
 
-/// Byte strings, and what each is.
+/// Byte strings, and the kind of each.
 pub(crate) struct Needles {
     list: Vec<Needle>,
-    /// How many keys of AES there are.
+    /// The number of AES keys.
     keys: usize,
 }
 
 struct Needle {
     bytes: Vec<u8>,
     name: &'static str,
-    /// The key of AES that it is a round key of, and which.
+    /// The AES key that this is a round key of, and its index.
     round: Option<(usize, usize)>,
 }
 
 impl Needles {
-    /// Everything that gives a data key of a process, the key of one of its messages, or what subkeys are derived from.
+    /// Everything that reveals a data key of a process, the key of one of its messages, or the key from which subkeys
+    /// are derived.
     pub(crate) fn of(child: &Child) -> Self {
         assert!(
             !child.keys.is_empty() && !child.messages.is_empty(),
@@ -50,7 +51,7 @@ impl Needles {
         needles
     }
 
-    /// The keys of a KEK file, and those that wraps under it are sealed with.
+    /// The keys of a KEK file, and those that seal wraps under it.
     pub(crate) fn add_file(&mut self, file: &KekFile, child: &Child) {
         let content = file.content();
         self.add("passphrase", file.passphrase());
@@ -59,7 +60,7 @@ impl Needles {
         for kek in &content.keks {
             self.add_key("KEK", kek);
             for wrap in &child.wraps {
-                // Version and material id stand before the nonce.
+                // Version and material id precede the nonce.
                 self.add_key("KEK's Kx", &message_key(kek, wrap[17..29].try_into().unwrap()));
             }
         }
@@ -69,7 +70,7 @@ impl Needles {
         self.list.iter().map(|needle| needle.bytes.as_slice())
     }
 
-    /// Says what the needles of these numbers give away.
+    /// Returns what the needles with these numbers reveal.
     pub(crate) fn given_away(&self, found: &BTreeSet<usize>) -> BTreeSet<&'static str> {
         let mut given = BTreeSet::new();
         let mut rounds = vec![[false; 15]; self.keys];
@@ -78,7 +79,7 @@ impl Needles {
                 (needle, None) => _ = given.insert(needle.name),
                 (needle, Some((key, round))) => {
                     rounds[key][round] = true;
-                    // Two neighbours give the key, wherever each stands.
+                    // Two neighbouring round keys reveal the key, wherever they are.
                     let next = rounds[key].get(round + 1).is_some_and(|found| *found);
                     if next || round > 0 && rounds[key][round - 1] {
                         given.insert(needle.name);
@@ -97,7 +98,7 @@ impl Needles {
         });
     }
 
-    /// A key of AES-256. The first two of its round keys are the key.
+    /// An AES-256 key. Its first two round keys are the key.
     fn add_key(&mut self, name: &'static str, key: &[u8; 32]) {
         let needles = round_keys(key).into_iter().enumerate();
         self.list.extend(needles.map(|(round, bytes)| Needle {
@@ -136,7 +137,7 @@ fn message_key(key: &[u8; 32], first_half: &[u8; 12]) -> [u8; 32] {
     derived
 }
 
-/// Expands a key of AES-256 (FIPS 197, section 5.2). The first two are the key.
+/// Expands an AES-256 key (FIPS 197, section 5.2). The first two round keys are the key.
 fn round_keys(key: &[u8; 32]) -> Vec<[u8; 16]> {
     let mut words: Vec<u32> = key
         .chunks(4)

@@ -10,9 +10,9 @@ use super::needles::Needles;
 
 const CHUNK: usize = 1 << 16;
 
-/// Finds which needles, by their numbers, stand in what a process can write to.
+/// Finds which needles, by number, are in the memory that a process can write to.
 pub(crate) fn found(child: &Child, needles: &Needles) -> BTreeSet<usize> {
-    // Threads that have nothing to do give memory back, of which the next list of mappings knows.
+    // Idle threads release memory, which the next list of mappings shows.
     let mut searches = std::iter::repeat_with(|| search(child, needles)).take(100);
     searches.find_map(Result::ok).expect("its memory can be read")
 }
@@ -31,7 +31,7 @@ fn search(child: &Child, needles: &Needles) -> io::Result<BTreeSet<usize>> {
     for (from, to) in writable(child) {
         let mut at = from;
         while at < to {
-            // A little of what follows, too: a needle may stand on the border.
+            // Includes some bytes of the next block: a needle may cross the border.
             let len = usize::try_from(to - at).unwrap().min(buffer.len());
             let bytes = &mut buffer[..len];
             memory.read_exact_at(bytes, at)?;
@@ -54,7 +54,7 @@ fn start(bytes: &[u8]) -> usize {
     usize::from(u16::from_le_bytes([bytes[0], bytes[1]]))
 }
 
-/// Lists what a process can write to: from where, up to where.
+/// Lists the ranges that a process can write to.
 fn writable(child: &Child) -> Vec<(u64, u64)> {
     let maps = read_to_string(format!("/proc/{}/maps", child.id())).unwrap();
     let ranges = maps.lines().filter_map(|line| {
