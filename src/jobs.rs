@@ -1,5 +1,5 @@
-//! Jobs: long walks over many items, which any number of processes share, which can be stopped at any time, and which go
-//! on where they were.
+//! Jobs: long walks over many items, shared by any number of processes. A job can be stopped at any time and resumes
+//! where it was.
 
 mod budget;
 mod counted;
@@ -23,38 +23,38 @@ pub(crate) use self::counted::items_of_this_process;
 pub use self::report::{JobEnd, JobError, JobEvent, JobFailure, JobReport};
 pub use self::run::{JobRun, JobStopper};
 
-/// How many items a range has at most.
+/// The maximum number of items in a range.
 const MAX_RANGE: u32 = 1000;
 
-/// How many bytes a worker has in hand by default.
+/// The default bound on a worker's in-flight items, in bytes.
 const MAX_MEMORY: u64 = 64 << 20;
 
-/// A walk over items that have an order, such as the rows of a table: what a [`Job`] does.
+/// An ordered walk over items, such as the rows of a table: the work of a [`Job`].
 ///
-/// The walks that encx brings are those of [`KeyManager::rewrap_all`](crate::keys::KeyManager::rewrap_all) and of `encx-tables`;
-/// write one for rows that lie elsewhere, and run it with [`Job::new`].
+/// encx provides the walks of [`KeyManager::rewrap_all`](crate::keys::KeyManager::rewrap_all) and of `encx-tables`.
+/// Implement this trait for data stored elsewhere, and run it with [`Job::new`].
 ///
-/// A *position* is a place between two items, as bytes of the walk's own, at most 8192. Work may be done twice, when a
-/// process dies before it could say that it was done: so working on an item that is done already must do nothing, and an
-/// item must be changed whole or not at all.
+/// A *position* is a place between two items, encoded by the walk in at most 8192 bytes. Work may be repeated if a
+/// process dies before it records completion. So working on an item that is already done must change nothing, and each
+/// item must be changed entirely or not at all.
 ///
 /// # Cancellation
 ///
 /// Every method may be cancelled by dropping its future: each item is then either done or not.
 #[async_trait]
 pub trait Walk: Send + Sync + 'static {
-    /// An item, as much as is needed to work on it.
+    /// An item, with what is needed to work on it.
     type Item: Send + 'static;
 
-    /// Says what the walk does, in at most 8000 bytes. Walks that say the same continue each other.
+    /// Describes the walk, in at most 8000 bytes. A walk continues an unfinished walk with the same description.
     fn plan(&self) -> String;
 
-    /// Reads at most `limit` items, in order, that lie behind `after` and not behind `upto`. `None` stands for the
-    /// beginning and for the end.
+    /// Reads at most `limit` items, in order, after position `after` and up to position `upto`. `None` means the
+    /// beginning or the end.
     ///
     /// # Errors
     ///
-    /// Any [`JobError`]. One that is retryable is tried again a few times; then the job ends.
+    /// Any [`JobError`]. A retryable one is retried a few times; then the job ends.
     async fn read(
         &self,
         after: Option<&[u8]>,
@@ -62,36 +62,36 @@ pub trait Walk: Send + Sync + 'static {
         limit: u32,
     ) -> Result<WalkPage<Self::Item>, JobError>;
 
-    /// Says how many bytes of memory working on an item takes, beyond those that the item has already: [`Job::max_memory`]
-    /// bounds their sum. 0 where that does not matter.
+    /// Returns how many bytes of memory working on an item takes, in addition to the item itself. [`Job::max_memory`]
+    /// bounds their sum. 0 if memory is no concern.
     fn weight(&self, item: &Self::Item) -> u64;
 
-    /// Works on items, and says what became of each.
+    /// Works on items, and returns the outcome of each.
     async fn work(&self, items: Vec<Self::Item>) -> Vec<WalkOutcome<Self::Item>>;
 
-    /// Says what [`work`](Self::work) would do, and changes nothing.
+    /// Returns the outcomes that [`work`](Self::work) would have, and changes nothing.
     async fn inspect(&self, items: Vec<Self::Item>) -> Vec<WalkOutcome<Self::Item>>;
 }
 
-/// What a [`Walk`] read.
+/// A page of items read by a [`Walk`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct WalkPage<T> {
     /// The items.
     pub items: Vec<T>,
-    /// Up to which position these are all that there are; `None` if they reach to the end of what was asked for.
+    /// The position up to which the page is complete; `None` if it reaches the end of the requested part.
     pub upto: Option<Vec<u8>>,
 }
 
 impl<T> WalkPage<T> {
-    /// Puts a page together.
+    /// Makes a page.
     #[must_use]
     pub fn new(items: Vec<T>, upto: Option<Vec<u8>>) -> Self {
         Self { items, upto }
     }
 }
 
-/// What became of an item.
+/// The outcome of work on an item.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum WalkOutcome<T> {
@@ -99,31 +99,31 @@ pub enum WalkOutcome<T> {
     Changed,
     /// It cannot be changed.
     Failed {
-        /// Which item, for people.
+        /// The item, for people.
         what: String,
         /// Why.
         error: JobError,
     },
-    /// Somebody else changed or removed it meanwhile, so that nothing is left to do.
+    /// Another writer changed or removed it in the meantime. Nothing is left to do.
     Overtaken,
-    /// It could not be changed now: to be tried again.
+    /// It could not be changed now, and is retried.
     Retry {
         /// The item.
         item: T,
-        /// Which item, for people.
+        /// The item, for people.
         what: String,
-        /// Why not now.
+        /// Why.
         error: JobError,
     },
     /// It needed no change.
     Unchanged,
 }
 
-/// A walk, and how fast and how far it goes.
+/// A walk, its speed, and its bounds.
 ///
-/// Any number of processes may run a job of the same name at once on one key store that
-/// [keeps jobs](KeyStore::jobs): they share the ranges. A range whose process died is taken over by another after
-/// half a minute. A job that ended before all was done goes on where it was when it is run again.
+/// Any number of processes may run a job of the same name at once on a key store that [keeps jobs](KeyStore::jobs):
+/// they share its ranges. If a process dies, another takes over its range after half a minute. A job that ended early
+/// resumes where it was when it is run again.
 ///
 /// ```
 /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -155,7 +155,7 @@ pub struct Job<W> {
 impl<W: Walk> Job<W> {
     /// Makes a job of a walk, shared through the key store of `crypto`.
     ///
-    /// The name should say what the walk does and to what: [`JobStatus::name_for`](crate::store::JobStatus::name_for).
+    /// The name should say what the walk does, and to what: [`JobStatus::name_for`](crate::store::JobStatus::name_for).
     pub fn new(crypto: &Crypto, name: impl Into<String>, walk: W) -> Self {
         Self::on(crypto.key_store(), crypto.clock(), name, walk)
     }
@@ -181,44 +181,44 @@ impl<W: Walk> Job<W> {
 
     /// Sets the name under which processes share the job: 1 to 200 bytes.
     ///
-    /// The default says what the job does and to what, so that different jobs on one key store have different names. A job
-    /// that is opened under the name of another that does something else takes its place
-    /// ([`JobEnd::Replaced`]). Set a name where two services share a key store and have tables of the same name.
+    /// The default says what the job does, and to what, so that different jobs on one key store have different names.
+    /// Starting a job replaces a different job of the same name ([`JobEnd::Replaced`]). Set a name if two services
+    /// share a key store and have tables of the same name.
     pub fn job_name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self.is_named = true;
         self
     }
 
-    /// Renames the job, unless the caller has named it.
+    /// Renames the job, unless the caller named it.
     pub(crate) fn rename(&mut self, name: impl FnOnce(&W) -> String) {
         if !self.is_named {
             self.name = name(&self.walk);
         }
     }
 
-    /// Sets how many items are taken at once, 1 to 1000. The default is 500.
+    /// Sets how many items a range holds, 1 to 1000. The default is 500.
     pub fn range_size(mut self, items: u32) -> Self {
         self.range_size = items.clamp(1, MAX_RANGE);
         self
     }
 
-    /// Limits this process to so many items a second, at least 1.
+    /// Limits this process to this many items a second, at least 1.
     pub fn throttle(mut self, per_second: u32) -> Self {
         self.throttle = Some(per_second.max(1));
         self
     }
 
-    /// Bounds the memory of the items that this worker has in hand, in bytes. The default is 64 MiB.
+    /// Bounds the memory of this worker's in-flight items, in bytes. The default is 64 MiB.
     ///
-    /// Large items are worked on few at a time, and one that is larger than the bound alone. So a worker never needs
-    /// more than this or what its largest item takes: of a row, about eight times the length of its value.
+    /// Large items are processed a few at a time, and an item larger than the bound alone. So a worker needs at most
+    /// this much, or as much as its largest item: for a row, about eight times the length of its value.
     pub fn max_memory(mut self, bytes: u64) -> Self {
         self.max_memory = bytes;
         self
     }
 
-    /// Counts what would be done, and changes nothing. A dry run is shared with nobody.
+    /// Counts what would be done, and changes nothing. A dry run is not shared.
     pub fn dry_run(mut self) -> Self {
         self.dry_run = true;
         self

@@ -1,12 +1,12 @@
-//! Operating encx: can this process serve, does the whole chain work, and what is there.
+//! Operating encx: whether this process can serve, whether the whole chain works, and what there is.
 //!
-//! | call | asks | for |
+//! | call | calls | for |
 //! | --- | --- | --- |
-//! | [`Crypto::health`](crate::Crypto::health) | nothing: it remembers how the last real calls ended | probes of an orchestrator |
+//! | [`Crypto::health`](crate::Crypto::health) | nothing: it uses the outcomes of the last real calls | an orchestrator's probes |
 //! | [`Crypto::validate`](crate::Crypto::validate) | each KMS of a context, and the key store | a deployment's last step, an alarm |
-//! | [`Crypto::status`](crate::Crypto::status) | each KMS about its KEKs, and the key store | people |
+//! | [`Crypto::status`](crate::Crypto::status) | each KMS, to describe its KEKs, and the key store | people |
 //!
-//! All three return plain data, which feature `serde` serialises.
+//! All three return plain data, serialisable with feature `serde`.
 
 mod cost;
 mod health;
@@ -36,27 +36,28 @@ pub use validate::{TestOutcome, Validation, ValidationStep, ValidationTest};
 impl Crypto {
     /// Tells whether this process can encrypt and decrypt now.
     ///
-    /// It calls neither a KMS nor the key store: it remembers how the last real calls ended, and looks at the keys in memory.
-    /// So it costs microseconds, may be asked as often as a probe likes, and an outage is seen with the first real call or
-    /// poll that fails.
+    /// It calls neither a KMS nor the key store: it uses the outcomes of the last real calls, and the cached keys. So
+    /// it takes microseconds and can be polled freely, and an outage shows once a real call or poll fails.
     ///
-    /// A process is [`Degraded`](HealthStatus::Degraded) while keys in memory serve although a KMS or the key store failed
-    /// last, and [`Down`](HealthStatus::Down) when nothing can be served. The key store is polled in the background, so its
-    /// recovery shows by itself. A KMS is called only for requests: 30 seconds after its last failure the process counts as
-    /// degraded, so that a load balancer sends it a request, whose call tells.
+    /// A process is [`Degraded`](HealthStatus::Degraded) while cached keys serve although the last call to a KMS or the
+    /// key store failed, and [`Down`](HealthStatus::Down) when nothing can be served. The key store is polled in the
+    /// background, so its recovery shows without requests. A KMS is called only for requests: 30 seconds after its last
+    /// failure the process counts as degraded, so that a load balancer sends it a request that tries the KMS.
     #[must_use]
     pub fn health(&self) -> Health {
         health::health(self)
     }
 
-    /// Does the whole chain for a context, and leaves nothing behind in the key store.
+    /// Runs the whole chain for a context, and leaves nothing in the key store.
     ///
-    /// With each KEK that the KEK rule names to wrap for this context: has the KMS make a data key, unwrap it, wrap it and
-    /// unwrap that, and refuse it under another context. With the data key, which is dropped then: encrypts and decrypts.
-    /// Then reads the context's keys from the key store, and finds the active one in memory, having loaded it if it is not there.
+    /// With each KEK that the KEK rule names for wrapping in this context, the KMS makes a data key, unwraps it, wraps
+    /// it, unwraps that wrap, and must refuse it under another context. The data key then encrypts and decrypts, and is
+    /// dropped. Last, the context's keys are read from the key store, and the active one is looked up in memory after
+    /// it was loaded.
     ///
-    /// It costs five KMS calls for each KEK, and one more if the active key is not in memory. KEKs that may only unwrap are not
-    /// tried, for want of something that they wrapped. Steps fail in the result, so that one hides no other.
+    /// It costs five KMS calls for each KEK, and one more if the active key is not cached. KEKs that may only unwrap
+    /// are not tried, because there is no wrap of theirs to try. A failed step is reported in the result and does not
+    /// stop later steps.
     ///
     /// # Cancellation
     ///
@@ -65,10 +66,10 @@ impl Crypto {
         validate::validate(self, context).await
     }
 
-    /// Reports what is there: KMSs and KEKs, keys, processes, what is due, what it costs.
+    /// Reports KMSs and KEKs, keys, processes, due rotations and cost.
     ///
-    /// It has each KEK described that the KEK rule names, and counts in the key store, which takes about half a second over a
-    /// million keys: it is for people and daily reports, not for probes.
+    /// It describes each KEK that the KEK rule names, and counts in the key store, which takes about half a second for
+    /// a million keys. It is for people and daily reports, not for probes.
     ///
     /// # Cancellation
     ///

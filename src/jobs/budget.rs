@@ -1,16 +1,16 @@
-//! How much a worker has in hand, in bytes: large items are worked on few at a time.
+//! Bounds a worker's in-flight items, in bytes: large items are processed a few at a time.
 
 use std::iter::Peekable;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// How many ranges a worker has in hand: while one waits for the KMS, another is read and a third is written.
+/// How many ranges a worker processes at once: one waits for the KMS, another is read, a third is written.
 pub(super) const IN_HAND: usize = 3;
 
-/// The unit in which room is given out.
+/// The unit of the memory budget.
 const KIB: u64 = 1024;
 
-/// Room for the items that a worker has in hand, all its ranges together.
+/// The memory budget of a worker's in-flight items, over all its ranges.
 pub(super) struct Memory {
     kib: u32,
     free: Semaphore,
@@ -19,7 +19,7 @@ pub(super) struct Memory {
 impl Memory {
     pub(super) fn new(bytes: u64) -> Self {
         let kib = u32::try_from(bytes / KIB).unwrap_or(u32::MAX).max(1);
-        // A semaphore has fewer permits where a word is short; a worker there has less memory.
+        // On a target with small words a semaphore has fewer permits, and a worker less memory.
         let permits =
             usize::try_from(kib).map_or(Semaphore::MAX_PERMITS, |kib| kib.min(Semaphore::MAX_PERMITS));
         Self {
@@ -28,8 +28,8 @@ impl Memory {
         }
     }
 
-    /// Takes the next items that fit into a range's share, at most `most`; one that is larger comes alone. Returns what they
-    /// weigh together.
+    /// Takes the next items that fit into a range's share, at most `most`; a larger item comes alone. Returns them with
+    /// their total weight.
     pub(super) fn batch<T>(
         &self,
         items: &mut Peekable<impl Iterator<Item = T>>,
@@ -47,12 +47,12 @@ impl Memory {
         (batch, weight)
     }
 
-    /// Waits until there is room for so many bytes; what is larger than the whole waits for all of it.
+    /// Waits for room for this many bytes. A larger request than the budget waits for all of it.
     pub(super) async fn room(&self, bytes: u64) -> Option<SemaphorePermit<'_>> {
         let kib = u32::try_from(bytes.div_ceil(KIB))
             .unwrap_or(u32::MAX)
             .min(self.kib);
-        // Never closed, so there is always a permit in the end.
+        // The semaphore is never closed, so `acquire_many` does not fail.
         self.free.acquire_many(kib).await.ok()
     }
 }

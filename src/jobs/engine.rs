@@ -1,4 +1,4 @@
-//! The engine: takes ranges one after the other, works on a few of them at once, and says what happens.
+//! The engine: claims ranges one after another, processes a few of them at once, and reports events.
 
 use std::pin::Pin;
 
@@ -28,25 +28,25 @@ impl<W: Walk> Job<W> {
     ///
     /// # Cancellation
     ///
-    /// As [`JobRun`]: what was done stays so.
+    /// As for [`JobRun`]: completed work is kept.
     pub async fn run(self) -> JobReport {
         self.start().report().await
     }
 
-    /// Begins the job: nothing happens until the run is polled.
+    /// Starts the job. Nothing happens until the run is polled.
     pub fn start(self) -> JobRun {
         JobRun::new(|events, stopper| Engine::new(self, events, stopper).drive())
     }
 }
 
-/// A part of the work, of which several are under way.
+/// A concurrent part of the work.
 type Step<'a, T> = Pin<Box<dyn Future<Output = Ended<T>> + Send + 'a>>;
 
 /// How a step ended.
 enum Ended<T> {
     /// Looking for the next range.
     Claimed(Result<Next<T>, JobError>),
-    /// Waiting, until it is time to look again.
+    /// Waiting before the next look.
     Waited,
     /// Working on a range.
     Worked(Worked),
@@ -59,7 +59,7 @@ enum Next<T> {
     Wait,
 }
 
-/// What became of a range.
+/// The outcome of a range.
 enum Worked {
     Done(Counts),
     GaveUp(JobError),
@@ -83,7 +83,7 @@ impl Counts {
         self.failures.push(failure);
     }
 
-    /// Tells whether any item went through, so that not everything is out of reach.
+    /// Tells whether any item succeeded: then the failure does not concern all items.
     fn any(&self) -> bool {
         self.tally != JobTally::default()
     }
@@ -119,13 +119,13 @@ impl<W: Walk> Engine<W> {
                 Ok(Outcome::Alone) => {}
                 Ok(Outcome::Counted(status)) => (report.run, report.faults) = (status.tally, status.faults),
                 Ok(Outcome::BegunAgain) => {
-                    // A worker that stopped, or gave up, says so: that the others went on does not change it.
+                    // Keep the reason why this worker stopped or gave up, even if other workers continued.
                     if matches!(report.ended_by, JobEnd::Finished) {
                         report.ended_by = JobEnd::BegunAgain;
                     }
                 }
                 Ok(Outcome::Replaced) => report.ended_by = JobEnd::Replaced,
-                // What this worker did is known; how the job stands is not.
+                // This worker's counts are known; the job's are not.
                 Err(error) => report.ended_by = JobEnd::GaveUp(error),
             }
         }
@@ -134,7 +134,7 @@ impl<W: Walk> Engine<W> {
         report
     }
 
-    /// Joins the job, or goes about it alone.
+    /// Joins the shared job, or runs alone.
     async fn open(&self) -> Result<Ranges<'_>, JobError> {
         let shared = self.job.store.jobs().filter(|_| !self.job.dry_run);
         let mut ranges = Ranges::alone();
@@ -154,7 +154,7 @@ impl<W: Walk> Engine<W> {
         Ok(ranges)
     }
 
-    /// Works until there is nothing to do.
+    /// Works until nothing is left to do.
     async fn walk(&self, ranges: &Ranges<'_>, report: &mut JobReport) -> JobEnd {
         let mut steps: FuturesUnordered<Step<'_, W::Item>> = FuturesUnordered::new();
         let (mut looking, mut in_hand, mut blocked, mut waiting) = (false, 0, false, false);
@@ -178,7 +178,7 @@ impl<W: Walk> Engine<W> {
                             }));
                         }
                         Ok(Next::Stopped) => end = end.or(Some(JobEnd::Stopped)),
-                        // What is left may be what this worker has in hand itself.
+                        // The remaining ranges may be this worker's own.
                         Ok(Next::Wait) if in_hand > 0 => blocked = true,
                         Ok(Next::Wait) => {
                             if !waiting {
@@ -221,7 +221,7 @@ impl<W: Walk> Engine<W> {
         });
     }
 
-    /// Says why the run is over: what it could not do before it was stopped is nothing to give up about.
+    /// Returns why the run is over. After a stop, an error is not a reason to give up.
     fn gave_up(&self, error: JobError) -> JobEnd {
         if self.stopper.is_stopped() && error.is_retryable() {
             JobEnd::Stopped
@@ -257,15 +257,15 @@ impl<W: Walk> Engine<W> {
             };
             match read {
                 Ok(Some(range)) => return Ok(Next::Range(range)),
-                // Another worker was faster, and its claim is the news.
+                // Another worker was faster. Its claim changes what is left, so look again.
                 Ok(None) => {}
-                // If the range was claimed all the same, its claim ends by itself.
+                // If the range was claimed nevertheless, that claim expires.
                 Err(error) => self.again(&mut tries, error).await?,
             }
         }
     }
 
-    /// Works on a range while its claim is kept, and completes it.
+    /// Works on a range while renewing its claim, and completes it.
     async fn work_on(&self, ranges: &Ranges<'_>, mut range: Range<W::Item>) -> Worked {
         let claim = range.claim.take();
         let keep = async {
@@ -274,7 +274,7 @@ impl<W: Walk> Engine<W> {
             };
             loop {
                 self.job.clock.sleep(CLAIM / 3).await;
-                // An error says nothing about the claim; if it lasts, the claim ends, and completing fails.
+                // An error says nothing about the claim. If errors persist, the claim expires and completing fails.
                 if let Ok(false) = ranges.keep(claim, CLAIM).await {
                     return;
                 }
@@ -288,7 +288,7 @@ impl<W: Walk> Engine<W> {
             Ok(counts) => counts,
             Err(error) => {
                 if let Some(claim) = &claim {
-                    // Others need not wait until it ends by itself.
+                    // Release the claim, so that other workers need not wait for it to expire.
                     let _ = ranges.keep(claim, std::time::Duration::ZERO).await;
                 }
                 return Worked::GaveUp(error);
@@ -301,7 +301,7 @@ impl<W: Walk> Engine<W> {
                 .await
             {
                 Ok(true) => return Worked::Done(counts),
-                // That an earlier try went through and its answer was lost cannot be told apart.
+                // Perhaps an earlier try succeeded and its answer was lost; that looks the same.
                 Ok(false) => return Worked::Lost,
                 Err(error) => {
                     if let Err(error) = self.again(&mut tries, error).await {
@@ -340,7 +340,7 @@ impl<W: Walk> Engine<W> {
         }
     }
 
-    /// Works on items, and again on those that may succeed later.
+    /// Works on items, and retries those that may succeed later.
     async fn work(&self, items: Vec<W::Item>, counts: &mut Counts) -> Result<(), JobError> {
         let mut items = items.into_iter().peekable();
         loop {
@@ -364,7 +364,7 @@ impl<W: Walk> Engine<W> {
                 let Some(why) = why else { break };
                 match self.again(&mut tries, why).await {
                     Ok(()) => burst = again.into_iter().map(|(item, ..)| item).collect(),
-                    // Where others went through, these are out of reach for a reason of their own.
+                    // Other items succeeded, so the cause concerns these items only.
                     Err(_) if counts.any() && !self.stopper.is_stopped() => {
                         for (_, what, error) in again {
                             counts.fail(&self.events, what, error);
@@ -376,7 +376,7 @@ impl<W: Walk> Engine<W> {
         }
     }
 
-    /// Counts what became of items, and returns those to try again with a reason.
+    /// Counts outcomes, and returns the items to retry with a reason.
     #[allow(clippy::type_complexity, reason = "named once, here")]
     fn sort(
         &self,
@@ -412,7 +412,7 @@ impl<W: Walk> Engine<W> {
         }
     }
 
-    /// Waits before the next try; or returns the error, if it will not pass, was met too often, or the job was stopped.
+    /// Waits before the next try. Returns the error if it is permanent, was met too often, or the job was stopped.
     async fn again(&self, tries: &mut u32, error: JobError) -> Result<(), JobError> {
         *tries += 1;
         if !error.is_retryable() || *tries >= MAX_TRIES || self.stopper.is_stopped() {
@@ -426,7 +426,7 @@ impl<W: Walk> Engine<W> {
         Ok(())
     }
 
-    /// Sleeps until the time is over or the job is stopped.
+    /// Sleeps until the time has passed or the job is stopped.
     async fn sleep(&self, time: std::time::Duration) {
         tokio::select! {
             () = self.job.clock.sleep(time) => {}

@@ -1,25 +1,25 @@
-//! How fast a job goes: a limit on items a second, and the pauses between tries.
+//! Paces a job: a limit on items a second, and pauses between tries.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Clock;
 
-/// How often something that may pass is tried.
+/// How many times something retryable is tried.
 pub(super) const MAX_TRIES: u32 = 6;
 
-/// The first pause between two tries. Each is twice as long as the one before, less up to a quarter: 15 seconds in all,
-/// which is long enough for a circuit breaker to close again.
+/// The first pause between two tries. Each pause doubles, less up to a quarter: 12 to 15 seconds in all, long enough
+/// for a circuit breaker to close again.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
-/// How much time a range is worth at most when a job is throttled: whoever stops it does not wait for longer.
+/// The longest time, in seconds, that a range takes in a throttled job. It bounds the wait after a stop.
 const RANGE_SECONDS: u32 = 5;
 
-/// Lets so many items through a second, one worker's ranges together.
+/// A limit on items a second, shared by all ranges of a worker.
 pub(super) struct Pace {
     clock: Arc<dyn Clock>,
     per_second: Option<u32>,
-    /// When the next items may begin.
+    /// When the next items may start.
     free_at: Mutex<Duration>,
 }
 
@@ -32,7 +32,7 @@ impl Pace {
         }
     }
 
-    /// Returns how many items a range has.
+    /// Returns the size of a range.
     pub(super) fn range(&self, wanted: u32) -> u32 {
         let at_this_pace = self
             .per_second
@@ -40,7 +40,7 @@ impl Pace {
         wanted.min(at_this_pace).max(1)
     }
 
-    /// Returns how many items may begin at once: a second's worth.
+    /// Returns how many items may start at once: a second's worth.
     pub(super) fn burst(&self) -> usize {
         self.per_second
             .and_then(|per_second| usize::try_from(per_second).ok())
@@ -48,7 +48,7 @@ impl Pace {
             .max(1)
     }
 
-    /// Waits until `items` more may begin.
+    /// Waits until `items` more may start.
     pub(super) async fn admit(&self, items: usize) {
         let Some(per_second) = self.per_second else { return };
         let now = self.clock.elapsed();

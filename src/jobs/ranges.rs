@@ -1,4 +1,4 @@
-//! Where a worker's ranges come from: the key store, which shares them out among workers, or a frontier of its own.
+//! The source of a worker's ranges: the key store, which shares them among workers, or a frontier of its own.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -9,16 +9,16 @@ use encx_core::store::{
 
 use super::{JobError, WalkPage};
 
-/// How long a claim lasts. It is kept while a worker lives; after its death others take over once it has ended.
+/// How long a claim lasts. A living worker renews it; after a worker's death others take over once it expires.
 pub(super) const CLAIM: Duration = Duration::from_secs(30);
 
 /// How soon a worker that waits for others looks again.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Where ranges come from.
+/// The source of ranges.
 pub(super) enum Ranges<'a> {
     Alone {
-        /// Where the walk is; `None` once it is at the end.
+        /// The position of the walk; `None` once it has reached the end.
         frontier: Mutex<Option<Option<Vec<u8>>>>,
     },
     Shared {
@@ -32,30 +32,30 @@ pub(super) enum Ranges<'a> {
 pub(super) struct Range<T> {
     pub(super) after: Option<Vec<u8>>,
     pub(super) upto: Option<Vec<u8>>,
-    /// What the store calls it, if it is shared.
+    /// Its claim in the key store, if it is shared.
     pub(super) claim: Option<JobRange>,
-    /// What was read of it already.
+    /// The page of it that was already read.
     pub(super) first: Option<WalkPage<T>>,
 }
 
-/// What there is to do.
+/// The next thing to do.
 pub(super) enum Claimed<T> {
     Finished,
-    /// Read behind this position, and [`extend`](Ranges::extend).
+    /// Read after this position, and [`extend`](Ranges::extend).
     Frontier(Option<Vec<u8>>),
     Range(Range<T>),
     Wait,
 }
 
-/// What became of a run.
+/// The outcome of a run.
 pub(super) enum Outcome {
-    /// It was shared with nobody.
+    /// It was not shared.
     Alone,
-    /// It was over, and others have begun the same job again.
+    /// It was over, and other workers have started the same job again.
     BegunAgain,
-    /// It stands in the store, with the counts of all its workers.
+    /// It is in the key store, with the counts of all its workers.
     Counted(JobStatus),
-    /// A job of the same name that does something else took its place.
+    /// A different job of the same name took its place.
     Replaced,
 }
 
@@ -88,12 +88,13 @@ impl<'a> Ranges<'a> {
                 claim: Some(range),
                 first: None,
             }),
-            // `Wait`, or what this version does not know: asked again later.
+            // `Wait`, or a variant that this version does not know: ask again later.
             _ => Claimed::Wait,
         })
     }
 
-    /// Takes what was read behind the frontier. `None` if another worker was faster; the page is then given up.
+    /// Takes the page that was read after the frontier. `None` if another worker was faster; the page is then
+    /// discarded.
     pub(super) async fn extend<T>(
         &self,
         after: Option<Vec<u8>>,
@@ -124,7 +125,7 @@ impl<'a> Ranges<'a> {
         }))
     }
 
-    /// Keeps a claim. `false` if it was lost.
+    /// Renews a claim. `false` if it was lost.
     pub(super) async fn keep(&self, claim: &JobRange, term: Duration) -> Result<bool, StoreError> {
         match self {
             Self::Alone { .. } => Ok(true),
@@ -132,7 +133,7 @@ impl<'a> Ranges<'a> {
         }
     }
 
-    /// Says that a range is done. `false` if its claim was lost.
+    /// Records that a range is done. `false` if its claim was lost.
     pub(super) async fn complete(
         &self,
         claim: Option<&JobRange>,
@@ -145,14 +146,14 @@ impl<'a> Ranges<'a> {
         }
     }
 
-    /// Says what became of the run that this worker joined.
+    /// Returns the outcome of the run that this worker joined.
     pub(super) async fn outcome(&self) -> Result<Outcome, JobError> {
         let Self::Shared { with, run, .. } = self else {
             return Ok(Outcome::Alone);
         };
         Ok(match with.job(&run.name).await? {
             Some(now) if now.run == run.run => Outcome::Counted(now),
-            // The same walk was gone through after this one began, so its counts answer for both.
+            // The same walk was completed after this one began, so its counts cover both.
             Some(now) if now.plan == run.plan && now.finished => Outcome::Counted(now),
             Some(now) if now.plan == run.plan => Outcome::BegunAgain,
             _ => Outcome::Replaced,

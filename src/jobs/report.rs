@@ -1,4 +1,4 @@
-//! What a job says while it runs, and at its end.
+//! What a job reports while it runs, and at its end.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use encx_core::store::{JobFaults, JobTally};
 
 use crate::error::Error;
 
-/// How many failures a report keeps.
+/// The maximum number of failures in a report.
 const MAX_FAILURES: usize = 100;
 
-/// What happened in a job.
+/// An event of a job.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum JobEvent {
@@ -24,42 +24,43 @@ pub enum JobEvent {
     ItemFailed(JobFailure),
     /// A range is done.
     RangeDone {
-        /// What was done in it.
+        /// The counts of the range.
         range: JobTally,
-        /// What this worker did so far.
+        /// The counts of this worker so far.
         worker: JobTally,
     },
-    /// This worker's claim on a range ended before it was done, as after a long pause: somebody else goes on with it.
+    /// This worker's claim on a range expired before the range was done, as after a long pause. Another worker
+    /// continues with it.
     RangeLost,
-    /// Something could not be done now, and is tried again.
+    /// Something failed, and is retried.
     Retrying {
         /// Why.
         error: JobError,
     },
     /// The job began, or this worker joined it.
     Started {
-        /// What others did so far, and this process earlier.
+        /// The counts of other workers so far, and of this process earlier.
         run: JobTally,
     },
-    /// All that is left is claimed by others; this worker waits in case one of them dies.
+    /// All remaining ranges are claimed by other workers. This worker waits in case one of them dies.
     Waiting,
 }
 
-/// Why something in a job could not be done.
+/// Why something in a job failed.
 #[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum JobError {
     /// A key, a KMS or the key store failed.
     #[error(transparent)]
     Encx(#[from] Error),
-    /// What is walked over failed, such as the table of the rows.
+    /// The source of the items failed, such as a database table.
     #[error("{source}")]
     Walk {
-        /// Its own error.
+        /// The underlying error.
         source: Arc<dyn std::error::Error + Send + Sync>,
         /// Whether the same may succeed later.
         retryable: bool,
-        /// What kind of failure it is: see [`JobError::kind`].
+        /// The kind of failure: see [`JobError::kind`].
         kind: &'static str,
     },
 }
@@ -67,7 +68,7 @@ pub enum JobError {
 debug_as_text!(JobError);
 
 impl JobError {
-    /// Describes a failure of what is walked over. For walks.
+    /// Makes an error of the source of the items. For walks.
     pub fn walk(source: impl std::error::Error + Send + Sync + 'static, retryable: bool) -> Self {
         Self::Walk {
             source: Arc::new(source),
@@ -85,7 +86,7 @@ impl JobError {
         self
     }
 
-    /// Returns the kind of failure, as the job's [faults](encx_core::store::JobStatus::faults) count it.
+    /// Returns the kind of failure, by which the job's [faults](encx_core::store::JobStatus::faults) are counted.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -122,7 +123,7 @@ impl JobError {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct JobFailure {
-    /// Which: a key's id, or a table, a column and a row's id.
+    /// The item: a key's id, or a table, a column and a row's id.
     pub what: String,
     /// Why.
     pub error: JobError,
@@ -144,43 +145,43 @@ impl fmt::Display for JobFailure {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum JobEnd {
-    /// The run that this worker took part in was over, and others have begun the same job again, before this worker
-    /// could ask for its counts.
+    /// The run that this worker joined was over, and other workers started the same job again before this worker could
+    /// read its counts.
     ///
-    /// Nothing is lost: what was done stays, and the others' run goes over everything again. Whether anything failed in other
-    /// workers' ranges is no longer known here, so the report is not [complete](JobReport::is_complete): their reports
-    /// say it, or another run.
+    /// Nothing is lost: completed work is kept, and the new run goes over all items again. Whether anything failed in
+    /// other workers' ranges is no longer known here, so the report is not [complete](JobReport::is_complete). Their
+    /// reports tell, or another run.
     BegunAgain,
-    /// All of the job is done, by this worker or by others.
+    /// The job is complete, by this worker or by others.
     Finished,
-    /// Something went wrong that concerns all items, and went on for longer than this worker tries. Run it again when that
-    /// is put right: it goes on from here.
+    /// A failure that concerns all items lasted longer than this worker retries. Run the job again when the cause is
+    /// fixed: it resumes from here.
     GaveUp(JobError),
-    /// A job of the same name was begun that does something else.
+    /// A different job of the same name was started.
     Replaced,
-    /// It was stopped; it goes on from here when it is run again.
+    /// It was stopped. It resumes from here when it is run again.
     Stopped,
 }
 
-/// What a job did.
+/// The result of a job.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-#[must_use = "what could not be done stands here and nowhere else"]
+#[must_use = "failures are only reported here"]
 pub struct JobReport {
-    /// What this worker did.
+    /// The counts of this worker.
     pub worker: JobTally,
-    /// What all workers did, since the job began; what this worker did, if that is no longer known
-    /// ([`JobEnd::BegunAgain`], [`JobEnd::Replaced`]). If others went through the same job once more before this worker
-    /// asked, these are the counts of that run. What a worker had changed that died before it could say so was seen as
-    /// unchanged by the one that took over.
+    /// The counts of all workers since the job began. Those of this worker only, if the others are no longer known
+    /// ([`JobEnd::BegunAgain`], [`JobEnd::Replaced`]). If other workers completed the same job once more before this
+    /// worker asked, these are the counts of that run. If a worker died after a change and before recording it, the
+    /// worker that took over counted the item as unchanged.
     pub run: JobTally,
-    /// How many items this worker found changed by somebody else at the same moment; they count as unchanged.
+    /// How many items this worker found changed by another writer at the same moment. They count as unchanged.
     pub overtaken: u64,
-    /// What failed in this worker's ranges: the first 100.
+    /// The failures in this worker's ranges: the first 100.
     pub failures: Vec<JobFailure>,
-    /// What failed in all workers' ranges, by kind; in this worker's, where [`run`](Self::run) is.
+    /// The failures in all workers' ranges, by kind; those of this worker only, if [`run`](Self::run) is.
     pub faults: JobFaults,
-    /// Why it is over.
+    /// Why the run is over.
     pub ended_by: JobEnd,
 }
 
@@ -196,7 +197,7 @@ impl JobReport {
         }
     }
 
-    /// Tells whether the job came to its end and nothing failed, whoever did it.
+    /// Tells whether the job is finished and no item failed, by any worker.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         matches!(self.ended_by, JobEnd::Finished) && self.run.failed == 0
@@ -208,12 +209,14 @@ impl JobReport {
     }
 }
 
-/// Says in a few lines what was done, and what failed.
+/// Summarises the result and the failures in a few lines.
 impl fmt::Display for JobReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.ended_by {
             JobEnd::BegunAgain => {
-                f.write_str("over, and begun again by other workers, who report the rest; by this worker")?;
+                f.write_str(
+                    "finished, and begun again by other workers, which report the rest; by this worker",
+                )?;
             }
             JobEnd::Finished => f.write_str("finished")?,
             JobEnd::GaveUp(error) => write!(f, "gave up: {error}")?,

@@ -1,4 +1,4 @@
-//! A run of a job: a stream of events that is driven by polling it.
+//! A run of a job: a stream of events, driven by polling.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -11,9 +11,9 @@ use tokio::sync::watch;
 
 use super::{JobEvent, JobReport};
 
-/// A job that runs: a stream of its events, and then its report.
+/// A running job: a stream of its events, and then its report.
 ///
-/// It is driven by polling it, here, in the caller's task; so a consumer that is slow to take events makes the job slow.
+/// Polling drives it, in the caller's task. So a consumer that is slow to take events slows the job.
 ///
 /// ```
 /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -37,9 +37,9 @@ use super::{JobEvent, JobReport};
 ///
 /// # Cancellation
 ///
-/// May be dropped at any time. What was done stays so, every item is either changed or not, and another run of the same
-/// name goes on from there; the ranges that were in hand once their claims end, after half a minute.
-/// [`JobStopper::stop`] gives nothing up: it finishes them.
+/// May be dropped at any time. Completed work is kept, every item is either changed or not, and another run of the same
+/// name resumes from there; ranges in progress are taken over once their claims expire, after half a minute.
+/// [`JobStopper::stop`] instead finishes them.
 #[must_use = "a job does nothing until its run is polled"]
 pub struct JobRun {
     driver: Option<Pin<Box<dyn Future<Output = JobReport> + Send>>>,
@@ -62,7 +62,7 @@ impl JobRun {
         }
     }
 
-    /// Returns a handle that stops the job, for another task.
+    /// Returns a handle with which another task can stop the job.
     #[must_use]
     pub fn stopper(&self) -> JobStopper {
         self.stopper.clone()
@@ -72,7 +72,7 @@ impl JobRun {
     ///
     /// # Cancellation
     ///
-    /// May be dropped at any time: no event is lost. The job stands until it is polled again.
+    /// May be dropped at any time: no event is lost. The job pauses until it is polled again.
     pub async fn next_event(&mut self) -> Option<JobEvent> {
         std::future::poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
     }
@@ -81,7 +81,7 @@ impl JobRun {
     ///
     /// # Cancellation
     ///
-    /// As the run itself.
+    /// As for the run itself.
     pub async fn report(mut self) -> JobReport {
         while self.next_event().await.is_some() {}
         self.report.unwrap_or_else(JobReport::new)
@@ -123,7 +123,7 @@ impl fmt::Debug for JobRun {
     }
 }
 
-/// Stops a job that runs.
+/// Stops a running job.
 #[derive(Clone, Debug)]
 pub struct JobStopper(Arc<watch::Sender<bool>>);
 
@@ -132,7 +132,7 @@ impl JobStopper {
         Self(Arc::new(watch::Sender::new(false)))
     }
 
-    /// Lets the job finish the ranges that it has in hand, a matter of seconds, and begin no other.
+    /// Lets the job finish its ranges in progress, within seconds, and start no others.
     pub fn stop(&self) {
         self.0.send_replace(true);
     }
@@ -141,15 +141,15 @@ impl JobStopper {
         *self.0.borrow()
     }
 
-    /// Waits until somebody stops the job.
+    /// Waits until the job is stopped.
     pub(super) async fn stopped(&self) {
         let mut receiver = self.0.subscribe();
-        // The sender lives in `self`, so it cannot be gone.
+        // `self` holds the sender, so waiting cannot fail.
         let _ = receiver.wait_for(|stopped| *stopped).await;
     }
 }
 
-/// What happened and nobody has taken yet.
+/// Events that have not been taken yet.
 #[derive(Clone, Default)]
 pub(super) struct Events(Arc<Mutex<VecDeque<JobEvent>>>);
 

@@ -1,7 +1,7 @@
-//! What AWS KMS costs.
+//! Estimates the cost of AWS KMS.
 
-/// What AWS KMS costs in most regions, by <https://aws.amazon.com/kms/pricing/> as read in 2026: 10 000 requests cost
-/// $0.03, a customer-managed key $1 a month. The free tier and what rotations add to a key's price are left out.
+/// AWS KMS prices in most regions, from <https://aws.amazon.com/kms/pricing/> as read in 2026: $0.03 for 10 000
+/// requests, $1 a month for a customer-managed key. The free tier and the surcharge for rotations are left out.
 const AWS_KMS: Price = Price {
     usd_per_call: 0.03 / 10_000.0,
     usd_per_kek_and_month: 1.0,
@@ -12,34 +12,34 @@ struct Price {
     usd_per_kek_and_month: f64,
 }
 
-/// How many days a month has, for money.
+/// Days in a month, for billing.
 const DAYS_PER_MONTH: f64 = 30.0;
 
-/// What AWS KMS costs a month, in USD, as far as calls that encx counted and KEKs that the KEK rule names tell.
+/// The monthly cost of AWS KMS in USD, estimated from the calls that encx counted and the KEKs that the KEK rule names.
 ///
-/// Where other KMSs serve too, their calls are counted as if AWS served them: what is kept by day does not tell them apart.
+/// Calls to other KMSs in use are counted as calls to AWS: the daily counts do not tell them apart.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct CostEstimate {
-    /// For both.
+    /// Calls and KEKs together.
     pub usd_per_month: f64,
-    /// For calls, if all days were as those that were counted.
+    /// Calls, if every day were like the counted ones.
     pub calls_usd: f64,
-    /// For KEKs.
+    /// KEKs.
     pub keks_usd: f64,
-    /// How many days were counted: those on which any process did anything, today among them.
+    /// How many days were counted: those with any activity, including today.
     pub days: u64,
 }
 
 impl CostEstimate {
-    /// Estimates from the calls of each day that was counted.
+    /// Estimates from the calls of each counted day.
     pub(super) fn new(is_billed: bool, keks: usize, calls_by_day: &[u64]) -> Self {
         let price = is_billed.then_some(AWS_KMS);
         let (per_call, per_kek) = price.map_or((0.0, 0.0), |price| {
             (price.usd_per_call, price.usd_per_kek_and_month)
         });
-        // Rows can say anything, and as `f64` the sum does not overflow.
+        // Stored counts can be anything; as `f64` the sum does not overflow.
         #[allow(clippy::cast_precision_loss, reason = "an estimate")]
         let calls: f64 = calls_by_day.iter().map(|calls| *calls as f64).sum();
         #[allow(clippy::cast_precision_loss, reason = "an estimate")]

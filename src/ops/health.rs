@@ -1,4 +1,4 @@
-//! Health: whether this process can encrypt and decrypt now, from how its last real calls ended.
+//! Health: whether this process can encrypt and decrypt now, judged by the last real calls.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::kek::{CircuitState, KnownKms};
 #[cfg(feature = "serde")]
 use crate::ops::json;
 
-/// Whether a process can encrypt and decrypt now, in the form that probes of orchestrators read.
+/// Whether a process can encrypt and decrypt now, in the form that orchestrators' probes read.
 ///
 /// From [`Crypto::health`](crate::Crypto::health).
 ///
@@ -35,13 +35,13 @@ use crate::ops::json;
 pub struct Health {
     /// The process as a whole.
     pub status: HealthStatus,
-    /// Its parts: each KMS, the key store, and the keys in memory.
+    /// Its parts: each KMS, the key store, and the cached keys.
     pub checks: Vec<HealthCheck>,
     #[cfg_attr(feature = "serde", serde(skip))]
     pub(super) is_shut_down: bool,
 }
 
-/// Judges from what is remembered and in memory.
+/// Judges by remembered calls and cached keys.
 pub(super) fn health(crypto: &Crypto) -> Health {
     let cache = crypto.core().cache();
     let now = cache.clock.elapsed();
@@ -51,13 +51,13 @@ pub(super) fn health(crypto: &Crypto) -> Health {
 impl Health {
     /// Tells whether the process works at all: always, unless its `Crypto` was shut down.
     ///
-    /// It does not depend on a KMS or the key store, because restarting a process empties a memory that still serves.
+    /// It does not depend on a KMS or the key store: a restart would drop cached keys that still serve.
     #[must_use]
     pub fn is_live(&self) -> bool {
         !self.is_shut_down
     }
 
-    /// Tells whether requests should be sent to this process: unless it can neither encrypt nor decrypt.
+    /// Tells whether this process should get requests: it can encrypt or decrypt.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.status != HealthStatus::Down
@@ -69,11 +69,11 @@ impl Health {
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "UPPERCASE"))]
 #[non_exhaustive]
 pub enum HealthStatus {
-    /// It works in part: such as keys in memory that serve while their KMS does not answer.
+    /// It works in part: for example, cached keys serve while their KMS does not answer.
     Degraded,
     /// It does not work.
     Down,
-    /// It works, or was not used yet.
+    /// It works, or has not been used yet.
     Up,
 }
 
@@ -86,31 +86,31 @@ pub struct HealthCheck {
     pub name: String,
     /// How well it works.
     pub status: HealthStatus,
-    /// What is known of it.
+    /// Its details.
     pub data: HealthData,
 }
 
-/// What is known of a part.
+/// The details of a part.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(untagged))]
 #[non_exhaustive]
 pub enum HealthData {
-    /// Of the key store.
+    /// The key store.
     KeyStore(KeyStoreHealth),
-    /// Of the keys in memory.
+    /// The cached keys.
     Keys(KeysHealth),
-    /// Of a KMS.
+    /// A KMS.
     Kms(KmsHealth),
 }
 
-/// What is known of a KMS from the calls to it.
+/// The state of a KMS, from the calls to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct KmsHealth {
     /// The kind of provider, such as `aws-kms`.
     pub provider: &'static str,
-    /// The first KEK there that the KEK rule names, by its lasting name if that is known; `None` if only a closure names any.
+    /// The KMS's first KEK in the KEK rule, by its canonical name if known; `None` if only a closure names KEKs.
     #[cfg_attr(
         feature = "serde",
         serde(serialize_with = "json::text_of", skip_serializing_if = "Option::is_none")
@@ -119,22 +119,22 @@ pub struct KmsHealth {
     /// The name under which it is registered.
     #[cfg_attr(feature = "serde", serde(serialize_with = "json::text"))]
     pub kms: KmsName,
-    /// Whether calls are let through.
+    /// Whether the circuit breaker lets calls through.
     pub circuit: CircuitState,
-    /// How the calls ended.
+    /// The outcomes of calls.
     #[cfg_attr(feature = "serde", serde(flatten))]
     pub calls: CallHealth,
 }
 
-/// What is known of the key store from the calls to it.
+/// The state of the key store, from the calls to it.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct KeyStoreHealth {
-    /// How the calls ended: loads of keys, polls for changes, heartbeats.
+    /// The outcomes of calls: loads of keys, polls for changes, heartbeats.
     #[cfg_attr(feature = "serde", serde(flatten))]
     pub calls: CallHealth,
-    /// How long ago the last poll that succeeded began, or else the process: how old the states of keys are at most.
+    /// Time since the last successful poll began, or since the process started: the maximum age of key states.
     #[cfg_attr(
         feature = "serde",
         serde(rename = "states_age_seconds", serialize_with = "json::seconds")
@@ -142,35 +142,35 @@ pub struct KeyStoreHealth {
     pub states_age: Duration,
 }
 
-/// What is known of the keys in memory.
+/// The state of the cached keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct KeysHealth {
-    /// Unwrapped keys in memory.
+    /// The number of unwrapped keys.
     pub keys: u64,
-    /// Whether any of them encrypts now, without a call to anything.
+    /// Whether any of them can encrypt now, without a call.
     pub encrypt: bool,
-    /// Whether any of them decrypts now, without a call to anything.
+    /// Whether any of them can decrypt now, without a call.
     pub decrypt: bool,
 }
 
-/// How the calls to a KMS or the key store ended.
+/// The outcomes of calls to a KMS or the key store.
 ///
-/// A refusal that is about one wrap or one row, such as one that does not authenticate, counts as an answer.
+/// A refusal that concerns one wrap or one row, such as a failed authentication, counts as an answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct CallHealth {
     /// `no call yet`, `ok`, or why the last call failed, such as `unavailable`.
     pub last_call: &'static str,
-    /// When the last call that was answered ended.
+    /// When the last answered call ended.
     #[cfg_attr(
         feature = "serde",
         serde(serialize_with = "json::moment_of", skip_serializing_if = "Option::is_none")
     )]
     pub last_success_at: Option<Timestamp>,
-    /// When the last call that failed ended.
+    /// When the last failed call ended.
     #[cfg_attr(
         feature = "serde",
         serde(serialize_with = "json::moment_of", skip_serializing_if = "Option::is_none")
@@ -201,17 +201,17 @@ impl CallHealth {
     }
 }
 
-/// For how long the failure of a KMS counts without another call, as long as its circuit may stay open.
+/// How long a KMS failure counts without another call: as long as its circuit may stay open.
 const FAILURE_COUNTS_FOR: Duration = Duration::from_secs(30);
 
-/// How the calls to something went.
+/// The outlook for calls.
 enum Outlook {
     Answers,
-    /// The last call failed, a while ago.
+    /// The last call failed, some time ago.
     FailedOnce,
     /// The last call was refused.
     Refuses,
-    /// The last call was refused, for a reason that is about one KEK.
+    /// The last call was refused for a reason that concerns one KEK.
     RefusesOneKek,
     /// The last call was not answered.
     Silent,
@@ -238,7 +238,7 @@ impl Outlook {
         }
     }
 
-    /// Tells whether a call is likely to succeed, or would tell.
+    /// Tells whether a call is likely to succeed, or worth a try.
     fn is_hopeful(&self) -> bool {
         matches!(self, Self::Answers | Self::FailedOnce)
     }
@@ -246,8 +246,8 @@ impl Outlook {
 
 fn judge(kms: &[KnownKms], serving: &Serving, is_shut_down: bool, now: Duration) -> Health {
     let mut checks = Vec::new();
-    // A KMS that only unwraps old wraps, or that is registered and not used, makes no process ready. Where it is not known
-    // which one wraps, such as before the first call by a closure's choice, all count.
+    // A KMS that only unwraps old wraps, or that is unused, does not make a process ready. If it is not known which KMS
+    // wraps, as before a closure's first choice, all of them count.
     let wrapping_is_known = kms.iter().any(|known| known.wraps);
     let mut kms_hopeful = false;
     for known in kms {

@@ -1,4 +1,4 @@
-//! How plain data is written for people and probes: names as text, moments as RFC 3339, durations as numbers.
+//! Serialises plain data for people and probes: names as text, timestamps as RFC 3339, durations as numbers.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -16,17 +16,17 @@ pub(super) fn text<T: Display, S: Serializer>(name: &T, serializer: S) -> Result
     serializer.collect_str(name)
 }
 
-/// Writes a name, or nothing, as text.
+/// Writes an optional name as text.
 pub(super) fn text_of<T: Display, S: Serializer>(name: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
     name.as_ref().map(ToString::to_string).serialize(serializer)
 }
 
-/// Writes a moment as RFC 3339 in UTC, to the second.
+/// Writes a timestamp as RFC 3339 in UTC, to the second.
 pub(super) fn moment<S: Serializer>(moment: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&rfc3339(*moment))
 }
 
-/// Writes a moment, or nothing, as RFC 3339 in UTC, to the second.
+/// Writes an optional timestamp as RFC 3339 in UTC, to the second.
 pub(super) fn moment_of<S: Serializer>(moment: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
     moment.map(rfc3339).serialize(serializer)
 }
@@ -37,17 +37,17 @@ pub(super) fn day<S: Serializer>(moment: &Timestamp, serializer: S) -> Result<S:
     serializer.collect_str(&format_args!("{year:04}-{month:02}-{day:02}"))
 }
 
-/// Writes a duration as seconds.
+/// Writes a duration in seconds.
 pub(super) fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(duration.as_secs_f64())
 }
 
-/// Writes what keys are for as its name.
+/// Writes a key usage as its name.
 pub(super) fn usage<S: Serializer>(usage: &KeyUsage, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(usage.name())
 }
 
-/// Writes what a KMS says of a KEK. What it does not tell is left out.
+/// Writes the KMS's description of a KEK, without unknown parts.
 pub(super) fn description<S: Serializer>(
     description: &Reported<KekDescription>,
     serializer: S,
@@ -101,7 +101,7 @@ impl<'a> WrittenDescription<'a> {
     }
 }
 
-/// Writes versions that are due, with the names and values of their contexts.
+/// Writes due versions, with the names and values of their contexts.
 pub(super) fn due<S: Serializer>(due: &[DueVersion], serializer: S) -> Result<S::Ok, S::Error> {
     #[derive(Serialize)]
     struct Written<'a> {
@@ -129,7 +129,7 @@ pub(super) fn due<S: Serializer>(due: &[DueVersion], serializer: S) -> Result<S:
     }))
 }
 
-/// The fields of an object, in the order in which they came.
+/// The fields of an object, in insertion order.
 pub(super) struct Fields<T>(Vec<(String, T)>);
 
 impl<T> Fields<T> {
@@ -166,9 +166,9 @@ fn rfc3339(moment: Timestamp) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
-/// Returns year, month and day of a day that is counted from 1970-01-01, in the Gregorian calendar.
+/// Returns the year, month and day of a day number that counts from 1970-01-01, in the Gregorian calendar.
 ///
-/// Years are counted from March, so that the leap day is their last: 400 of them have 146 097 days.
+/// Years start in March, so that the leap day is the last: 400 of them have 146 097 days.
 fn civil(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
     let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
@@ -201,7 +201,7 @@ mod tests {
         ] {
             assert_eq!(rfc3339(Timestamp::from_micros(seconds * 1_000_000)), expected);
         }
-        // Anything that a database may hold.
+        // A database may hold any value.
         rfc3339(Timestamp::from_micros(i64::MIN));
         rfc3339(Timestamp::from_micros(i64::MAX));
     }

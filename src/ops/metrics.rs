@@ -1,8 +1,8 @@
-//! Metrics for Prometheus and its like, by the `metrics` facade.
+//! Metrics for Prometheus and similar systems, through the `metrics` facade.
 //!
-//! Nothing is counted twice: [`record`] publishes what [`Crypto::stats`] counts anyway, when it is called. Call it before
-//! the exporter renders, and [`StoreGauges::record`] now and then in the background. Names and labels are in [`ALL`]; labels have few
-//! values, and none is a tenant. `docs/operations.md` says what to ask them and which alerts go with them.
+//! [`record`] publishes the counts of [`Crypto::stats`] when it is called; nothing is counted twice. Call it before the
+//! exporter renders, and [`StoreGauges::record`] periodically in the background. [`ALL`] lists names and labels. Labels
+//! have few values, and none is a tenant. `docs/operations.md` has queries and alerts.
 //!
 //! ```
 //! # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -33,9 +33,9 @@ use crate::ops::health::{Health, HealthStatus};
 pub use names::{ALL, Metric, MetricKind, describe};
 pub use store::StoreGauges;
 
-/// Publishes what a `Crypto` counted so far, and what it holds. Calls neither a KMS nor the key store.
+/// Publishes the counts of a `Crypto` so far, and its cache size. Calls neither a KMS nor the key store.
 ///
-/// Counters are set, not added to: of several `Crypto`s in one process publish one.
+/// Counters are set, not added to: if a process has several `Crypto`s, publish only one.
 pub fn record(crypto: &Crypto) {
     let stats = crypto.stats();
     record_use(&stats);
@@ -91,7 +91,7 @@ fn record_kms(stats: &KmsStats) {
     counter!("encx_kms_circuit_openings_total", "kms" => kms.clone()).absolute(stats.circuit_openings);
     for (operation, name) in names::OPERATIONS {
         let of = stats.of(operation);
-        // Also where it is 0: Prometheus sees no increase in a series that begins with 1.
+        // Including 0: Prometheus sees no increase in a series that starts at 1.
         for outcome in KmsOutcome::ALL {
             counter!(
                 "encx_kms_calls_total",
@@ -99,7 +99,7 @@ fn record_kms(stats: &KmsStats) {
             )
             .absolute(of.count(outcome));
         }
-        // A histogram of Prometheus, bucket by bucket: the facade takes single values, and they are counted already.
+        // A Prometheus histogram, bucket by bucket: the facade takes single values, but these are already counted.
         let mut up_to = 0;
         let bounds = LatencyStats::BOUNDS.iter().map(|bound| bound_name(*bound));
         for (count, bound) in of.latency.buckets.iter().zip(bounds.chain(["+Inf".to_owned()])) {
@@ -127,7 +127,7 @@ fn record_health(health: &Health) {
     }
 }
 
-/// Names a bound as Prometheus does, in seconds.
+/// Formats a bucket's bound in seconds, as Prometheus does.
 fn bound_name(bound: Duration) -> String {
     bound.as_secs_f64().to_string()
 }

@@ -1,4 +1,4 @@
-//! A part of a report, which may be unknown.
+//! A part of a report that may be unknown.
 
 use crate::error::Error;
 
@@ -6,19 +6,19 @@ use crate::error::Error;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Reported<T> {
-    /// It could not be found out.
+    /// It could not be read.
     Failed {
         /// Why. Never a secret.
         error: String,
     },
-    /// It is this.
+    /// The value.
     Known(T),
     /// The key store does not record it.
     NotRecorded,
 }
 
 impl<T> Reported<T> {
-    /// Returns what is known.
+    /// Returns the value, if it is known.
     #[must_use]
     pub fn known(&self) -> Option<&T> {
         match self {

@@ -17,9 +17,9 @@ use crate::ops::health::Health;
 use crate::ops::json;
 use crate::ops::reported::Reported;
 
-/// What is there: KMSs and KEKs, keys, processes, what is due, what it costs.
+/// KMSs and KEKs, keys, processes, due rotations and cost.
 ///
-/// From [`Crypto::status`](crate::Crypto::status). What could not be found out says so, and hides nothing else.
+/// From [`Crypto::status`](crate::Crypto::status). A part that could not be read says so, and hides no other part.
 ///
 /// ```
 /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -42,23 +42,23 @@ use crate::ops::reported::Reported;
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Status {
-    /// How well this process works.
+    /// The health of this process.
     pub health: Health,
-    /// The KMSs, and the KEKs that the KEK rule names.
+    /// The KMSs, and the KEKs in the KEK rule.
     pub kms: Vec<KmsStatus>,
     /// The cache of this process.
     pub cache: CacheStatus,
     /// The versions in the key store, by usage and state.
     pub versions: Reported<Vec<VersionsStatus>>,
-    /// How many more there are, whose rows have a usage or a state that encx does not know.
+    /// How many more versions there are, in rows whose usage or state encx does not know.
     pub unreadable_versions: Reported<u64>,
-    /// What is due.
+    /// The versions that are due for rotation.
     pub due: Reported<DueStatus>,
     /// The processes that share the key store.
     pub processes: Reported<Vec<ProcessStatus>>,
-    /// What all processes did, by day, oldest first.
+    /// The activity of all processes, by day, oldest first.
     pub days: Reported<Vec<DayStatus>>,
-    /// What the KMSs cost.
+    /// The cost of the KMSs.
     pub cost: Reported<CostEstimate>,
 }
 
@@ -72,9 +72,9 @@ pub struct KmsStatus {
     pub kms: KmsName,
     /// The kind of provider, such as `aws-kms`.
     pub provider: &'static str,
-    /// Whether calls are let through.
+    /// Whether the circuit breaker lets calls through.
     pub circuit: CircuitState,
-    /// Its KEKs, as far as the KEK rule names them; a closure's are not known.
+    /// Its KEKs that the KEK rule names; a closure's are not known.
     pub keks: Vec<KekStatus>,
 }
 
@@ -86,7 +86,7 @@ pub struct KekStatus {
     /// The name in the KEK rule.
     #[cfg_attr(feature = "serde", serde(serialize_with = "json::text"))]
     pub name: KekId,
-    /// What the KMS says of it.
+    /// The KMS's description of it.
     #[cfg_attr(feature = "serde", serde(serialize_with = "json::description"))]
     pub description: Reported<KekDescription>,
 }
@@ -96,44 +96,44 @@ pub struct KekStatus {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct CacheStatus {
-    /// Keyrings in memory.
+    /// Cached keyrings.
     pub keyrings: u64,
-    /// Unwrapped keys in memory.
+    /// Cached unwrapped keys.
     pub keys: u64,
-    /// Uses of a key that was in memory.
+    /// Uses of a cached key.
     pub hits: u64,
-    /// How often a key had to be waited for.
+    /// Uses that waited for a key.
     pub misses: u64,
-    /// The part of both that were hits, from 0 to 1; `None` before the first.
+    /// Hits divided by hits and misses, from 0 to 1; `None` before the first use.
     pub hit_rate: Option<f64>,
 }
 
-/// How many versions of one usage are in one state.
+/// The versions of one usage and state.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct VersionsStatus {
-    /// What they are for.
+    /// Their usage.
     #[cfg_attr(feature = "serde", serde(serialize_with = "json::usage"))]
     pub usage: KeyUsage,
     /// Their state.
     #[cfg_attr(feature = "serde", serde(serialize_with = "json::text"))]
     pub state: KeyState,
-    /// How many there are.
+    /// Their number.
     pub versions: u64,
-    /// When the oldest of them became active; `None` if none ever was.
+    /// When the oldest of them became active; `None` if none did.
     #[cfg_attr(feature = "serde", serde(serialize_with = "json::moment_of"))]
     pub oldest_activated_at: Option<Timestamp>,
 }
 
-/// Which versions should have been rotated by now.
+/// Versions that should have been rotated by now.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct DueStatus {
     /// How many versions are due.
     pub versions: u64,
-    /// How many rows of active versions do not say what they are for.
+    /// How many rows of active versions have a usage or context that cannot be read.
     pub unreadable: u64,
     /// The first of them.
     #[cfg_attr(feature = "serde", serde(serialize_with = "json::due"))]
@@ -150,15 +150,15 @@ pub struct ProcessStatus {
     pub id: ProcessId,
     /// Its name.
     pub name: String,
-    /// When it was first heard of.
+    /// When it was first seen.
     #[cfg_attr(feature = "serde", serde(serialize_with = "json::moment"))]
     pub started_at: Timestamp,
-    /// When it was last heard of.
+    /// When it was last seen.
     #[cfg_attr(feature = "serde", serde(serialize_with = "json::moment"))]
     pub seen_at: Timestamp,
 }
 
-/// What all processes did on a day.
+/// The activity of all processes on a day.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -166,23 +166,23 @@ pub struct DayStatus {
     /// When the day began: midnight, UTC.
     #[cfg_attr(feature = "serde", serde(serialize_with = "json::day"))]
     pub day: Timestamp,
-    /// Values that were encrypted.
+    /// Encrypted values.
     pub encrypts: u64,
-    /// Values that were decrypted.
+    /// Decrypted values.
     pub decrypts: u64,
-    /// Uses of a key that was in memory.
+    /// Uses of a cached key.
     pub hits: u64,
-    /// How often a key had to be waited for.
+    /// Uses that waited for a key.
     pub misses: u64,
-    /// Ciphertexts that were refused.
+    /// Refused ciphertexts.
     pub refusals: u64,
-    /// Calls to KMSs, those that failed too.
+    /// Calls to KMSs, including failed ones.
     pub kms_calls: u64,
-    /// Calls to KMSs that failed.
+    /// Failed calls to KMSs.
     pub kms_failures: u64,
 }
 
-/// What a report asks for.
+/// Options of a status report.
 #[derive(Clone, Debug)]
 pub struct StatusOptions {
     due_by: Option<Maintenance>,
@@ -196,7 +196,7 @@ impl Default for StatusOptions {
 }
 
 impl StatusOptions {
-    /// Asks for the last 30 days, and takes those versions as due that [`Maintenance`] would rotate by its defaults.
+    /// Reports the last 30 days, and counts versions as due that [`Maintenance`] would rotate by default.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -205,14 +205,14 @@ impl StatusOptions {
         }
     }
 
-    /// Takes those versions as due that this [`Maintenance`] would rotate.
+    /// Counts versions as due that this [`Maintenance`] would rotate.
     #[must_use]
     pub fn due_by(mut self, maintenance: &Maintenance) -> Self {
         self.due_by = Some(maintenance.clone());
         self
     }
 
-    /// Sets for how many days usage is listed and cost is estimated: 1 to 400.
+    /// Sets how many days of activity are listed and used to estimate cost: 1 to 400.
     #[must_use]
     pub fn days(mut self, days: u32) -> Self {
         self.days = days.clamp(1, 400);
@@ -220,18 +220,18 @@ impl StatusOptions {
     }
 }
 
-/// How many versions that are due are listed.
+/// The maximum number of due versions listed.
 const LISTED: usize = 100;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Asks for each part.
+/// Reads each part.
 pub(super) async fn status(crypto: &Crypto, options: &StatusOptions) -> Status {
     let kms = kms_status(crypto).await;
     let days = daily(crypto, options.days).await;
     let billed = kms.iter().filter(|kms| is_billed(kms.provider));
     let is_billed = billed.clone().next().is_some();
-    // An alias and a name of one KEK may both stand in a rule.
+    // A rule may name one KEK twice, by an alias and by its id.
     let lasting = |kek: &'_ KekStatus| match kek.description.known() {
         Some(described) => described.kek.clone(),
         None => kek.name.clone(),
@@ -325,7 +325,7 @@ async fn daily(crypto: &Crypto, days: u32) -> Reported<Vec<DayStatus>> {
     };
     let counted = async {
         let now = crypto.key_manager().time_of_store().await?;
-        // Today is one of them.
+        // Today is included.
         let since = now.minus(DAY.saturating_mul(days.saturating_sub(1)));
         cache.ask_in_time(registry.daily_counts(since)).await
     };

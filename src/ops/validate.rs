@@ -1,4 +1,4 @@
-//! Validation: the whole chain, done for real, with nothing left behind.
+//! Validation: runs the whole chain with real calls, and leaves nothing behind.
 
 use std::time::Duration;
 
@@ -14,12 +14,13 @@ use crate::kek::{KekRef, Keks};
 #[cfg(feature = "serde")]
 use crate::ops::json::Fields;
 
-/// What each step of the chain did, and how long it took.
+/// The outcome and latency of each step of the chain.
 ///
 /// From [`Crypto::validate`](crate::Crypto::validate). Feature `serde` serialises it as
-/// `{"overall_status":"PASS","tests":{"generate_data_key":"PASS",..},"latency_ms":{"generate_data_key":8.1,..}}`, with `errors` and
-/// `skipped` where there are any. Where the KEK rule names several KEKs for the context, a step's status is that of all of them, its
-/// latency that of the slowest, and each KEK stands beside it, such as `wrap_key:default/alias/pii`.
+/// `{"overall_status":"PASS","tests":{"generate_data_key":"PASS",..},"latency_ms":{"generate_data_key":8.1,..}}`, with
+/// `errors` and `skipped` if there are any. If the KEK rule names several KEKs for the context, a step has the worst
+/// status and the greatest latency of all of them, and each KEK is listed beside it, such as
+/// `wrap_key:default/alias/pii`.
 ///
 /// ```
 /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -35,7 +36,7 @@ use crate::ops::json::Fields;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Validation {
-    /// The steps in the order in which they ran.
+    /// The steps, in order.
     pub tests: Vec<ValidationTest>,
 }
 
@@ -43,37 +44,37 @@ pub struct Validation {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ValidationTest {
-    /// What was done.
+    /// The step.
     pub step: ValidationStep,
-    /// With which KEK, of the steps that need one.
+    /// The KEK, for steps that need one.
     pub kek: Option<KekRef>,
     /// How it ended.
     pub outcome: TestOutcome,
-    /// How long it took; nothing for one that was skipped.
+    /// How long it took; zero if it was skipped.
     pub latency: Duration,
 }
 
-/// What a step does.
+/// A step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum ValidationStep {
-    /// Has the KMS make a data key under the context.
+    /// The KMS makes a data key under the context.
     GenerateDataKey,
-    /// Has the KMS unwrap it, and compares.
+    /// The KMS unwraps it; the result is compared.
     UnwrapKey,
-    /// Has the KMS wrap it.
+    /// The KMS wraps it.
     WrapKey,
-    /// Has the KMS unwrap that wrap, and compares.
+    /// The KMS unwraps that wrap; the result is compared.
     UnwrapWrapped,
-    /// Has the KMS refuse to unwrap it under another context.
+    /// The KMS must refuse to unwrap it under another context.
     WrongContext,
     /// Encrypts with it, in memory.
     Encrypt,
-    /// Decrypts what was encrypted, and compares; and in another place has it refused.
+    /// Decrypts the ciphertext and compares, and must fail to decrypt it with other AAD.
     Decrypt,
     /// Reads the context's keys from the key store.
     KeyRetrieval,
-    /// Finds the context's active key in memory.
+    /// Looks up the context's active key in memory.
     CacheHit,
 }
 
@@ -91,7 +92,7 @@ pub(super) async fn validate(crypto: &Crypto, context: &EncryptionContext) -> Va
 }
 
 impl Validation {
-    /// Tells whether no step failed. Those that were skipped did not.
+    /// Tells whether no step failed. Skipped steps have not failed.
     #[must_use]
     pub fn passed(&self) -> bool {
         let mut tests = self.tests.iter();
@@ -100,7 +101,7 @@ impl Validation {
 }
 
 impl ValidationStep {
-    /// All of them, in the order in which they run.
+    /// All steps, in order.
     pub const ALL: [Self; 9] = [
         Self::GenerateDataKey,
         Self::UnwrapKey,
@@ -113,7 +114,7 @@ impl ValidationStep {
         Self::CacheHit,
     ];
 
-    /// Returns the name that reports have, such as `generate_data_key`.
+    /// Returns the name used in reports, such as `generate_data_key`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -139,7 +140,7 @@ pub enum TestOutcome {
         /// Why. Never a secret.
         error: String,
     },
-    /// It did what it should.
+    /// It succeeded.
     Passed,
     /// It could not run.
     Skipped {
@@ -159,7 +160,7 @@ impl TestOutcome {
         }
     }
 
-    /// Orders outcomes: what is worst of several KEKs is what counts.
+    /// Orders outcomes: the worst of several KEKs counts.
     #[cfg(feature = "serde")]
     fn severity(&self) -> u8 {
         match self {
@@ -170,7 +171,7 @@ impl TestOutcome {
     }
 }
 
-/// A validation that is under way.
+/// A running validation.
 struct Run<'a> {
     clock: &'a dyn Clock,
     tests: Vec<ValidationTest>,
@@ -211,7 +212,7 @@ impl Run<'_> {
         });
     }
 
-    /// Tries each KEK that wraps for the context, and returns the first data key that was made.
+    /// Tries each KEK that wraps for the context, and returns the first data key made.
     async fn all_keks(&mut self, keks: &Keks, context: &EncryptionContext) -> Option<DataKey> {
         let choice = match keks.choose(context) {
             Ok(choice) => choice,
@@ -246,7 +247,7 @@ impl Run<'_> {
         };
         let same = |unwrapped: Result<DataKey, Error>| match unwrapped {
             Ok(key) if key.check(id) == made.key.check(id) => Ok(()),
-            Ok(_) => Err("what the KMS unwrapped is another data key than it made".to_owned()),
+            Ok(_) => Err("the KMS unwrapped a different data key than it generated".to_owned()),
             Err(error) => Err(text(&error)),
         };
         let unwrapped = async { same(keks.unwrap_by(kek, &made.wrapped, &pairs).await) };
@@ -260,14 +261,14 @@ impl Run<'_> {
                 let unwrapped = async { same(keks.unwrap_by(kek, &wrapped, &pairs).await) };
                 self.step(UnwrapWrapped, Some(kek), unwrapped).await;
             }
-            None => self.skip(UnwrapWrapped, Some(kek), "there is no wrap"),
+            None => self.skip(UnwrapWrapped, Some(kek), "the KMS did not wrap the data key"),
         }
         if !unwraps {
-            // A KMS that refuses this process every unwrap would seem to check the context.
+            // A KMS that refuses this process every unwrap would appear to check the context.
             self.skip(
                 WrongContext,
                 Some(kek),
-                "the KMS did not unwrap it under its own context either",
+                "the KMS did not unwrap the data key under its own context either",
             );
             return Some(made.key);
         }
@@ -277,7 +278,7 @@ impl Run<'_> {
             match keks.refuses(kek, &made.wrapped, &wrong).await {
                 Ok(true) => Ok(()),
                 Ok(false) => Err(
-                    "the KMS unwrapped a data key under another encryption context than it was wrapped under"
+                    "the KMS unwrapped a data key under a different encryption context than it was wrapped under"
                         .to_owned(),
                 ),
                 Err(error) => Err(text(&error)),
@@ -311,15 +312,15 @@ impl Run<'_> {
         let opened = async {
             match (cipher.open(AAD, &sealed), cipher.open(b"elsewhere", &sealed)) {
                 (Ok(text), Err(_)) if *text == TEXT => Ok(()),
-                (Ok(_), Err(_)) => Err("what was decrypted is not what was encrypted".to_owned()),
-                (Ok(_), Ok(_)) => Err("a ciphertext was decrypted in another place than its own".to_owned()),
+                (Ok(_), Err(_)) => Err("the decrypted value differs from the encrypted one".to_owned()),
+                (Ok(_), Ok(_)) => Err("a ciphertext was decrypted with different AAD".to_owned()),
                 (Err(error), _) => Err(error.to_string()),
             }
         };
         self.step(ValidationStep::Decrypt, None, opened).await;
     }
 
-    /// Reads the context's keys, and finds the active one in memory.
+    /// Reads the context's keys, and looks up the active one in memory.
     async fn find_keys(&mut self, crypto: &Crypto, context: &EncryptionContext) {
         let core = crypto.core();
         let cache = core.cache();
@@ -340,7 +341,7 @@ impl Run<'_> {
             return;
         }
         let entry = crypto.entry(context);
-        // The first look-up may load it, and is not what is measured.
+        // The first lookup may load it, and is not measured.
         let loaded = match core.is_ready(&entry) {
             true => Ok(()),
             false => cache.existing_active(&entry).await.map(drop),
@@ -348,15 +349,15 @@ impl Run<'_> {
         let found = async {
             loaded.map_err(|error| text(&error))?;
             let found = core.is_ready(&entry).then_some(());
-            found.ok_or_else(|| "the context's active key was loaded and is not in memory".to_owned())
+            found.ok_or_else(|| "the context's active key was loaded but is not in memory".to_owned())
         };
         self.step(ValidationStep::CacheHit, None, found).await;
     }
 }
 
-const NO_KEY: &str = "there is no data key to use";
+const NO_KEY: &str = "there is no data key";
 
-/// Says what an error says, with what caused it. encx's errors and those of its providers carry no secrets.
+/// Formats an error with its sources. Errors of encx and its providers carry no secrets.
 fn text(error: &Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
@@ -385,7 +386,7 @@ fn another(context: &EncryptionContext) -> Result<EncryptionContext, ContextErro
     EncryptionContext::from_pairs(pairs)
 }
 
-/// A value of no context.
+/// A value that no context has.
 const OTHER: &str = "encx-validates";
 
 #[cfg(feature = "serde")]

@@ -1,4 +1,4 @@
-//! The names of the metrics, and what they mean.
+//! The names and descriptions of the metrics.
 
 use encx_core::kms::KmsOperation;
 use metrics::{Unit, describe_counter, describe_gauge};
@@ -9,19 +9,19 @@ use metrics::{Unit, describe_counter, describe_gauge};
 pub struct Metric {
     /// Its name.
     pub name: &'static str,
-    /// How it behaves.
+    /// Whether it is a counter or a gauge.
     pub kind: MetricKind,
-    /// The labels that it has.
+    /// The names of its labels.
     pub labels: &'static [&'static str],
-    /// What it says.
+    /// Its description.
     pub help: &'static str,
 }
 
-/// How a metric behaves.
+/// The kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MetricKind {
-    /// It grows for as long as the process lives.
+    /// It only grows while the process lives.
     Counter,
     /// It goes up and down.
     Gauge,
@@ -47,41 +47,37 @@ const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'stat
     }
 }
 
-/// All metrics, in the order of their names.
+/// All metrics, sorted by name.
 pub const ALL: [Metric; 23] = [
-    counter("encx_cache_hits_total", &[], "Uses of a key that was in memory."),
-    counter(
-        "encx_cache_misses_total",
-        &[],
-        "How often a key had to be waited for.",
-    ),
+    counter("encx_cache_hits_total", &[], "Uses of a cached key."),
+    counter("encx_cache_misses_total", &[], "Uses that waited for a key."),
     gauge(
         "encx_due_versions",
         &[],
-        "Active versions that should have been rotated by now. From one process of all.",
+        "Active versions that should have been rotated by now. Published by one process.",
     ),
     counter(
         "encx_failed_polls_total",
         &[],
-        "Polls of the key store for changes that failed.",
+        "Failed polls of the key store for changes.",
     ),
     gauge(
         "encx_health",
         &["status"],
-        "1 for the status that the process has, up, degraded or down; 0 for the others.",
+        "1 for the current status of the process (up, degraded or down), 0 for the others.",
     ),
     counter(
         "encx_job_items_total",
         &["outcome"],
-        "Items that jobs of this process went through, dry runs not counted.",
+        "Items processed by jobs of this process, without dry runs.",
     ),
     gauge(
         "encx_key_versions",
         &["usage", "state"],
-        "Versions in the key store. From one process of all.",
+        "Versions in the key store. Published by one process.",
     ),
-    gauge("encx_keyrings", &[], "Keyrings in memory."),
-    gauge("encx_keys", &[], "Unwrapped keys in memory."),
+    gauge("encx_keyrings", &[], "Cached keyrings."),
+    gauge("encx_keys", &[], "Cached unwrapped keys."),
     counter(
         "encx_kms_call_seconds_bucket",
         &["kms", "operation", "le"],
@@ -90,12 +86,12 @@ pub const ALL: [Metric; 23] = [
     counter(
         "encx_kms_call_seconds_count",
         &["kms", "operation"],
-        "Calls to a KMS whose time was measured.",
+        "Measured calls to a KMS.",
     ),
     gauge(
         "encx_kms_call_seconds_sum",
         &["kms", "operation"],
-        "How long calls to a KMS took together.",
+        "Total time of calls to a KMS.",
     ),
     counter(
         "encx_kms_calls_total",
@@ -105,52 +101,52 @@ pub const ALL: [Metric; 23] = [
     gauge(
         "encx_kms_circuit_open",
         &["kms"],
-        "1 while calls to a KMS fail at once because it did not answer; 0 else.",
+        "1 while the circuit breaker of a KMS is not closed, 0 otherwise.",
     ),
     counter(
         "encx_kms_circuit_openings_total",
         &["kms"],
-        "How often the circuit of a KMS opened.",
+        "Times the circuit breaker of a KMS opened.",
     ),
     gauge(
         "encx_oldest_active_seconds",
         &["usage"],
-        "For how long the oldest active version has been active. From one process of all.",
+        "Age of the oldest active version since it became active. Published by one process.",
     ),
     counter(
         "encx_operations_total",
         &["operation"],
-        "Values that were encrypted or decrypted, or refused although there was a key.",
+        "Values encrypted or decrypted, including those refused although their key was found.",
     ),
     gauge(
         "encx_poll_lag_seconds",
         &[],
-        "How long ago the last poll of the key store that succeeded began.",
+        "Time since the last successful poll of the key store began.",
     ),
     counter(
         "encx_refreshes_total",
         &["outcome"],
-        "Keys that were unwrapped again in the background, and tries of that which failed.",
+        "Background refreshes of cached keys by the KMS, and failed tries.",
     ),
-    counter("encx_refusals_total", &["kind"], "Ciphertexts that were refused."),
+    counter("encx_refusals_total", &["kind"], "Refused ciphertexts."),
     counter(
         "encx_stale_serves_total",
         &["what"],
-        "Uses of a key whose state was too old, or that was past its time, during an outage.",
+        "Uses of an expired key or a stale key state during an outage.",
     ),
     gauge(
         "encx_store_gauges_held",
         &[],
-        "1 in the process that publishes what is in the key store; 0 in the others that try.",
+        "1 in the process that publishes the key store's metrics, 0 in the other candidates.",
     ),
     counter(
         "encx_store_loads_total",
         &[],
-        "Reads of keys from the key store, polls not counted.",
+        "Reads of keys from the key store, without polls.",
     ),
 ];
 
-/// Gives the recorder the descriptions of all metrics: call it once, after the recorder was installed.
+/// Describes all metrics to the recorder. Call it once, after the recorder was installed.
 pub fn describe() {
     for metric in ALL {
         let unit = if metric.name.contains("_seconds")

@@ -1,4 +1,4 @@
-//! What is in the key store, published by one process of all.
+//! Metrics of the key store, published by one process.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,16 +12,16 @@ use crate::crypto::Crypto;
 use crate::error::Error;
 use crate::keys::Maintenance;
 
-/// The lease under which one process publishes. It is not that of rotation, which ends with each run.
+/// The publishing process's lease. Separate from that of rotation, which ends with each run.
 const LEASE: &str = "maintenance/metrics";
 
-/// For how long a process publishes without asking again. Another takes over after it.
+/// How long a process publishes before it must renew the lease. Another process takes over after that.
 const TERM: Duration = Duration::from_secs(180);
 
-/// Publishes what is in the key store, from one process of all that share it.
+/// Publishes metrics of the key store, from one of the processes that share it.
 ///
-/// Each process may run this: the one that holds a lease in the key store publishes, the others do not, so that nothing is
-/// summed over processes. With a key store that has no leases each publishes.
+/// Every process may run this. Only the holder of a lease in the key store publishes, so that sums over processes are
+/// right. If the key store has no leases, every process publishes.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -43,16 +43,16 @@ pub struct StoreGauges {
     crypto: Crypto,
     maintenance: Maintenance,
     holder: ProcessId,
-    /// What was published, so that it can be taken back.
+    /// The published series, so that they can be withdrawn.
     shown: BTreeSet<(KeyUsage, KeyState)>,
     is_shown: bool,
 }
 
 impl StoreGauges {
-    /// How often [`record`](Self::record) should be called: every minute. The lease is kept for three.
+    /// How often to call [`record`](Self::record): every minute. The lease lasts three.
     pub const INTERVAL: Duration = Duration::from_secs(60);
 
-    /// Prepares to publish. Those versions are due that this [`Maintenance`] would rotate.
+    /// Prepares to publish. Versions that this [`Maintenance`] would rotate count as due.
     #[must_use]
     pub fn new(crypto: &Crypto, maintenance: &Maintenance) -> Self {
         Self {
@@ -64,10 +64,10 @@ impl StoreGauges {
         }
     }
 
-    /// Publishes what is in the key store if it is for this process to do: `false` if another does.
+    /// Publishes metrics of the key store if this process holds the lease; `false` if another does.
     ///
-    /// What this process published earlier is then taken back, by a value that is no number. So it is where the key store
-    /// cannot be asked: an alert on what is missing tells that, and no old figure hides it.
+    /// Without the lease, it sets the gauges that this process published earlier to NaN. It does the same if the key
+    /// store cannot be reached, so that an alert on missing values fires and no old value hides the outage.
     ///
     /// # Errors
     ///
@@ -100,7 +100,7 @@ impl StoreGauges {
         self.is_shown = true;
         let counts = summary.counts.iter();
         self.shown.extend(counts.map(|count| (count.usage, count.state)));
-        // Also those of which there are none any more.
+        // Including those that have dropped to zero.
         for (usage, state) in &self.shown {
             versions(*usage, *state, as_gauge(summary.versions(*usage, *state)));
         }
