@@ -1,4 +1,4 @@
-//! A service that is set by its environment alone: writes notes, reads them, and moves their keys to other KEKs.
+//! A service configured only by its environment: writes notes, reads them, and rewraps their keys under other KEKs.
 //!
 //! ```sh
 //! export ENCX_KMS=local:keks.encx ENCX_KEK_PASSPHRASE_FILE=passphrase ENCX_KEY_STORE=sqlite:notes.db
@@ -31,7 +31,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
         Some("read") => println!("read {} notes", read(&settings, &pool).await?),
         Some("rewrap") => {
-            // What `encx rewrap` does.
+            // Does what `encx rewrap` does.
             let manager = settings.key_manager().await?.because("to another KMS");
             let report = manager.rewrap_all().run().await;
             println!("moved {} keys, {} failed", report.run.changed, report.run.failed);

@@ -1,33 +1,33 @@
-//! What is set, to what, and by what, for people and programs to read.
+//! A listing of settings: their values, and what sets them, for people and programs.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// One setting as it holds.
+/// One setting in effect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct DescribedSetting {
     /// Its key in the file, such as `cache.ttl`.
     pub key: String,
-    /// Its value; secrets are left out.
+    /// Its value, without secrets.
     pub value: String,
-    /// What sets it: `default`, the variable in backticks, or key, file and line.
+    /// What sets it: `default`, the variable in backticks, or the key, file and line.
     pub origin: String,
-    /// The variable that sets it, where there is one.
+    /// The variable that can set it, if there is one.
     pub variable: Option<String>,
-    /// Whether nothing sets it.
+    /// Whether the default applies.
     pub is_default: bool,
 }
 
-/// Lists all settings. `Display` writes a table of them; it is serialised as a list.
+/// A list of all settings. `Display` writes a table; it is serialised as a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 #[must_use]
 pub struct Description(pub(crate) Vec<DescribedSetting>);
 
 impl Description {
-    /// Lists the settings, in the order of the documentation.
+    /// Returns the settings, in the order of the documentation.
     #[must_use]
     pub fn settings(&self) -> &[DescribedSetting] {
         &self.0

@@ -1,4 +1,5 @@
-//! A file as a tree of keys and values, each with its line. What is taken out of it is known; what is left is refused.
+//! A file as a tree of keys and values with line numbers. Reading a value removes it, so what remains is unknown and
+//! refused.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ pub(crate) struct Node {
     pub(crate) value: Value,
 }
 
-/// A value as TOML has it. Numbers stay text.
+/// A TOML value. Numbers stay text.
 #[derive(Debug)]
 pub(crate) enum Value {
     Boolean(bool),
@@ -42,7 +43,7 @@ impl Value {
     }
 }
 
-/// A table, what its keys are called in full, and which keys were asked for so far.
+/// A table, with its full name and the keys that have been asked for.
 #[derive(Debug)]
 pub(crate) struct Section {
     path: Arc<PathBuf>,
@@ -54,7 +55,7 @@ pub(crate) struct Section {
 }
 
 impl Section {
-    /// Parses a file's text.
+    /// Parses the text of a file.
     ///
     /// # Errors
     ///
@@ -74,7 +75,7 @@ impl Section {
         })
     }
 
-    /// Finds a text that has a property, and says where it stands.
+    /// Finds a text that satisfies a predicate, and returns its origin.
     pub(crate) fn find_text(&self, has: fn(&str) -> bool) -> Option<Origin> {
         fn find(entries: &BTreeMap<String, Node>, has: fn(&str) -> bool) -> Option<(String, usize)> {
             entries.iter().find_map(|(key, node)| {
@@ -94,7 +95,7 @@ impl Section {
         Some(self.origin_at(&key, line))
     }
 
-    /// Takes a value out.
+    /// Removes and returns a value.
     pub(crate) fn take(&mut self, key: &str) -> Option<Node> {
         if !self.asked.iter().any(|asked| asked == key) {
             self.asked.push(key.to_owned());
@@ -102,16 +103,16 @@ impl Section {
         self.entries.remove(key)
     }
 
-    /// Takes all that is left, whatever it is called.
+    /// Removes and returns all remaining values.
     pub(crate) fn take_all(&mut self) -> BTreeMap<String, Node> {
         std::mem::take(&mut self.entries)
     }
 
-    /// Takes a text out.
+    /// Removes and returns a text.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Value`] if it is no text, or empty.
+    /// [`ConfigError::Value`] if it is not a text, or empty.
     pub(crate) fn text(&mut self, key: &str) -> Result<Option<Set<String>>, ConfigError> {
         let Some(node) = self.take(key) else {
             return Ok(None);
@@ -128,11 +129,11 @@ impl Section {
         }
     }
 
-    /// Takes a text out that must be there.
+    /// Removes and returns a required text.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Value`] if it is missing, no text, or empty.
+    /// [`ConfigError::Value`] if it is missing, not a text, or empty.
     pub(crate) fn needed_text(&mut self, key: &str, write: &str) -> Result<Set<String>, ConfigError> {
         let text = self.text(key)?;
         text.ok_or_else(|| ConfigError::Value {
@@ -142,11 +143,11 @@ impl Section {
         })
     }
 
-    /// Takes a list of texts out; one text is a list too.
+    /// Removes and returns a list of texts. A single text counts as a list.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Value`] if it is none.
+    /// [`ConfigError::Value`] if it is neither.
     pub(crate) fn texts(&mut self, key: &str) -> Result<Vec<String>, ConfigError> {
         let (name, write) = (self.full(key), "a list of texts, such as `[\"a\", \"b\"]`");
         match self.take(key) {
@@ -169,11 +170,11 @@ impl Section {
         }
     }
 
-    /// Takes a table out; an empty one if there is none.
+    /// Removes and returns a table; an empty one if there is none.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Value`] if it is no table.
+    /// [`ConfigError::Value`] if it is not a table.
     pub(crate) fn section(&mut self, key: &str) -> Result<Section, ConfigError> {
         let name = self.full(key);
         match self.take(key) {
@@ -182,11 +183,11 @@ impl Section {
         }
     }
 
-    /// Takes a list of tables out; an empty one if there is none.
+    /// Removes and returns a list of tables; an empty one if there is none.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Value`] if it is no list of tables.
+    /// [`ConfigError::Value`] if it is not a list of tables.
     pub(crate) fn sections(&mut self, key: &str) -> Result<Vec<Section>, ConfigError> {
         let name = self.full(key);
         match self.take(key) {
@@ -204,11 +205,11 @@ impl Section {
         }
     }
 
-    /// Makes a section of a value that was taken out of this one.
+    /// Makes a section of a value that was removed from this one.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Value`] if it is no table.
+    /// [`ConfigError::Value`] if it is not a table.
     pub(crate) fn section_of(&self, name: String, node: Node) -> Result<Section, ConfigError> {
         match node.value {
             Value::Table(entries) => Ok(Section {
@@ -240,12 +241,12 @@ impl Section {
         }
     }
 
-    /// Returns where the section begins.
+    /// Returns where the section starts.
     pub(crate) fn origin(&self) -> Origin {
         self.origin_of(self.name.clone(), self.line)
     }
 
-    /// Says where a key of this section stands.
+    /// Returns the origin of a key of this section.
     pub(crate) fn origin_at(&self, key: &str, line: usize) -> Origin {
         self.origin_of(self.full(key), line)
     }
@@ -265,11 +266,11 @@ impl Section {
         }
     }
 
-    /// Refuses what was not taken out.
+    /// Refuses remaining keys.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::UnknownKey`], with what may stand there.
+    /// [`ConfigError::UnknownKey`], with the keys allowed there.
     pub(crate) fn finish(self) -> Result<(), ConfigError> {
         let Some((key, node)) = self.entries.iter().min_by_key(|(_, node)| node.line) else {
             return Ok(());
@@ -317,7 +318,7 @@ fn line_of(text: &str, at: usize) -> usize {
     1 + before.split(|byte| *byte == b'\n').count().saturating_sub(1)
 }
 
-/// Writes text as TOML does.
+/// Writes a TOML string.
 pub(crate) fn quoted(text: &str) -> String {
     let mut quoted = String::from("\"");
     for char in text.chars() {
@@ -334,7 +335,7 @@ pub(crate) fn quoted(text: &str) -> String {
     quoted
 }
 
-/// Writes a key: bare if it can be.
+/// Writes a TOML key: bare if possible.
 pub(crate) fn quoted_key(key: &str) -> String {
     let is_bare = |char: char| char.is_ascii_alphanumeric() || matches!(char, '-' | '_');
     if !key.is_empty() && key.chars().all(is_bare) {
@@ -361,7 +362,7 @@ mod tests {
         assert!(cache.take("state_ttl").is_none());
         assert_eq!(
             cache.finish().unwrap_err().to_string(),
-            "`cache.state_tll` in encx.toml, line 5 is no setting; did you mean `state_ttl`?; allowed here: `state_ttl`, `ttl`"
+            "`cache.state_tll` in encx.toml, line 5 is not a setting; did you mean `state_ttl`?; allowed here: `state_ttl`, `ttl`"
         );
         file.finish().unwrap();
     }

@@ -1,4 +1,4 @@
-//! Why settings are refused, or cannot be used.
+//! Errors of loading and using settings.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -11,10 +11,11 @@ use encx::store::StoreError;
 use crate::secret::SecretUrl;
 use crate::source::Origin;
 
-/// What keeps an error of a provider, whatever its type.
+/// An error of a provider, of any type.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// Says which variable, or which key in which file, is wrong, in what, and what to write. Never shows a secret.
+/// Names the variable, or the key and file, that is wrong, and says what is wrong and what to write. Never shows a
+/// secret.
 ///
 /// ```
 /// use encx_config::Loader;
@@ -28,28 +29,28 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 #[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// encx refuses what the settings say, or its KMS or key store cannot serve.
+    /// encx refused a setting, or its KMS or key store cannot serve.
     #[error(transparent)]
     Encx(#[from] encx::Error),
-    /// A file cannot be read.
+    /// A file could not be read.
     #[error("{} cannot be read ({source}), which {named_by}; is the path right, and may this process read it?", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// What names it.
+        /// What names the file.
         named_by: String,
         /// Why.
         source: Arc<io::Error>,
     },
-    /// A choice that protects nothing was not asked for by name.
+    /// An insecure setting was chosen without allowing it explicitly.
     #[error("{origin} is refused: {what}; for development and tests set ENCX_ALLOW_INSECURE=1")]
     Insecure {
-        /// What chooses it.
+        /// What sets it.
         origin: Origin,
         /// Why it is insecure.
         what: String,
     },
-    /// A KMS cannot be set up.
+    /// A KMS could not be set up.
     #[error("the KMS `{name}`, which {origin} names, cannot be used: {source}")]
     Kms {
         /// Its name.
@@ -59,30 +60,30 @@ pub enum ConfigError {
         /// Why.
         source: Arc<dyn StdError + Send + Sync>,
     },
-    /// Something that is needed is not set.
+    /// A required setting is missing.
     #[error("{what} is not set: {write}")]
     Missing {
-        /// What.
+        /// The setting.
         what: String,
         /// What to write.
         write: String,
     },
-    /// This program was compiled without what a setting names.
+    /// A setting names something that this program was compiled without.
     #[error(
-        "{origin} names `{scheme}:`, and this program was built without it: switch on feature `{feature}` of encx-config"
+        "{origin} names `{scheme}:`, and this program was built without it: enable feature `{feature}` of encx-config"
     )]
     NotCompiled {
         /// What names it.
         origin: Origin,
         /// The scheme of the URL.
         scheme: String,
-        /// The feature that is missing.
+        /// The missing feature.
         feature: &'static str,
     },
-    /// A file with a secret is open to every user of the machine.
+    /// Every user of the machine can read a file that contains a secret.
     #[error(
         "{} has mode {mode:04o}, so that every user of this machine can read {what}; run `chmod 600 {}`, and consider whether \
-         the secret is known to others now",
+         the secret is compromised",
         path.display(), path.display()
     )]
     Permissions {
@@ -90,47 +91,47 @@ pub enum ConfigError {
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
-        /// What stands in it.
+        /// What it contains.
         what: String,
     },
-    /// The key store cannot be opened.
+    /// The key store could not be opened.
     #[error("the key store {url}, which {origin} names, cannot be used: {source}")]
     Store {
-        /// Its URL, which is shown without its password.
+        /// Its URL, shown without its password.
         url: SecretUrl,
         /// What names it.
         origin: Origin,
         /// Why.
         source: StoreError,
     },
-    /// The key store is of a provider that was registered, and cannot be opened.
+    /// The key store has a registered scheme, and could not be opened.
     #[error("the key store {url}, which {origin} names, cannot be used: {source}")]
     StoreProvider {
-        /// Its URL, which is shown without its password.
+        /// Its URL, shown without its password.
         url: SecretUrl,
         /// What names it.
         origin: Origin,
         /// Why.
         source: Arc<dyn StdError + Send + Sync>,
     },
-    /// A file is no TOML.
+    /// A file is not valid TOML.
     #[error("{}, line {line}: {what}; TOML is described at https://toml.io", path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
         /// The line, from 1.
         line: usize,
-        /// What the parser says.
+        /// The parser's message.
         what: String,
     },
-    /// A file has a key that is no setting.
-    #[error("{origin} is no setting{}; allowed here: {}", meant(.similar.as_deref()), allowed.join(", "))]
+    /// A file has an unknown key.
+    #[error("{origin} is not a setting{}; allowed here: {}", meant(.similar.as_deref()), allowed.join(", "))]
     UnknownKey {
-        /// Where it stands.
+        /// Where it is.
         origin: Origin,
-        /// What was probably meant.
+        /// The key that was probably meant.
         similar: Option<String>,
-        /// What may stand there.
+        /// The keys allowed there.
         allowed: Vec<String>,
     },
     /// A URL has a scheme that this program does not know.
@@ -140,18 +141,18 @@ pub enum ConfigError {
         origin: Origin,
         /// What is wrong.
         what: String,
-        /// The schemes that are known.
+        /// The known schemes.
         known: Vec<String>,
     },
-    /// An environment variable begins like a setting and is none.
-    #[error("`{variable}` is no setting{}; unset it, or see the list in encx-config's README", meant(.similar.as_deref()))]
+    /// An environment variable starts like a setting but is not one.
+    #[error("`{variable}` is not a setting{}; unset it, or see the list in encx-config's README", meant(.similar.as_deref()))]
     UnknownVariable {
         /// The variable.
         variable: String,
-        /// What was probably meant.
+        /// The variable that was probably meant.
         similar: Option<String>,
     },
-    /// A value is refused.
+    /// A value was refused.
     #[error("{origin} is refused: {what}; write {write}")]
     Value {
         /// What sets it.
@@ -161,10 +162,10 @@ pub enum ConfigError {
         /// What to write.
         write: String,
     },
-    /// A file can be changed by others than root and the user of this process.
+    /// Users other than root and the user of this process can change a file.
     #[error(
-        "{} has mode {mode:04o} and belongs to user {owner}, so that others than root and user {user} of this process could have \
-         changed where keys are sent to; read it, and then run `chmod go-w {}`, and `chown {user}` where it belongs to another",
+        "{} has mode {mode:04o} and belongs to user {owner}, so that users other than root and user {user} of this process could have \
+         changed where keys are sent; check it, then run `chmod go-w {}`, and `chown {user}` if another user owns it",
         path.display(), path.display()
     )]
     Writable {
@@ -172,9 +173,9 @@ pub enum ConfigError {
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
-        /// The number of the user whom it belongs to.
+        /// The uid of its owner.
         owner: u32,
-        /// The number of the user of this process.
+        /// The uid of this process.
         user: u32,
     },
 }

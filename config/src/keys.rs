@@ -1,15 +1,15 @@
-//! The settings that have a variable: their keys in the file, their variables, their defaults.
+//! The settings with a variable: their keys in the file, variables and defaults.
 
-/// A setting that a variable or a key in the file sets.
+/// A setting, set by a variable or a key in the file.
 #[derive(Debug)]
 pub(crate) struct Key {
     /// Its key in the file, such as `cache.ttl`.
     pub(crate) path: &'static str,
     /// Its variable.
     pub(crate) variable: &'static str,
-    /// A variable that counts where neither of both is set.
+    /// A fallback variable, used if neither is set.
     pub(crate) else_variable: Option<&'static str>,
-    /// What holds where nothing sets it, in words.
+    /// The default, in words.
     pub(crate) default: &'static str,
 }
 
@@ -25,7 +25,7 @@ const fn key(path: &'static str, variable: &'static str, default: &'static str) 
 macro_rules! keys {
     ($($(#[$doc:meta])* $name:ident = $path:literal, $variable:literal, $default:literal;)+) => {
         $($(#[$doc])* pub(crate) const $name: Key = key($path, $variable, $default);)+
-        /// All of them but [`KEY_STORE`], in the order in which they are described.
+        /// All settings but [`KEY_STORE`], in the order in which they are described.
         const WITHOUT_ELSE: &[&Key] = &[$(&$name),+];
     };
 }
@@ -74,13 +74,13 @@ keys! {
     ALLOW_INSECURE = "allow_insecure", "ENCX_ALLOW_INSECURE", "false";
 }
 
-/// The variable that names the file.
+/// The variable with the path of the file.
 pub(crate) const CONFIG_FILE: &str = "ENCX_CONFIG";
 
 /// The variable of the KMS that wraps new keys.
 pub(crate) const KMS: &str = "ENCX_KMS";
 
-/// What the variables of further KMSs begin with.
+/// The prefix of variables for further KMSs.
 pub(crate) const KMS_PREFIX: &str = "ENCX_KMS_";
 
 /// Lists all settings that have a variable.
@@ -89,16 +89,16 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Key> {
     FIRST.iter().chain(WITHOUT_ELSE).copied()
 }
 
-/// Returns the name that is most like another, if it is like it at all.
+/// Returns the most similar known name, if it is similar enough.
 pub(crate) fn similar<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let scored = known.into_iter().map(|known| (distance(name, known), known));
     let (distance, known) = scored.min_by_key(|(distance, _)| *distance)?;
     (distance <= known.len().max(3) / 3).then(|| known.to_owned())
 }
 
-/// Counts the characters that have to be changed, inserted or deleted to make one name of another.
+/// Returns the edit distance of two names: characters changed, inserted or deleted.
 fn distance(one: &str, other: &str) -> usize {
-    // Names in files have no bound of their own.
+    // The length of a name in a file is unbounded.
     let one: Vec<char> = one.chars().take(100).collect();
     let mut row: Vec<usize> = (0..=other.chars().count()).collect();
     for (at, from) in one.iter().enumerate() {

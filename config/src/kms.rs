@@ -1,4 +1,4 @@
-//! KMSs by their URLs: what is configured, the schemes that are known, and how each is set up.
+//! KMSs by URL: the configured ones, the known schemes, and setup.
 
 mod schemes;
 mod url;
@@ -24,7 +24,7 @@ pub use self::url::KmsUrl;
 type Opening = Pin<Box<dyn Future<Output = Result<Arc<dyn KeyManagementService>, ConfigError>> + Send>>;
 type Open = Arc<dyn Fn(KmsUrl) -> Opening + Send + Sync>;
 
-/// The schemes of the program's own.
+/// Schemes that the program registered.
 #[derive(Clone, Default)]
 pub(crate) struct KmsSchemes(BTreeMap<String, Open>);
 
@@ -52,7 +52,7 @@ impl KmsSchemes {
             .collect()
     }
 
-    /// Sets a KMS up.
+    /// Sets up a KMS.
     pub(crate) async fn open(&self, url: &KmsUrl) -> Result<Arc<dyn KeyManagementService>, ConfigError> {
         match self.0.get(url.scheme()) {
             Some(open) => open(url.clone()).await,
@@ -61,7 +61,7 @@ impl KmsSchemes {
     }
 }
 
-/// The KMSs as they are set.
+/// The configured KMSs.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct KmsSettings {
     pub(crate) by_name: BTreeMap<KmsName, KmsUrl>,
@@ -69,7 +69,7 @@ pub(crate) struct KmsSettings {
     pub(crate) of_variable: Option<KmsName>,
 }
 
-/// What is needed besides to make sense of KMSs.
+/// What else is needed to resolve KMSs.
 pub(crate) struct Surroundings<'a> {
     pub(crate) schemes: &'a KmsSchemes,
     pub(crate) env: &'a Arc<Environment>,
@@ -80,12 +80,12 @@ pub(crate) struct Surroundings<'a> {
 }
 
 impl KmsSettings {
-    /// Reads `[kms]` of the file and the variables that begin with `ENCX_KMS`.
+    /// Reads section `[kms]` of the file, and the variables that start with `ENCX_KMS`.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Value`], [`ConfigError::UnknownKey`], [`ConfigError::UnknownScheme`], [`ConfigError::NotCompiled`],
-    /// [`ConfigError::Insecure`].
+    /// [`ConfigError::Value`], [`ConfigError::UnknownKey`], [`ConfigError::UnknownScheme`],
+    /// [`ConfigError::NotCompiled`], [`ConfigError::Insecure`].
     pub(crate) fn resolve(
         file: Option<Section>,
         resolver: &mut Resolver<'_>,
@@ -171,7 +171,7 @@ fn of_file(section: &Section, name: String, node: Node, origin: Origin) -> Resul
     let mut table = section.section_of(format!("kms.{name}"), node)?;
     let url = table.needed_text(
         "url",
-        "`url = \"aws-kms:alias/shop\"`, or `NAME = \"URL\"` where nothing else is set",
+        "`url = \"aws-kms:alias/shop\"`, or `NAME = \"URL\"` if nothing else is set",
     )?;
     let mut options = BTreeMap::new();
     for (key, node) in table.take_all() {
@@ -203,7 +203,7 @@ fn of_file(section: &Section, name: String, node: Node, origin: Origin) -> Resul
     Ok((name, url.value, options, url.origin))
 }
 
-/// Refuses what cannot be set up, before anything is.
+/// Refuses an invalid KMS before any is set up.
 fn check(
     name: &str,
     url: String,
@@ -227,7 +227,7 @@ fn check(
     };
     let Some(scheme) = scheme_of(&url).map(str::to_owned) else {
         return Err(unknown(
-            "it is no URL of a KMS, which begins with a scheme and a colon".to_owned(),
+            "it is not a KMS URL, which starts with a scheme and a colon".to_owned(),
         ));
     };
     let is_own = around.schemes.0.contains_key(&scheme);
@@ -266,11 +266,11 @@ pub struct OpenKms {
 }
 
 impl OpenKms {
-    /// Returns the KMS that wraps new keys where no rule says otherwise.
+    /// Returns the KMS that wraps new keys unless a rule says otherwise.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Missing`]: never for those that `Settings::kms` gave.
+    /// [`ConfigError::Missing`]: never for KMSs from `Settings::kms`.
     pub fn primary(&self) -> Result<&Arc<dyn KeyManagementService>, ConfigError> {
         self.get(&self.primary).ok_or_else(|| ConfigError::Missing {
             what: format!("the KMS `{}`", self.primary),
@@ -278,24 +278,24 @@ impl OpenKms {
         })
     }
 
-    /// Returns the name of the KMS that wraps new keys where no rule says otherwise.
+    /// Returns the name of the KMS that wraps new keys unless a rule says otherwise.
     #[must_use]
     pub fn primary_name(&self) -> &KmsName {
         &self.primary
     }
 
-    /// Returns the KMS of a name.
+    /// Returns the KMS with a name.
     #[must_use]
     pub fn get(&self, name: &KmsName) -> Option<&Arc<dyn KeyManagementService>> {
         self.by_name.get(name)
     }
 
-    /// Lists all KMSs by their names.
+    /// Lists all KMSs, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = (&KmsName, &Arc<dyn KeyManagementService>)> {
         self.by_name.iter()
     }
 
-    /// Returns the KEK that a KMS has by default.
+    /// Returns the default KEK of a KMS.
     pub(crate) fn own_kek(&self, name: &KmsName) -> Option<KekId> {
         self.get(name)?.default_kek().cloned()
     }

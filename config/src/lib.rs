@@ -12,16 +12,16 @@
 //! # }
 //! ```
 //!
-//! - [`Settings::load`] reads this process's environment and the file; a [`Loader`] reads what a test gives, and knows
-//!   KMSs and key stores of your own.
-//! - [`Settings::crypto`] builds a `Crypto`; [`Settings::builder`] gives the builder to go on with; [`Settings::kms`],
-//!   [`Settings::key_store`] and [`Settings::key_manager`] give the parts.
-//! - [`Settings::describe`] says what holds and what sets it, without secrets.
-//! - [`Settings::columns`] lists the encrypted columns that the file declares; [`columns_toml`] writes those of
+//! - [`Settings::load`] reads this process's environment and the file. A [`Loader`] reads what a test gives, and
+//!   supports your own KMSs and key stores.
+//! - [`Settings::crypto`] builds a `Crypto`. [`Settings::builder`] returns the builder for further changes.
+//!   [`Settings::kms`], [`Settings::key_store`] and [`Settings::key_manager`] return the parts.
+//! - [`Settings::describe`] lists the settings in effect and what sets them, without secrets.
+//! - [`Settings::columns`] lists the encrypted columns that the file declares. [`columns_toml`] writes those of
 //!   `#[derive(Encrypt)]`, and [`assert_columns_match`] compares them in a test.
 //!
-//! The README lists every setting. What is unknown, has no unit or cannot be reached is refused by name: [`ConfigError`]
-//! says which variable, or which key in which line, and what to write.
+//! The README lists every setting. A setting that is unknown, lacks a unit or cannot be used is refused:
+//! [`ConfigError`] names the variable, or the key and line, and says what to write.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod columns;

@@ -1,4 +1,4 @@
-//! The limits of the cache, what holds in an outage, the cipher: what a `CryptoBuilder` is told besides KMSs and store.
+//! Cache limits, outage behaviour and cipher: the settings of a `CryptoBuilder` besides KMSs and key store.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::keys;
 use crate::resolve::Resolver;
 use crate::source::Set;
 
-/// What is set; the builder's own defaults hold for the rest.
+/// The settings; the builder's defaults apply to the rest.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Limits {
     ttl: Option<Duration>,
@@ -76,7 +76,7 @@ impl Limits {
         })
     }
 
-    /// Tells a builder all that is set.
+    /// Applies all settings to a builder.
     pub(crate) fn apply(&self, builder: CryptoBuilder) -> CryptoBuilder {
         type Method<T> = fn(CryptoBuilder, T) -> CryptoBuilder;
         fn with<T>(builder: CryptoBuilder, value: Option<T>, method: Method<T>) -> CryptoBuilder {
@@ -142,7 +142,7 @@ fn suite_of(set: Set<String>) -> Result<Suite, ConfigError> {
         "kc-xaes-256-gcm" => Ok(Suite::KcXaes256Gcm),
         "xaes-256-gcm" => Ok(Suite::Xaes256Gcm),
         other => Err(ConfigError::Value {
-            what: format!("`{}` is no suite", crate::units::shown(other)),
+            what: format!("`{}` is not a suite", crate::units::shown(other)),
             origin: set.origin,
             write: "`kc-xaes-256-gcm`, or `xaes-256-gcm`, which needs `accept_uncommitted` too".to_owned(),
         }),

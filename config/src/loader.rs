@@ -1,4 +1,4 @@
-//! Where settings are read from: the environment, a file, and schemes of the program's own.
+//! Sources of settings: the environment, a file, and schemes that the program registers.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,10 +26,10 @@ use crate::settings::{Inner, Settings};
 use crate::source::Origin;
 use crate::store::{self, OpenStore, StoreSchemes, StoreUrl};
 
-/// The file that is read if it is there and none is named.
+/// The file that is read if it exists and none is named.
 const DEFAULT_FILE: &str = "encx.toml";
 
-/// Loads [`Settings`]: from the process's environment and file, or from what a test gives.
+/// Loads [`Settings`] from the process's environment and file, or from what a test gives.
 ///
 /// ```
 /// use encx_config::Loader;
@@ -52,8 +52,8 @@ pub struct Loader {
 }
 
 impl Settings {
-    /// Loads settings from the environment of this process, and from the file that `ENCX_CONFIG` names or, without, from
-    /// `encx.toml` in the working directory if there is one.
+    /// Loads settings from the environment of this process, and from the file that `ENCX_CONFIG` names. Without it,
+    /// `encx.toml` in the working directory is read if it exists.
     ///
     /// # Errors
     ///
@@ -64,15 +64,15 @@ impl Settings {
 }
 
 impl Loader {
-    /// Begins with nothing: no variable, no file. For tests.
+    /// Makes a loader without variables and without a file. For tests.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Begins with the environment of this process, which also says which file is read.
+    /// Makes a loader for the environment of this process, which also determines the file.
     pub fn from_env() -> Self {
         let env = std::env::vars_os().filter_map(|(name, value)| {
-            // A setting that is no text is kept, and refused as what it then is.
+            // A value that is not valid Unicode is kept, with replacements, so that it is refused rather than ignored.
             Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
         });
         Self {
@@ -82,7 +82,7 @@ impl Loader {
         }
     }
 
-    /// Takes these variables in place of the environment.
+    /// Uses these variables instead of the environment.
     pub fn env<K: Into<String>, V: Into<String>>(
         mut self,
         variables: impl IntoIterator<Item = (K, V)>,
@@ -95,13 +95,13 @@ impl Loader {
         self
     }
 
-    /// Reads this file, whatever the environment says. It must be there.
+    /// Reads this file, whatever the environment says. It must exist.
     pub fn file(mut self, path: impl Into<PathBuf>) -> Self {
         self.file = Some(path.into());
         self
     }
 
-    /// Lets `ENCX_KMS` and its like name a KMS of your own: URLs that begin with this scheme are set up by `open`.
+    /// Registers a URL scheme of your own for `ENCX_KMS` and similar settings. `open` sets up its KMSs.
     ///
     /// [`KmsUrl`] has an example.
     pub fn kms_scheme<F, Fut, K>(mut self, scheme: impl Into<String>, open: F) -> Self
@@ -114,7 +114,7 @@ impl Loader {
         self
     }
 
-    /// Lets `ENCX_KEY_STORE` name a key store of your own: URLs that begin with this scheme are opened by `open`.
+    /// Registers a URL scheme of your own for `ENCX_KEY_STORE`. `open` opens its key stores.
     ///
     /// ```
     /// # use encx_testkit::MemoryKeyStore;
@@ -215,25 +215,20 @@ impl Loader {
         }
         let default = Path::new(DEFAULT_FILE);
         let is_there = self.env_is_process && default.exists();
-        is_there.then(|| {
-            (
-                default.to_path_buf(),
-                "stands in the working directory".to_owned(),
-            )
-        })
+        is_there.then(|| (default.to_path_buf(), "is in the working directory".to_owned()))
     }
 }
 
 impl fmt::Debug for Loader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the environment, which holds secrets of others too.
+        // Not the environment, which also holds other programs' secrets.
         f.debug_struct("Loader")
             .field("file", &self.file)
             .finish_non_exhaustive()
     }
 }
 
-/// Reads a file, and what is known of the very file that was read: its name may be another's a moment later.
+/// Reads a file, and the metadata of that same open file: the path may name another file a moment later.
 fn read(path: &Path, named_by: &str) -> Result<(String, Metadata), ConfigError> {
     let read = || {
         let mut file = File::open(path)?;
@@ -249,7 +244,7 @@ fn read(path: &Path, named_by: &str) -> Result<(String, Metadata), ConfigError> 
     })
 }
 
-/// Refuses variables that begin like settings and are none: mistyped ones would be ignored in silence.
+/// Refuses unknown variables that start like settings; otherwise a mistyped one would be silently ignored.
 fn check_variables(env: &Environment) -> Result<(), ConfigError> {
     let known = || {
         keys::all()
@@ -273,7 +268,7 @@ fn check_variables(env: &Environment) -> Result<(), ConfigError> {
     }
 }
 
-/// Tells whether Kubernetes sets a variable in every container, because a service is called `encx` or `encx-…`.
+/// Tells whether Kubernetes sets a variable in every container because a service is called `encx` or `encx-…`.
 fn is_of_kubernetes(name: &str) -> bool {
     let is_port = |rest: &str| rest.is_empty() || rest.starts_with('_');
     ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"]
@@ -281,7 +276,8 @@ fn is_of_kubernetes(name: &str) -> bool {
         .any(|end| name.split_once(end).is_some_and(|(_, rest)| is_port(rest)))
 }
 
-/// Refuses a file that others than root and the user of this process can change: it names where data keys are sent to.
+/// Refuses a file that users other than root and the user of this process can change: it determines where data keys are
+/// sent.
 #[cfg(unix)]
 fn check_writers(path: &Path, metadata: &Metadata) -> Result<(), ConfigError> {
     use std::os::unix::fs::MetadataExt as _;
@@ -299,7 +295,7 @@ fn check_writers(path: &Path, metadata: &Metadata) -> Result<(), ConfigError> {
     })
 }
 
-/// Tells whether a file of `owner` may be trusted by a process of `user`.
+/// Tells whether a process of `user` may trust a file of `owner`.
 #[cfg(unix)]
 fn owner_ok(owner: u32, user: u32) -> bool {
     owner == user || owner == 0

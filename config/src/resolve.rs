@@ -1,4 +1,4 @@
-//! One value from two sources: the environment, which wins, and the file.
+//! Resolves a setting from two sources: the environment, which wins, and the file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,16 +11,16 @@ use crate::secret::SecretUrl;
 use crate::source::{Origin, Set};
 use crate::units::{self, Refused};
 
-/// The environment, as it was given or as the process has it.
+/// The environment, of the process or as given.
 pub(crate) type Environment = BTreeMap<String, String>;
 
-/// An entry as the file has it, or as text from the environment.
+/// An entry, from the file or as text from the environment.
 pub(crate) enum Raw {
     Node(Node),
     Text(String),
 }
 
-/// Looks settings up and writes down what was found.
+/// Looks up settings and records what was found.
 pub(crate) struct Resolver<'a> {
     env: &'a Environment,
     file: BTreeMap<&'static str, Section>,
@@ -28,11 +28,11 @@ pub(crate) struct Resolver<'a> {
 }
 
 impl<'a> Resolver<'a> {
-    /// Splits the file into the sections that have keys of their own.
+    /// Splits the file into the sections that have their own keys.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Value`] if a section is no table.
+    /// [`ConfigError::Value`] if a section is not a table.
     pub(crate) fn new(env: &'a Environment, file: Option<&mut Section>) -> Result<Self, ConfigError> {
         let mut sections = BTreeMap::new();
         if let Some(file) = file {
@@ -106,7 +106,7 @@ impl<'a> Resolver<'a> {
         let by_variable = of_env(key.variable);
         let by_else = key.else_variable.and_then(of_env);
         let (section, name) = key.path.split_once('.').unwrap_or(("", key.path));
-        // Taken out of the file in any case, for it is a setting.
+        // Removed from the file even if a variable wins, because the key is a known setting.
         let by_file = self.file.get_mut(section).and_then(|section| {
             let node = section.take(name)?;
             let origin = section.origin_at(name, node.line);
@@ -132,7 +132,7 @@ impl<'a> Resolver<'a> {
         });
     }
 
-    /// Describes what has no variable.
+    /// Describes a setting without a variable.
     pub(crate) fn describe_file(&mut self, key: String, value: String, origin: &Origin) {
         self.described.push(DescribedSetting {
             key,
@@ -184,13 +184,13 @@ impl<'a> Resolver<'a> {
 
     /// # Errors
     ///
-    /// [`ConfigError::Value`] if it has no unit, or is none.
+    /// [`ConfigError::Value`] if it has no unit, or is not a duration.
     pub(crate) fn duration(&mut self, key: &Key) -> Result<Option<Duration>, ConfigError> {
         let read = self.read(key, true, units::duration, |value| units::duration_text(*value))?;
         Ok(read.map(|set| set.value))
     }
 
-    /// As [`duration`](Self::duration), and longer than nothing.
+    /// Like [`duration`](Self::duration), but longer than zero.
     ///
     /// # Errors
     ///
@@ -198,7 +198,7 @@ impl<'a> Resolver<'a> {
     pub(crate) fn some_duration(&mut self, key: &Key) -> Result<Option<Duration>, ConfigError> {
         let parse = |text: &str| match units::duration(text)? {
             Duration::ZERO => Err(Refused {
-                what: "it must be longer than nothing".to_owned(),
+                what: "it must be longer than zero".to_owned(),
                 write: "a number and a unit, such as `90s` or `60min`".to_owned(),
             }),
             duration => Ok(duration),
@@ -217,7 +217,7 @@ impl<'a> Resolver<'a> {
 
     /// # Errors
     ///
-    /// [`ConfigError::Value`] if it is no whole number of the range.
+    /// [`ConfigError::Value`] if it is not a whole number in the range.
     pub(crate) fn integer(&mut self, key: &Key, least: u64, most: u64) -> Result<Option<u64>, ConfigError> {
         let parse = |text: &str| units::integer(text, least, most);
         let read = self.read(key, true, parse, u64::to_string)?;
@@ -226,7 +226,7 @@ impl<'a> Resolver<'a> {
 
     /// # Errors
     ///
-    /// [`ConfigError::Value`] if it is no part of a whole.
+    /// [`ConfigError::Value`] if it is not a fraction.
     pub(crate) fn part(&mut self, key: &Key) -> Result<Option<f64>, ConfigError> {
         let read = self.read(key, true, units::part, f64::to_string)?;
         Ok(read.map(|set| set.value))
@@ -234,19 +234,20 @@ impl<'a> Resolver<'a> {
 
     /// # Errors
     ///
-    /// [`ConfigError::Value`] if it is no text.
+    /// [`ConfigError::Value`] if it is not a text.
     pub(crate) fn text(&mut self, key: &Key) -> Result<Option<Set<String>>, ConfigError> {
         self.read(key, false, |text| Ok(text.to_owned()), String::clone)
     }
 
     /// # Errors
     ///
-    /// [`ConfigError::Value`] if it is no text.
+    /// [`ConfigError::Value`] if it is not a text.
     pub(crate) fn url(&mut self, key: &Key) -> Result<Option<Set<SecretUrl>>, ConfigError> {
         self.read(key, false, |text| Ok(SecretUrl::new(text)), SecretUrl::to_string)
     }
 
-    /// Reads a list: in the file a list or one entry, in a variable entries between commas. `parse` reads an entry.
+    /// Reads a list: in the file a list or a single entry, in a variable entries separated by commas. `parse` reads an
+    /// entry.
     ///
     /// # Errors
     ///
@@ -282,7 +283,7 @@ impl<'a> Resolver<'a> {
         Ok(entries)
     }
 
-    /// Reads one entry that may be a table in the file.
+    /// Reads one entry, which may be a table in the file.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! For how long keys encrypt, for scheduled maintenance.
+//! How long keys encrypt: settings of scheduled maintenance.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::rule::check_pair;
 use crate::source::Origin;
 use crate::units::{self, Refused, duration_text};
 
-/// What is set; the defaults of `Maintenance` hold for the rest.
+/// The settings; the defaults of `Maintenance` apply to the rest.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rotation {
     every: Option<Duration>,
@@ -63,7 +63,7 @@ impl Rotation {
         })
     }
 
-    /// Prepares maintenance as it is set.
+    /// Configures maintenance.
     pub(crate) fn of(&self, manager: KeyManager) -> Maintenance {
         let mut maintenance = Maintenance::new(manager);
         if let Some(every) = self.every {
@@ -106,7 +106,7 @@ fn period_of(mut section: Section) -> Result<(String, String, RotationPeriod), C
             Ok(Duration::ZERO) => {
                 return Err(ConfigError::Value {
                     origin: every.origin,
-                    what: "it must be longer than nothing".to_owned(),
+                    what: "it must be longer than zero".to_owned(),
                     write: "a number and a unit, such as `30days`, or `never`".to_owned(),
                 });
             }
@@ -142,7 +142,7 @@ fn usage_of(origin: &Origin, raw: Raw) -> Result<KeyUsage, ConfigError> {
                 .collect();
             ConfigError::Value {
                 origin: origin.clone(),
-                what: format!("`{}` is no usage of keys", units::shown(&name)),
+                what: format!("`{}` is not a key usage", units::shown(&name)),
                 write: format!("one of {}", all.join(", ")),
             }
         })

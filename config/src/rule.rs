@@ -12,12 +12,12 @@ use crate::keys;
 use crate::resolve::{Raw, Resolver};
 use crate::source::{Origin, Set};
 
-/// Names a KEK as settings do: `alias/shop`, `eu:alias/shop`, or `eu:` for the KEK that this KMS has by default.
+/// The name of a KEK in settings: `alias/shop`, `eu:alias/shop`, or `eu:` for the default KEK of this KMS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KekName {
-    /// Which KMS, if not the one that wraps new keys.
+    /// The KMS, if not the one that wraps new keys.
     pub(crate) kms: Option<KmsName>,
-    /// Which KEK there, if not the KMS's own.
+    /// The KEK, if not the KMS's default.
     pub(crate) kek: Option<KekId>,
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct KekSetting {
     pub(crate) origin: Origin,
 }
 
-/// The rule as it is set.
+/// The configured rule.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rule {
     pub(crate) default: Option<KekSetting>,
@@ -46,7 +46,7 @@ pub(crate) struct Rule {
     pub(crate) by_pair: Vec<PairRule>,
 }
 
-/// What holds for contexts that have a pair.
+/// The rule for contexts with a pair.
 #[derive(Clone, Debug)]
 pub(crate) struct PairRule {
     pub(crate) key: String,
@@ -59,7 +59,7 @@ pub(crate) struct PairRule {
 impl Rule {
     /// # Errors
     ///
-    /// [`ConfigError::Value`] for what is no KEK's name; [`ConfigError::UnknownKey`].
+    /// [`ConfigError::Value`] if a value is not a KEK's name; [`ConfigError::UnknownKey`].
     pub(crate) fn resolve(resolver: &mut Resolver<'_>) -> Result<Self, ConfigError> {
         let show = |setting: &KekSetting| setting.name.to_string();
         let default = resolver.entry(&keys::KEK, kek_of, show)?.map(|set| set.value);
@@ -147,7 +147,7 @@ impl PairRule {
     }
 }
 
-/// Says that a rule names a KMS that is not configured.
+/// Returns the error for a rule that names a KMS which is not configured.
 pub(crate) fn unknown_kms<'a>(
     setting: &KekSetting,
     name: &KmsName,
@@ -166,7 +166,7 @@ pub(crate) fn unknown_kms<'a>(
     }
 }
 
-/// Refuses a pair that no context can have, and that so would never match.
+/// Refuses a pair that no context can have and that would never match.
 ///
 /// # Errors
 ///
@@ -177,7 +177,7 @@ pub(crate) fn check_pair(key: &Set<String>, value: &str) -> Result<(), ConfigErr
         Err(error) => Err(ConfigError::Value {
             origin: key.origin.clone(),
             what: format!("no encryption context has this pair: {error}"),
-            write: "key and value of a pair as your code writes them".to_owned(),
+            write: "the key and value of a pair as your code writes them".to_owned(),
         }),
     }
 }
@@ -202,7 +202,7 @@ fn keks_of(section: &mut Section, key: &str) -> Result<Vec<KekSetting>, ConfigEr
     }
 }
 
-/// Reads the name of a KEK: a text, or in the file a table.
+/// Reads the name of a KEK: a text, or a table in the file.
 pub(crate) fn kek_of(origin: &Origin, raw: Raw) -> Result<KekSetting, ConfigError> {
     let refuse = |what: String| {
         ConfigError::Value {
@@ -236,7 +236,7 @@ pub(crate) fn kek_of(origin: &Origin, raw: Raw) -> Result<KekSetting, ConfigErro
             };
             let (kms, kek) = (take("kms")?, take("kek")?.unwrap_or_default());
             if let Some(unknown) = entries.keys().next() {
-                return Err(refuse(format!("`{unknown}` is none of `kms` and `kek`")));
+                return Err(refuse(format!("`{unknown}` is neither `kms` nor `kek`")));
             }
             (kms, kek)
         }
@@ -259,7 +259,7 @@ pub(crate) fn kek_of(origin: &Origin, raw: Raw) -> Result<KekSetting, ConfigErro
     })
 }
 
-/// Tells whether what precedes a colon can be the name of a KMS: `arn` never is.
+/// Tells whether the text before a colon can be the name of a KMS: `arn` never is.
 pub(crate) fn is_kms_name(name: &str) -> bool {
     let is_fit = |char: char| char.is_ascii_lowercase() || char.is_ascii_digit() || matches!(char, '-' | '_');
     !name.is_empty() && name.len() <= 64 && name != "arn" && name.chars().all(is_fit)

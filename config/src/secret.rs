@@ -1,14 +1,14 @@
-//! URLs that may hold a password, and what may be shown of them.
+//! URLs that may contain a password, and their redaction.
 
 use std::fmt;
 use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-/// What stands in place of a secret.
+/// Replaces a secret.
 pub(crate) const REDACTED: &str = "[REDACTED]";
 
-/// Parameters of a URL whose values are secrets.
+/// URL parameters with secret values.
 const SECRET_PARAMETERS: [&str; 8] = [
     "access_token",
     "pass",
@@ -20,7 +20,7 @@ const SECRET_PARAMETERS: [&str; 8] = [
     "token",
 ];
 
-/// Parameters of a URL that may be shown: those of PostgreSQL, SQLite and AWS KMS that name no secret.
+/// URL parameters that may be shown: those of PostgreSQL, SQLite and AWS KMS that contain no secret.
 const HARMLESS_PARAMETERS: [&str; 24] = [
     "application_name",
     "cache",
@@ -48,7 +48,7 @@ const HARMLESS_PARAMETERS: [&str; 24] = [
     "vfs",
 ];
 
-/// Holds a URL that may have a password. `Debug` and `Display` show it without.
+/// A URL that may contain a password. `Debug` and `Display` redact it.
 ///
 /// ```
 /// use encx_config::SecretUrl;
@@ -61,20 +61,20 @@ const HARMLESS_PARAMETERS: [&str; 24] = [
 pub struct SecretUrl(Arc<Zeroizing<String>>);
 
 impl SecretUrl {
-    /// Takes a URL.
+    /// Wraps a URL.
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
         Self(Arc::new(Zeroizing::new(url.into())))
     }
 
-    /// Returns the URL with its password, for the driver that connects.
+    /// Returns the URL with its password, for the database driver.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Returns what precedes the first colon, such as `postgres`; nothing if that is no scheme, for then it may be part
-    /// of a password.
+    /// Returns the part before the first colon, such as `postgres`. `None` if that is not a scheme: it may be part of a
+    /// password.
     #[must_use]
     pub fn scheme(&self) -> Option<&str> {
         scheme_of(&self.0)
@@ -93,7 +93,7 @@ impl fmt::Debug for SecretUrl {
     }
 }
 
-/// Returns the scheme of a URL as RFC 3986 has it.
+/// Returns the scheme of a URL, as in RFC 3986.
 pub(crate) fn scheme_of(url: &str) -> Option<&str> {
     let (scheme, _) = url.split_once(':')?;
     let mut chars = scheme.chars();
@@ -107,8 +107,8 @@ pub(crate) fn has_password(text: &str) -> bool {
     text.contains("://") && scheme_of(text).is_some_and(|scheme| Shown::of(scheme, text).has_password)
 }
 
-/// Leaves out passwords, and parameters that are not known to be harmless. What has not the form of a URL is left out whole,
-/// for it may be a password.
+/// Redacts passwords, and parameters not known to be harmless. A text that is not a URL may be a password and is
+/// redacted entirely.
 pub(crate) fn redact(url: &str) -> String {
     match scheme_of(url) {
         Some(scheme) => Shown::of(scheme, url).text,
@@ -116,14 +116,15 @@ pub(crate) fn redact(url: &str) -> String {
     }
 }
 
-/// What may be shown of a URL.
+/// The parts of a URL that may be shown.
 struct Shown {
     text: String,
     has_password: bool,
 }
 
 impl Shown {
-    /// Takes a URL and its scheme apart. Passwords are not always encoded: rather too much is left out than a part of one is shown.
+    /// Splits a URL after its scheme. Passwords are not always percent-encoded: redact too much rather than show part
+    /// of one.
     fn of(scheme: &str, url: &str) -> Self {
         let rest = &url[scheme.len() + 1..];
         let (before_query, query) = match rest.split_once('?') {
@@ -133,7 +134,8 @@ impl Shown {
         let unslashed = before_query.trim_start_matches('/');
         let slashes = &before_query[..before_query.len() - unslashed.len()];
         let user = unslashed.split_once(':').map(|(user, _)| user);
-        // An `@` behind the `?` ends a password with a `?` in it, or stands in a parameter: where the host begins is not known.
+        // An `@` after the `?` either ends a password that contains a `?`, or is part of a parameter. So it is unknown
+        // where the host starts.
         if let (Some(user), true) = (user, query.is_some_and(|query| query.contains('@'))) {
             return Self {
                 text: format!("{scheme}:{slashes}{user}:{REDACTED}"),
@@ -158,7 +160,7 @@ impl Shown {
             match name {
                 _ if is(&HARMLESS_PARAMETERS) => text.push_str(parameter),
                 Some(name) if is(&SECRET_PARAMETERS) => text.extend([name, "=", REDACTED]),
-                // Its name may be part of a password too.
+                // The name may also be part of a password.
                 _ => text.push_str(REDACTED),
             }
         }
@@ -181,7 +183,7 @@ mod tests {
                 "postgres://app:hun@t/er2@db/app",
                 "postgres://app:[REDACTED]@db/app",
             ),
-            // Where the password ends is not known.
+            // It is unknown where the password ends.
             ("postgres://app:hun@t/er?2@db/app", "postgres://app:[REDACTED]"),
             (
                 "postgres://db:5432/app?user=a&password=hun@ter2",

@@ -1,4 +1,4 @@
-//! [`Settings`], and what is built from them.
+//! [`Settings`], and what they build.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,7 +24,7 @@ use crate::secret::SecretUrl;
 use crate::source::Origin;
 use crate::store::{OpenStore, StoreSchemes, StoreUrl};
 
-/// What a service or a program is set to. Made by [`Settings::load`] or a [`Loader`](crate::Loader); cheap to clone.
+/// The settings of a service or program. Made by [`Settings::load`] or a [`Loader`](crate::Loader); cheap to clone.
 ///
 /// `Debug` shows no secret.
 #[derive(Clone)]
@@ -45,7 +45,7 @@ pub(crate) struct Inner {
 }
 
 impl Settings {
-    /// Connects to KMSs and key store and builds a [`Crypto`].
+    /// Connects to the KMSs and the key store, and builds a [`Crypto`].
     ///
     /// # Errors
     ///
@@ -59,12 +59,12 @@ impl Settings {
         Ok(builder.build().await?)
     }
 
-    /// Connects to KMSs and key store and gives a builder that is told all settings, to go on with.
+    /// Connects to the KMSs and the key store, and returns a builder with all settings, for further changes.
     ///
     /// # Errors
     ///
-    /// Those of [`kms`](Self::kms) and [`key_store`](Self::key_store), and [`ConfigError::Value`] for a rule that names a KMS
-    /// which is not configured.
+    /// Those of [`kms`](Self::kms) and [`key_store`](Self::key_store), and [`ConfigError::Value`] for a rule that names
+    /// a KMS which is not configured.
     ///
     /// # Cancellation
     ///
@@ -75,14 +75,14 @@ impl Settings {
         self.builder_on(&kms, store.key_store())
     }
 
-    /// As [`builder`](Self::builder), on KMSs that are set up already and on a key store of yours, such as one on your
-    /// own pool.
+    /// Like [`builder`](Self::builder), with KMSs that are set up already and with your own key store, such as one on
+    /// your own pool.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Value`] for a rule that names a KMS which is not configured, or a KMS without a KEK of its own.
+    /// [`ConfigError::Value`] for a rule that names a KMS which is not configured, or a KMS without a default KEK.
     pub fn builder_on(&self, kms: &OpenKms, store: impl KeyStore) -> Result<CryptoBuilder, ConfigError> {
-        // The one that the builder is given is registered as `default`. Where no KMS has that name, the rule never gives it.
+        // The builder registers its first KMS as `default`. If no configured KMS has that name, no rule refers to it.
         let default = kms.get(&KmsName::default()).map_or_else(|| kms.primary(), Ok)?;
         let mut builder = Crypto::builder(Arc::clone(default), store);
         for (name, kms) in kms.iter().filter(|(name, _)| name.as_str() != KmsName::DEFAULT) {
@@ -91,11 +91,11 @@ impl Settings {
         apply_rule(&self.0.rule, kms, self.0.limits.apply(builder))
     }
 
-    /// Sets up all KMSs that are configured.
+    /// Sets up all configured KMSs.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Missing`] if none is; [`ConfigError::Kms`], with its name and what sets it.
+    /// [`ConfigError::Missing`] if there is none; [`ConfigError::Kms`], with its name and what sets it.
     ///
     /// # Cancellation
     ///
@@ -130,14 +130,14 @@ impl Settings {
         }
     }
 
-    /// Returns the URL of the key store's database, for tables of yours that stand beside it: with the file of its
-    /// certificate authority, and without prepared statements behind a transaction pooler.
+    /// Returns the URL of the key store's database, for your own tables beside it. It includes the certificate
+    /// authority's file, and turns prepared statements off behind a transaction pooler.
     #[must_use]
     pub fn key_store_url(&self) -> Option<SecretUrl> {
         self.0.store.as_ref().map(StoreUrl::for_tables)
     }
 
-    /// Connects to KMSs and key store and builds a key manager alone, for a tool or a job.
+    /// Connects to the KMSs and the key store, and builds only a key manager, for a tool or a job.
     ///
     /// # Errors
     ///
@@ -151,7 +151,7 @@ impl Settings {
         Ok(builder.build_key_manager()?)
     }
 
-    /// Prepares scheduled rotation with the periods that are set.
+    /// Configures scheduled rotation with the configured periods.
     pub fn maintenance(&self, manager: KeyManager) -> Maintenance {
         self.0.rotation.of(manager)
     }
@@ -162,7 +162,7 @@ impl Settings {
         &self.0.columns
     }
 
-    /// Lists all settings: values without secrets, and what sets each.
+    /// Lists all settings: their values without secrets, and what sets each.
     pub fn describe(&self) -> Description {
         self.0.description.clone()
     }
@@ -179,16 +179,16 @@ impl Settings {
         self.0.allow_insecure
     }
 
-    /// Says how the columns that the file declares differ from those of structs (`User::encx_columns()`); `None` if they do
-    /// not.
+    /// Describes how the columns that the file declares differ from those of structs (`User::encx_columns()`); `None`
+    /// if they are the same.
     ///
-    /// Only tables that the structs have are compared. Where several structs are of one table, give the columns of all.
+    /// Only the structs' tables are compared. If several structs map to one table, pass the columns of all.
     #[must_use]
     pub fn columns_difference(&self, columns: &[EncryptedColumn]) -> Option<String> {
         difference(&self.0.columns, columns)
     }
 
-    /// Finds out which KMS wraps new keys where no rule says otherwise.
+    /// Determines which KMS wraps new keys unless a rule says otherwise.
     fn primary(&self) -> Result<KmsName, ConfigError> {
         let configured = &self.0.kms.by_name;
         let by_rule = self.0.rule.default.as_ref();
@@ -234,7 +234,7 @@ impl fmt::Debug for Settings {
     }
 }
 
-/// Tells a builder the rule, with all names found.
+/// Applies the rule to a builder, with all names resolved.
 fn apply_rule(rule: &Rule, kms: &OpenKms, mut builder: CryptoBuilder) -> Result<CryptoBuilder, ConfigError> {
     let choice = |kek: KekRef, also_wrap: &[KekSetting], also_unwrap: &[KekSetting]| {
         let mut choice = KekChoice::new(kek);
@@ -251,8 +251,8 @@ fn apply_rule(rule: &Rule, kms: &OpenKms, mut builder: CryptoBuilder) -> Result<
     } else if let Some(setting) = rule.also_wrap.first() {
         return Err(ConfigError::Value {
             origin: setting.origin.clone(),
-            what: "there is no KEK beside which it could wrap".to_owned(),
-            write: format!("the KEK that wraps first to {}", keys::KEK.variable),
+            what: "there is no KEK that wraps first".to_owned(),
+            write: format!("the KEK that wraps first in {}", keys::KEK.variable),
         });
     }
     for pair in &rule.by_pair {
@@ -265,7 +265,7 @@ fn apply_rule(rule: &Rule, kms: &OpenKms, mut builder: CryptoBuilder) -> Result<
     Ok(builder)
 }
 
-/// Finds the KEK of contexts that no pair decides: the rule's, or the KMS's own.
+/// Returns the KEK of contexts that match no pair: the rule's, or the KMS's default.
 fn default_kek(rule: &Rule, kms: &OpenKms) -> Result<Option<KekRef>, ConfigError> {
     match &rule.default {
         Some(setting) => find(setting, kms).map(Some),
@@ -276,17 +276,18 @@ fn default_kek(rule: &Rule, kms: &OpenKms) -> Result<Option<KekRef>, ConfigError
 }
 
 impl OpenKms {
-    /// Finds the KEK that a text names: `KEK`, `KMS:KEK`, or `KMS:` for the KMS's own.
+    /// Resolves the name of a KEK: `KEK`, `KMS:KEK`, or `KMS:` for the KMS's default.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Value`] for a text that is no name, a KMS that is not configured, or one without a KEK of its own.
+    /// [`ConfigError::Value`] for a text that is not a name, a KMS that is not configured, or one without a default
+    /// KEK.
     pub fn parse_kek(&self, text: &str) -> Result<KekRef, ConfigError> {
         find(&kek_of(&Origin::Argument, Raw::Text(text.to_owned()))?, self)
     }
 }
 
-/// Finds the KMS and the KEK that a setting means.
+/// Resolves the KMS and the KEK of a setting.
 fn find(setting: &KekSetting, kms: &OpenKms) -> Result<KekRef, ConfigError> {
     let name = setting.name.kms.clone().unwrap_or_else(|| kms.primary.clone());
     if kms.get(&name).is_none() {
@@ -295,13 +296,13 @@ fn find(setting: &KekSetting, kms: &OpenKms) -> Result<KekRef, ConfigError> {
     let kek = setting.name.kek.clone().or_else(|| kms.own_kek(&name));
     let kek = kek.ok_or_else(|| ConfigError::Value {
         origin: setting.origin.clone(),
-        what: format!("the KMS `{name}` has no KEK of its own"),
-        write: format!("`{name}:` and the KEK's name, or put it into the KMS's URL"),
+        what: format!("the KMS `{name}` has no default KEK"),
+        write: format!("`{name}:` and the KEK's name, or put the KEK into the KMS's URL"),
     })?;
     Ok(KekRef::new(name, kek))
 }
 
-/// Fails if the columns that the file declares are not those of structs; for a test.
+/// Panics if the columns that the file declares differ from those of structs; for a test.
 ///
 /// ```
 /// use encx::record::{EncryptedColumn, RowIdKind};

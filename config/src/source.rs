@@ -1,16 +1,16 @@
-//! Where a setting comes from.
+//! The origin of a setting.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Says where a setting's value comes from. Its `Display` is what errors name: the variable, or key, file and line.
+/// The origin of a setting's value. `Display` writes what errors name: the variable, or the key, file and line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Origin {
-    /// An argument of a call, or of a command.
+    /// An argument of a call or command.
     Argument,
-    /// Nothing sets it.
+    /// The default.
     Default,
     /// An environment variable.
     Env {
@@ -31,7 +31,7 @@ pub enum Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Argument => f.write_str("what was given"),
+            Self::Argument => f.write_str("the argument"),
             Self::Default => f.write_str("default"),
             Self::Env { variable } => write!(f, "`{variable}`"),
             Self::File { path, line, key } => write!(f, "`{key}` in {}, line {line}", path.display()),

@@ -1,4 +1,4 @@
-//! The key store by its URL: what is configured, the schemes that are known, how each is opened.
+//! The key store by URL: the configured one, the known schemes, and opening.
 
 mod open;
 mod schemes;
@@ -21,7 +21,7 @@ use crate::units;
 type Opening = Pin<Box<dyn Future<Output = Result<OpenStore, BoxError>> + Send>>;
 type Open = Arc<dyn Fn(StoreUrl) -> Opening + Send + Sync>;
 
-/// The schemes of the program's own.
+/// Schemes that the program registered.
 #[derive(Clone, Default)]
 pub(crate) struct StoreSchemes(BTreeMap<String, Open>);
 
@@ -60,7 +60,7 @@ impl StoreSchemes {
     }
 }
 
-/// Reads `key_store` of the file and its variables.
+/// Reads `key_store` of the file, and its variables.
 ///
 /// # Errors
 ///
@@ -84,7 +84,7 @@ pub(crate) fn resolve(
     };
     let Some(scheme) = url.scheme() else {
         return Err(unknown(
-            "it is no URL of a database, which begins with a scheme and a colon".to_owned(),
+            "it is not a database URL, which starts with a scheme and a colon".to_owned(),
         ));
     };
     let is_own = schemes.0.contains_key(scheme);
@@ -102,7 +102,7 @@ pub(crate) fn resolve(
     if !is_postgres && let Some(origin) = of_postgres.into_iter().flatten().next() {
         return Err(ConfigError::Value {
             origin: origin.clone(),
-            what: format!("it is for PostgreSQL, and the key store's URL begins with `{scheme}:`"),
+            what: format!("it is for PostgreSQL, and the key store's URL starts with `{scheme}:`"),
             write: "nothing there".to_owned(),
         });
     }

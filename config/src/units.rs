@@ -1,8 +1,8 @@
-//! Durations with units, yes and no, numbers: how the text of a setting is read.
+//! Reads the text of settings: durations with units, booleans, numbers.
 
 use std::time::Duration;
 
-/// Why a text is refused, and what to write.
+/// Why a text is refused, and what to write instead.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Refused {
     pub(crate) what: String,
@@ -30,18 +30,18 @@ pub(crate) fn duration(text: &str) -> Result<Duration, Refused> {
     }
     humantime::parse_duration(text).map_err(|_| {
         refused(
-            format!("`{}` is no duration", shown(text)),
+            format!("`{}` is not a duration", shown(text)),
             "a number and a unit, such as `90s`, `60min`, `12h` or `30days`",
         )
     })
 }
 
-/// Writes a duration so that it can be read again.
+/// Writes a duration so that [`duration`] can read it.
 pub(crate) fn duration_text(duration: Duration) -> String {
     humantime::format_duration(duration).to_string()
 }
 
-/// Reads yes or no.
+/// Reads a boolean.
 pub(crate) fn boolean(text: &str) -> Result<bool, Refused> {
     match text.trim() {
         "1" | "true" | "yes" => Ok(true),
@@ -53,34 +53,34 @@ pub(crate) fn boolean(text: &str) -> Result<bool, Refused> {
     }
 }
 
-/// Reads a whole number of a range.
+/// Reads a whole number in a range.
 pub(crate) fn integer(text: &str, least: u64, most: u64) -> Result<u64, Refused> {
     let write = || format!("a whole number from {least} to {most}");
     let number: u64 = text
         .trim()
         .replace('_', "")
         .parse()
-        .map_err(|_| refused(format!("`{}` is no whole number", shown(text)), write()))?;
+        .map_err(|_| refused(format!("`{}` is not a whole number", shown(text)), write()))?;
     if number < least || number > most {
         return Err(refused(format!("{number} is out of range"), write()));
     }
     Ok(number)
 }
 
-/// Reads a part of a whole: from 0.01 up to less than 1, or 0.
+/// Reads a fraction: from 0.01 up to less than 1, or 0.
 pub(crate) fn part(text: &str) -> Result<f64, Refused> {
-    let write = "a part from 0.01 up to less than 1, or 0, which switches it off";
+    let write = "a fraction from 0.01 up to less than 1, or 0 to switch it off";
     let part: f64 = text
         .trim()
         .parse()
-        .map_err(|_| refused(format!("`{}` is no number", shown(text)), write))?;
+        .map_err(|_| refused(format!("`{}` is not a number", shown(text)), write))?;
     if part != 0.0 && !(0.01..1.0).contains(&part) {
         return Err(refused(format!("{part} is out of range"), write));
     }
     Ok(part)
 }
 
-/// Cuts off what is too long for a message.
+/// Shortens a text for a message.
 pub(crate) fn shown(text: &str) -> String {
     let mut shown: String = text.chars().filter(|char| !char.is_control()).take(60).collect();
     if shown.len() < text.len() {
@@ -109,10 +109,10 @@ mod tests {
         }
         for (text, says) in [
             ("60", "`60` has no unit"),
-            ("", "is no duration"),
-            ("an hour", "is no duration"),
-            ("60 parsecs", "is no duration"),
-            ("-5s", "is no duration"),
+            ("", "is not a duration"),
+            ("an hour", "is not a duration"),
+            ("60 parsecs", "is not a duration"),
+            ("-5s", "is not a duration"),
         ] {
             let refused = duration(text).unwrap_err();
             assert!(refused.what.contains(says), "{refused:?}");

@@ -1,4 +1,4 @@
-//! From `local:` to `aws-kms:` as the README says it, step by step, by variables of a process alone.
+//! The README's steps from `local:` to `aws-kms:`, performed only through variables of a process.
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 use std::collections::BTreeMap;
@@ -9,13 +9,13 @@ use std::process::Command;
 use encx_local::{LocalKms, Protection};
 use sqlx::sqlite::SqlitePool;
 
-/// Returns the address of the KMS server that `./scripts/test` starts. Without one the test fails: it is never skipped.
+/// Returns the address of the KMS server that `./scripts/test` starts. Without one the test fails; it is never skipped.
 fn kms_server() -> String {
     std::env::var("ENCX_TEST_KMS_URL")
         .expect("ENCX_TEST_KMS_URL is not set: run the tests with ./scripts/test, which starts a KMS server")
 }
 
-/// Makes a KEK as an administrator does, and returns its ARN.
+/// Creates a KEK as an administrator would, and returns its ARN.
 async fn create_key() -> String {
     use aws_sdk_kms::config::{BehaviorVersion, Credentials, Region};
     let config = aws_sdk_kms::Config::builder()
@@ -34,7 +34,7 @@ async fn create_key() -> String {
     made.key_metadata.unwrap().arn.unwrap()
 }
 
-/// Returns the example, which Cargo builds before its tests.
+/// Returns the path of the example, which Cargo builds before its tests.
 fn example() -> PathBuf {
     // target/debug/deps/this-test -> target/debug/examples/notes
     let test = std::env::current_exe().unwrap();
@@ -73,7 +73,7 @@ impl Service {
     }
 }
 
-/// Counts the wraps by the name of their KMS.
+/// Counts the wraps by KMS name.
 async fn wraps(folder: &Path) -> BTreeMap<String, i64> {
     let pool = SqlitePool::connect(&format!("sqlite:{}", folder.join("app.db").display()))
         .await
@@ -113,7 +113,7 @@ async fn a_change_of_the_variable_and_a_rewrap_move_all_keys_from_the_file_to_aw
     assert_eq!(service.run("write").await.unwrap(), "wrote 40 notes\n");
     assert_eq!(wraps(folder.path()).await, counts([("default", 10)]));
 
-    // Step 1: nothing is wrapped by AWS yet, and every process could read it.
+    // Step 1: AWS wraps nothing yet, and every process can unwrap its wraps.
     let aws = [
         ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE".to_owned()),
         ("AWS_SECRET_ACCESS_KEY", "not-a-secret".to_owned()),
@@ -127,7 +127,7 @@ async fn a_change_of_the_variable_and_a_rewrap_move_all_keys_from_the_file_to_aw
     assert_eq!(service.run("read").await.unwrap(), "read 40 notes\n");
     let step_1 = service.env.clone();
 
-    // Without leave to open what the file's KEK wrapped, nothing starts that could not read.
+    // A process that may not unwrap what the file's KEK wrapped refuses to start.
     service.env.remove("ENCX_KMS_AWS");
     service.env.remove("ENCX_ALSO_UNWRAP");
     service.env.insert("ENCX_KMS", format!("aws=aws-kms:{kek}"));
@@ -145,7 +145,7 @@ async fn a_change_of_the_variable_and_a_rewrap_move_all_keys_from_the_file_to_aw
     assert_eq!(service.run("rewrap").await.unwrap(), "moved 0 keys, 0 failed\n");
     assert_eq!(wraps(folder.path()).await, counts([("aws", 10)]));
 
-    // A process that step 2 has not reached yet reads on.
+    // A process that step 2 has not reached can still read.
     let step_2 = std::mem::replace(&mut service.env, step_1);
     assert_eq!(service.run("read").await.unwrap(), "read 40 notes\n");
     service.env = step_2;

@@ -1,4 +1,4 @@
-//! The schemes that this package knows: `aws-kms:`, `local:` and `memory:`.
+//! The built-in schemes: `aws-kms:`, `local:` and `memory:`.
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use super::url::KmsUrl;
 use crate::error::ConfigError;
 use crate::units::{self, Refused};
 
-/// All of them, whether or not they are compiled in.
+/// All of them, compiled in or not.
 pub(super) const NAMES: [&str; 3] = ["aws-kms", "local", "memory"];
 
-/// What an option is.
+/// The type of an option.
 #[derive(Clone, Copy)]
 enum Kind {
     Boolean,
@@ -36,7 +36,7 @@ const LOCAL: &[(&str, Kind)] = &[
 ];
 const MEMORY: &[(&str, Kind)] = &[];
 
-/// Refuses what cannot work, without asking anything.
+/// Refuses an invalid URL, without calling the KMS.
 pub(super) fn check(url: &KmsUrl) -> Result<(), ConfigError> {
     let (feature, is_compiled, options) = match url.scheme() {
         "aws-kms" => ("aws", cfg!(feature = "aws"), AWS),
@@ -75,7 +75,7 @@ pub(super) fn check(url: &KmsUrl) -> Result<(), ConfigError> {
         "local" => check_local(url),
         "memory" if !url.allow_insecure => Err(ConfigError::Insecure {
             origin: url.origin.clone(),
-            what: "KEKs in memory end with the process, and all data with them".to_owned(),
+            what: "KEKs in memory are lost when the process ends, and all data with them".to_owned(),
         }),
         _ => Ok(()),
     }
@@ -90,12 +90,12 @@ fn check_local(url: &KmsUrl) -> Result<(), ConfigError> {
     }
     match (url.option("passphrase_file"), url.option("key_file")) {
         (Some(_), Some(_)) => Err(url.value_error(
-            "a passphrase file and a key file are set, and a KEK file has one protection",
+            "a passphrase file and a key file are set, but a KEK file has only one protection",
             "the one that the KEK file was created with",
         )),
         (None, None) if !url.allow_insecure => Err(ConfigError::Insecure {
             origin: url.origin.clone(),
-            what: "nothing protects the KEK file but its permissions; name the file of its passphrase with \
+            what: "only its permissions protect the KEK file; name the file of its passphrase with \
                    ENCX_KEK_PASSPHRASE_FILE, or that of its key with ENCX_KEK_KEY_FILE"
                 .to_owned(),
         }),
@@ -103,13 +103,13 @@ fn check_local(url: &KmsUrl) -> Result<(), ConfigError> {
     }
 }
 
-/// `local:/path`, `local:///path` and `local:path`.
+/// Returns the path of `local:/path`, `local:///path` or `local:path`.
 fn path_of(url: &KmsUrl) -> &str {
     let rest = url.rest();
     rest.strip_prefix("//").unwrap_or(rest)
 }
 
-/// Sets a KMS up whose URL was checked.
+/// Sets up a KMS whose URL was checked.
 pub(super) async fn open(url: &KmsUrl) -> Result<Arc<dyn KeyManagementService>, ConfigError> {
     match url.scheme() {
         #[cfg(feature = "aws")]
@@ -120,7 +120,7 @@ pub(super) async fn open(url: &KmsUrl) -> Result<Arc<dyn KeyManagementService>, 
         "memory" => Ok(Arc::new(encx_testkit::MemoryKms::new())),
         scheme => Err(url.value_error(
             format!("`{scheme}:` is not compiled in"),
-            "a URL of a KMS that is",
+            "the URL of a KMS that is",
         )),
     }
 }
@@ -137,7 +137,7 @@ async fn open_aws(url: &KmsUrl) -> Result<Arc<dyn KeyManagementService>, ConfigE
     }
     let mut regions: Vec<&str> = url.list("regions").iter().map(String::as_str).collect();
     let mut endpoint = url.option("endpoint_url");
-    // The SDK reads these in the process's own environment, and says so in its errors.
+    // The SDK reads these from the process's own environment, and names them in its errors.
     if !url.env_is_process {
         let of_env = || url.env("AWS_REGION").or_else(|| url.env("AWS_DEFAULT_REGION"));
         if regions.is_empty() {

@@ -1,4 +1,4 @@
-//! A KMS as settings name it.
+//! The URL and options of a KMS in the settings.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +11,7 @@ use crate::resolve::Environment;
 use crate::secret::SecretUrl;
 use crate::source::Origin;
 
-/// A KMS as settings name it: what a registered scheme is given to set it up.
+/// The URL and options of a KMS in the settings, passed to a registered scheme to set it up.
 ///
 /// ```
 /// # use encx_testkit::{MemoryKms, MemoryKeyStore};
@@ -39,7 +39,7 @@ pub struct KmsUrl {
     pub(crate) options: BTreeMap<String, Vec<String>>,
     pub(crate) allow_insecure: bool,
     pub(crate) env: Arc<Environment>,
-    /// Whether `env` is the environment of the process, which a client library reads by itself.
+    /// Whether `env` is the environment of the process, which client libraries also read.
     #[cfg_attr(not(feature = "aws"), allow(dead_code, reason = "only AWS's reads it"))]
     pub(crate) env_is_process: bool,
 }
@@ -51,19 +51,20 @@ impl KmsUrl {
         &self.name
     }
 
-    /// Returns what precedes the first colon.
+    /// Returns the part before the first colon.
     #[must_use]
     pub fn scheme(&self) -> &str {
         self.url.scheme().unwrap_or_default()
     }
 
-    /// Returns what follows the first colon. It may hold a secret.
+    /// Returns the part after the first colon. It may contain a secret.
     #[must_use]
     pub fn rest(&self) -> &str {
         self.url.expose().split_once(':').map_or("", |(_, rest)| rest)
     }
 
-    /// Returns the value of a further key of the KMS's table in the file, such as `slot` in `[kms.hsm]`; the first of a list.
+    /// Returns the value of a further key of the KMS's table in the file, such as `slot` in `[kms.hsm]`; the first one
+    /// if it is a list.
     #[must_use]
     pub fn option(&self, key: &str) -> Option<&str> {
         self.list(key).first().map(String::as_str)
@@ -90,7 +91,7 @@ impl KmsUrl {
         self.allow_insecure
     }
 
-    /// Says where an option stands: its line is not kept, so that of the URL is told.
+    /// Returns the origin of an option. Its own line is not kept, so this is the line of the URL.
     pub(super) fn origin_of_option(&self, key: &str) -> Origin {
         match &self.origin {
             Origin::File { path, line, .. } => Origin::File {

@@ -1,4 +1,4 @@
-//! A key store that was opened, and what migrates it.
+//! An open key store, and its migrations.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::error::ConfigError;
 use crate::secret::SecretUrl;
 use crate::source::Origin;
 
-/// One step of a key store's tables, and whether it ran.
+/// One migration step of a key store, and whether it has run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct MigrationStep {
@@ -19,14 +19,14 @@ pub struct MigrationStep {
     pub version: i64,
     /// Its name, such as `keys`.
     pub name: String,
-    /// Whether the store has it.
+    /// Whether it has run.
     pub is_applied: bool,
-    /// The statements that it runs, those that record it included.
+    /// The statements that it runs, including those that record it.
     pub sql: String,
 }
 
 impl MigrationStep {
-    /// Describes a step.
+    /// Makes a step.
     #[must_use]
     pub fn new(version: i64, name: impl Into<String>, is_applied: bool, sql: impl Into<String>) -> Self {
         Self {
@@ -38,25 +38,25 @@ impl MigrationStep {
     }
 }
 
-/// What creates and updates a store's tables.
+/// Creates and updates a store's tables.
 #[async_trait]
 pub trait Migrations: fmt::Debug + Send + Sync + 'static {
-    /// Runs the steps that did not run yet.
+    /// Runs the steps that have not run yet.
     ///
     /// # Errors
     ///
-    /// [`StoreError::NotMigrated`] if newer tables are there that this version cannot work with; those of the database.
+    /// [`StoreError::NotMigrated`] if the tables are newer than this version can work with; those of the database.
     async fn migrate(&self) -> Result<(), StoreError>;
 
-    /// Lists all steps in their order.
+    /// Lists all steps in order.
     ///
     /// # Errors
     ///
-    /// As [`migrate`](Self::migrate).
+    /// Those of [`migrate`](Self::migrate).
     async fn steps(&self) -> Result<Vec<MigrationStep>, StoreError>;
 }
 
-/// A key store that was opened, and what migrates it. From [`Settings::key_store`](crate::Settings::key_store).
+/// An open key store, and its migrations. From [`Settings::key_store`](crate::Settings::key_store).
 #[derive(Clone, Debug)]
 pub struct OpenStore {
     store: Arc<dyn KeyStore>,
@@ -65,7 +65,7 @@ pub struct OpenStore {
 }
 
 impl OpenStore {
-    /// Takes a key store that has no migrations.
+    /// Wraps a key store without migrations.
     #[must_use]
     pub fn new(store: impl KeyStore) -> Self {
         Self {
@@ -75,7 +75,7 @@ impl OpenStore {
         }
     }
 
-    /// Says what migrates it.
+    /// Sets the migrations.
     #[must_use]
     pub fn with_migrations(mut self, migrations: impl Migrations) -> Self {
         self.migrations = Some(Arc::new(migrations));
@@ -88,21 +88,21 @@ impl OpenStore {
         Arc::clone(&self.store)
     }
 
-    /// Returns the URL that it was opened by, which is shown without its password.
+    /// Returns the URL that opened it, shown without its password.
     #[must_use]
     pub fn url(&self) -> Option<&SecretUrl> {
         self.place.as_ref().map(|place| &place.0)
     }
 
-    /// Creates or updates its tables. Nothing happens if they are up to date, or if the store has no migrations.
+    /// Creates or updates its tables. Does nothing if they are up to date, or if the store has no migrations.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Store`], with what the store says.
+    /// [`ConfigError::Store`], with the store's error.
     ///
     /// # Cancellation
     ///
-    /// The future may be dropped at any time: all of it is done then, or nothing.
+    /// May be dropped at any time: the migration has then run entirely or not at all.
     pub async fn migrate(&self) -> Result<(), ConfigError> {
         match &self.migrations {
             Some(migrations) => migrations.migrate().await.map_err(|error| self.error(error)),
@@ -110,15 +110,15 @@ impl OpenStore {
         }
     }
 
-    /// Lists the steps of its tables, those that ran and those that did not.
+    /// Lists the migration steps, both those that have run and those that have not.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Store`], with what the store says.
+    /// [`ConfigError::Store`], with the store's error.
     ///
     /// # Cancellation
     ///
-    /// The future may be dropped at any time.
+    /// May be dropped at any time.
     pub async fn migrations(&self) -> Result<Vec<MigrationStep>, ConfigError> {
         match &self.migrations {
             Some(migrations) => migrations.steps().await.map_err(|error| self.error(error)),

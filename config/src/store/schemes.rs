@@ -1,4 +1,4 @@
-//! The schemes that this package knows: `postgres:`, `postgresql:` and `sqlite:`.
+//! The built-in schemes: `postgres:`, `postgresql:` and `sqlite:`.
 
 use encx::store::StoreError;
 
@@ -8,14 +8,14 @@ use crate::error::ConfigError;
 use crate::secret::SecretUrl;
 use crate::source::Origin;
 
-/// All of them, whether or not they are compiled in.
+/// All of them, compiled in or not.
 pub(super) const NAMES: [&str; 3] = ["postgres", "postgresql", "sqlite"];
 
 pub(super) fn is_postgres(scheme: &str) -> bool {
     matches!(scheme, "postgres" | "postgresql")
 }
 
-/// Refuses what is not compiled in.
+/// Refuses a scheme that is not compiled in.
 pub(super) fn check(scheme: &str, origin: &Origin) -> Result<(), ConfigError> {
     let (feature, is_compiled) = if is_postgres(scheme) {
         ("postgres", cfg!(feature = "postgres"))
@@ -62,7 +62,7 @@ async fn open_postgres(url: &StoreUrl) -> Result<OpenStore, StoreError> {
 }
 
 impl StoreUrl {
-    /// Returns the URL by which a driver connects as the key store does.
+    /// Returns the URL with which a driver connects as the key store does.
     pub(crate) fn for_tables(&self) -> SecretUrl {
         #[cfg(feature = "postgres")]
         if is_postgres(self.scheme()) {
@@ -78,7 +78,7 @@ impl StoreUrl {
     }
 }
 
-/// Names the file in the URL's own way.
+/// Adds the CA file as a parameter that the URL's driver reads.
 #[cfg(feature = "postgres")]
 fn with_ca_file(url: &str, file: Option<&str>) -> zeroize::Zeroizing<String> {
     let mut url = zeroize::Zeroizing::new(url.to_owned());

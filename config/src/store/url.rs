@@ -1,4 +1,4 @@
-//! A key store as settings name it.
+//! The URL and options of a key store in the settings.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use crate::resolve::Environment;
 use crate::secret::SecretUrl;
 use crate::source::Origin;
 
-/// A key store as settings name it: what a registered scheme is given to open it.
+/// The URL and options of a key store in the settings, passed to a registered scheme to open it.
 #[derive(Clone)]
 pub struct StoreUrl {
     pub(crate) url: SecretUrl,
@@ -39,7 +39,7 @@ impl StoreUrl {
         &self.origin
     }
 
-    /// Returns the URL to listen on for changes, if one is set.
+    /// Returns the URL on which to listen for changes, if one is set.
     #[must_use]
     pub fn listen_url(&self) -> Option<&SecretUrl> {
         self.listen_url.as_ref()

@@ -1,4 +1,4 @@
-//! Columns that the file declares, beside those of structs.
+//! Columns declared in the file, compared with those of structs.
 
 use std::panic::AssertUnwindSafe;
 
@@ -35,7 +35,7 @@ fn what_is_written_for_structs_matches_them() {
         .collect();
     assert_eq!(columns_toml(&read).lines().count(), toml.lines().count());
 
-    // Other tables are none of its business; an index is declared besides.
+    // Other tables are ignored, and an index is declared as well.
     let more = format!(
         "{toml}index = {{ column = \"email_index\", normalizer = \"email\", bits = 32 }}\n\n[[column]]\ntable = \"orders\"\ncolumn = \
          \"note\"\nid = [{{ column = \"shop\", kind = \"uuid\" }}, {{ column = \"nr\", kind = \"integer\" }}]\npath = [\"a\"]\nbound = \
@@ -125,7 +125,7 @@ fn entries_that_cannot_be_used_are_refused() {
         (
             "index =",
             "indx =",
-            "`column[1].indx` in encx.toml, line 6 is no setting; did you mean `index`?",
+            "`column[1].indx` in encx.toml, line 6 is not a setting; did you mean `index`?",
         ),
         (
             "\"pii\"",

@@ -1,4 +1,4 @@
-//! KMSs under names, by their URLs.
+//! KMSs by name and URL.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -16,7 +16,7 @@ fn keks_in_memory_must_be_asked_for() {
     assert!(matches!(refused, ConfigError::Insecure { .. }));
     assert_eq!(
         refused.to_string(),
-        "`ENCX_KMS` is refused: KEKs in memory end with the process, and all data with them; for development and tests set \
+        "`ENCX_KMS` is refused: KEKs in memory are lost when the process ends, and all data with them; for development and tests set \
          ENCX_ALLOW_INSECURE=1"
     );
     of_env(&[("ENCX_KMS", "memory:"), INSECURE]).unwrap();
@@ -31,7 +31,7 @@ async fn several_kmss_have_names() {
     assert_eq!(names, ["default", "eu"]);
     assert_eq!(kms.primary_name().as_str(), "default");
 
-    // A name before the URL, so that another can keep the name `default`.
+    // A name before the URL, so that another KMS can keep the name `default`.
     let settings = of_env(&[
         ("ENCX_KMS", "aws=memory:"),
         ("ENCX_KMS_DEFAULT", "memory:"),
@@ -48,7 +48,7 @@ async fn several_kmss_have_names() {
         "{twice}"
     );
 
-    // The variable replaces what the file says of the same name.
+    // The variable replaces the file's entry of the same name.
     let file = File::new(
         "[kms]\nus = \"memory:\"\n[kms.default]\nurl = \"aws-kms:alias/shop\"\nregions = [\"eu-west-1\"]\n",
     );
@@ -87,7 +87,7 @@ fn urls_that_no_kms_has_are_refused() {
             "aws-kmss:alias/shop",
             "no KMS has URLs with `aws-kmss:`; did you mean `aws-kms:`?; allowed",
         ),
-        ("alias/shop", "it is no URL of a KMS"),
+        ("alias/shop", "it is not a KMS URL"),
         ("local:", "it names no file; write `local:` and a path"),
         ("EU=aws-kms:alias/shop", "`EU` cannot be the name of a KMS; write"),
         (
@@ -104,7 +104,7 @@ fn urls_that_no_kms_has_are_refused() {
     for (text, says) in [
         (
             "[kms.default]\nurl = \"aws-kms:alias/shop\"\nregoins = [\"eu-west-1\"]\n",
-            "`kms.default.regoins` in encx.toml, line 2 is no setting; did you mean `regions`?",
+            "`kms.default.regoins` in encx.toml, line 2 is not a setting; did you mean `regions`?",
         ),
         (
             "[kms.default]\nurl = \"aws-kms:alias/shop\"\nconnect_timeout = \"2\"\n",
@@ -128,7 +128,7 @@ fn urls_that_no_kms_has_are_refused() {
 async fn aws_is_set_as_its_users_expect() {
     let arn = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
     let region = ("AWS_REGION", "eu-central-1");
-    // As `encx_env` of the Terraform modules sets it.
+    // As set by `encx_env` of the Terraform modules.
     let settings = of_env(&[("AWS_KMS_KEY_ID", arn), region]).unwrap();
     assert_eq!(
         settings.describe().get("kms.default").unwrap().origin,

@@ -1,4 +1,4 @@
-//! Two sources, one value: the environment wins, and what is wrong is told by its name.
+//! Two sources: the environment wins, and errors name what is wrong.
 
 use encx_config::{ConfigError, Loader, Origin};
 
@@ -27,7 +27,7 @@ fn the_environment_wins_over_the_file_and_both_over_the_default() {
         value(&settings, "cache.state_ttl"),
         ("1m".to_owned(), "default".to_owned())
     );
-    // DATABASE_URL counts where neither the variable nor the file names a key store.
+    // DATABASE_URL is used if neither the variable nor the file names a key store.
     assert_eq!(value(&settings, "key_store.url").0, "sqlite:file.db");
     let settings = of_env(&[("DATABASE_URL", "postgres://db/app")]).unwrap();
     assert_eq!(value(&settings, "key_store.url").1, "`DATABASE_URL`");
@@ -50,12 +50,12 @@ fn every_wrong_value_names_its_setting_and_says_what_to_write() {
         (
             "ENCX_CACHE_STATE_TTL",
             "0s",
-            "`ENCX_CACHE_STATE_TTL` is refused: it must be longer than nothing",
+            "`ENCX_CACHE_STATE_TTL` is refused: it must be longer than zero",
         ),
         (
             "ENCX_CACHE_REFRESH_AHEAD",
             "1.5",
-            "`ENCX_CACHE_REFRESH_AHEAD` is refused: 1.5 is out of range; write a part",
+            "`ENCX_CACHE_REFRESH_AHEAD` is refused: 1.5 is out of range; write a fraction",
         ),
         (
             "ENCX_CACHE_MAX_KEYRINGS",
@@ -70,19 +70,19 @@ fn every_wrong_value_names_its_setting_and_says_what_to_write() {
         (
             "ENCX_CIPHER_SUITE",
             "aes",
-            "`ENCX_CIPHER_SUITE` is refused: `aes` is no suite; write `kc-xaes-256-gcm`",
+            "`ENCX_CIPHER_SUITE` is refused: `aes` is not a suite; write `kc-xaes-256-gcm`",
         ),
         (
             "ENCX_ROTATION_USAGES",
             "data,peper",
-            "`peper` is no usage of keys; write one of `data`",
+            "`peper` is not a key usage; write one of `data`",
         ),
         (
             "ENCX_KEY_STORE",
             "mysql://db/app",
             "no key store has URLs with `mysql:`; allowed: `postgres:`",
         ),
-        ("ENCX_KEY_STORE", "app.db", "it is no URL of a database"),
+        ("ENCX_KEY_STORE", "app.db", "it is not a database URL"),
     ] {
         let refused = of_env(&[(variable, wrong)]).unwrap_err().to_string();
         assert!(refused.contains(says), "{refused}");
@@ -110,11 +110,11 @@ fn wrong_values_in_a_file_have_their_line() {
         ),
         (
             "[cache]\ntll = \"1h\"\n",
-            "`cache.tll` in encx.toml, line 2 is no setting; did you mean `ttl`?; allowed here: `create_on_first_use`",
+            "`cache.tll` in encx.toml, line 2 is not a setting; did you mean `ttl`?; allowed here: `create_on_first_use`",
         ),
         (
             "[cach]\nttl = \"1h\"\n",
-            "`cach` in encx.toml, line 1 is no setting; did you mean `cache`?; allowed here: `allow",
+            "`cach` in encx.toml, line 1 is not a setting; did you mean `cache`?; allowed here: `allow",
         ),
         (
             "[kek]\nfor = 3\n",
@@ -145,7 +145,7 @@ fn mistyped_variables_are_refused_and_those_of_others_are_not() {
         refused.to_string().contains("did you mean `ENCX_CACHE_TTL`?"),
         "{refused}"
     );
-    // A passphrase belongs into a file.
+    // A passphrase must be in a file.
     let refused = of_env(&[("ENCX_KEK_PASSPHRASE", "hunter2")])
         .unwrap_err()
         .to_string();
@@ -200,7 +200,7 @@ fn no_secret_is_shown() {
         "{shown}"
     );
     assert!(settings.key_store_url().unwrap().expose().contains("hunter2"));
-    // Not a word of what may be a password that was put into the wrong variable.
+    // The error must not show what may be a password in the wrong variable.
     let refused = of_env(&[("ENCX_KEY_STORE", "hunter5")]).unwrap_err();
     assert!(!format!("{refused} {refused:?}").contains("hunter5"));
     let refused = of_env(&[("ENCX_KMS", "hunter6")]).unwrap_err();
@@ -223,7 +223,7 @@ fn a_password_in_a_file_that_all_can_read_is_refused() {
     );
     mode(0o640);
     file.load().unwrap();
-    // Another setting wins, and the file's is still there for all to read: but it holds no longer.
+    // The variable wins, but every user can still read the password in the file.
     mode(0o644);
     file.load_with(&[("ENCX_KEY_STORE", "sqlite:keys.db")])
         .unwrap_err();
@@ -280,7 +280,7 @@ fn what_is_described_says_where_it_comes_from() {
     assert_eq!(Origin::Default.to_string(), "default");
 }
 
-/// The documentation lists every setting, with its variable.
+/// The README lists every setting, with its variable.
 #[test]
 fn the_readme_lists_every_setting() {
     let readme = include_str!("../../README.md");
@@ -298,9 +298,9 @@ fn the_readme_lists_every_setting() {
     }
 }
 
-/// Defaults are told, and they are those of the builder.
+/// The described defaults are those of the builder.
 #[tokio::test]
-async fn the_defaults_that_are_told_are_those_of_the_builder() {
+async fn the_defaults_that_are_described_are_those_of_the_builder() {
     let defaults = Loader::new().load().unwrap().describe();
     let variables: Vec<_> = defaults
         .settings()
@@ -322,7 +322,7 @@ async fn the_defaults_that_are_told_are_those_of_the_builder() {
         .builder()
         .await
         .unwrap();
-    let told = Loader::new()
+    let described = Loader::new()
         .env(basics.into_iter().chain(variables))
         .load()
         .unwrap()
@@ -333,5 +333,5 @@ async fn the_defaults_that_are_told_are_those_of_the_builder() {
         let shown = format!("{builder:?}");
         shown[shown.find("limits").unwrap()..].to_owned()
     };
-    assert_eq!(limits(&told), limits(&plain));
+    assert_eq!(limits(&described), limits(&plain));
 }

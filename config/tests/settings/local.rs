@@ -64,7 +64,7 @@ async fn each_kek_file_can_have_a_protection_of_its_own() {
         at("keks.encx"),
         at("key")
     ));
-    // The general one is for those without.
+    // The general setting applies to KMSs without their own.
     let settings = file
         .load_with(&[("ENCX_KEK_PASSPHRASE_FILE", "/nowhere")])
         .unwrap();

@@ -1,4 +1,4 @@
-//! Settings from variables and files: what holds, what is refused and how, and what is built.
+//! Settings from variables and files: which value wins, what is refused and how, and what is built.
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 mod columns;
@@ -13,12 +13,12 @@ use std::path::PathBuf;
 use encx_config::{ConfigError, Loader, Settings};
 use tempfile::TempDir;
 
-/// Loads settings from variables alone.
+/// Loads settings from variables only.
 fn of_env(variables: &[(&str, &str)]) -> Result<Settings, ConfigError> {
     Loader::new().env(variables.iter().copied()).load()
 }
 
-/// A file `encx.toml` in a folder of its own.
+/// A file `encx.toml` in its own folder.
 struct File {
     folder: TempDir,
     path: PathBuf,
@@ -43,7 +43,7 @@ impl File {
             .load()
     }
 
-    /// Returns an error's text, with the file's path as `encx.toml`.
+    /// Returns an error's text, with `encx.toml` for the file's path.
     fn refusal(&self) -> String {
         self.shorten(&self.load().unwrap_err().to_string())
     }

@@ -1,4 +1,4 @@
-//! The KEK rule, seen in the wraps that it makes.
+//! The KEK rule, checked by the wraps it produces.
 
 use encx::store::KeyQuery;
 use encx::{EncryptionContext, Field};
@@ -129,7 +129,7 @@ fn rules_that_cannot_hold_are_refused() {
         ),
         (
             "[kek]\ndefault = { kms = \"eu\", keck = \"x\" }\n",
-            "`kek.default` in encx.toml, line 8 is refused: `keck` is none of `kms` and `kek`; write",
+            "`kek.default` in encx.toml, line 8 is refused: `keck` is neither `kms` nor `kek`; write",
         ),
         (
             "[[kek.for]]\npair = \"encx:x\"\nvalue = \"logs\"\nkek = \"eu:\"\n",
@@ -141,7 +141,7 @@ fn rules_that_cannot_hold_are_refused() {
         ),
         (
             "[[kek.for]]\npair = \"purpose\"\nvalue = \"logs\"\nkek = \"eu:\"\npurpose = 1\n",
-            "`kek.for[1].purpose` in encx.toml, line 11 is no setting",
+            "`kek.for[1].purpose` in encx.toml, line 11 is not a setting",
         ),
     ] {
         let refused = File::new(&format!("{KMS}{text}")).refusal();

@@ -26,7 +26,7 @@ async fn sqlite_is_migrated_and_says_so() {
     );
     assert_eq!((before[0].version, before[0].name.as_str()), (1, "keys"));
 
-    // By hand, as an administrator does it who allows no program to.
+    // Manually, as an administrator who lets no program change the schema.
     let by_hand = folder.path().join("by-hand.db");
     let by_hand = format!("sqlite:{}", by_hand.display());
     let pool = sqlx::SqlitePool::connect(&format!("{by_hand}?mode=rwc"))
@@ -101,7 +101,7 @@ async fn postgres_is_migrated_and_says_so() {
         before.len() >= 2 && before.iter().all(|step| !step.is_applied),
         "{before:?}"
     );
-    // The first by hand, the others by the program.
+    // The first one manually, the others by the program.
     let mut own = options.clone().database(&name).connect().await.unwrap();
     own.execute(AssertSqlSafe(before[0].sql.clone())).await.unwrap();
     let applied: Vec<_> = store
@@ -121,7 +121,7 @@ async fn postgres_is_migrated_and_says_so() {
             .iter()
             .all(|step| step.is_applied)
     );
-    // All by hand.
+    // All of them manually.
     own.execute("DROP SCHEMA encx CASCADE").await.unwrap();
     for step in &before {
         own.execute(AssertSqlSafe(step.sql.clone())).await.unwrap();
