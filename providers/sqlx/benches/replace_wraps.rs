@@ -1,4 +1,4 @@
-//! How many keys a second get other wraps in PostgreSQL, by how many at once: `./scripts/bench-store replace_wraps`.
+//! Wraps replaced per second in PostgreSQL, by batch size: `./scripts/bench-store replace_wraps`.
 
 #![allow(clippy::unwrap_used, reason = "a bench: a panic is a failed run")]
 #![allow(clippy::print_stdout, reason = "its output is what it is for")]
@@ -14,7 +14,7 @@ use encx::kms::{KekId, KmsName, WrappedKey};
 use encx::store::{KeyQuery, KeyRecord, KeyStore, StoredWrap, WrapChange};
 use encx_sqlx::PostgresKeyStore;
 
-/// How many keys there are, and how many change in one call.
+/// The number of keys, and of changes in one call.
 const KEYS: u32 = 100_000;
 const AT_ONCE: usize = 500;
 

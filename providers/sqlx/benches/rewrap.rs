@@ -1,4 +1,4 @@
-//! How many keys a second `rewrap_all` moves, through the local provider, on PostgreSQL.
+//! Keys rewrapped per second by `rewrap_all`, through the local provider, on PostgreSQL.
 //!
 //! ```text
 //! ENCX_TEST_POSTGRES_URL=postgres://… cargo bench -p encx-sqlx --bench rewrap               100 000 keys
@@ -101,7 +101,7 @@ async fn bench(keys: usize, workers: usize) {
         .unwrap();
 }
 
-/// Fills the tables at once: to add each key as a service does would take minutes.
+/// Fills the tables in bulk: adding each key as a service does would take minutes.
 async fn fill(pool: &PgPool, kms: &LocalKms, keys: usize) {
     let kek = kms.default_kek().unwrap();
     for begin in (0..keys).step_by(10_000) {

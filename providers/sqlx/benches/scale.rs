@@ -1,4 +1,4 @@
-//! What each operation takes with a million keys in PostgreSQL, and that none of them reads whole tables:
+//! The duration of each operation with a million keys in PostgreSQL, and a check that none scans whole tables:
 //! `./scripts/bench-store scale`.
 
 #![allow(clippy::unwrap_used, reason = "a bench: a panic is a failed run")]
@@ -16,7 +16,7 @@ use encx::store::{ChangeCursor, KeyQuery, KeyStore, Timestamp};
 use encx_sqlx::PostgresKeyStore;
 use sqlx::{Executor, Row};
 
-/// How many keys there are, unless `ENCX_BENCH_KEYS` says otherwise.
+/// The number of keys, unless `ENCX_BENCH_KEYS` is set.
 const KEYS: u32 = 1_000_000;
 
 const MINUTE: i64 = 60_000_000;
@@ -48,7 +48,7 @@ async fn run() {
     loads(&server, &store, keys).await;
     pages(&store, keys).await;
     polls(&server, &store).await;
-    // With its connections, the server's statistics are complete.
+    // Once its connections are closed, the server's statistics are complete.
     pool.close().await;
     let scanned = server.whole_tables_read().await - scanned;
     assert_eq!(scanned, 0, "whole tables were read");
@@ -116,7 +116,7 @@ async fn pages(store: &PostgresKeyStore, keys: u32) {
     .await;
 }
 
-/// Walks through all pages of a query.
+/// Walks all pages of a query.
 async fn walk(what: &str, store: &PostgresKeyStore, query: impl Fn() -> KeyQuery, expected: usize) {
     let (mut times, mut found, mut after) = (Vec::new(), 0, None);
     loop {
@@ -158,7 +158,7 @@ async fn polls(server: &Server, store: &PostgresKeyStore) {
     report("poll, 1000 new", times);
 }
 
-/// Chooses scopes from all over the table.
+/// Picks scopes from all over the table.
 async fn scopes(server: &Server, keys: u32, count: i32) -> Vec<Scope> {
     let choose =
         "SELECT sha256(int4send((n::bigint * 7919 % $1)::int)) AS scope FROM generate_series(1, $2) AS n";

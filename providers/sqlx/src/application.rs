@@ -1,4 +1,4 @@
-//! What a process is called in the audit log if nobody says.
+//! The default name of a process in the audit log.
 
 /// Returns the name of the executable file.
 pub(crate) fn name_of_executable() -> Option<String> {

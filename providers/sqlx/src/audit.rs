@@ -1,4 +1,4 @@
-//! From rows of the audit log to its entries: the same for both databases.
+//! Turns rows of the audit log into entries, for both databases.
 
 use encx_core::key::{DataKeyId, KeyState, Scope};
 use encx_core::store::{AuditEntry, AuditedPart, StoreError, Timestamp};
@@ -13,12 +13,12 @@ pub(crate) struct RawEntry {
     pub(crate) from: Option<String>,
     pub(crate) to: String,
     pub(crate) reason: Option<String>,
-    /// Empty if it did not say.
+    /// Empty if unknown.
     pub(crate) application: String,
     pub(crate) db_user: Option<String>,
 }
 
-/// Returns an entry if it is what encx writes; one that is not hides no others.
+/// Returns an entry, or `None` if encx did not write it: an unreadable row hides no others.
 pub(crate) fn readable(row: Result<RawEntry, StoreError>) -> Option<AuditEntry> {
     row.and_then(RawEntry::into_entry)
         .inspect_err(|error| {
@@ -30,7 +30,7 @@ pub(crate) fn readable(row: Result<RawEntry, StoreError>) -> Option<AuditEntry> 
 impl RawEntry {
     /// # Errors
     ///
-    /// [`StoreError::Corrupt`] with the entry's number if it is not what encx writes.
+    /// [`StoreError::Corrupt`] with the entry's number if encx did not write it.
     fn into_entry(self) -> Result<AuditEntry, StoreError> {
         let number = self.number;
         let unfit = |what: &str| StoreError::Corrupt {
@@ -39,10 +39,11 @@ impl RawEntry {
         let state = |name: &str| KeyState::from_name(name).ok_or_else(|| unfit("its state is unknown"));
         let key = <[u8; DataKeyId::LEN]>::try_from(self.key.as_slice()).ok();
         let key = key.and_then(|bytes| DataKeyId::from_bytes(bytes).ok());
-        let key = key.ok_or_else(|| unfit("it names no data key"))?;
+        let key = key.ok_or_else(|| unfit("its key id is invalid"))?;
         let scope = <[u8; Scope::LEN]>::try_from(self.scope.as_slice());
-        let scope = Scope::from_bytes(scope.map_err(|_| unfit("its scope has not 32 bytes"))?);
-        let what = AuditedPart::from_name(&self.what).ok_or_else(|| unfit("what it changed is unknown"))?;
+        let scope = Scope::from_bytes(scope.map_err(|_| unfit("its scope does not have 32 bytes"))?);
+        let what =
+            AuditedPart::from_name(&self.what).ok_or_else(|| unfit("its kind of change is unknown"))?;
         let mut entry = AuditEntry::new(number, self.at, key, scope, what, state(&self.to)?);
         entry.from = self.from.as_deref().map(state).transpose()?;
         entry.reason = self.reason;

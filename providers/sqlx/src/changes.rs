@@ -1,4 +1,4 @@
-//! From rows of a poll to a page of changes: the same for both databases. One that cannot be read hides no other.
+//! Turns rows of a poll into a page of changes, for both databases. An unreadable row hides no others.
 
 use encx_core::key::{DataKeyId, KeyState, Scope};
 use encx_core::store::{ChangeCursor, ChangePage, KeyChange, Revision, StoreError, Timestamp};
@@ -7,22 +7,22 @@ use crate::row::{corrupt_id, revision_of, scope_of, state_of};
 
 pub(crate) const CHANGES_PER_PAGE: usize = 1000;
 
-/// How many rows a poll asks for: one more shows whether there is another page.
+/// How many rows a poll requests: one more than a page, to show whether there is another page.
 pub(crate) const ONE_MORE: i64 = 1001;
 
 const _: () = assert!(CHANGES_PER_PAGE == 1000 && ONE_MORE == 1001);
 
-/// A row of the poll: where it stands in the order of changes, and what it says if that can be read.
+/// A row of the poll: its position in the order of changes, and its contents if readable.
 pub(crate) struct RawChange {
     pub(crate) at: Timestamp,
     pub(crate) id: Vec<u8>,
     pub(crate) change: Result<KeyChange, StoreError>,
 }
 
-/// Makes a page of the rows that a poll found, [`ONE_MORE`] at most.
+/// Makes a page of the rows that a poll returned, at most [`ONE_MORE`].
 ///
-/// `begin` is where it began, and `horizon` as in [`ChangeCursor::following`]. A row that cannot be read is passed
-/// over: whoever loads its scope meets the error.
+/// The poll began at `begin`; `horizon` is as in [`ChangeCursor::following`]. An unreadable row is skipped: loading its
+/// scope returns the error.
 pub(crate) fn page_of(
     cursor: &ChangeCursor,
     begin: (Timestamp, Option<DataKeyId>),
@@ -44,7 +44,7 @@ pub(crate) fn page_of(
         match change {
             Ok(change) => changes.push(change),
             Err(error) => {
-                tracing::warn!(target: "encx::store", %error, "a changed data key is passed over");
+                tracing::warn!(target: "encx::store", %error, "an unreadable change of a data key is skipped");
             }
         }
     }
@@ -52,7 +52,7 @@ pub(crate) fn page_of(
     ChangePage::new(changes, next, more)
 }
 
-/// Reads what a row of the poll says. Its id comes as bytes, for they may be none of a data key.
+/// Reads a row of the poll. Its id comes as bytes, because it may not be a data key's id.
 pub(crate) fn change_of(
     id: &[u8],
     rest: impl FnOnce(DataKeyId) -> Result<(Vec<u8>, String, i64), StoreError>,
@@ -66,10 +66,10 @@ pub(crate) fn change_of(
     Ok(KeyChange::new(id, scope, state, revision))
 }
 
-/// Finds the place just behind a row, in cursors' terms: behind the row itself, and before every later one.
+/// Finds the cursor position just after a row and before every later one.
 ///
-/// Cursors know ids of data keys only. Behind an id that is none lies the next one that could be; as all its
-/// random bits behind the variant are zero, no key has it.
+/// Cursors only contain ids of data keys. If the row's id is not one, this is the next possible one. Its random bits
+/// after the variant are all zero, so no key has it.
 fn position(at: Timestamp, id: &[u8]) -> (Timestamp, Option<DataKeyId>) {
     let mut bytes = [0; DataKeyId::LEN];
     let len = id.len().min(bytes.len());
@@ -79,7 +79,7 @@ fn position(at: Timestamp, id: &[u8]) -> (Timestamp, Option<DataKeyId>) {
     let behind = number.checked_add(longer).and_then(id_from);
     match behind {
         Some(id) => (at, Some(id)),
-        // The row is the last of its moment.
+        // The row is the last one of its time.
         None => (
             Timestamp::from_micros(at.as_micros().saturating_add(1)),
             id_from(0),
@@ -87,7 +87,7 @@ fn position(at: Timestamp, id: &[u8]) -> (Timestamp, Option<DataKeyId>) {
     }
 }
 
-/// Finds the least id of a data key that is not less than a number; `None` if there is none.
+/// Finds the smallest data key id that is not less than a number; `None` if there is none.
 fn id_from(number: u128) -> Option<DataKeyId> {
     const VERSION: u128 = 7 << 76;
     const VARIANT: u128 = 2 << 62;
@@ -101,7 +101,7 @@ fn id_from(number: u128) -> Option<DataKeyId> {
     DataKeyId::from_bytes(number.to_be_bytes()).ok()
 }
 
-/// Returns the id behind all others, to begin behind a moment.
+/// Returns the greatest id, to start after a point in time.
 #[cfg(feature = "sqlite")]
 pub(crate) fn greatest_id() -> Option<DataKeyId> {
     DataKeyId::from_bytes(0xffff_ffff_ffff_7fff_bfff_ffff_ffff_ffff_u128.to_be_bytes()).ok()
@@ -195,7 +195,7 @@ mod tests {
             assert!(behind >= (7, bad.clone()), "{bad:?} is passed: {behind:?}");
             assert!(behind <= (8, id_from(0).unwrap().to_bytes().to_vec()));
         }
-        // A page of nothing else still goes on.
+        // A page with only unreadable rows still advances.
         let rows = (0..1001_u128).map(|n| raw(7, &n.to_be_bytes()));
         let begin = (Timestamp::from_micros(0), None);
         let page = page_of(&ChangeCursor::start(), begin, rows, Timestamp::from_micros(9));

@@ -1,4 +1,4 @@
-//! What both databases share of their errors.
+//! Error handling shared by both databases.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -7,9 +7,10 @@ use std::fmt;
 use encx_core::store::StoreError;
 use sqlx::error::{DatabaseError, ErrorKind};
 
-/// Refuses a URL of another kind of database, by the name that it begins with.
+/// Refuses a URL of another kind of database, by its scheme.
 ///
-/// The drivers do not look at it, and would try to connect by their own protocol. The rest of the URL may hold a password.
+/// The drivers ignore the scheme and would try to connect by their own protocol. The rest of the URL may contain a
+/// password.
 pub(crate) fn check_scheme(
     url: &str,
     schemes: &[&str],
@@ -18,11 +19,11 @@ pub(crate) fn check_scheme(
 ) -> Result<(), StoreError> {
     let found = match url.split_once(':') {
         Some((scheme, _)) if schemes.contains(&scheme) => return Ok(()),
-        // A scheme as RFC 3986 has it; what precedes another colon may be part of a password.
+        // A scheme as in RFC 3986. The text before any other colon may be part of a password.
         Some((scheme, rest)) if rest.starts_with("//") && is_scheme(scheme) => format!("`{scheme}://`"),
         _ => "something else".to_owned(),
     };
-    let what = format!("a URL of {database} begins like `{example}`, and this one with {found}");
+    let what = format!("a {database} URL starts like `{example}`, but this one starts with {found}");
     Err(StoreError::Invalid { what })
 }
 
@@ -32,10 +33,10 @@ fn is_scheme(text: &str) -> bool {
         && chars.all(|char| char.is_ascii_alphanumeric() || matches!(char, '+' | '-' | '.'))
 }
 
-/// Leaves out what may quote a row.
+/// Removes what may quote a row.
 ///
-/// PostgreSQL's errors carry it in their detail, hint and context (`Failing row contains (..)`), which `Debug` of the
-/// driver's error shows.
+/// PostgreSQL's errors contain row values in their detail, hint and context (`Failing row contains (..)`), and `Debug`
+/// of the driver's error shows them.
 #[must_use]
 pub fn without_rows(error: sqlx::Error) -> sqlx::Error {
     match error {
@@ -44,7 +45,7 @@ pub fn without_rows(error: sqlx::Error) -> sqlx::Error {
     }
 }
 
-/// What a database said, without the values of rows.
+/// A database's error, without the values of rows.
 #[derive(Debug)]
 struct Refusal {
     kind: Kind,
@@ -54,7 +55,7 @@ struct Refusal {
     constraint: Option<String>,
 }
 
-/// [`ErrorKind`] cannot be copied.
+/// [`ErrorKind`] cannot be cloned.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Check,
@@ -68,7 +69,7 @@ impl Refusal {
     fn of(error: &dyn DatabaseError) -> Self {
         let code = error.code().map(Cow::into_owned);
         let message = match &code {
-            // Class 22, "data exception": `invalid input syntax for type integer: "123-45-6789"`.
+            // Class 22, "data exception", quotes values: `invalid input syntax for type integer: "123-45-6789"`.
             Some(code) if code.len() == 5 && code.starts_with("22") => {
                 "a value has not the form that its type asks for".to_owned()
             }
@@ -139,7 +140,7 @@ impl DatabaseError for Refusal {
     }
 }
 
-/// Tells whether the same request may succeed later. `is_passing` knows the codes after which it may.
+/// Tells whether the same request may succeed later. `is_passing` recognises the codes of temporary errors.
 pub fn may_pass(error: &sqlx::Error, is_passing: fn(&str) -> bool) -> bool {
     use sqlx::Error::{Io, PoolClosed, PoolTimedOut, WorkerCrashed};
     match error {
@@ -148,16 +149,15 @@ pub fn may_pass(error: &sqlx::Error, is_passing: fn(&str) -> bool) -> bool {
     }
 }
 
-/// Returns a database's own code, or nothing.
+/// Returns the database's own error code, or an empty string.
 pub(crate) fn code_of(error: &sqlx::Error) -> Cow<'_, str> {
     let refusal = error.as_database_error();
     refusal.and_then(DatabaseError::code).unwrap_or_default()
 }
 
-/// Tells apart what may succeed later, what lost a race, and what was refused.
+/// Classifies an error: may succeed later, lost a race, or refused.
 ///
-/// `of_code` knows the codes that have a meaning of their own, and `is_passing` those after which the same request
-/// may succeed.
+/// `of_code` maps codes with a specific meaning. `is_passing` recognises the codes of temporary errors.
 pub(crate) fn store_error_of(
     error: sqlx::Error,
     of_code: fn(&str) -> Option<StoreError>,

@@ -1,13 +1,13 @@
 //! Key stores in PostgreSQL and SQLite, for [encx](https://docs.rs/encx).
 //!
 //! - [`PostgresKeyStore`] (feature `postgres`, on by default) keeps keys in the schema `encx`.
-//! - [`SqliteKeyStore`] (feature `sqlite`) keeps them in tables whose names begin with `encx_`.
-//! - Feature `tls-rustls` lets the PostgreSQL driver make TLS connections.
+//! - [`SqliteKeyStore`] (feature `sqlite`) keeps them in tables with the prefix `encx_`.
+//! - Feature `tls-rustls` enables TLS connections to PostgreSQL.
 //!
 //! Jobs over the rows of your own tables are in [encx-tables](https://docs.rs/encx-tables).
 //!
-//! Both stores are made from a URL or from a pool that exists already, and both create their tables with `migrate()`.
-//! They run on Tokio.
+//! Both stores are made from a URL or an existing pool, and both create their tables with `migrate()`. They run on
+//! Tokio.
 //!
 //! ```no_run
 //! # #[cfg(feature = "postgres")]
@@ -21,7 +21,7 @@
 //! ```
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-// The tests' databases are shared with `tests/`, which knows this crate by its name.
+// `tests/` shares the test databases, and refers to this crate by name.
 #[cfg(all(test, feature = "postgres"))]
 extern crate self as encx_sqlx;
 
@@ -53,7 +53,7 @@ pub use postgres::PostgresKeyStore;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteKeyStore;
 
-/// What the jobs of `encx-tables` share with the stores. Not part of the API.
+/// Shared with the jobs of `encx-tables`. Not part of the API.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 #[doc(hidden)]
 pub mod __private {

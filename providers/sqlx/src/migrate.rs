@@ -1,43 +1,43 @@
-//! What both databases share of their migrations: the numbering, and what a wrong number means.
+//! Migration logic shared by both databases: numbering and compatibility.
 //!
-//! Not sqlx's own migrator: that locks with session state, which a transaction pooler loses, and prepares for
-//! tables of the user's.
+//! sqlx's own migrator is unsuitable: it locks with session state, which a transaction pooler loses, and is meant for
+//! the user's tables.
 //!
-//! While a service is updated, processes of the old library and the new one use the same tables. So a migration says
-//! from which version on libraries work with the tables as it leaves them, and those go on; the others refuse.
+//! During an update, processes of the old and the new library use the same tables. So a migration records the oldest
+//! library version that still works with its tables. Libraries from that version on continue; older ones refuse.
 
 use encx_core::store::StoreError;
 
-/// One step of the tables' history, and whether it ran. From `migrations` of a key store.
+/// A migration step, and whether it has run. From `migrations` of a key store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MigrationStep {
     /// Its number, from 1.
     pub version: i64,
-    /// What it brings, in a word, such as `keys`.
+    /// What it adds, in a word, such as `keys`.
     pub name: &'static str,
-    /// Whether the database has it.
+    /// Whether it has run.
     pub is_applied: bool,
-    /// A script that runs and records it in a transaction, for an administrator who runs it by hand. Scripts are run in
-    /// the order of their numbers.
+    /// A script that runs the step and records it in a transaction, for an administrator to run manually. Scripts are
+    /// run in the order of their numbers.
     pub sql: String,
 }
 
-/// One step of the tables' history.
+/// A migration step.
 pub(crate) struct Migration {
     pub(crate) version: i64,
-    /// What it brings, in a word.
+    /// What it adds, in a word.
     pub(crate) name: &'static str,
-    /// The oldest version whose library works with the tables of this one: its own, unless this one only adds.
+    /// The oldest version whose library works with these tables: its own, unless it only adds to the previous tables.
     pub(crate) compatible_from: i64,
     pub(crate) text: &'static str,
 }
 
-/// From this migration on the tables tell which libraries work with them.
+/// Since this migration, the tables record the libraries that work with them.
 const TELLS_COMPATIBLE: i64 = 2;
 
 impl Migration {
-    /// Describes a step of the tables in `table`, for a database whose transactions begin with `begin`.
+    /// Describes the step, recorded in `table`, for a database that starts transactions with `begin`.
     pub(crate) fn step(&self, found: Found, begin: &str, table: &str) -> MigrationStep {
         let Self {
             version,
@@ -62,27 +62,27 @@ impl Migration {
     }
 }
 
-/// What the tables say of themselves.
+/// The state recorded in the tables.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found {
-    /// The last migration that ran, 0 if none did.
+    /// The last migration that has run, 0 if none has.
     pub(crate) version: i64,
-    /// From which version on libraries work with them.
+    /// The oldest version whose library works with the tables.
     pub(crate) compatible_from: i64,
 }
 
 impl Found {
-    /// There are no tables.
+    /// No tables.
     pub(crate) const NOTHING: Self = Self {
         version: 0,
         compatible_from: 0,
     };
 
-    /// Says what to do if a library whose last migration is `current` does not work with these tables.
+    /// Checks that a library whose last migration is `current` works with these tables.
     ///
     /// # Errors
     ///
-    /// [`StoreError::NotMigrated`] if they are missing or older, or newer and no longer compatible.
+    /// [`StoreError::NotMigrated`] if they are missing or older, or newer and incompatible. It says what to do.
     pub(crate) fn check(self, current: i64) -> Result<(), StoreError> {
         if !self.is_behind(current)? {
             return Ok(());
@@ -98,7 +98,7 @@ impl Found {
     ///
     /// # Errors
     ///
-    /// [`StoreError::NotMigrated`] if the tables are newer and no longer compatible.
+    /// [`StoreError::NotMigrated`] if the tables are newer and incompatible.
     pub(crate) fn is_behind(self, current: i64) -> Result<bool, StoreError> {
         let version = self.version;
         if version > current && self.compatible_from > current {

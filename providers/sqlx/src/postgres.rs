@@ -44,7 +44,7 @@ use hints::Hints;
 use moment::Moment;
 use row::{raw_change, raw_count, raw_kek_use, raw_row};
 
-/// How far a poll for changes reaches back, because writers do not commit in the order of their times.
+/// How far back a poll for changes reaches, because writers do not commit in the order of their times.
 ///
 /// A write transaction takes its time, and commits at most [`write::LIMIT`] later or not at all.
 const OVERLAP: Duration = Duration::from_secs(15);
@@ -55,23 +55,23 @@ const _: () = assert!(write::LIMIT.as_millis() + 3_000 <= OVERLAP.as_millis());
 ///
 /// Needs PostgreSQL 13 or later. Times are the database's.
 ///
-/// With [`listen_url`](Self::listen_url) it hears at once of what other processes change. Without, they see a change
-/// when they poll: within their `state_ttl`.
+/// With [`listen_url`](Self::listen_url) it learns of other processes' changes immediately. Without it, a change is
+/// seen at the next poll, within `state_ttl`.
 ///
 /// It works through a transaction pooler such as PgBouncer; see
 /// [`behind_transaction_pooler`](Self::behind_transaction_pooler).
 ///
-/// A poll for changes reaches 15 seconds back, because commits do not happen in the order of their times.
-/// Writes take less than that or are rolled back: each statement may take 4 seconds, and whatever lies
-/// between two of them 3. It is assumed that a commit, once begun, is done within that time too, and that
-/// the database's clock is not set back by more than 3 seconds while processes poll.
+/// A poll for changes reaches 15 seconds back, because commits do not happen in the order of their times. Writes take
+/// less than that or are rolled back: each statement may take 4 seconds, and each pause between two statements 3. This
+/// assumes that a commit, once begun, also finishes within that time, and that the database's clock is not set back by
+/// more than 3 seconds while processes poll.
 ///
-/// A connection that went silent holds up no call for ever: it fails with [`StoreError::Unavailable`] after 8 seconds if
-/// it writes and 18 if it reads. The write may have happened all the same. While the database refuses connections a call
-/// fails within a second, and 5 seconds after a host has stopped to answer. The error names host and port and what the
-/// driver said.
+/// A silent connection does not block a call forever: the call fails with [`StoreError::Unavailable`], after 8 seconds
+/// if it writes and 18 if it reads. The write may have happened nevertheless. While the database refuses connections, a
+/// call fails within a second; if a host does not answer, within 5 seconds. The error contains host, port and the
+/// driver's message.
 ///
-/// Whoever may write this schema decides which data keys exist; see encx's `SECURITY.md`.
+/// Write access to this schema decides which data keys exist; see encx's `SECURITY.md`.
 #[derive(Clone)]
 pub struct PostgresKeyStore {
     database: Database,
@@ -80,21 +80,21 @@ pub struct PostgresKeyStore {
 }
 
 impl PostgresKeyStore {
-    /// Connects to a database by its URL, such as `postgres://user@host/database?sslmode=verify-full`.
+    /// Connects to a database by URL, such as `postgres://user@host/database?sslmode=verify-full`.
     ///
-    /// It keeps at most 5 connections, apart from those of your own pool. TLS needs the feature `tls-rustls`. The audit log
-    /// names the application by the URL's `application_name`, or else by the name of the executable file. A URL with
-    /// `statement-cache-capacity=0` leads through a transaction pooler.
+    /// It keeps at most 5 connections, separate from those of your own pool. TLS needs the feature `tls-rustls`. The
+    /// audit log records the URL's `application_name`, or else the name of the executable file. A URL with
+    /// `statement-cache-capacity=0` means a transaction pooler.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Invalid`] if it is no URL of PostgreSQL; [`StoreError::Unavailable`] if the database refuses a
+    /// [`StoreError::Invalid`] if it is not a PostgreSQL URL; [`StoreError::Unavailable`] if the database refuses a
     /// connection, at once, or does not answer within 5 seconds; [`StoreError::Database`] if it refuses the user, the
-    /// password or the database's name, or if TLS fails. The error names host and port, never the password.
+    /// password or the database's name, or if TLS fails. The error contains host and port, never the password.
     ///
     /// # Cancellation
     ///
-    /// The future may be dropped at any time.
+    /// May be dropped at any time.
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
         let store = Self::on(Connections::connect(options_of(url)?).await?);
         Ok(if keeps_no_statements(url) {
@@ -104,15 +104,15 @@ impl PostgresKeyStore {
         })
     }
 
-    /// Connects with the settings of a pool that exists already, on up to 2 connections of its own beside it.
+    /// Connects with the settings of an existing pool, on up to 2 separate connections.
     ///
-    /// So a transaction of yours may encrypt for a tenant that has no key yet while all connections of the pool are in
-    /// use. The store's connections are made when they are needed, with the pool's options and hooks and with its
-    /// time-outs where these are shorter. They are closed when you close the pool, or with the last clone of the store.
-    /// A new key is committed on its own, also if your transaction is rolled back.
+    /// So your transactions can encrypt for a tenant without a key even while they hold all connections of the pool.
+    /// The store connects when needed, with the pool's options and hooks, and with its time-outs where these are
+    /// shorter. Its connections are closed when you close the pool, or with the last clone of the store. A new key is
+    /// committed separately, even if your transaction is rolled back.
     ///
-    /// The audit log names the application by the pool's `application_name`: set one. Count 2 more connections for each
-    /// process where the server limits them.
+    /// The audit log records the pool's `application_name`: set one. Allow for 2 more connections of each process in
+    /// the server's connection limit.
     #[must_use]
     pub fn from_pool(pool: PgPool) -> Self {
         Self::on(Connections::beside(pool))
@@ -126,17 +126,17 @@ impl PostgresKeyStore {
         }
     }
 
-    /// Listens for changes on a connection of its own, so that this process hears of them at once.
+    /// Listens for changes on a separate connection, so that this process learns of them immediately.
     ///
-    /// The URL must lead to the server itself: a transaction pooler does not pass on what is heard. One connection is
-    /// made for each call of [`KeyStore::changes`], of which a `Crypto` makes one; no other connection of the store listens. A
-    /// connection that is lost is made anew, for ever; one that went silent is noticed within 15 seconds. Hints may be
-    /// lost until then, so [`KeyHint::Gap`](encx_core::store::KeyHint::Gap) follows each time.
+    /// The URL must lead to the server itself: a transaction pooler does not forward notifications. Each call of
+    /// [`KeyStore::changes`] opens one connection, and a `Crypto` makes one such call; no other connection of the store
+    /// listens. A lost connection is always reopened; a silent one is noticed within 15 seconds. Hints may be lost
+    /// until then, so [`KeyHint::Gap`](encx_core::store::KeyHint::Gap) follows each time.
     ///
-    /// Whoever may connect to the database may notify. A notification is no more than a reason to read again, at most
-    /// the keys that are held in memory, and twice a second for those that cannot be understood.
+    /// Any user who can connect to the database can notify. A notification only makes the process read again, at most
+    /// the keys that it holds in memory, and at most twice a second for malformed ones.
     ///
-    /// A URL that is none makes every method fail with [`StoreError::Invalid`].
+    /// If the URL is invalid, every method fails with [`StoreError::Invalid`].
     #[must_use]
     pub fn listen_url(mut self, url: &str) -> Self {
         self.listen = Some(options_of(url).map_err(|error| match error {
@@ -148,18 +148,18 @@ impl PostgresKeyStore {
         self
     }
 
-    /// Works through a pooler that gives every transaction another session, such as PgBouncer in transaction mode.
+    /// Works through a pooler that assigns a session to each transaction, such as PgBouncer in transaction mode.
     ///
-    /// Every statement is then prepared anew, inside a transaction. [`connect`](Self::connect) does so by itself if the
-    /// URL says `statement-cache-capacity=0`; a pool of yours must be told both. A pooler passes no notifications on:
-    /// give [`listen_url`](Self::listen_url) a URL that does not lead through it.
+    /// Every statement is then prepared each time, inside a transaction. [`connect`](Self::connect) does so if the URL
+    /// contains `statement-cache-capacity=0`; configure both for your own pool. A pooler does not forward
+    /// notifications: give [`listen_url`](Self::listen_url) a URL that bypasses it.
     #[must_use]
     pub fn behind_transaction_pooler(mut self) -> Self {
         self.database.set_pooled();
         self
     }
 
-    /// Checks once that the tables are those of this version, or newer ones that it works with.
+    /// Checks once that the tables are of this version, or newer and compatible.
     async fn ready(&self) -> Result<(), StoreError> {
         if let Some(Err(unfit)) = &self.listen {
             return Err(unfit.clone());
@@ -179,7 +179,7 @@ impl PostgresKeyStore {
 
 impl fmt::Debug for PostgresKeyStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the pool: its options hold the password.
+        // Not the pool: its options contain the password.
         f.debug_struct("PostgresKeyStore")
             .field("connections", &self.database.connections())
             .finish_non_exhaustive()
@@ -282,7 +282,7 @@ impl KeyStore for PostgresKeyStore {
     }
 }
 
-/// Reads a URL, and says who connects if it does not. No error repeats the URL: it may hold a password.
+/// Parses a URL, and sets the application name if it is missing. No error repeats the URL: it may contain a password.
 fn options_of(url: &str) -> Result<PgConnectOptions, StoreError> {
     check_scheme(
         url,
@@ -291,9 +291,9 @@ fn options_of(url: &str) -> Result<PgConnectOptions, StoreError> {
         "postgres://user@host/database",
     )?;
     let options: PgConnectOptions = url.parse().map_err(|error| StoreError::Invalid {
-        what: format!("the URL of the PostgreSQL database cannot be read: {error}"),
+        what: format!("the URL of the PostgreSQL database is invalid: {error}"),
     })?;
-    // Poolers refuse what they do not know, and no key has floating-point columns.
+    // Poolers refuse unknown parameters, and no key has floating-point columns.
     let options = options.extra_float_digits(None);
     Ok(
         match (options.get_application_name().is_none(), name_of_executable()) {
@@ -303,7 +303,7 @@ fn options_of(url: &str) -> Result<PgConnectOptions, StoreError> {
     )
 }
 
-/// Tells whether a URL says that sessions keep no prepared statements.
+/// Tells whether a URL disables prepared statements.
 fn keeps_no_statements(url: &str) -> bool {
     let parameters = url.split_once('?').map_or("", |(_, parameters)| parameters);
     let mut capacity = parameters
@@ -314,7 +314,7 @@ fn keeps_no_statements(url: &str) -> bool {
         .is_some_and(|capacity| capacity.trim_start_matches('0').is_empty())
 }
 
-/// Chooses the statement that fits a query's most selective filter, and binds the rest.
+/// Picks the statement for a query's most selective filter, and binds the other filters.
 fn page_query(query: &KeyQuery) -> Result<Query<'static, Postgres, PgArguments>, StoreError> {
     let after = query.after.map_or(Uuid::nil(), Uuid::from);
     let one_more = i64::from(query.limit).saturating_add(1);
@@ -354,7 +354,7 @@ fn page_query(query: &KeyQuery) -> Result<Query<'static, Postgres, PgArguments>,
         }
         (None, kek) if has_context => {
             let bound = bound.bind(states).bind(usages).bind(context);
-            // A plan that fits any pairs would read the whole table for rare ones.
+            // A generic plan would read the whole table for rare pairs.
             bound.bind(kms).bind(kek).persistent(false)
         }
         (None, Some(kek)) => bound.bind(states).bind(usages).bind(kms).bind(kek),

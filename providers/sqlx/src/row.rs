@@ -1,4 +1,4 @@
-//! From rows to records: the same for both databases, and wary of what stands in a row.
+//! Turns rows into records, for both databases, without trusting their contents.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -8,7 +8,7 @@ use encx_core::key::{
 };
 use encx_core::store::{KeyRecord, Revision, StoreError, StoredWrap, Timestamp};
 
-/// A row of the keys joined with their wraps: a key with eight wraps has eight rows.
+/// A row of keys joined with wraps: a key with eight wraps has eight rows.
 pub(crate) struct RawRow {
     pub(crate) id: DataKeyId,
     pub(crate) scope: Vec<u8>,
@@ -34,11 +34,11 @@ pub(crate) struct RawWrap {
     pub(crate) kek_material: Option<String>,
 }
 
-/// Puts records together from rows in which those of one key follow each other.
+/// Assembles records from rows, in which rows of the same key are adjacent.
 ///
 /// # Errors
 ///
-/// [`StoreError::Corrupt`] with the key's id if a row is not what encx writes.
+/// [`StoreError::Corrupt`] with the key's id if encx did not write a row like this.
 pub(crate) fn assemble(
     rows: impl IntoIterator<Item = Result<RawRow, StoreError>>,
 ) -> Result<Vec<KeyRecord>, StoreError> {
@@ -61,7 +61,7 @@ pub(crate) fn assemble(
         }
     }
     for record in &mut records {
-        // Here rather than in SQL, where the order of text is a matter of the database's language.
+        // Sorted here rather than in SQL, where the order of text depends on the database's collation.
         record
             .wraps
             .sort_by(|a, b| (&a.kms, &a.wrapped.kek).cmp(&(&b.kms, &b.wrapped.kek)));
@@ -76,9 +76,9 @@ fn record(row: RawRow) -> Result<KeyRecord, StoreError> {
     let usage = u8::try_from(row.usage).ok().and_then(KeyUsage::from_code);
     let usage = usage.ok_or_else(|| unfit("its usage is unknown"))?;
     let version = u32::try_from(row.version).ok().and_then(KeyVersion::new);
-    let version = version.ok_or_else(|| unfit("its version is no number from 1"))?;
+    let version = version.ok_or_else(|| unfit("its version is not a number from 1"))?;
     let key_check = <[u8; 32]>::try_from(row.key_check.as_slice());
-    let key_check = KeyCheck::from_bytes(key_check.map_err(|_| unfit("its check has not 32 bytes"))?);
+    let key_check = KeyCheck::from_bytes(key_check.map_err(|_| unfit("its check does not have 32 bytes"))?);
     let mut record = KeyRecord::new(id, scope, usage, version, key_check, row.created_at);
     record.state = state_of(id, &row.state)?;
     record.suspended_from = match row.suspended_from {
@@ -87,7 +87,7 @@ fn record(row: RawRow) -> Result<KeyRecord, StoreError> {
     };
     if record.suspended_from.is_some() != (record.state == KeyState::Suspended) {
         return Err(unfit(
-            "it names a state to go back to without being suspended, or none",
+            "its `suspended_from` is set without being suspended, or missing",
         ));
     }
     record.context = context_of(id, &row.context)?;
@@ -103,16 +103,16 @@ fn stored_wrap(id: DataKeyId, wrap: RawWrap) -> Result<StoredWrap, StoreError> {
     let kms = KmsName::new(wrap.kms).map_err(|error| corrupt(id, &error.to_string()))?;
     let kek = KekId::new(wrap.kek).map_err(|error| corrupt(id, &error.to_string()))?;
     if !(1..=WrappedKey::MAX_LEN).contains(&wrap.ciphertext.len()) {
-        return Err(corrupt(id, "a wrap has not 1 to 8192 bytes"));
+        return Err(corrupt(id, "a wrap does not have 1 to 8192 bytes"));
     }
     let mut wrapped = WrappedKey::new(kek, wrap.ciphertext);
     wrapped.kek_material = wrap.kek_material;
     Ok(StoredWrap::new(kms, wrapped))
 }
 
-/// Parses a context's column. Whether it is the context of the key's scope, only its reader checks.
+/// Parses a context column. Only its reader checks that it is the context of the key's scope.
 fn context_of(id: DataKeyId, json: &str) -> Result<BTreeMap<String, String>, StoreError> {
-    serde_json::from_str(json).map_err(|_| corrupt(id, "its context is no JSON object of texts"))
+    serde_json::from_str(json).map_err(|_| corrupt(id, "its context is not a JSON object of texts"))
 }
 
 pub(crate) fn context_json(record: &KeyRecord) -> Result<String, StoreError> {
@@ -122,7 +122,7 @@ pub(crate) fn context_json(record: &KeyRecord) -> Result<String, StoreError> {
 pub(crate) fn scope_of(id: DataKeyId, bytes: &[u8]) -> Result<Scope, StoreError> {
     <[u8; Scope::LEN]>::try_from(bytes)
         .map(Scope::from_bytes)
-        .map_err(|_| corrupt(id, "its scope has not 32 bytes"))
+        .map_err(|_| corrupt(id, "its scope does not have 32 bytes"))
 }
 
 pub(crate) fn state_of(id: DataKeyId, name: &str) -> Result<KeyState, StoreError> {
@@ -139,14 +139,14 @@ pub(crate) fn corrupt(id: DataKeyId, what: &str) -> StoreError {
     }
 }
 
-/// Says that a row's id is no id of a data key.
+/// Returns the error for a row whose id is not a data key's.
 pub(crate) fn corrupt_id(what: &dyn Error) -> StoreError {
     StoreError::Corrupt {
-        what: format!("a row of the data keys has an id that is none: {what}"),
+        what: format!("a row of the data keys has an invalid id: {what}"),
     }
 }
 
-/// Says that a column has a value of another type, or none.
+/// Returns the error for a column with a missing value or one of the wrong type.
 pub(crate) fn corrupt_column(id: DataKeyId, column: &str) -> StoreError {
     corrupt(
         id,
@@ -154,11 +154,11 @@ pub(crate) fn corrupt_column(id: DataKeyId, column: &str) -> StoreError {
     )
 }
 
-/// What an audit row says of a record that was written.
+/// Returns the description of a change in its audit row.
 pub(crate) fn what_changed(before: Option<&KeyRecord>, after: &KeyRecord) -> &'static str {
     match before {
         None => "added",
-        // A key suspended while active steps back when another is promoted: that changes `suspended_from`.
+        // A key suspended while active steps back when another version is promoted: `suspended_from` changes.
         Some(before) if before.state == after.state && before.suspended_from == after.suspended_from => {
             "wraps"
         }

@@ -1,4 +1,4 @@
-//! What both databases share of leases, jobs and the registry: the bounds, and rows that turn into what was asked for.
+//! Leases, jobs and the process registry: bounds and row conversions shared by both databases.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use encx_core::store::{
 };
 use uuid::Uuid;
 
-/// The columns of a job's row that its status is made of.
+/// The columns of a job that make up its status.
 pub(crate) struct RawJob {
     pub(crate) run: i64,
     pub(crate) plan: String,
@@ -53,22 +53,22 @@ impl RawJob {
     }
 }
 
-/// The rows that a job's faults are kept as: the kind, how many items, and the first of them as JSON.
+/// Returns the rows of a job's faults: the kind, the number of items, and the first ones as JSON.
 pub(crate) fn fault_rows(faults: &JobFaults) -> impl Iterator<Item = (&str, i64, String)> {
     faults.iter().map(|(kind, fault)| {
         let items = i64::try_from(fault.items).unwrap_or(i64::MAX);
-        // A list of texts is always JSON.
+        // Serialising a list of texts does not fail.
         let examples = serde_json::to_string(&fault.examples).unwrap_or_else(|_| "[]".to_owned());
         (kind, items, examples)
     })
 }
 
-/// Returns what was changed, was not, and failed, as columns hold it.
+/// Returns the numbers of changed, unchanged and failed items, as column values.
 pub(crate) fn counts(tally: JobTally) -> [i64; 3] {
     [tally.changed, tally.unchanged, tally.failed].map(|count| i64::try_from(count).unwrap_or(i64::MAX))
 }
 
-/// Describes a range that was claimed.
+/// Makes a claimed range.
 pub(crate) fn range(
     run: &JobStatus,
     number: i64,
@@ -96,7 +96,7 @@ pub(crate) struct RawProcess {
 impl RawProcess {
     /// # Errors
     ///
-    /// [`StoreError::Corrupt`] if it serves for a negative time.
+    /// [`StoreError::Corrupt`] if its time to serve keys is negative.
     pub(crate) fn into_record(self) -> Result<ProcessRecord, StoreError> {
         let serves_for = u64::try_from(self.serves_for).map_err(|_| unreadable("processes", "serves_for"))?;
         let id = ProcessId::from_uuid(self.id);
@@ -111,14 +111,14 @@ impl RawProcess {
     }
 }
 
-/// Returns what was counted, as rows hold it.
+/// Returns counts as rows.
 pub(crate) fn rows_of(counts: &ProcessCounts) -> impl Iterator<Item = (&'static str, i64)> {
     counts
         .iter()
         .map(|(what, count)| (what.name(), i64::try_from(count).unwrap_or(i64::MAX)))
 }
 
-/// Puts days together from rows in which those of one day follow each other: its number, what was counted, and how much.
+/// Assembles days from rows, in which rows of the same day are adjacent: its number, the counter's name, and the count.
 ///
 /// # Errors
 ///
@@ -130,7 +130,7 @@ pub(crate) fn daily_counts(
     for row in rows {
         let (number, what, count) = row?;
         let count = u64::try_from(count).map_err(|_| unreadable("daily counts", "count"))?;
-        // A newer library counts more.
+        // A newer library has more counters.
         let Some(what) = Counted::from_name(&what) else {
             continue;
         };
@@ -145,7 +145,7 @@ pub(crate) fn daily_counts(
     Ok(days)
 }
 
-/// Says that a column has a value that encx does not write.
+/// Returns the error for a column with a value that encx does not write.
 pub(crate) fn unreadable(table: &str, column: &str) -> StoreError {
     StoreError::Corrupt {
         what: format!(

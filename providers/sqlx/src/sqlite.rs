@@ -41,17 +41,16 @@ use row::{raw_change, raw_count, raw_kek_use};
 pub use sql::BEGIN;
 use statement::{execute, hex, json_list, last_change, list_of, now, records};
 
-/// How many connections a store that was made from a URL keeps: one writes while the others read.
+/// How many connections a store made from a URL keeps: one writes while the others read.
 const CONNECTIONS: u32 = 4;
 
-/// Keeps data keys in a SQLite database, in tables whose names begin with `encx_`. Clones share its
-/// connections.
+/// Keeps data keys in a SQLite database, in tables with the prefix `encx_`. Clones share its connections.
 ///
-/// For one machine: development, tests, small services. Several processes may use one file. Times are the
-/// machine's, with milliseconds' precision, made distinct. It does not push hints.
+/// For one machine: development, tests, small services. Several processes may use one file. Times are the machine's,
+/// with milliseconds' precision, made distinct. It does not push hints.
 ///
-/// Whoever may write the file decides which data keys exist. SQLite knows no users: the audit log names the application
-/// alone, by [`application_name`](Self::application_name).
+/// Write access to the file decides which data keys exist. SQLite has no users: the audit log only records the
+/// application, by [`application_name`](Self::application_name).
 #[derive(Clone)]
 pub struct SqliteKeyStore {
     connections: Connections,
@@ -60,24 +59,22 @@ pub struct SqliteKeyStore {
 }
 
 impl SqliteKeyStore {
-    /// Opens a database by its path, or by a URL such as `sqlite:keys.db` or `sqlite::memory:`, and creates a file
-    /// that is missing.
+    /// Opens a database by path, or by a URL such as `sqlite:keys.db` or `sqlite::memory:`. Creates a missing file.
     ///
-    /// Write-ahead logging is switched on, with a full sync at each commit: a data key that is lost takes its data
-    /// with it. A database in memory lives as long as the store, its clones and their Tokio runtime.
+    /// Write-ahead logging is on, with a full sync at each commit: losing a data key loses its data. An in-memory
+    /// database lives as long as the store, its clones and their Tokio runtime.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Invalid`] if it is a URL of another kind of database, or one that cannot be read;
-    /// [`StoreError::Unavailable`] or [`StoreError::Database`] if the file cannot be opened or is no database. The
-    /// error names the file.
+    /// [`StoreError::Invalid`] if it is a URL of another kind of database, or invalid; [`StoreError::Unavailable`] or
+    /// [`StoreError::Database`] if the file cannot be opened or is not a database. The error names the file.
     ///
     /// # Cancellation
     ///
-    /// The future may be dropped at any time.
+    /// May be dropped at any time.
     pub async fn connect(url_or_path: &str) -> Result<Self, StoreError> {
         let unreadable = |error| StoreError::Invalid {
-            what: format!("the URL of the SQLite database cannot be read: {error}"),
+            what: format!("the URL of the SQLite database is invalid: {error}"),
         };
         let options = match url_or_path {
             ":memory:" => "sqlite::memory:".parse().map_err(unreadable)?,
@@ -88,7 +85,7 @@ impl SqliteKeyStore {
             }
             path => SqliteConnectOptions::new().filename(Path::new(path)),
         };
-        // By what the URL asked for, in its name or in its parameters.
+        // In memory according to the URL's name or parameters.
         let name = options.get_filename().to_string_lossy().into_owned();
         let in_memory = name.starts_with("file:sqlx-in-memory-") || url_or_path.contains("mode=memory");
         let options = options
@@ -98,8 +95,8 @@ impl SqliteKeyStore {
             .synchronous(SqliteSynchronous::Full);
         let pool = SqlitePoolOptions::new().acquire_timeout(BUSY);
         let pool = if in_memory {
-            // It is gone with its last connection, which must not be closed: not for its age, and not when an
-            // acquiring call is cancelled while it tests the connection.
+            // The database is gone with its last connection, which must not be closed: neither for its age, nor when a
+            // cancelled call was testing it.
             let pool = pool.min_connections(1).max_connections(1);
             let pool = pool.idle_timeout(None).max_lifetime(None);
             pool.test_before_acquire(false).connect_lazy_with(options)
@@ -112,27 +109,26 @@ impl SqliteKeyStore {
         Ok(Self::on(connections))
     }
 
-    /// Opens the file of a pool that exists already, on up to 2 connections of its own beside it.
+    /// Opens the file of an existing pool, on up to 2 separate connections.
     ///
-    /// So a transaction of yours may encrypt for a tenant that has no key yet while all connections of the pool are in
-    /// use. The store's connections are made when they are needed, with the pool's options and hooks, and are closed
-    /// when you close the pool, or with the last clone of the store. They should wait when the database is busy
-    /// (`busy_timeout`), check foreign keys and sync at commit (`synchronous = FULL`), which is what sqlx does if it is
-    /// not told otherwise. `locking_mode = EXCLUSIVE` shuts them out.
+    /// So your transactions can encrypt for a tenant without a key even while they hold all connections of the pool.
+    /// The store connects when needed, with the pool's options and hooks. Its connections are closed when you close the
+    /// pool, or with the last clone of the store. The options should wait for a busy database (`busy_timeout`), check
+    /// foreign keys and sync at commit (`synchronous = FULL`), as sqlx does by default. `locking_mode = EXCLUSIVE`
+    /// shuts the store out.
     ///
     /// <div class="warning">
     ///
-    /// SQLite has one writer at a time. A transaction of yours that has written, or that began with `BEGIN IMMEDIATE`,
-    /// holds up the store for `busy_timeout` if it uses an encryption context that has no key yet; then that call fails. One
-    /// that has read cannot write after the store has. Without write-ahead logging one that has read holds up the store too.
-    /// Where contexts may be new, ask for `Crypto::keyring` of `encx` and encrypt before the
-    /// transaction begins.
+    /// SQLite has one writer at a time. If your transaction has written, or began with `BEGIN IMMEDIATE`, and then uses
+    /// an encryption context without a key, the store waits for `busy_timeout` and the call fails. A transaction that
+    /// has read cannot write after the store has. Without write-ahead logging, a transaction that has read blocks the
+    /// store too. If contexts may be new, call `Crypto::keyring` of `encx` and encrypt before the transaction begins.
     ///
     /// </div>
     ///
-    /// A database in memory has no second connection: the store uses those of the pool. It must have one alone and never
-    /// close it: `max_connections(1)`, no time limits, and `test_before_acquire(false)`. With more, every
-    /// method fails with [`StoreError::Invalid`].
+    /// An in-memory database has no second connection, so the store uses the pool's. The pool must have only one and
+    /// never close it: `max_connections(1)`, no time limits, and `test_before_acquire(false)`. With more, every method
+    /// fails with [`StoreError::Invalid`].
     #[must_use]
     pub fn from_pool(pool: SqlitePool) -> Self {
         Self::on(Connections::beside(pool))
@@ -146,7 +142,7 @@ impl SqliteKeyStore {
         }
     }
 
-    /// Says what the audit log calls this process, in at most 200 characters. By default it is the name of the executable
+    /// Sets the application name in the audit log, of at most 200 characters. The default is the name of the executable
     /// file.
     #[must_use]
     pub fn application_name(mut self, name: &str) -> Self {
@@ -156,17 +152,17 @@ impl SqliteKeyStore {
 
     /// Creates or updates the tables. Does nothing if they are up to date.
     ///
-    /// Any number of processes may call it at once. It keeps its own record of what ran, in `encx_migrations`,
-    /// and touches no other tables.
+    /// Any number of processes may call it at once. It records its steps in `encx_migrations`, and touches no other
+    /// tables.
     ///
     /// # Errors
     ///
-    /// [`StoreError::NotMigrated`] if a newer version of this library has migrated them already, and
+    /// [`StoreError::NotMigrated`] if a newer version of this library already migrated them, and
     /// [`StoreError::Unavailable`] or [`StoreError::Database`].
     ///
     /// # Cancellation
     ///
-    /// The future may be dropped at any time: all of it is done then, or nothing.
+    /// May be dropped at any time: the migration has then run entirely or not at all.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         let current = current();
         if !self.found().await?.is_behind(current)? {
@@ -194,15 +190,15 @@ impl SqliteKeyStore {
         transaction.commit().await.map_err(store_error)
     }
 
-    /// Lists the steps that [`migrate`](Self::migrate) runs, those that ran already included.
+    /// Lists the steps that [`migrate`](Self::migrate) runs, including those that have run.
     ///
     /// # Errors
     ///
-    /// As [`migrate`](Self::migrate).
+    /// Those of [`migrate`](Self::migrate).
     ///
     /// # Cancellation
     ///
-    /// The future may be dropped at any time.
+    /// May be dropped at any time.
     pub async fn migrations(&self) -> Result<Vec<MigrationStep>, StoreError> {
         let found = self.found().await?;
         found.is_behind(current())?;
@@ -210,7 +206,8 @@ impl SqliteKeyStore {
         Ok(MIGRATIONS.iter().map(step).collect())
     }
 
-    /// Checks once that the tables are those of this version, or newer ones that it works with. SQLite has no code of its own for a missing table.
+    /// Checks once that the tables are of this version, or newer and compatible. SQLite has no specific error code for
+    /// a missing table.
     async fn ready(&self) -> Result<(), StoreError> {
         if !self.migrated.load(Ordering::Relaxed) {
             self.found().await?.check(current())?;
@@ -293,11 +290,11 @@ impl KeyStore for SqliteKeyStore {
     async fn changed_since(&self, cursor: &ChangeCursor) -> Result<ChangePage, StoreError> {
         self.ready().await?;
         let mut connection = self.connections.acquire().await?;
-        // Before anything else is read: a later change has a later time, or is read.
+        // Read before anything else: a later change then has a later time, or is read.
         let now = now(&mut *connection).await?;
         let start = (Timestamp::from_micros(i64::MIN), None);
         let (from, after) = match cursor.position() {
-            // The clock was set back behind the cursor, and changes may have been made that it would miss.
+            // The clock was set back to before the cursor, which might miss changes made since.
             CursorPosition::At { at, back_to, .. } if back_to.is_none() && at.as_micros() > now => start,
             CursorPosition::At { at, after, .. } => (at, after),
             CursorPosition::Start => start,
@@ -316,9 +313,9 @@ impl KeyStore for SqliteKeyStore {
             .fetch_all(&mut *connection)
             .await
             .map_err(store_error)?;
-        // Writers take turns, and each takes its time, later than any that is written, after its turn has come.
-        // So times grow in the order of commits, and nothing appears before what is seen. That holds for times that
-        // a clock has written: one from the future would hide what is written until then, so it moves no cursor.
+        // Writers take turns, and each takes its time after its turn has come, later than any time already written. So
+        // times grow in the order of commits, and no change appears before one already seen. That holds for times that
+        // a clock wrote. One from the future would hide what is written until then, so it moves no cursor.
         let mut horizon = from;
         for row in &rows {
             let last: i64 = row.try_get("last").map_err(store_error)?;
@@ -349,7 +346,7 @@ impl KeyStore for SqliteKeyStore {
     }
 }
 
-/// Chooses the statement that fits a query's most selective filter, and binds the rest.
+/// Picks the statement for a query's most selective filter, and binds the other filters.
 fn page_query(query: &KeyQuery) -> Result<Query<'static, Sqlite, SqliteArguments>, StoreError> {
     let states: BTreeSet<_> = query.states.iter().copied().collect();
     let states: Vec<_> = if states.is_empty() {
@@ -385,7 +382,7 @@ fn page_query(query: &KeyQuery) -> Result<Query<'static, Sqlite, SqliteArguments
     Ok(bound)
 }
 
-/// The migrations, in their order.
+/// The migrations, in order.
 const MIGRATIONS: [Migration; 5] = [
     Migration {
         version: 1,
@@ -419,12 +416,12 @@ const MIGRATIONS: [Migration; 5] = [
     },
 ];
 
-/// Returns the version of the tables that this library makes.
+/// Returns this library's version of the tables.
 fn current() -> i64 {
     MIGRATIONS.last().map_or(0, |last| last.version)
 }
 
-/// Finds out which tables are there.
+/// Returns the state of the tables.
 async fn found_in(connection: &mut SqliteConnection) -> Result<Found, StoreError> {
     let there: bool = sqlx::query_scalar(sql::HAS_MIGRATIONS)
         .fetch_one(&mut *connection)
@@ -452,7 +449,7 @@ async fn found_in(connection: &mut SqliteConnection) -> Result<Found, StoreError
 
 #[cfg(test)]
 mod tests {
-    //! That the statements of the store use the indexes, asserted on the statements themselves.
+    //! Tests that the store's own statements use the indexes.
 
     use encx_core::key::{DataKeyId, KekId, KeyState, KeyUsage, KmsName, Scope};
     use encx_core::store::{AuditQuery, KeyQuery};
@@ -515,7 +512,7 @@ mod tests {
             queries.extend(logs.iter().map(|query| ("audit log", audit::audit_query(query))));
             for (what, query) in queries {
                 let steps = plan(&store, query).await;
-                // `SCAN k` is the page that a subquery gave; `SCAN json_each` the list that was asked for.
+                // `SCAN k` is the page returned by a subquery; `SCAN json_each` is the requested list.
                 let whole = steps.iter().find(|step| {
                     step.starts_with("SCAN encx_") || step.starts_with("SCAN d") || step.starts_with("SCAN b")
                 });

@@ -1,4 +1,4 @@
-//! From rows of counts to what was asked for: the same for both databases.
+//! Turns rows of counts into results, for both databases.
 
 use encx_core::key::{KekId, KeyState, KeyUsage, KmsName};
 use encx_core::store::{KekUse, KeyCount, KeySummary, StoreError, Timestamp};
@@ -27,7 +27,7 @@ impl RawCount {
     }
 }
 
-/// Puts counts together. Rows that cannot be read are counted, and hide no others.
+/// Assembles counts. Unreadable rows are counted, and hide no others.
 pub(crate) fn key_summary(rows: impl IntoIterator<Item = Result<RawCount, StoreError>>) -> KeySummary {
     let (mut counts, mut unreadable) = (Vec::new(), 0u64);
     for row in rows {
@@ -51,11 +51,11 @@ pub(crate) struct RawKekUse {
     pub(crate) sole: i64,
 }
 
-/// Puts the KEKs in order, here rather than in SQL, where the order of text is a matter of the database's language.
+/// Sorts KEKs, here rather than in SQL, where the order of text depends on the database's collation.
 ///
 /// # Errors
 ///
-/// [`StoreError::Corrupt`] if the name of a KMS or a KEK is none.
+/// [`StoreError::Corrupt`] if the name of a KMS or a KEK is invalid.
 pub(crate) fn kek_uses(
     rows: impl IntoIterator<Item = Result<RawKekUse, StoreError>>,
 ) -> Result<Vec<KekUse>, StoreError> {

@@ -1,4 +1,4 @@
-//! The conformance suite of key stores on PostgreSQL, and what only that store does.
+//! The conformance suite of key stores on PostgreSQL, and tests specific to that store.
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
@@ -40,12 +40,12 @@ async fn count(connection: &mut PgConnection, query: &'static str) -> i64 {
     sqlx::query_scalar(query).fetch_one(connection).await.unwrap()
 }
 
-/// What the store writes after a call of it was dropped is not part of that call's transaction, which would never commit.
+/// Writes after a dropped call do not become part of that call's transaction, which would never commit.
 #[test]
 fn a_dropped_call_leaves_no_transaction_in_the_pool() {
     on_a_database(|database| async move {
         database.store().await.migrate().await.unwrap();
-        // The store then has one connection too.
+        // The store then has only one connection too.
         let pool = PgPoolOptions::new().max_connections(1);
         let pool = pool.connect_with(database.options()).await.unwrap();
         let store = PostgresKeyStore::from_pool(pool);
@@ -73,8 +73,8 @@ fn a_dropped_call_leaves_no_transaction_in_the_pool() {
     });
 }
 
-/// A transaction takes its time, another takes a later one and commits, a process polls, and only then does the
-/// first commit.
+/// A transaction takes its time, another takes a later one and commits, a process polls, and only then does the first
+/// one commit.
 #[test]
 fn a_change_with_an_earlier_time_that_commits_later_is_not_missed() {
     on_a_database(|database| async move {
@@ -109,7 +109,7 @@ fn a_change_with_an_earlier_time_that_commits_later_is_not_missed() {
                 .any(|change| change.id == record.id && change.revision.get() == 2),
             "the change that committed late is listed: {seen:?}"
         );
-        // And the cursor leaves room for every other write that may still be under way.
+        // The cursor leaves room for every other write that may be in progress.
         let CursorPosition::At { at, .. } = cursor.position() else {
             panic!("{cursor:?}");
         };
@@ -151,10 +151,10 @@ fn every_write_leaves_a_row_in_the_audit_log() {
         let second = store.apply(&change).await.unwrap();
         let rewrap = WrapChange::new(&second, second.wraps.clone()).because("to another KEK");
         store.replace_wraps(&[rewrap]).await.unwrap();
-        // What is refused leaves nothing.
+        // A refused change leaves nothing.
         store.apply(&change).await.unwrap_err();
 
-        // As a list shows them.
+        // As listed by the store.
         let listed = store.audit_page(&AuditQuery::new(10)).await.unwrap().entries;
         assert_eq!(listed.len(), 5);
         let user: String = sqlx::query_scalar("SELECT session_user::text")
@@ -232,7 +232,7 @@ fn rows_that_encx_did_not_write_are_errors() {
         store.migrate().await.unwrap();
         let record = store.insert(&new_key("t")).await.unwrap();
         let mut connection = database.connection().await;
-        // The schema refuses what it can.
+        // The schema rejects what it can.
         run(
             &mut connection,
             "ALTER TABLE encx.wrapped_keys DROP CONSTRAINT wrapped_keys_key_id_fkey",
@@ -269,7 +269,7 @@ fn rows_that_encx_did_not_write_are_errors() {
             let result = connection.execute(refused).await;
             assert!(result.is_err(), "{refused}");
         }
-        // The rest, and what an attacker does who may change the schema too, is told by whoever reads it.
+        // Readers detect the rest, and changes by an attacker who can also change the schema.
         run(
             &mut connection,
             "ALTER TABLE encx.data_keys DROP CONSTRAINT data_keys_state_check",
@@ -365,7 +365,7 @@ fn a_change_that_cannot_be_read_hides_no_other() {
             let (changes, next) = poll(&store, ChangeCursor::start()).await;
             assert_eq!(ids(&changes), [before.id, after.id], "{edit}");
             assert!(poll(&store, next).await.0.is_empty(), "{edit}");
-            // Also when it is the last.
+            // Including when it is the last one.
             let last = "UPDATE encx.data_keys SET changed_at = changed_at + interval '1 hour'
                         WHERE id NOT IN ($1, $2)";
             sqlx::query(last)
@@ -384,14 +384,14 @@ fn a_change_that_cannot_be_read_hides_no_other() {
             let later = store.insert(&new_key("later")).await.unwrap();
             let (changes, _) = poll(&store, next).await;
             assert_eq!(ids(&changes), [later.id], "{edit}");
-            // Whoever needs the row itself is told.
+            // A reader of the row itself gets the error.
             let all = store.page(&encx::store::KeyQuery::new(10)).await;
             assert!(matches!(all, Err(StoreError::Corrupt { .. })), "{edit}: {all:?}");
         });
     }
 }
 
-/// A time that no clock has written moves no cursor.
+/// A time that no clock wrote moves no cursor.
 #[test]
 fn a_row_from_the_future_hides_no_later_change() {
     on_a_database(|database| async move {
@@ -418,7 +418,7 @@ fn a_row_from_the_future_hides_no_later_change() {
     });
 }
 
-/// Whoever waits for a lock too long, or whose connections are cut, may try again.
+/// A call that waits too long for a lock, or whose connection breaks, fails retryably.
 #[test]
 fn a_database_that_does_not_answer_is_unavailable() {
     on_a_database(|database| async move {
@@ -441,7 +441,8 @@ fn a_database_that_does_not_answer_is_unavailable() {
              WHERE datname = current_database() AND pid <> pg_backend_pid()",
         )
         .await;
-        // Every connection of the pool is gone; sqlx finds out one by one, and the store says so or reconnects.
+        // Every connection of the pool is gone. sqlx finds out one by one, and the store reports an error or
+        // reconnects.
         for _ in 0..8 {
             match store.load(&[record.scope]).await {
                 Ok(records) => assert_eq!(records.len(), 1),
@@ -450,7 +451,7 @@ fn a_database_that_does_not_answer_is_unavailable() {
         }
         assert_eq!(store.load(&[record.scope]).await.unwrap().len(), 1);
     });
-    let nowhere = "postgres://nobody@127.0.0.1:1/nothing";
+    let nowhere = "postgres://unused@127.0.0.1:1/unused";
     let error = encx_testkit::block_on(PostgresKeyStore::connect(nowhere)).unwrap_err();
     assert!(error.is_retryable(), "nothing listens there: {error}");
 }
@@ -517,8 +518,8 @@ fn a_ciphertext_is_a_column() {
     });
 }
 
-/// PostgreSQL casts bytes to text when it assigns them to a column, without an error. Reading says what is wrong and what to
-/// do, and nothing is lost.
+/// PostgreSQL casts bytes to text without an error when they are assigned to a column. Reading reports what is wrong
+/// and what to do, and nothing is lost.
 #[test]
 fn a_ciphertext_in_a_column_of_text_is_refused_when_it_is_read() {
     on_a_database(|database: Arc<Database>| async move {
@@ -536,10 +537,10 @@ fn a_ciphertext_in_a_column_of_text_is_refused_when_it_is_read() {
         for part in ["the column's type is text", "make it `bytea`", "TYPE bytea USING"] {
             assert!(refused.contains(part), "{refused}");
         }
-        // What it says to do.
+        // The advice of the error.
         let change = "ALTER TABLE customers ALTER COLUMN ssn TYPE bytea USING ssn::bytea";
         run(&mut connection, change).await;
-        // The other connection has a plan for the column as it was.
+        // The other connection has a plan for the column's old type.
         let mut connection = database.connection().await;
         let read = sqlx::query_scalar::<_, Ciphertext>(read).fetch_all(&mut connection);
         assert_eq!(read.await.unwrap(), [sealed.clone(), sealed]);

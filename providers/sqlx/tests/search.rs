@@ -1,5 +1,5 @@
-//! Blind indexes and password hashes as columns of real tables: found with `= ANY($1)` and `IN (..)`, over a rotation of
-//! the index key, under UNIQUE constraints.
+//! Blind indexes and password hashes as columns of real tables: found with `= ANY($1)` and `IN (..)`, across a rotation
+//! of the index key, under UNIQUE constraints.
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
@@ -18,7 +18,7 @@ const EMAIL_INDEX: IndexField = IndexField::new("users", "email", 128)
     .normalize(Normalizer::Email)
     .unique();
 
-/// A row as it is read back.
+/// A row as read back.
 #[derive(Debug, FromRow)]
 struct User {
     id: i64,
@@ -65,7 +65,7 @@ async fn terms(crypto: &Crypto, email: &str) -> IndexTerms {
     crypto.index_terms(&login(), &EMAIL_INDEX, email).await.unwrap()
 }
 
-/// Checks what was found: who it is, that the address decrypts, and that the password is theirs.
+/// Checks the rows found: their ids, that the addresses decrypt, and that the passwords match.
 async fn check(crypto: &Crypto, found: Vec<User>, ids: &[i64]) {
     let context = login();
     assert_eq!(found.iter().map(|user| user.id).collect::<Vec<_>>(), ids);
@@ -89,27 +89,40 @@ async fn check(crypto: &Crypto, found: Vec<User>, ids: &[i64]) {
     }
 }
 
-/// What both databases have to do. They differ in the macros' queries alone.
+/// The scenario for both databases. They only differ in the query macros.
 macro_rules! scenario {
     ($pool:expr, $insert:expr, $find:expr, $fill:expr) => {{
         let (pool, insert, find, fill) = ($pool, $insert, $find, $fill);
         let (crypto, context) = (crypto().await, login());
-        // Before anything was indexed nothing is found, by a query that is valid all the same.
-        check(&crypto, find(&pool, terms(&crypto, "ada@example.org").await).await.unwrap(), &[]).await;
+        // Before anything is indexed, the query is valid and finds nothing.
+        check(
+            &crypto,
+            find(&pool, terms(&crypto, "ada@example.org").await)
+                .await
+                .unwrap(),
+            &[],
+        )
+        .await;
         for (id, email) in [(1, "ada@example.org"), (2, "eve@example.org")] {
             insert(&pool, new_user(&crypto, id, email).await).await.unwrap();
         }
         let of_ada = terms(&crypto, " ADA@example.org").await;
         check(&crypto, find(&pool, of_ada.clone()).await.unwrap(), &[1]).await;
-        // The constraint knows the same address in another spelling.
+        // The constraint recognises the same address in another spelling.
         let again = new_user(&crypto, 3, "Ada@Example.ORG").await;
         let error = insert(&pool, again).await.unwrap_err();
-        assert!(error.as_database_error().unwrap().is_unique_violation(), "{error}");
+        assert!(
+            error.as_database_error().unwrap().is_unique_violation(),
+            "{error}"
+        );
 
-        // Before a rotation every row gets its index under the version to come, in a column of its own.
+        // Before a rotation every row gets its index under the next version, in a separate column.
         let next = index_keys(&crypto).prepare(&context).await.unwrap().id;
         for (id, email) in [(1, "ada@example.org"), (2, "eve@example.org")] {
-            let index = crypto.blind_index_under(&context, &EMAIL_INDEX, email, next).await.unwrap();
+            let index = crypto
+                .blind_index_under(&context, &EMAIL_INDEX, email, next)
+                .await
+                .unwrap();
             fill(&pool, id, index).await.unwrap();
         }
         let promoted = index_keys(&crypto).rotate(&context).await.unwrap();
@@ -117,10 +130,13 @@ macro_rules! scenario {
         let again = new_user(&crypto, 3, "Ada@Example.ORG").await;
         let under_next = again.email_index;
         assert_ne!(under_next, of_ada.as_slice()[0]);
-        // The first column's constraint lets it pass, as it must: it is of another version. The second's does not.
+        // The first column's constraint lets it pass, as it must: the version differs. The second's does not.
         insert(&pool, again).await.unwrap();
         let error = fill(&pool, 3, under_next).await.unwrap_err();
-        assert!(error.as_database_error().unwrap().is_unique_violation(), "{error}");
+        assert!(
+            error.as_database_error().unwrap().is_unique_violation(),
+            "{error}"
+        );
 
         // Rows under the old version and under the new one are both found.
         let of_ada = terms(&crypto, "ada@example.org").await;
@@ -129,12 +145,15 @@ macro_rules! scenario {
         assert_eq!(found[0].next_index, Some(under_next));
         assert_ne!(found[0].email_index, found[1].email_index);
         check(&crypto, found, &[1, 3]).await;
-        let nobody = terms(&crypto, "nobody@example.org").await;
-        check(&crypto, find(&pool, nobody).await.unwrap(), &[]).await;
+        let unknown = terms(&crypto, "unknown@example.org").await;
+        check(&crypto, find(&pool, unknown).await.unwrap(), &[]).await;
 
-        // A password hash that asks for 10 GiB is refused where it is read, before anybody computes it.
+        // A password hash that asks for 10 GiB is refused on reading, before it is computed.
         let hostile = "UPDATE users SET password = replace(password, 'm=64', 'm=9999999') WHERE id = 1";
-        assert_eq!(sqlx::query(hostile).execute(&pool).await.unwrap().rows_affected(), 1);
+        assert_eq!(
+            sqlx::query(hostile).execute(&pool).await.unwrap().rows_affected(),
+            1
+        );
         let error = find(&pool, of_ada).await.unwrap_err();
         assert!(error.to_string().contains("out of bounds"), "{error}");
     }};
@@ -179,14 +198,14 @@ fn postgres_finds_rows_by_any() {
         };
         scenario!(pool.clone(), insert, find, fill);
 
-        // An array comes back as one.
+        // An array decodes to a `Vec`.
         let indexes: Vec<BlindIndex> =
             sqlx::query_scalar("SELECT array_agg(email_index ORDER BY id) FROM users")
                 .fetch_one(&pool)
                 .await
                 .unwrap();
         assert_eq!(indexes.len(), 3);
-        // What is no index is refused where it is read.
+        // An invalid index is refused on reading.
         sqlx::query("UPDATE users SET email_index = '\\x0102' WHERE id = 2")
             .execute(&pool)
             .await
@@ -243,7 +262,7 @@ fn sqlite_finds_rows_by_in() {
         };
         scenario!(pool.clone(), insert, find, fill);
 
-        // The database holds neither address nor password.
+        // The database contains neither address nor password in plaintext.
         pool.close().await;
         let bytes = std::fs::read(&path).unwrap();
         for plain in ["ada@example.org", "password of"] {

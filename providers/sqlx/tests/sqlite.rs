@@ -1,4 +1,4 @@
-//! The conformance suite of key stores on SQLite, and what only that store does.
+//! The conformance suite of key stores on SQLite, and tests specific to that store.
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
@@ -73,7 +73,7 @@ fn sixteen_processes_migrate_at_once_and_again() {
     });
 }
 
-/// The migrations that a library of each version had run; the empty string is no tables at all.
+/// The migrations that a library of each version had run; the empty string means no tables.
 const OLDER: [&str; 5] = [
     "",
     concat!(
@@ -171,10 +171,10 @@ fn pools_of_one_connection_migrate_at_once() {
     }
 }
 
-/// Tells a process of this test which file to migrate.
+/// Names the file that a process of this test migrates.
 const FILE_TO_MIGRATE: &str = "ENCX_TEST_FILE_TO_MIGRATE";
 
-/// The test's program runs itself: the processes that it starts find a file's name in their environment.
+/// The test's program runs itself: its child processes get a file's name in their environment.
 #[test]
 fn processes_migrate_one_file_at_once() {
     if let Ok(path) = std::env::var(FILE_TO_MIGRATE) {
@@ -238,7 +238,7 @@ fn tables_that_are_missing_or_newer_are_not_touched() {
     });
 }
 
-/// Processes of the old library go on while those of the new one have migrated already, if that only added.
+/// Processes of the old library continue after those of the new one have migrated, if that only added something.
 #[test]
 fn newer_tables_are_used_if_they_say_that_they_may_be() {
     block_on(async {
@@ -370,7 +370,7 @@ fn every_write_leaves_a_row_in_the_audit_log() {
                 ["wraps", "suspended", "suspended", "to another KEK", "billing"],
             ]
         );
-        // As a list shows them; an older library did not say which application it was.
+        // As listed by the store. An older library did not record the application.
         let forget = "UPDATE encx_audit_log SET application = '' WHERE seq = 1";
         run(&mut connection(&file).await, forget).await;
         let listed = store.audit_page(&AuditQuery::new(10)).await.unwrap().entries;
@@ -508,7 +508,7 @@ async fn poll(
     }
 }
 
-/// Copies a row `?1` times, from the future, as somebody does who can write the file.
+/// Copies a row `?1` times, with times in the future, as an attacker with write access to the file could.
 const PLANT: &str = "
     INSERT INTO encx_data_keys (id, scope, usage, version, state, context, key_check, revision, created_at,
         activated_at, changed_at)
@@ -517,7 +517,7 @@ const PLANT: &str = "
         key_check, 1, created_at, activated_at, ?2 + n
     FROM encx_data_keys, n WHERE id = ?3";
 
-/// A time that no clock has written moves no cursor, be it one row or more than a page of them.
+/// A time that no clock wrote moves no cursor, whether in one row or in more than a page of rows.
 #[test]
 fn a_row_from_the_future_hides_no_later_change() {
     for (rows, at) in [
@@ -540,7 +540,7 @@ fn a_row_from_the_future_hides_no_later_change() {
             let (all, seen) = poll(&store, ChangeCursor::start()).await;
             assert_eq!(i64::try_from(all.len()).unwrap(), rows + 1);
             let (_, now) = poll(&store, ChangeCursor::now()).await;
-            // A second poll, which begins where the planted rows could have led it.
+            // A second poll, from where the planted rows could have moved the cursor.
             let (_, again) = poll(&store, seen).await;
             let later = store.insert(&new_key("later")).await.unwrap();
             assert!(
@@ -559,7 +559,7 @@ fn a_row_from_the_future_hides_no_later_change() {
     }
 }
 
-/// The clock was set back: what was written since is listed, though the cursor lies behind it.
+/// The clock was set back: changes since then are listed, although the cursor is ahead of them.
 #[test]
 fn a_cursor_from_the_future_begins_again() {
     block_on(async {
@@ -609,7 +609,7 @@ fn a_change_that_cannot_be_read_hides_no_other() {
             };
             let (changes, _) = poll(&store, ChangeCursor::start()).await;
             assert_eq!(ids(&changes), [before.id, after.id], "{edit}");
-            // Also when it is the last.
+            // Including when it is the last one.
             run(
                 &mut connection,
                 &format!(
@@ -624,7 +624,7 @@ fn a_change_that_cannot_be_read_hides_no_other() {
             let later = store.insert(&new_key("later")).await.unwrap();
             let (changes, _) = poll(&store, next).await;
             assert!(ids(&changes).contains(&later.id), "{edit}");
-            // Whoever needs the row itself is told.
+            // A reader of the row itself gets the error.
             let all = store.page(&encx::store::KeyQuery::new(10)).await;
             assert!(matches!(all, Err(StoreError::Corrupt { .. })), "{edit}: {all:?}");
         });
@@ -639,7 +639,7 @@ fn counts_are_kept_for_four_hundred_days() {
         store.migrate().await.unwrap();
         let mut connection = connection(&file).await;
         let today = "CAST(unixepoch('now') / 86400 AS INTEGER)";
-        // What only a later library counts is left out, and kept.
+        // Counters of a later library are skipped, and kept.
         let rows = format!(
             "INSERT INTO encx_daily_counts VALUES ({today} - 400, 'hits', 1), ({today} - 399, 'hits', 2),
                  ({today} - 399, 'hits.of_tomorrow', 3), ({today} - 3, 'hits.of_tomorrow', 4)"
@@ -667,7 +667,7 @@ fn counts_are_kept_for_four_hundred_days() {
     });
 }
 
-/// Other writers may put spaces between a context's pairs, and write what is no text.
+/// Other writers may put spaces between a context's pairs, and values that are not text.
 #[test]
 fn pairs_of_a_context_are_compared_as_json() {
     block_on(async {

@@ -1,4 +1,4 @@
-//! Keys that a database has lost under a process that runs: deleted rows, and tables that were restored from a backup.
+//! Keys that a database loses under a running process: deleted rows, and tables restored from a backup.
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 mod common;
@@ -20,7 +20,7 @@ use common::sqlite::File;
 const SSN: Field = Field::new("users", "ssn");
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// What is lost, in SQL without checks of foreign keys; and whether a row of the key is there afterwards.
+/// The loss in SQL, run without checks of foreign keys, and whether the key's row still exists afterwards.
 const LOSSES: [(&str, bool); 4] = [
     ("DELETE FROM wrapped_keys; DELETE FROM data_keys", false),
     ("DELETE FROM data_keys", false),
@@ -28,7 +28,7 @@ const LOSSES: [(&str, bool); 4] = [
     ("UPDATE data_keys SET revision = 1", true),
 ];
 
-/// A process that uses one key, whose row is of revision 3.
+/// A process that uses one key, whose row is at revision 3.
 struct Process {
     crypto: Crypto,
     keyring: Keyring,
@@ -59,7 +59,7 @@ impl Process {
         }
     }
 
-    /// Lets time go by as fast as the database answers, until the loss is seen: long before the key's `ttl` is over.
+    /// Advances time as fast as the database answers, until the loss is noticed: long before the key's `ttl` is over.
     async fn notices(&self, lost: &str) {
         loop {
             match self.keyring.try_encrypt("x", SSN.row(1)) {
@@ -86,14 +86,14 @@ impl Process {
 
 type Losing = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Has a process of its own meet each loss, which `lose` brings about in the store's database.
+/// Exposes a separate process to each loss, which `lose` causes in the store's database.
 async fn try_losses<S: KeyStore + Clone>(store: S, lose: impl Fn(&'static str) -> Losing) {
     for (lost, is_there) in LOSSES {
         let process = Process::start(store.clone(), lost).await;
         lose(lost).await;
         process.notices(lost).await;
         process.assert_refused(lost, is_there).await;
-        // Long after the key's time.
+        // Long after the key's `ttl`.
         process.clock.advance(120 * MINUTE);
         process.assert_refused(lost, is_there).await;
         assert_eq!(process.kms.calls().generate, 1, "{lost}");

@@ -24,7 +24,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Creates a migrated database of that name, anew.
+    /// Drops and re-creates a migrated database of this name.
     pub(crate) async fn create(name: &str) -> Self {
         let Ok(url) = std::env::var(VARIABLE) else {
             panic!("{VARIABLE} is not set: run ./scripts/bench-store, which starts a server");
@@ -53,8 +53,8 @@ impl Server {
         self.server.clone().database(&self.name).connect().await.unwrap()
     }
 
-    /// Adds so many keys with a wrap each: four versions in each scope, of which the last is active, a minute apart. 500 of
-    /// the others, or as many as there are, are suspended and under a KEK of their own.
+    /// Adds this many keys with a wrap each: four versions in each scope, the last one active, activated a minute
+    /// apart. 500 of the others, or as many as there are, are suspended and wrapped under a separate KEK.
     pub(crate) async fn fill(&self, keys: u32) {
         let apart = (keys / 500).max(VERSIONS) / VERSIONS * VERSIONS;
         let fill = format!(
@@ -76,7 +76,7 @@ impl Server {
         );
         let mut connection = self.connection().await;
         connection.execute(AssertSqlSafe(fill)).await.unwrap();
-        // Which is what the server does by itself after a while.
+        // The server does this by itself after a while.
         connection.execute("VACUUM ANALYZE").await.unwrap();
         connection.execute("CHECKPOINT").await.unwrap();
     }
@@ -87,7 +87,7 @@ impl Server {
         connection.execute(AssertSqlSafe(statement)).await.unwrap();
     }
 
-    /// Counts how often a table of the keys was read as a whole.
+    /// Counts the full scans of the key tables.
     pub(crate) async fn whole_tables_read(&self) -> i64 {
         let count = "SELECT sum(seq_scan)::bigint FROM pg_stat_user_tables
             WHERE schemaname = 'encx' AND relname IN ('data_keys', 'wrapped_keys')";

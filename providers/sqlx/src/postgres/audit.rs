@@ -1,4 +1,4 @@
-//! The audit log, as it is listed.
+//! Lists the audit log.
 
 use async_trait::async_trait;
 use encx_core::store::{AuditLog, AuditPage, AuditQuery, StoreError};
@@ -25,7 +25,7 @@ impl AuditLog for PostgresKeyStore {
     }
 }
 
-/// Chooses the statement that fits a query's most selective filter, and binds the rest.
+/// Picks the statement for a query's most selective filter, and binds the other filters.
 pub(super) fn audit_query(query: &AuditQuery) -> Query<'static, Postgres, PgArguments> {
     let scope = query.scope.map(|scope| scope.as_bytes().to_vec());
     let statement = match (query.key, &scope) {
@@ -41,7 +41,7 @@ pub(super) fn audit_query(query: &AuditQuery) -> Query<'static, Postgres, PgArgu
     match (query.key, scope) {
         (Some(key), scope) => bound.bind(scope).bind(Uuid::from(key)),
         (None, Some(scope)) => bound.bind(scope),
-        // Planned for these moments: how many entries lie between them decides where to look.
+        // Planned for these times: the number of entries between them decides which index is best.
         (None, None) => bound.persistent(false),
     }
 }

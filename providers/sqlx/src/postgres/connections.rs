@@ -1,4 +1,4 @@
-//! The store's own connections: few, made when they are needed, and an error that says why if they cannot be made.
+//! The store's own connections: few, made when needed, with an error that says why connecting failed.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -11,22 +11,22 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::error::{NotConnected, Place, store_error};
 
-/// How many connections a store that was made from a URL keeps at most: a process asks it rarely.
+/// The most connections of a store made from a URL. Few, because a process rarely calls it.
 const CONNECTIONS: u32 = 5;
 
-/// How many connections a store keeps at most besides those of the caller's pool.
+/// The most connections of a store beside those of the caller's pool.
 const BESIDES: u32 = 2;
 
-/// How long a call waits for a connection to become free.
+/// How long a call waits for a free connection.
 const ACQUIRE: Duration = Duration::from_secs(10);
 
 /// How long connecting may take.
 pub(super) const CONNECT: Duration = Duration::from_secs(5);
 
-/// How long a call waits for a connection before it asks whether any can be made.
+/// How long a call waits for a connection before it checks whether one can be made.
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// How long the answer to that question serves all calls.
+/// How long the result of that check is shared by all calls.
 const FRESH: Duration = Duration::from_millis(500);
 
 /// The connections of a store. Clones share them.
@@ -34,16 +34,16 @@ const FRESH: Duration = Duration::from_millis(500);
 pub(super) struct Connections(Arc<Inner>);
 
 struct Inner {
-    /// The caller's pool, whose settings ours takes over.
+    /// The caller's pool, whose settings ours copies.
     theirs: Option<PgPool>,
     own: OnceLock<PgPool>,
-    /// The caller's options as ours has them: a caller may change a password while the service runs.
+    /// The caller's options as ours has them: a caller may change a password at run time.
     taken_over: Mutex<Option<Arc<PgConnectOptions>>>,
-    /// Whether a connection could be made when that was last tried, for all calls that wait.
+    /// The last check whether a connection can be made, shared by all waiting calls.
     tried: tokio::sync::Mutex<Option<Tried>>,
 }
 
-/// Whether a connection could be made with these options, and when that was found out.
+/// The result of a check with these options, and its time.
 struct Tried {
     options: Arc<PgConnectOptions>,
     at: Instant,
@@ -51,7 +51,7 @@ struct Tried {
 }
 
 impl Connections {
-    /// Connects to a database at once, to say what is wrong with the options.
+    /// Connects to a database immediately, to report errors in the options.
     pub(super) async fn connect(options: PgConnectOptions) -> Result<Self, StoreError> {
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
@@ -62,9 +62,9 @@ impl Connections {
         Ok(connections)
     }
 
-    /// Makes connections of its own beside those of a pool.
+    /// Makes separate connections beside those of a pool.
     ///
-    /// The caller may hold all of that pool's connections in transactions, each of which waits for the store.
+    /// The caller may hold all of that pool's connections in transactions that wait for the store.
     pub(super) fn beside(theirs: PgPool) -> Self {
         Self::new(Some(theirs), OnceLock::new())
     }
@@ -78,22 +78,22 @@ impl Connections {
         }))
     }
 
-    /// Returns how many connections are open.
+    /// Returns the number of open connections.
     pub(super) fn len(&self) -> u32 {
         self.0.own.get().map_or(0, PgPool::size)
     }
 
-    /// Returns where the database is.
+    /// Returns the address of the database.
     pub(super) fn place(&self) -> Place {
         let pool = self.0.theirs.as_ref().or_else(|| self.0.own.get());
         pool.map_or(Place::default(), |pool| Place::of(&pool.connect_options()))
     }
 
-    /// Takes a free connection, or makes one.
+    /// Acquires a free connection, or makes one.
     pub(super) async fn acquire(&self) -> Result<PoolConnection<Postgres>, StoreError> {
         let pool = self.pool().await?;
         let options = pool.connect_options();
-        // The driver's pool tries again while a connection is refused, and then says no more than that time is up.
+        // The driver's pool retries while connections are refused, and then only reports a time-out.
         let mut cause = None;
         let outage = async {
             loop {
@@ -122,7 +122,7 @@ impl Connections {
         })
     }
 
-    /// Returns the pool of the store's own, which has the settings of the caller's.
+    /// Returns the store's own pool, with the settings of the caller's.
     async fn pool(&self) -> Result<&PgPool, StoreError> {
         let Some(theirs) = &self.0.theirs else {
             return self
@@ -134,7 +134,7 @@ impl Connections {
         let current = theirs.connect_options();
         // Made by the first call, because a pool needs a runtime and `from_pool` does not.
         let own = self.0.own.get_or_init(|| {
-            // Their hooks too: one may choose the role that has rights on the tables.
+            // Including hooks: one may set the role with rights on the tables.
             let settings = theirs.options().clone();
             let connections = BESIDES.min(settings.get_max_connections());
             let acquire = ACQUIRE.min(settings.get_acquire_timeout());
@@ -158,7 +158,7 @@ impl Connections {
         Ok(own)
     }
 
-    /// Has the store's own connections closed when the caller closes its pool.
+    /// Closes the store's own connections when the caller closes its pool.
     fn close_with(&self, theirs: &PgPool) {
         let (closed, inner) = (theirs.close_event(), Arc::downgrade(&self.0));
         tokio::spawn(async move {
@@ -169,12 +169,12 @@ impl Connections {
         });
     }
 
-    /// Tries whether a connection can be made: one call does so for all that wait with the same options.
+    /// Checks whether a connection can be made. One check serves all calls that wait with the same options.
     async fn try_to_connect(&self, options: &Arc<PgConnectOptions>) -> Result<(), NotConnected> {
         let mut last = self.0.tried.lock().await;
         if let Some(tried) = &*last
             && tried.at.elapsed() < FRESH
-            // An old password's failure says nothing about the new one.
+            // A failure of the old password says nothing about the new one.
             && Arc::ptr_eq(&tried.options, options)
         {
             return tried.outcome.clone();
@@ -193,7 +193,7 @@ impl Connections {
 pub(super) async fn connect_once(options: &PgConnectOptions) -> Result<(), NotConnected> {
     let connecting = async {
         let connection = PgConnection::connect_with(options).await?;
-        // It was made, which is what was asked.
+        // Connecting has succeeded; an error on closing does not matter.
         let _ = connection.close().await;
         Ok(())
     };
@@ -203,7 +203,7 @@ pub(super) async fn connect_once(options: &PgConnectOptions) -> Result<(), NotCo
     }
 }
 
-/// Says that the database may be well, and that this process asks too much of the few connections that the store has.
+/// All connections of the store are in use. The database may be healthy.
 #[derive(Debug, thiserror::Error)]
 #[error("all {connections} connections of the key store to PostgreSQL at {place} were in use for {waited:?}")]
 struct AllInUse {
@@ -216,7 +216,7 @@ struct AllInUse {
 mod tests {
     use super::*;
 
-    /// A healthy server whose answer is not why a call waits: the error says that the connections are in use.
+    /// A healthy server is not the reason that a call waits: the error says that the connections are in use.
     #[test]
     fn connections_that_are_all_in_use_are_told_from_an_outage() {
         encx_testkit::block_on(async {
@@ -243,7 +243,8 @@ mod tests {
         });
     }
 
-    /// As when a password is replaced: what the old options met within the last half second is not told of the new ones.
+    /// For example, when a password is replaced: a failure of the old options within the last half second is not
+    /// reported for the new ones.
     #[test]
     fn a_failure_is_remembered_for_its_options_only() {
         encx_testkit::block_on(async {
@@ -253,7 +254,7 @@ mod tests {
             let right = theirs.connect_options();
             let wrong = Arc::new((*right).clone().database("encx_no_such_database"));
             let connections = Connections::beside(theirs);
-            // A busy machine may take longer once than an outcome is remembered.
+            // On a busy machine one attempt may take longer than a result is remembered.
             for _ in 0..3 {
                 connections.try_to_connect(&wrong).await.unwrap_err();
                 connections.try_to_connect(&right).await.unwrap();

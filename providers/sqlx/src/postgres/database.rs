@@ -1,4 +1,4 @@
-//! How statements reach the database: over a session, or through a pooler that has none.
+//! Runs statements on the database: in a session, or through a transaction pooler.
 
 use std::time::Duration;
 
@@ -16,35 +16,36 @@ use crate::error::code_of;
 
 type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
-/// How long a statement of a write may take. The commit is one.
+/// How long a statement of a write may take, including the commit.
 pub(super) const STATEMENT: Duration = Duration::from_secs(4);
 
-/// How long a statement of a write may wait for another's lock.
+/// How long a statement of a write may wait for a lock.
 const LOCK: Duration = Duration::from_secs(3);
 
 /// How long the database waits for the next statement of a write.
 pub(super) const IDLE: Duration = Duration::from_secs(3);
 
-/// How long to wait for the answer to a statement of a write: what it may take, and the way there and back.
+/// How long to wait for the answer to a statement of a write: its own limit plus the round trip.
 const WRITE_ANSWER: Duration = STATEMENT.saturating_add(Duration::from_secs(4));
 
-/// How long to wait for the answer to a statement that only reads. With the wait for a connection it is less than
-/// the 30 seconds that loading a key may take, so that a caller hears of the database and not of the key.
+/// How long to wait for the answer to a statement that only reads. Together with the wait for a connection it is less
+/// than the 30 seconds that loading a key may take, so that the caller gets the database's error rather than a time-out
+/// of the load.
 const READ_ANSWER: Duration = Duration::from_secs(18);
 
-/// How long a rollback in the background may take before its connection is closed: what the statement before it may
-/// still take, and the way there and back.
+/// How long a background rollback may take before its connection is closed: the rest of the previous statement plus the
+/// round trip.
 const ROLLBACK_ANSWER: Duration = WRITE_ANSWER;
 
-/// Says that the database did not answer: the connection may be dead although neither side closed it.
+/// The database did not answer. The connection may be dead although neither side closed it.
 #[derive(Debug, thiserror::Error)]
-#[error("PostgreSQL at {place} did not answer within {within:?}; is it overloaded, or the network cut?")]
+#[error("PostgreSQL at {place} did not answer within {within:?}; is it overloaded, or the network down?")]
 struct NoAnswer {
     place: Place,
     within: Duration,
 }
 
-/// Says that the connection broke while an answer was awaited.
+/// The connection broke before an answer came.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection to PostgreSQL at {place} broke: {source}")]
 struct Broken {
@@ -52,21 +53,22 @@ struct Broken {
     source: std::io::Error,
 }
 
-/// Says that the database takes no writes. It may be about to take over.
+/// The database is read-only. It may be about to become the primary.
 #[derive(Debug, thiserror::Error)]
 #[error("PostgreSQL at {place} is a standby, which is read-only; connect to the primary")]
 struct Standby {
     place: Place,
 }
 
-/// `feature_not_supported`, which a standby answers to the BEGIN of a transaction that writes. Of other statements it says other things.
+/// `feature_not_supported`, a standby's answer to the BEGIN of a transaction that writes. Other statements get other
+/// codes.
 const STANDBY: &str = "0A000";
 
-/// A database, by its connections.
+/// A database and its connections.
 #[derive(Clone)]
 pub(super) struct Database {
     connections: Connections,
-    /// Whether a transaction pooler stands between, which gives every transaction another session.
+    /// Whether there is a transaction pooler, which gives every transaction another session.
     pooled: bool,
 }
 
@@ -86,40 +88,40 @@ impl Database {
         self.connections.len()
     }
 
-    /// Runs a statement that reads, by itself.
+    /// Runs a statement that reads, outside a transaction.
     pub(super) async fn fetch(&self, statement: Statement<'_>) -> Result<Vec<PgRow>, StoreError> {
         if !self.pooled {
-            // Closed if its answer does not come, or is not waited for any more: the pool would ask it whether it is alive, without a limit
-            // on the time, and lend it to no other call until then.
+            // Closed if the answer does not come or the caller stops waiting. Otherwise the pool would ping the
+            // connection without a time limit, and lend it to no other call until then.
             let mut connection = OpenConnection(Some(self.connections.acquire().await?));
             let mut wait = Wait::new(self.connections.place(), Some(READ_ANSWER));
             let rows = wait
                 .for_answer(statement.fetch_all(open(&mut connection.0)?))
                 .await;
             if !matches!(rows, Err(StoreError::Unavailable { .. })) {
-                // The pool has it again.
+                // Return it to the pool.
                 connection.0 = None;
             }
             return rows;
         }
-        // The driver prepares in one round trip and executes in the next: only a transaction has both in one session.
+        // The driver prepares in one round trip and executes in the next. Only a transaction runs both in one session.
         let mut transaction = self.begin_read().await?;
         let rows = transaction.fetch(statement).await?;
         transaction.commit().await?;
         Ok(rows)
     }
 
-    /// Begins a transaction that reads, which a standby allows too.
+    /// Begins a transaction that reads. A standby allows it too.
     pub(super) async fn begin_read(&self) -> Result<Transaction, StoreError> {
         self.begin_with(sql::BEGIN_READ, Some(READ_ANSWER)).await
     }
 
-    /// Begins a transaction, without limits on its time.
+    /// Begins a transaction without time limits.
     pub(super) async fn begin(&self) -> Result<Transaction, StoreError> {
         self.begin_with(sql::BEGIN, None).await
     }
 
-    /// Begins a transaction that writes, which the database ends if it stalls.
+    /// Begins a transaction that writes, which the database aborts if it stalls.
     pub(super) async fn begin_write(&self) -> Result<Transaction, StoreError> {
         let mut transaction = self.begin_with(sql::BEGIN, Some(WRITE_ANSWER)).await?;
         let millis = |limit: Duration| format!("{}ms", limit.as_millis());
@@ -142,8 +144,8 @@ impl Database {
             named: !self.pooled,
             wait: Wait::new(self.connections.place(), answer),
         };
-        // A task of its own begins it, also if the caller stops waiting: the transaction is then rolled back, or the
-        // connection closed if the BEGIN is not answered.
+        // Begun in a separate task, in case the caller stops waiting: the transaction is then rolled back, or the
+        // connection closed if BEGIN gets no answer.
         let begin = tokio::spawn(async move {
             transaction.begin(statement).await?;
             Ok(transaction)
@@ -154,14 +156,14 @@ impl Database {
     }
 }
 
-/// A transaction, which is rolled back unless it is committed.
+/// A transaction, rolled back unless committed.
 ///
-/// The driver's own returns its connection to the pool also if an answer is outstanding. There the connection waits for
-/// that answer without a limit on the time, and counts as one of the few that the store has.
+/// The driver's own transaction returns its connection to the pool even while an answer is outstanding. The connection
+/// would then wait for that answer without a time limit, and still count as one of the store's few.
 pub(super) struct Transaction {
-    /// Taken by what ends the transaction.
+    /// Taken when the transaction ends.
     connection: Option<PoolConnection<Postgres>>,
-    /// Whether the session keeps prepared statements by name.
+    /// Whether prepared statements have names in the session.
     named: bool,
     /// How long to wait for each answer.
     wait: Wait,
@@ -186,7 +188,7 @@ impl Transaction {
         begun.map(drop)
     }
 
-    /// Runs a statement, and returns how many rows it wrote.
+    /// Runs a statement, and returns the number of rows written.
     pub(super) async fn run(&mut self, statement: Statement<'_>) -> Result<u64, StoreError> {
         let statement = statement.persistent(self.named);
         let connection = open(&mut self.connection)?;
@@ -207,14 +209,14 @@ impl Transaction {
         self.wait.for_answer(done).await.map(drop)
     }
 
-    /// Runs a statement that has one row at most.
+    /// Runs a statement that returns at most one row.
     pub(super) async fn fetch_one(&mut self, statement: Statement<'_>) -> Result<Option<PgRow>, StoreError> {
         Ok(self.fetch(statement).await?.into_iter().next())
     }
 
     pub(super) async fn commit(mut self) -> Result<(), StoreError> {
         self.run_script(sql::COMMIT).await?;
-        // The pool has it again.
+        // Return it to the pool.
         self.connection = None;
         Ok(())
     }
@@ -234,19 +236,19 @@ impl Drop for Transaction {
     }
 }
 
-/// Rolls back what was not committed, after the answer to a statement that its caller no longer waits for.
+/// Rolls back an uncommitted transaction, after the answer to a statement whose caller no longer waits.
 async fn roll_back(mut open: OpenConnection) {
     let Some(connection) = &mut open.0 else {
         return;
     };
     let done = sqlx::raw_sql(sql::ROLLBACK).execute(&mut **connection);
     if let Ok(Ok(_)) = tokio::time::timeout(ROLLBACK_ANSWER, done).await {
-        // The pool has it again.
+        // Return it to the pool.
         open.0 = None;
     }
 }
 
-/// A connection with an open transaction or without an answer, which no pool may lend: closed when it is dropped.
+/// A connection with an open transaction or an outstanding answer, which must not be lent. Closed when dropped.
 struct OpenConnection(Option<PoolConnection<Postgres>>);
 
 impl Drop for OpenConnection {
@@ -256,25 +258,25 @@ impl Drop for OpenConnection {
         };
         match Handle::try_current() {
             Ok(_) => connection.close_on_drop(),
-            // The pool closes by a task, for which there is no runtime.
+            // The pool closes in a task, and there is no runtime.
             Err(_) => drop(connection.detach()),
         }
     }
 }
 
-/// Returns the connection of a transaction that has not ended.
+/// Returns the connection of an open transaction.
 fn open(connection: &mut Option<PoolConnection<Postgres>>) -> Result<&mut PgConnection, StoreError> {
     connection
         .as_deref_mut()
         .ok_or_else(|| store_error(sqlx::Error::PoolClosed))
 }
 
-/// Waits for answers. The driver itself waits for as long as the connection is not closed.
+/// Waits for answers with a time limit. The driver itself waits until the connection is closed.
 struct Wait {
     place: Place,
-    /// For ever if a statement may take as long as it needs.
+    /// `None` if a statement may take as long as it needs.
     limit: Option<Duration>,
-    /// Whether an answer did not arrive in time.
+    /// Whether an answer timed out.
     in_vain: bool,
 }
 
@@ -312,7 +314,7 @@ impl Wait {
     }
 }
 
-/// Takes the first column of the only row.
+/// Returns the first column of the only row.
 pub(super) fn scalar<T>(rows: &[PgRow]) -> Result<T, StoreError>
 where
     T: for<'r> sqlx::Decode<'r, Postgres> + sqlx::Type<Postgres>,

@@ -1,4 +1,4 @@
-//! What PostgreSQL's errors mean to a caller, by code and never by text.
+//! Classifies PostgreSQL's errors, by code and never by text.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use sqlx::postgres::PgConnectOptions;
 
 use crate::error::{code_of, may_pass, store_error_of, without_rows};
 
-/// Tells apart what may succeed later, what lost a race, and what was refused.
+/// Classifies an error: may succeed later, lost a race, or refused.
 pub(super) fn store_error(error: sqlx::Error) -> StoreError {
     store_error_of(error, of_code, is_passing)
 }
 
-/// Where a database is, without user and password.
+/// The address of a database, without user and password.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Place(String);
 
@@ -34,7 +34,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// Says why no connection could be made, and to where. The password is no part of it.
+/// Why connecting failed, and to which address. Never contains the password.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum NotConnected {
     #[error("cannot connect to PostgreSQL at {place}: {source}{advice}")]
@@ -45,7 +45,7 @@ pub(super) enum NotConnected {
     },
     #[error(
         "PostgreSQL at {place} accepted no connection within {within:?} and did not refuse it either; check the host, \
-         the port and what filters the network between"
+         the port and the firewalls in between"
     )]
     Silent { place: Place, within: Duration },
 }
@@ -66,7 +66,7 @@ impl NotConnected {
         }
     }
 
-    /// Tells whether the server answered that it takes no connection just now, such as while it starts.
+    /// Tells whether the server answered that it accepts no connections at the moment, as while it starts.
     pub(super) fn may_end_soon(&self) -> bool {
         match self {
             Self::Failed { source, .. } => is_passing(&code_of(source)),
@@ -89,7 +89,7 @@ impl From<NotConnected> for StoreError {
     }
 }
 
-/// Says what to do about a connection that could not be made.
+/// Returns advice about a failed connection.
 fn advice(error: &sqlx::Error) -> &'static str {
     match error {
         sqlx::Error::Io(_) => "; is the server running, and are host and port right?",
@@ -109,7 +109,7 @@ fn advice(error: &sqlx::Error) -> &'static str {
 /// See appendix A of PostgreSQL's manual.
 fn of_code(code: &str) -> Option<StoreError> {
     match code {
-        // unique_violation; serialization_failure and deadlock_detected: somebody else was first.
+        // unique_violation; serialization_failure and deadlock_detected: another writer was first.
         "23505" | "40001" | "40P01" => Some(StoreError::Conflict),
         // undefined_table, invalid_schema_name, undefined_column
         "42P01" | "3F000" | "42703" => Some(StoreError::NotMigrated {
@@ -119,7 +119,7 @@ fn of_code(code: &str) -> Option<StoreError> {
     }
 }
 
-/// Tells by a SQLSTATE whether the same may succeed later.
+/// Tells by SQLSTATE whether the same may succeed later.
 #[must_use]
 pub fn is_passing(code: &str) -> bool {
     match code {

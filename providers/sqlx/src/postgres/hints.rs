@@ -1,4 +1,4 @@
-//! Hints of changes: what writers tell whoever listens, and a connection of its own that listens.
+//! Hints of changes: their payloads, and the connection that listens for them.
 
 use std::collections::HashSet;
 use std::pin::Pin;
@@ -22,25 +22,25 @@ use super::sql;
 /// The channel on which writers notify.
 pub(super) const CHANNEL: &str = "encx_keys";
 
-/// A connection that says nothing for so long is asked whether it is there, and has this long to answer.
+/// A connection silent for this long is checked, and then has [`ANSWER`] to respond.
 const SILENCE: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(4);
 
-/// The pauses between attempts to connect grow from one to the other; a connection that held for as long as the
-/// longest begins them anew.
+/// The pauses between attempts to connect grow between these bounds. They restart from the shortest after a connection
+/// that lasted as long as the longest.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// Hints that come faster are handed over together: whoever follows them looks through all that it holds.
+/// Hints that come faster are batched: their reader goes through all that it holds.
 const BETWEEN_HINTS: Duration = Duration::from_millis(20);
 
-/// A gap makes its reader read all that it holds, and anybody who may connect to the database can cause one.
+/// A gap makes its reader read again all that it holds, and any user who can connect to the database can cause one.
 const BETWEEN_GAPS: Duration = Duration::from_millis(500);
 
-/// How many scopes wait for their reader at most. Beyond, they become one gap.
+/// The maximum number of scopes that wait for their reader. More become one gap.
 const MAX_SCOPES: usize = 10_000;
 
-/// Writes the payload that tells of a scope whose keys changed.
+/// Returns the payload that reports a changed scope.
 pub(super) fn of_scope(scope: &Scope) -> String {
     use std::fmt::Write;
     let mut payload = "scope:".to_owned();
@@ -51,7 +51,7 @@ pub(super) fn of_scope(scope: &Scope) -> String {
     payload
 }
 
-/// Reads a payload. Whatever is none of ours may stand for anything.
+/// Reads a payload. A malformed one may mean anything, so it is a gap.
 fn read(payload: &str) -> KeyHint {
     let known = match payload.split_once(':') {
         Some(("scope", hex)) => scope_of(hex).map(|scope| KeyHint::Changed { scope }),
@@ -77,7 +77,7 @@ fn fence_of(number: &str) -> Option<Fence> {
     (number > 0).then(|| Fence::new(number))
 }
 
-/// Why a connection is given up.
+/// Why a connection is abandoned.
 #[derive(Debug, thiserror::Error)]
 enum Lost {
     #[error("the server closed the connection")]
@@ -85,7 +85,7 @@ enum Lost {
     #[error("the server does not answer")]
     Silent,
     #[error(
-        "the session does not listen any more: `listen_url` must lead to the server itself, not through a transaction pooler"
+        "the session no longer listens: `listen_url` must lead to the server itself, not through a transaction pooler"
     )]
     Deaf,
     #[error(transparent)]
@@ -94,7 +94,7 @@ enum Lost {
     Sql(#[from] sqlx::Error),
 }
 
-/// The hints of one database, from a task that begins with the first poll and ends with the stream.
+/// The hints of one database, from a task that starts with the first poll and ends with the stream.
 pub(super) struct Hints {
     options: Option<Box<PgConnectOptions>>,
     batches: Option<mpsc::Receiver<Vec<KeyHint>>>,
@@ -119,7 +119,7 @@ impl Stream for Hints {
         if let Some(options) = this.options.take()
             && let Ok(runtime) = Handle::try_current()
         {
-            // One batch waits; what comes meanwhile is put together for the next.
+            // One batch waits; later hints are collected for the next.
             let (sender, receiver) = mpsc::channel(1);
             this.batches = Some(receiver);
             runtime.spawn(listen_forever(options, sender));
@@ -154,8 +154,9 @@ async fn listen_forever(options: Box<PgConnectOptions>, batches: mpsc::Sender<Ve
                 Err(lost) => lost,
             }
         };
-        tracing::warn!(target: "encx::store", error = %lost, "the connection that listens for changed keys is lost");
-        // What was heard before is told now, unless its reader is busy: after the next connection follows a gap.
+        tracing::warn!(target: "encx::store", error = %lost, "the connection that listens for changed keys was lost; it is opened again");
+        // Deliver what was received before the loss, unless the reader is busy. A gap follows after the next connection
+        // anyway.
         if !pending.is_empty()
             && let Ok(permit) = batches.try_reserve()
         {
@@ -182,10 +183,10 @@ fn pauses() -> impl Iterator<Item = Duration> {
 
 /// Connects and listens.
 async fn connect(options: &PgConnectOptions) -> Result<PgListener, Lost> {
-    // The pool would hide why it cannot connect.
+    // The pool would hide why connecting fails.
     connect_once(options).await?;
     let connecting = async {
-        // The driver listens on connections of pools only: this pool has no other, and no other code knows it.
+        // The driver only listens on a pool's connection. This pool has no other, and is not shared.
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .max_lifetime(None)
@@ -193,7 +194,7 @@ async fn connect(options: &PgConnectOptions) -> Result<PgListener, Lost> {
             .acquire_timeout(CONNECT)
             .connect_lazy_with(options.clone());
         let mut listener = PgListener::connect_with(&pool).await?;
-        // By itself it would come back without telling what it missed.
+        // The driver would reconnect without reporting missed notifications.
         listener.eager_reconnect(false);
         listener.listen(CHANNEL).await?;
         Ok(listener)
@@ -201,13 +202,13 @@ async fn connect(options: &PgConnectOptions) -> Result<PgListener, Lost> {
     timeout(CONNECT, connecting).await.unwrap_or(Err(Lost::Silent))
 }
 
-/// Listens until the connection is lost, or until nobody wants to hear.
+/// Listens until the connection is lost, or the reader is gone.
 async fn attend(
     mut listener: PgListener,
     pending: &mut Pending,
     batches: &mpsc::Sender<Vec<KeyHint>>,
 ) -> Result<(), Lost> {
-    // From here on nothing is missed; what was before is not known.
+    // From here on nothing is missed; earlier changes are unknown.
     pending.add(&KeyHint::Gap);
     let mut heard = Instant::now();
     loop {
@@ -236,21 +237,21 @@ async fn attend(
     }
 }
 
-/// Asks whether the server is there, and whether this session listens still.
+/// Checks that the server answers, and that this session still listens.
 async fn check(listener: &mut PgListener) -> Result<(), Lost> {
     let row = listener.fetch_one(sql::LISTENS).await?;
     if row.try_get(0)? { Ok(()) } else { Err(Lost::Deaf) }
 }
 
-/// What was heard and not handed over yet.
+/// Hints that were received and not delivered yet.
 struct Pending {
     scopes: HashSet<Scope>,
     fence: Option<Fence>,
     gap: bool,
-    /// When the next batch may be handed over, and when one with a gap.
+    /// The earliest time of the next batch, and of the next one with a gap.
     next: Instant,
     next_gap: Instant,
-    /// When what is there may be handed over.
+    /// The earliest time to deliver what is pending.
     due: Instant,
 }
 
@@ -290,7 +291,7 @@ impl Pending {
         self.schedule();
     }
 
-    /// Takes what may be handed over now: a gap that followed another too closely stays.
+    /// Takes what may be delivered now. A gap that follows another too closely remains.
     fn take(&mut self) -> Vec<KeyHint> {
         let now = Instant::now();
         let mut batch = Vec::with_capacity(self.scopes.len() + 2);
@@ -376,7 +377,7 @@ mod tests {
                 scope: Scope::from_bytes(bytes),
             }
         };
-        // A second gap waits, and holds up nothing else.
+        // A second gap waits, without delaying other hints.
         let began = Instant::now();
         pending.add(&KeyHint::Gap);
         assert_eq!(pending.due, began + BETWEEN_GAPS);
@@ -390,7 +391,7 @@ mod tests {
         assert_eq!(began.elapsed(), BETWEEN_GAPS);
         assert_eq!(pending.take(), [KeyHint::Gap]);
         assert!(pending.is_empty());
-        // What exceeds the bound is one gap.
+        // Hints beyond the bound become one gap.
         sleep(BETWEEN_GAPS).await;
         let max = u32::try_from(MAX_SCOPES).unwrap();
         (0..=max).for_each(|n| pending.add(&scope(n)));

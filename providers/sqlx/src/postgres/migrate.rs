@@ -1,4 +1,4 @@
-//! The schema's versions.
+//! The migrations of the schema.
 
 use encx_core::store::StoreError;
 
@@ -6,7 +6,7 @@ use super::database::{Database, Transaction, scalar};
 use super::{PostgresKeyStore, sql};
 use crate::migrate::{Found, Migration, MigrationStep};
 
-/// The migrations, in their order.
+/// The migrations, in order.
 const MIGRATIONS: [Migration; 4] = [
     Migration {
         version: 1,
@@ -34,24 +34,23 @@ const MIGRATIONS: [Migration; 4] = [
     },
 ];
 
-/// What processes lock that migrate at once: "encx/mig" in ASCII.
+/// The advisory lock of migrating processes: "encx/mig" in ASCII.
 const MIGRATION_LOCK: i64 = i64::from_be_bytes(*b"encx/mig");
 
 impl PostgresKeyStore {
     /// Creates or updates the schema `encx`. Does nothing if it is up to date, or newer and compatible.
     ///
-    /// Any number of processes may call it at once. It keeps its own record of what ran, in
-    /// `encx.migrations`, and touches nothing outside the schema. Creating the schema needs the right to; if an
-    /// administrator created it, owning it is enough.
+    /// Any number of processes may call it at once. It records its steps in `encx.migrations`, and touches nothing
+    /// outside the schema. Creating the schema needs the right to; if an administrator created it, owning it is enough.
     ///
     /// # Errors
     ///
-    /// [`StoreError::NotMigrated`] if a newer version of this library has migrated it already to tables that this one
-    /// cannot work with, and [`StoreError::Unavailable`] or [`StoreError::Database`].
+    /// [`StoreError::NotMigrated`] if a newer version of this library already migrated it to incompatible tables, and
+    /// [`StoreError::Unavailable`] or [`StoreError::Database`].
     ///
     /// # Cancellation
     ///
-    /// The future may be dropped at any time: all of it is done then, or nothing.
+    /// May be dropped at any time: the migration has then run entirely or not at all.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         if !found(&self.database).await?.is_behind(current())? {
             return Ok(());
@@ -60,7 +59,7 @@ impl PostgresKeyStore {
         let lock = sqlx::query(sql::MIGRATION_LOCK).bind(MIGRATION_LOCK);
         transaction.run(lock).await?;
         let found = found_in(&mut transaction).await?;
-        // Another may have been faster.
+        // Another process may have been faster.
         if !found.is_behind(current())? {
             return Ok(());
         }
@@ -78,15 +77,15 @@ impl PostgresKeyStore {
         transaction.commit().await
     }
 
-    /// Lists the steps that [`migrate`](Self::migrate) runs, those that ran already included.
+    /// Lists the steps that [`migrate`](Self::migrate) runs, including those that have run.
     ///
     /// # Errors
     ///
-    /// As [`migrate`](Self::migrate).
+    /// Those of [`migrate`](Self::migrate).
     ///
     /// # Cancellation
     ///
-    /// The future may be dropped at any time.
+    /// May be dropped at any time.
     pub async fn migrations(&self) -> Result<Vec<MigrationStep>, StoreError> {
         let found = found(&self.database).await?;
         found.is_behind(current())?;
@@ -94,18 +93,18 @@ impl PostgresKeyStore {
         Ok(MIGRATIONS.iter().map(step).collect())
     }
 
-    /// Checks that the tables are those of this version, or newer ones that it works with.
+    /// Checks that the tables are of this version, or newer and compatible.
     pub(super) async fn check_tables(&self) -> Result<(), StoreError> {
         found(&self.database).await?.check(current())
     }
 }
 
-/// Returns the version of the tables that this library makes.
+/// Returns this library's version of the tables.
 fn current() -> i64 {
     MIGRATIONS.last().map_or(0, |last| last.version)
 }
 
-/// Finds out which tables are there.
+/// Returns the state of the tables.
 async fn found(database: &Database) -> Result<Found, StoreError> {
     let mut transaction = database.begin_read().await?;
     let found = found_in(&mut transaction).await?;

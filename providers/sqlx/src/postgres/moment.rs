@@ -1,4 +1,4 @@
-//! Moments as PostgreSQL keeps them: microseconds since 2000, exactly.
+//! Timestamps as PostgreSQL stores them: microseconds since 2000, exactly.
 
 use encx_core::store::Timestamp;
 use sqlx::encode::IsNull;
@@ -16,7 +16,7 @@ const TIMESTAMPTZ: Oid = Oid(1184);
 /// 2000-01-01T00:00:00Z, in microseconds since 1970.
 const EPOCH: i64 = 946_684_800_000_000;
 
-/// The first and the last finite moment that PostgreSQL has, in microseconds since 2000.
+/// The first and the last finite timestamp of PostgreSQL, in microseconds since 2000.
 const FIRST: i64 = -211_813_488_000_000_000;
 const LAST: i64 = 9_223_371_331_199_999_999;
 

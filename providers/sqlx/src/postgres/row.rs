@@ -54,7 +54,7 @@ pub(super) fn raw_row(row: &PgRow) -> Result<RawRow, StoreError> {
     })
 }
 
-/// Reads a row of the poll; `None` for the one that only tells the time.
+/// Reads a row of the poll; `None` for the row that only contains the time.
 pub(super) fn raw_change(row: &PgRow) -> Option<Result<RawChange, StoreError>> {
     let id = match row.try_get::<Option<Uuid>, _>("id") {
         Ok(id) => id?,

@@ -1,4 +1,4 @@
-//! Leases, jobs and the registry of processes: each write is one short transaction, mostly of one statement.
+//! Leases, jobs and the registry of processes. Each write is one short transaction, mostly of one statement.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::shared_work::{RawJob, RawProcess, counts, daily_counts, fault_rows, r
 type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
 impl PostgresKeyStore {
-    /// Runs one statement in a transaction of its own, and returns its row if it has one.
+    /// Runs one statement in its own transaction, and returns its row if there is one.
     async fn write_one(&self, statement: Statement<'_>) -> Result<Option<PgRow>, StoreError> {
         self.ready().await?;
         let mut transaction = self.database.begin_write().await?;
@@ -78,7 +78,7 @@ impl JobStore for PostgresKeyStore {
         }
         let row = transaction.fetch_one(sqlx::query(sql::JOB).bind(name)).await?;
         transaction.commit().await?;
-        // It was there or was added, and no job is ever removed.
+        // The row existed or was just added, and jobs are never removed.
         let row = row.ok_or(StoreError::Conflict)?;
         status_of(name, &row)
     }
@@ -171,7 +171,7 @@ impl JobStore for PostgresKeyStore {
         let done = transaction.run(count).await? == 1
             && transaction.run(of_range(sql::DELETE_RANGE, range)).await? == 1;
         if done && !faults.is_empty() {
-            // The count has locked the job's row, so nobody adds faults between these two.
+            // Counting locked the job's row, so no other transaction adds faults between these two statements.
             let job = transaction
                 .fetch_one(sqlx::query(sql::JOB).bind(&range.job))
                 .await?;
@@ -191,7 +191,7 @@ impl JobStore for PostgresKeyStore {
                 .bind(examples);
             transaction.run(set).await?;
         }
-        // Without it the transaction is rolled back: nothing is counted of what was lost.
+        // Otherwise the transaction is rolled back: a lost range is not counted.
         if done {
             transaction.commit().await?;
         }
@@ -214,7 +214,7 @@ impl ProcessRegistry for PostgresKeyStore {
         let mut row = transaction.fetch_one(bound(sql::HEARTBEAT)).await?;
         if row.is_none() {
             row = transaction.fetch_one(bound(sql::REGISTER)).await?;
-            // A process begins: rarely enough to look after those that ended without a word.
+            // A process registers: rarely enough to also remove those that ended without deregistering.
             transaction.run(sqlx::query(sql::FORGET)).await?;
         }
         transaction.commit().await?;
@@ -236,7 +236,7 @@ impl ProcessRegistry for PostgresKeyStore {
 
     async fn raise_fence(&self) -> Result<Fence, StoreError> {
         let row = self.write_one(sqlx::query(sql::RAISE_FENCE)).await?;
-        // An upsert without a condition has a row.
+        // An upsert without a condition returns a row.
         let row = row.ok_or(StoreError::Conflict)?;
         Columns("fences", &row).get("number").map(Fence::new)
     }
@@ -289,7 +289,7 @@ impl ProcessRegistry for PostgresKeyStore {
     }
 }
 
-/// Binds what names a claim.
+/// Binds the parameters that identify a claim.
 fn of_range<'q>(text: &'static str, range: &'q JobRange) -> Statement<'q> {
     sqlx::query(text)
         .bind(&range.job)
@@ -315,7 +315,7 @@ fn status_of(name: &str, row: &PgRow) -> Result<JobStatus, StoreError> {
     raw.into_status(name)
 }
 
-/// A row, and the table to name in errors.
+/// A row, with its table's name for errors.
 struct Columns<'r>(&'static str, &'r PgRow);
 
 impl<'r> Columns<'r> {

@@ -1,8 +1,8 @@
-//! Every statement that the PostgreSQL store runs, apart from the migrations.
+//! All statements of the PostgreSQL store, except migrations.
 
 pub(super) mod shared_work;
 
-/// The columns that become a record, of keys with their wraps.
+/// The columns of a record: keys joined with their wraps.
 macro_rules! select_from {
     ($keys:literal) => {
         concat!(
@@ -35,12 +35,12 @@ pub(super) const PAGE: &str = concat!(
     " ORDER BY k.id"
 );
 
-/// Takes the first of every usage and state in the order of ids, which the index has, and merges them. The index
-/// alone answers that: what is rare is found without walking through what is frequent. It is asked for ranges, because
-/// equality would let the planner walk along the primary key instead: where nearly all keys are of one usage and state it
-/// expects every key to match, and looks for the others, of which there are none, to the end of the table.
+/// Reads the first ids of every usage and state from the index, and merges them. The index alone answers this, so rare
+/// states are found without walking through frequent ones. The conditions are ranges, because with equality the planner
+/// may walk along the primary key instead: where nearly all keys have one usage and state, it expects every key to
+/// match, and scans to the end of the table for others that do not exist.
 ///
-/// $1 after, $2 limit, $3 activated before, $4 states, $5 usages, none twice.
+/// $1 after, $2 limit, $3 activated before, $4 states, $5 usages, without duplicates.
 pub(super) const PAGE_OF_STATES: &str = concat!(
     select_from!(
         "(SELECT d.* FROM (
@@ -58,8 +58,7 @@ pub(super) const PAGE_OF_STATES: &str = concat!(
     " ORDER BY k.id"
 );
 
-/// Walks through the KEK's wraps in the order of ids. The inner limit keeps the planner from joining whole tables
-/// instead.
+/// Walks the KEK's wraps in the order of ids. The inner limit keeps the planner from joining whole tables.
 ///
 /// $1 after, $2 limit, $3 activated before, $4 states, $5 usages, $6 KMS, $7 KEK.
 pub(super) const PAGE_OF_KEK: &str = concat!(
@@ -75,8 +74,8 @@ pub(super) const PAGE_OF_KEK: &str = concat!(
     " ORDER BY k.id"
 );
 
-/// Planned anew for the pairs that are asked for: of those that few keys have the index finds all, and those that many have
-/// are found soon along the primary key.
+/// Planned for the given pairs: the index finds all keys with rare pairs, and frequent pairs are found early along the
+/// primary key.
 ///
 /// $1 after, $2 limit, $3 activated before, $4 states, $5 usages, $6 context, $7 KMS, $8 KEK or null.
 pub(super) const PAGE_OF_CONTEXT: &str = concat!(
@@ -110,13 +109,13 @@ pub(super) const SUMMARY: &str = "
     SELECT usage, state, count(*) AS versions, min(activated_at) AS first_activated_at
     FROM encx.data_keys GROUP BY usage, state";
 
-/// A key's wraps lie side by side in the primary key: each is counted beside the others.
+/// A key's wraps are adjacent in the primary key, so each is counted beside the others.
 pub(super) const KEKS: &str = "
     SELECT kms, kek, count(*) AS versions, count(*) FILTER (WHERE wraps = 1) AS sole
     FROM (SELECT kms, kek, count(*) OVER (PARTITION BY key_id) AS wraps FROM encx.wrapped_keys) w
     GROUP BY kms, kek";
 
-/// The columns of an entry of the audit log.
+/// The columns of an audit log entry.
 macro_rules! select_audit {
     ($filter:literal) => {
         concat!(
@@ -131,14 +130,14 @@ macro_rules! select_audit {
 /// $1 after, $2 limit, $3 since, $4 until.
 pub(super) const AUDIT_PAGE: &str = select_audit!("");
 
-/// As [`AUDIT_PAGE`]. $5 scope.
+/// Like [`AUDIT_PAGE`]. $5 scope.
 pub(super) const AUDIT_PAGE_OF_SCOPE: &str = select_audit!(" AND scope = $5");
 
-/// As [`AUDIT_PAGE`]. $5 scope or null, $6 key.
+/// Like [`AUDIT_PAGE`]. $5 scope or null, $6 key.
 pub(super) const AUDIT_PAGE_OF_KEY: &str =
     select_audit!(" AND ($5::bytea IS NULL OR scope = $5) AND key_id = $6");
 
-/// The time comes from before the statement's snapshot: whatever had committed by then, the snapshot holds.
+/// The time is from before the statement's snapshot: the snapshot contains everything committed by then.
 pub(super) const CHANGES: &str = "
     SELECT n.now, k.id, k.scope, k.state, k.revision, k.changed_at
     FROM (SELECT statement_timestamp() AS now) n
@@ -150,41 +149,42 @@ pub(super) const CHANGES: &str = "
 
 pub(super) const NOW: &str = "SELECT statement_timestamp()";
 
-/// Whatever the connection's defaults are: planning needs to see what others have committed meanwhile.
+/// Explicit, whatever the connection's defaults: planning must see what others have committed since.
 pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE";
 
-/// Also for a database that takes no writes.
+/// Works on a read-only database too.
 pub(super) const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL READ COMMITTED, READ ONLY";
 
 pub(super) const COMMIT: &str = "COMMIT";
 
 pub(super) const ROLLBACK: &str = "ROLLBACK";
 
-/// $1 statement, $2 lock, $3 idle, as durations. A data key that a crash takes back takes data with it, so a
-/// commit is never asynchronous here.
+/// $1 statement, $2 lock, $3 idle, as durations. Losing a data key in a crash loses its data, so a commit is never
+/// asynchronous here.
 pub(super) const SET_LIMITS: &str = "
     SELECT set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true),
            set_config('idle_in_transaction_session_timeout', $3, true),
            set_config('synchronous_commit',
                replace(current_setting('synchronous_commit'), 'off', 'on'), true)";
 
-/// Locks a scope, even one without rows. The number is made of the scope's hash.
+/// Locks a scope, even one without rows. The lock's number is derived from the scope's hash.
 pub(super) const LOCK_SCOPE: &str = "SELECT pg_advisory_xact_lock($1)";
 
-/// Holds off whoever writes these rows without the lock, as who replaces wraps. Versions and ids grow together. Reading them comes after it, in a statement of its own:
-/// in this one, the wraps would be those of before the wait.
+/// Blocks writers of these rows that do not take the scope's lock, such as a replacement of wraps. Versions and ids
+/// grow together. The rows are read afterwards in a separate statement: this statement's snapshot would have the wraps
+/// from before the wait.
 pub(super) const LOCK_ROWS: &str =
     "SELECT id FROM encx.data_keys WHERE scope = $1 ORDER BY version FOR UPDATE";
 
-/// $1 ids. In the order of ids, as every write locks rows, so that none waits for another in a circle.
+/// $1 ids. In the order of ids, like every write, so that writes do not deadlock.
 pub(super) const LOCK_KEYS: &str = "SELECT id FROM encx.data_keys WHERE id = ANY($1) ORDER BY id FOR UPDATE";
 
-/// Leaves out those that another transaction has locked.
+/// Skips keys that another transaction has locked.
 pub(super) const LOCK_FREE_KEYS: &str =
     "SELECT id FROM encx.data_keys WHERE id = ANY($1) ORDER BY id FOR UPDATE SKIP LOCKED";
 
-/// Never a time that stands in a row already, even if the clock was set back; unless a row lies an hour ahead,
-/// which no clock has written.
+/// Later than every time already in a row, even if the clock was set back. Rows an hour or more ahead are ignored: no
+/// clock wrote them.
 pub(super) const WRITE_TIME: &str = "
     SELECT greatest(clock_timestamp(), (
         SELECT max(changed_at) FROM encx.data_keys
@@ -195,20 +195,20 @@ pub(super) const INSERT_KEY: &str = "
         created_at, activated_at, deactivated_at, destroyed_at, changed_at)
     VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb, $8, $9, $10, $11, $12, $13, $14)";
 
-/// $1 id, $2 the revision that it has; it gets the one that follows.
+/// $1 id, $2 its current revision; it gets the next one.
 pub(super) const UPDATE_KEY: &str = "
     UPDATE encx.data_keys
     SET revision = $3, state = $4, suspended_from = $5, activated_at = $6, deactivated_at = $7, destroyed_at = $8,
         changed_at = $9
     WHERE id = $1 AND revision = $2";
 
-/// $1 ids, $2 the revisions that they have, $3 those that they get, $4 the time.
+/// $1 ids, $2 their current revisions, $3 their new ones, $4 the time.
 pub(super) const TOUCH_KEYS: &str = "
     UPDATE encx.data_keys k SET revision = n.revision, changed_at = $4
     FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS n (id, before, revision)
     WHERE k.id = n.id AND k.revision = n.before";
 
-/// Of keys that have one wrap and get one: cheaper than another row, whose reference would be checked.
+/// For keys with one wrap before and after: cheaper than inserting a row, whose foreign key would be checked.
 pub(super) const REPLACE_ONLY_WRAPS: &str = "
     UPDATE encx.wrapped_keys w
     SET kms = n.kms, kek = n.kek, ciphertext = n.ciphertext, kek_material = n.kek_material
@@ -238,27 +238,27 @@ pub(super) const AUDIT_WRAPS: &str = "
     SELECT $1, n.id, n.scope, 'wraps', n.state, n.state, n.reason
     FROM unnest($2::uuid[], $3::bytea[], $4::text[], $5::text[]) AS n (id, scope, state, reason)";
 
-/// $1 channel, $2 payload. It is delivered when the transaction commits.
+/// $1 channel, $2 payload. Delivered when the transaction commits.
 pub(super) const NOTIFY: &str = "SELECT pg_notify($1, $2)";
 
 /// Tells whether this session listens.
 pub(super) const LISTENS: &str = "SELECT 'encx_keys' IN (SELECT pg_listening_channels())";
 
-/// Tells whether a write is still young enough to commit. $1 its time, $2 microseconds.
+/// Tells whether a write is still recent enough to commit. $1 its time, $2 microseconds.
 pub(super) const IN_TIME: &str = "SELECT clock_timestamp() < $1 + $2 * interval '1 microsecond'";
 
-/// Reads the catalogue itself. `to_regclass` answers from a cache of the session, which waiting for an advisory lock does
-/// not bring up to date: after the wait it would not see the tables that the holder of the lock has made. Reading the
-/// catalogue's tables locks them, and that brings the cache up to date for the statements that follow too.
+/// Reads the catalogue directly. `to_regclass` uses a session cache, which waiting for an advisory lock does not
+/// refresh: after the wait it would miss the tables that the holder of the lock has made. Reading the catalogue's
+/// tables locks them, and that refreshes the cache for the following statements too.
 pub(super) const HAS_MIGRATIONS: &str = "
     SELECT EXISTS (
         SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
         WHERE n.nspname = 'encx' AND c.relname = 'migrations' AND c.relkind = 'r')";
 
-/// The last migration that ran. Of tables of version 1 no more can be asked.
+/// The last migration that has run. Version 1 of the tables records nothing more.
 pub(super) const LAST_MIGRATION: &str = "SELECT coalesce(max(version), 0)::bigint FROM encx.migrations";
 
-/// From which version on libraries work with tables that are newer than ours.
+/// The oldest version whose library works with the tables, when they are newer than ours.
 pub(super) const COMPATIBLE_FROM: &str = "
     SELECT coalesce(compatible_from, version)::bigint FROM encx.migrations ORDER BY version DESC LIMIT 1";
 
@@ -266,6 +266,6 @@ pub(super) const MIGRATION_LOCK: &str = "SELECT pg_advisory_xact_lock($1)";
 
 pub(super) const RECORD_MIGRATION: &str = "INSERT INTO encx.migrations (version) VALUES ($1)";
 
-/// $1 the last migration, $2 from which version on libraries work with its tables.
+/// $1 the last migration, $2 the oldest version whose library works with its tables.
 pub(super) const RECORD_COMPATIBLE: &str =
     "UPDATE encx.migrations SET compatible_from = $2 WHERE version = $1";

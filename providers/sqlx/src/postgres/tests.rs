@@ -1,4 +1,4 @@
-//! That the statements of the store use the indexes, asserted on the statements themselves.
+//! Tests that the store's own statements use the indexes.
 
 #[allow(
     dead_code,
@@ -14,7 +14,7 @@ use sqlx::{AssertSqlSafe, Execute, Executor, PgConnection};
 use super::*;
 use database::on_a_database;
 
-/// Four versions in each of 3000 scopes, as a service has them: few active and suspended, most deactivated.
+/// Four versions in each of 3000 scopes, as in a typical service: few active and suspended, most deactivated.
 const FILL: &str = "
     INSERT INTO encx.data_keys (id, scope, usage, version, state, suspended_from, context, key_check, revision,
         created_at, activated_at, changed_at)
@@ -48,7 +48,7 @@ fn statements_use_the_indexes() {
         database.store().await.migrate().await.unwrap();
         let mut connection = database.connection().await;
         connection.execute(FILL).await.unwrap();
-        // Which is what the server does by itself after a while.
+        // The server does this by itself after a while.
         connection.execute("VACUUM ANALYZE").await.unwrap();
         let row = sqlx::query("SELECT id, scope FROM encx.data_keys ORDER BY id OFFSET 5000 LIMIT 1")
             .fetch_one(&mut connection)
@@ -60,7 +60,7 @@ fn statements_use_the_indexes() {
         let moment = Timestamp::from_micros(1_767_225_600_000_000 + 60_000_000 * 6000);
         let (kms, kek) = (KmsName::default(), KekId::new("kek-7").unwrap());
 
-        // As prepared for these values, and as prepared for any.
+        // With a custom plan for these values, and with a generic plan.
         for mode in ["auto", "force_generic_plan"] {
             let set = format!("SET plan_cache_mode = {mode}");
             connection.execute(AssertSqlSafe(set)).await.unwrap();
@@ -146,14 +146,14 @@ fn statements_use_the_indexes() {
                 );
             }
         }
-        // A page of what is rare does not walk through what is frequent.
+        // A page of rare keys does not walk through frequent ones.
         let rare = plan(
             &mut connection,
             page_query(&KeyQuery::new(100).state(KeyState::Suspended)).unwrap(),
         )
         .await;
         assert!(rare.contains("data_keys_listed"), "{rare}");
-        // So are pairs of the context that few keys have. Such a statement is never planned for any pairs.
+        // The same holds for pairs that few keys have. That statement never gets a generic plan.
         connection.execute("SET plan_cache_mode = auto").await.unwrap();
         for (tenant, index) in [("t-77", "data_keys_context"), ("t", "data_keys_pkey")] {
             let pages = [
@@ -170,7 +170,7 @@ fn statements_use_the_indexes() {
                 assert!(plan.contains(index), "{tenant}: {plan}");
             }
         }
-        // Of a log that is long, the last hour.
+        // The last hour of a long log.
         let last = AuditQuery::new(100).since(Timestamp::from_micros(
             1_767_225_600_000_000 + 60_000_000 * 11_950,
         ));
@@ -179,7 +179,7 @@ fn statements_use_the_indexes() {
     });
 }
 
-/// A key for each of 10 000 scopes, all active and for data.
+/// A key in each of 10 000 scopes, all active and for data.
 const FILL_ALIKE: &str = "
     INSERT INTO encx.data_keys (id, scope, usage, version, state, context, key_check, revision, created_at,
         activated_at, changed_at)
@@ -188,7 +188,7 @@ const FILL_ALIKE: &str = "
     FROM generate_series(1, 10000) AS n";
 
 #[test]
-fn where_all_keys_are_alike_nobody_walks_through_them_for_others() {
+fn where_all_keys_are_alike_no_query_walks_through_them_for_others() {
     on_a_database(|database| async move {
         database.store().await.migrate().await.unwrap();
         let mut connection = database.connection().await;
@@ -276,7 +276,7 @@ fn statements_of_shared_work_use_the_indexes() {
                     );
                 }
                 if what == "claim" {
-                    // It takes the first that has ended, and neither reads nor sorts the others.
+                    // It takes the first expired claim, and neither reads nor sorts the others.
                     assert!(plan.contains("job_ranges_until"), "with {mode}:\n{plan}");
                     assert!(!plan.contains("Sort"), "with {mode}:\n{plan}");
                 }

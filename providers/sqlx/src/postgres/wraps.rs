@@ -1,4 +1,4 @@
-//! Replacing wraps: many keys in one transaction, each with an outcome of its own.
+//! Replaces wraps: many keys in one transaction, with an outcome for each.
 
 use std::collections::{HashMap, HashSet};
 
@@ -16,8 +16,8 @@ use super::sql;
 use super::write::Write;
 use crate::row::assemble;
 
-/// How many keys are changed in one transaction: enough that its round trips and its commit weigh little, and so few
-/// that nobody waits long for a key that it has locked.
+/// How many keys one transaction changes: enough that round trips and commits cost little, and few enough that other
+/// writers do not wait long for locked keys.
 const KEYS_PER_WRITE: usize = 500;
 
 type Outcome = Result<KeyRecord, StoreError>;
@@ -37,7 +37,7 @@ pub(super) async fn replace(
                 outcomes.extend(of.map(|(change, result)| WrapOutcome::new(change.id, result)));
             }
             Err(error) if outcomes.is_empty() => return Err(error),
-            // The rest is not tried: it would wait until its time is over, too.
+            // The rest is not tried: each would time out too.
             Err(error) => {
                 let untried = changes.iter().skip(outcomes.len());
                 let untried: Vec<_> = untried
@@ -51,7 +51,7 @@ pub(super) async fn replace(
     Ok(outcomes)
 }
 
-/// Counts the changes at the front that go into one transaction. The second change of a key has to see the first.
+/// Counts the leading changes that fit into one transaction. A second change of the same key must see the first.
 fn distinct(changes: &[WrapChange]) -> usize {
     let mut seen = HashSet::new();
     let front = changes.iter().take(KEYS_PER_WRITE);
@@ -62,7 +62,7 @@ fn distinct(changes: &[WrapChange]) -> usize {
 ///
 /// # Errors
 ///
-/// What made it useless to try any of them.
+/// An error that makes trying any of them useless.
 async fn replace_together(database: &Database, changes: &[WrapChange]) -> Result<Vec<Outcome>, StoreError> {
     let mut outcomes: Vec<Option<Outcome>> = changes.iter().map(|_| None).collect();
     let mut stuck: Option<StoreError> = None;
@@ -82,7 +82,7 @@ async fn replace_together(database: &Database, changes: &[WrapChange]) -> Result
                 }
                 stuck = Some(error);
             }
-            // One that the database refuses must not fail the others: each by itself.
+            // A key that the database refuses must not fail the others, so try each separately.
             Err(_) if open.len() > 1 => {
                 for at in &open {
                     let result = wait_for(database, &changes[*at]).await;
@@ -99,8 +99,8 @@ async fn replace_together(database: &Database, changes: &[WrapChange]) -> Result
             }
             Err(error) => outcomes[first] = Some(Err(error)),
         }
-        // What others have locked is waited for, one by one: they may be done with the next by then. Of those who never
-        // are, one is enough to wait for.
+        // Wait for keys that others have locked, one at a time: the next may be free by then. If one wait fails, the
+        // rest is not tried.
         let Some(next) = open.into_iter().find(|at| outcomes[*at].is_none()) else {
             break;
         };
@@ -128,9 +128,9 @@ async fn wait_for(database: &Database, change: &WrapChange) -> Outcome {
     results.pop().flatten().unwrap_or(Err(StoreError::Conflict))
 }
 
-/// Writes in one transaction what can be written. `None` for a key that another transaction has locked.
+/// Writes what it can in one transaction. `None` for a key that another transaction has locked.
 ///
-/// The locks of the rows suffice: no version is added, and who changes states locks the same rows in the same order.
+/// The row locks are enough: no version is added, and changes of state lock the same rows in the same order.
 async fn write(
     database: &Database,
     changes: &[&WrapChange],
@@ -167,7 +167,7 @@ async fn write(
     Ok(outcomes)
 }
 
-/// Reads keys, each by itself: one that cannot be read hides no other.
+/// Reads keys separately: an unreadable one hides no others.
 async fn read(write: &mut Write, ids: Vec<Uuid>) -> Result<HashMap<DataKeyId, Outcome>, StoreError> {
     let rows = write.fetch(sqlx::query(sql::GET).bind(ids)).await?;
     let mut found = HashMap::new();
@@ -250,7 +250,7 @@ async fn store(
     Ok(())
 }
 
-/// Rows of wraps, column by column.
+/// Rows of wraps, by column.
 #[derive(Default)]
 struct Wraps {
     ids: Vec<Uuid>,

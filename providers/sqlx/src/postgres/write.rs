@@ -1,4 +1,4 @@
-//! Writes: short transactions that lock a scope, look, work out what changes, and compare before they swap.
+//! Writes: short transactions that lock a scope, read it, plan the change, and compare and swap.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use super::row::raw_row;
 use super::{hints, sql};
 use crate::row::{assemble, context_json, what_changed};
 
-/// How old a write's time may be when all is written.
+/// The maximum age of a write's time when all statements have run.
 const AGE: Duration = Duration::from_secs(5);
 
-/// How old a write's time may be when it is committed: it was young enough when all was written, the commit came
-/// in time, and took no longer than a statement may.
+/// The maximum age of a write's time when it is committed: at most `AGE` when all was written, then `IDLE` until the
+/// commit, then `STATEMENT` for the commit itself.
 pub(super) const LIMIT: Duration = AGE.saturating_add(IDLE).saturating_add(STATEMENT);
 
-/// Says that a write was given up because others could have polled past its time.
+/// A write was abandoned because polls might have passed its time.
 #[derive(Debug, thiserror::Error)]
 #[error("the write took longer than {AGE:?} and was rolled back")]
 struct TooSlow;
@@ -43,7 +43,7 @@ pub(super) async fn apply(database: &Database, change: &StateChange) -> Result<K
     write.store(&siblings, planned, change.reason.as_deref()).await
 }
 
-/// A write under way.
+/// A write in progress.
 pub(super) struct Write {
     transaction: Transaction,
     at: Timestamp,
@@ -83,14 +83,14 @@ impl Write {
         assemble(rows.iter().map(raw_row))
     }
 
-    /// Takes the time of the write, once the locks are held.
+    /// Takes the write's time, once the locks are held.
     pub(super) async fn time(&mut self) -> Result<Timestamp, StoreError> {
         let at: Moment = scalar(&self.fetch(sqlx::query(sql::WRITE_TIME)).await?)?;
         self.at = at.0;
         Ok(at.0)
     }
 
-    /// Commits, if others cannot have polled past the write's time.
+    /// Commits, unless polls may have passed the write's time.
     pub(super) async fn finish(mut self) -> Result<(), StoreError> {
         let limit = i64::try_from(AGE.as_micros()).unwrap_or(i64::MAX);
         let in_time = sqlx::query(sql::IN_TIME).bind(Moment(self.at)).bind(limit);
@@ -100,14 +100,14 @@ impl Write {
         self.transaction.commit().await
     }
 
-    /// Writes what was planned, each record over the revision that was read, and returns the first.
+    /// Writes the planned records over the revisions that were read, and returns the first.
     async fn store(
         mut self,
         before: &[KeyRecord],
         planned: Vec<KeyRecord>,
         reason: Option<&str>,
     ) -> Result<KeyRecord, StoreError> {
-        // The siblings first: the index on active versions must not see the new one beside the old.
+        // Siblings first: the unique index on active versions must not see the new one beside the old.
         for record in planned.iter().rev() {
             let old = before.iter().find(|old| old.id == record.id);
             match old {
@@ -116,14 +116,14 @@ impl Write {
             }
             self.audit(old, record, reason).await?;
         }
-        // Only these are pushed: of wraps alone nobody has to hear soon.
+        // Only state changes are pushed: changes of wraps alone are not urgent.
         if let Some(changed) = planned.first() {
             let hint = hints::of_scope(&changed.scope);
             let notify = sqlx::query(sql::NOTIFY).bind(hints::CHANNEL).bind(hint);
             self.run(notify).await?;
         }
         self.finish().await?;
-        // A plan is never empty; without one, nothing was written.
+        // A plan is never empty; if it were, nothing would have been written.
         planned.into_iter().next().ok_or(StoreError::Conflict)
     }
 

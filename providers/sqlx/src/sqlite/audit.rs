@@ -1,4 +1,4 @@
-//! The audit log, as it is listed.
+//! Lists the audit log.
 
 use async_trait::async_trait;
 use encx_core::store::{AuditLog, AuditPage, AuditQuery, StoreError, Timestamp};
@@ -26,7 +26,7 @@ impl AuditLog for SqliteKeyStore {
     }
 }
 
-/// Chooses the statement that fits a query's most selective filter, and binds the rest.
+/// Picks the statement for a query's most selective filter, and binds the other filters.
 pub(super) fn audit_query(query: &AuditQuery) -> Query<'static, Sqlite, SqliteArguments> {
     let statement = match (query.key, query.scope) {
         (Some(_), _) => sql::AUDIT_PAGE_OF_KEY,

@@ -1,4 +1,4 @@
-//! The store's own connections, and what it says if a file cannot be opened.
+//! The store's own connections, and the error if a file cannot be opened.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::error::{may_pass, without_rows};
 /// How long a writer waits for another.
 pub(super) const BUSY: Duration = Duration::from_secs(10);
 
-/// How many connections a store keeps at most besides those of the caller's pool: one writes, the other reads.
+/// The most connections of a store beside those of the caller's pool: one writes, the other reads.
 const BESIDES: u32 = 2;
 
 /// The connections of a store. Clones share them.
@@ -25,14 +25,14 @@ const BESIDES: u32 = 2;
 pub(super) struct Connections(Arc<Inner>);
 
 struct Inner {
-    /// The pool that the caller made, or that was made for a URL.
+    /// The caller's pool, or the one made for a URL.
     given: SqlitePool,
-    /// The pool that the store uses, once the database was opened and told whether it is a file.
+    /// The pool that the store uses, known once the database was opened and it is clear whether it is a file.
     used: OnceCell<SqlitePool>,
 }
 
 impl Connections {
-    /// Uses a pool that was made for this store alone.
+    /// Uses a pool that was made for this store only.
     pub(super) fn of_its_own(pool: SqlitePool) -> Self {
         Self(Arc::new(Inner {
             used: OnceCell::new_with(Some(pool.clone())),
@@ -40,9 +40,9 @@ impl Connections {
         }))
     }
 
-    /// Makes connections of its own beside those of a pool, if its database is a file.
+    /// Makes separate connections beside those of a pool, if its database is a file.
     ///
-    /// The caller may hold all of that pool's connections in transactions, each of which waits for the store.
+    /// The caller may hold all of that pool's connections in transactions that wait for the store.
     pub(super) fn beside(given: SqlitePool) -> Self {
         Self(Arc::new(Inner {
             used: OnceCell::new(),
@@ -50,7 +50,7 @@ impl Connections {
         }))
     }
 
-    /// Returns how many connections are open.
+    /// Returns the number of open connections.
     pub(super) fn len(&self) -> u32 {
         self.0.used.get().map_or(0, SqlitePool::size)
     }
@@ -82,11 +82,12 @@ impl Connections {
                 return Ok(self.own(&options));
             }
             match given.options().get_max_connections() {
-                // It is gone with its last connection, and a second one would see other tables, or locked ones.
+                // The database is gone with its last connection, and a second one would see other tables, or locked
+                // ones.
                 1 => Ok(given.clone()),
                 connections => Err(StoreError::Invalid {
                     what: format!(
-                        "the pool has up to {connections} connections to a SQLite database in memory; use \
+                        "the pool has up to {connections} connections to an in-memory SQLite database; use \
                          `SqliteKeyStore::connect(\"sqlite::memory:\")`, or a file, or a pool with \
                          `max_connections(1)`, `idle_timeout(None)` and `max_lifetime(None)`"
                     ),
@@ -96,10 +97,10 @@ impl Connections {
         .await
     }
 
-    /// Makes the store's own pool, with the settings of the caller's, and closes it with that.
+    /// Makes the store's own pool with the settings of the caller's, and closes it with that one.
     fn own(&self, options: &SqliteConnectOptions) -> SqlitePool {
         let given = &self.0.given;
-        // Their hooks too: one may set what the database needs.
+        // Including hooks: one may set what the database needs.
         let settings = given.options().clone();
         let connections = BESIDES.min(settings.get_max_connections());
         let acquire = BUSY.min(settings.get_acquire_timeout());
@@ -119,7 +120,7 @@ impl Connections {
     }
 }
 
-/// Opens the database once, and asks whether it is a file that others can open too.
+/// Opens the database once, and tells whether it is a file that other connections can open too.
 async fn is_file(options: &SqliteConnectOptions) -> Result<bool, StoreError> {
     let asked = async {
         let mut connection = SqliteConnection::connect_with(options).await?;
@@ -130,7 +131,7 @@ async fn is_file(options: &SqliteConnectOptions) -> Result<bool, StoreError> {
     asked.await.map_err(|error| not_opened(options, error))
 }
 
-/// Says which file could not be opened, and why.
+/// Returns the error that names the file and says why it could not be opened.
 fn not_opened(options: &SqliteConnectOptions, error: sqlx::Error) -> StoreError {
     let advice = match primary_code(&error) {
         // SQLITE_CANTOPEN, SQLITE_READONLY, SQLITE_NOTADB
@@ -160,10 +161,10 @@ struct NotOpened {
     source: sqlx::Error,
 }
 
-/// Says that all connections were busy. A database in memory has one, which the caller may hold itself.
+/// All connections are busy. An in-memory database has one, which the caller may hold.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "all {connections} connections of the key store to SQLite were in use for {waited:?}; a database in memory has one, \
+    "all {connections} connections of the key store to SQLite were in use for {waited:?}; an in-memory database has one, \
      so use the encryption context once before your transaction begins"
 )]
 struct AllInUse {

@@ -1,10 +1,10 @@
-//! What SQLite's errors mean.
+//! Classifies SQLite's errors.
 
 use encx_core::store::StoreError;
 
 use crate::error::{code_of, store_error_of};
 
-/// Tells apart what may succeed later, what lost a race, and what was refused, by SQLite's result codes.
+/// Classifies an error by SQLite's result code: may succeed later, lost a race, or refused.
 pub(super) fn store_error(error: sqlx::Error) -> StoreError {
     match primary_code(&error) {
         // SQLITE_BUSY, SQLITE_LOCKED
@@ -13,7 +13,7 @@ pub(super) fn store_error(error: sqlx::Error) -> StoreError {
     }
 }
 
-/// Says why SQLite has locked the key store out, which may be the caller's own doing.
+/// Another connection locked the key store out. It may be the caller's own.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "another connection keeps the SQLite database locked: {0}; if that is a transaction of your own, use the encryption \
@@ -21,7 +21,7 @@ pub(super) fn store_error(error: sqlx::Error) -> StoreError {
 )]
 struct Locked(#[source] sqlx::Error);
 
-/// Returns SQLite's result code without what extends it.
+/// Returns SQLite's primary result code.
 pub(super) fn primary_code(error: &sqlx::Error) -> Option<u32> {
     let code: u32 = code_of(error).parse().ok()?;
     Some(code & 0xff)
@@ -35,7 +35,7 @@ pub(super) fn of_code(code: &str) -> Option<StoreError> {
     }
 }
 
-/// Tells by a code of SQLite whether the same may succeed later.
+/// Tells by SQLite's code whether the same may succeed later.
 #[must_use]
 pub fn is_passing(code: &str) -> bool {
     // The low byte is the primary code: SQLITE_BUSY, SQLITE_LOCKED, SQLITE_IOERR, SQLITE_FULL, SQLITE_CANTOPEN.

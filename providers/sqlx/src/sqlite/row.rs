@@ -52,7 +52,7 @@ pub(super) fn raw_row(row: &SqliteRow) -> Result<RawRow, StoreError> {
     })
 }
 
-/// Reads a row of the poll; `None` for the one that only tells the last time.
+/// Reads a row of the poll; `None` for the row that only contains the last time.
 pub(super) fn raw_change(row: &SqliteRow) -> Option<Result<RawChange, StoreError>> {
     let id = match row.try_get::<Option<Vec<u8>>, _>("id") {
         Ok(id) => id?,

@@ -1,4 +1,4 @@
-//! Leases, jobs and the registry of processes: each write is one transaction, which begins by taking the turn to write.
+//! Leases, jobs and the registry of processes. Each write is one transaction, which begins by taking the write lock.
 
 use std::time::Duration;
 
@@ -81,7 +81,7 @@ impl JobStore for SqliteKeyStore {
         }
         let row = row_of(&mut *transaction, sqlx::query(sql::JOB).bind(name)).await?;
         transaction.commit().await.map_err(store_error)?;
-        // It was there or was added, and no job is ever removed.
+        // The row existed or was just added, and jobs are never removed.
         let row = row.ok_or(StoreError::Conflict)?;
         status_of(name, &row)
     }
@@ -212,7 +212,7 @@ impl JobStore for SqliteKeyStore {
         if done {
             transaction.commit().await.map_err(store_error)?;
         } else {
-            // Nothing is counted of what was lost.
+            // A lost range is not counted.
             transaction.rollback().await.map_err(store_error)?;
         }
         Ok(done)
@@ -263,7 +263,7 @@ impl ProcessRegistry for SqliteKeyStore {
         let mut transaction = self.begin().await?;
         let row = row_of(&mut *transaction, sqlx::query(sql::RAISE_FENCE)).await?;
         transaction.commit().await.map_err(store_error)?;
-        // An upsert without a condition has a row.
+        // An upsert without a condition returns a row.
         let row = row.ok_or(StoreError::Conflict)?;
         Columns("fences", &row).get("number").map(Fence::new)
     }
@@ -333,7 +333,7 @@ fn end(now: i64, term: Duration) -> i64 {
     now.saturating_add(Lease::term_micros(term))
 }
 
-/// Binds what names a claim.
+/// Binds the parameters that identify a claim.
 fn of_range<'q>(text: &'static str, range: &'q JobRange) -> Statement<'q> {
     sqlx::query(text)
         .bind(&range.job)
@@ -368,7 +368,7 @@ where
     statement.fetch_optional(executor).await.map_err(store_error)
 }
 
-/// A row, and the table to name in errors.
+/// A row, with its table's name for errors.
 struct Columns<'r>(&'static str, &'r SqliteRow);
 
 impl<'r> Columns<'r> {

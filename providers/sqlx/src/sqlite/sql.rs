@@ -1,8 +1,8 @@
-//! Every statement that the SQLite store runs, apart from the migrations.
+//! All statements of the SQLite store, except migrations.
 
 pub(super) mod shared_work;
 
-/// The columns that become a record, of keys with their wraps.
+/// The columns of a record: keys joined with their wraps.
 macro_rules! select_from {
     ($keys:literal) => {
         concat!(
@@ -27,8 +27,8 @@ pub(super) const GET: &str = concat!(
     " WHERE k.id IN (SELECT unhex(value) FROM json_each(?1)) ORDER BY k.id"
 );
 
-// Of every page: ?1 after, ?2 limit, ?3 activated before, ?4 states, ?5 usages, ?6 scope, ?7 KMS, ?8 KEK,
-// ?9 context, ?10 how many pairs that has.
+// Common to all pages: ?1 after, ?2 limit, ?3 activated before, ?4 states, ?5 usages, ?6 scope, ?7 KMS, ?8 KEK, ?9
+// context, ?10 the number of its pairs.
 
 pub(super) const PAGE: &str = concat!(
     select_from!(
@@ -60,7 +60,7 @@ pub(super) const PAGE_OF_KEK: &str = concat!(
     " ORDER BY k.id"
 );
 
-/// Reads the keys in the order of their ids, and each key's context, until enough have all of the pairs.
+/// Reads keys in the order of ids, and each key's context, until enough keys have all pairs.
 pub(super) const PAGE_OF_CONTEXT: &str = concat!(
     select_from!(
         "(SELECT d.* FROM encx_data_keys d
@@ -101,7 +101,7 @@ pub(super) const KEKS: &str = "
         WHERE o.key_id = w.key_id AND (o.kms, o.kek) <> (w.kms, w.kek))) AS sole
     FROM encx_wrapped_keys w GROUP BY w.kms, w.kek";
 
-/// The columns of an entry of the audit log.
+/// The columns of an audit log entry.
 macro_rules! select_audit {
     ($filter:literal) => {
         concat!(
@@ -116,13 +116,13 @@ macro_rules! select_audit {
 /// ?1 after, ?2 limit, ?3 since, ?4 until.
 pub(super) const AUDIT_PAGE: &str = select_audit!("");
 
-/// As [`AUDIT_PAGE`]. ?5 scope.
+/// Like [`AUDIT_PAGE`]. ?5 scope.
 pub(super) const AUDIT_PAGE_OF_SCOPE: &str = select_audit!(" AND scope = ?5");
 
-/// As [`AUDIT_PAGE`]. ?5 scope or null, ?6 key.
+/// Like [`AUDIT_PAGE`]. ?5 scope or null, ?6 key.
 pub(super) const AUDIT_PAGE_OF_KEY: &str = select_audit!(" AND (?5 IS NULL OR scope = ?5) AND key_id = ?6");
 
-/// One statement, so that the last time and the rows are of one moment. There is a row even if nothing changed.
+/// One statement, so that the last time and the rows are consistent. There is a row even if nothing changed.
 ///
 /// ?1 from, ?2 after, ?3 limit, ?4 now.
 pub(super) const CHANGES: &str = "
@@ -134,14 +134,14 @@ pub(super) const CHANGES: &str = "
         ORDER BY changed_at, id LIMIT ?3) k ON true
     ORDER BY k.changed_at, k.id";
 
-/// ?1 the moment after which times do not count.
+/// ?1 the latest time that counts.
 pub(super) const LAST_CHANGE: &str =
     "SELECT coalesce(max(changed_at), 0) FROM encx_data_keys WHERE changed_at <= ?1";
 
-/// The path of the database's file; empty if it is in memory, or a temporary one that only its connection sees.
+/// The path of the database's file. Empty if it is in memory, or a temporary file that only its connection sees.
 pub(super) const FILE: &str = "SELECT file FROM pragma_database_list WHERE name = 'main'";
 
-/// Takes the turn to write at once: nobody writes between our reading and our writing.
+/// Takes the write lock immediately: no other writer can write between this transaction's reads and writes.
 pub const BEGIN: &str = "BEGIN IMMEDIATE";
 
 pub(super) const NOW: &str = "SELECT CAST(unixepoch('now', 'subsec') * 1000000 AS INTEGER)";
@@ -151,7 +151,7 @@ pub(super) const INSERT_KEY: &str = "
         created_at, activated_at, deactivated_at, destroyed_at, changed_at)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
 
-/// ?1 id, ?2 the revision that it has; it gets the one that follows.
+/// ?1 id, ?2 its current revision; it gets the next one.
 pub(super) const UPDATE_KEY: &str = "
     UPDATE encx_data_keys
     SET revision = ?3, state = ?4, suspended_from = ?5, activated_at = ?6, deactivated_at = ?7, destroyed_at = ?8,
@@ -170,15 +170,15 @@ pub(super) const INSERT_AUDIT: &str = "
 pub(super) const HAS_MIGRATIONS: &str =
     "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'encx_migrations')";
 
-/// The last migration that ran. Of tables of version 1 no more can be asked.
+/// The last migration that has run. Version 1 of the tables records nothing more.
 pub(super) const LAST_MIGRATION: &str = "SELECT coalesce(max(version), 0) FROM encx_migrations";
 
-/// From which version on libraries work with tables that are newer than ours.
+/// The oldest version whose library works with the tables, when they are newer than ours.
 pub(super) const COMPATIBLE_FROM: &str = "
     SELECT coalesce(compatible_from, version) FROM encx_migrations ORDER BY version DESC LIMIT 1";
 
 pub(super) const RECORD_MIGRATION: &str = "INSERT INTO encx_migrations (version) VALUES (?1)";
 
-/// ?1 the last migration, ?2 from which version on libraries work with its tables.
+/// ?1 the last migration, ?2 the oldest version whose library works with its tables.
 pub(super) const RECORD_COMPATIBLE: &str =
     "UPDATE encx_migrations SET compatible_from = ?2 WHERE version = ?1";

@@ -1,4 +1,4 @@
-//! Runs statements, and writes what is bound to them.
+//! Runs statements, and encodes what is bound to them.
 
 use encx_core::key::Scope;
 use encx_core::store::{KeyRecord, StoreError};
@@ -11,7 +11,7 @@ use super::row::raw_row;
 use super::sql;
 use crate::row::assemble;
 
-/// Asks for the time, in microseconds.
+/// Reads the time, in microseconds.
 pub(super) async fn now<'c, E>(executor: E) -> Result<i64, StoreError>
 where
     E: Executor<'c, Database = Sqlite>,
@@ -22,7 +22,7 @@ where
         .map_err(store_error)
 }
 
-/// Finds the latest time of any record that is not later than a moment, in microseconds.
+/// Returns the latest time of any record up to a point in time, in microseconds.
 pub(super) async fn last_change<'c, E>(executor: E, until: i64) -> Result<i64, StoreError>
 where
     E: Executor<'c, Database = Sqlite>,
@@ -60,7 +60,7 @@ pub(super) fn list_of(scopes: &[Scope]) -> String {
     json_list(scopes.iter().map(|scope| hex(scope.as_bytes())))
 }
 
-/// Writes a JSON array of texts that need no escaping: hex and names of states. SQLite binds no arrays.
+/// Encodes a JSON array of texts that need no escaping: hex and names of states. SQLite cannot bind arrays.
 pub(super) fn json_list(items: impl Iterator<Item = String>) -> String {
     let mut list = String::from("[");
     for item in items {

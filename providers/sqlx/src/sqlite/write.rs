@@ -1,4 +1,4 @@
-//! Writes: one transaction each, which begins by taking the turn to write.
+//! Writes: one transaction each, which begins by taking the write lock.
 
 use encx_core::key::{DataKeyId, KeyState, Scope};
 use encx_core::store::{KeyRecord, NewKey, StateChange, StoreError, Timestamp, WrapChange, WrapOutcome};
@@ -11,7 +11,7 @@ use super::sql;
 use super::statement::{execute, hex, json_list, last_change, list_of, now, records};
 use crate::row::{context_json, what_changed};
 
-/// How many keys get other wraps in one transaction: others wait for their turn meanwhile.
+/// How many keys get new wraps in one transaction, while other writers wait.
 const KEYS_PER_WRITE: usize = 200;
 
 /// An hour, in microseconds.
@@ -50,7 +50,7 @@ pub(super) async fn replace_wraps(
     let mut unavailable = None;
     for together in changes.chunks(KEYS_PER_WRITE) {
         let results = match &unavailable {
-            // Not tried: each would wait until its time is over.
+            // Not tried: each would time out too.
             Some(error) => Err(StoreError::clone(error)),
             None => replace_together(connections, application, together).await,
         };
@@ -63,7 +63,7 @@ pub(super) async fn replace_wraps(
                 unavailable = Some(error.clone());
                 together.iter().map(|_| Err(error.clone())).collect()
             }
-            // One that the database refuses must not fail the others.
+            // A key that the database refuses must not fail the others.
             Err(_) => replace_apart(connections, application, together).await,
         };
         let of = together.iter().zip(results);
@@ -115,7 +115,7 @@ async fn replace_apart(
 
 struct Write<'a> {
     transaction: sqlx::Transaction<'static, Sqlite>,
-    /// Who writes.
+    /// The application's name in the audit log.
     application: &'a str,
 }
 
@@ -142,15 +142,15 @@ impl<'a> Write<'a> {
         records(self.connection(), sqlx::query(sql::GET).bind(ids)).await
     }
 
-    /// Takes the time of the write, later than every time that is written already; unless that lies more than an hour
-    /// ahead, which no clock has written.
+    /// Takes the write's time, later than every time already written, except one more than an hour ahead: no clock
+    /// wrote it.
     async fn time(&mut self) -> Result<Timestamp, StoreError> {
         let now = now(self.connection()).await?;
         let last = last_change(self.connection(), now.saturating_add(AN_HOUR)).await?;
         Ok(Timestamp::from_micros(now.max(last.saturating_add(1))))
     }
 
-    /// Writes what was planned and commits it. Returns the first record.
+    /// Writes the planned records and commits. Returns the first.
     async fn store(
         mut self,
         before: &[KeyRecord],
@@ -159,7 +159,7 @@ impl<'a> Write<'a> {
     ) -> Result<KeyRecord, StoreError> {
         self.put(before, &planned, reason).await?;
         self.commit().await?;
-        // A plan is never empty; without one, nothing was written.
+        // A plan is never empty; if it were, nothing would have been written.
         planned.into_iter().next().ok_or(StoreError::Conflict)
     }
 
@@ -167,14 +167,14 @@ impl<'a> Write<'a> {
         self.transaction.commit().await.map_err(store_error)
     }
 
-    /// Writes what was planned, each record over the revision that was read and with the reason of the change.
+    /// Writes the planned records over the revisions that were read, with the reason of the change.
     async fn put(
         &mut self,
         before: &[KeyRecord],
         planned: &[KeyRecord],
         reason: Option<&str>,
     ) -> Result<(), StoreError> {
-        // The siblings first: the index on active versions must not see the new one beside the old.
+        // Siblings first: the unique index on active versions must not see the new one beside the old.
         for record in planned.iter().rev() {
             let old = before.iter().find(|old| old.id == record.id);
             match old {

@@ -1,4 +1,4 @@
-//! Databases of a test's own, and what the tests of both stores share.
+//! Databases for single tests, and helpers for the tests of both stores.
 #![allow(dead_code, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
@@ -14,7 +14,7 @@ use encx::keys::{DataKeyId, KeyCheck, KeyUsage};
 use encx::kms::{KekId, KmsName, WrappedKey};
 use encx::store::{NewKey, StoredWrap};
 
-/// Describes the first key of a tenant.
+/// Returns the first key of a tenant.
 pub(crate) fn new_key(tenant: &str) -> NewKey {
     let context = EncryptionContext::builder()
         .pair("tenantId", tenant)

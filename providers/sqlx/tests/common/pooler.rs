@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A pooler in transaction mode before a server. Ends with its handle.
+/// A pooler in transaction mode in front of a server. Stopped when dropped.
 pub(crate) struct Pooler {
     process: Child,
     pub(crate) port: u16,
@@ -18,7 +18,7 @@ pub(crate) struct Pooler {
 }
 
 impl Pooler {
-    /// Starts one for a host, a port and a user who is trusted.
+    /// Starts a pooler for a host, a port and a trusted user.
     pub(crate) fn start(server: &(String, u16, String)) -> Self {
         for _ in 0..3 {
             if let Some(pooler) = Self::try_start(server) {
@@ -28,7 +28,7 @@ impl Pooler {
         panic!("pgbouncer does not start");
     }
 
-    /// Fails if another process takes the port that was free.
+    /// `None` if another process takes the free port first.
     fn try_start(server: &(String, u16, String)) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let readable =
@@ -80,7 +80,7 @@ impl Drop for Pooler {
     }
 }
 
-/// It refuses to run as root.
+/// PgBouncer refuses to run as root.
 fn command() -> Command {
     let path = std::env::var("PATH").unwrap_or_default();
     if fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0) {

@@ -1,4 +1,4 @@
-//! A PostgreSQL database of a test's own.
+//! A PostgreSQL database for a single test.
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 use std::str::FromStr;
@@ -53,7 +53,7 @@ impl Database {
         self.url_at(self.server.get_port())
     }
 
-    /// Returns the URL by which the database is reached at another port of this machine.
+    /// Returns the database's URL at another port of this machine.
     pub(crate) fn url_at(&self, port: u16) -> String {
         let (host, _, user) = self.address();
         format!("postgres://{user}@{host}:{port}/{}", self.name)
@@ -73,7 +73,7 @@ impl Database {
         PostgresKeyStore::from_pool(self.pool().await)
     }
 
-    /// Removes the database, and whoever is connected to it.
+    /// Drops the database, and disconnects its clients.
     pub(crate) async fn drop_now(&self) {
         self.on_server(format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name))
             .await;
@@ -116,7 +116,7 @@ impl StoreFixture for Database {
     }
 }
 
-/// Runs a test on an empty database, and removes it whatever the outcome.
+/// Runs a test on an empty database, and drops it whatever the outcome.
 pub(crate) fn on_a_database<F>(test: impl FnOnce(Arc<Database>) -> F)
 where
     F: Future<Output = ()> + Send + 'static,

@@ -1,4 +1,4 @@
-//! A SQLite file of a test's own.
+//! A SQLite file for a single test.
 
 use std::sync::Arc;
 
@@ -52,11 +52,11 @@ impl StoreFixture for File {
         Some(rows.await.unwrap().iter().map(audited).collect())
     }
 
-    // The folder goes with the fixture.
+    // The folder is removed with the fixture.
     async fn remove(&self) {}
 }
 
-/// A database in memory, which has one connection: its handles are clones.
+/// An in-memory database, which has one connection: its handles are clones.
 pub(crate) struct InMemory(SqliteKeyStore);
 
 #[async_trait::async_trait]
@@ -71,7 +71,7 @@ impl StoreFixture for InMemory {
         Arc::new(self.0.clone())
     }
 
-    // The store's own connection is the only one that sees the database.
+    // Only the store's own connection sees the database.
     async fn audit_log(&self) -> Option<Vec<AuditedChange>> {
         None
     }

@@ -1,4 +1,5 @@
-//! A version is destroyed while transactions are open that wrote rows under it: these are waited for, and then counted.
+//! Destroying a version while transactions are open that wrote rows under it: destruction waits for them, then counts
+//! their rows.
 
 use std::time::Duration;
 
@@ -21,11 +22,11 @@ const ID: i64 = 1;
 /// What a transaction has done when its version is to be destroyed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
-    /// It has begun, and nothing more.
+    /// It has begun, and done nothing else.
     Idle,
     /// It has written its row.
     Open,
-    /// It has written its row and was prepared for a commit in two phases.
+    /// It has written its row and was prepared for a two-phase commit.
     Prepared,
 }
 
@@ -66,7 +67,7 @@ fn waits_for(kind: Kind) {
         let keys = keys.quarantine(Duration::from_millis(20));
         keys.rotate(&context(TENANT)).await.unwrap();
         let waits = destroyed(&keys, &sealed, |open| {
-            // The prepared transaction alone: no session has it any more.
+            // Only the prepared transaction: no session has it any longer.
             kind != Kind::Prepared || open.oldest.is_none()
         });
         match waits.await.unwrap() {
@@ -85,7 +86,7 @@ fn waits_for(kind: Kind) {
             Kind::Open => drop(writer.execute("COMMIT").await.unwrap()),
             Kind::Prepared => drop(writer.execute("COMMIT PREPARED 'two phases'").await.unwrap()),
         }
-        // Now the row is counted, and read once the version is resumed.
+        // Now the row is counted, and can be read once the version is resumed.
         match destroyed(&keys, &sealed, only_others).await {
             Err(Error::StillInUse { columns, .. }) => assert_eq!(columns[0].rows, 1),
             other => panic!("{other:?}"),
@@ -100,7 +101,7 @@ fn waits_for(kind: Kind) {
     });
 }
 
-/// A database whose transactions never all end at once does not keep a version forever.
+/// A database that always has some open transaction does not keep a version forever.
 fn later() {
     let server = Server::take();
     play(server.address(), async |scene| {
@@ -113,7 +114,7 @@ fn later() {
             matches!(suspended, Destruction::Quarantined { .. }),
             "{suspended:?}"
         );
-        // A day goes by. A transaction began since.
+        // A day passes. A transaction has begun since.
         let age = "UPDATE encx.data_keys SET changed_at = changed_at - interval '25 hours' WHERE state = 'suspended'";
         scene.pool.execute(age).await.unwrap();
         let mut writer = connection(scene).await;
@@ -127,7 +128,7 @@ fn later() {
     });
 }
 
-/// To a role that may not see the sessions of others, it must not look as if there were none.
+/// A role that may not see other sessions must not conclude that there are none.
 fn hidden() {
     let server = Server::take();
     play(server.address(), async |scene| {
@@ -162,7 +163,7 @@ fn hidden() {
     });
 }
 
-/// A standby takes no writes: the error says so, and the version is as it was.
+/// A standby is read-only: the error says so, and the version is unchanged.
 fn standby() {
     let server = Server::take();
     play(server.address(), async |scene| {
@@ -184,7 +185,7 @@ fn standby() {
         let before = tables().await;
         server.kill();
         server.start_standby();
-        // A connection of before may have to be found broken first.
+        // An older connection may have to be found broken first.
         until("the standby refuses", Duration::from_secs(20), async || {
             let destroyed = keys.destroy(&context(TENANT), sealed.key_id()).await;
             let refused = destroyed.unwrap_err();
@@ -214,8 +215,8 @@ fn census(pool: &PgPool) -> encx_tables::Census {
     Rows::postgres(pool.clone()).census([notes()]).unwrap()
 }
 
-/// Destroys a version, again and again as long as its quarantine is not over, or as long as the transactions that are open
-/// are not those that the test expects. A heartbeat of the member is a transaction too, for a moment.
+/// Destroys a version. Retries while its quarantine lasts, or while the open transactions are not the expected ones: a
+/// member's heartbeat is also a transaction, for a moment.
 async fn destroyed(
     keys: &KeyManager,
     sealed: &Ciphertext,
@@ -237,12 +238,12 @@ async fn destroyed(
     }
 }
 
-/// The test has no transaction open: any that is open ends by itself.
+/// The test has no open transaction: any other one ends by itself.
 fn only_others(_: &OpenTransactions) -> bool {
     false
 }
 
-/// Encrypts a patient's note, as a transaction does before it writes it.
+/// Encrypts a patient's note, as a transaction does before writing it.
 async fn sealed(member: &Member) -> Ciphertext {
     let (tenant, text, id) = (TENANT.to_owned(), invariants::text_of(TENANT, ID), ID);
     let sealed = member.perform(Ask::Encrypt { tenant, text, id }).await.unwrap();

@@ -1,4 +1,4 @@
-//! Gates: triggers in a test's database at which a write waits for as long as the test wants.
+//! Gates: triggers in a test's database that make a write wait until the test lets it continue.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use sqlx::PgPool;
 
 use crate::scene::until;
 
-/// Where a write is stopped: a row of a table, before it is written or in the middle of the commit.
+/// Where a write stops: at a row of a table, either before it is written or during the commit.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Gate {
     table: &'static str,
@@ -17,27 +17,27 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// Before a row is added.
+    /// Before a row is inserted.
     pub(crate) const fn insert(table: &'static str) -> Self {
         Self::new(table, "INSERT", "write")
     }
 
-    /// Before a row is changed.
+    /// Before a row is updated.
     pub(crate) const fn update(table: &'static str) -> Self {
         Self::new(table, "UPDATE", "write")
     }
 
-    /// Before a row is removed.
+    /// Before a row is deleted.
     pub(crate) const fn delete(table: &'static str) -> Self {
         Self::new(table, "DELETE", "write")
     }
 
-    /// When all is written and the commit was asked for.
+    /// When everything is written and the commit was requested.
     pub(crate) const fn commit_of_insert(table: &'static str) -> Self {
         Self::new(table, "INSERT", "commit")
     }
 
-    /// When all is written and the commit was asked for.
+    /// When everything is written and the commit was requested.
     pub(crate) const fn commit_of_update(table: &'static str) -> Self {
         Self::new(table, "UPDATE", "commit")
     }
@@ -51,13 +51,13 @@ impl Gate {
         }
     }
 
-    /// Stops only rows that are to have these columns, as JSON.
+    /// Only stops rows whose new values include these columns, as JSON.
     pub(crate) const fn only(mut self, columns: &'static str) -> Self {
         self.only = columns;
         self
     }
 
-    /// Closes it: the next write of such a row waits.
+    /// Closes the gate: the next such write waits.
     pub(crate) async fn close(self, pool: &PgPool) {
         sqlx::query("INSERT INTO gate.closed VALUES ($1, $2, $3, $4::jsonb)")
             .bind(self.table)
@@ -70,7 +70,8 @@ impl Gate {
     }
 }
 
-/// The table is unlogged: after a crash all gates are open. A wait ends within milliseconds once its gate is open: each look at the table has a snapshot of its own.
+/// The table is unlogged: after a crash all gates are open. A wait ends within milliseconds after its gate opens,
+/// because each look at the table has its own snapshot.
 const CREATE: &str = r"
     CREATE SCHEMA gate;
     CREATE UNLOGGED TABLE gate.closed (tab text, operation text, moment text, wanted jsonb);
@@ -99,7 +100,7 @@ const CREATE: &str = r"
         END LOOP;
     END $$;";
 
-/// Puts gates, all open, on every table of encx and of the user.
+/// Installs open gates on every table of encx and of the user.
 pub(crate) async fn create(pool: &PgPool) {
     sqlx::raw_sql(CREATE).execute(pool).await.unwrap();
 }
@@ -112,7 +113,7 @@ pub(crate) async fn open_all(pool: &PgPool) {
         .unwrap();
 }
 
-/// Waits until a write of this database stands at a closed gate.
+/// Waits until a write in this database is stopped at a closed gate.
 pub(crate) async fn until_one_waits(pool: &PgPool) {
     until(
         "a write stands at the gate",

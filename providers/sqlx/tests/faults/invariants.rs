@@ -1,4 +1,4 @@
-//! What must hold whatever died: in the tables of encx, and for every ciphertext.
+//! Invariants that must hold after any crash, for the tables of encx and for every ciphertext.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,14 @@ use uuid::Uuid;
 use crate::member::{Ask, Member};
 use crate::scene::Scene;
 
-/// Checks everything that can be checked at rest, and that every patient's note reads in a process that begins anew.
+/// Checks all invariants at rest, and that a new process can read every patient's note.
 pub(crate) async fn hold(scene: &Scene) {
     of_tables(&scene.pool).await;
     let reader = scene.member().await;
     all_read(scene, &reader).await;
 }
 
-/// Checks that every patient's note reads here. A note says whose it is.
+/// Checks that `reader` can read every patient's note. A note names its patient.
 pub(crate) async fn all_read(scene: &Scene, reader: &Member) {
     for (id, tenant, sealed) in scene.notes().await {
         let sealed = sealed.into_bytes();
@@ -32,12 +32,12 @@ pub(crate) async fn all_read(scene: &Scene, reader: &Member) {
     }
 }
 
-/// Returns what a patient's note says.
+/// Returns the text of a patient's note.
 pub(crate) fn text_of(tenant: &str, id: i64) -> String {
     format!("patient {id} of {tenant}")
 }
 
-/// Checks that states are legal, versions have no gaps, and the audit log tells exactly what happened.
+/// Checks that states are legal, versions have no gaps, and the audit log records exactly what happened.
 pub(crate) async fn of_tables(pool: &PgPool) {
     let keys = sqlx::query(
         "SELECT id, scope, version, state, revision,
@@ -63,7 +63,7 @@ pub(crate) async fn of_tables(pool: &PgPool) {
             "{id} is {state} and has {wraps} wraps"
         );
         let log = logs.remove(&id).unwrap_or_default();
-        // Every change counts the revision up by one.
+        // Every change increments the revision.
         let changes = i64::try_from(log.len()).unwrap();
         assert_eq!(key.get::<i64, _>("revision"), changes, "{id}: {log:?}");
         agrees(id, &log, state);
@@ -79,7 +79,7 @@ pub(crate) async fn of_tables(pool: &PgPool) {
     );
 }
 
-/// What was logged of a key: from which state to which.
+/// A key's logged changes: from which state to which.
 type Log = Vec<(Option<String>, String)>;
 
 async fn logs(pool: &PgPool) -> BTreeMap<Uuid, Log> {
@@ -95,16 +95,16 @@ async fn logs(pool: &PgPool) -> BTreeMap<Uuid, Log> {
     logs
 }
 
-/// Checks that each change begins where the one before ended, that the states' table allows it, and that the last is
-/// what the key is now.
+/// Checks that each change starts where the one before ended, that the state machine allows it, and that the last one
+/// is the key's current state.
 fn agrees(id: Uuid, log: &Log, now: KeyState) {
     let mut at: Option<&str> = None;
     for (from, to) in log {
         assert_eq!(from.as_deref(), at, "{id}: {log:?}");
         let legal = match at {
-            // What a shredding leaves for a usage without a key is destroyed from the start.
+            // Shredding leaves a destroyed version for a usage without a key.
             None => matches!(&to[..], "pre-active" | "active" | "destroyed"),
-            // Other wraps, the same state; or what was suspended while active comes back deactivated.
+            // New wraps keep the state. A version suspended while active may resume as deactivated.
             Some(from) => from == to || may_become(from).contains(&&to[..]),
         };
         assert!(legal, "{id}: {log:?}");
@@ -113,7 +113,7 @@ fn agrees(id: Uuid, log: &Log, now: KeyState) {
     assert_eq!(at, Some(now.name()), "{id}: {log:?}");
 }
 
-/// The states' table, as the design has it.
+/// The state machine of the design.
 fn may_become(from: &str) -> &'static [&'static str] {
     match from {
         "pre-active" => &["active", "suspended", "destroyed"],

@@ -1,4 +1,4 @@
-//! Jobs that processes share, while servers and processes are killed.
+//! Shared jobs while servers and processes are killed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,28 +13,28 @@ use crate::scene::{Scene, play};
 use crate::server::Server;
 use crate::{server, trial};
 
-/// How many versions there are, and how many a range has.
+/// The number of versions, and of versions in a range.
 const KEYS: usize = 24;
 const RANGE: u32 = 4;
-/// What a worker has in hand at most: three ranges.
+/// A worker's maximum number of items in progress: three ranges.
 const IN_HAND: usize = 3 * 4;
 
 /// Where a job is interrupted.
 struct Case {
     name: &'static str,
     step: Step,
-    /// How many KMS calls there are at most, from everybody together.
+    /// The maximum number of KMS calls, by all processes together.
     calls: usize,
 }
 
 pub(crate) enum Step {
-    /// While the KMS has not answered.
+    /// Before the KMS answers.
     Kms(&'static str),
-    /// While the database has not answered this write.
+    /// Before the database answers this write.
     Write(Gate),
 }
 
-/// What was done and not written is done again: the ranges that were in hand. Of what was written nothing is.
+/// Work that was not yet recorded is repeated: the ranges in progress. Recorded work is not.
 const REWRAP: &[Case] = &[
     Case {
         name: "while_the_kms_moves_keys",
@@ -73,8 +73,8 @@ fn rewrap_all() -> Ask {
     Ask::RewrapAll { range: RANGE }
 }
 
-/// A process that dies in the middle leaves ranges behind. Once their claims are over, after half a minute, another that
-/// runs the job does them, and what was complete stays complete.
+/// A process that dies in the middle leaves ranges behind. Once their claims expire, after half a minute, another
+/// process with the same job completes them. Completed ranges stay complete.
 fn rewrap_process_killed(case: &'static Case) {
     play(server::shared(), async |scene| {
         seed(scene).await;
@@ -112,7 +112,7 @@ pub(crate) async fn interrupt(scene: &Scene, settings: &Settings, step: &Step, j
     }
 }
 
-/// Whoever waits for the job notices nothing but the time: it tries again until the server is back, and completes.
+/// A caller of the job only notices the delay: the job retries until the server is back, and completes.
 fn rewrap_server_killed(gate: Gate) {
     let server = Server::take();
     play(server.address(), async |scene| {
@@ -127,7 +127,7 @@ fn rewrap_server_killed(gate: Gate) {
         let done = tokio::time::timeout(Duration::from_secs(20), job).await;
         let changed = done.expect("it goes on").unwrap();
         assert!(changed.is_ok(), "{changed:?}");
-        // Ranges that were not written yet are done again.
+        // Ranges that were not written yet are repeated.
         moved(scene, KEYS + IN_HAND).await;
     });
 }
@@ -140,7 +140,7 @@ async fn seed(scene: &Scene) {
     }
 }
 
-/// Checks that every key was moved, and that the KMS was not asked more often than it had to be.
+/// Checks that every key was moved, with at most this many KMS calls.
 async fn moved(scene: &Scene, most: usize) {
     let wraps = "SELECT count(*) FROM encx.wrapped_keys GROUP BY kek";
     let wraps: Vec<i64> = sqlx::query_scalar(wraps).fetch_all(&scene.pool).await.unwrap();
@@ -150,6 +150,6 @@ async fn moved(scene: &Scene, most: usize) {
     let again = scene.settings().moving();
     let again = Member::new(again).await.perform(rewrap_all()).await;
     assert_eq!(again, Ok(b"0".to_vec()), "nothing is left to move");
-    assert_eq!(scene.control.calls("rewrap").len(), calls, "and nobody is asked");
+    assert_eq!(scene.control.calls("rewrap").len(), calls, "no KMS call");
     invariants::hold(scene).await;
 }

@@ -1,4 +1,4 @@
-//! A process is killed with -9 at each step of what it does, and another does it instead.
+//! A process is killed with -9 at each step of an operation, and another process completes it.
 
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use crate::{server, trial};
 
 /// Where the process is killed.
 enum Step {
-    /// While the KMS has not answered this call.
+    /// Before the KMS answers this call.
     Kms(&'static str),
-    /// While the database has not answered this write.
+    /// Before the database answers this write.
     Write(Gate),
 }
 
@@ -25,7 +25,7 @@ struct Case {
     ask: fn() -> Ask,
     /// The states of the tenant's versions afterwards.
     finally: &'static [&'static str],
-    /// How many calls of which operation the KMS got from both processes together.
+    /// The operation, and how many such calls the KMS got from both processes together.
     calls: (&'static str, usize),
 }
 
@@ -49,7 +49,7 @@ const CASES: &[Case] = &[
         step: Step::Write(Gate::update("data_keys").only(r#"{"state": "deactivated", "version": 3}"#)),
         ask: rotate,
         finally: &["deactivated", "deactivated", "deactivated", "active"],
-        // The version that was published is promoted, not another.
+        // The published version is promoted, rather than another one.
         calls: ("generate", 1),
     },
     Case {
@@ -64,7 +64,7 @@ const CASES: &[Case] = &[
         step: Step::Kms("rewrap"),
         ask: rewrap,
         finally: &["deactivated", "deactivated", "active"],
-        // Three versions, and the one that was under way.
+        // Three versions, and the one in progress.
         calls: ("rewrap", 4),
     },
     Case {
@@ -72,7 +72,7 @@ const CASES: &[Case] = &[
         step: Step::Write(Gate::update("data_keys").only(r#"{"version": 2}"#)),
         ask: rewrap,
         finally: &["deactivated", "deactivated", "active"],
-        // The first is moved, and nobody asks for it again.
+        // The first is moved, and not rewrapped again.
         calls: ("rewrap", 4),
     },
 ];
@@ -96,8 +96,8 @@ pub(crate) fn tests() -> Vec<Trial> {
     cases.collect()
 }
 
-/// Whoever asks next gets it done within seconds, whatever step the process was at: no lock and no half of a change stays
-/// behind, and what was done already is not done again.
+/// The next caller succeeds within seconds, whatever step the process was at. No lock and no partial change remains,
+/// and completed work is not repeated.
 fn taken_over(case: &'static Case) {
     play(server::shared(), async |scene| {
         seed(scene, 3).await;
@@ -137,7 +137,7 @@ fn taken_over(case: &'static Case) {
     });
 }
 
-/// Makes a tenant `t` with so many versions, and a note under each.
+/// Makes tenant `t` with this many versions, and a note under each.
 async fn seed(scene: &Scene, versions: i64) {
     let member = scene.member().await;
     for version in 1..=versions {

@@ -1,4 +1,4 @@
-//! PostgreSQL is killed with -9 in the middle of each operation, and started again.
+//! PostgreSQL is killed with -9 in the middle of each operation, and restarted.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,18 +14,18 @@ use crate::scene::{Scene, play, until};
 use crate::server::Server;
 use crate::trial;
 
-/// An operation, where it is interrupted, and what stands there when it was repeated.
+/// An operation, where it is interrupted, and the state after it was repeated.
 struct Case {
     name: &'static str,
     gate: Gate,
     operation: fn(&Seed) -> Ask,
     /// The states of the tenant's versions after the crash.
     crashed: &'static [&'static str],
-    /// Their states when all is done.
+    /// Their states after the operation was repeated.
     finally: &'static [&'static str],
 }
 
-/// What is there before: a tenant `t` with a deactivated and an active version, and a note under each.
+/// The initial state: a tenant `t` with a deactivated and an active version, and a note under each.
 struct Seed {
     old: String,
     active: String,
@@ -119,13 +119,13 @@ const CASES: &[Case] = &[
     },
 ];
 
-/// An operation that is done and whose reply is lost, and what the caller sees who asks again.
+/// An operation that completes but whose reply is lost, and the result when the caller retries.
 struct Lost {
     name: &'static str,
     operation: fn(&Seed) -> Ask,
-    /// The kind of error; `None` if it succeeds again.
+    /// The kind of error; `None` if the retry succeeds.
     again: Option<&'static str>,
-    /// The states of the tenant's versions when it was asked for twice.
+    /// The states of the tenant's versions after the retry.
     finally: &'static [&'static str],
 }
 
@@ -192,9 +192,9 @@ pub(crate) fn tests() -> Vec<Trial> {
     cases.chain(lost).collect()
 }
 
-/// Whoever had asked for the operation gets a retryable error as soon as the pool gives up connecting, and in the tables is
-/// no half of a change. Meanwhile the keys in memory serve. Once the server is back the same handle works again, without
-/// being built anew, and the operation that is asked for again completes.
+/// The caller of the operation gets a retryable error once the pool gives up connecting, and the tables contain no
+/// partial change. During the outage cached keys serve. Once the server is back, the same handle works again, and the
+/// repeated operation completes.
 fn interrupted(case: &'static Case) {
     let server = Server::take();
     play(server.address(), async |scene| {
@@ -220,7 +220,7 @@ fn interrupted(case: &'static Case) {
         assert!(failure.retryable, "{failure:?}");
         let reading = read(&member, 2, &note.1).await;
         match &ask {
-            // Of a tenant who is being shredded nothing is read that may be gone.
+            // A tenant being shredded gets no reads of possibly destroyed keys.
             Ask::Shred { .. } => assert!(reading.unwrap_err().retryable),
             _ => assert!(reading.is_ok(), "keys in memory serve: {reading:?}"),
         }
@@ -236,8 +236,8 @@ fn interrupted(case: &'static Case) {
     });
 }
 
-/// The server committed, and died before it could say so: the caller gets a retryable error, and on asking again learns
-/// from the error's kind that it is done already. Nothing is done twice.
+/// The server commits, and dies before replying. The caller gets a retryable error, and on retrying learns from the
+/// kind of error that the change is already done. Nothing is done twice.
 fn reply_lost(case: &'static Lost) {
     let server = Server::take();
     play(server.address(), async |scene| {
@@ -274,14 +274,13 @@ fn reply_lost(case: &'static Lost) {
     });
 }
 
-/// Counts the changes that the audit log tells of.
+/// Counts the changes in the audit log.
 async fn logged(scene: &Scene) -> i64 {
     let count = sqlx::query_scalar("SELECT count(*) FROM encx.audit_log");
     count.fetch_one(&scene.pool).await.unwrap()
 }
 
-/// Checks the tables, and that the tenant's notes read in a process that begins anew, or do not, as their keys' states
-/// have it.
+/// Checks the tables, and that a new process can read the tenant's notes, or cannot, according to their keys' states.
 async fn reads_as(scene: &Scene, states: &[&str]) {
     invariants::of_tables(&scene.pool).await;
     let reader = scene.member().await;
@@ -324,7 +323,7 @@ async fn read(member: &Member, id: i64, sealed: &encx::Ciphertext) -> Answer {
     member.perform(Ask::Decrypt { tenant, sealed, id }).await
 }
 
-/// Asks again until it is done, as long as the error says that this may help.
+/// Retries until it succeeds, as long as the error is retryable.
 async fn persist(member: &Member, ask: &Ask) -> Result<Vec<u8>, Failure> {
     for _ in 0..100 {
         match member.perform(ask.clone()).await {
@@ -335,7 +334,7 @@ async fn persist(member: &Member, ask: &Ask) -> Result<Vec<u8>, Failure> {
     panic!("{ask:?} still fails");
 }
 
-/// Lists the states of a tenant's versions, the oldest first.
+/// Lists the states of a tenant's versions, oldest first.
 async fn states(scene: &Scene, tenant: &str) -> Vec<String> {
     let statement =
         "SELECT state FROM encx.data_keys WHERE context->>'tenantId' = $1 AND usage = 1 ORDER BY version";

@@ -1,4 +1,4 @@
-//! A KMS that the test holds up, breaks and counts, from whatever process it is called.
+//! A KMS that the test can block, break and count, in any process.
 
 use std::fs;
 use std::io::Write;
@@ -14,7 +14,7 @@ use encx_local::{LocalKms, Protection};
 
 use crate::scene::until;
 
-/// KEKs in a file that the processes share, behind the switches of a [`Control`].
+/// KEKs in a file shared by the processes, behind the switches of a [`Control`].
 #[derive(Debug)]
 pub(crate) struct ControlledKms {
     inner: LocalKms,
@@ -28,7 +28,7 @@ impl ControlledKms {
         Self { inner, control }
     }
 
-    /// Counts a call and does to it what the switches say. `key` is the data key's id.
+    /// Counts a call and applies the switches to it. `key` is the data key's id.
     async fn pass(
         &self,
         operation: &'static str,
@@ -133,7 +133,7 @@ impl Control {
         until(&held, Duration::from_secs(20), async || self.is_set(&held)).await;
     }
 
-    /// Short lines that are appended in one write each do not mix.
+    /// Short lines that are each appended in one write do not interleave.
     fn log(&self, operation: &str, key: &str) {
         let line = format!("{operation} {key}\n");
         let log = fs::OpenOptions::new()
@@ -143,7 +143,7 @@ impl Control {
         log.unwrap().write_all(line.as_bytes()).unwrap();
     }
 
-    /// Lists the calls of an operation by all processes so far: the data keys' ids.
+    /// Lists the data key ids of an operation's calls so far, by all processes.
     pub(crate) fn calls(&self, operation: &str) -> Vec<String> {
         let log = fs::read_to_string(self.0.join("calls")).unwrap_or_default();
         let calls = log.lines().filter_map(|line| line.split_once(' '));

@@ -1,12 +1,12 @@
-//! Faults, on real processes and real servers: what users see while processes die, PostgreSQL is killed and the KMS
+//! Faults, with real processes and real servers: what users see while processes die, PostgreSQL is killed and the KMS
 //! does not answer.
 //!
-//! The binary is its own worker: started with a worker's settings in the environment it serves what the test asks for,
+//! The binary is its own worker. Started with a worker's settings in the environment it serves the test's requests,
 //! line by line; otherwise it lists and runs tests as `cargo test` expects. It needs `ENCX_TEST_POSTGRES_URL`, a server
-//! for the tests that leave it alone, and `ENCX_TEST_POSTGRES_BIN`, the folder of PostgreSQL's programs, with which it
-//! starts a server of its own to kill. `./scripts/test` provides both.
+//! for tests that do not kill it, and `ENCX_TEST_POSTGRES_BIN`, the folder of PostgreSQL's programs, with which it
+//! starts its own server to kill. `./scripts/test` provides both.
 //!
-//! `ENCX_TEST_ROUNDS` makes what is bounded by a count go on for so many times as long; default 1.
+//! `ENCX_TEST_ROUNDS` multiplies the length of tests that are bounded by a count; default 1.
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 mod destroy;
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
     conclusion.exit_code()
 }
 
-/// Makes a test of a function.
+/// Makes a test from a function.
 fn trial(name: &str, test: impl FnOnce() + Send + 'static) -> Trial {
     Trial::test(name, move || {
         test();
@@ -63,13 +63,13 @@ fn trial(name: &str, test: impl FnOnce() + Send + 'static) -> Trial {
     })
 }
 
-/// Prints a figure, for whoever reads the log.
+/// Prints a measurement to the log.
 #[allow(clippy::print_stdout, reason = "a test's figures")]
 fn say(figure: &str) {
     println!("     {figure}");
 }
 
-/// Returns how many times as long to go on as by default.
+/// Returns the factor for the length of tests.
 fn rounds() -> usize {
     let rounds = std::env::var("ENCX_TEST_ROUNDS");
     rounds.map_or(1, |rounds| rounds.parse().unwrap())

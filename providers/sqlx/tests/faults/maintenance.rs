@@ -1,4 +1,4 @@
-//! Rotation on schedule, across processes, and while they die.
+//! Scheduled rotation across processes, and while they die.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::races::all;
 use crate::scene::{play, until};
 use crate::{say, server, trial};
 
-/// For how long a process that dies delays the others.
+/// How long a dead process delays the others.
 const LEASE: Duration = Duration::from_secs(1);
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -32,8 +32,8 @@ fn maintain(deadline: Duration) -> Ask {
     }
 }
 
-/// Of two processes that run maintenance one makes each version, and one alone. A process that writes and reads all the
-/// while is refused nothing, and no call of it waits for a key: the new ones are in memory before they encrypt.
+/// Of two processes that run maintenance, exactly one makes each version. A process that writes and reads throughout is
+/// refused nothing, and no call of it waits for a key: new keys are cached before they encrypt.
 fn switch() {
     const TENANTS: usize = 5;
     play(server::shared(), async |scene| {
@@ -71,16 +71,16 @@ fn switch() {
             "one made and promoted them: {maintained:?}"
         );
         assert_eq!(scene.control.calls("generate").len() - made, TENANTS);
-        // Whoever comes later finds nothing to do.
+        // A later run finds nothing to do.
         assert_eq!(second.ask(maintain(deadline)).await, Ok(b"0 0".to_vec()));
         invariants::hold(scene).await;
     });
 }
 
-/// Where the process is killed that holds the lease.
+/// Where the process that holds the lease is killed.
 enum Step {
     Kms(&'static str),
-    /// The version is published, and every process is waited for.
+    /// The version is published, and the process waits for all processes.
     Published,
     Write(Gate),
 }
@@ -115,8 +115,8 @@ const CASES: &[Case] = &[
     },
 ];
 
-/// A process that dies delays the others by the lease's term. What it had published is promoted by whoever comes next, and
-/// is not made again.
+/// A dead process delays the others by the lease's term. The next process promotes the version that it published,
+/// rather than making another.
 fn taken_over(case: &'static Case) {
     play(server::shared(), async |scene| {
         let member = scene.member().await;
@@ -135,7 +135,7 @@ fn taken_over(case: &'static Case) {
         };
         match &case.step {
             Step::Kms(operation) => scene.control.set(&format!("hang-{operation}")),
-            // A process that does not answer, so that it is waited for.
+            // A process that does not answer, so that maintenance waits for it.
             Step::Published => silent.freeze(),
             Step::Write(gate) => scene.close(*gate).await,
         }
@@ -163,7 +163,7 @@ fn taken_over(case: &'static Case) {
             Step::Published => silent.thaw(),
             Step::Write(_) => scene.open_gates().await,
         }
-        // The dead process cannot acknowledge any more, and is waited for until the deadline.
+        // The dead process cannot acknowledge, and is waited for until the deadline.
         let deadline = Duration::from_secs(1);
         until(
             "another has done it",

@@ -1,4 +1,4 @@
-//! A process of the test: a `Crypto` and what it is asked to do, in the test's process or in a worker.
+//! A process of a test: a `Crypto` that serves requests, in the test's own process or in a worker.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -21,20 +21,20 @@ use crate::proxy::Proxy;
 use crate::races;
 use crate::scene::NOTE;
 
-/// What a member is built from. Across processes, as JSON.
+/// The settings of a member. Passed between processes as JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Settings {
     pub(crate) url: String,
-    /// The folder with the KEKs' file and the KMS's switches.
+    /// The folder with the KEK file and the KMS's switches.
     pub(crate) folder: PathBuf,
-    /// The alias of the KEK that wraps; the other may unwrap.
+    /// The alias of the KEK that wraps; the other KEK may unwrap.
     pub(crate) kek: String,
     pub(crate) ttl: Duration,
     pub(crate) stale: Duration,
     pub(crate) state_ttl: Duration,
-    /// The port of a transaction pooler, through which the key store then reaches its database.
+    /// The port of a transaction pooler for the key store's connections.
     pub(crate) pooler: Option<u16>,
-    /// Whether changes are heard of at once, on a connection past the pooler.
+    /// Whether it listens for changes, on a connection that bypasses the pooler.
     pub(crate) listens: bool,
     pub(crate) connections: u32,
     pub(crate) acquire_timeout: Duration,
@@ -64,7 +64,7 @@ impl Settings {
         self
     }
 
-    /// Reaches the database through a proxy.
+    /// Connects to the database through a proxy.
     pub(crate) fn through(mut self, proxy: &Proxy) -> Self {
         let options = PgConnectOptions::from_str(&self.url).unwrap();
         self.url = options.port(proxy.port).to_url_lossy().into();
@@ -72,7 +72,7 @@ impl Settings {
     }
 }
 
-/// What a member does when it is asked to.
+/// A request to a member.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Ask {
     Create {
@@ -104,28 +104,28 @@ pub(crate) enum Ask {
         key: String,
         state: String,
     },
-    /// Rotates what is due, once.
+    /// Rotates due versions, once.
     Maintain {
         lease: Duration,
         deadline: Duration,
     },
-    /// Encrypts all patients' notes anew that are not under the active version, so many at a time.
+    /// Re-encrypts all patients' notes that are not under the active version, with this range size.
     Reencrypt {
         range: u32,
     },
-    /// Moves all keys to the KEK of the settings, so many at a time.
+    /// Moves all keys to the KEK of the settings, with this range size.
     RewrapAll {
         range: u32,
     },
     Shred {
         tenant: String,
     },
-    /// Writes and reads for all tenants without a pause until each of them has another active version, and says how many of
-    /// the calls had to wait for a key.
+    /// Writes and reads for all tenants without a pause until each has another active version. Answers with the number
+    /// of calls that waited for a key.
     UntilSwitched {
         tenants: Vec<String>,
     },
-    /// Reads again and again until it fails, and answers with that error.
+    /// Reads repeatedly until it fails, and answers with that error.
     UntilRefused {
         tenant: String,
         sealed: Vec<u8>,
@@ -133,13 +133,13 @@ pub(crate) enum Ask {
     },
 }
 
-/// How what was asked ended: with a result as text or bytes, or with an error as the caller sees it.
+/// The result of a request: text or bytes, or an error as the caller sees it.
 pub(crate) type Answer = Result<Vec<u8>, Failure>;
 
-/// An error as the caller sees it, across processes.
+/// An error as the caller sees it, passed between processes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Failure {
-    /// The name of the variant, with that of an inner error behind it: `Kms::Unavailable`.
+    /// The name of the variant, followed by that of an inner error: `Kms::Unavailable`.
     pub(crate) kind: String,
     pub(crate) text: String,
     pub(crate) retryable: bool,
@@ -155,7 +155,7 @@ impl From<Error> for Failure {
     }
 }
 
-/// Names the variants that tests ask for; any other error is its text.
+/// Names the variants that tests check; any other error is its text.
 fn kind_of(error: &Error) -> String {
     match error {
         Error::AlreadyExists => "AlreadyExists".to_owned(),
@@ -319,7 +319,7 @@ impl Member {
         }
     }
 
-    /// Writes a patient's note, as a user would: encrypts, then stores.
+    /// Writes a patient's note as a user would: encrypts, then stores.
     pub(crate) async fn write_note(&self, tenant: &str, id: i64) -> Result<(), Error> {
         let (context, text) = (context(tenant), text_of(tenant, id));
         let sealed = self.crypto.encrypt(&context, text, NOTE.row(id)).await?;
@@ -347,7 +347,7 @@ impl Member {
 /// How old a key may be, for maintenance.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A run that did all that was due says how many versions it made and how many it promoted.
+/// A completed run answers with the numbers of versions made and promoted.
 fn maintained(report: MaintenanceReport) -> Answer {
     if report.held_elsewhere {
         return Err(Failure {
@@ -363,7 +363,7 @@ fn maintained(report: MaintenanceReport) -> Answer {
     }
 }
 
-/// A job that came to its end says how many it changed, of all that its workers did.
+/// A finished job answers with the number of items changed by all its workers.
 fn outcome_of(report: &JobReport) -> Answer {
     if report.is_complete() {
         return Ok(report.run.changed.to_string().into_bytes());
@@ -379,7 +379,7 @@ fn outcome_of(report: &JobReport) -> Answer {
     })
 }
 
-/// Where the notes lie.
+/// The column of the notes.
 pub(crate) fn notes() -> EncryptedColumn {
     EncryptedColumn::of(&NOTE)
         .row_id("id", RowIdKind::Integer)

@@ -1,4 +1,4 @@
-//! What users see while the KMS is down, and while the database has no connection for them or does not answer.
+//! What users see while the KMS is down, and while the database has no free connection or does not answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,14 +28,14 @@ pub(crate) fn tests() -> Vec<Trial> {
 
 const TTL: Duration = Duration::from_millis(800);
 
-/// Without `stale_if_unavailable`, reads and writes go on until `ttl` is over and then fail, retryably; nothing waits for
-/// long. When the KMS is back, they go on by themselves.
+/// Without `stale_if_unavailable`, reads and writes continue until `ttl` is over and then fail, retryably; nothing
+/// waits for long. They recover once the KMS is back.
 fn kms_down() {
     play(server::shared(), async |scene| {
         let mut settings = scene.settings();
         settings.ttl = TTL;
         let member = Member::new(settings).await;
-        // Before the key is unwrapped: from here on, `ttl` is not over yet.
+        // Taken before the key is unwrapped: `ttl` has not passed before this time plus `ttl`.
         let began = Instant::now();
         member.write_note("t", 1).await.unwrap();
         scene.control.set("down");
@@ -51,10 +51,10 @@ fn kms_down() {
         let asked = Instant::now();
         let failure = member.perform(encrypt()).await.unwrap_err();
         assert!(failure.retryable, "{failure:?}");
-        assert!(asked.elapsed() < Duration::from_secs(1), "nobody waits");
+        assert!(asked.elapsed() < Duration::from_secs(1), "no call waits");
 
         scene.control.clear("down");
-        // The breaker's pause is at most a few seconds after so short an outage.
+        // After so short an outage the breaker pauses for a few seconds at most.
         until("it reads again", Duration::from_secs(10), async || {
             read(scene, &member).await.is_ok()
         })
@@ -63,8 +63,8 @@ fn kms_down() {
     });
 }
 
-/// With `stale_if_unavailable`, keys in memory go on serving, and that is counted. A key that is not in memory cannot. A
-/// refusal is an answer: then they stop at once.
+/// With `stale_if_unavailable`, cached keys continue to serve, and those uses are counted. A key that is not cached
+/// cannot serve. A refusal is an answer, and ends this immediately.
 fn kms_down_with_stale() {
     play(server::shared(), async |scene| {
         let mut settings = scene.settings();
@@ -94,7 +94,7 @@ fn kms_down_with_stale() {
     });
 }
 
-/// The caller holds the only connection of its pool. The store has its own: what needs the database works.
+/// The caller holds the only connection of its pool. The store has its own, so it still works.
 fn pool_exhausted() {
     play(server::shared(), async |scene| {
         scene.member().await.write_note("u", 2).await.unwrap();
@@ -111,8 +111,8 @@ fn pool_exhausted() {
     });
 }
 
-/// The network swallows everything and closes nothing. Keys in memory serve; what needs the database fails retryably
-/// within `load_timeout`, or within the store's own limits; and once the network is back the same handle works.
+/// The network drops everything and closes nothing. Cached keys serve. Calls that need the database fail retryably
+/// within `load_timeout` or the store's own limits. Once the network is back, the same handle works.
 fn connections_hang() {
     play(server::shared(), async |scene| {
         scene.member().await.write_note("u", 2).await.unwrap();
@@ -144,8 +144,8 @@ fn connections_hang() {
     });
 }
 
-/// The network swallows the answer to a write that was begun. Whoever waits for it gets a retryable error after the time
-/// that a write may take, and the database has rolled it back or has it whole.
+/// The network drops the answer to a write. The caller gets a retryable error after the time limit of a write, and the
+/// database has the write entirely or not at all.
 fn a_write_hangs() {
     play(server::shared(), async |scene| {
         let proxy = Proxy::to(server::shared().get_port()).await;
@@ -181,7 +181,7 @@ async fn read(scene: &Scene, member: &Member) -> Answer {
         .await
 }
 
-/// Reads what nobody in this process has read before.
+/// Reads a value that this process has not read before.
 async fn cold(scene: &Scene) -> Ask {
     let (tenant, sealed) = scene.note(2).await.unwrap();
     let sealed = sealed.into_bytes();

@@ -1,4 +1,4 @@
-//! Workers: processes of this same binary, which the test asks line by line, stops and kills.
+//! Workers: processes of this binary that the test sends requests to, stops and kills.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::member::{Answer, Ask, Member, Settings};
 
-/// Holds a worker's settings; whoever has it is a worker.
+/// Contains a worker's settings, and makes the process a worker.
 const VARIABLE: &str = "ENCX_TEST_WORKER";
 
 #[derive(Serialize, Deserialize)]
@@ -35,9 +35,9 @@ pub(crate) fn worker_settings() -> Option<Settings> {
     Some(serde_json::from_str(&settings).unwrap())
 }
 
-/// Serves until nobody asks any more: when the test ends, however it ends, its end of the pipe is closed.
+/// Serves requests until the pipe is closed, which happens when the test ends in any way.
 pub(crate) fn serve(settings: Settings) {
-    // A stopped process does not see that the pipe is closed.
+    // A stopped process does not notice that the pipe is closed.
     set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
     encx_testkit::block_on(async {
         let member = Arc::new(Member::new(settings).await);
@@ -48,12 +48,13 @@ pub(crate) fn serve(settings: Settings) {
             tokio::spawn(async move {
                 let performed = tokio::spawn(async move { member.perform(ask).await });
                 let Ok(answer) = performed.await else {
-                    // It panicked, and said why. Nobody need wait for an answer.
+                    // The request panicked and printed why. End the process, so that the test does not wait for an
+                    // answer.
                     std::process::exit(101);
                 };
                 let mut line = serde_json::to_string(&Reply { number, answer }).unwrap();
                 line.push('\n');
-                // Nobody reads it if the test is over.
+                // Writing fails if the test is over.
                 drop(std::io::stdout().lock().write_all(line.as_bytes()));
             });
         }
@@ -62,7 +63,7 @@ pub(crate) fn serve(settings: Settings) {
 
 type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Answer>>>>;
 
-/// A worker process. Killed when it is dropped.
+/// A worker process. Killed when dropped.
 pub(crate) struct Worker {
     child: Child,
     questions: tokio::sync::Mutex<(u64, ChildStdin)>,
@@ -87,11 +88,11 @@ impl Worker {
             while let Ok(Some(line)) = replies.next_line().await {
                 let Reply { number, answer } = serde_json::from_str(&line).unwrap();
                 if let Some(asked) = asked.lock().unwrap().remove(&number) {
-                    // Whoever asked may wait no longer.
+                    // The caller may no longer be waiting.
                     drop(asked.send(answer));
                 }
             }
-            // It died: whoever waits learns it.
+            // The worker died: waiting callers get an error.
             asked.lock().unwrap().clear();
         });
         Self {
@@ -101,7 +102,7 @@ impl Worker {
         }
     }
 
-    /// Asks for something, and waits until it is done.
+    /// Sends a request, and waits for the answer.
     ///
     /// # Panics
     ///
@@ -110,7 +111,7 @@ impl Worker {
         self.try_ask(ask).await.expect("the worker lives")
     }
 
-    /// Asks for something. `None` if the process dies before it is done.
+    /// Sends a request. `None` if the process dies before it answers.
     pub(crate) async fn try_ask(&self, ask: Ask) -> Option<Answer> {
         let (send, answer) = oneshot::channel();
         let what = format!("{ask:?}");
@@ -130,18 +131,18 @@ impl Worker {
             .ok()
     }
 
-    /// Kills it with -9, and waits until it is gone.
+    /// Kills the process with -9, and waits until it is gone.
     pub(crate) async fn kill(&mut self) {
         self.child.start_kill().unwrap();
         self.child.wait().await.unwrap();
     }
 
-    /// Stops it where it is, as when its machine hangs.
+    /// Stops the process where it is, as when its machine hangs.
     pub(crate) fn freeze(&self) {
         self.signal(Signal::STOP);
     }
 
-    /// Lets it go on.
+    /// Continues the process.
     pub(crate) fn thaw(&self) {
         self.signal(Signal::CONT);
     }

@@ -1,4 +1,4 @@
-//! A TCP proxy that stops forwarding when the test says so, as networks do.
+//! A TCP proxy that can stop forwarding, like a failing network.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -6,7 +6,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// What gets through.
+/// What is forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
     Everything,
@@ -14,7 +14,7 @@ enum Mode {
     Requests,
 }
 
-/// Stands between a member and its database. New connections are taken in every mode.
+/// Sits between a member and its database. It accepts new connections in every mode.
 pub(crate) struct Proxy {
     pub(crate) port: u16,
     mode: watch::Sender<Mode>,
@@ -29,7 +29,7 @@ impl Proxy {
         let (mode, watched) = watch::channel(Mode::Everything);
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                // Without a server the client is hung up on.
+                // Without a server, the client's connection is closed.
                 if let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await {
                     let ((from_client, to_client), (from_server, to_server)) =
                         (client.into_split(), server.into_split());
@@ -41,17 +41,17 @@ impl Proxy {
         Self { port, mode, task }
     }
 
-    /// Forwards nothing any more. Connections stay open.
+    /// Stops forwarding. Connections stay open.
     pub(crate) fn freeze(&self) {
         self.mode.send_replace(Mode::Nothing);
     }
 
-    /// Forwards requests, and loses the replies.
+    /// Forwards requests, and drops the replies.
     pub(crate) fn lose_replies(&self) {
         self.mode.send_replace(Mode::Requests);
     }
 
-    /// Forwards everything again, and what was held back while nothing was forwarded.
+    /// Forwards everything again, including what was held back.
     pub(crate) fn forward(&self) {
         self.mode.send_replace(Mode::Everything);
     }

@@ -1,4 +1,4 @@
-//! Eight processes do everything at once to the same keys.
+//! Eight processes race on the same keys.
 
 use encx::store::StoreError;
 use encx::{Ciphertext, Error};
@@ -22,22 +22,22 @@ pub(crate) fn tests() -> Vec<Trial> {
     )]
 }
 
-/// What one worker does.
+/// The part of one worker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Part {
     seed: u64,
     steps: usize,
 }
 
-/// No ciphertext is ever unreadable, no scope ever has two active versions, and versions have no gaps, while eight
-/// processes create, rotate and rewrap the same keys back and forth and write and read under them. Who loses a race sees
-/// a result or an error that says so, never another.
+/// Eight processes create, rotate and rewrap the same keys back and forth, and write and read under them. No ciphertext
+/// becomes unreadable, no scope ever has two active versions, and versions have no gaps. A process that loses a race
+/// gets a result or a matching error, never another one.
 fn everything_at_once() {
     play(server::shared(), async |scene| {
         let pooler = scene.pooler();
         let workers = (0..WORKERS).map(|seed| {
             let mut settings = scene.settings();
-            // Some of them share few sessions.
+            // Some of them share a few sessions.
             settings.pooler = (seed >= WORKERS / 2).then_some(pooler.port);
             // Half of them move keys one way, half the other.
             let settings = if seed % 2 == 0 {
@@ -89,7 +89,7 @@ pub(crate) async fn all<T>(parts: impl Iterator<Item = impl Future<Output = T>>)
     done.into_iter().flatten().collect()
 }
 
-/// Looks, as long as they race, for what must never be.
+/// Checks the invariants while they race.
 async fn watch(scene: &Scene) {
     loop {
         let bad: Option<String> = sqlx::query_scalar(
@@ -104,7 +104,7 @@ async fn watch(scene: &Scene) {
     }
 }
 
-/// What a worker does: steps drawn from its seed.
+/// Runs a worker's part: steps drawn from its seed.
 pub(crate) async fn run(member: &Member, part: Part) {
     let mut draw = Draw(part.seed.wrapping_add(1));
     for _ in 0..part.steps {
@@ -140,7 +140,7 @@ async fn write(member: &Member, tenant: &str, id: i64) -> Result<(), Error> {
     member.write_note(tenant, id).await
 }
 
-/// Reads one row, and encrypts it anew if it is under an older key.
+/// Reads a row, and re-encrypts it if it is under an older key.
 async fn read_any(member: &Member, draw: &mut Draw) -> Result<(), Error> {
     let rows: Vec<(i64, String, Ciphertext)> =
         sqlx::query_as("SELECT id, tenant, note FROM patients ORDER BY md5(id::text || $1) LIMIT 3")
@@ -169,7 +169,7 @@ async fn read_any(member: &Member, draw: &mut Draw) -> Result<(), Error> {
     Ok(())
 }
 
-/// `SplitMix64`, so that a seed says what happens.
+/// `SplitMix64`, so that a seed determines what happens.
 struct Draw(u64);
 
 impl Draw {

@@ -1,4 +1,4 @@
-//! A key is suspended, and every process refuses.
+//! A key is suspended, and every process refuses it.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::races::all;
 use crate::scene::{Scene, play};
 use crate::{say, server, trial};
 
-/// How many processes there are.
+/// The number of processes.
 const PROCESSES: usize = 5;
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -24,7 +24,7 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// Every process that listens refuses within a second, although it would poll only once in an hour.
+/// Every listening process refuses within a second, although it would only poll after an hour.
 fn within_a_second() {
     play(server::shared(), async |scene| {
         let mut settings = scene.settings();
@@ -36,8 +36,8 @@ fn within_a_second() {
     });
 }
 
-/// Who withdrew a key waits until every process has dropped it, N of N. A process that hangs stands in the report, with the
-/// moment from which it cannot serve the key at most, and is waited for no longer than asked.
+/// The process that withdraws a key waits until all processes have dropped it, N of N. A hanging process is listed in
+/// the report, with the time after which it cannot serve the key, and is not waited for beyond the deadline.
 fn every_process_says_so() {
     play(server::shared(), async |scene| {
         let mut settings = scene.settings();
@@ -98,7 +98,7 @@ fn every_process_says_so() {
     });
 }
 
-/// Behind a transaction pooler nothing is heard: without `listen_url` every process refuses within `state_ttl`.
+/// Behind a transaction pooler no notifications arrive: without `listen_url` every process refuses within `state_ttl`.
 fn within_state_ttl() {
     play(server::shared(), async |scene| {
         let pooler = scene.pooler();
@@ -106,7 +106,7 @@ fn within_state_ttl() {
         settings.pooler = Some(pooler.port);
         settings.state_ttl = Duration::from_secs(1);
         let slowest = revoke(scene, &settings).await;
-        // A poll begins before `state_ttl` is over, and takes its time on a busy machine.
+        // A poll begins within `state_ttl`, and takes its time on a busy machine.
         assert!(
             slowest < settings.state_ttl + Duration::from_millis(500),
             "{slowest:?}"
@@ -114,7 +114,7 @@ fn within_state_ttl() {
     });
 }
 
-/// Behind a transaction pooler, with a `listen_url` that leads past it: within a second.
+/// Behind a transaction pooler, with a `listen_url` that bypasses it: within a second.
 fn past_the_pooler() {
     play(server::shared(), async |scene| {
         let pooler = scene.pooler();
@@ -127,8 +127,7 @@ fn past_the_pooler() {
     });
 }
 
-/// Suspends a key that all processes read with without a pause, and returns how long it took from then until the last of
-/// them refused.
+/// Suspends a key that all processes use for reading without a pause. Returns the time until the last of them refused.
 async fn revoke(scene: &Scene, settings: &Settings) -> Duration {
     let admin = scene.member().await;
     admin.write_note("t", 1).await.unwrap();
@@ -153,7 +152,7 @@ async fn revoke(scene: &Scene, settings: &Settings) -> Duration {
         (refused, Instant::now())
     });
     let suspend = async {
-        // Before the commit, so that the time from there is less than what is measured.
+        // Taken before the commit, so that the measured time is an upper bound.
         let asked = Instant::now();
         let state = "suspended".to_owned();
         admin.perform(Ask::SetState { tenant, key, state }).await.unwrap();

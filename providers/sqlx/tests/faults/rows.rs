@@ -1,4 +1,4 @@
-//! Re-encryption of rows, while servers and processes are killed.
+//! Re-encryption of rows while servers and processes are killed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +13,12 @@ use crate::scene::{Scene, play};
 use crate::server::Server;
 use crate::{server, trial};
 
-/// How many notes each tenant has, and how many a range has.
+/// The number of notes of each tenant, and of notes in a range.
 const NOTES: i64 = 12;
 const RANGE: u32 = 4;
 const TENANTS: [&str; 2] = ["t0", "t1"];
 
-/// Each step of a re-encryption that writes. It asks no KMS: both versions are in memory once they were used.
+/// Each writing step of a re-encryption. It calls no KMS: both versions are cached once used.
 const STEPS: &[(&str, Gate)] = &[
     ("before_the_frontier_moves", Gate::insert("job_ranges")),
     ("while_rows_are_written", Gate::update("patients")),
@@ -42,8 +42,8 @@ fn reencrypt() -> Ask {
     Ask::Reencrypt { range: RANGE }
 }
 
-/// A process that dies in the middle leaves rows under the old version, which read like the others. Once its claims are
-/// over, another that runs the job goes on, and writes no row again that was written.
+/// A process that dies in the middle leaves rows under the old version, which stay readable. Once its claims expire,
+/// another process with the same job continues, and rewrites no row that was already written.
 fn process_killed(gate: Gate) {
     play(server::shared(), async |scene| {
         seed(scene).await;
@@ -64,7 +64,7 @@ fn process_killed(gate: Gate) {
     });
 }
 
-/// Whoever waits for the job notices nothing but the time: it tries again until the server is back, and completes.
+/// A caller of the job only notices the delay: the job retries until the server is back, and completes.
 fn server_killed(gate: Gate) {
     let server = Server::take();
     play(server.address(), async |scene| {
@@ -95,7 +95,7 @@ async fn seed(scene: &Scene) {
     }
 }
 
-/// Lists the notes that were encrypted anew.
+/// Lists the notes that were re-encrypted.
 async fn under_the_active_version(scene: &Scene) -> Vec<(i64, encx::Ciphertext)> {
     sqlx::query_as(
         "SELECT p.id, p.note FROM patients p JOIN encx.data_keys k ON uuid_send(k.id) = substring(p.note FROM 3 FOR 16)
@@ -106,7 +106,7 @@ async fn under_the_active_version(scene: &Scene) -> Vec<(i64, encx::Ciphertext)>
     .unwrap()
 }
 
-/// Checks that every note is under the active version and reads, and that nothing is left to do.
+/// Checks that every note is readable and under the active version, and that nothing is left to do.
 async fn complete(scene: &Scene) {
     let anew = under_the_active_version(scene).await;
     assert_eq!(anew.len(), TENANTS.len() * usize::try_from(NOTES).unwrap());

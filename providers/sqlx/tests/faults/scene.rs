@@ -1,4 +1,4 @@
-//! Where a test plays: a database of its own with gates, KEKs in a file, the KMS's switches, and a table of patients.
+//! The scene of a test: its own database with gates, a KEK file, the KMS's switches, and a table of patients.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -23,7 +23,7 @@ const PATIENTS: &str = "CREATE TABLE patients (id bigint PRIMARY KEY, tenant tex
 pub(crate) struct Scene {
     server: PgConnectOptions,
     database: String,
-    /// The test's own eyes and hands, past the store.
+    /// The test's own access, bypassing the store.
     pub(crate) pool: PgPool,
     pub(crate) control: Control,
     folder: TempDir,
@@ -63,18 +63,18 @@ impl Scene {
         }
     }
 
-    /// Returns what a process needs to play along.
+    /// Returns the settings of a member.
     pub(crate) fn settings(&self) -> Settings {
         let url = self.server.clone().database(&self.database).to_url_lossy();
         Settings::new(url.as_str(), self.folder.path())
     }
 
-    /// Joins in this process.
+    /// Starts a member in this process.
     pub(crate) async fn member(&self) -> Member {
         Member::new(self.settings()).await
     }
 
-    /// Starts a transaction pooler before the server.
+    /// Starts a transaction pooler in front of the server.
     pub(crate) fn pooler(&self) -> Pooler {
         let server = &self.server;
         Pooler::start(&(
@@ -84,7 +84,7 @@ impl Scene {
         ))
     }
 
-    /// Waits until so many processes are registered.
+    /// Waits until this many processes are registered.
     pub(crate) async fn until_registered(&self, processes: usize) {
         let count = "SELECT count(*) FROM encx.processes";
         let processes = i64::try_from(processes).unwrap();
@@ -95,14 +95,14 @@ impl Scene {
         .await;
     }
 
-    /// Makes all keys so old that they are due to be rotated.
+    /// Makes all keys old enough to be due for rotation.
     pub(crate) async fn age_keys(&self) {
         let age = "UPDATE encx.data_keys
             SET created_at = created_at - interval '1 year', activated_at = activated_at - interval '1 year'";
         self.pool.execute(age).await.unwrap();
     }
 
-    /// Has the time of all claims of jobs be over, which a test does not wait for.
+    /// Expires all job claims, so that the test need not wait.
     pub(crate) async fn expire_claims(&self) {
         let expire = "UPDATE encx.job_ranges SET until = clock_timestamp()";
         self.pool.execute(expire).await.unwrap();
@@ -120,7 +120,7 @@ impl Scene {
         gates::until_one_waits(&self.pool).await;
     }
 
-    /// Reads what stands in a patient's row.
+    /// Reads a patient's row.
     pub(crate) async fn note(&self, id: i64) -> Option<(String, Ciphertext)> {
         sqlx::query_as("SELECT tenant, note FROM patients WHERE id = $1 AND note IS NOT NULL")
             .bind(id)
@@ -150,12 +150,12 @@ async fn run_on(server: &PgConnectOptions, statement: String) -> Result<(), sqlx
     connection.close().await
 }
 
-/// Plays a test on a server, and removes its database whatever the outcome.
+/// Runs a test on a server, and drops its database whatever the outcome.
 pub(crate) fn play(server: PgConnectOptions, test: impl AsyncFnOnce(&Scene)) {
     encx_testkit::block_on(async {
         let scene = Scene::new(server).await;
         let outcome = catch(test(&scene)).await;
-        // The server may be dead, and then goes with its databases.
+        // The server may be dead; its databases are then removed with it.
         drop(tokio::time::timeout(Duration::from_secs(5), scene.remove()).await);
         if let Err(panic) = outcome {
             std::panic::resume_unwind(panic);

@@ -1,4 +1,4 @@
-//! A PostgreSQL server of these tests' own, to kill and to start again; and databases on it and on the shared one.
+//! A private PostgreSQL server for these tests, to kill and restart; and databases on it and on the shared one.
 
 use std::fs;
 use std::io::Read;
@@ -14,12 +14,12 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::postgres::PgConnectOptions;
 
-/// The programs of PostgreSQL.
+/// The folder of PostgreSQL's programs.
 const PROGRAMS: &str = "ENCX_TEST_POSTGRES_BIN";
-/// The server that nobody kills.
+/// The server that tests do not kill.
 const SHARED: &str = "ENCX_TEST_POSTGRES_URL";
 
-/// Returns the address of the server that nobody kills. Its user may create databases.
+/// Returns the address of the server that tests do not kill. Its user may create databases.
 pub(crate) fn shared() -> PgConnectOptions {
     PgConnectOptions::from_str(&variable(SHARED)).unwrap()
 }
@@ -30,16 +30,16 @@ fn variable(name: &str) -> String {
     })
 }
 
-/// The private server. Who holds it may kill it: nobody else uses it meanwhile.
+/// The private server. The holder has it exclusively, and may kill it.
 pub(crate) struct Server(MutexGuard<'static, Keeper>);
 
 static KEEPER: OnceLock<Mutex<Keeper>> = OnceLock::new();
 
 impl Server {
-    /// Waits for the private server, and starts it if it does not run.
+    /// Waits for the private server, and starts it if it is not running.
     pub(crate) fn take() -> Self {
         let keeper = KEEPER.get_or_init(|| Mutex::new(Keeper::begin()));
-        // Who panicked may have left it dead.
+        // A test that panicked may have left it dead.
         let keeper = keeper.lock().unwrap_or_else(PoisonError::into_inner);
         keeper.ask(Order::Start);
         Self(keeper)
@@ -58,18 +58,18 @@ impl Server {
         self.0.ask(Order::Kill);
     }
 
-    /// Starts the server again on the same data and the same port, and waits until it has recovered.
+    /// Restarts the server on the same data and port, and waits until it has recovered.
     pub(crate) fn start(&self) {
         self.0.ask(Order::Start);
     }
 
-    /// Starts the server again as a standby, which only reads, and waits until it does.
+    /// Restarts the server as a read-only standby, and waits until it is ready.
     pub(crate) fn start_standby(&self) {
         self.0.ask(Order::StartStandby);
     }
 }
 
-/// Ends the private server and removes its data.
+/// Stops the private server and removes its data.
 pub(crate) fn stop() {
     if let Some(keeper) = KEEPER.get() {
         let keeper = keeper.lock().unwrap_or_else(PoisonError::into_inner);
@@ -84,8 +84,8 @@ enum Order {
     StartStandby,
 }
 
-/// Gives orders to the thread whose child the server is. It is a thread that lasts: the kernel ends the server with the
-/// thread that started it, so that nothing stays behind if this process is killed.
+/// Sends orders to the thread that is the server's parent. That thread lives on: the kernel kills the server when the
+/// thread that started it ends, so that nothing remains if this process is killed.
 struct Keeper {
     port: u16,
     folder: PathBuf,
@@ -106,7 +106,7 @@ impl Keeper {
         if is_root() {
             // PostgreSQL refuses to run as root.
             fs::set_permissions(&folder, fs::Permissions::from_mode(0o711)).unwrap();
-            chown(&data, Some(NOBODY), Some(NOBODY)).unwrap();
+            chown(&data, Some(UNPRIVILEGED), Some(UNPRIVILEGED)).unwrap();
         }
         fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
         let mut initdb = as_server(&programs.join("initdb"));
@@ -143,7 +143,7 @@ impl Keeper {
         }
     }
 
-    /// Gives an order, and waits until it is carried out.
+    /// Sends an order, and waits until it is carried out.
     fn ask(&self, order: Order) {
         let (done, wait) = channel();
         self.orders.lock().unwrap().send((order, done)).unwrap();
@@ -151,7 +151,7 @@ impl Keeper {
     }
 }
 
-/// The thread whose child the server is.
+/// The thread that is the server's parent.
 struct Keep {
     program: PathBuf,
     data: PathBuf,
@@ -168,7 +168,7 @@ impl Keep {
                 Order::Start => self.start(false),
                 Order::StartStandby => self.start(true),
             }
-            // Who gave the order may have given up.
+            // The sender of the order may have given up.
             let _ = done.send(());
         }
     }
@@ -192,7 +192,7 @@ impl Keep {
         let mut server = as_server(&self.program);
         server.arg("-D").arg(&self.data).current_dir("/");
         let port = format!("port={}", self.port);
-        // It survives kills, not crashes of the machine that it runs on: nothing needs to reach the disk.
+        // It survives kills, not crashes of its machine, so nothing needs to reach the disk.
         for setting in [
             &port[..],
             "listen_addresses=127.0.0.1",
@@ -209,7 +209,7 @@ impl Keep {
             .stderr(log);
         let server = self.server.insert(server.spawn().unwrap()).id().to_string();
         let file = self.data.join("postmaster.pid");
-        // Its first line names the server, which may still be the one that was killed; the eighth says whether it is ready.
+        // The first line names the server, which may still be the killed one; the eighth tells whether it is ready.
         let is_ready = || {
             let text = fs::read_to_string(&file).unwrap_or_default();
             let lines: Vec<_> = text.lines().map(str::trim).collect();
@@ -240,10 +240,10 @@ impl Keep {
         server.kill().unwrap();
         server.wait().unwrap();
         for child in list.split_whitespace().map(|pid| pid.parse().unwrap()) {
-            // Some end by themselves when they miss their parent.
+            // Some end by themselves when their parent is gone.
             let _ = kill_process(Pid::from_raw(child).unwrap(), Signal::KILL);
         }
-        // Whoever is left holds the shared memory, and then no new server starts.
+        // A remaining process keeps the shared memory, and then no new server starts.
         while list.split_whitespace().any(is_postgres) {
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -255,20 +255,20 @@ fn is_postgres(pid: &str) -> bool {
     stat.contains("(postgres)") && !stat.contains(") Z ")
 }
 
-/// Debian's user and group for what owns nothing.
-const NOBODY: u32 = 65534;
+/// Debian's user and group `nobody`.
+const UNPRIVILEGED: u32 = 65534;
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Starts a program as a user that is not root, and has the kernel end it with the thread that starts it.
+/// Starts a program as a user other than root. The kernel kills it when the thread that started it ends.
 fn as_server(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     if is_root() {
         command.args([
-            format!("--reuid={NOBODY}"),
-            format!("--regid={NOBODY}"),
+            format!("--reuid={UNPRIVILEGED}"),
+            format!("--regid={UNPRIVILEGED}"),
             "--clear-groups".to_owned(),
         ]);
     }
@@ -276,7 +276,7 @@ fn as_server(program: &Path) -> Command {
     command
 }
 
-/// Another process may take it before it is used; that is a failure which says so.
+/// Another process may take the port before it is used; that failure says so.
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0")
         .unwrap()

@@ -1,4 +1,4 @@
-//! Connections: which ones the store takes, and what it says if there are none.
+//! Connections: which ones the store uses, and its errors if there are none.
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -25,7 +25,7 @@ fn tenant(number: usize) -> EncryptionContext {
     context.build().unwrap()
 }
 
-/// Begins a transaction on every connection of a pool, and has each encrypt for a tenant that has no key.
+/// Begins a transaction on every connection of a pool, and encrypts in each for a tenant without a key.
 async fn encrypt_in_transactions(pool: &PgPool, crypto: &Crypto) {
     let all = usize::try_from(pool.options().get_max_connections()).unwrap();
     let mut transactions = Vec::new();
@@ -127,7 +127,7 @@ fn the_connections_of_the_store_end_with_the_pool_and_with_the_store() {
     });
 }
 
-/// As when a service replaces a password that expires.
+/// For example, when a service replaces an expiring password.
 #[test]
 fn options_that_the_caller_changes_hold_for_the_store_too() {
     on_a_database(|database| async move {
@@ -142,7 +142,7 @@ fn options_that_the_caller_changes_hold_for_the_store_too() {
     });
 }
 
-/// Finds a port on which nothing listens.
+/// Returns a port on which nothing listens.
 async fn closed_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     listener.local_addr().unwrap().port()
@@ -156,7 +156,7 @@ fn lazy_pool(url: &str) -> PgPool {
     PgPool::connect_lazy(url).unwrap()
 }
 
-/// Checks that an error and all that it keeps name the server, and never the password.
+/// Checks that an error and its sources name the server, and never the password.
 fn names_the_server(error: &StoreError, port: u16) {
     let shown = format!("{error} / {error:?}");
     assert!(
@@ -187,7 +187,7 @@ fn a_refused_connection_is_told_within_a_second() {
     block_on(async {
         let port = closed_port().await;
         let url = url_at(port);
-        // A busy machine may hold one of them up.
+        // A busy machine may delay one of them.
         let (mut connecting, mut loading) = (Duration::MAX, Duration::MAX);
         let mut errors = Vec::new();
         for _ in 0..3 {
@@ -210,7 +210,7 @@ fn a_refused_connection_is_told_within_a_second() {
     });
 }
 
-/// The request says what is wrong with the database, and not that loading a key took long.
+/// The request reports the database's failure, rather than a slow load of a key.
 #[test]
 fn requests_on_a_database_that_is_gone_say_so_within_a_second() {
     on_a_database(|database| async move {
@@ -306,7 +306,7 @@ fn urls_of_other_databases_are_refused_by_name_at_once() {
     });
 }
 
-/// Answers each connection as a server does that refuses it, with an error of this code.
+/// Answers each connection like a server that refuses it, with an error of this code.
 async fn server_that_refuses(code: &'static str, message: &'static str) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -316,7 +316,7 @@ async fn server_that_refuses(code: &'static str, message: &'static str) -> u16 {
             while stream.read_exact(&mut length).await.is_ok() {
                 let mut rest = vec![0; usize::try_from(u32::from_be_bytes(length)).unwrap() - 4];
                 stream.read_exact(&mut rest).await.unwrap();
-                // A request for TLS is declined, and the start follows.
+                // Decline a request for TLS; the startup message follows.
                 if rest == 80_877_103_u32.to_be_bytes() {
                     stream.write_all(b"N").await.unwrap();
                     continue;
@@ -369,7 +369,7 @@ fn what_the_server_refuses_is_told_with_what_to_do() {
     });
 }
 
-/// A server that starts is waited for, for as long as the pool says, and then its own words are shown.
+/// The store waits for a starting server as long as the pool's time-out, and then reports the server's own message.
 #[test]
 fn a_server_that_is_starting_is_waited_for() {
     block_on(async {
@@ -386,7 +386,7 @@ fn a_server_that_is_starting_is_waited_for() {
     });
 }
 
-/// Behind a pooler the caller hears of the pooler, because that is what refuses.
+/// Behind a pooler the error names the pooler, because that is what refuses.
 #[test]
 fn a_pooler_without_its_server_is_named() {
     block_on(async {
@@ -401,7 +401,7 @@ fn a_pooler_without_its_server_is_named() {
     });
 }
 
-/// A store made from a pool works while the pool's only connection is in use, reads and writes alike.
+/// A store made from a pool can read and write while the pool's only connection is in use.
 #[test]
 fn reads_and_writes_need_no_connection_of_the_pool() {
     on_a_database(|database| async move {

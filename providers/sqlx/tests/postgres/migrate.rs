@@ -11,7 +11,7 @@ use crate::common::pooler::Pooler;
 use crate::common::postgres::{Database, on_a_database};
 use crate::{count, run};
 
-/// The migrations that a library of each version had run; the empty string is no tables at all.
+/// The migrations that a library of each version had run; the empty string means no tables.
 const OLDER: [&str; 4] = [
     "",
     concat!(
@@ -31,8 +31,8 @@ const OLDER: [&str; 4] = [
     ),
 ];
 
-/// Has stores migrate at once: each has looked for the tables on its session, and as many as the server lets wait are
-/// waiting for the lock when the first may begin.
+/// Runs the migrations of several stores at once. Each has looked for the tables in its session, and as many as the
+/// server allows are waiting for the lock when the first may start.
 async fn migrate_at_once(database: &Database, stores: Vec<PostgresKeyStore>, waiting: i64) {
     let mut connection = database.connection().await;
     let mut lock = connection.begin().await.unwrap();
@@ -96,7 +96,7 @@ fn clients_of_a_pooler_migrate_at_once() {
 fn sixteen_processes_migrate_at_once_and_again() {
     on_a_database(|database| async move {
         let mut connection = database.connection().await;
-        // The user's own migrations are none of ours.
+        // The user's own migrations are separate.
         run(
             &mut connection,
             "CREATE TABLE _sqlx_migrations (version bigint PRIMARY KEY)",
@@ -159,7 +159,7 @@ fn tables_of_a_newer_library_are_left_alone() {
                 "{error}"
             );
         }
-        // Gone after the store had looked: the code says what is missing.
+        // Dropped after the store's check: the error code tells what is missing.
         let store = database.store().await;
         run(&mut connection, "DELETE FROM encx.migrations WHERE version = 99").await;
         assert!(store.load(&[]).await.unwrap().is_empty());
@@ -171,7 +171,7 @@ fn tables_of_a_newer_library_are_left_alone() {
     });
 }
 
-/// Processes of the old library go on while those of the new one have migrated already, if that only added.
+/// Processes of the old library continue after those of the new one have migrated, if that only added something.
 #[test]
 fn newer_tables_are_used_if_they_say_that_they_may_be() {
     on_a_database(|database| async move {

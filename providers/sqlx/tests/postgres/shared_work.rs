@@ -1,4 +1,4 @@
-//! What only PostgreSQL does of leases, jobs and the registry: hints, the connection's own defaults, and rows of others.
+//! Leases, jobs and the registry specific to PostgreSQL: hints, the connection's own defaults, and foreign rows.
 
 use std::time::Duration;
 
@@ -26,14 +26,14 @@ fn a_fence_is_notified_once_it_is_raised() {
             let heard = tokio::time::timeout(Duration::from_secs(30), listener.recv()).await;
             let heard = heard.unwrap().unwrap();
             assert_eq!(heard.payload(), format!("fence:{}", fence.get()));
-            // Whoever hears of it can see it.
+            // The change is visible to a process that gets the hint.
             let process = ProcessInfo::new(ProcessId::random(), "p", LONG);
             assert_eq!(store.heartbeat(&process).await.unwrap(), fence);
         }
     });
 }
 
-/// A session may be in another isolation level by default; a race is lost all the same, and is no error.
+/// A session may default to another isolation level; a lost race is still reported as lost, and is not an error.
 #[test]
 fn races_are_decided_whatever_a_session_s_defaults() {
     on_a_database(|database| async move {
@@ -66,7 +66,7 @@ fn races_are_decided_whatever_a_session_s_defaults() {
     });
 }
 
-/// A process that stopped with a claim's row locked holds up nobody who wants another range.
+/// A process that stopped while it locked a claim's row does not block others that want another range.
 #[test]
 fn a_range_that_is_locked_is_passed_over() {
     on_a_database(|database| async move {
@@ -182,7 +182,7 @@ fn rows_that_encx_did_not_write_are_refused_or_errors() {
                 .await
                 .unwrap()
         );
-        // Without a fence's row it begins again: nobody is ahead of it but who says so.
+        // Without a fence's row it restarts: only processes that acknowledged are ahead of it.
         connection.execute("DELETE FROM encx.fences").await.unwrap();
         assert_eq!(store.raise_fence().await.unwrap(), Fence::new(1));
         let none = store.job("never opened").await.unwrap();
@@ -201,7 +201,7 @@ fn counts_are_kept_for_four_hundred_days() {
         store.migrate().await.unwrap();
         let mut connection = database.connection().await;
         let today = "(statement_timestamp() AT TIME ZONE 'UTC')::date";
-        // What only a later library counts is left out, and kept.
+        // Counters of a later library are skipped, and kept.
         let rows = format!(
             "INSERT INTO encx.daily_counts VALUES ({today} - 400, 'hits', 1), ({today} - 399, 'hits', 2),
                  ({today} - 399, 'hits.of_tomorrow', 3), ({today} - 3, 'hits.of_tomorrow', 4)"

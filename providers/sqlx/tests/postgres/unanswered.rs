@@ -1,4 +1,5 @@
-//! Answers that never arrive: the connection that waits for one is given up, and is not one of the store's few any more.
+//! Answers that never arrive: the connection that waits for one is abandoned, and no longer counts as one of the
+//! store's few.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,14 +18,15 @@ use tokio::time::{Instant, timeout};
 use crate::common::new_key;
 use crate::common::postgres::{Database, on_a_database};
 
-/// How many connections of its own a store keeps beside a pool.
+/// The number of a store's own connections beside a pool.
 const OWN: usize = 2;
 
-/// Forwards to a server. A connection on which a client sends a text is never forwarded again, and stays open.
+/// Forwards to a server. Once a client sends a certain text on a connection, nothing more is forwarded on it, and it
+/// stays open.
 struct Swallowing {
     port: u16,
     armed: watch::Sender<bool>,
-    /// One for each swallowed connection that the client has closed.
+    /// A message for each swallowed connection that the client has closed.
     given_up: mpsc::UnboundedReceiver<()>,
     task: JoinHandle<()>,
 }
@@ -83,7 +85,7 @@ async fn forward_replies(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, swallo
     }
 }
 
-/// Forwards requests up to the one with a text, and returns what is left to read and to write.
+/// Forwards requests up to the one that contains a text, and returns the remaining streams.
 async fn requests_until(
     text: &str,
     mut from: OwnedReadHalf,
@@ -109,13 +111,13 @@ async fn swallow((mut from, _to): (OwnedReadHalf, OwnedWriteHalf)) {
     while let Ok(1..) = from.read(&mut buffer).await {}
 }
 
-/// Has all own connections of a store wait for the answer to a statement of a write, and then writes again.
+/// Makes all of a store's connections wait for the answer to a statement of a write, and then writes again.
 async fn gives_up_connections(database: &Database, statement: &'static str, text: &'static str) {
     let mut proxy = Swallowing::before(database, text).await;
     let options = database.options().port(proxy.port);
     let pool = PgPool::connect_lazy_with(options);
     let store = PostgresKeyStore::from_pool(pool);
-    // The store has looked at its tables by then, in transactions that are not those of the test.
+    // The store has checked its tables by then, in transactions other than the test's.
     store.load(&[]).await.unwrap();
     proxy.armed.send_replace(true);
     let mut writes = tokio::task::JoinSet::new();

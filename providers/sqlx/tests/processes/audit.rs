@@ -1,4 +1,4 @@
-//! The audit log: who changed what, from which state to which, when and why, for whatever a key manager does.
+//! The audit log: who changed what, from which state to which, when and why, for all operations of a key manager.
 
 use encx::keys::{KeyManager, KeyState};
 use encx::kms::{KekChoice, KekId, KekRef, KeyManagementService, KmsName};
@@ -59,7 +59,7 @@ fn whatever_a_manager_does_stands_in_the_log_with_its_reason() {
         }
         let skipping = manager.clone().without_quarantine("rows were copied");
         assert!(skipping.destroy(&context, born.id).await.unwrap().is_destroyed());
-        // What is refused leaves nothing.
+        // A refused change leaves nothing.
         manager.destroy(&context, next.id).await.unwrap_err();
         manager
             .set_state(&context, next.id, KeyState::Compromised)

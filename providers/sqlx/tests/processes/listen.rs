@@ -1,4 +1,4 @@
-//! Hints: who listens hears of a change within a second, whatever happens to the connection.
+//! Hints: a listener learns of a change within a second, whatever happens to the connection.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -22,13 +22,13 @@ async fn next(hints: &mut KeyChanges) -> Option<KeyHint> {
     poll_fn(|context| Pin::new(&mut *hints).poll_next(context)).await
 }
 
-/// Takes the next hint, which has to come soon.
+/// Takes the next hint, which must come soon.
 pub(crate) async fn heard(hints: &mut KeyChanges) -> KeyHint {
     let hint = tokio::time::timeout(Duration::from_secs(30), next(hints)).await;
     hint.expect("a hint within 30 seconds").expect("the hints go on")
 }
 
-/// Waits for the hint of a scope, and tells what came before.
+/// Waits for the hint of a scope, and returns the earlier ones.
 pub(crate) async fn heard_of(hints: &mut KeyChanges, scope: Scope) -> Vec<KeyHint> {
     let mut before = Vec::new();
     loop {
@@ -76,7 +76,7 @@ fn a_change_is_hinted_within_a_second_and_wraps_alone_are_not() {
         assert_eq!(
             heard_of(&mut hints, unheard.scope).await,
             [],
-            "of wraps alone nobody is told"
+            "changes of wraps alone send no hint"
         );
 
         let began = Instant::now();
@@ -84,7 +84,7 @@ fn a_change_is_hinted_within_a_second_and_wraps_alone_are_not() {
         other.apply(&change).await.unwrap();
         assert_eq!(heard_of(&mut hints, new.scope).await, []);
         assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
-        // What is refused or rolled back tells nobody.
+        // A refused or rolled back change sends no hint.
         other.apply(&change).await.unwrap_err();
         other.insert(&new).await.unwrap_err();
         let last = new_key("last");
@@ -123,7 +123,10 @@ fn a_listener_waits_for_a_server_that_is_not_there_and_ends_with_its_stream() {
         let url = database.url().replace("postgres@", &format!("{role}@"));
         let mut hints = store.clone().listen_url(&url).changes();
         let early = tokio::time::timeout(Duration::from_millis(300), next(&mut hints)).await;
-        assert!(early.is_err(), "nobody lets it in: {early:?}");
+        assert!(
+            early.is_err(),
+            "connected as a role that does not exist: {early:?}"
+        );
         let create = format!("CREATE ROLE {role} LOGIN");
         connection.execute(AssertSqlSafe(create)).await.unwrap();
         assert_eq!(heard(&mut hints).await, KeyHint::Gap);
@@ -214,7 +217,7 @@ struct Process {
 }
 
 impl Process {
-    /// A process that polls twice in an hour.
+    /// A process that polls twice an hour.
     async fn start(kms: &MemoryKms, store: PostgresKeyStore) -> Self {
         let clock = ManualClock::new();
         let crypto = Crypto::builder(kms.clone(), store)
@@ -230,8 +233,7 @@ impl Process {
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// The promise of the whole: a suspended key is refused within a second in a process that listens; without, within
-/// `state_ttl`.
+/// The whole guarantee: a listening process refuses a suspended key within a second, any other within `state_ttl`.
 #[test]
 fn a_suspended_key_is_refused_within_a_second_or_with_the_next_poll() {
     on_a_database(|database| async move {

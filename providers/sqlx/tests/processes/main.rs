@@ -1,4 +1,4 @@
-//! What processes that share one PostgreSQL database hear and see of each other.
+//! How processes that share one PostgreSQL database learn of each other's changes.
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Waits until something is so.
+/// Waits until a condition holds.
 async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !is_so().await {

@@ -13,7 +13,7 @@ mod conformance {
     encx_testkit::store_conformance!(super::Pooled);
 }
 
-/// A database, and a pooler before it that has fewer sessions than its clients want.
+/// A database behind a pooler that has fewer sessions than clients.
 struct Pooled {
     database: Database,
     pooler: Pooler,
@@ -51,7 +51,7 @@ impl Pooled {
     }
 }
 
-/// Sixteen clients over three sessions: each statement is prepared in one of them, and another client's may lie there.
+/// Sixteen clients over three sessions: each statement is prepared in one session, which may have another client's.
 #[test]
 fn clients_do_not_get_each_others_statements() {
     encx_testkit::block_on(async {
@@ -89,7 +89,7 @@ fn clients_do_not_get_each_others_statements() {
     });
 }
 
-/// What is written through the pooler is heard by who listens directly.
+/// A direct listener hears of writes through the pooler.
 #[test]
 fn a_direct_listen_url_hears_what_goes_through_the_pooler() {
     encx_testkit::block_on(async {
@@ -104,7 +104,7 @@ fn a_direct_listen_url_hears_what_goes_through_the_pooler() {
     });
 }
 
-/// A pool of the user's own, told both.
+/// A pool of the user's own, with both settings.
 #[test]
 fn a_pool_of_ones_own_works_through_the_pooler() {
     encx_testkit::block_on(async {

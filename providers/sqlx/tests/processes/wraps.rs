@@ -36,7 +36,7 @@ fn replaced(outcomes: &[WrapOutcome]) -> usize {
     outcomes.iter().filter(|outcome| outcome.result.is_ok()).count()
 }
 
-/// More keys than one transaction takes, of every shape; the second change of a key follows the first.
+/// More keys than one transaction takes, with all kinds of changes; the second change of a key follows the first.
 #[test]
 fn more_keys_than_a_transaction_takes_are_all_replaced() {
     on_a_database(|database| async move {
@@ -70,7 +70,7 @@ fn more_keys_than_a_transaction_takes_are_all_replaced() {
                 let wraps = match n % 4 {
                     0 => vec![wrap("kek-1", 9)],
                     1 => vec![wrap("kek-9", 9), wrap("kek-1", 8)],
-                    // Those that it has, if it has any.
+                    // Its current wraps, if it has any.
                     2 if !record.wraps.is_empty() => record.wraps.clone(),
                     _ => vec![wrap("kek-9", 9)],
                 };
@@ -111,7 +111,7 @@ fn more_keys_than_a_transaction_takes_are_all_replaced() {
     });
 }
 
-/// One key is locked by a transaction that hangs, one is locked for a moment, one cannot be read, one has changed.
+/// One key is locked by a transaction that hangs, one is locked for a moment, one is unreadable, one has changed.
 #[test]
 fn what_happens_to_one_key_happens_to_no_other() {
     on_a_database(|database| async move {
@@ -174,7 +174,7 @@ fn what_happens_to_one_key_happens_to_no_other() {
     });
 }
 
-/// A key that the database refuses to write is refused alone.
+/// A key that the database refuses to write fails alone.
 #[test]
 fn what_the_database_refuses_is_refused_alone() {
     on_a_database(|database| async move {
@@ -192,7 +192,7 @@ fn what_the_database_refuses_is_refused_alone() {
         assert!(matches!(refused, StoreError::Database { .. }), "{refused}");
         let untouched = store.get(&[records[2].id]).await.unwrap();
         assert_eq!(untouched, std::slice::from_ref(&records[2]));
-        // What was rolled back left nothing in the audit log.
+        // Rolled back changes left nothing in the audit log.
         let audited: i64 = sqlx::query_scalar("SELECT count(*) FROM encx.audit_log WHERE what = 'wraps'")
             .fetch_one(&mut connection)
             .await
@@ -201,7 +201,7 @@ fn what_the_database_refuses_is_refused_alone() {
     });
 }
 
-/// Two that replace the wraps of the same keys, in opposite orders, and one that changes their states meanwhile.
+/// Two writers replace the wraps of the same keys, in opposite orders, while a third changes their states.
 #[test]
 fn writers_of_the_same_keys_never_wait_in_a_circle() {
     on_a_database(|database| async move {

@@ -1,4 +1,4 @@
-//! Connections: which ones the store takes, and what it says if there are none.
+//! Connections: which ones the store uses, and its errors if there are none.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ fn ten_transactions_on_all_connections_each_encrypt_for_a_new_tenant() {
         for _ in 0..10 {
             transactions.push(pool.begin().await.unwrap());
         }
-        // Each has encrypted before the first writes: SQLite has one writer.
+        // Each encrypts before the first one writes: SQLite has one writer.
         let encrypted = std::sync::Arc::new(tokio::sync::Barrier::new(10));
         let mut tasks = tokio::task::JoinSet::new();
         for (number, mut transaction) in transactions.into_iter().enumerate() {
@@ -76,7 +76,7 @@ fn a_writer_that_waits_for_the_store_is_told_what_to_do() {
         let error = store.insert(&new_key("t")).await.unwrap_err();
         assert!(error.is_retryable(), "{error}");
         assert!(error.to_string().contains("once before it begins"), "{error}");
-        // A key that is there is read.
+        // An existing key is read.
         sqlx::query("CREATE TABLE users (name BLOB)")
             .execute(&mut *transaction)
             .await
@@ -87,7 +87,7 @@ fn a_writer_that_waits_for_the_store_is_told_what_to_do() {
     });
 }
 
-/// The store's connections on the file end with the caller's pool.
+/// The store's connections to the file are closed with the caller's pool.
 #[test]
 fn the_connections_of_the_store_end_with_the_pool() {
     block_on(async {
@@ -101,7 +101,7 @@ fn the_connections_of_the_store_end_with_the_pool() {
             assert!(Instant::now() < deadline, "they end");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        // With its last connection the file's write-ahead log is gone.
+        // The file's write-ahead log is removed with its last connection.
         while std::fs::exists(format!("{}-wal", file.path())).unwrap() {
             assert!(Instant::now() < deadline, "they are closed");
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -166,7 +166,7 @@ fn the_only_connection_to_memory_in_use_is_told() {
     });
 }
 
-/// What is wrong with a file is told at once, with its name.
+/// A problem with a file is reported immediately, with the file's name.
 #[test]
 fn a_file_that_cannot_be_opened_is_named() {
     block_on(async {
@@ -188,11 +188,11 @@ fn a_file_that_cannot_be_opened_is_named() {
             assert_eq!(error.is_retryable(), passes, "{error}");
             assert!(error.to_string().contains(says), "{url}: {error}");
         }
-        // Opened beside a pool, the same: the caller's options may not create a file.
+        // The same beside a pool whose options may not create a file.
         let pool = SqlitePool::connect_lazy(&format!("sqlite:{}", path("absent.db"))).unwrap();
         let error = SqliteKeyStore::from_pool(pool).load(&[]).await.unwrap_err();
         assert!(error.to_string().contains("absent.db"), "{error}");
-        // A file that may only be read is told by what writes.
+        // Writing reports that a file is read-only.
         let store = SqliteKeyStore::connect(&read_only).await.unwrap();
         let error = store.migrate().await.unwrap_err();
         assert!(matches!(error, StoreError::Database { .. }), "{error}");

@@ -1,7 +1,7 @@
-//! The statements of leases, jobs, the registry and what processes count.
+//! The statements of leases, jobs, the process registry and daily counts.
 //!
-//! `statement_timestamp()` where a claim of another's must have ended: it is from before any wait, so it never takes too
-//! early. `clock_timestamp()` where a claim's own term begins, after the wait.
+//! `statement_timestamp()` where another holder's claim must have ended: it is from before any wait, so a claim is
+//! never taken too early. `clock_timestamp()` where a new claim's term starts, after the wait.
 
 /// $1 name, $2 holder, $3 term in microseconds. No row if another holds it.
 pub(in super::super) const ACQUIRE_LEASE: &str = "
@@ -17,7 +17,7 @@ pub(in super::super) const ACQUIRE_LEASE: &str = "
 pub(in super::super) const RELEASE_LEASE: &str =
     "UPDATE encx.leases SET until = since WHERE name = $1 AND holder = $2";
 
-/// $1 name, $2 plan. No row if a job was joined that is there.
+/// $1 name, $2 plan. No row if an existing job was joined.
 pub(in super::super) const BEGIN_JOB: &str = "
     INSERT INTO encx.jobs AS j (name, run, plan, at_end, finished, ranges, open_ranges, changed, unchanged, failed)
     VALUES ($1, 1, $2, false, false, 0, 0, 0, 0, 0)
@@ -27,11 +27,11 @@ pub(in super::super) const BEGIN_JOB: &str = "
     WHERE j.finished OR j.plan <> excluded.plan
     RETURNING run";
 
-/// $1 name, $2 the run that has begun.
+/// $1 name, $2 the new run.
 pub(in super::super) const DELETE_OLD_RANGES: &str =
     "DELETE FROM encx.job_ranges WHERE job = $1 AND run < $2";
 
-/// As [`DELETE_OLD_RANGES`].
+/// Like [`DELETE_OLD_RANGES`].
 pub(in super::super) const DELETE_OLD_FAULTS: &str =
     "DELETE FROM encx.job_faults WHERE job = $1 AND run < $2";
 
@@ -42,7 +42,7 @@ pub(in super::super) const JOB: &str = "
             FROM encx.job_faults f WHERE f.job = j.name AND f.run = j.run) AS faults
     FROM encx.jobs j WHERE name = $1";
 
-/// Passes over what others are claiming or keeping at this moment. $1 job, $2 run, $3 holder, $4 term in microseconds.
+/// Skips ranges that others are claiming or renewing at the moment. $1 job, $2 run, $3 holder, $4 term in microseconds.
 pub(in super::super) const CLAIM_RANGE: &str = "
     UPDATE encx.job_ranges SET holder = $3, until = clock_timestamp() + $4 * interval '1 microsecond'
     WHERE job = $1 AND run = $2 AND number = (
@@ -51,7 +51,7 @@ pub(in super::super) const CLAIM_RANGE: &str = "
         ORDER BY until, number LIMIT 1 FOR UPDATE SKIP LOCKED)
     RETURNING number, after, upto";
 
-/// One of those that race moves the frontier; the others find it elsewhere when their turn comes.
+/// Only one of several racing workers moves the frontier; the others then find it moved.
 ///
 /// $1 job, $2 run, $3 after, $4 up to, $5 holder, $6 term in microseconds.
 pub(in super::super) const EXTEND_JOB: &str = "
@@ -71,8 +71,9 @@ pub(in super::super) const KEEP_RANGE: &str = "
     UPDATE encx.job_ranges SET until = clock_timestamp() + $5 * interval '1 microsecond'
     WHERE job = $1 AND run = $2 AND number = $3 AND holder = $4";
 
-/// Counts a range before it is deleted, in the same transaction: whoever begins the job anew locks in this order too.
-/// A count, not a look at the ranges, tells which is the last: of two at once, neither sees the other's.
+/// Counts a range before deleting it, in the same transaction; starting the job again locks in the same order. The
+/// count tells which range is the last. Looking at the ranges would not: two concurrent transactions do not see each
+/// other's deletions.
 ///
 /// $1 job, $2 run, $3 changed, $4 unchanged, $5 failed.
 pub(in super::super) const COUNT_RANGE: &str = "
@@ -87,42 +88,42 @@ pub(in super::super) const COUNT_RANGE: &str = "
 pub(in super::super) const DELETE_RANGE: &str = "
     DELETE FROM encx.job_ranges WHERE job = $1 AND run = $2 AND number = $3 AND holder = $4";
 
-/// $1 job, $2 run, $3 kinds, none twice, $4 how many items of each, $5 the first of each as JSON.
+/// $1 job, $2 run, $3 kinds, without duplicates, $4 the number of items of each, $5 the first of each as JSON.
 pub(in super::super) const SET_FAULTS: &str = "
     INSERT INTO encx.job_faults (job, run, kind, items, examples)
     SELECT $1, $2, n.kind, n.items, n.examples::jsonb
     FROM unnest($3::text[], $4::bigint[], $5::text[]) AS n (kind, items, examples)
     ON CONFLICT (job, run, kind) DO UPDATE SET items = excluded.items, examples = excluded.examples";
 
-/// $1 id, $2 name, $3 microseconds for which it serves. No row if it is not registered.
+/// $1 id, $2 name, $3 how long it serves keys, in microseconds. No row if it is not registered.
 pub(in super::super) const HEARTBEAT: &str = "
     UPDATE encx.processes SET name = $2, serves_for = $3, seen_at = greatest(seen_at, statement_timestamp())
     WHERE id = $1
     RETURNING coalesce((SELECT number FROM encx.fences), 0) AS fence";
 
-/// As [`HEARTBEAT`].
+/// Like [`HEARTBEAT`].
 pub(in super::super) const REGISTER: &str = "
     INSERT INTO encx.processes (id, name, serves_for, started_at, seen_at, acknowledged)
     VALUES ($1, $2, $3, statement_timestamp(), statement_timestamp(), 0)
     ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at
     RETURNING coalesce((SELECT number FROM encx.fences), 0) AS fence";
 
-/// Forgets processes of which nothing was heard for an hour longer than they could serve a key. Passes over those that
-/// others forget at this moment.
+/// Removes processes that have been silent for an hour longer than they could serve a key. Skips those that others are
+/// removing at the moment.
 pub(in super::super) const FORGET: &str = "
     DELETE FROM encx.processes WHERE id IN (
         SELECT id FROM encx.processes
         WHERE seen_at < statement_timestamp() - interval '1 hour' - serves_for * interval '1 microsecond'
         FOR UPDATE SKIP LOCKED)";
 
-/// What was never raised cannot have been followed. $1 id, $2 fence.
+/// A fence that was never raised cannot be acknowledged. $1 id, $2 fence.
 pub(in super::super) const ACKNOWLEDGE: &str = "
     UPDATE encx.processes SET acknowledged = greatest(acknowledged, $2)
     WHERE id = $1 AND $2 <= (SELECT number FROM encx.fences)";
 
 pub(in super::super) const DEREGISTER: &str = "DELETE FROM encx.processes WHERE id = $1";
 
-/// Whoever listens hears of it when it is committed.
+/// Listeners are notified when it commits.
 pub(in super::super) const RAISE_FENCE: &str = "
     WITH raised AS (
         INSERT INTO encx.fences AS f (id, number) VALUES (true, 1)
@@ -130,7 +131,7 @@ pub(in super::super) const RAISE_FENCE: &str = "
         RETURNING number)
     SELECT number, pg_notify('encx_keys', 'fence:' || number) FROM raised";
 
-/// There is a row even if there is no process: it tells the time.
+/// There is a row even without processes: it contains the time.
 pub(in super::super) const PROCESSES: &str = "
     SELECT n.now, p.id, p.name, p.serves_for, p.started_at, p.seen_at, p.acknowledged
     FROM (SELECT statement_timestamp() AS now) n
@@ -138,7 +139,7 @@ pub(in super::super) const PROCESSES: &str = "
         ON p.seen_at >= n.now - interval '1 hour' - p.serves_for * interval '1 microsecond'
     ORDER BY p.id";
 
-/// In the order of names, as all processes lock these rows. $1 names, none twice, $2 counts.
+/// In the order of names, in which all processes lock these rows. $1 names, without duplicates, $2 counts.
 pub(in super::super) const ADD_COUNTS: &str = "
     INSERT INTO encx.daily_counts AS c (day, what, count)
     SELECT (statement_timestamp() AT TIME ZONE 'UTC')::date, n.what, n.count
@@ -147,11 +148,11 @@ pub(in super::super) const ADD_COUNTS: &str = "
     ON CONFLICT (day, what) DO UPDATE
     SET count = c.count + least(excluded.count, 9223372036854775807 - c.count)";
 
-/// $1 how many days are kept.
+/// $1 the number of days kept.
 pub(in super::super) const DELETE_OLD_COUNTS: &str = "
     DELETE FROM encx.daily_counts WHERE day <= (statement_timestamp() AT TIME ZONE 'UTC')::date - $1::integer";
 
-/// $1 the first day, as days since 1970, $2 how many days are kept. A day may be `infinity`, which has no number.
+/// $1 the first day, as days since 1970, $2 the number of days kept. A day may be `infinity`, which has no number.
 pub(in super::super) const DAILY_COUNTS: &str = "
     SELECT c.day - date '1970-01-01' AS day, c.what, c.count FROM encx.daily_counts c
     WHERE c.day > (statement_timestamp() AT TIME ZONE 'UTC')::date - $2::integer

@@ -1,4 +1,5 @@
-//! The statements of leases, jobs, the registry and what processes count. Each runs in a transaction that has taken its turn to write.
+//! The statements of leases, jobs, the process registry and daily counts. Each runs in a transaction that holds the
+//! write lock.
 
 /// ?1 name, ?2 holder, ?3 now, ?4 end. No row if another holds it.
 pub(in super::super) const ACQUIRE_LEASE: &str = "
@@ -13,7 +14,7 @@ pub(in super::super) const ACQUIRE_LEASE: &str = "
 pub(in super::super) const RELEASE_LEASE: &str =
     "UPDATE encx_leases SET until = since WHERE name = ?1 AND holder = ?2";
 
-/// ?1 name, ?2 plan. No row if a job was joined that is there.
+/// ?1 name, ?2 plan. No row if an existing job was joined.
 pub(in super::super) const BEGIN_JOB: &str = "
     INSERT INTO encx_jobs AS j (name, run, plan, at_end, finished, ranges, open_ranges, changed, unchanged, failed)
     VALUES (?1, 1, ?2, 0, 0, 0, 0, 0, 0, 0)
@@ -23,11 +24,11 @@ pub(in super::super) const BEGIN_JOB: &str = "
     WHERE j.finished OR j.plan <> excluded.plan
     RETURNING run";
 
-/// ?1 name, ?2 the run that has begun.
+/// ?1 name, ?2 the new run.
 pub(in super::super) const DELETE_OLD_RANGES: &str =
     "DELETE FROM encx_job_ranges WHERE job = ?1 AND run < ?2";
 
-/// As [`DELETE_OLD_RANGES`].
+/// Like [`DELETE_OLD_RANGES`].
 pub(in super::super) const DELETE_OLD_FAULTS: &str =
     "DELETE FROM encx_job_faults WHERE job = ?1 AND run < ?2";
 
@@ -47,7 +48,7 @@ pub(in super::super) const CLAIM_RANGE: &str = "
         ORDER BY until, number LIMIT 1)
     RETURNING number, after, upto";
 
-/// ?1 job, ?2 run, ?3 after, ?4 up to. No row if the frontier is not there.
+/// ?1 job, ?2 run, ?3 after, ?4 up to. No row if the frontier is elsewhere.
 pub(in super::super) const MOVE_FRONTIER: &str = "
     UPDATE encx_jobs
     SET frontier = coalesce(?4, frontier), at_end = ?4 IS NULL, ranges = ranges + 1, open_ranges = open_ranges + 1
@@ -76,12 +77,12 @@ pub(in super::super) const COUNT_RANGE: &str = "
 pub(in super::super) const DELETE_RANGE: &str = "
     DELETE FROM encx_job_ranges WHERE job = ?1 AND run = ?2 AND number = ?3 AND holder = ?4";
 
-/// ?1 job, ?2 run, ?3 kind, ?4 how many items, ?5 the first of them as JSON.
+/// ?1 job, ?2 run, ?3 kind, ?4 the number of items, ?5 the first ones as JSON.
 pub(in super::super) const SET_FAULT: &str = "
     INSERT INTO encx_job_faults (job, run, kind, items, examples) VALUES (?1, ?2, ?3, ?4, ?5)
     ON CONFLICT (job, run, kind) DO UPDATE SET items = excluded.items, examples = excluded.examples";
 
-/// ?1 id, ?2 name, ?3 microseconds for which it serves, ?4 now.
+/// ?1 id, ?2 name, ?3 how long it serves keys, in microseconds, ?4 now.
 pub(in super::super) const HEARTBEAT: &str = "
     INSERT INTO encx_processes AS p (id, name, serves_for, started_at, seen_at, acknowledged)
     VALUES (?1, ?2, ?3, ?4, ?4, 0)
@@ -90,11 +91,11 @@ pub(in super::super) const HEARTBEAT: &str = "
 
 pub(in super::super) const FENCE: &str = "SELECT coalesce((SELECT number FROM encx_fences), 0)";
 
-/// Forgets processes of which nothing was heard for an hour longer than they could serve a key. ?1 now.
+/// Removes processes that have been silent for an hour longer than they could serve a key. ?1 now.
 pub(in super::super) const FORGET: &str =
     "DELETE FROM encx_processes WHERE seen_at < ?1 - 3600000000 - serves_for";
 
-/// What was never raised cannot have been followed. ?1 id, ?2 fence.
+/// A fence that was never raised cannot be acknowledged. ?1 id, ?2 fence.
 pub(in super::super) const ACKNOWLEDGE: &str = "
     UPDATE encx_processes SET acknowledged = max(acknowledged, ?2)
     WHERE id = ?1 AND ?2 <= (SELECT number FROM encx_fences WHERE id = 1)";
@@ -113,13 +114,13 @@ pub(in super::super) const PROCESSES: &str = "
     WHERE seen_at >= ?1 - 3600000000 - serves_for
     ORDER BY id";
 
-/// ?1 the day, ?2 what, ?3 how much.
+/// ?1 the day, ?2 the counter's name, ?3 the count.
 pub(in super::super) const ADD_COUNT: &str = "
     INSERT INTO encx_daily_counts AS c (day, what, count) VALUES (?1, ?2, ?3)
     ON CONFLICT (day, what) DO UPDATE
     SET count = c.count + min(excluded.count, 9223372036854775807 - c.count)";
 
-/// ?1 the last day that is not kept.
+/// ?1 the last day not kept.
 pub(in super::super) const DELETE_OLD_COUNTS: &str = "DELETE FROM encx_daily_counts WHERE day <= ?1";
 
 /// ?1 the first day.
