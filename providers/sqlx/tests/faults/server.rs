@@ -106,7 +106,7 @@ impl Keeper {
         if is_root() {
             // PostgreSQL refuses to run as root.
             fs::set_permissions(&folder, fs::Permissions::from_mode(0o711)).unwrap();
-            chown(&data, Some(UNPRIVILEGED), Some(UNPRIVILEGED)).unwrap();
+            chown(&data, Some(NOBODY), Some(NOBODY)).unwrap();
         }
         fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
         let mut initdb = as_server(&programs.join("initdb"));
@@ -256,7 +256,7 @@ fn is_postgres(pid: &str) -> bool {
 }
 
 /// Debian's user and group `nobody`.
-const UNPRIVILEGED: u32 = 65534;
+const NOBODY: u32 = 65534;
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
@@ -267,8 +267,8 @@ fn as_server(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     if is_root() {
         command.args([
-            format!("--reuid={UNPRIVILEGED}"),
-            format!("--regid={UNPRIVILEGED}"),
+            format!("--reuid={NOBODY}"),
+            format!("--regid={NOBODY}"),
             "--clear-groups".to_owned(),
         ]);
     }
