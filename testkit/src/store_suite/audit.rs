@@ -151,7 +151,7 @@ pub(super) async fn the_audit_log_is_filtered_and_paged(fixture: Arc<dyn StoreFi
         ),
         (
             "unknown scope",
-            query().scope(Family::new("nobody").scope()),
+            query().scope(Family::new("unknown").scope()),
             0,
             Box::new(|_| false),
         ),

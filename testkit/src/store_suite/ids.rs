@@ -134,7 +134,7 @@ pub(super) async fn a_change_names_its_scope(fixture: Arc<dyn StoreFixture>) {
     let mut moved = record.clone();
     moved.scope = theirs.scope();
     let mut nowhere = record.clone();
-    nowhere.scope = Family::new("nobody").scope();
+    nowhere.scope = Family::new("unknown").scope();
     for wrong in [unknown, moved, nowhere] {
         let result = store.apply(&StateChange::new(&wrong, KeyState::Suspended)).await;
         assert!(

@@ -147,7 +147,7 @@ pub(super) async fn filters_list_what_matches(fixture: Arc<dyn StoreFixture>) {
         ("scope", query().scope(scope), Box::new(move |r| r.scope == scope)),
         (
             "unknown scope",
-            query().scope(Family::new("nobody").scope()),
+            query().scope(Family::new("unknown").scope()),
             Box::new(|_| false),
         ),
         (

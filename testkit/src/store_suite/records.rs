@@ -184,7 +184,7 @@ pub(super) async fn loading_sorts_and_leaves_out_what_is_unknown(fixture: Arc<dy
             expected.push(family.add(&store, state).await);
         }
     }
-    let unknown = Family::new("nobody");
+    let unknown = Family::new("unknown");
     let mut scopes: Vec<_> = families.iter().map(Family::scope).collect();
     scopes.extend([unknown.scope(), scopes[0]]);
     expected.sort_by_key(|record| (record.scope, record.version));
@@ -213,13 +213,13 @@ pub(super) async fn nothing_asked_is_nothing_answered(fixture: Arc<dyn StoreFixt
     let store = fixture.open().await;
     assert!(
         store
-            .load(&[Family::new("nobody").scope()])
+            .load(&[Family::new("unknown").scope()])
             .await
             .unwrap()
             .is_empty()
     );
     assert!(store.get(&[new_id(None)]).await.unwrap().is_empty());
-    Family::new("somebody").add(&store, KeyState::Active).await;
+    Family::new("a").add(&store, KeyState::Active).await;
     assert!(store.load(&[]).await.unwrap().is_empty());
     assert!(store.get(&[]).await.unwrap().is_empty());
     assert!(store.replace_wraps(&[]).await.unwrap().is_empty());
