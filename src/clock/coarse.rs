@@ -20,10 +20,10 @@ const ROUNDS_UNREAD: u32 = 200;
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(10);
 
 /// The word's value while there is no keeper.
-const NOBODY: u64 = 0;
+const NO_KEEPER: u64 = 0;
 
 static WORD: Word = Word {
-    time: AtomicU64::new(NOBODY),
+    time: AtomicU64::new(NO_KEEPER),
     read: AtomicBool::new(false),
 };
 static MAY_KEEP: AtomicBool = AtomicBool::new(false);
@@ -47,14 +47,14 @@ pub(crate) fn forks_are_noticed() {
 ///
 /// It runs between `fork` and `exec`, so it must only store to atomics.
 fn forget() {
-    WORD.time.store(NOBODY, Ordering::Release);
+    WORD.time.store(NO_KEEPER, Ordering::Release);
 }
 
 /// Returns the time as of a moment ago, or the exact time if there is no keeper.
 #[inline]
 pub(super) fn elapsed() -> Duration {
     let time = WORD.time.load(Ordering::Relaxed);
-    if time == NOBODY {
+    if time == NO_KEEPER {
         return begin();
     }
     // Read first: a cache line that many cores write is slow, one that they only read is not.
@@ -75,7 +75,7 @@ fn begin() -> Duration {
     // Before the thread exists, so that a concurrent caller does not start a second one.
     if let Err(kept) = WORD
         .time
-        .compare_exchange(NOBODY, first, Ordering::AcqRel, Ordering::Acquire)
+        .compare_exchange(NO_KEEPER, first, Ordering::AcqRel, Ordering::Acquire)
     {
         // The same time for all, so that it does not go back for this thread.
         return unpack(kept);
@@ -85,7 +85,7 @@ fn begin() -> Duration {
         NEXT_TRY.store(pack(now.saturating_add(PAUSE_AFTER_FAILURE)), Ordering::Relaxed);
         let _ = WORD
             .time
-            .compare_exchange(first, NOBODY, Ordering::AcqRel, Ordering::Relaxed);
+            .compare_exchange(first, NO_KEEPER, Ordering::AcqRel, Ordering::Relaxed);
         // Last: a subscriber that asks for the time must not find it standing still.
         tracing::debug!(target: "encx::clock", %error, "no thread for the coarse clock; asking the machine each time");
     }
@@ -102,7 +102,7 @@ fn keep(mut last: u64) {
         if rounds == ROUNDS_UNREAD {
             rounds = 0;
         }
-        let next = if unread { NOBODY } else { written(since_start()) };
+        let next = if unread { NO_KEEPER } else { written(since_start()) };
         // Overwrites only its own value: after `forget` another keeper may have started.
         let kept = WORD
             .time
@@ -114,9 +114,9 @@ fn keep(mut last: u64) {
     }
 }
 
-/// Encodes a time. Time zero would read as `NOBODY`.
+/// Encodes a time. Time zero would read as `NO_KEEPER`.
 fn written(time: Duration) -> u64 {
-    pack(time).max(NOBODY + 1)
+    pack(time).max(NO_KEEPER + 1)
 }
 
 #[cfg(test)]

@@ -282,12 +282,12 @@ mod tests {
                 assert_eq!(found, expected);
                 assert!(threads.iter().all(|thread| *thread != here));
             };
-            let nobody = async |crypto: &Crypto, password: &str| {
+            let no_user = async |crypto: &Crypto, password: &str| {
                 let verdict = crypto.verify_nobody(&login, password).await.unwrap();
                 assert_eq!(verdict, PasswordVerdict::NoMatch);
             };
             // Before there is a pepper.
-            nobody(&crypto, RIGHT).await;
+            no_user(&crypto, RIGHT).await;
             assert_work(&crypto, &[params]);
             let stored = crypto.hash_password(&login, RIGHT, PASSWORD.row(7)).await;
             let stored = stored.unwrap();
@@ -302,20 +302,20 @@ mod tests {
                     (password, row) == (RIGHT, 7)
                 );
                 assert_work(&crypto, &[params]);
-                nobody(&crypto, password).await;
+                no_user(&crypto, password).await;
                 assert_work(&crypto, &[params]);
             }
             // An invalid password is refused without work for every user, and so reveals nothing about which users exist.
             for none in ["", &"x".repeat(4097)] {
                 assert!(!verify(&crypto, none, 7).await);
-                nobody(&crypto, none).await;
+                no_user(&crypto, none).await;
                 assert_work(&crypto, &[]);
             }
             // A password that normalisation changes is tried twice for every user; a correct one once.
             let decomposed = "man\u{303}ana";
             assert!(!verify(&crypto, decomposed, 7).await);
             assert_work(&crypto, &[params; 2]);
-            nobody(&crypto, decomposed).await;
+            no_user(&crypto, decomposed).await;
             assert_work(&crypto, &[params; 2]);
             let of_decomposed = crypto
                 .hash_password(&login, decomposed, PASSWORD.row(7))
@@ -333,7 +333,7 @@ mod tests {
             let today = PasswordParams::insecure_new(96, 2, 1).unwrap();
             let later = process(today).await.unwrap();
             assert!(verify(&later, RIGHT, 7).await);
-            nobody(&later, RIGHT).await;
+            no_user(&later, RIGHT).await;
             assert_work(&later, &[params, today]);
         });
     }
