@@ -221,7 +221,7 @@ async fn a_row_of_a_foreign_kek_cannot_hammer_the_kms() {
     let (kms, store) = (kms(), MemoryKeyStore::new());
     let crypto = builder(&kms, &store).kek("memory/a").build().await.unwrap();
     let sealed = crypto.encrypt(&context("a"), "x", SSN.row(1)).await.unwrap();
-    for (rule, is_known) in [("memory/b", true), ("alias/app-of-nobody", false)] {
+    for (rule, is_known) in [("memory/b", true), ("alias/unknown", false)] {
         let reader = builder(&kms, &store).kek(rule).connect_lazily();
         let reader = reader.build().await.unwrap();
         let calls = kms.calls().total();

@@ -242,12 +242,12 @@ fn nobody_is_verified_in_vain_and_has_no_key_made() {
     block_on(async {
         let harness = harness().await;
         let crypto = harness.process().await;
-        let nobody = async |password: &str| crypto.verify_nobody(&login(), password).await.unwrap();
-        assert_eq!(nobody(RIGHT).await, PasswordVerdict::NoMatch);
-        assert_eq!(nobody("").await, PasswordVerdict::NoMatch);
+        let no_user = async |password: &str| crypto.verify_nobody(&login(), password).await.unwrap();
+        assert_eq!(no_user(RIGHT).await, PasswordVerdict::NoMatch);
+        assert_eq!(no_user("").await, PasswordVerdict::NoMatch);
         assert!(keys(&crypto).list(&login()).await.unwrap().is_empty());
         hash(&crypto).await;
-        assert_eq!(nobody(RIGHT).await, PasswordVerdict::NoMatch);
+        assert_eq!(no_user(RIGHT).await, PasswordVerdict::NoMatch);
     });
 }
 
@@ -284,21 +284,21 @@ fn nobody_fails_as_everybody_does() {
         let stored = hash(&crypto).await;
         let keys = keys(&crypto);
         let attempts = async || {
-            let somebody = crypto
+            let known = crypto
                 .verify_password(&login(), &stored, "wrong", PASSWORD.row(7))
                 .await
                 .map_err(|error| error.to_string());
-            let nobody = crypto.verify_nobody(&login(), "wrong").await;
-            (somebody, nobody.map_err(|error| error.to_string()))
+            let unknown = crypto.verify_nobody(&login(), "wrong").await;
+            (known, unknown.map_err(|error| error.to_string()))
         };
         for state in [KeyState::Suspended, KeyState::Compromised] {
             keys.set_state(&login(), stored.key_id(), state).await.unwrap();
-            let (somebody, nobody) = attempts().await;
-            assert!(somebody.is_err(), "{somebody:?}");
-            assert_eq!(somebody, nobody);
+            let (known, unknown) = attempts().await;
+            assert!(known.is_err(), "{known:?}");
+            assert_eq!(known, unknown);
             // A pepper that was never active verifies no unknown user either.
             keys.prepare(&login()).await.unwrap();
-            assert_eq!(attempts().await, (somebody, nobody));
+            assert_eq!(attempts().await, (known, unknown));
         }
         // An older pepper still verifies: known and unknown users get verdicts.
         let other = harness().await.process().await;
@@ -310,8 +310,8 @@ fn nobody_fails_as_everybody_does() {
             .await
             .unwrap();
         assert_eq!(verify(&other, &stored, "wrong").await, PasswordVerdict::NoMatch);
-        let nobody = other.verify_nobody(&login(), "wrong").await.unwrap();
-        assert_eq!(nobody, PasswordVerdict::NoMatch);
+        let unknown = other.verify_nobody(&login(), "wrong").await.unwrap();
+        assert_eq!(unknown, PasswordVerdict::NoMatch);
     });
 }
 

@@ -146,11 +146,11 @@ async fn indexes_and_passwords_are_refused_likewise() {
     let index = async || process.blind_index(&context, &BY_SSN, "1").await;
     let terms = async || process.index_terms(&context, &BY_SSN, "1").await;
     let hash = async || process.hash_password(&context, "secret", SSN.row(1)).await;
-    let nobody = async || process.verify_nobody(&context, "secret").await;
+    let no_user = async || process.verify_nobody(&context, "secret").await;
     index().await.unwrap();
     assert_eq!(terms().await.unwrap().len(), 1);
     let hashed = hash().await.unwrap();
-    assert_eq!(nobody().await.unwrap(), PasswordVerdict::NoMatch);
+    assert_eq!(no_user().await.unwrap(), PasswordVerdict::NoMatch);
     let made = harness.kms.calls().generate;
     harness.rows.tamper(Vec::clear);
     harness.pass(MINUTE).await;
@@ -167,7 +167,7 @@ async fn indexes_and_passwords_are_refused_likewise() {
             .await;
         assert!(is_refused(verified.err()));
         assert!(
-            is_refused(nobody().await.err()),
+            is_refused(no_user().await.err()),
             "the error does not tell who exists"
         );
     }

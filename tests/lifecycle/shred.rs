@@ -242,7 +242,7 @@ async fn without_a_registry_the_receipt_says_so() {
     assert_shredded(&process, &context, &sealed).await;
     let none = process
         .key_manager()
-        .shred(&encx_test_support::context("nobody"), MINUTE)
+        .shred(&encx_test_support::context("unknown"), MINUTE)
         .await;
     assert!(matches!(none, Err(Error::NoKeys)), "{none:?}");
     settle().await;
@@ -384,7 +384,7 @@ async fn a_usage_that_had_no_key_does_not_begin_by_itself() {
     let hash = process.hash_password(&context, "correct horse", encx_test_support::SSN.row(1));
     let refused = within(hash).await;
     assert!(matches!(refused, Err(Error::Shredded)), "{refused:?}");
-    let never = indexes.revive(&encx_test_support::context("nobody")).await;
+    let never = indexes.revive(&encx_test_support::context("unknown")).await;
     assert!(matches!(never, Err(Error::NoKeys)), "{never:?}");
 }
 
