@@ -122,7 +122,7 @@ async fn a_user_is_found_by_email_in_its_tenant_alone(database: &Database) {
         search(&service, "umbrella", " Ada.Lovelace@EXAMPLE.org").await,
         [other]
     );
-    assert!(search(&service, "acme", "nobody@example.org").await.is_empty());
+    assert!(search(&service, "acme", "unknown@example.org").await.is_empty());
     service.end().await;
 }
 
@@ -142,7 +142,7 @@ async fn users_are_listed_page_by_page(database: &Database) {
         .get(&format!("/tenants/acme/users?limit=2&after={}", created[1]))
         .await;
     assert_eq!(ids(&rest), created[2..]);
-    let (_, none) = service.get("/tenants/nobody/users").await;
+    let (_, none) = service.get("/tenants/unknown/users").await;
     assert_eq!(none, json!([]));
     service.end().await;
 }
@@ -162,9 +162,9 @@ async fn log_in_takes_the_right_password_alone(database: &Database) {
     assert_eq!(user["id"], other["id"]);
     assert_eq!(user["tenant"], "umbrella");
     let wrong = log_in(&service, EMAIL, "difference engine no. 3").await;
-    let nobody = log_in(&service, "nobody@example.org", PASSWORD).await;
+    let unknown = log_in(&service, "unknown@example.org", PASSWORD).await;
     assert_eq!(wrong.0, StatusCode::UNAUTHORIZED);
-    assert_eq!(wrong, nobody, "who exists is not told");
+    assert_eq!(wrong, unknown, "the answer does not tell which users exist");
 
     // The hash of a known password does not verify in another row.
     let paste = "UPDATE users SET password = (SELECT password FROM users WHERE tenant_id = 'umbrella')";
@@ -253,7 +253,7 @@ async fn a_copied_value_opens_nowhere_else(database: &Database) {
 async fn tenants_are_made_by_nobody_but_operators(database: &Database) {
     let service = start(database).await;
     let user = json!({ "email": EMAIL, "name": NAME, "password": PASSWORD });
-    let (status, error) = service.post("/tenants/nobody/users", user).await;
+    let (status, error) = service.post("/tenants/unknown/users", user).await;
     assert_eq!(
         (status, error),
         (
