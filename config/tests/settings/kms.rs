@@ -205,7 +205,7 @@ async fn a_scheme_of_the_programs_own_can_be_named() {
     let settings = loader(Ok(())).load().unwrap();
     assert!(
         !format!("{:?}", settings.describe()).contains("/run/pin"),
-        "what another's options hold is not known"
+        "another scheme's options may be secret"
     );
     let kms = settings.kms().await.unwrap();
     assert_eq!(

@@ -71,7 +71,7 @@ async fn each_kek_file_can_have_a_protection_of_its_own() {
     let first = settings.kms().await.unwrap();
     let again = settings.kms().await.unwrap();
     let kek = |kms: &encx_config::OpenKms| kms.primary().unwrap().default_kek().cloned().unwrap();
-    assert_eq!(kek(&first), kek(&again), "a file that is there is not begun anew");
+    assert_eq!(kek(&first), kek(&again), "an existing file is not created again");
     assert!(
         settings
             .describe()

@@ -1,7 +1,7 @@
 //! Wraps replaced per second in PostgreSQL, by batch size: `./scripts/bench-store replace_wraps`.
 
 #![allow(clippy::unwrap_used, reason = "a bench: a panic is a failed run")]
-#![allow(clippy::print_stdout, reason = "its output is what it is for")]
+#![allow(clippy::print_stdout, reason = "a bench prints its results")]
 #![allow(clippy::disallowed_methods, reason = "it measures")]
 
 mod common;

@@ -5,7 +5,7 @@
 //! ENCX_TEST_POSTGRES_URL=postgres://… cargo bench -p encx-sqlx --bench rewrap -- 20000 3    so many, by three workers
 //! ```
 #![allow(clippy::disallowed_methods, reason = "a bench measures the machine's time")]
-#![allow(clippy::print_stdout, reason = "figures are what a bench is for")]
+#![allow(clippy::print_stdout, reason = "a bench prints its results")]
 #![allow(clippy::unwrap_used, reason = "a bench that fails stops")]
 
 use std::str::FromStr;

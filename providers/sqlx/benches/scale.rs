@@ -2,7 +2,7 @@
 //! `./scripts/bench-store scale`.
 
 #![allow(clippy::unwrap_used, reason = "a bench: a panic is a failed run")]
-#![allow(clippy::print_stdout, reason = "its output is what it is for")]
+#![allow(clippy::print_stdout, reason = "a bench prints its results")]
 #![allow(clippy::disallowed_methods, reason = "it measures")]
 
 mod common;

@@ -22,7 +22,7 @@ pub(crate) struct RawEntry {
 pub(crate) fn readable(row: Result<RawEntry, StoreError>) -> Option<AuditEntry> {
     row.and_then(RawEntry::into_entry)
         .inspect_err(|error| {
-            tracing::warn!(target: "encx::store", %error, "an entry of the audit log is not what encx writes");
+            tracing::warn!(target: "encx::store", %error, "an unreadable entry of the audit log is skipped");
         })
         .ok()
 }

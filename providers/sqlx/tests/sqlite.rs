@@ -545,7 +545,7 @@ fn a_row_from_the_future_hides_no_later_change() {
             let later = store.insert(&new_key("later")).await.unwrap();
             assert!(
                 later.changed_at.as_micros() < first.changed_at.as_micros() + 600_000_000,
-                "nor does it move the clock: {later:?}"
+                "the clock does not move either: {later:?}"
             );
             for cursor in [seen, now, again] {
                 let CursorPosition::At { at, back_to, .. } = cursor.position() else {

@@ -116,7 +116,7 @@ pub(crate) async fn open_all(pool: &PgPool) {
 /// Waits until a write in this database is stopped at a closed gate.
 pub(crate) async fn until_one_waits(pool: &PgPool) {
     until(
-        "a write stands at the gate",
+        "a write is stopped at the gate",
         Duration::from_secs(20),
         async || {
             let waits = "SELECT count(*) > 0 FROM pg_stat_activity

@@ -27,7 +27,7 @@ pub(crate) async fn all_read(scene: &Scene, reader: &Member) {
         };
         match reader.perform(ask).await {
             Ok(text) => assert_eq!(text, text_of(&tenant, id).as_bytes()),
-            Err(error) => panic!("patient {id} of {tenant} does not read: {error:?}"),
+            Err(error) => panic!("the note of patient {id} of {tenant} is unreadable: {error:?}"),
         }
     }
 }
@@ -75,7 +75,7 @@ pub(crate) async fn of_tables(pool: &PgPool) {
     assert_eq!(
         logs,
         BTreeMap::new(),
-        "changes were logged of keys that do not exist"
+        "the log has changes of keys that do not exist"
     );
 }
 

@@ -125,7 +125,7 @@ fn rewrap_server_killed(gate: Gate) {
         server.kill();
         server.start();
         let done = tokio::time::timeout(Duration::from_secs(20), job).await;
-        let changed = done.expect("it goes on").unwrap();
+        let changed = done.expect("it continues").unwrap();
         assert!(changed.is_ok(), "{changed:?}");
         // Ranges that were not written yet are repeated.
         moved(scene, KEYS + IN_HAND).await;

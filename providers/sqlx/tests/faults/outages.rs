@@ -35,7 +35,7 @@ fn kms_down() {
         let mut settings = scene.settings();
         settings.ttl = TTL;
         let member = Member::new(settings).await;
-        // Taken before the key is unwrapped: `ttl` has not passed before this time plus `ttl`.
+        // Before the key is unwrapped, so that the key serves until `ttl` from here, or longer.
         let began = Instant::now();
         member.write_note("t", 1).await.unwrap();
         scene.control.set("down");
@@ -45,7 +45,7 @@ fn kms_down() {
                 Err(failure) => break failure,
             }
         };
-        assert!(began.elapsed() >= TTL, "it serves for the whole of its time");
+        assert!(began.elapsed() >= TTL, "it serves until its ttl is over");
         assert!(failure.retryable, "{failure:?}");
         assert_eq!(failure.kind, "Kms::Unavailable");
         let asked = Instant::now();
@@ -132,7 +132,7 @@ fn connections_hang() {
         let rotated = tokio::time::timeout(Duration::from_secs(20), member.perform(rotate()));
         let failure = rotated
             .await
-            .expect("a rotation does not hang for good")
+            .expect("a rotation does not hang forever")
             .unwrap_err();
         assert!(failure.retryable, "{failure:?}");
         proxy.forward();

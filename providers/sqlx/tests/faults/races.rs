@@ -65,8 +65,8 @@ fn everything_at_once() {
             .fetch_one(&scene.pool)
             .await
             .unwrap();
-        assert!(rotated > 3, "they did rotate: {rotated} versions");
-        assert!(scene.control.calls("rewrap").len() > 8, "they did rewrap");
+        assert!(rotated > 3, "they rotated {rotated} versions");
+        assert!(scene.control.calls("rewrap").len() > 8, "they rewrapped");
     });
 }
 

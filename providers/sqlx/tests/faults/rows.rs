@@ -77,7 +77,7 @@ fn server_killed(gate: Gate) {
         server.kill();
         server.start();
         let done = tokio::time::timeout(Duration::from_secs(20), job).await;
-        let changed = done.expect("it goes on").unwrap();
+        let changed = done.expect("it continues").unwrap();
         assert!(changed.is_ok(), "{changed:?}");
         complete(scene).await;
     });
@@ -111,6 +111,6 @@ async fn complete(scene: &Scene) {
     let anew = under_the_active_version(scene).await;
     assert_eq!(anew.len(), TENANTS.len() * usize::try_from(NOTES).unwrap());
     let again = scene.member().await.perform(reencrypt()).await;
-    assert_eq!(again, Ok(b"0".to_vec()), "nothing is left to encrypt anew");
+    assert_eq!(again, Ok(b"0".to_vec()), "nothing is left to re-encrypt");
     invariants::hold(scene).await;
 }

@@ -25,7 +25,7 @@ async fn next(hints: &mut KeyChanges) -> Option<KeyHint> {
 /// Takes the next hint, which must come soon.
 pub(crate) async fn heard(hints: &mut KeyChanges) -> KeyHint {
     let hint = tokio::time::timeout(Duration::from_secs(30), next(hints)).await;
-    hint.expect("a hint within 30 seconds").expect("the hints go on")
+    hint.expect("a hint within 30 seconds").expect("hints continue")
 }
 
 /// Waits for the hint of a scope, and returns the earlier ones.
@@ -280,7 +280,10 @@ fn a_suspended_key_is_refused_within_a_second_or_with_the_next_poll() {
         assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
 
         let opened = poller.crypto.decrypt(&context, &sealed, Aad::unbound()).await;
-        assert!(opened.is_ok(), "who does not listen has not heard: {opened:?}");
+        assert!(
+            opened.is_ok(),
+            "a process that does not listen has not seen it: {opened:?}"
+        );
         poller.clock.advance(HOUR);
         until("the poller refuses", || async {
             poller

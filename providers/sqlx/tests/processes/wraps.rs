@@ -239,7 +239,7 @@ fn writers_of_the_same_keys_never_wait_in_a_circle() {
                             Ok(_) => done += 1,
                             Err(error) => assert!(
                                 matches!(error, StoreError::StaleRevision { .. }),
-                                "only a stale revision keeps a key from its turn: {error}"
+                                "only a stale revision fails a change: {error}"
                             ),
                         }
                     }
