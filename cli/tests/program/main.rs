@@ -7,4 +7,7 @@ mod formats;
 mod keks;
 mod keys;
 mod long;
+mod rows;
+mod shared;
 mod support;
+mod users;
