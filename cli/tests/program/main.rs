@@ -8,5 +8,8 @@ mod formats;
 mod keks;
 mod keys;
 mod long;
+mod rows;
 mod settings;
+mod shared;
 mod support;
+mod users;
