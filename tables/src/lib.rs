@@ -9,6 +9,7 @@
 //! | move rows to the active version of their key | [`Rows::reencrypt`] |
 //! | find rows that do not open | [`Rows::verify`] |
 //! | see which versions rows still use, so that the others may be destroyed | [`Rows::census`] |
+//! | see that nothing under a destroyed key opens | [`Rows::try_open_under`] |
 //! | turn a plaintext column into an encrypted one | [`Rows::adopt`], and [`read_either`] until it is done |
 //!
 //! Feature `postgres` (on by default) is for tables in PostgreSQL, `sqlite` for tables in SQLite. `aes-gcm` (on by default) and
@@ -32,6 +33,7 @@ mod rows;
 mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod under;
 mod verify;
 mod walk;
 
@@ -42,6 +44,7 @@ pub use error::RowsError;
 pub use read_either::read_either;
 pub use reencrypt::Reencrypt;
 pub use rows::Rows;
+pub use under::TriedRow;
 pub use verify::Verify;
 
 /// Compiles the example of the README.

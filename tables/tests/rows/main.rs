@@ -13,6 +13,7 @@ mod places;
 mod postgres;
 mod reencrypt;
 mod support;
+mod under;
 mod verify;
 
 /// Mounts tests that are given a database, on both.
