@@ -7,4 +7,7 @@ mod formats;
 mod keks;
 mod keys;
 mod long;
+mod rotate;
+mod sealed;
+mod shred;
 mod support;
