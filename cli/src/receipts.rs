@@ -272,7 +272,10 @@ pub(crate) fn write_whole(folder: &Path, path: &Path, bytes: &[u8]) -> io::Resul
 }
 
 fn digest_of(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 fn name_of(number: u32, digest: &str) -> String {
@@ -290,10 +293,16 @@ fn number_of(file: &str) -> Option<u32> {
 fn read_file(path: &Path) -> Result<Vec<u8>, ReceiptError> {
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(failed(path))?;
-    file.take(MAX_LEN + 1).read_to_end(&mut bytes).map_err(failed(path))?;
+    file.take(MAX_LEN + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed(path))?;
     if bytes.len() as u64 > MAX_LEN {
         return Err(ReceiptError::Format {
-            file: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            file: path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
             what: format!("it has more than {MAX_LEN} bytes"),
         });
     }
@@ -312,7 +321,9 @@ fn parse(bytes: &[u8], file: &str) -> Result<Receipt, ReceiptError> {
     let of: OfFormat = serde_json::from_slice(bytes).map_err(|error| refused(error.to_string()))?;
     if of.format != FORMAT {
         let found = of.format;
-        return Err(refused(format!("its format is {found:?}, and this program knows {FORMAT:?}")));
+        return Err(refused(format!(
+            "its format is {found:?}, and this program knows {FORMAT:?}"
+        )));
     }
     serde_json::from_slice(bytes).map_err(|error| refused(error.to_string()))
 }

@@ -128,7 +128,10 @@ impl Walk for RotateAll {
                 Err(error) => not_now_or_never(record, error),
             }
         });
-        stream::iter(rotating).buffer_unordered(CONCURRENCY).collect().await
+        stream::iter(rotating)
+            .buffer_unordered(CONCURRENCY)
+            .collect()
+            .await
     }
 
     async fn inspect(&self, records: Vec<KeyRecord>) -> Vec<WalkOutcome<KeyRecord>> {

@@ -16,7 +16,12 @@ fn tenant(number: u32) -> EncryptionContext {
 async fn with_keys(tenants: u32) -> Harness {
     let harness = Harness::new().await;
     for number in 0..tenants {
-        harness.crypto().key_manager().create(&tenant(number)).await.unwrap();
+        harness
+            .crypto()
+            .key_manager()
+            .create(&tenant(number))
+            .await
+            .unwrap();
     }
     harness.clock().advance(HOUR).await;
     harness
@@ -42,7 +47,10 @@ async fn every_context_is_rotated_once_and_a_second_run_rotates_none() {
     }
     // One that waits is promoted, and one that is out of use stays so.
     let suspended = manager.list(&tenant(1)).await.unwrap().remove(0);
-    manager.set_state(&tenant(1), suspended.id, KeyState::Suspended).await.unwrap();
+    manager
+        .set_state(&tenant(1), suspended.id, KeyState::Suspended)
+        .await
+        .unwrap();
     harness.clock().advance(HOUR).await;
     let before = manager.time_of_store().await.unwrap();
     harness.clock().advance(SECOND).await;
@@ -51,7 +59,9 @@ async fn every_context_is_rotated_once_and_a_second_run_rotates_none() {
     assert_eq!(planned.run, JobTally::new(60, 0, 0));
     assert_eq!(versions(&harness, KeyUsage::Data), [1; 60]);
 
-    let report = harness.in_time(manager.rotate_all(before).range_size(10).run()).await;
+    let report = harness
+        .in_time(manager.rotate_all(before).range_size(10).run())
+        .await;
     assert!(report.is_complete(), "{report}");
     assert_eq!(report.run, JobTally::new(60, 0, 0));
     let mut counts = versions(&harness, KeyUsage::Data);
@@ -61,8 +71,16 @@ async fn every_context_is_rotated_once_and_a_second_run_rotates_none() {
     // Their terms and hashes would still be those of the old versions.
     assert_eq!(versions(&harness, KeyUsage::Index), [1]);
     assert_eq!(versions(&harness, KeyUsage::Pepper), [1]);
-    let active = harness.store().records().into_iter().filter(|record| record.state == KeyState::Active);
-    assert!(active.filter(|record| record.version.get() == 2).all(|record| record.activated_at >= Some(before)));
+    let active = harness
+        .store()
+        .records()
+        .into_iter()
+        .filter(|record| record.state == KeyState::Active);
+    assert!(
+        active
+            .filter(|record| record.version.get() == 2)
+            .all(|record| record.activated_at >= Some(before))
+    );
 
     let again = harness.in_time(manager.rotate_all(before).run()).await;
     assert_eq!(again.run, JobTally::default());
@@ -101,12 +119,20 @@ async fn a_worker_that_dies_and_another_rotate_each_context_once() {
 #[tokio::test]
 async fn two_at_once_with_one_cut_off_rotate_each_context_once() {
     let harness = with_keys(80).await;
-    let (a, b) = (harness.builder().build().await.unwrap(), harness.builder().build().await.unwrap());
+    let (a, b) = (
+        harness.builder().build().await.unwrap(),
+        harness.builder().build().await.unwrap(),
+    );
     let before = a.key_manager().time_of_store().await.unwrap();
     harness.clock().advance(SECOND).await;
     // Under names of their own they share nothing but the keys.
     let job = |crypto: &encx::Crypto, name: &str| {
-        crypto.key_manager().rotate_all(before).job_name(name).range_size(5).run()
+        crypto
+            .key_manager()
+            .rotate_all(before)
+            .job_name(name)
+            .range_size(5)
+            .run()
     };
     let (a, b) = harness
         .in_time(async { tokio::join!(job(&a, "a"), job(&b, "b")) })
@@ -133,7 +159,9 @@ async fn a_context_that_fails_is_named_and_the_next_run_rotates_it() {
     let manager = harness.crypto().key_manager();
     let before = manager.time_of_store().await.unwrap();
     harness.clock().advance(SECOND).await;
-    harness.kms().set_kek_fault(MemoryKms::DEFAULT_KEK, Some(KmsErrorKind::AccessDenied));
+    harness
+        .kms()
+        .set_kek_fault(MemoryKms::DEFAULT_KEK, Some(KmsErrorKind::AccessDenied));
     let report = harness.in_time(manager.rotate_all(before).run()).await;
     assert_eq!(report.run, JobTally::new(0, 0, 5));
     harness.kms().set_kek_fault(MemoryKms::DEFAULT_KEK, None);

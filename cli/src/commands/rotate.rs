@@ -44,7 +44,12 @@ pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
     let Some(reason) = &args.change.because else {
         bail!("say why, with --because: the audit log keeps it");
     };
-    let columns: Vec<_> = session.settings.columns().iter().map(|of| of.column.clone()).collect();
+    let columns: Vec<_> = session
+        .settings
+        .columns()
+        .iter()
+        .map(|of| of.column.clone())
+        .collect();
     let rows: Option<Rows> = match columns.is_empty() {
         true => None,
         false => Some(rows::connect(&session.settings).await?),

@@ -78,7 +78,10 @@ fn receipts_are_read_as_they_were_written_and_form_a_chain() {
 fn only_this_user_reads_them_and_one_process_writes_them() {
     use std::os::unix::fs::PermissionsExt as _;
     let (folder, files) = three();
-    let mode = fs::metadata(folder.path().join(&files[0])).unwrap().permissions().mode();
+    let mode = fs::metadata(folder.path().join(&files[0]))
+        .unwrap()
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o777, 0o600);
     let _open = ReceiptFolder::open(folder.path()).unwrap();
     let second = ReceiptFolder::open(folder.path());
@@ -150,7 +153,12 @@ fn another_order_is_noticed() {
 
 #[test]
 fn a_foreign_file_and_a_second_of_one_number_are_named() {
-    for foreign in ["notes.txt", "4-00000000.json", "0004-0000000G.json", "0004-00000000.json.bak"] {
+    for foreign in [
+        "notes.txt",
+        "4-00000000.json",
+        "0004-0000000G.json",
+        "0004-00000000.json.bak",
+    ] {
         let (folder, _) = three();
         fs::write(folder.path().join(foreign), "{}").unwrap();
         match refused(&folder) {

@@ -41,8 +41,12 @@ fn assert_versions(place: &Place, contexts: usize, each: usize) {
 fn old_rows(place: &Place, table: &str) -> i64 {
     number(
         place,
-        &format!("SELECT count(*) FROM {table} WHERE {{key}} NOT IN (SELECT uuid_send(id) FROM encx.data_keys WHERE state = 'active')"),
-        &format!("SELECT count(*) FROM {table} WHERE {{key}} NOT IN (SELECT id FROM encx_data_keys WHERE state = 'active')"),
+        &format!(
+            "SELECT count(*) FROM {table} WHERE {{key}} NOT IN (SELECT uuid_send(id) FROM encx.data_keys WHERE state = 'active')"
+        ),
+        &format!(
+            "SELECT count(*) FROM {table} WHERE {{key}} NOT IN (SELECT id FROM encx_data_keys WHERE state = 'active')"
+        ),
     )
 }
 
@@ -55,8 +59,15 @@ fn every_context_is_rotated_once_and_no_row_is_left() {
         assert!(planned.stdout.contains("3 changed"), "{}", planned.stdout);
         assert_versions(&place, 3, 1);
 
-        let done = rotate(&place, &[]).expect(0).says("stage 5 of 6").says("3 old versions are used by no row");
-        assert!(done.stdout.contains("done: every context was rotated"), "{}", done.stdout);
+        let done = rotate(&place, &[])
+            .expect(0)
+            .says("stage 5 of 6")
+            .says("3 old versions are used by no row");
+        assert!(
+            done.stdout.contains("done: every context was rotated"),
+            "{}",
+            done.stdout
+        );
         assert!(done.stdout.contains("encx keys destroy "), "{}", done.stdout);
         assert_versions(&place, 3, 2);
         assert_eq!(old_rows(&place, "users"), 0);
@@ -64,12 +75,25 @@ fn every_context_is_rotated_once_and_no_row_is_left() {
 
         // The next one is another.
         let events = rotate(&place, &["--format", "json"]).expect(0).stdout;
-        let events: Vec<Value> = events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let stages: Vec<_> = events.iter().filter(|event| event["event"] == "stage").map(|event| event["number"].as_u64().unwrap()).collect();
+        let events: Vec<Value> = events
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let stages: Vec<_> = events
+            .iter()
+            .filter(|event| event["event"] == "stage")
+            .map(|event| event["number"].as_u64().unwrap())
+            .collect();
         assert_eq!(stages, [1, 2, 3, 4, 5, 6]);
-        let old: Vec<_> = events.iter().filter(|event| event["event"] == "old_version").collect();
+        let old: Vec<_> = events
+            .iter()
+            .filter(|event| event["event"] == "old_version")
+            .collect();
         assert_eq!(old.len(), 6);
-        assert!(old.iter().all(|event| event["may_be_destroyed"] == true), "{old:?}");
+        assert!(
+            old.iter().all(|event| event["may_be_destroyed"] == true),
+            "{old:?}"
+        );
         assert_eq!(events.last().unwrap()["done"], true);
         assert_versions(&place, 3, 3);
         assert_eq!(old_rows(&place, "users"), 0);
@@ -79,12 +103,22 @@ fn every_context_is_rotated_once_and_no_row_is_left() {
 /// Leaves something out: the rotation is not done, and says why; with it put right the same rotation goes on.
 fn is_not_done(place: &Place, because: &str, put_right: impl FnOnce(&Place)) {
     let refused = rotate(place, &[]).expect(3);
-    assert!(refused.stdout.contains("not done: ") && refused.stdout.contains(because), "{}", refused.stdout);
-    assert!(!refused.stdout.contains("encx keys destroy"), "{}", refused.stdout);
+    assert!(
+        refused.stdout.contains("not done: ") && refused.stdout.contains(because),
+        "{}",
+        refused.stdout
+    );
+    assert!(
+        !refused.stdout.contains("encx keys destroy"),
+        "{}",
+        refused.stdout
+    );
     let count = versions(place);
     assert!(count.values().all(|count| *count == 2), "{count:?}");
     put_right(place);
-    rotate(place, &[]).expect(0).says("going on with the rotation that began at");
+    rotate(place, &[])
+        .expect(0)
+        .says("going on with the rotation that began at");
     assert_eq!(versions(place), count);
     assert_eq!(old_rows(place, "users"), 0);
 }
@@ -94,7 +128,9 @@ fn without_a_declared_column_it_is_not_done() {
     on_both(|place| {
         with_users(&place, 9, 3);
         place.write_private("encx.toml", "");
-        is_not_done(&place, "no column is declared", |place| place.write_private("encx.toml", SSN));
+        is_not_done(&place, "no column is declared", |place| {
+            place.write_private("encx.toml", SSN)
+        });
     });
 }
 
@@ -104,7 +140,9 @@ fn with_a_declared_column_that_is_gone_it_is_not_done() {
         with_users(&place, 9, 3);
         let gone = SSN.replace("\"users\"", "\"people\"");
         place.write_private("encx.toml", &format!("{SSN}{gone}"));
-        is_not_done(&place, "people.ssn was not walked", |place| place.write_private("encx.toml", SSN));
+        is_not_done(&place, "people.ssn was not walked", |place| {
+            place.write_private("encx.toml", SSN)
+        });
     });
 }
 
@@ -114,9 +152,13 @@ fn with_ciphertexts_in_a_column_that_is_not_declared_it_is_not_done() {
         with_users(&place, 9, 3);
         create_table(&place, "forgotten");
         add_rows(&place, "forgotten", 0..9, 3);
-        is_not_done(&place, "forgotten.ssn has ciphertexts and is not declared", |place| {
-            place.sql("DROP TABLE forgotten", "DROP TABLE forgotten");
-        });
+        is_not_done(
+            &place,
+            "forgotten.ssn has ciphertexts and is not declared",
+            |place| {
+                place.sql("DROP TABLE forgotten", "DROP TABLE forgotten");
+            },
+        );
     });
 }
 
@@ -139,10 +181,20 @@ fn with_a_row_that_does_not_open_it_is_not_done() {
     on_both(|place| {
         with_users(&place, 9, 3);
         // A row that was moved to another id.
-        place.sql("UPDATE users SET id = 100 WHERE id = 4", "UPDATE users SET id = 100 WHERE id = 4");
-        is_not_done(&place, "1 rows of users.ssn are still under 1 old versions", |place| {
-            place.sql("UPDATE users SET id = 4 WHERE id = 100", "UPDATE users SET id = 4 WHERE id = 100");
-        });
+        place.sql(
+            "UPDATE users SET id = 100 WHERE id = 4",
+            "UPDATE users SET id = 100 WHERE id = 4",
+        );
+        is_not_done(
+            &place,
+            "1 rows of users.ssn are still under 1 old versions",
+            |place| {
+                place.sql(
+                    "UPDATE users SET id = 4 WHERE id = 100",
+                    "UPDATE users SET id = 4 WHERE id = 100",
+                );
+            },
+        );
     });
 }
 
@@ -152,7 +204,11 @@ fn while_a_process_has_not_followed_no_row_is_touched() {
         with_users(&place, 9, 3);
         add_silent_process(&place);
         let refused = rotate(&place, &["--patience", "1s"]).expect(3);
-        assert!(refused.stdout.contains("process billing-7 has not followed"), "{}", refused.stdout);
+        assert!(
+            refused.stdout.contains("process billing-7 has not followed"),
+            "{}",
+            refused.stdout
+        );
         assert_eq!(old_rows(&place, "users"), 9);
         forget_processes(&place);
         rotate(&place, &[]).expect(0);
@@ -170,7 +226,9 @@ fn one_that_is_never_done_can_be_begun_anew() {
         rotate(&place, &[]).expect(3);
         rotate(&place, &[]).expect(3).says("going on with");
         assert_versions(&place, 3, 2);
-        rotate(&place, &["--begin-anew"]).expect(3).says("rotating every key that became active before");
+        rotate(&place, &["--begin-anew"])
+            .expect(3)
+            .says("rotating every key that became active before");
         assert_versions(&place, 3, 3);
         assert_eq!(old_rows(&place, "users"), 0);
     });

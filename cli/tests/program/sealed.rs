@@ -43,12 +43,21 @@ pub(crate) fn add_rows(place: &Place, table: &str, ids: Range<i64>, tenants: i64
                 .encrypt(&context_of(&tenant), format!("ssn {id}"), FIELD.row(id))
                 .await
                 .unwrap();
-            let hex: String = sealed.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+            let hex: String = sealed
+                .as_bytes()
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
             let literal = match place.database {
                 Database::Postgres => format!("'\\x{hex}'"),
                 Database::Sqlite => format!("X'{hex}'"),
             };
-            write!(rows, "{}({id}, '{tenant}', {literal})", if rows.is_empty() { "" } else { ", " }).unwrap();
+            write!(
+                rows,
+                "{}({id}, '{tenant}', {literal})",
+                if rows.is_empty() { "" } else { ", " }
+            )
+            .unwrap();
         }
         rows
     });

@@ -34,7 +34,10 @@ async fn rows_under_a_key_open_until_it_is_destroyed(db: TestDatabase) {
     for row in tried {
         assert!(row.row.starts_with("users.ssn of row "), "{}", row.row);
         assert!(
-            matches!(row.opened, Err(JobError::Encx(Error::Shredded | Error::Destroyed { .. }))),
+            matches!(
+                row.opened,
+                Err(JobError::Encx(Error::Shredded | Error::Destroyed { .. }))
+            ),
             "{:?}",
             row.opened
         );

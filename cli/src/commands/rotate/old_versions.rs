@@ -32,7 +32,10 @@ pub(super) async fn list(stages: &Stages<'_>, told: &mut Told) -> Result<()> {
         Err(error) if told.is_done() => return Err(error),
         // A column that is gone cannot be counted, and was named before.
         Err(error) => {
-            tell(&format!("rows under old versions were not counted: {}", crate::exit::describe(&error)));
+            tell(&format!(
+                "rows under old versions were not counted: {}",
+                crate::exit::describe(&error)
+            ));
             None
         }
     };
@@ -50,7 +53,9 @@ pub(super) async fn list(stages: &Stages<'_>, told: &mut Told) -> Result<()> {
         for record in &page.records {
             let rows = counts.as_ref().map(|counts| counts.under([record.id]));
             for count in rows.iter().flatten() {
-                let sum = left.entry((count.table.clone(), count.column.clone())).or_default();
+                let sum = left
+                    .entry((count.table.clone(), count.column.clone()))
+                    .or_default();
                 *sum = (sum.0 + count.rows, sum.1 + 1);
             }
             let may_go = is_known && rows.as_ref().is_some_and(Vec::is_empty);
@@ -72,8 +77,16 @@ pub(super) async fn list(stages: &Stages<'_>, told: &mut Told) -> Result<()> {
                     record.version.to_string(),
                     record.state.name().to_owned(),
                     describe_rows(rows.as_deref()),
-                    if may_go { moment(earliest(record, now)) } else { "-".to_owned() },
-                    if may_go { command(record) } else { "keep it".to_owned() },
+                    if may_go {
+                        moment(earliest(record, now))
+                    } else {
+                        "-".to_owned()
+                    },
+                    if may_go {
+                        command(record)
+                    } else {
+                        "keep it".to_owned()
+                    },
                 ]);
             } else {
                 more += 1;
@@ -85,7 +98,14 @@ pub(super) async fn list(stages: &Stages<'_>, told: &mut Told) -> Result<()> {
         }
     }
     if !told.output.is_json() && !lines.is_empty() {
-        let header = ["CONTEXT", "VERSION", "STATE", "ROWS", "DESTROYED NOT BEFORE", "NEXT"];
+        let header = [
+            "CONTEXT",
+            "VERSION",
+            "STATE",
+            "ROWS",
+            "DESTROYED NOT BEFORE",
+            "NEXT",
+        ];
         told.output.text(&columns(Some(header), lines))?;
     }
     if more > 0 {
@@ -101,7 +121,9 @@ pub(super) async fn list(stages: &Stages<'_>, told: &mut Told) -> Result<()> {
         return Ok(());
     }
     for ((table, column), (rows, versions)) in left {
-        told.not_done(format!("{rows} rows of {table}.{column} are still under {versions} old versions"));
+        told.not_done(format!(
+            "{rows} rows of {table}.{column} are still under {versions} old versions"
+        ));
     }
     Ok(())
 }

@@ -98,7 +98,11 @@ impl Stages<'_> {
         manager: &KeyManager,
         patience: Duration,
     ) -> Result<Option<Ended>> {
-        told.stage(3, "processes", "waiting until every process has followed the rotation")?;
+        told.stage(
+            3,
+            "processes",
+            "waiting until every process has followed the rotation",
+        )?;
         let waited = tokio::select! {
             waited = until_all_have_followed(manager, patience) => waited,
             _ = tokio::signal::ctrl_c() => return Ok(Some(Ended::Early(Exit::Interrupted))),
@@ -173,7 +177,11 @@ impl Stages<'_> {
                 return Ok(Some(Ended::Early(exit)));
             }
             if !report.is_complete() {
-                told.not_done(format!("{} rows of {} do not open", report.run.failed, name_of(column)));
+                told.not_done(format!(
+                    "{} rows of {} do not open",
+                    report.run.failed,
+                    name_of(column)
+                ));
             }
         }
         Ok(None)

@@ -72,7 +72,10 @@ impl Plan {
     pub(super) fn parse(text: &[u8]) -> Result<Self> {
         let plan: Self = serde_json::from_slice(text).context("this is no plan of `encx shred plan`")?;
         if plan.format != FORMAT {
-            bail!("the plan's format is {:?}, and this program knows {FORMAT:?}", plan.format);
+            bail!(
+                "the plan's format is {:?}, and this program knows {FORMAT:?}",
+                plan.format
+            );
         }
         if plan.digest != digest_of(&plan.contexts)? {
             bail!("the plan was edited: make another with `encx shred plan`");
@@ -87,7 +90,12 @@ impl Plan {
         };
         for context in contexts_with(store, pairs).await? {
             let is_planned = self.contexts.iter().any(|of| of.context == context.to_map());
-            if !is_planned && versions_of(store, &context).await?.iter().any(super::state::is_live) {
+            if !is_planned
+                && versions_of(store, &context)
+                    .await?
+                    .iter()
+                    .any(super::state::is_live)
+            {
                 return Ok(Some(context));
             }
         }
@@ -96,7 +104,11 @@ impl Plan {
 }
 
 impl PlannedContext {
-    pub(super) fn new(context: &EncryptionContext, versions: &[KeyRecord], rows: Option<Vec<Counted>>) -> Self {
+    pub(super) fn new(
+        context: &EncryptionContext,
+        versions: &[KeyRecord],
+        rows: Option<Vec<Counted>>,
+    ) -> Self {
         Self {
             context: context.to_map(),
             versions: versions.iter().map(PlannedVersion::new).collect(),
@@ -106,7 +118,8 @@ impl PlannedContext {
     }
 
     pub(super) fn encryption_context(&self) -> Result<EncryptionContext> {
-        EncryptionContext::from_pairs(&self.context).context("the plan has an encryption context that cannot be used")
+        EncryptionContext::from_pairs(&self.context)
+            .context("the plan has an encryption context that cannot be used")
     }
 
     pub(super) fn has(&self, id: DataKeyId) -> bool {

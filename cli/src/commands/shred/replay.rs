@@ -61,7 +61,11 @@ pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
             "version {id} is destroyed and has wraps all the same: delete its rows of wrapped_keys"
         ));
     }
-    let blocked = if with_wraps.is_empty() { Exit::Done } else { Exit::Finding };
+    let blocked = if with_wraps.is_empty() {
+        Exit::Done
+    } else {
+        Exit::Finding
+    };
     if restored.is_empty() {
         tell("every version that the receipts list is destroyed, or not there");
         return Ok(blocked);
@@ -72,7 +76,11 @@ pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
             describe(&of.context.to_map()),
             of.alive.len(),
             of.replay_of,
-            if of.has_others { "; those that were made since stay" } else { "" }
+            if of.has_others {
+                "; those that were made since stay"
+            } else {
+                ""
+            }
         ));
     }
     let alive: usize = restored.iter().map(|of| of.alive.len()).sum();
@@ -122,11 +130,18 @@ async fn restored(store: &dyn KeyStore, receipts: &Receipts) -> Result<(Vec<Rest
     }
     let (mut restored, mut with_wraps) = (Vec::new(), Vec::new());
     for (pairs, context) in contexts {
-        let of_context: Vec<_> = receipts.list.iter().filter(|receipt| receipt.context == *pairs).collect();
+        let of_context: Vec<_> = receipts
+            .list
+            .iter()
+            .filter(|receipt| receipt.context == *pairs)
+            .collect();
         // When each version was destroyed, by each receipt that lists it.
         let mut listed: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for version in of_context.iter().flat_map(|receipt| &receipt.versions) {
-            listed.entry(&version.id).or_default().insert(&version.destroyed_at);
+            listed
+                .entry(&version.id)
+                .or_default()
+                .insert(&version.destroyed_at);
         }
         let (mut alive, mut unreported, mut has_others) = (Vec::new(), Vec::new(), false);
         for record in versions_of(store, &context).await? {
@@ -174,15 +189,29 @@ async fn destroy(
     }
     for record in &of.alive {
         let manager = manager.clone().for_usage(record.usage);
-        if !record.state.may_become(KeyState::Destroyed, record.suspended_from) {
-            manager.set_state(&of.context, record.id, KeyState::Suspended).await?;
+        if !record
+            .state
+            .may_become(KeyState::Destroyed, record.suspended_from)
+        {
+            manager
+                .set_state(&of.context, record.id, KeyState::Suspended)
+                .await?;
         }
         manager
-            .destroy_with_data(&of.context, record.id, format!("replay of receipt {}: {reason}", of.replay_of))
+            .destroy_with_data(
+                &of.context,
+                record.id,
+                format!("replay of receipt {}: {reason}", of.replay_of),
+            )
             .await?;
     }
     let processes = manager.await_processes(patience).await;
-    let is_of = |id| of.alive.iter().chain(&of.unreported).any(|record| record.id == id);
+    let is_of = |id| {
+        of.alive
+            .iter()
+            .chain(&of.unreported)
+            .any(|record| record.id == id)
+    };
     let mut now = versions_of(store, &of.context).await?;
     now.retain(|record| is_of(record.id));
     Ok((now.iter().map(version_of).collect(), processes_of(&processes)))

@@ -85,20 +85,27 @@ pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
         write(session.output, &receipt, &file)?;
     }
     if !is_complete {
-        tell("the keys are destroyed, and a process may still read: run this again later, and receipts that are complete follow");
+        tell(
+            "the keys are destroyed, and a process may still read: run this again later, and receipts that are complete follow",
+        );
         return Ok(Exit::Finding);
     }
     // What is left is a file without use, if it cannot be removed.
     let _ = std::fs::remove_file(&begun);
     if let Some(digest) = folder.receipts.digest() {
-        tell(&format!("note elsewhere that the last receipt's digest is {digest}"));
+        tell(&format!(
+            "note elsewhere that the last receipt's digest is {digest}"
+        ));
     }
     Ok(Exit::Done)
 }
 
 fn what(left: &[&PlannedContext]) -> String {
     let versions: usize = left.iter().map(|of| of.versions.len()).sum();
-    format!("destroy {versions} versions, all that {} contexts have", left.len())
+    format!(
+        "destroy {versions} versions, all that {} contexts have",
+        left.len()
+    )
 }
 
 /// Lists the contexts that have no complete receipt yet, and refuses a plan that is outdated.
@@ -141,7 +148,10 @@ fn is_destroyed(of: &PlannedContext, versions: &[KeyRecord]) -> bool {
 fn check(of: &PlannedContext, versions: &[KeyRecord], is_begun: bool) -> Result<(), Refused> {
     let name = describe(&of.context);
     if let Some(new) = versions.iter().find(|version| !of.has(version.id)) {
-        return Err(outdated(&format!("{name} has version {} ({})", new.version, new.id)));
+        return Err(outdated(&format!(
+            "{name} has version {} ({})",
+            new.version, new.id
+        )));
     }
     if versions.len() < of.versions.len() {
         return Err(outdated(&format!("{name} has {} versions", versions.len())));

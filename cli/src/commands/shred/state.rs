@@ -44,7 +44,9 @@ pub(super) async fn contexts_with(
             found.insert(context.canonical().to_vec(), context);
         }
         if found.len() > MAX_CONTEXTS {
-            let what = format!("more than {MAX_CONTEXTS} contexts have these pairs: name more pairs, and make a plan for each part");
+            let what = format!(
+                "more than {MAX_CONTEXTS} contexts have these pairs: name more pairs, and make a plan for each part"
+            );
             return Err(Refused(what).into());
         }
         match page.next {
@@ -72,7 +74,10 @@ pub(super) fn is_live(version: &KeyRecord) -> bool {
 
 /// Says what a shredding does not reach.
 pub(super) fn survives(keks: &[Kek], rows_are_counted: bool) -> Vec<String> {
-    let names: Vec<_> = keks.iter().map(|kek| format!("{}:{}", kek.kms, kek.kek)).collect();
+    let names: Vec<_> = keks
+        .iter()
+        .map(|kek| format!("{}:{}", kek.kms, kek.kek))
+        .collect();
     let mut survives = Vec::new();
     if !names.is_empty() {
         survives.push(format!(

@@ -77,7 +77,14 @@ pub(crate) async fn run(session: &Session, args: &Args) -> Result<Exit> {
     if counts.is_none() {
         tell("no column is declared: no row was tried to be opened");
     }
-    let header = ["RECEIPT", "CONTEXT", "VERSIONS", "ROWS TRIED", "FINDINGS", "NOTES"];
+    let header = [
+        "RECEIPT",
+        "CONTEXT",
+        "VERSIONS",
+        "ROWS TRIED",
+        "FINDINGS",
+        "NOTES",
+    ];
     session.output.list(header, &checked, |of| {
         let findings: Vec<_> = of.findings.iter().map(|finding| finding.what.as_str()).collect();
         let or_none = |list: String| if list.is_empty() { "-".to_owned() } else { list };
@@ -170,13 +177,20 @@ fn about_version(id: DataKeyId, record: Option<&KeyRecord>) -> Option<Finding> {
     }
     (!record.wraps.is_empty()).then(|| Finding {
         kind: "has-wraps",
-        what: format!("version {id} is destroyed and has wraps all the same: delete its rows of wrapped_keys"),
+        what: format!(
+            "version {id} is destroyed and has wraps all the same: delete its rows of wrapped_keys"
+        ),
     })
 }
 
 /// Tells versions that were made after the shredding from those that a receipt should list.
 fn about_others(versions: &[KeyRecord], receipts: &Receipts, receipt: &Receipt, of: &mut Checked) {
-    let same = || receipts.list.iter().filter(|other| other.context == receipt.context);
+    let same = || {
+        receipts
+            .list
+            .iter()
+            .filter(|other| other.context == receipt.context)
+    };
     let is_listed = |record: &KeyRecord| {
         let id = record.id.to_string();
         same().any(|other| other.versions.iter().any(|version| version.id == id))
@@ -185,15 +199,23 @@ fn about_others(versions: &[KeyRecord], receipts: &Receipts, receipt: &Receipt, 
         .filter(|other| other.replay_of.is_none())
         .filter_map(Receipt::shredded_at)
         .min();
-    let others = versions.iter().filter(|record| is_live(record) && !is_listed(record));
+    let others = versions
+        .iter()
+        .filter(|record| is_live(record) && !is_listed(record));
     for other in others {
         let (usage, version) = (other.usage.name(), other.version);
         if shredded_at.is_some_and(|at| other.created_at > at) {
-            of.notes.push(format!("revived since: version {version} ({usage}) is {}", other.state));
+            of.notes.push(format!(
+                "revived since: version {version} ({usage}) is {}",
+                other.state
+            ));
         } else {
             of.findings.push(Finding {
                 kind: "unlisted",
-                what: format!("version {version} ({usage}, {}) is {} and older than the shredding", other.id, other.state),
+                what: format!(
+                    "version {version} ({usage}, {}) is {} and older than the shredding",
+                    other.id, other.state
+                ),
             });
         }
     }
@@ -211,7 +233,12 @@ fn is_completed(receipts: &Receipts, receipt: &Receipt) -> bool {
 }
 
 /// Tries to open rows that still lie under a version.
-async fn try_rows(session: &Session, context: &EncryptionContext, id: DataKeyId, of: &mut Checked) -> Result<()> {
+async fn try_rows(
+    session: &Session,
+    context: &EncryptionContext,
+    id: DataKeyId,
+    of: &mut Checked,
+) -> Result<()> {
     let (rows, crypto) = (rows::connect(&session.settings).await?, session.crypto().await?);
     for declared in session.settings.columns() {
         let column = declared.column.clone();
@@ -223,7 +250,10 @@ async fn try_rows(session: &Session, context: &EncryptionContext, id: DataKeyId,
                 Err(JobError::Encx(Error::UnknownKey { .. } | Error::NoKeys)) => continue,
                 Ok(()) => format!("{} opens under version {id}", tried.row),
                 Err(error) if error.is_retryable() => return Err(error.into()),
-                Err(error) => format!("{} is not refused because its key is destroyed: {error}", tried.row),
+                Err(error) => format!(
+                    "{} is not refused because its key is destroyed: {error}",
+                    tried.row
+                ),
             };
             of.findings.push(Finding { kind: "opens", what });
         }
