@@ -15,7 +15,8 @@ async fn rows_under_a_key_open_until_it_is_destroyed(db: TestDatabase) {
     let manager = crypto.key_manager();
     let key = manager.list(&tenant(1)).await.unwrap()[0].id;
     let rows = db.rows();
-    let under = |limit| rows.try_open_under(&crypto, ssn(), &tenant(1), key, limit);
+    let context = tenant(1);
+    let under = |limit| rows.try_open_under(&crypto, ssn(), &context, key, limit);
     let tried = under(100).await.unwrap();
     assert_eq!(tried.len(), 10);
     assert!(tried.iter().all(|row| row.opened.is_ok()), "{tried:?}");

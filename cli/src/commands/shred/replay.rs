@@ -100,7 +100,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
             .as_ref()
             .map(|counts| counts.under(listed.iter().map(|version| version.id)));
         let keks = keks_of(&of.alive);
-        let (versions, processes) = destroy(&manager, &*store, &of, reason, args.patience).await?;
+        let (versions, processes) = destroy(&manager, &*store, &of, args.patience).await?;
         let done = Done {
             context: of.context,
             versions,
@@ -180,7 +180,6 @@ async fn destroy(
     manager: &KeyManager,
     store: &dyn KeyStore,
     of: &Restored,
-    reason: &str,
     patience: Duration,
 ) -> Result<(Vec<Version>, crate::receipts::Processes)> {
     if !of.has_others {
@@ -201,7 +200,7 @@ async fn destroy(
             .destroy_with_data(
                 &of.context,
                 record.id,
-                format!("replay of receipt {}: {reason}", of.replay_of),
+                format!("replay of receipt {}", of.replay_of),
             )
             .await?;
     }

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use encx::jobs::JobError;
 use encx::keys::{DataKeyId, KeyState};
+use encx::record::EncryptedColumn;
 use encx::store::{KeyRecord, KeyStore};
-use encx::{EncryptionContext, Error};
+use encx::{Crypto, EncryptionContext, Error};
+use encx_tables::Rows;
 use serde::Serialize;
 
 use crate::context::{Pair, describe, parse_pair};
@@ -66,16 +68,17 @@ pub(crate) async fn run(session: &Session, args: &Args) -> Result<Exit> {
         args.context.iter().all(has)
     };
     let store = session.store().await?;
-    let counts = RowCounts::take(session).await?;
+    let opener = Opener::new(session).await?;
     let mut checked = Vec::new();
     for receipt in receipts.list.iter().filter(is_asked) {
-        checked.push(check(session, &*store, &receipts, receipt, counts.as_ref()).await?);
+        checked.push(check(&*store, &receipts, receipt, opener.as_ref()).await?);
     }
     if checked.is_empty() {
         bail!("no receipt is of such a context");
     }
-    if counts.is_none() {
-        tell("no column is declared: no row was tried to be opened");
+    match opener {
+        Some(opener) => opener.crypto.shutdown().await,
+        None => tell("no column is declared: no row was tried to be opened"),
     }
     let header = [
         "RECEIPT",
@@ -108,11 +111,10 @@ pub(crate) async fn run(session: &Session, args: &Args) -> Result<Exit> {
 }
 
 async fn check(
-    session: &Session,
     store: &dyn KeyStore,
     receipts: &Receipts,
     receipt: &Receipt,
-    counts: Option<&RowCounts>,
+    opener: Option<&Opener>,
 ) -> Result<Checked> {
     let context = receipt.encryption_context()?;
     let mut of = Checked {
@@ -152,11 +154,9 @@ async fn check(
             }),
         }
     }
-    if let Some(counts) = counts {
+    if let Some(opener) = opener {
         for id in ids {
-            if counts.under([id]).iter().any(|count| count.rows > 0) {
-                try_rows(session, &context, id, &mut of).await?;
-            }
+            opener.try_rows(&context, id, &mut of).await?;
         }
     }
     Ok(of)
@@ -232,32 +232,54 @@ fn is_completed(receipts: &Receipts, receipt: &Receipt) -> bool {
     })
 }
 
-/// Tries to open rows that still lie under a version.
-async fn try_rows(
-    session: &Session,
-    context: &EncryptionContext,
-    id: DataKeyId,
-    of: &mut Checked,
-) -> Result<()> {
-    let (rows, crypto) = (rows::connect(&session.settings).await?, session.crypto().await?);
-    for declared in session.settings.columns() {
-        let column = declared.column.clone();
-        for tried in rows.try_open_under(&crypto, column, context, id, SAMPLE).await? {
-            of.rows_tried += 1;
-            let what = match tried.opened {
-                Err(JobError::Encx(Error::Destroyed { .. } | Error::Shredded)) => continue,
-                // The version is a finding already.
-                Err(JobError::Encx(Error::UnknownKey { .. } | Error::NoKeys)) => continue,
-                Ok(()) => format!("{} opens under version {id}", tried.row),
-                Err(error) if error.is_retryable() => return Err(error.into()),
-                Err(error) => format!(
-                    "{} is not refused because its key is destroyed: {error}",
-                    tried.row
-                ),
-            };
-            of.findings.push(Finding { kind: "opens", what });
-        }
+/// What tries to open rows.
+struct Opener {
+    counts: RowCounts,
+    rows: Rows,
+    columns: Vec<EncryptedColumn>,
+    crypto: Crypto,
+}
+
+impl Opener {
+    /// Counts the rows of the declared columns, and gets ready to open them. `None` if none is declared.
+    async fn new(session: &Session) -> Result<Option<Self>> {
+        let Some(counts) = RowCounts::take(session).await? else {
+            return Ok(None);
+        };
+        let columns = session.settings.columns().iter();
+        Ok(Some(Self {
+            counts,
+            rows: rows::connect(&session.settings).await?,
+            columns: columns.map(|declared| declared.column.clone()).collect(),
+            crypto: session.crypto().await?,
+        }))
     }
-    crypto.shutdown().await;
-    Ok(())
+
+    /// Tries to open rows that still lie under a version.
+    async fn try_rows(&self, context: &EncryptionContext, id: DataKeyId, of: &mut Checked) -> Result<()> {
+        if self.counts.under([id]).is_empty() {
+            return Ok(());
+        }
+        for column in self.columns.iter().cloned() {
+            let tried = self
+                .rows
+                .try_open_under(&self.crypto, column, context, id, SAMPLE);
+            for tried in tried.await? {
+                of.rows_tried += 1;
+                let what = match tried.opened {
+                    Err(JobError::Encx(Error::Destroyed { .. } | Error::Shredded)) => continue,
+                    // The version is a finding already.
+                    Err(JobError::Encx(Error::UnknownKey { .. } | Error::NoKeys)) => continue,
+                    Ok(()) => format!("{} opens under version {id}", tried.row),
+                    Err(error) if error.is_retryable() => return Err(error.into()),
+                    Err(error) => format!(
+                        "{} is not refused because its key is destroyed: {error}",
+                        tried.row
+                    ),
+                };
+                of.findings.push(Finding { kind: "opens", what });
+            }
+        }
+        Ok(())
+    }
 }
