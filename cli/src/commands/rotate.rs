@@ -8,6 +8,7 @@ mod stages;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use encx_config::DeclaredColumn;
 use encx_tables::Rows;
 
 use crate::confirm::Change;
@@ -44,12 +45,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
     let Some(reason) = &args.change.because else {
         bail!("say why, with --because: the audit log keeps it");
     };
-    let columns: Vec<_> = session
-        .settings
-        .columns()
-        .iter()
-        .map(|of| of.column.clone())
-        .collect();
+    let columns = session.settings.columns();
     let rows: Option<Rows> = match columns.is_empty() {
         true => None,
         false => Some(rows::connect(&session.settings).await?),
@@ -93,7 +89,7 @@ async fn through(
     stages: &Stages<'_>,
     told: &mut Told,
     manager: &encx::keys::KeyManager,
-    (rows, columns): (Option<Rows>, Vec<encx::record::EncryptedColumn>),
+    (rows, columns): (Option<Rows>, &[DeclaredColumn]),
     patience: Duration,
 ) -> Result<Ended> {
     let walked = stages.columns(told, rows.as_ref(), columns).await?;

@@ -3,16 +3,17 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use encx::jobs::{Job, JobEnd, JobError, JobReport, Walk};
+use encx::jobs::{Job, JobEnd, JobReport, Walk};
 use encx::keys::{KeyManager, ProcessReport};
-use encx::record::EncryptedColumn;
 use encx::store::{KeyStore, StoreError};
 use encx::{Clock, Crypto, Error, SystemClock};
+use encx_config::DeclaredColumn;
 use encx_tables::{Rows, RowsError};
 
+use crate::columns::{name_of, why_not_walked};
 use crate::exit::Exit;
 use crate::output::tell;
-use crate::progress::follow;
+use crate::progress::{Work, follow_work};
 use crate::record::moment;
 use crate::session::Session;
 
@@ -37,19 +38,19 @@ pub(super) enum Ended {
 
 impl Stages<'_> {
     /// Compares the declared columns with the database, and returns those that can be walked.
-    pub(super) async fn columns(
+    pub(super) async fn columns<'d>(
         &self,
         told: &mut Told,
         rows: Option<&Rows>,
-        columns: Vec<EncryptedColumn>,
-    ) -> Result<Vec<EncryptedColumn>> {
+        columns: &'d [DeclaredColumn],
+    ) -> Result<Vec<&'d DeclaredColumn>> {
         told.stage(1, "columns", "comparing the declared columns with the database")?;
         let Some(rows) = rows else {
             told.not_done("no column is declared, so no row was encrypted anew: declare each as [[column]] in encx.toml".to_owned());
             return Ok(Vec::new());
         };
         for found in rows.sealed_columns(self.store).await? {
-            if !columns.iter().any(|column| found.is(column)) {
+            if !columns.iter().any(|declared| found.is(&declared.column)) {
                 told.not_done(format!(
                     "{}.{} has ciphertexts and is not declared: declare it as [[column]] in encx.toml",
                     found.table, found.column
@@ -57,16 +58,18 @@ impl Stages<'_> {
             }
         }
         let mut walked = Vec::with_capacity(columns.len());
-        for column in columns {
-            match rows.check_column(&column).await {
-                Ok(()) if column.bound.is_empty() => walked.push(column),
-                Ok(()) => told.not_done(format!(
-                    "{} is bound to other columns, so its rows cannot be walked: have the service encrypt them anew",
-                    name_of(&column)
-                )),
+        for declared in columns {
+            let name = name_of(declared);
+            match rows.check_column(&declared.column).await {
+                Ok(()) => match why_not_walked(declared) {
+                    None => walked.push(declared),
+                    Some(why) => told.not_done(format!(
+                        "{name} was not walked, because {why}: have the service decrypt and encrypt its rows"
+                    )),
+                },
                 Err(error) if error.is_retryable() => return Err(error.into()),
                 Err(error @ RowsError::Database { .. }) => return Err(error.into()),
-                Err(error) => told.not_done(format!("{} was not walked: {error}", name_of(&column))),
+                Err(error) => told.not_done(format!("{name} was not walked: {error}")),
             }
         }
         Ok(walked)
@@ -76,7 +79,7 @@ impl Stages<'_> {
     pub(super) async fn rotate(&self, told: &mut Told, manager: &KeyManager) -> Result<Option<Ended>> {
         told.stage(2, "rotate", "rotating the keys of all contexts")?;
         let job = manager.rotate_all(self.campaign.before).job_name(ROTATE);
-        let report = self.follow("rotating keys", job).await?;
+        let report = self.follow(&work("rotating keys", None, None), job).await?;
         if let Some(exit) = ended_early(&report) {
             return Ok(Some(Ended::Early(exit)));
         }
@@ -134,7 +137,7 @@ impl Stages<'_> {
         &self,
         told: &mut Told,
         rows: &Rows,
-        columns: &[EncryptedColumn],
+        columns: &[&DeclaredColumn],
     ) -> Result<Option<Ended>> {
         // Opened only now: it has seen no version from before the rotation.
         let crypto = self.session.crypto().await?;
@@ -147,54 +150,56 @@ impl Stages<'_> {
         &self,
         told: &mut Told,
         rows: &Rows,
-        columns: &[EncryptedColumn],
+        columns: &[&DeclaredColumn],
         crypto: &Crypto,
     ) -> Result<Option<Ended>> {
         told.stage(4, "reencrypt", "encrypting the rows of the declared columns anew")?;
-        for column in columns {
-            tell(&format!("encrypting {} anew", name_of(column)));
-            let name = self.campaign.job_of(self.store, "reencrypt", column).await?;
-            let job = rows.reencrypt(crypto, [column.clone()])?.job_name(name);
-            let report = self.follow("encrypting rows anew", job).await?;
+        for declared in columns {
+            let column = declared.column.clone();
+            let name = self.campaign.job_of(self.store, "reencrypt", &column).await?;
+            let total = Some(rows.estimated_rows(&column).await?);
+            let job = rows.reencrypt(crypto, [column])?.job_name(name);
+            let name = name_of(declared);
+            let work = work("re-encrypting rows", Some(&name), total);
+            let report = self.follow(&work, job).await?;
             if let Some(exit) = ended_early(&report) {
                 return Ok(Some(Ended::Early(exit)));
             }
             if !report.is_complete() {
                 told.not_done(format!(
-                    "{} rows of {} could not be encrypted anew",
-                    report.run.failed,
-                    name_of(column)
+                    "{} rows of {name} could not be encrypted anew",
+                    report.run.failed
                 ));
             }
         }
         told.stage(5, "verify", "opening every row of the declared columns")?;
-        for column in columns {
-            tell(&format!("verifying {}", name_of(column)));
-            let name = self.campaign.job_of(self.store, "verify", column).await?;
-            let job = rows.verify(crypto, [column.clone()])?.job_name(name);
-            let report = self.follow("opening rows", job).await?;
+        for declared in columns {
+            let column = declared.column.clone();
+            let name = self.campaign.job_of(self.store, "verify", &column).await?;
+            let total = Some(rows.estimated_rows(&column).await?);
+            let job = rows.verify(crypto, [column])?.job_name(name);
+            let name = name_of(declared);
+            let report = self
+                .follow(&work("opening rows", Some(&name), total), job)
+                .await?;
             if let Some(exit) = ended_early(&report) {
                 return Ok(Some(Ended::Early(exit)));
             }
             if !report.is_complete() {
-                told.not_done(format!(
-                    "{} rows of {} do not open",
-                    report.run.failed,
-                    name_of(column)
-                ));
+                told.not_done(format!("{} rows of {name} do not open", report.run.failed));
             }
         }
         Ok(None)
     }
 
-    async fn follow<W: Walk>(&self, what: &'static str, mut job: Job<W>) -> Result<JobReport> {
+    async fn follow<W: Walk>(&self, work: &Work, mut job: Job<W>) -> Result<JobReport> {
         if let Some(throttle) = self.throttle {
             job = job.throttle(throttle);
         }
         if self.dry_run {
             job = job.dry_run();
         }
-        follow(self.session.output, what, job.start()).await
+        follow_work(self.session.output, work, job.start()).await
     }
 }
 
@@ -213,9 +218,13 @@ async fn until_all_have_followed(manager: &KeyManager, patience: Duration) -> Re
     }
 }
 
-/// Names a column for people.
-pub(super) fn name_of(column: &EncryptedColumn) -> String {
-    format!("{}.{}", column.sql_table, column.sql_column)
+fn work(what: &str, column: Option<&str>, total: Option<u64>) -> Work {
+    Work {
+        what: what.to_owned(),
+        column: column.map(str::to_owned),
+        total,
+        tells: true,
+    }
 }
 
 /// Says with which code the program ends now, if a job did not come to its end.
@@ -223,8 +232,7 @@ fn ended_early(report: &JobReport) -> Option<Exit> {
     match &report.ended_by {
         JobEnd::Finished => None,
         JobEnd::Stopped => Some(Exit::Interrupted),
-        JobEnd::GaveUp(JobError::Encx(error)) => Some(Exit::of_encx(error)),
-        JobEnd::GaveUp(_) => Some(Exit::Unreachable),
+        JobEnd::GaveUp(error) => Some(Exit::of_job(error).unwrap_or(Exit::Unreachable)),
         // Another process has begun anew: it says how that ends.
         _ => Some(Exit::Finding),
     }
