@@ -15,6 +15,8 @@ pub(crate) mod man;
 pub(crate) mod migrate;
 pub(crate) mod reencrypt;
 pub(crate) mod rewrap;
+pub(crate) mod rotate;
+pub(crate) mod shred;
 pub(crate) mod status;
 pub(crate) mod validate;
 pub(crate) mod verify;

@@ -32,7 +32,9 @@ mod exit;
 mod output;
 mod program;
 mod progress;
+mod receipts;
 mod record;
+mod row_counts;
 mod rows;
 mod session;
 
