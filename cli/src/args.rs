@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    audit, completions, config, inspect, keks, keys, local, maintain, man, migrate, rewrap, status, validate,
+    audit, completions, config, doctor, inspect, keks, keys, local, maintain, man, migrate, rewrap, status,
+    validate,
 };
 use crate::session::Global;
 
@@ -33,6 +34,8 @@ pub(crate) enum Command {
     /// Shows and checks settings
     #[command(subcommand)]
     Config(config::Command),
+    /// Looks for what is wrong with settings, database, KEKs and keys; exits 3 if something is
+    Doctor(doctor::Args),
     /// Says what a ciphertext's header holds; decrypts nothing
     Inspect(inspect::Args),
     /// Lists and checks KEKs

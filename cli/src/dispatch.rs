@@ -8,7 +8,8 @@ use clap::CommandFactory as _;
 
 use crate::args::{Args, Command};
 use crate::commands::{
-    audit, completions, config, inspect, keks, keys, local, maintain, man, migrate, rewrap, status, validate,
+    audit, completions, config, doctor, inspect, keks, keys, local, maintain, man, migrate, rewrap, status,
+    validate,
 };
 use crate::exit::{self, Exit};
 use crate::output::{Output, tell};
@@ -45,6 +46,7 @@ fn dispatch(program: &Program, args: Args) -> Result<Exit> {
     match args.command {
         Command::Audit(command) => wait(audit::run(&session, command)),
         Command::Config(command) => wait(config::run(&session, command)),
+        Command::Doctor(args) => wait(doctor::run(&session, args)),
         Command::Inspect(args) => wait(inspect::resolve(&session, &args)),
         Command::Keks(command) => wait(keks::run(&session, command)),
         Command::Keys(command) => wait(keys::run(&session, command)),

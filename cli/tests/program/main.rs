@@ -1,10 +1,13 @@
 //! The program as a process, on SQLite and on PostgreSQL: what it writes, and how it ends.
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
+mod doctor;
 mod failures;
 mod files;
 mod formats;
 mod keks;
 mod keys;
 mod long;
+#[path = "../../../providers/sqlx/tests/common/pooler.rs"]
+mod pooler;
 mod support;

@@ -123,6 +123,9 @@ pub struct ProcessInfo {
     /// How long it may use a key that is withdrawn while it cannot be reached: its `ttl`, and how long keys may serve beyond.
     /// Kept to the microsecond, rounded up, and 100 years at most.
     pub serves_for: Duration,
+    /// The version of `encx` that it runs, such as `0.1.0`: at most 64 bytes, no control characters. `None` of a process whose
+    /// library does not say.
+    pub version: Option<String>,
 }
 
 impl ProcessInfo {
@@ -133,17 +136,29 @@ impl ProcessInfo {
             id,
             name: name.into(),
             serves_for,
+            version: None,
         }
+    }
+
+    /// Says which version of `encx` it runs.
+    #[must_use]
+    pub fn with_version(mut self, version: impl Into<String>) -> Self {
+        self.version = Some(version.into());
+        self
     }
 
     /// Checks what a process says of itself. For stores.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Invalid`] if its name has more than 200 bytes, or control characters.
+    /// [`StoreError::Invalid`] if its name has more than 200 bytes, its version is empty or has more than 64, or one of them
+    /// has control characters.
     pub fn check(&self) -> Result<(), StoreError> {
         let rule = "a process's name has at most 200 bytes and no control characters";
-        check(self.name.is_empty() || is_name(&self.name), rule)
+        check(self.name.is_empty() || is_name(&self.name), rule)?;
+        let rule = "a process's version has 1 to 64 bytes and no control characters";
+        let fits = |version: &String| version.len() <= 64 && is_name(version);
+        check(self.version.as_ref().is_none_or(fits), rule)
     }
 
     /// Returns how long it may use a key that is withdrawn, as it is kept: in whole microseconds, rounded up, and 100 years

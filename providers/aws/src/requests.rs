@@ -1,13 +1,19 @@
-//! The requests that are sent, counted where the SDK sends them: each attempt by itself, and what no caller sees.
+//! The requests that are sent, counted where the SDK sends them: each attempt by itself, and what no caller sees. And the time
+//! that the answers name.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aws_sdk_kms::config::interceptors::BeforeTransmitInterceptorContextRef;
+use aws_sdk_kms::config::interceptors::{
+    BeforeDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef,
+};
 use aws_sdk_kms::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_kms::error::BoxError;
-use encx_core::kms::report_requests;
+use aws_sdk_kms::primitives::{DateTime, DateTimeFormat};
+use encx_core::kms::{report_requests, report_server_time};
+
+use crate::moment::timestamp;
 
 /// Counts requests by operation. Clones share what they counted.
 #[derive(Clone, Default)]
@@ -47,6 +53,20 @@ impl Intercept for Requests {
         let operation = target.rsplit('.').next().unwrap_or_default();
         let mut sent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *sent.entry(operation.to_owned()).or_default() += 1;
+        Ok(())
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let date = context.response().headers().get("date");
+        let at = date.and_then(|date| DateTime::from_str(date, DateTimeFormat::HttpDate).ok());
+        if let Some(at) = at {
+            report_server_time(timestamp(&at));
+        }
         Ok(())
     }
 }
