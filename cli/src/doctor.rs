@@ -2,6 +2,7 @@
 
 mod chain;
 mod clock;
+mod columns;
 mod configuration;
 mod database;
 mod finding;
@@ -157,6 +158,17 @@ impl Doctor<'_> {
             bounded(&mut found, async |found| {
                 let chain = chain::check(self.session, active.as_ref(), troubled.is_empty(), found);
                 Box::pin(chain).await
+            })
+            .await;
+        }
+        self.checks.push(found);
+
+        let mut found = self.begin("columns", false);
+        if self.database.is_none() {
+            found.not_checked("columns are looked at in PostgreSQL and SQLite");
+        } else if self.has_tables {
+            bounded(&mut found, async |found| {
+                Box::pin(columns::check(self.session, found)).await
             })
             .await;
         }

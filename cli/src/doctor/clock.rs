@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use encx::kms::{KekRef, RequestCounter};
 use encx_config::OpenKms;
+use sqlx::{Executor as _, Row as _};
 
 use crate::doctor::database::{Database, Sql};
 use crate::doctor::finding::{Check, Code, Severity};
@@ -29,11 +30,10 @@ pub(crate) async fn database(database: &Database, has_tables: bool, found: &mut 
         Database::Postgres(pool) => {
             let mut connection = pool.acquire().await?;
             // So that the one that counts takes one round trip.
-            sqlx::query("SELECT 1").execute(&mut *connection).await?;
+            connection.execute(sqlx::raw_sql("SELECT 1")).await?;
             let before = now().as_micros();
-            let at: i64 = sqlx::query_scalar(DATABASE_NOW)
-                .fetch_one(&mut *connection)
-                .await?;
+            let answer = connection.fetch_one(sqlx::raw_sql(DATABASE_NOW)).await?;
+            let at: i64 = answer.try_get(0)?;
             let own = i64::midpoint(before, now().as_micros());
             if let Some((severity, difference)) = judge(own.saturating_sub(at)) {
                 found.find(

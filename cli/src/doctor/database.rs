@@ -88,6 +88,7 @@ impl Database {
                 sqlx::raw_sql(LIMITS).execute(&mut *transaction).await?;
                 sqlx::query_scalar(sql.postgres)
                     .bind(after.to_vec())
+                    .persistent(false)
                     .fetch_all(&mut *transaction)
                     .await?
             }
@@ -107,7 +108,9 @@ impl Database {
 pub(crate) async fn read_postgres(pool: &PgPool, sql: &'static str) -> Result<Vec<PgRow>> {
     let mut transaction = pool.begin().await?;
     sqlx::raw_sql(LIMITS).execute(&mut *transaction).await?;
-    Ok(sqlx::query(sql).fetch_all(&mut *transaction).await?)
+    // A named statement would stay behind on a connection that a pooler shares.
+    let statement = sqlx::query(sql).persistent(false);
+    Ok(statement.fetch_all(&mut *transaction).await?)
 }
 
 async fn read_sqlite(pool: &SqlitePool, sql: &'static str) -> Result<Vec<SqliteRow>> {

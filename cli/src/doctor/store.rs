@@ -29,7 +29,7 @@ const STANDBYS: &str = "
 
 const INTEGRITY: Sql = Sql {
     postgres: "SELECT NULL::text WHERE false",
-    sqlite: "SELECT integrity_check FROM pragma_integrity_check(3)",
+    sqlite: "SELECT integrity_check FROM pragma_integrity_check LIMIT 3",
 };
 
 /// Checks the schema. Returns whether the tables can be used.

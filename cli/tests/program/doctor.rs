@@ -1,5 +1,6 @@
 //! `encx doctor`: a healthy place has no finding, and each planted fault its own and no other, on SQLite and on PostgreSQL.
 
+mod columns;
 mod database;
 mod keys;
 mod kms;

@@ -165,6 +165,7 @@ fn a_destroyed_version_whose_wrap_came_back() {
             "CREATE TABLE backup AS SELECT * FROM encx.wrapped_keys",
             "CREATE TABLE backup AS SELECT * FROM encx_wrapped_keys",
         );
+        ward.place.ok(&["keys", "rotate", "-c", "tenantId=t-1"]);
         ward.place
             .ok(&["keys", "destroy", &id, "--with-data", "tenant left", "--yes"]);
         ward.finds(&[]);
