@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    audit, completions, config, doctor, inspect, keks, keys, local, maintain, man, migrate, rewrap, status,
-    validate,
+    audit, completions, config, doctor, inspect, keks, keys, local, maintain, man, migrate, rewrap, rotate, shred,
+    status, validate,
 };
 use crate::session::Global;
 
@@ -56,6 +56,11 @@ pub(crate) enum Command {
     Migrate(migrate::Command),
     /// Moves all keys to the KEKs that the KEK rule chooses
     Rewrap(rewrap::Args),
+    /// Rotates the keys of all contexts and moves every row of the declared columns to the new versions
+    Rotate(rotate::Args),
+    /// Destroys every key of a context, with a plan before and a receipt after
+    #[command(subcommand)]
+    Shred(shred::Command),
     /// Shows KMSs, keys, processes, what is due and what it costs
     Status(status::Args),
     /// Does the whole chain under an encryption context, and leaves nothing behind

@@ -12,5 +12,7 @@ pub(crate) mod maintain;
 pub(crate) mod man;
 pub(crate) mod migrate;
 pub(crate) mod rewrap;
+pub(crate) mod rotate;
+pub(crate) mod shred;
 pub(crate) mod status;
 pub(crate) mod validate;

@@ -8,8 +8,8 @@ use clap::CommandFactory as _;
 
 use crate::args::{Args, Command};
 use crate::commands::{
-    audit, completions, config, doctor, inspect, keks, keys, local, maintain, man, migrate, rewrap, status,
-    validate,
+    audit, completions, config, doctor, inspect, keks, keys, local, maintain, man, migrate, rewrap, rotate, shred,
+    status, validate,
 };
 use crate::exit::{self, Exit};
 use crate::output::{Output, tell};
@@ -53,6 +53,8 @@ fn dispatch(program: &Program, args: Args) -> Result<Exit> {
         Command::Maintain(args) => wait(maintain::run(&session, args)),
         Command::Migrate(command) => wait(migrate::run(&session, command)),
         Command::Rewrap(args) => wait(rewrap::run(&session, args)),
+        Command::Rotate(args) => wait(rotate::run(&session, args)),
+        Command::Shred(command) => wait(shred::run(&session, command)),
         Command::Status(args) => wait(status::run(&session, args)),
         Command::Validate(args) => wait(validate::run(&session, args)),
         // Done above, because they need no settings.

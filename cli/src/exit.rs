@@ -10,6 +10,8 @@ use encx::kms::KmsError;
 use encx::store::StoreError;
 use encx_config::ConfigError;
 
+use crate::receipts::ReceiptError;
+
 /// What the program ends with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -101,6 +103,12 @@ fn of_cause(cause: &(dyn StdError + 'static)) -> Option<Exit> {
     }
     if let Some(error) = cause.downcast_ref::<JobError>() {
         return of_job(error);
+    }
+    if let Some(error) = cause.downcast_ref::<ReceiptError>() {
+        return Some(match error {
+            ReceiptError::Io { .. } | ReceiptError::Locked { .. } => Exit::Usage,
+            _ => Exit::Finding,
+        });
     }
     cause.is::<Refused>().then_some(Exit::Refused)
 }

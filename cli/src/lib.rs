@@ -33,7 +33,9 @@ mod keks;
 mod output;
 mod program;
 mod progress;
+mod receipts;
 mod record;
+mod row_counts;
 mod rows;
 mod session;
 

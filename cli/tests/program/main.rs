@@ -10,4 +10,7 @@ mod keys;
 mod long;
 #[path = "../../../providers/sqlx/tests/common/pooler.rs"]
 mod pooler;
+mod rotate;
+mod sealed;
+mod shred;
 mod support;
