@@ -1,5 +1,6 @@
 //! The life of keys: create, rotate, rewrap, change state, destroy.
 
+mod check_version;
 mod destroy;
 mod import;
 mod maintenance;

@@ -99,7 +99,7 @@ pub mod kms {
     };
     pub use encx_core::kms::{
         GeneratedDataKey, KekDescription, KekState, KeyManagementService, KmsContext, KmsError, KmsErrorKind,
-        KmsOperation, RequestCounter, report_requests,
+        KmsOperation, RequestCounter, report_requests, report_server_time,
     };
 }
 

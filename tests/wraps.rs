@@ -314,3 +314,80 @@ async fn two_that_complete_at_once_both_find_it_done() {
     assert_eq!(one.already_complete + other.already_complete, 1);
     assert_eq!(keks(&both.store().records()[0]), [HERE, THERE]);
 }
+
+#[tokio::test]
+async fn a_check_opens_every_wrap_and_not_the_first_alone() {
+    let both = TwoKms::new().await;
+    let crypto = both.crypto().await;
+    let manager = crypto.key_manager();
+    let made = manager.create(&context("a")).await.unwrap();
+    both.reset_calls();
+    manager.check_version(&made).await.unwrap();
+    assert_eq!(both.calls(), (1, 1));
+
+    // The second wrap is that of another key: the first opens still.
+    let other = manager.create(&context("b")).await.unwrap();
+    let mut edited = made.clone();
+    edited.wraps[1] = other.wraps[1].clone();
+    let error = manager.check_version(&edited).await.unwrap_err();
+    assert!(
+        matches!(&error, Error::Kms(error) if error.kind() == KmsErrorKind::Integrity),
+        "{error}"
+    );
+    // A KMS that is down says less than a wrap that is wrong.
+    both.here().set_unavailable(true);
+    let error = manager.check_version(&edited).await.unwrap_err();
+    assert!(!error.is_retryable(), "{error}");
+    assert!(manager.check_version(&made).await.unwrap_err().is_retryable());
+    both.here().set_unavailable(false);
+}
+
+#[tokio::test]
+async fn a_check_tells_what_is_wrong_with_a_row() {
+    let both = TwoKms::new().await;
+    let manager = both.crypto().await.key_manager();
+    let made = manager.create(&context("a")).await.unwrap();
+    let other = manager.create(&context("b")).await.unwrap();
+
+    let mut edited = made.clone();
+    edited.key_check = other.key_check.clone();
+    let refused = manager.check_version(&edited).await;
+    assert!(
+        matches!(refused, Err(Error::KeyMismatch { id }) if id == made.id),
+        "{refused:?}"
+    );
+
+    let mut edited = made.clone();
+    edited.context.clone_from(&other.context);
+    let refused = manager.check_version(&edited).await;
+    assert!(
+        matches!(
+            refused,
+            Err(Error::Store(encx::store::StoreError::Corrupt { .. }))
+        ),
+        "{refused:?}"
+    );
+
+    let mut edited = made.clone();
+    edited.wraps.clear();
+    let refused = manager.check_version(&edited).await;
+    assert!(matches!(refused, Err(Error::RolledBack { .. })), "{refused:?}");
+
+    let mut edited = made.clone();
+    for wrap in &mut edited.wraps {
+        wrap.wrapped.kek = KekId::new("memory/unknown").unwrap();
+    }
+    let refused = manager.check_version(&edited).await;
+    assert!(matches!(refused, Err(Error::KekNotAllowed { .. })), "{refused:?}");
+
+    // In every state but one.
+    manager.rotate(&context("a")).await.unwrap();
+    let versions = manager.list(&context("a")).await.unwrap();
+    for version in &versions {
+        manager.check_version(version).await.unwrap();
+    }
+    manager.shred(&context("b")).await.unwrap();
+    let gone = manager.list(&context("b")).await.unwrap();
+    let refused = manager.check_version(&gone[0]).await;
+    assert!(matches!(refused, Err(Error::Destroyed { .. })), "{refused:?}");
+}

@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    adopt, audit, census, columns, completions, config, inspect, keks, keys, local, maintain, man, migrate,
-    reencrypt, rewrap, rotate, shred, status, validate, verify,
+    adopt, audit, census, columns, completions, config, doctor, inspect, keks, keys, local, maintain, man,
+    migrate, reencrypt, rewrap, rotate, shred, status, validate, verify,
 };
 use crate::session::Global;
 
@@ -42,6 +42,8 @@ pub(crate) enum Command {
     /// Shows and checks settings
     #[command(subcommand)]
     Config(config::Command),
+    /// Looks for what is wrong with settings, database, KEKs and keys; exits 3 if something is
+    Doctor(doctor::Args),
     /// Says what a ciphertext's header holds; decrypts nothing
     Inspect(inspect::Args),
     /// Lists and checks KEKs

@@ -6,6 +6,7 @@ pub(crate) mod census;
 pub(crate) mod columns;
 pub(crate) mod completions;
 pub(crate) mod config;
+pub(crate) mod doctor;
 pub(crate) mod inspect;
 pub(crate) mod keks;
 pub(crate) mod keys;

@@ -8,8 +8,8 @@ use clap::CommandFactory as _;
 
 use crate::args::{Args, Command};
 use crate::commands::{
-    adopt, audit, census, columns, completions, config, inspect, keks, keys, local, maintain, man, migrate,
-    reencrypt, rewrap, rotate, shred, status, validate, verify,
+    adopt, audit, census, columns, completions, config, doctor, inspect, keks, keys, local, maintain, man,
+    migrate, reencrypt, rewrap, rotate, shred, status, validate, verify,
 };
 use crate::exit::{self, Exit};
 use crate::output::{Output, tell};
@@ -49,6 +49,7 @@ fn dispatch(program: &Program, args: Args) -> Result<Exit> {
         Command::Census(args) => wait(census::run(&session, args)),
         Command::Columns(command) => wait(columns::run(&session, command)),
         Command::Config(command) => wait(config::run(&session, command)),
+        Command::Doctor(args) => wait(doctor::run(&session, args)),
         Command::Inspect(args) => wait(inspect::resolve(&session, &args)),
         Command::Keks(command) => wait(keks::run(&session, command)),
         Command::Keys(command) => wait(keys::run(&session, command)),

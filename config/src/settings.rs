@@ -137,6 +137,21 @@ impl Settings {
         self.0.store.as_ref().map(StoreUrl::for_tables)
     }
 
+    /// Returns the URL to listen on for changes, with the file of certificates that is set; `None` if none is set.
+    #[must_use]
+    pub fn listen_url(&self) -> Option<SecretUrl> {
+        self.0.store.as_ref().and_then(StoreUrl::for_listening)
+    }
+
+    /// Tells whether the key store is said to be behind a transaction pooler.
+    #[must_use]
+    pub fn transaction_pooler(&self) -> bool {
+        self.0
+            .store
+            .as_ref()
+            .is_some_and(|store| store.transaction_pooler)
+    }
+
     /// Connects to the KMSs and the key store, and builds only a key manager, for a tool or a job.
     ///
     /// # Errors

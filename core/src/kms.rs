@@ -12,7 +12,7 @@ use crate::context::{EncryptionContext, frame_pairs};
 use crate::key::{DataKey, DataKeyId, KekId, KeyUsage, WrappedKey};
 use crate::timestamp::Timestamp;
 
-pub use self::requests::{RequestCounter, report_requests};
+pub use self::requests::{RequestCounter, report_requests, report_server_time};
 
 /// Wraps and unwraps data keys under KEKs that never leave it.
 ///

@@ -126,7 +126,8 @@ impl Registration {
         // Before the call: the key store may receive it although the answer is lost.
         me.registered = true;
         let name = self.name.clone().unwrap_or_else(|| default_name(me.origin.pid));
-        (ProcessInfo::new(me.id, name, self.serves_for), me.acknowledged)
+        let info = ProcessInfo::new(me.id, name, self.serves_for).with_version(env!("CARGO_PKG_VERSION"));
+        (info, me.acknowledged)
     }
 
     pub(super) fn note_acknowledged(&self, id: ProcessId, fence: Fence) {

@@ -2,6 +2,7 @@
 
 mod check;
 mod missing;
+mod open_all;
 mod probe;
 mod rewrap;
 

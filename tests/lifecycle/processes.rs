@@ -33,6 +33,7 @@ async fn a_process_registers_says_that_it_is_there_and_signs_off() {
     assert_eq!(first.len(), 1);
     assert_eq!(first[0].info.name, "billing-7");
     assert_eq!(first[0].info.serves_for, 2 * HOUR);
+    assert_eq!(first[0].info.version.as_deref(), Some(env!("CARGO_PKG_VERSION")));
     harness.pass(MINUTE).await;
     let later = registry(&harness).await;
     assert_eq!((later.len(), later[0].info.id), (1, first[0].info.id));

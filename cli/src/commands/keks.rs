@@ -1,16 +1,13 @@
 //! `encx keks`: the KEKs that the KEK rule names, and those that wrap keys.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Result, anyhow};
-use encx::kms::{KekDescription, KekRef, KekState, KmsError};
-use encx::store::{KekUse, KeyStore};
-use encx_config::OpenKms;
+use encx::kms::KekRef;
+use encx::store::KeyStore;
 use serde::Serialize;
 
 use crate::exit::{Exit, Refused};
+use crate::keks::{View, describe, views};
 use crate::output::{pairs, tell};
-use crate::record::moment;
 use crate::session::Session;
 
 #[derive(Debug, clap::Subcommand)]
@@ -27,148 +24,18 @@ pub(crate) enum Command {
     },
 }
 
-/// A KEK: what the rule, the KMS and the key store say of it.
-#[derive(Debug, Serialize)]
-struct View {
-    kms: String,
-    kek: String,
-    /// The name that the rule has for it, if another.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    alias: Option<String>,
-    is_in_rule: bool,
-    state: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-    rotation: Option<bool>,
-    rotation_days: Option<u32>,
-    last_rotation: Option<String>,
-    next_rotation: Option<String>,
-    multi_region: Option<bool>,
-    deletion_at: Option<String>,
-    versions: u64,
-    sole: u64,
-    #[serde(skip)]
-    failed: bool,
-}
-
 pub(crate) async fn run(session: &Session, command: Command) -> Result<Exit> {
     match command {
         Command::List => {
             let views = views(session).await?;
             write(session, &views)?;
-            Ok(match views.iter().any(|view| view.failed) {
+            Ok(match views.iter().any(|view| view.failure.is_some()) {
                 true => Exit::Unreachable,
                 false => Exit::Done,
             })
         }
         Command::Check => check(session).await,
         Command::CanRetire { kek } => can_retire(session, &kek).await,
-    }
-}
-
-async fn views(session: &Session) -> Result<Vec<View>> {
-    let (kms, store) = (session.kms().await?, session.store().await?);
-    let rule = session.manager(None).await?.named_keks();
-    let mut used: BTreeMap<_, _> = store
-        .keks()
-        .await?
-        .into_iter()
-        .map(|used| (KekRef::new(used.kms.clone(), used.kek.clone()), used))
-        .collect();
-    let mut views: Vec<View> = Vec::new();
-    for named in rule.wrapping.iter().chain(&rule.unwrapping) {
-        let described = describe(kms, named).await;
-        let lasting = match &described {
-            Ok(description) => KekRef::new(named.kms.clone(), description.kek.clone()),
-            Err(_) => named.clone(),
-        };
-        // Two names may stand for one KEK.
-        if views.iter().any(|view| view.is(&lasting)) {
-            continue;
-        }
-        let used = used.remove(&lasting);
-        views.push(View::new(&lasting, Some(named), Some(described), used.as_ref()));
-    }
-    // Rows name these and the rule does not. No KMS is asked about them: a row never chooses whom we call.
-    views.extend(
-        used.iter()
-            .map(|(kek, used)| View::new(kek, None, None, Some(used))),
-    );
-    Ok(views)
-}
-
-async fn describe(kms: &OpenKms, kek: &KekRef) -> Result<KekDescription, String> {
-    match kms.get(&kek.kms) {
-        Some(service) => service
-            .describe_kek(&kek.kek)
-            .await
-            .map_err(|error: KmsError| error.to_string()),
-        None => Err(format!("no KMS is called `{}`", kek.kms)),
-    }
-}
-
-impl View {
-    fn new(
-        kek: &KekRef,
-        named: Option<&KekRef>,
-        described: Option<Result<KekDescription, String>>,
-        used: Option<&KekUse>,
-    ) -> Self {
-        let (description, error) = match described {
-            Some(Ok(description)) => (Some(description), None),
-            Some(Err(error)) => (None, Some(error)),
-            None => (None, None),
-        };
-        let told = description.as_ref();
-        Self {
-            kms: kek.kms.to_string(),
-            kek: kek.kek.to_string(),
-            alias: named
-                .filter(|named| *named != kek)
-                .map(|named| named.kek.to_string()),
-            is_in_rule: named.is_some(),
-            state: told.map_or("not asked", |told| state_name(told.state)),
-            rotation: told.and_then(|told| told.rotation),
-            rotation_days: told.and_then(|told| told.rotation_days),
-            last_rotation: told.and_then(|told| told.last_rotation).map(moment),
-            next_rotation: told.and_then(|told| told.next_rotation).map(moment),
-            multi_region: told.and_then(|told| told.multi_region),
-            deletion_at: told.and_then(|told| told.deletion).map(moment),
-            versions: used.map_or(0, |used| used.versions),
-            sole: used.map_or(0, |used| used.sole),
-            failed: error.is_some(),
-            error,
-        }
-    }
-
-    fn is(&self, kek: &KekRef) -> bool {
-        self.kms == kek.kms.as_str() && self.kek == kek.kek.as_str()
-    }
-
-    /// Says what is wrong with it, and what to do.
-    fn findings(&self) -> Vec<String> {
-        let name = format!("{}:{}", self.kms, self.kek);
-        let mut findings = Vec::new();
-        if let Some(error) = &self.error {
-            findings.push(format!("{name} does not answer: {error}"));
-        } else if self.is_in_rule && self.state != "enabled" {
-            findings.push(format!(
-                "{name} is {}: enable it, or move its {} versions with `encx rewrap`",
-                self.state, self.versions
-            ));
-        }
-        if !self.is_in_rule {
-            findings.push(format!(
-                "{name} wraps {} versions and the KEK rule does not allow it: add it to `also_unwrap`, or restore the rows if they were edited",
-                self.versions
-            ));
-        }
-        if self.rotation == Some(false) && self.is_in_rule {
-            findings.push(format!(
-                "{name} does not rotate: switch on automatic rotation in its KMS"
-            ));
-        }
-        findings
     }
 }
 
@@ -222,10 +89,12 @@ async fn check(session: &Session) -> Result<Exit> {
     session
         .output
         .list(["FINDING"], &findings, |finding| [finding.finding.clone()])?;
-    Ok(match views.iter().any(|view| view.failed && view.is_in_rule) {
-        true => Exit::Unreachable,
-        false => Exit::Finding,
-    })
+    Ok(
+        match views.iter().any(|view| view.failure.is_some() && view.is_in_rule) {
+            true => Exit::Unreachable,
+            false => Exit::Finding,
+        },
+    )
 }
 
 async fn can_retire(session: &Session, text: &str) -> Result<Exit> {
@@ -246,8 +115,11 @@ async fn can_retire(session: &Session, text: &str) -> Result<Exit> {
     if used.is_none() {
         // People take a KEK away on this answer: a name that is spelled wrongly must not get it.
         let (kms, name) = (session.kms().await?, format!("{}:{}", kek.kms, kek.kek));
-        describe(kms, &kek).await.map_err(|error| {
-            anyhow!("no version is wrapped by `{name}`, and its KMS does not know it: {error}")
+        describe(kms, &kek).await.map_err(|failure| {
+            anyhow!(
+                "no version is wrapped by `{name}`, and its KMS does not know it: {}",
+                failure.text
+            )
         })?;
     }
     let rule = session.manager(None).await?.named_keks();
@@ -308,13 +180,4 @@ pub(crate) async fn refuse_unknown(session: &Session, kek: &KekRef) -> Result<()
         kek.kms, kek.kek
     ))
     .into())
-}
-
-fn state_name(state: KekState) -> &'static str {
-    match state {
-        KekState::Disabled => "disabled",
-        KekState::Enabled => "enabled",
-        KekState::PendingDeletion => "pending deletion",
-        _ => "unavailable",
-    }
 }

@@ -2,12 +2,15 @@
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 mod changes;
+mod doctor;
 mod failures;
 mod files;
 mod formats;
 mod keks;
 mod keys;
 mod long;
+#[path = "../../../providers/sqlx/tests/common/pooler.rs"]
+mod pooler;
 mod rotate;
 mod rows;
 mod sealed;

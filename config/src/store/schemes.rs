@@ -76,6 +76,17 @@ impl StoreUrl {
         }
         self.url.clone()
     }
+
+    /// Returns the URL by which the key store listens for changes, if one is set.
+    pub(crate) fn for_listening(&self) -> Option<SecretUrl> {
+        let url = self.listen_url.as_ref()?;
+        #[cfg(feature = "postgres")]
+        if is_postgres(self.scheme()) {
+            let url = with_ca_file(url.expose(), self.ca_file.as_deref());
+            return Some(SecretUrl::new(url.as_str()));
+        }
+        Some(url.clone())
+    }
 }
 
 /// Adds the CA file as a parameter that the URL's driver reads.

@@ -1,10 +1,12 @@
-//! Counts the requests that a provider sends for one call, which may need none, one or several.
+//! Reports of the requests that a provider sends for one call: how many, and the server's time.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use crate::timestamp::Timestamp;
 
 thread_local! {
     /// The counters of the calls being polled on this thread, innermost last.
@@ -31,10 +33,21 @@ thread_local! {
 #[derive(Clone, Debug, Default)]
 pub struct RequestCounter(Arc<Reported>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Reported {
     /// One more than the reported number; 0 if nothing was reported.
     count: AtomicU64,
+    /// In microseconds; `i64::MIN` if nothing was reported.
+    server_time: AtomicI64,
+}
+
+impl Default for Reported {
+    fn default() -> Self {
+        Self {
+            count: AtomicU64::new(0),
+            server_time: AtomicI64::new(i64::MIN),
+        }
+    }
 }
 
 impl RequestCounter {
@@ -64,6 +77,13 @@ impl RequestCounter {
         self.0.count.load(Ordering::Relaxed).checked_sub(1)
     }
 
+    /// Returns the time that the server's last answer named; `None` of a provider that reports none, or without an answer.
+    #[must_use]
+    pub fn server_time(&self) -> Option<Timestamp> {
+        let micros = self.0.server_time.load(Ordering::Relaxed);
+        (micros != i64::MIN).then(|| Timestamp::from_micros(micros))
+    }
+
     fn add(&self, requests: u64) {
         let add = |count: u64| Some(count.max(1).saturating_add(requests));
         // The closure always returns `Some`, so this cannot fail.
@@ -79,6 +99,15 @@ impl RequestCounter {
 /// A provider that reports nothing is counted as one request for each call. Outside a counted call this does nothing.
 pub fn report_requests(requests: u64) {
     COUNTING.with_borrow(|counting| counting.iter().for_each(|counter| counter.add(requests)));
+}
+
+/// Reports what time it is by the clock of the server that answered the call that is being polled, such as the header `Date`
+/// of its answer.
+///
+/// Where no call is being counted this does nothing.
+pub fn report_server_time(at: Timestamp) {
+    let store = |counter: &RequestCounter| counter.0.server_time.store(at.as_micros(), Ordering::Relaxed);
+    COUNTING.with_borrow(|counting| counting.iter().for_each(store));
 }
 
 /// Registers a counter on this thread until it is dropped, even by a panic.
@@ -133,6 +162,20 @@ mod tests {
             [&outer, &inner, &other, &RequestCounter::new()].map(RequestCounter::reported),
             [Some(2), Some(2), Some(0), None]
         );
+    }
+
+    #[test]
+    fn the_last_time_that_a_server_told_is_kept() {
+        let counter = RequestCounter::new();
+        report_server_time(Timestamp::from_micros(1));
+        assert_eq!(counter.server_time(), None);
+        let call = counter.during(async {
+            report_server_time(Timestamp::from_micros(-7));
+            report_server_time(Timestamp::from_micros(5_000_000));
+        });
+        assert!(poll(pin!(call)).is_ready());
+        assert_eq!(counter.server_time(), Some(Timestamp::from_micros(5_000_000)));
+        assert_eq!(counter.reported(), None, "no request was counted");
     }
 
     #[test]

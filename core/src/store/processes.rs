@@ -120,6 +120,9 @@ pub struct ProcessInfo {
     /// How long it may use a withdrawn key while it cannot be reached: its `ttl`, and how long keys may serve beyond.
     /// Stored in microseconds, rounded up, and at most 100 years.
     pub serves_for: Duration,
+    /// The version of `encx` that it runs, such as `0.1.0`: at most 64 bytes, no control characters. `None` of a process whose
+    /// library does not say.
+    pub version: Option<String>,
 }
 
 impl ProcessInfo {
@@ -130,17 +133,29 @@ impl ProcessInfo {
             id,
             name: name.into(),
             serves_for,
+            version: None,
         }
+    }
+
+    /// Says which version of `encx` it runs.
+    #[must_use]
+    pub fn with_version(mut self, version: impl Into<String>) -> Self {
+        self.version = Some(version.into());
+        self
     }
 
     /// Checks a process's description. For stores.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Invalid`] if its name has more than 200 bytes, or control characters.
+    /// [`StoreError::Invalid`] if its name has more than 200 bytes, its version is empty or has more than 64, or one of them
+    /// has control characters.
     pub fn check(&self) -> Result<(), StoreError> {
         let rule = "a process's name has at most 200 bytes and no control characters";
-        check(self.name.is_empty() || is_name(&self.name), rule)
+        check(self.name.is_empty() || is_name(&self.name), rule)?;
+        let rule = "a process's version has 1 to 64 bytes and no control characters";
+        let fits = |version: &String| version.len() <= 64 && is_name(version);
+        check(self.version.as_ref().is_none_or(fits), rule)
     }
 
     /// Returns how long it may use a withdrawn key, as stored: in whole microseconds, rounded up, and at most 100

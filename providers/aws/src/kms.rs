@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use aws_sdk_kms::Client;
 use aws_sdk_kms::config::http::HttpResponse;
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_kms::primitives::{Blob, DateTime};
+use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{DataKeySpec, KeyMetadata, KeyState};
 use encx_core::key::{DataKey, KekId, WrappedKey};
 use encx_core::kms::{
@@ -24,6 +24,7 @@ use crate::arn::{KeyArn, KeyName};
 use crate::clients::Clients;
 use crate::error::{Asked, AwsError, Message, PROVIDER};
 use crate::flights::Flights;
+use crate::moment::timestamp;
 use crate::regions::Regions;
 
 /// AWS KMS as the key management service of `encx`.
@@ -369,11 +370,6 @@ fn unknown_rotation(error: &AwsError, arn: &str, is_secret: &AtomicBool) {
         is_secret.store(true, Ordering::Relaxed);
     }
     tracing::debug!(target: "encx::aws", kek = arn, %error, "rotation is unknown");
-}
-
-fn timestamp(at: &DateTime) -> Timestamp {
-    let micros = at.as_nanos() / 1000;
-    Timestamp::from_micros(i64::try_from(micros).unwrap_or(i64::MAX))
 }
 
 /// Says what is wrong with an answer.

@@ -41,6 +41,7 @@ mod endpoint;
 mod error;
 mod flights;
 mod kms;
+mod moment;
 pub mod policy;
 mod proxy;
 mod regions;

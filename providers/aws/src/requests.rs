@@ -1,13 +1,19 @@
-//! Counts requests where the SDK sends them: every attempt, including those that no caller sees.
+//! Counts requests where the SDK sends them: every attempt, including those that no caller sees; and reads the server's time from the
+//! answers.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aws_sdk_kms::config::interceptors::BeforeTransmitInterceptorContextRef;
+use aws_sdk_kms::config::interceptors::{
+    BeforeDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef,
+};
 use aws_sdk_kms::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_kms::error::BoxError;
-use encx_core::kms::report_requests;
+use aws_sdk_kms::primitives::{DateTime, DateTimeFormat};
+use encx_core::kms::{report_requests, report_server_time};
+
+use crate::moment::timestamp;
 
 /// Counts requests by operation. Clones share their counts.
 #[derive(Clone, Default)]
@@ -47,6 +53,20 @@ impl Intercept for Requests {
         let operation = target.rsplit('.').next().unwrap_or_default();
         let mut sent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *sent.entry(operation.to_owned()).or_default() += 1;
+        Ok(())
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let date = context.response().headers().get("date");
+        let at = date.and_then(|date| DateTime::from_str(date, DateTimeFormat::HttpDate).ok());
+        if let Some(at) = at {
+            report_server_time(timestamp(&at));
+        }
         Ok(())
     }
 }

@@ -88,6 +88,7 @@ pub(crate) struct RawProcess {
     pub(crate) name: String,
     /// In microseconds.
     pub(crate) serves_for: i64,
+    pub(crate) version: Option<String>,
     pub(crate) started_at: Timestamp,
     pub(crate) seen_at: Timestamp,
     pub(crate) acknowledged: i64,
@@ -100,7 +101,8 @@ impl RawProcess {
     pub(crate) fn into_record(self) -> Result<ProcessRecord, StoreError> {
         let serves_for = u64::try_from(self.serves_for).map_err(|_| unreadable("processes", "serves_for"))?;
         let id = ProcessId::from_uuid(self.id);
-        let info = ProcessInfo::new(id, self.name, Duration::from_micros(serves_for));
+        let mut info = ProcessInfo::new(id, self.name, Duration::from_micros(serves_for));
+        info.version = self.version;
         let acknowledged = Fence::new(self.acknowledged);
         Ok(ProcessRecord::new(
             info,

@@ -383,7 +383,7 @@ fn page_query(query: &KeyQuery) -> Result<Query<'static, Sqlite, SqliteArguments
 }
 
 /// The migrations, in order.
-const MIGRATIONS: [Migration; 5] = [
+const MIGRATIONS: [Migration; 6] = [
     Migration {
         version: 1,
         name: "keys",
@@ -413,6 +413,12 @@ const MIGRATIONS: [Migration; 5] = [
         name: "faults",
         compatible_from: 1,
         text: include_str!("../migrations/sqlite/0005_faults.sql"),
+    },
+    Migration {
+        version: 6,
+        name: "versions",
+        compatible_from: 1,
+        text: include_str!("../migrations/sqlite/0006_versions.sql"),
     },
 ];
 

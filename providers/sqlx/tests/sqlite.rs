@@ -61,7 +61,7 @@ fn sixteen_processes_migrate_at_once_and_again() {
         let mut connection = connection(&file).await;
         assert_eq!(
             count(&mut connection, "SELECT count(*) FROM encx_migrations").await,
-            4
+            6
         );
         assert_eq!(
             count(&mut connection, "SELECT count(*) FROM encx_data_keys").await,
@@ -74,7 +74,7 @@ fn sixteen_processes_migrate_at_once_and_again() {
 }
 
 /// The migrations that a library of each version had run; the empty string means no tables.
-const OLDER: [&str; 5] = [
+const OLDER: [&str; 6] = [
     "",
     concat!(
         include_str!("../migrations/sqlite/0001_keys.sql"),
@@ -98,6 +98,14 @@ const OLDER: [&str; 5] = [
         include_str!("../migrations/sqlite/0004_lists.sql"),
         "INSERT INTO encx_migrations (version, compatible_from) VALUES (1, NULL), (2, 1), (3, 1), (4, 1);"
     ),
+    concat!(
+        include_str!("../migrations/sqlite/0001_keys.sql"),
+        include_str!("../migrations/sqlite/0002_coordination.sql"),
+        include_str!("../migrations/sqlite/0003_application.sql"),
+        include_str!("../migrations/sqlite/0004_lists.sql"),
+        include_str!("../migrations/sqlite/0005_faults.sql"),
+        "INSERT INTO encx_migrations (version, compatible_from) VALUES (1, NULL), (2, 1), (3, 1), (4, 1), (5, 1);"
+    ),
 ];
 
 #[test]
@@ -116,6 +124,7 @@ fn the_steps_say_which_ran_and_their_scripts_run_by_hand() {
                 (3, "application"),
                 (4, "lists"),
                 (5, "faults"),
+                (6, "versions"),
             ];
             assert_eq!(versions, expected);
             assert_eq!(steps.iter().filter(|step| step.is_applied).count(), ran);
@@ -130,7 +139,7 @@ fn the_steps_say_which_ran_and_their_scripts_run_by_hand() {
                     .iter()
                     .all(|step| step.is_applied)
             );
-            let others = "SELECT count(*) FROM encx_migrations WHERE version = 5 AND compatible_from = 1";
+            let others = "SELECT count(*) FROM encx_migrations WHERE version = 6 AND compatible_from = 1";
             assert_eq!(
                 count(&mut connection, others).await,
                 1,
@@ -165,7 +174,7 @@ fn pools_of_one_connection_migrate_at_once() {
                     result.unwrap();
                 }
                 let versions = "SELECT count(*) FROM encx_migrations";
-                assert_eq!(count(&mut connection(&file).await, versions).await, 5);
+                assert_eq!(count(&mut connection(&file).await, versions).await, 6);
             });
         }
     }
@@ -205,7 +214,7 @@ fn processes_migrate_one_file_at_once() {
         }
         block_on(async {
             let versions = "SELECT count(*) FROM encx_migrations";
-            assert_eq!(count(&mut connection(&file).await, versions).await, 5);
+            assert_eq!(count(&mut connection(&file).await, versions).await, 6);
         });
     }
 }
@@ -247,7 +256,7 @@ fn newer_tables_are_used_if_they_say_that_they_may_be() {
         let mut connection = connection(&file).await;
         run(
             &mut connection,
-            "INSERT INTO encx_migrations (version, compatible_from) VALUES (99, 5)",
+            "INSERT INTO encx_migrations (version, compatible_from) VALUES (99, 6)",
         )
         .await;
         let store = file.store().await;
@@ -255,7 +264,7 @@ fn newer_tables_are_used_if_they_say_that_they_may_be() {
         store.migrate().await.unwrap();
         run(
             &mut connection,
-            "INSERT INTO encx_migrations (version, compatible_from) VALUES (100, 6)",
+            "INSERT INTO encx_migrations (version, compatible_from) VALUES (100, 7)",
         )
         .await;
         let store = file.store().await;
@@ -295,7 +304,7 @@ fn tables_of_version_1_are_brought_up_to_date() {
         store.migrate().await.unwrap();
         store.insert(&new_key("t")).await.unwrap();
         store.processes().unwrap().raise_fence().await.unwrap();
-        let compatible = "SELECT compatible_from FROM encx_migrations WHERE version = 5";
+        let compatible = "SELECT compatible_from FROM encx_migrations WHERE version = 6";
         assert_eq!(count(&mut connection, compatible).await, 1);
     });
 }

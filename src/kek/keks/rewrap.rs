@@ -138,7 +138,7 @@ impl Keks {
     }
 
     /// Selects the record's wraps that the rule allows, in the rule's order.
-    async fn allowed_wraps<'a>(
+    pub(super) async fn allowed_wraps<'a>(
         &self,
         record: &'a KeyRecord,
         choice: &KekChoice,

@@ -29,6 +29,7 @@ pub(super) async fn processes_are_listed_while_they_live(fixture: Arc<dyn StoreF
     let mut infos = [process("billing-1"), process(""), process(&"ü".repeat(100))];
     infos[1].serves_for = Duration::ZERO;
     infos[2].serves_for = Duration::from_micros(86_400_000_001);
+    infos[2].version = Some("0.1.0".to_owned());
     infos.sort_by_key(|info| info.id);
     for info in infos.iter().rev() {
         assert_eq!(processes(&first).heartbeat(info).await.unwrap(), Fence::NONE);
@@ -45,6 +46,7 @@ pub(super) async fn processes_are_listed_while_they_live(fixture: Arc<dyn StoreF
     // A process may change its description; its start time stays.
     infos[0].name = "renamed".to_owned();
     infos[0].serves_for += Duration::from_secs(1);
+    infos[0].version = Some("v".repeat(64));
     let before = listed.processes[0].clone();
     let later = loop {
         processes(&second).heartbeat(&infos[0]).await.unwrap();
@@ -73,6 +75,12 @@ pub(super) async fn processes_are_listed_while_they_live(fixture: Arc<dyn StoreF
     for name in ["a\nb", "a\0", &"n".repeat(201)] {
         let refused = processes(&first).heartbeat(&process(name)).await;
         assert!(matches!(refused, Err(StoreError::Invalid { .. })), "{name:?}");
+    }
+    for version in ["", "1\n", &"v".repeat(65)] {
+        let refused = processes(&first)
+            .heartbeat(&process("p").with_version(version))
+            .await;
+        assert!(matches!(refused, Err(StoreError::Invalid { .. })), "{version:?}");
     }
 }
 

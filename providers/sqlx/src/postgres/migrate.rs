@@ -7,7 +7,7 @@ use super::{PostgresKeyStore, sql};
 use crate::migrate::{Found, Migration, MigrationStep};
 
 /// The migrations, in order.
-const MIGRATIONS: [Migration; 4] = [
+const MIGRATIONS: [Migration; 5] = [
     Migration {
         version: 1,
         name: "keys",
@@ -31,6 +31,12 @@ const MIGRATIONS: [Migration; 4] = [
         name: "faults",
         compatible_from: 1,
         text: include_str!("../../migrations/postgres/0004_faults.sql"),
+    },
+    Migration {
+        version: 5,
+        name: "versions",
+        compatible_from: 1,
+        text: include_str!("../../migrations/postgres/0005_versions.sql"),
     },
 ];
 

@@ -210,6 +210,7 @@ impl ProcessRegistry for PostgresKeyStore {
                 .bind(process.id.as_uuid())
                 .bind(&process.name)
                 .bind(process.serves_for_micros())
+                .bind(&process.version)
         };
         let mut row = transaction.fetch_one(bound(sql::HEARTBEAT)).await?;
         if row.is_none() {
@@ -255,6 +256,7 @@ impl ProcessRegistry for PostgresKeyStore {
                 id,
                 name: process.get("name")?,
                 serves_for: process.get("serves_for")?,
+                version: process.get("version")?,
                 started_at: process.moment("started_at")?,
                 seen_at: process.moment("seen_at")?,
                 acknowledged: process.get("acknowledged")?,

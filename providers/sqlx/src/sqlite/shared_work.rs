@@ -229,7 +229,8 @@ impl ProcessRegistry for SqliteKeyStore {
             .bind(bytes(process.id))
             .bind(&process.name)
             .bind(process.serves_for_micros())
-            .bind(now);
+            .bind(now)
+            .bind(&process.version);
         execute(&mut *transaction, heartbeat).await?;
         execute(&mut *transaction, sqlx::query(sql::FORGET).bind(now)).await?;
         let fence: i64 = sqlx::query_scalar(sql::FENCE)
@@ -285,6 +286,7 @@ impl ProcessRegistry for SqliteKeyStore {
                 id: Uuid::from_slice(&id).map_err(|_| unreadable("processes", "id"))?,
                 name: process.get("name")?,
                 serves_for: process.get("serves_for")?,
+                version: process.get("version")?,
                 started_at: process.moment("started_at")?,
                 seen_at: process.moment("seen_at")?,
                 acknowledged: process.get("acknowledged")?,

@@ -12,7 +12,7 @@ use crate::common::postgres::{Database, on_a_database};
 use crate::{count, run};
 
 /// The migrations that a library of each version had run; the empty string means no tables.
-const OLDER: [&str; 4] = [
+const OLDER: [&str; 5] = [
     "",
     concat!(
         include_str!("../../migrations/postgres/0001_keys.sql"),
@@ -28,6 +28,13 @@ const OLDER: [&str; 4] = [
         include_str!("../../migrations/postgres/0002_coordination.sql"),
         include_str!("../../migrations/postgres/0003_lists.sql"),
         "INSERT INTO encx.migrations (version, compatible_from) VALUES (1, NULL), (2, 1), (3, 1)"
+    ),
+    concat!(
+        include_str!("../../migrations/postgres/0001_keys.sql"),
+        include_str!("../../migrations/postgres/0002_coordination.sql"),
+        include_str!("../../migrations/postgres/0003_lists.sql"),
+        include_str!("../../migrations/postgres/0004_faults.sql"),
+        "INSERT INTO encx.migrations (version, compatible_from) VALUES (1, NULL), (2, 1), (3, 1), (4, 1)"
     ),
 ];
 
@@ -56,7 +63,7 @@ async fn migrate_at_once(database: &Database, stores: Vec<PostgresKeyStore>, wai
         result.unwrap();
     }
     let versions = "SELECT count(*) FROM encx.migrations";
-    assert_eq!(count(&mut watcher, versions).await, 4);
+    assert_eq!(count(&mut watcher, versions).await, 5);
 }
 
 #[test]
@@ -125,7 +132,7 @@ fn sixteen_processes_migrate_at_once_and_again() {
         assert_eq!(count(&mut connection, applied).await, when);
         assert_eq!(
             count(&mut connection, "SELECT count(*) FROM encx.migrations").await,
-            3
+            5
         );
         assert_eq!(
             count(&mut connection, "SELECT count(*) FROM encx.data_keys").await,
@@ -179,7 +186,7 @@ fn newer_tables_are_used_if_they_say_that_they_may_be() {
         let mut connection = database.connection().await;
         run(
             &mut connection,
-            "INSERT INTO encx.migrations (version, compatible_from) VALUES (99, 4)",
+            "INSERT INTO encx.migrations (version, compatible_from) VALUES (99, 5)",
         )
         .await;
         let store = database.store().await;
@@ -187,7 +194,7 @@ fn newer_tables_are_used_if_they_say_that_they_may_be() {
         store.migrate().await.unwrap();
         run(
             &mut connection,
-            "INSERT INTO encx.migrations (version, compatible_from) VALUES (100, 5)",
+            "INSERT INTO encx.migrations (version, compatible_from) VALUES (100, 6)",
         )
         .await;
         let store = database.store().await;
@@ -223,7 +230,7 @@ fn tables_of_version_1_are_brought_up_to_date() {
         store.migrate().await.unwrap();
         store.insert(&new_key("t")).await.unwrap();
         store.processes().unwrap().raise_fence().await.unwrap();
-        let compatible = "SELECT compatible_from::bigint FROM encx.migrations WHERE version = 4";
+        let compatible = "SELECT compatible_from::bigint FROM encx.migrations WHERE version = 5";
         assert_eq!(count(&mut connection, compatible).await, 1);
     });
 }

@@ -97,14 +97,15 @@ pub(in super::super) const SET_FAULTS: &str = "
 
 /// $1 id, $2 name, $3 how long it serves keys, in microseconds. No row if it is not registered.
 pub(in super::super) const HEARTBEAT: &str = "
-    UPDATE encx.processes SET name = $2, serves_for = $3, seen_at = greatest(seen_at, statement_timestamp())
+    UPDATE encx.processes
+    SET name = $2, serves_for = $3, version = $4, seen_at = greatest(seen_at, statement_timestamp())
     WHERE id = $1
     RETURNING coalesce((SELECT number FROM encx.fences), 0) AS fence";
 
 /// Like [`HEARTBEAT`].
 pub(in super::super) const REGISTER: &str = "
-    INSERT INTO encx.processes (id, name, serves_for, started_at, seen_at, acknowledged)
-    VALUES ($1, $2, $3, statement_timestamp(), statement_timestamp(), 0)
+    INSERT INTO encx.processes (id, name, serves_for, version, started_at, seen_at, acknowledged)
+    VALUES ($1, $2, $3, $4, statement_timestamp(), statement_timestamp(), 0)
     ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at
     RETURNING coalesce((SELECT number FROM encx.fences), 0) AS fence";
 
@@ -133,7 +134,7 @@ pub(in super::super) const RAISE_FENCE: &str = "
 
 /// There is a row even without processes: it contains the time.
 pub(in super::super) const PROCESSES: &str = "
-    SELECT n.now, p.id, p.name, p.serves_for, p.started_at, p.seen_at, p.acknowledged
+    SELECT n.now, p.id, p.name, p.serves_for, p.version, p.started_at, p.seen_at, p.acknowledged
     FROM (SELECT statement_timestamp() AS now) n
     LEFT JOIN encx.processes p
         ON p.seen_at >= n.now - interval '1 hour' - p.serves_for * interval '1 microsecond'

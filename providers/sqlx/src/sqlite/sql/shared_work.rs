@@ -84,10 +84,11 @@ pub(in super::super) const SET_FAULT: &str = "
 
 /// ?1 id, ?2 name, ?3 how long it serves keys, in microseconds, ?4 now.
 pub(in super::super) const HEARTBEAT: &str = "
-    INSERT INTO encx_processes AS p (id, name, serves_for, started_at, seen_at, acknowledged)
-    VALUES (?1, ?2, ?3, ?4, ?4, 0)
+    INSERT INTO encx_processes AS p (id, name, serves_for, started_at, seen_at, acknowledged, version)
+    VALUES (?1, ?2, ?3, ?4, ?4, 0, ?5)
     ON CONFLICT (id) DO UPDATE
-    SET name = excluded.name, serves_for = excluded.serves_for, seen_at = max(p.seen_at, excluded.seen_at)";
+    SET name = excluded.name, serves_for = excluded.serves_for, version = excluded.version,
+        seen_at = max(p.seen_at, excluded.seen_at)";
 
 pub(in super::super) const FENCE: &str = "SELECT coalesce((SELECT number FROM encx_fences), 0)";
 
@@ -110,7 +111,7 @@ pub(in super::super) const RAISE_FENCE: &str = "
 
 /// ?1 now.
 pub(in super::super) const PROCESSES: &str = "
-    SELECT id, name, serves_for, started_at, seen_at, acknowledged FROM encx_processes
+    SELECT id, name, serves_for, version, started_at, seen_at, acknowledged FROM encx_processes
     WHERE seen_at >= ?1 - 3600000000 - serves_for
     ORDER BY id";
 

@@ -1,0 +1,112 @@
+//! `encx doctor`: what is wrong with a place where encx runs, and what to do.
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::doctor::{Check, Code, Finding, Options, examine};
+use crate::exit::Exit;
+use crate::output::{columns, printable, tell};
+use crate::session::Session;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Look at all versions in place of a sample, each with a KMS call for each of its wraps, and at all of a SQLite file
+    #[arg(long)]
+    deep: bool,
+    /// Do not count findings with this code, because they are known; may be given several times
+    #[arg(long, value_name = "CODE", hide_possible_values = true)]
+    accept: Vec<Code>,
+}
+
+pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
+    let options = Options { deep: args.deep };
+    let mut checks = Box::pin(examine(session, &options)).await?;
+    for finding in checks.iter_mut().flat_map(|check| &mut check.findings) {
+        finding.accepted = args.accept.contains(&finding.code);
+    }
+    let report = Report::new(&checks);
+    session.output.object(&report, || table(&checks))?;
+    let not_checked = checks.iter().map(|check| check.not_checked.len()).sum::<usize>();
+    if not_checked > 0 {
+        tell(&format!(
+            "{not_checked} things could not be checked: the list says why"
+        ));
+    }
+    Ok(match report.findings {
+        0 => {
+            tell("no finding");
+            Exit::Done
+        }
+        1 => {
+            tell("1 finding");
+            Exit::Finding
+        }
+        count => {
+            tell(&format!("{count} findings"));
+            Exit::Finding
+        }
+    })
+}
+
+#[derive(Serialize)]
+struct Report<'c> {
+    checks: &'c [Check],
+    /// How many findings count.
+    findings: usize,
+}
+
+impl<'c> Report<'c> {
+    fn new(checks: &'c [Check]) -> Self {
+        let findings = checks.iter().flat_map(|check| &check.findings);
+        Self {
+            checks,
+            findings: findings.filter(|finding| !finding.accepted).count(),
+        }
+    }
+}
+
+fn table(checks: &[Check]) -> String {
+    let rows = checks
+        .iter()
+        .map(|check| [check.name.to_owned(), result_of(check)]);
+    let mut parts = vec![columns(Some(["CHECK", "RESULT"]), rows)];
+    let mut findings: Vec<_> = checks.iter().flat_map(|check| &check.findings).collect();
+    findings.sort_by_key(|finding| (finding.accepted, finding.severity));
+    parts.extend(findings.into_iter().map(block));
+    parts.join("\n\n")
+}
+
+fn result_of(check: &Check) -> String {
+    let findings = match check.findings.len() {
+        0 => None,
+        1 => Some("1 finding".to_owned()),
+        count => Some(format!("{count} findings")),
+    };
+    let not_checked = match check.not_checked.as_slice() {
+        [] => None,
+        why => Some(format!("not checked: {}", why.join("; "))),
+    };
+    match (findings, not_checked) {
+        (None, None) => "OK".to_owned(),
+        (findings, not_checked) => {
+            let parts: Vec<_> = findings.into_iter().chain(not_checked).collect();
+            parts.join("; ")
+        }
+    }
+}
+
+/// Writes a finding for people.
+fn block(finding: &Finding) -> String {
+    let severity = match finding.accepted {
+        true => "accepted",
+        false => finding.severity.name(),
+    };
+    let line = |text: &str| printable(text).replace('\n', "\n  ");
+    format!(
+        "{severity}: {}: {}\n  {}\n  {}",
+        finding.code.name(),
+        line(&finding.subject),
+        line(&finding.what),
+        line(&finding.remedy)
+    )
+}

@@ -1,0 +1,236 @@
+//! What a check finds: findings with a stable code, how bad each is, and what to do; and what could not be checked.
+
+use clap::ValueEnum;
+use serde::{Serialize, Serializer};
+
+/// Names a kind of finding, for scripts and for `--accept`. A code keeps its meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum Code {
+    ClockBehindRows,
+    ClockSkewDatabase,
+    ClockSkewKms,
+    ColumnGone,
+    ColumnType,
+    ColumnUndeclared,
+    DatabaseDamaged,
+    DatabaseFileReadable,
+    DatabaseFileWritable,
+    DestroyedWithWrap,
+    FsyncOff,
+    FullPageWritesOff,
+    HintsDoNotArrive,
+    InsecureAllowed,
+    KekAccessDenied,
+    KekDisabled,
+    KekNotAllowed,
+    KekNotFound,
+    KekPendingDeletion,
+    KekRotationOff,
+    KekUnavailable,
+    KeyCheckMismatch,
+    KmsInMemory,
+    KmsUnreachable,
+    NotPrimary,
+    PoolerNotDeclared,
+    PostgresVersion,
+    ProcessSilent,
+    ProcessVersion,
+    ReplicaLag,
+    RoleAttributes,
+    RoleExcessRights,
+    RoleMayEditAudit,
+    RoleOwnsTables,
+    RoleSuperuser,
+    RotationDue,
+    RowEdited,
+    SchemaBehind,
+    SchemaNewer,
+    SettingsUnusable,
+    TwoActive,
+    UnwrapDenied,
+    UnwrapRefused,
+    ValidationFailed,
+    VersionMissing,
+    WrapGone,
+    WrongContextAccepted,
+}
+
+impl Code {
+    /// Returns its name, such as `kek-disabled`.
+    pub(crate) fn name(self) -> String {
+        let value = self.to_possible_value();
+        value.map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
+impl Serialize for Code {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.name())
+    }
+}
+
+/// How bad a finding is. The worst is first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Severity {
+    /// Data cannot be read, or is about to be lost.
+    Error,
+    /// Something will go wrong, or hides what goes wrong.
+    Warning,
+}
+
+impl Severity {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Finding {
+    pub(crate) code: Code,
+    pub(crate) severity: Severity,
+    /// What it is about: a KEK, a version, a column, a role.
+    pub(crate) subject: String,
+    /// What is wrong, and what follows from it.
+    pub(crate) what: String,
+    /// What to do.
+    pub(crate) remedy: String,
+    /// Whether the caller knows of it, so that it does not count.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) accepted: bool,
+}
+
+/// What one check found, and which parts of it could not be done.
+#[derive(Clone, Debug)]
+pub(crate) struct Check {
+    pub(crate) name: &'static str,
+    pub(crate) findings: Vec<Finding>,
+    pub(crate) not_checked: Vec<String>,
+}
+
+impl Check {
+    pub(crate) fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            findings: Vec::new(),
+            not_checked: Vec::new(),
+        }
+    }
+
+    pub(crate) fn error(
+        &mut self,
+        code: Code,
+        subject: impl Into<String>,
+        what: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        self.find(Severity::Error, code, subject, what, remedy);
+    }
+
+    pub(crate) fn warning(
+        &mut self,
+        code: Code,
+        subject: impl Into<String>,
+        what: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        self.find(Severity::Warning, code, subject, what, remedy);
+    }
+
+    pub(crate) fn find(
+        &mut self,
+        severity: Severity,
+        code: Code,
+        subject: impl Into<String>,
+        what: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        self.findings.push(Finding {
+            code,
+            severity,
+            subject: subject.into(),
+            what: what.into(),
+            remedy: remedy.into(),
+            accepted: false,
+        });
+    }
+
+    /// Notes that a part of it could not be done, and why.
+    pub(crate) fn not_checked(&mut self, why: impl Into<String>) {
+        self.not_checked.push(why.into());
+    }
+
+    /// Says how it ended, for scripts.
+    pub(crate) fn status(&self) -> &'static str {
+        match (self.findings.is_empty(), self.not_checked.is_empty()) {
+            (false, _) => "findings",
+            (true, false) => "not-checked",
+            (true, true) => "ok",
+        }
+    }
+}
+
+impl Serialize for Check {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Written<'c> {
+            name: &'static str,
+            status: &'static str,
+            findings: &'c [Finding],
+            #[serde(skip_serializing_if = "<[String]>::is_empty")]
+            not_checked: &'c [String],
+        }
+        Written {
+            name: self.name,
+            status: self.status(),
+            findings: &self.findings,
+            not_checked: &self.not_checked,
+        }
+        .serialize(serializer)
+    }
+}
+
+/// How many things a finding names.
+const NAMED: usize = 5;
+
+/// Names things: the first of them, and how many there are.
+pub(crate) fn subject(of: &str, names: &[String], count: u64) -> String {
+    let named = names.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>();
+    let named = named.join(", ");
+    let ending = if of.ends_with('s') { "es" } else { "s" };
+    match usize::try_from(count) {
+        Ok(1) => format!("{of} {named}"),
+        Ok(..=NAMED) => format!("{count} {of}{ending}: {named}"),
+        _ => format!("{count} {of}{ending}, such as {named}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_things_are_named_and_all_counted() {
+        let names: Vec<_> = (1..=6).map(|number| number.to_string()).collect();
+        assert_eq!(subject("data key", &names[..1], 1), "data key 1");
+        assert_eq!(subject("process", &names[..2], 2), "2 processes: 1, 2");
+        assert_eq!(
+            subject("data key", &names, 1_000),
+            "1000 data keys, such as 1, 2, 3, 4, 5"
+        );
+    }
+
+    #[test]
+    fn codes_have_names_of_their_own() {
+        let mut names: Vec<_> = Code::value_variants().iter().map(|code| code.name()).collect();
+        assert!(names.contains(&"kek-disabled".to_owned()), "{names:?}");
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
+}

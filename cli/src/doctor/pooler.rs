@@ -1,0 +1,94 @@
+//! Whether a transaction pooler stands before PostgreSQL, and whether the settings know of it.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use encx_config::Settings;
+use sqlx::{Connection as _, PgConnection};
+
+use crate::doctor::database::postgres_options;
+use crate::doctor::finding::{Check, Code};
+
+/// How long one look may take: a pooler of few connections may have none left.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How often it is looked: a pooler may give the same server connection twice.
+const LOOKS: u32 = 3;
+
+pub(crate) async fn check(settings: &Settings, found: &mut Check) -> Result<()> {
+    let Some(url) = settings.key_store_url() else {
+        return Ok(());
+    };
+    let mut pooled = is_pooled(url.expose()).await?;
+    if pooled.is_none() {
+        found
+            .not_checked("whether a pooler stands before the database: it gave no second connection in time");
+    }
+    if settings.transaction_pooler() {
+        // A pooler that was set up by hand may not show.
+        pooled = Some(true);
+    } else if pooled == Some(true) && !url.expose().contains("statement-cache-capacity=0") {
+        found.error(
+            Code::PoolerNotDeclared,
+            "ENCX_KEY_STORE",
+            "a transaction pooler stands before the database, and prepared statements fail there at random",
+            "set `transaction_pooler` (ENCX_KEY_STORE_TRANSACTION_POOLER) to true",
+        );
+    }
+    if pooled != Some(true) {
+        return Ok(());
+    }
+    let (subject, what) = match settings.listen_url() {
+        None => (
+            "ENCX_KEY_STORE",
+            "a transaction pooler passes no notifications on: processes see a suspended or rotated key only within `state_ttl`",
+        ),
+        Some(listen) if is_pooled(listen.expose()).await? == Some(true) => (
+            "ENCX_LISTEN_URL",
+            "it leads to a transaction pooler too, which passes no notifications on",
+        ),
+        Some(_) => return Ok(()),
+    };
+    found.warning(
+        Code::HintsDoNotArrive,
+        subject,
+        what,
+        "set `listen_url` (ENCX_LISTEN_URL) to a URL that leads to the server itself",
+    );
+    Ok(())
+}
+
+/// Tells whether transactions of one connection run on several server connections: two clients then get different ones while
+/// both have a transaction open. `None` if that could not be found out.
+async fn is_pooled(url: &str) -> Result<Option<bool>> {
+    let options = postgres_options(url)?;
+    let mut one = PgConnection::connect_with(&options).await?;
+    let mut other = PgConnection::connect_with(&options).await?;
+    let look = async {
+        let own = backend(&mut one).await?;
+        for _ in 0..LOOKS {
+            let mut held = other.begin().await?;
+            // It may hold the server connection that the first one had.
+            backend(&mut held).await?;
+            let again = backend(&mut one).await?;
+            held.rollback().await?;
+            if again != own {
+                return anyhow::Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    Ok(match tokio::time::timeout(PATIENCE, look).await {
+        Ok(looked) => Some(looked?),
+        Err(_) => None,
+    })
+}
+
+/// Asks which process of the server answers. By the simple protocol, which every pooler passes on.
+async fn backend(connection: &mut PgConnection) -> Result<i32> {
+    use sqlx::{Executor as _, Row as _};
+    let row = connection
+        .fetch_one(sqlx::raw_sql("SELECT pg_backend_pid()"))
+        .await?;
+    Ok(row.try_get(0)?)
+}

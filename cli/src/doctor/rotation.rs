@@ -1,0 +1,29 @@
+//! What is due for rotation.
+
+use anyhow::Result;
+
+use crate::doctor::finding::{Check, Code};
+use crate::session::Session;
+
+/// Counts what is due. `edited_are_told` says that another check told of rows that do not say what they are for.
+pub(crate) async fn check(session: &Session, edited_are_told: bool, found: &mut Check) -> Result<()> {
+    let maintenance = session.settings.maintenance(session.manager(None).await?);
+    let due = maintenance.due(1).await?;
+    if due.versions > 0 {
+        found.warning(
+            Code::RotationDue,
+            format!("{} versions", due.versions),
+            "they have encrypted for longer than the rotation periods allow",
+            "`encx maintain --once`, and let it run as a service or from cron; `encx keys list --due` lists them",
+        );
+    }
+    if due.unreadable > 0 && !edited_are_told {
+        found.error(
+            Code::RowEdited,
+            format!("{} active versions", due.unreadable),
+            "their rows were edited and do not say what they are for, so that they are never rotated",
+            "`encx doctor --deep` names them; restore their rows from a backup",
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! What the rows of versions must look like, whatever is in them: looked up in the database, over all of them.
+
+use crate::doctor::database::{Database, Sql};
+use crate::doctor::finding::{Check, Code, subject};
+use crate::exit::describe;
+
+const WRAP_GONE: Sql = Sql {
+    postgres: "
+        SELECT k.id::text FROM encx.data_keys k
+        WHERE k.state <> 'destroyed' AND NOT EXISTS (SELECT FROM encx.wrapped_keys w WHERE w.key_id = k.id)
+        ORDER BY k.id LIMIT 1000",
+    sqlite: "
+        SELECT lower(hex(k.id)) FROM encx_data_keys k
+        WHERE k.state <> 'destroyed' AND NOT EXISTS (SELECT 1 FROM encx_wrapped_keys w WHERE w.key_id = k.id)
+        ORDER BY k.id LIMIT 1000",
+};
+
+const DESTROYED_WITH_WRAP: Sql = Sql {
+    postgres: "
+        SELECT k.id::text FROM encx.data_keys k
+        WHERE k.state = 'destroyed' AND EXISTS (SELECT FROM encx.wrapped_keys w WHERE w.key_id = k.id)
+        ORDER BY k.id LIMIT 1000",
+    sqlite: "
+        SELECT lower(hex(k.id)) FROM encx_data_keys k
+        WHERE k.state = 'destroyed' AND EXISTS (SELECT 1 FROM encx_wrapped_keys w WHERE w.key_id = k.id)
+        ORDER BY k.id LIMIT 1000",
+};
+
+const TWO_ACTIVE: Sql = Sql {
+    postgres: "
+        SELECT min(context::text) FROM encx.data_keys WHERE state = 'active'
+        GROUP BY scope HAVING count(*) > 1 LIMIT 1000",
+    sqlite: "
+        SELECT min(context) FROM encx_data_keys WHERE state = 'active'
+        GROUP BY scope HAVING count(*) > 1 LIMIT 1000",
+};
+
+/// Versions of a scope are numbered from 1 on, and none is ever deleted.
+const GAPS: Sql = Sql {
+    postgres: "
+        SELECT min(context::text) FROM encx.data_keys GROUP BY scope HAVING count(*) <> max(version) LIMIT 1000",
+    sqlite: "SELECT min(context) FROM encx_data_keys GROUP BY scope HAVING count(*) <> max(version) LIMIT 1000",
+};
+
+/// The last versions of a scope leave no gap behind, but the audit log knows them.
+const FORGOTTEN: Sql = Sql {
+    postgres: "
+        SELECT DISTINCT a.key_id::text FROM encx.audit_log a
+        WHERE a.what = 'added' AND NOT EXISTS (SELECT FROM encx.data_keys k WHERE k.id = a.key_id) LIMIT 1000",
+    sqlite: "
+        SELECT DISTINCT lower(hex(a.key_id)) FROM encx_audit_log a
+        WHERE a.what = 'added' AND NOT EXISTS (SELECT 1 FROM encx_data_keys k WHERE k.id = a.key_id) LIMIT 1000",
+};
+
+/// One thing that no row may be.
+struct Rule {
+    sql: &'static Sql,
+    code: Code,
+    of: &'static str,
+    what: &'static str,
+    remedy: &'static str,
+}
+
+const RULES: [Rule; 4] = [
+    Rule {
+        sql: &WRAP_GONE,
+        code: Code::WrapGone,
+        of: "data key",
+        what: "its wrapped form is gone from the key store: what it encrypted cannot be read",
+        remedy: "restore its rows of wrapped_keys from a backup; `encx audit list` shows who changed it last",
+    },
+    Rule {
+        sql: &DESTROYED_WITH_WRAP,
+        code: Code::DestroyedWithWrap,
+        of: "data key",
+        what: "it is destroyed and has a wrapped form all the same, as after a restored backup: it can be used again",
+        remedy: "find out what put it there, and delete its rows of wrapped_keys",
+    },
+    Rule {
+        sql: &TWO_ACTIVE,
+        code: Code::TwoActive,
+        of: "encryption context",
+        what: "two of its versions are active: the index that forbids it is gone",
+        remedy: "suspend one of them, and create the index data_keys_active anew",
+    },
+    Rule {
+        sql: &GAPS,
+        code: Code::VersionMissing,
+        of: "encryption context",
+        what: "a version of its key is missing from the key store: what it encrypted cannot be read",
+        remedy: "restore its rows from a backup; `encx audit list` names the versions that there were",
+    },
+];
+
+const FORGOTTEN_RULE: Rule = Rule {
+    sql: &FORGOTTEN,
+    code: Code::VersionMissing,
+    of: "data key",
+    what: "the audit log knows it, and it is missing from the key store: what it encrypted cannot be read",
+    remedy: "restore its rows from a backup",
+};
+
+pub(crate) async fn check(database: &Database, found: &mut Check) {
+    let mut has_gaps = false;
+    for rule in &RULES {
+        let broken = broken(database, rule, found).await;
+        has_gaps |= broken && rule.code == Code::VersionMissing;
+    }
+    if !has_gaps {
+        broken(database, &FORGOTTEN_RULE, found).await;
+    }
+}
+
+/// Tells of what breaks a rule, if something does.
+async fn broken(database: &Database, rule: &Rule, found: &mut Check) -> bool {
+    let breaking = match database.texts(rule.sql).await {
+        Ok(breaking) => breaking,
+        Err(error) => {
+            let code = rule.code.name();
+            found.not_checked(format!("{code}: {}", describe(&error)));
+            return false;
+        }
+    };
+    if breaking.is_empty() {
+        return false;
+    }
+    let count = u64::try_from(breaking.len()).unwrap_or(u64::MAX);
+    found.error(
+        rule.code,
+        subject(rule.of, &breaking, count),
+        rule.what,
+        rule.remedy,
+    );
+    true
+}

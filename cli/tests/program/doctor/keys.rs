@@ -1,0 +1,253 @@
+//! Faults in the rows of keys, KEKs that the rule does not allow, and clocks.
+
+use super::{Ward, on_both};
+
+/// Adds a KEK to the file, and returns its name.
+fn add_kek(ward: &Ward) -> String {
+    let file = ward.place.path("keks.encx");
+    let made = ward.place.run(&["local", "add-kek", &file]).expect(0);
+    let named = made
+        .stderr
+        .split_whitespace()
+        .find(|word| word.starts_with("local/"));
+    named.unwrap().trim_end_matches(':').to_owned()
+}
+
+fn two_keys(ward: &Ward) -> String {
+    ward.place.create("tenantId=t-2");
+    ward.place.create("tenantId=t-1")
+}
+
+#[test]
+fn a_version_whose_wrap_is_gone() {
+    on_both(|ward| {
+        let id = two_keys(&ward);
+        let hex = id.replace('-', "");
+        ward.sql(
+            &format!("DELETE FROM encx.wrapped_keys WHERE key_id = '{id}'"),
+            &format!("DELETE FROM encx_wrapped_keys WHERE key_id = x'{hex}'"),
+        );
+        for args in [&[][..], &["--deep"]] {
+            let report = ward.finds_with(args, &[("wrap-gone", "error")]);
+            report.says(if ward.is_postgres() { &id } else { &hex });
+            report.checked_all();
+        }
+    });
+}
+
+#[test]
+fn an_edited_check_value() {
+    on_both(|ward| {
+        let id = two_keys(&ward);
+        ward.sql(
+            &format!("UPDATE encx.data_keys SET key_check = sha256('x') WHERE id = '{id}'"),
+            &format!(
+                "UPDATE encx_data_keys SET key_check = randomblob(32) WHERE id = x'{}'",
+                id.replace('-', "")
+            ),
+        );
+        for args in [&[][..], &["--deep"]] {
+            let report = ward.finds_with(args, &[("key-check-mismatch", "error")]);
+            report.says(&id).checked_all();
+        }
+    });
+}
+
+#[test]
+fn an_edited_context() {
+    on_both(|ward| {
+        let id = two_keys(&ward);
+        ward.sql(
+            &format!("UPDATE encx.data_keys SET context = '{{\"tenantId\":\"t-9\"}}' WHERE id = '{id}'"),
+            &format!(
+                "UPDATE encx_data_keys SET context = '{{\"tenantId\":\"t-9\"}}' WHERE id = x'{}'",
+                id.replace('-', "")
+            ),
+        );
+        ward.finds(&[("row-edited", "error")]).says(&id).checked_all();
+    });
+}
+
+/// A row that cannot be read at all hides no other.
+#[test]
+fn an_unreadable_row() {
+    on_both(|ward| {
+        let id = two_keys(&ward);
+        ward.sql(
+            &format!("UPDATE encx.data_keys SET usage = 99 WHERE id = '{id}'"),
+            &format!(
+                "UPDATE encx_data_keys SET usage = 99 WHERE id = x'{}'",
+                id.replace('-', "")
+            ),
+        );
+        for args in [&[][..], &["--deep"]] {
+            let report = ward.finds_with(args, &[("row-edited", "error")]);
+            report.says(&id).checked_all();
+        }
+    });
+}
+
+#[test]
+fn a_damaged_wrap() {
+    on_both(|ward| {
+        let id = two_keys(&ward);
+        ward.sql(
+            &format!(
+                "UPDATE encx.wrapped_keys SET ciphertext = set_byte(ciphertext, 20, 255 - get_byte(ciphertext, 20))
+                 WHERE key_id = '{id}'"
+            ),
+            &format!(
+                "UPDATE encx_wrapped_keys SET ciphertext = randomblob(length(ciphertext)) WHERE key_id = x'{}'",
+                id.replace('-', "")
+            ),
+        );
+        let report = ward.finds(&[("unwrap-refused", "error")]);
+        report.says(&id).checked_all();
+    });
+}
+
+#[test]
+fn versions_that_are_missing() {
+    on_both(|ward| {
+        let id = two_keys(&ward);
+        let delete = |id: &str| {
+            let hex = id.replace('-', "");
+            ward.sql(
+                &format!(
+                    "DELETE FROM encx.wrapped_keys WHERE key_id = '{id}'; DELETE FROM encx.data_keys WHERE id = '{id}'"
+                ),
+                &format!(
+                    "DELETE FROM encx_wrapped_keys WHERE key_id = x'{hex}'; DELETE FROM encx_data_keys WHERE id = x'{hex}'"
+                ),
+            );
+        };
+        ward.place.ok(&["keys", "rotate", "-c", "tenantId=t-1"]);
+        delete(&id);
+        ward.finds(&[("version-missing", "error")])
+            .says("tenantId")
+            .checked_all();
+        // The only one of its context: no gap is left.
+        let ward = Ward::new(ward.place.database);
+        let id = two_keys(&ward);
+        let hex = id.replace('-', "");
+        ward.sql(
+            &format!(
+                "DELETE FROM encx.wrapped_keys WHERE key_id = '{id}'; DELETE FROM encx.data_keys WHERE id = '{id}'"
+            ),
+            &format!(
+                "DELETE FROM encx_wrapped_keys WHERE key_id = x'{hex}'; DELETE FROM encx_data_keys WHERE id = x'{hex}'"
+            ),
+        );
+        ward.finds(&[("version-missing", "error")])
+            .says("audit log")
+            .checked_all();
+    });
+}
+
+#[test]
+fn two_active_versions() {
+    on_both(|ward| {
+        two_keys(&ward);
+        ward.place.ok(&["keys", "rotate", "-c", "tenantId=t-1"]);
+        ward.sql(
+            "DROP INDEX encx.data_keys_active; UPDATE encx.data_keys SET state = 'active'",
+            "DROP INDEX encx_data_keys_active; UPDATE encx_data_keys SET state = 'active'",
+        );
+        ward.finds(&[("two-active", "error")]).says("t-1").checked_all();
+    });
+}
+
+#[test]
+fn a_destroyed_version_whose_wrap_came_back() {
+    on_both(|ward| {
+        let id = two_keys(&ward);
+        ward.sql(
+            "CREATE TABLE backup AS SELECT * FROM encx.wrapped_keys",
+            "CREATE TABLE backup AS SELECT * FROM encx_wrapped_keys",
+        );
+        ward.place.ok(&["keys", "rotate", "-c", "tenantId=t-1"]);
+        ward.place
+            .ok(&["keys", "destroy", &id, "--with-data", "tenant left", "--yes"]);
+        ward.finds(&[]);
+        ward.sql(
+            "INSERT INTO encx.wrapped_keys SELECT * FROM backup ON CONFLICT DO NOTHING",
+            "INSERT OR IGNORE INTO encx_wrapped_keys SELECT * FROM backup",
+        );
+        ward.finds(&[("destroyed-with-wrap", "error")]).checked_all();
+    });
+}
+
+#[test]
+fn a_kek_that_was_retired_too_early() {
+    on_both(|mut ward| {
+        two_keys(&ward);
+        let old = ward.place.ok(&["keks", "list", "--format", "json"]);
+        let old: serde_json::Value = serde_json::from_str(&old).unwrap();
+        let new = add_kek(&ward);
+        ward.set("ENCX_KEK", new.clone());
+        for args in [&[][..], &["--deep"]] {
+            let report = ward.finds_with(args, &[("kek-not-allowed", "error")]);
+            report.says("wraps 2 versions, 2 of them alone");
+            // They are not tried, and not told of twice.
+            assert!(
+                matches!(report.not_checked().as_slice(), [keys, _] if keys.contains("2 versions")),
+                "{:?}",
+                report.not_checked()
+            );
+        }
+        ward.set("ENCX_ALSO_UNWRAP", old["kek"].as_str().unwrap());
+        ward.finds(&[]).checked_all();
+        ward.set("ENCX_ALSO_UNWRAP", "local/00000000-0000-0000-0000-000000000000");
+        ward.finds(&[("kek-not-allowed", "error"), ("kek-not-found", "error")]);
+    });
+}
+
+#[test]
+fn a_clock_that_is_ten_minutes_off() {
+    on_both(|ward| {
+        two_keys(&ward);
+        let code = match ward.is_postgres() {
+            true => "clock-skew-database",
+            // Its clock is this one: the rows were written when it was ten minutes later.
+            false => "clock-behind-rows",
+        };
+        let report = ward.finds_at("-10m", &[(code, "error")]);
+        report.says("behind").checked_all();
+        if ward.is_postgres() {
+            ward.finds_at("+2m", &[(code, "warning")])
+                .says("ahead of")
+                .checked_all();
+            ward.finds_at("+5s", &[]).checked_all();
+        }
+    });
+}
+
+#[test]
+fn processes_that_are_silent_or_run_another_version() {
+    on_both(|ward| {
+        two_keys(&ward);
+        ward.sql(
+            "INSERT INTO encx.processes (id, name, serves_for, started_at, seen_at, acknowledged, version)
+             VALUES ('00000000-0000-4000-8000-000000000001', 'billing-7', 3600000000, now(), now(), 0, '0.0.9')",
+            "INSERT INTO encx_processes (id, name, serves_for, started_at, seen_at, acknowledged, version)
+             VALUES (x'00000000000040008000000000000001', 'billing-7', 3600000000, 0,
+                     CAST(unixepoch('subsec') * 1000000 AS INTEGER), 0, '0.0.9')",
+        );
+        ward.finds(&[("process-version", "warning")])
+            .says("billing-7")
+            .says("0.0.9")
+            .checked_all();
+        ward.sql(
+            "UPDATE encx.processes SET version = NULL",
+            "UPDATE encx_processes SET version = NULL",
+        );
+        ward.finds(&[("process-version", "warning")]).checked_all();
+        ward.sql(
+            "UPDATE encx.processes SET seen_at = now() - interval '10 minutes'",
+            "UPDATE encx_processes SET seen_at = seen_at - 600000000",
+        );
+        ward.finds(&[("process-silent", "warning")])
+            .says("billing-7")
+            .checked_all();
+    });
+}
