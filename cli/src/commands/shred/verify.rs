@@ -166,7 +166,10 @@ fn about_version(id: DataKeyId, record: Option<&KeyRecord>) -> Option<Finding> {
     let Some(record) = record else {
         return Some(Finding {
             kind: "missing",
-            what: format!("the row of version {id} is gone, so nothing shows that its key is destroyed"),
+            what: format!(
+                "this key store has no version {id}, so nothing shows that its key is destroyed: is it the right one, or restored \
+                 from a backup that is older than the key?"
+            ),
         });
     };
     if record.state != KeyState::Destroyed {
