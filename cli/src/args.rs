@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    audit, completions, config, inspect, keks, keys, local, maintain, man, migrate, rewrap, status, validate,
+    audit, completions, config, inspect, keks, keys, local, maintain, man, migrate, report, rewrap, status, validate,
 };
 use crate::session::Global;
 
@@ -51,6 +51,8 @@ pub(crate) enum Command {
     /// Creates and updates the key store's tables
     #[command(subcommand)]
     Migrate(migrate::Command),
+    /// Writes a report for auditors, as a page or as JSON
+    Report(report::Args),
     /// Moves all keys to the KEKs that the KEK rule chooses
     Rewrap(rewrap::Args),
     /// Shows KMSs, keys, processes, what is due and what it costs

@@ -10,6 +10,7 @@ pub(crate) mod local;
 pub(crate) mod maintain;
 pub(crate) mod man;
 pub(crate) mod migrate;
+pub(crate) mod report;
 pub(crate) mod rewrap;
 pub(crate) mod status;
 pub(crate) mod validate;

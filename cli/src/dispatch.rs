@@ -8,7 +8,7 @@ use clap::CommandFactory as _;
 
 use crate::args::{Args, Command};
 use crate::commands::{
-    audit, completions, config, inspect, keks, keys, local, maintain, man, migrate, rewrap, status, validate,
+    audit, completions, config, inspect, keks, keys, local, maintain, man, migrate, report, rewrap, status, validate,
 };
 use crate::exit::{self, Exit};
 use crate::output::{Output, tell};
@@ -50,6 +50,7 @@ fn dispatch(program: &Program, args: Args) -> Result<Exit> {
         Command::Keys(command) => wait(keys::run(&session, command)),
         Command::Maintain(args) => wait(maintain::run(&session, args)),
         Command::Migrate(command) => wait(migrate::run(&session, command)),
+        Command::Report(args) => wait(report::run(&session, args)),
         Command::Rewrap(args) => wait(rewrap::run(&session, args)),
         Command::Status(args) => wait(status::run(&session, args)),
         Command::Validate(args) => wait(validate::run(&session, args)),

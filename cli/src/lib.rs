@@ -32,6 +32,7 @@ mod output;
 mod program;
 mod progress;
 mod record;
+mod report;
 mod rows;
 mod session;
 

@@ -75,8 +75,12 @@ impl Session {
     pub(crate) async fn crypto(&self) -> Result<Crypto> {
         // It signs off at its end. One that is killed is waited for by `keys destroy` for no longer than this.
         let builder = self.builder().await?.ttl(Duration::from_secs(60));
-        let name = format!("encx {}", std::process::id());
-        Ok(builder.process_name(name).build().await?)
+        Ok(builder.process_name(Self::process_name()).build().await?)
+    }
+
+    /// Returns the name under which this process registers with the key store.
+    pub(crate) fn process_name() -> String {
+        format!("encx {}", std::process::id())
     }
 
     /// Finds the KEK that a text names: `KEK`, or `KMS:KEK`.

@@ -7,4 +7,5 @@ mod formats;
 mod keks;
 mod keys;
 mod long;
+mod report;
 mod support;
