@@ -7,7 +7,6 @@ sideways but tables in boxes of their own. On paper it is light, and nothing is 
 
 import argparse
 import json
-import os
 import sqlite3
 import subprocess
 import sys
@@ -46,7 +45,7 @@ def make_report(binaries, folder):
     run(binaries / "examples/quickstart", "--keep", folder)
     config = folder / "encx.toml"
     encx = [binaries / "encx", "--config", config]
-    for tenant in [TENANT, "initech", "umbrella"]:
+    for tenant in [TENANT, "hooli", "umbrella"]:
         run(*encx, "keys", "create", "-c", f"tenantId={tenant}", "-c", "purpose=pii")
     made = json.loads(run(*encx, "keys", "create", "-c", f"tenantId={TENANT}", "-c", "purpose=logs", "--format", "json"))
     run(*encx, "keys", "suspend", made["id"], "--yes", "--because", TENANT)
@@ -72,8 +71,8 @@ def make_report(binaries, folder):
 
 
 class Checks:
-    def __init__(self, browser, page, keep):
-        self.browser, self.url, self.keep, self.failures = browser, page.as_uri(), keep, []
+    def __init__(self, browser, page, args):
+        self.browser, self.url, self.axe, self.keep, self.failures = browser, page.as_uri(), args.axe, args.keep, []
 
     def expect(self, what, wrong):
         """Notes a failure unless there is nothing wrong."""
@@ -106,7 +105,7 @@ class Checks:
 
     def accessible(self, what, width, scheme):
         page = self.open(what, width, scheme, bypass_csp=True)
-        page.add_script_tag(path=os.environ["ENCX_CHECK_AXE"])
+        page.add_script_tag(path=self.axe)
         found = page.evaluate("() => axe.run()")
         self.expect(f"{what}: axe passed too few rules", len(found["passes"]) < 20 and len(found["passes"]))
         for violation in found["violations"]:
@@ -135,7 +134,9 @@ class Checks:
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("binaries", type=Path)
-    parser.add_argument("--keep", type=Path)
+    parser.add_argument("--chromium", required=True)
+    parser.add_argument("--axe", required=True)
+    parser.add_argument("--keep", type=Path, help="a folder for the page, pictures of it and the printed PDF")
     args = parser.parse_args()
     if args.keep:
         args.keep.mkdir(parents=True, exist_ok=True)
@@ -143,8 +144,8 @@ def main():
         page = make_report(args.binaries, Path(folder).resolve())
         if args.keep:
             (args.keep / "report.html").write_bytes(page.read_bytes())
-        browser = playwright.chromium.launch(executable_path=os.environ["ENCX_CHECK_CHROMIUM"])
-        checks = Checks(browser, page, args.keep)
+        browser = playwright.chromium.launch(executable_path=args.chromium)
+        checks = Checks(browser, page, args)
         for what, width, scheme in [("light", 1280, "light"), ("dark", 1280, "dark"), ("phone", 360, "light"), ("phone-dark", 360, "dark")]:
             checks.screen(what, width, scheme)
             checks.accessible(what, width, scheme)

@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    audit, completions, config, inspect, keks, keys, local, maintain, man, migrate, report, rewrap, status, validate,
+    audit, completions, config, inspect, keks, keys, local, maintain, man, migrate, report, rewrap, status,
+    validate,
 };
 use crate::session::Global;
 

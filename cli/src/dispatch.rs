@@ -8,7 +8,8 @@ use clap::CommandFactory as _;
 
 use crate::args::{Args, Command};
 use crate::commands::{
-    audit, completions, config, inspect, keks, keys, local, maintain, man, migrate, report, rewrap, status, validate,
+    audit, completions, config, inspect, keks, keys, local, maintain, man, migrate, report, rewrap, status,
+    validate,
 };
 use crate::exit::{self, Exit};
 use crate::output::{Output, tell};

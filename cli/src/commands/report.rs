@@ -29,7 +29,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
     if is_stdout && session.output.is_json() {
         bail!("stdout takes one of both: give --html a file, or leave --format json out");
     }
-    let crypto = session.crypto().await?;
+    let crypto = session.lazy_crypto().await?;
     let asked = Asked {
         days: args.days,
         census: args.census,

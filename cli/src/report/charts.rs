@@ -2,8 +2,8 @@
 
 use plotters::coord::ranged1d::SegmentValue;
 use plotters::prelude::{
-    ChartBuilder, Color as _, IntoDrawingArea as _, IntoFont as _, IntoSegmentedCoord as _, LabelAreaPosition,
-    RGBColor, Rectangle, SVGBackend, Text,
+    ChartBuilder, Color as _, IntoDrawingArea as _, IntoFont as _, IntoSegmentedCoord as _,
+    LabelAreaPosition, RGBColor, Rectangle, SVGBackend, Text,
 };
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
@@ -59,7 +59,12 @@ impl Bars {
             .build_cartesian_2d((0..last).into_segmented(), 0..top)?;
         let label = FONT.into_font().color(&LABEL);
         // Labels that would overlap are left out, and the last is kept.
-        let widest = self.labels.iter().map(|label| label.chars().count()).max().unwrap_or(0);
+        let widest = self
+            .labels
+            .iter()
+            .map(|label| label.chars().count())
+            .max()
+            .unwrap_or(0);
         let room = u32::try_from(widest)? * DIGIT;
         let every = usize::try_from(room.div_ceil(slot.max(1)).max(1))?;
         chart
@@ -79,17 +84,19 @@ impl Bars {
             })
             .y_label_formatter(&|value| short(*value))
             .draw()?;
-        let margin = i32::try_from(slot / 6)?;
+        let margin = slot / 6;
         for (values, colour) in [(&self.values, BAR), (&self.over, OVER)] {
-            chart.draw_series(values.iter().enumerate().filter(|(_, value)| **value > 0).map(|(at, value)| {
-                let corners = [
-                    (SegmentValue::Exact(at), 0),
-                    (SegmentValue::Exact(at + 1), (*value).min(MOST)),
-                ];
-                let mut bar = Rectangle::new(corners, colour.filled());
-                bar.set_margin(0, 0, margin, margin);
-                bar
-            }))?;
+            chart.draw_series(values.iter().enumerate().filter(|(_, value)| **value > 0).map(
+                |(at, value)| {
+                    let corners = [
+                        (SegmentValue::Exact(at), 0),
+                        (SegmentValue::Exact(at + 1), (*value).min(MOST)),
+                    ];
+                    let mut bar = Rectangle::new(corners, colour.filled());
+                    bar.set_margin(0, 0, margin, margin);
+                    bar
+                },
+            ))?;
         }
         let style = FONT
             .into_font()
@@ -110,7 +117,9 @@ impl Bars {
 /// Has the style sheet colour what was drawn: light or dark, on screen or on paper.
 fn classes(svg: &str) -> String {
     let mut svg = svg.to_owned();
-    for (RGBColor(red, green, blue), class) in [(LABEL, "label"), (GRID, "grid"), (BAR, "bar"), (OVER, "over")] {
+    for (RGBColor(red, green, blue), class) in
+        [(LABEL, "label"), (GRID, "grid"), (BAR, "bar"), (OVER, "over")]
+    {
         for attribute in ["fill", "stroke"] {
             let drawn = format!("{attribute}=\"#{red:02X}{green:02X}{blue:02X}\"");
             svg = svg.replace(&drawn, &format!("class=\"{class}\""));

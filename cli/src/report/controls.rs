@@ -54,15 +54,6 @@ fn one(line: Line) -> Vec<Line> {
     vec![line]
 }
 
-/// States what encx does by construction, whatever is in this system.
-fn built_in(says: &str) -> Vec<Line> {
-    one(Line {
-        says: says.to_owned(),
-        level: Level::InOrder,
-        is_measured: false,
-    })
-}
-
 fn general(facts: &Facts) -> Vec<Control> {
     let soc2 = [
         Asked {
@@ -86,10 +77,10 @@ fn general(facts: &Facts) -> Vec<Control> {
             at_best: Standing::Partly,
             evidence: vec![
                 one(shows::columns(facts)),
-                built_in(
+                one(Line::built_in(
                     "Values of these columns leave the service encrypted: connections to the database, replicas, exports and backups hold \
                      ciphertexts",
-                ),
+                )),
                 shows::verified(facts),
             ],
             elsewhere: "TLS of every connection, removable media, mobile devices, and who may export data: the network's configuration and \
@@ -134,7 +125,11 @@ fn pci_3_6(facts: &Facts) -> Vec<Control> {
             asks: "Keys that protect stored account data are protected against disclosure and misuse: few custodians, few places and \
                    forms, key-encrypting keys at least as strong as the keys that they protect and stored apart from them.",
             at_best: Standing::Partly,
-            evidence: vec![shows::wraps(facts), shows::places(facts), one(shows::cipher(facts))],
+            evidence: vec![
+                shows::wraps(facts),
+                shows::places(facts),
+                one(shows::cipher(facts)),
+            ],
             elsewhere: "The written procedures, who the custodians are, and the strength of each KEK: the KMS's description of its keys.",
         },
         Asked {
@@ -197,7 +192,9 @@ fn pci_3_7(facts: &Facts) -> Vec<Control> {
             asks: "Procedures cover the generation of strong keys.",
             at_best: Standing::Partly,
             evidence: vec![
-                built_in("Data keys have 256 bits and are drawn by the KMS, or from the random numbers of the operating system"),
+                one(Line::built_in(
+                    "Data keys have 256 bits and are drawn by the KMS, or from the random numbers of the operating system",
+                )),
                 one(shows::cipher(facts)),
             ],
             elsewhere: "The written procedure, and how KEKs were made: the KMS's records and certificates.",
@@ -207,7 +204,9 @@ fn pci_3_7(facts: &Facts) -> Vec<Control> {
             asks: "Procedures cover the secure distribution of keys.",
             at_best: Standing::Partly,
             evidence: vec![
-                built_in("Data keys are handed to processes wrapped; a process unwraps them by a call of the KMS that the KMS authorises"),
+                one(Line::built_in(
+                    "Data keys are handed to processes wrapped; a process unwraps them by a call of the KMS that the KMS authorises",
+                )),
                 one(shows::processes(facts)),
             ],
             elsewhere: "The written procedure, and TLS and credentials between processes and the KMS.",
@@ -237,7 +236,9 @@ fn pci_3_7(facts: &Facts) -> Vec<Control> {
             at_best: Standing::Partly,
             evidence: vec![
                 shows::states(facts),
-                built_in("Only active versions encrypt; deactivated ones only decrypt"),
+                one(Line::built_in(
+                    "Only active versions encrypt; deactivated ones only decrypt",
+                )),
                 one(shows::census(facts)),
                 one(shows::destroyed(facts)),
             ],
@@ -255,10 +256,10 @@ fn pci_3_7(facts: &Facts) -> Vec<Control> {
             asks: "No key is substituted without authorisation.",
             at_best: Standing::Partly,
             evidence: vec![
-                built_in(
+                one(Line::built_in(
                     "The KMS binds each data key to its encryption context, id and usage, and a check value recognises it: a key that is put \
                      in its place is refused",
-                ),
+                )),
                 shows::wraps(facts),
                 shows::audit(facts),
             ],

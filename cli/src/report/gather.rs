@@ -208,7 +208,9 @@ fn due(status: &Status) -> Told<DueFacts> {
             .iter()
             .map(|version| {
                 let pairs = version.context.pairs();
-                let pairs: BTreeMap<_, _> = pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+                let pairs: BTreeMap<_, _> = pairs
+                    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                    .collect();
                 DueVersionFacts {
                     id: version.id.to_string(),
                     usage: version.usage.name(),

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use encx::EncryptionContext;
 use encx::keys::{KeyState, KeyUsage, Scope};
-use encx::store::{AuditEntry, AuditLog, AuditQuery, AuditedPart, KeyRecord, KeyStore, StoreError, Timestamp};
+use encx::store::{
+    AuditEntry, AuditLog, AuditQuery, AuditedPart, KeyRecord, KeyStore, StoreError, Timestamp,
+};
 
 use super::data::{AuditFacts, MonthFacts, ShredFacts, ShreddedContext};
 use crate::context::describe;
@@ -127,7 +129,10 @@ impl History {
                 records.entry(record.context.clone()).or_default().push(record);
             }
             for (context, versions) in records {
-                if versions.iter().all(|version| version.state == KeyState::Destroyed) {
+                if versions
+                    .iter()
+                    .all(|version| version.state == KeyState::Destroyed)
+                {
                     found.contexts.push(self.shredded(&context, &versions));
                 }
             }

@@ -57,6 +57,17 @@ pub(super) fn badge(class: &str, name: &str) -> Markup {
     html! { span class={ "badge " (class) } { (name) } }
 }
 
+/// Names the state of a key in its colour.
+pub(super) fn state(state: &str) -> Markup {
+    let class = match state {
+        "active" => "good",
+        "compromised" => "bad",
+        "suspended" => "warn",
+        _ => "plain",
+    };
+    badge(class, state)
+}
+
 /// Lays out rows, whose first cell is their header. A header that begins with `#` is of numbers.
 pub(super) fn table(caption: &str, header: &[&str], rows: impl IntoIterator<Item = Vec<Cell>>) -> Markup {
     let rows: Vec<_> = rows.into_iter().collect();
@@ -147,12 +158,21 @@ mod tests {
         let table = table(
             "<caption>",
             &["<a>", "#<b>"],
-            [vec![Cell::code("<script>alert(1)</script>"), Cell::text("a\"><img\u{202e}")]],
+            [vec![
+                Cell::code("<script>alert(1)</script>"),
+                Cell::text("a\"><img\u{202e}"),
+            ]],
         );
         let text = table.into_string();
-        assert!(!text.contains("<script>") && !text.contains("<img") && !text.contains('\u{202e}'), "{text}");
+        assert!(
+            !text.contains("<script>") && !text.contains("<img") && !text.contains('\u{202e}'),
+            "{text}"
+        );
         assert!(text.contains("&lt;script&gt;alert(1)&lt;/script&gt;"), "{text}");
-        assert!(text.contains("<th class=\"number\" scope=\"col\">&lt;b&gt;"), "{text}");
+        assert!(
+            text.contains("<th class=\"number\" scope=\"col\">&lt;b&gt;"),
+            "{text}"
+        );
     }
 
     #[test]

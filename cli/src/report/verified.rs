@@ -39,7 +39,11 @@ pub(super) async fn column(
     let census = match rows {
         None => Told::Missing(NOT_ASKED),
         Some(Err(error)) => Told::Failed(exit::describe(error)),
-        Some(Ok(rows)) => Told::of(census(store, column, rows).await.map_err(|error| exit::describe(&error))),
+        Some(Ok(rows)) => Told::of(
+            census(store, column, rows)
+                .await
+                .map_err(|error| exit::describe(&error)),
+        ),
     };
     ColumnFacts {
         table: column.sql_table.clone(),
@@ -98,7 +102,10 @@ async fn census(store: &dyn KeyStore, column: &EncryptedColumn, rows: &Rows) -> 
             *by_state.entry(state).or_default() += count.rows;
         }
     }
-    let in_order = KeyState::ALL.map(KeyState::name).into_iter().chain([MISSING, NO_KEY]);
+    let in_order = KeyState::ALL
+        .map(KeyState::name)
+        .into_iter()
+        .chain([MISSING, NO_KEY]);
     Ok(in_order
         .filter_map(|state| {
             let rows = *by_state.get(state)?;
@@ -110,5 +117,12 @@ async fn census(store: &dyn KeyStore, column: &EncryptedColumn, rows: &Rows) -> 
 fn job_name(column: &EncryptedColumn) -> Result<String, encx_tables::RowsError> {
     // TODO
     let name = |name: &str| format!("\"{name}\"");
-    Ok(JobStatus::name_for("encx/verify", [format!("{}.{}", name(&column.sql_table), name(&column.sql_column))]))
+    Ok(JobStatus::name_for(
+        "encx/verify",
+        [format!(
+            "{}.{}",
+            name(&column.sql_table),
+            name(&column.sql_column)
+        )],
+    ))
 }

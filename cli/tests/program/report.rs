@@ -63,27 +63,46 @@ fn a_report_says_what_is_there_and_hides_no_secret() {
         let kind = of["settings"]["key_store"].as_str().unwrap();
         assert!(["postgres", "sqlite"].contains(&kind), "{kind}");
         let text = of.to_string();
-        for secret in [place.path("keks.encx"), place.path("kek.key"), place.env["ENCX_KEY_STORE"].clone()] {
+        for secret in [
+            place.path("keks.encx"),
+            place.path("kek.key"),
+            place.env["ENCX_KEY_STORE"].clone(),
+        ] {
             assert!(!text.contains(&secret), "{secret}");
         }
 
         assert_eq!(of["keks"].as_array().unwrap().len(), 1);
-        assert_eq!((&of["keks"][0]["state"], &of["keks"][0]["versions"]), (&"enabled".into(), &3.into()));
+        assert_eq!(
+            (&of["keks"][0]["state"], &of["keks"][0]["versions"]),
+            (&"enabled".into(), &3.into())
+        );
         let counts = of["versions"]["counts"].as_array().unwrap();
-        let count = |state: &str| counts.iter().find(|count| count["state"] == state).unwrap()["versions"].clone();
+        let count =
+            |state: &str| counts.iter().find(|count| count["state"] == state).unwrap()["versions"].clone();
         assert_eq!((count("active"), count("deactivated")), (2.into(), 1.into()));
         assert_eq!(of["ages"]["active"][0]["versions"], 2);
         assert_eq!(of["ages"]["oldest_active_days"], 0);
         let months = of["audit"]["months"].as_array().unwrap();
         assert_eq!(months.len(), 24);
-        assert_eq!((&months[23]["rotations"], &months[23]["first_versions"]), (&1.into(), &2.into()));
+        assert_eq!(
+            (&months[23]["rotations"], &months[23]["first_versions"]),
+            (&1.into(), &2.into())
+        );
         assert_eq!(months[22]["rotations"], 0);
         assert_eq!(of["due"]["versions"], 0);
         assert_eq!(of["receipts"], "not asked for");
-        assert_eq!(of["processes"], Value::Array(Vec::new()), "its own process is left out");
+        assert_eq!(
+            of["processes"],
+            Value::Array(Vec::new()),
+            "its own process is left out"
+        );
         assert_eq!(topic(&of, "Key versions").0, "in_order");
         assert_eq!(topic(&of, "Encrypted columns").0, "not_known");
-        assert_eq!(topic(&of, "KEKs").0, "not_known", "a file of KEKs does not tell of rotation");
+        assert_eq!(
+            topic(&of, "KEKs").0,
+            "not_known",
+            "a file of KEKs does not tell of rotation"
+        );
         assert_eq!(control(&of, "3.7.8")["standing"], "not_shown");
         assert_eq!(control(&of, "3.7.4")["standing"], "partly");
         assert_eq!(control(&of, "Section 7, key states")["standing"], "shown");
@@ -98,7 +117,13 @@ fn a_report_says_what_is_there_and_hides_no_secret() {
         assert_eq!(of["ages"]["active"][2]["versions"], 2);
         assert_eq!(topic(&of, "Rotation of data keys").0, "finding");
         let found = topic(&of, "Key versions");
-        assert_eq!(found, ("finding".into(), "Compromised versions that are not destroyed: 1".into()));
+        assert_eq!(
+            found,
+            (
+                "finding".into(),
+                "Compromised versions that are not destroyed: 1".into()
+            )
+        );
         for of_rotation in ["3.7.4", "Section 5.3, cryptoperiods", "CC7.1"] {
             assert_eq!(control(&of, of_rotation)["standing"], "finding", "{of_rotation}");
         }
@@ -119,9 +144,18 @@ fn ages_beyond_what_nist_suggests_and_edited_entries_are_findings() {
         assert_eq!(of["ages"]["active_over_2_years"], 1);
         assert_eq!(of["ages"]["active"][4]["versions"], 1);
         let says = topic(&of, "Rotation of data keys").1;
-        assert!(says.contains("Active versions that encrypt for more than 2 years: 1"), "{says}");
+        assert!(
+            says.contains("Active versions that encrypt for more than 2 years: 1"),
+            "{says}"
+        );
         let found = topic(&of, "Audit log");
-        assert_eq!(found, ("finding".into(), "Entries of the audit log that were edited: 1".into()));
+        assert_eq!(
+            found,
+            (
+                "finding".into(),
+                "Entries of the audit log that were edited: 1".into()
+            )
+        );
     });
 }
 
@@ -149,7 +183,10 @@ fn a_census_is_taken_only_when_it_is_asked_for() {
             .collect();
         assert_eq!(counted, [("active", 2), ("destroyed", 1), ("missing", 1)]);
         let error = of["columns"][1]["census"]["error"].as_str().unwrap();
-        assert!(error.contains("onerror"), "a table that is not there hides no other: {error}");
+        assert!(
+            error.contains("onerror"),
+            "a table that is not there hides no other: {error}"
+        );
 
         declare(&place, &["users"]);
         let of = report(&place, &["--census"]);
@@ -167,18 +204,34 @@ fn shredded_contexts_are_listed_until_they_are_revived() {
         let id = id_of(&place.ok(&["keys", "create", "-c", &context, "--format", "json"]));
         place.create("tenantId=stays");
         place.ok(&["keys", "suspend", &id, "--yes"]);
-        assert_eq!(report(&place, &[])["shreddings"]["contexts"], Value::Array(Vec::new()));
-        place.ok(&["keys", "destroy", &id, "--with-data", "asked by <b>them</b>", "--yes"]);
+        assert_eq!(
+            report(&place, &[])["shreddings"]["contexts"],
+            Value::Array(Vec::new())
+        );
+        place.ok(&[
+            "keys",
+            "destroy",
+            &id,
+            "--with-data",
+            "asked by <b>them</b>",
+            "--yes",
+        ]);
         let of = report(&place, &[]);
         let shredded = of["shreddings"]["contexts"].as_array().unwrap();
         assert_eq!(shredded.len(), 1);
-        assert_eq!((&shredded[0]["context"], &shredded[0]["versions"]), (&context.clone().into(), &1.into()));
+        assert_eq!(
+            (&shredded[0]["context"], &shredded[0]["versions"]),
+            (&context.clone().into(), &1.into())
+        );
         let reason = shredded[0]["reason"].as_str().unwrap();
         assert!(reason.contains("asked by <b>them</b>"), "{reason}");
         assert_eq!(topic(&of, "Shreddings").0, "not_known", "receipts were not given");
 
         place.ok(&["keys", "revive", "-c", &context]);
-        assert_eq!(report(&place, &[])["shreddings"]["contexts"], Value::Array(Vec::new()));
+        assert_eq!(
+            report(&place, &[])["shreddings"]["contexts"],
+            Value::Array(Vec::new())
+        );
     });
 }
 
@@ -189,15 +242,31 @@ fn a_page_is_one_file_in_which_names_are_text() {
         place.age(100);
         declare(&place, &[TABLE]);
         std::fs::write(place.path("out.html"), "an older one").unwrap();
-        let told = place.run(&["report", "--html", &place.path("out.html"), "--census"]).expect(0);
+        let told = place
+            .run(&["report", "--html", &place.path("out.html"), "--census"])
+            .expect(0);
         assert_eq!(told.stdout, "");
         let told = told.says("out.html: ").says("have findings");
         drop(told);
         let page = std::fs::read_to_string(place.path("out.html")).unwrap();
-        assert!(page.starts_with("<!DOCTYPE html>") && page.ends_with("</html>"), "{page}");
+        assert!(
+            page.starts_with("<!DOCTYPE html>") && page.ends_with("</html>"),
+            "{page}"
+        );
         assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;"), "{page}");
-        assert!(page.contains("a&quot;&gt;&lt;img src=x onerror=1&gt;.ssn"), "{page}");
-        for forbidden in ["<script", "<img", " onerror=\"", "http://", "https://", "url(", "@import"] {
+        assert!(
+            page.contains("a&quot;&gt;&lt;img src=x onerror=1&gt;.ssn"),
+            "{page}"
+        );
+        for forbidden in [
+            "<script",
+            "<img",
+            " onerror=\"",
+            "http://",
+            "https://",
+            "url(",
+            "@import",
+        ] {
             let page = page.replace("http://www.w3.org/2000/svg", "");
             assert!(!page.contains(forbidden), "{forbidden}");
         }
@@ -237,8 +306,16 @@ fn a_kek_that_no_rule_names_is_a_finding() {
         let table = place.ok(&["report"]);
         assert!(table.starts_with("TOPIC"), "{table}");
         let of = report(&place, &[]);
-        let outside = of["keks"].as_array().unwrap().iter().find(|kek| kek["is_in_rule"] == false).unwrap();
-        assert_eq!((&outside["kek"], &outside["state"]), (&"local/elsewhere".into(), &"not asked".into()));
+        let outside = of["keks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|kek| kek["is_in_rule"] == false)
+            .unwrap();
+        assert_eq!(
+            (&outside["kek"], &outside["state"]),
+            (&"local/elsewhere".into(), &"not asked".into())
+        );
         assert_eq!(topic(&of, "Key versions").0, "finding");
         assert_eq!(control(&of, "3.7.7")["standing"], "finding");
     });
