@@ -16,11 +16,11 @@ pub(super) struct Bars {
 
 const SIZE: (u32, u32) = (640, 260);
 const LEFT: u32 = 52;
-const RIGHT: u32 = 8;
-const FONT: (&str, u32) = ("sans-serif", 13);
+const RIGHT: u32 = 16;
+const FONT: (&str, u32) = ("sans-serif", 15);
 
 /// How wide a digit is at most.
-const DIGIT: u32 = 8;
+const DIGIT: u32 = 9;
 
 /// A row may say any number, and a chart has to draw it.
 const MOST: u64 = 1_000_000_000_000_000;

@@ -109,7 +109,7 @@ fn general(facts: &Facts) -> Vec<Control> {
             one(shows::columns(facts)),
             one(shows::cipher(facts)),
             shows::verified(facts),
-            one(shows::census(facts)),
+            shows::census(facts),
         ],
         elsewhere: "That every column with such information is declared: the inventory of data. Files, logs and other systems. The written \
                     decision, if another measure is taken.",
@@ -239,7 +239,7 @@ fn pci_3_7(facts: &Facts) -> Vec<Control> {
                 one(Line::built_in(
                     "Only active versions encrypt; deactivated ones only decrypt",
                 )),
-                one(shows::census(facts)),
+                shows::census(facts),
                 one(shows::destroyed(facts)),
             ],
             elsewhere: "That keys are reported as weakened or compromised, as when a person leaves: the procedure for incidents.",

@@ -309,7 +309,7 @@ impl Standing {
 
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Finding => "a finding",
+            Self::Finding => "finding",
             Self::NotShown => "not shown by encx",
             Self::Partly => "partly shown",
             Self::Shown => "shown",

@@ -16,15 +16,15 @@ pub(crate) fn page(report: &Report) -> String {
     let facts = &report.facts;
     let day = report.generated_at.split('T').next().unwrap_or_default();
     let sections = [
-        ("settings", "Settings", sections::settings(facts)),
         ("keks", "Key-encryption keys", sections::keks(facts)),
         ("versions", "Versions of data keys", sections::versions(facts)),
         ("rotation", "Rotation due", sections::rotation(facts)),
         ("history", "Rotations over time", sections::history(facts)),
-        ("use", "Use of the KMSs and cost", sections::usage(facts)),
         ("columns", "Encrypted columns", sections::columns(facts)),
         ("shreddings", "Shreddings", sections::shreddings(facts)),
+        ("use", "Use and cost", sections::usage(facts)),
         ("processes", "Processes", sections::processes(facts)),
+        ("settings", "Settings", sections::settings(facts)),
         ("controls", "Controls", controls(&report.controls)),
     ];
     let page = html! {
@@ -65,13 +65,13 @@ pub(crate) fn page(report: &Report) -> String {
                     }
                 }
                 main #main tabindex="-1" {
-                    section #summary aria-labelledby="summary-title" {
-                        h2 #summary-title { "Summary" }
+                    section #summary {
+                        h2 { "Summary" }
                         (summary(report))
                     }
                     @for (id, title, content) in &sections {
-                        section id=(id) aria-labelledby={ (id) "-title" } {
-                            h2 id={ (id) "-title" } { (title) }
+                        section id=(id) {
+                            h2 { (title) }
                             (content)
                         }
                     }
@@ -122,10 +122,18 @@ fn summary(report: &Report) -> Markup {
             @for (at, standing) in Standing::ALL.into_iter().enumerate() {
                 @let controls = report.controls.iter().filter(|control| control.standing == standing).count();
                 @if at > 0 { ", " }
-                (grouped(controls as u64)) " " (standing.name())
+                (grouped(controls as u64)) " " (in_sentence(standing))
             }
             ". encx shows a part of each control, and never that one is met."
         }
+    }
+}
+
+/// Names a standing behind a number of controls.
+fn in_sentence(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Finding => "with a finding",
+        Standing::NotShown | Standing::Partly | Standing::Shown => standing.name(),
     }
 }
 

@@ -8,8 +8,14 @@ use crate::output::printable;
 
 /// A cell of a table.
 pub(super) enum Cell {
+    /// A name that is no word.
+    Code(String),
     Markup(Markup),
+    /// A date, which stays in one line.
+    Moment(String),
     Number(String),
+    /// A sentence, which needs room.
+    Prose(String),
     Text(String),
 }
 
@@ -18,18 +24,43 @@ impl Cell {
         Self::Text(value(text.as_ref()))
     }
 
-    pub(super) fn text_or_dash(text: Option<&String>) -> Self {
-        text.map_or_else(|| Self::Text("–".to_owned()), Self::text)
+    pub(super) fn prose(text: impl AsRef<str>) -> Self {
+        Self::Prose(value(text.as_ref()))
+    }
+
+    pub(super) fn moment(moment: impl AsRef<str>) -> Self {
+        Self::Moment(value(moment.as_ref()))
+    }
+
+    pub(super) fn moment_or_dash(moment: Option<&String>) -> Self {
+        moment.map_or_else(Self::dash, Self::moment)
+    }
+
+    pub(super) fn prose_or_dash(text: Option<&String>) -> Self {
+        text.map_or_else(Self::dash, Self::prose)
     }
 
     pub(super) fn number(number: u64) -> Self {
         Self::Number(grouped(number))
     }
 
-    /// Shows a name that is no word: an id, a KEK, a context.
     pub(super) fn code(code: impl AsRef<str>) -> Self {
-        let code = value(code.as_ref());
-        Self::Markup(html! { code { (code) } })
+        Self::Code(value(code.as_ref()))
+    }
+
+    fn dash() -> Self {
+        Self::Text("–".to_owned())
+    }
+
+    /// Returns the class that lays it out.
+    fn class(&self) -> Option<&'static str> {
+        match self {
+            Self::Code(_) => Some("id"),
+            Self::Moment(_) => Some("moment"),
+            Self::Number(_) => Some("number"),
+            Self::Prose(_) => Some("prose"),
+            Self::Markup(_) | Self::Text(_) => None,
+        }
     }
 }
 
@@ -71,8 +102,13 @@ pub(super) fn state(state: &str) -> Markup {
 /// Lays out rows, whose first cell is their header. A header that begins with `#` is of numbers.
 pub(super) fn table(caption: &str, header: &[&str], rows: impl IntoIterator<Item = Vec<Cell>>) -> Markup {
     let rows: Vec<_> = rows.into_iter().collect();
+    if rows.is_empty() {
+        return html! { p .unknown { (caption) ": none." } };
+    }
+    // What is short is not spread over the width of the page.
+    let is_narrow = header.len() <= 3;
     html! {
-        div .scroll role="region" aria-label=(caption) tabindex="0" {
+        div .scroll .narrow[is_narrow] role="group" aria-label=(caption) tabindex="0" {
             table {
                 caption { (caption) }
                 thead {
@@ -86,18 +122,14 @@ pub(super) fn table(caption: &str, header: &[&str], rows: impl IntoIterator<Item
                     }
                 }
                 tbody {
-                    @if rows.is_empty() {
-                        tr { td colspan=(header.len()) .muted { "none" } }
-                    }
                     @for row in rows {
                         tr {
                             @for (at, cell) in row.into_iter().enumerate() {
+                                @let class = cell.class();
                                 @if at == 0 {
-                                    th scope="row" { (content(cell)) }
-                                } @else if matches!(cell, Cell::Number(_)) {
-                                    td .number { (content(cell)) }
+                                    th scope="row" class=[class] { (content(cell)) }
                                 } @else {
-                                    td { (content(cell)) }
+                                    td class=[class] { (content(cell)) }
                                 }
                             }
                         }
@@ -110,28 +142,44 @@ pub(super) fn table(caption: &str, header: &[&str], rows: impl IntoIterator<Item
 
 fn content(cell: Cell) -> Markup {
     match cell {
+        Cell::Code(name) => html! { code { (name) } },
         Cell::Markup(markup) => markup,
-        Cell::Number(text) | Cell::Text(text) => html! { (text) },
+        Cell::Moment(text) | Cell::Number(text) | Cell::Prose(text) | Cell::Text(text) => html! { (text) },
     }
 }
 
-/// Shows a chart and, beside it, the table of its numbers. `id` begins the ids of the chart's texts.
-pub(super) fn chart(id: &str, title: &str, description: &str, bars: &Bars, numbers: &Markup) -> Markup {
-    let drawn = bars.draw();
+/// A chart: its bars, and what people read of it. `id` begins the ids of its texts.
+pub(super) struct Chart<'c> {
+    pub(super) id: &'c str,
+    pub(super) title: &'c str,
+    pub(super) description: &'c str,
+    /// Names the bars, and the parts that are drawn over them.
+    pub(super) legend: Option<[&'c str; 2]>,
+    pub(super) bars: Bars,
+}
+
+/// Shows a chart and, beside it, the table of its numbers.
+pub(super) fn chart(chart: &Chart<'_>, numbers: &Markup) -> Markup {
+    let (id, title) = (chart.id, chart.title);
     html! {
         div .pair {
-            @if let Some((inside, view_box)) = drawn {
+            @if let Some((inside, view_box)) = chart.bars.draw() {
                 figure {
-                    div .scroll role="region" aria-label={ (title) ", chart" } tabindex="0" {
+                    div .scroll role="group" aria-label={ (title) ", chart" } tabindex="0" {
                         svg role="img" aria-labelledby={ (id) "-title " (id) "-desc" } viewBox=(view_box)
                             xmlns="http://www.w3.org/2000/svg" {
                             title id={ (id) "-title" } { (title) }
-                            desc id={ (id) "-desc" } { (description) }
+                            desc id={ (id) "-desc" } { (chart.description) }
                             // Drawn by plotters, which escapes texts.
                             (PreEscaped(inside))
                         }
                     }
-                    figcaption { (title) }
+                    figcaption {
+                        (title)
+                        @if let Some([bars, over]) = chart.legend {
+                            ": " span .swatch .bar {} (bars) ", " span .swatch .over {} (over)
+                        }
+                    }
                 }
             }
             (numbers)

@@ -43,29 +43,35 @@ fn name(kek: &KekFacts) -> String {
 
 /// Says which KEKs get new material automatically.
 pub(crate) fn kek_rotation(facts: &Facts) -> Line {
-    let in_rule = || facts.keks.iter().filter(|kek| kek.is_in_rule);
-    let (all, on) = (
-        in_rule().count(),
-        in_rule().filter(|kek| kek.rotation == Some(true)).count(),
-    );
-    let off = in_rule().filter(|kek| kek.rotation == Some(false)).count();
-    match (off, on == all && all > 0) {
-        (0, true) => line(
-            Level::InOrder,
-            format!("automatic rotation of KEKs is on: {on} of {all}"),
-        ),
-        (0, false) => line(
-            Level::NotKnown,
-            format!(
-                "automatic rotation of KEKs is on: {on} of {all}; of {} the KMS does not tell",
-                all - on
-            ),
-        ),
-        _ => line(
-            Level::Finding,
-            format!("automatic rotation of KEKs is off: {off} of {all}"),
-        ),
-    }
+    let count = |rotation: Option<bool>| {
+        let of = facts
+            .keks
+            .iter()
+            .filter(|kek| kek.is_in_rule && kek.rotation == rotation);
+        of.count()
+    };
+    let (on, off, not_told) = (count(Some(true)), count(Some(false)), count(None));
+    let level = match (off, not_told) {
+        (0, 0) if on > 0 => Level::InOrder,
+        (0, _) => Level::NotKnown,
+        _ => Level::Finding,
+    };
+    let told = [
+        (on, "on for"),
+        (off, "off for"),
+        (not_told, "not told by the KMS for"),
+    ];
+    let told: Vec<_> = told
+        .iter()
+        .filter(|(keks, _)| *keks > 0)
+        .map(|(keks, how)| format!("{how} {keks}"))
+        .collect();
+    let told = if told.is_empty() {
+        "not known".to_owned()
+    } else {
+        told.join(", ")
+    };
+    line(level, format!("automatic rotation of KEKs: {told}"))
 }
 
 /// Says that every version is wrapped, and by KEKs that the rule allows.

@@ -35,7 +35,7 @@ pub(crate) fn audit(facts: &Facts) -> Vec<Line> {
     let mut lines = vec![line(
         Level::InOrder,
         format!(
-            "audit log of keys: {} entries{since}; {} name the database's user",
+            "audit log of keys: {} entries{since}; {} of them name the database's user",
             audit.entries, audit.with_user
         ),
     )];
@@ -115,36 +115,36 @@ pub(crate) fn verified(facts: &Facts) -> Vec<Line> {
 }
 
 /// Says whether rows lie under keys that cannot or should not open them.
-pub(crate) fn census(facts: &Facts) -> Line {
+pub(crate) fn census(facts: &Facts) -> Vec<Line> {
     if facts.columns.is_empty() {
-        return columns(facts);
+        return vec![columns(facts)];
     }
-    if let Some(column) = facts
-        .columns
-        .iter()
-        .find(|column| column.census.known().is_none())
-    {
-        return unknown("rows by the state of their key", &column.census);
+    let known = facts.columns.iter().filter_map(|column| column.census.known());
+    let bad = known
+        .clone()
+        .flatten()
+        .filter(|count| matches!(count.state, "compromised" | "destroyed" | MISSING | NO_KEY));
+    let what = "rows under compromised, destroyed or missing keys, or under none";
+    let mut lines: Vec<_> = match (known.count(), bad.map(|count| count.rows).sum()) {
+        (0, _) => Vec::new(),
+        (_, 0_u64) => vec![line(Level::InOrder, format!("{what}: none"))],
+        (_, rows) => vec![line(Level::Finding, format!("{what}: {rows}"))],
+    };
+    let mut reasons = Vec::new();
+    for column in &facts.columns {
+        match (&column.census, column.census.why()) {
+            (_, None) => {}
+            // Then it is said of every column.
+            (Told::Missing(why), _) => reasons.push(format!("rows by the state of their key: {why}")),
+            (_, Some(why)) => reasons.push(format!(
+                "rows of {} by the state of their key: {why}",
+                column.name()
+            )),
+        }
     }
-    let counts = facts
-        .columns
-        .iter()
-        .filter_map(|column| column.census.known())
-        .flatten();
-    let bad: u64 = counts
-        .filter(|count| matches!(count.state, "compromised" | "destroyed" | MISSING | NO_KEY))
-        .map(|count| count.rows)
-        .sum();
-    match bad {
-        0 => line(
-            Level::InOrder,
-            "rows under compromised, destroyed or missing keys, or under none: none",
-        ),
-        rows => line(
-            Level::Finding,
-            format!("rows under compromised, destroyed or missing keys, or under none: {rows}"),
-        ),
-    }
+    reasons.dedup();
+    lines.extend(reasons.into_iter().map(|reason| line(Level::NotKnown, reason)));
+    lines
 }
 
 /// Counts the processes that hold keys.

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use crate::report::charts::Bars;
 use crate::report::data::{AuditFacts, DayFacts, Facts};
-use crate::report::parts::{Cell, badge, chart, grouped, table, told, value};
+use crate::report::parts::{Cell, Chart, badge, chart, grouped, table, told, value};
 
 pub(crate) fn history(facts: &Facts) -> Markup {
     told("Audit log", &facts.audit, months)
@@ -16,7 +16,7 @@ fn months(audit: &AuditFacts) -> Markup {
         &["Month", "#Rotations", "#First versions", "#Destroyed"],
         audit.months.iter().map(|month| {
             vec![
-                Cell::text(&month.month),
+                Cell::moment(&month.month),
                 Cell::number(month.rotations),
                 Cell::number(month.first_versions),
                 Cell::number(month.destroyed),
@@ -28,18 +28,25 @@ fn months(audit: &AuditFacts) -> Markup {
         values: audit.months.iter().map(|month| month.rotations).collect(),
         over: Vec::new(),
     };
+    let drawn = Chart {
+        id: "months",
+        title: "Rotations of data keys by month",
+        description: "A bar for each of the last 24 months; the table has the numbers.",
+        legend: None,
+        bars,
+    };
     html! {
         p {
             "The audit log has " strong { (grouped(audit.entries)) } " entries"
             @if let (Some(first), Some(last)) = (&audit.first_at, &audit.last_at) {
                 ", from " (value(first)) " to " (value(last))
             }
-            "; " (grouped(audit.with_user)) " name the database's user."
+            "; " (grouped(audit.with_user)) " of them name the database's user."
             @if audit.unreadable > 0 {
                 " " (badge("bad", "finding")) " Entries that were edited and say nothing that encx writes: " (grouped(audit.unreadable)) "."
             }
         }
-        (chart("months", "Rotations of data keys by month", "A bar for each of the last 24 months; the table has the numbers.", &bars, &numbers))
+        (chart(&drawn, &numbers))
     }
 }
 
@@ -58,37 +65,61 @@ pub(crate) fn usage(facts: &Facts) -> Markup {
 }
 
 fn days(days: &[DayFacts]) -> Markup {
-    let numbers = table(
-        "Use by day",
-        &[
-            "Day",
-            "#KMS calls",
-            "#Failed",
-            "#USD",
-            "#Encrypted",
-            "#Decrypted",
-            "#Refused",
-        ],
+    let calls = table(
+        "Calls of KMSs by day",
+        &["Day", "#Calls", "#Failed", "#USD"],
         days.iter().rev().map(|day| {
             vec![
-                Cell::text(&day.day),
+                Cell::moment(&day.day),
                 Cell::number(day.kms_calls),
                 Cell::number(day.kms_failures),
                 Cell::Number(format!("{:.4}", day.calls_usd)),
+            ]
+        }),
+    );
+    let values = table(
+        "Values by day",
+        &["Day", "#Encrypted", "#Decrypted", "#Refused"],
+        days.iter().rev().map(|day| {
+            vec![
+                Cell::moment(&day.day),
                 Cell::number(day.encrypts),
                 Cell::number(day.decrypts),
                 Cell::number(day.refusals),
             ]
         }),
     );
-    let bars = Bars {
-        labels: days.iter().map(|day| day.day.clone()).collect(),
-        values: days.iter().map(|day| day.kms_calls).collect(),
-        over: days.iter().map(|day| day.kms_failures).collect(),
+    let of = |get: fn(&DayFacts) -> u64| days.iter().map(get).collect();
+    // The table has the years.
+    let labels = days
+        .iter()
+        .map(|day| day.day.get(5..).unwrap_or(&day.day).to_owned());
+    let labels: Vec<_> = labels.collect();
+    let of_calls = Chart {
+        id: "calls",
+        title: "Calls of KMSs by day",
+        description: "A bar for each day, and in it the part that failed; the table has the numbers.",
+        legend: Some(["all calls", "those that failed"]),
+        bars: Bars {
+            labels: labels.clone(),
+            values: of(|day| day.kms_calls),
+            over: of(|day| day.kms_failures),
+        },
+    };
+    let of_values = Chart {
+        id: "values",
+        title: "Values encrypted and decrypted by day",
+        description: "A bar for each day, and in it the part that was encrypted; the table has the numbers.",
+        legend: Some(["decrypted and encrypted", "encrypted"]),
+        bars: Bars {
+            labels,
+            values: of(|day| day.encrypts.saturating_add(day.decrypts)),
+            over: of(|day| day.encrypts),
+        },
     };
     html! {
-        (chart("days", "Calls of KMSs by day", "A bar for each day, and in it the part that failed; the table has the numbers.", &bars, &numbers))
-        ul .legend { li { span .swatch .bar {} "calls" } li { span .swatch .over {} "of these failed" } }
+        (chart(&of_calls, &calls))
+        (chart(&of_values, &values))
     }
 }
 
@@ -102,8 +133,8 @@ pub(crate) fn processes(facts: &Facts) -> Markup {
             vec![
                 Cell::code(&process.name),
                 Cell::Markup(state),
-                Cell::text(&process.started_at),
-                Cell::text(&process.seen_at),
+                Cell::moment(&process.started_at),
+                Cell::moment(&process.seen_at),
             ]
         });
         html! {

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use crate::report::charts::Bars;
 use crate::report::data::{AgeFacts, DueFacts, Facts, KekFacts, VersionFacts};
-use crate::report::parts::{Cell, badge, chart, grouped, state, table, told, value};
+use crate::report::parts::{Cell, Chart, badge, chart, grouped, state, table, told, value};
 use crate::report::told::Told;
 
 pub(crate) fn settings(facts: &Facts) -> Markup {
@@ -52,8 +52,8 @@ pub(crate) fn keks(facts: &Facts) -> Markup {
             Cell::text(kek.provider.unwrap_or("–")),
             Cell::Markup(state),
             Cell::text(rotation(kek)),
-            Cell::text_or_dash(kek.last_rotation.as_ref()),
-            Cell::text_or_dash(kek.next_rotation.as_ref()),
+            Cell::moment_or_dash(kek.last_rotation.as_ref()),
+            Cell::moment_or_dash(kek.next_rotation.as_ref()),
             count(&kek.versions),
             count(&kek.sole),
         ]
@@ -88,7 +88,7 @@ fn counts(versions: &VersionFacts) -> Markup {
             Cell::text(count.usage),
             Cell::Markup(state(count.state)),
             Cell::number(count.versions),
-            Cell::text_or_dash(count.oldest_activated_at.as_ref()),
+            Cell::moment_or_dash(count.oldest_activated_at.as_ref()),
         ]
     });
     let header = ["Usage", "State", "#Versions", "Oldest active since"];
@@ -145,7 +145,7 @@ fn legend() -> Markup {
             Cell::Markup(state(name)),
             Cell::text(encrypts),
             Cell::text(decrypts),
-            Cell::text(means),
+            Cell::prose(means),
         ]
     });
     table(
@@ -168,12 +168,19 @@ fn ages(ages: &AgeFacts) -> Markup {
         values: ages.active.iter().map(|bucket| bucket.versions).collect(),
         over: Vec::new(),
     };
+    let drawn = Chart {
+        id: "ages",
+        title: "Active versions by age",
+        description: "A bar for each range of ages; the table has the numbers.",
+        legend: None,
+        bars,
+    };
     let oldest = ages
         .oldest_active_days
         .map_or_else(|| "none".to_owned(), |days| format!("{} days", grouped(days)));
     html! {
         h3 { "Age of active versions" }
-        (chart("ages", "Active versions by age", "A bar for each range of ages; the table has the numbers.", &bars, &numbers))
+        (chart(&drawn, &numbers))
         (table("Ages against the longest periods that NIST suggests", &["What", "#Value"], [
             vec![Cell::text("Oldest active version"), Cell::Number(oldest)],
             vec![Cell::text("Active versions that encrypt for more than 2 years"), Cell::number(ages.active_over_2_years)],
@@ -193,7 +200,7 @@ fn due(due: &DueFacts) -> Markup {
             Cell::code(&version.id),
             Cell::text(version.usage),
             Cell::code(&version.context),
-            Cell::text(&version.active_since),
+            Cell::moment(&version.active_since),
             Cell::Number(format!("{} days", grouped(version.period_days))),
         ]
     });

@@ -16,11 +16,11 @@ pub(crate) fn columns(facts: &Facts) -> Markup {
             Cell::Markup(verified(column)),
             match column.verified.known() {
                 Some(verified) => Cell::number(verified.opened),
-                None => Cell::text("–"),
+                None => Cell::Number("–".to_owned()),
             },
             match column.verified.known() {
                 Some(verified) => Cell::number(verified.failed),
-                None => Cell::text("–"),
+                None => Cell::Number("–".to_owned()),
             },
             Cell::Markup(census(column)),
         ]
@@ -50,7 +50,7 @@ fn verified(column: &ColumnFacts) -> Markup {
                     (0, false) => (badge("warn", "not finished")),
                     _ => (badge("bad", "rows failed")),
                 }
-                @if let Some(at) = &verified.at { " " (value(at)) }
+                @if let Some(at) = &verified.at { " " span .moment { (value(at)) } }
             }
         }
     }
@@ -85,7 +85,7 @@ fn faults(column: &ColumnFacts) -> Vec<Vec<Cell>> {
             Cell::code(column.name()),
             Cell::text(&fault.kind),
             Cell::number(fault.rows),
-            Cell::text(fault.examples.join("; ")),
+            Cell::prose(fault.examples.join("; ")),
         ]
     });
     rows.collect()
@@ -102,10 +102,10 @@ fn shredded(shredded: &ShredFacts) -> Markup {
     let rows = shredded.contexts.iter().take(SHOWN).map(|of| {
         vec![
             Cell::code(&of.context),
-            Cell::text_or_dash(of.destroyed_at.as_ref()),
+            Cell::moment_or_dash(of.destroyed_at.as_ref()),
             Cell::number(of.versions),
-            Cell::text_or_dash(of.by.as_ref()),
-            Cell::text_or_dash(of.reason.as_ref()),
+            Cell::prose_or_dash(of.by.as_ref()),
+            Cell::prose_or_dash(of.reason.as_ref()),
         ]
     });
     let header = ["Encryption context", "Destroyed at", "#Versions", "By", "Reason"];
@@ -126,10 +126,10 @@ fn receipts(receipts: &[ReceiptFacts]) -> Markup {
         vec![
             Cell::number(receipt.number),
             Cell::code(&receipt.context),
-            Cell::text(&receipt.shredded_at),
+            Cell::moment(&receipt.shredded_at),
             Cell::number(receipt.versions),
             Cell::Markup(complete),
-            Cell::text(&receipt.reason),
+            Cell::prose(&receipt.reason),
         ]
     });
     let header = [
