@@ -5,6 +5,7 @@ mod builder;
 mod check;
 #[cfg(feature = "password")]
 mod password;
+mod places;
 mod search;
 mod warm_up;
 

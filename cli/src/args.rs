@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    audit, completions, config, inspect, keks, keys, local, maintain, man, migrate, report, rewrap, status,
-    validate,
+    adopt, audit, census, columns, completions, config, inspect, keks, keys, local, maintain, man, migrate,
+    reencrypt, report, rewrap, status, validate, verify,
 };
 use crate::session::Global;
 
@@ -26,9 +26,17 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Turns plaintext columns into encrypted ones: backfill, verify, contract
+    #[command(subcommand)]
+    Adopt(adopt::Command),
     /// Reads the audit log
     #[command(subcommand)]
     Audit(audit::Command),
+    /// Counts the rows of declared columns by data key; exits 3 if any cannot be read. They are in the database of the key store
+    Census(census::Args),
+    /// Lists and checks the declared columns
+    #[command(subcommand)]
+    Columns(columns::Command),
     /// Writes what completes commands in a shell
     Completions(completions::Args),
     /// Shows and checks settings
@@ -52,6 +60,8 @@ pub(crate) enum Command {
     /// Creates and updates the key store's tables
     #[command(subcommand)]
     Migrate(migrate::Command),
+    /// Encrypts rows anew that are not under the active version of their key. They are in the database of the key store
+    Reencrypt(reencrypt::Args),
     /// Writes a report for auditors, as a page or as JSON
     Report(report::Args),
     /// Moves all keys to the KEKs that the KEK rule chooses
@@ -60,6 +70,8 @@ pub(crate) enum Command {
     Status(status::Args),
     /// Does the whole chain under an encryption context, and leaves nothing behind
     Validate(validate::Args),
+    /// Opens rows of declared columns, and says which do not open and why; exits 3 on any. They are in the database of the key store
+    Verify(verify::Args),
     /// Writes the program's version
     Version,
 }

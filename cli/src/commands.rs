@@ -1,6 +1,9 @@
 //! The commands, one file each.
 
+pub(crate) mod adopt;
 pub(crate) mod audit;
+pub(crate) mod census;
+pub(crate) mod columns;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod inspect;
@@ -10,7 +13,9 @@ pub(crate) mod local;
 pub(crate) mod maintain;
 pub(crate) mod man;
 pub(crate) mod migrate;
+pub(crate) mod reencrypt;
 pub(crate) mod report;
 pub(crate) mod rewrap;
 pub(crate) mod status;
 pub(crate) mod validate;
+pub(crate) mod verify;

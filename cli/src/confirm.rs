@@ -21,20 +21,25 @@ pub(crate) struct Change {
 impl Change {
     /// Asks whether to go on. Without a terminal, and without `--yes`, it refuses.
     pub(crate) fn confirm(&self, what: &str) -> Result<()> {
-        if self.yes {
-            return Ok(());
-        }
-        if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-            bail!("{what}: there is no terminal to ask, so say --yes");
-        }
-        let mut stderr = io::stderr().lock();
-        write!(stderr, "{}. Go on? [y/N] ", crate::output::printable(what))?;
-        stderr.flush()?;
-        let mut answer = String::new();
-        io::stdin().lock().read_line(&mut answer)?;
-        match answer.trim() {
-            "y" | "Y" | "yes" => Ok(()),
-            _ => bail!("nothing was changed"),
-        }
+        confirm(self.yes, what)
+    }
+}
+
+/// Asks whether to go on, unless `--yes` says it. Without a terminal it refuses.
+pub(crate) fn confirm(yes: bool, what: &str) -> Result<()> {
+    if yes {
+        return Ok(());
+    }
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        bail!("{what}: there is no terminal to ask, so say --yes");
+    }
+    let mut stderr = io::stderr().lock();
+    write!(stderr, "{}. Go on? [y/N] ", crate::output::printable(what))?;
+    stderr.flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => bail!("nothing was changed"),
     }
 }

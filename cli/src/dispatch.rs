@@ -8,8 +8,8 @@ use clap::CommandFactory as _;
 
 use crate::args::{Args, Command};
 use crate::commands::{
-    audit, completions, config, inspect, keks, keys, local, maintain, man, migrate, report, rewrap, status,
-    validate,
+    adopt, audit, census, columns, completions, config, inspect, keks, keys, local, maintain, man, migrate,
+    reencrypt, report, rewrap, status, validate, verify,
 };
 use crate::exit::{self, Exit};
 use crate::output::{Output, tell};
@@ -44,17 +44,22 @@ fn dispatch(program: &Program, args: Args) -> Result<Exit> {
     }
     let session = Session::new(program, &args.global)?;
     match args.command {
+        Command::Adopt(command) => wait(adopt::run(&session, command)),
         Command::Audit(command) => wait(audit::run(&session, command)),
+        Command::Census(args) => wait(census::run(&session, args)),
+        Command::Columns(command) => wait(columns::run(&session, command)),
         Command::Config(command) => wait(config::run(&session, command)),
         Command::Inspect(args) => wait(inspect::resolve(&session, &args)),
         Command::Keks(command) => wait(keks::run(&session, command)),
         Command::Keys(command) => wait(keys::run(&session, command)),
         Command::Maintain(args) => wait(maintain::run(&session, args)),
         Command::Migrate(command) => wait(migrate::run(&session, command)),
+        Command::Reencrypt(args) => wait(reencrypt::run(&session, args)),
         Command::Report(args) => wait(report::run(&session, args)),
         Command::Rewrap(args) => wait(rewrap::run(&session, args)),
         Command::Status(args) => wait(status::run(&session, args)),
         Command::Validate(args) => wait(validate::run(&session, args)),
+        Command::Verify(args) => wait(verify::run(&session, args)),
         // Done above, because they need no settings.
         Command::Completions(_) | Command::Local(_) | Command::Man(_) | Command::Version => Ok(Exit::Done),
     }

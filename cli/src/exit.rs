@@ -9,6 +9,7 @@ use encx::jobs::JobError;
 use encx::kms::KmsError;
 use encx::store::StoreError;
 use encx_config::ConfigError;
+use encx_tables::RowsError;
 
 /// What the program ends with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +82,43 @@ impl Exit {
     }
 }
 
+impl Exit {
+    /// Finds the code of what ended a job; `None` if only its text says what it was.
+    pub(crate) fn of_job(error: &JobError) -> Option<Self> {
+        match error {
+            JobError::Encx(error) => Some(Self::of_encx(error)),
+            JobError::Walk { source, .. } => source.downcast_ref::<RowsError>().map(of_rows),
+            _ => None,
+        }
+    }
+
+    /// Returns the graver of two codes, for a command that did several things.
+    pub(crate) fn worse(self, other: Self) -> Self {
+        let gravity = |exit: Self| match exit {
+            Self::Done => 0,
+            Self::Finding => 1,
+            Self::Refused => 2,
+            Self::Usage => 3,
+            Self::Unreachable => 4,
+            Self::Interrupted => 5,
+            Self::BrokenPipe => 6,
+        };
+        match gravity(other) > gravity(self) {
+            true => other,
+            false => self,
+        }
+    }
+}
+
+fn of_rows(error: &RowsError) -> Exit {
+    match error {
+        RowsError::AdoptionEnded { .. } | RowsError::Contracted { .. } => Exit::Refused,
+        RowsError::Database { .. } | RowsError::RowBusy | RowsError::Standby => Exit::Unreachable,
+        RowsError::Encx(error) => Exit::of_encx(error),
+        _ => Exit::Usage,
+    }
+}
+
 fn of_cause(cause: &(dyn StdError + 'static)) -> Option<Exit> {
     if let Some(error) = cause.downcast_ref::<ConfigError>() {
         return match error {
@@ -100,17 +138,12 @@ fn of_cause(cause: &(dyn StdError + 'static)) -> Option<Exit> {
         return Some(Exit::Unreachable);
     }
     if let Some(error) = cause.downcast_ref::<JobError>() {
-        return of_job(error);
+        return Exit::of_job(error);
+    }
+    if let Some(error) = cause.downcast_ref::<RowsError>() {
+        return Some(of_rows(error));
     }
     cause.is::<Refused>().then_some(Exit::Refused)
-}
-
-fn of_job(error: &JobError) -> Option<Exit> {
-    match error {
-        JobError::Encx(error) => Some(Exit::of_encx(error)),
-        // Its source says.
-        _ => None,
-    }
 }
 
 fn of_store(error: &StoreError) -> Exit {
@@ -170,8 +203,25 @@ mod tests {
         );
         assert_eq!(of(Refused("no".into()).into()), Exit::Refused);
         assert_eq!(of(anyhow::anyhow!("the KMS failed")), Exit::Usage);
+        let gone = RowsError::NoSuchTable {
+            table: "users".into(),
+        };
+        assert_eq!(of(encx::jobs::JobError::from(gone.clone()).into()), Exit::Usage);
+        assert_eq!(of(gone.into()), Exit::Usage);
+        assert_eq!(
+            of(RowsError::Encx(Error::Kms(kms_error())).into()),
+            Exit::Unreachable
+        );
         let wrapped = anyhow::Error::from(Error::Shredded).context("could not rotate");
         assert_eq!(of(wrapped), Exit::Refused);
+    }
+
+    #[test]
+    fn the_gravest_of_several_codes_holds() {
+        let all = [Exit::Finding, Exit::Done, Exit::Unreachable, Exit::Refused];
+        assert_eq!(all.into_iter().fold(Exit::Done, Exit::worse), Exit::Unreachable);
+        assert_eq!(Exit::Done.worse(Exit::Done), Exit::Done);
+        assert_eq!(Exit::Unreachable.worse(Exit::Interrupted), Exit::Interrupted);
     }
 
     #[test]

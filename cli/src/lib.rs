@@ -23,6 +23,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod args;
+mod columns;
 mod commands;
 mod confirm;
 mod context;

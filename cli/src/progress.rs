@@ -4,18 +4,43 @@ use std::io::IsTerminal;
 
 use anyhow::Result;
 use encx::jobs::{JobEnd, JobEvent, JobReport, JobRun};
-use encx::store::JobTally;
+use encx::store::{JobFaults, JobTally};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
+use crate::exit::Exit;
 use crate::output::{Output, tell};
 
 /// How many failures are told to people.
 const TOLD: u64 = 20;
 
+/// What a job works on, for who follows it.
+#[derive(Clone, Debug)]
+pub(crate) struct Work {
+    /// What it does, as in `opening rows`.
+    pub(crate) what: String,
+    /// The column that it works on, if it is of one.
+    pub(crate) column: Option<String>,
+    /// About how many items there are.
+    pub(crate) total: Option<u64>,
+    /// Whether failures are told as they happen, and the report is written. The caller does it otherwise.
+    pub(crate) tells: bool,
+}
+
 /// Runs a job to its end, and writes its report.
-pub(crate) async fn follow(output: Output, what: &'static str, mut run: JobRun) -> Result<JobReport> {
-    let bar = bar(what);
+pub(crate) async fn follow(output: Output, what: &str, run: JobRun) -> Result<JobReport> {
+    let work = Work {
+        what: what.to_owned(),
+        column: None,
+        total: None,
+        tells: true,
+    };
+    follow_work(output, &work, run).await
+}
+
+/// Runs a job to its end, with a bar that knows how much there is to do.
+pub(crate) async fn follow_work(output: Output, work: &Work, mut run: JobRun) -> Result<JobReport> {
+    let bar = bar(work);
     let stopper = run.stopper();
     let stopping = tokio::spawn(async move {
         if tokio::signal::ctrl_c().await.is_ok() {
@@ -26,23 +51,37 @@ pub(crate) async fn follow(output: Output, what: &'static str, mut run: JobRun) 
             }
         }
     });
-    let (mut failed_to_write, mut failed) = (None, 0);
+    let (mut failed_to_write, mut failed, mut before) = (None, 0, 0);
     while let Some(event) = run.next_event().await {
-        if let JobEvent::RangeDone { worker, .. } = &event {
-            bar.set_position(worker.changed + worker.unchanged + worker.failed);
-        }
-        if let JobEvent::ItemFailed(failure) = &event {
-            failed += 1;
-            match failed {
-                ..=TOLD => bar.suspend(|| tell(&failure.to_string())),
-                _ if failed == TOLD + 1 => bar.suspend(|| tell("more failed; --format json lists all")),
-                _ => {}
+        match &event {
+            JobEvent::Started { run } => {
+                before = items(run);
+                bar.set_position(before);
+                // The rate is that of this run.
+                bar.reset_eta();
             }
+            JobEvent::RangeDone { worker, .. } => {
+                let done = before + items(worker);
+                // The total is an estimate.
+                if bar.length().is_some_and(|total| total < done) {
+                    bar.set_length(done);
+                }
+                bar.set_position(done);
+            }
+            JobEvent::ItemFailed(failure) if work.tells => {
+                failed += 1;
+                match failed {
+                    ..=TOLD => bar.suspend(|| tell(&failure.to_string())),
+                    _ if failed == TOLD + 1 => {
+                        bar.suspend(|| tell("more failed; --format json lists all"));
+                    }
+                    _ => {}
+                }
+            }
+            JobEvent::Retrying { error } => bar.suspend(|| tell(&format!("trying again: {error}"))),
+            _ => {}
         }
-        if let JobEvent::Retrying { error } = &event {
-            bar.suspend(|| tell(&format!("trying again: {error}")));
-        }
-        let line = output.is_json().then(|| event_json(&event)).flatten();
+        let line = output.is_json().then(|| event_json(work, &event)).flatten();
         if let Some(Err(error)) = line.map(|line| output.text(&line.to_string())) {
             // The job goes on to its end: what is done is done in order.
             failed_to_write.get_or_insert(error);
@@ -55,38 +94,80 @@ pub(crate) async fn follow(output: Output, what: &'static str, mut run: JobRun) 
     if let Some(error) = failed_to_write {
         return Err(error);
     }
-    output_report(output, &report)?;
+    if work.tells {
+        output_report(output, work, &report)?;
+    }
     Ok(report)
 }
 
-fn output_report(output: Output, report: &JobReport) -> Result<()> {
+/// Finds the exit code of a report.
+pub(crate) fn exit_of(report: &JobReport) -> Exit {
+    match &report.ended_by {
+        JobEnd::Stopped => Exit::Interrupted,
+        JobEnd::GaveUp(error) => Exit::of_job(error).unwrap_or(Exit::Unreachable),
+        _ if report.is_complete() => Exit::Done,
+        _ if failed_by_servers(&report.faults) => Exit::Unreachable,
+        _ => Exit::Finding,
+    }
+}
+
+/// Tells whether any item failed because the KMS, the key store or the database did.
+pub(crate) fn failed_by_servers(faults: &JobFaults) -> bool {
+    faults.get("kms").is_some() || faults.get("store").is_some()
+}
+
+fn items(tally: &JobTally) -> u64 {
+    tally.changed + tally.unchanged + tally.failed
+}
+
+fn output_report(output: Output, work: &Work, report: &JobReport) -> Result<()> {
     if output.is_json() {
-        let mut line = tally(&report.run);
-        line["event"] = "report".into();
+        let mut line = named(work, "report", tally(&report.run));
         line["is_complete"] = report.is_complete().into();
         line["ended_by"] = ended_by(&report.ended_by).into();
         return output.text(&line.to_string());
     }
     let text = report.to_string();
     // Failures were told when they happened.
-    output.text(&crate::output::printable(text.lines().next().unwrap_or_default()))
+    let line = text.lines().next().unwrap_or_default();
+    let column = work
+        .column
+        .as_ref()
+        .map_or(String::new(), |column| format!("{column}: "));
+    output.text(&crate::output::printable(&format!("{column}{line}")))
 }
 
-fn event_json(event: &JobEvent) -> Option<Value> {
+fn event_json(work: &Work, event: &JobEvent) -> Option<Value> {
     Some(match event {
-        JobEvent::Started { run } => named("started", tally(run)),
-        JobEvent::RangeDone { worker, .. } => named("progress", tally(worker)),
+        JobEvent::Started { run } => with_total(work, named(work, "started", tally(run))),
+        JobEvent::RangeDone { worker, .. } => with_total(work, named(work, "progress", tally(worker))),
         JobEvent::ItemFailed(failure) => {
-            json!({ "event": "failed", "what": failure.what, "error": failure.error.to_string() })
+            let (what, error) = (&failure.what, failure.error.to_string());
+            let kind = failure.error.kind();
+            named(
+                work,
+                "failed",
+                json!({ "what": what, "kind": kind, "error": error }),
+            )
         }
-        JobEvent::Retrying { error } => json!({ "event": "retrying", "error": error.to_string() }),
-        JobEvent::Waiting => json!({ "event": "waiting" }),
+        JobEvent::Retrying { error } => named(work, "retrying", json!({ "error": error.to_string() })),
+        JobEvent::Waiting => named(work, "waiting", json!({})),
         _ => return None,
     })
 }
 
-fn named(name: &str, mut value: Value) -> Value {
+fn named(work: &Work, name: &str, mut value: Value) -> Value {
     value["event"] = name.into();
+    if let Some(column) = &work.column {
+        value["column"] = column.as_str().into();
+    }
+    value
+}
+
+fn with_total(work: &Work, mut value: Value) -> Value {
+    if let Some(total) = work.total {
+        value["total"] = total.into();
+    }
     value
 }
 
@@ -105,16 +186,29 @@ fn ended_by(end: &JobEnd) -> String {
     }
 }
 
-/// A line that counts, where stderr is a terminal.
-fn bar(what: &'static str) -> ProgressBar {
+/// A line that counts, where stderr is a terminal: with a bar and the time left where the total is known.
+fn bar(work: &Work) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let bar = ProgressBar::new_spinner();
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}: {pos} ({per_sec}, {elapsed})") {
-        bar.set_style(style);
+    let (bar, template) = match work.total {
+        Some(total) => (
+            ProgressBar::new(total),
+            "{spinner} {msg} [{bar:30}] {pos} of about {len} ({per_sec}, {eta} left)",
+        ),
+        None => (
+            ProgressBar::new_spinner(),
+            "{spinner} {msg}: {pos} ({per_sec}, {elapsed})",
+        ),
+    };
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.progress_chars("=> "));
     }
-    bar.set_message(what);
+    let column = work
+        .column
+        .as_ref()
+        .map_or(String::new(), |column| format!(" of {column}"));
+    bar.set_message(crate::output::printable(&format!("{}{column}", work.what)));
     bar.enable_steady_tick(std::time::Duration::from_millis(120));
     bar
 }

@@ -8,6 +8,7 @@ use encx::search::IndexField;
 
 use crate::document::{Node, Section, Value, quoted, quoted_key};
 use crate::error::ConfigError;
+use crate::plaintext::{DeclaredPlaintext, plaintext_of};
 use crate::source::Origin;
 use crate::units;
 
@@ -29,6 +30,8 @@ pub struct DeclaredColumn {
     pub column: EncryptedColumn,
     /// Its blind index, if it has one.
     pub index: Option<DeclaredIndex>,
+    /// The plaintext column that it takes the place of, if it is being adopted.
+    pub plaintext: Option<DeclaredPlaintext>,
     /// Where it is declared.
     pub origin: Origin,
 }
@@ -161,10 +164,18 @@ fn column_of(mut section: Section) -> Result<DeclaredColumn, ConfigError> {
         None => None,
         Some(node) => Some(index_of(section.section_of("column.index".to_owned(), node)?)?),
     };
+    let plaintext = match section.take("plaintext") {
+        None => None,
+        Some(node) => {
+            let section = section.section_of("column.plaintext".to_owned(), node)?;
+            Some(plaintext_of(section, &column, KINDS)?)
+        }
+    };
     section.finish()?;
     Ok(DeclaredColumn {
         column,
         index,
+        plaintext,
         origin,
     })
 }
@@ -224,7 +235,7 @@ fn index_of(mut section: Section) -> Result<DeclaredIndex, ConfigError> {
 
 /// Writes columns as `[[column]]` entries of `encx.toml`, such as those of `User::encx_columns()`.
 ///
-/// Blind indexes are not part of a column's description: add `index = { column = "..", normalizer = "..", bits = .. }` by hand.
+/// Blind indexes and adoptions are not part of a column's description: add `index = { column = "..", normalizer = "..", bits = .. }` by hand.
 ///
 /// ```
 /// use encx::record::{EncryptedColumn, RowIdKind};

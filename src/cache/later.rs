@@ -26,6 +26,11 @@ impl Later {
     pub(super) fn note_refused(&mut self, key: DataKeyId, error: OpenError) {
         self.0.get_or_insert_default().refused.push((key, error));
     }
+
+    /// Tells nothing: a refusal was expected.
+    pub(crate) fn forget(&mut self) {
+        self.0 = None;
+    }
 }
 
 impl Drop for Later {

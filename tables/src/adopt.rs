@@ -10,6 +10,7 @@ use encx::store::JobStatus;
 use encx::{Ciphertext, Crypto, Error};
 
 use crate::adoption::Adoption;
+use crate::adoption_status::AdoptionStatus;
 use crate::cell::Cell;
 use crate::error::RowsError;
 use crate::ident::Ident;
@@ -161,6 +162,34 @@ impl AdoptionJobs {
         self.job("encx/contract", Step::Contract)
     }
 
+    /// Counts the rows by which of the two columns have a value, by reading the whole table, and says whether the column was
+    /// contracted, as the key store's job table remembers.
+    ///
+    /// # Errors
+    ///
+    /// Those of the database and of the key store, and those about the columns' names and types.
+    ///
+    /// # Cancellation
+    ///
+    /// May be dropped at any time.
+    pub async fn status(&self) -> Result<AdoptionStatus, RowsError> {
+        self.rows.check(&self.layout, false).await?;
+        let mut status = self.rows.count_adopted(&self.layout).await?;
+        if let Some(jobs) = self.crypto.key_store().jobs() {
+            let contracted = jobs.job(&self.contracted_name()).await;
+            status.contracted = contracted.map_err(Error::from)?.is_some();
+        }
+        Ok(status)
+    }
+
+    /// Returns the name under which the job table remembers a contraction.
+    fn contracted_name(&self) -> String {
+        let plain = self.layout.plain.as_ref();
+        let plain = plain.map_or("", |plain| plain.ident.as_str());
+        let plain = format!("{}.{plain}", self.layout.table.as_str());
+        JobStatus::name_for("encx/contracted", [plain])
+    }
+
     fn job(&self, name: &str, step: Step) -> Job<Adopt> {
         let filter = match step {
             Step::Backfill => Filter::NotYetEncrypted,
@@ -168,19 +197,13 @@ impl AdoptionJobs {
         };
         let layouts = vec![self.layout.clone()];
         let walked = Walked::new(self.rows.clone(), layouts, filter, step == Step::Contract);
-        let plain = self
-            .layout
-            .plain
-            .as_ref()
-            .map_or("", |plain| plain.ident.as_str());
-        let plain = format!("{}.{plain}", self.layout.table.as_str());
         let name = walked.job_name(name);
         let walk = Adopt {
             crypto: self.crypto.clone(),
             walked,
             step,
             adoption: self.adoption,
-            contracted: JobStatus::name_for("encx/contracted", [plain]),
+            contracted: self.contracted_name(),
             is_remembered: AtomicBool::new(false),
         };
         Job::new(&self.crypto, name, walk)

@@ -7,7 +7,7 @@ use encx::{RowId, RowIdParts};
 use uuid::Uuid;
 
 /// A value as the database keeps it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Cell {
     Bytes(Vec<u8>),
     Integer(i64),
@@ -88,7 +88,7 @@ impl fmt::Display for Cell {
 }
 
 /// A row's id, as the database keeps it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Id(pub(crate) Vec<Cell>);
 
 impl fmt::Display for Id {

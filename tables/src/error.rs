@@ -3,10 +3,15 @@
 use std::fmt;
 use std::sync::Arc;
 
+use encx::CiphertextError;
 use encx::jobs::JobError;
 use encx_sqlx::__private::{may_pass, without_rows};
 
 use crate::adoption::Adoption;
+use crate::fault::Elsewhere;
+
+/// What a column of ciphertexts has to be in a row of SQLite.
+pub(crate) const BLOB: &str = "a blob";
 
 /// Says why rows could not be walked over, or a row not be read or changed. None of it carries a value of a column, but
 /// for what a trigger of your own says.
@@ -49,6 +54,17 @@ pub enum RowsError {
         /// The job by which the key store remembers it.
         job: String,
     },
+    /// The ciphertext is damaged, or belongs to a place that was not tried.
+    #[error(
+        "the ciphertext does not authenticate: it was damaged, or it belongs to another row or column than the {tried} that were \
+         tried; restore the row from a backup, or find out what wrote it"
+    )]
+    Damaged {
+        /// In how many other places it was tried.
+        tried: usize,
+        /// How it was refused in its own.
+        source: encx::Error,
+    },
     /// The database failed, or refused a statement.
     #[error("the rows could not be read or written: {source}")]
     Database {
@@ -62,6 +78,14 @@ pub enum RowsError {
     Description {
         /// What is wrong with it.
         what: String,
+    },
+    /// The value does not open in its row, and belongs elsewhere.
+    #[error("the value belongs elsewhere: {found}")]
+    Elsewhere {
+        /// Where it belongs.
+        found: Elsewhere,
+        /// How it was refused in its own row.
+        source: encx::Error,
     },
     /// A key, a KMS, the key store or the ciphertext failed.
     #[error(transparent)]
@@ -80,6 +104,9 @@ pub enum RowsError {
         "the ciphertext holds another value than the plaintext beside it; does something still write the plaintext alone?"
     )]
     Mismatch,
+    /// The value is no ciphertext.
+    #[error(transparent)]
+    NoCiphertext(CiphertextError),
     /// There is no such column.
     #[error("table {table} has no column {column:?}; names are taken as they are, upper case too")]
     NoSuchColumn {
@@ -119,6 +146,9 @@ pub enum RowsError {
         "the database is a standby, and open transactions are known to its primary alone; ask the census there"
     )]
     Standby,
+    /// The values of a row's columns are no encryption context.
+    #[error("this row has no encryption context: {0}")]
+    UnfitContext(#[source] encx::ContextError),
 }
 
 impl fmt::Debug for RowsError {
@@ -139,6 +169,41 @@ impl RowsError {
         }
     }
 
+    /// Names the kind of failure, as the faults of a [job](encx::store::JobStatus::faults) count it. [`Rows::verify`](crate::Rows::verify)
+    /// lists the kinds of rows that do not open.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::AdoptionEnded { .. } => "adoption-ended",
+            // Of what type a value is that is no blob, SQLite tells without reading it.
+            Self::ColumnType { found, expected, .. } if *expected == BLOB && found == "text" => "plaintext",
+            Self::ColumnType { .. } => "unreadable",
+            Self::Contracted { .. } => "contracted",
+            Self::Damaged { .. } => "damaged",
+            Self::Database { retryable, .. } => match retryable {
+                true => "store",
+                // Of one row, which the database cannot read.
+                false => "unreadable",
+            },
+            Self::Elsewhere { .. } => "elsewhere",
+            Self::Encx(error) => JobError::Encx(error.clone()).kind(),
+            Self::Mismatch => "mismatch",
+            Self::NoCiphertext(error) => match error {
+                CiphertextError::NotEncrypted | CiphertextError::TooShort { found: 0, .. } => "plaintext",
+                _ => "other-format",
+            },
+            Self::NotBackfilled => "not-backfilled",
+            Self::NullContext { .. } | Self::UnfitContext(_) => "no-context",
+            Self::RowBusy => "busy",
+            Self::Description { .. }
+            | Self::HiddenSessions { .. }
+            | Self::NoSuchColumn { .. }
+            | Self::NoSuchTable { .. }
+            | Self::NotNull { .. }
+            | Self::Standby => "other",
+        }
+    }
+
     /// Tells apart what may succeed later. `is_passing` knows the database's codes after which it may.
     pub(crate) fn database(error: sqlx::Error, is_passing: fn(&str) -> bool) -> Self {
         let retryable = may_pass(&error, is_passing);
@@ -154,8 +219,8 @@ impl From<RowsError> for JobError {
         match error {
             RowsError::Encx(error) => Self::Encx(error),
             error => {
-                let retryable = error.is_retryable();
-                Self::walk(error, retryable)
+                let (retryable, kind) = (error.is_retryable(), error.kind());
+                Self::walk(error, retryable).of_kind(kind)
             }
         }
     }

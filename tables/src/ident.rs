@@ -32,12 +32,23 @@ impl Ident {
         Ok(Self(parts.join(".")))
     }
 
+    /// Writes a table's name as descriptions have it: the inverse of [`split`](Self::split).
+    pub(crate) fn joined(schema: Option<&str>, table: &str) -> String {
+        let part = |name: &str| match name.contains('.') || name.starts_with('"') {
+            true => quoted(name),
+            false => name.to_owned(),
+        };
+        match schema {
+            Some(schema) => format!("{}.{}", part(schema), part(table)),
+            None => part(table),
+        }
+    }
+
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
     /// Splits a table's name into a schema's, if it has one, and its own, both without quotes.
-    #[cfg(feature = "sqlite")]
     pub(crate) fn split(name: &str) -> (Option<String>, String) {
         let mut parts = parts(name).unwrap_or_default();
         let table = parts.pop().unwrap_or_default();
@@ -122,6 +133,13 @@ mod tests {
         }
         for name in ["", "a.b.c", "a.", ".a", "\"open", "\"a\"b", "a.\"\"", "a\0b"] {
             assert!(Ident::table(name).is_err(), "{name:?}");
+        }
+        for (schema, table) in [(None, "users"), (Some("app"), "a.b"), (Some("\"x"), "y\"z")] {
+            let joined = Ident::joined(schema, table);
+            assert_eq!(
+                Ident::split(&joined),
+                (schema.map(str::to_owned), table.to_owned())
+            );
         }
         for name in ["", "a\0b"] {
             assert!(Ident::column(name).is_err(), "{name:?}");

@@ -65,6 +65,8 @@ pub(crate) struct Row {
     pub(crate) plain: Option<Cell>,
     /// How many bytes the ciphertext and the plaintext have together.
     pub(crate) size: u64,
+    /// Whether the ciphertext, and the plaintext if there is one, are all there, and not their heads alone.
+    pub(crate) whole: bool,
 }
 
 impl Row {
@@ -74,6 +76,7 @@ impl Row {
         self.cipher = self
             .cipher
             .map(|cipher| cipher[..cipher.len().min(HEADER)].to_vec());
+        self.whole = false;
         self
     }
 }

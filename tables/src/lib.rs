@@ -7,8 +7,9 @@
 //! | to do | call |
 //! | --- | --- |
 //! | move rows to the active version of their key | [`Rows::reencrypt`] |
-//! | find rows that do not open | [`Rows::verify`] |
+//! | find rows that do not open | [`Rows::verify`]; [`Rows::verify_sample`] for some of them |
 //! | see which versions rows still use, so that the others may be destroyed | [`Rows::census`] |
+//! | find columns of ciphertexts, and compare one with its description | [`Rows::sealed_columns`], [`Rows::check_column`] |
 //! | turn a plaintext column into an encrypted one | [`Rows::adopt`], and [`read_either`] until it is done |
 //!
 //! Feature `postgres` (on by default) is for tables in PostgreSQL, `sqlite` for tables in SQLite. `aes-gcm` (on by default) and
@@ -19,9 +20,13 @@
 
 mod adopt;
 mod adoption;
+mod adoption_status;
+mod catalog;
 mod cell;
 mod census;
+mod elsewhere;
 mod error;
+mod fault;
 mod ident;
 mod layout;
 #[cfg(feature = "postgres")]
@@ -29,6 +34,8 @@ mod postgres;
 mod read_either;
 mod reencrypt;
 mod rows;
+mod sample;
+mod sealed;
 mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -37,11 +44,15 @@ mod walk;
 
 pub use adopt::{Adopt, AdoptionJobs, PlaintextColumn};
 pub use adoption::Adoption;
+pub use adoption_status::AdoptionStatus;
 pub use census::{Census, KeyCount};
 pub use error::RowsError;
+pub use fault::{Elsewhere, Opens};
 pub use read_either::read_either;
 pub use reencrypt::Reencrypt;
 pub use rows::Rows;
+pub use sample::{RowFault, SampledColumn};
+pub use sealed::SealedColumn;
 pub use verify::Verify;
 
 /// Compiles the example of the README.

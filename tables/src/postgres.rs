@@ -15,14 +15,14 @@ use crate::cell::{Cell, Id};
 use crate::error::RowsError;
 use crate::layout::Change;
 use crate::layout::{Layout, PlainKind, Read, Row, Unread, expected};
-use crate::sql::{self, Columns, Dialect, Filter, Write};
+use crate::sql::{self, Columns, Dialect, Filter, SHORT, Write};
 
 type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
 /// The types that a value of an encryption context is taken from.
 const CONTEXT_TYPES: [&str; 6] = ["text", "varchar", "int2", "int4", "int8", "uuid"];
 
-fn failed(error: sqlx::Error) -> RowsError {
+pub(crate) fn failed(error: sqlx::Error) -> RowsError {
     // serialization_failure, deadlock_detected: the same succeeds later.
     RowsError::database(error, |code| {
         postgres_passing(code) || matches!(code, "40001" | "40P01")
@@ -111,6 +111,19 @@ pub(crate) async fn page(
             Cell::Uuid(value) => query.bind(value),
         };
     }
+    let found = query.fetch_all(pool).await.map_err(failed)?;
+    found.iter().map(|row| read(layout, row, which)).collect()
+}
+
+/// Reads the heads, or the ids alone, of rows at random.
+pub(crate) async fn sample(
+    pool: &PgPool,
+    layout: &Layout,
+    which: Columns,
+    limit: u32,
+) -> Result<Vec<Read>, RowsError> {
+    let statement = sql::sample(Dialect::Postgres, layout, which);
+    let query = sqlx::query(sql::safe(statement)).bind(i64::from(limit));
     let found = query.fetch_all(pool).await.map_err(failed)?;
     found.iter().map(|row| read(layout, row, which)).collect()
 }
@@ -278,6 +291,7 @@ fn read(layout: &Layout, row: &PgRow, which: Columns) -> Result<Read, RowsError>
         cipher: None,
         plain: None,
         size: 0,
+        whole: which == Columns::All,
     };
     Ok(match fill(layout, row, which, &mut read) {
         Ok(()) => Ok(read),
@@ -297,8 +311,9 @@ fn fill(layout: &Layout, row: &PgRow, which: Columns, read: &mut Row) -> Result<
         read.context.push(text.map_err(failed)?);
     }
     read.cipher = row.try_get("c").map_err(failed)?;
-    if which == Columns::Head {
+    if matches!(which, Columns::Head | Columns::Short) {
         read.size = u64::try_from(row.try_get::<i64, _>("size").map_err(failed)?).unwrap_or(0);
+        read.whole = which == Columns::Short && read.size <= SHORT;
         return Ok(());
     }
     if let Some(plain) = &layout.plain {

@@ -13,13 +13,16 @@ use crate::error::RowsError;
 use crate::layout::{HEADER, Layout, Row};
 use crate::rows::Rows;
 use crate::sql::{Filter, Write};
-use crate::walk::{Bound, Contexts, Decide, Decided, Item, Walked, encrypt, open};
+use crate::walk::{Bound, Contexts, Decide, Decided, Item, Walked, encrypt, job_name, open};
 
 /// Encrypts rows anew: see [`Rows::reencrypt`].
 pub struct Reencrypt {
     crypto: Crypto,
     walked: Walked,
 }
+
+/// What the job is called, with the columns behind it.
+const NAME: &str = "encx/reencrypt";
 
 impl Rows {
     /// Encrypts the rows of these columns anew that are not under the active version of their context's key, such as after
@@ -70,12 +73,22 @@ impl Rows {
         let columns = columns.into_iter().filter(|column| column.bound.is_empty());
         let layouts = columns.map(Layout::new).collect::<Result<_, _>>()?;
         let walked = Walked::new(self.clone(), layouts, Filter::Encrypted, false);
-        let (name, walk_crypto) = (walked.job_name("encx/reencrypt"), crypto.clone());
+        let (name, walk_crypto) = (walked.job_name(NAME), crypto.clone());
         let walk = Reencrypt {
             crypto: walk_crypto,
             walked,
         };
         Ok(Job::new(crypto, name, walk))
+    }
+
+    /// Returns the name of the job that re-encrypts this column alone, by which
+    /// [`JobStore::job`](encx::store::JobStore::job) tells how far it is.
+    ///
+    /// # Errors
+    ///
+    /// [`RowsError::Description`] for a description that cannot be used.
+    pub fn reencrypt_job_name(column: &EncryptedColumn) -> Result<String, RowsError> {
+        Ok(job_name(NAME, &[Layout::new(column.clone())?]))
     }
 }
 

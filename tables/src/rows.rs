@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use encx::record::EncryptedColumn;
 #[cfg(feature = "postgres")]
 use sqlx::PgPool;
 #[cfg(feature = "sqlite")]
@@ -59,6 +60,21 @@ impl Rows {
         }
     }
 
+    /// Checks that a column is in the database as it is described: its table, the columns of the row's id and of the
+    /// encryption context, and their types. SQLite's columns have no types; there each row says what it holds.
+    ///
+    /// # Errors
+    ///
+    /// [`RowsError::NoSuchTable`], [`RowsError::NoSuchColumn`] and [`RowsError::ColumnType`] for what differs,
+    /// [`RowsError::Description`] for a description that cannot be used, [`RowsError::Database`].
+    ///
+    /// # Cancellation
+    ///
+    /// May be dropped at any time.
+    pub async fn check_column(&self, column: &EncryptedColumn) -> Result<(), RowsError> {
+        self.check(&Layout::new(column.clone())?, false).await
+    }
+
     /// Checks that a column is there as it is described; that its plaintext may become NULL, too, if it is to.
     pub(crate) async fn check(&self, layout: &Layout, contracts: bool) -> Result<(), RowsError> {
         match &self.pool {
@@ -76,11 +92,11 @@ impl Rows {
     pub(crate) async fn page(
         &self,
         layout: &Layout,
-        rows: Filter,
+        (rows, which): (Filter, Columns),
         between: (Option<&Id>, Option<&Id>),
         limit: u32,
     ) -> Result<(Vec<Read>, Option<Id>), RowsError> {
-        let heads = self.page_of(layout, rows, Columns::Head, between, limit).await;
+        let heads = self.page_of(layout, rows, which, between, limit).await;
         let one_by_one = heads.as_ref().is_err_and(|error| !error.is_retryable());
         let page = if one_by_one {
             self.page_of(layout, rows, Columns::Id, between, limit).await?
@@ -122,16 +138,28 @@ impl Rows {
             #[cfg(feature = "sqlite")]
             Pool::Sqlite(pool) => sqlite::page(pool, layout, rows, which, between, limit).await?,
         };
-        for read in &mut page {
-            // An id that is not what it is described as can be bound to nothing.
-            if let Ok(row) = read
-                && let Some(error) = layout.misfit(&row.id)
-            {
-                let (id, error) = (row.id.clone(), error.into());
-                *read = Err(Unread { id, error });
-            }
-        }
+        refuse_misfits(layout, &mut page);
         Ok(page)
+    }
+
+    /// Reads the heads of at most `limit` rows at random, each as likely as any other. Of rows among which the database cannot
+    /// read one, the ids alone are read, and no row is [`whole`](Row::whole) or has a size.
+    pub(crate) async fn sample(&self, layout: &Layout, limit: u32) -> Result<Vec<Read>, RowsError> {
+        let mut sample = match self.sample_of(layout, Columns::Head, limit).await {
+            Err(error) if !error.is_retryable() => self.sample_of(layout, Columns::Id, limit).await?,
+            sample => sample?,
+        };
+        refuse_misfits(layout, &mut sample);
+        Ok(sample)
+    }
+
+    async fn sample_of(&self, layout: &Layout, which: Columns, limit: u32) -> Result<Vec<Read>, RowsError> {
+        match &self.pool {
+            #[cfg(feature = "postgres")]
+            Pool::Postgres(pool) => postgres::sample(pool, layout, which, limit).await,
+            #[cfg(feature = "sqlite")]
+            Pool::Sqlite(pool) => sqlite::sample(pool, layout, which, limit).await,
+        }
     }
 
     /// Reads rows by their ids, in the same order; `None` for one that is gone. If one of them fails the statement, each is
@@ -176,6 +204,18 @@ impl Rows {
             Pool::Postgres(pool) => postgres::write(pool, layout, write, changes).await,
             #[cfg(feature = "sqlite")]
             Pool::Sqlite(pool) => sqlite::write(pool, layout, write, changes).await,
+        }
+    }
+}
+
+/// Refuses rows whose id is not what it is described as: they can be bound to nothing.
+fn refuse_misfits(layout: &Layout, reads: &mut [Read]) {
+    for read in reads {
+        if let Ok(row) = read
+            && let Some(error) = layout.misfit(&row.id)
+        {
+            let (id, error) = (row.id.clone(), error.into());
+            *read = Err(Unread { id, error });
         }
     }
 }

@@ -24,7 +24,13 @@ pub(crate) enum Columns {
     Head,
     /// The row's id alone.
     Id,
+    /// As [`Head`](Self::Head), but of a ciphertext that is no longer than [`SHORT`] all of it. For walks without plaintexts.
+    Short,
 }
+
+/// Up to how many bytes a ciphertext is read with its head: for most values one statement is enough then, and a page of a
+/// thousand takes 4 MiB.
+pub(crate) const SHORT: u64 = 4096;
 
 /// How many characters of a value are read for an encryption context: more than any pair may have.
 const CONTEXT_CHARS: usize = MAX_PAIR_CHARS + 1;
@@ -105,7 +111,15 @@ fn columns(dialect: Dialect, layout: &Layout, which: Columns) -> String {
     match dialect {
         #[cfg(feature = "postgres")]
         Dialect::Postgres => {
-            columns.push(format!("substr(t.{cipher}, 1, {HEADER}) AS c"));
+            let head = format!("substr(t.{cipher}, 1, {HEADER})");
+            columns.push(match which {
+                Columns::Short => {
+                    format!(
+                        "CASE WHEN octet_length(t.{cipher}) <= {SHORT} THEN t.{cipher} ELSE {head} END AS c"
+                    )
+                }
+                _ => format!("{head} AS c"),
+            });
             let plain = plain.map_or("0".to_owned(), |(ident, kind)| match kind {
                 PlainKind::Bytes => format!("coalesce(octet_length((t.{ident})::bytea), 0)"),
                 PlainKind::Text => format!("coalesce(octet_length((t.{ident})::text), 0)"),
@@ -118,9 +132,21 @@ fn columns(dialect: Dialect, layout: &Layout, which: Columns) -> String {
         // What is no blob is not read, however long it is: its type is enough to refuse it.
         #[cfg(feature = "sqlite")]
         Dialect::Sqlite => {
-            let blob =
-                format!("CASE typeof(t.{cipher}) WHEN 'blob' THEN substr(t.{cipher}, 1, {HEADER}) END");
-            columns.push(format!("{blob} AS c, typeof(t.{cipher}) AS ct"));
+            let head = format!("substr(t.{cipher}, 1, {HEADER})");
+            let head = match which {
+                Columns::Short => {
+                    format!("CASE WHEN octet_length(t.{cipher}) <= {SHORT} THEN t.{cipher} ELSE {head} END")
+                }
+                _ => head,
+            };
+            columns.push(format!(
+                "CASE typeof(t.{cipher}) WHEN 'blob' THEN {head} END AS c"
+            ));
+            // Text that begins like this was bound as text by a client, and is no plaintext.
+            columns.push(format!(
+                "CASE WHEN typeof(t.{cipher}) = 'text' AND substr(t.{cipher}, 1, 1) = char(1) THEN 'text that begins as a ciphertext' \
+                 ELSE typeof(t.{cipher}) END AS ct"
+            ));
             let mut size = format!("coalesce(octet_length(t.{cipher}), 0)");
             if let Some((ident, _)) = plain {
                 columns.push(format!("typeof(t.{ident}) AS pt"));
@@ -222,17 +248,30 @@ pub(crate) fn page(
     };
     let after = after.map_or(String::new(), |id| bounds(">", id));
     let upto = upto.map_or(String::new(), |id| bounds("<=", id));
-    // A row whose id is NULL, which SQLite allows, can be bound to nothing.
-    let whole: String = layout
-        .ids
-        .iter()
-        .map(|ident| format!(" AND t.{} IS NOT NULL", ident.as_str()))
-        .collect();
     format!(
-        "SELECT {} FROM {} AS t WHERE {}{whole}{after}{upto} ORDER BY {names} LIMIT $1",
+        "SELECT {} FROM {} AS t WHERE {}{}{after}{upto} ORDER BY {names} LIMIT $1",
         columns(dialect, layout, which),
         layout.table.as_str(),
         filter(layout, rows),
+        has_id(layout),
+    )
+}
+
+/// Leaves out rows whose id is NULL, which SQLite allows: they can be bound to nothing.
+fn has_id(layout: &Layout) -> String {
+    let ids = layout.ids.iter();
+    ids.map(|ident| format!(" AND t.{} IS NOT NULL", ident.as_str()))
+        .collect()
+}
+
+/// Reads rows that have a ciphertext at random. Binds how many.
+pub(crate) fn sample(dialect: Dialect, layout: &Layout, which: Columns) -> String {
+    format!(
+        "SELECT {} FROM {} AS t WHERE {}{} ORDER BY random() LIMIT $1",
+        columns(dialect, layout, which),
+        layout.table.as_str(),
+        filter(layout, Filter::Encrypted),
+        has_id(layout),
     )
 }
 

@@ -11,15 +11,15 @@ use sqlx::sqlite::{SqliteArguments, SqlitePool, SqliteRow};
 use sqlx::{Row as _, Sqlite, TypeInfo, ValueRef};
 
 use crate::cell::{Cell, Id};
-use crate::error::RowsError;
+use crate::error::{BLOB, RowsError};
 use crate::ident::Ident;
 use crate::layout::Change;
 use crate::layout::{Layout, PlainKind, Read, Row, Unread};
-use crate::sql::{self, Columns, Dialect, Filter, Write};
+use crate::sql::{self, Columns, Dialect, Filter, SHORT, Write};
 
 type Statement<'q> = Query<'q, Sqlite, SqliteArguments>;
 
-fn failed(error: sqlx::Error) -> RowsError {
+pub(crate) fn failed(error: sqlx::Error) -> RowsError {
     RowsError::database(error, sqlite_passing)
 }
 
@@ -77,6 +77,19 @@ pub(crate) async fn page(
     let query = sqlx::query(sql::safe(statement)).bind(i64::from(limit));
     let (after, upto) = between;
     let query = after.into_iter().chain(upto).fold(query, bind_id);
+    let found = query.fetch_all(pool).await.map_err(failed)?;
+    found.iter().map(|row| read(layout, row, which)).collect()
+}
+
+/// Reads the heads, or the ids alone, of rows at random.
+pub(crate) async fn sample(
+    pool: &SqlitePool,
+    layout: &Layout,
+    which: Columns,
+    limit: u32,
+) -> Result<Vec<Read>, RowsError> {
+    let statement = sql::sample(Dialect::Sqlite, layout, which);
+    let query = sqlx::query(sql::safe(statement)).bind(i64::from(limit));
     let found = query.fetch_all(pool).await.map_err(failed)?;
     found.iter().map(|row| read(layout, row, which)).collect()
 }
@@ -185,10 +198,13 @@ fn read(layout: &Layout, row: &SqliteRow, which: Columns) -> Result<Read, RowsEr
         cipher: None,
         plain: None,
         size: 0,
+        whole: which == Columns::All,
     };
     let filled = match which {
         Columns::All => context(layout, row, &mut read).and_then(|()| values(layout, row, &mut read)),
-        Columns::Head => context(layout, row, &mut read).and_then(|()| head(layout, row, &mut read)),
+        Columns::Head | Columns::Short => {
+            context(layout, row, &mut read).and_then(|()| head(layout, row, which, &mut read))
+        }
         Columns::Id => Ok(()),
     };
     Ok(match filled {
@@ -214,10 +230,10 @@ fn context(layout: &Layout, row: &SqliteRow, read: &mut Row) -> Result<(), RowsE
 }
 
 /// Reads the header of a ciphertext, and refuses values by their types alone.
-fn head(layout: &Layout, row: &SqliteRow, read: &mut Row) -> Result<(), RowsError> {
+fn head(layout: &Layout, row: &SqliteRow, which: Columns, read: &mut Row) -> Result<(), RowsError> {
     let kind: String = row.try_get("ct").map_err(failed)?;
     if !matches!(kind.as_str(), "blob" | "null") {
-        return Err(layout.mistyped(&layout.described.sql_column, &kind, "a blob"));
+        return Err(layout.mistyped(&layout.described.sql_column, &kind, BLOB));
     }
     if let Some(plain) = &layout.plain {
         let kind: String = row.try_get("pt").map_err(failed)?;
@@ -233,6 +249,7 @@ fn head(layout: &Layout, row: &SqliteRow, read: &mut Row) -> Result<(), RowsErro
     }
     read.cipher = row.try_get("c").map_err(failed)?;
     read.size = u64::try_from(row.try_get::<i64, _>("size").map_err(failed)?).unwrap_or(0);
+    read.whole = which == Columns::Short && read.size <= SHORT;
     Ok(())
 }
 
@@ -243,7 +260,7 @@ fn values(layout: &Layout, row: &SqliteRow, read: &mut Row) -> Result<(), RowsEr
         Some(Cell::Bytes(bytes)) => Some(bytes),
         Some(other) => {
             let column = &layout.described.sql_column;
-            return Err(layout.mistyped(column, other.type_name(), "a blob"));
+            return Err(layout.mistyped(column, other.type_name(), BLOB));
         }
     };
     if let Some(plain) = &layout.plain {

@@ -1,4 +1,4 @@
-//! Opening every row of encrypted columns, as a job: it finds what nobody could read, and changes nothing.
+//! Opening every row of encrypted columns, as a job: it finds what cannot be read, and changes nothing.
 
 use std::fmt;
 
@@ -7,26 +7,46 @@ use encx::jobs::{Job, JobError, Walk, WalkOutcome, WalkPage};
 use encx::record::EncryptedColumn;
 use encx::{Ciphertext, Crypto, Error};
 
+use crate::cell::Id;
+use crate::elsewhere::{Refused, Search};
 use crate::error::RowsError;
 use crate::layout::{Layout, Row};
 use crate::rows::Rows;
 use crate::sql::Filter;
-use crate::walk::{Decide, Decided, Item, Walked, open};
+use crate::walk::{Decide, Decided, Item, Walked, job_name};
 
 /// Opens rows: see [`Rows::verify`].
 pub struct Verify {
-    crypto: Crypto,
-    walked: Walked,
+    pub(crate) crypto: Crypto,
+    pub(crate) walked: Walked,
 }
+
+/// What the job is called, with the columns behind it.
+const NAME: &str = "encx/verify";
 
 impl Rows {
     /// Opens every ciphertext of these columns, in its own row, and names those that do not open. Writes nothing.
     ///
     /// What opens counts as unchanged. What does not counts as failed, and the report names it by table, column and row id,
-    /// never by its value: values that were damaged or copied from another row, plaintexts in the column, and rows that
-    /// an `INSERT .. ON CONFLICT DO UPDATE` kept under their own id with a value that is bound to another one. A
-    /// [`census`](Self::census) counts these too, but opens nothing. NULLs are left out, and so are columns that are bound to
-    /// others, those of API tokens: the job does not know these others' types.
+    /// never by its value, and by the kind of fault ([`JobReport::faults`](encx::jobs::JobReport::faults)):
+    ///
+    /// | kind | the value |
+    /// | --- | --- |
+    /// | `missing-key` | names a data key that the key store does not have |
+    /// | `suspended`, `compromised`, `destroyed` | is under a key in this state |
+    /// | `damaged` | does not authenticate, and opens in none of the places that were tried |
+    /// | `elsewhere` | belongs to another row, another of these columns, or another encryption context |
+    /// | `plaintext` | is text, or empty: it was never encrypted |
+    /// | `other-format` | is something else than a ciphertext |
+    /// | `unreadable` | is of another type, or the database cannot read it |
+    /// | `no-context` | stands in a row whose columns give no encryption context: one is NULL |
+    ///
+    /// Other kinds, `kms` and `store` above all, are failures of servers and not of rows. Where a value belongs is looked for in the
+    /// other rows that were read with it, in the other given columns of its row, and in the encryption context of its key: a
+    /// bounded number of tries.
+    ///
+    /// A [`census`](Self::census) counts all these rows too, but opens nothing. NULLs are left out, and so are columns that are
+    /// bound to others, those of API tokens: the job does not know these others' types.
     ///
     /// ```no_run
     /// # async fn example(pool: sqlx::PgPool, crypto: encx::Crypto) -> Result<(), encx_tables::RowsError> {
@@ -39,7 +59,7 @@ impl Rows {
     ///     .context_value("purpose", "pii");
     /// let report = Rows::postgres(pool).verify(&crypto, [ssn])?.throttle(1000).run().await;
     /// for refused in &report.failures {
-    ///     println!("{refused}"); // users.ssn of row 7: the ciphertext does not authenticate: ..
+    ///     println!("{refused}"); // users.ssn of row 7: the value belongs elsewhere: it opens as users.ssn of row 8
     /// }
     /// # Ok(())
     /// # }
@@ -54,15 +74,50 @@ impl Rows {
         crypto: &Crypto,
         columns: impl IntoIterator<Item = EncryptedColumn>,
     ) -> Result<Job<Verify>, RowsError> {
+        let walk = Verify::new(self, crypto, columns)?;
+        Ok(Job::new(crypto, walk.walked.job_name(NAME), walk))
+    }
+
+    /// Returns the name of the job that verifies this column alone, by which
+    /// [`JobStore::job`](encx::store::JobStore::job) tells when it ran last and what it found.
+    ///
+    /// # Errors
+    ///
+    /// [`RowsError::Description`] for a description that cannot be used.
+    pub fn verify_job_name(column: &EncryptedColumn) -> Result<String, RowsError> {
+        Ok(job_name(NAME, &[Layout::new(column.clone())?]))
+    }
+}
+
+impl Verify {
+    pub(crate) fn new(
+        rows: &Rows,
+        crypto: &Crypto,
+        columns: impl IntoIterator<Item = EncryptedColumn>,
+    ) -> Result<Self, RowsError> {
         let columns = columns.into_iter().filter(|column| column.bound.is_empty());
         let layouts = columns.map(Layout::new).collect::<Result<_, _>>()?;
-        let walked = Walked::new(self.clone(), layouts, Filter::Encrypted, false);
-        let (name, walk_crypto) = (walked.job_name("encx/verify"), crypto.clone());
-        let walk = Verify {
-            crypto: walk_crypto,
-            walked,
+        Ok(Self {
+            crypto: crypto.clone(),
+            walked: Walked::new(rows.clone(), layouts, Filter::Encrypted, false).whole(),
+        })
+    }
+
+    /// Says of refused values why they do not open, each with its row.
+    async fn explain(&self, column: u16, ids: &[Id], refused: Vec<Refused>, decided: &mut Vec<Decided>) {
+        let place = (&*self.walked.layouts, usize::from(column));
+        let mut search = match Search::new(&self.crypto, place, ids, &refused).await {
+            Ok(search) => search,
+            Err(error) => {
+                let failed = refused.into_iter();
+                decided.extend(failed.map(|of| Decided::Failed(of.bound.row, error.clone().into())));
+                return;
+            }
         };
-        Ok(Job::new(crypto, name, walk))
+        for refused in refused {
+            let why = search.explain(&refused).await;
+            decided.push(Decided::Failed(refused.bound.row, why.into()));
+        }
     }
 }
 
@@ -79,15 +134,43 @@ impl Decide for Verify {
             };
             match Ciphertext::parse(cipher) {
                 Ok(cipher) => sealed.push((bound, cipher)),
-                Err(error) => decided.push(Decided::Failed(bound.row, Error::from(error).into())),
+                Err(error) => decided.push(Decided::Failed(bound.row, RowsError::NoCiphertext(error).into())),
             }
         }
-        for (bound, opened) in open(&self.crypto, sealed).await {
-            decided.push(match opened {
-                Ok(_) => Decided::Verified,
-                Err(error) => Decided::Failed(bound.row, error.into()),
-            });
+        let items = sealed
+            .iter()
+            .map(|(bound, cipher)| (&bound.context, cipher, &bound.aad));
+        let opened = self.crypto.decrypt_many(items).await;
+        // The plaintexts are wiped before anything else is done.
+        let errors: Vec<Option<Error>> = opened.into_iter().map(Result::err).collect();
+        if errors.iter().all(Option::is_none) {
+            decided.extend(sealed.iter().map(|_| Decided::Verified));
+            return decided;
         }
+        let mut order: Vec<_> = (0..sealed.len()).collect();
+        order.sort_by(|a, b| sealed[*a].0.row.id.cmp(&sealed[*b].0.row.id));
+        let ids: Vec<_> = order
+            .iter()
+            .map(|place| sealed[*place].0.row.id.clone())
+            .collect();
+        let mut places = vec![0; order.len()];
+        for (at, place) in order.into_iter().enumerate() {
+            places[place] = at;
+        }
+        let mut refused = Vec::new();
+        for (((bound, cipher), error), at) in sealed.into_iter().zip(errors).zip(places) {
+            match error {
+                None => decided.push(Decided::Verified),
+                Some(error) if error.is_retryable() => decided.push(Decided::Failed(bound.row, error.into())),
+                Some(error) => refused.push(Refused {
+                    bound,
+                    cipher,
+                    error,
+                    at,
+                }),
+            }
+        }
+        self.explain(column, &ids, refused, &mut decided).await;
         decided
     }
 }

@@ -13,7 +13,7 @@ use crate::error::RowsError;
 use crate::layout::Change;
 use crate::layout::{Layout, Read, Row, RowContext, Unread};
 use crate::rows::Rows;
-use crate::sql::{Filter, Write};
+use crate::sql::{Columns, Filter, Write};
 
 /// How often a row that somebody else changes or holds is looked at again at once.
 const MAX_RACES: usize = 3;
@@ -40,6 +40,8 @@ pub(crate) struct Walked {
     pub(crate) rows: Rows,
     pub(crate) layouts: Vec<Layout>,
     filter: Filter,
+    /// What a page has of each row.
+    columns: Columns,
     contracts: bool,
     /// Whether the tables were found to be as they are described.
     checked: AtomicBool,
@@ -75,15 +77,21 @@ impl Walked {
             rows,
             layouts,
             filter,
+            columns: Columns::Head,
             contracts,
             checked,
         }
     }
 
+    /// Reads short rows whole with the page, for a walk that needs all of each row.
+    pub(crate) fn whole(mut self) -> Self {
+        self.columns = Columns::Short;
+        self
+    }
+
     /// Names a job that does this to the walk's columns. Each name is quoted, so that no two walks are called the same.
     pub(crate) fn job_name(&self, what: &str) -> String {
-        let columns = self.layouts.iter();
-        JobStatus::name_for(what, columns.map(Layout::quoted_name))
+        job_name(what, &self.layouts)
     }
 
     /// Describes the walk for a job's plan.
@@ -132,7 +140,10 @@ impl Walked {
         let (column, mut rows, mut behind) = (after.column, Vec::new(), after.row);
         let next = loop {
             let between = (behind.as_ref(), last);
-            let (read, end) = self.rows.page(layout, self.filter, between, limit).await?;
+            let (read, end) = self
+                .rows
+                .page(layout, (self.filter, self.columns), between, limit)
+                .await?;
             rows.extend(read);
             let Some(end) = end else {
                 let (column, row) = (column + 1, None);
@@ -150,15 +161,19 @@ impl Walked {
             behind = next.row;
         };
         let next = next.filter(|next| Some(next) != upto.as_ref());
-        let items = rows.into_iter().map(|row| Item { column, row });
         let next = next.and_then(|next| next.to_bytes());
-        Ok(WalkPage::new(items.collect(), next))
+        Ok(WalkPage::new(Self::items(column, rows), next))
     }
 
     /// Says how many bytes working on a row takes: its values as they are read, opened, sealed, bound and sent.
     pub(crate) fn weight(item: &Item) -> u64 {
         let size = item.row.as_ref().map_or(0, |row| row.size);
         ROW.saturating_add(size.saturating_mul(COPIES))
+    }
+
+    /// Makes items of rows of a column.
+    pub(crate) fn items(column: u16, rows: Vec<Read>) -> Vec<Item> {
+        rows.into_iter().map(|row| Item { column, row }).collect()
     }
 
     /// Takes the rows of a page out of their items, with their column. Those that cannot be read are reported.
@@ -195,16 +210,17 @@ impl Walked {
         bound
     }
 
-    /// Reads rows in full, and says what would be done with each. Writes nothing.
+    /// Reads rows in full, as far as they are not, and says what would be done with each. Writes nothing.
     pub(crate) async fn look(
         &self,
         (column, rows): (u16, Vec<Row>),
         decider: &impl Decide,
         outcomes: &mut Vec<WalkOutcome<Item>>,
     ) {
-        let Some(found) = self.fetch(column, rows, outcomes).await else {
-            return;
-        };
+        let (mut found, heads): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.whole);
+        if !heads.is_empty() {
+            found.extend(self.fetch(column, heads, outcomes).await.unwrap_or_default());
+        }
         for decided in decider.decide(column, found).await {
             outcomes.push(match decided {
                 Decided::Change(_) => WalkOutcome::Changed,
@@ -344,6 +360,11 @@ impl Walked {
     }
 }
 
+/// Names a job that does this to columns.
+pub(crate) fn job_name(what: &str, layouts: &[Layout]) -> String {
+    JobStatus::name_for(what, layouts.iter().map(Layout::quoted_name))
+}
+
 fn position(bytes: &[u8]) -> Result<Position, JobError> {
     Position::parse(bytes).ok_or_else(|| {
         let what = "the job's position is none of rows; give the job a name of its own".to_owned();
@@ -361,8 +382,8 @@ impl Contexts {
             return Ok(known.clone());
         }
         let context = layout.context_of(&row.context).map_err(|why| match why {
-            RowContext::Null(pair) => RowsError::NullContext { pair }.into(),
-            RowContext::Unfit(error) => JobError::from(Error::from(error)),
+            RowContext::Null(pair) => JobError::from(RowsError::NullContext { pair }),
+            RowContext::Unfit(error) => RowsError::UnfitContext(error).into(),
         })?;
         self.0.insert(row.context.clone(), context.clone());
         Ok(context)

@@ -1,13 +1,12 @@
 //! `encx rewrap`: moves all keys to other KEKs.
 
 use anyhow::Result;
-use encx::jobs::{JobEnd, JobError};
 use encx::keys::KeyUsage;
 
 use crate::commands::keks::refuse_unknown;
 use crate::confirm::Change;
 use crate::exit::Exit;
-use crate::progress::follow;
+use crate::progress::{exit_of, follow};
 use crate::record::parse_usage;
 use crate::session::Session;
 
@@ -54,11 +53,5 @@ pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
         job = job.dry_run();
     }
     let report = follow(session.output, "moving keys", job.start()).await?;
-    Ok(match &report.ended_by {
-        JobEnd::Stopped => Exit::Interrupted,
-        JobEnd::GaveUp(JobError::Encx(error)) => Exit::of_encx(error),
-        JobEnd::GaveUp(_) => Exit::Unreachable,
-        _ if report.is_complete() => Exit::Done,
-        _ => Exit::Finding,
-    })
+    Ok(exit_of(&report))
 }

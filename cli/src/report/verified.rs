@@ -60,7 +60,7 @@ async fn last_verify(jobs: &dyn JobStore, column: &EncryptedColumn) -> Told<Veri
     if !column.bound.is_empty() {
         return Told::Missing("not possible: the column is bound to other columns");
     }
-    let name = match job_name(column) {
+    let name = match Rows::verify_job_name(column) {
         Ok(name) => name,
         Err(error) => return Told::Failed(error.to_string()),
     };
@@ -112,17 +112,4 @@ async fn census(store: &dyn KeyStore, column: &EncryptedColumn, rows: &Rows) -> 
             Some(RowsFacts { state, rows })
         })
         .collect())
-}
-
-fn job_name(column: &EncryptedColumn) -> Result<String, encx_tables::RowsError> {
-    // TODO
-    let name = |name: &str| format!("\"{name}\"");
-    Ok(JobStatus::name_for(
-        "encx/verify",
-        [format!(
-            "{}.{}",
-            name(&column.sql_table),
-            name(&column.sql_column)
-        )],
-    ))
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::support::{Database, Place};
 
 /// Waits until a line that the child writes says something.
-fn await_line(reader: &mut impl std::io::BufRead, text: &str) {
+pub(crate) fn await_line(reader: &mut impl std::io::BufRead, text: &str) {
     let mut line = String::new();
     while reader.read_line(&mut line).unwrap() > 0 {
         if line.contains(text) {
@@ -18,7 +18,7 @@ fn await_line(reader: &mut impl std::io::BufRead, text: &str) {
     panic!("the program ended without saying {text:?}");
 }
 
-fn signal(child: &Child, name: &str) {
+pub(crate) fn signal(child: &Child, name: &str) {
     let sent = Command::new("kill")
         .args([format!("-{name}"), child.id().to_string()])
         .status()
@@ -27,7 +27,7 @@ fn signal(child: &Child, name: &str) {
 }
 
 /// Waits for the end, for at most 20 seconds.
-fn end_of(mut child: Child) -> Option<i32> {
+pub(crate) fn end_of(mut child: Child) -> Option<i32> {
     for _ in 0..1000 {
         if let Some(status) = child.try_wait().unwrap() {
             return status.code();

@@ -8,4 +8,7 @@ mod keks;
 mod keys;
 mod long;
 mod report;
+mod rows;
+mod shared;
 mod support;
+mod users;

@@ -84,6 +84,66 @@ fn what_differs_is_shown_line_by_line() {
 }
 
 #[test]
+fn an_adoption_names_its_plaintext_column_and_its_end() {
+    let entry = |plaintext: &str| {
+        File::new(&format!(
+            "[[column]]\ntable = \"users\"\ncolumn = \"ssn\"\nid = {{ column = \"id\", kind = \"integer\" }}\ncontext = {{ purpose = \
+             \"pii\" }}\nplaintext = {plaintext}\n"
+        ))
+    };
+    for kind in ["bytes", "integer", "text", "uuid"] {
+        let settings = entry(&format!(
+            "{{ column = \"plain\", kind = \"{kind}\", until = \"2028-02-29\" }}"
+        ));
+        let declared = settings.load().unwrap().columns()[0].plaintext.clone().unwrap();
+        assert_eq!(
+            (
+                declared.sql_column.as_str(),
+                declared.kind.name(),
+                declared.until.as_str()
+            ),
+            ("plain", kind, "2028-02-29")
+        );
+    }
+    for (plaintext, says) in [
+        (
+            "{ kind = \"text\", until = \"2027-03-31\" }",
+            "`column.plaintext` in encx.toml, line 6 is refused: it has no `column`",
+        ),
+        (
+            "{ column = \"ssn\", kind = \"text\", until = \"2027-03-31\" }",
+            "`column.plaintext.column` in encx.toml, line 6 is refused: `ssn` is the encrypted column",
+        ),
+        (
+            "{ column = \"plain\", kind = \"json\", until = \"2027-03-31\" }",
+            "`column.plaintext.kind` in encx.toml, line 6 is refused: `json` is no kind of plaintexts; write `text`",
+        ),
+        (
+            "{ column = \"plain\", kind = \"text\" }",
+            "`column.plaintext` in encx.toml, line 6 is refused: it has no `until`",
+        ),
+        (
+            "{ column = \"plain\", kind = \"text\", until = \"2027-02-29\" }",
+            "`column.plaintext.until` in encx.toml, line 6 is refused: `2027-02-29` is no day; write a day as YYYY-MM-DD",
+        ),
+        (
+            "{ column = \"plain\", kind = \"text\", until = \"soon\" }",
+            "`column.plaintext.until` in encx.toml, line 6 is refused: `soon` is no day",
+        ),
+        (
+            "{ column = \"plain\", kind = \"text\", until = \"2027-03-31\", form = \"x\" }",
+            "`column.plaintext.form` in encx.toml, line 6 is no setting",
+        ),
+    ] {
+        let refused = entry(plaintext).refusal();
+        assert!(refused.starts_with(says), "{refused}\n{says}");
+    }
+    let bound = entry("{ column = \"plain\", kind = \"text\", until = \"2027-03-31\" }\nbound = [\"state\"]")
+        .refusal();
+    assert!(bound.contains("bound to others"), "{bound}");
+}
+
+#[test]
 fn entries_that_cannot_be_used_are_refused() {
     let entry = |change: &str, by: &str| {
         let whole = "[[column]]\ntable = \"users\"\ncolumn = \"ssn\"\nid = { column = \"id\", kind = \"integer\" }\ncontext = { purpose = \

@@ -18,6 +18,7 @@ on_both![
     a_column_is_backfilled_verified_and_contracted,
     values_of_every_kind_are_encoded_as_fields_are,
     what_does_not_agree_stays_and_is_named,
+    the_status_counts_rows_by_what_they_have,
     a_service_may_write_meanwhile,
     a_backfill_keeps_to_its_pace_and_tells_how_far_it_is,
     a_backfill_that_is_killed_goes_on_where_it_was,
@@ -128,6 +129,26 @@ async fn values_of_every_kind_are_encoded_as_fields_are(db: TestDatabase) {
             .await,
         0
     );
+}
+
+async fn the_status_counts_rows_by_what_they_have(db: TestDatabase) {
+    plain_users(&db, 30).await;
+    db.run("UPDATE users SET plain = NULL WHERE id = 7").await;
+    let adoption = adoption(&db).await;
+    let status = async || {
+        let status = adoption.status().await.unwrap();
+        let counts = [status.plaintext_only, status.both, status.ciphertext_only];
+        (counts, status.contracted)
+    };
+    assert_eq!(status().await, ([29, 0, 0], false));
+    assert!(db.in_time(adoption.backfill().run()).await.is_complete());
+    db.run("UPDATE users SET ssn = NULL WHERE id = 8").await;
+    db.run("UPDATE users SET plain = NULL WHERE id = 9").await;
+    assert_eq!(status().await, ([1, 27, 1], false));
+    assert!(db.in_time(adoption.contract().dry_run().run()).await.run.failed == 1);
+    assert_eq!(status().await, ([1, 27, 1], false));
+    assert_eq!(db.in_time(adoption.contract().run()).await.run.changed, 27);
+    assert_eq!(status().await, ([1, 0, 28], true));
 }
 
 async fn what_does_not_agree_stays_and_is_named(db: TestDatabase) {

@@ -7,11 +7,13 @@ mod common;
 
 mod adopt;
 mod census;
+mod faults;
 mod odd;
 mod places;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod reencrypt;
+mod sealed;
 mod support;
 mod verify;
 
@@ -49,6 +51,9 @@ fn futures_are_send(
 ) {
     is_send(rows.reencrypt(crypto, []).unwrap().run());
     is_send(rows.verify(crypto, []).unwrap().run());
+    is_send(rows.verify_sample(crypto, [], 1));
+    is_send(rows.sealed_columns(&crypto.key_store()));
+    is_send(adoption.status());
     is_send(census.count());
     is_send(adoption.backfill().run());
     is_send(adoption.verify().start());

@@ -267,6 +267,7 @@ mod postgres {
             let report = db.in_time(verify.run()).await;
             assert_eq!(report.run, JobTally::new(0, 59, 1), "{report}");
             are(&failed(&report), &expected);
+            assert_eq!(report.faults.get("unreadable").unwrap().items, 1);
         });
     }
 

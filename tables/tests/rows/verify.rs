@@ -35,7 +35,7 @@ async fn rows_that_open_are_counted_and_those_that_do_not_are_named(db: TestData
         let mut failed: Vec<_> = report.failures.iter().map(ToString::to_string).collect();
         failed.sort();
         let expected = [
-            ("users.ssn of row 10", "does not authenticate"),
+            ("users.ssn of row 10", "opens as users.ssn of row 7"),
             ("users.ssn of row 20", "NULL"),
             ("users.ssn of row 5", ""),
         ];
