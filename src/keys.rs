@@ -6,7 +6,9 @@ mod maintenance;
 mod processes;
 mod quarantine;
 mod rewrap_all;
+mod rotate_all;
 mod shred;
+mod walked;
 mod wraps;
 
 use std::sync::Arc;
@@ -33,6 +35,7 @@ pub use self::maintenance::{
 };
 pub use self::processes::{ProcessReport, SilentProcess};
 pub use self::rewrap_all::RewrapAll;
+pub use self::rotate_all::RotateAll;
 pub use self::shred::{DestroyedVersion, ShredReceipt};
 pub use self::wraps::{FailedWraps, WrapsReport};
 pub use encx_core::key::{
@@ -215,7 +218,16 @@ impl KeyManager {
     ///
     /// Between its two writes a pre-active version remains, which harms nothing and is promoted by the next call.
     pub async fn rotate(&self, context: &EncryptionContext) -> Result<KeyRecord, Error> {
-        let mut versions = self.load(context).await?;
+        let versions = self.load(context).await?;
+        self.rotate_from(context, versions).await
+    }
+
+    /// Rotates, unless another process has since these versions were read.
+    pub(crate) async fn rotate_from(
+        &self,
+        context: &EncryptionContext,
+        mut versions: Vec<KeyRecord>,
+    ) -> Result<KeyRecord, Error> {
         let before = newest_activated(&versions);
         for _ in 0..MAX_ATTEMPTS {
             if versions.is_empty() {

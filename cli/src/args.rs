@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     adopt, audit, census, columns, completions, config, inspect, keks, keys, local, maintain, man, migrate,
-    reencrypt, report, rewrap, status, validate, verify,
+    reencrypt, report, rewrap, rotate, shred, status, validate, verify,
 };
 use crate::session::Global;
 
@@ -66,6 +66,11 @@ pub(crate) enum Command {
     Report(report::Args),
     /// Moves all keys to the KEKs that the KEK rule chooses
     Rewrap(rewrap::Args),
+    /// Rotates the keys of all contexts and moves every row of the declared columns to the new versions
+    Rotate(rotate::Args),
+    /// Destroys every key of a context, with a plan before and a receipt after
+    #[command(subcommand)]
+    Shred(shred::Command),
     /// Shows KMSs, keys, processes, what is due and what it costs
     Status(status::Args),
     /// Does the whole chain under an encryption context, and leaves nothing behind

@@ -16,6 +16,8 @@ pub(crate) mod migrate;
 pub(crate) mod reencrypt;
 pub(crate) mod report;
 pub(crate) mod rewrap;
+pub(crate) mod rotate;
+pub(crate) mod shred;
 pub(crate) mod status;
 pub(crate) mod validate;
 pub(crate) mod verify;

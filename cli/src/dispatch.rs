@@ -9,7 +9,7 @@ use clap::CommandFactory as _;
 use crate::args::{Args, Command};
 use crate::commands::{
     adopt, audit, census, columns, completions, config, inspect, keks, keys, local, maintain, man, migrate,
-    reencrypt, report, rewrap, status, validate, verify,
+    reencrypt, report, rewrap, rotate, shred, status, validate, verify,
 };
 use crate::exit::{self, Exit};
 use crate::output::{Output, tell};
@@ -57,6 +57,8 @@ fn dispatch(program: &Program, args: Args) -> Result<Exit> {
         Command::Reencrypt(args) => wait(reencrypt::run(&session, args)),
         Command::Report(args) => wait(report::run(&session, args)),
         Command::Rewrap(args) => wait(rewrap::run(&session, args)),
+        Command::Rotate(args) => wait(rotate::run(&session, args)),
+        Command::Shred(command) => wait(shred::run(&session, command)),
         Command::Status(args) => wait(status::run(&session, args)),
         Command::Validate(args) => wait(validate::run(&session, args)),
         Command::Verify(args) => wait(verify::run(&session, args)),

@@ -11,6 +11,8 @@ use encx::store::StoreError;
 use encx_config::ConfigError;
 use encx_tables::RowsError;
 
+use crate::receipts::ReceiptError;
+
 /// What the program ends with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -142,6 +144,12 @@ fn of_cause(cause: &(dyn StdError + 'static)) -> Option<Exit> {
     }
     if let Some(error) = cause.downcast_ref::<RowsError>() {
         return Some(of_rows(error));
+    }
+    if let Some(error) = cause.downcast_ref::<ReceiptError>() {
+        return Some(match error {
+            ReceiptError::Io { .. } | ReceiptError::Locked { .. } => Exit::Usage,
+            _ => Exit::Finding,
+        });
     }
     cause.is::<Refused>().then_some(Exit::Refused)
 }

@@ -32,8 +32,10 @@ mod exit;
 mod output;
 mod program;
 mod progress;
+mod receipts;
 mod record;
 mod report;
+mod row_counts;
 mod rows;
 mod session;
 

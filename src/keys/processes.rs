@@ -113,8 +113,16 @@ impl KeyManager {
         }
     }
 
-    /// Asks the key store what time it is, or was a moment ago.
-    pub(crate) async fn time_of_store(&self) -> Result<Timestamp, Error> {
+    /// Asks the key store what time it is, or was a moment ago: the clock of every moment in a [`KeyRecord`](crate::store::KeyRecord).
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unsupported`] if the key store cannot tell; those of the key store.
+    ///
+    /// # Cancellation
+    ///
+    /// May be dropped at any time.
+    pub async fn time_of_store(&self) -> Result<Timestamp, Error> {
         if let Some(registry) = self.store.processes() {
             return Ok(registry.list_processes().await?.now);
         }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use encx_core::context::EncryptionContext;
-use encx_core::key::{DataKeyId, KekId, KeyState, KeyUsage};
+use encx_core::key::{KekId, KeyState, KeyUsage};
 use encx_core::store::{JobStatus, KeyQuery, KeyRecord, KeyStore, StoreError, StoredWrap, WrapChange};
 use futures_util::StreamExt;
 use futures_util::stream;
 use tokio::sync::{Mutex, OnceCell, Semaphore};
 
 use super::KeyManager;
+use super::walked::{name, not_now_or_never, page};
 use crate::error::Error;
 use crate::jobs::{Job, JobError, Walk, WalkOutcome, WalkPage};
 use crate::kek::{KekRef, Keks};
@@ -244,20 +245,8 @@ impl Walk for RewrapAll {
         upto: Option<&[u8]>,
         limit: u32,
     ) -> Result<WalkPage<KeyRecord>, JobError> {
-        let mut query = self.query(limit).await?;
-        if let Some(after) = after {
-            query = query.after(position(after)?);
-        }
-        let upto = upto.map(position).transpose()?;
-        let page = self.store.page(&query).await?;
-        let mut records = page.records;
-        let read = records.len();
-        records.retain(|record| upto.is_none_or(|upto| record.id <= upto));
-        let reached = records.len() < read;
-        let next = page
-            .next
-            .filter(|next| !reached && upto.is_none_or(|upto| *next < upto));
-        Ok(WalkPage::new(records, next.map(|next| next.to_bytes().to_vec())))
+        let query = self.query(limit).await?;
+        page(&*self.store, query, after, upto).await
     }
 
     fn weight(&self, _: &KeyRecord) -> u64 {
@@ -322,32 +311,7 @@ impl Walk for RewrapAll {
 #[error("other processes change this key all the time")]
 struct Busy;
 
-fn name(record: &KeyRecord) -> String {
-    format!("data key {}", record.id)
-}
-
-fn not_now_or_never(record: KeyRecord, error: Error) -> WalkOutcome<KeyRecord> {
-    let (what, error) = (name(&record), JobError::from(error));
-    if error.is_retryable() {
-        let item = record;
-        WalkOutcome::Retry { item, what, error }
-    } else {
-        WalkOutcome::Failed { what, error }
-    }
-}
-
 /// Tells whether a key is not any more what it was when it was read: it was changed, destroyed or is gone.
 fn is_overtaken(error: &StoreError) -> bool {
     error.is_lost_race() || matches!(error, StoreError::NotFound { .. })
-}
-
-fn position(bytes: &[u8]) -> Result<DataKeyId, JobError> {
-    let id: Option<DataKeyId> = bytes
-        .try_into()
-        .ok()
-        .and_then(|bytes| DataKeyId::from_bytes(bytes).ok());
-    id.ok_or_else(|| {
-        let what = "the job's position is no key id; give the job a name of its own".to_owned();
-        Error::from(StoreError::Corrupt { what }).into()
-    })
 }

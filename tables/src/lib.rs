@@ -9,6 +9,7 @@
 //! | move rows to the active version of their key | [`Rows::reencrypt`] |
 //! | find rows that do not open | [`Rows::verify`]; [`Rows::verify_sample`] for some of them |
 //! | see which versions rows still use, so that the others may be destroyed | [`Rows::census`] |
+//! | see that nothing under a destroyed key opens | [`Rows::try_open_under`] |
 //! | find columns of ciphertexts, and compare one with its description | [`Rows::sealed_columns`], [`Rows::check_column`] |
 //! | turn a plaintext column into an encrypted one | [`Rows::adopt`], and [`read_either`] until it is done |
 //!
@@ -39,6 +40,7 @@ mod sealed;
 mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod under;
 mod verify;
 mod walk;
 
@@ -53,6 +55,7 @@ pub use reencrypt::Reencrypt;
 pub use rows::Rows;
 pub use sample::{RowFault, SampledColumn};
 pub use sealed::SealedColumn;
+pub use under::TriedRow;
 pub use verify::Verify;
 
 /// Compiles the example of the README.

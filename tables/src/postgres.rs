@@ -191,6 +191,19 @@ pub(crate) async fn count(pool: &PgPool, layout: &Layout, key: &[u8; 16]) -> Res
     query.bind(&key[..]).fetch_one(pool).await.map_err(failed)
 }
 
+/// Reads the ids of at most `limit` rows under a data key.
+pub(crate) async fn under(
+    pool: &PgPool,
+    layout: &Layout,
+    key: &[u8; 16],
+    limit: u32,
+) -> Result<Vec<Read>, RowsError> {
+    let query = sqlx::query(sql::safe(sql::under(Dialect::Postgres, layout)));
+    let query = query.bind(&key[..]).bind(i64::from(limit));
+    let found = query.fetch_all(pool).await.map_err(failed)?;
+    found.iter().map(|row| read(layout, row, Columns::Id)).collect()
+}
+
 pub(crate) async fn census(pool: &PgPool, layout: &Layout) -> Result<Vec<(Vec<u8>, i64)>, RowsError> {
     let query = sqlx::query_as(sql::safe(sql::census(Dialect::Postgres, layout)));
     query.fetch_all(pool).await.map_err(failed)

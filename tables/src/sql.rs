@@ -449,6 +449,20 @@ pub(crate) fn count(dialect: Dialect, layout: &Layout) -> String {
     }
 }
 
+/// Reads the ids of some rows under a data key, whose id is bound as 16 bytes; then the limit.
+pub(crate) fn under(dialect: Dialect, layout: &Layout) -> String {
+    let ids = layout.ids.iter();
+    let whole: String = ids
+        .map(|ident| format!(" AND t.{} IS NOT NULL", ident.as_str()))
+        .collect();
+    format!(
+        "SELECT {} FROM {} AS t WHERE {} = $1{whole} LIMIT $2",
+        columns(dialect, layout, Columns::Id),
+        layout.table.as_str(),
+        key_of(dialect, layout),
+    )
+}
+
 /// Counts the rows under every data key.
 pub(crate) fn census(dialect: Dialect, layout: &Layout) -> String {
     let (key, table) = (key_of(dialect, layout), layout.table.as_str());

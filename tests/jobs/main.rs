@@ -4,4 +4,5 @@
 
 mod engine;
 mod rewrap;
+mod rotate;
 mod support;

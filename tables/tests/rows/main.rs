@@ -15,6 +15,7 @@ mod postgres;
 mod reencrypt;
 mod sealed;
 mod support;
+mod under;
 mod verify;
 
 /// Mounts tests that are given a database, on both.

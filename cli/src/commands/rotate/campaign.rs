@@ -1,0 +1,142 @@
+//! What a rotation of everything remembers in the key store, so that it can be killed at any time.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use encx::keys::KeyManager;
+use encx::record::EncryptedColumn;
+use encx::store::{JobStatus, JobStore, KeyStore, Leases, ProcessId, StoreError, Timestamp};
+
+use crate::exit::Refused;
+
+/// A job that is never worked on: its plan says which keys are old.
+const NAME: &str = "encx/rotate-everything";
+
+/// A job that is never worked on: its plan is that of the last rotation that was done.
+const DONE: &str = "encx/rotate-everything/done";
+
+/// The job that rotates.
+pub(super) const ROTATE: &str = "encx/rotate-everything/rotate";
+
+const PLAN: &str = "before ";
+
+/// For how long one process at a time writes what is remembered.
+const TERM: Duration = Duration::from_secs(10);
+
+/// A rotation of everything.
+pub(super) struct Campaign {
+    /// Versions that became active before are old.
+    pub(super) before: Timestamp,
+    /// Whether it was begun by an earlier run, or by another process.
+    pub(super) goes_on: bool,
+}
+
+impl Campaign {
+    /// Finds the rotation that is not done, or begins one.
+    pub(super) async fn open(store: &dyn KeyStore, manager: &KeyManager, anew: bool) -> Result<Self> {
+        let turn = Turn::take(store).await?;
+        let campaign = Self::look(store, manager, anew).await;
+        let campaign = match campaign {
+            Ok(campaign) => jobs(store)?
+                .open_job(NAME, &campaign.plan())
+                .await
+                .map(|_| campaign)
+                .map_err(Into::into),
+            Err(error) => Err(error),
+        };
+        turn.give_back().await;
+        campaign
+    }
+
+    /// Does the same, and writes nothing.
+    pub(super) async fn look(store: &dyn KeyStore, manager: &KeyManager, anew: bool) -> Result<Self> {
+        let jobs = jobs(store)?;
+        let (begun, done) = (jobs.job(NAME).await?, jobs.job(DONE).await?);
+        let done = done.map(|done| done.plan);
+        let unfinished = begun.filter(|begun| Some(&begun.plan) != done.as_ref());
+        if let Some(before) = unfinished.filter(|_| !anew).as_ref().and_then(before) {
+            let goes_on = true;
+            return Ok(Self { before, goes_on });
+        }
+        Ok(Self {
+            before: manager.time_of_store().await?,
+            goes_on: false,
+        })
+    }
+
+    /// Remembers that all is done: the next run begins another.
+    pub(super) async fn finish(&self, store: &dyn KeyStore) -> Result<()> {
+        jobs(store)?.open_job(DONE, &self.plan()).await?;
+        Ok(())
+    }
+
+    /// Names the job of this rotation that does something to a column, and makes sure that it does not go on where one of an
+    /// earlier rotation ended.
+    pub(super) async fn job_of(
+        &self,
+        store: &dyn KeyStore,
+        what: &str,
+        column: &EncryptedColumn,
+    ) -> Result<String> {
+        let of = [&column.sql_table, &column.sql_column];
+        let name = JobStatus::name_for(&format!("{NAME}/{what}"), of);
+        let marker = JobStatus::name_for(&format!("{NAME}/{what} of"), of);
+        let turn = Turn::take(store).await?;
+        let reset = self.reset(jobs(store)?, &name, &marker).await;
+        turn.give_back().await;
+        reset?;
+        Ok(name)
+    }
+
+    async fn reset(&self, jobs: &dyn JobStore, name: &str, marker: &str) -> Result<()> {
+        let plan = self.plan();
+        if jobs.job(marker).await?.is_none_or(|marker| marker.plan != plan) {
+            // Under a plan that no walk has, so that the walk begins anew.
+            jobs.open_job(name, &plan).await?;
+            jobs.open_job(marker, &plan).await?;
+        }
+        Ok(())
+    }
+
+    fn plan(&self) -> String {
+        format!("{PLAN}{}", self.before.as_micros())
+    }
+}
+
+fn before(job: &JobStatus) -> Option<Timestamp> {
+    let micros = job.plan.strip_prefix(PLAN)?.parse().ok()?;
+    Some(Timestamp::from_micros(micros))
+}
+
+fn jobs(store: &dyn KeyStore) -> Result<&dyn JobStore> {
+    let what = "jobs that go on after a crash";
+    Ok(store.jobs().ok_or(StoreError::Unsupported { what })?)
+}
+
+/// The turn to write what is remembered, which one process has at a time.
+struct Turn<'s>(Option<(&'s dyn Leases, ProcessId)>);
+
+impl<'s> Turn<'s> {
+    async fn take(store: &'s dyn KeyStore) -> Result<Self> {
+        let Some(leases) = store.leases() else {
+            return Ok(Self(None));
+        };
+        let holder = ProcessId::random();
+        // A process that died with it holds it no longer than its term.
+        for _ in 0..100 {
+            if leases.acquire_lease(NAME, holder, TERM).await?.is_some() {
+                return Ok(Self(Some((leases, holder))));
+            }
+            tokio::time::sleep(TERM / 50).await;
+        }
+        let what = "other processes begin a rotation of everything all the time: run this again";
+        Err(Refused(what.to_owned()).into())
+    }
+
+    async fn give_back(self) {
+        if let Some((leases, holder)) = self.0 {
+            // It ends by itself.
+            let _ = leases.release_lease(NAME, holder).await;
+        }
+    }
+}
