@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     adopt, audit, census, columns, completions, config, doctor, inspect, keks, keys, local, maintain, man,
-    migrate, reencrypt, rewrap, rotate, shred, status, validate, verify,
+    migrate, reencrypt, report, rewrap, rotate, shred, status, validate, verify,
 };
 use crate::session::Global;
 
@@ -64,6 +64,8 @@ pub(crate) enum Command {
     Migrate(migrate::Command),
     /// Encrypts rows anew that are not under the active version of their key. They are in the database of the key store
     Reencrypt(reencrypt::Args),
+    /// Writes a report for auditors, as a page or as JSON
+    Report(report::Args),
     /// Moves all keys to the KEKs that the KEK rule chooses
     Rewrap(rewrap::Args),
     /// Rotates the keys of all contexts and moves every row of the declared columns to the new versions

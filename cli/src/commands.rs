@@ -15,6 +15,7 @@ pub(crate) mod maintain;
 pub(crate) mod man;
 pub(crate) mod migrate;
 pub(crate) mod reencrypt;
+pub(crate) mod report;
 pub(crate) mod rewrap;
 pub(crate) mod rotate;
 pub(crate) mod shred;

@@ -9,7 +9,7 @@ use clap::CommandFactory as _;
 use crate::args::{Args, Command};
 use crate::commands::{
     adopt, audit, census, columns, completions, config, doctor, inspect, keks, keys, local, maintain, man,
-    migrate, reencrypt, rewrap, rotate, shred, status, validate, verify,
+    migrate, reencrypt, report, rewrap, rotate, shred, status, validate, verify,
 };
 use crate::exit::{self, Exit};
 use crate::output::{Output, tell};
@@ -56,6 +56,7 @@ fn dispatch(program: &Program, args: Args) -> Result<Exit> {
         Command::Maintain(args) => wait(maintain::run(&session, args)),
         Command::Migrate(command) => wait(migrate::run(&session, command)),
         Command::Reencrypt(args) => wait(reencrypt::run(&session, args)),
+        Command::Report(args) => wait(report::run(&session, args)),
         Command::Rewrap(args) => wait(rewrap::run(&session, args)),
         Command::Rotate(args) => wait(rotate::run(&session, args)),
         Command::Shred(command) => wait(shred::run(&session, command)),

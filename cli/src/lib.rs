@@ -36,6 +36,7 @@ mod program;
 mod progress;
 mod receipts;
 mod record;
+mod report;
 mod row_counts;
 mod rows;
 mod session;

@@ -80,8 +80,17 @@ impl Session {
     }
 
     pub(crate) async fn crypto(&self) -> Result<Crypto> {
+        Self::build(self.builder().await?).await
+    }
+
+    /// Opens a `Crypto` also where the KMS does not answer, or knows none of the keys: for what says so itself.
+    pub(crate) async fn lazy_crypto(&self) -> Result<Crypto> {
+        Self::build(self.builder().await?.connect_lazily()).await
+    }
+
+    async fn build(builder: CryptoBuilder) -> Result<Crypto> {
         // It signs off at its end. One that is killed is waited for by `keys destroy` for no longer than this.
-        let builder = self.builder().await?.ttl(Duration::from_secs(60));
+        let builder = builder.ttl(Duration::from_secs(60));
         Ok(builder.process_name(own_name()).build().await?)
     }
 

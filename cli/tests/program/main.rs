@@ -11,6 +11,7 @@ mod keys;
 mod long;
 #[path = "../../../providers/sqlx/tests/common/pooler.rs"]
 mod pooler;
+mod report;
 mod rotate;
 mod rows;
 mod sealed;
