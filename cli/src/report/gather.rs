@@ -16,7 +16,7 @@ use super::told::{NOT_ASKED, NOT_RECORDED, Told};
 use super::{checks, controls, history, keys, verified};
 use crate::context::describe;
 use crate::record::{moment, now};
-use crate::session::Session;
+use crate::session::{Session, own_name};
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]
