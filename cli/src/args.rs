@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    audit, completions, config, doctor, inspect, keks, keys, local, maintain, man, migrate, rewrap, rotate, shred,
-    status, validate,
+    audit, completions, config, doctor, inspect, keks, keys, local, maintain, man, migrate, rewrap, rotate,
+    shred, status, validate,
 };
 use crate::session::Global;
 

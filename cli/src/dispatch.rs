@@ -8,8 +8,8 @@ use clap::CommandFactory as _;
 
 use crate::args::{Args, Command};
 use crate::commands::{
-    audit, completions, config, doctor, inspect, keks, keys, local, maintain, man, migrate, rewrap, rotate, shred,
-    status, validate,
+    audit, completions, config, doctor, inspect, keks, keys, local, maintain, man, migrate, rewrap, rotate,
+    shred, status, validate,
 };
 use crate::exit::{self, Exit};
 use crate::output::{Output, tell};

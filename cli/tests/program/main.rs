@@ -12,5 +12,8 @@ mod long;
 mod pooler;
 mod rotate;
 mod sealed;
+#[path = "../../../providers/sqlx/tests/faults/server.rs"]
+#[allow(dead_code, reason = "the tests that it was written for do more with it")]
+mod server;
 mod shred;
 mod support;
