@@ -340,7 +340,9 @@ fn findings_are_told_to_people_and_to_programs() {
         ),
     );
     let table = ward.place.run(&["doctor"]).expect(3).says("2 findings");
-    assert_data_eq!(stable(&table.stdout), str![[r#"
+    assert_data_eq!(
+        stable(&table.stdout),
+        str![[r#"
 CHECK               RESULT
 settings            OK
 key store           OK
@@ -361,9 +363,12 @@ warning: rotation-due: 2 versions
   they have encrypted for longer than the rotation periods allow
   `encx maintain --once`, and let it run as a service or from cron; `encx keys list --due` lists them
 
-"#]]);
+"#]]
+    );
     let json = ward.place.run(&["doctor", "--format", "json"]).expect(3);
-    assert_data_eq!(stable(&json.stdout), str![[r#"
+    assert_data_eq!(
+        stable(&json.stdout),
+        str![[r#"
 {
   "checks": [
     {
@@ -436,5 +441,6 @@ warning: rotation-due: 2 versions
   "findings": 2
 }
 
-"#]]);
+"#]]
+    );
 }

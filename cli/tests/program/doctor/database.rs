@@ -239,5 +239,6 @@ fn a_server_that_takes_no_writes() {
     server.start_standby();
     let report = Report::new(place.run(&accepted), &[("not-primary", "error")]);
     report.checked_all();
+    drop(server);
     server::stop();
 }
