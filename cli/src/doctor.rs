@@ -11,10 +11,12 @@ mod pooler;
 mod processes;
 mod role;
 mod rotation;
+mod shreddings;
 mod store;
 mod structure;
 mod versions;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -22,7 +24,7 @@ use encx::keys::KeyManager;
 use encx::store::KeyRecord;
 
 use self::database::Database;
-pub(crate) use self::finding::{Check, Code, Finding};
+pub(crate) use self::finding::{Check, Code, Finding, count_of};
 use self::keks::Troubled;
 use self::versions::{Seen, Versions};
 use crate::exit::describe;
@@ -36,6 +38,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 pub(crate) struct Options {
     /// All versions, and not a sample of them.
     pub(crate) deep: bool,
+    /// A folder of receipts of shreddings.
+    pub(crate) receipts: Option<PathBuf>,
 }
 
 /// Runs all checks.
@@ -191,6 +195,17 @@ impl Doctor<'_> {
             .await;
         }
         self.checks.push(found);
+
+        if let Some(folder) = &self.options.receipts {
+            let mut found = self.begin("shreddings", false);
+            if self.has_tables {
+                bounded(&mut found, async |found| {
+                    shreddings::check(&*self.session.store().await?, folder, found).await
+                })
+                .await;
+            }
+            self.checks.push(found);
+        }
     }
 
     /// Checks versions. Returns one that encrypts, and whether a row was found that is not what encx writes.

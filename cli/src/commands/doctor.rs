@@ -1,9 +1,11 @@
 //! `encx doctor`: what is wrong with a place where encx runs, and what to do.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::doctor::{Check, Code, Finding, Options, examine};
+use crate::doctor::{Check, Code, Finding, Options, count_of, examine};
 use crate::exit::Exit;
 use crate::output::{columns, printable, tell};
 use crate::session::Session;
@@ -13,13 +15,19 @@ pub(crate) struct Args {
     /// Look at all versions in place of a sample, each with a KMS call for each of its wraps, and at all of a SQLite file
     #[arg(long)]
     deep: bool,
+    /// Look also whether what these receipts of `encx shred` say was destroyed is so, after a restore
+    #[arg(long, value_name = "DIR")]
+    receipts: Option<PathBuf>,
     /// Do not count findings with this code, because they are known; may be given several times
     #[arg(long, value_name = "CODE", hide_possible_values = true)]
     accept: Vec<Code>,
 }
 
 pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
-    let options = Options { deep: args.deep };
+    let options = Options {
+        deep: args.deep,
+        receipts: args.receipts,
+    };
     let mut checks = Box::pin(examine(session, &options)).await?;
     for finding in checks.iter_mut().flat_map(|check| &mut check.findings) {
         finding.accepted = args.accept.contains(&finding.code);
@@ -28,21 +36,16 @@ pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
     session.output.object(&report, || table(&checks))?;
     let not_checked = checks.iter().map(|check| check.not_checked.len()).sum::<usize>();
     if not_checked > 0 {
-        tell(&format!(
-            "{not_checked} things could not be checked: the list says why"
-        ));
+        let things = count_of(not_checked, "thing");
+        tell(&format!("{things} could not be checked: the list says why"));
     }
     Ok(match report.findings {
         0 => {
             tell("no finding");
             Exit::Done
         }
-        1 => {
-            tell("1 finding");
-            Exit::Finding
-        }
         count => {
-            tell(&format!("{count} findings"));
+            tell(&count_of(count, "finding"));
             Exit::Finding
         }
     })
@@ -79,8 +82,7 @@ fn table(checks: &[Check]) -> String {
 fn result_of(check: &Check) -> String {
     let findings = match check.findings.len() {
         0 => None,
-        1 => Some("1 finding".to_owned()),
-        count => Some(format!("{count} findings")),
+        count => Some(count_of(count, "finding")),
     };
     let not_checked = match check.not_checked.as_slice() {
         [] => None,

@@ -35,6 +35,7 @@ pub(crate) enum Code {
     PostgresVersion,
     ProcessSilent,
     ProcessVersion,
+    ReceiptsUnreadable,
     ReplicaLag,
     RoleAttributes,
     RoleExcessRights,
@@ -46,6 +47,7 @@ pub(crate) enum Code {
     SchemaBehind,
     SchemaNewer,
     SettingsUnusable,
+    ShreddingUndone,
     TwoActive,
     UnwrapDenied,
     UnwrapRefused,
@@ -194,6 +196,14 @@ impl Serialize for Check {
     }
 }
 
+/// Counts things in words, such as `1 version` and `2 versions`.
+pub(crate) fn count_of<N: PartialEq<N> + From<u8> + std::fmt::Display>(count: N, of: &str) -> String {
+    match count == N::from(1) {
+        true => format!("1 {of}"),
+        false => format!("{count} {of}s"),
+    }
+}
+
 /// How many things a finding names.
 const NAMED: usize = 5;
 
@@ -232,5 +242,9 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), all);
+        let readme = include_str!("../../README.md");
+        for name in names {
+            assert!(readme.contains(&format!("`{name}`")), "the README has no {name}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 use encx::kms::KmsErrorKind;
 
-use crate::doctor::finding::{Check, Code, Severity};
+use crate::doctor::finding::{Check, Code, Severity, count_of};
 use crate::keks::{View, views};
 use crate::session::Session;
 
@@ -78,8 +78,9 @@ pub(crate) async fn check(session: &Session, troubled: &mut Troubled, found: &mu
             Code::KekNotAllowed,
             view.name(),
             format!(
-                "the KEK rule does not allow it, and it wraps {} versions, {} of them alone: these cannot be read",
-                view.versions, view.sole
+                "the KEK rule does not allow it, and it wraps {}, {} of them alone: these cannot be read",
+                versions(view),
+                view.sole
             ),
             "add it to `also_unwrap` (ENCX_ALSO_UNWRAP), then `encx rewrap`; if it was never yours, restore the rows",
         );
@@ -87,9 +88,13 @@ pub(crate) async fn check(session: &Session, troubled: &mut Troubled, found: &mu
     Ok(())
 }
 
+fn versions(view: &View) -> String {
+    count_of(view.versions, "version")
+}
+
 /// Tells of a KEK that its KMS described.
 fn described(view: &View, troubled: &mut Troubled, found: &mut Check) {
-    let lost = format!("{} versions that it wraps cannot be read", view.versions);
+    let lost = format!("{} that it wraps cannot be read", versions(view));
     match view.state {
         "enabled" => {}
         "disabled" => {

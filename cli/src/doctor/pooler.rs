@@ -8,6 +8,7 @@ use sqlx::{Connection as _, PgConnection};
 
 use crate::doctor::database::postgres_options;
 use crate::doctor::finding::{Check, Code};
+use crate::exit::describe;
 
 /// How long one look may take: a pooler of few connections may have none left.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -35,19 +36,27 @@ pub(crate) async fn check(settings: &Settings, found: &mut Check) -> Result<()> 
             "set `transaction_pooler` (ENCX_KEY_STORE_TRANSACTION_POOLER) to true",
         );
     }
-    if pooled != Some(true) {
-        return Ok(());
-    }
     let (subject, what) = match settings.listen_url() {
-        None => (
+        None if pooled == Some(true) => (
             "ENCX_KEY_STORE",
-            "a transaction pooler passes no notifications on: processes see a suspended or rotated key only within `state_ttl`",
+            "a transaction pooler passes no notifications on: processes see a suspended or rotated key only within `state_ttl`"
+                .to_owned(),
         ),
-        Some(listen) if is_pooled(listen.expose()).await? == Some(true) => (
-            "ENCX_LISTEN_URL",
-            "it leads to a transaction pooler too, which passes no notifications on",
-        ),
-        Some(_) => return Ok(()),
+        None => return Ok(()),
+        Some(listen) => match is_pooled(listen.expose()).await {
+            Ok(Some(true)) => (
+                "ENCX_LISTEN_URL",
+                "it leads to a transaction pooler, which passes no notifications on".to_owned(),
+            ),
+            Ok(_) => return Ok(()),
+            Err(error) => (
+                "ENCX_LISTEN_URL",
+                format!(
+                    "nothing can listen there, so processes see a suspended or rotated key only within `state_ttl`: {}",
+                    describe(&error)
+                ),
+            ),
+        },
     };
     found.warning(
         Code::HintsDoNotArrive,

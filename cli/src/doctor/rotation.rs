@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::doctor::finding::{Check, Code};
+use crate::doctor::finding::{Check, Code, count_of};
 use crate::session::Session;
 
 /// Counts what is due. `edited_are_told` says that another check told of rows that do not say what they are for.
@@ -12,7 +12,7 @@ pub(crate) async fn check(session: &Session, edited_are_told: bool, found: &mut 
     if due.versions > 0 {
         found.warning(
             Code::RotationDue,
-            format!("{} versions", due.versions),
+            count_of(due.versions, "version"),
             "they have encrypted for longer than the rotation periods allow",
             "`encx maintain --once`, and let it run as a service or from cron; `encx keys list --due` lists them",
         );
@@ -20,7 +20,7 @@ pub(crate) async fn check(session: &Session, edited_are_told: bool, found: &mut 
     if due.unreadable > 0 && !edited_are_told {
         found.error(
             Code::RowEdited,
-            format!("{} active versions", due.unreadable),
+            count_of(due.unreadable, "active version"),
             "their rows were edited and do not say what they are for, so that they are never rotated",
             "`encx doctor --deep` names them; restore their rows from a backup",
         );

@@ -42,14 +42,16 @@ const GAPS: Sql = Sql {
     sqlite: "SELECT min(context) FROM encx_data_keys GROUP BY scope HAVING count(*) <> max(version) LIMIT 1000",
 };
 
-/// The last versions of a scope leave no gap behind, but the audit log knows them.
+/// The last versions of a scope leave no gap behind, but the audit log knows them. Tombstones are no versions.
 const FORGOTTEN: Sql = Sql {
     postgres: "
         SELECT DISTINCT a.key_id::text FROM encx.audit_log a
-        WHERE a.what = 'added' AND NOT EXISTS (SELECT FROM encx.data_keys k WHERE k.id = a.key_id) LIMIT 1000",
+        WHERE a.what = 'added' AND a.to_state <> 'destroyed'
+          AND NOT EXISTS (SELECT FROM encx.data_keys k WHERE k.id = a.key_id) LIMIT 1000",
     sqlite: "
         SELECT DISTINCT lower(hex(a.key_id)) FROM encx_audit_log a
-        WHERE a.what = 'added' AND NOT EXISTS (SELECT 1 FROM encx_data_keys k WHERE k.id = a.key_id) LIMIT 1000",
+        WHERE a.what = 'added' AND a.to_state <> 'destroyed'
+          AND NOT EXISTS (SELECT 1 FROM encx_data_keys k WHERE k.id = a.key_id) LIMIT 1000",
 };
 
 /// One thing that no row may be.

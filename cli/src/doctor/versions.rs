@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::task::JoinSet;
 
 use crate::doctor::database::{Database, Sql};
-use crate::doctor::finding::{Check, Code, Severity, subject};
+use crate::doctor::finding::{Check, Code, Severity, count_of, subject};
 use crate::doctor::keks::Troubled;
 use crate::exit::describe;
 
@@ -267,7 +267,7 @@ impl Seen {
             found.find(fault.severity, *code, subject, fault.what.clone(), fault.remedy);
         }
         for (why, count) in &self.untried {
-            found.not_checked(format!("{count} versions: {why}"));
+            found.not_checked(format!("{}: {why}", count_of(*count, "version")));
         }
         self.faults.contains_key(&Code::RowEdited)
     }

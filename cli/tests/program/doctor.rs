@@ -4,14 +4,16 @@ mod columns;
 mod database;
 mod keys;
 mod kms;
+mod shreddings;
 
 use std::fs::{Permissions, set_permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use serde_json::Value;
+use snapbox::{assert_data_eq, str};
 
-use crate::support::{Database, Place, Ran, run_sql};
+use crate::support::{Database, Place, Ran, run_sql, stable};
 
 /// What a server for tests has switched off on purpose.
 const OF_TESTS: [&str; 4] = ["--accept", "fsync-off", "--accept", "full-page-writes-off"];
@@ -322,4 +324,123 @@ fn settings_that_cannot_work_are_told_and_stop_no_other_check() {
         let report = ward.finds(&[("settings-unusable", "error")]);
         assert_eq!(report.not_checked().len(), 4, "{:?}", report.not_checked());
     });
+}
+
+#[test]
+fn findings_are_told_to_people_and_to_programs() {
+    let ward = Ward::new(Database::Sqlite);
+    let id = ward.place.create("tenantId=t-1");
+    ward.place.create("tenantId=t-2");
+    ward.age(400);
+    ward.sql(
+        "",
+        &format!(
+            "UPDATE encx_data_keys SET key_check = zeroblob(32) WHERE id = x'{}'",
+            id.replace('-', "")
+        ),
+    );
+    let table = ward.place.run(&["doctor"]).expect(3).says("2 findings");
+    assert_data_eq!(
+        stable(&table.stdout),
+        str![[r#"
+CHECK               RESULT
+settings            OK
+key store           OK
+clock               OK
+database role       OK
+KEKs                OK
+keys                1 finding
+encryption context  OK
+columns             OK
+rotation            1 finding
+processes           OK
+
+error: key-check-mismatch: data key 00000000-0000-0000-0000-000000000000
+  it unwraps to another key than its row says: the row was edited, or its wrap was replaced
+  restore its rows of data_keys and wrapped_keys from a backup
+
+warning: rotation-due: 2 versions
+  they have encrypted for longer than the rotation periods allow
+  `encx maintain --once`, and let it run as a service or from cron; `encx keys list --due` lists them
+
+"#]]
+    );
+    let json = ward.place.run(&["doctor", "--format", "json"]).expect(3);
+    assert_data_eq!(
+        stable(&json.stdout),
+        str![[r#"
+{
+  "checks": [
+    {
+      "name": "settings",
+      "status": "ok",
+      "findings": []
+    },
+    {
+      "name": "key store",
+      "status": "ok",
+      "findings": []
+    },
+    {
+      "name": "clock",
+      "status": "ok",
+      "findings": []
+    },
+    {
+      "name": "database role",
+      "status": "ok",
+      "findings": []
+    },
+    {
+      "name": "KEKs",
+      "status": "ok",
+      "findings": []
+    },
+    {
+      "name": "keys",
+      "status": "findings",
+      "findings": [
+        {
+          "code": "key-check-mismatch",
+          "severity": "error",
+          "subject": "data key 00000000-0000-0000-0000-000000000000",
+          "what": "it unwraps to another key than its row says: the row was edited, or its wrap was replaced",
+          "remedy": "restore its rows of data_keys and wrapped_keys from a backup"
+        }
+      ]
+    },
+    {
+      "name": "encryption context",
+      "status": "ok",
+      "findings": []
+    },
+    {
+      "name": "columns",
+      "status": "ok",
+      "findings": []
+    },
+    {
+      "name": "rotation",
+      "status": "findings",
+      "findings": [
+        {
+          "code": "rotation-due",
+          "severity": "warning",
+          "subject": "2 versions",
+          "what": "they have encrypted for longer than the rotation periods allow",
+          "remedy": "`encx maintain --once`, and let it run as a service or from cron; `encx keys list --due` lists them"
+        }
+      ]
+    },
+    {
+      "name": "processes",
+      "status": "ok",
+      "findings": []
+    }
+  ],
+  "findings": 2
+}
+
+"#]]
+    );
 }

@@ -15,6 +15,9 @@ mod report;
 mod rotate;
 mod rows;
 mod sealed;
+#[path = "../../../providers/sqlx/tests/faults/server.rs"]
+#[allow(dead_code, reason = "the tests that it was written for do more with it")]
+mod server;
 mod settings;
 mod shared;
 mod shred;

@@ -100,8 +100,10 @@ pub(crate) fn number(place: &Place, on_postgres: &str, on_sqlite: &str) -> i64 {
 /// Registers a process that never follows a change, for as long as it is there.
 pub(crate) fn add_silent_process(place: &Place) {
     place.sql(
-        "INSERT INTO encx.processes VALUES (gen_random_uuid(), 'billing-7', 3600000000, now(), now() + interval '1 day', 0)",
-        "INSERT INTO encx_processes VALUES (randomblob(16), 'billing-7', 3600000000, 0, 9000000000000000, 0)",
+        "INSERT INTO encx.processes (id, name, serves_for, started_at, seen_at, acknowledged)
+         VALUES (gen_random_uuid(), 'billing-7', 3600000000, now(), now() + interval '1 day', 0)",
+        "INSERT INTO encx_processes (id, name, serves_for, started_at, seen_at, acknowledged)
+         VALUES (randomblob(16), 'billing-7', 3600000000, 0, 9000000000000000, 0)",
     );
 }
 

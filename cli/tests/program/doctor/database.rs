@@ -6,6 +6,7 @@ use sqlx::postgres::PgConnectOptions;
 
 use super::{Report, Ward, on_both};
 use crate::pooler::Pooler;
+use crate::server::{self, Server};
 use crate::support::{Database, Place, run_sql};
 
 #[test]
@@ -186,6 +187,10 @@ fn a_pooler_by_which_no_hint_arrives() {
     all_but_columns(ward.finds(&finding).says("ENCX_LISTEN_URL"));
     ward.set("ENCX_LISTEN_URL", pooled.clone());
     all_but_columns(ward.finds(&finding).says("leads to a transaction pooler"));
+    ward.set("ENCX_LISTEN_URL", "postgres://app:hunter2@127.0.0.1:1/app");
+    let report = ward.finds(&finding);
+    report.says("nothing can listen there");
+    assert!(!report.json.to_string().contains("hunter2"));
     ward.set("ENCX_LISTEN_URL", direct);
     all_but_columns(&ward.finds(&[]));
     // It is seen without being told, too.
@@ -193,4 +198,47 @@ fn a_pooler_by_which_no_hint_arrives() {
     ward.place.env.remove("ENCX_LISTEN_URL");
     ward.set("ENCX_KEY_STORE", format!("{pooled}?statement-cache-capacity=0"));
     all_but_columns(&ward.finds(&finding));
+
+    // One that passes on what drivers ask for hides itself, until statements fail.
+    let server = (host.clone(), port, ward.role().to_owned());
+    let hidden = Pooler::start_with(&server, "ignore_startup_parameters = extra_float_digits\n");
+    let url = pooled.replace(&pooler.port.to_string(), &hidden.port.to_string());
+    ward.set("ENCX_KEY_STORE", url);
+    let ran = ward.place.run(&ward.args(&[]));
+    assert!(
+        ran.stdout.contains("\"pooler-not-declared\""),
+        "{} {}",
+        ran.stdout,
+        ran.stderr
+    );
+}
+
+/// A standby that was named in place of its primary.
+#[test]
+fn a_server_that_takes_no_writes() {
+    let server = Server::take();
+    let url = format!("postgres://postgres@127.0.0.1:{}", server.address().get_port());
+    run_sql(&format!("{url}/postgres"), "CREATE DATABASE standby");
+    let mut place = Place::bare(Database::Sqlite);
+    place
+        .env
+        .insert("ENCX_KEY_STORE".to_owned(), format!("{url}/standby"));
+    place.ok(&["migrate", "run"]);
+    place.create("tenantId=t-1");
+    let accepted = [
+        "doctor",
+        "--format",
+        "json",
+        "--accept",
+        "fsync-off",
+        "--accept",
+        "role-superuser",
+    ];
+    let healthy = place.run(&accepted).expect(0).stdout;
+    assert!(!healthy.contains("not-checked"), "{healthy}");
+    server.start_standby();
+    let report = Report::new(place.run(&accepted), &[("not-primary", "error")]);
+    report.checked_all();
+    drop(server);
+    server::stop();
 }

@@ -72,7 +72,7 @@ fn a_kek_that_is_not_as_it_should_be() {
 
         ask("DisableKey", &id);
         let report = ward.finds(&[("kek-disabled", "error")]);
-        report.says("1 versions that it wraps cannot be read");
+        report.says("1 version that it wraps cannot be read");
         assert_eq!(report.not_checked().len(), 2, "{:?}", report.not_checked());
         ask("EnableKey", &id);
 

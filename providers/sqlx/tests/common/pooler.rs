@@ -20,8 +20,13 @@ pub(crate) struct Pooler {
 impl Pooler {
     /// Starts a pooler for a host, a port and a trusted user.
     pub(crate) fn start(server: &(String, u16, String)) -> Self {
+        Self::start_with(server, "")
+    }
+
+    /// The same with further settings.
+    pub(crate) fn start_with(server: &(String, u16, String), settings: &str) -> Self {
         for _ in 0..3 {
-            if let Some(pooler) = Self::try_start(server) {
+            if let Some(pooler) = Self::try_start(server, settings) {
                 return pooler;
             }
         }
@@ -29,7 +34,7 @@ impl Pooler {
     }
 
     /// `None` if another process takes the free port first.
-    fn try_start(server: &(String, u16, String)) -> Option<Self> {
+    fn try_start(server: &(String, u16, String), more: &str) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let readable =
             |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
@@ -48,7 +53,7 @@ impl Pooler {
         let settings = format!(
             "[databases]\n* = host={host} port={server_port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
              listen_port = {port}\nunix_socket_dir =\nauth_type = trust\nauth_file = {}\npool_mode = transaction\n\
-             default_pool_size = 3\n",
+             default_pool_size = 3\n{more}",
             users.display()
         );
         fs::write(&config, settings).unwrap();
