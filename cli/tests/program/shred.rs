@@ -324,6 +324,26 @@ fn one_that_is_killed_between_two_contexts_goes_on() {
 }
 
 #[test]
+fn a_context_whose_versions_are_on_their_way_goes_on() {
+    on_both(|place| {
+        with_tenants(&place);
+        let plan = plan(&place);
+        // As a run that was killed between two versions leaves it: it has begun, and one of them is suspended.
+        let mut contexts = plan["contexts"].as_array().unwrap().iter();
+        let pii = contexts.find(|of| of["context"]["purpose"] == "pii").unwrap();
+        let active = pii["versions"][1]["id"].as_str().unwrap();
+        place.ok(&["keys", "suspend", active, "--yes"]);
+        run(&place, &["--yes"]).expect(4);
+        let begun = format!("receipts/.encx-run-{}", plan["digest"].as_str().unwrap());
+        fs::write(place.path(&begun), "").unwrap();
+        run(&place, &["--yes"]).expect(0);
+        assert_eq!(receipts(&place).len(), 2);
+        assert!(!fs::exists(place.path(&begun)).unwrap());
+        verify(&place).expect(0);
+    });
+}
+
+#[test]
 fn a_context_that_was_destroyed_without_a_receipt_gets_it() {
     on_both(|place| {
         with_tenants(&place);
