@@ -7,6 +7,7 @@ mod formats;
 mod keks;
 mod keys;
 mod long;
+mod restored;
 mod rotate;
 mod rows;
 mod sealed;
