@@ -12,6 +12,7 @@ mod long;
 #[path = "../../../providers/sqlx/tests/common/pooler.rs"]
 mod pooler;
 mod report;
+mod restored;
 mod rotate;
 mod rows;
 mod sealed;

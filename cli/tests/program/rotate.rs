@@ -129,7 +129,7 @@ fn without_a_declared_column_it_is_not_done() {
         with_users(&place, 9, 3);
         place.write_private("encx.toml", "");
         is_not_done(&place, "no column is declared", |place| {
-            place.write_private("encx.toml", SSN)
+            place.write_private("encx.toml", SSN);
         });
     });
 }
@@ -141,7 +141,7 @@ fn with_a_declared_column_that_is_gone_it_is_not_done() {
         let gone = SSN.replace("\"users\"", "\"people\"");
         place.write_private("encx.toml", &format!("{SSN}{gone}"));
         is_not_done(&place, "people.ssn was not walked", |place| {
-            place.write_private("encx.toml", SSN)
+            place.write_private("encx.toml", SSN);
         });
     });
 }

@@ -1,4 +1,4 @@
-//! `encx shred`: from the plan to the receipt, and after a restore.
+//! `encx shred`: from the plan to the receipt.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -6,13 +6,11 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::sealed::{
-    SSN, add_rows, add_silent_process, context_of, create_table, forget_processes, with_crypto,
-};
+use crate::sealed::{SSN, add_rows, add_silent_process, create_table, forget_processes};
 use crate::support::{Place, Ran, on_both};
 
 /// Tenants `t-0` and `t-1` with rows, and `t-1` with a second purpose.
-fn with_tenants(place: &Place) {
+pub(crate) fn with_tenants(place: &Place) {
     place.write_private("encx.toml", SSN);
     create_table(place, "users");
     add_rows(place, "users", 0..10, 2);
@@ -20,7 +18,7 @@ fn with_tenants(place: &Place) {
     place.ok(&["keys", "create", "-c", "tenantId=t-1", "-c", "purpose=logs"]);
 }
 
-fn plan(place: &Place) -> Value {
+pub(crate) fn plan(place: &Place) -> Value {
     let _ = fs::remove_file(place.path("plan.json"));
     let plan = [
         "shred",
@@ -48,15 +46,15 @@ const RUN: [&str; 9] = [
     "20s",
 ];
 
-fn run(place: &Place, more: &[&str]) -> Ran {
+pub(crate) fn run(place: &Place, more: &[&str]) -> Ran {
     place.run(&[&RUN[..], more].concat())
 }
 
-fn verify(place: &Place) -> Ran {
+pub(crate) fn verify(place: &Place) -> Ran {
     place.run(&["shred", "verify", "--receipts", "receipts", "--format", "json"])
 }
 
-fn replay(place: &Place, more: &[&str]) -> Ran {
+pub(crate) fn replay(place: &Place, more: &[&str]) -> Ran {
     let replay = [
         "shred",
         "replay",
@@ -71,7 +69,7 @@ fn replay(place: &Place, more: &[&str]) -> Ran {
 }
 
 /// Reads the receipts in the order of their numbers.
-fn receipts(place: &Place) -> Vec<Value> {
+pub(crate) fn receipts(place: &Place) -> Vec<Value> {
     let mut files: Vec<_> = fs::read_dir(place.path("receipts"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -85,7 +83,7 @@ fn receipts(place: &Place) -> Vec<Value> {
 }
 
 /// The kinds of findings about each receipt.
-fn findings(ran: &Ran) -> Vec<Vec<String>> {
+pub(crate) fn findings(ran: &Ran) -> Vec<Vec<String>> {
     let lines = ran
         .stdout
         .lines()
@@ -102,11 +100,11 @@ fn findings(ran: &Ran) -> Vec<Vec<String>> {
         .collect()
 }
 
-fn none_of(receipts: usize) -> Vec<Vec<String>> {
+pub(crate) fn none_of(receipts: usize) -> Vec<Vec<String>> {
     vec![Vec::new(); receipts]
 }
 
-fn states(place: &Place) -> Vec<String> {
+pub(crate) fn states(place: &Place) -> Vec<String> {
     let list = place.ok(&[
         "keys",
         "list",
@@ -126,28 +124,6 @@ fn states(place: &Place) -> Vec<String> {
     lines
         .map(|version| version["state"].as_str().unwrap().to_owned())
         .collect()
-}
-
-/// Keeps the rows of the key tables, as a backup does.
-fn back_up(place: &Place) {
-    place.sql(
-        "CREATE TABLE backup_keys AS SELECT * FROM encx.data_keys; CREATE TABLE backup_wraps AS SELECT * FROM encx.wrapped_keys",
-        "CREATE TABLE backup_keys AS SELECT * FROM encx_data_keys; CREATE TABLE backup_wraps AS SELECT * FROM encx_wrapped_keys",
-    );
-}
-
-/// Puts back the rows that were kept.
-fn restore(place: &Place) {
-    let restore = |keys: &str, wraps: &str| {
-        format!(
-            "DELETE FROM {wraps}; DELETE FROM {keys}; INSERT INTO {keys} SELECT * FROM backup_keys; \
-             INSERT INTO {wraps} SELECT * FROM backup_wraps"
-        )
-    };
-    place.sql(
-        &restore("encx.data_keys", "encx.wrapped_keys"),
-        &restore("encx_data_keys", "encx_wrapped_keys"),
-    );
 }
 
 #[test]
@@ -324,6 +300,26 @@ fn one_that_is_killed_between_two_contexts_goes_on() {
 }
 
 #[test]
+fn a_context_whose_versions_are_on_their_way_goes_on() {
+    on_both(|place| {
+        with_tenants(&place);
+        let plan = plan(&place);
+        // As a run that was killed between two versions leaves it: it has begun, and one of them is suspended.
+        let mut contexts = plan["contexts"].as_array().unwrap().iter();
+        let pii = contexts.find(|of| of["context"]["purpose"] == "pii").unwrap();
+        let active = pii["versions"][1]["id"].as_str().unwrap();
+        place.ok(&["keys", "suspend", active, "--yes"]);
+        run(&place, &["--yes"]).expect(4);
+        let begun = format!("receipts/.encx-run-{}", plan["digest"].as_str().unwrap());
+        fs::write(place.path(&begun), "").unwrap();
+        run(&place, &["--yes"]).expect(0);
+        assert_eq!(receipts(&place).len(), 2);
+        assert!(!fs::exists(place.path(&begun)).unwrap());
+        verify(&place).expect(0);
+    });
+}
+
+#[test]
 fn a_context_that_was_destroyed_without_a_receipt_gets_it() {
     on_both(|place| {
         with_tenants(&place);
@@ -339,100 +335,5 @@ fn a_context_that_was_destroyed_without_a_receipt_gets_it() {
         fs::remove_file(second).unwrap();
         run(&place, &["--yes"]).expect(0);
         assert_eq!(receipts(&place), before);
-    });
-}
-
-#[test]
-fn a_restored_backup_is_found_and_destroyed_again() {
-    on_both(|place| {
-        with_tenants(&place);
-        back_up(&place);
-        plan(&place);
-        run(&place, &["--yes"]).expect(0);
-        assert_eq!(findings(&verify(&place).expect(0)), none_of(2));
-        restore(&place);
-        let found = verify(&place).expect(3).says("encx shred replay");
-        let found = findings(&found);
-        assert!(found.contains(&vec!["alive".to_owned()]), "{found:?}");
-        assert!(
-            found.contains(&vec!["alive".to_owned(), "opens".to_owned()]),
-            "{found:?}"
-        );
-        replay(&place, &["--dry-run"])
-            .expect(3)
-            .says("would destroy 3 versions of 2 contexts again");
-        assert_eq!(states(&place), ["deactivated", "active"]);
-
-        replay(&place, &["--yes"]).expect(0);
-        assert_eq!(states(&place), ["destroyed", "destroyed"]);
-        let written = receipts(&place);
-        let replayed: Vec<_> = written
-            .iter()
-            .map(|receipt| receipt["replay_of"].as_u64())
-            .collect();
-        assert_eq!(replayed.len(), 4);
-        assert_eq!(replayed[..2], [None, None]);
-        let mut of = replayed[2..].to_vec();
-        of.sort_unstable();
-        assert_eq!(of, [Some(1), Some(2)]);
-        assert_eq!(written[2]["reason"], "restored from a backup");
-        assert_eq!(findings(&verify(&place).expect(0)), none_of(4));
-        replay(&place, &["--yes"])
-            .expect(0)
-            .says("is destroyed, or not there");
-        assert_eq!(receipts(&place).len(), 4);
-    });
-}
-
-#[test]
-fn a_version_that_was_made_since_survives_a_replay() {
-    on_both(|place| {
-        with_tenants(&place);
-        back_up(&place);
-        plan(&place);
-        run(&place, &["--yes"]).expect(0);
-        place.ok(&["keys", "revive", "-c", "tenantId=t-1", "-c", "purpose=pii"]);
-        let revived = verify(&place).expect(0);
-        assert!(
-            revived
-                .stdout
-                .contains("revived since: version 3 (data) is active"),
-            "{}",
-            revived.stdout
-        );
-        // A part of the backup comes back: the version that was deactivated, with its wrap.
-        place.sql(
-            "UPDATE encx.data_keys k SET state = b.state, destroyed_at = NULL, revision = b.revision FROM backup_keys b \
-             WHERE b.id = k.id AND b.state = 'deactivated'; INSERT INTO encx.wrapped_keys SELECT w.* FROM backup_wraps w \
-             JOIN backup_keys b ON b.id = w.key_id WHERE b.state = 'deactivated'",
-            "UPDATE encx_data_keys SET state = 'deactivated', destroyed_at = NULL WHERE id IN (SELECT id FROM backup_keys WHERE \
-             state = 'deactivated'); INSERT INTO encx_wrapped_keys SELECT w.* FROM backup_wraps w JOIN backup_keys b ON \
-             b.id = w.key_id WHERE b.state = 'deactivated'",
-        );
-        assert_eq!(states(&place), ["deactivated", "destroyed", "active"]);
-        verify(&place).expect(3);
-        replay(&place, &["--yes"])
-            .expect(0)
-            .says("those that were made since stay");
-        assert_eq!(states(&place), ["destroyed", "destroyed", "active"]);
-        let last = receipts(&place).pop().unwrap();
-        assert_eq!(last["versions"].as_array().unwrap().len(), 1, "{last}");
-        assert!(last["replay_of"].is_u64(), "{last}");
-        let verified = verify(&place).expect(0);
-        assert!(
-            findings(&verified).iter().all(Vec::is_empty),
-            "{}",
-            verified.stdout
-        );
-        // It encrypts.
-        with_crypto(&place, async |crypto| {
-            let aad = encx::Field::new("users", "ssn").row(1);
-            crypto.encrypt(&context_of("t-1"), "x", aad).await.unwrap();
-        });
-        // And the plan, although its receipts are there, destroys nothing more.
-        run(&place, &["--yes"])
-            .expect(0)
-            .says("every context of the plan is destroyed");
-        assert_eq!(states(&place), ["destroyed", "destroyed", "active"]);
     });
 }
