@@ -10,6 +10,7 @@ mod history;
 mod keys;
 mod page;
 mod parts;
+mod receipts;
 mod sections;
 mod told;
 mod verified;

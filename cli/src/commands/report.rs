@@ -8,6 +8,7 @@ use tempfile::Builder;
 
 use crate::exit::Exit;
 use crate::output::{columns, tell};
+use crate::receipts::{ReceiptError, Receipts};
 use crate::report::{Asked, Level, Report, gather, page};
 use crate::session::Session;
 
@@ -19,6 +20,9 @@ pub(crate) struct Args {
     /// Count the rows of the declared columns by key, which reads these tables
     #[arg(long)]
     census: bool,
+    /// Show the receipts of shreddings in this folder, and look up whether what they list is still destroyed
+    #[arg(long, value_name = "DIR")]
+    receipts: Option<PathBuf>,
     /// Of how many days usage and cost are told
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=400))]
     days: u32,
@@ -29,10 +33,16 @@ pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
     if is_stdout && session.output.is_json() {
         bail!("stdout takes one of both: give --html a file, or leave --format json out");
     }
+    let receipts = match args.receipts.as_deref().map(Receipts::read) {
+        // A folder that is not there is a mistake of the command line, and no finding.
+        Some(Err(error @ ReceiptError::Io { .. })) => return Err(error.into()),
+        read => read,
+    };
     let crypto = session.lazy_crypto().await?;
     let asked = Asked {
         days: args.days,
         census: args.census,
+        receipts,
     };
     let gathered = tokio::select! {
         gathered = Box::pin(gather(session, &crypto, asked)) => Some(gathered),

@@ -241,6 +241,7 @@ fn pci_3_7(facts: &Facts) -> Vec<Control> {
                 )),
                 shows::census(facts),
                 one(shows::destroyed(facts)),
+                shows::receipts(facts),
             ],
             elsewhere: "That keys are reported as weakened or compromised, as when a person leaves: the procedure for incidents.",
         },

@@ -268,7 +268,10 @@ pub(crate) struct ReceiptFacts {
     pub(crate) context: String,
     pub(crate) shredded_at: String,
     pub(crate) versions: u64,
+    /// Whether no process can read with these keys any more.
     pub(crate) is_complete: bool,
+    /// Versions that it lists and that the key store has in another state, as after a restore.
+    pub(crate) not_destroyed: u64,
     pub(crate) reason: String,
 }
 

@@ -13,18 +13,21 @@ use super::data::{
     SettingFacts, SettingsFacts, VersionCount, VersionFacts,
 };
 use super::told::{NOT_ASKED, NOT_RECORDED, Told};
-use super::{checks, controls, history, keys, verified};
+use super::{checks, controls, history, keys, receipts, verified};
 use crate::context::describe;
+use crate::receipts::{ReceiptError, Receipts};
 use crate::record::{moment, now};
 use crate::session::{Session, own_name};
 
 /// What is asked for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Asked {
     /// Of how many days usage is told.
     pub(crate) days: u32,
     /// Whether rows are counted.
     pub(crate) census: bool,
+    /// Receipts of shreddings, or what is wrong with them; `None` if no folder is given.
+    pub(crate) receipts: Option<Result<Receipts, ReceiptError>>,
 }
 
 /// After how long a process counts as silent.
@@ -40,7 +43,13 @@ const TOLD_SETTINGS: [&str; 5] = ["cache.", "cipher.", "outage.", "rotation.", "
 /// May be dropped at any time.
 pub(crate) async fn gather(session: &Session, crypto: &Crypto, asked: Asked) -> anyhow::Result<Report> {
     let store = session.store().await?;
-    let (store, now) = (&*store, now());
+    let store = &*store;
+    // Ages are told by the clock that wrote the moments.
+    let now = crypto
+        .key_manager()
+        .time_of_store()
+        .await
+        .unwrap_or_else(|_| now());
     let maintenance = session.settings.maintenance(crypto.key_manager());
     let options = StatusOptions::new().due_by(&maintenance).days(asked.days);
     let status = crypto.status(&options).await;
@@ -70,7 +79,11 @@ pub(crate) async fn gather(session: &Session, crypto: &Crypto, asked: Asked) -> 
         }),
         columns: columns(session, store, asked.census).await,
         shreddings,
-        receipts: Told::Missing(NOT_ASKED),
+        receipts: match &asked.receipts {
+            None => Told::Missing(NOT_ASKED),
+            Some(Err(error)) => Told::Failed(error.to_string()),
+            Some(Ok(read)) => Told::of(receipts::look_up(store, read).await),
+        },
         processes: processes(&status, now),
     };
     Ok(Report {

@@ -96,7 +96,7 @@ fn summary(report: &Report) -> Markup {
         ul .tiles aria-label="Topics by status" {
             @for level in [Level::InOrder, Level::Attention, Level::Finding, Level::NotKnown] {
                 li .tile .(level_class(level)) {
-                    span .big { (count(level)) } " " span { (level.name()) }
+                    span .big { (count(level)) } " " span { (plural(level)) }
                 }
             }
         }
@@ -134,6 +134,14 @@ fn in_sentence(standing: Standing) -> &'static str {
     match standing {
         Standing::Finding => "with a finding",
         Standing::NotShown | Standing::Partly | Standing::Shown => standing.name(),
+    }
+}
+
+fn plural(level: Level) -> &'static str {
+    match level {
+        Level::Finding => "with findings",
+        Level::Attention => "to look at",
+        Level::InOrder | Level::NotKnown => level.name(),
     }
 }
 

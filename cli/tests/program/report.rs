@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::support::{Place, id_of, on_both};
+use crate::users;
 
 const SCRIPT: &str = "<script>alert(1)</script>";
 const TABLE: &str = "a\"><img src=x onerror=1>";
@@ -232,6 +233,96 @@ fn shredded_contexts_are_listed_until_they_are_revived() {
             report(&place, &[])["shreddings"]["contexts"],
             Value::Array(Vec::new())
         );
+    });
+}
+
+#[test]
+fn receipts_are_looked_up_again() {
+    on_both(|place| {
+        place.create("tenantId=t-1");
+        let plan = ["shred", "plan", "-c", "tenantId=t-1", "--out", "plan.json"];
+        place.ok(&plan);
+        place.ok(&[
+            "shred",
+            "run",
+            "plan.json",
+            "--receipts",
+            "receipts",
+            "--because",
+            "left",
+            "--patience",
+            "20s",
+            "--yes",
+        ]);
+        let of = report(&place, &["--receipts", "receipts"]);
+        assert_eq!(of["receipts"][0]["number"], 1);
+        assert_eq!(of["receipts"][0]["not_destroyed"], 0);
+        assert_eq!(topic(&of, "Shreddings").0, "in_order");
+        assert_eq!(of["shreddings"]["contexts"][0]["context"], "tenantId=t-1");
+
+        // As a restored backup has it.
+        let restored = "state = 'deactivated', destroyed_at = NULL WHERE version = 1 AND usage = 1";
+        place.sql(
+            &format!("SET session_replication_role = replica; UPDATE encx.data_keys SET {restored}"),
+            &format!("UPDATE encx_data_keys SET {restored}"),
+        );
+        let of = report(&place, &["--receipts", "receipts"]);
+        assert_eq!(of["receipts"][0]["not_destroyed"], 1);
+        let found = topic(&of, "Shreddings");
+        assert_eq!(found.0, "finding", "{}", found.1);
+
+        let file = std::fs::read_dir(place.path("receipts"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .find(|path| path.extension().is_some_and(|end| end == "json"))
+            .unwrap();
+        let changed = std::fs::read_to_string(&file).unwrap().replace("left", "other");
+        std::fs::remove_file(&file).unwrap();
+        std::fs::write(&file, changed).unwrap();
+        let of = report(&place, &["--receipts", "receipts"]);
+        let found = topic(&of, "Shreddings");
+        assert!(
+            found.0 == "finding" && found.1.contains("was changed"),
+            "{found:?}"
+        );
+
+        place
+            .run(&["report", "--receipts", "nowhere"])
+            .expect(1)
+            .says("nowhere");
+    });
+}
+
+#[test]
+fn the_last_verify_of_a_column_is_told() {
+    on_both(|place| {
+        users::fill(&place, 6);
+        let of = report(&place, &[]);
+        assert_eq!(of["columns"][0]["verified"], "never");
+        assert_eq!(topic(&of, "Encrypted columns").0, "attention");
+        place.ok(&["verify", "--all"]);
+        let of = report(&place, &["--census"]);
+        let verified = &of["columns"][0]["verified"];
+        assert_eq!((&verified["opened"], &verified["failed"]), (&6.into(), &0.into()));
+        assert_eq!(verified["is_complete"], true);
+        let found = topic(&of, "Encrypted columns");
+        assert!(
+            found.0 == "in_order" && found.1.contains("6 rows opened, none failed"),
+            "{found:?}"
+        );
+        assert_eq!(topic(&of, "Rows by key").0, "in_order");
+
+        users::update(
+            &place,
+            "UPDATE users SET ssn = (SELECT ssn FROM users WHERE id = 4) WHERE id = 1",
+        );
+        place.run(&["verify", "--all"]).expect(3);
+        let of = report(&place, &[]);
+        let verified = &of["columns"][0]["verified"];
+        assert_eq!((&verified["opened"], &verified["failed"]), (&5.into(), &1.into()));
+        assert_eq!(verified["faults"][0]["kind"], "elsewhere");
+        assert_eq!(topic(&of, "Encrypted columns").0, "finding");
+        assert_eq!(control(&of, "45 CFR 164.312(a)(2)(iv)")["standing"], "finding");
     });
 }
 

@@ -163,7 +163,7 @@ pub(crate) fn cache(facts: &Facts) -> Line {
     line(
         Level::InOrder,
         format!(
-            "a process keeps an unwrapped data key in memory for at most {ttl} before it asks the KMS again (`cache.ttl`)"
+            "a process keeps an unwrapped data key in memory for at most {ttl} before it asks the KMS again"
         ),
     )
 }

@@ -201,30 +201,35 @@ pub(crate) fn refusals(facts: &Facts) -> Vec<Line> {
     ]
 }
 
-/// Says whether receipts of shreddings were given and are complete.
+/// Says whether receipts of shreddings were given, and whether what they list is destroyed.
 pub(crate) fn receipts(facts: &Facts) -> Vec<Line> {
-    let has_none = facts
-        .shreddings
-        .known()
-        .is_some_and(|shredded| shredded.contexts.is_empty());
-    match facts.receipts.known() {
-        None if has_none => Vec::new(),
-        None => vec![unknown("receipts of shreddings", &facts.receipts)],
-        Some(receipts) => {
-            let open = receipts.iter().filter(|receipt| !receipt.is_complete).count();
-            vec![match open {
-                0 => line(
-                    Level::InOrder,
-                    format!("receipts of shreddings: {}, their chain is whole", receipts.len()),
-                ),
-                _ => line(
-                    Level::Attention,
-                    format!(
-                        "receipts of shreddings: {}, their chain is whole; a process may still have read when it was written: {open}",
-                        receipts.len()
-                    ),
-                ),
-            }]
+    let shredded = facts.shreddings.known();
+    let receipts = match &facts.receipts {
+        // Where nothing was shredded there is no receipt.
+        Told::Missing(_) if shredded.is_some_and(|shredded| shredded.contexts.is_empty()) => {
+            return Vec::new();
         }
+        Told::Missing(_) => return vec![unknown("receipts of shreddings", &facts.receipts)],
+        Told::Failed(error) => return vec![line(Level::Finding, format!("receipts of shreddings: {error}"))],
+        Told::Known(receipts) => receipts,
+    };
+    let mut lines = vec![line(
+        Level::InOrder,
+        format!("receipts of shreddings: {}, in a whole chain", receipts.len()),
+    )];
+    let open = receipts.iter().filter(|receipt| !receipt.is_complete).count();
+    if open > 0 {
+        lines.push(line(
+            Level::Attention,
+            format!("receipts of shreddings that leave open whether a process may still read: {open}"),
+        ));
     }
+    let alive: u64 = receipts.iter().map(|receipt| receipt.not_destroyed).sum();
+    if alive > 0 {
+        lines.push(line(
+            Level::Finding,
+            format!("versions that receipts list and that are not destroyed, as after a restore: {alive}"),
+        ));
+    }
+    lines
 }

@@ -78,7 +78,7 @@ fn days(days: &[DayFacts]) -> Markup {
         }),
     );
     let values = table(
-        "Values by day",
+        "Values encrypted, decrypted and refused by day",
         &["Day", "#Encrypted", "#Decrypted", "#Refused"],
         days.iter().rev().map(|day| {
             vec![
@@ -94,32 +94,20 @@ fn days(days: &[DayFacts]) -> Markup {
     let labels = days
         .iter()
         .map(|day| day.day.get(5..).unwrap_or(&day.day).to_owned());
-    let labels: Vec<_> = labels.collect();
     let of_calls = Chart {
         id: "calls",
         title: "Calls of KMSs by day",
         description: "A bar for each day, and in it the part that failed; the table has the numbers.",
         legend: Some(["all calls", "those that failed"]),
         bars: Bars {
-            labels: labels.clone(),
+            labels: labels.collect(),
             values: of(|day| day.kms_calls),
             over: of(|day| day.kms_failures),
         },
     };
-    let of_values = Chart {
-        id: "values",
-        title: "Values encrypted and decrypted by day",
-        description: "A bar for each day, and in it the part that was encrypted; the table has the numbers.",
-        legend: Some(["decrypted and encrypted", "encrypted"]),
-        bars: Bars {
-            labels,
-            values: of(|day| day.encrypts.saturating_add(day.decrypts)),
-            over: of(|day| day.encrypts),
-        },
-    };
     html! {
         (chart(&of_calls, &calls))
-        (chart(&of_values, &values))
+        div .days { (values) }
     }
 }
 

@@ -119,16 +119,17 @@ fn shredded(shredded: &ShredFacts) -> Markup {
 
 fn receipts(receipts: &[ReceiptFacts]) -> Markup {
     let rows = receipts.iter().rev().take(SHOWN).map(|receipt| {
-        let complete = match receipt.is_complete {
-            true => badge("good", "complete"),
-            false => badge("warn", "processes open"),
+        let state = match (receipt.not_destroyed, receipt.is_complete) {
+            (0, true) => badge("good", "destroyed"),
+            (0, false) => badge("warn", "a process may read"),
+            _ => badge("bad", "not destroyed"),
         };
         vec![
             Cell::number(receipt.number),
             Cell::code(&receipt.context),
             Cell::moment(&receipt.shredded_at),
             Cell::number(receipt.versions),
-            Cell::Markup(complete),
+            Cell::Markup(state),
             Cell::prose(&receipt.reason),
         ]
     });
@@ -137,7 +138,7 @@ fn receipts(receipts: &[ReceiptFacts]) -> Markup {
         "Encryption context",
         "Shredded at",
         "#Versions",
-        "Processes",
+        "State",
         "Reason",
     ];
     html! {
