@@ -86,6 +86,17 @@ impl PostgresKeyStore {
     /// names the application by the URL's `application_name`, or else by the name of the executable file. A URL with
     /// `statement-cache-capacity=0` leads through a transaction pooler.
     ///
+    /// ```
+    /// # use encx_sqlx::PostgresKeyStore;
+    /// # use encx_core::store::StoreError;
+    /// # async fn example() -> Result<(), StoreError> {
+    /// // With feature `tls-rustls`.
+    /// let store = PostgresKeyStore::connect("postgres://app@db.internal/app?sslmode=verify-full").await?;
+    /// store.migrate().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`StoreError::Invalid`] if it is no URL of PostgreSQL; [`StoreError::Unavailable`] if the database refuses a
@@ -113,6 +124,22 @@ impl PostgresKeyStore {
     ///
     /// The audit log names the application by the pool's `application_name`: set one. Count 2 more connections for each
     /// process where the server limits them.
+    ///
+    /// ```
+    /// # use encx_sqlx::PostgresKeyStore;
+    /// # use encx_core::store::StoreError;
+    /// # use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let options: PgConnectOptions = "postgres://app@db.internal/app".parse()?;
+    /// let pool = PgPoolOptions::new()
+    ///     .max_connections(20)
+    ///     .connect_with(options.application_name("shop"))
+    ///     .await?;
+    /// let store = PostgresKeyStore::from_pool(pool.clone());
+    /// store.migrate().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn from_pool(pool: PgPool) -> Self {
         Self::on(Connections::beside(pool))
@@ -137,6 +164,15 @@ impl PostgresKeyStore {
     /// the keys that are held in memory, and twice a second for those that cannot be understood.
     ///
     /// A URL that is none makes every method fail with [`StoreError::Invalid`].
+    ///
+    /// ```
+    /// # use encx_sqlx::PostgresKeyStore;
+    /// # use encx_core::store::StoreError;
+    /// # async fn example(url: &str) -> Result<(), StoreError> {
+    /// let store = PostgresKeyStore::connect(url).await?.listen_url(url);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn listen_url(mut self, url: &str) -> Self {
         self.listen = Some(options_of(url).map_err(|error| match error {
@@ -153,6 +189,21 @@ impl PostgresKeyStore {
     /// Every statement is then prepared anew, inside a transaction. [`connect`](Self::connect) does so by itself if the
     /// URL says `statement-cache-capacity=0`; a pool of yours must be told both. A pooler passes no notifications on:
     /// give [`listen_url`](Self::listen_url) a URL that does not lead through it.
+    ///
+    /// ```
+    /// # use encx_sqlx::PostgresKeyStore;
+    /// # use encx_core::store::StoreError;
+    /// # use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let options: PgConnectOptions = "postgres://app@pgbouncer.internal:6432/app".parse()?;
+    /// let options = options.statement_cache_capacity(0).extra_float_digits(None);
+    /// let pool = PgPoolOptions::new().connect_with(options).await?;
+    /// let store = PostgresKeyStore::from_pool(pool)
+    ///     .behind_transaction_pooler()
+    ///     .listen_url("postgres://app@db.internal/app");
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn behind_transaction_pooler(mut self) -> Self {
         self.database.set_pooled();

@@ -44,6 +44,16 @@ impl PostgresKeyStore {
     /// `encx.migrations`, and touches nothing outside the schema. Creating the schema needs the right to; if an
     /// administrator created it, owning it is enough.
     ///
+    /// ```
+    /// # use encx_sqlx::PostgresKeyStore;
+    /// # use encx_core::store::StoreError;
+    /// # async fn example(url: &str) -> Result<(), StoreError> {
+    /// // Every process may do this at its start.
+    /// PostgresKeyStore::connect(url).await?.migrate().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`StoreError::NotMigrated`] if a newer version of this library has migrated it already to tables that this one
@@ -79,6 +89,17 @@ impl PostgresKeyStore {
     }
 
     /// Lists the steps that [`migrate`](Self::migrate) runs, those that ran already included.
+    ///
+    /// ```
+    /// # use encx_sqlx::PostgresKeyStore;
+    /// # use encx_core::store::StoreError;
+    /// # async fn example(store: &PostgresKeyStore) -> Result<(), StoreError> {
+    /// for step in store.migrations().await? {
+    ///     println!("{step:?}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
