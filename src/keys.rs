@@ -127,6 +127,15 @@ impl KeyManager {
     ///
     /// With a KEK rule or several KMSs, use [`CryptoBuilder::build_key_manager`].
     ///
+    /// ```
+    /// use encx_testkit::{MemoryKeyStore, MemoryKms};
+    /// use encx::keys::KeyManager;
+    ///
+    /// // For a job that manages keys and encrypts nothing.
+    /// let manager = KeyManager::new(MemoryKms::new(), MemoryKeyStore::new())?;
+    /// # Ok::<(), encx::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Config`] for a KMS that cannot be used.
@@ -135,6 +144,16 @@ impl KeyManager {
     }
 
     /// Lists the KEKs that the KEK rule names: the default, those of pairs, and those that may only unwrap.
+    ///
+    /// ```
+    /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx::keys::KeyManager;
+    /// # let manager = KeyManager::new(MemoryKms::new(), MemoryKeyStore::new())?;
+    /// for kek in manager.named_keks().wrapping {
+    ///     println!("new keys are wrapped by {} of KMS {}", kek.kek, kek.kms);
+    /// }
+    /// # Ok::<(), encx::Error>(())
+    /// ```
     #[must_use]
     pub fn named_keks(&self) -> NamedKeks {
         let rule = self.keks.rule();
@@ -156,6 +175,21 @@ impl KeyManager {
     }
 
     /// Manages keys for another usage.
+    ///
+    /// ```
+    /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx::{Crypto, EncryptionContext};
+    /// # use encx::keys::KeyUsage;
+    /// # encx_testkit::block_on(async {
+    /// # let manager = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build_key_manager()?;
+    /// # let context = EncryptionContext::from_pairs([("tenantId", "t-42")])?;
+    /// let peppers = manager.for_usage(KeyUsage::Pepper);
+    /// for pepper in peppers.list(&context).await? {
+    ///     println!("version {} is {}", pepper.version, pepper.state);
+    /// }
+    /// # Ok::<(), encx::Error>(())
+    /// # }).unwrap();
+    /// ```
     #[must_use]
     pub fn for_usage(mut self, usage: KeyUsage) -> Self {
         self.usage = usage;
@@ -163,6 +197,18 @@ impl KeyManager {
     }
 
     /// Says why, for the audit log: at most 1024 bytes, never a secret.
+    ///
+    /// ```
+    /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx::{Crypto, EncryptionContext};
+    /// # encx_testkit::block_on(async {
+    /// # let manager = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build_key_manager()?;
+    /// # let context = EncryptionContext::from_pairs([("tenantId", "t-42")])?;
+    /// # manager.create(&context).await?;
+    /// manager.because("ticket 4711: a laptop was lost").rotate(&context).await?;
+    /// # Ok::<(), encx::Error>(())
+    /// # }).unwrap();
+    /// ```
     #[must_use]
     pub fn because(mut self, reason: impl Into<String>) -> Self {
         self.reason = Some(reason.into());
@@ -170,6 +216,23 @@ impl KeyManager {
     }
 
     /// Asks a census before a version is destroyed, in place of the one that the builder was given, if any.
+    ///
+    /// ```
+    /// # use encx::Error;
+    /// # use encx::keys::{Destruction, KeyManager};
+    /// # use encx::{EncryptionContext, keys::DataKeyId, store::KeyCensus};
+    /// # async fn example(
+    /// #     manager: KeyManager, census: impl KeyCensus, context: EncryptionContext, old: DataKeyId,
+    /// # ) -> Result<(), Error> {
+    /// // `census` is what `Rows::census` of encx-tables returns, for the columns that hold ciphertexts.
+    /// let manager = manager.with_census(census);
+    /// match manager.destroy(&context, old).await {
+    ///     Err(Error::StillInUse { .. }) => println!("rows are still encrypted under it"),
+    ///     other => println!("{other:?}"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn with_census(mut self, census: impl KeyCensus) -> Self {
         self.census = Some(Arc::new(census));
@@ -180,6 +243,19 @@ impl KeyManager {
     ///
     /// Where the KEK rule demands several wraps, those of KEKs that are unavailable are left out, as long as one
     /// succeeds: see [`missing_wraps`](Self::missing_wraps) and [`complete_wraps`](Self::complete_wraps).
+    ///
+    /// ```
+    /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx::{Crypto, EncryptionContext};
+    /// # use encx::keys::KeyState;
+    /// # encx_testkit::block_on(async {
+    /// # let manager = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build_key_manager()?;
+    /// # let context = EncryptionContext::from_pairs([("tenantId", "t-42")])?;
+    /// let version = manager.create(&context).await?;
+    /// assert_eq!(version.state, KeyState::Active);
+    /// # Ok::<(), encx::Error>(())
+    /// # }).unwrap();
+    /// ```
     ///
     /// # Errors
     ///
@@ -209,6 +285,19 @@ impl KeyManager {
     /// A version that is pre-active already is promoted instead. If another process rotates at the same time, both
     /// get the one version that won. Nothing is re-encrypted; see
     /// [`Crypto::needs_reencryption`](crate::Crypto::needs_reencryption).
+    ///
+    /// ```
+    /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx::{Crypto, EncryptionContext};
+    /// # encx_testkit::block_on(async {
+    /// # let manager = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build_key_manager()?;
+    /// # let context = EncryptionContext::from_pairs([("tenantId", "t-42")])?;
+    /// # manager.create(&context).await?;
+    /// let version = manager.rotate(&context).await?;
+    /// println!("version {} encrypts from now on", version.version);
+    /// # Ok::<(), encx::Error>(())
+    /// # }).unwrap();
+    /// ```
     ///
     /// # Errors
     ///
@@ -278,6 +367,20 @@ impl KeyManager {
     ///
     /// A usage that had no key when its context was shredded has a [tombstone](KeyRecord::is_tombstone) as version 1.
     ///
+    /// ```
+    /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx::{Crypto, EncryptionContext};
+    /// # encx_testkit::block_on(async {
+    /// # let manager = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build_key_manager()?;
+    /// # let context = EncryptionContext::from_pairs([("tenantId", "t-42")])?;
+    /// # manager.create(&context).await?;
+    /// for version in manager.list(&context).await? {
+    ///     println!("version {} is {}", version.version, version.state);
+    /// }
+    /// # Ok::<(), encx::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
     /// # Errors
     ///
     /// Those of the key store; [`StoreError::Corrupt`] if a row was edited or moved here from elsewhere.
@@ -292,6 +395,21 @@ impl KeyManager {
     /// Changes the state of a version: promotes a pre-active one, suspends, resumes, or marks as compromised.
     ///
     /// What may become what stands at [`KeyState`]. For destruction there is [`destroy`](Self::destroy).
+    ///
+    /// ```
+    /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx::{Crypto, EncryptionContext};
+    /// # use encx::keys::KeyState;
+    /// # encx_testkit::block_on(async {
+    /// # let manager = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build_key_manager()?;
+    /// # let context = EncryptionContext::from_pairs([("tenantId", "t-42")])?;
+    /// # let version = manager.create(&context).await?;
+    /// // Requests of this tenant fail with `Error::Suspended` until the version is resumed.
+    /// manager.set_state(&context, version.id, KeyState::Suspended).await?;
+    /// manager.set_state(&context, version.id, KeyState::Active).await?;
+    /// # Ok::<(), encx::Error>(())
+    /// # }).unwrap();
+    /// ```
     ///
     /// # Errors
     ///
@@ -322,6 +440,22 @@ impl KeyManager {
     /// What they encrypted stays unreadable. It revives one usage; the others stay [`Error::Shredded`] until they are revived
     /// too, also those that had no key when the context was shredded.
     ///
+    /// ```
+    /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx::{Crypto, EncryptionContext};
+    /// # use std::time::Duration;
+    /// # encx_testkit::block_on(async {
+    /// # let manager = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build_key_manager()?;
+    /// # let context = EncryptionContext::from_pairs([("tenantId", "t-42")])?;
+    /// # manager.create(&context).await?;
+    /// # let _receipt = manager.shred(&context, Duration::ZERO).await?;
+    /// // A tenant that was shredded signs up again. What was encrypted before stays unreadable.
+    /// let version = manager.revive(&context).await?;
+    /// # assert_eq!(version.state, encx::keys::KeyState::Active);
+    /// # Ok::<(), encx::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::NoKeys`] if the context never had one of any usage, or has some of others that are not destroyed; [`Error::AlreadyExists`] if one is not destroyed; those of the KEK
@@ -347,6 +481,20 @@ impl KeyManager {
     ///
     /// No ciphertext changes. The KEKs that hold the keys now must be allowed, with
     /// [`also_unwrap`](CryptoBuilder::also_unwrap). Returns the versions that moved.
+    ///
+    /// ```
+    /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx::{Crypto, EncryptionContext};
+    /// # encx_testkit::block_on(async {
+    /// # let manager = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build_key_manager()?;
+    /// # let context = EncryptionContext::from_pairs([("tenantId", "t-42")])?;
+    /// # manager.create(&context).await?;
+    /// // After the KEK rule chose another KEK, and `also_unwrap` named the old one.
+    /// let moved = manager.rewrap(&context).await?;
+    /// println!("{} versions moved", moved.len());
+    /// # Ok::<(), encx::Error>(())
+    /// # }).unwrap();
+    /// ```
     ///
     /// # Errors
     ///

@@ -58,6 +58,25 @@ impl KeyManager {
     /// Where the key store has no registry of processes, it must be no shorter than any process serves a key: its `ttl`, and
     /// how long it lets keys serve beyond. [`destroy`](Self::destroy) refuses a shorter one, judged by the `Crypto` that this manager is
     /// of. A manager that was built alone knows no process's `ttl` and refuses none.
+    ///
+    /// ```
+    /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx::{Crypto, EncryptionContext};
+    /// # use std::time::Duration;
+    /// # encx_testkit::block_on(async {
+    /// # let manager = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build_key_manager()?;
+    /// # let context = EncryptionContext::from_pairs([("tenantId", "t-42")])?;
+    /// # let old = manager.create(&context).await?;
+    /// # manager.rotate(&context).await?;
+    /// const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    ///
+    /// // Messages wait in the outbox for up to five days.
+    /// let manager = manager.quarantine(7 * DAY);
+    /// let answer = manager.destroy(&context, old.id).await?;
+    /// # assert!(matches!(answer, encx::keys::Destruction::Quarantined { .. }));
+    /// # Ok::<(), encx::Error>(())
+    /// # }).unwrap();
+    /// ```
     #[must_use]
     pub fn quarantine(mut self, length: Duration) -> Self {
         self.quarantine = Quarantine::For(length);
@@ -79,6 +98,21 @@ impl KeyManager {
     /// A ciphertext that is not in its row yet, as in a process's memory or in an outbox, cannot be read again.
     ///
     /// </div>
+    ///
+    /// ```
+    /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx::{Crypto, EncryptionContext};
+    /// # encx_testkit::block_on(async {
+    /// # let manager = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build_key_manager()?;
+    /// # let context = EncryptionContext::from_pairs([("tenantId", "t-42")])?;
+    /// # let old = manager.create(&context).await?;
+    /// # manager.rotate(&context).await?;
+    /// let manager = manager.without_quarantine("a rehearsal on a copy of the database");
+    /// let answer = manager.destroy(&context, old.id).await?;
+    /// assert!(answer.is_destroyed());
+    /// # Ok::<(), encx::Error>(())
+    /// # }).unwrap();
+    /// ```
     #[must_use]
     pub fn without_quarantine(mut self, reason: impl Into<String>) -> Self {
         self.quarantine = Quarantine::None(reason.into());
@@ -111,6 +145,24 @@ impl KeyManager {
     /// these must arrive in their rows, or be read and refused.
     ///
     /// </div>
+    ///
+    /// ```
+    /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx::{Crypto, EncryptionContext};
+    /// # use encx::keys::Destruction;
+    /// # encx_testkit::block_on(async {
+    /// # let manager = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build_key_manager()?;
+    /// # let context = EncryptionContext::from_pairs([("tenantId", "t-42")])?;
+    /// # let old = manager.create(&context).await?;
+    /// # manager.rotate(&context).await?;
+    /// match manager.destroy(&context, old.id).await? {
+    ///     Destruction::Destroyed(record) => println!("{} is destroyed", record.id),
+    ///     Destruction::Quarantined { until, .. } => println!("suspended; call again at {until:?}"),
+    ///     later => println!("not yet; call again later: {later:?}"),
+    /// }
+    /// # Ok::<(), encx::Error>(())
+    /// # }).unwrap();
+    /// ```
     ///
     /// # Errors
     ///
@@ -186,6 +238,21 @@ impl KeyManager {
     /// unwrap with its KEK, undoes it.
     ///
     /// </div>
+    ///
+    /// ```
+    /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx::{Crypto, EncryptionContext};
+    /// # use encx::keys::KeyState;
+    /// # encx_testkit::block_on(async {
+    /// # let manager = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build_key_manager()?;
+    /// # let context = EncryptionContext::from_pairs([("tenantId", "t-42")])?;
+    /// # let old = manager.create(&context).await?;
+    /// # manager.rotate(&context).await?;
+    /// let record = manager.destroy_with_data(&context, old.id, "ticket 4712: test data").await?;
+    /// assert_eq!(record.state, KeyState::Destroyed);
+    /// # Ok::<(), encx::Error>(())
+    /// # }).unwrap();
+    /// ```
     ///
     /// # Errors
     ///

@@ -91,6 +91,25 @@ impl KeyManager {
     /// wait for them with [`await_processes`](Self::await_processes), and then rotate. And a column can be made ready for a rotation
     /// ahead of it: [`Crypto::blind_index_under`](crate::Crypto::blind_index_under).
     ///
+    /// ```
+    /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx::{Crypto, EncryptionContext};
+    /// # use std::time::Duration;
+    /// # use encx::keys::KeyState;
+    /// # encx_testkit::block_on(async {
+    /// # let manager = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build_key_manager()?;
+    /// # let context = EncryptionContext::from_pairs([("tenantId", "t-42")])?;
+    /// # manager.create(&context).await?;
+    /// let next = manager.prepare(&context).await?;
+    /// assert_eq!(next.state, KeyState::PreActive);
+    /// // Every process has unwrapped it, so no request waits for the KMS when it is promoted.
+    /// if manager.await_processes(Duration::from_secs(60)).await?.is_complete() {
+    ///     manager.rotate(&context).await?;
+    /// }
+    /// # Ok::<(), encx::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::NoKeys`] if there is no version yet; [`Error::Shredded`] if all were destroyed; those of the KEK rule,

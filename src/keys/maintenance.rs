@@ -101,6 +101,18 @@ pub struct FailedRotation {
 
 impl Maintenance {
     /// Prepares to rotate the keys that encrypt data, by the manager's KEK rule and with its reason.
+    ///
+    /// ```
+    /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx::Crypto;
+    /// # use encx::keys::Maintenance;
+    /// # encx_testkit::block_on(async {
+    /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
+    /// let maintenance = Maintenance::new(crypto.key_manager().because("rotation policy"));
+    /// # let _due = maintenance.due(0).await?;
+    /// # Ok::<(), encx::Error>(())
+    /// # }).unwrap();
+    /// ```
     pub fn new(manager: KeyManager) -> Self {
         let core = manager.core.as_ref();
         let state_ttl = core.map_or(Duration::from_secs(60), |core| core.cache().limits.state_ttl);
@@ -118,12 +130,32 @@ impl Maintenance {
     }
 
     /// Sets for how long a version encrypts. Default: 90 days.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use encx::keys::Maintenance;
+    /// # fn example(maintenance: Maintenance) -> Maintenance {
+    /// const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    ///
+    /// maintenance.rotate_every(365 * DAY)
+    /// # }
+    /// ```
     pub fn rotate_every(mut self, period: Duration) -> Self {
         self.rules.default = RotationPeriod::Every(period);
         self
     }
 
     /// Sets for how long a version encrypts in contexts that have this pair. Of several that match, the first counts.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use encx::keys::Maintenance;
+    /// # fn example(maintenance: Maintenance) -> Maintenance {
+    /// const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    ///
+    /// maintenance.rotate_every_for("purpose", "payments", 30 * DAY)
+    /// # }
+    /// ```
     pub fn rotate_every_for(
         mut self,
         key: impl Into<String>,
@@ -136,6 +168,13 @@ impl Maintenance {
     }
 
     /// Leaves contexts alone that have this pair.
+    ///
+    /// ```
+    /// # use encx::keys::Maintenance;
+    /// # fn example(maintenance: Maintenance) -> Maintenance {
+    /// maintenance.never_rotate_for("purpose", "archive")
+    /// # }
+    /// ```
     pub fn never_rotate_for(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         let rule = (key.into(), value.into(), RotationPeriod::Never);
         self.rules.by_pair.push(rule);
@@ -145,6 +184,20 @@ impl Maintenance {
     /// Decides by a function of context and usage, before every other rule. Where it gives `None` the others decide.
     ///
     /// `shortest` is the shortest period that it gives: versions that are younger are not even read.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use encx::keys::RotationPeriod;
+    /// # use encx::keys::Maintenance;
+    /// # fn example(maintenance: Maintenance) -> Maintenance {
+    /// const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    ///
+    /// maintenance.rotate_by(30 * DAY, |context, _usage| match context.get("tenantId") {
+    ///     Some("acme") => Some(RotationPeriod::Every(30 * DAY)),
+    ///     _ => None,
+    /// })
+    /// # }
+    /// ```
     pub fn rotate_by(
         mut self,
         shortest: Duration,
@@ -167,6 +220,14 @@ impl Maintenance {
     /// [`Crypto::blind_index_under`](crate::Crypto::blind_index_under) describes.
     ///
     /// </div>
+    ///
+    /// ```
+    /// # use encx::keys::KeyUsage;
+    /// # use encx::keys::Maintenance;
+    /// # fn example(maintenance: Maintenance) -> Maintenance {
+    /// maintenance.also_rotate(KeyUsage::Stream)
+    /// # }
+    /// ```
     pub fn also_rotate(mut self, usage: KeyUsage) -> Self {
         if !self.usages.contains(&usage) {
             self.usages.push(usage);
@@ -179,30 +240,76 @@ impl Maintenance {
     ///
     /// A version that waits already, because a process died or somebody called [`KeyManager::prepare`], is promoted in place of a
     /// new one, and not before the active one is due.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use encx::keys::Maintenance;
+    /// # fn example(maintenance: Maintenance) -> Maintenance {
+    /// maintenance.publish_deadline(Duration::from_secs(5 * 60))
+    /// # }
+    /// ```
     pub fn publish_deadline(mut self, deadline: Duration) -> Self {
         self.publish_deadline = deadline;
         self
     }
 
     /// Sets for how long a process that dies keeps others from going on. Default: 60 seconds.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use encx::keys::Maintenance;
+    /// # fn example(maintenance: Maintenance) -> Maintenance {
+    /// maintenance.lease_term(Duration::from_secs(30))
+    /// # }
+    /// ```
     pub fn lease_term(mut self, term: Duration) -> Self {
         self.lease_term = term;
         self
     }
 
     /// Sets how many versions are published before the processes are waited for, 1 to 1000. Default: 500.
+    ///
+    /// ```
+    /// # use encx::keys::Maintenance;
+    /// # fn example(maintenance: Maintenance) -> Maintenance {
+    /// maintenance.batch(100)
+    /// # }
+    /// ```
     pub fn batch(mut self, versions: u32) -> Self {
         self.batch = versions.clamp(1, 1000);
         self
     }
 
     /// Sets how often [`spawn`](Self::spawn) looks for something to do. Default: every hour.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use encx::keys::Maintenance;
+    /// # fn example(maintenance: Maintenance) -> Maintenance {
+    /// maintenance.interval(Duration::from_secs(10 * 60))
+    /// # }
+    /// ```
     pub fn interval(mut self, interval: Duration) -> Self {
         self.interval = interval;
         self
     }
 
     /// Rotates what is due now, as from cron. It takes as long as processes take to load what was published.
+    ///
+    /// ```
+    /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx::Crypto;
+    /// # use encx::keys::Maintenance;
+    /// # encx_testkit::block_on(async {
+    /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
+    /// let report = Maintenance::new(crypto.key_manager()).run_once().await?;
+    /// println!("{} keys rotated", report.promoted.len());
+    /// for failed in &report.failed {
+    ///     println!("{}: {}", failed.id, failed.error);
+    /// }
+    /// # Ok::<(), encx::Error>(())
+    /// # }).unwrap();
+    /// ```
     ///
     /// # Errors
     ///

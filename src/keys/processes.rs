@@ -80,6 +80,24 @@ impl KeyManager {
     /// Only processes that could register are known. One that may not write to the registry is not waited for, and drops what
     /// was withdrawn within its `state_ttl` all the same.
     ///
+    /// ```
+    /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx::{Crypto, EncryptionContext};
+    /// # use std::time::Duration;
+    /// # use encx::keys::KeyState;
+    /// # encx_testkit::block_on(async {
+    /// # let manager = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build_key_manager()?;
+    /// # let context = EncryptionContext::from_pairs([("tenantId", "t-42")])?;
+    /// # let version = manager.create(&context).await?;
+    /// manager.set_state(&context, version.id, KeyState::Suspended).await?;
+    /// let report = manager.await_processes(Duration::from_secs(30)).await?;
+    /// for silent in &report.silent {
+    ///     println!("{:?} may read until {:?}", silent.process, silent.serves_until);
+    /// }
+    /// # Ok::<(), encx::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`StoreError::Unsupported`] if the key store has no registry of processes; those of the key store if it was not

@@ -76,6 +76,28 @@ impl KeyManager {
     ///
     /// </div>
     ///
+    /// ```
+    /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx::{Crypto, EncryptionContext};
+    /// # use std::time::Duration;
+    /// # encx_testkit::block_on(async {
+    /// # let manager = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build_key_manager()?;
+    /// # let context = EncryptionContext::from_pairs([("tenantId", "t-42")])?;
+    /// # manager.create(&context).await?;
+    /// let receipt = manager
+    ///     .because("contract 4711 ended")
+    ///     .shred(&context, Duration::from_secs(60))
+    ///     .await?;
+    /// for version in &receipt.versions {
+    ///     println!("{} was destroyed at {:?}", version.id, version.destroyed_at);
+    /// }
+    /// if !receipt.is_complete() {
+    ///     println!("some processes may still read: {:?}", receipt.processes);
+    /// }
+    /// # Ok::<(), encx::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::NoKeys`] if the context has no key of any usage: nothing is done then, and a first use that is under way may still make

@@ -38,6 +38,20 @@ impl KeyManager {
     ///
     /// An alias of a KEK that is out of reach counts as missing if nobody told lately what it stands for.
     ///
+    /// ```
+    /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx::{Crypto, EncryptionContext};
+    /// # encx_testkit::block_on(async {
+    /// # let manager = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build_key_manager()?;
+    /// # let context = EncryptionContext::from_pairs([("tenantId", "t-42")])?;
+    /// let version = manager.create(&context).await?;
+    /// for kek in manager.missing_wraps(&version).await? {
+    ///     println!("no wrap by {} yet", kek.kek);
+    /// }
+    /// # Ok::<(), encx::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`StoreError::Corrupt`](crate::store::StoreError::Corrupt) if the row was edited; those of the KEK rule; and those of the KMS, which is asked only what an alias stands for.
@@ -58,6 +72,22 @@ impl KeyManager {
     /// For after an outage in which keys were made, and after the rule got a further KEK. Wraps that the rule does not
     /// demand stay: [`rewrap`](Self::rewrap) drops them. Each version that lacks something costs one call to unwrap it
     /// and one for each wrap, and each KEK one a minute to learn its lasting name. One that fails holds up no other; a KEK that is unavailable is soon not asked any more.
+    ///
+    /// ```
+    /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx::{Crypto, EncryptionContext};
+    /// # encx_testkit::block_on(async {
+    /// # let manager = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build_key_manager()?;
+    /// # let context = EncryptionContext::from_pairs([("tenantId", "t-42")])?;
+    /// # manager.create(&context).await?;
+    /// let report = manager.complete_wraps().await?;
+    /// println!("{} versions got a wrap that they lacked", report.completed.len());
+    /// for failed in &report.failed {
+    ///     println!("{}: {}", failed.id, failed.error);
+    /// }
+    /// # Ok::<(), encx::Error>(())
+    /// # }).unwrap();
+    /// ```
     ///
     /// # Errors
     ///

@@ -84,6 +84,24 @@ impl Rows {
     /// Prepares the steps from a plaintext column to an encrypted one in the same table. `adoption` says until when
     /// plaintexts are trusted.
     ///
+    /// ```
+    /// use encx::Crypto;
+    /// use encx::record::{EncryptedColumn, RowIdKind};
+    /// use encx_tables::{Adoption, AdoptionJobs, PlaintextColumn, Rows, RowsError};
+    ///
+    /// /// Up to and including this day, `users.ssn` may hold plaintexts.
+    /// const SSN_ADOPTION: Adoption = Adoption::until("2099-03-31");
+    ///
+    /// fn adoption(rows: &Rows, crypto: &Crypto) -> Result<AdoptionJobs, RowsError> {
+    ///     let sealed = EncryptedColumn::new("users", "ssn")
+    ///         .stored_in("users", "ssn_sealed")
+    ///         .row_id("id", RowIdKind::Integer)
+    ///         .context_column("tenantId", "tenant_id")
+    ///         .context_value("purpose", "pii");
+    ///     rows.adopt(crypto, PlaintextColumn::text("ssn"), sealed, SSN_ADOPTION)
+    /// }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`RowsError::Description`] for a description that cannot be used.
@@ -138,6 +156,17 @@ impl AdoptionJobs {
     /// row, and the ciphertexts then vouch for them. Keep the time of adoption short.
     ///
     /// </div>
+    ///
+    /// ```
+    /// # use encx_tables::AdoptionJobs;
+    /// # async fn example(adoption: &AdoptionJobs) {
+    /// // At most 500 rows a second, so that the service keeps its share of the database.
+    /// let report = adoption.backfill().throttle(500).run().await;
+    /// if !report.is_complete() {
+    ///     println!("{report}");
+    /// }
+    /// # }
+    /// ```
     pub fn backfill(&self) -> Job<Adopt> {
         self.job("encx/backfill", Step::Backfill)
     }
@@ -146,6 +175,14 @@ impl AdoptionJobs {
     ///
     /// What agrees counts as unchanged; what does not, [`RowsError::Mismatch`], and what was not backfilled,
     /// [`RowsError::NotBackfilled`], as failed.
+    ///
+    /// ```
+    /// # use encx_tables::AdoptionJobs;
+    /// # async fn example(adoption: &AdoptionJobs) {
+    /// let report = adoption.verify().run().await;
+    /// assert!(report.is_complete(), "do not contract yet: {report}");
+    /// # }
+    /// ```
     pub fn verify(&self) -> Job<Adopt> {
         self.job("encx/verify-adoption", Step::Verify)
     }
@@ -158,6 +195,20 @@ impl AdoptionJobs {
     /// are safe.
     ///
     /// </div>
+    ///
+    /// ```
+    /// # use encx_tables::AdoptionJobs;
+    /// # async fn example(adoption: &AdoptionJobs) {
+    /// // What would become NULL:
+    /// let planned = adoption.contract().dry_run().run().await;
+    /// println!("{} plaintexts", planned.run.changed);
+    ///
+    /// let report = adoption.contract().run().await;
+    /// if !report.is_complete() {
+    ///     println!("{report}");
+    /// }
+    /// # }
+    /// ```
     pub fn contract(&self) -> Job<Adopt> {
         self.job("encx/contract", Step::Contract)
     }

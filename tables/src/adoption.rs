@@ -24,6 +24,13 @@ pub struct Adoption {
 impl Adoption {
     /// Names the last day, as `YYYY-MM-DD` in UTC. In a `const`, a day that does not exist does not compile.
     ///
+    /// ```
+    /// use encx_tables::Adoption;
+    ///
+    /// const SSN_ADOPTION: Adoption = Adoption::until("2027-03-31");
+    /// assert_eq!(SSN_ADOPTION.to_string(), "2027-03-31");
+    /// ```
+    ///
     /// # Panics
     ///
     /// If there is no such day. For a day that is known at run time only there is [`try_until`](Self::try_until).

@@ -10,6 +10,16 @@ use crate::error::RowsError;
 impl Adoption {
     /// Names the last day, such as one from a configuration file that only the service's operators can write.
     ///
+    /// ```
+    /// # use encx_tables::{Adoption, RowsError};
+    /// # fn example(from_settings: &str) -> Result<Adoption, RowsError> {
+    /// let adoption = Adoption::try_until(from_settings)?;
+    /// # Ok(adoption)
+    /// # }
+    /// # assert!(example("2099-03-31").is_ok());
+    /// # assert!(example("soon").is_err());
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`RowsError::Description`] if there is no such day.

@@ -7,6 +7,7 @@ mod guide;
 #[path = "key-lifecycle.rs"]
 mod key_lifecycle;
 mod passwords;
+mod recipes;
 mod search;
 mod shown;
 mod testing;
@@ -36,8 +37,19 @@ fn all_code_is_tested() {
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn the_index_lists_every_page() {
+    let index = include_str!("../../docs/README.md");
     for document in documents() {
+        let page = document.file_name().unwrap().to_str().unwrap();
+        let is_listed = index.contains(&format!("]({page})")) || index.contains(&format!("]({page}#"));
+        assert!(is_listed || page == "README.md", "{page}");
+    }
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    for document in documents().into_iter().chain([readme]) {
         let text = std::fs::read_to_string(&document).unwrap();
         for rest in text.split("](").skip(1) {
             let link = rest.split(')').next().unwrap();

@@ -86,6 +86,17 @@ impl PostgresKeyStore {
     /// audit log records the URL's `application_name`, or else the name of the executable file. A URL with
     /// `statement-cache-capacity=0` means a transaction pooler.
     ///
+    /// ```
+    /// # use encx_sqlx::PostgresKeyStore;
+    /// # use encx_core::store::StoreError;
+    /// # async fn example() -> Result<(), StoreError> {
+    /// // With feature `tls-rustls`.
+    /// let store = PostgresKeyStore::connect("postgres://app@db.internal/app?sslmode=verify-full").await?;
+    /// store.migrate().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`StoreError::Invalid`] if it is not a PostgreSQL URL; [`StoreError::Unavailable`] if the database refuses a
@@ -113,6 +124,22 @@ impl PostgresKeyStore {
     ///
     /// The audit log records the pool's `application_name`: set one. Allow for 2 more connections of each process in
     /// the server's connection limit.
+    ///
+    /// ```
+    /// # use encx_sqlx::PostgresKeyStore;
+    /// # use encx_core::store::StoreError;
+    /// # use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let options: PgConnectOptions = "postgres://app@db.internal/app".parse()?;
+    /// let pool = PgPoolOptions::new()
+    ///     .max_connections(20)
+    ///     .connect_with(options.application_name("shop"))
+    ///     .await?;
+    /// let store = PostgresKeyStore::from_pool(pool.clone());
+    /// store.migrate().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn from_pool(pool: PgPool) -> Self {
         Self::on(Connections::beside(pool))
@@ -137,6 +164,15 @@ impl PostgresKeyStore {
     /// the keys that it holds in memory, and at most twice a second for malformed ones.
     ///
     /// If the URL is invalid, every method fails with [`StoreError::Invalid`].
+    ///
+    /// ```
+    /// # use encx_sqlx::PostgresKeyStore;
+    /// # use encx_core::store::StoreError;
+    /// # async fn example(url: &str) -> Result<(), StoreError> {
+    /// let store = PostgresKeyStore::connect(url).await?.listen_url(url);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn listen_url(mut self, url: &str) -> Self {
         self.listen = Some(options_of(url).map_err(|error| match error {
@@ -153,6 +189,21 @@ impl PostgresKeyStore {
     /// Every statement is then prepared each time, inside a transaction. [`connect`](Self::connect) does so if the URL
     /// contains `statement-cache-capacity=0`; configure both for your own pool. A pooler does not forward
     /// notifications: give [`listen_url`](Self::listen_url) a URL that bypasses it.
+    ///
+    /// ```
+    /// # use encx_sqlx::PostgresKeyStore;
+    /// # use encx_core::store::StoreError;
+    /// # use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let options: PgConnectOptions = "postgres://app@pgbouncer.internal:6432/app".parse()?;
+    /// let options = options.statement_cache_capacity(0).extra_float_digits(None);
+    /// let pool = PgPoolOptions::new().connect_with(options).await?;
+    /// let store = PostgresKeyStore::from_pool(pool)
+    ///     .behind_transaction_pooler()
+    ///     .listen_url("postgres://app@db.internal/app");
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn behind_transaction_pooler(mut self) -> Self {
         self.database.set_pooled();

@@ -45,6 +45,21 @@ impl Maintenance {
     ///
     /// It reads every active version that is older than the shortest period, a thousand in one query.
     ///
+    /// ```
+    /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx::Crypto;
+    /// # use encx::keys::Maintenance;
+    /// # encx_testkit::block_on(async {
+    /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
+    /// let due = Maintenance::new(crypto.key_manager()).due(10).await?;
+    /// println!("{} versions are due", due.versions);
+    /// for version in &due.first {
+    ///     println!("{}, since {:?}", version.id, version.active_since);
+    /// }
+    /// # Ok::<(), encx::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Config`] for a period, term or interval of no length, and those of the key store.
@@ -140,6 +155,17 @@ impl Maintenance {
     }
 
     /// Returns the moment from which a version is due. `None` if it is not active, or is never rotated.
+    ///
+    /// ```
+    /// # use encx::keys::Maintenance;
+    /// # use encx::store::KeyRecord;
+    /// # fn example(maintenance: &Maintenance, version: &KeyRecord) {
+    /// match maintenance.due_at(version) {
+    ///     Some(at) => println!("{} is due at {at:?}", version.id),
+    ///     None => println!("{} is not rotated", version.id),
+    /// }
+    /// # }
+    /// ```
     #[must_use]
     pub fn due_at(&self, version: &KeyRecord) -> Option<Timestamp> {
         let is_rotated = version.state == KeyState::Active && self.usages.contains(&version.usage);

@@ -24,6 +24,20 @@ impl Maintenance {
     /// What it does and what fails stands in events of `tracing` with the target `encx::maintenance`. It does not keep the
     /// manager's `Crypto` alive.
     ///
+    /// ```
+    /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
+    /// # use encx::Crypto;
+    /// # use encx::keys::Maintenance;
+    /// # encx_testkit::block_on(async {
+    /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
+    /// let task = Maintenance::new(crypto.key_manager()).spawn()?;
+    /// // The service runs. At its end:
+    /// task.stop().await;
+    /// crypto.shutdown().await;
+    /// # Ok::<(), encx::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::NoRuntime`] outside a tokio runtime, [`Error::Config`] as for [`run_once`](Self::run_once).

@@ -49,6 +49,16 @@ impl PostgresKeyStore {
     /// Any number of processes may call it at once. It records its steps in `encx.migrations`, and touches nothing
     /// outside the schema. Creating the schema needs the right to; if an administrator created it, owning it is enough.
     ///
+    /// ```
+    /// # use encx_sqlx::PostgresKeyStore;
+    /// # use encx_core::store::StoreError;
+    /// # async fn example(url: &str) -> Result<(), StoreError> {
+    /// // Every process may do this at its start.
+    /// PostgresKeyStore::connect(url).await?.migrate().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`StoreError::NotMigrated`] if a newer version of this library already migrated it to incompatible tables, and
@@ -84,6 +94,17 @@ impl PostgresKeyStore {
     }
 
     /// Lists the steps that [`migrate`](Self::migrate) runs, including those that have run.
+    ///
+    /// ```
+    /// # use encx_sqlx::PostgresKeyStore;
+    /// # use encx_core::store::StoreError;
+    /// # async fn example(store: &PostgresKeyStore) -> Result<(), StoreError> {
+    /// for step in store.migrations().await? {
+    ///     println!("{step:?}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
