@@ -1,6 +1,8 @@
 //! Declared columns on the command line: `--column users.ssn`.
 
 use anyhow::{Result, bail};
+use encx::record::EncryptedColumn;
+use encx::store::JobStatus;
 use encx_config::{DeclaredColumn, Settings};
 
 /// The option that chooses among declared columns.
@@ -55,4 +57,10 @@ pub(crate) fn why_not_walked(declared: &DeclaredColumn) -> Option<String> {
             bound.join(", ")
         )
     })
+}
+
+/// Names the job of `encx rotate --everything` that does something to a column.
+pub(crate) fn rotation_job_name(what: &str, column: &EncryptedColumn) -> String {
+    let of = [&column.sql_table, &column.sql_column];
+    JobStatus::name_for(&format!("encx/rotate-everything/{what}"), of)
 }

@@ -10,6 +10,7 @@ use encx_tables::Rows;
 
 use super::data::{ColumnFacts, FaultFacts, RowsFacts, VerifiedFacts};
 use super::told::{NOT_ASKED, NOT_RECORDED, Told};
+use crate::columns::rotation_job_name;
 use crate::exit;
 use crate::record::moment;
 
@@ -64,11 +65,21 @@ async fn last_verify(jobs: &dyn JobStore, column: &EncryptedColumn) -> Told<Veri
         Ok(name) => name,
         Err(error) => return Told::Failed(error.to_string()),
     };
-    match jobs.job(&name).await {
-        Ok(Some(job)) => Told::Known(verified(&job)),
-        Ok(None) => Told::Missing(NEVER),
-        Err(error) => Told::Failed(error.to_string()),
+    let mut last: Option<JobStatus> = None;
+    for name in [name, rotation_job_name("verify", column)] {
+        match jobs.job(&name).await {
+            Ok(Some(job))
+                if last
+                    .as_ref()
+                    .is_none_or(|last| last.completed_at < job.completed_at) =>
+            {
+                last = Some(job);
+            }
+            Ok(_) => {}
+            Err(error) => return Told::Failed(error.to_string()),
+        }
     }
+    last.map_or(Told::Missing(NEVER), |job| Told::Known(verified(&job)))
 }
 
 fn verified(job: &JobStatus) -> VerifiedFacts {

@@ -7,6 +7,7 @@ use encx::keys::KeyManager;
 use encx::record::EncryptedColumn;
 use encx::store::{JobStatus, JobStore, KeyStore, Leases, ProcessId, StoreError, Timestamp};
 
+use crate::columns::rotation_job_name;
 use crate::exit::Refused;
 
 /// A job that is never worked on: its plan says which keys are old.
@@ -79,7 +80,7 @@ impl Campaign {
         column: &EncryptedColumn,
     ) -> Result<String> {
         let of = [&column.sql_table, &column.sql_column];
-        let name = JobStatus::name_for(&format!("{NAME}/{what}"), of);
+        let name = rotation_job_name(what, column);
         let marker = JobStatus::name_for(&format!("{NAME}/{what} of"), of);
         let turn = Turn::take(store).await?;
         let reset = self.reset(jobs(store)?, &name, &marker).await;
