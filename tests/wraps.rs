@@ -386,7 +386,10 @@ async fn a_check_tells_what_is_wrong_with_a_row() {
     for version in &versions {
         manager.check_version(version).await.unwrap();
     }
-    manager.shred(&context("b")).await.unwrap();
+    let _ = manager
+        .shred(&context("b"), std::time::Duration::ZERO)
+        .await
+        .unwrap();
     let gone = manager.list(&context("b")).await.unwrap();
     let refused = manager.check_version(&gone[0]).await;
     assert!(matches!(refused, Err(Error::Destroyed { .. })), "{refused:?}");
