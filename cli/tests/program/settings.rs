@@ -139,6 +139,7 @@ STEP  NAME          RAN
 3     application   no
 4     lists         no
 5     faults        no
+6     versions      no
 
 "#]]
                 );
@@ -150,6 +151,7 @@ STEP  NAME          RAN
 {"is_applied":false,"name":"application","version":3}
 {"is_applied":false,"name":"lists","version":4}
 {"is_applied":false,"name":"faults","version":5}
+{"is_applied":false,"name":"versions","version":6}
 
 "#]]
                 );
@@ -162,6 +164,7 @@ STEP  NAME          RAN
 3     application   yes
 4     lists         yes
 5     faults        yes
+6     versions      yes
 
 "#]]
                 );
@@ -173,6 +176,7 @@ STEP  NAME          RAN
 {"is_applied":true,"name":"application","version":3}
 {"is_applied":true,"name":"lists","version":4}
 {"is_applied":true,"name":"faults","version":5}
+{"is_applied":true,"name":"versions","version":6}
 
 "#]]
                 );
@@ -186,6 +190,7 @@ STEP  NAME          RAN
 2     coordination  no
 3     lists         no
 4     faults        no
+5     versions      no
 
 "#]]
                 );
@@ -196,6 +201,7 @@ STEP  NAME          RAN
 {"is_applied":false,"name":"coordination","version":2}
 {"is_applied":false,"name":"lists","version":3}
 {"is_applied":false,"name":"faults","version":4}
+{"is_applied":false,"name":"versions","version":5}
 
 "#]]
                 );
@@ -207,6 +213,7 @@ STEP  NAME          RAN
 2     coordination  yes
 3     lists         yes
 4     faults        yes
+5     versions      yes
 
 "#]]
                 );
@@ -217,6 +224,7 @@ STEP  NAME          RAN
 {"is_applied":true,"name":"coordination","version":2}
 {"is_applied":true,"name":"lists","version":3}
 {"is_applied":true,"name":"faults","version":4}
+{"is_applied":true,"name":"versions","version":5}
 
 "#]]
                 );
