@@ -59,7 +59,8 @@ impl Session {
     }
 
     pub(crate) async fn open_store(&self) -> Result<&OpenStore> {
-        let open = || async { self.settings.key_store().await };
+        // Boxed, because clients of servers are large and every command would hold them on its stack.
+        let open = || Box::pin(self.settings.key_store());
         Ok(self.store.get_or_try_init(open).await?)
     }
 
@@ -68,7 +69,7 @@ impl Session {
     }
 
     pub(crate) async fn kms(&self) -> Result<&OpenKms> {
-        let open = || async { self.settings.kms().await };
+        let open = || Box::pin(self.settings.kms());
         Ok(self.kms.get_or_try_init(open).await?)
     }
 

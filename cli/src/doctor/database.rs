@@ -81,7 +81,7 @@ impl Database {
 
     /// Reads ids of versions: one for each row, of its only column. What is none is left out and counted.
     pub(crate) async fn ids(&self, sql: &Sql, after: Option<DataKeyId>) -> Result<Vec<DataKeyId>> {
-        let after = after.map_or([0; 16], |id| id.to_bytes());
+        let after = after.map_or([0; 16], DataKeyId::to_bytes);
         let read: Vec<Vec<u8>> = match self {
             Self::Postgres(pool) => {
                 let mut transaction = pool.begin().await?;

@@ -197,6 +197,7 @@ impl Serialize for Check {
 }
 
 /// Counts things in words, such as `1 version` and `2 versions`.
+#[allow(clippy::needless_pass_by_value, reason = "it is a number")]
 pub(crate) fn count_of<N: PartialEq<N> + From<u8> + std::fmt::Display>(count: N, of: &str) -> String {
     match count == N::from(1) {
         true => format!("1 {of}"),
