@@ -350,7 +350,7 @@ async fn a_check_tells_what_is_wrong_with_a_row() {
     let other = manager.create(&context("b")).await.unwrap();
 
     let mut edited = made.clone();
-    edited.key_check = other.key_check.clone();
+    edited.key_check = other.key_check;
     let refused = manager.check_version(&edited).await;
     assert!(
         matches!(refused, Err(Error::KeyMismatch { id }) if id == made.id),
