@@ -132,7 +132,7 @@ fn an_adoption_names_its_plaintext_column_and_its_end() {
         ),
         (
             "{ column = \"plain\", kind = \"text\", until = \"2027-03-31\", form = \"x\" }",
-            "`column.plaintext.form` in encx.toml, line 6 is no setting",
+            "`column.plaintext.form` in encx.toml, line 6 is not a setting",
         ),
     ] {
         let refused = entry(plaintext).refusal();

@@ -250,7 +250,9 @@ impl JobFaults {
     pub fn put(&mut self, kind: &str, fault: JobFault) {
         let is_kind = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         let is_named = (1..=40).contains(&kind.len()) && kind.bytes().all(is_kind);
-        let has_room = self.0.contains_key(kind) || self.0.len() + 1 < Self::MAX_KINDS;
+        // One is kept for `other`.
+        let named = self.0.len() - usize::from(self.0.contains_key("other"));
+        let has_room = self.0.contains_key(kind) || named + 1 < Self::MAX_KINDS;
         let kind = if is_named && has_room { kind } else { "other" };
         let known = self.0.entry(kind.to_owned()).or_default();
         known.items = known.items.saturating_add(fault.items);
