@@ -262,7 +262,10 @@ fn statements_of_shared_work_use_the_indexes() {
                     of_job(work::COUNT_RANGE).bind(1_i64).bind(1_i64).bind(1_i64),
                 ),
                 ("delete", of_range(work::DELETE_RANGE)),
-                ("heartbeat", of_process(work::HEARTBEAT).bind(name).bind(1_i64)),
+                (
+                    "heartbeat",
+                    of_process(work::HEARTBEAT).bind(name).bind(1_i64).bind("0.1.0"),
+                ),
                 ("acknowledge", of_process(work::ACKNOWLEDGE).bind(1_i64)),
                 ("deregister", of_process(work::DEREGISTER)),
             ];
