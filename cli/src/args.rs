@@ -1,20 +1,21 @@
-//! What the program is told on the command line.
+//! Command-line arguments.
 
 use clap::{Parser, Subcommand};
 
+use crate::columns::WalkArgs;
 use crate::commands::{
     adopt, audit, census, columns, completions, config, doctor, inspect, keks, keys, local, maintain, man,
-    migrate, reencrypt, report, rewrap, rotate, shred, status, validate, verify,
+    migrate, report, rewrap, rotate, shred, status, validate, verify,
 };
 use crate::session::Global;
 
-/// Operates the keys of encx: lists what there is and what is due, rotates, moves to other KEKs.
+/// Operate the keys of encx: list, check, rotate, rewrap, shred.
 ///
-/// Settings come from the environment (`ENCX_KMS`, `ENCX_KEY_STORE`, ..) and encx.toml, as for the service: see `encx config
-/// show`. Data goes to stdout, all else to stderr.
+/// Settings come from the environment (`ENCX_KMS`, `ENCX_KEY_STORE`, ..) and encx.toml, as for the service; `encx
+/// config show` lists them. Data goes to stdout, everything else to stderr.
 ///
-/// Exit codes: 0 done; 1 wrong usage or settings; 2 the KMS or the key store failed; 3 a finding; 4 a rule refuses it;
-/// 130 stopped by Ctrl-C.
+/// Exit codes: 0 done; 1 wrong usage or settings; 2 the KMS or the key store failed; 3 finding; 4 refused by a
+/// rule; 130 stopped by Ctrl-C.
 #[derive(Debug, Parser)]
 #[command(name = "encx", version, propagate_version = true)]
 pub(crate) struct Args {
@@ -26,59 +27,59 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Turns plaintext columns into encrypted ones: backfill, verify, contract
+    /// Encrypt plaintext columns in use: backfill, verify, contract
     #[command(subcommand)]
     Adopt(adopt::Command),
-    /// Reads the audit log
+    /// Read the audit log
     #[command(subcommand)]
     Audit(audit::Command),
-    /// Counts the rows of declared columns by data key; exits 3 if any cannot be read. They are in the database of the key store
+    /// Count rows of declared columns by data key; exit 3 if a row cannot be read
     Census(census::Args),
-    /// Lists and checks the declared columns
+    /// List and check the declared columns
     #[command(subcommand)]
     Columns(columns::Command),
-    /// Writes what completes commands in a shell
+    /// Write a shell completion script
     Completions(completions::Args),
-    /// Shows and checks settings
+    /// Show and check settings
     #[command(subcommand)]
     Config(config::Command),
-    /// Looks for what is wrong with settings, database, KEKs and keys; exits 3 if something is
+    /// Check settings, database, KEKs and keys; exit 3 on a finding
     Doctor(doctor::Args),
-    /// Says what a ciphertext's header holds; decrypts nothing
+    /// Show a ciphertext's header; decrypt nothing
     Inspect(inspect::Args),
-    /// Lists and checks KEKs
+    /// List and check KEKs
     #[command(subcommand)]
     Keks(keks::Command),
-    /// Lists keys and changes their states
+    /// List keys and change their states
     #[command(subcommand)]
     Keys(keys::Command),
-    /// Makes and changes a file of local KEKs
+    /// Create and change a file of local KEKs
     #[command(subcommand)]
     Local(local::Command),
-    /// Rotates what is due, once or for as long as it runs
+    /// Rotate due keys, once or as a daemon
     Maintain(maintain::Args),
-    /// Writes manual pages
+    /// Write manual pages
     Man(man::Args),
-    /// Creates and updates the key store's tables
+    /// Create and update the key store's tables
     #[command(subcommand)]
     Migrate(migrate::Command),
-    /// Encrypts rows anew that are not under the active version of their key. They are in the database of the key store
-    Reencrypt(reencrypt::Args),
-    /// Writes a report for auditors, as a page or as JSON
+    /// Re-encrypt rows that are not under the active version of their key
+    Reencrypt(WalkArgs),
+    /// Write a report for auditors, as HTML or JSON
     Report(report::Args),
-    /// Moves all keys to the KEKs that the KEK rule chooses
+    /// Move all keys to the KEKs that the KEK rule chooses
     Rewrap(rewrap::Args),
-    /// Rotates the keys of all contexts and moves every row of the declared columns to the new versions
+    /// Rotate the keys of all contexts and re-encrypt every row of the declared columns
     Rotate(rotate::Args),
-    /// Destroys every key of a context, with a plan before and a receipt after
+    /// Destroy every key of a context, with a plan before and a receipt after
     #[command(subcommand)]
     Shred(shred::Command),
-    /// Shows KMSs, keys, processes, what is due and what it costs
+    /// Show KMSs, keys, processes, due rotations and cost
     Status(status::Args),
-    /// Does the whole chain under an encryption context, and leaves nothing behind
+    /// Test the whole chain under an encryption context; store nothing
     Validate(validate::Args),
-    /// Opens rows of declared columns, and says which do not open and why; exits 3 on any. They are in the database of the key store
+    /// Decrypt rows of declared columns and say why any fail; exit 3 if any do
     Verify(verify::Args),
-    /// Writes the program's version
+    /// Print the program's version
     Version,
 }

@@ -1,6 +1,7 @@
 //! Declared columns on the command line: `--column users.ssn`.
 
 use anyhow::{Result, bail};
+use encx::jobs::{Job, Walk};
 use encx::record::EncryptedColumn;
 use encx::store::JobStatus;
 use encx_config::{DeclaredColumn, Settings};
@@ -39,6 +40,29 @@ impl ColumnArgs {
     /// Tells whether columns were asked for by name.
     pub(crate) fn are_named(&self) -> bool {
         !self.names.is_empty()
+    }
+}
+
+/// The options of a walk over rows that changes them.
+#[derive(Debug, clap::Args)]
+pub(crate) struct WalkArgs {
+    #[command(flatten)]
+    pub(crate) columns: ColumnArgs,
+    /// At most so many rows a second
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..))]
+    throttle: Option<u32>,
+    /// Count what would be done, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+impl WalkArgs {
+    /// Limits a job as asked.
+    pub(crate) fn paced<W: Walk>(&self, mut job: Job<W>) -> Job<W> {
+        if let Some(throttle) = self.throttle {
+            job = job.throttle(throttle);
+        }
+        if self.dry_run { job.dry_run() } else { job }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The KEKs that the KEK rule names, and those that wrap versions: what the rule, the KMSs and the key store say of each.
+//! KEKs that the KEK rule names or that wrap versions, as the rule, the KMSs and the key store report them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,15 +12,15 @@ use serde::Serialize;
 use crate::record::moment;
 use crate::session::Session;
 
-/// How long a KMS may take to describe a KEK.
+/// Time limit for a KMS to describe a KEK.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A KEK: what the rule, the KMS and the key store say of it.
+/// A KEK as the rule, the KMS and the key store report it.
 #[derive(Debug, Serialize)]
 pub(crate) struct View {
     pub(crate) kms: String,
     pub(crate) kek: String,
-    /// The name that the rule has for it, if another.
+    /// The rule's name for it, if different.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) alias: Option<String>,
     pub(crate) is_in_rule: bool,
@@ -40,7 +40,7 @@ pub(crate) struct View {
     pub(crate) failure: Option<Failure>,
 }
 
-/// Lists the KEKs that the rule names, as their KMSs describe them, and the others that wrap versions.
+/// Lists the KEKs that the rule names, as their KMSs describe them, and others that wrap versions.
 pub(crate) async fn views(session: &Session) -> Result<Vec<View>> {
     let (kms, store) = (session.kms().await?, session.store().await?);
     let rule = session.manager(None).await?.named_keks();
@@ -52,7 +52,7 @@ pub(crate) async fn views(session: &Session) -> Result<Vec<View>> {
         .collect();
     let (mut views, mut silent): (Vec<View>, BTreeSet<KmsName>) = (Vec::new(), BTreeSet::new());
     for named in rule.wrapping.iter().chain(&rule.unwrapping) {
-        // One that did not answer is not waited for again, KEK by KEK.
+        // A KMS that did not answer is not called again for other KEKs.
         let described = match silent.contains(&named.kms) {
             true => Err(Failure::silence("its KMS did not answer before")),
             false => describe(kms, named).await,
@@ -64,14 +64,14 @@ pub(crate) async fn views(session: &Session) -> Result<Vec<View>> {
             Ok(description) => KekRef::new(named.kms.clone(), description.kek.clone()),
             Err(_) => named.clone(),
         };
-        // Two names may stand for one KEK.
+        // Two names may refer to one KEK.
         if views.iter().any(|view| view.is(&lasting)) {
             continue;
         }
         let used = used.remove(&lasting);
         views.push(View::new(&lasting, Some(named), Some(described), used.as_ref()));
     }
-    // Rows name these and the rule does not. No KMS is asked about them: a row never chooses whom we call.
+    // Rows name these KEKs, but the rule does not. No KMS is called: rows must not choose which one is.
     views.extend(
         used.iter()
             .map(|(kek, used)| View::new(kek, None, None, Some(used))),
@@ -79,7 +79,7 @@ pub(crate) async fn views(session: &Session) -> Result<Vec<View>> {
     Ok(views)
 }
 
-/// Has a KMS describe a KEK.
+/// Asks a KMS to describe a KEK.
 pub(crate) async fn describe(kms: &OpenKms, kek: &KekRef) -> Result<KekDescription, Failure> {
     let Some(service) = kms.get(&kek.kms) else {
         let text = format!("no KMS is called `{}`", kek.kms);
@@ -110,7 +110,7 @@ impl Failure {
         }
     }
 
-    /// Tells whether its KMS did not answer, so that it will not say more of another KEK.
+    /// Tells whether its KMS did not answer and need not be called for another KEK.
     pub(crate) fn is_silence(&self) -> bool {
         self.kind == KmsErrorKind::Unavailable
     }
@@ -154,12 +154,12 @@ impl View {
         self.kms == kek.kms.as_str() && self.kek == kek.kek.as_str()
     }
 
-    /// Names it, behind the name of its KMS.
+    /// Returns its name, prefixed with its KMS.
     pub(crate) fn name(&self) -> String {
         format!("{}:{}", self.kms, self.kek)
     }
 
-    /// Says what is wrong with it, and what to do.
+    /// Lists what is wrong with it and what to do.
     pub(crate) fn findings(&self) -> Vec<String> {
         let name = self.name();
         let mut findings = Vec::new();
@@ -186,7 +186,8 @@ impl View {
     }
 }
 
-fn state_name(state: KekState) -> &'static str {
+/// Names a KEK's state, as tables show it.
+pub(crate) fn state_name(state: KekState) -> &'static str {
     match state {
         KekState::Disabled => "disabled",
         KekState::Enabled => "enabled",

@@ -7,7 +7,7 @@ use encx_config::{DeclaredColumn, DeclaredPlaintext};
 use encx_tables::{Adoption, AdoptionJobs, PlaintextColumn, Rows};
 use serde::Serialize;
 
-use crate::columns::{ColumnArgs, name_of};
+use crate::columns::{ColumnArgs, WalkArgs, name_of};
 use crate::exit::Exit;
 use crate::output::tell;
 use crate::progress::{Work, exit_of, follow_work};
@@ -18,9 +18,9 @@ use crate::session::Session;
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// Encrypts every plaintext that has no ciphertext beside it
-    Backfill(Step),
+    Backfill(WalkArgs),
     /// Opens every ciphertext beside a plaintext and compares them; changes nothing
-    Verify(Step),
+    Verify(WalkArgs),
     /// Sets every plaintext to NULL whose ciphertext opens to it; this cannot be taken back
     Contract(ContractArgs),
     /// Counts rows by which of the two columns have a value
@@ -28,21 +28,9 @@ pub(crate) enum Command {
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Step {
-    #[command(flatten)]
-    columns: ColumnArgs,
-    /// At most so many rows a second
-    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..))]
-    throttle: Option<u32>,
-    /// Count what would be done, and change nothing
-    #[arg(long)]
-    dry_run: bool,
-}
-
-#[derive(Debug, clap::Args)]
 pub(crate) struct ContractArgs {
     #[command(flatten)]
-    step: Step,
+    step: WalkArgs,
     /// Ask nothing
     #[arg(long, short = 'y')]
     yes: bool,
@@ -78,17 +66,11 @@ pub(crate) async fn run(session: &Session, command: Command) -> Result<Exit> {
             ),
         )?;
     }
-    // First: where the database is down, it says so sooner.
-    session.store().await?;
-    let rows = rows::connect(&session.settings).await?;
-    let crypto = session.crypto().await?;
-    let done = match step {
-        None => status(session, &adopted, &rows, &crypto).await,
-        Some((kind, step)) => walk(session, kind, step, &adopted, &rows, &crypto).await,
-    };
-    // Whatever became of it: `keys destroy` waits for processes that did not sign off.
-    crypto.shutdown().await;
-    done
+    rows::work_on(session, async |rows, crypto| match step {
+        None => status(session, &adopted, rows, crypto).await,
+        Some((kind, step)) => walk(session, kind, step, &adopted, rows, crypto).await,
+    })
+    .await
 }
 
 type Adopted<'s> = Vec<(&'s DeclaredColumn, &'s DeclaredPlaintext)>;
@@ -131,7 +113,7 @@ fn jobs(
 async fn walk(
     session: &Session,
     kind: Kind,
-    step: &Step,
+    step: &WalkArgs,
     adopted: &Adopted<'_>,
     rows: &Rows,
     crypto: &Crypto,
@@ -140,7 +122,7 @@ async fn walk(
     for (declared, plain) in adopted {
         let adoption = jobs(rows, crypto, declared, plain)?;
         let status = adoption.status().await?;
-        let (what, total, mut job) = match kind {
+        let (what, total, job) = match kind {
             Kind::Backfill => (
                 "encrypting plaintexts",
                 status.plaintext_only,
@@ -163,13 +145,7 @@ async fn walk(
             total: Some(total),
             tells: true,
         };
-        if let Some(throttle) = step.throttle {
-            job = job.throttle(throttle);
-        }
-        if step.dry_run {
-            job = job.dry_run();
-        }
-        let report = follow_work(session.output, &work, job.start()).await?;
+        let report = follow_work(session.output, &work, step.paced(job).start()).await?;
         exit = exit.worse(exit_of(&report));
         if exit == Exit::Interrupted {
             break;

@@ -1,17 +1,17 @@
 //! `encx config`: shows and checks settings.
 
 use anyhow::Result;
-use encx::kms::KekState;
 
 use crate::exit::Exit;
+use crate::keks::state_name;
 use crate::output::{columns, tell};
 use crate::session::Session;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// Lists all settings: values without secrets, and what sets each
+    /// List all settings and the source of each; secrets are hidden
     Show,
-    /// Connects to KMSs and key store, and checks that they belong together
+    /// Connect to the KMSs and the key store, and check that they belong together
     Check,
 }
 
@@ -65,13 +65,4 @@ pub(crate) async fn run(session: &Session, command: Command) -> Result<Exit> {
         }
     }
     Ok(Exit::Done)
-}
-
-fn state_name(state: KekState) -> &'static str {
-    match state {
-        KekState::Enabled => "enabled",
-        KekState::Disabled => "disabled",
-        KekState::PendingDeletion => "pending deletion",
-        _ => "unavailable",
-    }
 }

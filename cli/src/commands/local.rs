@@ -4,50 +4,51 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use encx::kms::{KekId, KekState};
+use encx::kms::KekId;
 use encx_local::{LocalKek, LocalKms, Protection};
 use serde::Serialize;
 
 use crate::exit::Exit;
+use crate::keks::state_name;
 use crate::output::{Output, tell};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// Makes a file with one KEK
+    /// Create a file with one KEK
     Init {
         #[command(flatten)]
         file: File,
     },
-    /// Adds a KEK
+    /// Add a KEK
     AddKek {
         #[command(flatten)]
         file: File,
-        /// An alias for it, such as alias/logs
+        /// An alias of the KEK, such as alias/logs
         #[arg(long)]
         alias: Option<String>,
-        /// Make it the file's default, for services that are started from now on
+        /// Make it the file's default for services started from now on
         #[arg(long)]
         default: bool,
     },
-    /// Gives a KEK new material, which wraps from now on; the old one goes on unwrapping
+    /// Give a KEK new material to wrap with; the old material still unwraps
     Rotate {
         #[command(flatten)]
         file: File,
-        /// The KEK or its alias; the default one without
+        /// The KEK or its alias [default: the file's default KEK]
         kek: Option<String>,
     },
-    /// Protects the file by another passphrase or key
+    /// Protect the file with another passphrase or key
     Passwd {
         #[command(flatten)]
         file: File,
-        /// The first line of this file is the new passphrase
+        /// Read the new passphrase from the first line of this file
         #[arg(long, value_name = "FILE", conflicts_with = "new_key_file")]
         new_passphrase_file: Option<PathBuf>,
-        /// This file holds the new key, as 64 digits of hex or as base64
+        /// Read the new key from this file, as 64 hex digits or base64
         #[arg(long, value_name = "FILE")]
         new_key_file: Option<PathBuf>,
     },
-    /// Lists the KEKs of a file
+    /// List the KEKs of a file
     Info {
         #[command(flatten)]
         file: File,
@@ -58,8 +59,8 @@ pub(crate) enum Command {
 pub(crate) struct File {
     /// The KEK file
     path: PathBuf,
-    /// The first line of this file is the passphrase; without it and --key-file, `ENCX_KEK_PASSPHRASE_FILE` or
-    /// `ENCX_KEK_KEY_FILE` names a file, or it is asked for
+    /// Read the passphrase from the first line of this file. Without it and --key-file, encx uses the file that
+    /// `ENCX_KEK_PASSPHRASE_FILE` or `ENCX_KEK_KEY_FILE` names, or asks
     #[arg(
         long,
         value_name = "FILE",
@@ -67,7 +68,7 @@ pub(crate) struct File {
         conflicts_with = "key_file"
     )]
     passphrase_file: Option<PathBuf>,
-    /// This file holds the key, as 64 digits of hex or as base64
+    /// Read the key from this file, as 64 hex digits or base64
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
 }
@@ -91,7 +92,7 @@ impl File {
     }
 }
 
-/// Takes the protection from files, or asks for a passphrase; for a new one twice.
+/// Reads the protection from files, or asks for a passphrase: twice for a new one.
 fn protection(
     passphrase: Option<&Path>,
     key: Option<&Path>,
@@ -119,7 +120,6 @@ fn protection(
     Ok(Protection::passphrase(passphrase))
 }
 
-/// A KEK, as plain data.
 #[derive(Debug, Serialize)]
 struct View {
     kek: String,
@@ -134,10 +134,7 @@ impl View {
         Self {
             kek: kek.kek.to_string(),
             is_default: kek.is_default,
-            state: match kek.state {
-                KekState::Enabled => "enabled",
-                _ => "disabled",
-            },
+            state: state_name(kek.state),
             aliases: kek.aliases.iter().map(ToString::to_string).collect(),
             materials: kek.materials.clone(),
         }
@@ -200,7 +197,7 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Refuses an alias before a KEK is made for it.
+/// Refuses a taken alias before a KEK is created.
 async fn refuse_taken(kms: &LocalKms, alias: &str) -> Result<()> {
     let keks = kms.list_keks().await?;
     let names = |kek: &&LocalKek| kek.aliases.iter().any(|name| name.as_str() == alias);

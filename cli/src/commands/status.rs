@@ -1,29 +1,29 @@
-//! `encx status`: KMSs, keys, processes, what is due, what it costs.
+//! `encx status`: KMSs, keys, processes, due rotations and cost.
 
 use std::io::IsTerminal;
 use std::time::Duration;
 
 use anyhow::Result;
 use encx::Crypto;
-use encx::kms::KekState;
 use encx::ops::{Reported, Status, StatusOptions};
 
 use crate::exit::Exit;
+use crate::keks::state_name;
 use crate::output::{columns, pairs, printable};
 use crate::record::moment;
 use crate::session::{Session, own_name};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Show it again and again, every so often [default: 5s], until Ctrl-C
+    /// Show the status at this interval [default: 5s] until Ctrl-C
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "5s", value_parser = parse_interval)]
     watch: Option<Duration>,
-    /// Of how many days usage and cost are told
+    /// Show usage and cost for this many days
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=400))]
     days: u32,
 }
 
-/// Parses how often to look. Each look asks the KMS of every KEK, and counts in the key store.
+/// Parses the interval. Each status calls the KMS of every KEK and counts in the key store.
 fn parse_interval(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(interval) if interval >= Duration::from_secs(1) => Ok(interval),
@@ -35,7 +35,7 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
 pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
     let crypto = session.crypto().await?;
     let shown = show(session, &args, &crypto).await;
-    // Whatever became of it: `keys destroy` waits for processes that did not sign off.
+    // After a failure too: `keys destroy` waits for processes that did not sign off.
     crypto.shutdown().await;
     shown
 }
@@ -50,7 +50,7 @@ async fn show(session: &Session, args: &Args, crypto: &Crypto) -> Result<Exit> {
             _ = &mut ended => return Ok(Exit::Interrupted),
         };
         if let Reported::Known(processes) = &mut status.processes {
-            // This one is gone when its answer is read.
+            // This process has exited when its entry is read.
             processes.retain(|process| process.name != own_name());
         }
         if args.watch.is_some() && !session.output.is_json() && std::io::stdout().is_terminal() {
@@ -68,7 +68,7 @@ async fn show(session: &Session, args: &Args, crypto: &Crypto) -> Result<Exit> {
     }
 }
 
-/// What could not be found out is the fault of a KMS or of the key store.
+/// A part is unknown only if a KMS or the key store failed.
 fn exit_of(status: &Status) -> Exit {
     let keks = status.kms.iter().flat_map(|kms| &kms.keks);
     let failed = matches!(status.versions, Reported::Failed { .. })
@@ -116,12 +116,7 @@ fn keks(status: &Status) -> String {
         kms.keks.iter().map(|kek| {
             let (state, rotation, next) = match &kek.description {
                 Reported::Known(described) => (
-                    match described.state {
-                        KekState::Enabled => "enabled".to_owned(),
-                        KekState::Disabled => "disabled".to_owned(),
-                        KekState::PendingDeletion => "pending deletion".to_owned(),
-                        _ => "unavailable".to_owned(),
-                    },
+                    state_name(described.state).to_owned(),
                     match (described.rotation, described.rotation_days) {
                         (Some(true), Some(days)) => format!("{days} days"),
                         (Some(true), None) => "on".to_owned(),
@@ -156,7 +151,7 @@ fn versions(versions: &[encx::ops::VersionsStatus]) -> String {
     columns(Some(["USAGE", "STATE", "VERSIONS", "OLDEST ACTIVE SINCE"]), rows)
 }
 
-/// Tells of rows that were edited.
+/// Reports edited rows.
 fn unreadable(status: &Status) -> String {
     match status.unreadable_versions.known() {
         None | Some(0) => String::new(),

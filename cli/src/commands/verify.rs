@@ -63,14 +63,10 @@ struct Fault {
 
 pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
     let declared = args.columns.of(&session.settings)?;
-    // First: where the database is down, it says so sooner.
-    session.store().await?;
-    let rows = rows::connect(&session.settings).await?;
-    let crypto = session.crypto().await?;
-    let found = verify(session.output, &args, &declared, &rows, &crypto).await;
-    // Whatever became of it: `keys destroy` waits for processes that did not sign off.
-    crypto.shutdown().await;
-    found
+    rows::work_on(session, async |rows, crypto| {
+        verify(session.output, &args, &declared, rows, crypto).await
+    })
+    .await
 }
 
 async fn verify(
@@ -106,7 +102,7 @@ async fn verify(
 fn left_out(declared: &DeclaredColumn, why: String, is_named: bool) -> View {
     let mut view = View::new(declared, &JobFaults::default());
     view.why = Some(why);
-    // It cannot be done, so a check that runs every day is not to fail by it; who asks for it by name is told.
+    // No job can open this column, so a daily check must not fail because of it. If it was named, say so.
     view.exit = if is_named { Exit::Finding } else { Exit::Done };
     view
 }

@@ -1,10 +1,10 @@
-//! Gathers what the report says. What cannot be found out says so, and hides nothing else.
+//! Gathers the report's facts. A part that fails reports its error; the others continue.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use encx::Crypto;
-use encx::kms::{KekRef, KekState};
+use encx::kms::KekRef;
 use encx::ops::{DayStatus, Reported, Status, StatusOptions};
 use encx::store::{KekUse, KeyStore, StoreError, Timestamp};
 
@@ -15,25 +15,26 @@ use super::data::{
 use super::told::{NOT_ASKED, NOT_RECORDED, Told};
 use super::{checks, controls, history, keys, receipts, verified};
 use crate::context::describe;
+use crate::keks::state_name;
 use crate::receipts::{ReceiptError, Receipts};
 use crate::record::{moment, now};
 use crate::session::{Session, own_name};
 
-/// What is asked for.
+/// What to gather.
 #[derive(Debug)]
 pub(crate) struct Asked {
-    /// Of how many days usage is told.
+    /// Days of usage to show.
     pub(crate) days: u32,
-    /// Whether rows are counted.
+    /// Whether to count rows.
     pub(crate) census: bool,
-    /// Receipts of shreddings, or what is wrong with them; `None` if no folder is given.
+    /// The shredding receipts, or why they cannot be read; `None` if no folder was given.
     pub(crate) receipts: Option<Result<Receipts, ReceiptError>>,
 }
 
-/// After how long a process counts as silent.
+/// Time without a heartbeat after which a process counts as silent.
 const SILENCE: Duration = Duration::from_secs(5 * 60);
 
-/// Settings that say how keys are used, and neither where nor by which files.
+/// Settings about the use of keys. None contains an address or a file name.
 const TOLD_SETTINGS: [&str; 5] = ["cache.", "cipher.", "outage.", "rotation.", "allow_insecure"];
 
 /// Gathers the report.
@@ -44,7 +45,7 @@ const TOLD_SETTINGS: [&str; 5] = ["cache.", "cipher.", "outage.", "rotation.", "
 pub(crate) async fn gather(session: &Session, crypto: &Crypto, asked: Asked) -> anyhow::Result<Report> {
     let store = session.store().await?;
     let store = &*store;
-    // Ages are told by the clock that wrote the moments.
+    // Ages use the clock that wrote the timestamps.
     let now = crypto
         .key_manager()
         .time_of_store()
@@ -142,7 +143,7 @@ fn keks(status: &Status, used: Result<Vec<KekUse>, StoreError>) -> Vec<KekFacts>
             let told = named.description.known();
             let lasting = told.map_or(&named.name, |told| &told.kek);
             let (kms_name, kek) = (kms.kms.to_string(), lasting.to_string());
-            // Two names may stand for one KEK.
+            // Two names may refer to one KEK.
             if keks.iter().any(|known| known.kms == kms_name && known.kek == kek) {
                 continue;
             }
@@ -168,7 +169,7 @@ fn keks(status: &Status, used: Result<Vec<KekUse>, StoreError>) -> Vec<KekFacts>
             });
         }
     }
-    // Rows name these and the rule does not. No KMS is asked about them: a row never chooses whom we call.
+    // Rows name these KEKs, but the rule does not. No KMS is called: rows must not choose which one is.
     keks.extend(used.into_values().map(|used| KekFacts {
         kms: used.kms.to_string(),
         provider: None,
@@ -186,15 +187,6 @@ fn keks(status: &Status, used: Result<Vec<KekUse>, StoreError>) -> Vec<KekFacts>
         sole: Told::Known(used.sole),
     }));
     keks
-}
-
-fn state_name(state: KekState) -> &'static str {
-    match state {
-        KekState::Enabled => "enabled",
-        KekState::Disabled => "disabled",
-        KekState::PendingDeletion => "pending deletion",
-        _ => "unavailable",
-    }
 }
 
 fn versions(status: &Status) -> Told<VersionFacts> {
@@ -236,7 +228,7 @@ fn due(status: &Status) -> Told<DueFacts> {
     })
 }
 
-/// Lists every day from the first that was counted to today: a day without a count is a day without use.
+/// Lists every day from the first that was counted until today. A day without a count had no usage.
 fn days(status: &Status, now: Timestamp) -> Told<Vec<DayFacts>> {
     let usd_per_call = match (status.cost.known(), status.days.known()) {
         (Some(cost), Some(days)) => per_call(cost.calls_usd, days),
@@ -264,10 +256,10 @@ fn days(status: &Status, now: Timestamp) -> Told<Vec<DayFacts>> {
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Rows may name any day.
+/// Limit on the number of days: a row may contain any day.
 const MAX_DAYS: usize = 1000;
 
-/// Returns what a call costs: the estimate is what an average day's calls cost in 30 days.
+/// Returns the cost of one call. `usd_per_month` is the cost of 30 average days.
 fn per_call(usd_per_month: f64, days: &[DayStatus]) -> f64 {
     #[allow(clippy::cast_precision_loss, reason = "an estimate")]
     let (counted, calls) = (
