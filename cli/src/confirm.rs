@@ -1,4 +1,4 @@
-//! Asking before something that cannot be taken back.
+//! Confirmation before an irreversible change.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
@@ -7,25 +7,25 @@ use anyhow::{Result, bail};
 /// The options of commands that change something.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Change {
-    /// Why, for the audit log: at most 1024 bytes, never a secret
+    /// The reason for the audit log: at most 1024 bytes, no secrets
     #[arg(long, value_name = "REASON")]
     pub(crate) because: Option<String>,
-    /// Say what would be done, and change nothing
+    /// Show what would be done; change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Ask nothing
+    /// Do not ask for confirmation
     #[arg(long, short = 'y')]
     pub(crate) yes: bool,
 }
 
 impl Change {
-    /// Asks whether to go on. Without a terminal, and without `--yes`, it refuses.
+    /// Asks for confirmation. Refuses without a terminal unless `--yes` was given.
     pub(crate) fn confirm(&self, what: &str) -> Result<()> {
         confirm(self.yes, what)
     }
 }
 
-/// Asks whether to go on, unless `--yes` says it. Without a terminal it refuses.
+/// Asks for confirmation unless `yes`. Refuses without a terminal.
 pub(crate) fn confirm(yes: bool, what: &str) -> Result<()> {
     if yes {
         return Ok(());

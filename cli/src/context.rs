@@ -10,7 +10,7 @@ pub(crate) struct Pair {
     pub(crate) value: String,
 }
 
-/// Parses `KEY=VALUE`. The value may hold further `=`.
+/// Parses `KEY=VALUE`. The value may contain `=`.
 pub(crate) fn parse_pair(text: &str) -> Result<Pair, String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() && !value.is_empty() => Ok(Pair {
@@ -24,7 +24,7 @@ pub(crate) fn parse_pair(text: &str) -> Result<Pair, String> {
 /// The options that name one encryption context.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ContextArgs {
-    /// A pair of the encryption context; give all of them, each with an option of its own
+    /// A pair of the encryption context; repeat for each pair
     #[arg(long = "context", short = 'c', value_name = "KEY=VALUE", value_parser = parse_pair, required = true)]
     pairs: Vec<Pair>,
 }
@@ -36,7 +36,7 @@ impl ContextArgs {
     }
 }
 
-/// Writes pairs as they are given on the command line. What could be read as two pairs stands in quotation marks.
+/// Formats pairs as on the command line. Quotes text that could be read as two pairs.
 pub(crate) fn describe<'p>(pairs: impl IntoIterator<Item = (&'p String, &'p String)>) -> String {
     let is_plain = |c: char| !c.is_whitespace() && !matches!(c, '=' | '"' | '\'');
     let quoted = |text: &str| match text.chars().all(is_plain) {

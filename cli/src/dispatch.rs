@@ -1,4 +1,4 @@
-//! From the command line to a command, and from its error to an exit code.
+//! Runs commands, and maps their errors to exit codes.
 
 use std::io;
 use std::process::ExitCode;
@@ -16,7 +16,7 @@ use crate::output::{Output, tell};
 use crate::program::Program;
 use crate::session::Session;
 
-/// Runs a command and tells what went wrong.
+/// Runs a command and prints its error.
 pub(crate) fn run(program: &Program, args: Args) -> ExitCode {
     match dispatch(program, args) {
         Ok(exit) => exit,
@@ -63,21 +63,21 @@ fn dispatch(program: &Program, args: Args) -> Result<Exit> {
         Command::Status(args) => wait(status::run(&session, args)),
         Command::Validate(args) => wait(validate::run(&session, args)),
         Command::Verify(args) => wait(verify::run(&session, args)),
-        // Done above, because they need no settings.
+        // Handled above, because they need no settings.
         Command::Completions(_) | Command::Local(_) | Command::Man(_) | Command::Version => Ok(Exit::Done),
     }
 }
 
-/// Runs what waits for servers and files.
+/// Runs a command that waits for servers and files.
 fn wait(command: impl Future<Output = Result<Exit>>) -> Result<Exit> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let done = runtime.block_on(command);
-    // A connection that hangs must not keep the program from ending.
+    // A hanging connection must not keep the process alive.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     done
 }
 
-/// Tells whether the reader of our output has gone, as `head` does.
+/// Tells whether the reader of stdout has exited, as `head` does.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let error = error.downcast_ref::<io::Error>();
     error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)

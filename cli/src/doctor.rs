@@ -1,4 +1,4 @@
-//! The checks of `encx doctor`, one after the other: each has its own time, and one that fails stops no other.
+//! The checks of `encx doctor`. Each has its own time limit, and a failed check stops no other.
 
 mod chain;
 mod clock;
@@ -30,15 +30,15 @@ use self::versions::{Seen, Versions};
 use crate::exit::describe;
 use crate::session::Session;
 
-/// How long a check may take. Looking at all versions takes as long as there are versions.
+/// Time limit of a check. `--deep` lifts it for versions and SQLite files.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// What is looked at besides.
+/// What to check in addition.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Options {
-    /// All versions, and not a sample of them.
+    /// Check all versions instead of a sample.
     pub(crate) deep: bool,
-    /// A folder of receipts of shreddings.
+    /// A folder of shredding receipts.
     pub(crate) receipts: Option<PathBuf>,
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct Options {
 ///
 /// # Errors
 ///
-/// If the key store cannot be reached at all.
+/// If the key store cannot be reached.
 pub(crate) async fn examine(session: &Session, options: &Options) -> Result<Vec<Check>> {
     let mut settings = Check::new("settings");
     let has_kms = Box::pin(configuration::check(session, &mut settings)).await?;
@@ -62,7 +62,7 @@ pub(crate) async fn examine(session: &Session, options: &Options) -> Result<Vec<
     };
     if let Some(database) = &database {
         let server = store::server(database, options.deep, &mut tables);
-        // Deeply, all of a file is read.
+        // A deep check reads a whole SQLite file.
         let checked = match options.deep {
             true => server.await,
             false => in_time(server).await,
@@ -118,7 +118,7 @@ impl Doctor<'_> {
         self.checks.push(found);
     }
 
-    /// Checks how the database is reached, and with what rights.
+    /// Checks how the database is reached, and the role's rights.
     async fn access(&mut self) {
         let settings = &self.session.settings;
         let Some(database) = &self.database else {
@@ -138,7 +138,7 @@ impl Doctor<'_> {
         self.checks.push(found);
     }
 
-    /// Checks KEKs, versions, and what follows from both.
+    /// Checks KEKs, versions, and what depends on both.
     async fn keys(&mut self) {
         let mut troubled = Troubled::default();
         let mut found = self.begin("KEKs", true);
@@ -208,7 +208,7 @@ impl Doctor<'_> {
         }
     }
 
-    /// Checks versions. Returns one that encrypts, and whether a row was found that is not what encx writes.
+    /// Checks versions. Returns an active one, and whether an edited row was found.
     async fn versions(&self, troubled: &Troubled, found: &mut Check) -> (Option<KeyRecord>, bool) {
         match &self.database {
             Some(database) => {
@@ -253,7 +253,7 @@ impl Doctor<'_> {
         self.has_tables && (self.has_kms || !needs_kms)
     }
 
-    /// Begins a check that needs the tables, and says so if they cannot be used.
+    /// Begins a check that needs the tables. Notes if they or the KMS cannot be used.
     fn begin(&self, name: &'static str, needs_kms: bool) -> Check {
         let mut check = Check::new(name);
         if !self.has_tables {
@@ -265,7 +265,7 @@ impl Doctor<'_> {
     }
 }
 
-/// Runs a check for as long as it may take. What it found until then stays.
+/// Runs a check within its time limit. Keeps what it found until then.
 async fn bounded(found: &mut Check, check: impl AsyncFnOnce(&mut Check) -> Result<()>) {
     if let Err(error) = in_time(check(found)).await {
         found.not_checked(describe(&error));

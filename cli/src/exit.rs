@@ -1,4 +1,4 @@
-//! Exit codes, and which error gives which.
+//! Exit codes, and the errors that lead to them.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -13,7 +13,7 @@ use encx_tables::RowsError;
 
 use crate::receipts::ReceiptError;
 
-/// What the program ends with.
+/// The program's exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     Done,
@@ -34,13 +34,13 @@ impl From<Exit> for ExitCode {
             Exit::Finding => 3,
             Exit::Refused => 4,
             Exit::Interrupted => 130,
-            // As if SIGPIPE had ended it, which Rust programs ignore.
+            // As if SIGPIPE had ended the process; Rust programs ignore that signal.
             Exit::BrokenPipe => 141,
         })
     }
 }
 
-/// A rule of this program's own that refuses something.
+/// A refusal by one of this program's rules.
 #[derive(Debug)]
 pub(crate) struct Refused(pub(crate) String);
 
@@ -53,7 +53,7 @@ impl fmt::Display for Refused {
 impl StdError for Refused {}
 
 impl Exit {
-    /// Finds the code of an error by the types in its chain, never by its text.
+    /// Maps an error to a code by the types in its chain, never by its text.
     pub(crate) fn of(error: &anyhow::Error) -> Self {
         error.chain().find_map(of_cause).unwrap_or(Self::Usage)
     }
@@ -85,7 +85,7 @@ impl Exit {
 }
 
 impl Exit {
-    /// Finds the code of what ended a job; `None` if only its text says what it was.
+    /// Maps the error that ended a job; `None` if only its text is known.
     pub(crate) fn of_job(error: &JobError) -> Option<Self> {
         match error {
             JobError::Encx(error) => Some(Self::of_encx(error)),
@@ -94,7 +94,7 @@ impl Exit {
         }
     }
 
-    /// Returns the graver of two codes, for a command that did several things.
+    /// Returns the graver of two codes, for a command with several results.
     pub(crate) fn worse(self, other: Self) -> Self {
         let gravity = |exit: Self| match exit {
             Self::Done => 0,
@@ -126,7 +126,7 @@ fn of_cause(cause: &(dyn StdError + 'static)) -> Option<Exit> {
         return match error {
             ConfigError::Encx(error) => Some(Exit::of_encx(error)),
             ConfigError::Store { source, .. } => Some(of_store(source)),
-            // Its source says whether the KMS or the settings are at fault.
+            // Its source tells whether the KMS or the settings are at fault.
             _ => None,
         };
     }
@@ -165,7 +165,7 @@ fn of_store(error: &StoreError) -> Exit {
     }
 }
 
-/// Writes an error and what caused it, each text once: most of ours tell their cause already.
+/// Formats an error and its causes, each text once: most encx errors already include their cause.
 pub(crate) fn describe(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {

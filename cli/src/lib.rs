@@ -1,4 +1,4 @@
-//! The program `encx`, as a library: for applications whose KEK rule is a closure, or whose KMS or key store is their own.
+//! The program `encx` as a library, for applications with their own KEK rule, KMS or key store.
 //!
 //! ```no_run
 //! use std::process::ExitCode;
@@ -19,7 +19,7 @@
 //! }
 //! ```
 //!
-//! The README has the program's commands and exit codes.
+//! The README lists commands and exit codes.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod args;
@@ -50,27 +50,27 @@ use clap::Parser;
 use crate::args::Args;
 use crate::exit::Exit;
 
-/// Runs the program on this process's arguments, and returns its exit code.
+/// Runs the program with this process's arguments and returns its exit code.
 ///
 /// | code | meaning |
 /// | --- | --- |
 /// | 0 | done |
-/// | 1 | wrong usage or settings, or something local |
+/// | 1 | wrong usage or settings, or a local failure |
 /// | 2 | the KMS or the key store failed |
 /// | 3 | a finding: something is due, missing or failed |
-/// | 4 | a rule refuses it |
+/// | 4 | refused by a rule |
 /// | 130 | stopped by Ctrl-C |
-/// | 141 | the reader of the output has gone |
+/// | 141 | stdout's reader has exited |
 pub fn run(program: impl Into<Program>) -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(help_or_error) => {
-            // `--help` and `--version` are no errors and go to stdout.
+            // `--help` and `--version` are not errors and go to stdout.
             let exit = match help_or_error.use_stderr() {
                 true => Exit::Usage,
                 false => Exit::Done,
             };
-            // With stdout and stderr closed, only the exit code is left.
+            // If stdout and stderr are closed, only the exit code is left.
             let _ = help_or_error.print();
             return exit.into();
         }

@@ -1,4 +1,4 @@
-//! Data on stdout, talk on stderr; as a table for people, or as JSON.
+//! Output: data on stdout, messages on stderr; as a table or as JSON.
 
 use std::io::{self, Write};
 
@@ -7,17 +7,17 @@ use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
-/// How data is written.
+/// The output format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// Columns for people.
+    /// Aligned columns.
     #[default]
     Table,
-    /// JSON: lists have one object in each line.
+    /// JSON; lists have one object per line.
     Json,
 }
 
-/// Where data goes.
+/// Writes data to stdout.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Output(pub(crate) Format);
 
@@ -26,7 +26,7 @@ impl Output {
         self.0 == Format::Json
     }
 
-    /// Writes one thing: as a JSON object, or as the text that `table` makes.
+    /// Writes one value: a JSON object, or the text that `table` makes.
     pub(crate) fn object(self, value: &impl Serialize, table: impl FnOnce() -> String) -> Result<()> {
         match self.0 {
             Format::Json => self.text(&serde_json::to_string_pretty(value)?),
@@ -34,7 +34,7 @@ impl Output {
         }
     }
 
-    /// Writes a list: a JSON object in each line, or rows under a header.
+    /// Writes a list: one JSON object per line, or rows under a header.
     pub(crate) fn list<T: Serialize, const N: usize>(
         self,
         header: [&str; N],
@@ -49,7 +49,7 @@ impl Output {
         }
     }
 
-    /// Writes text and ends the line.
+    /// Writes text and a line break.
     pub(crate) fn text(self, text: &str) -> Result<()> {
         let mut stdout = io::stdout().lock();
         writeln!(stdout, "{}", text.trim_end_matches('\n'))?;
@@ -57,20 +57,20 @@ impl Output {
     }
 }
 
-/// Tells people something. Never data.
+/// Prints a message to stderr. Never data.
 pub(crate) fn tell(text: &str) {
-    // A closed stderr has no reader to tell.
+    // If stderr is closed, the message is lost.
     let _ = writeln!(io::stderr().lock(), "{}", printable(text));
 }
 
-/// Lays out rows in columns without lines, as `kubectl` does.
+/// Lays out rows in columns without borders, as `kubectl` does.
 pub(crate) fn columns<const N: usize>(
     header: Option<[&str; N]>,
     rows: impl IntoIterator<Item = [String; N]>,
 ) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    // A line that is too long for the terminal is wrapped by it, so that an id stays in one piece.
+    // The terminal wraps long lines, so an id stays in one piece.
     table.set_content_arrangement(ContentArrangement::Disabled);
     if let Some(header) = header {
         table.set_header(header);
@@ -93,9 +93,9 @@ pub(crate) fn pairs(pairs: impl IntoIterator<Item = (&'static str, String)>) -> 
     )
 }
 
-/// Escapes what would control a terminal: a row of the database may say anything.
+/// Escapes characters that control a terminal: database rows may contain any text.
 pub(crate) fn printable(text: &str) -> String {
-    // Directions, separators and characters without a width.
+    // Text direction, separators and zero-width characters.
     let is_hidden = |c| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
     let escape = |c: char| (c.is_control() && c != '\n') || is_hidden(c);
     match text.contains(escape) {

@@ -8,7 +8,7 @@ use encx_config::Loader;
 
 type Customize = Arc<dyn Fn(CryptoBuilder) -> CryptoBuilder + Send + Sync>;
 
-/// The program `encx`, with an application's own KEK rule, KMS or key store. Run it with [`run`](crate::run).
+/// The program `encx` with an application's own KEK rule, KMS or key store. Run it with [`run`](crate::run).
 #[derive(Clone)]
 #[must_use = "it does nothing until it is given to `run`"]
 pub struct Program {
@@ -17,7 +17,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// Takes where settings are read from. Schemes that the loader was told of can be named in `ENCX_KMS` and `ENCX_KEY_STORE`.
+    /// Creates the program. `loader` reads the settings; `ENCX_KMS` and `ENCX_KEY_STORE` may use its schemes.
     pub fn new(loader: Loader) -> Self {
         Self {
             loader,
@@ -25,7 +25,7 @@ impl Program {
         }
     }
 
-    /// Changes the builder after it was told the settings, as the service does: a KEK rule that is a closure, a census.
+    /// Changes the builder after the settings were applied, as the service does: a KEK rule closure, a census.
     pub fn customize(
         mut self,
         change: impl Fn(CryptoBuilder) -> CryptoBuilder + Send + Sync + 'static,

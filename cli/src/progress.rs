@@ -1,4 +1,4 @@
-//! Following a job: a line on stderr for people, events as JSON for programs; Ctrl-C stops it in order.
+//! Follows a job: a progress line on stderr, or JSON events. Ctrl-C stops it in order.
 
 use std::io::IsTerminal;
 
@@ -11,23 +11,23 @@ use serde_json::{Value, json};
 use crate::exit::Exit;
 use crate::output::{Output, tell};
 
-/// How many failures are told to people.
+/// Failures printed as text; the rest only as JSON.
 const TOLD: u64 = 20;
 
-/// What a job works on, for who follows it.
+/// The work of a job, for progress output.
 #[derive(Clone, Debug)]
 pub(crate) struct Work {
-    /// What it does, as in `opening rows`.
+    /// The work, such as `opening rows`.
     pub(crate) what: String,
-    /// The column that it works on, if it is of one.
+    /// The column, if the work is on one.
     pub(crate) column: Option<String>,
-    /// About how many items there are.
+    /// Estimated number of items.
     pub(crate) total: Option<u64>,
-    /// Whether failures are told as they happen, and the report is written. The caller does it otherwise.
+    /// Whether to print failures and write the report. Otherwise the caller does.
     pub(crate) tells: bool,
 }
 
-/// Runs a job to its end, and writes its report.
+/// Runs a job to its end and writes its report.
 pub(crate) async fn follow(output: Output, what: &str, run: JobRun) -> Result<JobReport> {
     let work = Work {
         what: what.to_owned(),
@@ -38,7 +38,7 @@ pub(crate) async fn follow(output: Output, what: &str, run: JobRun) -> Result<Jo
     follow_work(output, &work, run).await
 }
 
-/// Runs a job to its end, with a bar that knows how much there is to do.
+/// Runs a job to its end, with a progress bar for a known total.
 pub(crate) async fn follow_work(output: Output, work: &Work, mut run: JobRun) -> Result<JobReport> {
     let bar = bar(work);
     let stopper = run.stopper();
@@ -83,7 +83,7 @@ pub(crate) async fn follow_work(output: Output, work: &Work, mut run: JobRun) ->
         }
         let line = output.is_json().then(|| event_json(work, &event)).flatten();
         if let Some(Err(error)) = line.map(|line| output.text(&line.to_string())) {
-            // The job goes on to its end: what is done is done in order.
+            // Stops the job in order, so that its progress is recorded.
             failed_to_write.get_or_insert(error);
             run.stopper().stop();
         }
@@ -100,7 +100,7 @@ pub(crate) async fn follow_work(output: Output, work: &Work, mut run: JobRun) ->
     Ok(report)
 }
 
-/// Finds the exit code of a report.
+/// Maps a report to an exit code.
 pub(crate) fn exit_of(report: &JobReport) -> Exit {
     match &report.ended_by {
         JobEnd::Stopped => Exit::Interrupted,
@@ -111,7 +111,7 @@ pub(crate) fn exit_of(report: &JobReport) -> Exit {
     }
 }
 
-/// Tells whether any item failed because the KMS, the key store or the database did.
+/// Tells whether items failed because the KMS or the key store did.
 pub(crate) fn failed_by_servers(faults: &JobFaults) -> bool {
     faults.get("kms").is_some() || faults.get("store").is_some()
 }
@@ -128,7 +128,7 @@ fn output_report(output: Output, work: &Work, report: &JobReport) -> Result<()> 
         return output.text(&line.to_string());
     }
     let text = report.to_string();
-    // Failures were told when they happened.
+    // Failures were printed when they happened.
     let line = text.lines().next().unwrap_or_default();
     let column = work
         .column
@@ -186,7 +186,7 @@ fn ended_by(end: &JobEnd) -> String {
     }
 }
 
-/// A line that counts, where stderr is a terminal: with a bar and the time left where the total is known.
+/// A progress bar if stderr is a terminal, with the time left if the total is known.
 fn bar(work: &Work) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();

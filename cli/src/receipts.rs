@@ -1,7 +1,7 @@
-//! Receipts of shreddings: a folder of JSON files, each of which names the digest of the one before.
+//! Shredding receipts: a folder of JSON files, each with the digest of the previous one.
 //!
-//! A file's name begins with its number and the first digits of its own digest, so a change shows in the last one too. That
-//! the last files are gone shows in nothing: [`Receipts::digest`] is to be noted elsewhere.
+//! A file name consists of the receipt's number and the first digits of its digest, so a change to the last file is
+//! found too. Removing the last files is not detected: record [`Receipts::digest`] elsewhere.
 
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -16,22 +16,22 @@ use sha2::{Digest as _, Sha256};
 
 const FORMAT: &str = "encx/shred-receipt/1";
 
-/// How many bytes a receipt has at most.
+/// Maximum size of a receipt in bytes.
 const MAX_LEN: u64 = 1 << 20;
 
-/// Files of this program's own whose names begin so are no receipts.
+/// Prefix of this program's other files in the folder.
 const OWN: &str = ".encx-";
 
-/// What one shredding did.
+/// A record of one shredding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Receipt {
     pub(crate) format: String,
-    /// From 1, without gaps.
+    /// Counted from 1, without gaps.
     pub(crate) number: u32,
-    /// SHA-256 over the bytes of the file before, in hexadecimal; none for the first.
+    /// SHA-256 of the previous file in hexadecimal; `None` for the first.
     pub(crate) previous: Option<String>,
-    /// The receipt whose versions were destroyed once more, after a restore.
+    /// The receipt whose versions were destroyed again after a restore.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) replay_of: Option<u32>,
     pub(crate) context: BTreeMap<String, String>,
@@ -41,12 +41,12 @@ pub(crate) struct Receipt {
     pub(crate) versions: Vec<Version>,
     pub(crate) processes: Processes,
     pub(crate) keks: Vec<Kek>,
-    /// How many rows the versions encrypted; none if no column was declared.
+    /// Rows that the versions encrypted; `None` if no column was declared.
     pub(crate) rows: Option<Vec<Counted>>,
     pub(crate) survives: Vec<String>,
 }
 
-/// A version that was destroyed.
+/// A destroyed version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Version {
@@ -62,7 +62,7 @@ pub(crate) struct Version {
 pub(crate) struct Processes {
     pub(crate) complete: bool,
     pub(crate) serves_until: Option<String>,
-    /// Why it is not known.
+    /// Why this is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) unknown: Option<String>,
 }
@@ -75,7 +75,7 @@ pub(crate) struct Kek {
     pub(crate) kek: String,
 }
 
-/// How many rows of a column versions encrypt.
+/// The number of rows of a column.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Counted {
@@ -84,20 +84,20 @@ pub(crate) struct Counted {
     pub(crate) rows: u64,
 }
 
-/// The receipts of a folder, whose chain is whole.
+/// The receipts of a folder with a complete chain.
 #[derive(Debug, Default)]
 pub(crate) struct Receipts {
-    /// In the order of their numbers.
+    /// In number order.
     pub(crate) list: Vec<Receipt>,
     digest: Option<String>,
 }
 
-/// A folder that only this process adds receipts to.
+/// A folder that this process has locked to add receipts.
 #[derive(Debug)]
 pub(crate) struct ReceiptFolder {
     path: PathBuf,
     pub(crate) receipts: Receipts,
-    /// Held until it is closed.
+    /// Holds the lock until it is dropped.
     _lock: File,
 }
 
@@ -121,11 +121,11 @@ pub(crate) enum ReceiptError {
 }
 
 impl Receipts {
-    /// Reads a folder, and checks that every receipt is there and is what was written.
+    /// Reads a folder and checks that every receipt is present and unchanged.
     ///
     /// # Errors
     ///
-    /// A [`ReceiptError`] that names the file. A folder without receipts is none.
+    /// A [`ReceiptError`] that names the file. A folder without receipts is not an error.
     pub(crate) fn read(folder: &Path) -> Result<Self, ReceiptError> {
         let mut files = Vec::new();
         for entry in std::fs::read_dir(folder).map_err(failed(folder))? {
@@ -145,7 +145,7 @@ impl Receipts {
         for (number, file) in files {
             let expected = receipts.next_number();
             if number < expected {
-                // Two of one number: one of them was added.
+                // Two files have one number, so one was added.
                 return Err(ReceiptError::Unchained { file });
             }
             if number > expected {
@@ -167,7 +167,7 @@ impl Receipts {
         Ok(receipts)
     }
 
-    /// Returns the digest of the last receipt, which stands for all of them.
+    /// Returns the digest of the last receipt, which covers all of them.
     pub(crate) fn digest(&self) -> Option<&str> {
         self.digest.as_deref()
     }
@@ -178,7 +178,7 @@ impl Receipts {
 }
 
 impl ReceiptFolder {
-    /// Opens a folder to add to it, and makes it if it is not there.
+    /// Opens a folder to add receipts, and creates it if missing.
     ///
     /// # Errors
     ///
@@ -210,11 +210,11 @@ impl ReceiptFolder {
         })
     }
 
-    /// Adds a receipt, gives it its number, and returns its file. It is on disk when this returns.
+    /// Numbers a receipt, writes it durably, and returns its file.
     ///
     /// # Errors
     ///
-    /// [`ReceiptError::Io`], and then the folder is as it was.
+    /// [`ReceiptError::Io`]; the folder is then unchanged.
     pub(crate) fn add(&mut self, mut receipt: Receipt) -> Result<PathBuf, ReceiptError> {
         FORMAT.clone_into(&mut receipt.format);
         receipt.number = self.receipts.next_number();
@@ -230,14 +230,14 @@ impl ReceiptFolder {
         Ok(path)
     }
 
-    /// Returns the path of a file of this program's own in the folder.
+    /// Returns the path of one of this program's own files in the folder.
     pub(crate) fn own_file(&self, name: &str) -> PathBuf {
         self.path.join(format!("{OWN}{name}"))
     }
 }
 
 impl Receipt {
-    /// Returns whose keys were destroyed.
+    /// Returns the context whose keys were destroyed.
     pub(crate) fn encryption_context(&self) -> Result<EncryptionContext, ReceiptError> {
         EncryptionContext::from_pairs(&self.context).map_err(|error| ReceiptError::Format {
             file: format!("number {}", self.number),
@@ -253,12 +253,12 @@ impl Receipt {
     }
 }
 
-/// Writes a moment to the microsecond, as stores keep it.
+/// Formats a time to the microsecond, the precision of stores.
 pub(crate) fn exact_moment(at: Timestamp) -> String {
     humantime::format_rfc3339_micros(SystemTime::from(at)).to_string()
 }
 
-/// Writes bytes to a file that only this user can read, whole or not at all, and over no other.
+/// Writes a new file atomically, readable only by this user. Overwrites no file.
 pub(crate) fn write_whole(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = tempfile::Builder::new()
         .prefix(OWN)
@@ -267,7 +267,7 @@ pub(crate) fn write_whole(folder: &Path, path: &Path, bytes: &[u8]) -> io::Resul
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist_noclobber(path).map_err(|error| error.error)?;
-    // The name is on disk, too.
+    // Makes the file's name durable too.
     File::open(folder)?.sync_all()
 }
 
@@ -282,7 +282,7 @@ fn name_of(number: u32, digest: &str) -> String {
     format!("{number:04}-{}.json", digest.get(..8).unwrap_or(digest))
 }
 
-/// Finds the number in a receipt's name.
+/// Parses the number in a receipt's name.
 fn number_of(file: &str) -> Option<u32> {
     let (number, digest) = file.strip_suffix(".json")?.split_once('-')?;
     let number = number.parse().ok()?;

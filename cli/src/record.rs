@@ -1,4 +1,4 @@
-//! A key version as lists show it.
+//! A key version in output.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -8,7 +8,6 @@ use encx::store::{KeyRecord, Timestamp};
 use encx::{Clock, SystemClock};
 use serde::Serialize;
 
-/// A key version, as plain data.
 #[derive(Debug, Serialize)]
 pub(crate) struct KeyView {
     pub(crate) id: String,
@@ -78,7 +77,7 @@ impl KeyView {
     }
 }
 
-/// Writes a moment as RFC 3339 has it, to the second. One that no calendar has is written as it stands in the row.
+/// Formats a time as RFC 3339 to the second. A time outside the calendar is written as in the row.
 pub(crate) fn moment(at: Timestamp) -> String {
     const YEAR_10000: i64 = 253_402_300_800_000_000;
     match at.as_micros() {
@@ -87,13 +86,13 @@ pub(crate) fn moment(at: Timestamp) -> String {
     }
 }
 
-/// Tells this machine's clock: for what people ask for, to whom a minute more or less is nothing.
+/// Reads this machine's clock, for times that need no better precision than a minute.
 pub(crate) fn now() -> Timestamp {
     let millis = i64::try_from(SystemClock::new().unix_millis()).unwrap_or(i64::MAX);
     Timestamp::from_micros(millis.saturating_mul(1000))
 }
 
-/// Writes a moment, or a dash.
+/// Formats a time, or a dash.
 pub(crate) fn moment_or_dash(at: Option<&String>) -> String {
     at.map_or_else(|| "-".to_owned(), Clone::clone)
 }

@@ -1,4 +1,4 @@
-//! The report for auditors: what is gathered, what it says of each control, and the page that shows it.
+//! The report for auditors: gathered facts, the evidence for each control, and the HTML page.
 
 mod charts;
 mod checks;

@@ -1,4 +1,4 @@
-//! How many rows of the declared columns lie under which key.
+//! Row counts of the declared columns by key.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,7 +8,7 @@ use encx::keys::DataKeyId;
 use crate::receipts::Counted;
 use crate::session::Session;
 
-/// How many rows each key encrypts, by column.
+/// Row counts by key and column.
 pub(crate) struct RowCounts(HashMap<DataKeyId, Vec<Counted>>);
 
 impl RowCounts {
@@ -29,7 +29,7 @@ impl RowCounts {
         Ok(Some(Self(by_key)))
     }
 
-    /// Adds up the rows under some keys.
+    /// Adds up the rows under these keys.
     pub(crate) fn under(&self, keys: impl IntoIterator<Item = DataKeyId>) -> Vec<Counted> {
         let mut sums: BTreeMap<(&str, &str), u64> = BTreeMap::new();
         for count in keys.into_iter().filter_map(|key| self.0.get(&key)).flatten() {
@@ -44,7 +44,7 @@ impl RowCounts {
     }
 }
 
-/// Writes counts for people.
+/// Formats counts as text.
 pub(crate) fn describe_rows(rows: Option<&[Counted]>) -> String {
     match rows {
         None => "not counted".to_owned(),

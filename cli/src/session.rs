@@ -1,4 +1,4 @@
-//! What a command opens: settings, key store, KMSs, key manager.
+//! What commands open: settings, key store, KMSs, key manager.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,23 +18,23 @@ use crate::output::{Format, Output, tell};
 use crate::program::Program;
 use crate::rows;
 
-/// The options of every command.
+/// Options of every command.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Global {
-    /// Read settings from this file in place of encx.toml
+    /// Read settings from this file instead of encx.toml
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// How data is written to stdout
+    /// The format of data on stdout
     #[arg(long, global = true, value_enum, default_value_t)]
     pub(crate) format: Format,
 }
 
-/// Returns the name under which this process is registered while it has a [`Crypto`].
+/// Returns this process's name in the registry while it has a [`Crypto`].
 pub(crate) fn own_name() -> String {
     format!("encx {}", std::process::id())
 }
 
-/// A run of the program: its settings, and what is opened by them when a command needs it.
+/// A run of the program: its settings, and the KMSs and key store, opened on first use.
 pub(crate) struct Session {
     program: Program,
     pub(crate) settings: Settings,
@@ -59,7 +59,7 @@ impl Session {
     }
 
     pub(crate) async fn open_store(&self) -> Result<&OpenStore> {
-        // Boxed, because clients of servers are large and every command would hold them on its stack.
+        // Boxed: clients of servers are large, and every command would hold them on its stack.
         let open = || Box::pin(self.settings.key_store());
         Ok(self.store.get_or_try_init(open).await?)
     }
@@ -75,7 +75,7 @@ impl Session {
 
     pub(crate) async fn builder(&self) -> Result<CryptoBuilder> {
         let builder = self.settings.builder_on(self.kms().await?, self.store().await?)?;
-        // What a command tells of an outage is worth more than its refusal to begin.
+        // During an outage, a command's report is more useful than its refusal to start.
         let builder = builder.require_kms(false);
         Ok(self.program.customized(builder))
     }
@@ -84,18 +84,18 @@ impl Session {
         Self::build(self.builder().await?).await
     }
 
-    /// Opens a `Crypto` also where the KMS does not answer, or knows none of the keys: for what says so itself.
+    /// Opens a `Crypto` even if the KMS does not answer or knows none of the keys. The caller reports that.
     pub(crate) async fn lazy_crypto(&self) -> Result<Crypto> {
         Self::build(self.builder().await?.connect_lazily()).await
     }
 
     async fn build(builder: CryptoBuilder) -> Result<Crypto> {
-        // It signs off at its end. One that is killed is waited for by `keys destroy` for no longer than this.
+        // A killed process cannot sign off: `keys destroy` waits this long for it.
         let builder = builder.ttl(Duration::from_secs(60));
         Ok(builder.process_name(own_name()).build().await?)
     }
 
-    /// Finds the KEK that a text names: `KEK`, or `KMS:KEK`.
+    /// Parses the name of a KEK: `KEK`, or `KMS:KEK`.
     pub(crate) async fn kek(&self, text: &str) -> Result<KekRef> {
         Ok(self.kms().await?.parse_kek(text)?)
     }
@@ -106,9 +106,9 @@ impl Session {
         Ok(named.wrapping.into_iter().chain(named.unwrapping).collect())
     }
 
-    /// Finds the name that wraps have for a KEK.
+    /// Resolves a KEK to the name that wraps record.
     ///
-    /// What an alias stands for its KMS has to say. Any other name may be that of a KEK that is gone, and is taken as it is.
+    /// Only its KMS can resolve an alias. Any other name may be that of a deleted KEK, and is returned unchanged.
     pub(crate) async fn lasting(&self, kek: KekRef) -> Result<KekRef> {
         let Some(service) = self.kms().await?.get(&kek.kms) else {
             return Ok(kek);
@@ -124,7 +124,7 @@ impl Session {
         }
     }
 
-    /// Says what is due by the rotation periods that are set, or why that cannot be told.
+    /// Opens maintenance with the configured rotation periods. Prints why if it cannot.
     pub(crate) async fn maintenance(&self) -> Option<Maintenance> {
         match self.manager(None).await {
             Ok(manager) => Some(self.settings.maintenance(manager)),
@@ -135,7 +135,7 @@ impl Session {
         }
     }
 
-    /// Counts rows of the declared columns. `None` if none is declared.
+    /// Opens a census of the declared columns. `None` if none is declared.
     pub(crate) async fn census(&self) -> Result<Option<Census>> {
         let columns: Vec<_> = self
             .settings
@@ -149,7 +149,7 @@ impl Session {
         Ok(Some(rows::connect(&self.settings).await?.census(columns)?))
     }
 
-    /// Opens a key manager that gives this reason to the audit log.
+    /// Opens a key manager that records this reason in the audit log.
     pub(crate) async fn manager(&self, because: Option<&str>) -> Result<KeyManager> {
         let manager = self.builder().await?.build_key_manager()?;
         Ok(match because {

@@ -1,4 +1,4 @@
-//! `encx audit`: who changed which key, how, when and why.
+//! `encx audit`: lists and exports the audit log.
 
 use std::time::SystemTime;
 
@@ -16,9 +16,9 @@ const PAGE: u32 = 1000;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// Lists entries, oldest first
+    /// List entries, oldest first
     List(ListArgs),
-    /// Writes all entries as JSON, one in each line
+    /// Write all entries as JSON, one per line
     Export(Filter),
 }
 
@@ -26,7 +26,7 @@ pub(crate) enum Command {
 pub(crate) struct ListArgs {
     #[command(flatten)]
     filter: Filter,
-    /// At most so many
+    /// List at most this many entries
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
 }
@@ -36,18 +36,17 @@ pub(crate) struct Filter {
     /// Only entries of this key version
     #[arg(long, value_name = "ID")]
     key: Option<DataKeyId>,
-    /// Only entries from this moment on, such as 2026-11-30T00:00:00Z, or from so long ago, such as 7days
+    /// Only entries since this time, such as 2026-11-30T00:00:00Z, or this long ago, such as 7days
     #[arg(long, value_name = "TIME", value_parser = parse_moment)]
     since: Option<Timestamp>,
-    /// Only entries before this moment
+    /// Only entries before this time
     #[arg(long, value_name = "TIME", value_parser = parse_moment)]
     until: Option<Timestamp>,
-    /// Go on behind this entry
+    /// Continue after this entry
     #[arg(long, value_name = "NUMBER")]
     after: Option<i64>,
 }
 
-/// An entry, as plain data.
 #[derive(Debug, Serialize)]
 struct View {
     number: i64,
@@ -78,7 +77,7 @@ impl View {
 }
 
 impl View {
-    /// Names who: the database's user, and the program by its name for the database.
+    /// Names the writer: database user and application name.
     fn by(&self) -> String {
         let names: Vec<_> = self
             .db_user
@@ -105,7 +104,7 @@ pub(crate) async fn run(session: &Session, command: Command) -> Result<Exit> {
     Ok(if is_whole { Exit::Done } else { Exit::Finding })
 }
 
-/// Writes pages as they come, so that memory holds one. `false` if entries were left out, because they were edited.
+/// Writes page by page, so memory holds one. Returns `false` if edited entries were left out.
 async fn write(output: Output, log: &dyn AuditLog, filter: &Filter, limit: u64) -> Result<bool> {
     let (mut query, mut rest, mut is_first) = (filter.query(), limit, true);
     let mut is_whole = true;
@@ -163,7 +162,7 @@ impl Filter {
     }
 }
 
-/// Parses a moment by RFC 3339, or how long ago it was.
+/// Parses a date, an RFC 3339 time, or how long ago it was.
 fn parse_moment(text: &str) -> Result<Timestamp, String> {
     let advice = "write a date, a moment such as 2026-11-30T00:00:00Z, or how long ago it was, such as 7days";
     if let Ok(ago) = humantime::parse_duration(text) {

@@ -1,4 +1,4 @@
-//! `encx census`: how many rows each data key encrypts, in each declared column.
+//! `encx census`: counts the rows under each data key, by declared column.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,7 +15,7 @@ use crate::output::tell;
 use crate::rows;
 use crate::session::Session;
 
-/// How many keys are looked up, and written, at once.
+/// Keys looked up and written at once.
 const PAGE: usize = 500;
 
 #[derive(Debug, clap::Args)]
@@ -30,9 +30,10 @@ struct View {
     table: String,
     column: String,
     rows: u64,
-    /// `None` for values that are no ciphertexts.
+    /// `None` for values that are not ciphertexts.
     key: Option<String>,
-    /// The key's state; `missing` if the key store does not have it, `edited` if its row lies about its context, `none` without one.
+    /// The key's state; `missing` if the key store does not have the key, `edited` if its row's context was edited,
+    /// `none` for values without a key.
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<u32>,
@@ -45,7 +46,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
     let store = session.store().await?;
     let rows = rows::connect(&session.settings).await?;
     let (mut lost, mut unkeyed, mut is_first) = (0, 0, true);
-    // A column after the other: memory holds the counts of one.
+    // One column at a time, so memory holds one column's counts.
     for declared in declared {
         let counts = rows.census([declared.column.clone()])?.count().await?;
         for counts in counts.chunks(PAGE) {
@@ -103,7 +104,7 @@ async fn views(store: &dyn KeyStore, counts: &[KeyCount]) -> Result<Vec<View>> {
     Ok(counts.iter().map(view).collect())
 }
 
-/// A row that lies about its context is of no use to who reads rows by it.
+/// Returns the key's state, or `edited` if its row's context was edited: such a key decrypts no rows.
 fn state_of(record: &KeyRecord) -> &'static str {
     match record.verified_context() {
         Ok(_) => KeyState::name(record.state),

@@ -1,4 +1,4 @@
-//! `encx columns`: what encx.toml declares, compared with the database.
+//! `encx columns`: compares the columns in encx.toml with the database.
 
 use std::collections::BTreeMap;
 
@@ -16,10 +16,9 @@ use crate::session::Session;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// Lists the encrypted columns that encx.toml declares
+    /// List the encrypted columns that encx.toml declares
     List,
-    /// Compares them with the database of the key store: columns that are gone, and columns of ciphertexts that are not declared; exits
-    /// 3 on any
+    /// Find declared columns that are gone or differ, and undeclared columns with ciphertexts; exit 3 on any
     Check,
 }
 
@@ -36,7 +35,7 @@ struct View {
     table: String,
     column: String,
     id: Vec<String>,
-    /// The pairs; a value in braces is a column of the row.
+    /// Pairs of the encryption context; a value in braces names a column of the row.
     context: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     index: Option<String>,
@@ -93,7 +92,7 @@ fn list(session: &Session) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Something about a column that is not as it should be.
+/// A difference between encx.toml and the database.
 #[derive(Debug, Serialize)]
 struct Finding {
     table: String,
@@ -101,7 +100,7 @@ struct Finding {
     /// `gone`, `differs` or `undeclared`.
     kind: &'static str,
     finding: String,
-    /// What to paste into encx.toml.
+    /// The `[[column]]` to paste into encx.toml.
     #[serde(skip_serializing_if = "Option::is_none")]
     declare: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! `encx completions`: what completes commands in a shell.
+//! `encx completions`: shell completion scripts.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! `encx doctor`: what is wrong with a place where encx runs, and what to do.
+//! `encx doctor`: finds faults of a setup and says what to do.
 
 use std::path::PathBuf;
 
@@ -12,13 +12,13 @@ use crate::session::Session;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Look at all versions in place of a sample, each with a KMS call for each of its wraps, and at all of a SQLite file
+    /// Check all versions instead of a sample (one KMS call per wrap), and a whole SQLite file
     #[arg(long)]
     deep: bool,
-    /// Look also whether what these receipts of `encx shred` say was destroyed is so, after a restore
+    /// Check that versions listed in these receipts of `encx shred` are still destroyed, as after a restore
     #[arg(long, value_name = "DIR")]
     receipts: Option<PathBuf>,
-    /// Do not count findings with this code, because they are known; may be given several times
+    /// Do not count findings with this code; repeatable
     #[arg(long, value_name = "CODE", hide_possible_values = true)]
     accept: Vec<Code>,
 }
@@ -54,7 +54,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
 #[derive(Serialize)]
 struct Report<'c> {
     checks: &'c [Check],
-    /// How many findings count.
+    /// Number of findings that count.
     findings: usize,
 }
 
@@ -97,7 +97,7 @@ fn result_of(check: &Check) -> String {
     }
 }
 
-/// Writes a finding for people.
+/// Formats a finding as text.
 fn block(finding: &Finding) -> String {
     let severity = match finding.accepted {
         true => "accepted",

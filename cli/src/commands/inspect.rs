@@ -1,4 +1,4 @@
-//! `encx inspect`: what a ciphertext says without its key.
+//! `encx inspect`: shows what a ciphertext says without its key.
 
 use std::io::{self, Read};
 use std::time::{Duration, UNIX_EPOCH};
@@ -16,15 +16,15 @@ use crate::session::Session;
 
 const NO_CIPHERTEXT: &str = "this is no ciphertext of encx";
 
-/// A ciphertext of the largest value, as hex with a prefix.
+/// Length of the largest ciphertext in hex with a prefix.
 const MAX_INPUT: u64 = 2 * (64 << 20) + 1024;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The ciphertext as base64 or hex (also as `\x..` or `X'..'`), a file of it, or `-` for stdin
+    /// The ciphertext as base64 or hex (also `\x..` or `X'..'`), a file that contains it, or `-` for stdin
     #[arg(value_name = "BASE64|HEX|FILE|-")]
     ciphertext: String,
-    /// Look its key up in the key store: state, encryption context, KEKs
+    /// Look up its key in the key store: state, encryption context, KEKs
     #[arg(long)]
     pub(crate) resolve: bool,
 }
@@ -40,7 +40,7 @@ struct View {
     key: Option<KeyView>,
 }
 
-/// Inspects, and looks the key up.
+/// Inspects a ciphertext and looks up its key.
 pub(crate) async fn resolve(session: &Session, args: &Args) -> Result<Exit> {
     let id = read(&args.ciphertext)?.key_id();
     let mut records = session.store().await?.get(&[id]).await?;
@@ -54,7 +54,7 @@ pub(crate) async fn resolve(session: &Session, args: &Args) -> Result<Exit> {
     Ok(Exit::Finding)
 }
 
-/// Inspects. Needs neither settings nor a server.
+/// Inspects a ciphertext. Needs no settings and no server.
 pub(crate) fn run(output: Output, args: &Args, key: Option<KeyView>) -> Result<Exit> {
     let ciphertext = read(&args.ciphertext)?;
     let view = View {
@@ -98,12 +98,12 @@ fn made_at(unix_millis: u64) -> String {
     }
 }
 
-/// Reads a ciphertext: from stdin, from the text itself, or from a file of this name.
+/// Reads a ciphertext from stdin, from the argument itself, or from a file of that name.
 fn read(given: &str) -> Result<Ciphertext> {
     if given == "-" {
         return read_from(io::stdin().lock(), "stdin");
     }
-    // A file may have a name that is hex or base64.
+    // A file's name may be valid hex or base64.
     let of_text = parse(given).map(Ciphertext::parse);
     if let Some(Ok(ciphertext)) = of_text {
         return Ok(ciphertext);
@@ -129,15 +129,15 @@ fn read_from(reader: impl Read, name: &str) -> Result<Ciphertext> {
     if u64::try_from(len).is_ok_and(|len| len > MAX_INPUT) {
         bail!("{name} is longer than any ciphertext");
     }
-    // Text is decoded; what is not text is the ciphertext itself.
+    // Text is decoded; other bytes are the ciphertext itself.
     let decoded = std::str::from_utf8(&bytes)
         .ok()
         .and_then(|text| parse(text.trim()));
     Ciphertext::parse(decoded.unwrap_or(bytes)).context(NO_CIPHERTEXT)
 }
 
-/// Parses hex as databases write it, or base64. Hex goes first: a ciphertext in hex begins `0101`, and what that is as base64 is no
-/// ciphertext.
+/// Parses hex as databases write it, or base64. Tries hex first: a ciphertext in hex starts with `0101`, which as
+/// base64 does not decode to a ciphertext.
 fn parse(text: &str) -> Option<Vec<u8>> {
     let hex = text
         .strip_prefix("\\x")

@@ -1,4 +1,4 @@
-//! `encx keks`: the KEKs that the KEK rule names, and those that wrap keys.
+//! `encx keks`: the KEKs that the KEK rule names or that wrap keys.
 
 use anyhow::{Result, anyhow};
 use encx::kms::KekRef;
@@ -12,13 +12,13 @@ use crate::session::Session;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// Lists KEKs: what the KMS says of each, and how many versions it wraps
+    /// List KEKs: what the KMS reports, and how many versions each wraps
     List,
-    /// Checks that each KEK answers, is enabled, rotates, and is allowed by the KEK rule; exits 3 if one does not
+    /// Check that each KEK answers, is enabled, rotates, and is allowed by the KEK rule; exit 3 if not
     Check,
-    /// Says whether a KEK can be taken away without losing a key; exits 3 if not
+    /// Check whether a KEK can be removed without losing a key; exit 3 if not
     CanRetire {
-        /// The KEK, behind the name of its KMS and a colon if it has one
+        /// The KEK, optionally prefixed with its KMS
         #[arg(value_name = "[KMS:]KEK")]
         kek: String,
     },
@@ -113,7 +113,7 @@ async fn can_retire(session: &Session, text: &str) -> Result<Exit> {
         .iter()
         .find(|used| used.kms == kek.kms && used.kek == kek.kek);
     if used.is_none() {
-        // People take a KEK away on this answer: a name that is spelled wrongly must not get it.
+        // Operators delete a KEK after this answer, so a misspelled name must not pass.
         let (kms, name) = (session.kms().await?, format!("{}:{}", kek.kms, kek.kek));
         describe(kms, &kek).await.map_err(|failure| {
             anyhow!(
@@ -123,7 +123,7 @@ async fn can_retire(session: &Session, text: &str) -> Result<Exit> {
         })?;
     }
     let rule = session.manager(None).await?.named_keks();
-    // What a function gives is known only when it is asked, for a context.
+    // A closure's choice is known only for a given context.
     let mut wraps_new_keys = if rule.by_closure { None } else { Some(false) };
     for wrapping in rule.wrapping {
         if session.lasting(wrapping).await? == kek {
@@ -169,7 +169,7 @@ async fn can_retire(session: &Session, text: &str) -> Result<Exit> {
     Ok(Exit::Finding)
 }
 
-/// Refuses a KEK that the rule does not name at all.
+/// Refuses a KEK that the rule does not name.
 pub(crate) async fn refuse_unknown(session: &Session, kek: &KekRef) -> Result<()> {
     let rule = session.manager(None).await?.named_keks();
     if rule.by_closure || rule.wrapping.contains(kek) || rule.unwrapping.contains(kek) {

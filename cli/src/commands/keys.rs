@@ -13,25 +13,25 @@ use crate::session::Session;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// Lists key versions of all contexts, oldest first
+    /// List key versions of all contexts, oldest first
     List(list::Args),
-    /// Lists what is due for rotation; exits 3 if anything is
+    /// List keys that are due for rotation; exit 3 if there are any
     NeedsRotation(list::DueArgs),
-    /// Shows one key version
+    /// Show one key version
     Show(change::Id),
-    /// Makes the first key of a context
+    /// Create the first key of a context
     Create(change::OfContext),
-    /// Makes a new version, which encrypts from now on; older ones go on decrypting
+    /// Create a new version that encrypts from now on; older versions still decrypt
     Rotate(change::OfContext),
-    /// Makes a key for a context all of whose versions were destroyed
+    /// Create a key for a context whose versions were all destroyed
     Revive(change::OfContext),
-    /// Takes a version out of use until it is resumed: it neither encrypts nor decrypts
+    /// Suspend a version: it neither encrypts nor decrypts until it is resumed
     Suspend(change::OfVersion),
-    /// Puts a suspended version back into the state that it had
+    /// Return a suspended version to its previous state
     Resume(change::OfVersion),
-    /// Marks a version as known to others: it never encrypts again, and decrypts only where a service accepts that
+    /// Mark a version as compromised: it never encrypts again, and decrypts only where a service accepts that
     Compromise(change::OfVersion),
-    /// Destroys a version in steps: call it again until it says so
+    /// Destroy a version in steps; repeat until it is destroyed
     Destroy(destroy::Args),
 }
 

@@ -12,16 +12,16 @@ use crate::session::Session;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Rotate what is due now and end, as from cron
+    /// Rotate what is due and exit, as for cron
     #[arg(long)]
     once: bool,
-    /// Say what is due, and change nothing: `encx keys needs-rotation`
+    /// List what is due and change nothing, as `encx keys needs-rotation`
     #[arg(long, requires = "once")]
     dry_run: bool,
-    /// Why, for the audit log
+    /// The reason for the audit log
     #[arg(long, value_name = "REASON", default_value = "encx maintain")]
     because: String,
-    /// How often to look for something to do, in place of the setting
+    /// Look for due keys at this interval instead of the configured one
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "once")]
     interval: Option<Duration>,
 }
@@ -44,9 +44,9 @@ pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
     serve(maintenance).await
 }
 
-/// Runs until it is told to end, and ends in order: the lease is given back, and what was published is promoted by the next run.
+/// Runs until Ctrl-C or SIGTERM, then releases the lease. The next run promotes published versions.
 async fn serve(maintenance: Maintenance) -> Result<Exit> {
-    // What the task does and what fails are its events. An application may have a subscriber of its own.
+    // The task reports through events. An application may have its own subscriber.
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(false)

@@ -9,7 +9,7 @@ use crate::exit::Exit;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Write a page for each command into this folder, in place of the first page to stdout
+    /// Write one page per command into this folder, instead of the main page to stdout
     #[arg(long, value_name = "FOLDER")]
     dir: Option<PathBuf>,
 }

@@ -8,11 +8,11 @@ use crate::session::Session;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// Lists the steps, and which ran; exits 3 if one did not
+    /// List the migrations and which ones ran; exit 3 if any is pending
     Status,
-    /// Runs the steps that did not run yet
+    /// Run the pending migrations
     Run,
-    /// Writes the SQL of the steps that did not run yet, for a role of its own to run
+    /// Write the SQL of the pending migrations, for a separate role to run
     Sql,
 }
 

@@ -1,4 +1,4 @@
-//! `encx report`: what an auditor asks, as a page or as JSON.
+//! `encx report`: the report for auditors, as HTML or JSON.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -14,16 +14,16 @@ use crate::session::Session;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Write the report as one HTML file that needs nothing else; `-` for stdout
+    /// Write the report as one self-contained HTML file; `-` for stdout
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Count the rows of the declared columns by key, which reads these tables
+    /// Count the rows of the declared columns by key; reads these tables
     #[arg(long)]
     census: bool,
-    /// Show the receipts of shreddings in this folder, and look up whether what they list is still destroyed
+    /// Show the shredding receipts in this folder, and check that the versions they list are still destroyed
     #[arg(long, value_name = "DIR")]
     receipts: Option<PathBuf>,
-    /// Of how many days usage and cost are told
+    /// Show usage and cost for this many days
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=400))]
     days: u32,
 }
@@ -34,7 +34,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
         bail!("stdout takes one of both: give --html a file, or leave --format json out");
     }
     let receipts = match args.receipts.as_deref().map(Receipts::read) {
-        // A folder that is not there is a mistake of the command line, and no finding.
+        // A missing folder is wrong usage, not a finding.
         Some(Err(error @ ReceiptError::Io { .. })) => return Err(error.into()),
         read => read,
     };
@@ -48,7 +48,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
         gathered = Box::pin(gather(session, &crypto, asked)) => Some(gathered),
         _ = tokio::signal::ctrl_c() => None,
     };
-    // Whatever became of it: `keys destroy` waits for processes that did not sign off.
+    // After a failure too: `keys destroy` waits for processes that did not sign off.
     crypto.shutdown().await;
     let Some(gathered) = gathered else {
         return Ok(Exit::Interrupted);
@@ -68,7 +68,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Writes a file so that a reader sees the old one or the new one, and never a part.
+/// Replaces the file atomically, so a reader never sees a part.
 fn write(file: &Path, page: &str) -> Result<()> {
     let folder = match file.parent() {
         Some(folder) if folder != Path::new("") => folder,
@@ -76,7 +76,7 @@ fn write(file: &Path, page: &str) -> Result<()> {
     };
     let mut builder = Builder::new();
     builder.prefix(".encx-report-");
-    // As for any file that a program writes, the umask decides who may read it.
+    // As for other new files, the umask decides who may read it.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let mut temporary = builder.tempfile_in(folder)?;

@@ -12,16 +12,16 @@ use crate::session::Session;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Move keys to this KEK, which the KEK rule must allow, in place of the one that it chooses
+    /// Move keys to this KEK instead of the one that the KEK rule chooses; the rule must allow it
     #[arg(long, value_name = "[KMS:]KEK")]
     to: Option<String>,
-    /// Move only keys that this KEK wraps
+    /// Move only keys wrapped by this KEK
     #[arg(long, value_name = "[KMS:]KEK")]
     from: Option<String>,
-    /// Move only keys for this usage
+    /// Move only keys of this usage
     #[arg(long, value_name = "USAGE", value_parser = parse_usage)]
     usage: Option<KeyUsage>,
-    /// At most so many keys a second
+    /// Move at most this many keys per second
     #[arg(long, value_name = "KEYS", value_parser = clap::value_parser!(u32).range(1..))]
     throttle: Option<u32>,
     #[command(flatten)]

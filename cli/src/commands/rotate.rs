@@ -1,4 +1,4 @@
-//! `encx rotate --everything`: from the rotation to the last row under an old version.
+//! `encx rotate --everything`: rotates every context and re-encrypts every row.
 
 mod campaign;
 mod old_versions;
@@ -24,17 +24,17 @@ use self::stages::{Ended, Stages};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Rotate the keys of all contexts, then encrypt every row of the declared columns anew, and verify them. One context is
-    /// rotated by `encx keys rotate`
+    /// Rotate the keys of all contexts, then re-encrypt and verify every row of the declared columns. `encx keys
+    /// rotate` rotates one context
     #[arg(long, required = true)]
     everything: bool,
-    /// Begin a rotation of its own, although the last one was not done
+    /// Begin a new rotation although the last one is not done
     #[arg(long)]
     begin_anew: bool,
-    /// How long to wait until every process has followed the rotation
+    /// Wait at most this long for every process to follow the rotation
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = humantime::parse_duration)]
     patience: Duration,
-    /// At most so many keys, and then rows, a second
+    /// Process at most this many keys, then rows, per second
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     throttle: Option<u32>,
     #[command(flatten)]
@@ -84,7 +84,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
     told.result()
 }
 
-/// Goes through the stages. What keeps the rotation from being done is told.
+/// Runs the stages and collects what keeps the rotation from being done.
 async fn through(
     stages: &Stages<'_>,
     told: &mut Told,

@@ -15,13 +15,13 @@ use crate::session::Session;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// Says what a shredding would destroy, and what would survive it; changes nothing
+    /// Show what a shredding would destroy and what would survive; change nothing
     Plan(plan::Args),
-    /// Destroys what a plan says, and writes a receipt for each context
+    /// Destroy what a plan lists, and write a receipt for each context
     Run(run::Args),
-    /// Checks receipts, and that nothing of what they list opens; exits 3 on a finding
+    /// Check receipts, and that nothing they list decrypts; exit 3 on a finding
     Verify(verify::Args),
-    /// Destroys again what receipts list and a restored database has alive
+    /// Destroy again what receipts list and a restored database brought back
     Replay(replay::Args),
 }
 

@@ -1,4 +1,4 @@
-//! `encx validate`: the whole chain under one encryption context, done for real.
+//! `encx validate`: tests the whole chain under one encryption context.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Whether the KMS makes, wraps and unwraps data keys under a context that has keys, and refuses them under another.
+//! Tests that the KMS generates, wraps and unwraps data keys under a context, and refuses them under another.
 
 use anyhow::Result;
 use encx::ops::{TestOutcome, ValidationStep};
@@ -8,7 +8,7 @@ use crate::context;
 use crate::doctor::finding::{Check, Code};
 use crate::session::Session;
 
-/// Tries it under the context of a version. Nothing is left behind.
+/// Tests under the context of a version. Stores nothing.
 pub(crate) async fn check(
     session: &Session,
     active: Option<&KeyRecord>,
@@ -25,7 +25,7 @@ pub(crate) async fn check(
     crypto.shutdown().await;
     let subject = format!("encryption context {}", context::describe(&active.context));
     for test in &validation.tests {
-        // Whether keys of the key store open is found by the check of keys.
+        // The check of keys reports whether stored keys unwrap.
         let is_of_store = matches!(test.step, ValidationStep::KeyRetrieval | ValidationStep::CacheHit);
         match &test.outcome {
             TestOutcome::Failed { error } if test.step == ValidationStep::WrongContext => found.error(

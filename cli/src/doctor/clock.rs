@@ -1,4 +1,4 @@
-//! How far this machine's clock is from that of the database, that of the KMS, and the times in the rows.
+//! Compares this machine's clock with the database, the KMSs and the times in rows.
 
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use crate::exit::describe;
 use crate::keks;
 use crate::record::now;
 
-/// From here on it is told.
+/// From here, a difference is a warning.
 const WARN: Duration = Duration::from_secs(30);
-/// From here on AWS refuses what this machine signs.
+/// From here, AWS refuses requests that this machine signs.
 const REFUSED: Duration = Duration::from_secs(300);
 
 const DATABASE_NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
@@ -24,12 +24,12 @@ const NEWEST_CHANGE: Sql = Sql {
     sqlite: "SELECT max(changed_at) FROM encx_data_keys",
 };
 
-/// Compares with the database.
+/// Compares this machine's clock with the database's.
 pub(crate) async fn database(database: &Database, has_tables: bool, found: &mut Check) -> Result<()> {
     match database {
         Database::Postgres(pool) => {
             let mut connection = pool.acquire().await?;
-            // So that the one that counts takes one round trip.
+            // Connects first, so that the measured query takes one round trip.
             connection.execute(sqlx::raw_sql("SELECT 1")).await?;
             let before = now().as_micros();
             let answer = connection.fetch_one(sqlx::raw_sql(DATABASE_NOW)).await?;
@@ -48,7 +48,7 @@ pub(crate) async fn database(database: &Database, has_tables: bool, found: &mut 
                 );
             }
         }
-        // Its clock is this machine's. Times in its rows that are yet to come were written before that was set back.
+        // SQLite uses this machine's clock: a time in the future means that the clock was set back.
         Database::Sqlite(_) if has_tables => {
             let newest = database.number(&NEWEST_CHANGE).await?.unwrap_or(i64::MIN);
             let behind = newest.saturating_sub(now().as_micros());
@@ -70,10 +70,10 @@ pub(crate) async fn database(database: &Database, has_tables: bool, found: &mut 
     Ok(())
 }
 
-/// Compares with each KMS, if its provider tells what time its answers name.
+/// Compares this machine's clock with each KMS that reports its time.
 pub(crate) async fn all_kms(kms: &OpenKms, keks: &[KekRef], found: &mut Check) {
     for (name, service) in kms.iter() {
-        // They run in this process.
+        // These run in this process.
         if matches!(service.provider(), "local" | "memory") {
             continue;
         }
@@ -90,7 +90,7 @@ pub(crate) async fn all_kms(kms: &OpenKms, keks: &[KekRef], found: &mut Check) {
             });
             continue;
         };
-        // Its answers name whole seconds.
+        // KMS answers have whole seconds.
         if let Some((severity, difference)) = judge(own.saturating_sub(at.as_micros())) {
             found.find(
                 severity,
@@ -106,7 +106,7 @@ pub(crate) async fn all_kms(kms: &OpenKms, keks: &[KekRef], found: &mut Check) {
 const REMEDY: &str =
     "synchronise the clock, as with chrony or systemd-timesyncd: `timedatectl` shows whether it is";
 
-/// Says whether so many microseconds ahead are a finding, and in words how many.
+/// Returns the severity of a difference in microseconds, and describes it; `None` if it is small.
 fn judge(ahead: i64) -> Option<(Severity, String)> {
     let off = Duration::from_micros(ahead.unsigned_abs());
     let severity = match off {

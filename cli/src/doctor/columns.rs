@@ -1,4 +1,4 @@
-//! The declared columns, compared with the database: those that are gone, and those of ciphertexts that are not declared.
+//! Compares the declared columns with the database: missing ones, and undeclared ones with ciphertexts.
 
 use anyhow::Result;
 use encx::store::KeyStore;
@@ -26,7 +26,7 @@ pub(crate) async fn check(session: &Session, found: &mut Check) -> Result<()> {
                 Code::ColumnGone,
                 subject,
                 format!("it is declared by {origin}, and {error}: no rotation and no census of it can run"),
-                "correct its [[column]], or remove it if its rows are gone for good",
+                "correct its [[column]], or remove it if its rows were deleted",
             ),
             Err(error @ (RowsError::ColumnType { .. } | RowsError::Description { .. })) => found.error(
                 Code::ColumnType,
@@ -39,7 +39,7 @@ pub(crate) async fn check(session: &Session, found: &mut Check) -> Result<()> {
     }
     let store = session.store().await?;
     for sealed in rows.sealed_columns(&*store as &dyn KeyStore).await? {
-        // What is under keys that this key store does not have is not its to rotate.
+        // This key store cannot rotate values under keys that it does not have.
         if sealed.known_keys == 0 || declared.iter().any(|of| sealed.is(&of.column)) {
             continue;
         }

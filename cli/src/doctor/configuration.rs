@@ -1,4 +1,4 @@
-//! Whether the settings can work: KMSs open, the KEK rule names KMSs that there are, and nothing insecure is in use.
+//! Checks that the settings work: KMSs open, the KEK rule names known KMSs, nothing insecure is in use.
 
 use anyhow::Result;
 

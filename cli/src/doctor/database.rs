@@ -1,4 +1,4 @@
-//! The key store's database as the doctor reads it: beside the key store, by statements of its own that change nothing.
+//! Access to the key store's database for the doctor: its statements change nothing.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteRow};
 use sqlx::{PgPool, Row as _, SqlitePool};
 
-/// How long a statement may take. In its transaction alone, because a pooler may share the connection with others.
+/// Time limit of a statement. Set per transaction, because a pooler may share the connection.
 const LIMITS: &str =
     "SET TRANSACTION READ ONLY; SET LOCAL statement_timeout = '15s'; SET LOCAL lock_timeout = '5s'";
 
@@ -20,14 +20,14 @@ pub(crate) enum Database {
     Sqlite(SqlitePool),
 }
 
-/// How a statement reads in each.
+/// A statement in both dialects.
 pub(crate) struct Sql {
     pub(crate) postgres: &'static str,
     pub(crate) sqlite: &'static str,
 }
 
 impl Database {
-    /// Opens it. `None` if the key store is in neither PostgreSQL nor SQLite.
+    /// Opens the database. `None` if the key store is in neither PostgreSQL nor SQLite.
     pub(crate) fn open(settings: &Settings) -> Result<Option<Self>> {
         let Some(url) = settings.key_store_url() else {
             return Ok(None);
@@ -49,7 +49,7 @@ impl Database {
         })
     }
 
-    /// Reads texts: one for each row, of its only column.
+    /// Reads a text from the only column of each row.
     pub(crate) async fn texts(&self, sql: &Sql) -> Result<Vec<String>> {
         match self {
             Self::Postgres(pool) => read_postgres(pool, sql.postgres)
@@ -65,7 +65,7 @@ impl Database {
         }
     }
 
-    /// Reads a number that one row has, or `None` of NULL.
+    /// Reads a number from one row; `None` for NULL.
     pub(crate) async fn number(&self, sql: &Sql) -> Result<Option<i64>> {
         Ok(match self {
             Self::Postgres(pool) => match read_postgres(pool, sql.postgres).await?.first() {
@@ -79,7 +79,7 @@ impl Database {
         })
     }
 
-    /// Reads ids of versions: one for each row, of its only column. What is none is left out and counted.
+    /// Reads a version's id from the only column of each row. Skips invalid ids.
     pub(crate) async fn ids(&self, sql: &Sql, after: Option<DataKeyId>) -> Result<Vec<DataKeyId>> {
         let after = after.map_or([0; 16], DataKeyId::to_bytes);
         let read: Vec<Vec<u8>> = match self {
@@ -104,11 +104,11 @@ impl Database {
     }
 }
 
-/// Runs a statement without parameters on PostgreSQL, in a transaction of its own that cannot write.
+/// Runs a statement without parameters on PostgreSQL, in a read-only transaction.
 pub(crate) async fn read_postgres(pool: &PgPool, sql: &'static str) -> Result<Vec<PgRow>> {
     let mut transaction = pool.begin().await?;
     sqlx::raw_sql(LIMITS).execute(&mut *transaction).await?;
-    // A named statement would stay behind on a connection that a pooler shares.
+    // A named statement would remain on a connection that a pooler shares.
     let statement = sqlx::query(sql).persistent(false);
     Ok(statement.fetch_all(&mut *transaction).await?)
 }
@@ -117,7 +117,7 @@ async fn read_sqlite(pool: &SqlitePool, sql: &'static str) -> Result<Vec<SqliteR
     Ok(sqlx::query(sql).fetch_all(pool).await?)
 }
 
-/// Reads a URL, for connections that work behind a transaction pooler too.
+/// Parses a URL into options that also work behind a transaction pooler.
 pub(crate) fn postgres_options(url: &str) -> Result<PgConnectOptions> {
     let options = PgConnectOptions::from_str(url).context("the URL cannot be read")?;
     Ok(options

@@ -1,9 +1,9 @@
-//! What a check finds: findings with a stable code, how bad each is, and what to do; and what could not be checked.
+//! Results of a check: findings with a stable code, a severity and a remedy, and parts that could not run.
 
 use clap::ValueEnum;
 use serde::{Serialize, Serializer};
 
-/// Names a kind of finding, for scripts and for `--accept`. A code keeps its meaning.
+/// The kind of a finding, for scripts and `--accept`. A code never changes its meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Code {
     ClockBehindRows,
@@ -58,7 +58,7 @@ pub(crate) enum Code {
 }
 
 impl Code {
-    /// Returns its name, such as `kek-disabled`.
+    /// Returns the code's name, such as `kek-disabled`.
     pub(crate) fn name(self) -> String {
         let value = self.to_possible_value();
         value.map_or_else(String::new, |value| value.get_name().to_owned())
@@ -71,13 +71,13 @@ impl Serialize for Code {
     }
 }
 
-/// How bad a finding is. The worst is first.
+/// The severity of a finding, worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Severity {
-    /// Data cannot be read, or is about to be lost.
+    /// Data is unreadable or about to be lost.
     Error,
-    /// Something will go wrong, or hides what goes wrong.
+    /// Something will fail, or a fault is hidden.
     Warning,
 }
 
@@ -90,23 +90,23 @@ impl Severity {
     }
 }
 
-/// One thing that is wrong.
+/// One fault.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Finding {
     pub(crate) code: Code,
     pub(crate) severity: Severity,
-    /// What it is about: a KEK, a version, a column, a role.
+    /// The affected KEK, version, column or role.
     pub(crate) subject: String,
-    /// What is wrong, and what follows from it.
+    /// The fault and its consequence.
     pub(crate) what: String,
     /// What to do.
     pub(crate) remedy: String,
-    /// Whether the caller knows of it, so that it does not count.
+    /// Whether the caller accepts it, so that it does not count.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) accepted: bool,
 }
 
-/// What one check found, and which parts of it could not be done.
+/// The findings of one check, and the parts of it that could not run.
 #[derive(Clone, Debug)]
 pub(crate) struct Check {
     pub(crate) name: &'static str,
@@ -161,12 +161,12 @@ impl Check {
         });
     }
 
-    /// Notes that a part of it could not be done, and why.
+    /// Notes that a part could not run, and why.
     pub(crate) fn not_checked(&mut self, why: impl Into<String>) {
         self.not_checked.push(why.into());
     }
 
-    /// Says how it ended, for scripts.
+    /// Returns the result, for scripts.
     pub(crate) fn status(&self) -> &'static str {
         match (self.findings.is_empty(), self.not_checked.is_empty()) {
             (false, _) => "findings",
@@ -196,7 +196,7 @@ impl Serialize for Check {
     }
 }
 
-/// Counts things in words, such as `1 version` and `2 versions`.
+/// Formats a count, such as `1 version` and `2 versions`.
 #[allow(clippy::needless_pass_by_value, reason = "it is a number")]
 pub(crate) fn count_of<N: PartialEq<N> + From<u8> + std::fmt::Display>(count: N, of: &str) -> String {
     match count == N::from(1) {
@@ -205,10 +205,10 @@ pub(crate) fn count_of<N: PartialEq<N> + From<u8> + std::fmt::Display>(count: N,
     }
 }
 
-/// How many things a finding names.
+/// Maximum number of things that a finding names.
 const NAMED: usize = 5;
 
-/// Names things: the first of them, and how many there are.
+/// Names the first things and the total count.
 pub(crate) fn subject(of: &str, names: &[String], count: u64) -> String {
     let named = names.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>();
     let named = named.join(", ");

@@ -1,4 +1,4 @@
-//! Whether each KEK answers, can be used, rotates, and is allowed by the KEK rule.
+//! Checks that each KEK answers, is usable, rotates, and is allowed by the KEK rule.
 
 use std::collections::BTreeSet;
 
@@ -9,17 +9,17 @@ use crate::doctor::finding::{Check, Code, Severity, count_of};
 use crate::keks::{View, views};
 use crate::session::Session;
 
-/// The KEKs that something is wrong with, so that versions which only they wrap need not be tried.
+/// KEKs with a fault, so that versions that only they wrap need not be tried.
 #[derive(Debug, Default)]
 pub(crate) struct Troubled {
-    /// By KMS and lasting name.
+    /// By KMS and resolved name.
     keks: BTreeSet<(String, String)>,
     /// KMSs that do not answer.
     kms: BTreeSet<String>,
 }
 
 impl Troubled {
-    /// Tells whether a wrap cannot be opened, as was found already.
+    /// Tells whether a wrap is already known not to open.
     pub(crate) fn has(&self, kms: &str, kek: &str) -> bool {
         self.kms.contains(kms) || self.keks.contains(&(kms.to_owned(), kek.to_owned()))
     }
@@ -40,7 +40,7 @@ pub(crate) async fn check(session: &Session, troubled: &mut Troubled, found: &mu
     for view in views.iter().filter(|view| view.is_in_rule) {
         match &view.failure {
             Some(failure) => {
-                // By an alias that its KMS did not explain, wraps cannot be told.
+                // The KMS did not resolve the alias, so its wraps cannot be identified.
                 unnamed.insert(view.kms.clone());
                 if !failure.is_silence() {
                     not_described(view, failure.kind, &failure.text, troubled, found);
@@ -73,7 +73,7 @@ pub(crate) async fn check(session: &Session, troubled: &mut Troubled, found: &mu
         }
         troubled.add(view);
         found.find(
-            // Of versions that another KEK wraps too, nothing is lost yet.
+            // Versions that another KEK also wraps are not lost yet.
             if view.sole > 0 { Severity::Error } else { Severity::Warning },
             Code::KekNotAllowed,
             view.name(),
@@ -92,7 +92,7 @@ fn versions(view: &View) -> String {
     count_of(view.versions, "version")
 }
 
-/// Tells of a KEK that its KMS described.
+/// Reports on a KEK that its KMS described.
 fn described(view: &View, troubled: &mut Troubled, found: &mut Check) {
     let lost = format!("{} that it wraps cannot be read", versions(view));
     match view.state {
@@ -142,7 +142,7 @@ fn described(view: &View, troubled: &mut Troubled, found: &mut Check) {
     }
 }
 
-/// Tells of a KEK that its KMS refused to describe.
+/// Reports on a KEK that its KMS did not describe.
 fn not_described(view: &View, kind: KmsErrorKind, text: &str, troubled: &mut Troubled, found: &mut Check) {
     let (code, what, remedy) = match kind {
         KmsErrorKind::NotFound => (

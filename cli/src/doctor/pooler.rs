@@ -1,4 +1,4 @@
-//! Whether a transaction pooler stands before PostgreSQL, and whether the settings know of it.
+//! Checks whether a transaction pooler is in front of PostgreSQL, and whether the settings declare it.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use crate::doctor::database::postgres_options;
 use crate::doctor::finding::{Check, Code};
 use crate::exit::describe;
 
-/// How long one look may take: a pooler of few connections may have none left.
+/// Time limit of the probe: a small pooler may have no connection left.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// How often it is looked: a pooler may give the same server connection twice.
+/// Number of attempts: a pooler may return the same server connection twice.
 const LOOKS: u32 = 3;
 
 pub(crate) async fn check(settings: &Settings, found: &mut Check) -> Result<()> {
@@ -26,7 +26,7 @@ pub(crate) async fn check(settings: &Settings, found: &mut Check) -> Result<()> 
             .not_checked("whether a pooler stands before the database: it gave no second connection in time");
     }
     if settings.transaction_pooler() {
-        // A pooler that was set up by hand may not show.
+        // The probe does not detect every pooler.
         pooled = Some(true);
     } else if pooled == Some(true) && !url.expose().contains("statement-cache-capacity=0") {
         found.error(
@@ -67,8 +67,8 @@ pub(crate) async fn check(settings: &Settings, found: &mut Check) -> Result<()> 
     Ok(())
 }
 
-/// Tells whether transactions of one connection run on several server connections: two clients then get different ones while
-/// both have a transaction open. `None` if that could not be found out.
+/// Tells whether one connection's transactions run on several server connections. Behind a pooler, two clients with
+/// open transactions use different ones. `None` if the probe timed out.
 async fn is_pooled(url: &str) -> Result<Option<bool>> {
     let options = postgres_options(url)?;
     let mut one = PgConnection::connect_with(&options).await?;
@@ -77,7 +77,7 @@ async fn is_pooled(url: &str) -> Result<Option<bool>> {
         let own = backend(&mut one).await?;
         for _ in 0..LOOKS {
             let mut held = other.begin().await?;
-            // It may hold the server connection that the first one had.
+            // This transaction may now hold the first client's server connection.
             backend(&mut held).await?;
             let again = backend(&mut one).await?;
             held.rollback().await?;
@@ -93,7 +93,7 @@ async fn is_pooled(url: &str) -> Result<Option<bool>> {
     })
 }
 
-/// Asks which process of the server answers. By the simple protocol, which every pooler passes on.
+/// Returns the server process's id. Uses the simple protocol, which every pooler supports.
 async fn backend(connection: &mut PgConnection) -> Result<i32> {
     use sqlx::{Executor as _, Row as _};
     let row = connection

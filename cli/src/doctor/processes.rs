@@ -1,4 +1,4 @@
-//! The processes that use the key store: whether each was heard of, and runs the version of encx that this program is of.
+//! Checks the processes that use the key store: their heartbeats, and their version of encx.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use encx::store::{KeyStore, ProcessRecord, Timestamp};
 use crate::doctor::finding::{Check, Code, subject};
 use crate::record::moment;
 
-/// Each says every 10 seconds that it is there.
+/// Processes send a heartbeat every 10 seconds.
 const SILENT_FOR: Duration = Duration::from_secs(300);
 
 const OWN_VERSION: &str = env!("CARGO_PKG_VERSION");

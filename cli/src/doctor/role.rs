@@ -1,4 +1,4 @@
-//! Whether the database's role has more rights than a service needs, and whether others may read a SQLite file.
+//! Checks for excess rights of the database's role, and for other users' access to a SQLite file.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use sqlx::{PgPool, Row as _};
 use crate::doctor::database::read_postgres;
 use crate::doctor::finding::{Check, Code};
 
-/// What a service needs on each table, as the README of this program grants it.
+/// Rights that a service needs on each table, as this program's README grants them.
 const NEEDED: [(&str, &[&str]); 4] = [
     ("audit_log", &["SELECT", "INSERT"]),
     ("data_keys", &["SELECT", "INSERT", "UPDATE"]),
@@ -19,7 +19,7 @@ const NEEDED: [(&str, &[&str]); 4] = [
     ("wrapped_keys", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
 ];
 
-/// What it needs on the others: leases, jobs, processes and counts.
+/// Rights on the other tables: leases, jobs, processes and counts.
 const SHARED_WORK: &[&str] = &["SELECT", "INSERT", "UPDATE", "DELETE"];
 
 const ATTRIBUTES: &str = "
@@ -35,7 +35,7 @@ const ATTRIBUTES: &str = "
                ORDER BY p.rolname) AS attributes
     FROM pg_roles WHERE rolname = current_user";
 
-/// The schema and the tables in it that the role owns, itself or by a role that it is a member of.
+/// The schema and tables that the role owns, directly or as a member of the owning role.
 const OWNED: &str = "
     SELECT 'schema encx' AS name FROM pg_namespace
     WHERE nspname = 'encx' AND pg_has_role(current_user, nspowner, 'MEMBER')
@@ -66,7 +66,7 @@ pub(crate) async fn postgres(pool: &PgPool, found: &mut Check) -> Result<()> {
                 "it is a superuser: what has its password may change keys, their states and the audit log, and read files of the server",
                 "give the service a role of its own with the rights that the README of encx-cli lists",
             );
-            // It has every right there is.
+            // A superuser has every right.
             return Ok(());
         }
         let attributes: Vec<String> = row.try_get("attributes")?;
@@ -94,7 +94,7 @@ pub(crate) async fn postgres(pool: &PgPool, found: &mut Check) -> Result<()> {
             ),
             "let another role own schema encx and run `encx migrate`, and grant this one what the README of encx-cli lists",
         );
-        // Its rights are all.
+        // An owner has every right on its tables.
         return Ok(());
     }
     let mut held: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -114,7 +114,7 @@ fn more(count: usize) -> String {
     }
 }
 
-/// Compares the rights by table with those that are needed.
+/// Compares the rights on each table with those needed.
 fn judge(role: &str, held: &BTreeMap<String, Vec<String>>, found: &mut Check) {
     let (mut on_audit, mut others) = (Vec::new(), Vec::new());
     for (table, privileges) in held {
@@ -137,7 +137,7 @@ fn judge(role: &str, held: &BTreeMap<String, Vec<String>>, found: &mut Check) {
             Code::RoleMayEditAudit,
             role,
             format!(
-                "it has {rights} on encx.audit_log: what it did can be wiped out by whoever has its password"
+                "it has {rights} on encx.audit_log: a client that logs in as this role can change or erase entries"
             ),
             format!("`REVOKE {rights} ON encx.audit_log FROM ..`"),
         );
@@ -152,7 +152,7 @@ fn judge(role: &str, held: &BTreeMap<String, Vec<String>>, found: &mut Check) {
     }
 }
 
-/// Looks who may open the file.
+/// Checks which users may open the file.
 pub(crate) async fn sqlite(settings: &Settings, found: &mut Check) -> Result<()> {
     let Some(url) = settings.key_store_url() else {
         return Ok(());

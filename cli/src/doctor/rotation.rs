@@ -1,11 +1,11 @@
-//! What is due for rotation.
+//! Checks for keys that are due for rotation.
 
 use anyhow::Result;
 
 use crate::doctor::finding::{Check, Code, count_of};
 use crate::session::Session;
 
-/// Counts what is due. `edited_are_told` says that another check told of rows that do not say what they are for.
+/// Counts due keys. `edited_are_told` says that another check reported rows with an edited usage.
 pub(crate) async fn check(session: &Session, edited_are_told: bool, found: &mut Check) -> Result<()> {
     let maintenance = session.settings.maintenance(session.manager(None).await?);
     let due = maintenance.due(1).await?;

@@ -1,4 +1,4 @@
-//! Whether versions that receipts say were destroyed can be used again, as after a restored backup.
+//! Checks that versions listed in receipts are still destroyed, as after a restore.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::doctor::finding::{Check, Code, subject};
 use crate::exit::describe;
 use crate::receipts::Receipts;
 
-/// How many versions are read at once.
+/// Versions read at once.
 const BATCH: usize = 500;
 
 pub(crate) async fn check(store: &dyn KeyStore, folder: &Path, found: &mut Check) -> Result<()> {

@@ -1,5 +1,4 @@
-//! The key store's tables and its server: the schema's version, whether it is the primary, what a crash would lose, and how
-//! far standbys are behind.
+//! Checks the key store's tables and server: schema version, primary, durability, and replication lag.
 
 use anyhow::Result;
 use encx::store::StoreError;
@@ -13,7 +12,7 @@ use crate::exit::describe;
 /// The oldest server that encx-sqlx is tested with.
 const OLDEST_POSTGRES: i64 = 130_000;
 
-/// How far a standby may be behind.
+/// Replication lag from which a standby is a finding.
 const LAG_SECONDS: f64 = 60.0;
 
 const SERVER: &str = "
@@ -21,7 +20,7 @@ const SERVER: &str = "
            pg_is_in_recovery() AS standby, current_setting('fsync') AS fsync,
            current_setting('full_page_writes') AS full_page_writes";
 
-/// The state is hidden from who may not see the statistics of others.
+/// The state is hidden from roles that may not see other roles' statistics.
 const STANDBYS: &str = "
     SELECT coalesce(nullif(application_name, ''), client_addr::text, 'standby') AS name, state IS NULL AS hidden,
            coalesce(extract(epoch FROM replay_lag), 0)::float8 AS lag
@@ -36,7 +35,7 @@ const INTEGRITY: Sql = Sql {
 ///
 /// # Errors
 ///
-/// If the database cannot be reached: nothing can be told then.
+/// If the database cannot be reached.
 pub(crate) async fn schema(store: &OpenStore, found: &mut Check) -> Result<bool> {
     let steps = match store.migrations().await {
         Ok(steps) => steps,
@@ -88,7 +87,7 @@ pub(crate) async fn schema(store: &OpenStore, found: &mut Check) -> Result<bool>
     Ok(false)
 }
 
-/// Checks the server, or with `deep` the file.
+/// Checks the server, or with `deep` the SQLite file.
 pub(crate) async fn server(database: &Database, deep: bool, found: &mut Check) -> Result<()> {
     match database {
         Database::Postgres(pool) => postgres(pool, found).await,

@@ -1,4 +1,4 @@
-//! What the rows of versions must look like, whatever is in them: looked up in the database, over all of them.
+//! Checks invariants of version rows with queries over all of them.
 
 use crate::doctor::database::{Database, Sql};
 use crate::doctor::finding::{Check, Code, subject};
@@ -35,14 +35,14 @@ const TWO_ACTIVE: Sql = Sql {
         GROUP BY scope HAVING count(*) > 1 LIMIT 1000",
 };
 
-/// Versions of a scope are numbered from 1 on, and none is ever deleted.
+/// A scope's versions are numbered from 1, and no row is ever deleted.
 const GAPS: Sql = Sql {
     postgres: "
         SELECT min(context::text) FROM encx.data_keys GROUP BY scope HAVING count(*) <> max(version) LIMIT 1000",
     sqlite: "SELECT min(context) FROM encx_data_keys GROUP BY scope HAVING count(*) <> max(version) LIMIT 1000",
 };
 
-/// The last versions of a scope leave no gap behind, but the audit log knows them. Tombstones are no versions.
+/// Losing a scope's last versions leaves no gap, but the audit log names them. Tombstones are not versions.
 const FORGOTTEN: Sql = Sql {
     postgres: "
         SELECT DISTINCT a.key_id::text FROM encx.audit_log a
@@ -54,7 +54,7 @@ const FORGOTTEN: Sql = Sql {
           AND NOT EXISTS (SELECT 1 FROM encx_data_keys k WHERE k.id = a.key_id) LIMIT 1000",
 };
 
-/// One thing that no row may be.
+/// An invariant, and the finding when rows break it.
 struct Rule {
     sql: &'static Sql,
     code: Code,
@@ -113,7 +113,7 @@ pub(crate) async fn check(database: &Database, found: &mut Check) {
     }
 }
 
-/// Tells of what breaks a rule, if something does.
+/// Reports rows that break a rule. Returns whether there are any.
 async fn broken(database: &Database, rule: &Rule, found: &mut Check) -> bool {
     let breaking = match database.texts(rule.sql).await {
         Ok(breaking) => breaking,

@@ -1,4 +1,4 @@
-//! Whether versions can be unwrapped and are the keys that they were made as: a sample, or all.
+//! Checks that versions unwrap to the keys they were created as: a sample, or all.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
@@ -16,16 +16,16 @@ use crate::doctor::finding::{Check, Code, Severity, count_of, subject};
 use crate::doctor::keks::Troubled;
 use crate::exit::describe;
 
-/// How many versions are read at once.
+/// Versions read at once.
 const PAGE: u32 = 200;
 
-/// How many are unwrapped at once.
+/// Versions unwrapped at once.
 const CONCURRENCY: usize = 8;
 
-/// How many are kept by name.
+/// Versions that a finding names.
 const NAMED: usize = 5;
 
-/// The newest that encrypt, and as many of all that are not destroyed.
+/// The newest active versions, and as many random ones that are not destroyed.
 const SAMPLE: Sql = Sql {
     postgres: "
         SELECT uuid_send(id) FROM (
@@ -47,7 +47,7 @@ const ALL: Sql = Sql {
     sqlite: "SELECT id FROM encx_data_keys WHERE id > ?1 AND state <> 'destroyed' ORDER BY id LIMIT 200",
 };
 
-/// What is needed to check versions.
+/// The inputs of a check of versions.
 pub(crate) struct Versions<'d> {
     pub(crate) store: &'d dyn KeyStore,
     pub(crate) database: Option<&'d Database>,
@@ -55,15 +55,15 @@ pub(crate) struct Versions<'d> {
     pub(crate) troubled: &'d Troubled,
 }
 
-/// What was seen.
+/// Results so far.
 #[derive(Default)]
 pub(crate) struct Seen {
     faults: BTreeMap<Code, Fault>,
-    /// How many were not tried, by the reason.
+    /// Counts of versions that were not tried, by reason.
     untried: BTreeMap<String, u64>,
-    /// An active version for data, whose context can be tried.
+    /// An active version for data, whose context can be tested.
     pub(crate) active: Option<KeyRecord>,
-    /// How many of all were looked at.
+    /// Versions read so far.
     count: u64,
 }
 
@@ -76,7 +76,6 @@ struct Fault {
 }
 
 impl Versions<'_> {
-    /// Checks a sample.
     pub(crate) async fn sample(&self, seen: &mut Seen) -> Result<()> {
         let ids = match self.database {
             Some(database) => database.ids(&SAMPLE, None).await?,
@@ -85,7 +84,6 @@ impl Versions<'_> {
         self.look(&ids, seen, &ProgressBar::hidden()).await
     }
 
-    /// Checks all.
     pub(crate) async fn all(&self, seen: &mut Seen) -> Result<()> {
         let bar = bar(self.count().await);
         let mut after = None;
@@ -125,7 +123,7 @@ impl Versions<'_> {
         Some(live.map(|count| count.versions).sum())
     }
 
-    /// Reads versions and unwraps them, a few at once.
+    /// Reads versions, and unwraps a few at once.
     async fn look(&self, ids: &[DataKeyId], seen: &mut Seen, bar: &ProgressBar) -> Result<()> {
         let mut tasks = JoinSet::new();
         for record in self.read(ids, seen).await? {
@@ -151,7 +149,7 @@ impl Versions<'_> {
         Ok(())
     }
 
-    /// Reads versions. One whose row is not what encx writes fails all that are read with it, and is then read by itself.
+    /// Reads versions. An edited row fails its whole batch, whose versions are then read one by one.
     async fn read(&self, ids: &[DataKeyId], seen: &mut Seen) -> Result<Vec<KeyRecord>> {
         match self.store.get(ids).await {
             Err(StoreError::Corrupt { .. }) => {}
@@ -168,7 +166,7 @@ impl Versions<'_> {
         Ok(records)
     }
 
-    /// Tells whether a version need not be tried, because what is wrong with it was found by another check.
+    /// Tells whether another check already reported why a version fails.
     fn is_known_to_fail(&self, record: &KeyRecord, seen: &mut Seen) -> bool {
         if record.wraps.is_empty() {
             return true;
@@ -194,7 +192,7 @@ impl Seen {
             Severity::Error,
             id,
             format!("its row is not what encx writes: {what}"),
-            "restore its row from a backup; whoever changed it may write this database",
+            "restore its row from a backup, and find out which client with write access changed it",
         );
     }
 
@@ -260,7 +258,7 @@ impl Seen {
         }
     }
 
-    /// Writes what was seen as findings. Returns whether a row was found that is not what encx writes.
+    /// Turns the results into findings. Returns whether an edited row was found.
     pub(crate) fn tell(&self, found: &mut Check) -> bool {
         for (code, fault) in &self.faults {
             let subject = subject("data key", &fault.named, fault.versions);
@@ -273,7 +271,7 @@ impl Seen {
     }
 }
 
-/// A bar where stderr is a terminal.
+/// A progress bar if stderr is a terminal.
 fn bar(total: Option<u64>) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -287,7 +285,7 @@ fn bar(total: Option<u64>) -> ProgressBar {
     bar
 }
 
-/// Says why the rest was not looked at.
+/// Notes why the remaining versions were not checked.
 pub(crate) fn failed(error: &anyhow::Error, seen: &Seen, found: &mut Check) {
     found.not_checked(format!(
         "versions after the first {}: {}",

@@ -1,4 +1,4 @@
-//! What was done to the files of a folder is noticed, and the file is named.
+//! Tests that changes to the files of a folder are found, and that the error names the file.
 
 use std::fs;
 
@@ -65,7 +65,7 @@ fn receipts_are_read_as_they_were_written_and_form_a_chain() {
         read.list[0].shredded_at(),
         Some(Timestamp::from_micros(1_700_000_000_000_001))
     );
-    // A file that was being written when the process died is nothing.
+    // The leftover temporary file of a killed process is ignored.
     fs::write(folder.path().join(".encx-abc.tmp"), "{").unwrap();
     let mut again = ReceiptFolder::open(folder.path()).unwrap();
     let fourth = again.add(receipt("t-4")).unwrap();

@@ -1,4 +1,4 @@
-//! Bar charts as inline SVG: drawn by plotters, coloured by the page's style sheet.
+//! Bar charts as inline SVG, drawn by plotters and coloured by the page's style sheet.
 
 use plotters::coord::ranged1d::SegmentValue;
 use plotters::prelude::{
@@ -7,7 +7,7 @@ use plotters::prelude::{
 };
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-/// Bars with their labels; `over` are parts of them, such as calls that failed.
+/// Bars with labels. `over` are parts of the bars, such as failed calls.
 pub(super) struct Bars {
     pub(super) labels: Vec<String>,
     pub(super) values: Vec<u64>,
@@ -19,20 +19,21 @@ const LEFT: u32 = 52;
 const RIGHT: u32 = 16;
 const FONT: (&str, u32) = ("sans-serif", 15);
 
-/// How wide a digit is at most.
+/// Maximum width of a digit.
 const DIGIT: u32 = 9;
 
-/// A row may say any number, and a chart has to draw it.
+/// Largest number that is drawn: a row may contain any number.
 const MOST: u64 = 1_000_000_000_000_000;
 
-// Stand-ins for classes: `classes` replaces them.
+// Placeholder colours, which `classes` replaces.
 const LABEL: RGBColor = RGBColor(1, 1, 1);
 const GRID: RGBColor = RGBColor(2, 2, 2);
 const BAR: RGBColor = RGBColor(3, 3, 3);
 const OVER: RGBColor = RGBColor(4, 4, 4);
 
 impl Bars {
-    /// Draws what stands inside the `svg` element, and returns it with the element's `viewBox`. `None` if there is nothing to draw.
+    /// Draws the content of an `svg` element. Returns it with the element's `viewBox`, or `None` if there is
+    /// nothing to draw.
     pub(super) fn draw(&self) -> Option<(String, String)> {
         let mut svg = String::new();
         self.draw_to(&mut svg).ok()?;
@@ -58,7 +59,7 @@ impl Bars {
             .set_label_area_size(LabelAreaPosition::Bottom, 30)
             .build_cartesian_2d((0..last).into_segmented(), 0..top)?;
         let label = FONT.into_font().color(&LABEL);
-        // Labels that would overlap are left out, and the last is kept.
+        // Overlapping labels are left out; the last one is kept.
         let widest = self
             .labels
             .iter()
@@ -114,7 +115,7 @@ impl Bars {
     }
 }
 
-/// Has the style sheet colour what was drawn: light or dark, on screen or on paper.
+/// Replaces colours with classes, so that the style sheet colours them for light, dark and print.
 fn classes(svg: &str) -> String {
     let mut svg = svg.to_owned();
     for (RGBColor(red, green, blue), class) in
@@ -128,7 +129,7 @@ fn classes(svg: &str) -> String {
     svg.replace(" font-family=\"sans-serif\"", "")
 }
 
-/// Writes a number in few characters.
+/// Formats a number in few characters.
 fn short(value: u64) -> String {
     let scaled = |unit: u64, name: &str| {
         let (whole, tenth) = (value / unit, value % unit / (unit / 10));

@@ -1,4 +1,4 @@
-//! The summary: a topic each, with the worst that is known of it.
+//! The summary: one check per topic, with its worst result.
 
 use super::data::{Check, Facts, Level};
 use super::evidence::{self, Line};
@@ -28,7 +28,7 @@ pub(super) fn of(facts: &Facts) -> Vec<Check> {
     ]
 }
 
-/// Says the worst lines; all, if all are in order.
+/// Joins the worst lines, or all lines if all are in order.
 fn check(topic: &'static str, section: &'static str, lines: &[Line]) -> Check {
     let worst = lines.iter().map(|line| line.level).max();
     let level = worst.unwrap_or(Level::NotKnown);

@@ -1,4 +1,4 @@
-//! Controls of standards, and what this system shows of each. Never that one is met: encx shows a part.
+//! Controls of standards, and the evidence for each. Never states that one is met: encx shows only a part.
 
 use super::data::{Control, Facts, Level, Standing};
 use super::evidence::{self as shows, Line};
@@ -17,7 +17,7 @@ pub(super) fn of(facts: &Facts) -> Vec<Control> {
     controls
 }
 
-/// A control, how much of it encx shows at best, and the evidence.
+/// A control, the most that encx can show of it, and the evidence.
 struct Asked {
     control: &'static str,
     asks: &'static str,

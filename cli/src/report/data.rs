@@ -1,24 +1,23 @@
-//! What the report says, as plain data: this is what `--format json` writes.
+//! The report as plain data, as `--format json` writes it.
 
 use serde::Serialize;
 
 use super::told::Told;
 
-/// The report.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
-    /// Tells readers of the JSON what they read.
+    /// Identifies the JSON's format to readers.
     pub(crate) format: &'static str,
     pub(crate) generated_at: String,
     pub(crate) program: String,
-    /// What is in order and what is not.
+    /// Results by topic.
     pub(crate) summary: Vec<Check>,
     #[serde(flatten)]
     pub(crate) facts: Facts,
     pub(crate) controls: Vec<Control>,
 }
 
-/// What was found out, before it is judged.
+/// Facts, before they are judged.
 #[derive(Debug, Serialize)]
 pub(crate) struct Facts {
     pub(crate) settings: SettingsFacts,
@@ -41,11 +40,11 @@ pub(crate) struct Check {
     pub(crate) topic: &'static str,
     pub(crate) level: Level,
     pub(crate) says: String,
-    /// The section of the page that has more.
+    /// The page's section with details.
     pub(crate) section: &'static str,
 }
 
-/// How well something is, the worst last.
+/// The level of a result, worst last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Level {
@@ -88,13 +87,13 @@ pub(crate) struct SettingFacts {
     pub(crate) is_default: bool,
 }
 
-/// A KEK: what the rule, the KMS and the key store say of it.
+/// A KEK as the rule, the KMS and the key store report it.
 #[derive(Debug, Serialize)]
 pub(crate) struct KekFacts {
     pub(crate) kms: String,
     pub(crate) provider: Option<&'static str>,
     pub(crate) kek: String,
-    /// The name that the KEK rule has for it, if another.
+    /// The KEK rule's name for it, if different.
     pub(crate) alias: Option<String>,
     pub(crate) is_in_rule: bool,
     pub(crate) state: &'static str,
@@ -104,7 +103,7 @@ pub(crate) struct KekFacts {
     pub(crate) last_rotation: Option<String>,
     pub(crate) next_rotation: Option<String>,
     pub(crate) deletion: Option<String>,
-    /// How many versions it wraps, and how many of these no other KEK does.
+    /// Number of versions that it wraps, and how many of them no other KEK wraps.
     pub(crate) versions: Told<u64>,
     pub(crate) sole: Told<u64>,
 }
@@ -124,17 +123,17 @@ pub(crate) struct VersionCount {
     pub(crate) oldest_activated_at: Option<String>,
 }
 
-/// How old versions are that are in use.
+/// Ages of the versions in use.
 #[derive(Debug, Serialize)]
 pub(crate) struct AgeFacts {
     /// Active versions by age.
     pub(crate) active: Vec<AgeBucket>,
     pub(crate) oldest_active_days: Option<u64>,
-    /// Active versions that have encrypted for longer than NIST suggests at most.
+    /// Active versions that have encrypted for longer than NIST's suggested maximum.
     pub(crate) active_over_2_years: u64,
-    /// Versions that have only decrypted for longer than NIST suggests at most.
+    /// Versions that have only decrypted for longer than NIST's suggested maximum.
     pub(crate) deactivated_over_3_years: u64,
-    /// Versions that can decrypt nothing, because they have no wrap.
+    /// Versions without a wrap, which decrypt nothing.
     pub(crate) without_wraps: u64,
 }
 
@@ -160,17 +159,17 @@ pub(crate) struct DueVersionFacts {
     pub(crate) period_days: u64,
 }
 
-/// What the audit log says.
+/// Facts from the audit log.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct AuditFacts {
     pub(crate) entries: u64,
-    /// Entries that say nothing that encx writes.
+    /// Edited entries, with values that encx does not write.
     pub(crate) unreadable: u64,
     pub(crate) first_at: Option<String>,
     pub(crate) last_at: Option<String>,
-    /// Changes of states.
+    /// State changes.
     pub(crate) transitions: u64,
-    /// Entries that name the database's user.
+    /// Entries that name a database user.
     pub(crate) with_user: u64,
     /// The last 24 months, oldest first.
     pub(crate) months: Vec<MonthFacts>,
@@ -179,7 +178,7 @@ pub(crate) struct AuditFacts {
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct MonthFacts {
     pub(crate) month: String,
-    /// Versions that took over from another.
+    /// Versions that replaced another one.
     pub(crate) rotations: u64,
     pub(crate) first_versions: u64,
     pub(crate) destroyed: u64,
@@ -222,12 +221,12 @@ impl ColumnFacts {
 
 #[derive(Debug, Serialize)]
 pub(crate) struct RowsFacts {
-    /// A state, `missing` for keys that the key store does not have, or `no key` for values that name none.
+    /// A key state, `missing` if the key store does not have the key, or `no key` for values that name none.
     pub(crate) state: &'static str,
     pub(crate) rows: u64,
 }
 
-/// The last time that all rows of a column were opened.
+/// The last time a job decrypted all rows of a column.
 #[derive(Debug, Serialize)]
 pub(crate) struct VerifiedFacts {
     pub(crate) is_complete: bool,
@@ -246,9 +245,9 @@ pub(crate) struct FaultFacts {
 
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct ShredFacts {
-    /// Contexts all of whose versions are destroyed, the latest first.
+    /// Contexts whose versions are all destroyed, latest first.
     pub(crate) contexts: Vec<ShreddedContext>,
-    /// Whether there are more destroyed keys than were looked at.
+    /// Whether there are more destroyed keys than were read.
     pub(crate) is_cut_short: bool,
 }
 
@@ -261,16 +260,16 @@ pub(crate) struct ShreddedContext {
     pub(crate) by: Option<String>,
 }
 
-/// A receipt of a shredding.
+/// A shredding receipt.
 #[derive(Debug, Serialize)]
 pub(crate) struct ReceiptFacts {
     pub(crate) number: u64,
     pub(crate) context: String,
     pub(crate) shredded_at: String,
     pub(crate) versions: u64,
-    /// Whether no process can read with these keys any more.
+    /// Whether no process can still read with these keys.
     pub(crate) is_complete: bool,
-    /// Versions that it lists and that the key store has in another state, as after a restore.
+    /// Listed versions that the key store has in another state, as after a restore.
     pub(crate) not_destroyed: u64,
     pub(crate) reason: String,
 }
@@ -280,24 +279,24 @@ pub(crate) struct ProcessFacts {
     pub(crate) name: String,
     pub(crate) started_at: String,
     pub(crate) seen_at: String,
-    /// Whether it was not heard of for five minutes.
+    /// Whether it sent no heartbeat for five minutes.
     pub(crate) is_silent: bool,
 }
 
-/// A control of a standard, and what this system shows of it.
+/// A control of a standard, and this system's evidence.
 #[derive(Debug, Serialize)]
 pub(crate) struct Control {
     pub(crate) standard: &'static str,
     pub(crate) control: &'static str,
-    /// What it asks, in our words.
+    /// The requirement, in encx's own words.
     pub(crate) asks: &'static str,
     pub(crate) standing: Standing,
     pub(crate) evidence: Vec<String>,
-    /// What encx does not show, and what would.
+    /// What encx does not show, and what would show it.
     pub(crate) elsewhere: &'static str,
 }
 
-/// How much of a control encx shows, the least first. Never that the control is met.
+/// How much of a control encx shows, least first. Never states that the control is met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Standing {

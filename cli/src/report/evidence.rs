@@ -1,4 +1,4 @@
-//! What this system shows: one sentence each, computed from the facts, and whether it is in order.
+//! Evidence: sentences computed from the facts, each with a level.
 
 mod keys;
 mod line;

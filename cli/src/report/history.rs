@@ -1,4 +1,4 @@
-//! What the audit log says: rotations by month, and the contexts that were shredded.
+//! Facts from the audit log: rotations by month, and shredded contexts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,10 +16,10 @@ const PAGE: u32 = 1000;
 
 const MONTHS: usize = 24;
 
-/// How many scopes whose keys were destroyed are looked at: memory is bounded by it.
+/// Scopes with destroyed keys that are looked up. Bounds memory.
 const MAX_SCOPES: usize = 20_000;
 
-/// How many scopes are loaded at once.
+/// Scopes loaded at once.
 const BATCH: usize = 100;
 
 /// The last destruction in a scope.
@@ -29,7 +29,7 @@ pub(super) struct Destruction {
     by: Option<String>,
 }
 
-/// What a walk over the audit log found.
+/// The result of a walk over the audit log.
 #[derive(Debug, Default)]
 pub(super) struct History {
     pub(super) facts: AuditFacts,
@@ -37,7 +37,7 @@ pub(super) struct History {
     is_cut_short: bool,
 }
 
-/// Reads the whole audit log, a page at a time.
+/// Reads the whole audit log, page by page.
 ///
 /// # Cancellation
 ///
@@ -83,7 +83,7 @@ impl History {
                 _ => {}
             }
         }
-        // Entries are in the order of their numbers, which may differ from that of time by seconds.
+        // Entries are in number order, which may differ from time order by seconds.
         facts.first_at.get_or_insert_with(|| at.clone());
         facts.last_at = Some(at);
         if entry.what == AuditedPart::State && entry.to == KeyState::Destroyed {
@@ -101,7 +101,7 @@ impl History {
         }
     }
 
-    /// Finds the contexts of which no version is left, of any usage.
+    /// Finds the contexts whose versions of every usage are destroyed.
     ///
     /// # Cancellation
     ///
@@ -111,7 +111,7 @@ impl History {
         let mut contexts = BTreeSet::new();
         for scopes in scopes.chunks(BATCH) {
             for record in store.load(scopes).await? {
-                // An edited row does not say whose it is; it is counted among those that cannot be read.
+                // An edited row does not prove its context. It counts as unreadable elsewhere.
                 if record.state == KeyState::Destroyed && record.verified_context().is_ok() {
                     contexts.insert(record.context);
                 }
@@ -161,7 +161,7 @@ fn scopes_of(pairs: &BTreeMap<String, String>) -> Vec<Scope> {
     context.map(scopes).unwrap_or_default()
 }
 
-/// Lists the months that end with the one of a moment, such as `2026-11`, oldest first. None for a moment that no calendar has.
+/// Lists the months up to that of `now`, such as `2026-11`, oldest first. Empty for a time outside the calendar.
 fn last_months(now: &str) -> Vec<String> {
     let part = |range: std::ops::Range<usize>| now.get(range)?.parse::<usize>().ok();
     let (Some(year), Some(month)) = (part(0..4), part(5..7)) else {

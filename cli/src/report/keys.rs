@@ -1,4 +1,4 @@
-//! How old the versions in use are: read from the key store a page at a time.
+//! Ages of the versions in use, read from the key store page by page.
 
 use encx::keys::KeyState;
 use encx::store::{KeyQuery, KeyRecord, KeyStore, StoreError, Timestamp};
@@ -9,7 +9,7 @@ const PAGE: u32 = 1000;
 
 const DAY: i64 = 24 * 60 * 60 * 1_000_000;
 
-/// Names of ages, and from how many days on the next one holds.
+/// Age groups, each with the number of days at which the next one begins.
 const AGES: [(&str, u64); 5] = [
     ("< 30 days", 30),
     ("30–90 days", 90),
@@ -18,7 +18,8 @@ const AGES: [(&str, u64); 5] = [
     ("> 1 year", u64::MAX),
 ];
 
-/// Of NIST SP 800-57 part 1, table 1: for how long a symmetric data-encryption key encrypts, and decrypts beyond that, at most.
+/// Maximums in NIST SP 800-57 part 1, table 1: how long a symmetric data-encryption key encrypts, and how much
+/// longer it decrypts.
 const MAX_ENCRYPTING_DAYS: u64 = 2 * 365;
 const MAX_DECRYPTING_DAYS: u64 = 3 * 365;
 
@@ -77,7 +78,7 @@ fn add(ages: &mut AgeFacts, record: &KeyRecord, now: Timestamp) {
     }
 }
 
-/// Returns whole days, and none for a moment that is still to come.
+/// Returns whole days; 0 for a time in the future.
 fn days_since(at: Timestamp, now: Timestamp) -> u64 {
     let micros = now.as_micros().saturating_sub(at.as_micros());
     u64::try_from(micros / DAY).unwrap_or(0)

@@ -1,4 +1,4 @@
-//! The page: one HTML file without scripts, and without anything from elsewhere.
+//! The HTML page: one file without scripts or external resources.
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -8,10 +8,10 @@ use super::sections;
 
 const STYLE: &str = include_str!("page.css");
 
-/// Nothing but what stands in the file itself: no script, no request.
+/// The file contains everything: no script, no request.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:";
 
-/// Writes the report as a page.
+/// Renders the report as a page.
 pub(crate) fn page(report: &Report) -> String {
     let facts = &report.facts;
     let day = report.generated_at.split('T').next().unwrap_or_default();
@@ -129,7 +129,7 @@ fn summary(report: &Report) -> Markup {
     }
 }
 
-/// Names a standing behind a number of controls.
+/// Names a standing, for use after a number of controls.
 fn in_sentence(standing: Standing) -> &'static str {
     match standing {
         Standing::Finding => "with a finding",

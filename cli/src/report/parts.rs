@@ -1,4 +1,5 @@
-//! What sections are made of: badges, tables, charts beside their numbers. Every value is escaped here or by `maud`.
+//! Building blocks of sections: badges, tables, and charts with their numbers. Every value is escaped here or by
+//! `maud`.
 
 use maud::{Markup, PreEscaped, html};
 
@@ -6,15 +7,15 @@ use super::charts::Bars;
 use super::told::Told;
 use crate::output::printable;
 
-/// A cell of a table.
+/// A table cell.
 pub(super) enum Cell {
-    /// A name that is no word.
+    /// An identifier.
     Code(String),
     Markup(Markup),
-    /// A date, which stays in one line.
+    /// A date; kept on one line.
     Moment(String),
     Number(String),
-    /// A sentence, which needs room.
+    /// A sentence; needs a wide column.
     Prose(String),
     Text(String),
 }
@@ -52,7 +53,7 @@ impl Cell {
         Self::Text("–".to_owned())
     }
 
-    /// Returns the class that lays it out.
+    /// Returns the CSS class.
     fn class(&self) -> Option<&'static str> {
         match self {
             Self::Code(_) => Some("id"),
@@ -64,12 +65,12 @@ impl Cell {
     }
 }
 
-/// Makes visible what would reorder or hide text: a row of the database may say anything.
+/// Makes characters visible that reorder or hide text: database rows may contain any text.
 pub(super) fn value(text: &str) -> String {
     printable(text)
 }
 
-/// Writes a number with its thousands apart.
+/// Formats a number with grouped thousands.
 pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let first = digits.len() % 3;
@@ -83,12 +84,12 @@ pub(super) fn grouped(number: u64) -> String {
     text
 }
 
-/// Says how something is, in a word and a colour.
+/// Shows a level as a coloured word.
 pub(super) fn badge(class: &str, name: &str) -> Markup {
     html! { span class={ "badge " (class) } { (name) } }
 }
 
-/// Names the state of a key in its colour.
+/// Shows the state of a key in its colour.
 pub(super) fn state(state: &str) -> Markup {
     let class = match state {
         "active" => "good",
@@ -99,13 +100,13 @@ pub(super) fn state(state: &str) -> Markup {
     badge(class, state)
 }
 
-/// Lays out rows, whose first cell is their header. A header that begins with `#` is of numbers.
+/// Lays out rows whose first cell is a row header. `#` at the start of a column header marks numbers.
 pub(super) fn table(caption: &str, header: &[&str], rows: impl IntoIterator<Item = Vec<Cell>>) -> Markup {
     let rows: Vec<_> = rows.into_iter().collect();
     if rows.is_empty() {
         return html! { p .unknown { (caption) ": none." } };
     }
-    // What is short is not spread over the width of the page.
+    // Tables with few columns do not fill the page's width.
     let is_narrow = header.len() <= 3;
     html! {
         div .scroll .narrow[is_narrow] role="group" aria-label=(caption) tabindex="0" {
@@ -148,17 +149,17 @@ fn content(cell: Cell) -> Markup {
     }
 }
 
-/// A chart: its bars, and what people read of it. `id` begins the ids of its texts.
+/// A chart: its bars and texts. `id` prefixes the ids of its texts.
 pub(super) struct Chart<'c> {
     pub(super) id: &'c str,
     pub(super) title: &'c str,
     pub(super) description: &'c str,
-    /// Names the bars, and the parts that are drawn over them.
+    /// Names of the bars, and of the parts drawn over them.
     pub(super) legend: Option<[&'c str; 2]>,
     pub(super) bars: Bars,
 }
 
-/// Shows a chart and, beside it, the table of its numbers.
+/// Shows a chart beside the table of its numbers.
 pub(super) fn chart(chart: &Chart<'_>, numbers: &Markup) -> Markup {
     let (id, title) = (chart.id, chart.title);
     html! {
@@ -170,7 +171,7 @@ pub(super) fn chart(chart: &Chart<'_>, numbers: &Markup) -> Markup {
                             xmlns="http://www.w3.org/2000/svg" {
                             title id={ (id) "-title" } { (title) }
                             desc id={ (id) "-desc" } { (chart.description) }
-                            // Drawn by plotters, which escapes texts.
+                            // plotters escapes texts.
                             (PreEscaped(inside))
                         }
                     }
@@ -187,7 +188,7 @@ pub(super) fn chart(chart: &Chart<'_>, numbers: &Markup) -> Markup {
     }
 }
 
-/// Shows what is known, or says why it is not.
+/// Shows a known part, or why it is unknown.
 pub(super) fn told<T>(what: &str, told: &Told<T>, show: impl FnOnce(&T) -> Markup) -> Markup {
     match told.known() {
         Some(known) => show(known),

@@ -1,4 +1,4 @@
-//! What receipts of shreddings say, and whether what they list is still destroyed.
+//! Shredding receipts, and whether the versions they list are still destroyed.
 
 use encx::keys::{DataKeyId, KeyState};
 use encx::store::{KeyStore, StoreError};
@@ -7,7 +7,7 @@ use super::data::ReceiptFacts;
 use crate::context::describe;
 use crate::receipts::{Receipt, Receipts};
 
-/// How many versions are looked up at once.
+/// Versions looked up at once.
 const BATCH: usize = 1000;
 
 /// Looks up the versions of every receipt.
@@ -21,7 +21,7 @@ pub(super) async fn look_up(
 ) -> Result<Vec<ReceiptFacts>, StoreError> {
     let mut facts = Vec::with_capacity(receipts.list.len());
     for receipt in &receipts.list {
-        // A later receipt of the same context waited for the processes that an earlier one did not.
+        // A later receipt of the same context may have waited for the missing processes.
         let mut later = receipts
             .list
             .iter()
@@ -40,7 +40,7 @@ pub(super) async fn look_up(
     Ok(facts)
 }
 
-/// Counts versions that a receipt lists and the key store has in another state, as after a restore.
+/// Counts listed versions that the key store has in another state, as after a restore.
 async fn not_destroyed(store: &dyn KeyStore, receipt: &Receipt) -> Result<u64, StoreError> {
     let ids: Vec<DataKeyId> = receipt
         .versions

@@ -1,4 +1,4 @@
-//! The sections of the page: the evidence, topic by topic.
+//! The page's sections: evidence by topic.
 
 mod history;
 mod keys;

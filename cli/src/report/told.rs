@@ -1,18 +1,17 @@
-//! A part of the report that may be unknown, and why it is.
+//! A part of the report that may be unknown.
 
 use std::fmt::Display;
 
 use encx::ops::Reported;
 use serde::{Serialize, Serializer};
 
-/// A part of the report.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Told<T> {
-    /// It could not be found out, for this reason.
+    /// The reason why it could not be determined.
     Failed(String),
-    /// It is this.
+    /// The value.
     Known(T),
-    /// It is not there to be told: `not recorded`, `not asked for`.
+    /// Not available: `not recorded` or `not asked for`.
     Missing(&'static str),
 }
 
@@ -42,7 +41,7 @@ impl<T> Told<T> {
         }
     }
 
-    /// Says why it is unknown; `None` if it is known.
+    /// Returns why it is unknown; `None` if it is known.
     pub(super) fn why(&self) -> Option<String> {
         match self {
             Self::Known(_) => None,
@@ -52,7 +51,7 @@ impl<T> Told<T> {
     }
 }
 
-/// As `Reported` is written.
+/// Serializes as `Reported` does.
 impl<T: Serialize> Serialize for Told<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {

@@ -1,4 +1,4 @@
-//! What is known of the rows of declared columns: the last verify, and the census.
+//! Rows of declared columns: the last verification, and the census.
 
 use std::collections::BTreeMap;
 
@@ -14,20 +14,20 @@ use crate::columns::rotation_job_name;
 use crate::exit;
 use crate::record::moment;
 
-/// How many keys are looked up at once.
+/// Keys looked up at once.
 const BATCH: usize = 1000;
 
-/// How many rows are named of each kind of fault.
+/// Rows named for each kind of fault.
 const EXAMPLES: usize = 5;
 
-/// What a census says of keys that the key store does not have, and of values that name none.
+/// Census states of keys that the key store does not have, and of values that name no key.
 pub(super) const MISSING: &str = "missing";
 pub(super) const NO_KEY: &str = "no key";
 
-/// What is told of a column whose rows were never opened by a job.
+/// Shown for a column that no job has verified.
 pub(super) const NEVER: &str = "never";
 
-/// Looks a column up. `rows` are its tables, for a census; `None` if none is asked for.
+/// Looks up a column. `rows` opens its tables for a census; `None` skips the census.
 ///
 /// # Cancellation
 ///
@@ -97,7 +97,7 @@ fn verified(job: &JobStatus) -> VerifiedFacts {
     }
 }
 
-/// Counts rows by the state of their key. Keys are looked up a thousand at a time.
+/// Counts rows by the state of their key. Looks up `BATCH` keys at a time.
 async fn census(store: &dyn KeyStore, column: &EncryptedColumn, rows: &Rows) -> Result<Vec<RowsFacts>> {
     let mut by_state: BTreeMap<&'static str, u64> = BTreeMap::new();
     let counts = rows.census([column.clone()])?.count().await?;

@@ -1,11 +1,11 @@
-//! What commands that change something write, as a table and as JSON, on both databases alike.
+//! Tests what commands that change something write, as table and JSON, on both databases.
 
 use serde_json::Value;
 use snapbox::{IntoData, assert_data_eq, str};
 
 use crate::support::{Place, Ran, id_of, on_both, stable};
 
-/// Runs one command for its table and another of the same kind for its JSON, and compares both.
+/// Compares the table of one command and the JSON of another of the same kind.
 #[track_caller]
 fn write(place: &Place, for_table: &[&str], for_json: &[&str], table: impl IntoData, json: impl IntoData) {
     assert_data_eq!(stable(&place.ok(for_table)), table);
@@ -13,7 +13,7 @@ fn write(place: &Place, for_table: &[&str], for_json: &[&str], table: impl IntoD
     assert_data_eq!(in_order(&written), json);
 }
 
-/// Writes JSON lines with their fields in the order of their names.
+/// Formats JSON lines with sorted fields.
 fn in_order(written: &Ran) -> String {
     let values = serde_json::Deserializer::from_str(&written.stdout).into_iter::<Value>();
     let lines = values.map(|value| format!("{}\n", value.unwrap()));
@@ -228,7 +228,7 @@ finished; 0 changed, 2 unchanged, 0 failed
     });
 }
 
-/// Writes an entry of the audit log without the names of who wrote it, which depend on the database.
+/// Formats an audit entry without its writer, which depends on the database.
 fn without_writer(mut entry: Value) -> String {
     let fields = entry.as_object_mut().unwrap();
     fields.retain(|name, _| name != "db_user" && name != "application");

@@ -1,4 +1,5 @@
-//! `encx doctor`: a healthy place has no finding, and each planted fault its own and no other, on SQLite and on PostgreSQL.
+//! `encx doctor`: a healthy setup has no finding, and each planted fault has only its own, on SQLite and
+//! PostgreSQL.
 
 mod columns;
 mod database;
@@ -15,15 +16,15 @@ use snapbox::{assert_data_eq, str};
 
 use crate::support::{Database, Place, Ran, run_sql, stable};
 
-/// What a server for tests has switched off on purpose.
+/// Faults that the tests' server has on purpose.
 const OF_TESTS: [&str; 4] = ["--accept", "fsync-off", "--accept", "full-page-writes-off"];
 
-/// A healthy place: on PostgreSQL with a role that has the rights that the README lists, on SQLite with a private file.
+/// A healthy setup: on PostgreSQL a role with the README's rights, on SQLite a private file.
 pub(crate) struct Ward {
     pub(crate) place: Place,
-    /// The URL of who may do all.
+    /// The administrator's URL.
     pub(crate) admin: String,
-    /// Removed after the place, whose tables name it.
+    /// Dropped after the place, whose tables refer to it.
     _role: Option<Role>,
 }
 
@@ -39,7 +40,7 @@ impl Drop for Role {
     }
 }
 
-/// Runs a test at a healthy place on both databases.
+/// Runs a test on a healthy setup, on both databases.
 pub(crate) fn on_both(test: impl Fn(Ward)) {
     for database in [Database::Sqlite, Database::Postgres] {
         test(Ward::new(database));
@@ -76,7 +77,7 @@ impl Ward {
         }
     }
 
-    /// The name of the database's role.
+    /// Returns the name of the database role.
     pub(crate) fn role(&self) -> &str {
         &self._role.as_ref().unwrap().name
     }
@@ -106,7 +107,7 @@ impl Ward {
         args
     }
 
-    /// Runs the doctor, who has to find these codes with these severities, and ends as that demands.
+    /// Runs the doctor. It must report exactly these codes and severities, with the matching exit code.
     #[track_caller]
     pub(crate) fn finds(&self, expected: &[(&str, &str)]) -> Report {
         self.finds_with(&[], expected)
@@ -118,7 +119,7 @@ impl Ward {
         Report::new(self.place.run(&args), expected)
     }
 
-    /// The same with the program's clock set wrongly.
+    /// Like `finds`, with the program's clock shifted by `offset`.
     #[track_caller]
     pub(crate) fn finds_at(&self, offset: &str, expected: &[(&str, &str)]) -> Report {
         let (args, inner) = (self.args(&[]), self.place.command(&[]));
@@ -144,7 +145,7 @@ impl Place {
     }
 }
 
-/// Returns the statements by which the README gives a service its rights.
+/// Returns the statements with which the README grants a service its rights.
 fn grants(role: &str) -> String {
     let readme = include_str!("../../README.md");
     let (_, rest) = readme.split_once("```sql\n").unwrap();
@@ -153,7 +154,7 @@ fn grants(role: &str) -> String {
     grants.replace(" TO app;", &format!(" TO {role};"))
 }
 
-/// What the doctor said.
+/// The doctor's output.
 pub(crate) struct Report {
     pub(crate) json: Value,
     text: String,
@@ -199,7 +200,7 @@ impl Report {
         all.filter(|finding| finding["accepted"] != true)
     }
 
-    /// Lists what could not be checked, behind the name of its check.
+    /// Lists what could not be checked, prefixed with the name of the check.
     pub(crate) fn not_checked(&self) -> Vec<String> {
         let of_check = |check: &Value| {
             let name = check["name"].as_str().unwrap().to_owned();
@@ -216,7 +217,7 @@ impl Report {
         assert_eq!(self.not_checked(), Vec::<String>::new());
     }
 
-    /// Fails unless a finding says this.
+    /// Fails unless a finding contains this text.
     #[track_caller]
     pub(crate) fn says(&self, text: &str) -> &Self {
         assert!(self.text.contains(text), "{text}: {}", self.text);
@@ -227,7 +228,7 @@ impl Report {
 #[test]
 fn a_healthy_place_has_no_finding() {
     on_both(|ward| {
-        // Where there are no keys yet, no context can be tried.
+        // Without keys, there is no context to test.
         let empty = ward.finds(&[]).not_checked();
         assert!(
             matches!(empty.as_slice(), [one] if one.contains("no active data key")),
@@ -303,7 +304,7 @@ fn a_finding_that_is_accepted_does_not_count() {
 }
 
 impl Ward {
-    /// Makes all versions older than they are.
+    /// Makes all versions older.
     fn age(&self, days: u32) {
         self.sql(
             &format!("UPDATE encx.data_keys SET activated_at = activated_at - interval '{days} days'"),

@@ -1,4 +1,4 @@
-//! What fails: its message, its exit code, and no secret in it.
+//! Failures: message, exit code, and no secret in the output.
 
 use crate::support::{Database, Place, on_both, run_sql};
 
@@ -104,7 +104,7 @@ fn a_kms_that_is_down_is_2() {
         place.env.insert(name.to_owned(), value.to_owned());
     }
     place.env.remove("ENCX_KEK_KEY_FILE");
-    // The list needs no KMS.
+    // Listing needs no KMS.
     assert_eq!(place.ok(&["keys", "list", "--format", "json"]).lines().count(), 1);
     place
         .run(&["keys", "create", "-c", "tenantId=t-2"])

@@ -1,4 +1,4 @@
-//! Commands that need no server: KEK files, ciphertexts, settings, completions, pages.
+//! Commands that need no server: KEK files, ciphertexts, settings, completions, manual pages.
 
 use std::process::Stdio;
 
@@ -39,7 +39,7 @@ local/00000000-0000-0000-0000-000000000000  yes      enabled           1
     place.ok(&["local", "passwd", &file, "--new-key-file", &place.path("new.key")]);
     place.run(&["local", "info", &file]).expect(1).says("key");
     place.ok(&["local", "info", &file, "--key-file", &place.path("new.key")]);
-    // The keys that it wrapped still open.
+    // The keys that it wrapped still unwrap.
     let mut place = place;
     place
         .env

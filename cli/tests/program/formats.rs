@@ -1,11 +1,11 @@
-//! What every command writes, as a table and as JSON, on both databases alike.
+//! What each command writes, as table and JSON, on both databases.
 
 use serde_json::Value;
 use snapbox::{IntoData, assert_data_eq, str};
 
 use crate::support::{Place, on_both, stable};
 
-/// Runs a command in both formats, and compares what it writes.
+/// Runs a command in both formats and compares the output.
 #[track_caller]
 fn writes(place: &Place, args: &[&str], code: i32, table: impl IntoData, json: impl IntoData) {
     let written = place.run(args).expect(code).stdout;
@@ -17,7 +17,7 @@ fn writes(place: &Place, args: &[&str], code: i32, table: impl IntoData, json: i
     assert_data_eq!(stable(&steady(&written)), json);
 }
 
-/// Writes JSON in one way, without what differs from run to run and from database to database.
+/// Formats JSON without values that differ by run or database.
 fn steady(text: &str) -> String {
     let values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
     let lines = values.map(|value| {

@@ -1,10 +1,10 @@
-//! `encx keks`, `encx rewrap` and `encx local`: from one KEK to the next.
+//! `encx keks`, `encx rewrap` and `encx local`: moving from one KEK to the next.
 
 use snapbox::{assert_data_eq, str};
 
 use crate::support::{Place, on_both, stable};
 
-/// Adds a KEK to the file, and returns its name.
+/// Adds a KEK to the file and returns its name.
 fn add_kek(place: &Place) -> String {
     let made = place
         .run(&[
@@ -80,7 +80,7 @@ default  local/00000000-0000-0000-0000-000000000001  yes   enabled  -         - 
 
 "#]]
         );
-        // It holds nothing, and still wraps what is made from now on.
+        // The KEK wraps no version, but still wraps new ones.
         place
             .run(&["keks", "can-retire", &old])
             .expect(3)
@@ -111,7 +111,7 @@ wraps new keys             no
             3
         );
 
-        // A rule without the KEK that holds the keys.
+        // A rule without the KEK that wraps the keys.
         place.env.insert("ENCX_KEK".to_owned(), old);
         place.env.remove("ENCX_ALSO_UNWRAP");
         let missing = place.run(&["keks", "check"]).expect(3);
@@ -131,7 +131,7 @@ fn the_chain_is_validated_and_the_status_shows_what_is_there() {
         let validated: serde_json::Value = serde_json::from_str(&validated).unwrap();
         assert_eq!(validated["overall_status"], "PASS", "{validated}");
         assert_eq!(validated["tests"]["cache_hit"], "PASS");
-        // Nothing is left behind.
+        // Validation stored no key.
         assert_eq!(place.ok(&["keys", "list", "--format", "json"]).lines().count(), 1);
         let table = place.ok(&["validate", "--context", "tenantId=t-1"]);
         assert!(table.lines().count() >= 10 && !table.contains("FAIL"), "{table}");

@@ -1,4 +1,4 @@
-//! Commands that run for long: Ctrl-C, SIGTERM, and going on afterwards.
+//! Long-running commands: Ctrl-C, SIGTERM, and resuming.
 
 use std::io::{BufReader, Read as _};
 use std::process::{Child, Command, Stdio};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::support::{Database, Place};
 
-/// Waits until a line that the child writes says something.
+/// Waits until the child writes a line that contains `text`.
 pub(crate) fn await_line(reader: &mut impl std::io::BufRead, text: &str) {
     let mut line = String::new();
     while reader.read_line(&mut line).unwrap() > 0 {
@@ -26,7 +26,7 @@ pub(crate) fn signal(child: &Child, name: &str) {
     assert!(sent.success());
 }
 
-/// Waits for the end, for at most 20 seconds.
+/// Waits at most 20 seconds for the child to exit.
 pub(crate) fn end_of(mut child: Child) -> Option<i32> {
     for _ in 0..1000 {
         if let Some(status) = child.try_wait().unwrap() {
@@ -101,7 +101,7 @@ fn sigterm_ends_the_daemon_in_order() {
     signal(&child, "TERM");
     await_line(&mut stderr, "ending, as told");
     assert_eq!(end_of(child), Some(0));
-    // It gave its lease back: another begins at once.
+    // The daemon released its lease, so another starts at once.
     place.ok(&["maintain", "--once"]);
 }
 

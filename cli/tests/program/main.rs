@@ -1,4 +1,4 @@
-//! The program as a process, on SQLite and on PostgreSQL: what it writes, and how it ends.
+//! Runs the program as a process on SQLite and PostgreSQL, and checks its output and exit code.
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 mod changes;

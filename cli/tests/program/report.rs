@@ -1,4 +1,4 @@
-//! `encx report`: what it gathers, what it says of controls, and the page.
+//! `encx report`: its facts, its statements on controls, and the page.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use crate::users;
 const SCRIPT: &str = "<script>alert(1)</script>";
 const TABLE: &str = "a\"><img src=x onerror=1>";
 
-/// Has the settings declare columns of these tables.
+/// Declares columns of these tables in the settings.
 fn declare(place: &Place, tables: &[&str]) {
     let columns = tables.iter().map(|table| {
         format!(
@@ -19,7 +19,7 @@ fn declare(place: &Place, tables: &[&str]) {
     place.write_private("encx.toml", &columns.collect::<String>());
 }
 
-/// Makes a table of rows, each under a key, given by its id.
+/// Creates a table with one row under each key, given by its id.
 fn insert_rows(place: &Place, keys: &[&str]) {
     place.sql(
         "CREATE TABLE users (id bigint PRIMARY KEY, tenant text, ssn bytea)",
@@ -39,7 +39,7 @@ fn report(place: &Place, args: &[&str]) -> Value {
     serde_json::from_str(&json).unwrap()
 }
 
-/// Finds the topic of the summary, as its status and what is found.
+/// Finds a topic of the summary: its status, and what was found.
 fn topic(report: &Value, topic: &str) -> (String, String) {
     let topics = report["summary"].as_array().unwrap();
     let found = topics.iter().find(|found| found["topic"] == topic).unwrap();
@@ -260,7 +260,7 @@ fn receipts_are_looked_up_again() {
         assert_eq!(topic(&of, "Shreddings").0, "in_order");
         assert_eq!(of["shreddings"]["contexts"][0]["context"], "tenantId=t-1");
 
-        // As a restored backup has it.
+        // The row as a restored backup has it.
         let restored = "state = 'deactivated', destroyed_at = NULL WHERE version = 1 AND usage = 1";
         place.sql(
             &format!("SET session_replication_role = replica; UPDATE encx.data_keys SET {restored}"),
@@ -389,7 +389,6 @@ fn a_page_is_one_file_in_which_names_are_text() {
 fn a_kek_that_no_rule_names_is_a_finding() {
     on_both(|place| {
         place.create("tenantId=t-1");
-        // A wrap by a KEK that no rule names.
         place.sql(
             "UPDATE encx.wrapped_keys SET kek = 'local/elsewhere'",
             "UPDATE encx_wrapped_keys SET kek = 'local/elsewhere'",

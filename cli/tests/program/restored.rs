@@ -1,10 +1,10 @@
-//! `encx shred` after a restore: what came back is found, and destroyed again.
+//! `encx shred` after a restore: it finds what came back, and destroys it again.
 
 use crate::sealed::{context_of, with_crypto};
 use crate::shred::{findings, none_of, plan, receipts, replay, run, states, verify, with_tenants};
 use crate::support::{Place, on_both};
 
-/// Keeps the rows of the key tables, as a backup does.
+/// Copies the rows of the key tables, as a backup does.
 fn back_up(place: &Place) {
     place.sql(
         "CREATE TABLE backup_keys AS SELECT * FROM encx.data_keys; CREATE TABLE backup_wraps AS SELECT * FROM encx.wrapped_keys",
@@ -12,7 +12,7 @@ fn back_up(place: &Place) {
     );
 }
 
-/// Puts back the rows that were kept.
+/// Restores the copied rows.
 fn restore(place: &Place) {
     let restore = |keys: &str, wraps: &str| {
         format!(
@@ -84,7 +84,7 @@ fn a_version_that_was_made_since_survives_a_replay() {
             "{}",
             revived.stdout
         );
-        // A part of the backup comes back: the version that was deactivated, with its wrap.
+        // The restore brings back part of the backup: the deactivated version and its wrap.
         place.sql(
             "UPDATE encx.data_keys k SET state = b.state, destroyed_at = NULL, revision = b.revision FROM backup_keys b \
              WHERE b.id = k.id AND b.state = 'deactivated'; INSERT INTO encx.wrapped_keys SELECT w.* FROM backup_wraps w \
@@ -108,12 +108,12 @@ fn a_version_that_was_made_since_survives_a_replay() {
             "{}",
             verified.stdout
         );
-        // It encrypts.
+        // The revived version encrypts.
         with_crypto(&place, async |crypto| {
             let aad = encx::Field::new("users", "ssn").row(1);
             crypto.encrypt(&context_of("t-1"), "x", aad).await.unwrap();
         });
-        // And the plan, although its receipts are there, destroys nothing more.
+        // Running the plan again destroys nothing more, although its receipts exist.
         run(&place, &["--yes"])
             .expect(0)
             .says("every context of the plan is destroyed");

@@ -1,4 +1,4 @@
-//! `encx rotate --everything`: done only when nothing is left, whatever happens in between.
+//! `encx rotate --everything`: it is done only when nothing is left, despite faults and kills.
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
@@ -73,7 +73,7 @@ fn every_context_is_rotated_once_and_no_row_is_left() {
         assert_eq!(old_rows(&place, "users"), 0);
         assert!(place.ok(&["audit", "export"]).contains("an operator left"));
 
-        // The next one is another.
+        // The next run begins another rotation.
         let events = rotate(&place, &["--format", "json"]).expect(0).stdout;
         let events: Vec<Value> = events
             .lines()
@@ -100,7 +100,7 @@ fn every_context_is_rotated_once_and_no_row_is_left() {
     });
 }
 
-/// Leaves something out: the rotation is not done, and says why; with it put right the same rotation goes on.
+/// A rotation with a fault is not done and says why. Once the fault is fixed, the same rotation continues.
 fn is_not_done(place: &Place, because: &str, put_right: impl FnOnce(&Place)) {
     let refused = rotate(place, &[]).expect(3);
     assert!(
@@ -184,7 +184,7 @@ fn with_a_column_that_is_bound_to_others_it_is_not_done() {
 fn with_a_row_that_does_not_open_it_is_not_done() {
     on_both(|place| {
         with_users(&place, 9, 3);
-        // A row that was moved to another id.
+        // A row moved to another id.
         place.sql(
             "UPDATE users SET id = 100 WHERE id = 4",
             "UPDATE users SET id = 100 WHERE id = 4",
@@ -251,11 +251,11 @@ fn it_can_be_killed_at_any_time() {
                 .stderr(Stdio::null())
                 .spawn()
                 .unwrap();
-            // xorshift64: other moments in each attempt, the same in each run.
+            // xorshift64: varies with each attempt, and is the same in each run.
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
-            // Later and later, so that it gets through in the end.
+            // Later with each attempt, so that one of them finishes.
             let moment = Duration::from_millis(state % 1500 + attempt * 200);
             let ended = (0..moment.as_millis() / 10).find_map(|_| {
                 std::thread::sleep(Duration::from_millis(10));
@@ -268,7 +268,8 @@ fn it_can_be_killed_at_any_time() {
             child.kill().unwrap();
             child.wait().unwrap();
             killed += 1;
-            // As half a minute does with what the killed one had claimed, and a minute with the process.
+            // Expires what the killed run had claimed, instead of waiting half a minute for claims and a minute for
+            // the process.
             place.sql(
                 "UPDATE encx.job_ranges SET until = now() - interval '1 second'; DELETE FROM encx.leases",
                 "UPDATE encx_job_ranges SET until = 0; DELETE FROM encx_leases",
@@ -280,7 +281,7 @@ fn it_can_be_killed_at_any_time() {
         assert_eq!(old_rows(&place, "users"), 0);
         let count = number(&place, "SELECT count(*) FROM users", "SELECT count(*) FROM users");
         assert_eq!(count, 60);
-        // It was done: what follows is another.
+        // That rotation is done, so the next run begins another.
         rotate(&place, &[]).expect(0);
         assert_versions(&place, 6, 3);
     });

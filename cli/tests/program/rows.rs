@@ -1,4 +1,4 @@
-//! `encx verify`, `census`, `columns`, `reencrypt` and `adopt`: the rows of a service's own table.
+//! `encx verify`, `census`, `columns`, `reencrypt` and `adopt` on the rows of a service's table.
 
 use serde_json::Value;
 use snapbox::{assert_data_eq, str};
@@ -6,14 +6,14 @@ use snapbox::{assert_data_eq, str};
 use crate::support::{Place, on_both, stable};
 use crate::users::{self, declare, fill, literal, number, update};
 
-/// Parses a line of JSON for each.
+/// Parses each line as JSON.
 fn lines(text: &str) -> Vec<Value> {
     text.lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect()
 }
 
-/// Plants a fault of five kinds.
+/// Plants faults of five kinds.
 fn plant(place: &Place) {
     let (text, other) = (literal(place, b"123-45-6789"), literal(place, &[0xfe; 40]));
     for set in [
@@ -49,7 +49,7 @@ users.ssn  40    40  -
         ] {
             let found = place.run(how).expect(3);
             let mut lines: Vec<_> = found.stdout.lines().map(str::trim_end).collect();
-            // A sample has no order.
+            // The order of a sample is random.
             lines[3..].sort_unstable();
             assert_data_eq!(
                 lines.join("\n"),
@@ -115,7 +115,7 @@ fn a_census_says_under_which_keys_rows_are() {
         let text = literal(&place, b"123-45-6789");
         update(&place, &format!("UPDATE users SET ssn = {text} WHERE id = 5"));
         let found = place.run(&["census"]).expect(3).says("1 rows hold no ciphertext");
-        // Keys that were made in the same millisecond have no order.
+        // Keys created in the same millisecond have no order.
         let mut rows: Vec<_> = stable(&found.stdout)
             .lines()
             .map(|line| {
@@ -136,7 +136,7 @@ fn a_census_says_under_which_keys_rows_are() {
                 "users.ssn 9 active 1 purpose=pii tenantId=t-2",
             ]
         );
-        // A key whose row is gone.
+        // Deletes the row of a key.
         place.sql(
             "DELETE FROM encx.wrapped_keys; DELETE FROM encx.data_keys WHERE context->>'tenantId' = 't-1'",
             "DELETE FROM encx_wrapped_keys; DELETE FROM encx_data_keys WHERE json_extract(context, '$.tenantId') = 't-1'",
@@ -170,7 +170,7 @@ users.ssn  id  purpose=pii tenantId={tenant_id}  -      -          -
             .run(&["columns", "check"])
             .expect(0)
             .says("all well with 1 declared columns");
-        // One that is left out, and one that is gone.
+        // An undeclared column and a missing one.
         update(
             &place,
             "CREATE TABLE notes AS SELECT id, tenant_id, ssn AS note FROM users",
@@ -243,7 +243,7 @@ users.ssn: finished; 30 changed, 0 unchanged, 0 failed
             after.len() == 3 && after.iter().all(|line| line["version"] == 2),
             "{after:?}"
         );
-        // A column that is bound to others cannot be walked, and that is said.
+        // A column bound to others cannot be walked, and the command says so.
         let all = place.run(&["reencrypt", "--format", "json"]).expect(3);
         let all = all.says("tokens.sealed is left as it is, because its values are bound to state");
         let report = lines(&all.stdout).pop().unwrap();
@@ -304,7 +304,7 @@ users.ssn: finished; 0 changed, 20 unchanged, 0 failed
             .expect(3)
             .says("users.ssn of row 7");
         assert!(!refused.stderr.contains("another'"));
-        // It asks, and there is no terminal.
+        // It asks for confirmation, but there is no terminal.
         place.run(&["adopt", "contract"]).expect(1).says("say --yes");
         assert_eq!(number(&place, "SELECT count(plain) FROM users"), 20);
         place.run(&["adopt", "contract", "--yes"]).expect(3);
@@ -317,7 +317,7 @@ users.ssn  plain      2999-12-31  0               1     19               yes
 
 "#]]
         );
-        // What is written into the plaintext column from now on is not trusted.
+        // New values in the plaintext column are not trusted.
         update(
             &place,
             "INSERT INTO users (id, tenant_id, plain) VALUES (21, 't-0', 'planted')",

@@ -1,4 +1,4 @@
-//! A table with encrypted rows, beside the keys.
+//! A table with encrypted rows in the key store's database.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
 
 use crate::support::{Database, Place};
 
-/// Declares the column of the table.
+/// Declares the table's column.
 pub(crate) const SSN: &str = r#"
 [[column]]
 table = "users"
@@ -20,7 +20,7 @@ context = { tenantId = { column = "tenant_id" }, purpose = "pii" }
 
 const FIELD: Field = Field::new("users", "ssn");
 
-/// Makes a table like `users`.
+/// Creates a table like `users`.
 pub(crate) fn create_table(place: &Place, table: &str) {
     place.sql(
         &format!("CREATE TABLE {table} (id bigint PRIMARY KEY, tenant_id text NOT NULL, ssn bytea)"),
@@ -28,12 +28,12 @@ pub(crate) fn create_table(place: &Place, table: &str) {
     );
 }
 
-/// The encryption context of a tenant's rows.
+/// Returns the encryption context of a tenant's rows.
 pub(crate) fn context_of(tenant: &str) -> EncryptionContext {
     EncryptionContext::from_pairs([("tenantId", tenant), ("purpose", "pii")]).unwrap()
 }
 
-/// Adds rows, one tenant after the other, as the service does.
+/// Adds rows as the service does, alternating tenants.
 pub(crate) fn add_rows(place: &Place, table: &str, ids: Range<i64>, tenants: i64) {
     let rows = with_crypto(place, async |crypto| {
         let mut rows = String::new();
@@ -65,7 +65,7 @@ pub(crate) fn add_rows(place: &Place, table: &str, ids: Range<i64>, tenants: i64
     place.sql(&insert, &insert);
 }
 
-/// Does something with a `Crypto` of the place's settings, as a service would.
+/// Runs `work` with a `Crypto` of the place's settings, as a service would.
 pub(crate) fn with_crypto<T>(place: &Place, work: impl AsyncFnOnce(&Crypto) -> T) -> T {
     block_on(async {
         let settings = Loader::new().env(place.env.clone()).load().unwrap();
@@ -76,7 +76,7 @@ pub(crate) fn with_crypto<T>(place: &Place, work: impl AsyncFnOnce(&Crypto) -> T
     })
 }
 
-/// Asks the database for one number; in the query, `{key}` stands for the bytes of `ssn` that name its key.
+/// Queries one number. In the query, `{key}` stands for the bytes of `ssn` that name its key.
 pub(crate) fn number(place: &Place, on_postgres: &str, on_sqlite: &str) -> i64 {
     let url = &place.env["ENCX_KEY_STORE"];
     block_on(async {
@@ -97,7 +97,7 @@ pub(crate) fn number(place: &Place, on_postgres: &str, on_sqlite: &str) -> i64 {
     })
 }
 
-/// Registers a process that never follows a change, for as long as it is there.
+/// Registers a process that never follows a change while it is registered.
 pub(crate) fn add_silent_process(place: &Place) {
     place.sql(
         "INSERT INTO encx.processes (id, name, serves_for, started_at, seen_at, acknowledged)
@@ -107,7 +107,7 @@ pub(crate) fn add_silent_process(place: &Place) {
     );
 }
 
-/// Forgets every process, as time does with one that was killed.
+/// Deletes all registered processes, as if they had expired.
 pub(crate) fn forget_processes(place: &Place) {
     place.sql("DELETE FROM encx.processes", "DELETE FROM encx_processes");
 }

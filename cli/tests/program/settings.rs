@@ -1,12 +1,12 @@
-//! What commands about settings, tables and the whole chain write, as a table and as JSON.
+//! Output of commands about settings, tables and validation, as table and JSON.
 
 use serde_json::Value;
 use snapbox::{assert_data_eq, str};
 
 use crate::support::{Database, Place, on_both, stable};
 
-/// Replaces what differs from place to place: the folder, the key store's address, numbers with a point, the process's
-/// number; and the spaces that align columns.
+/// Replaces what differs by place: the folder, the key store's address, decimal numbers, the process id, and
+/// alignment.
 fn settled(place: &Place, text: &str) -> String {
     let folder = place.path("");
     let folder = folder.trim_end_matches('/');
@@ -24,7 +24,7 @@ fn settled(place: &Place, text: &str) -> String {
     lines.collect()
 }
 
-/// Tells whether a text is the name of a process of the program: `encx` and its number.
+/// Tells whether a text is this program's process name: `encx` and a number.
 fn is_process(text: &str) -> bool {
     let number = text.strip_prefix("encx ").unwrap_or_default();
     !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
@@ -37,7 +37,7 @@ fn is_decimal(word: &str) -> bool {
     })
 }
 
-/// Returns the JSON values that a command writes, without what `unstable` names.
+/// Returns the JSON values that a command writes, without the fields in `unstable`.
 fn json(place: &Place, args: &[&str], code: i32, unstable: &[&str]) -> String {
     let written = place.run(&[args, &["--format", "json"]].concat()).expect(code);
     let values = serde_json::Deserializer::from_str(&written.stdout).into_iter::<Value>();
@@ -49,7 +49,7 @@ fn json(place: &Place, args: &[&str], code: i32, unstable: &[&str]) -> String {
     let text: String = lines.collect();
     let folder = place.path("");
     let text = stable(&text).replace(folder.trim_end_matches('/'), "FOLDER");
-    // The key store's address, which has no quotes in it.
+    // The key store's address contains no quotes.
     let mut parts = text.split('"').map(|part| match part {
         part if part.starts_with("postgres://") || part.starts_with("sqlite:") => "KEY_STORE",
         part if is_process(part) => "encx 00",
@@ -254,7 +254,7 @@ cache_hit - pass 0.0
 "#]]
         );
         let status = settled(&place, &place.ok(&["status"]));
-        // What was counted so far depends on when processes last said it.
+        // The counts depend on when processes last reported theirs.
         let (before, counted) = status.split_once("USE BY DAY").unwrap();
         assert!(
             counted.contains("COST") && counted.contains("USD a month"),

@@ -1,4 +1,4 @@
-//! Jobs over rows that are stopped, killed and shared: nothing is done twice, nothing is left out.
+//! Jobs over rows that are stopped, killed and shared: no row is processed twice or left out.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Stdio};
@@ -20,7 +20,7 @@ fn spawn(place: &Place, args: &[&str]) -> (Child, BufReader<ChildStdout>) {
     (child, stdout)
 }
 
-/// Reads to the end, and returns the last line.
+/// Reads to the end and returns the last line.
 fn last(mut stdout: impl BufRead) -> Value {
     let mut rest = String::new();
     stdout.read_to_string(&mut rest).unwrap();
@@ -46,7 +46,7 @@ fn stopped_and_resumed(database: Database) {
     assert!((1..5000).contains(&before), "{report}");
     let ran = place.run(&["verify", "--all", "--format", "json"]).expect(3);
     let first: Value = serde_json::from_str(ran.stdout.lines().next().unwrap()).unwrap();
-    // It goes on where the other was, and knows what that one found.
+    // It continues after the first run, with that run's results.
     let begun = first["unchanged"].as_u64().unwrap() + first["failed"].as_u64().unwrap();
     assert_eq!(begun, before, "{first}");
     let report = last(ran.stdout.as_bytes());
@@ -87,7 +87,7 @@ fn killed_and_resumed(database: Database) {
     await_line(&mut stdout, "\"progress\"");
     child.kill().unwrap();
     child.wait().unwrap();
-    // What was in its hands is taken over once its claims end, after half a minute.
+    // The killed run's ranges are taken over when its claims expire, after half a minute.
     let report = last(place.ok(&["reencrypt", "--format", "json"]).as_bytes());
     assert_eq!(report["is_complete"], true, "{report}");
     let done = report["changed"].as_u64().unwrap() + report["unchanged"].as_u64().unwrap();

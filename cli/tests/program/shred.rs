@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::sealed::{SSN, add_rows, add_silent_process, create_table, forget_processes};
 use crate::support::{Place, Ran, on_both};
 
-/// Tenants `t-0` and `t-1` with rows, and `t-1` with a second purpose.
+/// Creates tenants `t-0` and `t-1` with rows; `t-1` has a second purpose.
 pub(crate) fn with_tenants(place: &Place) {
     place.write_private("encx.toml", SSN);
     create_table(place, "users");
@@ -68,7 +68,7 @@ pub(crate) fn replay(place: &Place, more: &[&str]) -> Ran {
     place.run(&[&replay[..], more].concat())
 }
 
-/// Reads the receipts in the order of their numbers.
+/// Reads the receipts in number order.
 pub(crate) fn receipts(place: &Place) -> Vec<Value> {
     let mut files: Vec<_> = fs::read_dir(place.path("receipts"))
         .unwrap()
@@ -82,7 +82,7 @@ pub(crate) fn receipts(place: &Place) -> Vec<Value> {
     read.collect()
 }
 
-/// The kinds of findings about each receipt.
+/// Returns the kinds of findings for each receipt.
 pub(crate) fn findings(ran: &Ran) -> Vec<Vec<String>> {
     let lines = ran
         .stdout
@@ -154,7 +154,7 @@ fn a_tenant_is_planned_shredded_and_verified() {
             table.contains("5 in users.ssn") && table.contains("What survives:"),
             "{table}"
         );
-        // A plan is not written over.
+        // A plan file is not overwritten.
         place
             .run(&[
                 "shred",
@@ -204,7 +204,7 @@ fn a_tenant_is_planned_shredded_and_verified() {
         replay(&place, &["--yes"])
             .expect(0)
             .says("every version that the receipts list is destroyed");
-        // The other tenant reads on.
+        // The other tenant can still write.
         add_rows(&place, "users", 20..21, 2);
 
         let first = fs::read_dir(place.path("receipts"))
@@ -263,7 +263,7 @@ fn one_that_is_killed_between_two_contexts_goes_on() {
     on_both(|place| {
         with_tenants(&place);
         plan(&place);
-        // It waits for this process at each context.
+        // The run waits for this process at each context.
         add_silent_process(&place);
         let mut child = place
             .command(&[&RUN[..7], &["--patience", "2s", "--yes", "--format", "json"]].concat())
@@ -286,7 +286,7 @@ fn one_that_is_killed_between_two_contexts_goes_on() {
         assert_eq!(receipts(&place).len(), 1);
         assert_eq!(findings(&verify(&place).expect(3)), [["incomplete"]]);
         forget_processes(&place);
-        // Both contexts get receipts that are complete.
+        // Both contexts get complete receipts.
         run(&place, &["--yes"]).expect(0);
         let complete: Vec<_> = receipts(&place)
             .into_iter()
@@ -304,7 +304,7 @@ fn a_context_whose_versions_are_on_their_way_goes_on() {
     on_both(|place| {
         with_tenants(&place);
         let plan = plan(&place);
-        // As a run that was killed between two versions leaves it: it has begun, and one of them is suspended.
+        // As a run killed between two versions leaves it: one of them is suspended.
         let mut contexts = plan["contexts"].as_array().unwrap().iter();
         let pii = contexts.find(|of| of["context"]["purpose"] == "pii").unwrap();
         let active = pii["versions"][1]["id"].as_str().unwrap();
@@ -326,7 +326,7 @@ fn a_context_that_was_destroyed_without_a_receipt_gets_it() {
         plan(&place);
         run(&place, &["--yes"]).expect(0);
         let before = receipts(&place);
-        // As if it had been killed before it wrote the second one.
+        // As if the run had been killed before it wrote the second receipt.
         let second = fs::read_dir(place.path("receipts"))
             .unwrap()
             .map(|entry| entry.unwrap().path())

@@ -1,4 +1,4 @@
-//! A folder with KEKs and settings, and the program in it.
+//! A folder with KEKs and settings, and the program run in it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 
-/// Where keys are stored.
+/// The key store's database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Database {
     Postgres,
@@ -22,17 +22,17 @@ pub(crate) fn on_both(test: impl Fn(Place)) {
     }
 }
 
-/// A folder with a file of local KEKs, a database, and the settings of both.
+/// A folder with a file of local KEKs, a database, and the settings for both.
 pub(crate) struct Place {
     folder: TempDir,
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) database: Database,
-    /// The database on the server of the tests, to be removed.
+    /// The database on the tests' server, dropped with the place.
     on_server: Option<String>,
 }
 
 impl Place {
-    /// Makes everything but the tables.
+    /// Creates everything but the tables.
     pub(crate) fn bare(database: Database) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (url, on_server) = match database {
@@ -68,7 +68,7 @@ impl Place {
         place
     }
 
-    /// Makes everything.
+    /// Creates everything.
     pub(crate) fn new(database: Database) -> Self {
         let place = Self::bare(database);
         place.ok(&["migrate", "run"]);
@@ -103,18 +103,18 @@ impl Place {
         Ran::new(args, self.command(args).output().unwrap())
     }
 
-    /// Runs the program, which has to succeed, and returns what it wrote.
+    /// Runs the program, which must succeed, and returns its stdout.
     #[track_caller]
     pub(crate) fn ok(&self, args: &[&str]) -> String {
         self.run(args).expect(0).stdout
     }
 
-    /// Makes the first key of a context, and returns its id.
+    /// Creates the first key of a context and returns its id.
     pub(crate) fn create(&self, context: &str) -> String {
         id_of(&self.ok(&["keys", "create", "--context", context, "--format", "json"]))
     }
 
-    /// Changes the key store behind the program's back.
+    /// Changes the key store's database directly.
     pub(crate) fn sql(&self, on_postgres: &str, on_sqlite: &str) {
         let url = &self.env["ENCX_KEY_STORE"];
         match self.database {
@@ -123,7 +123,7 @@ impl Place {
         }
     }
 
-    /// Makes all versions older than they are, by days.
+    /// Makes all versions older by this many days.
     pub(crate) fn age(&self, days: u32) {
         self.sql(
             &format!("UPDATE encx.data_keys SET activated_at = activated_at - interval '{days} days'"),
@@ -169,7 +169,7 @@ impl Ran {
         self
     }
 
-    /// Fails unless stderr says this.
+    /// Fails unless stderr contains this text.
     #[track_caller]
     pub(crate) fn says(self, text: &str) -> Self {
         assert!(self.stderr.contains(text), "encx {}\n{}", self.args, self.stderr);
@@ -183,7 +183,7 @@ pub(crate) fn id_of(json: &str) -> String {
     value["id"].as_str().unwrap().to_owned()
 }
 
-/// Replaces what differs from run to run by what is as long: ids are numbered in the order of their appearance.
+/// Replaces what differs from run to run with text of the same length. Ids are numbered in order of appearance.
 pub(crate) fn stable(text: &str) -> String {
     let (mut ids, mut stable): (Vec<&str>, String) = (Vec::new(), String::new());
     let mut rest = text;
@@ -223,7 +223,8 @@ fn is_moment(text: &str) -> bool {
     shape == "0000-00-00T00:00:00Z"
 }
 
-/// Returns the address of the PostgreSQL server that `./scripts/test` starts. Without one the test fails: it is never skipped.
+/// Returns the address of the PostgreSQL server that `./scripts/test` starts. Without one, the test fails instead
+/// of being skipped.
 fn server() -> String {
     std::env::var("ENCX_TEST_POSTGRES_URL")
         .expect("ENCX_TEST_POSTGRES_URL is not set: run the tests with ./scripts/test, which starts a server")

@@ -1,4 +1,4 @@
-//! A service's table of users, in the database of the key store.
+//! A service's table of users in the key store's database.
 
 use encx::{Crypto, EncryptionContext, Field};
 use encx_config::Loader;
@@ -8,7 +8,7 @@ use crate::support::{Database, Place};
 
 pub(crate) const SSN: Field = Field::new("users", "ssn");
 
-/// What encx.toml says of the table.
+/// The table's declaration in encx.toml.
 const DECLARED: &str = "[[column]]\ntable = \"users\"\ncolumn = \"ssn\"\nid = { column = \"id\", kind = \"integer\" }\n\
      context = { tenantId = { column = \"tenant_id\" }, purpose = \"pii\" }\n";
 
@@ -21,12 +21,12 @@ pub(crate) fn value(id: i64) -> String {
     format!("secret of user {id}")
 }
 
-/// Runs what needs a runtime.
+/// Runs a future on a runtime.
 pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Runtime::new().unwrap().block_on(future)
 }
 
-/// A process of the service, on the program's settings.
+/// Opens a `Crypto` as a process of the service, with the program's settings.
 pub(crate) async fn service(place: &Place) -> Crypto {
     let variables = place
         .env
@@ -36,12 +36,12 @@ pub(crate) async fn service(place: &Place) -> Crypto {
     loader.load().unwrap().crypto().await.unwrap()
 }
 
-/// Declares the table, with more lines behind its column's.
+/// Declares the table, with `more` lines after its column's.
 pub(crate) fn declare(place: &Place, more: &str) {
     place.write_private("encx.toml", &format!("{DECLARED}{more}"));
 }
 
-/// Makes the table: rows 1 to `rows`, each encrypted under its tenant's context.
+/// Creates the table with rows 1 to `rows`, each encrypted under its tenant's context.
 pub(crate) fn fill(place: &Place, rows: i64) {
     create(place);
     declare(place, "");
@@ -67,7 +67,7 @@ pub(crate) fn fill(place: &Place, rows: i64) {
     });
 }
 
-/// Makes the table without rows.
+/// Creates the table without rows.
 pub(crate) fn create(place: &Place) {
     place.sql(
         "CREATE TABLE users (id bigint PRIMARY KEY, tenant_id text, ssn bytea, plain text)",
@@ -75,7 +75,7 @@ pub(crate) fn create(place: &Place) {
     );
 }
 
-/// Changes rows.
+/// Runs a statement that changes rows.
 pub(crate) fn update(place: &Place, statement: &str) {
     place.sql(statement, statement);
 }
@@ -94,7 +94,7 @@ async fn execute(place: &Place, statement: &str) {
     }
 }
 
-/// Asks for one number.
+/// Queries one number.
 pub(crate) fn number(place: &Place, query: &str) -> i64 {
     let (url, query) = (&place.env["ENCX_KEY_STORE"], AssertSqlSafe(query.to_owned()));
     wait(async {
@@ -117,7 +117,7 @@ pub(crate) fn number(place: &Place, query: &str) -> i64 {
     })
 }
 
-/// Writes bytes as the database's literal.
+/// Formats bytes as the database's literal.
 pub(crate) fn literal(place: &Place, bytes: &[u8]) -> String {
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     match place.database {
@@ -126,7 +126,7 @@ pub(crate) fn literal(place: &Place, bytes: &[u8]) -> String {
     }
 }
 
-/// Counts the rows that open to the value that they were given.
+/// Counts the rows that decrypt to the value they were given.
 pub(crate) fn opened(place: &Place) -> i64 {
     wait(async {
         let url = &place.env["ENCX_KEY_STORE"];

@@ -1,4 +1,4 @@
-//! The commands that show or change a key.
+//! Commands that show or change one key.
 
 use anyhow::Result;
 use encx::keys::{DataKeyId, KeyManager, KeyState, KeyUsage};
@@ -14,7 +14,7 @@ use crate::session::Session;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Id {
-    /// The version's id, as lists show it
+    /// The id of the key version
     pub(crate) id: DataKeyId,
 }
 
@@ -30,14 +30,14 @@ pub(crate) struct OfVersion {
 pub(crate) struct OfContext {
     #[command(flatten)]
     context: ContextArgs,
-    /// What the key is for: data, index, pepper or stream
+    /// The usage of the key: data, index, pepper or stream
     #[arg(long, value_name = "USAGE", default_value = "data", value_parser = parse_usage)]
     usage: KeyUsage,
     #[command(flatten)]
     change: Change,
 }
 
-/// A version that was found by its id, and the manager of its usage.
+/// A version found by its id, and the manager of its usage.
 pub(crate) struct Found {
     pub(crate) record: KeyRecord,
     pub(crate) context: EncryptionContext,
@@ -45,7 +45,7 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// Finds a version. Its row says which context it is of, and has to agree with its own scope.
+    /// Finds a version. Refuses a row whose context does not match its scope.
     pub(crate) async fn new(session: &Session, id: &Id, because: Option<&str>) -> Result<Self> {
         let record = find(session, id).await?;
         let context = record.verified_context()?;
@@ -89,7 +89,7 @@ pub(crate) async fn show(session: &Session, id: &Id) -> Result<Exit> {
 pub(crate) async fn create(session: &Session, args: OfContext) -> Result<Exit> {
     let (manager, context) = prepare(session, &args).await?;
     if args.change.dry_run {
-        // What `create` would refuse is refused here too.
+        // A dry run refuses what `create` would refuse.
         return match manager.list(&context).await? {
             versions if versions.is_empty() => would("make the first version"),
             _ => Err(Error::AlreadyExists.into()),
@@ -201,13 +201,12 @@ async fn prepare(session: &Session, args: &OfContext) -> Result<(KeyManager, Enc
     Ok((manager.for_usage(args.usage), context))
 }
 
-/// Says what a dry run would do.
+/// Prints what a dry run would do.
 pub(crate) fn would(what: &str) -> Result<Exit> {
     tell(&format!("would {what}"));
     Ok(Exit::Done)
 }
 
-/// Writes one version.
 pub(crate) fn write(output: Output, view: &KeyView) -> Result<()> {
     output.object(view, || {
         let state = match view.suspended_from {

@@ -17,16 +17,16 @@ use crate::session::Session;
 pub(crate) struct Args {
     #[command(flatten)]
     id: Id,
-    /// How long the version stays suspended, so that a read that still needs it shows [default: 24h]
+    /// Suspend the version for this long before it is destroyed [default: 24h]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     quarantine: Option<Duration>,
-    /// Destroy it without a quarantine, for this reason
+    /// Destroy without a quarantine, for this reason
     #[arg(long, value_name = "REASON", conflicts_with = "quarantine")]
     without_quarantine: Option<String>,
-    /// Destroy it although encx.toml declares no columns whose rows could be counted
+    /// Destroy although encx.toml declares no column whose rows could be counted
     #[arg(long)]
     without_census: bool,
-    /// Destroy it together with all that it encrypted, for this reason; no row is counted
+    /// Destroy the version and all data under it without counting rows, for this reason
     #[arg(long, value_name = "REASON", conflicts_with_all = ["quarantine", "without_quarantine", "without_census"])]
     with_data: Option<String>,
     #[command(flatten)]
@@ -112,7 +112,7 @@ async fn finish(session: &Session, found: &Found) -> Result<Exit> {
             );
             Ok(Exit::Finding)
         }
-        // A step that this program does not know yet is not to be taken for the last.
+        // A step that this program does not know must not count as the last one.
         _ => Err(StoreError::Unsupported {
             what: "this step of a destruction",
         }

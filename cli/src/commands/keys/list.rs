@@ -18,25 +18,25 @@ const PAGE: u32 = 1000;
 pub(crate) struct Args {
     #[command(flatten)]
     filter: Filter,
-    /// Only versions in this state; may be given several times
+    /// Only versions in this state; repeatable
     #[arg(long, value_name = "STATE", value_parser = parse_state, conflicts_with = "due")]
     state: Vec<KeyState>,
-    /// Only versions that became active longer ago than this, such as 90days
+    /// Only versions activated longer ago than this, such as 90days
     #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
     older_than: Option<Duration>,
     /// Only versions that are due for rotation
     #[arg(long)]
     due: bool,
-    /// Only versions that this KEK wraps: its lasting name, behind the name of its KMS and a colon if it has one
+    /// Only versions wrapped by this KEK, optionally prefixed with its KMS
     #[arg(long, value_name = "[KMS:]KEK")]
     kek: Option<String>,
-    /// At most so many
+    /// List at most this many versions
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
-    /// No limit
+    /// List all versions
     #[arg(long, conflicts_with = "limit")]
     all: bool,
-    /// Go on behind this version
+    /// Continue after this version
     #[arg(long, value_name = "ID")]
     after: Option<DataKeyId>,
 }
@@ -47,13 +47,13 @@ pub(crate) struct DueArgs {
     filter: Filter,
 }
 
-/// What keys are wanted.
+/// Filters by encryption context and usage.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Filter {
-    /// Only contexts that have this pair, besides any others; may be given several times
+    /// Only contexts that contain this pair; repeatable
     #[arg(long = "context", short = 'c', value_name = "KEY=VALUE", value_parser = parse_pair)]
     context: Vec<Pair>,
-    /// Only versions for this usage: data, index, pepper or stream
+    /// Only versions of this usage: data, index, pepper or stream
     #[arg(long, value_name = "USAGE", value_parser = parse_usage)]
     usage: Option<KeyUsage>,
 }
@@ -71,7 +71,7 @@ impl Filter {
     }
 }
 
-/// Where pages come from.
+/// The source of the pages.
 enum Source<'s> {
     All(&'s dyn KeyStore),
     Due(&'s Maintenance),
@@ -123,7 +123,7 @@ pub(crate) async fn needs_rotation(session: &Session, args: DueArgs) -> Result<E
     let source = Source::Due(&maintenance);
     let query = args.filter.query();
     let found = write(session.output, &source, &query, u64::MAX, Some(&maintenance)).await?;
-    // A row that does not say what it is for may be due: its key must not vanish from what cron asks.
+    // A row without a readable usage may be due, so a cron job must see it.
     let unreadable = maintenance.due(0).await?.unreadable;
     if unreadable > 0 {
         tell(&format!(
@@ -140,7 +140,7 @@ pub(crate) async fn needs_rotation(session: &Session, args: DueArgs) -> Result<E
     Ok(Exit::Done)
 }
 
-/// Writes pages as they come, so that memory holds one. Returns how many versions were written.
+/// Writes page by page, so memory holds one. Returns the number of versions written.
 async fn write(
     output: Output,
     source: &Source<'_>,

@@ -1,4 +1,4 @@
-//! What a rotation of everything remembers in the key store, so that it can be killed at any time.
+//! State of a rotation of everything in the key store, so that a killed run can continue.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use encx::store::{JobStatus, JobStore, KeyStore, Leases, ProcessId, StoreError, 
 use crate::columns::rotation_job_name;
 use crate::exit::Refused;
 
-/// A job that is never worked on: its plan says which keys are old.
+/// A job without a walk: its plan says which keys are old.
 const NAME: &str = "encx/rotate-everything";
 
-/// A job that is never worked on: its plan is that of the last rotation that was done.
+/// A job without a walk: its plan is that of the last completed rotation.
 const DONE: &str = "encx/rotate-everything/done";
 
 /// The job that rotates.
@@ -21,19 +21,19 @@ pub(super) const ROTATE: &str = "encx/rotate-everything/rotate";
 
 const PLAN: &str = "before ";
 
-/// For how long one process at a time writes what is remembered.
+/// How long one process holds the lease to write this state.
 const TERM: Duration = Duration::from_secs(10);
 
 /// A rotation of everything.
 pub(super) struct Campaign {
-    /// Versions that became active before are old.
+    /// Versions activated before this time are old.
     pub(super) before: Timestamp,
-    /// Whether it was begun by an earlier run, or by another process.
+    /// Whether an earlier run or another process began it.
     pub(super) goes_on: bool,
 }
 
 impl Campaign {
-    /// Finds the rotation that is not done, or begins one.
+    /// Finds the unfinished rotation, or begins one.
     pub(super) async fn open(store: &dyn KeyStore, manager: &KeyManager, anew: bool) -> Result<Self> {
         let turn = Turn::take(store).await?;
         let campaign = Self::look(store, manager, anew).await;
@@ -49,7 +49,7 @@ impl Campaign {
         campaign
     }
 
-    /// Does the same, and writes nothing.
+    /// Like `open`, but writes nothing.
     pub(super) async fn look(store: &dyn KeyStore, manager: &KeyManager, anew: bool) -> Result<Self> {
         let jobs = jobs(store)?;
         let (begun, done) = (jobs.job(NAME).await?, jobs.job(DONE).await?);
@@ -65,14 +65,13 @@ impl Campaign {
         })
     }
 
-    /// Remembers that all is done: the next run begins another.
+    /// Records that the rotation is done, so the next run begins another.
     pub(super) async fn finish(&self, store: &dyn KeyStore) -> Result<()> {
         jobs(store)?.open_job(DONE, &self.plan()).await?;
         Ok(())
     }
 
-    /// Names the job of this rotation that does something to a column, and makes sure that it does not go on where one of an
-    /// earlier rotation ended.
+    /// Names this rotation's job on a column. Resets the job if its progress is from an earlier rotation.
     pub(super) async fn job_of(
         &self,
         store: &dyn KeyStore,
@@ -92,7 +91,7 @@ impl Campaign {
     async fn reset(&self, jobs: &dyn JobStore, name: &str, marker: &str) -> Result<()> {
         let plan = self.plan();
         if jobs.job(marker).await?.is_none_or(|marker| marker.plan != plan) {
-            // Under a plan that no walk has, so that the walk begins anew.
+            // No walk has this plan, so the next walk starts from the beginning.
             jobs.open_job(name, &plan).await?;
             jobs.open_job(marker, &plan).await?;
         }
@@ -114,7 +113,7 @@ fn jobs(store: &dyn KeyStore) -> Result<&dyn JobStore> {
     Ok(store.jobs().ok_or(StoreError::Unsupported { what })?)
 }
 
-/// The turn to write what is remembered, which one process has at a time.
+/// The lease to write this state, which one process holds at a time.
 struct Turn<'s>(Option<(&'s dyn Leases, ProcessId)>);
 
 impl<'s> Turn<'s> {
@@ -123,7 +122,7 @@ impl<'s> Turn<'s> {
             return Ok(Self(None));
         };
         let holder = ProcessId::random();
-        // A process that died with it holds it no longer than its term.
+        // If the holder dies, the lease expires after `TERM`.
         for _ in 0..100 {
             if leases.acquire_lease(NAME, holder, TERM).await?.is_some() {
                 return Ok(Self(Some((leases, holder))));
@@ -136,7 +135,7 @@ impl<'s> Turn<'s> {
 
     async fn give_back(self) {
         if let Some((leases, holder)) = self.0 {
-            // It ends by itself.
+            // If this fails, the lease expires by itself.
             let _ = leases.release_lease(NAME, holder).await;
         }
     }

@@ -1,4 +1,4 @@
-//! Which old versions rows still use, and which may be destroyed.
+//! The old versions: which of them rows still use, and which may be destroyed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,10 +18,10 @@ use super::stages::Stages;
 
 const PAGE: u32 = 1000;
 
-/// How many versions are told to people.
+/// Versions listed in text output.
 const TOLD: usize = 50;
 
-/// How long `encx keys destroy` keeps a version suspended.
+/// How long `encx keys destroy` suspends a version.
 const QUARANTINE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Lists the old versions of data keys. Rows under them keep the rotation from being done.
@@ -30,7 +30,7 @@ pub(super) async fn list(stages: &Stages<'_>, told: &mut Told) -> Result<()> {
     let counts = match counts {
         Ok(counts) => counts,
         Err(error) if told.is_done() => return Err(error),
-        // A column that is gone cannot be counted, and was named before.
+        // A missing column cannot be counted. An earlier stage reported it.
         Err(error) => {
             tell(&format!(
                 "rows under old versions were not counted: {}",
@@ -39,7 +39,7 @@ pub(super) async fn list(stages: &Stages<'_>, told: &mut Told) -> Result<()> {
             None
         }
     };
-    // What is not declared may need any of them.
+    // Undeclared columns may need any version.
     let is_known = told.is_done() && counts.is_some();
     let now = stages.session.manager(None).await?.time_of_store().await?;
     let mut left: BTreeMap<(String, String), (u64, u64)> = BTreeMap::new();
@@ -132,7 +132,7 @@ fn command(record: &KeyRecord) -> String {
     format!("encx keys destroy {}", record.id)
 }
 
-/// Says when a version can be destroyed if `encx keys destroy` is called now.
+/// Returns when a version can be destroyed if `encx keys destroy` is called now.
 fn earliest(record: &KeyRecord, now: Timestamp) -> Timestamp {
     match record.state {
         // Its quarantine began with its last change.

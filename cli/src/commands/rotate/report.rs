@@ -1,4 +1,4 @@
-//! What is told of a rotation: its stages, and what keeps it from being done.
+//! The output of a rotation: its stages, and what keeps it from being done.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use crate::output::{Output, printable, tell};
 
 const STAGES: u32 = 6;
 
-/// What was told so far.
+/// Prints stages, and collects reasons why the rotation is not done.
 pub(super) struct Told {
     pub(super) output: Output,
     reasons: Vec<String>,
@@ -20,13 +20,13 @@ impl Told {
         Self { output, reasons }
     }
 
-    /// Says that a stage begins.
+    /// Announces a stage.
     pub(super) fn stage(&self, number: u32, name: &str, text: &str) -> Result<()> {
         tell(&format!("stage {number} of {STAGES}: {text}"));
         self.event(&json!({ "event": "stage", "number": number, "of": STAGES, "stage": name }))
     }
 
-    /// Writes an event for programs.
+    /// Writes an event if the output is JSON.
     pub(super) fn event(&self, event: &Value) -> Result<()> {
         match self.output.is_json() {
             true => self.output.text(&event.to_string()),
@@ -34,7 +34,7 @@ impl Told {
         }
     }
 
-    /// Keeps the rotation from being called done.
+    /// Adds a reason why the rotation is not done.
     pub(super) fn not_done(&mut self, reason: String) {
         self.reasons.push(reason);
     }
@@ -43,7 +43,7 @@ impl Told {
         self.reasons.is_empty()
     }
 
-    /// Says what a run would not be able to do.
+    /// Reports the result of a dry run.
     pub(super) fn dry_run_result(&self) -> Result<Exit> {
         for reason in &self.reasons {
             tell(&format!("would not be done: {reason}"));
@@ -52,7 +52,7 @@ impl Told {
         Ok(if self.is_done() { Exit::Done } else { Exit::Finding })
     }
 
-    /// Says how it ended.
+    /// Reports the result.
     pub(super) fn result(&self) -> Result<Exit> {
         self.event(&json!({ "event": "result", "done": self.is_done(), "reasons": self.reasons }))?;
         if self.is_done() {

@@ -1,4 +1,4 @@
-//! The stages of a rotation of everything, one after the other.
+//! The stages of a rotation of everything.
 
 use std::time::Duration;
 
@@ -32,12 +32,12 @@ pub(super) struct Stages<'a> {
 /// How the stages ended.
 pub(super) enum Ended {
     AtTheEnd,
-    /// Another run goes on.
+    /// Another run has to continue.
     Early(Exit),
 }
 
 impl Stages<'_> {
-    /// Compares the declared columns with the database, and returns those that can be walked.
+    /// Compares the declared columns with the database. Returns those that can be walked.
     pub(super) async fn columns<'d>(
         &self,
         told: &mut Told,
@@ -75,7 +75,6 @@ impl Stages<'_> {
         Ok(walked)
     }
 
-    /// Rotates all contexts.
     pub(super) async fn rotate(&self, told: &mut Told, manager: &KeyManager) -> Result<Option<Ended>> {
         told.stage(2, "rotate", "rotating the keys of all contexts")?;
         let job = manager.rotate_all(self.campaign.before).job_name(ROTATE);
@@ -84,7 +83,7 @@ impl Stages<'_> {
             return Ok(Some(Ended::Early(exit)));
         }
         if !report.is_complete() && !self.dry_run {
-            // Rows that are walked before their context is rotated would be walked in vain.
+            // Rows of a context that was not rotated would have to be walked again.
             told.not_done(format!(
                 "{} keys were not rotated; no row was encrypted anew",
                 report.run.failed
@@ -132,14 +131,14 @@ impl Stages<'_> {
         Ok(Some(Ended::Early(told.result()?)))
     }
 
-    /// Encrypts the rows of all columns anew, and then verifies them.
+    /// Re-encrypts the rows of all columns, then verifies them.
     pub(super) async fn rows(
         &self,
         told: &mut Told,
         rows: &Rows,
         columns: &[&DeclaredColumn],
     ) -> Result<Option<Ended>> {
-        // Opened only now: it has seen no version from before the rotation.
+        // Opened after the rotation, so it has cached no older version.
         let crypto = self.session.crypto().await?;
         let ended = self.rows_by(told, rows, columns, &crypto).await;
         crypto.shutdown().await;
@@ -203,8 +202,8 @@ impl Stages<'_> {
     }
 }
 
-/// Waits for as long as it may, also for processes that were not heard of lately: one that was killed serves no key once its time is
-/// over.
+/// Waits at most `patience`, also for processes without a recent heartbeat: a killed process serves no key once its
+/// time is over.
 async fn until_all_have_followed(manager: &KeyManager, patience: Duration) -> Result<ProcessReport, Error> {
     let clock = SystemClock::new();
     let began = clock.elapsed();
@@ -227,13 +226,13 @@ fn work(what: &str, column: Option<&str>, total: Option<u64>) -> Work {
     }
 }
 
-/// Says with which code the program ends now, if a job did not come to its end.
+/// Returns the program's exit code if a job did not finish.
 fn ended_early(report: &JobReport) -> Option<Exit> {
     match &report.ended_by {
         JobEnd::Finished => None,
         JobEnd::Stopped => Some(Exit::Interrupted),
         JobEnd::GaveUp(error) => Some(Exit::of_job(error).unwrap_or(Exit::Unreachable)),
-        // Another process has begun anew: it says how that ends.
+        // Another process began the job again and reports its result.
         _ => Some(Exit::Finding),
     }
 }

@@ -1,4 +1,4 @@
-//! What was destroyed, as it becomes a receipt.
+//! The result of a shredding, from which the receipt is made.
 
 use std::path::Path;
 
@@ -27,13 +27,13 @@ pub(super) struct Done {
 }
 
 impl Done {
-    /// Makes the receipt, which gets its number from the folder.
+    /// Makes the receipt. The folder assigns its number.
     pub(super) async fn receipt(self, store: &dyn KeyStore) -> Result<Receipt> {
         let by = match self.versions.first() {
             Some(version) => who_destroyed(store, version).await?,
             None => None,
         };
-        // All in one form, so the greatest text is the latest moment.
+        // All times have one format, so the greatest text is the latest time.
         let at = self.versions.iter().map(|version| &version.destroyed_at).max();
         Ok(Receipt {
             format: String::new(),
@@ -53,7 +53,7 @@ impl Done {
     }
 }
 
-/// Lists what the library destroyed.
+/// Lists the versions that the library destroyed.
 pub(super) fn versions_of(receipt: &ShredReceipt) -> Vec<Version> {
     let version = |of: &DestroyedVersion| Version {
         id: of.id.to_string(),
@@ -64,7 +64,7 @@ pub(super) fn versions_of(receipt: &ShredReceipt) -> Vec<Version> {
     receipt.versions.iter().map(version).collect()
 }
 
-/// Describes a version that is destroyed.
+/// Describes a destroyed version.
 pub(super) fn version_of(record: &KeyRecord) -> Version {
     Version {
         id: record.id.to_string(),
@@ -74,7 +74,7 @@ pub(super) fn version_of(record: &KeyRecord) -> Version {
     }
 }
 
-/// Says which processes may still read, and tells people of each.
+/// Describes which processes may still read, and prints each.
 pub(super) fn processes_of(processes: &Result<ProcessReport, Error>) -> Processes {
     match processes {
         Ok(report) => {
@@ -103,7 +103,7 @@ pub(super) fn processes_of(processes: &Result<ProcessReport, Error>) -> Processe
     }
 }
 
-/// Writes what was done to a context.
+/// Writes the result for a context.
 pub(super) fn write(output: Output, receipt: &Receipt, file: &Path) -> Result<()> {
     let file = file.display().to_string();
     if output.is_json() {
@@ -116,7 +116,7 @@ pub(super) fn write(output: Output, receipt: &Receipt, file: &Path) -> Result<()
     output.text(&crate::output::printable(&text))
 }
 
-/// Finds in the audit log who destroyed a version: the database's user and the application.
+/// Finds in the audit log who destroyed a version: database user and application.
 async fn who_destroyed(store: &dyn KeyStore, version: &Version) -> Result<Option<String>> {
     let (Some(log), Ok(id)) = (store.audit(), version.id.parse()) else {
         return Ok(None);

@@ -19,7 +19,7 @@ use super::state::{contexts_with, versions_of};
 pub(crate) struct Args {
     #[command(flatten)]
     context: ContextArgs,
-    /// Also contexts that have other pairs besides, such as all purposes of a tenant
+    /// Include contexts that contain these pairs among others, such as all purposes of a tenant
     #[arg(long)]
     every: bool,
     /// Write the plan to this file, for `encx shred run`

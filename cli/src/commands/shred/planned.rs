@@ -1,4 +1,4 @@
-//! A plan as a file: what a shredding would destroy, as it was when the plan was made.
+//! A plan file: what a shredding would destroy, at the time of the plan.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ const FORMAT: &str = "encx/shred-plan/1";
 pub(super) struct Plan {
     pub(super) format: String,
     pub(super) made_at: String,
-    /// The pairs that were asked for, if contexts that have others besides are meant too.
+    /// The given pairs, if contexts with further pairs are included.
     pub(super) every: Option<BTreeMap<String, String>>,
     pub(super) contexts: Vec<PlannedContext>,
     pub(super) survives: Vec<String>,
@@ -34,7 +34,7 @@ pub(super) struct PlannedContext {
     pub(super) context: BTreeMap<String, String>,
     pub(super) versions: Vec<PlannedVersion>,
     pub(super) keks: Vec<Kek>,
-    /// None if no column is declared.
+    /// `None` if no column is declared.
     pub(super) rows: Option<Vec<Counted>>,
 }
 
@@ -68,7 +68,7 @@ impl Plan {
         })
     }
 
-    /// Parses a plan's file.
+    /// Parses a plan file.
     pub(super) fn parse(text: &[u8]) -> Result<Self> {
         let plan: Self = serde_json::from_slice(text).context("this is no plan of `encx shred plan`")?;
         if plan.format != FORMAT {
@@ -83,7 +83,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Names a context that has a key and is not in the plan, although its pairs are.
+    /// Finds a context that contains the plan's pairs and has a key, but is not in the plan.
     pub(super) async fn left_out(&self, store: &dyn KeyStore) -> Result<Option<EncryptionContext>> {
         let Some(pairs) = &self.every else {
             return Ok(None);
@@ -139,13 +139,13 @@ impl PlannedVersion {
         }
     }
 
-    /// Tells whether a version is still what it was.
+    /// Tells whether a version is unchanged since the plan.
     pub(super) fn is(&self, record: &KeyRecord) -> bool {
         *self == Self::new(record)
     }
 }
 
-/// Digests contexts and versions, each part with its length before it.
+/// Digests contexts and versions, with each part prefixed by its length.
 fn digest_of(contexts: &[PlannedContext]) -> Result<String> {
     let mut hash = Sha256::new_with_prefix(FORMAT);
     let mut part = |bytes: &[u8]| {

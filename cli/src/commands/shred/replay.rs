@@ -26,23 +26,23 @@ pub(crate) struct Args {
     /// The folder of receipts
     #[arg(long, value_name = "DIR")]
     receipts: PathBuf,
-    /// How long to wait, for each context, until every process has dropped its keys
+    /// Wait at most this long, per context, for every process to drop its keys
     #[arg(long, value_name = "TIME", default_value = "1m", value_parser = humantime::parse_duration)]
     patience: Duration,
     #[command(flatten)]
     change: Change,
 }
 
-/// What a restored key store has of a context that was shredded.
+/// A shredded context in a restored key store.
 struct Restored {
     context: EncryptionContext,
-    /// The receipt that is replayed.
+    /// The receipt to replay.
     replay_of: u32,
-    /// Versions that receipts list and that are alive.
+    /// Live versions that receipts list.
     alive: Vec<KeyRecord>,
-    /// Versions that receipts list, that are destroyed, and of whose second destruction no receipt tells.
+    /// Destroyed versions that receipts list, but whose second destruction no receipt records.
     unreported: Vec<KeyRecord>,
-    /// Whether there are live versions that no receipt lists: they stay.
+    /// Whether there are live versions that no receipt lists: these stay.
     has_others: bool,
 }
 
@@ -122,7 +122,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
     Ok(blocked)
 }
 
-/// Finds what receipts list and the key store has alive; and versions that are destroyed and have wraps.
+/// Finds versions that receipts list and that are alive, and the ids of destroyed versions with wraps.
 async fn restored(store: &dyn KeyStore, receipts: &Receipts) -> Result<(Vec<Restored>, Vec<String>)> {
     let mut contexts = BTreeMap::new();
     for receipt in &receipts.list {
@@ -135,7 +135,7 @@ async fn restored(store: &dyn KeyStore, receipts: &Receipts) -> Result<(Vec<Rest
             .iter()
             .filter(|receipt| receipt.context == *pairs)
             .collect();
-        // When each version was destroyed, by each receipt that lists it.
+        // For each version, the destruction times in the receipts that list it.
         let mut listed: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for version in of_context.iter().flat_map(|receipt| &receipt.versions) {
             listed
@@ -175,7 +175,7 @@ async fn restored(store: &dyn KeyStore, receipts: &Receipts) -> Result<(Vec<Rest
     Ok((restored, with_wraps))
 }
 
-/// Destroys what is alive, and says which versions are destroyed now that no receipt tells of.
+/// Destroys the live versions. Returns the destroyed versions that no receipt records, and the processes.
 async fn destroy(
     manager: &KeyManager,
     store: &dyn KeyStore,

@@ -21,12 +21,12 @@ use super::state::versions_of;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The plan, as `encx shred plan --out` wrote it
+    /// The plan that `encx shred plan --out` wrote
     plan: PathBuf,
-    /// The folder of receipts; it is made if it is not there
+    /// The folder of receipts; created if missing
     #[arg(long, value_name = "DIR")]
     receipts: PathBuf,
-    /// How long to wait, for each context, until every process has dropped its keys
+    /// Wait at most this long, per context, for every process to drop its keys
     #[arg(long, value_name = "TIME", default_value = "1m", value_parser = humantime::parse_duration)]
     patience: Duration,
     #[command(flatten)]
@@ -50,7 +50,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
         return would(&what(&left));
     }
     let mut folder = ReceiptFolder::open(&args.receipts)?;
-    // Once it is there, the versions of the plan are on their way to be destroyed, whatever states they have.
+    // Once this file exists, the plan's versions are being destroyed and may be in any state.
     let begun = folder.own_file(&format!("run-{}", plan.digest));
     let left = unfinished(&*store, &plan, &folder.receipts, begun.exists()).await?;
     if left.is_empty() {
@@ -90,7 +90,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
         );
         return Ok(Exit::Finding);
     }
-    // What is left is a file without use, if it cannot be removed.
+    // A file that cannot be removed is harmless.
     let _ = std::fs::remove_file(&begun);
     if let Some(digest) = folder.receipts.digest() {
         tell(&format!(
@@ -108,7 +108,7 @@ fn what(left: &[&PlannedContext]) -> String {
     )
 }
 
-/// Lists the contexts that have no complete receipt yet, and refuses a plan that is outdated.
+/// Lists the contexts without a complete receipt. Refuses an outdated plan.
 async fn unfinished<'p>(
     store: &dyn KeyStore,
     plan: &'p Plan,
@@ -144,7 +144,7 @@ fn is_destroyed(of: &PlannedContext, versions: &[KeyRecord]) -> bool {
     planned.all(|version| version.state == KeyState::Destroyed)
 }
 
-/// Refuses what is not as the plan says.
+/// Refuses a context that differs from the plan.
 fn check(of: &PlannedContext, versions: &[KeyRecord], is_begun: bool) -> Result<(), Refused> {
     let name = describe(&of.context);
     if let Some(new) = versions.iter().find(|version| !of.has(version.id)) {

@@ -1,4 +1,4 @@
-//! What the key store and the declared columns have of a context.
+//! A context's versions in the key store, and its rows in the declared columns.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,12 +10,12 @@ use encx::store::{KeyQuery, KeyRecord, KeyStore};
 use crate::exit::Refused;
 use crate::receipts::Kek;
 
-/// How many contexts a plan has at most.
+/// Maximum number of contexts in a plan.
 const MAX_CONTEXTS: usize = 10_000;
 
 const PAGE: u32 = 1000;
 
-/// Loads the versions of all usages, in the order of their ids. Tombstones are no keys and are left out.
+/// Loads the versions of all usages in id order. Tombstones are not keys, and are left out.
 pub(super) async fn versions_of(store: &dyn KeyStore, context: &EncryptionContext) -> Result<Vec<KeyRecord>> {
     let scopes = KeyUsage::ALL.map(|usage| Scope::of(usage, context));
     let mut versions = store.load(&scopes).await?;
@@ -27,7 +27,7 @@ pub(super) async fn versions_of(store: &dyn KeyStore, context: &EncryptionContex
     Ok(versions)
 }
 
-/// Lists the contexts that have these pairs, besides any others, and have a key.
+/// Lists the contexts that contain these pairs and have a key.
 pub(super) async fn contexts_with(
     store: &dyn KeyStore,
     pairs: &BTreeMap<String, String>,
@@ -56,7 +56,7 @@ pub(super) async fn contexts_with(
     }
 }
 
-/// Names the KEKs that wrap versions.
+/// Lists the KEKs that wrap these versions.
 pub(super) fn keks_of(versions: &[KeyRecord]) -> Vec<Kek> {
     let wraps = versions.iter().flat_map(|version| &version.wraps);
     let keks: BTreeSet<_> = wraps
@@ -72,7 +72,7 @@ pub(super) fn is_live(version: &KeyRecord) -> bool {
     version.state != KeyState::Destroyed
 }
 
-/// Says what a shredding does not reach.
+/// Lists what a shredding does not reach.
 pub(super) fn survives(keks: &[Kek], rows_are_counted: bool) -> Vec<String> {
     let names: Vec<_> = keks
         .iter()

@@ -22,7 +22,7 @@ use crate::session::Session;
 
 use super::state::{is_live, versions_of};
 
-/// How many rows of a column are tried to be opened under each version.
+/// Rows of a column to try under each version.
 const SAMPLE: u32 = 20;
 
 #[derive(Debug, clap::Args)]
@@ -30,21 +30,21 @@ pub(crate) struct Args {
     /// The folder of receipts
     #[arg(long, value_name = "DIR")]
     receipts: PathBuf,
-    /// Only receipts of contexts that have this pair; may be given several times
+    /// Only receipts of contexts that contain this pair; repeatable
     #[arg(long = "context", short = 'c', value_name = "KEY=VALUE", value_parser = parse_pair)]
     context: Vec<Pair>,
 }
 
-/// What was found about one receipt.
+/// The result for one receipt.
 #[derive(Debug, Serialize)]
 struct Checked {
     receipt: u32,
     context: std::collections::BTreeMap<String, String>,
     versions: usize,
-    /// How many rows were tried to be opened.
+    /// Rows that the check tried to decrypt.
     rows_tried: usize,
     findings: Vec<Finding>,
-    /// What is as it may be, and good to know.
+    /// Observations that are not findings.
     notes: Vec<String>,
 }
 
@@ -141,7 +141,7 @@ async fn check(
     about_others(&versions_of(store, &context).await?, receipts, receipt, &mut of);
     if !receipt.processes.complete && !is_completed(receipts, receipt) {
         match receipt.processes.serves_until.as_deref() {
-            // All moments are in one form, so their texts are in the order of time.
+            // All times have one format, so the order of texts is the order of times.
             Some(until) if *until < *exact_moment(now()) => {
                 of.notes.push(format!("a process may have read until {until}"));
             }
@@ -186,7 +186,7 @@ fn about_version(id: DataKeyId, record: Option<&KeyRecord>) -> Option<Finding> {
     })
 }
 
-/// Tells versions that were made after the shredding from those that a receipt should list.
+/// Notes versions created after the shredding, and reports older ones that a receipt should list.
 fn about_others(versions: &[KeyRecord], receipts: &Receipts, receipt: &Receipt, of: &mut Checked) {
     let same = || {
         receipts
@@ -224,7 +224,7 @@ fn about_others(versions: &[KeyRecord], receipts: &Receipts, receipt: &Receipt, 
     }
 }
 
-/// Tells whether a later receipt says that every process has dropped the same versions.
+/// Tells whether a later receipt confirms that every process dropped the same versions.
 fn is_completed(receipts: &Receipts, receipt: &Receipt) -> bool {
     receipts.list.iter().any(|later| {
         let lists = |id: &String| later.versions.iter().any(|version| version.id == *id);
@@ -235,7 +235,7 @@ fn is_completed(receipts: &Receipts, receipt: &Receipt) -> bool {
     })
 }
 
-/// What tries to open rows.
+/// Tries to decrypt rows.
 struct Opener {
     counts: RowCounts,
     rows: Rows,
@@ -244,7 +244,7 @@ struct Opener {
 }
 
 impl Opener {
-    /// Counts the rows of the declared columns, and gets ready to open them. `None` if none is declared.
+    /// Counts the rows of the declared columns and opens a `Crypto`. `None` if no column is declared.
     async fn new(session: &Session) -> Result<Option<Self>> {
         let Some(counts) = RowCounts::take(session).await? else {
             return Ok(None);
@@ -258,7 +258,7 @@ impl Opener {
         }))
     }
 
-    /// Tries to open rows that still lie under a version.
+    /// Tries to decrypt rows under a version.
     async fn try_rows(&self, context: &EncryptionContext, id: DataKeyId, of: &mut Checked) -> Result<()> {
         if self.counts.under([id]).is_empty() {
             return Ok(());

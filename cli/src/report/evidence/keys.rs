@@ -1,9 +1,9 @@
-//! What this system shows of KEKs and of the versions of data keys.
+//! Evidence about KEKs and versions of data keys.
 
 use super::line::{Line, line, unknown};
 use crate::report::data::{Facts, KekFacts, Level};
 
-/// Says whether the KEKs of the rule answer and are enabled, and whether any is about to be deleted.
+/// States whether the rule's KEKs answer, are enabled, and are not pending deletion.
 pub(crate) fn keks(facts: &Facts) -> Vec<Line> {
     let in_rule = || facts.keks.iter().filter(|kek| kek.is_in_rule);
     let all = in_rule().count();
@@ -41,7 +41,7 @@ fn name(kek: &KekFacts) -> String {
     format!("KEK {}:{}", kek.kms, kek.kek)
 }
 
-/// Says which KEKs get new material automatically.
+/// States which KEKs rotate automatically.
 pub(crate) fn kek_rotation(facts: &Facts) -> Line {
     let count = |rotation: Option<bool>| {
         let of = facts
@@ -74,7 +74,7 @@ pub(crate) fn kek_rotation(facts: &Facts) -> Line {
     line(level, format!("automatic rotation of KEKs: {told}"))
 }
 
-/// Says that every version is wrapped, and by KEKs that the rule allows.
+/// States whether every version is wrapped, and by KEKs that the rule allows.
 pub(crate) fn wraps(facts: &Facts) -> Vec<Line> {
     let mut lines = Vec::new();
     match facts.ages.known() {
@@ -92,7 +92,7 @@ pub(crate) fn wraps(facts: &Facts) -> Vec<Line> {
         )),
     }
     let outside: Vec<_> = facts.keks.iter().filter(|kek| !kek.is_in_rule).collect();
-    // Without a KEK in the rule its closure may allow any.
+    // Without a KEK in the rule, its closure may allow any.
     if facts.keks.iter().any(|kek| kek.is_in_rule) {
         lines.push(match outside[..] {
             [] => line(
@@ -114,7 +114,7 @@ pub(crate) fn wraps(facts: &Facts) -> Vec<Line> {
     lines
 }
 
-/// Says where KEKs and wrapped keys are kept.
+/// States where KEKs and wrapped keys are stored.
 pub(crate) fn places(facts: &Facts) -> Vec<Line> {
     let kms: Vec<_> = facts
         .settings
@@ -143,7 +143,7 @@ pub(crate) fn has_local_keks(facts: &Facts) -> bool {
     facts.settings.kms.iter().any(|kms| kms.provider == "local")
 }
 
-/// Says which cipher is set.
+/// States the configured cipher.
 pub(crate) fn cipher(facts: &Facts) -> Line {
     let suite = setting(facts, "cipher.suite").unwrap_or("kc-xaes-256-gcm");
     line(
@@ -157,7 +157,7 @@ fn setting<'f>(facts: &'f Facts, key: &str) -> Option<&'f str> {
     setting.map(|setting| setting.value.as_str())
 }
 
-/// Says for how long a key may be used after the KMS withdrew it.
+/// States how long a key may be used after the KMS withdrew it.
 pub(crate) fn cache(facts: &Facts) -> Line {
     let ttl = setting(facts, "cache.ttl").unwrap_or("unknown");
     line(
@@ -168,7 +168,7 @@ pub(crate) fn cache(facts: &Facts) -> Line {
     )
 }
 
-/// Says how old active versions are, by which period, and whether any is due.
+/// States the ages of active versions, their rotation period, and whether any is due.
 pub(crate) fn rotation(facts: &Facts) -> Vec<Line> {
     let mut lines = Vec::new();
     let period = setting(facts, "rotation.every").unwrap_or("unknown");
@@ -186,7 +186,7 @@ pub(crate) fn rotation(facts: &Facts) -> Vec<Line> {
     lines
 }
 
-/// Says what is due.
+/// States what is due.
 pub(crate) fn due(facts: &Facts) -> Line {
     match facts.due.known() {
         None => unknown("versions due for rotation", &facts.due),
@@ -205,7 +205,7 @@ pub(crate) fn due(facts: &Facts) -> Line {
     }
 }
 
-/// Compares ages with the longest that NIST suggests.
+/// Compares ages with NIST's suggested maximums.
 pub(crate) fn cryptoperiods(facts: &Facts) -> Vec<Line> {
     let Some(ages) = facts.ages.known() else {
         return vec![unknown("age of versions", &facts.ages)];

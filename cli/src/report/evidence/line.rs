@@ -1,19 +1,19 @@
-//! A sentence about this system, and whether it is in order.
+//! A sentence of evidence, and its level.
 
 use crate::report::data::Level;
 use crate::report::told::Told;
 
-/// A sentence about this system.
+/// A sentence of evidence about this system.
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
     pub(crate) says: String,
     pub(crate) level: Level,
-    /// Whether it was read from this system, and does not hold for every one.
+    /// Whether it was read from this system, rather than true for every encx system.
     pub(crate) is_measured: bool,
 }
 
 impl Line {
-    /// States what encx does by construction, whatever is in this system.
+    /// States what encx does in every system.
     pub(crate) fn built_in(says: &str) -> Self {
         Self {
             says: says.to_owned(),
@@ -36,7 +36,7 @@ pub(super) fn line(level: Level, says: impl Into<String>) -> Line {
     }
 }
 
-/// Says that something is not known, and why.
+/// States that something is unknown, and why.
 pub(super) fn unknown<T>(what: &str, told: &Told<T>) -> Line {
     line(
         Level::NotKnown,

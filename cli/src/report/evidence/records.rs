@@ -1,11 +1,11 @@
-//! What this system shows of rows, of the audit log, and of the use of keys.
+//! Evidence about rows, the audit log and the use of keys.
 
 use super::line::{Line, line, unknown};
 use crate::report::data::{ColumnFacts, DayFacts, Facts, Level};
 use crate::report::told::Told;
 use crate::report::verified::{MISSING, NEVER, NO_KEY};
 
-/// Says what was destroyed.
+/// States what was destroyed.
 pub(crate) fn destroyed(facts: &Facts) -> Line {
     match facts.shreddings.known() {
         None => unknown("shredded contexts", &facts.shreddings),
@@ -22,7 +22,7 @@ pub(crate) fn destroyed(facts: &Facts) -> Line {
     }
 }
 
-/// Says since when the audit log goes, and whether an entry was edited.
+/// States when the audit log begins, and whether an entry was edited.
 pub(crate) fn audit(facts: &Facts) -> Vec<Line> {
     let Some(audit) = facts.audit.known() else {
         return vec![unknown("audit log of keys", &facts.audit)];
@@ -48,7 +48,7 @@ pub(crate) fn audit(facts: &Facts) -> Vec<Line> {
     lines
 }
 
-/// Counts the changes of states that the audit log has.
+/// Counts the state changes in the audit log.
 pub(crate) fn transitions(facts: &Facts) -> Line {
     match facts.audit.known() {
         None => unknown("changes of states", &facts.audit),
@@ -77,7 +77,7 @@ pub(crate) fn columns(facts: &Facts) -> Line {
     }
 }
 
-/// Says for each declared column how its last verify ended.
+/// States the result of each declared column's last verification.
 pub(crate) fn verified(facts: &Facts) -> Vec<Line> {
     let columns = facts.columns.iter().map(|column| {
         let name = column.name();
@@ -114,7 +114,7 @@ pub(crate) fn verified(facts: &Facts) -> Vec<Line> {
     columns.collect()
 }
 
-/// Says whether rows lie under keys that cannot or should not open them.
+/// States whether rows are under keys that cannot or should not decrypt them.
 pub(crate) fn census(facts: &Facts) -> Vec<Line> {
     if facts.columns.is_empty() {
         return vec![columns(facts)];
@@ -134,7 +134,7 @@ pub(crate) fn census(facts: &Facts) -> Vec<Line> {
     for column in &facts.columns {
         match (&column.census, column.census.why()) {
             (_, None) => {}
-            // Then it is said of every column.
+            // The reason applies to every column.
             (Told::Missing(why), _) => reasons.push(format!("rows by the state of their key: {why}")),
             (_, Some(why)) => reasons.push(format!(
                 "rows of {} by the state of their key: {why}",
@@ -170,7 +170,7 @@ pub(crate) fn processes(facts: &Facts) -> Line {
     }
 }
 
-/// Counts refused ciphertexts and failed calls of KMSs.
+/// Counts refused ciphertexts and failed KMS calls.
 pub(crate) fn refusals(facts: &Facts) -> Vec<Line> {
     let Some(days) = facts.days.known() else {
         return vec![unknown("refused ciphertexts", &facts.days)];
@@ -201,11 +201,11 @@ pub(crate) fn refusals(facts: &Facts) -> Vec<Line> {
     ]
 }
 
-/// Says whether receipts of shreddings were given, and whether what they list is destroyed.
+/// States whether receipts were given, and whether the versions they list are destroyed.
 pub(crate) fn receipts(facts: &Facts) -> Vec<Line> {
     let shredded = facts.shreddings.known();
     let receipts = match &facts.receipts {
-        // Where nothing was shredded there is no receipt.
+        // Without a shredding there is no receipt.
         Told::Missing(_) if shredded.is_some_and(|shredded| shredded.contexts.is_empty()) => {
             return Vec::new();
         }

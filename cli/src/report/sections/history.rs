@@ -1,4 +1,4 @@
-//! The sections of what happened: rotations, use and cost, processes.
+//! Sections about history: rotations, usage and cost, processes.
 
 use maud::{Markup, html};
 
@@ -90,7 +90,7 @@ fn days(days: &[DayFacts]) -> Markup {
         }),
     );
     let of = |get: fn(&DayFacts) -> u64| days.iter().map(get).collect();
-    // The table has the years.
+    // The table shows the years.
     let labels = days
         .iter()
         .map(|day| day.day.get(5..).unwrap_or(&day.day).to_owned());

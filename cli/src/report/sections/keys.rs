@@ -1,4 +1,4 @@
-//! The sections of settings, KEKs and versions of data keys.
+//! Sections about settings, KEKs and versions of data keys.
 
 use maud::{Markup, html};
 
@@ -100,7 +100,7 @@ fn counts(versions: &VersionFacts) -> Markup {
     }
 }
 
-/// Says what each state means.
+/// Explains each state.
 fn legend() -> Markup {
     let states = [
         (

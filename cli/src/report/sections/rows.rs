@@ -1,4 +1,4 @@
-//! The sections of encrypted columns and of shreddings.
+//! Sections about encrypted columns and shreddings.
 
 use maud::{Markup, html};
 
@@ -6,7 +6,7 @@ use crate::report::data::{ColumnFacts, Facts, ReceiptFacts, ShredFacts};
 use crate::report::parts::{Cell, badge, grouped, state, table, told, value};
 use crate::report::verified::{MISSING, NO_KEY};
 
-/// How many rows of a list are shown; JSON has all.
+/// Rows of a list that the page shows; the JSON has all.
 const SHOWN: usize = 200;
 
 pub(crate) fn columns(facts: &Facts) -> Markup {

@@ -1,4 +1,4 @@
-//! Columns that are declared and gone, and columns of ciphertexts that are not declared.
+//! Missing declared columns, and undeclared columns with ciphertexts.
 
 use encx::{EncryptionContext, Field};
 use encx_config::Loader;
@@ -11,7 +11,7 @@ const SSN: Field = Field::new("users", "ssn");
 const DECLARED: &str = "[[column]]\ntable = \"users\"\ncolumn = \"ssn\"\nid = { column = \"id\", kind = \"integer\" }\n\
                         context = { tenantId = \"t-1\" }\n";
 
-/// Makes a table with rows that are encrypted, which the service may read.
+/// Creates a table with encrypted rows that the service may read.
 fn users(ward: &Ward) {
     ward.sql(
         "CREATE TABLE users (id bigint PRIMARY KEY, ssn bytea, photo bytea);

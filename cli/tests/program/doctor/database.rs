@@ -1,4 +1,4 @@
-//! Faults of the database: its tables, its server, its role, and what stands before it.
+//! Faults of the database: its tables, server and role, and poolers in front of it.
 
 use std::str::FromStr as _;
 
@@ -33,7 +33,7 @@ fn tables_that_are_missing_or_of_another_version() {
     });
 }
 
-/// What the server of the tests has switched off, so that they are fast, is what a service must not have.
+/// The tests' server disables durability for speed, which a service must not do.
 #[test]
 fn a_server_that_a_crash_may_empty() {
     let ward = Ward::new(Database::Postgres);
@@ -72,7 +72,7 @@ fn a_role_with_too_many_rights() {
             "role-may-edit-audit",
             "REVOKE UPDATE, TRUNCATE ON encx.audit_log FROM app",
         ),
-        // On one column alone.
+        // On one column only.
         (
             "GRANT UPDATE (reason) ON encx.audit_log TO app",
             "role-may-edit-audit",
@@ -119,7 +119,7 @@ fn a_role_with_too_many_rights() {
         &format!("GRANT SELECT, INSERT, UPDATE, DELETE ON encx.jobs TO {role}"),
     );
     ward.finds(&[]).checked_all();
-    // A role that may read nothing of it: what it cannot see is not checked, and that is said.
+    // The role may not read this table, so one check reports that it could not run.
     run_sql(
         &ward.admin,
         &format!("REVOKE SELECT ON encx.audit_log FROM {role}"),
@@ -153,7 +153,7 @@ fn a_damaged_file() {
     for tenant in 0..20 {
         ward.place.create(&format!("tenantId=t-{tenant}"));
     }
-    // Pages that belong to nothing.
+    // Pages that no table or index uses.
     ward.sql(
         "",
         "CREATE INDEX lost ON encx_data_keys (created_at);
@@ -193,13 +193,13 @@ fn a_pooler_by_which_no_hint_arrives() {
     assert!(!report.json.to_string().contains("hunter2"));
     ward.set("ENCX_LISTEN_URL", direct);
     all_but_columns(&ward.finds(&[]));
-    // It is seen without being told, too.
+    // The check also detects it without the setting.
     ward.place.env.remove("ENCX_KEY_STORE_TRANSACTION_POOLER");
     ward.place.env.remove("ENCX_LISTEN_URL");
     ward.set("ENCX_KEY_STORE", format!("{pooled}?statement-cache-capacity=0"));
     all_but_columns(&ward.finds(&finding));
 
-    // One that passes on what drivers ask for hides itself, until statements fail.
+    // This pooler accepts the drivers' startup parameters, so it shows only when statements fail.
     let server = (host.clone(), port, ward.role().to_owned());
     let hidden = Pooler::start_with(&server, "ignore_startup_parameters = extra_float_digits\n");
     let url = pooled.replace(&pooler.port.to_string(), &hidden.port.to_string());
@@ -213,7 +213,7 @@ fn a_pooler_by_which_no_hint_arrives() {
     );
 }
 
-/// A standby that was named in place of its primary.
+/// A standby in place of its primary.
 #[test]
 fn a_server_that_takes_no_writes() {
     let server = Server::take();

@@ -1,8 +1,8 @@
-//! Faults in the rows of keys, KEKs that the rule does not allow, and clocks.
+//! Faults in key rows, KEKs that the rule does not allow, and clocks.
 
 use super::{Ward, on_both};
 
-/// Adds a KEK to the file, and returns its name.
+/// Adds a KEK to the file and returns its name.
 fn add_kek(ward: &Ward) -> String {
     let file = ward.place.path("keks.encx");
     let made = ward.place.run(&["local", "add-kek", &file]).expect(0);
@@ -68,7 +68,7 @@ fn an_edited_context() {
     });
 }
 
-/// A row that cannot be read at all hides no other.
+/// An unreadable row hides no other.
 #[test]
 fn an_unreadable_row() {
     on_both(|ward| {
@@ -126,7 +126,7 @@ fn versions_that_are_missing() {
         ward.finds(&[("version-missing", "error")])
             .says("tenantId")
             .checked_all();
-        // The only one of its context: no gap is left.
+        // The deleted version is the only one of its context, so no gap is left.
         let ward = Ward::new(ward.place.database);
         let id = two_keys(&ward);
         let hex = id.replace('-', "");
@@ -188,7 +188,7 @@ fn a_kek_that_was_retired_too_early() {
         for args in [&[][..], &["--deep"]] {
             let report = ward.finds_with(args, &[("kek-not-allowed", "error")]);
             report.says("wraps 2 versions, 2 of them alone");
-            // They are not tried, and not told of twice.
+            // The versions are not tried, and are reported once.
             assert!(
                 matches!(report.not_checked().as_slice(), [keys, _] if keys.contains("2 versions")),
                 "{:?}",
@@ -208,7 +208,7 @@ fn a_clock_that_is_ten_minutes_off() {
         two_keys(&ward);
         let code = match ward.is_postgres() {
             true => "clock-skew-database",
-            // Its clock is this one: the rows were written when it was ten minutes later.
+            // SQLite uses this machine's clock: the rows were written ten minutes later.
             false => "clock-behind-rows",
         };
         let report = ward.finds_at("-10m", &[(code, "error")]);

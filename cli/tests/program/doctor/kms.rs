@@ -1,4 +1,4 @@
-//! KEKs of AWS KMS: disabled, pending deletion, without rotation, out of reach; and its clock.
+//! KEKs of AWS KMS: disabled, pending deletion, not rotating, unreachable; and its clock.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Ward, on_both};
 
-/// Sends a request to the KMS server of the tests, which checks no signature.
+/// Sends a request to the tests' KMS server, which checks no signature.
 fn ask(operation: &str, body: &Value) -> Value {
     let url = std::env::var("ENCX_TEST_KMS_URL")
         .expect("ENCX_TEST_KMS_URL is not set: run the tests with ./scripts/test, which starts a server");
@@ -30,7 +30,7 @@ fn ask(operation: &str, body: &Value) -> Value {
     serde_json::from_str(if body.is_empty() { "null" } else { body }).unwrap()
 }
 
-/// Makes a KEK that rotates, and returns its ARN.
+/// Creates a KEK that rotates, and returns its ARN.
 fn make_kek() -> String {
     let made = ask("CreateKey", &json!({}));
     let arn = made["KeyMetadata"]["Arn"].as_str().unwrap().to_owned();

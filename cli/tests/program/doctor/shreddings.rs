@@ -1,4 +1,4 @@
-//! A backup that was restored after a shredding, and receipts that are not whole.
+//! A backup restored after a shredding, and incomplete receipts.
 
 use std::fs;
 
@@ -87,7 +87,7 @@ fn receipts_that_are_not_whole() {
         let receipts = ["--receipts", "receipts"];
         ward.finds_with(&receipts, &[("receipts-unreadable", "error")])
             .says("was changed");
-        // A folder without any says nothing.
+        // A folder without receipts is not a finding.
         fs::create_dir(ward.place.path("none")).unwrap();
         let not_checked = ward.finds_with(&["--receipts", "none"], &[]).not_checked();
         assert!(
