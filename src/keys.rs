@@ -1,4 +1,4 @@
-//! The life of keys: create, rotate, rewrap, change state, destroy.
+//! Key lifecycle: create, rotate, rewrap, change state, destroy.
 
 mod check_version;
 mod destroy;
@@ -43,16 +43,15 @@ pub use encx_core::key::{
     DataKeyId, DataKeyIdError, KeyCheck, KeyState, KeyUsage, KeyVersion, NewIdError, Scope,
 };
 
-/// How often an operation that lost a race begins anew.
+/// Attempts of an operation that loses races.
 const MAX_ATTEMPTS: usize = 8;
 
 /// Manages the versions of a context's data key.
 ///
-/// From [`Crypto::key_manager`], and what it changes is seen by that `Crypto` at once; or from
-/// [`KeyManager::new`], for a tool or a job that has rights of its own. Other processes see a change within
-/// their `state_ttl`.
+/// [`Crypto::key_manager`] returns one whose changes that `Crypto` sees at once. [`KeyManager::new`] builds
+/// one for a tool or job with its own permissions. Other processes see a change within their `state_ttl`.
 ///
-/// It manages keys that encrypt data, unless [`for_usage`](Self::for_usage) says otherwise.
+/// Manages keys for data unless [`for_usage`](Self::for_usage) selects another usage.
 #[derive(Clone, Debug)]
 pub struct KeyManager {
     keks: Arc<Keks>,
@@ -62,7 +61,7 @@ pub struct KeyManager {
     reason: Option<String>,
     census: Option<Arc<dyn KeyCensus>>,
     quarantine: Quarantine,
-    /// The `Crypto` that has to see what changes.
+    /// The `Crypto` that sees every change.
     core: Option<Core>,
 }
 
@@ -84,24 +83,24 @@ impl Crypto {
     }
 }
 
-/// The KEKs that a KEK rule names. From [`KeyManager::named_keks`].
+/// The KEKs named by a KEK rule. From [`KeyManager::named_keks`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NamedKeks {
-    /// Those that wrap new keys, in any context.
+    /// KEKs that wrap new keys, in any context.
     pub wrapping: Vec<KekRef>,
-    /// Those that only unwrap.
+    /// KEKs that only unwrap.
     pub unwrapping: Vec<KekRef>,
-    /// Whether a function chooses before all of them. Which KEKs it gives is not known.
+    /// Whether a closure decides before these. The KEKs that it returns are unknown.
     pub by_closure: bool,
 }
 
 impl CryptoBuilder {
-    /// Builds a key manager alone, with the same KMSs and KEK rule. Limits of the cache do not matter to it.
+    /// Builds only a key manager, with the same KMSs and KEK rule. Cache limits do not apply.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] and [`Error::UnknownKms`] for settings that cannot work.
+    /// [`Error::Config`] and [`Error::UnknownKms`] for invalid settings.
     pub fn build_key_manager(self) -> Result<KeyManager, Error> {
         let Parts {
             keks,
@@ -123,9 +122,9 @@ impl CryptoBuilder {
 }
 
 impl KeyManager {
-    /// Builds a key manager on a KMS, with its default KEK, and a key store.
+    /// Builds a key manager from a KMS, with its default KEK, and a key store.
     ///
-    /// With a KEK rule or several KMSs, use [`CryptoBuilder::build_key_manager`].
+    /// For a KEK rule or several KMSs, use [`CryptoBuilder::build_key_manager`].
     ///
     /// ```
     /// use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -138,12 +137,12 @@ impl KeyManager {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] for a KMS that cannot be used.
+    /// [`Error::Config`] for an unusable KMS.
     pub fn new(kms: impl KeyManagementService, store: impl KeyStore) -> Result<Self, Error> {
         Crypto::builder(kms, store).build_key_manager()
     }
 
-    /// Lists the KEKs that the KEK rule names: the default, those of pairs, and those that may only unwrap.
+    /// Lists the KEKs that the KEK rule names: the default, those of pairs, and those that only unwrap.
     ///
     /// ```
     /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -174,7 +173,7 @@ impl KeyManager {
         named
     }
 
-    /// Manages keys for another usage.
+    /// Selects the usage whose keys are managed.
     ///
     /// ```
     /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -196,7 +195,7 @@ impl KeyManager {
         self
     }
 
-    /// Says why, for the audit log: at most 1024 bytes, never a secret.
+    /// Sets the reason for the audit log: at most 1024 bytes, never a secret.
     ///
     /// ```
     /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -215,7 +214,7 @@ impl KeyManager {
         self
     }
 
-    /// Asks a census before a version is destroyed, in place of the one that the builder was given, if any.
+    /// Sets the census that [`destroy`](Self::destroy) asks, in place of the builder's.
     ///
     /// ```
     /// # use encx::Error;
@@ -224,7 +223,7 @@ impl KeyManager {
     /// # async fn example(
     /// #     manager: KeyManager, census: impl KeyCensus, context: EncryptionContext, old: DataKeyId,
     /// # ) -> Result<(), Error> {
-    /// // `census` is what `Rows::census` of encx-tables returns, for the columns that hold ciphertexts.
+    /// // `census` comes from `Rows::census` of encx-tables, for the columns that hold ciphertexts.
     /// let manager = manager.with_census(census);
     /// match manager.destroy(&context, old).await {
     ///     Err(Error::StillInUse { .. }) => println!("rows are still encrypted under it"),
@@ -239,10 +238,10 @@ impl KeyManager {
         self
     }
 
-    /// Makes the first version of a context's key, active at once.
+    /// Creates the first version of a context's key, active at once.
     ///
-    /// Where the KEK rule demands several wraps, those of KEKs that are unavailable are left out, as long as one
-    /// succeeds: see [`missing_wraps`](Self::missing_wraps) and [`complete_wraps`](Self::complete_wraps).
+    /// If the KEK rule requires several wraps, one must succeed; wraps by unavailable KEKs are left out. See
+    /// [`missing_wraps`](Self::missing_wraps) and [`complete_wraps`](Self::complete_wraps).
     ///
     /// ```
     /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -259,13 +258,13 @@ impl KeyManager {
     ///
     /// # Errors
     ///
-    /// [`Error::AlreadyExists`] if there is one; [`Error::Shredded`] if there was one, or if there were keys of other usages
-    /// and all of them were destroyed: see [`revive`](Self::revive); those of the KEK rule, the KMS
-    /// and the key store.
+    /// [`Error::AlreadyExists`] if the key exists. [`Error::Shredded`] if all its versions were destroyed, or
+    /// if it has none and all keys of the context's other usages were destroyed: see
+    /// [`revive`](Self::revive). KEK rule, KMS and key store errors.
     ///
     /// # Cancellation
     ///
-    /// The key is then either stored or not.
+    /// The key is either stored or not.
     pub async fn create(&self, context: &EncryptionContext) -> Result<KeyRecord, Error> {
         let versions = self.load(context).await?;
         if self.is_shredded(context, &versions).await? {
@@ -280,10 +279,10 @@ impl KeyManager {
         }
     }
 
-    /// Makes a new version and promotes it: from here on it encrypts, and the one before only decrypts.
+    /// Creates a new version and promotes it: it encrypts, and the previous version only decrypts.
     ///
-    /// A version that is pre-active already is promoted instead. If another process rotates at the same time, both
-    /// get the one version that won. Nothing is re-encrypted; see
+    /// A pre-active version is promoted instead if there is one. If another process rotates at the same time,
+    /// both return the version that won. Nothing is re-encrypted; see
     /// [`Crypto::needs_reencryption`](crate::Crypto::needs_reencryption).
     ///
     /// ```
@@ -301,18 +300,18 @@ impl KeyManager {
     ///
     /// # Errors
     ///
-    /// [`Error::NoKeys`] if there is no version yet; [`Error::Shredded`] if all were destroyed; those of the KEK
-    /// rule, the KMS and the key store.
+    /// [`Error::NoKeys`] if there is no version; [`Error::Shredded`] if all were destroyed; KEK rule, KMS and
+    /// key store errors.
     ///
     /// # Cancellation
     ///
-    /// Between its two writes a pre-active version remains, which harms nothing and is promoted by the next call.
+    /// Between the two writes a harmless pre-active version remains. The next call promotes it.
     pub async fn rotate(&self, context: &EncryptionContext) -> Result<KeyRecord, Error> {
         let versions = self.load(context).await?;
         self.rotate_from(context, versions).await
     }
 
-    /// Rotates, unless another process has since these versions were read.
+    /// Rotates, unless another process has rotated since these versions were read.
     pub(crate) async fn rotate_from(
         &self,
         context: &EncryptionContext,
@@ -337,7 +336,7 @@ impl KeyManager {
                 Err(error) => Err(error.clone()),
             };
             match promoted {
-                // Somebody was faster: see what they did.
+                // Another process was faster: look at the result.
                 Err(Error::Store(error)) if error.is_lost_race() || is_overtaken(&error) => {
                     versions = self.load(context).await?;
                 }
@@ -351,7 +350,7 @@ impl KeyManager {
         Err(StoreError::Conflict.into())
     }
 
-    /// Makes the version that follows, pre-active.
+    /// Creates the next version, pre-active.
     pub(crate) async fn publish_next(
         &self,
         context: &EncryptionContext,
@@ -363,9 +362,10 @@ impl KeyManager {
         Ok(record)
     }
 
-    /// Lists the versions of a context's key, oldest first. There may be none.
+    /// Lists the versions of a context's key, oldest first. May be empty.
     ///
-    /// A usage that had no key when its context was shredded has a [tombstone](KeyRecord::is_tombstone) as version 1.
+    /// A usage that had no key when its context was shredded has a [tombstone](KeyRecord::is_tombstone) as
+    /// version 1.
     ///
     /// ```
     /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -383,7 +383,7 @@ impl KeyManager {
     ///
     /// # Errors
     ///
-    /// Those of the key store; [`StoreError::Corrupt`] if a row was edited or moved here from elsewhere.
+    /// Key store errors; [`StoreError::Corrupt`] if a row was edited or moved here from another scope.
     ///
     /// # Cancellation
     ///
@@ -392,9 +392,9 @@ impl KeyManager {
         self.load(context).await
     }
 
-    /// Changes the state of a version: promotes a pre-active one, suspends, resumes, or marks as compromised.
+    /// Changes a version's state: promotes a pre-active version, suspends, resumes, or marks as compromised.
     ///
-    /// What may become what stands at [`KeyState`]. For destruction there is [`destroy`](Self::destroy).
+    /// [`KeyState`] lists the allowed transitions. To destroy a version, use [`destroy`](Self::destroy).
     ///
     /// ```
     /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -404,7 +404,7 @@ impl KeyManager {
     /// # let manager = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build_key_manager()?;
     /// # let context = EncryptionContext::from_pairs([("tenantId", "t-42")])?;
     /// # let version = manager.create(&context).await?;
-    /// // Requests of this tenant fail with `Error::Suspended` until the version is resumed.
+    /// // This tenant's requests fail with `Error::Suspended` until the version is resumed.
     /// manager.set_state(&context, version.id, KeyState::Suspended).await?;
     /// manager.set_state(&context, version.id, KeyState::Active).await?;
     /// # Ok::<(), encx::Error>(())
@@ -414,12 +414,13 @@ impl KeyManager {
     /// # Errors
     ///
     /// [`Error::UnknownKey`] if the context has no such version; [`StoreError::IllegalTransition`] and
-    /// [`StoreError::Superseded`] if it may not become that; [`StoreError::StaleRevision`] if another process changed it
-    /// meanwhile; and those of the key store.
+    /// [`StoreError::Superseded`] if the transition is not allowed; [`StoreError::StaleRevision`] if another
+    /// process changed the version during the call; key store errors. [`Error::Config`] for
+    /// [`KeyState::Destroyed`].
     ///
     /// # Cancellation
     ///
-    /// The change is then either done or not.
+    /// The change is either applied or not.
     pub async fn set_state(
         &self,
         context: &EncryptionContext,
@@ -435,10 +436,10 @@ impl KeyManager {
         self.seen(context, changed).await
     }
 
-    /// Makes a new active version for a context all of whose versions were destroyed.
+    /// Creates a new active version for a context whose versions were all destroyed.
     ///
-    /// What they encrypted stays unreadable. It revives one usage; the others stay [`Error::Shredded`] until they are revived
-    /// too, also those that had no key when the context was shredded.
+    /// Data that the destroyed versions encrypted stays unreadable. Revives one usage; every other usage,
+    /// including those that had no key at the shredding, returns [`Error::Shredded`] until it is revived too.
     ///
     /// ```
     /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -449,7 +450,7 @@ impl KeyManager {
     /// # let context = EncryptionContext::from_pairs([("tenantId", "t-42")])?;
     /// # manager.create(&context).await?;
     /// # let _receipt = manager.shred(&context, Duration::ZERO).await?;
-    /// // A tenant that was shredded signs up again. What was encrypted before stays unreadable.
+    /// // A shredded tenant signs up again. Its old data stays unreadable.
     /// let version = manager.revive(&context).await?;
     /// # assert_eq!(version.state, encx::keys::KeyState::Active);
     /// # Ok::<(), encx::Error>(())
@@ -458,12 +459,13 @@ impl KeyManager {
     ///
     /// # Errors
     ///
-    /// [`Error::NoKeys`] if the context never had one of any usage, or has some of others that are not destroyed; [`Error::AlreadyExists`] if one is not destroyed; those of the KEK
-    /// rule, the KMS and the key store.
+    /// [`Error::NoKeys`] if the context never had a key, or if only other usages have keys and one of them is
+    /// not destroyed; [`Error::AlreadyExists`] if a version of this usage is not destroyed; KEK rule, KMS and
+    /// key store errors.
     ///
     /// # Cancellation
     ///
-    /// The key is then either stored or not.
+    /// The key is either stored or not.
     pub async fn revive(&self, context: &EncryptionContext) -> Result<KeyRecord, Error> {
         let versions = self.load(context).await?;
         if !self.is_shredded(context, &versions).await? {
@@ -477,10 +479,10 @@ impl KeyManager {
         self.create_active(context, &versions, true).await
     }
 
-    /// Moves every version of a context's key to the KEKs that the KEK rule chooses now.
+    /// Moves every version of a context's key to the KEKs that the KEK rule now chooses.
     ///
-    /// No ciphertext changes. The KEKs that hold the keys now must be allowed, with
-    /// [`also_unwrap`](CryptoBuilder::also_unwrap). Returns the versions that moved.
+    /// No ciphertext changes. Allow the current KEKs with [`also_unwrap`](CryptoBuilder::also_unwrap).
+    /// Returns the moved versions.
     ///
     /// ```
     /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -489,7 +491,7 @@ impl KeyManager {
     /// # let manager = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build_key_manager()?;
     /// # let context = EncryptionContext::from_pairs([("tenantId", "t-42")])?;
     /// # manager.create(&context).await?;
-    /// // After the KEK rule chose another KEK, and `also_unwrap` named the old one.
+    /// // The KEK rule now chooses another KEK, and `also_unwrap` names the old one.
     /// let moved = manager.rewrap(&context).await?;
     /// println!("{} versions moved", moved.len());
     /// # Ok::<(), encx::Error>(())
@@ -498,8 +500,8 @@ impl KeyManager {
     ///
     /// # Errors
     ///
-    /// Those of the KEK rule, the KMS and the key store. Versions that moved before an error stay moved, and the
-    /// next call goes on from there.
+    /// KEK rule, KMS and key store errors. Versions moved before the error stay moved; the next call
+    /// continues.
     ///
     /// # Cancellation
     ///
@@ -522,7 +524,7 @@ impl KeyManager {
         self.seen(context, Ok(moved)).await
     }
 
-    /// Asks the key store, and lets the health of the manager's `Crypto`, if it has one, know how that ended.
+    /// Calls the key store and reports the outcome to the health of the manager's `Crypto`, if it has one.
     async fn ask<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         match &self.core {
             Some(core) => core.cache().ask(call).await,
@@ -540,7 +542,7 @@ impl KeyManager {
         Ok(versions)
     }
 
-    /// Tells whether these versions, which are all of this usage, are destroyed, or if there are none those of all others.
+    /// Tells whether all versions of this usage are destroyed, or, if it has none, those of all other usages.
     async fn is_shredded(&self, context: &EncryptionContext, versions: &[KeyRecord]) -> Result<bool, Error> {
         if versions.is_empty() {
             let all = self.ask(load_all_usages(&*self.store, context)).await?;
@@ -560,7 +562,7 @@ impl KeyManager {
             })
     }
 
-    /// Says why an operation lost a race: perhaps the context was shredded since it began.
+    /// Returns the error of a lost race: `Shredded` if the context was shredded since the operation began.
     async fn lost_race(&self, context: &EncryptionContext, otherwise: Error) -> Error {
         let is_shredded = match self.load(context).await {
             Ok(versions) => self.is_shredded(context, &versions).await,
@@ -573,7 +575,7 @@ impl KeyManager {
         }
     }
 
-    /// Makes a version that is active at once, for a scope that has none.
+    /// Creates a version that is active at once, for a scope without an active version.
     async fn create_active(
         &self,
         context: &EncryptionContext,
@@ -594,7 +596,7 @@ impl KeyManager {
         }
     }
 
-    /// Hands a key that was just made to this process's cache, which would otherwise have it unwrapped.
+    /// Adds a new key to this process's cache, which saves an unwrap.
     fn adopted(&self, context: &EncryptionContext, made: Option<&Made>) {
         if let (Some(core), Some(made)) = (&self.core, made) {
             core.cache()
@@ -602,7 +604,7 @@ impl KeyManager {
         }
     }
 
-    /// Returns the version to promote: one that waits, if it opens, or else a new one.
+    /// Returns the version to promote: the waiting one if it opens, otherwise a new one.
     async fn next_version(
         &self,
         context: &EncryptionContext,
@@ -614,7 +616,7 @@ impl KeyManager {
             match self.keks.unwrap(version, context, self.usage).await {
                 Ok(key) => return Ok(Made { record, key, began }),
                 Err(error) if error.is_retryable() => return Err(error),
-                // Promoted all the same, it would stop every encryption.
+                // Promoting it would stop all encryption.
                 Err(error) => {
                     tracing::warn!(target: "encx::refused", key = %version.id, %error, "waiting version does not open");
                 }
@@ -623,7 +625,7 @@ impl KeyManager {
         self.mint(context, versions, KeyState::PreActive).await
     }
 
-    /// Makes the version that follows those that there are. The KMS is called before anything is written.
+    /// Creates the next version. Calls the KMS before writing.
     async fn mint(
         &self,
         context: &EncryptionContext,
@@ -633,7 +635,7 @@ impl KeyManager {
         self.mint_from(context, versions, state, None, false).await
     }
 
-    /// The same, of a given key or of one that the KMS makes.
+    /// Like [`mint`](Self::mint), from a given key or one that the KMS generates.
     async fn mint_from(
         &self,
         context: &EncryptionContext,
@@ -681,7 +683,7 @@ impl KeyManager {
         change
     }
 
-    /// Lets this process's own cache see a change before the caller does.
+    /// Refreshes this process's own cache before the caller sees the change.
     pub(crate) async fn seen<T>(
         &self,
         context: &EncryptionContext,
@@ -694,7 +696,7 @@ impl KeyManager {
     }
 }
 
-/// A version that was just stored, and its key.
+/// A stored version and its key.
 struct Made {
     record: KeyRecord,
     key: DataKey,
@@ -709,7 +711,7 @@ fn newest_activated(versions: &[KeyRecord]) -> Option<DataKeyId> {
         .max()
 }
 
-/// Returns the version that waits to be promoted.
+/// Returns the version waiting for promotion.
 pub(crate) fn waiting(versions: &[KeyRecord]) -> Option<&KeyRecord> {
     let newest = newest_activated(versions);
     versions
@@ -718,7 +720,7 @@ pub(crate) fn waiting(versions: &[KeyRecord]) -> Option<&KeyRecord> {
         .max_by_key(|version| version.id)
 }
 
-/// Tells whether a promotion failed because a later version is active already or this one is.
+/// Tells whether a promotion failed because this version or a later one is already active.
 fn is_overtaken(error: &StoreError) -> bool {
     matches!(
         error,

@@ -1,4 +1,4 @@
-//! Whether a version can still be unwrapped, and is the key that it was made as.
+//! Checking that a version unwraps to the key it was created with.
 
 use encx_core::key::KeyState;
 use encx_core::store::KeyRecord;
@@ -7,11 +7,13 @@ use super::KeyManager;
 use crate::error::{Error, Location};
 
 impl KeyManager {
-    /// Unwraps a version, in whatever state it is, and compares the key with the version's check value: each wrap that the KEK
-    /// rule allows, by a KMS call each. No key is kept or returned, and nothing is written.
+    /// Unwraps a version, in any state, and compares the key with its check value.
     ///
-    /// [`Keyring`](crate::Keyring)s are content with the first wrap that opens. This tells of a second one that does not, before
-    /// it is the last.
+    /// Makes one KMS call for each wrap that the KEK rule allows. Neither keeps nor returns a key, and writes
+    /// nothing.
+    ///
+    /// A [`Keyring`](crate::Keyring) uses the first wrap that opens. This finds a broken wrap before it is
+    /// the last one.
     ///
     /// ```
     /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -30,9 +32,10 @@ impl KeyManager {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Corrupt`](crate::store::StoreError::Corrupt) if the row's encryption context is not the one of its scope;
-    /// [`Error::RolledBack`] if its wraps are gone, and [`Error::Destroyed`] if it is destroyed; [`Error::KekNotAllowed`] if the
-    /// KEK rule allows none of its wraps; [`Error::KeyMismatch`] if a wrap holds another key; those of the KEK rule and the KMS.
+    /// [`StoreError::Corrupt`](crate::store::StoreError::Corrupt) if the row's encryption context does not
+    /// match its scope; [`Error::RolledBack`] if its wraps are gone; [`Error::Destroyed`] if it is destroyed;
+    /// [`Error::KekNotAllowed`] if the KEK rule allows none of its wraps; [`Error::KeyMismatch`] if a wrap
+    /// holds another key; KEK rule and KMS errors.
     ///
     /// # Cancellation
     ///

@@ -13,27 +13,27 @@ use crate::error::Error;
 /// How long each step waits for the processes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How far [`KeyManager::destroy`] came.
+/// The progress of [`KeyManager::destroy`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 #[must_use = "unless it says `Destroyed`, the version is not destroyed yet: call `destroy` again later"]
 pub enum Destruction {
-    /// Some processes have not followed the version's last change and may still encrypt under it. Nothing was changed by
-    /// this call, or the version is suspended. Call again when they have, or have ended.
+    /// Some processes have not followed the version's last change and may still encrypt under it. The version
+    /// is unchanged or suspended. Call again after they followed the change or ended.
     AwaitingProcesses(ProcessReport),
-    /// The version is suspended, and a transaction is open in the database of the rows that may be older than that: what it
-    /// wrote cannot be counted. Call again when it has ended.
+    /// The version is suspended, and a transaction that may predate the suspension is open in the database of
+    /// the rows. Its writes cannot be counted yet. Call again after it ended.
     AwaitingTransactions {
-        /// The version, suspended.
+        /// The suspended version.
         record: KeyRecord,
-        /// The oldest ones.
+        /// The oldest open transactions.
         open: OpenTransactions,
     },
     /// The version is destroyed.
     Destroyed(KeyRecord),
     /// The version is suspended. Call again at `until` or later.
     Quarantined {
-        /// The version, suspended.
+        /// The suspended version.
         record: KeyRecord,
         /// The end of the quarantine, by the key store's clock.
         until: Timestamp,
@@ -49,15 +49,16 @@ impl Destruction {
 }
 
 impl KeyManager {
-    /// Sets how long [`destroy`](Self::destroy) keeps a version suspended before it destroys it. Default: 24 hours.
+    /// Sets how long [`destroy`](Self::destroy) keeps a version suspended. Default: 24 hours.
     ///
-    /// It must be longer than anything lasts that may hold a ciphertext which is not in its row yet: the longest
-    /// transaction, a message in an outbox or a queue, a retry, a stream that is still read. A length of zero is refused:
-    /// see [`without_quarantine`](Self::without_quarantine).
+    /// Must exceed the life of anything that may hold a ciphertext not yet in its row: the longest
+    /// transaction, a message in an outbox or queue, a retry, an open stream. Zero is refused: see
+    /// [`without_quarantine`](Self::without_quarantine).
     ///
-    /// Where the key store has no registry of processes, it must be no shorter than any process serves a key: its `ttl`, and
-    /// how long it lets keys serve beyond. [`destroy`](Self::destroy) refuses a shorter one, judged by the `Crypto` that this manager is
-    /// of. A manager that was built alone knows no process's `ttl` and refuses none.
+    /// If the key store has no process registry, the quarantine must last at least as long as a process can
+    /// serve a key: its `ttl`, plus how long it lets keys serve beyond. [`destroy`](Self::destroy) refuses a
+    /// shorter one, judged by the settings of this manager's `Crypto`. A manager without a `Crypto` does not
+    /// know them and refuses less than 24 hours.
     ///
     /// ```
     /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -83,19 +84,20 @@ impl KeyManager {
         self
     }
 
-    /// Lets [`destroy`](Self::destroy) destroy a version without a quarantine. Processes, census and open transactions are
-    /// asked all the same.
+    /// Lets [`destroy`](Self::destroy) skip the quarantine. It still checks processes, census and open
+    /// transactions.
     ///
-    /// Where the key store has no registry of processes, [`destroy`](Self::destroy) refuses this: without a quarantine nothing would
-    /// wait until the processes have stopped encrypting under the version. Set a [`quarantine`](Self::quarantine), or give up the
-    /// data with [`destroy_with_data`](Self::destroy_with_data).
+    /// If the key store has no process registry, [`destroy`](Self::destroy) refuses this: only a quarantine
+    /// would outlast the processes that still encrypt under the version. Set a
+    /// [`quarantine`](Self::quarantine), or give up the data with
+    /// [`destroy_with_data`](Self::destroy_with_data).
     ///
-    /// The reason is kept in the audit log after the words `without_quarantine:`. It has at most 1000 bytes, is never
-    /// empty and never a secret.
+    /// The audit log keeps the reason after the words `without_quarantine:`. At most 1000 bytes, not empty,
+    /// never a secret.
     ///
     /// <div class="warning">
     ///
-    /// A ciphertext that is not in its row yet, as in a process's memory or in an outbox, cannot be read again.
+    /// A ciphertext not yet in its row, such as in a process's memory or an outbox, becomes unreadable.
     ///
     /// </div>
     ///
@@ -119,30 +121,37 @@ impl KeyManager {
         self
     }
 
-    /// Destroys a version that is not active and that no row uses, in steps: call it again until it says
-    /// [`Destruction::Destroyed`].
+    /// Destroys an inactive version that no row uses, in steps.
     ///
-    /// 1. It waits, for at most a minute, until every process has followed the version's last change, so that none encrypts
-    ///    under it. It asks the [census](crate::CryptoBuilder::census) for rows. If there are none, the version is suspended and the
-    ///    call returns [`Destruction::Quarantined`].
-    /// 2. During the [quarantine](Self::quarantine) every read under the version fails with [`Error::Suspended`], is counted in
-    ///    [`Stats::refused`](crate::Stats::refused) and traced. If one does, the version is still in use: resume it with [`set_state`](Self::set_state), and nothing is lost.
-    /// 3. A call after that asks the processes again, waits for every transaction that was open at the suspension (it
-    ///    returns [`Destruction::AwaitingTransactions`] while one is), and asks the census a second time. Only then is the version
-    ///    destroyed: its wraps are deleted, and every process drops the key.
+    /// Call it again until it returns [`Destruction::Destroyed`].
     ///
-    /// All that is remembered is the version's state, so any process can make the next call. A version that was suspended
-    /// or compromised before the first call goes on at step 3, and its quarantine began with its last change.
+    /// 1. Waits up to a minute until every process has followed the version's last change, so that none
+    ///    encrypts under it. Asks the [census](crate::CryptoBuilder::census) for rows. If there are none,
+    ///    suspends the version and returns [`Destruction::Quarantined`].
+    /// 2. During the [quarantine](Self::quarantine), every read under the version fails with
+    ///    [`Error::Suspended`], is counted in [`Stats::refused`](crate::Stats::refused) and traced. Such a
+    ///    read shows that the version is in use: resume it with [`set_state`](Self::set_state); no data is
+    ///    lost.
+    /// 3. A later call checks the processes again. It returns [`Destruction::AwaitingTransactions`] while a
+    ///    transaction is open that was open at the suspension. It asks the census again, then destroys the
+    ///    version: its wraps are deleted, and every process drops the key.
     ///
-    /// Without a census no rows and no transactions are asked for. Where the key store has no registry of processes, the
-    /// quarantine stands in for step 1: each process follows within its `ttl`.
+    /// The version's state is the only progress record, so any process can make the next call. A version
+    /// already suspended or compromised at the first call continues at step 3; its quarantine began at its
+    /// last change.
+    ///
+    /// Without a census, rows and transactions are not checked. If the key store has no process registry, the
+    /// quarantine replaces step 1: each process stops using the version within its `ttl` plus how long it
+    /// lets keys serve beyond.
     ///
     /// <div class="warning">
     ///
-    /// What this version encrypted cannot be read again. A backup of the database, together with the permission to
-    /// unwrap with its KEK, undoes it. The census knows the columns that it was told of and no others: ciphertexts in a
-    /// process's memory, in an outbox, a queue, a file or another database are not counted. The quarantine is the time in which
-    /// these must arrive in their rows, or be read and refused.
+    /// Data encrypted under this version becomes unreadable. A database backup plus permission to unwrap with
+    /// the version's KEK restores it.
+    ///
+    /// The census counts only the columns it was given. Ciphertexts in a process's memory, an outbox, a
+    /// queue, a file or another database are not counted. They must reach their rows, or be read and refused,
+    /// during the quarantine.
     ///
     /// </div>
     ///
@@ -166,14 +175,17 @@ impl KeyManager {
     ///
     /// # Errors
     ///
-    /// As [`set_state`](Self::set_state); an active version is [`StoreError::IllegalTransition`]: rotate or suspend first.
-    /// [`Error::StillInUse`] if the census found rows, and its own errors if it failed: nothing is destroyed then.
-    /// [`Error::Config`] for a quarantine of no length, or a skipped one without a reason; and, where the key store has no
-    /// registry of processes, for a skipped quarantine or one that is shorter than a process serves a key. Nothing is changed then.
+    /// As [`set_state`](Self::set_state). An active version is [`StoreError::IllegalTransition`]: rotate or
+    /// suspend first. [`Error::StillInUse`] if the census found rows; census errors. Nothing is destroyed
+    /// then.
+    ///
+    /// [`Error::Config`] for a zero quarantine or a skipped one without a reason; if the key store has no
+    /// process registry, also for a skipped quarantine or one that is too short (see
+    /// [`quarantine`](Self::quarantine)). Nothing is changed then.
     ///
     /// # Cancellation
     ///
-    /// The version is then as it was, suspended or destroyed; the next call goes on from there.
+    /// The version is unchanged, suspended or destroyed; the next call continues.
     pub async fn destroy(&self, context: &EncryptionContext, id: DataKeyId) -> Result<Destruction, Error> {
         let reason = self.reason_to_destroy()?;
         if self.store.processes().is_none() {
@@ -200,7 +212,7 @@ impl KeyManager {
             let suspended = self.change(&version, KeyState::Suspended, reason.clone()).await;
             version = self.seen(context, suspended).await?;
         }
-        // A rewrap or a promotion since the suspension has moved `changed_at` on, which only makes this longer.
+        // A rewrap or promotion since the suspension moves `changed_at` and only lengthens the quarantine.
         let suspended_at = version.changed_at;
         let now = self.time_of_store().await?;
         if let Quarantine::For(length) = self.quarantine {
@@ -214,7 +226,7 @@ impl KeyManager {
             return Ok(Destruction::AwaitingProcesses(processes));
         }
         if let Some(census) = &self.census {
-            // In this order: what a transaction wrote that has ended by now, the count sees.
+            // First the transactions, then the count, which sees the writes of all that have ended.
             let open = census.open_transactions().await?;
             if self.quarantine.may_be_older(&open, elapsed(suspended_at, now)) {
                 let record = version;
@@ -227,15 +239,15 @@ impl KeyManager {
         Ok(Destruction::Destroyed(destroyed))
     }
 
-    /// Destroys a version that is not active, and with it the data that it encrypted: at once, and no census is asked.
+    /// Destroys an inactive version and its data at once, without asking a census.
     ///
-    /// The reason is kept in the audit log after the words `destroy_with_data:`. It has at most 1000 bytes, is never
-    /// empty and never a secret.
+    /// The audit log keeps the reason after the words `destroy_with_data:`. At most 1000 bytes, not empty,
+    /// never a secret.
     ///
     /// <div class="warning">
     ///
-    /// What this version encrypted cannot be read again. A backup of the database, together with the permission to
-    /// unwrap with its KEK, undoes it.
+    /// Data encrypted under this version becomes unreadable. A database backup plus permission to unwrap with
+    /// the version's KEK restores it.
     ///
     /// </div>
     ///
@@ -256,12 +268,12 @@ impl KeyManager {
     ///
     /// # Errors
     ///
-    /// As [`set_state`](Self::set_state); an active version is [`StoreError::IllegalTransition`]: rotate or suspend first.
-    /// [`Error::Config`] without a reason.
+    /// As [`set_state`](Self::set_state). An active version is [`StoreError::IllegalTransition`]: rotate or
+    /// suspend first. [`Error::Config`] without a reason.
     ///
     /// # Cancellation
     ///
-    /// It is then either done or not.
+    /// The version is either destroyed or not.
     pub async fn destroy_with_data(
         &self,
         context: &EncryptionContext,
@@ -274,7 +286,7 @@ impl KeyManager {
         self.seen(context, changed).await
     }
 
-    /// Waits for the processes. `Some` if not all have followed.
+    /// Waits for the processes; `Some` if some have not followed.
     async fn silent_processes(&self) -> Result<Option<ProcessReport>, Error> {
         match self.await_processes(PATIENCE).await {
             Ok(processes) => Ok(Some(processes).filter(|processes| !processes.is_complete())),
@@ -283,9 +295,9 @@ impl KeyManager {
         }
     }
 
-    /// Checks that the quarantine can stand in for the wait for the processes.
+    /// Checks that the quarantine is long enough to replace waiting for the processes.
     fn check_quarantine_alone(&self) -> Result<(), Error> {
-        // A process of its own with this manager does not know the `ttl` of those that encrypt.
+        // A manager without a `Crypto` does not know the `ttl` of the processes that encrypt.
         let own = self.core.as_ref().map(|core| core.cache.limits.serves_for());
         let serves_for = own.unwrap_or(DAY);
         let what = match self.quarantine {
@@ -303,7 +315,7 @@ impl KeyManager {
         Err(Error::Config { what })
     }
 
-    /// Returns what the audit log is told, if the settings can be used.
+    /// Checks the settings and returns the audit log's reason.
     fn reason_to_destroy(&self) -> Result<Option<String>, Error> {
         match &self.quarantine {
             Quarantine::For(Duration::ZERO) => {
@@ -316,7 +328,7 @@ impl KeyManager {
         }
     }
 
-    /// Puts the name of what is skipped before its reason, and the manager's own after it.
+    /// Puts the name of the skipped check before its reason, and the manager's own reason after it.
     fn skip(&self, name: &str, reason: &str) -> Result<String, Error> {
         if reason.trim().is_empty() {
             let what = format!("`{name}` needs a reason, which the audit log keeps");

@@ -1,4 +1,4 @@
-//! Keys that come from elsewhere, and keys that are made ahead of their use.
+//! Importing keys, and preparing versions before their use.
 
 use encx_core::context::EncryptionContext;
 use encx_core::key::{DataKey, KeyState};
@@ -8,10 +8,9 @@ use super::{KeyManager, MAX_ATTEMPTS, waiting};
 use crate::error::Error;
 
 impl KeyManager {
-    /// Takes over a key of 32 bytes that was made elsewhere: wraps it, stores it as the context's next version and
-    /// promotes it.
+    /// Imports a 32-byte key: wraps it, stores it as the context's next version and promotes it.
     ///
-    /// For a pepper that lies in a secrets manager so far, and for the key of an index that moves here:
+    /// For a pepper from a secrets manager, or the key of an index that moves here:
     ///
     /// ```
     /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -30,25 +29,25 @@ impl KeyManager {
     ///
     /// <div class="warning">
     ///
-    /// Nobody can tell where else a key that was not made here is known. Import none to encrypt data with; let one be
-    /// made. And import each once, for one context and one usage.
+    /// encx cannot know where else an imported key is known. Do not import keys for data; have them
+    /// generated. Import each key once, for one context and one usage.
     ///
-    /// It must be 32 random bytes. The key store keeps a check value of every key, by which a guess at it can be tested as
-    /// quickly as a hash is computed: a pepper that somebody typed, or a text that was padded or hashed, is found by whoever
-    /// has a copy of the database.
+    /// It must be 32 random bytes. The key store keeps a check value of every key, which tests a guess as
+    /// fast as a hash. An attacker with a copy of the database finds a typed pepper, or a padded or hashed
+    /// text.
     ///
     /// </div>
     ///
     /// # Errors
     ///
-    /// [`Error::Shredded`] as [`create`](Self::create), also if the context was shredded meanwhile; [`Error::Store`] with
-    /// [`StoreError::Conflict`] or
-    /// [`StoreError::Superseded`] if another process made a version at the same time: look
-    /// with [`list`](Self::list) whether the imported one is there; those of the KEK rule, the KMS and the key store.
+    /// [`Error::Shredded`] as for [`create`](Self::create), also if the context is shredded during the call.
+    /// [`Error::Store`] with [`StoreError::Conflict`] or [`StoreError::Superseded`] if another process made a
+    /// version at the same time: check with [`list`](Self::list) whether the import is stored. KEK rule, KMS
+    /// and key store errors.
     ///
     /// # Cancellation
     ///
-    /// The key is then stored or not; between the two writes of a further version, it is stored pre-active, and
+    /// The key is stored or not. Between the two writes of a later version it is stored pre-active, and
     /// [`rotate`](Self::rotate) promotes it.
     pub async fn import(&self, context: &EncryptionContext, key: DataKey) -> Result<KeyRecord, Error> {
         let versions = self.load(context).await?;
@@ -76,7 +75,7 @@ impl KeyManager {
         Ok(record)
     }
 
-    /// Tells a shredding from another version that was faster.
+    /// Distinguishes a shredding from a race with another version.
     async fn import_lost(&self, context: &EncryptionContext, error: Error) -> Error {
         match &error {
             Error::Store(lost) if lost.is_lost_race() => self.lost_race(context, error).await,
@@ -84,12 +83,14 @@ impl KeyManager {
         }
     }
 
-    /// Makes the next version of a context's key and leaves it pre-active: it decrypts, and gives index terms, in every
-    /// process, before [`rotate`](Self::rotate) promotes it. A version that is pre-active already is returned instead.
+    /// Creates the next version of a context's key and leaves it pre-active.
     ///
-    /// Processes that use the context unwrap it in the background, so that no request waits for the KMS once it is promoted:
-    /// wait for them with [`await_processes`](Self::await_processes), and then rotate. And a column can be made ready for a rotation
-    /// ahead of it: [`Crypto::blind_index_under`](crate::Crypto::blind_index_under).
+    /// It decrypts and gives index terms in every process before [`rotate`](Self::rotate) promotes it.
+    /// Returns the existing pre-active version if there is one.
+    ///
+    /// Processes that use the context unwrap it in the background, so that no request waits for the KMS after
+    /// the promotion: wait with [`await_processes`](Self::await_processes), then rotate. To fill a column
+    /// before a rotation, see [`Crypto::blind_index_under`](crate::Crypto::blind_index_under).
     ///
     /// ```
     /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -102,7 +103,7 @@ impl KeyManager {
     /// # manager.create(&context).await?;
     /// let next = manager.prepare(&context).await?;
     /// assert_eq!(next.state, KeyState::PreActive);
-    /// // Every process has unwrapped it, so no request waits for the KMS when it is promoted.
+    /// // Every process has unwrapped it, so no request waits for the KMS after the promotion.
     /// if manager.await_processes(Duration::from_secs(60)).await?.is_complete() {
     ///     manager.rotate(&context).await?;
     /// }
@@ -112,12 +113,12 @@ impl KeyManager {
     ///
     /// # Errors
     ///
-    /// [`Error::NoKeys`] if there is no version yet; [`Error::Shredded`] if all were destroyed; those of the KEK rule,
-    /// the KMS and the key store.
+    /// [`Error::NoKeys`] if there is no version; [`Error::Shredded`] if all were destroyed; KEK rule, KMS and
+    /// key store errors.
     ///
     /// # Cancellation
     ///
-    /// The key is then either stored or not.
+    /// The key is either stored or not.
     pub async fn prepare(&self, context: &EncryptionContext) -> Result<KeyRecord, Error> {
         for _ in 0..MAX_ATTEMPTS {
             let versions = self.load(context).await?;
@@ -128,7 +129,7 @@ impl KeyManager {
                 return Err(Error::Shredded);
             }
             match self.next_version(context, &versions, waiting(&versions)).await {
-                // Somebody was faster: see what they did.
+                // Another process was faster: look at the result.
                 Err(Error::Store(error)) if error.is_lost_race() => {}
                 next => {
                     let next = next?;

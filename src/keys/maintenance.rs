@@ -1,4 +1,4 @@
-//! Scheduled rotation, off the path of requests.
+//! Scheduled rotation, outside the request path.
 
 mod due;
 mod lease;
@@ -22,16 +22,17 @@ use super::{KeyManager, ProcessReport, is_overtaken, waiting};
 use crate::cache::CacheHandle;
 use crate::error::Error;
 
-/// Rotates keys that have encrypted for long enough, without a request ever waiting for it.
+/// Rotates keys after a set period, without making requests wait.
 ///
-/// A new version is first *published*: stored pre-active, so that every process that uses the context unwraps it in the
-/// background. Once all processes have said so, or the publish deadline is over, it is promoted. To rotate at once, as after a
-/// leak, there is [`KeyManager::rotate`]: it publishes and promotes in one go, and the next request of each other process waits for the KMS.
+/// A new version is first *published*: stored pre-active, so that every process that uses the context unwraps
+/// it in the background. It is promoted when all processes have acknowledged it or the publish deadline has
+/// passed. To rotate at once, such as after a leak, use [`KeyManager::rotate`]: it publishes and promotes in
+/// one call, and the next request of every other process waits for the KMS.
 ///
-/// Any number of processes may run this. Across all of them one at a time works, under a lease in the key store that
-/// ends by itself: a process that dies delays the others by no more than the lease's term, and the versions that it had
-/// published are promoted by whoever comes next. With a key store that has no leases each works alone, and the key store
-/// sees to it that of several who make the same version one wins.
+/// Any number of processes may run this. One works at a time, under a lease in the key store that expires. If
+/// that process dies, the others wait at most the lease's term, and the next one promotes the versions it had
+/// published. With a key store without leases, processes work independently, and the key store lets one win
+/// if several create the same version.
 ///
 /// ```
 /// use std::time::Duration;
@@ -48,7 +49,7 @@ use crate::error::Error;
 ///     .rotate_every_for("purpose", "payments", 30 * DAY)
 ///     .never_rotate_for("purpose", "archive");
 ///
-/// // In a service; it ends with the handle.
+/// // In a service. The task ends when the handle is dropped.
 /// let task = maintenance.spawn()?;
 /// # task.stop().await;
 /// # Ok::<(), encx::Error>(())
@@ -65,27 +66,27 @@ pub struct Maintenance {
     lease_term: Duration,
     batch: u32,
     interval: Duration,
-    /// The `Crypto` without which there is nothing left to do, if it runs in the background.
+    /// The `Crypto` that must be alive, if this runs in the background.
     alive: Option<Weak<CacheHandle>>,
 }
 
-/// What a run of [`Maintenance`] did.
+/// The result of a [`Maintenance`] run.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 #[must_use = "keys that could not be rotated stand here and nowhere else"]
 pub struct MaintenanceReport {
-    /// The versions that this run made.
+    /// Versions created by this run.
     pub published: Vec<DataKeyId>,
-    /// The versions that encrypt from now on. Some may have been published by an earlier run.
+    /// Versions promoted by this run. An earlier run may have published them.
     pub promoted: Vec<DataKeyId>,
-    /// What could not be rotated. It is tried again by the next run.
+    /// Keys that could not be rotated. The next run retries them.
     pub failed: Vec<FailedRotation>,
-    /// Which processes had the versions in memory when they were promoted, as of the last batch; `None` if nothing was
-    /// published, or if the key store does not know its processes.
+    /// Which processes had loaded the versions when they were promoted, in the last batch. `None` if nothing
+    /// was published, or if the key store has no process registry.
     pub processes: Option<ProcessReport>,
-    /// Whether another process holds the lease, or took it over meanwhile.
+    /// Whether another process holds the lease, or took it over during the run.
     pub held_elsewhere: bool,
-    /// Why the run ended before all was done, if it did. What it published is promoted by a later one.
+    /// Why the run ended early, if it did. A later run promotes what it published.
     pub stopped: Option<Error>,
 }
 
@@ -93,14 +94,14 @@ pub struct MaintenanceReport {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct FailedRotation {
-    /// The version that is due, or that waits and does not open.
+    /// The due version, or the waiting version that does not open.
     pub id: DataKeyId,
-    /// Why.
+    /// The reason.
     pub error: Error,
 }
 
 impl Maintenance {
-    /// Prepares to rotate the keys that encrypt data, by the manager's KEK rule and with its reason.
+    /// Prepares rotation of data keys, with the manager's KEK rule and reason.
     ///
     /// ```
     /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -129,7 +130,7 @@ impl Maintenance {
         }
     }
 
-    /// Sets for how long a version encrypts. Default: 90 days.
+    /// Sets how long a version encrypts. Default: 90 days.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -145,7 +146,7 @@ impl Maintenance {
         self
     }
 
-    /// Sets for how long a version encrypts in contexts that have this pair. Of several that match, the first counts.
+    /// Sets how long a version encrypts in contexts with this pair. The first matching pair counts.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -167,7 +168,7 @@ impl Maintenance {
         self
     }
 
-    /// Leaves contexts alone that have this pair.
+    /// Excludes contexts with this pair.
     ///
     /// ```
     /// # use encx::keys::Maintenance;
@@ -181,9 +182,10 @@ impl Maintenance {
         self
     }
 
-    /// Decides by a function of context and usage, before every other rule. Where it gives `None` the others decide.
+    /// Decides by a closure of context and usage, before all other rules. They decide where it returns
+    /// `None`.
     ///
-    /// `shortest` is the shortest period that it gives: versions that are younger are not even read.
+    /// `shortest` is the shortest period the closure returns: younger versions are not read.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -207,16 +209,16 @@ impl Maintenance {
         self
     }
 
-    /// Rotates keys of a further usage too. Default: of data alone.
+    /// Also rotates keys of another usage. Default: data only.
     ///
-    /// Searches go on to find what was indexed under older versions, and passwords need the pepper that they were hashed
-    /// with for as long as nobody logs in.
+    /// Searches still find terms made under older versions. A password needs the pepper it was hashed with
+    /// until its user logs in.
     ///
     /// <div class="warning">
     ///
-    /// A UNIQUE column of a blind index holds each value once per version: right after a rotation the same value
-    /// can be stored again, and a version that you have prepared is promoted as soon as the active one is due, whether or not
-    /// your second column is filled. Where columns are UNIQUE, rotate the index key by hand, as
+    /// A UNIQUE blind index column holds each value once per version: right after a rotation the same value
+    /// can be stored again. A version that you prepared is promoted when the active one is due, even if your
+    /// second column is not filled. Rotate index keys of UNIQUE columns by hand, as
     /// [`Crypto::blind_index_under`](crate::Crypto::blind_index_under) describes.
     ///
     /// </div>
@@ -235,11 +237,12 @@ impl Maintenance {
         self
     }
 
-    /// Sets how long a published version waits for processes to load it before it is promoted all the same. Default: twice
-    /// the `state_ttl` of the manager's `Crypto`, or two minutes.
+    /// Sets how long a published version waits for processes to load it before it is promoted anyway.
     ///
-    /// A version that waits already, because a process died or somebody called [`KeyManager::prepare`], is promoted in place of a
-    /// new one, and not before the active one is due.
+    /// Default: twice the `state_ttl` of the manager's `Crypto`, or two minutes without one.
+    ///
+    /// A version that already waits, left by a dead process or by [`KeyManager::prepare`], is promoted
+    /// instead of a new one, and not before the active one is due.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -253,7 +256,7 @@ impl Maintenance {
         self
     }
 
-    /// Sets for how long a process that dies keeps others from going on. Default: 60 seconds.
+    /// Sets how long a process that dies delays the others. Default: 60 seconds.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -267,7 +270,7 @@ impl Maintenance {
         self
     }
 
-    /// Sets how many versions are published before the processes are waited for, 1 to 1000. Default: 500.
+    /// Sets how many versions are published before waiting for the processes, 1 to 1000. Default: 500.
     ///
     /// ```
     /// # use encx::keys::Maintenance;
@@ -280,7 +283,7 @@ impl Maintenance {
         self
     }
 
-    /// Sets how often [`spawn`](Self::spawn) looks for something to do. Default: every hour.
+    /// Sets how often [`spawn`](Self::spawn) runs. Default: every hour.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -294,7 +297,8 @@ impl Maintenance {
         self
     }
 
-    /// Rotates what is due now, as from cron. It takes as long as processes take to load what was published.
+    /// Rotates the keys that are due, such as from cron. Waits until processes have loaded the published
+    /// versions.
     ///
     /// ```
     /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -313,12 +317,12 @@ impl Maintenance {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] for a period, term or interval of no length, and those of the key store if nothing could be begun.
-    /// All others are in the report.
+    /// [`Error::Config`] for a zero period, term or interval; key store errors if the run could not start.
+    /// All other errors are in the report.
     ///
     /// # Cancellation
     ///
-    /// What was published waits for a later run, which others can begin once the lease has ended.
+    /// Published versions wait for a later run. Other processes can start one when the lease expires.
     pub async fn run_once(&self) -> Result<MaintenanceReport, Error> {
         self.check()?;
         let mut report = MaintenanceReport::default();
@@ -374,11 +378,11 @@ impl Maintenance {
 struct Run<'a> {
     of: &'a Maintenance,
     lease: Option<&'a Lease<'a>>,
-    /// When it began, by the key store's clock.
+    /// Start time, by the key store's clock.
     now: Timestamp,
-    /// What was dealt with.
+    /// Scopes already handled.
     seen: HashSet<Scope>,
-    /// What waits to be promoted.
+    /// Versions to promote.
     published: Vec<Published>,
     report: &'a mut MaintenanceReport,
 }
@@ -395,7 +399,8 @@ impl Run<'_> {
             return Ok(());
         };
         for usage in &self.of.usages {
-            // Versions that wait are found with the active one: prepared alone, they are not for us to promote.
+            // Waiting versions are found through the active one. Without an active version, they are not
+            // promoted.
             let due = KeyQuery::new(self.of.batch)
                 .usage(*usage)
                 .state(KeyState::Active)
@@ -429,7 +434,7 @@ impl Run<'_> {
         }
     }
 
-    /// Publishes the next version of a key that is due, or takes over the one that waits.
+    /// Publishes the next version of a due key, or takes over the waiting one.
     async fn publish(&mut self, record: &KeyRecord) -> Result<(), Stop> {
         let Some(due) = self.of.if_due(record, self.now).map_err(Stop::Failed)? else {
             return Ok(());
@@ -440,7 +445,7 @@ impl Run<'_> {
         }
         let manager = self.of.manager.clone().for_usage(usage);
         let versions = manager.load(&context).await.map_err(failed)?;
-        // Where none is active somebody has stopped encryption, and it is not for us to start it again.
+        // Without an active version an operator has stopped encryption. Do not restart it.
         let is_still_so = versions
             .iter()
             .any(|version| version.id == record.id && version.state == KeyState::Active);
@@ -458,7 +463,7 @@ impl Run<'_> {
                     return Ok(());
                 }
                 Err(error) if error.is_retryable() => return Err(Stop::Failed(error)),
-                // Promoted all the same, it would stop every encryption. Another takes its place.
+                // Promoting it would stop all encryption. A new version replaces it.
                 Err(error) => self.report.failed.push(FailedRotation {
                     id: waiting.id,
                     error,
@@ -475,13 +480,13 @@ impl Run<'_> {
                 });
                 Ok(())
             }
-            // Somebody was faster, and promotes it too.
+            // Another process was faster and also promotes it.
             Err(Error::Store(error)) if error.is_lost_race() => Ok(()),
             Err(error) => Err(Stop::Failed(error)),
         }
     }
 
-    /// Waits for the processes, and promotes what was published.
+    /// Waits for the processes, then promotes the published versions.
     async fn promote_all(&mut self) -> Result<(), Stop> {
         if self.published.is_empty() {
             return Ok(());
@@ -502,7 +507,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Promotes one version. `None` if things have changed meanwhile, and it is not wanted any more.
+    /// Promotes one version; `None` if it is no longer needed.
     async fn promote(&self, published: &Published) -> Result<Option<DataKeyId>, Error> {
         let manager = self.of.manager.clone().for_usage(published.usage);
         let versions = manager.load(&published.context).await?;
@@ -523,7 +528,7 @@ impl Run<'_> {
         let deadline = self.of.publish_deadline;
         let manager = &self.of.manager;
         if manager.store.processes().is_none() {
-            // No registry says what the others have seen: they see it in this time.
+            // Without a registry, the other processes see the versions within this time.
             self.while_alive(manager.clock.sleep(deadline)).await?;
             return Ok(());
         }
@@ -541,7 +546,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Waits for something, and keeps the lease meanwhile if there is one.
+    /// Awaits a future while keeping the lease, if any.
     async fn while_alive<T>(&self, what: impl Future<Output = T>) -> Result<T, Stop> {
         let done = match self.lease {
             None => what.await,
@@ -554,7 +559,7 @@ impl Run<'_> {
         Ok(done)
     }
 
-    /// Makes sure that this process may still write.
+    /// Checks that this process may still write.
     async fn keep_lease(&self) -> Result<(), Stop> {
         self.check_alive()?;
         match self.lease {
@@ -588,7 +593,7 @@ fn failed(error: impl Into<Error>) -> Stop {
     Stop::Failed(error.into())
 }
 
-/// Tells whether an error is about more than one key.
+/// Tells whether an error concerns more than one key.
 fn ends_the_run(error: &Error) -> bool {
     match error {
         Error::NoRuntime | Error::ShutDown => true,

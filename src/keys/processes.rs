@@ -11,32 +11,32 @@ use encx_core::store::{
 use super::KeyManager;
 use crate::error::Error;
 
-/// A process that has not been heard of for longer is not waited for.
+/// A process that was silent for longer is not waited for.
 const LIVE_FOR: Duration = Duration::from_secs(30);
 
-/// For how long, on this process's own clock, nobody may have heard of it besides. Live ones say every 10 seconds that they are
-/// there; where the database's clock jumps, all seem silent for long.
+/// How long a process must also be silent by this process's own clock. Live processes report every 10
+/// seconds; after the database's clock jumps, all of them seem silent for long.
 const UNHEARD_FOR: Duration = Duration::from_secs(12);
 
-/// How long to wait before the registry is looked at again, at first and at most.
+/// The first and the longest pause between looks at the registry.
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Which processes have followed every change, as [`KeyManager::await_processes`] found.
+/// Which processes have followed every change. From [`KeyManager::await_processes`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 #[must_use = "processes that have not answered stand here and nowhere else"]
 pub struct ProcessReport {
-    /// The fence that was raised.
+    /// The raised fence.
     pub fence: Fence,
-    /// When, by the key store's clock; what was changed before lies before it.
+    /// When the fence was raised, by the key store's clock. Earlier changes are covered.
     pub at: Timestamp,
-    /// The processes that have followed every change that was made before `at`.
+    /// Processes that have followed every change made before `at`.
     pub acknowledged: Vec<ProcessInfo>,
-    /// The processes that may not have.
+    /// Processes that may not have followed them.
     pub silent: Vec<SilentProcess>,
-    /// The processes that ended meanwhile, or have not been heard of for longer than they could serve any key, nor for 12 seconds of
-    /// this call.
+    /// Processes that ended during the call, or were silent for longer than they can serve any key, including
+    /// the last 12 seconds of this call.
     pub gone: Vec<ProcessInfo>,
 }
 
@@ -47,8 +47,8 @@ impl ProcessReport {
         self.silent.is_empty()
     }
 
-    /// Returns the moment from which no registered process serves a key that was withdrawn before; `None` if that is so
-    /// already.
+    /// Returns when the last registered process stops serving keys withdrawn earlier; `None` if all have
+    /// stopped.
     #[must_use]
     pub fn serves_until(&self) -> Option<Timestamp> {
         self.silent.iter().map(|silent| silent.serves_until).max()
@@ -61,24 +61,26 @@ impl ProcessReport {
 pub struct SilentProcess {
     /// The process.
     pub process: ProcessInfo,
-    /// When it was last heard of.
+    /// When it last reported.
     pub seen_at: Timestamp,
-    /// Until when it may use a key that was withdrawn before, at most: the time of the change, the process's `ttl` and how long
-    /// it lets keys serve beyond. A machine that is suspended meanwhile does not count that time.
+    /// The latest time at which it may use a withdrawn key: the report's `at`, plus the process's `ttl`, plus
+    /// how long it lets keys serve beyond. Time during which its machine is suspended is not included.
     pub serves_until: Timestamp,
 }
 
 impl KeyManager {
-    /// Waits, for at most `patience`, until every process that uses the key store has followed every change that was
-    /// made before this call: keys that were withdrawn are dropped, versions that were published are in memory.
+    /// Waits until every process using the key store has followed every change made before this call.
     ///
-    /// A process is waited for if it was heard of within the last 30 seconds; each says every 10 seconds that it is there. One that
-    /// was not is given 12 seconds to speak, because the database's clock may have jumped.
-    /// Where the key store pushes hints this takes milliseconds, elsewhere up to 10 seconds, or half of the processes'
-    /// `state_ttl` if that is less. With no patience at all the report says how things stand.
+    /// Then withdrawn keys are dropped and published versions are in memory. Waits at most `patience`.
     ///
-    /// Only processes that could register are known. One that may not write to the registry is not waited for, and drops what
-    /// was withdrawn within its `state_ttl` all the same.
+    /// Waits for a process if it reported within the last 30 seconds; processes report every 10 seconds. A
+    /// process silent for longer gets 12 seconds to report, because the database's clock may have jumped.
+    ///
+    /// The wait takes milliseconds if the key store pushes hints, otherwise up to 10 seconds or half of the
+    /// processes' `state_ttl`, whichever is less. With zero patience the report shows the current state.
+    ///
+    /// Only registered processes are known. A process without permission to write to the registry is not
+    /// waited for; it still drops withdrawn keys within its `state_ttl`.
     ///
     /// ```
     /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -100,8 +102,8 @@ impl KeyManager {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unsupported`] if the key store has no registry of processes; those of the key store if it was not
-    /// reached at all.
+    /// [`StoreError::Unsupported`] if the key store has no process registry; key store errors if it was never
+    /// reached.
     ///
     /// # Cancellation
     ///
@@ -111,7 +113,7 @@ impl KeyManager {
         let began = self.clock.elapsed();
         let fence = registry.raise_fence().await?;
         if let Some(core) = &self.core {
-            // This process need not be told by others.
+            // This process notices the fence at once.
             core.cache().registration.wake();
         }
         let (mut watch, mut pause) = (Watch::new(fence), FIRST_PAUSE);
@@ -131,11 +133,12 @@ impl KeyManager {
         }
     }
 
-    /// Asks the key store what time it is, or was a moment ago: the clock of every moment in a [`KeyRecord`](crate::store::KeyRecord).
+    /// Returns the key store's time, now or a moment ago: the clock of all times in a
+    /// [`KeyRecord`](crate::store::KeyRecord).
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unsupported`] if the key store cannot tell; those of the key store.
+    /// [`StoreError::Unsupported`] if the key store cannot tell; key store errors.
     ///
     /// # Cancellation
     ///
@@ -165,14 +168,14 @@ impl KeyManager {
 /// What was seen of the registry since a fence was raised.
 struct Watch {
     fence: Fence,
-    /// When the registry was first looked at.
+    /// When the registry was first read.
     at: Option<Timestamp>,
     seen: Option<ProcessList>,
-    /// Everybody who was there at any time.
+    /// Every process seen so far.
     known: BTreeMap<ProcessId, ProcessInfo>,
-    /// When each was last heard of, and how long the wait had taken when that was found.
+    /// When each process last reported, and how long the wait had lasted when that was seen.
     heard: BTreeMap<ProcessId, (Timestamp, Duration)>,
-    /// Those that are not waited for any more.
+    /// Processes no longer waited for.
     given_up: BTreeSet<ProcessId>,
 }
 
@@ -188,7 +191,7 @@ impl Watch {
         }
     }
 
-    /// Takes a look over, after a wait of `waited`. `true` if there is nobody left to wait for.
+    /// Evaluates the registry after a wait of `waited`; `true` if there is no process left to wait for.
     fn look(&mut self, list: &ProcessList, waited: Duration) -> bool {
         self.at.get_or_insert(list.now);
         let infos = list.processes.iter().map(|process| &process.info);

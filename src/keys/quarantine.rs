@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use encx_core::store::OpenTransactions;
 
-/// How long it lasts unless something else is said.
+/// The default quarantine.
 pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How far two databases' clocks may run apart during a quarantine. A transaction that began by so much after the
-/// suspension is waited for too, which costs nothing where the quarantine is longer.
+/// How far the clocks of two databases may drift apart during a quarantine. A transaction that began up to
+/// this long after the suspension is also waited for, which costs nothing in a longer quarantine.
 const DRIFT: Duration = Duration::from_secs(60);
 
 /// How long a version stays suspended before it is destroyed.
 #[derive(Clone, Debug)]
 pub(super) enum Quarantine {
     For(Duration),
-    /// Skipped, for a reason.
+    /// Skipped, for this reason.
     None(String),
 }
 
@@ -26,13 +26,14 @@ impl Default for Quarantine {
 }
 
 impl Quarantine {
-    /// Tells whether one of these transactions may have begun before a suspension that is so long ago.
+    /// Tells whether one of these transactions may have begun before a suspension this long ago.
     ///
-    /// Only ages are compared, because rows and keys may be in databases with different clocks.
+    /// Compares only ages, because rows and keys may be in databases with different clocks.
     pub(super) fn may_be_older(&self, open: &OpenTransactions, suspended_for: Duration) -> bool {
         let is_older = |age: Duration| age.saturating_add(DRIFT) >= suspended_for;
         let is_prepared_older = |age: Duration| match self {
-            // When a prepared transaction began is not known. But the quarantine is longer than any transaction lasts.
+            // When a prepared transaction began is unknown, but the quarantine is longer than any
+            // transaction.
             Self::For(length) => is_older(age.saturating_add(*length)),
             Self::None(_) => true,
         };
@@ -58,14 +59,14 @@ mod tests {
             assert!(is_older(open(Duration::MAX)));
             assert!(is_older(open(26 * HOUR)));
             assert!(is_older(open(suspended_for)));
-            // By clocks that ran apart.
+            // With clock drift.
             assert!(is_older(open(suspended_for - DRIFT)));
             assert!(!is_older(open(24 * HOUR)));
         }
-        // It was prepared 2 hours ago, and may have begun 26 hours ago.
+        // Prepared 2 hours ago, so it may have begun 26 hours ago.
         assert!(day.may_be_older(&prepared(2 * HOUR), suspended_for));
         assert!(!day.may_be_older(&prepared(HOUR / 2), suspended_for));
-        // Nothing says how long before it was prepared it may have begun.
+        // How long before its preparation it began is unbounded.
         assert!(skipped.may_be_older(&prepared(Duration::ZERO), suspended_for));
     }
 }

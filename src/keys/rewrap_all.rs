@@ -17,43 +17,45 @@ use crate::error::Error;
 use crate::jobs::{Job, JobError, Walk, WalkOutcome, WalkPage};
 use crate::kek::{KekRef, Keks};
 
-/// How many KMS calls a worker has under way at once.
+/// Concurrent KMS calls of a worker.
 const CONCURRENCY: usize = 16;
 
-/// How many keys are written at once.
+/// Keys per write.
 const BATCH: usize = 250;
 
-/// How often a key that others change at the same moment is looked at again.
+/// Retries of a key that other processes change.
 const MAX_RACES: usize = 4;
 
-/// Moves all keys to the KEKs that the KEK rule chooses now: see [`KeyManager::rewrap_all`].
+/// Moves all keys to the KEKs that the KEK rule now chooses: see [`KeyManager::rewrap_all`].
 #[derive(Debug)]
 pub struct RewrapAll {
     keks: Arc<Keks>,
     store: Arc<dyn KeyStore>,
     from: Option<KekRef>,
-    /// The lasting name of `from`, once it was asked for.
+    /// The lasting name of `from`, once resolved.
     from_name: OnceCell<KekId>,
     usage: Option<KeyUsage>,
-    /// Why, for the audit log.
+    /// The reason for the audit log.
     reason: Option<String>,
     concurrency: usize,
     calls: Semaphore,
-    /// The KEKs that were asked since the job began what they stand for.
+    /// KEKs whose alias this job has resolved.
     asked: Mutex<HashSet<KekRef>>,
 }
 
 impl KeyManager {
-    /// Moves the keys of all contexts and usages to the KEKs that the KEK rule chooses now: another KEK, provider or region.
+    /// Moves the keys of all contexts and usages to the KEKs that the KEK rule now chooses.
     ///
-    /// No ciphertext changes, and no key is out of use for a moment. The KEKs that hold the keys now must be allowed, with
-    /// [`also_unwrap`](crate::CryptoBuilder::also_unwrap). A key that is there already costs no call, so the job can be
-    /// run again at any time: after a crash, or until nothing failed. Destroyed keys are left out.
+    /// For a change of KEK, provider or region.
     ///
-    /// Several processes with the same KEK rule share the job. A rule that is a closure cannot be compared: after a change
-    /// in it, let the job finish or give it another [name](Job::job_name).
+    /// No ciphertext changes, and every key stays usable. Allow the current KEKs with
+    /// [`also_unwrap`](crate::CryptoBuilder::also_unwrap). A key already moved costs no call, so the job can
+    /// be run again at any time: after a crash, or until nothing fails. Destroyed keys are skipped.
     ///
-    /// A dry run makes no call but those that ask what the KEKs' aliases stand for.
+    /// Several processes with the same KEK rule share the job. Closures cannot be compared: after changing a
+    /// rule that is a closure, let the job finish or give it another [name](Job::job_name).
+    ///
+    /// A dry run only calls the KMS to resolve KEK aliases.
     ///
     /// ```
     /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -99,9 +101,9 @@ impl Job<RewrapAll> {
         self
     }
 
-    /// Sets how many KMS calls are under way at once, 1 to 1024. The default is 16.
+    /// Sets the number of concurrent KMS calls, 1 to 1024. Default: 16.
     ///
-    /// [`max_concurrent_kms_calls`](crate::CryptoBuilder::max_concurrent_kms_calls) bounds them too.
+    /// [`max_concurrent_kms_calls`](crate::CryptoBuilder::max_concurrent_kms_calls) limits them too.
     pub fn concurrency(mut self, calls: usize) -> Self {
         let calls = calls.clamp(1, 1024);
         let walk = self.walk_mut();
@@ -110,14 +112,14 @@ impl Job<RewrapAll> {
     }
 }
 
-/// What is to be done with a key.
+/// What to do with a key.
 enum Decided {
     Change(KeyRecord, WrapChange),
     Outcome(WalkOutcome<KeyRecord>),
 }
 
 impl RewrapAll {
-    /// Names the job after the keys that it moves, so that two that move different ones do not replace each other.
+    /// Names the job after the selected keys, so that jobs on different keys do not replace each other.
     fn job_name(&self) -> String {
         let from = self
             .from
@@ -158,20 +160,20 @@ impl RewrapAll {
         })
     }
 
-    /// Has the KMS move a key. `None` if it is there already.
+    /// Has the KMS move a key; `None` if it is already moved.
     async fn moved(&self, record: &KeyRecord) -> Result<Option<Vec<StoredWrap>>, Error> {
-        // The row says what it is for, and has to agree with its own scope.
+        // The row's context must match its scope.
         let context = record.verified_context()?;
         self.ask_names(&context).await?;
-        // Never closed, so waiting for a permit cannot fail.
+        // Never closed, so acquiring a permit cannot fail.
         let _permit = self.calls.acquire().await.map_err(|_| Error::ShutDown)?;
         self.keks.rewrap(record, &context, record.usage).await
     }
 
-    /// Asks once in the job what the KEKs that wrap for a context stand for: an alias that was moved a moment ago is just
-    /// why somebody rewraps.
+    /// Resolves the KEKs that wrap for a context, once per job. A recently moved alias is a common reason to
+    /// rewrap.
     async fn ask_names(&self, context: &EncryptionContext) -> Result<(), Error> {
-        // Before the lock: the KEK rule may be a closure of the caller's.
+        // Before the lock: the KEK rule may be a caller's closure.
         let choice = self.keks.choose(context)?;
         let mut asked = self.asked.lock().await;
         for kek in choice.wraps() {
@@ -180,14 +182,14 @@ impl RewrapAll {
             }
             match self.keks.name_now(kek).await {
                 Err(error) if error.is_retryable() => return Err(error),
-                // What it refuses it will refuse again, when the key is moved.
+                // A refusal repeats when the key is moved.
                 _ => asked.insert(kek.clone()),
             };
         }
         Ok(())
     }
 
-    /// Has the KMS move keys and writes what it made of them. Returns those that others changed meanwhile.
+    /// Has the KMS move keys and writes the results. Returns keys that other processes changed in between.
     async fn pass(
         &self,
         records: Vec<KeyRecord>,
@@ -231,7 +233,7 @@ impl Walk for RewrapAll {
 
     fn plan(&self) -> String {
         let usage = self.usage.map(KeyUsage::name);
-        // Ranges that were done under another rule have to be gone through again.
+        // A changed rule invalidates finished ranges.
         format!(
             "rewrap from {:?} usage {usage:?} by {:?}",
             self.from,
@@ -250,7 +252,7 @@ impl Walk for RewrapAll {
     }
 
     fn weight(&self, _: &KeyRecord) -> u64 {
-        // A record is small, and it is in the page already.
+        // A record is small and already in the page.
         0
     }
 
@@ -306,12 +308,12 @@ impl Walk for RewrapAll {
     }
 }
 
-/// Says that a key was changed by others each time that it was to be moved.
+/// Other processes changed a key on every attempt to move it.
 #[derive(Debug, thiserror::Error)]
 #[error("other processes change this key all the time")]
 struct Busy;
 
-/// Tells whether a key is not any more what it was when it was read: it was changed, destroyed or is gone.
+/// Tells whether a key was changed, destroyed or removed since it was read.
 fn is_overtaken(error: &StoreError) -> bool {
     error.is_lost_race() || matches!(error, StoreError::NotFound { .. })
 }

@@ -14,10 +14,10 @@ use super::walked::{not_now_or_never, page};
 use crate::error::Error;
 use crate::jobs::{Job, JobError, Walk, WalkOutcome, WalkPage};
 
-/// How many keys a worker rotates at once.
+/// Concurrent rotations of a worker.
 const CONCURRENCY: usize = 16;
 
-/// The usages whose keys a rotation alone replaces: what older versions encrypted stays readable, and is encrypted anew later.
+/// Usages for which a rotation is enough: older versions still decrypt, and rows are re-encrypted later.
 const USAGES: [KeyUsage; 2] = [KeyUsage::Data, KeyUsage::Stream];
 
 /// Rotates the keys of all contexts: see [`KeyManager::rotate_all`].
@@ -29,18 +29,20 @@ pub struct RotateAll {
 }
 
 impl KeyManager {
-    /// Rotates every key for data and for streams, of all contexts, whose active version became active before a moment.
+    /// Rotates every data and stream key, of all contexts, whose active version was activated before a given
+    /// time.
     ///
-    /// Each such context gets one new version, or the pre-active one that waits already. A version that became active at that
-    /// moment or later is left as it is: so a job that ended early, or was killed, goes on without rotating a context twice, if
-    /// it is run again with the same moment. Take the moment from [`time_of_store`](Self::time_of_store) once, and keep it until the job
-    /// has finished.
+    /// Each such context gets one new version, or its waiting pre-active one. A version activated at or after
+    /// that time is kept, so a job that ended early or was killed rotates no context twice if it is run again
+    /// with the same time. Take the time from [`time_of_store`](Self::time_of_store) once, and keep it until
+    /// the job has finished.
     ///
-    /// Keys for blind indexes and peppers are left out. A new version of theirs does not replace the old one: a search
-    /// looks for what the old one made until every term is written anew, and a password's hash can be made anew only when its
-    /// owner logs in. Rotate them by name, one context at a time, with [`for_usage`](Self::for_usage) and [`rotate`](Self::rotate).
+    /// Index and pepper keys are skipped, because a new version does not replace the old one. A search looks
+    /// for terms under the old version until every term is rewritten; a password is rehashed only when its
+    /// user logs in. Rotate these keys one context at a time, with [`for_usage`](Self::for_usage) and
+    /// [`rotate`](Self::rotate).
     ///
-    /// Contexts without an active version, as after a suspension, are left out too.
+    /// Contexts without an active version, such as after a suspension, are skipped too.
     ///
     /// ```
     /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -69,18 +71,18 @@ impl KeyManager {
 }
 
 impl RotateAll {
-    /// Rotates a context's key. `false` if its active version is a new one already, or if it has none any more.
+    /// Rotates a context's key; `false` if its active version is already new, or if it has none.
     async fn rotate(&self, record: &KeyRecord) -> Result<bool, Error> {
-        // The row says what it is for, and has to agree with its own scope.
+        // The row's context must match its scope.
         let context = record.verified_context()?;
         let manager = self.manager.clone().for_usage(record.usage);
-        // Never closed, so waiting for a permit cannot fail.
+        // Never closed, so acquiring a permit cannot fail.
         let _permit = self.calls.acquire().await.map_err(|_| Error::ShutDown)?;
         let versions = manager.load(&context).await?;
         if !versions.iter().any(|version| self.is_old(version)) {
             return Ok(false);
         }
-        // From what was just looked at: if another worker rotates after that, its version is taken.
+        // Pass the versions just checked: if another worker rotates now, its version is returned.
         match manager.rotate_from(&context, versions).await {
             Ok(_) => Ok(true),
             Err(Error::NoKeys | Error::Shredded) => Ok(false),
@@ -116,7 +118,7 @@ impl Walk for RotateAll {
     }
 
     fn weight(&self, _: &KeyRecord) -> u64 {
-        // A record is small, and it is in the page already.
+        // A record is small and already in the page.
         0
     }
 

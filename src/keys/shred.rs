@@ -10,36 +10,37 @@ use super::KeyManager;
 use crate::error::Error;
 use crate::keys::ProcessReport;
 
-/// How often the keys are looked at again, because others change them meanwhile.
+/// Rounds over the keys, which other processes may change.
 const MAX_ROUNDS: usize = 64;
 
-/// What [`KeyManager::shred`] did: proof that a tenant's data was made unreadable.
+/// The result of [`KeyManager::shred`]: proof that a tenant's data is unreadable.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 #[must_use = "processes that may still read stand here and nowhere else"]
 pub struct ShredReceipt {
-    /// Whose keys were destroyed.
+    /// The context whose keys were destroyed.
     pub context: EncryptionContext,
-    /// Every version that there was, of every usage, in the order of their ids, as the rows had it after the processes were
-    /// waited for. Usages that had no key are left out, although their tombstones are destroyed versions too.
+    /// Every version of every usage, by id, as stored after waiting for the processes. Tombstones, which
+    /// stand for usages without keys, are left out.
     pub versions: Vec<DestroyedVersion>,
-    /// When the last of them was destroyed, by the key store's clock.
+    /// When the last version was destroyed, by the key store's clock.
     pub at: Timestamp,
-    /// Which processes have dropped them, and until when the others may still read at most. An error if that is not known,
-    /// [`StoreError::Unsupported`] where the key store has no registry of processes: each then drops them within its
-    /// `state_ttl`, or, if it does not reach the key store, its `ttl` and how long it lets keys serve beyond.
+    /// Which processes have dropped the keys, and how long the others may still read at most. An error if
+    /// that is unknown: [`StoreError::Unsupported`] if the key store has no process registry. Each process
+    /// then drops the keys within its `state_ttl`; if it cannot reach the key store, within its `ttl` plus
+    /// how long it lets keys serve beyond.
     pub processes: Result<ProcessReport, Error>,
 }
 
-/// A version that was destroyed.
+/// A destroyed version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DestroyedVersion {
-    /// The version.
+    /// The version's id.
     pub id: DataKeyId,
-    /// What it was for.
+    /// Its usage.
     pub usage: KeyUsage,
-    /// Its number within its usage.
+    /// Its number within the usage.
     pub version: KeyVersion,
     /// When it was destroyed, by the key store's clock.
     pub destroyed_at: Timestamp,
@@ -54,25 +55,27 @@ impl ShredReceipt {
 }
 
 impl KeyManager {
-    /// Destroys every version of a context's keys, for every usage and from any state, and waits, for at most `patience`,
-    /// until every process has dropped them.
+    /// Destroys every version of a context's keys, for every usage and from any state.
     ///
-    /// Afterwards every ciphertext, blind index and pepper of the context is useless, here at once and in every other process once
-    /// the receipt says so; calls fail with [`Error::Shredded`], also of usages that had no key. No operation that began before can
-    /// bring a key into the context: for each usage without a version a [tombstone](KeyRecord::is_tombstone) is left, and the first
-    /// use that is under way in another process loses its race against it. No census is asked. Only
-    /// [`revive`](Self::revive) starts anew, usage by usage, under other keys. A call that is repeated, as after an error or to
-    /// wait for longer, gives a receipt of the same versions.
+    /// Waits at most `patience` until every process has dropped the keys.
+    ///
+    /// Afterwards every ciphertext, blind index and pepper of the context is useless: here at once, in every
+    /// other process when the receipt says so. Calls fail with [`Error::Shredded`], also for usages that had
+    /// no key. Each usage without a version gets a [tombstone](KeyRecord::is_tombstone), so an operation that
+    /// began earlier cannot add a key: a first use in another process loses its race against the tombstone.
+    ///
+    /// No census is asked. Only [`revive`](Self::revive) starts again, per usage, with new keys. A repeated
+    /// call, such as after an error or to wait longer, returns a receipt of the same versions.
     ///
     /// <div class="warning">
     ///
-    /// This cannot be taken back, and it is not as final as it may seem: any backup of the database, together with the
-    /// permission to unwrap with a KEK that wrapped these keys, brings them back. So it is complete only when the last such
-    /// backup is gone. Where each tenant has a KEK of its own, deleting that KEK in the KMS is final, whatever backups there are.
+    /// This is irreversible, but backups limit it: a database backup plus permission to unwrap with a KEK
+    /// that wrapped these keys restores them. Shredding is complete when the last such backup is gone. If
+    /// each tenant has its own KEK, deleting that KEK in the KMS is final despite backups.
     ///
-    /// A version's row that is missing shows by the gap in the numbers, but not if it is that of the greatest version of its usage. If
-    /// such a row was deleted, only a process that encrypted under the version knows; elsewhere the receipt leaves it out,
-    /// and a backup of the row brings it back.
+    /// A missing row shows as a gap in the version numbers, unless it is the row of a usage's greatest
+    /// version. If that row was deleted, only a process that encrypted under the version knows. Elsewhere the
+    /// receipt leaves it out, and a backup of the row restores the version.
     ///
     /// </div>
     ///
@@ -100,14 +103,14 @@ impl KeyManager {
     ///
     /// # Errors
     ///
-    /// [`Error::NoKeys`] if the context has no key of any usage: nothing is done then, and a first use that is under way may still make
-    /// one. [`StoreError::Corrupt`] if a row was edited, a version's row is
-    /// missing, or one that is destroyed has wraps all the same; and those of the key store. What was destroyed before an error
-    /// stays so. An error after all was destroyed stands in the receipt.
+    /// [`Error::NoKeys`] if the context has no key of any usage; nothing is done, and a concurrent first use
+    /// may still create one. [`StoreError::Corrupt`] if a row was edited, a version's row is missing, or a
+    /// destroyed version still has wraps. Key store errors. Versions destroyed before an error stay
+    /// destroyed. An error after all were destroyed is in the receipt.
     ///
     /// # Cancellation
     ///
-    /// What was destroyed stays so; the next call goes on from there.
+    /// Destroyed versions stay destroyed; the next call continues.
     pub async fn shred(
         &self,
         context: &EncryptionContext,
@@ -122,8 +125,8 @@ impl KeyManager {
         let processes = loop {
             let waited = self.clock.elapsed().saturating_sub(began);
             let processes = self.await_processes(patience.saturating_sub(waited)).await;
-            // Read after the fence: a receipt says what is there when no process holds a key any more. What came
-            // nevertheless, as from `revive`, is destroyed too, and its key has to leave the processes in turn.
+            // Read after the fence: a receipt shows the state when no process holds a key. A key added since,
+            // such as by `revive`, is destroyed too and must leave the processes in turn.
             let now = self.destroy_all(context).await;
             if now.as_ref().is_ok_and(|now| *now == destroyed) {
                 break processes;
@@ -149,7 +152,7 @@ impl KeyManager {
         })
     }
 
-    /// Lets this process's own cache see it.
+    /// Refreshes this process's own cache.
     async fn all_seen(&self, context: &EncryptionContext) {
         if let Some(core) = &self.core {
             for usage in KeyUsage::ALL {
@@ -158,7 +161,7 @@ impl KeyManager {
         }
     }
 
-    /// Destroys all versions, also those that are made meanwhile, and returns them with the tombstones.
+    /// Destroys all versions, including those created during the call. Returns them with the tombstones.
     async fn destroy_all(&self, context: &EncryptionContext) -> Result<Vec<KeyRecord>, Error> {
         for _ in 0..MAX_ROUNDS {
             let versions = load_all_usages(&*self.store, context).await?;
@@ -172,7 +175,7 @@ impl KeyManager {
                 }
                 is_done = false;
                 match self.destroy_one(version).await {
-                    // Another process was faster: see what it did.
+                    // Another process was faster: look at the result.
                     Err(Error::Store(error)) if error.is_lost_race() => {}
                     destroyed => destroyed?,
                 }
@@ -181,7 +184,8 @@ impl KeyManager {
                 continue;
             }
             check_all_is_gone(&versions)?;
-            // Last: if this process dies before, every usage is refused, because all that there is is destroyed.
+            // Last: if this process dies earlier, every usage is refused, because all existing versions are
+            // destroyed.
             for usage in KeyUsage::ALL {
                 if versions.iter().any(|version| version.usage == usage) {
                     continue;
@@ -200,7 +204,7 @@ impl KeyManager {
         Err(StoreError::Conflict.into())
     }
 
-    /// Leaves a tombstone for a usage that has no key.
+    /// Adds a tombstone for a usage without a key.
     async fn bury(&self, context: &EncryptionContext, usage: KeyUsage) -> Result<(), Error> {
         let id = DataKeyId::generate(self.clock.unix_millis(), None)?;
         let mut tombstone = NewKey::tombstone(id, usage, context);
@@ -218,7 +222,7 @@ impl KeyManager {
     }
 }
 
-/// Refuses to say that all is destroyed where the rows do not show it. What can be destroyed was before.
+/// Refuses a receipt that the rows do not support. Runs after destroying all that can be destroyed.
 fn check_all_is_gone(versions: &[KeyRecord]) -> Result<(), StoreError> {
     if let Some(version) = versions.iter().find(|version| !version.wraps.is_empty()) {
         let what = format!(
@@ -233,11 +237,11 @@ fn check_all_is_gone(versions: &[KeyRecord]) -> Result<(), StoreError> {
         numbers.sort_unstable();
         let mut expected = Some(KeyVersion::FIRST);
         for number in numbers {
-            // As every insert has it, which counts up from the last.
+            // Inserts number versions consecutively.
             if Some(number) != expected {
                 let what = format!(
-                    "the versions of usage {usage} have a gap before {number}: a row was deleted, and nobody can say that its \
-                     key is destroyed; restore the row from a backup, then shred again"
+                    "the versions of usage {usage} have a gap before {number}: a row was deleted, and its \
+                     key may still exist; restore the row from a backup, then shred again"
                 );
                 return Err(StoreError::Corrupt { what });
             }
@@ -247,11 +251,11 @@ fn check_all_is_gone(versions: &[KeyRecord]) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Says through which states a version comes to be destroyed.
+/// Lists the states from this one to `Destroyed`.
 fn way_to_destruction(version: &KeyRecord) -> impl Iterator<Item = KeyState> + use<> {
     let (state, from) = (version.state, version.suspended_from);
     let via = (!state.may_become(KeyState::Destroyed, from)).then(|| {
-        // A key that is not to be trusted is another thing than one that is to be gone.
+        // Prefer `Suspended`: `Compromised` says that a key is not trusted.
         let ways = [KeyState::Suspended, KeyState::Compromised];
         ways.into_iter().find(|via| state.may_become(*via, from))
     });

@@ -1,4 +1,4 @@
-//! What jobs over all keys share: pages in the order of ids, and what became of a key.
+//! Shared by jobs over all keys: pages in id order, and the outcome of a key.
 
 use encx_core::key::DataKeyId;
 use encx_core::store::{KeyQuery, KeyRecord, KeyStore, StoreError};
@@ -6,7 +6,7 @@ use encx_core::store::{KeyQuery, KeyRecord, KeyStore, StoreError};
 use crate::error::Error;
 use crate::jobs::{JobError, WalkOutcome, WalkPage};
 
-/// Reads the keys of a query that lie behind `after` and not behind `upto`.
+/// Reads a query's keys after `after` and up to `upto`.
 pub(super) async fn page(
     store: &dyn KeyStore,
     mut query: KeyQuery,
@@ -28,12 +28,12 @@ pub(super) async fn page(
     Ok(WalkPage::new(records, next.map(|next| next.to_bytes().to_vec())))
 }
 
-/// Names a key for people.
+/// Names a key in reports.
 pub(super) fn name(record: &KeyRecord) -> String {
     format!("data key {}", record.id)
 }
 
-/// Reports a key that could not be changed, now or ever.
+/// Reports a key that could not be changed: retryable or failed.
 pub(super) fn not_now_or_never(record: KeyRecord, error: Error) -> WalkOutcome<KeyRecord> {
     let (what, error) = (name(&record), JobError::from(error));
     if error.is_retryable() {

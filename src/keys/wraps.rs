@@ -1,4 +1,4 @@
-//! Wraps that are missing, as when a KMS was down while a key was made: finding them and filling them in.
+//! Finding missing wraps and adding them, such as after a key was created during a KMS outage.
 
 use encx_core::key::{DataKeyId, KeyState};
 use encx_core::store::{KeyQuery, KeyRecord};
@@ -7,36 +7,36 @@ use super::KeyManager;
 use crate::error::Error;
 use crate::kek::{KekRef, Unreachable};
 
-/// How many records a job reads at once.
+/// Records per read.
 const PAGE: u32 = 500;
 
-/// What [`KeyManager::complete_wraps`] did.
+/// The result of [`KeyManager::complete_wraps`].
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 #[must_use = "versions whose wraps could not be completed stand here and nowhere else"]
 pub struct WrapsReport {
-    /// How many versions had all wraps already.
+    /// How many versions already had all wraps.
     pub already_complete: u64,
-    /// The versions that have all wraps now and had not before.
+    /// Versions that now have all wraps and did not before.
     pub completed: Vec<DataKeyId>,
-    /// The versions that lack a wrap still.
+    /// Versions that still lack a wrap.
     pub failed: Vec<FailedWraps>,
 }
 
-/// A version that lacks a wrap still.
+/// A version that still lacks a wrap.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct FailedWraps {
-    /// The version.
+    /// The version's id.
     pub id: DataKeyId,
-    /// Why, or the first reason of several.
+    /// The reason, or the first of several.
     pub error: Error,
 }
 
 impl KeyManager {
-    /// Lists the KEKs that the KEK rule demands for a version, such as one just created, and that it has no wrap by.
+    /// Lists the KEKs that the KEK rule requires for a version and that have no wrap of it.
     ///
-    /// An alias of a KEK that is out of reach counts as missing if nobody told lately what it stands for.
+    /// The alias of an unreachable KEK counts as missing unless it was resolved recently.
     ///
     /// ```
     /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -54,7 +54,8 @@ impl KeyManager {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Corrupt`](crate::store::StoreError::Corrupt) if the row was edited; those of the KEK rule; and those of the KMS, which is asked only what an alias stands for.
+    /// [`StoreError::Corrupt`](crate::store::StoreError::Corrupt) if the row was edited; KEK rule errors; KMS
+    /// errors. The KMS is only called to resolve aliases.
     ///
     /// # Cancellation
     ///
@@ -67,11 +68,14 @@ impl KeyManager {
         self.keks.missing(version, &context).await
     }
 
-    /// Adds the wraps that the KEK rule demands now to all versions, of all contexts and usages, that lack one.
+    /// Adds missing wraps that the KEK rule now requires, to all versions of all contexts and usages.
     ///
-    /// For after an outage in which keys were made, and after the rule got a further KEK. Wraps that the rule does not
-    /// demand stay: [`rewrap`](Self::rewrap) drops them. Each version that lacks something costs one call to unwrap it
-    /// and one for each wrap, and each KEK one a minute to learn its lasting name. One that fails holds up no other; a KEK that is unavailable is soon not asked any more.
+    /// For use after an outage during which keys were created, and after a KEK was added to the rule. Wraps
+    /// that the rule does not require stay; [`rewrap`](Self::rewrap) drops them.
+    ///
+    /// Each incomplete version costs one call to unwrap it and one per wrap. Each KEK costs one call a minute
+    /// to resolve its lasting name. A failed version does not stop the others; an unavailable KEK is soon no
+    /// longer called.
     ///
     /// ```
     /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -91,11 +95,11 @@ impl KeyManager {
     ///
     /// # Errors
     ///
-    /// Those of the key store when it is read. All others are in the report.
+    /// Key store errors while reading. All other errors are in the report.
     ///
     /// # Cancellation
     ///
-    /// What was completed stays so; the next call goes on from there.
+    /// Completed versions stay complete; the next call continues.
     pub async fn complete_wraps(&self) -> Result<WrapsReport, Error> {
         let (mut report, mut unreachable) = (WrapsReport::default(), Unreachable::default());
         let all = KeyState::ALL
@@ -119,10 +123,10 @@ impl KeyManager {
         }
     }
 
-    /// Completes one version. `false` if it was complete, or is by now.
+    /// Completes one version; `false` if it is already complete.
     async fn complete_one(&self, record: &KeyRecord, unreachable: &mut Unreachable) -> Result<bool, Error> {
         match self.complete_once(record, unreachable).await {
-            // Somebody was faster: see what they did.
+            // Another process was faster: look at the result.
             Err(Error::Store(error)) if error.is_lost_race() => {
                 let found = self.store.get(&[record.id]).await?;
                 let now = found
@@ -138,7 +142,7 @@ impl KeyManager {
     }
 
     async fn complete_once(&self, record: &KeyRecord, unreachable: &mut Unreachable) -> Result<bool, Error> {
-        // The row says what it is for, and has to agree with its own scope.
+        // The row's context must match its scope.
         let (context, usage) = (record.verified_context()?, record.usage);
         let completed = self.keks.complete(record, &context, usage, unreachable).await?;
         let more = completed.wraps.is_some();

@@ -1,4 +1,4 @@
-//! From a plaintext column to an encrypted one, while services read and write it: backfill, verify, contract.
+//! Turning a plaintext column into an encrypted one while services use it: backfill, verify, contract.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +20,7 @@ use crate::rows::Rows;
 use crate::sql::{Filter, Write};
 use crate::walk::{Decide, Decided, Item, Walked, encrypt, open};
 
-/// A column of plaintexts that is to be encrypted, each as `#[derive(Encrypt)]` encodes a field of that type.
+/// A plaintext column to encrypt. Values are encoded as `#[derive(Encrypt)]` encodes a field of that type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PlaintextColumn {
@@ -47,7 +47,7 @@ impl PlaintextColumn {
         Self::new(sql_column.into(), PlainKind::Text)
     }
 
-    /// Describes a column of UUIDs: `uuid`; in SQLite 16 bytes or text.
+    /// Describes a column of UUIDs: `uuid`; in SQLite, 16 bytes or text.
     #[must_use]
     pub fn uuid(sql_column: impl Into<String>) -> Self {
         Self::new(sql_column.into(), PlainKind::Uuid)
@@ -60,18 +60,19 @@ impl PlaintextColumn {
 
 /// The steps from a plaintext column to an encrypted one, for a table in use. From [`Rows::adopt`].
 ///
-/// Until the day that the [`Adoption`] names, plaintexts are trusted: an attacker who can write the plaintext column has their
-/// values encrypted.
+/// Plaintexts are trusted until the day that the [`Adoption`] names. Until then, an attacker who can write
+/// the plaintext column has their values encrypted.
 ///
-/// 1. *Expand*: add the encrypted column, which may be NULL. Deploy a service that writes both columns in one statement and
-///    reads with [`read_either`](crate::read_either). Wait until no older one runs.
-/// 2. [`backfill`](Self::backfill) encrypts what is there. [`verify`](Self::verify) opens every row and compares.
-/// 3. Deploy a service that reads and writes the encrypted column alone, and sets the plaintext to NULL where it writes.
-///    Wait again until no older one runs.
-/// 4. *Contract*: [`contract`](Self::contract) sets plaintexts to NULL, each where its ciphertext opens to it. Then drop the
-///    column, and rewrite the table where the database leaves old rows behind (`VACUUM FULL`, or time).
+/// 1. *Expand*: add the nullable encrypted column. Deploy a service that writes both columns in one statement
+///    and reads with [`read_either`](crate::read_either). Wait until no older version runs.
+/// 2. [`backfill`](Self::backfill) encrypts the existing rows. [`verify`](Self::verify) opens every row that
+///    has a plaintext and compares.
+/// 3. Deploy a service that reads and writes only the encrypted column, and sets the plaintext to NULL where
+///    it writes. Wait again until no older version runs.
+/// 4. *Contract*: [`contract`](Self::contract) sets each plaintext to NULL whose ciphertext opens to it. Then
+///    drop the column, and rewrite the table if the database keeps old rows (`VACUUM FULL`, or time).
 ///
-/// Each is a [`Job`]: it can be stopped, resumed, throttled and shared, and each step can be repeated.
+/// Each step is a [`Job`] that can be stopped, resumed, throttled, shared and repeated.
 #[derive(Clone, Debug)]
 pub struct AdoptionJobs {
     rows: Rows,
@@ -81,8 +82,9 @@ pub struct AdoptionJobs {
 }
 
 impl Rows {
-    /// Prepares the steps from a plaintext column to an encrypted one in the same table. `adoption` says until when
-    /// plaintexts are trusted.
+    /// Prepares the steps from a plaintext column to an encrypted one in the same table.
+    ///
+    /// Plaintexts are trusted until the day that `adoption` names.
     ///
     /// ```
     /// use encx::Crypto;
@@ -104,7 +106,7 @@ impl Rows {
     ///
     /// # Errors
     ///
-    /// [`RowsError::Description`] for a description that cannot be used.
+    /// [`RowsError::Description`] for an invalid description.
     pub fn adopt(
         &self,
         crypto: &Crypto,
@@ -143,24 +145,25 @@ impl Rows {
 impl AdoptionJobs {
     /// Encrypts every plaintext that has no ciphertext beside it.
     ///
-    /// A row is written only if its plaintext is still the one that was read and it still has no ciphertext: what a service
-    /// writes at the same time stays. The plaintext stays where it is.
+    /// Writes a row only if its plaintext is unchanged and it still has no ciphertext, so concurrent writes
+    /// of a service stay. Keeps the plaintext.
     ///
-    /// It refuses to run after the [`Adoption`]'s end ([`RowsError::AdoptionEnded`]), by the clock of the `Crypto`, and once
-    /// [`contract`](Self::contract) has made a plaintext NULL ([`RowsError::Contracted`]), as the key store's job table
-    /// remembers. The run ends with [`JobEnd::GaveUp`](encx::jobs::JobEnd::GaveUp), and the [`RowsError`] is its source.
+    /// Refuses to run after the [`Adoption`] ended ([`RowsError::AdoptionEnded`]), by the clock of the
+    /// `Crypto`. Also refuses once [`contract`](Self::contract) has begun to set plaintexts to NULL
+    /// ([`RowsError::Contracted`]), as recorded in the key store's job table. The run then ends with
+    /// [`JobEnd::GaveUp`](encx::jobs::JobEnd::GaveUp), with the [`RowsError`] as its source.
     ///
     /// <div class="warning">
     ///
-    /// It encrypts what the plaintext column holds. An attacker who can write that column has their values encrypted, in any
-    /// row, and the ciphertexts then vouch for them. Keep the time of adoption short.
+    /// This encrypts the plaintext column as it is. An attacker who can write that column has their values
+    /// encrypted, in any row, and the ciphertexts make them look genuine. Keep the adoption short.
     ///
     /// </div>
     ///
     /// ```
     /// # use encx_tables::AdoptionJobs;
     /// # async fn example(adoption: &AdoptionJobs) {
-    /// // At most 500 rows a second, so that the service keeps its share of the database.
+    /// // At most 500 rows a second, to leave capacity for the service.
     /// let report = adoption.backfill().throttle(500).run().await;
     /// if !report.is_complete() {
     ///     println!("{report}");
@@ -171,10 +174,9 @@ impl AdoptionJobs {
         self.job("encx/backfill", Step::Backfill)
     }
 
-    /// Opens every ciphertext that has a plaintext beside it, and compares the two. Changes nothing.
+    /// Opens every ciphertext that has a plaintext beside it and compares the two. Changes nothing.
     ///
-    /// What agrees counts as unchanged; what does not, [`RowsError::Mismatch`], and what was not backfilled,
-    /// [`RowsError::NotBackfilled`], as failed.
+    /// A match counts as unchanged. [`RowsError::Mismatch`] and [`RowsError::NotBackfilled`] count as failed.
     ///
     /// ```
     /// # use encx_tables::AdoptionJobs;
@@ -187,12 +189,12 @@ impl AdoptionJobs {
         self.job("encx/verify-adoption", Step::Verify)
     }
 
-    /// Sets every plaintext to NULL whose ciphertext opens to it. The others are reported and stay.
+    /// Sets every plaintext to NULL whose ciphertext opens to it. Reports and keeps the others.
     ///
     /// <div class="warning">
     ///
-    /// From here on the data lives in its ciphertexts alone. Before, take a backup of the key store and know that its KEKs
-    /// are safe.
+    /// Afterwards only the ciphertexts hold the data. First back up the key store and make sure its KEKs are
+    /// safe.
     ///
     /// </div>
     ///
@@ -213,12 +215,14 @@ impl AdoptionJobs {
         self.job("encx/contract", Step::Contract)
     }
 
-    /// Counts the rows by which of the two columns have a value, by reading the whole table, and says whether the column was
-    /// contracted, as the key store's job table remembers.
+    /// Counts the rows by which of the two columns have a value.
+    ///
+    /// Reads the whole table. Also tells whether the column was contracted, as recorded in the key store's
+    /// job table.
     ///
     /// # Errors
     ///
-    /// Those of the database and of the key store, and those about the columns' names and types.
+    /// Database and key store errors, and errors in the columns' names and types.
     ///
     /// # Cancellation
     ///
@@ -233,7 +237,7 @@ impl AdoptionJobs {
         Ok(status)
     }
 
-    /// Returns the name under which the job table remembers a contraction.
+    /// Returns the job name that records a contraction.
     fn contracted_name(&self) -> String {
         let plain = self.layout.plain.as_ref();
         let plain = plain.map_or("", |plain| plain.ident.as_str());
@@ -267,9 +271,9 @@ pub struct Adopt {
     walked: Walked,
     step: Step,
     adoption: Adoption,
-    /// The name under which the job table remembers a contraction.
+    /// The job name that records a contraction.
     contracted: String,
-    /// Whether this walk has seen to it that the contraction is remembered.
+    /// Whether this walk has recorded the contraction.
     is_remembered: AtomicBool,
 }
 
@@ -280,7 +284,7 @@ enum Step {
     Verify,
 }
 
-/// Gives the bytes that stand for a plaintext, as `#[derive(Encrypt)]` encodes a field of that type.
+/// Encodes a plaintext as `#[derive(Encrypt)]` encodes a field of that type.
 fn encoded(layout: &Layout, plain: &Cell) -> Result<Encoded<'static>, JobError> {
     let kind = layout.plain.as_ref().map(|plain| plain.kind);
     let found = plain.type_name();
@@ -301,7 +305,7 @@ fn encoded(layout: &Layout, plain: &Cell) -> Result<Encoded<'static>, JobError> 
 }
 
 impl Adopt {
-    /// Refuses to trust plaintexts when the adoption is over, or once some were contracted.
+    /// Refuses plaintexts after the adoption ended, or after a contraction began.
     async fn check(&self) -> Result<(), JobError> {
         self.adoption.check(&self.crypto)?;
         let store = self.crypto.key_store();
@@ -320,10 +324,10 @@ impl Adopt {
         Ok(())
     }
 
-    /// Has the job table remember, before the first plaintext is made NULL, that the column was contracted.
+    /// Records the contraction in the job table, before the first plaintext becomes NULL.
     ///
-    /// A job of this name that is never worked on is all that is kept. Who can write the database can remove it, so it only
-    /// ever forbids: without it the end of the adoption decides.
+    /// The record is a job that never runs. An attacker with write access can delete it, so it only forbids:
+    /// without it, the adoption's end still applies.
     async fn remember(&self) -> Result<(), JobError> {
         if self.is_remembered.load(Ordering::Relaxed) {
             return Ok(());
@@ -335,7 +339,6 @@ impl Adopt {
         Ok(())
     }
 
-    /// Encrypts plaintexts that have no ciphertext.
     async fn encrypt(&self, column: u16, rows: Vec<Row>) -> Vec<Decided> {
         let mut decided = Vec::with_capacity(rows.len());
         let bound = self.walked.bind(column, rows, &mut decided);
@@ -345,7 +348,7 @@ impl Adopt {
             .as_ref()
             .is_some_and(|plain| plain.kind == PlainKind::Uuid);
         let mut left = Vec::with_capacity(bound.len());
-        // A range may have been read before the end.
+        // The range may have been read before the adoption ended.
         if let Err(error) = self.adoption.check(&self.crypto) {
             let failed = bound.into_iter();
             decided.extend(failed.map(|bound| Decided::Failed(bound.row, error.clone().into())));
@@ -353,13 +356,13 @@ impl Adopt {
         }
         for bound in bound {
             match (&bound.row.cipher, &bound.row.plain) {
-                // Their bytes are encrypted as they are, and large values are not copied for it.
+                // Encrypted as is, without copying large values.
                 (None, Some(Cell::Bytes(_) | Cell::Text(_))) if !is_uuid => left.push((bound, None)),
                 (None, Some(plain)) => match encoded(layout, plain) {
                     Ok(value) => left.push((bound, Some(value))),
                     Err(error) => decided.push(Decided::Failed(bound.row, error)),
                 },
-                // Written, or made NULL, since the page was read.
+                // Encrypted, or set to NULL, since the page was read.
                 _ => decided.push(Decided::Nothing),
             }
         }
@@ -367,7 +370,7 @@ impl Adopt {
         decided
     }
 
-    /// Compares plaintexts with what their ciphertexts open to.
+    /// Compares plaintexts with the opened ciphertexts.
     async fn compare(&self, column: u16, rows: Vec<Row>) -> Vec<Decided> {
         let mut decided = Vec::with_capacity(rows.len());
         let mut both = Vec::with_capacity(rows.len());
@@ -415,7 +418,7 @@ impl Decide for Adopt {
     }
 }
 
-/// Decides as a contraction does, and has it remembered first. A dry run decides without.
+/// Decides like a contraction, and records it first. A dry run does not record it.
 struct Contracting<'a>(&'a Adopt);
 
 #[async_trait]
@@ -492,7 +495,7 @@ impl Walk for Adopt {
             return outcomes;
         };
         match self.step {
-            // Those that a page lists have a plaintext and no ciphertext.
+            // Pages list only rows with a plaintext and no ciphertext.
             Step::Backfill => outcomes.extend(rows.1.iter().map(|_| WalkOutcome::Changed)),
             Step::Contract | Step::Verify => self.walked.look(rows, self, &mut outcomes).await,
         }

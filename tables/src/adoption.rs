@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-/// Until when a plaintext column is trusted while it is adopted: a day, declared in code.
+/// The last day on which a plaintext column under adoption is trusted, declared in code.
 ///
-/// An attacker who can write the database can put values of their own into the plaintext column, and has them believed and
-/// encrypted. So that is allowed for a time only, and what ends it is not in the database. After the day, in UTC,
+/// An attacker who can write the database can put values into the plaintext column, and they are trusted and
+/// encrypted. The limit is therefore not in the database. After the day, in UTC,
 /// [`read_either`](crate::read_either) and the backfill refuse plaintexts.
 ///
 /// ```
@@ -22,7 +22,7 @@ pub struct Adoption {
 }
 
 impl Adoption {
-    /// Names the last day, as `YYYY-MM-DD` in UTC. In a `const`, a day that does not exist does not compile.
+    /// Sets the last day, as `YYYY-MM-DD` in UTC. In a `const`, an invalid day does not compile.
     ///
     /// ```
     /// use encx_tables::Adoption;
@@ -33,7 +33,7 @@ impl Adoption {
     ///
     /// # Panics
     ///
-    /// If there is no such day. For a day that is known at run time only there is [`try_until`](Self::try_until).
+    /// If there is no such day. For a day known only at run time, use [`try_until`](Self::try_until).
     #[must_use]
     pub const fn until(day: &'static str) -> Self {
         let parsed = Self::parse(day.as_bytes());
@@ -82,9 +82,9 @@ impl Adoption {
         Some(Self { year, month, day })
     }
 
-    /// Returns when it is over, in milliseconds since 1970-01-01T00:00:00Z: as the next day begins.
+    /// Returns the end, in milliseconds since 1970-01-01T00:00:00Z: the start of the next day.
     pub(crate) fn end_millis(self) -> u64 {
-        // Counted from a first of March, so that a leap day is the last of its year.
+        // Counts years from 1 March, so that a leap day is the last day of its year.
         let month = u64::from(self.month + 9) % 12;
         let year = u64::from(self.year) - u64::from(month >= 10);
         let day_of_year = (153 * month + 2) / 5 + u64::from(self.day) - 1;

@@ -1,21 +1,21 @@
-//! How far an adoption is: which rows have which of the two columns.
+//! Progress of an adoption: which rows have which of the two columns.
 
 use crate::catalog;
 use crate::error::RowsError;
 use crate::layout::Layout;
 use crate::rows::Rows;
 
-/// How far an adoption is. From [`AdoptionJobs::status`](crate::AdoptionJobs::status).
+/// The progress of an adoption. From [`AdoptionJobs::status`](crate::AdoptionJobs::status).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AdoptionStatus {
-    /// How many rows have a plaintext alone: `backfill` encrypts them.
+    /// Rows with only a plaintext. `backfill` encrypts them.
     pub plaintext_only: u64,
-    /// How many rows have a plaintext and a ciphertext: `contract` sets the plaintext to NULL.
+    /// Rows with a plaintext and a ciphertext. `contract` sets the plaintext to NULL.
     pub both: u64,
-    /// How many rows have a ciphertext alone.
+    /// Rows with only a ciphertext.
     pub ciphertext_only: u64,
-    /// Whether `contract` has set any plaintext to NULL, so that no other is trusted.
+    /// Whether `contract` has begun to set plaintexts to NULL. The backfill then refuses to run.
     pub contracted: bool,
 }
 

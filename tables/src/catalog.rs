@@ -1,4 +1,4 @@
-//! What the database's own catalogue knows: which columns there are, and about how many rows.
+//! Queries on the database's catalogue: columns, and estimated row counts.
 
 use sqlx::Row as _;
 
@@ -12,14 +12,14 @@ use crate::sql::safe;
 #[cfg(feature = "sqlite")]
 use crate::sqlite;
 
-/// A column that may hold ciphertexts, by its type.
+/// A column whose type allows ciphertexts.
 pub(crate) struct Candidate {
     pub(crate) schema: String,
     pub(crate) table: String,
     pub(crate) column: String,
-    /// Whether the table's name alone finds it.
+    /// Whether the search path finds the table by name.
     pub(crate) is_visible: bool,
-    /// Whether names differ by case.
+    /// Whether names are case-sensitive.
     pub(crate) has_case: bool,
 }
 
@@ -29,7 +29,8 @@ pub(crate) struct Glance {
     pub(crate) len: i64,
 }
 
-/// Partitions are left out: their rows are those of the table that they are of. The type of a domain is followed twice.
+/// Skips partitions, whose rows belong to their parent table. Resolves domains over domains, up to two
+/// levels.
 #[cfg(feature = "postgres")]
 const CANDIDATES_OF_POSTGRES: &str = "
     SELECT n.nspname::text AS schema, c.relname::text AS name, a.attname::text AS attribute,
@@ -47,7 +48,7 @@ const CANDIDATES_OF_POSTGRES: &str = "
       AND pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')
     ORDER BY 1, 2, a.attnum";
 
-/// Hidden columns are those of virtual tables; generated ones are none of these.
+/// Skips hidden columns, which virtual tables have. Generated columns are kept.
 #[cfg(feature = "sqlite")]
 const CANDIDATES_OF_SQLITE: &str = "
     SELECT 'main' AS schema, t.name AS name, x.name AS attribute, 1 AS visible
@@ -56,8 +57,8 @@ const CANDIDATES_OF_SQLITE: &str = "
       AND t.name NOT LIKE 'encx\\_%' ESCAPE '\\' AND t.name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
     ORDER BY t.name, x.cid";
 
-/// How many rows the planner expects, of all partitions if there are any, and which part of the column it expects to be NULL.
-/// NULL if a table was never analysed. $1 the table's quoted name, $2 the column's name.
+/// Estimates rows, of all partitions if any, times the share of the column that is not NULL. NULL if a table
+/// was never analysed. $1 is the table's quoted name, $2 the column's name.
 #[cfg(feature = "postgres")]
 const ESTIMATE: &str = "
     SELECT CASE WHEN min(c.reltuples) < 0 OR sum(c.reltuples) = 0 THEN NULL
@@ -71,7 +72,7 @@ const ESTIMATE: &str = "
     WHERE c.oid = pg_catalog.to_regclass($1) AND c.relkind <> 'p'
        OR c.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass($1)) WHERE isleaf)";
 
-/// Does the same with a pool of either database. `failed` turns errors of the database into ours.
+/// Runs the same code on either pool. `failed` converts database errors.
 macro_rules! with_pool {
     ($pool:expr, |$name:ident, $failed:ident| $do:expr) => {
         match $pool {
@@ -89,7 +90,7 @@ macro_rules! with_pool {
     };
 }
 
-/// Lists the columns of tables that may hold ciphertexts.
+/// Lists table columns that may hold ciphertexts.
 pub(crate) async fn candidates(pool: &Pool) -> Result<Vec<Candidate>, RowsError> {
     let (statement, has_case) = match pool {
         #[cfg(feature = "postgres")]
@@ -112,7 +113,7 @@ pub(crate) async fn candidates(pool: &Pool) -> Result<Vec<Candidate>, RowsError>
     })
 }
 
-/// Reads the beginnings of some values that are not NULL.
+/// Reads the beginnings of some values.
 pub(crate) async fn glances(
     pool: &Pool,
     table: &Ident,
@@ -121,7 +122,7 @@ pub(crate) async fn glances(
 ) -> Result<Vec<Glance>, RowsError> {
     let (table, column) = (table.as_str(), column.as_str());
     let (value, filter) = match pool {
-        // A domain has the functions of its type only by a cast.
+        // Functions of a domain's base type require a cast.
         #[cfg(feature = "postgres")]
         Pool::Postgres(_) => (format!("t.{column}::bytea"), format!("t.{column} IS NOT NULL")),
         #[cfg(feature = "sqlite")]
@@ -143,14 +144,14 @@ pub(crate) async fn glances(
     })
 }
 
-/// Estimates how many ciphertexts a column has, and counts them where the database has no estimate.
+/// Estimates how many ciphertexts a column has; counts them if the database has no estimate.
 pub(crate) async fn estimate(pool: &Pool, layout: &Layout) -> Result<i64, RowsError> {
     #[cfg(feature = "postgres")]
     if let Pool::Postgres(pool) = pool {
         let query = sqlx::query_scalar(ESTIMATE)
             .bind(layout.table.as_str().to_owned())
             .bind(layout.described.sql_column.clone());
-        // Where it fails, as on a server that is none of PostgreSQL's own, the rows are counted.
+        // If the estimate fails, as on servers that only resemble PostgreSQL, count the rows.
         let estimate: Result<Option<i64>, _> = query.fetch_one(pool).await;
         if let Ok(Some(rows)) = estimate {
             return Ok(rows);
@@ -164,7 +165,7 @@ pub(crate) async fn estimate(pool: &Pool, layout: &Layout) -> Result<i64, RowsEr
     })
 }
 
-/// Counts rows with a plaintext alone, with both, and with a ciphertext alone.
+/// Counts rows with only a plaintext, with both, and with only a ciphertext.
 pub(crate) async fn adopted(pool: &Pool, layout: &Layout, plain: &str) -> Result<[i64; 3], RowsError> {
     let (table, cipher) = (layout.table.as_str(), layout.cipher.as_str());
     let statement = format!(

@@ -1,4 +1,4 @@
-//! Counting the rows that each data key encrypts.
+//! Counting rows by data key.
 
 use async_trait::async_trait;
 use encx::keys::DataKeyId;
@@ -9,9 +9,9 @@ use crate::error::RowsError;
 use crate::layout::Layout;
 use crate::rows::{Pool, Rows};
 
-/// Counts the rows of columns by data key. From [`Rows::census`].
+/// Counts rows of columns by data key. From [`Rows::census`].
 ///
-/// Given to a key manager it keeps versions from being destroyed that rows still use.
+/// Stops a key manager from destroying versions that rows still use.
 #[derive(Clone, Debug)]
 pub struct Census {
     rows: Rows,
@@ -26,16 +26,16 @@ pub struct KeyCount {
     pub table: String,
     /// The column's name in SQL.
     pub column: String,
-    /// The data key; `None` for values that name none, and so are no ciphertexts.
+    /// The data key; `None` for values that name no key and so are not ciphertexts.
     pub key: Option<DataKeyId>,
-    /// How many rows.
+    /// The number of rows.
     pub rows: u64,
 }
 
 impl Rows {
-    /// Counts the rows of these columns by data key, from the 16 bytes of each ciphertext that name it.
+    /// Counts the rows of these columns by data key, which 16 bytes of each ciphertext name.
     ///
-    /// Without an index each count reads the whole table. With one on those bytes it is cheap:
+    /// Without an index, each count reads the whole table. An index on those bytes makes it cheap:
     ///
     /// ```sql
     /// CREATE INDEX CONCURRENTLY ON users (substring(ssn FROM 3 FOR 16));   -- PostgreSQL
@@ -44,7 +44,7 @@ impl Rows {
     ///
     /// # Errors
     ///
-    /// [`RowsError::Description`] for a description that cannot be used.
+    /// [`RowsError::Description`] for an invalid description.
     pub fn census(&self, columns: impl IntoIterator<Item = EncryptedColumn>) -> Result<Census, RowsError> {
         let layouts = columns.into_iter().map(Layout::new).collect::<Result<_, _>>()?;
         let rows = self.clone();
@@ -53,11 +53,11 @@ impl Rows {
 }
 
 impl Census {
-    /// Counts all rows, by column and data key, in the order of the columns and the keys.
+    /// Counts all rows by column and data key, in the order of the columns and the keys.
     ///
     /// # Errors
     ///
-    /// Those of the database, and those about the columns' names and types.
+    /// Database errors, and errors in the columns' names and types.
     ///
     /// # Cancellation
     ///
@@ -116,12 +116,15 @@ impl KeyCensus for Census {
         self.rows_of(id).await.map_err(store_error)
     }
 
-    /// In PostgreSQL, the transactions of all sessions on the same database, and those that are prepared there. Sessions of
-    /// other roles show only to a role with `pg_read_all_stats`.
+    /// Lists open transactions.
     ///
-    /// In SQLite one transaction writes at a time, so this takes the turn to write and gives it back: what others wrote
-    /// before has ended by then. If the turn does not come within the pool's `busy_timeout`, a transaction is open whose age is not
-    /// known. One that has only read so far does not show. It can still write if nothing else did since it began.
+    /// In PostgreSQL: the transactions of all sessions on the same database, and its prepared transactions.
+    /// Seeing sessions of other roles requires `pg_read_all_stats`.
+    ///
+    /// SQLite has one writer at a time, so this takes the write lock and releases it: earlier writers have
+    /// ended by then. If the lock is not free within the pool's `busy_timeout`, a transaction of unknown age
+    /// is open. A transaction that has only read is not seen. It can still write if no other transaction has
+    /// written since it began.
     async fn open_transactions(&self) -> Result<OpenTransactions, StoreError> {
         let open = match &self.rows.pool {
             #[cfg(feature = "postgres")]

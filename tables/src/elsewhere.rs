@@ -1,4 +1,4 @@
-//! Looking for where values belong that do not open in their rows: cheaply, and a bounded number of times.
+//! Finding where values belong that do not open in their rows, with bounded effort.
 
 use std::collections::HashMap;
 
@@ -12,33 +12,35 @@ use crate::fault::{Elsewhere, Opens};
 use crate::layout::Layout;
 use crate::walk::Bound;
 
-/// In how many places the values of a batch are tried, all together. A try costs about a microsecond, and reads the value.
+/// How many places are tried for all values of a batch. Each try takes about a microsecond and reads the
+/// value.
 const TRIES: usize = 10_000;
 
-/// Up to how many bytes a value has that is tried in other rows; a longer one is tried in other columns of its row alone.
+/// Size limit in bytes for trying a value in other rows. Longer values are only tried in other columns of
+/// their row.
 const LONG: usize = 16 << 10;
 
-/// How many keys of a batch that its contexts do not have are looked up.
+/// Limit of key lookups per batch, for keys outside the row's context.
 const LOOKUPS: usize = 100;
 
-/// How many of these are unwrapped, each by a call to its KMS.
+/// Limit of these keys that are unwrapped, by one KMS call each.
 const FOREIGN: usize = 8;
 
-/// A value that was refused in its row.
+/// A value that did not open in its row.
 pub(crate) struct Refused {
     pub(crate) bound: Bound,
     pub(crate) cipher: Ciphertext,
     pub(crate) error: Error,
-    /// Which of the batch's ids is its row's.
+    /// Index of its row in the batch's ids.
     pub(crate) at: usize,
 }
 
-/// Looks for where the values of one batch belong.
+/// Finds where the values of one batch belong.
 pub(crate) struct Search<'a> {
     crypto: &'a Crypto,
     layouts: &'a [Layout],
     column: usize,
-    /// The ids of the batch's rows, in order.
+    /// Ids of the batch's rows, in order.
     ids: &'a [Id],
     tries: usize,
     foreign: HashMap<DataKeyId, KeyRecord>,
@@ -46,7 +48,7 @@ pub(crate) struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    /// Looks up the keys of refused values that their contexts do not have, all at once.
+    /// Looks up, in one call, the keys of refused values that are not in their contexts.
     pub(crate) async fn new(
         crypto: &'a Crypto,
         (layouts, column): (&'a [Layout], usize),
@@ -76,7 +78,7 @@ impl<'a> Search<'a> {
         })
     }
 
-    /// Says why a value does not open, and where it belongs if that is found.
+    /// Explains why a value does not open, and where it belongs if that is found.
     pub(crate) async fn explain(&mut self, refused: &Refused) -> RowsError {
         let error = refused.error.clone();
         if let Error::Decrypt { .. } = error {
@@ -94,7 +96,7 @@ impl<'a> Search<'a> {
         let Some(record) = self.foreign.get(&id).filter(|_| has_no_key(&error)) else {
             return error.into();
         };
-        // A row that lies about its context says nothing about the value.
+        // A key record with a forged context says nothing about the value.
         let Ok(context) = record.verified_context() else {
             return error.into();
         };
@@ -112,12 +114,13 @@ impl<'a> Search<'a> {
             }
             self.unwrapped.push(id);
         }
-        // That its key cannot be used now, such as a suspended one, does not change where it belongs.
+        // An unusable key, such as a suspended one, does not change where the value belongs.
         let opens = self.find(&context, refused, true).await;
         elsewhere(Some(context), None, opens.unwrap_or(Opens::Untried), error)
     }
 
-    /// Tries a value in its own place, if asked, in the other columns of its row and in the other rows of the batch.
+    /// Tries a value in the other columns of its row, in the other rows of the batch and, if asked, in its
+    /// own place.
     async fn find(
         &mut self,
         context: &EncryptionContext,
@@ -191,7 +194,7 @@ fn elsewhere(
     RowsError::Elsewhere { found, source }
 }
 
-/// The other indexes below `len`, the nearest first: values are mixed up most with those beside them.
+/// Returns the other indexes below `len`, nearest first: most mix-ups are between neighbours.
 fn nearest_first(at: usize, len: usize) -> impl Iterator<Item = usize> {
     (1..len).flat_map(move |apart| {
         let before = at.checked_sub(apart);

@@ -1,4 +1,4 @@
-//! What goes wrong with rows.
+//! Errors of rows.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,37 +10,38 @@ use encx_sqlx::__private::{may_pass, without_rows};
 use crate::adoption::Adoption;
 use crate::fault::Elsewhere;
 
-/// What a column of ciphertexts has to be in a row of SQLite.
+/// The type that SQLite's rows must have in a ciphertext column.
 pub(crate) const BLOB: &str = "a blob";
 
-/// Says why rows could not be walked over, or a row not be read or changed. None of it carries a value of a column, but
-/// for what a trigger of your own says.
+/// An error from reading, walking or changing rows.
+///
+/// Contains no column value, except in messages of your own triggers.
 #[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum RowsError {
-    /// The time of an adoption is over, so plaintexts are trusted no more.
+    /// The adoption has ended, so plaintexts are no longer trusted.
     #[error(
         "plaintexts of this column were trusted up to and including {until} (UTC), and no longer: read with `decrypt`. If \
          rows are not encrypted yet, make sure that their values are genuine, declare a later day with \
          `Adoption::until` and run `backfill`"
     )]
     AdoptionEnded {
-        /// With its last day.
+        /// The adoption, with its last day.
         until: Adoption,
     },
-    /// A column, or one row's value, is of a type that cannot be read.
+    /// A column, or one row's value, has an unreadable type.
     #[error("{table}.{column} is {found}, and has to be {expected}")]
     ColumnType {
         /// The table's name in SQL.
         table: String,
         /// The column's name in SQL.
         column: String,
-        /// What it is.
+        /// The type found.
         found: String,
-        /// What it may be.
+        /// The types allowed.
         expected: &'static str,
     },
-    /// The plaintext column was contracted, so what has come to stand in it since is trusted no more.
+    /// The plaintext column was contracted, so plaintexts written since are not trusted.
     #[error(
         "{table}.{column} was contracted, so its plaintexts are trusted no more: find out what wrote those that are there. \
          If they are genuine, let the service write them anew, or delete the row of the job {job:?} from the key \
@@ -51,7 +52,7 @@ pub enum RowsError {
         table: String,
         /// The column's name in SQL.
         column: String,
-        /// The job by which the key store remembers it.
+        /// The job that records the contraction in the key store.
         job: String,
     },
     /// The ciphertext is damaged, or belongs to a place that was not tried.
@@ -60,43 +61,43 @@ pub enum RowsError {
          tried; restore the row from a backup, or find out what wrote it"
     )]
     Damaged {
-        /// In how many other places it was tried.
+        /// How many other places were tried.
         tried: usize,
-        /// How it was refused in its own.
+        /// The error in its own place.
         source: encx::Error,
     },
-    /// The database failed, or refused a statement.
+    /// The database failed or refused a statement.
     #[error("the rows could not be read or written: {source}")]
     Database {
-        /// The database's own error, without what quotes a row: of PostgreSQL's the detail, hint and context are left out.
+        /// The database's error. PostgreSQL's detail, hint and context are removed because they quote rows.
         source: Arc<sqlx::Error>,
-        /// Whether the same may succeed later.
+        /// Whether a retry may succeed.
         retryable: bool,
     },
-    /// A column's description cannot be used.
+    /// A column description is invalid.
     #[error("{what}")]
     Description {
         /// What is wrong with it.
         what: String,
     },
-    /// The value does not open in its row, and belongs elsewhere.
+    /// The value does not open in its row and belongs elsewhere.
     #[error("the value belongs elsewhere: {found}")]
     Elsewhere {
         /// Where it belongs.
         found: Elsewhere,
-        /// How it was refused in its own row.
+        /// The error in its own row.
         source: encx::Error,
     },
     /// A key, a KMS, the key store or the ciphertext failed.
     #[error(transparent)]
     Encx(#[from] encx::Error),
-    /// The database hides what other roles' sessions do, so open transactions cannot be known.
+    /// The database hides sessions of other roles, so open transactions are unknown.
     #[error(
         "the database hides the transactions of {sessions} sessions of other roles, which may have written rows that cannot be \
          counted yet; grant the census's role pg_read_all_stats, and leave track_activities on"
     )]
     HiddenSessions {
-        /// How many sessions.
+        /// The number of hidden sessions.
         sessions: i64,
     },
     /// The ciphertext does not open to the plaintext beside it.
@@ -104,10 +105,10 @@ pub enum RowsError {
         "the ciphertext holds another value than the plaintext beside it; does something still write the plaintext alone?"
     )]
     Mismatch,
-    /// The value is no ciphertext.
+    /// The value is not a ciphertext.
     #[error(transparent)]
     NoCiphertext(CiphertextError),
-    /// There is no such column.
+    /// The column does not exist.
     #[error("table {table} has no column {column:?}; names are taken as they are, upper case too")]
     NoSuchColumn {
         /// The table's name in SQL.
@@ -115,16 +116,16 @@ pub enum RowsError {
         /// The column's name in SQL.
         column: String,
     },
-    /// There is no such table.
+    /// The table does not exist.
     #[error("there is no table {table}; names are taken as they are, upper case too")]
     NoSuchTable {
         /// The table's name in SQL.
         table: String,
     },
-    /// There is a plaintext and no ciphertext beside it.
+    /// The row has a plaintext and no ciphertext.
     #[error("the row has a plaintext and no ciphertext; run `backfill` first")]
     NotBackfilled,
-    /// The plaintext column may not be NULL.
+    /// The plaintext column is NOT NULL.
     #[error("{table}.{column} is NOT NULL, and `contract` makes it NULL; drop that constraint first")]
     NotNull {
         /// The table's name in SQL.
@@ -132,21 +133,21 @@ pub enum RowsError {
         /// The column's name in SQL.
         column: String,
     },
-    /// A column that the row's encryption context needs is NULL.
+    /// A column needed for the row's encryption context is NULL.
     #[error("the column of the encryption context's pair {pair:?} is NULL in this row")]
     NullContext {
         /// The pair's key.
         pair: String,
     },
-    /// Somebody else held the row's lock, or changed it, each time that it was to be changed. Retryable.
+    /// Other transactions locked or changed the row on every attempt. Retryable.
     #[error("other transactions hold or change this row all the time")]
     RowBusy,
-    /// The database is a standby, which knows neither the primary's transactions nor its latest rows.
+    /// The database is a standby, which sees neither the primary's transactions nor its latest rows.
     #[error(
         "the database is a standby, and open transactions are known to its primary alone; ask the census there"
     )]
     Standby,
-    /// The values of a row's columns are no encryption context.
+    /// The row's columns do not form an encryption context.
     #[error("this row has no encryption context: {0}")]
     UnfitContext(#[source] encx::ContextError),
 }
@@ -158,7 +159,7 @@ impl fmt::Debug for RowsError {
 }
 
 impl RowsError {
-    /// Tells whether the same may succeed later without a change.
+    /// Tells whether a retry may succeed.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
@@ -169,20 +170,21 @@ impl RowsError {
         }
     }
 
-    /// Names the kind of failure, as the faults of a [job](encx::store::JobStatus::faults) count it. [`Rows::verify`](crate::Rows::verify)
-    /// lists the kinds of rows that do not open.
+    /// Names the kind of failure, as counted in a [job's faults](encx::store::JobStatus::faults).
+    ///
+    /// [`Rows::verify`](crate::Rows::verify) lists the kinds for rows that do not open.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
             Self::AdoptionEnded { .. } => "adoption-ended",
-            // Of what type a value is that is no blob, SQLite tells without reading it.
+            // SQLite reports a value's type without reading the value.
             Self::ColumnType { found, expected, .. } if *expected == BLOB && found == "text" => "plaintext",
             Self::ColumnType { .. } => "unreadable",
             Self::Contracted { .. } => "contracted",
             Self::Damaged { .. } => "damaged",
             Self::Database { retryable, .. } => match retryable {
                 true => "store",
-                // Of one row, which the database cannot read.
+                // The database cannot read this one row.
                 false => "unreadable",
             },
             Self::Elsewhere { .. } => "elsewhere",
@@ -204,7 +206,7 @@ impl RowsError {
         }
     }
 
-    /// Tells apart what may succeed later. `is_passing` knows the database's codes after which it may.
+    /// Wraps a database error. `is_passing` tells whether the database's error code is temporary.
     pub(crate) fn database(error: sqlx::Error, is_passing: fn(&str) -> bool) -> Self {
         let retryable = may_pass(&error, is_passing);
         Self::Database {

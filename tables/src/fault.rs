@@ -5,13 +5,15 @@ use std::fmt;
 use encx::EncryptionContext;
 use encx::keys::KeyUsage;
 
-/// Where a value belongs that does not open in its row. Its text continues "the value belongs elsewhere: ".
+/// Where a value belongs that does not open in its row.
+///
+/// `Display` continues the sentence "the value belongs elsewhere: ".
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Elsewhere {
-    /// The encryption context of its key, if that is not the row's.
+    /// The encryption context of its key, if it differs from the row's.
     pub context: Option<EncryptionContext>,
-    /// What its key is for, if that is not to encrypt data.
+    /// The usage of its key, if that is not data.
     pub usage: Option<KeyUsage>,
     /// Where it opens.
     pub opens: Opens,
@@ -21,13 +23,13 @@ pub struct Elsewhere {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Opens {
-    /// In the same column of the same row, under the other context: the row names the wrong context.
+    /// In the same column and row, under the other context: the row names the wrong context.
     Here,
     /// In this place, such as `users.email of row 7`.
     In(String),
-    /// In none of so many places that were tried.
+    /// In none of this many places.
     Nowhere(usize),
-    /// That was not tried.
+    /// Not tried.
     Untried,
 }
 
@@ -55,7 +57,7 @@ impl fmt::Display for Elsewhere {
     }
 }
 
-/// Writes the pairs of a context. What could be read as two pairs stands in quotation marks.
+/// Writes the pairs of a context. Quotes text that could be read as more than one part.
 fn pairs(context: &EncryptionContext, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let is_plain = |text: &str| {
         text.chars()

@@ -1,15 +1,15 @@
-//! The names of users' tables and columns, quoted: the one place where a name becomes a part of a statement.
+//! Quoted names of tables and columns: the only place where a name becomes part of a statement.
 
 use crate::error::RowsError;
 
-/// A name as it stands in a statement: in double quotes, with those in it doubled.
+/// A name in double quotes, with embedded quotes doubled.
 ///
-/// Both databases read what lies between the quotes as it is, whatever it holds.
+/// Both databases read everything between the quotes literally.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ident(String);
 
 impl Ident {
-    /// Quotes a column's name.
+    /// Quotes a column name.
     pub(crate) fn column(name: &str) -> Result<Self, RowsError> {
         if name.is_empty() || name.contains('\0') {
             let what = format!("{name:?} is no name of a column");
@@ -18,9 +18,9 @@ impl Ident {
         Ok(Self(quoted(name)))
     }
 
-    /// Quotes a table's name, with the name of its schema if it has one: `users`, `app.users`.
+    /// Quotes a table name, with its schema if it has one: `users`, `app.users`.
     ///
-    /// A part that has a dot in it, or begins with a quote, is written in double quotes: `app."odd.name"`.
+    /// A part that contains a dot or begins with a quote is written in double quotes: `app."odd.name"`.
     pub(crate) fn table(name: &str) -> Result<Self, RowsError> {
         let parts = parts(name).filter(|parts| (1..=2).contains(&parts.len()));
         let parts = parts.filter(|parts| parts.iter().all(|part| !part.is_empty() && !part.contains('\0')));
@@ -32,7 +32,7 @@ impl Ident {
         Ok(Self(parts.join(".")))
     }
 
-    /// Writes a table's name as descriptions have it: the inverse of [`split`](Self::split).
+    /// Writes a table name as in descriptions: the inverse of [`split`](Self::split).
     pub(crate) fn joined(schema: Option<&str>, table: &str) -> String {
         let part = |name: &str| match name.contains('.') || name.starts_with('"') {
             true => quoted(name),
@@ -48,7 +48,7 @@ impl Ident {
         &self.0
     }
 
-    /// Splits a table's name into a schema's, if it has one, and its own, both without quotes.
+    /// Splits a table name into its schema, if any, and its own name, both unquoted.
     pub(crate) fn split(name: &str) -> (Option<String>, String) {
         let mut parts = parts(name).unwrap_or_default();
         let table = parts.pop().unwrap_or_default();
@@ -60,7 +60,7 @@ fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// Splits a name at its dots, but for those between double quotes.
+/// Splits a name at dots outside double quotes.
 fn parts(name: &str) -> Option<Vec<String>> {
     let mut parts = Vec::new();
     let mut rest = name;
@@ -86,7 +86,7 @@ fn parts(name: &str) -> Option<Vec<String>> {
     }
 }
 
-/// Reads up to the closing quote, and returns what lies behind it too.
+/// Reads up to the closing quote; also returns the rest.
 fn unquoted(within: &str) -> Option<(String, &str)> {
     let mut part = String::new();
     let mut rest = within;

@@ -1,22 +1,22 @@
-//! Jobs over the rows of your own tables, for [encx](https://docs.rs/encx): re-encrypt them after a rotation, open them all,
-//! count them by data key, and turn plaintext columns into encrypted ones.
+//! Jobs over the rows of your own tables, for [encx](https://docs.rs/encx): re-encrypt them after a rotation,
+//! open them all, count them by data key, and encrypt plaintext columns.
 //!
-//! [`Rows`] stands for the tables of one database, through your own pool. Its methods give jobs: shared by processes,
-//! throttled, stopped and resumed, as [`encx::jobs::Job`] says.
+//! [`Rows`] represents the tables of one database, accessed through your own pool. Its methods return jobs
+//! that processes share, throttle, stop and resume: see [`encx::jobs::Job`].
 //!
-//! | to do | call |
+//! | task | call |
 //! | --- | --- |
 //! | move rows to the active version of their key | [`Rows::reencrypt`] |
-//! | find rows that do not open | [`Rows::verify`]; [`Rows::verify_sample`] for some of them |
-//! | see which versions rows still use, so that the others may be destroyed | [`Rows::census`] |
-//! | see that nothing under a destroyed key opens | [`Rows::try_open_under`] |
-//! | find columns of ciphertexts, and compare one with its description | [`Rows::sealed_columns`], [`Rows::check_column`] |
-//! | turn a plaintext column into an encrypted one | [`Rows::adopt`], and [`read_either`] until it is done |
+//! | find rows that do not open | [`Rows::verify`]; [`Rows::verify_sample`] for a random sample |
+//! | find versions that rows still use, before destroying the others | [`Rows::census`] |
+//! | check that no row under a destroyed key opens | [`Rows::try_open_under`] |
+//! | find ciphertext columns, and check a column's description | [`Rows::sealed_columns`], [`Rows::check_column`] |
+//! | encrypt a plaintext column | [`Rows::adopt`], and [`read_either`] until it is done |
 //!
-//! Feature `postgres` (on by default) is for tables in PostgreSQL, `sqlite` for tables in SQLite. `aes-gcm` (on by default) and
-//! `aws-lc-rs` choose the cipher backend, as those of `encx` do.
+//! Feature `postgres` (default) supports tables in PostgreSQL, `sqlite` tables in SQLite. `aes-gcm` (default)
+//! and `aws-lc-rs` choose the cipher backend, as in `encx`.
 #![cfg_attr(docsrs, feature(doc_cfg))]
-// Without a database there are no rows.
+// Without a database feature the crate is empty.
 #![cfg(any(feature = "postgres", feature = "sqlite"))]
 
 mod adopt;
@@ -58,7 +58,7 @@ pub use sealed::SealedColumn;
 pub use under::TriedRow;
 pub use verify::Verify;
 
-/// Compiles the example of the README.
+/// Compiles the README's example.
 #[cfg(all(doctest, feature = "postgres"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

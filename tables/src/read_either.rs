@@ -1,4 +1,4 @@
-//! Reading while some rows are encrypted already and others not yet.
+//! Reading while only some rows are encrypted.
 
 use encx::record::FieldCodec;
 use encx::{AsAad, Ciphertext, Crypto, EncryptionContext, Error};
@@ -6,9 +6,9 @@ use encx::{AsAad, Ciphertext, Crypto, EncryptionContext, Error};
 use crate::adoption::Adoption;
 use crate::error::RowsError;
 
-/// What refuses. It stands apart from the type, which [`RowsError`] names.
+/// The fallible part is here because [`RowsError`] uses the type.
 impl Adoption {
-    /// Names the last day, such as one from a configuration file that only the service's operators can write.
+    /// Sets the last day at run time, such as from a configuration file that only operators can write.
     ///
     /// ```
     /// # use encx_tables::{Adoption, RowsError};
@@ -29,7 +29,7 @@ impl Adoption {
         })
     }
 
-    /// Refuses if it is over, by the clock of the `Crypto`: not that of the database, which an attacker may have.
+    /// Refuses after the end. Uses the clock of the `Crypto`, because an attacker may control the database's.
     pub(crate) fn check(self, crypto: &Crypto) -> Result<(), RowsError> {
         if crypto.clock().unix_millis() < self.end_millis() {
             Ok(())
@@ -39,22 +39,22 @@ impl Adoption {
     }
 }
 
-/// Reads a value that is encrypted already or not yet: the ciphertext if there is one, else the plaintext.
+/// Reads the ciphertext if there is one, otherwise the plaintext.
 ///
-/// For the time in which a table is moved from one to the other; see [`AdoptionJobs`](crate::AdoptionJobs). After the
-/// adoption's last day a plaintext is refused; a ciphertext opens as ever, so the rows that are encrypted stay readable.
+/// For use while a table is being encrypted; see [`AdoptionJobs`](crate::AdoptionJobs). After the adoption's
+/// last day, plaintexts are refused and ciphertexts still open.
 ///
 /// <div class="warning">
 ///
-/// Until then an attacker who can write the database can put a plaintext of their own in the place of a ciphertext. Go back
-/// to `decrypt` once all rows are encrypted.
+/// Until that day, an attacker who can write the database can replace a ciphertext with a plaintext of their
+/// own. Return to `decrypt` when all rows are encrypted.
 ///
 /// </div>
 ///
 /// # Errors
 ///
-/// [`RowsError::AdoptionEnded`] for a plaintext after the adoption's last day. [`RowsError::Encx`]: as [`Crypto::decrypt`],
-/// and [`Error::Codec`] if the bytes are no value of this type.
+/// [`RowsError::AdoptionEnded`] for a plaintext after the adoption's last day. [`RowsError::Encx`] as for
+/// [`Crypto::decrypt`], and with [`Error::Codec`] if the bytes are not a value of this type.
 ///
 /// # Cancellation
 ///

@@ -1,4 +1,4 @@
-//! Encrypting rows anew under their context's active key, as a job.
+//! Re-encrypting rows under their context's active key, as a job.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,34 +15,36 @@ use crate::rows::Rows;
 use crate::sql::{Filter, Write};
 use crate::walk::{Bound, Contexts, Decide, Decided, Item, Walked, encrypt, job_name, open};
 
-/// Encrypts rows anew: see [`Rows::reencrypt`].
+/// Re-encrypts rows: see [`Rows::reencrypt`].
 pub struct Reencrypt {
     crypto: Crypto,
     walked: Walked,
 }
 
-/// What the job is called, with the columns behind it.
+/// The job's name, before those of the columns.
 const NAME: &str = "encx/reencrypt";
 
 impl Rows {
-    /// Encrypts the rows of these columns anew that are not under the active version of their context's key, such as after
-    /// a rotation or before an old version is destroyed.
+    /// Re-encrypts rows of these columns that are not under the active version of their context's key.
     ///
-    /// Each row is decrypted and encrypted under the context and the AAD that its column's description gives it, and
-    /// written only if its ciphertext is still the one that was read: what a service writes at the same time stays. A row
-    /// that does not open is reported, by its id and never by its value, and left as it is. NULLs are left out.
+    /// Run it after a rotation, or before an old version is destroyed.
     ///
-    /// Columns that are bound to others, those of API tokens, are left out too, because the job does not know these others'
-    /// types: have the service decrypt and encrypt such rows. A [`census`](Self::census) counts them.
+    /// Decrypts and encrypts each row under the context and AAD of its column's description. Writes it only
+    /// if its ciphertext is unchanged, so concurrent writes of a service stay. A row that does not open is
+    /// left as is and reported by its id, never by its value. Skips NULLs.
     ///
-    /// Any number of processes may run it at once, and share the rows through `crypto`'s key store. In PostgreSQL a batch
-    /// waits for no row that others have locked, so it takes part in no deadlock.
+    /// Skips columns bound to others, such as those of API tokens, because the job does not know the other
+    /// columns' types: the service must decrypt and encrypt these rows. A [`census`](Self::census) counts
+    /// them.
+    ///
+    /// Any number of processes may run it at once and share the rows through `crypto`'s key store. In
+    /// PostgreSQL a batch does not wait for locked rows, so it cannot deadlock.
     ///
     /// <div class="warning">
     ///
-    /// For as long as its `state_ttl` a process that has not seen the rotation writes rows under the old version, and it
-    /// may write where the walk has been. Run this once more after that time, or see by a [`census`](Self::census) that
-    /// nothing is left, before a version is destroyed.
+    /// A process that has not seen the rotation writes rows under the old version for up to its `state_ttl`,
+    /// possibly behind the walk. Before a version is destroyed, run this again after that time, or check with
+    /// a [`census`](Self::census) that no row is left.
     ///
     /// </div>
     ///
@@ -63,8 +65,8 @@ impl Rows {
     ///
     /// # Errors
     ///
-    /// [`RowsError::Description`] for a description that cannot be used. Whether the database has such columns, the job
-    /// finds out.
+    /// [`RowsError::Description`] for an invalid description. The job checks whether the database has the
+    /// columns.
     pub fn reencrypt(
         &self,
         crypto: &Crypto,
@@ -81,19 +83,20 @@ impl Rows {
         Ok(Job::new(crypto, name, walk))
     }
 
-    /// Returns the name of the job that re-encrypts this column alone, by which
-    /// [`JobStore::job`](encx::store::JobStore::job) tells how far it is.
+    /// Returns the name of the job that re-encrypts this column alone.
+    ///
+    /// [`JobStore::job`](encx::store::JobStore::job) returns its progress by this name.
     ///
     /// # Errors
     ///
-    /// [`RowsError::Description`] for a description that cannot be used.
+    /// [`RowsError::Description`] for an invalid description.
     pub fn reencrypt_job_name(column: &EncryptedColumn) -> Result<String, RowsError> {
         Ok(job_name(NAME, &[Layout::new(column.clone())?]))
     }
 }
 
 impl Reencrypt {
-    /// Tells rows that need nothing from those that do, by their headers alone.
+    /// Separates rows that need re-encryption from the others, by their headers.
     async fn sort(&self, items: Vec<Item>, outcomes: &mut Vec<WalkOutcome<Item>>) -> (u16, Vec<Row>) {
         let Some((column, rows)) = self.walked.readable(items, outcomes) else {
             return (0, Vec::new());
@@ -127,7 +130,7 @@ impl Decide for Reencrypt {
         let mut headers = Headers::default();
         let mut old: Vec<(Bound, Ciphertext)> = Vec::with_capacity(rows.len());
         for mut row in self.walked.bind(column, rows, &mut decided) {
-            // It became NULL since the page was read.
+            // Set to NULL since the page was read.
             let Some(bytes) = row.row.cipher.take() else {
                 decided.push(Decided::Nothing);
                 continue;
@@ -135,7 +138,7 @@ impl Decide for Reencrypt {
             let needs = headers.needs(&self.crypto, &row.context, &bytes).await;
             match needs.and_then(|needs| Ok((needs, Ciphertext::parse(bytes)?))) {
                 Ok((true, cipher)) => old.push((row, cipher)),
-                // Another process encrypted it anew since.
+                // Another process has re-encrypted it.
                 Ok((false, _)) => decided.push(Decided::Nothing),
                 Err(error) => decided.push(Decided::Failed(row.row, error.into())),
             }
@@ -152,12 +155,12 @@ impl Decide for Reencrypt {
     }
 }
 
-/// What is known of the headers of a page, which are few.
+/// Results for the headers of a page, of which there are few.
 #[derive(Default)]
 struct Headers(HashMap<(EncryptionContext, Vec<u8>), bool>);
 
 impl Headers {
-    /// Tells whether a ciphertext that begins like this is to be encrypted anew.
+    /// Tells whether a ciphertext with this beginning needs re-encryption.
     async fn needs(
         &mut self,
         crypto: &Crypto,
@@ -169,7 +172,7 @@ impl Headers {
         if let Some(known) = self.0.get(&key) {
             return Ok(*known);
         }
-        // The header is all that is looked at, so what follows may be anything of a length that is long enough.
+        // Only the header is read, so the rest is padding of sufficient length.
         let mut stub = key.1.clone();
         if stub.len() == HEADER {
             stub.resize(Suite::KcXaes256Gcm.overhead(), 0);

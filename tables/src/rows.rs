@@ -1,4 +1,4 @@
-//! The rows of users' own tables, where ciphertexts are: what the jobs read and write, on either database.
+//! The rows that jobs read and write, in either database.
 
 use std::fmt;
 
@@ -17,15 +17,15 @@ use crate::sql::{Columns, Filter, Write};
 #[cfg(feature = "sqlite")]
 use crate::sqlite;
 
-/// The rows of your own tables, through your own pool.
+/// The rows of your own tables, accessed through your own pool.
 ///
-/// Which columns hold ciphertexts, whose ids and whose encryption contexts, an [`EncryptedColumn`](encx::record::EncryptedColumn)
-/// describes. Names in it are taken as they are, so in PostgreSQL `Users` is not `users`; a table's may have a
-/// schema's before it (`app.users`), and a part with a dot in it is written in double quotes.
+/// An [`EncryptedColumn`](encx::record::EncryptedColumn) describes a ciphertext column, its row ids and its
+/// encryption contexts. Names are exact, so in PostgreSQL `Users` is not `users`. A table name may have a
+/// schema (`app.users`); a part that contains a dot is written in double quotes.
 ///
-/// Ids and the columns of an encryption context are `smallint`, `integer`, `bigint`, `text`, `varchar`, `uuid` and, for ids,
-/// `bytea`, and domains over these; in SQLite whatever a row holds, if it is an integer, text or a blob. Rows whose id is
-/// NULL are left out. The id needs an index, such as that of the primary key, in the order of the described columns.
+/// Ids and encryption context columns may be `smallint`, `integer`, `bigint`, `text`, `varchar`, `uuid` and,
+/// for ids, `bytea`, and domains over these; in SQLite, any integer, text or blob. Rows with a NULL id are
+/// skipped. The id needs an index, such as that of the primary key, in the order of the described columns.
 ///
 /// Clones share one pool.
 #[derive(Clone)]
@@ -42,7 +42,7 @@ pub(crate) enum Pool {
 }
 
 impl Rows {
-    /// Uses connections of a pool on PostgreSQL.
+    /// Uses connections of a PostgreSQL pool.
     #[cfg(feature = "postgres")]
     #[must_use]
     pub fn postgres(pool: PgPool) -> Self {
@@ -51,7 +51,7 @@ impl Rows {
         }
     }
 
-    /// Uses connections of a pool on SQLite.
+    /// Uses connections of a SQLite pool.
     #[cfg(feature = "sqlite")]
     #[must_use]
     pub fn sqlite(pool: SqlitePool) -> Self {
@@ -60,13 +60,15 @@ impl Rows {
         }
     }
 
-    /// Checks that a column is in the database as it is described: its table, the columns of the row's id and of the
-    /// encryption context, and their types. SQLite's columns have no types; there each row says what it holds.
+    /// Checks that the database has a column as described.
+    ///
+    /// Checks its table, the columns of the row id and encryption context, and their types. SQLite columns
+    /// have no fixed types; there, each row is checked when read.
     ///
     /// # Errors
     ///
-    /// [`RowsError::NoSuchTable`], [`RowsError::NoSuchColumn`] and [`RowsError::ColumnType`] for what differs,
-    /// [`RowsError::Description`] for a description that cannot be used, [`RowsError::Database`].
+    /// [`RowsError::NoSuchTable`], [`RowsError::NoSuchColumn`] and [`RowsError::ColumnType`] for a
+    /// difference; [`RowsError::Description`] for an invalid description; [`RowsError::Database`].
     ///
     /// # Cancellation
     ///
@@ -75,7 +77,8 @@ impl Rows {
         self.check(&Layout::new(column.clone())?, false).await
     }
 
-    /// Checks that a column is there as it is described; that its plaintext may become NULL, too, if it is to.
+    /// Checks that the database has a column as described and, if `contracts`, that its plaintext is
+    /// nullable.
     pub(crate) async fn check(&self, layout: &Layout, contracts: bool) -> Result<(), RowsError> {
         match &self.pool {
             #[cfg(feature = "postgres")]
@@ -85,10 +88,10 @@ impl Rows {
         }
     }
 
-    /// Reads the heads of rows in the order of their ids. The second is the id of the last, if more may follow it.
+    /// Reads the heads of rows in id order, and returns the last id if more rows may follow.
     ///
-    /// A row that the database itself cannot read, such as a damaged one, fails the statement. Then the ids alone are read,
-    /// and each row by itself.
+    /// One unreadable row, such as a damaged one, fails the whole statement. Then this reads only the ids,
+    /// and each row separately.
     pub(crate) async fn page(
         &self,
         layout: &Layout,
@@ -142,8 +145,8 @@ impl Rows {
         Ok(page)
     }
 
-    /// Reads the heads of at most `limit` rows at random, each as likely as any other. Of rows among which the database cannot
-    /// read one, the ids alone are read, and no row is [`whole`](Row::whole) or has a size.
+    /// Reads the heads of at most `limit` random rows, all equally likely. If one is unreadable, only the ids
+    /// are read: then no row is [`whole`](Row::whole) or has a size.
     pub(crate) async fn sample(&self, layout: &Layout, limit: u32) -> Result<Vec<Read>, RowsError> {
         let mut sample = match self.sample_of(layout, Columns::Head, limit).await {
             Err(error) if !error.is_retryable() => self.sample_of(layout, Columns::Id, limit).await?,
@@ -162,8 +165,8 @@ impl Rows {
         }
     }
 
-    /// Reads rows by their ids, in the same order; `None` for one that is gone. If one of them fails the statement, each is
-    /// read by itself.
+    /// Reads rows by id, in the same order; `None` for a deleted row. If one fails the statement, each is
+    /// read separately.
     pub(crate) async fn fetch(&self, layout: &Layout, ids: &[&Id]) -> Result<Vec<Option<Read>>, RowsError> {
         match self.fetch_at_once(layout, ids).await {
             Err(error) if !error.is_retryable() => {}
@@ -192,7 +195,7 @@ impl Rows {
         }
     }
 
-    /// Writes rows over what they were when they were read, and says of each whether it was that still.
+    /// Writes rows that are unchanged since they were read; returns for each whether it was written.
     pub(crate) async fn write(
         &self,
         layout: &Layout,
@@ -208,7 +211,7 @@ impl Rows {
     }
 }
 
-/// Refuses rows whose id is not what it is described as: they can be bound to nothing.
+/// Refuses rows whose id does not match its description: it cannot be bound.
 fn refuse_misfits(layout: &Layout, reads: &mut [Read]) {
     for read in reads {
         if let Ok(row) = read
@@ -222,7 +225,7 @@ fn refuse_misfits(layout: &Layout, reads: &mut [Read]) {
 
 impl fmt::Debug for Rows {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the pool: its options hold the password.
+        // Not the pool: its options contain the password.
         let database = match &self.pool {
             #[cfg(feature = "postgres")]
             Pool::Postgres(_) => "PostgreSQL",

@@ -1,4 +1,4 @@
-//! Opening rows at random: a quick answer to whether a column can be read.
+//! Opening random rows: a quick check that a column is readable.
 
 use encx::Crypto;
 use encx::jobs::{JobError, WalkOutcome};
@@ -10,17 +10,17 @@ use crate::rows::Rows;
 use crate::verify::Verify;
 use crate::walk::Walked;
 
-/// The most rows of a column that are opened at random.
+/// The most random rows per column.
 const MAX_SAMPLE: u32 = 100_000;
 
-/// How many rows, and about how many bytes, are opened at once.
+/// How many rows and bytes are opened at once; the byte limit is approximate.
 const AT_ONCE: usize = 500;
 const MEMORY: u64 = 16 << 20;
 
-/// How many faults of a column a report keeps, besides their counts.
+/// How many faults of a column a report keeps in full.
 const MAX_FAULTS: usize = 100;
 
-/// What was found in rows of a column that were opened at random. From [`Rows::verify_sample`].
+/// The result of opening random rows of a column. From [`Rows::verify_sample`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SampledColumn {
@@ -28,13 +28,13 @@ pub struct SampledColumn {
     pub table: String,
     /// The column's name in SQL.
     pub column: String,
-    /// How many rows were looked at: fewer than asked for if there are no more.
+    /// How many rows were opened: fewer than requested if the column has fewer.
     pub looked_at: u64,
-    /// How many of them open, or were deleted before they could be read.
+    /// How many of them opened, or were deleted before they could be read.
     pub ok: u64,
-    /// What does not open, by kind: see [`Rows::verify`].
+    /// Rows that do not open, by kind: see [`Rows::verify`].
     pub faults: JobFaults,
-    /// What is wrong with the first 100 rows that do not open.
+    /// The errors of the first 100 rows that do not open.
     pub failures: Vec<RowFault>,
 }
 
@@ -42,17 +42,20 @@ pub struct SampledColumn {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RowFault {
-    /// Which: its table, column and id.
+    /// The row's table, column and id.
     pub what: String,
-    /// Why.
+    /// The reason.
     pub error: JobError,
 }
 
 impl Rows {
-    /// Opens up to `rows` rows at random of each of these columns, at most 100 000, and says what does not open, by the kinds of
-    /// [`verify`](Self::verify). Each row is as likely as any other. Changes nothing.
+    /// Opens up to `rows` random rows of each of these columns and reports those that do not open.
     ///
-    /// The database reads the whole table to choose rows, without their values. Columns that are bound to others are left out.
+    /// At most 100 000 rows per column; all rows are equally likely. The faults have the kinds of
+    /// [`verify`](Self::verify). Changes nothing.
+    ///
+    /// The database reads the whole table to choose rows, without their values. Columns bound to others are
+    /// skipped.
     ///
     /// ```no_run
     /// # async fn example(pool: sqlx::PgPool, crypto: encx::Crypto) -> Result<(), encx::jobs::JobError> {
@@ -74,8 +77,8 @@ impl Rows {
     ///
     /// # Errors
     ///
-    /// [`RowsError::Description`](crate::RowsError::Description) for a description that cannot be used, those about the columns' names and types, and any error
-    /// that is retryable: of the database, the key store or the KMS.
+    /// [`RowsError::Description`](crate::RowsError::Description) for an invalid description; errors in the
+    /// columns' names and types; any retryable error of the database, the key store or the KMS.
     ///
     /// # Cancellation
     ///
@@ -97,7 +100,7 @@ impl Rows {
     }
 }
 
-/// Opens rows of which the heads were read, a bounded part at a time.
+/// Opens rows whose heads were read, in bounded batches.
 async fn open(
     verify: &Verify,
     column: u16,

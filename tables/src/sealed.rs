@@ -1,4 +1,4 @@
-//! Finding columns of ciphertexts, and how many rows one has.
+//! Finding ciphertext columns, and estimating their rows.
 
 use std::collections::BTreeSet;
 
@@ -14,35 +14,35 @@ use crate::ident::Ident;
 use crate::layout::{HEADER, Layout};
 use crate::rows::Rows;
 
-/// How many values of a column are looked at.
+/// Values examined per column.
 const LOOKED_AT: u32 = 200;
 
 /// A column with values that look like ciphertexts. From [`Rows::sealed_columns`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SealedColumn {
-    /// The table's name in SQL, as a description has it: with its schema where the search path does not find it.
+    /// The table's name in SQL, with its schema unless the search path finds it.
     pub table: String,
     /// The column's name in SQL.
     pub column: String,
-    /// How many values were looked at: the first 200 that are not NULL.
+    /// How many values were examined: the first 200 that are not NULL; in SQLite, the first 200 blobs.
     pub looked_at: u64,
     /// How many of them look like ciphertexts.
     pub sealed: u64,
-    /// How many of these are under keys that the key store has.
+    /// How many of these are under keys in the key store.
     pub known_keys: u64,
-    /// The schema; in SQLite `main`.
+    /// The schema; `main` in SQLite.
     schema: String,
-    /// The table's own name.
+    /// The table's unquoted name.
     name: String,
-    /// Whether the name alone finds the table.
+    /// Whether the search path finds the table by name.
     is_visible: bool,
-    /// Whether names differ by case.
+    /// Whether names are case-sensitive.
     has_case: bool,
 }
 
 impl SealedColumn {
-    /// Tells whether a description is of this column, with or without the schema.
+    /// Tells whether a description refers to this column, with or without the schema.
     #[must_use]
     pub fn is(&self, described: &EncryptedColumn) -> bool {
         let same = |a: &str, b: &str| match self.has_case {
@@ -59,11 +59,14 @@ impl SealedColumn {
 }
 
 impl Rows {
-    /// Looks through the database's tables for columns whose values look like ciphertexts: in PostgreSQL `bytea` and domains
-    /// over it, in SQLite every column. Compared with what is declared, it finds columns that a rotation would leave out.
+    /// Finds columns whose values look like ciphertexts.
     ///
-    /// Of each column the first 200 values are looked at, by their first 18 bytes and their length: the version, a known suite, the
-    /// id of a data key. Left out are the key store's own tables, views, and in PostgreSQL what the role may not read.
+    /// Examines `bytea` and domains over it in PostgreSQL, every column in SQLite. Compare with the declared
+    /// columns to find those that a rotation would miss.
+    ///
+    /// Examines the first 200 values of each column, by their first 18 bytes (the version, a known suite, a
+    /// data key id) and their length. Skips the key store's own tables, views, and in PostgreSQL anything the
+    /// role cannot read.
     ///
     /// ```no_run
     /// # async fn example(pool: sqlx::PgPool, crypto: encx::Crypto) -> Result<(), encx_tables::RowsError> {
@@ -111,12 +114,13 @@ impl Rows {
         Ok(columns)
     }
 
-    /// Estimates how many ciphertexts a column has, for progress: PostgreSQL's planner knows, from the last `ANALYZE` or
-    /// `VACUUM`; otherwise they are counted.
+    /// Estimates how many ciphertexts a column has, for progress.
+    ///
+    /// Uses the estimate of PostgreSQL's planner, from the last `ANALYZE` or `VACUUM`; otherwise counts them.
     ///
     /// # Errors
     ///
-    /// Those of the database, and those about the column's name and type.
+    /// Database errors, and errors in the column's name and type.
     ///
     /// # Cancellation
     ///
@@ -131,7 +135,7 @@ impl Rows {
 
 impl SealedColumn {
     fn new(found: Candidate, counts: [usize; 3]) -> Self {
-        // At most as many as were looked at.
+        // At most `LOOKED_AT`.
         let [looked_at, sealed, known_keys] = counts.map(|count| count as u64);
         let schema = Some(&*found.schema).filter(|_| !found.is_visible);
         Self {
@@ -148,9 +152,9 @@ impl SealedColumn {
     }
 }
 
-/// Returns the id of the key if a value looks like a ciphertext.
+/// Returns the key id if a value looks like a ciphertext.
 fn key_of(glance: &Glance) -> Option<DataKeyId> {
-    // Only the header and the length are looked at, so what follows may be anything.
+    // Only the header and the length are checked, so the rest is padding.
     let len = usize::try_from(glance.len).ok()?;
     let mut stub = glance.head.clone();
     if stub.len() == HEADER && len > HEADER {
@@ -179,7 +183,7 @@ mod tests {
             other[at] = byte;
             assert!(key_of(&glance(&other, 100)).is_none(), "{at}");
         }
-        // Shorter than the shortest of its suite, or than a header.
+        // Shorter than the suite's minimum, or than a header.
         assert!(key_of(&glance(&head, 57)).is_none());
         head[1] = 1;
         assert!(key_of(&glance(&head, 89)).is_none());

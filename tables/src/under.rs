@@ -1,4 +1,4 @@
-//! Trying to open rows under one data key, such as one that was destroyed.
+//! Trying to open rows under one data key, such as a destroyed one.
 
 use encx::jobs::JobError;
 use encx::keys::DataKeyId;
@@ -9,29 +9,30 @@ use crate::error::RowsError;
 use crate::layout::{Layout, Row};
 use crate::rows::{Pool, Rows};
 
-/// A row that was tried to be opened. From [`Rows::try_open_under`].
+/// A row that [`Rows::try_open_under`] tried to open.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TriedRow {
     /// The table, the column and the row's id.
     pub row: String,
-    /// Whether it opened, or why it did not.
+    /// Whether it opened, or why not.
     pub opened: Result<(), JobError>,
 }
 
 impl Rows {
-    /// Tries to open at most `limit` rows of a column that lie under one data key, in the key's own encryption context.
+    /// Tries to open at most `limit` rows of a column under one data key, in the key's encryption context.
     ///
-    /// It shows that a key is gone: after a shredding every row answers [`Error::Shredded`] or [`Error::Destroyed`]. Which rows are taken the
-    /// database decides. One value is in memory at a time, and a value that opens is dropped.
+    /// Shows that a key is gone: after a shredding every row returns [`Error::Shredded`] or
+    /// [`Error::Destroyed`]. The database chooses the rows. One value is in memory at a time, and opened
+    /// values are dropped.
     ///
-    /// A column that is [bound](EncryptedColumn::bound) to others is tried without them. A key that is destroyed is refused before
-    /// that matters; one that is not answers [`Error::Decrypt`].
+    /// A column [bound](EncryptedColumn::bound) to others is tried without them. A destroyed key is refused
+    /// before that matters. Under any other key, such a row returns [`Error::Decrypt`].
     ///
     /// # Errors
     ///
-    /// [`RowsError::Description`] for a description that cannot be used, those about the column's name and type, and those of the
-    /// database. What is wrong with a row stands in its [`TriedRow`].
+    /// [`RowsError::Description`] for an invalid description; errors in the column's name and type; database
+    /// errors. A row's error is in its [`TriedRow`].
     ///
     /// # Cancellation
     ///
@@ -72,7 +73,7 @@ impl Rows {
     }
 }
 
-/// Tells whether a row is still what the list of ids said: another process may have encrypted it anew since.
+/// Tells whether a row still has this key: another process may have re-encrypted it.
 fn lies_under(row: &Row, key: &[u8; 16]) -> bool {
     let cipher = row.cipher.as_ref();
     cipher.is_some_and(|cipher| cipher.get(2..18) == Some(&key[..]))

@@ -15,10 +15,10 @@ use crate::layout::{Layout, Read, Row, RowContext, Unread};
 use crate::rows::Rows;
 use crate::sql::{Columns, Filter, Write};
 
-/// How often a row that somebody else changes or holds is looked at again at once.
+/// How many times a row that another session changes or locks is read again at once.
 const MAX_RACES: usize = 3;
 
-/// How many rows are written at once: for so long nobody else writes to a database of SQLite.
+/// How many rows are written at once. In that time SQLite lets no other connection write.
 const BATCH: usize = 100;
 
 /// How many copies of a row's values are in memory at most while it is worked on; `tests/memory.rs` measures it.
@@ -58,7 +58,7 @@ pub(crate) struct Bound {
 pub(crate) enum Decided {
     Change(Change),
     Failed(Row, JobError),
-    /// Nothing is left to do: somebody else changed the row meanwhile.
+    /// Nothing is left to do: another session changed the row.
     Nothing,
     /// It is as it should be.
     Verified,

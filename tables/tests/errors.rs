@@ -1,4 +1,4 @@
-//! Public errors print themselves as text where a program shows their `Debug`.
+//! Public errors print as text where a program shows their `Debug`.
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 

@@ -1,4 +1,4 @@
-//! How much memory jobs over large values need, measured on the process as a whole.
+//! Peak memory of jobs over large values, measured on the whole process.
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 #![cfg(target_os = "linux")]
@@ -13,12 +13,12 @@ use encx_tables::{Adoption, PlaintextColumn, Rows};
 use encx_testkit::{MemoryKeyStore, MemoryKms};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 
-/// How many rows there are, and how many bytes each value has.
+/// The number of rows, and the size of each value in bytes.
 const ROWS: i64 = 12;
 const VALUE: u64 = 8 << 20;
 
-/// What a worker has in hand at most by default, and what the process may need besides: a driver's buffer holds a value once
-/// more for each of the ranges in hand, and doubles as it grows. Without the bound it was 250 MiB and more.
+/// A worker's default limit, and an allowance for the process: a driver's buffer copies the value of each
+/// range in progress, and doubles as it grows. Without the limit the peak exceeded 250 MiB.
 const BOUND: u64 = 64 << 20;
 const BESIDES: u64 = 64 << 20;
 
@@ -33,9 +33,9 @@ fn status(field: &str) -> u64 {
     kib * 1024
 }
 
-/// Runs a job over rows of a size, and holds the most memory that the process had against what it had before.
+/// Runs a job over rows of one size, and asserts a limit on its peak memory.
 async fn bounded(what: &str, size: u64, job: impl Future<Output = JobReport>) {
-    // The peak begins anew.
+    // Resets the peak.
     std::fs::write("/proc/self/clear_refs", "5").unwrap();
     let before = status("VmRSS");
     let report = job.await;
@@ -46,12 +46,11 @@ async fn bounded(what: &str, size: u64, job: impl Future<Output = JobReport>) {
         "{what}"
     );
     let grown = status("VmHWM").saturating_sub(before);
-    // One row alone may need more than the bound.
+    // A single row may exceed the limit.
     let most = BOUND.max(8 * size) + BESIDES;
     assert!(grown <= most, "{what}: {} MiB", grown >> 20);
 }
 
-/// Adopts, rotates, re-encrypts and verifies large values.
 async fn large_values(database: &str, rows: Rows) {
     let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new());
     let crypto = crypto.build().await.unwrap();
@@ -73,11 +72,11 @@ async fn large_values(database: &str, rows: Rows) {
     bounded(&name("contraction"), 2 * VALUE, adoption.contract().run()).await;
 }
 
-/// Set in the process that is measured.
+/// Set in the measured process.
 const CHILD: &str = "ENCX_TEST_MEMORY_CHILD";
 
-/// Each database in a process of its own, whose allocator gives large blocks back as soon as they are freed: so what the
-/// process has is what it uses.
+/// Measures each database in its own process. Its allocator returns large blocks as soon as they are freed,
+/// so resident memory is used memory.
 fn measured(name: &str, test: impl FnOnce()) {
     if std::env::var_os(CHILD).is_some() {
         return test();
@@ -94,7 +93,7 @@ fn measured(name: &str, test: impl FnOnce()) {
         String::from_utf8_lossy(&output.stderr),
     );
     assert!(output.status.success(), "{name}: {printed}{said}");
-    // A name that is no test's runs nothing, and succeeds.
+    // A name that matches no test runs nothing and succeeds.
     assert!(printed.contains("1 passed"), "{name}: {printed}{said}");
 }
 

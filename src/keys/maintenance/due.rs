@@ -1,4 +1,4 @@
-//! Which versions are due, without rotating any.
+//! Finding due versions without rotating them.
 
 use std::time::Duration;
 
@@ -9,41 +9,41 @@ use encx_core::store::{KeyPage, KeyQuery, KeyRecord, Timestamp};
 use super::{Maintenance, RotationPeriod};
 use crate::error::Error;
 
-/// How many versions a page has.
+/// Versions per page.
 const PAGE: u32 = 1000;
 
 /// The versions that [`Maintenance::run_once`] would rotate now.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DueReport {
-    /// How many there are.
+    /// How many versions are due.
     pub versions: u64,
-    /// How many rows of active versions do not say what they are for, so that it is not known whether they are due.
+    /// Rows of active versions whose context does not match their scope. Whether they are due is unknown.
     pub unreadable: u64,
-    /// The first of them, in the order of their ids.
+    /// The first due versions, by id.
     pub first: Vec<DueVersion>,
 }
 
-/// A version that has encrypted for long enough.
+/// A version whose period is over.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DueVersion {
-    /// The version.
+    /// The version's id.
     pub id: DataKeyId,
-    /// What it is for.
+    /// Its usage.
     pub usage: KeyUsage,
     /// Its encryption context.
     pub context: EncryptionContext,
-    /// Since when it encrypts.
+    /// When it became active.
     pub active_since: Timestamp,
-    /// For how long it may.
+    /// How long it may encrypt.
     pub period: Duration,
 }
 
 impl Maintenance {
-    /// Counts the versions that are due, and lists the first of them. Rotates nothing, and takes no lease.
+    /// Counts the due versions and lists the first of them. Rotates nothing and takes no lease.
     ///
-    /// It reads every active version that is older than the shortest period, a thousand in one query.
+    /// Reads every active version older than the shortest period, a thousand per query.
     ///
     /// ```
     /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -62,7 +62,7 @@ impl Maintenance {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] for a period, term or interval of no length, and those of the key store.
+    /// [`Error::Config`] for a zero period, term or interval; key store errors.
     ///
     /// # Cancellation
     ///
@@ -95,7 +95,7 @@ impl Maintenance {
                                 report.first.push(due);
                             }
                         }
-                        // One row that encx did not write hides nothing else.
+                        // One row that encx did not write must not hide the others.
                         Err(_) => report.unreadable += 1,
                     }
                 }
@@ -108,11 +108,12 @@ impl Maintenance {
         Ok(report)
     }
 
-    /// Lists versions that [`run_once`](Self::run_once) would rotate now, of those that `query` asks for: a page at a time, in the
-    /// order of their ids. Changes nothing.
+    /// Lists the versions matching `query` that [`run_once`](Self::run_once) would rotate now.
     ///
-    /// A page may be empty and not the last. Rows that do not say what they are for are left out, with a warning each;
-    /// [`due`](Self::due) counts them.
+    /// Returns one page, in id order. Changes nothing.
+    ///
+    /// A page may be empty without being the last. Rows whose context does not match their scope are left
+    /// out; [`due`](Self::due) counts them.
     ///
     /// ```
     /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -133,7 +134,7 @@ impl Maintenance {
     ///
     /// # Errors
     ///
-    /// Those of the key store.
+    /// Key store errors.
     ///
     /// # Cancellation
     ///
@@ -154,7 +155,7 @@ impl Maintenance {
         Ok(page)
     }
 
-    /// Returns the moment from which a version is due. `None` if it is not active, or is never rotated.
+    /// Returns when a version becomes due; `None` if it is inactive or never rotated.
     ///
     /// ```
     /// # use encx::keys::Maintenance;
@@ -189,9 +190,9 @@ impl Maintenance {
         }))
     }
 
-    /// Finds for how long a version encrypts; `None` if it is never rotated.
+    /// Returns how long a version encrypts; `None` if it is never rotated.
     fn period_of(&self, record: &KeyRecord) -> Result<Option<(EncryptionContext, Duration)>, Error> {
-        // The row says what it is for, and has to agree with its own scope.
+        // The row's context must match its scope.
         let context = record.verified_context()?;
         Ok(match self.rules.period(&context, record.usage) {
             RotationPeriod::Every(period) => Some((context, period)),

@@ -1,4 +1,4 @@
-//! The lease under which one process of all does the work.
+//! The lease that lets one process work at a time.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::error::Error;
 
 const NAME: &str = "maintenance/rotation";
 
-/// How long the key store is waited for when the lease is given back.
+/// How long a release waits for the key store.
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Why a run ends.
@@ -18,20 +18,20 @@ pub(super) enum Stop {
     LeaseLost,
 }
 
-/// The lease, held.
+/// A held lease.
 pub(super) struct Lease<'a> {
     leases: &'a dyn Leases,
     clock: &'a dyn Clock,
     holder: ProcessId,
     term: Duration,
-    /// When it was taken, by the key store's clock.
+    /// When it was acquired, by the key store's clock.
     pub(super) since: Timestamp,
-    /// When it was last taken or extended, by ours, or a moment before.
+    /// When it was last acquired or extended, by this process's clock, or shortly before.
     kept_at: Moment,
 }
 
 impl<'a> Lease<'a> {
-    /// Takes the lease; `None` if another process has it.
+    /// Acquires the lease; `None` if another process holds it.
     pub(super) async fn take(
         leases: &'a dyn Leases,
         clock: &'a dyn Clock,
@@ -50,12 +50,12 @@ impl<'a> Lease<'a> {
         }))
     }
 
-    /// How long it may be left alone.
+    /// How long until it must be extended.
     pub(super) fn pause(&self) -> Duration {
         self.term / 3
     }
 
-    /// Makes sure that it is still ours, and for long enough to write something.
+    /// Ensures that the lease is held for long enough to write.
     pub(super) async fn keep(&self) -> Result<(), Stop> {
         let now = self.clock.elapsed();
         let age = now.saturating_sub(self.kept_at.get());
@@ -68,19 +68,19 @@ impl<'a> Lease<'a> {
                 Ok(())
             }
             Ok(None) => Err(Stop::LeaseLost),
-            // It may pass, and until then it is ours.
+            // The failure may be temporary, and the lease has not expired.
             Err(error) if error.is_retryable() && age < 2 * self.pause() => Ok(()),
             Err(error) => Err(Stop::Failed(error.into())),
         }
     }
 
-    /// Gives it back, so that others need not wait for its end.
+    /// Releases the lease, so that others need not wait for it to expire.
     pub(super) async fn release(self) {
         release(self.leases, self.clock, self.holder).await;
     }
 }
 
-/// Gives the lease back if this process holds it.
+/// Releases the lease if this process holds it.
 pub(super) async fn release(leases: &dyn Leases, clock: &dyn Clock, holder: ProcessId) {
     let released = tokio::select! {
         released = leases.release_lease(NAME, holder) => released,

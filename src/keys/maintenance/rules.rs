@@ -1,4 +1,4 @@
-//! For how long a version encrypts.
+//! How long a version encrypts.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,19 +9,19 @@ use encx_core::key::KeyUsage;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// When the versions of a context's key are rotated.
+/// When versions of a context's key are rotated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RotationPeriod {
-    /// Once the active version has been active for this long.
+    /// After the active version has been active this long.
     Every(Duration),
-    /// Not by [`Maintenance`](crate::keys::Maintenance).
+    /// Never by [`Maintenance`](crate::keys::Maintenance).
     Never,
 }
 
 type RuleFn = Arc<dyn Fn(&EncryptionContext, KeyUsage) -> Option<RotationPeriod> + Send + Sync>;
 
-/// A function of context and usage, then pairs, then a default.
+/// Rules in order: a closure of context and usage, pairs, a default.
 #[derive(Clone)]
 pub(super) struct Rules {
     by_closure: Option<(Duration, RuleFn)>,
@@ -61,7 +61,7 @@ impl Rules {
         by_closure.or_else(by_pair).unwrap_or(self.default)
     }
 
-    /// Returns the shortest period that any rule gives; `None` if nothing is ever rotated.
+    /// Returns the shortest period of all rules; `None` if nothing is rotated.
     pub(super) fn shortest(&self) -> Option<Duration> {
         let by_pair = self.by_pair.iter().map(|(_, _, period)| period);
         let periods = by_pair.chain([&self.default]).filter_map(|period| match period {

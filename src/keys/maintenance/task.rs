@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use super::{Maintenance, MaintenanceReport, lease};
 use crate::error::Error;
 
-/// Maintenance that runs in the background, for as long as this is held and the `Crypto` that it belongs to lives.
+/// Maintenance in the background, until this handle is dropped or its `Crypto` is gone.
 #[derive(Debug)]
 #[must_use = "it stops when this is dropped"]
 pub struct MaintenanceTask {
@@ -18,11 +18,13 @@ pub struct MaintenanceTask {
 }
 
 impl Maintenance {
-    /// Starts to [run](Self::run_once) in the background, at the set interval and each time a little earlier. While
-    /// another process holds the lease, it looks again after the lease's term.
+    /// Starts [runs](Self::run_once) in the background.
     ///
-    /// What it does and what fails stands in events of `tracing` with the target `encx::maintenance`. It does not keep the
-    /// manager's `Crypto` alive.
+    /// The first starts within a tenth of the interval, the others at the interval shortened by up to a tenth
+    /// at random. While another process holds the lease, it retries after the lease's term.
+    ///
+    /// Traces results and failures with the target `encx::maintenance`. Does not keep the manager's `Crypto`
+    /// alive.
     ///
     /// ```
     /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -31,7 +33,7 @@ impl Maintenance {
     /// # encx_testkit::block_on(async {
     /// # let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build().await?;
     /// let task = Maintenance::new(crypto.key_manager()).spawn()?;
-    /// // The service runs. At its end:
+    /// // The service runs. At shutdown:
     /// task.stop().await;
     /// crypto.shutdown().await;
     /// # Ok::<(), encx::Error>(())
@@ -40,11 +42,11 @@ impl Maintenance {
     ///
     /// # Errors
     ///
-    /// [`Error::NoRuntime`] outside a tokio runtime, [`Error::Config`] as for [`run_once`](Self::run_once).
+    /// [`Error::NoRuntime`] outside a tokio runtime; [`Error::Config`] as for [`run_once`](Self::run_once).
     pub fn spawn(mut self) -> Result<MaintenanceTask, Error> {
         self.check()?;
         let runtime = Handle::try_current().map_err(|_| Error::NoRuntime)?;
-        // This process's own cache learns of what is done as those of the others do.
+        // This process's cache learns of changes like those of other processes.
         let core = self.manager.core.take();
         self.alive = core.map(|core| Arc::downgrade(&core.cache));
         let (stop, mut stopped) = watch::channel(false);
@@ -62,7 +64,7 @@ impl Maintenance {
     }
 
     async fn run_forever(&self) {
-        // Processes that started together do not all ask at once.
+        // Spreads the first runs of processes that started together.
         let mut pause = self.interval.mul_f64(0.1 * rand::random::<f64>());
         loop {
             self.manager.clock.sleep(pause).await;
@@ -74,7 +76,7 @@ impl Maintenance {
                 }) => return,
                 Ok(report) => {
                     if report.held_elsewhere {
-                        // Who holds the lease may have died in the midst: then this process goes on when it ends.
+                        // The lease holder may have died: take over when the lease expires.
                         pause = pause.min(self.lease_term);
                     }
                     report.trace();
@@ -112,14 +114,15 @@ impl MaintenanceReport {
 }
 
 impl MaintenanceTask {
-    /// Stops, and waits until it has: what was published and not promoted waits for a later run, of this process or another.
+    /// Stops and waits for the end. Published versions that were not promoted wait for a later run, of any
+    /// process.
     ///
     /// # Cancellation
     ///
-    /// May be dropped; it stops all the same.
+    /// The task stops even if this is dropped.
     pub async fn stop(self) {
         self.stop.send_replace(true);
-        // An error means that the task panicked, which its runtime has reported, or that its runtime is gone.
+        // An error means that the task panicked, which the runtime reported, or that the runtime is gone.
         let _ = self.task.await;
     }
 }

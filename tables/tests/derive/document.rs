@@ -1,4 +1,4 @@
-//! The code of `docs/derive.md`: compiled, run, and held against the document.
+//! The code of `docs/derive.md`: compiled, run, and compared with the document.
 
 use encx::password::PasswordParams;
 use encx::{Crypto, EncryptionContext};
@@ -120,7 +120,7 @@ mod a_struct {
         Ok((users, unreadable))
     }
 
-    /// What the document calls of the service's own.
+    /// The part of the service that the document calls.
     pub(super) struct Service {
         pub(super) shown: Vec<String>,
         pub(super) failed: Vec<String>,
@@ -313,7 +313,7 @@ mod passwords {
         let query = sqlx::query_as(sql).bind(id).bind(tenant_id);
         let row: Option<EncryptedAccount> = query.fetch_optional(pool).await?;
         let Some(row) = row else {
-            // It takes as long as for somebody who exists.
+            // Takes as long as for a user who exists.
             return Ok(crypto.verify_nobody(context, typed).await?.is_match());
         };
         let verdict = row.verify_password(crypto, tenant_id, typed).await?; // nothing is decrypted
@@ -469,7 +469,7 @@ async fn on_postgres(pool: &PgPool) -> Result<()> {
     let page = a_struct::page(crypto, pool, &acme, "acme").await?;
     let phones: Vec<_> = page.iter().map(|user| user.phone.as_deref()).collect();
     assert_eq!(phones, [None, Some("1"), None]);
-    // A value of another row, and one that is no ciphertext.
+    // A value of another row, and one that is not a ciphertext.
     let damage = "UPDATE users SET email = (SELECT email FROM users WHERE id = $1) WHERE id = $2";
     let damage = sqlx::query(damage).bind(user(1, None).id).bind(user(2, None).id);
     damage.execute(pool).await?;

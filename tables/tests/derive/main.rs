@@ -1,4 +1,4 @@
-//! Structs that `#[derive(Encrypt)]` writes, with `query_as` and `FromRow` against real tables.
+//! Structs written by `#[derive(Encrypt)]`, with `query_as` and `FromRow` against real tables.
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
@@ -72,7 +72,7 @@ const INSERT: &str = "INSERT INTO users \
                       (id, tenant_id, email, social_security, age, street, country, email_term, password) \
                       VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
-/// All that can be compared of a user: a password comes back as a hash.
+/// The comparable parts of a user: a password is read back as a hash.
 fn shown(user: &User) -> (Uuid, &str, &str, Option<&str>, i32, &Address) {
     let User {
         id,
@@ -106,7 +106,7 @@ macro_rules! writes_and_reads {
         let read: Vec<User> = encx::record::decrypt_all(&crypto, rows).await.unwrap();
         assert!(read.iter().map(shown).eq(users().iter().map(shown)));
 
-        // A log-in knows an address and a password. Both columns come back as their types.
+        // A log-in knows an address and a password. Both columns are read back as their types.
         let terms = User::email_terms(&crypto, "1@EXAMPLE.com").await.unwrap();
         let rows: Vec<EncryptedUser> = $search(&pool, &terms).await;
         assert_eq!(rows.len(), 1);
@@ -127,7 +127,7 @@ macro_rules! writes_and_reads {
         let nulls: i64 = sqlx::query_scalar(nulls).fetch_one(&pool).await.unwrap();
         assert_eq!(nulls, 3, "`None` is NULL");
 
-        // Jobs know from the struct where ciphertexts lie: 6 users with three values, and 3 with one more.
+        // Jobs find the ciphertexts by the struct: 6 users with three values, and 3 with one more.
         let mut active = Vec::new();
         for tenant in ["t-0", "t-1"] {
             let context = EncryptionContext::from_pairs([("tenantId", tenant), ("purpose", "pii")]).unwrap();
@@ -151,7 +151,7 @@ macro_rules! writes_and_reads {
         let read: Vec<User> = encx::record::decrypt_all(&crypto, rows).await.unwrap();
         assert!(read.iter().map(shown).eq(users().iter().map(shown)));
 
-        // Whoever can write the database cannot move a value to another row.
+        // A writer of the database cannot move a value to another row.
         let swap = "UPDATE users SET email = (SELECT email FROM users WHERE id = $1) WHERE id = $2";
         let [from, to] = [1, 3].map(|n| Uuid::from_bytes([n; 16]));
         let swapped = sqlx::query(swap)
@@ -170,8 +170,8 @@ macro_rules! writes_and_reads {
         assert_eq!(error.failures().len(), 1);
         assert_eq!(error.failures()[0].field, "email");
 
-        // What is no such thing is refused where it is read, by the name of its column.
-        // Columns are read in the order of the struct, so the last of them first.
+        // An invalid value is refused when read, by its column's name. Columns are read in the struct's
+        // order, so damage the last one first.
         for (column, spoil) in [
             (
                 "password",
@@ -210,7 +210,7 @@ fn postgres_rows_decrypt() {
     });
 }
 
-/// Each of the three types as an array: written by `unnest`, read by `array_agg`, and sought by `ANY`.
+/// Each of the three types as an array: written with `unnest`, read with `array_agg`, searched with `ANY`.
 async fn arrays_go_there_and_back(pool: &sqlx::PgPool, crypto: &Crypto) {
     let rows = encx::record::encrypt_all(crypto, &users()).await.unwrap();
     let emails: Vec<Ciphertext> = rows.iter().map(|row| row.email.clone()).collect();

@@ -1,4 +1,4 @@
-//! API tokens in real tables: a writer of the database can destroy them, and change none of what they say.
+//! API tokens in real tables: a writer of the database can destroy them, but not change what they say.
 
 mod postgres;
 mod sqlite;
@@ -11,7 +11,7 @@ const TABLE: &str = "CREATE TABLE tokens (id uuid PRIMARY KEY, owner text NOT NU
 
 const NOW: i64 = 1_800_000_000;
 
-/// Demands that the row's digest does not open, which is no verdict on the token.
+/// Asserts that the row's digest does not open, which is no verdict on the token.
 #[track_caller]
 fn assert_refused<T: std::fmt::Debug>(answer: crate::document::Result<T>) {
     let error = answer.unwrap_err();
@@ -23,7 +23,7 @@ fn assert_refused<T: std::fmt::Debug>(answer: crate::document::Result<T>) {
     assert!(matches!(failure.error, Error::Decrypt { .. }), "{error}");
 }
 
-/// What both databases have to show. It is written where their code is.
+/// Tests for both databases. A macro, because each compiles its own copy of the code.
 macro_rules! tokens_cannot_be_changed {
     ($pool:expr, $rows:path) => {{
         use code::{Token, authenticate, issue, restrict};
@@ -47,7 +47,7 @@ macro_rules! tokens_cannot_be_changed {
         assert_eq!((found.owner.as_str(), found.rights.as_str()), ("eve", "read"));
         assert_eq!(ask(&other).await.unwrap().unwrap().owner, "ada");
 
-        // What was never issued, what has another secret, what is no token, and what has expired.
+        // Never issued, with another secret, not a token, and expired.
         let unknown = ApiToken::generate("acme").unwrap();
         assert!(ask(&unknown).await.unwrap().is_none());
         let mut guessed = mine.expose().to_owned();
@@ -62,7 +62,7 @@ macro_rules! tokens_cannot_be_changed {
         let late = authenticate(crypto, pool, mine.expose(), NOW + 60).await;
         assert!(late.unwrap().is_none());
 
-        // A writer of the database edits the row of a token that they hold.
+        // A writer of the database edits the row of a token they hold.
         for (edit, back) in [
             ("owner = 'ada'", "owner = 'eve'"),
             ("rights = 'admin'", "rights = 'read'"),
@@ -78,7 +78,7 @@ macro_rules! tokens_cannot_be_changed {
             execute(&format!("UPDATE tokens SET {back} WHERE id = $1"), &[&mine]).await;
             assert!(ask(&mine).await.unwrap().is_some());
         }
-        // They copy its digest into the row of another, and move its row to another id.
+        // They copy its digest into another token's row, and move its row to another id.
         let copy = "UPDATE tokens SET digest = (SELECT digest FROM tokens WHERE id = $1) WHERE id = $2";
         execute(copy, &[&mine, &other]).await;
         assert_refused(ask(&other).await);
@@ -93,7 +93,7 @@ macro_rules! tokens_cannot_be_changed {
         let found = ask(&mine).await.unwrap().unwrap();
         assert_eq!(found.rights, "none");
 
-        // Jobs count it, so that its key is not destroyed, and do not touch it.
+        // Jobs count it, so that its key is not destroyed, and do not change it.
         let context = EncryptionContext::from_pairs([("purpose", "tokens")]).unwrap();
         let jobs = $rows(pool.clone());
         crypto.key_manager().rotate(&context).await.unwrap();

@@ -1,4 +1,4 @@
-//! The upsert of `docs/derive.md`, by a unique index, and what becomes of the one that databases suggest.
+//! The upsert of `docs/derive.md`, by a unique index, and how the upsert that databases suggest fails.
 
 use encx::{Crypto, Encrypt, Error};
 use encx_testkit::block_on;
@@ -81,7 +81,7 @@ macro_rules! upserts {
         let rows = async || -> Vec<EncryptedProfile> {
             sqlx::query_as("SELECT * FROM profiles").fetch_all(&pool).await.unwrap()
         };
-        // Many at once, each with an id of its own: one row stays, and it opens.
+        // Concurrent calls with different ids: one row stays, and it opens.
         let calls = (0..8).map(|n| {
             let (pool, crypto) = (pool.clone(), crypto.clone());
             tokio::spawn(async move { $save(&crypto, &pool, profile("Ada", &format!("motto {n}"))).await.unwrap() })
@@ -96,7 +96,7 @@ macro_rules! upserts {
         assert!(ids.iter().all(|id| *id == row.id), "every call names the row that stays");
         let read = row.decrypt(&crypto).await.unwrap();
         assert!(read.motto.starts_with("motto "));
-        // Then an update, in another spelling, and after a rotation of both keys.
+        // An update in another spelling, after a rotation of both keys.
         for usage in [encx::keys::KeyUsage::Data, encx::keys::KeyUsage::Index] {
             let context = encx::EncryptionContext::from_pairs([("tenantId", "acme")]).unwrap();
             crypto.key_manager().for_usage(usage).rotate(&context).await.unwrap();
@@ -108,7 +108,7 @@ macro_rules! upserts {
         shown.sort_unstable();
         assert_eq!(shown, [("ADA", "new"), ("Eve", "other")]);
 
-        // What the documents warn of: the row that stays gets values that are bound to another id.
+        // The pitfall from the documents: the remaining row gets values bound to another id.
         let wrong = profile("ada", "lost").encrypt(&crypto).await.unwrap();
         let sql = "INSERT INTO profiles (id, tenant_id, handle, handle_index, motto) VALUES ($1, $2, $3, $4, $5) \
                    ON CONFLICT (handle_index) DO UPDATE SET handle = excluded.handle, motto = excluded.motto";
@@ -138,7 +138,7 @@ fn postgres_rows_survive_an_upsert() {
 fn sqlite_rows_survive_an_upsert() {
     block_on(async {
         let file = common::sqlite::File::new();
-        // Writers wait for each other, however busy the machine is.
+        // Writers wait for each other, even on a busy machine.
         let options = SqliteConnectOptions::new()
             .filename(file.path())
             .create_if_missing(true)

@@ -155,7 +155,7 @@ async fn what_does_not_agree_stays_and_is_named(db: TestDatabase) {
     plain_users(&db, 30).await;
     let adoption = adoption(&db).await;
     assert!(db.in_time(adoption.backfill().run()).await.is_complete());
-    // What writes the plaintext alone; a copied ciphertext; and what is not backfilled.
+    // A write of the plaintext only, a copied ciphertext, and a missing backfill.
     db.run("UPDATE users SET plain = 'secret' WHERE id = 4").await;
     db.run("UPDATE users SET ssn = (SELECT ssn FROM users WHERE id = 9) WHERE id = 12")
         .await;
@@ -193,7 +193,7 @@ async fn a_service_may_write_meanwhile(db: TestDatabase) {
     plain_users(&db, ROWS).await;
     let adoption = adoption(&db).await;
     let over = AtomicBool::new(false);
-    // Writes both columns in one statement, as every service does from the first step on.
+    // Writes both columns in one statement, as services must from the first step on.
     let write = async {
         let (service, mut written) = (db.process().await, vec![0_u32; 300]);
         let mut id = 0;
@@ -243,10 +243,10 @@ async fn a_backfill_keeps_to_its_pace_and_tells_how_far_it_is(db: TestDatabase) 
         }
     }
     let took = db.clock.elapsed() - began.unwrap();
-    // Ranges behind the last row have nothing in them.
+    // Ranges after the last row are empty.
     told.dedup();
     assert_eq!((told, failed), (vec![10, 20, 30, 40], 0));
-    // The first may begin at once, the last waits for the 30 before it.
+    // The first starts at once; the last waits for the 30 rows before it.
     assert!(took >= Duration::from_millis(1500), "{took:?}");
     assert!(run.report().await.is_complete());
 }
@@ -254,14 +254,14 @@ async fn a_backfill_keeps_to_its_pace_and_tells_how_far_it_is(db: TestDatabase) 
 async fn a_backfill_that_is_killed_goes_on_where_it_was(db: TestDatabase) {
     plain_users(&db, 200).await;
     let adoption = adoption(&db).await;
-    // So slow that it is not done before it is killed.
+    // Slow enough to be killed before it is done.
     let mut run = adoption.backfill().range_size(20).throttle(20).start();
     while !matches!(
         db.in_time(run.next_event()).await,
         Some(JobEvent::RangeDone { .. })
     ) {}
     drop(run);
-    // What was under way when it was killed may still arrive.
+    // Its last writes may still arrive.
     let kept = db.bytes("SELECT ssn FROM users ORDER BY id").await;
     let done = kept.iter().flatten().count();
     assert!((20..200).contains(&done), "{done}");
@@ -309,7 +309,7 @@ async fn either_column_is_read(db: TestDatabase) {
     );
     assert_eq!(read(None, Some("plain")).await.unwrap().unwrap(), "plain");
     assert_eq!(read(None, None).await.unwrap(), None);
-    // A ciphertext that does not open is no reason to believe the plaintext.
+    // A ciphertext that does not open does not make the plaintext trusted.
     let (context, text) = (tenant(1), Some("x".to_owned()));
     let other = read_either(&crypto, &context, Some(&sealed), text, SSN.row(2), UNTIL);
     assert!(matches!(other.await, Err(RowsError::Encx(Error::Decrypt { .. }))));
@@ -317,7 +317,7 @@ async fn either_column_is_read(db: TestDatabase) {
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// The tests' clock begins with that year.
+/// The tests' clock starts in January 2026.
 const JANUARY: Adoption = Adoption::until("2026-01-31");
 
 async fn january(db: &TestDatabase) -> AdoptionJobs {
@@ -328,7 +328,7 @@ async fn january(db: &TestDatabase) -> AdoptionJobs {
     jobs.unwrap()
 }
 
-/// The error of the rows that a run gave up with.
+/// The error with which a run gave up.
 fn gave_up(report: &JobReport) -> &RowsError {
     match &report.ended_by {
         JobEnd::GaveUp(JobError::Walk { source, .. }) => source.downcast_ref().unwrap(),
@@ -345,7 +345,7 @@ async fn after_its_end_an_adoption_believes_no_plaintext(db: TestDatabase) {
         let plain = plain.map(str::to_owned);
         read_either(&crypto, &tenant(1), sealed, plain, SSN.row(1), JANUARY).await
     };
-    // The last moment of the last day, and the first of the next.
+    // The last moment of the last day, then the first of the next.
     db.clock.advance(DAY * 31 - Duration::from_millis(1));
     assert_eq!(read(None, Some("plain")).await.unwrap().unwrap(), "plain");
     db.run("UPDATE users SET plain = NULL WHERE id > 3").await;
@@ -372,7 +372,7 @@ async fn after_its_end_an_adoption_believes_no_plaintext(db: TestDatabase) {
         assert_eq!(report.run, tally(0, 0, 0));
     }
     assert_eq!(db.number("SELECT count(ssn) FROM users").await, 3);
-    // These believe nothing, and are what is left to do.
+    // These trust no plaintext and may still run.
     assert_eq!(db.in_time(adoption.verify().run()).await.run, tally(0, 3, 3));
     assert_eq!(db.in_time(adoption.contract().run()).await.run, tally(3, 0, 3));
 }
@@ -381,7 +381,7 @@ async fn a_backfill_that_lasts_beyond_the_end_stops(db: TestDatabase) {
     plain_users(&db, 60).await;
     let adoption = january(&db).await;
     db.clock.advance(DAY * 31 - Duration::from_secs(1));
-    // The first range may begin at once; the others wait for time to pass.
+    // The first range starts at once; the others wait for time to pass.
     let mut run = adoption.backfill().range_size(10).throttle(10).start();
     while !matches!(run.next_event().await, Some(JobEvent::RangeDone { .. })) {}
     db.clock.advance(Duration::from_secs(1));
@@ -394,7 +394,7 @@ async fn a_backfill_that_lasts_beyond_the_end_stops(db: TestDatabase) {
         matches!(source.downcast_ref(), Some(RowsError::AdoptionEnded { .. }))
     });
     let (ended, sealed) = (ended.count(), db.number("SELECT count(ssn) FROM users").await);
-    // What a range had in hand fails, and no other range is begun.
+    // The rows of a started range fail, and no other range starts.
     assert!(
         ended > 0 && sealed > 0 && sealed < 60,
         "{ended} {sealed} {report}"
@@ -404,7 +404,7 @@ async fn a_backfill_that_lasts_beyond_the_end_stops(db: TestDatabase) {
 async fn what_is_put_into_a_contracted_column_is_not_encrypted(db: TestDatabase) {
     plain_users(&db, 30).await;
     let adoption = adoption(&db).await;
-    // Nothing agrees yet, so this contracts nothing, and neither do a verification and a dry run.
+    // With no match yet, this contracts nothing, and neither do a verification and a dry run.
     assert_eq!(db.in_time(adoption.contract().run()).await.run, tally(0, 0, 30));
     assert!(db.in_time(adoption.backfill().run()).await.is_complete());
     assert!(db.in_time(adoption.verify().run()).await.is_complete());
@@ -415,7 +415,7 @@ async fn what_is_put_into_a_contracted_column_is_not_encrypted(db: TestDatabase)
     assert!(db.in_time(adoption.contract().run()).await.is_complete());
     db.run("UPDATE users SET ssn = NULL, plain = 'forged' WHERE id = 7")
         .await;
-    // In another process, too.
+    // Also from another process.
     let later = self::adoption(&db).await;
     for job in [adoption.backfill(), later.backfill(), later.backfill().dry_run()] {
         let report = db.in_time(job.job_name("another").run()).await;
@@ -432,17 +432,17 @@ async fn what_is_put_into_a_contracted_column_is_not_encrypted(db: TestDatabase)
     );
 }
 
-/// The job table is in the database of whoever may attack.
+/// An attacker may write the job table.
 async fn what_the_database_says_only_narrows_an_adoption(db: TestDatabase) {
     plain_users(&db, 3).await;
     let adoption = january(&db).await;
-    // Somebody says that it was contracted: it refuses, within its time.
+    // A forged record of a contraction: the backfill refuses within the adoption's time.
     let jobs = db.keys.jobs().unwrap();
     let name = "encx/contracted \"users\".\"plain\"";
     jobs.open_job(name, "whatever").await.unwrap();
     let report = db.in_time(adoption.backfill().run()).await;
     assert!(matches!(gave_up(&report), RowsError::Contracted { job, .. } if job == name));
-    // Somebody removed what was remembered: the end of the adoption holds all the same.
+    // A deleted record: the end of the adoption still applies.
     let keys = encx_testkit::MemoryKeyStore::with_clock(db.clock.clone());
     let forgetful = TestDatabase { keys, ..db.clone() };
     let adoption = january(&forgetful).await;

@@ -1,4 +1,4 @@
-//! Rows are counted by the data key that encrypts them.
+//! Rows are counted by their data key.
 
 use std::time::Duration;
 
@@ -130,7 +130,7 @@ async fn an_index_on_the_keys_bytes_is_used(db: TestDatabase) {
     };
     db.run(index).await;
     db.run("ANALYZE").await;
-    // As the census says it.
+    // The query of the census.
     let key = db.literal(&[0; 16]);
     let query = if db.is_postgres() {
         format!("SELECT count(*) FROM \"users\" AS t WHERE substring(t.\"ssn\" FROM 3 FOR 16) = {key}")

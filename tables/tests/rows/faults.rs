@@ -1,4 +1,4 @@
-//! Planted faults: each kind of row that does not open is found as what it is, and as nothing else.
+//! Planted faults: each kind of row that does not open is reported as that kind only.
 
 use encx::jobs::JobReport;
 use encx::keys::{DataKeyId, KeyState, KeyUsage};
@@ -29,7 +29,7 @@ fn note() -> EncryptedColumn {
         .context_value("purpose", "pii")
 }
 
-/// Fills both columns of so many rows.
+/// Fills both columns of `count` rows.
 async fn fill(db: &TestDatabase, crypto: &Crypto, count: i64) {
     db.users(crypto, count).await;
     db.run("ALTER TABLE users ADD COLUMN note {bytes}").await;
@@ -202,14 +202,14 @@ async fn keys_that_cannot_be_used_are_told_apart(db: TestDatabase) {
     let context = tenant(1);
     for state in [KeyState::Suspended, KeyState::Compromised] {
         manager.set_state(&context, old, state).await.unwrap();
-        // A process that has just begun, as the program is.
+        // A new process, like the command-line program.
         let report = verify(&db, &db.process().await, &[ssn()]).await;
         assert_eq!(kinds(&report.faults), [(state.name().to_owned(), 10)], "{report}");
     }
     manager.destroy_with_data(&context, old, "a test").await.unwrap();
     let report = verify(&db, &db.process().await, &[ssn()]).await;
     assert_eq!(kinds(&report.faults), [("destroyed".to_owned(), 10)], "{report}");
-    // The values of another tenant whose key is suspended still belong there.
+    // Values of another tenant with a suspended key still belong to that tenant.
     let other = manager.list(&tenant(2)).await.unwrap()[0].id;
     manager
         .set_state(&tenant(2), other, KeyState::Suspended)
@@ -264,7 +264,7 @@ async fn a_sample_finds_what_is_in_it(db: TestDatabase) {
         assert_eq!(some[0].ok + some[0].failures.len() as u64, 5);
         seen.extend(some[0].failures.iter().map(|failure| failure.what.clone()));
     }
-    // Each is missed by 40 samples of 5 out of 39 in one of 200 runs; that both are, in one of 40 000.
+    // 40 samples of 5 out of 39 miss one row in 1 of 200 runs, and both in 1 of 40 000.
     assert!(!seen.is_empty());
     assert_eq!(db.bytes("SELECT ssn FROM users ORDER BY id").await, before);
     let gone = ssn().stored_in("nowhere", "ssn");
@@ -278,7 +278,7 @@ async fn a_sample_finds_what_is_in_it(db: TestDatabase) {
 async fn a_batch_of_faults_is_tried_a_bounded_number_of_times(db: TestDatabase) {
     let crypto = db.process().await;
     db.users(&crypto, 500).await;
-    // Each value stands one row further, so that none opens in its own.
+    // Shift the values by one row, so that none opens in its own.
     db.run("CREATE TABLE kept AS SELECT * FROM users").await;
     db.run("UPDATE users SET tenant_id = 't-1', ssn = (SELECT k.ssn FROM kept k WHERE k.id = users.id % 500 + 1)")
         .await;
@@ -292,7 +292,7 @@ async fn a_batch_of_faults_is_tried_a_bounded_number_of_times(db: TestDatabase) 
         "{found:?}"
     );
     let refusals = crypto.stats().refused;
-    // Those of the rows themselves alone.
+    // Only the refusals of the rows themselves.
     assert!(
         refusals.unknown_key + refusals.authentication <= 500,
         "{refusals:?}"

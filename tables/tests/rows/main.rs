@@ -1,4 +1,4 @@
-//! The rows of users' own tables: re-encrypted, counted and adopted, on PostgreSQL and SQLite.
+//! Rows of users' own tables: re-encrypted, counted and adopted, on PostgreSQL and SQLite.
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
@@ -18,7 +18,7 @@ mod support;
 mod under;
 mod verify;
 
-/// Mounts tests that are given a database, on both.
+/// Mounts tests that take a database, on both.
 macro_rules! on_both {
     ($($test:ident),+ $(,)?) => {
         #[cfg(feature = "postgres")]

@@ -1,4 +1,4 @@
-//! Rows with values that cannot be read: each fails alone and by name.
+//! Rows with unreadable values: each fails alone and by name.
 
 use encx::Field;
 use encx::jobs::JobReport;
@@ -181,7 +181,7 @@ mod sqlite {
                     "in ranges of {size}: {report}"
                 );
             }
-            // Ranges of one row: every odd id is a position, which the key store keeps.
+            // Ranges of one row: every odd id becomes a position in the key store.
             let report = db.in_time(job().range_size(1).run()).await;
             assert_eq!(report.run, JobTally::new(20, 0, 7), "{report}");
             let expected = [
@@ -197,7 +197,7 @@ mod sqlite {
         });
     }
 
-    /// A key whose row was written as text must not be destroyed.
+    /// The key of a row stored as text must not be destroyed.
     #[test]
     fn a_census_counts_ciphertexts_that_are_no_blobs() {
         on_sqlite(|db| async move {
@@ -234,7 +234,7 @@ mod postgres {
         }
     }
 
-    /// A value of which the server lost a part, as after a fault of the disk.
+    /// A value partly lost by the server, such as after a disk fault.
     #[test]
     fn a_row_that_the_server_cannot_read_fails_alone() {
         on_postgres(|db| async move {
@@ -271,7 +271,7 @@ mod postgres {
         });
     }
 
-    /// A database of the encoding `SQL_ASCII` takes text of any.
+    /// An `SQL_ASCII` database accepts text in any encoding.
     #[test]
     fn text_that_is_not_utf_8_fails_alone() {
         on_postgres(|db| async move {
@@ -315,7 +315,7 @@ mod postgres {
             .rows()
             .adopt(&crypto, PlaintextColumn::text("plain"), described, UNTIL)
             .unwrap();
-        // Ranges of one row: the odd id is a position, too.
+        // Ranges of one row: the odd id becomes a position, too.
         let report = db.in_time(adoption.backfill().range_size(1).run()).await;
         assert_eq!(report.run, JobTally::new(2, 0, 3), "{report}");
         let failed = failed(&report).join("\n");

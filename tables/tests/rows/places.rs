@@ -1,4 +1,4 @@
-//! Where ciphertexts lie: names, ids and contexts of every kind.
+//! Where ciphertexts are stored: names, ids and contexts of every kind.
 
 use encx::jobs::{JobEnd, JobReport};
 use encx::record::{EncryptedColumn, RowIdKind};
@@ -18,7 +18,7 @@ on_both![
     jobs_on_different_columns_do_not_replace_each_other,
 ];
 
-/// Encrypts under the first version of a key, rotates, re-encrypts, and opens again.
+/// Encrypts under a key's first version, rotates, re-encrypts, and opens again.
 async fn moves(
     db: &TestDatabase,
     column: EncryptedColumn,
@@ -35,7 +35,7 @@ async fn moves(
     }
     crypto.key_manager().rotate(context).await.unwrap();
     let (table, name) = (column.sql_table.clone(), column.sql_column.clone());
-    // Ranges of one row: every position is read and written.
+    // Ranges of one row: every position is written and read.
     let job = db.rows().reencrypt(&crypto, [column]).unwrap().range_size(1);
     let report = db.in_time(job.run()).await;
     assert!(report.is_complete(), "{report}");
@@ -226,7 +226,7 @@ async fn descriptions_that_fit_nothing_are_said_so(db: TestDatabase) {
             .await;
         let error = match (&report.ended_by, report.failures.first()) {
             (JobEnd::GaveUp(error), _) => error,
-            // In SQLite each row has types of its own.
+            // In SQLite each row has its own types.
             (_, Some(failure)) if !db.is_postgres() => &failure.error,
             _ => panic!("{report}"),
         };
@@ -235,7 +235,7 @@ async fn descriptions_that_fit_nothing_are_said_so(db: TestDatabase) {
     }
 }
 
-/// Two columns of one table, and one of another service's on the same key store.
+/// Two columns of one table, and one of another service on the same key store.
 async fn jobs_on_different_columns_do_not_replace_each_other(db: TestDatabase) {
     let (ours, theirs) = (db.process().await, db.process().await);
     for table in ["people", "bills"] {

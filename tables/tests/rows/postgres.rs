@@ -1,4 +1,4 @@
-//! What only PostgreSQL has: types of several widths, locks that others hold, and deadlocks.
+//! PostgreSQL only: integer widths, locks held by others, and deadlocks.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -101,7 +101,7 @@ fn nobody_ends_in_a_deadlock_because_of_a_batch() {
         db.users(&crypto, 200).await;
         db.rotate(&crypto).await;
         let over = AtomicBool::new(false);
-        // Takes its locks in the other direction, a few at a time.
+        // Locks a few rows at a time, in the opposite direction.
         let service = async {
             let mut count = 0_u32;
             while !over.load(Ordering::SeqCst) || count == 0 {
@@ -159,7 +159,7 @@ fn a_refused_row_is_not_quoted() {
             next = error.source();
         }
         assert!(!said.contains("6789") && !said.contains("Failing row"), "{said}");
-        // What helps is there.
+        // The useful parts are kept.
         for part in ["23514", "check constraint", "never", "users"] {
             assert!(said.contains(part), "{part}: {said}");
         }

@@ -1,4 +1,4 @@
-//! Rows are encrypted anew, whatever happens meanwhile.
+//! Rows are re-encrypted despite concurrent changes.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -49,7 +49,7 @@ async fn rows_under_an_old_version_are_encrypted_anew_and_the_others_left_alone(
 
     let report = run(&db, &crypto).await;
     assert!(report.is_complete(), "{report}");
-    // Tenants 1, 2 and 0 have 34, 33 and 33 rows; row 50 is one of tenant 2's.
+    // Tenants 1, 2 and 0 have 34, 33 and 33 rows; row 50 belongs to tenant 2.
     assert_eq!(report.run, tally(34, 65, 0));
     let (read, old) = db.read_users(&crypto).await;
     let mut expected = values(100);
@@ -76,7 +76,7 @@ async fn a_row_that_does_not_open_is_named_and_skipped(db: TestDatabase) {
     let crypto = db.process().await;
     db.users(&crypto, 60).await;
     db.rotate(&crypto).await;
-    // No ciphertext; another row's; of a context that has no keys; and of none at all.
+    // Not a ciphertext; another row's; a context without keys; and no context.
     let garbage = db.literal(b"123-45-6789");
     db.run(&format!("UPDATE users SET ssn = {garbage} WHERE id = 5"))
         .await;
@@ -147,7 +147,7 @@ async fn several_workers_and_writers_at_once_lose_nothing(db: TestDatabase) {
     assert_eq!(reports[0].run, sum);
     assert_eq!(sum.changed + sum.unchanged, 400);
     assert!(written.iter().sum::<u32>() > 0);
-    // The last value that the service wrote is there, and nothing is left under an old version.
+    // The service's last values are there, and no row is under an old version.
     let (read, old) = db.read_users(&crypto).await;
     let expected: Vec<_> = (1..)
         .zip(&written)
@@ -161,7 +161,7 @@ async fn a_worker_that_is_killed_in_the_middle_leaves_the_rest_to_the_next(db: T
     let crypto = db.process().await;
     db.users(&crypto, 200).await;
     db.rotate(&crypto).await;
-    // So slow that it is not done before it is killed.
+    // Slow enough to be killed before it is done.
     let mut run = job(&db, &crypto).throttle(20).start();
     let mut ranges = 0;
     while ranges < 2 {
@@ -173,11 +173,11 @@ async fn a_worker_that_is_killed_in_the_middle_leaves_the_rest_to_the_next(db: T
     assert_eq!(read, values(200));
     assert!((1..=160).contains(&old), "{old}");
 
-    // What it had in hand is free once its claims have ended.
+    // Its ranges are free when its claims expire.
     db.clock.advance(Duration::from_secs(31));
     let report = self::run(&db, &db.process().await).await;
     assert!(report.is_complete(), "{report}");
-    // What was under way when it was killed may have arrived after it was counted.
+    // Its last writes may have arrived after the count.
     let changed = usize::try_from(report.worker.changed).unwrap();
     assert!((1..=old).contains(&changed), "{changed} and {old}");
     assert_eq!(report.run.changed + report.run.unchanged, 200);
@@ -214,7 +214,7 @@ async fn a_row_that_was_locked_or_deleted_meanwhile_is_seen_to(db: TestDatabase)
     let crypto = db.process().await;
     db.users(&crypto, 40).await;
     db.rotate(&crypto).await;
-    // The walk has read what there is, and waits for the keys' old versions.
+    // The walk has read the rows and waits for the keys' old versions.
     let reader = db.process().await;
     db.kms.hold();
     let mut run = job(&db, &reader).start();

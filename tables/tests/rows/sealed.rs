@@ -1,4 +1,4 @@
-//! Columns of ciphertexts are found, and compared with what is described.
+//! Ciphertext columns are found and compared with descriptions.
 
 use encx::record::{EncryptedColumn, RowIdKind};
 use encx_tables::RowsError;
@@ -19,7 +19,7 @@ async fn columns_that_look_sealed_are_found_wherever_they_are(db: TestDatabase) 
         .await;
     db.run("INSERT INTO \"Odd.\"\"Name\" SELECT id, ssn, NULL FROM users")
         .await;
-    // Some bytes of another kind, and keys that the store does not have.
+    // Other bytes, and keys that the store does not have.
     db.run("CREATE TABLE blobs (id {int} PRIMARY KEY, image {bytes}, few {bytes}, foreign_key {bytes})")
         .await;
     let (png, digest) = (db.literal(b"\x89PNG\r\n\x1a\n"), db.literal(&[1; 32]));
@@ -89,7 +89,7 @@ async fn columns_that_look_sealed_are_found_wherever_they_are(db: TestDatabase) 
     } else {
         assert!(of("users").is(&described("Users", "SSN")));
     }
-    // A description made of what was found is one of that column.
+    // A description made from the result refers to that column.
     for found in &found {
         let described = described(&found.table, &found.column).row_id("id", RowIdKind::Integer);
         assert!(found.is(&described));

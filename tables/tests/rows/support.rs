@@ -1,4 +1,4 @@
-//! A database with tables of a service, and processes that use it.
+//! A database with a service's tables, and processes that use it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,14 +10,14 @@ use encx_test_support::{SSN, context};
 use encx_testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 use sqlx::AssertSqlSafe;
 
-/// An adoption that the tests' clock, which begins in 2026, does not outlast.
+/// An adoption that outlasts the tests' clock, which starts in 2026.
 pub(crate) const UNTIL: Adoption = Adoption::until("2029-12-31");
 
 /// A table whose rows belong to tenants.
 pub(crate) const USERS: &str =
     "CREATE TABLE users (id {int} PRIMARY KEY, tenant_id {text}, ssn {bytes}, plain {text})";
 
-/// Describes the column `ssn` of that table.
+/// Describes the column `ssn` of `users`.
 pub(crate) fn ssn() -> EncryptedColumn {
     EncryptedColumn::of(&SSN)
         .row_id("id", RowIdKind::Integer)
@@ -37,7 +37,7 @@ pub(crate) enum Pool {
     Sqlite(sqlx::SqlitePool),
 }
 
-/// Does the same with a pool of either database.
+/// Runs the same code on either pool.
 macro_rules! with_pool {
     ($pool:expr, $name:ident => $do:expr) => {
         match $pool {
@@ -49,9 +49,10 @@ macro_rules! with_pool {
     };
 }
 
-/// A service's own tables, in PostgreSQL or SQLite, and what its processes share.
+/// A service's own tables, in PostgreSQL or SQLite, and the state its processes share.
 ///
-/// Not a `Harness`: jobs over real databases need a runtime of several threads, and time that goes by while they wait.
+/// Not a `Harness`: jobs over real databases need a multi-threaded runtime, and time that passes while they
+/// wait.
 #[derive(Clone)]
 pub(crate) struct TestDatabase {
     pub(crate) pool: Pool,
@@ -82,7 +83,7 @@ impl TestDatabase {
         }
     }
 
-    /// Rows whose statements do not wait long for the turn to write, which SQLite has one of.
+    /// Rows whose statements wait only briefly for SQLite's single write lock.
     pub(crate) async fn impatient_rows(&self) -> Rows {
         match &self.pool {
             #[cfg(feature = "postgres")]
@@ -115,7 +116,7 @@ impl TestDatabase {
         }
     }
 
-    /// A process of the service.
+    /// Starts a process of the service.
     pub(crate) async fn process(&self) -> Crypto {
         let builder = Crypto::builder(self.kms.clone(), self.keys.clone());
         builder.clock(self.clock.clone()).build().await.unwrap()
@@ -130,8 +131,8 @@ impl TestDatabase {
         }
     }
 
-    /// Runs a statement, in which `{int}`, `{text}`, `{bytes}` and `{uuid}` stand for the database's types. It returns how
-    /// many rows it changed.
+    /// Runs a statement and returns how many rows it changed. `{int}`, `{text}`, `{bytes}` and `{uuid}` stand
+    /// for the database's types.
     pub(crate) async fn run(&self, statement: &str) -> u64 {
         let [int, text, bytes, uuid] = if self.is_postgres() {
             ["bigint", "text", "bytea", "uuid"]
@@ -143,25 +144,25 @@ impl TestDatabase {
         with_pool!(&self.pool, pool => sqlx::query(statement).execute(pool).await.unwrap().rows_affected())
     }
 
-    /// Asks for one number.
+    /// Queries one number.
     pub(crate) async fn number(&self, query: &str) -> i64 {
         let query = AssertSqlSafe(query.to_owned());
         with_pool!(&self.pool, pool => sqlx::query_scalar(query).fetch_one(pool).await.unwrap())
     }
 
-    /// Asks for a column of bytes.
+    /// Queries a column of bytes.
     pub(crate) async fn bytes(&self, query: &str) -> Vec<Option<Vec<u8>>> {
         let query = AssertSqlSafe(query.to_owned());
         with_pool!(&self.pool, pool => sqlx::query_scalar(query).fetch_all(pool).await.unwrap())
     }
 
-    /// Asks for a column of text.
+    /// Queries a column of text.
     pub(crate) async fn texts(&self, query: &str) -> Vec<Option<String>> {
         let query = AssertSqlSafe(query.to_owned());
         with_pool!(&self.pool, pool => sqlx::query_scalar(query).fetch_all(pool).await.unwrap())
     }
 
-    /// Asks how the database runs a query, with whole tables out of the question.
+    /// Returns the query plan, with sequential scans disabled in PostgreSQL.
     pub(crate) async fn plan(&self, explain: &str) -> String {
         use sqlx::Row;
 
@@ -179,7 +180,7 @@ impl TestDatabase {
             }
             #[cfg(feature = "sqlite")]
             Pool::Sqlite(pool) => {
-                // To explain looks at no table, so a connection of the pool might not know what others created.
+                // EXPLAIN reads no table, so a pooled connection may not know tables created by others.
                 let mut connection = pool.acquire().await.unwrap();
                 let tables = "SELECT count(*) FROM sqlite_schema";
                 sqlx::query(tables).fetch_one(&mut *connection).await.unwrap();
@@ -189,7 +190,7 @@ impl TestDatabase {
         }
     }
 
-    /// Writes bytes as the database's literal.
+    /// Formats bytes as the database's literal.
     pub(crate) fn literal(&self, bytes: &[u8]) -> String {
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         if self.is_postgres() {
@@ -199,7 +200,7 @@ impl TestDatabase {
         }
     }
 
-    /// Fills `users` with rows 1 to `count`, each with the value `text`, encrypted under its tenant's context.
+    /// Fills `users` with rows 1 to `count`, each a `value` encrypted under its tenant's context.
     pub(crate) async fn users(&self, crypto: &Crypto, count: i64) {
         self.run(USERS).await;
         let mut values = Vec::new();
@@ -220,7 +221,7 @@ impl TestDatabase {
         }
     }
 
-    /// Opens every value of `users`, and says how many are not under their tenant's active key.
+    /// Opens every value of `users`; also returns how many are not under their tenant's active key.
     pub(crate) async fn read_users(&self, crypto: &Crypto) -> (Vec<Option<String>>, usize) {
         let sealed = self.bytes("SELECT ssn FROM users ORDER BY id").await;
         let (mut values, mut old) = (Vec::new(), 0);
@@ -244,7 +245,7 @@ impl TestDatabase {
         }
     }
 
-    /// Lets time pass while a future is at work, faster than it does.
+    /// Advances the clock faster than real time while a future runs.
     pub(crate) async fn in_time<T>(&self, future: impl Future<Output = T>) -> T {
         let mut future = std::pin::pin!(future);
         loop {
@@ -257,7 +258,7 @@ impl TestDatabase {
     }
 }
 
-/// A transaction that is open.
+/// An open transaction.
 pub(crate) enum Transaction {
     #[cfg(feature = "postgres")]
     Postgres(sqlx::Transaction<'static, sqlx::Postgres>),
@@ -276,7 +277,7 @@ impl Transaction {
     }
 }
 
-/// The value of a user, the `times`-th that was written.
+/// The value of a user after `times` writes.
 pub(crate) fn value(id: i64, times: u32) -> String {
     format!("user {id}, value {times}")
 }

@@ -1,4 +1,4 @@
-//! Rows under one key are tried to be opened.
+//! Tries to open rows under one key.
 
 use encx::Error;
 use encx::jobs::JobError;
@@ -21,7 +21,7 @@ async fn rows_under_a_key_open_until_it_is_destroyed(db: TestDatabase) {
     assert_eq!(tried.len(), 10);
     assert!(tried.iter().all(|row| row.opened.is_ok()), "{tried:?}");
     assert_eq!(under(3).await.unwrap().len(), 3);
-    // One that lies in a row of another tenant is under the key all the same.
+    // A ciphertext in another tenant's row still counts as under the key.
     db.run("UPDATE users SET tenant_id = 't-9' WHERE id = 1").await;
     let garbage = db.literal(b"no ciphertext, and long enough to name something");
     db.run(&format!("INSERT INTO users VALUES (100, 't-1', {garbage}, NULL)"))

@@ -1,4 +1,4 @@
-//! Every row is opened, and those that do not open are named.
+//! Every row is opened, and rows that do not open are named.
 
 use encx::jobs::JobEnd;
 use encx::store::JobTally;
@@ -65,7 +65,7 @@ async fn a_row_that_an_upsert_kept_under_another_id_is_found(db: TestDatabase) {
         .await;
     let job = || db.rows().verify(&crypto, [ssn()]).unwrap();
     assert!(db.in_time(job().run()).await.is_complete());
-    // The row stays number 100, and its value is bound to 101.
+    // The row keeps id 100, but its value is bound to 101.
     upsert(101).await;
     let report = db.in_time(job().run()).await;
     assert_eq!(report.run, JobTally::new(0, 0, 1), "{report}");

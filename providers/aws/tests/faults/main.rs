@@ -358,12 +358,12 @@ async fn a_connection_that_is_refused_or_cut_is_unavailability() {
         );
         answering.abort();
     }
-    let nobody = builder_at("http://127.0.0.1:1")
+    let unreachable = builder_at("http://127.0.0.1:1")
         .max_attempts(1)
         .build()
         .await
         .unwrap();
-    let error = unwrap(&nobody, ARN).await.unwrap_err();
+    let error = unwrap(&unreachable, ARN).await.unwrap_err();
     assert_eq!(error.kind(), KmsErrorKind::Unavailable, "{error}");
 }
 
@@ -657,8 +657,8 @@ async fn without_leave_to_list_rotations_the_rest_is_known() {
 #[tokio::test]
 async fn without_credentials_it_says_so() {
     #[derive(Debug)]
-    struct Nobody;
-    impl ProvideCredentials for Nobody {
+    struct NoCredentials;
+    impl ProvideCredentials for NoCredentials {
         fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
         where
             Self: 'a,
@@ -668,7 +668,7 @@ async fn without_credentials_it_says_so() {
     }
     let scripted = Scripted::start().await;
     let config = common::config().into_builder();
-    let config = config.credentials_provider(SharedCredentialsProvider::new(Nobody));
+    let config = config.credentials_provider(SharedCredentialsProvider::new(NoCredentials));
     let kms = scripted
         .builder()
         .sdk_config(&config.build())

@@ -1,4 +1,4 @@
-//! The code on API tokens of `docs/derive.md`, compiled once for each database.
+//! The API token code of `docs/derive.md`, compiled once per database.
 
 use super::PgPool;
 use crate::document::Result;
