@@ -286,13 +286,12 @@ fn place(row: &PgRow, len: usize) -> Result<Option<usize>, RowsError> {
 fn read(layout: &Layout, row: &PgRow, which: Columns) -> Result<Read, RowsError> {
     let mut id = Vec::with_capacity(layout.ids.len());
     for (place, kind) in layout.kinds.iter().enumerate() {
-        let name = &*format!("k{place}");
         id.push(match kind {
-            RowIdKind::Bytes => Cell::Bytes(row.try_get(name).map_err(failed)?),
-            RowIdKind::Integer => Cell::Integer(row.try_get(name).map_err(failed)?),
-            RowIdKind::Uuid => Cell::Uuid(row.try_get::<Uuid, _>(name).map_err(failed)?),
+            RowIdKind::Bytes => Cell::Bytes(row.try_get(place).map_err(failed)?),
+            RowIdKind::Integer => Cell::Integer(row.try_get(place).map_err(failed)?),
+            RowIdKind::Uuid => Cell::Uuid(row.try_get::<Uuid, _>(place).map_err(failed)?),
             _ => {
-                let bytes = row.try_get_raw(name).map_err(failed)?;
+                let bytes = row.try_get_raw(place).map_err(failed)?;
                 let bytes = bytes.as_bytes().map_err(sqlx::Error::Decode).map_err(failed)?;
                 String::from_utf8(bytes.to_vec()).map_or_else(|odd| Cell::Raw(odd.into_bytes()), Cell::Text)
             }
@@ -319,25 +318,30 @@ fn fill(layout: &Layout, row: &PgRow, which: Columns, read: &mut Row) -> Result<
     if which == Columns::Id {
         return Ok(());
     }
-    for place in 0..layout.context.len() {
-        let text = row.try_get(&*format!("x{place}"));
-        read.context.push(text.map_err(failed)?);
+    let cipher = layout.ids.len() + layout.context.len();
+    for place in layout.ids.len()..cipher {
+        read.context.push(row.try_get(place).map_err(failed)?);
     }
-    read.cipher = row.try_get("c").map_err(failed)?;
+    read.cipher = row.try_get(cipher).map_err(failed)?;
+    // Its size, or the plaintext.
+    let next = cipher + 1;
     if matches!(which, Columns::Head | Columns::Short) {
-        read.size = u64::try_from(row.try_get::<i64, _>("size").map_err(failed)?).unwrap_or(0);
+        read.size = u64::try_from(row.try_get::<i64, _>(next).map_err(failed)?).unwrap_or(0);
         read.whole = which == Columns::Short && read.size <= SHORT;
         return Ok(());
     }
     if let Some(plain) = &layout.plain {
         read.plain = match plain.kind {
-            PlainKind::Bytes => row.try_get::<Option<_>, _>("p").map_err(failed)?.map(Cell::Bytes),
+            PlainKind::Bytes => row
+                .try_get::<Option<_>, _>(next)
+                .map_err(failed)?
+                .map(Cell::Bytes),
             PlainKind::Integer => row
-                .try_get::<Option<_>, _>("p")
+                .try_get::<Option<_>, _>(next)
                 .map_err(failed)?
                 .map(Cell::Integer),
-            PlainKind::Text => row.try_get::<Option<_>, _>("p").map_err(failed)?.map(Cell::Text),
-            PlainKind::Uuid => row.try_get::<Option<_>, _>("p").map_err(failed)?.map(Cell::Uuid),
+            PlainKind::Text => row.try_get::<Option<_>, _>(next).map_err(failed)?.map(Cell::Text),
+            PlainKind::Uuid => row.try_get::<Option<_>, _>(next).map_err(failed)?.map(Cell::Uuid),
         };
     }
     Ok(())

@@ -65,7 +65,7 @@ pub(crate) fn safe(statement: String) -> AssertSqlSafe<String> {
 }
 
 /// The columns that become a [`Row`](crate::layout::Row): `k0`.., `x0`.., `c`, `p`; in a head `size` instead of `p`, and in
-/// SQLite the types of both, `ct` and `pt`.
+/// SQLite the types of both, `ct` and `pt`. They are read by their places: finding them by name takes as long as decrypting.
 fn columns(dialect: Dialect, layout: &Layout, which: Columns) -> String {
     let mut columns = Vec::new();
     for (place, (ident, kind)) in layout.ids.iter().zip(&layout.kinds).enumerate() {
@@ -355,7 +355,7 @@ fn joined(layout: &Layout, with: &str) -> String {
 #[cfg(feature = "postgres")]
 pub(crate) fn many(layout: &Layout) -> String {
     format!(
-        "SELECT s.n, {} FROM unnest({}) WITH ORDINALITY AS s({}, n) JOIN {} AS t ON {}",
+        "SELECT {}, s.n FROM unnest({}) WITH ORDINALITY AS s({}, n) JOIN {} AS t ON {}",
         columns(Dialect::Postgres, layout, Columns::All),
         arrays(layout, &[]),
         id_names(layout),
@@ -367,8 +367,8 @@ pub(crate) fn many(layout: &Layout) -> String {
 /// Writes many rows, and returns the places of those that were written. Binds arrays: the ids' parts, the old ciphertexts
 /// or plaintexts, as far as the write compares them, and the new.
 ///
-/// It waits for nobody: a row that somebody has locked is left out. So it never holds one lock while it waits for
-/// another, and nobody else's transaction ends in a deadlock because of it.
+/// Leaves out rows that another session has locked. So it never holds one lock while it waits for another, and causes no
+/// deadlock.
 ///
 /// Values are compared by `IS NOT DISTINCT FROM`, which cannot be hashed: with `=` the planner may join by the values, and
 /// then reads those of the whole table. What is bound is never NULL, except for a value of another type, which no row has.

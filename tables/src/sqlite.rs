@@ -202,7 +202,7 @@ fn read(layout: &Layout, row: &SqliteRow, which: Columns) -> Result<Read, RowsEr
     for (place, part) in layout.described.row_id.iter().enumerate() {
         // The statement leaves NULL out.
         let null = || layout.mistyped(&part.sql_column, "NULL", "a value");
-        id.push(cell(row, &format!("k{place}"))?.ok_or_else(null)?);
+        id.push(cell(row, place)?.ok_or_else(null)?);
     }
     let id = Id(id);
     let mut read = Row {
@@ -231,7 +231,7 @@ fn read(layout: &Layout, row: &SqliteRow, which: Columns) -> Result<Read, RowsEr
 
 fn context(layout: &Layout, row: &SqliteRow, read: &mut Row) -> Result<(), RowsError> {
     for (place, column) in layout.context_columns().enumerate() {
-        let value = cell(row, &format!("x{place}"))?;
+        let value = cell(row, layout.ids.len() + place)?;
         let text = value.map(|value| {
             let kind = value.type_name();
             let unfit = || layout.mistyped(column, kind, "text, an integer or a UUID");
@@ -244,31 +244,35 @@ fn context(layout: &Layout, row: &SqliteRow, read: &mut Row) -> Result<(), RowsE
 
 /// Reads the header of a ciphertext, and refuses values by their types alone.
 fn head(layout: &Layout, row: &SqliteRow, which: Columns, read: &mut Row) -> Result<(), RowsError> {
-    let kind: String = row.try_get("ct").map_err(failed)?;
-    if !matches!(kind.as_str(), "blob" | "null") {
-        return Err(layout.mistyped(&layout.described.sql_column, &kind, BLOB));
+    let cipher = layout.ids.len() + layout.context.len();
+    let (of_cipher, mut size) = (cipher + 1, cipher + 2);
+    let kind: &str = row.try_get(of_cipher).map_err(failed)?;
+    if !matches!(kind, "blob" | "null") {
+        return Err(layout.mistyped(&layout.described.sql_column, kind, BLOB));
     }
     if let Some(plain) = &layout.plain {
-        let kind: String = row.try_get("pt").map_err(failed)?;
+        let kind: &str = row.try_get(size).map_err(failed)?;
+        size += 1;
         let fits = match plain.kind {
             PlainKind::Bytes => kind == "blob",
             PlainKind::Integer => kind == "integer",
             PlainKind::Text => kind == "text",
-            PlainKind::Uuid => matches!(kind.as_str(), "blob" | "text"),
+            PlainKind::Uuid => matches!(kind, "blob" | "text"),
         };
         if !fits && kind != "null" {
-            return Err(layout.mistyped(&plain.name, &kind, plain.kind.expected()));
+            return Err(layout.mistyped(&plain.name, kind, plain.kind.expected()));
         }
     }
-    read.cipher = row.try_get("c").map_err(failed)?;
-    read.size = u64::try_from(row.try_get::<i64, _>("size").map_err(failed)?).unwrap_or(0);
+    read.cipher = row.try_get(cipher).map_err(failed)?;
+    read.size = u64::try_from(row.try_get::<i64, _>(size).map_err(failed)?).unwrap_or(0);
     read.whole = which == Columns::Short && read.size <= SHORT;
     Ok(())
 }
 
 /// Reads the values themselves.
 fn values(layout: &Layout, row: &SqliteRow, read: &mut Row) -> Result<(), RowsError> {
-    read.cipher = match cell(row, "c")? {
+    let cipher = layout.ids.len() + layout.context.len();
+    read.cipher = match cell(row, cipher)? {
         None => None,
         Some(Cell::Bytes(bytes)) => Some(bytes),
         Some(other) => {
@@ -277,7 +281,7 @@ fn values(layout: &Layout, row: &SqliteRow, read: &mut Row) -> Result<(), RowsEr
         }
     };
     if let Some(plain) = &layout.plain {
-        read.plain = cell(row, "p")?;
+        read.plain = cell(row, cipher + 1)?;
         let fits = match (&read.plain, plain.kind) {
             (None, _)
             | (Some(Cell::Bytes(_)), PlainKind::Bytes)
@@ -294,19 +298,19 @@ fn values(layout: &Layout, row: &SqliteRow, read: &mut Row) -> Result<(), RowsEr
 }
 
 /// Reads a value by the type that it has in this row.
-fn cell(row: &SqliteRow, name: &str) -> Result<Option<Cell>, RowsError> {
-    let value = row.try_get_raw(name).map_err(failed)?;
+fn cell(row: &SqliteRow, place: usize) -> Result<Option<Cell>, RowsError> {
+    let value = row.try_get_raw(place).map_err(failed)?;
     if value.is_null() {
         return Ok(None);
     }
-    let kind = value.type_info().name().to_owned();
-    Ok(Some(match kind.as_str() {
-        "BLOB" => Cell::Bytes(row.try_get_unchecked(name).map_err(failed)?),
-        "INTEGER" => Cell::Integer(row.try_get_unchecked(name).map_err(failed)?),
-        "REAL" => Cell::Real(row.try_get_unchecked::<f64, _>(name).map_err(failed)?.to_bits()),
+    let kind = value.type_info();
+    Ok(Some(match kind.name() {
+        "BLOB" => Cell::Bytes(row.try_get_unchecked(place).map_err(failed)?),
+        "INTEGER" => Cell::Integer(row.try_get_unchecked(place).map_err(failed)?),
+        "REAL" => Cell::Real(row.try_get_unchecked::<f64, _>(place).map_err(failed)?.to_bits()),
         // There is no other type.
         _ => {
-            let bytes = row.try_get_unchecked(name).map_err(failed)?;
+            let bytes = row.try_get_unchecked(place).map_err(failed)?;
             String::from_utf8(bytes).map_or_else(|odd| Cell::Raw(odd.into_bytes()), Cell::Text)
         }
     }))
