@@ -76,22 +76,6 @@ impl GcmKey for Aes256Gcm {
         });
         opened.map_err(|_| Refused)
     }
-
-    #[inline]
-    fn open_into(
-        &self,
-        iv: &HalfNonce,
-        aad: &[u8],
-        encrypted: &[u8],
-        buffer: &mut [u8],
-        tag: &Tag,
-    ) -> Result<(), Refused> {
-        if encrypted.len() != buffer.len() {
-            return Err(Refused);
-        }
-        buffer.copy_from_slice(encrypted);
-        self.open(iv, aad, buffer, tag)
-    }
 }
 
 /// How many bytes of stack are wiped after every message; measured with optimisation: 0.8 KiB. The round keys do not all

@@ -72,22 +72,6 @@ impl GcmKey for Aes256Gcm {
             .open_in_place_separate_tag(nonce, Aad::from(aad), tag, buffer);
         opened.map(|_| ()).map_err(|_| Refused)
     }
-
-    #[inline]
-    fn open_into(
-        &self,
-        iv: &HalfNonce,
-        aad: &[u8],
-        encrypted: &[u8],
-        buffer: &mut [u8],
-        tag: &Tag,
-    ) -> Result<(), Refused> {
-        let nonce = Nonce::assume_unique_for_key(*iv);
-        let opened = self
-            .0
-            .open_separate_gather(nonce, Aad::from(aad), encrypted, tag, buffer);
-        opened.map_err(|_| Refused)
-    }
 }
 
 /// How many bytes of stack are wiped after a message key was expanded and used; measured with optimisation: 0.9 KiB, for

@@ -37,16 +37,6 @@ pub trait GcmKey: Send + Sync + 'static {
 
     /// Verifies the tag and decrypts in place. After a refusal the buffer's content is unspecified: wipe it.
     fn open(&self, iv: &HalfNonce, aad: &[u8], buffer: &mut [u8], tag: &Tag) -> Result<(), Refused>;
-
-    /// As `open`, from one buffer into another of the same length.
-    fn open_into(
-        &self,
-        iv: &HalfNonce,
-        aad: &[u8],
-        encrypted: &[u8],
-        buffer: &mut [u8],
-        tag: &Tag,
-    ) -> Result<(), Refused>;
 }
 
 /// The cipher refused: a wrong tag, or more bytes than GCM allows.

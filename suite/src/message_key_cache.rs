@@ -6,18 +6,16 @@
 
 use std::cell::Cell;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::backend::Cipher;
 use super::bytes::HalfNonce;
 use super::xaes::MessageKey;
 use crate::memory::Wiped;
 
-/// The number of places in each level of a cache. A new level is added when the last one proves too small.
-const LEVELS: [usize; 4] = [8, 64, 512, 4096];
-
-/// How often keys must find their place taken before a cache gets another level.
-const CROWDED: u32 = 8;
+/// How many message keys of one data key are kept at most, each for one epoch: enough for half a million messages of one
+/// writer. The places take 2 KiB.
+pub(super) const PLACES: usize = 128;
 
 /// How many message keys all caches of this process keep together: about 16 MiB.
 const MAX_KEPT: usize = 16_384;
@@ -35,17 +33,13 @@ thread_local! {
 
 /// Keeps message keys by the first half of the nonce, whose random bits select the place.
 ///
-/// It grows only where it is used: it keeps a message key that a thread asked for twice, with not too many others in
-/// between. Entries stay unchanged until the cache is dropped, so a lookup needs no reference count and no lock. Data
-/// keys are unwrapped again, with an empty cache, before it grows stale.
+/// It keeps a message key that a thread asked for twice, with not too many others in between. Entries stay unchanged
+/// until the cache is dropped, so a lookup needs no reference count and no lock. Data keys are unwrapped again, with an
+/// empty cache, before it grows stale.
 pub(super) struct MessageKeyCache<C: Cipher> {
-    /// Allocated with the first level, for the first kept key.
-    levels: OnceLock<Box<Levels<C>>>,
-    /// How often a key found its place in the last level taken.
-    crowd: AtomicU32,
+    /// Allocated for the first kept key.
+    places: OnceLock<Box<[Place<C>]>>,
 }
-
-type Levels<C> = [OnceLock<Box<[Place<C>]>>; LEVELS.len()];
 
 type Place<C> = OnceLock<Box<CachedMessageKey<C>>>;
 
@@ -61,24 +55,15 @@ pub(super) struct Admission(Share);
 impl<C: Cipher> MessageKeyCache<C> {
     pub(super) fn new() -> Self {
         Self {
-            levels: OnceLock::new(),
-            crowd: AtomicU32::new(0),
+            places: OnceLock::new(),
         }
     }
 
     /// Returns the message key of a first half, if it is kept.
     #[inline(always)]
     pub(super) fn find(&self, first_half: &HalfNonce) -> Option<&MessageKey<C>> {
-        for level in self.levels.get()?.iter() {
-            let places = level.get()?;
-            let kept = places[index(first_half, places.len())].get();
-            if let Some(kept) = kept
-                && kept.key.first_half == *first_half
-            {
-                return Some(&kept.key);
-            }
-        }
-        None
+        let kept = self.place(first_half)?.get()?;
+        (kept.key.first_half == *first_half).then_some(&*kept.key)
     }
 
     /// Decides whether to keep the message key of a first half, if its message is authentic.
@@ -91,22 +76,14 @@ impl<C: Cipher> MessageKeyCache<C> {
 
     /// Records that a message was opened whose key is not kept.
     pub(super) fn note_miss(&self, first_half: &HalfNonce) {
-        if self.was_missed(first_half) {
-            if self.is_taken(first_half) {
-                self.note_crowd();
-            }
-            return;
-        }
         let (mark, at) = self.mark(first_half);
         OPENED.with(|opened| opened[at].set(mark));
     }
 
     /// Keeps a message key that has just opened a message.
     pub(super) fn keep(&self, kept: Box<CachedMessageKey<C>>) {
-        let levels = self
-            .levels
-            .get_or_init(|| Box::new([const { OnceLock::new() }; LEVELS.len()]));
-        levels[0].get_or_init(|| places(LEVELS[0]));
+        self.places
+            .get_or_init(|| std::iter::repeat_with(OnceLock::new).take(PLACES).collect());
         if let Some(place) = self.place(&kept.key.first_half) {
             // Another thread may have been faster.
             let _ = place.set(kept);
@@ -136,36 +113,20 @@ impl<C: Cipher> MessageKeyCache<C> {
         self.place(first_half).is_some_and(|place| place.get().is_some())
     }
 
-    /// Records that a key found its place taken.
-    fn note_crowd(&self) {
-        let mut levels = self
-            .levels
-            .get()
-            .into_iter()
-            .flat_map(|levels| levels.iter().zip(LEVELS));
-        let Some((level, count)) = levels.find(|(level, _)| level.get().is_none()) else {
-            // There is no further level: counting would only make threads wait for each other.
-            return;
-        };
-        if self.crowd.fetch_add(1, Ordering::Relaxed) + 1 >= CROWDED {
-            level.get_or_init(|| places(count));
-            self.crowd.store(0, Ordering::Relaxed);
-        }
-    }
-
     /// Counts the kept message keys, and the places.
     #[cfg(test)]
     pub(super) fn size(&self) -> (usize, usize) {
-        let levels = || self.levels.get().into_iter().flat_map(|levels| levels.iter());
-        let places = || levels().filter_map(OnceLock::get).flatten();
+        let places = || self.places.get().into_iter().flatten();
         let kept = places().filter(|place| place.get().is_some());
         (kept.count(), places().count())
     }
 
-    /// Finds the place of a first half in the last level.
+    /// Finds the place of a first half. `None` while nothing is kept.
+    #[inline(always)]
     fn place(&self, first_half: &HalfNonce) -> Option<&Place<C>> {
-        let places = self.levels.get()?.iter().map_while(OnceLock::get).last()?;
-        places.get(index(first_half, places.len()))
+        let [.., high, low] = *first_half;
+        let number = usize::from(u16::from_be_bytes([high, low]));
+        self.places.get()?.get(number % PLACES)
     }
 }
 
@@ -176,17 +137,6 @@ impl<C: Cipher> CachedMessageKey<C> {
             _share: admission.0,
         })
     }
-}
-
-fn places<C: Cipher>(count: usize) -> Box<[Place<C>]> {
-    std::iter::repeat_with(OnceLock::new).take(count).collect()
-}
-
-#[inline]
-fn index(first_half: &HalfNonce, places: usize) -> usize {
-    let [.., high, low] = *first_half;
-    // The number of places is a power of two; a division would take as long as an AES block.
-    usize::from(u16::from_be_bytes([high, low])) & (places - 1)
 }
 
 /// A share of the total that all caches may keep; returned on drop.

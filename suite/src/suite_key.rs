@@ -196,8 +196,8 @@ impl<C: Cipher> SuiteKey<C> {
         body: &[u8],
     ) -> Result<Opened, OpenError> {
         let (parts, encrypted) = Parts::of(suite, body).ok_or(OpenError::TooShort)?;
-        let (mut opened, encrypted) = Opened::begin(encrypted);
-        self.open_parts(epoch, parts, aad, encrypted, opened.as_mut_bytes())?;
+        let mut opened = Opened::copied_from(encrypted);
+        self.open_parts(epoch, parts, aad, opened.as_mut_bytes())?;
         Ok(opened)
     }
 
@@ -220,7 +220,7 @@ impl<C: Cipher> SuiteKey<C> {
         let body = buffer.get_mut(begin..);
         let body = body.and_then(|body| Parts::in_place(suite, body, &mut second_half));
         let (parts, encrypted) = body.ok_or(OpenError::TooShort)?;
-        self.open_parts(epoch, parts, aad, None, encrypted)?;
+        self.open_parts(epoch, parts, aad, encrypted)?;
         let (from, len) = (begin + NONCE_LEN, encrypted.len());
         buffer.copy_within(from..from + len, 0);
         // The bytes behind still hold the old copy of the plaintext.
@@ -230,43 +230,36 @@ impl<C: Cipher> SuiteKey<C> {
         Ok(())
     }
 
-    /// Checks the commitment and the tag, and decrypts into a buffer, or in place.
+    /// Checks the commitment and the tag, and decrypts in place.
     #[inline(always)]
     fn open_parts(
         &self,
         epoch: Option<&Epoch<C>>,
         parts: Parts<'_>,
         aad: &[u8],
-        encrypted: Option<&[u8]>,
         buffer: &mut [u8],
     ) -> Result<(), OpenError> {
         let first_half = parts.first_half;
         let of_epoch = || Some(&*epoch?.key).filter(|key| key.first_half == *first_half);
         match self.opened.find(first_half).or_else(of_epoch) {
-            Some(key) => self.open_under(key, parts, aad, encrypted, buffer),
-            None => self.derive_and_open(parts, aad, encrypted, buffer),
+            Some(key) => self.open_under(key, parts, aad, buffer),
+            None => self.derive_and_open(parts, aad, buffer),
         }
     }
 
     #[inline(never)]
-    fn derive_and_open(
-        &self,
-        parts: Parts<'_>,
-        aad: &[u8],
-        encrypted: Option<&[u8]>,
-        buffer: &mut [u8],
-    ) -> Result<(), OpenError> {
+    fn derive_and_open(&self, parts: Parts<'_>, aad: &[u8], buffer: &mut [u8]) -> Result<(), OpenError> {
         let first_half = parts.first_half;
         C::Gcm::wiping_stack(|| {
             let key = self.xaes.derive(first_half);
             match self.opened.admit(first_half) {
                 Some(admission) => {
                     let kept = CachedMessageKey::new(key, admission);
-                    self.open_under(&kept.key, parts, aad, encrypted, buffer)?;
+                    self.open_under(&kept.key, parts, aad, buffer)?;
                     self.opened.keep(kept);
                 }
                 None => {
-                    self.open_under(&key, parts, aad, encrypted, buffer)?;
+                    self.open_under(&key, parts, aad, buffer)?;
                     self.opened.note_miss(first_half);
                 }
             }
@@ -280,7 +273,6 @@ impl<C: Cipher> SuiteKey<C> {
         key: &MessageKey<C>,
         parts: Parts<'_>,
         aad: &[u8],
-        encrypted: Option<&[u8]>,
         buffer: &mut [u8],
     ) -> Result<(), OpenError> {
         let iv = half(parts.second_half);
@@ -290,10 +282,7 @@ impl<C: Cipher> SuiteKey<C> {
                 return Err(OpenError::Commitment);
             }
         }
-        let opened = match encrypted {
-            Some(encrypted) => key.gcm.open_into(iv, aad, encrypted, buffer, parts.tag),
-            None => key.gcm.open(iv, aad, buffer, parts.tag),
-        };
+        let opened = key.gcm.open(iv, aad, buffer, parts.tag);
         opened.map_err(|_| OpenError::Tag)
     }
 }
