@@ -192,17 +192,19 @@ impl EncryptionContextBuilder {
                 key: excerpt(key),
                 fault,
             })?;
-            if fold_case(key).starts_with("encx:") {
+            if is_reserved(key) {
                 return Err(ContextError::ReservedKey { key: excerpt(key) });
             }
         }
         self.pairs.sort();
-        let mut folded: Vec<_> = self.pairs.iter().map(|(key, _)| fold_case(key)).collect();
-        folded.sort();
-        if let Some(pair) = folded.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(ContextError::DuplicateKey {
-                key: excerpt(&pair[0]),
-            });
+        for (place, (key, _)) in self.pairs.iter().enumerate() {
+            if self.pairs[..place]
+                .iter()
+                .any(|(other, _)| are_confused(key, other))
+            {
+                let key = excerpt(&fold_case(key));
+                return Err(ContextError::DuplicateKey { key });
+            }
         }
         let canonical = frame_pairs(
             self.pairs
@@ -226,15 +228,43 @@ fn fold_case(key: &str) -> String {
         .collect()
 }
 
+/// Tells whether two keys differ in case alone. Almost all are ASCII, and then nothing is copied.
+fn are_confused(key: &str, other: &str) -> bool {
+    if key.is_ascii() && other.is_ascii() {
+        return key.eq_ignore_ascii_case(other);
+    }
+    fold_case(key) == fold_case(other)
+}
+
+fn is_reserved(key: &str) -> bool {
+    const RESERVED: &str = "encx:";
+    if key.is_ascii() {
+        let begin = key.get(..RESERVED.len());
+        return begin.is_some_and(|begin| begin.eq_ignore_ascii_case(RESERVED));
+    }
+    fold_case(key).starts_with(RESERVED)
+}
+
 fn check_text(text: &str) -> Result<(), TextFault> {
     if text.is_empty() {
         return Err(TextFault::Empty);
     }
-    let found = text.chars().count();
+    // Where every byte is a character, neither takes a loop over characters.
+    let is_ascii = text.is_ascii();
+    let found = if is_ascii {
+        text.len()
+    } else {
+        text.chars().count()
+    };
     if found > MAX_PAIR_CHARS {
         return Err(TextFault::TooLong { found });
     }
-    match text.chars().position(char::is_control) {
+    let control = if is_ascii {
+        text.bytes().position(|byte| byte.is_ascii_control())
+    } else {
+        text.chars().position(char::is_control)
+    };
+    match control {
         Some(at) => Err(TextFault::ControlCharacter { at }),
         None => Ok(()),
     }
