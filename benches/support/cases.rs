@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use encx::{Aad, Ciphertext, Crypto, EncryptionContext, Field, Keyring};
+use encx::{Aad, Ciphertext, Crypto, Encrypt, EncryptionContext, Field, Keyring};
 use encx_testkit::{MemoryKeyStore, MemoryKms};
 use tokio::runtime::Runtime;
 
@@ -92,7 +92,11 @@ impl Hot {
     pub(crate) fn rows(&self, len: usize) -> Vec<Row<'_>> {
         let mut rows = vec![self.encrypt(len), self.decrypt(len), self.decrypt_miss(len)];
         if len == 64 {
-            rows.extend([self.encrypt_record(), self.decrypt_record()]);
+            rows.extend([
+                self.encrypt_record(),
+                self.encrypt_derived(),
+                self.decrypt_record(),
+            ]);
         }
         rows
     }
@@ -100,7 +104,7 @@ impl Hot {
     fn encrypt(&self, len: usize) -> Row<'_> {
         let bytes = vec![0xa5; len];
         let (of_floor, of_keyring, of_crypto) = (bytes.clone(), bytes.clone(), bytes.clone());
-        let (of_row, of_buffer) = (bytes.clone(), bytes);
+        let (of_row, of_crypto_row, of_buffer) = (bytes.clone(), bytes.clone(), bytes);
         let mut cases = vec![
             Case::new("floor", move || self.floor.seal(black_box(&of_floor))),
             Case::new("keyring", move || {
@@ -119,6 +123,11 @@ impl Hot {
             cases.push(Case::new("keyring-and-row", move || {
                 let aad = HOUSE_NUMBER.row(black_box(ROW));
                 ready(self.keyring.encrypt(black_box(&of_row), aad)).expect("it encrypts")
+            }));
+            cases.push(Case::new("crypto-and-row", move || {
+                let aad = HOUSE_NUMBER.row(black_box(ROW));
+                let encrypted = self.crypto.encrypt(&self.context, black_box(&of_crypto_row), aad);
+                ready(encrypted).expect("it encrypts")
             }));
             cases.push(Case::new("keyring-into", move || {
                 BUFFER.with_borrow_mut(|buffer| {
@@ -143,6 +152,7 @@ impl Hot {
         let of_floor = self.floor.seal(&bytes);
         let of_keyring = ready(self.keyring.encrypt(&bytes, &self.aad)).expect("it encrypts");
         let (of_crypto, of_unwiped, of_buffer) = (of_keyring.clone(), of_keyring.clone(), of_keyring.clone());
+        let (of_row, of_crypto_row) = (of_keyring.clone(), of_keyring.clone());
         let mut cases = vec![
             Case::new("floor", move || self.floor.open(black_box(&of_floor))),
             Case::new("keyring", move || {
@@ -161,6 +171,15 @@ impl Hot {
             }),
         ];
         if len == 64 {
+            cases.push(Case::new("keyring-and-row", move || {
+                let aad = HOUSE_NUMBER.row(black_box(ROW));
+                ready(self.keyring.decrypt(black_box(&of_row), aad)).expect("it decrypts")
+            }));
+            cases.push(Case::new("crypto-and-row", move || {
+                let aad = HOUSE_NUMBER.row(black_box(ROW));
+                let decrypted = self.crypto.decrypt(&self.context, black_box(&of_crypto_row), aad);
+                ready(decrypted).expect("it decrypts")
+            }));
             cases.push(Case::new("keyring-in-place", move || {
                 BUFFER.with_borrow_mut(|buffer| {
                     buffer.clear();
@@ -252,6 +271,26 @@ impl Hot {
         }
     }
 
+    /// The same fields in a struct: the whole call, with its AADs and its context.
+    fn encrypt_derived(&self) -> Row<'_> {
+        let fields: [_; FIELDS] = std::array::from_fn(|_| vec![0xa5; FIELD_LEN]);
+        let address = Address::of(fields.clone());
+        let cases = vec![
+            Case::new("floor", move || {
+                fields.each_ref().map(|field| self.floor.seal(black_box(field)))
+            }),
+            Case::new("crypto", move || {
+                let address = black_box(&address);
+                ready(address.encrypt(&self.crypto)).expect("it encrypts")
+            }),
+        ];
+        Row {
+            name: "encrypt-derived",
+            len: FIELDS * FIELD_LEN,
+            cases,
+        }
+    }
+
     fn decrypt_record(&self) -> Row<'_> {
         let of_floor: [_; FIELDS] = std::array::from_fn(|_| self.floor.seal(&[0xa5; FIELD_LEN]));
         let fields: [_; FIELDS] = std::array::from_fn(|_| {
@@ -293,6 +332,67 @@ fn is_soon_forgotten(encrypted: &Ciphertext) -> bool {
 const HEADER_LEN: usize = 18;
 
 const FIELDS: usize = 10;
+
+/// A record of [`FIELDS`] fields of [`FIELD_LEN`] bytes.
+#[derive(Encrypt)]
+#[encx(table = "customer_addresses", context("tenantId" = tenant_id, "purpose" = "pii"))]
+struct Address {
+    #[encx(id)]
+    id: i64,
+    tenant_id: String,
+    #[encx(encrypt)]
+    house_number: Vec<u8>,
+    #[encx(encrypt)]
+    street: Vec<u8>,
+    #[encx(encrypt)]
+    city: Vec<u8>,
+    #[encx(encrypt)]
+    postcode: Vec<u8>,
+    #[encx(encrypt)]
+    region: Vec<u8>,
+    #[encx(encrypt)]
+    country: Vec<u8>,
+    #[encx(encrypt)]
+    name: Vec<u8>,
+    #[encx(encrypt)]
+    phone: Vec<u8>,
+    #[encx(encrypt)]
+    email: Vec<u8>,
+    #[encx(encrypt)]
+    notes: Vec<u8>,
+}
+
+impl Address {
+    fn of(fields: [Vec<u8>; FIELDS]) -> Self {
+        let [
+            house_number,
+            street,
+            city,
+            postcode,
+            region,
+            country,
+            name,
+            phone,
+            email,
+            notes,
+        ] = fields;
+        Self {
+            id: ROW,
+            tenant_id: "t-42".to_owned(),
+            house_number,
+            street,
+            city,
+            postcode,
+            region,
+            country,
+            name,
+            phone,
+            email,
+            notes,
+        }
+    }
+}
+
 const FIELD_LEN: usize = 32;
 
 thread_local! {
