@@ -51,8 +51,7 @@ use crate::kek::Keks;
 pub(crate) use cached_key::CachedKey;
 pub(crate) use data_cipher::{DataCipher, check_len};
 pub(crate) use derivation_key::DerivationKey;
-use entry::tidy_seats;
-pub(crate) use entry::{Entry, EntryKey, Records, Snapshot, SnapshotGuard, Used};
+pub(crate) use entry::{Entry, EntryKey, Records, Snapshot, Used};
 pub(crate) use environment::{Environment, ReadStart};
 pub(crate) use key_meta::{KeyMeta, Purpose};
 pub(crate) use later::Later;
@@ -339,7 +338,6 @@ impl Cache {
         self.entries.invalidate_all();
         self.newcomers.invalidate_all();
         self.apply_bounds();
-        tidy_seats();
     }
 
     /// Closes, and completes once all tasks have ended.
@@ -399,7 +397,7 @@ mod tests {
                 crypto.encrypt(&context, "x", Aad::unbound()).await?;
                 let entry = crypto.core().cache().entry(&context, KeyUsage::Data);
                 let guard = entry.snapshot();
-                let snapshot = guard.get().expect("it has encrypted");
+                let snapshot = guard.as_ref().expect("it has encrypted");
                 assert_eq!(snapshot.active.as_ref().expect("a key").nonces(), expected);
             }
             Ok(())

@@ -1,6 +1,5 @@
 //! The machine's time.
 
-mod coarse;
 mod machine;
 mod moment;
 
@@ -8,7 +7,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-pub(crate) use coarse::forks_are_noticed;
 pub use encx_core::clock::Clock;
 pub(crate) use moment::Moment;
 
@@ -17,9 +15,8 @@ pub(crate) use moment::Moment;
 /// [`elapsed`](Clock::elapsed) is [`Instant`](std::time::Instant), which on Linux stands still while the machine is
 /// suspended: a cached key does not age while nothing runs. All clocks of a process show the same time.
 ///
-/// One thread per process, `encx-clock`, updates [`elapsed_coarsely`](Clock::elapsed_coarsely) twenty times a second
-/// while it is in use. A process that was stopped and continued reads the old time until that thread has run again. If
-/// the thread cannot run, the machine is asked instead.
+/// On Linux, [`elapsed_coarsely`](Clock::elapsed_coarsely) is the time of the kernel's last tick (`CLOCK_MONOTONIC_COARSE`),
+/// at most 10 ms ago; elsewhere it equals `elapsed`.
 ///
 /// ```
 /// use encx::{Clock, SystemClock};
@@ -50,7 +47,7 @@ impl Clock for SystemClock {
 
     #[inline]
     fn elapsed_coarsely(&self) -> Duration {
-        coarse::elapsed()
+        machine::coarsely_since_start()
     }
 
     fn unix_millis(&self) -> u64 {

@@ -86,11 +86,11 @@ impl Crypto {
         context: &'c EncryptionContext,
         plaintext: P,
         aad: A,
-    ) -> TryFirst<Ciphertext, Encrypt<InContext<'a, 'c>, P, A::Kept>> {
+    ) -> TryFirst<Ciphertext, Encrypt<InContext<'a, 'c>, P>> {
         TryFirst::new(Encrypt {
             place: self.place(context),
             plaintext,
-            aad: aad.keep(),
+            aad: aad.into_aad(),
         })
     }
 
@@ -114,11 +114,11 @@ impl Crypto {
         context: &'c EncryptionContext,
         ciphertext: &'c Ciphertext,
         aad: A,
-    ) -> TryFirst<Plaintext, Decrypt<'c, InContext<'a, 'c>, A::Kept>> {
+    ) -> TryFirst<Plaintext, Decrypt<'c, InContext<'a, 'c>>> {
         TryFirst::new(Decrypt {
             place: self.place(context),
             ciphertext,
-            aad: aad.keep(),
+            aad: aad.into_aad(),
         })
     }
 
@@ -331,7 +331,7 @@ impl Place for InContext<'_, '_> {
     }
 
     #[inline(never)]
-    fn try_encrypt_into(&self, plaintext: &[u8], aad: &Aad, buffer: &mut Vec<u8>) -> Option<Boxed<()>> {
+    fn try_encrypt_into(&self, plaintext: &[u8], aad: &mut Aad, buffer: &mut Vec<u8>) -> Option<Boxed<()>> {
         let mut done = None;
         let call = |entry: &Arc<Entry>| done = self.core.try_encrypt_into(entry, plaintext, aad, buffer);
         if !self.core.cache.with_entry(self.context, KeyUsage::Data, call) {
@@ -341,7 +341,7 @@ impl Place for InContext<'_, '_> {
     }
 
     #[inline(never)]
-    fn try_decrypt(&self, ciphertext: &Ciphertext, aad: &Aad) -> Option<Boxed<Plaintext>> {
+    fn try_decrypt(&self, ciphertext: &Ciphertext, aad: &mut Aad) -> Option<Boxed<Plaintext>> {
         let mut done = None;
         let call = |entry: &Arc<Entry>| done = self.core.try_decrypt(entry, ciphertext, aad);
         if !self.core.cache.with_entry(self.context, KeyUsage::Data, call) {
@@ -355,7 +355,7 @@ impl InContext<'_, '_> {
     /// Encrypts while the thread exits and its nearby entries are gone.
     #[cold]
     #[inline(never)]
-    fn encrypt_at_the_end(&self, plaintext: &[u8], aad: &Aad, buffer: &mut Vec<u8>) -> Option<Boxed<()>> {
+    fn encrypt_at_the_end(&self, plaintext: &[u8], aad: &mut Aad, buffer: &mut Vec<u8>) -> Option<Boxed<()>> {
         let entry = self.entry();
         self.core.try_encrypt_into(&entry, plaintext, aad, buffer)
     }
@@ -363,7 +363,7 @@ impl InContext<'_, '_> {
     /// Decrypts while the thread exits and its nearby entries are gone.
     #[cold]
     #[inline(never)]
-    fn decrypt_at_the_end(&self, ciphertext: &Ciphertext, aad: &Aad) -> Option<Boxed<Plaintext>> {
+    fn decrypt_at_the_end(&self, ciphertext: &Ciphertext, aad: &mut Aad) -> Option<Boxed<Plaintext>> {
         self.core.try_decrypt(&self.entry(), ciphertext, aad)
     }
 }

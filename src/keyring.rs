@@ -80,11 +80,11 @@ impl Keyring {
         &self,
         plaintext: P,
         aad: A,
-    ) -> TryFirst<Ciphertext, Encrypt<&Self, P, A::Kept>> {
+    ) -> TryFirst<Ciphertext, Encrypt<&Self, P>> {
         TryFirst::new(Encrypt {
             place: self,
             plaintext,
-            aad: aad.keep(),
+            aad: aad.into_aad(),
         })
     }
 
@@ -94,8 +94,7 @@ impl Keyring {
     ///
     /// [`Error::NotReady`] if the key is not cached; otherwise as [`encrypt`](Self::encrypt).
     pub fn try_encrypt(&self, plaintext: impl AsRef<[u8]>, aad: impl AsAad) -> Result<Ciphertext, Error> {
-        let aad = aad.keep();
-        let (plaintext, aad) = (plaintext.as_ref(), aad.as_aad());
+        let (plaintext, aad) = (plaintext.as_ref(), &mut aad.into_aad());
         Place::try_encrypt(&self, plaintext, aad)
             .unwrap_or_else(|| Err(Box::new(self.core.cache.why_not_ready())))
             .map_err(unbox)
@@ -137,12 +136,12 @@ impl Keyring {
         plaintext: P,
         aad: A,
         buffer: &'b mut Vec<u8>,
-    ) -> TryFirst<(), EncryptInto<'b, &'a Self, P, A::Kept>> {
+    ) -> TryFirst<(), EncryptInto<'b, &'a Self, P>> {
         buffer.clear();
         TryFirst::new(EncryptInto {
             place: self,
             plaintext,
-            aad: aad.keep(),
+            aad: aad.into_aad(),
             buffer,
         })
     }
@@ -158,8 +157,7 @@ impl Keyring {
         aad: impl AsAad,
         buffer: &mut Vec<u8>,
     ) -> Result<(), Error> {
-        let aad = aad.keep();
-        let (plaintext, aad) = (plaintext.as_ref(), aad.as_aad());
+        let (plaintext, aad) = (plaintext.as_ref(), &mut aad.into_aad());
         buffer.clear();
         Place::try_encrypt_into(&self, plaintext, aad, buffer)
             .unwrap_or_else(|| Err(Box::new(self.core.cache.why_not_ready())))
@@ -179,11 +177,11 @@ impl Keyring {
         &'a self,
         ciphertext: &'c Ciphertext,
         aad: A,
-    ) -> TryFirst<Plaintext, Decrypt<'c, &'a Self, A::Kept>> {
+    ) -> TryFirst<Plaintext, Decrypt<'c, &'a Self>> {
         TryFirst::new(Decrypt {
             place: self,
             ciphertext,
-            aad: aad.keep(),
+            aad: aad.into_aad(),
         })
     }
 
@@ -193,8 +191,7 @@ impl Keyring {
     ///
     /// [`Error::NotReady`] if the key is not cached; otherwise as [`decrypt`](Self::decrypt).
     pub fn try_decrypt(&self, ciphertext: &Ciphertext, aad: impl AsAad) -> Result<Plaintext, Error> {
-        let aad = aad.keep();
-        let aad = aad.as_aad();
+        let aad = &mut aad.into_aad();
         Place::try_decrypt(&self, ciphertext, aad)
             .unwrap_or_else(|| Err(Box::new(self.core.cache.why_not_ready())))
             .map_err(|error| self.core.refused(error, Some(ciphertext.key_id()), aad))
@@ -217,11 +214,11 @@ impl Keyring {
         &'a self,
         buffer: &'b mut Vec<u8>,
         aad: A,
-    ) -> TryFirst<(), DecryptInPlace<'b, &'a Self, A::Kept>> {
+    ) -> TryFirst<(), DecryptInPlace<'b, &'a Self>> {
         TryFirst::new(DecryptInPlace {
             place: self,
             buffer,
-            aad: aad.keep(),
+            aad: aad.into_aad(),
         })
     }
 
@@ -232,8 +229,7 @@ impl Keyring {
     /// [`Error::NotReady`] if the key is not cached; otherwise as [`decrypt_in_place`](Self::decrypt_in_place). The
     /// buffer is then wiped and empty.
     pub fn try_decrypt_in_place(&self, buffer: &mut Vec<u8>, aad: impl AsAad) -> Result<(), Error> {
-        let aad = aad.keep();
-        let aad = aad.as_aad();
+        let aad = &mut aad.into_aad();
         BufferPlace::try_decrypt_in_place(&self, buffer, aad)
             .unwrap_or_else(|| Err(Box::new(self.core.cache.why_not_ready())))
             .map_err(|error| {
@@ -409,13 +405,13 @@ impl Place for &Keyring {
     }
 
     #[inline(never)]
-    fn try_encrypt_into(&self, plaintext: &[u8], aad: &Aad, buffer: &mut Vec<u8>) -> Option<Boxed<()>> {
+    fn try_encrypt_into(&self, plaintext: &[u8], aad: &mut Aad, buffer: &mut Vec<u8>) -> Option<Boxed<()>> {
         self.core
             .try_encrypt_into(self.current_entry(&mut None), plaintext, aad, buffer)
     }
 
     #[inline(never)]
-    fn try_decrypt(&self, ciphertext: &Ciphertext, aad: &Aad) -> Option<Boxed<Plaintext>> {
+    fn try_decrypt(&self, ciphertext: &Ciphertext, aad: &mut Aad) -> Option<Boxed<Plaintext>> {
         self.core
             .try_decrypt(self.current_entry(&mut None), ciphertext, aad)
     }
@@ -423,7 +419,7 @@ impl Place for &Keyring {
 
 impl BufferPlace for &Keyring {
     #[inline(never)]
-    fn try_decrypt_in_place(&self, buffer: &mut Vec<u8>, aad: &Aad) -> Option<Boxed<()>> {
+    fn try_decrypt_in_place(&self, buffer: &mut Vec<u8>, aad: &mut Aad) -> Option<Boxed<()>> {
         self.core
             .try_decrypt_in_place(self.current_entry(&mut None), buffer, aad)
     }

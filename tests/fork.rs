@@ -1,4 +1,4 @@
-//! Forks, and checks that parent, child and grandchild draw different nonces, and that time advances in each.
+//! Forks, and checks that parent, child and grandchild draw different nonces.
 //!
 //! A program without libtest, because a process should fork while it has one thread.
 #![allow(
@@ -13,7 +13,7 @@ fn main() {
 
 #[cfg(unix)]
 fn main() {
-    let tests: [(&str, fn()); 5] = [
+    let tests: [(&str, fn()); 4] = [
         (
             "a_child_forked_after_a_draw_draws_differently",
             unix::a_child_forked_after_a_draw_draws_differently,
@@ -30,7 +30,6 @@ fn main() {
             "parent_and_child_share_a_keyring_and_no_epoch",
             unix::parent_and_child_share_a_keyring_and_no_epoch,
         ),
-        ("time_goes_on_in_a_child", unix::time_goes_on_in_a_child),
     ];
     for (name, test) in tests {
         // Each in its own process: in the second, nothing may have been drawn before.
@@ -55,11 +54,10 @@ mod unix {
     use std::io::{PipeWriter, Read, Write, pipe};
     use std::process::exit;
     use std::sync::Arc;
-    use std::time::Duration;
 
     use encx::kms::DataKey;
     use encx::suite::Suite;
-    use encx::{Ciphertext, Clock, Crypto, EncryptionContext, Field, Keyring, SystemClock};
+    use encx::{Ciphertext, Crypto, EncryptionContext, Field, Keyring};
     use encx_suite::{Epoch, Epochs, NonceSource, SuiteKey};
     use encx_testkit::{MemoryKeyStore, MemoryKms};
     use fork::{Fork, fork, waitpid};
@@ -177,35 +175,6 @@ mod unix {
             let opened = keyring.try_decrypt(sealed, AAD.row(1)).unwrap();
             assert_eq!(opened.as_bytes(), PLAINTEXT.as_bytes());
         }
-    }
-
-    /// One thread keeps the coarse time, and a child does not have it. Without it, keys would never expire there.
-    pub(super) fn time_goes_on_in_a_child() {
-        let clock = SystemClock::new();
-        let goes_on = |from: Duration| {
-            // The kernel kills a process in which it does not.
-            while clock.elapsed_coarsely() <= from {
-                std::thread::yield_now();
-            }
-            assert!(clock.elapsed_coarsely() <= clock.elapsed());
-        };
-        // Building a `Crypto` allows the thread.
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        let built = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build();
-        let _crypto = runtime.block_on(built).unwrap();
-        goes_on(clock.elapsed_coarsely());
-        // It is coarse: two consecutive reads sometimes return the same time.
-        while clock.elapsed_coarsely() != clock.elapsed_coarsely() {}
-        in_child(|| {
-            let begin = clock.elapsed();
-            goes_on(begin);
-            in_child(|| goes_on(clock.elapsed()));
-            goes_on(clock.elapsed());
-        });
-        goes_on(clock.elapsed());
     }
 
     /// A key as in `Crypto`: the second half of each nonce comes from a generator per thread.

@@ -1,15 +1,18 @@
 //! The AAD (additional authenticated data): binds a ciphertext to its place, such as a table, a column and a row.
 
 mod bound;
+mod buffer;
 mod place;
 
 use std::borrow::Cow;
 use std::fmt;
 
-use smallvec::SmallVec;
 use uuid::Uuid;
 
 pub use self::bound::{ColumnPart, ColumnValue};
+#[doc(hidden)]
+pub use self::buffer::PREFIX_LEN;
+use self::buffer::{Buffer, SHORT};
 #[doc(hidden)]
 pub use self::place::Part;
 use crate::causes::debug_as_text;
@@ -39,10 +42,7 @@ pub const MAX_AAD_PARTS: usize = 64;
 /// # let _ = (of_a_column, of_a_file);
 /// ```
 #[derive(Clone)]
-pub struct Aad(Result<SmallVec<[u8; INLINE]>, AadError>);
-
-/// Fits a table, a column and a UUID with names of ordinary length, so that binding a row does not allocate.
-const INLINE: usize = 104;
+pub struct Aad(Result<Buffer, AadError>);
 
 impl Aad {
     /// Binds to nothing: the ciphertext opens anywhere under its encryption context.
@@ -82,18 +82,20 @@ impl Aad {
     }
 
     /// Adds an integer. Its width does not matter.
+    #[inline]
     #[must_use]
     pub fn integer(self, integer: impl TryInto<i128>) -> Self {
         match integer.try_into() {
-            Ok(integer) => self.part(TYPE_INTEGER, &integer.to_be_bytes()),
+            Ok(integer) => self.short_part(TYPE_INTEGER, integer.to_be_bytes()),
             Err(_) => Self(self.0.and(Err(AadError::IntegerTooLarge))),
         }
     }
 
     /// Adds a UUID.
+    #[inline]
     #[must_use]
     pub fn uuid(self, uuid: Uuid) -> Self {
-        self.part(TYPE_UUID, uuid.as_bytes())
+        self.short_part(TYPE_UUID, uuid.into_bytes())
     }
 
     /// Returns the framed bytes: `u8 kind ‖ u16 count ‖ {u8 type ‖ u32 len ‖ bytes}*`, at most 65 536.
@@ -103,14 +105,71 @@ impl Aad {
     /// The [`AadError`] of the first part that could not be framed.
     #[inline]
     pub fn framed(&self) -> Result<&[u8], AadError> {
-        self.0.as_deref().map_err(Clone::clone)
+        match &self.0 {
+            Ok(buffer) => Ok(buffer.framed()),
+            Err(error) => Err(error.clone()),
+        }
     }
 
+    /// Puts a prefix before the framed bytes, and returns both. Another call replaces the prefix.
+    ///
+    /// # Errors
+    ///
+    /// As [`framed`](Self::framed).
+    #[inline]
+    #[doc(hidden)]
+    pub fn with_prefix(&mut self, prefix: &[u8; PREFIX_LEN]) -> Result<&mut [u8], AadError> {
+        match &mut self.0 {
+            Ok(buffer) => {
+                let whole = buffer.whole();
+                whole[..PREFIX_LEN].copy_from_slice(prefix);
+                Ok(whole)
+            }
+            Err(error) => Err(error.clone()),
+        }
+    }
+
+    #[inline]
     fn begin(kind: u8) -> Self {
-        Self(Ok(SmallVec::from_slice(&[kind, 0, 0])))
+        let mut framed = [0; SHORT];
+        framed[0] = kind;
+        Self(Ok(Buffer::new(&framed, 3)))
     }
 
-    fn step(self, step: &str) -> Self {
+    /// Counts the parts; 0 if one was refused.
+    #[inline]
+    fn count(&self) -> usize {
+        self.0.as_ref().map_or(0, Buffer::parts)
+    }
+
+    fn refuse(self, error: AadError) -> Self {
+        Self(self.0.and(Err(error)))
+    }
+
+    /// Binds to a column. The caller adds the row.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn of_column(table: &str, column: &str) -> Self {
+        Self::begin(KIND_FIELD).text(table).text(column)
+    }
+
+    /// Adds the row to a column.
+    #[doc(hidden)]
+    #[inline]
+    #[must_use]
+    pub fn row<I: RowId + ?Sized>(self, id: &I) -> Self {
+        let mut bound = id.append_to(RowIdParts(self)).0;
+        // A caller's `RowId` may append nothing, which would bind to the column alone.
+        if bound.0.is_ok() && bound.count() <= 2 {
+            bound.0 = Err(AadError::EmptyPart);
+        }
+        bound
+    }
+
+    /// Adds a step of a path to a row.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn step(self, step: &str) -> Self {
         if step.is_empty() {
             self.refuse(AadError::EmptyPart)
         } else {
@@ -118,25 +177,40 @@ impl Aad {
         }
     }
 
-    fn refuse(self, error: AadError) -> Self {
-        Self(self.0.and(Err(error)))
+    #[inline]
+    fn part(mut self, kind: u8, bytes: &[u8]) -> Self {
+        if let Some(buffer) = self.room_for(bytes.len()) {
+            buffer.push(kind, bytes);
+        }
+        self
     }
 
-    fn part(mut self, kind: u8, bytes: &[u8]) -> Self {
-        let Ok(framed) = &mut self.0 else { return self };
-        let count = u16::from_be_bytes([framed[1], framed[2]]) + 1;
-        if usize::from(count) > MAX_AAD_PARTS {
-            return self.refuse(AadError::TooManyParts);
+    #[inline]
+    fn short_part(mut self, kind: u8, bytes: [u8; 16]) -> Self {
+        if let Some(buffer) = self.room_for(bytes.len()) {
+            buffer.push_short(kind, bytes);
         }
-        let total = framed.len() + 5 + bytes.len();
-        let Some(len) = u32::try_from(bytes.len()).ok().filter(|_| total <= MAX_AAD_LEN) else {
-            return self.refuse(AadError::TooLong { found: total });
-        };
-        framed[1..3].copy_from_slice(&count.to_be_bytes());
-        framed.push(kind);
-        framed.extend_from_slice(&len.to_be_bytes());
-        framed.extend_from_slice(bytes);
         self
+    }
+
+    /// Checks that a part of this length fits. `None` if the AAD is refused.
+    #[inline]
+    fn room_for(&mut self, len: usize) -> Option<&mut Buffer> {
+        let buffer = self.0.as_ref().ok()?;
+        let (parts, found) = (buffer.parts() + 1, buffer.len_with(len));
+        if parts > MAX_AAD_PARTS || found > MAX_AAD_LEN {
+            self.0 = Err(why_refused(parts, found));
+        }
+        self.0.as_mut().ok()
+    }
+}
+
+#[cold]
+fn why_refused(parts: usize, found: usize) -> AadError {
+    if parts > MAX_AAD_PARTS {
+        AadError::TooManyParts
+    } else {
+        AadError::TooLong { found }
     }
 }
 
@@ -158,7 +232,7 @@ const TYPE_PATH: u8 = 4;
 /// Shows only the framed length: a row's id may be a person's name.
 impl fmt::Debug for Aad {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
+        match self.framed() {
             Ok(framed) => write!(f, "Aad([{} bytes])", framed.len()),
             Err(error) => write!(f, "Aad({error})"),
         }
@@ -189,16 +263,26 @@ impl fmt::Debug for Aad {
             insert the row. For what is not in a column there is `encx::Aad::free()`"
 )]
 pub trait AsAad: Send + Sync + sealed::Sealed {
-    /// `Self`. The futures of calls name this type instead of `Self`, so the compiler reports a wrong type once, at the call,
-    /// and not again at every use of the future.
+    /// Returns an AAD of the call's own, whose room for a prefix the cipher uses.
     #[doc(hidden)]
-    type Kept: AsAad;
-
-    #[doc(hidden)]
-    fn keep(self) -> Self::Kept;
+    fn into_aad(self) -> Aad;
 
     /// Returns the AAD.
     fn as_aad(&self) -> &Aad;
+}
+
+impl sealed::Sealed for Aad {}
+
+impl AsAad for Aad {
+    #[inline(always)]
+    fn into_aad(self) -> Aad {
+        self
+    }
+
+    #[inline(always)]
+    fn as_aad(&self) -> &Aad {
+        self
+    }
 }
 
 /// Not implemented for every `&T` with `T: AsAad`: a reference to a wrong type would be reported twice.
@@ -207,11 +291,9 @@ macro_rules! as_aad {
         impl sealed::Sealed for $type {}
 
         impl AsAad for $type {
-            type Kept = Self;
-
-            #[inline(always)]
-            fn keep(self) -> Self {
-                self
+            #[inline]
+            fn into_aad(self) -> Aad {
+                Aad::clone(self)
             }
 
             #[inline(always)]
@@ -222,7 +304,7 @@ macro_rules! as_aad {
     )+};
 }
 
-as_aad!(Aad, &Aad, &&Aad);
+as_aad!(&Aad, &&Aad);
 
 mod sealed {
     pub trait Sealed {}
@@ -240,10 +322,37 @@ mod sealed {
 /// ```
 ///
 /// Every ciphertext authenticates these names. If the column is renamed in the database, keep the old names here.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Field {
     table: Cow<'static, str>,
     column: Cow<'static, str>,
+    /// Both names, framed once, and their framed length; `None` if they are too long for it.
+    framed: Option<([u8; SHORT], usize)>,
+}
+
+/// Frames the names of a field, at compile time if they are literals. `None` if they are too long.
+const fn frame_names(table: &[u8], column: &[u8]) -> Option<([u8; SHORT], usize)> {
+    let len = 3 + 5 + table.len() + 5 + column.len();
+    if len > SHORT {
+        return None;
+    }
+    let mut framed = [0; SHORT];
+    (framed[0], framed[2]) = (KIND_FIELD, 2);
+    let (mut at, mut part) = (3, 0);
+    while part < 2 {
+        let name = if part == 0 { table } else { column };
+        framed[at] = TYPE_TEXT;
+        // Less than SHORT, so it is in the last of four bytes.
+        framed[at + 4] = name.len().to_le_bytes()[0];
+        at += 5;
+        let mut byte = 0;
+        while byte < name.len() {
+            framed[at] = name[byte];
+            (at, byte) = (at + 1, byte + 1);
+        }
+        part += 1;
+    }
+    Some((framed, len))
 }
 
 impl Field {
@@ -259,6 +368,7 @@ impl Field {
         Self {
             table: Cow::Borrowed(table),
             column: Cow::Borrowed(column),
+            framed: frame_names(table.as_bytes(), column.as_bytes()),
         }
     }
 
@@ -273,6 +383,7 @@ impl Field {
             return Err(AadError::EmptyPart);
         }
         Ok(Self {
+            framed: frame_names(table.as_bytes(), column.as_bytes()),
             table: table.into(),
             column: column.into(),
         })
@@ -294,18 +405,14 @@ impl Field {
     ///
     /// Use an id that never changes. The call that uses the AAD refuses an empty id. An upsert on another unique column keeps
     /// the existing row's id: encrypt for that id.
+    #[inline]
     #[must_use]
     pub fn row(&self, id: impl RowId) -> Aad {
-        let place = Aad::begin(KIND_FIELD).text(&self.table).text(&self.column);
-        let Aad(bound) = id.append_to(RowIdParts(place)).0;
-        // A caller's `RowId` may append nothing, which would bind to the column alone.
-        Aad(bound.and_then(|framed| {
-            if framed[2] > 2 {
-                Ok(framed)
-            } else {
-                Err(AadError::EmptyPart)
-            }
-        }))
+        let place = match &self.framed {
+            Some((framed, len)) => Aad(Ok(Buffer::new(framed, *len))),
+            None => Aad::of_column(&self.table, &self.column),
+        };
+        place.row(&id)
     }
 
     /// Binds to a place inside a document in the row, such as `["address", "street"]` of a JSON column.
@@ -315,6 +422,15 @@ impl Field {
     pub fn row_path<S: AsRef<str>>(&self, id: impl RowId, path: impl IntoIterator<Item = S>) -> Aad {
         path.into_iter()
             .fold(self.row(id), |place, step| place.step(step.as_ref()))
+    }
+}
+
+impl fmt::Debug for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Field")
+            .field("table", &self.table)
+            .field("column", &self.column)
+            .finish()
     }
 }
 
@@ -368,6 +484,7 @@ pub trait RowId {
 pub struct RowIdParts(Aad);
 
 impl<T: RowId + ?Sized> RowId for &T {
+    #[inline]
     fn append_to(&self, parts: RowIdParts) -> RowIdParts {
         (**self).append_to(parts)
     }
@@ -376,6 +493,7 @@ impl<T: RowId + ?Sized> RowId for &T {
 macro_rules! integer_row_ids {
     ($($integer:ty),+) => {$(
         impl RowId for $integer {
+            #[inline]
             fn append_to(&self, parts: RowIdParts) -> RowIdParts {
                 RowIdParts(parts.0.integer(*self))
             }
@@ -386,12 +504,14 @@ macro_rules! integer_row_ids {
 integer_row_ids!(i8, i16, i32, i64, i128, isize, u8, u16, u32, u64, u128, usize);
 
 impl RowId for Uuid {
+    #[inline]
     fn append_to(&self, parts: RowIdParts) -> RowIdParts {
         RowIdParts(parts.0.uuid(*self))
     }
 }
 
 impl RowId for str {
+    #[inline]
     fn append_to(&self, parts: RowIdParts) -> RowIdParts {
         RowIdParts(if self.is_empty() {
             parts.0.refuse(AadError::EmptyPart)
@@ -402,6 +522,7 @@ impl RowId for str {
 }
 
 impl RowId for String {
+    #[inline]
     fn append_to(&self, parts: RowIdParts) -> RowIdParts {
         self.as_str().append_to(parts)
     }
@@ -532,7 +653,27 @@ mod tests {
     #[test]
     fn an_ordinary_row_allocates_nothing() {
         let aad = Field::new("customer_addresses", "street_and_number").row(Uuid::from_bytes([1; 16]));
-        assert!(!aad.0.unwrap().spilled());
+        assert!(!aad.0.unwrap().is_long());
+    }
+
+    #[test]
+    fn long_names_and_ids_are_framed_alike() {
+        for len in [1, 30, 80, 90, 105, 106, 107, 108, 109, 110, 111, 200] {
+            let names = ("t".repeat(len / 2 + 1), "c".repeat(len / 2 + 1));
+            for id in [1, len, 2 * len] {
+                let id = "i".repeat(id);
+                let parts = Aad::begin(KIND_FIELD).text(&names.0).text(&names.1).text(&id);
+                let field = Field::try_new(&*names.0, &*names.1).unwrap();
+                let mut row = field.row(&*id);
+                assert_eq!(framed(&row), framed(&parts));
+                let mut other = row.clone();
+                for prefix in [[7; PREFIX_LEN], [9; PREFIX_LEN]] {
+                    let whole = [&prefix[..], &framed(&parts)].concat();
+                    assert_eq!(row.with_prefix(&prefix).unwrap(), whole);
+                    assert_eq!(other.with_prefix(&prefix).unwrap(), whole);
+                }
+            }
+        }
     }
 
     #[test]

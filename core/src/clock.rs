@@ -52,8 +52,8 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// Returns a recent [`elapsed`](Clock::elapsed): never ahead of it, and at most a tenth of a second behind unless the
     /// machine is overloaded.
     ///
-    /// Every encryption and decryption calls this, so it must cost no more than a load from memory. A clock with nothing
-    /// cheaper than `elapsed` returns that.
+    /// Every encryption and decryption calls this, so it should cost a few nanoseconds. A clock with nothing cheaper than
+    /// `elapsed` returns that.
     fn elapsed_coarsely(&self) -> Duration;
 
     /// Returns the milliseconds since 1970-01-01T00:00:00Z, by the wall clock.

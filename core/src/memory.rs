@@ -4,10 +4,10 @@
 //! bytes, and registering a handler with `fork`.
 #![allow(unsafe_code, reason = "audited here, and nowhere else")]
 
-use std::mem::{self, MaybeUninit};
+use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
-use std::{ptr, slice};
+use std::slice;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use zeroize::{Zeroize, ZeroizeOnDrop, zeroize_stack};
 
@@ -82,17 +82,6 @@ pub const UNOPTIMISED: bool = cfg!(debug_assertions);
 /// Counts the times that this process's memory may have been copied.
 static FORKS: AtomicU64 = AtomicU64::new(0);
 
-/// A `fn()` that invalidates other state in a copy, or null. Not behind a lock: a child could be forked while it is held.
-static FORGET: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
-
-/// Registers a function to call whenever this process's memory may have been copied. Only the
-/// last one registered is kept.
-///
-/// It runs between `fork` and `exec`, so it must only store to atomics.
-pub fn forget_in_copies(forget: fn()) {
-    FORGET.store(forget as *mut (), Ordering::Release);
-}
-
 /// Makes every thread draw its next nonce from a freshly seeded generator.
 ///
 /// A nonce must never be used twice under one key. encx draws nonces from a generator in memory, so a copy of that
@@ -107,7 +96,6 @@ pub fn forget_in_copies(forget: fn()) {
 ///
 /// It costs a few nanoseconds, and each thread's next nonce asks the operating system once. If you cannot call it in
 /// time, build with `CryptoBuilder::os_nonces`: every nonce then comes from the operating system.
-/// found in time, build with `CryptoBuilder::os_nonces`: every nonce then comes from the operating system.
 ///
 /// <div class="warning">
 ///
@@ -121,12 +109,6 @@ pub fn forget_in_copies(forget: fn()) {
 /// ```
 pub fn reseed() {
     FORKS.fetch_add(1, Ordering::AcqRel);
-    let forget = FORGET.load(Ordering::Acquire);
-    if !forget.is_null() {
-        // SAFETY: only `forget_in_copies` stores there, and it stores a `fn()`.
-        let forget = unsafe { mem::transmute::<*mut (), fn()>(forget) };
-        forget();
-    }
 }
 
 /// Counts how often this memory may have been copied; `None` if forks cannot be detected.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use encx_core::aad::Aad;
+use encx_core::aad::{Aad, PREFIX_LEN};
 use encx_core::ciphertext::{Ciphertext, HEADER_LEN, Header, MAX_PLAINTEXT_LEN, SUITE_AT, Suite};
 use encx_core::key::{DataKey, Scope};
 use encx_suite::{Batch, Epoch, Epochs, NonceSource, OpenError, SealError, SuiteKey};
@@ -33,7 +33,7 @@ impl Deref for DataCipher {
 }
 
 /// `header 18 ‖ scope 32`.
-type AadPrefix = [u8; HEADER_LEN + Scope::LEN];
+type AadPrefix = [u8; PREFIX_LEN];
 
 impl DataCipher {
     /// Takes a scope's key.
@@ -61,7 +61,7 @@ impl DataCipher {
         epochs: &mut Epochs<'_>,
         suite: Suite,
         plaintext: &[u8],
-        aad: &Aad,
+        aad: &mut Aad,
     ) -> Boxed<Ciphertext> {
         let mut sealed = Vec::new();
         self.seal_into(epochs, suite, plaintext, aad, &mut sealed)?;
@@ -75,11 +75,10 @@ impl DataCipher {
         epochs: &mut Epochs<'_>,
         suite: Suite,
         plaintext: &[u8],
-        aad: &Aad,
+        aad: &mut Aad,
         buffer: &mut Vec<u8>,
     ) -> Boxed<()> {
-        let mut room = GcmAad::new();
-        let aad = self.begin(suite, plaintext, aad, buffer, &mut room)?;
+        let aad = self.begin(suite, plaintext, aad, buffer)?;
         if let Err(error) = self.key.seal(epochs, suite, aad, plaintext, buffer) {
             buffer.clear();
             return Err(why_not_sealed(error));
@@ -97,15 +96,14 @@ impl DataCipher {
 
     /// Reserves room for a ciphertext in an empty buffer, writes its header, and returns GCM's AAD.
     #[inline(always)]
-    fn begin<'r>(
+    fn begin<'a>(
         &self,
         suite: Suite,
         plaintext: &[u8],
-        aad: &Aad,
+        aad: &'a mut Aad,
         out: &mut Vec<u8>,
-        room: &'r mut GcmAad,
-    ) -> Boxed<&'r [u8]> {
-        let aad = room.put(&self.prefix, suite, aad)?;
+    ) -> Boxed<&'a [u8]> {
+        let aad = self.gcm_aad(suite, aad)?;
         // Refuse a plaintext before allocating for it.
         check_len(plaintext)?;
         let len = suite.overhead() + plaintext.len();
@@ -121,18 +119,27 @@ impl DataCipher {
         Ok(aad)
     }
 
+    /// Completes GCM's AAD, `header 18 ‖ scope 32 ‖ framed AAD`, in the AAD's own buffer.
+    #[inline(always)]
+    fn gcm_aad<'a>(&self, suite: Suite, aad: &'a mut Aad) -> Boxed<&'a [u8]> {
+        let whole = aad.with_prefix(&self.prefix).map_err(Error::boxed)?;
+        if suite != Suite::KcXaes256Gcm {
+            whole[SUITE_AT] = suite.code();
+        }
+        Ok(whole)
+    }
+
     /// Opens a ciphertext of this key, in either suite.
     #[inline(always)]
     pub(crate) fn open(
         &self,
         epoch: Option<&Epoch>,
         ciphertext: &Ciphertext,
-        aad: &Aad,
+        aad: &mut Aad,
         later: &mut Later,
     ) -> Boxed<Plaintext> {
         let suite = ciphertext.suite();
-        let mut room = GcmAad::new();
-        let aad = room.put(&self.prefix, suite, aad)?;
+        let aad = self.gcm_aad(suite, aad)?;
         let opened = self.key.open(epoch, suite, aad, ciphertext.body());
         opened
             .map(Plaintext::new)
@@ -146,11 +153,10 @@ impl DataCipher {
         epoch: Option<&Epoch>,
         header: Header,
         buffer: &mut Vec<u8>,
-        aad: &Aad,
+        aad: &mut Aad,
         later: &mut Later,
     ) -> Boxed<()> {
-        let mut room = GcmAad::new();
-        let aad = room.put(&self.prefix, header.suite, aad)?;
+        let aad = self.gcm_aad(header.suite, aad)?;
         let opened = self
             .key
             .open_in_place(epoch, header.suite, aad, buffer, HEADER_LEN);
@@ -188,11 +194,11 @@ impl DataCipherBatch<'_> {
         epochs: &mut Epochs<'_>,
         suite: Suite,
         plaintext: &[u8],
-        aad: &Aad,
+        aad: &mut Aad,
     ) -> Boxed<Ciphertext> {
         let (key, batch) = (self.key, &mut self.batch);
-        let (mut sealed, mut room) = (Vec::new(), GcmAad::new());
-        let aad = key.begin(suite, plaintext, aad, &mut sealed, &mut room)?;
+        let mut sealed = Vec::new();
+        let aad = key.begin(suite, plaintext, aad, &mut sealed)?;
         batch
             .seal(epochs, suite, aad, plaintext, &mut sealed)
             .map_err(why_not_sealed)?;
@@ -222,46 +228,9 @@ pub(crate) fn check_len(plaintext: &[u8]) -> Boxed<()> {
 }
 
 fn aad_prefix(header: Header, scope: Scope) -> AadPrefix {
-    let mut prefix = [0; HEADER_LEN + Scope::LEN];
+    let mut prefix = [0; PREFIX_LEN];
     let (of_header, of_scope) = prefix.split_at_mut(HEADER_LEN);
     of_header.copy_from_slice(&header.to_bytes());
     of_scope.copy_from_slice(scope.as_bytes());
     prefix
-}
-
-/// Room for GCM's AAD, `header 18 ‖ scope 32 ‖ framed AAD`: on the stack for AADs of ordinary length.
-struct GcmAad {
-    short: [u8; 192],
-    /// Used instead of `short` if that is too short.
-    long: Vec<u8>,
-}
-
-impl GcmAad {
-    #[inline(always)]
-    fn new() -> Self {
-        Self {
-            short: [0; 192],
-            long: Vec::new(),
-        }
-    }
-
-    /// Builds the AAD in place: moving it would take longer than all the rest.
-    #[inline(always)]
-    fn put(&mut self, prefix: &AadPrefix, suite: Suite, aad: &Aad) -> Boxed<&[u8]> {
-        let framed = aad.framed().map_err(Error::boxed)?;
-        let len = prefix.len() + framed.len();
-        let whole = if len <= self.short.len() {
-            let (beginning, rest) = self.short.split_at_mut(prefix.len());
-            beginning.copy_from_slice(prefix);
-            rest[..framed.len()].copy_from_slice(framed);
-            &mut self.short[..len]
-        } else {
-            self.long = [prefix.as_slice(), framed].concat();
-            &mut self.long[..]
-        };
-        if suite != Suite::KcXaes256Gcm {
-            whole[SUITE_AT] = suite.code();
-        }
-        Ok(whole)
-    }
 }

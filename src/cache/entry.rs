@@ -3,7 +3,6 @@
 mod next;
 mod records;
 mod refresh_schedule;
-mod seat;
 mod snapshot;
 mod state;
 
@@ -13,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::{ArcSwapOption, Guard};
 use encx_core::context::EncryptionContext;
 use encx_core::key::{DataKey, DataKeyId, KeyUsage, Scope};
 use encx_core::store::KeyRecord;
@@ -25,8 +25,6 @@ use crate::error::Error;
 
 pub(crate) use records::{Records, Used};
 use refresh_schedule::ScheduledKey;
-use seat::Published;
-pub(crate) use seat::{SnapshotGuard, tidy as tidy_seats};
 pub(crate) use snapshot::{DerivationKeys, Snapshot};
 use state::State;
 
@@ -41,7 +39,7 @@ pub(crate) struct EntryKey {
 pub(crate) struct Entry {
     pub(crate) key: EntryKey,
     pub(crate) scope: Scope,
-    published: Published,
+    published: ArcSwapOption<Snapshot>,
     detached: AtomicBool,
     used: AtomicBool,
     /// Whether a version without a cached key is waiting to become active.
@@ -60,7 +58,7 @@ impl Entry {
         Self {
             key,
             scope,
-            published: Published::new(),
+            published: ArcSwapOption::const_empty(),
             detached: AtomicBool::new(false),
             used: AtomicBool::new(false),
             lacks_next: AtomicBool::new(false),
@@ -125,13 +123,13 @@ impl Entry {
 
     /// Reads the snapshot. Never waits.
     #[inline(always)]
-    pub(crate) fn snapshot(&self) -> SnapshotGuard {
-        self.published.read()
+    pub(crate) fn snapshot(&self) -> Guard<Option<Arc<Snapshot>>> {
+        self.published.load()
     }
 
     /// Replaces the snapshot; the caller holds the state lock. No call that starts after this uses the old one.
     fn show(&self, _state: &State, snapshot: Option<Snapshot>) {
-        self.published.replace(snapshot, true);
+        self.published.store(snapshot.map(Arc::new));
     }
 
     /// Keeps the epoch that began under a snapshot, unless the snapshot was replaced.
@@ -139,7 +137,8 @@ impl Entry {
     pub(crate) fn keep_epoch(&self, of: &Arc<Snapshot>, epoch: Arc<Epoch>) {
         // Snapshots are only made under this lock.
         let _state = self.state();
-        if self.published.is(of) {
+        let current = self.published.load();
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, of)) {
             let snapshot = Snapshot {
                 active: of.active.clone(),
                 decrypting: of.decrypting.clone(),
@@ -148,8 +147,7 @@ impl Entry {
                 known_until: of.known_until,
                 epoch: Some(epoch),
             };
-            // Its keys stay the same, so there is no need to wait until the old one is gone.
-            self.published.replace(Some(snapshot), false);
+            self.published.store(Some(Arc::new(snapshot)));
         }
     }
 

@@ -10,7 +10,6 @@ use encx_core::key::Scope;
 use encx_core::store::{CursorPosition, KeyChange, KeyChanges, KeyHint};
 use futures_core::Stream;
 
-use crate::cache::entry::tidy_seats;
 use crate::cache::reread::read_again;
 use crate::cache::running::Running;
 use crate::cache::vanished::check_vanished;
@@ -95,7 +94,6 @@ async fn poll_forever(cache: Weak<Cache>) {
         if strong.poll_once().await.is_err() {
             return;
         }
-        tidy_seats();
         strong.begin_prefetch();
         let sleep = strong.clock.sleep(pause_between_polls(&strong));
         drop(strong);

@@ -38,7 +38,7 @@ impl Cache {
         }
         for (_, entry) in &self.entries {
             let guard = entry.snapshot();
-            let Some(snapshot) = guard.get() else { continue };
+            let Some(snapshot) = guard.as_ref() else { continue };
             if matches!(self.trust(snapshot.known_at, now), Trust::Ask | Trust::Refuse) {
                 continue;
             }

@@ -4,7 +4,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::cache::Cache;
-use crate::cache::entry::tidy_seats;
 use crate::cache::refresh::refresh;
 use crate::cache::running::Running;
 use crate::error::Error;
@@ -42,7 +41,6 @@ async fn sweep_forever(cache: Weak<Cache>) {
         }
         // Evicts what exceeds the bound even if no call does.
         cache.apply_bounds();
-        tidy_seats();
         if !due.is_empty() && cache.tasks.spawn(refresh(Arc::clone(&cache), due)).is_err() {
             return;
         }

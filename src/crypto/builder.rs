@@ -9,13 +9,12 @@ use encx_core::ciphertext::Suite;
 use encx_core::context::EncryptionContext;
 use encx_core::key::{KmsName, NameError};
 use encx_core::kms::KeyManagementService;
-use encx_core::memory;
 use encx_core::store::{KeyCensus, KeyStore};
 use encx_suite::NonceSource;
 use tokio::runtime::Handle;
 
 use crate::cache::{Cache, CacheHandle, Limits, MAX_NAME_LEN};
-use crate::clock::{Clock, SystemClock, forks_are_noticed};
+use crate::clock::{Clock, SystemClock};
 use crate::crypto::{Crypto, check};
 use crate::error::Error;
 use crate::kek::{KekChoice, KekRef, KekRule, Keks};
@@ -463,11 +462,6 @@ impl CryptoBuilder {
         }
         if !connect_lazily {
             check::check(&keks, &*store, &*clock, limits.load_timeout, require_kms).await?;
-        }
-        if memory::fork_count().is_some() {
-            forks_are_noticed();
-            // Starts the clock's keeper now rather than in the first hot call.
-            let _ = clock.elapsed_coarsely();
         }
         let cache = CacheHandle::new(Cache::new(keks, store, clock, limits, process_name));
         cache.start()?;

@@ -24,7 +24,7 @@ impl Crypto {
         let key = self.core.cache().key_by_id(&entry, ciphertext.key_id()).await?;
         let opens = |aad: &Aad| {
             let mut later = Later::default();
-            let opened = key.open(None, ciphertext, aad, &mut later);
+            let opened = key.open(None, ciphertext, &mut aad.clone(), &mut later);
             later.forget();
             opened.is_ok()
         };

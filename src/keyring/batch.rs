@@ -135,14 +135,14 @@ impl Work for (&[u8], &Aad) {
 
     fn at_once(&self, core: &Core, entry: &Entry) -> Option<Result<Ciphertext, Error>> {
         let (plaintext, aad) = *self;
-        let done = core.try_encrypt(entry, plaintext, aad);
+        let done = core.try_encrypt(entry, plaintext, &mut aad.clone());
         done.map(|done| done.map_err(unbox))
             .or_else(|| check_input(plaintext, aad).err().map(Err))
     }
 
     fn with(&self, core: &Core, key: &DataCipher, _: &mut Later) -> Boxed<Ciphertext> {
         let (plaintext, aad) = *self;
-        key.seal(&mut Epochs::new(None), core.suite, plaintext, aad)
+        key.seal(&mut Epochs::new(None), core.suite, plaintext, &mut aad.clone())
     }
 }
 
@@ -157,7 +157,7 @@ impl Work for (&Ciphertext, &Aad) {
 
     fn at_once(&self, core: &Core, entry: &Entry) -> Option<Result<Plaintext, Error>> {
         let (ciphertext, aad) = *self;
-        if let Some(done) = core.try_decrypt(entry, ciphertext, aad) {
+        if let Some(done) = core.try_decrypt(entry, ciphertext, &mut aad.clone()) {
             return Some(done.map_err(unbox));
         }
         let accepted = core.check_suite(ciphertext.suite());
@@ -166,7 +166,7 @@ impl Work for (&Ciphertext, &Aad) {
 
     fn with(&self, core: &Core, key: &DataCipher, later: &mut Later) -> Boxed<Plaintext> {
         let (ciphertext, aad) = *self;
-        core.open(key, None, ciphertext, aad, later)
+        core.open(key, None, ciphertext, &mut aad.clone(), later)
     }
 }
 
@@ -195,7 +195,7 @@ impl Core {
             Some(Ok(active)) => {
                 let (mut batch, mut epochs) = (active.key.batch(values.len()), active.epochs());
                 for (plaintext, aad) in values {
-                    let sealed = batch.seal(&mut epochs, self.suite, plaintext, aad);
+                    let sealed = batch.seal(&mut epochs, self.suite, plaintext, &mut (*aad).clone());
                     done.push(sealed.map_err(unbox));
                 }
                 active.keep(entry, epochs);
@@ -223,6 +223,7 @@ impl Core {
                 let Some(found) = self.key_of(&mut look, ciphertext.key_id()) else {
                     return false;
                 };
+                let aad = &mut (*aad).clone();
                 let opened =
                     found.and_then(|(key, epoch)| self.open(key, epoch, ciphertext, aad, look.later));
                 done.push(opened.map_err(unbox));

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use encx_core::aad::{Aad, AsAad};
+use encx_core::aad::Aad;
 use encx_core::ciphertext::Ciphertext;
 use encx_suite::Epochs;
 
@@ -139,37 +139,37 @@ pub(crate) trait Place {
     fn entry(&self) -> Arc<Entry>;
 
     /// Encrypts into an empty buffer, if that needs no load; otherwise `None`.
-    fn try_encrypt_into(&self, plaintext: &[u8], aad: &Aad, buffer: &mut Vec<u8>) -> Option<Boxed<()>>;
+    fn try_encrypt_into(&self, plaintext: &[u8], aad: &mut Aad, buffer: &mut Vec<u8>) -> Option<Boxed<()>>;
 
     /// Encrypts if that needs no load; otherwise `None`.
     #[inline(always)]
-    fn try_encrypt(&self, plaintext: &[u8], aad: &Aad) -> Option<Boxed<Ciphertext>> {
+    fn try_encrypt(&self, plaintext: &[u8], aad: &mut Aad) -> Option<Boxed<Ciphertext>> {
         let mut sealed = Vec::new();
         let done = self.try_encrypt_into(plaintext, aad, &mut sealed)?;
         Some(done.map(|()| Ciphertext::from_sealed(sealed)))
     }
 
     /// Decrypts if that needs no load; otherwise `None`.
-    fn try_decrypt(&self, ciphertext: &Ciphertext, aad: &Aad) -> Option<Boxed<Plaintext>>;
+    fn try_decrypt(&self, ciphertext: &Ciphertext, aad: &mut Aad) -> Option<Boxed<Plaintext>>;
 }
 
 /// Encrypts one value.
-pub struct Encrypt<W, P, A> {
+pub struct Encrypt<W, P> {
     pub(crate) place: W,
     pub(crate) plaintext: P,
-    pub(crate) aad: A,
+    pub(crate) aad: Aad,
 }
 
-impl<W: Place, P: AsRef<[u8]>, A: AsAad> Call for Encrypt<W, P, A> {
+impl<W: Place, P: AsRef<[u8]>> Call for Encrypt<W, P> {
     type Output = Ciphertext;
 
     #[inline(always)]
     fn try_now(&mut self) -> Option<Boxed<Ciphertext>> {
-        self.place.try_encrypt(self.plaintext.as_ref(), self.aad.as_aad())
+        self.place.try_encrypt(self.plaintext.as_ref(), &mut self.aad)
     }
 
     fn load(&self) -> Waiting {
-        let checked = check_input(self.plaintext.as_ref(), self.aad.as_aad());
+        let checked = check_input(self.plaintext.as_ref(), &self.aad);
         self.place.core().key_to_seal(self.place.entry(), checked)
     }
 
@@ -180,7 +180,7 @@ impl<W: Place, P: AsRef<[u8]>, A: AsAad> Call for Encrypt<W, P, A> {
         context: &mut Context<'_>,
     ) -> Poll<Boxed<Ciphertext>> {
         let suite = self.place.core().suite;
-        let (plaintext, aad) = (self.plaintext.as_ref(), self.aad.as_aad());
+        let (plaintext, aad) = (self.plaintext.as_ref(), &mut self.aad);
         poll_use(waiting, context, |key| {
             key.seal(&mut Epochs::new(None), suite, plaintext, aad)
         })
@@ -188,23 +188,25 @@ impl<W: Place, P: AsRef<[u8]>, A: AsAad> Call for Encrypt<W, P, A> {
 }
 
 /// Decrypts one value.
-pub struct Decrypt<'a, W, A> {
+pub struct Decrypt<'a, W> {
     pub(crate) place: W,
     pub(crate) ciphertext: &'a Ciphertext,
-    pub(crate) aad: A,
+    pub(crate) aad: Aad,
 }
 
-impl<W: Place, A: AsAad> Call for Decrypt<'_, W, A> {
+impl<W: Place> Call for Decrypt<'_, W> {
     type Output = Plaintext;
 
     #[inline(always)]
     fn try_now(&mut self) -> Option<Boxed<Plaintext>> {
-        self.place.try_decrypt(self.ciphertext, self.aad.as_aad())
+        self.place.try_decrypt(self.ciphertext, &mut self.aad)
     }
 
     fn load(&self) -> Waiting {
-        let (header, aad) = (self.ciphertext.header(), self.aad.as_aad());
-        self.place.core().key_to_open(self.place.entry(), header, aad)
+        let header = self.ciphertext.header();
+        self.place
+            .core()
+            .key_to_open(self.place.entry(), header, &self.aad)
     }
 
     fn finish(
@@ -213,7 +215,7 @@ impl<W: Place, A: AsAad> Call for Decrypt<'_, W, A> {
         later: &mut Later,
         context: &mut Context<'_>,
     ) -> Poll<Boxed<Plaintext>> {
-        let (core, aad) = (self.place.core(), self.aad.as_aad());
+        let (core, aad) = (self.place.core(), &mut self.aad);
         poll_use(waiting, context, |key| {
             core.open(key, None, self.ciphertext, aad, later)
         })
@@ -221,7 +223,7 @@ impl<W: Place, A: AsAad> Call for Decrypt<'_, W, A> {
 
     fn failed(&mut self, error: &mut Error) {
         let key = Some(self.ciphertext.key_id());
-        self.place.core().note_refused(error, key, self.aad.as_aad());
+        self.place.core().note_refused(error, key, &self.aad);
     }
 }
 

@@ -4,13 +4,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::Guard;
 use encx_core::aad::Aad;
 use encx_core::ciphertext::{Ciphertext, Header, Suite};
 use encx_core::key::DataKeyId;
 use encx_suite::{Epoch, Epochs};
 
 use crate::cache::{
-    Cache, CacheHandle, DataCipher, Entry, KeyMeta, Later, Purpose, Snapshot, SnapshotGuard, Use, check_len,
+    Cache, CacheHandle, DataCipher, Entry, KeyMeta, Later, Purpose, Snapshot, Use, check_len,
 };
 use crate::error::{Boxed, Error, Location, unbox};
 use crate::plaintext::Plaintext;
@@ -73,7 +74,7 @@ impl Core {
         &self,
         entry: &Entry,
         plaintext: &[u8],
-        aad: &Aad,
+        aad: &mut Aad,
     ) -> Option<Boxed<Ciphertext>> {
         let mut sealed = Vec::new();
         let done = self.try_encrypt_into(entry, plaintext, aad, &mut sealed)?;
@@ -86,7 +87,7 @@ impl Core {
         &self,
         entry: &Entry,
         plaintext: &[u8],
-        aad: &Aad,
+        aad: &mut Aad,
         buffer: &mut Vec<u8>,
     ) -> Option<Boxed<()>> {
         let mut visit = self.visit(entry);
@@ -182,7 +183,7 @@ impl Core {
         &self,
         entry: &Entry,
         ciphertext: &Ciphertext,
-        aad: &Aad,
+        aad: &mut Aad,
     ) -> Option<Boxed<Plaintext>> {
         let mut visit = self.visit(entry);
         let mut look = visit.look();
@@ -199,7 +200,7 @@ impl Core {
         &self,
         entry: &Entry,
         buffer: &mut Vec<u8>,
-        aad: &Aad,
+        aad: &mut Aad,
     ) -> Option<Boxed<()>> {
         let header = match Header::of(buffer) {
             Ok(header) => header,
@@ -247,7 +248,7 @@ impl Core {
         key: &DataCipher,
         epoch: Option<&Epoch>,
         ciphertext: &Ciphertext,
-        aad: &Aad,
+        aad: &mut Aad,
         later: &mut Later,
     ) -> Boxed<Plaintext> {
         let suite = ciphertext.suite();
@@ -263,7 +264,7 @@ impl Core {
         epoch: Option<&Epoch>,
         header: Header,
         buffer: &mut Vec<u8>,
-        aad: &Aad,
+        aad: &mut Aad,
         later: &mut Later,
     ) -> Boxed<()> {
         if !self.accepts(header.suite) {
@@ -326,7 +327,7 @@ impl Core {
 /// in [`Later`] to subscribers.
 pub(crate) struct Visit {
     // In this order: the snapshot is released before subscribers are told.
-    snapshot: SnapshotGuard,
+    snapshot: Guard<Option<Arc<Snapshot>>>,
     now: Duration,
     later: Later,
 }
@@ -335,7 +336,7 @@ impl Visit {
     #[inline(always)]
     pub(crate) fn look(&mut self) -> Look<'_> {
         Look {
-            snapshot: self.snapshot.get(),
+            snapshot: self.snapshot.as_ref(),
             now: self.now,
             later: &mut self.later,
         }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use encx_core::aad::{Aad, ColumnValue, Field, RowId};
+use encx_core::aad::{Aad, ColumnValue, RowId};
 
 /// Columns that a value is bound to, with their values.
 pub(super) type Bound<'v> = &'v [(&'static str, &'v dyn ColumnValue)];
@@ -37,10 +37,10 @@ impl<'r> Row<'r> {
     #[must_use]
     pub fn aad(&self, column: &'static str) -> Aad {
         let Some(((_, outermost), steps)) = self.way.split_first() else {
-            return Field::new(self.table, column).row(self.id);
+            return Aad::of_column(self.table, column).row(self.id);
         };
         let steps = steps.iter().map(|(_, step)| *step).chain([column]);
-        Field::new(self.table, outermost).row_path(self.id, steps)
+        steps.fold(Aad::of_column(self.table, outermost).row(self.id), Aad::step)
     }
 
     /// Binds to a column at this place, and to values of other columns.

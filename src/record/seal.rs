@@ -31,6 +31,9 @@ pub struct Sealing<'a> {
     failures: Vec<FieldFailure>,
 }
 
+/// How many fields a record has at most, as a rule.
+const USUAL_FIELDS: usize = 12;
+
 /// A value of a field.
 struct Item<T> {
     name: Cow<'static, str>,
@@ -43,8 +46,11 @@ type Own = Option<EncryptionContext>;
 #[cfg(feature = "password")]
 type OfPassword<'a> = (Own, &'a Form, Aad);
 
-/// The results of a batch, for each record.
-type Done<T> = Vec<Vec<(Cow<'static, str>, Result<T, Error>)>>;
+/// The items of a batch, by their records, and their results in the same order.
+struct Done<I, T> {
+    records: Vec<Vec<Item<I>>>,
+    results: Vec<Result<T, Error>>,
+}
 
 impl<'a> Sealing<'a> {
     /// Adds a value.
@@ -68,6 +74,10 @@ impl<'a> Sealing<'a> {
         encoded: Result<Encoded<'a>, CodecError>,
     ) {
         let name = row.name(name);
+        if self.values.is_empty() {
+            // Most records have fewer fields, and moving them is slow.
+            self.values.reserve(USUAL_FIELDS);
+        }
         match encoded {
             Ok(bytes) => self.values.push(Item {
                 name,
@@ -191,27 +201,30 @@ pub(super) async fn seal(
     Ok(sealed)
 }
 
-fn hand_out<T>(
-    done: Done<T>,
+fn hand_out<I, T>(
+    done: Done<I, T>,
     sealed: &mut [Sealed],
     failures: &mut Vec<FieldFailure>,
     queue: impl Fn(&mut Sealed) -> &mut VecDeque<T>,
 ) {
-    for (row, (done, sealed)) in done.into_iter().zip(sealed).enumerate() {
-        for (name, result) in done {
+    let mut results = done.results.into_iter();
+    for (row, (record, sealed)) in done.records.into_iter().zip(sealed).enumerate() {
+        let queue = queue(sealed);
+        queue.reserve(record.len());
+        for (item, result) in record.into_iter().zip(&mut results) {
             match result {
-                Ok(value) => queue(sealed).push_back(value),
-                Err(error) => failures.push(FieldFailure::new(name, error).in_row(row)),
+                Ok(value) => queue.push_back(value),
+                Err(error) => failures.push(FieldFailure::new(item.name, error).in_row(row)),
             }
         }
     }
 }
 
-async fn encrypt(
+async fn encrypt<'a>(
     crypto: &Crypto,
     contexts: &[EncryptionContext],
-    records: Vec<Vec<Item<(Encoded<'_>, Aad)>>>,
-) -> Done<Ciphertext> {
+    records: Vec<Vec<Item<(Encoded<'a>, Aad)>>>,
+) -> Done<(Encoded<'a>, Aad), Ciphertext> {
     let items: Vec<_> = records
         .iter()
         .zip(contexts)
@@ -225,16 +238,16 @@ async fn encrypt(
         })
         .collect();
     let results = crypto.encrypt_many(items).await;
-    regroup(records, results)
+    Done { records, results }
 }
 
 async fn index(
     crypto: &Crypto,
     contexts: &[EncryptionContext],
     records: Vec<Vec<Item<(Own, Message)>>>,
-) -> Done<BlindIndex> {
+) -> Done<(), BlindIndex> {
     let mut items = Vec::new();
-    let mut names = Vec::with_capacity(records.len());
+    let mut named = Vec::with_capacity(records.len());
     for (record, context) in records.into_iter().zip(contexts) {
         let mut names_of_record = Vec::with_capacity(record.len());
         for Item {
@@ -246,19 +259,22 @@ async fn index(
             names_of_record.push(Item { name, what: () });
             items.push(Ok((entry, message)));
         }
-        names.push(names_of_record);
+        named.push(names_of_record);
     }
     let results = crypto.blind_indexes_of(items).await;
-    regroup(names, results)
+    Done {
+        records: named,
+        results,
+    }
 }
 
 /// Hashes new passwords concurrently. A `Crypto` bounds the memory.
 #[cfg(feature = "password")]
-async fn hash(
+async fn hash<'a>(
     crypto: &Crypto,
     contexts: &[EncryptionContext],
-    records: Vec<Vec<Item<OfPassword<'_>>>>,
-) -> Done<PasswordHash> {
+    records: Vec<Vec<Item<OfPassword<'a>>>>,
+) -> Done<OfPassword<'a>, PasswordHash> {
     let mut hashes = Vec::new();
     for (record, context) in records.iter().zip(contexts) {
         for Item {
@@ -276,15 +292,5 @@ async fn hash(
         }
     }
     let results = futures_util::future::join_all(hashes).await;
-    regroup(records, results)
-}
-
-/// Distributes the results of a batch to the records of its items.
-fn regroup<I, T>(records: Vec<Vec<Item<I>>>, results: Vec<Result<T, Error>>) -> Done<T> {
-    let mut results = results.into_iter();
-    let of = |record: Vec<Item<I>>| {
-        let names = record.into_iter().map(|item| item.name);
-        names.zip(&mut results).collect()
-    };
-    records.into_iter().map(of).collect()
+    Done { records, results }
 }

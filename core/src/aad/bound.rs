@@ -80,13 +80,6 @@ impl Aad {
         }
         bound
     }
-
-    fn count(&self) -> usize {
-        let framed = self.0.as_deref().unwrap_or_default();
-        framed
-            .get(1..3)
-            .map_or(0, |count| usize::from(count[0]) << 8 | usize::from(count[1]))
-    }
 }
 
 impl<T: ColumnValue + ?Sized> ColumnValue for &T {

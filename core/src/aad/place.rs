@@ -21,7 +21,7 @@ impl Aad {
     #[doc(hidden)]
     #[must_use]
     pub fn row_parts(&self) -> Option<impl Iterator<Item = Part<'_>>> {
-        let framed = self.0.as_deref().ok()?;
+        let framed = self.framed().ok()?;
         let (&kind, mut rest) = framed.split_first()?;
         if kind != KIND_FIELD {
             return None;
