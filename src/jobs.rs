@@ -24,7 +24,7 @@ pub use self::report::{JobEnd, JobError, JobEvent, JobFailure, JobReport};
 pub use self::run::{JobRun, JobStopper};
 
 /// The maximum number of items in a range.
-const MAX_RANGE: u32 = 1000;
+const MAX_RANGE: u32 = 10_000;
 
 /// The default bound on a worker's in-flight items, in bytes.
 const MAX_MEMORY: u64 = 64 << 20;
@@ -197,7 +197,7 @@ impl<W: Walk> Job<W> {
         }
     }
 
-    /// Sets how many items a range holds, 1 to 1000. The default is 500.
+    /// Sets how many items a range holds, 1 to 10 000. The default is 500; a job that only reads has larger ranges.
     pub fn range_size(mut self, items: u32) -> Self {
         self.range_size = items.clamp(1, MAX_RANGE);
         self

@@ -12,8 +12,8 @@ pub(super) const MAX_TRIES: u32 = 6;
 /// for a circuit breaker to close again.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
-/// The longest time, in seconds, that a range takes in a throttled job. It bounds the wait after a stop.
-const RANGE_SECONDS: u32 = 5;
+/// The longest time, in seconds, that a range takes in a throttled job. A stop waits for the ranges in hand.
+const RANGE_SECONDS: u32 = 1;
 
 /// A limit on items a second, shared by all ranges of a worker.
 pub(super) struct Pace {
@@ -76,13 +76,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_range_is_worth_five_seconds_at_most() {
+    fn a_range_is_worth_a_second_at_most() {
         let clock: Arc<dyn Clock> = Arc::new(encx_testkit::ManualClock::new());
         let pace = |per_second| Pace::new(Arc::clone(&clock), per_second);
         assert_eq!(pace(None).range(500), 500);
-        assert_eq!(pace(Some(10)).range(500), 50);
+        assert_eq!(pace(Some(10)).range(500), 10);
         assert_eq!(pace(Some(1000)).range(500), 500);
-        assert_eq!((pace(Some(1)).range(500), pace(Some(1)).burst()), (5, 1));
+        assert_eq!((pace(Some(1)).range(500), pace(Some(1)).burst()), (1, 1));
     }
 
     #[test]

@@ -28,9 +28,9 @@ pub(crate) enum Columns {
     Short,
 }
 
-/// Up to how many bytes a ciphertext is read with its head: for most values one statement is enough then, and a page of a
-/// thousand takes 4 MiB.
-pub(crate) const SHORT: u64 = 4096;
+/// Up to how many bytes a ciphertext is read with its head: for most values one statement is enough then, and a page of ten
+/// thousand takes 10 MiB.
+pub(crate) const SHORT: u64 = 1024;
 
 /// How many characters of a value are read for an encryption context: more than any pair may have.
 const CONTEXT_CHARS: usize = MAX_PAIR_CHARS + 1;

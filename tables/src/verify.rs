@@ -1,11 +1,13 @@
 //! Opening every row of encrypted columns, as a job: it finds what cannot be read, and changes nothing.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use encx::jobs::{Job, JobError, Walk, WalkOutcome, WalkPage};
 use encx::record::EncryptedColumn;
-use encx::{Ciphertext, Crypto, Error};
+use encx::{Ciphertext, Crypto, Error, Keyring};
 
 use crate::cell::Id;
 use crate::elsewhere::{Refused, Search};
@@ -13,16 +15,19 @@ use crate::error::RowsError;
 use crate::layout::{Layout, Row};
 use crate::rows::Rows;
 use crate::sql::Filter;
-use crate::walk::{Decide, Decided, Item, Walked, job_name};
+use crate::walk::{Contexts, Decide, Decided, Item, Walked, job_name};
 
 /// Opens rows: see [`Rows::verify`].
 pub struct Verify {
     pub(crate) crypto: Crypto,
-    pub(crate) walked: Walked,
+    pub(crate) walked: Arc<Walked>,
 }
 
 /// What the job is called, with the columns behind it.
 const NAME: &str = "encx/verify";
+
+/// How many rows a range holds.
+const RANGE: u32 = 10_000;
 
 impl Rows {
     /// Opens every ciphertext of these columns, in its own row, and names those that do not open. Writes nothing.
@@ -76,7 +81,7 @@ impl Rows {
     ) -> Result<Job<Verify>, RowsError> {
         let walk = Verify::new(self, crypto, columns)?;
         // Nothing is locked or written, so large ranges delay no one and cost fewer calls to the key store.
-        Ok(Job::new(crypto, walk.walked.job_name(NAME), walk).range_size(1000))
+        Ok(Job::new(crypto, walk.walked.job_name(NAME), walk).range_size(RANGE))
     }
 
     /// Returns the name of the job that verifies this column alone, by which
@@ -100,7 +105,7 @@ impl Verify {
         let layouts = columns.map(Layout::new).collect::<Result<_, _>>()?;
         Ok(Self {
             crypto: crypto.clone(),
-            walked: Walked::new(rows.clone(), layouts, Filter::Encrypted, false).whole(),
+            walked: Arc::new(Walked::new(rows.clone(), layouts, Filter::Encrypted, false).whole()),
         })
     }
 
@@ -176,6 +181,51 @@ impl Decide for Verify {
     }
 }
 
+/// Opens rows that were read whole. Returns how many, and the rows to look at one by one: those that were not, or all of them if
+/// one does not open, because the others tell where its value belongs.
+async fn open_all(walked: Arc<Walked>, crypto: Crypto, column: u16, rows: Vec<Row>) -> (usize, Vec<Row>) {
+    let (mut whole, mut left): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.whole);
+    let layout = &walked.layouts[usize::from(column)];
+    let (mut contexts, mut keyrings) = (Contexts::default(), HashMap::new());
+    let mut opened = 0;
+    for row in &mut whole {
+        if !keyrings.contains_key(&row.context) {
+            let Ok(context) = contexts.of(layout, row) else {
+                break;
+            };
+            let Ok(keyring) = crypto.keyring(&context).await else {
+                break;
+            };
+            keyrings.insert(row.context.clone(), keyring);
+        }
+        if !opens(layout, keyrings.get(&row.context), row).await {
+            break;
+        }
+        opened += 1;
+    }
+    if opened < whole.len() {
+        left.append(&mut whole);
+        return (0, left);
+    }
+    (opened, left)
+}
+
+/// Tells whether a row's value opens. The plaintext is wiped at once.
+async fn opens(layout: &Layout, keyring: Option<&Keyring>, row: &mut Row) -> bool {
+    let (Some(keyring), Ok(aad)) = (keyring, layout.aad(&row.id)) else {
+        return false;
+    };
+    let Some(cipher) = row.cipher.take() else { return false };
+    let Ok(cipher) = Ciphertext::parse(cipher) else {
+        // Its bytes are gone.
+        row.whole = false;
+        return false;
+    };
+    let opened = keyring.decrypt(&cipher, aad).await.is_ok();
+    row.cipher = Some(cipher.into_bytes());
+    opened
+}
+
 #[async_trait]
 impl Walk for Verify {
     type Item = Item;
@@ -199,8 +249,22 @@ impl Walk for Verify {
 
     async fn work(&self, items: Vec<Item>) -> Vec<WalkOutcome<Item>> {
         let mut outcomes = Vec::with_capacity(items.len());
-        if let Some(rows) = self.walked.readable(items, &mut outcomes) {
-            self.walked.look(rows, self, &mut outcomes).await;
+        let Some((column, rows)) = self.walked.readable(items, &mut outcomes) else {
+            return outcomes;
+        };
+        // In a task of its own, so that the next page is read at the same time on another processor.
+        let opening = open_all(Arc::clone(&self.walked), self.crypto.clone(), column, rows);
+        let (opened, left) = match tokio::spawn(opening).await {
+            Ok(opened) => opened,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime ends, and this run with it.
+                Err(_) => std::future::pending().await,
+            },
+        };
+        outcomes.extend((0..opened).map(|_| WalkOutcome::Unchanged));
+        if !left.is_empty() {
+            self.walked.look((column, left), self, &mut outcomes).await;
         }
         outcomes
     }

@@ -35,7 +35,7 @@ fn stopped_and_resumed(database: Database) {
         &place,
         &format!("UPDATE users SET ssn = {text} WHERE id IN (1, 4900)"),
     );
-    let slow = ["verify", "--all", "--throttle", "1500", "--format", "json"];
+    let slow = ["verify", "--all", "--throttle", "500", "--format", "json"];
     let (child, mut stdout) = spawn(&place, &slow);
     await_line(&mut stdout, "\"progress\"");
     signal(&child, "INT");
