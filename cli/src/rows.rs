@@ -1,14 +1,10 @@
 //! The tables whose columns are encrypted: in the database of the key store.
 
 use anyhow::{Result, bail};
-use encx::Crypto;
 use encx::store::StoreError;
 use encx_config::Settings;
 use encx_tables::Rows;
 use sqlx::{PgPool, SqlitePool};
-
-use crate::exit::Exit;
-use crate::session::Session;
 
 /// Connects to the database that holds the declared columns.
 pub(crate) async fn connect(settings: &Settings) -> Result<Rows> {
@@ -30,19 +26,4 @@ pub(crate) async fn connect(settings: &Settings) -> Result<Rows> {
         }
         _ => bail!("encrypted columns are counted in PostgreSQL and SQLite, and the key store is {url}"),
     }
-}
-
-/// Opens what work on rows needs, does it, and closes it.
-pub(crate) async fn work_on(
-    session: &Session,
-    work: impl AsyncFnOnce(&Rows, &Crypto) -> Result<Exit>,
-) -> Result<Exit> {
-    // The store first: where the database is down, it says so sooner.
-    session.store().await?;
-    let rows = connect(&session.settings).await?;
-    let crypto = session.crypto().await?;
-    let done = work(&rows, &crypto).await;
-    // Whatever became of it: `keys destroy` waits for processes that did not sign off.
-    crypto.shutdown().await;
-    done
 }

@@ -10,10 +10,10 @@ use encx::kms::{KekRef, KmsErrorKind};
 use encx::store::KeyStore;
 use encx::{Crypto, CryptoBuilder};
 use encx_config::{OpenKms, OpenStore, Settings};
-use encx_tables::Census;
+use encx_tables::{Census, Rows};
 use tokio::sync::OnceCell;
 
-use crate::exit;
+use crate::exit::{self, Exit};
 use crate::output::{Format, Output, tell};
 use crate::program::Program;
 use crate::rows;
@@ -93,6 +93,21 @@ impl Session {
         // A killed process cannot sign off: `keys destroy` waits this long for it.
         let builder = builder.ttl(Duration::from_secs(60));
         Ok(builder.process_name(own_name()).build().await?)
+    }
+
+    /// Opens what work on rows needs, does it, and closes it.
+    pub(crate) async fn with_rows(
+        &self,
+        work: impl AsyncFnOnce(&Rows, &Crypto) -> Result<Exit>,
+    ) -> Result<Exit> {
+        // The store first: where the database is down, it says so sooner.
+        self.store().await?;
+        let rows = rows::connect(&self.settings).await?;
+        let crypto = self.crypto().await?;
+        let done = work(&rows, &crypto).await;
+        // Whatever became of it: `keys destroy` waits for processes that did not sign off.
+        crypto.shutdown().await;
+        done
     }
 
     /// Parses the name of a KEK: `KEK`, or `KMS:KEK`.

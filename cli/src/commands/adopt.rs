@@ -11,7 +11,6 @@ use crate::columns::{ColumnArgs, WalkArgs, name_of};
 use crate::exit::Exit;
 use crate::output::tell;
 use crate::progress::{Work, exit_of, follow_work};
-use crate::rows;
 use crate::session::Session;
 
 /// The columns are those of encx.toml with `plaintext = { column = .., kind = .., until = .. }`.
@@ -66,11 +65,12 @@ pub(crate) async fn run(session: &Session, command: Command) -> Result<Exit> {
             ),
         )?;
     }
-    rows::work_on(session, async |rows, crypto| match step {
-        None => status(session, &adopted, rows, crypto).await,
-        Some((kind, step)) => walk(session, kind, step, &adopted, rows, crypto).await,
-    })
-    .await
+    session
+        .with_rows(async |rows, crypto| match step {
+            None => status(session, &adopted, rows, crypto).await,
+            Some((kind, step)) => walk(session, kind, step, &adopted, rows, crypto).await,
+        })
+        .await
 }
 
 type Adopted<'s> = Vec<(&'s DeclaredColumn, &'s DeclaredPlaintext)>;

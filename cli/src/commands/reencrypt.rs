@@ -9,15 +9,13 @@ use crate::columns::{WalkArgs, name_of, why_not_walked};
 use crate::exit::Exit;
 use crate::output::{Output, tell};
 use crate::progress::{Work, exit_of, follow_work};
-use crate::rows;
 use crate::session::Session;
 
 pub(crate) async fn run(session: &Session, args: WalkArgs) -> Result<Exit> {
     let declared = args.columns.of(&session.settings)?;
-    rows::work_on(session, async |rows, crypto| {
-        reencrypt(session.output, &args, &declared, rows, crypto).await
-    })
-    .await
+    session
+        .with_rows(async |rows, crypto| reencrypt(session.output, &args, &declared, rows, crypto).await)
+        .await
 }
 
 async fn reencrypt(

@@ -14,7 +14,6 @@ use crate::columns::{ColumnArgs, name_of, why_not_walked};
 use crate::exit::Exit;
 use crate::output::{Output, columns, tell};
 use crate::progress::{Work, exit_of, failed_by_servers, follow_work};
-use crate::rows;
 use crate::session::Session;
 
 #[derive(Debug, clap::Args)]
@@ -63,10 +62,9 @@ struct Fault {
 
 pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
     let declared = args.columns.of(&session.settings)?;
-    rows::work_on(session, async |rows, crypto| {
-        verify(session.output, &args, &declared, rows, crypto).await
-    })
-    .await
+    session
+        .with_rows(async |rows, crypto| verify(session.output, &args, &declared, rows, crypto).await)
+        .await
 }
 
 async fn verify(
