@@ -62,7 +62,7 @@ impl Crypto {
         aad: impl AsAad,
     ) -> Hashing<'a, PasswordHash> {
         let password = password::prepare(password.as_ref());
-        let info = password::pepper_info(aad.as_aad());
+        let info = password::pepper_info(&aad.into_aad());
         Box::pin(async move { self.hash_prepared(context, password?.bytes, info?).await })
     }
 
@@ -116,7 +116,7 @@ impl Crypto {
         password: impl AsRef<[u8]>,
         aad: impl AsAad,
     ) -> Hashing<'a, PasswordVerdict> {
-        let info = password::pepper_info(aad.as_aad());
+        let info = password::pepper_info(&aad.into_aad());
         let password = password::prepare(password.as_ref());
         Box::pin(async move {
             let info = info?;

@@ -215,7 +215,9 @@ async fn opens(layout: &Layout, keyring: Option<&Keyring>, row: &mut Row) -> boo
     let (Some(keyring), Ok(aad)) = (keyring, layout.aad(&row.id)) else {
         return false;
     };
-    let Some(cipher) = row.cipher.take() else { return false };
+    let Some(cipher) = row.cipher.take() else {
+        return false;
+    };
     let Ok(cipher) = Ciphertext::parse(cipher) else {
         // Its bytes are gone.
         row.whole = false;
