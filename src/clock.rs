@@ -16,7 +16,7 @@ pub(crate) use moment::Moment;
 /// suspended: a cached key does not age while nothing runs. All clocks of a process show the same time.
 ///
 /// On Linux, [`elapsed_coarsely`](Clock::elapsed_coarsely) is the time of the kernel's last tick (`CLOCK_MONOTONIC_COARSE`),
-/// at most 10 ms ago; elsewhere it equals `elapsed`.
+/// at most 30 ms behind; elsewhere it equals `elapsed`.
 ///
 /// ```
 /// use encx::{Clock, SystemClock};

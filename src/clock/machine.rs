@@ -4,39 +4,9 @@
     reason = "the one place that asks the machine for the time"
 )]
 
-use std::sync::OnceLock;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-/// How far the machine's coarse clock may lag: at most 10 ms on Linux, 16 ms on Windows.
-const MAX_LAG: Duration = Duration::from_millis(20);
-
-/// When this process first asked.
-struct Start {
-    coarse: coarsetime::Instant,
-    exact: Instant,
-}
-
-/// Returns the time since this process first asked, and [`MAX_LAG`]: so the coarse time, whose start may have lagged, is
-/// never ahead.
-pub(super) fn since_start() -> Duration {
-    start().exact.elapsed() + MAX_LAG
-}
-
-/// Returns a time that is at most twice [`MAX_LAG`] behind. On Linux it is that of the kernel's last tick, which takes a
-/// fifth of the time of an `Instant`.
-#[inline]
-pub(super) fn coarsely_since_start() -> Duration {
-    let since = coarsetime::Instant::now().duration_since(start().coarse);
-    Duration::from_nanos(since.as_nanos())
-}
-
-fn start() -> &'static Start {
-    static START: OnceLock<Start> = OnceLock::new();
-    START.get_or_init(|| Start {
-        coarse: coarsetime::Instant::now(),
-        exact: Instant::now(),
-    })
-}
+pub(super) use self::monotonic::{coarsely_since_start, since_start};
 
 /// Returns the milliseconds since 1970.
 pub(super) fn unix_millis() -> u64 {
@@ -44,8 +14,70 @@ pub(super) fn unix_millis() -> u64 {
     u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Linux also keeps the time of its last tick, which takes a fifth of the time of an `Instant` to read. Both are the same clock.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+mod monotonic {
+    use std::sync::OnceLock;
+    use std::time::{Duration, Instant};
+
+    /// How far the last tick may be in the past: 10 ms at the lowest tick rate.
+    const MAX_LAG: Duration = Duration::from_millis(10);
+
+    struct Start {
+        exact: Instant,
+        coarse: coarsetime::Instant,
+    }
+
+    /// Returns the time since this process first asked, and [`MAX_LAG`]: the coarse time, whose start lagged, is never ahead.
+    pub(in crate::clock) fn since_start() -> Duration {
+        start().exact.elapsed() + MAX_LAG
+    }
+
+    /// Returns a time that is at most three times [`MAX_LAG`] behind.
+    #[inline]
+    pub(in crate::clock) fn coarsely_since_start() -> Duration {
+        // Not `now`, which writes to a global that all threads share.
+        let now = coarsetime::Instant::now_without_cache_update();
+        Duration::from_nanos(now.duration_since(start().coarse).as_nanos())
+    }
+
+    #[inline]
+    fn start() -> &'static Start {
+        static START: OnceLock<Start> = OnceLock::new();
+        START.get_or_init(|| {
+            loop {
+                let exact = Instant::now();
+                let coarse = coarsetime::Instant::now_without_cache_update();
+                // A thread that is interrupted between the two would be behind for as long as the process lives.
+                if exact.elapsed() < MAX_LAG {
+                    return Start { exact, coarse };
+                }
+            }
+        })
+    }
+}
+
+#[cfg(not(any(target_os = "android", target_os = "linux")))]
+mod monotonic {
+    use std::sync::OnceLock;
+    use std::time::{Duration, Instant};
+
+    /// Returns the time since this process first asked.
+    pub(in crate::clock) fn since_start() -> Duration {
+        static START: OnceLock<Instant> = OnceLock::new();
+        START.get_or_init(Instant::now).elapsed()
+    }
+
+    /// Returns the same: there is no cheaper clock.
+    pub(in crate::clock) fn coarsely_since_start() -> Duration {
+        since_start()
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
