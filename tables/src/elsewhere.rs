@@ -16,6 +16,9 @@ use crate::walk::Bound;
 /// value.
 const TRIES: usize = 10_000;
 
+/// In how many other rows one value is tried, so that one does not use up the tries of all.
+const NEIGHBOURS: usize = 1000;
+
 /// Size limit in bytes for trying a value in other rows. Longer values are only tried in other columns of
 /// their row.
 const LONG: usize = 16 << 10;
@@ -141,7 +144,7 @@ impl<'a> Search<'a> {
             }
         }
         if refused.cipher.as_bytes().len() <= LONG {
-            for other in nearest_first(refused.at, self.ids.len()) {
+            for other in nearest_first(refused.at, self.ids.len()).take(NEIGHBOURS) {
                 if places.len() >= self.tries {
                     break;
                 }

@@ -7,7 +7,7 @@ use encx::store::JobFaults;
 
 use crate::layout::{Layout, Read};
 use crate::rows::Rows;
-use crate::verify::Verify;
+use crate::verify::Opener;
 use crate::walk::Walked;
 
 /// The most random rows per column.
@@ -89,7 +89,7 @@ impl Rows {
         columns: impl IntoIterator<Item = EncryptedColumn>,
         rows: u32,
     ) -> Result<Vec<SampledColumn>, JobError> {
-        let verify = Verify::new(self, crypto, columns)?;
+        let verify = Opener::new(self, crypto, columns)?;
         let mut sampled = Vec::with_capacity(verify.walked.layouts.len());
         for (column, layout) in (0..).zip(&verify.walked.layouts) {
             self.check(layout, false).await?;
@@ -102,7 +102,7 @@ impl Rows {
 
 /// Opens rows whose heads were read, in bounded batches.
 async fn open(
-    verify: &Verify,
+    verify: &Opener,
     column: u16,
     layout: &Layout,
     heads: Vec<Read>,

@@ -1,13 +1,13 @@
 //! Opening every row of encrypted columns, as a job: it finds what cannot be read, and changes nothing.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use encx::jobs::{Job, JobError, Walk, WalkOutcome, WalkPage};
 use encx::record::EncryptedColumn;
-use encx::{Ciphertext, Crypto, Error, Keyring};
+use encx::{Ciphertext, Crypto, Error};
+use tokio::task::JoinSet;
 
 use crate::cell::Id;
 use crate::elsewhere::{Refused, Search};
@@ -15,12 +15,15 @@ use crate::error::RowsError;
 use crate::layout::{Layout, Row};
 use crate::rows::Rows;
 use crate::sql::Filter;
-use crate::walk::{Contexts, Decide, Decided, Item, Walked, job_name};
+use crate::walk::{Decide, Decided, Item, Walked, job_name};
 
 /// Opens rows: see [`Rows::verify`].
-pub struct Verify {
-    pub(crate) crypto: Crypto,
-    pub(crate) walked: Arc<Walked>,
+pub struct Verify(Arc<Opener>);
+
+/// Opens rows, and says why those that do not open do not.
+pub(crate) struct Opener {
+    crypto: Crypto,
+    pub(crate) walked: Walked,
 }
 
 /// What the job is called, with the columns behind it.
@@ -79,9 +82,10 @@ impl Rows {
         crypto: &Crypto,
         columns: impl IntoIterator<Item = EncryptedColumn>,
     ) -> Result<Job<Verify>, RowsError> {
-        let walk = Verify::new(self, crypto, columns)?;
+        let opener = Opener::new(self, crypto, columns)?;
+        let name = opener.walked.job_name(NAME);
         // Nothing is locked or written, so large ranges delay no one and cost fewer calls to the key store.
-        Ok(Job::new(crypto, walk.walked.job_name(NAME), walk).range_size(RANGE))
+        Ok(Job::new(crypto, name, Verify(Arc::new(opener))).range_size(RANGE))
     }
 
     /// Returns the name of the job that verifies this column alone, by which
@@ -95,7 +99,7 @@ impl Rows {
     }
 }
 
-impl Verify {
+impl Opener {
     pub(crate) fn new(
         rows: &Rows,
         crypto: &Crypto,
@@ -105,7 +109,7 @@ impl Verify {
         let layouts = columns.map(Layout::new).collect::<Result<_, _>>()?;
         Ok(Self {
             crypto: crypto.clone(),
-            walked: Arc::new(Walked::new(rows.clone(), layouts, Filter::Encrypted, false).whole()),
+            walked: Walked::new(rows.clone(), layouts, Filter::Encrypted, false).whole(),
         })
     }
 
@@ -128,7 +132,7 @@ impl Verify {
 }
 
 #[async_trait]
-impl Decide for Verify {
+impl Decide for Opener {
     async fn decide(&self, column: u16, rows: Vec<Row>) -> Vec<Decided> {
         let mut decided = Vec::with_capacity(rows.len());
         let mut sealed = Vec::with_capacity(rows.len());
@@ -181,59 +185,12 @@ impl Decide for Verify {
     }
 }
 
-/// Opens rows that were read whole. Returns how many, and the rows to look at one by one: those that were not, or all of them if
-/// one does not open, because the others tell where its value belongs.
-async fn open_all(walked: Arc<Walked>, crypto: Crypto, column: u16, rows: Vec<Row>) -> (usize, Vec<Row>) {
-    let (mut whole, mut left): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.whole);
-    let layout = &walked.layouts[usize::from(column)];
-    let (mut contexts, mut keyrings) = (Contexts::default(), HashMap::new());
-    let mut opened = 0;
-    for row in &mut whole {
-        if !keyrings.contains_key(&row.context) {
-            let Ok(context) = contexts.of(layout, row) else {
-                break;
-            };
-            let Ok(keyring) = crypto.keyring(&context).await else {
-                break;
-            };
-            keyrings.insert(row.context.clone(), keyring);
-        }
-        if !opens(layout, keyrings.get(&row.context), row).await {
-            break;
-        }
-        opened += 1;
-    }
-    if opened < whole.len() {
-        left.append(&mut whole);
-        return (0, left);
-    }
-    (opened, left)
-}
-
-/// Tells whether a row's value opens. The plaintext is wiped at once.
-async fn opens(layout: &Layout, keyring: Option<&Keyring>, row: &mut Row) -> bool {
-    let (Some(keyring), Ok(aad)) = (keyring, layout.aad(&row.id)) else {
-        return false;
-    };
-    let Some(cipher) = row.cipher.take() else {
-        return false;
-    };
-    let Ok(cipher) = Ciphertext::parse(cipher) else {
-        // Its bytes are gone.
-        row.whole = false;
-        return false;
-    };
-    let opened = keyring.decrypt(&cipher, aad).await.is_ok();
-    row.cipher = Some(cipher.into_bytes());
-    opened
-}
-
 #[async_trait]
 impl Walk for Verify {
     type Item = Item;
 
     fn plan(&self) -> String {
-        self.walked.plan("verify")
+        self.0.walked.plan("verify")
     }
 
     async fn read(
@@ -242,7 +199,7 @@ impl Walk for Verify {
         upto: Option<&[u8]>,
         limit: u32,
     ) -> Result<WalkPage<Item>, JobError> {
-        self.walked.read(after, upto, limit).await
+        self.0.walked.read(after, upto, limit).await
     }
 
     fn weight(&self, item: &Item) -> u64 {
@@ -250,25 +207,26 @@ impl Walk for Verify {
     }
 
     async fn work(&self, items: Vec<Item>) -> Vec<WalkOutcome<Item>> {
-        let mut outcomes = Vec::with_capacity(items.len());
-        let Some((column, rows)) = self.walked.readable(items, &mut outcomes) else {
-            return outcomes;
-        };
-        // In a task of its own, so that the next page is read at the same time on another processor.
-        let opening = open_all(Arc::clone(&self.walked), self.crypto.clone(), column, rows);
-        let (opened, left) = match tokio::spawn(opening).await {
-            Ok(opened) => opened,
-            Err(error) => match error.try_into_panic() {
+        let opener = Arc::clone(&self.0);
+        // In a task of its own, so that the next page is read at the same time on another processor. The set ends the task if
+        // the job is dropped.
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let mut outcomes = Vec::with_capacity(items.len());
+            if let Some(rows) = opener.walked.readable(items, &mut outcomes) {
+                opener.walked.look(rows, &*opener, &mut outcomes).await;
+            }
+            outcomes
+        });
+        match task.join_next().await {
+            Some(Ok(outcomes)) => outcomes,
+            Some(Err(error)) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 // The runtime ends, and this run with it.
                 Err(_) => std::future::pending().await,
             },
-        };
-        outcomes.extend((0..opened).map(|_| WalkOutcome::Unchanged));
-        if !left.is_empty() {
-            self.walked.look((column, left), self, &mut outcomes).await;
+            None => Vec::new(),
         }
-        outcomes
     }
 
     async fn inspect(&self, items: Vec<Item>) -> Vec<WalkOutcome<Item>> {
@@ -279,7 +237,7 @@ impl Walk for Verify {
 impl fmt::Debug for Verify {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Verify")
-            .field("rows", &self.walked.rows)
+            .field("rows", &self.0.walked.rows)
             .finish_non_exhaustive()
     }
 }
