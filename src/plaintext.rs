@@ -13,9 +13,6 @@ use crate::error::Error;
 /// [`as_str`](Self::as_str), or take them out with [`into_bytes`](Self::into_bytes) or
 /// [`into_string`](Self::into_string), after which they are no longer zeroised.
 ///
-/// The zeroised memory is reused for later plaintexts: a thread keeps at most 64 KiB of it, and the process
-/// 4 MiB of larger buffers.
-///
 /// ```
 /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
 /// use encx::{Crypto, EncryptionContext, Field};

@@ -110,13 +110,16 @@ where
     let mut failures = Vec::new();
     let mut contexts = Vec::with_capacity(records.len());
     let mut collected = Vec::with_capacity(records.len());
+    // Records of one type have about as many values as the one before.
+    let mut values = 8;
     for (row, record) in records.iter().enumerate() {
-        let mut sealing = Sealing::default();
+        let mut sealing = Sealing::with_room_for(values);
         match record.context() {
             Ok(context) => contexts.push(context),
             Err(error) => sealing.fail(FieldFailure::of_context(error)),
         }
         record.collect(&mut sealing);
+        values = sealing.values();
         failures.extend(sealing.take_failures().map(|failure| failure.in_row(row)));
         collected.push(sealing);
     }

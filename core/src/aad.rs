@@ -111,7 +111,7 @@ impl Aad {
         }
     }
 
-    /// Puts a prefix before the framed bytes, and returns both. Another call replaces the prefix.
+    /// Puts a prefix before the framed bytes, and returns both. Each call replaces the prefix.
     ///
     /// # Errors
     ///
@@ -673,6 +673,22 @@ mod tests {
                     assert_eq!(other.with_prefix(&prefix).unwrap(), whole);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn names_of_every_length_around_the_bound_are_framed_alike() {
+        for (table, column) in [(48, 48), (48, 49), (49, 48), (49, 49), (1, 96), (96, 1), (97, 1)] {
+            let (table, column) = ("t".repeat(table), "c".repeat(column));
+            let field = Field::try_new(&*table, &*column).unwrap();
+            let expected = [
+                &[2, 0, 3, 1, 0, 0, 0, u8::try_from(table.len()).unwrap()],
+                table.as_bytes(),
+                &[1, 0, 0, 0, u8::try_from(column.len()).unwrap()],
+                column.as_bytes(),
+                b"\x01\0\0\0\x02id",
+            ];
+            assert_eq!(framed(&field.row("id")), expected.concat());
         }
     }
 

@@ -35,6 +35,8 @@ impl Deref for DataCipher {
 /// `header 18 ‖ scope 32`.
 type AadPrefix = [u8; PREFIX_LEN];
 
+const _: () = assert!(PREFIX_LEN == HEADER_LEN + Scope::LEN);
+
 impl DataCipher {
     /// Takes a scope's key.
     pub(super) fn new(meta: KeyMeta, scope: Scope, key: &DataKey, nonces: NonceSource) -> Arc<Self> {

@@ -12,9 +12,6 @@ pub(super) const MAX_TRIES: u32 = 6;
 /// for a circuit breaker to close again.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
-/// The longest time, in seconds, that a range takes in a throttled job. A stop waits for the ranges in hand.
-const RANGE_SECONDS: u32 = 1;
-
 /// A limit on items a second, shared by all ranges of a worker.
 pub(super) struct Pace {
     clock: Arc<dyn Clock>,
@@ -32,12 +29,9 @@ impl Pace {
         }
     }
 
-    /// Returns the size of a range.
+    /// Returns the size of a range: in a throttled job at most a second's worth, because a stop waits for the ranges in hand.
     pub(super) fn range(&self, wanted: u32) -> u32 {
-        let at_this_pace = self
-            .per_second
-            .map_or(u32::MAX, |per_second| per_second.saturating_mul(RANGE_SECONDS));
-        wanted.min(at_this_pace).max(1)
+        wanted.min(self.per_second.unwrap_or(u32::MAX)).max(1)
     }
 
     /// Returns how many items may start at once: a second's worth.

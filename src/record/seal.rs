@@ -31,9 +31,6 @@ pub struct Sealing<'a> {
     failures: Vec<FieldFailure>,
 }
 
-/// How many fields a record has at most, as a rule.
-const USUAL_FIELDS: usize = 12;
-
 /// A value of a field.
 struct Item<T> {
     name: Cow<'static, str>,
@@ -53,6 +50,18 @@ struct Done<I, T> {
 }
 
 impl<'a> Sealing<'a> {
+    /// Has room for so many values: growing moves them, which is slow.
+    pub(super) fn with_room_for(values: usize) -> Self {
+        Self {
+            values: Vec::with_capacity(values),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn values(&self) -> usize {
+        self.values.len()
+    }
+
     /// Adds a value.
     pub fn field(
         &mut self,
@@ -74,10 +83,6 @@ impl<'a> Sealing<'a> {
         encoded: Result<Encoded<'a>, CodecError>,
     ) {
         let name = row.name(name);
-        if self.values.is_empty() {
-            // Most records have fewer fields, and moving them is slow.
-            self.values.reserve(USUAL_FIELDS);
-        }
         match encoded {
             Ok(bytes) => self.values.push(Item {
                 name,

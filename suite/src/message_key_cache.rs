@@ -13,8 +13,8 @@ use super::bytes::HalfNonce;
 use super::xaes::MessageKey;
 use crate::memory::Wiped;
 
-/// How many message keys of one data key are kept at most, each for one epoch: enough for half a million messages of one
-/// writer. The places take 2 KiB.
+/// How many message keys of one data key are kept at most, each for one epoch of about 4096
+/// messages. The places take 2 KiB.
 pub(super) const PLACES: usize = 128;
 
 /// How many message keys all caches of this process keep together: about 16 MiB.

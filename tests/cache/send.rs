@@ -26,7 +26,8 @@ fn futures_are_send(
     is_send(crypto.encrypt(context, "text", SSN.row(1)));
     is_send(crypto.encrypt(context, vec![1_u8], SSN.row(1)));
     is_send(crypto.decrypt(context, sealed, SSN.row(1)));
-    is_send(crypto.decrypt(context, sealed, SSN.row(1)));
+    let place = SSN.row(1);
+    is_send(crypto.decrypt(context, sealed, &place));
     is_send(crypto.encrypt_many([(context, "text", SSN.row(1))]));
     is_send(crypto.decrypt_many([(context, sealed, SSN.row(1))]));
     is_send(crypto.keyring(context));

@@ -101,7 +101,7 @@ fn ten_thousand_rounds_accumulate() {
     );
 }
 
-#[ignore = "takes a minute; scripts/test asks for it once"]
+#[ignore = "takes a minute; scripts/check-backends asks for it"]
 #[test]
 fn a_million_rounds_accumulate() {
     assert_eq!(
