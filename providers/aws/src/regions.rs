@@ -53,7 +53,7 @@ impl Regions {
         if let [place] = places {
             return Some(call(place).await);
         }
-        let mut waiting = self.order(places.len());
+        let (began_with, mut waiting) = self.order(places.len());
         let (mut running, mut failed) = (Vec::new(), None);
         let start = |running: &mut Vec<(usize, Pin<Box<F>>)>, waiting: &mut VecDeque<usize>| {
             let next = waiting.pop_front().and_then(|at| Some((at, places.get(at)?)));
@@ -77,7 +77,7 @@ impl Regions {
                     start(&mut running, &mut waiting);
                 }
                 Some((at, outcome)) => {
-                    self.answered(at);
+                    self.answered(began_with, at);
                     return Some(outcome);
                 }
             }
@@ -85,10 +85,13 @@ impl Regions {
         failed.map(Err)
     }
 
-    /// Notes that the region at an index answered, with any answer.
-    fn answered(&self, at: usize) {
-        let before = self.first.swap(at, Ordering::Relaxed);
-        if before == 0 && at > 0 {
+    /// Notes that the region at an index answered a call, with any answer.
+    ///
+    /// A nearer region that answered a trial since the call began stays first.
+    fn answered(&self, began_with: usize, at: usize) {
+        let order = Ordering::Relaxed;
+        let is_new = self.first.compare_exchange(began_with, at, order, order).is_ok();
+        if is_new && began_with == 0 && at > 0 {
             *self.tried.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         }
     }
@@ -116,13 +119,13 @@ impl Regions {
         0..first
     }
 
-    fn order(&self, count: usize) -> VecDeque<usize> {
-        let first = self.first.load(Ordering::Relaxed).min(count.saturating_sub(1));
+    /// Returns which region is first, and all of them in the order of their calls.
+    fn order(&self, count: usize) -> (usize, VecDeque<usize>) {
+        let began_with = self.first.load(Ordering::Relaxed);
+        let first = began_with.min(count.saturating_sub(1));
         let others = (0..count).filter(|at| *at != first);
-        std::iter::once(first)
-            .chain(others)
-            .filter(|at| *at < count)
-            .collect()
+        let order = std::iter::once(first).chain(others).filter(|at| *at < count);
+        (began_with, order.collect())
     }
 }
 
@@ -213,6 +216,21 @@ mod tests {
         assert_eq!(asked, [0]);
         tokio::time::advance(EVERY).await;
         assert_eq!(regions.to_try(), 0..0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trial_that_is_answered_during_a_call_is_not_undone_by_it() {
+        let regions = Regions::new(PATIENCE, EVERY);
+        ask(&regions, &[None, Some(Ok(()))]).await.1.unwrap();
+        tokio::time::advance(EVERY).await;
+        assert_eq!(regions.to_try(), 0..1);
+        // The call to the farther region is under way when the trial is answered.
+        let call = regions.ask(&[0, 1], |_| async {
+            regions.nearer_answered(0);
+            Ok(())
+        });
+        call.await.unwrap().unwrap();
+        assert_eq!(regions.order(2), (0, VecDeque::from([0, 1])));
     }
 
     #[tokio::test(start_paused = true)]
