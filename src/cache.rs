@@ -385,20 +385,30 @@ mod tests {
     use encx_testkit::{MemoryKeyStore, MemoryKms, block_on};
 
     #[test]
-    fn the_builder_says_who_draws_nonces() -> Result<(), Error> {
+    fn the_builder_says_who_draws_nonces_and_encrypts() -> Result<(), Error> {
+        use encx_suite::Backend;
         use encx_suite::NonceSource::{OperatingSystem, Thread};
+
+        let default = encx_suite::backend();
 
         block_on(async {
             let (kms, store) = (MemoryKms::new(), MemoryKeyStore::new());
             let builder = || Crypto::builder(kms.clone(), store.clone());
             let context = EncryptionContext::from_pairs([("tenantId", "a")])?;
-            for (builder, expected) in [(builder(), Thread), (builder().os_nonces(), OperatingSystem)] {
+            let mut cases = vec![
+                (builder(), (Thread, default)),
+                (builder().os_nonces(), (OperatingSystem, default)),
+            ];
+            let compiled = Backend::COMPILED.iter();
+            cases.extend(compiled.map(|backend| (builder().backend(*backend), (Thread, *backend))));
+            for (builder, expected) in cases {
                 let crypto = builder.build().await?;
                 crypto.encrypt(&context, "x", Aad::unbound()).await?;
                 let entry = crypto.core().cache().entry(&context, KeyUsage::Data);
                 let guard = entry.snapshot();
                 let snapshot = guard.as_ref().expect("it has encrypted");
-                assert_eq!(snapshot.active.as_ref().expect("a key").nonces(), expected);
+                let options = snapshot.active.as_ref().expect("a key").options();
+                assert_eq!((options.nonces, options.backend), expected);
             }
             Ok(())
         })

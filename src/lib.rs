@@ -54,6 +54,7 @@
 //! | `json` | encrypted fields of any type that serde knows, as JSON |
 //! | `metrics` | `ops::metrics`: counters and gauges, by the facade of crate `metrics` |
 //! | `password` | password hashes: Argon2id with a pepper that the KMS protects |
+//! | `ring` | the cipher backend of ring: the fastest with AVX2 and VAES, and without AVX-512. It needs a C compiler. Of several backends, the fastest on the processor serves |
 //! | `serde` | `Serialize` and `Deserialize` for [`Ciphertext`], [`BlindIndex`](search::BlindIndex) and `PasswordHash`; `Serialize` for the reports of [`ops`] |
 //! | `sqlx-0_9` | [`Ciphertext`], [`BlindIndex`](search::BlindIndex) and `PasswordHash` as columns of sqlx 0.9 |
 //! | `sqlx-0_9-postgres` | arrays of [`BlindIndex`](search::BlindIndex), for `= ANY($1)`, of [`Ciphertext`], for `unnest($1)`, and of password hashes |

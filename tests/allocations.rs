@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use encx::password::PasswordHash;
-use encx::suite::Suite;
+use encx::suite::{Backend, Suite};
 use encx::{Aad, Crypto, EncryptionContext, Field, Keyring};
 use encx_testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 use uuid::Uuid;
@@ -39,8 +39,14 @@ fn ready<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// Runs a test while the key is hot and another thread drives background work.
-fn with_hot_keyring(test: impl FnOnce(&Keyring)) {
+/// Runs a test with each cipher backend, while the key is hot and another thread drives background work.
+fn with_hot_keyring(test: impl Fn(&Keyring)) {
+    for backend in Backend::COMPILED {
+        with_hot_keyring_on(*backend, &test);
+    }
+}
+
+fn with_hot_keyring_on(backend: Backend, test: impl Fn(&Keyring)) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -49,8 +55,8 @@ fn with_hot_keyring(test: impl FnOnce(&Keyring)) {
     let context = EncryptionContext::builder().pair("tenantId", "t-42").build();
     let context = context.unwrap();
     let keyring = runtime.block_on(async {
-        let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).build();
-        let crypto = crypto.await.unwrap();
+        let crypto = Crypto::builder(MemoryKms::new(), MemoryKeyStore::new()).backend(backend);
+        let crypto = crypto.build().await.unwrap();
         crypto
             .encrypt(&context, "makes the key", SSN.row(1))
             .await

@@ -58,7 +58,7 @@ mod unix {
     use encx::kms::DataKey;
     use encx::suite::Suite;
     use encx::{Ciphertext, Crypto, EncryptionContext, Field, Keyring};
-    use encx_suite::{Epoch, Epochs, NonceSource, SuiteKey};
+    use encx_suite::{Epoch, Epochs, SuiteKey, SuiteOptions};
     use encx_testkit::{MemoryKeyStore, MemoryKms};
     use fork::{Fork, fork, waitpid};
     use nix::unistd::alarm;
@@ -200,7 +200,7 @@ mod unix {
 
     fn cipher() -> Cipher {
         Cipher {
-            key: SuiteKey::new(&DataKey::generate().unwrap(), NonceSource::Thread),
+            key: SuiteKey::new(&DataKey::generate().unwrap(), SuiteOptions::default()),
             epoch: RefCell::new(None),
         }
     }

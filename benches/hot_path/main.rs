@@ -5,7 +5,7 @@
 //! cargo bench --bench hot_path -- --quick   the same, less exactly
 //! cargo bench --bench hot_path -- encrypt   criterion's part for what matches, then the table
 //! cargo bench --bench hot_path -- table     the table alone
-//! cargo bench --bench hot_path --features aws-lc-rs    with the other cipher library, in encx and in the floor
+//! cargo bench --bench hot_path --features aws-lc-rs,ring    with the fastest cipher library, in encx and in the floor
 //! ```
 //!
 //! Criterion times each case separately, and compares it with the previous run. The table at the end does not use these

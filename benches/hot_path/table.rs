@@ -121,7 +121,7 @@ impl Table {
         for (name, value) in &self.service {
             println!("{name:<36} {value:>10.2}");
         }
-        println!("\nMessages are encrypted by {:?}.", encx::suite::backend());
+        println!("\nThe floor, and encx, encrypt by {:?}.", encx::suite::backend());
     }
 
     /// Writes `hot_path.json` into the target directory.

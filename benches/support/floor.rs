@@ -1,7 +1,9 @@
 //! The floor: a service with one expanded key that only uses the cipher.
 //!
-//! It uses the same cipher library as encx, so that the comparison shows only encx.
+//! It uses the same cipher library as encx, the fastest on this machine of those in the build, so that the comparison
+//! shows only encx.
 
+use encx_suite::{Backend, backend, raw};
 use rand::Rng;
 
 pub(crate) const AAD_LEN: usize = 64;
@@ -11,14 +13,14 @@ const TAG_LEN: usize = 16;
 
 /// AES-256-GCM under one expanded key, with random nonces: `nonce 12 ‖ encrypted plaintext ‖ tag 16`.
 pub(crate) struct Floor {
-    cipher: cipher::Cipher,
+    cipher: Cipher,
     aad: [u8; AAD_LEN],
 }
 
 impl Floor {
     pub(crate) fn new() -> Self {
         Self {
-            cipher: cipher::new([7; 32]),
+            cipher: Cipher::new([7; 32]),
             aad: [0x5a; AAD_LEN],
         }
     }
@@ -29,7 +31,7 @@ impl Floor {
         let mut out = Vec::with_capacity(NONCE_LEN + plaintext.len() + TAG_LEN);
         out.extend_from_slice(&nonce);
         out.extend_from_slice(plaintext);
-        let tag = cipher::seal(&self.cipher, nonce, &self.aad, &mut out[NONCE_LEN..]);
+        let tag = self.cipher.seal(nonce, &self.aad, &mut out[NONCE_LEN..]);
         out.extend_from_slice(&tag);
         out
     }
@@ -38,84 +40,96 @@ impl Floor {
         let (nonce, rest) = sealed.split_first_chunk().expect("it was sealed here");
         let (encrypted, tag) = rest.split_last_chunk().expect("it was sealed here");
         let mut out = encrypted.to_vec();
-        cipher::open(&self.cipher, *nonce, &self.aad, &mut out, tag);
+        self.cipher.open(*nonce, &self.aad, &mut out, tag);
         out
     }
 }
 
-#[cfg(not(feature = "aws-lc-rs"))]
-mod cipher {
-    use encx_suite::raw::aes_gcm::aead::AeadInPlace;
-    use encx_suite::raw::aes_gcm::{Aes256Gcm, KeyInit};
-
-    use super::{NONCE_LEN, TAG_LEN};
-
-    pub(super) type Cipher = Aes256Gcm;
-
-    pub(super) fn new(key: [u8; 32]) -> Cipher {
-        Aes256Gcm::new(&key.into())
-    }
-
-    pub(super) fn seal(
-        cipher: &Cipher,
-        nonce: [u8; NONCE_LEN],
-        aad: &[u8],
-        buffer: &mut [u8],
-    ) -> [u8; TAG_LEN] {
-        let tag = cipher.encrypt_in_place_detached(&nonce.into(), aad, buffer);
-        tag.expect("it is short enough").into()
-    }
-
-    pub(super) fn open(
-        cipher: &Cipher,
-        nonce: [u8; NONCE_LEN],
-        aad: &[u8],
-        buffer: &mut [u8],
-        tag: &[u8; TAG_LEN],
-    ) {
-        cipher
-            .decrypt_in_place_detached(&nonce.into(), aad, buffer, tag.into())
-            .expect("it was sealed here");
-    }
+/// The bare cipher of each library, with its fastest call that keeps the tag separate.
+enum Cipher {
+    #[cfg(feature = "aes-gcm")]
+    AesGcm(Box<raw::aes_gcm::Aes256Gcm>),
+    #[cfg(feature = "aws-lc-rs")]
+    AwsLcRs(raw::aws_lc_rs::aead::LessSafeKey),
+    #[cfg(feature = "ring")]
+    Ring(Box<raw::ring::aead::LessSafeKey>),
 }
 
-#[cfg(feature = "aws-lc-rs")]
-mod cipher {
-    use encx_suite::raw::aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-
-    use super::{NONCE_LEN, TAG_LEN};
-
-    pub(super) type Cipher = LessSafeKey;
-
-    pub(super) fn new(key: [u8; 32]) -> Cipher {
-        LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &key).expect("the key has 32 bytes"))
+impl Cipher {
+    fn new(key: [u8; 32]) -> Self {
+        match backend() {
+            #[cfg(feature = "aes-gcm")]
+            Backend::AesGcm => {
+                use raw::aes_gcm::{Aes256Gcm, KeyInit};
+                Self::AesGcm(Box::new(Aes256Gcm::new(&key.into())))
+            }
+            #[cfg(feature = "aws-lc-rs")]
+            Backend::AwsLcRs => {
+                use raw::aws_lc_rs::aead::{AES_256_GCM, LessSafeKey, UnboundKey};
+                let key = UnboundKey::new(&AES_256_GCM, &key).expect("the key has 32 bytes");
+                Self::AwsLcRs(LessSafeKey::new(key))
+            }
+            #[cfg(feature = "ring")]
+            Backend::Ring => {
+                use raw::ring::aead::{AES_256_GCM, LessSafeKey, UnboundKey};
+                let key = UnboundKey::new(&AES_256_GCM, &key).expect("the key has 32 bytes");
+                Self::Ring(Box::new(LessSafeKey::new(key)))
+            }
+            other => unreachable!("the bench was built without {other:?}"),
+        }
     }
 
-    /// With the fastest call that keeps the tag separate.
-    pub(super) fn seal(
-        cipher: &Cipher,
-        nonce: [u8; NONCE_LEN],
-        aad: &[u8],
-        buffer: &mut [u8],
-    ) -> [u8; TAG_LEN] {
-        let (nonce, aad) = (Nonce::assume_unique_for_key(nonce), Aad::from(aad));
-        let mut tag = [0; TAG_LEN];
-        cipher
-            .seal_in_place_scatter(nonce, aad, buffer, &[], &mut tag)
-            .expect("it is short enough");
-        tag
+    fn seal(&self, nonce: [u8; NONCE_LEN], aad: &[u8], buffer: &mut [u8]) -> [u8; TAG_LEN] {
+        match self {
+            #[cfg(feature = "aes-gcm")]
+            Self::AesGcm(cipher) => {
+                use raw::aes_gcm::aead::AeadInPlace;
+                let tag = cipher.encrypt_in_place_detached(&nonce.into(), aad, buffer);
+                tag.expect("it is short enough").into()
+            }
+            #[cfg(feature = "aws-lc-rs")]
+            Self::AwsLcRs(cipher) => {
+                use raw::aws_lc_rs::aead::{Aad, Nonce};
+                let (nonce, aad) = (Nonce::assume_unique_for_key(nonce), Aad::from(aad));
+                let mut tag = [0; TAG_LEN];
+                let sealed = cipher.seal_in_place_scatter(nonce, aad, buffer, &[], &mut tag);
+                sealed.expect("it is short enough");
+                tag
+            }
+            #[cfg(feature = "ring")]
+            Self::Ring(cipher) => {
+                use raw::ring::aead::{Aad, Nonce};
+                let (nonce, aad) = (Nonce::assume_unique_for_key(nonce), Aad::from(aad));
+                let tag = cipher.seal_in_place_separate_tag(nonce, aad, buffer);
+                let mut bytes = [0; TAG_LEN];
+                bytes.copy_from_slice(tag.expect("it is short enough").as_ref());
+                bytes
+            }
+        }
     }
 
-    pub(super) fn open(
-        cipher: &Cipher,
-        nonce: [u8; NONCE_LEN],
-        aad: &[u8],
-        buffer: &mut [u8],
-        tag: &[u8; TAG_LEN],
-    ) {
-        let (nonce, aad) = (Nonce::assume_unique_for_key(nonce), Aad::from(aad));
-        cipher
-            .open_in_place_separate_tag(nonce, aad, tag, buffer)
-            .expect("it was sealed here");
+    fn open(&self, nonce: [u8; NONCE_LEN], aad: &[u8], buffer: &mut [u8], tag: &[u8; TAG_LEN]) {
+        match self {
+            #[cfg(feature = "aes-gcm")]
+            Self::AesGcm(cipher) => {
+                use raw::aes_gcm::aead::AeadInPlace;
+                let opened = cipher.decrypt_in_place_detached(&nonce.into(), aad, buffer, tag.into());
+                opened.expect("it was sealed here");
+            }
+            #[cfg(feature = "aws-lc-rs")]
+            Self::AwsLcRs(cipher) => {
+                use raw::aws_lc_rs::aead::{Aad, Nonce};
+                let (nonce, aad) = (Nonce::assume_unique_for_key(nonce), Aad::from(aad));
+                let opened = cipher.open_in_place_separate_tag(nonce, aad, tag, buffer);
+                opened.expect("it was sealed here");
+            }
+            #[cfg(feature = "ring")]
+            Self::Ring(cipher) => {
+                use raw::ring::aead::{Aad, Nonce};
+                let (nonce, aad) = (Nonce::assume_unique_for_key(nonce), Aad::from(aad));
+                let opened = cipher.open_in_place_separate_tag(nonce, aad, (*tag).into(), buffer, 0..);
+                opened.expect("it was sealed here");
+            }
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use encx_core::key::{DataKey, KeyUsage, Scope};
-use encx_suite::NonceSource;
+use encx_suite::SuiteOptions;
 
 use crate::cache::data_cipher::DataCipher;
 use crate::cache::derivation_key::DerivationKey;
@@ -27,13 +27,13 @@ impl CachedKey {
         usage: KeyUsage,
         scope: Scope,
         key: &DataKey,
-        nonces: NonceSource,
+        options: SuiteOptions,
     ) -> Self {
         match usage {
             KeyUsage::Index | KeyUsage::Pepper => {
                 Self::DerivationKey(Arc::new(DerivationKey::new(meta, key)))
             }
-            _ => Self::Cipher(DataCipher::new(meta, scope, key, nonces)),
+            _ => Self::Cipher(DataCipher::new(meta, scope, key, options)),
         }
     }
 

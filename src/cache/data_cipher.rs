@@ -7,7 +7,7 @@ use std::sync::Arc;
 use encx_core::aad::{Aad, PREFIX_LEN};
 use encx_core::ciphertext::{Ciphertext, HEADER_LEN, Header, MAX_PLAINTEXT_LEN, SUITE_AT, Suite};
 use encx_core::key::{DataKey, Scope};
-use encx_suite::{Batch, Epoch, Epochs, NonceSource, OpenError, SealError, SuiteKey};
+use encx_suite::{Batch, Epoch, Epochs, OpenError, SealError, SuiteKey, SuiteOptions};
 use zeroize::Zeroize;
 
 use crate::cache::key_meta::KeyMeta;
@@ -39,21 +39,21 @@ const _: () = assert!(PREFIX_LEN == HEADER_LEN + Scope::LEN);
 
 impl DataCipher {
     /// Takes a scope's key.
-    pub(super) fn new(meta: KeyMeta, scope: Scope, key: &DataKey, nonces: NonceSource) -> Arc<Self> {
+    pub(super) fn new(meta: KeyMeta, scope: Scope, key: &DataKey, options: SuiteOptions) -> Arc<Self> {
         let header = Header {
             suite: Suite::KcXaes256Gcm,
             key_id: meta.id,
         };
         Arc::new(Self {
             meta,
-            key: SuiteKey::new(key, nonces),
+            key: SuiteKey::new(key, options),
             prefix: aad_prefix(header, scope),
         })
     }
 
     #[cfg(test)]
-    pub(crate) fn nonces(&self) -> NonceSource {
-        self.key.nonces()
+    pub(crate) fn options(&self) -> SuiteOptions {
+        self.key.options()
     }
 
     /// Seals a plaintext of any allowed length.

@@ -281,7 +281,7 @@ impl Entry {
     ) -> CachedKey {
         let expires_at = began.saturating_add(env.limits.ttl);
         let meta = KeyMeta::new(id, expires_at, &env.counters);
-        CachedKey::new(meta, self.key.usage, self.scope, key, env.limits.nonces)
+        CachedKey::new(meta, self.key.usage, self.scope, key, env.limits.suite)
     }
 
     /// Caches a key whose record is about to be stored, so that a caller that reads the record before this process

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use encx_suite::NonceSource;
+use encx_suite::SuiteOptions;
 
 /// The first and the longest pause before a key that could not be refreshed is tried again.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
@@ -25,7 +25,7 @@ pub(crate) struct Limits {
     pub(crate) fail_closed_on_stale_state: bool,
     pub(crate) create_on_first_use: bool,
     pub(crate) accept_compromised: bool,
-    pub(crate) nonces: NonceSource,
+    pub(crate) suite: SuiteOptions,
 }
 
 impl Limits {

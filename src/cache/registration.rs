@@ -218,7 +218,7 @@ mod tests {
             fail_closed_on_stale_state: false,
             create_on_first_use: true,
             accept_compromised: false,
-            nonces: encx_suite::NonceSource::Thread,
+            suite: encx_suite::SuiteOptions::default(),
         }
     }
 

@@ -10,7 +10,7 @@ use encx_core::context::EncryptionContext;
 use encx_core::key::{KmsName, NameError};
 use encx_core::kms::KeyManagementService;
 use encx_core::store::{KeyCensus, KeyStore};
-use encx_suite::NonceSource;
+use encx_suite::{Backend, NonceSource, SuiteOptions};
 use tokio::runtime::Handle;
 
 use crate::cache::{Cache, CacheHandle, Limits, MAX_NAME_LEN};
@@ -84,7 +84,7 @@ impl CryptoBuilder {
                 fail_closed_on_stale_state: false,
                 create_on_first_use: true,
                 accept_compromised: false,
-                nonces: NonceSource::Thread,
+                suite: SuiteOptions::default(),
             },
             max_concurrent_kms_calls: 32,
             suite: Suite::KcXaes256Gcm,
@@ -245,7 +245,17 @@ impl CryptoBuilder {
     /// snapshot, if [`reseed`](crate::reseed) cannot be called in time. A call of the operating system takes longer than
     /// encrypting a field.
     pub fn os_nonces(mut self) -> Self {
-        self.limits.nonces = NonceSource::OperatingSystem;
+        self.limits.suite.nonces = NonceSource::OperatingSystem;
+        self
+    }
+
+    /// Encrypts with this cipher library, instead of the one that [`suite::backend`](crate::suite::backend) returns: the
+    /// fastest on this processor of those that were compiled in. All give the same bytes, and what one encrypted, the
+    /// others decrypt.
+    ///
+    /// The local KMS provider and key files keep the default.
+    pub fn backend(mut self, backend: Backend) -> Self {
+        self.limits.suite.backend = backend;
         self
     }
 

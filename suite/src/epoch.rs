@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use super::backend::Cipher;
-use super::fastest::Fastest;
 use super::xaes::{MessageKey, PaddedHalf};
 use crate::memory::Wiped;
 
@@ -35,13 +33,13 @@ pub(super) fn ends_epoch(second_half: &PaddedHalf) -> bool {
 
 /// A message key for encryption, and the fork count when it began. Immutable.
 #[doc(hidden)]
-pub struct Epoch<C: Cipher = Fastest> {
-    pub(super) key: Wiped<MessageKey<C>>,
+pub struct Epoch {
+    pub(super) key: Wiped<MessageKey>,
     /// Prevents a copy of this process's memory from continuing with the same epoch.
     pub(super) fork: u64,
 }
 
-impl<C: Cipher> Epoch<C> {
+impl Epoch {
     /// Tells whether a half nonce that was drawn at this fork count may be used in this epoch.
     #[inline]
     pub(super) fn takes(&self, second_half: &PaddedHalf, fork: Option<u64>) -> bool {
@@ -54,16 +52,16 @@ impl<C: Cipher> Epoch<C> {
 /// The caller keeps epochs, because it has a place that all threads read anyway. If two threads begin an epoch at once,
 /// one of the epochs is merely shorter.
 #[doc(hidden)]
-pub struct Epochs<'a, C: Cipher = Fastest> {
-    pub(super) now: Option<&'a Epoch<C>>,
-    pub(super) begun: Option<Arc<Epoch<C>>>,
+pub struct Epochs<'a> {
+    pub(super) now: Option<&'a Epoch>,
+    pub(super) begun: Option<Arc<Epoch>>,
 }
 
-impl<'a, C: Cipher> Epochs<'a, C> {
+impl<'a> Epochs<'a> {
     /// Continues the caller's epoch, if there is one.
     #[inline]
     #[doc(hidden)]
-    pub fn new(now: Option<&'a Arc<Epoch<C>>>) -> Self {
+    pub fn new(now: Option<&'a Arc<Epoch>>) -> Self {
         Self {
             now: now.map(Arc::as_ref),
             begun: None,
@@ -74,12 +72,12 @@ impl<'a, C: Cipher> Epochs<'a, C> {
     #[inline]
     #[doc(hidden)]
     #[must_use]
-    pub fn begun(self) -> Option<Arc<Epoch<C>>> {
+    pub fn begun(self) -> Option<Arc<Epoch>> {
         self.begun
     }
 
     #[inline]
-    pub(super) fn current(&self) -> Option<&Epoch<C>> {
+    pub(super) fn current(&self) -> Option<&Epoch> {
         self.begun.as_deref().or(self.now)
     }
 }

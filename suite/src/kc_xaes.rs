@@ -8,7 +8,7 @@ use zeroize::{ZeroizeOnDrop, Zeroizing};
 use super::epoch::{Epoch, Epochs};
 use super::error::{OpenError, SealError};
 use super::nonce::NonceSource;
-use super::suite_key::SuiteKey;
+use super::suite_key::{SuiteKey, SuiteOptions};
 use crate::ciphertext::Suite;
 use crate::key::DataKey;
 use crate::memory::{DEEP, wiping_stack};
@@ -53,7 +53,13 @@ impl KcXaes256Gcm {
     pub fn new(key: &DataKey) -> Self {
         Self {
             // It seals only few keys, so a nonce may be slow.
-            key: SuiteKey::new(key, NonceSource::OperatingSystem),
+            key: SuiteKey::new(
+                key,
+                SuiteOptions {
+                    nonces: NonceSource::OperatingSystem,
+                    ..SuiteOptions::default()
+                },
+            ),
             epoch: ArcSwapOption::empty(),
         }
     }

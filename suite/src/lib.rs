@@ -34,28 +34,33 @@ mod aes_gcm;
 #[cfg(feature = "aws-lc-rs")]
 mod aws_lc_rs;
 mod backend;
+mod block;
 mod bytes;
 mod epoch;
 mod error;
-mod fastest;
+mod gcm;
 mod kc_xaes;
 mod message_key_cache;
 mod nonce;
 mod opened;
+#[cfg(feature = "ring")]
+mod ring;
 mod suite_key;
 mod xaes;
 
 #[doc(hidden)]
+pub use self::backend::choose;
+pub use self::backend::{Backend, backend};
+#[doc(hidden)]
 pub use self::epoch::{Epoch, Epochs};
 pub use self::error::{OpenError, SealError};
-pub use self::fastest::{Backend, backend};
 pub use self::kc_xaes::KcXaes256Gcm;
 #[doc(hidden)]
 pub use self::nonce::NonceSource;
 #[doc(hidden)]
 pub use self::opened::Opened;
 #[doc(hidden)]
-pub use self::suite_key::{Batch, SuiteKey};
+pub use self::suite_key::{Batch, SuiteKey, SuiteOptions};
 
 /// The bare ciphers, for comparison in benches.
 #[doc(hidden)]
@@ -64,11 +69,13 @@ pub mod raw {
     pub use ::aes_gcm;
     #[cfg(feature = "aws-lc-rs")]
     pub use ::aws_lc_rs;
+    #[cfg(feature = "ring")]
+    pub use ::ring;
 }
 
-#[cfg(not(any(feature = "aes-gcm", feature = "aws-lc-rs")))]
+#[cfg(not(any(feature = "aes-gcm", feature = "aws-lc-rs", feature = "ring")))]
 compile_error!(
-    "encx needs a cipher backend: enable feature `aes-gcm`, which is a default feature, or `aws-lc-rs`"
+    "encx needs a cipher backend: enable feature `aes-gcm`, which is a default feature, `aws-lc-rs` or `ring`"
 );
 
 #[cfg(test)]

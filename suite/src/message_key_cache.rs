@@ -8,7 +8,6 @@ use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::backend::Cipher;
 use super::bytes::HalfNonce;
 use super::xaes::MessageKey;
 use crate::memory::Wiped;
@@ -36,23 +35,23 @@ thread_local! {
 /// It keeps a message key that a thread asked for twice, with not too many others in between. Entries stay unchanged
 /// until the cache is dropped, so a lookup needs no reference count and no lock. Data keys are unwrapped again, with an
 /// empty cache, before it grows stale.
-pub(super) struct MessageKeyCache<C: Cipher> {
+pub(super) struct MessageKeyCache {
     /// Allocated for the first kept key.
-    places: OnceLock<Box<[Place<C>]>>,
+    places: OnceLock<Box<[Place]>>,
 }
 
-type Place<C> = OnceLock<Box<CachedMessageKey<C>>>;
+type Place = OnceLock<Box<CachedMessageKey>>;
 
 /// A message key, and its share of the total that all caches may keep.
-pub(super) struct CachedMessageKey<C: Cipher> {
-    pub(super) key: Wiped<MessageKey<C>>,
+pub(super) struct CachedMessageKey {
+    pub(super) key: Wiped<MessageKey>,
     _share: Share,
 }
 
 /// Permission to keep a message key that is about to be derived.
 pub(super) struct Admission(Share);
 
-impl<C: Cipher> MessageKeyCache<C> {
+impl MessageKeyCache {
     pub(super) fn new() -> Self {
         Self {
             places: OnceLock::new(),
@@ -61,7 +60,7 @@ impl<C: Cipher> MessageKeyCache<C> {
 
     /// Returns the message key of a first half, if it is kept.
     #[inline(always)]
-    pub(super) fn find(&self, first_half: &HalfNonce) -> Option<&MessageKey<C>> {
+    pub(super) fn find(&self, first_half: &HalfNonce) -> Option<&MessageKey> {
         let kept = self.place(first_half)?.get()?;
         (kept.key.first_half == *first_half).then_some(&*kept.key)
     }
@@ -81,7 +80,7 @@ impl<C: Cipher> MessageKeyCache<C> {
     }
 
     /// Keeps a message key that has just opened a message.
-    pub(super) fn keep(&self, kept: Box<CachedMessageKey<C>>) {
+    pub(super) fn keep(&self, kept: Box<CachedMessageKey>) {
         self.places
             .get_or_init(|| std::iter::repeat_with(OnceLock::new).take(PLACES).collect());
         if let Some(place) = self.place(&kept.key.first_half) {
@@ -123,15 +122,15 @@ impl<C: Cipher> MessageKeyCache<C> {
 
     /// Finds the place of a first half. `None` while nothing is kept.
     #[inline(always)]
-    fn place(&self, first_half: &HalfNonce) -> Option<&Place<C>> {
+    fn place(&self, first_half: &HalfNonce) -> Option<&Place> {
         let [.., high, low] = *first_half;
         let number = usize::from(u16::from_be_bytes([high, low]));
         self.places.get()?.get(number % PLACES)
     }
 }
 
-impl<C: Cipher> CachedMessageKey<C> {
-    pub(super) fn new(key: Wiped<MessageKey<C>>, admission: Admission) -> Box<Self> {
+impl CachedMessageKey {
+    pub(super) fn new(key: Wiped<MessageKey>, admission: Admission) -> Box<Self> {
         Box::new(Self {
             key,
             _share: admission.0,

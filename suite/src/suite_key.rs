@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use super::backend::{Cipher, GcmKey, Refused};
+use super::backend::{Backend, backend};
 use super::bytes::{Block, Commitment, HalfNonce, Tag};
 use super::epoch::{Epoch, Epochs};
 use super::error::{OpenError, SealError};
-use super::fastest::Fastest;
+use super::gcm::Refused;
 use super::message_key_cache::{CachedMessageKey, MessageKeyCache};
 use super::nonce::{self, NonceSource};
 use super::opened::Opened;
@@ -20,23 +20,44 @@ use crate::ciphertext::{MAX_PLAINTEXT_LEN, NONCE_LEN, Suite};
 use crate::key::{DataKey, fill_from_os};
 use crate::memory;
 
-/// Seals and opens the bodies of ciphertexts under one data key, which is expanded once and wiped on drop.
+/// How data keys seal and open.
 #[doc(hidden)]
-pub struct SuiteKey<C: Cipher = Fastest> {
-    pub(super) xaes: Xaes<C>,
-    nonces: NonceSource,
-    /// Whether an epoch has begun. The first one is not kept: most cached data keys encrypt nothing, or once.
-    begun: AtomicBool,
-    pub(super) opened: MessageKeyCache<C>,
+#[derive(Clone, Copy, Debug)]
+pub struct SuiteOptions {
+    /// The source of the second half of nonces.
+    pub nonces: NonceSource,
+    /// The library that encrypts.
+    pub backend: Backend,
 }
 
-impl<C: Cipher> SuiteKey<C> {
+impl Default for SuiteOptions {
+    fn default() -> Self {
+        Self {
+            nonces: NonceSource::Thread,
+            backend: backend(),
+        }
+    }
+}
+
+/// Seals and opens the bodies of ciphertexts under one data key, which is expanded once and wiped on drop.
+#[doc(hidden)]
+pub struct SuiteKey {
+    pub(super) xaes: Xaes,
+    nonces: NonceSource,
+    backend: Backend,
+    /// Whether an epoch has begun. The first one is not kept: most cached data keys encrypt nothing, or once.
+    begun: AtomicBool,
+    pub(super) opened: MessageKeyCache,
+}
+
+impl SuiteKey {
     #[doc(hidden)]
     #[must_use]
-    pub fn new(key: &DataKey, nonces: NonceSource) -> Self {
+    pub fn new(key: &DataKey, SuiteOptions { nonces, backend }: SuiteOptions) -> Self {
         Self {
             xaes: Xaes::new(key.expose()),
             nonces,
+            backend,
             begun: AtomicBool::new(false),
             opened: MessageKeyCache::new(),
         }
@@ -50,7 +71,7 @@ impl<C: Cipher> SuiteKey<C> {
     #[doc(hidden)]
     pub fn seal(
         &self,
-        epochs: &mut Epochs<'_, C>,
+        epochs: &mut Epochs<'_>,
         suite: Suite,
         aad: &[u8],
         plaintext: &[u8],
@@ -60,16 +81,17 @@ impl<C: Cipher> SuiteKey<C> {
         self.seal_drawn(epochs, &second_half, fork, suite, aad, plaintext, out)
     }
 
-    /// Returns the source of the second half of nonces.
+    /// Returns what the key was made with.
     #[doc(hidden)]
     #[must_use]
-    pub fn nonces(&self) -> NonceSource {
-        self.nonces
+    pub fn options(&self) -> SuiteOptions {
+        let (nonces, backend) = (self.nonces, self.backend);
+        SuiteOptions { nonces, backend }
     }
 
     /// Starts a batch of messages whose nonces are drawn together.
     #[doc(hidden)]
-    pub fn batch(&self, messages: usize) -> Batch<'_, C> {
+    pub fn batch(&self, messages: usize) -> Batch<'_> {
         Batch {
             key: self,
             drawn: [PaddedHalf::default(); DRAWN_TOGETHER],
@@ -85,7 +107,7 @@ impl<C: Cipher> SuiteKey<C> {
     #[allow(clippy::too_many_arguments, reason = "what a message consists of")]
     pub(super) fn seal_drawn(
         &self,
-        epochs: &mut Epochs<'_, C>,
+        epochs: &mut Epochs<'_>,
         second_half: &PaddedHalf,
         fork: Option<u64>,
         suite: Suite,
@@ -106,7 +128,7 @@ impl<C: Cipher> SuiteKey<C> {
     #[inline(never)]
     fn begin_epoch(
         &self,
-        epochs: &mut Epochs<'_, C>,
+        epochs: &mut Epochs<'_>,
         fork: Option<u64>,
         suite: Suite,
         aad: &[u8],
@@ -118,8 +140,8 @@ impl<C: Cipher> SuiteKey<C> {
         fill_from_os(&mut second_half)?;
         // If forks cannot be detected, an epoch is one message.
         let kept = fork.filter(|_| self.begun.swap(true, Ordering::Relaxed));
-        C::Gcm::wiping_stack(|| {
-            let key = self.xaes.derive(&first_half);
+        self.backend.wiping_stack(|| {
+            let key = self.xaes.derive(self.backend, &first_half);
             let Some(fork) = kept else {
                 return self.seal_under(&key, &second_half, suite, aad, plaintext, out);
             };
@@ -140,13 +162,20 @@ impl<C: Cipher> SuiteKey<C> {
         // The padding is ignored.
         let mut padded = [0xaa; 16];
         padded[..12].copy_from_slice(second_half);
-        self.seal_under(&self.xaes.derive(first_half), &padded, suite, aad, plaintext, out)
+        self.seal_under(
+            &self.xaes.derive(self.backend, first_half),
+            &padded,
+            suite,
+            aad,
+            plaintext,
+            out,
+        )
     }
 
     #[inline(always)]
     fn seal_under(
         &self,
-        key: &MessageKey<C>,
+        key: &MessageKey,
         second_half: &PaddedHalf,
         suite: Suite,
         aad: &[u8],
@@ -190,7 +219,7 @@ impl<C: Cipher> SuiteKey<C> {
     #[doc(hidden)]
     pub fn open(
         &self,
-        epoch: Option<&Epoch<C>>,
+        epoch: Option<&Epoch>,
         suite: Suite,
         aad: &[u8],
         body: &[u8],
@@ -206,7 +235,7 @@ impl<C: Cipher> SuiteKey<C> {
     #[doc(hidden)]
     pub fn open_in_place(
         &self,
-        epoch: Option<&Epoch<C>>,
+        epoch: Option<&Epoch>,
         suite: Suite,
         aad: &[u8],
         buffer: &mut Vec<u8>,
@@ -234,7 +263,7 @@ impl<C: Cipher> SuiteKey<C> {
     #[inline(always)]
     fn open_parts(
         &self,
-        epoch: Option<&Epoch<C>>,
+        epoch: Option<&Epoch>,
         parts: Parts<'_>,
         aad: &[u8],
         buffer: &mut [u8],
@@ -250,8 +279,8 @@ impl<C: Cipher> SuiteKey<C> {
     #[inline(never)]
     fn derive_and_open(&self, parts: Parts<'_>, aad: &[u8], buffer: &mut [u8]) -> Result<(), OpenError> {
         let first_half = parts.first_half;
-        C::Gcm::wiping_stack(|| {
-            let key = self.xaes.derive(first_half);
+        self.backend.wiping_stack(|| {
+            let key = self.xaes.derive(self.backend, first_half);
             match self.opened.admit(first_half) {
                 Some(admission) => {
                     let kept = CachedMessageKey::new(key, admission);
@@ -270,7 +299,7 @@ impl<C: Cipher> SuiteKey<C> {
     #[inline(always)]
     fn open_under(
         &self,
-        key: &MessageKey<C>,
+        key: &MessageKey,
         parts: Parts<'_>,
         aad: &[u8],
         buffer: &mut [u8],
@@ -290,8 +319,8 @@ impl<C: Cipher> SuiteKey<C> {
 /// Seals a known number of messages in sequence. Their nonces are drawn together, each at random; none
 /// is computed from another.
 #[doc(hidden)]
-pub struct Batch<'a, C: Cipher = Fastest> {
-    key: &'a SuiteKey<C>,
+pub struct Batch<'a> {
+    key: &'a SuiteKey,
     drawn: [PaddedHalf; DRAWN_TOGETHER],
     next: usize,
     end: usize,
@@ -302,13 +331,13 @@ pub struct Batch<'a, C: Cipher = Fastest> {
 /// How many half nonces are drawn at once.
 const DRAWN_TOGETHER: usize = 16;
 
-impl<C: Cipher> Batch<'_, C> {
+impl Batch<'_> {
     /// Seals the next message, as [`SuiteKey::seal`].
     #[inline(always)]
     #[doc(hidden)]
     pub fn seal(
         &mut self,
-        epochs: &mut Epochs<'_, C>,
+        epochs: &mut Epochs<'_>,
         suite: Suite,
         aad: &[u8],
         plaintext: &[u8],
@@ -429,9 +458,9 @@ fn difference(ours: &[Block; 2], theirs: &Commitment) -> u64 {
     part(0) | part(1) | part(2) | part(3)
 }
 
-impl<C: Cipher> ZeroizeOnDrop for SuiteKey<C> {}
+impl ZeroizeOnDrop for SuiteKey {}
 
-impl<C: Cipher> fmt::Debug for SuiteKey<C> {
+impl fmt::Debug for SuiteKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SuiteKey([REDACTED])")
     }

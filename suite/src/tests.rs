@@ -4,31 +4,26 @@ mod backends;
 mod mix;
 mod support;
 
-#[cfg(feature = "aes-gcm")]
-#[path = "tests"]
-mod aes_gcm {
-    type C = crate::aes_gcm::RustCrypto;
+/// Mounts the tests of one backend.
+macro_rules! mount {
+    ($name:ident, $feature:literal, $backend:ident) => {
+        #[cfg(feature = $feature)]
+        #[path = "tests"]
+        #[allow(clippy::duplicate_mod, reason = "the same tests on another backend")]
+        mod $name {
+            const BACKEND: crate::Backend = crate::Backend::$backend;
 
-    mod epochs;
-    mod in_place;
-    mod keys;
-    mod message_key_cache;
-    mod mixed;
-    mod refusals;
-    mod vectors;
+            mod epochs;
+            mod in_place;
+            mod keys;
+            mod message_key_cache;
+            mod mixed;
+            mod refusals;
+            mod vectors;
+        }
+    };
 }
 
-#[cfg(feature = "aws-lc-rs")]
-#[path = "tests"]
-#[allow(clippy::duplicate_mod, reason = "the same tests on another backend")]
-mod aws_lc_rs {
-    type C = crate::aws_lc_rs::AwsLc;
-
-    mod epochs;
-    mod in_place;
-    mod keys;
-    mod message_key_cache;
-    mod mixed;
-    mod refusals;
-    mod vectors;
-}
+mount!(aes_gcm, "aes-gcm", AesGcm);
+mount!(aws_lc_rs, "aws-lc-rs", AwsLcRs);
+mount!(ring, "ring", Ring);

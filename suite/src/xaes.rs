@@ -6,28 +6,30 @@
 
 use zeroize::ZeroizeOnDrop;
 
-use super::backend::{BlockKey, Cipher, GcmKey};
+use super::backend::Backend;
+use super::block::{Aes256, BlockKey};
 use super::bytes::{Block, HalfNonce};
+use super::gcm::GcmKey;
 use crate::memory::{DEEP, Wiped, wiping_stack};
 
 /// Derives message keys from a data key, as in [C2SP XAES-256-GCM](https://c2sp.org/XAES-256-GCM).
-pub(super) struct Xaes<C: Cipher>(Box<Wiped<Expanded<C>>>);
+pub(super) struct Xaes(Box<Wiped<Expanded>>);
 
 /// A data key, expanded.
-struct Expanded<C: Cipher> {
-    block: C::Block,
+struct Expanded {
+    block: Aes256,
     /// CMAC's first subkey (NIST SP 800-38B), for messages of whole blocks.
     k1: Block,
 }
 
-impl<C: Cipher> Xaes<C> {
+impl Xaes {
     pub(super) fn new(key: &[u8; 32]) -> Self {
         wiping_stack::<DEEP, _>(|| {
             let (left, right) = key.split_at(16);
             let mut halves = [Block::default(); 2];
             halves[0].copy_from_slice(left);
             halves[1].copy_from_slice(right);
-            let block = C::Block::new(&halves);
+            let block = Aes256::new(&halves);
             let mut zero = [Block::default()];
             block.encrypt(&mut zero);
             let k1 = double(&zero[0]);
@@ -37,16 +39,16 @@ impl<C: Cipher> Xaes<C> {
 
     /// Derives the message key and the start of its commitments, in three AES blocks.
     ///
-    /// Call it in [`wiping_stack`].
+    /// Call it in [`Backend::wiping_stack`].
     #[inline(always)]
-    pub(super) fn derive(&self, first_half: &HalfNonce) -> Wiped<MessageKey<C>> {
+    pub(super) fn derive(&self, backend: Backend, first_half: &HalfNonce) -> Wiped<MessageKey> {
         let [left, right, chain] = self.derive_blocks(first_half);
         let last = |counter| xor(&xor(&chain, &self.0.k1), counter);
         Wiped::new(MessageKey {
             first_half: *first_half,
             last: [last(&COUNTERS[0]), last(&COUNTERS[1])],
             mask: HALF,
-            gcm: C::Gcm::new(&[left, right]),
+            gcm: GcmKey::new(backend, &[left, right]),
         })
     }
 
@@ -66,7 +68,7 @@ impl<C: Cipher> Xaes<C> {
     /// block. A separate function: when inlined, its blocks were written in other pieces than they were read in, which
     /// cost 20 ns.
     #[inline(never)]
-    pub(super) fn commit(&self, key: &MessageKey<C>, second_half: &PaddedHalf) -> [Block; 2] {
+    pub(super) fn commit(&self, key: &MessageKey, second_half: &PaddedHalf) -> [Block; 2] {
         let mut blocks = key.last;
         for block in &mut blocks {
             for (byte, (of_nonce, mask)) in block.iter_mut().zip(second_half.iter().zip(&key.mask)) {
@@ -78,17 +80,17 @@ impl<C: Cipher> Xaes<C> {
     }
 }
 
-impl<C: Cipher> ZeroizeOnDrop for Xaes<C> {}
+impl ZeroizeOnDrop for Xaes {}
 
 /// Everything that depends only on the first half of a nonce: the key of all messages that share it. Immutable. It exists
 /// only in [`Wiped`] memory.
-pub(super) struct MessageKey<C: Cipher> {
+pub(super) struct MessageKey {
     pub(super) first_half: HalfNonce,
     /// The last blocks of both CMACs over "XCMT" ‖ nonce ‖ counter, without the second half.
     last: [Block; 2],
     /// Always [`HALF`]. A field, so that the compiler does not know its value and combines whole blocks.
     mask: Block,
-    pub(super) gcm: C::Gcm,
+    pub(super) gcm: GcmKey,
 }
 
 /// A half nonce, and four ignored bytes. It is read as one block: reading a block that was written in other pieces stalls

@@ -13,8 +13,8 @@
 //! | find ciphertext columns, and check a column's description | [`Rows::sealed_columns`], [`Rows::check_column`] |
 //! | encrypt a plaintext column | [`Rows::adopt`], and [`read_either`] until it is done |
 //!
-//! Feature `postgres` (default) supports tables in PostgreSQL, `sqlite` tables in SQLite. `aes-gcm` (default)
-//! and `aws-lc-rs` choose the cipher backend, as in `encx`.
+//! Feature `postgres` (default) supports tables in PostgreSQL, `sqlite` tables in SQLite. `aes-gcm` (default),
+//! `aws-lc-rs` and `ring` choose the cipher backend, as in `encx`.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // Without a database feature the crate is empty.
 #![cfg(any(feature = "postgres", feature = "sqlite"))]

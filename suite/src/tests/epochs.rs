@@ -7,7 +7,7 @@ use std::thread;
 
 use arc_swap::ArcSwapOption;
 
-use super::C;
+use super::BACKEND;
 use super::vectors::cmac;
 use crate::bytes::HalfNonce;
 use crate::ciphertext::{COMMITMENT_LEN, NONCE_LEN, Suite};
@@ -37,7 +37,7 @@ fn ending(last: u16) -> HalfNonce {
 
 #[test]
 fn what_is_sealed_under_an_epoch_is_a_plain_message() {
-    let mut sealer = Sealer::<C>::new(KEY);
+    let mut sealer = Sealer::new(BACKEND, KEY);
     for len in (0..40).chain([1000, 70_000]) {
         for suite in Suite::ALL {
             let plaintext = vec![0x5a; len];
@@ -68,7 +68,7 @@ fn what_is_sealed_under_an_epoch_is_a_plain_message() {
 
 #[test]
 fn an_epoch_shares_the_first_half_and_nothing_else() {
-    let mut sealer = Sealer::<C>::begun(KEY);
+    let mut sealer = Sealer::begun(BACKEND, KEY);
     let first = sealer.seal_drawn(half(1), NOW);
     assert_ne!(
         second_half(&first),
@@ -85,7 +85,7 @@ fn an_epoch_shares_the_first_half_and_nothing_else() {
 #[test]
 fn drawn_halves_are_fresh() {
     let _guard = undisturbed();
-    let mut sealer = Sealer::<C>::begun(KEY);
+    let mut sealer = Sealer::begun(BACKEND, KEY);
     let bodies: Vec<_> = (0..500)
         .map(|_| sealer.seal(Suite::KcXaes256Gcm, b"", b"the same"))
         .collect();
@@ -98,7 +98,7 @@ fn drawn_halves_are_fresh() {
 
 #[test]
 fn the_first_epoch_is_not_kept_the_second_is() {
-    let mut sealer = Sealer::<C>::new(KEY);
+    let mut sealer = Sealer::new(BACKEND, KEY);
     let first = sealer.seal_drawn(half(1), NOW);
     assert!(sealer.epoch.is_none());
     let second = sealer.seal_drawn(half(2), NOW);
@@ -112,7 +112,7 @@ fn the_first_epoch_is_not_kept_the_second_is() {
 #[test]
 fn a_half_that_ends_an_epoch_is_discarded() {
     for last in [0x0000, 0x1000, 0x2000, 0x8000, 0xf000] {
-        let mut sealer = Sealer::<C>::begun(KEY);
+        let mut sealer = Sealer::begun(BACKEND, KEY);
         let before = sealer.seal_drawn(half(1), NOW);
         let body = sealer.seal_drawn(ending(last), NOW);
         assert_ne!(first_half(&body), first_half(&before), "{last:04x}");
@@ -125,7 +125,7 @@ fn a_half_that_ends_an_epoch_is_discarded() {
         );
     }
     for last in [0x0001, 0x0010, 0x0800, 0x0fff, 0x1001, 0x8800, 0xffff] {
-        let mut sealer = Sealer::<C>::begun(KEY);
+        let mut sealer = Sealer::begun(BACKEND, KEY);
         let before = sealer.seal_drawn(half(1), NOW);
         let body = sealer.seal_drawn(ending(last), NOW);
         assert_eq!(first_half(&body), first_half(&before), "{last:04x}");
@@ -151,7 +151,7 @@ fn sixteen_of_65536_endings_end_an_epoch() {
 #[test]
 fn epochs_last_4096_messages_on_average() {
     let _guard = undisturbed();
-    let mut sealer = Sealer::<C>::begun(KEY);
+    let mut sealer = Sealer::begun(BACKEND, KEY);
     let mut epochs = HashSet::new();
     for _ in 0..16 * 4096 {
         epochs.insert(first_half(&sealer.seal(Suite::Xaes256Gcm, b"", b"")));
@@ -164,7 +164,7 @@ fn epochs_last_4096_messages_on_average() {
 #[test]
 fn reseeding_ends_the_epoch() {
     let _guard = disturbing();
-    let mut sealer = Sealer::<C>::begun(KEY);
+    let mut sealer = Sealer::begun(BACKEND, KEY);
     let mut firsts = HashSet::new();
     for round in 1..=20 {
         let body = sealer.seal(Suite::KcXaes256Gcm, b"", b"");
@@ -176,7 +176,7 @@ fn reseeding_ends_the_epoch() {
 
 #[test]
 fn a_draw_after_a_fork_begins_an_epoch_and_is_discarded() {
-    let mut sealer = Sealer::<C>::begun(KEY);
+    let mut sealer = Sealer::begun(BACKEND, KEY);
     let before = sealer.seal_drawn(half(1), NOW);
     for other in [6, 8] {
         let body = sealer.seal_drawn(half(2), Some(other));
@@ -189,7 +189,7 @@ fn a_draw_after_a_fork_begins_an_epoch_and_is_discarded() {
 
 #[test]
 fn where_forks_cannot_be_noticed_each_message_has_a_whole_nonce_of_its_own() {
-    let mut sealer = Sealer::<C>::begun(KEY);
+    let mut sealer = Sealer::begun(BACKEND, KEY);
     let of_epoch = sealer.seal_drawn(half(1), NOW);
     let mut firsts = HashSet::from([first_half(&of_epoch)]);
     for number in 0..50 {
@@ -197,7 +197,7 @@ fn where_forks_cannot_be_noticed_each_message_has_a_whole_nonce_of_its_own() {
         assert!(firsts.insert(first_half(&body)));
         assert_ne!(second_half(&body), half(number));
     }
-    let mut fresh = Sealer::<C>::begun(KEY);
+    let mut fresh = Sealer::begun(BACKEND, KEY);
     fresh.seal_drawn(half(1), None);
     assert!(
         fresh.epoch.is_none_or(|epoch| Some(epoch.fork) != NOW),
@@ -209,7 +209,7 @@ fn where_forks_cannot_be_noticed_each_message_has_a_whole_nonce_of_its_own() {
 fn a_key_that_is_expanded_again_begins_another_epoch() {
     let mut firsts = HashSet::new();
     for round in 1..=20 {
-        let mut sealer = Sealer::<C>::new(KEY);
+        let mut sealer = Sealer::new(BACKEND, KEY);
         for number in 0..5 {
             let body = sealer.seal_drawn(half(number), NOW);
             firsts.insert(first_half(&body));
@@ -222,7 +222,7 @@ fn a_key_that_is_expanded_again_begins_another_epoch() {
 fn no_nonce_comes_twice_in_several_threads() {
     const EACH: usize = 5000;
     let _guard = undisturbed();
-    let (key, epoch) = (suite_key::<C>(KEY), ArcSwapOption::empty());
+    let (key, epoch) = (suite_key(BACKEND, KEY), ArcSwapOption::empty());
     let seal = || {
         let nonces = (0..EACH).map(|_| {
             let mut body = Vec::new();
@@ -271,7 +271,7 @@ fn the_public_cipher_keeps_its_epoch() {
 fn a_batch_draws_a_fresh_half_for_each_message() {
     const MESSAGES: usize = 500;
     let _guard = undisturbed();
-    let mut sealer = Sealer::<C>::begun(KEY);
+    let mut sealer = Sealer::begun(BACKEND, KEY);
     let bodies = sealer.with_epochs(|key, epochs| {
         let mut batch = key.batch(MESSAGES);
         // Includes more messages than were announced.
@@ -322,7 +322,7 @@ impl Numbered {
 #[test]
 fn a_batch_draws_sixteen_at_a_time_and_no_more_than_it_needs() {
     let _guard = undisturbed();
-    let key = suite_key::<C>(KEY);
+    let key = suite_key(BACKEND, KEY);
     for (messages, expected) in [
         (0, vec![1, 1, 1]),
         (1, vec![1, 1, 1]),
@@ -343,7 +343,7 @@ fn a_batch_draws_sixteen_at_a_time_and_no_more_than_it_needs() {
 #[test]
 fn a_batch_that_could_not_draw_uses_nothing_again() {
     let _guard = undisturbed();
-    let key = suite_key::<C>(KEY);
+    let key = suite_key(BACKEND, KEY);
     let fail = |_: &mut [PaddedHalf]| Err("no randomness");
     for (announced, taken) in [(3, 3), (16, 16), (19, 16), (19, 19), (20, 16), (36, 32)] {
         let (mut numbered, mut batch) = (Numbered::default(), key.batch(announced));
@@ -363,7 +363,7 @@ fn a_batch_that_could_not_draw_uses_nothing_again() {
 #[test]
 fn an_epoch_ends_inside_a_batch() {
     let _guard = undisturbed();
-    let mut sealer = Sealer::<C>::begun(KEY);
+    let mut sealer = Sealer::begun(BACKEND, KEY);
     let at = [0, 5, 15];
     let bodies = sealer.with_epochs(|key, epochs| {
         let (mut batch, mut numbered) = (key.batch(16), Numbered::default());
@@ -403,7 +403,7 @@ fn an_epoch_ends_inside_a_batch() {
 #[test]
 fn reseeding_between_two_messages_of_a_batch_draws_again() {
     let _guard = disturbing();
-    let key = suite_key::<C>(KEY);
+    let key = suite_key(BACKEND, KEY);
     let (mut batch, mut numbered) = (key.batch(16), Numbered::default());
     for _ in 0..3 {
         batch.draw(|blocks| numbered.fill(blocks)).unwrap();
@@ -416,7 +416,7 @@ fn reseeding_between_two_messages_of_a_batch_draws_again() {
     assert_ne!(of, before);
 
     // Now the epoch ends.
-    let mut sealer = Sealer::<C>::begun(KEY);
+    let mut sealer = Sealer::begun(BACKEND, KEY);
     let [before, after] = sealer.with_epochs(|key, epochs| {
         let mut batch = key.batch(2);
         let mut seal = || {
@@ -436,7 +436,7 @@ fn reseeding_between_two_messages_of_a_batch_draws_again() {
 #[test]
 fn a_refused_message_uses_no_half_twice() {
     let _guard = undisturbed();
-    let mut sealer = Sealer::<C>::begun(KEY);
+    let mut sealer = Sealer::begun(BACKEND, KEY);
     let long = vec![0; crate::ciphertext::MAX_PLAINTEXT_LEN + 1];
     sealer.with_epochs(|key, epochs| {
         let (mut batch, mut seen) = (key.batch(8), HashSet::new());

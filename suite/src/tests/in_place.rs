@@ -1,6 +1,6 @@
 //! Opening in place: the buffer's content afterwards.
 
-use super::C;
+use super::BACKEND;
 use crate::OpenError;
 use crate::ciphertext::Suite;
 use crate::tests::support::{seal_with, suite_key};
@@ -18,7 +18,7 @@ fn behind(prefix: usize, body: &[u8]) -> Vec<u8> {
 
 #[test]
 fn the_plaintext_alone_is_left() {
-    let key = suite_key::<C>([3; 32]);
+    let key = suite_key(BACKEND, [3; 32]);
     for suite in Suite::ALL {
         for len in [0, 1, 15, 16, 17, 31, 32, 33, 64, 100, 5000] {
             for prefix in [0, 1, 18, 40] {
@@ -44,7 +44,7 @@ fn the_plaintext_alone_is_left() {
 
 #[test]
 fn after_a_refusal_the_buffer_is_wiped_and_empty() {
-    let key = suite_key::<C>([3; 32]);
+    let key = suite_key(BACKEND, [3; 32]);
     for suite in Suite::ALL {
         let body = seal_with(&key, suite, NONCE, AAD, &[0x5a; 100]);
         let changed = |at: usize| {

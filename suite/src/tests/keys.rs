@@ -2,22 +2,22 @@
 
 use zeroize::ZeroizeOnDrop;
 
-use super::C;
+use super::BACKEND;
 use crate::ciphertext::{HEADER_LEN, MAX_PLAINTEXT_LEN, Suite};
 use crate::key::DataKey;
-use crate::tests::support::suite_key;
+use crate::tests::support::{options, suite_key};
 use crate::xaes::Xaes;
-use crate::{Epochs, KcXaes256Gcm, NonceSource, OpenError, SealError, SuiteKey};
+use crate::{Epochs, KcXaes256Gcm, OpenError, SealError, SuiteKey};
 
 #[test]
 fn keys_are_wiped_and_shared_between_threads() {
     fn is_zeroised<T: ZeroizeOnDrop>() {}
     fn is_shared<T: Send + Sync>() {}
     is_zeroised::<DataKey>();
-    is_zeroised::<Xaes<C>>();
-    is_zeroised::<SuiteKey<C>>();
+    is_zeroised::<Xaes>();
+    is_zeroised::<SuiteKey>();
     is_zeroised::<KcXaes256Gcm>();
-    is_shared::<SuiteKey<C>>();
+    is_shared::<SuiteKey>();
     is_shared::<KcXaes256Gcm>();
 }
 
@@ -25,7 +25,7 @@ fn keys_are_wiped_and_shared_between_threads() {
 fn debug_shows_no_key() {
     let key = DataKey::copy_from(&[0xaa; 32]).unwrap();
     assert_eq!(
-        format!("{:?}", SuiteKey::<C>::new(&key, NonceSource::Thread)),
+        format!("{:?}", SuiteKey::new(&key, options(BACKEND))),
         "SuiteKey([REDACTED])"
     );
     assert_eq!(
@@ -36,7 +36,7 @@ fn debug_shows_no_key() {
 
 #[test]
 fn sealing_appends_and_allocates_nothing_when_there_is_room() {
-    let key = suite_key::<C>([1; 32]);
+    let key = suite_key(BACKEND, [1; 32]);
     for suite in Suite::ALL {
         let mut out = Vec::with_capacity(suite.overhead() + 5);
         out.extend_from_slice(&[0xee; HEADER_LEN]);
@@ -55,7 +55,7 @@ fn sealing_appends_and_allocates_nothing_when_there_is_room() {
 
 #[test]
 fn the_longest_plaintext_is_pinned() {
-    let key = suite_key::<C>([1; 32]);
+    let key = suite_key(BACKEND, [1; 32]);
     let plaintext = vec![0; MAX_PLAINTEXT_LEN + 1];
     for suite in Suite::ALL {
         let mut out = vec![7; 3];
@@ -78,7 +78,7 @@ fn the_public_cipher_is_suite_one() {
     assert_eq!(KcXaes256Gcm::OVERHEAD, 72);
     assert_eq!(*cipher.open(b"aad", &sealed).unwrap(), b"plaintext");
     let opened =
-        SuiteKey::<C>::new(&key, NonceSource::Thread).open(None, Suite::KcXaes256Gcm, b"aad", &sealed);
+        SuiteKey::new(&key, options(BACKEND)).open(None, Suite::KcXaes256Gcm, b"aad", &sealed);
     assert_eq!(&*opened.unwrap(), b"plaintext");
     let other = KcXaes256Gcm::new(&DataKey::copy_from(&[8; 32]).unwrap());
     assert_eq!(other.open(b"aad", &sealed), Err(OpenError::Commitment));

@@ -1,6 +1,6 @@
 //! The cache of opened messages' keys: admission, hits, bounds.
 
-use super::C;
+use super::BACKEND;
 use crate::ciphertext::{NONCE_LEN, Suite};
 use crate::epoch::Epoch;
 use crate::message_key_cache::{PLACES, count_shares_apart, forget_opened, take_all_shares};
@@ -19,7 +19,7 @@ fn nonce_of(number: u8) -> [u8; NONCE_LEN] {
 
 fn sealed(number: u8) -> Vec<u8> {
     seal_with(
-        &suite_key::<C>(KEY),
+        &suite_key(BACKEND, KEY),
         Suite::KcXaes256Gcm,
         nonce_of(number),
         AAD,
@@ -27,19 +27,19 @@ fn sealed(number: u8) -> Vec<u8> {
     )
 }
 
-fn open(key: &SuiteKey<C>, body: &[u8]) {
+fn open(key: &SuiteKey, body: &[u8]) {
     let opened = key.open(None, Suite::KcXaes256Gcm, AAD, body);
     assert_eq!(&*opened.unwrap(), b"secret");
 }
 
 /// A key that has opened nothing, and whose predecessors at the same address are forgotten.
-fn fresh() -> SuiteKey<C> {
+fn fresh() -> SuiteKey {
     forget_opened();
-    suite_key(KEY)
+    suite_key(BACKEND, KEY)
 }
 
 /// A key whose cache keeps the message key of a nonce.
-fn keeping(number: u8) -> SuiteKey<C> {
+fn keeping(number: u8) -> SuiteKey {
     let key = fresh();
     open(&key, &sealed(number));
     open(&key, &sealed(number));
@@ -83,7 +83,7 @@ fn what_another_data_key_or_another_thread_opened_does_not_count() {
 #[test]
 fn what_is_kept_opens_all_messages_of_its_epoch() {
     let _guard = undisturbed();
-    let (key, writer) = (keeping(1), suite_key::<C>(KEY));
+    let (key, writer) = (keeping(1), suite_key(BACKEND, KEY));
     for suite in Suite::ALL {
         for number in 0..20 {
             let mut nonce = nonce_of(1);
@@ -143,7 +143,7 @@ fn forgeries_leave_no_trace() {
 #[test]
 fn all_twelve_bytes_are_compared() {
     let _guard = undisturbed();
-    let (key, writer) = (keeping(1), suite_key::<C>(KEY));
+    let (key, writer) = (keeping(1), suite_key(BACKEND, KEY));
     for bit in 0..12 * 8 {
         let mut nonce = nonce_of(1);
         nonce[bit / 8] ^= 1 << (bit % 8);
@@ -168,9 +168,9 @@ fn all_twelve_bytes_are_compared() {
 
 #[test]
 fn the_epoch_of_the_caller_is_compared_too() {
-    let (key, other) = (suite_key::<C>(KEY), suite_key::<C>([4; 32]));
-    let epoch = |of: &SuiteKey<C>, number| Epoch {
-        key: of.xaes.derive(&halves(nonce_of(number))[0]),
+    let (key, other) = (suite_key(BACKEND, KEY), suite_key(BACKEND, [4; 32]));
+    let epoch = |of: &SuiteKey, number| Epoch {
+        key: of.xaes.derive(BACKEND, &halves(nonce_of(number))[0]),
         fork: 0,
     };
     let body = sealed(1);
@@ -246,8 +246,8 @@ fn shares_are_bounded_and_given_back() {
 #[test]
 fn a_cache_opens_nothing_that_would_not_open_without_it() {
     let _guard = undisturbed();
-    let (kept, other) = (keeping(1), suite_key::<C>([4; 32]));
-    let writer = suite_key::<C>(KEY);
+    let (kept, other) = (keeping(1), suite_key(BACKEND, [4; 32]));
+    let writer = suite_key(BACKEND, KEY);
     let mut bodies: Vec<_> = forgeries(&sealed(1)).collect();
     for key in [&writer, &other] {
         for suite in Suite::ALL {
@@ -260,7 +260,7 @@ fn a_cache_opens_nothing_that_would_not_open_without_it() {
     for body in &bodies {
         for suite in Suite::ALL {
             for aad in [AAD, b""] {
-                let without = suite_key::<C>(KEY).open(None, suite, aad, body);
+                let without = suite_key(BACKEND, KEY).open(None, suite, aad, body);
                 opened += usize::from(without.is_ok());
                 assert_eq!(kept.open(None, suite, aad, body), without);
                 let mut buffer = body.clone();

@@ -6,7 +6,7 @@ use std::thread;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use crate::backend::Cipher;
+use crate::Backend;
 use crate::bytes::HalfNonce;
 use crate::ciphertext::{COMMITMENT_LEN, Suite};
 use crate::memory;
@@ -75,10 +75,10 @@ fn byte(number: usize) -> u8 {
 }
 
 /// Seals with one backend and opens with another.
-pub(crate) fn run<W: Cipher, R: Cipher>(Plan { key, steps }: &Plan) {
+pub(crate) fn run(writer: Backend, reader: Backend, Plan { key, steps }: &Plan) {
     let _guard = disturbing();
-    let mut sealers: [Sealer<W>; PLACES] = std::array::from_fn(|_| Sealer::new(*key));
-    let mut openers: [Sealer<R>; PLACES] = std::array::from_fn(|_| Sealer::new(*key));
+    let mut sealers: [Sealer; PLACES] = std::array::from_fn(|_| Sealer::new(writer, *key));
+    let mut openers: [Sealer; PLACES] = std::array::from_fn(|_| Sealer::new(reader, *key));
     let mut messages = Messages::default();
     let (mut forks, mut evictions) = (0, [0; PLACES]);
     for (number, step) in steps.iter().enumerate() {
@@ -141,10 +141,10 @@ pub(crate) fn run<W: Cipher, R: Cipher>(Plan { key, steps }: &Plan) {
             }
             Step::EvictSealer(at) => {
                 let at = at.index(PLACES);
-                sealers[at] = Sealer::new(*key);
+                sealers[at] = Sealer::new(writer, *key);
                 evictions[at] += 1;
             }
-            Step::EvictOpener(at) => openers[at.index(PLACES)] = Sealer::new(*key),
+            Step::EvictOpener(at) => openers[at.index(PLACES)] = Sealer::new(reader, *key),
             Step::Open(at, which, in_place) => {
                 if let Some(message) = messages.get(which) {
                     open(&openers[at.index(PLACES)], message, *in_place);
@@ -176,7 +176,7 @@ pub(crate) fn run<W: Cipher, R: Cipher>(Plan { key, steps }: &Plan) {
     }
 }
 
-fn open<C: Cipher>(by: &Sealer<C>, message: &Message, in_place: bool) {
+fn open(by: &Sealer, message: &Message, in_place: bool) {
     let Message {
         suite,
         plaintext,

@@ -2,13 +2,13 @@
 
 use proptest::prelude::*;
 
-use super::C;
+use super::BACKEND;
 use crate::tests::mix::{plan, run};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
     #[test]
     fn everything_opens_and_no_nonce_comes_twice(plan in plan()) {
-        run::<C, C>(&plan);
+        run(BACKEND, BACKEND, &plan);
     }
 }

@@ -1,9 +1,9 @@
 //! One refusal for every authenticated input, and for mismatched parts.
 
-use super::C;
+use super::BACKEND;
 use crate::OpenError;
-use crate::backend::{Cipher, GcmKey};
 use crate::ciphertext::{COMMITMENT_LEN, NONCE_LEN, Suite, TAG_LEN};
+use crate::gcm::GcmKey;
 use crate::tests::support::{seal_with, suite_key};
 
 const NONCE: [u8; 24] = *b"ABCDEFGHIJKLMNOPQRSTUVWX";
@@ -11,7 +11,7 @@ const AAD: &[u8] = b"table, column, row";
 
 #[test]
 fn every_flipped_bit_is_refused() {
-    let key = suite_key::<C>([3; 32]);
+    let key = suite_key(BACKEND, [3; 32]);
     for suite in Suite::ALL {
         for plaintext in [&b""[..], b"123-45-6789"] {
             let body = seal_with(&key, suite, NONCE, AAD, plaintext);
@@ -36,7 +36,7 @@ fn every_flipped_bit_is_refused() {
 
 #[test]
 fn every_other_aad_is_refused() {
-    let key = suite_key::<C>([3; 32]);
+    let key = suite_key(BACKEND, [3; 32]);
     let mut others = vec![Vec::new(), [AAD, b"\0"].concat(), [b"\0", AAD].concat()];
     others.extend((1..AAD.len()).map(|len| AAD[..len].to_vec()));
     others.extend((0..AAD.len() * 8).map(|bit| {
@@ -61,12 +61,12 @@ fn every_other_aad_is_refused() {
 #[test]
 fn every_other_key_fails_its_commitment() {
     let key = [3; 32];
-    let committed = seal_with(&suite_key::<C>(key), Suite::KcXaes256Gcm, NONCE, AAD, b"secret");
-    let plain = seal_with(&suite_key::<C>(key), Suite::Xaes256Gcm, NONCE, AAD, b"secret");
+    let committed = seal_with(&suite_key(BACKEND, key), Suite::KcXaes256Gcm, NONCE, AAD, b"secret");
+    let plain = seal_with(&suite_key(BACKEND, key), Suite::Xaes256Gcm, NONCE, AAD, b"secret");
     for bit in 0..256 {
         let mut other = key;
         other[bit / 8] ^= 1 << (bit % 8);
-        let other = suite_key::<C>(other);
+        let other = suite_key(BACKEND, other);
         assert_eq!(
             other.open(None, Suite::KcXaes256Gcm, AAD, &committed),
             Err(OpenError::Commitment),
@@ -82,7 +82,7 @@ fn every_other_key_fails_its_commitment() {
 
 #[test]
 fn the_commitment_speaks_before_the_tag() {
-    let key = suite_key::<C>([3; 32]);
+    let key = suite_key(BACKEND, [3; 32]);
     let mut body = seal_with(&key, Suite::KcXaes256Gcm, NONCE, AAD, b"secret");
     body[NONCE_LEN] ^= 1;
     *body.last_mut().unwrap() ^= 1;
@@ -95,7 +95,7 @@ fn the_commitment_speaks_before_the_tag() {
 #[test]
 fn a_foreign_commitment_is_refused() {
     // The purpose of the commitment: a body with a correct tag under this key, committed to another key.
-    let (key, other) = (suite_key::<C>([3; 32]), suite_key::<C>([4; 32]));
+    let (key, other) = (suite_key(BACKEND, [3; 32]), suite_key(BACKEND, [4; 32]));
     let mut body = seal_with(&key, Suite::KcXaes256Gcm, NONCE, AAD, b"secret");
     let foreign = seal_with(&other, Suite::KcXaes256Gcm, NONCE, AAD, b"secret");
     let at = body.len() - COMMITMENT_LEN;
@@ -120,7 +120,7 @@ fn a_foreign_commitment_is_refused() {
 
 #[test]
 fn one_suite_does_not_pass_for_another() {
-    let key = suite_key::<C>([3; 32]);
+    let key = suite_key(BACKEND, [3; 32]);
     let long = [0x5a; 100];
     let committed = seal_with(&key, Suite::KcXaes256Gcm, NONCE, AAD, &long);
     let plain = seal_with(&key, Suite::Xaes256Gcm, NONCE, AAD, &long);
@@ -141,7 +141,7 @@ fn one_suite_does_not_pass_for_another() {
 
 #[test]
 fn every_other_length_is_refused() {
-    let key = suite_key::<C>([3; 32]);
+    let key = suite_key(BACKEND, [3; 32]);
     for suite in Suite::ALL {
         let body = seal_with(&key, suite, NONCE, AAD, b"123-45-6789");
         let moved = match suite {
@@ -163,7 +163,7 @@ fn every_other_length_is_refused() {
 
 #[test]
 fn the_backend_refuses_by_itself() {
-    let key = <C as Cipher>::Gcm::new(&[[5; 16]; 2]);
+    let key = GcmKey::new(BACKEND, &[[5; 16]; 2]);
     let plaintext = *b"a plaintext that is longer than one block";
     let (mut encrypted, mut tag) = (plaintext, [0; 16]);
     key.seal(&[6; 12], AAD, &mut encrypted, &mut tag).unwrap();

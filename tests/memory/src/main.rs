@@ -10,7 +10,7 @@ mod tap;
 mod work;
 
 use encx::kms::{DataKey, KeyManagementService};
-use encx::suite::KcXaes256Gcm;
+use encx::suite::{Backend, KcXaes256Gcm};
 use encx_local::{LocalKms, Protection};
 use encx_testkit::{ManualClock, MemoryKeyStore, MemoryKms};
 
@@ -19,7 +19,11 @@ use crate::tap::Tap;
 use crate::work::{TTL, TwoServices, until};
 
 fn main() {
-    let args: Vec<_> = std::env::args().skip(1).collect();
+    let mut args: Vec<_> = std::env::args().skip(1).collect();
+    let named = |backend: &&Backend| format!("{backend:?}") == args[0];
+    let backend = *Backend::COMPILED.iter().find(named).unwrap();
+    assert_eq!(encx_suite::choose(backend), backend);
+    args.remove(0);
     match &args[..] {
         [end] if end == "suite" => suite(),
         [kms, end] if kms == "memory" => service(end, async || MemoryKms::new()),

@@ -1,7 +1,7 @@
 //! Searches the memory of a process that has released its keys, and finds none.
 //!
-//! The process is this package's program, at the optimization level of the package's build; `scripts/test` builds it at
-//! two levels. It is stopped during the search, which covers everything it can write to: heap, stacks of all threads
+//! The process is this package's program, at the optimization level of the package's build; `scripts/check-backends` builds
+//! it at two levels. It is stopped during the search, which covers everything it can write to: heap, stacks of all threads
 //! and statics.
 //!
 //! Each run first searches while the keys are in use, and must find them: an empty result proves something only if the
@@ -13,24 +13,25 @@ mod support;
 
 use std::time::Duration;
 
+use encx::suite::Backend;
 use encx::{Clock, SystemClock};
 use support::child::{Child, Moment};
 use support::needles::Needles;
 use support::scan::found;
 
-/// Runs per case.
+/// Runs per case and cipher backend.
 const RUNS: usize = 20;
 
 #[test]
 fn the_aead_leaves_nothing_when_dropped() {
-    for _ in 0..RUNS {
-        let mut child = Child::start(&["suite"]);
+    each_run(|backend| {
+        let mut child = Child::start(backend, &["suite"]);
         child.until(Moment::Alive);
         let needles = Needles::of(&child);
         assert_there(&child, &needles, &["DEK", "Kx"]);
         child.until(Moment::Dropped);
         assert_gone(&child, &needles, &[]);
-    }
+    });
 }
 
 #[test]
@@ -72,8 +73,8 @@ fn service_on_a_file(end: &str) {
 }
 
 fn service(args: &[&str], file: Option<&support::kek_file::KekFile>) {
-    for _ in 0..RUNS {
-        let mut child = Child::start(args);
+    each_run(|backend| {
+        let mut child = Child::start(backend, args);
         child.until(Moment::Alive);
         let mut needles = Needles::of(&child);
         let mut alive = vec!["DEK", "Kx", "PRK"];
@@ -93,6 +94,14 @@ fn service(args: &[&str], file: Option<&support::kek_file::KekFile>) {
         }
         child.until(Moment::Closed);
         assert_gone(&child, &needles, &[]);
+    });
+}
+
+fn each_run(run: impl Fn(Backend)) {
+    for backend in Backend::COMPILED {
+        for _ in 0..RUNS {
+            run(*backend);
+        }
     }
 }
 
@@ -117,7 +126,8 @@ fn assert_gone(child: &Child, needles: &Needles, except: &[&str]) {
         }
         assert!(
             SystemClock::new().elapsed() < deadline,
-            "left in memory: {given:?}"
+            "left in memory with {:?}: {given:?}",
+            child.backend
         );
         std::thread::sleep(Duration::from_millis(20));
     }

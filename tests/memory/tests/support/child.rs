@@ -3,10 +3,14 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 
+use encx::suite::Backend;
+
 use super::{MASK, from_hex};
 
 /// A running process, and what it has reported.
 pub(crate) struct Child {
+    /// Its cipher backend.
+    pub(crate) backend: Backend,
     process: std::process::Child,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
@@ -29,14 +33,17 @@ pub(crate) enum Moment {
 }
 
 impl Child {
-    pub(crate) fn start(args: &[&str]) -> Self {
+    /// Starts it with a cipher backend.
+    pub(crate) fn start(backend: Backend, args: &[&str]) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_encx-test-memory"))
+            .arg(format!("{backend:?}"))
             .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         Self {
+            backend,
             stdin: process.stdin.take().unwrap(),
             stdout: BufReader::new(process.stdout.take().unwrap()),
             process,

@@ -1,0 +1,93 @@
+//! AES-256-GCM under one message key, by the library that was chosen.
+
+use super::backend::Backend;
+use super::bytes::{Block, HalfNonce, Tag};
+#[cfg(any(feature = "aes-gcm", feature = "ring"))]
+use crate::memory::Wiped;
+use crate::memory::wiping_stack;
+
+/// An expanded key of AES-256-GCM.
+///
+/// The libraries in Rust keep round keys and hash keys inline, in unions that nothing wipes. In a box, they stay where
+/// they were expanded, and all of it is wiped. AWS-LC allocates by itself, and wipes what it frees.
+pub(super) enum GcmKey {
+    #[cfg(feature = "aes-gcm")]
+    AesGcm(Box<Wiped<super::aes_gcm::Aes256Gcm>>),
+    #[cfg(feature = "aws-lc-rs")]
+    AwsLcRs(super::aws_lc_rs::Aes256Gcm),
+    #[cfg(feature = "ring")]
+    Ring(Box<Wiped<super::ring::Aes256Gcm>>),
+}
+
+impl GcmKey {
+    /// Expands a key, given as its two halves. Call it in [`Backend::wiping_stack`].
+    #[inline(always)]
+    pub(super) fn new(backend: Backend, key: &[Block; 2]) -> Self {
+        match backend {
+            #[cfg(feature = "aes-gcm")]
+            Backend::AesGcm => Self::AesGcm(Box::new(Wiped::new(super::aes_gcm::Aes256Gcm::new(key)))),
+            #[cfg(feature = "aws-lc-rs")]
+            Backend::AwsLcRs => Self::AwsLcRs(super::aws_lc_rs::Aes256Gcm::new(key)),
+            #[cfg(feature = "ring")]
+            Backend::Ring => Self::Ring(Box::new(Wiped::new(super::ring::Aes256Gcm::new(key)))),
+        }
+    }
+
+    /// Encrypts in place and writes the tag. Refuses a plaintext that exceeds GCM's counter.
+    #[inline(always)]
+    pub(super) fn seal(
+        &self,
+        iv: &HalfNonce,
+        aad: &[u8],
+        buffer: &mut [u8],
+        tag: &mut Tag,
+    ) -> Result<(), Refused> {
+        match self {
+            #[cfg(feature = "aes-gcm")]
+            Self::AesGcm(key) => key.seal(iv, aad, buffer, tag),
+            #[cfg(feature = "aws-lc-rs")]
+            Self::AwsLcRs(key) => key.seal(iv, aad, buffer, tag),
+            #[cfg(feature = "ring")]
+            Self::Ring(key) => key.seal(iv, aad, buffer, tag),
+        }
+    }
+
+    /// Verifies the tag and decrypts in place. After a refusal the buffer's content is unspecified: wipe it.
+    #[inline(always)]
+    pub(super) fn open(
+        &self,
+        iv: &HalfNonce,
+        aad: &[u8],
+        buffer: &mut [u8],
+        tag: &Tag,
+    ) -> Result<(), Refused> {
+        match self {
+            #[cfg(feature = "aes-gcm")]
+            Self::AesGcm(key) => key.open(iv, aad, buffer, tag),
+            #[cfg(feature = "aws-lc-rs")]
+            Self::AwsLcRs(key) => key.open(iv, aad, buffer, tag),
+            #[cfg(feature = "ring")]
+            Self::Ring(key) => key.open(iv, aad, buffer, tag),
+        }
+    }
+}
+
+impl Backend {
+    /// Runs a function that expands a message key and uses it once, then wipes the stack. Reads wait for it, so it
+    /// wipes no more than the library used.
+    #[inline(always)]
+    pub(super) fn wiping_stack<T>(self, call: impl FnOnce() -> T) -> T {
+        match self {
+            #[cfg(feature = "aes-gcm")]
+            Self::AesGcm => wiping_stack::<{ super::aes_gcm::EXPANSION }, _>(call),
+            #[cfg(feature = "aws-lc-rs")]
+            Self::AwsLcRs => wiping_stack::<{ super::aws_lc_rs::EXPANSION }, _>(call),
+            #[cfg(feature = "ring")]
+            Self::Ring => wiping_stack::<{ super::ring::EXPANSION }, _>(call),
+        }
+    }
+}
+
+/// The cipher refused: a wrong tag, or more bytes than GCM allows.
+#[derive(Debug)]
+pub(super) struct Refused;
