@@ -1,5 +1,6 @@
 //! One scope's cached keys.
 
+mod decide;
 mod next;
 mod records;
 mod refresh_schedule;
@@ -20,9 +21,10 @@ use encx_suite::Epoch;
 
 use crate::cache::failure::Failure;
 use crate::cache::key_meta::KeyMeta;
-use crate::cache::{CachedKey, Environment, Limits, Purpose, ReadStart};
+use crate::cache::{CachedKey, Environment, ReadStart};
 use crate::error::Error;
 
+pub(super) use decide::{Decision, Found, Load, Request, SoFar, Surroundings, Trust, Why};
 pub(crate) use records::{Records, Used};
 use refresh_schedule::ScheduledKey;
 pub(crate) use snapshot::{DerivationKeys, Snapshot};
@@ -167,31 +169,27 @@ impl Entry {
         state.find(id).filter(|key| now < key.expires_at).cloned()
     }
 
-    /// Returns an unwrapped key that may be used now.
-    pub(crate) fn key_for(
-        &self,
-        id: DataKeyId,
-        purpose: Purpose,
-        now: Duration,
-        limits: &Limits,
-    ) -> Option<CachedKey> {
+    /// Decides what a call does next about its key, and marks a cached key that it asks for as used. A key that the call
+    /// had made or unwrapped itself is not used once more by that.
+    pub(super) fn decide(&self, request: Request, so_far: &SoFar, around: &Surroundings<'_>) -> Decision {
         let state = self.state();
-        state
-            .find(id)
-            .filter(|key| key.serves(purpose, now, limits))
-            .cloned()
+        let decision = state.decide(request, so_far, around);
+        let asked_for = match &decision {
+            Decision::Use(found) => found.key.as_ref().map(|key| key.id),
+            Decision::Load(Load::Key(record)) => Some(record.id),
+            _ => None,
+        };
+        if !so_far.has_made
+            && let Some(key) = asked_for.and_then(|id| state.find(id))
+        {
+            key.mark_used();
+        }
+        decision
     }
 
     /// Tells whether a key is cached, expired or not.
     pub(crate) fn has_key(&self, id: DataKeyId) -> bool {
         self.state().find(id).is_some()
-    }
-
-    /// Records a request for a cached key.
-    pub(crate) fn mark_key_used(&self, id: DataKeyId) {
-        if let Some(key) = self.state().find(id) {
-            key.mark_used();
-        }
     }
 
     /// Tells whether the cached key is the one with this expiry.
@@ -398,7 +396,7 @@ impl Entry {
         };
         let decrypts = |id| {
             let record = records.find(id).filter(|record| !record.lacks_wraps());
-            record.is_some_and(|record| env.check_decrypts(record).is_ok())
+            record.is_some_and(|record| env.limits.check_decrypts(record).is_ok())
         };
         state
             .keys
@@ -424,7 +422,7 @@ impl Entry {
         derivation_keys.sort_by_key(|key| key.id);
         let usable = records
             .iter()
-            .filter(|record| env.check_decrypts(record).is_ok())
+            .filter(|record| env.limits.check_decrypts(record).is_ok())
             .count();
         let derivation_keys = (!derivation_keys.is_empty()).then(|| {
             Arc::new(DerivationKeys {

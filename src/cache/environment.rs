@@ -4,14 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use encx_core::key::KeyState;
-use encx_core::store::{KeyRecord, KeyStore};
+use encx_core::store::KeyStore;
 
 use crate::cache::Limits;
 use crate::cache::stats::Counters;
 use crate::calls::LastCalls;
 use crate::clock::Clock;
-use crate::error::{Error, Location};
 use crate::kek::Keks;
 
 /// A cache's configuration and counters.
@@ -56,18 +54,6 @@ impl Environment {
     /// Advances the order of events.
     pub(crate) fn tick(&self) -> u64 {
         self.ticks.fetch_add(1, Ordering::SeqCst) + 1
-    }
-
-    /// Checks that a version's state lets it decrypt.
-    pub(crate) fn check_decrypts(&self, record: &KeyRecord) -> Result<(), Error> {
-        let (id, at) = (record.id, Location::default());
-        match record.state {
-            state if state.decrypts() => Ok(()),
-            KeyState::Compromised if self.limits.accept_compromised => Ok(()),
-            KeyState::Compromised => Err(Error::Compromised { id, at }),
-            KeyState::Suspended => Err(Error::Suspended { id, at }),
-            _ => Err(Error::Destroyed { id, at }),
-        }
     }
 }
 

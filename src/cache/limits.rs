@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
+use encx_core::key::KeyState;
+use encx_core::store::KeyRecord;
 use encx_suite::SuiteOptions;
+
+use crate::error::{Error, Location};
 
 /// The first and the longest pause before a key that could not be refreshed is tried again.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
@@ -76,5 +80,17 @@ impl Limits {
     pub(super) fn silence_counts_for(&self) -> Duration {
         let background = LONGEST_PAUSE.saturating_add(self.between_sweeps());
         background.saturating_add(self.load_timeout.saturating_mul(2))
+    }
+
+    /// Checks that a version's state lets it decrypt.
+    pub(crate) fn check_decrypts(&self, record: &KeyRecord) -> Result<(), Error> {
+        let (id, at) = (record.id, Location::default());
+        match record.state {
+            state if state.decrypts() => Ok(()),
+            KeyState::Compromised if self.accept_compromised => Ok(()),
+            KeyState::Compromised => Err(Error::Compromised { id, at }),
+            KeyState::Suspended => Err(Error::Suspended { id, at }),
+            _ => Err(Error::Destroyed { id, at }),
+        }
     }
 }

@@ -8,8 +8,7 @@ use encx_core::key::{DataKey, DataKeyId};
 use encx_core::store::{KeyRecord, NewKey, are_shredded, load_all_usages};
 
 use crate::cache::failure::Failure;
-use crate::cache::later::tell_stale;
-use crate::cache::{Cache, CachedKey, Entry, EntryKey, KeyMeta, MAX_ATTEMPTS, Purpose, Records};
+use crate::cache::{Cache, CachedKey, Entry, EntryKey, KeyMeta, MAX_ATTEMPTS, Records};
 use crate::error::Error;
 
 impl Cache {
@@ -24,8 +23,7 @@ impl Cache {
         if age <= self.limits.state_ttl || self.polls.is_store_unreachable() {
             return Ok(());
         }
-        // The poller is late, as after a pause of the whole process. If the poll fails, states are stale,
-        // and `is_current` decides.
+        // The poller is late, as after a pause of the whole process. If the poll fails, states are stale.
         self.poll_once().await
     }
 
@@ -58,31 +56,6 @@ impl Cache {
             }
         }
         Err(Error::Interrupted)
-    }
-
-    pub(super) async fn cached_key(
-        self: &Arc<Self>,
-        entry: &Arc<Entry>,
-        record: &Arc<KeyRecord>,
-        purpose: Purpose,
-    ) -> Result<CachedKey, Error> {
-        let in_memory = || {
-            let key = entry.key_for(record.id, purpose, self.clock.elapsed(), &self.limits)?;
-            if self.count_use(&key, self.clock.elapsed()) {
-                tell_stale(key.id);
-            }
-            Some(key)
-        };
-        if let Some(key) = in_memory() {
-            return Ok(key);
-        }
-        let failed = match self.unwrap(entry, record, Duration::ZERO).await {
-            Err(error) if error.is_unavailability() => error,
-            unwrapped => return unwrapped,
-        };
-        // Again here, in case the whole flight was abandoned.
-        entry.note_failure(self, record.id, &failed);
-        in_memory().ok_or(failed)
     }
 
     /// Counts the use of an expired key. `true` the first time, which subscribers are told.

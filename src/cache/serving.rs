@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::cache::Cache;
-use crate::cache::lookup::Trust;
+use crate::cache::entry::Trust;
 use crate::calls::CallMemory;
 
 /// What the cache knows without asking.
@@ -36,10 +36,11 @@ impl Cache {
         if serving.keys == 0 {
             return serving;
         }
+        let around = self.surroundings(now);
         for (_, entry) in &self.entries {
             let guard = entry.snapshot();
             let Some(snapshot) = guard.as_ref() else { continue };
-            if matches!(self.trust(snapshot.known_at, now), Trust::Ask | Trust::Refuse) {
+            if matches!(around.trust(snapshot.known_at), Trust::Ask | Trust::Refuse) {
                 continue;
             }
             let (encrypts, decrypts) = snapshot.serves(now, &self.limits);

@@ -212,7 +212,7 @@ impl Crypto {
         let records = cache.current_records(&entry).await?;
         // If existing users' hashes cannot be verified, this must fail too, or the error would reveal which users exist.
         let of_hashes = || records.iter().filter(|record| record.activated_at.is_some());
-        let usable = of_hashes().rfind(|record| cache.check_decrypts(record).is_ok());
+        let usable = of_hashes().rfind(|record| cache.limits.check_decrypts(record).is_ok());
         let active = records.active().ok().flatten();
         match active.or(usable).or_else(|| of_hashes().next_back()) {
             Some(record) => Ok(derivation_key_of(self.core(), &entry, record.id)

@@ -280,7 +280,7 @@ async fn terms(core: &Core, entry: &Arc<Entry>, messages: &[Message]) -> Result<
     records.active()?;
     let usable = records
         .iter()
-        .filter(|record| core.cache.check_decrypts(record).is_ok());
+        .filter(|record| core.cache.limits.check_decrypts(record).is_ok());
     let usable: Vec<_> = usable.map(|record| record.id).collect();
     let missing = usable.iter().map(|id| (*id, Arc::clone(entry))).collect();
     let keys = core

@@ -1,0 +1,574 @@
+//! Decides what a call does about the key that it needs. Asks nothing, waits for nothing, changes nothing.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use encx_core::key::DataKeyId;
+use encx_core::store::KeyRecord;
+
+use super::records::Records;
+use super::state::State;
+use crate::cache::{CachedKey, Limits, Purpose};
+use crate::error::Error;
+
+/// What a call needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cache) enum Request {
+    /// The key that encrypts; with `may_make`, a first one is made if there is none.
+    Active { may_make: bool },
+    /// The key of this id, to decrypt.
+    Key(DataKeyId),
+    /// All versions, and no key.
+    Versions,
+    /// All versions, among them this one, and no key.
+    VersionsWith(DataKeyId),
+}
+
+/// What a call has done so far about its key.
+#[derive(Default)]
+pub(in crate::cache) struct SoFar {
+    /// The records that it read last, because an entry that the cache has dropped keeps none.
+    pub(in crate::cache) records: Option<Arc<Records>>,
+    /// Whether it has read the records again: then they are recent enough, whatever their age.
+    pub(in crate::cache) has_read: bool,
+    /// The key that it had unwrapped, because an entry that the cache has dropped keeps none.
+    pub(in crate::cache) key: Option<CachedKey>,
+    /// Whether it had a key made or unwrapped.
+    pub(in crate::cache) has_made: bool,
+    /// The key that the KMS did not unwrap, because it did not answer.
+    pub(in crate::cache) unanswered: Option<(DataKeyId, Error)>,
+}
+
+/// What a decision depends on besides the entry.
+#[derive(Clone, Copy)]
+pub(in crate::cache) struct Surroundings<'a> {
+    pub(in crate::cache) limits: &'a Limits,
+    /// The clock's time.
+    pub(in crate::cache) now: Duration,
+    /// When the last successful poll of the key store began.
+    pub(in crate::cache) polled_at: Duration,
+    pub(in crate::cache) is_store_unreachable: bool,
+    /// Whether the key store was asked for the requested id a moment ago, and does not have it.
+    pub(in crate::cache) is_unknown: bool,
+}
+
+/// What a call does next.
+pub(in crate::cache) enum Decision {
+    /// It goes on with this.
+    Use(Found),
+    /// It loads this, and decides again.
+    Load(Load),
+    /// It fails.
+    Refuse(Why, Error),
+}
+
+/// What a call needed.
+#[derive(Clone)]
+pub(in crate::cache) struct Found {
+    pub(in crate::cache) records: Arc<Records>,
+    /// `None` if the call needs no key.
+    pub(in crate::cache) key: Option<CachedKey>,
+    /// Whether the states are older than `state_ttl`, because the key store is unreachable.
+    pub(in crate::cache) are_states_stale: bool,
+}
+
+/// What a call has to wait for.
+#[derive(Clone, Debug)]
+pub(in crate::cache) enum Load {
+    /// A first version, which this process makes.
+    FirstVersion,
+    /// A key, which the KMS unwraps.
+    Key(Arc<KeyRecord>),
+    /// The records, which the key store returns; `again` if some are known that do not suffice.
+    Records { again: bool },
+}
+
+/// Why a call is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cache) enum Why {
+    /// The key store has lost a version under which this process encrypted.
+    Lost,
+    /// No version is active.
+    NoneActive,
+    /// The states are too old, and the builder forbids using them.
+    StaleStates,
+    /// The state of the version forbids it.
+    State,
+    /// The KMS did not answer, and no cached key may serve.
+    Unanswered,
+    /// There is no such version.
+    Unknown,
+}
+
+/// How far the known states of keys can be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cache) enum Trust {
+    /// The key store must be asked.
+    Ask,
+    /// They are recent enough.
+    Current,
+    /// They are too old, and the builder forbids using them.
+    Refuse,
+    /// They are too old, but the key store is unreachable.
+    Stale,
+}
+
+impl Request {
+    /// Returns the requested id.
+    pub(in crate::cache) fn id(self) -> Option<DataKeyId> {
+        match self {
+            Self::Key(id) | Self::VersionsWith(id) => Some(id),
+            Self::Active { .. } | Self::Versions => None,
+        }
+    }
+}
+
+impl Surroundings<'_> {
+    /// Returns how far states that were read at `known_at` can be trusted now.
+    pub(in crate::cache) fn trust(&self, known_at: Duration) -> Trust {
+        let age = self.now.saturating_sub(known_at.max(self.polled_at));
+        if age <= self.limits.state_ttl {
+            Trust::Current
+        } else if !self.is_store_unreachable {
+            Trust::Ask
+        } else if self.limits.fail_closed_on_stale_state {
+            Trust::Refuse
+        } else if age > self.limits.ttl {
+            // Not forever: the KMS does not know that a key was suspended.
+            Trust::Ask
+        } else {
+            Trust::Stale
+        }
+    }
+
+    /// Tells whether records were read recently enough to unwrap by them.
+    ///
+    /// Polls do not suffice here. They list no row that was deleted or edited by hand, and only check the rows of
+    /// cached keys. While the key store is unreachable, the known records are used.
+    pub(in crate::cache) fn is_fresh(&self, records: &Records) -> bool {
+        self.now.saturating_sub(records.read_at) <= self.limits.state_ttl || self.is_store_unreachable
+    }
+}
+
+impl State {
+    /// Decides what a call does next about its key.
+    pub(super) fn decide(&self, request: Request, so_far: &SoFar, around: &Surroundings<'_>) -> Decision {
+        let Some(records) = self.records.as_ref().or(so_far.records.as_ref()) else {
+            return Decision::Load(Load::Records { again: false });
+        };
+        let again = Decision::Load(Load::Records { again: true });
+        let trust = match around.trust(records.read_at) {
+            Trust::Ask if so_far.has_read => Trust::Current,
+            trust => trust,
+        };
+        match trust {
+            Trust::Ask => return again,
+            Trust::Refuse => return Decision::Refuse(Why::StaleStates, Error::StaleState),
+            Trust::Current | Trust::Stale => {}
+        }
+        let is_fresh = so_far.has_read || around.is_fresh(records);
+        let refuse_if_fresh = |why, error| match is_fresh {
+            true => Decision::Refuse(why, error),
+            false => Decision::Load(Load::Records { again: true }),
+        };
+        let found = |key| {
+            Decision::Use(Found {
+                records: Arc::clone(records),
+                key,
+                are_states_stale: trust == Trust::Stale,
+            })
+        };
+        let (record, purpose) = match request {
+            // Rows that were lost may have been restored, which no poll lists.
+            Request::Versions if records.active().is_err() && !is_fresh => return again,
+            Request::Versions => return found(None),
+            Request::Active { may_make } => match records.active() {
+                Ok(Some(record)) => (record, Purpose::Encrypt),
+                Ok(None) if records.is_empty() && may_make => return Decision::Load(Load::FirstVersion),
+                // Another process may have just made it.
+                Ok(None) if records.is_empty() && !so_far.has_read => return again,
+                Ok(None) => return Decision::Refuse(Why::NoneActive, records.why_none_is_active()),
+                Err(error) => return refuse_if_fresh(Why::Lost, error),
+            },
+            Request::Key(id) | Request::VersionsWith(id) => match records.find(id) {
+                Some(_) if matches!(request, Request::VersionsWith(_)) => return found(None),
+                Some(record) => (record, Purpose::Decrypt),
+                // Another process may have just made it.
+                None if !so_far.has_read && !around.is_unknown => return again,
+                None => return Decision::Refuse(Why::Unknown, records.why_unknown(id)),
+            },
+        };
+        if purpose == Purpose::Decrypt
+            && let Err(error) = records.check_opens(record, around.limits)
+        {
+            return refuse_if_fresh(Why::State, error);
+        }
+        let cached = self.find(record.id);
+        let serves = |key: &&CachedKey| key.serves(purpose, around.now, around.limits);
+        if let Some(key) = cached.filter(serves) {
+            return found(Some(key.clone()));
+        }
+        // However short its time to live is, a key serves the call that waited for it.
+        if let Some(key) = so_far.key.as_ref().filter(|key| key.id == record.id) {
+            return found(Some(key.clone()));
+        }
+        if !is_fresh {
+            return again;
+        }
+        match &so_far.unanswered {
+            Some((id, error)) if *id == record.id => Decision::Refuse(Why::Unanswered, error.clone()),
+            _ => Decision::Load(Load::Key(Arc::clone(record))),
+        }
+    }
+}
+
+impl Records {
+    /// Checks that a version may decrypt, and that the key store still has its wraps.
+    fn check_opens(&self, record: &KeyRecord, limits: &Limits) -> Result<(), Error> {
+        if self.is_shredded() {
+            return Err(Error::Shredded);
+        }
+        limits.check_decrypts(record)?;
+        if record.lacks_wraps() {
+            let id = record.id;
+            return Err(Error::RolledBack {
+                found: Some(id),
+                used: id,
+            });
+        }
+        Ok(())
+    }
+
+    /// Tells whether a version may be used for this.
+    pub(in crate::cache) fn allows(&self, id: DataKeyId, purpose: Purpose, limits: &Limits) -> bool {
+        match purpose {
+            Purpose::Encrypt => self
+                .active()
+                .is_ok_and(|active| active.is_some_and(|active| active.id == id)),
+            Purpose::Decrypt => self
+                .find(id)
+                .is_some_and(|record| self.check_opens(record, limits).is_ok()),
+        }
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Lost => "the key store has lost the key to encrypt with",
+            Self::NoneActive => "there is no key to encrypt with",
+            Self::StaleStates => "the states of keys are too old",
+            Self::State => "the state of the key forbids its use",
+            Self::Unanswered => "the KMS did not answer, and no cached key may serve",
+            Self::Unknown => "no such key in this context",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use encx_core::context::EncryptionContext;
+    use encx_core::key::{DataKey, KekId, KeyState, KeyUsage, KeyVersion, KmsName, Scope, WrappedKey};
+    use encx_core::store::StoredWrap;
+    use encx_core::store::Timestamp;
+    use encx_suite::SuiteOptions;
+
+    use super::*;
+    use crate::cache::KeyMeta;
+    use crate::cache::entry::refresh_schedule::ScheduledKey;
+
+    /// Seconds.
+    const STATE_TTL: u64 = 60;
+    const TTL: u64 = 3600;
+    const STALE: u64 = 600;
+    /// The clock's time.
+    const NOW: u64 = 100_000;
+
+    fn limits() -> Limits {
+        Limits {
+            ttl: Duration::from_secs(TTL),
+            refresh_ahead: 0.1,
+            stale_encrypt: Duration::ZERO,
+            stale_decrypt: Duration::from_secs(STALE),
+            state_ttl: Duration::from_secs(STATE_TTL),
+            max_keyrings: 10,
+            load_timeout: Duration::from_secs(10),
+            fail_closed_on_stale_state: false,
+            create_on_first_use: true,
+            accept_compromised: false,
+            suite: SuiteOptions::default(),
+        }
+    }
+
+    /// What is known of a scope with one version, and what the call has done.
+    #[derive(Clone, Copy)]
+    struct Case {
+        state: KeyState,
+        /// How long ago the records were read, in seconds.
+        records: u64,
+        /// How long ago the store was last polled.
+        polled: u64,
+        /// How long ago the key was unwrapped; `None` if it is not cached.
+        key: Option<u64>,
+        /// The key store does not answer.
+        no_store: bool,
+        /// The KMS was asked, and did not answer.
+        no_kms: bool,
+        /// The call has read the records.
+        has_read: bool,
+        has_wraps: bool,
+    }
+
+    /// Nothing is cached, and the records were read just now.
+    const COLD: Case = Case {
+        state: KeyState::Active,
+        records: 0,
+        polled: 0,
+        key: None,
+        no_store: false,
+        no_kms: false,
+        has_read: false,
+        has_wraps: true,
+    };
+
+    const HOT: Case = Case { key: Some(0), ..COLD };
+
+    fn id() -> DataKeyId {
+        DataKeyId::generate(1, None).expect("there is randomness")
+    }
+
+    fn record(case: Case, id: DataKeyId, scope: Scope, key: &DataKey) -> KeyRecord {
+        let version = KeyVersion::new(1).expect("not zero");
+        let at = Timestamp::from_micros(0);
+        let mut record = KeyRecord::new(id, scope, KeyUsage::Data, version, key.check(id), at);
+        record.state = case.state;
+        if case.has_wraps && case.state != KeyState::Destroyed {
+            let kek = KekId::new("kek").expect("a name");
+            let kms = KmsName::new("default").expect("a name");
+            record.wraps = vec![StoredWrap::new(kms, WrappedKey::new(kek, vec![1]))];
+        }
+        record
+    }
+
+    /// Decides, and says what in a word or two.
+    fn decide(case: Case, limits: &Limits, ask: impl Fn(DataKeyId) -> Request) -> String {
+        let ago = |age: u64| Duration::from_secs(NOW - age);
+        let context = EncryptionContext::from_pairs([("tenantId", "t-1")]).expect("a context");
+        let scope = Scope::of(KeyUsage::Data, &context);
+        let (id, key) = (id(), DataKey::generate().expect("there is randomness"));
+        let records = Arc::new(Records {
+            list: vec![Arc::new(record(case, id, scope, &key))],
+            read_at: ago(case.records),
+            tick: 1,
+            used: None,
+        });
+        let mut state = State {
+            records: Some(records),
+            ..State::default()
+        };
+        if let Some(age) = case.key {
+            let expires_at = ago(age) + limits.ttl;
+            let meta = KeyMeta::new(id, expires_at, &Arc::default());
+            if case.no_kms {
+                meta.unanswered_until.set(Duration::MAX);
+            }
+            let cached = CachedKey::new(meta, KeyUsage::Data, scope, &key, limits.suite);
+            state.keys.push(ScheduledKey::new(&cached, limits));
+        }
+        let so_far = SoFar {
+            has_read: case.has_read,
+            unanswered: case.no_kms.then(|| (id, Error::Interrupted)),
+            ..SoFar::default()
+        };
+        let around = Surroundings {
+            limits,
+            now: ago(0),
+            polled_at: ago(case.polled),
+            is_store_unreachable: case.no_store,
+            is_unknown: false,
+        };
+        said(state.decide(ask(id), &so_far, &around))
+    }
+
+    fn said(decision: Decision) -> String {
+        match decision {
+            Decision::Use(found) => {
+                let what = if found.key.is_some() {
+                    "use key"
+                } else {
+                    "use records"
+                };
+                let stale = if found.are_states_stale {
+                    ", states stale"
+                } else {
+                    ""
+                };
+                format!("{what}{stale}")
+            }
+            Decision::Load(Load::FirstVersion) => "make".to_owned(),
+            Decision::Load(Load::Key(_)) => "unwrap".to_owned(),
+            Decision::Load(Load::Records { again }) => format!("read{}", if again { " again" } else { "" }),
+            Decision::Refuse(why, _) => format!("refuse: {why:?}"),
+        }
+    }
+
+    fn encrypt(_: DataKeyId) -> Request {
+        Request::Active { may_make: true }
+    }
+
+    /// State × age of records and key × purpose × outage.
+    #[test]
+    fn one_version() {
+        use KeyState::{Compromised, Deactivated, Destroyed, PreActive, Suspended};
+
+        let old = STATE_TTL + 1;
+        let expired = TTL + 1;
+        let both_out = Case {
+            no_store: true,
+            no_kms: true,
+            ..HOT
+        };
+        #[rustfmt::skip]
+        let table = [
+            // Hot and cold.
+            (HOT, "use key", "use key"),
+            (COLD, "unwrap", "unwrap"),
+            (Case { key: Some(TTL - 1), ..HOT }, "use key", "use key"),
+            (Case { key: Some(expired), ..HOT }, "unwrap", "unwrap"),
+            // Old records: polls keep states current, but nothing is unwrapped by them.
+            (Case { records: old, ..HOT }, "use key", "use key"),
+            (Case { records: old, ..COLD }, "read again", "read again"),
+            (Case { records: old, polled: old, ..HOT }, "read again", "read again"),
+            (Case { records: old, polled: old, has_read: true, ..HOT }, "use key", "use key"),
+            (Case { records: old, polled: old, has_read: true, ..COLD }, "unwrap", "unwrap"),
+            // The key store does not answer.
+            (Case { records: old, polled: old, no_store: true, ..HOT }, "use key, states stale", "use key, states stale"),
+            (Case { records: old, polled: old, no_store: true, ..COLD }, "unwrap", "unwrap"),
+            (Case { records: expired, polled: expired, no_store: true, ..HOT }, "read again", "read again"),
+            // The KMS does not answer: what has not expired serves, what has serves only to decrypt, and not for long.
+            (Case { no_kms: true, ..HOT }, "use key", "use key"),
+            (Case { no_kms: true, ..COLD }, "refuse: Unanswered", "refuse: Unanswered"),
+            (Case { no_kms: true, key: Some(expired), ..HOT }, "refuse: Unanswered", "use key"),
+            (Case { no_kms: true, key: Some(TTL + STALE), ..HOT }, "refuse: Unanswered", "refuse: Unanswered"),
+            // Neither answers.
+            (Case { records: old, polled: old, key: Some(expired), ..both_out }, "refuse: Unanswered", "use key, states stale"),
+            // States.
+            (Case { state: PreActive, ..HOT }, "refuse: NoneActive", "use key"),
+            (Case { state: PreActive, ..COLD }, "refuse: NoneActive", "unwrap"),
+            (Case { state: Deactivated, ..HOT }, "refuse: NoneActive", "use key"),
+            (Case { state: Deactivated, ..COLD }, "refuse: NoneActive", "unwrap"),
+            (Case { state: Suspended, ..HOT }, "refuse: NoneActive", "refuse: State"),
+            (Case { state: Suspended, records: old, ..HOT }, "refuse: NoneActive", "read again"),
+            (Case { state: Suspended, records: old, has_read: true, ..HOT }, "refuse: NoneActive", "refuse: State"),
+            (Case { state: Compromised, ..HOT }, "refuse: NoneActive", "refuse: State"),
+            (Case { state: Destroyed, ..HOT }, "refuse: NoneActive", "refuse: State"),
+            // A version whose wraps are gone.
+            (Case { has_wraps: false, ..COLD }, "unwrap", "refuse: State"),
+        ];
+        for (row, (case, encrypts, decrypts)) in table.into_iter().enumerate() {
+            assert_eq!(decide(case, &limits(), encrypt), encrypts, "row {row}, encrypt");
+            assert_eq!(
+                decide(case, &limits(), Request::Key),
+                decrypts,
+                "row {row}, decrypt"
+            );
+        }
+    }
+
+    #[test]
+    fn what_the_builder_allows() {
+        let old = STATE_TTL + 1;
+        let mut strict = limits();
+        strict.fail_closed_on_stale_state = true;
+        let case = Case {
+            records: old,
+            polled: old,
+            no_store: true,
+            ..HOT
+        };
+        assert_eq!(decide(case, &strict, encrypt), "refuse: StaleStates");
+        assert_eq!(decide(case, &strict, Request::Key), "refuse: StaleStates");
+
+        let mut lenient = limits();
+        lenient.accept_compromised = true;
+        let case = Case {
+            state: KeyState::Compromised,
+            ..HOT
+        };
+        assert_eq!(decide(case, &lenient, encrypt), "refuse: NoneActive");
+        assert_eq!(decide(case, &lenient, Request::Key), "use key");
+    }
+
+    #[test]
+    fn versions_without_a_key() {
+        let versions = |_| Request::Versions;
+        assert_eq!(decide(COLD, &limits(), versions), "use records");
+        assert_eq!(decide(COLD, &limits(), Request::VersionsWith), "use records");
+        let other = |_| Request::VersionsWith(id());
+        assert_eq!(decide(COLD, &limits(), other), "read again");
+        let read = Case {
+            has_read: true,
+            ..COLD
+        };
+        assert_eq!(decide(read, &limits(), other), "refuse: Unknown");
+        assert_eq!(decide(read, &limits(), |_| Request::Key(id())), "refuse: Unknown");
+    }
+
+    #[test]
+    fn no_version() {
+        let (limits, empty) = (
+            limits(),
+            Arc::new(Records {
+                list: Vec::new(),
+                read_at: Duration::ZERO,
+                tick: 1,
+                used: None,
+            }),
+        );
+        let around = Surroundings {
+            limits: &limits,
+            now: Duration::ZERO,
+            polled_at: Duration::ZERO,
+            is_store_unreachable: false,
+            is_unknown: false,
+        };
+        let unread = State::default();
+        let known = State {
+            records: Some(Arc::clone(&empty)),
+            ..State::default()
+        };
+        let (nothing, read) = (
+            SoFar::default(),
+            SoFar {
+                has_read: true,
+                ..SoFar::default()
+            },
+        );
+        let decide = |state: &State, request, so_far: &SoFar| said(state.decide(request, so_far, &around));
+        let (may, may_not) = (
+            Request::Active { may_make: true },
+            Request::Active { may_make: false },
+        );
+        for request in [may, may_not, Request::Key(id()), Request::Versions] {
+            assert_eq!(decide(&unread, request, &nothing), "read");
+        }
+        assert_eq!(decide(&known, may, &nothing), "make");
+        assert_eq!(decide(&known, may_not, &nothing), "read again");
+        assert_eq!(decide(&known, may_not, &read), "refuse: NoneActive");
+        assert_eq!(decide(&known, Request::Versions, &nothing), "use records");
+        assert_eq!(decide(&known, Request::Key(id()), &nothing), "read again");
+        let asked = Surroundings {
+            is_unknown: true,
+            ..around
+        };
+        let again = known.decide(Request::Key(id()), &nothing, &asked);
+        assert_eq!(said(again), "refuse: Unknown");
+        // An entry that the cache has dropped keeps nothing; the call goes on with what it read itself.
+        let own = SoFar {
+            records: Some(empty),
+            ..SoFar::default()
+        };
+        assert_eq!(decide(&unread, may, &own), "make");
+    }
+}
