@@ -69,32 +69,41 @@ pub(crate) fn read(path: &Path) -> Result<(Zeroizing<Vec<u8>>, Stamp), LocalKmsE
     Ok((bytes, Stamp::new(file, &metadata)))
 }
 
-/// Reads a file that holds a key as text.
+/// Reads a file that holds a key or a passphrase as text.
 pub(crate) fn read_key_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, LocalKmsError> {
-    let metadata = fs::metadata(path).map_err(LocalKmsError::io("look at", path))?;
+    let key_missing = |path: PathBuf| LocalKmsError::KeyMissing { path };
+    let metadata = fs::metadata(path).map_err(|error| missing_or(error, "look at", path, key_missing))?;
     check(path, &metadata)?;
-    let mut file = File::open(path).map_err(LocalKmsError::io("open", path))?;
+    let mut file = File::open(path).map_err(|error| missing_or(error, "open", path, key_missing))?;
     let metadata = file.metadata().map_err(LocalKmsError::io("look at", path))?;
     check(path, &metadata)?;
     read_bounded(&mut file, &metadata, path, MAX_KEY_FILE_LEN)
 }
 
 fn open(path: &Path) -> Result<File, LocalKmsError> {
-    File::open(path).map_err(|error| missing_or(error, "open", path))
+    File::open(path).map_err(|error| missing_or(error, "open", path, kek_file_missing))
 }
 
 /// Checks what a path refers to, without following a symbolic link.
 fn look_at(path: &Path) -> Result<Metadata, LocalKmsError> {
-    let metadata = fs::symlink_metadata(path).map_err(|error| missing_or(error, "look at", path))?;
+    let metadata =
+        fs::symlink_metadata(path).map_err(|error| missing_or(error, "look at", path, kek_file_missing))?;
     check(path, &metadata)?;
     Ok(metadata)
 }
 
-fn missing_or(error: io::Error, action: &'static str, path: &Path) -> LocalKmsError {
+fn kek_file_missing(path: PathBuf) -> LocalKmsError {
+    LocalKmsError::Missing { path }
+}
+
+fn missing_or(
+    error: io::Error,
+    action: &'static str,
+    path: &Path,
+    missing: impl FnOnce(PathBuf) -> LocalKmsError,
+) -> LocalKmsError {
     match error.kind() {
-        io::ErrorKind::NotFound => LocalKmsError::Missing {
-            path: path.to_path_buf(),
-        },
+        io::ErrorKind::NotFound => missing(path.to_path_buf()),
         _ => LocalKmsError::io(action, path)(error),
     }
 }
@@ -170,7 +179,7 @@ impl WriteLock {
         let lock = beside(path, ".lock");
         let file = private(OpenOptions::new().write(true).create(true).truncate(false))
             .open(&lock)
-            .map_err(LocalKmsError::io("open", &lock))?;
+            .map_err(LocalKmsError::io("create", &lock))?;
         file.lock().map_err(LocalKmsError::io("lock", &lock))?;
         Ok(Self {
             _file: file,

@@ -67,7 +67,7 @@ pub enum LocalKmsError {
         max: usize,
     },
     /// An operating system call failed.
-    #[error("could not {action} {}: {source}; does its directory exist, and may this process write there?", path.display())]
+    #[error("could not {action} {}; {}", path.display(), advice(action))]
     Io {
         /// What was tried.
         action: &'static str,
@@ -87,6 +87,16 @@ pub enum LocalKmsError {
         origin: String,
         /// What is wrong with it.
         what: &'static str,
+    },
+    /// There is no file with the key or the passphrase.
+    #[error(
+        "there is no file {} with the key or the passphrase; is the path right, and its volume mounted? A KEK file that exists \
+         opens only with the one that it was created with; for a new KEK file, create it",
+        path.display()
+    )]
+    KeyMissing {
+        /// The file.
+        path: PathBuf,
     },
     /// There is no file to open.
     #[error(
@@ -214,6 +224,15 @@ pub enum LocalKmsError {
     },
 }
 
+/// Says what to do about a failed call of the operating system.
+fn advice(action: &str) -> &'static str {
+    match action {
+        "look at" | "open" | "read" => "may this process read it, and enter its directories?",
+        "find" => "is there a current directory?",
+        _ => "does its directory exist, and may this process write there?",
+    }
+}
+
 impl fmt::Debug for LocalKmsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         encx_core::causes::debug_error(self, f)
@@ -238,9 +257,11 @@ impl LocalKmsError {
                 KmsErrorKind::AccessDenied
             }
             // The file's volume and randomness may become available again.
-            Self::Io { .. } | Self::Missing { .. } | Self::Random(_) | Self::Worker(_) => {
-                KmsErrorKind::Unavailable
-            }
+            Self::Io { .. }
+            | Self::KeyMissing { .. }
+            | Self::Missing { .. }
+            | Self::Random(_)
+            | Self::Worker(_) => KmsErrorKind::Unavailable,
             _ => KmsErrorKind::Configuration,
         };
         KmsError::new(kind, PROVIDER, operation, kek).with_source(self)

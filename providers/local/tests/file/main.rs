@@ -407,10 +407,50 @@ fn a_key_file_is_text_of_32_bytes_and_its_owners_alone() {
     chmod(&key_file, 0o640);
     let shared = open(&path, Protection::key_from_file(&key_file)).unwrap_err();
     assert!(matches!(shared, LocalKmsError::Permissions { .. }));
-    let missing = open(&path, Protection::key_from_file(folder.path().join("none"))).unwrap_err();
+}
+
+#[test]
+fn a_key_file_that_is_missing_or_cannot_be_read_says_so_once() {
+    let (folder, path) = folder();
+    create(&path, key(0xa5));
+    let none = folder.path().join("none");
+    let phrased = folder.path().join("phrased.encx");
+    create(&phrased, passphrase("tr0m bone"));
+    for (file, protection) in [
+        (&path, Protection::key_from_file(&none)),
+        (&phrased, Protection::passphrase_from_file(&none)),
+    ] {
+        let error = open(file, protection).unwrap_err();
+        assert!(
+            matches!(&error, LocalKmsError::KeyMissing { path } if *path == none),
+            "{error}"
+        );
+        assert!(
+            error
+                .to_string()
+                .starts_with(&format!("there is no file {} with the key", none.display()))
+        );
+        assert!(!error.to_string().contains("write there"), "{error}");
+    }
+    // A KEK file is not made of it.
+    let made = block_on(LocalKms::create(
+        folder.path().join("new.encx"),
+        Protection::key_from_file(&none),
+    ));
+    assert!(matches!(made, Err(LocalKmsError::KeyMissing { .. })));
+
+    // A path through a file, whose error is the operating system's.
+    let error = open(&path, Protection::key_from_file(path.join("key"))).unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    let text = error.to_string();
     assert!(
-        std::error::Error::source(&missing).is_some(),
-        "the operating system's error is lost"
+        !text.contains(&cause),
+        "a program that prints the chain repeats it: {text}"
+    );
+    assert_eq!(format!("{error:?}").matches(&cause).count(), 1);
+    assert!(
+        text.contains("may this process read it") && !text.contains("write"),
+        "{text}"
     );
 }
 
