@@ -18,7 +18,9 @@ use crate::crypto::Crypto;
 
 pub use encx_core::aad::{ColumnPart, ColumnValue};
 pub use encx_core::codec::{CodecError, Encoded, FieldCodec};
-pub use encx_core::column::{ContextSource, EncryptedColumn, RowIdColumn, RowIdKind, RowIdPart};
+pub use encx_core::column::{
+    ContextSource, EncryptedColumn, IndexColumn, IndexedColumn, RowIdColumn, RowIdKind, RowIdPart,
+};
 pub use error::{FieldFailure, RecordError};
 #[cfg(feature = "password")]
 pub use password::Password;

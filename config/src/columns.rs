@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use encx::record::{ContextSource, EncryptedColumn, RowIdKind};
-use encx::search::IndexField;
 
-use crate::document::{Node, Section, Value, quoted, quoted_key};
+use crate::document::{Node, Section, Value, inline, quoted, quoted_key};
 use crate::error::ConfigError;
+use crate::index::{indexes_of, indexes_toml};
 use crate::plaintext::{DeclaredPlaintext, plaintext_of};
 use crate::source::Origin;
 use crate::units;
@@ -19,33 +19,16 @@ const KINDS: [RowIdKind; 4] = [
     RowIdKind::Uuid,
 ];
 
-/// The normalisers that settings can name; others are functions of the program.
-const NORMALIZERS: [&str; 6] = ["case-fold", "email", "exact", "lowercase", "phone", "trim"];
-
 /// A column that the file declares.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeclaredColumn {
     /// The column, as jobs over rows take it.
     pub column: EncryptedColumn,
-    /// Its blind index, if it has one.
-    pub index: Option<DeclaredIndex>,
     /// The plaintext column that it takes the place of, if it is being adopted.
     pub plaintext: Option<DeclaredPlaintext>,
     /// Where it is declared.
     pub origin: Origin,
-}
-
-/// The blind index of a column.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct DeclaredIndex {
-    /// The index's column in SQL.
-    pub sql_column: String,
-    /// The normaliser's name, such as `email`.
-    pub normalizer: String,
-    /// How many bits are kept, 8 to 256.
-    pub bits: u16,
 }
 
 /// Reads all `[[column]]` entries.
@@ -124,28 +107,9 @@ fn column_of(mut section: Section) -> Result<DeclaredColumn, ConfigError> {
         };
         column = column.row_id(name.value, known);
     }
-    let mut context = section.section("context")?;
+    let context = section.section("context")?;
     let context_origin = context.origin();
-    for (key, node) in context.take_all() {
-        column = match node.value {
-            Value::Text(value) => column.context_value(key, value),
-            Value::Table(_) => {
-                let mut source = context.section_of(format!("column.context.{key}"), node)?;
-                let of = source
-                    .needed_text("column", "`{ column = \"tenant_id\" }`")?
-                    .value;
-                source.finish()?;
-                column.context_column(key, of)
-            }
-            other => {
-                return Err(ConfigError::Value {
-                    origin: context.origin_at(&key, node.line),
-                    what: format!("it is {}", other.kind()),
-                    write: "a text that all rows share, or `{ column = \"tenant_id\" }`".to_owned(),
-                });
-            }
-        };
-    }
+    column.context = pairs_of(context)?;
     if column.context.is_empty() {
         return Err(ConfigError::Value {
             origin: if column.context.is_empty() {
@@ -160,10 +124,7 @@ fn column_of(mut section: Section) -> Result<DeclaredColumn, ConfigError> {
     for bound in section.texts("bound")? {
         column = column.bind(bound);
     }
-    let index = match section.take("index") {
-        None => None,
-        Some(node) => Some(index_of(section.section_of("column.index".to_owned(), node)?)?),
-    };
+    column.indexes = indexes_of(&mut section, &column, pairs_of)?;
     let plaintext = match section.take("plaintext") {
         None => None,
         Some(node) => {
@@ -174,76 +135,50 @@ fn column_of(mut section: Section) -> Result<DeclaredColumn, ConfigError> {
     section.finish()?;
     Ok(DeclaredColumn {
         column,
-        index,
         plaintext,
         origin,
     })
 }
 
-fn index_of(mut section: Section) -> Result<DeclaredIndex, ConfigError> {
-    let sql_column = section
-        .needed_text("column", "`column = \"email_index\"`, the index's column in SQL")?
-        .value;
-    let normalizer = section.text("normalizer")?;
-    let normalizer = match normalizer {
-        None => "exact".to_owned(),
-        Some(set) if NORMALIZERS.contains(&set.value.as_str()) || set.value.starts_with("custom/") => {
-            set.value
-        }
-        Some(set) => {
-            let known: Vec<_> = NORMALIZERS.iter().map(|known| format!("`{known}`")).collect();
-            return Err(ConfigError::Value {
-                origin: set.origin,
-                what: format!("`{}` is no normaliser", units::shown(&set.value)),
-                write: format!(
-                    "one of {}, or `custom/NAME` for a function of your own",
-                    known.join(", ")
-                ),
-            });
-        }
-    };
-    let (least, most) = (IndexField::MIN_BITS, IndexField::MAX_BITS);
-    let bits = match section.take("bits") {
-        Some(Node {
-            value: Value::Number(number),
-            line,
-        }) => {
-            let origin = section.origin_at("bits", line);
-            let read = units::integer(&number, least.into(), most.into());
-            let read = read.map_err(|refused| ConfigError::Value {
-                origin,
-                what: refused.what,
-                write: refused.write,
-            })?;
-            u16::try_from(read).unwrap_or(most)
-        }
-        _ => {
-            return Err(ConfigError::Value {
-                origin: section.origin(),
-                what: "it has no number of `bits`".to_owned(),
-                write: format!("`bits = 32`, from {least} to {most}"),
-            });
-        }
-    };
-    section.finish()?;
-    Ok(DeclaredIndex {
-        sql_column,
-        normalizer,
-        bits,
-    })
+/// Reads the pairs of an encryption context.
+fn pairs_of(mut section: Section) -> Result<Vec<(String, ContextSource)>, ConfigError> {
+    let mut pairs = Vec::new();
+    for (key, node) in section.take_all() {
+        let source = match node.value {
+            Value::Text(value) => ContextSource::Value(value),
+            Value::Table(_) => {
+                let mut source = section.section_of(format!("column.context.{key}"), node)?;
+                let of = source
+                    .needed_text("column", "`{ column = \"tenant_id\" }`")?
+                    .value;
+                source.finish()?;
+                ContextSource::Column(of)
+            }
+            other => {
+                return Err(ConfigError::Value {
+                    origin: section.origin_at(&key, node.line),
+                    what: format!("it is {}", other.kind()),
+                    write: "a text that all rows share, or `{ column = \"tenant_id\" }`".to_owned(),
+                });
+            }
+        };
+        pairs.push((key, source));
+    }
+    Ok(pairs)
 }
 
 /// Writes columns as `[[column]]` entries of `encx.toml`, such as those of `User::encx_columns()`.
 ///
-/// Blind indexes and adoptions are not part of a column's description: add `index = { column = "..", normalizer = "..", bits = .. }` by hand.
+/// Adoptions are not part of a column's description: add `plaintext` by hand.
 ///
 /// ```
-/// use encx::record::{EncryptedColumn, RowIdKind};
+/// use encx::record::{EncryptedColumn, IndexColumn, RowIdKind};
 ///
 /// let ssn = EncryptedColumn::new("users", "ssn")
 ///     .row_id("id", RowIdKind::Integer)
 ///     .context_column("tenantId", "tenant_id")
-///     .context_value("purpose", "pii");
+///     .context_value("purpose", "pii")
+///     .index(IndexColumn::new("ssn_index", "trim", 20));
 /// assert_eq!(
 ///     encx_config::columns_toml(&[ssn]),
 ///     r#"[[column]]
@@ -251,6 +186,7 @@ fn index_of(mut section: Section) -> Result<DeclaredIndex, ConfigError> {
 /// column = "ssn"
 /// id = { column = "id", kind = "integer" }
 /// context = { tenantId = { column = "tenant_id" }, purpose = "pii" }
+/// index = { column = "ssn_index", normalizer = "trim", bits = 20 }
 /// "#
 /// );
 /// ```
@@ -260,7 +196,7 @@ pub fn columns_toml(columns: &[EncryptedColumn]) -> String {
     entries.join("\n")
 }
 
-/// `sorted`: with the context's pairs in an order that does not depend on how they were declared.
+/// `sorted`: with the context's pairs and the indexes in an order that does not depend on how they were declared.
 fn column_toml(column: &EncryptedColumn, sorted: bool) -> String {
     let mut toml = String::from("[[column]]\n");
     let mut line = |key: &str, value: &str| {
@@ -297,8 +233,18 @@ fn column_toml(column: &EncryptedColumn, sorted: bool) -> String {
         [id] => line("id", id),
         ids => line("id", &format!("[{}]", ids.join(", "))),
     }
-    let mut pairs: Vec<_> = column
-        .context
+    line("context", &pairs_toml(&column.context, sorted));
+    if !column.bound.is_empty() {
+        line("bound", &list(&column.bound));
+    }
+    if let Some(indexes) = indexes_toml(&column.indexes, sorted, |pairs| pairs_toml(pairs, sorted)) {
+        line("index", &indexes);
+    }
+    toml
+}
+
+fn pairs_toml(pairs: &[(String, ContextSource)], sorted: bool) -> String {
+    let mut pairs: Vec<_> = pairs
         .iter()
         .map(|(key, source)| match source {
             ContextSource::Column(name) => format!("{} = {{ column = {} }}", quoted_key(key), quoted(name)),
@@ -309,11 +255,7 @@ fn column_toml(column: &EncryptedColumn, sorted: bool) -> String {
     if sorted {
         pairs.sort();
     }
-    line("context", &format!("{{ {} }}", pairs.join(", ")));
-    if !column.bound.is_empty() {
-        line("bound", &list(&column.bound));
-    }
-    toml
+    inline(&pairs)
 }
 
 /// What makes a column another one: two entries with the same are one column.

@@ -335,6 +335,11 @@ pub(crate) fn quoted(text: &str) -> String {
     quoted
 }
 
+/// Writes an inline table of entries that are written already.
+pub(crate) fn inline(entries: &[String]) -> String {
+    format!("{{ {} }}", entries.join(", "))
+}
+
 /// Writes a TOML key: bare if possible.
 pub(crate) fn quoted_key(key: &str) -> String {
     let is_bare = |char: char| char.is_ascii_alphanumeric() || matches!(char, '-' | '_');

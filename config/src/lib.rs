@@ -28,6 +28,7 @@ mod columns;
 mod describe;
 mod document;
 mod error;
+mod index;
 mod keys;
 mod kms;
 mod limits;
@@ -42,7 +43,7 @@ mod source;
 mod store;
 mod units;
 
-pub use columns::{DeclaredColumn, DeclaredIndex, columns_toml};
+pub use columns::{DeclaredColumn, columns_toml};
 pub use describe::{DescribedSetting, Description};
 pub use error::{BoxError, ConfigError};
 pub use kms::{KmsUrl, OpenKms};

@@ -34,6 +34,90 @@ pub struct EncryptedColumn {
     /// The columns, by their names in the AAD, whose values the AAD binds with [`Aad::bind`](crate::aad::Aad::bind). Jobs
     /// count such ciphertexts but do not re-encrypt them.
     pub bound: Vec<String>,
+    /// The column's blind indexes. One over several columns is that of its first.
+    pub indexes: Vec<IndexColumn>,
+}
+
+/// Describes the column of a blind index: where its terms are, and what they are computed from.
+///
+/// ```
+/// use encx::record::{EncryptedColumn, IndexColumn};
+///
+/// let email = EncryptedColumn::new("users", "email").index(IndexColumn::new("email_index", "email", 32));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IndexColumn {
+    /// The index's column in SQL.
+    pub sql_column: String,
+    /// The index's name; empty if it has none.
+    pub name: String,
+    /// How the encrypted column's values are normalised, such as `email`, or `custom/NAME` for a function of your own.
+    pub normalizer: String,
+    /// The further columns of a compound index, in order.
+    pub with: Vec<IndexedColumn>,
+    /// How many bits of the hash are kept.
+    pub bits: u16,
+    /// The pairs of the index's own encryption context; empty if it has that of the encrypted column.
+    pub context: Vec<(String, ContextSource)>,
+}
+
+/// A further column of a compound index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IndexedColumn {
+    /// The encrypted column's name in the AAD.
+    pub column: String,
+    /// How its values are normalised.
+    pub normalizer: String,
+}
+
+impl IndexColumn {
+    /// Describes an index without a name, under the context of its encrypted column.
+    #[must_use]
+    pub fn new(sql_column: impl Into<String>, normalizer: impl Into<String>, bits: u16) -> Self {
+        Self {
+            sql_column: sql_column.into(),
+            name: String::new(),
+            normalizer: normalizer.into(),
+            with: Vec::new(),
+            bits,
+            context: Vec::new(),
+        }
+    }
+
+    /// Names the index.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Adds a further column, by its name in the AAD: the index is a compound one.
+    #[must_use]
+    pub fn with(mut self, column: impl Into<String>, normalizer: impl Into<String>) -> Self {
+        self.with.push(IndexedColumn {
+            column: column.into(),
+            normalizer: normalizer.into(),
+        });
+        self
+    }
+
+    /// Adds a pair of the index's own encryption context, whose value is in a column of the same row.
+    #[must_use]
+    pub fn context_column(mut self, key: impl Into<String>, sql_column: impl Into<String>) -> Self {
+        self.context
+            .push((key.into(), ContextSource::Column(sql_column.into())));
+        self
+    }
+
+    /// Adds a pair of the index's own encryption context that all rows share.
+    #[must_use]
+    pub fn context_value(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.context
+            .push((key.into(), ContextSource::Value(value.into())));
+        self
+    }
 }
 
 /// A column of a row's id.
@@ -132,6 +216,7 @@ impl EncryptedColumn {
             row_id: Vec::new(),
             context: Vec::new(),
             bound: Vec::new(),
+            indexes: Vec::new(),
         }
     }
 
@@ -170,6 +255,13 @@ impl EncryptedColumn {
     #[must_use]
     pub fn bind(mut self, column: impl Into<String>) -> Self {
         self.bound.push(column.into());
+        self
+    }
+
+    /// Adds a blind index.
+    #[must_use]
+    pub fn index(mut self, index: IndexColumn) -> Self {
+        self.indexes.push(index);
         self
     }
 

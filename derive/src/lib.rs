@@ -55,7 +55,7 @@ use syn::{DeriveInput, parse_macro_input};
 /// | `EncryptedUser::verify_password(&self, &crypto, .., typed)` | of a password: verifies a typed password. Takes the fields of its context, and refuses a row that contradicts them |
 /// | `EncryptedUser::hash_password(&self, &crypto, .., typed)` | of a password: hashes a new one for this row |
 /// | `matching_email_in(&crypto, &context, ..)`, `verify_password_in(&crypto, &context, ..)` | if an index or a password has its own context without all the struct's fields: the same, only for rows of this record's context |
-/// | `User::encx_columns()` | describes every column of ciphertexts, for jobs that visit rows |
+/// | `User::encx_columns()` | describes every column of ciphertexts and its blind indexes, for jobs that visit rows |
 /// | `User::encx_manifest()` | lists everything that ciphertexts depend on; pin it in a test |
 ///
 /// For many rows use `encx::record::encrypt_all`, `encx::record::decrypt_all_in`, `encx::record::decrypt_all` and
@@ -107,7 +107,7 @@ use syn::{DeriveInput, parse_macro_input};
 /// | `bits = 16` | how many bits are kept, 8 to 256: choose with `encx::search::IndexField::bits_for`. Required |
 /// | `normalize = "email"` | `exact` (default), `trim`, `lowercase`, `email`, `phone`, `case-fold`, or a constant of your own: `normalize = MY_NORMALIZER` |
 /// | `context("purpose" = "login")` | a context of its own, for searches that do not know the struct's; by default the struct's |
-/// | `column = "email_term"` | its column in SQL; by default `email_index` |
+/// | `column = "email_term"` | its column in SQL, which `encx_columns` names; by default `email_index` |
 /// | `name = "exact"` | distinguishes a second index of the same field; its field and methods are then named `email_exact_..`. Part of the index's key: keep it |
 /// | `expecting = 10_000` | the number of distinct values. Does not compile if so few values cannot be hidden, or `bits` is too many for them |
 /// | `unique` | for a UNIQUE column: at least 128 bits. Before you rotate, see `Crypto::blind_index_under`; before you write an upsert, `IndexField::unique` |

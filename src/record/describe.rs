@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use encx_core::column::{ContextSource, EncryptedColumn, RowIdKind};
+use encx_core::column::{ContextSource, EncryptedColumn, IndexColumn, RowIdKind};
 
 use crate::search::IndexField;
 
@@ -75,11 +75,7 @@ impl Description {
         for (sql, kind) in &self.ids {
             column = column.row_id(*sql, *kind);
         }
-        column.context = self
-            .context
-            .iter()
-            .map(|(key, source)| ((*key).to_owned(), source.clone()))
-            .collect();
+        column.context = owned(&self.context);
         self.columns.push((column, format));
     }
 
@@ -96,7 +92,31 @@ impl Description {
         };
         let (bits, table) = (index.bits(), self.table.sql);
         let line = format!("index of {text}{name}{bits} bits, in {table}.{sql}");
+        self.describe_index(sql, index, &own);
         self.others.push((line, own));
+    }
+
+    /// Adds a blind index to its first column, which was added before: only records have indexes, and none of nested fields.
+    fn describe_index(
+        &mut self,
+        sql: &'static str,
+        index: &IndexField,
+        own: &[(&'static str, ContextSource)],
+    ) {
+        let mut parts = index.parts();
+        let Some(first) = parts.next() else { return };
+        let described = IndexColumn::new(sql, first.normalizer().id(), index.bits()).named(index.name());
+        let mut described = parts.fold(described, |described, part| {
+            described.with(part.column(), part.normalizer().id())
+        });
+        described.context = owned(own);
+        let of = self
+            .columns
+            .iter_mut()
+            .find(|(column, _)| column.path.is_empty() && column.column == first.column());
+        if let Some((column, _)) = of {
+            column.indexes.push(described);
+        }
     }
 
     /// Adds a password.
@@ -160,6 +180,13 @@ impl Description {
         }
         text
     }
+}
+
+fn owned(pairs: &[(&'static str, ContextSource)]) -> Vec<(String, ContextSource)> {
+    let pairs = pairs.iter();
+    pairs
+        .map(|(key, source)| ((*key).to_owned(), source.clone()))
+        .collect()
 }
 
 fn pair(key: &str, source: &ContextSource) -> String {

@@ -116,7 +116,7 @@ impl Normalizer {
     }
 
     /// Returns its identifier in an index's key: a caller's name cannot equal one of encx's.
-    pub(super) fn id(&self) -> String {
+    pub(crate) fn id(&self) -> String {
         match self {
             Self::Custom(custom) => format!("custom/{}", custom.name),
             ours => ours.name().to_owned(),

@@ -1,5 +1,6 @@
 //! Indexes over several fields: equal to those computed by hand, with terms for queries and verified candidates.
 
+use encx::record::IndexColumn;
 use encx::search::{BlindIndex, IndexField, IndexPart, Normalizer};
 use encx::{Encrypt, EncryptionContext, Error};
 use encx_testkit::Harness;
@@ -80,6 +81,41 @@ async fn the_index_is_the_one_that_the_attribute_says() {
             "index of born as exact/1, surname as exact/1, named hidden, 16 bits, in patients.hidden_index",
         ]
     );
+
+    let columns = Patient::encx_columns();
+    let indexes = |column: &str| {
+        let column = columns.iter().find(|described| described.column == column);
+        column.unwrap().indexes.clone()
+    };
+    assert_eq!(
+        indexes("surname"),
+        [
+            IndexColumn::new("surname_index", "exact", 16),
+            IndexColumn::new("name_born_index", "case-fold", 32)
+                .named("name_born")
+                .with("born", "exact"),
+        ]
+    );
+    assert_eq!(
+        indexes("phone"),
+        [
+            IndexColumn::new("reached_index", "phone", 128)
+                .named("reached")
+                .with("type", "exact")
+                .with("born", "exact"),
+            IndexColumn::new("door_term", "exact", 16)
+                .named("door")
+                .with("surname", "exact")
+                .context_value("purpose", "door"),
+        ]
+    );
+    assert_eq!(
+        indexes("born"),
+        [IndexColumn::new("hidden_index", "exact", 16)
+            .named("hidden")
+            .with("surname", "exact")]
+    );
+    assert_eq!(indexes("type"), []);
 }
 
 #[tokio::test]

@@ -37,8 +37,9 @@ struct View {
     id: Vec<String>,
     /// Pairs of the encryption context; a value in braces names a column of the row.
     context: BTreeMap<String, String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    index: Option<String>,
+    /// The columns of its blind indexes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    indexes: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     plaintext: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -61,7 +62,11 @@ impl View {
             column: column.sql_column.clone(),
             id: column.row_id.iter().map(|id| id.sql_column.clone()).collect(),
             context: column.context.iter().map(pair).collect(),
-            index: declared.index.as_ref().map(|index| index.sql_column.clone()),
+            indexes: column
+                .indexes
+                .iter()
+                .map(|index| index.sql_column.clone())
+                .collect(),
             plaintext: declared.plaintext.as_ref().map(|plain| plain.sql_column.clone()),
             bound: column.bound.clone(),
         }
@@ -73,17 +78,17 @@ fn list(session: &Session) -> Result<Exit> {
     let header = ["COLUMN", "ID", "CONTEXT", "INDEX", "PLAINTEXT", "BOUND TO"];
     session.output.list(header, &views, |view| {
         let dash = || "-".to_owned();
+        let list = |names: &[String]| match names {
+            [] => dash(),
+            names => names.join(", "),
+        };
         [
             format!("{}.{}", view.table, view.column),
             view.id.join(", "),
             crate::context::describe(&view.context),
-            view.index.clone().unwrap_or_else(dash),
+            list(&view.indexes),
             view.plaintext.clone().unwrap_or_else(dash),
-            if view.bound.is_empty() {
-                dash()
-            } else {
-                view.bound.join(", ")
-            },
+            list(&view.bound),
         ]
     })?;
     if views.is_empty() {

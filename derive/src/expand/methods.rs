@@ -58,7 +58,7 @@ pub(super) fn write(model: &Model, split: &Split) -> Option<TokenStream> {
                 #krate::__private::encrypt(crypto, self).await
             }
 
-            /// Describes every column of ciphertexts, for jobs that visit rows.
+            /// Describes every column of ciphertexts and its blind indexes, for jobs that visit rows.
             #[must_use]
             #vis fn encx_columns() -> ::std::vec::Vec<#krate::record::EncryptedColumn> {
                 #krate::__private::columns::<Self>()
