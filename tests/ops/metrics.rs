@@ -7,6 +7,7 @@ use ::metrics as facade;
 use encx::Crypto;
 use encx::keys::{KeyState, Maintenance};
 use encx::ops::metrics::{self, MetricKind, StoreGauges};
+use encx::store::{KeyStore as _, ProcessId};
 use encx_test_support::{FaultHarness, HOUR, MINUTE, SSN, context, open, seal, within};
 use facade::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
@@ -295,6 +296,32 @@ fn gauges(process: &Crypto) -> StoreGauges {
 async fn record_store(kept: &Kept, gauges: &mut StoreGauges) -> bool {
     let _set = facade::set_default_local_recorder(kept);
     within(gauges.record()).await.unwrap()
+}
+
+/// One process rotates and one publishes: neither keeps the other from it, also if they are two.
+#[tokio::test]
+async fn a_process_that_publishes_stops_no_rotation() {
+    let harness = FaultHarness::new().with_registry();
+    let process = harness.process().await;
+    seal(&process, &context("a")).await;
+    let other = harness.process().await;
+    harness.clock.advance(2 * HOUR);
+    let kept = Kept::default();
+    let mut gauges = gauges(&process);
+    assert!(record_store(&kept, &mut gauges).await);
+    // Such as by `encx maintain --once`.
+    let maintenance = Maintenance::new(other.key_manager()).rotate_every(HOUR);
+    let running = tokio::spawn(async move { maintenance.run_once().await.unwrap() });
+    harness.pass(10 * MINUTE).await;
+    let report = within(running).await.unwrap();
+    assert!(!report.held_elsewhere, "{report:?}");
+    assert_eq!(report.promoted.len(), 1, "{report:?}");
+    // While another process rotates.
+    let leases = harness.rows.leases().unwrap();
+    let taken = leases.acquire_lease("maintenance/rotation", ProcessId::random(), HOUR);
+    assert!(taken.await.unwrap().is_some());
+    assert!(record_store(&kept, &mut gauges).await);
+    assert_eq!(kept.get("encx_due_versions{}"), 0.0);
 }
 
 #[tokio::test]

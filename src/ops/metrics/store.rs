@@ -12,7 +12,8 @@ use crate::crypto::Crypto;
 use crate::error::Error;
 use crate::keys::Maintenance;
 
-/// The publishing process's lease. Separate from that of rotation, which ends with each run.
+/// The publishing process's lease. Not that of rotation: a publisher that held it, and does not rotate, would stop every rotation,
+/// and where cron rotates by `encx maintain --once`, no process holds it between the runs.
 const LEASE: &str = "maintenance/metrics";
 
 /// How long a process publishes before it must renew the lease. Another process takes over after that.
