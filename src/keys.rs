@@ -32,7 +32,8 @@ use crate::keyring::Core;
 
 pub use self::destroy::Destruction;
 pub use self::maintenance::{
-    DueReport, DueVersion, FailedRotation, Maintenance, MaintenanceReport, MaintenanceTask, RotationPeriod,
+    DuePage, DueReport, DueVersion, FailedRotation, Maintenance, MaintenanceReport, MaintenanceTask,
+    RotationPeriod,
 };
 pub use self::processes::{ProcessReport, SilentProcess};
 pub use self::rewrap_all::RewrapAll;

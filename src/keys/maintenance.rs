@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::sync::Weak;
 use std::time::Duration;
 
-pub use self::due::{DueReport, DueVersion};
+pub use self::due::{DuePage, DueReport, DueVersion};
 use self::lease::{Lease, Stop};
 pub use self::rules::RotationPeriod;
 use self::rules::Rules;

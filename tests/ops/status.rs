@@ -101,6 +101,10 @@ async fn a_row_that_encx_did_not_write_hides_no_other_that_is_due() {
     let maintenance = Maintenance::new(process.key_manager()).rotate_every(HOUR);
     let due = within(maintenance.due(1)).await.unwrap();
     assert_eq!((due.versions, due.unreadable, due.first.len()), (1, 1, 1));
+    // Nor is it dropped from a list without a word.
+    let edited = harness.rows.records()[0].id;
+    let page = within(maintenance.due_page(KeyQuery::new(10))).await.unwrap();
+    assert_eq!((page.records.len(), page.unreadable), (1, vec![edited]));
 }
 
 #[tokio::test]

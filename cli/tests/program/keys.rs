@@ -229,6 +229,33 @@ fn lists_are_filtered_and_go_on_where_they_ended() {
     });
 }
 
+/// A row whose context was edited may be due: its scope says so no longer.
+#[test]
+fn a_row_of_which_nobody_knows_whether_it_is_due_is_told() {
+    on_both(|place| {
+        let id = place.create("tenantId=t-1");
+        place.create("tenantId=t-2");
+        place.age(91);
+        place.sql(
+            &format!("UPDATE encx.data_keys SET context = '{{\"tenantId\":\"t-9\"}}' WHERE id = '{id}'"),
+            &format!(
+                "UPDATE encx_data_keys SET context = '{{\"tenantId\":\"t-9\"}}' WHERE id = x'{}'",
+                id.replace('-', "")
+            ),
+        );
+        for args in [
+            &["keys", "list", "--due", "--format", "json"][..],
+            &["keys", "needs-rotation", "--format", "json"],
+        ] {
+            let told = place
+                .run(args)
+                .expect(3)
+                .says("1 rows of active versions were edited");
+            assert_eq!(told.stdout.lines().count(), 1, "{}", told.stdout);
+        }
+    });
+}
+
 #[test]
 fn what_is_due_is_a_finding_until_it_is_rotated() {
     on_both(|mut place| {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use encx_core::context::EncryptionContext;
 use encx_core::key::{DataKeyId, KeyState, KeyUsage};
-use encx_core::store::{KeyPage, KeyQuery, KeyRecord, Timestamp};
+use encx_core::store::{KeyQuery, KeyRecord, Timestamp};
 
 use super::{Maintenance, RotationPeriod};
 use crate::error::Error;
@@ -38,6 +38,18 @@ pub struct DueVersion {
     pub active_since: Timestamp,
     /// How long it may encrypt.
     pub period: Duration,
+}
+
+/// A page of due versions.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DuePage {
+    /// The due versions, in the order of their ids.
+    pub records: Vec<KeyRecord>,
+    /// Active versions whose rows have a context that does not match their scope. Whether they are due is unknown.
+    pub unreadable: Vec<DataKeyId>,
+    /// Where the next page begins; `None` after the last.
+    pub next: Option<DataKeyId>,
 }
 
 impl Maintenance {
@@ -112,8 +124,7 @@ impl Maintenance {
     ///
     /// Returns one page, in id order. Changes nothing.
     ///
-    /// A page may be empty without being the last. Rows whose context does not match their scope are left
-    /// out; [`due`](Self::due) counts them.
+    /// A page may be empty without being the last.
     ///
     /// ```
     /// # use encx_testkit::{MemoryKeyStore, MemoryKms};
@@ -139,9 +150,14 @@ impl Maintenance {
     /// # Cancellation
     ///
     /// May be dropped at any time.
-    pub async fn due_page(&self, query: KeyQuery) -> Result<KeyPage, Error> {
+    pub async fn due_page(&self, query: KeyQuery) -> Result<DuePage, Error> {
+        let mut due = DuePage {
+            records: Vec::new(),
+            unreadable: Vec::new(),
+            next: None,
+        };
         let Some(shortest) = self.rules.shortest() else {
-            return Ok(KeyPage::of_one_more(Vec::new(), query.limit));
+            return Ok(due);
         };
         let now = self.manager.time_of_store().await?;
         let oldest_not_due = now.minus(shortest);
@@ -149,10 +165,17 @@ impl Maintenance {
             .activated_before
             .map_or(oldest_not_due, |asked| asked.min(oldest_not_due));
         let query = query.state(KeyState::Active).activated_before(before);
-        let mut page = self.manager.store.page(&query).await?;
-        page.records
-            .retain(|record| self.due_at(record).is_some_and(|at| at < now));
-        Ok(page)
+        let page = self.manager.store.page(&query).await?;
+        due.next = page.next;
+        let is_rotated = |record: &KeyRecord| self.usages.contains(&record.usage);
+        for record in page.records.into_iter().filter(is_rotated) {
+            match self.if_due(&record, now) {
+                Ok(Some(_)) => due.records.push(record),
+                Ok(None) => {}
+                Err(_) => due.unreadable.push(record.id),
+            }
+        }
+        Ok(due)
     }
 
     /// Returns when a version becomes due; `None` if it is inactive or never rotated.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use encx::keys::{DataKeyId, KeyState, KeyUsage, Maintenance};
-use encx::store::{KeyPage, KeyQuery, KeyStore};
+use encx::store::{KeyQuery, KeyRecord, KeyStore};
 
 use crate::context::{Pair, parse_pair};
 use crate::exit::Exit;
@@ -77,13 +77,42 @@ enum Source<'s> {
     Due(&'s Maintenance),
 }
 
+/// A page of either source.
+struct Page {
+    records: Vec<KeyRecord>,
+    /// Rows left out because it is unknown whether they are due.
+    unreadable: usize,
+    next: Option<DataKeyId>,
+}
+
 impl Source<'_> {
-    async fn page(&self, query: KeyQuery) -> Result<KeyPage> {
+    async fn page(&self, query: KeyQuery) -> Result<Page> {
         Ok(match self {
-            Self::All(store) => store.page(&query).await?,
-            Self::Due(maintenance) => maintenance.due_page(query).await?,
+            Self::All(store) => {
+                let page = store.page(&query).await?;
+                Page {
+                    records: page.records,
+                    unreadable: 0,
+                    next: page.next,
+                }
+            }
+            Self::Due(maintenance) => {
+                let page = maintenance.due_page(query).await?;
+                Page {
+                    records: page.records,
+                    unreadable: page.unreadable.len(),
+                    next: page.next,
+                }
+            }
         })
     }
+}
+
+/// What was listed.
+#[derive(Default)]
+struct Written {
+    versions: u64,
+    unreadable: u64,
 }
 
 pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
@@ -112,10 +141,20 @@ pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
         let (maintenance, source) = (session.maintenance().await, Source::All(&*store));
         write(session.output, &source, &query, limit, maintenance.as_ref()).await?
     };
-    if found == 0 {
+    if found.unreadable > 0 {
+        tell_unreadable(found.unreadable);
+        return Ok(Exit::Finding);
+    }
+    if found.versions == 0 {
         tell("there is no such version");
     }
     Ok(Exit::Done)
+}
+
+fn tell_unreadable(rows: u64) {
+    tell(&format!(
+        "{rows} rows of active versions were edited and do not say what they are for: restore them from a backup"
+    ));
 }
 
 pub(crate) async fn needs_rotation(session: &Session, args: DueArgs) -> Result<Exit> {
@@ -123,12 +162,11 @@ pub(crate) async fn needs_rotation(session: &Session, args: DueArgs) -> Result<E
     let source = Source::Due(&maintenance);
     let query = args.filter.query();
     let found = write(session.output, &source, &query, u64::MAX, Some(&maintenance)).await?;
+    let found = found.versions;
     // A row without a readable usage may be due, so a cron job must see it.
     let unreadable = maintenance.due(0).await?.unreadable;
     if unreadable > 0 {
-        tell(&format!(
-            "{unreadable} rows of active versions were edited and do not say what they are for: restore them from a backup"
-        ));
+        tell_unreadable(unreadable);
     }
     if found > 0 {
         tell(&format!("{found} versions are due: run `encx maintain --once`"));
@@ -140,15 +178,15 @@ pub(crate) async fn needs_rotation(session: &Session, args: DueArgs) -> Result<E
     Ok(Exit::Done)
 }
 
-/// Writes page by page, so memory holds one. Returns the number of versions written.
+/// Writes page by page, so memory holds one.
 async fn write(
     output: Output,
     source: &Source<'_>,
     query: &KeyQuery,
     limit: u64,
     maintenance: Option<&Maintenance>,
-) -> Result<u64> {
-    let (mut written, mut query, mut rest) = (0, query.clone(), limit);
+) -> Result<Written> {
+    let (mut written, mut query, mut rest) = (Written::default(), query.clone(), limit);
     let mut is_first = true;
     loop {
         query.limit = u32::try_from(rest.min(u64::from(PAGE))).unwrap_or(PAGE);
@@ -168,7 +206,8 @@ async fn write(
         }
         is_first = false;
         let found = u64::try_from(views.len()).unwrap_or(u64::MAX);
-        written += found;
+        written.versions += found;
+        written.unreadable += u64::try_from(page.unreadable).unwrap_or(u64::MAX);
         rest -= found.min(rest);
         match page.next {
             None => return Ok(written),
