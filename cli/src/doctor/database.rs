@@ -79,29 +79,71 @@ impl Database {
         })
     }
 
-    /// Reads a version's id from the only column of each row. Skips invalid ids.
-    pub(crate) async fn ids(&self, sql: &Sql, after: Option<DataKeyId>) -> Result<Vec<DataKeyId>> {
-        let after = after.map_or([0; 16], DataKeyId::to_bytes);
+    /// Reads names from the first column of each row, and the count of all from the second.
+    pub(crate) async fn counted(&self, sql: &Sql) -> Result<(Vec<String>, u64)> {
+        let rows: Vec<(String, i64)> = match self {
+            Self::Postgres(pool) => read_postgres(pool, sql.postgres)
+                .await?
+                .iter()
+                .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+                .collect::<Result<_>>()?,
+            Self::Sqlite(pool) => read_sqlite(pool, sql.sqlite)
+                .await?
+                .iter()
+                .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+                .collect::<Result<_>>()?,
+        };
+        let count = rows
+            .first()
+            .map_or(0, |(_, count)| u64::try_from(*count).unwrap_or(0));
+        Ok((rows.into_iter().map(|(name, _)| name).collect(), count))
+    }
+
+    /// Reads a version's id from the only column of each row; `after` is the last one of the page before.
+    pub(crate) async fn ids(&self, sql: &Sql, after: Option<&[u8]>) -> Result<Ids> {
+        let after = after.map_or_else(|| vec![0; DataKeyId::LEN], <[u8]>::to_vec);
         let read: Vec<Vec<u8>> = match self {
             Self::Postgres(pool) => {
                 let mut transaction = pool.begin().await?;
                 sqlx::raw_sql(LIMITS).execute(&mut *transaction).await?;
                 sqlx::query_scalar(sql.postgres)
-                    .bind(after.to_vec())
+                    .bind(after)
                     .persistent(false)
                     .fetch_all(&mut *transaction)
                     .await?
             }
-            Self::Sqlite(pool) => {
-                sqlx::query_scalar(sql.sqlite)
-                    .bind(after.to_vec())
-                    .fetch_all(pool)
-                    .await?
-            }
+            Self::Sqlite(pool) => sqlx::query_scalar(sql.sqlite).bind(after).fetch_all(pool).await?,
         };
-        let id = |bytes: Vec<u8>| <[u8; 16]>::try_from(bytes).ok().map(DataKeyId::from_bytes);
-        Ok(read.into_iter().filter_map(id).filter_map(Result::ok).collect())
+        let mut ids = Ids::default();
+        for bytes in &read {
+            let id = <[u8; DataKeyId::LEN]>::try_from(bytes.as_slice()).ok();
+            match id.and_then(|id| DataKeyId::from_bytes(id).ok()) {
+                Some(id) => ids.valid.push(id),
+                None => ids.invalid.push(
+                    bytes
+                        .iter()
+                        .take(SHOWN)
+                        .map(|byte| format!("{byte:02x}"))
+                        .collect(),
+                ),
+            }
+        }
+        ids.last = read.into_iter().next_back();
+        Ok(ids)
     }
+}
+
+/// Bytes of an invalid id that are shown.
+const SHOWN: usize = 32;
+
+/// A page of ids of versions.
+#[derive(Default)]
+pub(crate) struct Ids {
+    pub(crate) valid: Vec<DataKeyId>,
+    /// Ids that encx did not write, in hex. Without the table's constraint, a row can have one.
+    pub(crate) invalid: Vec<String>,
+    /// The last id as it is stored, valid or not; `None` after the last page.
+    pub(crate) last: Option<Vec<u8>>,
 }
 
 /// Runs a statement without parameters on PostgreSQL, in a read-only transaction.

@@ -1,4 +1,5 @@
-//! Checks invariants of version rows with queries over all of them.
+//! Checks invariants of version rows with queries over all of them. Each returns the first rows that break one, with the
+//! count of all.
 
 use crate::doctor::database::{Database, Sql};
 use crate::doctor::finding::{Check, Code, subject};
@@ -6,52 +7,57 @@ use crate::exit::describe;
 
 const WRAP_GONE: Sql = Sql {
     postgres: "
-        SELECT k.id::text FROM encx.data_keys k
+        SELECT k.id::text, count(*) OVER () FROM encx.data_keys k
         WHERE k.state <> 'destroyed' AND NOT EXISTS (SELECT FROM encx.wrapped_keys w WHERE w.key_id = k.id)
-        ORDER BY k.id LIMIT 1000",
+        ORDER BY k.id LIMIT 5",
     sqlite: "
-        SELECT lower(hex(k.id)) FROM encx_data_keys k
+        SELECT lower(hex(k.id)), count(*) OVER () FROM encx_data_keys k
         WHERE k.state <> 'destroyed' AND NOT EXISTS (SELECT 1 FROM encx_wrapped_keys w WHERE w.key_id = k.id)
-        ORDER BY k.id LIMIT 1000",
+        ORDER BY k.id LIMIT 5",
 };
 
 const DESTROYED_WITH_WRAP: Sql = Sql {
     postgres: "
-        SELECT k.id::text FROM encx.data_keys k
+        SELECT k.id::text, count(*) OVER () FROM encx.data_keys k
         WHERE k.state = 'destroyed' AND EXISTS (SELECT FROM encx.wrapped_keys w WHERE w.key_id = k.id)
-        ORDER BY k.id LIMIT 1000",
+        ORDER BY k.id LIMIT 5",
     sqlite: "
-        SELECT lower(hex(k.id)) FROM encx_data_keys k
+        SELECT lower(hex(k.id)), count(*) OVER () FROM encx_data_keys k
         WHERE k.state = 'destroyed' AND EXISTS (SELECT 1 FROM encx_wrapped_keys w WHERE w.key_id = k.id)
-        ORDER BY k.id LIMIT 1000",
+        ORDER BY k.id LIMIT 5",
 };
 
 const TWO_ACTIVE: Sql = Sql {
     postgres: "
-        SELECT min(context::text) FROM encx.data_keys WHERE state = 'active'
-        GROUP BY scope HAVING count(*) > 1 LIMIT 1000",
+        SELECT min(context::text), count(*) OVER () FROM encx.data_keys WHERE state = 'active'
+        GROUP BY scope HAVING count(*) > 1 ORDER BY 1 LIMIT 5",
     sqlite: "
-        SELECT min(context) FROM encx_data_keys WHERE state = 'active'
-        GROUP BY scope HAVING count(*) > 1 LIMIT 1000",
+        SELECT min(context), count(*) OVER () FROM encx_data_keys WHERE state = 'active'
+        GROUP BY scope HAVING count(*) > 1 ORDER BY 1 LIMIT 5",
 };
 
 /// A scope's versions are numbered from 1, and no row is ever deleted.
 const GAPS: Sql = Sql {
     postgres: "
-        SELECT min(context::text) FROM encx.data_keys GROUP BY scope HAVING count(*) <> max(version) LIMIT 1000",
-    sqlite: "SELECT min(context) FROM encx_data_keys GROUP BY scope HAVING count(*) <> max(version) LIMIT 1000",
+        SELECT min(context::text), count(*) OVER () FROM encx.data_keys
+        GROUP BY scope HAVING count(*) <> max(version) ORDER BY 1 LIMIT 5",
+    sqlite: "
+        SELECT min(context), count(*) OVER () FROM encx_data_keys
+        GROUP BY scope HAVING count(*) <> max(version) ORDER BY 1 LIMIT 5",
 };
 
 /// Losing a scope's last versions leaves no gap, but the audit log names them. Tombstones are not versions.
 const FORGOTTEN: Sql = Sql {
     postgres: "
-        SELECT DISTINCT a.key_id::text FROM encx.audit_log a
+        SELECT a.key_id::text, count(*) OVER () FROM encx.audit_log a
         WHERE a.what = 'added' AND a.to_state <> 'destroyed'
-          AND NOT EXISTS (SELECT FROM encx.data_keys k WHERE k.id = a.key_id) LIMIT 1000",
+          AND NOT EXISTS (SELECT FROM encx.data_keys k WHERE k.id = a.key_id)
+        GROUP BY a.key_id ORDER BY a.key_id LIMIT 5",
     sqlite: "
-        SELECT DISTINCT lower(hex(a.key_id)) FROM encx_audit_log a
+        SELECT lower(hex(a.key_id)), count(*) OVER () FROM encx_audit_log a
         WHERE a.what = 'added' AND a.to_state <> 'destroyed'
-          AND NOT EXISTS (SELECT 1 FROM encx_data_keys k WHERE k.id = a.key_id) LIMIT 1000",
+          AND NOT EXISTS (SELECT 1 FROM encx_data_keys k WHERE k.id = a.key_id)
+        GROUP BY a.key_id ORDER BY a.key_id LIMIT 5",
 };
 
 /// An invariant, and the finding when rows break it.
@@ -115,7 +121,7 @@ pub(crate) async fn check(database: &Database, found: &mut Check) {
 
 /// Reports rows that break a rule. Returns whether there are any.
 async fn broken(database: &Database, rule: &Rule, found: &mut Check) -> bool {
-    let breaking = match database.texts(rule.sql).await {
+    let (named, count) = match database.counted(rule.sql).await {
         Ok(breaking) => breaking,
         Err(error) => {
             let code = rule.code.name();
@@ -123,15 +129,9 @@ async fn broken(database: &Database, rule: &Rule, found: &mut Check) -> bool {
             return false;
         }
     };
-    if breaking.is_empty() {
+    if named.is_empty() {
         return false;
     }
-    let count = u64::try_from(breaking.len()).unwrap_or(u64::MAX);
-    found.error(
-        rule.code,
-        subject(rule.of, &breaking, count),
-        rule.what,
-        rule.remedy,
-    );
+    found.error(rule.code, subject(rule.of, &named, count), rule.what, rule.remedy);
     true
 }

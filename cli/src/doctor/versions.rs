@@ -11,7 +11,7 @@ use encx::store::{KeyQuery, KeyRecord, KeyStore, StoreError};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::task::JoinSet;
 
-use crate::doctor::database::{Database, Sql};
+use crate::doctor::database::{Database, Ids, Sql};
 use crate::doctor::finding::{Check, Code, Severity, count_of, subject};
 use crate::doctor::keks::Troubled;
 use crate::exit::describe;
@@ -81,37 +81,42 @@ impl Versions<'_> {
             Some(database) => database.ids(&SAMPLE, None).await?,
             None => self.page(None, 40).await?,
         };
-        self.look(&ids, seen, &ProgressBar::hidden()).await
+        self.look(ids, seen, &ProgressBar::hidden()).await
     }
 
     pub(crate) async fn all(&self, seen: &mut Seen) -> Result<()> {
         let bar = bar(self.count().await);
-        let mut after = None;
+        let mut after: Option<Vec<u8>> = None;
         loop {
             let ids = match self.database {
-                Some(database) => database.ids(&ALL, after).await?,
-                None => self.page(after, PAGE).await?,
+                Some(database) => database.ids(&ALL, after.as_deref()).await?,
+                None => self.page(after.as_deref(), PAGE).await?,
             };
-            let Some(last) = ids.last() else {
+            let Some(last) = ids.last.clone() else {
                 break;
             };
-            after = Some(*last);
-            self.look(&ids, seen, &bar).await?;
+            after = Some(last);
+            self.look(ids, seen, &bar).await?;
         }
         bar.finish_and_clear();
         Ok(())
     }
 
-    async fn page(&self, after: Option<DataKeyId>, limit: u32) -> Result<Vec<DataKeyId>> {
+    async fn page(&self, after: Option<&[u8]>, limit: u32) -> Result<Ids> {
         let mut query = KeyState::ALL
             .into_iter()
             .filter(|state| *state != KeyState::Destroyed)
             .fold(KeyQuery::new(limit), KeyQuery::state);
         if let Some(after) = after {
-            query = query.after(after);
+            query = query.after(DataKeyId::from_bytes(after.try_into()?)?);
         }
         let records = self.store.page(&query).await?.records;
-        Ok(records.iter().map(|record| record.id).collect())
+        let valid: Vec<_> = records.iter().map(|record| record.id).collect();
+        Ok(Ids {
+            last: valid.last().map(|id| id.to_bytes().to_vec()),
+            valid,
+            invalid: Vec::new(),
+        })
     }
 
     async fn count(&self) -> Option<u64> {
@@ -124,9 +129,14 @@ impl Versions<'_> {
     }
 
     /// Reads versions, and unwraps a few at once.
-    async fn look(&self, ids: &[DataKeyId], seen: &mut Seen, bar: &ProgressBar) -> Result<()> {
+    async fn look(&self, ids: Ids, seen: &mut Seen, bar: &ProgressBar) -> Result<()> {
+        for invalid in ids.invalid {
+            bar.inc(1);
+            seen.count += 1;
+            seen.edited(invalid, "its id is no UUID of version 7");
+        }
         let mut tasks = JoinSet::new();
-        for record in self.read(ids, seen).await? {
+        for record in self.read(&ids.valid, seen).await? {
             bar.inc(1);
             seen.count += 1;
             if self.is_known_to_fail(&record, seen) {
@@ -159,7 +169,7 @@ impl Versions<'_> {
         for id in ids {
             match self.store.get(&[*id]).await {
                 Ok(read) => records.extend(read),
-                Err(StoreError::Corrupt { what }) => seen.edited(*id, &what),
+                Err(StoreError::Corrupt { what }) => seen.edited(id.to_string(), &what),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -186,7 +196,7 @@ impl Seen {
         *self.untried.entry(why.to_owned()).or_default() += 1;
     }
 
-    fn edited(&mut self, id: DataKeyId, what: &str) {
+    fn edited(&mut self, id: String, what: &str) {
         self.fault(
             Code::RowEdited,
             Severity::Error,
@@ -196,7 +206,7 @@ impl Seen {
         );
     }
 
-    fn fault(&mut self, code: Code, severity: Severity, id: DataKeyId, what: String, remedy: &'static str) {
+    fn fault(&mut self, code: Code, severity: Severity, id: String, what: String, remedy: &'static str) {
         let fault = self.faults.entry(code).or_insert_with(|| Fault {
             severity,
             versions: 0,
@@ -206,7 +216,7 @@ impl Seen {
         });
         fault.versions += 1;
         if fault.named.len() < NAMED {
-            fault.named.push(id.to_string());
+            fault.named.push(id);
         }
     }
 
@@ -221,11 +231,11 @@ impl Seen {
         };
         let text = error.to_string();
         match &error {
-            Error::Store(StoreError::Corrupt { what }) => self.edited(id, what),
+            Error::Store(StoreError::Corrupt { what }) => self.edited(id.to_string(), what),
             Error::KeyMismatch { .. } => self.fault(
                 Code::KeyCheckMismatch,
                 Severity::Error,
-                id,
+                id.to_string(),
                 "it unwraps to another key than its row says: the row was edited, or its wrap was replaced"
                     .to_owned(),
                 "restore its rows of data_keys and wrapped_keys from a backup",
@@ -233,14 +243,14 @@ impl Seen {
             Error::KekNotAllowed { .. } => self.fault(
                 Code::KekNotAllowed,
                 Severity::Error,
-                id,
+                id.to_string(),
                 text,
                 "add the KEK to `also_unwrap` for this encryption context, then `encx rewrap`",
             ),
             Error::Kms(kms) if kms.kind() == KmsErrorKind::AccessDenied => self.fault(
                 Code::UnwrapDenied,
                 Severity::Warning,
-                id,
+                id.to_string(),
                 format!("the KMS denies these credentials to unwrap it: {text}"),
                 "allow it as the policies of encx-aws do, or run this with the credentials of the service",
             ),
@@ -248,7 +258,7 @@ impl Seen {
                 .fault(
                     Code::UnwrapRefused,
                     Severity::Error,
-                    id,
+                    id.to_string(),
                     format!("the KMS does not unwrap it: {text}"),
                     "restore its rows of wrapped_keys from a backup",
                 ),

@@ -35,6 +35,78 @@ fn a_version_whose_wrap_is_gone() {
     });
 }
 
+/// The count is of all, however many there are.
+#[test]
+fn more_versions_without_a_wrap_than_are_named() {
+    on_both(|ward| {
+        two_keys(&ward);
+        ward.sql(
+            "INSERT INTO encx.data_keys (id, scope, usage, version, state, context, key_check, revision, created_at, changed_at)
+             SELECT (lpad(to_hex(n), 8, '0') || '-0000-7000-8000-000000000000')::uuid, sha256(n::text::bytea), 1, 1, 'pre-active',
+                    '{}', sha256(''), 1, now(), now()
+             FROM generate_series(1, 1500) n",
+            "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 1500)
+             INSERT INTO encx_data_keys (id, scope, usage, version, state, context, key_check, revision, created_at, changed_at)
+             SELECT unhex(printf('%08x', n) || '000070008000000000000000'), randomblob(32), 1, 1, 'pre-active', '{}',
+                    zeroblob(32), 1, 0, 0
+             FROM numbers",
+        );
+        let hex = "00000001-0000-7000-8000-000000000000";
+        ward.finds(&[("wrap-gone", "error")])
+            .says("1500 data keys, such as 00000001")
+            .says(if ward.is_postgres() {
+                hex
+            } else {
+                "00000005000070008000000000000000"
+            })
+            .checked_all();
+    });
+}
+
+/// Without the tables' constraints, a row can have an id that encx never writes.
+#[test]
+fn a_row_whose_id_is_none() {
+    on_both(|ward| {
+        let id = two_keys(&ward);
+        let (hex, planted) = (id.replace('-', ""), "0badcafe000000000000000000000000");
+        ward.sql(
+            &format!(
+                "ALTER TABLE encx.data_keys DROP CONSTRAINT data_keys_id_check;
+                 ALTER TABLE encx.wrapped_keys DROP CONSTRAINT wrapped_keys_key_id_fkey;
+                 UPDATE encx.data_keys SET id = '{planted}' WHERE id = '{id}';
+                 UPDATE encx.wrapped_keys SET key_id = '{planted}' WHERE key_id = '{id}';
+                 UPDATE encx.audit_log SET key_id = '{planted}' WHERE key_id = '{id}'"
+            ),
+            &format!(
+                "PRAGMA foreign_keys = OFF;
+                 PRAGMA ignore_check_constraints = ON;
+                 UPDATE encx_data_keys SET id = x'{planted}' WHERE id = x'{hex}';
+                 UPDATE encx_wrapped_keys SET key_id = x'{planted}' WHERE key_id = x'{hex}';
+                 UPDATE encx_audit_log SET key_id = x'{planted}' WHERE key_id = x'{hex}'"
+            ),
+        );
+        for args in [&[][..], &["--deep"]] {
+            let edited = ("row-edited", "error");
+            // SQLite's own check of the file also sees what breaks a constraint that it still has.
+            let expected = match ward.is_postgres() || args.is_empty() {
+                true => &[edited][..],
+                false => &[("database-damaged", "error"), edited],
+            };
+            let report = ward.finds_with(args, expected);
+            report.says("its id is no UUID of version 7");
+            report.says(&format!("data key {planted}"));
+            // A process that starts follows all changes, and refuses that row.
+            let not_checked = report.not_checked();
+            let is_of_it =
+                |why: &String| why.starts_with("encryption context: ") && why.contains("invalid id");
+            assert!(
+                not_checked.len() == 1 && not_checked.iter().all(is_of_it),
+                "{not_checked:?}"
+            );
+        }
+    });
+}
+
 #[test]
 fn an_edited_check_value() {
     on_both(|ward| {
