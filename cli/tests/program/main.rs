@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 mod changes;
+mod colour;
 mod doctor;
 mod failures;
 mod files;
