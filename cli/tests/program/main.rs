@@ -10,6 +10,8 @@ mod formats;
 mod keks;
 mod keys;
 mod long;
+#[cfg(target_os = "linux")]
+mod memory;
 #[path = "../../../providers/sqlx/tests/common/pooler.rs"]
 mod pooler;
 mod report;
