@@ -5,6 +5,7 @@ mod columns;
 mod database;
 mod keys;
 mod kms;
+mod replica;
 mod shreddings;
 
 use std::fs::{Permissions, set_permissions};

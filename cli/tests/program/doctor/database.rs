@@ -61,6 +61,33 @@ fn a_server_that_a_crash_may_empty() {
     }
 }
 
+/// No such server runs here, so a function that the role finds first says that this one is.
+#[test]
+fn a_server_that_is_too_old() {
+    let ward = Ward::new(Database::Postgres);
+    ward.place.create("tenantId=t-1");
+    let role = ward.role();
+    let is_of = |number: u32, name: &str| {
+        run_sql(
+            &ward.admin,
+            &format!(
+                "CREATE SCHEMA IF NOT EXISTS old;
+                 CREATE OR REPLACE FUNCTION old.current_setting(setting text) RETURNS text LANGUAGE sql AS $$
+                     SELECT CASE setting WHEN 'server_version_num' THEN '{number}' WHEN 'server_version' THEN '{name}'
+                            ELSE pg_catalog.current_setting(setting) END $$;
+                 GRANT USAGE ON SCHEMA old TO {role};
+                 ALTER ROLE {role} SET search_path = old, pg_catalog, public"
+            ),
+        );
+    };
+    is_of(120_022, "12.22");
+    ward.finds(&[("postgres-version", "error")])
+        .says("it is PostgreSQL 12.22, and encx needs 13 or later")
+        .checked_all();
+    is_of(130_000, "13.0");
+    ward.finds(&[]).checked_all();
+}
+
 #[test]
 fn a_role_with_too_many_rights() {
     let mut ward = Ward::new(Database::Postgres);

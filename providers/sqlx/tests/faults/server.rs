@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use sqlx::postgres::PgConnectOptions;
 
 /// The folder of PostgreSQL's programs.
-const PROGRAMS: &str = "ENCX_TEST_POSTGRES_BIN";
+pub(crate) const PROGRAMS: &str = "ENCX_TEST_POSTGRES_BIN";
 /// The server that tests do not kill.
 const SHARED: &str = "ENCX_TEST_POSTGRES_URL";
 
@@ -24,7 +24,7 @@ pub(crate) fn shared() -> PgConnectOptions {
     PgConnectOptions::from_str(&variable(SHARED)).unwrap()
 }
 
-fn variable(name: &str) -> String {
+pub(crate) fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| {
         panic!("{name} is not set: run ./scripts/test, which provides what the tests need")
     })
@@ -256,14 +256,14 @@ fn is_postgres(pid: &str) -> bool {
 }
 
 /// Debian's user and group `nobody`.
-const NOBODY: u32 = 65534;
+pub(crate) const NOBODY: u32 = 65534;
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
 /// Starts a program as a user other than root. The kernel kills it when the thread that started it ends.
-fn as_server(program: &Path) -> Command {
+pub(crate) fn as_server(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     if is_root() {
         command.args([
@@ -277,7 +277,7 @@ fn as_server(program: &Path) -> Command {
 }
 
 /// Another process may take the port before it is used; that failure says so.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
