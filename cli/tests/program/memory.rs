@@ -48,6 +48,7 @@ fn peak_so_far(child: &Child) -> u64 {
     kib.unwrap_or(0) * 1024
 }
 
+#[allow(clippy::print_stdout, reason = "the figures, for --nocapture")]
 fn walks_are_bounded(database: Database) {
     let place = Place::new(database);
     place.write_private("encx.toml", SSN);
