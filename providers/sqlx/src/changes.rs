@@ -3,7 +3,8 @@
 use encx_core::key::{DataKeyId, KeyState, Scope};
 use encx_core::store::{ChangeCursor, ChangePage, KeyChange, Revision, StoreError, Timestamp};
 
-use crate::row::{corrupt_id, revision_of, scope_of, state_of};
+use crate::columns::{Columns, StoredRow, of_table};
+use crate::row::{corrupt_column, corrupt_id, parse_id, revision_of, scope_of, state_of};
 
 pub(crate) const CHANGES_PER_PAGE: usize = 1000;
 
@@ -52,13 +53,33 @@ pub(crate) fn page_of(
     ChangePage::new(changes, next, more)
 }
 
-/// Reads a row of the poll. Its id comes as bytes, because it may not be a data key's id.
-pub(crate) fn change_of(
+/// Reads a row of the poll; `None` for the row that only contains the time.
+pub(crate) fn raw_change<R: StoredRow>(row: &R) -> Option<Result<RawChange, StoreError>> {
+    let id = match row.id("id") {
+        Ok(id) => id?,
+        Err(error) => return Some(Err(corrupt_id(&error))),
+    };
+    let at = of_table("data keys", row).get(R::moment, "changed_at");
+    Some(at.map(|at| RawChange {
+        at,
+        change: change_of(&id, |id| {
+            let columns = Columns::new(row, |column| corrupt_column(id, column));
+            Ok((
+                columns.get(R::bytes, "scope")?,
+                columns.get(R::text, "state")?,
+                columns.get(R::integer, "revision")?,
+            ))
+        }),
+        id,
+    }))
+}
+
+/// Makes a change of an id, which may not be a data key's, and of the scope, the state and the revision.
+fn change_of(
     id: &[u8],
     rest: impl FnOnce(DataKeyId) -> Result<(Vec<u8>, String, i64), StoreError>,
 ) -> Result<KeyChange, StoreError> {
-    let bytes = <[u8; DataKeyId::LEN]>::try_from(id).map_err(|error| corrupt_id(&error))?;
-    let id = DataKeyId::from_bytes(bytes).map_err(|error| corrupt_id(&error))?;
+    let id = parse_id(id)?;
     let (scope, state, revision) = rest(id)?;
     let scope: Scope = scope_of(id, &scope)?;
     let state: KeyState = state_of(id, &state)?;

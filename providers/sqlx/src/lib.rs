@@ -32,6 +32,8 @@ mod audit;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod changes;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod columns;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod error;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod migrate;

@@ -16,7 +16,7 @@ mod write;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -32,9 +32,10 @@ use sqlx::{Postgres, Row};
 use uuid::Uuid;
 
 use crate::application::name_of_executable;
-use crate::changes::{ONE_MORE, page_of};
+use crate::changes::{ONE_MORE, page_of, raw_change};
 use crate::error::check_scheme;
-use crate::row::assemble;
+use crate::row::records_of;
+use crate::shared_work::{SharedWork, Tables as _};
 use crate::summary::{kek_uses, key_summary};
 use connections::Connections;
 use database::{Database, scalar};
@@ -42,7 +43,6 @@ pub use error::is_passing;
 use error::store_error;
 use hints::Hints;
 use moment::Moment;
-use row::{raw_change, raw_count, raw_kek_use, raw_row};
 
 /// How far back a poll for changes reaches, because writers do not commit in the order of their times.
 ///
@@ -74,7 +74,13 @@ const _: () = assert!(write::LIMIT.as_millis() + 3_000 <= OVERLAP.as_millis());
 /// Write access to this schema decides which data keys exist; see encx's `SECURITY.md`.
 #[derive(Clone)]
 pub struct PostgresKeyStore {
+    tables: SharedWork<PostgresTables>,
+}
+
+#[derive(Clone)]
+struct PostgresTables {
     database: Database,
+    /// Whether the tables were checked.
     migrated: Arc<AtomicBool>,
     listen: Option<Result<PgConnectOptions, StoreError>>,
 }
@@ -147,9 +153,11 @@ impl PostgresKeyStore {
 
     fn on(connections: Connections) -> Self {
         Self {
-            database: Database::new(connections),
-            migrated: Arc::default(),
-            listen: None,
+            tables: SharedWork(PostgresTables {
+                database: Database::new(connections),
+                migrated: Arc::default(),
+                listen: None,
+            }),
         }
     }
 
@@ -175,7 +183,7 @@ impl PostgresKeyStore {
     /// ```
     #[must_use]
     pub fn listen_url(mut self, url: &str) -> Self {
-        self.listen = Some(options_of(url).map_err(|error| match error {
+        self.tables.0.listen = Some(options_of(url).map_err(|error| match error {
             StoreError::Invalid { what } => StoreError::Invalid {
                 what: format!("`listen_url`: {what}"),
             },
@@ -206,25 +214,13 @@ impl PostgresKeyStore {
     /// ```
     #[must_use]
     pub fn behind_transaction_pooler(mut self) -> Self {
-        self.database.set_pooled();
+        self.tables.0.database.set_pooled();
         self
     }
 
-    /// Checks once that the tables are of this version, or newer and compatible.
-    async fn ready(&self) -> Result<(), StoreError> {
-        if let Some(Err(unfit)) = &self.listen {
-            return Err(unfit.clone());
-        }
-        if !self.migrated.load(Ordering::Relaxed) {
-            self.check_tables().await?;
-            self.migrated.store(true, Ordering::Relaxed);
-        }
-        Ok(())
-    }
-
     async fn records(&self, query: Query<'_, Postgres, PgArguments>) -> Result<Vec<KeyRecord>, StoreError> {
-        let rows = self.database.fetch(query).await?;
-        assemble(rows.iter().map(raw_row))
+        let rows = self.tables.database.fetch(query).await?;
+        records_of(&rows)
     }
 }
 
@@ -232,7 +228,7 @@ impl fmt::Debug for PostgresKeyStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not the pool: its options contain the password.
         f.debug_struct("PostgresKeyStore")
-            .field("connections", &self.database.connections())
+            .field("connections", &self.tables.database.connections())
             .finish_non_exhaustive()
     }
 }
@@ -240,57 +236,57 @@ impl fmt::Debug for PostgresKeyStore {
 #[async_trait]
 impl KeyStore for PostgresKeyStore {
     async fn load(&self, scopes: &[Scope]) -> Result<Vec<KeyRecord>, StoreError> {
-        self.ready().await?;
+        self.tables.ready().await?;
         let scopes: Vec<_> = scopes.iter().map(|scope| &scope.as_bytes()[..]).collect();
         self.records(sqlx::query(sql::LOAD).bind(scopes)).await
     }
 
     async fn get(&self, ids: &[DataKeyId]) -> Result<Vec<KeyRecord>, StoreError> {
-        self.ready().await?;
+        self.tables.ready().await?;
         let ids: Vec<Uuid> = ids.iter().copied().map(Uuid::from).collect();
         self.records(sqlx::query(sql::GET).bind(ids)).await
     }
 
     async fn insert(&self, new: &NewKey) -> Result<KeyRecord, StoreError> {
-        self.ready().await?;
-        write::insert(&self.database, new).await
+        self.tables.ready().await?;
+        write::insert(&self.tables.database, new).await
     }
 
     async fn apply(&self, change: &StateChange) -> Result<KeyRecord, StoreError> {
-        self.ready().await?;
-        write::apply(&self.database, change).await
+        self.tables.ready().await?;
+        write::apply(&self.tables.database, change).await
     }
 
     async fn replace_wraps(&self, changes: &[WrapChange]) -> Result<Vec<WrapOutcome>, StoreError> {
-        self.ready().await?;
-        wraps::replace(&self.database, changes).await
+        self.tables.ready().await?;
+        wraps::replace(&self.tables.database, changes).await
     }
 
     async fn page(&self, query: &KeyQuery) -> Result<KeyPage, StoreError> {
-        self.ready().await?;
+        self.tables.ready().await?;
         let records = self.records(page_query(query)?).await?;
         Ok(KeyPage::of_one_more(records, query.limit))
     }
 
     async fn summary(&self) -> Result<KeySummary, StoreError> {
-        self.ready().await?;
-        let rows = self.database.fetch(sqlx::query(sql::SUMMARY)).await?;
-        Ok(key_summary(rows.iter().map(raw_count)))
+        self.tables.ready().await?;
+        let rows = self.tables.database.fetch(sqlx::query(sql::SUMMARY)).await?;
+        Ok(key_summary(&rows))
     }
 
     async fn keks(&self) -> Result<Vec<KekUse>, StoreError> {
-        self.ready().await?;
-        let rows = self.database.fetch(sqlx::query(sql::KEKS)).await?;
-        kek_uses(rows.iter().map(raw_kek_use))
+        self.tables.ready().await?;
+        let rows = self.tables.database.fetch(sqlx::query(sql::KEKS)).await?;
+        kek_uses(&rows)
     }
 
     async fn changed_since(&self, cursor: &ChangeCursor) -> Result<ChangePage, StoreError> {
-        self.ready().await?;
+        self.tables.ready().await?;
         let (from, after) = match cursor.position() {
             CursorPosition::At { at, after, .. } => (at, after),
             CursorPosition::Start => (Timestamp::from_micros(i64::MIN), None),
             CursorPosition::Now => {
-                let now: Moment = scalar(&self.database.fetch(sqlx::query(sql::NOW)).await?)?;
+                let now: Moment = scalar(&self.tables.database.fetch(sqlx::query(sql::NOW)).await?)?;
                 let next = ChangeCursor::at(now.0.minus(OVERLAP), None);
                 return Ok(ChangePage::new(Vec::new(), next, false));
             }
@@ -300,7 +296,7 @@ impl KeyStore for PostgresKeyStore {
             .bind(Moment(from))
             .bind(after.map_or(Uuid::nil(), Uuid::from))
             .bind(ONE_MORE);
-        let rows = self.database.fetch(query).await?;
+        let rows = self.tables.database.fetch(query).await?;
         let mut now = from;
         for row in &rows {
             now = row.try_get::<Moment, _>("now").map_err(store_error)?.0;
@@ -310,22 +306,22 @@ impl KeyStore for PostgresKeyStore {
     }
 
     fn changes(&self) -> KeyChanges {
-        match &self.listen {
+        match &self.tables.listen {
             Some(Ok(options)) => KeyChanges::new(Hints::new(options.clone())),
             _ => KeyChanges::never(),
         }
     }
 
     fn leases(&self) -> Option<&dyn Leases> {
-        Some(self)
+        Some(&self.tables)
     }
 
     fn jobs(&self) -> Option<&dyn JobStore> {
-        Some(self)
+        Some(&self.tables)
     }
 
     fn processes(&self) -> Option<&dyn ProcessRegistry> {
-        Some(self)
+        Some(&self.tables)
     }
 
     fn audit(&self) -> Option<&dyn AuditLog> {

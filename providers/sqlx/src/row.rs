@@ -8,30 +8,87 @@ use encx_core::key::{
 };
 use encx_core::store::{KeyRecord, Revision, StoreError, StoredWrap, Timestamp};
 
+use crate::columns::{Columns, StoredRow};
+
 /// A row of keys joined with wraps: a key with eight wraps has eight rows.
-pub(crate) struct RawRow {
-    pub(crate) id: DataKeyId,
-    pub(crate) scope: Vec<u8>,
-    pub(crate) usage: i64,
-    pub(crate) version: i64,
-    pub(crate) state: String,
-    pub(crate) suspended_from: Option<String>,
-    pub(crate) context: String,
-    pub(crate) key_check: Vec<u8>,
-    pub(crate) revision: i64,
-    pub(crate) created_at: Timestamp,
-    pub(crate) activated_at: Option<Timestamp>,
-    pub(crate) deactivated_at: Option<Timestamp>,
-    pub(crate) destroyed_at: Option<Timestamp>,
-    pub(crate) changed_at: Timestamp,
-    pub(crate) wrap: Option<RawWrap>,
+struct RawRow {
+    id: DataKeyId,
+    scope: Vec<u8>,
+    usage: i64,
+    version: i64,
+    state: String,
+    suspended_from: Option<String>,
+    context: String,
+    key_check: Vec<u8>,
+    revision: i64,
+    created_at: Timestamp,
+    activated_at: Option<Timestamp>,
+    deactivated_at: Option<Timestamp>,
+    destroyed_at: Option<Timestamp>,
+    changed_at: Timestamp,
+    wrap: Option<RawWrap>,
 }
 
-pub(crate) struct RawWrap {
-    pub(crate) kms: String,
-    pub(crate) kek: String,
-    pub(crate) ciphertext: Vec<u8>,
-    pub(crate) kek_material: Option<String>,
+struct RawWrap {
+    kms: String,
+    kek: String,
+    ciphertext: Vec<u8>,
+    kek_material: Option<String>,
+}
+
+/// Returns the id of a key's row.
+///
+/// # Errors
+///
+/// [`StoreError::Corrupt`] if it is not the id of a data key.
+pub(crate) fn id_of(row: &impl StoredRow) -> Result<DataKeyId, StoreError> {
+    let bytes = row.id("id").map_err(|error| corrupt_id(&error))?;
+    parse_id(&bytes.unwrap_or_default())
+}
+
+pub(crate) fn parse_id(bytes: &[u8]) -> Result<DataKeyId, StoreError> {
+    let bytes = <[u8; DataKeyId::LEN]>::try_from(bytes).map_err(|error| corrupt_id(&error))?;
+    DataKeyId::from_bytes(bytes).map_err(|error| corrupt_id(&error))
+}
+
+fn raw_row<R: StoredRow>(row: &R) -> Result<RawRow, StoreError> {
+    let id = id_of(row)?;
+    let columns = Columns::new(row, |column| corrupt_column(id, column));
+    let wrap = match columns.optional(R::text, "kms")? {
+        Some(kms) => Some(RawWrap {
+            kms,
+            kek: columns.get(R::text, "kek")?,
+            ciphertext: columns.get(R::bytes, "ciphertext")?,
+            kek_material: columns.optional(R::text, "kek_material")?,
+        }),
+        None => None,
+    };
+    Ok(RawRow {
+        id,
+        scope: columns.get(R::bytes, "scope")?,
+        usage: columns.get(R::integer, "usage")?,
+        version: columns.get(R::integer, "version")?,
+        state: columns.get(R::text, "state")?,
+        suspended_from: columns.optional(R::text, "suspended_from")?,
+        context: columns.get(R::text, "context")?,
+        key_check: columns.get(R::bytes, "key_check")?,
+        revision: columns.get(R::integer, "revision")?,
+        created_at: columns.get(R::moment, "created_at")?,
+        activated_at: columns.optional(R::moment, "activated_at")?,
+        deactivated_at: columns.optional(R::moment, "deactivated_at")?,
+        destroyed_at: columns.optional(R::moment, "destroyed_at")?,
+        changed_at: columns.get(R::moment, "changed_at")?,
+        wrap,
+    })
+}
+
+/// Reads records from rows, in which rows of the same key are adjacent.
+///
+/// # Errors
+///
+/// [`StoreError::Corrupt`] with the key's id if encx did not write a row like this.
+pub(crate) fn records_of(rows: &[impl StoredRow]) -> Result<Vec<KeyRecord>, StoreError> {
+    assemble(rows.iter().map(raw_row))
 }
 
 /// Assembles records from rows, in which rows of the same key are adjacent.
@@ -39,7 +96,7 @@ pub(crate) struct RawWrap {
 /// # Errors
 ///
 /// [`StoreError::Corrupt`] with the key's id if encx did not write a row like this.
-pub(crate) fn assemble(
+fn assemble(
     rows: impl IntoIterator<Item = Result<RawRow, StoreError>>,
 ) -> Result<Vec<KeyRecord>, StoreError> {
     let mut records: Vec<KeyRecord> = Vec::new();
@@ -133,7 +190,7 @@ pub(crate) fn revision_of(id: DataKeyId, number: i64) -> Result<Revision, StoreE
     Revision::new(number).ok_or_else(|| corrupt(id, "its revision is less than 1"))
 }
 
-pub(crate) fn corrupt(id: DataKeyId, what: &str) -> StoreError {
+fn corrupt(id: DataKeyId, what: &str) -> StoreError {
     StoreError::Corrupt {
         what: format!("data key {id}: {what}"),
     }

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
 use encx_core::key::{DataKeyId, KeyState, KeyUsage, Scope};
@@ -30,14 +30,14 @@ use sqlx::sqlite::{
 use sqlx::{Row, Sqlite};
 
 use crate::application::name_of_executable;
-use crate::changes::{ONE_MORE, greatest_id, page_of};
+use crate::changes::{ONE_MORE, greatest_id, page_of, raw_change};
 use crate::error::check_scheme;
 use crate::migrate::{Found, Migration, MigrationStep};
+use crate::shared_work::{SharedWork, Tables as _};
 use crate::summary::{kek_uses, key_summary};
 use connections::{BUSY, Connections};
 pub use error::is_passing;
 use error::store_error;
-use row::{raw_change, raw_count, raw_kek_use};
 pub use sql::BEGIN;
 use statement::{execute, hex, json_list, last_change, list_of, now, records};
 
@@ -53,9 +53,15 @@ const CONNECTIONS: u32 = 4;
 /// application, by [`application_name`](Self::application_name).
 #[derive(Clone)]
 pub struct SqliteKeyStore {
-    connections: Connections,
-    migrated: Arc<AtomicBool>,
+    tables: SharedWork<SqliteTables>,
     application: Arc<str>,
+}
+
+#[derive(Clone)]
+struct SqliteTables {
+    connections: Connections,
+    /// Whether the tables were checked.
+    migrated: Arc<AtomicBool>,
 }
 
 impl SqliteKeyStore {
@@ -136,8 +142,10 @@ impl SqliteKeyStore {
 
     fn on(connections: Connections) -> Self {
         Self {
-            connections,
-            migrated: Arc::default(),
+            tables: SharedWork(SqliteTables {
+                connections,
+                migrated: Arc::default(),
+            }),
             application: name_of_executable().unwrap_or_default().into(),
         }
     }
@@ -165,10 +173,10 @@ impl SqliteKeyStore {
     /// May be dropped at any time: the migration has then run entirely or not at all.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         let current = current();
-        if !self.found().await?.is_behind(current)? {
+        if !self.tables.found().await?.is_behind(current)? {
             return Ok(());
         }
-        let mut transaction = self.connections.begin().await?;
+        let mut transaction = self.tables.connections.begin().await?;
         let found = found_in(&mut transaction).await?;
         if !found.is_behind(current)? {
             return Ok(());
@@ -200,22 +208,14 @@ impl SqliteKeyStore {
     ///
     /// May be dropped at any time.
     pub async fn migrations(&self) -> Result<Vec<MigrationStep>, StoreError> {
-        let found = self.found().await?;
+        let found = self.tables.found().await?;
         found.is_behind(current())?;
         let step = |migration: &Migration| migration.step(found, sql::BEGIN, "encx_migrations");
         Ok(MIGRATIONS.iter().map(step).collect())
     }
+}
 
-    /// Checks once that the tables are of this version, or newer and compatible. SQLite has no specific error code for
-    /// a missing table.
-    async fn ready(&self) -> Result<(), StoreError> {
-        if !self.migrated.load(Ordering::Relaxed) {
-            self.found().await?.check(current())?;
-            self.migrated.store(true, Ordering::Relaxed);
-        }
-        Ok(())
-    }
-
+impl SqliteTables {
     async fn found(&self) -> Result<Found, StoreError> {
         let mut connection = self.connections.acquire().await?;
         found_in(&mut connection).await
@@ -225,7 +225,7 @@ impl SqliteKeyStore {
 impl fmt::Debug for SqliteKeyStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqliteKeyStore")
-            .field("connections", &self.connections.len())
+            .field("connections", &self.tables.connections.len())
             .finish_non_exhaustive()
     }
 }
@@ -233,63 +233,63 @@ impl fmt::Debug for SqliteKeyStore {
 #[async_trait]
 impl KeyStore for SqliteKeyStore {
     async fn load(&self, scopes: &[Scope]) -> Result<Vec<KeyRecord>, StoreError> {
-        self.ready().await?;
+        self.tables.ready().await?;
         records(
-            &mut *self.connections.acquire().await?,
+            &mut *self.tables.connections.acquire().await?,
             sqlx::query(sql::LOAD).bind(list_of(scopes)),
         )
         .await
     }
 
     async fn get(&self, ids: &[DataKeyId]) -> Result<Vec<KeyRecord>, StoreError> {
-        self.ready().await?;
+        self.tables.ready().await?;
         let ids = json_list(ids.iter().map(|id| hex(&id.to_bytes())));
         records(
-            &mut *self.connections.acquire().await?,
+            &mut *self.tables.connections.acquire().await?,
             sqlx::query(sql::GET).bind(ids),
         )
         .await
     }
 
     async fn insert(&self, new: &NewKey) -> Result<KeyRecord, StoreError> {
-        self.ready().await?;
-        write::insert(&self.connections, &self.application, new).await
+        self.tables.ready().await?;
+        write::insert(&self.tables.connections, &self.application, new).await
     }
 
     async fn apply(&self, change: &StateChange) -> Result<KeyRecord, StoreError> {
-        self.ready().await?;
-        write::apply(&self.connections, &self.application, change).await
+        self.tables.ready().await?;
+        write::apply(&self.tables.connections, &self.application, change).await
     }
 
     async fn replace_wraps(&self, changes: &[WrapChange]) -> Result<Vec<WrapOutcome>, StoreError> {
-        self.ready().await?;
-        write::replace_wraps(&self.connections, &self.application, changes).await
+        self.tables.ready().await?;
+        write::replace_wraps(&self.tables.connections, &self.application, changes).await
     }
 
     async fn page(&self, query: &KeyQuery) -> Result<KeyPage, StoreError> {
-        self.ready().await?;
-        let found = records(&mut *self.connections.acquire().await?, page_query(query)?).await?;
+        self.tables.ready().await?;
+        let found = records(&mut *self.tables.connections.acquire().await?, page_query(query)?).await?;
         Ok(KeyPage::of_one_more(found, query.limit))
     }
 
     async fn summary(&self) -> Result<KeySummary, StoreError> {
-        self.ready().await?;
-        let mut connection = self.connections.acquire().await?;
+        self.tables.ready().await?;
+        let mut connection = self.tables.connections.acquire().await?;
         let rows = sqlx::query(sql::SUMMARY).fetch_all(&mut *connection).await;
         let rows = rows.map_err(store_error)?;
-        Ok(key_summary(rows.iter().map(raw_count)))
+        Ok(key_summary(&rows))
     }
 
     async fn keks(&self) -> Result<Vec<KekUse>, StoreError> {
-        self.ready().await?;
-        let mut connection = self.connections.acquire().await?;
+        self.tables.ready().await?;
+        let mut connection = self.tables.connections.acquire().await?;
         let rows = sqlx::query(sql::KEKS).fetch_all(&mut *connection).await;
-        kek_uses(rows.map_err(store_error)?.iter().map(raw_kek_use))
+        kek_uses(&rows.map_err(store_error)?)
     }
 
     async fn changed_since(&self, cursor: &ChangeCursor) -> Result<ChangePage, StoreError> {
-        self.ready().await?;
-        let mut connection = self.connections.acquire().await?;
+        self.tables.ready().await?;
+        let mut connection = self.tables.connections.acquire().await?;
         // Read before anything else: a later change then has a later time, or is read.
         let now = now(&mut *connection).await?;
         let start = (Timestamp::from_micros(i64::MIN), None);
@@ -330,15 +330,15 @@ impl KeyStore for SqliteKeyStore {
     }
 
     fn leases(&self) -> Option<&dyn Leases> {
-        Some(self)
+        Some(&self.tables)
     }
 
     fn jobs(&self) -> Option<&dyn JobStore> {
-        Some(self)
+        Some(&self.tables)
     }
 
     fn processes(&self) -> Option<&dyn ProcessRegistry> {
-        Some(self)
+        Some(&self.tables)
     }
 
     fn audit(&self) -> Option<&dyn AuditLog> {
@@ -467,7 +467,7 @@ mod tests {
         let arguments = query.take_arguments().unwrap().unwrap_or_default();
         let explain = format!("EXPLAIN QUERY PLAN {}", query.sql().as_str());
         let rows = sqlx::query_with(AssertSqlSafe(explain), arguments)
-            .fetch_all(&mut *store.connections.acquire().await.unwrap())
+            .fetch_all(&mut *store.tables.connections.acquire().await.unwrap())
             .await
             .unwrap();
         rows.iter().map(|row| row.get("detail")).collect()
@@ -535,21 +535,21 @@ mod tests {
 
     #[test]
     fn statements_of_shared_work_use_the_indexes() {
-        use sql::shared_work as work;
+        let work = sql::shared_work::STATEMENTS;
         encx_testkit::block_on(async {
             let store = SqliteKeyStore::connect("sqlite::memory:").await.unwrap();
             store.migrate().await.unwrap();
             for (what, text) in [
-                ("release", work::RELEASE_LEASE),
-                ("job", work::JOB),
-                ("old ranges", work::DELETE_OLD_RANGES),
-                ("claim", work::CLAIM_RANGE),
-                ("extend", work::MOVE_FRONTIER),
-                ("keep", work::KEEP_RANGE),
-                ("count", work::COUNT_RANGE),
-                ("delete", work::DELETE_RANGE),
-                ("acknowledge", work::ACKNOWLEDGE),
-                ("deregister", work::DEREGISTER),
+                ("release", work.release_lease),
+                ("job", work.job),
+                ("old ranges", work.delete_old_ranges),
+                ("claim", work.claim_range),
+                ("extend", work.move_frontier),
+                ("keep", work.keep_range),
+                ("count", work.count_range),
+                ("delete", work.delete_range),
+                ("acknowledge", work.acknowledge),
+                ("deregister", work.deregister),
             ] {
                 let steps = plan(&store, sqlx::query(text)).await;
                 assert!(

@@ -15,8 +15,8 @@ mod unanswered;
 use std::sync::Arc;
 use std::task::Poll;
 
-use common::new_key;
 use common::postgres::{Database, on_a_database};
+use common::{ciphertext, new_key, poll};
 use encx::Ciphertext;
 use encx::keys::KeyState;
 use encx::store::{
@@ -115,21 +115,6 @@ fn a_change_with_an_earlier_time_that_commits_later_is_not_missed() {
         };
         assert!(at.as_micros() + 14_000_000 < later.changed_at.as_micros());
     });
-}
-
-async fn poll(
-    store: &PostgresKeyStore,
-    mut cursor: ChangeCursor,
-) -> (Vec<encx::store::KeyChange>, ChangeCursor) {
-    let mut changes = Vec::new();
-    loop {
-        let page = store.changed_since(&cursor).await.unwrap();
-        changes.extend(page.changes);
-        cursor = page.next;
-        if !page.more {
-            return (changes, cursor);
-        }
-    }
 }
 
 #[test]
@@ -466,13 +451,6 @@ fn debugging_a_store_shows_no_password() {
 }
 
 type Customer = (Ciphertext, Option<Ciphertext>);
-
-fn ciphertext(plaintext_len: usize) -> Ciphertext {
-    let mut bytes = vec![1, 1];
-    bytes.extend(encx::keys::DataKeyId::generate(1, None).unwrap().to_bytes());
-    bytes.resize(90 + plaintext_len, 0);
-    Ciphertext::parse(bytes).unwrap()
-}
 
 #[test]
 fn a_ciphertext_is_a_column() {

@@ -6,18 +6,19 @@ mod common;
 #[path = "sqlite/connecting.rs"]
 mod connecting;
 
-use common::new_key;
-use common::sqlite::File;
+use common::sqlite::{File, on_a_file};
+use common::tables::{Tables, script, tables_tests};
+use common::{ciphertext, new_key, poll};
 use encx::Ciphertext;
 use encx::keys::KeyState;
 use encx::store::{
-    AuditLog, AuditQuery, ChangeCursor, Counted, CursorPosition, KeyQuery, KeyStore, ProcessCounts,
-    ProcessRegistry, StateChange, StoreError, Timestamp, WrapChange,
+    AuditLog, AuditQuery, ChangeCursor, CursorPosition, KeyQuery, KeyStore, StateChange, StoreError,
+    WrapChange,
 };
 use encx_sqlx::SqliteKeyStore;
 use encx_testkit::block_on;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions, Executor, Row};
+use sqlx::{AssertSqlSafe, Executor, Row};
 
 mod file {
     encx_testkit::store_conformance!(super::common::sqlite::File);
@@ -25,11 +26,6 @@ mod file {
 
 mod in_memory {
     encx_testkit::store_conformance!(super::common::sqlite::InMemory);
-}
-
-async fn connection(file: &File) -> SqliteConnection {
-    let options = SqliteConnectOptions::new().filename(file.path());
-    options.create_if_missing(true).connect().await.unwrap()
 }
 
 async fn run(connection: &mut SqliteConnection, statement: &str) {
@@ -43,120 +39,15 @@ async fn count(connection: &mut SqliteConnection, query: &'static str) -> i64 {
     sqlx::query_scalar(query).fetch_one(connection).await.unwrap()
 }
 
-#[test]
-fn sixteen_processes_migrate_at_once_and_again() {
-    block_on(async {
-        let file = std::sync::Arc::new(File::new());
-        let mut tasks = tokio::task::JoinSet::new();
-        for _ in 0..16 {
-            let file = file.clone();
-            tasks.spawn(async move { file.store().await.migrate().await });
-        }
-        for result in tasks.join_all().await {
-            result.unwrap();
-        }
-        let store = file.store().await;
-        store.insert(&new_key("t")).await.unwrap();
-        store.migrate().await.unwrap();
-        let mut connection = connection(&file).await;
-        assert_eq!(
-            count(&mut connection, "SELECT count(*) FROM encx_migrations").await,
-            6
-        );
-        assert_eq!(
-            count(&mut connection, "SELECT count(*) FROM encx_data_keys").await,
-            1
-        );
-        let foreign = "SELECT count(*) FROM sqlite_schema WHERE tbl_name NOT LIKE 'encx\\_%' ESCAPE '\\'
-                       AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
-        assert_eq!(count(&mut connection, foreign).await, 0);
-    });
-}
-
-/// The migrations that a library of each version had run; the empty string means no tables.
-const OLDER: [&str; 6] = [
-    "",
-    concat!(
-        include_str!("../migrations/sqlite/0001_keys.sql"),
-        "INSERT INTO encx_migrations (version) VALUES (1);"
-    ),
-    concat!(
-        include_str!("../migrations/sqlite/0001_keys.sql"),
-        include_str!("../migrations/sqlite/0002_coordination.sql"),
-        "INSERT INTO encx_migrations (version, compatible_from) VALUES (1, NULL), (2, 1);"
-    ),
-    concat!(
-        include_str!("../migrations/sqlite/0001_keys.sql"),
-        include_str!("../migrations/sqlite/0002_coordination.sql"),
-        include_str!("../migrations/sqlite/0003_application.sql"),
-        "INSERT INTO encx_migrations (version, compatible_from) VALUES (1, NULL), (2, 1), (3, 1);"
-    ),
-    concat!(
-        include_str!("../migrations/sqlite/0001_keys.sql"),
-        include_str!("../migrations/sqlite/0002_coordination.sql"),
-        include_str!("../migrations/sqlite/0003_application.sql"),
-        include_str!("../migrations/sqlite/0004_lists.sql"),
-        "INSERT INTO encx_migrations (version, compatible_from) VALUES (1, NULL), (2, 1), (3, 1), (4, 1);"
-    ),
-    concat!(
-        include_str!("../migrations/sqlite/0001_keys.sql"),
-        include_str!("../migrations/sqlite/0002_coordination.sql"),
-        include_str!("../migrations/sqlite/0003_application.sql"),
-        include_str!("../migrations/sqlite/0004_lists.sql"),
-        include_str!("../migrations/sqlite/0005_faults.sql"),
-        "INSERT INTO encx_migrations (version, compatible_from) VALUES (1, NULL), (2, 1), (3, 1), (4, 1), (5, 1);"
-    ),
-];
-
-#[test]
-fn the_steps_say_which_ran_and_their_scripts_run_by_hand() {
-    block_on(async {
-        for (ran, older) in OLDER.iter().enumerate() {
-            let file = File::new();
-            let mut connection = connection(&file).await;
-            run(&mut connection, older).await;
-            let store = file.store().await;
-            let steps = store.migrations().await.unwrap();
-            let versions: Vec<_> = steps.iter().map(|step| (step.version, step.name)).collect();
-            let expected = [
-                (1, "keys"),
-                (2, "coordination"),
-                (3, "application"),
-                (4, "lists"),
-                (5, "faults"),
-                (6, "versions"),
-            ];
-            assert_eq!(versions, expected);
-            assert_eq!(steps.iter().filter(|step| step.is_applied).count(), ran);
-            for step in steps.iter().filter(|step| !step.is_applied) {
-                run(&mut connection, &step.sql).await;
-            }
-            assert!(
-                store
-                    .migrations()
-                    .await
-                    .unwrap()
-                    .iter()
-                    .all(|step| step.is_applied)
-            );
-            let others = "SELECT count(*) FROM encx_migrations WHERE version = 6 AND compatible_from = 1";
-            assert_eq!(
-                count(&mut connection, others).await,
-                1,
-                "a library of version 1 works on"
-            );
-            store.insert(&new_key("t")).await.unwrap();
-        }
-    });
-}
+tables_tests!(on_a_file, File);
 
 #[test]
 fn pools_of_one_connection_migrate_at_once() {
-    for older in OLDER {
+    for older in 0..File::MIGRATIONS.len() {
         for journal in [SqliteJournalMode::Delete, SqliteJournalMode::Wal] {
             block_on(async {
                 let file = File::new();
-                run(&mut connection(&file).await, older).await;
+                run(&mut file.connection().await, &script::<File>(older)).await;
                 let options = SqliteConnectOptions::new().filename(file.path());
                 let mut tasks = tokio::task::JoinSet::new();
                 let start = std::sync::Arc::new(tokio::sync::Barrier::new(8));
@@ -174,7 +65,7 @@ fn pools_of_one_connection_migrate_at_once() {
                     result.unwrap();
                 }
                 let versions = "SELECT count(*) FROM encx_migrations";
-                assert_eq!(count(&mut connection(&file).await, versions).await, 6);
+                assert_eq!(count(&mut file.connection().await, versions).await, 6);
             });
         }
     }
@@ -193,10 +84,10 @@ fn processes_migrate_one_file_at_once() {
         });
         return;
     }
-    for older in OLDER {
+    for older in 0..File::MIGRATIONS.len() {
         let file = File::new();
         block_on(async {
-            run(&mut connection(&file).await, older).await;
+            run(&mut file.connection().await, &script::<File>(older)).await;
         });
         let start = || {
             std::process::Command::new(std::env::current_exe().unwrap())
@@ -214,99 +105,9 @@ fn processes_migrate_one_file_at_once() {
         }
         block_on(async {
             let versions = "SELECT count(*) FROM encx_migrations";
-            assert_eq!(count(&mut connection(&file).await, versions).await, 6);
+            assert_eq!(count(&mut file.connection().await, versions).await, 6);
         });
     }
-}
-
-#[test]
-fn tables_that_are_missing_or_newer_are_not_touched() {
-    block_on(async {
-        let file = File::new();
-        let store = file.store().await;
-        let error = store.load(&[]).await.unwrap_err();
-        assert!(matches!(error, StoreError::NotMigrated { .. }), "{error}");
-        store.migrate().await.unwrap();
-        assert!(store.load(&[]).await.unwrap().is_empty());
-        let mut connection = connection(&file).await;
-        run(
-            &mut connection,
-            "INSERT INTO encx_migrations (version) VALUES (99)",
-        )
-        .await;
-        let store = file.store().await;
-        for error in [
-            store.insert(&new_key("t")).await.unwrap_err(),
-            store.migrate().await.unwrap_err(),
-        ] {
-            assert!(
-                matches!(&error, StoreError::NotMigrated { found } if found.contains("update the library")),
-                "{error}"
-            );
-        }
-    });
-}
-
-/// Processes of the old library continue after those of the new one have migrated, if that only added something.
-#[test]
-fn newer_tables_are_used_if_they_say_that_they_may_be() {
-    block_on(async {
-        let file = File::new();
-        file.store().await.migrate().await.unwrap();
-        let mut connection = connection(&file).await;
-        run(
-            &mut connection,
-            "INSERT INTO encx_migrations (version, compatible_from) VALUES (99, 6)",
-        )
-        .await;
-        let store = file.store().await;
-        store.insert(&new_key("t")).await.unwrap();
-        store.migrate().await.unwrap();
-        run(
-            &mut connection,
-            "INSERT INTO encx_migrations (version, compatible_from) VALUES (100, 7)",
-        )
-        .await;
-        let store = file.store().await;
-        for result in [store.load(&[]).await.map(drop), store.migrate().await] {
-            assert!(
-                matches!(result, Err(StoreError::NotMigrated { .. })),
-                "{result:?}"
-            );
-        }
-    });
-}
-
-#[test]
-fn tables_of_version_1_are_brought_up_to_date() {
-    block_on(async {
-        let file = File::new();
-        let options = SqliteConnectOptions::new()
-            .filename(file.path())
-            .create_if_missing(true);
-        let mut connection = options.connect().await.unwrap();
-        run(
-            &mut connection,
-            include_str!("../migrations/sqlite/0001_keys.sql"),
-        )
-        .await;
-        run(
-            &mut connection,
-            "INSERT INTO encx_migrations (version) VALUES (1)",
-        )
-        .await;
-        let store = file.store().await;
-        let error = store.load(&[]).await.unwrap_err();
-        assert!(
-            matches!(&error, StoreError::NotMigrated { found } if found.contains("older")),
-            "{error}"
-        );
-        store.migrate().await.unwrap();
-        store.insert(&new_key("t")).await.unwrap();
-        store.processes().unwrap().raise_fence().await.unwrap();
-        let compatible = "SELECT compatible_from FROM encx_migrations WHERE version = 6";
-        assert_eq!(count(&mut connection, compatible).await, 1);
-    });
 }
 
 #[test]
@@ -353,7 +154,7 @@ fn every_write_leaves_a_row_in_the_audit_log() {
         let rows = sqlx::query(statement)
             .bind(record.id.to_bytes().to_vec())
             .bind(record.scope.as_bytes().to_vec())
-            .fetch_all(&mut connection(&file).await)
+            .fetch_all(&mut file.connection().await)
             .await
             .unwrap();
         let found: Vec<_> = rows
@@ -381,7 +182,7 @@ fn every_write_leaves_a_row_in_the_audit_log() {
         );
         // As listed by the store. An older library did not record the application.
         let forget = "UPDATE encx_audit_log SET application = '' WHERE seq = 1";
-        run(&mut connection(&file).await, forget).await;
+        run(&mut file.connection().await, forget).await;
         let listed = store.audit_page(&AuditQuery::new(10)).await.unwrap().entries;
         let applications: Vec<_> = listed.iter().map(|entry| entry.application.as_deref()).collect();
         assert_eq!(applications, [None, Some(executable), Some("billing")]);
@@ -396,7 +197,7 @@ fn rows_that_encx_did_not_write_are_errors() {
         let store = file.store().await;
         store.migrate().await.unwrap();
         let record = store.insert(&new_key("t")).await.unwrap();
-        let mut connection = connection(&file).await;
+        let mut connection = file.connection().await;
         for refused in [
             "UPDATE encx_data_keys SET id = x'11111111111141118111111111111111'",
             "UPDATE encx_data_keys SET id = x'11111111111171117111111111111111'",
@@ -451,18 +252,11 @@ fn rows_that_encx_did_not_write_are_errors() {
     });
 }
 
-fn ciphertext(plaintext_len: usize) -> Ciphertext {
-    let mut bytes = vec![1, 1];
-    bytes.extend(encx::keys::DataKeyId::generate(1, None).unwrap().to_bytes());
-    bytes.resize(90 + plaintext_len, 0);
-    Ciphertext::parse(bytes).unwrap()
-}
-
 #[test]
 fn a_ciphertext_is_a_column() {
     block_on(async {
         let file = File::new();
-        let mut connection = connection(&file).await;
+        let mut connection = file.connection().await;
         run(
             &mut connection,
             "CREATE TABLE customers (id INTEGER PRIMARY KEY, ssn BLOB NOT NULL, note BLOB)",
@@ -502,21 +296,6 @@ fn a_ciphertext_is_a_column() {
     });
 }
 
-async fn poll(
-    store: &SqliteKeyStore,
-    mut cursor: ChangeCursor,
-) -> (Vec<encx::store::KeyChange>, ChangeCursor) {
-    let mut changes = Vec::new();
-    loop {
-        let page = store.changed_since(&cursor).await.unwrap();
-        changes.extend(page.changes);
-        cursor = page.next;
-        if !page.more {
-            return (changes, cursor);
-        }
-    }
-}
-
 /// Copies a row `?1` times, with times in the future, as an attacker with write access to the file could.
 const PLANT: &str = "
     INSERT INTO encx_data_keys (id, scope, usage, version, state, context, key_check, revision, created_at,
@@ -543,7 +322,7 @@ fn a_row_from_the_future_hides_no_later_change() {
                 .bind(rows)
                 .bind(at)
                 .bind(first.id.to_bytes().to_vec())
-                .execute(&mut connection(&file).await)
+                .execute(&mut file.connection().await)
                 .await
                 .unwrap();
             let (all, seen) = poll(&store, ChangeCursor::start()).await;
@@ -604,7 +383,7 @@ fn a_change_that_cannot_be_read_hides_no_other() {
             let before = store.insert(&new_key("before")).await.unwrap();
             let edited = store.insert(&new_key("edited")).await.unwrap();
             let after = store.insert(&new_key("after")).await.unwrap();
-            let mut connection = connection(&file).await;
+            let mut connection = file.connection().await;
             run(&mut connection, "PRAGMA ignore_check_constraints = ON").await;
             run(&mut connection, "PRAGMA foreign_keys = OFF").await;
             let statement = format!("UPDATE encx_data_keys SET {edit} WHERE id = ?1");
@@ -640,42 +419,6 @@ fn a_change_that_cannot_be_read_hides_no_other() {
     }
 }
 
-#[test]
-fn counts_are_kept_for_four_hundred_days() {
-    block_on(async {
-        let file = File::new();
-        let store = file.store().await;
-        store.migrate().await.unwrap();
-        let mut connection = connection(&file).await;
-        let today = "CAST(unixepoch('now') / 86400 AS INTEGER)";
-        // Counters of a later library are skipped, and kept.
-        let rows = format!(
-            "INSERT INTO encx_daily_counts VALUES ({today} - 400, 'hits', 1), ({today} - 399, 'hits', 2),
-                 ({today} - 399, 'hits.of_tomorrow', 3), ({today} - 3, 'hits.of_tomorrow', 4)"
-        );
-        run(&mut connection, &rows).await;
-        let ever = Timestamp::from_micros(i64::MIN);
-        for left in [4, 3] {
-            let days = store.daily_counts(ever).await.unwrap();
-            assert_eq!(days.len(), 1, "{days:?}");
-            let hits: Vec<_> = days[0].counts.iter().collect();
-            assert_eq!(hits, [(Counted::Hits, 2)]);
-            let age = store.list_processes().await.unwrap().now.as_micros() - days[0].day.as_micros();
-            assert!((399..=400).contains(&(age / 86_400_000_000)), "{days:?}");
-            let rows = "SELECT count(*) FROM encx_daily_counts";
-            assert_eq!(count(&mut connection, rows).await, left);
-            store.add_counts(&ProcessCounts::new()).await.unwrap();
-        }
-        for refused in [
-            "UPDATE encx_daily_counts SET count = -1",
-            "UPDATE encx_daily_counts SET what = ''",
-            "UPDATE encx_daily_counts SET day = NULL",
-        ] {
-            assert!(connection.execute(refused).await.is_err(), "{refused}");
-        }
-    });
-}
-
 /// Other writers may put spaces between a context's pairs, and values that are not text.
 #[test]
 fn pairs_of_a_context_are_compared_as_json() {
@@ -684,7 +427,7 @@ fn pairs_of_a_context_are_compared_as_json() {
         let store = file.store().await;
         store.migrate().await.unwrap();
         let record = store.insert(&new_key("t")).await.unwrap();
-        let mut connection = connection(&file).await;
+        let mut connection = file.connection().await;
         let (key, value) = record.context.iter().next().unwrap();
         let spaced = format!("UPDATE encx_data_keys SET context = '{{ \"{key}\" : \"{value}\" }}'");
         run(&mut connection, &spaced).await;
@@ -710,7 +453,7 @@ fn a_usage_that_is_unknown_hides_no_other_count() {
         assert_eq!((counted.counts[0].versions, counted.unreadable), (3, 0));
         let unknown =
             "UPDATE encx_data_keys SET usage = 200 WHERE id IN (SELECT id FROM encx_data_keys LIMIT 2)";
-        run(&mut connection(&file).await, unknown).await;
+        run(&mut file.connection().await, unknown).await;
         let counted = store.summary().await.unwrap();
         assert_eq!((counted.counts[0].versions, counted.unreadable), (1, 2));
     });
@@ -724,7 +467,7 @@ fn a_forged_entry_of_the_audit_log_is_named_and_hides_no_other() {
         store.migrate().await.unwrap();
         let forged = "INSERT INTO encx_audit_log (seq, at, key_id, scope, what, to_state)
                       VALUES (7, 1, zeroblob(16), zeroblob(32), 'added', 'active')";
-        run(&mut connection(&file).await, forged).await;
+        run(&mut file.connection().await, forged).await;
         store.insert(&new_key("t")).await.unwrap();
         let page = store.audit_page(&AuditQuery::new(1)).await.unwrap();
         assert_eq!(

@@ -3,7 +3,7 @@
 use encx_core::store::StoreError;
 
 use super::database::{Database, Transaction, scalar};
-use super::{PostgresKeyStore, sql};
+use super::{PostgresKeyStore, PostgresTables, sql};
 use crate::migrate::{Found, Migration, MigrationStep};
 
 /// The migrations, in order.
@@ -68,10 +68,10 @@ impl PostgresKeyStore {
     ///
     /// May be dropped at any time: the migration has then run entirely or not at all.
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        if !found(&self.database).await?.is_behind(current())? {
+        if !found(&self.tables.database).await?.is_behind(current())? {
             return Ok(());
         }
-        let mut transaction = self.database.begin().await?;
+        let mut transaction = self.tables.database.begin().await?;
         let lock = sqlx::query(sql::MIGRATION_LOCK).bind(MIGRATION_LOCK);
         transaction.run(lock).await?;
         let found = found_in(&mut transaction).await?;
@@ -114,14 +114,16 @@ impl PostgresKeyStore {
     ///
     /// May be dropped at any time.
     pub async fn migrations(&self) -> Result<Vec<MigrationStep>, StoreError> {
-        let found = found(&self.database).await?;
+        let found = found(&self.tables.database).await?;
         found.is_behind(current())?;
         let step = |migration: &Migration| migration.step(found, "BEGIN", "encx.migrations");
         Ok(MIGRATIONS.iter().map(step).collect())
     }
+}
 
+impl PostgresTables {
     /// Checks that the tables are of this version, or newer and compatible.
-    pub(super) async fn check_tables(&self) -> Result<(), StoreError> {
+    pub(super) async fn check(&self) -> Result<(), StoreError> {
         found(&self.database).await?.check(current())
     }
 }

@@ -149,7 +149,7 @@ pub(super) const CHANGES: &str = "
 
 pub(super) const NOW: &str = "SELECT statement_timestamp()";
 
-/// Explicit, whatever the connection's defaults: planning must see what others have committed since.
+/// Overrides the connection's defaults: planning must see what others have committed since.
 pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE";
 
 /// Works on a read-only database too.

@@ -226,7 +226,7 @@ const FILL_COORDINATION: &str = "
 
 #[test]
 fn statements_of_shared_work_use_the_indexes() {
-    use sql::shared_work as work;
+    let work = sql::shared_work::STATEMENTS;
     on_a_database(|database| async move {
         database.store().await.migrate().await.unwrap();
         let mut connection = database.connection().await;
@@ -238,36 +238,29 @@ fn statements_of_shared_work_use_the_indexes() {
             connection.execute(AssertSqlSafe(set)).await.unwrap();
             let of_job = |text| sqlx::query(text).bind(name).bind(1_i64);
             let of_range = |text| of_job(text).bind(77_i64).bind(holder);
-            let claim = of_job(work::CLAIM_RANGE).bind(holder).bind(1_i64);
+            let claim = of_job(work.claim_range).bind(holder).bind(1_i64);
             let of_process = |text| sqlx::query(text).bind(holder);
             let queries = [
-                (
-                    "release",
-                    sqlx::query(work::RELEASE_LEASE).bind(name).bind(holder),
-                ),
-                ("job", sqlx::query(work::JOB).bind(name)),
-                ("old ranges", of_job(work::DELETE_OLD_RANGES)),
+                ("release", sqlx::query(work.release_lease).bind(name).bind(holder)),
+                ("job", sqlx::query(work.job).bind(name)),
+                ("old ranges", of_job(work.delete_old_ranges)),
                 ("claim", claim),
                 (
                     "extend",
-                    of_job(work::EXTEND_JOB)
-                        .bind(vec![1_u8])
-                        .bind(vec![2_u8])
-                        .bind(holder)
-                        .bind(1_i64),
+                    of_job(work.move_frontier).bind(vec![1_u8]).bind(vec![2_u8]),
                 ),
-                ("keep", of_range(work::KEEP_RANGE).bind(1_i64)),
+                ("keep", of_range(work.keep_range).bind(1_i64)),
                 (
                     "count",
-                    of_job(work::COUNT_RANGE).bind(1_i64).bind(1_i64).bind(1_i64),
+                    of_job(work.count_range).bind(1_i64).bind(1_i64).bind(1_i64),
                 ),
-                ("delete", of_range(work::DELETE_RANGE)),
+                ("delete", of_range(work.delete_range)),
                 (
                     "heartbeat",
-                    of_process(work::HEARTBEAT).bind(name).bind(1_i64).bind("0.1.0"),
+                    of_process(work.heartbeat).bind(name).bind(1_i64).bind("0.1.0"),
                 ),
-                ("acknowledge", of_process(work::ACKNOWLEDGE).bind(1_i64)),
-                ("deregister", of_process(work::DEREGISTER)),
+                ("acknowledge", of_process(work.acknowledge).bind(1_i64)),
+                ("deregister", of_process(work.deregister)),
             ];
             for (what, query) in queries {
                 let plan = plan(&mut connection, query).await;

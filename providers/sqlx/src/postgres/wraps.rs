@@ -11,10 +11,9 @@ use uuid::Uuid;
 
 use super::database::Database;
 use super::moment::Moment;
-use super::row::{id_of, raw_row};
 use super::sql;
 use super::write::Write;
-use crate::row::assemble;
+use crate::row::{id_of, records_of};
 
 /// How many keys one transaction changes: enough that round trips and commits cost little, and few enough that other
 /// writers do not wait long for locked keys.
@@ -175,7 +174,7 @@ async fn read(write: &mut Write, ids: Vec<Uuid>) -> Result<HashMap<DataKeyId, Ou
         let Some(id) = rows.first().map(id_of).transpose()? else {
             continue;
         };
-        let record = assemble(rows.iter().map(raw_row));
+        let record = records_of(rows);
         let record = record.and_then(|records| records.into_iter().next().ok_or(StoreError::Conflict));
         found.insert(id, record);
     }

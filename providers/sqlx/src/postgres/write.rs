@@ -11,9 +11,8 @@ use uuid::Uuid;
 
 use super::database::{Database, IDLE, STATEMENT, Transaction, scalar};
 use super::moment::Moment;
-use super::row::raw_row;
 use super::{hints, sql};
-use crate::row::{assemble, context_json, what_changed};
+use crate::row::{context_json, records_of, what_changed};
 
 /// The maximum age of a write's time when all statements have run.
 const AGE: Duration = Duration::from_secs(5);
@@ -80,7 +79,7 @@ impl Write {
         let scope = scope.as_bytes().to_vec();
         self.run(sqlx::query(sql::LOCK_ROWS).bind(scope.clone())).await?;
         let rows = self.fetch(sqlx::query(sql::LOAD).bind(vec![scope])).await?;
-        assemble(rows.iter().map(raw_row))
+        records_of(&rows)
     }
 
     /// Takes the write's time, once the locks are held.

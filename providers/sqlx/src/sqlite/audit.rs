@@ -2,27 +2,23 @@
 
 use async_trait::async_trait;
 use encx_core::store::{AuditLog, AuditPage, AuditQuery, StoreError, Timestamp};
+use sqlx::Sqlite;
 use sqlx::query::Query;
-use sqlx::sqlite::{SqliteArguments, SqliteRow};
-use sqlx::{Row, Sqlite};
+use sqlx::sqlite::SqliteArguments;
 
 use super::SqliteKeyStore;
 use super::error::store_error;
 use super::sql;
-use crate::audit::{RawEntry, readable};
-use crate::shared_work::unreadable;
+use crate::audit::page_of;
+use crate::shared_work::Tables as _;
 
 #[async_trait]
 impl AuditLog for SqliteKeyStore {
     async fn audit_page(&self, query: &AuditQuery) -> Result<AuditPage, StoreError> {
-        self.ready().await?;
-        let mut connection = self.connections.acquire().await?;
+        self.tables.ready().await?;
+        let mut connection = self.tables.connections.acquire().await?;
         let rows = audit_query(query).fetch_all(&mut *connection).await;
-        let rows = rows.map_err(store_error)?;
-        let rows = rows
-            .iter()
-            .map(|row| Ok::<_, StoreError>((number(row)?, readable(raw_entry(row)))));
-        Ok(AuditPage::of_rows(rows.collect::<Result<_, _>>()?, query.limit))
+        page_of(&rows.map_err(store_error)?, query)
     }
 }
 
@@ -40,29 +36,4 @@ pub(super) fn audit_query(query: &AuditQuery) -> Query<'static, Sqlite, SqliteAr
         .bind(query.until.map(Timestamp::as_micros))
         .bind(query.scope.map(|scope| scope.as_bytes().to_vec()))
         .bind(query.key.map(|key| key.to_bytes().to_vec()))
-}
-
-fn number(row: &SqliteRow) -> Result<i64, StoreError> {
-    row.try_get("seq").map_err(|_| unreadable("audit log", "seq"))
-}
-
-fn raw_entry(row: &SqliteRow) -> Result<RawEntry, StoreError> {
-    macro_rules! column {
-        ($name:literal as $kind:ty) => {
-            row.try_get::<$kind, _>($name)
-                .map_err(|_| unreadable("audit log", $name))?
-        };
-    }
-    Ok(RawEntry {
-        number: number(row)?,
-        at: Timestamp::from_micros(column!("at" as i64)),
-        key: column!("key_id" as Vec<u8>),
-        scope: column!("scope" as Vec<u8>),
-        what: column!("what" as String),
-        from: column!("from_state" as Option<String>),
-        to: column!("to_state" as String),
-        reason: column!("reason" as Option<String>),
-        application: column!("application" as String),
-        db_user: None,
-    })
 }

@@ -105,7 +105,7 @@ pub(super) const KEKS: &str = "
 macro_rules! select_audit {
     ($filter:literal) => {
         concat!(
-            "SELECT seq, at, application, key_id, scope, what, from_state, to_state, reason FROM encx_audit_log \
+            "SELECT seq, at, NULL AS db_user, application, key_id, scope, what, from_state, to_state, reason FROM encx_audit_log \
              WHERE seq > ?1 AND (?3 IS NULL OR at >= ?3) AND (?4 IS NULL OR at < ?4)",
             $filter,
             " ORDER BY seq LIMIT ?2"

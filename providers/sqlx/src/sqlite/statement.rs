@@ -7,9 +7,8 @@ use sqlx::sqlite::SqliteArguments;
 use sqlx::{Executor, Sqlite};
 
 use super::error::store_error;
-use super::row::raw_row;
 use super::sql;
-use crate::row::assemble;
+use crate::row::records_of;
 
 /// Reads the time, in microseconds.
 pub(super) async fn now<'c, E>(executor: E) -> Result<i64, StoreError>
@@ -53,7 +52,7 @@ where
     E: Executor<'c, Database = Sqlite>,
 {
     let rows = query.fetch_all(executor).await.map_err(store_error)?;
-    assemble(rows.iter().map(raw_row))
+    records_of(&rows)
 }
 
 pub(super) fn list_of(scopes: &[Scope]) -> String {

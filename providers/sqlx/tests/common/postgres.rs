@@ -116,7 +116,7 @@ impl StoreFixture for Database {
     }
 }
 
-/// Runs a test on an empty database, and drops it whatever the outcome.
+/// Runs a test on an empty database, and drops it even if the test fails.
 pub(crate) fn on_a_database<F>(test: impl FnOnce(Arc<Database>) -> F)
 where
     F: Future<Output = ()> + Send + 'static,

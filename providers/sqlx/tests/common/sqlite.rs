@@ -6,8 +6,8 @@ use encx::keys::{DataKeyId, KeyState};
 use encx::store::KeyStore;
 use encx_sqlx::SqliteKeyStore;
 use encx_testkit::{AuditedChange, StoreFixture};
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sqlx::{Connection, Row};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
+use sqlx::{ConnectOptions, Connection, Row};
 
 pub(crate) struct File(tempfile::TempDir);
 
@@ -19,6 +19,11 @@ impl File {
     /// The path of the file, which does not exist at first.
     pub(crate) fn path(&self) -> String {
         self.0.path().join("keys.db").to_str().unwrap().to_owned()
+    }
+
+    pub(crate) async fn connection(&self) -> SqliteConnection {
+        let options = SqliteConnectOptions::new().filename(self.path());
+        options.create_if_missing(true).connect().await.unwrap()
     }
 
     pub(crate) async fn store(&self) -> SqliteKeyStore {
@@ -54,6 +59,11 @@ impl StoreFixture for File {
 
     // The folder is removed with the fixture.
     async fn remove(&self) {}
+}
+
+/// Runs a test on a file that does not exist yet.
+pub(crate) fn on_a_file<F: Future<Output = ()>>(test: impl FnOnce(Arc<File>) -> F) {
+    encx_testkit::block_on(test(Arc::new(File::new())));
 }
 
 /// An in-memory database, which has one connection: its handles are clones.

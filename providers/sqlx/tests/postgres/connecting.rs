@@ -3,7 +3,7 @@
 use std::error::Error as _;
 use std::time::Duration;
 
-use encx::store::{KeyStore, ProcessRegistry, StoreError};
+use encx::store::{KeyStore, StoreError};
 use encx::{Crypto, EncryptionContext, Error, Field};
 use encx_sqlx::PostgresKeyStore;
 use encx_testkit::{MemoryKms, block_on};
@@ -412,7 +412,7 @@ fn reads_and_writes_need_no_connection_of_the_pool() {
         store.migrate().await.unwrap();
         let record = store.insert(&new_key("t")).await.unwrap();
         assert_eq!(store.load(&[record.scope]).await.unwrap().len(), 1);
-        store.raise_fence().await.unwrap();
+        store.processes().unwrap().raise_fence().await.unwrap();
         drop(taken);
     });
 }

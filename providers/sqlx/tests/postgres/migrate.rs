@@ -9,34 +9,10 @@ use uuid::Uuid;
 use crate::common::new_key;
 use crate::common::pooler::Pooler;
 use crate::common::postgres::{Database, on_a_database};
+use crate::common::tables::{Tables, script, tables_tests};
 use crate::{count, run};
 
-/// The migrations that a library of each version had run; the empty string means no tables.
-const OLDER: [&str; 5] = [
-    "",
-    concat!(
-        include_str!("../../migrations/postgres/0001_keys.sql"),
-        "INSERT INTO encx.migrations (version) VALUES (1);"
-    ),
-    concat!(
-        include_str!("../../migrations/postgres/0001_keys.sql"),
-        include_str!("../../migrations/postgres/0002_coordination.sql"),
-        "INSERT INTO encx.migrations (version, compatible_from) VALUES (1, NULL), (2, 1);"
-    ),
-    concat!(
-        include_str!("../../migrations/postgres/0001_keys.sql"),
-        include_str!("../../migrations/postgres/0002_coordination.sql"),
-        include_str!("../../migrations/postgres/0003_lists.sql"),
-        "INSERT INTO encx.migrations (version, compatible_from) VALUES (1, NULL), (2, 1), (3, 1)"
-    ),
-    concat!(
-        include_str!("../../migrations/postgres/0001_keys.sql"),
-        include_str!("../../migrations/postgres/0002_coordination.sql"),
-        include_str!("../../migrations/postgres/0003_lists.sql"),
-        include_str!("../../migrations/postgres/0004_faults.sql"),
-        "INSERT INTO encx.migrations (version, compatible_from) VALUES (1, NULL), (2, 1), (3, 1), (4, 1)"
-    ),
-];
+tables_tests!(on_a_database, Database);
 
 /// Runs the migrations of several stores at once. Each has looked for the tables in its session, and as many as the
 /// server allows are waiting for the lock when the first may start.
@@ -68,9 +44,9 @@ async fn migrate_at_once(database: &Database, stores: Vec<PostgresKeyStore>, wai
 
 #[test]
 fn pools_of_one_connection_migrate_at_once() {
-    for older in OLDER {
+    for older in 0..Database::MIGRATIONS.len() {
         on_a_database(move |database| async move {
-            run(&mut database.connection().await, older).await;
+            run(&mut database.connection().await, &script::<Database>(older)).await;
             let mut stores = Vec::new();
             for _ in 0..8 {
                 let pool = PgPoolOptions::new().max_connections(1);
@@ -85,9 +61,9 @@ fn pools_of_one_connection_migrate_at_once() {
 /// The pooler has three sessions.
 #[test]
 fn clients_of_a_pooler_migrate_at_once() {
-    for older in OLDER {
+    for older in 0..Database::MIGRATIONS.len() {
         on_a_database(move |database| async move {
-            run(&mut database.connection().await, older).await;
+            run(&mut database.connection().await, &script::<Database>(older)).await;
             let pooler = Pooler::start(&database.address());
             let url = format!("{}?statement-cache-capacity=0", database.url_at(pooler.port));
             let mut stores = Vec::new();
@@ -99,139 +75,18 @@ fn clients_of_a_pooler_migrate_at_once() {
     }
 }
 
+/// The error code tells what is missing.
 #[test]
-fn sixteen_processes_migrate_at_once_and_again() {
+fn tables_that_are_dropped_after_the_check_are_named() {
     on_a_database(|database| async move {
-        let mut connection = database.connection().await;
-        // The user's own migrations are separate.
-        run(
-            &mut connection,
-            "CREATE TABLE _sqlx_migrations (version bigint PRIMARY KEY)",
-        )
-        .await;
-        let unmigrated = database.store().await;
-        let error = unmigrated.load(&[new_key("t").scope]).await.unwrap_err();
-        assert!(matches!(error, StoreError::NotMigrated { .. }), "{error}");
-
-        let mut tasks = tokio::task::JoinSet::new();
-        for _ in 0..16 {
-            let database = database.clone();
-            tasks.spawn(async move { database.store().await.migrate().await });
-        }
-        for result in tasks.join_all().await {
-            result.unwrap();
-        }
-        let shape = "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-                     WHERE n.nspname = 'encx'";
-        let before = count(&mut connection, shape).await;
-        let applied = "SELECT (extract(epoch FROM applied_at) * 1000000)::bigint FROM encx.migrations WHERE version = 1";
-        let when = count(&mut connection, applied).await;
-        unmigrated.insert(&new_key("t")).await.unwrap();
-        unmigrated.migrate().await.unwrap();
-        assert_eq!(count(&mut connection, shape).await, before);
-        assert_eq!(count(&mut connection, applied).await, when);
-        assert_eq!(
-            count(&mut connection, "SELECT count(*) FROM encx.migrations").await,
-            5
-        );
-        assert_eq!(
-            count(&mut connection, "SELECT count(*) FROM encx.data_keys").await,
-            1
-        );
-        assert_eq!(
-            count(&mut connection, "SELECT count(*) FROM _sqlx_migrations").await,
-            0
-        );
-    });
-}
-
-#[test]
-fn tables_of_a_newer_library_are_left_alone() {
-    on_a_database(|database| async move {
-        database.store().await.migrate().await.unwrap();
-        let mut connection = database.connection().await;
-        run(
-            &mut connection,
-            "INSERT INTO encx.migrations (version) VALUES (99)",
-        )
-        .await;
         let store = database.store().await;
-        for error in [
-            store.load(&[]).await.unwrap_err(),
-            store.insert(&new_key("t")).await.unwrap_err(),
-            store.migrate().await.unwrap_err(),
-        ] {
-            assert!(
-                matches!(&error, StoreError::NotMigrated { found } if found.contains("update the library")),
-                "{error}"
-            );
-        }
-        // Dropped after the store's check: the error code tells what is missing.
-        let store = database.store().await;
-        run(&mut connection, "DELETE FROM encx.migrations WHERE version = 99").await;
+        store.migrate().await.unwrap();
         assert!(store.load(&[]).await.unwrap().is_empty());
-        run(&mut connection, "DROP SCHEMA encx CASCADE").await;
+        run(&mut database.connection().await, "DROP SCHEMA encx CASCADE").await;
         let error = store.load(&[new_key("t").scope]).await.unwrap_err();
         assert!(matches!(error, StoreError::NotMigrated { .. }), "{error}");
         store.migrate().await.unwrap();
         store.insert(&new_key("t")).await.unwrap();
-    });
-}
-
-/// Processes of the old library continue after those of the new one have migrated, if that only added something.
-#[test]
-fn newer_tables_are_used_if_they_say_that_they_may_be() {
-    on_a_database(|database| async move {
-        database.store().await.migrate().await.unwrap();
-        let mut connection = database.connection().await;
-        run(
-            &mut connection,
-            "INSERT INTO encx.migrations (version, compatible_from) VALUES (99, 5)",
-        )
-        .await;
-        let store = database.store().await;
-        store.insert(&new_key("t")).await.unwrap();
-        store.migrate().await.unwrap();
-        run(
-            &mut connection,
-            "INSERT INTO encx.migrations (version, compatible_from) VALUES (100, 6)",
-        )
-        .await;
-        let store = database.store().await;
-        for result in [store.load(&[]).await.map(drop), store.migrate().await] {
-            assert!(
-                matches!(result, Err(StoreError::NotMigrated { .. })),
-                "{result:?}"
-            );
-        }
-    });
-}
-
-#[test]
-fn tables_of_version_1_are_brought_up_to_date() {
-    on_a_database(|database| async move {
-        let mut connection = database.connection().await;
-        run(
-            &mut connection,
-            include_str!("../../migrations/postgres/0001_keys.sql"),
-        )
-        .await;
-        run(
-            &mut connection,
-            "INSERT INTO encx.migrations (version) VALUES (1)",
-        )
-        .await;
-        let store = database.store().await;
-        let error = store.load(&[]).await.unwrap_err();
-        assert!(
-            matches!(&error, StoreError::NotMigrated { found } if found.contains("older")),
-            "{error}"
-        );
-        store.migrate().await.unwrap();
-        store.insert(&new_key("t")).await.unwrap();
-        store.processes().unwrap().raise_fence().await.unwrap();
-        let compatible = "SELECT compatible_from::bigint FROM encx.migrations WHERE version = 5";
-        assert_eq!(count(&mut connection, compatible).await, 1);
     });
 }
 

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::common::new_key;
 use crate::common::sqlite::File;
-use crate::{connection, count, run};
+use crate::{count, run};
 
 const NAME: Field = Field::new("users", "name");
 
@@ -37,7 +37,7 @@ fn ten_transactions_on_all_connections_each_encrypt_for_a_new_tenant() {
         let pool = pool(&file, 10, Duration::from_secs(60)).await;
         let store = SqliteKeyStore::from_pool(pool.clone());
         store.migrate().await.unwrap();
-        let mut watcher = connection(&file).await;
+        let mut watcher = file.connection().await;
         run(&mut watcher, "CREATE TABLE users (name BLOB)").await;
         let crypto = Crypto::builder(MemoryKms::new(), store).build().await.unwrap();
         let mut transactions = Vec::new();
