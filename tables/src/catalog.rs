@@ -147,6 +147,10 @@ pub(crate) async fn glances(
 /// Estimates how many ciphertexts a column has; counts them if the database has no estimate.
 pub(crate) async fn estimate(pool: &Pool, layout: &Layout) -> Result<i64, RowsError> {
     #[cfg(feature = "postgres")]
+    #[allow(
+        irrefutable_let_patterns,
+        reason = "without feature `sqlite` there is one database"
+    )]
     if let Pool::Postgres(pool) = pool {
         let query = sqlx::query_scalar(ESTIMATE)
             .bind(layout.table.as_str().to_owned())
