@@ -37,6 +37,19 @@ fn all_code_is_tested() {
 }
 
 #[test]
+fn each_page_begins_with_what_its_reader_can_do() {
+    for document in documents() {
+        let text = std::fs::read_to_string(&document).unwrap();
+        let begin = text.split("\n\n").nth(1).unwrap();
+        assert!(
+            begin.starts_with("After this "),
+            "{}: {begin}",
+            document.display()
+        );
+    }
+}
+
+#[test]
 fn the_index_lists_every_page() {
     let index = include_str!("../../docs/README.md");
     for document in documents() {
