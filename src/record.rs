@@ -202,7 +202,7 @@ where
 ///
 /// </div>
 ///
-/// Missing keys are loaded together, whatever contexts the rows have: one query, and concurrent KMS calls.
+/// Missing keys are loaded together, for all contexts of the rows: one query, and concurrent KMS calls.
 ///
 /// ```
 /// # use encx_testkit::{MemoryKeyStore, MemoryKms};

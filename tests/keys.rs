@@ -234,7 +234,7 @@ async fn a_compromised_key_reads_only_for_who_asks_for_it() {
 }
 
 #[tokio::test]
-async fn destroying_every_version_shreds_and_only_revive_starts_anew() {
+async fn destroying_every_version_shreds_and_only_revive_allows_new_keys() {
     let (kms, store, crypto) = set_up().await;
     let manager = crypto.key_manager();
     let first = crypto.encrypt(&context("a"), "x", SSN.row(1)).await.unwrap();

@@ -150,13 +150,13 @@ fn a_password_needs_a_new_hash_after_a_rotation_and_with_other_parameters() {
         keys(&crypto).rotate(&login()).await.unwrap();
         assert_eq!(verify(&crypto, &stored, RIGHT).await, OUTDATED);
         assert_eq!(verify(&crypto, &stored, "wrong").await, PasswordVerdict::NoMatch);
-        let anew = hash(&crypto).await;
-        assert_ne!(anew.key_id(), stored.key_id());
-        assert_eq!(verify(&crypto, &anew, RIGHT).await, MATCH);
+        let rehashed = hash(&crypto).await;
+        assert_ne!(rehashed.key_id(), stored.key_id());
+        assert_eq!(verify(&crypto, &rehashed, RIGHT).await, MATCH);
 
         let stronger = PasswordParams::insecure_new(128, 1, 1).unwrap();
         let later = harness.builder().password_params(stronger).build().await.unwrap();
-        assert_eq!(verify(&later, &anew, RIGHT).await, OUTDATED);
+        assert_eq!(verify(&later, &rehashed, RIGHT).await, OUTDATED);
         assert_eq!(hash(&later).await.params(), stronger);
         // A hash that is stronger than the current parameters is outdated too: the parameters are the same for all.
         assert_eq!(verify(&crypto, &hash(&later).await, RIGHT).await, OUTDATED);
@@ -227,8 +227,8 @@ fn an_imported_pepper_is_used_and_rotates_like_any() {
         let made_here = hash(&crypto).await;
         assert_eq!(verify(&crypto, &made_here, RIGHT).await, MATCH);
         keys(&crypto).import(&login(), pepper(8)).await.unwrap();
-        let anew = hash(&crypto).await;
-        for (hash, verdict) in [(&stored, OUTDATED), (&made_here, OUTDATED), (&anew, MATCH)] {
+        let rehashed = hash(&crypto).await;
+        for (hash, verdict) in [(&stored, OUTDATED), (&made_here, OUTDATED), (&rehashed, MATCH)] {
             assert_eq!(verify(&crypto, hash, RIGHT).await, verdict);
             assert_eq!(verify(&crypto, hash, "wrong").await, PasswordVerdict::NoMatch);
         }
@@ -238,7 +238,7 @@ fn an_imported_pepper_is_used_and_rotates_like_any() {
 }
 
 #[test]
-fn nobody_is_verified_in_vain_and_has_no_key_made() {
+fn an_unknown_user_is_verified_in_vain_and_has_no_key_made() {
     block_on(async {
         let harness = harness().await;
         let crypto = harness.process().await;
@@ -278,7 +278,7 @@ fn passwords_that_are_none_are_refused() {
 
 /// Otherwise the error would reveal which users exist.
 #[test]
-fn nobody_fails_as_everybody_does() {
+fn an_unknown_user_fails_as_every_user_does() {
     block_on(async {
         let crypto = harness().await.process().await;
         let stored = hash(&crypto).await;

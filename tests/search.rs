@@ -201,7 +201,7 @@ fn a_version_of_another_context_is_unknown() {
 }
 
 #[test]
-fn a_hot_term_asks_nobody_and_a_batch_loads_together() {
+fn a_hot_term_makes_no_call_and_a_batch_loads_together() {
     block_on(async {
         let harness = Harness::new().await;
         let writer = harness.process().await;

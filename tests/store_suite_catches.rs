@@ -139,7 +139,7 @@ const FAULTS: [(Fault, &str); 54] = [
     (Fault::HeartbeatsBeginAnew, "processes_are_listed_while_they_live"),
     (Fault::IgnoresScopeOfChanges, "a_change_names_its_scope"),
     (Fault::InsertsWhateverTheId, "ids_only_grow"),
-    (Fault::JoinsUnderAnyPlan, "a_job_is_joined_or_begun_anew"),
+    (Fault::JoinsUnderAnyPlan, "a_job_is_joined_or_restarted"),
     (Fault::KeepsWhatIsLost, "a_claim_is_kept"),
     (
         Fault::KeksCountEveryWrapAsSole,

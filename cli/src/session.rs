@@ -105,7 +105,7 @@ impl Session {
         let rows = rows::connect(&self.settings).await?;
         let crypto = self.crypto().await?;
         let done = work(&rows, &crypto).await;
-        // Whatever became of it: `keys destroy` waits for processes that did not sign off.
+        // Even if it failed: `keys destroy` waits for processes that did not sign off.
         crypto.shutdown().await;
         done
     }

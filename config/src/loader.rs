@@ -95,7 +95,7 @@ impl Loader {
         self
     }
 
-    /// Reads this file, whatever the environment says. It must exist.
+    /// Reads this file, even if the environment names another. It must exist.
     pub fn file(mut self, path: impl Into<PathBuf>) -> Self {
         self.file = Some(path.into());
         self

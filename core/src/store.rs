@@ -137,7 +137,7 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
 
     /// Lists the changes since an earlier call. One cheap poll serves a whole process.
     ///
-    /// No change is missed, in whatever order writers commit. A change may be listed more than once.
+    /// No change is missed, in any order of commits. A change may be listed more than once.
     ///
     /// # Errors
     ///

@@ -218,7 +218,7 @@ impl CryptoBuilder {
     /// <div class="warning">
     ///
     /// An attacker who can both write ciphertexts and plant keys can then craft one that decrypts differently for two
-    /// readers, whatever suite you encrypt with.
+    /// readers, even if you encrypt with another suite.
     ///
     /// </div>
     pub fn accept_uncommitted(mut self) -> Self {

@@ -197,15 +197,15 @@ impl Crypto {
             return Ok(PasswordVerdict::NoMatch);
         };
         for password in [Some(bytes), raw].into_iter().flatten() {
-            drop(self.pepper_of_nobody(context).await?);
+            drop(self.pepper_of_unknown(context).await?);
             let room = self.passwords.room(self.passwords.params).await?;
-            let pepper = self.pepper_of_nobody(context).await?;
+            let pepper = self.pepper_of_unknown(context).await?;
             let _ = room.argon2id(pepper, password, [0; SALT_LEN]).await??;
         }
         Ok(PasswordVerdict::NoMatch)
     }
 
-    async fn pepper_of_nobody(&self, context: &EncryptionContext) -> Result<Subkey, Error> {
+    async fn pepper_of_unknown(&self, context: &EncryptionContext) -> Result<Subkey, Error> {
         let info = password::pepper_info(&Aad::unbound())?;
         let entry = self.entry_of(context, KeyUsage::Pepper);
         let cache = self.core().cache();

@@ -109,7 +109,7 @@ impl KmsOperationStats {
         found.map_or(0, |(_, count)| *count)
     }
 
-    /// Returns the number of ended calls, whatever the outcome.
+    /// Returns the number of ended calls, failed ones included.
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.outcomes.iter().map(|(_, count)| count).sum()

@@ -505,7 +505,7 @@ impl fmt::Debug for Keks {
     }
 }
 
-/// Corrects the number of requests when a call ends, in whatever way: it was counted as one, and took as many
+/// Corrects the number of requests when a call ends, fails or is dropped: it was counted as one, and took as many
 /// as its provider reports.
 struct Requests<'a> {
     counter: RequestCounter,

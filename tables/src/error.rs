@@ -44,7 +44,7 @@ pub enum RowsError {
     /// The plaintext column was contracted, so plaintexts written since are not trusted.
     #[error(
         "{table}.{column} was contracted, so its plaintexts are trusted no more: find out what wrote those that are there. \
-         If they are genuine, let the service write them anew, or delete the row of the job {job:?} from the key \
+         If they are genuine, let the service write them again, or delete the row of the job {job:?} from the key \
          store's table of jobs and run `backfill` again"
     )]
     Contracted {

@@ -158,7 +158,7 @@ fn columns(dialect: Dialect, layout: &Layout, which: Columns) -> String {
     columns.join(", ")
 }
 
-/// A plaintext as it is read and compared: byte by byte, whatever the column's collation calls equal.
+/// A plaintext as it is read and compared: byte by byte, regardless of the column's collation.
 fn plain_value(dialect: Dialect, ident: &str, kind: PlainKind) -> String {
     match (dialect, kind) {
         #[cfg(feature = "postgres")]
@@ -423,7 +423,7 @@ pub(crate) fn key_of(dialect: Dialect, layout: &Layout) -> String {
     }
 }
 
-/// Says, in SQLite, whether a ciphertext lies in the row as something else than a blob, and gives its bytes that name the
+/// Says, in SQLite, whether the row holds a ciphertext as something other than a blob, and gives its bytes that name the
 /// key: a client may have bound text, and the row needs its key all the same.
 ///
 /// Numbers and text come before blobs, so that the index on [`key_of`] answers this too.

@@ -262,7 +262,7 @@ impl Walked {
     }
 
     /// Works on rows of one column: reads them, has it decided what to write, writes over what was read, and looks again
-    /// at those that others changed meanwhile.
+    /// at those that others changed since.
     pub(crate) async fn work(
         &self,
         (column, mut left): (u16, Vec<Row>),

@@ -252,7 +252,7 @@ macro_rules! __store_cases {
                 the_audit_log_is_filtered_and_paged;
             cancellation:
                 a_cancelled_write_is_done_or_not_done,
-                a_cancelled_read_harms_nobody;
+                a_cancelled_read_harms_no_other;
             leases:
                 a_lease_is_held_by_one,
                 a_lease_ends_by_itself,
@@ -260,7 +260,7 @@ macro_rules! __store_cases {
                 one_of_sixteen_takes_a_lease,
                 a_lease_has_a_fit_name;
             jobs:
-                a_job_is_joined_or_begun_anew,
+                a_job_is_joined_or_restarted,
                 one_of_sixteen_moves_the_frontier,
                 an_abandoned_range_is_claimed_once,
                 a_claim_is_kept,

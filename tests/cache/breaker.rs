@@ -232,7 +232,7 @@ async fn a_kms_that_hangs_is_unavailable() {
 }
 
 #[tokio::test]
-async fn whoever_waits_for_a_permit_meanwhile_does_not_call() {
+async fn a_caller_that_waits_for_a_permit_does_not_call_an_open_circuit() {
     let harness = FaultHarness::new();
     let process = harness.built(harness.builder().max_concurrent_kms_calls(5)).await;
     harness.kms.hold();

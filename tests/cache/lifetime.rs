@@ -252,7 +252,7 @@ async fn the_counts_are_right() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn expiry_eviction_and_rotation_at_once_harm_nobody() {
+async fn expiry_eviction_and_rotation_at_once_fail_no_call() {
     let harness = FaultHarness::with_hints();
     let builder = harness
         .builder()

@@ -132,7 +132,7 @@ async fn a_request_during_a_refresh_is_served_from_the_old_key() {
 }
 
 #[tokio::test]
-async fn whoever_comes_when_the_time_is_over_joins_the_refresh() {
+async fn a_caller_after_the_expiry_joins_the_refresh() {
     let harness = FaultHarness::new();
     let (process, context) = (harness.process().await, context("a"));
     let sealed = seal(&process, &context).await;
@@ -271,7 +271,7 @@ async fn without_an_answer_a_key_serves_to_the_end_of_its_time_and_no_longer() {
 }
 
 #[tokio::test]
-async fn a_key_that_nobody_uses_costs_no_call_and_leaves_memory() {
+async fn an_unused_key_costs_no_call_and_leaves_memory() {
     let harness = FaultHarness::new();
     let builder = harness.builder().stale_if_unavailable(HOUR);
     let (process, idle, once) = (harness.built(builder).await, context("idle"), context("once"));

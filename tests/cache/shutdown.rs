@@ -57,7 +57,7 @@ async fn shutdown_stops_everything() {
 }
 
 #[tokio::test]
-async fn whoever_waits_when_it_is_shut_down_is_told() {
+async fn a_caller_that_waits_at_the_shutdown_gets_an_error() {
     let harness = FaultHarness::new();
     let (process, store) = traced(&harness).await;
     harness.kms.hold();

@@ -185,7 +185,7 @@ async fn an_error_of_the_key_store_is_not_kept() {
 }
 
 #[tokio::test]
-async fn a_leader_that_goes_away_strands_nobody() {
+async fn a_leader_that_goes_away_strands_no_caller() {
     let harness = FaultHarness::new();
     let context = context("a");
     let sealed = seal(&harness.process().await, &context).await;

@@ -114,7 +114,7 @@ async fn decryption_and_encryption_have_limits_of_their_own() {
 }
 
 #[tokio::test]
-async fn nobody_is_served_before_the_kms_was_asked() {
+async fn no_caller_is_served_before_the_kms_was_asked() {
     let harness = FaultHarness::new();
     // States never expire here: only the key's own time matters.
     let builder = harness.builder().state_ttl(100 * HOUR);
@@ -294,7 +294,7 @@ async fn what_the_key_store_cannot_confirm_does_not_serve_longer_for_it() {
 }
 
 #[tokio::test]
-async fn a_key_that_nobody_used_stays_only_while_the_kms_is_known_not_to_answer() {
+async fn an_unused_key_stays_only_while_the_kms_is_known_not_to_answer() {
     let harness = FaultHarness::new();
     let builder = harness.builder().stale_if_unavailable(5 * HOUR);
     let process = harness.built(builder).await;

@@ -50,7 +50,7 @@ async fn a_suspension_elsewhere_is_seen_within_state_ttl() {
 }
 
 #[tokio::test]
-async fn the_poller_sees_a_change_before_anybody_calls() {
+async fn the_poller_sees_a_change_before_any_call() {
     let harness = FaultHarness::new();
     let (process, context) = (harness.process().await, context("a"));
     seal(&process, &context).await;
@@ -345,7 +345,7 @@ async fn a_change_while_the_first_key_is_being_stored_is_not_missed() {
 }
 
 #[tokio::test]
-async fn whoever_reads_a_key_while_it_is_being_stored_has_it_ready() {
+async fn a_caller_that_reads_a_key_while_it_is_being_stored_has_it_ready() {
     let harness = FaultHarness::new();
     let process = patient_process(&harness).await;
     harness.store.inserts.hold();

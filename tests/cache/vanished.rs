@@ -213,7 +213,7 @@ async fn a_new_version_that_is_asked_for_is_the_way_on() {
 
 /// More contexts than cache entries: the last used version is remembered for evicted ones too.
 #[tokio::test]
-async fn a_context_that_was_pushed_out_of_memory_is_not_begun_anew() {
+async fn a_context_that_was_pushed_out_of_memory_is_not_restarted() {
     let harness = FaultHarness::new();
     let process = harness.built(harness.builder().max_keyrings(8)).await;
     let tenants: Vec<EncryptionContext> = (0..12).map(context).collect();

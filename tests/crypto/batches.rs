@@ -234,7 +234,7 @@ async fn one_item_fails_by_itself() {
 }
 
 #[tokio::test]
-async fn an_item_that_can_never_be_encrypted_asks_nobody_for_a_key() {
+async fn an_item_that_can_never_be_encrypted_asks_for_no_key() {
     let harness = Harness::new().await;
     let crypto = harness.process().await;
     let context = context("a");

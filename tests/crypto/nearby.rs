@@ -50,8 +50,8 @@ async fn two_cryptos_in_one_thread_are_two() {
     assert!(matches!(refused, Err(Error::ShutDown)));
     round_trip(&stays, &context);
     drop(gone);
-    let anew = harnesses[0].process().await;
-    let sealed = anew.encrypt(&context, "x", SSN.row(1)).await.unwrap();
+    let opened = harnesses[0].process().await;
+    let sealed = opened.encrypt(&context, "x", SSN.row(1)).await.unwrap();
     assert_eq!(sealed.key_id(), ids[0]);
 }
 

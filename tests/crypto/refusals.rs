@@ -95,7 +95,7 @@ async fn a_crafted_uncommitted_ciphertext_is_refused() {
     crypto.encrypt(&context, "x", SSN.row(1)).await.unwrap();
     let calls = harness.kms().calls();
 
-    // An attacker who knows the key can write suite 2, whatever the service writes.
+    // An attacker who knows the key can write suite 2, even if the service writes another.
     let attacker = harness
         .builder()
         .encrypt_with(Suite::Xaes256Gcm)

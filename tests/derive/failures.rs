@@ -128,7 +128,7 @@ async fn widths_may_change_and_types_may_not() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_encoded_asks_nobody_for_a_key() {
+async fn what_cannot_be_encoded_asks_for_no_key() {
     let harness = Harness::new().await;
     let crypto = harness.process().await;
     harness.kms().reset_calls();

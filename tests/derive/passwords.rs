@@ -130,7 +130,7 @@ async fn a_row_of_another_tenant_is_not_verified() {
 }
 
 #[tokio::test]
-async fn who_has_no_password_is_told_from_nobody() {
+async fn a_user_without_a_password_is_told_from_an_unknown_one() {
     let crypto = process(&Harness::new().await).await;
     let row = account(1).encrypt(&crypto).await.unwrap();
     assert_eq!(
@@ -207,7 +207,7 @@ async fn a_struct_with_a_password_can_be_cloned_and_compared() {
     assert_eq!(read, read.clone());
     assert_ne!(
         read, one,
-        "a stored password equals no new one, whatever was typed"
+        "a stored password equals no new one, even of the same text"
     );
     let other = one.encrypt(&crypto).await.unwrap();
     assert_ne!(other.password, row.password, "another salt");

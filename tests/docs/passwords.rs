@@ -40,11 +40,11 @@ async fn log_in(crypto: &Crypto, pool: &SqlitePool, name: &str, password: &str) 
         PasswordVerdict::Match { needs_rehash: false } => Ok(Some(id)),
         PasswordVerdict::Match { needs_rehash: true } => {
             // Writes only if the row is unchanged.
-            let anew = crypto
+            let rehashed = crypto
                 .hash_password(&login()?, password, PASSWORD.row(id))
                 .await?;
             let sql = "UPDATE users SET password = $1 WHERE id = $2 AND password = $3";
-            let update = sqlx::query(sql).bind(anew).bind(id).bind(hash);
+            let update = sqlx::query(sql).bind(rehashed).bind(id).bind(hash);
             update.execute(pool).await?;
             Ok(Some(id))
         }
@@ -109,7 +109,7 @@ async fn people_log_in_before_and_after_a_rotation() -> Result<()> {
         assert_eq!(log_in(crypto, &pool, name, password).await?, expected);
     }
     let after = kept().await?;
-    assert_ne!(before.key_id(), after.key_id(), "hashed anew at the log-in");
+    assert_ne!(before.key_id(), after.key_id(), "rehashed at the log-in");
     assert_eq!(log_in(crypto, &pool, "ada", "correct horse").await?, Some(1));
     assert_eq!(kept().await?, after, "and not once more");
     Ok(())

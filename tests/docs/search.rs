@@ -128,7 +128,7 @@ async fn rotate(crypto: &Crypto, pool: &SqlitePool, context: &EncryptionContext)
     Ok(())
 }
 
-async fn index_anew(crypto: &Crypto, pool: &SqlitePool, context: &EncryptionContext) -> Result<()> {
+async fn reindex(crypto: &Crypto, pool: &SqlitePool, context: &EncryptionContext) -> Result<()> {
     let sql = "SELECT id, email, email_index FROM users";
     let rows: Vec<(i64, Ciphertext, BlindIndex)> = sqlx::query_as(sql).fetch_all(pool).await?;
     for (id, sealed, index) in rows {
@@ -237,7 +237,7 @@ mod unique {
         Ok(all)
     }
 
-    pub(super) async fn sign_up_meanwhile(
+    pub(super) async fn sign_up_concurrently(
         crypto: &Crypto,
         pool: &SqlitePool,
         context: &EncryptionContext,
@@ -345,7 +345,7 @@ async fn rows_are_found_before_and_after_a_rotation() -> Result<()> {
     let new: Vec<BlindIndex> = sqlx::query_scalar("SELECT email_index FROM users ORDER BY id")
         .fetch_all(&pool)
         .await?;
-    assert_eq!(new[0], new[2], "row 1 was indexed anew");
+    assert_eq!(new[0], new[2], "row 1 was reindexed");
     assert!(old.iter().all(|index| !new.contains(index)));
 
     let indexed = index_for_log_ins(&crypto, "eve@example.org").await?;
@@ -363,7 +363,7 @@ async fn a_unique_column_stays_so_over_a_rotation() -> Result<()> {
         .unwrap_err();
 
     let next = unique::prepare(&crypto, &acme).await?;
-    let sign_up = async |id, name| unique::sign_up_meanwhile(&crypto, &pool, &acme, id, name, next).await;
+    let sign_up = async |id, name| unique::sign_up_concurrently(&crypto, &pool, &acme, id, name, next).await;
     sign_up(3, "Eve").await?;
     sign_up(4, "ada").await.unwrap_err();
     unique::fill(&crypto, &pool, &acme, next).await?;
@@ -433,7 +433,7 @@ async fn a_token_is_valid_only_as_it_was_issued() -> Result<()> {
 }
 
 #[tokio::test]
-async fn rows_are_indexed_anew_where_their_term_is_another() -> Result<()> {
+async fn rows_are_reindexed_where_their_term_is_another() -> Result<()> {
     let (crypto, pool, acme) = world().await?;
     insert(&crypto, &pool, &acme, 1, "ΝΙΚΟΣ@example.gr").await?;
     insert(&crypto, &pool, &acme, 2, "").await?;
@@ -446,7 +446,7 @@ async fn rows_are_indexed_anew_where_their_term_is_another() -> Result<()> {
     let old = crypto.blind_index(&acme, &BY_CITY, "another term").await?;
     let update = sqlx::query("UPDATE users SET email_index = $1 WHERE id = 1").bind(old);
     update.execute(&pool).await?;
-    index_anew(&crypto, &pool, &acme).await?;
+    reindex(&crypto, &pool, &acme).await?;
     assert_eq!(index().await?, now);
     assert_eq!(find(&crypto, &pool, &acme, "νικος@example.gr").await?, [1]);
     assert_eq!(find(&crypto, &pool, &acme, " ").await?, [2], "the empty value");

@@ -34,7 +34,7 @@ async fn promote(harness: &FaultHarness, context: &EncryptionContext, version: &
 }
 
 #[tokio::test]
-async fn at_the_switch_nobody_waits_for_the_kms() {
+async fn at_the_switch_no_caller_waits_for_the_kms() {
     for hints in [true, false] {
         let harness = if hints {
             FaultHarness::with_hints()
@@ -89,7 +89,7 @@ async fn without_a_registry_the_polls_see_to_it() {
 }
 
 #[tokio::test]
-async fn what_nobody_uses_costs_no_call() {
+async fn an_unused_context_costs_no_call() {
     let harness = FaultHarness::with_hints().with_registry();
     let (process, context) = (harness.process().await, context("a"));
     // Created here, and not used since.

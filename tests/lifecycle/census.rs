@@ -351,7 +351,7 @@ async fn a_compromised_version_reads_nothing_already_and_goes_on_from_there() {
 }
 
 #[tokio::test]
-async fn destroying_with_the_data_asks_nobody_and_says_why() {
+async fn destroying_with_the_data_waits_for_no_process_and_says_why() {
     let (harness, census) = (FaultHarness::new(), Census::default());
     let (process, sealed) = rotated(&harness, &census).await;
     census.set(&[("users", "ssn", 12)]);

@@ -204,7 +204,7 @@ async fn a_process_that_dies_delays_the_others_by_no_more_than_the_lease() {
 
 /// Like an index key whose second column is being filled; see `blind_index_under`.
 #[tokio::test]
-async fn what_somebody_prepared_waits_until_the_active_version_is_due() {
+async fn a_prepared_version_waits_until_the_active_one_is_due() {
     let harness = FaultHarness::with_hints().with_registry();
     let manager = tool(&harness).for_usage(KeyUsage::Index);
     manager.create(&context("a")).await.unwrap();
@@ -229,7 +229,7 @@ async fn what_somebody_prepared_waits_until_the_active_version_is_due() {
 }
 
 #[tokio::test]
-async fn whoever_lost_the_lease_writes_nothing_more() {
+async fn a_process_that_lost_the_lease_writes_nothing_more() {
     let harness = FaultHarness::with_hints().with_registry();
     let manager = tool(&harness);
     for tenant in 0..3 {
@@ -256,7 +256,7 @@ async fn whoever_lost_the_lease_writes_nothing_more() {
 
 /// It waits for the processes for longer than the lease's term.
 #[tokio::test]
-async fn whoever_waits_keeps_the_lease() {
+async fn a_process_that_waits_keeps_the_lease() {
     let harness = FaultHarness::with_hints().with_registry();
     let process = harness.process().await;
     seal(&process, &context("a")).await;

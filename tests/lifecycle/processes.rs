@@ -68,7 +68,7 @@ async fn a_short_state_ttl_makes_a_process_speak_more_often() {
 }
 
 #[tokio::test]
-async fn whoever_waits_knows_that_everybody_has_dropped_a_key() {
+async fn a_wait_ends_when_every_process_has_dropped_the_key() {
     let harness = FaultHarness::with_hints().with_registry();
     let (process, other) = (harness.process().await, other_process(&harness).await);
     let sealed = seal(&process, &context("a")).await;
@@ -190,7 +190,7 @@ async fn a_poll_that_began_before_the_fence_is_not_enough() {
 }
 
 #[tokio::test]
-async fn whoever_is_not_heard_of_is_not_waited_for_and_not_forgotten() {
+async fn a_silent_process_is_not_waited_for_and_not_forgotten() {
     let harness = FaultHarness::with_hints().with_registry();
     let process = harness.process().await;
     let registry = harness.rows.processes().unwrap();
@@ -218,7 +218,7 @@ async fn whoever_is_not_heard_of_is_not_waited_for_and_not_forgotten() {
 }
 
 #[tokio::test]
-async fn a_jump_of_the_databases_clock_makes_nobody_gone() {
+async fn a_jump_of_the_databases_clock_makes_no_process_gone() {
     let harness = FaultHarness::new();
     let registry = harness.rows.processes().unwrap();
     let info = ProcessInfo::new(ProcessId::random(), "alive", MINUTE);
@@ -260,7 +260,7 @@ async fn a_jump_of_the_databases_clock_makes_nobody_gone() {
 }
 
 #[tokio::test]
-async fn whoever_signs_off_meanwhile_is_gone() {
+async fn a_process_that_signs_off_is_not_waited_for() {
     let harness = FaultHarness::new().with_registry();
     let registry = harness.rows.processes().unwrap();
     let id = ProcessId::random();
@@ -308,7 +308,7 @@ async fn a_registry_that_is_down_stops_no_encryption() {
 }
 
 #[tokio::test]
-async fn where_nobody_registers_nobody_can_be_waited_for() {
+async fn without_a_registry_no_process_can_be_waited_for() {
     let harness = FaultHarness::new();
     let process = harness.process().await;
     let waited = process.key_manager().await_processes(MINUTE).await;

@@ -92,8 +92,8 @@ async fn nothing_reads_in_any_process_afterwards() {
         assert!(matches!(manager.rotate(&a).await, Err(Error::Shredded)));
         assert!(matches!(manager.prepare(&a).await, Err(Error::Shredded)));
         manager.revive(&a).await.unwrap();
-        let anew = seal(&process, &a).await;
-        open(&process, &a, &anew).await.unwrap();
+        let revived = seal(&process, &a).await;
+        open(&process, &a, &revived).await.unwrap();
         let refused = open(&process, &a, &sealed).await;
         assert!(matches!(refused, Err(Error::Destroyed { .. })), "{refused:?}");
     }
@@ -162,7 +162,7 @@ async fn a_rotation_under_way_does_not_outlive_it() {
 
 /// A version that is published, promoted or suspended while its scope is shredded.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn nothing_that_others_do_meanwhile_survives_it() {
+async fn nothing_that_others_do_at_once_survives_it() {
     for _ in 0..20 {
         let harness = FaultHarness::with_hints().with_registry();
         let context = context("a");

@@ -30,7 +30,7 @@ pub(crate) struct Args {
     everything: bool,
     /// Begin a new rotation although the last one is not done
     #[arg(long)]
-    begin_anew: bool,
+    restart: bool,
     /// Wait at most this long for every process to follow the rotation
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = humantime::parse_duration)]
     patience: Duration,
@@ -53,13 +53,13 @@ pub(crate) async fn run(session: &Session, args: Args) -> Result<Exit> {
     let store = session.store().await?;
     let manager = session.manager(Some(reason)).await?;
     let campaign = match args.change.dry_run {
-        true => Campaign::look(&*store, &manager, args.begin_anew).await?,
-        false => Campaign::open(&*store, &manager, args.begin_anew).await?,
+        true => Campaign::look(&*store, &manager, args.restart).await?,
+        false => Campaign::open(&*store, &manager, args.restart).await?,
     };
     let since = moment(campaign.before);
     tell(&match campaign.goes_on {
         true => format!(
-            "going on with the rotation that began at {since} and was not done; --begin-anew begins another"
+            "going on with the rotation that began at {since} and was not done; --restart begins another"
         ),
         false => format!("rotating every key that became active before {since}"),
     });

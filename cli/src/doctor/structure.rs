@@ -89,7 +89,7 @@ const RULES: [Rule; 4] = [
         code: Code::TwoActive,
         of: "encryption context",
         what: "two of its versions are active: the index that forbids it is gone",
-        remedy: "suspend one of them, and create the index data_keys_active anew",
+        remedy: "suspend one of them, and create the index data_keys_active again",
     },
     Rule {
         sql: &GAPS,

@@ -7,7 +7,7 @@ use snapbox::{assert_data_eq, str};
 use crate::support::{Database, Place, on_both, stable};
 
 #[test]
-fn a_kek_file_is_made_rotated_and_protected_anew() {
+fn a_kek_file_is_made_rotated_and_reprotected() {
     let place = Place::new(Database::Sqlite);
     let file = place.path("keks.encx");
     place.create("tenantId=t-1");

@@ -222,7 +222,7 @@ fn while_a_process_has_not_followed_no_row_is_touched() {
 }
 
 #[test]
-fn one_that_is_never_done_can_be_begun_anew() {
+fn one_that_is_never_done_can_be_restarted() {
     on_both(|place| {
         with_users(&place, 9, 3);
         create_table(&place, "forgotten");
@@ -230,7 +230,7 @@ fn one_that_is_never_done_can_be_begun_anew() {
         rotate(&place, &[]).expect(3);
         rotate(&place, &[]).expect(3).says("going on with");
         assert_versions(&place, 3, 2);
-        rotate(&place, &["--begin-anew"])
+        rotate(&place, &["--restart"])
             .expect(3)
             .says("rotating every key that became active before");
         assert_versions(&place, 3, 3);

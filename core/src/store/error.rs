@@ -110,7 +110,7 @@ impl StoreError {
         matches!(self, Self::Unavailable { .. })
     }
 
-    /// Tells whether the caller lost a race and should load again and decide anew.
+    /// Tells whether the caller lost a race and should load and decide again.
     #[must_use]
     pub fn is_lost_race(&self) -> bool {
         matches!(self, Self::Conflict | Self::StaleRevision { .. })

@@ -6,7 +6,7 @@ use encx::Encrypt;
 #[encx(index(fields = [last_name, born]))]
 #[encx(index(name = "one", fields = [last_name], bits = 16, normalize = "trim"))]
 #[encx(index(name = "none", bits = 16, weight, fields(last_name, born)))]
-#[encx(index(name = "of others", fields = [tenant_id, prefs, nobody, weight, id], bits = 4, context()))]
+#[encx(index(name = "of others", fields = [tenant_id, prefs, absent, weight, id], bits = 4, context()))]
 #[encx(index(name = "twice", fields = [last_name(normalise = "trim"), last_name(normalize = "trimmed"), last_name, 5], bits = 16))]
 #[encx(index(name = "small", fields = [last_name, born], bits = 64, unique, column = "born"))]
 #[encx(index(name = "last_name", fields = [last_name, born], bits = 64, column = "other"))]

@@ -40,7 +40,7 @@ on_both! {
     a_user_is_found_by_email_in_its_tenant_alone
     after_a_rotation_and_a_restart_everything_opens
     log_in_takes_the_right_password_alone
-    tenants_are_made_by_nobody_but_operators
+    tenants_are_made_by_operators_alone
     users_are_listed_page_by_page
     what_is_wrong_is_told_without_details
 }
@@ -250,7 +250,7 @@ async fn a_copied_value_opens_nowhere_else(database: &Database) {
     service.end().await;
 }
 
-async fn tenants_are_made_by_nobody_but_operators(database: &Database) {
+async fn tenants_are_made_by_operators_alone(database: &Database) {
     let service = start(database).await;
     let user = json!({ "email": EMAIL, "name": NAME, "password": PASSWORD });
     let (status, error) = service.post("/tenants/unknown/users", user).await;

@@ -192,7 +192,7 @@ async fn without_users_identity_policies_decide() {
 }
 
 #[tokio::test]
-async fn policies_are_printed_without_asking_anybody() {
+async fn policies_are_printed_without_a_call() {
     for name in ["administrator", "key", "lifecycle", "service"] {
         let arguments = ["--kek", ARN, "--print-policy", name];
         let (success, said) = run_provision("http://127.0.0.1:1", &arguments).await;

@@ -112,7 +112,7 @@ fn no_policy_disables_a_key_and_only_a_deleter_deletes_one() {
         for action in actions(&policy) {
             assert!(
                 !action.contains(['*', '?']),
-                "{name} allows whatever fits `{action}`"
+                "{name} allows everything that fits `{action}`"
             );
             for never in ["Disable", "CreateGrant", "ImportKeyMaterial", "GrantToken"] {
                 assert!(!action.contains(never), "{name} allows {action}");
@@ -223,7 +223,7 @@ fn who_manages_uses_nothing_and_every_principal_is_one() {
 }
 
 #[test]
-fn whoever_administers_uses_no_key_and_whoever_uses_administers_none() {
+fn administrators_use_no_key_and_users_administer_none() {
     let of = |name| {
         let (_, policy) = all().into_iter().find(|(found, _)| *found == name).unwrap();
         actions(&policy)

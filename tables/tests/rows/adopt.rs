@@ -19,7 +19,7 @@ on_both![
     values_of_every_kind_are_encoded_as_fields_are,
     what_does_not_agree_stays_and_is_named,
     the_status_counts_rows_by_what_they_have,
-    a_service_may_write_meanwhile,
+    a_service_may_write_during_the_job,
     a_backfill_keeps_to_its_pace_and_tells_how_far_it_is,
     a_backfill_that_is_killed_goes_on_where_it_was,
     a_plaintext_that_may_not_be_null_is_not_contracted,
@@ -188,7 +188,7 @@ async fn what_does_not_agree_stays_and_is_named(db: TestDatabase) {
     );
 }
 
-async fn a_service_may_write_meanwhile(db: TestDatabase) {
+async fn a_service_may_write_during_the_job(db: TestDatabase) {
     const ROWS: i64 = 300;
     plain_users(&db, ROWS).await;
     let adoption = adoption(&db).await;
@@ -439,7 +439,7 @@ async fn what_the_database_says_only_narrows_an_adoption(db: TestDatabase) {
     // A forged record of a contraction: the backfill refuses within the adoption's time.
     let jobs = db.keys.jobs().unwrap();
     let name = "encx/contracted \"users\".\"plain\"";
-    jobs.open_job(name, "whatever").await.unwrap();
+    jobs.open_job(name, "another plan").await.unwrap();
     let report = db.in_time(adoption.backfill().run()).await;
     assert!(matches!(gave_up(&report), RowsError::Contracted { job, .. } if job == name));
     // A deleted record: the end of the adoption still applies.

@@ -60,7 +60,7 @@ fn integers_of_every_width_varchars_and_domains_are_read() {
 }
 
 #[test]
-fn a_row_that_somebody_holds_is_left_until_it_is_free() {
+fn a_locked_row_is_left_until_it_is_free() {
     on_postgres(|db| async move {
         let crypto = db.process().await;
         db.users(&crypto, 60).await;
@@ -95,7 +95,7 @@ fn a_row_that_somebody_holds_is_left_until_it_is_free() {
 }
 
 #[test]
-fn nobody_ends_in_a_deadlock_because_of_a_batch() {
+fn a_batch_causes_no_deadlock() {
     on_postgres(|db| async move {
         let crypto = db.process().await;
         db.users(&crypto, 200).await;

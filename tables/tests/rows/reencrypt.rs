@@ -13,13 +13,13 @@ use crate::on_both;
 use crate::support::{TestDatabase, ssn, tenant, value};
 
 on_both![
-    rows_under_an_old_version_are_encrypted_anew_and_the_others_left_alone,
+    rows_under_an_old_version_are_reencrypted_and_the_others_left_alone,
     a_dry_run_counts_and_writes_nothing,
     a_row_that_does_not_open_is_named_and_skipped,
     several_workers_and_writers_at_once_lose_nothing,
     a_worker_that_is_killed_in_the_middle_leaves_the_rest_to_the_next,
     a_row_that_the_database_refuses_holds_up_no_other,
-    a_row_that_was_locked_or_deleted_meanwhile_is_seen_to,
+    a_row_that_was_locked_or_deleted_since_is_seen_to,
 ];
 
 fn job(db: &TestDatabase, crypto: &Crypto) -> encx::jobs::Job<Reencrypt> {
@@ -38,7 +38,7 @@ fn values(count: i64) -> Vec<Option<String>> {
     (1..=count).map(|id| Some(value(id, 0))).collect()
 }
 
-async fn rows_under_an_old_version_are_encrypted_anew_and_the_others_left_alone(db: TestDatabase) {
+async fn rows_under_an_old_version_are_reencrypted_and_the_others_left_alone(db: TestDatabase) {
     let crypto = db.process().await;
     db.users(&crypto, 100).await;
     db.run("UPDATE users SET ssn = NULL WHERE id = 50").await;
@@ -82,7 +82,7 @@ async fn a_row_that_does_not_open_is_named_and_skipped(db: TestDatabase) {
         .await;
     db.run("UPDATE users SET ssn = (SELECT ssn FROM users WHERE id = 7) WHERE id = 10")
         .await;
-    db.run("UPDATE users SET tenant_id = 'nobody' WHERE id = 15")
+    db.run("UPDATE users SET tenant_id = 'absent' WHERE id = 15")
         .await;
     db.run("UPDATE users SET tenant_id = NULL WHERE id = 20").await;
     let before = db
@@ -210,7 +210,7 @@ async fn a_row_that_the_database_refuses_holds_up_no_other(db: TestDatabase) {
     );
 }
 
-async fn a_row_that_was_locked_or_deleted_meanwhile_is_seen_to(db: TestDatabase) {
+async fn a_row_that_was_locked_or_deleted_since_is_seen_to(db: TestDatabase) {
     let crypto = db.process().await;
     db.users(&crypto, 40).await;
     db.rotate(&crypto).await;

@@ -191,7 +191,7 @@ run "never" {
     error_message = "ForAllValues passes where no context is sent; denials can lock out."
   }
 
-  # Every statement that allows use has a condition, whatever its name.
+  # Every statement that allows use has a condition, under any name.
   assert {
     condition = alltrue([
       for statement in jsondecode(output.key_policy_json).Statement : can(statement.Condition)

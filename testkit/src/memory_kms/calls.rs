@@ -9,7 +9,7 @@ use encx_core::kms::{KmsContext, KmsErrorKind, KmsOperation};
 /// How many calls are kept in detail. A test that makes more uses the counts.
 const KEPT: usize = 100;
 
-/// How often each method of a [`MemoryKms`](super::MemoryKms) was called, whatever the outcome.
+/// How often each method of a [`MemoryKms`](super::MemoryKms) was called, failed calls included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KmsCalls {

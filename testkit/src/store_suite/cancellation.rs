@@ -86,7 +86,7 @@ pub(super) async fn a_cancelled_write_is_done_or_not_done(fixture: Arc<dyn Store
     }
 }
 
-pub(super) async fn a_cancelled_read_harms_nobody(fixture: Arc<dyn StoreFixture>) {
+pub(super) async fn a_cancelled_read_harms_no_other(fixture: Arc<dyn StoreFixture>) {
     let store = fixture.open().await;
     let mut family = Family::new("read");
     let record = family.add(&store, KeyState::Active).await;

@@ -48,7 +48,7 @@ async fn complete(store: &Store, range: &JobRange, tally: JobTally) -> bool {
         .unwrap()
 }
 
-pub(super) async fn a_job_is_joined_or_begun_anew(fixture: Arc<dyn StoreFixture>) {
+pub(super) async fn a_job_is_joined_or_restarted(fixture: Arc<dyn StoreFixture>) {
     let Some([first, second]) = handles(&*fixture, StoreOffer::Jobs).await else {
         return;
     };

@@ -357,7 +357,7 @@ pub(super) async fn keks_are_counted_with_what_they_alone_wrap(fixture: Arc<dyn 
     let store = fixture.open().await;
     assert_eq!(store.keks().await.unwrap(), []);
     mixture(&store).await;
-    // Capital letters come first, whatever the database's locale.
+    // Capital letters come first in every locale of the database.
     let record = Family::new("Z").add(&store, KeyState::Active).await;
     let other = WrapChange::new(&record, vec![wrap("KEK", 1)]);
     store

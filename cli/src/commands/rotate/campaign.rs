@@ -34,9 +34,9 @@ pub(super) struct Campaign {
 
 impl Campaign {
     /// Finds the unfinished rotation, or begins one.
-    pub(super) async fn open(store: &dyn KeyStore, manager: &KeyManager, anew: bool) -> Result<Self> {
+    pub(super) async fn open(store: &dyn KeyStore, manager: &KeyManager, restart: bool) -> Result<Self> {
         let turn = Turn::take(store).await?;
-        let campaign = Self::look(store, manager, anew).await;
+        let campaign = Self::look(store, manager, restart).await;
         let campaign = match campaign {
             Ok(campaign) => jobs(store)?
                 .open_job(NAME, &campaign.plan())
@@ -50,12 +50,12 @@ impl Campaign {
     }
 
     /// Like `open`, but writes nothing.
-    pub(super) async fn look(store: &dyn KeyStore, manager: &KeyManager, anew: bool) -> Result<Self> {
+    pub(super) async fn look(store: &dyn KeyStore, manager: &KeyManager, restart: bool) -> Result<Self> {
         let jobs = jobs(store)?;
         let (begun, done) = (jobs.job(NAME).await?, jobs.job(DONE).await?);
         let done = done.map(|done| done.plan);
         let unfinished = begun.filter(|begun| Some(&begun.plan) != done.as_ref());
-        if let Some(before) = unfinished.filter(|_| !anew).as_ref().and_then(before) {
+        if let Some(before) = unfinished.filter(|_| !restart).as_ref().and_then(before) {
             let goes_on = true;
             return Ok(Self { before, goes_on });
         }

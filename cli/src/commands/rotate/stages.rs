@@ -46,7 +46,10 @@ impl Stages<'_> {
     ) -> Result<Vec<&'d DeclaredColumn>> {
         told.stage(1, "columns", "comparing the declared columns with the database")?;
         let Some(rows) = rows else {
-            told.not_done("no column is declared, so no row was encrypted anew: declare each as [[column]] in encx.toml".to_owned());
+            told.not_done(
+                "no column is declared, so no row was re-encrypted: declare each as [[column]] in encx.toml"
+                    .to_owned(),
+            );
             return Ok(Vec::new());
         };
         for found in rows.sealed_columns(self.store).await? {
@@ -85,7 +88,7 @@ impl Stages<'_> {
         if !report.is_complete() && !self.dry_run {
             // Rows of a context that was not rotated would have to be walked again.
             told.not_done(format!(
-                "{} keys were not rotated; no row was encrypted anew",
+                "{} keys were not rotated; no row was re-encrypted",
                 report.run.failed
             ));
             return Ok(Some(Ended::Early(told.result()?)));
@@ -122,7 +125,7 @@ impl Stages<'_> {
         for silent in &processes.silent {
             told.not_done(format!(
                 "process {} has not followed the rotation, last heard of {}, and may write under old versions until {}; no row \
-                 was encrypted anew",
+                 was re-encrypted",
                 silent.process.name,
                 moment(silent.seen_at),
                 moment(silent.serves_until)
@@ -152,7 +155,7 @@ impl Stages<'_> {
         columns: &[&DeclaredColumn],
         crypto: &Crypto,
     ) -> Result<Option<Ended>> {
-        told.stage(4, "reencrypt", "encrypting the rows of the declared columns anew")?;
+        told.stage(4, "reencrypt", "re-encrypting the rows of the declared columns")?;
         for declared in columns {
             let column = declared.column.clone();
             let name = self.campaign.job_of(self.store, "reencrypt", &column).await?;
@@ -166,7 +169,7 @@ impl Stages<'_> {
             }
             if !report.is_complete() {
                 told.not_done(format!(
-                    "{} rows of {name} could not be encrypted anew",
+                    "{} rows of {name} could not be re-encrypted",
                     report.run.failed
                 ));
             }

@@ -131,7 +131,7 @@ fn legend() -> Markup {
             "compromised",
             "no",
             "on request",
-            "Known to others. Its values are to be encrypted anew, then it is destroyed.",
+            "Known to others. Re-encrypt its values, then destroy it.",
         ),
         (
             "destroyed",

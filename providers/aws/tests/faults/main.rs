@@ -513,7 +513,7 @@ async fn every_decrypt_names_its_key_and_the_whole_context() {
 }
 
 #[tokio::test]
-async fn a_wrap_that_names_its_kek_otherwise_is_asked_of_nobody() {
+async fn a_wrap_that_names_its_kek_otherwise_makes_no_call() {
     let scripted = Scripted::start().await;
     let kms = scripted.builder().build().await.unwrap();
     for name in [

@@ -151,7 +151,7 @@ fn a_file_is_created_once_and_opened_where_it_is() {
 }
 
 #[test]
-fn what_a_dead_writer_left_is_in_nobodys_way() {
+fn what_a_dead_writer_left_blocks_no_other() {
     let (folder, path) = folder();
     let kms = create(&path, insecure());
     let (temporary, victim) = (path.with_extension("encx.tmp"), folder.path().join("victim"));
@@ -605,7 +605,7 @@ fn without_a_runtime_there_is_an_error() {
 }
 
 #[test]
-fn a_file_that_is_protected_anew_keeps_its_keks_and_forgets_the_old_passphrase() {
+fn a_file_that_is_reprotected_keeps_its_keks_and_forgets_the_old_passphrase() {
     let (_folder, path) = folder();
     let kms = create(&path, passphrase("correct horse"));
     let (kek, context) = (block_on(kms.create_kek()).unwrap(), context());
@@ -622,10 +622,10 @@ fn a_file_that_is_protected_anew_keeps_its_keks_and_forgets_the_old_passphrase()
         "{open_handle:?}"
     );
 
-    let anew = open(&path, key(7)).unwrap();
-    let unwrapped = block_on(anew.unwrap_key(&made.wrapped, &context)).unwrap();
+    let reopened = open(&path, key(7)).unwrap();
+    let unwrapped = block_on(reopened.unwrap_key(&made.wrapped, &context)).unwrap();
     assert_eq!(unwrapped.expose(), made.key.expose());
-    block_on(anew.reprotect(passphrase("battery staple"))).unwrap();
+    block_on(reopened.reprotect(passphrase("battery staple"))).unwrap();
     let wrong = open(&path, passphrase("correct horse"));
     assert!(
         matches!(wrong, Err(LocalKmsError::WrongPassphrase { .. })),

@@ -96,7 +96,7 @@ pub(crate) fn tests() -> Vec<Trial> {
     cases.collect()
 }
 
-/// The next caller succeeds within seconds, whatever step the process was at. No lock and no partial change remains,
+/// The next caller succeeds within seconds after a kill at any step. No lock and no partial change remains,
 /// and completed work is not repeated.
 fn taken_over(case: &'static Case) {
     play(server::shared(), async |scene| {

@@ -153,12 +153,12 @@ async fn read_any(member: &Member, draw: &mut Draw) -> Result<(), Error> {
         let opened = member.crypto.decrypt(&context, &sealed, NOTE.row(id)).await?;
         assert_eq!(opened.as_bytes(), text_of(&tenant, id).as_bytes());
         if member.crypto.needs_reencryption(&context, &sealed).await? {
-            let anew = member
+            let resealed = member
                 .crypto
                 .encrypt(&context, opened.as_bytes(), NOTE.row(id))
                 .await?;
             sqlx::query("UPDATE patients SET note = $1 WHERE id = $2 AND note = $3")
-                .bind(anew)
+                .bind(resealed)
                 .bind(id)
                 .bind(sealed)
                 .execute(&member.rows)

@@ -108,8 +108,8 @@ async fn under_the_active_version(scene: &Scene) -> Vec<(i64, encx::Ciphertext)>
 
 /// Checks that every note is readable and under the active version, and that nothing is left to do.
 async fn complete(scene: &Scene) {
-    let anew = under_the_active_version(scene).await;
-    assert_eq!(anew.len(), TENANTS.len() * usize::try_from(NOTES).unwrap());
+    let current = under_the_active_version(scene).await;
+    assert_eq!(current.len(), TENANTS.len() * usize::try_from(NOTES).unwrap());
     let again = scene.member().await.perform(reencrypt()).await;
     assert_eq!(again, Ok(b"0".to_vec()), "nothing is left to re-encrypt");
     invariants::hold(scene).await;

@@ -150,7 +150,7 @@ async fn run_on(server: &PgConnectOptions, statement: String) -> Result<(), sqlx
     connection.close().await
 }
 
-/// Runs a test on a server, and drops its database whatever the outcome.
+/// Runs a test on a server, and drops its database even if the test fails.
 pub(crate) fn play(server: PgConnectOptions, test: impl AsyncFnOnce(&Scene)) {
     encx_testkit::block_on(async {
         let scene = Scene::new(server).await;

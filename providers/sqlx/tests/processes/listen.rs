@@ -1,4 +1,4 @@
-//! Hints: a listener learns of a change within a second, whatever happens to the connection.
+//! Hints: a listener learns of a change within a second, even if the connection breaks.
 
 use std::future::poll_fn;
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! Many wraps in one transaction: each key has its own outcome, whatever happens to the others.
+//! Many wraps in one transaction: each key has its own outcome, independent of the others.
 
 use std::sync::Arc;
 use std::time::Duration;
