@@ -7,7 +7,7 @@ use ::aes_gcm::aead::consts::U12;
 use aes::Aes256Enc;
 
 use super::bytes::{Block, HalfNonce, Tag};
-use super::gcm::Refused;
+use super::error::Refused;
 use crate::memory::{DEEP, UNOPTIMISED, wiping_stack};
 
 /// An expanded AES-256-GCM key: the round keys in a union, whose `Drop` wipes only the active variant, and a union with

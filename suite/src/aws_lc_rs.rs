@@ -8,7 +8,7 @@ use ::aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use ::aws_lc_rs::error::Unspecified;
 
 use super::bytes::{Block, HalfNonce, Tag};
-use super::gcm::Refused;
+use super::error::Refused;
 use crate::memory::{DEEP, UNOPTIMISED};
 
 /// An expanded AES-256-GCM key.

@@ -39,3 +39,7 @@ pub enum SealError {
 }
 
 debug_as_text!(SealError);
+
+/// The cipher refused: a wrong tag, or more bytes than GCM allows.
+#[derive(Debug)]
+pub(crate) struct Refused;

@@ -2,6 +2,7 @@
 
 use super::backend::Backend;
 use super::bytes::{Block, HalfNonce, Tag};
+use super::error::Refused;
 #[cfg(any(feature = "aes-gcm", feature = "ring"))]
 use crate::memory::Wiped;
 use crate::memory::wiping_stack;
@@ -87,7 +88,3 @@ impl Backend {
         }
     }
 }
-
-/// The cipher refused: a wrong tag, or more bytes than GCM allows.
-#[derive(Debug)]
-pub(super) struct Refused;

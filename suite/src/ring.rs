@@ -5,7 +5,7 @@
 use ::ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
 use super::bytes::{Block, HalfNonce, Tag};
-use super::gcm::Refused;
+use super::error::Refused;
 use crate::memory::{DEEP, UNOPTIMISED, wiping_stack};
 
 /// An expanded AES-256-GCM key.
