@@ -169,8 +169,8 @@ impl Entry {
         state.find(id).filter(|key| now < key.expires_at).cloned()
     }
 
-    /// Decides what a call does next about its key, and marks a cached key that it asks for as used. A key that the call
-    /// had made or unwrapped itself is not used once more by that.
+    /// Decides what a call does next about its key, and marks a cached key that it asks for as used, unless the call has just
+    /// loaded that key itself.
     pub(super) fn decide(&self, request: Request, so_far: &SoFar, around: &Surroundings<'_>) -> Decision {
         let state = self.state();
         let decision = state.decide(request, so_far, around);
@@ -179,7 +179,7 @@ impl Entry {
             Decision::Load(Load::Key(record)) => Some(record.id),
             _ => None,
         };
-        if !so_far.has_made
+        if !so_far.has_loaded
             && let Some(key) = asked_for.and_then(|id| state.find(id))
         {
             key.mark_used();

@@ -10,10 +10,11 @@ use encx_core::key::{DataKeyId, KeyUsage};
 use crate::cache::entry::{Decision, Found, Load, Request, SoFar, Surroundings, Trust, Why};
 use crate::cache::later::tell_stale;
 use crate::cache::reread::read;
-use crate::cache::{
-    Cache, CachedKey, DataCipher, Entry, MAX_ATTEMPTS, Purpose, Records, Snapshot, UNKNOWN_TTL,
-};
+use crate::cache::{Cache, CachedKey, DataCipher, Entry, Purpose, Records, Snapshot, UNKNOWN_TTL};
 use crate::error::{Boxed, Error};
+
+/// How many loads a call waits for. Most need one; every race that is lost adds some.
+const MAX_STEPS: usize = 16;
 
 impl Cache {
     /// Tells whether a snapshot's states were read or polled for so recently that no closer check is needed.
@@ -116,7 +117,7 @@ impl Cache {
         let mut so_far = SoFar::default();
         // The first read of an entry may have begun before this call. A later one may not.
         let mut not_before = 0;
-        for _ in 0..MAX_ATTEMPTS {
+        for _ in 0..MAX_STEPS {
             let now = self.clock.elapsed();
             let around = Surroundings {
                 is_unknown: self.is_known_to_lack(entry, request, now),
@@ -131,8 +132,10 @@ impl Cache {
                     if why == Why::Unknown && so_far.has_read {
                         self.note_unknown(entry, request, now);
                     }
-                    let key = request.id().map(tracing::field::display);
-                    tracing::info!(target: "encx::refused", key, %error, "{why}");
+                    if why.is_of_the_key() {
+                        let key = request.id().map(tracing::field::display);
+                        tracing::info!(target: "encx::refused", key, %error, "{why}");
+                    }
                     return Err(error);
                 }
                 Decision::Load(Load::Records { again }) => {
@@ -146,11 +149,15 @@ impl Cache {
                     match self.unwrap(entry, &record, Duration::ZERO).await {
                         Ok(key) => {
                             so_far.key = Some(key);
-                            so_far.has_made = true;
+                            so_far.has_loaded = true;
                         }
                         Err(error) if error.is_unavailability() => {
                             // Here too, in case the whole flight was abandoned.
                             entry.note_failure(self, record.id, &error);
+                            if entry.records().is_none() {
+                                // Nothing that is cached could serve instead.
+                                return Err(error);
+                            }
                             so_far.unanswered = Some((record.id, error));
                         }
                         Err(error) => return Err(error),
@@ -160,7 +167,7 @@ impl Cache {
                 }
                 Decision::Load(Load::FirstVersion) => {
                     self.mint(entry).await?;
-                    so_far.has_made = true;
+                    so_far.has_loaded = true;
                     so_far.records = None;
                     not_before = self.tick();
                 }

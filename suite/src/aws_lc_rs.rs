@@ -9,7 +9,6 @@ use ::aws_lc_rs::error::Unspecified;
 
 use super::bytes::{Block, HalfNonce, Tag};
 use super::error::Refused;
-use crate::memory::{DEEP, UNOPTIMISED};
 
 /// An expanded AES-256-GCM key.
 pub(super) struct Aes256Gcm(LessSafeKey);
@@ -50,10 +49,6 @@ impl Aes256Gcm {
         opened.map(|_| ()).map_err(|_| Refused)
     }
 }
-
-/// How many bytes of stack are wiped after a message key was expanded and used; measured with optimisation: 0.9 KiB, for
-/// the expansion. Encryption goes deeper, but leaves no key there.
-pub(super) const EXPANSION: usize = if UNOPTIMISED { DEEP } else { 2 << 10 };
 
 /// Unwraps an expanded key. A key of 32 bytes is never refused, so only an allocation can fail.
 pub(super) fn expanded<K>(key: Result<K, Unspecified>) -> K {

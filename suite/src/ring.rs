@@ -6,16 +6,20 @@ use ::ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
 use super::bytes::{Block, HalfNonce, Tag};
 use super::error::Refused;
-use crate::memory::{DEEP, UNOPTIMISED, wiping_stack};
+use crate::memory::{DEEP, UNOPTIMISED, Wiped, wiping_stack};
 
 /// An expanded AES-256-GCM key.
 pub(super) struct Aes256Gcm(LessSafeKey);
 
 impl Aes256Gcm {
-    #[inline(always)]
-    pub(super) fn new(key: &[Block; 2]) -> Self {
-        let key = UnboundKey::new(&AES_256_GCM, key.as_flattened());
-        Self(LessSafeKey::new(key.expect("ring refuses only a wrong length")))
+    /// Expands a key, and wipes the stack. Not inlined: its copies would be in the frame of all libraries.
+    #[inline(never)]
+    pub(super) fn expand(key: &[Block; 2]) -> Box<Wiped<Self>> {
+        wiping_stack::<EXPANSION, _>(|| {
+            let key = UnboundKey::new(&AES_256_GCM, key.as_flattened());
+            let key = key.expect("ring refuses only a wrong length");
+            Box::new(Wiped::new(Self(LessSafeKey::new(key))))
+        })
     }
 
     #[inline]
@@ -51,7 +55,8 @@ impl Aes256Gcm {
     }
 }
 
-/// Wipes the stack after a message if this build is not optimised. With optimisation, ring leaves no key there.
+/// Wipes the stack after a message if this build is not optimised. With optimisation, ring leaves no key there on processors
+/// with AES instructions; on others it expands the round keys on the stack for each message.
 #[inline(always)]
 fn wiping_unoptimised<T>(call: impl FnOnce() -> T) -> T {
     if UNOPTIMISED {
@@ -61,6 +66,5 @@ fn wiping_unoptimised<T>(call: impl FnOnce() -> T) -> T {
     }
 }
 
-/// How many bytes of stack are wiped after a message key was expanded and used; measured with optimisation: more than 4 KiB, less
-/// than 6. ring returns keys by value, through several functions.
-pub(super) const EXPANSION: usize = if UNOPTIMISED { DEEP } else { 8 << 10 };
+/// How many bytes of stack are wiped after a key was expanded; measured with optimisation: more than 4 KiB, less than 6. ring returns keys by value, through several functions.
+const EXPANSION: usize = if UNOPTIMISED { DEEP } else { 8 << 10 };

@@ -11,13 +11,14 @@ use super::backend::{Backend, backend};
 use super::bytes::{Block, Commitment, HalfNonce, Tag};
 use super::epoch::{Epoch, Epochs};
 use super::error::{OpenError, Refused, SealError};
+use super::gcm::DERIVATION;
 use super::message_key_cache::{CachedMessageKey, MessageKeyCache};
 use super::nonce::{self, NonceSource};
 use super::opened::Opened;
 use super::xaes::{MessageKey, PaddedHalf, Xaes, half};
 use crate::ciphertext::{MAX_PLAINTEXT_LEN, NONCE_LEN, Suite};
 use crate::key::{DataKey, fill_from_os};
-use crate::memory;
+use crate::memory::{self, wiping_stack};
 
 /// How data keys seal and open.
 #[doc(hidden)]
@@ -139,7 +140,7 @@ impl SuiteKey {
         fill_from_os(&mut second_half)?;
         // If forks cannot be detected, an epoch is one message.
         let kept = fork.filter(|_| self.begun.swap(true, Ordering::Relaxed));
-        self.backend.wiping_stack(|| {
+        wiping_stack::<DERIVATION, _>(|| {
             let key = self.xaes.derive(self.backend, &first_half);
             let Some(fork) = kept else {
                 return self.seal_under(&key, &second_half, suite, aad, plaintext, out);
@@ -278,7 +279,7 @@ impl SuiteKey {
     #[inline(never)]
     fn derive_and_open(&self, parts: Parts<'_>, aad: &[u8], buffer: &mut [u8]) -> Result<(), OpenError> {
         let first_half = parts.first_half;
-        self.backend.wiping_stack(|| {
+        wiping_stack::<DERIVATION, _>(|| {
             let key = self.xaes.derive(self.backend, first_half);
             match self.opened.admit(first_half) {
                 Some(admission) => {

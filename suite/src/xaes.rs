@@ -39,7 +39,7 @@ impl Xaes {
 
     /// Derives the message key and the start of its commitments, in three AES blocks.
     ///
-    /// Call it in [`Backend::wiping_stack`].
+    /// Call it in [`wiping_stack`].
     #[inline(always)]
     pub(super) fn derive(&self, backend: Backend, first_half: &HalfNonce) -> Wiped<MessageKey> {
         let [left, right, chain] = self.derive_blocks(first_half);

@@ -30,12 +30,12 @@ pub(in crate::cache) enum Request {
 pub(in crate::cache) struct SoFar {
     /// The records that it read last, because an entry that the cache has dropped keeps none.
     pub(in crate::cache) records: Option<Arc<Records>>,
-    /// Whether it has read the records again: then they are recent enough, whatever their age.
+    /// Whether it has read the records after it began: then they need not be read again, whatever their age.
     pub(in crate::cache) has_read: bool,
     /// The key that it had unwrapped, because an entry that the cache has dropped keeps none.
     pub(in crate::cache) key: Option<CachedKey>,
     /// Whether it had a key made or unwrapped.
-    pub(in crate::cache) has_made: bool,
+    pub(in crate::cache) has_loaded: bool,
     /// The key that the KMS did not unwrap, because it did not answer.
     pub(in crate::cache) unanswered: Option<(DataKeyId, Error)>,
 }
@@ -154,7 +154,9 @@ impl Surroundings<'_> {
 impl State {
     /// Decides what a call does next about its key.
     pub(super) fn decide(&self, request: Request, so_far: &SoFar, around: &Surroundings<'_>) -> Decision {
-        let Some(records) = self.records.as_ref().or(so_far.records.as_ref()) else {
+        // What it read itself may have become too old since.
+        let own = so_far.records.as_ref().filter(|own| own.tick >= self.not_before);
+        let Some(records) = self.records.as_ref().or(own) else {
             return Decision::Load(Load::Records { again: false });
         };
         let again = Decision::Load(Load::Records { again: true });
@@ -253,6 +255,13 @@ impl Records {
     }
 }
 
+impl Why {
+    /// Tells whether the key itself is the reason, and not an outage.
+    pub(in crate::cache) fn is_of_the_key(self) -> bool {
+        !matches!(self, Self::StaleStates | Self::Unanswered)
+    }
+}
+
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -270,12 +279,13 @@ impl fmt::Display for Why {
 mod tests {
     use encx_core::context::EncryptionContext;
     use encx_core::key::{DataKey, KekId, KeyState, KeyUsage, KeyVersion, KmsName, Scope, WrappedKey};
-    use encx_core::store::StoredWrap;
     use encx_core::store::Timestamp;
+    use encx_core::store::{Revision, StoredWrap};
     use encx_suite::SuiteOptions;
 
     use super::*;
     use crate::cache::KeyMeta;
+    use crate::cache::entry::records::Used;
     use crate::cache::entry::refresh_schedule::ScheduledKey;
 
     /// Seconds.
@@ -317,6 +327,10 @@ mod tests {
         no_kms: bool,
         /// The call has read the records.
         has_read: bool,
+        /// The call had the key unwrapped, and the entry does not keep it.
+        loaded: bool,
+        /// This process has encrypted under a later version, which the records do not have.
+        lost: bool,
         has_wraps: bool,
     }
 
@@ -329,6 +343,8 @@ mod tests {
         no_store: false,
         no_kms: false,
         has_read: false,
+        loaded: false,
+        lost: false,
         has_wraps: true,
     };
 
@@ -361,7 +377,10 @@ mod tests {
             list: vec![Arc::new(record(case, id, scope, &key))],
             read_at: ago(case.records),
             tick: 1,
-            used: None,
+            used: case.lost.then(|| Used {
+                id: DataKeyId::generate(2, None).expect("there is randomness"),
+                revision: Revision::FIRST,
+            }),
         });
         let mut state = State {
             records: Some(records),
@@ -376,8 +395,13 @@ mod tests {
             let cached = CachedKey::new(meta, KeyUsage::Data, scope, &key, limits.suite);
             state.keys.push(ScheduledKey::new(&cached, limits));
         }
+        let loaded = || {
+            let meta = KeyMeta::new(id, ago(0), &Arc::default());
+            CachedKey::new(meta, KeyUsage::Data, scope, &key, limits.suite)
+        };
         let so_far = SoFar {
             has_read: case.has_read,
+            key: case.loaded.then(loaded),
             unanswered: case.no_kms.then(|| (id, Error::Interrupted)),
             ..SoFar::default()
         };
@@ -463,6 +487,16 @@ mod tests {
             (Case { state: Suspended, records: old, has_read: true, ..HOT }, "refuse: NoneActive", "refuse: State"),
             (Case { state: Compromised, ..HOT }, "refuse: NoneActive", "refuse: State"),
             (Case { state: Destroyed, ..HOT }, "refuse: NoneActive", "refuse: State"),
+            // A key that the call had unwrapped serves it, even if it has expired by now, unless it was withdrawn since.
+            (Case { loaded: true, ..COLD }, "use key", "use key"),
+            (Case { loaded: true, records: old, ..COLD }, "use key", "use key"),
+            (Case { loaded: true, state: Deactivated, ..COLD }, "refuse: NoneActive", "use key"),
+            (Case { loaded: true, state: Suspended, ..COLD }, "refuse: NoneActive", "refuse: State"),
+            (Case { loaded: true, state: Destroyed, ..COLD }, "refuse: NoneActive", "refuse: State"),
+            // The store has lost a version under which this process encrypted; the others still decrypt.
+            (Case { lost: true, ..HOT }, "refuse: Lost", "use key"),
+            (Case { lost: true, records: old, ..HOT }, "read again", "use key"),
+            (Case { lost: true, records: old, has_read: true, ..HOT }, "refuse: Lost", "use key"),
             // A version whose wraps are gone.
             (Case { has_wraps: false, ..COLD }, "unwrap", "refuse: State"),
         ];
@@ -489,6 +523,13 @@ mod tests {
         };
         assert_eq!(decide(case, &strict, encrypt), "refuse: StaleStates");
         assert_eq!(decide(case, &strict, Request::Key), "refuse: StaleStates");
+        // What a call could read is not stale, even if the store has failed since.
+        let case = Case {
+            has_read: true,
+            records: 0,
+            ..case
+        };
+        assert_eq!(decide(case, &strict, encrypt), "use key");
 
         let mut lenient = limits();
         lenient.accept_compromised = true;
@@ -513,6 +554,13 @@ mod tests {
         };
         assert_eq!(decide(read, &limits(), other), "refuse: Unknown");
         assert_eq!(decide(read, &limits(), |_| Request::Key(id())), "refuse: Unknown");
+        let lost = Case { lost: true, ..COLD };
+        assert_eq!(decide(lost, &limits(), versions), "use records");
+        let lost = Case {
+            records: STATE_TTL + 1,
+            ..lost
+        };
+        assert_eq!(decide(lost, &limits(), versions), "read again");
     }
 
     #[test]
