@@ -37,7 +37,10 @@ fn dispatch(program: &Program, args: Args) -> Result<Exit> {
         Command::Local(command) => return wait(local::run(command, output)),
         Command::Man(args) => return man::run(&args, Args::command()),
         Command::Version => {
-            output.text(&format!("encx {}", env!("CARGO_PKG_VERSION")))?;
+            let version = env!("CARGO_PKG_VERSION");
+            output.object(&serde_json::json!({ "version": version }), || {
+                format!("encx {version}")
+            })?;
             return Ok(Exit::Done);
         }
         _ => {}

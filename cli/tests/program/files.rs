@@ -2,6 +2,7 @@
 
 use std::process::Stdio;
 
+use serde_json::{Value, json};
 use snapbox::{assert_data_eq, str};
 
 use crate::support::{Database, Place, on_both, stable};
@@ -154,4 +155,6 @@ fn shells_and_pages_know_every_command() {
         place.ok(&["version"]),
         format!("encx {}\n", env!("CARGO_PKG_VERSION"))
     );
+    let version: Value = serde_json::from_str(&place.ok(&["version", "--format", "json"])).unwrap();
+    assert_eq!(version, json!({ "version": env!("CARGO_PKG_VERSION") }));
 }
